@@ -21,6 +21,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from pathlib import Path
 from typing import Any, ClassVar, Self, TypeVar
 
 from oslo_config import cfg
@@ -178,6 +179,50 @@ class Broker:
     name: str
     transport_url: str = field(repr=False)
     exchanges: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Notification:
+    """A notification as it stands on the bus, for replay and for the demonstration."""
+
+    exchange: str
+    routing_key: str
+    body: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """One drift of a demonstration.
+
+    :param title: what happens, for the person who watches: ``an instance is deleted while Placement is down``
+    :param handler: which handler heals it
+    :param key: the key under which it will be found
+    :param play: makes the drift for real and returns the notifications that Nova or Octavia would have sent; none
+        for a drift that only a sweep can find
+    :param drift: reads the world: one phrase for what is wrong now, empty when nothing is
+    """
+
+    title: str
+    handler: str
+    key: Key
+    play: Callable[[], Sequence[Notification]]
+    drift: Callable[[], str]
+
+
+class Demo(ABC):
+    """A small cloud of one process in which ``stackmend demo`` shows the handlers at work."""
+
+    @abstractmethod
+    def start(self, folder: Path) -> Mapping[str, Mapping[str, str]]:
+        """Build the cloud in an empty folder; return the options, by group, that point handlers at it."""
+
+    @abstractmethod
+    def scenes(self) -> Sequence[Scene]:
+        """The drifts, in the order in which to play them. Only after :meth:`start`."""
+
+    @abstractmethod
+    def stop(self) -> None:
+        """Take the cloud down; the folder is the caller's."""
 
 
 class Resources:
