@@ -1,0 +1,1 @@
+"""Nova's drift: one file per task, the databases and Placement beside them."""

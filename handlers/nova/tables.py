@@ -1,0 +1,230 @@
+"""Nova's tables, as far as this program reads or writes them: ``nova_api`` (:data:`api`) and a cell (:data:`cell`).
+
+Only columns that exist in every Nova since Yoga are listed, so that a SELECT of them runs on a cloud half way through
+an upgrade. What INSERTs need beyond them are columns that are NOT NULL. Sources: ``nova/db/api/models.py`` and
+``nova/db/main/models.py``; names of keys and indexes are Nova's. ``create_all`` makes a database that is good enough
+for tests and for the demonstration; Nova's own migrations make the real ones.
+
+All times are naive UTC. In a cell ``deleted`` is 0 for a live row and the row's ``id`` for a deleted one; ``nova_api``
+has no soft delete. Nova's models fill defaults in Python, not in the schema: so do these, where Nova does.
+``migrations.migration_type`` is an ENUM in Nova; it is only ever read here, so it is text: a value that a later release
+adds must not break the reading.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import (
+    Boolean,
+    Column,
+    DateTime,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+
+api = MetaData()
+cell = MetaData()
+
+
+def _timestamps() -> list[Column[Any]]:
+    return [Column("created_at", DateTime), Column("updated_at", DateTime)]
+
+
+def _soft_delete() -> list[Column[Any]]:
+    return [*_timestamps(), Column("deleted_at", DateTime), Column("deleted", Integer, default=0)]
+
+
+# nova_api
+
+cell_mappings = Table(
+    "cell_mappings",
+    api,
+    *_timestamps(),
+    Column("id", Integer, primary_key=True),
+    Column("uuid", String(36), nullable=False),
+    Column("name", String(255)),
+    Column("transport_url", Text),
+    Column("database_connection", Text),
+    Column("disabled", Boolean, default=False),
+    UniqueConstraint("uuid", name="uniq_cell_mappings0uuid"),
+)
+
+host_mappings = Table(
+    "host_mappings",
+    api,
+    *_timestamps(),
+    Column("id", Integer, primary_key=True),
+    Column("cell_id", Integer, ForeignKey("cell_mappings.id"), nullable=False),
+    Column("host", String(255), nullable=False),
+    UniqueConstraint("host", name="uniq_host_mappings0host"),
+)
+
+instance_mappings = Table(
+    "instance_mappings",
+    api,
+    *_timestamps(),
+    Column("id", Integer, primary_key=True),
+    Column("instance_uuid", String(36), nullable=False),
+    Column("cell_id", Integer, ForeignKey("cell_mappings.id")),
+    Column("project_id", String(255), nullable=False),
+    Column("user_id", String(255)),
+    Column("queued_for_delete", Boolean, default=False),
+    UniqueConstraint("instance_uuid", name="uniq_instance_mappings0instance_uuid"),
+)
+
+build_requests = Table(
+    "build_requests",
+    api,
+    *_timestamps(),
+    Column("id", Integer, primary_key=True),
+    Column("instance_uuid", String(36)),
+    Column("project_id", String(255), nullable=False),
+    Column("instance", Text),
+    UniqueConstraint("instance_uuid", name="uniq_build_requests0instance_uuid"),
+)
+
+request_specs = Table(
+    "request_specs",
+    api,
+    *_timestamps(),
+    Column("id", Integer, primary_key=True),
+    Column("instance_uuid", String(36), nullable=False),
+    Column("spec", Text, nullable=False),
+    UniqueConstraint("instance_uuid", name="uniq_request_specs0instance_uuid"),
+)
+
+aggregates = Table(
+    "aggregates",
+    api,
+    *_timestamps(),
+    Column("id", Integer, primary_key=True),
+    Column("uuid", String(36)),
+    Column("name", String(255)),
+    UniqueConstraint("name", name="uniq_aggregate0name"),
+    Index("aggregate_uuid_idx", "uuid"),
+)
+
+aggregate_hosts = Table(
+    "aggregate_hosts",
+    api,
+    *_timestamps(),
+    Column("id", Integer, primary_key=True),
+    Column("host", String(255)),
+    Column("aggregate_id", Integer, ForeignKey("aggregates.id"), nullable=False),
+    UniqueConstraint("host", "aggregate_id", name="uniq_aggregate_hosts0host0aggregate_id"),
+)
+
+
+# a cell
+
+instances = Table(
+    "instances",
+    cell,
+    *_soft_delete(),
+    Column("id", Integer, primary_key=True),
+    Column("uuid", String(36), nullable=False),
+    Column("project_id", String(255)),
+    Column("user_id", String(255)),
+    Column("display_name", String(255)),
+    Column("image_ref", String(255)),
+    Column("host", String(255)),
+    Column("node", String(255)),
+    Column("vm_state", String(255)),
+    Column("task_state", String(255)),
+    Column("instance_type_id", Integer),
+    Column("launched_at", DateTime),
+    Column("terminated_at", DateTime),
+    Column("cleaned", Integer, default=0),
+    Column("hidden", Boolean, default=False),
+    UniqueConstraint("uuid", name="uniq_instances0uuid"),
+    Index("instances_uuid_deleted_idx", "uuid", "deleted"),
+    Index("instances_host_node_deleted_idx", "host", "node", "deleted"),
+)
+
+compute_nodes = Table(
+    "compute_nodes",
+    cell,
+    *_soft_delete(),
+    Column("id", Integer, primary_key=True),
+    Column("uuid", String(36)),
+    Column("service_id", Integer),
+    Column("host", String(255)),
+    Column("hypervisor_hostname", String(255)),
+    Column("mapped", Integer, default=0),
+    Column("vcpus", Integer, nullable=False, default=0),
+    Column("memory_mb", Integer, nullable=False, default=0),
+    Column("local_gb", Integer, nullable=False, default=0),
+    Column("vcpus_used", Integer, nullable=False, default=0),
+    Column("memory_mb_used", Integer, nullable=False, default=0),
+    Column("local_gb_used", Integer, nullable=False, default=0),
+    Column("hypervisor_type", Text, nullable=False, default=""),
+    Column("hypervisor_version", Integer, nullable=False, default=0),
+    Column("cpu_info", Text, nullable=False, default=""),
+    UniqueConstraint(
+        "host", "hypervisor_hostname", "deleted", name="uniq_compute_nodes0host0hypervisor_hostname0deleted"
+    ),
+    Index("compute_nodes_uuid_idx", "uuid", unique=True),
+)
+
+services = Table(
+    "services",
+    cell,
+    *_soft_delete(),
+    Column("id", Integer, primary_key=True),
+    Column("uuid", String(36)),
+    Column("host", String(255)),
+    Column("binary", String(255)),
+    Column("topic", String(255)),
+    Column("report_count", Integer, nullable=False, default=0),
+    Column("disabled", Boolean, default=False),
+    Column("disabled_reason", String(255)),
+    Column("last_seen_up", DateTime),
+    Column("forced_down", Boolean, default=False),
+    Column("version", Integer, default=0),
+    UniqueConstraint("host", "topic", "deleted", name="uniq_services0host0topic0deleted"),
+    UniqueConstraint("host", "binary", "deleted", name="uniq_services0host0binary0deleted"),
+    Index("services_uuid_idx", "uuid", unique=True),
+)
+
+migrations = Table(
+    "migrations",
+    cell,
+    *_soft_delete(),
+    Column("id", Integer, primary_key=True),
+    Column("uuid", String(36)),
+    Column("instance_uuid", String(36), ForeignKey("instances.uuid")),
+    Column("source_compute", String(255)),
+    Column("source_node", String(255)),
+    Column("dest_compute", String(255)),
+    Column("dest_node", String(255)),
+    Column("status", String(255)),
+    Column("migration_type", String(255)),
+    Column("hidden", Boolean, default=False),
+    Column("cross_cell_move", Boolean, default=False),
+    Column("project_id", String(255)),
+    Column("user_id", String(255)),
+    Index("migrations_instance_uuid_and_status_idx", "deleted", "instance_uuid", "status"),
+    Index("migrations_uuid", "uuid", unique=True),
+)
+
+
+def _shadow(table: Table) -> Table:
+    """Make the table where ``nova-manage db archive_deleted_rows`` puts the rows: same columns, no key but the id."""
+    columns = [Column(column.name, column.type, primary_key=column.primary_key) for column in table.columns]
+    return Table(f"shadow_{table.name}", cell, *columns)
+
+
+shadow_instances = _shadow(instances)
+shadow_migrations = _shadow(migrations)
+
+# which revision a database is at; the same table in both kinds
+
+api_version = Table("alembic_version", api, Column("version_num", String(32), primary_key=True))
+cell_version = Table("alembic_version", cell, Column("version_num", String(32), primary_key=True))

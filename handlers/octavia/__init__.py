@@ -1,0 +1,1 @@
+"""Octavia's drift."""
