@@ -1,0 +1,113 @@
+"""The work table as an operator sees and changes it: list, retry, drop, count."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from sqlalchemy import Connection, RowMapping, and_, delete, func, or_, select, update
+
+from consumer.journal.database import Database, now
+from consumer.journal.schema import work
+from consumer.journal.work import Priority
+
+
+@dataclass(frozen=True, slots=True)
+class WorkRow:
+    """A row as an operator sees it."""
+
+    id: int
+    handler: str
+    key: str
+    state: str
+    priority: int
+    attempts: int
+    due_in: float
+    owner: str
+    hint: str
+    first_hint_age: float
+    error: str
+
+
+def listing(
+    database: Database, handler: str | None = None, state: str | None = None, limit: int = 1000
+) -> list[WorkRow]:
+    """Return rows, the most urgent first.
+
+    :param state: ``pending``, ``running``, ``reported``, ``parked``; None for all
+    """
+
+    def read(connection: Connection) -> list[WorkRow]:
+        clock = now(connection)
+        query = select(work).order_by(work.c.priority.desc(), work.c.not_before, work.c.id).limit(limit)
+        if handler:
+            query = query.where(work.c.handler == handler)
+        leased = and_(work.c.lease_until.is_not(None), work.c.lease_until >= clock)
+        if state == "running":
+            query = query.where(leased)
+        elif state:
+            query = query.where(work.c.state == state)
+        return [_work_row(row, clock) for row in connection.execute(query).mappings()]
+
+    return database.transact(read)
+
+
+def find(database: Database, ids: Collection[int]) -> list[WorkRow]:
+    """Return the rows with these ids."""
+
+    def read(connection: Connection) -> list[WorkRow]:
+        clock = now(connection)
+        return [_work_row(row, clock) for row in connection.execute(select(work).where(work.c.id.in_(ids))).mappings()]
+
+    return database.transact(read)
+
+
+def _work_row(row: RowMapping, clock: float) -> WorkRow:
+    running = row["lease_until"] is not None and row["lease_until"] >= clock
+    return WorkRow(
+        id=row["id"],
+        handler=row["handler"],
+        key=row["key"],
+        state="running" if running else row["state"],
+        priority=row["priority"],
+        attempts=row["attempts"],
+        due_in=max(0.0, row["not_before"] - clock),
+        owner=row["owner"] or "",
+        hint=row["hint"],
+        first_hint_age=max(0.0, clock - row["first_hint_at"]),
+        error=row["error"] or "",
+    )
+
+
+def retry(database: Database, ids: Collection[int]) -> int:
+    """Make rows due now, as if an operator had hinted; return how many there were."""
+    values = {
+        "state": "pending",
+        "attempts": 0,
+        "waits": 0,
+        "error": None,
+        "fingerprint": None,
+        "generation": work.c.generation + 1,
+    }
+
+    def rearm(connection: Connection) -> int:
+        due = {**values, "not_before": now(connection), "priority": int(Priority.OPERATOR)}
+        return connection.execute(update(work).where(work.c.id.in_(ids)).values(due)).rowcount
+
+    return database.transact(rearm)
+
+
+def drop(database: Database, ids: Collection[int]) -> int:
+    """Forget rows, unless a worker holds them; a sweep finds again what is still wrong. Return how many went."""
+
+    def forget(connection: Connection) -> int:
+        free = or_(work.c.lease_until.is_(None), work.c.lease_until < now(connection))
+        return connection.execute(delete(work).where(work.c.id.in_(ids), free)).rowcount
+
+    return database.transact(forget)
+
+
+def counts(database: Database) -> dict[tuple[str, str], int]:
+    """Return the number of rows by (handler, state)."""
+    query = select(work.c.handler, work.c.state, func.count()).group_by(work.c.handler, work.c.state)
+    return database.transact(lambda connection: {(row[0], row[1]): row[2] for row in connection.execute(query)})

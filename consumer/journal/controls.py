@@ -1,0 +1,92 @@
+"""What is known of each handler over all replicas: paused by an operator, stopped by the breaker, its last sweep."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from sqlalchemy import Connection, insert, select, update
+
+from consumer.journal.database import Database, now
+from consumer.journal.schema import task
+
+
+@dataclass(frozen=True, slots=True)
+class Control:
+    """State of one handler.
+
+    :param paused: an operator stopped it
+    :param broken: a sweep found more than can be believed; nothing is healed until an operator resumes
+    :param swept_at: when the last sweep that came to its end began; None for never
+    """
+
+    name: str
+    paused: bool = False
+    broken: bool = False
+    reason: str = ""
+    since: float | None = None
+    swept_at: float | None = None
+    sweep_seconds: float | None = None
+    sweep_found: int | None = None
+    sweep_population: int | None = None
+
+    @property
+    def stopped(self) -> bool:
+        """Whether nothing of this handler may run."""
+        return self.paused or self.broken
+
+
+def ensure(database: Database, names: Collection[str]) -> None:
+    """Make the rows of handlers that have none yet."""
+
+    def make(connection: Connection) -> None:
+        there = set(connection.execute(select(task.c.name)).scalars())
+        for name in sorted(set(names) - there):
+            connection.execute(insert(task).values(name=name, paused=False, broken=False, serial=0))
+
+    database.transact(make)
+
+
+def read(database: Database) -> dict[str, Control]:
+    """Return all handlers' states by name."""
+    fields = [column for column in task.c if column.name != "serial"]
+
+    def load(connection: Connection) -> dict[str, Control]:
+        rows = connection.execute(select(*fields)).mappings()
+        return {row["name"]: Control(**{**row, "reason": row["reason"] or ""}) for row in rows}
+
+    return database.transact(load)
+
+
+def pause(database: Database, names: Collection[str], reason: str) -> int:
+    """Stop handlers on every replica, within seconds; return how many there were."""
+    return _set(database, names, paused=True, reason=reason)
+
+
+def resume(database: Database, names: Collection[str]) -> int:
+    """Let handlers run again, whoever stopped them; return how many there were."""
+    return _set(database, names, paused=False, broken=False, reason="")
+
+
+def break_off(database: Database, name: str, reason: str) -> None:
+    """Open the breaker of a handler."""
+    _set(database, [name], broken=True, reason=reason)
+
+
+def _set(database: Database, names: Collection[str], *, reason: str, **flags: bool) -> int:
+    def write(connection: Connection) -> int:
+        values = {**flags, "reason": reason, "since": now(connection)}
+        return connection.execute(update(task).where(task.c.name.in_(names)).values(values)).rowcount
+
+    return database.transact(write)
+
+
+def swept(database: Database, name: str, began: float, found: int, population: int) -> None:
+    """Remember a sweep that came to its end."""
+
+    def write(connection: Connection) -> None:
+        took = now(connection) - began
+        values = {"swept_at": began, "sweep_seconds": took, "sweep_found": found, "sweep_population": population}
+        connection.execute(update(task).where(task.c.name == name).values(values))
+
+    database.transact(write)

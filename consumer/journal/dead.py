@@ -1,0 +1,90 @@
+"""Messages that could not be understood, kept as they came: bounded in number and age, replayable.
+
+They are stored in the transaction that stores their batch's hints (``work.enqueue``); this file reads and forgets them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from sqlalchemy import Connection, RowMapping, delete, func, select
+
+from consumer.journal.database import Database, now
+from consumer.journal.schema import dead_event
+
+
+@dataclass(frozen=True, slots=True)
+class DeadEvent:
+    """A stored message.
+
+    :param size: bytes as received; ``body`` may be the first part of a larger one, which cannot be replayed
+    """
+
+    id: int
+    at: float
+    broker: str
+    queue: str
+    exchange: str
+    routing_key: str
+    reason: str
+    size: int
+    body: bytes
+
+    @property
+    def whole(self) -> bool:
+        """Whether the body is all that was received."""
+        return len(self.body) == self.size
+
+
+_SUMMARY = [column for column in dead_event.c if column.name != "body"]
+
+
+def listing(database: Database, limit: int = 1000) -> list[DeadEvent]:
+    """Return messages without their bodies, oldest first; of too many, the newest."""
+    query = select(*_SUMMARY).order_by(dead_event.c.id.desc()).limit(limit)
+    rows = database.transact(lambda connection: connection.execute(query).mappings().all())
+    return [_dead_event(row, b"") for row in reversed(rows)]
+
+
+def find(database: Database, ids: Collection[int]) -> list[DeadEvent]:
+    """Return messages whole, in the order of their ids."""
+    query = select(dead_event).where(dead_event.c.id.in_(ids)).order_by(dead_event.c.id)
+    rows = database.transact(lambda connection: connection.execute(query).mappings().all())
+    return [_dead_event(row, bytes(row["body"])) for row in rows]
+
+
+def ids(database: Database) -> list[int]:
+    """Return the ids of all messages."""
+    query = select(dead_event.c.id).order_by(dead_event.c.id)
+    return database.transact(lambda connection: list(connection.execute(query).scalars()))
+
+
+def _dead_event(row: RowMapping, body: bytes) -> DeadEvent:
+    return DeadEvent(body=body, **{column.name: row[column.name] for column in _SUMMARY})
+
+
+def drop(database: Database, chosen: Collection[int]) -> int:
+    """Forget messages; return how many there were."""
+    statement = delete(dead_event).where(dead_event.c.id.in_(chosen))
+    return database.transact(lambda connection: connection.execute(statement).rowcount)
+
+
+def count(database: Database) -> int:
+    """Return how many messages are kept."""
+    query = select(func.count()).select_from(dead_event)
+    return database.transact(lambda connection: int(connection.execute(query).scalar_one()))
+
+
+def expire(database: Database, older_than: float, keep: int) -> int:
+    """Forget messages older than so many seconds, and the oldest beyond ``keep``; return how many."""
+
+    def forget(connection: Connection) -> int:
+        gone = connection.execute(delete(dead_event).where(dead_event.c.at < now(connection) - older_than)).rowcount
+        newest = select(dead_event.c.id).order_by(dead_event.c.id.desc()).offset(keep).limit(1)
+        last = connection.execute(newest).scalar_one_or_none()
+        if last is not None:
+            gone += connection.execute(delete(dead_event).where(dead_event.c.id <= last)).rowcount
+        return gone
+
+    return database.transact(forget)

@@ -1,0 +1,58 @@
+"""The journal's schema over time, with alembic. ``upgrade`` and ``check`` are all that others call.
+
+Migrations only add (columns with defaults, tables, indexes) between two releases, so that replicas of the old and the new
+program can share a journal while they are restarted one by one.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection
+
+from consumer.journal.database import Database, WrongJournal
+
+
+def _config(connection: Connection | None = None) -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent).replace("%", "%%"))
+    config.attributes["connection"] = connection
+    return config
+
+
+def head() -> str:
+    """Return the revision that this program needs."""
+    revision = ScriptDirectory.from_config(_config()).get_current_head()
+    assert revision, "the package holds no migration"
+    return revision
+
+
+def current(database: Database) -> str | None:
+    """Return the revision of the database, None for an empty one."""
+    return database.transact(lambda connection: MigrationContext.configure(connection).get_current_revision())
+
+
+def upgrade(database: Database) -> tuple[str | None, str]:
+    """Bring the schema up to date; return the revision before and after."""
+    before = current(database)
+    if before != head():
+        database.transact(lambda connection: command.upgrade(_config(connection), "head"))
+    return before, head()
+
+
+def check(database: Database) -> None:
+    """Make sure of the schema; an SQLite file, the embedded default, is upgraded on the way.
+
+    :raises WrongJournal: when it is not the one that this program needs
+    """
+    if database.engine.dialect.name == "sqlite":
+        upgrade(database)
+    revision = current(database)
+    if revision != head():
+        raise WrongJournal(
+            f"the journal's schema is at {revision or 'nothing'} and this program needs {head()}: run 'stackmend db upgrade'"
+        )

@@ -1,0 +1,98 @@
+"""Which processes share the journal, and the lock that keeps a second one off an SQLite file.
+
+SQLite gets an advisory file lock: the kernel gives it back when the process dies, however it dies.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import socket
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from sqlalchemy import Connection, delete, insert, select, update
+
+from consumer.journal.database import Database, JournalError, now
+from consumer.journal.schema import replica
+
+
+class AlreadyRunning(JournalError):
+    """Another process runs on this SQLite journal."""
+
+
+@dataclass(frozen=True, slots=True)
+class Replica:
+    """A running process."""
+
+    id: str
+    host: str
+    pid: int
+    version: str
+    started_at: float
+    beat_at: float
+
+
+def new_id() -> str:
+    """Return a name for this process: host, pid and a few random characters; 64 at most."""
+    return f"{socket.gethostname()[:40]}-{os.getpid()}-{uuid.uuid4().hex[:6]}"
+
+
+@contextmanager
+def sole_user(database: Database) -> Iterator[bool]:
+    """Hold the SQLite journal for this process; yields False, holding nothing, where the database serves many.
+
+    :raises AlreadyRunning: when another process holds it
+    """
+    path = database.engine.url.database
+    if database.engine.dialect.name != "sqlite" or not path or path == ":memory:":
+        yield database.engine.dialect.name == "sqlite"
+        return
+    with Path(f"{path}.lock").open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise AlreadyRunning(
+                f"another stackmend runs on the journal {path}; SQLite serves one replica: stop that one, "
+                "or set [journal] connection to MariaDB or PostgreSQL for several"
+            ) from None
+        yield True
+
+
+def register(database: Database, name: str, version: str) -> None:
+    """Write this process down."""
+
+    def write(connection: Connection) -> None:
+        clock = now(connection)
+        host, pid = socket.gethostname()[:255], os.getpid()
+        values = {"id": name, "host": host, "pid": pid, "version": version, "started_at": clock, "beat_at": clock}
+        connection.execute(delete(replica).where(replica.c.id == name))
+        connection.execute(insert(replica).values(values))
+
+    database.transact(write)
+
+
+def beat(database: Database, name: str, forget_after: float) -> None:
+    """Say that this process lives, and forget those that have not said so for ``forget_after`` seconds."""
+
+    def write(connection: Connection) -> None:
+        clock = now(connection)
+        connection.execute(update(replica).where(replica.c.id == name).values(beat_at=clock))
+        connection.execute(delete(replica).where(replica.c.beat_at < clock - forget_after))
+
+    database.transact(write)
+
+
+def unregister(database: Database, name: str) -> None:
+    """Take this process off the list."""
+    database.transact(lambda connection: connection.execute(delete(replica).where(replica.c.id == name)))
+
+
+def listing(database: Database) -> list[Replica]:
+    """Return the processes that share the journal."""
+    query = select(replica).order_by(replica.c.started_at)
+    rows = database.transact(lambda connection: connection.execute(query).mappings().all())
+    return [Replica(**row) for row in rows]

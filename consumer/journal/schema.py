@@ -1,0 +1,137 @@
+"""The journal's tables. Times are seconds since the epoch on the database's clock, as doubles.
+
+Doubles and the database's own clock because leases must mean the same to every replica whatever its host's clock says,
+and because three dialects disagree about fractions of a second in every date type. A change here needs a migration in
+``migrations/versions``; a test compares the two.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Double,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+from sqlalchemy.dialects import mysql
+
+metadata = MetaData()
+
+#: SQLite counts only INTEGER PRIMARY KEY up by itself.
+_Id = BigInteger().with_variant(Integer, "sqlite")
+#: MariaDB's TEXT ends at 64 kB; evidence of a large instance does not.
+_Long = Text().with_variant(mysql.MEDIUMTEXT(), "mysql", "mariadb")
+_Bytes = LargeBinary().with_variant(mysql.MEDIUMBLOB(), "mysql", "mariadb")
+
+
+def _exact(length: int) -> String:
+    """Return a string that compares byte by byte: host names that differ in case are two hosts."""
+    binary = mysql.VARCHAR(length, charset="utf8mb4", collation="utf8mb4_bin")
+    return String(length).with_variant(binary, "mysql", "mariadb")
+
+
+work = Table(
+    "work",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    Column("handler", _exact(64), nullable=False),
+    Column("key", _exact(300), nullable=False),
+    # pending: to be looked at; reported: drift that stays, by mode or by refusal; parked: given up until re-armed
+    Column("state", String(16), nullable=False, default="pending"),
+    Column("priority", Integer, nullable=False),
+    Column("generation", BigInteger, nullable=False, default=1),
+    Column("not_before", Double, nullable=False),
+    Column("attempts", Integer, nullable=False, default=0),
+    Column("waits", Integer, nullable=False, default=0),
+    Column("owner", String(64)),
+    Column("token", String(32)),
+    Column("lease_until", Double),
+    Column("fingerprint", String(64)),
+    Column("seen_at", Double),
+    Column("healing_id", BigInteger),
+    Column("error", _Long),
+    Column("hint", String(128), nullable=False),
+    Column("hint_id", String(64)),
+    Column("hinted_at", Double),
+    Column("first_hint_at", Double, nullable=False),
+    Column("last_hint_at", Double, nullable=False),
+    UniqueConstraint("handler", "key", name="uniq_work0handler0key"),
+    Index("work_due_idx", "state", "priority", "not_before"),
+    Index("work_token_idx", "token"),
+)
+
+history = Table(
+    "history",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    Column("at", Double, nullable=False),
+    Column("handler", _exact(64), nullable=False),
+    Column("key", _exact(300), nullable=False),
+    Column("outcome", String(16), nullable=False),
+    Column("problem", String(64), nullable=False),
+    Column("summary", _Long, nullable=False),
+    Column("evidence", _Long, nullable=False),
+    Column("action", _Long),
+    Column("before", _Long),
+    Column("after", _Long),
+    Column("undo", _Long),
+    Column("error", _Long),
+    Column("hint", String(128), nullable=False),
+    Column("hint_id", String(64)),
+    Column("hinted_at", Double),
+    Column("closed_at", Double),
+    Column("lag", Double),
+    Column("replica", String(64), nullable=False),
+    Index("history_at_idx", "at"),
+    Index("history_key_idx", "key", "at"),
+    Index("history_budget_idx", "handler", "outcome", "at"),
+)
+
+dead_event = Table(
+    "dead_event",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    Column("at", Double, nullable=False),
+    Column("broker", String(255), nullable=False),
+    Column("queue", String(255), nullable=False),
+    Column("exchange", String(255), nullable=False),
+    Column("routing_key", String(255), nullable=False),
+    Column("reason", String(500), nullable=False),
+    Column("size", BigInteger, nullable=False),
+    Column("body", _Bytes, nullable=False),
+    Index("dead_event_at_idx", "at"),
+)
+
+task = Table(
+    "task",
+    metadata,
+    Column("name", _exact(64), primary_key=True),
+    Column("paused", Boolean, nullable=False, default=False),
+    Column("broken", Boolean, nullable=False, default=False),
+    Column("reason", _Long),
+    Column("since", Double),
+    Column("swept_at", Double),
+    Column("sweep_seconds", Double),
+    Column("sweep_found", Integer),
+    Column("sweep_population", Integer),
+    Column("serial", BigInteger, nullable=False, default=0),
+)
+
+replica = Table(
+    "replica",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("host", String(255), nullable=False),
+    Column("pid", Integer, nullable=False),
+    Column("version", String(32), nullable=False),
+    Column("started_at", Double, nullable=False),
+    Column("beat_at", Double, nullable=False),
+)
