@@ -1,0 +1,99 @@
+"""pytest plugin: the private servers as fixtures. Load it with ``-p tests.servers.fixtures``.
+
+A server starts when the first test asks for it and ends with the session. A test that stops one
+should start it again; one that is found down is started for the next test that asks for a fresh
+virtual host or database.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+
+from tests.servers.keeper import keeper
+from tests.servers.mariadb import MariaDB
+from tests.servers.packages import Missing
+from tests.servers.postgresql import PostgreSQL
+from tests.servers.rabbitmq import RabbitMQ
+from tests.servers.server import Server
+
+S = TypeVar("S", bound=Server)
+
+
+@pytest.fixture(scope="session")
+def servers_folder() -> Iterator[Path]:
+    """A folder with a short path (for sockets) that other users may enter (for PostgreSQL)."""
+    folder = Path(tempfile.mkdtemp(prefix="stackmend-"))
+    folder.chmod(0o711)
+    keeper.watch_folder(folder)
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+    keeper.keep_folder(folder)
+
+
+def _serve(kind: type[S], folder: Path) -> Iterator[S]:
+    try:
+        server = kind(folder / kind.name)
+    except Missing as missing:
+        pytest.fail(str(missing), pytrace=False)
+    try:
+        server.start()
+        yield server
+    finally:
+        server.stop()
+
+
+@pytest.fixture(scope="session")
+def rabbitmq(servers_folder: Path) -> Iterator[RabbitMQ]:
+    """A broker for the whole session."""
+    yield from _serve(RabbitMQ, servers_folder)
+
+
+@pytest.fixture(scope="session")
+def mariadb(servers_folder: Path) -> Iterator[MariaDB]:
+    """A MariaDB server for the whole session."""
+    yield from _serve(MariaDB, servers_folder)
+
+
+@pytest.fixture(scope="session")
+def postgresql(servers_folder: Path) -> Iterator[PostgreSQL]:
+    """A PostgreSQL server for the whole session."""
+    yield from _serve(PostgreSQL, servers_folder)
+
+
+@pytest.fixture
+def vhost(rabbitmq: RabbitMQ) -> Iterator[str]:
+    """The address of a fresh virtual host, deleted afterwards with all its queues."""
+    rabbitmq.start()
+    name = f"test-{uuid.uuid4().hex[:12]}"
+    rabbitmq.add_vhost(name)
+    yield rabbitmq.url(name)
+    rabbitmq.start()
+    rabbitmq.delete_vhost(name)
+
+
+def _database(server: MariaDB | PostgreSQL) -> Iterator[str]:
+    server.start()
+    name = f"test_{uuid.uuid4().hex[:12]}"
+    server.create_database(name)
+    yield server.url(name)
+    server.start()
+    server.drop_database(name)
+
+
+@pytest.fixture
+def mariadb_url(mariadb: MariaDB) -> Iterator[str]:
+    """A fresh, empty MariaDB database, as an address for SQLAlchemy."""
+    yield from _database(mariadb)
+
+
+@pytest.fixture
+def postgresql_url(postgresql: PostgreSQL) -> Iterator[str]:
+    """A fresh, empty PostgreSQL database, as an address for SQLAlchemy."""
+    yield from _database(postgresql)

@@ -1,0 +1,172 @@
+"""A private RabbitMQ broker."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+from pathlib import Path
+from urllib.parse import quote
+
+from tests.servers import packages
+from tests.servers.server import (
+    HOST,
+    PASSWORD,
+    USER,
+    Process,
+    Server,
+    clean_environment,
+    free_port,
+    run,
+    wait_for,
+)
+
+_CONFIGURATION = f"""
+listeners.tcp.default = {HOST}:{{port}}
+default_user = {USER}
+default_pass = {PASSWORD}
+default_vhost = /
+loopback_users = none
+log.console = true
+log.console.level = info
+log.file = false
+disk_free_limit.absolute = 50MB
+vm_memory_high_watermark.absolute = 512MB
+collect_statistics_interval = 60000
+"""
+
+
+class RabbitMQ(Server):
+    """A broker with a node name, a cookie and a port mapper (epmd) of its own.
+
+    The port mapper of the machine is shared by all Erlang programs and outlives them; a private
+    one goes away with the broker. Passive schedulers of the Erlang machine do not spin: tests
+    run next to it on few cores.
+    """
+
+    name = "rabbitmq"
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        programs = packages.find("rabbitmq-server", "rabbitmq-server").parent
+        self._server = programs / "rabbitmq-server"
+        self._ctl = programs / "rabbitmqctl"
+        self._epmd_program = packages.find("epmd", "rabbitmq-server")
+        self._epmd_port = free_port()
+        self._dist_port = free_port()
+        self._epmd: Process | None = None
+
+    def url(self, vhost: str = "/") -> str:
+        """The address for kombu and other AMQP clients."""
+        return f"amqp://{self._authority}/{quote(vhost, safe='')}"
+
+    def transport_url(self, vhost: str = "/") -> str:
+        """The address as OpenStack services write it."""
+        return f"rabbit://{self._authority}/{quote(vhost, safe='')}"
+
+    def ctl(self, *arguments: str) -> str:
+        """Run rabbitmqctl; its output."""
+        return run([self._ctl, "-q", "-n", self._node, *arguments], self._environment)
+
+    def add_vhost(self, name: str) -> None:
+        """Create a virtual host in which the user may do everything.
+
+        Both steps in one call: each start of rabbitmqctl boots an Erlang machine.
+        """
+        vhost, user = _binary(name), _binary(USER)
+        self.ctl(
+            "eval",
+            f"rabbit_vhost:add({vhost}, {user}),"
+            f"rabbit_auth_backend_internal:set_permissions({user}, {vhost},"
+            f' <<".*">>, <<".*">>, <<".*">>, {user}).',
+        )
+
+    def delete_vhost(self, name: str) -> None:
+        """Delete a virtual host, its queues and the connections to it."""
+        self.ctl("delete_vhost", name)
+
+    def prepare(self) -> None:
+        (self.folder / "rabbitmq.conf").write_text(_CONFIGURATION.format(port=self.port))
+        (self.folder / "enabled_plugins").write_text("[].\n")
+        (self.folder / "env.conf").write_text("")
+
+    def spawn(self) -> Process:
+        if self._epmd is None or not self._epmd.alive:
+            self._epmd = Process(
+                [self._epmd_program, "-port", str(self._epmd_port), "-address", HOST],
+                self._environment,
+                self.folder / "epmd.log",
+            )
+            wait_for(lambda: _open(self._epmd_port), 10, "start of epmd")
+        return Process([self._server], self._environment, self.log)
+
+    def answers(self) -> bool:
+        try:
+            with socket.create_connection((HOST, self.port), timeout=1) as connection:
+                connection.sendall(b"AMQP\x00\x00\x09\x01")
+                return connection.recv(1) == b"\x01"
+        except OSError:
+            return False
+
+    def stop(self) -> None:
+        super().stop()
+        self._end_epmd()
+
+    def kill(self) -> None:
+        super().kill()
+        self._end_epmd()
+
+    def _end_epmd(self) -> None:
+        if self._epmd is not None:
+            self._epmd.kill()
+            self._epmd = None
+
+    @property
+    def _authority(self) -> str:
+        return f"{USER}:{PASSWORD}@{HOST}:{self.port}"
+
+    @property
+    def _node(self) -> str:
+        return f"stackmend-{self.port}@localhost"
+
+    @property
+    def _environment(self) -> dict[str, str]:
+        folder = str(self.folder)
+        return clean_environment(
+            HOME=folder,
+            ERL_EPMD_PORT=str(self._epmd_port),
+            ERL_EPMD_ADDRESS=HOST,
+            RABBITMQ_NODENAME=self._node,
+            RABBITMQ_BASE=folder,
+            RABBITMQ_CONF_ENV_FILE=f"{folder}/env.conf",
+            RABBITMQ_CONFIG_FILE=f"{folder}/rabbitmq.conf",
+            RABBITMQ_ADVANCED_CONFIG_FILE=f"{folder}/advanced.config",
+            RABBITMQ_GENERATED_CONFIG_DIR=f"{folder}/generated",
+            RABBITMQ_ENABLED_PLUGINS_FILE=f"{folder}/enabled_plugins",
+            RABBITMQ_MNESIA_BASE=f"{folder}/data",
+            RABBITMQ_LOG_BASE=f"{folder}/log",
+            RABBITMQ_PID_FILE=f"{folder}/rabbitmq.pid",
+            RABBITMQ_NODE_IP_ADDRESS=HOST,
+            RABBITMQ_NODE_PORT=str(self.port),
+            RABBITMQ_DIST_PORT=str(self._dist_port),
+            RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS=(
+                f"-start_epmd false +S {min(2, os.cpu_count() or 1)} +sbwt none +sbwtdcpu none"
+                " +sbwtdio none -kernel inet_dist_use_interface {127,0,0,1}"
+            ),
+            RABBITMQ_CTL_ERL_ARGS="-start_epmd false +S 1 +sbwt none",
+        )
+
+
+def _binary(text: str) -> str:
+    """A name as an Erlang binary."""
+    if not re.fullmatch(r"[\w./-]+", text, re.ASCII):
+        raise ValueError(f"not a name for a virtual host: {text!r}")
+    return f'<<"{text}">>'
+
+
+def _open(port: int) -> bool:
+    try:
+        socket.create_connection((HOST, port), timeout=1).close()
+    except OSError:
+        return False
+    return True
