@@ -1,0 +1,212 @@
+"""The cloud's APIs: one authenticated session, and one place where a failed call becomes an error of the contract.
+
+A service that refuses the connection, does not answer in time, answers 5xx, or does not let us in (401, 403, no endpoint)
+is :class:`~handlers.base.Unavailable`: nothing can be proved, nothing is changed. Other answers, 404 and 409 among them,
+are returned as they are: they say something about the object.
+
+Reads are repeated for at most a second or so, enough for a proxy that lost its back end; a service that is really down is
+reported within two or three seconds, and the machine's own hold takes over. Writes are never repeated: whether the first
+one arrived is not known.
+
+A keystoneauth session may be shared by threads: the token is fetched under a lock, and the HTTP connections come from
+urllib3's pool. An openstacksdk connection may be shared once made; its proxies are made on first use, twice at worst.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Self
+
+import openstack
+import requests
+import tenacity
+from keystoneauth1 import adapter, loading
+from keystoneauth1 import exceptions as ks
+from keystoneauth1.session import Session
+from openstack.config import OpenStackConfig, cloud_region
+from oslo_config import cfg
+
+from handlers import cloud_options
+from handlers.base import Resources, Unavailable
+from handlers.service_files import ConfigError, ServiceFiles
+
+#: seconds to connect, seconds between two bytes of an answer; ``[openstack] timeout`` replaces both
+TIMEOUT = (2.0, 60.0)
+READ_AGAIN_FOR = 1.0
+
+_PASSING = frozenset({502, 503, 504})
+
+
+class Cloud:
+    """Who we are and where the endpoints are.
+
+    :param session: authenticated; shared by all threads
+    :param region: the region, or None for any
+    :param interfaces: interfaces in order of preference
+    :param overrides: endpoint URLs by service type
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        region: str | None = None,
+        interfaces: tuple[str, ...] = ("internal", "public"),
+        overrides: Mapping[str, str] | None = None,
+    ) -> None:
+        self.session = session
+        self._region = region
+        self._interfaces = interfaces
+        self._overrides = dict(overrides or {})
+
+    @classmethod
+    def from_resources(cls, resources: Resources) -> Self:
+        """Make it from the options ``[openstack]`` and, where they are silent, Nova's and Octavia's files.
+
+        :raises ConfigError: when there are no credentials, or they are incomplete
+        """
+        conf = resources.conf
+        ours = conf[cloud_options.GROUP]
+        overrides = {}
+        if ours.placement_endpoint_override:
+            overrides["placement"] = ours.placement_endpoint_override
+        return cls(_session(conf), ours.region_name, tuple(ours.interface), overrides)
+
+    def service(self, service_type: str) -> Service:
+        """Return the API of a service."""
+        client = adapter.Adapter(
+            self.session,
+            service_type=service_type,
+            region_name=self._region,
+            interface=list(self._interfaces),
+            endpoint_override=self._overrides.get(service_type),
+            connect_retries=0,
+            status_code_retries=0,
+        )
+        return Service(client, service_type)
+
+    def connection(self) -> openstack.connection.Connection:
+        """Return an openstacksdk connection on the same session."""
+        region = cloud_region.from_session(self.session, region_name=self._region)
+        region.config["interface"] = self._interfaces[0]
+        return openstack.connection.Connection(config=region)
+
+
+class Service:
+    """One API; safe to share between threads.
+
+    :param dependency: how errors call it: ``placement``
+    """
+
+    def __init__(self, client: adapter.Adapter, dependency: str) -> None:
+        self._client = client
+        self.dependency = dependency
+
+    def read(self, url: str, **arguments: Any) -> requests.Response:
+        """GET; again for a moment, where that may help.
+
+        :raises Unavailable: see the module
+        """
+        retrying = tenacity.Retrying(
+            retry=tenacity.retry_if_exception_type(_PassingError),
+            wait=tenacity.wait_random(0.05, 0.3),
+            stop=tenacity.stop_after_delay(READ_AGAIN_FOR),
+            reraise=True,
+        )
+        return retrying(self._call, "GET", url, arguments)
+
+    def write(self, method: str, url: str, **arguments: Any) -> requests.Response:
+        """PUT, POST or DELETE, once.
+
+        :raises Unavailable: see the module
+        """
+        return self._call(method, url, arguments)
+
+    def json(self, response: requests.Response) -> Mapping[str, Any]:
+        """Return the answer's body.
+
+        :raises Unavailable: when it is no JSON object: a proxy answered, not the service
+        """
+        try:
+            body = response.json()
+        except ValueError:
+            body = None
+        if not isinstance(body, dict):
+            raise Unavailable(self.dependency, f"answered {response.status_code} with something that is not JSON")
+        return body
+
+    def _call(self, method: str, url: str, arguments: Mapping[str, Any]) -> requests.Response:
+        try:
+            response: requests.Response = self._client.request(url, method, raise_exc=False, **arguments)
+        except (ks.ConnectFailure, ks.UnknownConnectionError) as error:
+            raise _PassingError(self.dependency, _reason(error)) from error
+        except ks.ClientException as error:
+            raise Unavailable(self.dependency, _reason(error)) from error
+        status = response.status_code
+        if status in _PASSING:
+            raise _PassingError(self.dependency, f"answered {status} to {method} {url}")
+        if status >= 500 or status in {401, 403}:
+            detail = "; the credentials of [openstack] need an administrator's role" if status in {401, 403} else ""
+            raise Unavailable(self.dependency, f"answered {status} to {method} {url}{detail}")
+        return response
+
+
+class _PassingError(Unavailable):
+    """Unavailable, perhaps only for a moment."""
+
+
+def _reason(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
+
+
+def _session(conf: cfg.ConfigOpts) -> Session:
+    session = _authenticated(conf)
+    if session.timeout is None:
+        # requests takes a pair; only the constructor of the session insists on one number
+        session.timeout = TIMEOUT  # type: ignore[assignment]
+    return session
+
+
+def _authenticated(conf: cfg.ConfigOpts) -> Session:
+    group = cloud_options.GROUP
+    if conf[group].cloud:
+        try:
+            session: Session = OpenStackConfig().get_one(cloud=conf[group].cloud).get_session()
+        except openstack.exceptions.SDKException as error:
+            raise ConfigError(f"[openstack] cloud = {conf[group].cloud} cannot be used: {error}") from error
+        return session
+    if conf[group].auth_type or conf[group].auth_section:
+        return _load(conf, group, "stackmend's configuration")
+    for option, sections in (
+        ("nova", ("placement", "keystone_authtoken")),
+        ("octavia", ("service_auth", "keystone_authtoken")),
+    ):
+        paths = getattr(conf[option], "config_file", []) if option in conf else []
+        if not paths:
+            continue
+        foreign = ServiceFiles(f"[{option}] config_file", paths)
+        for section in sections:
+            if foreign.has(section, "auth_type") or foreign.has(section, "auth_section"):
+                return _load(_reread(foreign, section), section, str(foreign))
+    raise ConfigError(
+        "there are no credentials: write, in stackmend's configuration file, [openstack] cloud = <a name in clouds.yaml>, "
+        "or [openstack] auth_type = password with auth_url, username, password, project_name, user_domain_name and "
+        "project_domain_name, or [nova] config_file = a nova.conf with auth_type in [placement]"
+    )
+
+
+def _reread(foreign: ServiceFiles, section: str) -> cfg.ConfigOpts:
+    """Load the files again with keystoneauth's own options, which the text-only reading would contradict."""
+    conf = cfg.ConfigOpts()
+    loading.register_session_conf_options(conf, section)
+    loading.register_auth_conf_options(conf, section)
+    conf(args=[], project="stackmend-foreign", default_config_files=foreign.files, default_config_dirs=[])
+    return conf
+
+
+def _load(conf: cfg.ConfigOpts, section: str, where: str) -> Session:
+    try:
+        auth = loading.load_auth_from_conf_options(conf, section)
+        session: Session = loading.load_session_from_conf_options(conf, section, auth=auth)
+    except (ks.AuthPluginException, ks.OptionError, cfg.Error, ValueError) as error:
+        raise ConfigError(f"[{section}] of {where} does not give usable credentials: {_reason(error)}") from error
+    return session

@@ -1,0 +1,89 @@
+"""Nova's cells: the rows of ``cell_mappings``, with their URLs filled in as Nova itself does.
+
+``database_connection`` and ``transport_url`` of a cell may be templates such as
+``mysql+pymysql://{username}:{password}@{hostname}/nova_cell2``, whose fields come from the base URL of the reading
+process: ``[database] connection`` and ``[DEFAULT] transport_url``. A message-queue URL with several hosts also gives
+``{username1}``, ``{hostname1}``, ``{port1}``, ``{username2}`` ... Values are taken as written, still percent-encoded.
+(``nova/objects/cell_mapping.py``.) Where Nova logs and goes on with the raw template, this raises: a raw template
+connects to nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from urllib.parse import urlsplit
+
+#: the uuid of the cell that holds the instances which were never scheduled
+CELL0 = "00000000-0000-0000-0000-000000000000"
+
+
+class TemplateError(Exception):
+    """A URL of a cell is a template that cannot be filled; the text holds no part of any URL."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """A row of ``cell_mappings``; a disabled cell (no new instances) is a cell like any other."""
+
+    id: int
+    uuid: str
+    name: str
+    database_url: str = field(repr=False)
+    transport_url: str = field(repr=False)
+    disabled: bool = False
+
+    @property
+    def is_cell0(self) -> bool:
+        """Whether it is the cell of what was never scheduled: it has no hosts and no broker."""
+        return self.uuid == CELL0
+
+    @property
+    def label(self) -> str:
+        """How errors call it: ``cell:cell1``, or by uuid when it has no name."""
+        return f"cell:{self.name or self.uuid}"
+
+
+def fill(template: str, base: str | None, base_option: str) -> str:
+    """Fill the fields of a cell's URL from the base URL; a URL without fields is returned as it is.
+
+    :param base_option: how an operator sets the base URL, for the error's text
+    :raises TemplateError: when there is no base URL or it lacks a field
+    """
+    if "{" not in template:
+        return template
+    if not base:
+        raise TemplateError(f"its URL is a template, and {base_option} is not set")
+    try:
+        return template.format(**_fields(base))
+    except (KeyError, IndexError, ValueError) as error:
+        raise TemplateError(f"its URL is a template that {base_option} cannot fill ({type(error).__name__})") from None
+
+
+def _fields(base: str) -> dict[str, object]:
+    url = urlsplit(base)
+    fields: dict[str, object] = {
+        "scheme": url.scheme,
+        "username": url.username,
+        "password": url.password,
+        "hostname": url.hostname,
+        "port": url.port,
+        "path": url.path.lstrip("/"),
+        "query": url.query,
+        "fragment": url.fragment,
+    }
+    if "," in url.netloc:
+        for number, netloc in enumerate(url.netloc.split(","), start=1):
+            fields.update({f"{name}{number}": value for name, value in _netloc_fields(netloc).items()})
+    return fields
+
+
+def _netloc_fields(netloc: str) -> dict[str, object]:
+    credentials, _, address = netloc.rpartition("@")
+    username, colon, password = credentials.partition(":")
+    part = urlsplit(f"//{address}")
+    return {
+        "username": username,
+        "password": password if colon else None,
+        "hostname": part.hostname,
+        "port": part.port,
+    }

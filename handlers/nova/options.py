@@ -1,0 +1,82 @@
+"""The options ``[nova]``, and what is read from Nova's own files when they are not given.
+
+Pointing ``config_file`` at a copy of ``nova.conf`` is usually all that is needed; each of the other options replaces one
+value of it. The functions here take the loaded configuration; none keeps any of it.
+"""
+
+from __future__ import annotations
+
+from oslo_config import cfg
+
+from handlers.service_files import ConfigError, ServiceFiles
+
+GROUP = "nova"
+
+OPTIONS = [
+    cfg.ListOpt(
+        "config_file",
+        default=[],
+        help="Nova's configuration files (or directories of *.conf), in order; later ones win. Read are [api_database] "
+        "connection, [database] connection, [DEFAULT] transport_url, [oslo_messaging_notifications] transport_url, and "
+        "the credentials of [placement] or [keystone_authtoken]. Use the file of a host that has all of them.",
+    ),
+    cfg.StrOpt(
+        "api_database_connection",
+        secret=True,
+        help="URL of the database nova_api, instead of [api_database] connection of config_file.",
+    ),
+    cfg.StrOpt(
+        "database_connection",
+        secret=True,
+        help="Fills the templates of the cells' database URLs, instead of [database] connection of config_file. Needed "
+        "only when cell_mappings holds templates such as mysql+pymysql://{username}:{password}@{hostname}/nova_cell2.",
+    ),
+    cfg.StrOpt(
+        "transport_url",
+        secret=True,
+        help="URL of the broker on which Nova publishes notifications, instead of [oslo_messaging_notifications] or "
+        "[DEFAULT] transport_url of config_file; it also fills the templates of the cells' broker URLs.",
+    ),
+]
+
+
+def files(conf: cfg.ConfigOpts) -> ServiceFiles:
+    """Return Nova's configuration files."""
+    return ServiceFiles("[nova] config_file", conf[GROUP].config_file)
+
+
+def api_database_url(conf: cfg.ConfigOpts) -> str:
+    """Return the URL of ``nova_api``.
+
+    :raises ConfigError: when neither this option nor Nova's files have it
+    """
+    if conf[GROUP].api_database_connection:
+        return str(conf[GROUP].api_database_connection)
+    nova = files(conf)
+    url = nova.get("api_database", "connection")
+    if url is None:
+        have = f"{nova} has no [api_database] connection" if nova.files else "[nova] config_file is not set either"
+        raise ConfigError(
+            f"[nova] api_database_connection is not set and {have}: write, in stackmend's configuration file, "
+            "[nova] config_file = /etc/nova/nova.conf or "
+            "[nova] api_database_connection = mysql+pymysql://nova:PASSWORD@HOST/nova_api"
+        )
+    return url
+
+
+def cell_database_url(conf: cfg.ConfigOpts) -> str | None:
+    """Return the URL that fills the templates of the cells' databases, if there is one."""
+    return conf[GROUP].database_connection or files(conf).get("database", "connection")
+
+
+def transport_url(conf: cfg.ConfigOpts) -> str | None:
+    """Return the URL that fills the templates of the cells' brokers, if there is one."""
+    return conf[GROUP].transport_url or files(conf).get("DEFAULT", "transport_url")
+
+
+def notification_url(conf: cfg.ConfigOpts) -> str | None:
+    """Return the URL of the broker on which Nova's own processes publish notifications, if there is one."""
+    if conf[GROUP].transport_url:
+        return str(conf[GROUP].transport_url)
+    nova = files(conf)
+    return nova.get("oslo_messaging_notifications", "transport_url") or nova.get("DEFAULT", "transport_url")

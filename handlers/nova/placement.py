@@ -1,0 +1,182 @@
+"""Placement, as far as handlers ask and tell it.
+
+Everything that is written is written compare-and-set: allocations with the consumer's generation, aggregates with the
+provider's. ``DELETE /allocations`` knows no generation and is never called: an allocation is taken away by replacing it
+with nothing (microversion 1.28).
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+import requests
+
+from handlers.base import Conflict, Refused, Resources, Unavailable
+from handlers.cloud import Cloud, Service
+
+#: what is held, by provider: ``{provider: {"VCPU": 2}}``
+Held = Mapping[str, Mapping[str, int]]
+
+CONCURRENT_UPDATE = "placement.concurrent_update"
+
+
+@dataclass(frozen=True, slots=True)
+class Allocation:
+    """What one consumer holds.
+
+    :param providers: resources by provider; empty when it holds nothing, and then all the rest is None
+    :param generation: changes with every write of this consumer's allocations
+    :param consumer_type: ``unknown`` for everything that Nova writes today; None when Placement is too old to tell
+    """
+
+    consumer: str
+    providers: Held = field(default_factory=dict)
+    project_id: str | None = None
+    user_id: str | None = None
+    generation: int | None = None
+    consumer_type: str | None = None
+
+    def undo(self) -> str:
+        """Return the command that gives the consumer what it holds now."""
+        words = ["openstack", "--os-placement-api-version", "1.28", "resource", "provider", "allocation", "set"]
+        words += ["--project-id", self.project_id or "", "--user-id", self.user_id or ""]
+        for provider, resources in sorted(self.providers.items()):
+            amounts = ",".join(f"{name}={amount}" for name, amount in sorted(resources.items()))
+            words += ["--allocation", f"rp={provider},{amounts}"]
+        return shlex.join([*words, self.consumer])
+
+
+@dataclass(frozen=True, slots=True)
+class Provider:
+    """A resource provider; a compute node's root provider has the compute node's uuid."""
+
+    uuid: str
+    name: str
+    root: str
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderAggregates:
+    """The aggregates of a provider, at a generation of it."""
+
+    provider: str
+    aggregates: frozenset[str]
+    generation: int
+
+
+class Placement:
+    """The client; safe to share between threads."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self._knows_types = True
+
+    @classmethod
+    def from_resources(cls, resources: Resources) -> Self:
+        """Make it on the shared session."""
+        return cls(resources.get(Cloud.from_resources).service("placement"))
+
+    def allocation(self, consumer: str) -> Allocation:
+        """Return what a consumer holds; an unknown consumer holds nothing."""
+        url = f"/allocations/{consumer}"
+        response = None
+        if self._knows_types:
+            response = self._service.read(url, microversion="1.38")
+            self._knows_types = response.status_code != 406
+        if response is None or response.status_code == 406:
+            response = self._service.read(url, microversion="1.28")
+        body = self._body(response)
+        providers = {uuid: dict(held["resources"]) for uuid, held in body["allocations"].items()}
+        if not providers:
+            return Allocation(consumer)
+        return Allocation(
+            consumer,
+            providers,
+            body["project_id"],
+            body["user_id"],
+            body["consumer_generation"],
+            body.get("consumer_type"),
+        )
+
+    def replace_allocation(self, before: Allocation, providers: Held) -> None:
+        """Give a consumer these resources instead of those that it held; with none, the consumer is forgotten.
+
+        :raises Conflict: when its allocations changed since ``before`` was read
+        :raises Refused: when Placement takes the new ones for wrong
+        """
+        body = {
+            "allocations": {uuid: {"resources": dict(resources)} for uuid, resources in providers.items()},
+            "project_id": before.project_id,
+            "user_id": before.user_id,
+            "consumer_generation": before.generation,
+        }
+        response = self._service.write("PUT", f"/allocations/{before.consumer}", json=body, microversion="1.28")
+        if response.status_code != 204:
+            raise self._failure(response, f"the allocations of {before.consumer}")
+
+    def holders(self, provider: str) -> frozenset[str]:
+        """Return the consumers that hold something of a provider; nobody, when there is no such provider."""
+        response = self._service.read(f"/resource_providers/{provider}/allocations", microversion="1.28")
+        if response.status_code == 404:
+            return frozenset()
+        return frozenset(self._body(response)["allocations"])
+
+    def compute_providers(self) -> dict[str, Provider]:
+        """Return the root providers of all compute nodes: Nova gives each the trait ``COMPUTE_NODE``."""
+        return self._providers({"required": "COMPUTE_NODE"}, "1.18")
+
+    def tree(self, provider: str) -> dict[str, Provider]:
+        """Return the tree that a provider belongs to, itself included."""
+        return self._providers({"in_tree": provider}, "1.14")
+
+    def members(self, aggregate: str) -> dict[str, Provider]:
+        """Return the providers that are in an aggregate."""
+        return self._providers({"member_of": aggregate}, "1.18")
+
+    def aggregates(self, provider: str) -> ProviderAggregates | None:
+        """Return the aggregates of a provider, or None when there is no such provider."""
+        response = self._service.read(f"/resource_providers/{provider}/aggregates", microversion="1.19")
+        if response.status_code == 404:
+            return None
+        body = self._body(response)
+        return ProviderAggregates(provider, frozenset(body["aggregates"]), body["resource_provider_generation"])
+
+    def set_aggregates(self, before: ProviderAggregates, aggregates: Iterable[str]) -> None:
+        """Put a provider into exactly these aggregates.
+
+        :raises Conflict: when the provider changed since ``before`` was read, or is gone
+        """
+        body = {"aggregates": sorted(aggregates), "resource_provider_generation": before.generation}
+        url = f"/resource_providers/{before.provider}/aggregates"
+        response = self._service.write("PUT", url, json=body, microversion="1.19")
+        if response.status_code == 404:
+            raise Conflict(f"provider {before.provider} is gone")
+        if response.status_code != 200:
+            raise self._failure(response, f"provider {before.provider}")
+
+    def _providers(self, query: Mapping[str, str], microversion: str) -> dict[str, Provider]:
+        response = self._service.read("/resource_providers", params=query, microversion=microversion)
+        found = self._body(response)["resource_providers"]
+        return {row["uuid"]: Provider(row["uuid"], row["name"], row["root_provider_uuid"]) for row in found}
+
+    def _body(self, response: requests.Response) -> Mapping[str, Any]:
+        if response.status_code != 200:
+            raise Unavailable("placement", f"answered {response.status_code}: {self._detail(response)}")
+        return self._service.json(response)
+
+    def _failure(self, response: requests.Response, what: str) -> Exception:
+        detail = self._detail(response)
+        if response.status_code == 409 and CONCURRENT_UPDATE in detail:
+            return Conflict(f"{what} changed meanwhile")
+        return Refused(f"Placement refuses to change {what}: {response.status_code} {detail}")
+
+    @staticmethod
+    def _detail(response: requests.Response) -> str:
+        try:
+            error = response.json()["errors"][0]
+            return f"{error.get('code', '')} {' '.join(str(error.get('detail', '')).split())}".strip()
+        except (ValueError, LookupError, TypeError, AttributeError):
+            return "no detail"

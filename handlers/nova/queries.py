@@ -1,0 +1,341 @@
+"""Every SQL statement that handlers run against Nova's databases, one function each.
+
+Each takes a connection within a transaction, and can be run again. Ages are computed by the database's own clock (all of
+Nova's times are naive UTC). Lists of identities are sent in chunks, so that no statement grows with the fleet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection, Row
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.functions import FunctionElement
+
+from handlers.nova import records, tables
+from handlers.nova.cells import Cell
+
+COMPUTE = "nova-compute"
+CHUNK = 500
+
+
+class utcnow(FunctionElement[datetime]):  # noqa: N801 - it reads as the SQL function that it is
+    """The database's time, naive UTC."""
+
+    type = sa.DateTime()
+    inherit_cache = True
+
+
+@compiles(utcnow, "mysql", "mariadb")
+def _mysql_utcnow(element: utcnow, compiler: Any, **kwargs: Any) -> str:
+    return "UTC_TIMESTAMP()"
+
+
+@compiles(utcnow, "postgresql")
+def _postgresql_utcnow(element: utcnow, compiler: Any, **kwargs: Any) -> str:
+    return "timezone('utc', CURRENT_TIMESTAMP)"
+
+
+@compiles(utcnow)
+def _default_utcnow(element: utcnow, compiler: Any, **kwargs: Any) -> str:
+    return "CURRENT_TIMESTAMP"
+
+
+NOW = utcnow().label("now")
+
+
+def _age(row: Row[Any], *columns: str) -> float:
+    times = [time for time in (getattr(row, column) for column in columns) if time is not None]
+    return max(0.0, (row.now - max(times)).total_seconds()) if times else float("inf")
+
+
+def _chunks(values: Collection[str]) -> Iterator[list[str]]:
+    ordered = sorted(values)
+    for start in range(0, len(ordered), CHUNK):
+        yield ordered[start : start + CHUNK]
+
+
+# nova_api
+
+
+def cells(connection: Connection) -> list[Cell]:
+    """All cells, disabled ones and cell0 too, in the order in which Nova asks them."""
+    c = tables.cell_mappings.c
+    query = sa.select(c.id, c.uuid, c.name, c.database_connection, c.transport_url, c.disabled).order_by(c.id)
+    return [
+        Cell(
+            row.id, row.uuid, row.name or "", row.database_connection or "", row.transport_url or "", bool(row.disabled)
+        )
+        for row in connection.execute(query)
+    ]
+
+
+def host_mapping(connection: Connection, host: str) -> records.HostMapping | None:
+    """The mapping of a host; the database decides about upper and lower case, as it does for Nova."""
+    c = tables.host_mappings.c
+    row = connection.execute(sa.select(c.host, c.cell_id).where(c.host == host)).first()
+    return None if row is None else records.HostMapping(row.host, row.cell_id)
+
+
+def mapped_hosts(connection: Connection) -> dict[str, int]:
+    """Every mapped host with its cell's id."""
+    c = tables.host_mappings.c
+    return {row.host: row.cell_id for row in connection.execute(sa.select(c.host, c.cell_id))}
+
+
+def insert_host_mapping(connection: Connection, host: str, cell_id: int) -> None:
+    """Map a host; the unique key on the host makes sure that nobody else has."""
+    table = tables.host_mappings
+    connection.execute(sa.insert(table).values(host=host, cell_id=cell_id, created_at=utcnow()))
+
+
+def instance_mapping(connection: Connection, instance: str) -> records.InstanceMapping | None:
+    """The mapping of an instance to its cell."""
+    c = tables.instance_mappings.c
+    row = connection.execute(sa.select(c.instance_uuid, c.cell_id).where(c.instance_uuid == instance)).first()
+    return None if row is None else records.InstanceMapping(row.instance_uuid, row.cell_id)
+
+
+def building(connection: Connection, instances: Collection[str]) -> set[str]:
+    """Those of these instances that have a build request or a mapping without cell: the conductor has them in hand."""
+    requests, mappings = tables.build_requests.c, tables.instance_mappings.c
+    found: set[str] = set()
+    for chunk in _chunks(instances):
+        found.update(
+            connection.scalars(sa.select(requests.instance_uuid).where(requests.instance_uuid.in_(chunk)))  # type: ignore[arg-type]
+        )
+        found.update(
+            connection.scalars(
+                sa.select(mappings.instance_uuid).where(mappings.instance_uuid.in_(chunk), mappings.cell_id.is_(None))
+            )
+        )
+    return found
+
+
+def aggregates(connection: Connection) -> list[records.Aggregate]:
+    """All aggregates that have a uuid, with their hosts."""
+    a, h = tables.aggregates.c, tables.aggregate_hosts.c
+    query = (
+        sa.select(a.uuid, a.name, h.host)
+        .select_from(tables.aggregates.outerjoin(tables.aggregate_hosts, h.aggregate_id == a.id))
+        .where(a.uuid.is_not(None))
+        .order_by(a.uuid)
+    )
+    hosts: dict[tuple[str, str], set[str]] = {}
+    for row in connection.execute(query):
+        members = hosts.setdefault((row.uuid, row.name or ""), set())
+        if row.host is not None:
+            members.add(row.host)
+    return [records.Aggregate(uuid, name, frozenset(members)) for (uuid, name), members in hosts.items()]
+
+
+# a cell: hosts
+
+
+def compute_services(connection: Connection, host: str | None = None) -> list[records.Service]:
+    """The nova-compute services that are not deleted, of one host or of all; disabled and dead ones too."""
+    c = tables.services.c
+    query = sa.select(c.host, c.created_at, NOW).where(c.binary == COMPUTE, c.deleted == 0, c.host.is_not(None))
+    if host is not None:
+        query = query.where(c.host == host)
+    return [records.Service(row.host, _age(row, "created_at")) for row in connection.execute(query)]
+
+
+def compute_services_count(connection: Connection) -> int:
+    """How many nova-compute services there are."""
+    c = tables.services.c
+    query = sa.select(sa.func.count()).where(c.binary == COMPUTE, c.deleted == 0)
+    return int(connection.execute(query).scalar_one())
+
+
+def compute_nodes(connection: Connection, *, deleted: bool = False, **equal: str) -> list[records.ComputeNode]:
+    """Compute nodes whose columns equal these; deleted ones only when asked for."""
+    c = tables.compute_nodes.c
+    return _compute_nodes(connection, [c[name] == value for name, value in equal.items()], deleted)
+
+
+def compute_nodes_among(
+    connection: Connection, column: str, values: Collection[str], *, deleted: bool = False
+) -> list[records.ComputeNode]:
+    """Compute nodes whose column is one of these values; deleted ones only when asked for."""
+    c = tables.compute_nodes.c
+    return [node for chunk in _chunks(values) for node in _compute_nodes(connection, [c[column].in_(chunk)], deleted)]
+
+
+def _compute_nodes(
+    connection: Connection, where: list[sa.ColumnElement[bool]], deleted: bool
+) -> list[records.ComputeNode]:
+    c = tables.compute_nodes.c
+    query = sa.select(c.id, c.uuid, c.host, c.hypervisor_hostname, c.mapped, c.deleted, c.created_at, NOW)
+    query = query.where(c.uuid.is_not(None), c.host.is_not(None), *where).order_by(c.id)
+    if not deleted:
+        query = query.where(c.deleted == 0)
+    return [
+        records.ComputeNode(
+            row.id,
+            row.uuid,
+            row.host,
+            row.hypervisor_hostname or "",
+            bool(row.mapped),
+            bool(row.deleted),
+            _age(row, "created_at"),
+        )
+        for row in connection.execute(query)
+    ]
+
+
+def mark_mapped(connection: Connection, nodes: Collection[int]) -> int:
+    """Set ``mapped`` of these live compute nodes, where it is not set, and return of how many."""
+    c = tables.compute_nodes.c
+    unmapped = sa.or_(c.mapped.is_(None), c.mapped < 1)
+    statement = sa.update(tables.compute_nodes).where(c.id.in_(sorted(nodes)), c.deleted == 0, unmapped)
+    return int(connection.execute(statement.values(mapped=1)).rowcount)
+
+
+# a cell: instances and migrations
+
+
+def instance(connection: Connection, uuid: str) -> records.Instance | None:
+    """An instance, also a deleted or hidden one; the uuid is unique over all of them."""
+    c = tables.instances.c
+    query = sa.select(
+        c.uuid,
+        c.project_id,
+        c.user_id,
+        c.host,
+        c.node,
+        c.vm_state,
+        c.task_state,
+        c.deleted,
+        c.hidden,
+        c.created_at,
+        c.updated_at,
+        c.deleted_at,
+        NOW,
+    ).where(c.uuid == uuid)
+    row = connection.execute(query).first()
+    if row is None:
+        return None
+    return records.Instance(
+        row.uuid,
+        row.project_id,
+        row.user_id,
+        row.host,
+        row.node,
+        row.vm_state,
+        row.task_state,
+        bool(row.deleted),
+        bool(row.hidden),
+        _age(row, "created_at", "updated_at", "deleted_at"),
+    )
+
+
+def migration(connection: Connection, uuid: str) -> records.Migration | None:
+    """The migration of this uuid, also a deleted one."""
+    found = _migrations(connection, tables.migrations, tables.migrations.c.uuid == uuid)
+    return found[0] if found else None
+
+
+def migrations_of(connection: Connection, instance: str) -> list[records.Migration]:
+    """All migrations of an instance, deleted ones too, youngest first; MySQL has an index through the foreign key."""
+    c = tables.migrations.c
+    return _migrations(connection, tables.migrations, c.instance_uuid == instance)
+
+
+def _migrations(connection: Connection, table: sa.Table, where: sa.ColumnElement[bool]) -> list[records.Migration]:
+    c = table.c
+    query = (
+        sa.select(
+            c.uuid,
+            c.instance_uuid,
+            c.status,
+            c.migration_type,
+            c.source_compute,
+            c.source_node,
+            c.dest_compute,
+            c.dest_node,
+            c.deleted,
+            c.created_at,
+            c.updated_at,
+            c.deleted_at,
+            NOW,
+        )
+        .where(where)
+        .order_by(c.id.desc())
+    )
+    return [
+        records.Migration(
+            row.uuid,
+            row.instance_uuid,
+            row.status,
+            row.migration_type,
+            (row.source_compute, row.source_node),
+            (row.dest_compute, row.dest_node),
+            bool(row.deleted),
+            _age(row, "created_at", "updated_at", "deleted_at"),
+        )
+        for row in connection.execute(query)
+    ]
+
+
+def live_instances_count(connection: Connection) -> int:
+    """How many instances are not deleted."""
+    c = tables.instances.c
+    return int(connection.execute(sa.select(sa.func.count()).where(c.deleted == 0)).scalar_one())
+
+
+def rightful(connection: Connection, node: records.ComputeNode, consumers: Collection[str]) -> set[str]:
+    """Those of these consumers that clearly may hold something on this node.
+
+    They are its instances, and the migrations in progress from or to it together with their instances.
+    """
+    i, m = tables.instances.c, tables.migrations.c
+    here = sa.or_(
+        sa.and_(m.source_compute == node.host, m.source_node == node.node),
+        sa.and_(m.dest_compute == node.host, m.dest_node == node.node),
+    )
+    moving = sa.select(m.uuid, m.instance_uuid).where(m.deleted == 0, here, m.status.not_in(sorted(records.TERMINAL)))
+    found = {uuid for row in connection.execute(moving) for uuid in row if uuid is not None}
+    for chunk in _chunks(consumers):
+        found.update(
+            connection.scalars(
+                sa.select(i.uuid).where(i.uuid.in_(chunk), i.deleted == 0, i.host == node.host, i.node == node.node)
+            )
+        )
+    return found & set(consumers)
+
+
+def known_consumers(connection: Connection, consumers: Collection[str]) -> set[str]:
+    """Those of these consumers that are an instance or a migration of this cell, deleted or not."""
+    i, m = tables.instances.c, tables.migrations.c
+    found: set[str] = set()
+    for chunk in _chunks(consumers):
+        found.update(connection.scalars(sa.select(i.uuid).where(i.uuid.in_(chunk))))
+        found.update(connection.scalars(sa.select(m.uuid).where(m.uuid.in_(chunk))))  # type: ignore[arg-type]
+    return found
+
+
+def archived_instances(connection: Connection, consumers: Collection[str]) -> set[str]:
+    """Those of these consumers that were instances and are archived.
+
+    A full scan of ``shadow_instances``: it has no index but its id.
+    """
+    c = tables.shadow_instances.c
+    hidden = sa.or_(c.hidden.is_(None), c.hidden == sa.false())
+    found: set[str] = set()
+    for chunk in _chunks(consumers):
+        found.update(connection.scalars(sa.select(c.uuid).where(c.uuid.in_(chunk), c.deleted != 0, hidden)))
+    return found
+
+
+def archived_migrations(connection: Connection, consumers: Collection[str]) -> dict[str, str]:
+    """Those of these consumers that were migrations and are archived, with their instances; a full scan as well."""
+    c = tables.shadow_migrations.c
+    found: dict[str, str] = {}
+    for chunk in _chunks(consumers):
+        query = sa.select(c.uuid, c.instance_uuid).where(c.uuid.in_(chunk), c.instance_uuid.is_not(None))
+        found.update({row.uuid: row.instance_uuid for row in connection.execute(query)})
+    return found

@@ -1,0 +1,99 @@
+"""Rows of Nova's databases as values: only what handlers decide on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+#: statuses after which a migration does nothing more; ``finished`` is not one: it waits to be confirmed, for days
+TERMINAL = frozenset({"confirmed", "reverted", "error", "failed", "completed", "cancelled", "done"})
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """A row of ``instances``, deleted or not.
+
+    :param hidden: the copy of a cross-cell resize that does not count
+    :param age: seconds since the row last changed, by the database's clock
+    """
+
+    uuid: str
+    project_id: str | None
+    user_id: str | None
+    host: str | None
+    node: str | None
+    vm_state: str | None
+    task_state: str | None
+    deleted: bool
+    hidden: bool
+    age: float
+
+
+@dataclass(frozen=True, slots=True)
+class Migration:
+    """A row of ``migrations``, deleted or not; Nova deletes them, whatever their status, together with the instance.
+
+    :param age: seconds since the row last changed, by the database's clock
+    """
+
+    uuid: str | None
+    instance_uuid: str | None
+    status: str | None
+    kind: str | None
+    source: tuple[str | None, str | None]
+    dest: tuple[str | None, str | None]
+    deleted: bool
+    age: float
+
+    @property
+    def terminal(self) -> bool:
+        """Whether it does nothing more."""
+        return self.status in TERMINAL
+
+
+@dataclass(frozen=True, slots=True)
+class ComputeNode:
+    """A row of ``compute_nodes``; its uuid is that of its root provider in Placement.
+
+    :param age: seconds since the row was made, by the database's clock
+    """
+
+    id: int
+    uuid: str
+    host: str
+    node: str
+    mapped: bool
+    deleted: bool
+    age: float
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """A live row of ``services`` of a nova-compute, enabled or disabled, up or down."""
+
+    host: str
+    age: float
+
+
+@dataclass(frozen=True, slots=True)
+class HostMapping:
+    """A row of ``host_mappings``."""
+
+    host: str
+    cell_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceMapping:
+    """A row of ``instance_mappings``; no cell while the instance is being scheduled."""
+
+    instance_uuid: str
+    cell_id: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Aggregate:
+    """A row of ``aggregates`` with the hosts in it."""
+
+    uuid: str
+    name: str
+    hosts: frozenset[str]
