@@ -56,6 +56,8 @@ work = Table(
     Column("lease_until", Double),
     Column("fingerprint", String(64)),
     Column("seen_at", Double),
+    # the fingerprint for which the history already has its lines
+    Column("reported", String(64)),
     Column("healing_id", BigInteger),
     Column("error", _Long),
     Column("hint", String(128), nullable=False),

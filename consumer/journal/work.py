@@ -81,7 +81,8 @@ class Claim:
 
     :param attempts: failed looks or heals since the last event
     :param waits: looks in a row that found the object in flight
-    :param fingerprint: of the findings of an earlier look, with ``seen_at`` its time
+    :param fingerprint: of the findings of an earlier look, with ``seen_at`` the time when it was first seen
+    :param reported: the fingerprint for which the history already has its lines
     :param healing_id: the history line of a heal that was begun and never closed
     :param first_hint_at: since when somebody has wanted this look; ``now`` is the time of the claim
     """
@@ -96,6 +97,7 @@ class Claim:
     waits: int
     fingerprint: str | None
     seen_at: float | None
+    reported: str | None
     healing_id: int | None
     hint: str
     hint_id: str
@@ -114,6 +116,7 @@ class Later:
     """Look again after some seconds.
 
     :param fresh: the fingerprint was seen now, for the first time
+    :param healing_id: the history's line that stays open: whether the heal took effect is not known
     """
 
     after: float
@@ -122,6 +125,7 @@ class Later:
     fingerprint: str | None = None
     fresh: bool = False
     error: str = ""
+    healing_id: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -289,6 +293,7 @@ def _claim(row: RowMapping, clock: float) -> Claim:
         waits=row["waits"],
         fingerprint=row["fingerprint"],
         seen_at=row["seen_at"],
+        reported=row["reported"],
         healing_id=row["healing_id"],
         hint=row["hint"],
         hint_id=row["hint_id"] or "",
@@ -349,10 +354,12 @@ def _settled(end: Later | Reported | Parked, clock: float) -> Mapping[str, Any]:
             "waits": end.waits,
             "fingerprint": end.fingerprint,
             "error": end.error or None,
+            "healing_id": end.healing_id,
         }
         return {**values, "seen_at": clock} if end.fresh else values
     if isinstance(end, Reported):
-        return {**_FREE, "state": "reported", "attempts": 0, "fingerprint": end.fingerprint, "error": end.error or None}
+        marks = {"fingerprint": end.fingerprint, "reported": end.fingerprint}
+        return {**_FREE, **marks, "state": "reported", "attempts": 0, "error": end.error or None}
     parked = {"state": "parked", "attempts": end.attempts, "error": end.error}
     return {**_FREE, **parked, "fingerprint": end.fingerprint}
 
@@ -405,3 +412,10 @@ def revisit_reported(database: Database, handler: str, before: float) -> int:
         return connection.execute(update(work).where(stale).values(values)).rowcount
 
     return database.transact(wake)
+
+
+def adopt(database: Database, hint: Hint, line_id: int) -> None:
+    """Have a look taken at a key whose heal was begun by a process that is gone; that look closes the line."""
+    enqueue(database, [hint])
+    free = and_(work.c.handler == hint.handler, work.c.key == str(hint.key), work.c.healing_id.is_(None))
+    database.transact(lambda connection: connection.execute(update(work).where(free).values(healing_id=line_id)))

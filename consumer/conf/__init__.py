@@ -1,0 +1,76 @@
+"""Configuration: one file per option group; the loaded object is passed on, never global.
+
+Each group's file has ``register`` and, as the rest of the program knows it, ``settings``: a frozen value.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from oslo_config import cfg
+from oslo_log import log
+
+from consumer import __version__
+from consumer.conf import bus, engine, journal, tasks
+from handlers.base import Handler
+
+PROJECT = "stackmend"
+
+
+class WrongConfiguration(Exception):
+    """An option is wrong or missing; the message says which, of which file, and what to write."""
+
+
+def new(handlers: Iterable[type[Handler]]) -> cfg.ConfigOpts:
+    """Return a configuration object with every option registered and nothing read."""
+    conf = cfg.ConfigOpts()
+    log.register_options(conf)
+    journal.register(conf)
+    bus.register(conf)
+    engine.register(conf)
+    tasks.register(conf, handlers)
+    return conf
+
+
+def load(
+    handlers: Iterable[type[Handler]], config_files: Sequence[str] = (), config_dirs: Sequence[str] = ()
+) -> cfg.ConfigOpts:
+    """Read the configuration: the files and folders given, or those in the usual places, and ``OS_<GROUP>__<OPTION>``.
+
+    :raises WrongConfiguration: when a file cannot be read or a value is wrong
+    """
+    conf = new(handlers)
+    for name in config_files:
+        if not os.access(name, os.R_OK):
+            raise WrongConfiguration(f"--config-file {name}: no such file, or it may not be read")
+    for name in config_dirs:
+        if not Path(name).is_dir():
+            raise WrongConfiguration(f"--config-dir {name}: no such folder")
+    arguments = [f"--config-file={name}" for name in config_files] + [f"--config-dir={name}" for name in config_dirs]
+    try:
+        conf(arguments, project=PROJECT, version=__version__)
+        _read_all(conf)
+    except (cfg.Error, ValueError) as error:
+        raise WrongConfiguration(_with_file(str(error), conf)) from error
+    return conf
+
+
+def _read_all(conf: cfg.ConfigOpts) -> None:
+    """Read every option once, so that a wrong value is said at the start and not in the middle of the night."""
+    for group in ("journal", "bus", "engine", "audit", "housekeeping"):
+        if group in conf:
+            for name in conf[group]:
+                getattr(conf[group], name)
+
+
+def _with_file(text: str, conf: cfg.ConfigOpts) -> str:
+    files = ", ".join(conf.config_file or []) if "config_file" in conf else ""
+    return f"{text} (read: {files})" if files and files not in text else text
+
+
+def readable_by_others(conf: cfg.ConfigOpts) -> list[str]:
+    """Return the configuration files that hold secrets for everybody on the machine to read."""
+    return [name for name in conf.config_file or [] if Path(name).stat().st_mode & stat.S_IROTH]

@@ -1,0 +1,30 @@
+"""The options for oslo.config's generator and validator (entry point ``oslo.config.opts``)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from oslo_config import cfg
+from oslo_messaging import opts as messaging
+
+from consumer import plugins
+from consumer.conf import bus, engine, journal, tasks
+
+
+def list_opts() -> list[tuple[cfg.OptGroup | str | None, list[cfg.Opt]]]:
+    """Return every option by group: the machine's, then each handler's, each once."""
+    found: dict[str, list[cfg.Opt]] = {}
+    for handler in plugins.handlers():
+        _add(found, handler.group, tasks.options(handler))
+        for group, opts in handler.options().items():
+            _add(found, group, opts)
+    ours: list[tuple[cfg.OptGroup | str | None, list[cfg.Opt]]] = [
+        (module.GROUP, list(module.OPTS)) for module in (journal, bus, engine)
+    ]
+    rabbit = [entry for entry in messaging.list_opts() if entry[0] == "oslo_messaging_rabbit"]
+    return [*ours, *sorted(found.items()), *rabbit]
+
+
+def _add(found: dict[str, list[cfg.Opt]], group: str, opts: Iterable[cfg.Opt]) -> None:
+    there = {opt.dest for opt in found.setdefault(group, [])}
+    found[group] += [opt for opt in opts if opt.dest not in there]

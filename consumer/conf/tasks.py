@@ -1,0 +1,87 @@
+"""Options that every handler has, made from what it declares: ``<task>_mode``, ``_interval``, ``_window``, ``_heals_per_hour``.
+
+They stand in the group the specification gave the task: ``[audit]`` for Nova's, ``[housekeeping]`` for Octavia's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from oslo_config import cfg
+
+from consumer.conf.window import Window
+from handlers.base import Handler
+
+MODES = ("off", "audit", "heal")
+
+
+@dataclass(frozen=True, slots=True)
+class TaskSettings:
+    """Settings of one handler.
+
+    :param interval: seconds between two sweeps; 0 for none
+    :param heals_per_hour: 0 for no bound
+    """
+
+    mode: str
+    interval: int
+    window: Window
+    heals_per_hour: int
+
+
+def options(handler: type[Handler]) -> list[cfg.Opt]:
+    """Return the options that every handler has, for this one."""
+    name = handler.name
+    return [
+        cfg.StrOpt(
+            f"{name}_mode",
+            default=handler.default_mode,
+            choices=[
+                ("off", "does nothing"),
+                ("audit", "finds and reports, changes nothing"),
+                ("heal", "heals what is proved"),
+            ],
+            help=f"{handler.title}: whether it runs.",
+        ),
+        cfg.IntOpt(
+            f"{name}_interval",
+            default=handler.default_interval,
+            min=0,
+            help=f"{handler.title}: seconds between two sweeps (10 % are added or taken at random); 0 for none. "
+            f"{handler.cost}".strip(),
+        ),
+        cfg.Opt(
+            f"{name}_window",
+            type=Window.parse,
+            default="",
+            sample_default="",
+            help=f"{handler.title}: when it may run, as 'Sat,Sun 01:00-05:00' or 'Mon-Fri 22:00-06:00', several with ';'; "
+            "empty for always. In the zone of [engine] timezone.",
+        ),
+        cfg.IntOpt(
+            f"{name}_heals_per_hour",
+            min=0,
+            help=f"{handler.title}: heals in any hour, over all replicas; 0 for no bound. [engine] heals_per_hour if unset.",
+        ),
+    ]
+
+
+def register(conf: cfg.ConfigOpts, handlers: Iterable[type[Handler]]) -> None:
+    """Register the options of these handlers, their own included."""
+    for handler in handlers:
+        conf.register_opts(options(handler), group=handler.group)
+        for group, opts in handler.options().items():
+            conf.register_opts(opts, group=group)
+
+
+def settings(conf: cfg.ConfigOpts, handler: type[Handler]) -> TaskSettings:
+    """Read the settings of a handler."""
+    group, name = conf[handler.group], handler.name
+    own_bound = group[f"{name}_heals_per_hour"]
+    return TaskSettings(
+        mode=group[f"{name}_mode"],
+        interval=group[f"{name}_interval"],
+        window=group[f"{name}_window"],
+        heals_per_hour=conf.engine.heals_per_hour if own_bound is None else own_bound,
+    )

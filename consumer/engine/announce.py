@@ -1,0 +1,98 @@
+"""Tells others, through oslo.messaging's notifier, what was found and healed; off unless ``[engine] announce``.
+
+A notifier whose broker is away blocks its caller, by design. Healing must not wait for listeners, so announcements go
+through a bounded queue and a thread of their own; what does not fit is dropped and counted. The history is the record.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+import oslo_messaging
+from oslo_config import cfg
+
+from handlers.base import Finding, Healed
+
+LOG = logging.getLogger(__name__)
+_KEEP = 1000
+
+Message = tuple[str, str, Mapping[str, Any]]
+
+
+class Announcer:
+    """Says nothing: the announcer of a process whose operator has not asked for announcements."""
+
+    def finding(self, handler: str, finding: Finding) -> None:
+        """A drift was found that is not healed: ``stackmend.finding``."""
+
+    def healed(self, handler: str, finding: Finding, healed: Healed) -> None:
+        """A drift was healed: ``stackmend.heal.end``."""
+
+    def failed(self, handler: str, finding: Finding, error: str) -> None:
+        """A heal failed: ``stackmend.heal.error``."""
+
+    def close(self) -> None:
+        """Stop; what has not been sent is dropped."""
+
+
+class NotifyingAnnouncer(Announcer):
+    """Sends notifications.
+
+    :param conf: with ``[engine]`` registered
+    """
+
+    def __init__(self, conf: cfg.ConfigOpts, publisher: str) -> None:
+        transport = oslo_messaging.get_notification_transport(conf, url=conf.engine.announce_transport_url)
+        topics = conf.engine.announce_topics
+        self._notifier = oslo_messaging.Notifier(transport, publisher, driver="messagingv2", topics=topics, retry=1)
+        self._queue: queue.Queue[Message | None] = queue.Queue(_KEEP)
+        self._thread = threading.Thread(target=self._send_all, name="announce", daemon=True)
+        self._thread.start()
+
+    def finding(self, handler: str, finding: Finding) -> None:
+        self._put("warn", "stackmend.finding", handler, finding)
+
+    def healed(self, handler: str, finding: Finding, healed: Healed) -> None:
+        self._put("info", "stackmend.heal.end", handler, finding, healed=asdict(healed))
+
+    def failed(self, handler: str, finding: Finding, error: str) -> None:
+        self._put("error", "stackmend.heal.error", handler, finding, error=error)
+
+    def close(self) -> None:
+        try:
+            self._queue.put_nowait(None)
+        except queue.Full:
+            return
+        self._thread.join(2)
+
+    def _put(self, priority: str, event_type: str, handler: str, finding: Finding, **more: Any) -> None:
+        payload = {
+            "handler": handler,
+            "key": str(finding.key),
+            "problem": finding.problem,
+            "summary": finding.summary,
+            "evidence": dict(finding.evidence),
+            **more,
+        }
+        try:
+            self._queue.put_nowait((priority, event_type, payload))
+        except queue.Full:
+            LOG.warning("announcement %s of %s dropped: %s are waiting for the broker", event_type, finding.key, _KEEP)
+
+    def _send_all(self) -> None:
+        while (message := self._queue.get()) is not None:
+            priority, event_type, payload = message
+            try:
+                getattr(self._notifier, priority)({}, event_type, payload)
+            except Exception as error:  # the thread must outlive whatever a driver raises
+                LOG.warning("announcement %s not sent: %s", event_type, type(error).__name__)
+
+
+def from_conf(conf: cfg.ConfigOpts, publisher: str) -> Announcer:
+    """Return the announcer that the configuration asks for."""
+    return NotifyingAnnouncer(conf, publisher) if conf.engine.announce else Announcer()

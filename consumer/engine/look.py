@@ -1,0 +1,132 @@
+"""What a look at a key means: pure decisions, as values.
+
+``decide`` is given what a claim remembers and what ``inspect`` returned; ``after_error`` what it raised. Neither reads or
+writes anything, so each rule here has a plain test: confirmation by a second look, reports that are not repeated, parked
+rows that a sweep may probe but not re-arm, back-off.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from consumer.conf.engine import EngineSettings
+from consumer.journal.work import Claim, Disposition, Done, Later, Parked, Reported
+from handlers.base import Conflict, Finding, InFlight, Refused, Unavailable
+
+
+@dataclass(frozen=True, slots=True)
+class Heal:
+    """Heal this finding now.
+
+    :param more: other healable findings of the key are left for the next look
+    """
+
+    finding: Finding
+    fingerprint: str
+    more: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Leave the drift; write a line for each of these findings, none when they were reported before.
+
+    :param outcome: ``found`` or ``refused``
+    """
+
+    end: Reported
+    findings: tuple[tuple[Finding, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Clean:
+    """Nothing is wrong.
+
+    :param resumed: a heal that was begun and never recorded has done its work
+    """
+
+    resumed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Look again, or give up; nothing to record but the row's new state."""
+
+    end: Later | Parked
+
+
+Decision = Heal | Report | Clean | Wait
+
+
+def fingerprint(findings: Sequence[Finding]) -> str:
+    """Return a digest of what was found; equal for two looks that prove the same."""
+    facts = sorted(json.dumps([str(f.key), f.problem, f.evidence], sort_keys=True, default=str) for f in findings)
+    return hashlib.sha256("\n".join(facts).encode()).hexdigest()
+
+
+def decide(
+    claim: Claim, findings: Sequence[Finding], *, heals: bool, confirm_after: float, max_attempts: int
+) -> Decision:
+    """Say what to do about what a look found.
+
+    :param heals: whether the task may change anything
+    :param confirm_after: seconds that two equal looks must lie apart
+    """
+    if not findings:
+        return Clean(resumed=claim.healing_id is not None)
+    mark = fingerprint(findings)
+    same = claim.fingerprint == mark and claim.seen_at is not None
+    if confirm_after > 0 and not same:
+        return Wait(Later(confirm_after, _attempts_after_change(claim, mark), fingerprint=mark, fresh=True))
+    seen_for = claim.now - claim.seen_at if claim.seen_at is not None else 0.0
+    if confirm_after > 0 and seen_for < confirm_after:
+        return Wait(Later(confirm_after - seen_for, claim.attempts, fingerprint=mark))
+    healable = [finding for finding in findings if finding.healable]
+    if not heals or not healable:
+        new = [] if claim.reported == mark else [(f, _outcome(f)) for f in findings]
+        return Report(Reported(mark), tuple(new))
+    if claim.attempts >= max_attempts and claim.fingerprint == mark:
+        return Wait(Parked("the drift is the one that could not be healed before", claim.attempts, mark))
+    # Turn by turn, so that one finding that cannot be healed does not keep the others from it.
+    return Heal(healable[claim.attempts % len(healable)], mark, more=len(healable) > 1)
+
+
+def _outcome(finding: Finding) -> str:
+    return "found" if finding.healable else "refused"
+
+
+def _attempts_after_change(claim: Claim, mark: str) -> int:
+    return claim.attempts if claim.fingerprint in (None, mark) else 0
+
+
+def after_error(
+    claim: Claim, error: Exception, settings: EngineSettings, uniform: Callable[[float, float], float] = random.uniform
+) -> Disposition:
+    """Say what becomes of a row whose look or heal raised.
+
+    :param uniform: the source of jitter
+    """
+    if isinstance(error, InFlight):
+        if claim.now - claim.first_hint_at > settings.patience_seconds:
+            return Done()
+        delay = min(error.after * 1.3 ** min(claim.waits, 40), max(error.after, 300.0))
+        return Later(delay * uniform(0.9, 1.1), claim.attempts, claim.waits + 1, error=str(error))
+    if isinstance(error, Unavailable):
+        delay = uniform(0.5, min(60.0, 2.0 * 1.5 ** min(claim.waits, 40)))
+        return Later(delay, claim.attempts, claim.waits + 1, claim.fingerprint, error=str(error))
+    if isinstance(error, Refused):
+        return Reported(hashlib.sha256(str(error).encode()).hexdigest(), str(error))
+    attempts = claim.attempts + 1
+    if attempts >= settings.max_attempts:
+        return Parked(_text(error), attempts, claim.fingerprint)
+    if isinstance(error, Conflict):
+        return Later(uniform(0.1, 1.0) * attempts, attempts, error=str(error))
+    ceiling = min(settings.backoff_max_seconds, settings.backoff_seconds * 2**attempts)
+    return Later(uniform(0.1, ceiling), attempts, fingerprint=claim.fingerprint, error=_text(error))
+
+
+def _text(error: Exception) -> str:
+    return str(error) if isinstance(error, Conflict) else f"{type(error).__name__}: {error}"

@@ -1,0 +1,187 @@
+"""The daemon: puts sources, journal, dispatcher and upkeep together, and takes them apart in order.
+
+Threads and plain signals, one process; replicas share the journal. The order of a start: journal, lock, leases of the dead,
+timers (so a first sweep runs), workers, upkeep, and only then the bus, so that nothing is acked that could not be stored.
+The order of a stop is the reverse.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
+
+from oslo_config import cfg
+
+from consumer import __version__
+from consumer.bus.source import Source
+from consumer.conf import bus as bus_conf
+from consumer.conf import engine as engine_conf
+from consumer.conf import journal as journal_conf
+from consumer.engine import announce
+from consumer.engine.dispatcher import Dispatcher
+from consumer.engine.holds import Holds
+from consumer.engine.intake import Intake
+from consumer.engine.router import Router
+from consumer.engine.task import Task
+from consumer.engine.upkeep import Upkeep
+from consumer.engine.worker import Worker
+from consumer.journal import controls, migrations, replicas, work
+from consumer.journal.database import Database, JournalUnavailable, open_engine
+from consumer.journal.work import Hint, Priority
+from handlers.base import Broker, HandlerError, Resources
+
+LOG = logging.getLogger(__name__)
+
+#: Lists the brokers to listen to, now.
+BrokerList = Callable[[Resources], Iterable[Broker]]
+#: Seconds between two looks for brokers of cells that were added or removed.
+_BROKERS_EVERY = 60.0
+
+
+def open_journal(conf: cfg.ConfigOpts) -> Database:
+    """Open the configured journal and make sure of its schema.
+
+    :raises WrongJournal, JournalUnavailable: see there
+    """
+    url = journal_conf.settings(conf).connection
+    database = Database(open_engine(url, pool_size=engine_conf.settings(conf).workers + 4))
+    migrations.check(database)
+    return database
+
+
+class Service:
+    """One replica of the daemon.
+
+    :param tasks: what runs
+    :param broker_lists: where notifications arrive
+    """
+
+    def __init__(
+        self,
+        conf: cfg.ConfigOpts,
+        database: Database,
+        resources: Resources,
+        tasks: Sequence[Task],
+        broker_lists: Sequence[BrokerList],
+    ) -> None:
+        self._conf = conf
+        self._database = database
+        self._resources = resources
+        self._broker_lists = broker_lists
+        self._settings = engine_conf.settings(conf)
+        self._tasks = {task.name: task for task in tasks}
+        self.replica = replicas.new_id()
+        self.holds = Holds()
+        self._router = Router(task.handler for task in tasks)
+        self._announcer = announce.from_conf(conf, f"stackmend:{self.replica}")
+        worker = Worker(database, self._tasks, self._settings, self.replica, self.holds, self._announcer)
+        self.dispatcher = Dispatcher(database, self._tasks, self._settings, self.replica, self.holds, worker)
+        self._intake = Intake(database, self._router, self.dispatcher.wake)
+        journal = journal_conf.settings(conf)
+        self._upkeep = Upkeep(database, self.dispatcher, self._settings, journal, self.replica, self._tasks)
+        self._sources: dict[Broker, Source] = {}
+        self._listening: dict[Broker, tuple[threading.Thread, threading.Event]] = {}
+        self._stop_listening = threading.Event()
+        self._broker_thread = threading.Thread(target=self._follow_brokers, name="brokers", daemon=True)
+        self._held = ExitStack()
+
+    @property
+    def sources(self) -> list[Source]:
+        """The listeners, one per broker."""
+        return list(self._sources.values())
+
+    def start(self) -> None:
+        """Start everything.
+
+        :raises AlreadyRunning: when another process holds an SQLite journal
+        :raises JournalUnavailable: when the journal does not answer
+        """
+        if self._held.enter_context(replicas.sole_user(self._database)):
+            work.free_all(self._database)
+        replicas.register(self._database, self.replica, __version__)
+        controls.ensure(self._database, self._tasks)
+        self.sweep("start")
+        self.dispatcher.start()
+        self._upkeep.start()
+        self._broker_thread.start()
+        modes = ", ".join(f"{task.name} ({task.settings.mode})" for task in self._tasks.values())
+        LOG.info("stackmend %s runs as %s: %s", __version__, self.replica, modes or "no task is on")
+
+    def sweep(self, source: str) -> None:
+        """Make every task sweep soon."""
+        timers = [Hint(task.name, task.timer, Priority.OPERATOR, source) for task in self._tasks.values()]
+        work.enqueue(self._database, timers)
+        self.dispatcher.wake()
+
+    def stop(self) -> bool:
+        """Stop in order; return whether all that ran was finished in time."""
+        self._stop_listening.set()
+        for thread, stop in self._listening.values():
+            stop.set()
+        self._broker_thread.join(2)
+        for thread, _stop in self._listening.values():
+            thread.join(2)
+        finished = self.dispatcher.stop(self._settings.stop_seconds)
+        self._upkeep.stop()
+        self._announcer.close()
+        try:
+            replicas.unregister(self._database, self.replica)
+        except JournalUnavailable as outage:
+            LOG.warning("left on the list of replicas: %s", outage)
+        self._resources.close()
+        self._held.close()
+        LOG.info("stopped" if finished else "stopped; what was not finished is taken up again by the next to run")
+        return finished
+
+    def _follow_brokers(self) -> None:
+        first = True
+        while first or not self._stop_listening.wait(_BROKERS_EVERY if self._sources else 2.0):
+            first = False
+            try:
+                self._listen_to(self._wanted_brokers())
+            except HandlerError as error:
+                LOG.warning("the list of brokers is not known: %s", error)
+            except Exception:
+                LOG.exception("a fault in listing brokers")
+
+    def _wanted_brokers(self) -> list[Broker]:
+        """Merge the lists: two that name the same URL are one broker with the exchanges of both."""
+        merged: dict[str, Broker] = {}
+        for brokers in self._broker_lists:
+            for broker in brokers(self._resources):
+                known = merged.get(broker.transport_url)
+                if known is None:
+                    merged[broker.transport_url] = broker
+                    continue
+                exchanges = tuple(dict.fromkeys([*known.exchanges, *broker.exchanges]))
+                merged[broker.transport_url] = Broker(f"{known.name},{broker.name}", broker.transport_url, exchanges)
+        return list(merged.values())
+
+    def _listen_to(self, brokers: Sequence[Broker]) -> None:
+        for gone in set(self._listening) - set(brokers):
+            LOG.info("broker %s is not listed any more", gone.name)
+            self._listening.pop(gone)[1].set()
+            del self._sources[gone]
+        if not brokers and not self._sources:
+            LOG.warning("no broker is configured: only sweeps find drift; set [nova] transport_url or config_file")
+        for broker in brokers:
+            if broker not in self._listening:
+                self._start_source(broker)
+
+    def _start_source(self, broker: Broker) -> None:
+        settings = bus_conf.settings(self._conf)
+        source = Source(broker, settings, self._router.wanted, self._intake.store, self._on_gap, self._conf)
+        stop = threading.Event()
+        thread = threading.Thread(target=source.run, args=(stop,), name=f"bus-{broker.name}", daemon=True)
+        self._sources[broker] = source
+        self._listening[broker] = (thread, stop)
+        thread.start()
+
+    def _on_gap(self, broker: str, reason: str) -> None:
+        LOG.info("broker %s: %s; sweeping for what may have been missed", broker, reason)
+        try:
+            self.sweep(f"bus: {reason}"[:128])
+        except JournalUnavailable as outage:
+            LOG.warning("the sweep after it is left to the timer: %s", outage)

@@ -1,0 +1,110 @@
+"""Sweeps: what no notification told. A handler's timer is a row of the journal that one replica claims like other work.
+
+A sweep enqueues at low priority what looks wrong; workers prove it. In heal mode it first measures: when more is wrong
+than can be believed (a wrong database URL, a restored backup) nothing is enqueued, the handler stops and says so, until an
+operator resumes it. A sweep that fails is an error, never "everything is gone".
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Iterable, Iterator
+from datetime import datetime
+from itertools import islice
+from zoneinfo import ZoneInfo
+
+from consumer.conf.engine import EngineSettings
+from consumer.engine.look import after_error
+from consumer.engine.task import Task
+from consumer.journal import controls, history, work
+from consumer.journal.database import Database
+from consumer.journal.work import Claim, Disposition, Done, Hint, Later, Parked, Priority
+from handlers.base import Key, Unavailable
+
+LOG = logging.getLogger(__name__)
+_CHUNK = 500
+#: Seconds: a timer that has no interval is looked at once a day, so that giving it one again needs no restart of its row.
+DAY = 86400.0
+
+
+def unbelievable(count: int, percent: int, population: int) -> int:
+    """Return the largest number of wrong objects that is still believed.
+
+    :param count: this many are always believed
+    :param percent: of the population, likewise
+    """
+    return max(count, population * percent // 100)
+
+
+class Sweeper:
+    """Runs sweeps for the worker."""
+
+    def __init__(self, database: Database, settings: EngineSettings, replica: str) -> None:
+        self._database = database
+        self._settings = settings
+        self._replica = replica
+
+    def sweep(self, task: Task, claim: Claim) -> Disposition:
+        """Run one sweep to its end; return when the next is due.
+
+        :raises Unavailable: when a listing did not answer
+        """
+        try:
+            self._run(task, claim.now)
+        except Unavailable:
+            raise
+        except Exception as error:
+            LOG.exception("%s: sweep failed", task.name)
+            end = after_error(claim, error, self._settings)
+            return Later(60.0, error=end.error) if isinstance(end, Parked | Done) else end
+        return Later(self._pause(task))
+
+    def _run(self, task: Task, began: float) -> None:
+        population = task.handler.population()
+        keys: Iterable[Key] = task.handler.sweep()
+        if task.heals:
+            limit = unbelievable(self._settings.breaker_count, self._settings.breaker_percent, population)
+            keys = list(islice(keys, limit + 1))
+            if len(keys) > limit:
+                self._break_off(task, limit, population)
+                return
+        found = self._enqueue(task, keys)
+        work.revisit_reported(self._database, task.name, began)
+        controls.swept(self._database, task.name, began, found, population)
+        LOG.info("%s: sweep of %d objects found %d to look at", task.name, population, found)
+
+    def _enqueue(self, task: Task, keys: Iterable[Key]) -> int:
+        found = 0
+        for chunk in _chunks(keys):
+            found += work.enqueue(self._database, [Hint(task.name, key, Priority.SWEEP, "sweep") for key in chunk])
+        return found
+
+    def _break_off(self, task: Task, limit: int, population: int) -> None:
+        reason = (
+            f"a sweep found more than {limit} of {population} objects wrong; nothing was healed. Look with "
+            f"'stackmend sweep {task.name} --audit'; if it is right: 'stackmend handler resume {task.name}' and a larger "
+            "[engine] breaker_count"
+        )
+        LOG.critical("%s: stopped: %s", task.name, reason)
+        controls.break_off(self._database, task.name, reason)
+        origin = history.Origin("sweep", self._replica)
+        line = history.Line(task.name, task.timer, "stopped", "breaker", reason, origin)
+        history.append(self._database, [line])
+
+    def _pause(self, task: Task) -> float:
+        if not task.settings.interval:
+            return DAY
+        pause = task.settings.interval * random.uniform(0.9, 1.1)  # noqa: S311 - spreads load, guards nothing
+        return pause + until_open(task, ZoneInfo(self._settings.timezone), pause)
+
+
+def until_open(task: Task, zone: ZoneInfo, ahead: float = 0.0) -> float:
+    """Return the seconds from ``ahead`` seconds from now until the task's window is open."""
+    then = datetime.fromtimestamp(datetime.now(zone).timestamp() + ahead, zone)
+    return max(0.0, (task.settings.window.next_opening(then) - then).total_seconds())
+
+
+def _chunks(keys: Iterable[Key]) -> Iterator[tuple[Key, ...]]:
+    rest = iter(keys)
+    return iter(lambda: tuple(islice(rest, _CHUNK)), ())

@@ -1,0 +1,53 @@
+"""Finds handlers, brokers and demonstrations by entry point, so that this package never imports them by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+from handlers.base import Broker, Demo, Handler, Resources
+
+HANDLERS, BROKERS, DEMOS = "stackmend.handlers", "stackmend.brokers", "stackmend.demos"
+
+
+class BrokenPlugin(Exception):
+    """An entry point that cannot be loaded."""
+
+
+def _load(entry: EntryPoint) -> Any:
+    try:
+        return entry.load()
+    except (ImportError, AttributeError) as error:
+        raise BrokenPlugin(
+            f"the entry point {entry.group} {entry.name} = {entry.value} cannot be loaded: {error}"
+        ) from error
+
+
+def _all(group: str) -> list[tuple[str, Any]]:
+    # A development install beside a regular one lists the same entry twice.
+    found = {entry.name: entry for entry in entry_points(group=group)}
+    return [(name, _load(entry)) for name, entry in sorted(found.items())]
+
+
+def handlers() -> list[type[Handler]]:
+    """Return every handler class, by name.
+
+    :raises BrokenPlugin: when one cannot be loaded or has the wrong name
+    """
+    classes: list[type[Handler]] = []
+    for name, loaded in _all(HANDLERS):
+        if not (isinstance(loaded, type) and issubclass(loaded, Handler) and loaded.name == name):
+            raise BrokenPlugin(f"the entry point {HANDLERS} {name} is not a Handler named {name!r}")
+        classes.append(loaded)
+    return classes
+
+
+def brokers() -> list[Callable[[Resources], Iterable[Broker]]]:
+    """Return what lists the brokers on which notifications arrive."""
+    return [loaded for _name, loaded in _all(BROKERS)]
+
+
+def demos() -> dict[str, type[Demo]]:
+    """Return every demonstration by name."""
+    return dict(_all(DEMOS))
