@@ -5,17 +5,24 @@ from __future__ import annotations
 from dataclasses import dataclass
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from oslo_config import cfg
+from oslo_config import cfg, types
 
 GROUP = cfg.OptGroup("engine", title="Workers, retries, budgets")
 
 
-def _zone(name: str) -> str:
-    try:
-        ZoneInfo(name)
-    except (ZoneInfoNotFoundError, ValueError, OSError):
-        raise ValueError(f"{name!r} is not a time zone; write one such as UTC or Europe/Berlin") from None
-    return name
+class _Zone(types.String):
+    """The name of a time zone."""
+
+    def __init__(self) -> None:
+        super().__init__(type_name="time zone")
+
+    def __call__(self, value: object) -> str:
+        name = str(super().__call__(value))
+        try:
+            ZoneInfo(name)
+        except (ZoneInfoNotFoundError, ValueError, OSError):
+            raise ValueError(f"{name!r} is not a time zone; write one such as UTC or Europe/Berlin") from None
+        return name
 
 
 OPTS = [
@@ -63,7 +70,7 @@ OPTS = [
         help="Seconds that running heals get to finish when the service is stopped; what is not finished is done by the "
         "next to come.",
     ),
-    cfg.Opt("timezone", type=_zone, default="UTC", help="Time zone of the windows (<task>_window)."),
+    cfg.Opt("timezone", type=_Zone(), default="UTC", help="Time zone of the windows (<task>_window)."),
     cfg.BoolOpt(
         "announce",
         default=False,

@@ -8,12 +8,34 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from oslo_config import cfg
+from oslo_config import cfg, types
 
 from consumer.conf.window import Window
 from handlers.base import Handler
 
 MODES = ("off", "audit", "heal")
+
+
+class _WindowType(types.ConfigType):
+    """A window as an option's value."""
+
+    def __init__(self) -> None:
+        super().__init__(type_name="window")
+
+    def __call__(self, value: object) -> Window:
+        return Window.parse(str(value))
+
+    def __repr__(self) -> str:
+        return "Window"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _WindowType)
+
+    def __hash__(self) -> int:
+        return hash(_WindowType)
+
+    def _formatter(self, value: object) -> str:
+        return str(value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +75,8 @@ def options(handler: type[Handler]) -> list[cfg.Opt]:
         ),
         cfg.Opt(
             f"{name}_window",
-            type=Window.parse,
+            type=_WindowType(),
             default="",
-            sample_default="",
             help=f"{handler.title}: when it may run, as 'Sat,Sun 01:00-05:00' or 'Mon-Fri 22:00-06:00', several with ';'; "
             "empty for always. In the zone of [engine] timezone.",
         ),

@@ -2,6 +2,6 @@
 
 Rooms: ``router`` (event to hints), ``task`` (a handler with its settings), ``look`` (pure: what findings mean),
 ``worker`` (one claim from start to end), ``sweeps``, ``holds`` (dependencies that are down), ``dispatcher`` (claims and
-threads), ``upkeep`` (leases, retention), ``intake`` (batches from the bus into the journal), ``announce`` (notifications of
+threads), ``upkeep`` (leases, retention), ``inbox`` (batches from the bus into the journal), ``announce`` (notifications of
 ours), ``service`` (puts the daemon together), ``oneshot`` (the same looks and heals for a command that ends).
 """

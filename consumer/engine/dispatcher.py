@@ -96,7 +96,7 @@ class Dispatcher:
         return not any(thread.is_alive() for thread in self._threads)
 
     def _drain(self) -> list[Claim]:
-        waiting = []
+        waiting: list[Claim] = []
         while True:
             try:
                 claim = self._todo.get_nowait()

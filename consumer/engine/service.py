@@ -15,6 +15,7 @@ from contextlib import ExitStack
 from oslo_config import cfg
 
 from consumer import __version__
+from consumer.bus.connection import UnusableURL
 from consumer.bus.source import Source
 from consumer.conf import bus as bus_conf
 from consumer.conf import engine as engine_conf
@@ -22,7 +23,7 @@ from consumer.conf import journal as journal_conf
 from consumer.engine import announce
 from consumer.engine.dispatcher import Dispatcher
 from consumer.engine.holds import Holds
-from consumer.engine.intake import Intake
+from consumer.engine.inbox import Inbox
 from consumer.engine.router import Router
 from consumer.engine.task import Task
 from consumer.engine.upkeep import Upkeep
@@ -78,7 +79,7 @@ class Service:
         self._announcer = announce.from_conf(conf, f"stackmend:{self.replica}")
         worker = Worker(database, self._tasks, self._settings, self.replica, self.holds, self._announcer)
         self.dispatcher = Dispatcher(database, self._tasks, self._settings, self.replica, self.holds, worker)
-        self._intake = Intake(database, self._router, self.dispatcher.wake)
+        self._inbox = Inbox(database, self._router, self.dispatcher.wake)
         journal = journal_conf.settings(conf)
         self._upkeep = Upkeep(database, self.dispatcher, self._settings, journal, self.replica, self._tasks)
         self._sources: dict[Broker, Source] = {}
@@ -118,7 +119,7 @@ class Service:
     def stop(self) -> bool:
         """Stop in order; return whether all that ran was finished in time."""
         self._stop_listening.set()
-        for thread, stop in self._listening.values():
+        for _thread, stop in self._listening.values():
             stop.set()
         self._broker_thread.join(2)
         for thread, _stop in self._listening.values():
@@ -172,7 +173,11 @@ class Service:
 
     def _start_source(self, broker: Broker) -> None:
         settings = bus_conf.settings(self._conf)
-        source = Source(broker, settings, self._router.wanted, self._intake.store, self._on_gap, self._conf)
+        try:
+            source = Source(broker, settings, self._router.wanted, self._inbox.store, self._on_gap)
+        except UnusableURL as error:
+            LOG.error("broker %s is not listened to: %s", broker.name, error)
+            return
         stop = threading.Event()
         thread = threading.Thread(target=source.run, args=(stop,), name=f"bus-{broker.name}", daemon=True)
         self._sources[broker] = source

@@ -19,7 +19,7 @@ from consumer.engine.look import after_error
 from consumer.engine.task import Task
 from consumer.journal import controls, history, work
 from consumer.journal.database import Database
-from consumer.journal.work import Claim, Disposition, Done, Hint, Later, Parked, Priority
+from consumer.journal.work import Claim, Disposition, Hint, Later, Priority
 from handlers.base import Key, Unavailable
 
 LOG = logging.getLogger(__name__)
@@ -57,7 +57,7 @@ class Sweeper:
         except Exception as error:
             LOG.exception("%s: sweep failed", task.name)
             end = after_error(claim, error, self._settings)
-            return Later(60.0, error=end.error) if isinstance(end, Parked | Done) else end
+            return end if isinstance(end, Later) else Later(self._settings.backoff_max_seconds, error=str(error))
         return Later(self._pause(task))
 
     def _run(self, task: Task, began: float) -> None:
@@ -95,7 +95,7 @@ class Sweeper:
     def _pause(self, task: Task) -> float:
         if not task.settings.interval:
             return DAY
-        pause = task.settings.interval * random.uniform(0.9, 1.1)  # noqa: S311 - spreads load, guards nothing
+        pause = task.settings.interval * random.uniform(0.9, 1.1)
         return pause + until_open(task, ZoneInfo(self._settings.timezone), pause)
 
 

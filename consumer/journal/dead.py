@@ -24,7 +24,6 @@ class DeadEvent:
     id: int
     at: float
     broker: str
-    queue: str
     exchange: str
     routing_key: str
     reason: str

@@ -103,7 +103,6 @@ dead_event = Table(
     Column("id", _Id, primary_key=True),
     Column("at", Double, nullable=False),
     Column("broker", String(255), nullable=False),
-    Column("queue", String(255), nullable=False),
     Column("exchange", String(255), nullable=False),
     Column("routing_key", String(255), nullable=False),
     Column("reason", String(500), nullable=False),

@@ -67,7 +67,6 @@ class DeadLetter:
     """A message that could not be understood, as it came."""
 
     broker: str
-    queue: str
     exchange: str
     routing_key: str
     reason: str
@@ -201,7 +200,6 @@ def _dead_row(letter: DeadLetter, clock: float) -> dict[str, Any]:
     return {
         "at": clock,
         "broker": letter.broker[:255],
-        "queue": letter.queue[:255],
         "exchange": letter.exchange[:255],
         "routing_key": letter.routing_key[:255],
         "reason": letter.reason[:500],
@@ -318,7 +316,9 @@ def extend(database: Database, claims: Iterable[Claim], lease: float) -> None:
     database.transact(prolong)
 
 
-def settle(database: Database, held: Claim, end: Disposition, lines: Sequence[history.Line] = ()) -> None:
+def settle(
+    database: Database, held: Claim, end: Disposition, lines: Sequence[history.Line | history.Closing] = ()
+) -> None:
     """Give a row back, with what came of it, and write the history's lines in the same transaction.
 
     :raises LeaseLost: when the row is no longer ours; nothing is written

@@ -1,0 +1,54 @@
+"""Batches from the bus into the journal: the keys of the wanted events and the messages that nobody understood, in one
+transaction. When it has returned, the bus may acknowledge.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from consumer.bus.source import Batch, DeadEvent, NotStored
+from consumer.engine.router import Router, Unroutable
+from consumer.journal import work
+from consumer.journal.database import Database, JournalUnavailable
+from consumer.journal.work import DeadLetter, Hint
+
+
+class Inbox:
+    """Stores what sources hand over; shared by all of them.
+
+    :param wake: called when there is new work
+    """
+
+    def __init__(self, database: Database, router: Router, wake: Callable[[], None]) -> None:
+        self._database = database
+        self._router = router
+        self._wake = wake
+
+    def store(self, batch: Batch) -> None:
+        """Store a batch.
+
+        :raises NotStored: when the journal does not answer; nothing is stored
+        """
+        hints, dead = route(self._router, batch)
+        try:
+            stored = work.enqueue(self._database, hints, dead)
+        except JournalUnavailable as outage:
+            raise NotStored(str(outage)) from outage
+        if stored:
+            self._wake()
+
+
+def route(router: Router, batch: Batch) -> tuple[list[Hint], list[DeadLetter]]:
+    """Turn a batch into hints, and into letters what cannot be one."""
+    hints: list[Hint] = []
+    dead = [_letter(event) for event in batch.dead]
+    for event, body in zip(batch.events, batch.bodies, strict=True):
+        try:
+            hints += router.route(event)
+        except Unroutable as error:
+            dead.append(DeadLetter(batch.broker, "", "", str(error), len(body), body))
+    return hints, dead
+
+
+def _letter(event: DeadEvent) -> DeadLetter:
+    return DeadLetter(event.broker, event.exchange, event.routing_key, event.reason, event.size, event.body)
