@@ -1,0 +1,307 @@
+"""How to reach a broker: from an oslo.messaging transport URL to a kombu connection.
+
+Operators already describe their brokers with ``transport_url`` and ``[oslo_messaging_rabbit]``, and Nova writes the same
+URLs into its cell mappings, with options of that group in the query (``?ssl=1``). The translation follows
+``oslo_messaging._drivers.impl_rabbit.Connection.__init__`` (URL, login, TLS) and ``_drivers.common.ConfigOptsProxy``
+(options in the query); what it reads is public: ``TransportURL`` and ``opts.list_opts``.
+
+A transport URL holds a password. No text that leaves this module contains one: errors of the libraries that quote what
+they could not parse are replaced, not passed on.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+import socket
+import ssl
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+import oslo_messaging
+import oslo_messaging.opts
+from amqp.exceptions import AMQPError, MessageNacked
+from kombu.connection import Connection
+from kombu.exceptions import KombuError
+from oslo_config import cfg
+from oslo_utils import netutils
+
+from consumer.conf.bus import BusSettings
+
+RABBIT = "oslo_messaging_rabbit"
+
+#: Brokers inside the process, without hosts: for tests and the demonstration.
+_IN_MEMORY = frozenset({"memory", "kombu+memory"})
+_RABBITMQ = frozenset({"rabbit", "kombu", "kombu+amqp", "kombu+pyamqp"})
+
+#: What can go wrong between us and a broker, by itself or because it said so.
+LOST = (OSError, AMQPError, MessageNacked, KombuError)
+
+
+class UnusableURL(ValueError):
+    """This transport URL leads to no broker that can be read; the text has no secrets in it."""
+
+
+class NoBroker(UnusableURL):
+    """This transport URL says on purpose that there is no broker (``none:///``)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One host of a broker, and how to talk to it.
+
+    :param name: host and port, for logs
+    :param arguments: of ``kombu.Connection``; with the password
+    """
+
+    name: str
+    arguments: Mapping[str, Any] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How to get and keep a connection to a broker.
+
+    :param endpoints: its hosts, in the order in which to try them
+    :param retry_first: seconds to wait when none of them answered
+    :param retry_step: how much longer to wait each further time
+    :param retry_most: the longest wait
+    """
+
+    endpoints: tuple[Endpoint, ...]
+    retry_first: float = 1.0
+    retry_step: float = 2.0
+    retry_most: float = 30.0
+
+
+class Link:
+    """An open connection to one host. Belongs to one thread.
+
+    kombu's own Connection object retries and waits inside its calls, where nothing can stop it, so it serves as a
+    description only, and its transport does the work.
+
+    :raises LOST: by the constructor and every method but ``close``; the text has no secrets in it
+    """
+
+    def __init__(self, endpoint: Endpoint, settings: BusSettings) -> None:
+        self.name = endpoint.name
+        self._transport = Connection(**endpoint.arguments).transport  # type: ignore[no-untyped-call]
+        self._connection = self._transport.establish_connection()
+        #: whether one acknowledgement may stand for all messages before it
+        self.acks_multiple = self._transport.driver_type == "amqp"
+        wire = getattr(self._connection, "sock", None)
+        if wire is not None:  # else the answer of a broker that has gone silent is waited for without end
+            wire.settimeout(settings.answer_timeout)
+
+    def channel(self) -> Any:
+        """Open a channel that leaves message bodies as they are."""
+        channel = self._transport.create_channel(self._connection)
+        channel.auto_decode = False
+        return channel
+
+    @contextmanager
+    def brief_channel(self) -> Iterator[Any]:
+        """Open a channel for one question: the answer "no" closes it, and must not close the one that consumes."""
+        channel = self.channel()
+        try:
+            yield channel
+        finally:
+            with suppress(*LOST):
+                channel.close()
+
+    def drain(self, timeout: float) -> bool:
+        """Wait for something to arrive and hand it to whom it concerns; False if nothing did in time."""
+        try:
+            self._transport.drain_events(self._connection, timeout=timeout)
+        except TimeoutError:
+            return False
+        except (
+            AttributeError
+        ) as error:  # py-amqp's way to say that the connection was torn down, says kombu's transport
+            raise ConnectionError("the connection is gone") from error
+        return True
+
+    def beat(self) -> None:
+        """Send a heartbeat if one is due, and notice that the broker sends none; call it about once a second."""
+        self._transport.heartbeat_check(self._connection, rate=2)
+
+    def close(self) -> None:
+        """Take leave of the broker; what was sent before has then arrived."""
+        with suppress(*LOST, AttributeError):
+            self._transport.close_connection(self._connection)
+
+    def drop(self) -> None:
+        """Close without a word, because nobody is there to hear it."""
+        with suppress(*LOST, AttributeError):
+            collect = getattr(self._connection, "collect", None)
+            if collect is not None:
+                collect()
+            else:
+                self._transport.close_connection(self._connection)
+
+
+def redacted(url: str) -> str:
+    """Return a transport URL in which ``***`` stands for every password, also when the URL is malformed."""
+    return re.sub(r"(^|//|,)([^:@/,]*):[^@]*@(?:[^@,/]*@)*", r"\1\2:***@", url)
+
+
+def plan(url: str, settings: BusSettings) -> Plan:
+    """Read a transport URL. The hosts get a random order, as in oslo.messaging.
+
+    :raises NoBroker: for ``none:///``
+    :raises UnusableURL: for anything else that is not a URL of RabbitMQ or of the broker in memory
+    """
+    conf = settings.conf if settings.conf is not None else _defaults()
+    parsed = _parsed(conf, url)
+    if parsed.transport == "none":
+        raise NoBroker("the transport URL none:/// says that there is no broker")
+    if parsed.transport in _IN_MEMORY:
+        return Plan((Endpoint("memory", MappingProxyType({"hostname": "memory://", "transport_options": _POLLING})),))
+    if parsed.transport not in _RABBITMQ:
+        raise UnusableURL(
+            f"the transport of {redacted(url)} cannot be read; "
+            "notifications are read from RabbitMQ: rabbit://user:password@host:5672/virtual_host"
+        )
+    options = _options(conf, parsed.query, url)
+    hosts = parsed.hosts or [oslo_messaging.TransportHost("localhost", username="guest", password="guest")]  # noqa: S106
+    found = [_endpoint(host, parsed.virtual_host, options, settings) for host in hosts]
+    return Plan(
+        endpoints=tuple(random.sample(found, len(found))),
+        retry_first=options["rabbit_retry_interval"],
+        retry_step=options["rabbit_retry_backoff"],
+        retry_most=options["rabbit_interval_max"],
+    )
+
+
+def connect(endpoints: tuple[Endpoint, ...], settings: BusSettings) -> Link:
+    """Open a connection to the first host that answers.
+
+    :raises ConnectionError: when none does; the text says for each host why
+    """
+    reasons = []
+    for endpoint in endpoints:
+        try:
+            return Link(endpoint, settings)
+        except (*LOST, ValueError) as error:  # ssl raises ValueError for settings that contradict each other
+            reasons.append(f"{endpoint.name}: {reason(error)}")
+    raise ConnectionError("no host of the broker answers: " + "; ".join(reasons))
+
+
+@contextmanager
+def opened(url: str, settings: BusSettings) -> Iterator[Link]:
+    """Open a connection for a short piece of work.
+
+    :raises UnusableURL: see :func:`plan`
+    :raises ConnectionError: when no host answers
+    """
+    link = connect(plan(url, settings).endpoints, settings)
+    try:
+        yield link
+    finally:
+        link.close()
+
+
+def reason(error: BaseException) -> str:
+    """Return an error as half a sentence."""
+    text = str(error) or type(error).__name__
+    return " ".join(redacted(text).split())[:300]
+
+
+#: The broker in memory is polled; kombu's default of a second would show in every test.
+_POLLING = MappingProxyType({"polling_interval": 0.01})
+
+
+def _defaults() -> cfg.ConfigOpts:
+    conf = cfg.ConfigOpts()
+    conf([], project="stackmend", default_config_files=[], default_config_dirs=[])
+    return conf
+
+
+def _parsed(conf: cfg.ConfigOpts, url: str) -> oslo_messaging.TransportURL:
+    try:
+        parsed = oslo_messaging.TransportURL.parse(conf, url)
+    except Exception:
+        # The libraries quote what they cannot read, and the password may be the very part of it.
+        raise UnusableURL(
+            f"{redacted(url)!r} is not a transport URL; write rabbit://user:password@host:5672/virtual_host, "
+            "with every character of user and password that is not a letter, a digit or one of &=$-_.+!*() as %nn"
+        ) from None
+    return parsed
+
+
+def _options(conf: cfg.ConfigOpts, query: Mapping[str, str], url: str) -> Mapping[str, Any]:
+    """Return ``[oslo_messaging_rabbit]``, overridden by what the URL's query says."""
+    opts = {opt.dest: opt for group, opts in oslo_messaging.opts.list_opts() if group == RABBIT for opt in opts}
+    conf.register_opts(list(opts.values()), group=RABBIT)
+    values = {name: conf[RABBIT][name] for name in opts}
+    for name, text in query.items():
+        if name not in opts:
+            raise UnusableURL(f"the query of {redacted(url)} has {name!r}, which is no option of [{RABBIT}]")
+        try:
+            values[name] = opts[name].type(text)
+        except ValueError:
+            raise UnusableURL(f"the query of {redacted(url)} has a wrong value for {name!r}") from None
+    return values
+
+
+def _endpoint(
+    host: oslo_messaging.TransportHost, vhost: str | None, options: Mapping[str, Any], settings: BusSettings
+) -> Endpoint:
+    port = host.port or 5672
+    arguments = {
+        "transport": "pyamqp",
+        "hostname": netutils.escape_ipv6(host.hostname) if host.hostname else "localhost",
+        "port": port,
+        "userid": host.username or "",
+        "password": host.password or "",
+        # As kombu reads the URL that oslo.messaging makes: no path and an empty one are the default virtual host.
+        "virtual_host": vhost or "/",
+        "ssl": _tls(host.hostname, options),
+        "login_method": options["rabbit_login_method"],
+        "heartbeat": options["heartbeat_timeout_threshold"],
+        "connect_timeout": settings.connect_timeout,
+        "transport_options": {
+            "confirm_publish": True,
+            "client_properties": {
+                "connection_name": f"stackmend:{socket.gethostname()}",
+                "capabilities": {
+                    "authentication_failure_close": True,
+                    "connection.blocked": True,
+                    "consumer_cancel_notify": True,
+                },
+            },
+        },
+    }
+    return Endpoint(f"{host.hostname or 'localhost'}:{port}", MappingProxyType(arguments))
+
+
+_TLS_VERSIONS = {
+    "tlsv1": "PROTOCOL_TLSv1",
+    "sslv23": "PROTOCOL_SSLv23",
+    "sslv2": "PROTOCOL_SSLv2",
+    "sslv3": "PROTOCOL_SSLv3",
+    "tlsv1_1": "PROTOCOL_TLSv1_1",
+    "tlsv1_2": "PROTOCOL_TLSv1_2",
+}
+
+
+def _tls(hostname: str | None, options: Mapping[str, Any]) -> dict[str, Any] | bool:
+    """Return py-amqp's TLS parameters, as oslo.messaging sets them: ``ssl_ca_file`` is what makes names be checked."""
+    if not options["ssl"]:
+        return False
+    tls: dict[str, Any] = {}
+    if options["ssl_version"]:
+        protocol = getattr(ssl, _TLS_VERSIONS.get(options["ssl_version"].lower(), ""), None)
+        if protocol is None:
+            raise UnusableURL(f"[{RABBIT}] ssl_version = {options['ssl_version']!r} is not known to this Python")
+        tls["ssl_version"] = protocol
+    if options["ssl_key_file"]:
+        tls["keyfile"] = options["ssl_key_file"]
+    if options["ssl_cert_file"]:
+        tls["certfile"] = options["ssl_cert_file"]
+    if options["ssl_ca_file"]:
+        tls |= {"ca_certs": options["ssl_ca_file"], "cert_reqs": ssl.CERT_REQUIRED, "server_hostname": hostname}
+    return tls or True

@@ -1,0 +1,146 @@
+"""Looking at a broker from outside, and publishing to it.
+
+:func:`check` answers an operator who wonders why no event comes: it asks, passively, for the exchanges and queues that
+should be there, and says what to do about each that is not as it should be. It changes nothing.
+
+:func:`publish` puts a message on an exchange and returns when a queue has it: for the replay of dead events, for the
+demonstration, for tests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from amqp.exceptions import ChannelError, MessageNacked
+
+from consumer.bus.connection import LOST, Link, opened, reason
+from consumer.conf.bus import BusSettings
+from handlers.base import Broker
+
+
+class NotPublished(Exception):
+    """The broker did not take the message, or no queue was there to keep it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """An exchange or a queue, as the broker describes it.
+
+    :param kind: ``exchange`` or ``queue``
+    :param messages: how many wait in the queue, without those being handed out
+    :param consumers: how many read the queue, with us
+    :param advice: what is wrong and what to do, in a sentence; empty when nothing is wrong
+    """
+
+    kind: str
+    name: str
+    exists: bool
+    messages: int = 0
+    consumers: int = 0
+    advice: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Topology:
+    """What was found on one broker.
+
+    :param advice: why nothing could be looked at; empty when it could
+    """
+
+    broker: str
+    reachable: bool
+    found: tuple[Found, ...] = ()
+    advice: str = ""
+
+    @property
+    def ready(self) -> bool:
+        """Whether every queue to read exists."""
+        return self.reachable and all(thing.exists for thing in self.found if thing.kind == "queue")
+
+
+def check(broker: Broker, settings: BusSettings) -> Topology:
+    """Look at one broker.
+
+    :raises UnusableURL: when its transport URL is none of a broker that can be read
+    """
+    try:
+        with opened(broker.transport_url, settings) as link:
+            return Topology(broker.name, True, tuple(_things(link, broker, settings)))
+    except LOST as error:
+        return Topology(
+            broker.name, False, advice=f"{reason(error)}. Check the transport URL, its user and the network."
+        )
+
+
+def publish(broker: Broker, exchange: str, routing_key: str, body: bytes, settings: BusSettings | None = None) -> None:
+    """Publish one persistent message, and wait until the broker has it in a queue.
+
+    :param exchange: ``""`` for the default exchange, where the routing key is the name of a queue
+    :raises NotPublished: also when the exchange routes it to no queue
+    :raises UnusableURL: when the broker's transport URL is none of a broker that can be read
+    """
+    try:
+        with opened(broker.transport_url, settings or BusSettings()) as link:
+            channel = link.channel()
+            message = channel.prepare_message(
+                body, content_type="application/json", content_encoding="utf-8", properties={"delivery_mode": 2}
+            )
+            channel.basic_publish(message, exchange=exchange, routing_key=routing_key, mandatory=True)
+            channel.close()
+    except MessageNacked:
+        raise NotPublished(f"broker {broker.name} refused the message: a queue of {routing_key} is full") from None
+    except LOST as error:
+        raise NotPublished(f"broker {broker.name} did not take the message: {reason(error)}") from None
+
+
+def _things(link: Link, broker: Broker, settings: BusSettings) -> Iterator[Found]:
+    for exchange in broker.exchanges:
+        yield _exchange(link, exchange)
+    for queue in settings.queues:
+        yield _queue(link, queue, settings)
+
+
+def _exchange(link: Link, name: str) -> Found:
+    """Look for an exchange. Whether it is durable cannot be asked: only a declaration that is not passive would tell."""
+    try:
+        with link.brief_channel() as channel:
+            channel.exchange_declare(exchange=name, type="topic", passive=True)
+    except ChannelError as error:
+        if not _is_absent(error):
+            return Found("exchange", name, exists=True, advice=f"It cannot be looked at: {reason(error)}.")
+        advice = (
+            "Nothing was published to it yet: set [oslo_messaging_notifications] driver = messagingv2 in its services."
+        )
+        return Found("exchange", name, exists=False, advice=advice)
+    return Found("exchange", name, exists=True)
+
+
+def _queue(link: Link, name: str, settings: BusSettings) -> Found:
+    try:
+        with link.brief_channel() as channel:
+            declared = channel.queue_declare(queue=name, passive=True)
+    except ChannelError as error:
+        if not _is_absent(error):
+            return Found("queue", name, exists=True, advice=f"It cannot be read: {reason(error)}.")
+        return Found("queue", name, exists=False, advice=_absent(name, settings))
+    advice = ""
+    if declared.message_count and not declared.consumer_count:
+        advice = f"{declared.message_count} messages wait and nobody reads them: start the service."
+    return Found("queue", name, True, declared.message_count, declared.consumer_count, advice)
+
+
+def _absent(queue: str, settings: BusSettings) -> str:
+    if settings.queue_mode == "bind":
+        return "It is created when the service starts."
+    topic = queue.rpartition(".")[0]
+    return (
+        "The first notification to it creates it. nova.conf: [notifications] notification_format = versioned, "
+        f"versioned_notifications_topics = versioned_notifications,{topic}; octavia.conf: "
+        f"[oslo_messaging_notifications] topics = notifications,{topic}; both: "
+        "[oslo_messaging_notifications] driver = messagingv2."
+    )
+
+
+def _is_absent(error: ChannelError) -> bool:
+    return str(error.code) == "404"
