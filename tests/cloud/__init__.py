@@ -1,0 +1,1 @@
+"""Tests against a real OpenStack control plane, which the test session starts itself."""

@@ -1,0 +1,282 @@
+"""What a journal does, whatever database it is in. Run on SQLite here and on MariaDB and PostgreSQL in ``services``."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+
+import pytest
+from sqlalchemy import inspect
+
+from consumer.journal import backlog, controls, dead, history, migrations, replicas, schema, work
+from consumer.journal.database import Database, now
+from consumer.journal.history import Closing, Line, Origin
+from consumer.journal.work import DeadLetter, Done, Hint, Later, LeaseLost, Parked, Priority, Reported
+from handlers.base import Finding, Healed, Key
+
+H = "mender"
+ORIGIN = Origin("thing.broken", "replica-1")
+
+
+def hint(name: str = "a", priority: Priority = Priority.EVENT, after: float = 0.0, handler: str = H) -> Hint:
+    source = "sweep" if priority is Priority.SWEEP else "thing.broken"
+    return Hint(handler, Key("thing", name), priority, source, after, source_id="m-1", sent_at=12.5)
+
+
+def line(name: str = "a", outcome: str = "healing") -> Line:
+    return Line.of(H, Finding(Key("thing", name), "broken", f"{name} is broken", {"generation": 1}), outcome, ORIGIN)
+
+
+def take(journal: Database, limit: int = 10, lease: float = 30.0, owner: str = "r1") -> list[work.Claim]:
+    return work.claim(journal, owner, [H], limit, lease)
+
+
+class JournalContract:
+    """Subclasses give the fixture ``journal``: an upgraded, empty database."""
+
+    def test_migrations_make_what_schema_says(self, journal: Database) -> None:
+        found = inspect(journal.engine)
+        for table in schema.metadata.sorted_tables:
+            assert {column["name"] for column in found.get_columns(table.name)} == set(table.c.keys())
+        assert migrations.upgrade(journal) == (migrations.head(), migrations.head())
+        migrations.check(journal)
+
+    def test_clock_is_the_databases_with_fractions(self, journal: Database) -> None:
+        first = journal.transact(now)
+        time.sleep(0.01)
+        second = journal.transact(now)
+        assert 0 < second - first < 5
+        assert abs(second - time.time()) < 5
+
+    def test_a_burst_about_one_key_is_one_row(self, journal: Database) -> None:
+        work.enqueue(journal, [hint() for _ in range(30)])
+        work.enqueue(journal, [hint(), hint("b")])
+        assert sorted(row.key for row in backlog.listing(journal)) == ["thing:a", "thing:b"]
+
+    def test_keys_that_differ_in_case_are_two(self, journal: Database) -> None:
+        work.enqueue(journal, [hint("Host"), hint("host")])
+        assert len(backlog.listing(journal)) == 2
+
+    def test_claims_come_by_priority_then_age(self, journal: Database) -> None:
+        work.enqueue(journal, [hint("swept", Priority.SWEEP)])
+        work.enqueue(journal, [hint("first")])
+        time.sleep(0.01)
+        work.enqueue(journal, [hint("second"), hint("later", after=60)])
+        assert [claim.key.id for claim in take(journal)] == ["first", "second", "swept"]
+
+    def test_a_claimed_row_is_not_claimed_twice(self, journal: Database) -> None:
+        work.enqueue(journal, [hint()])
+        assert len(take(journal)) == 1
+        assert take(journal, owner="r2") == []
+
+    def test_many_claimers_share_without_overlap(self, journal: Database) -> None:
+        work.enqueue(journal, [hint(str(number)) for number in range(60)])
+        taken: Counter[str] = Counter()
+        lock = threading.Lock()
+
+        def claim_all() -> None:
+            idle = 0
+            while idle < 3:
+                claims = take(journal, limit=4)
+                idle = 0 if claims else idle + 1
+                with lock:
+                    taken.update(claim.key.id for claim in claims)
+                for claim in claims:
+                    work.settle(journal, claim, Done())
+
+        threads = [threading.Thread(target=claim_all) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert taken == Counter({str(number): 1 for number in range(60)})
+        assert backlog.listing(journal) == []
+
+    def test_a_lease_that_ended_is_taken_over_and_fences_the_first_owner(self, journal: Database) -> None:
+        work.enqueue(journal, [hint()])
+        (old,) = take(journal, lease=0.0)
+        time.sleep(0.01)
+        (new,) = take(journal, owner="r2")
+        with pytest.raises(LeaseLost):
+            work.settle(journal, old, Done(), [line(outcome="found")])
+        with pytest.raises(LeaseLost):
+            work.begin_healing(journal, old, line(), 0)
+        assert history.listing(journal) == []
+        work.settle(journal, new, Done())
+        assert backlog.listing(journal) == []
+
+    def test_an_extended_lease_holds(self, journal: Database) -> None:
+        work.enqueue(journal, [hint()])
+        claims = take(journal, lease=0.05)
+        work.extend(journal, claims, 60)
+        time.sleep(0.1)
+        assert take(journal, owner="r2") == []
+
+    def test_a_hint_during_work_makes_it_run_once_more(self, journal: Database) -> None:
+        work.enqueue(journal, [hint()])
+        (claim,) = take(journal)
+        work.enqueue(journal, [hint()])
+        work.settle(journal, claim, Done())
+        (again,) = take(journal)
+        work.settle(journal, again, Done())
+        assert backlog.listing(journal) == []
+
+    def test_a_later_look_waits_and_keeps_what_it_knows(self, journal: Database) -> None:
+        work.enqueue(journal, [hint()])
+        (claim,) = take(journal)
+        work.settle(journal, claim, Later(0.05, attempts=2, waits=3, fingerprint="f", fresh=True))
+        assert take(journal) == []
+        time.sleep(0.1)
+        (again,) = take(journal)
+        assert (again.attempts, again.waits, again.fingerprint) == (2, 3, "f")
+        assert again.seen_at is not None
+        assert again.now - again.seen_at >= 0.05
+
+    def test_an_event_ends_back_off_and_a_sweep_does_not(self, journal: Database) -> None:
+        work.enqueue(journal, [hint()])
+        (claim,) = take(journal)
+        work.settle(journal, claim, Later(60, attempts=5))
+        work.enqueue(journal, [hint(priority=Priority.SWEEP)])
+        assert take(journal) == []
+        work.enqueue(journal, [hint()])
+        (again,) = take(journal)
+        assert again.attempts == 0
+        assert again.hint == "thing.broken"
+
+    @pytest.mark.parametrize("end", [Reported("f"), Parked("no way", 8, "f")])
+    def test_what_rests_is_woken_by_a_sweep_and_remembers(self, journal: Database, end: Reported | Parked) -> None:
+        work.enqueue(journal, [hint()])
+        (claim,) = take(journal)
+        work.settle(journal, claim, end)
+        assert take(journal) == []
+        work.enqueue(journal, [hint(priority=Priority.SWEEP)])
+        (again,) = take(journal)
+        assert again.fingerprint == "f"
+        assert again.attempts == (8 if isinstance(end, Parked) else 0)
+        assert again.reported == (None if isinstance(end, Parked) else "f")
+
+    def test_reported_rows_that_a_sweep_missed_are_looked_at_again(self, journal: Database) -> None:
+        work.enqueue(journal, [hint(), hint("b")])
+        for claim in take(journal):
+            work.settle(journal, claim, Reported("f"))
+        began = journal.transact(now)
+        work.enqueue(journal, [hint("b", Priority.SWEEP)])
+        assert work.revisit_reported(journal, H, began) == 1
+        assert {claim.key.id for claim in take(journal)} == {"a", "b"}
+
+    def test_heal_line_is_opened_before_and_closed_once(self, journal: Database) -> None:
+        controls.ensure(journal, [H])
+        work.enqueue(journal, [hint()])
+        (claim,) = take(journal)
+        line_id = work.begin_healing(journal, claim, line(), 0)
+        assert line_id
+        (entry,) = history.listing(journal)
+        assert (entry.outcome, entry.evidence) == ("healing", {"generation": 1})
+        healed = Healed("mended a", {"generation": 1}, {"generation": 0}, "break a")
+        work.settle(journal, claim, Done(), [Closing(line_id, "healed", healed)])
+        history.close(journal, Closing(line_id, "failed", error="too late"))
+        (entry,) = history.listing(journal)
+        assert (entry.outcome, entry.action, entry.undo) == ("healed", "mended a", "break a")
+        assert (entry.before, entry.after) == ({"generation": 1}, {"generation": 0})
+        assert entry.lag is None
+        assert history.orphans(journal, -1) == []
+
+    def test_an_interrupted_heal_is_remembered_by_the_row(self, journal: Database) -> None:
+        controls.ensure(journal, [H])
+        work.enqueue(journal, [hint()])
+        (claim,) = take(journal, lease=0.0)
+        line_id = work.begin_healing(journal, claim, line(), 0)
+        time.sleep(0.01)
+        (again,) = take(journal)
+        assert again.healing_id == line_id
+
+    def test_budget_counts_over_threads(self, journal: Database) -> None:
+        controls.ensure(journal, [H])
+        work.enqueue(journal, [hint(str(number)) for number in range(12)])
+        opened: list[int | None] = []
+
+        def heal(claim: work.Claim) -> None:
+            opened.append(work.begin_healing(journal, claim, line(claim.key.id), 5))
+
+        threads = [threading.Thread(target=heal, args=(claim,)) for claim in take(journal, limit=12)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(opened) == 12
+        assert len([line_id for line_id in opened if line_id]) == 5
+        assert len(history.listing(journal)) == 5
+        assert history.budget_left(journal, H, 5) == 0
+
+    def test_abandoned_line_is_adopted(self, journal: Database) -> None:
+        line_id = history.open_unclaimed(journal, line(), 0)
+        assert line_id
+        (orphan,) = history.orphans(journal, -1)
+        work.adopt(journal, hint(), orphan.line_id)
+        assert history.orphans(journal, -1) == []
+        (claim,) = take(journal)
+        assert claim.healing_id == line_id
+
+    def test_dead_letters_are_stored_with_their_batch_and_bounded(self, journal: Database) -> None:
+        bodies = [bytes([number]) * 10 for number in range(20)]
+        letters = [DeadLetter("nova", "nova", "stackmend.info", "not JSON", 10, body) for body in bodies]
+        work.enqueue(journal, [hint()], letters)
+        ids = dead.ids(journal)
+        assert [event.body for event in dead.find(journal, ids)] == bodies
+        assert dead.expire(journal, 3600, keep=5) == 15
+        assert [event.body for event in dead.find(journal, dead.ids(journal))] == bodies[15:]
+        assert dead.drop(journal, dead.ids(journal)[:2]) == 2
+        assert dead.count(journal) == 3
+
+    def test_a_megabyte_is_kept_whole(self, journal: Database) -> None:
+        body = bytes(range(256)) * 4096
+        work.enqueue(journal, [], [DeadLetter("nova", "", "", "why", len(body), body)])
+        (event,) = dead.find(journal, dead.ids(journal))
+        assert event.body == body
+        assert event.whole
+
+    def test_pause_and_resume(self, journal: Database) -> None:
+        controls.ensure(journal, [H, "other"])
+        controls.ensure(journal, [H])
+        assert controls.pause(journal, [H], "maintenance") == 1
+        assert controls.read(journal)[H].stopped
+        assert not controls.read(journal)["other"].stopped
+        controls.break_off(journal, "other", "too many")
+        assert controls.read(journal)["other"].broken
+        assert controls.resume(journal, [H, "other"]) == 2
+        assert not any(control.stopped for control in controls.read(journal).values())
+
+    def test_operator_retries_and_drops(self, journal: Database) -> None:
+        work.enqueue(journal, [hint(), hint("b")])
+        for claim in take(journal):
+            work.settle(journal, claim, Parked("no way", 8, "f"))
+        first, second = backlog.listing(journal, state="parked")
+        assert backlog.retry(journal, [first.id]) == 1
+        (claim,) = take(journal)
+        assert (claim.key.id, claim.attempts, claim.priority) == (Key.parse(first.key).id, 0, Priority.OPERATOR)
+        assert backlog.drop(journal, [first.id, second.id]) == 1  # the first is being worked on
+        assert [row.state for row in backlog.listing(journal)] == ["running"]
+
+    def test_history_expires_but_not_what_is_open(self, journal: Database) -> None:
+        history.append(journal, [line(outcome="found"), line("b", "healing")])
+        assert history.expire(journal, -1) == 1
+        assert [entry.outcome for entry in history.listing(journal)] == ["healing"]
+
+    def test_history_filters(self, journal: Database) -> None:
+        history.append(journal, [line("a", "found"), line("b", "refused")])
+        assert [entry.key for entry in history.listing(journal, key="thing:b")] == ["thing:b"]
+        assert [entry.key for entry in history.listing(journal, outcomes=["found"])] == ["thing:a"]
+        assert history.listing(journal, since=time.time() + 60) == []
+        assert [entry.key for entry in history.listing(journal, limit=1)] == ["thing:b"]
+
+    def test_replicas_beat_and_are_forgotten(self, journal: Database) -> None:
+        replicas.register(journal, "r1", "1")
+        replicas.register(journal, "r2", "1")
+        replicas.beat(journal, "r1", 60)
+        assert {replica.id for replica in replicas.listing(journal)} == {"r1", "r2"}
+        time.sleep(0.05)
+        replicas.beat(journal, "r1", 0.02)
+        assert {replica.id for replica in replicas.listing(journal)} == {"r1"}
+        replicas.unregister(journal, "r1")
+        assert replicas.listing(journal) == []

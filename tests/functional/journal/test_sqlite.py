@@ -1,0 +1,74 @@
+"""The journal on SQLite, the embedded default."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from consumer.journal import migrations, replicas
+from consumer.journal.database import Database, JournalUnavailable, WrongJournal, open_engine
+from tests.functional.journal.contract import JournalContract
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Iterator[Database]:
+    database = Database(open_engine(f"sqlite:///{tmp_path}/journal.sqlite"))
+    migrations.upgrade(database)
+    yield database
+    database.close()
+
+
+class TestSqlite(JournalContract):
+    """The contract, on a file."""
+
+
+def test_a_second_process_is_refused_until_the_first_is_dead(journal: Database) -> None:
+    hold = (
+        "import sys, time\n"
+        "from consumer.journal import replicas\n"
+        "from consumer.journal.database import Database, open_engine\n"
+        "with replicas.sole_user(Database(open_engine(sys.argv[1]))):\n"
+        "    print('held', flush=True)\n"
+        "    time.sleep(60)\n"
+    )
+    other = subprocess.Popen([sys.executable, "-c", hold, str(journal.engine.url)], stdout=subprocess.PIPE)
+    assert other.stdout
+    assert other.stdout.readline() == b"held\n"
+    with pytest.raises(replicas.AlreadyRunning, match="one replica"), replicas.sole_user(journal):
+        pass
+    other.kill()
+    other.wait()
+    other.stdout.close()
+    with replicas.sole_user(journal) as alone:
+        assert alone
+
+
+@pytest.mark.parametrize("url", ["nonsense", "oracle://x/y", "sqlite+nothing:///x", ""])
+def test_a_wrong_url_says_which_option_and_what_to_write(url: str) -> None:
+    with pytest.raises(WrongJournal, match=r"\[journal\] connection"):
+        open_engine(url)
+
+
+def test_an_unreachable_database_is_unavailable_and_keeps_its_secret() -> None:
+    database = Database(open_engine("mysql+pymysql://stackmend:planted-secret@127.0.0.1:1/journal"))
+    with pytest.raises(JournalUnavailable) as caught:
+        migrations.current(database)
+    assert "planted-secret" not in repr(caught.value)
+    assert "planted-secret" not in repr(database.engine)
+
+
+def test_a_folder_that_does_not_exist_is_said(tmp_path: Path) -> None:
+    database = Database(open_engine(f"sqlite:///{tmp_path}/nowhere/journal.sqlite"))
+    with pytest.raises((JournalUnavailable, WrongJournal)):
+        migrations.check(database)
+
+
+def test_an_old_schema_on_a_server_is_refused(journal: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(migrations, "head", lambda: "9999")
+    monkeypatch.setattr(migrations, "upgrade", lambda database: None)
+    with pytest.raises(WrongJournal, match="stackmend db upgrade"):
+        migrations.check(journal)
