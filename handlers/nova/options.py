@@ -40,6 +40,11 @@ OPTIONS = [
 ]
 
 
+def register(conf: cfg.ConfigOpts) -> None:
+    """Declare the options, for whoever uses them without a handler."""
+    conf.register_opts(OPTIONS, GROUP)
+
+
 def files(conf: cfg.ConfigOpts) -> ServiceFiles:
     """Return Nova's configuration files."""
     return ServiceFiles("[nova] config_file", conf[GROUP].config_file)
@@ -62,6 +67,11 @@ def api_database_url(conf: cfg.ConfigOpts) -> str:
             "[nova] api_database_connection = mysql+pymysql://nova:PASSWORD@HOST/nova_api"
         )
     return url
+
+
+def has_databases(conf: cfg.ConfigOpts) -> bool:
+    """Whether anything says where ``nova_api`` is."""
+    return bool(conf[GROUP].api_database_connection) or files(conf).has("api_database", "connection")
 
 
 def cell_database_url(conf: cfg.ConfigOpts) -> str | None:

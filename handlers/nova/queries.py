@@ -6,12 +6,12 @@ Nova's times are naive UTC). Lists of identities are sent in chunks, so that no 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.engine import Connection, Row
+from sqlalchemy.engine import Connection
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 
@@ -47,7 +47,7 @@ def _default_utcnow(element: utcnow, compiler: Any, **kwargs: Any) -> str:
 NOW = utcnow().label("now")
 
 
-def _age(row: Row[Any], *columns: str) -> float:
+def _age(row: Any, *columns: str) -> float:
     times = [time for time in (getattr(row, column) for column in columns) if time is not None]
     return max(0.0, (row.now - max(times)).total_seconds()) if times else float("inf")
 
@@ -99,14 +99,18 @@ def instance_mapping(connection: Connection, instance: str) -> records.InstanceM
     return None if row is None else records.InstanceMapping(row.instance_uuid, row.cell_id)
 
 
+def has_build_request(connection: Connection, instance: str) -> bool:
+    """Whether the conductor has not taken the instance over yet."""
+    c = tables.build_requests.c
+    return connection.execute(sa.select(c.id).where(c.instance_uuid == instance)).first() is not None
+
+
 def building(connection: Connection, instances: Collection[str]) -> set[str]:
     """Those of these instances that have a build request or a mapping without cell: the conductor has them in hand."""
     requests, mappings = tables.build_requests.c, tables.instance_mappings.c
     found: set[str] = set()
     for chunk in _chunks(instances):
-        found.update(
-            connection.scalars(sa.select(requests.instance_uuid).where(requests.instance_uuid.in_(chunk)))  # type: ignore[arg-type]
-        )
+        found.update(connection.scalars(sa.select(requests.instance_uuid).where(requests.instance_uuid.in_(chunk))))
         found.update(
             connection.scalars(
                 sa.select(mappings.instance_uuid).where(mappings.instance_uuid.in_(chunk), mappings.cell_id.is_(None))
@@ -151,10 +155,12 @@ def compute_services_count(connection: Connection) -> int:
     return int(connection.execute(query).scalar_one())
 
 
-def compute_nodes(connection: Connection, *, deleted: bool = False, **equal: str) -> list[records.ComputeNode]:
-    """Compute nodes whose columns equal these; deleted ones only when asked for."""
+def compute_nodes(
+    connection: Connection, equal: Mapping[str, str] | None = None, *, deleted: bool = False
+) -> list[records.ComputeNode]:
+    """Compute nodes whose columns equal these, or all; deleted ones only when asked for."""
     c = tables.compute_nodes.c
-    return _compute_nodes(connection, [c[name] == value for name, value in equal.items()], deleted)
+    return _compute_nodes(connection, [c[name] == value for name, value in (equal or {}).items()], deleted)
 
 
 def compute_nodes_among(
@@ -314,7 +320,7 @@ def known_consumers(connection: Connection, consumers: Collection[str]) -> set[s
     found: set[str] = set()
     for chunk in _chunks(consumers):
         found.update(connection.scalars(sa.select(i.uuid).where(i.uuid.in_(chunk))))
-        found.update(connection.scalars(sa.select(m.uuid).where(m.uuid.in_(chunk))))  # type: ignore[arg-type]
+        found.update(connection.scalars(sa.select(m.uuid).where(m.uuid.in_(chunk))))
     return found
 
 

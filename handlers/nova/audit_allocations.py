@@ -1,0 +1,255 @@
+"""Takes back the resources that deleted, moved or offloaded instances still hold in Placement.
+
+**What drifts.** A consumer (an instance, or a migration) holds resources of a compute node without right. The scheduler
+counts them as used; the node cannot be deleted.
+
+**Why Nova lets it.** Nova releases an allocation after it changed its own database, in another service, without a
+transaction over both: what fails in between (Placement or the compute host down, a lost message, a crash) is logged and
+forgotten. nova-compute cleans up after deleted instances of its own node once a minute while it runs, but never what was
+archived meanwhile; what an evacuation left is there until the dead host runs again.
+
+**What is read.** For one consumer: what it holds; then build request and mapping; then in every cell, cell0 included, the
+rows of instance and migrations, deleted ones too; only when nobody knows it, the shadow tables. Which verdict follows
+from what is the table in :mod:`handlers.nova.consumers`. When one cell does not answer there is no verdict at all:
+``nova-manage placement audit`` takes such a cell's instances for deleted, all of them.
+
+**What is changed.** ``PUT /allocations/{consumer}`` with the consumer's generation, and with nothing or with what may
+stay. Of a live instance only the tree of a compute node that a migration has left is taken; shared storage and devices
+stay. ``DELETE``, which knows no generation, is never sent.
+
+**Why this cannot take a rightful allocation.** The allocation is read first, at generation g; the databases after it; the
+write says g.
+
+- Whoever claims, moves or doubles an allocation (build, migrate, evacuate, unshelve) writes the consumer, and that changes
+  g. If it happens after our read, our write fails. If it happened before, the databases that we read later must explain
+  it: nova-api writes build request and mapping, task state or migration *before* the scheduler claims.
+- If our write is first, the claim that read g before fails and is repeated by Nova, on the new state.
+- A deleted instance never gets resources again; ``soft-delete``, from which it can return, is no deletion.
+- A replica of the database that lags is caught by looking twice, five seconds apart, with the same result.
+
+What Nova is just releasing itself is left to it: 10 s after a deletion, 60 s after any other change, by the database's
+clock (:data:`~handlers.nova.consumers.MOVED_SETTLE`). Short enough that what was deleted while Placement was down is
+healed within seconds of its return; for a deletion nova-compute's own release is forced, so meeting it hurts nobody.
+
+**What is not changed.** Consumers that Nova has no trace of (another service's, or purged), and whatever else is strange
+but not proved. They are reported.
+
+**Undo.** The exact ``openstack resource provider allocation set`` is in the history.
+
+Sources: ``nova/cmd/manage.py`` (audit), ``nova/scheduler/client/report.py``, ``nova/compute/manager.py``
+(_complete_deletion, _delete_allocation_after_move), ``placement/objects/allocation.py`` (replace_all).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Self
+
+from oslo_config import cfg
+
+from handlers import cloud_options
+from handlers.base import Conflict, Finding, Handler, Healed, InFlight, Key, Refused, Resources, Trigger, Unavailable
+from handlers.nova import hints, options, queries
+from handlers.nova.archive import Archive
+from handlers.nova.cells import Cell
+from handlers.nova.consumers import Report, Take, Wait
+from handlers.nova.database import NovaDatabases
+from handlers.nova.facts import Judge
+from handlers.nova.placement import Allocation, Held, Placement
+from handlers.nova.records import ComputeNode
+
+_HINTS = (
+    "instance.delete.end",
+    "instance.create.error",
+    "compute_task.build_instances.error",
+    "compute_task.migrate_server.error",
+    "instance.shelve_offload.end",
+    "instance.rebuild.end",
+    "instance.rebuild.error",
+    "instance.resize_confirm.end",
+    "instance.resize_revert.end",
+    "instance.resize.error",
+    "instance.live_migration_post.end",
+    "instance.live_migration_post_dest.end",
+    "instance.live_migration_rollback.end",
+    "instance.live_migration_rollback_dest.end",
+    "instance.live_migration_abort.end",
+)
+
+
+class AuditAllocations(Handler):
+    """See the module."""
+
+    name = "audit_allocations"
+    title = "Take back resources that deleted, moved or offloaded instances still hold in Placement"
+    group = "audit"
+    kinds = ("consumer", "host")
+    triggers = (
+        *(Trigger(event, hints.consumer) for event in _HINTS),
+        Trigger("service.delete", hints.compute_host, after=10.0),
+    )
+    default_mode = "audit"
+    default_interval = 600
+    confirm_after = 5.0
+    requires = ("placement", "nova_api")
+    cost = (
+        "One request to Placement and two queries per compute node, and for consumers that no cell knows one scan of the "
+        "shadow tables per sweep; ten minutes is fine for hundreds of nodes, an hour for thousands."
+    )
+
+    def __init__(self, databases: NovaDatabases, placement: Placement) -> None:
+        self._databases = databases
+        self._placement = placement
+        self._archive = Archive(databases)
+        self._judge = Judge(databases, placement, self._archive)
+
+    @classmethod
+    def options(cls) -> Mapping[str, Sequence[cfg.Opt]]:
+        """Where Nova's databases and Placement are."""
+        return {options.GROUP: options.OPTIONS, cloud_options.GROUP: cloud_options.OPTIONS}
+
+    @classmethod
+    def from_resources(cls, resources: Resources) -> Self:
+        """Make it on the shared databases and session."""
+        return cls(resources.get(NovaDatabases.from_resources), resources.get(Placement.from_resources))
+
+    def inspect(self, key: Key) -> Iterable[Finding]:
+        """Judge a consumer and its migrations, or all that hold something of a host's nodes; see the evidence."""
+        consumers = self._suspects_of_host(key.id) if key.kind == "host" else [key.id]
+        findings: list[Finding] = []
+        waits: list[Wait] = []
+        for consumer in consumers:
+            for allocation, verdict in self._judge.judge(consumer):
+                if isinstance(verdict, Wait):
+                    waits.append(verdict)
+                elif isinstance(verdict, (Take, Report)):
+                    findings.append(_finding(key, allocation, verdict))
+        if waits and not findings:
+            soonest = min(waits, key=lambda wait: wait.after)
+            raise InFlight(soonest.reason, soonest.after)
+        return findings
+
+    def sweep(self) -> Iterator[Key]:
+        """Yield whoever holds something of a compute node without clearly belonging there."""
+        nodes, down = self._nodes()
+        providers = self._placement.compute_providers()
+        if nodes and not providers:
+            raise Unavailable("placement", f"lists no compute node's provider, while the cells have {len(nodes)} nodes")
+        batch: set[str] = set()
+        for provider in providers:
+            if provider in nodes:
+                batch |= self._suspects(*nodes[provider])
+            elif down is None:
+                batch |= self._not_building(self._placement.holders(provider))
+            if len(batch) >= queries.CHUNK:
+                yield from self._keys(batch, down)
+                batch.clear()
+        yield from self._keys(batch, down)
+        if down is not None:
+            raise down
+
+    def population(self) -> int:
+        """How many live instances there are in the cells that answer."""
+        total = 0
+        for cell in self._databases.host_cells():
+            try:
+                total += self._databases.database(cell).run(queries.live_instances_count)
+            except Unavailable:
+                continue
+        return total
+
+    def heal(self, finding: Finding) -> Healed:
+        """Prove again, then replace the allocation at the generation of the evidence."""
+        if not finding.healable:
+            raise Refused(finding.refusal)
+        for allocation, verdict in self._judge.judge(finding.evidence["consumer"]):
+            if isinstance(verdict, Take) and _same(finding, _finding(finding.key, allocation, verdict)):
+                return self._replace(allocation, verdict.keep)
+        raise Conflict(f"consumer {finding.evidence['consumer']} is not as it was")
+
+    def _replace(self, allocation: Allocation, keep: Held) -> Healed:
+        self._placement.replace_allocation(allocation, keep)
+        taken = sorted(set(allocation.providers) - set(keep))
+        return Healed(
+            f"took from consumer {allocation.consumer} what it held of {', '.join(taken)}",
+            before={"allocations": _plain(allocation.providers), "generation": allocation.generation},
+            after={"allocations": _plain(keep)},
+            undo=allocation.undo(),
+        )
+
+    def _nodes(self) -> tuple[dict[str, tuple[Cell, ComputeNode]], Unavailable | None]:
+        nodes: dict[str, tuple[Cell, ComputeNode]] = {}
+        down = None
+        for cell in self._databases.host_cells():
+            try:
+                rows = self._databases.database(cell).run(queries.compute_nodes)
+            except Unavailable as error:
+                down = error
+                continue
+            nodes.update({node.uuid: (cell, node) for node in rows})
+        return nodes, down
+
+    def _suspects(self, cell: Cell, node: ComputeNode) -> set[str]:
+        """Return who holds something of a node and is not clearly in the right."""
+        holders = self._placement.holders(node.uuid)
+        if not holders:
+            return set()
+        database = self._databases.database(cell)
+        return self._not_building(
+            holders - database.run(lambda connection: queries.rightful(connection, node, holders))
+        )
+
+    def _not_building(self, consumers: Iterable[str]) -> set[str]:
+        suspects = set(consumers)
+        if not suspects:
+            return suspects
+        return suspects - self._databases.api.run(lambda connection: queries.building(connection, suspects))
+
+    def _suspects_of_host(self, host: str) -> list[str]:
+        cells = self._databases.host_cells()
+        found = self._databases.run_in(
+            cells, lambda connection: queries.compute_nodes(connection, {"host": host}, deleted=True)
+        )
+        suspects: set[str] = set()
+        for cell, nodes in found.items():
+            for node in nodes:
+                suspects |= self._not_building(self._placement.holders(node.uuid)) if node.deleted else set()
+                suspects |= self._suspects(cell, node) if not node.deleted else set()
+        return sorted(suspects)
+
+    def _keys(self, suspects: set[str], down: Unavailable | None) -> list[Key]:
+        """Return the keys, after one scan of the archive for all that no cell has; alone, each would cost one."""
+        if suspects and down is None:
+            found = self._databases.run_in(
+                self._databases.cells(), lambda connection: queries.known_consumers(connection, suspects)
+            )
+            self._archive.among(suspects.difference(*found.values()))
+        return [Key("consumer", suspect) for suspect in sorted(suspects)]
+
+
+def _same(one: Finding, other: Finding) -> bool:
+    return one.problem == other.problem and one.evidence == other.evidence
+
+
+def _plain(held: Held) -> dict[str, dict[str, int]]:
+    return {provider: dict(resources) for provider, resources in held.items()}
+
+
+def _evidence(allocation: Allocation, verdict: Take | Report) -> dict[str, Any]:
+    evidence: dict[str, Any] = {
+        "consumer": allocation.consumer,
+        "consumer_type": allocation.consumer_type,
+        "generation": allocation.generation,
+        "project_id": allocation.project_id,
+        "user_id": allocation.user_id,
+        "allocations": _plain(allocation.providers),
+    }
+    if isinstance(verdict, Take):
+        evidence["keep"] = _plain(verdict.keep)
+    return evidence
+
+
+def _finding(key: Key, allocation: Allocation, verdict: Take | Report) -> Finding:
+    refusal = verdict.refusal if isinstance(verdict, Report) else ""
+    summary = f"{verdict.summary} (consumer {allocation.consumer})"
+    return Finding(key, verdict.problem, summary, _evidence(allocation, verdict), not refusal, refusal)

@@ -1,0 +1,45 @@
+"""The brokers on which Nova publishes: the API's and every cell's own.
+
+Services publish to the broker of their cell, unless ``[oslo_messaging_notifications] transport_url`` sends them to a
+shared one; what the services of a cell are told there cannot be seen from outside, so each cell's broker is listened to
+as well. One that nobody publishes to costs an idle connection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from handlers.base import Broker, Resources
+from handlers.nova import options
+from handlers.nova.database import NovaDatabases
+
+EXCHANGES = ("nova",)
+
+
+def nova_brokers(resources: Resources) -> Iterable[Broker]:
+    """Yield the brokers, each once, however many cells share it; none when ``[nova]`` says nothing.
+
+    :raises Unavailable: when ``nova_api`` does not answer, after the API's broker was yielded
+    :raises ConfigError: when Nova's files cannot be used
+    """
+    conf = resources.conf
+    options.register(conf)
+    seen: set[str] = set()
+    url = options.notification_url(conf)
+    if url:
+        seen.add(_same(url))
+        yield Broker("nova", url, EXCHANGES)
+    if not options.has_databases(conf):
+        return
+    databases = resources.get(NovaDatabases.from_resources)
+    for cell in databases.host_cells():
+        url = databases.transport(cell)
+        if not url or url.startswith("none:") or _same(url) in seen:
+            continue
+        seen.add(_same(url))
+        yield Broker(cell.label, url, EXCHANGES)
+
+
+def _same(url: str) -> str:
+    """Return what is equal for two spellings of one URL: the default virtual host may be left out."""
+    return url.rstrip("/")

@@ -1,0 +1,53 @@
+"""Keys out of notifications. What comes in is untrusted: these check the form, and nothing but the key goes on."""
+
+from __future__ import annotations
+
+import re
+from uuid import UUID
+
+from handlers.base import Event, Key
+
+_UNMAPPED = re.compile(r"Host '(.{1,255})' is not mapped to any cell")
+
+
+def compute_host(event: Event) -> Key | None:
+    """The host of a nova-compute service; other services are nobody's drift."""
+    if event.payload.get("binary") != "nova-compute":
+        return None
+    return _host(event.payload["host"])
+
+
+def failed_host(event: Event) -> Key | None:
+    """The host on which a build failed, or the one that the conductor found without a mapping, where it is said."""
+    host = event.payload.get("host")
+    if isinstance(host, str) and host:
+        return _host(host)
+    reason = event.payload.get("reason")
+    text = reason.get("exception_message") if isinstance(reason, dict) else reason
+    named = _UNMAPPED.search(text) if isinstance(text, str) else None
+    return _host(named.group(1)) if named else None
+
+
+def consumer(event: Event) -> Key | None:
+    """The instance, as a consumer of Placement's resources."""
+    return Key("consumer", _uuid(event.payload.get("uuid") or event.payload["instance_uuid"]))
+
+
+def aggregate(event: Event) -> Key | None:
+    """The aggregate; a legacy notification has no uuid of it but says which host came or went."""
+    uuid, host = event.payload.get("uuid"), event.payload.get("host_name")
+    if uuid is None and host is None:
+        return None
+    return _host(host) if uuid is None else Key("aggregate", _uuid(uuid))
+
+
+def _uuid(value: object) -> str:
+    if not isinstance(value, str):
+        raise ValueError("no uuid where one belongs")
+    return str(UUID(value))
+
+
+def _host(value: object) -> Key:
+    if not isinstance(value, str):
+        raise ValueError("no host name where one belongs")
+    return Key.parse(f"host:{value}")

@@ -1,0 +1,19 @@
+"""The broker on which Octavia publishes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from handlers.base import Broker, Resources
+from handlers.octavia import options
+
+
+def octavia_brokers(resources: Resources) -> Iterable[Broker]:
+    """Yield the broker; none when ``[octavia]`` says nothing, as in a cloud without load balancers.
+
+    :raises ConfigError: when Octavia's files cannot be used
+    """
+    options.register(resources.conf)
+    url = options.notification_url(resources.conf)
+    if url:
+        yield Broker("octavia", url, ("octavia",))

@@ -1,0 +1,113 @@
+"""The options ``[octavia]``, and what is read from Octavia's own files when they are not given."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from oslo_config import cfg
+
+from handlers.service_files import ConfigError, ServiceFiles
+
+GROUP = "octavia"
+
+#: how long an amphora may be silent, where ``octavia.conf`` does not say
+HEARTBEAT_TIMEOUT = 60
+
+OPTIONS = [
+    cfg.ListOpt(
+        "config_file",
+        default=[],
+        help="Octavia's configuration files (or directories of *.conf), in order; later ones win. Read are [database] "
+        "connection, [DEFAULT] transport_url, [oslo_messaging_notifications] transport_url, [controller_worker] amp_*, "
+        "[health_manager] heartbeat_timeout and the credentials of [service_auth] or [keystone_authtoken].",
+    ),
+    cfg.StrOpt(
+        "database_connection",
+        secret=True,
+        help="URL of Octavia's database, instead of [database] connection of config_file.",
+    ),
+    cfg.StrOpt(
+        "transport_url",
+        secret=True,
+        help="URL of the broker on which Octavia publishes notifications, instead of [oslo_messaging_notifications] or "
+        "[DEFAULT] transport_url of config_file.",
+    ),
+]
+
+
+@dataclass(frozen=True, slots=True)
+class AmphoraSettings:
+    """How Octavia boots amphorae, as far as its files say; networks and groups are lists of ids."""
+
+    image_tag: str | None
+    image_owner: str | None
+    flavor: str | None
+    boot_networks: tuple[str, ...]
+    security_groups: tuple[str, ...]
+    ssh_key: str | None
+    heartbeat_timeout: int
+
+
+def register(conf: cfg.ConfigOpts) -> None:
+    """Declare the options, for whoever uses them without a handler."""
+    conf.register_opts(OPTIONS, GROUP)
+
+
+def files(conf: cfg.ConfigOpts) -> ServiceFiles:
+    """Return Octavia's configuration files."""
+    return ServiceFiles("[octavia] config_file", conf[GROUP].config_file)
+
+
+def database_url(conf: cfg.ConfigOpts) -> str:
+    """Return the URL of Octavia's database.
+
+    :raises ConfigError: when neither this option nor Octavia's files have it
+    """
+    if conf[GROUP].database_connection:
+        return str(conf[GROUP].database_connection)
+    octavia = files(conf)
+    url = octavia.get("database", "connection")
+    if url is None:
+        have = f"{octavia} has no [database] connection" if octavia.files else "[octavia] config_file is not set either"
+        raise ConfigError(
+            f"[octavia] database_connection is not set and {have}: write, in stackmend's configuration file, "
+            "[octavia] config_file = /etc/octavia/octavia.conf or "
+            "[octavia] database_connection = mysql+pymysql://octavia:PASSWORD@HOST/octavia"
+        )
+    return url
+
+
+def notification_url(conf: cfg.ConfigOpts) -> str | None:
+    """Return the URL of the broker on which Octavia publishes notifications, if there is one."""
+    if conf[GROUP].transport_url:
+        return str(conf[GROUP].transport_url)
+    octavia = files(conf)
+    return octavia.get("oslo_messaging_notifications", "transport_url") or octavia.get("DEFAULT", "transport_url")
+
+
+def amphora_settings(conf: cfg.ConfigOpts) -> AmphoraSettings:
+    """Return how Octavia boots amphorae.
+
+    :raises ConfigError: when a value of its files cannot be read
+    """
+    octavia = files(conf)
+
+    def worker(name: str) -> str | None:
+        return octavia.get("controller_worker", name)
+
+    timeout = octavia.get("health_manager", "heartbeat_timeout")
+    if timeout is not None and not timeout.isdecimal():
+        raise ConfigError(f"[health_manager] heartbeat_timeout in {octavia} is not a number of seconds")
+    return AmphoraSettings(
+        worker("amp_image_tag"),
+        worker("amp_image_owner_id"),
+        worker("amp_flavor_id"),
+        _list(worker("amp_boot_network_list")),
+        _list(worker("amp_secgroup_list")),
+        worker("amp_ssh_key_name"),
+        int(timeout) if timeout is not None else HEARTBEAT_TIMEOUT,
+    )
+
+
+def _list(value: str | None) -> tuple[str, ...]:
+    return tuple(item.strip() for item in (value or "").split(",") if item.strip())
