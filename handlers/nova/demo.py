@@ -1,0 +1,264 @@
+"""What ``stackmend demo`` shows of Nova: a cloud of two cells, and the ways in which it drifts.
+
+The cloud is :class:`~handlers.nova.simulation.NovaSimulation`: real rows, the real Placement service, captured
+notifications. Every scene makes its drift as Nova does and reads the databases and Placement to say whether it is still
+there. Three instances are in the middle of something (a live migration, a resize that waits to be confirmed, a boot) and
+hold allocations that look orphaned; whoever touches one of them has spoiled the scenes about allocations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from handlers.base import Demo, Key, Notification, Scene
+from handlers.nova.simulation import NovaSimulation
+
+#: Host to cell, when the demonstration begins.
+HOSTS: Mapping[str, str] = {
+    "compute-1": "cell1",
+    "compute-2": "cell1",
+    "compute-3": "cell1",
+    "compute-4": "cell2",
+    "compute-5": "cell2",
+}
+INSTANCES_PER_HOST = 2
+#: How old the cloud is when the demonstration begins.
+AGE_HOURS = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Bystander:
+    """An instance in the middle of something, and what it rightly holds meanwhile."""
+
+    doing: str
+    consumer: str
+    held: Mapping[str, Mapping[str, int]]
+
+
+class NovaDemo(Demo):
+    """Seven drifts of Nova. One demonstration per object."""
+
+    def __init__(self) -> None:
+        self._running: NovaSimulation | None = None
+        self._scenes: tuple[Scene, ...] = ()
+        self._bystanders: tuple[Bystander, ...] = ()
+
+    @property
+    def cloud(self) -> NovaSimulation:
+        """The cloud; only after :meth:`start`."""
+        if self._running is None:
+            raise RuntimeError("the demonstration has not been started")
+        return self._running
+
+    def start(self, folder: Path) -> Mapping[str, Mapping[str, str]]:
+        """Build a healthy cloud; see the base class.
+
+        :raises PlacementMissing: when openstack-placement is not installed
+        """
+        cloud = NovaSimulation(folder)
+        self._running = cloud
+        cloud.start()
+        with cloud.ago(hours=AGE_HOURS):
+            for host, cell in HOSTS.items():
+                cloud.add_compute(host, cell)
+                cloud.map_host(host)
+            for host in HOSTS:
+                for _ in range(INSTANCES_PER_HOST):
+                    cloud.boot(host)
+            self._bystanders = self._make_bystanders()
+            self._scenes = (
+                self._new_host("compute-6", "cell2"),
+                self._membership_missing("compute-2"),
+                self._membership_left("compute-3"),
+                self._deleted("compute-2"),
+                self._confirmed("compute-1", "compute-3"),
+                self._evacuated("compute-5", "compute-4"),
+                self._silent_host("compute-7", "cell1"),
+            )
+        for host in HOSTS:
+            cloud.heartbeat(host)
+        cloud.take()
+        return cloud.options()
+
+    def scenes(self) -> Sequence[Scene]:
+        """See the base class."""
+        return self._scenes
+
+    def stop(self) -> None:
+        """See the base class; may be called again, and before :meth:`start`."""
+        if self._running is not None:
+            self._running.stop()
+            self._running = None
+
+    def harm(self) -> str:
+        """Say which of the instances that are in the middle of something lost what they hold; empty when none did."""
+        for bystander in self._bystanders:
+            if self.cloud.allocation(bystander.consumer) != bystander.held:
+                return f"harm: {bystander.doing} does not hold what it should"
+        return ""
+
+    # hosts
+
+    def _new_host(self, host: str, cell: str) -> Scene:
+        def play() -> None:
+            self.cloud.add_compute(host, cell)
+
+        return Scene(
+            f"a new compute host, {host}, starts in {cell}",
+            "discover_hosts",
+            Key("host", host),
+            self._heard(play),
+            lambda: self._unmapped(host),
+        )
+
+    def _silent_host(self, host: str, cell: str) -> Scene:
+        def play() -> Sequence[Notification]:
+            self.cloud.add_compute(host, cell)
+            self.cloud.take()
+            return ()
+
+        return Scene(
+            f"{host} starts in {cell}, and its notification never arrives",
+            "discover_hosts",
+            Key("host", host),
+            play,
+            lambda: self._unmapped(host),
+        )
+
+    def _unmapped(self, host: str) -> str:
+        return "" if host in self.cloud.host_mappings() else f"{host} is in no cell"
+
+    # aggregates
+
+    def _membership_missing(self, host: str) -> Scene:
+        aggregate = self.cloud.create_aggregate("ssd")
+        self.cloud.add_host_to_aggregate(aggregate, "compute-1")
+
+        def play() -> None:
+            self.cloud.add_host_to_aggregate(aggregate, host, placement_ok=False)
+
+        return Scene(
+            f"{host} is added to the aggregate ssd while Placement does not answer",
+            "sync_aggregates",
+            Key("aggregate", aggregate),
+            self._heard(play),
+            lambda: self._membership(aggregate),
+        )
+
+    def _membership_left(self, host: str) -> Scene:
+        aggregate = self.cloud.create_aggregate("gpu")
+        for member in (host, "compute-4"):
+            self.cloud.add_host_to_aggregate(aggregate, member)
+
+        def play() -> None:
+            self.cloud.remove_host_from_aggregate(aggregate, host, placement_ok=False)
+
+        return Scene(
+            f"{host} leaves the aggregate gpu, and Placement is not told",
+            "sync_aggregates",
+            Key("aggregate", aggregate),
+            self._heard(play),
+            lambda: self._membership(aggregate),
+        )
+
+    def _membership(self, aggregate: str) -> str:
+        wanted = self.cloud.aggregate_hosts(aggregate)
+        there = {node.host for node in self.cloud.nodes() if aggregate in self.cloud.provider_aggregates(node.uuid)}
+        missing = [f"{host} is missing from the aggregate in Placement" for host in sorted(wanted - there)]
+        left = [f"{host} is still in the aggregate in Placement" for host in sorted(there - wanted)]
+        return "; ".join(missing + left)
+
+    # allocations
+
+    def _deleted(self, host: str) -> Scene:
+        instance = self.cloud.boot(host)
+
+        def play() -> None:
+            self.cloud.delete(instance, leak_allocation=True)
+
+        return Scene(
+            "an instance is deleted while Placement does not answer",
+            "audit_allocations",
+            Key("consumer", instance),
+            self._heard(play),
+            lambda: self._leftover(instance, "of a deleted instance"),
+        )
+
+    def _confirmed(self, source: str, destination: str) -> Scene:
+        instance = self.cloud.boot(source)
+        migration = self.cloud.start_migration(instance, destination)
+        self.cloud.finish_migration(migration)
+
+        def play() -> None:
+            self.cloud.confirm_migration(migration, leak_allocation=True)
+
+        return Scene(
+            "nova-compute dies while a migration is being confirmed",
+            "audit_allocations",
+            Key("consumer", instance),  # the notification names the instance; it leads to the migration
+            self._heard(play),
+            lambda: self._leftover(migration, "of a confirmed migration"),
+        )
+
+    def _evacuated(self, source: str, destination: str) -> Scene:
+        instance = self.cloud.boot(source)
+
+        def play() -> None:
+            self.cloud.force_down(source)
+            self.cloud.evacuate(instance, destination)
+
+        return Scene(
+            f"{source} dies and its instance is evacuated to {destination}",
+            "audit_allocations",
+            Key("consumer", instance),
+            self._heard(play),
+            lambda: self._leftover(instance, "of an evacuated instance", beside=destination),
+        )
+
+    def _leftover(self, consumer: str, of: str, beside: str = "") -> str:
+        """What a consumer holds, but for what it rightly holds on the host ``beside``."""
+        harm = self.harm()
+        if harm:
+            return harm
+        held = self.cloud.allocation(consumer)
+        hosts = {node.uuid: node.host for node in self.cloud.nodes()}
+        if beside and beside not in {hosts[provider] for provider in held}:
+            return f"harm: the instance holds nothing on {beside}, where it runs"
+        return "; ".join(
+            f"{','.join(f'{name}={amount}' for name, amount in sorted(amounts.items()))} {of} on {hosts[provider]}"
+            for provider, amounts in sorted(held.items())
+            if hosts[provider] != beside
+        )
+
+    # all
+
+    def _make_bystanders(self) -> tuple[Bystander, ...]:
+        cloud = self.cloud
+        moving = cloud.boot("compute-1")
+        live = cloud.start_migration(moving, "compute-2", live=True)
+        resized = cloud.boot("compute-4")
+        cold = cloud.start_migration(resized, "compute-5")
+        cloud.finish_migration(cold)
+        building = cloud.request()
+        cloud.claim(building, "compute-3")
+        cloud.create_instance(building, "cell1")
+        consumers = {
+            moving: "a live migration (destination)",
+            live: "a live migration (source)",
+            resized: "an unconfirmed resize (destination)",
+            cold: "an unconfirmed resize (source)",
+            building: "a boot",
+        }
+        return tuple(Bystander(doing, consumer, cloud.allocation(consumer)) for consumer, doing in consumers.items())
+
+    def _heard(self, play: Callable[[], None]) -> Callable[[], Sequence[Notification]]:
+        """A scene whose notifications arrive."""
+
+        def played() -> Sequence[Notification]:
+            self.cloud.take()
+            play()
+            return tuple(self.cloud.take())
+
+        return played

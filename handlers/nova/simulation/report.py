@@ -1,0 +1,81 @@
+"""How Nova speaks with Placement: what ``nova.scheduler.client.report`` sends, call by call, over HTTP.
+
+Writes carry generations, as Nova's do; a refusal is an error of the simulation and raised.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from handlers.nova.simulation.placement import PlacementServer, Reply
+
+#: Provider uuid to amounts by resource class.
+Held = Mapping[str, Mapping[str, int]]
+
+
+class Report:
+    """Nova's client of one Placement.
+
+    :param project_id: owner of every allocation
+    :param user_id: the same
+    """
+
+    def __init__(self, server: PlacementServer, project_id: str, user_id: str) -> None:
+        self._server = server
+        self._project_id = project_id
+        self._user_id = user_id
+
+    def create_provider(self, uuid: str, name: str, capacity: Mapping[str, int]) -> None:
+        """A compute node's provider with inventory and the trait COMPUTE_NODE (update_from_provider_tree)."""
+        url = f"/resource_providers/{uuid}"
+        inventories = {resource: {"total": total} for resource, total in capacity.items()}
+        self._ask("POST", "/resource_providers", {"uuid": uuid, "name": name})
+        self._ask("PUT", f"{url}/inventories", {"resource_provider_generation": 0, "inventories": inventories})
+        self._ask("PUT", f"{url}/traits", {"resource_provider_generation": 1, "traits": ["COMPUTE_NODE"]})
+
+    def held(self, consumer: str) -> dict[str, dict[str, int]]:
+        """What a consumer holds; empty when it holds nothing."""
+        return self._read(consumer)[0]
+
+    def hold(self, consumer: str, held: Held) -> None:
+        """Replace what a consumer holds (claim_resources); with nothing, it is no consumer any more."""
+        _, generation = self._read(consumer)
+        if held or generation is not None:
+            self._ask("PUT", f"/allocations/{consumer}", self._wanted(held, generation))
+
+    def move(self, source: str, target: str) -> None:
+        """Give all that one consumer holds to another that holds nothing, in one call (move_allocations)."""
+        held, generation = self._read(source)
+        self._ask("POST", "/allocations", {source: self._wanted({}, generation), target: self._wanted(held, None)})
+
+    def aggregates(self, provider: str) -> set[str]:
+        """The aggregates of a provider."""
+        return set(self._ask("GET", f"/resource_providers/{provider}/aggregates").body["aggregates"])
+
+    def set_member(self, provider: str, aggregate: str, member: bool) -> None:
+        """Put a provider into an aggregate, or take it out (aggregate_add_host, aggregate_remove_host)."""
+        url = f"/resource_providers/{provider}/aggregates"
+        now = self._ask("GET", url).body
+        wanted = set(now["aggregates"]) - {aggregate} | ({aggregate} if member else set())
+        generation = now["resource_provider_generation"]
+        self._ask("PUT", url, {"aggregates": sorted(wanted), "resource_provider_generation": generation})
+
+    def _read(self, consumer: str) -> tuple[dict[str, dict[str, int]], int | None]:
+        body = self._ask("GET", f"/allocations/{consumer}").body
+        held = {provider: dict(entry["resources"]) for provider, entry in body["allocations"].items()}
+        return held, body.get("consumer_generation")
+
+    def _wanted(self, held: Held, generation: int | None) -> dict[str, Any]:
+        return {
+            "allocations": {provider: {"resources": dict(amounts)} for provider, amounts in held.items()},
+            "project_id": self._project_id,
+            "user_id": self._user_id,
+            "consumer_generation": generation,
+        }
+
+    def _ask(self, method: str, path: str, body: Any = None) -> Reply:
+        reply = self._server.request(method, path, body)
+        if reply.status >= 400:
+            raise RuntimeError(f"Placement: {method} {path}: {reply.status} {dict(reply.body)}")
+        return reply
