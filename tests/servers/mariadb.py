@@ -117,6 +117,7 @@ class MariaDB(Server):
             env=clean_environment(),
             stdin=subprocess.DEVNULL,
             capture_output=True,
+            check=False,
         )
         return done.returncode == 0
 

@@ -70,6 +70,7 @@ def _install(package: str) -> None:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
+                check=False,
             )
     finally:
         if ours:

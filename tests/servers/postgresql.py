@@ -101,7 +101,11 @@ class PostgreSQL(Server):
 
     def answers(self) -> bool:
         done = subprocess.run(
-            self._client("postgres"), env=self._environment, input=b"SELECT 1", capture_output=True
+            self._client("postgres"),
+            env=self._environment,
+            input=b"SELECT 1",
+            capture_output=True,
+            check=False,
         )
         return done.returncode == 0
 

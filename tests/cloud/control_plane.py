@@ -1,0 +1,477 @@
+"""A real OpenStack control plane, in private folders and on free ports.
+
+Keystone, Glance, Placement, Neutron and Nova with cell0 and two cells are the real services; only
+the hypervisor is Nova's fake one. So databases, allocations and notifications are what a real
+cloud makes of them, and drift can be made by breaking the cloud, not by writing rows.
+
+The compute services run ``virt/stackmend_fake.py``, with which boot, resize, cold and live
+migration, evacuation, shelving and deletion work. Neutron is there even though servers have no
+network by default: Nova asks it for ports whenever it deletes or shows a server.
+
+Periodic tasks of nova-compute that repair what tests break are off; a provider still appears as
+soon as its compute service starts. ``nova_options`` and ``add_compute(options=...)`` override.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import openstack
+
+from tests.cloud import schemas, seed
+from tests.cloud.configuration import VHOST, Configuration, Options, merge
+from tests.cloud.packages import Packages
+from tests.cloud.processes import Processes
+from tests.servers.keeper import keeper
+from tests.servers.mariadb import MariaDB
+from tests.servers.rabbitmq import RabbitMQ
+from tests.servers.server import PASSWORD
+
+T = TypeVar("T")
+
+CELLS = ["cell1", "cell2"]
+COMPUTES = {"compute-1": "cell1", "compute-2": "cell1", "compute-3": "cell2"}
+QUIET: Options = {
+    "DEFAULT": {
+        "update_resources_interval": -1,
+        "sync_power_state_interval": -1,
+        "heal_instance_info_cache_interval": -1,
+        "running_deleted_instance_action": "noop",
+        "scheduler_instance_sync_interval": -1,
+    }
+}
+
+
+class TimedOut(AssertionError):
+    """Something did not happen in time."""
+
+
+class ControlPlane:
+    """One cloud. ``up()`` takes about a minute, ``down()`` leaves nothing behind."""
+
+    def __init__(
+        self,
+        rabbitmq: RabbitMQ,
+        mariadb: MariaDB,
+        *,
+        octavia: bool = False,
+        computes: dict[str, str] | None = None,
+        nova_options: Options | None = None,
+    ) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="stackmend-cloud-"))
+        keeper.watch_folder(self.folder)
+        self.rabbitmq = rabbitmq
+        self.mariadb = mariadb
+        self.octavia = octavia
+        self.timings: dict[str, float] = {}
+        self._computes = dict(COMPUTES if computes is None else computes)
+        self._packages = Packages()
+        self._configuration = Configuration(
+            self.folder, self._packages.venv, rabbitmq, mariadb, merge(QUIET, nova_options or {})
+        )
+        self._processes = Processes(self._packages.bin, self.folder)
+        self._vhosts: list[str] = []
+        self._image_id = ""
+
+    # Where things are
+
+    @property
+    def logs(self) -> Path:
+        """One file per service."""
+        return self._configuration.logs
+
+    @property
+    def auth_url(self) -> str:
+        return self._configuration.auth_url
+
+    @property
+    def nova_conf(self) -> Path:
+        """Nova's configuration at the API level; its [database] is cell0."""
+        return self._configuration.nova
+
+    def cell_conf(self, cell: str) -> Path:
+        return self._configuration.cell(cell)
+
+    def compute_conf(self, host: str) -> Path:
+        return self._configuration.compute(host)
+
+    @property
+    def octavia_conf(self) -> Path:
+        return self._configuration.octavia
+
+    def database_url(self, name: str) -> str:
+        """For nova_api, nova_cell0, nova_cell1, nova_cell2, placement, neutron, octavia ..."""
+        return self.mariadb.url(name)
+
+    def transport_url(self, vhost: str = VHOST) -> str:
+        """The bus of a cell (``cell1``), or the one of everything else (``api``)."""
+        return self.rabbitmq.transport_url(vhost)
+
+    def endpoint(self, service: str) -> str:
+        """The address of keystone, glance, placement, nova, neutron or octavia."""
+        return self._configuration.endpoint(service)
+
+    def connection(self, **overrides: Any) -> openstack.connection.Connection:
+        """A connection of openstacksdk as admin; ``overrides`` as for ``openstack.connect``."""
+        arguments: dict[str, Any] = {
+            "load_yaml_config": False,
+            "load_envvars": False,
+            "auth_url": self.auth_url,
+            "username": "admin",
+            "password": PASSWORD,
+            "project_name": "admin",
+            "user_domain_id": "default",
+            "project_domain_id": "default",
+            "region_name": "RegionOne",
+            "identity_api_version": "3",
+            "compute_default_microversion": "2.96",
+        }
+        return openstack.connect(**(arguments | overrides))
+
+    # Up and down
+
+    def up(self) -> None:
+        """Start everything. When a step fails, everything is taken down again."""
+        try:
+            for step in (
+                self._install,
+                self._prepare,
+                self._load,
+                self._start_identity,
+                self._start_services,
+                self._wait_for_apis,
+                self._seed,
+                self._map_hosts,
+            ):
+                before = time.monotonic()
+                step()
+                self.timings[step.__name__.strip("_")] = time.monotonic() - before
+        except BaseException as error:
+            error.add_note(f"The logs of the cloud are kept in {self.down(keep_logs=True)}")
+            raise
+
+    def down(self, keep_logs: bool = False) -> Path | None:
+        """Kill everything and remove it; with ``keep_logs`` the folder that holds the logs."""
+        self._processes.kill_all()
+        if self.mariadb.running:
+            for name in ("keystone", "glance", "placement", "nova_api", "nova_cell0",
+                         *(f"nova_{cell}" for cell in CELLS), "neutron", "octavia"):  # fmt: skip
+                self.mariadb.drop_database(name)
+        if self.rabbitmq.running:
+            for vhost in self._vhosts:
+                self.rabbitmq.delete_vhost(vhost)
+        self._vhosts.clear()
+        kept = None
+        if keep_logs and self.logs.exists():
+            kept = Path(tempfile.mkdtemp(prefix="stackmend-cloud-logs-"))
+            shutil.copytree(self.logs, kept, dirs_exist_ok=True)
+        shutil.rmtree(self.folder, ignore_errors=True)
+        keeper.keep_folder(self.folder)
+        return kept
+
+    def _install(self) -> None:
+        self._packages.install()
+
+    def _prepare(self) -> None:
+        self._configuration.write(CELLS)
+        seed.write_keys(self._configuration)
+        if self.octavia:
+            seed.write_certificates(self._configuration)
+
+        def add_vhosts() -> None:
+            for vhost in (VHOST, *CELLS):
+                self.rabbitmq.add_vhost(vhost)
+                self._vhosts.append(vhost)
+
+        add_vhosts()
+
+    def _load(self) -> None:
+        with self._packages.lock():
+            schemas.load(self._configuration, self._packages.schemas, self.tool, CELLS)
+
+    def _start_identity(self) -> None:
+        """Keystone with its first user, while nova-manage makes the cells known."""
+        configuration, etc = self._configuration, self.folder / "etc"
+
+        def bootstrap() -> None:
+            url = self.auth_url
+            self.tool(
+                *("keystone-manage", "--config-dir", etc / "keystone", "bootstrap"),
+                *("--bootstrap-password", PASSWORD, "--bootstrap-public-url", url),
+                *("--bootstrap-internal-url", url, "--bootstrap-admin-url", url),
+                *("--bootstrap-region-id", "RegionOne"),
+            )
+            self._processes.add_wsgi(
+                "keystone",
+                "keystone.wsgi.api:application",
+                configuration.ports["keystone"],
+                OS_KEYSTONE_CONFIG_DIR=str(etc / "keystone"),
+                OS_KEYSTONE_CONFIG_FILES=str(etc / "keystone" / "keystone.conf"),
+            )
+            self._processes.wait("keystone")
+            services = ["glance", "placement", "nova", "neutron"]
+            if self.octavia:
+                services.append("octavia")
+            seed.create_identity(self.connection(), configuration, services)
+
+        def cells() -> None:
+            manage = ("nova-manage", "--config-file", self.nova_conf, "cell_v2")
+            cell0 = self.database_url("nova_cell0")
+            self.tool(*manage, "map_cell0", "--database_connection", cell0)
+            for cell in CELLS:
+                self.tool(
+                    *(*manage, "create_cell", "--name", cell),
+                    *("--transport-url", self.transport_url(cell)),
+                    *("--database_connection", self.database_url(f"nova_{cell}")),
+                )
+
+        seed.together(bootstrap, cells)
+
+    def _start_services(self) -> None:
+        """All at once: they take their time to import, and wait for each other."""
+        ports, etc, add = self._configuration.ports, self.folder / "etc", self._processes
+        nova_conductor = ("nova-conductor", "--config-file")
+        for cell in CELLS:
+            add.add(f"nova-conductor-{cell}", *nova_conductor, self.cell_conf(cell))
+        add.add("nova-super-conductor", *nova_conductor, self.nova_conf)
+        for host, cell in self._computes.items():
+            self.add_compute(host, cell)
+        add.add_wsgi(
+            "placement",
+            "placement.wsgi.api:application",
+            ports["placement"],
+            OS_PLACEMENT_CONFIG_DIR=str(etc / "placement"),
+        )
+        add.add("nova-scheduler", "nova-scheduler", "--config-file", self.nova_conf)
+        add.add_wsgi(
+            "nova-api",
+            "nova.wsgi.osapi_compute:application",
+            ports["nova"],
+            OS_NOVA_CONFIG_DIR=str(etc / "nova"),
+            OS_NOVA_CONFIG_FILES="api-paste.ini;nova.conf",
+        )
+        add.add_wsgi(
+            "neutron",
+            "neutron.wsgi.api:application",
+            ports["neutron"],
+            OS_NEUTRON_CONFIG_DIR=str(etc / "neutron"),
+            OS_NEUTRON_CONFIG_FILES="neutron.conf",
+        )
+        add.add_wsgi(
+            "glance",
+            "glance.wsgi.api:application",
+            ports["glance"],
+            OS_GLANCE_CONFIG_DIR=str(etc / "glance"),
+        )
+        if self.octavia:
+            neutron_conf = etc / "neutron" / "neutron.conf"
+            add.add("neutron-rpc", "neutron-rpc-server", "--config-file", neutron_conf)
+
+    def _wait_for_apis(self) -> None:
+        for name in self._processes.names:
+            self._processes.wait(name)
+
+    def _seed(self) -> None:
+        connection = self.connection()
+        content = self.folder / "image"
+        content.write_text("nothing\n")
+        image = seed.create_image(connection, content)
+        self._image_id = image.id
+        seed.create_flavors(connection)
+        if self.octavia:
+            amphora = seed.create_amphora_network(connection, image)
+            octavia_conf = self._configuration.write_octavia(amphora)
+            self._processes.add_wsgi(
+                "octavia-api",
+                "octavia.wsgi.api:application",
+                self._configuration.ports["octavia"],
+                f"--pyargv=--config-file={octavia_conf}",
+            )
+            self._processes.add("octavia-worker", "octavia-worker", "--config-file", octavia_conf)
+            self._processes.wait("octavia-api")
+
+    def _map_hosts(self) -> None:
+        for host in self._computes:
+            self.wait_for_compute(host)
+        self.discover_hosts()
+
+    # Services
+
+    @property
+    def services(self) -> list[str]:
+        """``keystone``, ``nova-api``, ``nova-conductor-cell1``, ``nova-compute-compute-1`` ..."""
+        return self._processes.names
+
+    def is_running(self, name: str) -> bool:
+        return self._processes.alive(name)
+
+    def start_service(self, name: str) -> None:
+        """Start a service that was stopped; returns when its API, if any, answers."""
+        self._processes.spawn(name)
+        self._processes.wait(name)
+
+    def stop_service(self, name: str) -> None:
+        self._processes.stop(name)
+
+    def kill_service(self, name: str) -> None:
+        """SIGKILL, as when a node loses power."""
+        self._processes.kill(name)
+
+    def log(self, name: str) -> str:
+        """What a service has logged so far."""
+        return (self.logs / f"{name}.log").read_text(errors="replace")
+
+    def add_compute(
+        self,
+        host: str,
+        cell: str = "cell1",
+        *,
+        nodes: Sequence[str] = (),
+        options: Options | None = None,
+    ) -> None:
+        """Start another nova-compute; it is neither waited for nor mapped.
+
+        ``nodes``: several hypervisors below one host, as Ironic has them.
+        """
+        path = self._configuration.write_compute(host, cell, list(nodes), options or {})
+        self.mariadb.execute(_AGENT.format(host=host), "neutron")
+        self._computes[host] = cell
+        launcher = Path(__file__).parent / "virt" / "nova_compute.py"
+        self._processes.add(f"nova-compute-{host}", "python", launcher, "--config-file", path)
+
+    def wait_for_compute(self, host: str, nodes: Sequence[str] = (), timeout: float = 90) -> None:
+        """Until a compute service is in its cell's database and its providers in Placement."""
+        name = f"nova-compute-{host}"
+        for node in nodes or [host]:
+            rows = (
+                f"SELECT 1 FROM nova_{self._computes[host]}.compute_nodes c"
+                " JOIN placement.resource_providers p ON p.uuid = c.uuid"
+                " JOIN placement.inventories i ON i.resource_provider_id = p.id"
+                f" WHERE c.deleted = 0 AND c.host = '{host}'"
+                f" AND c.hypervisor_hostname = '{node}' LIMIT 1"
+            )
+
+            def provided(rows: str = rows) -> bool:
+                if not self.is_running(name):
+                    raise RuntimeError(f"{name} ended at start:\n{self.log(name)[-3000:]}")
+                return bool(self.mariadb.execute(rows))
+
+            wait_until(provided, timeout, f"resource provider of {node}")
+
+    def remove_compute(self, host: str) -> None:
+        """Kill a compute service for good. What it left in databases stays: that is drift."""
+        self._processes.remove(f"nova-compute-{host}")
+        del self._computes[host]
+
+    def discover_hosts(self) -> None:
+        """Map all hosts that are not mapped yet, as an operator does after adding some."""
+        done = self.nova_manage("cell_v2", "discover_hosts")
+        if done.returncode:
+            raise RuntimeError(f"discover_hosts failed: {done.stdout}{done.stderr}")
+
+    # Tools
+
+    def nova_manage(
+        self, *arguments: str, conf: Path | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        """Run nova-manage, whatever it returns."""
+        return self._run("nova-manage", "--config-file", conf or self.nova_conf, *arguments)
+
+    def tool(self, *arguments: str | Path) -> str:
+        """Run a program of the services' environment; its output. Raises when it fails."""
+        done = self._run(*arguments)
+        if done.returncode:
+            raise RuntimeError(
+                f"{' '.join(map(str, arguments))} failed:\n{(done.stdout + done.stderr)[-3000:]}"
+            )
+        return done.stdout
+
+    def _run(self, program: str | Path, *rest: str | Path) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [str(self._packages.bin / program), *map(str, rest)],
+            env=self._processes.environment,
+            cwd=self.folder,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    # Servers
+
+    def boot(
+        self,
+        name: str,
+        host: str | None = None,
+        wait: bool = True,
+        flavor: str = "tiny",
+        **more: Any,
+    ) -> Any:
+        """Boot a server without network, on ``host`` or where the scheduler wants it."""
+        connection = self.connection()
+        if host is not None:
+            more["host"] = host
+        server = connection.compute.create_server(
+            name=name,
+            image_id=self._image_id,
+            flavor_id=flavor,
+            **{"networks": "none", **more},
+        )
+        return self.wait_for_server(server.id) if wait else server
+
+    def wait_for_server(self, server_id: str, status: str = "ACTIVE", timeout: float = 60) -> Any:
+        """Until a server has a status and no task; at once an error when it is in ERROR."""
+        compute = self.connection().compute
+
+        def reached() -> Any:
+            server = compute.get_server(server_id)
+            if server.status == "ERROR" != status:
+                raise AssertionError(f"server {server.name} is in ERROR: {server.fault}")
+            return server if server.status == status and not server.task_state else None
+
+        return wait_until(reached, timeout, f"server {server_id} in {status}")
+
+    def delete(self, server_id: str, timeout: float = 60) -> None:
+        """Delete a server and wait until it is gone."""
+        compute = self.connection().compute
+        compute.delete_server(server_id, ignore_missing=True)
+        wait_until(
+            lambda: not list(compute.servers(all_projects=True, uuid=server_id)),
+            timeout,
+            f"deletion of server {server_id}",
+        )
+
+    @staticmethod
+    def wait_until(predicate: Callable[[], T], timeout: float, what: str) -> T:
+        """See the function of the same name."""
+        return wait_until(predicate, timeout, what)
+
+
+def wait_until(predicate: Callable[[], T], timeout: float, what: str) -> T:
+    """Poll until ``predicate`` returns something true, and return that."""
+    deadline = time.monotonic() + timeout
+    while True:
+        value = predicate()
+        if value:
+            return value
+        if time.monotonic() > deadline:
+            raise TimedOut(f"{what}: not within {timeout:.0f} s")
+        time.sleep(0.2)
+
+
+# An agent row is all that Neutron needs to bind a port to a host.
+_AGENT = """
+DELETE FROM agents WHERE host = '{host}';
+INSERT INTO agents (id, agent_type, `binary`, topic, host, admin_state_up, created_at, started_at,
+    heartbeat_timestamp, configurations, `load`)
+VALUES (uuid(), 'Open vSwitch agent', 'neutron-openvswitch-agent', 'N/A', '{host}', 1,
+    utc_timestamp(), utc_timestamp(), utc_timestamp(),
+    '{{"bridge_mappings": {{"physnet1": "br-ex"}}, "tunnel_types": [], "datapath_type": "system"}}',
+    0);
+"""

@@ -1,0 +1,44 @@
+# mypy: ignore-errors
+"""Nova's fake virt driver, with nodes that keep their identity.
+
+``fake.FakeDriver`` makes up a new UUID for its node at each start of nova-compute, so a restarted
+compute service refuses to work. Here the UUID follows from the node's name. As with Ironic, one
+host may own several nodes.
+
+This module runs inside nova-compute, in the environment of the services.
+"""
+
+import uuid
+
+from nova import conf
+from nova.virt import fake
+from oslo_config import cfg
+
+conf.CONF.register_opt(
+    cfg.ListOpt("fake_nodes", default=[], help="The nodes of this host; default: its own name.")
+)
+
+
+class StackmendDriver(fake.FakeDriver):
+    """Boots, resizes, migrates, evacuates, shelves and deletes servers that do not exist."""
+
+    def init_host(self, host):
+        super().init_host(host)
+        self._set_nodes(conf.CONF.fake_nodes or [host])
+
+    def get_available_resource(self, nodename):
+        resources = super().get_available_resource(nodename)
+        if resources:
+            resources["uuid"] = node_uuid(nodename)
+        return resources
+
+    def get_nodenames_by_uuid(self, refresh=False):
+        return {node_uuid(name): name for name in self.get_available_nodes()}
+
+    def post_live_migration(self, context, instance, block_device_info, migrate_data=None):
+        """Forget the server on the source, which ``fake.FakeDriver`` leaves there."""
+        self.destroy(context, instance, network_info=None, block_device_info=block_device_info)
+
+
+def node_uuid(name):
+    return str(uuid.uuid5(uuid.NAMESPACE_DNS, name))
