@@ -23,7 +23,7 @@ from typing import Any
 
 import oslo_messaging
 import oslo_messaging.opts
-from amqp.exceptions import AMQPError, MessageNacked
+from amqp.exceptions import AMQPError, ChannelError, MessageNacked
 from kombu.connection import Connection
 from kombu.exceptions import KombuError
 from oslo_config import cfg
@@ -145,7 +145,7 @@ class Link:
 
 def redacted(url: str) -> str:
     """Return a transport URL in which ``***`` stands for every password, also when the URL is malformed."""
-    return re.sub(r"(^|//|,)([^:@/,]*):[^@]*@(?:[^@,/]*@)*", r"\1\2:***@", url)
+    return re.sub(r"(^(?![\w+.-]*://)|//|,)([^:@/,]*):[^@]*@(?:[^@,/]*@)*", r"\1\2:***@", url)
 
 
 def plan(url: str, settings: BusSettings) -> Plan:
@@ -162,7 +162,7 @@ def plan(url: str, settings: BusSettings) -> Plan:
         return Plan((Endpoint("memory", MappingProxyType({"hostname": "memory://", "transport_options": _POLLING})),))
     if parsed.transport not in _RABBITMQ:
         raise UnusableURL(
-            f"the transport of {redacted(url)} cannot be read; "
+            f"the transport of the URL {_end(url)} is not one that can be read; "
             "notifications are read from RabbitMQ: rabbit://user:password@host:5672/virtual_host"
         )
     options = _options(conf, parsed.query, url)
@@ -204,6 +204,16 @@ def opened(url: str, settings: BusSettings) -> Iterator[Link]:
         link.close()
 
 
+def _end(url: str) -> str:
+    """Return as much of a URL that may be malformed as holds no password in any reading: what follows the last ``@``."""
+    return f"...@{url.rpartition('@')[2]}" if "@" in url else "(without user and password)"
+
+
+def is_absent(error: ChannelError) -> bool:
+    """Tell whether a passive declaration was refused because there is no such queue or exchange."""
+    return str(error.reply_code) == "404"
+
+
 def reason(error: BaseException) -> str:
     """Return an error as half a sentence."""
     text = str(error) or type(error).__name__
@@ -226,7 +236,7 @@ def _parsed(conf: cfg.ConfigOpts, url: str) -> oslo_messaging.TransportURL:
     except Exception:
         # The libraries quote what they cannot read, and the password may be the very part of it.
         raise UnusableURL(
-            f"{redacted(url)!r} is not a transport URL; write rabbit://user:password@host:5672/virtual_host, "
+            f"the transport URL {_end(url)} is malformed; write rabbit://user:password@host:5672/virtual_host, "
             "with every character of user and password that is not a letter, a digit or one of &=$-_.+!*() as %nn"
         ) from None
     return parsed
@@ -239,11 +249,13 @@ def _options(conf: cfg.ConfigOpts, query: Mapping[str, str], url: str) -> Mappin
     values = {name: conf[RABBIT][name] for name in opts}
     for name, text in query.items():
         if name not in opts:
-            raise UnusableURL(f"the query of {redacted(url)} has {name!r}, which is no option of [{RABBIT}]")
+            raise UnusableURL(
+                f"the query of the transport URL {_end(url)} has {name!r}, which is no option of [{RABBIT}]"
+            )
         try:
             values[name] = opts[name].type(text)
         except ValueError:
-            raise UnusableURL(f"the query of {redacted(url)} has a wrong value for {name!r}") from None
+            raise UnusableURL(f"the query of the transport URL {_end(url)} has a wrong value for {name!r}") from None
     return values
 
 

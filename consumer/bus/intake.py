@@ -18,7 +18,7 @@ from typing import Any
 
 from amqp.exceptions import ChannelError
 
-from consumer.bus.connection import Link, reason
+from consumer.bus.connection import Link, is_absent, reason
 from consumer.conf.bus import BusSettings
 from handlers.base import Broker
 
@@ -156,11 +156,11 @@ class Intake:
 
     def _say(self, name: str, error: ChannelError) -> None:
         """Say once what is missing and what to do about it."""
-        code = str(error.code)
+        code = str(error.reply_code)
         if (name, code) in self._said:
             return
         self._said.add((name, code))
-        if code != "404":
+        if not is_absent(error):
             LOG.warning("broker %s: %s cannot be used, will ask again: %s", self._broker.name, name, reason(error))
         elif self._settings.bindings:
             LOG.info(

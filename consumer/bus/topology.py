@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from amqp.exceptions import ChannelError, MessageNacked
 
-from consumer.bus.connection import LOST, Link, opened, reason
+from consumer.bus.connection import LOST, Link, is_absent, opened, reason
 from consumer.conf.bus import BusSettings
 from handlers.base import Broker
 
@@ -107,7 +107,7 @@ def _exchange(link: Link, name: str) -> Found:
         with link.brief_channel() as channel:
             channel.exchange_declare(exchange=name, type="topic", passive=True)
     except ChannelError as error:
-        if not _is_absent(error):
+        if not is_absent(error):
             return Found("exchange", name, exists=True, advice=f"It cannot be looked at: {reason(error)}.")
         advice = (
             "Nothing was published to it yet: set [oslo_messaging_notifications] driver = messagingv2 in its services."
@@ -121,7 +121,7 @@ def _queue(link: Link, name: str, settings: BusSettings) -> Found:
         with link.brief_channel() as channel:
             declared = channel.queue_declare(queue=name, passive=True)
     except ChannelError as error:
-        if not _is_absent(error):
+        if not is_absent(error):
             return Found("queue", name, exists=True, advice=f"It cannot be read: {reason(error)}.")
         return Found("queue", name, exists=False, advice=_absent(name, settings))
     advice = ""
@@ -140,7 +140,3 @@ def _absent(queue: str, settings: BusSettings) -> str:
         f"[oslo_messaging_notifications] topics = notifications,{topic}; both: "
         "[oslo_messaging_notifications] driver = messagingv2."
     )
-
-
-def _is_absent(error: ChannelError) -> bool:
-    return str(error.code) == "404"

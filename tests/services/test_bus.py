@@ -2,6 +2,7 @@
 
 import json
 import socket
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -201,6 +202,26 @@ def test_nothing_is_acknowledged_before_it_is_stored(rabbitmq: RabbitMQ, broker:
     assert queues(rabbitmq, broker)["stackmend.info"] == ("classic", 0, 0)
 
 
+def test_heartbeats_go_on_while_the_journal_is_unavailable(broker: Broker, journal: Journal) -> None:
+    declare(broker, "stackmend.info")
+    send(broker, *(numbered(DELETE, number) for number in range(30)))
+    journal.up = False
+    nervous = Broker("nova", f"{broker.transport_url}?heartbeat_timeout_threshold=2", ("nova",))
+    source = Source(nervous, FAST, WANTED, journal.deliver, journal.on_gap)
+    with running(source):
+        until(lambda: journal.asked)
+        end = time.monotonic() + 8
+        while time.monotonic() < end:
+            assert source.connected
+            time.sleep(0.1)
+        journal.up = True
+        until(lambda: len(journal.ids) == 30)
+        send(broker, numbered(DELETE, 30))
+        until(lambda: len(journal.ids) == 31)
+    assert source.received == 31
+    assert journal.gaps == []
+
+
 def test_what_is_not_stored_when_we_stop_stays_on_the_broker(
     rabbitmq: RabbitMQ, broker: Broker, journal: Journal
 ) -> None:
@@ -394,3 +415,61 @@ def test_what_is_published_is_in_a_queue_or_refused(rabbitmq: RabbitMQ, broker: 
         publish(broker, "nova", "nobody.info", DELETE)
     with pytest.raises(NotPublished):
         publish(broker, "no exchange", "stackmend.info", DELETE)
+
+
+class PrivateRabbitMQ(RabbitMQ):
+    """A broker that speaks TLS only, with a certificate of an authority that nobody else knows."""
+
+    name = "rabbitmq-tls"
+
+    def prepare(self) -> None:
+        super().prepare()
+        file = self.folder / "rabbitmq.conf"
+        text = file.read_text().replace("listeners.tcp.default", "listeners.tcp = none\nlisteners.ssl.default")
+        for option, name in (("cacertfile", "ca.pem"), ("certfile", "server.pem"), ("keyfile", "server.key")):
+            text += f"ssl_options.{option} = {self.folder / name}\n"
+        file.write_text(text + "ssl_options.verify = verify_none\n")
+        certify(self.folder)
+
+    def answers(self) -> bool:
+        with socket.socket() as probe:
+            probe.settimeout(1)
+            return probe.connect_ex(("127.0.0.1", self.port)) == 0
+
+
+def certify(folder: Path) -> None:
+    """Make an authority (``ca.pem``), a certificate of it for localhost, and another authority (``other.pem``)."""
+    (folder / "names").write_text("subjectAltName = DNS:localhost\n")
+    for command in (
+        "req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=ca -keyout ca.key -out ca.pem",
+        "req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=other -keyout other.key -out other.pem",
+        "req -newkey rsa:2048 -nodes -subj /CN=localhost -keyout server.key -out server.csr",
+        "x509 -req -in server.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile names -out server.pem",
+    ):
+        subprocess.run(["openssl", *command.split()], cwd=folder, check=True, capture_output=True)
+
+
+@pytest.fixture
+def private(tmp_path: Path) -> Iterator[PrivateRabbitMQ]:
+    server = PrivateRabbitMQ(tmp_path / "tls")
+    try:
+        server.start()
+        yield server
+    finally:
+        server.stop()
+
+
+def test_tls_with_a_private_authority(private: PrivateRabbitMQ, journal: Journal) -> None:
+    def broker(host: str, authority: str) -> Broker:
+        url = private.transport_url().replace("127.0.0.1", host)
+        return Broker("nova", f"{url}?ssl=1&ssl_ca_file={private.folder / authority}", ("nova",))
+
+    good = broker("localhost", "ca.pem")
+    declare(good, "stackmend.info")
+    source = Source(good, FAST, WANTED, journal.deliver, journal.on_gap)
+    with running(source):
+        until(lambda: source.queues)
+        send(good, DELETE)
+        until(lambda: len(journal.ids) == 1)
+    assert "CERTIFICATE_VERIFY_FAILED" in check(broker("localhost", "other.pem"), FAST).advice
+    assert "CERTIFICATE_VERIFY_FAILED" in check(broker("127.0.0.1", "ca.pem"), FAST).advice

@@ -1,0 +1,154 @@
+"""Transport URLs: what oslo.messaging means by them, and that no password gets out."""
+
+import contextlib
+import ssl
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from oslo_config import cfg
+
+from consumer.bus.connection import NoBroker, UnusableURL, plan, redacted
+from consumer.conf import bus
+from consumer.conf.bus import BusSettings
+
+SECRET = "Geheim"  # noqa: S105
+
+
+def arguments(url: str, settings: BusSettings | None = None) -> list[dict[str, Any]]:
+    found = [dict(endpoint.arguments) for endpoint in plan(url, settings or BusSettings()).endpoints]
+    return sorted(found, key=lambda one: str(one["hostname"]))
+
+
+def configured(text: str, tmp_path: Any) -> BusSettings:
+    file = tmp_path / "stackmend.conf"
+    file.write_text(text)
+    conf = cfg.ConfigOpts()
+    bus.register(conf)
+    conf([], project="stackmend", default_config_files=[str(file)], default_config_dirs=[])
+    return bus.settings(conf)
+
+
+def test_every_host_of_a_url_is_tried() -> None:
+    one, two = arguments(f"rabbit://nova:{SECRET}@h1:5671,nova:{SECRET}@h2/cell1")
+    assert (one["hostname"], one["port"], one["virtual_host"]) == ("h1", 5671, "cell1")
+    assert (two["hostname"], two["port"], two["virtual_host"]) == ("h2", 5672, "cell1")
+    assert (one["userid"], one["password"]) == ("nova", SECRET)
+
+
+@pytest.mark.parametrize(
+    ("path", "vhost"), [("", "/"), ("/", "/"), ("//", "/"), ("/%2F", "/"), ("/nova", "nova"), ("/%2Fnova", "/nova")]
+)
+def test_the_virtual_host_is_the_one_of_oslo_messaging(path: str, vhost: str) -> None:
+    assert arguments(f"rabbit://u:p@h{path}")[0]["virtual_host"] == vhost
+
+
+def test_quoted_characters_and_addresses() -> None:
+    (only,) = arguments("rabbit://us%40er:p%2Fw%3A@[::1]:5673/")
+    assert (only["userid"], only["password"]) == ("us@er", "p/w:")
+    assert (only["hostname"], only["port"]) == ("[::1]", 5673)
+
+
+def test_options_come_from_the_file_and_the_query_wins(tmp_path: Any) -> None:
+    text = "[oslo_messaging_rabbit]\nheartbeat_timeout_threshold = 7\nrabbit_login_method = PLAIN\nrabbit_interval_max = 9\n"
+    settings = configured(text, tmp_path)
+    (only,) = arguments("rabbit://u:p@h/?heartbeat_timeout_threshold=11", settings)
+    assert (only["heartbeat"], only["login_method"]) == (11, "PLAIN")
+    assert plan("rabbit://u:p@h/", settings).retry_most == 9
+
+
+def test_tls_is_verified_against_the_private_authority(tmp_path: Any) -> None:
+    settings = configured("[oslo_messaging_rabbit]\nssl = true\nssl_ca_file = /ca.pem\n", tmp_path)
+    one, two = arguments("rabbit://u:p@h1,u:p@h2/", settings)
+    assert one["ssl"] == {"ca_certs": "/ca.pem", "cert_reqs": ssl.CERT_REQUIRED, "server_hostname": "h1"}
+    assert two["ssl"]["server_hostname"] == "h2"
+    assert arguments("rabbit://u:p@h1/?ssl=0", settings)[0]["ssl"] is False
+    assert arguments("rabbit://u:p@h1/?ssl=1")[0]["ssl"] is True
+
+
+@pytest.mark.parametrize("url", ["memory://", "kombu+memory://", "kombu+memory:////"])
+def test_the_broker_in_memory(url: str) -> None:
+    assert arguments(url)[0]["hostname"] == "memory://"
+
+
+def test_no_broker_on_purpose() -> None:
+    with pytest.raises(NoBroker):
+        plan("none:///", BusSettings())
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        f"kafka://u:{SECRET}@h/",
+        f"fake://u:{SECRET}@h/",
+        f"rabbit://u:{SECRET}@h:port/",
+        f"rabbit://u:{SECRET}/x@h/",
+        f"rabbit://u:{SECRET}#x@h/",
+        f"rabbit://u:{SECRET}@h/?ssl=perhaps",
+        f"rabbit://u:{SECRET}@h/?no_such_option=1",
+        f"//u:{SECRET}@h/",
+        f"u:{SECRET}@h",
+        f"u:{SECRET}",
+        f"rabbit://u:{SECRET}",
+        "rabbit://[::1/",
+    ],
+)
+def test_a_url_that_cannot_be_used_is_told_without_its_password(url: str) -> None:
+    with pytest.raises(UnusableURL) as caught:
+        plan(url, BusSettings())
+    assert SECRET not in str(caught.value)
+    assert caught.value.__cause__ is None
+    assert len(str(caught.value)) > 20
+
+
+@given(st.text(alphabet="abc:/@,#?%[]. 1", max_size=30))
+def test_any_text_is_a_plan_or_unusable(text: str) -> None:
+    for url in (text, f"rabbit://{text}"):
+        with contextlib.suppress(UnusableURL):
+            plan(url, BusSettings())
+
+
+NAME = st.text(alphabet="abcXYZ019-_.", min_size=1, max_size=8)
+PASSWORD = st.text(alphabet="QRSTUV789!$%#&=@:", max_size=12).map(lambda text: f"S3cr{text}3t")
+
+
+@given(st.lists(st.tuples(NAME, PASSWORD, NAME), min_size=1, max_size=3))
+def test_no_password_survives_redaction(hosts: list[tuple[str, str, str]]) -> None:
+    url = "rabbit://" + ",".join(f"{user}:{password}@{host}:5672" for user, password, host in hosts) + "/vhost"
+    safe = redacted(url)
+    for user, password, host in hosts:
+        assert password not in safe
+        assert f"{user}:***@{host}:5672" in safe
+
+
+def test_a_plan_can_be_printed() -> None:
+    assert SECRET not in repr(plan(f"rabbit://nova:{SECRET}@h1/", BusSettings()))
+
+
+def test_queues_and_bindings_follow_from_the_settings() -> None:
+    assert BusSettings().queues == ("stackmend.info", "stackmend.error")
+    assert BusSettings().bindings == ()
+    bound = BusSettings(queue_mode="bind")
+    assert bound.queues == ("stackmend.events",)
+    assert bound.bindings == (
+        "versioned_notifications.info",
+        "versioned_notifications.error",
+        "notifications.info",
+        "notifications.error",
+    )
+    assert BusSettings(batch_size=7).prefetch == 14
+
+
+def test_options_are_read_as_they_are_written(tmp_path: Any) -> None:
+    text = "[bus]\nqueue_mode = bind\ntopics = a, b\npriorities = info,warn\nbatch_size = 3\nbatch_seconds = 0.5\n"
+    settings = configured(text, tmp_path)
+    assert (settings.queue_mode, settings.topics, settings.priorities) == ("bind", ("a", "b"), ("info", "warn"))
+    assert (settings.batch_size, settings.batch_seconds) == (3, 0.5)
+    assert configured("", tmp_path) == BusSettings()
+
+
+@pytest.mark.parametrize("line", ["queue_mode = pool", "priorities = loud", "batch_size = 0", "batch_seconds = -1"])
+def test_a_wrong_option_is_refused(line: str, tmp_path: Any) -> None:
+    with pytest.raises(ValueError):
+        configured(f"[bus]\n{line}\n", tmp_path)
