@@ -96,8 +96,8 @@ def _time(text: str) -> time:
 def _days(text: str) -> frozenset[int]:
     days: set[int] = set()
     for part in text.lower().replace(" ", "").split(","):
-        first, _, last = part.partition("-")
-        if first not in DAYS or (last and last not in DAYS):
+        first, dash, last = part.partition("-")
+        if first not in DAYS or (dash and last not in DAYS):
             raise ValueError(f"{part!r} is not a day or a range of days; {_EXAMPLE}")
         start, end = DAYS.index(first), DAYS.index(last or first)
         days.update((start + step) % 7 for step in range((end - start) % 7 + 1))

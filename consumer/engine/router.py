@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 
 from consumer.journal.work import Hint, Priority
-from handlers.base import Event, Handler, Trigger
+from handlers.base import Event, Handler, Key, Trigger
 
 
 class Unroutable(Exception):
@@ -40,13 +40,22 @@ class Router:
         ]
 
 
+def _check(key: Key) -> None:
+    """Make sure that what came out of a payload can be a key: printable text of a name's length."""
+    if not isinstance(key.id, str):
+        raise TypeError(f"the identity is a {type(key.id).__name__}")
+    if not 0 < len(key.id) <= key.MAX_ID:
+        raise ValueError(f"an identity of {len(key.id)} characters")
+    if not key.id.isprintable():
+        raise ValueError("an identity that cannot be printed")
+
+
 def _hint(name: str, trigger: Trigger, event: Event) -> Hint | None:
     try:
         key = trigger.key(event)
         if key is None:
             return None
-        if not 0 < len(key.id) <= key.MAX_ID:
-            raise ValueError(f"an identity of {len(key.id)} characters")
+        _check(key)
     except Exception as error:
         raise Unroutable(f"{event.type}: {name} finds no key in it: {type(error).__name__} {error}") from error
     sent = event.sent_at.timestamp() if event.sent_at else None

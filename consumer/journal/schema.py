@@ -32,6 +32,14 @@ _Long = Text().with_variant(mysql.MEDIUMTEXT(), "mysql", "mariadb")
 _Bytes = LargeBinary().with_variant(mysql.MEDIUMBLOB(), "mysql", "mariadb")
 
 
+#: Whatever the character set of the database it was put in.
+_TABLE = {
+    f"{dialect}_{option}": value
+    for dialect in ("mysql", "mariadb")
+    for option, value in (("engine", "InnoDB"), ("charset", "utf8mb4"))
+}
+
+
 def _exact(length: int) -> String:
     """Return a string that compares byte by byte: host names that differ in case are two hosts."""
     binary = mysql.VARCHAR(length, charset="utf8mb4", collation="utf8mb4_bin")
@@ -68,6 +76,7 @@ work = Table(
     UniqueConstraint("handler", "key", name="uniq_work0handler0key"),
     Index("work_due_idx", "state", "priority", "not_before"),
     Index("work_token_idx", "token"),
+    **_TABLE,
 )
 
 history = Table(
@@ -95,6 +104,7 @@ history = Table(
     Index("history_at_idx", "at"),
     Index("history_key_idx", "key", "at"),
     Index("history_budget_idx", "handler", "outcome", "at"),
+    **_TABLE,
 )
 
 dead_event = Table(
@@ -109,6 +119,7 @@ dead_event = Table(
     Column("size", BigInteger, nullable=False),
     Column("body", _Bytes, nullable=False),
     Index("dead_event_at_idx", "at"),
+    **_TABLE,
 )
 
 task = Table(
@@ -124,6 +135,7 @@ task = Table(
     Column("sweep_found", Integer),
     Column("sweep_population", Integer),
     Column("serial", BigInteger, nullable=False, default=0),
+    **_TABLE,
 )
 
 replica = Table(
@@ -135,4 +147,5 @@ replica = Table(
     Column("version", String(32), nullable=False),
     Column("started_at", Double, nullable=False),
     Column("beat_at", Double, nullable=False),
+    **_TABLE,
 )

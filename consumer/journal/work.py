@@ -188,21 +188,26 @@ def _row(hint: Hint, clock: float) -> dict[str, Any]:
         "not_before": clock + hint.after,
         "attempts": 0,
         "waits": 0,
-        "hint": hint.source[:128],
-        "hint_id": hint.source_id[:64],
+        "hint": _clean(hint.source, 128),
+        "hint_id": _clean(hint.source_id, 64),
         "hinted_at": hint.sent_at,
         "first_hint_at": clock,
         "last_hint_at": clock,
     }
 
 
+def _clean(text: str, length: int) -> str:
+    """Make text of unknown origin one that every database takes: PostgreSQL refuses NUL, none takes lone surrogates."""
+    return text.encode("utf-8", "replace").decode().replace("\0", "?")[:length]
+
+
 def _dead_row(letter: DeadLetter, clock: float) -> dict[str, Any]:
     return {
         "at": clock,
-        "broker": letter.broker[:255],
-        "exchange": letter.exchange[:255],
-        "routing_key": letter.routing_key[:255],
-        "reason": letter.reason[:500],
+        "broker": _clean(letter.broker, 255),
+        "exchange": _clean(letter.exchange, 255),
+        "routing_key": _clean(letter.routing_key, 255),
+        "reason": _clean(letter.reason, 500),
         "size": letter.size,
         "body": letter.body,
     }

@@ -229,6 +229,14 @@ class JournalContract:
         assert dead.drop(journal, dead.ids(journal)[:2]) == 2
         assert dead.count(journal) == 3
 
+    @pytest.mark.parametrize("text", ["a\0b", "\ud800", "\U0001f4a5" * 300, "'; DROP TABLE work; --", "%s %(x)s :x"])
+    def test_text_of_unknown_origin_does_no_harm(self, journal: Database, text: str) -> None:
+        letter = DeadLetter(text, text, text, text, 1, b"\0")
+        work.enqueue(journal, [Hint(H, Key("thing", "a"), Priority.EVENT, text, source_id=text)], [letter])
+        (claim,) = take(journal)
+        assert claim.hint
+        assert dead.count(journal) == 1
+
     def test_a_megabyte_is_kept_whole(self, journal: Database) -> None:
         body = bytes(range(256)) * 4096
         work.enqueue(journal, [], [DeadLetter("nova", "", "", "why", len(body), body)])
