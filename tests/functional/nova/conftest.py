@@ -1,0 +1,80 @@
+"""A small cloud with the real Placement, and the handlers pointed at it by a configuration file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from oslo_config import cfg
+
+from handlers.base import Handler, Resources
+from handlers.nova import database, tables
+from handlers.nova.audit_allocations import AuditAllocations
+from handlers.nova.discover_hosts import DiscoverHosts
+from handlers.nova.simulation import NovaSimulation
+from handlers.nova.sync_aggregates import SyncAggregates
+
+HANDLERS: tuple[type[Handler], ...] = (DiscoverHosts, SyncAggregates, AuditAllocations)
+
+
+@pytest.fixture(autouse=True)
+def fresh_cells(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Read the list of cells every time: tests change it."""
+    monkeypatch.setattr(database, "CELLS_TTL", -1.0)
+
+
+@pytest.fixture
+def cloud(tmp_path: Path) -> Iterator[NovaSimulation]:
+    folder = tmp_path / "cloud"
+    folder.mkdir()
+    simulation = NovaSimulation(folder)
+    simulation.start()
+    yield simulation
+    simulation.stop()
+
+
+@pytest.fixture
+def resources(cloud: NovaSimulation, tmp_path: Path) -> Iterator[Resources]:
+    file = tmp_path / "stackmend.conf"
+    lines = []
+    for group, values in cloud.options().items():
+        lines += [f"[{group}]", *(f"{name} = {value}" for name, value in values.items())]
+    file.write_text("\n".join(lines))
+    conf = cfg.ConfigOpts()
+    for handler in HANDLERS:
+        for group, options in handler.options().items():
+            conf.register_opts(options, group)
+    conf(args=[], default_config_files=[str(file)], default_config_dirs=[])
+    made = Resources(conf)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def discover(resources: Resources) -> DiscoverHosts:
+    return DiscoverHosts.from_resources(resources)
+
+
+@pytest.fixture
+def sync(resources: Resources) -> SyncAggregates:
+    return SyncAggregates.from_resources(resources)
+
+
+@pytest.fixture
+def audit(resources: Resources) -> AuditAllocations:
+    return AuditAllocations.from_resources(resources)
+
+
+@pytest.fixture
+def cut(cloud: NovaSimulation) -> Callable[[str], None]:
+    """Make a cell unreachable for whoever asks from now on."""
+
+    def cut_off(name: str) -> None:
+        mappings = tables.cell_mappings
+        gone = sa.update(mappings).where(mappings.c.name == name)
+        with cloud.api.begin() as connection:
+            connection.execute(gone.values(database_connection="sqlite:////nowhere/at/all.db"))
+
+    return cut_off

@@ -1,0 +1,537 @@
+from __future__ import annotations
+
+import contextlib
+import time
+import uuid
+from collections.abc import Callable
+
+import pytest
+import sqlalchemy as sa
+
+from handlers.base import Conflict, Finding, InFlight, Key, Refused, Unavailable
+from handlers.nova import tables
+from handlers.nova.audit_allocations import AuditAllocations
+from handlers.nova.placement import Allocation, Held
+from handlers.nova.simulation import NovaSimulation
+
+LONG = {"hours": 1}
+
+
+@pytest.fixture(autouse=True)
+def hosts(cloud: NovaSimulation) -> None:
+    with cloud.ago(days=1):
+        for host in ("a", "b"):
+            cloud.add_compute(host, "cell1")
+            cloud.map_host(host)
+        cloud.add_compute("c", "cell2")
+        cloud.map_host("c")
+
+
+def key(consumer: str) -> Key:
+    return Key("consumer", consumer)
+
+
+def heal_all(audit: AuditAllocations, consumer: str) -> list[Finding]:
+    findings = list(audit.inspect(key(consumer)))
+    for finding in findings:
+        audit.heal(finding)
+    assert not list(audit.inspect(key(consumer)))
+    return findings
+
+
+def swept(audit: AuditAllocations) -> set[str]:
+    return {found.id for found in audit.sweep()}
+
+
+def archive(cloud: NovaSimulation, cell: str, instance: str) -> None:
+    """What nova-manage db archive_deleted_rows does to one instance."""
+    with cloud.cells[cell].begin() as connection:
+        for table, shadow, column in (
+            (tables.migrations, tables.shadow_migrations, tables.migrations.c.instance_uuid),
+            (tables.instances, tables.shadow_instances, tables.instances.c.uuid),
+        ):
+            names = [c.name for c in table.columns]
+            connection.execute(
+                sa.insert(shadow).from_select(names, sa.select(*table.columns).where(column == instance))
+            )
+            connection.execute(sa.delete(table).where(column == instance))
+    with cloud.api.begin() as connection:
+        for table in (tables.instance_mappings, tables.request_specs):
+            connection.execute(sa.delete(table).where(table.c.instance_uuid == instance))
+
+
+# what it exists for
+
+
+def test_a_deleted_instance_loses_everything(cloud: NovaSimulation, audit: AuditAllocations) -> None:
+    with cloud.ago(**LONG):
+        server, other = cloud.boot("a"), cloud.boot("a")
+        cloud.delete(server, leak_allocation=True)
+    assert swept(audit) == {server}
+    [finding] = heal_all(audit, server)
+    assert finding.problem == "instance-deleted"
+    assert cloud.allocation(server) == {}
+    assert cloud.allocation(other) != {}
+    assert swept(audit) == set()
+
+
+def test_an_instance_deleted_while_placement_was_down(cloud: NovaSimulation, audit: AuditAllocations) -> None:
+    with cloud.ago(**LONG):
+        server = cloud.boot("a")
+    cloud.placement.stop()
+    started = time.monotonic()
+    with pytest.raises(Unavailable) as caught:
+        audit.inspect(key(server))
+    assert caught.value.dependency == "placement"
+    assert time.monotonic() - started < 2, "the machine's own hold must take over soon"
+    with cloud.ago(seconds=15):
+        cloud.delete(server, leak_allocation=True)
+    cloud.placement.start()
+    heal_all(audit, server)
+    assert cloud.allocation(server) == {}
+
+
+def test_an_archived_instance_loses_everything(cloud: NovaSimulation, audit: AuditAllocations) -> None:
+    with cloud.ago(**LONG):
+        server = cloud.boot("a")
+        cloud.delete(server, leak_allocation=True)
+    archive(cloud, "cell1", server)
+    assert swept(audit) == {server}
+    [finding] = heal_all(audit, server)
+    assert finding.problem == "instance-archived"
+    assert cloud.allocation(server) == {}
+
+
+def test_a_migration_of_an_archived_instance(cloud: NovaSimulation, audit: AuditAllocations) -> None:
+    with cloud.ago(**LONG):
+        server = cloud.boot("a")
+        migration = cloud.start_migration(server, "b")
+        cloud.finish_migration(migration)
+        cloud.confirm_migration(migration, leak_allocation=True)
+        cloud.delete(server)
+    archive(cloud, "cell1", server)
+    assert swept(audit) == {migration}
+    [finding] = heal_all(audit, migration)
+    assert finding.problem == "instance-archived"
+    assert cloud.allocation(migration) == {}
+
+
+def test_the_dead_host_of_an_evacuation_is_given_back(cloud: NovaSimulation, audit: AuditAllocations) -> None:
+    with cloud.ago(**LONG):
+        server = cloud.boot("a")
+        cloud.evacuate(server, "b")
+    a, b = cloud.node("a").uuid, cloud.node("b").uuid
+    assert set(cloud.allocation(server)) == {a, b}
+    assert swept(audit) == {server}
+    [finding] = heal_all(audit, server)
+    assert finding.problem == "left-on-another-node"
+    assert set(cloud.allocation(server)) == {b}
+    assert swept(audit) == set()
+
+
+def test_a_sharing_provider_stays_when_a_tree_is_taken(cloud: NovaSimulation, audit: AuditAllocations) -> None:
+    with cloud.ago(**LONG):
+        server = cloud.boot("a")
+        cloud.evacuate(server, "b")
+    shared = str(uuid.uuid4())
+    make_provider(cloud, shared, "shared-storage", None)
+    child = str(uuid.uuid4())
+    make_provider(cloud, child, "a-card", cloud.node("a").uuid)
+    held = {**cloud.allocation(server), shared: {"DISK_GB": 5}, child: {"DISK_GB": 3}}
+    cloud.hold(server, held)
+    heal_all(audit, server)
+    b = cloud.node("b").uuid
+    assert cloud.allocation(server) == {b: held[b], shared: {"DISK_GB": 5}}
+
+
+def make_provider(cloud: NovaSimulation, provider: str, name: str, parent: str | None) -> None:
+    body = {"uuid": provider, "name": name, **({"parent_provider_uuid": parent} if parent else {})}
+    assert cloud.placement.request("POST", "/resource_providers", body).status in {200, 201}
+    url = f"/resource_providers/{provider}"
+    generation = cloud.placement.request("GET", url).body["generation"]
+    inventory = {"resource_provider_generation": generation, "inventories": {"DISK_GB": {"total": 1000}}}
+    assert cloud.placement.request("PUT", f"{url}/inventories", inventory).status == 200
+
+
+@pytest.mark.parametrize("asked", ["instance", "migration"])
+def test_what_a_confirmed_migration_left(cloud: NovaSimulation, audit: AuditAllocations, asked: str) -> None:
+    with cloud.ago(**LONG):
+        server = cloud.boot("a")
+        migration = cloud.start_migration(server, "b")
+        cloud.finish_migration(migration)
+        cloud.confirm_migration(migration, leak_allocation=True)
+    assert swept(audit) == {migration}
+    held = cloud.allocation(server)
+    [finding] = heal_all(audit, server if asked == "instance" else migration)
+    assert (finding.problem, finding.evidence["consumer"]) == ("migration-leftover", migration)
+    assert cloud.allocation(migration) == {}
+    assert cloud.allocation(server) == held
+
+
+def test_a_migration_of_a_deleted_instance_in_whatever_state(cloud: NovaSimulation, audit: AuditAllocations) -> None:
+    with cloud.ago(**LONG):
+        server = cloud.boot("a")
+        migration = cloud.start_migration(server, "b")
+        cloud.finish_migration(migration)
+        cloud.delete(server)
+        cloud.set_migration(migration, deleted=1)
+    heal_all(audit, server)
+    assert cloud.allocation(migration) == {}
+
+
+def test_an_offloaded_instance_loses_everything(cloud: NovaSimulation, audit: AuditAllocations) -> None:
+    with cloud.ago(**LONG):
+        server = cloud.boot("a")
+        cloud.shelve_offload(server, leak_allocation=True)
+    [finding] = heal_all(audit, server)
+    assert finding.problem == "instance-offloaded"
+    assert cloud.allocation(server) == {}
+
+
+def test_an_instance_in_cell0_loses_everything(cloud: NovaSimulation, audit: AuditAllocations) -> None:
+    with cloud.ago(**LONG):
+        server = cloud.request()
+        cloud.claim(server, "a")
+        cloud.create_instance(server, "cell0")
+        cloud.map_instance(server, "cell0")
+        cloud.set_instance(server, vm_state="error", task_state=None)
+    assert swept(audit) == {server}
+    heal_all(audit, server)
+    assert cloud.allocation(server) == {}
+
+
+def test_the_consumers_of_a_deleted_host(cloud: NovaSimulation, audit: AuditAllocations) -> None:
+    with cloud.ago(**LONG):
+        gone, moved = cloud.boot("a"), cloud.boot("a")
+        cloud.delete(gone, leak_allocation=True)
+        cloud.evacuate(moved, "b")
+    with cloud.cells["cell1"].begin() as connection:
+        nodes = tables.compute_nodes
+        connection.execute(sa.update(nodes).where(nodes.c.host == "a").values(deleted=nodes.c.id))
+    findings = list(audit.inspect(Key("host", "a")))
+    assert {finding.evidence["consumer"] for finding in findings} == {gone, moved}
+    assert {finding.key for finding in findings} == {Key("host", "a")}
+    assert swept(audit) == {gone, moved}
+    for finding in findings:
+        audit.heal(finding)
+    assert cloud.allocation(gone) == {}
+    assert set(cloud.allocation(moved)) == {cloud.node("b").uuid}
+
+
+# what nova-manage takes for orphans
+
+
+def test_building_before_the_instance_exists(cloud: NovaSimulation, audit: AuditAllocations) -> None:
+    server = cloud.request()
+    cloud.claim(server, "a")
+    assert not audit.inspect(key(server))
+    assert swept(audit) == set()
+
+
+def test_building_without_a_host(cloud: NovaSimulation, audit: AuditAllocations) -> None:
+    server = cloud.request()
+    cloud.claim(server, "a")
+    cloud.create_instance(server, "cell1")
+    assert not audit.inspect(key(server))
+    cloud.map_instance(server, "cell1")
+    with pytest.raises(InFlight, match="scheduling"):
+        audit.inspect(key(server))
+    with cloud.ago(**LONG):
+        cloud.set_instance(server, task_state=None)
+    assert not audit.inspect(key(server)), "vm_state building"
+
+
+def test_mapped_to_no_cell(cloud: NovaSimulation, audit: AuditAllocations) -> None:
+    server = cloud.request()
+    cloud.claim(server, "a")
+    with cloud.api.begin() as connection:
+        connection.execute(sa.delete(tables.build_requests))
+    assert not audit.inspect(key(server))
+    assert swept(audit) == set()
+
+
+@pytest.mark.parametrize("live", [False, True])
+def test_both_sides_of_a_move_in_progress(cloud: NovaSimulation, audit: AuditAllocations, live: bool) -> None:
+    with cloud.ago(**LONG):
+        server = cloud.boot("a")
+        migration = cloud.start_migration(server, "b", live=live)
+    for consumer in (server, migration):
+        with pytest.raises(InFlight):
+            audit.inspect(key(consumer))
+    cloud.set_instance(server, task_state=None)
+    for consumer in (server, migration):
+        with pytest.raises(InFlight, match="migration of the instance"):
+            audit.inspect(key(consumer))
+    assert swept(audit) == set()
+
+
+def test_a_resize_that_waits_to_be_confirmed(cloud: NovaSimulation, audit: AuditAllocations) -> None:
+    with cloud.ago(days=3):
+        server = cloud.boot("a")
+        migration = cloud.start_migration(server, "b")
+        cloud.finish_migration(migration)
+    for consumer in (server, migration):
+        assert not audit.inspect(key(consumer))
+    assert swept(audit) == set()
+
+
+def test_an_evacuation_in_progress(cloud: NovaSimulation, audit: AuditAllocations) -> None:
+    with cloud.ago(**LONG):
+        server = cloud.boot("a")
+        cloud.start_evacuation(server, "b")
+    with pytest.raises(InFlight):
+        audit.inspect(key(server))
+    assert swept(audit) == set()
+
+
+def test_an_instance_that_is_being_unshelved(cloud: NovaSimulation, audit: AuditAllocations) -> None:
+    with cloud.ago(**LONG):
+        server = cloud.boot("a")
+        cloud.shelve_offload(server)
+        cloud.set_instance(server, task_state="unshelving")
+        cloud.claim(server, "b")
+    with pytest.raises(InFlight, match="unshelving"):
+        audit.inspect(key(server))
+
+
+def test_the_hidden_copy_of_a_cross_cell_resize(cloud: NovaSimulation, audit: AuditAllocations) -> None:
+    with cloud.ago(**LONG):
+        server = cloud.boot("a")
+        row = cloud.instance(server)
+    with cloud.cells["cell2"].begin() as connection:
+        values = {**row._mapping, "host": None, "node": None, "hidden": True}
+        connection.execute(sa.insert(tables.instances).values(values))
+    cloud.hold(server, {cloud.node("c").uuid: {"VCPU": 1}})
+    assert not audit.inspect(key(server))
+
+
+def test_a_deleted_hidden_copy_proves_nothing(cloud: NovaSimulation, audit: AuditAllocations) -> None:
+    with cloud.ago(**LONG):
+        server = cloud.boot("a")
+        cloud.delete(server, leak_allocation=True)
+        cloud.set_instance(server, hidden=True)
+    [finding] = audit.inspect(key(server))
+    assert (finding.problem, finding.healable) == ("only-hidden-copies", False)
+
+
+@pytest.mark.parametrize("cell", ["cell0", "cell1", "cell2"])
+def test_a_silent_cell_keeps_everything(
+    cloud: NovaSimulation, audit: AuditAllocations, cut: Callable[[str], None], cell: str
+) -> None:
+    with cloud.ago(**LONG):
+        gone, lives, far = cloud.boot("a"), cloud.boot("a"), cloud.boot("c")
+        cloud.delete(gone, leak_allocation=True)
+    [finding] = audit.inspect(key(gone))
+    cut(cell)
+    for consumer in (gone, lives, far):
+        with pytest.raises(Unavailable, match=f"cell:{cell}"):
+            audit.inspect(key(consumer))
+    with pytest.raises(Unavailable):
+        audit.heal(finding)
+    keys: set[str] = set()
+    with contextlib.suppress(Unavailable):
+        for found in audit.sweep():
+            keys.add(found.id)
+    assert not keys & {lives, far}
+    for consumer in (gone, lives, far):
+        assert cloud.allocation(consumer)
+
+
+def test_a_recreated_compute_node(cloud: NovaSimulation, audit: AuditAllocations) -> None:
+    """The service was deleted and started again: the instance's allocation is on the provider of the old node."""
+    with cloud.ago(**LONG):
+        server = cloud.boot("a")
+    with cloud.cells["cell1"].begin() as connection:
+        nodes = tables.compute_nodes
+        connection.execute(sa.update(nodes).where(nodes.c.host == "a").values(deleted=nodes.c.id))
+    [finding] = audit.inspect(key(server))
+    assert (finding.problem, finding.healable) == ("node-unknown", False)
+    with cloud.cells["cell1"].begin() as connection:
+        row = {"uuid": str(uuid.uuid4()), "host": "a", "hypervisor_hostname": "a"}
+        connection.execute(sa.insert(tables.compute_nodes).values(row))
+    [finding] = audit.inspect(key(server))
+    assert (finding.problem, finding.healable) == ("nothing-at-home", False)
+
+
+def test_a_consumer_of_another_service(cloud: NovaSimulation, audit: AuditAllocations) -> None:
+    stranger = str(uuid.uuid4())
+    body = {
+        "allocations": {cloud.node("a").uuid: {"resources": {"VCPU": 1}}},
+        "project_id": "p",
+        "user_id": "u",
+        "consumer_generation": None,
+        "consumer_type": "CONTAINER",
+    }
+    assert cloud.placement.request("PUT", f"/allocations/{stranger}", body, version="1.38").status == 204
+    assert swept(audit) == {stranger}
+    assert not audit.inspect(key(stranger))
+
+
+def test_an_unknown_consumer_is_reported(cloud: NovaSimulation, audit: AuditAllocations) -> None:
+    stranger = str(uuid.uuid4())
+    cloud.hold(stranger, {cloud.node("a").uuid: {"VCPU": 1}})
+    assert swept(audit) == {stranger}
+    [finding] = audit.inspect(key(stranger))
+    assert (finding.problem, finding.healable) == ("unknown-consumer", False)
+    with pytest.raises(Refused):
+        audit.heal(finding)
+    assert cloud.allocation(stranger)
+
+
+def test_a_soft_deleted_instance_can_come_back(cloud: NovaSimulation, audit: AuditAllocations) -> None:
+    with cloud.ago(**LONG):
+        server = cloud.boot("a")
+        cloud.set_instance(server, vm_state="soft-delete", task_state=None)
+    assert not audit.inspect(key(server))
+    assert swept(audit) == set()
+
+
+def test_a_shelved_instance_keeps_its_host(cloud: NovaSimulation, audit: AuditAllocations) -> None:
+    with cloud.ago(**LONG):
+        server = cloud.boot("a")
+        cloud.set_instance(server, vm_state="shelved")
+    assert not audit.inspect(key(server))
+
+
+def test_a_providers_listing_that_is_empty_is_an_error(
+    audit: AuditAllocations, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(audit._placement, "compute_providers", dict)
+    with pytest.raises(Unavailable, match="lists no compute node's provider"):
+        list(audit.sweep())
+
+
+# what is strange but not proved
+
+
+def test_two_nodes_without_a_migration(cloud: NovaSimulation, audit: AuditAllocations) -> None:
+    with cloud.ago(**LONG):
+        server = cloud.boot("a")
+    cloud.hold(server, {cloud.node("a").uuid: {"VCPU": 1}, cloud.node("b").uuid: {"VCPU": 1}})
+    [finding] = audit.inspect(key(server))
+    assert (finding.problem, finding.healable) == ("on-several-nodes", False)
+
+
+def test_a_migration_that_holds_the_only_allocation(cloud: NovaSimulation, audit: AuditAllocations) -> None:
+    with cloud.ago(**LONG):
+        server = cloud.boot("a")
+        migration = cloud.start_migration(server, "b", live=True)
+        cloud.fail_migration(migration, leak_allocation=True)
+    problems = {finding.problem: finding.healable for finding in audit.inspect(key(server))}
+    assert problems == {"nothing-at-home": False, "migration-holds-the-allocation": False}
+
+
+def test_an_error_without_a_host(cloud: NovaSimulation, audit: AuditAllocations) -> None:
+    with cloud.ago(**LONG):
+        server = cloud.boot("a")
+        cloud.set_instance(server, vm_state="error", host=None, node=None)
+    [finding] = audit.inspect(key(server))
+    assert (finding.problem, finding.healable) == ("instance-without-host", False)
+
+
+# time and races
+
+
+def test_nova_gets_time_to_finish(cloud: NovaSimulation, audit: AuditAllocations) -> None:
+    deleted, moved = cloud.boot("a"), cloud.boot("a")
+    cloud.delete(deleted, leak_allocation=True)
+    cloud.evacuate(moved, "b")
+    with pytest.raises(InFlight) as caught:
+        audit.inspect(key(deleted))
+    assert 0 < caught.value.after <= 10
+    with pytest.raises(InFlight) as caught:
+        audit.inspect(key(moved))
+    assert 0 < caught.value.after <= 60
+
+
+def test_a_claim_between_proof_and_heal_wins(cloud: NovaSimulation, audit: AuditAllocations) -> None:
+    with cloud.ago(**LONG):
+        server = cloud.boot("a")
+        cloud.shelve_offload(server, leak_allocation=True)
+        [finding] = audit.inspect(key(server))
+        cloud.unshelve(server, "b")
+    held = cloud.allocation(server)
+    with pytest.raises(Conflict):
+        audit.heal(finding)
+    assert cloud.allocation(server) == held
+
+
+def test_a_claim_in_the_middle_of_the_heal_wins(
+    cloud: NovaSimulation, audit: AuditAllocations, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with cloud.ago(**LONG):
+        server = cloud.boot("a")
+        cloud.shelve_offload(server, leak_allocation=True)
+    [finding] = audit.inspect(key(server))
+    replace = audit._placement.replace_allocation
+
+    def claim_first(before: Allocation, providers: Held) -> None:
+        cloud.unshelve(server, "b")
+        replace(before, providers)
+
+    monkeypatch.setattr(audit._placement, "replace_allocation", claim_first)
+    with pytest.raises(Conflict):
+        audit.heal(finding)
+    assert cloud.node("b").uuid in cloud.allocation(server)
+
+
+def test_healing_twice_is_a_conflict(cloud: NovaSimulation, audit: AuditAllocations) -> None:
+    with cloud.ago(**LONG):
+        server = cloud.boot("a")
+        cloud.delete(server, leak_allocation=True)
+    [finding] = audit.inspect(key(server))
+    audit.heal(finding)
+    with pytest.raises(Conflict):
+        audit.heal(finding)
+
+
+def test_the_undo_names_everything_that_was_taken(cloud: NovaSimulation, audit: AuditAllocations) -> None:
+    with cloud.ago(**LONG):
+        server = cloud.boot("a")
+        cloud.delete(server, leak_allocation=True)
+    held = cloud.allocation(server)
+    [finding] = audit.inspect(key(server))
+    healed = audit.heal(finding)
+    [(provider, resources)] = held.items()
+    amounts = ",".join(f"{name}={amount}" for name, amount in sorted(resources.items()))
+    assert f"--project-id {cloud.PROJECT} --user-id {cloud.USER}" in healed.undo
+    assert f"--allocation rp={provider},{amounts} {server}" in healed.undo
+    assert healed.before["allocations"] == held
+
+
+def test_two_looks_at_the_same_drift_are_equal(cloud: NovaSimulation, audit: AuditAllocations) -> None:
+    with cloud.ago(**LONG):
+        server = cloud.boot("a")
+        cloud.delete(server, leak_allocation=True)
+    first = list(audit.inspect(key(server)))
+    time.sleep(1.1)
+    assert first == list(audit.inspect(key(server)))
+
+
+def test_population_counts_live_instances(
+    cloud: NovaSimulation, audit: AuditAllocations, cut: Callable[[str], None]
+) -> None:
+    for host in ("a", "b", "c"):
+        cloud.boot(host)
+    cloud.delete(cloud.boot("a"))
+    assert audit.population() == 3
+    cut("cell2")
+    assert audit.population() == 2
+
+
+def test_a_sweep_scans_the_archive_once_for_all(
+    cloud: NovaSimulation, audit: AuditAllocations, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with cloud.ago(**LONG):
+        servers = [cloud.boot("a") for _ in range(5)]
+        for server in servers:
+            cloud.delete(server, leak_allocation=True)
+    for server in servers:
+        archive(cloud, "cell1", server)
+    scans: list[int] = []
+    scan = audit._archive._instances
+    monkeypatch.setattr(audit._archive, "_instances", lambda wanted: scans.append(len(wanted)) or scan(wanted))
+    assert swept(audit) == set(servers)
+    for server in servers:
+        heal_all(audit, server)
+    assert [size for size in scans if size] == [5]

@@ -1,0 +1,177 @@
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+import pytest
+import sqlalchemy as sa
+
+from handlers.base import Conflict, Key, Refused, Unavailable
+from handlers.nova import tables
+from handlers.nova.discover_hosts import DiscoverHosts
+from handlers.nova.simulation import NovaSimulation
+
+HOST = Key("host", "compute-1")
+
+
+def marks(cloud: NovaSimulation, cell: str) -> list[int]:
+    with cloud.cells[cell].begin() as connection:
+        return list(connection.scalars(sa.select(tables.compute_nodes.c.mapped)))
+
+
+def mapping_rows(cloud: NovaSimulation) -> list[sa.Row]:
+    with cloud.api.begin() as connection:
+        return list(connection.execute(sa.select(tables.host_mappings)))
+
+
+def test_maps_a_host_by_its_service_before_its_node_exists(cloud: NovaSimulation, discover: DiscoverHosts) -> None:
+    cloud.register_host("compute-1", "cell2")
+    [finding] = discover.inspect(HOST)
+    assert (finding.problem, finding.healable) == ("host-unmapped", True)
+
+    healed = discover.heal(finding)
+
+    assert cloud.host_mappings() == {"compute-1": "cell2"}
+    [row] = mapping_rows(cloud)
+    assert row.created_at is not None
+    assert "delete_host" in healed.undo
+    assert not discover.inspect(HOST)
+
+
+def test_marks_the_nodes_of_a_host_that_was_mapped_by_hand(cloud: NovaSimulation, discover: DiscoverHosts) -> None:
+    cloud.register_host("compute-1", "cell1")
+    [finding] = discover.inspect(HOST)
+    discover.heal(finding)
+    cloud.report_node("compute-1")
+    [finding] = discover.inspect(HOST)
+    assert finding.problem == "node-unmarked"
+    assert not list(discover.sweep()), "a missing mark harms nobody"
+
+    discover.heal(finding)
+
+    assert marks(cloud, "cell1") == [1]
+    assert not discover.inspect(HOST)
+
+
+def test_a_host_with_several_nodes_is_one_host(cloud: NovaSimulation, discover: DiscoverHosts) -> None:
+    cloud.add_compute("compute-1", "cell1", nodes=3)
+    assert list(discover.sweep()) == [HOST]
+    [finding] = discover.inspect(HOST)
+    discover.heal(finding)
+    assert cloud.host_mappings() == {"compute-1": "cell1"}
+    assert marks(cloud, "cell1") == [1, 1, 1]
+
+
+def test_a_disabled_service_is_mapped(cloud: NovaSimulation, discover: DiscoverHosts) -> None:
+    cloud.register_host("compute-1", "cell1")
+    with cloud.cells["cell1"].begin() as connection:
+        connection.execute(sa.update(tables.services).values(disabled=True))
+    assert [finding.problem for finding in discover.inspect(HOST)] == ["host-unmapped"]
+
+
+def test_deleted_rows_do_not_count(cloud: NovaSimulation, discover: DiscoverHosts) -> None:
+    cloud.add_compute("compute-1", "cell1")
+    with cloud.cells["cell1"].begin() as connection:
+        for table in (tables.services, tables.compute_nodes):
+            connection.execute(sa.update(table).values(deleted=table.c.id))
+    assert not discover.inspect(HOST)
+    assert not list(discover.sweep())
+
+
+def test_another_service_of_the_host_does_not_count(cloud: NovaSimulation, discover: DiscoverHosts) -> None:
+    cloud.register_host("compute-1", "cell1")
+    with cloud.cells["cell1"].begin() as connection:
+        connection.execute(sa.update(tables.services).values(binary="nova-conductor"))
+    assert not discover.inspect(HOST)
+    assert not list(discover.sweep())
+
+
+def test_a_host_in_two_cells_is_refused(cloud: NovaSimulation, discover: DiscoverHosts) -> None:
+    cloud.register_host("compute-1", "cell1")
+    cloud.register_host("compute-1", "cell2")
+    [finding] = discover.inspect(HOST)
+    assert (finding.problem, finding.healable) == ("host-in-several-cells", False)
+    with pytest.raises(Refused):
+        discover.heal(finding)
+    assert cloud.host_mappings() == {}
+
+
+def test_a_host_mapped_to_another_cell_is_reported(cloud: NovaSimulation, discover: DiscoverHosts) -> None:
+    cloud.add_compute("compute-1", "cell1")
+    cloud.map_host("compute-1")
+    with cloud.api.begin() as connection:
+        connection.execute(sa.update(tables.host_mappings).values(cell_id=3))
+    assert list(discover.sweep()) == [HOST]
+    [finding] = discover.inspect(HOST)
+    assert (finding.problem, finding.healable) == ("host-mapped-elsewhere", False)
+
+
+def test_no_host_is_mapped_while_a_cell_is_silent(
+    cloud: NovaSimulation, discover: DiscoverHosts, cut: Callable[[str], None]
+) -> None:
+    cloud.register_host("compute-1", "cell1")
+    [finding] = discover.inspect(HOST)
+    cut("cell2")
+    with pytest.raises(Unavailable) as caught:
+        discover.inspect(HOST)
+    assert caught.value.dependency == "cell:cell2"
+    with pytest.raises(Unavailable):
+        discover.heal(finding)
+    assert cloud.host_mappings() == {}
+
+
+def test_a_sweep_yields_what_the_other_cells_have_and_then_complains(
+    cloud: NovaSimulation, discover: DiscoverHosts, cut: Callable[[str], None]
+) -> None:
+    cloud.register_host("compute-2", "cell2")
+    cut("cell1")
+    keys = []
+    sweep = discover.sweep()
+    keys.append(next(sweep))
+    with pytest.raises(Unavailable, match="cell:cell1"):
+        next(sweep)
+    assert keys == [Key("host", "compute-2")]
+    assert discover.population() == 1
+
+
+def test_losing_the_race_is_a_conflict_and_changes_nothing(
+    cloud: NovaSimulation, discover: DiscoverHosts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cloud.add_compute("compute-1", "cell1")
+    findings = list(discover.inspect(HOST))
+    cloud.map_host("compute-1")
+    with pytest.raises(Conflict):
+        discover.heal(findings[0])
+    monkeypatch.setattr(discover, "inspect", lambda key: findings)  # both proved it before either wrote
+    with pytest.raises(Conflict):
+        discover.heal(findings[0])
+    assert cloud.host_mappings() == {"compute-1": "cell1"}
+
+
+def test_a_host_that_is_nowhere_is_no_drift(discover: DiscoverHosts) -> None:
+    assert not discover.inspect(Key("host", "no-such-host"))
+
+
+def test_the_row_may_come_a_little_after_its_notification(cloud: NovaSimulation, discover: DiscoverHosts) -> None:
+    later = threading.Timer(0.4, cloud.register_host, ("compute-1", "cell1"))
+    later.start()
+    started = time.monotonic()
+    assert [finding.problem for finding in discover.inspect(HOST)] == ["host-unmapped"]
+    assert time.monotonic() - started < 1.5
+    later.join()
+
+
+def test_twenty_new_hosts_among_many(cloud: NovaSimulation, discover: DiscoverHosts) -> None:
+    for number in range(10):
+        cloud.add_compute(f"old-{number}", "cell1")
+        cloud.map_host(f"old-{number}")
+    for number in range(20):
+        cloud.register_host(f"new-{number}", f"cell{number % 2 + 1}")
+    assert discover.population() == 30
+    for key in list(discover.sweep()):
+        for finding in discover.inspect(key):
+            discover.heal(finding)
+    assert not list(discover.sweep())
+    assert cloud.host_mappings()["new-3"] == "cell2"
+    assert len(cloud.host_mappings()) == 30
