@@ -76,7 +76,9 @@ class Mender(Handler):
             self.world.things[name] = 0
             self.world.writes[name] = self.world.writes.get(name, 0) + 1
         self.world.after_heal(finding)
-        return Healed(f"mended {name}", {"generation": finding.evidence["generation"]}, {"generation": 0}, f"break {name}")
+        return Healed(
+            f"mended {name}", {"generation": finding.evidence["generation"]}, {"generation": 0}, f"break {name}"
+        )
 
 
 class CarefulMender(Mender):

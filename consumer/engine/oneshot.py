@@ -21,7 +21,7 @@ from consumer.engine.sweeps import unbelievable
 from consumer.engine.task import Task
 from consumer.journal import history
 from consumer.journal.database import Database
-from consumer.journal.history import Closing, Line, Origin
+from consumer.journal.history import Closing, Line, NotPermitted, Origin
 from consumer.journal.work import Claim, Later, Priority
 from handlers.base import Conflict, Finding, Healed, InFlight, Json, Key, Refused, Unavailable
 
@@ -178,10 +178,10 @@ class OneShot:
         finding = decision.finding
         assert self._database is not None, "a task that heals needs a journal"
         line = Line.of(task.name, finding, "healing", Origin(claim.hint, self._replica))
-        line_id = history.open_unclaimed(self._database, line, task.settings.heals_per_hour)
-        if line_id is None:
-            held = f"the {task.settings.heals_per_hour} heals of this hour are used up ([engine] heals_per_hour)"
-            return None, [_result(task, finding, "held", held)]
+        try:
+            line_id = history.open_unclaimed(self._database, line, task.settings.heals_per_hour)
+        except NotPermitted as denied:
+            return None, [_result(task, finding, "held", str(denied))]
         try:
             healed = task.handler.heal(finding)
         except Exception as error:

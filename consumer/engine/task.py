@@ -64,16 +64,24 @@ def choose(
 
 
 def make(
-    conf: cfg.ConfigOpts, resources: Resources, classes: Iterable[type[Handler]], *, audit: bool = False
+    conf: cfg.ConfigOpts,
+    resources: Resources,
+    classes: Iterable[type[Handler]],
+    *,
+    audit: bool = False,
+    mode: str | None = None,
 ) -> list[Task]:
     """Make the tasks of those handlers that are not off.
 
     :param audit: never heal, whatever the configuration says
+    :param mode: run in this mode, whatever the configuration says; for what an operator asked for by name
     :raises WrongConfiguration: when an option that a handler needs is missing or wrong
     """
     made = []
     for handler in classes:
         settings = tasks.settings(conf, handler)
+        if mode is not None:
+            settings = replace(settings, mode=mode)
         if settings.mode == "off":
             continue
         try:

@@ -22,7 +22,7 @@ from consumer.engine.look import Clean, Heal, Report, Wait, after_error, decide
 from consumer.engine.sweeps import Sweeper
 from consumer.engine.task import SWEEP, Task
 from consumer.journal.database import Database, JournalUnavailable
-from consumer.journal.history import Closing, Line, Origin
+from consumer.journal.history import Closing, Line, NotPermitted, Origin
 from consumer.journal.work import (
     Claim,
     Disposition,
@@ -40,8 +40,6 @@ LOG = logging.getLogger(__name__)
 
 #: What the line of a heal says that was found done after the process that did it had died.
 RESUMED = Healed("was carried out before an interruption; a new look finds nothing wrong")
-#: Seconds until a row that the hourly budget holds back is looked at again.
-BUDGET_WAIT = 60.0
 
 
 class Worker:
@@ -130,11 +128,11 @@ class Worker:
         if claim.attempts >= self._settings.max_attempts:
             claim = replace(claim, attempts=0)
         claim = replace(claim, fingerprint=decision.fingerprint)
-        line_id = claim.healing_id or self._open_line(task, claim, finding)
-        if line_id is None:
-            held = f"the {task.settings.heals_per_hour} heals of this hour are used up"
-            LOG.warning("%s %s: held: %s", task.name, claim.key, held)
-            later = Later(BUDGET_WAIT, claim.attempts, fingerprint=claim.fingerprint, error=held)
+        try:
+            line_id = claim.healing_id or self._open_line(task, claim, finding)
+        except NotPermitted as denied:
+            LOG.warning("%s %s: held: %s", task.name, claim.key, denied)
+            later = Later(denied.after, claim.attempts, fingerprint=claim.fingerprint, error=str(denied))
             settle(self._database, claim, later)
             return
         claim = replace(claim, healing_id=line_id)
@@ -150,7 +148,7 @@ class Worker:
         settle(self._database, claim, end, [Closing(line_id, "healed", healed)])
         self._announcer.healed(task.name, finding, healed)
 
-    def _open_line(self, task: Task, claim: Claim, finding: Finding) -> int | None:
+    def _open_line(self, task: Task, claim: Claim, finding: Finding) -> int:
         line = Line.of(task.name, finding, "healing", _origin(claim, self._replica))
         return begin_healing(self._database, claim, line, task.settings.heals_per_hour)
 

@@ -14,12 +14,23 @@ from typing import Any
 
 from sqlalchemy import Connection, RowMapping, and_, delete, exists, func, insert, select, update
 
-from consumer.journal.database import Database, now
+from consumer.journal.database import Database, JournalError, now
 from consumer.journal.schema import history, task, work
 from handlers.base import Finding, Healed, Json, Key
 
 #: Outcomes of a heal: each has spent one of the hour's heals, whatever came of it.
 HEALS = ("healing", "healed", "failed", "conflict")
+
+
+class NotPermitted(JournalError):
+    """No heal may begin now; the message says why.
+
+    :param after: seconds until it makes sense to ask again
+    """
+
+    def __init__(self, reason: str, after: float) -> None:
+        super().__init__(reason)
+        self.after = after
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,13 +134,15 @@ def close(database: Database, closing: Closing) -> None:
     database.transact(lambda connection: write(connection, [closing], now(connection)))
 
 
-def open_unclaimed(database: Database, line: Line, per_hour: int) -> int | None:
-    """Open the line of a heal that no row of work stands for: a one-shot command; None when the budget is used up."""
+def open_unclaimed(database: Database, line: Line, per_hour: int) -> int:
+    """Open the line of a heal that no row of work stands for: a one-shot command.
 
-    def begin(connection: Connection) -> int | None:
+    :raises NotPermitted: when the handler is stopped or its hour's heals are used up
+    """
+
+    def begin(connection: Connection) -> int:
         clock = now(connection)
-        if not take_from_budget(connection, line.handler, per_hour, clock):
-            return None
+        permit(connection, line.handler, per_hour, clock)
         return write(connection, [line], clock)[0]
 
     return database.transact(begin)
@@ -141,13 +154,22 @@ def append(database: Database, lines: Sequence[Line]) -> None:
         database.transact(lambda connection: write(connection, lines, now(connection)))
 
 
-def take_from_budget(connection: Connection, handler: str, per_hour: int, clock: float) -> bool:
-    """Tell whether one more heal fits in the hour that ends now; the caller opens the line in this transaction."""
-    if per_hour <= 0:
-        return True
+def permit(connection: Connection, handler: str, per_hour: int, clock: float) -> None:
+    """Make sure that a heal may begin now; the caller opens its line in this transaction.
+
+    This is where a pause and the breaker bind: what replicas remember of them may be a second old.
+
+    :param per_hour: heals in the hour that ends now, over all replicas; 0 for no bound
+    :raises NotPermitted: when an operator or the breaker stopped the handler, or the heals are used up
+    """
     # The update locks the handler's row, so that two replicas count one after the other.
     connection.execute(update(task).where(task.c.name == handler).values(serial=task.c.serial + 1))
-    return spent(connection, handler, clock) < per_hour
+    stopped = select(task.c.paused, task.c.broken).where(task.c.name == handler)
+    if any(any(row) for row in connection.execute(stopped)):
+        raise NotPermitted(f"{handler} is stopped; 'stackmend handler list' says why", after=2)
+    if 0 < per_hour <= spent(connection, handler, clock):
+        used_up = f"the {per_hour} heals of {handler} for this hour are used up ([engine] heals_per_hour)"
+        raise NotPermitted(used_up, after=60)
 
 
 def spent(connection: Connection, handler: str, clock: float) -> int:

@@ -386,18 +386,17 @@ def free_all(database: Database) -> None:
     database.transact(lambda connection: connection.execute(update(work).values(**values)))
 
 
-def begin_healing(database: Database, held: Claim, line: history.Line, per_hour: int) -> int | None:
-    """Open the history's line of a heal, before anything is written to the cloud.
+def begin_healing(database: Database, held: Claim, line: history.Line, per_hour: int) -> int:
+    """Open the history's line of a heal, before anything is written to the cloud; return its id.
 
     :param per_hour: heals of this handler in any hour, over all replicas; 0 for no bound
-    :returns: the line's id; None when the hour's heals are used up
+    :raises NotPermitted: when the handler is stopped or its hour's heals are used up
     :raises LeaseLost: when the row is no longer ours
     """
 
-    def begin(connection: Connection) -> int | None:
+    def begin(connection: Connection) -> int:
         clock = now(connection)
-        if not history.take_from_budget(connection, held.handler, per_hour, clock):
-            return None
+        history.permit(connection, held.handler, per_hour, clock)
         (line_id,) = history.write(connection, [line], clock)
         mine = and_(work.c.id == held.id, work.c.token == held.token)
         if not connection.execute(update(work).where(mine).values(healing_id=line_id)).rowcount:

@@ -197,7 +197,10 @@ class JournalContract:
         opened: list[int | None] = []
 
         def heal(claim: work.Claim) -> None:
-            opened.append(work.begin_healing(journal, claim, line(claim.key.id), 5))
+            try:
+                opened.append(work.begin_healing(journal, claim, line(claim.key.id), 5))
+            except history.NotPermitted:
+                opened.append(None)
 
         threads = [threading.Thread(target=heal, args=(claim,)) for claim in take(journal, limit=12)]
         for thread in threads:
@@ -208,6 +211,21 @@ class JournalContract:
         assert len([line_id for line_id in opened if line_id]) == 5
         assert len(history.listing(journal)) == 5
         assert history.budget_left(journal, H, 5) == 0
+
+    @pytest.mark.parametrize("stop", ["pause", "breaker"])
+    def test_a_stopped_handler_begins_no_heal(self, journal: Database, stop: str) -> None:
+        controls.ensure(journal, [H])
+        work.enqueue(journal, [hint()])
+        (claim,) = take(journal)
+        if stop == "pause":
+            controls.pause(journal, [H], "maintenance")
+        else:
+            controls.break_off(journal, H, "too many")
+        with pytest.raises(history.NotPermitted, match="stopped"):
+            work.begin_healing(journal, claim, line(), 0)
+        with pytest.raises(history.NotPermitted, match="stopped"):
+            history.open_unclaimed(journal, line(), 0)
+        assert history.listing(journal) == []
 
     def test_abandoned_line_is_adopted(self, journal: Database) -> None:
         line_id = history.open_unclaimed(journal, line(), 0)

@@ -1,0 +1,115 @@
+"""A dispatcher with a world of things that drift, on an SQLite journal."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import pytest
+
+from consumer.conf.engine import EngineSettings
+from consumer.conf.journal import JournalSettings
+from consumer.conf.tasks import TaskSettings
+from consumer.conf.window import Window
+from consumer.engine.announce import Announcer
+from consumer.engine.dispatcher import Dispatcher
+from consumer.engine.holds import Holds
+from consumer.engine.task import Task
+from consumer.engine.upkeep import Upkeep
+from consumer.engine.worker import Worker
+from consumer.journal import backlog, controls, migrations, work
+from consumer.journal.database import Database, open_engine
+from consumer.journal.work import Hint, Priority
+from handlers.base import Handler, Key
+from tests.doubles import CarefulMender, Mender, World
+
+#: Everything fast, nothing left out.
+SETTINGS = EngineSettings(
+    workers=4, lease_seconds=2, poll_seconds=0.05, max_attempts=3, backoff_seconds=0.02, backoff_max_seconds=1
+)
+
+
+def eventually(predicate: Callable[[], bool], seconds: float = 20.0) -> None:
+    """Wait until something holds; a wide bound, for slow machines."""
+    deadline = time.monotonic() + seconds
+    while not predicate():
+        assert time.monotonic() < deadline, "it did not come true in time"
+        time.sleep(0.02)
+
+
+def hint(name: str, handler: str = "mender", priority: Priority = Priority.EVENT) -> Hint:
+    return Hint(handler, Key("thing", name), priority, "thing.broken", sent_at=time.time())
+
+
+@dataclass
+class Machine:
+    """A replica without a bus."""
+
+    database: Database
+    world: World
+    settings: EngineSettings = SETTINGS
+    mode: str = "heal"
+    heals_per_hour: int = 0
+    window: Window = Window()
+    replica: str = "r1"
+    running: list[tuple[Dispatcher, Upkeep]] = field(default_factory=list)
+
+    def handlers(self) -> list[Handler]:
+        return [Mender(self.world), CarefulMender(self.world)]
+
+    def tasks(self) -> dict[str, Task]:
+        settings = TaskSettings(self.mode, 3600, self.window, self.heals_per_hour)
+        return {handler.name: Task(handler, settings) for handler in self.handlers()}
+
+    def worker(self, holds: Holds) -> Worker:
+        return Worker(self.database, self.tasks(), self.settings, self.replica, holds, Announcer())
+
+    def start(self) -> Dispatcher:
+        tasks, holds = self.tasks(), Holds()
+        controls.ensure(self.database, tasks)
+        worker = self.worker(holds)
+        dispatcher = Dispatcher(self.database, tasks, self.settings, self.replica, holds, worker)
+        upkeep = Upkeep(self.database, dispatcher, self.settings, JournalSettings(""), self.replica, tasks)
+        dispatcher.start()
+        upkeep.start()
+        self.running.append((dispatcher, upkeep))
+        return dispatcher
+
+    def stop(self) -> None:
+        for dispatcher, upkeep in self.running:
+            dispatcher.stop(5)
+            upkeep.stop()
+        self.running.clear()
+
+    def enqueue(self, *hints: Hint) -> None:
+        work.enqueue(self.database, hints)
+        for dispatcher, _upkeep in self.running:
+            dispatcher.wake()
+
+    def idle(self) -> bool:
+        return not [row for row in backlog.listing(self.database) if row.state in ("pending", "running")]
+
+    def with_settings(self, **changes: float) -> None:
+        self.settings = replace(self.settings, **changes)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Iterator[Database]:
+    database = Database(open_engine(f"sqlite:///{tmp_path}/journal.sqlite"))
+    migrations.upgrade(database)
+    yield database
+    database.close()
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+@pytest.fixture
+def machine(journal: Database, world: World) -> Iterator[Machine]:
+    machine = Machine(journal, world)
+    yield machine
+    machine.stop()
