@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from tests.cloud.control_plane import ControlPlane
 from tests.servers.mariadb import MariaDB
 from tests.servers.rabbitmq import RabbitMQ
+
+_LOGS = pytest.StashKey[Path | None]()
 
 
 @pytest.fixture(scope="session")
@@ -27,5 +30,11 @@ def cloud(
         yield plane
     finally:
         logs = plane.down(keep_logs=request.session.testsfailed > failed_before)
-        if logs is not None:
-            print(f"\nThe logs of the cloud are kept in {logs}")
+        request.config.stash[_LOGS] = logs
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """After the failures: where to look for their cause."""
+    logs = terminalreporter.config.stash.get(_LOGS, None)
+    if logs is not None:
+        terminalreporter.write_line(f"The logs of the cloud are kept in {logs}")

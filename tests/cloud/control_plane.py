@@ -5,8 +5,9 @@ the hypervisor is Nova's fake one. So databases, allocations and notifications a
 cloud makes of them, and drift can be made by breaking the cloud, not by writing rows.
 
 The compute services run ``virt/stackmend_fake.py``, with which boot, resize, cold and live
-migration, evacuation, shelving and deletion work. Neutron is there even though servers have no
-network by default: Nova asks it for ports whenever it deletes or shows a server.
+migration, evacuation, shelving and deletion work (an evacuated server ends in SHUTOFF, as Nova
+wants it since API version 2.95). Neutron is there even though servers have no network by default:
+Nova asks it for ports whenever it deletes or shows a server.
 
 Periodic tasks of nova-compute that repair what tests break are off; a provider still appears as
 soon as its compute service starts. ``nova_options`` and ``add_compute(options=...)`` override.
@@ -19,6 +20,8 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -36,6 +39,7 @@ from tests.servers.server import PASSWORD
 T = TypeVar("T")
 
 CELLS = ["cell1", "cell2"]
+SCHEMAS = ["keystone", "glance", "placement", "nova_api", "nova_cell0", "neutron", "octavia"]
 COMPUTES = {"compute-1": "cell1", "compute-2": "cell1", "compute-3": "cell2"}
 QUIET: Options = {
     "DEFAULT": {
@@ -134,6 +138,11 @@ class ControlPlane:
         }
         return openstack.connect(**(arguments | overrides))
 
+    @cached_property
+    def admin(self) -> openstack.connection.Connection:
+        """One such connection for all who need no other."""
+        return self.connection()
+
     # Up and down
 
     def up(self) -> None:
@@ -158,21 +167,20 @@ class ControlPlane:
 
     def down(self, keep_logs: bool = False) -> Path | None:
         """Kill everything and remove it; with ``keep_logs`` the folder that holds the logs."""
-        self._processes.kill_all()
-        if self.mariadb.running:
-            for name in ("keystone", "glance", "placement", "nova_api", "nova_cell0",
-                         *(f"nova_{cell}" for cell in CELLS), "neutron", "octavia"):  # fmt: skip
-                self.mariadb.drop_database(name)
-        if self.rabbitmq.running:
-            for vhost in self._vhosts:
-                self.rabbitmq.delete_vhost(vhost)
-        self._vhosts.clear()
         kept = None
-        if keep_logs and self.logs.exists():
-            kept = Path(tempfile.mkdtemp(prefix="stackmend-cloud-logs-"))
-            shutil.copytree(self.logs, kept, dirs_exist_ok=True)
-        shutil.rmtree(self.folder, ignore_errors=True)
-        keeper.keep_folder(self.folder)
+        with ExitStack() as last:  # runs all of it, also when a step fails
+            last.callback(keeper.keep_folder, self.folder)
+            last.callback(shutil.rmtree, self.folder, ignore_errors=True)
+            if self.rabbitmq.running:
+                while self._vhosts:
+                    last.callback(self.rabbitmq.delete_vhost, self._vhosts.pop())
+            if self.mariadb.running:
+                for name in (*SCHEMAS, *(f"nova_{cell}" for cell in CELLS)):
+                    last.callback(self.mariadb.drop_database, name)
+            self._processes.kill_all()
+            if keep_logs and self.logs.exists():
+                kept = Path(tempfile.mkdtemp(prefix="stackmend-cloud-logs-"))
+                shutil.copytree(self.logs, kept, dirs_exist_ok=True)
         return kept
 
     def _install(self) -> None:
@@ -218,7 +226,7 @@ class ControlPlane:
             services = ["glance", "placement", "nova", "neutron"]
             if self.octavia:
                 services.append("octavia")
-            seed.create_identity(self.connection(), configuration, services)
+            seed.create_identity(self.admin, configuration, services)
 
         def cells() -> None:
             manage = ("nova-manage", "--config-file", self.nova_conf, "cell_v2")
@@ -278,7 +286,7 @@ class ControlPlane:
             self._processes.wait(name)
 
     def _seed(self) -> None:
-        connection = self.connection()
+        connection = self.admin
         content = self.folder / "image"
         content.write_text("nothing\n")
         image = seed.create_image(connection, content)
@@ -369,6 +377,37 @@ class ControlPlane:
         self._processes.remove(f"nova-compute-{host}")
         del self._computes[host]
 
+    def lose_host(self, host: str) -> None:
+        """Kill a compute service and tell Nova that its host is dead: now servers can leave it."""
+        self.kill_service(f"nova-compute-{host}")
+        self._force_down(host, True)
+
+    def return_host(self, host: str, timeout: float = 60) -> None:
+        """Start it again, and tell Nova once it has forgotten the servers that left.
+
+        Nova refuses to do without: two hosts might run the same server.
+        """
+        self.start_service(f"nova-compute-{host}")
+        pending = (
+            "SELECT COUNT(*) FROM migrations WHERE migration_type = 'evacuation'"
+            f" AND status = 'done' AND deleted = 0 AND source_compute = '{host}'"
+        )
+        database = f"nova_{self._computes[host]}"
+        wait_until(
+            lambda: self.mariadb.execute(pending, database) == "0\n", timeout, f"return of {host}"
+        )
+        self._force_down(host, False)
+
+        def is_up() -> bool:
+            services = self.admin.compute.services(binary="nova-compute", host=host)
+            return all(service.state == "up" for service in services)
+
+        wait_until(is_up, timeout, f"return of {host}")
+
+    def _force_down(self, host: str, forced: bool) -> None:
+        for service in self.admin.compute.services(binary="nova-compute", host=host):
+            self.admin.compute.update_service_forced_down(service, forced=forced)
+
     def discover_hosts(self) -> None:
         """Map all hosts that are not mapped yet, as an operator does after adding some."""
         done = self.nova_manage("cell_v2", "discover_hosts")
@@ -414,10 +453,9 @@ class ControlPlane:
         **more: Any,
     ) -> Any:
         """Boot a server without network, on ``host`` or where the scheduler wants it."""
-        connection = self.connection()
         if host is not None:
             more["host"] = host
-        server = connection.compute.create_server(
+        server = self.admin.compute.create_server(
             name=name,
             image_id=self._image_id,
             flavor_id=flavor,
@@ -427,7 +465,7 @@ class ControlPlane:
 
     def wait_for_server(self, server_id: str, status: str = "ACTIVE", timeout: float = 60) -> Any:
         """Until a server has a status and no task; at once an error when it is in ERROR."""
-        compute = self.connection().compute
+        compute = self.admin.compute
 
         def reached() -> Any:
             server = compute.get_server(server_id)
@@ -439,7 +477,7 @@ class ControlPlane:
 
     def delete(self, server_id: str, timeout: float = 60) -> None:
         """Delete a server and wait until it is gone."""
-        compute = self.connection().compute
+        compute = self.admin.compute
         compute.delete_server(server_id, ignore_missing=True)
         wait_until(
             lambda: not list(compute.servers(all_projects=True, uuid=server_id)),
