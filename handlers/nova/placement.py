@@ -2,7 +2,10 @@
 
 Everything that is written is written compare-and-set: allocations with the consumer's generation, aggregates with the
 provider's. ``DELETE /allocations`` knows no generation and is never called: an allocation is taken away by replacing it
-with nothing (microversion 1.28).
+with nothing.
+
+Microversion 1.28 (Rocky) is the oldest with consumer generations; conflicts are told apart by an error code, which came
+in 1.23. The type of a consumer needs 1.38 (Xena) and is read where it can be.
 """
 
 from __future__ import annotations
@@ -20,6 +23,8 @@ from handlers.cloud import Cloud, Service
 #: what is held, by provider: ``{provider: {"VCPU": 2}}``
 Held = Mapping[str, Mapping[str, int]]
 
+VERSION = "1.28"
+WITH_TYPES = "1.38"
 CONCURRENT_UPDATE = "placement.concurrent_update"
 
 
@@ -84,10 +89,10 @@ class Placement:
         url = f"/allocations/{consumer}"
         response = None
         if self._knows_types:
-            response = self._service.read(url, microversion="1.38")
+            response = self._service.read(url, microversion=WITH_TYPES)
             self._knows_types = response.status_code != 406
         if response is None or response.status_code == 406:
-            response = self._service.read(url, microversion="1.28")
+            response = self._service.read(url, microversion=VERSION)
         body = self._body(response)
         providers = {uuid: dict(held["resources"]) for uuid, held in body["allocations"].items()}
         if not providers:
@@ -113,32 +118,32 @@ class Placement:
             "user_id": before.user_id,
             "consumer_generation": before.generation,
         }
-        response = self._service.write("PUT", f"/allocations/{before.consumer}", json=body, microversion="1.28")
+        response = self._service.write("PUT", f"/allocations/{before.consumer}", json=body, microversion=VERSION)
         if response.status_code != 204:
             raise self._failure(response, f"the allocations of {before.consumer}")
 
     def holders(self, provider: str) -> frozenset[str]:
         """Return the consumers that hold something of a provider; nobody, when there is no such provider."""
-        response = self._service.read(f"/resource_providers/{provider}/allocations", microversion="1.28")
+        response = self._service.read(f"/resource_providers/{provider}/allocations", microversion=VERSION)
         if response.status_code == 404:
             return frozenset()
         return frozenset(self._body(response)["allocations"])
 
     def compute_providers(self) -> dict[str, Provider]:
         """Return the root providers of all compute nodes: Nova gives each the trait ``COMPUTE_NODE``."""
-        return self._providers({"required": "COMPUTE_NODE"}, "1.18")
+        return self._providers({"required": "COMPUTE_NODE"})
 
     def tree(self, provider: str) -> dict[str, Provider]:
         """Return the tree that a provider belongs to, itself included."""
-        return self._providers({"in_tree": provider}, "1.14")
+        return self._providers({"in_tree": provider})
 
     def members(self, aggregate: str) -> dict[str, Provider]:
         """Return the providers that are in an aggregate."""
-        return self._providers({"member_of": aggregate}, "1.18")
+        return self._providers({"member_of": aggregate})
 
     def aggregates(self, provider: str) -> ProviderAggregates | None:
         """Return the aggregates of a provider, or None when there is no such provider."""
-        response = self._service.read(f"/resource_providers/{provider}/aggregates", microversion="1.19")
+        response = self._service.read(f"/resource_providers/{provider}/aggregates", microversion=VERSION)
         if response.status_code == 404:
             return None
         body = self._body(response)
@@ -151,14 +156,14 @@ class Placement:
         """
         body = {"aggregates": sorted(aggregates), "resource_provider_generation": before.generation}
         url = f"/resource_providers/{before.provider}/aggregates"
-        response = self._service.write("PUT", url, json=body, microversion="1.19")
+        response = self._service.write("PUT", url, json=body, microversion=VERSION)
         if response.status_code == 404:
             raise Conflict(f"provider {before.provider} is gone")
         if response.status_code != 200:
             raise self._failure(response, f"provider {before.provider}")
 
-    def _providers(self, query: Mapping[str, str], microversion: str) -> dict[str, Provider]:
-        response = self._service.read("/resource_providers", params=query, microversion=microversion)
+    def _providers(self, query: Mapping[str, str]) -> dict[str, Provider]:
+        response = self._service.read("/resource_providers", params=query, microversion=VERSION)
         found = self._body(response)["resource_providers"]
         return {row["uuid"]: Provider(row["uuid"], row["name"], row["root_provider_uuid"]) for row in found}
 
