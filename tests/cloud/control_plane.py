@@ -226,7 +226,7 @@ class ControlPlane:
             services = ["glance", "placement", "nova", "neutron"]
             if self.octavia:
                 services.append("octavia")
-            seed.create_identity(self.admin, configuration, services)
+            seed.create_identity(self.connection(), configuration, services)
 
         def cells() -> None:
             manage = ("nova-manage", "--config-file", self.nova_conf, "cell_v2")

@@ -22,15 +22,20 @@ def load(configuration: Configuration, dumps: Path, tool: Tool, cells: list[str]
     """Create all databases. ``tool`` runs one of the services' command line programs."""
     mariadb = configuration.mariadb
     etc = configuration.folder / "etc"
-    cell0 = etc / "nova" / "cell0-only.conf"
-    cell0.write_text(configuration.nova.read_text())
     octavia = configuration.write_octavia({})
     migrations: dict[str, list[str | Path]] = {
         "keystone": ["keystone-manage", "--config-dir", etc / "keystone", "db_sync"],
         "glance": ["glance-manage", "--config-dir", etc / "glance", "db_sync"],
         "placement": ["placement-manage", "--config-dir", etc / "placement", "db", "sync"],
         "nova_api": ["nova-manage", "--config-file", configuration.nova, "api_db", "sync"],
-        "nova_cell0": ["nova-manage", "--config-file", cell0, "db", "sync", "--local_cell"],
+        "nova_cell0": [
+            "nova-manage",
+            "--config-file",
+            configuration.nova,
+            "db",
+            "sync",
+            "--local_cell",
+        ],
         "neutron": [
             *("neutron-db-manage", "--config-file", etc / "neutron" / "neutron.conf"),
             *("upgrade", "heads"),
