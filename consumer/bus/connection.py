@@ -23,9 +23,9 @@ from typing import Any
 
 import oslo_messaging
 import oslo_messaging.opts
-from amqp.exceptions import AMQPError, ChannelError, MessageNacked
 from kombu.connection import Connection
-from kombu.exceptions import KombuError
+from kombu.exceptions import ChannelError, KombuError
+from kombu.transport.pyamqp import Transport
 from oslo_config import cfg
 from oslo_utils import netutils
 
@@ -38,7 +38,16 @@ _IN_MEMORY = frozenset({"memory", "kombu+memory"})
 _RABBITMQ = frozenset({"rabbit", "kombu", "kombu+amqp", "kombu+pyamqp"})
 
 #: What can go wrong between us and a broker, by itself or because it said so.
-LOST = (OSError, AMQPError, MessageNacked, KombuError)
+LOST: tuple[type[Exception], ...] = (
+    OSError,
+    KombuError,
+    *Transport.connection_errors,
+    *Transport.recoverable_connection_errors,
+    *Transport.channel_errors,
+)
+
+#: ... and before there is a connection: ssl raises ValueError for settings that contradict each other.
+_NO_ANSWER: tuple[type[Exception], ...] = (*LOST, ValueError)
 
 
 class UnusableURL(ValueError):
@@ -92,9 +101,13 @@ class Link:
         self._connection = self._transport.establish_connection()
         #: whether one acknowledgement may stand for all messages before it
         self.acks_multiple = self._transport.driver_type == "amqp"
+        self.wait_for_answers(settings.answer_timeout)
+
+    def wait_for_answers(self, seconds: float) -> None:
+        """Set how long a request may take; py-amqp itself waits for a broker that has gone silent without end."""
         wire = getattr(self._connection, "sock", None)
-        if wire is not None:  # else the answer of a broker that has gone silent is waited for without end
-            wire.settimeout(settings.answer_timeout)
+        if wire is not None:
+            wire.settimeout(seconds)
 
     def channel(self) -> Any:
         """Open a channel that leaves message bodies as they are."""
@@ -116,7 +129,9 @@ class Link:
         """Wait for something to arrive and hand it to whom it concerns; False if nothing did in time."""
         try:
             self._transport.drain_events(self._connection, timeout=timeout)
-        except TimeoutError:
+        except TimeoutError as error:
+            if error.errno is not None:  # the network's verdict, not the end of our patience
+                raise
             return False
         except (
             AttributeError
@@ -185,7 +200,7 @@ def connect(endpoints: tuple[Endpoint, ...], settings: BusSettings) -> Link:
     for endpoint in endpoints:
         try:
             return Link(endpoint, settings)
-        except (*LOST, ValueError) as error:  # ssl raises ValueError for settings that contradict each other
+        except _NO_ANSWER as error:
             reasons.append(f"{endpoint.name}: {reason(error)}")
     raise ConnectionError("no host of the broker answers: " + "; ".join(reasons))
 

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from time import monotonic
 from typing import Any
 
-from amqp.exceptions import ChannelError
+from kombu.exceptions import ChannelError
 
 from consumer.bus.connection import Link, is_absent, reason
 from consumer.conf.bus import BusSettings
@@ -26,6 +26,9 @@ LOG = logging.getLogger(__name__)
 
 #: A queue that is waited for is asked for less and less often, up to this many times ``queue_wait`` apart.
 _SLOWEST = 5
+
+#: How long a broker may take to say goodbye, in seconds.
+_LEAVE = 3.0
 
 
 class Intake:
@@ -101,8 +104,14 @@ class Intake:
         self._wait = min(self._wait * 2, self._settings.queue_wait * _SLOWEST)
 
     def close(self) -> None:
-        """Give back what was not acknowledged."""
+        """Give back what was not acknowledged, and take leave: the channel first, then the connection.
+
+        In this order everything that was acknowledged has arrived when this returns; a process that just goes away
+        sees its last acknowledgements undone now and then.
+        """
+        self.link.wait_for_answers(_LEAVE)
         self._channel.close()
+        self.link.close()
 
     def _exists(self, queue: str) -> bool:
         declaration: dict[str, Any] = {"passive": True}

@@ -127,18 +127,18 @@ class Source:
         self._said: set[tuple[str, str]] = set()
 
     def run(self, stop: threading.Event) -> None:
-        """Read until ``stop`` is set. Returns within a second then, unless ``deliver`` or a silent broker takes longer."""
+        """Read until ``stop`` is set. Returns within a second then, unless ``deliver`` or the broker takes longer."""
         wait = 0.0
         while not stop.is_set():
             began = monotonic()
             lost = self._read_until_lost(stop)
             self.connected = False
-            if not lost:
+            if not lost or stop.is_set():
                 break
             if lost != self.problem:
                 LOG.warning("broker %s: not reading, will try again for ever: %s", self.broker.name, lost)
             self.problem = lost
-            self._gaps = [f"the broker was lost: {lost}"]
+            self._gaps = self._gaps or [f"the broker was lost: {lost}"]
             stood = monotonic() - began > self._plan.retry_most
             wait = self._plan.retry_first if stood or not wait else wait + self._plan.retry_step
             stop.wait(min(wait, self._plan.retry_most))
@@ -155,7 +155,6 @@ class Source:
             lost = self._read(intake, stop)
             if not lost:
                 intake.close()
-                link.close()
         except LOST as error:
             lost = f"{link.name}: {reason(error)}"
         except Exception as error:  # a thread that ended would be noticed by nobody
@@ -284,7 +283,6 @@ class Source:
             if monotonic() > last:
                 LOG.warning("broker %s: the messages go back until the journal is available", self.broker.name)
                 intake.close()
-                intake.link.close()
                 return False
         except LOST as error:
             LOG.warning("broker %s: lost while the journal was unavailable: %s", self.broker.name, reason(error))

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from amqp.exceptions import ChannelError, MessageNacked
+from kombu.exceptions import ChannelError
 
 from consumer.bus.connection import LOST, Link, is_absent, opened, reason
 from consumer.conf.bus import BusSettings
@@ -55,8 +55,8 @@ class Topology:
 
     @property
     def ready(self) -> bool:
-        """Whether every queue to read exists."""
-        return self.reachable and all(thing.exists for thing in self.found if thing.kind == "queue")
+        """Whether there is something to read. The queue of each priority appears with the first message of it."""
+        return self.reachable and any(thing.exists for thing in self.found if thing.kind == "queue")
 
 
 def check(broker: Broker, settings: BusSettings) -> Topology:
@@ -88,8 +88,6 @@ def publish(broker: Broker, exchange: str, routing_key: str, body: bytes, settin
             )
             channel.basic_publish(message, exchange=exchange, routing_key=routing_key, mandatory=True)
             channel.close()
-    except MessageNacked:
-        raise NotPublished(f"broker {broker.name} refused the message: a queue of {routing_key} is full") from None
     except LOST as error:
         raise NotPublished(f"broker {broker.name} did not take the message: {reason(error)}") from None
 
