@@ -124,6 +124,7 @@ class Source:
         self._on_gap = on_gap
         self._plan = plan(broker.transport_url, settings)
         self._gaps: list[str] = []
+        self._tell_from = 0.0
         self._said: set[tuple[str, str]] = set()
 
     def run(self, stop: threading.Event) -> None:
@@ -293,11 +294,12 @@ class Source:
         """Pass on why messages may have been missed; what cannot be passed on now is kept."""
         self._gaps += intake.gaps
         intake.gaps.clear()
-        while self._gaps:
+        while self._gaps and monotonic() >= self._tell_from:
             try:
                 self._on_gap(self.broker.name, self._gaps[0])
             except Exception as error:
                 LOG.warning("broker %s: a sweep cannot be asked for now: %s", self.broker.name, reason(error))
+                self._tell_from = monotonic() + _STORE_AGAIN_MOST
                 return
             del self._gaps[0]
 

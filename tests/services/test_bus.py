@@ -286,6 +286,28 @@ def test_a_queue_that_is_deleted_and_made_again_is_a_gap(broker: Broker, journal
         until(lambda: len(journal.gaps) == 2)
 
 
+def test_a_gap_that_cannot_be_told_now_is_told_later(
+    broker: Broker, journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("consumer.bus.source._STORE_AGAIN_MOST", 1.0)
+    tried: list[str] = []
+
+    def on_gap(name: str, reason: str) -> None:
+        tried.append(reason)
+        if len(tried) == 1:
+            raise NotStored("down")
+        journal.on_gap(name, reason)
+
+    declare(broker, "stackmend.info")
+    source = Source(broker, FAST, WANTED, journal.deliver, on_gap)
+    with running(source):
+        until(lambda: source.queues)
+        delete(broker, "stackmend.info")
+        until(lambda: journal.gaps)
+    assert len(tried) == 2
+    assert tried[0] == tried[1]
+
+
 def test_bind_mode_makes_one_queue_and_leaves_the_shared_ones_alone(
     rabbitmq: RabbitMQ, broker: Broker, journal: Journal
 ) -> None:
