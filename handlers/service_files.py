@@ -27,11 +27,14 @@ class ServiceFiles:
     def __init__(self, option: str, paths: Sequence[str]) -> None:
         self.option = option
         self.files = [file for path in paths for file in _expand(path)]
-        self.conf = cfg.ConfigOpts()
+        self._conf = cfg.ConfigOpts()
+        self._declared: set[tuple[str, str]] = set()
         try:
             for file in self.files:
                 self._declare(file)
-            self.conf(args=[], project="stackmend-foreign", default_config_files=self.files, default_config_dirs=[])
+            self._conf(args=[], project="stackmend-foreign", default_config_files=self.files, default_config_dirs=[])
+        except ConfigError:
+            raise
         except cfg.Error as error:
             raise ConfigError(f"{option} names a file that cannot be read: {error}") from error
 
@@ -43,35 +46,35 @@ class ServiceFiles:
 
         :raises ConfigError: when it refers to an option that the files do not set
         """
+        if (group, name) not in self._declared:
+            return None
         try:
-            value = self.conf[name] if group == "DEFAULT" else self.conf[group][name]
-        except cfg.NoSuchGroupError:
-            return None
-        except cfg.NoSuchOptError as error:
-            if error.opt_name != name:
-                raise self._unresolved(group, name, error.opt_name) from None
-            return None
-        except cfg.ConfigFileValueError:
-            raise self._unresolved(group, name, "another option") from None
+            value = self._conf[name] if group == "DEFAULT" else self._conf[group][name]
+        except (cfg.NoSuchOptError, cfg.TemplateSubstitutionError, cfg.ConfigFileValueError):
+            raise ConfigError(
+                f"[{group}] {name} in {self} refers to another option, with a $, that they do not set; set it there too"
+            ) from None
         return value or None
 
     def has(self, group: str, name: str) -> bool:
         """Whether a file sets it."""
         return self.get(group, name) is not None
 
-    def _unresolved(self, group: str, name: str, other: str) -> ConfigError:
-        return ConfigError(f"[{group}] {name} in {self} refers to ${other}, which they do not set; set it there too")
-
     def _declare(self, file: str) -> None:
         sections: dict[str, dict[str, list[str]]] = {}
         try:
             cfg.ConfigParser(file, sections).parse()
         except OSError as error:
-            raise ConfigError(f"{file}: {error.strerror}") from error
+            raise ConfigError(f"{self.option} names {file}: {error.strerror}") from error
+        except cfg.ParseError as error:
+            # its text would show the line, and that may hold a password
+            raise ConfigError(f"{self.option} names {file}, whose line {error.lineno} cannot be understood") from None
         for section, values in sections.items():
             for name in values:
                 group = None if section == "DEFAULT" else section
-                self.conf.register_opt(cfg.StrOpt(name.replace("-", "_"), secret=True), group=group)
+                if "-" not in name:  # no service has such an option, and it would stand in the way of one with "_"
+                    self._conf.register_opt(cfg.StrOpt(name, secret=True), group=group)
+                    self._declared.add((section, name))
 
 
 def _expand(path: str) -> list[str]:

@@ -1,0 +1,180 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from oslo_config import cfg
+
+from handlers import cloud_options
+from handlers.base import Resources
+from handlers.cloud import Cloud
+from handlers.nova import options
+from handlers.nova.brokers import nova_brokers
+from handlers.octavia import options as octavia_options
+from handlers.octavia.brokers import octavia_brokers
+from handlers.service_files import ConfigError, ServiceFiles
+
+
+@pytest.fixture
+def nova_conf(tmp_path: Path) -> Path:
+    file = tmp_path / "nova.conf"
+    file.write_text(
+        """
+[DEFAULT]
+my_ip = 192.0.2.7
+some-dashes = x
+transport_url = rabbit://nova:verysecret@$my_ip/
+osapi_compute_workers = two
+dup = 1
+dup = 2
+[api_database]
+connection = mysql+pymysql://nova:verysecret@${database.host}/nova_api
+[database]
+host = db.example
+connection = mysql+pymysql://nova:pa\\$\\$word@db.example/nova
+[placement]
+auth_type = password
+auth_url = http://keystone/v3
+username = nova
+password = verysecret
+[libvirt]
+images_type = $nowhere
+"""
+    )
+    return file
+
+
+def configuration(**groups: dict[str, object]) -> cfg.ConfigOpts:
+    conf = cfg.ConfigOpts()
+    options.register(conf)
+    octavia_options.register(conf)
+    conf.register_opts(cloud_options.OPTIONS, cloud_options.GROUP)
+    conf(args=[], default_config_files=[], default_config_dirs=[])
+    for group, values in groups.items():
+        for name, value in values.items():
+            conf.set_override(name, value, group)
+    return conf
+
+
+def test_values_come_from_novas_file(nova_conf: Path) -> None:
+    conf = configuration(nova={"config_file": [str(nova_conf)]})
+    assert options.api_database_url(conf) == "mysql+pymysql://nova:verysecret@db.example/nova_api"
+    assert options.cell_database_url(conf) == "mysql+pymysql://nova:pa$$word@db.example/nova"
+    assert options.transport_url(conf) == options.notification_url(conf) == "rabbit://nova:verysecret@192.0.2.7/"
+
+
+def test_our_own_options_win(nova_conf: Path) -> None:
+    own = {"api_database_connection": "mysql://a/b", "transport_url": "rabbit://x/"}
+    conf = configuration(nova={"config_file": [str(nova_conf)], **own})
+    assert options.api_database_url(conf) == "mysql://a/b"
+    assert options.notification_url(conf) == "rabbit://x/"
+
+
+def test_a_later_file_wins_and_a_folder_is_its_files(nova_conf: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "nova.conf.d"
+    folder.mkdir()
+    (folder / "1.conf").write_text("[api_database]\nconnection = mysql://one/\n")
+    (folder / "2.conf").write_text("[oslo_messaging_notifications]\ntransport_url = rabbit://shared/\n")
+    conf = configuration(nova={"config_file": [str(nova_conf), str(folder)]})
+    assert options.api_database_url(conf) == "mysql://one/"
+    assert options.notification_url(conf) == "rabbit://shared/"
+    assert options.transport_url(conf) == "rabbit://nova:verysecret@192.0.2.7/"
+
+
+def test_a_missing_value_says_what_to_write(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"\[nova\] config_file is not set either: write"):
+        options.api_database_url(configuration())
+    file = tmp_path / "nova.conf"
+    file.write_text("[DEFAULT]\n")
+    with pytest.raises(ConfigError, match=rf"{file} has no \[api_database\] connection: write"):
+        options.api_database_url(configuration(nova={"config_file": [str(file)]}))
+    with pytest.raises(ConfigError, match=r"\[octavia\] database_connection is not set"):
+        octavia_options.database_url(configuration())
+
+
+def test_a_reference_that_leads_nowhere_is_named(nova_conf: Path) -> None:
+    files = ServiceFiles("[nova] config_file", [str(nova_conf)])
+    with pytest.raises(ConfigError, match=r"\[libvirt\] images_type .* refers to another option"):
+        files.get("libvirt", "images_type")
+
+
+@pytest.mark.parametrize("content", [None, "[database]\nverysecret\n", "[DEFAULT]\n= verysecret\n"])
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, content: str | None) -> None:
+    file = tmp_path / "nova.conf"
+    if content is not None:
+        file.write_text(content)
+    with pytest.raises(ConfigError, match=r"\[nova\] config_file") as caught:
+        ServiceFiles("[nova] config_file", [str(file)])
+    assert str(file) in str(caught.value)
+    assert "verysecret" not in str(caught.value)
+
+
+def test_credentials_come_from_novas_file(nova_conf: Path) -> None:
+    conf = configuration(nova={"config_file": [str(nova_conf)]})
+    cloud = Cloud.from_resources(Resources(conf))
+    assert cloud.session.auth.auth_url == "http://keystone/v3"
+    assert cloud.session.timeout == (2.0, 60.0)
+
+
+def test_credentials_from_keystone_authtoken_of_octavia(tmp_path: Path) -> None:
+    file = tmp_path / "octavia.conf"
+    file.write_text("[keystone_authtoken]\nauth_type = password\nauth_url = http://k/v3\nusername = o\npassword = x\n")
+    cloud = Cloud.from_resources(Resources(configuration(octavia={"config_file": [str(file)]})))
+    assert cloud.session.auth.auth_url == "http://k/v3"
+
+
+def test_no_credentials_say_what_to_write() -> None:
+    with pytest.raises(ConfigError, match=r"there are no credentials: write"):
+        Cloud.from_resources(Resources(configuration()))
+
+
+def test_wrong_credentials_are_named() -> None:
+    with pytest.raises(ConfigError, match=r"\[openstack\]"):
+        Cloud.from_resources(Resources(configuration(openstack={"auth_type": "no-such-plugin"})))
+    with pytest.raises(ConfigError, match=r"\[openstack\] cloud = nowhere"):
+        Cloud.from_resources(Resources(configuration(openstack={"cloud": "nowhere"})))
+
+
+def test_no_brokers_where_nothing_is_said() -> None:
+    resources = Resources(configuration())
+    assert not list(nova_brokers(resources))
+    assert not list(octavia_brokers(resources))
+
+
+def test_the_brokers_of_novas_file_without_a_database() -> None:
+    resources = Resources(configuration(nova={"transport_url": "rabbit://a:verysecret@b/"}))
+    [broker] = nova_brokers(resources)
+    assert (broker.name, broker.transport_url, broker.exchanges) == ("nova", "rabbit://a:verysecret@b/", ("nova",))
+    assert "verysecret" not in repr(broker)
+
+
+def test_octavias_settings(tmp_path: Path) -> None:
+    file = tmp_path / "octavia.conf"
+    file.write_text(
+        """
+[DEFAULT]
+transport_url = rabbit://o/
+[controller_worker]
+amp_image_tag = amphora
+amp_flavor_id = 65
+amp_boot_network_list = net-1, net-2
+[health_manager]
+heartbeat_timeout = 30
+"""
+    )
+    conf = configuration(octavia={"config_file": [str(file)]})
+    settings = octavia_options.amphora_settings(conf)
+    assert (settings.image_tag, settings.flavor, settings.boot_networks) == ("amphora", "65", ("net-1", "net-2"))
+    assert (settings.security_groups, settings.heartbeat_timeout) == ((), 30)
+    [broker] = octavia_brokers(Resources(conf))
+    assert (broker.name, broker.exchanges) == ("octavia", ("octavia",))
+    file.write_text("[health_manager]\nheartbeat_timeout = soon\n")
+    with pytest.raises(ConfigError, match="heartbeat_timeout"):
+        octavia_options.amphora_settings(conf)
+
+
+@pytest.mark.parametrize("module", [options, octavia_options])
+def test_what_holds_credentials_is_secret(module: object) -> None:
+    for option in module.OPTIONS:
+        assert option.help
+        assert option.secret == (option.name != "config_file")
