@@ -355,7 +355,6 @@ class ControlPlane:
 
     def wait_for_compute(self, host: str, nodes: Sequence[str] = (), timeout: float = 90) -> None:
         """Until a compute service is in its cell's database and its providers in Placement."""
-        name = f"nova-compute-{host}"
         for node in nodes or [host]:
             rows = (
                 f"SELECT 1 FROM nova_{self._computes[host]}.compute_nodes c"
@@ -366,8 +365,7 @@ class ControlPlane:
             )
 
             def provided(rows: str = rows) -> bool:
-                if not self.is_running(name):
-                    raise RuntimeError(f"{name} ended at start:\n{self.log(name)[-3000:]}")
+                self._must_run(host)
                 return bool(self.mariadb.execute(rows))
 
             wait_until(provided, timeout, f"resource provider of {node}")
@@ -393,16 +391,26 @@ class ControlPlane:
             f" AND status = 'done' AND deleted = 0 AND source_compute = '{host}'"
         )
         database = f"nova_{self._computes[host]}"
-        wait_until(
-            lambda: self.mariadb.execute(pending, database) == "0\n", timeout, f"return of {host}"
-        )
+
+        def forgotten() -> bool:
+            self._must_run(host)
+            return self.mariadb.execute(pending, database) == "0\n"
+
+        wait_until(forgotten, timeout, f"return of {host}")
         self._force_down(host, False)
 
         def is_up() -> bool:
+            self._must_run(host)
             services = self.admin.compute.services(binary="nova-compute", host=host)
             return all(service.state == "up" for service in services)
 
         wait_until(is_up, timeout, f"return of {host}")
+
+    def _must_run(self, host: str) -> None:
+        """Do not wait for what will never come."""
+        name = f"nova-compute-{host}"
+        if not self.is_running(name):
+            raise RuntimeError(f"{name} ended at start:\n{self.log(name)[-3000:]}")
 
     def _force_down(self, host: str, forced: bool) -> None:
         for service in self.admin.compute.services(binary="nova-compute", host=host):

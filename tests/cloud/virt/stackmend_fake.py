@@ -2,8 +2,8 @@
 """Nova's fake virt driver, with nodes that keep their identity.
 
 ``fake.FakeDriver`` makes up a new UUID for its node at each start of nova-compute, so a restarted
-compute service refuses to work. Here the UUID follows from the node's name. As with Ironic, one
-host may own several nodes.
+compute service refuses to work. Here the UUID is the one that Nova keeps in the host's state
+folder, as with a real hypervisor. As with Ironic, one host may own several nodes.
 
 This module runs inside nova-compute, in the environment of the services.
 """
@@ -11,7 +11,7 @@ This module runs inside nova-compute, in the environment of the services.
 import uuid
 
 from nova import conf
-from nova.virt import fake
+from nova.virt import fake, node
 from oslo_config import cfg
 
 conf.CONF.register_opt(
@@ -24,21 +24,23 @@ class StackmendDriver(fake.FakeDriver):
 
     def init_host(self, host):
         super().init_host(host)
+        self._identity = node.get_local_node_uuid()
         self._set_nodes(conf.CONF.fake_nodes or [host])
 
     def get_available_resource(self, nodename):
         resources = super().get_available_resource(nodename)
         if resources:
-            resources["uuid"] = node_uuid(nodename)
+            resources["uuid"] = self._uuid(nodename)
         return resources
 
     def get_nodenames_by_uuid(self, refresh=False):
-        return {node_uuid(name): name for name in self.get_available_nodes()}
+        return {self._uuid(name): name for name in self.get_available_nodes()}
 
     def post_live_migration(self, context, instance, block_device_info, migrate_data=None):
         """Forget the server on the source, which ``fake.FakeDriver`` leaves there."""
         self.destroy(context, instance, network_info=None, block_device_info=block_device_info)
 
-
-def node_uuid(name):
-    return str(uuid.uuid5(uuid.NAMESPACE_DNS, name))
+    def _uuid(self, nodename):
+        if len(self.get_available_nodes()) == 1:
+            return self._identity
+        return str(uuid.uuid5(uuid.UUID(self._identity), nodename))
