@@ -1,0 +1,156 @@
+"""``dead list``, ``show``, ``replay``, ``drop``: messages that could not be understood."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from oslo_utils import strutils
+
+from consumer.bus.envelope import Undecodable, decode
+from consumer.cli.base import DRIFT, Command, Lister, ShowOne, Trouble, known_ids, plural, positive, row_id, utc
+from consumer.conf import tasks as task_conf
+from consumer.engine.router import Router, Unroutable
+from consumer.journal import dead, work
+from consumer.journal.database import Database
+from consumer.journal.dead import DeadEvent
+from consumer.journal.work import Hint
+
+#: Bodies may have a megabyte each; this many are read at a time.
+_CHUNK = 50
+
+
+class DeadList(Lister):
+    """List the messages that could not be understood, oldest first.
+
+    They were stored instead of being lost: another program's messages on the queue, a format this release does not know, a
+    broken body. They are kept for [journal] dead_days.
+    """
+
+    titles = ("ID", "Time", "Broker", "Exchange", "Routing key", "Size", "Reason")
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        """Return the parser."""
+        parser = super().get_parser(prog_name)
+        parser.add_argument("--limit", type=positive, default=1000, help="The newest so many; default: 1000.")
+        return parser
+
+    def rows(self, parsed_args: argparse.Namespace) -> Iterable[Sequence[Any]]:
+        """Return the messages without their bodies."""
+        found = dead.listing(self.session.database, parsed_args.limit)
+        return [(m.id, utc(m.at), m.broker, m.exchange, m.routing_key, m.size, m.reason) for m in found]
+
+
+class DeadShow(ShowOne):
+    """Show one message whole, with its body; what looks like a password in it is masked."""
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        """Return the parser."""
+        parser = super().get_parser(prog_name)
+        parser.add_argument("id", type=row_id, metavar="ID", help="The message's number in 'dead list'.")
+        return parser
+
+    def fields(self, parsed_args: argparse.Namespace) -> Mapping[str, Any]:
+        """Return the message."""
+        found = dead.find(self.session.database, [parsed_args.id])
+        known_ids([parsed_args.id], [message.id for message in found], "message")
+        [message] = found
+        return {
+            "ID": message.id,
+            "Time": utc(message.at),
+            "Broker": message.broker,
+            "Exchange": message.exchange,
+            "Routing key": message.routing_key,
+            "Reason": message.reason,
+            "Size": message.size,
+            "Whole": message.whole,
+            "Body": strutils.mask_password(message.body.decode("utf-8", "backslashreplace")),
+        }
+
+
+class DeadReplay(Lister):
+    """Read messages again, with this release and configuration, and queue what they hint at.
+
+    Nothing is published: read rights on the queues stay enough. What is understood now becomes work for the daemon and is
+    no dead message any more; what is not stays. Exit code 2 when some stayed.
+    """
+
+    example = "example:\n  %(prog)s dead replay --all"
+    titles = ("ID", "Event", "Result", "Keys")
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        """Return the parser."""
+        parser = super().get_parser(prog_name)
+        _add_choice(parser)
+        return parser
+
+    def rows(self, parsed_args: argparse.Namespace) -> Iterable[Sequence[Any]]:
+        """Replay, and return one row per message."""
+        database, session = self.session.database, self.session
+        on = [one for one in session.classes() if task_conf.settings(session.conf, one).mode != "off"]
+        router = Router(on)
+        rows: list[tuple[int, str, str, list[str]]] = []
+        stayed = 0
+        for message in _chosen(database, parsed_args):
+            event, hints, problem = reread(message, router)
+            if problem:
+                self.exit_code = DRIFT
+                stayed += 1
+                rows.append((message.id, event, problem, []))
+                continue
+            work.enqueue(database, hints)
+            dead.drop(database, [message.id])
+            keys = [f"{hint.handler} {hint.key}" for hint in hints]
+            rows.append((message.id, event, "queued" if keys else "nobody wants it: dropped", keys))
+        self.remark(f"{plural(len(rows) - stayed, 'message')} understood, {stayed} stayed")
+        return rows
+
+
+class DeadDrop(Command):
+    """Forget messages."""
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        """Return the parser."""
+        parser = super().get_parser(prog_name)
+        _add_choice(parser)
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace) -> None:
+        """Drop."""
+        database = self.session.database
+        ids = _ids(database, parsed_args)
+        gone = sum(dead.drop(database, ids[start : start + _CHUNK]) for start in range(0, len(ids), _CHUNK))
+        self.say(f"{plural(gone, 'message')} dropped")
+
+
+def reread(message: DeadEvent, router: Router) -> tuple[str, list[Hint], str]:
+    """Return the event's type, what it hints at, and why nothing can be told; the last is empty when it can."""
+    if not message.whole:
+        return "", [], f"only {len(message.body)} of its {message.size} bytes were kept"
+    try:
+        event = decode(message.body, message.broker)
+    except Undecodable as error:
+        return "", [], str(error)
+    try:
+        return event.type, router.route(event), ""
+    except Unroutable as error:
+        return event.type, [], str(error)
+
+
+def _add_choice(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("ids", nargs="*", type=row_id, metavar="ID", help="Numbers in 'dead list'.")
+    parser.add_argument("--all", action="store_true", help="All of them.")
+
+
+def _ids(database: Database, parsed_args: argparse.Namespace) -> list[int]:
+    if bool(parsed_args.ids) == parsed_args.all:
+        raise Trouble("name the messages by their ids, or write --all")
+    there = dead.ids(database)
+    return there if parsed_args.all else known_ids(parsed_args.ids, there, "message")
+
+
+def _chosen(database: Database, parsed_args: argparse.Namespace) -> Iterator[DeadEvent]:
+    ids = _ids(database, parsed_args)
+    for start in range(0, len(ids), _CHUNK):
+        yield from dead.find(database, ids[start : start + _CHUNK])

@@ -1,0 +1,127 @@
+"""``handler list``, ``pause``, ``resume``: what runs, and what may run."""
+
+from __future__ import annotations
+
+import argparse
+import getpass
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from consumer.cli.base import Command, Lister, SpanCell, plural
+from consumer.conf import tasks as task_conf
+from consumer.engine.task import SWEEP
+from consumer.journal import controls, history, replicas, work
+from consumer.journal.controls import Control
+from consumer.journal.database import Database, now
+from consumer.journal.work import Hint, Priority
+from handlers.base import Handler, Key
+
+#: Seconds of silence after which a daemon that is still on the list is taken for dead.
+_SILENT = 60.0
+
+
+class HandlerList(Lister):
+    """List the handlers: mode, timing, state, last sweep, heals left in this hour."""
+
+    titles = (
+        "Name", "Mode", "Interval", "Window", "State", "Last sweep", "Found", "Of", "Heals left",
+    )  # fmt: skip
+    more_titles = ("Group", "Title", "Sweep seconds", "Triggers")
+
+    def rows(self, parsed_args: argparse.Namespace) -> Iterable[Sequence[Any]]:
+        """Return one row per handler."""
+        database = self.session.database
+        known, clock = controls.read(database), database.transact(now)
+        alive = [one for one in replicas.listing(database) if clock - one.beat_at < _silence(self.session.engine)]
+        if not alive:
+            self.remark("no daemon runs on this journal")
+        return [self._row(database, handler, known, clock) for handler in self.session.classes()]
+
+    def _row(self, database: Database, handler: type[Handler], known: dict[str, Control], clock: float) -> list[Any]:
+        settings = task_conf.settings(self.session.conf, handler)
+        control = known.get(handler.name, Control(handler.name))
+        ago = None if control.swept_at is None else max(0.0, clock - control.swept_at)
+        return [
+            handler.name,
+            settings.mode,
+            SpanCell(settings.interval) if settings.interval else None,
+            str(settings.window),
+            state(settings.mode, control),
+            SpanCell(ago),
+            control.sweep_found,
+            control.sweep_population,
+            history.budget_left(database, handler.name, settings.heals_per_hour),
+            handler.group,
+            handler.title,
+            None if control.sweep_seconds is None else round(control.sweep_seconds, 3),
+            sorted({trigger.event for trigger in handler.triggers}),
+        ]
+
+
+def _silence(engine: Any) -> float:
+    return max(_SILENT, 2 * float(engine.lease_seconds))
+
+
+def state(mode: str, control: Control) -> str:
+    """Say in words whether a handler may run."""
+    if control.paused:
+        return f"paused: {control.reason}" if control.reason else "paused"
+    if control.broken:
+        return f"stopped: {control.reason}"
+    return "off" if mode == "off" else "running"
+
+
+class HandlerPause(Command):
+    """Stop handlers on every replica, within seconds, until they are resumed.
+
+    What is being worked on is finished. Notifications go on being taken in, so nothing is missed meanwhile.
+    """
+
+    example = "example:\n  %(prog)s handler pause audit_allocations --reason 'restoring placement'"
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        """Return the parser."""
+        parser = super().get_parser(prog_name)
+        parser.add_argument("names", nargs="+", metavar="NAME", help="Handlers to stop.")
+        parser.add_argument("--reason", default="", help="Why, for whoever looks at 'handler list'; default: by whom.")
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace) -> None:
+        """Pause."""
+        names = [handler.name for handler in self.session.classes(parsed_args.names)]
+        database = self.session.database
+        controls.ensure(database, names)
+        controls.pause(database, names, parsed_args.reason or f"by {_user()}")
+        self.say(f"paused: {', '.join(names)}")
+
+
+class HandlerResume(Command):
+    """Let handlers run again that were paused, or stopped because a sweep found too much; each sweeps at once."""
+
+    example = "example:\n  %(prog)s handler resume audit_allocations"
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        """Return the parser."""
+        parser = super().get_parser(prog_name)
+        parser.add_argument("names", nargs="+", metavar="NAME", help="Handlers to let run.")
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace) -> None:
+        """Resume."""
+        classes = self.session.classes(parsed_args.names)
+        names = [handler.name for handler in classes]
+        on = [one.name for one in classes if task_conf.settings(self.session.conf, one).mode != "off"]
+        database = self.session.database
+        controls.ensure(database, names)
+        controls.resume(database, names)
+        work.enqueue(database, [Hint(name, Key(SWEEP, name), Priority.OPERATOR, "operator") for name in on])
+        self.say(f"resumed: {', '.join(names)}; {plural(len(on), 'sweep')} due now")
+        for name in sorted(set(names) - set(on)):
+            self.remark(f"{name} is off in the configuration, and stays so")
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return "a user without a name"

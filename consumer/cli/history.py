@@ -1,0 +1,143 @@
+"""``history`` and ``history show``: what was found and what was changed, when, why, and how to undo it."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from consumer.cli.base import Lister, ShowOne, Trouble, known_ids, positive, row_id, seconds, utc
+from consumer.journal import history
+from consumer.journal.database import now
+from consumer.journal.history import Entry
+
+OUTCOMES = ("found", "refused", "held", "parked", "stopped", "healing", "healed", "failed", "conflict")
+_UNITS = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
+_AGO = re.compile(r"(\d{1,9}(?:\.\d{1,3})?)(s|m|min|h|d|w)")
+
+
+def read_since(text: str, clock: float) -> float:
+    """Read ``90s``, ``15m``, ``2h``, ``3d``, ``1w`` (so long ago) or a date with or without a time (UTC unless it says).
+
+    :param clock: the time now, seconds since the epoch
+    :raises Trouble: when it is neither
+    """
+    ago = _AGO.fullmatch(text.strip())
+    if ago:
+        return clock - float(ago[1]) * _UNITS[ago[2]]
+    try:
+        moment = datetime.fromisoformat(text.strip())
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, OverflowError):
+        raise Trouble(
+            f"--since {text!r} is no time; write how long ago (90s, 15m, 2h, 3d, 1w) or when (2026-11-22T10:00, in UTC)"
+        ) from None
+
+
+class History(Lister):
+    """List what was found and what was changed, oldest first.
+
+    healed, failed, conflict: heals that ended so (conflict: the world changed in between, nothing was written); healing:
+    one that is under way; found: drift that was left, by mode; refused: drift that is unsafe to heal; parked: given up;
+    stopped: a sweep found more than can be believed.
+    """
+
+    example = (
+        "examples:\n"
+        "  %(prog)s history --since 2h\n"
+        "  %(prog)s history --key host:compute-7\n"
+        "  %(prog)s history --since 2026-11-22T10:00 --outcome healed -f json"
+    )
+    titles = ("ID", "Time", "Handler", "Key", "Outcome", "Summary", "Action", "Undo", "Lag s")
+    more_titles = ("Problem", "Evidence", "Before", "After", "Error", "Hint")
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        """Return the parser."""
+        parser = super().get_parser(prog_name)
+        parser.add_argument(
+            "--since", metavar="WHEN", help="From then on: 90s, 15m, 2h, 3d or 1w ago, or 2026-11-22T10:00 (UTC)."
+        )
+        parser.add_argument("--handler", metavar="NAME", help="Only entries of this handler.")
+        parser.add_argument("--key", metavar="KEY", help="Only entries about this object, as kind:id.")
+        parser.add_argument(
+            "--outcome",
+            action="append",
+            choices=OUTCOMES,
+            default=[],
+            help="Only entries that ended so; may be repeated.",
+        )
+        parser.add_argument("--limit", type=positive, default=100, help="The newest so many; default: 100.")
+        return parser
+
+    def rows(self, parsed_args: argparse.Namespace) -> Iterable[Sequence[Any]]:
+        """Return the entries."""
+        database = self.session.database
+        since = read_since(parsed_args.since, database.transact(now)) if parsed_args.since else None
+        found = history.listing(
+            database,
+            since=since,
+            handler=parsed_args.handler,
+            key=parsed_args.key,
+            outcomes=parsed_args.outcome,
+            limit=parsed_args.limit,
+        )
+        return [_row(entry) for entry in found]
+
+
+def _row(entry: Entry) -> list[Any]:
+    return [
+        entry.id,
+        utc(entry.at),
+        entry.handler,
+        entry.key,
+        entry.outcome,
+        entry.summary,
+        entry.action,
+        entry.undo,
+        seconds(entry.lag),
+        entry.problem,
+        entry.evidence,
+        entry.before,
+        entry.after,
+        entry.error,
+        entry.hint,
+    ]
+
+
+class HistoryShow(ShowOne):
+    """Show one entry whole: the evidence, what was there before and after, how to undo it."""
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        """Return the parser."""
+        parser = super().get_parser(prog_name)
+        parser.add_argument("id", type=row_id, metavar="ID", help="The entry's number in 'history'.")
+        return parser
+
+    def fields(self, parsed_args: argparse.Namespace) -> Mapping[str, Any]:
+        """Return the entry."""
+        entry = history.find(self.session.database, parsed_args.id)
+        known_ids([parsed_args.id], [entry.id] if entry else [], "entry of the history")
+        assert entry
+        return {
+            "ID": entry.id,
+            "Time": utc(entry.at),
+            "Handler": entry.handler,
+            "Key": entry.key,
+            "Outcome": entry.outcome,
+            "Problem": entry.problem,
+            "Summary": entry.summary,
+            "Evidence": entry.evidence,
+            "Action": entry.action,
+            "Before": entry.before,
+            "After": entry.after,
+            "Undo": entry.undo,
+            "Error": entry.error,
+            "Hint": entry.hint,
+            "Hint ID": entry.hint_id,
+            "Hinted at": utc(entry.hinted_at),
+            "Closed at": utc(entry.closed_at),
+            "Lag s": seconds(entry.lag),
+            "Replica": entry.replica,
+        }

@@ -1,0 +1,190 @@
+"""The program: global options, the list of commands, and one place where every failure becomes one line.
+
+Global options may stand before or after the command. Commands are imported when they are called.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+import traceback
+from contextlib import suppress
+from importlib.metadata import EntryPoint
+
+from cliff.app import App
+from cliff.commandmanager import CommandManager
+from cliff.help import HelpExit
+from oslo_config import cfg
+
+from consumer import __version__
+from consumer.bus.connection import UnusableURL
+from consumer.cli.base import ERROR, INTERRUPTED, OK, PIPE_CLOSED, Trouble, one_line, redacted
+from consumer.cli.session import Session
+from consumer.conf import WrongConfiguration
+from consumer.journal.database import JournalError
+from consumer.plugins import BrokenPlugin
+from handlers.base import HandlerError
+
+DESCRIPTION = "Keeps an OpenStack cloud mended: notices drift, proves it, heals it."
+
+COMMANDS = {
+    "run": "run:Run",
+    "sweep": "sweep:Sweep",
+    "inspect": "look:Inspect",
+    "heal": "look:Heal",
+    "handler list": "handler:HandlerList",
+    "handler pause": "handler:HandlerPause",
+    "handler resume": "handler:HandlerResume",
+    "work list": "work:WorkList",
+    "work show": "work:WorkShow",
+    "work retry": "work:WorkRetry",
+    "work drop": "work:WorkDrop",
+    "history": "history:History",
+    "history show": "history:HistoryShow",
+    "dead list": "dead:DeadList",
+    "dead show": "dead:DeadShow",
+    "dead replay": "dead:DeadReplay",
+    "dead drop": "dead:DeadDrop",
+    "db upgrade": "db:DbUpgrade",
+    "db version": "db:DbVersion",
+    "demo": "demo:Demonstration",
+}
+
+#: What an operator can cause or put right; the message is enough. Anything else is named as the fault that it is.
+EXPECTED = (
+    Trouble,
+    WrongConfiguration,
+    cfg.Error,
+    JournalError,
+    BrokenPlugin,
+    HandlerError,
+    UnusableURL,
+)
+
+
+class Program(App):
+    """The command line under one name.
+
+    :param group: the option group whose handlers it has; None for all
+    """
+
+    def __init__(self, name: str, group: str | None = None) -> None:
+        self.NAME = name
+        self._group = group
+        commands = CommandManager()
+        for words, place in COMMANDS.items():
+            commands.commands[words] = EntryPoint(words, f"consumer.cli.{place}", "stackmend.commands")
+        super().__init__(DESCRIPTION, __version__, commands, deferred_help=True)
+        self.session: Session
+
+    def build_option_parser(
+        self, description: str | None, version: str | None, argparse_kwargs: dict[str, object] | None = None
+    ) -> argparse.ArgumentParser:
+        """Return the parser of the global options."""
+        kwargs = {"prog": self.NAME, "allow_abbrev": False, "conflict_handler": "resolve", **(argparse_kwargs or {})}
+        parser = super().build_option_parser(description, version, kwargs)
+        parser.usage = "%(prog)s [options] <command> [options of the command]"
+        parser.epilog = f"'{self.NAME} help <command>' tells more. Exit codes: 0 all is well, 1 error, 2 drift remains."
+        parser.add_argument(
+            "--version", action="version", version=f"{self.NAME} {version}", help="Print the version and exit."
+        )
+        parser.add_argument(
+            "--config-file",
+            action="append",
+            metavar="FILE",
+            help="Configuration file; may be repeated, later ones win. Default: /etc/stackmend/stackmend.conf and its like.",
+        )
+        parser.add_argument(
+            "--config-dir",
+            action="append",
+            metavar="FOLDER",
+            help="Folder whose *.conf files are read after the files; may be repeated.",
+        )
+        parser.add_argument("--log-file", metavar="FILE", help="Log there instead of on stderr.")
+        parser.add_argument(
+            "--debug", action="store_true", default=False, help="Log everything, and show tracebacks of errors."
+        )
+        return parser
+
+    def configure_logging(self) -> None:
+        """Keep quiet until the configuration is loaded, which says how to log."""
+        logging.getLogger().addHandler(logging.NullHandler())
+
+    def initialize_app(self, argv: list[str]) -> None:
+        """Make what the command will need; without a command, print help."""
+        self.session = Session(self.options, self._group)
+        if not argv:
+            raise SystemExit(self.run_subcommand(["help"]))
+
+    def run_subcommand(self, argv: list[str]) -> int:
+        """Run a command; whatever goes wrong becomes one line on stderr and an exit code."""
+        try:
+            return self._run(argv)
+        except HelpExit:
+            return OK
+        except KeyboardInterrupt:
+            self._complain("interrupted")
+            return INTERRUPTED
+        except BrokenPipeError:
+            # Whoever read has enough; without this, Python would say so when it closes stdout.
+            with suppress(OSError, ValueError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return PIPE_CLOSED
+        except Exception as error:
+            if self.options.debug:
+                self.stderr.write(redacted(traceback.format_exc()))
+            self._complain(str(error) if isinstance(error, EXPECTED) else _unexpected(error))
+            return ERROR
+        finally:
+            self.session.close()
+
+    def _run(self, argv: list[str]) -> int:
+        if argv[0] == "help":
+            # cliff turns "sweep --audit --help" into "help sweep --audit".
+            argv = [word for word in argv if not word.startswith("-")]
+        try:
+            factory, name, rest = self.command_manager.find_command(argv)
+        except ValueError:
+            raise Trouble(self._unknown(argv)) from None
+        command = factory(self, self.options, cmd_name=name)
+        parsed = command.get_parser(f"{self.NAME} {name}").parse_args(rest)
+        code = command.run(parsed)
+        self.stdout.flush()
+        return code
+
+    def _unknown(self, argv: list[str]) -> str:
+        words = [word for word in argv if not word.startswith("-")]
+        near = [name for name in COMMANDS if words and name.split()[0] == words[0]] or self.get_fuzzy_matches(
+            words[0] if words else ""
+        )
+        there = ", ".join(f"'{self.NAME} {name}'" for name in near)
+        return f"there is no command {' '.join(words)!r}; did you mean {there}?"
+
+    def _complain(self, text: str) -> None:
+        self.stderr.write(f"{self.NAME}: {one_line(text)}\n")
+
+
+def _unexpected(error: Exception) -> str:
+    if isinstance(error, ValueError | OSError):
+        return str(error) or type(error).__name__
+    return f"unexpected {type(error).__name__}: {error}; --debug shows where"
+
+
+def _main(name: str, group: str | None, argv: list[str] | None) -> int:
+    try:
+        return Program(name, group).run(sys.argv[1:] if argv is None else argv)
+    except SystemExit as end:
+        # argparse ends with 2 on a wrong option; here 2 means that drift remains.
+        return OK if end.code in (None, OK) else ERROR
+
+
+def stackmend(argv: list[str] | None = None) -> int:
+    """Run the command line; return the exit code."""
+    return _main("stackmend", None, argv)
+
+
+def nova_audit(argv: list[str] | None = None) -> int:
+    """Run it under the specification's name, with only the handlers of Nova."""
+    return _main("nova-audit", "audit", argv)

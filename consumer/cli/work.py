@@ -1,0 +1,133 @@
+"""``work list``, ``show``, ``retry``, ``drop``: what is to be looked at."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from consumer.cli.base import ERROR, Command, Lister, ShowOne, SpanCell, Trouble, known_ids, plural, positive, row_id
+from consumer.journal import backlog
+from consumer.journal.backlog import WorkRow
+from consumer.journal.database import Database
+
+STATES = ("pending", "running", "reported", "parked")
+#: What one statement takes.
+_CHUNK = 500
+_ALL = 1_000_000
+
+
+class WorkList(Lister):
+    """List what is to be looked at, the most urgent first.
+
+    pending: waits for a look; running: is being looked at; reported: drift that stays, by mode or because it is unsafe to
+    heal; parked: given up after many failures, until 'work retry', an event or a changed finding. Keys of the kind sweep
+    are the handlers' timers.
+    """
+
+    example = "example:\n  %(prog)s work list --state parked"
+    titles = ("ID", "Handler", "Key", "State", "Due in", "Attempts", "Hint", "Age", "Error")
+    more_titles = ("Priority", "Owner")
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        """Return the parser."""
+        parser = super().get_parser(prog_name)
+        parser.add_argument("--handler", metavar="NAME", help="Only rows of this handler.")
+        parser.add_argument("--state", choices=STATES, help="Only rows in this state.")
+        parser.add_argument("--limit", type=positive, default=1000, help="So many rows at most; default: 1000.")
+        return parser
+
+    def rows(self, parsed_args: argparse.Namespace) -> Iterable[Sequence[Any]]:
+        """Return the rows."""
+        if parsed_args.handler:
+            self.session.handler(parsed_args.handler)
+        found = backlog.listing(self.session.database, parsed_args.handler, parsed_args.state, parsed_args.limit)
+        return [list(fields(row).values()) for row in found if parsed_args.state in (None, row.state)]
+
+
+class WorkShow(ShowOne):
+    """Show one row whole."""
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        """Return the parser."""
+        parser = super().get_parser(prog_name)
+        parser.add_argument("id", type=row_id, metavar="ID", help="The row's number in 'work list'.")
+        return parser
+
+    def fields(self, parsed_args: argparse.Namespace) -> Mapping[str, Any]:
+        """Return the row."""
+        found = backlog.find(self.session.database, [parsed_args.id])
+        known_ids([parsed_args.id], [row.id for row in found], "row of work")
+        return fields(found[0])
+
+
+class WorkRetry(Command):
+    """Look again, now, at what waits, was reported or was given up."""
+
+    example = "example:\n  %(prog)s work retry --all-parked"
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        """Return the parser."""
+        parser = super().get_parser(prog_name)
+        parser.add_argument("ids", nargs="*", type=row_id, metavar="ID", help="Numbers in 'work list'.")
+        parser.add_argument("--all-parked", action="store_true", help="All that was given up.")
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace) -> None:
+        """Retry."""
+        if bool(parsed_args.ids) == parsed_args.all_parked:
+            raise Trouble("name the rows to retry by their ids, or write --all-parked")
+        database = self.session.database
+        if parsed_args.all_parked:
+            ids = [row.id for row in backlog.listing(database, state="parked", limit=_ALL)]
+        else:
+            ids = _known(database, parsed_args.ids)
+        count = sum(backlog.retry(database, chunk) for chunk in _chunks(ids))
+        self.say(f"{plural(count, 'row is', 'rows are')} due now")
+
+
+class WorkDrop(Command):
+    """Forget rows; a sweep finds again what is still wrong. A row that is being worked on stays."""
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        """Return the parser."""
+        parser = super().get_parser(prog_name)
+        parser.add_argument("ids", nargs="+", type=row_id, metavar="ID", help="Numbers in 'work list'.")
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace) -> int:
+        """Drop; return 1 when a row could not be."""
+        database = self.session.database
+        ids = _known(database, parsed_args.ids)
+        gone = sum(backlog.drop(database, chunk) for chunk in _chunks(ids))
+        self.say(f"{plural(gone, 'row')} dropped")
+        if gone == len(ids):
+            return 0
+        self.remark(f"{plural(len(ids) - gone, 'row is', 'rows are')} being worked on and stayed")
+        return ERROR
+
+
+def fields(row: WorkRow) -> dict[str, Any]:
+    """Return a row's values by title."""
+    return {
+        "ID": row.id,
+        "Handler": row.handler,
+        "Key": row.key,
+        "State": row.state,
+        "Due in": SpanCell(round(row.due_in, 1)) if row.state == "pending" else None,
+        "Attempts": row.attempts,
+        "Hint": row.hint,
+        "Age": SpanCell(round(row.first_hint_age, 1)),
+        "Error": row.error,
+        "Priority": row.priority,
+        "Owner": row.owner,
+    }
+
+
+def _known(database: Database, ids: Sequence[int]) -> list[int]:
+    there = [row.id for chunk in _chunks(ids) for row in backlog.find(database, chunk)]
+    return known_ids(ids, there, "row of work")
+
+
+def _chunks(ids: Sequence[int]) -> list[Sequence[int]]:
+    return [ids[start : start + _CHUNK] for start in range(0, len(ids), _CHUNK)]
