@@ -1,14 +1,1 @@
-"""The message bus: from RabbitMQ to decoded events, and nothing further.
-
-oslo.messaging imports oslo.service, which picks its eventlet backend when nobody has chosen one before; a process of
-plain threads must therefore choose the threading backend before the first import of oslo_messaging, and every import of
-it in this package happens below this line. Whoever chose before us (a test runner, an embedding process) keeps the choice.
-"""
-
-from contextlib import suppress
-
-from oslo_service.backend import BackendType, init_backend
-from oslo_service.backend.exceptions import BackendAlreadySelected
-
-with suppress(BackendAlreadySelected):
-    init_backend(BackendType.THREADING)
+"""The message bus: from RabbitMQ to decoded events, and nothing further."""

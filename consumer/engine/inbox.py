@@ -17,19 +17,21 @@ class Inbox:
     """Stores what sources hand over; shared by all of them.
 
     :param wake: called when there is new work
+    :param keep_bytes: how much of a message is kept that no handler can take a key out of
     """
 
-    def __init__(self, database: Database, router: Router, wake: Callable[[], None]) -> None:
+    def __init__(self, database: Database, router: Router, wake: Callable[[], None], keep_bytes: int) -> None:
         self._database = database
         self._router = router
         self._wake = wake
+        self._keep_bytes = keep_bytes
 
     def store(self, batch: Batch) -> None:
         """Store a batch.
 
         :raises NotStored: when the journal does not answer; nothing is stored
         """
-        hints, dead = route(self._router, batch)
+        hints, dead = route(self._router, batch, self._keep_bytes)
         try:
             stored = work.enqueue(self._database, hints, dead)
         except JournalUnavailable as outage:
@@ -38,7 +40,7 @@ class Inbox:
             self._wake()
 
 
-def route(router: Router, batch: Batch) -> tuple[list[Hint], list[DeadLetter]]:
+def route(router: Router, batch: Batch, keep_bytes: int) -> tuple[list[Hint], list[DeadLetter]]:
     """Turn a batch into hints, and into letters what cannot be one."""
     hints: list[Hint] = []
     dead = [_letter(event) for event in batch.dead]
@@ -46,7 +48,7 @@ def route(router: Router, batch: Batch) -> tuple[list[Hint], list[DeadLetter]]:
         try:
             hints += router.route(event)
         except Unroutable as error:
-            dead.append(DeadLetter(batch.broker, "", "", str(error), len(body), body))
+            dead.append(DeadLetter(batch.broker, "", "", str(error), len(body), body[:keep_bytes]))
     return hints, dead
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 
 from oslo_config import cfg
 
@@ -37,8 +37,8 @@ LOG = logging.getLogger(__name__)
 
 #: Lists the brokers to listen to, now.
 BrokerList = Callable[[Resources], Iterable[Broker]]
-#: Seconds between two looks for brokers of cells that were added or removed.
-_BROKERS_EVERY = 60.0
+#: Seconds between two looks for brokers of cells that were added or removed, and while none is known.
+_BROKERS_EVERY, _BROKERS_AGAIN = 60.0, 2.0
 
 
 def open_journal(conf: cfg.ConfigOpts) -> Database:
@@ -67,7 +67,6 @@ class Service:
         tasks: Sequence[Task],
         broker_lists: Sequence[BrokerList],
     ) -> None:
-        self._conf = conf
         self._database = database
         self._resources = resources
         self._broker_lists = broker_lists
@@ -79,12 +78,14 @@ class Service:
         self._announcer = announce.from_conf(conf, f"stackmend:{self.replica}")
         worker = Worker(database, self._tasks, self._settings, self.replica, self.holds, self._announcer)
         self.dispatcher = Dispatcher(database, self._tasks, self._settings, self.replica, self.holds, worker)
-        self._inbox = Inbox(database, self._router, self.dispatcher.wake)
+        self._bus = bus_conf.settings(conf)
+        self._inbox = Inbox(database, self._router, self.dispatcher.wake, self._bus.dead_body_bytes)
         journal = journal_conf.settings(conf)
         self._upkeep = Upkeep(database, self.dispatcher, self._settings, journal, self.replica, self._tasks)
         self._sources: dict[Broker, Source] = {}
         self._listening: dict[Broker, tuple[threading.Thread, threading.Event]] = {}
         self._stop_listening = threading.Event()
+        self._said_no_broker = False
         self._broker_thread = threading.Thread(target=self._follow_brokers, name="brokers", daemon=True)
         self._held = ExitStack()
 
@@ -98,7 +99,10 @@ class Service:
 
         :raises AlreadyRunning: when another process holds an SQLite journal
         :raises JournalUnavailable: when the journal does not answer
+        :raises cfg.Error: when an option that tells where the brokers are is wrong
         """
+        with suppress(HandlerError):  # a database that is away now is asked again later
+            self._wanted_brokers()
         if self._held.enter_context(replicas.sole_user(self._database)):
             work.free_all(self._database)
         replicas.register(self._database, self.replica, __version__)
@@ -137,27 +141,27 @@ class Service:
         return finished
 
     def _follow_brokers(self) -> None:
-        first = True
-        while first or not self._stop_listening.wait(_BROKERS_EVERY if self._sources else 2.0):
-            first = False
+        """Start to listen, and follow the cells that come and go."""
+        while True:
             try:
                 self._listen_to(self._wanted_brokers())
             except HandlerError as error:
                 LOG.warning("the list of brokers is not known: %s", error)
             except Exception:
                 LOG.exception("a fault in listing brokers")
+            if self._stop_listening.wait(_BROKERS_EVERY if self._sources else _BROKERS_AGAIN):
+                return
 
     def _wanted_brokers(self) -> list[Broker]:
         """Merge the lists: two that name the same URL are one broker with the exchanges of both."""
         merged: dict[str, Broker] = {}
-        for brokers in self._broker_lists:
-            for broker in brokers(self._resources):
-                known = merged.get(broker.transport_url)
-                if known is None:
-                    merged[broker.transport_url] = broker
-                    continue
-                exchanges = tuple(dict.fromkeys([*known.exchanges, *broker.exchanges]))
-                merged[broker.transport_url] = Broker(f"{known.name},{broker.name}", broker.transport_url, exchanges)
+        for broker in (broker for brokers in self._broker_lists for broker in brokers(self._resources)):
+            known = merged.get(broker.transport_url)
+            if known is None:
+                merged[broker.transport_url] = broker
+                continue
+            exchanges = tuple(dict.fromkeys([*known.exchanges, *broker.exchanges]))
+            merged[broker.transport_url] = Broker(f"{known.name},{broker.name}", broker.transport_url, exchanges)
         return list(merged.values())
 
     def _listen_to(self, brokers: Sequence[Broker]) -> None:
@@ -165,16 +169,16 @@ class Service:
             LOG.info("broker %s is not listed any more", gone.name)
             self._listening.pop(gone)[1].set()
             del self._sources[gone]
-        if not brokers and not self._sources:
+        if not brokers and not self._said_no_broker:
+            self._said_no_broker = True
             LOG.warning("no broker is configured: only sweeps find drift; set [nova] transport_url or config_file")
         for broker in brokers:
             if broker not in self._listening:
                 self._start_source(broker)
 
     def _start_source(self, broker: Broker) -> None:
-        settings = bus_conf.settings(self._conf)
         try:
-            source = Source(broker, settings, self._router.wanted, self._inbox.store, self._on_gap)
+            source = Source(broker, self._bus, self._router.wanted, self._inbox.store, self._on_gap)
         except UnusableURL as error:
             LOG.error("broker %s is not listened to: %s", broker.name, error)
             return

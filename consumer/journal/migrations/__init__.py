@@ -6,6 +6,7 @@ program can share a journal while they are restarted one by one.
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 from alembic import command
@@ -15,6 +16,9 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection
 
 from consumer.journal.database import Database, WrongJournal
+
+# Each run of the program would say that it looked.
+logging.getLogger("alembic").setLevel(logging.WARNING)
 
 
 def _config(connection: Connection | None = None) -> Config:
