@@ -371,7 +371,10 @@ class ControlPlane:
             wait_until(provided, timeout, f"resource provider of {node}")
 
     def remove_compute(self, host: str) -> None:
-        """Kill a compute service for good. What it left in databases stays: that is drift."""
+        """Kill a compute service for good. What it left in databases stays: that is drift.
+
+        For a minute Nova still takes it for up and may choose it for new servers.
+        """
         self._processes.remove(f"nova-compute-{host}")
         del self._computes[host]
 

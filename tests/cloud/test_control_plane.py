@@ -132,6 +132,9 @@ def test_another_compute_with_two_nodes(cloud: ControlPlane) -> None:
     assert server.hypervisor_hostname in nodes
     cloud.delete(server.id)
     cloud.remove_compute("compute-4")
+    for service in cloud.admin.compute.services(binary="nova-compute", host="compute-4"):
+        cloud.admin.compute.delete_service(service)
+    assert cloud.mariadb.execute(mapped, "nova_api") == "0\n"
 
 
 def test_a_service_can_be_stopped_and_started(cloud: ControlPlane) -> None:

@@ -1,0 +1,76 @@
+"""Ways to look at a real cloud's databases, and to make in it what drifts."""
+
+from __future__ import annotations
+
+from tests.cloud.control_plane import CELLS, ControlPlane
+
+
+def mapped_hosts(cloud: ControlPlane) -> dict[str, str]:
+    """Return each mapped host's cell."""
+    rows = cloud.mariadb.execute(
+        "SELECT h.host, c.name FROM host_mappings h JOIN cell_mappings c ON c.id = h.cell_id", "nova_api"
+    )
+    return dict(line.split("\t") for line in rows.splitlines())
+
+
+def compute_nodes(cloud: ControlPlane, host: str) -> int:
+    """Count the live compute nodes of a host."""
+    counts = [
+        cloud.mariadb.execute(
+            f"SELECT COUNT(*) FROM compute_nodes WHERE deleted = 0 AND host = '{host}'", f"nova_{cell}"
+        )
+        for cell in CELLS
+    ]
+    return sum(int(count) for count in counts)
+
+
+def members(cloud: ControlPlane, aggregate: str) -> set[str]:
+    """Return the names of the providers that Placement has in an aggregate."""
+    rows = cloud.mariadb.execute(
+        "SELECT p.name FROM resource_provider_aggregates m"
+        " JOIN placement_aggregates a ON a.id = m.aggregate_id"
+        f" JOIN resource_providers p ON p.id = m.resource_provider_id WHERE a.uuid = '{aggregate}'",
+        "placement",
+    )
+    return set(rows.split())
+
+
+def allocations(cloud: ControlPlane) -> dict[str, set[str]]:
+    """Return, by consumer, the names of the providers it holds something of."""
+    rows = cloud.mariadb.execute(
+        "SELECT DISTINCT a.consumer_id, p.name FROM allocations a"
+        " JOIN resource_providers p ON p.id = a.resource_provider_id",
+        "placement",
+    )
+    held: dict[str, set[str]] = {}
+    for line in rows.splitlines():
+        consumer, provider = line.split("\t")
+        held.setdefault(consumer, set()).add(provider)
+    return held
+
+
+def dump(cloud: ControlPlane) -> str:
+    """Return all rows of Nova's and Placement's databases, but for what every heartbeat changes."""
+    tables = {
+        "nova_api": "host_mappings instance_mappings build_requests request_specs aggregates aggregate_hosts",
+        "placement": "allocations consumers inventories resource_providers resource_provider_aggregates",
+        "nova_cell0": "instances migrations",
+        "nova_cell1": "instances migrations compute_nodes",
+        "nova_cell2": "instances migrations compute_nodes",
+    }
+    parts = []
+    for database, names in tables.items():
+        for table in names.split():
+            parts += [f"-- {database}.{table}", cloud.mariadb.execute(f"SELECT * FROM {table} ORDER BY id", database)]
+    return "\n".join(parts)
+
+
+def undeclared_work(cloud: ControlPlane, vhosts: tuple[str, ...] = ("api", *CELLS)) -> int:
+    """Count the messages that wait, or are delivered and not acknowledged, in our topic's queues."""
+    total = 0
+    for vhost in vhosts:
+        for line in cloud.rabbitmq.ctl("list_queues", "-q", "-p", vhost, "name", "messages").splitlines():
+            name, _, count = line.partition("\t")
+            if name.startswith("stackmend."):
+                total += int(count)
+    return total
