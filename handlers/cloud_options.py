@@ -31,9 +31,3 @@ OPTIONS: list[cfg.Opt] = [
     *loading.get_auth_common_conf_options(),
     *loading.get_session_conf_options(),
 ]
-
-
-def sample_plugin_options() -> list[cfg.Opt]:
-    """Return the options of the usual plugin, for the sample configuration; the plugin in use declares its own."""
-    options: list[cfg.Opt] = loading.get_auth_plugin_conf_options("password")
-    return options

@@ -58,6 +58,10 @@ from handlers.nova.facts import Judge
 from handlers.nova.placement import Allocation, Held, Placement
 from handlers.nova.records import ComputeNode
 
+#: seconds from a notification to the first look: Nova sends most of them just before it releases, so that by then there
+#: is usually nothing to find
+_RELEASING = 2.0
+
 _HINTS = (
     "instance.delete.end",
     "instance.create.error",
@@ -85,7 +89,7 @@ class AuditAllocations(Handler):
     group = "audit"
     kinds = ("consumer", "host")
     triggers = (
-        *(Trigger(event, hints.consumer) for event in _HINTS),
+        *(Trigger(event, hints.consumer, after=_RELEASING) for event in _HINTS),
         Trigger("service.delete", hints.compute_host, after=10.0),
     )
     default_mode = "audit"

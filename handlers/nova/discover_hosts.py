@@ -168,8 +168,8 @@ class DiscoverHosts(Handler):
 
     def heal(self, finding: Finding) -> Healed:
         """Insert the mapping, or set the mark; only when everything is still as it was proved."""
-        again = {(now.problem, str(now.evidence)) for now in self.inspect(finding.key)}
-        if (finding.problem, str(finding.evidence)) not in again:
+        again = self.inspect(finding.key)
+        if not any(now.problem == finding.problem and now.evidence == finding.evidence for now in again):
             raise Conflict(f"{finding.key} is not as it was")
         heals: Mapping[str, Callable[[Finding], Healed]] = {"host-unmapped": self._map, "node-unmarked": self._mark}
         if finding.problem not in heals:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import json
 import time
 import uuid
 from collections.abc import Callable
@@ -473,6 +475,38 @@ def test_a_claim_in_the_middle_of_the_heal_wins(
     with pytest.raises(Conflict):
         audit.heal(finding)
     assert cloud.node("b").uuid in cloud.allocation(server)
+
+
+def test_evidence_that_is_no_longer_exact_heals_nothing(cloud: NovaSimulation, audit: AuditAllocations) -> None:
+    with cloud.ago(**LONG):
+        server = cloud.boot("a")
+        cloud.delete(server, leak_allocation=True)
+    [finding] = audit.inspect(key(server))
+    changed = {cloud.node("b").uuid: {"VCPU": 1}}
+    cloud.hold(server, changed)
+    with pytest.raises(Conflict):
+        audit.heal(finding)
+    assert cloud.allocation(server) == changed
+
+
+def test_evidence_may_have_been_stored_as_json(cloud: NovaSimulation, audit: AuditAllocations) -> None:
+    with cloud.ago(**LONG):
+        server = cloud.boot("a")
+        cloud.delete(server, leak_allocation=True)
+    [finding] = audit.inspect(key(server))
+    stored = json.loads(json.dumps(finding.evidence, sort_keys=True))
+    audit.heal(dataclasses.replace(finding, evidence=stored))
+    assert cloud.allocation(server) == {}
+
+
+def test_an_archived_hidden_copy_proves_nothing(cloud: NovaSimulation, audit: AuditAllocations) -> None:
+    with cloud.ago(**LONG):
+        server = cloud.boot("a")
+        cloud.delete(server, leak_allocation=True)
+        cloud.set_instance(server, hidden=True)
+    archive(cloud, "cell1", server)
+    [finding] = audit.inspect(key(server))
+    assert (finding.problem, finding.healable) == ("unknown-consumer", False)
 
 
 def test_healing_twice_is_a_conflict(cloud: NovaSimulation, audit: AuditAllocations) -> None:

@@ -101,6 +101,10 @@ RULES = {
     ),
     "its node unknown": (replace(FACTS, home=None), Report),
     "nothing of its node": (replace(FACTS, allocation=replace(HELD, providers={AWAY: {"VCPU": 1}})), Report),
+    "nothing of its node, though a migration left the other": (
+        replace(FACTS, allocation=replace(HELD, providers={AWAY: {"VCPU": 1}}), migrations=(EVACUATED,)),
+        Report,
+    ),
     "evacuated": (replace(FACTS, allocation=BOTH, migrations=(EVACUATED,)), Take),
     "evacuated just now": (replace(FACTS, allocation=BOTH, migrations=(replace(EVACUATED, age=1.0),)), Wait),
     "evacuated, mapped elsewhere": (
