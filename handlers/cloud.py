@@ -15,6 +15,7 @@ urllib3's pool. An openstacksdk connection may be shared once made; its proxies 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Self
 
 import openstack
@@ -33,6 +34,7 @@ from handlers.service_files import ConfigError, ServiceFiles
 #: seconds to connect, seconds between two bytes of an answer; ``[openstack] timeout`` replaces both
 TIMEOUT = (2.0, 60.0)
 READ_AGAIN_FOR = 1.0
+INTERFACES = ("internal", "public")
 
 _PASSING = frozenset({502, 503, 504})
 
@@ -50,7 +52,7 @@ class Cloud:
         self,
         session: Session,
         region: str | None = None,
-        interfaces: tuple[str, ...] = ("internal", "public"),
+        interfaces: tuple[str, ...] = INTERFACES,
         overrides: Mapping[str, str] | None = None,
     ) -> None:
         self.session = session
@@ -64,12 +66,18 @@ class Cloud:
 
         :raises ConfigError: when there are no credentials, or they are incomplete
         """
-        conf = resources.conf
-        ours = conf[cloud_options.GROUP]
-        overrides = {}
-        if ours.placement_endpoint_override:
-            overrides["placement"] = ours.placement_endpoint_override
-        return cls(_session(conf), ours.region_name, tuple(ours.interface), overrides)
+        ours = resources.conf[cloud_options.GROUP]
+        access = _access(resources.conf)
+        if access.session.timeout is None:
+            # requests takes a pair; only the constructor of the session insists on one number
+            access.session.timeout = TIMEOUT  # type: ignore[assignment]
+        overrides = {"placement": ours.placement_endpoint_override or access.placement}
+        return cls(
+            access.session,
+            ours.region_name or access.region,
+            tuple(ours.interface) or access.interfaces or INTERFACES,
+            {service: url for service, url in overrides.items() if url},
+        )
 
     def service(self, service_type: str) -> Service:
         """Return the API of a service."""
@@ -158,39 +166,56 @@ def _reason(error: Exception) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 
-def _session(conf: cfg.ConfigOpts) -> Session:
-    session = _authenticated(conf)
-    if session.timeout is None:
-        # requests takes a pair; only the constructor of the session insists on one number
-        session.timeout = TIMEOUT  # type: ignore[assignment]
-    return session
+@dataclass(frozen=True, slots=True)
+class _Access:
+    """What one source of credentials says."""
+
+    session: Session
+    region: str | None = None
+    interfaces: tuple[str, ...] = ()
+    placement: str | None = None
 
 
-def _authenticated(conf: cfg.ConfigOpts) -> Session:
+def _access(conf: cfg.ConfigOpts) -> _Access:
     group = cloud_options.GROUP
     if conf[group].cloud:
-        try:
-            session: Session = OpenStackConfig().get_one(cloud=conf[group].cloud).get_session()
-        except openstack.exceptions.SDKException as error:
-            raise ConfigError(f"[openstack] cloud = {conf[group].cloud} cannot be used: {error}") from error
-        return session
+        return _of_clouds_yaml(conf[group].cloud)
     if conf[group].auth_type or conf[group].auth_section:
-        return _load(conf, group, "stackmend's configuration")
+        return _Access(_load(conf, group, "stackmend's configuration"))
     for option, sections in (
         ("nova", ("placement", "keystone_authtoken")),
         ("octavia", ("service_auth", "keystone_authtoken")),
     ):
-        paths = getattr(conf[option], "config_file", []) if option in conf else []
-        if not paths:
-            continue
-        foreign = ServiceFiles(f"[{option}] config_file", paths)
-        for section in sections:
-            if foreign.has(section, "auth_type") or foreign.has(section, "auth_section"):
-                return _load(_reread(foreign, section), section, str(foreign))
+        paths = conf[option].config_file if option in conf else []
+        for section in sections if paths else ():
+            access = _of_service(ServiceFiles(f"[{option}] config_file", paths), section)
+            if access is not None:
+                return access
     raise ConfigError(
         "there are no credentials: write, in stackmend's configuration file, [openstack] cloud = <a name in clouds.yaml>, "
         "or [openstack] auth_type = password with auth_url, username, password, project_name, user_domain_name and "
         "project_domain_name, or [nova] config_file = a nova.conf with auth_type in [placement]"
+    )
+
+
+def _of_clouds_yaml(name: str) -> _Access:
+    try:
+        region = OpenStackConfig().get_one(cloud=name)
+        return _Access(region.get_session(), region.get_region_name())
+    except (openstack.exceptions.SDKException, ks.ClientException) as error:
+        raise ConfigError(f"[openstack] cloud = {name} cannot be used: {error}") from error
+
+
+def _of_service(files: ServiceFiles, section: str) -> _Access | None:
+    """Return the access that a service's files give, if that section has credentials."""
+    if not (files.has(section, "auth_type") or files.has(section, "auth_section")):
+        return None
+    interfaces = files.get(section, "valid_interfaces") or files.get(section, "interface") or ""
+    return _Access(
+        _load(_reread(files, section), section, str(files)),
+        files.get(section, "region_name"),
+        tuple(name.strip() for name in interfaces.split(",") if name.strip()),
+        files.get(section, "endpoint_override") if section == "placement" else None,
     )
 
 

@@ -17,11 +17,12 @@ GROUP = "openstack"
 
 OPTIONS: list[cfg.Opt] = [
     cfg.StrOpt("cloud", help="Name of a cloud in clouds.yaml whose credentials are used. Unset: see auth_type."),
-    cfg.StrOpt("region_name", help="Region whose endpoints are used."),
+    cfg.StrOpt("region_name", help="Region whose endpoints are used; unset: that of the source of credentials."),
     cfg.ListOpt(
         "interface",
-        default=["internal", "public"],
-        help="Interfaces of the endpoints, in order of preference.",
+        default=[],
+        help="Interfaces of the endpoints, in order of preference; unset: those of the source of credentials, or "
+        "internal, public.",
     ),
     cfg.URIOpt(
         "placement_endpoint_override",

@@ -37,6 +37,9 @@ auth_type = password
 auth_url = http://keystone/v3
 username = nova
 password = verysecret
+region_name = here
+valid_interfaces = admin, internal
+endpoint_override = http://placement/
 [libvirt]
 images_type = $nowhere
 """
@@ -114,6 +117,26 @@ def test_credentials_come_from_novas_file(nova_conf: Path) -> None:
     cloud = Cloud.from_resources(Resources(conf))
     assert cloud.session.auth.auth_url == "http://keystone/v3"
     assert cloud.session.timeout == (2.0, 60.0)
+    client = cloud.service("placement")._client
+    assert (client.region_name, client.interface) == ("here", ["admin", "internal"])
+    assert client.endpoint_override == "http://placement/"
+    assert cloud.service("compute")._client.endpoint_override is None
+
+
+def test_our_own_region_and_endpoints_win(nova_conf: Path) -> None:
+    own = {"region_name": "there", "interface": ["public"], "placement_endpoint_override": "http://other/"}
+    conf = configuration(nova={"config_file": [str(nova_conf)]}, openstack=own)
+    client = Cloud.from_resources(Resources(conf)).service("placement")._client
+    assert (client.region_name, client.interface, client.endpoint_override) == ("there", ["public"], "http://other/")
+
+
+def test_credentials_from_clouds_yaml(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "clouds.yaml"
+    auth = "{auth_url: 'http://k/v3', username: a, password: b, project_name: c}"
+    file.write_text(f"clouds: {{mine: {{auth: {auth}, region_name: far}}}}")
+    monkeypatch.setenv("OS_CLIENT_CONFIG_FILE", str(file))
+    cloud = Cloud.from_resources(Resources(configuration(openstack={"cloud": "mine"})))
+    assert cloud.service("placement")._client.region_name == "far"
 
 
 def test_credentials_from_keystone_authtoken_of_octavia(tmp_path: Path) -> None:
