@@ -55,6 +55,7 @@ from handlers.nova.cells import Cell
 from handlers.nova.consumers import Report, Take, Wait
 from handlers.nova.database import NovaDatabases
 from handlers.nova.facts import Judge
+from handlers.nova.nodes import live_nodes
 from handlers.nova.placement import Allocation, Held, Placement
 from handlers.nova.records import ComputeNode
 
@@ -135,7 +136,7 @@ class AuditAllocations(Handler):
 
     def sweep(self) -> Iterator[Key]:
         """Yield whoever holds something of a compute node without clearly belonging there."""
-        nodes, down = self._nodes()
+        nodes, down = live_nodes(self._databases)
         providers = self._placement.compute_providers()
         if nodes and not providers:
             raise Unavailable("placement", f"lists no compute node's provider, while the cells have {len(nodes)} nodes")
@@ -180,18 +181,6 @@ class AuditAllocations(Handler):
             after={"allocations": _plain(keep)},
             undo=allocation.undo(),
         )
-
-    def _nodes(self) -> tuple[dict[str, tuple[Cell, ComputeNode]], Unavailable | None]:
-        nodes: dict[str, tuple[Cell, ComputeNode]] = {}
-        down = None
-        for cell in self._databases.host_cells():
-            try:
-                rows = self._databases.database(cell).run(queries.compute_nodes)
-            except Unavailable as error:
-                down = error
-                continue
-            nodes.update({node.uuid: (cell, node) for node in rows})
-        return nodes, down
 
     def _suspects(self, cell: Cell, node: ComputeNode) -> set[str]:
         """Return who holds something of a node and is not clearly in the right."""

@@ -14,6 +14,7 @@ from handlers.nova.archive import Archive
 from handlers.nova.cells import Cell
 from handlers.nova.consumers import Facts, Located, Verdict, decide
 from handlers.nova.database import NovaDatabases
+from handlers.nova.nodes import nodes_among
 from handlers.nova.placement import Allocation, Placement
 from handlers.nova.records import Instance, InstanceMapping, Migration
 
@@ -70,11 +71,8 @@ class Judge:
         for provider in facts.allocation.providers:
             if provider not in roots:
                 roots.update({uuid: member.root for uuid, member in self._placement.tree(provider).items()})
-        nodes = self._databases.run_in(
-            self._databases.host_cells(),
-            lambda connection: queries.compute_nodes_among(connection, "uuid", set(roots.values()), deleted=True),
-        )
-        places = {node.uuid: (node.host, node.node) for rows in nodes.values() for node in rows}
+        nodes = nodes_among(self._databases, "uuid", set(roots.values()), deleted=True)
+        places = {node.uuid: (node.host, node.node) for node in nodes}
         return dataclasses.replace(facts, home=home, roots=roots, nodes=places)
 
 

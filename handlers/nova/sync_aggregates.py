@@ -40,9 +40,10 @@ import tenacity
 from oslo_config import cfg
 
 from handlers import cloud_options
-from handlers.base import Conflict, Finding, Handler, Healed, InFlight, Key, Refused, Resources, Trigger, Unavailable
+from handlers.base import Conflict, Finding, Handler, Healed, InFlight, Key, Refused, Resources, Trigger
 from handlers.nova import hints, options, queries
 from handlers.nova.database import NovaDatabases
+from handlers.nova.nodes import live_nodes, nodes_among
 from handlers.nova.placement import Placement, ProviderAggregates
 from handlers.nova.records import Aggregate, ComputeNode
 
@@ -95,9 +96,9 @@ class SyncAggregates(Handler):
 
     def sweep(self) -> Iterator[Key]:
         """Yield the aggregates whose members differ, as far as the cells answer."""
-        nodes, down = self._all_nodes()
+        nodes, down = live_nodes(self._databases)
         for aggregate in self._databases.api.run(queries.aggregates):
-            wanted = {node.uuid for node in nodes.values() if node.host in aggregate.hosts}
+            wanted = {node.uuid for _, node in nodes.values() if node.host in aggregate.hosts}
             members = set(self._placement.members(aggregate.uuid)) & set(nodes)
             if wanted != members:
                 yield Key("aggregate", aggregate.uuid)
@@ -141,19 +142,15 @@ class SyncAggregates(Handler):
 
     def _node(self, provider: str, host: str) -> ComputeNode:
         """Return the live compute node of a provider."""
-        found = self._databases.run_in(
-            self._databases.host_cells(), lambda connection: queries.compute_nodes(connection, {"uuid": provider})
-        )
-        for nodes in found.values():
-            for node in nodes:
-                if node.host == host:
-                    return node
+        for node in nodes_among(self._databases, "uuid", {provider}):
+            if node.host == host:
+                return node
         raise Conflict(f"{provider} is no longer a compute node of host {host}")
 
     def _inspect_aggregate(self, key: Key, aggregate: Aggregate) -> list[Finding]:
         members = set(self._placement.members(aggregate.uuid))
-        by_host = self._nodes_among("host", aggregate.hosts)
-        by_uuid = self._nodes_among("uuid", members)
+        by_host = nodes_among(self._databases, "host", aggregate.hosts)
+        by_uuid = nodes_among(self._databases, "uuid", members)
         findings, waiting = self._missing_nodes(key, aggregate.hosts - {node.host for node in by_host})
         for node in by_host:
             if node.uuid in members:
@@ -170,7 +167,7 @@ class SyncAggregates(Handler):
         return _or_wait(findings, waiting)
 
     def _inspect_unknown(self, key: Key) -> list[Finding]:
-        nodes = self._nodes_among("uuid", set(self._placement.members(key.id)))
+        nodes = nodes_among(self._databases, "uuid", set(self._placement.members(key.id)))
         if not nodes:
             return []
         finding = Finding(
@@ -185,7 +182,7 @@ class SyncAggregates(Handler):
         return [finding]
 
     def _inspect_host(self, key: Key, aggregates: Mapping[str, Aggregate]) -> list[Finding]:
-        nodes = self._nodes_among("host", {key.id})
+        nodes = nodes_among(self._databases, "host", {key.id})
         must, must_not = _memberships(aggregates.values(), key.id)
         if not nodes:
             return _or_wait(*self._missing_nodes(key, frozenset({key.id}) if must else frozenset()))
@@ -221,25 +218,6 @@ class SyncAggregates(Handler):
             refusal="start their nova-compute, or take them out with: openstack aggregate remove host",
         )
         return [finding], [f"the compute node of {host}" for host in young]
-
-    def _nodes_among(self, column: str, values: Iterable[str]) -> list[ComputeNode]:
-        wanted = frozenset(values)
-        found = self._databases.run_in(
-            self._databases.host_cells(), lambda connection: queries.compute_nodes_among(connection, column, wanted)
-        )
-        return [node for nodes in found.values() for node in nodes]
-
-    def _all_nodes(self) -> tuple[dict[str, ComputeNode], Unavailable | None]:
-        nodes: dict[str, ComputeNode] = {}
-        down = None
-        for cell in self._databases.host_cells():
-            try:
-                rows = self._databases.database(cell).run(queries.compute_nodes)
-            except Unavailable as error:
-                down = error
-                continue
-            nodes.update({node.uuid: node for node in rows})
-        return nodes, down
 
 
 def _memberships(aggregates: Iterable[Aggregate], host: str) -> tuple[set[str], set[str]]:

@@ -1,0 +1,42 @@
+"""Compute nodes over all cells, for handlers that set them against Placement's providers."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from handlers.base import Unavailable
+from handlers.nova import queries
+from handlers.nova.cells import Cell
+from handlers.nova.database import NovaDatabases
+from handlers.nova.records import ComputeNode
+
+
+def live_nodes(databases: NovaDatabases) -> tuple[dict[str, tuple[Cell, ComputeNode]], Unavailable | None]:
+    """Return the live compute nodes by uuid, of the cells that answer, and the error of one that does not.
+
+    For sweeps only, which may be wrong in both directions: proofs ask all cells or none.
+    """
+    nodes: dict[str, tuple[Cell, ComputeNode]] = {}
+    down: Unavailable | None = None
+    for cell in databases.host_cells():
+        try:
+            rows = databases.database(cell).run(queries.compute_nodes)
+        except Unavailable as error:
+            down = error
+            continue
+        nodes.update({node.uuid: (cell, node) for node in rows})
+    return nodes, down
+
+
+def nodes_among(
+    databases: NovaDatabases, column: str, values: Collection[str], *, deleted: bool = False
+) -> list[ComputeNode]:
+    """Return the compute nodes of all cells whose column is one of these values; deleted ones only when asked for.
+
+    :raises Unavailable: when a cell does not answer
+    """
+    found = databases.run_in(
+        databases.host_cells(),
+        lambda connection: queries.compute_nodes_among(connection, column, values, deleted=deleted),
+    )
+    return [node for rows in found.values() for node in rows]
