@@ -153,8 +153,9 @@ class Lister(Command, lister.Lister):
 
     def take_action(self, parsed_args: argparse.Namespace) -> tuple[Sequence[str], Iterable[Any]]:
         """Return column names and rows in the shape of the format that was asked for."""
-        rows = [list(row) for row in self.rows(parsed_args)]
         titles = [*self.titles, *self.more_titles]
+        _check_columns(parsed_args.columns, titles)
+        rows = [list(row) for row in self.rows(parsed_args)]
         if parsed_args.formatter not in ("json", "yaml") and not parsed_args.columns:
             titles = list(self.titles)
             rows = [row[: len(titles)] for row in rows]
@@ -207,6 +208,14 @@ def shaped(formatter: str, titles: Sequence[str], rows: Sequence[Sequence[Any]])
         return names, cells
     # csv and value print what a cell is for a machine, and a dictionary would be printed as Python.
     return names, [[str(value) if isinstance(value, JsonCell) else value for value in row] for row in cells]
+
+
+def _check_columns(wanted: Iterable[str], titles: Sequence[str]) -> None:
+    """Refuse unknown columns before anything is done, not after."""
+    known = [machine_name(title) for title in titles]
+    unknown = [name for name in wanted if machine_name(name) not in known]
+    if unknown:
+        raise Trouble(f"there is no column {', '.join(unknown)}; there are: {', '.join(known)}")
 
 
 def machine_name(title: str) -> str:

@@ -87,11 +87,15 @@ def _perform(stage: Stage, narrator: Narrator, confirm_after: dict[str, float]) 
         if act.told:
             with narrator.waiting("waiting for the heal"):
                 stage.watch([act], 0.5 if twice else _PATIENCE, narrator.say_line)
-    if any(not act.told for act in stage.acts):
-        narrator.say_sweep()
-        stage.sweep()
     longest = max(confirm_after.values(), default=0.0) + _PATIENCE_AT_END
-    with narrator.waiting("waiting for the sweep and for second looks"):
+    silent = {act.scene.handler for act in stage.acts if not act.told}
+    with narrator.waiting("waiting for second looks"):
+        # A sweep finds everything; so what was told must be over before it, or it would take the credit.
+        told = [act for act in stage.acts if act.told and act.scene.handler in silent]
+        stage.watch(told, longest, narrator.say_line)
+        if silent:
+            narrator.say_sweep()
+            stage.sweep(silent)
         stage.watch(stage.acts, longest, narrator.say_line)
 
 
@@ -167,7 +171,9 @@ class Narrator:
         self._last = 0
 
     def say_line(self, act: Act | None, entry: Entry) -> None:
-        """Say what the history says."""
+        """Say what the history says, once it is said whole."""
+        if entry.outcome == "healing":
+            return
         number = act.number if act else 0
         if number != self._last:
             self.say()
@@ -176,12 +182,11 @@ class Narrator:
         lag = entry.lag if act is None else None
         proved = act.after(entry.at) if act else lag
         ended = act.after(entry.closed_at) if act else lag
-        if entry.outcome != "healing":
-            self._fact("noticed", f"{entry.handler}, by {entry.hint}", "cyan")
-            self._fact("proved", f"{entry.summary}{_ms(proved)}", "yellow")
+        self._fact("noticed", f"{entry.handler}, by {entry.hint}", "cyan")
+        self._fact("proved", f"{entry.summary}{_ms(proved)}", "yellow")
         if entry.outcome == "healed":
             self._fact("healed", f"{entry.action}{_ms(ended)}", "green")
-        elif entry.outcome != "healing":
+        else:
             self._fact(entry.outcome, entry.error or "", "red")
 
     def say_result(self, stage: Stage, took: float) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,10 +25,10 @@ from consumer.conf import bus as bus_conf
 from consumer.engine import service
 from consumer.engine import task as tasks
 from consumer.engine.service import Service
-from consumer.journal import controls, history
+from consumer.journal import controls, history, work
 from consumer.journal.database import Database
 from consumer.journal.history import Entry
-from handlers.base import Broker, Demo, Handler, Resources, Scene
+from handlers.base import Broker, Demo, Handler, Key, Resources, Scene
 
 _BROKER = Broker("demo", "memory://", ("nova", "octavia"))
 _QUICK = {
@@ -111,9 +111,11 @@ class Stage:
             topology.publish(_BROKER, notification.exchange, key, notification.body, self._settings)
         return act
 
-    def sweep(self) -> None:
-        """Have every handler sweep now."""
-        self._service.sweep("operator")
+    def sweep(self, names: Collection[str]) -> None:
+        """Have these handlers sweep now."""
+        timers = [work.Hint(name, Key(tasks.SWEEP, name), work.Priority.OPERATOR, "operator") for name in names]
+        work.enqueue(self._database, timers)
+        self._service.dispatcher.wake()
 
     def watch(self, acts: Sequence[Act], seconds: float, tell: Watcher) -> bool:
         """Follow the history until these acts are over; return whether they are.

@@ -1,0 +1,191 @@
+"""``work``, ``history``, ``dead``, ``db``: what operators see of the journal and do to it."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from consumer.journal import backlog, dead, history, migrations, work
+from consumer.journal.database import Database, open_engine
+from consumer.journal.history import Line, Origin
+from consumer.journal.work import DeadLetter, Hint, Parked, Priority
+from handlers.base import Key
+from tests.functional.cli.conftest import Shell
+
+
+def put(database: Database, *names: str) -> None:
+    work.enqueue(database, [Hint("mender", Key("thing", name), Priority.EVENT, "thing.broken") for name in names])
+
+
+def park(database: Database, name: str) -> None:
+    put(database, name)
+    claim = work.claim_one(database, "me", "mender", Key("thing", name), 60)
+    assert claim
+    work.settle(database, claim, Parked("it never worked", 8))
+
+
+def ids(database: Database) -> dict[str, int]:
+    return {row.key: row.id for row in backlog.listing(database)}
+
+
+def notification(**payload: object) -> bytes:
+    message = {
+        "message_id": "m1",
+        "publisher_id": "p",
+        "event_type": "thing.broken",
+        "priority": "INFO",
+        "payload": payload,
+        "timestamp": "2026-11-22 10:00:00.000000",
+    }
+    return json.dumps({"oslo.version": "2.0", "oslo.message": json.dumps(message)}).encode()
+
+
+def bury(database: Database, *bodies: bytes, size: int | None = None) -> None:
+    letters = [DeadLetter("nova", "nova", "stackmend.info", "not read", size or len(body), body) for body in bodies]
+    work.enqueue(database, [], letters)
+
+
+def test_work_list_filters(shell: Shell, database: Database) -> None:
+    put(database, "a", "b")
+    park(database, "c")
+    work.claim_one(database, "me", "mender", Key("thing", "b"), 60)
+
+    def keys(*arguments: str) -> list[str]:
+        return sorted(row["key"] for row in shell("work", "list", "-f", "json", *arguments).json)
+
+    assert keys() == ["thing:a", "thing:b", "thing:c"]
+    assert keys("--state", "pending") == ["thing:a"]
+    assert keys("--state", "running") == ["thing:b"]
+    assert keys("--state", "parked") == ["thing:c"]
+    assert keys("--handler", "fixer") == []
+
+
+def test_work_show(shell: Shell, database: Database) -> None:
+    park(database, "c")
+    row = shell("work", "show", str(ids(database)["thing:c"]), "-f", "json").json
+    assert (row["state"], row["error"], row["attempts"]) == ("parked", "it never worked", 8)
+    assert shell("work", "show", "99").err == "stackmend: no row of work has the id 99; nothing was done\n"
+
+
+def test_retry_makes_parked_rows_due(shell: Shell, database: Database) -> None:
+    park(database, "a")
+    park(database, "b")
+    put(database, "c")
+    assert shell("work", "retry", "--all-parked").out == "2 rows are due now\n"
+    assert {row.state for row in backlog.listing(database)} == {"pending"}
+    assert len(work.claim(database, "me", ["mender"], 10, 60)) == 3
+
+
+def test_retry_is_all_or_nothing(shell: Shell, database: Database) -> None:
+    park(database, "a")
+    known = str(ids(database)["thing:a"])
+    assert shell("work", "retry", known, "99").code == 1
+    assert backlog.listing(database)[0].state == "parked"
+    assert shell("work", "retry", known).code == 0
+    assert backlog.listing(database)[0].state == "pending"
+
+
+@pytest.mark.parametrize("arguments", [("retry",), ("retry", "1", "--all-parked")])
+def test_retry_wants_one_choice(shell: Shell, arguments: tuple[str, ...]) -> None:
+    ran = shell("work", *arguments)
+    assert (ran.code, ran.err) == (1, "stackmend: name the rows to retry by their ids, or write --all-parked\n")
+
+
+def test_drop_leaves_what_is_being_worked_on(shell: Shell, database: Database) -> None:
+    put(database, "a", "b")
+    work.claim_one(database, "me", "mender", Key("thing", "b"), 60)
+    ran = shell("work", "drop", *[str(number) for number in ids(database).values()])
+    assert (ran.code, ran.out) == (1, "1 row dropped\n")
+    assert "1 row is being worked on and stayed" in ran.err
+    assert list(ids(database)) == ["thing:b"]
+
+
+def test_history_lists_and_filters(shell: Shell, database: Database) -> None:
+    shell.world.things = {"a": 1}
+    shell("sweep")
+    origin = Origin("thing.broken", "me", hinted_at=0.0)
+    line = Line("mender", Key("thing", "x"), "found", "broken", "x\x1b is broken", origin)
+    history.append(database, [line])
+    rows = shell("history", "-f", "json").json
+    assert [(row["key"], row["outcome"], row["action"], row["undo"]) for row in rows] == [
+        ("thing:a", "healed", "mended a", "break a"),
+        ("thing:x", "found", "", ""),
+    ]
+    assert rows[0]["time"].endswith("Z")
+    assert rows[1]["lag_s"] > 1e9
+    assert [row["key"] for row in shell("history", "--outcome", "found", "-f", "json").json] == ["thing:x"]
+    assert [row["key"] for row in shell("history", "--key", "thing:a", "-f", "json").json] == ["thing:a"]
+    assert len(shell("history", "--since", "1h", "-f", "json").json) == 2
+    assert shell("history", "--since", "2126-01-01", "-f", "json").json == []
+    assert len(shell("history", "--limit", "1", "-f", "json").json) == 1
+    table = shell("history").out
+    assert "\x1b" not in table
+    assert "x\\x1b is broken" in table
+
+
+def test_history_show(shell: Shell, database: Database) -> None:
+    shell.world.things = {"a": 5}
+    shell("sweep")
+    row = shell("history", "show", "1", "-f", "json").json
+    assert (row["before"], row["after"], row["undo"]) == ({"generation": 5}, {"generation": 0}, "break a")
+    assert row["evidence"] == {"generation": 5}
+    assert "break a" in shell("history", "show", "1").out
+    assert shell("history", "show", "9").code == 1
+    assert "write how long ago" in shell("history", "--since", "soon").err
+
+
+def test_replay_queues_what_is_understood_now(shell: Shell, database: Database) -> None:
+    shell.configure("[housekeeping]\nfixer_mode = audit\n")
+    bury(database, notification(name="a"), b"\xff not json", notification(name="ignored"), notification())
+    ran = shell("dead", "replay", "--all", "-f", "json")
+    assert ran.code == 2
+    assert [(row["event"], row["keys"]) for row in ran.json] == [
+        ("thing.broken", ["mender thing:a", "fixer thing:a"]),
+        ("", []),
+        ("thing.broken", []),
+        ("thing.broken", []),
+    ]
+    assert ran.err == "2 messages understood, 2 stayed\n"
+    assert {(row.handler, row.key, row.hint) for row in backlog.listing(database)} == {
+        ("mender", "thing:a", "thing.broken"),
+        ("fixer", "thing:a", "thing.broken"),
+    }
+    assert dead.ids(database) == [2, 4]
+
+
+def test_replay_queues_nothing_for_a_handler_that_is_off(shell: Shell, database: Database) -> None:
+    bury(database, notification(name="a"))
+    assert shell("dead", "replay", "1").code == 0
+    assert [row.handler for row in backlog.listing(database)] == ["mender"]
+
+
+def test_a_message_that_was_cut_cannot_be_replayed(shell: Shell, database: Database) -> None:
+    bury(database, notification(name="a"), size=10_000_000)
+    ran = shell("dead", "replay", "--all", "-f", "json")
+    assert ran.code == 2
+    assert "of its 10000000 bytes were kept" in ran.json[0]["result"]
+    assert dead.ids(database) == [1]
+
+
+def test_dead_list_show_drop(shell: Shell, database: Database) -> None:
+    bury(database, b'{"admin_password": "s3cret", "x": "\x1b[2J"}', b"b", b"c")
+    assert [row["reason"] for row in shell("dead", "list", "-f", "json").json] == ["not read"] * 3
+    shown = shell("dead", "show", "1").out
+    assert "s3cret" not in shown
+    assert "\x1b" not in shown
+    assert shell("dead", "drop", "2").out == "1 message dropped\n"
+    assert shell("dead", "drop", "2").code == 1
+    assert shell("dead", "drop", "--all").out == "2 messages dropped\n"
+    assert dead.ids(database) == []
+
+
+def test_db(shell: Shell) -> None:
+    ran = shell("db", "version", "-f", "json")
+    assert (ran.code, ran.json) == (2, {"journal": None, "program": migrations.head()})
+    assert shell("db", "upgrade").out == f"the journal is at {migrations.head()}; it was at nothing\n"
+    assert shell("db", "upgrade").out == f"the journal is at {migrations.head()}\n"
+    assert shell("db", "version").code == 0
+    database = Database(open_engine(f"sqlite:///{shell.folder}/journal.sqlite"))
+    assert migrations.current(database) == migrations.head()
+    database.close()

@@ -1,0 +1,197 @@
+"""``sweep``, ``inspect``, ``heal``: the world after, the history after, output, exit codes."""
+
+from __future__ import annotations
+
+import pytest
+
+from consumer.journal import controls, history
+from consumer.journal.database import Database
+from handlers.base import Finding, InFlight, Key, Unavailable
+from tests.functional.cli.conftest import Shell
+
+
+def test_a_sweep_heals_and_writes_history(shell: Shell, database: Database) -> None:
+    shell.world.things = {"a": 3, "b": 0, "c": 1}
+    ran = shell("sweep", "-f", "json")
+    assert ran.code == 0
+    assert [(row["key"], row["action"], row["changed"], row["undo"]) for row in ran.json] == [
+        ("thing:a", "healed", "mended a", "break a"),
+        ("thing:c", "healed", "mended c", "break c"),
+    ]
+    assert ran.json[0]["evidence"] == {"generation": 3}
+    assert ran.err == "2 drifts found in 1 handler: 2 healed\n"
+    assert shell.world.drifted() == set()
+    assert [(entry.key, entry.outcome, entry.hint) for entry in history.listing(database)] == [
+        ("thing:a", "healed", "sweep"),
+        ("thing:c", "healed", "sweep"),
+    ]
+
+
+def test_an_audit_changes_nothing_and_opens_no_journal(shell: Shell) -> None:
+    shell.world.things = {"a": 3}
+    ran = shell("sweep", "--audit")
+    assert ran.code == 2
+    assert "| Handler | Key     | Problem | Action | Changed |" in ran.out
+    assert shell.world.drifted() == {"a"}
+    assert not (shell.folder / "journal.sqlite").exists()
+
+
+def test_a_clean_sweep_prints_no_table(shell: Shell) -> None:
+    ran = shell("sweep")
+    assert (ran.code, ran.out, ran.err) == (0, "", "nothing is wrong\n")
+
+
+def test_quiet_means_no_remarks(shell: Shell) -> None:
+    assert shell("-q", "sweep").err == ""
+
+
+def test_what_is_refused_remains(shell: Shell) -> None:
+    shell.world.things = {"a": 1, "b": 1}
+    shell.world.unhealable = frozenset({"a"})
+    ran = shell("sweep", "-f", "json")
+    assert ran.code == 2
+    assert [(row["key"], row["action"], row["changed"]) for row in ran.json] == [
+        ("thing:a", "refused", "nobody knows how"),
+        ("thing:b", "healed", "mended b"),
+    ]
+    assert shell.world.drifted() == {"a"}
+
+
+def test_a_paused_handler_is_looked_at_and_not_healed(shell: Shell, database: Database) -> None:
+    shell.world.things = {"a": 1}
+    assert shell("handler", "pause", "mender", "--reason", "restoring").code == 0
+    ran = shell("sweep")
+    assert ran.code == 2
+    assert "mender is paused and heals nothing (restoring)" in ran.err
+    assert shell.world.drifted() == {"a"}
+
+
+def test_a_handler_that_is_off_says_so_when_it_is_named(shell: Shell) -> None:
+    shell.world.things = {"a": 1}
+    ran = shell("sweep", "fixer")
+    assert ran.code == 1
+    assert ran.err == "stackmend: fixer is off: look with --audit, or set [housekeeping] fixer_mode = heal\n"
+    assert shell("sweep", "fixer", "--audit").code == 2
+
+
+def test_what_does_not_answer_is_an_error(shell: Shell) -> None:
+    def down(_key: Key) -> None:
+        raise Unavailable("workshop", "refused the connection")
+
+    shell.world.things = {"a": 1}
+    shell.world.before_look = down
+    ran = shell("sweep", "-f", "json")
+    assert ran.code == 1
+    assert [row["action"] for row in ran.json] == ["unavailable"]
+
+
+def test_more_than_can_be_believed(shell: Shell) -> None:
+    shell.configure("[engine]\nbreaker_count = 1\n")
+    shell.world.things = dict.fromkeys("abc", 1)
+    ran = shell("sweep")
+    assert ran.code == 1
+    assert "raise [engine] breaker_count" in ran.out
+    assert shell.world.drifted() == {"a", "b", "c"}
+
+
+def test_the_hourly_budget_counts(shell: Shell) -> None:
+    shell.configure("[engine]\nheals_per_hour = 1\nworkers = 1\n")
+    shell.world.things = dict.fromkeys("ab", 1)
+    ran = shell("sweep", "-f", "json")
+    assert ran.code == 2
+    assert sorted(row["action"] for row in ran.json) == ["healed", "held"]
+    assert len(shell.world.drifted()) == 1
+
+
+def test_nova_audit_knows_only_its_group(shell: Shell) -> None:
+    ran = shell("sweep", "fixer", program="nova-audit")
+    assert ran.code == 1
+    assert ran.err == "nova-audit: no handler is called fixer; there are: mender\n"
+
+
+def test_inspect_proves_and_changes_nothing(shell: Shell) -> None:
+    shell.world.things = {"a": 7}
+    ran = shell("inspect", "mender", "a", "-f", "json")
+    assert ran.code == 2
+    [row] = ran.json
+    assert (row["key"], row["problem"], row["evidence"]) == ("thing:a", "broken", {"generation": 7})
+    assert shell.world.drifted() == {"a"}
+    assert not (shell.folder / "journal.sqlite").exists()
+
+
+def test_inspect_finds_nothing(shell: Shell) -> None:
+    ran = shell("inspect", "mender", "thing:a")
+    assert (ran.code, ran.out, ran.err) == (0, "", "nothing is wrong\n")
+
+
+def test_a_look_that_fails_is_an_error(shell: Shell) -> None:
+    def fail(_key: Key) -> None:
+        raise RuntimeError("a bug")
+
+    shell.world.before_look = fail
+    assert shell("inspect", "mender", "a").code == 1
+
+
+@pytest.mark.parametrize("mode", ["off", "audit", "heal"])
+def test_heal_heals_whatever_the_mode(shell: Shell, database: Database, mode: str) -> None:
+    shell.configure(f"[audit]\nmender_mode = {mode}\n")
+    shell.world.things = {"a": 2, "b": 2}
+    ran = shell("heal", "mender", "thing:a", "-f", "json")
+    assert ran.code == 0
+    assert [(row["action"], row["changed"], row["undo"]) for row in ran.json] == [("healed", "mended a", "break a")]
+    assert shell.world.drifted() == {"b"}
+    [entry] = history.listing(database)
+    assert (entry.hint, entry.outcome, entry.before, entry.after) == (
+        "operator",
+        "healed",
+        {"generation": 2},
+        {"generation": 0},
+    )
+
+
+def test_a_heal_that_finds_the_object_in_flight_changes_nothing(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    def moving(_finding: Finding) -> None:
+        raise InFlight("being moved", after=1000)
+
+    shell.world.things = {"a": 2}
+    shell.world.before_heal = moving
+    ran = shell("heal", "mender", "a")
+    assert "mended" not in ran.out
+    assert shell.world.drifted() == {"a"}
+
+
+def test_keys_of_another_kind(shell: Shell) -> None:
+    ran = shell("heal", "mender", "host:a")
+    assert ran.code == 1
+    assert ran.err == "stackmend: mender takes no key of the kind 'host'; it takes thing:<id>\n"
+
+
+def test_pausing_and_resuming(shell: Shell, database: Database) -> None:
+    shell("handler", "pause", "mender", "fixer")
+    assert {name for name, control in controls.read(database).items() if control.paused} == {"mender", "fixer"}
+    [row] = [row for row in shell("handler", "list", "-f", "json").json if row["name"] == "mender"]
+    assert row["state"].startswith("paused: by ")
+    ran = shell("handler", "resume", "mender", "fixer")
+    assert ran.out == "resumed: mender, fixer; 1 sweep due now\n"
+    assert "fixer is off in the configuration" in ran.err
+    assert not any(control.stopped for control in controls.read(database).values())
+    assert [(row["handler"], row["key"]) for row in shell("work", "list", "-f", "json").json] == [
+        ("mender", "sweep:mender")
+    ]
+
+
+def test_the_breaker_ends_with_resume(shell: Shell, database: Database) -> None:
+    controls.ensure(database, ["mender"])
+    controls.break_off(database, "mender", "too many")
+    assert shell("handler", "list", "-f", "json").json[0]["state"] == "stopped: too many"
+    shell("handler", "resume", "mender")
+    assert not controls.read(database)["mender"].stopped
+
+
+def test_handler_list(shell: Shell) -> None:
+    ran = shell("handler", "list", "-f", "json")
+    mender, fixer = sorted(ran.json, key=lambda row: row["name"], reverse=True)
+    assert (mender["mode"], mender["interval"], mender["state"], mender["heals_left"]) == ("heal", 3600, "running", 200)
+    assert (fixer["mode"], fixer["state"], fixer["group"]) == ("off", "off", "housekeeping")
+    assert ran.err == "no daemon runs on this journal\n"
+    assert "1 h" not in shell("handler", "list").out  # 3600 s is said as 60 min

@@ -1,0 +1,205 @@
+"""The program itself: help, options before and after the command, one line per error, signals."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from consumer import plugins
+from consumer.cli import main
+from consumer.cli.main import COMMANDS
+from tests.functional.cli.conftest import Shell
+
+DAEMON = """
+import sys
+from consumer import plugins
+from tests.functional.cli.conftest import WORLD, WorldMender
+plugins.handlers = lambda: [WorldMender]
+plugins.brokers = lambda: []
+WORLD.things = {"a": 1}
+def hang(finding):
+    print("healing", flush=True)
+    import time
+    time.sleep(60)
+if "hang" in sys.argv[1]:
+    WORLD.before_heal = hang
+from consumer.cli import main
+sys.exit(main.stackmend(sys.argv[2:]))
+"""
+
+
+def test_without_a_command_there_is_help(shell: Shell) -> None:
+    ran = shell()
+    assert ran.code == 0
+    assert all(words in ran.out for words in COMMANDS)
+    assert "Could not" not in ran.out
+
+
+@pytest.mark.parametrize("words", COMMANDS)
+def test_every_command_has_help(shell: Shell, words: str) -> None:
+    ran = shell(*words.split(), "--help")
+    assert ran.code == 0
+    assert f"usage: stackmend {words}" in ran.out
+    assert "%(prog)s" not in ran.out
+
+
+def test_the_other_name(shell: Shell) -> None:
+    ran = shell("sweep", "-h", program="nova-audit")
+    assert "usage: nova-audit sweep" in ran.out
+    assert "nova-audit sweep --audit" in ran.out
+
+
+def test_version(shell: Shell) -> None:
+    assert shell("--version").out == "stackmend 0.1.0\n"
+
+
+def test_global_options_may_follow_the_command(shell: Shell, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.stackmend(["sweep", "-f", "json", "--config-file", str(shell.conf)]) == 0
+    assert capsys.readouterr().out == "[]\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["swep"], "there is no command 'swep'; did you mean 'stackmend sweep'?"),
+        (["handler"], "there is no command 'handler'; did you mean 'stackmend handler list'"),
+        (["sweep", "nobody"], "no handler is called nobody; there are: fixer, mender"),
+        (["--config-file", "/none", "sweep"], "--config-file /none: no such file"),
+        (["--log-file", "/none/log", "sweep"], "the log cannot be written: No such file or directory: /none/log"),
+        (["sweep", "-c", "nothing"], "there is no column nothing; there are: handler, key,"),
+        (["work", "show", "1"], "no row of work has the id 1"),
+    ],
+)
+def test_errors_are_one_line(shell: Shell, arguments: list[str], said: str) -> None:
+    ran = shell(*arguments)
+    assert ran.code == 1
+    assert ran.out == ""
+    line = ran.err.splitlines()[-1]
+    assert line.startswith(f"stackmend: {said}")
+    assert "Traceback" not in ran.err
+
+
+@pytest.mark.parametrize("arguments", [["sweep", "--nonsense"], ["work", "show", "x"], ["history", "--limit", "0"]])
+def test_wrong_usage_is_an_error_and_not_drift(shell: Shell, arguments: list[str]) -> None:
+    ran = shell(*arguments)
+    assert ran.code == 1
+    assert ran.out == ""
+    assert "error:" in ran.err
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[engine]\nworkers = many\n", "workers"),
+        ("[engine]\ntimezone = Mars/Olympus\n", "'Mars/Olympus' is not a time zone"),
+        ("[audit]\nmender_window = whenever\n", "is not a window"),
+        ("[journal]\nconnection = nonsense\n", "[journal] connection is not a database URL"),
+        ("[journal]\nconnection = sqlite:////none/there/journal.sqlite\n", "the journal's folder /none/there does not"),
+        ("[journal]\nconnection = mysql+pymysql://u:s3cret@127.0.0.1:1/x\n", "the journal's database does not answer"),
+    ],
+)
+def test_wrong_configuration_is_one_line_without_secrets(shell: Shell, text: str, said: str) -> None:
+    shell.conf.write_text(text)
+    ran = shell("history")
+    assert ran.code == 1
+    assert said in ran.err
+    assert len(ran.err.splitlines()) == 1
+    assert "s3cret" not in ran.err
+
+
+def test_a_broken_plugin_is_one_line(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken() -> list[type]:
+        raise plugins.BrokenPlugin("the entry point x cannot be loaded")
+
+    monkeypatch.setattr(plugins, "handlers", broken)
+    ran = shell("sweep")
+    assert (ran.code, ran.err) == (1, "stackmend: the entry point x cannot be loaded\n")
+
+
+def test_a_fault_is_one_line_and_with_debug_a_traceback(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken() -> list[type]:
+        raise KeyError("rabbit://u:s3cret@host/")
+
+    monkeypatch.setattr(plugins, "handlers", broken)
+    ran = shell("sweep")
+    assert ran.err == "stackmend: unexpected KeyError: 'rabbit://u:***@host/'; --debug shows where\n"
+    ran = shell("--debug", "sweep")
+    assert ran.code == 1
+    assert "Traceback" in ran.err
+    assert "s3cret" not in ran.err
+
+
+def test_an_interrupt_ends_with_130(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted() -> list[type]:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(plugins, "handlers", interrupted)
+    ran = shell("sweep")
+    assert (ran.code, ran.err) == (130, "stackmend: interrupted\n")
+
+
+class Daemon:
+    """``stackmend run`` as a process."""
+
+    def __init__(self, shell: Shell, how: str = "plain") -> None:
+        command = [sys.executable, "-c", DAEMON, how, "--config-file", str(shell.conf), "run"]
+        root = Path(__file__).parents[3]
+        self.process = subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        assert self.process.stdout
+        self.lines = self.process.stdout
+
+    def read_until(self, text: str) -> None:
+        for line in self.lines:
+            if text in line:
+                return
+        raise AssertionError(f"it ended before it said {text!r}")
+
+    def end(self, *signals: int) -> tuple[int, float]:
+        began = time.monotonic()
+        for number in signals:
+            self.process.send_signal(number)
+            time.sleep(0.3)
+        self.lines.read()
+        return self.process.wait(20), time.monotonic() - began
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_the_daemon_heals_and_stops(shell: Shell, number: int) -> None:
+    daemon = Daemon(shell)
+    daemon.read_until("healed in")
+    daemon.process.send_signal(signal.SIGHUP)
+    daemon.read_until("SIGHUP: ignored")
+    code, took = daemon.end(number)
+    assert code == 0
+    assert took < 5
+    assert [row["action"] for row in shell("history", "-f", "json").json] == ["mended a"]
+
+
+def test_a_second_daemon_on_the_same_file_is_refused(shell: Shell) -> None:
+    daemon = Daemon(shell)
+    daemon.read_until("runs as")
+    second = Daemon(shell)
+    second.read_until("stackmend: another stackmend runs on the journal")
+    assert second.process.wait(20) == 1
+    assert daemon.end(signal.SIGTERM)[0] == 0
+
+
+def test_a_heal_that_hangs_does_not_keep_the_daemon(shell: Shell) -> None:
+    daemon = Daemon(shell, "hang")
+    daemon.read_until("healing")
+    code, took = daemon.end(signal.SIGTERM)
+    assert code == 0
+    assert took < 11
+
+
+def test_the_second_signal_ends_it_at_once(shell: Shell) -> None:
+    daemon = Daemon(shell, "hang")
+    daemon.read_until("healing")
+    code, took = daemon.end(signal.SIGTERM, signal.SIGTERM)
+    assert code == 128 + signal.SIGTERM
+    assert took < 3
