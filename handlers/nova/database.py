@@ -205,7 +205,7 @@ def _engine(name: str, text: str) -> tuple[str, Engine]:
     try:
         url = _with_driver(make_url(text))
         engine = sa.create_engine(url, pool_pre_ping=True, pool_recycle=300, pool_timeout=10, **_arguments(url))
-    except exc.ArgumentError:
+    except (exc.ArgumentError, ValueError):
         raise ConfigError(f"the URL of {name} is not a database URL; write mysql+pymysql://user:pw@host/db") from None
     except ImportError as error:
         raise ConfigError(

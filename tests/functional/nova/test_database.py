@@ -91,7 +91,15 @@ def test_a_column_that_is_missing_is_named(cloud: NovaSimulation, databases: Nov
         databases.cells()
 
 
-@pytest.mark.parametrize("url", ["nonsense", "mysql+nodriver://u:verysecret@h/d", "oracle://u:verysecret@h/d"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "nonsense",
+        "mysql+nodriver://u:verysecret@h/d",
+        "oracle://u:verysecret@h/d",
+        "mysql+pymysql://u:verysecret@h:None/d",
+    ],
+)
 def test_a_url_that_cannot_work_is_refused_without_its_secrets(url: str) -> None:
     with pytest.raises(ConfigError, match="nova_api") as caught:
         Database("nova_api", url)
