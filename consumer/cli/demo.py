@@ -14,6 +14,7 @@ from typing import Any
 
 from rich import box
 from rich.console import Console
+from rich.status import Status
 from rich.table import Table
 from rich.text import Text
 
@@ -63,11 +64,12 @@ class Demonstration(Command):
         narrator = Narrator(Console(file=self.app.stdout, quiet=quiet, highlight=False, markup=False, width=wide))
         began = time.monotonic()
         try:
-            with narrator.waiting("building a cloud"), staged(demo(), classes, folder) as stage:
+            with narrator.spinning(), staged(demo(), classes, folder) as stage:
                 narrator.say_hello(self.app.NAME)
                 _perform(stage, narrator, {handler.name: handler.confirm_after for handler in classes})
                 rows, all_well = heals(stage), all(act.over for act in stage.acts)
                 narrator.say_result(stage, time.monotonic() - began)
+                narrator.doing("taking the cloud down")
         finally:
             if parsed_args.keep:
                 look = f"{self.app.NAME} --config-file {folder}/stackmend.conf history"
@@ -85,18 +87,18 @@ def _perform(stage: Stage, narrator: Narrator, confirm_after: dict[str, float]) 
         twice = confirm_after[scene.handler]
         narrator.say_scene(act, len(stage.scenes), twice)
         if act.told:
-            with narrator.waiting("waiting for the heal"):
-                stage.watch([act], 0.5 if twice else _PATIENCE, narrator.say_line)
+            narrator.doing("waiting for the heal")
+            stage.watch([act], 0.5 if twice else _PATIENCE, narrator.say_line)
     longest = max(confirm_after.values(), default=0.0) + _PATIENCE_AT_END
     silent = {act.scene.handler for act in stage.acts if not act.told}
-    with narrator.waiting("waiting for second looks"):
-        # A sweep finds everything; so what was told must be over before it, or it would take the credit.
-        told = [act for act in stage.acts if act.told and act.scene.handler in silent]
-        stage.watch(told, longest, narrator.say_line)
-        if silent:
-            narrator.say_sweep()
-            stage.sweep(silent)
-        stage.watch(stage.acts, longest, narrator.say_line)
+    narrator.doing("waiting for the second looks")
+    # A sweep finds everything; so what was told must be over before it, or it would take the credit.
+    told = [act for act in stage.acts if act.told and act.scene.handler in silent]
+    stage.watch(told, longest, narrator.say_line)
+    if silent:
+        narrator.say_sweep()
+        stage.sweep(silent)
+    stage.watch(stage.acts, longest, narrator.say_line)
 
 
 def heals(stage: Stage) -> list[dict[str, Any]]:
@@ -132,15 +134,21 @@ class Narrator:
     def __init__(self, console: Console) -> None:
         self._console = console
         self._last = 0
+        self._status: Status | None = None
 
     @contextmanager
-    def waiting(self, what: str) -> Iterator[None]:
-        """Show that something is waited for."""
-        if not self._console.is_terminal or self._console.quiet or self._console._live_stack:
+    def spinning(self) -> Iterator[None]:
+        """Show on a terminal, while inside, that something goes on."""
+        if not self._console.is_terminal or self._console.quiet:
             yield
             return
-        with self._console.status(what):
+        with self._console.status("building a cloud") as self._status:
             yield
+
+    def doing(self, what: str) -> None:
+        """Say beside the spinner what goes on."""
+        if self._status is not None:
+            self._status.update(what)
 
     def say(self, text: str = "", style: str = "") -> None:
         """Print a line."""

@@ -35,9 +35,12 @@ class HandlerList(Lister):
         alive = [one for one in replicas.listing(database) if clock - one.beat_at < _silence(self.session.engine)]
         if not alive:
             self.remark("no daemon runs on this journal")
-        return [self._row(database, handler, known, clock) for handler in self.session.classes()]
+        running = "running" if alive else "no daemon"
+        return [self._row(database, handler, known, clock, running) for handler in self.session.classes()]
 
-    def _row(self, database: Database, handler: type[Handler], known: dict[str, Control], clock: float) -> list[Any]:
+    def _row(
+        self, database: Database, handler: type[Handler], known: dict[str, Control], clock: float, running: str
+    ) -> list[Any]:
         settings = task_conf.settings(self.session.conf, handler)
         control = known.get(handler.name, Control(handler.name))
         ago = None if control.swept_at is None else max(0.0, clock - control.swept_at)
@@ -46,7 +49,7 @@ class HandlerList(Lister):
             settings.mode,
             SpanCell(settings.interval) if settings.interval else None,
             str(settings.window),
-            state(settings.mode, control),
+            state(settings.mode, control, running),
             SpanCell(ago),
             control.sweep_found,
             control.sweep_population,
@@ -62,13 +65,16 @@ def _silence(engine: Any) -> float:
     return max(_SILENT, 2 * float(engine.lease_seconds))
 
 
-def state(mode: str, control: Control) -> str:
-    """Say in words whether a handler may run."""
+def state(mode: str, control: Control, running: str = "running") -> str:
+    """Say in words whether a handler runs.
+
+    :param running: what to say when it may
+    """
     if control.paused:
         return f"paused: {control.reason}" if control.reason else "paused"
     if control.broken:
         return f"stopped: {control.reason}"
-    return "off" if mode == "off" else "running"
+    return "off" if mode == "off" else running
 
 
 class HandlerPause(Command):

@@ -174,6 +174,9 @@ def test_the_daemon_heals_and_stops(shell: Shell, number: int) -> None:
     daemon.read_until("healed in")
     daemon.process.send_signal(signal.SIGHUP)
     daemon.read_until("SIGHUP: ignored")
+    assert [row["state"] for row in shell("handler", "list", "-f", "json").json if row["name"] == "mender"] == [
+        "running"
+    ]
     code, took = daemon.end(number)
     assert code == 0
     assert took < 5
