@@ -62,6 +62,10 @@ from handlers.nova.records import ComputeNode
 #: seconds from a notification to the first look: Nova sends most of them just before it releases, so that by then there
 #: is usually nothing to find
 _RELEASING = 2.0
+#: seconds from the beginning of a deletion: by then its end was usually told too, and there is one look for both. Where it
+#: was not, nova-compute died in between; it deletes the row when it starts again, and tells nobody if Placement is down
+#: (``_complete_partial_deletion``)
+_DELETING = 30.0
 
 _HINTS = (
     "instance.delete.end",
@@ -91,6 +95,7 @@ class AuditAllocations(Handler):
     kinds = ("consumer", "host")
     triggers = (
         *(Trigger(event, hints.consumer, after=_RELEASING) for event in _HINTS),
+        Trigger("instance.delete.start", hints.consumer, after=_DELETING),
         Trigger("service.delete", hints.compute_host, after=10.0),
     )
     default_mode = "audit"

@@ -15,7 +15,7 @@ all rows deleted, one of them visible                  take all, when it settled
 all rows deleted, all hidden                           report: the visible one may live
 a live hidden row                                      keep: cross-cell resize
 live in two cells                                      report
-task state                                             wait
+task state, or about to be deleted                     wait
 migration in progress                                  wait
 waits for confirm or revert                            keep: both sides are rightful
 a terminal migration, instance holds its own node      take all, when it settled
@@ -182,6 +182,8 @@ def _deleted(facts: Facts) -> Verdict:
 def _busy(facts: Facts, instance: Instance) -> Verdict | None:
     if instance.task_state is not None:
         return Wait(f"the instance is {instance.task_state}", BUSY)
+    if instance.vm_state == "deleted":
+        return Wait("the instance is being deleted: its row follows", BUSY)
     moves = [move for move in facts.migrations if not move.deleted and not move.terminal]
     running = [move for move in moves if move.status != "finished"]
     if running:

@@ -331,6 +331,10 @@ class ControlPlane:
         """SIGKILL, as when a node loses power."""
         self._processes.kill(name)
 
+    def pause_service(self, name: str) -> None:
+        """SIGSTOP: it takes connections and answers none. Only ``kill_service`` ends that."""
+        self._processes.pause(name)
+
     def log(self, name: str) -> str:
         """What a service has logged so far."""
         return (self.logs / f"{name}.log").read_text(errors="replace")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.cloud.control_plane import CELLS, ControlPlane
+from tests.cloud.control_plane import CELLS, COMPUTES, ControlPlane, wait_until
 
 
 def mapped_hosts(cloud: ControlPlane) -> dict[str, str]:
@@ -74,3 +74,24 @@ def undeclared_work(cloud: ControlPlane, vhosts: tuple[str, ...] = ("api", *CELL
             if name.startswith("stackmend."):
                 total += int(count)
     return total
+
+
+def die_while_deleting(cloud: ControlPlane, server_id: str, host: str) -> None:
+    """Delete a server so that its allocation stays, and leave Placement down.
+
+    Nova destroys the row of an instance only after Placement let go of its allocation, but for one case: a nova-compute
+    that died in between deletes the row first when it starts again (``_complete_partial_deletion``), and then asks a
+    Placement that is still down. So: Placement hangs, the server is deleted, its host dies, Placement dies, the host returns.
+    """
+    database = f"nova_{COMPUTES[host]}"
+    row = f"SELECT {{}} FROM instances WHERE uuid = '{server_id}'"
+    cloud.pause_service("placement")
+    cloud.admin.compute.delete_server(server_id)
+    state = row.format("vm_state")
+    wait_until(lambda: cloud.mariadb.execute(state, database).strip() == "deleted", 60, "the middle of the deletion")
+    cloud.kill_service(f"nova-compute-{host}")
+    cloud.kill_service("placement")
+    cloud.start_service(f"nova-compute-{host}")
+    gone = row.format("deleted <> 0")
+    wait_until(lambda: cloud.mariadb.execute(gone, database).strip() == "1", 90, "the end of the deletion")
+    assert server_id in allocations(cloud), "the leak that this is about did not happen"

@@ -105,6 +105,9 @@ class Processes:
     def kill(self, name: str) -> None:
         self._running[name].kill()
 
+    def pause(self, name: str) -> None:
+        self._running[name].pause()
+
     def remove(self, name: str) -> None:
         self.kill(name)
         del self._services[name], self._running[name]

@@ -68,6 +68,7 @@ RULES = {
     "live, hidden copy too": (replace(FACTS, rows=rows(INSTANCE, replace(INSTANCE, hidden=True))), Keep),
     "in two cells": (replace(FACTS, rows=rows(INSTANCE, INSTANCE)), Report),
     "task state": (instance(task_state="unshelving"), Wait),
+    "about to be deleted": (instance(vm_state="deleted"), Wait),
     "resized": (replace(instance(vm_state="resized"), allocation=BOTH), Keep),
     "finished migration": (
         replace(FACTS, allocation=BOTH, migrations=(replace(EVACUATED, status="finished"),)),
