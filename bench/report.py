@@ -38,7 +38,8 @@ class Report:
 
     def show(self, console: Console) -> None:
         """Print the table and the notes."""
-        table = Table(title=Text(self.title), title_justify="left")
+        console.print(Text(self.title), soft_wrap=True)
+        table = Table()
         for number, column in enumerate(self.columns):
             table.add_column(Text(column), justify="right" if number else "left")
         for row in self.rows:
