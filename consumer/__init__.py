@@ -5,11 +5,15 @@ plain threads must therefore choose the threading backend before the first impor
 it in this package happens below this line. Whoever chose before us (a test runner, an embedding process) keeps the choice.
 """
 
+import warnings
 from contextlib import suppress
 from importlib.metadata import version
 
-from oslo_service.backend import BackendType, init_backend
-from oslo_service.backend.exceptions import BackendAlreadySelected
+# oslo.service still depends on eventlet, whose warning would stand in front of every command's output.
+warnings.filterwarnings("ignore", message=r"\s*Eventlet is deprecated")
+
+from oslo_service.backend import BackendType, init_backend  # noqa: E402
+from oslo_service.backend.exceptions import BackendAlreadySelected  # noqa: E402
 
 with suppress(BackendAlreadySelected):
     init_backend(BackendType.THREADING)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack, suppress
 
@@ -39,6 +40,8 @@ LOG = logging.getLogger(__name__)
 BrokerList = Callable[[Resources], Iterable[Broker]]
 #: Seconds between two looks for brokers of cells that were added or removed, and while none is known.
 _BROKERS_EVERY, _BROKERS_AGAIN = 60.0, 2.0
+#: Seconds for all listeners together to close their connections in order.
+_GOODBYE = 2.0
 
 
 def open_journal(conf: cfg.ConfigOpts) -> Database:
@@ -125,9 +128,9 @@ class Service:
         self._stop_listening.set()
         for _thread, stop in self._listening.values():
             stop.set()
-        self._broker_thread.join(2)
-        for thread, _stop in self._listening.values():
-            thread.join(2)
+        deadline = time.monotonic() + _GOODBYE
+        for thread in [self._broker_thread, *(thread for thread, _stop in self._listening.values())]:
+            thread.join(max(0.0, deadline - time.monotonic()))
         finished = self.dispatcher.stop(self._settings.stop_seconds)
         self._upkeep.stop()
         self._announcer.close()

@@ -33,9 +33,7 @@ class Configuration:
     rabbitmq: RabbitMQ
     mariadb: MariaDB
     nova_options: Options
-    ports: dict[str, int] = field(
-        default_factory=lambda: {name: free_port() for name in (*API_SERVICES, "health")}
-    )
+    ports: dict[str, int] = field(default_factory=lambda: {name: free_port() for name in (*API_SERVICES, "health")})
 
     @property
     def logs(self) -> Path:
@@ -148,10 +146,7 @@ class Configuration:
                 },
                 "networking": {"max_retries": 5},
                 "keystone_authtoken": self._authtoken("octavia"),
-                **{
-                    section: self._client("octavia")
-                    for section in ("service_auth", "neutron", "nova", "glance")
-                },
+                **{section: self._client("octavia") for section in ("service_auth", "neutron", "nova", "glance")},
                 **self._bus(),
             },
         )
@@ -174,9 +169,7 @@ class Configuration:
                 "versioned_notifications_topics": "versioned_notifications,stackmend",
                 "notify_on_state_change": "vm_and_task_state",
             },
-            "quota": dict.fromkeys(
-                ("instances", "cores", "ram", "server_groups", "server_group_members"), -1
-            ),
+            "quota": dict.fromkeys(("instances", "cores", "ram", "server_groups", "server_group_members"), -1),
             "scheduler": {"workers": 1, "discover_hosts_in_cells_interval": -1},
             "conductor": {"workers": 1},
             "glance": self._client("nova"),

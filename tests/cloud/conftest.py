@@ -16,9 +16,7 @@ _LOGS = pytest.StashKey[Path | None]()
 
 
 @pytest.fixture(scope="session")
-def cloud(
-    request: pytest.FixtureRequest, rabbitmq: RabbitMQ, mariadb: MariaDB
-) -> Iterator[ControlPlane]:
+def cloud(request: pytest.FixtureRequest, rabbitmq: RabbitMQ, mariadb: MariaDB) -> Iterator[ControlPlane]:
     """A control plane with compute-1 and compute-2 in cell1 and compute-3 in cell2.
 
     Octavia takes part when STACKMEND_CLOUD_OCTAVIA is set.

@@ -431,9 +431,7 @@ class ControlPlane:
 
     # Tools
 
-    def nova_manage(
-        self, *arguments: str, conf: Path | None = None
-    ) -> subprocess.CompletedProcess[str]:
+    def nova_manage(self, *arguments: str, conf: Path | None = None) -> subprocess.CompletedProcess[str]:
         """Run nova-manage, whatever it returns."""
         return self._run("nova-manage", "--config-file", conf or self.nova_conf, *arguments)
 
@@ -441,9 +439,7 @@ class ControlPlane:
         """Run a program of the services' environment; its output. Raises when it fails."""
         done = self._run(*arguments)
         if done.returncode:
-            raise RuntimeError(
-                f"{' '.join(map(str, arguments))} failed:\n{(done.stdout + done.stderr)[-3000:]}"
-            )
+            raise RuntimeError(f"{' '.join(map(str, arguments))} failed:\n{(done.stdout + done.stderr)[-3000:]}")
         return done.stdout
 
     def _run(self, program: str | Path, *rest: str | Path) -> subprocess.CompletedProcess[str]:

@@ -81,7 +81,8 @@ def die_while_deleting(cloud: ControlPlane, server_id: str, host: str) -> None:
 
     Nova destroys the row of an instance only after Placement let go of its allocation, but for one case: a nova-compute
     that died in between deletes the row first when it starts again (``_complete_partial_deletion``), and then asks a
-    Placement that is still down. So: Placement hangs, the server is deleted, its host dies, Placement dies, the host returns.
+    Placement that still fails. So: Placement hangs, the server is deleted, its host dies; Placement comes back without
+    its allocations and answers 500, the host returns, Placement goes down.
     """
     database = f"nova_{COMPUTES[host]}"
     row = f"SELECT {{}} FROM instances WHERE uuid = '{server_id}'"
@@ -91,7 +92,13 @@ def die_while_deleting(cloud: ControlPlane, server_id: str, host: str) -> None:
     wait_until(lambda: cloud.mariadb.execute(state, database).strip() == "deleted", 60, "the middle of the deletion")
     cloud.kill_service(f"nova-compute-{host}")
     cloud.kill_service("placement")
-    cloud.start_service(f"nova-compute-{host}")
-    gone = row.format("deleted <> 0")
-    wait_until(lambda: cloud.mariadb.execute(gone, database).strip() == "1", 90, "the end of the deletion")
+    cloud.mariadb.execute("RENAME TABLE allocations TO allocations_away", "placement")
+    try:
+        cloud.start_service("placement")
+        cloud.start_service(f"nova-compute-{host}")
+        gone = row.format("deleted <> 0")
+        wait_until(lambda: cloud.mariadb.execute(gone, database).strip() == "1", 90, "the end of the deletion")
+    finally:
+        cloud.stop_service("placement")
+        cloud.mariadb.execute("RENAME TABLE allocations_away TO allocations", "placement")
     assert server_id in allocations(cloud), "the leak that this is about did not happen"

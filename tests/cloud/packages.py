@@ -80,9 +80,7 @@ def _python() -> Path:
     candidates += sorted(root.glob("versions/{}.{}*/bin/python".format(*WANTED_PYTHON)))
     for candidate in candidates:
         program = "import sys; print(*sys.version_info[:2])"
-        done = subprocess.run(
-            [candidate, "-c", program], capture_output=True, text=True, check=False
-        )
+        done = subprocess.run([candidate, "-c", program], capture_output=True, text=True, check=False)
         if done.stdout.split() == [str(part) for part in WANTED_PYTHON]:
             return candidate
     return Path(sys.executable)

@@ -47,16 +47,12 @@ class Processes:
     def names(self) -> list[str]:
         return list(self._services)
 
-    def add(
-        self, name: str, *arguments: str | Path, port: int | None = None, **environment: str
-    ) -> None:
+    def add(self, name: str, *arguments: str | Path, port: int | None = None, **environment: str) -> None:
         """Make a service known and start it, without waiting for it."""
         self._services[name] = Service(name, arguments, environment, port)
         self.spawn(name)
 
-    def add_wsgi(
-        self, name: str, module: str, port: int, *options: str, **environment: str
-    ) -> None:
+    def add_wsgi(self, name: str, module: str, port: int, *options: str, **environment: str) -> None:
         """Make an API known and start it in uwsgi, without waiting for it."""
         self.add(
             name,

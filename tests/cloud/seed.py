@@ -50,9 +50,7 @@ def create_identity(connection: Any, configuration: Configuration, services: lis
     roles = [identity.find_role(name) for name in ("admin", "service")]
 
     def create(service: str) -> None:
-        user = identity.create_user(
-            name=service, password=PASSWORD, default_project_id=project.id, domain_id="default"
-        )
+        user = identity.create_user(name=service, password=PASSWORD, default_project_id=project.id, domain_id="default")
         for role in roles:
             identity.assign_project_role_to_user(project, user, role)
         entry = identity.create_service(name=service, type=API_SERVICES[service])

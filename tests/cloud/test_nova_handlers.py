@@ -126,9 +126,7 @@ def test_an_ironic_like_host_is_mapped_once(cloud: ControlPlane, running: Progra
             cloud.admin.compute.delete_service(service)
 
 
-def test_aggregate_changed_behind_a_stopped_placement(
-    cloud: ControlPlane, running: Program, aggregate: Any
-) -> None:
+def test_aggregate_changed_behind_a_stopped_placement(cloud: ControlPlane, running: Program, aggregate: Any) -> None:
     cloud.stop_service("placement")
     try:
         # Nova writes its own database first, then fails: the answer is an error, the host is in.
@@ -159,7 +157,9 @@ def test_a_host_that_left_an_aggregate_leaves_it_in_placement(
         assert cloud.admin.compute.get_aggregate(aggregate.id).hosts == ["compute-1", "compute-2"]
     finally:
         cloud.start_service("placement")
-    cloud.mariadb.execute(f"DELETE FROM aggregate_hosts WHERE aggregate_id = {aggregate.id} AND host = 'compute-1'", "nova_api")
+    cloud.mariadb.execute(
+        f"DELETE FROM aggregate_hosts WHERE aggregate_id = {aggregate.id} AND host = 'compute-1'", "nova_api"
+    )
     assert running.run("sweep", "sync_aggregates").returncode == 0
     assert drift.members(cloud, aggregate.uuid) == {"compute-2"}
 

@@ -68,9 +68,7 @@ def clean_environment(**more: str) -> dict[str, str]:
 class Process:
     """One process, in a session of its own, that does not survive the tests."""
 
-    def __init__(
-        self, arguments: Sequence[str | Path], environment: Mapping[str, str], log: Path
-    ) -> None:
+    def __init__(self, arguments: Sequence[str | Path], environment: Mapping[str, str], log: Path) -> None:
         self.log = log
         with log.open("ab") as output:
             self._popen = subprocess.Popen(
@@ -197,9 +195,7 @@ class Server(ABC):
         """Whether clients are served."""
 
 
-def run(
-    arguments: Sequence[str | Path], environment: Mapping[str, str], given: str | None = None
-) -> str:
+def run(arguments: Sequence[str | Path], environment: Mapping[str, str], given: str | None = None) -> str:
     """Run a server's own tool; its output, or an error that shows what it complained of."""
     done = subprocess.run(
         [str(argument) for argument in arguments],

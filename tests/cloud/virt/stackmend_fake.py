@@ -14,9 +14,7 @@ from nova import conf
 from nova.virt import fake, node
 from oslo_config import cfg
 
-conf.CONF.register_opt(
-    cfg.ListOpt("fake_nodes", default=[], help="The nodes of this host; default: its own name.")
-)
+conf.CONF.register_opt(cfg.ListOpt("fake_nodes", default=[], help="The nodes of this host; default: its own name."))
 
 
 class StackmendDriver(fake.FakeDriver):
