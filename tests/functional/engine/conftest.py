@@ -52,7 +52,7 @@ class Machine:
     settings: EngineSettings = SETTINGS
     mode: str = "heal"
     heals_per_hour: int = 0
-    window: Window = Window()
+    window: Window = field(default_factory=Window)
     replica: str = "r1"
     running: list[tuple[Dispatcher, Upkeep]] = field(default_factory=list)
 

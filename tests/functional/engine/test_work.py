@@ -14,7 +14,7 @@ from consumer.engine.holds import Holds
 from consumer.engine.task import SWEEP
 from consumer.journal import backlog, controls, history, work
 from consumer.journal.work import Hint, Priority
-from handlers.base import Conflict, Finding, InFlight, Key, Refused, Unavailable
+from handlers.base import Finding, InFlight, Key, Refused, Unavailable
 from tests.functional.engine.conftest import Machine, eventually, hint
 
 
