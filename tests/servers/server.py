@@ -16,7 +16,7 @@ from pathlib import Path
 from tests.servers.keeper import keeper, kill_tree
 
 USER = "openstack"
-PASSWORD = "secret"  # noqa: S105 (of servers that only tests reach)
+PASSWORD = "secret"
 HOST = "127.0.0.1"
 
 _given: set[int] = set()

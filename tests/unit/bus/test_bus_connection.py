@@ -13,7 +13,7 @@ from consumer.bus.connection import NoBroker, UnusableURL, plan, redacted
 from consumer.conf import bus
 from consumer.conf.bus import BusSettings
 
-SECRET = "Geheim"  # noqa: S105
+SECRET = "Geheim"
 
 
 def arguments(url: str, settings: BusSettings | None = None) -> list[dict[str, Any]]:
