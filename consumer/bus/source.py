@@ -1,7 +1,7 @@
 """Reading one broker, in batches, for as long as the process lives.
 
-A :class:`Source` is one thread with one connection. It collects messages until a batch is full or its first message has
-waited long enough, picks the wanted events, hands them over to be stored, and then acknowledges the whole batch with one
+A :class:`Source` is one thread with one connection. It collects messages until a batch is full or the last one is long
+enough ago, picks the wanted events, hands them over to be stored, and then acknowledges the whole batch with one
 frame. The order is the guarantee: what is acknowledged is stored, and what is not stored comes back.
 
 - **The journal is unavailable** (:class:`NotStored`): the same batch is offered again, with growing pauses in which the
@@ -124,6 +124,7 @@ class Source:
         self._on_gap = on_gap
         self._plan = plan(broker.transport_url, settings)
         self._gaps: list[str] = []
+        self._collected = 0.0
         self._tell_from = 0.0
         self._said: set[tuple[str, str]] = set()
 
@@ -181,17 +182,20 @@ class Source:
         return ""
 
     def _collect(self, intake: Intake, stop: threading.Event) -> list[Any]:
-        """Wait for messages until a batch is complete; nothing when nothing came for a while."""
-        most, end = self._settings.batch_size, 0.0
+        """Wait for messages until a batch is complete; nothing when nothing came for a while.
+
+        What comes out of a silence is not made to wait for company: batches are that far apart, not that long.
+        """
+        most, end = self._settings.batch_size, self._collected + self._settings.batch_seconds
         while len(intake.arrived) < most and intake.size < BATCH_BYTES and not stop.is_set():
             if not intake.arrived:
                 if not intake.drain(_IDLE):
                     return []
-                end = monotonic() + self._settings.batch_seconds
                 continue
             left = end - monotonic()
             if left <= 0 or not intake.drain(left):
                 break
+        self._collected = monotonic()
         return intake.take(most)
 
     def _batch(self, messages: Sequence[Any]) -> Batch:

@@ -94,8 +94,8 @@ ahead, so that the next batch arrives while one is stored. A batch also ends at 
         min=0.0,
         max=5.0,
         help="""
-Longest time for which a message waits for others to be stored with, counted from the first one of a batch. An idle bus
-adds this much between an event and the reaction to it, not more.
+How far apart batches are at least, so that messages which come close together are stored together. The first message
+after a silence does not wait; under load, this much is added between an event and the reaction to it, not more.
 """,
     ),
     cfg.IntOpt(

@@ -109,24 +109,24 @@ def after_error(
 
     :param uniform: the source of jitter
     """
+    if isinstance(error, InFlight | Conflict) and claim.now - claim.first_hint_at > settings.patience_seconds:
+        return Done()
+    waits = min(claim.waits, 40)
     if isinstance(error, InFlight):
-        if claim.now - claim.first_hint_at > settings.patience_seconds:
-            return Done()
-        delay = min(error.after * 1.3 ** min(claim.waits, 40), max(error.after, 300.0))
-        return Later(delay * uniform(0.9, 1.1), claim.attempts, claim.waits + 1, error=str(error))
+        delay = min(error.after * 1.3**waits, max(error.after, 300.0)) * uniform(0.9, 1.1)
+        return Later(delay, claim.attempts, claim.waits + 1, error=str(error))
+    if isinstance(error, Conflict):
+        delay = uniform(0.1, min(60.0, 1.5**waits))
+        return Later(delay, claim.attempts, claim.waits + 1, error=str(error))
     if isinstance(error, Unavailable):
-        delay = uniform(0.5, min(60.0, 2.0 * 1.5 ** min(claim.waits, 40)))
+        delay = uniform(0.5, min(60.0, 2.0 * 1.5**waits))
         return Later(delay, claim.attempts, claim.waits + 1, claim.fingerprint, error=str(error))
     if isinstance(error, Refused):
         return Reported(hashlib.sha256(str(error).encode()).hexdigest(), str(error))
     attempts = claim.attempts + 1
     if attempts >= settings.max_attempts:
-        return Parked(_text(error), attempts, claim.fingerprint)
-    if isinstance(error, Conflict):
-        return Later(uniform(0.1, 1.0) * attempts, attempts, error=str(error))
+        return Parked(f"{type(error).__name__}: {error}", attempts, claim.fingerprint)
     ceiling = min(settings.backoff_max_seconds, settings.backoff_seconds * 2**attempts)
-    return Later(uniform(0.1, ceiling), attempts, fingerprint=claim.fingerprint, error=_text(error))
-
-
-def _text(error: Exception) -> str:
-    return str(error) if isinstance(error, Conflict) else f"{type(error).__name__}: {error}"
+    return Later(
+        uniform(0.1, ceiling), attempts, fingerprint=claim.fingerprint, error=f"{type(error).__name__}: {error}"
+    )

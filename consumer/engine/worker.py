@@ -218,5 +218,7 @@ def _log_failure(what: str, handler: Handler, claim: Claim, error: Exception, en
         LOG.info("%s %s: %s: %s", handler.name, claim.key, type(error).__name__, error)
     else:
         LOG.error("%s %s: %s failed", handler.name, claim.key, what, exc_info=error)
+    if isinstance(end, Done):
+        LOG.warning("%s %s: left to the next sweep, this went on for too long: %s", handler.name, claim.key, error)
     if isinstance(end, Parked):
         LOG.error("%s %s: parked after %d attempts: %s", handler.name, claim.key, end.attempts, end.error)

@@ -61,7 +61,7 @@ def dump(cloud: ControlPlane) -> str:
     parts = []
     for database, names in tables.items():
         for table in names.split():
-            parts += [f"-- {database}.{table}", cloud.mariadb.execute(f"SELECT * FROM {table} ORDER BY id", database)]
+            parts += [f"-- {database}.{table}", cloud.mariadb.execute(f"SELECT * FROM {table} ORDER BY 1, 2", database)]
     return "\n".join(parts)
 
 

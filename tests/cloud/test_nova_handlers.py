@@ -241,6 +241,7 @@ def test_nothing_that_is_right_is_touched_while_the_cloud_lives(cloud: ControlPl
             "journal": {"connection": f"sqlite:///{stackmend.folder}/journal.sqlite"},
         }
     )
+    assert stackmend.run("sweep", timeout=300).returncode == 0  # what earlier tests left
     stackmend.start()
     compute = cloud.admin.compute
     first, second = cloud.boot("walker", host="compute-1"), cloud.boot("sleeper", host="compute-2")
@@ -271,9 +272,8 @@ def test_nothing_that_is_right_is_touched_while_the_cloud_lives(cloud: ControlPl
         here = compute.get_server(server.id).compute_host
         assert here in held.get(server.id, set()), f"{server.name} lost what it holds of {here}"
     lines = stackmend.json("history", "--handler", "audit_allocations", "--limit", "1000")
-    print([(line["key"], line["problem"], line["summary"]) for line in lines])
-    evacuated = [line for line in lines if line["outcome"] == "healed" and "evacu" not in line["summary"]]
-    assert evacuated == [], "only what the evacuation left may be taken"
+    taken = {line["problem"] for line in lines if line["outcome"] == "healed"}
+    assert taken <= {"left-on-another-node"}, f"only what the evacuation left may be taken: {lines}"
     cloud.return_host(host)
     for server in (first, second):
         cloud.delete(server.id)

@@ -13,6 +13,7 @@ import pytest
 from consumer.journal import history
 from consumer.journal.database import Database, open_engine
 from handlers.nova.simulation import NovaSimulation
+from tests.faults import FaultyProxy
 from tests.program import Program
 from tests.servers.mariadb import MariaDB
 from tests.services.conftest import Bus, eventually
@@ -166,6 +167,30 @@ def test_the_journals_database_goes_and_comes_back(
         eventually(lambda: bus.messages() == 0, 60, "the queue's end")
         assert one.json("work", "list", "--state", "parked") == []
         assert_healed_once(one, uuids)
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize(("method", "status"), [("*", 500), ("PUT", 409), ("*", 503)])
+def test_placement_that_answers_with_errors(
+    cloud: NovaSimulation, bus: Bus, options: dict[str, dict[str, object]], tmp_path: Path, method: str, status: int
+) -> None:
+    proxy = FaultyProxy(cloud.placement.url)
+    options["openstack"] |= {"endpoint": proxy.url, "placement_endpoint_override": proxy.url}
+    uuids = leak(cloud, 10)
+    bystander = cloud.boot("compute-1")
+    with Program(tmp_path / "one", options) as one:
+        one.start()
+        proxy.fault = (method, status)
+        bus.send(cloud.take())
+        eventually(lambda: proxy.answered >= 20, 120, "requests into the fault")
+        assert held(cloud, uuids) == set(uuids)
+        proxy.fault = None
+        eventually(lambda: not held(cloud, uuids), 120, "all allocations")
+        eventually(lambda: nothing_left(one), 120, "work")
+        assert cloud.allocation(bystander)
+        assert_healed_once(one, uuids)
+        print(one.log.read_text()[-3000:])
+    proxy.close()
 
 
 def torture(good: list[bytes], count: int) -> list[bytes]:

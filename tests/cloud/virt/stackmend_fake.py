@@ -3,11 +3,13 @@
 
 ``fake.FakeDriver`` makes up a new UUID for its node at each start of nova-compute, so a restarted
 compute service refuses to work. Here the UUID is the one that Nova keeps in the host's state
-folder, as with a real hypervisor. As with Ironic, one host may own several nodes.
+folder, as with a real hypervisor. As with Ironic, one host may own several nodes. And as with a real
+hypervisor, a new host takes a moment to describe itself before it has a row in ``compute_nodes``.
 
 This module runs inside nova-compute, in the environment of the services.
 """
 
+import time
 import uuid
 
 from nova import conf
@@ -22,10 +24,14 @@ class StackmendDriver(fake.FakeDriver):
 
     def init_host(self, host):
         super().init_host(host)
+        self._described = False
         self._identity = node.get_local_node_uuid()
         self._set_nodes(conf.CONF.fake_nodes or [host])
 
     def get_available_resource(self, nodename):
+        if not self._described:
+            time.sleep(1)
+            self._described = True
         resources = super().get_available_resource(nodename)
         if resources:
             resources["uuid"] = self._uuid(nodename)

@@ -142,14 +142,18 @@ def test_an_object_in_flight_must_be_confirmed_anew() -> None:
 def test_patience_ends_and_leaves_the_rest_to_the_sweep() -> None:
     late = replace(CLAIM, now=CLAIM.first_hint_at + SETTINGS.patience_seconds + 1)
     assert after_error(late, InFlight("busy", 1), SETTINGS) == Done()
+    assert after_error(late, Conflict("moved"), SETTINGS) == Done()
 
 
 def test_refused_is_reported() -> None:
     assert isinstance(after_error(CLAIM, Refused("two hosts"), SETTINGS), Reported)
 
 
-def test_conflicts_come_back_soon_but_not_for_ever() -> None:
+def test_conflicts_come_back_soon_and_park_nothing() -> None:
     end = after_error(CLAIM, Conflict("moved"), SETTINGS, longest)
     assert isinstance(end, Later)
     assert end.after <= 1
-    assert isinstance(after_error(replace(CLAIM, attempts=2), Conflict("moved"), SETTINGS), Parked)
+    worn = after_error(replace(CLAIM, attempts=2, waits=100), Conflict("moved"), SETTINGS, longest)
+    assert isinstance(worn, Later)
+    assert worn.attempts == 2
+    assert worn.after == 60
