@@ -10,7 +10,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 #: What Placement answers when somebody else wrote the consumer in between (``placement/errors.py``).
-CONCURRENT_UPDATE = {"errors": [{"status": 409, "title": "Conflict", "code": "placement.concurrent_update", "detail": "no"}]}
+CONCURRENT_UPDATE = {
+    "errors": [{"status": 409, "title": "Conflict", "code": "placement.concurrent_update", "detail": "no"}]
+}
 
 
 class FaultyProxy:

@@ -25,10 +25,10 @@ import oslo_messaging
 import oslo_messaging.opts
 from kombu.connection import Connection
 from kombu.exceptions import ChannelError, KombuError
-from kombu.transport.pyamqp import Transport
 from oslo_config import cfg
 from oslo_utils import netutils
 
+from consumer.bus.wire import Transport
 from consumer.conf.bus import BusSettings
 
 RABBIT = "oslo_messaging_rabbit"
@@ -279,7 +279,7 @@ def _endpoint(
 ) -> Endpoint:
     port = host.port or 5672
     arguments = {
-        "transport": "pyamqp",
+        "transport": Transport,
         "hostname": netutils.escape_ipv6(host.hostname) if host.hostname else "localhost",
         "port": port,
         "userid": host.username or "",
@@ -292,6 +292,8 @@ def _endpoint(
         "connect_timeout": settings.connect_timeout,
         "transport_options": {
             "confirm_publish": True,
+            # py-amqp's own second would end the connection whenever a busy broker lets our bytes wait.
+            "socket_settings": {socket.TCP_USER_TIMEOUT: int(settings.answer_timeout * 1000)},
             "client_properties": {
                 "connection_name": f"stackmend:{socket.gethostname()}",
                 "capabilities": {

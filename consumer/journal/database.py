@@ -15,7 +15,6 @@ import tenacity
 from sqlalchemy import (
     ColumnElement,
     Connection,
-    Dialect,
     Double,
     Engine,
     Executable,
@@ -210,9 +209,7 @@ class Database:
         self.engine.dispose()
 
 
-def upsert(
-    dialect: Dialect, table: Table, unique: Sequence[str], change: Callable[[Any], Mapping[str, Any]]
-) -> Executable:
+def upsert(dialect: str, table: Table, unique: Sequence[str], change: Callable[[Any], Mapping[str, Any]]) -> Executable:
     """Build "insert, or change the row that is there" for executemany.
 
     :param unique: the columns of the unique key
@@ -220,11 +217,11 @@ def upsert(
         refer to the table's columns and use no bound values: PyMySQL joins the rows of an executemany into one
         statement only when the part after VALUES holds none
     """
-    if dialect.name in ("mysql", "mariadb"):
+    if dialect in ("mysql", "mariadb"):
         into = mysql.insert(table)
         # A list keeps the order of assignment, which MariaDB heeds; a dict would be put in the order of the columns.
         return into.on_duplicate_key_update(list(change(into.inserted).items()))
-    insert = postgresql.insert if dialect.name == "postgresql" else sqlite.insert
+    insert = postgresql.insert if dialect == "postgresql" else sqlite.insert
     statement = insert(table)
     return statement.on_conflict_do_update(index_elements=list(unique), set_=dict(change(statement.excluded)))
 

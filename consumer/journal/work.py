@@ -17,6 +17,7 @@ import uuid
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import cache
 from typing import Any
 
 from sqlalchemy import Connection, RowMapping, and_, bindparam, case, delete, insert, null, or_, select, update
@@ -156,7 +157,7 @@ def enqueue(database: Database, hints: Iterable[Hint], dead: Sequence[DeadLetter
 
     def store(connection: Connection) -> None:
         clock = now(connection)
-        statement = _enqueue_statement(connection)
+        statement = _enqueue_statement(connection.dialect.name)
         for start in range(0, len(folded), _CHUNK):
             connection.execute(statement, [_row(hint, clock) for hint in folded[start : start + _CHUNK]])
         if dead:
@@ -213,7 +214,10 @@ def _dead_row(letter: DeadLetter, clock: float) -> dict[str, Any]:
     }
 
 
-def _enqueue_statement(connection: Connection) -> Any:
+@cache
+def _enqueue_statement(dialect: str) -> Any:
+    """Build the statement once: that costs more than running it."""
+
     def change(new: Any) -> Mapping[str, Any]:
         # MariaDB assigns from left to right and reads what it has assigned: state and the hint's columns look at
         # work.state and work.priority, so these two are assigned after them.
@@ -235,7 +239,7 @@ def _enqueue_statement(connection: Connection) -> Any:
             "state": literal("pending"),
         }
 
-    return upsert(connection.dialect, work, ("handler", "key"), change)
+    return upsert(dialect, work, ("handler", "key"), change)
 
 
 def claim(database: Database, owner: str, handlers: Collection[str], limit: int, lease: float) -> list[Claim]:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
+from openstack import exceptions
+
 from tests.cloud.control_plane import CELLS, COMPUTES, ControlPlane, wait_until
 
 
@@ -77,12 +81,13 @@ def undeclared_work(cloud: ControlPlane, vhosts: tuple[str, ...] = ("api", *CELL
 
 
 def die_while_deleting(cloud: ControlPlane, server_id: str, host: str) -> None:
-    """Delete a server so that its allocation stays, and leave Placement down.
+    """Delete a server so that its allocation stays, and leave Placement and the host's nova-compute down.
 
     Nova destroys the row of an instance only after Placement let go of its allocation, but for one case: a nova-compute
     that died in between deletes the row first when it starts again (``_complete_partial_deletion``), and then asks a
     Placement that still fails. So: Placement hangs, the server is deleted, its host dies; Placement comes back without
-    its allocations and answers 500, the host returns, Placement goes down.
+    its allocations and answers 500, the host returns, and both go down, the host before it has looked around: at the end of
+    its start it would clean up by itself, were Placement there.
     """
     database = f"nova_{COMPUTES[host]}"
     row = f"SELECT {{}} FROM instances WHERE uuid = '{server_id}'"
@@ -99,6 +104,15 @@ def die_while_deleting(cloud: ControlPlane, server_id: str, host: str) -> None:
         gone = row.format("deleted <> 0")
         wait_until(lambda: cloud.mariadb.execute(gone, database).strip() == "1", 90, "the end of the deletion")
     finally:
+        cloud.kill_service(f"nova-compute-{host}")
         cloud.stop_service("placement")
         cloud.mariadb.execute("RENAME TABLE allocations_away TO allocations", "placement")
     assert server_id in allocations(cloud), "the leak that this is about did not happen"
+
+
+def retire(cloud: ControlPlane, host: str) -> None:
+    """Kill a compute service for good and delete it, as far as Nova lets it be deleted."""
+    cloud.remove_compute(host)
+    for service in cloud.admin.compute.services(host=host):
+        with suppress(exceptions.SDKException):
+            cloud.admin.compute.delete_service(service)

@@ -87,6 +87,7 @@ def test_a_new_host_is_mapped_at_once(cloud: ControlPlane, running: Program, agg
     try:
         wait_until(lambda: host in drift.mapped_hosts(cloud), 90, "the mapping")
         assert drift.mapped_hosts(cloud)[host] == "cell2"
+        wait_until(lambda: drift.compute_nodes(cloud, host) == 1, 90, "the compute node")
         cloud.admin.compute.add_host_to_aggregate(aggregate.id, host)
         cloud.wait_for_compute(host)
         times = cloud.mariadb.execute(
@@ -105,9 +106,7 @@ def test_a_new_host_is_mapped_at_once(cloud: ControlPlane, running: Program, agg
     finally:
         with suppress(exceptions.SDKException):
             cloud.admin.compute.remove_host_from_aggregate(aggregate.id, host)
-        cloud.remove_compute(host)
-        for service in cloud.admin.compute.services(host=host):
-            cloud.admin.compute.delete_service(service)
+        drift.retire(cloud, host)
 
 
 def test_an_ironic_like_host_is_mapped_once(cloud: ControlPlane, running: Program) -> None:
@@ -121,9 +120,7 @@ def test_an_ironic_like_host_is_mapped_once(cloud: ControlPlane, running: Progra
         wait_until(lambda: settled(running), 60, "an end")
         assert len(healed(running, f"host:{host}")) >= 1
     finally:
-        cloud.remove_compute(host)
-        for service in cloud.admin.compute.services(host=host):
-            cloud.admin.compute.delete_service(service)
+        drift.retire(cloud, host)
 
 
 def test_aggregate_changed_behind_a_stopped_placement(cloud: ControlPlane, running: Program, aggregate: Any) -> None:
@@ -184,6 +181,7 @@ def test_an_instance_deleted_while_placement_is_down(cloud: ControlPlane, runnin
     assert line["undo"].startswith("openstack")
     assert line["problem"] == "instance-deleted"
     assert bystander.id in drift.allocations(cloud)
+    cloud.start_service("nova-compute-compute-1")
     cloud.delete(bystander.id)
 
 
@@ -228,9 +226,8 @@ def test_a_sweep_audits_and_then_heals_what_no_event_told(
         assert again.returncode == 0
         assert again.stdout.strip() == "[]"
     finally:
-        cloud.remove_compute(host)
-        for service in cloud.admin.compute.services(host=host):
-            cloud.admin.compute.delete_service(service)
+        cloud.start_service("nova-compute-compute-3")
+        drift.retire(cloud, host)
 
 
 @pytest.mark.timeout(900)

@@ -1,0 +1,112 @@
+"""py-amqp's connection, reading ahead.
+
+py-amqp reads every frame with three calls of exact size (header, payload, end) and sets the socket's timeout before and
+after each: for a message of three frames, about 25 system calls, half of what taking it costs. Here the socket is read in
+large pieces and frames are cut out of them; the socket and its timeout are only touched when no whole frame is at hand.
+
+What is overridden are py-amqp's own places for it: the factory ``Connection.Transport`` and the methods ``read_frame`` and
+``blocking_read``. Nothing is lost by a timeout: what has arrived stays until its frame is complete.
+"""
+
+from __future__ import annotations
+
+import errno
+from struct import Struct
+from typing import Any
+
+from amqp.exceptions import UnexpectedFrame
+from amqp.transport import SSLTransport, TCPTransport
+from kombu.transport import pyamqp
+
+#: Type, channel and size of the payload, which is followed by one octet.
+_HEADER = Struct(">BHI")
+_END = 0xCE
+
+#: How much to read at once; some 17 notifications.
+_PIECE = 64 * 1024
+
+#: Errors after which the connection still stands, as in py-amqp.
+_PASSING = frozenset({errno.EAGAIN, errno.EINTR, errno.ENOENT, errno.EWOULDBLOCK})
+
+_Frame = tuple[int, int, bytes]
+
+
+class _ReadAhead:
+    """Mixed into a transport of py-amqp."""
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self._ahead = b""
+        self._at = 0
+
+    def frame_at_hand(self) -> _Frame | None:
+        """Return the next frame if it has arrived in full."""
+        ahead, at = self._ahead, self._at
+        if len(ahead) < at + _HEADER.size:
+            return None
+        kind, channel, size = _HEADER.unpack_from(ahead, at)
+        start = at + _HEADER.size
+        end = start + size
+        if len(ahead) <= end:
+            return None
+        if ahead[end] != _END:
+            raise UnexpectedFrame(f"a frame ends in {ahead[end]:#04x} instead of {_END:#04x}")
+        self._at = end + 1
+        return kind, channel, ahead[start:end]
+
+    def read_frame(self) -> _Frame:
+        """Return the next frame; wait for it as long as the socket's timeout says."""
+        while (frame := self.frame_at_hand()) is None:
+            piece = self._receive()
+            self._ahead, self._at = self._ahead[self._at :] + piece, 0
+        return frame
+
+    def _receive(self) -> bytes:
+        wire: Any = self
+        try:
+            piece: bytes = wire.sock.recv(_PIECE)
+            if not piece:
+                raise ConnectionResetError("the broker closed the connection")
+        except TimeoutError as error:
+            if error.errno is not None:  # the network's verdict, not the end of our patience
+                wire.connected = False
+            raise
+        except OSError as error:
+            wire.connected = wire.connected and error.errno in _PASSING
+            raise
+        return piece
+
+
+class _TCP(_ReadAhead, TCPTransport):  # type: ignore[misc]
+    pass
+
+
+class _TLS(_ReadAhead, SSLTransport):  # type: ignore[misc]
+    pass
+
+
+class _Connection(pyamqp.Connection):
+    def Transport(  # noqa: N802 - py-amqp's name
+        self,
+        host: str,
+        connect_timeout: float,
+        ssl: Any = False,
+        read_timeout: float | None = None,
+        write_timeout: float | None = None,
+        **named: Any,
+    ) -> _ReadAhead:
+        named |= {"read_timeout": read_timeout, "write_timeout": write_timeout}
+        return (_TLS if ssl else _TCP)(host, connect_timeout=connect_timeout, ssl=ssl, **named)
+
+    def blocking_read(self, timeout: float | None = None) -> Any:
+        """Take in one frame; the socket and its timeout are left alone when it is here already."""
+        frame = self.transport.frame_at_hand()
+        if frame is None:
+            return super().blocking_read(timeout)
+        return self.on_inbound_frame(frame)
+
+
+class Transport(pyamqp.Transport):
+    """To be given to ``kombu.Connection`` as ``transport``."""
+
+    Connection = _Connection
