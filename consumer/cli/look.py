@@ -10,6 +10,7 @@ from consumer.cli.base import Lister
 from consumer.cli.session import read_key
 from consumer.cli.sweep import exit_code, summaries
 from consumer.engine.oneshot import OneShot, Result
+from consumer.engine.task import always
 from consumer.journal import controls, replicas
 
 
@@ -31,7 +32,7 @@ class OneKey(Lister):
         """Look at the key, and heal it if so wished, whatever the handler's mode."""
         handler = self.session.handler(parsed_args.handler)
         key = read_key(handler, parsed_args.key)
-        [task] = self.session.tasks([handler], mode="heal" if heals else "audit")
+        [task] = self.session.tasks([handler], always("heal" if heals else "audit"))
         database = self.session.database if heals else None
         if database is not None:
             controls.ensure(database, [task.name])

@@ -12,6 +12,7 @@ from types import FrameType
 from consumer import conf, plugins
 from consumer.cli.base import OK, Command
 from consumer.engine.service import Service
+from consumer.engine.task import as_configured, at_most_audit
 
 LOG = logging.getLogger(__name__)
 
@@ -47,7 +48,7 @@ class Run(Command):
         loaded = session.conf
         for name in conf.readable_by_others(loaded):
             LOG.warning("everybody on this machine can read %s, which may hold passwords: chmod o-r %s", name, name)
-        tasks = session.tasks(session.classes(parsed_args.only), audit=parsed_args.audit)
+        tasks = session.tasks(session.classes(parsed_args.only), at_most_audit if parsed_args.audit else as_configured)
         service = Service(loaded, session.database, session.resources, tasks, plugins.brokers())
         service.start()
         signals.wait()

@@ -21,7 +21,7 @@ from consumer.conf import journal as journal_conf
 from consumer.conf.engine import EngineSettings
 from consumer.engine import service
 from consumer.engine import task as tasks
-from consumer.engine.task import Task
+from consumer.engine.task import ModeOf, Task, as_configured
 from consumer.journal.database import Database, open_engine
 from handlers.base import Handler, Key, Resources
 
@@ -100,9 +100,9 @@ class Session:
         """What the handlers share."""
         return Resources(self.conf)
 
-    def tasks(self, classes: Sequence[type[Handler]], *, audit: bool = False, mode: str | None = None) -> list[Task]:
+    def tasks(self, classes: Sequence[type[Handler]], mode_of: ModeOf = as_configured) -> list[Task]:
         """Make tasks; see :func:`consumer.engine.task.make`."""
-        return tasks.make(self.conf, self.resources, classes, audit=audit, mode=mode)
+        return tasks.make(self.conf, self.resources, classes, mode_of)
 
     def close(self) -> None:
         """Close what was opened."""

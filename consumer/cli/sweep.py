@@ -17,7 +17,7 @@ from rich.progress import Progress as Bar
 from consumer.cli.base import DRIFT, ERROR, OK, Lister, Trouble, plural
 from consumer.conf import tasks as task_conf
 from consumer.engine.oneshot import OneShot, Progress, Result, no_progress
-from consumer.engine.task import Task
+from consumer.engine.task import Task, always, as_configured, at_most_audit
 from consumer.journal import controls, replicas
 from consumer.journal.database import Database
 from handlers.base import Handler
@@ -68,10 +68,10 @@ class Sweep(Lister):
     def _tasks(self, names: Sequence[str], audit: bool) -> list[Task]:
         classes = self.session.classes(names)
         if names and audit:
-            return self.session.tasks(classes, mode="audit")
+            return self.session.tasks(classes, always("audit"))
         if names:
             self._refuse_off(classes)
-        return self.session.tasks(classes, audit=audit)
+        return self.session.tasks(classes, at_most_audit if audit else as_configured)
 
     def _refuse_off(self, classes: Sequence[type[Handler]]) -> None:
         for handler in classes:

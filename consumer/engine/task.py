@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime
 from zoneinfo import ZoneInfo
@@ -63,30 +63,40 @@ def choose(
     return [handler for name, handler in known.items() if not only or name in only]
 
 
+#: Which mode a task runs in, given the configured one.
+ModeOf = Callable[[str], str]
+
+
+def as_configured(mode: str) -> str:
+    """Run as the configuration says."""
+    return mode
+
+
+def at_most_audit(mode: str) -> str:
+    """Never heal; what is off stays off."""
+    return "off" if mode == "off" else "audit"
+
+
+def always(mode: str) -> ModeOf:
+    """Run in this mode, whatever the configuration says: what an operator asked for by name."""
+    return lambda _configured: mode
+
+
 def make(
-    conf: cfg.ConfigOpts,
-    resources: Resources,
-    classes: Iterable[type[Handler]],
-    *,
-    audit: bool = False,
-    mode: str | None = None,
+    conf: cfg.ConfigOpts, resources: Resources, classes: Iterable[type[Handler]], mode_of: ModeOf = as_configured
 ) -> list[Task]:
     """Make the tasks of those handlers that are not off.
 
-    :param audit: never heal, whatever the configuration says
-    :param mode: run in this mode, whatever the configuration says; for what an operator asked for by name
     :raises WrongConfiguration: when an option that a handler needs is missing or wrong
     """
     made = []
     for handler in classes:
-        settings = tasks.settings(conf, handler)
-        if mode is not None:
-            settings = replace(settings, mode=mode)
+        configured = tasks.settings(conf, handler)
+        settings = replace(configured, mode=mode_of(configured.mode))
         if settings.mode == "off":
             continue
         try:
-            instance = handler.from_resources(resources)
+            made.append(Task(handler.from_resources(resources), settings))
         except cfg.Error as error:
             raise WrongConfiguration(f"{handler.name}: {error}") from error
-        made.append(Task(instance, replace(settings, mode="audit") if audit else settings))
     return made
