@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
+from oslo_config import cfg
+
 from handlers.base import Broker, Demo, Handler, Resources
 
-HANDLERS, BROKERS, DEMOS = "stackmend.handlers", "stackmend.brokers", "stackmend.demos"
+HANDLERS, BROKERS, OPTIONS = "stackmend.handlers", "stackmend.brokers", "stackmend.options"
+DEMOS = "stackmend.demos"
 
 
 class BrokenPlugin(Exception):
@@ -46,6 +49,11 @@ def handlers() -> list[type[Handler]]:
 def brokers() -> list[Callable[[Resources], Iterable[Broker]]]:
     """Return what lists the brokers on which notifications arrive."""
     return [loaded for _name, loaded in _all(BROKERS)]
+
+
+def options() -> dict[str, Sequence[cfg.Opt]]:
+    """Return, by group, the options of what stands behind handlers and brokers alike."""
+    return {group: opts for _name, loaded in _all(OPTIONS) for group, opts in loaded().items()}
 
 
 def demos() -> dict[str, type[Demo]]:

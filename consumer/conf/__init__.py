@@ -13,7 +13,7 @@ from pathlib import Path
 from oslo_config import cfg
 from oslo_log import log
 
-from consumer import __version__
+from consumer import __version__, plugins
 from consumer.conf import bus, engine, journal, tasks
 from handlers.base import Handler
 
@@ -32,6 +32,8 @@ def new(handlers: Iterable[type[Handler]]) -> cfg.ConfigOpts:
     bus.register(conf)
     engine.register(conf)
     tasks.register(conf, handlers)
+    for group, opts in plugins.options().items():
+        conf.register_opts(opts, group=group)
     return conf
 
 

@@ -12,6 +12,12 @@ from oslo_config import cfg, types
 
 GROUP = cfg.OptGroup("bus", title="Reading notifications from RabbitMQ")
 
+
+def _prose(text: str) -> str:
+    """Join the lines of each paragraph: the generated sample breaks them anew."""
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in text.strip().split("\n\n"))
+
+
 PRIORITIES = ("audit", "debug", "info", "warn", "error", "critical", "sample")
 
 OPTS = [
@@ -22,7 +28,7 @@ OPTS = [
             ("topic", "Read the queues of a topic of our own, which the publishers create and fill."),
             ("bind", "Create a durable quorum queue of our own and bind it to topics that others read as well."),
         ],
-        help="""
+        help=_prose("""
 Which queues to read.
 
 With ``topic``, the publishers get one more topic, which nobody else reads. In nova.conf:
@@ -37,76 +43,76 @@ After going back to ``topic``, delete the queue: it would grow for ever.
 
 The shared queues (``notifications.info``, ``versioned_notifications.info``) are never read: that would steal messages
 from whoever else reads them.
-""",
+"""),
     ),
     cfg.ListOpt(
         "topics",
         default=["stackmend"],
         item_type=types.String(max_length=200),
-        help="""
+        help=_prose("""
 Topics whose queues are read with ``queue_mode = topic``: the ones that were added to the publishers' configuration for
 this service. A topic and a priority make a queue: ``stackmend.info``.
-""",
+"""),
     ),
     cfg.ListOpt(
         "priorities",
         default=["info", "error"],
         item_type=types.String(choices=PRIORITIES),
-        help="""
+        help=_prose("""
 Priorities to read. Nova sends failures (``instance.create.error``, ``compute_task.build_instances.error``) with priority
 ``error`` and everything else of interest with ``info``; Octavia sends ``info`` only. Possible: audit, debug, info, warn,
 error, critical, sample.
-""",
+"""),
     ),
     cfg.StrOpt(
         "queue_name",
         default="stackmend.events",
         max_length=255,
-        help="""
+        help=_prose("""
 Name of the queue that ``queue_mode = bind`` creates on each broker. All replicas must have the same name, to share
 the work; two installations on one broker must have different ones.
-""",
+"""),
     ),
     cfg.ListOpt(
         "bind_topics",
         default=["versioned_notifications", "notifications"],
         item_type=types.String(max_length=200),
-        help="""
+        help=_prose("""
 Topics to bind the queue to with ``queue_mode = bind``. Nova's versioned notifications go to ``versioned_notifications``,
 its legacy ones and Octavia's go to ``notifications``, unless configured otherwise there. Both formats of one fact
 are understood as the same, so reading both costs only time. A topic that is removed here stays bound on the
 broker until it is unbound or the queue is deleted.
-""",
+"""),
     ),
     cfg.IntOpt(
         "batch_size",
         default=500,
         min=1,
         max=1000,
-        help="""
+        help=_prose("""
 Messages that are stored in one transaction and acknowledged at once, at most. The broker sends up to twice as many
 ahead, so that the next batch arrives while one is stored. A batch also ends at 8 MB.
-""",
+"""),
     ),
     cfg.FloatOpt(
         "batch_seconds",
         default=0.05,
         min=0.0,
         max=5.0,
-        help="""
+        help=_prose("""
 How far apart batches are at least, so that messages which come close together are stored together. The first message
 after a silence does not wait; under load, this much is added between an event and the reaction to it, not more.
-""",
+"""),
     ),
     cfg.IntOpt(
         "dead_body_bytes",
         default=1024 * 1024,
         min=1024,
         max=16 * 1024 * 1024,
-        help="""
+        help=_prose("""
 How much of a message that cannot be read is stored for inspection, in bytes; what is longer is cut. Notifications
 have a few kB.
-""",
+"""),
     ),
     cfg.FloatOpt(
         "connect_timeout",
@@ -120,32 +126,32 @@ have a few kB.
         default=15.0,
         min=1.0,
         max=300.0,
-        help="""
+        help=_prose("""
 Seconds to wait for the broker's answer to a request (open, declare, close) on a connection that stands, before the
 connection is given up.
-""",
+"""),
     ),
     cfg.FloatOpt(
         "queue_wait",
         default=1.0,
         min=0.1,
         max=300.0,
-        help="""
+        help=_prose("""
 Seconds between two looks for a queue or an exchange that does not exist yet. Grows to five times this while it
 stays away.
-""",
+"""),
     ),
     cfg.FloatOpt(
         "hold_seconds",
         default=300.0,
         min=1.0,
         max=1500.0,
-        help="""
+        help=_prose("""
 How long messages are kept unacknowledged while the journal's database cannot store them. Then the connection is closed
 and opened again when the database is back, because RabbitMQ itself ends a delivery that stays unacknowledged for
 30 minutes (``consumer_timeout``), and a quorum queue of RabbitMQ 4 drops a message that came back 20 times
 (``delivery-limit``): this way an outage of any length counts once.
-""",
+"""),
     ),
 ]
 

@@ -14,6 +14,8 @@ from consumer.conf import bus, engine, journal, tasks
 def list_opts() -> list[tuple[cfg.OptGroup | str | None, list[cfg.Opt]]]:
     """Return every option by group: the machine's, then each handler's, each once."""
     found: dict[str, list[cfg.Opt]] = {}
+    for group, opts in plugins.options().items():
+        _add(found, group, opts)
     for handler in plugins.handlers():
         _add(found, handler.group, tasks.options(handler))
         for group, opts in handler.options().items():

@@ -53,6 +53,11 @@ def register(conf: cfg.ConfigOpts) -> None:
     conf.register_opts(OPTIONS, GROUP)
 
 
+def by_group() -> dict[str, list[cfg.Opt]]:
+    """Return the options for the generated sample and the loaded configuration (entry point ``stackmend.options``)."""
+    return {GROUP: OPTIONS}
+
+
 def files(conf: cfg.ConfigOpts) -> ServiceFiles:
     """Return Octavia's configuration files."""
     return ServiceFiles("[octavia] config_file", conf[GROUP].config_file)
