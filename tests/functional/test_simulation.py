@@ -151,7 +151,7 @@ class TestPlacementServer:
             "assert threading.active_count() == 1\n"
         )
         done = subprocess.run(
-            [sys.executable, "-c", program, str(tmp_path)],
+            [sys.executable, "-W", "ignore", "-c", program, str(tmp_path)],
             capture_output=True,
             text=True,
             check=False,

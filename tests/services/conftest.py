@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import kombu
 import pytest
+from amqp.exceptions import ChannelError
 
 from handlers.base import Notification
 from handlers.nova.simulation import NovaSimulation
@@ -59,6 +63,15 @@ class Bus:
     def send(self, notifications: Sequence[Notification]) -> None:
         """Publish notifications."""
         self.publish([notification.body for notification in notifications])
+
+    def read(self, queue: str) -> list[dict[str, Any]]:
+        """Return the notifications in a queue, which stay there; none while the queue does not exist."""
+        found = []
+        with kombu.Connection(self.url) as connection, suppress(ChannelError):
+            channel = connection.channel()
+            while message := channel.basic_get(queue):
+                found.append(json.loads(json.loads(message.body)["oslo.message"]))
+        return found
 
     def messages(self) -> int:
         """Count what is in all queues, delivered and unacknowledged messages included."""
