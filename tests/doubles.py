@@ -26,6 +26,7 @@ class World:
     before_look: Callable[[Key], None] = lambda key: None
     before_heal: Callable[[Finding], None] = lambda finding: None
     after_heal: Callable[[Finding], None] = lambda finding: None
+    sweep_error: Exception | None = None
     unhealable: frozenset[str] = frozenset()
 
     def drifted(self) -> set[str]:
@@ -63,6 +64,8 @@ class Mender(Handler):
 
     def sweep(self) -> Iterator[Key]:
         yield from (Key("thing", name) for name in sorted(self.world.drifted()))
+        if self.world.sweep_error:
+            raise self.world.sweep_error
 
     def population(self) -> int:
         return len(self.world.things)

@@ -70,7 +70,8 @@ def options(handler: type[Handler]) -> list[cfg.Opt]:
             f"{name}_interval",
             default=handler.default_interval,
             min=0,
-            help=f"{handler.title}: seconds between two sweeps (10 % are added or taken at random); 0 for none. "
+            help=f"{handler.title}: seconds between two sweeps (10 % are added or taken at random); 0: only at start, "
+            f"after an outage of the bus, and on command. "
             f"{handler.cost}".strip(),
         ),
         cfg.Opt(

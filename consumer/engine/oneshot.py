@@ -17,7 +17,7 @@ from itertools import islice
 
 from consumer.conf.engine import EngineSettings
 from consumer.engine.look import Clean, Heal, Report, Wait, after_error, decide
-from consumer.engine.sweeps import unbelievable
+from consumer.engine.sweeps import listed, unbelievable
 from consumer.engine.task import Task
 from consumer.journal import history
 from consumer.journal.database import Database
@@ -103,23 +103,22 @@ class OneShot:
 
     def _sweep(self, task: Task) -> list[Result]:
         self._progress(task.name, 0, 0)
+        down: list[Unavailable] = []
         try:
-            keys = self._list(task)
+            keys = self._list(task, listed(task.handler.sweep(), down))
         except Unavailable as error:
-            return [Result(task.name, "", "unavailable", "unavailable", f"the sweep could not be done: {error}")]
-        if isinstance(keys, Result):
-            return [keys]
-        return self.examine(task, keys, "sweep")
+            return [_unanswered(task, error)]
+        results = [keys] if isinstance(keys, Result) else self.examine(task, keys, "sweep")
+        return results + [_unanswered(task, error) for error in down]
 
-    def _list(self, task: Task) -> list[Key] | Result:
-        keys: Iterable[Key] = task.handler.sweep()
+    def _list(self, task: Task, keys: Iterable[Key]) -> list[Key] | Result:
         if not task.heals:
             return list(keys)
         population = task.handler.population()
         limit = unbelievable(self._settings.breaker_count, self._settings.breaker_percent, population)
-        listed = list(islice(keys, limit + 1))
-        if len(listed) <= limit:
-            return listed
+        some = list(islice(keys, limit + 1))
+        if len(some) <= limit:
+            return some
         summary = f"more than {limit} of {population} objects look wrong; nothing was healed"
         advice = "look with --audit; if it is right, raise [engine] breaker_count"
         return Result(task.name, "", "breaker", "stopped", summary, advice)
@@ -206,6 +205,10 @@ class OneShot:
             LOG.debug("%s %s", name, key, exc_info=error)
         action = "refused" if isinstance(error, Refused) else "failed"
         return None, [Result(name, key, action, action, str(error) or repr(error))]
+
+
+def _unanswered(task: Task, error: Unavailable) -> Result:
+    return Result(task.name, "", "unavailable", "unavailable", f"the sweep could not be completed: {error}")
 
 
 def _for_map(task: Task, due: Sequence[tuple[float, int, _Turn]]) -> tuple[list[Task], list[_Turn]]:

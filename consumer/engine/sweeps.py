@@ -19,13 +19,19 @@ from consumer.engine.look import after_error
 from consumer.engine.task import Task
 from consumer.journal import controls, history, work
 from consumer.journal.database import Database
-from consumer.journal.work import Claim, Disposition, Hint, Later, Priority
+from consumer.journal.work import Claim, Disposition, Done, Hint, Later, Priority
 from handlers.base import Key, Unavailable
 
 LOG = logging.getLogger(__name__)
 _CHUNK = 500
-#: Seconds: a timer that has no interval is looked at once a day, so that giving it one again needs no restart of its row.
-DAY = 86400.0
+
+
+def listed(keys: Iterable[Key], down: list[Unavailable]) -> Iterator[Key]:
+    """Yield what a sweep yields; put into ``down`` what ended it early."""
+    try:
+        yield from keys
+    except Unavailable as error:
+        down.append(error)
 
 
 def unbelievable(count: int, percent: int, population: int) -> int:
@@ -46,9 +52,9 @@ class Sweeper:
         self._replica = replica
 
     def sweep(self, task: Task, claim: Claim) -> Disposition:
-        """Run one sweep to its end; return when the next is due.
+        """Run one sweep to its end; return when the next is due, :class:`Done` where no timer was asked for.
 
-        :raises Unavailable: when a listing did not answer
+        :raises Unavailable: when a listing did not answer; what it had listed before is looked at all the same
         """
         try:
             self._run(task, claim.now)
@@ -58,11 +64,12 @@ class Sweeper:
             LOG.exception("%s: sweep failed", task.name)
             end = after_error(claim, error, self._settings)
             return end if isinstance(end, Later) else Later(self._settings.backoff_max_seconds, error=str(error))
-        return Later(self._pause(task))
+        return Later(self._pause(task)) if task.settings.interval else Done()
 
     def _run(self, task: Task, began: float) -> None:
         population = task.handler.population()
-        keys: Iterable[Key] = task.handler.sweep()
+        down: list[Unavailable] = []
+        keys: Iterable[Key] = listed(task.handler.sweep(), down)
         if task.heals:
             limit = unbelievable(self._settings.breaker_count, self._settings.breaker_percent, population)
             keys = list(islice(keys, limit + 1))
@@ -70,6 +77,8 @@ class Sweeper:
                 self._break_off(task, limit, population)
                 return
         found = self._enqueue(task, keys)
+        if down:
+            raise down[0]
         work.revisit_reported(self._database, task.name, began)
         controls.swept(self._database, task.name, began, found, population)
         LOG.info("%s: sweep of %d objects found %d to look at", task.name, population, found)
@@ -93,8 +102,6 @@ class Sweeper:
         history.append(self._database, [line])
 
     def _pause(self, task: Task) -> float:
-        if not task.settings.interval:
-            return DAY
         pause = task.settings.interval * random.uniform(0.9, 1.1)
         return pause + until_open(task, ZoneInfo(self._settings.timezone), pause)
 

@@ -84,8 +84,8 @@ class Worker:
         try:
             end = self._sweeper.sweep(task, claim)
         except Unavailable as error:
-            end = Later(self._holds.down(task.name, str(error)), waits=claim.waits + 1, error=str(error))
-            LOG.warning("%s: sweep put off: %s", task.name, error)
+            LOG.warning("%s: the sweep is incomplete and will be repeated: %s", task.name, error)
+            end = self._after_error(task, claim, error)
         else:
             self._back_up(task)
         settle(self._database, claim, end)

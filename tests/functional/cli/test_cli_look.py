@@ -21,10 +21,11 @@ def test_a_sweep_heals_and_writes_history(shell: Shell, database: Database) -> N
     assert ran.json[0]["evidence"] == {"generation": 3}
     assert ran.err == "2 drifts found in 1 handler: 2 healed\n"
     assert shell.world.drifted() == set()
-    assert [(entry.key, entry.outcome, entry.hint) for entry in history.listing(database)] == [
+    # Two threads heal: which one is first in the history is chance.
+    assert {(entry.key, entry.outcome, entry.hint) for entry in history.listing(database)} == {
         ("thing:a", "healed", "sweep"),
         ("thing:c", "healed", "sweep"),
-    ]
+    }
 
 
 def test_an_audit_changes_nothing_and_opens_no_journal(shell: Shell) -> None:

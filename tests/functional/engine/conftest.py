@@ -52,6 +52,7 @@ class Machine:
     settings: EngineSettings = SETTINGS
     mode: str = "heal"
     heals_per_hour: int = 0
+    interval: int = 3600
     window: Window = field(default_factory=Window)
     replica: str = "r1"
     running: list[tuple[Dispatcher, Upkeep]] = field(default_factory=list)
@@ -60,7 +61,7 @@ class Machine:
         return [Mender(self.world), CarefulMender(self.world)]
 
     def tasks(self) -> dict[str, Task]:
-        settings = TaskSettings(self.mode, 3600, self.window, self.heals_per_hour)
+        settings = TaskSettings(self.mode, self.interval, self.window, self.heals_per_hour)
         return {handler.name: Task(handler, settings) for handler in self.handlers()}
 
     def worker(self, holds: Holds) -> Worker:

@@ -115,6 +115,29 @@ def test_a_sweep_finds_what_no_event_told(machine: Machine) -> None:
     assert 3000 < row.due_in <= 3960
 
 
+def test_a_sweep_cut_short_heals_what_it_had_listed_and_is_repeated(machine: Machine) -> None:
+    machine.world.things = {"a": 1}
+    machine.world.sweep_error = Unavailable("cell:two", "no answer")
+    machine.start()
+    machine.enqueue(timer())
+    eventually(lambda: machine.world.drifted() == set())
+    assert controls.read(machine.database)["mender"].swept_at is None, "an incomplete sweep is none"
+    machine.world.things["b"] = 1
+    machine.enqueue(hint("b"))
+    eventually(lambda: machine.world.drifted() == set())
+    machine.world.sweep_error = None
+    eventually(lambda: controls.read(machine.database)["mender"].swept_at is not None)
+
+
+def test_without_an_interval_a_sweep_leaves_no_timer(machine: Machine) -> None:
+    machine.interval = 0
+    machine.world.things = {"a": 1}
+    machine.start()
+    machine.enqueue(timer())
+    eventually(lambda: machine.world.drifted() == set())
+    eventually(lambda: backlog.listing(machine.database) == [])
+
+
 def test_a_sweep_that_finds_too_much_heals_nothing_and_stops_its_handler(machine: Machine) -> None:
     machine.with_settings(breaker_count=5, breaker_percent=10)
     machine.world.things = {str(number): 1 for number in range(20)}
