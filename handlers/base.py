@@ -103,8 +103,9 @@ class Finding:
 
     :param problem: a slug that names the kind of drift, stable over releases: ``host-unmapped``
     :param summary: one sentence for a person: what is wrong
-    :param evidence: what proves it: ids, generations, states, old values. The heal compares with it before it writes,
-        and two looks count as the same finding only when problem and evidence are equal; so no clock readings in it
+    :param evidence: what proves it: ids, generations, states, old values; what survives a round trip through JSON. The
+        heal compares with it before it writes, and two looks count as the same finding only when problem and evidence are
+        equal; so no clock readings in it
     :param healable: whether ``heal`` may be called for it
     :param refusal: why not, when it is not
     """
@@ -298,7 +299,7 @@ class Handler(ABC):
     def inspect(self, key: Key) -> Iterable[Finding]:
         """Prove the drift of one key; reads only. No finding means that nothing is wrong.
 
-        :raises InFlight, Unavailable, Refused: see there
+        :raises InFlight, Unavailable, Refused: see there; findings that were yielded before do not count
         """
 
     @abstractmethod
