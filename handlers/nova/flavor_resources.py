@@ -1,0 +1,235 @@
+"""Computes what an instance is entitled to in Placement from its flavor and its image. Pure.
+
+The rules are those by which Nova's scheduler asked for it (``ResourceRequest`` in ``nova/scheduler/utils.py``, with
+``nova/virt/hardware.py``), image included, which ``nova-manage placement heal_allocations`` leaves out:
+
+- ``resources:<class>`` of the flavor's extra specs overrides; a class that is neither standard nor ``CUSTOM_``, or an
+  amount that is no integer from 0, is ignored as in Nova. A zero counts as named: ``resources:VCPU=0`` means none.
+- ``hw:cpu_policy`` or the image's ``hw_cpu_policy``: ``dedicated`` makes every vCPU a PCPU; ``mixed`` those of
+  ``hw:cpu_dedicated_mask``, or else the realtime ones, where the image's mask goes before the flavor's. With either,
+  ``hw:emulator_threads_policy=isolate`` adds a PCPU.
+- What is not named comes from the flavor: VCPU, MEMORY_MB, and DISK_GB as ephemeral disk, swap rounded up to whole GB,
+  and the root disk unless it is a volume. Zeros are left out in the end.
+
+All of that is held by the root provider of a compute node. What may be held elsewhere, or cannot be told from flavor and
+image, is not guessed but :class:`Unbuildable`: vGPUs, device profiles, encrypted memory, persistent memory, numbered
+groups of resources; also what Nova's API would not have let through.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+#: the classes of os-resource-classes; a flavor's other ones are ignored unless they are custom
+STANDARD = frozenset(
+    {
+        "VCPU",
+        "MEMORY_MB",
+        "DISK_GB",
+        "PCI_DEVICE",
+        "SRIOV_NET_VF",
+        "NUMA_SOCKET",
+        "NUMA_CORE",
+        "NUMA_THREAD",
+        "NUMA_MEMORY_MB",
+        "IPV4_ADDRESS",
+        "VGPU",
+        "VGPU_DISPLAY_HEAD",
+        "NET_BW_EGR_KILOBIT_PER_SEC",
+        "NET_BW_IGR_KILOBIT_PER_SEC",
+        "PCPU",
+        "MEM_ENCRYPTION_CONTEXT",
+        "FPGA",
+        "PGPU",
+        "NET_PACKET_RATE_KILOPACKET_PER_SEC",
+        "NET_PACKET_RATE_EGR_KILOPACKET_PER_SEC",
+        "NET_PACKET_RATE_IGR_KILOPACKET_PER_SEC",
+    }
+)
+POLICIES = frozenset({"dedicated", "mixed", "shared"})
+
+_RESOURCES = re.compile(r"^resources([a-zA-Z0-9_-]{1,64})?:(.*)$")
+_TRUE = frozenset({"1", "t", "true", "on", "y", "yes"})
+
+
+@dataclass(frozen=True, slots=True)
+class Flavor:
+    """What an instance's flavor said when it was built or last resized.
+
+    :param swap: in MB, all other disks in GB
+    """
+
+    vcpus: int
+    memory_mb: int
+    root_gb: int = 0
+    ephemeral_gb: int = 0
+    swap: int = 0
+    extra_specs: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Unbuildable:
+    """It cannot be told from flavor and image what the instance should hold, or on which provider."""
+
+    reason: str
+
+
+class _Contradiction(Exception):
+    """Flavor and image say what Nova's API would not have let through."""
+
+
+def parse(text: str | None) -> Flavor | Unbuildable:
+    """Read the flavor out of ``instance_extra.flavor``: the one that is in force."""
+    try:
+        data = json.loads(text or "")["cur"]["nova_object.data"]
+        numbers = {name: int(data.get(name) or 0) for name in ("vcpus", "root_gb", "ephemeral_gb", "swap")}
+        specs = {str(key): str(value) for key, value in (data.get("extra_specs") or {}).items()}
+        return Flavor(memory_mb=int(data["memory_mb"]), extra_specs=specs, **numbers)
+    except (ValueError, LookupError, TypeError, AttributeError):
+        return Unbuildable("the instance's flavor cannot be read")
+
+
+def resources(
+    flavor: Flavor, image_properties: Mapping[str, str], boot_from_volume: bool
+) -> Mapping[str, int] | Unbuildable:
+    """Return what the root provider of its node should give the instance.
+
+    :param image_properties: by their names in Glance: ``hw_cpu_policy``
+    """
+    elsewhere = _elsewhere(flavor.extra_specs, image_properties)
+    if elsewhere:
+        return Unbuildable(elsewhere)
+    amounts = _named(flavor.extra_specs)
+    try:
+        amounts |= _cpus(flavor, image_properties, amounts)
+    except _Contradiction as error:
+        return Unbuildable(f"flavor and image contradict themselves: {error}")
+    if "VCPU" not in amounts and "PCPU" not in amounts:
+        amounts["VCPU"] = flavor.vcpus
+    amounts.setdefault("MEMORY_MB", flavor.memory_mb)
+    root = 0 if boot_from_volume else flavor.root_gb
+    amounts.setdefault("DISK_GB", flavor.ephemeral_gb + math.ceil(flavor.swap / 1024) + root)
+    wanted = {name: amount for name, amount in amounts.items() if amount}
+    return wanted or Unbuildable("the flavor asks for nothing")
+
+
+def _elsewhere(specs: Mapping[str, str], image: Mapping[str, str]) -> str:
+    """Return what the instance has that may not be on the root provider; empty when there is no such thing."""
+    for key, value in sorted(specs.items()):
+        match = _RESOURCES.match(key)
+        if match is None or _amount(match[2], value) is None:
+            continue
+        if match[2] == "VGPU" and _amount(match[2], value):
+            return f"the flavor has a vGPU ({key}), whose provider cannot be told"
+        if match[1]:
+            return f"the flavor has resources in a group of their own ({key}), whose provider cannot be told"
+    if specs.get("accel:device_profile"):
+        return "the flavor has a device profile (accel:device_profile): what it holds is Cyborg's to say"
+    if _true(specs.get("hw:mem_encryption")) or _true(image.get("hw_mem_encryption")):
+        return "the memory is encrypted, and which provider gives the context depends on the release"
+    if specs.get("hw:pmem", "").replace(",", " ").strip():
+        return "the flavor has persistent memory (hw:pmem), whose namespaces the node has assigned"
+    return ""
+
+
+def _named(specs: Mapping[str, str]) -> dict[str, int]:
+    """Return what the flavor names itself, zeros too."""
+    named: dict[str, int] = {}
+    for key, value in specs.items():
+        match = _RESOURCES.match(key)
+        amount = None if match is None else _amount(match[2], value)
+        if match is not None and amount is not None:
+            named[match[2]] = amount
+    return named
+
+
+def _amount(name: str, value: str) -> int | None:
+    """Return the amount, or None where Nova ignores the extra spec."""
+    if name not in STANDARD and not name.startswith("CUSTOM_"):
+        return None
+    try:
+        amount = int(value)
+    except ValueError:
+        return None
+    return amount if amount >= 0 else None
+
+
+def _cpus(flavor: Flavor, image: Mapping[str, str], named: Mapping[str, int]) -> dict[str, int]:
+    """Return what pinning makes of the vCPUs; nothing when they are not pinned."""
+    policy = _policy(flavor.extra_specs.get("hw:cpu_policy"), image.get("hw_cpu_policy"))
+    if policy not in {"dedicated", "mixed"}:
+        return {}
+    if named.get("VCPU") or named.get("PCPU"):
+        raise _Contradiction("a CPU policy besides resources:VCPU or resources:PCPU")
+    emulator = 1 if _emulator(flavor) == "isolate" else 0
+    if policy == "dedicated":
+        return {"PCPU": flavor.vcpus + emulator}
+    dedicated, realtime = _dedicated(flavor), _realtime(flavor, image)
+    if bool(dedicated) == bool(realtime):
+        raise _Contradiction("a mixed CPU policy needs either a dedicated or a realtime mask")
+    pinned = len(dedicated or realtime)
+    return {"VCPU": flavor.vcpus - pinned, "PCPU": pinned + emulator}
+
+
+def _policy(flavor: str | None, image: str | None) -> str | None:
+    for policy in (flavor, image):
+        if policy and policy not in POLICIES:
+            raise _Contradiction(f"there is no CPU policy {policy}")
+    if (flavor, image) in {("mixed", "dedicated"), ("shared", "dedicated"), ("shared", "mixed")}:
+        raise _Contradiction(f"the flavor's CPU policy is {flavor}, the image's {image}")
+    return flavor or image
+
+
+def _emulator(flavor: Flavor) -> str | None:
+    policy = flavor.extra_specs.get("hw:emulator_threads_policy")
+    if policy and policy not in {"isolate", "share"}:
+        raise _Contradiction(f"there is no emulator threads policy {policy}")
+    return policy or None
+
+
+def _dedicated(flavor: Flavor) -> set[int]:
+    mask = flavor.extra_specs.get("hw:cpu_dedicated_mask")
+    if not mask:
+        return set()
+    pinned, everything = _mask(mask, flavor.vcpus), set(range(flavor.vcpus))
+    if not pinned or not pinned < everything:
+        raise _Contradiction("hw:cpu_dedicated_mask is not a part of the vCPUs")
+    return pinned
+
+
+def _realtime(flavor: Flavor, image: Mapping[str, str]) -> set[int]:
+    if not _true(flavor.extra_specs.get("hw:cpu_realtime")):
+        return set()
+    mask = image.get("hw_cpu_realtime_mask") or flavor.extra_specs.get("hw:cpu_realtime_mask")
+    everything = set(range(flavor.vcpus))
+    pinned = _mask(mask, flavor.vcpus) if mask else everything
+    if not pinned or not pinned <= everything or (pinned == everything and not _emulator(flavor)):
+        raise _Contradiction("the realtime mask is not a part of the vCPUs")
+    return pinned
+
+
+def _mask(text: str, vcpus: int) -> set[int]:
+    """Read ``0-3,^1``: exclusions count last, and a mask that begins with one is taken from all vCPUs."""
+    if text.strip().startswith("^"):
+        text = f"0-{vcpus - 1},{text}"
+    chosen: set[int] = set()
+    excluded: set[int] = set()
+    for rule in filter(None, (part.strip() for part in text.split(","))):
+        first, dash, last = rule.removeprefix("^").partition("-")
+        try:
+            start = int(first)
+            end = int(last) if dash else start
+        except ValueError:
+            raise _Contradiction(f"{rule} is no set of CPUs") from None
+        if start > end or end >= start + 65536:
+            raise _Contradiction(f"{rule} is no set of CPUs")
+        (excluded if rule.startswith("^") else chosen).update(range(start, end + 1))
+    return chosen - excluded
+
+
+def _true(value: str | None) -> bool:
+    return (value or "").strip().lower() in _TRUE
