@@ -100,6 +100,16 @@ request_specs = Table(
     UniqueConstraint("instance_uuid", name="uniq_request_specs0instance_uuid"),
 )
 
+instance_group_member = Table(
+    "instance_group_member",
+    api,
+    *_timestamps(),
+    Column("id", Integer, primary_key=True),
+    Column("instance_uuid", String(255)),
+    Column("group_id", Integer, nullable=False),
+    Index("instance_group_member_instance_idx", "instance_uuid"),
+)
+
 aggregates = Table(
     "aggregates",
     api,
