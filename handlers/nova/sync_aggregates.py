@@ -134,7 +134,7 @@ class SyncAggregates(Handler):
         after = (before.aggregates | add) - remove
         self._placement.set_aggregates(before, after)
         return Healed(
-            f"put the provider of {finding.evidence['node']} into {len(add)} and out of {len(remove)} aggregates",
+            _action(finding.evidence["node"], sorted(add), sorted(remove)),
             before={"provider": provider, "aggregates": sorted(before.aggregates)},
             after={"provider": provider, "aggregates": sorted(after)},
             undo=_undo(before),
@@ -253,6 +253,12 @@ def _or_wait(findings: list[Finding], waiting: list[str]) -> list[Finding]:
     if waiting and not findings:
         raise InFlight(f"not there yet: {', '.join(waiting)}", _AGAIN)
     return findings
+
+
+def _action(node: str, add: Sequence[str], remove: Sequence[str]) -> str:
+    done = [f"put the provider of {node} into {', '.join(add)}"] if add else []
+    done += [f"took the provider of {node} out of {', '.join(remove)}"] if remove else []
+    return " and ".join(done)
 
 
 def _undo(before: ProviderAggregates) -> str:
