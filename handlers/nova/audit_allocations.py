@@ -172,6 +172,7 @@ class AuditAllocations(Handler):
         """Prove again, then replace the allocation at the generation of the evidence."""
         if not finding.healable:
             raise Refused(finding.refusal)
+        self._databases.permit_changes()
         for allocation, verdict in self._judge.judge(finding.evidence["consumer"]):
             if isinstance(verdict, Take) and _same(finding, _finding(finding.key, allocation, verdict)):
                 return self._replace(allocation, verdict.keep)

@@ -22,8 +22,8 @@ import tenacity
 from sqlalchemy import exc
 from sqlalchemy.engine import URL, Connection, Engine, make_url
 
-from handlers.base import Resources, Unavailable
-from handlers.nova import options, queries
+from handlers.base import Refused, Resources, Unavailable
+from handlers.nova import options, queries, revisions
 from handlers.nova.cells import Cell, TemplateError, fill
 from handlers.service_files import ConfigError
 
@@ -35,6 +35,8 @@ CONNECT_TIMEOUT = 5
 READ_TIMEOUT = 60
 #: seconds for which the list of cells is believed
 CELLS_TTL = 5.0
+#: seconds for which the schemas are believed to be the same
+PERMIT_TTL = 60.0
 
 _TIMEOUTS: Mapping[str, Mapping[str, Any]] = {
     "mysql+pymysql": {
@@ -131,6 +133,7 @@ class NovaDatabases:
         self._rows: tuple[Cell, ...] = ()
         self._read_at: float | None = None
         self._databases: dict[str, Database] = {}
+        self._permitted_at: float | None = None
 
     @classmethod
     def from_resources(cls, resources: Resources) -> Self:
@@ -155,6 +158,19 @@ class NovaDatabases:
         with self._lock:
             self._rows, self._read_at = rows, time.monotonic()
         return rows
+
+    def permit_changes(self) -> None:
+        """Make sure that anything may be changed for what these databases say; every heal begins with it.
+
+        :raises Refused: when one has a schema that this release does not know
+        :raises Unavailable: when one does not answer
+        """
+        if self._permitted_at is not None and time.monotonic() - self._permitted_at < PERMIT_TTL:
+            return
+        _permit(self.api, revisions.API)
+        for cell in self.cells():
+            _permit(self.database(cell), revisions.CELL)
+        self._permitted_at = time.monotonic()
 
     def host_cells(self) -> tuple[Cell, ...]:
         """Return the cells that can have hosts: all but cell0."""
@@ -199,6 +215,15 @@ class NovaDatabases:
         with self._lock:
             for database in (self.api, *self._databases.values()):
                 database.close()
+
+
+def _permit(database: Database, known: frozenset[str]) -> None:
+    revision = database.run(queries.revision)
+    if revision not in known:
+        raise Refused(
+            f"{database.name} is at the schema {revision or 'unknown'}; this release knows those of Nova 25 (Yoga) to 34, and "
+            "in another it looks but changes nothing"
+        )
 
 
 def _engine(name: str, text: str) -> tuple[str, Engine]:

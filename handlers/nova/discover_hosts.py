@@ -168,6 +168,7 @@ class DiscoverHosts(Handler):
 
     def heal(self, finding: Finding) -> Healed:
         """Insert the mapping, or set the mark; only when everything is still as it was proved."""
+        self._databases.permit_changes()
         again = self.inspect(finding.key)
         if not any(now.problem == finding.problem and now.evidence == finding.evidence for now in again):
             raise Conflict(f"{finding.key} is not as it was")

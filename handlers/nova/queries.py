@@ -61,6 +61,12 @@ def _chunks(values: Collection[str]) -> Iterator[list[str]]:
 # nova_api
 
 
+def revision(connection: Connection) -> str | None:
+    """Read the schema's revision; it is the same table in nova_api and in a cell."""
+    found: str | None = connection.execute(sa.select(tables.cell_version.c.version_num)).scalars().first()
+    return found
+
+
 def cells(connection: Connection) -> list[Cell]:
     """All cells, disabled ones and cell0 too, in the order in which Nova asks them."""
     c = tables.cell_mappings.c

@@ -113,6 +113,7 @@ class SyncAggregates(Handler):
         """Change the memberships of one provider; compare-and-set with its generation."""
         if not finding.healable:
             raise Refused(finding.refusal)
+        self._databases.permit_changes()
         retrying = tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(Conflict),
             wait=tenacity.wait_random(0.05, 0.3),

@@ -224,6 +224,50 @@ migrations = Table(
     Index("migrations_uuid", "uuid", unique=True),
 )
 
+instance_extra = Table(
+    "instance_extra",
+    cell,
+    *_soft_delete(),
+    Column("id", Integer, primary_key=True),
+    Column("instance_uuid", String(36), ForeignKey("instances.uuid"), nullable=False),
+    Column("flavor", Text),
+    Index("instance_extra_idx", "instance_uuid"),
+)
+
+instance_system_metadata = Table(
+    "instance_system_metadata",
+    cell,
+    *_soft_delete(),
+    Column("id", Integer, primary_key=True),
+    Column("instance_uuid", String(36), ForeignKey("instances.uuid"), nullable=False),
+    Column("key", String(255), nullable=False),
+    Column("value", String(255)),
+    Index("instance_uuid", "instance_uuid"),
+)
+
+instance_info_caches = Table(
+    "instance_info_caches",
+    cell,
+    *_soft_delete(),
+    Column("id", Integer, primary_key=True),
+    Column("instance_uuid", String(36), ForeignKey("instances.uuid"), nullable=False),
+    Column("network_info", Text),
+    UniqueConstraint("instance_uuid", name="uniq_instance_info_caches0instance_uuid"),
+)
+
+block_device_mapping = Table(
+    "block_device_mapping",
+    cell,
+    *_soft_delete(),
+    Column("id", Integer, primary_key=True),
+    Column("instance_uuid", String(36), ForeignKey("instances.uuid")),
+    Column("source_type", String(255)),
+    Column("destination_type", String(255)),
+    Column("boot_index", Integer),
+    Column("volume_id", String(36)),
+    Index("block_device_mapping_instance_uuid_idx", "instance_uuid"),
+)
+
 
 def _shadow(table: Table) -> Table:
     """Make the table where ``nova-manage db archive_deleted_rows`` puts the rows: same columns, no key but the id."""

@@ -175,3 +175,17 @@ def test_twenty_new_hosts_among_many(cloud: NovaSimulation, discover: DiscoverHo
     assert not list(discover.sweep())
     assert cloud.host_mappings()["new-3"] == "cell2"
     assert len(cloud.host_mappings()) == 30
+
+
+@pytest.mark.parametrize("database", ["nova_api", "cell2"])
+def test_in_an_unknown_schema_it_looks_and_changes_nothing(
+    cloud: NovaSimulation, discover: DiscoverHosts, database: str
+) -> None:
+    engine = cloud.api if database == "nova_api" else cloud.cells[database]
+    with engine.begin() as connection:
+        connection.execute(sa.update(tables.cell_version).values(version_num="ffffffffffff"))
+    cloud.register_host("compute-1", "cell1")
+    [finding] = discover.inspect(HOST)
+    with pytest.raises(Refused, match="ffffffffffff"):
+        discover.heal(finding)
+    assert cloud.host_mappings() == {}

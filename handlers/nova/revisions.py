@@ -1,0 +1,29 @@
+"""Which schemas of Nova's databases this release knows: those of Nova 25 (Yoga) to 34.
+
+Reading proves itself: a table or column that is not there is an error. Writing does not: a column that a later Nova added
+may have to be set with the ones that are written here. So nothing is written to a database whose ``alembic_version`` is not
+in these lists; looking goes on.
+
+Source: ``nova/db/{api,main}/migrations/versions`` of the releases named.
+"""
+
+from __future__ import annotations
+
+#: nova_api: Yoga to 2023.1; 2023.2 and later
+API = frozenset({"b30f573d3377", "cdeec0c85668"})
+
+#: a cell: Yoga; Zed; 2023.1, and a step that was never a release's last; 2023.2; 2024.1 and 2024.2; 2025.1 to 2026.1, with
+#: a step on the way; 2026.2
+CELL = frozenset(
+    {
+        "16f1fbcab42b",
+        "ccb0fa1a2252",
+        "960aac0e09ea",
+        "1b91788ec3a6",
+        "1acf2c98e646",
+        "13863f4e1612",
+        "d60bddf7a903",
+        "2903cd72dc14",
+        "ab450ba04102",
+    }
+)
