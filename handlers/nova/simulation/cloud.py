@@ -261,6 +261,7 @@ class NovaSimulation:
             hidden=False,
             cleaned=0,
         )
+        self._describe(uuid, cell)
 
     def map_instance(self, uuid: str, cell: str) -> None:
         """Its mapping gets the cell, then the build request goes
@@ -477,6 +478,30 @@ class NovaSimulation:
 
     # the world, changed by hand: for drift that no method above makes, and for healing
 
+    def set_flavor(self, uuid: str, **values: Any) -> None:
+        """Change the flavor that an instance carries with it: ``vcpus``, ``swap``, ``extra_specs`` ...; what it holds
+        stays.
+        """
+        row, cell = self._store.find(tables.instance_extra, tables.instance_extra.c.instance_uuid == uuid)
+        stored = json.loads(row.flavor)
+        stored["cur"]["nova_object.data"].update(values)
+        self._store.update(
+            self.cells[cell], tables.instance_extra, tables.instance_extra.c.id == row.id, flavor=json.dumps(stored)
+        )
+
+    def set_ports(self, uuid: str, *profiles: Mapping[str, Any]) -> None:
+        """Let the instance have ports with these binding profiles (nova.network.neutron, the cache)."""
+        vifs = [{"id": str(uuids.uuid4()), "vnic_type": "normal", "profile": dict(profile)} for profile in profiles]
+        caches = tables.instance_info_caches
+        _, cell = self._store.find(caches, caches.c.instance_uuid == uuid)
+        self._store.update(self.cells[cell], caches, caches.c.instance_uuid == uuid, network_info=json.dumps(vifs))
+
+    def set_image_property(self, uuid: str, name: str, value: str) -> None:
+        """Let the instance's image have had a property, by its name in Glance (nova.utils.get_system_metadata_from_image)."""
+        _, cell = self._store.find(tables.instances, tables.instances.c.uuid == uuid)
+        values = {"instance_uuid": uuid, "key": f"image_{name}", "value": value, "deleted": 0}
+        self._store.insert(self.cells[cell], tables.instance_system_metadata, **values)
+
     def set_instance(self, uuid: str, **values: Any) -> None:
         """Change columns of an instance's row, live or deleted."""
         _, cell = self._store.find(tables.instances, tables.instances.c.uuid == uuid)
@@ -592,6 +617,19 @@ class NovaSimulation:
             user_id=self.USER,
         )
         return migration
+
+    def _describe(self, uuid: str, cell: str) -> None:
+        """What an instance carries with it: its flavor and its network cache (nova.objects.instance.Instance.create)."""
+        data = {**asdict(self.flavor(uuid)), "ephemeral_gb": 0, "swap": 0, "extra_specs": {}}
+        flavor = {"nova_object.name": "Flavor", "nova_object.namespace": "nova", "nova_object.data": data}
+        rows: Mapping[Table, Mapping[str, Any]] = {
+            tables.instance_extra: {
+                "instance_uuid": uuid,
+                "flavor": json.dumps({"cur": flavor, "old": None, "new": None}),
+            },
+            tables.instance_info_caches: {"instance_uuid": uuid, "network_info": "[]"},
+        }
+        self._store.insert_together(self.cells[cell], rows)
 
     def _service(self, host: str) -> tuple[Row[Any], str]:
         services = tables.services
