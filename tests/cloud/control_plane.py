@@ -463,8 +463,12 @@ class ControlPlane:
         flavor: str = "tiny",
         **more: Any,
     ) -> Any:
-        """Boot a server without network, on ``host`` or where the scheduler wants it."""
+        """Boot a server without network, on ``host`` or where the scheduler wants it.
+
+        On a host that was away, it waits until Nova takes it for up again.
+        """
         if host is not None:
+            wait_until(lambda: self._is_up(host), 120, f"host {host}")
             more["host"] = host
         server = self.admin.compute.create_server(
             name=name,

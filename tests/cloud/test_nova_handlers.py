@@ -230,27 +230,6 @@ def test_a_sweep_audits_and_then_heals_what_no_event_told(
         drift.retire(cloud, host)
 
 
-@pytest.mark.timeout(600)
-def test_database_and_broker_go_and_come_back(cloud: ControlPlane, running: Program) -> None:
-    doomed = cloud.boot("doomed", host="compute-2")
-    drift.die_while_deleting(cloud, doomed.id, "compute-2")
-    cloud.mariadb.stop()
-    time.sleep(30)
-    cloud.mariadb.start()
-    cloud.rabbitmq.restart()
-    cloud.start_service("placement")
-    wait_until(lambda: doomed.id not in drift.allocations(cloud), 180, "the allocation's end")
-    cloud.start_service("nova-compute-compute-2")
-    host = f"compute-{uuid.uuid4().hex[:6]}"
-    cloud.add_compute(host, "cell1")
-    try:
-        wait_until(lambda: host in drift.mapped_hosts(cloud), 120, "the mapping of a host that came after it all")
-        wait_until(lambda: settled(running), 120, "an end")
-        assert running.json("work", "list", "--state", "parked") == []
-    finally:
-        drift.retire(cloud, host)
-
-
 @pytest.mark.timeout(900)
 def test_nothing_that_is_right_is_touched_while_the_cloud_lives(cloud: ControlPlane, stackmend: Program) -> None:
     stackmend.configure(
@@ -295,3 +274,24 @@ def test_nothing_that_is_right_is_touched_while_the_cloud_lives(cloud: ControlPl
     cloud.return_host(host)
     for server in (first, second):
         cloud.delete(server.id)
+
+
+@pytest.mark.timeout(600)
+def test_database_and_broker_go_and_come_back(cloud: ControlPlane, running: Program) -> None:
+    doomed = cloud.boot("doomed", host="compute-2")
+    drift.die_while_deleting(cloud, doomed.id, "compute-2")
+    cloud.mariadb.stop()
+    time.sleep(30)
+    cloud.mariadb.start()
+    cloud.rabbitmq.restart()
+    cloud.start_service("placement")
+    wait_until(lambda: doomed.id not in drift.allocations(cloud), 180, "the allocation's end")
+    cloud.start_service("nova-compute-compute-2")
+    host = f"compute-{uuid.uuid4().hex[:6]}"
+    cloud.add_compute(host, "cell1")
+    try:
+        wait_until(lambda: host in drift.mapped_hosts(cloud), 120, "the mapping of a host that came after it all")
+        wait_until(lambda: settled(running), 120, "an end")
+        assert running.json("work", "list", "--state", "parked") == []
+    finally:
+        drift.retire(cloud, host)
