@@ -33,6 +33,11 @@ def consumer(event: Event) -> Key | None:
     return Key("consumer", _uuid(event.payload.get("uuid") or event.payload["instance_uuid"]))
 
 
+def instance(event: Event) -> Key:
+    """The instance, as a row of Nova's."""
+    return Key("instance", _uuid(event.payload.get("uuid") or event.payload["instance_uuid"]))
+
+
 def aggregate(event: Event) -> Key | None:
     """The aggregate; a legacy notification has no uuid of it but says which host came or went."""
     uuid, host = event.payload.get("uuid"), event.payload.get("host_name")
