@@ -210,6 +210,22 @@ class NovaDatabases:
         """
         return {cell: self.database(cell).run(work) for cell in cells}
 
+    def run_where_possible(
+        self, cells: Iterable[Cell], work: Callable[[Connection], T]
+    ) -> tuple[dict[Cell, T], Unavailable | None]:
+        """Run the same work in each of these cells; return what those say that answer, and why another one does not.
+
+        For lists of suspects and for counts only: what is missing here is not known, it is not absent.
+        """
+        found: dict[Cell, T] = {}
+        down: Unavailable | None = None
+        for cell in cells:
+            try:
+                found[cell] = self.database(cell).run(work)
+            except Unavailable as error:
+                down = error
+        return found, down
+
     def close(self) -> None:
         """Close all idle connections."""
         with self._lock:

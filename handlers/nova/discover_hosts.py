@@ -143,28 +143,16 @@ class DiscoverHosts(Handler):
     def sweep(self) -> Iterator[Key]:
         """Yield the hosts that are in a cell but not mapped to it."""
         mapped = self._databases.api.run(queries.mapped_hosts)
-        down: Unavailable | None = None
-        for cell in self._databases.host_cells():
-            try:
-                hosts = self._databases.database(cell).run(_hosts)
-            except Unavailable as error:
-                down = error
-                continue
-            for host in sorted(hosts):
-                if mapped.get(host) != cell.id:
-                    yield Key("host", host)
+        found, down = self._databases.run_where_possible(self._databases.host_cells(), _hosts)
+        for cell, hosts in found.items():
+            yield from (Key("host", host) for host in sorted(hosts) if mapped.get(host) != cell.id)
         if down is not None:
             raise down
 
     def population(self) -> int:
         """How many nova-compute services there are in the cells that answer."""
-        total = 0
-        for cell in self._databases.host_cells():
-            try:
-                total += self._databases.database(cell).run(queries.compute_services_count)
-            except Unavailable:
-                continue
-        return total
+        counts, _ = self._databases.run_where_possible(self._databases.host_cells(), queries.compute_services_count)
+        return sum(counts.values())
 
     def heal(self, finding: Finding) -> Healed:
         """Insert the mapping, or set the mark; only when everything is still as it was proved."""

@@ -16,16 +16,8 @@ def live_nodes(databases: NovaDatabases) -> tuple[dict[str, tuple[Cell, ComputeN
 
     For sweeps only, which may be wrong in both directions: proofs ask all cells or none.
     """
-    nodes: dict[str, tuple[Cell, ComputeNode]] = {}
-    down: Unavailable | None = None
-    for cell in databases.host_cells():
-        try:
-            rows = databases.database(cell).run(queries.compute_nodes)
-        except Unavailable as error:
-            down = error
-            continue
-        nodes.update({node.uuid: (cell, node) for node in rows})
-    return nodes, down
+    found, down = databases.run_where_possible(databases.host_cells(), queries.compute_nodes)
+    return {node.uuid: (cell, node) for cell, nodes in found.items() for node in nodes}, down
 
 
 def nodes_among(
