@@ -1,0 +1,201 @@
+"""Deletes archived rows for good, once they are old enough.
+
+**What drifts.** Shadow tables only grow. They are in nobody's way but the backup's, and that of whoever looks something
+up in them: they have no index but the key.
+
+**Why Nova lets it.** Purging is ``nova-manage db purge``, by hand. It deletes a table in one transaction, however many
+rows that are, which Galera refuses; without a date it deletes everything, and ``archive_deleted_rows --purge`` gives it
+none.
+
+**What is read.** All shadow tables of each cell, cell0 included, those of tables that Nova has given up as well; the day
+``[audit] purge_after_days`` ago by the cell's own clock.
+
+**What is changed.** Rows are deleted whose date is before that day, in chunks by their key, with the size and the pause
+of archive_deleted_rows. The date is nova-manage's: ``created_at`` of instance actions and their events (which are never
+deleted formally), ``updated_at`` of ``task_log``, otherwise ``deleted_at``, ``updated_at`` or ``created_at``, the first
+that the table has. So the actions of an instance that lived long go before the instance. Each transaction is whole by
+itself; being killed between two does no harm.
+
+**What is not changed.** Rows without such a date. Tables without any of these columns, or without a key of one column.
+A cell that does not answer.
+
+**Off** unless an operator wants it: what is purged is gone. What can be lost is more than history: an allocation whose
+consumer no table knows any more is never taken back by itself (see audit_allocations).
+
+**Undo.** None; restore from a backup.
+
+Sources: ``nova/db/main/api.py`` (purge_shadow_tables), ``nova/cmd/manage.py`` (purge).
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
+from functools import partial
+from typing import Any, Self
+
+import sqlalchemy as sa
+from oslo_config import cfg
+from sqlalchemy.engine import Connection
+from sqlalchemy.sql import ColumnElement
+
+from handlers.base import Conflict, Finding, Handler, Healed, Key, Refused, Resources, Unavailable
+from handlers.nova import archival, options
+from handlers.nova.archival import Schema
+from handlers.nova.archive_deleted_rows import find_cell
+from handlers.nova.database import Database, NovaDatabases
+from handlers.service_files import ConfigError
+
+OPTIONS = [
+    *archival.OPTIONS,
+    cfg.IntOpt(
+        "purge_after_days",
+        min=1,
+        help="Archived rows that are this many days old, or older, are deleted for good. Not set: twice "
+        "archive_deleted_rows_after_days. It must be more than that.",
+    ),
+]
+
+
+class Purge(Handler):
+    """See the module."""
+
+    name = "purge"
+    title = "Delete archived rows for good, once they are old enough"
+    group = "audit"
+    kinds = ("cell",)
+    default_mode = "off"
+    default_interval = 86400
+    requires = ("nova_api",)
+    cost = "A scan of each cell's shadow tables, which have no index on dates; once a day, in a quiet hour, is fine."
+
+    def __init__(self, databases: NovaDatabases, after_days: int, rows: int = 1000, pause: float = 0.05) -> None:
+        self._databases = databases
+        self._after_days = after_days
+        self._rows = rows
+        self._pause = pause
+
+    @classmethod
+    def options(cls) -> Mapping[str, Sequence[cfg.Opt]]:
+        """Where Nova's databases are, and what to purge how fast."""
+        return {options.GROUP: options.OPTIONS, archival.GROUP: OPTIONS}
+
+    @classmethod
+    def from_resources(cls, resources: Resources) -> Self:
+        """Make it on the shared databases.
+
+        :raises ConfigError: when rows would be purged as soon as they are archived
+        """
+        group = resources.conf[archival.GROUP]
+        archived = group.archive_deleted_rows_after_days
+        days = 2 * archived if group.purge_after_days is None else group.purge_after_days
+        if days <= archived:
+            raise ConfigError(
+                f"[audit] purge_after_days is {days}, so that rows would be purged as soon as they are archived: write "
+                f"more than the {archived} of archive_deleted_rows_after_days"
+            )
+        rows, pause = group.archive_deleted_rows_rows_per_transaction, group.archive_deleted_rows_pause_seconds
+        return cls(resources.get(NovaDatabases.from_resources), days, rows, pause)
+
+    def inspect(self, key: Key) -> Iterable[Finding]:
+        """Count what is old enough in a cell's shadow tables."""
+        cell = find_cell(self._databases, key.id)
+        if cell is None:
+            return []
+        database = self._databases.database(cell)
+        schema = Schema.read(database)
+
+        def look(connection: Connection) -> tuple[datetime, dict[str, int]]:
+            before = self._limit(connection)
+            return before, {
+                table.name: _count(connection, table, old) for table, old in archival.purgeable(schema, before)
+            }
+
+        before, counts = database.run(look)
+        found = {name: number for name, number in counts.items() if number}
+        if not found:
+            return []
+        what = ", ".join(f"{number} of {table}" for table, number in found.items())
+        return [
+            Finding(
+                key,
+                "rows-to-purge",
+                f"{cell.name or cell.uuid} has archived rows from before {before:%Y-%m-%d}: {what}",
+                {"cell": cell.uuid, "before": f"{before:%Y-%m-%d}"},
+            )
+        ]
+
+    def sweep(self) -> Iterator[Key]:
+        """Yield the cells that have archived rows which are old enough."""
+        down: Unavailable | None = None
+        for cell in self._databases.cells():
+            try:
+                database = self._databases.database(cell)
+                due = _any(database, Schema.read(database), database.run(self._limit))
+            except Unavailable as error:
+                down = error
+                continue
+            if due:
+                yield Key("cell", cell.uuid)
+        if down is not None:
+            raise down
+
+    def population(self) -> int:
+        """How many cells there are."""
+        return len(self._databases.cells())
+
+    def heal(self, finding: Finding) -> Healed:
+        """Delete, in many transactions, each of which looks at the dates again."""
+        if not finding.healable:
+            raise Refused(finding.refusal)
+        cell = find_cell(self._databases, finding.evidence["cell"])
+        if cell is None:
+            raise Conflict(f"the cell {finding.evidence['cell']} is gone")
+        database = self._databases.database(cell)
+        before = archival.midnight(finding.evidence["before"])
+        if before > database.run(self._limit):
+            raise Conflict(f"what is from before {before:%Y-%m-%d} is not old enough now")
+        gone: Counter[str] = Counter()
+        stopped = ""
+        try:
+            for table, old in archival.purgeable(Schema.read(database), before):
+                for number in self._chunks(database, table, old):
+                    gone[table.name] += number
+        except Unavailable as error:
+            if not gone.total():
+                raise
+            stopped = str(error)
+        return Healed(
+            f"purged {gone.total()} archived rows of {cell.name or cell.uuid} from before {before:%Y-%m-%d}",
+            before={"from_before": f"{before:%Y-%m-%d}"},
+            after={"purged": dict(sorted(gone.items()))} | ({"stopped": stopped} if stopped else {}),
+            undo="none: purged rows are gone; restore from a backup",
+        )
+
+    def _limit(self, connection: Connection) -> datetime:
+        return archival.midnight(archival.days_ago(connection, self._after_days))
+
+    def _chunks(self, database: Database, table: sa.Table, old: ColumnElement[bool]) -> Iterator[int]:
+        """Delete chunk by chunk; yield how many rows went with each."""
+        last: Any = None
+        while rows := database.run(partial(archival.page, table=table, where=old, after=last, limit=self._rows)):
+            keys = [row.key for row in rows]
+            yield database.run(partial(archival.purge, shadow=table, where=old, keys=keys))
+            last = keys[-1]
+            time.sleep(self._pause)
+
+
+def _count(connection: Connection, table: sa.Table, old: ColumnElement[bool]) -> int:
+    return connection.scalar(sa.select(sa.func.count()).select_from(table).where(old)) or 0
+
+
+def _any(database: Database, schema: Schema, before: datetime) -> bool:
+    def look(connection: Connection) -> bool:
+        return any(
+            connection.execute(sa.select(archival.key(table)).where(old).limit(1)).first() is not None
+            for table, old in archival.purgeable(schema, before)
+        )
+
+    return database.run(look)
