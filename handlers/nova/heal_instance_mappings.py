@@ -1,0 +1,246 @@
+"""Puts right what mappings of instances say, and clears away those that lead nowhere.
+
+**What drifts.** The mapping of an instance names no cell, though the instance is in one: nova-api takes it for being
+scheduled, for ever. A build request is left beside a mapped instance: it is listed twice. A mapping, a request
+specification and a place in a server group are left of an instance that is nowhere, and count against the project's
+quota. The mark ``queued_for_delete`` says of a live instance that it is about to go (it is hidden while its cell is down,
+and not counted), or of a deleted one that it is not.
+
+**Why Nova lets it.** A boot is written in four steps by two services into two databases. What dies between them, or the
+message queue loses, stays half done: no command of Nova's repairs a mapping that exists (``map_instances`` passes it by),
+and the ``heal_instance_mappings`` that was once specified was never merged. nova-api sets the mark as soon as it has
+*asked* a compute host to delete, whether or not that succeeds; ``map_instances`` writes false for all.
+
+**What is read.** Mapping and build request, then the instance's rows in every cell, cell0 included, deleted and hidden
+ones too. Which verdict follows from what is the table in :mod:`handlers.nova.mappings`. Before anything is forgotten,
+Placement is asked whether the instance holds resources. Notifications only say which instance to look at. When one cell does
+not answer there is no verdict at all. A finding has to be seen twice, five seconds apart.
+
+**What is changed.** Rows of ``nova_api``, each statement with the old values in its condition:
+
+- ``UPDATE instance_mappings`` sets the cell where there is none, and the mark where it is wrong;
+- ``DELETE FROM build_requests`` for an instance that is in the cell to which it is mapped. To the conductor a build
+  request that vanishes is a deletion, and it destroys the instance: so this waits until it has a host, or for an hour;
+- ``DELETE FROM instance_mappings, request_specs, instance_group_member`` of what is nowhere: not before an hour, only
+  while there is no build request (in the same statement), only when it holds nothing in Placement.
+
+**What is not changed.** An instance in several cells or in another cell than it is mapped to, a build that is stuck, and
+what is nowhere but holds resources are reported. The last tells leftovers from what a cell lost that was restored from
+an old backup: an instance that runs holds something.
+
+**Why a race does no harm.** An instance that nova-api or the conductor works on has a row that is young, a task state, or
+no host; all of these are waited for. Should a user delete an instance in the moment between proof and write, the mark
+may be set to false behind Nova's back; the notification of the deletion brings us back.
+
+**Undo.** The exact statements, with all columns of what was deleted, are in the history.
+
+Sources: ``nova/compute/api.py`` (_provision_instances, _update_queued_for_deletion), ``nova/conductor/manager.py``
+(schedule_and_build_instances, _bury_in_cell0, _map_instance_to_cell, _delete_build_request),
+``nova/objects/instance_mapping.py``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any, Self
+
+from oslo_config import cfg
+from sqlalchemy.exc import IntegrityError
+
+from handlers import cloud_options
+from handlers.base import Conflict, Finding, Handler, Healed, InFlight, Key, Refused, Resources, Trigger, Unavailable
+from handlers.nova import hints, mapping_queries, options
+from handlers.nova.cells import Cell
+from handlers.nova.consumers import Report, Wait
+from handlers.nova.database import NovaDatabases
+from handlers.nova.mappings import (
+    BOOT,
+    SETTLE,
+    Change,
+    Copy,
+    Facts,
+    Forget,
+    MappingRow,
+    Verdict,
+    decide,
+    is_instance,
+    wrongly_marked,
+)
+from handlers.nova.placement import Placement
+
+#: seconds from a notification to the first look: what it tells of is then old enough to be judged
+_SETTLED = SETTLE + 5.0
+
+
+class HealInstanceMappings(Handler):
+    """See the module."""
+
+    name = "heal_instance_mappings"
+    title = "Repair mappings of instances: no cell, stale build requests, wrong marks of deletion, leftovers"
+    group = "audit"
+    kinds = ("instance",)
+    triggers = (
+        Trigger("instance.create.end", hints.instance, after=_SETTLED),
+        Trigger("instance.create.error", hints.instance, after=_SETTLED),
+        Trigger("compute_task.build_instances.error", hints.instance, after=_SETTLED),
+        Trigger("instance.delete.end", hints.instance, after=_SETTLED),
+        Trigger("instance.soft_delete.end", hints.instance, after=_SETTLED),
+        Trigger("instance.restore.end", hints.instance, after=_SETTLED),
+    )
+    default_mode = "heal"
+    default_interval = 600
+    confirm_after = 5.0
+    requires = ("nova_api",)
+    cost = "Two queries per thousand mappings; ten minutes is fine for a hundred thousand instances, an hour for a million."
+
+    def __init__(self, databases: NovaDatabases, placement: Placement) -> None:
+        self._databases = databases
+        self._placement = placement
+
+    @classmethod
+    def options(cls) -> Mapping[str, Sequence[cfg.Opt]]:
+        """Where Nova's databases and Placement are."""
+        return {options.GROUP: options.OPTIONS, cloud_options.GROUP: cloud_options.OPTIONS}
+
+    @classmethod
+    def from_resources(cls, resources: Resources) -> Self:
+        """Make it on the shared databases and session."""
+        return cls(resources.get(NovaDatabases.from_resources), resources.get(Placement.from_resources))
+
+    def inspect(self, key: Key) -> Iterable[Finding]:
+        """Judge the mapping of one instance."""
+        facts, verdict = self._judge(key.id)
+        if isinstance(verdict, Wait):
+            raise InFlight(verdict.reason, verdict.after)
+        finding = _finding(key, facts, verdict)
+        return [] if finding is None else [finding]
+
+    def sweep(self) -> Iterator[Key]:
+        """Yield the mappings that do not agree with their cells, and those beside a build request."""
+        for found in self._databases.api.run(mapping_queries.requested_and_mapped):
+            yield Key("instance", found)
+        cells = {cell.id: cell for cell in self._databases.cells()}
+        down: dict[int, Unavailable] = {}
+        after = 0
+        while page := self._databases.api.run(partial(mapping_queries.mapping_page, after=after)):
+            after = page[-1].id
+            for found in self._suspects(page, cells, down):
+                yield Key("instance", found)
+        for error in down.values():
+            raise error
+
+    def population(self) -> int:
+        """How many mappings there are."""
+        return self._databases.api.run(mapping_queries.mappings_count)
+
+    def heal(self, finding: Finding) -> Healed:
+        """Prove again, then change or delete what still is as it was."""
+        if not finding.healable:
+            raise Refused(finding.refusal)
+        self._databases.permit_changes()
+        facts, verdict = self._judge(finding.key.id)
+        now = _finding(finding.key, facts, verdict)
+        if facts.mapping is None or now is None or (now.problem, now.evidence) != (finding.problem, finding.evidence):
+            raise Conflict(f"{finding.key} is not as it was")
+        try:
+            if isinstance(verdict, Change):
+                return self._change(facts.mapping, verdict)
+            return self._forget(facts.mapping)
+        except IntegrityError as error:
+            raise Conflict(f"the cell of {finding.key} is gone") from error
+
+    def _judge(self, uuid: str) -> tuple[Facts, Verdict]:
+        facts = mapping_queries.read(self._databases, [uuid])[uuid]
+        verdict = decide(facts)
+        if isinstance(verdict, Forget):
+            facts = replace(facts, holds=bool(self._placement.allocation(uuid).providers))
+            verdict = decide(facts)
+        return facts, verdict
+
+    def _change(self, before: MappingRow, change: Change) -> Healed:
+        undo = self._databases.api.run(
+            partial(
+                mapping_queries.change_mapping,
+                before=before,
+                values=change.values,
+                drop_request=change.drop_request,
+            )
+        )
+        done = [f"set {name} of its mapping to {value}" for name, value in change.values.items()]
+        if change.drop_request:
+            done.append("took away its build request")
+        old = {"cell_id": before.cell_id, "queued_for_delete": before.queued}
+        return Healed(
+            f"instance {before.instance}: {', '.join(done)}",
+            before={**{name: old[name] for name in change.values}, "build_request": change.drop_request},
+            after={**change.values, "build_request": False},
+            undo=_in_nova_api(undo),
+        )
+
+    def _forget(self, before: MappingRow) -> Healed:
+        undo = self._databases.api.run(partial(mapping_queries.forget, before=before))
+        return Healed(
+            f"took away the mapping of instance {before.instance} and what else nova_api had of it",
+            before={"rows": len(undo), **_mapping(before)},
+            after={"rows": 0},
+            undo=_in_nova_api(undo),
+        )
+
+    def _suspects(
+        self, page: Sequence[MappingRow], cells: Mapping[int, Cell], down: dict[int, Unavailable]
+    ) -> Iterator[str]:
+        """Yield the instances of this page whose mapping does not look right; note which cells do not answer."""
+        by_cell: dict[int, list[MappingRow]] = {}
+        for row in page:
+            if not is_instance(row.instance, row.project_id):
+                continue
+            if row.cell_id is not None:
+                by_cell.setdefault(row.cell_id, []).append(row)
+            elif row.age >= SETTLE:
+                yield row.instance
+        for cell_id, rows in by_cell.items():
+            if cell_id in down or cell_id not in cells:
+                continue
+            try:
+                copies = self._copies(cells[cell_id], [row.instance for row in rows])
+            except Unavailable as error:
+                down[cell_id] = error
+                continue
+            yield from (row.instance for row in rows if _looks_wrong(row, copies.get(row.instance)))
+
+    def _copies(self, cell: Cell, instances: Sequence[str]) -> dict[str, Copy]:
+        work = partial(mapping_queries.copies, cell_id=cell.id, instances=instances)
+        return {copy.uuid: copy for copy in self._databases.database(cell).run(work)}
+
+
+def _looks_wrong(row: MappingRow, copy: Copy | None) -> bool:
+    if copy is None:
+        return row.age >= BOOT
+    busy = not copy.deleted and copy.task_state is not None
+    return copy.hidden or (wrongly_marked(row.queued, copy) and not busy)
+
+
+def _finding(key: Key, facts: Facts, verdict: Verdict) -> Finding | None:
+    if facts.mapping is None or not isinstance(verdict, (Change, Forget, Report)):
+        return None
+    evidence: dict[str, Any] = {
+        "mapping": _mapping(facts.mapping),
+        "build_request": facts.request_age is not None,
+        "cells": sorted(copy.cell_id for copy in facts.copies),
+    }
+    summary = f"instance {key.id}: {verdict.summary}"
+    if isinstance(verdict, Report):
+        return Finding(key, verdict.problem, summary, evidence, healable=False, refusal=verdict.refusal)
+    if isinstance(verdict, Change):
+        evidence["to_be"] = {**verdict.values}
+    return Finding(key, verdict.problem, summary, evidence)
+
+
+def _mapping(row: MappingRow) -> dict[str, Any]:
+    return {"id": row.id, "cell_id": row.cell_id, "queued_for_delete": row.queued, "project_id": row.project_id}
+
+
+def _in_nova_api(statements: Sequence[str]) -> str:
+    return "\n".join([*statements, "-- in nova_api"])
