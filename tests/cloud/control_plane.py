@@ -406,12 +406,12 @@ class ControlPlane:
         wait_until(forgotten, timeout, f"return of {host}")
         self._force_down(host, False)
 
-        def is_up() -> bool:
-            self._must_run(host)
-            services = self.admin.compute.services(binary="nova-compute", host=host)
-            return all(service.state == "up" for service in services)
+        wait_until(lambda: self._is_up(host), timeout, f"return of {host}")
 
-        wait_until(is_up, timeout, f"return of {host}")
+    def _is_up(self, host: str) -> bool:
+        self._must_run(host)
+        services = self.admin.compute.services(binary="nova-compute", host=host)
+        return all(service.state == "up" for service in services)
 
     def _must_run(self, host: str) -> None:
         """Do not wait for what will never come."""
