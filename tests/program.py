@@ -13,7 +13,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
 
+from consumer import plugins
+
 Options = Mapping[str, Mapping[str, object]]
+
+
+def only(*names: str) -> dict[str, object]:
+    """Return options of ``[audit]`` that switch every Nova handler off but these."""
+    return {f"{handler.name}_mode": "off" for handler in plugins.handlers() if handler.name not in names}
 
 
 class Program:

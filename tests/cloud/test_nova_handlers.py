@@ -14,7 +14,7 @@ from openstack import exceptions
 
 from tests.cloud import drift
 from tests.cloud.control_plane import ControlPlane, wait_until
-from tests.program import Program
+from tests.program import Program, only
 
 
 def options(cloud: ControlPlane, **audit: object) -> dict[str, dict[str, object]]:
@@ -22,6 +22,7 @@ def options(cloud: ControlPlane, **audit: object) -> dict[str, dict[str, object]
     return {
         "nova": {"config_file": cloud.nova_conf},
         "audit": {
+            **only("discover_hosts", "sync_aggregates"),
             "audit_allocations_mode": "heal",
             **{f"{name}_interval": 0 for name in ("discover_hosts", "sync_aggregates", "audit_allocations")},
             **audit,

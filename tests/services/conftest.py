@@ -16,7 +16,7 @@ from amqp.exceptions import ChannelError
 
 from handlers.base import Notification
 from handlers.nova.simulation import NovaSimulation
-from tests.program import Program
+from tests.program import Program, only
 from tests.servers.rabbitmq import RabbitMQ
 
 HOSTS = {"compute-1": "cell1", "compute-2": "cell1", "compute-3": "cell2"}
@@ -108,7 +108,7 @@ def options(cloud: NovaSimulation, bus: Bus) -> dict[str, dict[str, object]]:
     given: dict[str, dict[str, object]] = {group: dict(values) for group, values in cloud.options().items()}
     given.setdefault("nova", {})["transport_url"] = bus.url.replace("amqp://", "rabbit://")
     given["engine"] = {"poll_seconds": 0.2, "heals_per_hour": 0, "breaker_count": 100000, "lease_seconds": 5}
-    given["audit"] = {"audit_allocations_mode": "heal"}
+    given["audit"] = {**only("discover_hosts", "sync_aggregates"), "audit_allocations_mode": "heal"}
     return given
 
 
