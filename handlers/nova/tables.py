@@ -278,6 +278,11 @@ def _shadow(table: Table) -> Table:
 shadow_instances = _shadow(instances)
 shadow_migrations = _shadow(migrations)
 
+# what archiving moves has a shadow table; those above are the ones that are asked for something
+for _table in list(cell.tables.values()):
+    if "deleted" in _table.c and not _table.name.startswith("shadow_") and f"shadow_{_table.name}" not in cell.tables:
+        _shadow(_table)
+
 # which revision a database is at; the same table in both kinds
 
 api_version = Table("alembic_version", api, Column("version_num", String(32), primary_key=True))

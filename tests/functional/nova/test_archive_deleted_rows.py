@@ -1,0 +1,186 @@
+"""Archiving in a simulated cloud with the real Placement; what needs foreign keys is tested on real servers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from oslo_config import cfg
+
+from handlers.base import Conflict, Finding, Key, Refused, Resources, Unavailable
+from handlers.nova import tables
+from handlers.nova.archive_deleted_rows import ArchiveDeletedRows
+from handlers.nova.cells import CELL0
+from handlers.nova.simulation import NovaSimulation
+
+
+@pytest.fixture
+def archive(cloud: NovaSimulation, tmp_path: Path) -> Iterator[ArchiveDeletedRows]:
+    conf = cfg.ConfigOpts()
+    for group, options in ArchiveDeletedRows.options().items():
+        conf.register_opts(options, group)
+    file = tmp_path / "archive.conf"
+    lines = ["[audit]", "archive_deleted_rows_pause_seconds = 0"]
+    for group, values in cloud.options().items():
+        lines += [f"[{group}]", *(f"{name} = {value}" for name, value in values.items())]
+    file.write_text("\n".join(lines))
+    conf(args=[], default_config_files=[str(file)], default_config_dirs=[])
+    resources = Resources(conf)
+    yield ArchiveDeletedRows.from_resources(resources)
+    resources.close()
+
+
+@pytest.fixture(autouse=True)
+def hosts(cloud: NovaSimulation) -> None:
+    for host, cell in (("compute-1", "cell1"), ("compute-2", "cell1"), ("compute-3", "cell2")):
+        cloud.add_compute(host, cell)
+        cloud.map_host(host)
+
+
+def gone(cloud: NovaSimulation, host: str = "compute-1", days: int = 40, leak_allocation: bool = False) -> str:
+    """Boot an instance, move it once, delete it so many days ago."""
+    uuid = cloud.boot(host)
+    if host == "compute-1":
+        cloud.evacuate(uuid, "compute-2")
+    with cloud.ago(days=days):
+        cloud.delete(uuid, leak_allocation=leak_allocation)
+    return uuid
+
+
+def cell_key(cloud: NovaSimulation, name: str) -> Key:
+    mappings = tables.cell_mappings
+    with cloud.api.connect() as connection:
+        return Key("cell", str(connection.scalar(sa.select(mappings.c.uuid).where(mappings.c.name == name))))
+
+
+def ids(cloud: NovaSimulation, table: sa.Table, column: str = "uuid", cell: str = "cell1") -> list[str]:
+    engine = cloud.api if table.metadata is tables.api else cloud.cells[cell]
+    with engine.connect() as connection:
+        return list(connection.scalars(sa.select(table.c[column]).order_by(table.c.id)))
+
+
+def due(archive: ArchiveDeletedRows, key: Key) -> Finding:
+    [finding] = [finding for finding in archive.inspect(key) if finding.healable]
+    return finding
+
+
+def test_archives_what_was_deleted_long_ago_and_nothing_else(
+    cloud: NovaSimulation, archive: ArchiveDeletedRows
+) -> None:
+    old = [gone(cloud), gone(cloud)]
+    young, alive, elsewhere = gone(cloud, days=3), cloud.boot("compute-1"), gone(cloud, "compute-3")
+    keys = list(archive.sweep())
+    assert keys == [cell_key(cloud, "cell1"), cell_key(cloud, "cell2")]
+    finding = due(archive, keys[0])
+    assert (finding.problem, "2 of instances" in finding.summary) == ("rows-to-archive", True)
+    assert set(finding.evidence) == {"cell", "before"}, "equal at every look of a day"
+
+    healed = archive.heal(finding)
+
+    assert ids(cloud, tables.shadow_instances) == old
+    assert ids(cloud, tables.instances) == [young, alive]
+    assert ids(cloud, tables.shadow_migrations, "instance_uuid") == old
+    assert ids(cloud, tables.migrations, "instance_uuid") == [young]
+    assert ids(cloud, tables.instances, cell="cell2") == [elsewhere]
+    for table in (tables.instance_mappings, tables.request_specs):
+        assert ids(cloud, table, "instance_uuid") == [young, alive, elsewhere]
+    assert {"instances": 2, "migrations": 2}.items() <= healed.after["rows"].items()
+    assert (healed.after["instances"], healed.after["api_rows_deleted"]) == (2, 4)
+    assert "INSERT INTO" in healed.undo
+    assert list(archive.sweep()) == keys[1:]
+    assert not archive.inspect(keys[0])
+
+
+def test_an_instance_of_cell0(cloud: NovaSimulation, archive: ArchiveDeletedRows) -> None:
+    uuid = cloud.request()
+    cloud.create_instance(uuid, "cell0")
+    cloud.map_instance(uuid, "cell0")
+    with cloud.ago(days=40):
+        cloud.delete(uuid)
+    [key] = archive.sweep()
+    assert key == Key("cell", CELL0)
+    archive.heal(due(archive, key))
+    assert ids(cloud, tables.shadow_instances, cell="cell0") == [uuid]
+
+
+def test_an_instance_that_holds_resources_waits_for_audit_allocations(
+    cloud: NovaSimulation, archive: ArchiveDeletedRows
+) -> None:
+    leaked, clean = gone(cloud, leak_allocation=True), gone(cloud)
+    key = cell_key(cloud, "cell1")
+    healed = archive.heal(due(archive, key))
+    assert ids(cloud, tables.shadow_instances) == [clean]
+    assert healed.after["holding_resources"] == [leaked]
+    with pytest.raises(Refused, match="audit_allocations"):
+        archive.heal(due(archive, key))
+    [finding] = archive.inspect(Key("instance", leaked))
+    assert finding.problem == "instance-holds-resources"
+
+    cloud.hold(leaked, {})
+
+    archive.heal(due(archive, key))
+    assert ids(cloud, tables.shadow_instances) == [leaked, clean]
+
+
+def test_a_row_without_a_shadow_table_blocks_one_instance_only(
+    cloud: NovaSimulation, archive: ArchiveDeletedRows
+) -> None:
+    poisoned, others = gone(cloud), [gone(cloud) for _ in range(3)]
+    with cloud.cells["cell1"].begin() as connection:
+        connection.execute(sa.text("CREATE TABLE share_mapping (instance_uuid VARCHAR(36) REFERENCES instances(uuid))"))
+        connection.execute(sa.text(f"INSERT INTO share_mapping VALUES ('{poisoned}')"))
+    key = cell_key(cloud, "cell1")
+    archive.heal(due(archive, key))
+    assert ids(cloud, tables.shadow_instances) == others
+    assert ids(cloud, tables.migrations, "instance_uuid") == [poisoned], "a tree stays whole"
+    [finding] = archive.inspect(key)
+    assert (finding.problem, finding.evidence["rows"]) == ("row-unarchivable", [poisoned])
+    assert "share_mapping" in finding.refusal
+    with pytest.raises(Refused):
+        archive.heal(finding)
+
+
+def test_one_instance(cloud: NovaSimulation, archive: ArchiveDeletedRows) -> None:
+    one, other, young = gone(cloud), gone(cloud), gone(cloud, days=3)
+    archive.heal(due(archive, Key("instance", one)))
+    assert ids(cloud, tables.shadow_instances) == [one]
+    assert ids(cloud, tables.instances) == [other, young]
+    for nothing in (young, one, "no such instance"):
+        assert not archive.inspect(Key("instance", nothing))
+
+
+def test_a_cell_that_does_not_answer_keeps_no_other_waiting(
+    cloud: NovaSimulation, archive: ArchiveDeletedRows, cut: Callable[[str], None]
+) -> None:
+    gone(cloud), gone(cloud, "compute-3")
+    cut("cell1")
+    sweep = archive.sweep()
+    assert next(sweep) == cell_key(cloud, "cell2")
+    with pytest.raises(Unavailable):
+        next(sweep)
+    with pytest.raises(Unavailable):
+        archive.inspect(cell_key(cloud, "cell1"))
+    archive.heal(due(archive, cell_key(cloud, "cell2")))
+    assert not ids(cloud, tables.shadow_instances)
+
+
+def test_nothing_moves_when_placement_lists_nobody(
+    cloud: NovaSimulation, archive: ArchiveDeletedRows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone(cloud)
+    monkeypatch.setattr("handlers.nova.placement.Placement.compute_providers", lambda self: {})
+    with pytest.raises(Unavailable, match="no compute node"):
+        archive.heal(due(archive, cell_key(cloud, "cell1")))
+    assert not ids(cloud, tables.shadow_instances)
+
+
+def test_a_finding_that_is_too_young_is_not_believed(cloud: NovaSimulation, archive: ArchiveDeletedRows) -> None:
+    key = cell_key(cloud, "cell1")
+    with pytest.raises(Conflict):
+        archive.heal(Finding(key, "rows-to-archive", "", {"cell": key.id, "before": "2999-01-01"}))
+    with pytest.raises(Conflict):
+        archive.heal(Finding(key, "rows-to-archive", "", {"cell": "gone", "before": "2020-01-01"}))
+    assert not archive.inspect(Key("cell", "no such cell"))
+    assert archive.population() == 3

@@ -1,0 +1,113 @@
+"""Purging in a simulated cloud; chunks and dates of all tables are tested on real servers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from oslo_config import cfg
+
+from handlers.base import Conflict, Finding, Key, Resources, Unavailable
+from handlers.nova import tables
+from handlers.nova.purge import Purge
+from handlers.nova.simulation import NovaSimulation
+from handlers.service_files import ConfigError
+
+Make = Callable[[str], Purge]
+
+
+@pytest.fixture
+def make(cloud: NovaSimulation, tmp_path: Path) -> Iterator[Make]:
+    """Make the handler with these lines in the group [audit]."""
+    made: list[Resources] = []
+
+    def build(audit: str) -> Purge:
+        conf = cfg.ConfigOpts()
+        for group, options in Purge.options().items():
+            conf.register_opts(options, group)
+        file = tmp_path / "purge.conf"
+        nova = "\n".join(f"{name} = {value}" for name, value in cloud.options()["nova"].items())
+        file.write_text(f"[audit]\narchive_deleted_rows_pause_seconds = 0\n{audit}\n[nova]\n{nova}\n")
+        conf(args=[], default_config_files=[str(file)], default_config_dirs=[])
+        made.append(Resources(conf))
+        return Purge.from_resources(made[-1])
+
+    yield build
+    for resources in made:
+        resources.close()
+
+
+@pytest.fixture
+def keys(cloud: NovaSimulation) -> dict[str, Key]:
+    with cloud.api.connect() as connection:
+        rows = connection.execute(sa.select(tables.cell_mappings.c.name, tables.cell_mappings.c.uuid))
+        return {row.name: Key("cell", row.uuid) for row in rows}
+
+
+def shelve(cloud: NovaSimulation, *days: int | None) -> None:
+    """Archive instances that were deleted so many days ago; None has no date."""
+    now = datetime.now(UTC).replace(tzinfo=None)
+    with cloud.cells["cell1"].begin() as connection:
+        for number, age in enumerate(days, 1):
+            when = None if age is None else now - timedelta(days=age)
+            values = {"id": number, "uuid": f"i{number}", "deleted": number, "deleted_at": when}
+            connection.execute(sa.insert(tables.shadow_instances).values(values))
+
+
+def left(cloud: NovaSimulation) -> list[str]:
+    with cloud.cells["cell1"].connect() as connection:
+        return list(connection.scalars(sa.select(tables.shadow_instances.c.uuid)))
+
+
+def test_deletes_what_is_twice_as_old_as_the_archive_asks(
+    cloud: NovaSimulation, make: Make, keys: dict[str, Key]
+) -> None:
+    shelve(cloud, 100, 62, 58, 1, None, 200)
+    purge = make("archive_deleted_rows_rows_per_transaction = 2")
+    assert list(purge.sweep()) == [keys["cell1"]]
+    [finding] = purge.inspect(keys["cell1"])
+    healed = purge.heal(finding)
+    assert left(cloud) == ["i3", "i4", "i5"]
+    assert healed.after == {"purged": {"shadow_instances": 3}}
+    assert "backup" in healed.undo
+    assert not list(purge.sweep())
+    assert not purge.inspect(keys["cell1"])
+    assert purge.heal(finding).after == {"purged": {}}, "a second time there is nothing to do"
+
+
+def test_the_age_is_an_option_but_never_below_the_archives(
+    cloud: NovaSimulation, make: Make, keys: dict[str, Key]
+) -> None:
+    shelve(cloud, 100, 41, 39)
+    purge = make("purge_after_days = 40")
+    [finding] = purge.inspect(keys["cell1"])
+    purge.heal(finding)
+    assert left(cloud) == ["i3"]
+    with pytest.raises(ConfigError, match="purge_after_days"):
+        make("purge_after_days = 30")
+
+
+def test_it_is_off_by_default() -> None:
+    assert Purge.default_mode == "off"
+
+
+def test_a_date_that_is_too_young_is_not_believed(cloud: NovaSimulation, make: Make, keys: dict[str, Key]) -> None:
+    shelve(cloud, 10)
+    with pytest.raises(Conflict):
+        make("").heal(Finding(keys["cell1"], "rows-to-purge", "", {"cell": keys["cell1"].id, "before": "2999-01-01"}))
+    assert left(cloud) == ["i1"]
+
+
+def test_a_cell_that_does_not_answer(
+    cloud: NovaSimulation, make: Make, keys: dict[str, Key], cut: Callable[[str], None]
+) -> None:
+    shelve(cloud, 100)
+    cut("cell2")
+    sweep = make("").sweep()
+    assert next(sweep) == keys["cell1"]
+    with pytest.raises(Unavailable):
+        next(sweep)
+    assert not make("").inspect(Key("cell", "no such cell"))
