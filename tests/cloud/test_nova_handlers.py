@@ -82,6 +82,13 @@ def healed(program: Program, key: str) -> list[dict[str, Any]]:
     return lines
 
 
+def test_a_healthy_cloud_has_no_drift(cloud: ControlPlane, server: Any, tmp_path: Path) -> None:
+    with Program(tmp_path / "fresh", {"nova": {"config_file": cloud.nova_conf}}) as fresh:
+        audit = fresh.run("sweep", "--audit", "-f", "json")
+    assert audit.returncode == 0, audit.stdout + audit.stderr
+    assert server.status == "ACTIVE"
+
+
 def test_a_new_host_is_mapped_at_once(cloud: ControlPlane, running: Program, aggregate: Any) -> None:
     host = f"compute-{uuid.uuid4().hex[:6]}"
     cloud.add_compute(host, "cell2")
