@@ -141,6 +141,13 @@ class Placement:
         """Return the providers that are in an aggregate."""
         return self._providers({"member_of": aggregate})
 
+    def offers(self, provider: str) -> frozenset[str]:
+        """Return the resource classes of which a provider has an inventory; none, when there is no such provider."""
+        response = self._service.read(f"/resource_providers/{provider}/inventories", microversion=VERSION)
+        if response.status_code == 404:
+            return frozenset()
+        return frozenset(self._body(response)["inventories"])
+
     def aggregates(self, provider: str) -> ProviderAggregates | None:
         """Return the aggregates of a provider, or None when there is no such provider."""
         response = self._service.read(f"/resource_providers/{provider}/aggregates", microversion=VERSION)

@@ -1,0 +1,113 @@
+"""Collects what :mod:`handlers.nova.holdings` decides on: allocations first, then the databases.
+
+The order makes the verdict safe: whoever claims before we read has told the databases why, and they are read later; whoever
+claims after it has changed the generation with which we write.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+from sqlalchemy.engine import Connection
+
+from handlers.nova import instance_queries, queries
+from handlers.nova.cells import Cell
+from handlers.nova.consumers import Located
+from handlers.nova.database import NovaDatabases
+from handlers.nova.flavor_resources import Unbuildable, parse, resources
+from handlers.nova.holdings import Facts
+from handlers.nova.instance_queries import Description
+from handlers.nova.nodes import nodes_among
+from handlers.nova.placement import Placement
+from handlers.nova.records import ComputeNode, Instance, InstanceMapping, Migration
+
+#: what a port's binding profile says when the port has resources of its own, and when a device of Cyborg's
+_PORT_RESOURCES = ("allocation", "arq_uuid")
+
+
+class Reader:
+    """Reads facts about instances; safe to share between threads."""
+
+    def __init__(self, databases: NovaDatabases, placement: Placement) -> None:
+        self._databases = databases
+        self._placement = placement
+
+    def facts(self, instance: str) -> Facts:
+        """Read all that is known about an instance.
+
+        :raises Unavailable: when Placement, nova_api or any cell does not answer
+        """
+        allocation = self._placement.allocation(instance)
+        building, mapping = self._databases.api.run(lambda connection: _scheduling(connection, instance))
+        seen = self._databases.run_in(self._databases.cells(), lambda connection: _rows(connection, instance))
+        rows = tuple(Located(row, cell.id, cell.is_cell0) for cell, (row, _) in seen.items() if row is not None)
+        moves = tuple(move for _, moves in seen.values() for move in moves)
+        facts = Facts(allocation, building=building, mapping=mapping, rows=rows, migrations=moves)
+        live = [(cell, row) for cell, (row, _) in seen.items() if row is not None and not row.deleted]
+        if len(live) != 1 or live[0][1].host is None or live[0][1].node is None:
+            return facts
+        return self._with_providers(self._with_entitlement(facts, *live[0]))
+
+    def row(self, cell_id: int, instance: str) -> Instance | None:
+        """Read an instance's row once more, in the cell where it was."""
+        for cell in self._databases.cells():
+            if cell.id == cell_id:
+                return self._databases.database(cell).run(lambda connection: queries.instance(connection, instance))
+        return None
+
+    def _with_entitlement(self, facts: Facts, cell: Cell, instance: Instance) -> Facts:
+        """Add where the instance lives and what it should hold there."""
+        described, nodes = self._databases.database(cell).run(lambda connection: _described(connection, instance))
+        flavor = parse(described.flavor)
+        if not isinstance(flavor, Unbuildable):
+            wanted = resources(flavor, described.image_properties, described.boot_from_volume)
+        else:
+            wanted = flavor
+        homes = tuple(node.uuid for node in nodes)
+        return dataclasses.replace(facts, homes=homes, wanted=wanted, ports=ports(described.network_info))
+
+    def _with_providers(self, facts: Facts) -> Facts:
+        """Add to which nodes the providers belong; a healthy instance costs no request."""
+        held = set(facts.allocation.providers)
+        if held == set(facts.homes):
+            return dataclasses.replace(facts, roots={home: home for home in held})
+        roots: dict[str, str] = {}
+        for provider in sorted(held):
+            if provider not in roots:
+                roots.update({uuid: member.root for uuid, member in self._placement.tree(provider).items()})
+        roots = {provider: roots.get(provider, provider) for provider in held}
+        nodes = nodes_among(self._databases, "uuid", set(roots.values()), deleted=True)
+        facts = dataclasses.replace(
+            facts, roots=roots, nodes={node.uuid: (node.host or None, node.node or None) for node in nodes}
+        )
+        if len(facts.homes) != 1 or facts.homes[0] in roots.values():
+            return facts
+        tree = self._placement.tree(facts.homes[0])
+        return dataclasses.replace(facts, offers={provider: self._placement.offers(provider) for provider in tree})
+
+
+def ports(network_info: str | None) -> str:
+    """Say why an instance's ports forbid to rebuild its allocation; empty when they do not."""
+    try:
+        profiles = [vif.get("profile") or {} for vif in json.loads(network_info or "")]
+        marked = any(profile.get(name) for profile in profiles for name in _PORT_RESOURCES)
+    except (ValueError, TypeError, AttributeError):
+        return "its network cache cannot be read, so that nothing tells whether its ports have resources"
+    return (
+        "its ports have resources of their own (bandwidth, packet rate or a device), which would be left out" * marked
+    )
+
+
+def _scheduling(connection: Connection, instance: str) -> tuple[bool, InstanceMapping | None]:
+    mapping = queries.instance_mapping(connection, instance)
+    return queries.has_build_request(connection, instance), mapping
+
+
+def _rows(connection: Connection, instance: str) -> tuple[Instance | None, list[Migration]]:
+    return queries.instance(connection, instance), queries.migrations_of(connection, instance)
+
+
+def _described(connection: Connection, instance: Instance) -> tuple[Description, list[ComputeNode]]:
+    place = {"host": instance.host or "", "hypervisor_hostname": instance.node or ""}
+    return instance_queries.description(connection, instance.uuid), queries.compute_nodes(connection, place)

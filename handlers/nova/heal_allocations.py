@@ -1,0 +1,295 @@
+"""Gives instances in Placement what they are entitled to on the node where they live.
+
+**What drifts.** A live instance holds nothing in Placement, or holds it of a node where it does not live, or for the wrong
+project or user. The scheduler takes the resources that it uses for free and overfills the node; quotas count wrongly.
+
+**Why Nova lets it.** An allocation is claimed, moved and swapped between instance and migration by several services, without
+a transaction over Placement's database and Nova's; a roll-back that fails is logged and forgotten. Placement may have been
+restored from a backup. nova-compute compares nothing: what is not there, it does not miss.
+
+**What is read.** For one instance: what it holds; then build request and mapping; then in every cell, cell0 included, its
+row and its migrations; in its own cell the compute node, the flavor in force, the image's properties, the root disk and the
+cached ports. Which verdict follows from what is the table in :mod:`handlers.nova.holdings`; what it is entitled to is
+computed by :mod:`handlers.nova.flavor_resources`, from flavor *and* image. Providers are only asked when something is wrong.
+When one cell does not answer there is no verdict at all.
+
+**What is changed.** The allocation of one instance, replaced as a whole at the generation of the evidence:
+
+- ``allocation-missing``: it gets what flavor and image say, of its node's root provider; soft-deleted instances as well,
+  from which they can return.
+- ``wrong-provider``: the same, in place of what it held of other compute nodes. What it holds of providers that belong to no
+  compute node (shared storage) stays and is not given twice.
+- ``wrong-owner``: the same allocation, for the project and the user of the instance.
+
+**Why it cannot hurt.** Only an instance at rest is healed: no task, no migration in progress or waiting to be confirmed,
+nothing changed for a minute by the database's clock, in exactly one cell, to which it is mapped.
+
+- Whoever claims or moves between our read and our write changes the generation (for a missing one: makes the consumer), and
+  our write fails; we look again. What was claimed before our read, the databases that we read later explain.
+- An instance that is deleted while its missing allocation is written could get it after Nova had released it. So its row is
+  read once more after the write, and the allocation is taken back when the instance is gone, is leaving or cannot be read.
+  A deletion that begins later releases it itself.
+- Placement lets nobody have more than there is: a full node refuses, which is reported, and others go on.
+
+**What is not changed.** Amounts that differ from the flavor's are reported with the numbers. So is whatever cannot be told
+from flavor and image: vGPUs, device profiles, encrypted or persistent memory, numbered groups of resources, classes that the
+node has in nested or shared providers. Neutron is not asked. An instance whose cached ports have an allocation or a device in
+their profile is therefore reported, not healed; a port that lost that mark too, or was attached without one, cannot be
+noticed, and its bandwidth would be missing. PCI devices are not in what is given: where they are tracked in
+Placement, nova-compute adds them to an instance that holds something. What a migration still holds of the node is for
+``audit_allocations`` to take, after this one has given; likewise what an instance holds besides its node.
+
+The sweep finds instances of which their node's provider knows nothing. A wrong owner or amount is found when somebody looks
+at the instance, not by a sweep: that would cost a request per instance.
+
+**Undo.** The exact ``openstack resource provider allocation set`` or ``delete`` is in the history.
+
+Sources: ``nova/cmd/manage.py`` (heal_allocations), ``nova/scheduler/utils.py`` (ResourceRequest), ``nova/virt/hardware.py``,
+``nova/compute/api.py`` (_local_delete, which releases before it deletes), ``nova/compute/manager.py``,
+``placement/objects/allocation.py`` (replace_all).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Self
+
+from oslo_config import cfg
+
+from handlers import cloud_options
+from handlers.base import (
+    Conflict,
+    Finding,
+    Handler,
+    Healed,
+    InFlight,
+    Key,
+    Refused,
+    Resources,
+    Trigger,
+    Unavailable,
+)
+from handlers.nova import hints, instance_queries, options, queries
+from handlers.nova.allocation_facts import Reader
+from handlers.nova.cells import Cell
+from handlers.nova.consumers import Report, Wait
+from handlers.nova.database import NovaDatabases
+from handlers.nova.holdings import Drift, Facts, Give, decide
+from handlers.nova.nodes import live_nodes
+from handlers.nova.placement import Allocation, Held, Placement
+from handlers.nova.records import ComputeNode, Instance
+
+#: seconds from a notification to the first look: its sender still writes
+_WRITING = 5.0
+#: tasks at whose end Nova releases the allocation
+_LEAVING = frozenset({"deleting", "shelving_offloading"})
+
+_HINTS = (
+    "instance.create.end",
+    "instance.exists",
+    "instance.live_migration_post_dest.end",
+    "instance.live_migration_rollback.end",
+    "instance.rebuild.end",
+    "instance.resize_confirm.end",
+    "instance.resize_finish.end",
+    "instance.resize_revert.end",
+    "instance.unshelve.end",
+)
+
+
+class HealAllocations(Handler):
+    """See the module."""
+
+    name = "heal_allocations"
+    title = "Give instances in Placement what they should hold, on the node where they live"
+    group = "audit"
+    kinds = ("instance", "host")
+    triggers = tuple(Trigger(event, hints.instance, after=_WRITING) for event in _HINTS)
+    default_mode = "heal"
+    default_interval = 600
+    confirm_after = 5.0
+    requires = ("placement", "nova_api")
+    cost = (
+        "One request to Placement and one query per compute node; ten minutes is fine for hundreds of nodes, an hour for "
+        "thousands. Each instance that is looked at costs one request and a few queries by key in every cell."
+    )
+
+    def __init__(self, databases: NovaDatabases, placement: Placement) -> None:
+        self._databases = databases
+        self._placement = placement
+        self._reader = Reader(databases, placement)
+
+    @classmethod
+    def options(cls) -> Mapping[str, Sequence[cfg.Opt]]:
+        """Where Nova's databases and Placement are."""
+        return {options.GROUP: options.OPTIONS, cloud_options.GROUP: cloud_options.OPTIONS}
+
+    @classmethod
+    def from_resources(cls, resources: Resources) -> Self:
+        """Make it on the shared databases and session."""
+        return cls(resources.get(NovaDatabases.from_resources), resources.get(Placement.from_resources))
+
+    def inspect(self, key: Key) -> Iterable[Finding]:
+        """Compare what an instance holds with what it should, or of all those of a host that hold nothing there."""
+        instances = self._suspects_of_host(key.id) if key.kind == "host" else [key.id]
+        findings: list[Finding] = []
+        waits: list[Wait] = []
+        for instance in instances:
+            facts = self._reader.facts(instance)
+            verdict = decide(facts)
+            if isinstance(verdict, Wait):
+                waits.append(verdict)
+            else:
+                findings += [_finding(key, facts, drift) for drift in verdict]
+        if waits and not findings:
+            soonest = min(waits, key=lambda wait: wait.after)
+            raise InFlight(soonest.reason, soonest.after)
+        return findings
+
+    def sweep(self) -> Iterator[Key]:
+        """Yield the instances at rest that hold nothing of their compute node's root provider."""
+        nodes, down = live_nodes(self._databases)
+        providers = self._placement.compute_providers()
+        if nodes and not providers:
+            raise Unavailable("placement", f"lists no compute node's provider, while the cells have {len(nodes)} nodes")
+        dead: set[str] = set()
+        for uuid, (cell, node) in nodes.items():
+            if cell.uuid in dead:
+                continue
+            try:
+                suspects = self._suspects(cell, node, known=uuid in providers)
+            except Unavailable as error:
+                if error.dependency != cell.label:
+                    raise
+                down = error
+                dead.add(cell.uuid)
+                continue
+            yield from (Key("instance", suspect) for suspect in sorted(suspects))
+        if down is not None:
+            raise down
+
+    def population(self) -> int:
+        """How many live instances there are in the cells that answer."""
+        total = 0
+        for cell in self._databases.host_cells():
+            try:
+                total += self._databases.database(cell).run(queries.live_instances_count)
+            except Unavailable:
+                continue
+        return total
+
+    def heal(self, finding: Finding) -> Healed:
+        """Prove again, then replace the allocation at the generation of the evidence."""
+        self._databases.permit_changes()
+        if not finding.healable:
+            raise Refused(finding.refusal)
+        facts = self._reader.facts(finding.evidence["instance"])
+        verdict = decide(facts)
+        if isinstance(verdict, Wait):
+            raise InFlight(verdict.reason, verdict.after)
+        for drift in verdict:
+            if isinstance(drift, Give) and _same(finding, _finding(finding.key, facts, drift)):
+                return self._give(facts, drift)
+        raise Conflict(f"instance {finding.evidence['instance']} is not as it was")
+
+    def _give(self, facts: Facts, drift: Give) -> Healed:
+        before, [row] = facts.allocation, facts.live
+        instance = row.instance
+        owned = dataclasses.replace(before, project_id=instance.project_id, user_id=instance.user_id)
+        try:
+            self._placement.replace_allocation(owned, drift.providers)
+        except Refused as error:
+            raise Refused(
+                f"node {instance.node} cannot give {_amounts(drift.providers)}; is it full? {error}"
+            ) from error
+        if not before.providers:
+            self._unless_leaving(row.cell_id, instance, drift.providers)
+        return Healed(
+            f"gave instance {instance.uuid} on {instance.node} {_amounts(drift.providers)} ({drift.problem})",
+            before={**_owned(before), "generation": before.generation},
+            after={**_owned(owned), "allocations": _plain(drift.providers)},
+            undo=before.undo()
+            if before.providers
+            else f"openstack resource provider allocation delete {instance.uuid}",
+        )
+
+    def _unless_leaving(self, cell_id: int, before: Instance, given: Held) -> None:
+        """Take back what was given, when the instance went away meanwhile and may have been released before.
+
+        :raises Conflict: when it did
+        :raises Unavailable: when that cannot be told; it is taken back as well
+        """
+        try:
+            now = self._reader.row(cell_id, before.uuid)
+        except Unavailable:
+            self._take_back(before.uuid, given)
+            raise
+        if now is None or _leaves(now) or (now.host, now.node) != (before.host, before.node):
+            self._take_back(before.uuid, given)
+            raise Conflict(f"instance {before.uuid} went away while its allocation was written")
+
+    def _take_back(self, instance: str, given: Held) -> None:
+        """Take back what was given, if it is still that."""
+        now = self._placement.allocation(instance)
+        if now.providers == given:
+            self._placement.replace_allocation(now, {})
+
+    def _suspects(self, cell: Cell, node: ComputeNode, known: bool = True) -> set[str]:
+        """Return the instances of a node that hold nothing of it.
+
+        :param known: whether Placement knows the node
+        """
+        database = self._databases.database(cell)
+        here = database.run(lambda connection: instance_queries.residents(connection, node))
+        return here - self._placement.holders(node.uuid) if here and known else here
+
+    def _suspects_of_host(self, host: str) -> list[str]:
+        found = self._databases.run_in(
+            self._databases.host_cells(), lambda connection: queries.compute_nodes(connection, {"host": host})
+        )
+        return sorted({one for cell, nodes in found.items() for node in nodes for one in self._suspects(cell, node)})
+
+
+def _leaves(instance: Instance) -> bool:
+    return instance.deleted or instance.task_state in _LEAVING or instance.vm_state in {"deleted", "shelved_offloaded"}
+
+
+def _same(one: Finding, other: Finding) -> bool:
+    return one.problem == other.problem and one.evidence == other.evidence
+
+
+def _plain(held: Held) -> dict[str, dict[str, int]]:
+    return {provider: dict(resources) for provider, resources in held.items()}
+
+
+def _owned(allocation: Allocation) -> dict[str, Any]:
+    return {
+        "project_id": allocation.project_id,
+        "user_id": allocation.user_id,
+        "allocations": _plain(allocation.providers),
+    }
+
+
+def _amounts(held: Held) -> str:
+    amounts = [f"{name}={amount}" for resources in held.values() for name, amount in sorted(resources.items())]
+    return ", ".join(amounts)
+
+
+def _finding(key: Key, facts: Facts, drift: Drift) -> Finding:
+    instance, held = facts.live[0].instance, facts.allocation
+    evidence: dict[str, Any] = {
+        "instance": instance.uuid,
+        "host": instance.host,
+        "node": instance.node,
+        "compute_nodes": list(facts.homes),
+        "vm_state": instance.vm_state,
+        "owner": [instance.project_id, instance.user_id],
+        "generation": held.generation,
+        **_owned(held),
+    }
+    if isinstance(drift, Give):
+        evidence["give"] = _plain(drift.providers)
+    refusal = drift.refusal if isinstance(drift, Report) else ""
+    summary = f"{drift.summary} (instance {instance.uuid})"
+    return Finding(key, drift.problem, summary, evidence, not refusal, refusal)

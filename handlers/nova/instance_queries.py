@@ -1,0 +1,78 @@
+"""The SQL statements that ask a cell what an instance is entitled to, and which instances live on a node.
+
+As in :mod:`handlers.nova.queries`: each takes a connection within a transaction and can be run again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from handlers.nova import records, tables
+
+#: how Nova marks the image's properties among an instance's system metadata
+IMAGE = "image_"
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """What an instance carries with it, as it is stored.
+
+    :param flavor: ``instance_extra.flavor``
+    :param image_properties: by their names in Glance
+    :param boot_from_volume: whether its root disk is a volume
+    :param network_info: ``instance_info_caches.network_info``; None when there is no cache
+    """
+
+    flavor: str | None
+    image_properties: Mapping[str, str] = field(default_factory=dict)
+    boot_from_volume: bool = False
+    network_info: str | None = None
+
+
+def description(connection: Connection, uuid: str) -> Description:
+    """What an instance carries with it; only of a live one, deleted rows do not count."""
+    extra, caches = tables.instance_extra.c, tables.instance_info_caches.c
+    metadata = tables.instance_system_metadata.c
+    flavor = sa.select(extra.flavor).where(extra.instance_uuid == uuid, extra.deleted == 0)
+    cache = sa.select(caches.network_info).where(caches.instance_uuid == uuid, caches.deleted == 0)
+    properties = sa.select(metadata.key, metadata.value).where(
+        metadata.instance_uuid == uuid, metadata.deleted == 0, metadata.key.startswith(f"{IMAGE}hw", autoescape=True)
+    )
+    return Description(
+        connection.execute(flavor).scalars().first(),
+        {row.key.removeprefix(IMAGE): row.value or "" for row in connection.execute(properties)},
+        _boots_from_volume(connection, uuid),
+        connection.execute(cache).scalars().first(),
+    )
+
+
+def _boots_from_volume(connection: Connection, uuid: str) -> bool:
+    """Whether the root disk is a volume, and where no row says so, whether there is no image, as Nova assumes."""
+    disks, instances = tables.block_device_mapping.c, tables.instances.c
+    root = sa.select(disks.destination_type).where(
+        disks.instance_uuid == uuid, disks.deleted == 0, disks.boot_index == 0
+    )
+    found = connection.execute(root).first()
+    if found is not None:
+        return bool(found.destination_type == "volume")
+    image = connection.execute(sa.select(instances.image_ref).where(instances.uuid == uuid)).scalars().first()
+    return not image
+
+
+def residents(connection: Connection, node: records.ComputeNode) -> set[str]:
+    """The instances that live on a node and are at rest there, so that they should hold something of it."""
+    c = tables.instances.c
+    away = ("building", "resized", "deleted", "shelved_offloaded")
+    query = sa.select(c.uuid).where(
+        c.deleted == 0,
+        c.host == node.host,
+        c.node == node.node,
+        c.task_state.is_(None),
+        sa.or_(c.vm_state.is_(None), c.vm_state.not_in(away)),
+        sa.or_(c.hidden.is_(None), c.hidden == sa.false()),
+    )
+    return set(connection.scalars(query))

@@ -1,0 +1,79 @@
+"""What an instance is entitled to, asked on the database servers that Nova runs on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import sqlalchemy as sa
+
+from handlers.nova import instance_queries, tables
+from handlers.nova.database import Database
+from handlers.nova.records import ComputeNode
+
+
+@pytest.fixture(params=["mariadb", "postgresql"])
+def url(request: pytest.FixtureRequest) -> str:
+    return str(request.getfixturevalue(f"{request.param}_url"))
+
+
+@pytest.fixture
+def engine(url: str) -> Iterator[sa.Engine]:
+    made = sa.create_engine(url)
+    tables.cell.create_all(made)
+    yield made
+    made.dispose()
+
+
+@pytest.fixture
+def database(engine: sa.Engine, url: str) -> Iterator[Database]:
+    made = Database("cell:cell1", url)
+    yield made
+    made.close()
+
+
+def add(engine: sa.Engine, table: sa.Table, **values: object) -> None:
+    with engine.begin() as connection:
+        connection.execute(sa.insert(table).values(values))
+
+
+def test_what_an_instance_carries_with_it(engine: sa.Engine, database: Database) -> None:
+    add(engine, tables.instances, uuid="i", image_ref="x")
+    add(engine, tables.instances, uuid="v", image_ref="")
+    add(engine, tables.instance_extra, instance_uuid="i", flavor="{}")
+    add(engine, tables.instance_info_caches, instance_uuid="i", network_info="[]")
+    for name, value, deleted in (
+        ("image_hw_cpu_policy", "dedicated", 0),
+        ("image_hw_gone", "x", 1),
+        ("imageXhwXother", "x", 0),
+        ("image_base_image_ref", "x", 0),
+    ):
+        add(engine, tables.instance_system_metadata, instance_uuid="i", key=name, value=value, deleted=deleted)
+    add(engine, tables.block_device_mapping, instance_uuid="i", boot_index=0, destination_type="volume", deleted=3)
+    add(engine, tables.block_device_mapping, instance_uuid="i", boot_index=1, destination_type="volume", deleted=0)
+    found = database.run(lambda connection: instance_queries.description(connection, "i"))
+    assert found == instance_queries.Description("{}", {"hw_cpu_policy": "dedicated"}, False, "[]")
+    add(engine, tables.block_device_mapping, instance_uuid="i", boot_index=0, destination_type="volume", deleted=0)
+    found = database.run(lambda connection: instance_queries.description(connection, "i"))
+    assert found.boot_from_volume
+    bare = database.run(lambda connection: instance_queries.description(connection, "v"))
+    assert bare == instance_queries.Description(None, {}, True, None)
+
+
+def test_who_lives_on_a_node_at_rest(engine: sa.Engine, database: Database) -> None:
+    here = {"host": "a", "node": "a.x"}
+    for name, values in {
+        "active": {"vm_state": "active", "hidden": False},
+        "stateless": {"vm_state": None, "hidden": None},
+        "soft": {"vm_state": "soft-delete", "hidden": False},
+        "busy": {"vm_state": "active", "task_state": "rebooting"},
+        "resized": {"vm_state": "resized"},
+        "building": {"vm_state": "building"},
+        "hidden": {"vm_state": "active", "hidden": True},
+        "deleted": {"vm_state": "active", "deleted": 1},
+        "elsewhere": {"vm_state": "active", "node": "b.x"},
+    }.items():
+        add(engine, tables.instances, uuid=name, **{**here, **values})
+    node = ComputeNode(1, "n", "a", "a.x", True, False, 0.0)
+    found = database.run(lambda connection: instance_queries.residents(connection, node))
+    assert found == {"active", "stateless", "soft"}
