@@ -1,10 +1,10 @@
 """Puts right what mappings of instances say, and clears away those that lead nowhere.
 
-**What drifts.** The mapping of an instance names no cell, though the instance is in one: nova-api takes it for being
-scheduled, for ever. A build request is left beside a mapped instance: it is listed twice. A mapping, a request
-specification and a place in a server group are left of an instance that is nowhere, and count against the project's
-quota. The mark ``queued_for_delete`` says of a live instance that it is about to go (it is hidden while its cell is down,
-and not counted), or of a deleted one that it is not.
+**What drifts.** The mapping of an instance names no cell, though the instance is in one: nova-api does not find it, or takes
+it for being scheduled, for ever. A build request is left beside a mapped instance: lists show it as being built. A
+mapping, a request specification and a place in a server group are left of an instance that is nowhere, and are counted
+against quotas. The mark ``queued_for_delete`` says of a live instance that it is about to go (it is hidden while its cell
+is down, and may not be counted), or of a deleted one that it is not.
 
 **Why Nova lets it.** A boot is written in four steps by two services into two databases. What dies between them, or the
 message queue loses, stays half done: no command of Nova's repairs a mapping that exists (``map_instances`` passes it by),

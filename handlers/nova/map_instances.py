@@ -1,7 +1,7 @@
 """Maps instances that no mapping leads to.
 
-**What drifts.** An instance is in a cell and has no row in ``instance_mappings``. To users it does not exist: nova-api finds
-no instance without its mapping, cannot list, stop or delete it, and it goes on running.
+**What drifts.** An instance is in a cell and has no row in ``instance_mappings``. nova-api makes lists from the cells, but
+finds a single instance only by its mapping: this one is listed, runs, and can be neither shown nor stopped nor deleted.
 
 **Why Nova lets it.** Mapping and instance are rows of two databases. A cell that was adopted into cells v2, a database that
 was restored, rows deleted by hand or by an old release part them, and nothing in Nova looks. ``nova-manage cell_v2
@@ -14,9 +14,10 @@ included, deleted and hidden ones too. A sweep pages through the instances of ea
 ``nova_api`` which of a page are mapped: two queries per thousand instances, and no more than a page in memory.
 
 **What is changed.** A row is inserted into ``instance_mappings``, with owner and cell of the instance, and with the mark
-of deletion that it must have. Deleted instances are mapped too, as nova-manage does: purging and listing them goes by
-mappings. Where many are missing in a cell they are proved and mapped up to five hundred at a time: a key
-``cell:<uuid>/<first>-<last>`` is the instances of these ids (of ``instances.id``) in the cell, ``cell:<uuid>`` all of them.
+of deletion that it must have. Deleted instances are mapped too, as nova-manage does: the actions of a deleted instance
+are found by its mapping, which goes when the instance is archived. Where many are missing in a cell they are proved and
+mapped up to five hundred at a time: a key ``cell:<uuid>/<first>-<last>`` is the instances of these ids (of
+``instances.id``) in the cell, ``cell:<uuid>`` all of them. One batch counts as one heal.
 
 **What is not changed.** An instance that is in several cells, or that nobody owns, is reported. One that is younger than a
 minute, has a young build request, or is amid a resize to another cell is left alone. A row that exists is never touched,

@@ -256,7 +256,7 @@ def _at_home(facts: Facts, mapping: MappingRow, copy: Copy) -> Verdict:
             return Wait("the conductor may be about to take its build request away", copy.unsettled)
         return Change(
             "build-request-stale",
-            "the instance is in its cell, and its build request is still there: it is listed twice",
+            "the instance is in its cell, and its build request is still there: lists show it as being built",
             values,
             drop_request=True,
         )

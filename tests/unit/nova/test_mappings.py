@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from handlers.nova import map_instances
+from handlers.base import Event, Key
+from handlers.nova import hints, map_instances
 from handlers.nova.consumers import Keep, Report, Wait
 from handlers.nova.heal_instance_mappings import HealInstanceMappings
 from handlers.nova.map_instances import Map, MapInstances
@@ -224,6 +225,14 @@ def test_what_is_changed_once_is_right(facts: Facts) -> None:
         )
         left = replace(facts, mapping=row, request_age=None if verdict.drop_request else facts.request_age)
         assert isinstance(decide(left), (Keep, Wait))
+
+
+def test_the_instance_of_a_notification() -> None:
+    for payload in ({"uuid": UUID}, {"instance_uuid": UUID.upper()}):
+        assert hints.instance(Event("instance.exists", payload)) == Key("instance", UUID)
+    for value in (None, "", 7, f"{UUID}/x"):
+        with pytest.raises((ValueError, KeyError)):
+            hints.instance(Event("instance.exists", {"uuid": value}))
 
 
 def test_handlers_say_what_they_are() -> None:
