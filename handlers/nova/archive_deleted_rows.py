@@ -29,8 +29,8 @@ Being killed at any point does no harm: what is committed is archived, what is n
 
 **What is not changed.** An instance that holds resources in Placement, itself or one of its migrations: that is for
 audit_allocations first. Trees that cannot be moved: reported with the constraint that holds them (``row-unarchivable``).
-They cost one vain attempt per cycle and block nobody, since the selection goes on behind them by key; nothing is
-remembered. ``task_log``, whose rows are never deleted, unless ``archive_deleted_rows_task_log`` is set. Tables that Nova
+They cost at most one vain attempt per cycle and block nobody, since the selection goes on behind them by key; nothing
+is remembered. ``task_log``, whose rows are never deleted, unless ``archive_deleted_rows_task_log`` is set. Tables that Nova
 has given up. A cell that does not answer.
 
 **No notification** starts this: a row would wait a month in the journal for what a query by date finds just as well.
@@ -73,9 +73,10 @@ _ROWS_PER_INSTANCE = 20
 
 _API_TABLES = (tables.instance_mappings, tables.request_specs, tables.instance_group_member)
 _UNDO = (
-    "in the database of {cell}, for each table, parents first (instances, instance_actions, instance_actions_events ...): "
-    "INSERT INTO <table> (<columns>) SELECT <columns> FROM shadow_<table> WHERE instance_uuid = '<uuid>'; "
-    "DELETE FROM shadow_<table> WHERE instance_uuid = '<uuid>'  -- uuid = '<uuid>' for instances, id for others"
+    "in the database of {cell}, for one instance: INSERT INTO instances (<columns>) SELECT <columns> FROM shadow_instances "
+    "WHERE uuid = '<uuid>'; the same with instance_uuid = '<uuid>' for each table that has that column, with action_id IN "
+    "(SELECT id FROM shadow_instance_actions WHERE instance_uuid = '<uuid>') for instance_actions_events; other tables by "
+    "id; then DELETE FROM the shadow tables with the same conditions, events first"
 )
 
 OPTIONS = [
@@ -231,7 +232,7 @@ class ArchiveDeletedRows(Handler):
         run = _Run(self._databases, cell, database, schema, before, self._settings)
         if finding.key.kind == "instance":
             return self._heal_instance(finding, run)
-        run.everything(lambda: self._holders(cell))
+        run.everything(self._holders)
         return run.healed()
 
     def _heal_instance(self, finding: Finding, run: _Run) -> Healed:
@@ -304,7 +305,7 @@ class ArchiveDeletedRows(Handler):
             key, "rows-to-archive", f"instance {key.id} of {cell.name} was deleted before {before:%Y-%m-%d}", evidence
         )
 
-    def _holders(self, cell: Cell) -> frozenset[str]:
+    def _holders(self) -> frozenset[str]:
         """Return all consumers that hold something of any compute node."""
         providers = self._placement.compute_providers()
         nodes, down = live_nodes(self._databases)
@@ -338,8 +339,14 @@ class _Run:
 
         :param holders: asks Placement, which is needed before any instance goes
         """
+        log = self._settings.task_log
+        for reference, rows in self._database.run(
+            lambda connection: list(archival.blocked(connection, self.schema, self._before, log, NAMED))
+        ):
+            why = f"{reference.child.name} refers to it ({reference.constraint})"
+            self._tally.failed |= {f"{reference.parent.name} {row}": why for row in rows}
         try:
-            for table in self.schema.archivable(self._settings.task_log):
+            for table in self.schema.archivable(log):
                 self._table(table, holders)
         except Unavailable as error:
             if not self._tally.rows:
@@ -352,15 +359,19 @@ class _Run:
         :return: how many rows were moved
         """
         try:
-            return self._move(table, keys)
-        except Unavailable:
-            raise
+            moved = self._database.run(
+                lambda connection: archival.move(connection, self.schema, table, keys, self._before)
+            )
         except (DBAPIError, Blocked, Miscounted) as error:
             if len(keys) > 1:
                 return sum(self.trees(table, [key]) for key in keys)
             reason = getattr(error, "orig", None) or error
             self._tally.failed[f"{table.name} {keys[0]}"] = " ".join(str(reason).split())
             return 0
+        self._tally.add(moved)
+        if moved.instances:
+            self._forget(moved.instances)
+        return moved.total
 
     def healed(self) -> Healed:
         """Return what was done.
@@ -377,8 +388,10 @@ class _Run:
                 f"{len(tally.holding)} deleted instances of {name} still hold resources in Placement, "
                 f"{tally.holding[0]} for one: audit_allocations has to take them back first"
             )
+        left = f"; {len(tally.failed)} cannot be" if tally.failed else ""
         return Healed(
-            f"archived {total} rows of {name}, with {tally.instances} instances, deleted before {self._before:%Y-%m-%d}",
+            f"archived {total} rows of {name}, {tally.instances} instances among them, deleted before "
+            f"{self._before:%Y-%m-%d}{left}",
             before={"deleted_before": f"{self._before:%Y-%m-%d}"},
             after=tally.result(),
             undo=_UNDO.format(cell=self._cell.label),
@@ -414,16 +427,12 @@ class _Run:
         self._tally.holding += sorted(holding)
         return [row for row in rows if row.uuid not in holding]
 
-    def _move(self, table: sa.Table, keys: Sequence[Any]) -> int:
-        moved = self._database.run(lambda connection: archival.move(connection, self.schema, table, keys, self._before))
-        self._tally.add(moved)
-        if moved.instances:
-            self._tally.api_rows += self._databases.api.run(
-                lambda connection: archival.forget(
-                    connection, _API_TABLES, tables.instance_mappings, moved.instances, self._cell.id
-                )
+    def _forget(self, instances: Sequence[str]) -> None:
+        self._tally.api_rows += self._databases.api.run(
+            lambda connection: archival.forget(
+                connection, _API_TABLES, tables.instance_mappings, instances, self._cell.id
             )
-        return moved.total
+        )
 
 
 def find_cell(databases: NovaDatabases, uuid: str) -> Cell | None:

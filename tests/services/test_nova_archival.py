@@ -305,8 +305,9 @@ def test_task_log_goes_by_its_last_change_when_wanted(world: World) -> None:
 def test_what_cannot_be_moved_blocks_nobody(world: World) -> None:
     names = [world.instance() for _ in range(6)]
     world.add("share_mapping", instance_uuid=names[0])
-    world.run(rows=1000)
+    healed = world.run(rows=1000)
     assert (world.count("instances"), world.count("shadow_instances")) == (1, 5)
+    assert list(healed.after["not_archivable"]) == [f"instances {names[0]}"], "told, also where something was archived"
     assert world.count("migrations") == 1, "a tree stays whole"
     [finding] = world.archive().inspect(KEY)
     assert (finding.problem, finding.healable) == ("row-unarchivable", False)
