@@ -28,7 +28,8 @@ nothing changed for a minute by the database's clock, in exactly one cell, to wh
   our write fails; we look again. What was claimed before our read, the databases that we read later explain.
 - An instance that is deleted while its missing allocation is written could get it after Nova had released it. So its row is
   read once more after the write, and the allocation is taken back when the instance is gone, is leaving or cannot be read.
-  A deletion that begins later releases it itself.
+  A deletion that begins later releases it itself. Where that look comes too late (Placement's answer to the write was lost),
+  ``audit_allocations`` finds what a deleted instance holds.
 - Placement lets nobody have more than there is: a full node refuses, which is reported, and others go on.
 
 **What is not changed.** Amounts that differ from the flavor's are reported with the numbers. So is whatever cannot be told
