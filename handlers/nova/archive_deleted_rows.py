@@ -5,8 +5,9 @@ was, and all queries of Nova with them.
 
 **Why Nova lets it.** Archiving is ``nova-manage db archive_deleted_rows``, a command for a timer that somebody has to
 write. It selects the oldest rows first, all in one transaction; one row that cannot be moved (an instance with a leftover
-in ``share_mapping``) stops it there, at every run. It asks nobody whether an instance still holds resources in Placement;
-once archived, Nova itself will not take those back.
+in ``share_mapping``) stops it there, at every run; so does a deleted security group that still has rules, which it copies
+twice, once for each foreign key. It asks nobody whether an instance still holds resources in Placement; once archived,
+Nova itself will not take those back.
 
 **What is read.** The schema of each cell, cell0 included, with its foreign keys; the rows that were deleted before a day
 (``[audit] archive_deleted_rows_after_days``, by the cell's own clock, whole days); and who holds anything of any compute
