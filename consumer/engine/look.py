@@ -22,7 +22,7 @@ from handlers.base import Conflict, Finding, InFlight, Refused, Unavailable
 class Heal:
     """Heal this finding now.
 
-    :param more: other healable findings of the key are left for the next look
+    :param more: other findings of the key are left for the next look, which heals or reports them
     """
 
     finding: Finding
@@ -91,7 +91,7 @@ def decide(
     if claim.attempts >= max_attempts and claim.fingerprint == mark:
         return Wait(Parked("the drift is the one that could not be healed before", claim.attempts, mark))
     # Turn by turn, so that one finding that cannot be healed does not keep the others from it.
-    return Heal(healable[claim.attempts % len(healable)], mark, more=len(healable) > 1)
+    return Heal(healable[claim.attempts % len(healable)], mark, more=len(findings) > 1)
 
 
 def _outcome(finding: Finding) -> str:

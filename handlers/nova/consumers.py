@@ -239,7 +239,7 @@ def _placed(facts: Facts, instance: Instance, home: str, mapped_here: bool) -> V
         return Report(
             "nothing-at-home",
             f"the instance holds nothing of its node {instance.node}, but of other providers",
-            "it needs an allocation on its node first: nova-manage placement heal_allocations",
+            "it needs an allocation on its node first, which heal_allocations gives it",
         )
     if not strays:
         return Keep("holds its node")

@@ -85,6 +85,7 @@ def test_what_is_not_healable_is_refused_and_does_not_keep_the_rest_from_healing
     decision = look(CLAIM, REFUSED, FINDING)
     assert isinstance(decision, Heal)
     assert decision.finding == FINDING
+    assert decision.more, "the one that cannot be healed is reported by the next look"
 
 
 def test_findings_take_turns() -> None:
