@@ -226,6 +226,7 @@ class ArchiveDeletedRows(Handler):
         cell = find_cell(self._databases, finding.evidence["cell"])
         if cell is None:
             raise Conflict(f"the cell {finding.evidence['cell']} is gone")
+        self._databases.permit_changes([cell])
         database, schema = self._open(cell)
         before = archival.midnight(finding.evidence["before"])
         if before > database.run(self._limit):

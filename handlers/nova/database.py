@@ -133,7 +133,7 @@ class NovaDatabases:
         self._rows: tuple[Cell, ...] = ()
         self._read_at: float | None = None
         self._databases: dict[str, Database] = {}
-        self._permitted_at: float | None = None
+        self._permitted: dict[str, float] = {}
 
     @classmethod
     def from_resources(cls, resources: Resources) -> Self:
@@ -159,18 +159,18 @@ class NovaDatabases:
             self._rows, self._read_at = rows, time.monotonic()
         return rows
 
-    def permit_changes(self) -> None:
+    def permit_changes(self, cells: Iterable[Cell] | None = None) -> None:
         """Make sure that anything may be changed for what these databases say; every heal begins with it.
 
+        :param cells: the cells that the heal rests on, besides nova_api; all of them if not given
         :raises Refused: when one has a schema that this release does not know
         :raises Unavailable: when one does not answer
         """
-        if self._permitted_at is not None and time.monotonic() - self._permitted_at < PERMIT_TTL:
-            return
-        _permit(self.api, revisions.API)
-        for cell in self.cells():
-            _permit(self.database(cell), revisions.CELL)
-        self._permitted_at = time.monotonic()
+        now = time.monotonic()
+        for database in (self.api, *(self.database(cell) for cell in (self.cells() if cells is None else cells))):
+            if now - self._permitted.get(database.url, -PERMIT_TTL) >= PERMIT_TTL:
+                _permit(database)
+                self._permitted[database.url] = now
 
     def host_cells(self) -> tuple[Cell, ...]:
         """Return the cells that can have hosts: all but cell0."""
@@ -233,12 +233,12 @@ class NovaDatabases:
                 database.close()
 
 
-def _permit(database: Database, known: frozenset[str]) -> None:
-    revision = database.run(queries.revision)
-    if revision not in known:
+def _permit(database: Database) -> None:
+    found = database.run(queries.revisions)
+    if not found or not found <= revisions.KNOWN:
         raise Refused(
-            f"{database.name} is at the schema {revision or 'unknown'}; this release knows those of Nova 25 (Yoga) to 34, and "
-            "in another it looks but changes nothing"
+            f"{database.name} is at the schema {', '.join(sorted(found)) or 'unknown'}; this release knows those of Nova 25 "
+            "(Yoga) to 34, and in another it looks but changes nothing"
         )
 
 

@@ -61,10 +61,9 @@ def _chunks(values: Collection[str]) -> Iterator[list[str]]:
 # nova_api
 
 
-def revision(connection: Connection) -> str | None:
-    """Read the schema's revision; it is the same table in nova_api and in a cell."""
-    found: str | None = connection.execute(sa.select(tables.cell_version.c.version_num)).scalars().first()
-    return found
+def revisions(connection: Connection) -> frozenset[str]:
+    """Read the schema's revisions, usually one; it is the same table in nova_api and in a cell."""
+    return frozenset(connection.execute(sa.select(tables.cell_version.c.version_num)).scalars())
 
 
 def cells(connection: Connection) -> list[Cell]:

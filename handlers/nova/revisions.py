@@ -27,3 +27,5 @@ CELL = frozenset(
         "ab450ba04102",
     }
 )
+
+KNOWN = API | CELL

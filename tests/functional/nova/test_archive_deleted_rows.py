@@ -184,3 +184,12 @@ def test_a_finding_that_is_too_young_is_not_believed(cloud: NovaSimulation, arch
         archive.heal(Finding(key, "rows-to-archive", "", {"cell": "gone", "before": "2020-01-01"}))
     assert not archive.inspect(Key("cell", "no such cell"))
     assert archive.population() == 3
+
+
+def test_in_an_unknown_schema_nothing_is_archived(cloud: NovaSimulation, archive: ArchiveDeletedRows) -> None:
+    one = gone(cloud)
+    with cloud.cells["cell1"].begin() as connection:
+        connection.execute(sa.update(tables.cell_version).values(version_num="ffffffffffff"))
+    with pytest.raises(Refused, match="ffffffffffff"):
+        archive.heal(due(archive, Key("instance", one)))
+    assert ids(cloud, tables.shadow_instances) == []
