@@ -172,13 +172,8 @@ class HealAllocations(Handler):
 
     def population(self) -> int:
         """How many live instances there are in the cells that answer."""
-        total = 0
-        for cell in self._databases.host_cells():
-            try:
-                total += self._databases.database(cell).run(queries.live_instances_count)
-            except Unavailable:
-                continue
-        return total
+        counts, _ = self._databases.run_where_possible(self._databases.host_cells(), queries.live_instances_count)
+        return sum(counts.values())
 
     def heal(self, finding: Finding) -> Healed:
         """Prove again, then replace the allocation at the generation of the evidence."""

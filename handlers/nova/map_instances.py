@@ -158,13 +158,8 @@ class MapInstances(Handler):
 
     def population(self) -> int:
         """How many instances, live or deleted, there are in the cells that answer."""
-        total = 0
-        for cell in self._databases.cells():
-            try:
-                total += self._databases.database(cell).run(mapping_queries.instances_count)
-            except Unavailable:
-                continue
-        return total
+        counts, _ = self._databases.run_where_possible(self._databases.cells(), mapping_queries.instances_count)
+        return sum(counts.values())
 
     def heal(self, finding: Finding) -> Healed:
         """Insert the mappings of those that still have none and still are where they were; the others are left out."""
