@@ -13,8 +13,6 @@ from oslo_config import cfg, types
 from consumer.conf.window import Window
 from handlers.base import Handler
 
-MODES = ("off", "audit", "heal")
-
 
 class _WindowType(types.ConfigType):
     """A window as an option's value."""

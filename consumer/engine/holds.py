@@ -22,7 +22,6 @@ class Hold:
 
     until: float
     seconds: float
-    reason: str
 
 
 class Holds:
@@ -33,7 +32,7 @@ class Holds:
         self._held: dict[str, Hold] = {}
         self._lock = threading.Lock()
 
-    def down(self, handler: str, reason: str) -> float:
+    def down(self, handler: str) -> float:
         """A look found the dependency down: hold the handler; return for how many seconds."""
         with self._lock:
             before = self._held.get(handler)
@@ -41,7 +40,7 @@ class Holds:
             if before and before.until > now:
                 return before.until - now
             seconds = min(LAST, before.seconds * 2) if before else FIRST
-            self._held[handler] = Hold(now + seconds, seconds, reason)
+            self._held[handler] = Hold(now + seconds, seconds)
             return seconds
 
     def up(self, handler: str) -> bool:
@@ -58,8 +57,3 @@ class Holds:
             if held is None:
                 return free
             return 0 if held.until > self._clock() else min(1, free)
-
-    def reasons(self) -> dict[str, str]:
-        """Return what each held handler waits for."""
-        with self._lock:
-            return {name: hold.reason for name, hold in self._held.items()}

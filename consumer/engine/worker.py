@@ -173,7 +173,7 @@ class Worker:
 
     def _after_error(self, task: Task, claim: Claim, error: Exception) -> Disposition:
         if isinstance(error, Unavailable) and error.dependency in task.handler.requires:
-            self._holds.down(task.name, str(error))
+            self._holds.down(task.name)
             # Due at once: the hold, not the row, says when; so all go on together when the dependency is back.
             return Later(0.0, claim.attempts, claim.waits + 1, claim.fingerprint, error=str(error))
         if not isinstance(error, Unavailable):

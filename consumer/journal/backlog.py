@@ -1,11 +1,11 @@
-"""The work table as an operator sees and changes it: list, retry, drop, count."""
+"""The work table as an operator sees and changes it: list, retry, drop."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, RowMapping, and_, delete, func, or_, select, update
+from sqlalchemy import Connection, RowMapping, and_, delete, or_, select, update
 
 from consumer.journal.database import Database, now
 from consumer.journal.schema import work
@@ -105,9 +105,3 @@ def drop(database: Database, ids: Collection[int]) -> int:
         return connection.execute(delete(work).where(work.c.id.in_(ids), free)).rowcount
 
     return database.transact(forget)
-
-
-def counts(database: Database) -> dict[tuple[str, str], int]:
-    """Return the number of rows by (handler, state)."""
-    query = select(work.c.handler, work.c.state, func.count()).group_by(work.c.handler, work.c.state)
-    return database.transact(lambda connection: {(row[0], row[1]): row[2] for row in connection.execute(query)})

@@ -19,7 +19,7 @@ def test_a_held_handler_gets_nothing_then_one_probe_then_all() -> None:
     clock = Clock()
     holds = Holds(clock)
     assert holds.allowance("h", 8) == 8
-    assert holds.down("h", "placement: refused") == FIRST
+    assert holds.down("h") == FIRST
     assert holds.allowance("h", 8) == 0
     assert holds.allowance("other", 8) == 8
     clock.now += FIRST
@@ -34,9 +34,8 @@ def test_holds_grow_to_a_ceiling_and_failures_of_the_same_moment_count_once() ->
     holds = Holds(clock)
     lengths = []
     for _ in range(8):
-        lengths.append(holds.down("h", "placement: refused"))
-        assert holds.down("h", "placement: refused") == lengths[-1]
+        lengths.append(holds.down("h"))
+        assert holds.down("h") == lengths[-1]
         clock.now += lengths[-1]
     assert lengths[0] == FIRST
     assert lengths[-1] == LAST
-    assert holds.reasons() == {"h": "placement: refused"}
