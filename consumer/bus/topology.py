@@ -3,8 +3,7 @@
 :func:`check` answers an operator who wonders why no event comes: it asks, passively, for the exchanges and queues that
 should be there, and says what to do about each that is not as it should be. It changes nothing.
 
-:func:`publish` puts a message on an exchange and returns when a queue has it: for the replay of dead events, for the
-demonstration, for tests.
+:func:`publish` puts a message on an exchange and returns when a queue has it: for the demonstration and for tests.
 """
 
 from __future__ import annotations

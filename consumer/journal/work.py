@@ -272,22 +272,6 @@ def claim(database: Database, owner: str, handlers: Collection[str], limit: int,
     return database.transact(take)
 
 
-def claim_one(database: Database, owner: str, handler: str, key: Key, lease: float) -> Claim | None:
-    """Take one given row whatever its state, unless somebody holds it."""
-    token = uuid.uuid4().hex
-
-    def take(connection: Connection) -> Claim | None:
-        clock = now(connection)
-        free = or_(work.c.lease_until.is_(None), work.c.lease_until < clock)
-        mine = {"owner": owner, "token": token, "lease_until": clock + lease, "state": "pending"}
-        where = (work.c.handler == handler, work.c.key == str(key), free)
-        connection.execute(update(work).where(*where).values(**mine))
-        row = connection.execute(select(work).where(work.c.token == token)).mappings().one_or_none()
-        return _claim(row, clock) if row else None
-
-    return database.transact(take)
-
-
 def _claim(row: RowMapping, clock: float) -> Claim:
     return Claim(
         id=row["id"],

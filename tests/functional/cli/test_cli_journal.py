@@ -18,11 +18,17 @@ def put(database: Database, *names: str) -> None:
     work.enqueue(database, [Hint("mender", Key("thing", name), Priority.EVENT, "thing.broken") for name in names])
 
 
+def hold(database: Database, name: str) -> work.Claim:
+    """Work on one row, and leave the others alone."""
+    claims = {claim.key.id: claim for claim in work.claim(database, "me", ["mender"], 100, 60)}
+    held = claims.pop(name)
+    work.release(database, claims.values())
+    return held
+
+
 def park(database: Database, name: str) -> None:
     put(database, name)
-    claim = work.claim_one(database, "me", "mender", Key("thing", name), 60)
-    assert claim
-    work.settle(database, claim, Parked("it never worked", 8))
+    work.settle(database, hold(database, name), Parked("it never worked", 8))
 
 
 def ids(database: Database) -> dict[str, int]:
@@ -49,7 +55,7 @@ def bury(database: Database, *bodies: bytes, size: int | None = None) -> None:
 def test_work_list_filters(shell: Shell, database: Database) -> None:
     put(database, "a", "b")
     park(database, "c")
-    work.claim_one(database, "me", "mender", Key("thing", "b"), 60)
+    hold(database, "b")
 
     def keys(*arguments: str) -> list[str]:
         return sorted(row["key"] for row in shell("work", "list", "-f", "json", *arguments).json)
@@ -94,7 +100,7 @@ def test_retry_wants_one_choice(shell: Shell, arguments: tuple[str, ...]) -> Non
 
 def test_drop_leaves_what_is_being_worked_on(shell: Shell, database: Database) -> None:
     put(database, "a", "b")
-    work.claim_one(database, "me", "mender", Key("thing", "b"), 60)
+    hold(database, "b")
     ran = shell("work", "drop", *[str(number) for number in ids(database).values()])
     assert (ran.code, ran.out) == (1, "1 row dropped\n")
     assert "1 row is being worked on and stayed" in ran.err
