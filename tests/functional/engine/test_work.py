@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -313,8 +315,20 @@ def test_killed_around_the_write_ends_as_one_heal(machine: Machine, moment: str)
 
 
 def test_two_replicas_share_the_work(machine: Machine, journal: object) -> None:
-    other = Machine(machine.database, machine.world, replica="r2")
-    machine.world.things = {str(number): 1 for number in range(100)}
+    world = machine.world
+    world.things = {str(number): 1 for number in range(100)}
+    # Each replica's first heal waits for the other's: a fast one alone would otherwise be done before the other wakes up.
+    both_heal = {"r1": threading.Event(), "r2": threading.Event()}
+
+    def meet(mine: str, others: str) -> Callable[[Finding], None]:
+        def wait(_finding: Finding) -> None:
+            both_heal[mine].set()
+            both_heal[others].wait(20)
+
+        return wait
+
+    other = Machine(machine.database, replace(world, before_heal=meet("r2", "r1")), replica="r2")
+    world.before_heal = meet("r1", "r2")
     machine.start()
     other.start()
     try:
@@ -322,7 +336,7 @@ def test_two_replicas_share_the_work(machine: Machine, journal: object) -> None:
         eventually(machine.idle)
     finally:
         other.stop()
-    assert machine.world.writes == {str(number): 1 for number in range(100)}
+    assert world.writes == {str(number): 1 for number in range(100)}
     lines = history.listing(machine.database)
     assert len(lines) == 100
     assert {line.replica for line in lines} == {"r1", "r2"}
