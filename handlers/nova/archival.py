@@ -26,8 +26,7 @@ from sqlalchemy.engine import Connection
 from sqlalchemy.sql import ColumnElement
 
 from handlers.base import Unavailable
-from handlers.nova.database import Database
-from handlers.nova.queries import utcnow
+from handlers.database import Database, utcnow
 
 GROUP = "audit"
 SHADOW = "shadow_"

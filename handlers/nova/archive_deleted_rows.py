@@ -60,10 +60,11 @@ from sqlalchemy.exc import DBAPIError
 
 from handlers import cloud_options
 from handlers.base import Conflict, Finding, Handler, Healed, Key, Refused, Resources, Unavailable
+from handlers.database import Database
 from handlers.nova import archival, options, tables
 from handlers.nova.archival import Blocked, Miscounted, Moved, Schema
 from handlers.nova.cells import Cell
-from handlers.nova.database import Database, NovaDatabases
+from handlers.nova.database import NovaDatabases
 from handlers.nova.nodes import live_nodes
 from handlers.nova.placement import Placement
 

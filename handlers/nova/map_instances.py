@@ -52,10 +52,11 @@ from handlers.base import (
     Trigger,
     Unavailable,
 )
+from handlers.database import Database
 from handlers.nova import hints, mapping_queries, options
 from handlers.nova.cells import Cell
 from handlers.nova.consumers import BUSY, Keep, Report, Wait
-from handlers.nova.database import Database, NovaDatabases
+from handlers.nova.database import NovaDatabases
 from handlers.nova.mappings import BOOT, SETTLE, Copy, Facts, is_instance
 
 #: instances of one batch: one finding, one transaction

@@ -16,10 +16,11 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from handlers.base import Conflict, Unavailable
+from handlers.database import utcnow
 from handlers.nova import tables
 from handlers.nova.database import API, NovaDatabases
 from handlers.nova.mappings import Copy, Facts, MappingRow
-from handlers.nova.queries import NOW, utcnow
+from handlers.nova.queries import NOW
 
 #: rows read at a time
 PAGE = 1000

@@ -42,10 +42,11 @@ from sqlalchemy.engine import Connection
 from sqlalchemy.sql import ColumnElement
 
 from handlers.base import Conflict, Finding, Handler, Healed, Key, Refused, Resources, Unavailable
+from handlers.database import Database
 from handlers.nova import archival, options
 from handlers.nova.archival import Schema
 from handlers.nova.archive_deleted_rows import find_cell
-from handlers.nova.database import Database, NovaDatabases
+from handlers.nova.database import NovaDatabases
 from handlers.service_files import ConfigError
 
 OPTIONS = [

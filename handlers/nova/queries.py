@@ -7,41 +7,17 @@ Nova's times are naive UTC). Lists of identities are sent in chunks, so that no 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
-from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
-from sqlalchemy.ext.compiler import compiles
-from sqlalchemy.sql.functions import FunctionElement
 
+from handlers.database import utcnow
 from handlers.nova import records, tables
 from handlers.nova.cells import Cell
 
 COMPUTE = "nova-compute"
 CHUNK = 500
-
-
-class utcnow(FunctionElement[datetime]):  # noqa: N801 - it reads as the SQL function that it is
-    """The database's time, naive UTC."""
-
-    type = sa.DateTime()
-    inherit_cache = True
-
-
-@compiles(utcnow, "mysql", "mariadb")
-def _mysql_utcnow(element: utcnow, compiler: Any, **kwargs: Any) -> str:
-    return "UTC_TIMESTAMP()"
-
-
-@compiles(utcnow, "postgresql")
-def _postgresql_utcnow(element: utcnow, compiler: Any, **kwargs: Any) -> str:
-    return "timezone('utc', CURRENT_TIMESTAMP)"
-
-
-@compiles(utcnow)
-def _default_utcnow(element: utcnow, compiler: Any, **kwargs: Any) -> str:
-    return "CURRENT_TIMESTAMP"
 
 
 NOW = utcnow().label("now")

@@ -17,9 +17,10 @@ import pytest
 import sqlalchemy as sa
 
 from handlers.base import Finding, Healed, Key, Refused, Unavailable
+from handlers.database import Database
 from handlers.nova import tables
 from handlers.nova.archive_deleted_rows import ArchiveDeletedRows, Settings
-from handlers.nova.database import Database, NovaDatabases
+from handlers.nova.database import NovaDatabases
 from handlers.nova.placement import Allocation, Provider
 from handlers.nova.purge import Purge
 

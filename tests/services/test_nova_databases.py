@@ -13,8 +13,9 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, make_url
 
 from handlers.base import Unavailable
+from handlers.database import Database
 from handlers.nova import queries, tables
-from handlers.nova.database import Database, NovaDatabases
+from handlers.nova.database import NovaDatabases
 from handlers.nova.records import ComputeNode
 from tests.servers.mariadb import MariaDB
 from tests.servers.postgresql import PostgreSQL

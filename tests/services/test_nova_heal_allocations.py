@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import pytest
 import sqlalchemy as sa
 
+from handlers.database import Database
 from handlers.nova import instance_queries, tables
-from handlers.nova.database import Database
 from handlers.nova.records import ComputeNode
 
 

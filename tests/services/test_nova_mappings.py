@@ -13,9 +13,10 @@ import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
 
 from handlers.base import Conflict
+from handlers.database import Database
 from handlers.nova import mapping_queries as queries
 from handlers.nova import tables
-from handlers.nova.database import Database, NovaDatabases
+from handlers.nova.database import NovaDatabases
 from handlers.nova.mappings import Copy, MappingRow
 
 SPEC = '{"text": "it\'s \\"100%\\" \\\\ of\\n :this ä"}'

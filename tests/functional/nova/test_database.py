@@ -7,9 +7,10 @@ import pytest
 import sqlalchemy as sa
 
 from handlers.base import Resources, Unavailable
+from handlers.database import Database
 from handlers.nova import database, queries, tables
 from handlers.nova.brokers import nova_brokers
-from handlers.nova.database import Database, NovaDatabases
+from handlers.nova.database import NovaDatabases
 from handlers.nova.simulation import NovaSimulation
 from handlers.service_files import ConfigError
 
