@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import configparser
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -99,6 +100,15 @@ class Configuration:
         )
         del merged["api_database"]  # a compute must not need it
         return _write(self.compute(host), merged)
+
+    def derive(self, service: str, name: str, options: Options) -> Path:
+        """Copy a service's files to a folder of another name; in the ``.conf`` file, ``options`` win. Return that file."""
+        folder = self.folder / "etc" / name
+        shutil.copytree(self.folder / "etc" / service, folder)
+        path = folder / f"{service}.conf"
+        parser = configparser.RawConfigParser(default_section="")  # [DEFAULT] is a section like others
+        parser.read(path)
+        return _write(path, merge({name: parser[name] for name in parser.sections()}, options))
 
     def write_octavia(self, amphora: Mapping[str, object]) -> Path:
         """``amphora``: the flavor, networks and image of amphorae (``amp_...``)."""
@@ -229,7 +239,7 @@ class Configuration:
                 "DEFAULT": {
                     **self._common(VHOST),
                     "core_plugin": "ml2",
-                    "service_plugins": "router",
+                    "service_plugins": "router,qos",
                     # Agents are rows that nobody refreshes: they must never look dead.
                     "agent_down_time": 2000000,
                     "notify_nova_on_port_status_changes": False,
@@ -242,7 +252,7 @@ class Configuration:
                     "type_drivers": "flat,vlan,local",
                     "tenant_network_types": "vlan",
                     "mechanism_drivers": "openvswitch",
-                    "extension_drivers": "port_security",
+                    "extension_drivers": "port_security,qos",
                 },
                 "ml2_type_vlan": {"network_vlan_ranges": "physnet1:100:999"},
                 "keystone_authtoken": self._authtoken("neutron"),

@@ -34,7 +34,7 @@ from tests.cloud.processes import Processes
 from tests.servers.keeper import keeper
 from tests.servers.mariadb import MariaDB
 from tests.servers.rabbitmq import RabbitMQ
-from tests.servers.server import PASSWORD
+from tests.servers.server import HOST, PASSWORD, free_port
 
 T = TypeVar("T")
 
@@ -338,6 +338,25 @@ class ControlPlane:
     def log(self, name: str) -> str:
         """What a service has logged so far."""
         return (self.logs / f"{name}.log").read_text(errors="replace")
+
+    def derive(self, service: str, name: str, options: Options) -> Path:
+        """The configuration of placement or nova, but for ``options``, as a file in a folder called ``name``."""
+        return self._configuration.derive(service, name, options)
+
+    def add_api(self, service: str, name: str, options: Options) -> str:
+        """Start another API of placement or nova, with ``options`` of its own; its address. It is not waited for."""
+        folder, port = self.derive(service, name, options).parent, free_port()
+        if service == "placement":
+            module, environment = "placement.wsgi.api:application", {"OS_PLACEMENT_CONFIG_DIR": str(folder)}
+        else:
+            module = "nova.wsgi.osapi_compute:application"
+            environment = {"OS_NOVA_CONFIG_DIR": str(folder), "OS_NOVA_CONFIG_FILES": "api-paste.ini;nova.conf"}
+        self._processes.add_wsgi(name, module, port, **environment)
+        return f"http://{HOST}:{port}"
+
+    def remove_api(self, name: str) -> None:
+        """End an API that was added."""
+        self._processes.remove(name)
 
     def add_compute(
         self,
