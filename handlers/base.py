@@ -255,6 +255,61 @@ class Resources:
             self._made.clear()
 
 
+class Inventory(ABC):
+    """What the work keeps in the cloud for an operator, such as preserved amphorae: listed, shown, given away, deleted."""
+
+    #: how the command line calls it: ``amphora preserved``
+    name: ClassVar[str]
+    #: one line for help texts and the page
+    title: ClassVar[str]
+    #: which values of an item make the columns of a table; the first one is its id
+    columns: ClassVar[tuple[str, ...]]
+
+    @classmethod
+    def options(cls) -> Mapping[str, Sequence[cfg.Opt]]:
+        """Options that it uses, by group; the same option may come from handlers."""
+        return {}
+
+    @classmethod
+    @abstractmethod
+    def from_resources(cls, resources: Resources) -> Self:
+        """Make it.
+
+        :raises cfg.Error: when an option is missing or wrong
+        """
+
+    @abstractmethod
+    def items(self) -> Sequence[Json]:
+        """Return everything that is kept; each item has a value for every column, ready for a table.
+
+        :raises Unavailable: when that cannot be told
+        """
+
+    @abstractmethod
+    def show(self, identity: str) -> Json:
+        """Return all that is known of one item, what an operator needs to look inside it.
+
+        :raises LookupError: when there is none
+        :raises Unavailable: when that cannot be told
+        """
+
+    def release(self, identity: str) -> Healed:
+        """Hand an item over to the operator: it stays in the cloud, and is no longer counted or touched.
+
+        :raises LookupError: when there is none
+        :raises Unavailable, Refused: see there
+        """
+        raise Refused(f"{self.title}: nothing of it can be released")
+
+    def delete(self, identity: str) -> Healed:
+        """Delete an item, wholly.
+
+        :raises LookupError: when there is none
+        :raises Unavailable, Refused: see there
+        """
+        raise Refused(f"{self.title}: nothing of it can be deleted")
+
+
 class Handler(ABC):
     """One kind of drift. Instances are shared by threads: no state outside what the constructor sets.
 
@@ -276,7 +331,10 @@ class Handler(ABC):
     #: ``off``, ``audit`` or ``heal``, until the operator says otherwise
     default_mode: ClassVar[str] = "audit"
     #: seconds between two sweeps, until the operator says otherwise
-    default_interval: ClassVar[int]
+    default_interval: ClassVar[int] = 3600
+    #: an integer option of its group that holds its interval, where a specification named one for several tasks; then it
+    #: has no ``<name>_interval``, and the handler declares that option itself
+    interval_option: ClassVar[str] = ""
     #: dependencies that every look needs: when one is Unavailable, the whole handler waits for it, not each key by itself
     requires: ClassVar[tuple[str, ...]] = ()
     #: what the task costs and which interval suits it, for the options' help
@@ -320,3 +378,13 @@ class Handler(ABC):
         :raises Conflict: when the world is no longer what the evidence says; nothing was written
         :raises InFlight, Unavailable, Refused: see there
         """
+
+    def heal_while(self, finding: Finding, go_on: Callable[[], bool]) -> Healed:
+        """Heal in steps, each whole by itself, and begin none when ``go_on`` says no; for a heal that may take long.
+
+        What is left is found by the next look. A heal of one step needs none of this.
+
+        :param go_on: asked before each step: whether the task's window is still open
+        :raises: as :meth:`heal`; Conflict also when not even one step was done
+        """
+        return self.heal(finding)

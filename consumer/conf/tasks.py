@@ -1,6 +1,7 @@
 """Options that every handler has, made from what it declares: ``<task>_mode``, ``_interval``, ``_window``, ``_heals_per_hour``.
 
-They stand in the group the specification gave the task: ``[audit]`` for Nova's, ``[housekeeping]`` for Octavia's.
+They stand in the group the specification gave the task: ``[audit]`` for Nova's, ``[housekeeping]`` for Octavia's. A handler
+whose interval the specification gave another name has that option in place of ``<task>_interval``.
 """
 
 from __future__ import annotations
@@ -53,6 +54,14 @@ class TaskSettings:
 def options(handler: type[Handler]) -> list[cfg.Opt]:
     """Return the options that every handler has, for this one."""
     name = handler.name
+    interval = cfg.IntOpt(
+        f"{name}_interval",
+        default=handler.default_interval,
+        min=0,
+        help=f"{handler.title}: seconds between two sweeps (10 % are added or taken at random); 0: only at start, "
+        f"after an outage of the bus, and on command. "
+        f"{handler.cost}".strip(),
+    )
     return [
         cfg.StrOpt(
             f"{name}_mode",
@@ -64,20 +73,15 @@ def options(handler: type[Handler]) -> list[cfg.Opt]:
             ],
             help=f"{handler.title}: whether it runs.",
         ),
-        cfg.IntOpt(
-            f"{name}_interval",
-            default=handler.default_interval,
-            min=0,
-            help=f"{handler.title}: seconds between two sweeps (10 % are added or taken at random); 0: only at start, "
-            f"after an outage of the bus, and on command. "
-            f"{handler.cost}".strip(),
-        ),
+        *([] if handler.interval_option else [interval]),
         cfg.Opt(
             f"{name}_window",
             type=_WindowType(),
             default="",
             help=f"{handler.title}: when it may run, as 'Sat,Sun 01:00-05:00' or 'Mon-Fri 22:00-06:00', several with ';'; "
-            "empty for always. In the zone of [engine] timezone.",
+            "empty for always. In the zone of [engine] timezone. When it closes, no further heal is begun, and one of many steps "
+            "ends after the step that it is at; what is left waits for it to open. A one-shot 'sweep' outside of it looks and "
+            "heals nothing; 'heal' of one object does not ask for it.",
         ),
         cfg.IntOpt(
             f"{name}_heals_per_hour",
@@ -101,7 +105,7 @@ def settings(conf: cfg.ConfigOpts, handler: type[Handler]) -> TaskSettings:
     own_bound = group[f"{name}_heals_per_hour"]
     return TaskSettings(
         mode=group[f"{name}_mode"],
-        interval=group[f"{name}_interval"],
+        interval=group[handler.interval_option or f"{name}_interval"],
         window=group[f"{name}_window"],
         heals_per_hour=conf.engine.heals_per_hour if own_bound is None else own_bound,
     )

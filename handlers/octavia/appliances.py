@@ -1,0 +1,111 @@
+"""What amphorae are made of in Nova, Neutron and Glance, as values; and the marks by which the cloud itself remembers what
+is preserved or spare, so that no table of ours can drift from it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+#: tag of a server that is a placeholder of the spare pool; deleting the tag claims it (204 for one caller, 404 for others)
+SPARE = "stackmend-spare"
+
+#: tag of a server that is being preserved or is preserved
+PRESERVED = "stackmend-preserved"
+
+#: keys of a preserved server's metadata and of an image's properties
+AMPHORA = "stackmend_amphora"
+LOAD_BALANCER = "stackmend_load_balancer"
+REASON = "stackmend_reason"
+SINCE = "stackmend_since"
+METHOD = "stackmend_method"
+#: ``preserving`` until the load balancer is whole again, ``preserved`` afterwards, ``released`` once an operator took it
+STATE = "stackmend_state"
+
+#: how Octavia names an amphora's server (``octavia/controller/worker/v2/tasks/compute_tasks.py``)
+AMPHORA_PREFIX = "amphora-"
+#: how a preserved one is named, so that no tool takes it for a live one
+PRESERVED_PREFIX = "preserved-amphora-"
+#: how a placeholder is named
+SPARE_PREFIX = "octavia-spare-"
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A server, as Nova shows it to an administrator.
+
+    :param status: ``ACTIVE``, ``SHUTOFF``, ``ERROR``, ``BUILD``, ``PAUSED``, ``SHELVED_OFFLOADED`` ...
+    :param host: None where Nova placed it nowhere (being built, shelved and offloaded)
+    :param host_up: whether its compute service answers; None when that is not known
+    :param image: None when it boots from a volume
+    :param groups: ids of its server groups
+    :param age: seconds since it was created, by our clock
+    """
+
+    id: str
+    name: str
+    project_id: str
+    status: str
+    task_state: str | None = None
+    host: str | None = None
+    host_up: bool | None = None
+    zone: str | None = None
+    flavor: str | None = None
+    image: str | None = None
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    tags: frozenset[str] = frozenset()
+    groups: tuple[str, ...] = ()
+    locked: bool = False
+    age: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Port:
+    """A port, as Neutron shows it to an administrator.
+
+    :param revision: compare-and-set is done with it
+    :param address_pairs: the addresses of its allowed address pairs
+    :param age: seconds since it was created, by our clock
+    """
+
+    id: str
+    name: str
+    project_id: str
+    network_id: str
+    device_id: str
+    device_owner: str
+    mac: str
+    admin_up: bool
+    revision: int
+    address_pairs: tuple[str, ...] = ()
+    security_groups: tuple[str, ...] = ()
+    age: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """An image, as Glance shows it.
+
+    :param status: only ``active`` means that its bits are there
+    :param age: seconds since it was created, by our clock
+    """
+
+    id: str
+    name: str
+    status: str
+    owner: str
+    protected: bool
+    visibility: str
+    tags: frozenset[str] = frozenset()
+    properties: Mapping[str, str] = field(default_factory=dict)
+    age: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """A server group or a security group of Octavia's project."""
+
+    id: str
+    name: str
+    project_id: str
+    members: tuple[str, ...] = ()

@@ -1,0 +1,206 @@
+"""Every write into Octavia's database, one function each, each guarded by what was proved.
+
+Rows are locked in the order in which Octavia's health manager locks them (``amphora_health``, ``load_balancer``,
+``amphora``; ``octavia/controller/healthmanager/health_manager.py``), so that the two wait for each other instead of
+deadlocking. ``updated_at`` is set here, because the schema does not set it.
+
+Two states must never be left behind. An amphora that is ALLOCATED without a ``compute_id`` makes Octavia take every port
+it can see for that amphora's and strip foreign ones of their address pairs (``get_plugged_networks`` with ``device_id``
+None). And a health row that is stale beside a row in ERROR lets the health manager promote that row to FAILOVER_STOPPED
+and, at the next heartbeat, to ALLOCATED: so ``busy`` is set in the same transaction as ERROR.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from handlers.base import Conflict, InFlight
+from handlers.database import utcnow
+from handlers.octavia import queries, records, tables
+
+_LB = tables.load_balancer.c
+_AMPHORA = tables.amphora.c
+_HEALTH = tables.amphora_health.c
+
+
+@dataclass(frozen=True, slots=True)
+class _Locked:
+    """The three rows of an amphora under lock, and the database's time."""
+
+    now: datetime
+    last_update: datetime | None
+    busy: bool
+    lb_status: str
+    status: str
+    compute_id: str | None
+
+
+def _lock(connection: Connection, amphora: records.Amphora) -> _Locked:
+    health = connection.execute(
+        sa.select(_HEALTH.last_update, _HEALTH.busy).where(_HEALTH.amphora_id == amphora.id).with_for_update()
+    ).first()
+    lb_status = connection.execute(
+        sa.select(_LB.provisioning_status).where(_LB.id == amphora.load_balancer_id).with_for_update()
+    ).scalar()
+    row = connection.execute(
+        sa.select(_AMPHORA.status, _AMPHORA.compute_id, _AMPHORA.load_balancer_id, queries.NOW)
+        .where(_AMPHORA.id == amphora.id)
+        .with_for_update()
+    ).first()
+    if row is None or lb_status is None or row.load_balancer_id != amphora.load_balancer_id:
+        raise Conflict(f"amphora {amphora.id} is no longer what it was")
+    return _Locked(
+        row.now,
+        None if health is None else health.last_update,
+        health is not None and bool(health.busy),
+        lb_status,
+        row.status,
+        row.compute_id,
+    )
+
+
+def _check(locked: _Locked, amphora: records.Amphora) -> None:
+    if locked.lb_status not in records.IDLE:
+        raise InFlight(f"Octavia is working on load balancer {amphora.load_balancer_id}: {locked.lb_status}", 2.0)
+    if locked.status != amphora.status or locked.compute_id != amphora.compute_id:
+        raise Conflict(f"amphora {amphora.id} is now {locked.status}")
+    if locked.status in records.SERVING and locked.busy:
+        raise InFlight(f"Octavia's health manager has taken amphora {amphora.id} for a failover", 2.0)
+
+
+def fence(connection: Connection, amphora: records.Amphora, lease: int) -> bool:
+    """Keep Octavia's health manager off an amphora for a while, by a heartbeat in the future; it expires by itself.
+
+    The health manager acts ``lease`` plus its ``heartbeat_timeout`` seconds from now at the earliest. A heartbeat of an
+    amphora that lives after all cancels the fence.
+
+    :param amphora: as it was proved to have failed, ALLOCATED or FAILOVER_STOPPED; one in ERROR needs no fence
+    :param lease: seconds
+    :return: whether there was a health row to fence; without one the health manager never acts
+    :raises InFlight: when Octavia works on the load balancer, or its health manager was faster
+    :raises Conflict: when the row is no longer what was proved
+    """
+    locked = _lock(connection, amphora)
+    _check(locked, amphora)
+    if amphora.status not in records.SERVING:
+        raise Conflict(f"amphora {amphora.id} is {amphora.status} and needs no fence")
+    until = locked.now + timedelta(seconds=lease)
+    changed = connection.execute(
+        sa.update(tables.amphora_health)
+        .where(_HEALTH.amphora_id == amphora.id, _HEALTH.busy.is_(False))
+        .values(last_update=until)
+    )
+    return changed.rowcount == 1
+
+
+def let_go(connection: Connection, amphora: records.Amphora) -> None:
+    """Make Octavia forget an amphora's server, so that the failover to come leaves the server alone.
+
+    The row becomes ERROR without ``compute_id``, and its health row busy; the failover then deletes a server "None", which
+    Nova does not know, and goes on.
+
+    :param amphora: as it was proved; ALLOCATED, FAILOVER_STOPPED or ERROR, with a server
+    :raises InFlight: when Octavia works on the load balancer
+    :raises Conflict: when the row is no longer what was proved, or its amphora has sent a heartbeat: it lives
+    """
+    locked = _lock(connection, amphora)
+    _check(locked, amphora)
+    if amphora.status in records.SERVING and locked.last_update is not None and locked.last_update <= locked.now:
+        raise Conflict(f"amphora {amphora.id} sends heartbeats again, or its fence has expired")
+    changed = connection.execute(
+        sa.update(tables.amphora)
+        .where(
+            _AMPHORA.id == amphora.id,
+            _AMPHORA.compute_id == amphora.compute_id,
+            _AMPHORA.status.in_((*records.SERVING, "ERROR")),
+        )
+        .values(status="ERROR", compute_id=None, updated_at=utcnow())
+    )
+    if changed.rowcount != 1:
+        raise Conflict(f"amphora {amphora.id} is no longer what it was")
+    connection.execute(sa.update(tables.amphora_health).where(_HEALTH.amphora_id == amphora.id).values(busy=True))
+
+
+def detach_deleted(connection: Connection, amphora: str, load_balancer: str) -> bool:
+    """Take a DELETED amphora's row off its load balancer, whose next update would look for that row's port and fail.
+
+    :return: whether it was still attached
+    :raises InFlight: when Octavia works on the load balancer
+    """
+    status = connection.execute(
+        sa.select(_LB.provisioning_status).where(_LB.id == load_balancer).with_for_update()
+    ).scalar()
+    if status is not None and status not in records.IDLE:
+        raise InFlight(f"Octavia is working on load balancer {load_balancer}: {status}", 2.0)
+    changed = connection.execute(
+        sa.update(tables.amphora)
+        .where(_AMPHORA.id == amphora, _AMPHORA.status == "DELETED", _AMPHORA.load_balancer_id == load_balancer)
+        .values(load_balancer_id=None)
+    )
+    return changed.rowcount == 1
+
+
+def mark_error(connection: Connection, balancer: records.LoadBalancer) -> None:
+    """Set a load balancer that no flow works on any more from PENDING_* to ERROR, in which it can be failed over.
+
+    :param balancer: as it was proved to be stuck
+    :raises Conflict: when it has changed since
+    """
+    same_time = _LB.updated_at.is_(None) if balancer.updated_at is None else _LB.updated_at == balancer.updated_at
+    changed = connection.execute(
+        sa.update(tables.load_balancer)
+        .where(_LB.id == balancer.id, _LB.provisioning_status == balancer.status, same_time)
+        .values(provisioning_status="ERROR", updated_at=utcnow())
+    )
+    if changed.rowcount != 1:
+        raise Conflict(f"load balancer {balancer.id} is no longer {balancer.status} since {balancer.updated_at}")
+
+
+def mark_deleted(connection: Connection, amphora: records.Amphora) -> None:
+    """Set an amphora's row to DELETED after its server and ports are gone, with its health row and member ports.
+
+    :param amphora: as it was proved: ERROR, PENDING_DELETE or READY, on no load balancer
+    :raises Conflict: when it has changed since
+    """
+    same_server = (
+        _AMPHORA.compute_id.is_(None) if amphora.compute_id is None else _AMPHORA.compute_id == amphora.compute_id
+    )
+    changed = connection.execute(
+        sa.update(tables.amphora)
+        .where(
+            _AMPHORA.id == amphora.id,
+            _AMPHORA.status == amphora.status,
+            _AMPHORA.load_balancer_id.is_(None),
+            same_server,
+        )
+        .values(status="DELETED", updated_at=utcnow())
+    )
+    if changed.rowcount != 1:
+        raise Conflict(f"amphora {amphora.id} is no longer {amphora.status} without a load balancer")
+    connection.execute(sa.delete(tables.amphora_health).where(_HEALTH.amphora_id == amphora.id))
+    if queries.has_member_ports(connection):
+        connection.execute(
+            sa.delete(tables.amphora_member_port).where(tables.amphora_member_port.c.amphora_id == amphora.id)
+        )
+
+
+def forget_health(connection: Connection, amphora: str, older_than: float) -> bool:
+    """Delete the heartbeat record of an amphora that is deleted or unknown; it would count as one that has failed.
+
+    :param older_than: seconds of silence that the record must have; a fresh one belongs to something that lives
+    :return: whether there was one
+    """
+    row = connection.execute(
+        sa.select(_HEALTH.last_update, queries.NOW).where(_HEALTH.amphora_id == amphora).with_for_update()
+    ).first()
+    if row is None or (row.now - row.last_update).total_seconds() < older_than:
+        return False
+    status = connection.execute(sa.select(_AMPHORA.status).where(_AMPHORA.id == amphora)).scalar()
+    if status not in {None, "DELETED"}:
+        return False
+    connection.execute(sa.delete(tables.amphora_health).where(_HEALTH.amphora_id == amphora))
+    return True

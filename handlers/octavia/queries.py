@@ -1,0 +1,200 @@
+"""Every SELECT that handlers run against Octavia's database, one function each.
+
+Each takes a connection within a transaction, and can be run again. Ages are computed by the database's own clock. The
+writes are in :mod:`handlers.octavia.changes`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from handlers.database import utcnow
+from handlers.octavia import records, tables
+
+CHUNK = 500
+NOW = utcnow().label("now")
+
+_LB = tables.load_balancer.c
+_AMPHORA = tables.amphora.c
+_HEALTH = tables.amphora_health.c
+
+_LB_COLUMNS = (
+    NOW,
+    _LB.id,
+    _LB.project_id,
+    _LB.name,
+    _LB.provisioning_status,
+    _LB.topology,
+    _LB.server_group_id,
+    _LB.provider,
+    _LB.created_at,
+    _LB.updated_at,
+)
+_AMPHORA_COLUMNS = (
+    NOW,
+    _AMPHORA.id,
+    _AMPHORA.load_balancer_id,
+    _AMPHORA.compute_id,
+    _AMPHORA.status,
+    _AMPHORA.role,
+    _AMPHORA.lb_network_ip,
+    _AMPHORA.vrrp_port_id,
+    _AMPHORA.ha_port_id,
+    _AMPHORA.cached_zone,
+    _AMPHORA.compute_flavor,
+    _AMPHORA.created_at,
+    _AMPHORA.updated_at,
+)
+
+
+def _age(row: Any) -> float:
+    times = [time for time in (row.created_at, row.updated_at) if time is not None]
+    return max(0.0, (row.now - max(times)).total_seconds()) if times else float("inf")
+
+
+def _load_balancer(row: Any) -> records.LoadBalancer:
+    return records.LoadBalancer(
+        row.id,
+        row.project_id,
+        row.name,
+        row.provisioning_status,
+        row.topology,
+        row.server_group_id,
+        row.provider,
+        row.updated_at,
+        _age(row),
+    )
+
+
+def _amphora(row: Any) -> records.Amphora:
+    return records.Amphora(
+        row.id,
+        row.load_balancer_id,
+        row.compute_id,
+        row.status,
+        row.role,
+        row.lb_network_ip,
+        row.vrrp_port_id,
+        row.ha_port_id,
+        row.cached_zone,
+        row.compute_flavor,
+        row.updated_at,
+        _age(row),
+    )
+
+
+def _health(row: Any) -> records.Health:
+    return records.Health(row.amphora_id, (row.now - row.last_update).total_seconds(), bool(row.busy))
+
+
+def chunks(values: Collection[str]) -> Iterator[list[str]]:
+    """Split identities so that no statement grows with the fleet."""
+    ordered = sorted(values)
+    for start in range(0, len(ordered), CHUNK):
+        yield ordered[start : start + CHUNK]
+
+
+def revisions(connection: Connection) -> frozenset[str]:
+    """Read the schema's revisions, usually one."""
+    return frozenset(connection.execute(sa.select(tables.alembic_version.c.version_num)).scalars())
+
+
+def load_balancer(connection: Connection, identity: str) -> records.LoadBalancer | None:
+    """One load balancer, deleted or not, whatever its provider."""
+    row = connection.execute(sa.select(*_LB_COLUMNS).where(_LB.id == identity)).first()
+    return None if row is None else _load_balancer(row)
+
+
+def load_balancers(connection: Connection) -> list[records.LoadBalancer]:
+    """Every load balancer that is made of amphorae and not deleted."""
+    ours = sa.and_(_LB.provider.in_(records.AMPHORA_PROVIDERS), _LB.provisioning_status != "DELETED")
+    return [_load_balancer(row) for row in connection.execute(sa.select(*_LB_COLUMNS).where(ours).order_by(_LB.id))]
+
+
+def known_load_balancers(connection: Connection, identities: Collection[str]) -> dict[str, str]:
+    """Which of these have a row, with its provisioning status; a deleted one keeps its row for a week."""
+    found: dict[str, str] = {}
+    for part in chunks(identities):
+        rows = connection.execute(sa.select(_LB.id, _LB.provisioning_status).where(_LB.id.in_(part)))
+        found |= {row.id: row.provisioning_status for row in rows}
+    return found
+
+
+def amphora(connection: Connection, identity: str) -> records.Amphora | None:
+    """One amphora, deleted or not."""
+    row = connection.execute(sa.select(*_AMPHORA_COLUMNS).where(_AMPHORA.id == identity)).first()
+    return None if row is None else _amphora(row)
+
+
+def amphora_of_server(connection: Connection, server: str) -> records.Amphora | None:
+    """The amphora that a server is, of which a deleted one counts only if there is no other."""
+    query = sa.select(*_AMPHORA_COLUMNS).where(_AMPHORA.compute_id == server)
+    rows = [_amphora(row) for row in connection.execute(query)]
+    rows.sort(key=lambda found: (found.status == "DELETED", found.age))
+    return rows[0] if rows else None
+
+
+def amphorae_of(connection: Connection, load_balancer: str) -> list[records.Amphora]:
+    """Every amphora row of a load balancer, deleted ones too."""
+    query = sa.select(*_AMPHORA_COLUMNS).where(_AMPHORA.load_balancer_id == load_balancer).order_by(_AMPHORA.id)
+    return [_amphora(row) for row in connection.execute(query)]
+
+
+def amphorae(connection: Connection) -> list[records.Amphora]:
+    """Every amphora that is not deleted."""
+    query = sa.select(*_AMPHORA_COLUMNS).where(_AMPHORA.status != "DELETED").order_by(_AMPHORA.id)
+    return [_amphora(row) for row in connection.execute(query)]
+
+
+def deleted_amphorae(connection: Connection) -> list[records.Amphora]:
+    """Every amphora row that is DELETED and not yet purged."""
+    query = sa.select(*_AMPHORA_COLUMNS).where(_AMPHORA.status == "DELETED").order_by(_AMPHORA.id)
+    return [_amphora(row) for row in connection.execute(query)]
+
+
+def known_amphorae(connection: Connection, identities: Collection[str]) -> dict[str, records.Amphora]:
+    """Which of these have a row, deleted or not."""
+    found: dict[str, records.Amphora] = {}
+    for part in chunks(identities):
+        rows = connection.execute(sa.select(*_AMPHORA_COLUMNS).where(_AMPHORA.id.in_(part)))
+        found |= {row.id: _amphora(row) for row in rows}
+    return found
+
+
+def health(connection: Connection, amphora: str) -> records.Health | None:
+    """The heartbeat record of an amphora, if it ever sent one."""
+    columns = (NOW, _HEALTH.amphora_id, _HEALTH.last_update, _HEALTH.busy)
+    row = connection.execute(sa.select(*columns).where(_HEALTH.amphora_id == amphora)).first()
+    return None if row is None else _health(row)
+
+
+def healths(connection: Connection) -> dict[str, records.Health]:
+    """Every heartbeat record."""
+    columns = (NOW, _HEALTH.amphora_id, _HEALTH.last_update, _HEALTH.busy)
+    return {row.amphora_id: _health(row) for row in connection.execute(sa.select(*columns))}
+
+
+def has_member_ports(connection: Connection) -> bool:
+    """Whether this Octavia has the table ``amphora_member_port`` (16 and later)."""
+    return sa.inspect(connection).has_table(tables.amphora_member_port.name)
+
+
+def member_ports(connection: Connection, amphora: str) -> list[str]:
+    """The ports with which an amphora stands in its members' networks; none before Octavia 16."""
+    if not has_member_ports(connection):
+        return []
+    c = tables.amphora_member_port.c
+    return list(connection.execute(sa.select(c.port_id).where(c.amphora_id == amphora).order_by(c.port_id)).scalars())
+
+
+def vip_ports(connection: Connection) -> dict[str, str]:
+    """The VIP's port of every load balancer that is not deleted, by load balancer."""
+    v = tables.vip.c
+    query = (
+        sa.select(v.load_balancer_id, v.port_id).join(tables.load_balancer).where(_LB.provisioning_status != "DELETED")
+    )
+    return {row.load_balancer_id: row.port_id for row in connection.execute(query) if row.port_id}

@@ -1,0 +1,22 @@
+"""Which schemas of Octavia's database this release knows: those of Octavia 10 (Yoga) to 19.
+
+Reading proves itself: a table or column that is not there is an error. Nothing is written to a database whose
+``alembic_version`` is not one of these.
+
+Source: ``octavia/db/migration/alembic_migrations/versions`` of the releases named.
+"""
+
+from __future__ import annotations
+
+#: the last revision of each release and the steps between them: 10 and 11; 12 to 15 with their steps; 16 and later
+KNOWN = frozenset(
+    {
+        "31f7653ded67",
+        "0995c26fc506",
+        "632152d2d32e",
+        "db2a73e82626",
+        "3097e55493ae",
+        "8db7a6443785",
+        "fabf4983846b",
+    }
+)
