@@ -1,4 +1,4 @@
-"""Finds handlers, brokers and demonstrations by entry point, so that this package never imports them by name."""
+"""Finds handlers, brokers, inventories and demonstrations by entry point, so that this package never imports them by name."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Any
 
 from oslo_config import cfg
 
-from handlers.base import Broker, Demo, Handler, Resources
+from handlers.base import Broker, Demo, Handler, Inventory, Resources
 
 HANDLERS, BROKERS, OPTIONS = "stackmend.handlers", "stackmend.brokers", "stackmend.options"
-DEMOS = "stackmend.demos"
+DEMOS, INVENTORIES = "stackmend.demos", "stackmend.inventories"
 
 
 class BrokenPlugin(Exception):
@@ -59,3 +59,21 @@ def options() -> dict[str, Sequence[cfg.Opt]]:
 def demos() -> dict[str, type[Demo]]:
     """Return every demonstration by name."""
     return dict(_all(DEMOS))
+
+
+def inventory_names() -> list[str]:
+    """Return the name of every inventory, without loading any."""
+    return sorted({entry.name for entry in entry_points(group=INVENTORIES)})
+
+
+def inventory(name: str) -> type[Inventory]:
+    """Return one inventory class.
+
+    :raises LookupError: when there is none of this name
+    :raises BrokenPlugin: when it cannot be loaded
+    """
+    for entry in entry_points(group=INVENTORIES):
+        if entry.name == name:
+            loaded: type[Inventory] = _load(entry)
+            return loaded
+    raise LookupError(name)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from consumer.cli.base import Lister
 from consumer.cli.session import read_key
 from consumer.cli.sweep import exit_code, summaries
+from consumer.conf.window import Window
 from consumer.engine.oneshot import OneShot, Result
 from consumer.engine.task import always
 from consumer.journal import controls, replicas
@@ -33,6 +35,7 @@ class OneKey(Lister):
         handler = self.session.handler(parsed_args.handler)
         key = read_key(handler, parsed_args.key)
         [task] = self.session.tasks([handler], always("heal" if heals else "audit"))
+        task = replace(task, settings=replace(task.settings, window=Window()))  # who names an object wants it now
         database = self.session.database if heals else None
         if database is not None:
             controls.ensure(database, [task.name])

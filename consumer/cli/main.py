@@ -18,7 +18,7 @@ from cliff.commandmanager import CommandManager
 from cliff.help import HelpExit
 from oslo_config import cfg
 
-from consumer import __version__
+from consumer import __version__, plugins
 from consumer.bus.connection import UnusableURL
 from consumer.cli.base import ERROR, INTERRUPTED, OK, PIPE_CLOSED, Trouble, one_line, redacted
 from consumer.cli.session import Session
@@ -52,6 +52,9 @@ COMMANDS = {
     "demo": "demo:Demonstration",
 }
 
+#: The last word of each command about an inventory, and its class; the words before it are the inventory's name.
+INVENTORY_COMMANDS = {"list": "InventoryList", "show": "InventoryShow", "release": "Release", "delete": "Delete"}
+
 #: What an operator can cause or put right; the message is enough. Anything else is named as the fault that it is.
 EXPECTED = (
     Trouble,
@@ -64,6 +67,13 @@ EXPECTED = (
 )
 
 
+def _commands(group: str | None) -> dict[str, str]:
+    """Return module and class of every command; what is kept in the cloud is not the business of one group's program."""
+    names = plugins.inventory_names() if group is None else []
+    kept = {f"{name} {verb}": f"inventory:{kind}" for name in names for verb, kind in INVENTORY_COMMANDS.items()}
+    return COMMANDS | kept
+
+
 class Program(App):
     """The command line under one name.
 
@@ -74,7 +84,7 @@ class Program(App):
         self.NAME = name
         self._group = group
         commands = CommandManager()
-        for words, place in COMMANDS.items():
+        for words, place in _commands(group).items():
             commands.commands[words] = EntryPoint(words, f"consumer.cli.{place}", "stackmend.commands")
         super().__init__(DESCRIPTION, __version__, commands, deferred_help=True)
         self.session: Session
@@ -156,7 +166,8 @@ class Program(App):
 
     def _unknown(self, argv: list[str]) -> str:
         words = [word for word in argv if not word.startswith("-")]
-        near = [name for name in COMMANDS if words and name.split()[0] == words[0]] or self.get_fuzzy_matches(
+        known = _commands(self._group)
+        near = [name for name in known if words and name.split()[0] == words[0]] or self.get_fuzzy_matches(
             words[0] if words else ""
         )
         there = ", ".join(f"'{self.NAME} {name}'" for name in near)

@@ -23,7 +23,7 @@ from consumer.engine import service
 from consumer.engine import task as tasks
 from consumer.engine.task import ModeOf, Task, as_configured
 from consumer.journal.database import Database, open_engine
-from handlers.base import Handler, Key, Resources
+from handlers.base import Handler, Inventory, Key, Resources
 
 #: Log levels by verbosity (``-q`` is 0, nothing 1, ``-v`` 2): of a command that ends, and of the daemon.
 _LEVELS = {
@@ -103,6 +103,16 @@ class Session:
     def tasks(self, classes: Sequence[type[Handler]], mode_of: ModeOf = as_configured) -> list[Task]:
         """Make tasks; see :func:`consumer.engine.task.make`."""
         return tasks.make(self.conf, self.resources, classes, mode_of)
+
+    def inventory(self, name: str) -> Inventory:
+        """Return what is kept in the cloud under this name.
+
+        :raises LookupError: when there is none
+        """
+        found = plugins.inventory(name)
+        for group, opts in found.options().items():
+            self.conf.register_opts(opts, group=group)
+        return found.from_resources(self.resources)
 
     def close(self) -> None:
         """Close what was opened."""

@@ -23,7 +23,7 @@ from consumer.journal.database import Database
 from handlers.base import Handler
 
 #: How the summary calls what came of a drift; others are called by their own name.
-_CALLED = {"found": "left as they are", "held": "held back by the hourly budget"}
+_CALLED = {"found": "left as they are", "held": "held back by the hourly budget or a closed window"}
 #: Outcomes that are no drift: the question is open.
 _OPEN = ("in flight", "unavailable", "stopped")
 
@@ -32,7 +32,7 @@ class Sweep(Lister):
     """Look at everything once: list what is wrong and, where the mode is heal, heal it.
 
     Does what the daemon's sweeps do, with the same proofs, budgets and history, and ends. Handlers whose mode is off are
-    left out; what an operator paused or the breaker stopped is looked at and not healed.
+    left out; what an operator paused or the breaker stopped, or what is outside its window, is looked at and not healed.
 
     Exit codes: 0 nothing is wrong or all is healed, 2 drift remains, 1 something could not be looked at.
     """
@@ -58,6 +58,8 @@ class Sweep(Lister):
         database = self.session.database if any(task.heals for task in tasks) else None
         if database is not None:
             tasks = self._respect_stops(database, tasks)
+        for task in (task for task in tasks if task.heals and not task.is_open):
+            self.remark(f"{task.name} is outside its window ({task.settings.window}) and heals nothing")
         with progress() as shown:
             results = OneShot(database, self.session.engine, replicas.new_id(), shown).sweep(tasks)
         for sentence in summaries(results):
@@ -90,7 +92,7 @@ class Sweep(Lister):
             if task.heals and control.stopped:
                 how = "paused" if control.paused else "stopped"
                 self.remark(f"{task.name} is {how} and heals nothing ({control.reason})")
-                task = Task(task.handler, replace(task.settings, mode="audit"))  # noqa: PLW2901
+                task = replace(task, settings=replace(task.settings, mode="audit"))  # noqa: PLW2901
             allowed.append(task)
         return allowed
 

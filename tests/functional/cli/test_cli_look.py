@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import pytest
 
+from consumer.conf.window import DAYS
 from consumer.journal import controls, history
 from consumer.journal.database import Database
 from handlers.base import Finding, InFlight, Key, Unavailable
@@ -65,6 +68,26 @@ def test_a_paused_handler_is_looked_at_and_not_healed(shell: Shell, database: Da
     assert ran.code == 2
     assert "mender is paused and heals nothing (restoring)" in ran.err
     assert shell.world.drifted() == {"a"}
+
+
+def test_outside_its_window_a_sweep_heals_nothing_and_a_named_object_is_healed(
+    shell: Shell, database: Database
+) -> None:
+    # A day that is today nowhere on earth.
+    today = datetime.now(UTC).weekday()
+    shell.configure(f"[audit]\nmender_window = {DAYS[(today + 3) % 7]} 00:00-24:00\n")
+    shell.world.things = {"a": 1, "b": 1}
+    ran = shell("sweep", "-f", "json")
+    assert ran.code == 2
+    assert [row["action"] for row in ran.json] == ["held", "held"]
+    assert "outside its window" in ran.json[0]["changed"]
+    assert "mender is outside its window" in ran.err
+    assert "2 held back by the hourly budget or a closed window" in ran.err
+    assert shell.world.drifted() == {"a", "b"}
+    assert history.listing(database) == []
+    assert shell("sweep", "--audit").code == 2
+    assert shell("heal", "mender", "a").code == 0
+    assert shell.world.drifted() == {"b"}
 
 
 def test_a_handler_that_is_off_says_so_when_it_is_named(shell: Shell) -> None:
