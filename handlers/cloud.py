@@ -14,7 +14,7 @@ urllib3's pool. An openstacksdk connection may be shared once made; its proxies 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -78,6 +78,35 @@ class Cloud:
             tuple(ours.interface) or access.interfaces or INTERFACES,
             {service: url for service, url in overrides.items() if url},
         )
+
+    @classmethod
+    def of_service(cls, files: ServiceFiles, sections: Sequence[str]) -> Self | None:
+        """Make it from the credentials in a service's files: who that service is, whoever we are.
+
+        :param sections: where to look for them, in this order
+        :return: None when there are none
+        :raises ConfigError: when they are incomplete
+        """
+        for section in sections:
+            access = _of_service(files, section)
+            if access is not None:
+                if access.session.timeout is None:
+                    access.session.timeout = TIMEOUT  # type: ignore[assignment]
+                return cls(access.session, access.region, access.interfaces or INTERFACES)
+        return None
+
+    def project(self) -> str | None:
+        """Return the id of the project in which we act; None when we act in none.
+
+        :raises Unavailable: when Keystone does not let us in
+        """
+        try:
+            project: str | None = self.session.get_project_id()
+        except (ks.Unauthorized, ks.Forbidden) as error:
+            raise Denied("identity", _reason(error)) from error
+        except ks.ClientException as error:
+            raise Unavailable("identity", _reason(error)) from error
+        return project
 
     def service(self, service_type: str) -> Service:
         """Return the API of a service."""
@@ -147,15 +176,25 @@ class Service:
             response: requests.Response = self._client.request(url, method, raise_exc=False, **arguments)
         except (ks.ConnectFailure, ks.UnknownConnectionError) as error:
             raise _PassingError(self.dependency, _reason(error)) from error
+        except (ks.Unauthorized, ks.Forbidden) as error:
+            raise Denied(self.dependency, _reason(error)) from error
         except ks.ClientException as error:
             raise Unavailable(self.dependency, _reason(error)) from error
         status = response.status_code
         if status in _PASSING:
             raise _PassingError(self.dependency, f"answered {status} to {method} {url}")
-        if status >= 500 or status in {401, 403}:
-            detail = "; the credentials of [openstack] need an administrator's role" if status in {401, 403} else ""
-            raise Unavailable(self.dependency, f"answered {status} to {method} {url}{detail}")
+        if status in {401, 403}:
+            raise Denied(
+                self.dependency,
+                f"answered {status} to {method} {url}; the credentials of [openstack] need an administrator's role",
+            )
+        if status >= 500:
+            raise Unavailable(self.dependency, f"answered {status} to {method} {url}")
         return response
+
+
+class Denied(Unavailable):
+    """We are not let in (401), or not allowed to (403)."""
 
 
 class _PassingError(Unavailable):
