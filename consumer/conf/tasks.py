@@ -79,9 +79,9 @@ def options(handler: type[Handler]) -> list[cfg.Opt]:
             type=_WindowType(),
             default="",
             help=f"{handler.title}: when it may run, as 'Sat,Sun 01:00-05:00' or 'Mon-Fri 22:00-06:00', several with ';'; "
-            "empty for always. In the zone of [engine] timezone. When it closes, no further heal is begun, and one of many steps "
-            "ends after the step that it is at; what is left waits for it to open. A one-shot 'sweep' outside of it looks and "
-            "heals nothing; 'heal' of one object does not ask for it.",
+            "empty for always. In the zone of [engine] timezone. When it closes, no further heal is begun, and one of many "
+            "steps ends after the step that it is at; what is left waits for it to open. A one-shot 'sweep' outside of it "
+            "looks and heals nothing; 'heal' of one object does not ask for it.",
         ),
         cfg.IntOpt(
             f"{name}_heals_per_hour",

@@ -11,7 +11,6 @@ import queue
 import threading
 import time
 from collections.abc import Mapping
-from zoneinfo import ZoneInfo
 
 from consumer.conf.engine import EngineSettings
 from consumer.engine.holds import Holds
@@ -46,7 +45,6 @@ class Dispatcher:
         self._replica = replica
         self._holds = holds
         self._worker = worker
-        self._zone = ZoneInfo(settings.timezone)
         self._changed = threading.Condition()
         self._woken = False
         self._stopping = False
@@ -155,7 +153,7 @@ class Dispatcher:
         if time.monotonic() - self._controls_at > _CONTROLS_AGE:
             self._controls = controls.read(self._database)
             self._controls_at = time.monotonic()
-        return [name for name, task in self._tasks.items() if not self._stopped(name) and task.is_open(self._zone)]
+        return [name for name, task in self._tasks.items() if not self._stopped(name) and task.is_open]
 
     def _stopped(self, name: str) -> bool:
         control = self._controls.get(name)

@@ -2,7 +2,8 @@
 
 Claims are kept in memory instead of in the journal; what they mean is decided by the same functions. An audit opens no
 journal and writes nowhere. A heal opens and closes lines of the history and takes from the same hourly budget as the
-daemon. A daemon that works on the same key at the same time does no harm: every heal is compare-and-set.
+daemon. A daemon that works on the same key at the same time does no harm: every heal is compare-and-set. Outside a task's
+window everything is looked at and nothing healed; nobody waits here for it to open.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from itertools import islice
 from consumer.conf.engine import EngineSettings
 from consumer.engine.look import Clean, Heal, Report, Wait, after_error, decide
 from consumer.engine.sweeps import listed, unbelievable
-from consumer.engine.task import Task
+from consumer.engine.task import Going, Task
 from consumer.journal import history
 from consumer.journal.database import Database
 from consumer.journal.history import Closing, Line, NotPermitted, Origin
@@ -35,8 +36,8 @@ _ATTEMPTS, _BACKOFF, _BACKOFF_MAX = 3, 0.5, 3.0
 class Result:
     """What came of one finding, or of one key that could not be judged.
 
-    :param action: ``found``, ``refused``, ``healed``, ``failed``, ``held`` (budget), ``in flight``, ``unavailable``,
-        ``stopped`` (too many to believe)
+    :param action: ``found``, ``refused``, ``healed``, ``failed``, ``held`` (by the budget or the window), ``in flight``,
+        ``unavailable``, ``stopped`` (too many to believe)
     :param change: what was changed, or why not
     """
 
@@ -176,20 +177,23 @@ class OneShot:
     def _heal(self, task: Task, claim: Claim, decision: Heal) -> tuple[_Turn | None, list[Result]]:
         finding = decision.finding
         assert self._database is not None, "a task that heals needs a journal"
+        if not task.is_open:
+            return None, [_result(task, finding, "held", f"outside its window ({task.settings.window})")]
         line = Line.of(task.name, finding, "healing", Origin(claim.hint, self._replica))
         try:
             line_id = history.open_unclaimed(self._database, line, task.settings.heals_per_hour)
         except NotPermitted as denied:
             return None, [_result(task, finding, "held", str(denied))]
+        going = Going(task)
         try:
-            healed = task.handler.heal(finding)
+            healed = task.handler.heal_while(finding, going)
         except Exception as error:
             outcome = "conflict" if isinstance(error, Conflict | InFlight) else "failed"
             history.close(self._database, Closing(line_id, outcome, error=str(error) or repr(error)))
             again, results = self._failed(task, replace(claim, fingerprint=decision.fingerprint), error)
             return again, [_result(task, finding, "failed", result.summary) for result in results]
         history.close(self._database, Closing(line_id, "healed", healed))
-        again = _again(claim, Later(0.0)) if decision.more else None
+        again = _again(claim, Later(0.0)) if decision.more or going.told_to_stop else None
         return again, [_result(task, finding, "healed", healed.action, healed)]
 
     def _failed(self, task: Task, claim: Claim, error: Exception) -> tuple[_Turn | None, list[Result]]:

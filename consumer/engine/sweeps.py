@@ -2,7 +2,8 @@
 
 A sweep enqueues at low priority what looks wrong; workers prove it. In heal mode it first measures: when more is wrong
 than can be believed (a wrong database URL, a restored backup) nothing is enqueued, the handler stops and says so, until an
-operator resumes it. A sweep that fails is an error, never "everything is gone".
+operator resumes it. A sweep that fails is an error, never "everything is gone". One whose window closes before it is through
+has not been, and begins again when the window opens; what it had listed waits for that, too.
 """
 
 from __future__ import annotations
@@ -10,9 +11,7 @@ from __future__ import annotations
 import logging
 import random
 from collections.abc import Iterable, Iterator
-from datetime import datetime
-from itertools import islice
-from zoneinfo import ZoneInfo
+from itertools import islice, takewhile
 
 from consumer.conf.engine import EngineSettings
 from consumer.engine.look import after_error
@@ -57,31 +56,38 @@ class Sweeper:
         :raises Unavailable: when a listing did not answer; what it had listed before is looked at all the same
         """
         try:
-            self._run(task, claim.now)
+            through = self._run(task, claim.now)
         except Unavailable:
             raise
         except Exception as error:
             LOG.exception("%s: sweep failed", task.name)
             end = after_error(claim, error, self._settings)
             return end if isinstance(end, Later) else Later(self._settings.backoff_max_seconds, error=str(error))
+        if not through:
+            LOG.info("%s: the window closed amid a sweep, which begins again when it opens", task.name)
+            return Later(0.0)
         return Later(self._pause(task)) if task.settings.interval else Done()
 
-    def _run(self, task: Task, began: float) -> None:
+    def _run(self, task: Task, began: float) -> bool:
+        """Sweep; return whether it came to its end."""
         population = task.handler.population()
         down: list[Unavailable] = []
-        keys: Iterable[Key] = listed(task.handler.sweep(), down)
+        keys: Iterable[Key] = takewhile(lambda _key: task.is_open, listed(task.handler.sweep(), down))
         if task.heals:
             limit = unbelievable(self._settings.breaker_count, self._settings.breaker_percent, population)
             keys = list(islice(keys, limit + 1))
             if len(keys) > limit:
                 self._break_off(task, limit, population)
-                return
+                return True
         found = self._enqueue(task, keys)
         if down:
             raise down[0]
+        if not task.is_open:
+            return False
         work.revisit_reported(self._database, task.name, began)
         controls.swept(self._database, task.name, began, found, population)
         LOG.info("%s: sweep of %d objects found %d to look at", task.name, population, found)
+        return True
 
     def _enqueue(self, task: Task, keys: Iterable[Key]) -> int:
         found = 0
@@ -103,13 +109,7 @@ class Sweeper:
 
     def _pause(self, task: Task) -> float:
         pause = task.settings.interval * random.uniform(0.9, 1.1)
-        return pause + until_open(task, ZoneInfo(self._settings.timezone), pause)
-
-
-def until_open(task: Task, zone: ZoneInfo, ahead: float = 0.0) -> float:
-    """Return the seconds from ``ahead`` seconds from now until the task's window is open."""
-    then = datetime.fromtimestamp(datetime.now(zone).timestamp() + ahead, zone)
-    return max(0.0, (task.settings.window.next_opening(then) - then).total_seconds())
+        return pause + task.until_open(pause)
 
 
 def _chunks(keys: Iterable[Key]) -> Iterator[tuple[Key, ...]]:

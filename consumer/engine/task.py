@@ -1,31 +1,34 @@
-"""A handler with its settings: what a replica runs."""
+"""A handler with its settings and its clock: what a replica runs."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
+from functools import partial
 from zoneinfo import ZoneInfo
 
 from oslo_config import cfg
 
 from consumer.conf import WrongConfiguration, tasks
+from consumer.conf import engine as engine_conf
 from consumer.conf.tasks import TaskSettings
 from handlers.base import Handler, Key, Resources
 
 #: The kind of the keys that stand for a handler's timer.
 SWEEP = "sweep"
 
+#: Tells the time of day, aware, in the zone of the windows.
+Clock = Callable[[], datetime]
+
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A handler that is not off.
-
-    :param heals: whether it may change anything; else it audits
-    """
+    """A handler that is not off."""
 
     handler: Handler
     settings: TaskSettings
+    clock: Clock
 
     @property
     def name(self) -> str:
@@ -42,9 +45,38 @@ class Task:
         """The key of its timer row."""
         return Key(SWEEP, self.name)
 
-    def is_open(self, zone: ZoneInfo) -> bool:
-        """Tell whether its window is open now."""
-        return self.settings.window.is_open(datetime.now(zone))
+    @property
+    def is_open(self) -> bool:
+        """Whether its window is open now."""
+        return self.settings.window.is_open(self.clock())
+
+    def until_open(self, ahead: float = 0.0) -> float:
+        """Return the seconds that pass, ``ahead`` seconds from now, until its window is open.
+
+        Counted on the absolute clock: two times of day in one zone are an hour more or less apart than they seem when
+        daylight saving begins or ends between them.
+        """
+        now = self.clock()
+        then = now.astimezone(UTC) + timedelta(seconds=ahead)
+        opening = self.settings.window.next_opening(then.astimezone(now.tzinfo))
+        return max(0.0, (opening.astimezone(UTC) - then).total_seconds())
+
+
+@dataclass
+class Going:
+    """What a heal of many steps asks before each of them.
+
+    :param told_to_stop: whether the answer was ever no, so that something is left
+    """
+
+    task: Task
+    told_to_stop: bool = False
+
+    def __call__(self) -> bool:
+        """Tell whether the window is still open."""
+        if not self.task.is_open:
+            self.told_to_stop = True
+        return not self.told_to_stop
 
 
 def choose(
@@ -90,13 +122,14 @@ def make(
     :raises WrongConfiguration: when an option that a handler needs is missing or wrong
     """
     made = []
+    clock = partial(datetime.now, ZoneInfo(engine_conf.settings(conf).timezone))
     for handler in classes:
         configured = tasks.settings(conf, handler)
         settings = replace(configured, mode=mode_of(configured.mode))
         if settings.mode == "off":
             continue
         try:
-            made.append(Task(handler.from_resources(resources), settings))
+            made.append(Task(handler.from_resources(resources), settings, clock))
         except cfg.Error as error:
             raise WrongConfiguration(f"{handler.name}: {error}") from error
     return made

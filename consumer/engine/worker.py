@@ -6,6 +6,9 @@ goes on under the same line. Killed after it: the next look finds nothing, and c
 healed twice in the history, and nothing is healed without a line.
 
 One look heals one finding, for the heal of one may change the proof of another.
+
+The window is asked before each heal, and by a heal of many steps between two of them. What a closed window stops stays in
+its row, due at once: nobody claims it until the window opens.
 """
 
 from __future__ import annotations
@@ -20,7 +23,7 @@ from consumer.engine.announce import Announcer
 from consumer.engine.holds import Holds
 from consumer.engine.look import Clean, Heal, Report, Wait, after_error, decide
 from consumer.engine.sweeps import Sweeper
-from consumer.engine.task import SWEEP, Task
+from consumer.engine.task import SWEEP, Going, Task
 from consumer.journal.database import Database, JournalUnavailable
 from consumer.journal.history import Closing, Line, NotPermitted, Origin
 from consumer.journal.work import (
@@ -125,6 +128,9 @@ class Worker:
 
     def _heal(self, task: Task, claim: Claim, decision: Heal) -> None:
         finding = decision.finding
+        if not task.is_open:
+            settle(self._database, claim, _keep_line(_until_the_window_opens(task, claim), claim))
+            return
         if claim.attempts >= self._settings.max_attempts:
             claim = replace(claim, attempts=0)
         claim = replace(claim, fingerprint=decision.fingerprint)
@@ -136,15 +142,16 @@ class Worker:
             settle(self._database, claim, later)
             return
         claim = replace(claim, healing_id=line_id)
-        started = time.monotonic()
+        started, going = time.monotonic(), Going(task)
         try:
-            healed = task.handler.heal(finding)
+            healed = task.handler.heal_while(finding, going)
         except Exception as error:
             self._heal_failed(task, claim, finding, error)
             return
         took = time.monotonic() - started
         LOG.info("%s %s: healed in %.3f s: %s", task.name, claim.key, took, healed.action)
-        end: Disposition = Later(0.0) if decision.more else Done()
+        # A heal that the closing window cut short has left something: the look after the opening tells.
+        end: Disposition = Later(0.0) if decision.more or going.told_to_stop else Done()
         settle(self._database, claim, end, [Closing(line_id, "healed", healed)])
         self._announcer.healed(task.name, finding, healed)
 
@@ -203,6 +210,11 @@ def _origin(claim: Claim, replica: str) -> Origin:
 def _keep_line(end: Disposition, claim: Claim) -> Disposition:
     """Keep an interrupted heal's line open for as long as looks go on."""
     return replace(end, healing_id=claim.healing_id) if isinstance(end, Later) else end
+
+
+def _until_the_window_opens(task: Task, claim: Claim) -> Later:
+    reason = f"the window ({task.settings.window}) closed before it was healed"
+    return Later(0.0, claim.attempts, claim.waits, claim.fingerprint, error=reason)
 
 
 def _close_if_given_up(end: Disposition, claim: Claim) -> list[Closing]:

@@ -33,6 +33,9 @@ SHADOW = "shadow_"
 INSTANCES = "instances"
 TASK_LOG = "task_log"
 
+#: why a run ended that was not to go on
+TOLD = "told not to go on"
+
 #: tables that no Nova since Yoga has a model of; nobody knows what a deleted row in them meant
 REMOVED = frozenset(
     {

@@ -221,6 +221,10 @@ class ArchiveDeletedRows(Handler):
         return len(self._databases.cells())
 
     def heal(self, finding: Finding) -> Healed:
+        """Archive all that is due, or the cycle's share of it."""
+        return self.heal_while(finding, lambda: True)
+
+    def heal_while(self, finding: Finding, go_on: Callable[[], bool]) -> Healed:
         """Archive, in many transactions, each of which proves again what it moves."""
         if not finding.healable:
             raise Refused(finding.refusal)
@@ -235,7 +239,7 @@ class ArchiveDeletedRows(Handler):
         run = _Run(self._databases, cell, database, schema, before, self._settings)
         if finding.key.kind == "instance":
             return self._heal_instance(finding, run)
-        run.everything(self._holders)
+        run.everything(self._holders, go_on)
         return run.healed()
 
     def _heal_instance(self, finding: Finding, run: _Run) -> Healed:
@@ -337,10 +341,11 @@ class _Run:
         self._settings = settings
         self._tally = Tally()
 
-    def everything(self, holders: Callable[[], frozenset[str]]) -> None:
+    def everything(self, holders: Callable[[], frozenset[str]], go_on: Callable[[], bool]) -> None:
         """Archive all tables until nothing is due or the cycle's share is spent.
 
         :param holders: asks Placement, which is needed before any instance goes
+        :param go_on: asked before each transaction
         """
         log = self._settings.task_log
         for reference, rows in self._database.run(
@@ -350,7 +355,9 @@ class _Run:
             self._tally.failed |= {f"{reference.parent.name} {row}": why for row in rows}
         try:
             for table in self.schema.archivable(log):
-                self._table(table, holders)
+                self._table(table, holders, go_on)
+                if self._tally.stopped:
+                    break
         except Unavailable as error:
             if not self._tally.rows:
                 raise
@@ -380,9 +387,12 @@ class _Run:
         """Return what was done.
 
         :raises Refused: when nothing could be
+        :raises Conflict: when it was stopped before it began
         """
         tally, name = self._tally, self._cell.name or self._cell.uuid
         total = sum(tally.rows.values())
+        if not total and tally.stopped:
+            raise Conflict(f"nothing of {name} was archived: {tally.stopped}")
         if not total and tally.failed:
             first, reason = next(iter(tally.failed.items()))
             raise Refused(f"{len(tally.failed)} rows of {name} cannot be archived, {first}: {reason}")
@@ -400,7 +410,7 @@ class _Run:
             undo=_UNDO.format(cell=self._cell.label),
         )
 
-    def _table(self, table: sa.Table, holders: Callable[[], frozenset[str]]) -> None:
+    def _table(self, table: sa.Table, holders: Callable[[], frozenset[str]], go_on: Callable[[], bool]) -> None:
         due = self.schema.due(table, self._before)
         instances = table.name == archival.INSTANCES
         held: frozenset[str] | None = None
@@ -413,6 +423,9 @@ class _Run:
                 partial(archival.page, table=table, where=due, after=last, limit=min(limit, left))
             )
             if not rows:
+                return
+            if not go_on():
+                self._tally.stopped = archival.TOLD
                 return
             last = rows[-1].key
             if instances:

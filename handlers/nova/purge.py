@@ -31,7 +31,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import partial
 from typing import Any, Self
@@ -58,6 +58,10 @@ OPTIONS = [
         "archive_deleted_rows_after_days. It must be more than that.",
     ),
 ]
+
+
+class _Told(Exception):
+    """It is not to go on."""
 
 
 class Purge(Handler):
@@ -148,6 +152,10 @@ class Purge(Handler):
         return len(self._databases.cells())
 
     def heal(self, finding: Finding) -> Healed:
+        """Delete all that is old enough."""
+        return self.heal_while(finding, lambda: True)
+
+    def heal_while(self, finding: Finding, go_on: Callable[[], bool]) -> Healed:
         """Delete, in many transactions, each of which looks at the dates again."""
         if not finding.healable:
             raise Refused(finding.refusal)
@@ -163,12 +171,16 @@ class Purge(Handler):
         stopped = ""
         try:
             for table, old in archival.purgeable(Schema.read(database), before):
-                for number in self._chunks(database, table, old):
+                for number in self._chunks(database, table, old, go_on):
                     gone[table.name] += number
+        except _Told:
+            stopped = archival.TOLD
         except Unavailable as error:
             if not gone.total():
                 raise
             stopped = str(error)
+        if stopped and not gone.total():
+            raise Conflict(f"nothing of {cell.name or cell.uuid} was purged: {stopped}")
         return Healed(
             f"purged {gone.total()} archived rows of {cell.name or cell.uuid} from before {before:%Y-%m-%d}",
             before={"from_before": f"{before:%Y-%m-%d}"},
@@ -179,10 +191,17 @@ class Purge(Handler):
     def _limit(self, connection: Connection) -> datetime:
         return archival.midnight(archival.days_ago(connection, self._after_days))
 
-    def _chunks(self, database: Database, table: sa.Table, old: ColumnElement[bool]) -> Iterator[int]:
-        """Delete chunk by chunk; yield how many rows went with each."""
+    def _chunks(
+        self, database: Database, table: sa.Table, old: ColumnElement[bool], go_on: Callable[[], bool]
+    ) -> Iterator[int]:
+        """Delete chunk by chunk; yield how many rows went with each.
+
+        :raises _Told: when there is more, and it is not to go on
+        """
         last: Any = None
         while rows := database.run(partial(archival.page, table=table, where=old, after=last, limit=self._rows)):
+            if not go_on():
+                raise _Told
             keys = [row.key for row in rows]
             yield database.run(partial(archival.purge, shadow=table, where=old, keys=keys))
             last = keys[-1]

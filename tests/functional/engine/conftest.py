@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from consumer.conf.window import Window
 from consumer.engine.announce import Announcer
 from consumer.engine.dispatcher import Dispatcher
 from consumer.engine.holds import Holds
-from consumer.engine.task import Task
+from consumer.engine.task import Clock, Task
 from consumer.engine.upkeep import Upkeep
 from consumer.engine.worker import Worker
 from consumer.journal import backlog, controls, migrations, work
@@ -54,6 +55,7 @@ class Machine:
     heals_per_hour: int = 0
     interval: int = 3600
     window: Window = field(default_factory=Window)
+    clock: Clock = lambda: datetime.now(UTC)
     replica: str = "r1"
     running: list[tuple[Dispatcher, Upkeep]] = field(default_factory=list)
 
@@ -62,7 +64,7 @@ class Machine:
 
     def tasks(self) -> dict[str, Task]:
         settings = TaskSettings(self.mode, self.interval, self.window, self.heals_per_hour)
-        return {handler.name: Task(handler, settings) for handler in self.handlers()}
+        return {handler.name: Task(handler, settings, self.clock) for handler in self.handlers()}
 
     def worker(self, holds: Holds) -> Worker:
         return Worker(self.database, self.tasks(), self.settings, self.replica, holds, Announcer())
