@@ -128,6 +128,12 @@ class Configuration:
                     "bind_ip": HOST,
                     "bind_port": self.ports["health"],
                     "controller_ip_port_list": f"{HOST}:{self.ports['health']}",
+                    # As short as lets stackmend look (after 20 s) well before the health manager acts.
+                    "heartbeat_timeout": 35,
+                    "health_check_interval": 2,
+                    "health_update_threads": 1,
+                    "stats_update_threads": 1,
+                    "failover_threads": 2,
                 },
                 "certificates": {
                     "ca_certificate": state / "ca.pem",
@@ -156,7 +162,8 @@ class Configuration:
                 },
                 "networking": {"max_retries": 5},
                 "keystone_authtoken": self._authtoken("octavia"),
-                **{section: self._client("octavia") for section in ("service_auth", "neutron", "nova", "glance")},
+                **{section: self._client("octavia") for section in ("service_auth", "neutron", "glance")},
+                "nova": self._client("octavia") | {"enable_anti_affinity": True},
                 **self._bus(),
             },
         )
