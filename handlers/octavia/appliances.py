@@ -38,7 +38,8 @@ class Server:
     :param host: None where Nova placed it nowhere (being built, shelved and offloaded)
     :param host_up: whether its compute service answers; None when that is not known
     :param image: None when it boots from a volume
-    :param groups: ids of its server groups
+    :param flavor: its name
+    :param groups: ids of its server groups; told of a server that was asked for, not of those in a listing
     :param age: seconds since it was created, by our clock
     """
 

@@ -32,6 +32,16 @@ OPTIONS = [
         help="URL of the broker on which Octavia publishes notifications, instead of [oslo_messaging_notifications] or "
         "[DEFAULT] transport_url of config_file.",
     ),
+    cfg.StrOpt(
+        "project_id",
+        help="Id of the project in which Octavia boots amphorae, instead of that of [service_auth] of config_file.",
+    ),
+    cfg.StrOpt("amp_image_tag", help="Tag of the image of amphorae, instead of [controller_worker] of config_file."),
+    cfg.StrOpt(
+        "amp_image_owner_id",
+        help="Id of the project that owns the image of amphorae, instead of [controller_worker] of config_file.",
+    ),
+    cfg.StrOpt("amp_flavor_id", help="Id of the flavor of amphorae, instead of [controller_worker] of config_file."),
 ]
 
 
@@ -104,9 +114,9 @@ def amphora_settings(conf: cfg.ConfigOpts) -> AmphoraSettings:
     if timeout is not None and not timeout.isdecimal():
         raise ConfigError(f"[health_manager] heartbeat_timeout in {octavia} is not a number of seconds")
     return AmphoraSettings(
-        worker("amp_image_tag"),
-        worker("amp_image_owner_id"),
-        worker("amp_flavor_id"),
+        conf[GROUP].amp_image_tag or worker("amp_image_tag"),
+        conf[GROUP].amp_image_owner_id or worker("amp_image_owner_id"),
+        conf[GROUP].amp_flavor_id or worker("amp_flavor_id"),
         _list(worker("amp_boot_network_list")),
         _list(worker("amp_secgroup_list")),
         worker("amp_ssh_key_name"),

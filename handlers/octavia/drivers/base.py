@@ -44,7 +44,10 @@ class Driver(HousekeepingManager):
 
     @abstractmethod
     def servers(self) -> Sequence[Server]:
-        """Return every server of Octavia's project."""
+        """Return every server of Octavia's project; those of a cell of Nova that does not answer may be left out.
+
+        So absence from it proves nothing; :meth:`server` does.
+        """
 
     @abstractmethod
     def create_server(self, name: str, zone: str | None, tag: str, metadata: Mapping[str, str]) -> str:
@@ -101,7 +104,7 @@ class Driver(HousekeepingManager):
 
     @abstractmethod
     def ports(self) -> Sequence[Port]:
-        """Return every port whose name begins with ``octavia-lb-``, of whatever project."""
+        """Return Octavia's ports, of whatever project: those whose name begins with ``octavia-lb-``."""
 
     @abstractmethod
     def detach_port(self, server: str, port: str) -> None:
@@ -123,7 +126,7 @@ class Driver(HousekeepingManager):
 
     @abstractmethod
     def images(self) -> Sequence[Image]:
-        """Return every image that has the property :data:`~handlers.octavia.appliances.AMPHORA`."""
+        """Return every image that :meth:`create_image` made."""
 
     @abstractmethod
     def create_image(self, server: str, name: str, properties: Mapping[str, str]) -> str:

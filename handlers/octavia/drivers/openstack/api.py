@@ -1,0 +1,136 @@
+"""One API of the cloud, spoken to so that every failure is exactly one of the specification's exceptions.
+
+======================================= ==============================================================================
+the object is not there (404)           NotFoundError; for reads None, for removals success
+we are not let in (401, 403)            UnauthorizedException
+no answer, too slow, 5xx, 413, 429      UnavailableException, ``dependency`` the service
+its state refuses the call (409, 412)   UnavailableException, ``dependency`` the object: ``server:<id>``
+a removal is refused otherwise          DeleteFailed
+anything else                           AmphoraDriverError
+======================================= ==============================================================================
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+import requests
+
+from handlers.base import Conflict, Refused, Unavailable
+from handlers.cloud import Denied, Service
+from handlers.octavia.housekeeping import (
+    AmphoraDriverError,
+    DeleteFailed,
+    NotFoundError,
+    UnauthorizedException,
+    UnavailableException,
+)
+
+T = TypeVar("T")
+
+_STATE = frozenset({409, 412})
+_BUSY = frozenset({413, 429})
+
+
+class Api:
+    """One API; safe to share between threads.
+
+    :param microversion: of every call, where the API has them
+    """
+
+    def __init__(self, service: Service, microversion: str = "") -> None:
+        self._service = service
+        self._always = {"microversion": microversion} if microversion else {}
+
+    def get(self, url: str, thing: str, **arguments: Any) -> Mapping[str, Any] | None:
+        """Return what is at ``url``; None when nothing is.
+
+        :param thing: how errors call it: ``server:<id>``
+        """
+        response = translated(lambda: self._service.read(url, **self._always, **arguments))
+        if response.status_code == 404:
+            return None
+        self._check(response, thing)
+        return translated(lambda: self._service.json(response))
+
+    def list(self, url: str, name: str, page: int, **query: Any) -> Iterator[Mapping[str, Any]]:
+        """Yield a listing in pages, each after the last one's last object (``marker``), as Nova and Glance have it.
+
+        :param name: of the list in the answer
+        :raises AmphoraDriverError: see the module; what was yielded before stands
+        """
+        marker: dict[str, str] = {}
+        while True:
+            body = self.get(url, name, params={**query, **marker, "limit": page})
+            if body is None or name not in body:
+                raise UnavailableException(self._service.dependency, f"answered to {url} without {name}")
+            yield from body[name]
+            if not body[name] or not ("next" in body or body.get(f"{name}_links")):
+                return
+            marker = {"marker": body[name][-1]["id"]}
+
+    def call(self, method: str, url: str, thing: str, **arguments: Any) -> requests.Response:
+        """Call once; a call that may have arrived is never repeated."""
+        response = translated(lambda: self._service.write(method, url, **self._always, **arguments))
+        self._check(response, thing)
+        return response
+
+    def remove(self, url: str, thing: str) -> None:
+        """DELETE; what is not there is removed."""
+        response = translated(lambda: self._service.write("DELETE", url, **self._always))
+        if response.status_code == 404:
+            return
+        if 400 <= response.status_code < 500 and response.status_code not in _STATE | _BUSY:
+            raise DeleteFailed(f"{thing}: {_said(response)}")
+        self._check(response, thing)
+
+    def body(self, response: requests.Response) -> Mapping[str, Any]:
+        """Return the JSON object that was answered."""
+        return translated(lambda: self._service.json(response))
+
+    def _check(self, response: requests.Response, thing: str) -> None:
+        status = response.status_code
+        if status < 300:
+            return
+        if status == 404:
+            raise NotFoundError(f"{thing}: {_said(response)}")
+        if status in _STATE:
+            raise UnavailableException(thing, _said(response))
+        if status in _BUSY:
+            raise UnavailableException(self._service.dependency, _said(response))
+        raise AmphoraDriverError(f"{thing}: {_said(response)}")
+
+
+def translated(call: Callable[[], T]) -> T:
+    """Return ``call()``, its errors of the contract as the specification's."""
+    try:
+        return call()
+    except Denied as error:
+        raise UnauthorizedException(error.dependency, str(error).partition(": ")[2]) from error
+    except Unavailable as error:
+        raise UnavailableException(error.dependency, str(error).partition(": ")[2]) from error
+    except (Conflict, Refused) as error:
+        raise AmphoraDriverError(str(error)) from error
+
+
+def age(time: str | None) -> float:
+    """Return how many seconds ago a time was, as APIs write it; 0 when it is not told or in our future."""
+    if not time:
+        return 0.0
+    then = datetime.fromisoformat(time)
+    then = then.replace(tzinfo=UTC) if then.tzinfo is None else then
+    return max(0.0, (datetime.now(UTC) - then).total_seconds())
+
+
+def _said(response: requests.Response) -> str:
+    """What an API said, in one line: each has a shape of its own for it."""
+    try:
+        said = response.json()
+        while isinstance(said, dict) and said:
+            said = said.get("message") or said.get("faultstring") or next(iter(said.values()))
+        text = str(said)
+    except ValueError:
+        text = response.text
+    return f"answered {response.status_code}: {' '.join(text.split())[:300]}"

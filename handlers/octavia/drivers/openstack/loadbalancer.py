@@ -1,0 +1,26 @@
+"""The driver's calls to Octavia itself: what it shall do with its amphorae; what it did, only its database tells.
+
+Octavia answers 409 while a flow works on the load balancer, 404 for an amphora that is DELETED, and 500 for the failover
+of one without a load balancer. It deletes only what is in ERROR, and without asking whether it still serves
+(``octavia/api/v2/controllers/amphora.py``).
+"""
+
+from __future__ import annotations
+
+from handlers.octavia.drivers.base import Driver
+from handlers.octavia.drivers.openstack.api import Api
+
+
+class OctaviaCalls(Driver):
+    """Octavia's part of the driver."""
+
+    load_balancer: Api
+
+    def failover_amphora(self, amphora: str) -> None:
+        self.load_balancer.call("PUT", f"/v2/octavia/amphorae/{amphora}/failover", f"amphora:{amphora}")
+
+    def failover_load_balancer(self, balancer: str) -> None:
+        self.load_balancer.call("PUT", f"/v2/lbaas/loadbalancers/{balancer}/failover", f"load-balancer:{balancer}")
+
+    def delete_amphora(self, amphora: str) -> None:
+        self.load_balancer.remove(f"/v2/octavia/amphorae/{amphora}", f"amphora:{amphora}")

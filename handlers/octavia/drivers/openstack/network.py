@@ -1,0 +1,101 @@
+"""The driver's ports and security groups: Neutron.
+
+Octavia creates VRRP and member ports in its own project, the VIP's ports in the load balancer's, where Neutron cannot be
+asked for names that begin with something; but all of those have the owner ``Octavia``
+(``octavia/network/drivers/neutron/allowed_address_pairs.py``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from handlers import network as neutron
+from handlers.base import Conflict
+from handlers.octavia.appliances import Group, Port
+from handlers.octavia.drivers.base import Driver
+from handlers.octavia.drivers.openstack.api import Api, age, translated
+from handlers.octavia.housekeeping import AmphoraDriverError, DeleteFailed, UnavailableException
+
+PREFIX = "octavia-lb-"
+OWNER = "Octavia"
+
+#: a revision that no port has, where Neutron numbers none: nothing is ever changed by it
+_NO_REVISION = -1
+
+
+class NetworkCalls(Driver):
+    """Neutron's part of the driver; ``network`` is the API, ``neutron`` its ports."""
+
+    network: Api
+    neutron: neutron.Network
+
+    def port(self, port: str) -> Port | None:
+        found = translated(lambda: self.neutron.port(port))
+        return None if found is None else _port(found)
+
+    def ports_of(self, device: str) -> Sequence[Port]:
+        if not device:
+            raise ValueError("without a device, Neutron lists every port there is")
+        return self._ports({"device_id": device})
+
+    def ports(self) -> Sequence[Port]:
+        found = self._ports({"project_id": self.project()}) + self._ports({"device_owner": OWNER})
+        return list({port.id: port for port in found if port.name.startswith(PREFIX)}.values())
+
+    def disable_port(self, port: Port) -> None:
+        try:
+            translated(lambda: self.neutron.update(_as_read(port), {"admin_state_up": False}))
+        except AmphoraDriverError as error:
+            raise _changed(port, error) from error
+
+    def delete_port(self, port: Port) -> None:
+        try:
+            translated(lambda: self.neutron.delete(_as_read(port)))
+        except AmphoraDriverError as error:
+            if self.port(port.id) is None:
+                return
+            refused = not isinstance(error, UnavailableException) and not isinstance(error.__cause__, Conflict)
+            raise (DeleteFailed(str(error)) if refused else _changed(port, error)) from error
+
+    def security_groups(self) -> Sequence[Group]:
+        query = {"project_id": self.project(), "fields": ["id", "name", "project_id"]}
+        body = self.network.get("/v2.0/security-groups", "security groups", params=query)
+        if body is None or "security_groups" not in body:
+            raise UnavailableException("network", "answered to /v2.0/security-groups without security_groups")
+        return [Group(shown["id"], shown["name"], shown["project_id"]) for shown in body["security_groups"]]
+
+    def delete_security_group(self, group: str) -> None:
+        self.network.remove(f"/v2.0/security-groups/{group}", f"security-group:{group}")
+
+    def _ports(self, filters: Mapping[str, str]) -> list[Port]:
+        return translated(lambda: [_port(found) for found in self.neutron.ports(filters)])
+
+
+def _port(found: neutron.Port) -> Port:
+    shown: Mapping[str, Any] = found.shown
+    return Port(
+        id=found.id,
+        name=shown["name"],
+        project_id=shown["project_id"],
+        network_id=shown["network_id"],
+        device_id=found.device,
+        device_owner=found.owner,
+        mac=shown["mac_address"],
+        admin_up=bool(shown["admin_state_up"]),
+        revision=_NO_REVISION if found.revision is None else found.revision,
+        address_pairs=tuple(pair["ip_address"] for pair in shown.get("allowed_address_pairs") or ()),
+        security_groups=tuple(shown.get("security_groups") or ()),
+        age=age(shown.get("created_at")),
+    )
+
+
+def _as_read(port: Port) -> neutron.Port:
+    return neutron.Port({"id": port.id, "revision_number": port.revision})
+
+
+def _changed(port: Port, error: AmphoraDriverError) -> AmphoraDriverError:
+    """What to say when another has changed the port: look again."""
+    if isinstance(error.__cause__, Conflict):
+        return UnavailableException(f"port:{port.id}", str(error))
+    return error
