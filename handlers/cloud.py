@@ -71,7 +71,10 @@ class Cloud:
         if access.session.timeout is None:
             # requests takes a pair; only the constructor of the session insists on one number
             access.session.timeout = TIMEOUT  # type: ignore[assignment]
-        overrides = {"placement": ours.placement_endpoint_override or access.placement}
+        overrides = {
+            "placement": ours.placement_endpoint_override or access.placement,
+            "network": ours.network_endpoint_override,
+        }
         return cls(
             access.session,
             ours.region_name or access.region,
@@ -186,7 +189,8 @@ class Service:
         if status in {401, 403}:
             raise Denied(
                 self.dependency,
-                f"answered {status} to {method} {url}; the credentials of [openstack] need an administrator's role",
+                f"answered {status} to {method} {url}; "
+                "the credentials of [openstack] need the roles of Nova's own, admin and service",
             )
         if status >= 500:
             raise Unavailable(self.dependency, f"answered {status} to {method} {url}")
