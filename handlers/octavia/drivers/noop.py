@@ -1,0 +1,213 @@
+"""The driver that touches nothing outside this process: a cloud in memory, and Octavia's part on a database of its own.
+
+For trying the service without a cloud, and for tests. It pretends to be Octavia, and writes Octavia's tables as Octavia
+would: so it takes an SQLite database only, which no real Octavia runs on, makes the tables there, and refuses any other.
+
+Its memory ends with the process. A new one on the same database boots a server for each amphora that has one by its row,
+with its ports, on whatever host there is room; what was preserved or spare is gone, for only the cloud knew of it. No
+heartbeats are sent, so no amphora falls silent by itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Self
+
+from sqlalchemy.engine import make_url
+
+from handlers.base import Resources
+from handlers.octavia import options
+from handlers.octavia.appliances import AMPHORA, Group, Image, Port, Server
+from handlers.octavia.database import OctaviaDatabase
+from handlers.octavia.drivers.base import Driver
+from handlers.octavia.housekeeping import UnavailableException
+from handlers.octavia.settings import HousekeepingSettings
+from handlers.octavia.simulation.cloud import OCTAVIA, Cloud
+from handlers.octavia.simulation.controller import Controller
+from handlers.service_files import ConfigError
+
+
+class NoopDriver(Driver):
+    """See the module.
+
+    :param cloud: what is in the cloud; another one where a test needs certain hosts
+    """
+
+    def __init__(self, settings: HousekeepingSettings, database: OctaviaDatabase, cloud: Cloud | None = None) -> None:
+        super().__init__(settings, database)
+        self.cloud = cloud or Cloud()
+        self.octavia = Controller(database, self.cloud)
+        self.octavia.prepare()
+
+    @classmethod
+    def made(cls, resources: Resources, settings: HousekeepingSettings, database: OctaviaDatabase) -> Self:
+        """Make it on the configured database.
+
+        :raises ConfigError: when that may be a real Octavia's
+        """
+        if make_url(options.database_url(resources.conf)).get_backend_name() != "sqlite":
+            raise ConfigError(
+                "[housekeeping] driver = noop pretends to be Octavia and writes Octavia's tables; give it an SQLite database "
+                "of its own: [octavia] database_connection = sqlite:////var/lib/stackmend/octavia.sqlite"
+            )
+        return cls(settings, database)
+
+    @contextmanager
+    def _calling(self, service: str, name: str) -> Iterator[None]:
+        weather = self.cloud.weather
+        weather.before(name)
+        if service in weather.unreachable:
+            raise UnavailableException(service, "no answer")
+        yield
+        weather.after(name)
+
+    def project(self) -> str:
+        return OCTAVIA
+
+    # servers
+
+    def server(self, server: str) -> Server | None:
+        with self._calling("compute", "server"):
+            return self.cloud.server(server)
+
+    def servers(self) -> Sequence[Server]:
+        with self._calling("compute", "servers"):
+            return self.cloud.servers()
+
+    def create_server(self, name: str, zone: str | None, tag: str, metadata: Mapping[str, str]) -> str:
+        with self._calling("compute", "create_server"):
+            return self.cloud.boot(name, zone=zone, tags=frozenset({tag}), metadata=metadata).id
+
+    def stop_server(self, server: str) -> None:
+        with self._calling("compute", "stop_server"):
+            self.cloud.stop(server)
+
+    def shelve_server(self, server: str) -> None:
+        with self._calling("compute", "shelve_server"):
+            self.cloud.shelve(server)
+
+    def delete_server(self, server: str) -> None:
+        with self._calling("compute", "delete_server"):
+            self.cloud.delete_server(server)
+
+    def describe_server(self, server: str, metadata: Mapping[str, str], name: str = "") -> None:
+        with self._calling("compute", "describe_server"), self.cloud.lock:
+            known = self.cloud.present(server)
+            self.cloud.alter_server(server, metadata={**known.metadata, **metadata}, name=name or known.name)
+
+    def tag_server(self, server: str, tag: str) -> None:
+        with self._calling("compute", "tag_server"), self.cloud.lock:
+            self.cloud.alter_server(server, tags=self.cloud.present(server).tags | {tag})
+
+    def untag_server(self, server: str, tag: str) -> bool:
+        with self._calling("compute", "untag_server"), self.cloud.lock:
+            tags = self.cloud.present(server).tags
+            self.cloud.alter_server(server, tags=tags - {tag})
+            return tag in tags
+
+    def lock_server(self, server: str, reason: str) -> None:
+        with self._calling("compute", "lock_server"):
+            self.cloud.alter_server(server, locked=True)
+
+    def unlock_server(self, server: str) -> None:
+        with self._calling("compute", "unlock_server"):
+            self.cloud.alter_server(server, locked=False)
+
+    def console(self, server: str, lines: int) -> str:
+        with self._calling("compute", "console"):
+            shown = self.cloud.present(server)
+            return "" if shown.host is None else f"{shown.name} login:"
+
+    # ports
+
+    def port(self, port: str) -> Port | None:
+        with self._calling("network", "port"):
+            return self.cloud.port(port)
+
+    def ports_of(self, device: str) -> Sequence[Port]:
+        with self._calling("network", "ports_of"):
+            return [port for port in self.cloud.ports() if port.device_id == device]
+
+    def ports(self) -> Sequence[Port]:
+        with self._calling("network", "ports"):
+            return [port for port in self.cloud.ports() if port.name.startswith("octavia-lb-")]
+
+    def detach_port(self, server: str, port: str) -> None:
+        with self._calling("compute", "detach_port"):
+            self.cloud.detach(server, port)
+
+    def disable_port(self, port: Port) -> None:
+        with self._calling("network", "disable_port"):
+            self.cloud.disable_port(port)
+
+    def delete_port(self, port: Port) -> None:
+        with self._calling("network", "delete_port"):
+            self.cloud.delete_port(port)
+
+    # images
+
+    def image(self, image: str) -> Image | None:
+        with self._calling("image", "image"):
+            return self.cloud.image(image)
+
+    def images(self) -> Sequence[Image]:
+        with self._calling("image", "images"):
+            return [image for image in self.cloud.images() if AMPHORA in image.properties]
+
+    def create_image(self, server: str, name: str, properties: Mapping[str, str]) -> str:
+        with self._calling("compute", "create_image"):
+            return self.cloud.snapshot(server, name, properties)
+
+    def seal_image(self, image: str) -> None:
+        with self._calling("image", "seal_image"):
+            self.cloud.alter_image(image, protected=True, visibility="private")
+
+    def unseal_image(self, image: str) -> None:
+        with self._calling("image", "unseal_image"):
+            self.cloud.alter_image(image, protected=False)
+
+    def delete_image(self, image: str) -> None:
+        with self._calling("image", "delete_image"):
+            self.cloud.delete_image(image)
+
+    # what load balancers leave behind
+
+    def server_groups(self) -> Sequence[Group]:
+        with self._calling("compute", "server_groups"):
+            return self.cloud.server_groups()
+
+    def delete_server_group(self, group: str) -> None:
+        with self._calling("compute", "delete_server_group"):
+            self.cloud.delete_server_group(group)
+
+    def security_groups(self) -> Sequence[Group]:
+        with self._calling("network", "security_groups"):
+            return [replace(group, members=()) for group in self.cloud.security_groups()]
+
+    def delete_security_group(self, group: str) -> None:
+        with self._calling("network", "delete_security_group"):
+            self.cloud.delete_security_group(group)
+
+    # Octavia
+
+    def failover_amphora(self, amphora: str) -> None:
+        with self._calling("load-balancer", "failover_amphora"):
+            self.octavia.failover_amphora(amphora)
+
+    def failover_load_balancer(self, balancer: str) -> None:
+        with self._calling("load-balancer", "failover_load_balancer"):
+            self.octavia.failover_load_balancer(balancer)
+
+    def delete_amphora(self, amphora: str) -> None:
+        with self._calling("load-balancer", "delete_amphora"):
+            self.octavia.delete_amphora(amphora)
+
+    # the specification's, until they stand in the base of all drivers
+
+    def create_amphora(self, num_to_create: int = 1) -> None:
+        raise NotImplementedError
+
+    def remove_amphora(self, amphora_ids: Sequence[str]) -> None:
+        raise NotImplementedError

@@ -1,0 +1,364 @@
+"""Nova, Neutron and Glance in memory: as much of them as keeping amphorae needs.
+
+What they refuse is refused here, because the handlers are built around it: nothing is detached from a server in ERROR, and
+no image made of it; a server in ERROR can be stopped, and is SHUTOFF then; a call to a server on a dead host is accepted
+and never done, except a deletion; a port that Nova made goes when it is detached, another one is only unbound; a server
+keeps its place in a server group until it is deleted.
+
+Everything happens at once unless :class:`Weather` says otherwise.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from uuid import uuid4
+
+from handlers.octavia.appliances import Group, Image, Port, Server
+from handlers.octavia.housekeeping import NotFoundError, UnavailableException
+
+#: Octavia's project, and the one of the load balancers' owners
+OCTAVIA, OWNER = "octavia-project", "owner-project"
+MANAGEMENT, MEMBERS, VIPS = "lb-mgmt-net", "member-net", "vip-net"
+BOOT_IMAGE, FLAVOR = "amphora-image", "amphora-flavor"
+
+#: states of a server in which Nova detaches its ports and makes images of it (``nova/compute/api.py``)
+_WILLING = frozenset({"ACTIVE", "SHUTOFF", "PAUSED"})
+
+
+def _nothing(_call: str) -> None:
+    """Let a call pass."""
+
+
+@dataclass
+class Weather:
+    """What goes wrong; a test or a demonstration changes it at any time.
+
+    :param dead_hosts: hosts whose compute service does not answer
+    :param clinging: servers whose ports are never detached, although the call is accepted
+    :param slow_images: images stay ``saving`` until :meth:`Cloud.finish_images`
+    :param slow_builds: servers stay in BUILD until :meth:`Cloud.finish_builds`
+    :param unreachable: services that do not answer: ``compute``, ``network``, ``image``, ``load-balancer``
+    :param before: called before each call of the driver, with its name; may raise
+    :param after: called after each
+    """
+
+    dead_hosts: set[str] = field(default_factory=set)
+    clinging: set[str] = field(default_factory=set)
+    slow_images: bool = False
+    slow_builds: bool = False
+    unreachable: set[str] = field(default_factory=set)
+    before: Callable[[str], None] = _nothing
+    after: Callable[[str], None] = _nothing
+
+
+class Cloud:
+    """The objects of a cloud; safe to share between threads.
+
+    :param hosts: compute hosts with their availability zones
+    :param room: how many servers fit on a host
+    """
+
+    def __init__(self, hosts: Mapping[str, str] | None = None, room: int = 1000) -> None:
+        self.hosts = dict(hosts or {"compute-1": "nova", "compute-2": "nova", "compute-3": "nova"})
+        self.room = room
+        self.weather = Weather()
+        self.lock = threading.RLock()
+        self._servers: dict[str, Server] = {}
+        self._ports: dict[str, Port] = {}
+        self._images: dict[str, Image] = {}
+        self._groups: dict[str, Group] = {}
+        self._security_groups: dict[str, Group] = {}
+        self._born: dict[str, float] = {}
+
+    # servers
+
+    def server(self, identity: str) -> Server | None:
+        """One server, as Nova shows it."""
+        with self.lock:
+            found = self._servers.get(identity)
+            return None if found is None else self._shown(found)
+
+    def servers(self, project: str = OCTAVIA) -> list[Server]:
+        """The servers of a project."""
+        with self.lock:
+            return [self._shown(server) for server in self._servers.values() if server.project_id == project]
+
+    def _shown(self, server: Server) -> Server:
+        groups = tuple(group.id for group in self._groups.values() if server.id in group.members)
+        up = None if server.host is None else server.host not in self.weather.dead_hosts
+        return replace(server, host_up=up, groups=groups, age=self._age(server.id))
+
+    def boot(
+        self,
+        name: str,
+        *,
+        identity: str = "",
+        zone: str | None = None,
+        project: str = OCTAVIA,
+        tags: frozenset[str] = frozenset(),
+        metadata: Mapping[str, str] | None = None,
+        group: str | None = None,
+        image: str | None = BOOT_IMAGE,
+    ) -> Server:
+        """Boot a server; in ERROR and on no host when there is no room for it."""
+        with self.lock:
+            host = self._schedule(zone, group)
+            status = "ERROR" if host is None else "BUILD" if self.weather.slow_builds else "ACTIVE"
+            server = Server(
+                identity or str(uuid4()),
+                name,
+                project,
+                status,
+                host=host,
+                zone=self.hosts[host] if host else zone,
+                flavor=FLAVOR,
+                image=image,
+                metadata=dict(metadata or {}),
+                tags=tags,
+            )
+            self._servers[server.id] = server
+            self._born[server.id] = time.monotonic()
+            if group:
+                kept = self._groups[group]
+                self._groups[group] = replace(kept, members=(*kept.members, server.id))
+            return self._shown(server)
+
+    def _schedule(self, zone: str | None, group: str | None) -> str | None:
+        taken = {self._servers[member].host for member in self._groups[group].members} if group else set()
+        load = {host: sum(server.host == host for server in self._servers.values()) for host in self.hosts}
+        fit = [
+            host
+            for host, its_zone in self.hosts.items()
+            if zone in (None, its_zone)
+            and host not in taken
+            and host not in self.weather.dead_hosts
+            and load[host] < self.room
+        ]
+        return min(fit, key=lambda host: (load[host], host)) if fit else None
+
+    def finish_builds(self) -> None:
+        """Let what is being built become ACTIVE."""
+        with self.lock:
+            for server in list(self._servers.values()):
+                if server.status == "BUILD":
+                    self._servers[server.id] = replace(server, status="ACTIVE")
+
+    def alter_server(self, identity: str, **changes: object) -> None:
+        """Change a server behind everybody's back: a crash, an operator's hand."""
+        with self.lock:
+            self._servers[identity] = replace(self.present(identity), **changes)  # type: ignore[arg-type]
+
+    def stop(self, identity: str) -> None:
+        """``os-stop``."""
+        with self.lock:
+            server = self.present(identity)
+            if server.status not in {"ACTIVE", "ERROR"} or server.task_state:
+                raise _conflict(server)
+            if self._is_dead(server):
+                self._servers[identity] = replace(server, task_state="powering-off")
+            else:
+                self._servers[identity] = replace(server, status="SHUTOFF")
+
+    def shelve(self, identity: str) -> None:
+        """``shelve``, of a cloud that offloads at once."""
+        with self.lock:
+            server = self.present(identity)
+            if server.status not in _WILLING or server.task_state:
+                raise _conflict(server)
+            if self._is_dead(server):
+                self._servers[identity] = replace(server, task_state="shelving")
+                return
+            self._servers[identity] = replace(server, status="SHELVED_OFFLOADED", host=None)
+            self._keep_image(f"{server.name}-shelved", {"instance_uuid": server.id}, "active")
+
+    def delete_server(self, identity: str) -> None:
+        """Delete; of a dead host's server Nova forgets at least the record."""
+        with self.lock:
+            server = self._servers.pop(identity, None)
+            if server is None:
+                return
+            for port in [port for port in self._ports.values() if port.device_id == identity]:
+                self._unbind(port)
+            for group in list(self._groups.values()):
+                members = tuple(member for member in group.members if member != identity)
+                self._groups[group.id] = replace(group, members=members)
+            for image in list(self._images.values()):
+                if image.name == f"{server.name}-shelved":
+                    del self._images[image.id]
+
+    def present(self, identity: str) -> Server:
+        """One server.
+
+        :raises NotFoundError: when there is none
+        """
+        server = self._servers.get(identity)
+        if server is None:
+            raise NotFoundError(f"there is no server {identity}")
+        return server
+
+    def _is_dead(self, server: Server) -> bool:
+        return server.host in self.weather.dead_hosts
+
+    # ports
+
+    def port(self, identity: str) -> Port | None:
+        """One port, as Neutron shows it."""
+        with self.lock:
+            found = self._ports.get(identity)
+            return None if found is None else replace(found, age=self._age(identity))
+
+    def ports(self) -> list[Port]:
+        """All ports."""
+        with self.lock:
+            return [replace(port, age=self._age(port.id)) for port in self._ports.values()]
+
+    def plug(self, server: str, network: str, name: str = "", pairs: tuple[str, ...] = (), identity: str = "") -> Port:
+        """Make a port and attach it; one without a name is Nova's own, and goes when it is detached."""
+        with self.lock:
+            made = identity or str(uuid4())
+            mac = "fa:16:3e:" + ":".join(made[index : index + 2] for index in (0, 2, 4))
+            port = Port(made, name, OCTAVIA, network, server, "compute:nova", mac, True, 1, pairs)
+            self._ports[made] = port
+            self._born[made] = time.monotonic()
+            return port
+
+    def detach(self, server: str, port: str) -> None:
+        """Ask Nova to detach a port."""
+        with self.lock:
+            shown = self.present(server)
+            if shown.status not in _WILLING or shown.task_state:
+                raise _conflict(shown)
+            found = self._ports.get(port)
+            if found is None or found.device_id != server or server in self.weather.clinging or self._is_dead(shown):
+                return
+            self._unbind(found)
+
+    def _unbind(self, port: Port) -> None:
+        if port.name:
+            self._ports[port.id] = replace(port, device_id="", device_owner="", revision=port.revision + 1)
+        else:
+            del self._ports[port.id]
+
+    def disable_port(self, port: Port) -> None:
+        """Set a port administratively down."""
+        with self.lock:
+            found = self._same_port(port)
+            if found is None:
+                raise NotFoundError(f"there is no port {port.id}")
+            self._ports[port.id] = replace(found, admin_up=False, revision=found.revision + 1)
+
+    def delete_port(self, port: Port) -> None:
+        """Delete a port."""
+        with self.lock:
+            if self._same_port(port) is not None:
+                del self._ports[port.id]
+
+    def remove_port(self, identity: str) -> None:
+        """Delete a port of whatever revision, as Octavia does."""
+        with self.lock:
+            self._ports.pop(identity, None)
+
+    def _same_port(self, port: Port) -> Port | None:
+        found = self._ports.get(port.id)
+        if found is not None and found.revision != port.revision:
+            raise UnavailableException(f"port:{port.id}", f"it has revision {found.revision}, not {port.revision}")
+        return found
+
+    # images
+
+    def image(self, identity: str) -> Image | None:
+        """One image, as Glance shows it."""
+        with self.lock:
+            found = self._images.get(identity)
+            return None if found is None else replace(found, age=self._age(identity))
+
+    def images(self) -> list[Image]:
+        """All images."""
+        with self.lock:
+            return [replace(image, age=self._age(image.id)) for image in self._images.values()]
+
+    def snapshot(self, server: str, name: str, properties: Mapping[str, str]) -> str:
+        """``createImage``."""
+        with self.lock:
+            shown = self.present(server)
+            if shown.status not in _WILLING or shown.task_state:
+                raise _conflict(shown)
+            stays = self.weather.slow_images or self._is_dead(shown)
+            if self._is_dead(shown):
+                self._servers[server] = replace(shown, task_state="image_snapshot_pending")
+            return self._keep_image(name, {**properties, "instance_uuid": server}, "saving" if stays else "active").id
+
+    def finish_images(self) -> None:
+        """Let what is being saved become active."""
+        with self.lock:
+            for image in list(self._images.values()):
+                self._images[image.id] = replace(image, status="active")
+
+    def alter_image(self, identity: str, **changes: object) -> None:
+        """Change an image."""
+        with self.lock:
+            found = self._images.get(identity)
+            if found is None:
+                raise NotFoundError(f"there is no image {identity}")
+            self._images[identity] = replace(found, **changes)  # type: ignore[arg-type]
+
+    def delete_image(self, identity: str) -> None:
+        """Delete an image that is not protected."""
+        with self.lock:
+            found = self._images.get(identity)
+            if found is not None and found.protected:
+                raise UnavailableException(f"image:{identity}", "it is protected")
+            self._images.pop(identity, None)
+
+    def _keep_image(self, name: str, properties: Mapping[str, str], status: str) -> Image:
+        image = Image(str(uuid4()), name, status, OCTAVIA, False, "shared", properties=dict(properties))
+        self._images[image.id] = image
+        self._born[image.id] = time.monotonic()
+        return image
+
+    # groups
+
+    def server_groups(self) -> list[Group]:
+        """All server groups."""
+        with self.lock:
+            return list(self._groups.values())
+
+    def add_server_group(self, name: str, identity: str = "") -> Group:
+        """Make an anti-affinity group."""
+        with self.lock:
+            group = Group(identity or str(uuid4()), name, OCTAVIA)
+            return self._groups.setdefault(group.id, group)
+
+    def delete_server_group(self, identity: str) -> None:
+        """Delete a server group."""
+        with self.lock:
+            self._groups.pop(identity, None)
+
+    def security_groups(self) -> list[Group]:
+        """All security groups."""
+        with self.lock:
+            return list(self._security_groups.values())
+
+    def add_security_group(self, name: str) -> Group:
+        """Make a security group."""
+        with self.lock:
+            group = Group(str(uuid4()), name, OCTAVIA)
+            return self._security_groups.setdefault(group.id, group)
+
+    def delete_security_group(self, identity: str) -> None:
+        """Delete a security group; one that a port uses stays."""
+        with self.lock:
+            if any(identity in port.security_groups for port in self._ports.values()):
+                raise UnavailableException(f"security_group:{identity}", "it is in use")
+            self._security_groups.pop(identity, None)
+
+    def _age(self, identity: str) -> float:
+        return time.monotonic() - self._born[identity]
+
+
+def _conflict(server: Server) -> UnavailableException:
+    doing = f", {server.task_state}" if server.task_state else ""
+    return UnavailableException(f"server:{server.id}", f"it is {server.status}{doing}")

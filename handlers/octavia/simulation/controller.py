@@ -1,0 +1,308 @@
+"""Octavia's API and controller in miniature: failovers and deletions of amphorae, on a database with Octavia's tables.
+
+The order of the steps is Octavia's (``octavia/controller/worker/v2/flows/amphora_flows.py``), because the handlers depend on
+it: a flow works on the row as it was when the flow began; the replacement stands before the old server is deleted; a
+server "None" is deleted without complaint; the old row stays, DELETED, with its load balancer and its port; a failover
+that finds no host leaves the old row and the load balancer in ERROR, and the old server where it was.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import timedelta
+from functools import partial
+from uuid import uuid4
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from handlers.database import utcnow
+from handlers.octavia import queries, records, revisions, tables
+from handlers.octavia.appliances import AMPHORA_PREFIX
+from handlers.octavia.database import OctaviaDatabase
+from handlers.octavia.housekeeping import NotFoundError, UnavailableException
+from handlers.octavia.simulation.cloud import MANAGEMENT, MEMBERS, OWNER, VIPS, Cloud
+
+_LB = tables.load_balancer
+_AMPHORA = tables.amphora
+_HEALTH = tables.amphora_health
+_MEMBERS = tables.amphora_member_port
+
+#: the schema that an empty database gets
+REVISION = max(revisions.KNOWN)
+
+
+class NoValidHost(Exception):
+    """No host has room for a replacement."""
+
+
+@dataclass
+class Pace:
+    """How fast flows run.
+
+    :param held: flows begin and wait until :meth:`Controller.finish`
+    :param seconds: how long a flow takes; 0: the call returns when it is done
+    """
+
+    held: bool = False
+    seconds: float = 0.0
+
+
+@dataclass
+class Controller:
+    """Octavia's part of the cloud."""
+
+    database: OctaviaDatabase
+    cloud: Cloud
+    pace: Pace = field(default_factory=Pace)
+    _waiting: list[Callable[[], None]] = field(default_factory=list)
+
+    def prepare(self) -> None:
+        """Make the tables where they are not there, and boot a server for each row that has one."""
+
+        def make(connection: Connection) -> None:
+            tables.octavia.create_all(connection)
+            if not queries.revisions(connection):
+                connection.execute(sa.insert(tables.alembic_version).values(version_num=REVISION))
+
+        self.database.run(make)
+        for amphora in self.database.run(queries.amphorae):
+            if amphora.compute_id and self.cloud.server(amphora.compute_id) is None:
+                self._restore(amphora)
+
+    def _restore(self, amphora: records.Amphora) -> None:
+        balancer = amphora.load_balancer_id and self.database.run(
+            partial(queries.load_balancer, identity=amphora.load_balancer_id)
+        )
+        group = balancer.server_group_id if balancer else None
+        if group:
+            self.cloud.add_server_group(f"octavia-lb-{amphora.load_balancer_id}", group)
+        server = self.cloud.boot(f"{AMPHORA_PREFIX}{amphora.id}", identity=amphora.compute_id or "", group=group)
+        self.cloud.plug(server.id, MANAGEMENT)
+        if amphora.vrrp_port_id:
+            self.cloud.plug(server.id, VIPS, f"octavia-lb-vrrp-{amphora.id}", identity=amphora.vrrp_port_id)
+        for port in self.database.run(partial(queries.member_ports, amphora=amphora.id)):
+            self.cloud.plug(server.id, MEMBERS, f"octavia-lb-member-{amphora.id}", identity=port)
+
+    # a world
+
+    def add_load_balancer(
+        self, topology: str = "SINGLE", *, anti_affinity: bool = False, members: int = 1, volume_backed: bool = False
+    ) -> str:
+        """Create a load balancer with its amphorae, ACTIVE; return its id.
+
+        :param members: networks of members in which each amphora has a port
+        """
+        balancer, vip = str(uuid4()), str(uuid4())
+        group = self.cloud.add_server_group(f"octavia-lb-{balancer}").id if anti_affinity else None
+        self.cloud.add_security_group(f"lb-{balancer}")
+
+        def add(connection: Connection) -> None:
+            connection.execute(
+                sa.insert(_LB).values(
+                    id=balancer,
+                    project_id=OWNER,
+                    name=f"lb-{balancer[:8]}",
+                    provisioning_status="PENDING_CREATE",
+                    operating_status="OFFLINE",
+                    topology=topology,
+                    server_group_id=group,
+                    provider="amphora",
+                    enabled=True,
+                    created_at=utcnow(),
+                )
+            )
+            connection.execute(sa.insert(tables.vip).values(load_balancer_id=balancer, port_id=vip, octavia_owned=True))
+
+        self.database.run(add)
+        self.cloud.plug(f"lb-{balancer}", VIPS, f"octavia-lb-{balancer}", identity=vip)
+        for number in range(records.AMPHORAE_OF[topology]):
+            role = "STANDALONE" if topology == "SINGLE" else ("MASTER", "BACKUP")[number]
+            self._build(balancer, role, group, members, volume_backed)
+        self.set_balancer(balancer, "ACTIVE")
+        return balancer
+
+    def heartbeat(self, amphora: str, silent: float = 0.0) -> None:
+        """Write an amphora's heartbeat, as Octavia's health manager does.
+
+        :param silent: seconds ago
+        """
+
+        def write(connection: Connection) -> None:
+            now = connection.execute(sa.select(utcnow())).scalar_one()
+            at = now - timedelta(seconds=silent)
+            updated = connection.execute(
+                sa.update(_HEALTH).where(_HEALTH.c.amphora_id == amphora).values(last_update=at)
+            )
+            if not updated.rowcount:
+                connection.execute(sa.insert(_HEALTH).values(amphora_id=amphora, last_update=at, busy=False))
+
+        self.database.run(write)
+
+    def set_amphora(self, amphora: str, **values: object) -> None:
+        """Write a row of ``amphora``."""
+        change = sa.update(_AMPHORA).where(_AMPHORA.c.id == amphora).values(updated_at=utcnow(), **values)
+        self.database.run(lambda connection: connection.execute(change))
+
+    def set_balancer(self, balancer: str, status: str) -> None:
+        """Write a load balancer's provisioning status."""
+        change = sa.update(_LB).where(_LB.c.id == balancer).values(updated_at=utcnow(), provisioning_status=status)
+        self.database.run(lambda connection: connection.execute(change))
+
+    # the API
+
+    def failover_amphora(self, identity: str) -> None:
+        """``PUT /octavia/amphorae/ID/failover``."""
+        amphora = self.database.run(partial(queries.amphora, identity=identity))
+        if amphora is None or amphora.status == "DELETED":
+            raise NotFoundError(f"there is no amphora {identity}")
+        if amphora.load_balancer_id is None:
+            raise UnavailableException("load-balancer", "500: an amphora without a load balancer")
+        self._take(amphora.load_balancer_id, {"ACTIVE"})
+        self._begin(partial(self._failover, amphora.load_balancer_id, [amphora.id]))
+
+    def failover_load_balancer(self, identity: str) -> None:
+        """``PUT /lbaas/loadbalancers/ID/failover``."""
+        if self.database.run(partial(queries.load_balancer, identity=identity)) is None:
+            raise NotFoundError(f"there is no load balancer {identity}")
+        self._take(identity, {"ACTIVE", "ERROR"})
+        self._begin(partial(self._failover, identity, None))
+
+    def delete_amphora(self, identity: str) -> None:
+        """``DELETE /octavia/amphorae/ID``."""
+
+        def mark(connection: Connection) -> records.Amphora | None:
+            amphora = queries.amphora(connection, identity)
+            if amphora is None or amphora.status == "DELETED":
+                return None
+            if amphora.status != "ERROR":
+                raise UnavailableException(f"amphora:{identity}", f"409: it is {amphora.status} and immutable")
+            values = {"status": "PENDING_DELETE", "updated_at": utcnow()}
+            connection.execute(sa.update(_AMPHORA).where(_AMPHORA.c.id == identity).values(values))
+            return amphora
+
+        amphora = self.database.run(mark)
+        if amphora is not None:
+            self._begin(partial(self._delete, amphora))
+
+    def delete_load_balancer(self, identity: str) -> None:
+        """``DELETE /lbaas/loadbalancers/ID?cascade=true``."""
+        self._take(identity, {"ACTIVE", "ERROR"}, "PENDING_DELETE")
+        for amphora in self.database.run(partial(queries.amphorae_of, load_balancer=identity)):
+            self._delete(amphora)
+        for group in self.cloud.server_groups():
+            if group.name == f"octavia-lb-{identity}":
+                self.cloud.delete_server_group(group.id)
+        for port in self.cloud.ports():
+            if port.device_id == f"lb-{identity}":
+                self.cloud.remove_port(port.id)
+        self.set_balancer(identity, "DELETED")
+
+    def finish(self) -> None:
+        """Run the flows that are held."""
+        waiting, self._waiting[:] = list(self._waiting), []
+        for flow in waiting:
+            flow()
+
+    def _take(self, balancer: str, accepted: set[str], status: str = "PENDING_UPDATE") -> None:
+        change = (
+            sa.update(_LB)
+            .where(_LB.c.id == balancer, _LB.c.provisioning_status.in_(accepted))
+            .values(provisioning_status=status, updated_at=utcnow())
+        )
+        if self.database.run(lambda connection: connection.execute(change).rowcount) != 1:
+            raise UnavailableException(f"load_balancer:{balancer}", "409: it is immutable")
+
+    def _begin(self, flow: Callable[[], None]) -> None:
+        if self.pace.held:
+            self._waiting.append(flow)
+        elif self.pace.seconds:
+            timer = threading.Timer(self.pace.seconds, flow)
+            timer.daemon = True
+            timer.start()
+        else:
+            flow()
+
+    # the flows
+
+    def _failover(self, balancer: str, only: list[str] | None) -> None:
+        """Replace these amphorae, or all, and fill up what is missing."""
+        row = self.database.run(partial(queries.load_balancer, identity=balancer))
+        if row is None:
+            return
+        rows = self.database.run(partial(queries.amphorae_of, load_balancer=balancer))
+        failing = [a for a in rows if a.status != "DELETED" and (only is None or a.id in only)]
+        wanted = len(failing) if only else records.AMPHORAE_OF.get(row.topology or "", 1)
+        for number in range(max(wanted, len(failing))):
+            failed = failing[number] if number < len(failing) else None
+            if failed is not None:
+                self._mark_busy(failed)
+            if number < wanted:
+                members = len(self._member_ports(failed)) if failed else 1
+                try:
+                    self._build(balancer, failed.role if failed else "STANDALONE", row.server_group_id, members)
+                except NoValidHost:
+                    if failed is not None:
+                        self.set_amphora(failed.id, status="ERROR")
+                    self.set_balancer(balancer, "ERROR")
+                    return
+            if failed is not None:
+                self._delete(failed)
+        self.set_balancer(balancer, "ACTIVE")
+
+    def _mark_busy(self, amphora: records.Amphora) -> None:
+        self.set_amphora(amphora.id, status="PENDING_DELETE")
+        change = sa.update(_HEALTH).where(_HEALTH.c.amphora_id == amphora.id).values(busy=True)
+        self.database.run(lambda connection: connection.execute(change))
+
+    def _build(
+        self, balancer: str, role: str | None, group: str | None, members: int, volume_backed: bool = False
+    ) -> str:
+        identity = str(uuid4())
+        image = None if volume_backed else "amphora-image"
+        server = self.cloud.boot(f"{AMPHORA_PREFIX}{identity}", group=group, image=image)
+        if server.host is None:
+            self.cloud.delete_server(server.id)
+            raise NoValidHost(balancer)
+        self.cloud.plug(server.id, MANAGEMENT)
+        vrrp = self.cloud.plug(server.id, VIPS, f"octavia-lb-vrrp-{identity}", ("198.51.100.10",))
+        ports = [self.cloud.plug(server.id, MEMBERS, f"octavia-lb-member-{identity}").id for _ in range(members)]
+
+        def add(connection: Connection) -> None:
+            connection.execute(
+                sa.insert(_AMPHORA).values(
+                    id=identity,
+                    compute_id=server.id,
+                    status="ALLOCATED",
+                    load_balancer_id=balancer,
+                    vrrp_port_id=vrrp.id,
+                    role=role,
+                    cached_zone=server.zone,
+                    created_at=utcnow(),
+                )
+            )
+            for port in ports:
+                connection.execute(sa.insert(_MEMBERS).values(port_id=port, amphora_id=identity, network_id=MEMBERS))
+
+        self.database.run(add)
+        return identity
+
+    def _member_ports(self, amphora: records.Amphora) -> list[str]:
+        return self.database.run(partial(queries.member_ports, amphora=amphora.id))
+
+    def _delete(self, amphora: records.Amphora) -> None:
+        if amphora.compute_id:
+            self.cloud.delete_server(amphora.compute_id)
+        for port in self._member_ports(amphora):
+            self.cloud.remove_port(port)
+
+        def forget(connection: Connection) -> None:
+            connection.execute(sa.delete(_MEMBERS).where(_MEMBERS.c.amphora_id == amphora.id))
+            connection.execute(sa.delete(_HEALTH).where(_HEALTH.c.amphora_id == amphora.id))
+
+        self.database.run(forget)
+        self.set_amphora(amphora.id, status="DELETED")
+        if amphora.vrrp_port_id:
+            self.cloud.remove_port(amphora.vrrp_port_id)
