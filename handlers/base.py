@@ -19,6 +19,7 @@ import threading
 import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -244,6 +245,20 @@ class Resources:
                 self._made[make] = make(self)
             made: T = self._made[make]
             return made
+
+    def limits(self) -> Iterator[str]:
+        """Ask whatever has ``limits`` what keeps handlers from healing, or from looking; yield its sentences.
+
+        A database whose schema is not known here, or lacks a table, says so. What does not answer says nothing: the first
+        look will.
+        """
+        with self._lock:
+            made = list(self._made.values())
+        for thing in made:
+            limits = getattr(thing, "limits", None)
+            if callable(limits):
+                with suppress(HandlerError):
+                    yield from limits()
 
     def close(self) -> None:
         """Close whatever has a ``close``, last made first."""

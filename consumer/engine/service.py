@@ -116,6 +116,8 @@ class Service:
         self._broker_thread.start()
         modes = ", ".join(f"{task.name} ({task.settings.mode})" for task in self._tasks.values())
         LOG.info("stackmend %s runs as %s: %s", __version__, self.replica, modes or "no task is on")
+        for sentence in self._resources.limits():
+            LOG.warning("%s", sentence)
 
     def sweep(self, source: str) -> None:
         """Make every task sweep soon."""

@@ -8,15 +8,19 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from functools import partial
 from typing import Self, TypeVar
 
+from sqlalchemy import MetaData
 from sqlalchemy.engine import Connection
 
 from handlers.base import Refused, Resources, Unavailable
 from handlers.database import Database
-from handlers.nova import options, queries, revisions
+from handlers.nova import options, queries, revisions, tables
 from handlers.nova.cells import Cell, TemplateError, fill
+from handlers.schemas import lacking
 from handlers.service_files import ConfigError
 
 T = TypeVar("T")
@@ -84,6 +88,16 @@ class NovaDatabases:
                 _permit(database)
                 self._permitted[database.url] = now
 
+    def limits(self) -> Iterator[str]:
+        """Yield why nothing will be changed for what these databases say, and what they lack; a cell that is away says nothing.
+
+        :raises Unavailable: when ``nova_api`` does not answer
+        """
+        yield from _limits(self.api, tables.api)
+        for cell in self.cells():
+            with suppress(Unavailable):
+                yield from _limits(self.database(cell), tables.cell)
+
     def host_cells(self) -> tuple[Cell, ...]:
         """Return the cells that can have hosts: all but cell0."""
         return tuple(cell for cell in self.cells() if not cell.is_cell0)
@@ -146,9 +160,26 @@ class NovaDatabases:
 
 
 def _permit(database: Database) -> None:
+    if strange := _strange(database):
+        raise Refused(strange)
+
+
+def _strange(database: Database) -> str:
+    """Say that a database has a schema that is not known here; nothing when it is."""
     found = database.run(queries.revisions)
-    if not found or not found <= revisions.KNOWN:
-        raise Refused(
-            f"{database.name} is at the schema {', '.join(sorted(found)) or 'unknown'}; this release knows those of Nova 25 "
-            "(Yoga) to 34, and in another it looks but changes nothing"
+    if found and found <= revisions.KNOWN:
+        return ""
+    return (
+        f"{database.name} is at the schema {', '.join(sorted(found)) or 'unknown'}; this release knows those of Nova 25 "
+        "(Yoga) to 34, and in another it looks but changes nothing"
+    )
+
+
+def _limits(database: Database, wanted: MetaData) -> Iterator[str]:
+    if missing := database.run(partial(lacking, wanted=wanted)):
+        yield (
+            f"{database.name} has no {', '.join(missing)}; tasks that need it cannot look: is its URL that of another "
+            "database, or the user short of rights?"
         )
+    if strange := _strange(database):
+        yield strange

@@ -1,0 +1,85 @@
+"""What is told at start: schemas that are not known, tables and columns that are not there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from handlers.base import Resources
+from handlers.nova import tables
+from handlers.nova.database import NovaDatabases
+from handlers.nova.simulation import NovaSimulation
+from tests.functional.engine.conftest import eventually
+from tests.program import Program, only
+
+UNKNOWN = "is at the schema ffffffffffff; this release knows those of Nova 25 (Yoga) to 34"
+
+
+def upgrade(engine: sa.Engine) -> None:
+    """Let a database be at a revision that nobody knows yet."""
+    with engine.begin() as connection:
+        connection.execute(sa.update(tables.cell_version).values(version_num="ffffffffffff"))
+
+
+def told(resources: Resources) -> list[str]:
+    resources.get(NovaDatabases.from_resources)
+    return list(resources.limits())
+
+
+def test_nothing_to_tell(resources: Resources) -> None:
+    assert told(resources) == []
+
+
+def test_a_revision_that_is_not_known(cloud: NovaSimulation, resources: Resources) -> None:
+    upgrade(cloud.cells["cell2"])
+    assert told(resources) == [f"cell:cell2 {UNKNOWN}, and in another it looks but changes nothing"]
+    upgrade(cloud.api)
+    assert [sentence.split(" ")[0] for sentence in told(resources)] == ["nova_api", "cell:cell2"]
+
+
+def test_what_is_missing_is_named(cloud: NovaSimulation, resources: Resources) -> None:
+    with cloud.cells["cell1"].begin() as connection:
+        connection.execute(sa.text("DROP TABLE instance_extra"))
+        connection.execute(sa.text("ALTER TABLE migrations DROP COLUMN dest_node"))
+    with cloud.api.begin() as connection:
+        connection.execute(sa.text("ALTER TABLE instance_mappings DROP COLUMN user_id"))
+    api, cell = told(resources)
+    assert api.startswith("nova_api has no column instance_mappings.user_id; tasks that need it cannot look")
+    assert cell.startswith("cell:cell1 has no table instance_extra, column migrations.dest_node; tasks that need it")
+
+
+def test_a_cell_that_is_away_says_nothing_and_hides_nothing(
+    cloud: NovaSimulation, resources: Resources, cut: Callable[[str], None]
+) -> None:
+    upgrade(cloud.cells["cell2"])
+    cut("cell1")
+    assert [sentence.split(" ")[0] for sentence in told(resources)] == ["cell:cell2"]
+
+
+@pytest.fixture
+def program(cloud: NovaSimulation, tmp_path: Path) -> Iterator[Program]:
+    """An installation beside the cloud, in which one host is not mapped, and all of a cell is unknown."""
+    cloud.add_compute("compute-1", "cell1")
+    upgrade(cloud.cells["cell1"])
+    settings = {**only("discover_hosts", "map_instances"), "discover_hosts_mode": "heal"}
+    with Program(tmp_path / "stackmend", {**cloud.options(), "audit": settings}) as program:
+        yield program
+
+
+def test_a_one_shot_sweep_says_it_once_and_changes_nothing(cloud: NovaSimulation, program: Program) -> None:
+    done = program.run("sweep")
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.count(f"cell:cell1 {UNKNOWN}") == 1
+    assert cloud.host_mappings() == {}
+
+
+def test_the_daemon_says_it_once_at_start(cloud: NovaSimulation, program: Program) -> None:
+    program.start()
+    eventually(lambda: UNKNOWN in program.log.read_text(), 60)
+    lines = [line for line in program.log.read_text().splitlines() if "WARNING" in line and UNKNOWN in line]
+    assert len(lines) == 1
+    assert program.stop()[0] == 0
+    assert cloud.host_mappings() == {}
