@@ -15,6 +15,7 @@ from handlers.nova import instance_queries, queries
 from handlers.nova.cells import Cell
 from handlers.nova.consumers import Located
 from handlers.nova.database import NovaDatabases
+from handlers.nova.facts import MIGRATIONS
 from handlers.nova.flavor_resources import Unbuildable, parse, resources
 from handlers.nova.holdings import Facts
 from handlers.nova.instance_queries import Description
@@ -84,7 +85,18 @@ class Reader:
         if len(facts.homes) != 1 or facts.homes[0] in roots.values():
             return facts
         tree = self._placement.tree(facts.homes[0])
-        return dataclasses.replace(facts, offers={provider: self._placement.offers(provider) for provider in tree})
+        return dataclasses.replace(
+            facts,
+            lent=self._lent(facts, set(tree)),
+            offers={provider: self._placement.offers(provider) for provider in tree},
+        )
+
+    def _lent(self, facts: Facts, tree: set[str]) -> bool:
+        """Whether one of the last migrations holds something of the node where it began and the instance still is."""
+        here = (facts.live[0].instance.host, facts.live[0].instance.node)
+        began = [move for move in facts.migrations[:MIGRATIONS] if move.source == here and not move.within_node]
+        ended = [move.uuid for move in began if move.terminal and move.uuid is not None]
+        return any(tree & set(self._placement.allocation(move).providers) for move in ended)
 
 
 def ports(network_info: str | None) -> str:

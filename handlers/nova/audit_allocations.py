@@ -6,7 +6,7 @@ counts them as used; the node cannot be deleted.
 **Why Nova lets it.** Nova releases an allocation after it changed its own database, in another service, without a
 transaction over both: what fails in between (Placement or the compute host down, a lost message, a crash) is logged and
 forgotten. nova-compute cleans up after deleted instances of its own node once a minute while it runs, but never what was
-archived meanwhile; what an evacuation left is there until the dead host runs again.
+archived meanwhile; what an evacuation left is there until the dead host runs again, or its service is deleted.
 
 **What is read.** For one consumer: what it holds; then build request and mapping; then in every cell, cell0 included, the
 rows of instance and migrations, deleted ones too; only when nobody knows it, the shadow tables. Which verdict follows
@@ -32,7 +32,9 @@ clock (:data:`~handlers.nova.consumers.MOVED_SETTLE`). Short enough that what wa
 healed within seconds of its return; for a deletion nova-compute's own release is forced, so meeting it hurts nobody.
 
 **What is not changed.** Consumers that Nova has no trace of (another service's, or purged), and whatever else is strange
-but not proved. They are reported.
+but not proved. They are reported. What a migration that has ended holds while its instance lacks its own is not too much, but
+under the wrong name: ``audit_migrations`` moves it back, and only that one reports it. What is too much is taken here, also
+what an evacuation left of the lost host, whether its service still exists, was deleted or was archived.
 
 **Undo.** The exact ``openstack resource provider allocation set`` is in the history.
 

@@ -3,6 +3,9 @@
 A consumer of Nova's is an instance, or a migration (which holds the source while its instance holds the destination).
 The rows of :func:`decide` are tried in order; whatever is not proved wrong is kept or reported, never taken.
 
+What is to be taken or reported is :mod:`~handlers.nova.audit_allocations`'s; what is to be moved, and cannot be moved,
+:mod:`~handlers.nova.audit_migrations`'s. So nothing is found by both.
+
 =====================================================  ==========================================================
 what is known                                          verdict
 =====================================================  ==========================================================
@@ -19,7 +22,7 @@ task state, or about to be deleted                     wait
 migration in progress                                  wait
 waits for confirm or revert                            keep: both sides are rightful
 a terminal migration, instance holds its own node      take all, when it settled
-a terminal migration otherwise                         report: may be the only allocation
+a terminal migration otherwise                         move to the instance, when it settled, or why not
 in cell0, mapped there                                 take all, when it settled
 no host: building                                      keep
 no host: shelved and offloaded                         take all, when it settled
@@ -70,9 +73,9 @@ class Facts:
     :param migrations: all migrations of the instance, deleted ones too
     :param archived: it was archived as a deleted instance, or as a migration of one
     :param home: root provider of the node where the instance lives
-    :param roots: the root of each provider in the allocation (and in ``own``)
+    :param roots: the root of each provider in the allocation
     :param nodes: host and node of those roots that are compute nodes, deleted ones too
-    :param own: what the instance itself holds, when the consumer is a migration
+    :param own: what the instance itself holds, when the consumer is a migration; ``roots`` and ``nodes`` know it, too
     """
 
     allocation: Allocation
@@ -121,7 +124,19 @@ class Take:
     keep: Held = field(default_factory=dict)
 
 
-Verdict = Keep | Wait | Report | Take
+@dataclass(frozen=True, slots=True)
+class Move:
+    """Right, but under the wrong name: a migration that has ended holds what its instance lacks.
+
+    :param refusal: why the instance cannot be given exactly that; empty when it can
+    """
+
+    problem: str
+    summary: str
+    refusal: str
+
+
+Verdict = Keep | Wait | Report | Take | Move
 
 
 def decide(facts: Facts) -> Verdict:
@@ -196,10 +211,10 @@ def _busy(facts: Facts, instance: Instance) -> Verdict | None:
 def _live(facts: Facts, row: Located) -> Verdict:
     instance = row.instance
     if facts.migration is not None:
-        return _after_migration(facts, facts.migration)
+        return _after_migration(facts, facts.migration, row)
     if instance.host is None and instance.vm_state == "building":
         return Keep("is being built")
-    mapped_here = facts.mapping is not None and facts.mapping.cell_id == row.cell_id
+    mapped_here = _mapped_here(facts, row)
     if instance.host is None or row.in_cell0:
         return _homeless(instance, row.in_cell0, mapped_here)
     if facts.home is None:
@@ -209,15 +224,49 @@ def _live(facts: Facts, row: Located) -> Verdict:
     return _placed(facts, instance, facts.home, mapped_here)
 
 
-def _after_migration(facts: Facts, migration: Migration) -> Verdict:
+def _mapped_here(facts: Facts, row: Located) -> bool:
+    return facts.mapping is not None and facts.mapping.cell_id == row.cell_id
+
+
+def _after_migration(facts: Facts, migration: Migration, row: Located) -> Verdict:
     own = {facts.roots.get(provider, provider) for provider in facts.own}
     if migration.terminal and facts.home is not None and facts.home in own:
         return Take("migration-leftover", f"a migration that is {migration.status} still holds resources")
-    return Report(
+    return Move(
         "migration-holds-the-allocation",
         f"a migration that is {migration.status} holds resources, and its instance holds none of its own node",
-        "this may be the instance's only allocation: it has to be moved, not taken",
+        _immovable(facts, migration, row),
     )
+
+
+def _immovable(facts: Facts, migration: Migration, row: Located) -> str:
+    """Return why what a migration holds is not what its instance should hold; empty when it is."""
+    here = (row.instance.host, row.instance.node)
+    if not migration.terminal:
+        return "the migration's row is deleted, though it did not end and its instance lives"
+    if facts.home is None:
+        return "the node where the instance lives has not one compute node"
+    if not _mapped_here(facts, row):
+        return "the instance is not mapped to the cell it lives in: heal_instance_mappings and map_instances come first"
+    if here != migration.source:
+        return "the instance is not where the migration began: heal_allocations gives it what it needs where it is"
+    if migration.within_node:
+        return "it was a resize within one node: heal_allocations gives the instance what its flavor says now"
+    return _unexplained(facts, facts.home)
+
+
+def _unexplained(facts: Facts, home: str) -> str:
+    """Return what a migration holds besides the instance's node, or the instance besides where it was to go."""
+    held = {facts.roots.get(provider, provider) for provider in facts.allocation.providers}
+    if home not in held:
+        return "it holds nothing of the node where the instance lives"
+    if any(root in facts.nodes for root in held - {home}):
+        return "it also holds resources of another compute node"
+    ended = {place for move in facts.migrations if move.terminal for place in (move.source, move.dest)}
+    own = {facts.roots.get(provider, provider) for provider in facts.own}
+    if any(facts.nodes.get(root) not in ended for root in own - held):
+        return "the instance holds resources that no migration explains, and moving would take them away"
+    return ""
 
 
 def _homeless(instance: Instance, in_cell0: bool, mapped_here: bool) -> Verdict:
@@ -239,7 +288,7 @@ def _placed(facts: Facts, instance: Instance, home: str, mapped_here: bool) -> V
         return Report(
             "nothing-at-home",
             f"the instance holds nothing of its node {instance.node}, but of other providers",
-            "it needs an allocation on its node first, which heal_allocations gives it",
+            "it needs an allocation on its node first, which audit_migrations or heal_allocations gives it",
         )
     if not strays:
         return Keep("holds its node")

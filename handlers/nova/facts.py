@@ -14,7 +14,7 @@ from handlers.nova.archive import Archive
 from handlers.nova.cells import Cell
 from handlers.nova.consumers import Facts, Located, Verdict, decide
 from handlers.nova.database import NovaDatabases
-from handlers.nova.nodes import nodes_among
+from handlers.nova.nodes import known_places
 from handlers.nova.placement import Allocation, Placement
 from handlers.nova.records import Instance, InstanceMapping, Migration
 
@@ -40,14 +40,16 @@ class Judge:
         own = allocation if migration is None else self._placement.allocation(owner)
         facts = self._facts(own, owner)
         if migration is not None:
-            return [(allocation, decide(_of_migration(facts, allocation, migration)))]
+            known = self._with_nodes(facts, allocation)
+            return [(allocation, decide(_of_migration(known, allocation, migration)))]
         if facts.allocation.providers and not facts.rows:
             facts = dataclasses.replace(facts, archived=consumer in self._archive.among({consumer}))
         judged = [(allocation, decide(facts))]
         for move in facts.migrations[:MIGRATIONS]:
             if move.uuid is not None and (move.terminal or move.deleted):
                 held = self._placement.allocation(move.uuid)
-                judged.append((held, decide(_of_migration(facts, held, move))))
+                known = self._with_nodes(facts, held)
+                judged.append((held, decide(_of_migration(known, held, move))))
         return judged
 
     def _facts(self, allocation: Allocation, instance: str) -> Facts:
@@ -67,13 +69,19 @@ class Judge:
         place = {"host": instance.host or "", "hypervisor_hostname": instance.node or ""}
         found = self._databases.database(cell).run(lambda connection: queries.compute_nodes(connection, place))
         home = found[0].uuid if len(found) == 1 else None
-        roots: dict[str, str] = {}
-        for provider in facts.allocation.providers:
+        return self._with_nodes(dataclasses.replace(facts, home=home), facts.allocation)
+
+    def _with_nodes(self, facts: Facts, held: Allocation) -> Facts:
+        """Add to which compute nodes the providers of an allocation belong, when it is known where the instance lives."""
+        if facts.home is None:
+            return facts
+        roots = dict(facts.roots)
+        for provider in held.providers:
             if provider not in roots:
                 roots.update({uuid: member.root for uuid, member in self._placement.tree(provider).items()})
-        nodes = nodes_among(self._databases, "uuid", set(roots.values()), deleted=True)
-        places = {node.uuid: (node.host, node.node) for node in nodes}
-        return dataclasses.replace(facts, home=home, roots=roots, nodes=places)
+        unknown = set(roots.values()) - set(facts.nodes)
+        nodes = {**facts.nodes, **known_places(self._databases, unknown)}
+        return dataclasses.replace(facts, roots=roots, nodes=nodes)
 
 
 def _scheduling(connection: Connection, instance: str) -> tuple[bool, InstanceMapping | None]:

@@ -37,7 +37,8 @@ from flavor and image: vGPUs, device profiles, encrypted or persistent memory, n
 node has in nested or shared providers. Neutron is not asked. An instance whose cached ports have an allocation or a device in
 their profile is therefore reported, not healed; a port that lost that mark too, or was attached without one, cannot be
 noticed, and its bandwidth would be missing. PCI devices are not in what is given: where they are tracked in
-Placement, nova-compute adds them to an instance that holds something. What a migration still holds of the node is for
+Placement, nova-compute adds them to an instance that holds something. What a migration that has ended still holds of the node
+where the instance lives is not given a second time, but moved, by ``audit_migrations``. What it holds of another node is for
 ``audit_allocations`` to take, after this one has given; likewise what an instance holds besides its node.
 
 The sweep finds instances of which their node's provider knows nothing. A wrong owner or amount is found when somebody looks

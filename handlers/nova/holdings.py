@@ -12,6 +12,7 @@ live in two cells                                      report when it holds noth
 in cell0, no host, building, offloaded                 nothing: it should hold nothing yet, or no more
 task state, or a migration in progress                 wait
 waits for confirm or revert                            nothing: both sides are rightful
+nothing of its node, and an ended migration does       report: audit_migrations moves it back
 holds nothing                                          give what flavor and image say, on its node
 holds its node and another one                         nothing: audit_allocations takes
 holds nothing of its node, but of another one          give the same, and keep what belongs to no node
@@ -53,6 +54,7 @@ class Facts:
     :param offers: the classes that each provider of its node's tree has; nothing, when Placement does not know the node
         (or when it was not asked because the instance holds something of its node)
     :param wanted: what flavor and image say
+    :param lent: a migration that began on its node, and has ended, holds something of it, while the instance does not
     :param ports: why its ports forbid to rebuild the allocation; empty when they do not
     """
 
@@ -66,6 +68,7 @@ class Facts:
     nodes: Mapping[str, tuple[str | None, str | None]] = field(default_factory=dict)
     offers: Mapping[str, frozenset[str]] = field(default_factory=dict)
     wanted: Mapping[str, int] | Unbuildable = field(default_factory=dict)
+    lent: bool = False
     ports: str = ""
 
     @property
@@ -133,6 +136,10 @@ def _drifts(facts: Facts, instance: Instance) -> list[Drift]:
         return [Report("node-unknown", text, "see nova-compute on its host")]
     [home] = facts.homes
     held = facts.allocation.providers
+    if facts.lent:
+        text = f"the instance holds nothing of its node {instance.node}, but a migration that has ended does"
+        why = "it is not missing, and would be counted twice if it were given: audit_migrations moves it back"
+        return [Report("held-by-a-migration", text, why)]
     if not held:
         text = f"the instance holds nothing, though it lives on {instance.node}"
         return [_give(facts, instance, "allocation-missing", text, {})]

@@ -153,7 +153,7 @@ def change_mapping(
         old = {"cell_id": before.cell_id, "queued_for_delete": before.queued}
         restored = {name: old[name] for name in values}
         restore = sa.update(table).where(table.c.id == before.id, table.c.instance_uuid == before.instance)
-        undo.append(_text(connection, restore.values(restored)))
+        undo.append(as_typed(connection, restore.values(restored)))
     if drop_request:
         undo += _delete(connection, tables.build_requests, before.instance)
         if len(undo) == bool(values):
@@ -201,11 +201,11 @@ def _restoring(connection: Connection, table: sa.Table, instance: str) -> list[s
     for row in connection.execute(query).mappings():
         columns: list[sa.ColumnClause[Any]] = [sa.column(name) for name in row]
         values = {name: sa.null() if value is None else sa.literal(value) for name, value in row.items()}
-        statements.append(_text(connection, sa.insert(sa.table(table.name, *columns)).values(values)))
+        statements.append(as_typed(connection, sa.insert(sa.table(table.name, *columns)).values(values)))
     return statements
 
 
-def _text(connection: Connection, statement: sa.Insert | sa.Update) -> str:
+def as_typed(connection: Connection, statement: sa.Insert | sa.Update) -> str:
     """Write a statement as an operator types it, in the dialect of this database."""
     text = str(statement.compile(dialect=connection.dialect, compile_kwargs={"literal_binds": True}))
     if connection.dialect.paramstyle in {"format", "pyformat"}:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from handlers.base import Unavailable
-from handlers.nova import queries
+from handlers.nova import host_queries, queries
 from handlers.nova.cells import Cell
 from handlers.nova.database import NovaDatabases
 from handlers.nova.records import ComputeNode
@@ -32,3 +32,21 @@ def nodes_among(
         lambda connection: queries.compute_nodes_among(connection, column, values, deleted=deleted),
     )
     return [node for rows in found.values() for node in rows]
+
+
+def known_places(databases: NovaDatabases, uuids: Collection[str]) -> dict[str, tuple[str, str]]:
+    """Return host and node of those of these uuids that are, or once were, a compute node's: archived ones too.
+
+    :raises Unavailable: when a cell does not answer
+    """
+    if not uuids:
+        return {}
+    nodes = nodes_among(databases, "uuid", uuids, deleted=True)
+    places = {node.uuid: (node.host, node.node) for node in nodes}
+    strange = set(uuids) - set(places)
+    if strange:
+        found = databases.run_in(
+            databases.host_cells(), lambda connection: host_queries.former_nodes(connection, "uuid", strange)
+        )
+        places |= {node.uuid: (node.host, node.node) for rows in found.values() for node in rows}
+    return places

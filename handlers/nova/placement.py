@@ -122,6 +122,24 @@ class Placement:
         if response.status_code != 204:
             raise self._failure(response, f"the allocations of {before.consumer}")
 
+    def move_allocation(self, source: Allocation, target: Allocation) -> None:
+        """Give a consumer exactly what another one holds, which then holds nothing: both at once, or neither.
+
+        :param source: who holds it; it keeps its project and user
+        :param target: who gets it, instead of what it holds
+        :raises Conflict: when the allocations of either changed since they were read
+        :raises Refused: when Placement takes the move for wrong
+        """
+        owner = {"project_id": source.project_id, "user_id": source.user_id}
+        given = {uuid: {"resources": dict(resources)} for uuid, resources in source.providers.items()}
+        body = {
+            source.consumer: {**owner, "allocations": {}, "consumer_generation": source.generation},
+            target.consumer: {**owner, "allocations": given, "consumer_generation": target.generation},
+        }
+        response = self._service.write("POST", "/allocations", json=body, microversion=VERSION)
+        if response.status_code != 204:
+            raise self._failure(response, f"the allocations of {source.consumer} and {target.consumer}")
+
     def holders(self, provider: str) -> frozenset[str]:
         """Return the consumers that hold something of a provider; nobody, when there is no such provider."""
         response = self._service.read(f"/resource_providers/{provider}/allocations", microversion=VERSION)
@@ -132,6 +150,32 @@ class Placement:
     def compute_providers(self) -> dict[str, Provider]:
         """Return the root providers of all compute nodes: Nova gives each the trait ``COMPUTE_NODE``."""
         return self._providers({"required": "COMPUTE_NODE"})
+
+    def is_compute_node(self, provider: str) -> bool:
+        """Whether a provider exists and has the trait of compute nodes."""
+        return bool(self._providers({"uuid": provider, "required": "COMPUTE_NODE"}))
+
+    def providers(self) -> dict[str, Provider]:
+        """Return all providers, whoever made them; one request, as long as the fleet."""
+        return self._providers({})
+
+    def named(self, name: str) -> dict[str, Provider]:
+        """Return the provider of this name: one or none, names are unique; Placement's database compares them."""
+        return self._providers({"name": name})
+
+    def delete_provider(self, provider: str) -> None:
+        """Delete a provider; Placement refuses when somebody holds something of it, or when it has children.
+
+        :raises Conflict: when it refuses for that, or when there is no such provider
+        :raises Refused: when it refuses for anything else
+        """
+        response = self._service.write("DELETE", f"/resource_providers/{provider}", microversion=VERSION)
+        if response.status_code == 404:
+            raise Conflict(f"provider {provider} is gone")
+        if response.status_code == 409:
+            raise Conflict(f"provider {provider} is in use: {self._detail(response)}")
+        if response.status_code != 204:
+            raise self._failure(response, f"provider {provider}")
 
     def tree(self, provider: str) -> dict[str, Provider]:
         """Return the tree that a provider belongs to, itself included."""

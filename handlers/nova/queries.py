@@ -268,6 +268,23 @@ def _migrations(connection: Connection, table: sa.Table, where: sa.ColumnElement
     ]
 
 
+def stayed(connection: Connection) -> dict[str, dict[str, str]]:
+    """By compute node: the ended migrations that began there, with their instances, which live there now, at rest."""
+    i, m, n = tables.instances.c, tables.migrations.c, tables.compute_nodes.c
+    began = sa.and_(i.uuid == m.instance_uuid, i.host == m.source_compute, i.node == m.source_node)
+    there = sa.and_(n.host == i.host, n.hypervisor_hostname == i.node, n.deleted == 0)
+    query = (
+        sa.select(n.uuid.label("node"), m.uuid, m.instance_uuid)
+        .select_from(tables.migrations.join(tables.instances, began).join(tables.compute_nodes, there))
+        .where(m.deleted == 0, m.uuid.is_not(None), m.status.in_(sorted(records.TERMINAL)))
+        .where(i.deleted == 0, i.task_state.is_(None), n.uuid.is_not(None))
+    )
+    found: dict[str, dict[str, str]] = {}
+    for row in connection.execute(query):
+        found.setdefault(row.node, {})[row.uuid] = row.instance_uuid
+    return found
+
+
 def live_instances_count(connection: Connection) -> int:
     """How many instances are not deleted."""
     c = tables.instances.c

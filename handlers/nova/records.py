@@ -49,6 +49,11 @@ class Migration:
         """Whether it does nothing more."""
         return self.status in TERMINAL
 
+    @property
+    def within_node(self) -> bool:
+        """Whether it was to end where it began, with another flavor; a destination is known when a host was chosen."""
+        return self.dest in {self.source, (self.source[0], None)}
+
 
 @dataclass(frozen=True, slots=True)
 class ComputeNode:

@@ -277,6 +277,8 @@ def _shadow(table: Table) -> Table:
 
 shadow_instances = _shadow(instances)
 shadow_migrations = _shadow(migrations)
+shadow_compute_nodes = _shadow(compute_nodes)
+shadow_services = _shadow(services)
 
 # what archiving moves has a shadow table; those above are the ones that are asked for something
 for _table in list(cell.tables.values()):

@@ -202,6 +202,22 @@ def test_an_instance_in_cell0_loses_everything(cloud: NovaSimulation, audit: Aud
     assert cloud.allocation(server) == {}
 
 
+def test_an_evacuated_instance_whose_lost_host_was_archived(cloud: NovaSimulation, audit: AuditAllocations) -> None:
+    with cloud.ago(**LONG):
+        server = cloud.boot("a")
+        cloud.evacuate(server, "b")
+    nodes, shadow = tables.compute_nodes, tables.shadow_compute_nodes
+    with cloud.cells["cell1"].begin() as connection:
+        connection.execute(sa.update(nodes).where(nodes.c.host == "a").values(deleted=nodes.c.id))
+        gone = sa.select(*nodes.columns).where(nodes.c.host == "a")
+        connection.execute(sa.insert(shadow).from_select([column.name for column in nodes.columns], gone))
+        connection.execute(sa.delete(nodes).where(nodes.c.host == "a"))
+    assert swept(audit) == {server}
+    [finding] = heal_all(audit, server)
+    assert finding.problem == "left-on-another-node"
+    assert set(cloud.allocation(server)) == {cloud.node("b").uuid}
+
+
 def test_the_consumers_of_a_deleted_host(cloud: NovaSimulation, audit: AuditAllocations) -> None:
     with cloud.ago(**LONG):
         gone, moved = cloud.boot("a"), cloud.boot("a")
@@ -414,13 +430,14 @@ def test_two_nodes_without_a_migration(cloud: NovaSimulation, audit: AuditAlloca
     assert (finding.problem, finding.healable) == ("on-several-nodes", False)
 
 
-def test_a_migration_that_holds_the_only_allocation(cloud: NovaSimulation, audit: AuditAllocations) -> None:
+def test_what_is_to_be_moved_is_left_to_audit_migrations(cloud: NovaSimulation, audit: AuditAllocations) -> None:
     with cloud.ago(**LONG):
         server = cloud.boot("a")
         migration = cloud.start_migration(server, "b", live=True)
         cloud.fail_migration(migration, leak_allocation=True)
     problems = {finding.problem: finding.healable for finding in audit.inspect(key(server))}
-    assert problems == {"nothing-at-home": False, "migration-holds-the-allocation": False}
+    assert problems == {"nothing-at-home": False}
+    assert not audit.inspect(key(migration))
 
 
 def test_an_error_without_a_host(cloud: NovaSimulation, audit: AuditAllocations) -> None:

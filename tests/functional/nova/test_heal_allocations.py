@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from handlers.base import Conflict, Event, Finding, InFlight, Key, Refused, Resources, Unavailable
 from handlers.nova import tables
 from handlers.nova.audit_allocations import AuditAllocations
+from handlers.nova.audit_migrations import AuditMigrations
 from handlers.nova.heal_allocations import HealAllocations
 from handlers.nova.placement import Allocation, Held
 from handlers.nova.simulation import NovaSimulation
@@ -206,18 +207,36 @@ def test_another_node_where_it_does_not_live(cloud: NovaSimulation, heal: HealAl
     assert owner(cloud, server) == (cloud.PROJECT, cloud.USER)
 
 
-def test_what_a_failed_migration_left(cloud: NovaSimulation, heal: HealAllocations, audit: AuditAllocations) -> None:
+def test_what_a_failed_migration_holds_is_not_given_a_second_time(
+    cloud: NovaSimulation, heal: HealAllocations, resources: Resources
+) -> None:
     with cloud.ago(**LONG):
         server = cloud.boot("a")
         migration = cloud.start_migration(server, "b", live=True)
         cloud.fail_migration(migration, leak_allocation=True)
-    assert set(cloud.allocation(server)) == {cloud.node("b").uuid}
+    assert "audit_migrations" in refused(heal, server).refusal
+    migrations = AuditMigrations.from_resources(resources)
+    [finding] = migrations.inspect(key(server))
+    migrations.heal(finding)
+    assert cloud.allocation(migration) == {}
+    assert cloud.allocation(server) == home(cloud, server)
+    assert not heal.inspect(key(server))
+
+
+def test_after_a_resize_within_its_node_the_flavor_counts(
+    cloud: NovaSimulation, heal: HealAllocations, audit: AuditAllocations
+) -> None:
+    with cloud.ago(**LONG):
+        server = cloud.boot("a")
+        migration = cloud.start_migration(server, "b", live=True)
+        cloud.fail_migration(migration, leak_allocation=True)
+        cloud.set_migration(migration, dest_compute="a", dest_node="a")
+    cloud.hold(server, {})
     heal_all(heal, server)
     assert cloud.allocation(server) == home(cloud, server)
     [leftover] = audit.inspect(Key("consumer", server))
     audit.heal(leftover)
     assert cloud.allocation(migration) == {}
-    assert cloud.allocation(server) == home(cloud, server)
 
 
 def test_shared_storage_stays_and_is_not_given_twice(cloud: NovaSimulation, heal: HealAllocations, server: str) -> None:

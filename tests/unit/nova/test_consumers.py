@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from handlers.nova.consumers import BUSY, Facts, Keep, Located, Report, Take, Wait, decide
+from handlers.nova.consumers import BUSY, Facts, Keep, Located, Move, Report, Take, Wait, decide
 from handlers.nova.placement import Allocation
 from handlers.nova.records import TERMINAL, Instance, InstanceMapping, Migration
 
@@ -125,8 +125,9 @@ RULES = {
     "migration done just now": (migration(FACTS, status="confirmed", age=3.0), Wait),
     "migration running": (migration(FACTS, status="running"), Wait),
     "migration waits for confirm": (migration(FACTS, status="finished"), Keep),
-    "migration done, instance without": (replace(migration(FACTS, status="error"), own={}), Report),
-    "migration done, instance elsewhere": (replace(migration(FACTS, status="error"), own={AWAY: {"VCPU": 1}}), Report),
+    "migration done, instance without": (replace(migration(FACTS, status="error"), own={}), Move),
+    "migration done just now, instance without": (replace(migration(FACTS, status="error", age=3.0), own={}), Wait),
+    "migration done, instance elsewhere": (replace(migration(FACTS, status="error"), own={AWAY: {"VCPU": 1}}), Move),
     "migration of a deleted instance": (
         replace(migration(FACTS, status="finished", deleted=True), rows=rows(DELETED)),
         Take,
@@ -141,6 +142,59 @@ RULES = {
 @pytest.mark.parametrize(("facts", "verdict"), RULES.values(), ids=RULES)
 def test_rule(facts: Facts, verdict: type) -> None:
     assert type(decide(facts)) is verdict
+
+
+FAILED = replace(EVACUATED, kind="live-migration", status="failed", source=AT_HOME, dest=ELSEWHERE)
+STAYED = replace(
+    FACTS, migration=FAILED, migrations=(FAILED,), allocation=replace(HELD, consumer="m"), own={AWAY: {"VCPU": 1}}
+)
+
+
+def stayed(**changed: object) -> Facts:
+    row = replace(FAILED, **changed)
+    return replace(STAYED, migration=row, migrations=(row,))
+
+
+IMMOVABLE = {
+    "of a deleted row": (stayed(status="running", deleted=True), "row is deleted"),
+    "on a node without a compute node": (replace(STAYED, home=None), "not one compute node"),
+    "not mapped": (replace(STAYED, mapping=None), "not mapped"),
+    "mapped elsewhere": (replace(STAYED, mapping=InstanceMapping("i", 9)), "not mapped"),
+    "on the destination": (stayed(source=ELSEWHERE, dest=AT_HOME), "not where the migration began"),
+    "within its node": (stayed(dest=AT_HOME), "within one node"),
+    "within its host, before a node was claimed": (stayed(dest=("host-1", None)), "within one node"),
+    "holds another node": (replace(STAYED, allocation=BOTH), "another compute node"),
+    "holds no node": (
+        replace(STAYED, allocation=replace(HELD, providers={DISK: {"DISK_GB": 1}})),
+        "nothing of the node where the instance lives",
+    ),
+    "instance holds a node that nothing explains": (
+        replace(STAYED, nodes={HOME: AT_HOME, AWAY: ("host-3", "node-3")}),
+        "no migration explains",
+    ),
+    "instance holds a disk that the migration does not": (
+        replace(STAYED, own={DISK: {"DISK_GB": 1}}),
+        "no migration explains",
+    ),
+}
+
+
+@pytest.mark.parametrize(("facts", "why"), IMMOVABLE.values(), ids=IMMOVABLE)
+def test_what_a_migration_holds_is_not_moved(facts: Facts, why: str) -> None:
+    verdict = decide(facts)
+    assert isinstance(verdict, Move)
+    assert why in verdict.refusal
+
+
+@pytest.mark.parametrize("own", [{}, {AWAY: {"VCPU": 1}}, {AWAY: {"VCPU": 1}, DISK: {"DISK_GB": 1}}])
+def test_what_a_migration_holds_is_moved_to_where_it_began(own: dict[str, dict[str, int]]) -> None:
+    held = replace(HELD, consumer="m", providers={HOME: {"VCPU": 1}, DISK: {"DISK_GB": 1}})
+    for dest in (ELSEWHERE, (None, None)):
+        row = replace(FAILED, dest=dest)
+        others = (row, FAILED)  # the last one of a reschedule explains what an earlier one could not
+        verdict = decide(replace(STAYED, migration=row, migrations=others, allocation=held, own=own))
+        assert isinstance(verdict, Move)
+        assert not verdict.refusal
 
 
 def test_of_an_evacuated_instance_only_the_old_node_is_taken() -> None:
@@ -231,6 +285,23 @@ def test_nothing_rightful_is_ever_taken(known: Facts) -> None:
         assert HOME in verdict.keep
     if live and known.migration is not None:
         assert HOME in known.own
+
+
+@given(facts)
+def test_only_what_an_instance_lacks_is_moved_to_it(known: Facts) -> None:
+    verdict = decide(known)
+    if not isinstance(verdict, Move) or verdict.refusal:
+        return
+    [live] = [row.instance for row in known.rows if not row.instance.deleted]
+    assert live.task_state is None
+    assert live.vm_state != "resized"
+    assert known.migration is not None
+    assert (live.host, live.node) == known.migration.source == AT_HOME
+    assert all(move.terminal or move.deleted for move in known.migrations)
+    assert HOME in known.allocation.providers
+    assert AWAY not in known.allocation.providers
+    assert HOME not in known.own
+    assert all(age >= 60 for age in (live.age, *(move.age for move in known.migrations)))
 
 
 @given(facts)

@@ -1,0 +1,363 @@
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable
+
+import pytest
+import sqlalchemy as sa
+
+from handlers.base import Conflict, Finding, InFlight, Key, Refused, Resources, Unavailable
+from handlers.nova import tables
+from handlers.nova.audit_allocations import AuditAllocations
+from handlers.nova.audit_migrations import AuditMigrations
+from handlers.nova.placement import Placement
+from handlers.nova.simulation import NovaSimulation
+
+LONG = {"hours": 1}
+Held = dict[str, dict[str, int]]
+
+
+@pytest.fixture(autouse=True)
+def hosts(cloud: NovaSimulation) -> None:
+    with cloud.ago(days=1):
+        for host in ("a", "b", "d"):
+            cloud.add_compute(host, "cell1")
+            cloud.map_host(host)
+        cloud.add_compute("c", "cell2")
+        cloud.map_host("c")
+
+
+@pytest.fixture
+def migrations(resources: Resources) -> AuditMigrations:
+    return AuditMigrations.from_resources(resources)
+
+
+@pytest.fixture
+def placement(resources: Resources) -> Placement:
+    return Placement.from_resources(resources)
+
+
+def failed(cloud: NovaSimulation, **age: float) -> tuple[str, str]:
+    """An instance on a, whose move to b failed and was not rolled back in Placement."""
+    with cloud.ago(**(age or LONG)):
+        server = cloud.boot("a")
+        migration = cloud.start_migration(server, "b", live=True)
+        cloud.fail_migration(migration, leak_allocation=True)
+    return server, migration
+
+
+def key(server: str) -> Key:
+    return Key("instance", server)
+
+
+def swept(migrations: AuditMigrations) -> set[str]:
+    return {found.id for found in migrations.sweep()}
+
+
+def used(cloud: NovaSimulation, host: str) -> dict[str, int]:
+    url = f"/resource_providers/{cloud.node(host).uuid}/usages"
+    return dict(cloud.placement.request("GET", url).body["usages"])
+
+
+def make_provider(cloud: NovaSimulation, name: str, parent: str | None = None) -> str:
+    provider = str(uuid.uuid4())
+    body = {"uuid": provider, "name": name, **({"parent_provider_uuid": parent} if parent else {})}
+    assert cloud.placement.request("POST", "/resource_providers", body).status in {200, 201}
+    url = f"/resource_providers/{provider}"
+    generation = cloud.placement.request("GET", url).body["generation"]
+    inventory = {"resource_provider_generation": generation, "inventories": {"DISK_GB": {"total": 1000}}}
+    assert cloud.placement.request("PUT", f"{url}/inventories", inventory).status == 200
+    return provider
+
+
+# what it exists for
+
+
+def test_moves_back_what_a_failed_migration_holds(cloud: NovaSimulation, migrations: AuditMigrations) -> None:
+    server, migration = failed(cloud)
+    held = cloud.allocation(migration)
+    assert swept(migrations) == {server}
+    [finding] = migrations.inspect(key(server))
+    assert (finding.problem, finding.healable) == ("migration-holds-the-allocation", True)
+
+    healed = migrations.heal(finding)
+
+    assert cloud.allocation(server) == held == {cloud.node("a").uuid: {"VCPU": 1, "MEMORY_MB": 512, "DISK_GB": 1}}
+    assert cloud.allocation(migration) == {}
+    assert used(cloud, "b") == {"VCPU": 0, "MEMORY_MB": 0, "DISK_GB": 0}
+    assert migration in healed.undo
+    assert not migrations.inspect(key(server))
+    assert swept(migrations) == set()
+
+
+def test_moves_back_to_an_instance_that_holds_nothing(cloud: NovaSimulation, migrations: AuditMigrations) -> None:
+    server, migration = failed(cloud)
+    cloud.hold(server, {})
+    held = cloud.allocation(migration)
+    [finding] = migrations.inspect(key(server))
+    migrations.heal(finding)
+    assert (cloud.allocation(server), cloud.allocation(migration)) == (held, {})
+
+
+def test_works_on_a_full_node(cloud: NovaSimulation, migrations: AuditMigrations) -> None:
+    server, migration = failed(cloud)
+    rest = {name: total - used(cloud, "a")[name] for name, total in cloud.CAPACITY.items()}
+    cloud.hold(str(uuid.uuid4()), {cloud.node("a").uuid: rest})
+    [finding] = migrations.inspect(key(server))
+    migrations.heal(finding)
+    assert used(cloud, "a") == dict(cloud.CAPACITY)
+    assert cloud.allocation(migration) == {}
+
+
+def test_devices_and_shared_storage_go_with_it(cloud: NovaSimulation, migrations: AuditMigrations) -> None:
+    server, migration = failed(cloud)
+    card = make_provider(cloud, "card", cloud.node("a").uuid)
+    shared = make_provider(cloud, "nfs")
+    held = {**cloud.allocation(migration), card: {"DISK_GB": 2}, shared: {"DISK_GB": 3}}
+    cloud.hold(migration, held)
+    cloud.hold(server, {**cloud.allocation(server), shared: {"DISK_GB": 3}})
+    [finding] = migrations.inspect(key(server))
+    migrations.heal(finding)
+    assert cloud.allocation(server) == held
+
+
+def test_a_second_heal_is_a_conflict(cloud: NovaSimulation, migrations: AuditMigrations) -> None:
+    server, _ = failed(cloud)
+    [finding] = migrations.inspect(key(server))
+    migrations.heal(finding)
+    held = cloud.allocation(server)
+    with pytest.raises(Conflict):
+        migrations.heal(finding)
+    assert cloud.allocation(server) == held
+
+
+# look-alikes, left alone
+
+
+@pytest.mark.parametrize("live", [False, True])
+def test_a_move_in_progress(cloud: NovaSimulation, migrations: AuditMigrations, live: bool) -> None:
+    with cloud.ago(**LONG):
+        server = cloud.boot("a")
+        migration = cloud.start_migration(server, "b", live=live)
+    before = cloud.allocation(server), cloud.allocation(migration)
+    assert not migrations.inspect(key(server)), "a migration in progress is nobody's"
+    cloud.set_instance(server, task_state=None)
+    assert not migrations.inspect(key(server))
+    assert swept(migrations) == set()
+    assert (cloud.allocation(server), cloud.allocation(migration)) == before
+
+
+def test_a_roll_back_that_has_only_just_begun(cloud: NovaSimulation, migrations: AuditMigrations) -> None:
+    """The conductor writes the migration's error first, and moves the allocation then."""
+    with cloud.ago(**LONG):
+        server = cloud.boot("a")
+        migration = cloud.start_migration(server, "b")
+        cloud.set_migration(migration, status="error")
+    with pytest.raises(InFlight, match="resize_migrating"):
+        migrations.inspect(key(server))
+    assert swept(migrations) == set()
+    cloud.set_instance(server, task_state=None)
+    with pytest.raises(InFlight, match="just now"):
+        migrations.inspect(key(server))
+
+
+def test_a_second_move_is_waited_for(cloud: NovaSimulation, migrations: AuditMigrations) -> None:
+    server, _ = failed(cloud)
+    with cloud.ago(**LONG):
+        second = cloud._create_migration(server, cloud.instance(server), cloud.node("d"), "migration")
+    with pytest.raises(InFlight, match="accepted"):
+        migrations.inspect(key(server))
+    cloud.set_migration(second, status="finished")
+    assert not migrations.inspect(key(server)), "a resize waits to be confirmed"
+
+
+def test_a_resize_that_waits_to_be_confirmed(cloud: NovaSimulation, migrations: AuditMigrations) -> None:
+    with cloud.ago(days=3):
+        server = cloud.boot("a")
+        cloud.finish_migration(cloud.start_migration(server, "b"))
+    assert not migrations.inspect(key(server))
+    assert swept(migrations) == set()
+
+
+@pytest.mark.parametrize("case", ["confirmed", "evacuated", "both"])
+def test_what_is_to_be_taken_is_left_to_audit_allocations(
+    cloud: NovaSimulation, migrations: AuditMigrations, audit: AuditAllocations, case: str
+) -> None:
+    with cloud.ago(**LONG):
+        server = cloud.boot("a")
+        if case == "confirmed":
+            migration = cloud.start_migration(server, "b")
+            cloud.finish_migration(migration)
+            cloud.confirm_migration(migration, leak_allocation=True)
+        elif case == "evacuated":
+            cloud.evacuate(server, "b")
+        else:
+            migration = cloud.start_migration(server, "b", live=True)
+            held = cloud.allocation(migration)
+            cloud.fail_migration(migration)
+            cloud.hold(migration, held)
+    assert not migrations.inspect(key(server))
+    assert [finding.healable for finding in audit.inspect(Key("consumer", server))] == [True]
+
+
+def test_an_instance_that_is_deleted_is_left_to_audit_allocations(
+    cloud: NovaSimulation, migrations: AuditMigrations
+) -> None:
+    server, _ = failed(cloud)
+    with cloud.ago(**LONG):
+        cloud.delete(server, leak_allocation=True)
+    assert not migrations.inspect(key(server))
+    assert swept(migrations) == set()
+
+
+def test_an_instance_that_nobody_knows(migrations: AuditMigrations) -> None:
+    assert not migrations.inspect(key(str(uuid.uuid4())))
+
+
+# wrong, but not to be moved
+
+
+def refused(migrations: AuditMigrations, cloud: NovaSimulation, server: str) -> Finding:
+    before = cloud.allocation(server)
+    findings = list(migrations.inspect(key(server)))
+    assert findings
+    for finding in findings:
+        assert not finding.healable
+        with pytest.raises(Refused):
+            migrations.heal(finding)
+    assert cloud.allocation(server) == before
+    return findings[0]
+
+
+def test_an_instance_on_the_destination(cloud: NovaSimulation, migrations: AuditMigrations) -> None:
+    server, _ = failed(cloud)
+    with cloud.ago(**LONG):
+        cloud.set_instance(server, host="b", node="b")
+    cloud.hold(server, {})
+    assert "not where the migration began" in refused(migrations, cloud, server).refusal
+
+
+def test_a_resize_within_its_node(cloud: NovaSimulation, migrations: AuditMigrations) -> None:
+    server, migration = failed(cloud)
+    cloud.hold(server, {})
+    with cloud.ago(**LONG):
+        cloud.set_migration(migration, dest_compute="a", dest_node="a")
+    assert "within one node" in refused(migrations, cloud, server).refusal
+
+
+def test_what_nobody_can_explain(cloud: NovaSimulation, migrations: AuditMigrations) -> None:
+    server, _ = failed(cloud)
+    cloud.hold(server, {cloud.node("d").uuid: {"VCPU": 1}})
+    assert "no migration explains" in refused(migrations, cloud, server).refusal
+
+
+def test_two_migrations_that_both_hold_the_node(cloud: NovaSimulation, migrations: AuditMigrations) -> None:
+    server, migration = failed(cloud)
+    with cloud.ago(**LONG):
+        other = cloud._create_migration(server, cloud.instance(server), cloud.node("d"), "migration")
+        cloud.set_migration(other, status="error")
+    cloud.hold(other, cloud.allocation(migration))
+    assert "2 migrations" in refused(migrations, cloud, server).refusal
+
+
+def test_an_instance_that_is_mapped_elsewhere(cloud: NovaSimulation, migrations: AuditMigrations) -> None:
+    server, _ = failed(cloud)
+    mapping = tables.instance_mappings
+    with cloud.api.begin() as connection:
+        connection.execute(sa.update(mapping).where(mapping.c.instance_uuid == server).values(cell_id=3))
+    assert "not mapped" in refused(migrations, cloud, server).refusal
+
+
+# races and failures
+
+
+@pytest.mark.parametrize("who", ["instance", "migration"])
+def test_whoever_writes_in_between_wins(
+    cloud: NovaSimulation,
+    migrations: AuditMigrations,
+    monkeypatch: pytest.MonkeyPatch,
+    who: str,
+) -> None:
+    server, migration = failed(cloud)
+    [finding] = migrations.inspect(key(server))
+    proved = migrations._swaps(server)
+    consumer = server if who == "instance" else migration
+    cloud.hold(consumer, {provider: {"VCPU": 2} for provider in cloud.allocation(consumer)})
+    before = cloud.allocation(server), cloud.allocation(migration)
+    with pytest.raises(Conflict):
+        migrations.heal(finding)
+    monkeypatch.setattr(migrations, "_swaps", lambda instance: proved)  # it was written after the proof
+    with pytest.raises(Conflict):
+        migrations.heal(finding)
+    assert (cloud.allocation(server), cloud.allocation(migration)) == before, "both or neither"
+
+
+def test_nova_s_own_late_roll_back_wins(
+    cloud: NovaSimulation, migrations: AuditMigrations, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server, migration = failed(cloud)
+    cloud.hold(server, {})
+    [finding] = migrations.inspect(key(server))
+    proved = migrations._swaps(server)
+    cloud._report.move(migration, server)
+    monkeypatch.setattr(migrations, "_swaps", lambda instance: proved)
+    with pytest.raises(Conflict):
+        migrations.heal(finding)
+    assert set(cloud.allocation(server)) == {cloud.node("a").uuid}
+
+
+@pytest.mark.parametrize("cell", ["cell0", "cell1", "cell2"])
+def test_a_silent_cell_moves_nothing(
+    cloud: NovaSimulation, migrations: AuditMigrations, cut: Callable[[str], None], cell: str
+) -> None:
+    server, migration = failed(cloud)
+    before = cloud.allocation(server), cloud.allocation(migration)
+    [finding] = migrations.inspect(key(server))
+    cut(cell)
+    with pytest.raises(Unavailable, match=f"cell:{cell}"):
+        migrations.inspect(key(server))
+    with pytest.raises(Unavailable):
+        migrations.heal(finding)
+    assert (cloud.allocation(server), cloud.allocation(migration)) == before
+
+
+def test_a_sweep_tells_of_a_silent_cell(
+    cloud: NovaSimulation, migrations: AuditMigrations, cut: Callable[[str], None]
+) -> None:
+    server, _ = failed(cloud)
+    cut("cell2")
+    sweep = migrations.sweep()
+    assert next(sweep) == key(server)
+    with pytest.raises(Unavailable, match="cell:cell2"):
+        next(sweep)
+    assert migrations.population() == 1
+
+
+def test_a_placement_that_is_down(cloud: NovaSimulation, migrations: AuditMigrations) -> None:
+    server, _ = failed(cloud)
+    cloud.placement.stop()
+    with pytest.raises(Unavailable, match="placement"):
+        migrations.inspect(key(server))
+    with pytest.raises(Unavailable, match="placement"):
+        list(migrations.sweep())
+
+
+def test_in_an_unknown_schema_it_looks_and_changes_nothing(cloud: NovaSimulation, migrations: AuditMigrations) -> None:
+    server, migration = failed(cloud)
+    held = cloud.allocation(migration)
+    with cloud.cells["cell2"].begin() as connection:
+        connection.execute(sa.update(tables.cell_version).values(version_num="ffffffffffff"))
+    [finding] = migrations.inspect(key(server))
+    with pytest.raises(Refused, match="ffffffffffff"):
+        migrations.heal(finding)
+    assert cloud.allocation(migration) == held
+
+
+def test_placement_moves_a_whole_allocation_or_nothing(cloud: NovaSimulation, placement: Placement) -> None:
+    server, migration = failed(cloud)
+    source, target = placement.allocation(migration), placement.allocation(server)
+    placement.move_allocation(source, target)
+    assert cloud.allocation(server) == source.providers
+    with pytest.raises(Conflict):
+        placement.move_allocation(source, target)
+    assert cloud.allocation(server) == source.providers
