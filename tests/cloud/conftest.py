@@ -12,7 +12,7 @@ from tests.cloud.control_plane import ControlPlane
 from tests.servers.mariadb import MariaDB
 from tests.servers.rabbitmq import RabbitMQ
 
-_LOGS = pytest.StashKey[Path | None]()
+_LOGS = pytest.StashKey[list[Path]]()
 
 
 @pytest.fixture(scope="session")
@@ -21,18 +21,25 @@ def cloud(request: pytest.FixtureRequest, rabbitmq: RabbitMQ, mariadb: MariaDB) 
 
     Octavia takes part when STACKMEND_CLOUD_OCTAVIA is set.
     """
+    yield from served(request, rabbitmq, mariadb, octavia=bool(os.environ.get("STACKMEND_CLOUD_OCTAVIA")))
+
+
+def served(
+    request: pytest.FixtureRequest, rabbitmq: RabbitMQ, mariadb: MariaDB, *, octavia: bool
+) -> Iterator[ControlPlane]:
+    """A control plane, and its end; the logs are kept when a test failed meanwhile."""
     failed_before = request.session.testsfailed
-    plane = ControlPlane(rabbitmq, mariadb, octavia=bool(os.environ.get("STACKMEND_CLOUD_OCTAVIA")))
+    plane = ControlPlane(rabbitmq, mariadb, octavia=octavia)
     plane.up()
     try:
         yield plane
     finally:
         logs = plane.down(keep_logs=request.session.testsfailed > failed_before)
-        request.config.stash[_LOGS] = logs
+        if logs is not None:
+            request.config.stash.setdefault(_LOGS, []).append(logs)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """After the failures: where to look for their cause."""
-    logs = terminalreporter.config.stash.get(_LOGS, None)
-    if logs is not None:
+    for logs in terminalreporter.config.stash.get(_LOGS, []):
         terminalreporter.write_line(f"The logs of the cloud are kept in {logs}")
