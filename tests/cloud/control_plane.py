@@ -339,6 +339,15 @@ class ControlPlane:
         """What a service has logged so far."""
         return (self.logs / f"{name}.log").read_text(errors="replace")
 
+    def start_health_manager(self) -> None:
+        """Start Octavia's health manager, a service like others afterwards; amphorae here send no heartbeats."""
+        self._processes.add("octavia-health-manager", "octavia-health-manager", "--config-file", self.octavia_conf)
+
+    @property
+    def health_port(self) -> int:
+        """Where it takes heartbeats, by UDP."""
+        return self._configuration.ports["health"]
+
     def derive(self, service: str, name: str, options: Options) -> Path:
         """The configuration of placement or nova, but for ``options``, as a file in a folder called ``name``."""
         return self._configuration.derive(service, name, options)
