@@ -1,0 +1,39 @@
+"""stackmend as it is installed beside a controller with Octavia, for the tests of one handler or a few."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from consumer import plugins
+from tests.cloud import drift
+from tests.cloud.control_plane import ControlPlane, wait_until
+from tests.program import Program
+
+Options = Mapping[str, Mapping[str, object]]
+
+
+def options(cloud: ControlPlane, *on: str, **housekeeping: object) -> dict[str, dict[str, object]]:
+    """The configuration; healing are only the handlers ``on``, the others are off."""
+    written: dict[str, dict[str, object]] = {
+        "nova": {"config_file": cloud.nova_conf},
+        "octavia": {"config_file": cloud.octavia_conf},
+        "engine": {"poll_seconds": 0.2, "breaker_count": 100_000, "heals_per_hour": 0},
+    }
+    for handler in plugins.handlers():
+        written.setdefault(handler.group, {})[f"{handler.name}_mode"] = "heal" if handler.name in on else "off"
+    written.setdefault("housekeeping", {}).update(housekeeping)
+    return written
+
+
+def start(program: Program, cloud: ControlPlane) -> None:
+    """Start the daemon, and wait until its first sweeps and the backlog of earlier tests are behind it."""
+    program.start()
+    wait_until(lambda: "runs as" in program.log.read_text(), 120, "the start of stackmend")
+    wait_until(lambda: drift.undeclared_work(cloud) == 0, 180, "the backlog")
+
+
+def healed(program: Program, key: str) -> list[dict[str, Any]]:
+    """The history's heals of a key."""
+    lines: list[dict[str, Any]] = program.json("history", "--key", key, "--outcome", "healed")
+    return lines
