@@ -15,6 +15,7 @@ from handlers.nova.audit_allocations import AuditAllocations
 from handlers.nova.discover_hosts import DiscoverHosts
 from handlers.nova.simulation import NovaSimulation
 from handlers.nova.sync_aggregates import SyncAggregates
+from tests.neutron import Neutron
 
 HANDLERS: tuple[type[Handler], ...] = (DiscoverHosts, SyncAggregates, AuditAllocations)
 
@@ -50,6 +51,15 @@ def resources(cloud: NovaSimulation, tmp_path: Path) -> Iterator[Resources]:
     made = Resources(conf)
     yield made
     made.close()
+
+
+@pytest.fixture
+def neutron(resources: Resources) -> Iterator[Neutron]:
+    """A Neutron at which the handlers look."""
+    double = Neutron(page=2)
+    resources.conf.set_override("network_endpoint_override", double.url, "openstack")
+    yield double
+    double.close()
 
 
 @pytest.fixture

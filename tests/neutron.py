@@ -1,0 +1,154 @@
+"""Neutron's ports in this process: a double for tests that need no real Neutron.
+
+It answers on loopback what the real one answers to the requests of :mod:`handlers.network`: listings with filters, fields
+and pages, revisions, ``If-Match``. That both answer alike is tested beside the real one, in ``tests/cloud``.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import uuid
+from collections.abc import Callable, Mapping
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+_PLAIN: Mapping[str, Any] = {
+    "name": "",
+    "device_id": "",
+    "device_owner": "",
+    "status": "DOWN",
+    "mac_address": "fa:16:3e:00:00:01",
+    "fixed_ips": [],
+    "binding:host_id": "",
+    "binding:profile": {},
+    "binding:vnic_type": "normal",
+    "resource_request": None,
+}
+_ANSWERED = tuple[int, Mapping[str, Any] | None]
+
+
+class Neutron:
+    """One Neutron, with one network.
+
+    :param page: how many ports it lists at most at once (``pagination_max_limit``)
+    """
+
+    def __init__(self, page: int = 1000) -> None:
+        self.ports: dict[str, dict[str, Any]] = {}
+        self.network: dict[str, Any] = {"id": str(uuid.uuid4())}
+        self.extensions = {"port-resource-request"}
+        #: names that it does not show to these credentials
+        self.hidden: set[str] = set()
+        #: what it answers instead to requests of a method
+        self.faults: dict[str, int] = {}
+        #: called before a request of a method is answered, with the port's id
+        self.before: dict[str, Callable[[str], None]] = {}
+        self._page = page
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
+        self._server.daemon_threads = True
+        threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
+
+    @property
+    def url(self) -> str:
+        """The endpoint."""
+        return f"http://127.0.0.1:{self._server.server_address[1]}"
+
+    def close(self) -> None:
+        """Close the port."""
+        self._server.shutdown()
+        self._server.server_close()
+
+    def add(self, **values: Any) -> str:
+        """Make a port; return its id."""
+        made = str(uuid.uuid4())
+        names = {name.replace("binding_", "binding:"): value for name, value in values.items()}
+        self.ports[made] = {**_PLAIN, "network_id": self.network["id"], **names, "id": made, "revision_number": 1}
+        return made
+
+    def change(self, port: str, **values: Any) -> None:
+        """Change a port as somebody else would."""
+        names = {name.replace("binding_", "binding:"): value for name, value in values.items()}
+        self.ports[port] |= {**names, "revision_number": self.ports[port]["revision_number"] + 1}
+
+    def answer(self, method: str, url: str, headers: Mapping[str, str], body: Any) -> _ANSWERED:
+        """Answer a request."""
+        split = urlsplit(url)
+        version, kind, *rest = split.path.strip("/").split("/")
+        if version != "v2.0":
+            return 404, None
+        if method in self.before:
+            self.before[method](rest[0] if rest else "")
+        if method in self.faults:
+            return self.faults[method], {"NeutronError": {"message": "as the test wants it"}}
+        if kind == "networks":
+            return 200, {"network": self.network}
+        if kind == "extensions":
+            return (200, {"extension": {"alias": rest[0]}}) if rest[0] in self.extensions else (404, None)
+        if not rest:
+            return self._list(parse_qs(split.query))
+        return self._one(method, rest[0], headers, body)
+
+    def _list(self, query: dict[str, list[str]]) -> _ANSWERED:
+        fields, limit = query.pop("fields", []), int(query.pop("limit", ["0"])[0])
+        marker = query.pop("marker", [""])[0]
+        query = {name: values for name, values in query.items() if name not in {"sort_key", "sort_dir"}}
+        if set(query) - {*_PLAIN, "id", "network_id"}:
+            return 400, {"NeutronError": {"message": f"{sorted(query)} is invalid attribute for filtering"}}
+        found = [
+            port
+            for uuid_, port in sorted(self.ports.items())
+            if uuid_ > marker and all(port[name] in values for name, values in query.items())
+        ]
+        page = min(limit or self._page, self._page)
+        shown = [self._shown(port, fields) for port in found[:page]]
+        more = [{"rel": "next", "href": "..."}] if len(found) > page else []
+        return 200, {"ports": shown, "ports_links": more}
+
+    def _one(self, method: str, port: str, headers: Mapping[str, str], body: Any) -> _ANSWERED:
+        if port not in self.ports:
+            return 404, {"NeutronError": {"type": "PortNotFound", "message": "no port"}}
+        match = headers.get("If-Match")
+        if match is not None and match != f"revision_number={self.ports[port]['revision_number']}":
+            return 412, {"NeutronError": {"type": "RevisionNumberConstraintFailed", "message": match}}
+        if method == "DELETE":
+            del self.ports[port]
+            return 204, None
+        if method == "PUT":
+            changes = dict(body["port"])
+            if changes.get("binding:host_id", "") is None:
+                changes["binding:host_id"] = ""
+            self.change(port, **changes)
+        return 200, {"port": self._shown(self.ports[port], [])}
+
+    def _shown(self, port: Mapping[str, Any], fields: list[str]) -> dict[str, Any]:
+        return {
+            name: value for name, value in port.items() if name not in self.hidden and (not fields or name in fields)
+        }
+
+
+def _handler(neutron: Neutron) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+        wbufsize = -1
+
+        def _serve(self) -> None:
+            content = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            status, body = neutron.answer(
+                self.command, self.path, dict(self.headers), json.loads(content) if content else None
+            )
+            data = b"" if body is None else json.dumps(body).encode()
+            self.send_response(status)
+            self.send_header("Content-Type", "application/json")
+            if status != 204:
+                self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+
+        do_GET = do_PUT = do_DELETE = _serve  # noqa: N815 - the names that the library looks for
+
+        def log_message(self, format: str, *args: Any) -> None:
+            """Say nothing."""
+
+    return Handler
