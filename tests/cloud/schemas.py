@@ -7,7 +7,7 @@ kept beside the environment whose migrations made them.
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -42,26 +42,29 @@ def load(configuration: Configuration, dumps: Path, tool: Tool, cells: list[str]
         ],
         "octavia": ["octavia-db-manage", "--config-file", octavia, "upgrade", "head"],
     }
-    dumps.mkdir(parents=True, exist_ok=True)
 
     def one(database: str) -> None:
-        dump = dumps / f"{database}.sql"
-        names = [database]
-        if database == "nova_cell0":
-            names += [f"nova_{cell}" for cell in cells]
-        for name in names:
-            mariadb.drop_database(name)
-            mariadb.create_database(name)
-        if not dump.exists():
-            tool(*migrations[database])
-            _dump(mariadb, database, dump)
-            names.remove(database)
-        for name in names:
-            mariadb.execute(dump.read_text(), name)
+        copies = [f"nova_{cell}" for cell in cells] if database == "nova_cell0" else []
+        create(mariadb, dumps, [database, *copies], lambda: tool(*migrations[database]))
 
     with ThreadPoolExecutor(4) as pool:
         # The slowest first.
         list(pool.map(one, sorted(migrations, key=lambda name: name != "neutron")))
+
+
+def create(mariadb: MariaDB, dumps: Path, names: Sequence[str], migrate: Callable[[], object]) -> None:
+    """Create databases of one schema anew, empty. ``migrate`` fills the first one, if it was never dumped."""
+    dumps.mkdir(parents=True, exist_ok=True)
+    dump = dumps / f"{names[0]}.sql"
+    for name in names:
+        mariadb.drop_database(name)
+        mariadb.create_database(name)
+    migrated = not dump.exists()
+    if migrated:
+        migrate()
+        _dump(mariadb, names[0], dump)
+    for name in names[migrated:]:
+        mariadb.execute(dump.read_text(), name)
 
 
 def _dump(mariadb: MariaDB, database: str, target: Path) -> None:
