@@ -118,6 +118,8 @@ class Source:
         self.received = 0
         self.wanted = 0
         self.dead = 0
+        #: when the thread last went round, by the monotonic clock; it does so every few seconds, whatever is away
+        self.turned_at = monotonic()
         self._settings = settings
         self._sieve = Sieve(wanted)
         self._deliver = deliver
@@ -132,7 +134,7 @@ class Source:
         """Read until ``stop`` is set. Returns within a second then, unless ``deliver`` or the broker takes longer."""
         wait = 0.0
         while not stop.is_set():
-            began = monotonic()
+            self.turned_at = began = monotonic()
             lost = self._read_until_lost(stop)
             self.connected = False
             if not lost or stop.is_set():
@@ -171,6 +173,7 @@ class Source:
         self.connected = True
         self.problem = ""
         while not stop.is_set():
+            self.turned_at = monotonic()
             self.queues, self.missing = tuple(intake.consumed.values()), intake.missing
             self._tell_gaps(intake)
             messages = self._collect(intake, stop)
@@ -249,6 +252,7 @@ class Source:
             return True
         began, wait, here = monotonic(), _STORE_AGAIN_FIRST, True
         while True:
+            self.turned_at = monotonic()
             try:
                 self._deliver(batch)
             except NotStored as error:

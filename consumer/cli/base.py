@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from cliff import command, lister, show
 from cliff.columns import FormattableColumn
+
+from consumer.wording import one_line, printable, span
 
 if TYPE_CHECKING:
     from consumer.cli.main import Program
@@ -23,57 +23,9 @@ if TYPE_CHECKING:
 
 OK, ERROR, DRIFT, INTERRUPTED, PIPE_CLOSED = 0, 1, 2, 130, 141
 
-_PASSWORD = re.compile(r"(://[^:/@\s]*:)[^@\s]*@")
-
 
 class Trouble(Exception):
     """Something that the person at the terminal can put right; the message says what and how."""
-
-
-def redacted(text: str) -> str:
-    """Return text in which ``***`` stands for the password of every URL."""
-    return _PASSWORD.sub(r"\1***@", text)
-
-
-def one_line(text: str) -> str:
-    """Return text without secrets and without line breaks."""
-    return printable(" ".join(redacted(text).split()))
-
-
-def printable(text: str, keep: str = "") -> str:
-    """Return text with its control characters written as escapes, so that it cannot steer a terminal."""
-    if text.isprintable():
-        return text
-    return "".join(
-        char if char.isprintable() or char in keep else char.encode("unicode_escape").decode() for char in text
-    )
-
-
-def utc(clock: float | None) -> str | None:
-    """Return a time in ISO 8601, to the millisecond."""
-    if clock is None:
-        return None
-    return datetime.fromtimestamp(clock, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-def seconds(value: float | None) -> float | None:
-    """Return a duration to the millisecond."""
-    return None if value is None else round(value, 3)
-
-
-def span(value: float | None) -> str:
-    """Return a duration as a person says it: ``14 s``, ``3 min``, ``2 h``, ``5 d``."""
-    if value is None:
-        return ""
-    for unit, size in (("d", 86400.0), ("h", 3600.0), ("min", 60.0)):
-        if value >= 2 * size:
-            return f"{value / size:.0f} {unit}"
-    return f"{value:.0f} s"
-
-
-def plural(count: int, one: str, many: str = "") -> str:
-    """Return ``1 row``, ``2 rows``."""
-    return f"{count} {one if count == 1 else many or one + 's'}"
 
 
 class JsonCell(FormattableColumn[Any]):

@@ -9,13 +9,14 @@ from typing import Any
 from oslo_utils import strutils
 
 from consumer.bus.envelope import Undecodable, decode
-from consumer.cli.base import DRIFT, Command, Lister, ShowOne, Trouble, known_ids, plural, positive, row_id, utc
+from consumer.cli.base import DRIFT, Command, Lister, ShowOne, Trouble, known_ids, positive, row_id
 from consumer.conf import tasks as task_conf
 from consumer.engine.router import Router, Unroutable
 from consumer.journal import dead, work
 from consumer.journal.database import Database
 from consumer.journal.dead import DeadEvent
 from consumer.journal.work import Hint
+from consumer.wording import plural, utc
 
 #: Bodies may have a megabyte each; this many are read at a time.
 _CHUNK = 50

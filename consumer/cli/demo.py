@@ -19,9 +19,10 @@ from rich.table import Table
 from rich.text import Text
 
 from consumer import plugins
-from consumer.cli.base import DRIFT, OK, Command, Trouble, plural, printable
+from consumer.cli.base import DRIFT, OK, Command, Trouble
 from consumer.cli.stage import Act, Stage, staged
 from consumer.journal.history import Entry
+from consumer.wording import plural, printable
 
 #: Seconds in which a heal that needs one look is waited for before the next scene begins, and beyond the second look.
 _PATIENCE, _PATIENCE_AT_END = 3.0, 15.0

@@ -7,13 +7,14 @@ import getpass
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from consumer.cli.base import Command, Lister, SpanCell, plural
+from consumer.cli.base import Command, Lister, SpanCell
 from consumer.conf import tasks as task_conf
 from consumer.engine.task import SWEEP
 from consumer.journal import controls, history, replicas, work
 from consumer.journal.controls import Control
 from consumer.journal.database import Database, now
 from consumer.journal.work import Hint, Priority
+from consumer.wording import plural
 from handlers.base import Handler, Key
 
 #: Seconds of silence after which a daemon that is still on the list is taken for dead.

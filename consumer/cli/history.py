@@ -8,10 +8,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from consumer.cli.base import Lister, ShowOne, Trouble, known_ids, positive, row_id, seconds, utc
+from consumer.cli.base import Lister, ShowOne, Trouble, known_ids, positive, row_id
 from consumer.journal import history
 from consumer.journal.database import now
 from consumer.journal.history import Entry
+from consumer.wording import seconds, utc
 
 OUTCOMES = ("found", "refused", "held", "parked", "stopped", "healing", "healed", "failed", "conflict")
 _UNITS = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400, "w": 7 * 86400}

@@ -11,10 +11,11 @@ import argparse
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from consumer.cli.base import ERROR, OK, Command, Lister, ShowOne, Trouble, one_line
+from consumer.cli.base import ERROR, OK, Command, Lister, ShowOne, Trouble
 from consumer.journal import history, replicas
 from consumer.journal.database import now
 from consumer.journal.history import Closing, Line, Origin
+from consumer.wording import one_line
 from handlers.base import HandlerError, Healed, Inventory, Key
 
 

@@ -20,11 +20,13 @@ from oslo_config import cfg
 
 from consumer import __version__, plugins
 from consumer.bus.connection import UnusableURL
-from consumer.cli.base import ERROR, INTERRUPTED, OK, PIPE_CLOSED, Trouble, one_line, redacted
+from consumer.cli.base import ERROR, INTERRUPTED, OK, PIPE_CLOSED, Trouble
 from consumer.cli.session import Session
 from consumer.conf import WrongConfiguration
+from consumer.conf.status import CannotListen
 from consumer.journal.database import JournalError
 from consumer.plugins import BrokenPlugin
+from consumer.wording import one_line, redacted
 from handlers.base import HandlerError
 
 DESCRIPTION = "Keeps an OpenStack cloud mended: notices drift, proves it, heals it."
@@ -57,6 +59,7 @@ INVENTORY_COMMANDS = {"list": "InventoryList", "show": "InventoryShow", "release
 
 #: What an operator can cause or put right; the message is enough. Anything else is named as the fault that it is.
 EXPECTED = (
+    CannotListen,
     Trouble,
     WrongConfiguration,
     cfg.Error,

@@ -11,8 +11,11 @@ from types import FrameType
 
 from consumer import conf, plugins
 from consumer.cli.base import OK, Command
+from consumer.conf import status as status_conf
 from consumer.engine.service import Service
 from consumer.engine.task import as_configured, at_most_audit
+from consumer.status.page import Shelves
+from consumer.status.serving import Status
 
 LOG = logging.getLogger(__name__)
 
@@ -49,12 +52,16 @@ class Run(Command):
         for name in conf.readable_by_others(loaded):
             LOG.warning("everybody on this machine can read %s, which may hold passwords: chmod o-r %s", name, name)
         tasks = session.tasks(session.classes(parsed_args.only), at_most_audit if parsed_args.audit else as_configured)
-        service = Service(loaded, session.database, session.resources, tasks, plugins.brokers())
+        status = Status(status_conf.settings(loaded))
+        service = Service(loaded, session.database, session.resources, tasks, plugins.brokers(), status.meter)
+        shelves = Shelves(lambda: [session.inventory(name) for name in session.inventory_names()])
+        status.serve(session.database, {task.name: task for task in tasks}, lambda: service.sources, shelves)
         service.start()
         signals.wait()
         watchdog = threading.Timer(STOP_WITHIN, _give_up)
         watchdog.daemon = True
         watchdog.start()
+        status.stop()
         finished = service.stop()
         if not finished:
             _give_up()

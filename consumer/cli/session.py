@@ -104,6 +104,10 @@ class Session:
         """Make tasks; see :func:`consumer.engine.task.make`."""
         return tasks.make(self.conf, self.resources, classes, mode_of)
 
+    def inventory_names(self) -> list[str]:
+        """Return what is kept in the cloud; none of it is the business of one group's program."""
+        return plugins.inventory_names() if self._group is None else []
+
     def inventory(self, name: str) -> Inventory:
         """Return what is kept in the cloud under this name.
 

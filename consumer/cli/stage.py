@@ -24,6 +24,7 @@ from consumer.cli.base import Trouble
 from consumer.conf import bus as bus_conf
 from consumer.engine import service
 from consumer.engine import task as tasks
+from consumer.engine.meter import Meter
 from consumer.engine.service import Service
 from consumer.journal import controls, history, work
 from consumer.journal.database import Database
@@ -176,7 +177,9 @@ def staged(demo: Demo, classes: Sequence[type[Handler]], folder: Path) -> Iterat
         resources = Resources(loaded)
         database = service.open_journal(loaded)
         stack.callback(database.close)
-        daemon = Service(loaded, database, resources, tasks.make(loaded, resources, chosen), [lambda _: [_BROKER]])
+        daemon = Service(
+            loaded, database, resources, tasks.make(loaded, resources, chosen), [lambda _: [_BROKER]], Meter()
+        )
         stack.callback(daemon.stop)
         daemon.start()
         _wait_until_ready(daemon, database, chosen)

@@ -14,12 +14,13 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bar
 
-from consumer.cli.base import DRIFT, ERROR, OK, Lister, Trouble, plural
+from consumer.cli.base import DRIFT, ERROR, OK, Lister, Trouble
 from consumer.conf import tasks as task_conf
 from consumer.engine.oneshot import OneShot, Progress, Result, no_progress
 from consumer.engine.task import Task, always, as_configured, at_most_audit
 from consumer.journal import controls, replicas
 from consumer.journal.database import Database
+from consumer.wording import plural
 from handlers.base import Handler
 
 #: How the summary calls what came of a drift; others are called by their own name.

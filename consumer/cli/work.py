@@ -6,12 +6,12 @@ import argparse
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from consumer.cli.base import ERROR, Command, Lister, ShowOne, SpanCell, Trouble, known_ids, plural, positive, row_id
+from consumer.cli.base import ERROR, Command, Lister, ShowOne, SpanCell, Trouble, known_ids, positive, row_id
 from consumer.journal import backlog
 from consumer.journal.backlog import WorkRow
 from consumer.journal.database import Database
+from consumer.wording import plural
 
-STATES = ("pending", "running", "reported", "parked")
 #: What one statement takes.
 _CHUNK = 500
 _ALL = 1_000_000
@@ -33,7 +33,7 @@ class WorkList(Lister):
         """Return the parser."""
         parser = super().get_parser(prog_name)
         parser.add_argument("--handler", metavar="NAME", help="Only rows of this handler.")
-        parser.add_argument("--state", choices=STATES, help="Only rows in this state.")
+        parser.add_argument("--state", choices=backlog.STATES, help="Only rows in this state.")
         parser.add_argument("--limit", type=positive, default=1000, help="So many rows at most; default: 1000.")
         return parser
 

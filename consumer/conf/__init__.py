@@ -14,7 +14,7 @@ from oslo_config import cfg
 from oslo_log import log
 
 from consumer import __version__, plugins
-from consumer.conf import bus, engine, journal, tasks
+from consumer.conf import bus, engine, journal, status, tasks
 from handlers.base import Handler
 
 PROJECT = "stackmend"
@@ -31,6 +31,7 @@ def new(handlers: Iterable[type[Handler]]) -> cfg.ConfigOpts:
     journal.register(conf)
     bus.register(conf)
     engine.register(conf)
+    status.register(conf)
     tasks.register(conf, handlers)
     for group, opts in plugins.options().items():
         conf.register_opts(opts, group=group)
@@ -62,7 +63,7 @@ def load(
 
 def _read_all(conf: cfg.ConfigOpts) -> None:
     """Read every option once, so that a wrong value is said at the start and not in the middle of the night."""
-    for group in ("journal", "bus", "engine", "audit", "housekeeping"):
+    for group in ("journal", "bus", "engine", "status", "audit", "housekeeping"):
         if group in conf:
             for name in conf[group]:
                 getattr(conf[group], name)

@@ -8,7 +8,7 @@ from oslo_config import cfg
 from oslo_messaging import opts as messaging
 
 from consumer import plugins
-from consumer.conf import bus, engine, journal, tasks
+from consumer.conf import bus, engine, journal, status, tasks
 
 
 def list_opts() -> list[tuple[cfg.OptGroup | str | None, list[cfg.Opt]]]:
@@ -21,7 +21,7 @@ def list_opts() -> list[tuple[cfg.OptGroup | str | None, list[cfg.Opt]]]:
         for group, opts in handler.options().items():
             _add(found, group, opts)
     ours: list[tuple[cfg.OptGroup | str | None, list[cfg.Opt]]] = [
-        (module.GROUP, list(module.OPTS)) for module in (journal, bus, engine)
+        (module.GROUP, list(module.OPTS)) for module in (journal, bus, engine, status)
     ]
     rabbit = [entry for entry in messaging.list_opts() if entry[0] == "oslo_messaging_rabbit"]
     return [*ours, *sorted(found.items()), *rabbit]

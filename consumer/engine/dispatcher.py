@@ -14,6 +14,7 @@ from collections.abc import Mapping
 
 from consumer.conf.engine import EngineSettings
 from consumer.engine.holds import Holds
+from consumer.engine.meter import Meter
 from consumer.engine.task import Task
 from consumer.engine.worker import Worker
 from consumer.journal import controls, work
@@ -38,6 +39,7 @@ class Dispatcher:
         replica: str,
         holds: Holds,
         worker: Worker,
+        meter: Meter,
     ) -> None:
         self._database = database
         self._tasks = tasks
@@ -45,6 +47,7 @@ class Dispatcher:
         self._replica = replica
         self._holds = holds
         self._worker = worker
+        self._meter = meter
         self._changed = threading.Condition()
         self._woken = False
         self._stopping = False
@@ -113,6 +116,7 @@ class Dispatcher:
 
     def _claim_all(self) -> None:
         while not self._stopping:
+            self._meter.beat("dispatcher")
             try:
                 full = self._claim_once()
             except JournalUnavailable as outage:

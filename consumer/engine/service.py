@@ -25,6 +25,7 @@ from consumer.engine import announce
 from consumer.engine.dispatcher import Dispatcher
 from consumer.engine.holds import Holds
 from consumer.engine.inbox import Inbox
+from consumer.engine.meter import Meter
 from consumer.engine.router import Router
 from consumer.engine.task import Task
 from consumer.engine.upkeep import Upkeep
@@ -60,6 +61,7 @@ class Service:
 
     :param tasks: what runs
     :param broker_lists: where notifications arrive
+    :param meter: is told what happens
     """
 
     def __init__(
@@ -69,6 +71,7 @@ class Service:
         resources: Resources,
         tasks: Sequence[Task],
         broker_lists: Sequence[BrokerList],
+        meter: Meter,
     ) -> None:
         self._database = database
         self._resources = resources
@@ -79,12 +82,12 @@ class Service:
         self.holds = Holds()
         self._router = Router(task.handler for task in tasks)
         self._announcer = announce.from_conf(conf, f"stackmend:{self.replica}")
-        worker = Worker(database, self._tasks, self._settings, self.replica, self.holds, self._announcer)
-        self.dispatcher = Dispatcher(database, self._tasks, self._settings, self.replica, self.holds, worker)
+        worker = Worker(database, self._tasks, self._settings, self.replica, self.holds, self._announcer, meter)
+        self.dispatcher = Dispatcher(database, self._tasks, self._settings, self.replica, self.holds, worker, meter)
         self._bus = bus_conf.settings(conf)
         self._inbox = Inbox(database, self._router, self.dispatcher.wake, self._bus.dead_body_bytes)
         journal = journal_conf.settings(conf)
-        self._upkeep = Upkeep(database, self.dispatcher, self._settings, journal, self.replica, self._tasks)
+        self._upkeep = Upkeep(database, self.dispatcher, self._settings, journal, self.replica, self._tasks, meter)
         self._sources: dict[Broker, Source] = {}
         self._listening: dict[Broker, tuple[threading.Thread, threading.Event]] = {}
         self._stop_listening = threading.Event()

@@ -10,6 +10,7 @@ from collections.abc import Collection
 from consumer.conf.engine import EngineSettings
 from consumer.conf.journal import JournalSettings
 from consumer.engine.dispatcher import Dispatcher
+from consumer.engine.meter import Meter
 from consumer.journal import dead, history, replicas, work
 from consumer.journal.database import Database, JournalUnavailable
 from consumer.journal.work import Hint, Priority
@@ -36,6 +37,7 @@ class Upkeep:
         journal: JournalSettings,
         replica: str,
         handlers: Collection[str],
+        meter: Meter,
     ) -> None:
         self._database = database
         self._dispatcher = dispatcher
@@ -43,6 +45,7 @@ class Upkeep:
         self._journal = journal
         self._replica = replica
         self._handlers = frozenset(handlers)
+        self._meter = meter
         self._stop = threading.Event()
         self._tidied = float("-inf")
         self._thread = threading.Thread(target=self._run, name="upkeep", daemon=True)
@@ -58,6 +61,7 @@ class Upkeep:
 
     def _run(self) -> None:
         while not self._stop.wait(self._engine.lease_seconds / 4):
+            self._meter.beat("upkeep")
             try:
                 self._beat()
             except JournalUnavailable as outage:

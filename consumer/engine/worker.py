@@ -19,9 +19,11 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from consumer.conf.engine import EngineSettings
+from consumer.engine import meter
 from consumer.engine.announce import Announcer
 from consumer.engine.holds import Holds
 from consumer.engine.look import Clean, Heal, Report, Wait, after_error, decide
+from consumer.engine.meter import Meter
 from consumer.engine.sweeps import Sweeper
 from consumer.engine.task import SWEEP, Going, Task
 from consumer.journal.database import Database, JournalUnavailable
@@ -59,6 +61,7 @@ class Worker:
         replica: str,
         holds: Holds,
         announcer: Announcer,
+        meter: Meter,
     ) -> None:
         self._database = database
         self._tasks = tasks
@@ -66,6 +69,7 @@ class Worker:
         self._replica = replica
         self._holds = holds
         self._announcer = announcer
+        self._meter = meter
         self._sweeper = Sweeper(database, settings, replica)
 
     def work(self, claim: Claim) -> None:
@@ -75,7 +79,9 @@ class Worker:
             if claim.key.kind == SWEEP:
                 self._sweep(task, claim)
             else:
-                self._reconcile(task, claim)
+                began = time.monotonic()
+                outcome = self._reconcile(task, claim)
+                self._meter.looked(task.name, outcome, time.monotonic() - began)
         except LeaseLost as lost:
             LOG.warning("%s", lost)
         except JournalUnavailable as outage:
@@ -93,12 +99,12 @@ class Worker:
             self._back_up(task)
         settle(self._database, claim, end)
 
-    def _reconcile(self, task: Task, claim: Claim) -> None:
+    def _reconcile(self, task: Task, claim: Claim) -> str:
+        """Look at a key and do what follows; return how it ended, for the meter."""
         try:
             findings = tuple(task.handler.inspect(claim.key))
         except Exception as error:
-            self._look_failed(task, claim, error)
-            return
+            return self._look_failed(task, claim, error)
         self._back_up(task)
         handler, limit = task.handler, self._settings.max_attempts
         decision = decide(claim, findings, heals=task.heals, confirm_after=handler.confirm_after, max_attempts=limit)
@@ -107,16 +113,20 @@ class Worker:
                 assert claim.healing_id is not None
                 LOG.info("%s %s: %s", task.name, claim.key, RESUMED.action)
                 settle(self._database, claim, Done(), [Closing(claim.healing_id, "healed", RESUMED)])
+                self._meter.healed(task.name, meter.source(claim.hint), "healed", _lag(claim))
+                return "healed"
             case Clean():
                 settle(self._database, claim, Done())
+                return "clean"
             case Wait(end=end):
                 settle(self._database, claim, _keep_line(end, claim), _close_if_given_up(end, claim))
+                return _outcome(end)
             case Report(end=end, findings=new):
-                self._report(task, claim, end, new)
+                return self._report(task, claim, end, new)
             case Heal():
-                self._heal(task, claim, decision)
+                return self._heal(task, claim, decision)
 
-    def _report(self, task: Task, claim: Claim, end: Reported, new: tuple[tuple[Finding, str], ...]) -> None:
+    def _report(self, task: Task, claim: Claim, end: Reported, new: tuple[tuple[Finding, str], ...]) -> str:
         lines = [
             Line.of(task.name, finding, outcome, _origin(claim, self._replica), finding.refusal)
             for finding, outcome in new
@@ -125,12 +135,14 @@ class Worker:
         for finding, outcome in new:
             LOG.info("%s %s: %s: %s", task.name, claim.key, outcome, finding.summary)
             self._announcer.finding(task.name, finding)
+            self._meter.found(task.name, meter.source(claim.hint))
+        return new[0][1] if new else "found"
 
-    def _heal(self, task: Task, claim: Claim, decision: Heal) -> None:
+    def _heal(self, task: Task, claim: Claim, decision: Heal) -> str:
         finding = decision.finding
         if not task.is_open:
             settle(self._database, claim, _keep_line(_until_the_window_opens(task, claim), claim))
-            return
+            return "waits"
         if claim.attempts >= self._settings.max_attempts:
             claim = replace(claim, attempts=0)
         claim = replace(claim, fingerprint=decision.fingerprint)
@@ -140,43 +152,49 @@ class Worker:
             LOG.warning("%s %s: held: %s", task.name, claim.key, denied)
             later = Later(denied.after, claim.attempts, fingerprint=claim.fingerprint, error=str(denied))
             settle(self._database, claim, later)
-            return
+            return "waits"
+        if claim.healing_id is None:
+            self._meter.found(task.name, meter.source(claim.hint))
         claim = replace(claim, healing_id=line_id)
         started, going = time.monotonic(), Going(task)
         try:
             healed = task.handler.heal_while(finding, going)
         except Exception as error:
-            self._heal_failed(task, claim, finding, error)
-            return
+            return self._heal_failed(task, claim, finding, error)
         took = time.monotonic() - started
         LOG.info("%s %s: healed in %.3f s: %s", task.name, claim.key, took, healed.action)
         # A heal that the closing window cut short has left something: the look after the opening tells.
         end: Disposition = Later(0.0) if decision.more or going.told_to_stop else Done()
         settle(self._database, claim, end, [Closing(line_id, "healed", healed)])
         self._announcer.healed(task.name, finding, healed)
+        self._meter.healed(task.name, meter.source(claim.hint), "healed", _lag(claim, took))
+        return "healed"
 
     def _open_line(self, task: Task, claim: Claim, finding: Finding) -> int:
         line = Line.of(task.name, finding, "healing", _origin(claim, self._replica))
         return begin_healing(self._database, claim, line, task.settings.heals_per_hour)
 
-    def _look_failed(self, task: Task, claim: Claim, error: Exception) -> None:
+    def _look_failed(self, task: Task, claim: Claim, error: Exception) -> str:
         end = self._after_error(task, claim, error)
         _log_failure("look", task.handler, claim, error, end)
         settle(self._database, claim, _keep_line(end, claim), self._lines_of_failure(task, claim, error, end))
+        return _outcome(end)
 
-    def _heal_failed(self, task: Task, claim: Claim, finding: Finding, error: Exception) -> None:
+    def _heal_failed(self, task: Task, claim: Claim, finding: Finding, error: Exception) -> str:
         end = self._after_error(task, claim, error)
         _log_failure("heal", task.handler, claim, error, end)
         assert claim.healing_id is not None
         if isinstance(error, Unavailable) and isinstance(end, Later):
             # Whether the write arrived is not known: the line stays open until a look tells.
             settle(self._database, claim, replace(end, healing_id=claim.healing_id))
-            return
+            return "waits"
         untouched = isinstance(error, Conflict | InFlight | Refused)
         closing = Closing(claim.healing_id, "conflict" if untouched else "failed", error=str(error) or repr(error))
         settle(self._database, claim, end, [closing])
+        self._meter.healed(task.name, meter.source(claim.hint), closing.outcome, None)
         if not untouched:
             self._announcer.failed(task.name, finding, str(error))
+        return "waits" if untouched else "failed"
 
     def _after_error(self, task: Task, claim: Claim, error: Exception) -> Disposition:
         if isinstance(error, Unavailable) and error.dependency in task.handler.requires:
@@ -205,6 +223,27 @@ class Worker:
 
 def _origin(claim: Claim, replica: str) -> Origin:
     return Origin(claim.hint, replica, claim.hint_id, claim.hinted_at)
+
+
+def _outcome(end: Disposition) -> str:
+    """Name the end of a look that healed nothing, for the meter."""
+    match end:
+        case Parked():
+            return "parked"
+        case Reported():
+            return "refused"
+        case Later():
+            return "waits"
+        case _:
+            return "clean"
+
+
+def _lag(claim: Claim, took: float = 0.0) -> float | None:
+    """Return the seconds from the notification to now.
+
+    :param took: seconds since the claim's clock was read, as far as they are known
+    """
+    return None if claim.hinted_at is None else max(0.0, claim.now - claim.hinted_at + took)
 
 
 def _keep_line(end: Disposition, claim: Claim) -> Disposition:

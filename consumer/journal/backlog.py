@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, RowMapping, and_, delete, or_, select, update
+from sqlalchemy import Connection, RowMapping, and_, case, delete, func, or_, select, update
 
 from consumer.journal.database import Database, now
 from consumer.journal.schema import work
@@ -27,6 +27,41 @@ class WorkRow:
     hint: str
     first_hint_age: float
     error: str
+
+
+#: what a row can be, in the order of its life
+STATES = ("pending", "running", "reported", "parked")
+
+
+@dataclass(frozen=True, slots=True)
+class Depth:
+    """How much of one handler is in one state; timers are not counted.
+
+    :param oldest: seconds since the first hint of the oldest
+    """
+
+    handler: str
+    state: str
+    rows: int
+    oldest: float
+
+
+def depths(database: Database) -> list[Depth]:
+    """Return how much there is, by handler and state."""
+
+    def read(connection: Connection) -> list[Depth]:
+        clock = now(connection)
+        leased = and_(work.c.lease_until.is_not(None), work.c.lease_until >= clock)
+        state = case((leased, "running"), else_=work.c.state).label("standing")
+        query = (
+            select(work.c.handler, state, func.count().label("rows"), func.min(work.c.first_hint_at).label("first"))
+            .where(work.c.key.not_like("sweep:%"))
+            .group_by(work.c.handler, state)
+        )
+        rows = connection.execute(query)
+        return [Depth(row.handler, row.standing, row.rows, max(0.0, clock - row.first)) for row in rows]
+
+    return database.transact(read)
 
 
 def listing(

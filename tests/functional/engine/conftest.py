@@ -17,6 +17,7 @@ from consumer.conf.window import Window
 from consumer.engine.announce import Announcer
 from consumer.engine.dispatcher import Dispatcher
 from consumer.engine.holds import Holds
+from consumer.engine.meter import Meter
 from consumer.engine.task import Clock, Task
 from consumer.engine.upkeep import Upkeep
 from consumer.engine.worker import Worker
@@ -57,6 +58,7 @@ class Machine:
     window: Window = field(default_factory=Window)
     clock: Clock = lambda: datetime.now(UTC)
     replica: str = "r1"
+    meter: Meter = field(default_factory=Meter)
     running: list[tuple[Dispatcher, Upkeep]] = field(default_factory=list)
 
     def handlers(self) -> list[Handler]:
@@ -67,14 +69,14 @@ class Machine:
         return {handler.name: Task(handler, settings, self.clock) for handler in self.handlers()}
 
     def worker(self, holds: Holds) -> Worker:
-        return Worker(self.database, self.tasks(), self.settings, self.replica, holds, Announcer())
+        return Worker(self.database, self.tasks(), self.settings, self.replica, holds, Announcer(), self.meter)
 
     def start(self) -> Dispatcher:
         tasks, holds = self.tasks(), Holds()
         controls.ensure(self.database, tasks)
         worker = self.worker(holds)
-        dispatcher = Dispatcher(self.database, tasks, self.settings, self.replica, holds, worker)
-        upkeep = Upkeep(self.database, dispatcher, self.settings, JournalSettings(""), self.replica, tasks)
+        dispatcher = Dispatcher(self.database, tasks, self.settings, self.replica, holds, worker, self.meter)
+        upkeep = Upkeep(self.database, dispatcher, self.settings, JournalSettings(""), self.replica, tasks, self.meter)
         dispatcher.start()
         upkeep.start()
         self.running.append((dispatcher, upkeep))

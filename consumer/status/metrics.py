@@ -1,0 +1,196 @@
+"""Metrics for Prometheus: what this process counted, and what the journal holds at the moment of the scrape.
+
+Counters are of this process; gauges that come out of the journal are the same on every replica. Labels name handlers,
+brokers and outcomes, never objects of the cloud: their number must not grow with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+from consumer import __version__
+from consumer.bus.source import Source
+from consumer.engine.meter import Meter
+from consumer.engine.task import Task
+from consumer.journal import backlog, controls, dead, history, replicas
+from consumer.journal.database import Database, JournalError, now
+
+_LOOKS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+_LAGS = (0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0)
+
+
+class PrometheusMeter(Meter):
+    """Keeps count of what the engine does.
+
+    :param registry: where the counters are put
+    :param beat: told of every loop that goes round
+    """
+
+    def __init__(self, registry: CollectorRegistry, beat: Callable[[str], None]) -> None:
+        self._looks = Counter(
+            "stackmend_reconciles", "Looks at one object, by how they ended.", ["handler", "outcome"], registry=registry
+        )
+        self._seconds = Histogram(
+            "stackmend_reconcile_duration_seconds",
+            "Time for one object, proof and heal together.",
+            ["handler"],
+            buckets=_LOOKS,
+            registry=registry,
+        )
+        self._heals = Counter(
+            "stackmend_heals", "Heals, by what hinted at them and how they ended.", ["handler", "source", "outcome"],
+            registry=registry,
+        )  # fmt: skip
+        self._lag = Histogram(
+            "stackmend_heal_lag_seconds",
+            "Time from a notification to the end of the heal.",
+            ["handler"],
+            buckets=_LAGS,
+            registry=registry,
+        )
+        self._found = Counter(
+            "stackmend_findings",
+            "Drift found and not known before, by what hinted at it: what sweeps find, events had missed.",
+            ["handler", "source"],
+            registry=registry,
+        )
+        self._beat = beat
+
+    def looked(self, handler: str, outcome: str, seconds: float) -> None:
+        self._looks.labels(handler, outcome).inc()
+        self._seconds.labels(handler).observe(seconds)
+
+    def healed(self, handler: str, source: str, outcome: str, lag: float | None) -> None:
+        self._heals.labels(handler, source, outcome).inc()
+        if outcome == "healed" and lag is not None:
+            self._lag.labels(handler).observe(lag)
+
+    def found(self, handler: str, source: str) -> None:
+        self._found.labels(handler, source).inc()
+
+    def beat(self, loop: str) -> None:
+        self._beat(loop)
+
+
+class JournalCollector(Collector):
+    """Reads the journal at each scrape; when it does not answer, says just that.
+
+    :param tasks: what runs here
+    """
+
+    def __init__(self, database: Database, tasks: Mapping[str, Task]) -> None:
+        self._database = database
+        self._tasks = tasks
+
+    def describe(self) -> Iterable[Metric]:
+        """Return nothing, so that registering does not read the journal."""
+        return []
+
+    def collect(self) -> Iterable[Metric]:
+        """Yield what the journal holds."""
+        up = GaugeMetricFamily("stackmend_journal_up", "Whether the journal's database answered this scrape.")
+        try:
+            found = list(self._read())
+        except JournalError:
+            found = []
+        up.add_metric([], 1.0 if found else 0.0)
+        yield up
+        yield from found
+
+    def _read(self) -> Iterable[Metric]:
+        clock = self._database.transact(now)
+        yield from _backlog(backlog.depths(self._database), self._tasks)
+        yield from self._handlers(controls.read(self._database), clock)
+        yield _gauge("stackmend_dead_events", "Messages kept that could not be understood.", dead.count(self._database))
+        alive = len(replicas.listing(self._database))
+        yield _gauge("stackmend_replicas", "Processes that share the journal.", alive)
+
+    def _handlers(self, known: Mapping[str, controls.Control], clock: float) -> Iterable[Metric]:
+        left = GaugeMetricFamily(
+            "stackmend_heals_left", "Heals that the budget of this hour still allows.", labels=["handler"]
+        )
+        stopped = GaugeMetricFamily(
+            "stackmend_handler_stopped", "Whether a handler is stopped, and by whom.", labels=["handler", "by"]
+        )
+        age = GaugeMetricFamily("stackmend_sweep_age_seconds", "Time since the last sweep began.", labels=["handler"])
+        took = GaugeMetricFamily("stackmend_sweep_duration_seconds", "Time the last sweep took.", labels=["handler"])
+        found = GaugeMetricFamily("stackmend_sweep_found", "Objects the last sweep doubted.", labels=["handler"])
+        of = GaugeMetricFamily("stackmend_sweep_population", "Objects the last sweep looked at.", labels=["handler"])
+        for name, task in self._tasks.items():
+            control = known.get(name, controls.Control(name))
+            budget = history.budget_left(self._database, name, task.settings.heals_per_hour)
+            if budget is not None:
+                left.add_metric([name], budget)
+            stopped.add_metric([name, "operator"], float(control.paused))
+            stopped.add_metric([name, "breaker"], float(control.broken))
+            if control.swept_at is not None:
+                age.add_metric([name], max(0.0, clock - control.swept_at))
+                took.add_metric([name], control.sweep_seconds or 0.0)
+                found.add_metric([name], control.sweep_found or 0)
+                of.add_metric([name], control.sweep_population or 0)
+        return [left, stopped, age, took, found, of]
+
+
+class BusCollector(Collector):
+    """Reads the listeners at each scrape.
+
+    :param sources: returns those there are now
+    """
+
+    def __init__(self, sources: Callable[[], Sequence[Source]]) -> None:
+        self._sources = sources
+
+    def describe(self) -> Iterable[Metric]:
+        """Return nothing: which brokers there are is not known yet."""
+        return []
+
+    def collect(self) -> Iterable[Metric]:
+        """Yield what each listener has counted."""
+        connected = GaugeMetricFamily("stackmend_bus_connected", "Whether a broker is being read.", labels=["broker"])
+        missing = GaugeMetricFamily(
+            "stackmend_bus_queues_missing", "Queues that do not exist yet or may not be read.", labels=["broker"]
+        )
+        last = GaugeMetricFamily(
+            "stackmend_bus_last_message_timestamp_seconds", "When the last message arrived.", labels=["broker"]
+        )
+        events = CounterMetricFamily(
+            "stackmend_events", "Notifications received, by what became of them.", labels=["broker", "outcome"]
+        )
+        for source in self._sources():
+            name = source.broker.name
+            connected.add_metric([name], float(source.connected))
+            missing.add_metric([name], len(source.missing))
+            if source.last_message_at is not None:
+                last.add_metric([name], source.last_message_at.timestamp())
+            wanted, broken = source.wanted, source.dead
+            events.add_metric([name, "taken"], wanted)
+            events.add_metric([name, "dead"], broken)
+            events.add_metric([name, "ignored"], max(0, source.received - wanted - broken))
+        yield from (connected, missing, last, events)
+        version = GaugeMetricFamily("stackmend_build_info", "The version that runs.", labels=["version"])
+        version.add_metric([__version__], 1.0)
+        yield version
+
+
+def _backlog(depths: Sequence[backlog.Depth], tasks: Iterable[str]) -> Iterable[Metric]:
+    rows = GaugeMetricFamily("stackmend_journal_rows", "Objects in the journal, by state.", labels=["handler", "state"])
+    oldest = GaugeMetricFamily(
+        "stackmend_journal_oldest_seconds", "Age of the oldest hint that waits to be looked at.", labels=["handler"]
+    )
+    there = {(depth.handler, depth.state): depth for depth in depths}
+    for name in tasks:
+        for state in backlog.STATES:
+            depth = there.get((name, state))
+            rows.add_metric([name, state], depth.rows if depth else 0)
+        waiting = there.get((name, "pending"))
+        oldest.add_metric([name], waiting.oldest if waiting else 0.0)
+    return [rows, oldest]
+
+
+def _gauge(name: str, text: str, value: float) -> GaugeMetricFamily:
+    return GaugeMetricFamily(name, text, value=value)

@@ -1,0 +1,54 @@
+"""How values are put in words for people: times, durations, counts, and text that came from elsewhere made fit to be shown."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+
+_PASSWORD = re.compile(r"(://[^:/@\s]*:)[^@\s]*@")
+
+
+def redacted(text: str) -> str:
+    """Return text in which ``***`` stands for the password of every URL."""
+    return _PASSWORD.sub(r"\1***@", text)
+
+
+def one_line(text: str) -> str:
+    """Return text without secrets and without line breaks."""
+    return printable(" ".join(redacted(text).split()))
+
+
+def printable(text: str, keep: str = "") -> str:
+    """Return text with its control characters written as escapes, so that it cannot steer a terminal."""
+    if text.isprintable():
+        return text
+    return "".join(
+        char if char.isprintable() or char in keep else char.encode("unicode_escape").decode() for char in text
+    )
+
+
+def utc(clock: float | None) -> str | None:
+    """Return a time in ISO 8601, to the millisecond."""
+    if clock is None:
+        return None
+    return datetime.fromtimestamp(clock, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def seconds(value: float | None) -> float | None:
+    """Return a duration to the millisecond."""
+    return None if value is None else round(value, 3)
+
+
+def span(value: float | None) -> str:
+    """Return a duration as a person says it: ``14 s``, ``3 min``, ``2 h``, ``5 d``."""
+    if value is None:
+        return ""
+    for unit, size in (("d", 86400.0), ("h", 3600.0), ("min", 60.0)):
+        if value >= 2 * size:
+            return f"{value / size:.0f} {unit}"
+    return f"{value:.0f} s"
+
+
+def plural(count: int, one: str, many: str = "") -> str:
+    """Return ``1 row``, ``2 rows``."""
+    return f"{count} {one if count == 1 else many or one + 's'}"

@@ -1,0 +1,238 @@
+"""Metrics, probes and page of a daemon that heals a world of things, read over HTTP."""
+
+from __future__ import annotations
+
+import re
+import socket
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from consumer.conf.status import CannotListen, StatusSettings
+from consumer.journal import history, work
+from consumer.journal.database import JournalUnavailable
+from consumer.status.health import SILENT, Beats, alive, ready
+from consumer.status.page import Page, Shelves
+from consumer.status.serving import Status
+from handlers.base import Broker, Finding, Key, Unavailable
+from tests.functional.cli.test_cli_inventory import SHELF, Shelf
+from tests.functional.engine.conftest import Machine, eventually, hint, journal, machine, world
+
+__all__ = ["journal", "machine", "world"]
+
+
+@dataclass
+class Listener:
+    """What a source tells of itself."""
+
+    broker: Broker = field(default_factory=lambda: Broker("nova", "rabbit://u:secret@host/", ("nova",)))
+    connected: bool = True
+    problem: str = ""
+    queues: tuple[str, ...] = ("stackmend.info",)
+    missing: tuple[str, ...] = ()
+    last_message_at: datetime | None = field(default_factory=lambda: datetime(2026, 1, 1, tzinfo=UTC))
+    received: int = 10
+    wanted: int = 3
+    dead: int = 1
+    turned_at: float = 0.0
+
+
+@dataclass
+class Daemon:
+    """A machine with its status served."""
+
+    machine: Machine
+    listeners: list[Listener]
+    port: int
+
+    def get(self, path: str, method: str = "GET") -> tuple[int, str]:
+        request = urllib.request.Request(f"http://127.0.0.1:{self.port}{path}", method=method)
+        try:
+            with urllib.request.urlopen(request, timeout=20) as answer:
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            return error.code, error.read().decode()
+
+    def samples(self) -> dict[str, float]:
+        """Return values by name and labels, these in the order of their names."""
+        _status, text = self.get("/metrics")
+        return {
+            f"{sample.name}{''.join(f' {value}' for _name, value in sorted(sample.labels.items()))}": sample.value
+            for family in text_string_to_metric_families(text)
+            for sample in family.samples
+        }
+
+
+@pytest.fixture
+def daemon(machine: Machine) -> Iterator[Daemon]:
+    port = _free_port()
+    status = Status(StatusSettings("127.0.0.1", port, page=True))
+    machine.meter = status.meter
+    listeners = [Listener(turned_at=time.monotonic())]
+    status.serve(machine.database, machine.tasks(), lambda: listeners, Shelves(list))  # type: ignore[arg-type]
+    yield Daemon(machine, listeners, port)
+    status.stop()
+
+
+def _free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+def test_metrics_tell_what_was_healed_and_by_what_it_was_hinted(daemon: Daemon) -> None:
+    machine = daemon.machine
+    machine.world.things = {"a": 1, "b": 1, "glued": 1}
+    machine.world.unhealable = frozenset({"glued"})
+    machine.start()
+    machine.enqueue(hint("a"), hint("b", priority=work.Priority.SWEEP), hint("glued"), hint("right"))
+    eventually(machine.idle)
+    found = daemon.samples()
+    assert found["stackmend_heals_total mender healed event"] == 2
+    assert found["stackmend_reconciles_total mender healed"] == 2
+    assert found["stackmend_reconciles_total mender clean"] >= 1
+    assert found["stackmend_reconciles_total mender refused"] == 1
+    assert found["stackmend_findings_total mender event"] == 3
+    assert found["stackmend_heal_lag_seconds_count mender"] == 2
+    assert found["stackmend_journal_rows mender reported"] == 1
+    assert found["stackmend_journal_rows mender pending"] == 0
+    assert found["stackmend_journal_up"] == 1
+    assert found["stackmend_events_total nova ignored"] == 6
+    assert found["stackmend_bus_connected nova"] == 1
+
+
+def test_what_a_sweep_finds_is_told_apart(daemon: Daemon) -> None:
+    machine = daemon.machine
+    machine.world.things = {"missed": 1}
+    machine.start()
+    work.enqueue(machine.database, [work.Hint("mender", Key("sweep", "mender"), work.Priority.OPERATOR, "start")])
+    eventually(lambda: machine.world.writes == {"missed": 1})
+    eventually(lambda: daemon.samples().get("stackmend_heals_total mender healed sweep") == 1)
+    found = daemon.samples()
+    assert found["stackmend_findings_total mender sweep"] == 1
+    assert found["stackmend_sweep_population mender"] == 1
+    assert found["stackmend_sweep_age_seconds mender"] >= 0
+
+
+def test_no_label_names_an_object(daemon: Daemon) -> None:
+    machine = daemon.machine
+    machine.world.things = {"an-object-of-the-cloud": 1}
+    machine.start()
+    machine.enqueue(hint("an-object-of-the-cloud"))
+    eventually(machine.idle)
+    _status, text = daemon.get("/metrics")
+    assert "stackmend_heals_total" in text
+    assert "an-object-of-the-cloud" not in text
+    assert "secret" not in text
+
+
+def test_a_journal_that_is_away_is_one_gauge(daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("consumer.status.metrics.backlog.depths", _journal_down)
+    found = daemon.samples()
+    assert found["stackmend_journal_up"] == 0
+    assert found["stackmend_bus_connected nova"] == 1
+    assert not any(name.startswith("stackmend_journal_rows") for name in found)
+
+
+def _journal_down(_database: object) -> None:
+    raise JournalUnavailable("the journal does not answer")
+
+
+def test_probes(daemon: Daemon) -> None:
+    daemon.machine.start()
+    assert daemon.get("/healthz")[0] == 200
+    assert daemon.get("/readyz") == (200, "journal: ok\nbroker nova: ok\n")
+    daemon.listeners[0].connected = False
+    assert daemon.get("/readyz") == (503, "journal: ok\nbroker nova: not read\n")
+    assert daemon.get("/healthz")[0] == 200
+
+
+def test_a_silent_loop_is_unhealthy() -> None:
+    clock = [0.0]
+    beats = Beats(lambda: clock[0])
+    beats.beat("dispatcher")
+    clock[0] = SILENT
+    assert alive(beats, []).well
+    clock[0] = SILENT + 1
+    verdict = alive(beats, [])
+    assert not verdict.well
+    assert verdict.lines == ("dispatcher: silent for 121 s",)
+
+
+def test_a_silent_listener_is_unhealthy() -> None:
+    beats = Beats(lambda: SILENT + 5)
+    verdict = alive(beats, [Listener(turned_at=0.0)])  # type: ignore[list-item]
+    assert not verdict.well
+
+
+def test_only_reading(daemon: Daemon) -> None:
+    for method in ("POST", "PUT", "DELETE"):
+        assert daemon.get("/", method)[0] == 405
+    assert daemon.get("/nothing")[0] == 404
+    assert daemon.get("/", "HEAD") == (200, "")
+
+
+def test_the_page_shows_heals_drift_and_what_is_parked(daemon: Daemon) -> None:
+    machine = daemon.machine
+    machine.world.things = {"a": 1, "glued": 1}
+    machine.world.unhealable = frozenset({"glued"})
+    machine.start()
+    machine.enqueue(hint("a"), hint("glued"))
+    eventually(machine.idle)
+    status, page = daemon.get("/")
+    assert status == 200
+    assert "mended a" in page
+    assert "undo: <code>break a</code>" in page
+    assert "thing:glued" in page
+    assert "<script" not in page
+    assert "secret" not in page
+
+
+def test_the_page_escapes_what_comes_from_events(daemon: Daemon) -> None:
+    machine = daemon.machine
+    evil = "<script>alert(1)</script>\x1b[31m"
+    origin = history.Origin("thing.broken", "r1")
+    text = f"{evil} at rabbit://nova:hunter2@host/"
+    finding = Finding(Key("thing", evil), "broken", text)
+    history.append(machine.database, [history.Line.of("mender", finding, "found", origin)])
+    _status, page = daemon.get("/")
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
+    assert "<script" not in page
+    assert "\x1b" not in page
+    assert "hunter2" not in page
+    assert "rabbit://nova:***@host/" in page
+
+
+def test_the_page_says_what_an_inventory_holds_or_why_not(machine: Machine) -> None:
+    class Burning(Shelf):
+        title = "Burning things"
+
+        def items(self) -> list[dict[str, str]]:  # type: ignore[override]
+            raise Unavailable("workshop", "it burns")
+
+    SHELF.clear()
+    SHELF["kept-thing"] = "because"
+    page = Page(machine.database, machine.tasks(), list, Shelves(lambda: [Shelf(), Burning()])).make().body
+    SHELF.clear()
+    assert "Things on the shelf" in page
+    assert "kept-thing" in page
+    assert "workshop: it burns" in page
+    assert "No broker is known" in page
+
+
+def test_a_taken_port_is_named(daemon: Daemon) -> None:
+    other = Status(StatusSettings("127.0.0.1", daemon.port))
+    with pytest.raises(CannotListen, match=rf"\[status\] bind = 127.0.0.1, port = {daemon.port}: .*choose another"):
+        other.serve(daemon.machine.database, {}, list, Shelves(list))
+
+
+def test_ready_says_so_when_no_broker_is_known(machine: Machine) -> None:
+    verdict = ready(machine.database, [])
+    assert verdict.well
+    assert re.search("only sweeps find drift", verdict.lines[1])
