@@ -200,4 +200,4 @@ heartbeat_timeout = 30
 def test_what_holds_credentials_is_secret(module: object) -> None:
     for option in module.OPTIONS:
         assert option.help
-        assert option.secret == (option.name != "config_file")
+        assert option.secret == option.name.endswith(("connection", "transport_url"))
