@@ -17,6 +17,7 @@ from handlers.base import Notification
 #: Events of which no sample was captured, and the captured one that has the same payload class (nova/notifications/
 #: objects/instance.py and service.py); which differs in nothing but what is filled in.
 SAME_PAYLOAD: Mapping[str, str] = {
+    "service.delete": "service.create",
     "service.update": "service.create",
     "instance.evacuate": "instance.resize_confirm.end",
     "instance.resize_revert.end": "instance.resize_confirm.end",

@@ -214,6 +214,28 @@ class NovaSimulation:
         data = {"host": host, "uuid": service.uuid, "forced_down": True, "report_count": service.report_count}
         self._publish("service.update", f"nova-compute:{host}", data)
 
+    def delete_service(self, host: str, leak_mapping: bool = False, leak_providers: bool = False) -> None:
+        """An operator deletes the nova-compute service of a host: providers, mapping, then service and compute nodes,
+        then ``service.delete`` (nova.api.openstack.compute.services.ServiceController.delete).
+
+        :param leak_mapping: somebody maps the host again before its service is gone
+        :param leak_providers: Placement is down, or somebody still holds something of them, which Nova passes by
+        """
+        service, cell = self._service(host)
+        nodes, services = tables.compute_nodes, tables.services
+        for node in self._store.rows(self.cells[cell], nodes, (nodes.c.host == host) & (nodes.c.deleted == 0)):
+            if not leak_providers:
+                self._report.delete_provider(node.uuid)
+            self._soft_delete(cell, nodes, node.id)
+        if not leak_mapping:
+            self._store.delete(self.api, tables.host_mappings, tables.host_mappings.c.host == host)
+        self._soft_delete(cell, services, service.id)
+        self._publish("service.delete", f"nova-compute:{host}", {"host": host, "uuid": service.uuid})
+
+    def _soft_delete(self, cell: str, table: Table, number: int) -> None:
+        gone = {"deleted": number, "deleted_at": self._store.now()}
+        self._store.update(self.cells[cell], table, table.c.id == number, **gone)
+
     # instances
 
     def request(self, flavor: Flavor | None = None) -> str:

@@ -34,6 +34,10 @@ class Report:
         self._ask("PUT", f"{url}/inventories", {"resource_provider_generation": 0, "inventories": inventories})
         self._ask("PUT", f"{url}/traits", {"resource_provider_generation": 1, "traits": ["COMPUTE_NODE"]})
 
+    def delete_provider(self, uuid: str) -> None:
+        """Delete a provider of which nobody holds anything (delete_resource_provider)."""
+        self._ask("DELETE", f"/resource_providers/{uuid}")
+
     def held(self, consumer: str) -> dict[str, dict[str, int]]:
         """What a consumer holds; empty when it holds nothing."""
         return self._read(consumer)[0]

@@ -1,0 +1,460 @@
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable
+
+import pytest
+import sqlalchemy as sa
+
+from handlers.base import Conflict, Event, Finding, InFlight, Key, Refused, Resources, Unavailable
+from handlers.nova import tables
+from handlers.nova.audit_services import AuditServices
+from handlers.nova.discover_hosts import DiscoverHosts
+from handlers.nova.placement import Placement
+from handlers.nova.simulation import NovaSimulation
+from handlers.nova.simulation.cloud import Node
+
+LONG = {"hours": 1}
+HOST = Key("host", "a")
+
+
+@pytest.fixture(autouse=True)
+def node(cloud: NovaSimulation) -> Node:
+    """The compute node of host a, beside which b and c live on."""
+    with cloud.ago(days=1):
+        for host, cell in (("a", "cell1"), ("b", "cell1"), ("c", "cell2")):
+            cloud.add_compute(host, cell)
+            cloud.map_host(host)
+    return cloud.node("a")
+
+
+@pytest.fixture
+def services(resources: Resources) -> AuditServices:
+    return AuditServices.from_resources(resources)
+
+
+def retire(cloud: NovaSimulation, mapping: bool = False, providers: bool = False) -> None:
+    with cloud.ago(**LONG):
+        cloud.delete_service("a", leak_mapping=mapping, leak_providers=providers)
+
+
+def archive(cloud: NovaSimulation) -> None:
+    for table in (tables.services, tables.compute_nodes):
+        shadow = tables.cell.tables[f"shadow_{table.name}"]
+        names = [column.name for column in table.columns]
+        with cloud.cells["cell1"].begin() as connection:
+            gone = sa.select(*table.columns).where(table.c.deleted != 0)
+            connection.execute(sa.insert(shadow).from_select(names, gone))
+            connection.execute(sa.delete(table).where(table.c.deleted != 0))
+
+
+def purge(cloud: NovaSimulation) -> None:
+    archive(cloud)
+    with cloud.cells["cell1"].begin() as connection:
+        connection.execute(sa.delete(tables.shadow_services))
+        connection.execute(sa.delete(tables.shadow_compute_nodes))
+
+
+def providers(cloud: NovaSimulation) -> dict[str, str]:
+    listed = cloud.placement.request("GET", "/resource_providers").body["resource_providers"]
+    return {row["name"]: row["uuid"] for row in listed}
+
+
+def make_provider(cloud: NovaSimulation, name: str, parent: str | None = None, *traits: str) -> str:
+    provider = str(uuid.uuid4())
+    body = {"uuid": provider, "name": name, **({"parent_provider_uuid": parent} if parent else {})}
+    assert cloud.placement.request("POST", "/resource_providers", body).status in {200, 201}
+    url = f"/resource_providers/{provider}"
+    for path, more in (
+        ("inventories", {"inventories": {"DISK_GB": {"total": 1000}}}),
+        ("traits", {"traits": list(traits)}),
+    ):
+        generation = cloud.placement.request("GET", url).body["generation"]
+        body = {"resource_provider_generation": generation, **more}
+        assert cloud.placement.request("PUT", f"{url}/{path}", body).status == 200
+    return provider
+
+
+def world(cloud: NovaSimulation) -> tuple[dict[str, str], dict[str, str]]:
+    return cloud.host_mappings(), providers(cloud)
+
+
+def heal_all(services: AuditServices, key: Key) -> list[Finding]:
+    findings = list(services.inspect(key))
+    assert all(finding.healable for finding in findings)
+    for finding in findings:
+        services.heal(finding)
+    assert not services.inspect(key)
+    return findings
+
+
+def refused(cloud: NovaSimulation, services: AuditServices, key: Key = HOST) -> Finding:
+    before = world(cloud)
+    [finding] = services.inspect(key)
+    assert not finding.healable
+    with pytest.raises(Refused):
+        services.heal(finding)
+    assert world(cloud) == before
+    return finding
+
+
+# what it exists for
+
+
+@pytest.mark.parametrize("archived", [False, True])
+def test_a_mapping_that_a_deleted_service_left(cloud: NovaSimulation, services: AuditServices, archived: bool) -> None:
+    retire(cloud, mapping=True)
+    if archived:
+        archive(cloud)
+    assert list(services.sweep()) == [HOST]
+    [finding] = heal_all(services, HOST)
+    assert finding.problem == "mapping-left"
+    assert cloud.host_mappings() == {"b": "cell1", "c": "cell2"}
+    assert not list(services.sweep())
+
+
+def test_the_undo_of_a_mapping_restores_it(cloud: NovaSimulation, services: AuditServices) -> None:
+    retire(cloud, mapping=True)
+    [finding] = services.inspect(HOST)
+    statement, comment = services.heal(finding).undo.split("\n")
+    assert comment == "-- in nova_api"
+    with cloud.api.begin() as connection:
+        connection.exec_driver_sql(statement)
+    assert cloud.host_mappings()["a"] == "cell1"
+
+
+@pytest.mark.parametrize("archived", [False, True])
+@pytest.mark.parametrize("by", ["host", "provider"])
+def test_a_provider_that_a_deleted_service_left(
+    cloud: NovaSimulation, services: AuditServices, node: Node, archived: bool, by: str
+) -> None:
+    retire(cloud, providers=True)
+    if archived:
+        archive(cloud)
+    assert list(services.sweep()) == [Key("provider", node.uuid)]
+    [finding] = heal_all(services, HOST if by == "host" else Key("provider", node.uuid))
+    assert finding.problem == "provider-left"
+    assert set(providers(cloud)) == {"b", "c"}
+    assert not list(services.sweep())
+
+
+def test_both_at_once(cloud: NovaSimulation, services: AuditServices) -> None:
+    retire(cloud, mapping=True, providers=True)
+    assert {finding.problem for finding in heal_all(services, HOST)} == {"mapping-left", "provider-left"}
+    assert world(cloud)[0].keys() == world(cloud)[1].keys() == {"b", "c"}
+
+
+def test_a_host_with_several_nodes(cloud: NovaSimulation, services: AuditServices) -> None:
+    with cloud.ago(days=1):
+        cloud.add_compute("many", "cell2", nodes=3)
+        cloud.map_host("many")
+        cloud.delete_service("many", leak_mapping=True, leak_providers=True)
+    assert len(heal_all(services, Key("host", "many"))) == 4
+    assert set(providers(cloud)) == {"a", "b", "c"}
+
+
+def test_its_event_names_the_host(cloud: NovaSimulation) -> None:
+    [trigger] = AuditServices.triggers
+    assert trigger.event == "service.delete"
+    payload = {"host": "a", "binary": "nova-compute"}
+    assert trigger.key(Event("service.delete", payload)) == HOST
+    assert trigger.key(Event("service.delete", {**payload, "binary": "nova-conductor"})) is None
+    assert trigger.after >= 60, "Nova gets time to finish"
+
+
+# look-alikes, left alone
+
+
+def test_a_healthy_cloud(cloud: NovaSimulation, services: AuditServices) -> None:
+    cloud.boot("a")
+    assert not list(services.sweep())
+    for host in "abc":
+        assert not services.inspect(Key("host", host))
+        assert not services.inspect(Key("provider", cloud.node(host).uuid))
+    assert services.population() == 3
+
+
+def test_a_service_that_was_deleted_as_it_should_be(cloud: NovaSimulation, services: AuditServices) -> None:
+    retire(cloud)
+    assert not list(services.sweep())
+    assert not services.inspect(HOST)
+
+
+def test_a_dead_or_disabled_host(cloud: NovaSimulation, services: AuditServices) -> None:
+    cloud.force_down("a")
+    with cloud.cells["cell1"].begin() as connection:
+        connection.execute(sa.update(tables.services).values(disabled=True))
+    assert not list(services.sweep())
+    assert not services.inspect(HOST)
+
+
+def test_a_new_host_that_has_no_node_yet(cloud: NovaSimulation, services: AuditServices) -> None:
+    retire(cloud, mapping=True)
+    cloud.register_host("a", "cell1")
+    assert not list(services.sweep())
+    assert not services.inspect(HOST)
+
+
+def test_a_node_whose_service_is_gone_is_still_there(cloud: NovaSimulation, services: AuditServices) -> None:
+    with cloud.cells["cell1"].begin() as connection:
+        table = tables.services
+        connection.execute(sa.update(table).where(table.c.host == "a").values(deleted=table.c.id))
+    assert not list(services.sweep())
+    assert not services.inspect(HOST)
+
+
+def test_a_node_that_lives_in_another_cell_under_the_same_uuid(
+    cloud: NovaSimulation, services: AuditServices, node: Node
+) -> None:
+    retire(cloud, providers=True)
+    cloud.register_host("e", "cell2")
+    row = {"uuid": node.uuid, "host": "e", "hypervisor_hostname": "e"}
+    with cloud.cells["cell2"].begin() as connection:
+        connection.execute(sa.insert(tables.compute_nodes).values(row))
+    assert not services.inspect(Key("provider", node.uuid))
+    assert not services.inspect(HOST)
+    assert not list(services.sweep())
+
+
+@pytest.mark.parametrize("traits", [(), ("MISC_SHARES_VIA_AGGREGATE",)])
+def test_providers_of_others(cloud: NovaSimulation, services: AuditServices, traits: tuple[str, ...]) -> None:
+    stranger = make_provider(cloud, "somebody-s", None, *traits)
+    assert not services.inspect(Key("provider", stranger))
+    assert not list(services.sweep())
+
+
+def test_what_hangs_below_a_node(cloud: NovaSimulation, services: AuditServices, node: Node) -> None:
+    child = make_provider(cloud, "a:Open vSwitch agent", node.uuid, "COMPUTE_NODE")
+    assert not services.inspect(Key("provider", child))
+    retire(cloud, providers=True)
+    assert not services.inspect(Key("provider", child))
+    assert child in refused(cloud, services).refusal
+    assert "Neutron" in refused(cloud, services).refusal
+
+
+def test_a_provider_whose_name_a_new_node_needs(cloud: NovaSimulation, services: AuditServices, node: Node) -> None:
+    retire(cloud, providers=True)
+    with cloud.ago(**LONG):
+        cloud.register_host("a", "cell1")
+    row = {"uuid": str(uuid.uuid4()), "host": "a", "hypervisor_hostname": "a"}
+    with cloud.cells["cell1"].begin() as connection:
+        connection.execute(sa.insert(tables.compute_nodes).values(row))
+    assert not services.inspect(Key("provider", node.uuid)), "audit_providers reports it"
+
+
+def test_keys_of_nothing(services: AuditServices) -> None:
+    assert not services.inspect(Key("host", "no-such-host"))
+    assert not services.inspect(Key("provider", str(uuid.uuid4())))
+
+
+@pytest.mark.parametrize("what", ["mapping", "providers"])
+def test_nova_gets_time_to_finish(cloud: NovaSimulation, services: AuditServices, what: str) -> None:
+    cloud.delete_service("a", leak_mapping=what == "mapping", leak_providers=what == "providers")
+    with pytest.raises(InFlight, match="just now"):
+        services.inspect(HOST)
+
+
+# wrong, but not to be taken away
+
+
+def test_instances_still_live_there(cloud: NovaSimulation, services: AuditServices) -> None:
+    with cloud.ago(**LONG):
+        server = cloud.boot("a")
+    cloud.hold(server, {})
+    retire(cloud, mapping=True, providers=True)
+    findings = list(services.inspect(HOST))
+    assert len(findings) == 2
+    for finding in findings:
+        assert "1 instances" in finding.refusal
+        with pytest.raises(Refused):
+            services.heal(finding)
+
+
+@pytest.mark.parametrize("status", ["finished", "running", None])
+def test_a_migration_has_not_ended(cloud: NovaSimulation, services: AuditServices, status: str | None) -> None:
+    with cloud.ago(**LONG):
+        server = cloud.boot("b")
+        migration = cloud._create_migration(server, cloud.instance(server), cloud.node("a"), "migration")
+        cloud.set_migration(migration, status=status)
+    retire(cloud, mapping=True)
+    assert "1 migrations" in refused(cloud, services).refusal
+    cloud.set_migration(migration, status="failed")
+    heal_all(services, HOST)
+
+
+def test_somebody_holds_something_of_it(cloud: NovaSimulation, services: AuditServices, node: Node) -> None:
+    consumer = str(uuid.uuid4())
+    cloud.hold(consumer, {node.uuid: {"VCPU": 1}})
+    retire(cloud, providers=True)
+    assert "1 consumers" in refused(cloud, services).refusal
+    assert cloud.allocation(consumer)
+
+
+def test_somebody_holds_something_of_a_child(cloud: NovaSimulation, services: AuditServices, node: Node) -> None:
+    cloud.hold(str(uuid.uuid4()), {make_provider(cloud, "card", node.uuid): {"DISK_GB": 1}})
+    retire(cloud, providers=True)
+    assert "1 consumers" in refused(cloud, services).refusal
+
+
+def test_the_host_runs_nova_compute_again(cloud: NovaSimulation, services: AuditServices, node: Node) -> None:
+    retire(cloud, providers=True)
+    cloud.register_host("a", "cell2")
+    assert "has a nova-compute service" in refused(cloud, services, Key("provider", node.uuid)).refusal
+
+
+def test_a_bare_metal_node(cloud: NovaSimulation, services: AuditServices, node: Node) -> None:
+    retire(cloud, providers=True)
+    with cloud.cells["cell1"].begin() as connection:
+        table = tables.compute_nodes
+        connection.execute(sa.update(table).where(table.c.host == "a").values(hypervisor_hostname=node.uuid))
+    assert "bare metal" in refused(cloud, services).refusal
+
+
+def test_what_was_purged_is_reported(cloud: NovaSimulation, services: AuditServices, node: Node) -> None:
+    retire(cloud, mapping=True, providers=True)
+    purge(cloud)
+    assert set(services.sweep()) == {HOST, Key("provider", node.uuid)}
+    mapping = refused(cloud, services)
+    assert mapping.problem == "mapping-unexplained"
+    assert "delete_host" in mapping.refusal
+    assert refused(cloud, services, Key("provider", node.uuid)).problem == "provider-unexplained"
+
+
+def test_a_host_whose_service_was_deleted_in_another_cell(cloud: NovaSimulation, services: AuditServices) -> None:
+    """What was deleted in one cell proves nothing about the mapping to another one."""
+    retire(cloud, mapping=True)
+    with cloud.api.begin() as connection:
+        table = tables.host_mappings
+        connection.execute(sa.update(table).where(table.c.host == "a").values(cell_id=3))
+    assert refused(cloud, services).problem == "mapping-unexplained"
+
+
+# races and failures
+
+
+def test_a_mapping_that_changed_meanwhile(
+    cloud: NovaSimulation, services: AuditServices, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    retire(cloud, mapping=True)
+    findings = list(services.inspect(HOST))
+    with cloud.api.begin() as connection:
+        table = tables.host_mappings
+        connection.execute(sa.update(table).where(table.c.host == "a").values(cell_id=3))
+    with pytest.raises(Conflict):
+        services.heal(findings[0])
+    monkeypatch.setattr(services, "inspect", lambda key: findings)  # it changed after the proof
+    with pytest.raises(Conflict):
+        services.heal(findings[0])
+    assert cloud.host_mappings()["a"] == "cell2"
+
+
+def test_a_host_that_comes_back_while_its_mapping_goes_is_mapped_again(
+    cloud: NovaSimulation, services: AuditServices, discover: DiscoverHosts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    retire(cloud, mapping=True)
+    findings = list(services.inspect(HOST))
+    cloud.register_host("a", "cell1")
+    monkeypatch.setattr(services, "inspect", lambda key: findings)  # it came after the proof
+    with pytest.raises(Conflict):
+        services.heal(findings[0])
+    assert cloud.host_mappings()["a"] == "cell1"
+    assert not discover.inspect(HOST)
+
+
+def test_a_cell_that_goes_silent_right_after_puts_the_mapping_back(
+    cloud: NovaSimulation, services: AuditServices, cut: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    retire(cloud, mapping=True)
+    findings = list(services.inspect(HOST))
+    monkeypatch.setattr(services, "inspect", lambda key: findings)
+    monkeypatch.setattr(services._databases, "permit_changes", lambda: None)
+    cut("cell2")
+    with pytest.raises(Unavailable, match="cell:cell2"):
+        services.heal(findings[0])
+    assert cloud.host_mappings()["a"] == "cell1"
+
+
+def test_an_allocation_made_after_the_proof_keeps_the_provider(
+    cloud: NovaSimulation, services: AuditServices, node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    retire(cloud, providers=True)
+    findings = list(services.inspect(HOST))
+    cloud.hold(str(uuid.uuid4()), {node.uuid: {"VCPU": 1}})
+    with pytest.raises(Conflict):
+        services.heal(findings[0])
+    monkeypatch.setattr(services, "inspect", lambda key: findings)
+    with pytest.raises(Conflict, match="in use"):
+        services.heal(findings[0])
+    assert providers(cloud)["a"] == node.uuid
+
+
+def test_a_second_heal_is_a_conflict(
+    cloud: NovaSimulation, services: AuditServices, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    retire(cloud, mapping=True, providers=True)
+    findings = list(services.inspect(HOST))
+    for finding in findings:
+        services.heal(finding)
+    monkeypatch.setattr(services, "inspect", lambda key: findings)
+    for finding in findings:
+        with pytest.raises(Conflict):
+            services.heal(finding)
+
+
+@pytest.mark.parametrize("cell", ["cell1", "cell2"])
+def test_a_silent_cell_keeps_everything(
+    cloud: NovaSimulation, services: AuditServices, cut: Callable[[str], None], cell: str
+) -> None:
+    retire(cloud, mapping=True, providers=True)
+    findings = list(services.inspect(HOST))
+    before = world(cloud)
+    cut(cell)
+    for look in (lambda: services.inspect(HOST), lambda: list(services.sweep())):
+        with pytest.raises(Unavailable, match=f"cell:{cell}"):
+            look()
+    for finding in findings:
+        with pytest.raises(Unavailable):
+            services.heal(finding)
+    assert world(cloud) == before
+
+
+def test_cells_without_any_host_are_not_believed(cloud: NovaSimulation, services: AuditServices) -> None:
+    for engine in cloud.cells.values():
+        with engine.begin() as connection:
+            for table in (tables.services, tables.compute_nodes):
+                connection.execute(sa.delete(table))
+    with pytest.raises(Unavailable, match="maps 3 hosts"):
+        list(services.sweep())
+
+
+def test_a_placement_that_is_down(cloud: NovaSimulation, services: AuditServices) -> None:
+    retire(cloud, providers=True)
+    cloud.placement.stop()
+    with pytest.raises(Unavailable, match="placement"):
+        services.inspect(HOST)
+    with pytest.raises(Unavailable, match="placement"):
+        list(services.sweep())
+
+
+@pytest.mark.parametrize("database", ["nova_api", "cell2"])
+def test_in_an_unknown_schema_it_looks_and_changes_nothing(
+    cloud: NovaSimulation, services: AuditServices, database: str
+) -> None:
+    retire(cloud, mapping=True, providers=True)
+    before = world(cloud)
+    engine = cloud.api if database == "nova_api" else cloud.cells[database]
+    with engine.begin() as connection:
+        connection.execute(sa.update(tables.cell_version).values(version_num="ffffffffffff"))
+    findings = list(services.inspect(HOST))
+    assert len(findings) == 2
+    for finding in findings:
+        with pytest.raises(Refused, match="ffffffffffff"):
+            services.heal(finding)
+    assert world(cloud) == before
+
+
+def test_placement_tells_what_is_a_compute_node(cloud: NovaSimulation, resources: Resources, node: Node) -> None:
+    placement = Placement.from_resources(resources)
+    assert placement.is_compute_node(node.uuid)
+    assert not placement.is_compute_node(make_provider(cloud, "other"))
+    assert not placement.is_compute_node(str(uuid.uuid4()))
