@@ -59,7 +59,10 @@ class Driver(HousekeepingManager):
 
     @abstractmethod
     def shelve_server(self, server: str) -> None:
-        """Shelve a server: its disk becomes an image, its host and its place in a server group come free."""
+        """Shelve a server: its disk becomes an image, its host and its place in a server group come free.
+
+        They are free when ``host`` is None; the status says SHELVED_OFFLOADED a moment earlier.
+        """
 
     @abstractmethod
     def delete_server(self, server: str) -> None:

@@ -153,7 +153,7 @@ class Balancers:
 
     def break_failover(self, balancer: str) -> None:
         """Put it in ERROR, as a failover does that finds no image; its amphora is in ERROR then, and still serves."""
-        image = self.cloud.admin.image
+        image: Any = self.cloud.admin.image
         (booted,) = [found for found in image.images() if "amphora" in found.tags]
         image.remove_tag(booted, "amphora")
         try:
@@ -181,11 +181,12 @@ class Balancers:
 
     @cached_property
     def _subnet(self) -> str:
-        return str(self.cloud.admin.network.find_subnet("tenant").id)
+        network: Any = self.cloud.admin.network
+        return str(network.find_subnet("tenant").id)
 
     @cached_property
     def _member_subnet(self) -> str:
-        network = self.cloud.admin.network
+        network: Any = self.cloud.admin.network
         found = network.find_subnet("members")
         if found is None:
             made = network.create_network(name="members", shared=True)

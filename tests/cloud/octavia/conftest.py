@@ -6,6 +6,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -33,7 +34,7 @@ def octavia_cloud(request: pytest.FixtureRequest, servers_folder: Path) -> Itera
 @pytest.fixture(scope="package")
 def bystanders(octavia_cloud: ControlPlane) -> None:
     """What belongs to others: ports like an amphora's in the same network. Nobody ever touches them."""
-    network = octavia_cloud.admin.network
+    network: Any = octavia_cloud.admin.network
     tenant = network.find_network("tenant")
     for address in ("10.0.9.1", "10.0.9.2"):
         network.create_port(

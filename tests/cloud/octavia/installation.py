@@ -5,7 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from consumer import conf as configuration
 from consumer import plugins
+from handlers import cloud_options
+from handlers.base import Resources
+from handlers.octavia import options as octavia_options
+from handlers.octavia import settings
 from tests.cloud import drift
 from tests.cloud.control_plane import ControlPlane, wait_until
 from tests.program import Program
@@ -37,3 +42,12 @@ def healed(program: Program, key: str) -> list[dict[str, Any]]:
     """The history's heals of a key."""
     lines: list[dict[str, Any]] = program.json("history", "--key", key, "--outcome", "healed")
     return lines
+
+
+def resources(program: Program) -> Resources:
+    """What the handlers of this installation would share, for a test that asks a driver itself."""
+    conf = configuration.load(plugins.handlers(), [str(program.conf)])
+    for group, opts in ((cloud_options.GROUP, cloud_options.OPTIONS), (settings.GROUP, settings.OPTIONS)):
+        conf.register_opts(opts, group)
+    octavia_options.register(conf)
+    return Resources(conf)
