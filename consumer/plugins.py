@@ -8,10 +8,10 @@ from typing import Any
 
 from oslo_config import cfg
 
-from handlers.base import Broker, Demo, Handler, Inventory, Resources
+from handlers.base import Broker, Check, Demo, Handler, Inventory, Resources
 
 HANDLERS, BROKERS, OPTIONS = "stackmend.handlers", "stackmend.brokers", "stackmend.options"
-DEMOS, INVENTORIES = "stackmend.demos", "stackmend.inventories"
+DEMOS, INVENTORIES, CHECKS = "stackmend.demos", "stackmend.inventories", "stackmend.checks"
 
 
 class BrokenPlugin(Exception):
@@ -59,6 +59,11 @@ def options() -> dict[str, Sequence[cfg.Opt]]:
 def demos() -> dict[str, type[Demo]]:
     """Return every demonstration by name."""
     return dict(_all(DEMOS))
+
+
+def checks() -> list[tuple[str, Check]]:
+    """Return what looks at the deployment, by name."""
+    return _all(CHECKS)
 
 
 def inventory_names() -> list[str]:

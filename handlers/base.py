@@ -227,6 +227,25 @@ class Demo(ABC):
         """Take the cloud down; the folder is the caller's."""
 
 
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """One thing about the deployment that was looked at, for ``stackmend check``.
+
+    :param subject: what was looked at: ``nova.conf: notifications``
+    :param verdict: ``ok``; ``warning``: it works, and could be better or safer; ``failure``: something will not work
+    :param text: what was found and, unless it is well, the line to write or the statement to run; no secrets
+    """
+
+    subject: str
+    verdict: str
+    text: str = ""
+
+
+#: Looks at what a deployment needs beyond the options' own rules (entry point ``stackmend.checks``). It is given the modes
+#: of the handlers that are not off, by name; it reads only, and says what it cannot look at instead of raising.
+Check = Callable[["Resources", Mapping[str, str]], Iterable[Checked]]
+
+
 class Resources:
     """What the handlers of one process share (engines, sessions, clients), each made once, on first use.
 

@@ -21,15 +21,14 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
-import oslo_messaging
-import oslo_messaging.opts
 from kombu.connection import Connection
 from kombu.exceptions import ChannelError, KombuError
 from oslo_config import cfg
 from oslo_utils import netutils
 
 from consumer.bus.wire import Transport
-from consumer.conf.bus import BusSettings
+from consumer.conf.bus import BusSettings, UnusableURL
+from consumer.messaging import oslo_messaging
 
 RABBIT = "oslo_messaging_rabbit"
 
@@ -48,10 +47,6 @@ LOST: tuple[type[Exception], ...] = (
 
 #: ... and before there is a connection: ssl raises ValueError for settings that contradict each other.
 _NO_ANSWER: tuple[type[Exception], ...] = (*LOST, ValueError)
-
-
-class UnusableURL(ValueError):
-    """This transport URL leads to no broker that can be read; the text has no secrets in it."""
 
 
 class NoBroker(UnusableURL):

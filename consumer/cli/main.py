@@ -19,10 +19,10 @@ from cliff.help import HelpExit
 from oslo_config import cfg
 
 from consumer import __version__, plugins
-from consumer.bus.connection import UnusableURL
 from consumer.cli.base import ERROR, INTERRUPTED, OK, PIPE_CLOSED, Trouble
 from consumer.cli.session import Session
 from consumer.conf import WrongConfiguration
+from consumer.conf.bus import UnusableURL
 from consumer.conf.status import CannotListen
 from consumer.journal.database import JournalError
 from consumer.plugins import BrokenPlugin
@@ -51,6 +51,7 @@ COMMANDS = {
     "dead drop": "dead:DeadDrop",
     "db upgrade": "db:DbUpgrade",
     "db version": "db:DbVersion",
+    "check": "check:CheckCommand",
     "demo": "demo:Demonstration",
 }
 

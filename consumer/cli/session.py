@@ -19,10 +19,10 @@ from consumer.cli.base import Trouble
 from consumer.conf import engine as engine_conf
 from consumer.conf import journal as journal_conf
 from consumer.conf.engine import EngineSettings
-from consumer.engine import service
 from consumer.engine import task as tasks
 from consumer.engine.task import ModeOf, Task, as_configured
 from consumer.journal.database import Database, open_engine
+from consumer.journal.opening import open_journal
 from handlers.base import Handler, Inventory, Key, Resources
 
 #: Log levels by verbosity (``-q`` is 0, nothing 1, ``-v`` 2): of a command that ends, and of the daemon.
@@ -86,7 +86,7 @@ class Session:
     def database(self) -> Database:
         """The journal, its schema checked."""
         self._check_folder()
-        database = service.open_journal(self.conf)
+        database = open_journal(self.conf)
         self._loaded = True
         return database
 

@@ -22,13 +22,13 @@ from consumer.bus.connection import opened
 from consumer.bus.envelope import Undecodable, decode
 from consumer.cli.base import Trouble
 from consumer.conf import bus as bus_conf
-from consumer.engine import service
 from consumer.engine import task as tasks
 from consumer.engine.meter import Meter
 from consumer.engine.service import Service
 from consumer.journal import controls, history, work
 from consumer.journal.database import Database
 from consumer.journal.history import Entry
+from consumer.journal.opening import open_journal
 from handlers.base import Broker, Demo, Handler, Key, Resources, Scene
 
 _BROKER = Broker("demo", "memory://", ("nova", "octavia"))
@@ -175,7 +175,7 @@ def staged(demo: Demo, classes: Sequence[type[Handler]], folder: Path) -> Iterat
         settings = bus_conf.settings(loaded)
         _make_queues(settings)
         resources = Resources(loaded)
-        database = service.open_journal(loaded)
+        database = open_journal(loaded)
         stack.callback(database.close)
         daemon = Service(
             loaded, database, resources, tasks.make(loaded, resources, chosen), [lambda _: [_BROKER]], Meter()

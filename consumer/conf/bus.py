@@ -13,6 +13,10 @@ from oslo_config import cfg, types
 GROUP = cfg.OptGroup("bus", title="Reading notifications from RabbitMQ")
 
 
+class UnusableURL(ValueError):
+    """This transport URL leads to no broker that can be read; the text has no secrets in it."""
+
+
 def _prose(text: str) -> str:
     """Join the lines of each paragraph: the generated sample breaks them anew."""
     return "\n\n".join(" ".join(paragraph.split()) for paragraph in text.strip().split("\n\n"))

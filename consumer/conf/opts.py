@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from oslo_config import cfg
-from oslo_messaging import opts as messaging
 
 from consumer import plugins
 from consumer.conf import bus, engine, journal, status, tasks
+from consumer.messaging import oslo_messaging
 
 
 def list_opts() -> list[tuple[cfg.OptGroup | str | None, list[cfg.Opt]]]:
@@ -23,7 +23,7 @@ def list_opts() -> list[tuple[cfg.OptGroup | str | None, list[cfg.Opt]]]:
     ours: list[tuple[cfg.OptGroup | str | None, list[cfg.Opt]]] = [
         (module.GROUP, list(module.OPTS)) for module in (journal, bus, engine, status)
     ]
-    rabbit = [entry for entry in messaging.list_opts() if entry[0] == "oslo_messaging_rabbit"]
+    rabbit = [entry for entry in oslo_messaging.opts.list_opts() if entry[0] == "oslo_messaging_rabbit"]
     return [*ours, *sorted(found.items()), *rabbit]
 
 

@@ -13,9 +13,9 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-import oslo_messaging
 from oslo_config import cfg
 
+from consumer.messaging import oslo_messaging
 from handlers.base import Finding, Healed
 
 LOG = logging.getLogger(__name__)

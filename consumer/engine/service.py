@@ -16,11 +16,11 @@ from contextlib import ExitStack, suppress
 from oslo_config import cfg
 
 from consumer import __version__
-from consumer.bus.connection import UnusableURL
 from consumer.bus.source import Source
 from consumer.conf import bus as bus_conf
 from consumer.conf import engine as engine_conf
 from consumer.conf import journal as journal_conf
+from consumer.conf.bus import UnusableURL
 from consumer.engine import announce
 from consumer.engine.dispatcher import Dispatcher
 from consumer.engine.holds import Holds
@@ -30,8 +30,8 @@ from consumer.engine.router import Router
 from consumer.engine.task import Task
 from consumer.engine.upkeep import Upkeep
 from consumer.engine.worker import Worker
-from consumer.journal import controls, migrations, replicas, work
-from consumer.journal.database import Database, JournalUnavailable, open_engine
+from consumer.journal import controls, replicas, work
+from consumer.journal.database import Database, JournalUnavailable
 from consumer.journal.work import Hint, Priority
 from handlers.base import Broker, HandlerError, Resources
 
@@ -43,17 +43,6 @@ BrokerList = Callable[[Resources], Iterable[Broker]]
 _BROKERS_EVERY, _BROKERS_AGAIN = 60.0, 2.0
 #: Seconds for all listeners together to close their connections in order.
 _GOODBYE = 2.0
-
-
-def open_journal(conf: cfg.ConfigOpts) -> Database:
-    """Open the configured journal and make sure of its schema.
-
-    :raises WrongJournal, JournalUnavailable: see there
-    """
-    url = journal_conf.settings(conf).connection
-    database = Database(open_engine(url, pool_size=engine_conf.settings(conf).workers + 4))
-    migrations.check(database)
-    return database
 
 
 class Service:

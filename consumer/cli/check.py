@@ -1,0 +1,192 @@
+"""``check``: is everything there that stackmend needs, and nothing more than that?
+
+The table and the exit codes are those of the ``<service>-status upgrade check`` commands (oslo.upgradecheck). What Nova's
+and Octavia's side needs is looked at by their own checks, found by entry point (``stackmend.checks``).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable, Iterable, Iterator
+
+from oslo_config import cfg
+from oslo_upgradecheck.upgradecheck import Code, Result, UpgradeCommands
+
+from consumer import conf, plugins
+from consumer.bus import topology
+from consumer.bus.connection import UnusableURL
+from consumer.bus.topology import Found
+from consumer.cli.base import Command
+from consumer.cli.session import Session
+from consumer.conf import bus as bus_conf
+from consumer.conf import tasks as task_conf
+from consumer.journal import dead, replicas
+from consumer.journal.database import Database, JournalError, now
+from consumer.wording import one_line, plural
+from handlers.base import Broker, Checked, HandlerError
+
+#: Seconds by which the clocks of this machine and of the journal's database may differ.
+_SKEW = 2.0
+#: Messages in our queues that are more than a backlog of moments.
+_BACKLOG = 10_000
+_CODES = {"ok": Code.SUCCESS, "warning": Code.WARNING, "failure": Code.FAILURE}
+
+
+class CheckCommand(Command):
+    """Look at the deployment: files, journal, brokers, databases, APIs, rights; change nothing.
+
+    Each line that is not well says what to write or to run. Run it before the first start, and after each upgrade of
+    stackmend, Nova or Octavia.
+
+    Exit codes: 0 all is well, 1 warnings, 2 something will not work.
+    """
+
+    example = "examples:\n  %(prog)s check\n  %(prog)s check -f json"
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        """Return the parser."""
+        parser = super().get_parser(prog_name)
+        parser.add_argument(
+            "-f", "--format", choices=("table", "json"), default="table", help="The output's form; default: table."
+        )
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace) -> int:
+        """Look, print, and return the worst of the verdicts."""
+        found = [*machine_checks(self.session), *_plugged(self.session)]
+        if parsed_args.format == "json":
+            lines = [{"check": one.subject, "result": one.verdict, "details": one_line(one.text)} for one in found]
+            self.app.stdout.write(json.dumps({"name": "stackmend check", "checks": lines}, indent=2) + "\n")
+            return int(max(_CODES[one.verdict] for one in found))
+        return int(_Table(found).check())
+
+
+class _Table(UpgradeCommands):
+    """Prints what was found as every OpenStack service prints its checks."""
+
+    display_title = "stackmend check"
+
+    def __init__(self, found: Iterable[Checked]) -> None:
+        self._upgrade_checks = tuple((one.subject, _result(one)) for one in found)
+
+
+def _result(one: Checked) -> Callable[[UpgradeCommands], Result]:
+    return lambda _commands: Result(_CODES[one.verdict], one_line(one.text) or None)
+
+
+def machine_checks(session: Session) -> Iterator[Checked]:
+    """Look at what the machine itself needs: configuration files, journal, brokers."""
+    yield from _files(session)
+    yield from _journal(session)
+    yield from _brokers(session)
+
+
+def _files(session: Session) -> Iterator[Checked]:
+    open_files = conf.readable_by_others(session.conf)
+    for name in open_files:
+        yield Checked(
+            "configuration", "warning", f"everybody can read {name}, which may hold passwords: chmod o-r {name}"
+        )
+    if not open_files:
+        read = ", ".join(session.conf.config_file or []) or "no file; every option has its default"
+        yield Checked("configuration", "ok", f"read: {read}")
+
+
+def _journal(session: Session) -> Iterator[Checked]:
+    try:
+        database = session.database
+        skew = time.time() - database.transact(now)
+        waiting = dead.count(database)
+        alive = replicas.listing(database)
+    except JournalError as error:
+        yield Checked("journal", "failure", str(error))
+        return
+    yield Checked(
+        "journal", "ok", f"{database.engine.dialect.name}; {plural(len(alive), 'daemon runs', 'daemons run')}"
+    )
+    yield _clock(skew)
+    yield _dead(database, waiting)
+
+
+def _clock(skew: float) -> Checked:
+    if abs(skew) <= _SKEW:
+        return Checked("clock", "ok", "this machine and the journal's database agree")
+    ahead = "ahead of" if skew > 0 else "behind"
+    return Checked(
+        "clock",
+        "warning",
+        f"this machine is {abs(skew):.0f} s {ahead} the journal's database, so lags are wrong by as much: let chrony or "
+        "ntpd set both",
+    )
+
+
+def _dead(database: Database, waiting: int) -> Checked:
+    if not waiting:
+        return Checked("dead events", "ok", "every message was understood")
+    newest = dead.listing(database, limit=1)[-1]
+    text = f"{plural(waiting, 'message')} could not be understood, the last one because {newest.reason}: stackmend dead list"
+    return Checked("dead events", "warning", text)
+
+
+def _brokers(session: Session) -> Iterator[Checked]:
+    settings = bus_conf.settings(session.conf)
+    none = True
+    for broker in _listed(session):
+        if isinstance(broker, Checked):
+            yield broker
+            continue
+        none = False
+        try:
+            found = topology.check(broker, settings)
+        except UnusableURL as error:
+            yield Checked(f"broker {broker.name}", "failure", str(error))
+            continue
+        if not found.reachable:
+            yield Checked(f"broker {broker.name}", "failure", found.advice)
+            continue
+        yield Checked(f"broker {broker.name}", "ok", "it answers, and lets us in")
+        yield from (_thing(broker, thing, ready=found.ready) for thing in found.found)
+    if none:
+        text = "none is known: only sweeps find drift; set [nova] config_file, or [nova] transport_url"
+        yield Checked("brokers", "warning", text)
+
+
+def _listed(session: Session) -> Iterator[Broker | Checked]:
+    """Yield the brokers that there are, and why others are not known."""
+    seen: set[str] = set()
+    for brokers in plugins.brokers():
+        try:
+            for broker in brokers(session.resources):
+                if broker.transport_url not in seen:
+                    seen.add(broker.transport_url)
+                    yield broker
+        except (HandlerError, cfg.Error) as error:
+            yield Checked("brokers", "failure", str(error))
+
+
+def _thing(broker: Broker, thing: Found, *, ready: bool) -> Checked:
+    """Judge an exchange or queue.
+
+    :param ready: whether some queue of ours is there: the queue of a priority appears with the first message of it
+    """
+    subject = f"broker {broker.name}: {thing.kind} {thing.name}"
+    if thing.exists and thing.advice:
+        return Checked(subject, "warning", thing.advice)
+    if not thing.exists:
+        return Checked(subject, "ok" if ready else "warning", f"not there yet. {thing.advice}")
+    if thing.kind == "exchange":
+        return Checked(subject, "ok", "")
+    text = f"{plural(thing.messages, 'message waits', 'messages wait')}, {plural(thing.consumers, 'reader')}"
+    return Checked(subject, "warning" if thing.messages > _BACKLOG else "ok", text)
+
+
+def _plugged(session: Session) -> Iterator[Checked]:
+    modes = {one.name: task_conf.settings(session.conf, one).mode for one in session.classes()}
+    on = {name: mode for name, mode in modes.items() if mode != "off"}
+    for name, check in plugins.checks():
+        try:
+            yield from check(session.resources, on)
+        except (HandlerError, cfg.Error) as error:
+            yield Checked(name, "failure", str(error))
