@@ -16,20 +16,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
-import openstack
 import requests
 import tenacity
 from keystoneauth1 import adapter, loading
 from keystoneauth1 import exceptions as ks
 from keystoneauth1.session import Session
-from openstack.config import OpenStackConfig, cloud_region
 from oslo_config import cfg
 
 from handlers import cloud_options
 from handlers.base import Resources, Unavailable
 from handlers.service_files import ConfigError, ServiceFiles
+
+if TYPE_CHECKING:
+    import openstack
 
 #: seconds to connect, seconds between two bytes of an answer; ``[openstack] timeout`` replaces both
 TIMEOUT = (2.0, 60.0)
@@ -126,9 +127,13 @@ class Cloud:
 
     def connection(self) -> openstack.connection.Connection:
         """Return an openstacksdk connection on the same session."""
+        # It takes a tenth of a second to import, and most handlers need the session only.
+        from openstack.config import cloud_region
+        from openstack.connection import Connection
+
         region = cloud_region.from_session(self.session, region_name=self._region)
         region.config["interface"] = self._interfaces[0]
-        return openstack.connection.Connection(config=region)
+        return Connection(config=region)
 
 
 class Service:
@@ -242,10 +247,13 @@ def _access(conf: cfg.ConfigOpts) -> _Access:
 
 
 def _of_clouds_yaml(name: str) -> _Access:
+    from openstack.config import OpenStackConfig
+    from openstack.exceptions import SDKException
+
     try:
         region = OpenStackConfig().get_one(cloud=name)
         return _Access(region.get_session(), region.get_region_name())
-    except (openstack.exceptions.SDKException, ks.ClientException) as error:
+    except (SDKException, ks.ClientException) as error:
         raise ConfigError(f"[openstack] cloud = {name} cannot be used: {error}") from error
 
 

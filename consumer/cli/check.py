@@ -16,12 +16,12 @@ from oslo_upgradecheck.upgradecheck import Code, Result, UpgradeCommands
 
 from consumer import conf, plugins
 from consumer.bus import topology
-from consumer.bus.connection import UnusableURL
 from consumer.bus.topology import Found
 from consumer.cli.base import Command
 from consumer.cli.session import Session
 from consumer.conf import bus as bus_conf
 from consumer.conf import tasks as task_conf
+from consumer.conf.bus import UnusableURL
 from consumer.journal import dead, replicas
 from consumer.journal.database import Database, JournalError, now
 from consumer.wording import one_line, plural

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from alembic.script import ScriptDirectory
 
 from consumer.journal import migrations, replicas
 from consumer.journal.database import Database, JournalUnavailable, WrongJournal, open_engine
@@ -45,6 +46,11 @@ def test_a_second_process_is_refused_until_the_first_is_dead(journal: Database) 
     other.stdout.close()
     with replicas.sole_user(journal) as alone:
         assert alone
+
+
+def test_the_revision_that_the_program_needs_is_the_newest_migration() -> None:
+    folder = Path(migrations.__file__).parent
+    assert ScriptDirectory(str(folder)).get_heads() == [migrations.head()]
 
 
 @pytest.mark.parametrize("url", ["nonsense", "oracle://x/y", "sqlite+nothing:///x", ""])

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from oslo_config import cfg
 
-from consumer.bus.connection import NoBroker, UnusableURL, plan, redacted
+from consumer.bus.connection import NoBroker, plan, redacted
 from consumer.conf import bus
-from consumer.conf.bus import BusSettings
+from consumer.conf.bus import BusSettings, UnusableURL
 
 SECRET = "Geheim"
 
