@@ -7,12 +7,12 @@ claims after it has changed the generation with which we write.
 from __future__ import annotations
 
 import dataclasses
-import json
 
 from sqlalchemy.engine import Connection
 
-from handlers.nova import instance_queries, queries
-from handlers.nova.cells import Cell
+from handlers.base import Unavailable
+from handlers.network import Network
+from handlers.nova import instance_queries, port_requests, queries
 from handlers.nova.consumers import Located
 from handlers.nova.database import NovaDatabases
 from handlers.nova.facts import MIGRATIONS
@@ -21,23 +21,23 @@ from handlers.nova.holdings import Facts
 from handlers.nova.instance_queries import Description
 from handlers.nova.nodes import nodes_among
 from handlers.nova.placement import Placement
+from handlers.nova.port_requests import Needs
 from handlers.nova.records import ComputeNode, Instance, InstanceMapping, Migration
-
-#: what a port's binding profile says when the port has resources of its own, and when a device of Cyborg's
-_PORT_RESOURCES = ("allocation", "arq_uuid")
 
 
 class Reader:
     """Reads facts about instances; safe to share between threads."""
 
-    def __init__(self, databases: NovaDatabases, placement: Placement) -> None:
+    def __init__(self, databases: NovaDatabases, placement: Placement, network: Network) -> None:
         self._databases = databases
         self._placement = placement
+        self._network = network
 
     def facts(self, instance: str) -> Facts:
         """Read all that is known about an instance.
 
-        :raises Unavailable: when Placement, nova_api or any cell does not answer
+        :raises Unavailable: when Placement, nova_api or any cell does not answer; or Neutron, when something is to be given
+            to an instance that has ports
         """
         allocation = self._placement.allocation(instance)
         building, mapping = self._databases.api.run(lambda connection: _scheduling(connection, instance))
@@ -48,7 +48,12 @@ class Reader:
         live = [(cell, row) for cell, (row, _) in seen.items() if row is not None and not row.deleted]
         if len(live) != 1 or live[0][1].host is None or live[0][1].node is None:
             return facts
-        return self._with_providers(self._with_entitlement(facts, *live[0]))
+        [(cell, row)] = live
+        described, nodes = self._databases.database(cell).run(lambda connection: _described(connection, row))
+        facts = self._with_providers(_with_entitlement(facts, described, nodes))
+        if not facts.offers:
+            return facts
+        return dataclasses.replace(facts, ports=self._needs(instance, described))
 
     def row(self, cell_id: int, instance: str) -> Instance | None:
         """Read an instance's row once more, in the cell where it was."""
@@ -56,17 +61,6 @@ class Reader:
             if cell.id == cell_id:
                 return self._databases.database(cell).run(lambda connection: queries.instance(connection, instance))
         return None
-
-    def _with_entitlement(self, facts: Facts, cell: Cell, instance: Instance) -> Facts:
-        """Add where the instance lives and what it should hold there."""
-        described, nodes = self._databases.database(cell).run(lambda connection: _described(connection, instance))
-        flavor = parse(described.flavor)
-        if not isinstance(flavor, Unbuildable):
-            wanted = resources(flavor, described.image_properties, described.boot_from_volume)
-        else:
-            wanted = flavor
-        homes = tuple(node.uuid for node in nodes)
-        return dataclasses.replace(facts, homes=homes, wanted=wanted, ports=ports(described.network_info))
 
     def _with_providers(self, facts: Facts) -> Facts:
         """Add to which nodes the providers belong; a healthy instance costs no request."""
@@ -98,17 +92,42 @@ class Reader:
         ended = [move.uuid for move in began if move.terminal and move.uuid is not None]
         return any(tree & set(self._placement.allocation(move).providers) for move in ended)
 
+    def _needs(self, instance: str, described: Description) -> Needs | Unbuildable:
+        """Ask Neutron what the instance's ports ask for.
 
-def ports(network_info: str | None) -> str:
-    """Say why an instance's ports forbid to rebuild its allocation; empty when they do not."""
-    try:
-        profiles = [vif.get("profile") or {} for vif in json.loads(network_info or "")]
-        marked = any(profile.get(name) for profile in profiles for name in _PORT_RESOURCES)
-    except (ValueError, TypeError, AttributeError):
-        return "its network cache cannot be read, so that nothing tells whether its ports have resources"
-    return (
-        "its ports have resources of their own (bandwidth, packet rate or a device), which would be left out" * marked
-    )
+        Nova's cache of them is not enough: it lacks what a port asks for, and ports that somebody else gave the instance.
+        Where Neutron does not answer, only an instance without ports in the cache goes on.
+        """
+        cached = port_requests.cached(described.network_info)
+        try:
+            ports = list(self._network.ports({"device_id": instance}))
+            hidden = any(port_requests.REQUEST not in port.shown for port in ports)
+            hidden = hidden and self._network.has(port_requests.EXTENSION)
+        except Unavailable:
+            if cached == frozenset():
+                return Needs()
+            raise
+        if hidden:
+            why = f"does not show {port_requests.REQUEST} of ports; do the credentials have an administrator's role?"
+            raise Unavailable("network", why)
+        missing = sorted((cached or frozenset()) - {port.id for port in ports})
+        if missing:
+            return Unbuildable(f"Neutron does not show its port {missing[0]}, so that nothing tells what that asks for")
+        if cached is None and not ports:
+            return Unbuildable("its network cache cannot be read, so that nothing tells whether it has ports")
+        flavor = parse(described.flavor)
+        policy = "none" if isinstance(flavor, Unbuildable) else flavor.extra_specs.get("group_policy", "none")
+        return port_requests.read(ports, policy)
+
+
+def _with_entitlement(facts: Facts, described: Description, nodes: list[ComputeNode]) -> Facts:
+    """Add where the instance lives and what it should hold there."""
+    flavor = parse(described.flavor)
+    if not isinstance(flavor, Unbuildable):
+        wanted = resources(flavor, described.image_properties, described.boot_from_volume)
+    else:
+        wanted = flavor
+    return dataclasses.replace(facts, homes=tuple(node.uuid for node in nodes), wanted=wanted)
 
 
 def _scheduling(connection: Connection, instance: str) -> tuple[bool, InstanceMapping | None]:

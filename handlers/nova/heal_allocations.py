@@ -10,16 +10,22 @@ restored from a backup. nova-compute compares nothing: what is not there, it doe
 **What is read.** For one instance: what it holds; then build request and mapping; then in every cell, cell0 included, its
 row and its migrations; in its own cell the compute node, the flavor in force, the image's properties, the root disk and the
 cached ports. Which verdict follows from what is the table in :mod:`handlers.nova.holdings`; what it is entitled to is
-computed by :mod:`handlers.nova.flavor_resources`, from flavor *and* image. Providers are only asked when something is wrong.
-When one cell does not answer there is no verdict at all.
+computed by :mod:`handlers.nova.flavor_resources`, from flavor *and* image, and what its ports ask for besides (bandwidth,
+packet rate) is found by :mod:`handlers.nova.port_requests`. Providers and Neutron are only asked when something is to be
+given. When one cell does not answer there is no verdict at all. Without Neutron's answer only an instance goes on of which
+Nova's cache says that it has no ports; others wait.
 
 **What is changed.** The allocation of one instance, replaced as a whole at the generation of the evidence:
 
-- ``allocation-missing``: it gets what flavor and image say, of its node's root provider; soft-deleted instances as well,
-  from which they can return.
+- ``allocation-missing``: it gets what flavor and image say, of its node's root provider, and what its ports ask for, of the
+  providers which they name or which alone can give it; soft-deleted instances as well, from which they can return.
 - ``wrong-provider``: the same, in place of what it held of other compute nodes. What it holds of providers that belong to no
   compute node (shared storage) stays and is not given twice.
 - ``wrong-owner``: the same allocation, for the project and the user of the instance.
+
+Before it, ``binding:profile`` of those of its ports that do not name their providers, at the revision of the evidence; taken
+back when the allocation is refused. The order makes the next look complete what was interrupted
+(:mod:`handlers.nova.port_allocations`).
 
 **Why it cannot hurt.** Only an instance at rest is healed: no task, no migration in progress or waiting to be confirmed,
 nothing changed for a minute by the database's clock, in exactly one cell, to which it is mapped.
@@ -34,9 +40,8 @@ nothing changed for a minute by the database's clock, in exactly one cell, to wh
 
 **What is not changed.** Amounts that differ from the flavor's are reported with the numbers. So is whatever cannot be told
 from flavor and image: vGPUs, device profiles, encrypted or persistent memory, numbered groups of resources, classes that the
-node has in nested or shared providers. Neutron is not asked. An instance whose cached ports have an allocation or a device in
-their profile is therefore reported, not healed; a port that lost that mark too, or was attached without one, cannot be
-noticed, and its bandwidth would be missing. PCI devices are not in what is given: where they are tracked in
+node has in nested or shared providers, ports with devices of Cyborg's, ports whose resources several providers could give, or
+whose providers cannot give them. PCI devices are not in what is given: where they are tracked in
 Placement, nova-compute adds them to an instance that holds something. What a migration that has ended still holds of the node
 where the instance lives is not given a second time, but moved, by ``audit_migrations``. What it holds of another node is for
 ``audit_allocations`` to take, after this one has given; likewise what an instance holds besides its node.
@@ -72,14 +77,18 @@ from handlers.base import (
     Trigger,
     Unavailable,
 )
-from handlers.nova import hints, instance_queries, options, queries
+from handlers.network import Network
+from handlers.nova import hints, instance_queries, options, port_allocations, queries
 from handlers.nova.allocation_facts import Reader
+from handlers.nova.candidates import Candidates
 from handlers.nova.cells import Cell
 from handlers.nova.consumers import Report, Wait
 from handlers.nova.database import NovaDatabases
 from handlers.nova.holdings import Drift, Facts, Give, decide
 from handlers.nova.nodes import live_nodes
 from handlers.nova.placement import Allocation, Held, Placement
+from handlers.nova.port_allocations import PortAllocations
+from handlers.nova.port_requests import Needs
 from handlers.nova.records import ComputeNode, Instance
 
 #: seconds from a notification to the first look: its sender still writes
@@ -117,20 +126,28 @@ class HealAllocations(Handler):
         "thousands. Each instance that is looked at costs one request and a few queries by key in every cell."
     )
 
-    def __init__(self, databases: NovaDatabases, placement: Placement) -> None:
+    def __init__(
+        self, databases: NovaDatabases, placement: Placement, network: Network, candidates: Candidates
+    ) -> None:
         self._databases = databases
         self._placement = placement
-        self._reader = Reader(databases, placement)
+        self._reader = Reader(databases, placement, network)
+        self._ports = PortAllocations(network, candidates)
 
     @classmethod
     def options(cls) -> Mapping[str, Sequence[cfg.Opt]]:
-        """Where Nova's databases and Placement are."""
+        """Where Nova's databases, Placement and Neutron are."""
         return {options.GROUP: options.OPTIONS, cloud_options.GROUP: cloud_options.OPTIONS}
 
     @classmethod
     def from_resources(cls, resources: Resources) -> Self:
         """Make it on the shared databases and session."""
-        return cls(resources.get(NovaDatabases.from_resources), resources.get(Placement.from_resources))
+        return cls(
+            resources.get(NovaDatabases.from_resources),
+            resources.get(Placement.from_resources),
+            resources.get(Network.from_resources),
+            resources.get(Candidates.from_resources),
+        )
 
     def inspect(self, key: Key) -> Iterable[Finding]:
         """Compare what an instance holds with what it should, or of all those of a host that hold nothing there."""
@@ -139,7 +156,7 @@ class HealAllocations(Handler):
         waits: list[Wait] = []
         for instance in instances:
             facts = self._reader.facts(instance)
-            verdict = decide(facts)
+            verdict = self._decide(facts)
             if isinstance(verdict, Wait):
                 waits.append(verdict)
             else:
@@ -182,7 +199,7 @@ class HealAllocations(Handler):
         if not finding.healable:
             raise Refused(finding.refusal)
         facts = self._reader.facts(finding.evidence["instance"])
-        verdict = decide(facts)
+        verdict = self._decide(facts)
         if isinstance(verdict, Wait):
             raise InFlight(verdict.reason, verdict.after)
         for drift in verdict:
@@ -190,25 +207,37 @@ class HealAllocations(Handler):
                 return self._give(facts, drift)
         raise Conflict(f"instance {finding.evidence['instance']} is not as it was")
 
+    def _decide(self, facts: Facts) -> list[Drift] | Wait:
+        """Decide, and add to what is given what the ports ask for."""
+        verdict = decide(facts)
+        if isinstance(verdict, Wait) or not isinstance(facts.ports, Needs):
+            return verdict
+        needs, homes = facts.ports, facts.homes
+        return [self._ports.complete(needs, homes[0], one) if isinstance(one, Give) else one for one in verdict]
+
     def _give(self, facts: Facts, drift: Give) -> Healed:
         before, [row] = facts.allocation, facts.live
         instance = row.instance
         owned = dataclasses.replace(before, project_id=instance.project_id, user_id=instance.user_id)
+        told = self._ports.tell(facts.ports, drift) if isinstance(facts.ports, Needs) else []
         try:
             self._placement.replace_allocation(owned, drift.providers)
+            if not before.providers:
+                self._unless_leaving(row.cell_id, instance, drift.providers)
         except Refused as error:
+            self._ports.take_back(told)
             raise Refused(
                 f"node {instance.node} cannot give {_amounts(drift.providers)}; is it full? {error}"
             ) from error
-        if not before.providers:
-            self._unless_leaving(row.cell_id, instance, drift.providers)
+        except Conflict:
+            self._ports.take_back(told)
+            raise
+        undo = before.undo() if before.providers else f"openstack resource provider allocation delete {instance.uuid}"
         return Healed(
             f"gave instance {instance.uuid} on {instance.node} {_amounts(drift.providers)} ({drift.problem})",
             before={**_owned(before), "generation": before.generation},
-            after={**_owned(owned), "allocations": _plain(drift.providers)},
-            undo=before.undo()
-            if before.providers
-            else f"openstack resource provider allocation delete {instance.uuid}",
+            after={**_owned(owned), "allocations": _plain(drift.providers), **_told(drift)},
+            undo=undo + port_allocations.undo(drift),
         )
 
     def _unless_leaving(self, cell_id: int, before: Instance, given: Held) -> None:
@@ -268,6 +297,10 @@ def _owned(allocation: Allocation) -> dict[str, Any]:
     }
 
 
+def _told(give: Give) -> dict[str, Any]:
+    return {"ports": dict(give.allocations)} if give.allocations else {}
+
+
 def _amounts(held: Held) -> str:
     amounts = [f"{name}={amount}" for resources in held.values() for name, amount in sorted(resources.items())]
     return ", ".join(amounts)
@@ -286,7 +319,9 @@ def _finding(key: Key, facts: Facts, drift: Drift) -> Finding:
         **_owned(held),
     }
     if isinstance(drift, Give):
-        evidence["give"] = _plain(drift.providers)
+        evidence |= {"give": _plain(drift.providers), **_told(drift)}
+        if isinstance(facts.ports, Needs) and facts.ports.requests:
+            evidence["revisions"] = {one.port.id: one.port.revision for one in facts.ports.requests}
     refusal = drift.refusal if isinstance(drift, Report) else ""
     summary = f"{drift.summary} (instance {instance.uuid})"
     return Finding(key, drift.problem, summary, evidence, not refusal, refusal)

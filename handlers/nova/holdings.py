@@ -21,6 +21,8 @@ holds its node, for another owner                      give the same to the righ
 holds its node, in other amounts than flavor's         report
 =====================================================  ==========================================================
 
+What ports ask for is added later, by :mod:`handlers.nova.port_allocations`, which asks Placement for it.
+
 Any of the verdicts only when nothing of all that changed during the last minute; and only a report when the instance is
 not mapped to the cell in which it lives.
 """
@@ -33,6 +35,7 @@ from dataclasses import dataclass, field
 from handlers.nova.consumers import BUSY, MOVED_SETTLE, NOVA_TYPES, Located, Report, Wait
 from handlers.nova.flavor_resources import Unbuildable
 from handlers.nova.placement import Allocation, Held
+from handlers.nova.port_requests import Needs
 from handlers.nova.records import Instance, InstanceMapping, Migration
 
 #: states in which an instance holds nothing
@@ -55,7 +58,8 @@ class Facts:
         (or when it was not asked because the instance holds something of its node)
     :param wanted: what flavor and image say
     :param lent: a migration that began on its node, and has ended, holds something of it, while the instance does not
-    :param ports: why its ports forbid to rebuild the allocation; empty when they do not
+    :param ports: what its ports ask for besides, or why they forbid to rebuild the allocation; read only when something
+        is to be given
     """
 
     allocation: Allocation
@@ -69,7 +73,7 @@ class Facts:
     offers: Mapping[str, frozenset[str]] = field(default_factory=dict)
     wanted: Mapping[str, int] | Unbuildable = field(default_factory=dict)
     lent: bool = False
-    ports: str = ""
+    ports: Needs | Unbuildable = field(default_factory=Needs)
 
     @property
     def live(self) -> tuple[Located, ...]:
@@ -79,11 +83,15 @@ class Facts:
 
 @dataclass(frozen=True, slots=True)
 class Give:
-    """It should hold exactly these."""
+    """It should hold exactly these.
+
+    :param allocations: what ports should say of their providers, by the port's id; only those that do not say it yet
+    """
 
     problem: str
     summary: str
     providers: Held
+    allocations: Mapping[str, str | Mapping[str, str]] = field(default_factory=dict)
 
 
 Drift = Give | Report
@@ -189,8 +197,8 @@ def _unsafe(facts: Facts, instance: Instance, root: Mapping[str, int]) -> str:
     """Return why this cannot be written on the root provider of its node; empty when it can."""
     if not instance.project_id or not instance.user_id:
         return "the instance has no project or user"
-    if facts.ports:
-        return facts.ports
+    if isinstance(facts.ports, Unbuildable):
+        return facts.ports.reason
     [home] = facts.homes
     if home not in facts.offers:
         return "its node has no provider in Placement: nova-compute makes it when it reports"

@@ -360,25 +360,6 @@ def test_a_node_below_which_there_is_something_else(cloud: NovaSimulation, heal:
     assert cloud.allocation(server) == home(cloud, server)
 
 
-@pytest.mark.parametrize("mark", [{"allocation": str(uuid.uuid4())}, {"allocation": {"g": "p"}}, {"arq_uuid": "x"}])
-def test_ports_with_resources(
-    cloud: NovaSimulation, heal: HealAllocations, server: str, mark: Mapping[str, object]
-) -> None:
-    cloud.set_ports(server, {}, mark)
-    assert "ports" in refused(heal, server).refusal
-    cloud.set_ports(server, {}, {"allocation": None}, {"pci_slot": "0000:01:00.1"})
-    heal_all(heal, server)
-
-
-@pytest.mark.parametrize("text", [None, "", "{", "7", '[["x"]]'])
-def test_a_network_cache_that_cannot_be_read(
-    cloud: NovaSimulation, heal: HealAllocations, server: str, text: str | None
-) -> None:
-    with cloud.cells["cell1"].begin() as connection:
-        connection.execute(sa.update(tables.instance_info_caches).values(network_info=text))
-    assert "network cache" in refused(heal, server).refusal
-
-
 def test_a_flavor_that_cannot_be_read(cloud: NovaSimulation, heal: HealAllocations, server: str) -> None:
     with cloud.cells["cell1"].begin() as connection:
         connection.execute(sa.delete(tables.instance_extra))

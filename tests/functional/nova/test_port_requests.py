@@ -1,0 +1,517 @@
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from handlers.base import Conflict, Finding, Key, Refused, Resources, Unavailable
+from handlers.nova import tables
+from handlers.nova.heal_allocations import HealAllocations
+from handlers.nova.simulation import NovaSimulation
+from tests.neutron import Neutron
+
+EGRESS, INGRESS = "NET_BW_EGR_KILOBIT_PER_SEC", "NET_BW_IGR_KILOBIT_PER_SEC"
+PACKETS = "NET_PACKET_RATE_KILOPACKET_PER_SEC"
+PHYSNET = "CUSTOM_PHYSNET_PHYSNET1"
+HOUR = {"hours": 1}
+
+
+@pytest.fixture(autouse=True)
+def hosts(cloud: NovaSimulation) -> None:
+    with cloud.ago(days=1):
+        for host in ("a", "b"):
+            cloud.add_compute(host, "cell1")
+            cloud.map_host(host)
+
+
+@pytest.fixture
+def heal(resources: Resources, neutron: Neutron) -> HealAllocations:
+    return HealAllocations.from_resources(resources)
+
+
+@pytest.fixture
+def alone(resources: Resources) -> HealAllocations:
+    """The same in a cloud without Neutron."""
+    return HealAllocations.from_resources(resources)
+
+
+@pytest.fixture
+def server(cloud: NovaSimulation) -> str:
+    """An instance on host a that holds nothing."""
+    with cloud.ago(**HOUR):
+        made = cloud.boot("a")
+    cloud.hold(made, {})
+    return made
+
+
+@pytest.fixture
+def card(cloud: NovaSimulation) -> str:
+    """The only network card of host a."""
+    return make_card(cloud, "a")
+
+
+def make_card(cloud: NovaSimulation, host: str, name: str = "eth0", total: int = 10_000, trait: str = PHYSNET) -> str:
+    made = str(uuid.uuid4())
+    ask = cloud.placement.request
+    body = {"uuid": made, "name": f"{host}-{name}", "parent_provider_uuid": cloud.node(host).uuid}
+    assert ask("POST", "/resource_providers", body).status in {200, 201}
+    ask("PUT", f"/traits/{trait}")
+    inventories = {
+        "resource_provider_generation": 0,
+        "inventories": {name: {"total": total} for name in (EGRESS, INGRESS, PACKETS)},
+    }
+    assert ask("PUT", f"/resource_providers/{made}/inventories", inventories).status == 200
+    traits = {"resource_provider_generation": 1, "traits": [trait]}
+    assert ask("PUT", f"/resource_providers/{made}/traits", traits).status == 200
+    return made
+
+
+def group(trait: str = PHYSNET, **resources: int) -> dict[str, Any]:
+    return {"id": str(uuid.uuid4()), "required": [trait], "resources": resources}
+
+
+def attach(cloud: NovaSimulation, neutron: Neutron, instance: str, *groups: Mapping[str, Any], **more: Any) -> str:
+    """Give an instance a port that asks for this; Nova's cache knows of it."""
+    asked = {"request_groups": list(groups), "same_subtree": [one["id"] for one in groups]} if groups else None
+    bound = {"device_id": instance, "device_owner": "compute:nova", "binding_host_id": "a", "resource_request": asked}
+    port = neutron.add(**{**bound, **more})
+    cache(cloud, instance, *[one["id"] for one in neutron.ports.values() if one["device_id"] == instance])
+    return port
+
+
+def cache(cloud: NovaSimulation, instance: str, *ports: str, text: str | None = None) -> None:
+    said = json.dumps([{"id": port, "profile": {}} for port in ports]) if text is None else text
+    caches = tables.instance_info_caches
+    with cloud.cells["cell1"].begin() as connection:
+        connection.execute(sa.update(caches).where(caches.c.instance_uuid == instance).values(network_info=said))
+
+
+def key(instance: str) -> Key:
+    return Key("instance", instance)
+
+
+def home(cloud: NovaSimulation, instance: str) -> dict[str, dict[str, int]]:
+    return {cloud.node("a").uuid: cloud.flavor(instance).resources()}
+
+
+def give(heal: HealAllocations, instance: str) -> Finding:
+    [finding] = heal.inspect(key(instance))
+    assert finding.healable, finding.refusal
+    heal.heal(finding)
+    assert not list(heal.inspect(key(instance)))
+    return finding
+
+
+def refused(cloud: NovaSimulation, neutron: Neutron, heal: HealAllocations, instance: str) -> Finding:
+    before = json.dumps(neutron.ports)
+    [finding] = heal.inspect(key(instance))
+    assert not finding.healable
+    with pytest.raises(Refused):
+        heal.heal(finding)
+    assert cloud.allocation(instance) == {}
+    assert json.dumps(neutron.ports) == before
+    return finding
+
+
+def said(neutron: Neutron, port: str) -> Any:
+    return neutron.ports[port]["binding:profile"].get("allocation")
+
+
+# what is given
+
+
+def test_bandwidth_of_the_only_card(
+    cloud: NovaSimulation, neutron: Neutron, heal: HealAllocations, server: str, card: str
+) -> None:
+    asked = group(**{EGRESS: 1000, INGRESS: 2000})
+    port = attach(cloud, neutron, server, asked, binding_profile={"capabilities": ["switchdev"]})
+    [finding] = heal.inspect(key(server))
+    healed = heal.heal(finding)
+    assert cloud.allocation(server) == {**home(cloud, server), card: {EGRESS: 1000, INGRESS: 2000}}
+    assert neutron.ports[port]["binding:profile"] == {
+        "capabilities": ["switchdev"],
+        "allocation": {asked["id"]: card},
+    }
+    assert f"port unset --binding-profile allocation {port}" in healed.undo
+    assert not list(heal.inspect(key(server)))
+
+
+def test_the_old_way_of_one_group_without_a_name(
+    cloud: NovaSimulation, neutron: Neutron, heal: HealAllocations, server: str, card: str
+) -> None:
+    port = attach(cloud, neutron, server, resource_request={"resources": {EGRESS: 7}, "required": [PHYSNET]})
+    give(heal, server)
+    assert cloud.allocation(server) == {**home(cloud, server), card: {EGRESS: 7}}
+    assert said(neutron, port) == card
+
+
+def test_several_ports_and_groups(
+    cloud: NovaSimulation, neutron: Neutron, heal: HealAllocations, server: str, card: str
+) -> None:
+    pair = group(**{EGRESS: 1}), group(**{PACKETS: 10})
+    attach(cloud, neutron, server)
+    first, second = attach(cloud, neutron, server, *pair), attach(cloud, neutron, server, group(**{EGRESS: 30}))
+    give(heal, server)
+    assert cloud.allocation(server) == {**home(cloud, server), card: {EGRESS: 31, PACKETS: 10}}
+    assert said(neutron, first) == {one["id"]: card for one in pair}
+    assert list(said(neutron, second).values()) == [card]
+
+
+def test_the_flavor_wants_a_card_for_each(
+    cloud: NovaSimulation, neutron: Neutron, heal: HealAllocations, server: str, card: str
+) -> None:
+    other = make_card(cloud, "a", "eth1", total=5)
+    attach(cloud, neutron, server, group(**{EGRESS: 1000}))
+    attach(cloud, neutron, server, group(**{EGRESS: 5}))
+    cloud.set_flavor(server, extra_specs={"group_policy": "isolate"})
+    give(heal, server)
+    assert cloud.allocation(server) == {**home(cloud, server), card: {EGRESS: 1000}, other: {EGRESS: 5}}
+
+
+def test_the_port_says_which_card(
+    cloud: NovaSimulation, neutron: Neutron, heal: HealAllocations, server: str, card: str
+) -> None:
+    other, asked = make_card(cloud, "a", "eth1"), group(**{EGRESS: 9})
+    port = attach(cloud, neutron, server, asked, binding_profile={"allocation": {asked["id"]: other}})
+    revision = neutron.ports[port]["revision_number"]
+    assert "ports" not in give(heal, server).evidence
+    assert cloud.allocation(server) == {**home(cloud, server), other: {EGRESS: 9}}
+    assert neutron.ports[port]["revision_number"] == revision, "it said so already"
+
+
+def test_the_trait_says_which_card(
+    cloud: NovaSimulation, neutron: Neutron, heal: HealAllocations, server: str, card: str
+) -> None:
+    other = make_card(cloud, "a", "eth1", trait="CUSTOM_PHYSNET_OTHER")
+    attach(cloud, neutron, server, group("CUSTOM_PHYSNET_OTHER", **{EGRESS: 9}))
+    give(heal, server)
+    assert cloud.allocation(server) == {**home(cloud, server), other: {EGRESS: 9}}
+
+
+def test_what_it_held_of_another_node(
+    cloud: NovaSimulation, neutron: Neutron, heal: HealAllocations, server: str, card: str
+) -> None:
+    make_card(cloud, "b")
+    cloud.hold(server, {cloud.node("b").uuid: cloud.flavor(server).resources()})
+    attach(cloud, neutron, server, group(**{EGRESS: 9}))
+    assert give(heal, server).problem == "wrong-provider"
+    assert cloud.allocation(server) == {**home(cloud, server), card: {EGRESS: 9}}
+
+
+def test_a_port_that_nova_did_not_know_of(
+    cloud: NovaSimulation, neutron: Neutron, heal: HealAllocations, server: str, card: str
+) -> None:
+    attach(cloud, neutron, server, group(**{EGRESS: 9}))
+    cache(cloud, server)
+    give(heal, server)
+    assert cloud.allocation(server) == {**home(cloud, server), card: {EGRESS: 9}}
+
+
+def test_ports_that_ask_for_nothing(
+    cloud: NovaSimulation, neutron: Neutron, heal: HealAllocations, server: str
+) -> None:
+    attach(cloud, neutron, server)
+    attach(cloud, neutron, server, resource_request={"request_groups": []})
+    attach(cloud, neutron, server, binding_profile={"pci_slot": "0000:01:00.1"})
+    give(heal, server)
+    assert cloud.allocation(server) == home(cloud, server)
+
+
+def test_a_neutron_without_the_extension(
+    cloud: NovaSimulation, neutron: Neutron, heal: HealAllocations, server: str
+) -> None:
+    neutron.extensions, neutron.hidden = set(), {"resource_request"}
+    attach(cloud, neutron, server)
+    give(heal, server)
+    assert cloud.allocation(server) == home(cloud, server)
+
+
+# what cannot be told
+
+
+def test_two_cards_could(
+    cloud: NovaSimulation, neutron: Neutron, heal: HealAllocations, server: str, card: str
+) -> None:
+    make_card(cloud, "a", "eth1")
+    attach(cloud, neutron, server, group(**{EGRESS: 9}))
+    assert "several providers" in refused(cloud, neutron, heal, server).refusal
+
+
+@pytest.mark.parametrize("name", [EGRESS, "NO_SUCH_CLASS"])
+def test_no_card_can(
+    cloud: NovaSimulation, neutron: Neutron, heal: HealAllocations, server: str, card: str, name: str
+) -> None:
+    make_card(cloud, "b", total=100_000)
+    attach(cloud, neutron, server, group(**{name: 10_001}))
+    finding = refused(cloud, neutron, heal, server)
+    assert "no room" in finding.refusal or "not understand" in finding.refusal
+
+
+def test_a_full_node_is_not_told_to_the_ports(
+    cloud: NovaSimulation, neutron: Neutron, heal: HealAllocations, server: str, card: str
+) -> None:
+    cloud.hold(str(uuid.uuid4()), {cloud.node("a").uuid: {"VCPU": cloud.CAPACITY["VCPU"]}})
+    attach(cloud, neutron, server, group(**{EGRESS: 9}))
+    assert "no room" in refused(cloud, neutron, heal, server).refusal
+
+
+def test_a_port_that_names_a_card_of_another_node(
+    cloud: NovaSimulation, neutron: Neutron, heal: HealAllocations, server: str, card: str
+) -> None:
+    asked = group(**{EGRESS: 9})
+    said = {"allocation": {asked["id"]: make_card(cloud, "b")}}
+    attach(cloud, neutron, server, asked, binding_profile=said)
+    assert "cannot, on its node" in refused(cloud, neutron, heal, server).refusal
+
+
+@pytest.mark.parametrize(
+    "port",
+    [
+        {"binding_profile": {"allocation": "somewhere"}},
+        {"binding_profile": {"arq_uuid": "x"}},
+        {"resource_request": {"request_groups": [{"id": "g"}]}},
+        {"resource_request": {"request_groups": [{"id": "g", "resources": {EGRESS: 0}}]}},
+        {"resource_request": {"request_groups": 7}},
+        {"resource_request": {"resources": {EGRESS: "many"}}},
+        {
+            "resource_request": {"request_groups": [{"id": "g", "resources": {EGRESS: 1}}]},
+            "binding_profile": {"allocation": {"h": "p"}},
+        },
+    ],
+)
+def test_a_port_that_cannot_be_understood(
+    cloud: NovaSimulation, neutron: Neutron, heal: HealAllocations, server: str, card: str, port: Mapping[str, Any]
+) -> None:
+    made = attach(cloud, neutron, server, **port)
+    assert made in refused(cloud, neutron, heal, server).refusal
+
+
+def test_a_port_that_neutron_does_not_show(
+    cloud: NovaSimulation, neutron: Neutron, heal: HealAllocations, server: str
+) -> None:
+    attach(cloud, neutron, server)
+    missing = str(uuid.uuid4())
+    cache(cloud, server, *neutron.ports, missing)
+    assert missing in refused(cloud, neutron, heal, server).refusal
+
+
+@pytest.mark.parametrize("text", [None, "", "{", "7", '[["x"]]'])
+def test_neither_neutron_nor_the_cache_knows_a_port(
+    cloud: NovaSimulation, neutron: Neutron, heal: HealAllocations, server: str, text: str | None
+) -> None:
+    caches = tables.instance_info_caches
+    with cloud.cells["cell1"].begin() as connection:
+        connection.execute(sa.update(caches).values(network_info=text))
+    assert "network cache" in refused(cloud, neutron, heal, server).refusal
+    attach(cloud, neutron, server)
+    with cloud.cells["cell1"].begin() as connection:
+        connection.execute(sa.update(caches).values(network_info=text))
+    give(heal, server)
+
+
+# what does not answer
+
+
+@pytest.mark.parametrize("status", [403, 404, 500, 503])
+def test_without_neutron_only_instances_without_ports_go_on(
+    cloud: NovaSimulation, neutron: Neutron, heal: HealAllocations, server: str, status: int
+) -> None:
+    attach(cloud, neutron, server)
+    with cloud.ago(**HOUR):
+        other = cloud.boot("a")
+    cloud.hold(other, {})
+    neutron.faults = {"GET": status}
+    with pytest.raises(Unavailable) as error:
+        list(heal.inspect(key(server)))
+    assert error.value.dependency == "network"
+    give(heal, other)
+    assert cloud.allocation(server) == {}
+    neutron.faults = {}
+    give(heal, server)
+
+
+def test_a_cloud_without_neutron(cloud: NovaSimulation, alone: HealAllocations, server: str) -> None:
+    cache(cloud, server, str(uuid.uuid4()))
+    with pytest.raises(Unavailable, match="network_endpoint_override"):
+        list(alone.inspect(key(server)))
+    cache(cloud, server)
+    give(alone, server)
+    assert cloud.allocation(server) == home(cloud, server)
+
+
+def test_a_healthy_instance_needs_no_neutron(cloud: NovaSimulation, neutron: Neutron, heal: HealAllocations) -> None:
+    with cloud.ago(**HOUR):
+        healthy = cloud.boot("a")
+    attach(cloud, neutron, healthy)
+    neutron.faults = {"GET": 500}
+    assert not list(heal.inspect(key(healthy)))
+
+
+def test_credentials_that_do_not_show_what_ports_ask_for(
+    cloud: NovaSimulation, neutron: Neutron, heal: HealAllocations, server: str
+) -> None:
+    attach(cloud, neutron, server)
+    neutron.hidden = {"resource_request"}
+    with pytest.raises(Unavailable, match="administrator"):
+        list(heal.inspect(key(server)))
+
+
+# what changes, or dies, in between
+
+
+def test_a_port_that_changes_meanwhile(
+    cloud: NovaSimulation, neutron: Neutron, heal: HealAllocations, server: str, card: str
+) -> None:
+    first, second = (attach(cloud, neutron, server, group(**{EGRESS: 9})) for _ in range(2))
+    [finding] = heal.inspect(key(server))
+    later = max(first, second)
+
+    def change(port: str) -> None:
+        if port == later:
+            neutron.before.clear()
+            neutron.change(port, name="new")
+
+    neutron.before["PUT"] = change
+    with pytest.raises(Conflict):
+        heal.heal(finding)
+    assert cloud.allocation(server) == {}
+    assert said(neutron, first) is said(neutron, second) is None
+    give(heal, server)
+
+
+def test_the_node_fills_up_meanwhile(
+    cloud: NovaSimulation, neutron: Neutron, heal: HealAllocations, server: str, card: str
+) -> None:
+    port = attach(cloud, neutron, server, group(**{EGRESS: 9}))
+    [finding] = heal.inspect(key(server))
+
+    def fill(_port: str) -> None:
+        neutron.before.clear()
+        cloud.hold(str(uuid.uuid4()), {cloud.node("a").uuid: {"VCPU": cloud.CAPACITY["VCPU"]}})
+
+    neutron.before["PUT"] = fill
+    with pytest.raises(Refused, match="full"):
+        heal.heal(finding)
+    assert cloud.allocation(server) == {}
+    assert said(neutron, port) is None
+
+
+def test_somebody_claims_meanwhile(
+    cloud: NovaSimulation, neutron: Neutron, heal: HealAllocations, server: str, card: str
+) -> None:
+    port = attach(cloud, neutron, server, group(**{EGRESS: 9}))
+    [finding] = heal.inspect(key(server))
+
+    def claim(_port: str) -> None:
+        neutron.before.clear()
+        cloud.hold(server, {cloud.node("b").uuid: {"VCPU": 1}})
+
+    neutron.before["PUT"] = claim
+    with pytest.raises(Conflict):
+        heal.heal(finding)
+    assert cloud.allocation(server) == {cloud.node("b").uuid: {"VCPU": 1}}
+    assert said(neutron, port) is None
+
+
+def test_an_instance_that_leaves_meanwhile(
+    cloud: NovaSimulation, neutron: Neutron, heal: HealAllocations, server: str, card: str
+) -> None:
+    port = attach(cloud, neutron, server, group(**{EGRESS: 9}))
+    [finding] = heal.inspect(key(server))
+
+    def leave(_port: str) -> None:
+        neutron.before.clear()
+        cloud.delete(server)
+
+    neutron.before["PUT"] = leave
+    with pytest.raises(Conflict):
+        heal.heal(finding)
+    assert cloud.allocation(server) == {}
+    assert said(neutron, port) is None
+
+
+def test_death_between_the_ports_and_the_allocation(
+    cloud: NovaSimulation,
+    neutron: Neutron,
+    heal: HealAllocations,
+    server: str,
+    card: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What is killed runs nothing more: neither the next write nor any that takes back."""
+    ports = [attach(cloud, neutron, server, group(**{EGRESS: 9})) for _ in range(3)]
+    [finding] = heal.inspect(key(server))
+    for alive in range(1, 4):
+        with monkeypatch.context() as dying:
+            _die_after(dying, neutron, alive)
+            with pytest.raises(KeyboardInterrupt):
+                heal.heal(finding)
+        assert sum(said(neutron, port) is not None for port in ports) == alive
+        assert cloud.allocation(server) == {}
+        [finding] = heal.inspect(key(server))
+    assert {one.id for one in heal.sweep()} == {server}, "the sweep finds it again"
+    give(heal, server)
+    assert cloud.allocation(server) == {**home(cloud, server), card: {EGRESS: 27}}
+
+
+def _die_after(patch: pytest.MonkeyPatch, neutron: Neutron, alive: int) -> None:
+    """Let the process end once so many of three ports are written."""
+    from handlers.network import Network
+    from handlers.nova.placement import Placement
+
+    write = Network.update
+
+    def update(self: Network, *arguments: Any) -> Any:
+        if sum(bool(port["binding:profile"]) for port in neutron.ports.values()) == alive:
+            raise KeyboardInterrupt
+        return write(self, *arguments)
+
+    def die(*_arguments: Any) -> None:
+        raise KeyboardInterrupt
+
+    patch.setattr(Network, "update", update)
+    patch.setattr(Placement, "replace_allocation", die)
+
+
+def test_a_lost_answer_of_placement(
+    cloud: NovaSimulation,
+    neutron: Neutron,
+    heal: HealAllocations,
+    server: str,
+    card: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from handlers.nova.placement import Placement
+
+    port, write = attach(cloud, neutron, server, group(**{EGRESS: 9})), Placement.replace_allocation
+    [finding] = heal.inspect(key(server))
+
+    def lose(self: Placement, *arguments: Any) -> None:
+        write(self, *arguments)
+        raise Unavailable("placement", "lost")
+
+    monkeypatch.setattr(Placement, "replace_allocation", lose)
+    with pytest.raises(Unavailable):
+        heal.heal(finding)
+    assert said(neutron, port) is not None, "the allocation may be there, and is"
+    assert not list(heal.inspect(key(server)))
+
+
+def test_a_cut_cell_after_the_write(
+    cloud: NovaSimulation,
+    neutron: Neutron,
+    heal: HealAllocations,
+    server: str,
+    card: str,
+    cut: Callable[[str], None],
+) -> None:
+    attach(cloud, neutron, server, group(**{EGRESS: 9}))
+    [finding] = heal.inspect(key(server))
+    neutron.before["PUT"] = lambda _port: cut("cell1")
+    with pytest.raises(Unavailable):
+        heal.heal(finding)
+    assert cloud.allocation(server) == {}, "nothing tells whether it is still entitled"
