@@ -25,11 +25,16 @@ def cloud(request: pytest.FixtureRequest, rabbitmq: RabbitMQ, mariadb: MariaDB) 
 
 
 def served(
-    request: pytest.FixtureRequest, rabbitmq: RabbitMQ, mariadb: MariaDB, *, octavia: bool
+    request: pytest.FixtureRequest,
+    rabbitmq: RabbitMQ,
+    mariadb: MariaDB,
+    *,
+    octavia: bool,
+    computes: dict[str, str] | None = None,
 ) -> Iterator[ControlPlane]:
     """A control plane, and its end; the logs are kept when a test failed meanwhile."""
     failed_before = request.session.testsfailed
-    plane = ControlPlane(rabbitmq, mariadb, octavia=octavia)
+    plane = ControlPlane(rabbitmq, mariadb, octavia=octavia, computes=computes)
     plane.up()
     try:
         yield plane
