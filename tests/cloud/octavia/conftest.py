@@ -19,6 +19,9 @@ from tests.program import Program
 from tests.servers.mariadb import MariaDB
 from tests.servers.rabbitmq import RabbitMQ
 
+#: In one cell: where two amphorae of a pair are built at once on one host, Nova tries another of the same cell.
+COMPUTES = dict.fromkeys(("compute-1", "compute-2", "compute-3"), "cell1")
+
 
 @pytest.fixture(scope="package")
 def octavia_cloud(request: pytest.FixtureRequest, servers_folder: Path) -> Iterator[ControlPlane]:
@@ -28,7 +31,7 @@ def octavia_cloud(request: pytest.FixtureRequest, servers_folder: Path) -> Itera
         for server in (rabbitmq, mariadb):
             last.callback(server.stop)
             server.start()
-        yield from served(request, rabbitmq, mariadb, octavia=True)
+        yield from served(request, rabbitmq, mariadb, octavia=True, computes=COMPUTES)
 
 
 @pytest.fixture(scope="package")

@@ -8,7 +8,6 @@ specification's exceptions. What must belong to Octavia's project, the spares, i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Self
 
 from handlers.base import Resources
@@ -103,11 +102,3 @@ class OpenStackDriver(ImageCalls, NetworkCalls, OctaviaCalls, ComputeCalls):
         if not self._flavor:
             raise AmphoraDriverError("flavor: [octavia] amp_flavor_id is not set, nor has config_file it")
         return self._flavor
-
-    # the specification's, until they stand in the base of all drivers
-
-    def create_amphora(self, num_to_create: int = 1) -> None:
-        raise NotImplementedError
-
-    def remove_amphora(self, amphora_ids: Sequence[str]) -> None:
-        raise NotImplementedError
