@@ -144,17 +144,19 @@ def detach_deleted(connection: Connection, amphora: str, load_balancer: str) -> 
     return changed.rowcount == 1
 
 
-def mark_error(connection: Connection, balancer: records.LoadBalancer) -> None:
+def mark_error(connection: Connection, balancer: records.LoadBalancer, at: datetime) -> None:
     """Set a load balancer that no flow works on any more from PENDING_* to ERROR, in which it can be failed over.
 
     :param balancer: as it was proved to be stuck
+    :param at: what its ``updated_at`` becomes, by the database's clock: whoever sees this very time there knows that
+        nobody has written the row since
     :raises Conflict: when it has changed since
     """
     same_time = _LB.updated_at.is_(None) if balancer.updated_at is None else _LB.updated_at == balancer.updated_at
     changed = connection.execute(
         sa.update(tables.load_balancer)
         .where(_LB.id == balancer.id, _LB.provisioning_status == balancer.status, same_time)
-        .values(provisioning_status="ERROR", updated_at=utcnow())
+        .values(provisioning_status="ERROR", updated_at=at)
     )
     if changed.rowcount != 1:
         raise Conflict(f"load balancer {balancer.id} is no longer {balancer.status} since {balancer.updated_at}")

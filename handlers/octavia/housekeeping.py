@@ -123,10 +123,10 @@ def housekeep(manager: HousekeepingManager, deactivated: Iterable[str], preserve
     return Turn(ready, wanted, tuple(kept), tuple(gone))
 
 
-def top_up(manager: HousekeepingManager) -> tuple[int, int]:
-    """Log the size of the spare pool, and begin to build what is missing.
+def tell_size(manager: HousekeepingManager) -> tuple[int, int]:
+    """Log the size of the spare pool.
 
-    :return: how many spares were ready, and how many there should be; zeros where the manager keeps none
+    :return: how many spares are ready, and how many there should be; zeros where the manager keeps none
     :raises AmphoraDriverError: see the module
     """
     try:
@@ -135,6 +135,16 @@ def top_up(manager: HousekeepingManager) -> tuple[int, int]:
     except NotImplementedError:
         return 0, 0
     LOG.info("spare amphora pool: %d of %d ready", ready, wanted)
+    return ready, wanted
+
+
+def top_up(manager: HousekeepingManager) -> tuple[int, int]:
+    """Log the size of the spare pool, and begin to build what is missing.
+
+    :return: as :func:`tell_size`
+    :raises AmphoraDriverError: see the module
+    """
+    ready, wanted = tell_size(manager)
     if ready < wanted:
         manager.create_amphora(wanted - ready)
     return ready, wanted

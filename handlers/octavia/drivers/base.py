@@ -11,13 +11,17 @@ The specification's own four methods stand on these (:class:`Driver` implements 
 
 from __future__ import annotations
 
+import logging
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 
-from handlers.octavia.appliances import SPARE, Group, Image, Port, Server
+from handlers.octavia import removal, spares
+from handlers.octavia.appliances import Group, Image, Port, Server
 from handlers.octavia.database import OctaviaDatabase
-from handlers.octavia.housekeeping import HousekeepingManager
+from handlers.octavia.housekeeping import AmphoraDriverError, HousekeepingManager
 from handlers.octavia.settings import HousekeepingSettings
+
+LOG = logging.getLogger(__name__)
 
 
 class Driver(HousekeepingManager):
@@ -182,7 +186,24 @@ class Driver(HousekeepingManager):
     # the specification's
 
     def get_spare_amphora_size(self) -> int:
-        return self.settings.spare_amphora_pool_size
+        return self.settings.spare_amphora_pool_size * max(1, len(self.settings.spare_amphora_zones))
 
     def get_ready_spare_amphora_count(self) -> int:
-        return sum(SPARE in server.tags and server.status == "SHUTOFF" for server in self.servers())
+        return sum(len(pool.ready) for pool in spares.pools(self.servers(), self.settings))
+
+    def create_amphora(self, num_to_create: int = 1) -> None:
+        """Begin to build spares, for one zone at a time, no more than it lacks."""
+        made = spares.begin(self, num_to_create)
+        LOG.info("began to build %d spare amphorae", len(made))
+
+    def remove_amphora(self, amphora_ids: Sequence[str]) -> None:
+        """Remove each; when some could not be, raise what went wrong with the first of them."""
+        failures: list[AmphoraDriverError] = []
+        for amphora in amphora_ids:
+            try:
+                removal.remove_amphora(self, amphora)
+            except AmphoraDriverError as error:
+                LOG.warning("amphora %s is not removed: %s", amphora, error)
+                failures.append(error)
+        if failures:
+            raise failures[0]

@@ -203,11 +203,3 @@ class NoopDriver(Driver):
     def delete_amphora(self, amphora: str) -> None:
         with self._calling("load-balancer", "delete_amphora"):
             self.octavia.delete_amphora(amphora)
-
-    # the specification's, until they stand in the base of all drivers
-
-    def create_amphora(self, num_to_create: int = 1) -> None:
-        raise NotImplementedError
-
-    def remove_amphora(self, amphora_ids: Sequence[str]) -> None:
-        raise NotImplementedError

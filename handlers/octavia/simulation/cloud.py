@@ -355,6 +355,17 @@ class Cloud:
                 raise UnavailableException(f"security_group:{identity}", "it is in use")
             self._security_groups.pop(identity, None)
 
+    def add_port(self, port: Port) -> None:
+        """Put a port there, as somebody else than Nova made it."""
+        with self.lock:
+            self._ports[port.id] = port
+            self._born[port.id] = time.monotonic()
+
+    def grow_older(self, seconds: float) -> None:
+        """Let time have passed: everything that is there was made so much earlier."""
+        with self.lock:
+            self._born = {identity: born - seconds for identity, born in self._born.items()}
+
     def _age(self, identity: str) -> float:
         return time.monotonic() - self._born[identity]
 

@@ -198,6 +198,9 @@ class Controller:
         for port in self.cloud.ports():
             if port.device_id == f"lb-{identity}":
                 self.cloud.remove_port(port.id)
+        for security_group in self.cloud.security_groups():
+            if security_group.name == f"lb-{identity}":
+                self.cloud.delete_security_group(security_group.id)
         self.set_balancer(identity, "DELETED")
 
     def finish(self) -> None:

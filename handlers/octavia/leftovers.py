@@ -1,0 +1,243 @@
+"""What of Octavia's is left over: the decision, as pure functions over what was read.
+
+Each function is given one object and all that is known of it, and says why it is a leftover, or None. They are written so
+that everything that anybody may still need is a reason for None:
+
+- anything outside Octavia's project, or not named as Octavia names it (``amphora-<uuid>``, ``octavia-lb-vrrp-<uuid>``,
+  ``octavia-lb-member-<uuid>``, ``octavia-lb-<uuid>``, ``lb-<uuid>``), or kept by us (preserved, spare, or released);
+- anything whose row in Octavia's database is not DELETED: it is being built, serves, or is for a failover to replace;
+- anything younger than the grace, or whose row was written within it, so that every flow of Octavia has ended;
+- what something else still uses: the user is the leftover, and this follows it.
+
+A VIP's port belongs to the load balancer's owner, not to Octavia: outside Octavia's project it is reported, never deleted.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from handlers.octavia import records
+from handlers.octavia.appliances import (
+    AMPHORA,
+    PRESERVED,
+    PRESERVED_PREFIX,
+    SPARE,
+    SPARE_PREFIX,
+    STATE,
+    Group,
+    Port,
+    Server,
+)
+
+_UUID = r"([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})"
+_SERVER = re.compile(rf"amphora-{_UUID}")
+_AMPHORA_PORT = re.compile(rf"octavia-lb-(?:vrrp|member)-{_UUID}")
+_BALANCER_PORT = re.compile(rf"octavia-lb-{_UUID}")
+_SECURITY_GROUP = re.compile(rf"lb-{_UUID}")
+
+#: who Neutron says has a port that Octavia made (``octavia/common/constants.py``)
+_OCTAVIA = "Octavia"
+
+#: states of an amphora's row that some flow sets while it works
+_IN_A_FLOW = frozenset({"PENDING_CREATE", "BOOTING", "PENDING_UPDATE", "PENDING_DELETE"})
+
+
+@dataclass(frozen=True, slots=True)
+class Leftover:
+    """Something is left over.
+
+    :param problem: a slug, for the finding
+    :param summary: a sentence
+    :param refusal: why it is only reported; empty when it may be removed
+    """
+
+    problem: str
+    summary: str
+    refusal: str = ""
+
+
+def amphora_of_server(name: str) -> str | None:
+    """The amphora that a server is by its name, if any."""
+    return _match(_SERVER, name)
+
+
+def amphora_of_port(name: str) -> str | None:
+    """The amphora to which a VRRP or member port belongs by its name."""
+    return _match(_AMPHORA_PORT, name)
+
+
+def balancer_of_port(name: str) -> str | None:
+    """The load balancer whose VIP a port holds by its name."""
+    return _match(_BALANCER_PORT, name)
+
+
+def balancer_of_security_group(name: str) -> str | None:
+    """The load balancer to which a security group belongs by its name."""
+    return _match(_SECURITY_GROUP, name)
+
+
+def balancer_of_server_group(name: str) -> str | None:
+    """The load balancer whose amphorae a server group keeps apart by its name."""
+    return _match(_BALANCER_PORT, name)
+
+
+def _match(pattern: re.Pattern[str], name: str) -> str | None:
+    found = pattern.fullmatch(name)
+    return found.group(1) if found else None
+
+
+def is_kept(server: Server) -> bool:
+    """Whether a server is preserved, a spare, or was released to an operator: none of this is Octavia's leftover."""
+    return (
+        bool({PRESERVED, SPARE} & server.tags)
+        or server.name.startswith((PRESERVED_PREFIX, SPARE_PREFIX))
+        or AMPHORA in server.metadata
+        or STATE in server.metadata
+    )
+
+
+def in_flow(row: records.Amphora, grace: float) -> bool:
+    """Whether an amphora that is on no load balancer may still be worked on by Octavia."""
+    return row.load_balancer_id is None and row.status in _IN_A_FLOW and row.age < grace
+
+
+def row(
+    amphora: records.Amphora, balancer: records.LoadBalancer | None, has_server: bool, grace: float
+) -> Leftover | None:
+    """Judge an amphora's row that is not DELETED.
+
+    :param balancer: the load balancer that it is on
+    :param has_server: whether Nova knows its server
+    :param grace: seconds for which it must not have been written
+    """
+    if amphora.status == "DELETED" or amphora.age < grace:
+        return None
+    if amphora.load_balancer_id is not None:
+        stuck = amphora.status == "PENDING_DELETE" and balancer is not None and balancer.idle
+        return (
+            Leftover(
+                "amphora-stuck-deleting",
+                f"amphora {amphora.id} of load balancer {amphora.load_balancer_id} is PENDING_DELETE, and nobody deletes it",
+            )
+            if stuck
+            else None
+        )
+    if not has_server:
+        return Leftover(
+            "amphora-without-server", f"amphora {amphora.id} is {amphora.status}, has no server and no load balancer"
+        )
+    if amphora.status == "PENDING_DELETE":
+        return Leftover("amphora-stuck-deleting", f"amphora {amphora.id} is PENDING_DELETE, and nobody deletes it")
+    return Leftover(
+        "amphora-deactivated", f"amphora {amphora.id} is {amphora.status} and serves no load balancer, but has a server"
+    )
+
+
+def health(amphora: str, row: records.Amphora | None, beat: records.Health | None, grace: float) -> Leftover | None:
+    """Judge the heartbeat record of an amphora."""
+    if beat is None or beat.silent < grace or (row is not None and row.status != "DELETED"):
+        return None
+    state = "is deleted" if row else "has no row"
+    return Leftover(
+        "orphan-health",
+        f"amphora {amphora} {state}, but its heartbeat record is there and counts as one that has failed",
+    )
+
+
+def server(
+    found: Server, project: str, rows: tuple[records.Amphora, ...], working: bool, grace: float
+) -> Leftover | None:
+    """Judge a server.
+
+    :param project: Octavia's
+    :param rows: the amphora rows that are this server's, by their ``compute_id`` or by its name
+    :param working: whether Octavia works on the load balancer of one of them
+    """
+    amphora = amphora_of_server(found.name)
+    if amphora is None or found.project_id != project or is_kept(found) or found.age < grace:
+        return None
+    if working or found.task_state is not None or found.status == "BUILD":
+        return None
+    if any(row.status != "DELETED" or row.age < grace for row in rows):
+        return None
+    if rows:
+        return Leftover("zombie-server", f"server {found.id} is there, but its amphora {amphora} is DELETED")
+    return Leftover(
+        "server-without-row", f"server {found.id} is named after amphora {amphora}, which Octavia does not know"
+    )
+
+
+def amphora_port(
+    port: Port, project: str, row: records.Amphora | None, working: bool, device_exists: bool, used: bool, grace: float
+) -> Leftover | None:
+    """Judge a VRRP or member port.
+
+    :param row: of the amphora in its name
+    :param working: whether Octavia works on the load balancer of that
+    :param device_exists: whether Nova knows the server that it is attached to
+    :param used: whether a row refers to it
+    """
+    amphora = amphora_of_port(port.name)
+    if amphora is None or port.project_id != project or used or working or device_exists or port.age < grace:
+        return None
+    if row is not None and (row.status != "DELETED" or row.age < grace):
+        return None
+    state = "is DELETED" if row else "Octavia does not know"
+    return Leftover("leaked-port", f"port {port.id} ({port.name}) belongs to an amphora that {state}")
+
+
+def balancer_port(
+    port: Port, project: str, balancer: records.LoadBalancer | None, used: bool, grace: float
+) -> Leftover | None:
+    """Judge a VIP's port.
+
+    :param balancer: the row of the load balancer in its name
+    """
+    identity = balancer_of_port(port.name)
+    made_by_octavia = port.device_owner == _OCTAVIA and port.device_id == f"lb-{identity}"
+    if identity is None or not made_by_octavia or used or port.age < grace or not _is_gone(balancer, grace):
+        return None
+    refusal = (
+        ""
+        if port.project_id == project
+        else f"it belongs to project {port.project_id}, not to Octavia's; if it holds nobody's address any more, its owner "
+        f"or an administrator deletes it: openstack port delete {port.id}"
+    )
+    return Leftover(
+        "leaked-vip-port", f"port {port.id} holds the VIP of load balancer {identity}, which is gone", refusal
+    )
+
+
+def security_group(
+    group: Group, project: str, balancer: records.LoadBalancer | None, used: bool, grace: float
+) -> Leftover | None:
+    """Judge a security group.
+
+    :param used: whether a port of Octavia's has it
+    """
+    identity = balancer_of_security_group(group.name)
+    if identity is None or group.project_id != project or used or not _is_gone(balancer, grace):
+        return None
+    return Leftover(
+        "leaked-security-group", f"security group {group.id} belongs to load balancer {identity}, which is gone"
+    )
+
+
+def server_group(
+    group: Group, project: str, balancer: records.LoadBalancer | None, used: bool, grace: float
+) -> Leftover | None:
+    """Judge a server group.
+
+    :param used: whether a row refers to it
+    """
+    identity = balancer_of_server_group(group.name)
+    if identity is None or group.project_id != project or used or group.members or not _is_gone(balancer, grace):
+        return None
+    return Leftover(
+        "leaked-server-group", f"server group {group.id} belongs to load balancer {identity}, which is gone"
+    )
+
+
+def _is_gone(balancer: records.LoadBalancer | None, grace: float) -> bool:
+    return balancer is None or (balancer.status == "DELETED" and balancer.age >= grace)

@@ -1,0 +1,221 @@
+"""The spare pool as Nova shows it: which servers are placeholders, what is missing or too much, and how one is handed over.
+
+A placeholder is a server of Octavia's project whose name begins with :data:`~handlers.octavia.appliances.SPARE_PREFIX` and
+whose metadata names its pool. While it has the tag :data:`~handlers.octavia.appliances.SPARE` it belongs to the pool;
+whoever takes the tag away has claimed it, and nobody else can. So a placeholder without the tag is being deleted, or its
+claimant died: ``spare_pool`` deletes it. One that an operator was given (``released``) is nobody's business any more.
+"""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+from handlers.octavia import queries, records, waiting
+from handlers.octavia.appliances import AMPHORA_PREFIX, SPARE, SPARE_PREFIX, STATE, Server
+from handlers.octavia.housekeeping import NotFoundError
+from handlers.octavia.settings import HousekeepingSettings
+
+if TYPE_CHECKING:
+    from handlers.octavia.drivers.base import Driver
+
+LOG = logging.getLogger(__name__)
+
+#: metadata of a placeholder: the zone of its pool
+ZONE = "stackmend_zone"
+#: the pool of placeholders that Nova may put anywhere
+ANY = "any"
+#: :data:`~handlers.octavia.appliances.STATE` of a placeholder that an operator was given
+RELEASED = "released"
+
+#: seconds after which a row that still says PENDING_CREATE or BOOTING is no build any more: Octavia waits 300 for the boot
+#: and 600 for the agent (``amp_active_retries``, ``connection_max_retries``)
+LONGEST_BUILD = 1800.0
+
+#: seconds to wait for Nova to delete a placeholder that was claimed; its room is free at that moment
+_RELEASE = 30.0
+
+#: states of an amphora's row while it is built
+_BUILDING = frozenset({"PENDING_CREATE", "BOOTING"})
+#: states of an amphora's row that only a failover under way has beside PENDING_UPDATE of the load balancer
+_REPLACED = _BUILDING | {"PENDING_DELETE", "ERROR"}
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """The placeholders of one zone.
+
+    :param wanted: how many there should be; 0 in a zone that is not configured
+    :param ready: stopped, on a host that answers as far as is known
+    :param running: built, and to be stopped
+    :param coming: being built, or in between two states
+    :param asleep: stopped on a host that is down: not counted, and not deleted, for the host may return
+    :param failed: in ERROR, or in a state that nobody of ours put it into
+    :param claimed: without the tag: to be deleted
+    """
+
+    zone: str
+    wanted: int
+    ready: tuple[Server, ...] = ()
+    running: tuple[Server, ...] = ()
+    coming: tuple[Server, ...] = ()
+    asleep: tuple[Server, ...] = ()
+    failed: tuple[Server, ...] = ()
+    claimed: tuple[Server, ...] = ()
+
+    @property
+    def present(self) -> tuple[Server, ...]:
+        """What is or will be ready."""
+        return self.ready + self.running + self.coming
+
+    @property
+    def missing(self) -> int:
+        """How many are to be built."""
+        return max(0, self.wanted - len(self.present))
+
+    @property
+    def surplus(self) -> tuple[Server, ...]:
+        """What is too much: the youngest."""
+        over = len(self.present) - self.wanted
+        youngest = sorted(self.present, key=lambda server: (server.age, server.id))
+        return (*youngest[: max(0, over)], *(self.asleep if self.wanted == 0 else ()))
+
+
+def is_placeholder(server: Server) -> bool:
+    """Whether a server was made for the pool and not given away."""
+    return server.name.startswith(SPARE_PREFIX) and ZONE in server.metadata and server.metadata.get(STATE) != RELEASED
+
+
+def pool(zone: str, wanted: int, servers: Iterable[Server]) -> Pool:
+    """Sort the placeholders of one zone by what is to be done with them."""
+    sorted_out: dict[str, list[Server]] = {}
+    for server in servers:
+        if is_placeholder(server) and server.metadata[ZONE] == zone:
+            sorted_out.setdefault(_state(server), []).append(server)
+    return Pool(zone, wanted, **{name: tuple(found) for name, found in sorted_out.items()})
+
+
+def _state(server: Server) -> str:
+    if SPARE not in server.tags:
+        return "claimed"
+    if server.status == "BUILD" or server.task_state is not None:
+        return "coming"
+    if server.status == "SHUTOFF":
+        return "asleep" if server.host_up is False else "ready"
+    return "running" if server.status == "ACTIVE" else "failed"
+
+
+def pools(servers: Sequence[Server], settings: HousekeepingSettings) -> list[Pool]:
+    """Every pool that there should be or is, the configured ones first and in their order."""
+    configured = settings.spare_amphora_zones or (ANY,)
+    found = {server.metadata[ZONE] for server in servers if is_placeholder(server)}
+    return [
+        *(pool(zone, settings.spare_amphora_pool_size, servers) for zone in configured),
+        *(pool(zone, 0, servers) for zone in sorted(found.difference(configured))),
+    ]
+
+
+def deploying(servers: Iterable[Server], rows: Iterable[records.Amphora]) -> int:
+    """How many amphorae and placeholders are building, Octavia's own counted.
+
+    A row that has said so for longer than any build is a dead worker's, and does not count; nor does the same amphora
+    twice, by its row and by its server.
+    """
+    of_octavia = {row.id for row in rows if row.status in _BUILDING and row.age < LONGEST_BUILD}
+    building = [server for server in servers if server.status == "BUILD"]
+    named = {server.name.removeprefix(AMPHORA_PREFIX) for server in building if server.name.startswith(AMPHORA_PREFIX)}
+    return len(of_octavia | named) + sum(map(is_placeholder, building))
+
+
+def failing_over(balancers: Iterable[records.LoadBalancer], rows: Iterable[records.Amphora]) -> frozenset[str]:
+    """Load balancers whose amphora is being replaced: the room that was made for it must not be taken again."""
+    replaced = {row.load_balancer_id for row in rows if row.status in _REPLACED}
+    return frozenset(
+        balancer.id
+        for balancer in balancers
+        if balancer.status == "PENDING_UPDATE" and balancer.age < LONGEST_BUILD and balancer.id in replaced
+    )
+
+
+def next_to_fill(found: Sequence[Pool]) -> Pool | None:
+    """The one pool for which spares may be built now, so that two replicas never build for two at once.
+
+    One in which a spare has failed to build is passed over: there is no room.
+    """
+    return next((one for one in found if one.missing and not one.failed), None)
+
+
+def begin(driver: Driver, number: int) -> list[str]:
+    """Begin to build placeholders, no more than a pool lacks and than may be building at once; return their ids.
+
+    :raises AmphoraDriverError: see :mod:`handlers.octavia.housekeeping`
+    """
+    servers = driver.servers()
+    room = driver.settings.maximum_deploying_amphora_count - deploying(servers, driver.database.run(queries.amphorae))
+    short = next_to_fill(pools(servers, driver.settings))
+    if short is None:
+        return []
+    return [_create(driver, short.zone) for _ in range(min(number, room, short.missing))]
+
+
+def _create(driver: Driver, zone: str) -> str:
+    name = f"{SPARE_PREFIX}{zone}-{uuid.uuid4().hex[:8]}"
+    return driver.create_server(name, None if zone == ANY else zone, SPARE, {ZONE: zone})
+
+
+def release_spare(driver: Driver, zone: str | None, other_than_host: str | None) -> str | None:
+    """Hand a spare over: delete one, so that a failover requested right after finds room; return its id.
+
+    It is claimed by taking its tag away, which succeeds for one caller only, then deleted; Nova is waited for, half a
+    minute at most. A caller that dies in between leaves a claimed placeholder, which ``spare_pool`` deletes.
+
+    :param zone: where the new amphora will be built; None where Octavia does not say
+    :param other_than_host: the host of the amphora that survives, beside which the new one may not stand
+    :return: None when no spare is ready there
+    :raises AmphoraDriverError: see :mod:`handlers.octavia.housekeeping`
+    """
+    for spare in _eligible(driver.servers(), zone, other_than_host):
+        try:
+            ours = driver.untag_server(spare.id, SPARE)
+        except NotFoundError:
+            continue
+        if ours:
+            driver.delete_server(spare.id)
+            if not waiting.until(lambda spare=spare: driver.server(spare.id) is None, _RELEASE):  # type: ignore[misc]
+                LOG.warning("spare %s is not deleted yet; the failover may not find its room", spare.id)
+            LOG.info("spare %s on host %s made room for a failover", spare.id, spare.host)
+            return spare.id
+    return None
+
+
+def host_of_survivor(driver: Driver, amphora: records.Amphora) -> str | None:
+    """The host of the amphora with which the one to be replaced makes a pair, if it has one.
+
+    :raises AmphoraDriverError: see :mod:`handlers.octavia.housekeeping`
+    """
+    if amphora.load_balancer_id is None:
+        return None
+    rows = driver.database.run(partial(queries.amphorae_of, load_balancer=amphora.load_balancer_id))
+    for other in rows:
+        if other.id != amphora.id and other.status in records.SERVING and other.compute_id:
+            server = driver.server(other.compute_id)
+            if server is not None:
+                return server.host
+    return None
+
+
+def _eligible(servers: Iterable[Server], zone: str | None, other_than_host: str | None) -> list[Server]:
+    """Spares that are ready, those in the zone first; one of another zone only if Nova had chosen where it stands."""
+    ready = [
+        server
+        for server in servers
+        if is_placeholder(server)
+        and _state(server) == "ready"
+        and (other_than_host is None or server.host != other_than_host)
+        and (zone is None or server.zone == zone or server.metadata[ZONE] in {zone, ANY})
+    ]
+    return sorted(ready, key=lambda server: (server.zone != zone, -server.age, server.id))

@@ -1,0 +1,147 @@
+"""Letting a handler mend its world, and killing it at every step of that."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from datetime import timedelta
+from typing import Any
+
+import sqlalchemy as sa
+
+from handlers.base import Conflict, Finding, Handler, Healed, InFlight, Unavailable
+from handlers.octavia import tables
+from tests.functional.octavia.conftest import House
+
+LONG = 7200.0
+
+
+class Killed(BaseException):
+    """The process ends here."""
+
+
+def findings(handler: Handler) -> list[Finding]:
+    """What a sweep and a look at each of its keys find."""
+    found: list[Finding] = []
+    for key in list(handler.sweep()):
+        with suppress(InFlight):
+            found += handler.inspect(key)
+    return found
+
+
+def problems(handler: Handler) -> list[str]:
+    """What is found, by kind."""
+    return sorted(finding.problem for finding in findings(handler))
+
+
+def mend(handler: Handler, turns: int = 20) -> list[Healed]:
+    """Sweep and heal until nothing is left that may be healed."""
+    healed: list[Healed] = []
+    for _turn in range(turns):
+        todo = [finding for finding in findings(handler) if finding.healable]
+        if not todo:
+            return healed
+        with suppress(InFlight, Unavailable, Conflict):
+            healed.append(handler.heal(todo[0]))
+    raise AssertionError(f"there is no end to it: {healed}")
+
+
+@contextmanager
+def stepping(house: House, moments: list[str], kill_at: int = -1) -> Iterator[None]:
+    """Note what is done to cloud and database, before and after each call, and kill at one of these moments.
+
+    :param moments: what was noted so far
+    :param kill_at: number of the moment; -1 for none
+    """
+    weather, database, run = house.cloud.weather, house.database, house.database.run
+    calls: list[str] = []
+
+    def moment(name: str) -> None:
+        moments.append(name)
+        if len(moments) - 1 == kill_at:
+            raise Killed(name)
+
+    def before(name: str) -> None:
+        moment(f"before {name}")
+        calls.append(name)
+
+    def after(name: str) -> None:
+        calls.pop()
+        moment(f"after {name}")
+
+    def watched(work: Callable[[Any], Any]) -> Any:
+        if calls:
+            return run(work)  # Octavia's own, within a call of its API: that process lives
+        moment("before database")
+        answer = run(work)
+        moment("after database")
+        return answer
+
+    weather.before, weather.after = before, after
+    database.run = watched  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        weather.before = weather.after = lambda name: None
+        database.run = run  # type: ignore[method-assign]
+
+
+def killed_everywhere(make: Callable[[], tuple[House, Handler]]) -> Iterator[tuple[House, Handler, str]]:
+    """Make a world and let its heals be killed at each moment in turn; yield it for the next process to mend."""
+    number = 0
+    while True:
+        house, handler = make()
+        moments: list[str] = []
+        heal = handler.heal
+
+        def watched(finding: Finding) -> Healed:
+            with stepping(house, moments, number):  # noqa: B023 - called in this turn only
+                return heal(finding)  # noqa: B023
+
+        handler.heal = watched  # type: ignore[method-assign]
+        try:
+            mend(handler)
+        except Killed as killed:
+            handler.heal = heal  # type: ignore[method-assign]
+            yield house, handler, f"{number}: {killed}"
+            number += 1
+        else:
+            assert number, "nothing was healed"
+            return
+
+
+def grow_older(house: House, seconds: float = LONG) -> None:
+    """Let time have passed, for the cloud and for every row."""
+    house.cloud.grow_older(seconds)
+    back = timedelta(seconds=seconds)
+
+    def shift(connection: Any) -> None:
+        for table, columns in (
+            (tables.amphora, ("created_at", "updated_at")),
+            (tables.load_balancer, ("created_at", "updated_at")),
+            (tables.amphora_health, ("last_update",)),
+        ):
+            (key,) = table.primary_key.columns
+            for row in connection.execute(sa.select(table)).mappings().all():
+                values = {name: row[name] - back for name in columns if row[name] is not None}
+                if values:
+                    connection.execute(sa.update(table).where(key == row[key.name]).values(values))
+
+    house.database.run(shift)
+
+
+def world(house: House) -> dict[str, Sequence[str]]:
+    """Everything there is, by id and state, to see that nothing else was touched."""
+    with_rows = house.database.run(
+        lambda connection: [
+            f"{table.name} {dict(row)}"
+            for table in tables.octavia.sorted_tables
+            for row in connection.execute(sa.select(table)).mappings()
+        ]
+    )
+    return {
+        "rows": sorted(with_rows),
+        "servers": sorted(f"{server.id} {server.name} {server.status}" for server in house.cloud.servers()),
+        "ports": sorted(f"{port.id} {port.name} {port.device_id}" for port in house.cloud.ports()),
+        "groups": sorted(group.id for group in (*house.cloud.server_groups(), *house.cloud.security_groups())),
+    }

@@ -1,0 +1,525 @@
+"""What Octavia left behind goes, wholly; what looks like it stays."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from uuid import uuid4
+
+import pytest
+import sqlalchemy as sa
+
+from handlers.base import Conflict, Finding, InFlight, Key, Refused, Unavailable
+from handlers.octavia import queries, removal, tables
+from handlers.octavia.appliances import AMPHORA, PRESERVED, SPARE, STATE, Port, Server
+from handlers.octavia.deactivated_amphorae import DeactivatedAmphorae
+from handlers.octavia.housekeeping import DeleteFailed, NotFoundError, UnavailableException
+from tests.functional.octavia.conftest import House
+from tests.functional.octavia.mending import findings, grow_older, killed_everywhere, mend, problems, world
+
+GRACE = 3600.0
+OTHERS = "other-project"
+
+
+@pytest.fixture(autouse=True)
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wait for nobody: what is not gone at once does not go."""
+    monkeypatch.setattr(removal, "OCTAVIA_DEADLINE", 0.0)
+    monkeypatch.setattr(removal, "SERVER_DEADLINE", 0.0)
+
+
+@pytest.fixture
+def handler(house: House) -> DeactivatedAmphorae:
+    return DeactivatedAmphorae(house.driver, GRACE)
+
+
+def detached(house: House, status: str) -> str:
+    """An amphora on no load balancer, with server and ports, in a state; the load balancer has another one."""
+    balancer = house.octavia.add_load_balancer()
+    (row,) = house.serving(balancer)
+    house.octavia.set_amphora(row.id, status=status, load_balancer_id=None)
+    house.octavia.heartbeat(row.id)
+    house.octavia.set_balancer(balancer, "ERROR")
+    house.driver.failover_load_balancer(balancer)
+    return row.id
+
+
+def named(house: House, amphora: str) -> list[str]:
+    """Servers and ports that are called after an amphora."""
+    return [thing.name for thing in (*house.cloud.servers(), *house.cloud.ports()) if amphora in thing.name]
+
+
+def make_port(name: str, project: str = "octavia-project", device: str = "", owner: str = "") -> Port:
+    return Port(str(uuid4()), name, project, "vip-net", device, owner, "fa:16:3e:00:00:01", True, 1)
+
+
+def forget_row(house: House, amphora: str) -> None:
+    member, row = tables.amphora_member_port, tables.amphora
+    for change in (sa.delete(member).where(member.c.amphora_id == amphora), sa.delete(row).where(row.c.id == amphora)):
+        house.database.run(lambda connection, change=change: connection.execute(change))  # type: ignore[misc]
+
+
+def health(house: House, amphora: str) -> object:
+    return house.database.run(partial(queries.health, amphora=amphora))
+
+
+def test_a_healthy_cloud_has_nothing_left_behind(house: House, handler: DeactivatedAmphorae) -> None:
+    house.octavia.add_load_balancer("ACTIVE_STANDBY", anti_affinity=True)
+    failed = house.octavia.add_load_balancer()
+    house.driver.failover_load_balancer(failed)
+    gone = house.octavia.add_load_balancer()
+    house.octavia.delete_load_balancer(gone)
+    grow_older(house)
+    assert findings(handler) == []
+    for server in house.cloud.servers():
+        assert list(handler.inspect(Key("server", server.id))) == []
+    for port in house.cloud.ports():
+        assert list(handler.inspect(Key("port", port.id))) == []
+    for group in house.cloud.security_groups():
+        assert list(handler.inspect(Key("security-group", group.id))) == []
+    for group in house.cloud.server_groups():
+        assert list(handler.inspect(Key("server-group", group.id))) == []
+
+
+@pytest.mark.parametrize("status", ["ERROR", "READY", "PENDING_DELETE", "BOOTING", "ALLOCATED"])
+def test_an_amphora_on_no_load_balancer_goes_wholly(house: House, handler: DeactivatedAmphorae, status: str) -> None:
+    amphora = detached(house, status)
+    keeps = {server.id for server in house.cloud.servers() if amphora not in server.name}
+    grow_older(house)
+    assert problems(handler) == [
+        "amphora-stuck-deleting" if status == "PENDING_DELETE" else "amphora-deactivated",
+    ]
+    mend(handler)
+    assert house.amphora(amphora).status == "DELETED"
+    assert named(house, amphora) == []
+    assert health(house, amphora) is None
+    assert {server.id for server in house.cloud.servers()} == keeps
+    assert findings(handler) == []
+
+
+@pytest.mark.parametrize("status", ["ERROR", "READY", "PENDING_DELETE"])
+def test_an_amphora_whose_server_nova_lost_goes_too(house: House, handler: DeactivatedAmphorae, status: str) -> None:
+    amphora = detached(house, status)
+    house.cloud.delete_server(house.amphora(amphora).compute_id or "")
+    grow_older(house)
+    assert problems(handler) == ["amphora-without-server"]
+    mend(handler)
+    assert house.amphora(amphora).status == "DELETED"
+    assert named(house, amphora) == []
+
+
+def test_the_api_that_lies_is_not_believed(
+    house: House, handler: DeactivatedAmphorae, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before Octavia 18 the row becomes PENDING_DELETE, and nothing else happens."""
+    amphora = detached(house, "ERROR")
+    monkeypatch.setattr(
+        house.driver, "delete_amphora", lambda identity: house.octavia.set_amphora(identity, status="PENDING_DELETE")
+    )
+    grow_older(house)
+    mend(handler)
+    assert house.amphora(amphora).status == "DELETED"
+    assert named(house, amphora) == []
+
+
+def test_the_api_that_refuses_is_done_without(
+    house: House, handler: DeactivatedAmphorae, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    amphora = detached(house, "ERROR")
+
+    def refuse(identity: str) -> None:
+        raise UnavailableException(f"amphora:{identity}", "answered 409")
+
+    monkeypatch.setattr(house.driver, "delete_amphora", refuse)
+    grow_older(house)
+    mend(handler)
+    assert house.amphora(amphora).status == "DELETED"
+    assert named(house, amphora) == []
+
+
+def test_an_api_that_does_not_answer_is_waited_for(house: House, handler: DeactivatedAmphorae) -> None:
+    amphora = detached(house, "ERROR")
+    grow_older(house)
+    (finding,) = findings(handler)
+    before = world(house)
+    house.cloud.weather.unreachable = {"load-balancer"}
+    with pytest.raises(Unavailable):
+        handler.heal(finding)
+    assert world(house) == before
+    house.cloud.weather.unreachable = set()
+    mend(handler)
+    assert house.amphora(amphora).status == "DELETED"
+
+
+@pytest.mark.parametrize(("lb_status", "after"), [("ACTIVE", "ACTIVE"), ("ERROR", "ACTIVE")])
+def test_a_stuck_deletion_on_a_load_balancer_is_failed_over_never_deleted(
+    house: House, handler: DeactivatedAmphorae, lb_status: str, after: str
+) -> None:
+    balancer = house.octavia.add_load_balancer()
+    (row,) = house.serving(balancer)
+    house.octavia.set_amphora(row.id, status="PENDING_DELETE")
+    house.octavia.set_balancer(balancer, lb_status)
+    grow_older(house)
+    mend(handler)
+    (new,) = house.serving(balancer)
+    assert (house.balancer(balancer).status, new.status) == (after, "ALLOCATED")
+    assert house.driver.server(new.compute_id or "") is not None
+    assert named(house, row.id) == []
+
+
+def test_a_flow_at_work_is_left_alone(house: House, handler: DeactivatedAmphorae) -> None:
+    deleting = detached(house, "PENDING_DELETE")
+    balancer = house.octavia.add_load_balancer()
+    (replaced,) = house.serving(balancer)
+    house.octavia.set_amphora(replaced.id, status="PENDING_DELETE")
+    house.octavia.set_balancer(balancer, "PENDING_UPDATE")
+    assert findings(handler) == []
+    with pytest.raises(InFlight):
+        handler.inspect(Key("amphora", deleting))
+    grow_older(house)
+    house.octavia.set_balancer(balancer, "PENDING_UPDATE")
+    assert list(handler.inspect(Key("amphora", replaced.id))) == []
+
+
+def test_what_serves_is_never_removed_by_hand(house: House) -> None:
+    balancer = house.octavia.add_load_balancer()
+    (row,) = house.serving(balancer)
+    before = world(house)
+    with pytest.raises(DeleteFailed):
+        house.driver.remove_amphora([row.id])
+    with pytest.raises(NotFoundError):
+        house.driver.remove_amphora([str(uuid4())])
+    assert world(house) == before
+
+
+def test_the_specifications_removal_goes_on_after_a_failure(house: House) -> None:
+    gone, serving = detached(house, "ERROR"), house.serving(house.octavia.add_load_balancer())[0]
+    with pytest.raises(DeleteFailed):
+        house.driver.remove_amphora([serving.id, gone])
+    assert house.amphora(gone).status == "DELETED"
+    assert house.amphora(serving.id).status == "ALLOCATED"
+    house.driver.remove_amphora([gone])
+
+
+def test_a_fresh_deletion_of_octavias_is_not_raced(house: House) -> None:
+    amphora = detached(house, "PENDING_DELETE")
+    before = world(house)
+    with pytest.raises(UnavailableException):
+        house.driver.remove_amphora([amphora])
+    assert world(house) == before
+
+
+def test_a_row_whose_server_is_somebody_elses_keeps_it(house: House, handler: DeactivatedAmphorae) -> None:
+    """A compute_id that points at a server of another project, or at a preserved one, is no licence to delete it."""
+    foreign = house.cloud.boot("web-1", project=OTHERS)
+    first, second = detached(house, "READY"), detached(house, "READY")
+    house.octavia.set_amphora(first, compute_id=foreign.id)
+    house.driver.tag_server(house.amphora(second).compute_id or "", PRESERVED)
+    grow_older(house)
+    for finding in [finding for finding in findings(handler) if finding.key.kind == "amphora"]:
+        with pytest.raises(DeleteFailed):
+            handler.heal(finding)
+    assert house.driver.server(foreign.id) is not None
+    assert house.driver.server(house.amphora(second).compute_id or "") is not None
+
+
+def test_a_server_without_a_row_goes_with_its_ports(house: House, handler: DeactivatedAmphorae) -> None:
+    house.octavia.add_load_balancer()
+    amphora = detached(house, "READY")
+    forget_row(house, amphora)
+    grow_older(house)
+    assert "server-without-row" in problems(handler)
+    mend(handler)
+    assert named(house, amphora) == []
+    assert len(house.cloud.servers()) == 2
+
+
+def test_a_zombie_goes(house: House, handler: DeactivatedAmphorae) -> None:
+    balancer = house.octavia.add_load_balancer()
+    (row,) = house.serving(balancer)
+    house.octavia.set_amphora(row.id, compute_id=None, status="ERROR")
+    house.driver.failover_amphora(row.id)
+    house.octavia.set_amphora(row.id, compute_id=row.compute_id)
+    grow_older(house)
+    assert problems(handler) == ["zombie-server"]
+    mend(handler)
+    assert house.driver.server(row.compute_id or "") is None
+    assert [server.id for server in house.cloud.servers()] == [house.serving(balancer)[0].compute_id]
+
+
+@pytest.mark.parametrize(
+    "look_alike",
+    [
+        {"project_id": OTHERS},
+        {"name": "amphora-backup"},
+        {"tags": frozenset({PRESERVED})},
+        {"tags": frozenset({SPARE})},
+        {"metadata": {AMPHORA: "x"}},
+        {"metadata": {STATE: "released"}},
+        {"task_state": "deleting"},
+        {"status": "BUILD"},
+    ],
+)
+def test_a_server_that_only_looks_left_behind_stays(
+    house: House, handler: DeactivatedAmphorae, look_alike: dict[str, object]
+) -> None:
+    house.octavia.add_load_balancer()
+    server = house.cloud.boot(f"amphora-{uuid4()}")
+    grow_older(house)
+    assert problems(handler) == ["server-without-row"]
+    house.cloud.alter_server(server.id, **look_alike)
+    assert findings(handler) == []
+    assert list(handler.inspect(Key("server", server.id))) == []
+
+
+@pytest.mark.parametrize("status", ["PENDING_CREATE", "BOOTING", "ALLOCATED", "ERROR"])
+def test_a_server_that_is_being_built_stays(house: House, handler: DeactivatedAmphorae, status: str) -> None:
+    """Octavia writes the row first, and the server's id only when Nova has answered."""
+    balancer = house.octavia.add_load_balancer()
+    (row,) = house.serving(balancer)
+    house.octavia.set_amphora(row.id, compute_id=None, status=status)
+    grow_older(house)
+    assert [finding for finding in findings(handler) if finding.key.kind == "server"] == []
+    assert list(handler.inspect(Key("server", row.compute_id or ""))) == []
+
+
+def test_what_is_young_stays(house: House, handler: DeactivatedAmphorae) -> None:
+    house.octavia.add_load_balancer()
+    grow_older(house)
+    amphora = detached(house, "ERROR")
+    server = house.cloud.boot(f"amphora-{uuid4()}")
+    port = make_port(f"octavia-lb-vrrp-{uuid4()}")
+    house.cloud.add_port(port)
+    assert findings(handler) == []
+    for key in (Key("amphora", amphora), Key("server", server.id), Key("port", port.id)):
+        assert list(handler.inspect(key)) == []
+
+
+@pytest.mark.parametrize("kind", ["vrrp", "member"])
+def test_a_leaked_port_goes(house: House, handler: DeactivatedAmphorae, kind: str) -> None:
+    balancer = house.octavia.add_load_balancer()
+    (row,) = house.serving(balancer)
+    house.driver.failover_amphora(row.id)
+    of_deleted = make_port(f"octavia-lb-{kind}-{row.id}")
+    of_unknown = make_port(f"octavia-lb-{kind}-{uuid4()}", device=str(uuid4()), owner="compute:nova")
+    house.cloud.add_port(of_deleted)
+    house.cloud.add_port(of_unknown)
+    keeps = {port.id for port in house.cloud.ports()} - {of_deleted.id, of_unknown.id}
+    grow_older(house)
+    assert problems(handler) == ["leaked-port", "leaked-port"]
+    mend(handler)
+    assert {port.id for port in house.cloud.ports()} == keeps
+
+
+def test_a_port_that_only_looks_leaked_stays(house: House, handler: DeactivatedAmphorae) -> None:
+    balancer = house.octavia.add_load_balancer()
+    (row,) = house.serving(balancer)
+    preserved = house.cloud.boot("preserved-amphora-1", tags=frozenset({PRESERVED}))
+    used = make_port(f"octavia-lb-vrrp-{uuid4()}")
+    ports = [
+        used,
+        make_port(f"octavia-lb-vrrp-{uuid4()}", project=OTHERS),
+        make_port(f"octavia-lb-vrrp-{uuid4()}", device=preserved.id, owner="compute:nova"),
+        make_port(f"octavia-lb-vrrp-{row.id}"),
+        make_port("octavia-lb-vrrp-mine"),
+        make_port(f"octavia-lb-{uuid4()}", project=OTHERS, owner="compute:nova", device=str(uuid4())),
+        make_port(f"octavia-lb-{uuid4()}", project=OTHERS),
+        make_port(f"octavia-lb-{balancer}", project=OTHERS, owner="Octavia", device=f"lb-{balancer}"),
+    ]
+    for port in ports:
+        house.cloud.add_port(port)
+    vip = sa.update(tables.vip).values(port_id=used.id)
+    house.database.run(lambda connection: connection.execute(vip))
+    grow_older(house)
+    assert [finding for finding in findings(handler) if finding.key.id in {port.id for port in ports}] == []
+    for port in ports:
+        assert list(handler.inspect(Key("port", port.id))) == []
+
+
+def test_a_leaked_vip_of_a_tenant_is_reported_and_one_of_octavia_goes(
+    house: House, handler: DeactivatedAmphorae
+) -> None:
+    house.octavia.add_load_balancer()
+    ports = {}
+    for project in (OTHERS, house.driver.project()):
+        gone = uuid4()
+        ports[project] = make_port(f"octavia-lb-{gone}", project=project, owner="Octavia", device=f"lb-{gone}")
+        house.cloud.add_port(ports[project])
+    grow_older(house)
+    found = {finding.key.id: finding for finding in findings(handler)}
+    assert {identity: finding.healable for identity, finding in found.items()} == {
+        ports[OTHERS].id: False,
+        ports[house.driver.project()].id: True,
+    }
+    with pytest.raises(Refused):
+        handler.heal(found[ports[OTHERS].id])
+    mend(handler)
+    assert house.driver.port(ports[OTHERS].id) is not None
+    assert house.driver.port(ports[house.driver.project()].id) is None
+
+
+def test_leaked_groups_go_and_used_ones_stay(house: House, handler: DeactivatedAmphorae) -> None:
+    balancer = house.octavia.add_load_balancer("ACTIVE_STANDBY", anti_affinity=True)
+    keeps = {group.id for group in (*house.cloud.server_groups(), *house.cloud.security_groups())}
+    gone = str(uuid4())
+    leaked = {house.cloud.add_server_group(f"octavia-lb-{gone}").id, house.cloud.add_security_group(f"lb-{gone}").id}
+    occupied = house.cloud.add_server_group(f"octavia-lb-{uuid4()}")
+    house.cloud.boot("preserved-amphora-1", tags=frozenset({PRESERVED}), group=occupied.id)
+    in_use = house.cloud.add_security_group(f"lb-{uuid4()}")
+    house.cloud.add_port(replace(make_port(f"octavia-lb-{uuid4()}", project=OTHERS), security_groups=(in_use.id,)))
+    referred = house.cloud.add_server_group(f"octavia-lb-{uuid4()}")
+    change = sa.update(tables.load_balancer).values(server_group_id=referred.id)
+    other = house.cloud.add_security_group("lb-web")
+    house.database.run(lambda connection: connection.execute(change.where(tables.load_balancer.c.id == balancer)))
+    keeps |= {occupied.id, in_use.id, referred.id, other.id}
+    grow_older(house)
+    assert {finding.key.id for finding in findings(handler)} == leaked
+    mend(handler)
+    assert {group.id for group in (*house.cloud.server_groups(), *house.cloud.security_groups())} == keeps
+    assert house.balancer(balancer).status == "ACTIVE"
+
+
+def test_a_load_balancer_that_is_being_created_keeps_its_things(house: House, handler: DeactivatedAmphorae) -> None:
+    balancer = house.octavia.add_load_balancer("ACTIVE_STANDBY", anti_affinity=True)
+    house.octavia.set_balancer(balancer, "PENDING_CREATE")
+    for row in house.serving(balancer):
+        house.octavia.set_amphora(row.id, status="BOOTING", compute_id=None)
+    grow_older(house)
+    assert findings(handler) == []
+
+
+def test_orphan_health_goes_and_a_living_one_stays(house: House, handler: DeactivatedAmphorae) -> None:
+    balancer = house.octavia.add_load_balancer()
+    (row,) = house.serving(balancer)
+    unknown, fresh = str(uuid4()), str(uuid4())
+    for amphora in (row.id, unknown):
+        house.octavia.heartbeat(amphora)
+    grow_older(house)
+    house.octavia.heartbeat(fresh)
+    assert [(finding.key.id, finding.problem) for finding in findings(handler)] == [(unknown, "orphan-health")]
+    mend(handler)
+    assert health(house, unknown) is None
+    assert health(house, row.id) is not None
+    assert health(house, fresh) is not None
+
+
+def test_a_database_that_knows_nothing_condemns_nothing(house: House, handler: DeactivatedAmphorae) -> None:
+    server = house.cloud.boot(f"amphora-{uuid4()}")
+    group = house.cloud.add_security_group(f"lb-{uuid4()}")
+    port = make_port(f"octavia-lb-vrrp-{uuid4()}")
+    house.cloud.add_port(port)
+    grow_older(house)
+    assert findings(handler) == []
+    for key in (Key("server", server.id), Key("security-group", group.id), Key("port", port.id)):
+        with pytest.raises(Refused):
+            handler.inspect(key)
+
+
+def test_an_empty_listing_is_an_outage(
+    house: House, handler: DeactivatedAmphorae, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    house.octavia.add_load_balancer()
+    nothing: list[Server] = []
+    monkeypatch.setattr(house.driver, "servers", lambda: nothing)
+    with pytest.raises(Unavailable):
+        list(handler.sweep())
+
+
+def test_what_does_not_answer_proves_nothing(house: House, handler: DeactivatedAmphorae) -> None:
+    amphora = detached(house, "READY")
+    grow_older(house)
+    house.cloud.weather.unreachable = {"compute"}
+    with pytest.raises(Unavailable):
+        list(handler.sweep())
+    with pytest.raises(Unavailable):
+        handler.inspect(Key("amphora", amphora))
+
+
+def test_what_changed_since_is_not_touched(house: House, handler: DeactivatedAmphorae) -> None:
+    amphora = detached(house, "READY")
+    server = house.cloud.boot(f"amphora-{uuid4()}")
+    port = make_port(f"octavia-lb-vrrp-{uuid4()}")
+    house.cloud.add_port(port)
+    grow_older(house)
+    found = findings(handler)
+    assert len(found) == 3
+    house.octavia.set_amphora(amphora, status="ERROR")
+    house.driver.tag_server(server.id, PRESERVED)
+    house.driver.disable_port(port)
+    before = world(house)
+    for finding in found:
+        with pytest.raises(Conflict):
+            handler.heal(finding)
+    assert world(house) == before
+
+
+def test_a_deletion_that_is_accepted_and_not_done_is_told(
+    house: House, handler: DeactivatedAmphorae, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    house.octavia.add_load_balancer()
+    house.cloud.boot(f"amphora-{uuid4()}")
+    grow_older(house)
+    (finding,) = findings(handler)
+    with monkeypatch.context() as patched:
+        patched.setattr(house.driver, "delete_server", lambda server: None)
+        with pytest.raises(DeleteFailed):
+            handler.heal(finding)
+    assert isinstance(finding, Finding)
+    mend(handler)
+    assert findings(handler) == []
+
+
+def test_a_schema_that_is_not_known_is_not_written(house: House, handler: DeactivatedAmphorae) -> None:
+    detached(house, "READY")
+    grow_older(house)
+    (finding,) = findings(handler)
+    change = sa.update(tables.alembic_version).values(version_num="unknown")
+    house.database.run(lambda connection: connection.execute(change))
+    before = world(house)
+    with pytest.raises(Refused):
+        handler.heal(finding)
+    assert world(house) == before
+
+
+@pytest.mark.parametrize("status", ["ERROR", "READY", "PENDING_DELETE"])
+def test_killed_at_any_moment_the_removal_is_completed(make_house: Callable[..., House], status: str) -> None:
+    def make() -> tuple[House, DeactivatedAmphorae]:
+        house = make_house()
+        detached(house, status)
+        grow_older(house)
+        return house, DeactivatedAmphorae(house.driver, GRACE)
+
+    killed = 0
+    for house, handler, where in killed_everywhere(make):
+        grow_older(house)
+        mend(handler)
+        killed += 1
+        (server,) = house.cloud.servers()
+        rows = house.database.run(queries.amphorae)
+        assert [row.compute_id for row in rows] == [server.id], where
+        assert all(rows[0].id in port.name for port in house.cloud.ports() if "-vrrp-" in port.name), where
+    assert killed > 10
+
+
+def test_a_killed_failover_request_is_not_sent_for_nothing(make_house: Callable[..., House]) -> None:
+    def make() -> tuple[House, DeactivatedAmphorae]:
+        house = make_house()
+        (row,) = house.serving(house.octavia.add_load_balancer())
+        house.octavia.set_amphora(row.id, status="PENDING_DELETE")
+        grow_older(house)
+        return house, DeactivatedAmphorae(house.driver, GRACE)
+
+    for house, handler, where in killed_everywhere(make):
+        mend(handler)
+        (server,) = house.cloud.servers()
+        assert [row.compute_id for row in house.database.run(queries.amphorae)] == [server.id], where
+
+
+def test_looking_changes_nothing(house: House, handler: DeactivatedAmphorae) -> None:
+    detached(house, "ERROR")
+    house.cloud.boot(f"amphora-{uuid4()}")
+    grow_older(house)
+    before = world(house)
+    assert findings(handler)
+    assert world(house) == before
