@@ -127,12 +127,14 @@ class Healed:
     :param before: the values that were there
     :param after: the values that are there now
     :param undo: how an operator takes it back, as a command or statement where there is one
+    :param complete: False when it was cut short, so that the key has to be looked at again
     """
 
     action: str
     before: Json = field(default_factory=dict)
     after: Json = field(default_factory=dict)
     undo: str = ""
+    complete: bool = True
 
 
 class HandlerError(Exception):
@@ -416,7 +418,7 @@ class Handler(ABC):
     def heal_while(self, finding: Finding, go_on: Callable[[], bool]) -> Healed:
         """Heal in steps, each whole by itself, and begin none when ``go_on`` says no; for a heal that may take long.
 
-        What is left is found by the next look. A heal of one step needs none of this.
+        A heal that was stopped says that it is not complete. One of a single step needs none of this.
 
         :param go_on: asked before each step: whether the task's window is still open
         :raises: as :meth:`heal`; Conflict also when not even one step was done

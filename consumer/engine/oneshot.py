@@ -19,7 +19,7 @@ from itertools import islice
 from consumer.conf.engine import EngineSettings
 from consumer.engine.look import Clean, Heal, Report, Wait, after_error, decide
 from consumer.engine.sweeps import listed, unbelievable
-from consumer.engine.task import Going, Task
+from consumer.engine.task import Task
 from consumer.journal import history
 from consumer.journal.database import Database
 from consumer.journal.history import Closing, Line, NotPermitted, Origin
@@ -184,16 +184,15 @@ class OneShot:
             line_id = history.open_unclaimed(self._database, line, task.settings.heals_per_hour)
         except NotPermitted as denied:
             return None, [_result(task, finding, "held", str(denied))]
-        going = Going(task)
         try:
-            healed = task.handler.heal_while(finding, going)
+            healed = task.handler.heal_while(finding, lambda: task.is_open)
         except Exception as error:
             outcome = "conflict" if isinstance(error, Conflict | InFlight) else "failed"
             history.close(self._database, Closing(line_id, outcome, error=str(error) or repr(error)))
             again, results = self._failed(task, replace(claim, fingerprint=decision.fingerprint), error)
             return again, [_result(task, finding, "failed", result.summary) for result in results]
         history.close(self._database, Closing(line_id, "healed", healed))
-        again = _again(claim, Later(0.0)) if decision.more or going.told_to_stop else None
+        again = _again(claim, Later(0.0)) if decision.more or not healed.complete else None
         return again, [_result(task, finding, "healed", healed.action, healed)]
 
     def _failed(self, task: Task, claim: Claim, error: Exception) -> tuple[_Turn | None, list[Result]]:

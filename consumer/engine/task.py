@@ -62,23 +62,6 @@ class Task:
         return max(0.0, (opening.astimezone(UTC) - then).total_seconds())
 
 
-@dataclass
-class Going:
-    """What a heal of many steps asks before each of them.
-
-    :param told_to_stop: whether the answer was ever no, so that something is left
-    """
-
-    task: Task
-    told_to_stop: bool = False
-
-    def __call__(self) -> bool:
-        """Tell whether the window is still open."""
-        if not self.task.is_open:
-            self.told_to_stop = True
-        return not self.told_to_stop
-
-
 def choose(
     classes: Iterable[type[Handler]], only: Collection[str] = (), group: str | None = None
 ) -> list[type[Handler]]:

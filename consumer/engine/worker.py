@@ -25,7 +25,7 @@ from consumer.engine.holds import Holds
 from consumer.engine.look import Clean, Heal, Report, Wait, after_error, decide
 from consumer.engine.meter import Meter
 from consumer.engine.sweeps import Sweeper
-from consumer.engine.task import SWEEP, Going, Task
+from consumer.engine.task import SWEEP, Task
 from consumer.journal.database import Database, JournalUnavailable
 from consumer.journal.history import Closing, Line, NotPermitted, Origin
 from consumer.journal.work import (
@@ -156,15 +156,14 @@ class Worker:
         if claim.healing_id is None:
             self._meter.found(task.name, meter.source(claim.hint))
         claim = replace(claim, healing_id=line_id)
-        started, going = time.monotonic(), Going(task)
+        started = time.monotonic()
         try:
-            healed = task.handler.heal_while(finding, going)
+            healed = task.handler.heal_while(finding, lambda: task.is_open)
         except Exception as error:
             return self._heal_failed(task, claim, finding, error)
         took = time.monotonic() - started
         LOG.info("%s %s: healed in %.3f s: %s", task.name, claim.key, took, healed.action)
-        # A heal that the closing window cut short has left something: the look after the opening tells.
-        end: Disposition = Later(0.0) if decision.more or going.told_to_stop else Done()
+        end: Disposition = Later(0.0) if decision.more or not healed.complete else Done()
         settle(self._database, claim, end, [Closing(line_id, "healed", healed)])
         self._announcer.healed(task.name, finding, healed)
         self._meter.healed(task.name, meter.source(claim.hint), "healed", _lag(claim, took))

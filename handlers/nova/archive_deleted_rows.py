@@ -408,6 +408,7 @@ class _Run:
             before={"deleted_before": f"{self._before:%Y-%m-%d}"},
             after=tally.result(),
             undo=_UNDO.format(cell=self._cell.label),
+            complete=not tally.stopped,
         )
 
     def _table(self, table: sa.Table, holders: Callable[[], frozenset[str]], go_on: Callable[[], bool]) -> None:

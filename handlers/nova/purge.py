@@ -186,6 +186,7 @@ class Purge(Handler):
             before={"from_before": f"{before:%Y-%m-%d}"},
             after={"purged": dict(sorted(gone.items()))} | ({"stopped": stopped} if stopped else {}),
             undo="none: purged rows are gone; restore from a backup",
+            complete=not stopped,
         )
 
     def _limit(self, connection: Connection) -> datetime:

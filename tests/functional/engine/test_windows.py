@@ -55,7 +55,7 @@ class Batch(Mender):
                 break
             self.heal(Finding(Key("thing", name), "broken", "", {"generation": self.world.things[name]}))
             mended.append(name)
-        return Healed(f"mended {len(mended)}", undo="break them")
+        return Healed(f"mended {len(mended)}", undo="break them", complete=mended == finding.evidence["broken"])
 
 
 class Catalogue(Mender):

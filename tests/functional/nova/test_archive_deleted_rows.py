@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -193,3 +194,19 @@ def test_in_an_unknown_schema_nothing_is_archived(cloud: NovaSimulation, archive
     with pytest.raises(Refused, match="ffffffffffff"):
         archive.heal(due(archive, Key("instance", one)))
     assert ids(cloud, tables.shadow_instances) == []
+
+
+def test_it_stops_between_two_transactions_when_told_to(cloud: NovaSimulation, archive: ArchiveDeletedRows) -> None:
+    old = [gone(cloud) for _ in range(3)]
+    archive._settings = replace(archive._settings, rows=1)
+    [key] = archive.sweep()
+    finding = due(archive, key)
+    with pytest.raises(Conflict, match="told not to go on"):
+        archive.heal_while(finding, lambda: False)
+    assert ids(cloud, tables.instances) == old
+    answers = iter([True, False])
+    healed = archive.heal_while(finding, lambda: next(answers))
+    assert ids(cloud, tables.shadow_instances) == old[:1]
+    assert (healed.complete, healed.after["instances"], healed.after["stopped"]) == (False, 1, "told not to go on")
+    assert archive.heal(finding).complete
+    assert ids(cloud, tables.shadow_instances) == old

@@ -111,3 +111,21 @@ def test_a_cell_that_does_not_answer(
     with pytest.raises(Unavailable):
         next(sweep)
     assert not make("").inspect(Key("cell", "no such cell"))
+
+
+def test_it_stops_between_two_transactions_when_told_to(
+    cloud: NovaSimulation, make: Make, keys: dict[str, Key]
+) -> None:
+    shelve(cloud, 100, 101, 102, 103, 104)
+    purge = make("archive_deleted_rows_rows_per_transaction = 2")
+    [finding] = purge.inspect(keys["cell1"])
+    with pytest.raises(Conflict, match="told not to go on"):
+        purge.heal_while(finding, lambda: False)
+    assert left(cloud) == ["i1", "i2", "i3", "i4", "i5"]
+    answers = iter([True, False])
+    healed = purge.heal_while(finding, lambda: next(answers))
+    assert left(cloud) == ["i3", "i4", "i5"]
+    assert healed.after == {"purged": {"shadow_instances": 2}, "stopped": "told not to go on"}
+    assert not healed.complete
+    assert purge.heal(finding).complete
+    assert left(cloud) == []
