@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+import json
 import uuid
 from collections.abc import Callable
 
 import pytest
 import sqlalchemy as sa
 
-from handlers.base import Conflict, Finding, InFlight, Key, Refused, Resources, Unavailable
+from handlers.base import Conflict, Event, Finding, InFlight, Key, Refused, Resources, Unavailable
 from handlers.nova import tables
 from handlers.nova.audit_allocations import AuditAllocations
 from handlers.nova.audit_migrations import AuditMigrations
@@ -129,6 +130,17 @@ def test_a_second_heal_is_a_conflict(cloud: NovaSimulation, migrations: AuditMig
     with pytest.raises(Conflict):
         migrations.heal(finding)
     assert cloud.allocation(server) == held
+
+
+def test_its_events_name_the_instance(cloud: NovaSimulation) -> None:
+    server, _ = failed(cloud)
+    sent = {json.loads(json.loads(one.body)["oslo.message"])["event_type"] for one in cloud.take()}
+    events = {trigger.event: trigger for trigger in AuditMigrations.triggers}
+    assert "instance.live_migration_rollback.end" in sent & set(events)
+    for trigger in events.values():
+        for name in ("uuid", "instance_uuid"):
+            assert trigger.key(Event(trigger.event, {name: server})) == key(server)
+        assert trigger.after >= 60, "Nova gets time to finish"
 
 
 # look-alikes, left alone
