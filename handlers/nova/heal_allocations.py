@@ -46,8 +46,8 @@ Placement, nova-compute adds them to an instance that holds something. What a mi
 where the instance lives is not given a second time, but moved, by ``audit_migrations``. What it holds of another node is for
 ``audit_allocations`` to take, after this one has given; likewise what an instance holds besides its node.
 
-The sweep finds instances of which their node's provider knows nothing. A wrong owner or amount is found when somebody looks
-at the instance, not by a sweep: that would cost a request per instance.
+The sweep finds instances of which their node's provider knows nothing, and those whose node is nowhere. A wrong owner or
+amount is found when somebody looks at the instance, not by a sweep: that would cost a request per instance.
 
 **Undo.** The exact ``openstack resource provider allocation set`` or ``delete`` is in the history.
 
@@ -167,11 +167,13 @@ class HealAllocations(Handler):
         return findings
 
     def sweep(self) -> Iterator[Key]:
-        """Yield the instances at rest that hold nothing of their compute node's root provider."""
+        """Yield the instances at rest that hold nothing of their compute node's root provider, or whose node is nowhere."""
         nodes, down = live_nodes(self._databases)
         providers = self._placement.compute_providers()
         if nodes and not providers:
             raise Unavailable("placement", f"lists no compute node's provider, while the cells have {len(nodes)} nodes")
+        homeless, _ = self._databases.run_where_possible(self._databases.host_cells(), instance_queries.homeless)
+        yield from (Key("instance", one) for one in sorted(set().union(*homeless.values())))
         dead: set[str] = set()
         for uuid, (cell, node) in nodes.items():
             if cell.uuid in dead:

@@ -66,13 +66,22 @@ def _boots_from_volume(connection: Connection, uuid: str) -> bool:
 def residents(connection: Connection, node: records.ComputeNode) -> set[str]:
     """The instances that live on a node and are at rest there, so that they should hold something of it."""
     c = tables.instances.c
+    return set(connection.scalars(_at_rest().where(c.host == node.host, c.node == node.node)))
+
+
+def homeless(connection: Connection) -> set[str]:
+    """The instances at rest whose host and node name no compute node that is there."""
+    c, nodes = tables.instances.c, tables.compute_nodes.c
+    home = sa.exists().where(nodes.deleted == 0, nodes.host == c.host, nodes.hypervisor_hostname == c.node)
+    return set(connection.scalars(_at_rest().where(c.host.is_not(None), c.node.is_not(None), ~home)))
+
+
+def _at_rest() -> sa.Select[tuple[str]]:
+    c = tables.instances.c
     away = ("building", "resized", "deleted", "shelved_offloaded")
-    query = sa.select(c.uuid).where(
+    return sa.select(c.uuid).where(
         c.deleted == 0,
-        c.host == node.host,
-        c.node == node.node,
         c.task_state.is_(None),
         sa.or_(c.vm_state.is_(None), c.vm_state.not_in(away)),
         sa.or_(c.hidden.is_(None), c.hidden == sa.false()),
     )
-    return set(connection.scalars(query))

@@ -390,6 +390,7 @@ def test_an_instance_that_is_not_mapped_to_its_cell(
 def test_a_node_that_nobody_knows(cloud: NovaSimulation, heal: HealAllocations, server: str) -> None:
     with cloud.ago(**LONG):
         cloud.set_instance(server, node="gone")
+    assert swept(heal) == {server}
     assert refused(heal, server).problem == "node-unknown"
     cloud.hold(server, home(cloud, server))
     assert not heal.inspect(key(server))
