@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from tests.cloud.control_plane import ControlPlane
+from tests.cloud.parity import Copy, Pair
+from tests.cloud.wreckage import Wreckage
 from tests.servers.mariadb import MariaDB
 from tests.servers.rabbitmq import RabbitMQ
 
@@ -42,6 +44,25 @@ def served(
         logs = plane.down(keep_logs=request.session.testsfailed > failed_before)
         if logs is not None:
             request.config.stash.setdefault(_LOGS, []).append(logs)
+
+
+@pytest.fixture(scope="session")
+def wreckage(cloud: ControlPlane) -> Wreckage:
+    """What the cloud was, photographed, before it was repaired."""
+    wreckage = Wreckage(cloud)
+    wreckage.clear()
+    return wreckage
+
+
+@pytest.fixture(scope="session")
+def pair(cloud: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
+    """Two copies of the cloud's databases; each test loads them with what it wants."""
+    theirs, ours = (Copy(cloud, name, tmp_path_factory.mktemp(name)) for name in ("theirs", "ours"))
+    try:
+        yield Pair(theirs, ours)
+    finally:
+        theirs.close()
+        ours.close()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

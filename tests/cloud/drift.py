@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import suppress
+from typing import Any
 
 from openstack import exceptions
 
@@ -116,3 +118,70 @@ def retire(cloud: ControlPlane, host: str) -> None:
     for service in cloud.admin.compute.services(host=host):
         with suppress(exceptions.SDKException):
             cloud.admin.compute.delete_service(service)
+
+
+def provider(cloud: ControlPlane, name: str) -> str:
+    """Return the uuid of a resource provider."""
+    return cloud.mariadb.execute(f"SELECT uuid FROM resource_providers WHERE name = '{name}'", "placement").strip()
+
+
+def provider_numbers(cloud: ControlPlane) -> dict[str, str]:
+    """Return the number that Placement's database gives each provider, by name."""
+    rows = cloud.mariadb.execute("SELECT name, id FROM resource_providers", "placement")
+    return dict(line.split("\t") for line in rows.splitlines())
+
+
+def allocation(placement: Any, consumer: str) -> dict[str, Any]:
+    """Return Placement's own words on what a consumer holds.
+
+    :param placement: openstacksdk's proxy
+    """
+    answer: dict[str, Any] = placement.get(f"/allocations/{consumer}", microversion="1.28").json()
+    return answer
+
+
+def allocate(placement: Any, consumer: str, providers: Mapping[str, Mapping[str, int]], project: str = "") -> None:
+    """Let a consumer hold exactly this, as somebody who types it in; nothing is released when it holds nothing.
+
+    :param project: for whom; as before when it is empty
+    """
+    now = allocation(placement, consumer)
+    if not now["allocations"] and not providers:
+        return
+    allocations = {uuid: {"resources": dict(resources)} for uuid, resources in providers.items()}
+    body = {
+        "allocations": allocations,
+        "project_id": project or now["project_id"],
+        "user_id": now.get("user_id", project),
+        "consumer_generation": now.get("consumer_generation"),
+    }
+    answer = placement.put(f"/allocations/{consumer}", json=body, microversion="1.28")
+    assert answer.status_code == 204, answer.text
+
+
+def join(placement: Any, provider_uuid: str, *aggregates: str) -> None:
+    """Put a provider into exactly these aggregates of Placement, and not in Nova's."""
+    url = f"/resource_providers/{provider_uuid}/aggregates"
+    generation = placement.get(url, microversion="1.19").json()["resource_provider_generation"]
+    body = {"aggregates": aggregates, "resource_provider_generation": generation}
+    answer = placement.put(url, json=body, microversion="1.19")
+    assert answer.status_code == 200, answer.text
+
+
+def add_host_in_vain(cloud: ControlPlane, aggregate: Any, host: str) -> None:
+    """Add a host to an aggregate while Placement is down: Nova writes its own database first, then fails."""
+    with suppress(exceptions.HttpException):
+        cloud.admin.compute.add_host_to_aggregate(aggregate.id, host)
+    assert cloud.admin.compute.get_aggregate(aggregate.id).hosts == [host]
+    assert host not in members(cloud, aggregate.uuid)
+
+
+def soft_delete(cloud: ControlPlane, server_id: str) -> None:
+    """Delete a server at an API that keeps what is deleted for a while, as the other one does not."""
+    address = cloud.add_api("nova", "nova-api-soft", {"DEFAULT": {"reclaim_instance_interval": 10**6}})
+    cloud.start_service("nova-api-soft")
+    try:
+        cloud.connection(compute_endpoint_override=f"{address}/v2.1").compute.delete_server(server_id)
+        cloud.wait_for_server(server_id, "SOFT_DELETED")
+    finally:
+        cloud.remove_api("nova-api-soft")
