@@ -72,7 +72,7 @@ def _check(locked: _Locked, amphora: records.Amphora) -> None:
         raise InFlight(f"Octavia's health manager has taken amphora {amphora.id} for a failover", 2.0)
 
 
-def fence(connection: Connection, amphora: records.Amphora, lease: int) -> bool:
+def fence(connection: Connection, amphora: records.Amphora, lease: int, quiet: float = 0.0) -> bool:
     """Keep Octavia's health manager off an amphora for a while, by a heartbeat in the future; it expires by itself.
 
     The health manager acts ``lease`` plus its ``heartbeat_timeout`` seconds from now at the earliest. A heartbeat of an
@@ -80,14 +80,19 @@ def fence(connection: Connection, amphora: records.Amphora, lease: int) -> bool:
 
     :param amphora: as it was proved to have failed, ALLOCATED or FAILOVER_STOPPED; one in ERROR needs no fence
     :param lease: seconds
+    :param quiet: seconds for which it must have been silent, or be fenced already
     :return: whether there was a health row to fence; without one the health manager never acts
     :raises InFlight: when Octavia works on the load balancer, or its health manager was faster
-    :raises Conflict: when the row is no longer what was proved
+    :raises Conflict: when the row is no longer what was proved, or the amphora has sent a heartbeat since
     """
     locked = _lock(connection, amphora)
     _check(locked, amphora)
     if amphora.status not in records.SERVING:
         raise Conflict(f"amphora {amphora.id} is {amphora.status} and needs no fence")
+    if locked.last_update is not None:
+        silent = (locked.now - locked.last_update).total_seconds()
+        if -records.SKEW <= silent < quiet:
+            raise Conflict(f"amphora {amphora.id} sends heartbeats again")
     until = locked.now + timedelta(seconds=lease)
     changed = connection.execute(
         sa.update(tables.amphora_health)

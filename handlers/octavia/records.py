@@ -17,6 +17,9 @@ IDLE = frozenset({"ACTIVE", "ERROR"})
 #: states of an amphora in which it serves a load balancer, or did until it failed
 SERVING = frozenset({"ALLOCATED", "FAILOVER_STOPPED"})
 
+#: seconds by which a heartbeat may lie in the future because two clocks differ; further ahead, it is a fence of ours
+SKEW = 5.0
+
 #: how many amphorae a topology has (``octavia/common/constants.py``)
 AMPHORAE_OF = {"SINGLE": 1, "ACTIVE_STANDBY": 2}
 

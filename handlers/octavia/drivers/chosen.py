@@ -27,5 +27,5 @@ def chosen_driver(resources: Resources) -> Driver:
     kept = resources.get(housekeeping_settings)
     database = resources.get(OctaviaDatabase.from_resources)
     if resources.conf[GROUP].driver == "noop":
-        return NoopDriver(kept, database)
+        return NoopDriver.made(resources, kept, database)
     return OpenStackDriver.made(resources, kept, database)

@@ -141,6 +141,11 @@ class Controller:
 
         self.database.run(write)
 
+    def set_busy(self, amphora: str) -> None:
+        """Mark an amphora as taken for a failover, as Octavia's health manager does; nobody takes that back."""
+        change = sa.update(_HEALTH).where(_HEALTH.c.amphora_id == amphora).values(busy=True)
+        self.database.run(lambda connection: connection.execute(change))
+
     def set_amphora(self, amphora: str, **values: object) -> None:
         """Write a row of ``amphora``."""
         change = sa.update(_AMPHORA).where(_AMPHORA.c.id == amphora).values(updated_at=utcnow(), **values)
@@ -257,8 +262,7 @@ class Controller:
 
     def _mark_busy(self, amphora: records.Amphora) -> None:
         self.set_amphora(amphora.id, status="PENDING_DELETE")
-        change = sa.update(_HEALTH).where(_HEALTH.c.amphora_id == amphora.id).values(busy=True)
-        self.database.run(lambda connection: connection.execute(change))
+        self.set_busy(amphora.id)
 
     def _build(
         self, balancer: str, role: str | None, group: str | None, members: int, volume_backed: bool = False

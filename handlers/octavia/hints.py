@@ -1,0 +1,47 @@
+"""Amphorae out of Nova's notifications about their servers.
+
+Octavia tells nobody that an amphora failed, so Nova's words about its server are the hints that come at once. What comes in
+is untrusted: a key names what to look at, and a user who names a server like an amphora brings about one look.
+
+Octavia names its servers ``amphora-<id of the amphora>``, or, with ``[nova] random_amphora_name_length``, an ``a`` and random
+capitals and digits (``octavia/compute/drivers/nova_driver.py``); the latter say which server, and Octavia's
+database then says which amphora that is. Notifications about other servers end here. Notifications without a name
+(``compute_task.build_instances.error``) are about servers that never ran, which no amphora serves with yet.
+"""
+
+from __future__ import annotations
+
+import re
+from uuid import UUID
+
+from handlers.base import Event, Key
+from handlers.octavia.appliances import AMPHORA_PREFIX
+
+_RANDOM = re.compile(r"a[A-Z0-9]+")
+#: what ``instance.update`` says of a server that fails or is about to go
+_LOST_STATES = frozenset({"error", "deleted", "soft-delete", "stopped"})
+_LOST_TASKS = frozenset({"deleting", "soft-deleting", "powering-off"})
+
+
+def amphora(event: Event) -> Key | None:
+    """The amphora, or its server where the name does not say which amphora it is; None for other servers."""
+    name = event.payload.get("display_name")
+    if not isinstance(name, str):
+        return None
+    if name.startswith(AMPHORA_PREFIX):
+        try:
+            return Key("amphora", str(UUID(name.removeprefix(AMPHORA_PREFIX))))
+        except ValueError:
+            return None
+    if _RANDOM.fullmatch(name):
+        return Key("server", str(UUID(event.payload["uuid"])))
+    return None
+
+
+def lost_amphora(event: Event) -> Key | None:
+    """The same, of an update that says that the server fails or is about to go; None for any other update."""
+    update = event.payload.get("state_update")
+    if not isinstance(update, dict):
+        return None
+    lost = update.get("state") in _LOST_STATES or update.get("new_task_state") in _LOST_TASKS
+    return amphora(event) if lost else None

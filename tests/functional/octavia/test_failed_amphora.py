@@ -1,0 +1,462 @@
+"""A failed amphora is replaced, and kept where it is to be kept; nothing leaks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from handlers.base import Conflict, InFlight, Key
+from handlers.octavia.appliances import AMPHORA, PRESERVED_PREFIX
+from handlers.octavia.failed_amphora import FailedAmphora
+from tests.functional.octavia.conftest import House, Stuck, mend
+
+MakeHouse = Callable[..., House]
+
+
+def test_it_is_replaced_where_none_are_kept(house: House) -> None:
+    balancer = house.octavia.add_load_balancer()
+    failed = house.fail(balancer)
+    assert mend(house, FailedAmphora(house.driver), Key("amphora", failed.id)) == ["failover", "detach"]
+    house.assert_whole(balancer)
+    house.assert_no_leak()
+    assert house.preserved() == []
+
+
+def test_a_living_one_is_left_alone(house: House) -> None:
+    balancer = house.octavia.add_load_balancer()
+    (amphora,) = house.serving(balancer)
+    house.octavia.heartbeat(amphora.id, silent=3)
+    handler = FailedAmphora(house.driver)
+    assert mend(house, handler, Key("amphora", amphora.id)) == []
+    assert list(handler.sweep()) == []
+    assert house.serving(balancer) == [house.amphora(amphora.id)]
+
+
+def test_a_server_that_is_gone_leaves_nothing_to_keep(make_house: MakeHouse) -> None:
+    house = make_house(maximum_preserved_amphora_count=3)
+    balancer = house.octavia.add_load_balancer()
+    (amphora,) = house.serving(balancer)
+    house.cloud.delete_server(amphora.compute_id or "")
+    assert mend(house, FailedAmphora(house.driver), Key("amphora", amphora.id)) == ["failover", "detach"]
+    house.assert_whole(balancer)
+    house.assert_no_leak()
+
+
+def test_unplug_keeps_the_server_without_a_network(make_house: MakeHouse) -> None:
+    house = make_house(maximum_preserved_amphora_count=1)
+    balancer = house.octavia.add_load_balancer(members=2)
+    (failed,) = house.serving(balancer)
+    house.octavia.heartbeat(failed.id, silent=55)
+    handler = FailedAmphora(house.driver)
+    assert list(handler.sweep()) == [Key("amphora", failed.id)]
+    steps = mend(house, handler, Key("amphora", failed.id))
+    assert steps == ["fence", "mark", "unplug", "let-go", "failover", "label", "detach"]
+    house.assert_whole(balancer)
+    house.assert_no_leak()
+    (kept,) = house.preserved()
+    assert kept.server is not None
+    assert (kept.server.id, kept.server.status, kept.server.locked) == (failed.compute_id, "ACTIVE", True)
+    assert kept.server.name == f"{PRESERVED_PREFIX}{failed.id}"
+    assert kept.load_balancer == balancer
+    assert "no heartbeat" in kept.reason
+    assert house.driver.ports_of(kept.server.id) == []
+    assert list(handler.sweep()) == []
+
+
+def test_snapshot_keeps_an_image_only(make_house: MakeHouse) -> None:
+    house = make_house(maximum_preserved_amphora_count=1, preservation_method="snapshot")
+    balancer = house.octavia.add_load_balancer()
+    (failed,) = house.serving(balancer)
+    house.octavia.heartbeat(failed.id, silent=55)
+    steps = mend(house, FailedAmphora(house.driver), Key("amphora", failed.id))
+    assert steps == ["fence", "mark", "image", "seal", "stop", "failover", "detach"]
+    house.assert_whole(balancer)
+    house.assert_no_leak()
+    (kept,) = house.preserved()
+    assert kept.server is None
+    assert kept.image is not None
+    assert (kept.image.status, kept.image.protected, kept.image.visibility) == ("active", True, "private")
+    assert kept.image.properties[AMPHORA] == failed.id
+
+
+def test_snapshot_keeps_the_server_too(make_house: MakeHouse) -> None:
+    house = make_house(maximum_preserved_amphora_count=1, preservation_method="snapshot", preservation_keeps="server")
+    balancer = house.octavia.add_load_balancer()
+    failed = house.fail(balancer)
+    steps = mend(house, FailedAmphora(house.driver), Key("amphora", failed.id))
+    assert steps == ["mark", "image", "seal", "unplug", "let-go", "failover", "label", "detach"]
+    house.assert_whole(balancer)
+    house.assert_no_leak()
+    (kept,) = house.preserved()
+    assert kept.server is not None
+    assert kept.image is not None
+
+
+@pytest.mark.parametrize("method", ["unplug", "snapshot"])
+def test_a_server_in_error_is_stopped_first(make_house: MakeHouse, method: str) -> None:
+    house = make_house(maximum_preserved_amphora_count=1, preservation_method=method)
+    balancer = house.octavia.add_load_balancer()
+    (failed,) = house.serving(balancer)
+    house.cloud.alter_server(failed.compute_id or "", status="ERROR")
+    steps = mend(house, FailedAmphora(house.driver), Key("amphora", failed.id))
+    assert steps[:2] == ["mark", "stop"]
+    house.assert_whole(balancer)
+    house.assert_no_leak()
+    assert len(house.preserved()) == 1
+
+
+@pytest.mark.parametrize("method", ["unplug", "snapshot"])
+def test_on_a_dead_host_it_is_quarantined(make_house: MakeHouse, method: str) -> None:
+    house = make_house(maximum_preserved_amphora_count=1, preservation_method=method)
+    balancer = house.octavia.add_load_balancer()
+    (failed,) = house.serving(balancer)
+    house.octavia.heartbeat(failed.id, silent=55)
+    server = house.cloud.server(failed.compute_id or "")
+    assert server is not None
+    house.cloud.weather.dead_hosts.add(server.host or "")
+    steps = mend(house, FailedAmphora(house.driver), Key("amphora", failed.id))
+    assert steps == ["fence", "mark", "quarantine", "let-go", "failover", "label", "detach"]
+    house.assert_whole(balancer)
+    house.assert_no_leak()
+    # the port that Nova made keeps its address reserved, and is down
+    assert [(port.name, port.admin_up) for port in house.driver.ports_of(server.id)] == [("", False)]
+
+
+def test_ports_that_are_never_detached_are_quarantined_at_the_deadline(make_house: MakeHouse) -> None:
+    house = make_house(maximum_preserved_amphora_count=1, preservation_deadline=600)
+    balancer = house.octavia.add_load_balancer()
+    failed = house.fail(balancer)
+    server = failed.compute_id or ""
+    house.cloud.weather.clinging.add(server)
+    handler, key = FailedAmphora(house.driver), Key("amphora", failed.id)
+    with pytest.raises(Stuck, match="detaches"):
+        mend(house, handler, key)
+    assert house.amphora(failed.id).compute_id == server
+    house.make_mark_older(server, 601)
+    assert mend(house, handler, key)[0] == "quarantine"
+    house.assert_whole(balancer)
+    house.assert_no_leak()
+    assert [kept.amphora for kept in house.preserved()] == [failed.id]
+
+
+def test_an_image_that_never_gets_ready_is_dropped_for_the_server(make_house: MakeHouse) -> None:
+    house = make_house(maximum_preserved_amphora_count=1, preservation_method="snapshot")
+    balancer = house.octavia.add_load_balancer()
+    failed = house.fail(balancer)
+    house.cloud.weather.slow_images = True
+    handler, key = FailedAmphora(house.driver), Key("amphora", failed.id)
+    with pytest.raises(Stuck, match="saving"):
+        mend(house, handler, key)
+    house.make_mark_older(failed.compute_id or "", 601)
+    assert mend(house, handler, key)[0] == "drop-image"
+    house.assert_whole(balancer)
+    house.assert_no_leak()
+    (kept,) = house.preserved()
+    assert kept.server is not None
+    assert kept.image is None
+
+
+def test_an_image_that_takes_its_time_is_waited_for(make_house: MakeHouse) -> None:
+    house = make_house(maximum_preserved_amphora_count=1, preservation_method="snapshot")
+    balancer = house.octavia.add_load_balancer()
+    failed = house.fail(balancer)
+    house.cloud.weather.slow_images = True
+    waits: list[int] = []
+
+    def on_wait() -> bool:
+        waits.append(1)
+        if len(waits) == 3:
+            house.cloud.finish_images()
+        return True
+
+    mend(house, FailedAmphora(house.driver), Key("amphora", failed.id), on_wait)
+    house.assert_whole(balancer)
+    house.assert_no_leak()
+    assert house.preserved()[0].image is not None
+
+
+def test_a_fence_is_renewed_while_an_image_is_made(make_house: MakeHouse) -> None:
+    house = make_house(maximum_preserved_amphora_count=1, preservation_method="snapshot")
+    balancer = house.octavia.add_load_balancer()
+    (failed,) = house.serving(balancer)
+    house.octavia.heartbeat(failed.id, silent=55)
+    house.cloud.weather.slow_images = True
+
+    def the_lease_runs_out_and_the_image_gets_ready() -> None:
+        house.octavia.heartbeat(failed.id, silent=-50)
+        house.cloud.finish_images()
+
+    on_wait = house.once(the_lease_runs_out_and_the_image_gets_ready)
+    steps = mend(house, FailedAmphora(house.driver), Key("amphora", failed.id), on_wait)
+    assert steps.count("fence") == 2
+    house.assert_whole(balancer)
+
+
+def test_a_heartbeat_after_the_fence_saves_it(make_house: MakeHouse) -> None:
+    house = make_house(maximum_preserved_amphora_count=1)
+    balancer = house.octavia.add_load_balancer()
+    (amphora,) = house.serving(balancer)
+    house.octavia.heartbeat(amphora.id, silent=55)
+    handler, key = FailedAmphora(house.driver), Key("amphora", amphora.id)
+    for _step in ("fence", "mark"):
+        handler.heal(next(iter(handler.inspect(key))))
+    house.octavia.heartbeat(amphora.id, silent=1)
+    assert mend(house, handler, key) == ["unmark"]
+    house.assert_whole(balancer)
+    assert [row.id for row in house.serving(balancer)] == [amphora.id]
+    assert house.preserved() == []
+
+
+def test_a_heartbeat_between_look_and_fence_saves_it(make_house: MakeHouse) -> None:
+    house = make_house(maximum_preserved_amphora_count=1)
+    balancer = house.octavia.add_load_balancer()
+    failed = house.fail(balancer)
+    house.octavia.heartbeat(failed.id, silent=15)
+    handler = FailedAmphora(house.driver)
+    finding = next(iter(handler.inspect(Key("amphora", failed.id))))
+    assert finding.problem == "fence"
+    house.octavia.heartbeat(failed.id, silent=1)
+    with pytest.raises((Conflict, InFlight)):
+        handler.heal(finding)
+    assert house.preserved() == []
+    assert (left := house.amphora(failed.id)).compute_id == failed.compute_id
+    assert left.status == "ALLOCATED"
+
+
+def test_half_cut_off_it_is_replaced_though_it_lives(make_house: MakeHouse) -> None:
+    house = make_house(maximum_preserved_amphora_count=1)
+    balancer = house.octavia.add_load_balancer()
+    (failed,) = house.serving(balancer)
+    house.octavia.heartbeat(failed.id, silent=55)
+    handler, key = FailedAmphora(house.driver), Key("amphora", failed.id)
+    for _step in ("fence", "mark"):
+        handler.heal(next(iter(handler.inspect(key))))
+    house.driver.detach_port(failed.compute_id or "", failed.vrrp_port_id or "")
+    house.octavia.heartbeat(failed.id, silent=1)
+    assert mend(house, handler, key) == ["failover", "detach"]
+    house.assert_whole(balancer)
+    house.assert_no_leak()
+    assert house.preserved() == []
+
+
+def test_the_health_manager_was_faster(make_house: MakeHouse) -> None:
+    house = make_house(maximum_preserved_amphora_count=1)
+    balancer = house.octavia.add_load_balancer()
+    (failed,) = house.serving(balancer)
+    house.octavia.heartbeat(failed.id, silent=70)
+    house.octavia.pace.held = True
+    house.octavia.failover_amphora(failed.id)
+    handler, key = FailedAmphora(house.driver), Key("amphora", failed.id)
+    steps = mend(house, handler, key, house.once(house.octavia.finish))
+    assert steps == ["detach"]
+    house.assert_whole(balancer)
+    house.assert_no_leak()
+    assert house.preserved() == []
+
+
+def test_one_that_the_health_manager_has_taken_is_left_to_it_for_a_while(make_house: MakeHouse) -> None:
+    house = make_house(maximum_preserved_amphora_count=1)
+    balancer = house.octavia.add_load_balancer()
+    (failed,) = house.serving(balancer)
+    house.octavia.heartbeat(failed.id, silent=70)
+    house.octavia.set_busy(failed.id)
+    handler, key = FailedAmphora(house.driver), Key("amphora", failed.id)
+    with pytest.raises(Stuck, match="health manager"):
+        mend(house, handler, key)
+    assert house.preserved() == []
+    house.pass_time(60)
+    assert mend(house, handler, key) == ["failover", "detach"]
+    house.assert_whole(balancer)
+
+
+def test_a_load_balancer_in_error_is_failed_over_whole(make_house: MakeHouse) -> None:
+    house = make_house(maximum_preserved_amphora_count=1)
+    balancer = house.octavia.add_load_balancer()
+    (failed,) = house.serving(balancer)
+    house.octavia.heartbeat(failed.id, silent=90)
+    house.octavia.set_busy(failed.id)
+    house.octavia.set_amphora(failed.id, status="ERROR")
+    house.octavia.set_balancer(balancer, "ERROR")
+    handler, key = FailedAmphora(house.driver), Key("amphora", failed.id)
+    assert list(handler.sweep()) == [key]
+    with pytest.raises(Stuck, match="just become ERROR"):
+        mend(house, handler, key)
+    house.pass_time(20)
+    assert mend(house, handler, key) == ["failover-load-balancer", "label", "detach"]
+    house.assert_whole(balancer)
+    house.assert_no_leak()
+    assert len(house.preserved()) == 1
+
+
+def test_an_amphora_in_error_that_sends_heartbeats_is_replaced_and_not_kept(make_house: MakeHouse) -> None:
+    house = make_house(maximum_preserved_amphora_count=1)
+    balancer = house.octavia.add_load_balancer()
+    (failed,) = house.serving(balancer)
+    house.octavia.heartbeat(failed.id, silent=2)
+    house.octavia.set_amphora(failed.id, status="ERROR")
+    assert mend(house, FailedAmphora(house.driver), Key("amphora", failed.id)) == ["failover", "detach"]
+    house.assert_whole(balancer)
+    assert house.preserved() == []
+
+
+def test_an_immutable_load_balancer_is_waited_for(make_house: MakeHouse) -> None:
+    house = make_house(maximum_preserved_amphora_count=1)
+    balancer = house.octavia.add_load_balancer()
+    failed = house.fail(balancer)
+    house.octavia.set_balancer(balancer, "PENDING_UPDATE")
+    handler, key = FailedAmphora(house.driver), Key("amphora", failed.id)
+    with pytest.raises(Stuck, match="PENDING_UPDATE"):
+        mend(house, handler, key)
+    mend(house, handler, key, house.once(lambda: house.octavia.set_balancer(balancer, "ACTIVE")))
+    house.assert_whole(balancer)
+
+
+@pytest.mark.parametrize("steps", range(8))
+def test_a_load_balancer_that_is_deleted_meanwhile_leaves_only_what_is_kept(make_house: MakeHouse, steps: int) -> None:
+    house = make_house(maximum_preserved_amphora_count=1)
+    balancer = house.octavia.add_load_balancer()
+    failed = house.fail(balancer)
+    handler, key = FailedAmphora(house.driver), Key("amphora", failed.id)
+    for _step in range(steps):
+        findings = list(handler.inspect(key))
+        if findings:
+            handler.heal(findings[0])
+    house.octavia.delete_load_balancer(balancer)
+    mend(house, handler, key)
+    house.assert_no_leak()
+    assert house.balancer(balancer).status == "DELETED"
+    assert [row.status for row in house.rows(balancer)] == ["DELETED"] * len(house.rows(balancer))
+
+
+def test_the_place_in_the_server_group_is_freed(make_house: MakeHouse) -> None:
+    house = make_house(maximum_preserved_amphora_count=1)
+    balancer = house.octavia.add_load_balancer("ACTIVE_STANDBY", anti_affinity=True)
+    failed = house.fail(balancer)
+    handler, key = FailedAmphora(house.driver), Key("amphora", failed.id)
+    assert mend(house, handler, key)[-2:] == ["detach", "shelve"]
+    house.assert_whole(balancer, 2)
+    house.assert_no_leak()
+    (kept,) = house.preserved()
+    assert kept.server is not None
+    assert (kept.server.status, kept.server.host) == ("SHELVED_OFFLOADED", None)
+    # both hosts that the load balancer does not use are free for the next failover
+    for row in house.serving(balancer):
+        house.driver.failover_amphora(row.id)
+    house.octavia.finish()
+    assert house.balancer(balancer).status == "ACTIVE"
+
+
+def test_a_kept_server_that_leaves_no_host_for_the_replacement_is_shelved_first(make_house: MakeHouse) -> None:
+    house = make_house(maximum_preserved_amphora_count=1)
+    del house.cloud.hosts["compute-3"]
+    balancer = house.octavia.add_load_balancer("ACTIVE_STANDBY", anti_affinity=True)
+    failed = house.fail(balancer)
+    handler, key = FailedAmphora(house.driver), Key("amphora", failed.id)
+    with pytest.raises(Stuck, match=r"'failover', 'shelve'.*just become ERROR"):
+        mend(house, handler, key)
+    assert house.balancer(balancer).status == "ERROR"
+    house.cloud.hosts["compute-4"] = "nova"
+    house.pass_time(20)
+    assert mend(house, handler, key) == ["failover-load-balancer", "label", "detach"]
+    house.assert_whole(balancer, 2)
+    assert len(house.preserved()) == 1
+
+
+def test_of_a_volume_backed_one_the_server_is_kept(make_house: MakeHouse) -> None:
+    house = make_house(maximum_preserved_amphora_count=1, preservation_method="snapshot")
+    balancer = house.octavia.add_load_balancer(volume_backed=True)
+    failed = house.fail(balancer)
+    assert "image" not in mend(house, FailedAmphora(house.driver), Key("amphora", failed.id))
+    house.assert_whole(balancer)
+    house.assert_no_leak()
+    (kept,) = house.preserved()
+    assert kept.method == "unplug"
+    assert kept.server is not None
+
+
+def test_a_stopped_one_is_judged_only_when_it_is_quiet(house: House) -> None:
+    balancer = house.octavia.add_load_balancer()
+    failed = house.fail(balancer)
+    house.octavia.heartbeat(failed.id, silent=2)
+    handler, key = FailedAmphora(house.driver), Key("amphora", failed.id)
+    with pytest.raises(Stuck, match="just sent a heartbeat"):
+        mend(house, handler, key)
+    house.octavia.heartbeat(failed.id, silent=13)
+    assert mend(house, handler, key) == ["failover", "detach"]
+
+
+def test_its_server_names_it_before_and_after_it_was_let_go(make_house: MakeHouse) -> None:
+    house = make_house(maximum_preserved_amphora_count=1)
+    balancer = house.octavia.add_load_balancer()
+    failed = house.fail(balancer)
+    steps = mend(house, FailedAmphora(house.driver), Key("server", failed.compute_id or ""))
+    assert steps == ["mark", "unplug", "let-go", "failover", "label", "detach"]
+    house.assert_whole(balancer)
+    assert mend(house, FailedAmphora(house.driver), Key("server", "00000000-0000-0000-0000-000000000000")) == []
+
+
+def test_a_row_without_its_server_is_replaced(house: House) -> None:
+    """The state in which Octavia would take foreign ports for the amphora's."""
+    balancer = house.octavia.add_load_balancer()
+    (amphora,) = house.serving(balancer)
+    house.octavia.set_amphora(amphora.id, compute_id=None)
+    handler = FailedAmphora(house.driver)
+    assert list(handler.sweep()) == [Key("amphora", amphora.id)]
+    mend(house, handler, Key("amphora", amphora.id))
+    house.assert_whole(balancer)
+
+
+def test_when_many_fail_they_are_reported_and_left(make_house: MakeHouse) -> None:
+    house = make_house(maximum_preserved_amphora_count=3, failover_threshold=3)
+    balancers = [house.octavia.add_load_balancer() for _number in range(4)]
+    handler = FailedAmphora(house.driver)
+    for balancer in balancers:
+        (row,) = house.serving(balancer)
+        house.octavia.heartbeat(row.id, silent=55)
+    before = [house.rows(balancer) for balancer in balancers]
+    for key in handler.sweep():
+        (finding,) = handler.inspect(key)
+        assert (finding.problem, finding.healable) == ("amphora-failed", False)
+        assert "failover_threshold" in finding.refusal
+    assert [[row.id for row in rows] for rows in before] == [
+        [row.id for row in house.rows(balancer)] for balancer in balancers
+    ]
+    assert house.preserved() == []
+
+
+def test_what_failed_before_the_window_does_not_count(make_house: MakeHouse) -> None:
+    house = make_house(failover_threshold=2)
+    handler = FailedAmphora(house.driver)
+    for _number in range(2):
+        balancer = house.octavia.add_load_balancer()
+        mend(house, handler, Key("amphora", house.fail(balancer).id))
+    third = house.octavia.add_load_balancer()
+    failed = house.fail(third)
+    assert mend(house, handler, Key("amphora", failed.id)) == []
+    house.pass_time(301)
+    assert mend(house, handler, Key("amphora", failed.id)) == ["failover", "detach"]
+    house.assert_whole(third)
+
+
+def test_amphorae_that_go_with_their_load_balancer_do_not_count(make_house: MakeHouse) -> None:
+    house = make_house(failover_threshold=1)
+    gone = house.octavia.add_load_balancer("ACTIVE_STANDBY")
+    house.octavia.delete_load_balancer(gone)
+    balancer = house.octavia.add_load_balancer()
+    assert mend(house, FailedAmphora(house.driver), Key("amphora", house.fail(balancer).id)) == ["failover", "detach"]
+
+
+def test_an_unreachable_service_changes_nothing(make_house: MakeHouse) -> None:
+    house = make_house(maximum_preserved_amphora_count=1)
+    balancer = house.octavia.add_load_balancer()
+    failed = house.fail(balancer)
+    handler, key = FailedAmphora(house.driver), Key("amphora", failed.id)
+    for service in ("compute", "network", "image"):
+        house.cloud.weather.unreachable = {service}
+        with pytest.raises(Exception, match="no answer"):
+            mend(house, handler, key)
+    house.cloud.weather.unreachable = set()
+    assert house.amphora(failed.id) == failed or house.amphora(failed.id).compute_id == failed.compute_id
+    mend(house, handler, key)
+    house.assert_whole(balancer)
