@@ -238,67 +238,6 @@ def test_a_sweep_audits_and_then_heals_what_no_event_told(
         drift.retire(cloud, host)
 
 
-#: Every task of the loop below, in heal mode; purge has nothing to do in a young cloud.
-LOOPED = (
-    "discover_hosts",
-    "sync_aggregates",
-    "map_instances",
-    "heal_instance_mappings",
-    "heal_allocations",
-    "audit_allocations",
-    "archive_deleted_rows",
-)
-
-
-@pytest.mark.timeout(900)
-def test_nothing_that_is_right_is_touched_while_the_cloud_lives(cloud: ControlPlane, stackmend: Program) -> None:
-    loop = {f"{name}_{option}": value for name in LOOPED for option, value in (("mode", "heal"), ("interval", 2))}
-    stackmend.configure(
-        {
-            **options(cloud, **loop),
-            "journal": {"connection": f"sqlite:///{stackmend.folder}/journal.sqlite"},
-        }
-    )
-    assert stackmend.run("sweep", timeout=300).returncode == 0  # what earlier tests left
-    stackmend.start()
-    compute = cloud.admin.compute
-    first, second = cloud.boot("walker", host="compute-1"), cloud.boot("sleeper", host="compute-2")
-    for here, there in (("tiny", "small"), ("small", "tiny")):
-        compute.resize_server(first, there)
-        cloud.wait_for_server(first.id, "VERIFY_RESIZE")
-        time.sleep(6)
-        compute.confirm_server_resize(first)
-        cloud.wait_for_server(first.id)
-        compute.resize_server(first, here)
-        cloud.wait_for_server(first.id, "VERIFY_RESIZE")
-        compute.revert_server_resize(first)
-        cloud.wait_for_server(first.id)
-        compute.live_migrate_server(first, host=None, block_migration="auto")
-        cloud.wait_for_server(first.id)
-        compute.shelve_server(second)
-        cloud.wait_for_server(second.id, "SHELVED_OFFLOADED")
-        compute.unshelve_server(second)
-        cloud.wait_for_server(second.id)
-    host = compute.get_server(first.id).compute_host
-    cloud.lose_host(host)
-    compute.evacuate_server(first.id)
-    wait_until(lambda: compute.get_server(first.id).compute_host != host, 60, "the evacuation")
-    cloud.wait_for_server(first.id, "SHUTOFF")
-    time.sleep(8)
-    held = drift.allocations(cloud)
-    for server in (first, second):
-        here = compute.get_server(server.id).compute_host
-        assert here in held.get(server.id, set()), f"{server.name} lost what it holds of {here}"
-    swept = {row["name"]: row["last_sweep"] for row in stackmend.json("handler", "list") if row["name"] in LOOPED}
-    assert all(age is not None and age < 60 for age in swept.values()), f"somebody did not run: {swept}"
-    lines = stackmend.json("history", "--limit", "1000")
-    taken = {line["problem"] for line in lines if line["outcome"] == "healed"}
-    assert taken <= {"left-on-another-node"}, f"only what the evacuation left may be taken: {lines}"
-    cloud.return_host(host)
-    for server in (first, second):
-        cloud.delete(server.id)
-
-
 @pytest.mark.timeout(600)
 def test_database_and_broker_go_and_come_back(cloud: ControlPlane, running: Program) -> None:
     doomed = cloud.boot("doomed", host="compute-2")

@@ -1,0 +1,245 @@
+"""Nothing that is right is touched: each of Nova's tasks in a tight loop, in heal mode, while the cloud lives; and nothing
+at all is touched in a cell whose database goes away amid a task.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.cloud import census
+from tests.cloud.control_plane import ControlPlane, wait_until
+from tests.cloud.lifecycle import Lifecycle, Round
+from tests.program import Program, only
+from tests.relay import Relay
+from tests.servers.server import HOST, PASSWORD, USER
+
+TASKS = (
+    "discover_hosts",
+    "sync_aggregates",
+    "map_instances",
+    "heal_instance_mappings",
+    "heal_allocations",
+    "audit_allocations",
+    "archive_deleted_rows",
+    "purge",
+)
+
+#: What a task may find and heal while nothing is wrong but what this test lets happen. Nova leaves what an evacuated
+#: server held of its lost host until the host is back; the rest is rows that are old enough.
+MAY_HEAL = {
+    "audit_allocations": {"left-on-another-node"},
+    "archive_deleted_rows": {"rows-to-archive"},
+    "purge": {"rows-to-purge"},
+}
+
+
+def installation(cloud: ControlPlane, folder: Path, *tasks: str, **nova: object) -> Program:
+    """An installation in which these tasks heal, as often as can be.
+
+    The daemon, not a loop around a one-shot command: it sweeps each second while objects that it saw before still wait for
+    their second look, and every notification makes it look in the middle of what Nova is doing. That is more looks, at
+    worse moments, than any loop of whole sweeps would give.
+    """
+    audit = {f"{task}_{option}": value for task in tasks for option, value in (("mode", "heal"), ("interval", 1))}
+    options: dict[str, dict[str, object]] = {
+        "nova": {"config_file": cloud.nova_conf, **nova},
+        "audit": {**only(*tasks), **audit, "archive_deleted_rows_after_days": 30},
+        "engine": {"poll_seconds": 0.05, "breaker_count": 100_000, "heals_per_hour": 0},
+    }
+    return Program(folder, options)
+
+
+@pytest.fixture(scope="module")
+def lifecycle(cloud: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lifecycle]:
+    """The residents of this file's tests, in a cloud without what earlier tests left undone."""
+    lifecycle = Lifecycle(cloud)
+    lifecycle.settle()
+    with installation(cloud, tmp_path_factory.mktemp("before"), *TASKS[:-1]) as program:
+        program.run("sweep")
+    yield lifecycle
+    lifecycle.leave()
+
+
+def done_with(cloud: ControlPlane, lived: Round, task: str) -> bool:
+    """Whether all that is old is where the task puts it."""
+    where = "{}.shadow_instances" if task == "archive_deleted_rows" else ""
+    wanted = {server: [where.format(cell)] if where else [] for server, cell in lived.long_ago.items()}
+    return {server: census.copies(cloud, server) for server in lived.long_ago} == wanted
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("task", TASKS)
+def test_nothing_that_is_right_is_touched_while_the_cloud_lives(
+    cloud: ControlPlane, lifecycle: Lifecycle, tmp_path: Path, task: str
+) -> None:
+    before = census.disorders(cloud)
+    with installation(cloud, tmp_path / task, task) as program:
+        program.start()
+        wait_until(lambda: "runs as" in program.log.read_text(), 60, "the start of stackmend")
+        try:
+            lived = lifecycle.round()
+            sweeps = program.log.read_text().count(f"{task}: sweep of ")
+            if task == "purge":
+                cloud.nova_manage("db", "archive_deleted_rows", "--all-cells")
+            if task in ("archive_deleted_rows", "purge"):
+                wait_until(lambda: done_with(cloud, lived, task), 60, "the end of what is old")
+        finally:
+            print(program.log.read_text()[-8000:])
+        code, _seconds = program.stop()
+        assert code == 0
+        assert sweeps >= 2, "it was no loop"
+        lines = program.json("history", "--limit", "1000")
+    left = census.disorders(cloud) - before
+    if task == "purge":
+        left -= set().union(*(census.undated(cloud, cell, server) for server, cell in lived.long_ago.items()))
+    assert left == set()
+    alive = census.live(cloud)
+    assert {server: alive.get(server) for server in lifecycle.alive} == lifecycle.alive
+    for server in lived.lately:
+        assert len(census.copies(cloud, server)) == 1, f"{server} was deleted lately"
+    if task == "archive_deleted_rows":
+        assert all(census.shadow_rows(cloud, cell, server) for server, cell in lived.long_ago.items())
+    elif task != "purge":
+        for server, cell in lived.long_ago.items():
+            assert census.copies(cloud, server) in ([f"{cell}.instances"], [f"{cell}.shadow_instances"])
+    healed = {line["problem"] for line in lines if line["outcome"] == "healed"}
+    assert healed <= MAY_HEAL.get(task, set()), lines
+
+
+@dataclass(frozen=True)
+class Outage:
+    """A drift of each cell, and the moment at which cell2's database goes away.
+
+    :param drift: makes the drift in both cells, and returns what tells whether it is healed there
+    :param words: the database is gone when it is asked this for the ``times``-th time
+    :param alone: whether what is wrong in a cell can be proved without the other: an instance might be in both
+    """
+
+    task: str
+    drift: Callable[[ControlPlane, Lifecycle], dict[str, Callable[[], bool]]]
+    words: str
+    times: int = 1
+    alone: bool = False
+
+
+def unmapped(cloud: ControlPlane, lifecycle: Lifecycle) -> dict[str, Callable[[], bool]]:
+    """Live instances without a mapping."""
+    return _mappings(cloud, lifecycle, "DELETE FROM instance_mappings")
+
+
+def without_a_cell(cloud: ControlPlane, lifecycle: Lifecycle) -> dict[str, Callable[[], bool]]:
+    """Live instances whose mapping names no cell."""
+    return _mappings(cloud, lifecycle, "UPDATE instance_mappings SET cell_id = NULL")
+
+
+def _mappings(cloud: ControlPlane, lifecycle: Lifecycle, change: str) -> dict[str, Callable[[], bool]]:
+    residents = lifecycle.one_of_each_cell()
+    for server in residents.values():
+        cloud.mariadb.execute(f"{change} WHERE instance_uuid = '{server}'", "nova_api")
+    query = (
+        "SELECT c.name FROM instance_mappings m JOIN cell_mappings c ON c.id = m.cell_id WHERE m.instance_uuid = '{}'"
+    )
+    return {
+        cell: lambda cell=cell, server=server: cloud.mariadb.execute(query.format(server), "nova_api") == f"{cell}\n"
+        for cell, server in residents.items()
+    }
+
+
+def without_resources(cloud: ControlPlane, lifecycle: Lifecycle) -> dict[str, Callable[[], bool]]:
+    """Live instances that hold nothing."""
+    residents = lifecycle.one_of_each_cell()
+    for server in residents.values():
+        cloud.mariadb.execute(f"DELETE FROM allocations WHERE consumer_id = '{server}'", "placement")
+    return {cell: lambda server=server: _held(cloud, server) == 3 for cell, server in residents.items()}
+
+
+def leaked(cloud: ControlPlane, lifecycle: Lifecycle) -> dict[str, Callable[[], bool]]:
+    """Deleted instances that still hold something."""
+    doomed = lifecycle.visitors()
+    for server in doomed.values():
+        keep = "CREATE TABLE kept_{0} AS SELECT * FROM {0} WHERE {1} = '{2}'"
+        back = "INSERT INTO {0} SELECT * FROM kept_{0}; DROP TABLE kept_{0}"
+        columns = {"consumers": "uuid", "allocations": "consumer_id"}
+        for table, column in columns.items():
+            cloud.mariadb.execute(keep.format(table, column, server), "placement")
+        cloud.delete(server)
+        for table in columns:
+            cloud.mariadb.execute(back.format(table), "placement")
+    assert all(_held(cloud, server) == 3 for server in doomed.values())
+    return {cell: lambda server=server: _held(cloud, server) == 0 for cell, server in doomed.items()}
+
+
+def _held(cloud: ControlPlane, server: str) -> int:
+    return int(cloud.mariadb.execute(f"SELECT COUNT(*) FROM allocations WHERE consumer_id = '{server}'", "placement"))
+
+
+def deleted_long_ago(cloud: ControlPlane, lifecycle: Lifecycle) -> dict[str, Callable[[], bool]]:
+    """Rows that were deleted three months ago."""
+    doomed = lifecycle.visitors()
+    for cell, server in doomed.items():
+        cloud.delete(server)
+        lifecycle.age(cell, server)
+    return {
+        cell: lambda cell=cell, server=server: census.copies(cloud, server) == [f"{cell}.shadow_instances"]
+        for cell, server in doomed.items()
+    }
+
+
+def archived_long_ago(cloud: ControlPlane, lifecycle: Lifecycle) -> dict[str, Callable[[], bool]]:
+    """The same, archived since."""
+    archived = deleted_long_ago(cloud, lifecycle)
+    cloud.nova_manage("db", "archive_deleted_rows", "--all-cells")
+    assert all(done() for done in archived.values())
+    gone = "SELECT COUNT(*) FROM shadow_instances WHERE deleted_at < utc_timestamp() - INTERVAL 80 DAY"
+    return {cell: lambda cell=cell: cloud.mariadb.execute(gone, f"nova_{cell}") == "0\n" for cell in archived}
+
+
+OUTAGES = (
+    Outage("map_instances", unmapped, "FROM instances", 2),
+    Outage("heal_instance_mappings", without_a_cell, "FROM instances", 2),
+    Outage("heal_allocations", without_resources, "FROM instances", 3),
+    Outage("audit_allocations", leaked, "FROM instances", 2),
+    Outage("archive_deleted_rows", deleted_long_ago, "INSERT INTO shadow_", alone=True),
+    Outage("purge", archived_long_ago, "DELETE FROM shadow_", alone=True),
+)
+
+
+@pytest.fixture
+def relay(cloud: ControlPlane) -> Iterator[Relay]:
+    """The line from stackmend to cell2's database.
+
+    The cell's URL becomes a template: Nova fills it from its own file and reaches the server, stackmend from its option and
+    reaches this line.
+    """
+    template = "mysql+pymysql://{username}:{password}@{hostname}:{port}/nova_cell2"
+    change = "UPDATE cell_mappings SET database_connection = '{}' WHERE name = 'cell2'"
+    cloud.mariadb.execute(change.format(template), "nova_api")
+    line = Relay(HOST, cloud.mariadb.port)
+    yield line
+    line.close()
+    cloud.mariadb.execute(change.format(cloud.database_url("nova_cell2")), "nova_api")
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("outage", OUTAGES, ids=lambda outage: outage.task)
+def test_a_cell_whose_database_goes_away_is_not_changed(
+    cloud: ControlPlane, lifecycle: Lifecycle, relay: Relay, tmp_path: Path, outage: Outage
+) -> None:
+    base = f"mysql+pymysql://{USER}:{PASSWORD}@127.0.0.1:{relay.port}/nova_cell0"
+    with installation(cloud, tmp_path / "stackmend", outage.task, database_connection=base) as program:
+        healed = outage.drift(cloud, lifecycle)
+        before = census.fingerprint(cloud, "cell2")
+        relay.cut_at(outage.words, outage.times)
+        ran = program.run("sweep", outage.task, "-f", "json")
+        assert relay.is_cut, f"the database was not asked that often: {ran.stdout}{ran.stderr}"
+        assert ran.returncode in (1, 2), ran.stdout + ran.stderr
+        assert census.fingerprint(cloud, "cell2") == before, ran.stdout
+        assert healed["cell1"]() is outage.alone, ran.stdout
+        relay.mend()
+        ran = program.run("sweep", outage.task, "-f", "json")
+        assert {cell: done() for cell, done in healed.items()} == {"cell1": True, "cell2": True}, ran.stdout
+        assert ran.returncode == 0, ran.stdout + ran.stderr
