@@ -51,3 +51,18 @@ def resources(program: Program) -> Resources:
         conf.register_opts(opts, group)
     octavia_options.register(conf)
     return Resources(conf)
+
+
+def healing(program: Program, cloud: ControlPlane, *on: str, **housekeeping: object) -> None:
+    """Configure what heals, and start the daemon."""
+    journal = {"connection": f"sqlite:///{program.folder}/journal.sqlite"}
+    program.configure({"journal": journal, **options(cloud, *on, **housekeeping)})
+    start(program, cloud)
+
+
+def settled(program: Program) -> bool:
+    """Whether nothing is left to look at but timers."""
+    waiting = program.json("work", "list")
+    return not [
+        row for row in waiting if row["state"] in ("pending", "running") and not row["key"].startswith("sweep:")
+    ]
