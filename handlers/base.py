@@ -307,6 +307,16 @@ class Inventory(ABC):
         return {}
 
     @classmethod
+    def applies(cls, conf: cfg.ConfigOpts) -> bool:
+        """Tell whether the configuration speaks of the service that this is about.
+
+        What does not apply is left out unless it is asked for by name; then what is missing is said.
+
+        :param conf: with these options registered
+        """
+        return True
+
+    @classmethod
     @abstractmethod
     def from_resources(cls, resources: Resources) -> Self:
         """Make it.
@@ -380,6 +390,16 @@ class Handler(ABC):
     def options(cls) -> Mapping[str, Sequence[cfg.Opt]]:
         """Options of this handler and of what it uses, by group; the same option may come from several handlers."""
         return {}
+
+    @classmethod
+    def applies(cls, conf: cfg.ConfigOpts) -> bool:
+        """Tell whether the configuration speaks of the service that this is about.
+
+        What does not apply is left out unless it is asked for by name; then what is missing is said.
+
+        :param conf: with these options registered
+        """
+        return True
 
     @classmethod
     @abstractmethod

@@ -7,15 +7,22 @@ import logging
 import os
 import signal
 import threading
+from collections.abc import Callable, Sequence
 from types import FrameType
+
+from oslo_config import cfg
 
 from consumer import conf, plugins
 from consumer.cli.base import OK, Command
+from consumer.conf import WrongConfiguration
 from consumer.conf import status as status_conf
 from consumer.engine.service import Service
-from consumer.engine.task import as_configured, at_most_audit
+from consumer.engine.task import ModeOf, as_configured, at_most_audit, settings_of
+from consumer.status import systemd
 from consumer.status.page import Shelves
 from consumer.status.serving import Status
+from consumer.wording import one_line
+from handlers.base import Handler
 
 LOG = logging.getLogger(__name__)
 
@@ -27,7 +34,8 @@ class Run(Command):
     """Run the daemon: listen to notifications, sweep, heal.
 
     Runs in the foreground until SIGTERM or SIGINT; both let running heals finish, for 10 seconds at most. A second signal
-    ends it at once, which is safe: what was begun is found and finished at the next start.
+    ends it at once, which is safe: what was begun is found and finished at the next start. SIGHUP has the configuration
+    read again: modes, intervals, windows and budgets of the handlers that run hold at once, what else changed is named.
     """
 
     example = (
@@ -48,16 +56,29 @@ class Run(Command):
         signals = Signals()
         session = self.session
         session.be_daemon()
-        loaded = session.conf
+        loaded, as_read = session.conf, session.reread()
         for name in conf.readable_by_others(loaded):
             LOG.warning("everybody on this machine can read %s, which may hold passwords: chmod o-r %s", name, name)
-        tasks = session.tasks(session.classes(parsed_args.only), at_most_audit if parsed_args.audit else as_configured)
+        classes, mode_of = session.classes(parsed_args.only), at_most_audit if parsed_args.audit else as_configured
         status = Status(status_conf.settings(loaded))
-        service = Service(loaded, session.database, session.resources, tasks, plugins.brokers(), status.meter)
-        shelves = Shelves(lambda: [session.inventory(name) for name in session.inventory_names()])
-        status.serve(session.database, {task.name: task for task in tasks}, lambda: service.sources, shelves)
+        service = Service(
+            loaded,
+            session.database,
+            session.resources,
+            session.tasks(classes, mode_of),
+            plugins.brokers(),
+            status.meter,
+        )
+        shelves = Shelves(session.inventories)
+        status.serve(session.database, service.tasks, lambda: service.sources, shelves)
         service.start()
-        signals.wait()
+        systemd.notify("READY=1")
+        signals.wait(
+            on_hangup=lambda: self._reread(service, as_read, classes, mode_of),
+            beat=lambda: systemd.notify("WATCHDOG=1") if status.alive(service.sources) else None,
+            every=systemd.watchdog_seconds(),
+        )
+        systemd.notify("STOPPING=1")
         watchdog = threading.Timer(STOP_WITHIN, _give_up)
         watchdog.daemon = True
         watchdog.start()
@@ -68,28 +89,61 @@ class Run(Command):
         watchdog.cancel()
         return OK
 
+    def _reread(
+        self, service: Service, as_read: cfg.ConfigOpts, classes: Sequence[type[Handler]], mode_of: ModeOf
+    ) -> None:
+        """Take over what may change while it runs, and say what may not.
+
+        :param as_read: the configuration as it was at the start, without what the command line makes of it
+        """
+        try:
+            fresh = self.session.reread()
+            settings = settings_of(fresh, classes, mode_of)
+        except (WrongConfiguration, cfg.Error) as error:
+            LOG.error("SIGHUP: the configuration is wrong, nothing was changed: %s", one_line(str(error)))
+            return
+        said = service.adopt(settings)
+        LOG.info("SIGHUP: the configuration was read again: %s", "; ".join(said) or "no task changed")
+        left = conf.differences(as_read, fresh, tasks_of=classes)
+        if left:
+            LOG.warning("SIGHUP: these need a restart: %s", ", ".join(left))
+
 
 class Signals:
-    """SIGTERM and SIGINT end the wait, the second one the process; SIGHUP is noted."""
+    """SIGTERM and SIGINT end the wait, the second one the process; SIGHUP has the configuration read again."""
 
     def __init__(self) -> None:
-        self._stop = threading.Event()
+        self._told = threading.Event()
+        self._stop = False
+        self._hangup = False
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_stop)
         signal.signal(signal.SIGHUP, self._on_hangup)
 
-    def wait(self) -> None:
-        """Wait for the first of them."""
-        self._stop.wait()
+    def wait(self, on_hangup: Callable[[], None], beat: Callable[[], None], every: float | None) -> None:
+        """Wait for the first of them.
+
+        :param on_hangup: called for each SIGHUP, by this thread
+        :param beat: called every so many seconds
+        """
+        while not self._stop:
+            beat()
+            self._told.wait(every)
+            self._told.clear()
+            if self._hangup and not self._stop:
+                self._hangup = False
+                on_hangup()
 
     def _on_stop(self, number: int, _frame: FrameType | None) -> None:
-        if self._stop.is_set():
+        if self._stop:
             os._exit(128 + number)
-        self._stop.set()
+        self._stop = True
+        self._told.set()
         LOG.info("%s: stopping; a second signal ends it at once", signal.Signals(number).name)
 
     def _on_hangup(self, _number: int, _frame: FrameType | None) -> None:
-        LOG.info("SIGHUP: ignored; restart to read the configuration anew")
+        self._hangup = True
+        self._told.set()
 
 
 def _give_up() -> None:

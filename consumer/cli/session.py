@@ -57,10 +57,11 @@ class Session:
     def classes(self, names: Collection[str] = ()) -> list[type[Handler]]:
         """Return the handlers that a command means.
 
-        :param names: none for all
+        :param names: none for all of whose service the configuration speaks
         :raises WrongConfiguration: when a name is unknown
         """
-        return tasks.choose(self.all_classes, names, self._group)
+        chosen = tasks.choose(self.all_classes, names, self._group)
+        return chosen if names else [one for one in chosen if one.applies(self.conf)]
 
     def handler(self, name: str) -> type[Handler]:
         """Return one handler.
@@ -76,6 +77,13 @@ class Session:
         loaded = conf.load(self.all_classes, self._options.config_file or [], self._options.config_dir or [])
         self._set_up_logging(loaded)
         return loaded
+
+    def reread(self) -> cfg.ConfigOpts:
+        """Read the configuration anew, beside the one that is in use.
+
+        :raises WrongConfiguration: when it cannot be read or a value is wrong
+        """
+        return conf.load(self.all_classes, self._options.config_file or [], self._options.config_dir or [])
 
     @cached_property
     def engine(self) -> EngineSettings:
@@ -104,19 +112,24 @@ class Session:
         """Make tasks; see :func:`consumer.engine.task.make`."""
         return tasks.make(self.conf, self.resources, classes, mode_of)
 
-    def inventory_names(self) -> list[str]:
-        """Return what is kept in the cloud; none of it is the business of one group's program."""
-        return plugins.inventory_names() if self._group is None else []
+    def inventories(self) -> list[Inventory]:
+        """Return what is kept in the cloud, as far as the configuration speaks of it; none for one group's program."""
+        names = plugins.inventory_names() if self._group is None else []
+        found = [self._inventory_class(name) for name in names]
+        return [one.from_resources(self.resources) for one in found if one.applies(self.conf)]
 
     def inventory(self, name: str) -> Inventory:
         """Return what is kept in the cloud under this name.
 
         :raises LookupError: when there is none
         """
+        return self._inventory_class(name).from_resources(self.resources)
+
+    def _inventory_class(self, name: str) -> type[Inventory]:
         found = plugins.inventory(name)
         for group, opts in found.options().items():
             self.conf.register_opts(opts, group=group)
-        return found.from_resources(self.resources)
+        return found
 
     def close(self) -> None:
         """Close what was opened."""

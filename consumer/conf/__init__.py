@@ -77,3 +77,30 @@ def _with_file(text: str, conf: cfg.ConfigOpts) -> str:
 def readable_by_others(conf: cfg.ConfigOpts) -> list[str]:
     """Return the configuration files that hold secrets for everybody on the machine to read."""
     return [name for name in conf.config_file or [] if Path(name).stat().st_mode & stat.S_IROTH]
+
+
+def differences(before: cfg.ConfigOpts, after: cfg.ConfigOpts, tasks_of: Iterable[type[Handler]]) -> list[str]:
+    """Return the names of options whose values differ, without those of the tasks' timing and modes; no values.
+
+    :param tasks_of: the handlers whose tasks took over what changed for them
+    """
+    taken = {
+        (handler.group, name)
+        for handler in tasks_of
+        for name in (*(opt.dest for opt in tasks.options(handler)), handler.interval_option)
+    } | {("engine", "heals_per_hour")}
+    names = [(group, name) for group in after for name in _names(after, group)]
+    changed = [
+        (group, name)
+        for group, name in names
+        if (group, name) not in taken and group in before and _value(before, group, name) != _value(after, group, name)
+    ]
+    return sorted(f"[{group}] {name}" if name else f"[DEFAULT] {group}" for group, name in changed)
+
+
+def _names(loaded: cfg.ConfigOpts, group: str) -> list[str]:
+    return list(loaded[group]) if isinstance(loaded[group], cfg.ConfigOpts.GroupAttr) else [""]
+
+
+def _value(loaded: cfg.ConfigOpts, group: str, name: str) -> object:
+    return loaded[group][name] if name else loaded[group]

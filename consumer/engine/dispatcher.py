@@ -157,7 +157,7 @@ class Dispatcher:
         if time.monotonic() - self._controls_at > _CONTROLS_AGE:
             self._controls = controls.read(self._database)
             self._controls_at = time.monotonic()
-        return [name for name, task in self._tasks.items() if not self._stopped(name) and task.is_open]
+        return [name for name, task in self._tasks.items() if task.runs and not self._stopped(name) and task.is_open]
 
     def _stopped(self, name: str) -> bool:
         control = self._controls.get(name)

@@ -10,8 +10,9 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
+from dataclasses import fields, replace
 
 from oslo_config import cfg
 
@@ -21,6 +22,7 @@ from consumer.conf import bus as bus_conf
 from consumer.conf import engine as engine_conf
 from consumer.conf import journal as journal_conf
 from consumer.conf.bus import UnusableURL
+from consumer.conf.tasks import TaskSettings
 from consumer.engine import announce
 from consumer.engine.dispatcher import Dispatcher
 from consumer.engine.holds import Holds
@@ -85,6 +87,11 @@ class Service:
         self._held = ExitStack()
 
     @property
+    def tasks(self) -> Mapping[str, Task]:
+        """What runs, by name, with the settings that hold now."""
+        return self._tasks
+
+    @property
     def sources(self) -> list[Source]:
         """The listeners, one per broker."""
         return list(self._sources.values())
@@ -110,6 +117,24 @@ class Service:
         LOG.info("stackmend %s runs as %s: %s", __version__, self.replica, modes or "no task is on")
         for sentence in self._resources.limits():
             LOG.warning("%s", sentence)
+
+    def adopt(self, settings: Mapping[str, TaskSettings]) -> list[str]:
+        """Let the tasks go on with other settings; what is being worked on keeps those with which it began.
+
+        :param settings: by task; one that runs and is ``off`` now is no longer worked on, its events are still taken in
+        :return: a sentence for each task that changed, or that cannot start without a restart
+        """
+        said = []
+        for name, wanted in settings.items():
+            task = self._tasks.get(name)
+            if task is None:
+                if wanted.mode != "off":
+                    said.append(f"{name} is off until a restart")
+            elif task.settings != wanted:
+                self._tasks[name] = replace(task, settings=wanted)
+                said.append(f"{name}: {_changes(task.settings, wanted)}")
+        self.dispatcher.wake()
+        return said
 
     def sweep(self, source: str) -> None:
         """Make every task sweep soon."""
@@ -191,3 +216,12 @@ class Service:
             self.sweep(f"bus: {reason}"[:128])
         except JournalUnavailable as outage:
             LOG.warning("the sweep after it is left to the timer: %s", outage)
+
+
+def _changes(before: TaskSettings, after: TaskSettings) -> str:
+    changed = [
+        f"{field.name} {getattr(before, field.name) or 'none'} -> {getattr(after, field.name) or 'none'}"
+        for field in fields(before)
+        if getattr(before, field.name) != getattr(after, field.name)
+    ]
+    return ", ".join(changed)

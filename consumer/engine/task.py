@@ -36,6 +36,11 @@ class Task:
         return self.handler.name
 
     @property
+    def runs(self) -> bool:
+        """Whether it is to look at anything; False where the configuration was read again and says ``off``."""
+        return self.settings.mode != "off"
+
+    @property
     def heals(self) -> bool:
         """Whether it may change anything."""
         return self.settings.mode == "heal"
@@ -97,6 +102,14 @@ def always(mode: str) -> ModeOf:
     return lambda _configured: mode
 
 
+def settings_of(
+    conf: cfg.ConfigOpts, classes: Iterable[type[Handler]], mode_of: ModeOf = as_configured
+) -> dict[str, TaskSettings]:
+    """Return the settings of these handlers' tasks, those that are off included."""
+    configured = {handler.name: tasks.settings(conf, handler) for handler in classes}
+    return {name: replace(one, mode=mode_of(one.mode)) for name, one in configured.items()}
+
+
 def make(
     conf: cfg.ConfigOpts, resources: Resources, classes: Iterable[type[Handler]], mode_of: ModeOf = as_configured
 ) -> list[Task]:
@@ -106,11 +119,11 @@ def make(
     """
     made = []
     clock = partial(datetime.now, ZoneInfo(engine_conf.settings(conf).timezone))
-    for handler in classes:
-        configured = tasks.settings(conf, handler)
-        settings = replace(configured, mode=mode_of(configured.mode))
+    chosen = {handler.name: handler for handler in classes}
+    for name, settings in settings_of(conf, chosen.values(), mode_of).items():
         if settings.mode == "off":
             continue
+        handler = chosen[name]
         try:
             made.append(Task(handler.from_resources(resources), settings, clock))
         except cfg.Error as error:

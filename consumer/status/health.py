@@ -12,14 +12,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from consumer.bus.source import Source
+from consumer.engine.meter import Meter
 from consumer.journal.database import Database, JournalError, now
 
 #: Seconds that a loop may be silent; the longest wait inside one is that for a database that does not answer.
 SILENT = 120.0
 
 
-class Beats:
-    """When each loop last went round."""
+class Beats(Meter):
+    """When each loop last went round; nothing else is counted."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock

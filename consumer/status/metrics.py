@@ -28,10 +28,10 @@ class PrometheusMeter(Meter):
     """Keeps count of what the engine does.
 
     :param registry: where the counters are put
-    :param beat: told of every loop that goes round
+    :param beats: told of every loop that goes round
     """
 
-    def __init__(self, registry: CollectorRegistry, beat: Callable[[str], None]) -> None:
+    def __init__(self, registry: CollectorRegistry, beats: Meter) -> None:
         self._looks = Counter(
             "stackmend_reconciles", "Looks at one object, by how they ended.", ["handler", "outcome"], registry=registry
         )
@@ -59,7 +59,7 @@ class PrometheusMeter(Meter):
             ["handler", "source"],
             registry=registry,
         )
-        self._beat = beat
+        self._beats = beats
 
     def looked(self, handler: str, outcome: str, seconds: float) -> None:
         self._looks.labels(handler, outcome).inc()
@@ -74,7 +74,7 @@ class PrometheusMeter(Meter):
         self._found.labels(handler, source).inc()
 
     def beat(self, loop: str) -> None:
-        self._beat(loop)
+        self._beats.beat(loop)
 
 
 class JournalCollector(Collector):

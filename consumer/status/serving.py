@@ -20,7 +20,7 @@ from consumer.status.server import Answer, StatusServer, application, of_verdict
 class Status:
     """What one daemon tells. Its ``meter`` is the engine's; ``serve`` begins once the engine is there.
 
-    :param settings: port 0: nothing is counted and nothing listens
+    :param settings: port 0: nothing is counted but heartbeats, and nothing listens
     """
 
     def __init__(self, settings: StatusSettings) -> None:
@@ -28,7 +28,7 @@ class Status:
         self._beats = Beats()
         self._registry = CollectorRegistry()
         self._server: StatusServer | None = None
-        self.meter = PrometheusMeter(self._registry, self._beats.beat) if settings.port else Meter()
+        self.meter: Meter = PrometheusMeter(self._registry, self._beats) if settings.port else self._beats
 
     def serve(
         self, database: Database, tasks: Mapping[str, Task], sources: Callable[[], Sequence[Source]], shelves: Shelves
@@ -52,6 +52,10 @@ class Status:
             pages["/"] = Page(database, tasks, sources, shelves).make
         self._server = StatusServer(self._settings, application(self._registry, pages))
         self._server.start()
+
+    def alive(self, sources: Sequence[Source]) -> bool:
+        """Tell whether every loop goes round."""
+        return alive(self._beats, sources).well
 
     def stop(self) -> None:
         """Stop answering."""

@@ -3,9 +3,9 @@
 **What drifts.**
 
 =========================  ==========================================================================================
-amphora-deactivated        a row on no load balancer, in ERROR, READY or stuck in a state of a flow, with its server
+amphora-deactivated        a row on no load balancer, in ERROR, READY or another state, with its server
 amphora-without-server     the same, and Nova does not know its server
-amphora-stuck-deleting     a row that is PENDING_DELETE and that nobody deletes, on a load balancer or on none
+amphora-stuck              a row in a state of a flow, while no flow works on its load balancer; or PENDING_DELETE on none
 server-without-row         a server named ``amphora-<uuid>`` of which Octavia's database knows nothing
 zombie-server              a server whose amphora is DELETED; it may still answer for an address that another one has
 leaked-port                a VRRP or member port of an amphora that is DELETED or unknown
@@ -25,8 +25,8 @@ of them left over, and which look-alikes are left alone, is in :mod:`handlers.oc
 must have been untouched for ``deactivated_amphorae_after``, and it must be found twice. Where Octavia's database has no
 amphora row at all, nothing is: that is more likely the wrong database.
 
-**What is changed.** An amphora on a load balancer is failed over, by amphora when the load balancer is ACTIVE and as a
-whole when it is in ERROR; never deleted, for Octavia's API would delete it without a replacement. One on none in ERROR is
+**What is changed.** An amphora that is stuck on a load balancer is failed over: by itself when it is PENDING_DELETE and the
+load balancer ACTIVE, else the load balancer as a whole; never deleted, for Octavia's API would delete it without a replacement. One on none in ERROR is
 deleted by the API and watched; when its row does not get DELETED, and in every other state, its server, its ports and last
 its row are removed here (:mod:`handlers.octavia.removal`). Servers, ports and groups are deleted, and looked for
 afterwards. Ports are deleted at the revision that was judged.
@@ -88,6 +88,10 @@ class DeactivatedAmphorae(Handler):
         self._driver = driver
         self._database = driver.database
         self._grace = grace
+
+    @classmethod
+    def applies(cls, conf: cfg.ConfigOpts) -> bool:
+        return options.configured(conf)
 
     @classmethod
     def options(cls) -> Mapping[str, Sequence[cfg.Opt]]:
@@ -200,8 +204,7 @@ class DeactivatedAmphorae(Handler):
         if not servers and any(row.compute_id for row in rows.values()):
             raise Unavailable("compute", "lists no server of Octavia's project, while Octavia has amphorae")
         for row in rows.values():
-            on_none = row.load_balancer_id is None or row.status == "PENDING_DELETE"
-            if on_none and row.age >= self._grace:
+            if leftovers.may_be_stuck(row) and row.age >= self._grace:
                 yield Key("amphora", row.id)
         for identity, beat in beats.items():
             if identity not in rows and beat.silent >= self._grace:
@@ -289,8 +292,8 @@ class DeactivatedAmphorae(Handler):
         row, found = self._rows(amphora)[0], self._balancer(balancer)
         if found is None or not found.idle:
             raise InFlight(f"Octavia is working on load balancer {balancer}")
-        spares.release_spare(self._driver, row.zone, spares.host_of_survivor(self._driver, row))
-        if found.status == "ACTIVE":
+        spares.make_room(self._driver, row)
+        if found.status == "ACTIVE" and row.status == "PENDING_DELETE":
             self._driver.failover_amphora(amphora)
         else:
             self._driver.failover_load_balancer(balancer)

@@ -68,6 +68,12 @@ def by_group() -> dict[str, list[cfg.Opt]]:
     return {GROUP: OPTIONS}
 
 
+def configured(conf: cfg.ConfigOpts) -> bool:
+    """Tell whether the configuration speaks of Octavia at all."""
+    register(conf)
+    return bool(conf[GROUP].config_file or conf[GROUP].database_connection)
+
+
 def files(conf: cfg.ConfigOpts) -> ServiceFiles:
     """Return Octavia's configuration files."""
     return ServiceFiles("[octavia] config_file", conf[GROUP].config_file)

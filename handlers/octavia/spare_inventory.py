@@ -26,6 +26,10 @@ class Spares(Inventory):
         self._driver = driver
 
     @classmethod
+    def applies(cls, conf: cfg.ConfigOpts) -> bool:
+        return options.configured(conf)
+
+    @classmethod
     def options(cls) -> Mapping[str, Sequence[cfg.Opt]]:
         """What the driver needs."""
         return {

@@ -89,6 +89,10 @@ class SparePool(Handler):
         self._driver = driver
 
     @classmethod
+    def applies(cls, conf: cfg.ConfigOpts) -> bool:
+        return options.configured(conf)
+
+    @classmethod
     def options(cls) -> Mapping[str, Sequence[cfg.Opt]]:
         """What the driver needs."""
         return {

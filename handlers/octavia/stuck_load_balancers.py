@@ -81,6 +81,9 @@ FREED = "stackmend_freed"
 #: seconds for which a wrong number of amphorae must have stood: a flow that has just ended looks like it for a moment
 _SETTLE = 120.0
 
+#: seconds for which the row of an amphora that was preserved is left to ``failed_amphora``, which takes it off, too
+_PRESERVING = 600.0
+
 _REPORTED = {
     "PENDING_CREATE": "nothing is known to have served yet: set it to ERROR, and its owner can delete it",
     "PENDING_DELETE": "what was to be deleted with it is not known: set it to ERROR, and delete it again",
@@ -89,7 +92,11 @@ _REPORTED = {
 
 @dataclass(frozen=True, slots=True)
 class Balancer:
-    """A load balancer with the amphora rows that are on it."""
+    """A load balancer with the amphora rows that are on it.
+
+    :param live: those that are not DELETED
+    :param deleted: those that are to be taken off
+    """
 
     row: records.LoadBalancer
     live: tuple[records.Amphora, ...]
@@ -99,7 +106,7 @@ class Balancer:
     def of(cls, row: records.LoadBalancer, amphorae: Iterable[records.Amphora]) -> Balancer:
         """Sort its amphorae."""
         rows = sorted(amphorae, key=lambda amphora: amphora.id)
-        deleted = tuple(amphora for amphora in rows if amphora.status == "DELETED")
+        deleted = tuple(amphora for amphora in rows if amphora.status == "DELETED" and not _is_seen_to(amphora))
         return cls(row, tuple(amphora for amphora in rows if amphora.status != "DELETED"), deleted)
 
     @property
@@ -125,6 +132,11 @@ class Balancer:
         return self.row.idle and bool(self.deleted or self.miscounted or self.row.status == "ERROR")
 
 
+def _is_seen_to(amphora: records.Amphora) -> bool:
+    """Whether ``failed_amphora``, which made the row forget its server, may not be done with it."""
+    return amphora.compute_id is None and amphora.age < _PRESERVING
+
+
 class StuckLoadBalancers(Handler):
     """See the module.
 
@@ -148,6 +160,10 @@ class StuckLoadBalancers(Handler):
         self._queue = queue
         self._after = after
         self._failover_errors = failover_errors
+
+    @classmethod
+    def applies(cls, conf: cfg.ConfigOpts) -> bool:
+        return options.configured(conf)
 
     @classmethod
     def options(cls) -> Mapping[str, Sequence[cfg.Opt]]:
@@ -293,8 +309,7 @@ class StuckLoadBalancers(Handler):
             f"took {len(detached)} deleted amphorae off load balancer {balancer.row.id}",
             before={"load_balancer": balancer.row.id, "amphorae": detached},
             after={"load_balancer": None},
-            undo=f"UPDATE amphora SET load_balancer_id='{balancer.row.id}' WHERE id IN ({listed}) "
-            "AND status='DELETED'",
+            undo=f"UPDATE amphora SET load_balancer_id='{balancer.row.id}' WHERE id IN ({listed}) AND status='DELETED'",
         )
 
     def _free(self, balancer: Balancer) -> Healed:
@@ -314,19 +329,15 @@ class StuckLoadBalancers(Handler):
 
     def _fail_over(self, balancer: Balancer) -> Healed:
         row = balancer.row
-        self._make_room(balancer)
+        if balancer.live:
+            # the new amphora is built before the old one goes; those of a pair one after the other
+            spares.make_room(self._driver, balancer.live[0])
         self._driver.failover_load_balancer(row.id)
         return Healed(
             f"asked Octavia to fail over load balancer {row.id}, which was {row.status}",
             before=_evidence(balancer),
             undo="a failover cannot be taken back; the next sweep tells whether it succeeded",
         )
-
-    def _make_room(self, balancer: Balancer) -> None:
-        """Octavia builds the new amphora before it deletes the old one; of a pair, one after the other."""
-        first = next(iter(balancer.live), None)
-        host = spares.host_of_survivor(self._driver, first) if first else None
-        spares.release_spare(self._driver, first.zone if first else None, host)
 
     def _read(self, identity: str) -> Balancer | None:
         def read(connection: Any) -> Balancer | None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -146,10 +148,12 @@ def test_an_interrupt_ends_with_130(shell: Shell, monkeypatch: pytest.MonkeyPatc
 class Daemon:
     """``stackmend run`` as a process."""
 
-    def __init__(self, shell: Shell, how: str = "plain") -> None:
+    def __init__(self, shell: Shell, how: str = "plain", **environment: str) -> None:
         command = [sys.executable, "-c", DAEMON, how, "--config-file", str(shell.conf), "run"]
         root = Path(__file__).parents[3]
-        self.process = subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        self.process = subprocess.Popen(
+            command, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=os.environ | environment
+        )
         assert self.process.stdout
         self.lines = self.process.stdout
 
@@ -172,8 +176,6 @@ class Daemon:
 def test_the_daemon_heals_and_stops(shell: Shell, number: int) -> None:
     daemon = Daemon(shell)
     daemon.read_until("healed in")
-    daemon.process.send_signal(signal.SIGHUP)
-    daemon.read_until("SIGHUP: ignored")
     assert [row["state"] for row in shell("handler", "list", "-f", "json").json if row["name"] == "mender"] == [
         "running"
     ]
@@ -181,6 +183,48 @@ def test_the_daemon_heals_and_stops(shell: Shell, number: int) -> None:
     assert code == 0
     assert took < 5
     assert [row["action"] for row in shell("history", "-f", "json").json] == ["mended a"]
+
+
+def test_a_hangup_takes_over_what_may_change_and_names_the_rest(shell: Shell) -> None:
+    shell.configure("[audit]\nmender_mode = audit\n")
+    daemon = Daemon(shell)
+    daemon.read_until("found: a is broken")
+    shell.configure(
+        "[audit]\nmender_mode = heal\nmender_interval = 7200\n[engine]\nworkers = 3\n[octavia]\ntransport_url = rabbit://u:s3cret@h/\n"
+    )
+    daemon.process.send_signal(signal.SIGHUP)
+    daemon.read_until("SIGHUP: the configuration was read again: mender: mode audit -> heal, interval 3600 -> 7200")
+    daemon.read_until("SIGHUP: these need a restart: [engine] workers, [octavia] transport_url")
+    [row] = shell("work", "list", "--handler", "mender", "--state", "reported", "-f", "json").json
+    assert shell("work", "retry", str(row["id"])).code == 0
+    daemon.read_until("healed in")
+    assert daemon.end(signal.SIGTERM)[0] == 0
+    assert [row["action"] for row in shell("history", "--outcome", "healed", "-f", "json").json] == ["mended a"]
+
+
+def test_a_hangup_with_a_wrong_file_changes_nothing(shell: Shell) -> None:
+    daemon = Daemon(shell)
+    daemon.read_until("healed in")
+    shell.configure("[audit]\nmender_mode = perhaps\n")
+    daemon.process.send_signal(signal.SIGHUP)
+    daemon.read_until("SIGHUP: the configuration is wrong, nothing was changed")
+    shell.configure("[audit]\nmender_mode = off\n")
+    daemon.process.send_signal(signal.SIGHUP)
+    daemon.read_until("mender: mode heal -> off")
+    assert daemon.end(signal.SIGTERM)[0] == 0
+
+
+def test_systemd_is_told_of_start_life_and_stop(shell: Shell, tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(str(tmp_path / "notify"))
+        systemd.settimeout(20)
+        daemon = Daemon(shell, NOTIFY_SOCKET=str(tmp_path / "notify"), WATCHDOG_USEC="400000")
+        told = [systemd.recv(100) for _ in range(4)]
+        assert told == [b"READY=1", b"WATCHDOG=1", b"WATCHDOG=1", b"WATCHDOG=1"]
+        assert daemon.end(signal.SIGTERM)[0] == 0
+        while (last := systemd.recv(100)) == b"WATCHDOG=1":
+            pass
+        assert last == b"STOPPING=1"
 
 
 def test_a_second_daemon_on_the_same_file_is_refused(shell: Shell) -> None:
