@@ -146,8 +146,9 @@ class Wreckage:
         cloud, compute = self._cloud, self._cloud.admin.compute
         for host in ("compute-2", "compute-3"):
             cloud.start_service(f"nova-compute-{host}")
-        cloud.wait_for_server(self.servers["building"], timeout=180)
-        cloud.wait_for_server(self.servers["evacuating"], "SHUTOFF", timeout=180)
+        for name in ("building", "evacuating"):
+            settled = lambda server=self.servers[name]: not compute.get_server(server).task_state  # noqa: E731
+            wait_until(settled, 180, f"the end of {name}")
         cloud.return_host("compute-1", timeout=180)
         for server in self.servers.values():
             compute.delete_server(server, ignore_missing=True)
