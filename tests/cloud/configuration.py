@@ -128,8 +128,6 @@ class Configuration:
                     "bind_ip": HOST,
                     "bind_port": self.ports["health"],
                     "controller_ip_port_list": f"{HOST}:{self.ports['health']}",
-                    # As short as lets stackmend look (after 20 s) well before the health manager acts.
-                    "heartbeat_timeout": 35,
                     "health_check_interval": 2,
                     "health_update_threads": 1,
                     "stats_update_threads": 1,

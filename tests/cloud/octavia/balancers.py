@@ -6,7 +6,7 @@ import uuid
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from types import TracebackType
 from typing import Any
 
@@ -63,26 +63,30 @@ class Balancers:
         self.api.create_member(pool.id, address=address, protocol_port=80, subnet_id=members)
         self.wait_active(balancer)
 
-    def touch(self, balancer: str) -> None:
-        """Update it, as any user may: the flow looks at all its amphorae, and at all their ports."""
-        self.api.update_load_balancer(balancer, description=uuid.uuid4().hex)
-        self.wait_active(balancer)
+    def touch(self, *balancers: str) -> None:
+        """Update each, as any user may: the flow looks at all its amphorae, and at all their ports."""
+        for balancer in balancers:
+            self.api.update_load_balancer(balancer, description=uuid.uuid4().hex)
+        for balancer in balancers:
+            self.wait_active(balancer)
 
-    def delete(self, balancer: str) -> None:
-        """Delete it with all it has, from whatever state, and wait until it is gone."""
-        self._made.remove(balancer)
-        self._delete(balancer)
+    def delete(self, *balancers: str) -> None:
+        """Delete each with all it has, from whatever state, and wait until it is gone."""
+        for balancer in balancers:
+            self._made.remove(balancer)
+        self._delete(balancers)
 
-    def _delete(self, balancer: str) -> None:
-        def idle() -> bool:
-            return self.status(balancer) in ("ACTIVE", "ERROR", "DELETED")
+    def _delete(self, balancers: Sequence[str]) -> None:
+        for balancer in balancers:
+            idle = partial(self._is_in, balancer, "ACTIVE", "ERROR", "DELETED")
+            wait_until(idle, PATIENCE, f"an end of what is done to {balancer}")
+            with suppress(exceptions.NotFoundException):
+                self.api.delete_load_balancer(balancer, cascade=True)
+        for balancer in balancers:
+            wait_until(partial(self._is_in, balancer, "DELETED"), PATIENCE, f"the deletion of {balancer}")
 
-        wait_until(idle, PATIENCE, f"an end of what is done to {balancer}")
-        if self.status(balancer) == "DELETED":
-            return
-        with suppress(exceptions.NotFoundException):
-            self.api.delete_load_balancer(balancer, cascade=True)
-        wait_until(lambda: idle() and self.status(balancer) == "DELETED", PATIENCE, f"the deletion of {balancer}")
+    def _is_in(self, balancer: str, *statuses: str) -> bool:
+        return self.status(balancer) in statuses
 
     def __enter__(self) -> Balancers:
         return self
@@ -90,12 +94,11 @@ class Balancers:
     def __exit__(
         self, _type: type[BaseException] | None, error: BaseException | None, _tb: TracebackType | None
     ) -> None:
-        for balancer in self._made:
-            try:
-                self._delete(balancer)
-            except Exception:
-                if error is None:
-                    raise
+        try:
+            self._delete(self._made)
+        except Exception:
+            if error is None:
+                raise
 
     # looked at
 

@@ -14,7 +14,8 @@ from tests.cloud.conftest import served
 from tests.cloud.control_plane import ControlPlane
 from tests.cloud.octavia import installation
 from tests.cloud.octavia.balancers import Balancers
-from tests.cloud.octavia.world import disorders, wait_for_rest
+from tests.cloud.octavia.scene import Scene
+from tests.cloud.octavia.world import disorders, wait_for_rest, world
 from tests.program import Program
 from tests.servers.mariadb import MariaDB
 from tests.servers.rabbitmq import RabbitMQ
@@ -64,3 +65,14 @@ def stackmend(octavia_cloud: ControlPlane, tmp_path: Path) -> Iterator[Program]:
     with Program(tmp_path / "stackmend", installation.options(octavia_cloud)) as program:
         yield program
         print(program.log.read_text()[-12000:] if program.log.exists() else "")
+
+
+@pytest.fixture
+def scene(octavia_cloud: ControlPlane, balancers: Balancers, stackmend: Program) -> Scene:
+    return Scene(octavia_cloud, balancers, stackmend)
+
+
+@pytest.fixture
+def before(octavia_cloud: ControlPlane, bystanders: None) -> set[str]:
+    """What there was before the test."""
+    return world(octavia_cloud)

@@ -35,9 +35,16 @@ class Heartbeats:
             known = f"SELECT 1 FROM amphora_health WHERE amphora_id = '{amphora}'"
             wait_until(lambda known=known: self._cloud.mariadb.execute(known, "octavia"), 90, "a heartbeat")  # type: ignore[misc]
 
-    def stop(self, *amphorae: str) -> None:
-        """Let these fall silent."""
+    def stop(self, *amphorae: str, silent: int = 0) -> None:
+        """Let these fall silent, and some seconds pass for them."""
         self._beating -= set(amphorae)
+        time.sleep(INTERVAL)  # what is under way arrives
+        for amphora in amphorae:
+            self._cloud.mariadb.execute(
+                f"UPDATE amphora_health SET last_update = utc_timestamp() - INTERVAL {silent} SECOND"
+                f" WHERE amphora_id = '{amphora}'",
+                "octavia",
+            )
 
     def _beat(self) -> None:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:

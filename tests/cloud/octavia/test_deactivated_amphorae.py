@@ -66,8 +66,7 @@ def test_leftovers_go_and_look_alikes_stay(
 
     balancers.touch(living)
     assert {line for line in clean if living in line} <= world(octavia_cloud)
-    balancers.delete(stuck)
-    balancers.delete(living)
+    balancers.delete(stuck, living)
     look_alikes = {line for line in clean - empty if stuck not in line and living not in line}
     assert world(octavia_cloud) - empty <= look_alikes
 

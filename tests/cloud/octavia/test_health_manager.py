@@ -1,0 +1,100 @@
+"""stackmend and Octavia's own health manager see the same silence: whoever is second stands back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.cloud.control_plane import ControlPlane, wait_until
+from tests.cloud.octavia import installation
+from tests.cloud.octavia.balancers import PATIENCE
+from tests.cloud.octavia.heartbeats import Heartbeats
+from tests.cloud.octavia.scene import Scene
+from tests.cloud.octavia.world import disorders, world
+
+#: seconds of silence after which the health manager acts
+TIMEOUT = 60
+#: and after which stackmend does: early, so that it is first on a busy machine too
+OURS = {"heartbeat_margin": 40}
+
+
+@pytest.fixture
+def heartbeats(octavia_cloud: ControlPlane) -> Iterator[Heartbeats]:
+    """Octavia's health manager, and hearts that beat."""
+    octavia_cloud.start_health_manager()
+    try:
+        with Heartbeats(octavia_cloud) as heartbeats:
+            yield heartbeats
+    finally:
+        octavia_cloud.stop_service("octavia-health-manager")
+
+
+def test_silent_amphorae_are_kept_before_the_health_manager_deletes_them(
+    before: set[str], heartbeats: Heartbeats, scene: Scene
+) -> None:
+    single, pair = scene.create("SINGLE", "ACTIVE_STANDBY")
+    victims = [scene.victim(single), scene.victim(pair)]
+    everyone = [amphora.id for balancer in (single, pair) for amphora in scene.balancers.serving(balancer)]
+    heartbeats.start(*everyone)
+    scene.heal(maximum_preserved_amphora_count=5, **OURS)
+    heartbeats.stop(*(victim.id for victim in victims), silent=25)
+    scene.wait_kept(*victims)
+    scene.whole(single, victims[0])
+    scene.whole(pair, victims[1])
+    assert {amphora.id for amphora in scene.balancers.serving(pair)} & set(everyone), "the living one was not touched"
+    assert "Stale amphora" not in scene.cloud.log("octavia-health-manager")
+    assert disorders(scene.cloud) == set()
+    scene.end(single, pair)
+    scene.discard()
+    forget(scene.cloud, everyone)
+    assert world(scene.cloud) == before
+
+
+def test_the_health_manager_was_faster(before: set[str], heartbeats: Heartbeats, scene: Scene) -> None:
+    (single,) = scene.create("SINGLE")
+    victim = scene.victim(single)
+    heartbeats.start(victim.id)
+    heartbeats.stop(victim.id, silent=TIMEOUT + 60)
+    wait_until(lambda: scene.balancers.status(single) == "PENDING_UPDATE", PATIENCE, "the health manager")
+    scene.heal(maximum_preserved_amphora_count=5, **OURS)
+    scene.balancers.wait_replaced(single, victim.id)
+    wait_until(lambda: installation.settled(scene.program), PATIENCE, "an end")
+    taken = {line["problem"] for line in installation.healed(scene.program, f"amphora:{victim.id}")}
+    assert taken <= {"detach"}
+    assert scene.kept() == {}
+    assert len(scene.balancers.serving(single)) == 1
+    scene.balancers.delete(single)
+    forget(scene.cloud, [victim.id])
+    assert world(scene.cloud) == before
+
+
+def test_an_amphora_that_comes_back_is_left_alone(before: set[str], heartbeats: Heartbeats, scene: Scene) -> None:
+    """Its host hangs while an image is made; then both are there again, as if nothing had been."""
+    (single,) = scene.create("SINGLE")
+    amphora = scene.victim(single)
+    host = scene.compute.get_server(amphora.server).compute_host
+    heartbeats.start(amphora.id)
+    ours = world(scene.cloud)
+    scene.heal(maximum_preserved_amphora_count=5, preservation_method="snapshot", **OURS)
+    scene.cloud.kill_service(f"nova-compute-{host}")
+    try:
+        heartbeats.stop(amphora.id, silent=25)
+        wait_until(scene.unfinished, PATIENCE, "an image that never comes")
+        heartbeats.start(amphora.id)
+        wait_until(lambda: not scene.unfinished() and not scene.marked(), PATIENCE, "the end of the attempt")
+    finally:
+        scene.cloud.start_service(f"nova-compute-{host}")
+    wait_until(lambda: scene.compute.get_server(amphora.server).task_state is None, PATIENCE, "rest")
+    assert scene.balancers.serving(single) == [amphora]
+    assert scene.images() == {}
+    assert world(scene.cloud) == ours
+    scene.end(single)
+    forget(scene.cloud, [amphora.id])
+    assert world(scene.cloud) == before
+
+
+def forget(cloud: ControlPlane, amphorae: list[str]) -> None:
+    """Forget heartbeats that arrived when their amphorae were gone already: nobody cleans up after those here."""
+    for amphora in amphorae:
+        cloud.mariadb.execute(f"DELETE FROM amphora_health WHERE amphora_id = '{amphora}'", "octavia")
