@@ -7,11 +7,13 @@ claims after it has changed the generation with which we write.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache, partial
 
 from sqlalchemy.engine import Connection
 
 from handlers.base import Unavailable
-from handlers.network import Network
+from handlers.network import Network, Port
 from handlers.nova import instance_queries, port_requests, queries
 from handlers.nova.consumers import Located
 from handlers.nova.database import NovaDatabases
@@ -20,7 +22,7 @@ from handlers.nova.flavor_resources import Unbuildable, parse, resources
 from handlers.nova.holdings import Facts
 from handlers.nova.instance_queries import Description
 from handlers.nova.nodes import nodes_among
-from handlers.nova.placement import Placement
+from handlers.nova.placement import Allocation, Placement, Provider
 from handlers.nova.port_requests import Needs
 from handlers.nova.records import ComputeNode, Instance, InstanceMapping, Migration
 
@@ -33,36 +35,69 @@ class Reader:
         self._placement = placement
         self._network = network
 
-    def facts(self, instance: str) -> Facts:
-        """Read all that is known about an instance.
+    def facts(self, instances: Sequence[str], *, holding_nothing: bool = False) -> list[Facts]:
+        """Read all that is known about instances, in their order; in sets, but for what each holds.
 
+        :param holding_nothing: take it for granted, where the write itself will prove it
         :raises Unavailable: when Placement, nova_api or any cell does not answer; or Neutron, when something is to be given
             to an instance that has ports
         """
-        allocation = self._placement.allocation(instance)
-        building, mapping = self._databases.api.run(lambda connection: _scheduling(connection, instance))
-        seen = self._databases.run_in(self._databases.cells(), lambda connection: _rows(connection, instance))
-        rows = tuple(Located(row, cell.id, cell.is_cell0) for cell, (row, _) in seen.items() if row is not None)
-        moves = tuple(move for _, moves in seen.values() for move in moves)
-        facts = Facts(allocation, building=building, mapping=mapping, rows=rows, migrations=moves)
-        live = [(cell, row) for cell, (row, _) in seen.items() if row is not None and not row.deleted]
-        if len(live) != 1 or live[0][1].host is None or live[0][1].node is None:
-            return facts
-        [(cell, row)] = live
-        described, nodes = self._databases.database(cell).run(lambda connection: _described(connection, row))
-        facts = self._with_providers(_with_entitlement(facts, described, nodes))
-        if not facts.offers:
-            return facts
-        return dataclasses.replace(facts, ports=self._needs(instance, described))
+        held = [Allocation(one) if holding_nothing else self._placement.allocation(one) for one in instances]
+        building, mappings = self._databases.api.run(lambda connection: _scheduling(connection, instances))
+        cells = self._databases.cells()
+        seen = self._databases.run_in(cells, lambda connection: _rows(connection, instances))
+        found = []
+        for allocation in held:
+            key = allocation.consumer.lower()
+            rows = tuple(Located(rows[key], cell.id, cell.is_cell0) for cell, (rows, _) in seen.items() if key in rows)
+            moves = tuple(move for _, moves in seen.values() for move in moves.get(key, ()))
+            found.append(
+                Facts(allocation, building=key in building, mapping=mappings.get(key), rows=rows, migrations=moves)
+            )
+        return self._with_homes(found)
 
-    def row(self, cell_id: int, instance: str) -> Instance | None:
-        """Read an instance's row once more, in the cell where it was."""
+    def rows(self, cell_id: int, instances: Sequence[str]) -> dict[str, Instance]:
+        """Read instances' rows once more, in the cell where they were."""
         for cell in self._databases.cells():
             if cell.id == cell_id:
-                return self._databases.database(cell).run(lambda connection: queries.instance(connection, instance))
-        return None
+                found = self._databases.database(cell).run(lambda connection: queries.instances(connection, instances))
+                return {row.uuid: row for row in found}
+        return {}
 
-    def _with_providers(self, facts: Facts) -> Facts:
+    def _with_homes(self, found: Sequence[Facts]) -> list[Facts]:
+        """Add where instances live and what they should hold there, for those that live in one cell, on one host."""
+        homes: dict[int, list[Instance]] = {}
+        for facts in found:
+            if len(facts.live) == 1 and None not in (facts.live[0].instance.host, facts.live[0].instance.node):
+                homes.setdefault(facts.live[0].cell_id, []).append(facts.live[0].instance)
+        described: dict[str, tuple[Description, list[ComputeNode]]] = {}
+        for cell in self._databases.cells():
+            if cell.id in homes:
+                settled = homes[cell.id]
+                database = self._databases.database(cell)
+                described |= database.run(partial(_described, instances=settled))
+        tree, offers = cache(self._placement.tree), cache(self._placement.offers)
+        completed = []
+        for facts in found:
+            if facts.rows and facts.live and facts.live[0].instance.uuid in described:
+                description, nodes = described[facts.live[0].instance.uuid]
+                facts = self._with_providers(_with_entitlement(facts, description, nodes), tree, offers)  # noqa: PLW2901
+            completed.append(facts)
+        given = [facts.live[0].instance.uuid for facts in completed if facts.offers]
+        ports = self._ports(given) if given else None
+        return [
+            dataclasses.replace(facts, ports=self._needs(described[facts.live[0].instance.uuid][0], facts, ports))
+            if facts.offers
+            else facts
+            for facts in completed
+        ]
+
+    def _with_providers(
+        self,
+        facts: Facts,
+        tree: Callable[[str], Mapping[str, Provider]],
+        offers: Callable[[str], frozenset[str]],
+    ) -> Facts:
         """Add to which nodes the providers belong; a healthy instance costs no request."""
         held = set(facts.allocation.providers)
         if held == set(facts.homes):
@@ -70,7 +105,7 @@ class Reader:
         roots: dict[str, str] = {}
         for provider in sorted(held):
             if provider not in roots:
-                roots.update({uuid: member.root for uuid, member in self._placement.tree(provider).items()})
+                roots.update({uuid: member.root for uuid, member in tree(provider).items()})
         roots = {provider: roots.get(provider, provider) for provider in held}
         nodes = nodes_among(self._databases, "uuid", set(roots.values()), deleted=True)
         facts = dataclasses.replace(
@@ -78,11 +113,9 @@ class Reader:
         )
         if len(facts.homes) != 1 or facts.homes[0] in roots.values():
             return facts
-        tree = self._placement.tree(facts.homes[0])
+        mine = tree(facts.homes[0])
         return dataclasses.replace(
-            facts,
-            lent=self._lent(facts, set(tree)),
-            offers={provider: self._placement.offers(provider) for provider in tree},
+            facts, lent=self._lent(facts, set(mine)), offers={provider: offers(provider) for provider in mine}
         )
 
     def _lent(self, facts: Facts, tree: set[str]) -> bool:
@@ -92,15 +125,29 @@ class Reader:
         ended = [move.uuid for move in began if move.terminal and move.uuid is not None]
         return any(tree & set(self._placement.allocation(move).providers) for move in ended)
 
-    def _needs(self, instance: str, described: Description) -> Needs | Unbuildable:
-        """Ask Neutron what the instance's ports ask for.
+    def _ports(self, instances: Sequence[str]) -> Mapping[str, list[Port]] | Unavailable:
+        """Ask Neutron for the ports of instances."""
+        found: dict[str, list[Port]] = {}
+        try:
+            for port in self._network.ports({"device_id": list(instances)}):
+                found.setdefault(port.device, []).append(port)
+        except Unavailable as error:
+            return error
+        return found
+
+    def _needs(
+        self, described: Description, facts: Facts, found: Mapping[str, list[Port]] | Unavailable | None
+    ) -> Needs | Unbuildable:
+        """Tell what the instance's ports ask for.
 
         Nova's cache of them is not enough: it lacks what a port asks for, and ports that somebody else gave the instance.
         Where Neutron does not answer, only an instance without ports in the cache goes on.
         """
         cached = port_requests.cached(described.network_info)
         try:
-            ports = list(self._network.ports({"device_id": instance}))
+            if isinstance(found, Unavailable):
+                raise found
+            ports = (found or {}).get(facts.live[0].instance.uuid, [])
             hidden = any(port_requests.REQUEST not in port.shown for port in ports)
             hidden = hidden and self._network.has(port_requests.EXTENSION)
         except Unavailable:
@@ -130,15 +177,25 @@ def _with_entitlement(facts: Facts, described: Description, nodes: list[ComputeN
     return dataclasses.replace(facts, homes=tuple(node.uuid for node in nodes), wanted=wanted)
 
 
-def _scheduling(connection: Connection, instance: str) -> tuple[bool, InstanceMapping | None]:
-    mapping = queries.instance_mapping(connection, instance)
-    return queries.has_build_request(connection, instance), mapping
+def _scheduling(connection: Connection, instances: Sequence[str]) -> tuple[set[str], dict[str, InstanceMapping]]:
+    mappings = queries.instance_mappings(connection, instances)
+    building = queries.build_requests(connection, instances)
+    return {one.lower() for one in building}, {one.instance_uuid.lower(): one for one in mappings}
 
 
-def _rows(connection: Connection, instance: str) -> tuple[Instance | None, list[Migration]]:
-    return queries.instance(connection, instance), queries.migrations_of(connection, instance)
+def _rows(connection: Connection, instances: Sequence[str]) -> tuple[dict[str, Instance], dict[str, list[Migration]]]:
+    moves: dict[str, list[Migration]] = {}
+    for move in queries.migrations_of(connection, *instances):
+        moves.setdefault((move.instance_uuid or "").lower(), []).append(move)
+    return {row.uuid.lower(): row for row in queries.instances(connection, instances)}, moves
 
 
-def _described(connection: Connection, instance: Instance) -> tuple[Description, list[ComputeNode]]:
-    place = {"host": instance.host or "", "hypervisor_hostname": instance.node or ""}
-    return instance_queries.description(connection, instance.uuid), queries.compute_nodes(connection, place)
+def _described(
+    connection: Connection, instances: Sequence[Instance]
+) -> dict[str, tuple[Description, list[ComputeNode]]]:
+    descriptions = instance_queries.descriptions(connection, [one.uuid for one in instances])
+    nodes = {
+        (host, node): queries.compute_nodes(connection, {"host": host or "", "hypervisor_hostname": node or ""})
+        for host, node in {(one.host, one.node) for one in instances}
+    }
+    return {one.uuid: (descriptions[one.uuid], nodes[one.host, one.node]) for one in instances}

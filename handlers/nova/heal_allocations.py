@@ -19,6 +19,9 @@ Nova's cache says that it has no ports; others wait.
 
 - ``allocation-missing``: it gets what flavor and image say, of its node's root provider, and what its ports ask for, of the
   providers which they name or which alone can give it; soft-deleted instances as well, from which they can return.
+  Where up to a tenth of a node's instances plainly lack theirs, they are one finding, ``allocations-missing``, and one write
+  of up to fifty, which counts as one heal; where they are more, each is its own (:mod:`handlers.nova.node_batch`). Where not
+  all fit on the node, those get it that do.
 - ``wrong-provider``: the same, in place of what it held of other compute nodes. What it holds of providers that belong to no
   compute node (shared storage) stays and is not given twice.
 - ``wrong-owner``: the same allocation, for the project and the user of the instance.
@@ -60,6 +63,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Self
 
 from oslo_config import cfg
@@ -78,13 +82,14 @@ from handlers.base import (
     Unavailable,
 )
 from handlers.network import Network
-from handlers.nova import hints, instance_queries, options, port_allocations, queries
+from handlers.nova import hints, instance_queries, node_batch, options, port_allocations, queries
 from handlers.nova.allocation_facts import Reader
 from handlers.nova.candidates import Candidates
 from handlers.nova.cells import Cell
 from handlers.nova.consumers import Report, Wait
 from handlers.nova.database import NovaDatabases
 from handlers.nova.holdings import Drift, Facts, Give, decide
+from handlers.nova.node_batch import plain
 from handlers.nova.nodes import live_nodes
 from handlers.nova.placement import Allocation, Held, Placement
 from handlers.nova.port_allocations import PortAllocations
@@ -115,7 +120,7 @@ class HealAllocations(Handler):
     name = "heal_allocations"
     title = "Give instances in Placement what they should hold, on the node where they live"
     group = "audit"
-    kinds = ("instance", "host")
+    kinds = ("instance", "host", node_batch.NODE)
     triggers = tuple(Trigger(event, hints.instance, after=_WRITING) for event in _HINTS)
     default_mode = "heal"
     default_interval = 600
@@ -151,16 +156,24 @@ class HealAllocations(Handler):
 
     def inspect(self, key: Key) -> Iterable[Finding]:
         """Compare what an instance holds with what it should, or of all those of a host that hold nothing there."""
-        instances = self._suspects_of_host(key.id) if key.kind == "host" else [key.id]
+        instances = self._meant(key)
         findings: list[Finding] = []
         waits: list[Wait] = []
-        for instance in instances:
-            facts = self._reader.facts(instance)
-            verdict = self._decide(facts)
-            if isinstance(verdict, Wait):
-                waits.append(verdict)
-            else:
-                findings += [_finding(key, facts, drift) for drift in verdict]
+        missing: list[node_batch.Missing] = []
+        for start in range(0, len(instances), node_batch.BATCH):
+            for facts in self._reader.facts(instances[start : start + node_batch.BATCH]):
+                verdict = self._decide(facts)
+                give = None if isinstance(verdict, Wait) or key.kind != node_batch.NODE else plain(facts, verdict)
+                if isinstance(verdict, Wait):
+                    waits.append(verdict)
+                elif give is not None:
+                    missing.append((facts, give))
+                else:
+                    findings += [_finding(key, facts, drift) for drift in verdict]
+        findings += [
+            node_batch.finding(key, missing[start : start + node_batch.BATCH])
+            for start in range(0, len(missing), node_batch.BATCH)
+        ]
         if waits and not findings:
             soonest = min(waits, key=lambda wait: wait.after)
             raise InFlight(soonest.reason, soonest.after)
@@ -179,14 +192,17 @@ class HealAllocations(Handler):
             if cell.uuid in dead:
                 continue
             try:
-                suspects = self._suspects(cell, node, known=uuid in providers)
+                here, suspects = self._suspects(cell, node, known=uuid in providers)
             except Unavailable as error:
                 if error.dependency != cell.label:
                     raise
                 down = error
                 dead.add(cell.uuid)
                 continue
-            yield from (Key("instance", suspect) for suspect in sorted(suspects))
+            if node_batch.ordinary(len(suspects), len(here)):
+                yield Key(node_batch.NODE, uuid)
+            else:
+                yield from (Key("instance", suspect) for suspect in sorted(suspects))
         if down is not None:
             raise down
 
@@ -200,7 +216,9 @@ class HealAllocations(Handler):
         self._databases.permit_changes()
         if not finding.healable:
             raise Refused(finding.refusal)
-        facts = self._reader.facts(finding.evidence["instance"])
+        if finding.problem == "allocations-missing":
+            return self._heal_batch(finding)
+        [facts] = self._reader.facts([finding.evidence["instance"]])
         verdict = self._decide(facts)
         if isinstance(verdict, Wait):
             raise InFlight(verdict.reason, verdict.after)
@@ -224,8 +242,8 @@ class HealAllocations(Handler):
         told = self._ports.tell(facts.ports, drift) if isinstance(facts.ports, Needs) else []
         try:
             self._placement.replace_allocation(owned, drift.providers)
-            if not before.providers:
-                self._unless_leaving(row.cell_id, instance, drift.providers)
+            if not before.providers and self._gone(row.cell_id, {instance.uuid: (instance, drift.providers)}):
+                raise Conflict(f"instance {instance.uuid} went away while its allocation was written")
         except Refused as error:
             self._ports.take_back(told)
             raise Refused(
@@ -242,20 +260,67 @@ class HealAllocations(Handler):
             undo=undo + port_allocations.undo(drift),
         )
 
-    def _unless_leaving(self, cell_id: int, before: Instance, given: Held) -> None:
-        """Take back what was given, when the instance went away meanwhile and may have been released before.
+    def _heal_batch(self, finding: Finding) -> Healed:
+        """Give those of them that are as they were, all at once; that they hold nothing is proved by the write itself."""
+        expected = finding.evidence["instances"]
+        due: dict[str, tuple[Instance, Held]] = {}
+        cell_id = next(iter(expected.values()))["cell_id"]
+        for facts in self._reader.facts(list(expected), holding_nothing=True):
+            verdict = self._decide(facts)
+            give = None if isinstance(verdict, Wait) else plain(facts, verdict)
+            if give is not None and node_batch.part(facts, give) == expected[facts.allocation.consumer]:
+                due[facts.allocation.consumer] = (facts.live[0].instance, give.providers)
+        if not due:
+            raise Conflict(f"nothing of {finding.key} is as it was")
+        given = self._write(due)
+        gone = self._gone(cell_id, given)
+        stay = {uuid: _plain(held) for uuid, (_, held) in given.items() if uuid not in gone}
+        if not stay:
+            raise Conflict(f"the instances of {finding.key} went away while their allocations were written")
+        node = given[next(iter(stay))][0].node
+        return Healed(
+            f"gave {len(stay)} instances on {node} what their flavors say (allocation-missing)",
+            before={"allocations": {}},
+            after={"allocations": stay},
+            undo=node_batch.undo(list(stay)),
+        )
 
-        :raises Conflict: when it did
+    def _write(self, due: Mapping[str, tuple[Instance, Held]]) -> dict[str, tuple[Instance, Held]]:
+        """Write allocations of instances that hold nothing; where not all fit, of those that do."""
+        changes = [
+            (Allocation(uuid, project_id=instance.project_id, user_id=instance.user_id), held)
+            for uuid, (instance, held) in due.items()
+        ]
+        try:
+            self._placement.replace_allocations(changes)
+            return dict(due)
+        except Refused as error:
+            given = {}
+            # Where Placement stops answering amid these, what was given before is still looked at again.
+            with suppress(Unavailable):
+                for change in changes:
+                    with suppress(Refused, Conflict):
+                        self._placement.replace_allocation(*change)
+                        given[change[0].consumer] = due[change[0].consumer]
+            if not given:
+                raise Refused(f"the node cannot give {len(due)} instances what they should hold: {error}") from error
+            return given
+
+    def _gone(self, cell_id: int, given: Mapping[str, tuple[Instance, Held]]) -> set[str]:
+        """Take back what was given to instances that went away meanwhile and may have been released before; return them.
+
         :raises Unavailable: when that cannot be told; it is taken back as well
         """
         try:
-            now = self._reader.row(cell_id, before.uuid)
+            now = self._reader.rows(cell_id, list(given))
         except Unavailable:
-            self._take_back(before.uuid, given)
+            for uuid, (_, held) in given.items():
+                self._take_back(uuid, held)
             raise
-        if now is None or _leaves(now) or (now.host, now.node) != (before.host, before.node):
-            self._take_back(before.uuid, given)
-            raise Conflict(f"instance {before.uuid} went away while its allocation was written")
+        gone = {uuid for uuid, (instance, _) in given.items() if _left(instance, now.get(uuid))}
+        for uuid in gone:
+            self._take_back(uuid, given[uuid][1])
+        return gone
 
     def _take_back(self, instance: str, given: Held) -> None:
         """Take back what was given, if it is still that."""
@@ -263,20 +328,29 @@ class HealAllocations(Handler):
         if now.providers == given:
             self._placement.replace_allocation(now, {})
 
-    def _suspects(self, cell: Cell, node: ComputeNode, known: bool = True) -> set[str]:
-        """Return the instances of a node that hold nothing of it.
+    def _suspects(self, cell: Cell, node: ComputeNode, known: bool = True) -> tuple[set[str], set[str]]:
+        """Return the instances of a node, and those of them that hold nothing of it.
 
         :param known: whether Placement knows the node
         """
         database = self._databases.database(cell)
         here = database.run(lambda connection: instance_queries.residents(connection, node))
-        return here - self._placement.holders(node.uuid) if here and known else here
+        return here, here - self._placement.holders(node.uuid) if here and known else here
 
-    def _suspects_of_host(self, host: str) -> list[str]:
+    def _meant(self, key: Key) -> list[str]:
+        """Return the instances that a key means: one, or those that hold nothing of a host, or of a compute node."""
+        if key.kind == "instance":
+            return [key.id]
+        column = "uuid" if key.kind == node_batch.NODE else "host"
         found = self._databases.run_in(
-            self._databases.host_cells(), lambda connection: queries.compute_nodes(connection, {"host": host})
+            self._databases.host_cells(), lambda connection: queries.compute_nodes(connection, {column: key.id})
         )
-        return sorted({one for cell, nodes in found.items() for node in nodes for one in self._suspects(cell, node)})
+        return sorted({one for cell, nodes in found.items() for node in nodes for one in self._suspects(cell, node)[1]})
+
+
+def _left(before: Instance, now: Instance | None) -> bool:
+    """Whether an instance is no longer where it was, or is leaving."""
+    return now is None or _leaves(now) or (now.host, now.node) != (before.host, before.node)
 
 
 def _leaves(instance: Instance) -> bool:

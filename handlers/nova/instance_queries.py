@@ -5,7 +5,7 @@ As in :mod:`handlers.nova.queries`: each takes a connection within a transaction
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 import sqlalchemy as sa
@@ -33,34 +33,40 @@ class Description:
     network_info: str | None = None
 
 
-def description(connection: Connection, uuid: str) -> Description:
-    """What an instance carries with it; only of a live one, deleted rows do not count."""
+def descriptions(connection: Connection, uuids: Collection[str]) -> dict[str, Description]:
+    """What instances carry with them; only of live ones, deleted rows do not count."""
     extra, caches = tables.instance_extra.c, tables.instance_info_caches.c
     metadata = tables.instance_system_metadata.c
-    flavor = sa.select(extra.flavor).where(extra.instance_uuid == uuid, extra.deleted == 0)
-    cache = sa.select(caches.network_info).where(caches.instance_uuid == uuid, caches.deleted == 0)
-    properties = sa.select(metadata.key, metadata.value).where(
-        metadata.instance_uuid == uuid, metadata.deleted == 0, metadata.key.startswith(f"{IMAGE}hw", autoescape=True)
+    flavors = sa.select(extra.instance_uuid, extra.flavor).where(extra.instance_uuid.in_(uuids), extra.deleted == 0)
+    networks = sa.select(caches.instance_uuid, caches.network_info).where(
+        caches.instance_uuid.in_(uuids), caches.deleted == 0
     )
-    return Description(
-        connection.execute(flavor).scalars().first(),
-        {row.key.removeprefix(IMAGE): row.value or "" for row in connection.execute(properties)},
-        _boots_from_volume(connection, uuid),
-        connection.execute(cache).scalars().first(),
+    images = sa.select(metadata.instance_uuid, metadata.key, metadata.value).where(
+        metadata.instance_uuid.in_(uuids),
+        metadata.deleted == 0,
+        metadata.key.startswith(f"{IMAGE}hw", autoescape=True),
     )
+    flavor = {row.instance_uuid: row.flavor for row in connection.execute(flavors)}
+    network = {row.instance_uuid: row.network_info for row in connection.execute(networks)}
+    properties: dict[str, dict[str, str]] = {}
+    for row in connection.execute(images):
+        properties.setdefault(row.instance_uuid, {})[row.key.removeprefix(IMAGE)] = row.value or ""
+    volumes = _booted_from_volume(connection, uuids)
+    return {
+        uuid: Description(flavor.get(uuid), properties.get(uuid, {}), uuid in volumes, network.get(uuid))
+        for uuid in uuids
+    }
 
 
-def _boots_from_volume(connection: Connection, uuid: str) -> bool:
-    """Whether the root disk is a volume, and where no row says so, whether there is no image, as Nova assumes."""
+def _booted_from_volume(connection: Connection, uuids: Collection[str]) -> set[str]:
+    """Those whose root disk is a volume, and where no row says so, those without an image, as Nova assumes."""
     disks, instances = tables.block_device_mapping.c, tables.instances.c
-    root = sa.select(disks.destination_type).where(
-        disks.instance_uuid == uuid, disks.deleted == 0, disks.boot_index == 0
+    roots = sa.select(disks.instance_uuid, disks.destination_type).where(
+        disks.instance_uuid.in_(uuids), disks.deleted == 0, disks.boot_index == 0
     )
-    found = connection.execute(root).first()
-    if found is not None:
-        return bool(found.destination_type == "volume")
-    image = connection.execute(sa.select(instances.image_ref).where(instances.uuid == uuid)).scalars().first()
-    return not image
+    found = {row.instance_uuid: row.destination_type == "volume" for row in connection.execute(roots)}
+    images = sa.select(instances.uuid, instances.image_ref).where(instances.uuid.in_(uuids))
+    return {row.uuid for row in connection.execute(images) if found.get(row.uuid, not row.image_ref)}
 
 
 def residents(connection: Connection, node: records.ComputeNode) -> set[str]:

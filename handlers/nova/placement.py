@@ -140,6 +140,25 @@ class Placement:
         if response.status_code != 204:
             raise self._failure(response, f"the allocations of {source.consumer} and {target.consumer}")
 
+    def replace_allocations(self, changes: Iterable[tuple[Allocation, Held]]) -> None:
+        """Do the same for several consumers at once: for all of them or for none.
+
+        :raises Conflict: when the allocations of one changed since they were read
+        :raises Refused: when Placement takes the new ones of one for wrong
+        """
+        body = {
+            before.consumer: {
+                "allocations": {uuid: {"resources": dict(resources)} for uuid, resources in providers.items()},
+                "project_id": before.project_id,
+                "user_id": before.user_id,
+                "consumer_generation": before.generation,
+            }
+            for before, providers in changes
+        }
+        response = self._service.write("POST", "/allocations", json=body, microversion=VERSION)
+        if response.status_code != 204:
+            raise self._failure(response, f"the allocations of {len(body)} consumers")
+
     def holders(self, provider: str) -> frozenset[str]:
         """Return the consumers that hold something of a provider; nobody, when there is no such provider."""
         response = self._service.read(f"/resource_providers/{provider}/allocations", microversion=VERSION)

@@ -80,6 +80,26 @@ def instance_mapping(connection: Connection, instance: str) -> records.InstanceM
     return None if row is None else records.InstanceMapping(row.instance_uuid, row.cell_id)
 
 
+def instance_mappings(connection: Connection, instances: Collection[str]) -> list[records.InstanceMapping]:
+    """The mappings of these instances to their cells."""
+    c = tables.instance_mappings.c
+    query = sa.select(c.instance_uuid, c.cell_id)
+    return [
+        records.InstanceMapping(row.instance_uuid, row.cell_id)
+        for chunk in _chunks(instances)
+        for row in connection.execute(query.where(c.instance_uuid.in_(chunk)))
+    ]
+
+
+def build_requests(connection: Connection, instances: Collection[str]) -> set[str]:
+    """Those of these instances that the conductor has not taken over yet."""
+    c = tables.build_requests.c
+    query = sa.select(c.instance_uuid)
+    return {
+        uuid for chunk in _chunks(instances) for uuid in connection.scalars(query.where(c.instance_uuid.in_(chunk)))
+    }
+
+
 def has_build_request(connection: Connection, instance: str) -> bool:
     """Whether the conductor has not taken the instance over yet."""
     c = tables.build_requests.c
@@ -187,37 +207,30 @@ def mark_mapped(connection: Connection, nodes: Collection[int]) -> int:
 
 def instance(connection: Connection, uuid: str) -> records.Instance | None:
     """An instance, also a deleted or hidden one; the uuid is unique over all of them."""
+    return next(iter(instances(connection, [uuid])), None)
+
+
+def instances(connection: Connection, uuids: Collection[str]) -> list[records.Instance]:
+    """These instances, also deleted or hidden ones."""
     c = tables.instances.c
-    query = sa.select(
-        c.uuid,
-        c.project_id,
-        c.user_id,
-        c.host,
-        c.node,
-        c.vm_state,
-        c.task_state,
-        c.deleted,
-        c.hidden,
-        c.created_at,
-        c.updated_at,
-        c.deleted_at,
-        NOW,
-    ).where(c.uuid == uuid)
-    row = connection.execute(query).first()
-    if row is None:
-        return None
-    return records.Instance(
-        row.uuid,
-        row.project_id,
-        row.user_id,
-        row.host,
-        row.node,
-        row.vm_state,
-        row.task_state,
-        bool(row.deleted),
-        bool(row.hidden),
-        _age(row, "created_at", "updated_at", "deleted_at"),
-    )
+    columns = (c.uuid, c.project_id, c.user_id, c.host, c.node, c.vm_state, c.task_state, c.deleted, c.hidden)
+    query = sa.select(*columns, c.created_at, c.updated_at, c.deleted_at, NOW)
+    return [
+        records.Instance(
+            row.uuid,
+            row.project_id,
+            row.user_id,
+            row.host,
+            row.node,
+            row.vm_state,
+            row.task_state,
+            bool(row.deleted),
+            bool(row.hidden),
+            _age(row, "created_at", "updated_at", "deleted_at"),
+        )
+        for chunk in _chunks(uuids)
+        for row in connection.execute(query.where(c.uuid.in_(chunk)))
+    ]
 
 
 def migration(connection: Connection, uuid: str) -> records.Migration | None:
@@ -226,10 +239,10 @@ def migration(connection: Connection, uuid: str) -> records.Migration | None:
     return found[0] if found else None
 
 
-def migrations_of(connection: Connection, instance: str) -> list[records.Migration]:
-    """All migrations of an instance, deleted ones too, youngest first; MySQL has an index through the foreign key."""
+def migrations_of(connection: Connection, *instances: str) -> list[records.Migration]:
+    """All migrations of instances, deleted ones too, youngest first; MySQL has an index through the foreign key."""
     c = tables.migrations.c
-    return _migrations(connection, tables.migrations, c.instance_uuid == instance)
+    return _migrations(connection, tables.migrations, c.instance_uuid.in_(instances))
 
 
 def _migrations(connection: Connection, table: sa.Table, where: sa.ColumnElement[bool]) -> list[records.Migration]:

@@ -51,12 +51,12 @@ def test_what_an_instance_carries_with_it(engine: sa.Engine, database: Database)
         add(engine, tables.instance_system_metadata, instance_uuid="i", key=name, value=value, deleted=deleted)
     add(engine, tables.block_device_mapping, instance_uuid="i", boot_index=0, destination_type="volume", deleted=3)
     add(engine, tables.block_device_mapping, instance_uuid="i", boot_index=1, destination_type="volume", deleted=0)
-    found = database.run(lambda connection: instance_queries.description(connection, "i"))
+    found = database.run(lambda connection: instance_queries.descriptions(connection, ["i"])["i"])
     assert found == instance_queries.Description("{}", {"hw_cpu_policy": "dedicated"}, False, "[]")
     add(engine, tables.block_device_mapping, instance_uuid="i", boot_index=0, destination_type="volume", deleted=0)
-    found = database.run(lambda connection: instance_queries.description(connection, "i"))
+    found = database.run(lambda connection: instance_queries.descriptions(connection, ["i"])["i"])
     assert found.boot_from_volume
-    bare = database.run(lambda connection: instance_queries.description(connection, "v"))
+    bare = database.run(lambda connection: instance_queries.descriptions(connection, ["v"])["v"])
     assert bare == instance_queries.Description(None, {}, True, None)
 
 

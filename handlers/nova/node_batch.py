@@ -1,0 +1,69 @@
+"""Several instances of one compute node that hold nothing, as one finding. Pure.
+
+What is plainly missing (nothing held anywhere, nothing asked for by ports) is alike for all instances of a node, and each
+heal of its own would cost ten requests to Placement. Together they are found, written and counted as one. Whatever is not
+plain stays a finding of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from handlers.base import Finding, Key
+from handlers.nova.holdings import Drift, Facts, Give
+from handlers.nova.port_requests import Needs
+
+#: the kind of a key that stands for the instances of a compute node, by the node's uuid
+NODE = "node"
+#: instances of one finding: one request to Placement writes all of them
+BATCH = 50
+#: so many of a node's instances, as a part of all of them, are ordinary drift. Where more hold nothing each is a key of its
+#: own, so that what bounds how much is believed to be wrong counts them
+ORDINARY = 0.1
+
+Missing = tuple[Facts, Give]
+
+
+def ordinary(missing: int, residents: int) -> bool:
+    """Whether the instances of a node that hold nothing are looked at together."""
+    return 1 < missing <= residents * ORDINARY
+
+
+def plain(facts: Facts, drifts: Sequence[Drift]) -> Give | None:
+    """Return what an instance should be given, if that is all that is wrong with it."""
+    match list(drifts):
+        case [Give(problem="allocation-missing", allocations=allocations) as give] if not allocations:
+            if isinstance(facts.ports, Needs) and not facts.ports.requests and not facts.allocation.providers:
+                return give
+    return None
+
+
+def part(facts: Facts, give: Give) -> dict[str, Any]:
+    """Return the evidence of one instance."""
+    instance = facts.live[0].instance
+    return {
+        "cell_id": facts.live[0].cell_id,
+        "host": instance.host,
+        "node": instance.node,
+        "vm_state": instance.vm_state,
+        "owner": [instance.project_id, instance.user_id],
+        "give": {provider: dict(resources) for provider, resources in give.providers.items()},
+    }
+
+
+def finding(key: Key, missing: Sequence[Missing]) -> Finding:
+    """Return the finding of all of them."""
+    node = missing[0][0].live[0].instance.node
+    parts: Mapping[str, Any] = {facts.live[0].instance.uuid: part(facts, give) for facts, give in missing}
+    return Finding(
+        key,
+        "allocations-missing",
+        f"{len(parts)} instances hold nothing, though they live on {node}",
+        {"compute_node": key.id, "instances": parts},
+    )
+
+
+def undo(instances: Sequence[str]) -> str:
+    """Return the commands that take it all back."""
+    return "; ".join(f"openstack resource provider allocation delete {instance}" for instance in instances)

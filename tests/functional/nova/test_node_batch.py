@@ -1,0 +1,151 @@
+"""Several instances of a node that hold nothing: found, written and counted as one, each as safe as alone."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterable
+
+import pytest
+
+from handlers.base import Conflict, Finding, Key, Refused, Resources, Unavailable
+from handlers.nova.heal_allocations import HealAllocations
+from handlers.nova.placement import Allocation, Held
+from handlers.nova.simulation import NovaSimulation
+
+
+@pytest.fixture
+def heal(resources: Resources) -> HealAllocations:
+    return HealAllocations.from_resources(resources)
+
+
+@pytest.fixture
+def servers(cloud: NovaSimulation) -> list[str]:
+    """Thirty instances on host a, of which the first three hold nothing."""
+    with cloud.ago(days=1):
+        cloud.add_compute("a", "cell1")
+        cloud.map_host("a")
+        made = [cloud.boot("a") for _ in range(30)]
+    for server in made[:3]:
+        cloud.hold(server, {})
+    return made
+
+
+def node(cloud: NovaSimulation) -> Key:
+    return Key("node", cloud.node("a").uuid)
+
+
+def full(cloud: NovaSimulation, server: str) -> dict[str, dict[str, int]]:
+    return {cloud.node("a").uuid: cloud.flavor(server).resources()}
+
+
+def found(cloud: NovaSimulation, heal: HealAllocations) -> Finding:
+    [finding] = heal.inspect(node(cloud))
+    assert finding.healable
+    return finding
+
+
+def around(
+    heal: HealAllocations,
+    monkeypatch: pytest.MonkeyPatch,
+    before: Callable[[], None] = lambda: None,
+    after: Callable[[], None] = lambda: None,
+) -> None:
+    """Let something happen right before, or right after, all are written."""
+    replace = heal._placement.replace_allocations
+
+    def at_once(changes: Iterable[tuple[Allocation, Held]]) -> None:
+        before()
+        replace(changes)
+        after()
+
+    monkeypatch.setattr(heal._placement, "replace_allocations", at_once)
+
+
+def test_a_few_of_a_node_are_healed_together(cloud: NovaSimulation, heal: HealAllocations, servers: list[str]) -> None:
+    assert list(heal.sweep()) == [node(cloud)]
+    finding = found(cloud, heal)
+    assert (finding.problem, set(finding.evidence["instances"])) == ("allocations-missing", set(servers[:3]))
+    healed = heal.heal(finding)
+    assert [cloud.allocation(server) for server in servers] == [full(cloud, server) for server in servers]
+    assert all(f"allocation delete {server}" in healed.undo for server in servers[:3])
+    assert not list(heal.sweep())
+    assert not list(heal.inspect(node(cloud)))
+
+
+def test_more_than_a_few_are_counted_one_by_one(
+    cloud: NovaSimulation, heal: HealAllocations, servers: list[str]
+) -> None:
+    cloud.hold(servers[3], {})
+    assert set(heal.sweep()) == {Key("instance", server) for server in servers[:4]}
+
+
+def test_what_is_not_plain_is_a_finding_of_its_own(
+    cloud: NovaSimulation, heal: HealAllocations, servers: list[str]
+) -> None:
+    cloud.set_flavor(servers[0], extra_specs={"accel:device_profile": "gpu"})
+    findings = {finding.problem: finding for finding in heal.inspect(node(cloud))}
+    assert set(findings) == {"allocations-missing", "allocation-missing"}
+    assert not findings["allocation-missing"].healable
+    heal.heal(findings["allocations-missing"])
+    assert [cloud.allocation(server) for server in servers[:3]] == [{}, *(full(cloud, one) for one in servers[1:3])]
+
+
+def test_a_claim_before_the_heal_wins(cloud: NovaSimulation, heal: HealAllocations, servers: list[str]) -> None:
+    finding = found(cloud, heal)
+    claimed = {cloud.node("a").uuid: {"VCPU": 7}}
+    cloud.hold(servers[0], claimed)
+    with pytest.raises(Conflict):
+        heal.heal(finding)
+    assert [cloud.allocation(server) for server in servers[:3]] == [claimed, {}, {}]
+
+
+def test_who_changed_since_is_left_out(cloud: NovaSimulation, heal: HealAllocations, servers: list[str]) -> None:
+    finding = found(cloud, heal)
+    cloud.set_instance(servers[0], task_state="migrating")
+    cloud.delete(servers[1])
+    heal.heal(finding)
+    assert [cloud.allocation(server) for server in servers[:3]] == [{}, {}, full(cloud, servers[2])]
+
+
+def test_nobody_as_before_is_a_conflict(cloud: NovaSimulation, heal: HealAllocations, servers: list[str]) -> None:
+    finding = found(cloud, heal)
+    for server in servers[:3]:
+        cloud.set_instance(server, task_state="migrating")
+    with pytest.raises(Conflict):
+        heal.heal(finding)
+    assert not any(cloud.allocation(server) for server in servers[:3])
+
+
+def test_who_leaves_meanwhile_gets_nothing(
+    cloud: NovaSimulation, heal: HealAllocations, servers: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finding = found(cloud, heal)
+    around(heal, monkeypatch, before=lambda: cloud.delete(servers[0]))
+    healed = heal.heal(finding)
+    assert [cloud.allocation(server) for server in servers[:3]] == [{}, *(full(cloud, one) for one in servers[1:3])]
+    assert set(healed.after["allocations"]) == set(servers[1:3])
+    assert servers[0] not in healed.undo
+
+
+def test_a_cell_that_is_lost_in_the_middle(
+    cloud: NovaSimulation,
+    heal: HealAllocations,
+    servers: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    cut: Callable[[str], None],
+) -> None:
+    finding = found(cloud, heal)
+    around(heal, monkeypatch, after=lambda: cut("cell1"))
+    with pytest.raises(Unavailable, match="cell:cell1"):
+        heal.heal(finding)
+    assert not any(cloud.allocation(server) for server in servers[:3])
+
+
+def test_where_not_all_fit_some_get_theirs(cloud: NovaSimulation, heal: HealAllocations, servers: list[str]) -> None:
+    finding = found(cloud, heal)
+    one = cloud.flavor(servers[0]).resources()["MEMORY_MB"]
+    cloud.hold(str(uuid.uuid4()), {cloud.node("a").uuid: {"MEMORY_MB": 131072 - 28 * one}})
+    heal.heal(finding)
+    assert sum(bool(cloud.allocation(server)) for server in servers[:3]) == 1
+    with pytest.raises(Refused, match="the node cannot give 2 instances"):
+        heal.heal(found(cloud, heal))
