@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 import sqlalchemy as sa
@@ -121,17 +122,22 @@ class House:
         return [row for row in rows if row.status != "DELETED"]
 
 
+#: where files need not survive the machine: a test of many small transactions is not to wait for a disk
+MEMORY = Path("/dev/shm")
+
+
 @pytest.fixture
-def make_house(tmp_path: Path) -> Iterator[Callable[..., House]]:
+def make_house() -> Iterator[Callable[..., House]]:
     made: list[OctaviaDatabase] = []
+    with TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None) as folder:
 
-    def make(**settings: object) -> House:
-        made.append(OctaviaDatabase(f"sqlite:///{tmp_path}/octavia-{len(made)}.sqlite"))
-        return House(made[-1], HousekeepingSettings(**settings))  # type: ignore[arg-type]
+        def make(**settings: object) -> House:
+            made.append(OctaviaDatabase(f"sqlite:///{folder}/octavia-{len(made)}.sqlite"))
+            return House(made[-1], HousekeepingSettings(**settings))  # type: ignore[arg-type]
 
-    yield make
-    for database in made:
-        database.close()
+        yield make
+        for database in made:
+            database.close()
 
 
 @pytest.fixture
