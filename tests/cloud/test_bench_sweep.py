@@ -1,0 +1,46 @@
+"""The benchmark of sweeps, at a size that says nothing about speed: both programs do their work, and it is all told."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import Any
+
+import pytest
+
+from bench.report import Failed
+from bench.suite import sweep
+
+QUANTITIES = {"seconds", "cpu_s", "peak_mb", "objects", "objects_per_s", "queries", "placement_requests", "right"}
+WITHOUT_COMMAND = {"heal_instance_mappings", "heal_instance_mappings_healthy"}
+DRIFTED = {
+    *("discover_hosts", "map_instances", "sync_aggregates", "heal_allocations", "audit_allocations"),
+    *("heal_instance_mappings", "archive_deleted_rows", "purge"),
+}
+
+
+def options(*arguments: str) -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    sweep.add_options(parser)
+    return parser.parse_args(arguments)
+
+
+def test_both_programs_are_right_and_everything_is_told() -> None:
+    figures: dict[str, Any] = json.loads(sweep.run(options("--hosts", "2", "--instances", "20")).as_json())
+    memory = figures.pop("memory")
+    assert memory.keys() == {"peak_mb", "peak_mb_of_a_fifth", "growth"}
+    assert all(value > 0 for value in memory.values())
+    assert set(figures) >= DRIFTED | {"healthy"}
+    for name, task in figures.items():
+        assert task["right"], name
+        assert (task["nova_manage"] is None) == (name in WITHOUT_COMMAND), name
+        for program in filter(None, (task["stackmend"], task["nova_manage"])):
+            assert program.keys() == QUANTITIES
+            assert program["queries"] > 0
+            assert program["peak_mb"] > 0
+    assert figures["heal_allocations"]["stackmend"]["placement_requests"] > 0
+
+
+def test_sizes_that_cannot_be_are_refused() -> None:
+    with pytest.raises(Failed, match="multiple"):
+        sweep.run(options("--hosts", "3", "--instances", "20"))
