@@ -93,10 +93,10 @@ class NovaDatabases:
 
         :raises Unavailable: when ``nova_api`` does not answer
         """
-        yield from _limits(self.api, tables.api)
+        yield from limits_of(self.api, tables.api)
         for cell in self.cells():
             with suppress(Unavailable):
-                yield from _limits(self.database(cell), tables.cell)
+                yield from limits_of(self.database(cell), tables.cell)
 
     def host_cells(self) -> tuple[Cell, ...]:
         """Return the cells that can have hosts: all but cell0."""
@@ -175,7 +175,12 @@ def _strange(database: Database) -> str:
     )
 
 
-def _limits(database: Database, wanted: MetaData) -> Iterator[str]:
+def limits_of(database: Database, wanted: MetaData) -> Iterator[str]:
+    """Yield why nothing will be changed for what one of Nova's databases says, and what it lacks.
+
+    :param wanted: the tables that are needed
+    :raises Unavailable: when it does not answer
+    """
     if missing := database.run(partial(lacking, wanted=wanted)):
         yield (
             f"{database.name} has no {', '.join(missing)}; tasks that need it cannot look: is its URL that of another "

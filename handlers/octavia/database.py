@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Self, TypeVar
 
+import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from handlers.base import Refused, Resources
 from handlers.database import Database
-from handlers.octavia import options, queries, revisions
+from handlers.octavia import options, queries, revisions, tables
+from handlers.schemas import lacking
 
 T = TypeVar("T")
 
@@ -55,13 +58,38 @@ class OctaviaDatabase:
         if self._permitted_at is not None and now - self._permitted_at < PERMIT_TTL:
             return
         found = self.run(queries.revisions)
-        if not found or not found <= revisions.KNOWN:
-            raise Refused(
-                f"Octavia's database is at the schema {', '.join(sorted(found)) or 'unknown'}; this release knows those of "
-                "Octavia 10 (Yoga) to 19, and in another it looks but changes nothing"
-            )
+        if strange := _strange(found):
+            raise Refused(strange)
         self._permitted_at = now
+
+    def limits(self) -> Iterator[str]:
+        """Yield why nothing will be changed for what this database says, and what it lacks.
+
+        :raises Unavailable: when it does not answer
+        """
+        wanted = sa.MetaData()
+        for table in tables.octavia.sorted_tables:
+            if table is not tables.amphora_member_port:  # only since Octavia 16; looked for before it is used
+                table.to_metadata(wanted)
+        if missing := self.run(partial(lacking, wanted=wanted)):
+            yield (
+                f"Octavia's database has no {', '.join(missing)}; tasks that need it cannot look: is its URL that of another "
+                "database, or the user short of rights?"
+            )
+        found = self.run(queries.revisions)
+        if strange := _strange(found):
+            yield strange
 
     def close(self) -> None:
         """Close idle connections."""
         self._database.close()
+
+
+def _strange(found: frozenset[str]) -> str:
+    """Say that the schema is not known here; nothing when it is."""
+    if found and found <= revisions.KNOWN:
+        return ""
+    return (
+        f"Octavia's database is at the schema {', '.join(sorted(found)) or 'unknown'}; this release knows those of Octavia 10 "
+        "(Yoga) to 19, and in another it looks but changes nothing"
+    )
