@@ -1,0 +1,143 @@
+"""Every answer of an API becomes exactly one of the specification's exceptions."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+import requests
+from keystoneauth1 import exceptions as ks
+
+from handlers.cloud import Service
+from handlers.octavia.drivers.openstack.api import Api, age
+from handlers.octavia.drivers.openstack.compute import _server
+from handlers.octavia.housekeeping import (
+    AmphoraDriverError,
+    DeleteFailed,
+    NotFoundError,
+    UnauthorizedException,
+    UnavailableException,
+)
+
+SERVICE, THING = "compute", "server:1"
+
+
+class Answers:
+    """Stands in for keystoneauth's adapter: gives one answer, or raises, and remembers what it was asked."""
+
+    def __init__(self, *answers: tuple[int, Any] | Exception) -> None:
+        self._answers = list(answers)
+        self.asked: list[dict[str, Any]] = []
+
+    def request(self, url: str, method: str, **arguments: Any) -> requests.Response:
+        self.asked.append({"url": url, "method": method, **arguments})
+        answer = self._answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        response = requests.Response()
+        response.status_code, body = answer
+        response._content = json.dumps(body).encode()
+        return response
+
+
+def api(*answers: tuple[int, Any] | Exception) -> Api:
+    return Api(Service(Answers(*answers), SERVICE), "2.73")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("answer", "called", "removed", "dependency"),
+    [
+        ((400, {}), AmphoraDriverError, DeleteFailed, ""),
+        ((401, {}), UnauthorizedException, UnauthorizedException, SERVICE),
+        ((403, {}), UnauthorizedException, UnauthorizedException, SERVICE),
+        ((404, {}), NotFoundError, None, ""),
+        ((406, {}), AmphoraDriverError, DeleteFailed, ""),
+        ((409, {}), UnavailableException, UnavailableException, THING),
+        ((412, {}), UnavailableException, UnavailableException, THING),
+        ((413, {}), UnavailableException, UnavailableException, SERVICE),
+        ((429, {}), UnavailableException, UnavailableException, SERVICE),
+        ((500, {}), UnavailableException, UnavailableException, SERVICE),
+        ((503, {}), UnavailableException, UnavailableException, SERVICE),
+        (ks.ConnectTimeout("late"), UnavailableException, UnavailableException, SERVICE),
+        (ks.ConnectFailure("refused"), UnavailableException, UnavailableException, SERVICE),
+        (ks.EndpointNotFound("none"), UnavailableException, UnavailableException, SERVICE),
+        (ks.Unauthorized("wrong password"), UnauthorizedException, UnauthorizedException, SERVICE),
+    ],
+)
+def test_failures(
+    answer: tuple[int, Any] | Exception,
+    called: type[AmphoraDriverError],
+    removed: type[AmphoraDriverError] | None,
+    dependency: str,
+) -> None:
+    with pytest.raises(called) as failure:
+        api(answer).call("POST", "/servers/1/action", THING)
+    assert type(failure.value) is called
+    assert getattr(failure.value, "dependency", "") == dependency
+    if removed is None:
+        api(answer).remove("/servers/1", THING)
+        return
+    with pytest.raises(removed) as failure:
+        api(answer).remove("/servers/1", THING)
+    assert type(failure.value) is removed
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"conflictingRequest": {"code": 409, "message": "it is in vm_state error"}},
+        {"NeutronError": {"type": "InUse", "message": "it is in vm_state error"}},
+        {"faultcode": "Client", "faultstring": "it is in vm_state error"},
+        "it is in vm_state error",
+    ],
+)
+def test_what_an_api_said_is_told(body: Any) -> None:
+    with pytest.raises(UnavailableException, match="answered 409: it is in vm_state error"):
+        api((409, body)).call("POST", "/servers/1/action", THING)
+
+
+def test_reading_what_is_not_there_is_no_error() -> None:
+    assert api((404, {})).get("/servers/1", THING) is None
+
+
+def test_what_is_not_json_is_no_answer() -> None:
+    with pytest.raises(UnavailableException):
+        api((200, [])).get("/servers/1", THING)
+
+
+def test_a_listing_goes_on_to_its_end_and_a_failure_is_not_an_end() -> None:
+    first = (200, {"servers": [{"id": "a"}, {"id": "b"}], "servers_links": [{"rel": "next"}]})
+    answers = Answers(first, (200, {"servers": [{"id": "c"}]}))
+    listed = Api(Service(answers, SERVICE)).list("/servers", "servers", 2, tags="x")  # type: ignore[arg-type]
+    assert [shown["id"] for shown in listed] == ["a", "b", "c"]
+    assert [asked["params"] for asked in answers.asked] == [
+        {"tags": "x", "limit": 2},
+        {"tags": "x", "limit": 2, "marker": "b"},
+    ]
+    wrongs: list[tuple[int, Any]] = [(404, {}), (200, {"flavors": []}), (500, {})]
+    for wrong in wrongs:
+        with pytest.raises(UnavailableException):
+            list(api(first, wrong).list("/servers", "servers", 2))
+
+
+def test_a_server_whose_cell_does_not_answer_is_not_known() -> None:
+    with pytest.raises(UnavailableException) as unknown:
+        _server({"id": "1", "status": "UNKNOWN", "tenant_id": "p", "created": "2026-01-01T00:00:00Z"})
+    assert unknown.value.dependency == THING
+
+
+def test_a_server_that_is_not_shown_whole_is_not_believed() -> None:
+    with pytest.raises(AmphoraDriverError, match="administrator"):
+        _server({"id": "1", "status": "ACTIVE", "name": "amphora", "tenant_id": "p"})
+
+
+@pytest.mark.parametrize("time", ["2026-01-01T00:00:00Z", "2026-01-01T00:00:00", "2026-01-01T01:00:00+01:00"])
+def test_ages_are_told_from_every_spelling_of_a_time(time: str) -> None:
+    assert abs(age(time) - age("2026-01-01T00:00:00Z")) < 1
+    assert age(time) > 0
+
+
+def test_what_is_made_in_our_future_is_young() -> None:
+    assert age("2999-01-01T00:00:00Z") == 0
+    assert age(None) == 0
