@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -26,6 +27,11 @@ class House:
         self.database = database
         self.driver = NoopDriver(settings, database)
         self.cloud, self.octavia = self.driver.cloud, self.driver.octavia
+
+    def reconfigure(self, **settings: object) -> None:
+        """Go on with another configuration, in the same cloud."""
+        changed = replace(self.driver.settings, **settings)  # type: ignore[arg-type]
+        self.driver = NoopDriver(changed, self.database, self.cloud)
 
     def balancer(self, identity: str) -> records.LoadBalancer:
         found = self.database.run(partial(queries.load_balancer, identity=identity))

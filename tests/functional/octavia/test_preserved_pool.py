@@ -1,0 +1,289 @@
+"""The pool of preserved amphorae: its bound holds whatever happens at once; the operator sees, takes and deletes."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from consumer.journal import history, migrations
+from consumer.journal.database import Database, open_engine
+from consumer.journal.work import Hint, Priority
+from handlers.base import Handler, Key, Refused
+from handlers.octavia import pool
+from handlers.octavia.appliances import PRESERVED, PRESERVED_PREFIX, SINCE
+from handlers.octavia.failed_amphora import FailedAmphora
+from handlers.octavia.housekeeping import UnavailableException, housekeep
+from handlers.octavia.preserved import PreservedAmphorae
+from tests.doubles import World
+from tests.functional.engine.conftest import SETTINGS, Machine, eventually
+from tests.functional.octavia.conftest import House, Stuck, mend
+
+MakeHouse = Callable[..., House]
+METHODS = ["unplug", "snapshot"]
+
+
+def keep_one(house: House) -> str:
+    """Let an amphora fail and be seen to; return its id."""
+    balancer = house.octavia.add_load_balancer()
+    failed = house.fail(balancer)
+    mend(house, FailedAmphora(house.driver), Key("amphora", failed.id))
+    house.assert_whole(balancer)
+    return failed.id
+
+
+def kept(house: House) -> list[str]:
+    return [one.amphora for one in house.preserved()]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_keep_stops_when_the_pool_is_full(make_house: MakeHouse, method: str) -> None:
+    house = make_house(maximum_preserved_amphora_count=2, failover_threshold=0, preservation_method=method)
+    failed = [keep_one(house) for _number in range(4)]
+    assert kept(house) == failed[:2]
+    house.assert_no_leak()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_cycle_deletes_the_oldest(make_house: MakeHouse, method: str) -> None:
+    house = make_house(
+        maximum_preserved_amphora_count=2,
+        preservation_scheme="cycle",
+        failover_threshold=0,
+        preservation_method=method,
+    )
+    failed = [keep_one(house) for _number in range(4)]
+    assert kept(house) == failed[2:]
+    house.assert_no_leak()
+
+
+def test_cycle_comes_down_to_a_lower_limit_with_the_next_one(make_house: MakeHouse) -> None:
+    house = make_house(maximum_preserved_amphora_count=3, preservation_scheme="cycle", failover_threshold=0)
+    failed = [keep_one(house) for _number in range(3)]
+    house.reconfigure(maximum_preserved_amphora_count=1)
+    assert kept(house) == failed
+    last = keep_one(house)
+    assert kept(house) == [last]
+    house.assert_no_leak()
+
+
+def test_keep_leaves_what_is_there_when_the_limit_comes_down(make_house: MakeHouse) -> None:
+    house = make_house(maximum_preserved_amphora_count=3, failover_threshold=0)
+    failed = [keep_one(house) for _number in range(3)]
+    house.reconfigure(maximum_preserved_amphora_count=0)
+    keep_one(house)
+    assert kept(house) == failed
+    house.assert_no_leak()
+
+
+@pytest.mark.parametrize("limit", [0, 1])
+def test_a_limit_that_comes_down_amid_a_preservation(make_house: MakeHouse, limit: int) -> None:
+    for steps in range(1, 5):
+        house = make_house(maximum_preserved_amphora_count=2, failover_threshold=0)
+        first = keep_one(house)
+        balancer = house.octavia.add_load_balancer()
+        failed = house.fail(balancer)
+        key = Key("amphora", failed.id)
+        handler = FailedAmphora(house.driver)
+        for _step in range(steps):
+            handler.heal(next(iter(handler.inspect(key))))
+        house.reconfigure(maximum_preserved_amphora_count=limit)
+        mend(house, FailedAmphora(house.driver), key)
+        house.assert_whole(balancer)
+        house.assert_no_leak()
+        assert first in kept(house)
+
+
+@dataclass
+class AmphoraMachine(Machine):
+    """The machine with the handler, without a bus."""
+
+    mended: list[Handler] = field(default_factory=list)
+
+    def handlers(self) -> list[Handler]:
+        return self.mended
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Iterator[AmphoraMachine]:
+    journal = Database(open_engine(f"sqlite:///{tmp_path}/journal.sqlite"))
+    migrations.upgrade(journal)
+    machine = AmphoraMachine(journal, World(), replace(SETTINGS, workers=10, lease_seconds=60, max_attempts=20))
+    yield machine
+    machine.stop()
+    journal.close()
+
+
+@pytest.mark.parametrize("scheme", ["keep", "cycle"])
+@pytest.mark.parametrize("method", METHODS)
+def test_ten_fail_at_once_and_three_are_kept(
+    make_house: MakeHouse, machine: AmphoraMachine, scheme: str, method: str
+) -> None:
+    house = make_house(
+        maximum_preserved_amphora_count=3,
+        failover_threshold=0,
+        preservation_scheme=scheme,
+        preservation_method=method,
+    )
+    balancers = [house.octavia.add_load_balancer() for _number in range(10)]
+    failed = [house.fail(balancer) for balancer in balancers]
+    handler = FailedAmphora(house.driver)
+    machine.mended = [handler]
+    machine.start()
+    machine.enqueue(*(Hint(handler.name, Key("amphora", row.id), Priority.EVENT, "power_off") for row in failed))
+    eventually(lambda: machine.idle() and not list(handler.sweep()), 240)
+    for balancer in balancers:
+        house.assert_whole(balancer)
+    house.assert_no_leak()
+    assert len(kept(house)) == 3
+    assert {entry.outcome for entry in history.listing(machine.database, limit=1000)} <= {"healed", "conflict"}
+
+
+def test_many_that_mark_at_the_same_moment_stay_within_the_bound(make_house: MakeHouse) -> None:
+    """All see an empty pool, and all mark: the numbers decide, and the others take their marks back."""
+    house = make_house(maximum_preserved_amphora_count=2, failover_threshold=0)
+    keys = []
+    for _number in range(5):
+        failed = house.fail(house.octavia.add_load_balancer())
+        keys.append(Key("amphora", failed.id))
+    handler = FailedAmphora(house.driver)
+    findings = [next(iter(handler.inspect(key))) for key in keys]
+    assert {finding.problem for finding in findings} == {"mark"}
+    tagged = threading.Barrier(len(keys))
+
+    def wait_for_all(call: str) -> None:
+        if call == "tag_server":
+            tagged.wait(60)
+
+    house.cloud.weather.after = wait_for_all
+    threads = [threading.Thread(target=handler._measures.take, args=_step(handler, key)) for key in keys]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    house.cloud.weather.after = lambda _call: None
+    assert len(kept(house)) == 5
+    steps = [mend(house, handler, key) for key in keys]
+    assert sum(taken[0] == "unmark" for taken in steps) == 3
+    assert len(kept(house)) == 2
+    house.assert_no_leak()
+
+
+def _step(handler: FailedAmphora, key: Key) -> tuple[object, object]:
+    seen = handler._see(key)
+    assert isinstance(seen, tuple)
+    return seen
+
+
+def test_one_that_is_being_numbered_is_waited_for_but_not_for_ever(make_house: MakeHouse) -> None:
+    house = make_house(maximum_preserved_amphora_count=1, failover_threshold=0)
+    first = house.fail(house.octavia.add_load_balancer())
+    second_balancer = house.octavia.add_load_balancer()
+    second = house.fail(second_balancer)
+    handler, key = FailedAmphora(house.driver), Key("amphora", second.id)
+    assert handler.heal(next(iter(handler.inspect(key)))).after[SINCE]
+    # the other one was tagged, and whoever did it died before it got its number
+    house.driver.tag_server(first.compute_id or "", PRESERVED)
+    with pytest.raises(Stuck, match="being marked"):
+        mend(house, handler, key)
+    house.make_mark_older(second.compute_id or "", 31)
+    assert mend(house, handler, key) == ["unmark", "failover", "detach"]
+    house.assert_whole(second_balancer)
+    mend(house, handler, Key("amphora", first.id))
+    assert kept(house) == [first.id]
+
+
+def test_numbers_grow_also_when_clocks_do_not(make_house: MakeHouse) -> None:
+    house = make_house(maximum_preserved_amphora_count=3, failover_threshold=0)
+    keep_one(house)
+    (one,) = house.preserved()
+    earlier = datetime(2001, 1, 1, tzinfo=UTC)
+    assert pool.next_number(house.preserved(), earlier) > one.since
+    assert pool.next_number([], earlier) == earlier.isoformat(timespec="microseconds")
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_operator_sees_what_is_kept_and_how_to_look_inside(make_house: MakeHouse, method: str) -> None:
+    house = make_house(maximum_preserved_amphora_count=2, preservation_method=method)
+    amphora = keep_one(house)
+    inventory = PreservedAmphorae(house.driver)
+    (item,) = inventory.items()
+    assert set(inventory.columns) <= set(item)
+    assert (item["amphora"], item["state"], item["reason"]) == (amphora, "preserved", "its server is SHUTOFF")
+    shown = inventory.show(amphora)
+    assert shown["how_to_look_inside"]
+    assert ("console_log" in shown) == (method == "unplug")
+    with pytest.raises(LookupError):
+        inventory.show("00000000-0000-0000-0000-000000000000")
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_what_is_released_is_the_operators(make_house: MakeHouse, method: str) -> None:
+    house = make_house(maximum_preserved_amphora_count=1, preservation_method=method, failover_threshold=0)
+    amphora = keep_one(house)
+    PreservedAmphorae(house.driver).release(amphora)
+    assert kept(house) == []
+    later = keep_one(house)
+    assert kept(house) == [later]
+    if method == "unplug":
+        (server,) = [found for found in house.cloud.servers() if found.name == f"{PRESERVED_PREFIX}{amphora}"]
+        assert (server.locked, server.tags) == (False, frozenset())
+    else:
+        assert len(house.cloud.images()) == 2
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_what_is_deleted_is_gone(make_house: MakeHouse, method: str) -> None:
+    house = make_house(maximum_preserved_amphora_count=1, preservation_method=method)
+    amphora = keep_one(house)
+    inventory = PreservedAmphorae(house.driver)
+    inventory.delete(amphora)
+    assert kept(house) == []
+    house.assert_no_leak()
+    with pytest.raises(LookupError):
+        inventory.delete(amphora)
+
+
+def test_what_is_about_to_be_kept_is_neither_released_nor_deleted(make_house: MakeHouse) -> None:
+    house = make_house(maximum_preserved_amphora_count=1)
+    failed = house.fail(house.octavia.add_load_balancer())
+    handler, key = FailedAmphora(house.driver), Key("amphora", failed.id)
+    handler.heal(next(iter(handler.inspect(key))))
+    inventory = PreservedAmphorae(house.driver)
+    assert [item["state"] for item in inventory.items()] == ["preserving"]
+    with pytest.raises(Refused):
+        inventory.delete(failed.id)
+    with pytest.raises(Refused):
+        inventory.release(failed.id)
+
+
+def test_the_pool_is_not_told_while_a_service_does_not_answer(make_house: MakeHouse) -> None:
+    house = make_house(maximum_preserved_amphora_count=1)
+    keep_one(house)
+    house.cloud.weather.unreachable = {"image"}
+    with pytest.raises(UnavailableException):
+        PreservedAmphorae(house.driver).items()
+
+
+def test_the_specifications_loop(make_house: MakeHouse) -> None:
+    """Spares are topped up, a deactivated amphora is kept while there is room, the next one is removed."""
+    house = make_house(maximum_preserved_amphora_count=1, spare_amphora_pool_size=1, failover_threshold=0)
+    handler = FailedAmphora(house.driver)
+    failed = [house.fail(house.octavia.add_load_balancer()).id for _number in range(2)]
+
+    def preserve(amphora: str) -> bool:
+        mend(house, handler, Key("amphora", amphora))
+        return amphora in kept(house)
+
+    turn = housekeep(house.driver, failed, preserve)
+    assert (turn.ready, turn.wanted) == (0, 1)
+    assert (turn.preserved, turn.removed) == ((failed[0],), (failed[1],))
+    assert [row.status for row in (house.amphora(failed[0]), house.amphora(failed[1]))] == ["DELETED", "DELETED"]
+    for server in house.cloud.servers():
+        if server.name.startswith("octavia-spare-"):
+            house.driver.stop_server(server.id)
+    assert housekeep(house.driver, [], preserve).ready == 1
