@@ -154,6 +154,7 @@ def without_resources(cloud: ControlPlane, lifecycle: Lifecycle) -> dict[str, Ca
     residents = lifecycle.one_of_each_cell()
     for server in residents.values():
         cloud.mariadb.execute(f"DELETE FROM allocations WHERE consumer_id = '{server}'", "placement")
+        cloud.mariadb.execute(f"DELETE FROM consumers WHERE uuid = '{server}'", "placement")  # as Placement does
     return {cell: lambda server=server: _held(cloud, server) == 3 for cell, server in residents.items()}
 
 
