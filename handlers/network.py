@@ -27,6 +27,8 @@ from handlers.cloud import Cloud, Service
 
 #: ports per request; Neutron may give fewer
 PAGE = 1000
+#: values of a filter per request: servers in front of Neutron take as little as 4 kB of address and headers
+VALUES = 50
 
 HOST = "binding:host_id"
 PROFILE = "binding:profile"
@@ -91,15 +93,20 @@ class Network:
         return cls(resources.get(Cloud.from_resources).service("network"))
 
     def ports(self, filters: Mapping[str, str | Sequence[str]], fields: Sequence[str] = ()) -> Iterator[Port]:
-        """Yield the ports that match, ordered by their ids, in pages.
+        """Yield the ports that match, in pages.
 
-        :param filters: by Neutron's names: ``{"device_id": uuid}``; of several values any may match
+        :param filters: by Neutron's names: ``{"device_id": uuid}``; of several values any may match; one filter may have
+            many, and is sent in parts
         :param fields: what to show of them besides the id; everything if not given
         :raises Unavailable: when Neutron does not answer as it should; ports yielded before stand
         """
-        query: dict[str, Any] = {**filters, "limit": PAGE, "sort_key": "id", "sort_dir": "asc"}
-        if fields:
-            query["fields"] = ["id", *fields]
+        for some in _short(filters):
+            query: dict[str, Any] = {**some, "limit": PAGE, "sort_key": "id", "sort_dir": "asc"}
+            if fields:
+                query["fields"] = ["id", *fields]
+            yield from self._pages(query)
+
+    def _pages(self, query: dict[str, Any]) -> Iterator[Port]:
         more = True
         while more:
             body = self._body(self._service.read("/v2.0/ports", params=query), "/v2.0/ports", "ports")
@@ -163,6 +170,16 @@ class Network:
 
 
 _HINT = "; is this Neutron? See [openstack] network_endpoint_override"
+
+
+def _short(filters: Mapping[str, str | Sequence[str]]) -> Iterator[Mapping[str, str | Sequence[str]]]:
+    """Split the filter that has too many values for one request; others stay as they are."""
+    for name, values in filters.items():
+        if not isinstance(values, str) and len(values) > VALUES:
+            for start in range(0, len(values), VALUES):
+                yield {**filters, name: values[start : start + VALUES]}
+            return
+    yield filters
 
 
 def _unchanged(before: Port) -> dict[str, str]:

@@ -74,6 +74,8 @@ class Neutron:
 
     def answer(self, method: str, url: str, headers: Mapping[str, str], body: Any) -> _ANSWERED:
         """Answer a request."""
+        if len(url) > 4096:
+            return 414, None
         split = urlsplit(url)
         version, kind, *rest = split.path.strip("/").split("/")
         if version != "v2.0":

@@ -9,6 +9,7 @@ import pytest
 import sqlalchemy as sa
 
 from handlers.base import Conflict, Event, Finding, InFlight, Key, Refused, Resources, Unavailable
+from handlers.network import Network
 from handlers.nova import tables
 from handlers.nova.audit_ports import AuditPorts
 from handlers.nova.simulation import NovaSimulation
@@ -380,6 +381,15 @@ def test_a_cell_does_not_answer(
 
 
 # sweeps and events
+
+
+def test_the_ports_of_many_devices(resources: Resources, neutron: Neutron) -> None:
+    devices = [str(uuid.uuid4()) for _ in range(120)]
+    made = {occupy(neutron, device) for device in devices}
+    neutron.add()
+    found = [port.id for port in Network.from_resources(resources).ports({"device_id": devices})]
+    assert len(found) == len(made)
+    assert set(found) == made
 
 
 def test_a_sweep_of_many(cloud: NovaSimulation, neutron: Neutron, ports: AuditPorts, monkeypatch: Any) -> None:
