@@ -1,0 +1,303 @@
+"""Drift that nova-manage knows nothing of, made for real: what ended migrations, evacuations and deleted services leave."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from openstack import exceptions
+
+from tests.cloud import drift
+from tests.cloud.control_plane import CELLS, ControlPlane, wait_until
+from tests.program import Program, only
+
+TASKS = ("audit_migrations", "audit_services", "audit_providers", "audit_allocations")
+#: One thing that is wrong: handler, key and problem.
+Wrong = tuple[str, str, str]
+
+
+@pytest.fixture
+def stackmend(cloud: ControlPlane, tmp_path: Path) -> Program:
+    """An installation beside the controller, in which these tasks heal."""
+    modes = {f"{name}_mode": "heal" for name in TASKS}
+    options: dict[str, dict[str, object]] = {
+        "nova": {"config_file": cloud.nova_conf},
+        "audit": {**only(*TASKS), **modes},
+        "engine": {"breaker_count": 100_000, "heals_per_hour": 0},
+    }
+    program = Program(tmp_path / "stackmend", options)
+    long_ago(cloud, "instances", "migrations", "services", "compute_nodes")
+    program.run("sweep", *TASKS)  # what earlier tests left
+    return program
+
+
+@pytest.fixture
+def server(cloud: ControlPlane) -> Iterator[Any]:
+    """A server on compute-1, deleted after the test."""
+    booted = cloud.boot(f"server-{uuid.uuid4().hex[:8]}", host="compute-1")
+    yield booted
+    cloud.delete(booted.id)
+
+
+@pytest.fixture
+def host(cloud: ControlPlane) -> Iterator[str]:
+    """Another compute host in cell1, deleted after the test with all that is left of it."""
+    name = f"compute-{uuid.uuid4().hex[:6]}"
+    cloud.add_compute(name, "cell1")
+    cloud.wait_for_compute(name)
+    cloud.discover_hosts()
+    yield name
+    if f"nova-compute-{name}" in cloud.services:
+        drift.retire(cloud, name)
+
+
+def audited(program: Program, cloud: ControlPlane) -> set[Wrong]:
+    """What an audit of these tasks finds; it changes not one row."""
+    before = drift.dump(cloud)
+    rows = program.json("sweep", *TASKS, "--audit")
+    assert drift.dump(cloud) == before
+    return {(row["handler"], row["key"], row["problem"]) for row in rows}
+
+
+def healed(program: Program) -> list[dict[str, Any]]:
+    """Sweep, and return what was healed."""
+    rows = program.json("sweep", *TASKS)
+    return [row for row in rows if row["action"] == "healed"]
+
+
+def long_ago(cloud: ControlPlane, *tables: str) -> None:
+    """Let what is in these tables of the cells have happened some minutes ago: Nova gets a minute to finish."""
+    for cell in CELLS:
+        for table in tables:
+            for column in ("created_at", "updated_at", "deleted_at"):
+                statement = f"UPDATE {table} SET {column} = {column} - INTERVAL 5 MINUTE WHERE {column} IS NOT NULL"
+                cloud.mariadb.execute(statement, f"nova_{cell}")
+
+
+def migrations(cloud: ControlPlane, server_id: str) -> list[tuple[str, str]]:
+    """Return uuid and status of a server's migrations in cell1, the last one first."""
+    rows = cloud.mariadb.execute(
+        f"SELECT uuid, status FROM migrations WHERE instance_uuid = '{server_id}' ORDER BY id DESC", "nova_cell1"
+    )
+    return [(found, status) for found, status in (line.split("\t") for line in rows.splitlines())]
+
+
+def holding(cloud: ControlPlane, consumer: str) -> dict[str, Any]:
+    """What a consumer holds, by provider's uuid."""
+    answer = drift.allocation(cloud.admin.placement, consumer)["allocations"]
+    return {provider: held["resources"] for provider, held in answer.items()}
+
+
+def provider_names(cloud: ControlPlane) -> dict[str, str]:
+    """Every resource provider's uuid, by name."""
+    rows = cloud.mariadb.execute("SELECT name, uuid FROM resource_providers", "placement")
+    return dict(line.split("\t") for line in rows.splitlines())
+
+
+def delete_service(cloud: ControlPlane, name: str) -> None:
+    """Let an operator delete the service of a host that is gone."""
+    for service in cloud.admin.compute.services(host=name):
+        cloud.admin.compute.delete_service(service)
+
+
+def test_a_healthy_cloud_that_has_lived_has_none_of_it(
+    cloud: ControlPlane, stackmend: Program, server: Any, host: str
+) -> None:
+    compute = cloud.admin.compute
+    cloud.remove_compute(host)
+    delete_service(cloud, host)
+    waiting = cloud.boot("waiting", host="compute-2")
+    try:
+        compute.live_migrate_server(server, host=None, block_migration="auto")
+        wait_until(lambda: compute.get_server(server.id).compute_host != "compute-1", 90, "the live migration")
+        cloud.wait_for_server(server.id)
+        for _ in range(2):
+            compute.migrate_server(server)
+            cloud.wait_for_server(server.id, "VERIFY_RESIZE")
+            compute.revert_server_resize(server)
+            cloud.wait_for_server(server.id)
+        compute.resize_server(server, "small")
+        cloud.wait_for_server(server.id, "VERIFY_RESIZE")
+        compute.confirm_server_resize(server)
+        cloud.wait_for_server(server.id)
+        compute.migrate_server(waiting)
+        cloud.wait_for_server(waiting.id, "VERIFY_RESIZE")
+        long_ago(cloud, "instances", "migrations", "services", "compute_nodes")
+        assert audited(stackmend, cloud) == set()
+        assert healed(stackmend) == []
+    finally:
+        with suppress(exceptions.SDKException):
+            compute.revert_server_resize(waiting)
+            cloud.wait_for_server(waiting.id)
+        cloud.delete(waiting.id)
+
+
+def test_a_resize_whose_revert_ends_while_placement_is_down(
+    cloud: ControlPlane, stackmend: Program, server: Any
+) -> None:
+    """The destination lets go of the server; the source comes back to finish the revert when Placement is down."""
+    mine = holding(cloud, server.id)
+    cloud.admin.compute.resize_server(server, "small")
+    cloud.wait_for_server(server.id, "VERIFY_RESIZE")
+    cloud.kill_service("nova-compute-compute-1")
+    try:
+        cloud.admin.compute.revert_server_resize(server)
+        done = (
+            "SELECT 1 FROM instance_actions_events e JOIN instance_actions a ON a.id = e.action_id"
+            f" WHERE a.instance_uuid = '{server.id}' AND e.event = 'compute_revert_resize' AND e.finish_time IS NOT NULL"
+        )
+        wait_until(lambda: cloud.mariadb.execute(done, "nova_cell1"), 120, "the destination's part")
+        cloud.stop_service("placement")
+    finally:
+        cloud.start_service("nova-compute-compute-1")
+    try:
+        ended = (
+            f"SELECT 1 FROM instances WHERE uuid = '{server.id}' AND host = 'compute-1' AND task_state IS NULL"
+            f" AND EXISTS (SELECT 1 FROM migrations WHERE instance_uuid = '{server.id}'"
+            " AND status IN ('reverted', 'error'))"
+        )
+        wait_until(lambda: cloud.mariadb.execute(ended, "nova_cell1"), 120, "the end of the revert")
+    finally:
+        cloud.start_service("placement")
+    [(migration, _)] = migrations(cloud, server.id)
+    assert holding(cloud, migration) == mine, "the drift that this is about did not happen"
+    assert not holding(cloud, server.id).keys() & mine.keys()
+    long_ago(cloud, "instances", "migrations")
+
+    key = f"instance:{server.id}"
+    assert ("audit_migrations", key, "migration-holds-the-allocation") in audited(stackmend, cloud)
+    [line] = healed(stackmend)
+    assert (line["handler"], line["key"]) == ("audit_migrations", key)
+
+    assert holding(cloud, server.id) == mine
+    assert holding(cloud, migration) == {}
+    assert audited(stackmend, cloud) == set()
+
+
+def test_a_migration_whose_scheduling_fails_with_placement(
+    cloud: ControlPlane, stackmend: Program, server: Any
+) -> None:
+    mine = holding(cloud, server.id)
+    cloud.kill_service("nova-scheduler")
+    try:
+        cloud.admin.compute.migrate_server(server)
+        wait_until(lambda: migrations(cloud, server.id), 60, "the migration")
+        migration = migrations(cloud, server.id)[0][0]
+        wait_until(lambda: holding(cloud, migration) == mine, 60, "the migration's allocation")
+        assert audited(stackmend, cloud) == set(), "it is in progress"
+        cloud.stop_service("placement")
+    finally:
+        cloud.start_service("nova-scheduler")
+    try:
+        wait_until(lambda: migrations(cloud, server.id)[0][1] == "error", 240, "the end of the migration")
+        task = f"SELECT 1 FROM instances WHERE uuid = '{server.id}' AND task_state IS NULL"
+        wait_until(lambda: cloud.mariadb.execute(task, "nova_cell1"), 60, "the end of the task")
+    finally:
+        cloud.start_service("placement")
+    assert holding(cloud, server.id) == {}, "the drift that this is about did not happen"
+    assert holding(cloud, migration) == mine
+    long_ago(cloud, "instances", "migrations")
+
+    found = audited(stackmend, cloud)
+    assert found == {("audit_migrations", f"instance:{server.id}", "migration-holds-the-allocation")}
+    assert len(healed(stackmend)) == 1
+
+    assert holding(cloud, server.id) == mine
+    assert holding(cloud, migration) == {}
+    assert audited(stackmend, cloud) == set()
+
+
+def test_an_evacuated_host_that_is_deleted_and_archived(cloud: ControlPlane, stackmend: Program, host: str) -> None:
+    moved = cloud.boot("moved", host=host)
+    try:
+        cloud.lose_host(host)
+        cloud.admin.compute.evacuate_server(moved.id)
+        wait_until(lambda: cloud.admin.compute.get_server(moved.id).compute_host != host, 90, "the evacuation")
+        cloud.wait_for_server(moved.id, "SHUTOFF")
+        long_ago(cloud, "instances", "migrations")
+        consumer = ("audit_allocations", f"consumer:{moved.id}", "left-on-another-node")
+        assert audited(stackmend, cloud) == {consumer}, "the host is only lost, not deleted"
+
+        mapping = cloud.mariadb.execute(f"SELECT cell_id FROM host_mappings WHERE host = '{host}'", "nova_api").strip()
+        cloud.stop_service("placement")
+        try:
+            cloud.remove_compute(host)
+            delete_service(cloud, host)  # Nova only logs that it could not delete the provider
+        finally:
+            cloud.start_service("placement")
+        # an old release left the mapping, and so does whoever maps hosts before the service is gone
+        cloud.mariadb.execute(f"INSERT INTO host_mappings (host, cell_id) VALUES ('{host}', {mapping})", "nova_api")
+        left = provider_names(cloud)[host]
+        long_ago(cloud, "services", "compute_nodes")
+        cloud.nova_manage("db", "archive_deleted_rows", "--all-cells", "--until-complete")
+        rows = f"SELECT COUNT(*) FROM compute_nodes WHERE host = '{host}'"
+        assert cloud.mariadb.execute(rows, "nova_cell1").strip() == "0"
+
+        held = ("audit_services", f"provider:{left}", "provider-left")
+        mapped = ("audit_services", f"host:{host}", "mapping-left")
+        assert audited(stackmend, cloud) == {consumer, mapped, held}
+        problems = {line["problem"] for line in healed(stackmend)}
+        assert problems >= {"left-on-another-node", "mapping-left"}
+        healed(stackmend)  # now that nobody holds anything of it
+
+        assert host not in provider_names(cloud)
+        assert host not in drift.mapped_hosts(cloud)
+        assert set(drift.mapped_hosts(cloud)) >= {"compute-1", "compute-2", "compute-3"}
+        here = cloud.admin.compute.get_server(moved.id).compute_host
+        assert drift.allocations(cloud)[moved.id] == {here}
+        assert audited(stackmend, cloud) == set()
+    finally:
+        cloud.delete(moved.id)
+
+
+def test_a_host_that_comes_back_with_another_identity(cloud: ControlPlane, stackmend: Program, host: str) -> None:
+    old = provider_names(cloud)[host]
+    cloud.stop_service("placement")
+    try:
+        cloud.remove_compute(host)
+        delete_service(cloud, host)
+    finally:
+        cloud.start_service("placement")
+    for identity in cloud.folder.rglob(f"{host}/compute_id"):
+        identity.unlink()
+    cloud.add_compute(host, "cell1")
+    wait_until(lambda: drift.compute_nodes(cloud, host) == 1, 120, "the new compute node")
+    name = f"nova-compute-{host}"
+    wait_until(lambda: "onflicting resource provider" in cloud.log(name), 120, "nova-compute's complaint")
+    long_ago(cloud, "services", "compute_nodes")
+    cloud.discover_hosts()
+
+    assert audited(stackmend, cloud) == {("audit_providers", f"host:{host}", "provider-uuid-wrong")}
+    assert healed(stackmend) == []
+    assert provider_names(cloud)[host] == old
+
+    answer = cloud.admin.placement.delete(f"/resource_providers/{old}", microversion="1.28")  # as it advises
+    assert answer.status_code == 204
+    cloud.stop_service(name)
+    cloud.start_service(name)
+    cloud.wait_for_compute(host)
+    assert provider_names(cloud)[host] != old
+    assert audited(stackmend, cloud) == set()
+
+
+def test_a_host_that_comes_back_as_itself(cloud: ControlPlane, stackmend: Program, host: str) -> None:
+    """Nova makes the deleted compute node a live one again, and its provider was there all the time."""
+    old = provider_names(cloud)[host]
+    cloud.stop_service("placement")
+    try:
+        cloud.remove_compute(host)
+        delete_service(cloud, host)
+    finally:
+        cloud.start_service("placement")
+    cloud.add_compute(host, "cell1")
+    wait_until(lambda: drift.compute_nodes(cloud, host) == 1, 120, "the compute node")
+    cloud.wait_for_compute(host)
+    cloud.discover_hosts()
+    long_ago(cloud, "services", "compute_nodes")
+    assert audited(stackmend, cloud) == set()
+    assert healed(stackmend) == []
+    assert provider_names(cloud)[host] == old
