@@ -16,6 +16,7 @@ import subprocess
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -83,12 +84,8 @@ class Copy:
         self._name = name
         self._folder = folder
         self._engines = {database: sa.create_engine(self.url(database)) for database in DATABASES}
-        self._dates: dict[str, dict[str, list[str]]] = {}
-        for database, engine in self._engines.items():
-            cloud.mariadb.drop_database(f"{name}_{database}")
-            cloud.mariadb.create_database(f"{name}_{database}")
-            self.execute(_dump(cloud, database, "--no-data"), database)
-            self._dates[database] = _dates(engine)
+        described = together(*(partial(self._create, database) for database in DATABASES))
+        self._dates: dict[str, dict[str, list[str]]] = dict(zip(DATABASES, described, strict=True))
         placement = cloud.add_api(
             "placement", self._placement, {"placement_database": {"connection": self.url("placement")}}
         )
@@ -99,6 +96,13 @@ class Copy:
         }
         self.nova_conf = cloud.derive("nova", f"nova-{name}", self._options)
         self.placement: Any = cloud.connection(placement_endpoint_override=placement).placement
+
+    def _create(self, database: str) -> dict[str, list[str]]:
+        """Create an empty copy of a database, and return its tables and their dates."""
+        self._cloud.mariadb.drop_database(f"{self._name}_{database}")
+        self._cloud.mariadb.create_database(f"{self._name}_{database}")
+        self.execute(_dump(self._cloud, database, "--no-data"), database)
+        return _dates(self._engines[database])
 
     @property
     def _placement(self) -> str:

@@ -147,8 +147,8 @@ class Wreckage:
         for host in ("compute-2", "compute-3"):
             cloud.start_service(f"nova-compute-{host}")
         for name in ("building", "evacuating"):
-            settled = lambda server=self.servers[name]: not compute.get_server(server).task_state  # noqa: E731
-            wait_until(settled, 180, f"the end of {name}")
+            server = self.servers[name]
+            wait_until(lambda s=server: not compute.get_server(s).task_state, 180, f"the end of {name}")
         cloud.return_host("compute-1", timeout=180)
         for server in self.servers.values():
             compute.delete_server(server, ignore_missing=True)
