@@ -26,10 +26,10 @@ must have been untouched for ``deactivated_amphorae_after``, and it must be foun
 amphora row at all, nothing is: that is more likely the wrong database.
 
 **What is changed.** An amphora that is stuck on a load balancer is failed over: by itself when it is PENDING_DELETE and
-the load balancer ACTIVE, else the load balancer as a whole; never deleted, for Octavia's API would delete it without a
-replacement. One on none in ERROR is deleted by the API and watched; when its row does not get DELETED, and in every
-other state, its server, its ports and last its row are removed here (:mod:`handlers.octavia.removal`). Servers, ports
-and groups are deleted, and looked for afterwards. Ports are deleted at the revision that was judged.
+the load balancer ACTIVE, else with the load balancer as a whole; never deleted, for Octavia's API would delete it without a
+replacement. One in ERROR on none is deleted by the API and watched; when its row does not get DELETED, and in every other
+state, its server, its ports and last its row are removed here (:mod:`handlers.octavia.removal`). Servers, ports and groups
+are deleted, and looked for afterwards. Ports are deleted at the revision that was judged.
 
 **What is not changed.** Anything outside Octavia's project: a VIP's port belongs to the load balancer's owner, and is
 reported. What is preserved, spare or was released. An amphora that serves, or is in ERROR on a load balancer: that is

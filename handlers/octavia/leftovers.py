@@ -97,6 +97,11 @@ def is_kept(server: Server) -> bool:
     )
 
 
+def may_be_stuck(row: records.Amphora) -> bool:
+    """Whether a row is on no load balancer, or in a state that only a flow sets."""
+    return row.load_balancer_id is None or row.status in _IN_A_FLOW
+
+
 def in_flow(row: records.Amphora, grace: float) -> bool:
     """Whether an amphora that is on no load balancer may still be worked on by Octavia."""
     return row.load_balancer_id is None and row.status in _IN_A_FLOW and row.age < grace
@@ -114,21 +119,15 @@ def row(
     if amphora.status == "DELETED" or amphora.age < grace:
         return None
     if amphora.load_balancer_id is not None:
-        stuck = amphora.status == "PENDING_DELETE" and balancer is not None and balancer.idle
-        return (
-            Leftover(
-                "amphora-stuck-deleting",
-                f"amphora {amphora.id} of load balancer {amphora.load_balancer_id} is PENDING_DELETE, and nobody deletes it",
-            )
-            if stuck
-            else None
-        )
+        stuck = amphora.status in _IN_A_FLOW and balancer is not None and balancer.idle
+        where = f"amphora {amphora.id} of load balancer {amphora.load_balancer_id}"
+        return Leftover("amphora-stuck", f"{where} is {amphora.status}, and no flow works on it") if stuck else None
     if not has_server:
         return Leftover(
             "amphora-without-server", f"amphora {amphora.id} is {amphora.status}, has no server and no load balancer"
         )
     if amphora.status == "PENDING_DELETE":
-        return Leftover("amphora-stuck-deleting", f"amphora {amphora.id} is PENDING_DELETE, and nobody deletes it")
+        return Leftover("amphora-stuck", f"amphora {amphora.id} is PENDING_DELETE, and nobody deletes it")
     return Leftover(
         "amphora-deactivated", f"amphora {amphora.id} is {amphora.status} and serves no load balancer, but has a server"
     )

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 
 from handlers.base import Conflict, Healed
-from handlers.octavia import changes, pool, records
+from handlers.octavia import changes, pool, records, spares
 from handlers.octavia.appliances import (
     AMPHORA,
     LOAD_BALANCER,
@@ -179,10 +179,12 @@ class Measures:
     def _failover(self, s: Situation, step: Step) -> Healed:
         if s.sealed is not None and s.amphora.status in records.SERVING and s.health is not None and not s.health.busy:
             self._renew_fence(s)
+        spares.make_room(self._driver, s.amphora)
         self._driver.failover_amphora(s.amphora.id)
         return Healed(f"asked Octavia to replace amphora {s.amphora.id}: {step.why}", before=_row(s))
 
     def _failover_load_balancer(self, s: Situation, step: Step) -> Healed:
+        spares.make_room(self._driver, s.amphora)
         self._driver.failover_load_balancer(s.served.id)
         return Healed(
             f"asked Octavia to replace all amphorae of load balancer {s.served.id}, which is in ERROR: {step.why}",

@@ -18,11 +18,11 @@ from __future__ import annotations
 import ssl
 from collections.abc import Callable, Mapping
 from typing import Any, Self
+from urllib.parse import parse_qs, unquote, urlsplit
 
 from amqp.exceptions import AMQPError
 from kombu.connection import Connection
 from kombu.exceptions import KombuError
-from oslo_config import cfg
 from oslo_utils import strutils
 
 from handlers.base import InFlight, Resources, Unavailable
@@ -96,37 +96,35 @@ def _ask(declare: Callable[..., Any], errors: tuple[type[Exception], ...]) -> tu
     try:
         answer = declare(queue=QUEUE, passive=True)
     except errors as error:
-        raise Unavailable("octavia-worker", f"there is no queue {QUEUE}: {getattr(error, 'reply_text', '')}") from error
+        raise Unavailable("octavia-worker", f"its queue cannot be asked: {getattr(error, 'reply_text', '')}") from error
     return answer.message_count, answer.consumer_count
 
 
 def _brokers(url: str, files: ServiceFiles) -> tuple[Mapping[str, Any], ...]:
-    # it wants its threads chosen before it is imported, and that is the machine's to do
-    import oslo_messaging
-
-    conf = cfg.ConfigOpts()
-    conf([], project="stackmend-foreign", default_config_files=[], default_config_dirs=[])
+    """Read ``rabbit://user:password@host:port,user:password@host:port/virtual_host?ssl=1``, as oslo.messaging does."""
     try:
-        parsed = oslo_messaging.TransportURL.parse(conf, url)
-    except Exception:
-        # the libraries quote what they cannot read, and the password may be part of it
+        parsed = urlsplit(url)
+        query = {name: values[-1] for name, values in parse_qs(parsed.query).items()}
+        hosts = [urlsplit(f"//{host}") for host in parsed.netloc.split(",")]
+        return tuple(
+            {
+                "transport": "pyamqp",
+                "hostname": host.hostname or "localhost",
+                "port": host.port or 5672,
+                "userid": unquote(host.username or ""),
+                "password": unquote(host.password or ""),
+                "virtual_host": unquote(parsed.path[1:]) or "/",
+                "ssl": _tls(host.hostname or "localhost", query, files),
+                "connect_timeout": _TIMEOUT,
+                "transport_options": {"read_timeout": _TIMEOUT, "write_timeout": _TIMEOUT},
+            }
+            for host in hosts
+        )
+    except ValueError:
+        # its text quotes what it could not read, and the password may be part of that
         raise ConfigError(
             f"the transport_url of {files} is malformed; write rabbit://user:password@host:5672/"
         ) from None
-    return tuple(
-        {
-            "transport": "pyamqp",
-            "hostname": host.hostname,
-            "port": host.port or 5672,
-            "userid": host.username or "",
-            "password": host.password or "",
-            "virtual_host": parsed.virtual_host or "/",
-            "ssl": _tls(host.hostname, parsed.query, files),
-            "connect_timeout": _TIMEOUT,
-            "transport_options": {"read_timeout": _TIMEOUT, "write_timeout": _TIMEOUT},
-        }
-        for host in parsed.hosts
-    )
 
 
 def _tls(hostname: str, query: Mapping[str, str], files: ServiceFiles) -> Mapping[str, Any] | bool:

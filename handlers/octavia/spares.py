@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -79,10 +79,10 @@ class Pool:
 
     @property
     def surplus(self) -> tuple[Server, ...]:
-        """What is too much: the youngest."""
-        over = len(self.present) - self.wanted
-        youngest = sorted(self.present, key=lambda server: (server.age, server.id))
-        return (*youngest[: max(0, over)], *(self.asleep if self.wanted == 0 else ()))
+        """What is too much: the youngest; of what is being built only later, for Nova takes no tag off it."""
+        over = max(0, len(self.present) - self.wanted)
+        youngest = sorted(self.ready + self.running, key=lambda server: (server.age, server.id))
+        return (*youngest[:over], *(self.asleep if self.wanted == 0 else ()))
 
 
 def is_placeholder(server: Server) -> bool:
@@ -178,44 +178,60 @@ def release_spare(driver: Driver, zone: str | None, other_than_host: str | None)
     :return: None when no spare is ready there
     :raises AmphoraDriverError: see :mod:`handlers.octavia.housekeeping`
     """
-    for spare in _eligible(driver.servers(), zone, other_than_host):
+    return _release(driver, zone, {other_than_host} - {None})
+
+
+def make_room(driver: Driver, amphora: records.Amphora) -> str | None:
+    """Hand a spare over to the one that will replace this amphora: :func:`release_spare` where Nova may put that.
+
+    :raises AmphoraDriverError: see :mod:`handlers.octavia.housekeeping`
+    """
+    return _release(driver, amphora.zone, _taken(driver, amphora))
+
+
+def _release(driver: Driver, zone: str | None, taken: Collection[str | None]) -> str | None:
+    for spare in _eligible(driver.servers(), zone, taken):
         try:
             ours = driver.untag_server(spare.id, SPARE)
         except NotFoundError:
             continue
         if ours:
             driver.delete_server(spare.id)
-            if not waiting.until(lambda spare=spare: driver.server(spare.id) is None, _RELEASE):  # type: ignore[misc]
+            if not waiting.until(partial(_is_gone, driver, spare.id), _RELEASE):
                 LOG.warning("spare %s is not deleted yet; the failover may not find its room", spare.id)
             LOG.info("spare %s on host %s made room for a failover", spare.id, spare.host)
             return spare.id
     return None
 
 
-def host_of_survivor(driver: Driver, amphora: records.Amphora) -> str | None:
-    """The host of the amphora with which the one to be replaced makes a pair, if it has one.
-
-    :raises AmphoraDriverError: see :mod:`handlers.octavia.housekeeping`
-    """
-    if amphora.load_balancer_id is None:
-        return None
-    rows = driver.database.run(partial(queries.amphorae_of, load_balancer=amphora.load_balancer_id))
-    for other in rows:
-        if other.id != amphora.id and other.status in records.SERVING and other.compute_id:
-            server = driver.server(other.compute_id)
-            if server is not None:
-                return server.host
-    return None
+def _is_gone(driver: Driver, server: str) -> bool:
+    return driver.server(server) is None
 
 
-def _eligible(servers: Iterable[Server], zone: str | None, other_than_host: str | None) -> list[Server]:
+def _taken(driver: Driver, amphora: records.Amphora) -> frozenset[str]:
+    """Hosts on which its replacement may not stand: the survivor's, and in a server group its own, until it is deleted."""
+    pair = (
+        driver.database.run(partial(queries.amphorae_of, load_balancer=amphora.load_balancer_id))
+        if amphora.load_balancer_id
+        else []
+    )
+    standing = [row for row in pair if row.id != amphora.id and row.status in records.SERVING]
+    servers = [driver.server(row.compute_id) for row in (*standing, amphora) if row.compute_id]
+    return frozenset(
+        server.host
+        for server in servers
+        if server is not None and server.host and (server.groups or server.id != amphora.compute_id)
+    )
+
+
+def _eligible(servers: Iterable[Server], zone: str | None, taken: Collection[str | None]) -> list[Server]:
     """Spares that are ready, those in the zone first; one of another zone only if Nova had chosen where it stands."""
     ready = [
         server
         for server in servers
         if is_placeholder(server)
         and _state(server) == "ready"
-        and (other_than_host is None or server.host != other_than_host)
+        and server.host not in taken
         and (zone is None or server.zone == zone or server.metadata[ZONE] in {zone, ANY})
     ]
     return sorted(ready, key=lambda server: (server.zone != zone, -server.age, server.id))

@@ -43,7 +43,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, Self
 
@@ -56,6 +56,7 @@ from handlers.octavia import changes, options, queries, records, settings, spare
 from handlers.octavia.appliances import AMPHORA_PREFIX, Server
 from handlers.octavia.drivers.base import Driver
 from handlers.octavia.drivers.chosen import chosen_driver
+from handlers.octavia.housekeeping import NotFoundError, UnavailableException
 from handlers.octavia.queue import WorkQueue
 
 OPTIONS: list[cfg.Opt] = [
@@ -314,9 +315,9 @@ class StuckLoadBalancers(Handler):
 
     def _free(self, balancer: Balancer) -> Healed:
         row = balancer.row
-        at = self._database.run(_now)
+        at = self._database.run(_a_second_ago)
         for server in self._servers(balancer.live):
-            self._driver.describe_server(server.id, {FREED: at.isoformat()})
+            self._tell(server, at)
         self._queue.prove_idle()
         self._database.run(partial(changes.mark_error, balancer=row, at=at))
         return Healed(
@@ -326,6 +327,19 @@ class StuckLoadBalancers(Handler):
             undo=f"UPDATE load_balancer SET provisioning_status='{row.status}' WHERE id='{row.id}' "
             f"AND provisioning_status='ERROR' AND updated_at='{at.isoformat(sep=' ')}'",
         )
+
+    def _tell(self, server: Server, at: datetime) -> None:
+        """Note on a server when its load balancer is freed.
+
+        Nova refuses that for one in ERROR; then its amphora has failed, and ``failed_amphora`` asks for the failover.
+        """
+        try:
+            self._driver.describe_server(server.id, {FREED: at.isoformat()})
+        except NotFoundError:
+            return
+        except UnavailableException as error:
+            if error.dependency != f"server:{server.id}":
+                raise
 
     def _fail_over(self, balancer: Balancer) -> Healed:
         row = balancer.row
@@ -349,10 +363,10 @@ class StuckLoadBalancers(Handler):
         return self._database.run(read)
 
 
-def _now(connection: Any) -> datetime:
-    """The database's time, to the second: what MySQL keeps of it."""
+def _a_second_ago(connection: Any) -> datetime:
+    """The database's time, in the seconds that MySQL keeps; whoever writes after this look writes another one."""
     now: datetime = connection.execute(sa.select(queries.NOW)).scalar_one()
-    return now.replace(microsecond=0)
+    return now.replace(microsecond=0) - timedelta(seconds=1)
 
 
 def _evidence(balancer: Balancer) -> dict[str, Any]:

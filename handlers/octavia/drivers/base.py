@@ -189,7 +189,8 @@ class Driver(HousekeepingManager):
         return self.settings.spare_amphora_pool_size * max(1, len(self.settings.spare_amphora_zones))
 
     def get_ready_spare_amphora_count(self) -> int:
-        return sum(len(pool.ready) for pool in spares.pools(self.servers(), self.settings))
+        """Count those that are wanted where they are: one that is too much in its zone makes up for none elsewhere."""
+        return sum(min(len(pool.ready), pool.wanted) for pool in spares.pools(self.servers(), self.settings))
 
     def create_amphora(self, num_to_create: int = 1) -> None:
         """Begin to build spares, for one zone at a time, no more than it lacks."""

@@ -1,0 +1,445 @@
+"""The pool is filled, kept, bounded and emptied; a spare makes room for a failover, once."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from handlers.base import Conflict, Event, InFlight, Key, Resources, Unavailable
+from handlers.octavia import spares
+from handlers.octavia.appliances import PRESERVED, SPARE, Server
+from handlers.octavia.simulation.cloud import Cloud
+from handlers.octavia.spare_inventory import Spares
+from handlers.octavia.spare_pool import RETRY_AFTER, SparePool, zone_key
+from handlers.octavia.spares import ANY, ZONE, make_room, release_spare
+from tests.functional.octavia.conftest import House
+from tests.functional.octavia.mending import Killed, findings, grow_older, killed_everywhere, mend, problems, stepping
+
+Houses = Callable[..., House]
+
+
+def spare_servers(house: House) -> list[Server]:
+    return [server for server in house.cloud.servers() if spares.is_placeholder(server)]
+
+
+def states(house: House) -> list[str]:
+    return sorted(server.status for server in spare_servers(house))
+
+
+def building(house: House) -> int:
+    return sum(server.status == "BUILD" for server in house.cloud.servers())
+
+
+def turn(handler: SparePool) -> None:
+    """One turn of the housekeeping: look at every zone, heal what is found."""
+    for key in list(handler.sweep()):
+        try:
+            for finding in list(handler.inspect(key)):
+                handler.heal(finding)
+        except (InFlight, Conflict):
+            continue
+
+
+def filled(make_house: Houses, size: int = 2, **more: object) -> tuple[House, SparePool]:
+    house = make_house(spare_amphora_pool_size=size, maximum_deploying_amphora_count=9, **more)
+    handler = SparePool(house.driver)
+    mend(handler)
+    return house, handler
+
+
+def test_a_pool_of_three_reaches_three_and_says_so(make_house: Houses, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    house = make_house(spare_amphora_pool_size=3)
+    handler = SparePool(house.driver)
+    house.octavia.add_load_balancer()
+    mend(handler)
+    assert states(house) == ["SHUTOFF"] * 3
+    assert all(SPARE in server.tags and not house.driver.ports_of(server.id) for server in spare_servers(house))
+    assert findings(handler) == []
+    assert "spare amphora pool: 0 of 3 ready" in caplog.text
+    assert caplog.messages[-1] == "spare amphora pool: 3 of 3 ready"
+    assert house.driver.get_ready_spare_amphora_count() == house.driver.get_spare_amphora_size() == 3
+
+
+def test_no_pool_is_asked_for_and_none_is_kept(house: House) -> None:
+    assert findings(SparePool(house.driver)) == []
+    house.driver.create_amphora(3)
+    assert spare_servers(house) == []
+
+
+@pytest.mark.parametrize("most", [1, 2])
+def test_never_more_than_the_cap_are_building(make_house: Houses, most: int) -> None:
+    house = make_house(spare_amphora_pool_size=5, maximum_deploying_amphora_count=most)
+    house.cloud.weather.slow_builds = True
+    handler = SparePool(house.driver)
+    seen = []
+    for _turn in range(12):
+        turn(handler)
+        house.driver.create_amphora(5)
+        seen.append(building(house))
+        house.cloud.finish_builds()
+    assert max(seen) == most
+    mend(handler)
+    assert states(house) == ["SHUTOFF"] * 5
+
+
+def test_octavias_own_builds_count(make_house: Houses) -> None:
+    house = make_house(spare_amphora_pool_size=2, maximum_deploying_amphora_count=2)
+    handler = SparePool(house.driver)
+    rows = [house.serving(house.octavia.add_load_balancer())[0] for _number in range(2)]
+    house.octavia.set_amphora(rows[0].id, status="BOOTING")
+    house.cloud.alter_server(rows[0].compute_id or "", status="BUILD")
+    house.cloud.weather.slow_builds = True
+    turn(handler)
+    assert len(spare_servers(house)) == 1
+    house.octavia.set_amphora(rows[1].id, status="PENDING_CREATE")
+    house.cloud.finish_builds()
+    turn(handler)
+    with pytest.raises(InFlight):
+        handler.inspect(Key("zone", ANY))
+    house.driver.create_amphora(2)
+    assert len(spare_servers(house)) == 1
+
+
+def test_a_build_that_a_dead_worker_left_does_not_count_for_ever(make_house: Houses) -> None:
+    house = make_house(spare_amphora_pool_size=1, maximum_deploying_amphora_count=1)
+    (row,) = house.serving(house.octavia.add_load_balancer())
+    house.octavia.set_amphora(row.id, status="BOOTING")
+    assert findings(SparePool(house.driver)) == []
+    grow_older(house)
+    mend(SparePool(house.driver))
+    assert states(house) == ["SHUTOFF"]
+
+
+@pytest.fixture
+def zoned(make_house: Houses) -> House:
+    house = make_house(spare_amphora_pool_size=2, spare_amphora_zones=("az-1", "az-2"))
+    house.cloud.hosts = {"compute-1": "az-1", "compute-2": "az-2"}
+    return house
+
+
+def test_each_zone_has_its_pool(zoned: House) -> None:
+    handler = SparePool(zoned.driver)
+    zoned.cloud.weather.slow_builds = True
+    for _turn in range(8):
+        turn(handler)
+        assert building(zoned) <= 2
+        zoned.cloud.finish_builds()
+    assert sorted(server.zone or "" for server in spare_servers(zoned)) == ["az-1", "az-1", "az-2", "az-2"]
+    assert zoned.driver.get_ready_spare_amphora_count() == zoned.driver.get_spare_amphora_size() == 4
+
+
+def test_two_replicas_do_not_build_for_two_zones_at_once(zoned: House) -> None:
+    handler = SparePool(zoned.driver)
+    (short,) = handler.inspect(Key("zone", "az-1"))
+    with pytest.raises(InFlight, match="az-1"):
+        handler.inspect(Key("zone", "az-2"))
+    handler.heal(short)
+    assert {server.zone for server in spare_servers(zoned)} == {"az-1"}
+
+
+def test_a_zone_without_room_does_not_hold_the_others(zoned: House) -> None:
+    zoned.cloud.weather.dead_hosts = {"compute-1"}
+    handler = SparePool(zoned.driver)
+    for _turn in range(6):
+        turn(handler)
+    assert states(zoned) == ["ERROR", "ERROR", "SHUTOFF", "SHUTOFF"]
+    assert {server.zone for server in spare_servers(zoned) if server.status == "SHUTOFF"} == {"az-2"}
+
+
+def test_a_full_cloud_is_not_asked_every_few_seconds(make_house: Houses) -> None:
+    house = make_house(spare_amphora_pool_size=1)
+    house.cloud.room = 0
+    handler = SparePool(house.driver)
+    for _turn in range(5):
+        turn(handler)
+    (failed,) = spare_servers(house)
+    assert failed.status == "ERROR"
+    house.cloud.grow_older(RETRY_AFTER)
+    house.cloud.room = 1
+    mend(handler)
+    assert states(house) == ["SHUTOFF"]
+    assert failed.id not in {server.id for server in spare_servers(house)}
+
+
+def test_what_is_too_much_goes_and_nothing_else(make_house: Houses) -> None:
+    house, handler = filled(make_house, 3)
+    balancer = house.octavia.add_load_balancer()
+    preserved = house.cloud.boot("preserved-amphora-1", tags=frozenset({PRESERVED}))
+    stranger = house.cloud.boot("octavia-spare-by-hand")
+    house.driver.settings = make_house(spare_amphora_pool_size=1).driver.settings
+    assert problems(handler) == ["pool-over", "pool-over"]
+    mend(handler)
+    assert states(house) == ["SHUTOFF"]
+    house.driver.settings = make_house().driver.settings
+    mend(handler)
+    assert {server.id for server in house.cloud.servers()} == {
+        preserved.id,
+        stranger.id,
+        house.serving(balancer)[0].compute_id,
+    }
+
+
+def test_what_is_too_much_while_it_is_built_goes_when_it_stands(make_house: Houses) -> None:
+    house = make_house(spare_amphora_pool_size=1)
+    house.cloud.weather.slow_builds = True
+    handler = SparePool(house.driver)
+    turn(handler)
+    house.driver.settings = make_house().driver.settings
+    mend(handler)
+    assert states(house) == ["BUILD"]
+    house.cloud.finish_builds()
+    mend(handler)
+    assert states(house) == []
+
+
+def test_the_pool_of_a_zone_that_is_not_configured_any_more_goes(make_house: Houses) -> None:
+    house, handler = filled(make_house)
+    house.driver.settings = make_house(spare_amphora_pool_size=1, spare_amphora_zones=("nova",)).driver.settings
+    mend(handler)
+    (server,) = spare_servers(house)
+    assert server.metadata[ZONE] == "nova"
+
+
+def test_a_spare_on_a_host_that_is_down_is_not_counted_and_not_deleted(make_house: Houses) -> None:
+    house, handler = filled(make_house, 1)
+    (asleep,) = spare_servers(house)
+    house.cloud.weather.dead_hosts = {asleep.host or ""}
+    mend(handler)
+    assert states(house) == ["SHUTOFF", "SHUTOFF"]
+    assert house.driver.get_ready_spare_amphora_count() == 1
+    assert release_spare(house.driver, None, None) != asleep.id
+    mend(handler)
+    house.cloud.weather.dead_hosts = set()
+    mend(handler)
+    assert states(house) == ["SHUTOFF"]
+
+
+def test_a_spare_that_was_started_is_stopped(make_house: Houses) -> None:
+    house, handler = filled(make_house, 1)
+    house.cloud.alter_server(spare_servers(house)[0].id, status="ACTIVE")
+    assert problems(handler) == ["spare-not-stopped"]
+    mend(handler)
+    assert states(house) == ["SHUTOFF"]
+
+
+def test_nova_that_does_not_answer_proves_no_shortage(make_house: Houses) -> None:
+    house, handler = filled(make_house)
+    house.cloud.weather.unreachable = {"compute"}
+    for look in (lambda: list(handler.sweep()), lambda: handler.inspect(Key("zone", ANY))):
+        with pytest.raises(Unavailable):
+            look()
+
+
+# handing over
+
+
+def full(make_house: Houses, size: int) -> tuple[House, SparePool, str]:
+    """A cloud without room for anything, one amphora and the pool."""
+    house, handler = filled(make_house, size)
+    balancer = house.octavia.add_load_balancer()
+    house.cloud.room = 0
+    return house, handler, balancer
+
+
+def test_a_failover_in_a_full_cloud_succeeds_with_spares_and_fails_without(make_house: Houses) -> None:
+    for size, status in ((1, "ACTIVE"), (0, "ERROR")):
+        house, _handler, balancer = full(make_house, size)
+        house.cloud.hosts = {"compute-1": "nova"}
+        for server in house.cloud.servers():
+            house.cloud.alter_server(server.id, host="compute-1", zone="nova")
+        house.cloud.room = len(house.cloud.servers())
+        (row,) = house.serving(balancer)
+        assert bool(make_room(house.driver, row)) == bool(size)
+        house.driver.failover_amphora(row.id)
+        assert house.balancer(balancer).status == status
+
+
+def test_a_spare_is_handed_over_once(make_house: Houses) -> None:
+    house, _handler = filled(make_house, 2)
+    gone = {release_spare(house.driver, None, None) for _number in range(3)}
+    assert len(gone) == 3
+    assert None in gone
+    assert spare_servers(house) == []
+
+
+@pytest.mark.parametrize("survivor", ["compute-1", "compute-2", "compute-3"])
+def test_not_beside_the_amphora_that_survives(make_house: Houses, survivor: str) -> None:
+    house, _handler = filled(make_house, 3)
+    hosts = {server.id: server.host for server in spare_servers(house)}
+    assert len(set(hosts.values())) == 3
+    others = {server for server, host in hosts.items() if host != survivor}
+    assert {release_spare(house.driver, None, survivor) for _number in range(3)} == others | {None}
+
+
+def test_where_the_replacement_of_one_of_a_pair_may_stand(make_house: Houses) -> None:
+    """Not beside the other one; nor, while a server group counts it, where the failed one stands."""
+    for apart in (True, False):
+        house, _handler = filled(make_house, 3)
+        balancer = house.octavia.add_load_balancer("ACTIVE_STANDBY", anti_affinity=apart)
+        failed, survivor = house.serving(balancer)
+        standing = {server.id: server.host for server in house.cloud.servers()}
+        hosts = {row.id: standing[row.compute_id or ""] for row in (failed, survivor)}
+        assert len(set(hosts.values())) == 2
+        free = {server.id for server in spare_servers(house) if server.host not in hosts.values()}
+        on_failed = {server.id for server in spare_servers(house) if server.host == hosts[failed.id]}
+        handed = {make_room(house.driver, failed) for _number in range(3)}
+        assert handed == (free if apart else free | on_failed) | {None}
+        assert hosts[survivor.id] in {server.host for server in spare_servers(house)}
+
+
+def test_the_zone_counts_where_spares_are_kept_by_zone(zoned: House) -> None:
+    handler = SparePool(zoned.driver)
+    for _turn in range(8):
+        turn(handler)
+    in_two = {server.id for server in spare_servers(zoned) if server.zone == "az-2"}
+    assert {release_spare(zoned.driver, "az-2", None) for _number in range(3)} == in_two | {None}
+    assert release_spare(zoned.driver, None, None) is not None
+
+
+def test_one_that_is_not_ready_is_not_handed_over(make_house: Houses) -> None:
+    house, _handler = filled(make_house, 1)
+    (server,) = spare_servers(house)
+    house.cloud.alter_server(server.id, status="ACTIVE")
+    assert release_spare(house.driver, None, None) is None
+    house.cloud.alter_server(server.id, status="SHUTOFF", tags=frozenset())
+    assert release_spare(house.driver, None, None) is None
+
+
+def test_the_room_is_not_taken_again_before_the_failover_has_it(make_house: Houses) -> None:
+    house, handler, balancer = full(make_house, 1)
+    (row,) = house.serving(balancer)
+    house.octavia.pace.held = True
+    assert release_spare(house.driver, row.zone, None)
+    house.driver.failover_amphora(row.id)
+    house.octavia.set_amphora(row.id, status="PENDING_DELETE")
+    with pytest.raises(InFlight, match="being replaced"):
+        handler.inspect(Key("zone", ANY))
+    house.cloud.room = 9
+    house.octavia.finish()
+    mend(handler)
+    assert house.balancer(balancer).status == "ACTIVE"
+    assert states(house) == ["SHUTOFF"]
+
+
+def test_a_spare_that_is_being_handed_over_is_not_replaced_yet(make_house: Houses) -> None:
+    house, handler = filled(make_house, 1)
+    (server,) = spare_servers(house)
+    house.cloud.alter_server(server.id, tags=frozenset(), task_state="deleting")
+    with pytest.raises(InFlight, match="handed over"):
+        handler.inspect(Key("zone", ANY))
+    assert len(spare_servers(house)) == 1
+
+
+def test_killed_while_handing_over_nothing_is_left(make_house: Houses) -> None:
+    number = 0
+    while True:
+        house, handler = filled(make_house, 2)
+        try:
+            with stepping(house, [], number):
+                release_spare(house.driver, None, None)
+        except Killed:
+            number += 1
+        else:
+            break
+        mend(handler)
+        assert states(house) == ["SHUTOFF"] * 2, number
+        assert all(SPARE in server.tags for server in spare_servers(house)), number
+    assert number >= 6
+
+
+def test_killed_while_filling_or_emptying_the_pool_is_right_in_the_end(make_house: Houses) -> None:
+    def make() -> tuple[House, SparePool]:
+        house = make_house(spare_amphora_pool_size=2)
+        house.cloud.boot("octavia-spare-any-1", tags=frozenset({SPARE}), metadata={ZONE: "gone"})
+        house.cloud.boot("octavia-spare-any-2", metadata={ZONE: ANY})
+        return house, SparePool(house.driver)
+
+    for house, handler, where in killed_everywhere(make):
+        mend(handler)
+        assert states(house) == ["SHUTOFF"] * 2, where
+        assert {server.metadata[ZONE] for server in spare_servers(house)} == {ANY}, where
+
+
+# hints and the operator
+
+
+def test_a_notification_tells_the_zone(make_house: Houses) -> None:
+    house = make_house(spare_amphora_pool_size=1, spare_amphora_zones=("az-1-a",))
+    house.cloud.hosts = {"compute-1": "az-1-a"}
+    mend(SparePool(house.driver))
+    (server,) = spare_servers(house)
+    event = Event("instance.create.end", {"display_name": server.name})
+    assert zone_key(event) == Key("zone", "az-1-a")
+    assert zone_key(Event("instance.create.end", {"display_name": "amphora-1"})) is None
+
+
+def test_an_operator_lists_takes_and_deletes(make_house: Houses) -> None:
+    house, handler = filled(make_house, 2)
+    inventory = Spares(house.driver)
+    first, second = (str(item["id"]) for item in inventory.items())
+    assert all(set(inventory.columns) <= set(item) for item in inventory.items())
+    assert all(item["ready"] for item in inventory.items())
+    assert inventory.show(first)["image"] == "amphora-image"
+    inventory.release(first)
+    inventory.delete(second)
+    assert inventory.items() == []
+    mend(handler)
+    assert {str(item["id"]) for item in inventory.items()}.isdisjoint({first, second})
+    assert len(inventory.items()) == 2
+    assert house.driver.server(first) is not None
+    for gone in (first, second, "no such server", house.cloud.boot("web-1", project="other").id):
+        for act in (inventory.show, inventory.release, inventory.delete):
+            with pytest.raises(LookupError):
+                act(gone)
+
+
+def test_killed_while_it_is_released_it_is_the_pools_or_the_operators(make_house: Houses) -> None:
+    for number in range(12):
+        house, handler = filled(make_house, 1)
+        (server,) = spare_servers(house)
+        released = False
+        try:
+            with stepping(house, [], number):
+                Spares(house.driver).release(server.id)
+            released = True
+        except Killed:
+            pass
+        mend(handler)
+        assert states(house) == ["SHUTOFF"]
+        if released:
+            assert house.driver.server(server.id) is not None
+            assert server.id not in {spare.id for spare in spare_servers(house)}
+
+
+def test_a_spare_that_vanishes_is_a_conflict(make_house: Houses) -> None:
+    house, handler = filled(make_house, 1)
+    house.driver.settings = make_house().driver.settings
+    (finding,) = findings(handler)
+    release_spare(house.driver, None, None)
+    with pytest.raises(Conflict):
+        handler.heal(finding)
+
+
+def test_the_clouds_of_these_tests_are_full_when_they_say_so() -> None:
+    assert Cloud({"one": "nova"}, room=0).boot("x").status == "ERROR"
+
+
+def test_it_is_made_of_the_configuration(tmp_path: Path) -> None:
+    from oslo_config import cfg
+
+    conf = cfg.ConfigOpts()
+    for group, opts in SparePool.options().items():
+        conf.register_opts(opts, group)
+    conf([], default_config_files=[])
+    conf.set_override("driver", "noop", "housekeeping")
+    conf.set_override("spare_amphora_pool_size", 2, "housekeeping")
+    conf.set_override("database_connection", f"sqlite:///{tmp_path}/octavia.sqlite", "octavia")
+    resources = Resources(conf)
+    handler = SparePool.from_resources(resources)
+    mend(handler)
+    assert len(Spares.from_resources(resources).items()) == 2
+    resources.close()

@@ -1,0 +1,402 @@
+"""Load balancers that nobody works on are freed, and get their amphorae back; those that somebody may work on are not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import pytest
+import sqlalchemy as sa
+from oslo_config import cfg
+
+from handlers.base import Conflict, InFlight, Key, Refused, Resources, Unavailable
+from handlers.octavia import options, queries, tables
+from handlers.octavia.queue import WorkQueue
+from handlers.octavia.stuck_load_balancers import StuckLoadBalancers
+from tests.functional.octavia.conftest import House
+from tests.functional.octavia.mending import findings, grow_older, killed_everywhere, mend, problems, world
+
+AFTER = 1800.0
+
+
+class Queue(WorkQueue):
+    """Octavia's queue, as a test says it is."""
+
+    def __init__(self, refusal: str = "") -> None:
+        super().__init__((), refusal)
+        self.error: Exception | None = None
+
+    def prove_idle(self) -> None:
+        if self.error:
+            raise self.error
+
+
+@pytest.fixture
+def queue() -> Queue:
+    return Queue()
+
+
+@pytest.fixture
+def handler(house: House, queue: Queue) -> StuckLoadBalancers:
+    return StuckLoadBalancers(house.driver, queue, AFTER)
+
+
+def stuck(house: House, status: str = "PENDING_UPDATE") -> str:
+    """A load balancer in a state that its flow left, long ago."""
+    balancer = house.octavia.add_load_balancer()
+    house.octavia.set_balancer(balancer, status)
+    grow_older(house)
+    return balancer
+
+
+def key(balancer: str) -> Key:
+    return Key("load-balancer", balancer)
+
+
+def add_amphora(house: House, balancer: str, status: str) -> None:
+    house.octavia._build(balancer, "STANDALONE", None, 0)
+    newest = max(house.serving(balancer), key=lambda row: (row.updated_at is None, str(row.id)))
+    house.octavia.set_amphora(newest.id, status=status)
+
+
+def assert_whole(house: House, balancer: str) -> None:
+    """ACTIVE, with the amphorae of its topology, and nothing else of it in the cloud."""
+    row, live = house.balancer(balancer), house.serving(balancer)
+    assert row.status == "ACTIVE"
+    assert len(live) == {"SINGLE": 1, "ACTIVE_STANDBY": 2}[row.topology or ""]
+    assert {amphora.status for amphora in live} == {"ALLOCATED"}
+    assert {server.id for server in house.cloud.servers()} == {amphora.compute_id for amphora in live}
+    deleted = [amphora for amphora in house.database.run(queries.deleted_amphorae) if amphora.load_balancer_id]
+    assert deleted == []
+
+
+def test_a_healthy_cloud_has_nothing_stuck(house: House, handler: StuckLoadBalancers) -> None:
+    house.octavia.add_load_balancer()
+    house.octavia.add_load_balancer("ACTIVE_STANDBY", anti_affinity=True)
+    gone = house.octavia.add_load_balancer()
+    house.octavia.delete_load_balancer(gone)
+    grow_older(house)
+    assert findings(handler) == []
+    assert list(handler.inspect(key(gone))) == []
+    assert list(handler.inspect(key("no such load balancer"))) == []
+
+
+def test_stuck_in_an_update_it_is_freed_and_failed_over(house: House, handler: StuckLoadBalancers) -> None:
+    balancer = stuck(house)
+    (old,) = house.serving(balancer)
+    healed = mend(handler)
+    assert_whole(house, balancer)
+    assert house.serving(balancer)[0].id != old.id
+    assert [heal.action.split()[0] for heal in healed] == ["set", "asked", "took"]
+
+
+def test_what_a_dead_worker_left_goes(house: House, handler: StuckLoadBalancers) -> None:
+    """Killed mid-failover: the old amphora is PENDING_DELETE, the new one BOOTING, and both have servers."""
+    balancer = house.octavia.add_load_balancer()
+    house.octavia.set_amphora(house.serving(balancer)[0].id, status="PENDING_DELETE")
+    add_amphora(house, balancer, "BOOTING")
+    house.octavia.set_balancer(balancer, "PENDING_UPDATE")
+    grow_older(house)
+    mend(handler)
+    assert_whole(house, balancer)
+
+
+def test_a_server_of_which_nova_takes_no_note_does_not_keep_it_stuck(house: House, handler: StuckLoadBalancers) -> None:
+    balancer = house.octavia.add_load_balancer("ACTIVE_STANDBY")
+    failed, _other = house.serving(balancer)
+    house.cloud.alter_server(failed.compute_id or "", status="ERROR")
+    house.octavia.set_balancer(balancer, "PENDING_UPDATE")
+    grow_older(house)
+    mend(handler)
+    assert_whole(house, balancer)
+
+
+def test_the_undo_of_freeing_works(house: House, handler: StuckLoadBalancers) -> None:
+    balancer = stuck(house)
+    (finding,) = findings(handler)
+    healed = handler.heal(finding)
+    assert house.balancer(balancer).status == "ERROR"
+    # SQLite compares texts, and SQLAlchemy writes a fraction of the second into them
+    house.database.run(lambda connection: connection.execute(sa.text(healed.undo + "|| '.000000'")))
+    assert house.balancer(balancer).status == "PENDING_UPDATE"
+
+
+@pytest.mark.parametrize("status", ["PENDING_CREATE", "PENDING_DELETE"])
+def test_what_only_its_owner_can_decide_is_reported(house: House, handler: StuckLoadBalancers, status: str) -> None:
+    stuck(house, status)
+    (finding,) = findings(handler)
+    assert not finding.healable
+    before = world(house)
+    with pytest.raises(Refused):
+        handler.heal(finding)
+    assert world(house) == before
+
+
+@pytest.mark.parametrize("status", ["PENDING_CREATE", "PENDING_UPDATE", "PENDING_DELETE"])
+def test_a_flow_that_may_be_at_work_is_left_alone(house: House, handler: StuckLoadBalancers, status: str) -> None:
+    balancer = house.octavia.add_load_balancer()
+    grow_older(house)
+    house.octavia.set_balancer(balancer, status)
+    assert findings(handler) == []
+    assert list(handler.inspect(key(balancer))) == []
+
+
+def test_an_amphora_that_was_just_written_shows_a_flow_at_work(house: House, handler: StuckLoadBalancers) -> None:
+    balancer = stuck(house)
+    house.octavia.set_amphora(house.serving(balancer)[0].id, status="PENDING_DELETE")
+    assert findings(handler) == []
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_server_that_is_building_shows_a_flow_at_work(house: House, handler: StuckLoadBalancers, known: bool) -> None:
+    balancer = house.octavia.add_load_balancer()
+    (row,) = house.serving(balancer)
+    house.cloud.alter_server(row.compute_id or "", status="BUILD")
+    if not known:
+        house.octavia.set_amphora(row.id, status="PENDING_CREATE", compute_id=None)
+    house.octavia.set_balancer(balancer, "PENDING_UPDATE")
+    grow_older(house)
+    with pytest.raises(InFlight):
+        handler.inspect(key(balancer))
+
+
+@pytest.mark.parametrize("error", [InFlight("requests wait"), Unavailable("octavia-worker", "nobody consumes")])
+def test_a_request_that_waits_in_the_queue_is_not_run_over(
+    house: House, handler: StuckLoadBalancers, queue: Queue, error: Exception
+) -> None:
+    balancer = stuck(house)
+    (finding,) = findings(handler)
+    queue.error = error
+    with pytest.raises(type(error)):
+        handler.inspect(key(balancer))
+    with pytest.raises(type(error)):
+        handler.heal(finding)
+    assert house.balancer(balancer).status == "PENDING_UPDATE"
+
+
+def test_the_queue_is_asked_again_right_before_the_write(
+    house: House, handler: StuckLoadBalancers, queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    balancer = stuck(house)
+    (finding,) = findings(handler)
+    describe = house.driver.describe_server
+
+    def request_comes(*arguments: object) -> None:
+        describe(*arguments)  # type: ignore[arg-type]
+        queue.error = InFlight("a request waits")
+
+    monkeypatch.setattr(house.driver, "describe_server", request_comes)
+    with pytest.raises(InFlight):
+        handler.heal(finding)
+    assert house.balancer(balancer).status == "PENDING_UPDATE"
+
+
+def test_where_the_queue_cannot_be_asked_it_is_only_reported(house: House) -> None:
+    handler = StuckLoadBalancers(house.driver, Queue("Octavia has a jobboard"), AFTER)
+    balancer = stuck(house)
+    (finding,) = findings(handler)
+    assert (finding.healable, finding.refusal) == (False, "Octavia has a jobboard")
+    with pytest.raises(Refused):
+        handler.heal(finding)
+    assert house.balancer(balancer).status == "PENDING_UPDATE"
+
+
+def test_a_load_balancer_that_moved_on_is_not_touched(house: House, handler: StuckLoadBalancers) -> None:
+    balancer = stuck(house)
+    (finding,) = findings(handler)
+    house.octavia.set_balancer(balancer, "ACTIVE")
+    before = world(house)
+    with pytest.raises(Conflict):
+        handler.heal(finding)
+    assert world(house) == before
+
+
+def test_a_flow_that_writes_in_the_last_moment_wins(
+    house: House, handler: StuckLoadBalancers, queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    balancer = stuck(house)
+    (finding,) = findings(handler)
+    monkeypatch.setattr(queue, "prove_idle", lambda: None)
+    describe = house.driver.describe_server
+
+    def flow_ends(*arguments: object) -> None:
+        describe(*arguments)  # type: ignore[arg-type]
+        house.octavia.set_balancer(balancer, "ACTIVE")
+
+    monkeypatch.setattr(house.driver, "describe_server", flow_ends)
+    with pytest.raises(Conflict):
+        handler.heal(finding)
+    assert house.balancer(balancer).status == "ACTIVE"
+    grow_older(house)
+    assert findings(handler) == []
+
+
+def test_in_error_for_another_reason_it_is_only_reported(house: House, handler: StuckLoadBalancers) -> None:
+    """What told a load balancer freed is worth nothing once somebody else has written it."""
+    balancer = stuck(house)
+    handler.heal(findings(handler)[0])
+    assert problems(handler) == ["failover-due"]
+    house.octavia.set_balancer(balancer, "ACTIVE")
+    house.octavia.set_balancer(balancer, "ERROR")
+    change = sa.update(tables.load_balancer).values(updated_at=sa.func.datetime("now", "+7 seconds"))
+    house.database.run(lambda connection: connection.execute(change))
+    assert findings(handler) == []
+    grow_older(house)
+    (finding,) = findings(handler)
+    assert (finding.problem, finding.healable) == ("load-balancer-error", False)
+
+
+def test_in_error_it_is_failed_over_when_the_operator_says_so(house: House, queue: Queue) -> None:
+    balancer = stuck(house, "ERROR")
+    mend(StuckLoadBalancers(house.driver, queue, AFTER, failover_errors=True))
+    assert_whole(house, balancer)
+
+
+def test_in_error_with_a_failed_amphora_it_is_left_to_who_replaces_those(house: House, queue: Queue) -> None:
+    balancer = house.octavia.add_load_balancer()
+    house.octavia.set_amphora(house.serving(balancer)[0].id, status="ERROR")
+    house.octavia.set_balancer(balancer, "ERROR")
+    grow_older(house)
+    assert findings(StuckLoadBalancers(house.driver, queue, AFTER, failover_errors=True)) == []
+
+
+@pytest.mark.parametrize("topology", ["SINGLE", "ACTIVE_STANDBY"])
+@pytest.mark.parametrize("status", ["ACTIVE", "ERROR"])
+def test_too_few_amphorae(house: House, handler: StuckLoadBalancers, topology: str, status: str) -> None:
+    balancer = house.octavia.add_load_balancer(topology)
+    house.octavia._delete(house.serving(balancer)[0])
+    house.octavia.set_balancer(balancer, status)
+    grow_older(house)
+    assert "amphora-count" in problems(handler)
+    mend(handler)
+    assert_whole(house, balancer)
+
+
+def test_too_many_amphorae(house: House, handler: StuckLoadBalancers) -> None:
+    balancer = house.octavia.add_load_balancer()
+    add_amphora(house, balancer, "ALLOCATED")
+    grow_older(house)
+    assert problems(handler) == ["amphora-count"]
+    mend(handler)
+    assert_whole(house, balancer)
+
+
+def test_a_wrong_number_that_has_just_come_up_is_given_time(house: House, handler: StuckLoadBalancers) -> None:
+    balancer = house.octavia.add_load_balancer()
+    add_amphora(house, balancer, "ALLOCATED")
+    assert findings(handler) == []
+    grow_older(house)
+    house.octavia.set_balancer(balancer, "PENDING_UPDATE")
+    assert findings(handler) == []
+
+
+def test_a_failover_that_did_not_help_is_not_repeated_at_once(house: House, handler: StuckLoadBalancers) -> None:
+    balancer = stuck(house)
+    house.cloud.room = 0
+    mend(handler)
+    assert house.balancer(balancer).status == "ERROR"
+    assert findings(handler) == []
+    add_amphora_at = house.serving(balancer)[0].id
+    house.octavia.set_amphora(add_amphora_at, status="DELETED", load_balancer_id=None)
+    assert findings(handler) == []
+    house.cloud.room = 9
+    grow_older(house)
+    mend(handler)
+    assert house.balancer(balancer).status == "ACTIVE"
+
+
+def test_rows_of_deleted_amphorae_are_taken_off(house: House, handler: StuckLoadBalancers) -> None:
+    balancer, other = house.octavia.add_load_balancer(), house.octavia.add_load_balancer()
+    (old,) = house.serving(balancer)
+    house.driver.failover_amphora(old.id)
+    (finding,) = findings(handler)
+    assert finding.problem == "deleted-amphora"
+    healed = handler.heal(finding)
+    assert house.amphora(old.id).load_balancer_id is None
+    assert len(house.serving(balancer)) == len(house.serving(other)) == 1
+    assert findings(handler) == []
+    house.database.run(lambda connection: connection.execute(sa.text(healed.undo)))
+    assert house.amphora(old.id).load_balancer_id == balancer
+
+
+def test_rows_of_deleted_amphorae_stay_while_a_flow_uses_them(house: House, handler: StuckLoadBalancers) -> None:
+    balancer = house.octavia.add_load_balancer()
+    house.driver.failover_load_balancer(balancer)
+    (finding,) = findings(handler)
+    house.octavia.set_balancer(balancer, "PENDING_DELETE")
+    assert findings(handler) == []
+    with pytest.raises(Conflict):
+        handler.heal(finding)
+    rows = house.database.run(partial(queries.amphorae_of, load_balancer=balancer))
+    assert len(rows) == 2
+
+
+def test_the_row_of_an_amphora_that_is_being_preserved_is_left_to_who_does_that(
+    house: House, handler: StuckLoadBalancers
+) -> None:
+    balancer = house.octavia.add_load_balancer()
+    (old,) = house.serving(balancer)
+    house.octavia.set_amphora(old.id, status="ERROR", compute_id=None)
+    house.driver.failover_amphora(old.id)
+    assert findings(handler) == []
+    grow_older(house)
+    mend(handler)
+    assert house.amphora(old.id).load_balancer_id is None
+
+
+def test_load_balancers_of_other_providers_are_not_looked_at(house: House, handler: StuckLoadBalancers) -> None:
+    balancer = stuck(house)
+    change = sa.update(tables.load_balancer).values(provider="ovn")
+    house.database.run(lambda connection: connection.execute(change))
+    assert findings(handler) == []
+    assert list(handler.inspect(key(balancer))) == []
+
+
+def test_a_schema_that_is_not_known_is_not_written(house: House, handler: StuckLoadBalancers) -> None:
+    stuck(house)
+    (finding,) = findings(handler)
+    change = sa.update(tables.alembic_version).values(version_num="unknown")
+    house.database.run(lambda connection: connection.execute(change))
+    before = world(house)
+    with pytest.raises(Refused):
+        handler.heal(finding)
+    assert world(house) == before
+
+
+def test_killed_at_any_moment_it_is_freed_all_the_same(make_house: Callable[..., House]) -> None:
+    def make() -> tuple[House, StuckLoadBalancers]:
+        house = make_house()
+        stuck(house)
+        return house, StuckLoadBalancers(house.driver, Queue(), AFTER)
+
+    moments = 0
+    for house, handler, where in killed_everywhere(make):
+        mend(handler)
+        moments += 1
+        (balancer,) = house.database.run(queries.load_balancers)
+        assert balancer.status == "ACTIVE", where
+        assert_whole(house, balancer.id)
+    assert moments > 20
+
+
+@pytest.mark.parametrize(
+    ("text", "refusal"),
+    [
+        ("", "set [octavia] config_file"),
+        ("[DEFAULT]\nx = y\n", "no transport_url"),
+        ("[DEFAULT]\ntransport_url = rabbit://u:secret@h//\n[task_flow]\njobboard_enabled = True\n", "jobboard"),
+        ("[DEFAULT]\ntransport_url = rabbit://u:secret@h//\n", ""),
+    ],
+)
+def test_what_octavias_files_say_about_its_queue(tmp_path: object, text: str, refusal: str) -> None:
+    conf = cfg.ConfigOpts()
+    options.register(conf)
+    conf([], default_config_files=[])
+    if text:
+        file = f"{tmp_path}/octavia.conf"
+        with open(file, "w") as written:
+            written.write(text)
+        conf.set_override("config_file", [file], "octavia")
+    found = WorkQueue.from_resources(Resources(conf)).refusal
+    assert refusal in found if refusal else found == ""
+    assert "secret" not in found

@@ -1,0 +1,85 @@
+"""Octavia's queue on a real broker: what lets a stuck load balancer be touched, and what does not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import kombu
+import pytest
+from oslo_config import cfg
+
+from handlers.base import InFlight, Resources, Unavailable
+from handlers.octavia import options
+from handlers.octavia.queue import QUEUE, WorkQueue
+from handlers.service_files import ConfigError
+from tests.servers.rabbitmq import RabbitMQ
+
+VHOST = "octavia"
+
+
+@pytest.fixture
+def broker(rabbitmq: RabbitMQ) -> Iterator[kombu.Connection]:
+    """The virtual host in which Octavia's services meet."""
+    if VHOST not in rabbitmq.ctl("list_vhosts"):
+        rabbitmq.add_vhost(VHOST)
+    with kombu.Connection(rabbitmq.url(VHOST)) as connection:
+        yield connection
+        connection.default_channel.queue_delete(QUEUE)
+
+
+def work_queue(url: str, folder: Path) -> WorkQueue:
+    file = folder / "octavia.conf"
+    file.write_text(f"[DEFAULT]\ntransport_url = {url}\n")
+    conf = cfg.ConfigOpts()
+    options.register(conf)
+    conf([], default_config_files=[])
+    conf.set_override("config_file", [str(file)], "octavia")
+    return WorkQueue.from_resources(Resources(conf))
+
+
+def test_it_is_idle_only_when_empty_and_consumed(broker: kombu.Connection, rabbitmq: RabbitMQ, tmp_path: Path) -> None:
+    queue = work_queue(rabbitmq.transport_url(VHOST), tmp_path)
+    with pytest.raises(Unavailable, match="no queue"):
+        queue.prove_idle()
+    assert QUEUE not in rabbitmq.ctl("list_queues", "-p", VHOST, "name"), "looking must not make it"
+
+    kombu.Queue(QUEUE, durable=False, channel=broker).declare()
+    with pytest.raises(Unavailable, match="nobody consumes"):
+        queue.prove_idle()
+
+    broker.Producer().publish({"method": "failover_load_balancer"}, routing_key=QUEUE)
+    with pytest.raises(InFlight, match="1 requests wait"):
+        queue.prove_idle()
+
+    with (
+        broker.channel() as worker,
+        kombu.Consumer(worker, [kombu.Queue(QUEUE, no_declare=True)], callbacks=[lambda body, message: message.ack()]),
+    ):
+        broker.drain_events(timeout=30)
+        queue.prove_idle()
+
+
+def test_of_several_hosts_one_that_answers_is_enough(
+    broker: kombu.Connection, rabbitmq: RabbitMQ, tmp_path: Path
+) -> None:
+    with_dead_host = rabbitmq.transport_url(VHOST).replace("rabbit://", "rabbit://user:secret@127.0.0.1:1,")
+    kombu.Queue(QUEUE, durable=False, channel=broker).declare()
+    with pytest.raises(Unavailable, match="nobody consumes"):
+        work_queue(with_dead_host, tmp_path).prove_idle()
+
+
+@pytest.mark.parametrize("url", ["rabbit://user:secret@127.0.0.1:1/", "rabbit://{user}:wrong-secret@{host}/octavia"])
+def test_a_broker_that_does_not_let_us_in_proves_nothing_and_no_secret_is_told(
+    broker: kombu.Connection, rabbitmq: RabbitMQ, tmp_path: Path, url: str
+) -> None:
+    user, _at, host = rabbitmq.transport_url("").removeprefix("rabbit://").rstrip("/").rpartition("@")
+    with pytest.raises(Unavailable, match="does not answer") as told:
+        work_queue(url.format(user=user.partition(":")[0], host=host), tmp_path).prove_idle()
+    assert "secret" not in str(told.value)
+
+
+def test_a_url_that_cannot_be_read_is_not_quoted(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as told:
+        work_queue("rabbit://user:secret@host:port/", tmp_path)
+    assert "secret" not in str(told.value)
