@@ -73,6 +73,7 @@ from handlers.base import (
     Conflict,
     Finding,
     Handler,
+    HandlerError,
     Healed,
     InFlight,
     Key,
@@ -88,7 +89,7 @@ from handlers.nova.candidates import Candidates
 from handlers.nova.cells import Cell
 from handlers.nova.consumers import Report, Wait
 from handlers.nova.database import NovaDatabases
-from handlers.nova.holdings import Drift, Facts, Give, decide
+from handlers.nova.holdings import Drift, Facts, Give, decide, left
 from handlers.nova.node_batch import plain
 from handlers.nova.nodes import live_nodes
 from handlers.nova.placement import Allocation, Held, Placement
@@ -98,8 +99,6 @@ from handlers.nova.records import ComputeNode, Instance
 
 #: seconds from a notification to the first look: its sender still writes
 _WRITING = 5.0
-#: tasks at whose end Nova releases the allocation
-_LEAVING = frozenset({"deleting", "shelving_offloading"})
 
 _HINTS = (
     "instance.create.end",
@@ -283,6 +282,7 @@ class HealAllocations(Handler):
             before={"allocations": {}},
             after={"allocations": stay},
             undo=node_batch.undo(list(stay)),
+            complete=len(stay) == len(expected),
         )
 
     def _write(self, due: Mapping[str, tuple[Instance, Held]]) -> dict[str, tuple[Instance, Held]]:
@@ -314,19 +314,24 @@ class HealAllocations(Handler):
         try:
             now = self._reader.rows(cell_id, list(given))
         except Unavailable:
-            for uuid, (_, held) in given.items():
-                self._take_back(uuid, held)
+            self._take_back({uuid: held for uuid, (_, held) in given.items()})
             raise
-        gone = {uuid for uuid, (instance, _) in given.items() if _left(instance, now.get(uuid))}
-        for uuid in gone:
-            self._take_back(uuid, given[uuid][1])
+        gone = {uuid for uuid, (instance, _) in given.items() if left(instance, now.get(uuid))}
+        self._take_back({uuid: given[uuid][1] for uuid in gone})
         return gone
 
-    def _take_back(self, instance: str, given: Held) -> None:
-        """Take back what was given, if it is still that."""
-        now = self._placement.allocation(instance)
-        if now.providers == given:
-            self._placement.replace_allocation(now, {})
+    def _take_back(self, given: Mapping[str, Held]) -> None:
+        """Take back what was given to each, if it is still that; that one fails keeps the others from nothing."""
+        failed: HandlerError | None = None
+        for instance, held in given.items():
+            try:
+                now = self._placement.allocation(instance)
+                if now.providers == held:
+                    self._placement.replace_allocation(now, {})
+            except HandlerError as error:
+                failed = error
+        if failed is not None:
+            raise failed
 
     def _suspects(self, cell: Cell, node: ComputeNode, known: bool = True) -> tuple[set[str], set[str]]:
         """Return the instances of a node, and those of them that hold nothing of it.
@@ -346,15 +351,6 @@ class HealAllocations(Handler):
             self._databases.host_cells(), lambda connection: queries.compute_nodes(connection, {column: key.id})
         )
         return sorted({one for cell, nodes in found.items() for node in nodes for one in self._suspects(cell, node)[1]})
-
-
-def _left(before: Instance, now: Instance | None) -> bool:
-    """Whether an instance is no longer where it was, or is leaving."""
-    return now is None or _leaves(now) or (now.host, now.node) != (before.host, before.node)
-
-
-def _leaves(instance: Instance) -> bool:
-    return instance.deleted or instance.task_state in _LEAVING or instance.vm_state in {"deleted", "shelved_offloaded"}
 
 
 def _same(one: Finding, other: Finding) -> bool:

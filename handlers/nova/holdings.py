@@ -38,6 +38,8 @@ from handlers.nova.placement import Allocation, Held
 from handlers.nova.port_requests import Needs
 from handlers.nova.records import Instance, InstanceMapping, Migration
 
+#: tasks at whose end Nova releases the allocation
+_LEAVING = frozenset({"deleting", "shelving_offloading"})
 #: states in which an instance holds nothing
 _NOWHERE = frozenset({"building", "deleted", "shelved_offloaded"})
 #: what no device and no port adds to, so that an amount which the flavor does not explain is a wrong one
@@ -95,6 +97,13 @@ class Give:
 
 
 Drift = Give | Report
+
+
+def left(before: Instance, now: Instance | None) -> bool:
+    """Whether an instance is no longer where it was, or is leaving, so that Nova may have released what it held."""
+    if now is None or now.deleted or (now.host, now.node) != (before.host, before.node):
+        return True
+    return now.task_state in _LEAVING or now.vm_state in {"deleted", "shelved_offloaded"}
 
 
 def decide(facts: Facts) -> list[Drift] | Wait:
