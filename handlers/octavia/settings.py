@@ -23,7 +23,7 @@ OPTIONS: list[cfg.Opt] = [
         default=30,
         min=1,
         help="Seconds between two turns of the housekeeping: the spare pool is counted and topped up, and amphorae that "
-        "Octavia left behind are looked for. Each lists the servers of Octavia's project, the latter also its ports and groups, "
+        "Octavia left behind are looked for. Each lists the servers of Octavia's project, the latter ports and groups too, "
         "and reads Octavia's amphora rows; 30 suits up to a few thousand amphorae.",
     ),
     cfg.IntOpt(
