@@ -81,16 +81,10 @@ class FailedAmphora(Handler):
             for event in (
                 "instance.delete.end",
                 "instance.soft_delete.end",
-                "instance.shutdown.end",
                 "instance.power_off.end",
                 "instance.suspend.end",
-                "instance.pause.end",
                 "instance.shelve.end",
                 "instance.shelve_offload.end",
-                "instance.rebuild.end",
-                "instance.evacuate",
-                "instance.reboot.error",
-                "instance.interface_detach.end",
             )
         ),
     )

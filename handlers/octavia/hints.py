@@ -5,8 +5,12 @@ is untrusted: a key names what to look at, and a user who names a server like an
 
 Octavia names its servers ``amphora-<id of the amphora>``, or, with ``[nova] random_amphora_name_length``, an ``a`` and random
 capitals and digits (``octavia/compute/drivers/nova_driver.py``); the latter say which server, and Octavia's
-database then says which amphora that is. Notifications about other servers end here. Notifications without a name
-(``compute_task.build_instances.error``) are about servers that never ran, which no amphora serves with yet.
+database then says which amphora that is. Notifications about other servers end here.
+
+What is not listened to, because it proves nothing at the time: ``create.error`` and ``compute_task.build_instances.error``
+(a replacement that Octavia still builds, and undoes by itself); a pause, a rebuild or an evacuation (the server is
+ACTIVE afterwards, or may be again at once; an amphora that was lost by it falls silent, which the watch sees); a host
+that is disabled or dead, of which Nova tells nothing for each server (silence, too).
 """
 
 from __future__ import annotations

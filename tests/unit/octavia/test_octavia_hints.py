@@ -1,0 +1,129 @@
+"""Which of Nova's notifications are about an amphora, and what of them is believed."""
+
+from __future__ import annotations
+
+import uuid
+
+import orjson
+import pytest
+
+from consumer.bus import envelope, formats
+from handlers.base import Event, Key
+from handlers.octavia import hints
+from handlers.octavia.failed_amphora import FailedAmphora
+
+AMPHORA, SERVER = str(uuid.uuid4()), str(uuid.uuid4())
+NAME = f"amphora-{AMPHORA}"
+
+
+def event(type: str = "instance.delete.end", **payload: object) -> Event:
+    return Event(type, {"uuid": SERVER, **payload})
+
+
+def test_an_amphora_is_named_by_its_server() -> None:
+    assert hints.amphora(event(display_name=NAME)) == Key("amphora", AMPHORA)
+    assert hints.amphora(event(display_name=f"amphora-{AMPHORA.upper()}")) == Key("amphora", AMPHORA)
+
+
+def test_a_random_name_says_which_server_to_look_up() -> None:
+    assert hints.amphora(event(display_name="aX81QQ0ZK2")) == Key("server", SERVER)
+
+
+@pytest.mark.parametrize(
+    "name", ["vm1", "amphora-x", "a", "ab12", "Amphora", f"preserved-amphora-{AMPHORA}", "octavia-spare-1", "", None, 7]
+)
+def test_other_servers_are_nobodys_hint(name: object) -> None:
+    assert hints.amphora(event(display_name=name)) is None
+    assert hints.amphora(event()) is None
+
+
+@pytest.mark.parametrize("uuid", [None, "", "../servers", 7])
+def test_what_is_no_uuid_is_refused(uuid: object) -> None:
+    with pytest.raises((ValueError, AttributeError, TypeError)):
+        hints.amphora(Event("instance.delete.end", {"uuid": uuid, "display_name": "aX81QQ0ZK2"}))
+
+
+@pytest.mark.parametrize(
+    ("update", "lost"),
+    [
+        ({"old_state": "active", "state": "error", "new_task_state": None}, True),
+        ({"old_state": "active", "state": "active", "new_task_state": "deleting"}, True),
+        ({"old_state": "active", "state": "stopped", "new_task_state": None}, True),
+        ({"old_state": "building", "state": "active", "new_task_state": None}, False),
+        ({"old_state": "active", "state": "active", "new_task_state": "image_snapshot"}, False),
+        (None, False),
+        ("error", False),
+    ],
+)
+def test_of_updates_only_those_that_tell_of_a_loss_count(update: object, lost: bool) -> None:
+    told = event("instance.update", display_name=NAME, state_update=update)
+    assert hints.lost_amphora(told) == (Key("amphora", AMPHORA) if lost else None)
+    assert hints.lost_amphora(event("instance.update", display_name="vm1", state_update=update)) is None
+
+
+def _decoded(name: str, payload: dict[str, object]) -> Event:
+    message = {
+        "event_type": name,
+        "payload": payload,
+        "message_id": "1",
+        "publisher_id": "compute.c1",
+        "priority": "INFO",
+    }
+    body = orjson.dumps({"oslo.version": "2.0", "oslo.message": orjson.dumps(message).decode()})
+    return envelope.decode(body, "nova")
+
+
+@pytest.mark.parametrize(
+    ("name", "payload"),
+    [
+        ("compute.instance.delete.end", {"instance_id": SERVER, "display_name": NAME, "state": "deleted"}),
+        ("compute.instance.delete.start", {"instance_id": SERVER, "display_name": NAME, "state": "active"}),
+        ("compute.instance.power_off.end", {"instance_id": SERVER, "display_name": NAME, "state": "stopped"}),
+        (
+            "compute.instance.update",
+            {
+                "instance_id": SERVER,
+                "display_name": NAME,
+                "old_state": "active",
+                "state": "error",
+                "old_task_state": None,
+                "new_task_state": None,
+            },
+        ),
+        (
+            "instance.power_off.end",
+            {
+                "nova_object.name": "InstanceActionPayload",
+                "nova_object.version": "1.8",
+                "nova_object.data": {"uuid": SERVER, "display_name": NAME},
+            },
+        ),
+        (
+            "instance.update",
+            {
+                "nova_object.name": "InstanceUpdatePayload",
+                "nova_object.version": "2.1",
+                "nova_object.data": {
+                    "uuid": SERVER,
+                    "display_name": NAME,
+                    "state_update": {
+                        "nova_object.name": "InstanceStateUpdatePayload",
+                        "nova_object.version": "1.0",
+                        "nova_object.data": {"state": "active", "new_task_state": "deleting"},
+                    },
+                },
+            },
+        ),
+    ],
+)
+def test_both_languages_of_nova_lead_to_the_amphora(name: str, payload: dict[str, object]) -> None:
+    told = _decoded(name, payload)
+    assert name in formats.raw_names(frozenset(trigger.event for trigger in FailedAmphora.triggers))
+    keys = [trigger.key(told) for trigger in FailedAmphora.triggers if trigger.event == told.type]
+    assert keys == [Key("amphora", AMPHORA)]
+
+
+def test_the_handler_says_what_it_is() -> None:
+    assert FailedAmphora.default_mode == "audit", "a failover deletes a server"
+    assert FailedAmphora.default_interval <= 10
+    assert len({trigger.event for trigger in FailedAmphora.triggers}) == len(FailedAmphora.triggers)
