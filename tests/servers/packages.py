@@ -6,9 +6,13 @@ rabbitmq-server changes to a system user), so a look at PATH is not enough.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 _FOLDERS = {
@@ -34,11 +38,22 @@ def find(program: str, package: str) -> Path:
     """The path of ``program``, which the Debian package ``package`` brings."""
     found = _look(program, package)
     if found is None and os.geteuid() == 0 and shutil.which("apt-get"):
-        _install(package)
-        found = _look(program, package)
+        with _one_at_a_time():
+            found = _look(program, package)
+            if found is None:
+                _install(package)
+                found = _look(program, package)
     if found is None:
         raise Missing(f"{program} is missing: install it with: apt-get install {package}")
     return found
+
+
+@contextmanager
+def _one_at_a_time() -> Iterator[None]:
+    """Two test sessions on a fresh machine: the second one waits for the first, as apt and policy-rc.d want it."""
+    with (Path(tempfile.gettempdir()) / f"stackmend-install-{os.getuid()}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def _look(program: str, package: str) -> Path | None:
