@@ -41,6 +41,7 @@ class Server:
     :param flavor: its name
     :param groups: ids of its server groups; told of a server that was asked for, not of those in a listing
     :param age: seconds since it was created, by our clock
+    :param quiet: seconds since Nova changed anything of it, by our clock
     """
 
     id: str
@@ -58,6 +59,7 @@ class Server:
     groups: tuple[str, ...] = ()
     locked: bool = False
     age: float = 0.0
+    quiet: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -114,6 +114,9 @@ class Measures:
     def _stop(self, s: Situation, step: Step) -> Healed:
         server = _server(s)
         self._driver.stop_server(server.id)
+        if not s.marked:
+            # a name is all that Nova changes in ERROR; it says that stopping was tried
+            self._driver.describe_server(server.id, {}, f"{PRESERVED_PREFIX}{s.amphora.id}")
         return Healed(
             f"asked Nova to stop server {server.id} of amphora {s.amphora.id} ({step.why})",
             before={"status": server.status},

@@ -17,6 +17,7 @@ from handlers.octavia.appliances import (
     LOAD_BALANCER,
     METHOD,
     PRESERVED,
+    PRESERVED_PREFIX,
     REASON,
     SINCE,
     STATE,
@@ -94,6 +95,25 @@ def assemble(servers: Iterable[Server], images: Iterable[Image]) -> list[Kept]:
     sealed = {image.properties[AMPHORA]: image for image in images if AMPHORA in image.properties and image.protected}
     kept = [Kept(one, marked.get(one), sealed.get(one)) for one in marked.keys() | sealed.keys()]
     return sorted(kept, key=lambda one: (one.since, one.amphora))
+
+
+def obstacle(server: Server, deadline: float) -> str:
+    """Say why a server will never be marked: Nova changes no marks of one in ERROR, nor while it works on it.
+
+    :param deadline: seconds for which Nova's work is waited for
+    :return: empty when it can be marked, or may be soon
+    """
+    if server.task_state and server.quiet > deadline:
+        return f"Nova has been working on its server for too long: {server.task_state}"
+    given_up = not server.task_state and server.name.startswith(PRESERVED_PREFIX)
+    if server.status == "ERROR" and (given_up or server.host_up is False):
+        return "its server is in ERROR, and Nova cannot stop it"
+    return ""
+
+
+def is_about(server: Server, amphora: str) -> bool:
+    """Whether a server is marked as this amphora's."""
+    return PRESERVED in server.tags and server.metadata.get(AMPHORA) == amphora
 
 
 def next_number(kept: Sequence[Kept], now: datetime) -> str:

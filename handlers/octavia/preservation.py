@@ -4,21 +4,16 @@ Nothing is remembered between two steps but what the cloud and Octavia's databas
 thread, another replica, or the same one after a kill -9, goes on where the last step ended; and where the last one cannot
 be told from the one before, doing it again does no harm.
 
-The steps of a failed amphora that is to be kept, each by one heal:
+The steps of a failed amphora that is to be kept, each by one heal; for others they begin with ``failover``:
 
 ===================== =============================================================================================
 fence                 Octavia's health manager is kept off it, by a heartbeat in the future that expires by itself
+stop                  a server in ERROR is stopped and renamed, for Nova neither marks it nor detaches anything otherwise
 mark                  its server is tagged and numbered; who is beyond the maximum takes its mark back (``unmark``)
-stop                  a server in ERROR is stopped, for Nova detaches nothing from it otherwise
 image, seal           method snapshot: an image is made, and once Glance has all of it, it is protected
 unplug                Nova is asked to detach all ports, the VIP's first
 quarantine            the same by Neutron: ports are set down, where the host is dead or the deadline has passed
 let-go                the row forgets the server, so that the failover leaves it alone
-===================== =============================================================================================
-
-Then, for those that are not kept at once:
-
-===================== =============================================================================================
 failover              Octavia replaces the amphora, or all of a load balancer's where that is in ERROR
 label                 the server is renamed and locked, and its marks say that it is kept
 trim                  scheme cycle: the oldest are deleted until no more than the maximum are left
@@ -34,7 +29,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from handlers.octavia import pool, records
-from handlers.octavia.appliances import AMPHORA, PRESERVED, SINCE, STATE, Image, Port, Server
+from handlers.octavia.appliances import PRESERVED, SINCE, STATE, Image, Port, Server
 from handlers.octavia.failure import Alive, Failed, Unclear, judge
 from handlers.octavia.settings import HousekeepingSettings
 
@@ -200,6 +195,10 @@ def _failed(s: Situation, settings: HousekeepingSettings, failed: Failed) -> Dec
     assert s.server is not None
     if _needs_fence(s, settings):
         return Step("fence", "keep Octavia's health manager off it", failed.why)
+    if not s.marked and s.server.task_state:
+        return Wait(f"Nova is working on server {s.server.id}: {s.server.task_state}")
+    if not s.marked and s.server.status == "ERROR":
+        return Step("stop", "stop its server, of which Nova changes no marks in ERROR", failed.why, (s.server.id,))
     if not s.since or not s.marked:
         return Step("mark", "mark its server as being preserved", failed.why, (s.server.id,))
     if s.connected and s.server.metadata.get(STATE) != pool.DETACHING:
@@ -250,6 +249,8 @@ def _not_kept(s: Situation, settings: HousekeepingSettings, failed: Failed) -> s
         return "it still sends heartbeats: it is not cut off before its replacement stands"
     if s.server.status not in _KEEPABLE or s.server.task_state in pool.LEAVING:
         return f"its server is {s.server.status} and cannot be kept"
+    if not s.marked and (obstacle := pool.obstacle(s.server, settings.preservation_deadline)):
+        return obstacle
     others = s.others if settings.preservation_scheme == "keep" else [one for one in s.others if not one.complete]
     if not s.marked and s.sealed is None and len(others) >= settings.maximum_preserved_amphora_count:
         return "the pool is full"
@@ -346,7 +347,7 @@ def _replace(s: Situation, why: str) -> Decision:
 
 def _recover_let_go(s: Situation) -> Decision:
     if s.served.status == "ERROR" and (shelving := _shelving(s)):
-        return shelving
+        return _label(s) or shelving  # Nova changes no marks of a shelved server
     return _failover(s, "it is in ERROR without a server")
 
 
@@ -365,8 +366,8 @@ def _finish(s: Situation, settings: HousekeepingSettings) -> Decision:
     if s.marked and s.server is not None:
         if s.amphora.compute_id is not None:
             return Step("unmark", "take back the mark of a server that is not kept", objects=(s.server.id,))
-        if s.server.metadata.get(STATE) != pool.KEPT:
-            return Step("label", "rename and lock the server that is kept", objects=(s.server.id,))
+        if label := _label(s):
+            return label
     if settings.preservation_scheme == "cycle" and (s.marked or s.sealed):
         complete = [one for one in s.others if one.complete]
         if complete and len(complete) >= settings.maximum_preserved_amphora_count > 0:
@@ -377,6 +378,12 @@ def _finish(s: Situation, settings: HousekeepingSettings) -> Decision:
     return (s.amphora.compute_id is None and _shelving(s)) or Nothing()
 
 
+def _label(s: Situation) -> Step | None:
+    if s.server is None or s.server.metadata.get(STATE) == pool.KEPT:
+        return None
+    return Step("label", "rename and lock the server that is kept", objects=(s.server.id,))
+
+
 def _shelving(s: Situation) -> Step | Wait | None:
     """Free the place of a kept server in its server group, if it holds one and Nova can."""
     server = s.server
@@ -384,11 +391,6 @@ def _shelving(s: Situation) -> Step | Wait | None:
         return None
     if server.task_state:
         return Wait(f"Nova is working on server {server.id}: {server.task_state}", 5.0)
-    if server.status not in {*_WILLING, "SUSPENDED"}:
+    if server.status not in {*_WILLING, "SUSPENDED", "SHELVED"}:
         return None
     return Step("shelve", "shelve the server, which holds a place in a server group", objects=(server.id,))
-
-
-def is_about(server: Server, amphora: str) -> bool:
-    """Whether a server is marked as this amphora's."""
-    return PRESERVED in server.tags and server.metadata.get(AMPHORA) == amphora

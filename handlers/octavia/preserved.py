@@ -69,6 +69,11 @@ class PreservedAmphorae(Inventory):
     def release(self, identity: str) -> Healed:
         """Hand one over: it is unmarked, unlocked and unprotected, and keeps its name."""
         one = self._complete(identity)
+        if one.server is not None and one.server.status.startswith("SHELVED"):
+            raise Refused(
+                f"server {one.server.id} is shelved, and Nova changes no marks of a shelved one: "
+                f"openstack server unshelve {one.server.id}, and try again"
+            )
         if one.server is not None:
             self._driver.unlock_server(one.server.id)
             self._driver.describe_server(one.server.id, {STATE: pool.RELEASED})

@@ -12,7 +12,7 @@ from handlers.base import Key
 from handlers.octavia import failure_queries, pool, queries, records
 from handlers.octavia.appliances import AMPHORA, PRESERVED, Server
 from handlers.octavia.drivers.base import Driver
-from handlers.octavia.preservation import Nothing, Situation, Wait, at_rest, is_about
+from handlers.octavia.preservation import Nothing, Situation, Wait, at_rest
 from handlers.octavia.settings import HousekeepingSettings
 
 
@@ -99,5 +99,5 @@ def _server(driver: Driver, amphora: records.Amphora) -> Server | None:
         return driver.server(amphora.compute_id)
     if amphora.status not in {"ERROR", "DELETED"}:
         return None
-    marked = sorted(server.id for server in driver.servers() if is_about(server, amphora.id))
+    marked = sorted(server.id for server in driver.servers() if pool.is_about(server, amphora.id))
     return driver.server(marked[0]) if marked else None

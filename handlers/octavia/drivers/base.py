@@ -74,15 +74,19 @@ class Driver(HousekeepingManager):
 
     @abstractmethod
     def describe_server(self, server: str, metadata: Mapping[str, str], name: str = "") -> None:
-        """Add metadata, and a new name if one is given."""
+        """Add metadata, and a new name if one is given.
+
+        Nova takes a name always; metadata only for a server that is ACTIVE, PAUSED, SUSPENDED or SHUTOFF and has no task
+        (``nova/compute/api.py``), so never for one in ERROR or shelved: :class:`UnavailableException`.
+        """
 
     @abstractmethod
     def tag_server(self, server: str, tag: str) -> None:
-        """Add a tag."""
+        """Add a tag; refused in the same states as metadata, but not because of a task."""
 
     @abstractmethod
     def untag_server(self, server: str, tag: str) -> bool:
-        """Take a tag away; True for the one caller whose call it was that did."""
+        """Take a tag away; True for the one caller whose call it was that did. Refused as :meth:`tag_server`."""
 
     @abstractmethod
     def lock_server(self, server: str, reason: str) -> None:

@@ -94,18 +94,25 @@ class NoopDriver(Driver):
 
     def describe_server(self, server: str, metadata: Mapping[str, str], name: str = "") -> None:
         with self._calling("compute", "describe_server"), self.cloud.lock:
-            known = self.cloud.present(server)
+            known = self._describable(server, at_rest=True) if metadata else self.cloud.present(server)
             self.cloud.alter_server(server, metadata={**known.metadata, **metadata}, name=name or known.name)
 
     def tag_server(self, server: str, tag: str) -> None:
         with self._calling("compute", "tag_server"), self.cloud.lock:
-            self.cloud.alter_server(server, tags=self.cloud.present(server).tags | {tag})
+            self.cloud.alter_server(server, tags=self._describable(server).tags | {tag})
 
     def untag_server(self, server: str, tag: str) -> bool:
         with self._calling("compute", "untag_server"), self.cloud.lock:
-            tags = self.cloud.present(server).tags
+            tags = self._describable(server).tags
             self.cloud.alter_server(server, tags=tags - {tag})
             return tag in tags
+
+    def _describable(self, server: str, at_rest: bool = False) -> Server:
+        """Return a server of which Nova takes metadata and tags now."""
+        known = self.cloud.present(server)
+        if known.status not in {"ACTIVE", "PAUSED", "SUSPENDED", "SHUTOFF"} or (at_rest and known.task_state):
+            raise UnavailableException(f"server:{server}", f"it is {known.status}, {known.task_state or 'no task'}")
+        return known
 
     def lock_server(self, server: str, reason: str) -> None:
         with self._calling("compute", "lock_server"):

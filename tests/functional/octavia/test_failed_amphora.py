@@ -100,7 +100,7 @@ def test_a_server_in_error_is_stopped_first(make_house: MakeHouse, method: str) 
     (failed,) = house.serving(balancer)
     house.cloud.alter_server(failed.compute_id or "", status="ERROR")
     steps = mend(house, FailedAmphora(house.driver), Key("amphora", failed.id))
-    assert steps[:2] == ["mark", "stop"]
+    assert steps[:2] == ["stop", "mark"]
     house.assert_whole(balancer)
     house.assert_no_leak()
     assert len(house.preserved()) == 1
@@ -353,12 +353,12 @@ def test_a_kept_server_that_leaves_no_host_for_the_replacement_is_shelved_first(
     balancer = house.octavia.add_load_balancer("ACTIVE_STANDBY", anti_affinity=True)
     failed = house.fail(balancer)
     handler, key = FailedAmphora(house.driver), Key("amphora", failed.id)
-    with pytest.raises(Stuck, match=r"'failover', 'shelve'.*just become ERROR"):
+    with pytest.raises(Stuck, match=r"'failover', 'label', 'shelve'.*just become ERROR"):
         mend(house, handler, key)
     assert house.balancer(balancer).status == "ERROR"
     house.cloud.hosts["compute-4"] = "nova"
     house.pass_time(20)
-    assert mend(house, handler, key) == ["failover-load-balancer", "label", "detach"]
+    assert mend(house, handler, key) == ["failover-load-balancer", "detach"]
     house.assert_whole(balancer, 2)
     assert len(house.preserved()) == 1
 
@@ -460,3 +460,22 @@ def test_an_unreachable_service_changes_nothing(make_house: MakeHouse) -> None:
     assert house.amphora(failed.id) == failed or house.amphora(failed.id).compute_id == failed.compute_id
     mend(house, handler, key)
     house.assert_whole(balancer)
+
+
+@pytest.mark.parametrize("obstacle", ["dead host", "never stops"])
+def test_a_server_in_error_that_cannot_be_stopped_is_replaced_and_not_kept(
+    make_house: MakeHouse, obstacle: str
+) -> None:
+    house = make_house(maximum_preserved_amphora_count=1)
+    balancer = house.octavia.add_load_balancer()
+    (failed,) = house.serving(balancer)
+    house.cloud.alter_server(failed.compute_id or "", status="ERROR")
+    if obstacle == "dead host":
+        server = house.cloud.server(failed.compute_id or "")
+        assert server is not None
+        house.cloud.weather.dead_hosts.add(server.host or "")
+    else:
+        house.cloud.alter_server(failed.compute_id or "", name=f"preserved-amphora-{failed.id}")
+    assert mend(house, FailedAmphora(house.driver), Key("amphora", failed.id)) == ["failover", "detach"]
+    house.assert_whole(balancer)
+    assert house.preserved() == []

@@ -158,6 +158,7 @@ def _server(shown: Mapping[str, Any]) -> Server:
         groups=tuple(shown.get("server_groups") or ()),
         locked=bool(shown.get("locked")),
         age=age(shown.get("created")),
+        quiet=age(shown.get("updated")),
     )
 
 
