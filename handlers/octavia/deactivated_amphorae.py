@@ -133,8 +133,9 @@ class DeactivatedAmphorae(Handler):
             return
         if leftovers.in_flow(row, self._grace):
             raise InFlight(f"amphora {identity} is {row.status}, and Octavia may be at work on it", 60.0)
-        has_server = row.compute_id is not None and self._driver.server(row.compute_id) is not None
-        found = leftovers.row(row, self._balancer(row.load_balancer_id), has_server, self._grace)
+        server = self._driver.server(row.compute_id) if row.compute_id else None
+        balancer = self._balancer(row.load_balancer_id)
+        found = leftovers.row(row, balancer, server, self._driver.project(), self._grace)
         if found:
             yield found, _of_row(row)
 

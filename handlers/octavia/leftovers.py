@@ -107,13 +107,28 @@ def in_flow(row: records.Amphora, grace: float) -> bool:
     return row.load_balancer_id is None and row.status in _IN_A_FLOW and row.age < grace
 
 
+def not_removable(found: Server, amphora: str, project: str) -> str:
+    """Why the server to which an amphora's row points may not be deleted with it; empty when it may.
+
+    :param project: Octavia's
+    """
+    if found.project_id != project or amphora_of_server(found.name) != amphora:
+        return f"server {found.id} ({found.name}) is not one that Octavia made for amphora {amphora}"
+    return f"server {found.id} of amphora {amphora} is kept, as preserved or spare" if is_kept(found) else ""
+
+
 def row(
-    amphora: records.Amphora, balancer: records.LoadBalancer | None, has_server: bool, grace: float
+    amphora: records.Amphora,
+    balancer: records.LoadBalancer | None,
+    found: Server | None,
+    project: str,
+    grace: float,
 ) -> Leftover | None:
     """Judge an amphora's row that is not DELETED.
 
     :param balancer: the load balancer that it is on
-    :param has_server: whether Nova knows its server
+    :param found: its server
+    :param project: Octavia's
     :param grace: seconds for which it must not have been written
     """
     if amphora.status == "DELETED" or amphora.age < grace:
@@ -122,15 +137,15 @@ def row(
         stuck = amphora.status in _IN_A_FLOW and balancer is not None and balancer.idle
         where = f"amphora {amphora.id} of load balancer {amphora.load_balancer_id}"
         return Leftover("amphora-stuck", f"{where} is {amphora.status}, and no flow works on it") if stuck else None
-    if not has_server:
+    if found is None:
         return Leftover(
             "amphora-without-server", f"amphora {amphora.id} is {amphora.status}, has no server and no load balancer"
         )
+    refusal = not_removable(found, amphora.id, project)
     if amphora.status == "PENDING_DELETE":
-        return Leftover("amphora-stuck", f"amphora {amphora.id} is PENDING_DELETE, and nobody deletes it")
-    return Leftover(
-        "amphora-deactivated", f"amphora {amphora.id} is {amphora.status} and serves no load balancer, but has a server"
-    )
+        return Leftover("amphora-stuck", f"amphora {amphora.id} is PENDING_DELETE, and nobody deletes it", refusal)
+    summary = f"amphora {amphora.id} is {amphora.status} and serves no load balancer, but has a server"
+    return Leftover("amphora-deactivated", summary, refusal)
 
 
 def health(amphora: str, row: records.Amphora | None, beat: records.Health | None, grace: float) -> Leftover | None:

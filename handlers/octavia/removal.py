@@ -75,13 +75,9 @@ def _octavia_deletes(driver: Driver, identity: str) -> bool:
 def _remove_by_hand(driver: Driver, row: records.Amphora) -> None:
     _refuse_serving(row)
     found = driver.server(row.compute_id) if row.compute_id else None
-    if found is not None:
-        if found.project_id != driver.project() or leftovers.amphora_of_server(found.name) != row.id:
-            raise DeleteFailed(
-                f"server {found.id} of amphora {row.id} is not one that Octavia made for it: {found.name}"
-            )
-        if leftovers.is_kept(found):
-            raise DeleteFailed(f"server {found.id} of amphora {row.id} is kept, as preserved or spare")
+    refusal = leftovers.not_removable(found, row.id, driver.project()) if found is not None else ""
+    if refusal:
+        raise DeleteFailed(refusal)
     ports = _ports_of(driver, row)
     if found is not None:
         remove_server(driver, found)

@@ -285,11 +285,10 @@ class StuckLoadBalancers(Handler):
         if not finding.healable:
             raise Refused(finding.refusal)
         self._database.permit_changes()
-        if finding not in self.inspect(finding.key):
-            raise Conflict(f"{finding.key} is not as it was")
+        # read before the proof: the write compares with it, so nothing that came after may pass for proved
         balancer = self._read(finding.key.id)
-        if balancer is None:
-            raise Conflict(f"{finding.key} is gone")
+        if balancer is None or finding not in self.inspect(finding.key):
+            raise Conflict(f"{finding.key} is not as it was")
         step: Callable[[Balancer], Healed] = {
             "deleted-amphora": self._detach,
             "stuck-pending-update": self._free,

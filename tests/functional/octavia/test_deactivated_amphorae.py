@@ -218,9 +218,13 @@ def test_a_row_whose_server_is_somebody_elses_keeps_it(house: House, handler: De
     house.octavia.set_amphora(first, compute_id=foreign.id)
     house.driver.tag_server(house.amphora(second).compute_id or "", PRESERVED)
     grow_older(house)
-    for finding in [finding for finding in findings(handler) if finding.key.kind == "amphora"]:
-        with pytest.raises(DeleteFailed):
+    for amphora in (first, second):
+        (finding,) = handler.inspect(Key("amphora", amphora))
+        assert finding.refusal
+        with pytest.raises(Refused):
             handler.heal(finding)
+        with pytest.raises(DeleteFailed):
+            house.driver.remove_amphora([amphora])
     assert house.driver.server(foreign.id) is not None
     assert house.driver.server(house.amphora(second).compute_id or "") is not None
 

@@ -231,6 +231,24 @@ def test_a_flow_that_writes_in_the_last_moment_wins(
     assert findings(handler) == []
 
 
+def test_a_new_flow_that_begins_between_proof_and_write_is_not_taken_for_the_stuck_one(
+    house: House, handler: StuckLoadBalancers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    balancer = stuck(house)
+    (finding,) = findings(handler)
+    inspect = handler.inspect
+
+    def proved_then_new_flow(key: Key) -> object:
+        proved = inspect(key)
+        house.octavia.set_balancer(balancer, "PENDING_UPDATE")
+        return proved
+
+    monkeypatch.setattr(handler, "inspect", proved_then_new_flow)
+    with pytest.raises(Conflict):
+        handler.heal(finding)
+    assert house.balancer(balancer).status == "PENDING_UPDATE"
+
+
 def test_in_error_for_another_reason_it_is_only_reported(house: House, handler: StuckLoadBalancers) -> None:
     """What told a load balancer freed is worth nothing once somebody else has written it."""
     balancer = stuck(house)
