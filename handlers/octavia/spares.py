@@ -167,30 +167,18 @@ def _create(driver: Driver, zone: str) -> str:
     return driver.create_server(name, None if zone == ANY else zone, SPARE, {ZONE: zone})
 
 
-def release_spare(driver: Driver, zone: str | None, other_than_host: str | None) -> str | None:
+def release_spare(driver: Driver, zone: str | None, other_than_hosts: Collection[str] = ()) -> str | None:
     """Hand a spare over: delete one, so that a failover requested right after finds room; return its id.
 
     It is claimed by taking its tag away, which succeeds for one caller only, then deleted; Nova is waited for, half a
     minute at most. A caller that dies in between leaves a claimed placeholder, which ``spare_pool`` deletes.
 
     :param zone: where the new amphora will be built; None where Octavia does not say
-    :param other_than_host: the host of the amphora that survives, beside which the new one may not stand
+    :param other_than_hosts: where the new amphora may not stand
     :return: None when no spare is ready there
     :raises AmphoraDriverError: see :mod:`handlers.octavia.housekeeping`
     """
-    return _release(driver, zone, {other_than_host} - {None})
-
-
-def make_room(driver: Driver, amphora: records.Amphora) -> str | None:
-    """Hand a spare over to the one that will replace this amphora: :func:`release_spare` where Nova may put that.
-
-    :raises AmphoraDriverError: see :mod:`handlers.octavia.housekeeping`
-    """
-    return _release(driver, amphora.zone, _taken(driver, amphora))
-
-
-def _release(driver: Driver, zone: str | None, taken: Collection[str | None]) -> str | None:
-    for spare in _eligible(driver.servers(), zone, taken):
+    for spare in _eligible(driver.servers(), zone, other_than_hosts):
         try:
             ours = driver.untag_server(spare.id, SPARE)
         except NotFoundError:
@@ -202,6 +190,14 @@ def _release(driver: Driver, zone: str | None, taken: Collection[str | None]) ->
             LOG.info("spare %s on host %s made room for a failover", spare.id, spare.host)
             return spare.id
     return None
+
+
+def make_room(driver: Driver, amphora: records.Amphora) -> str | None:
+    """Hand a spare over to the one that will replace this amphora: :func:`release_spare` where Nova may put that.
+
+    :raises AmphoraDriverError: see :mod:`handlers.octavia.housekeeping`
+    """
+    return release_spare(driver, amphora.zone, _taken(driver, amphora))
 
 
 def _is_gone(driver: Driver, server: str) -> bool:
@@ -224,7 +220,7 @@ def _taken(driver: Driver, amphora: records.Amphora) -> frozenset[str]:
     )
 
 
-def _eligible(servers: Iterable[Server], zone: str | None, taken: Collection[str | None]) -> list[Server]:
+def _eligible(servers: Iterable[Server], zone: str | None, taken: Collection[str]) -> list[Server]:
     """Spares that are ready, those in the zone first; one of another zone only if Nova had chosen where it stands."""
     ready = [
         server

@@ -342,6 +342,19 @@ def test_a_port_that_only_looks_leaked_stays(house: House, handler: DeactivatedA
         assert list(handler.inspect(Key("port", port.id))) == []
 
 
+def test_a_port_stays_while_octavia_works_on_the_load_balancer(house: House, handler: DeactivatedAmphorae) -> None:
+    balancer = house.octavia.add_load_balancer()
+    (row,) = house.serving(balancer)
+    house.driver.failover_amphora(row.id)
+    port = make_port(f"octavia-lb-vrrp-{row.id}")
+    house.cloud.add_port(port)
+    grow_older(house)
+    house.octavia.set_balancer(balancer, "PENDING_DELETE")
+    assert list(handler.inspect(Key("port", port.id))) == []
+    house.octavia.set_balancer(balancer, "ACTIVE")
+    assert len(list(handler.inspect(Key("port", port.id)))) == 1
+
+
 def test_a_leaked_vip_of_a_tenant_is_reported_and_one_of_octavia_goes(
     house: House, handler: DeactivatedAmphorae
 ) -> None:

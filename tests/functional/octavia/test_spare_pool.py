@@ -211,7 +211,7 @@ def test_a_spare_on_a_host_that_is_down_is_not_counted_and_not_deleted(make_hous
     mend(handler)
     assert states(house) == ["SHUTOFF", "SHUTOFF"]
     assert house.driver.get_ready_spare_amphora_count() == 1
-    assert release_spare(house.driver, None, None) != asleep.id
+    assert release_spare(house.driver, None) != asleep.id
     mend(handler)
     house.cloud.weather.dead_hosts = set()
     mend(handler)
@@ -260,7 +260,7 @@ def test_a_failover_in_a_full_cloud_succeeds_with_spares_and_fails_without(make_
 
 def test_a_spare_is_handed_over_once(make_house: Houses) -> None:
     house, _handler = filled(make_house, 2)
-    gone = {release_spare(house.driver, None, None) for _number in range(3)}
+    gone = {release_spare(house.driver, None) for _number in range(3)}
     assert len(gone) == 3
     assert None in gone
     assert spare_servers(house) == []
@@ -272,7 +272,7 @@ def test_not_beside_the_amphora_that_survives(make_house: Houses, survivor: str)
     hosts = {server.id: server.host for server in spare_servers(house)}
     assert len(set(hosts.values())) == 3
     others = {server for server, host in hosts.items() if host != survivor}
-    assert {release_spare(house.driver, None, survivor) for _number in range(3)} == others | {None}
+    assert {release_spare(house.driver, None, [survivor]) for _number in range(3)} == others | {None}
 
 
 def test_where_the_replacement_of_one_of_a_pair_may_stand(make_house: Houses) -> None:
@@ -296,24 +296,24 @@ def test_the_zone_counts_where_spares_are_kept_by_zone(zoned: House) -> None:
     for _turn in range(8):
         turn(handler)
     in_two = {server.id for server in spare_servers(zoned) if server.zone == "az-2"}
-    assert {release_spare(zoned.driver, "az-2", None) for _number in range(3)} == in_two | {None}
-    assert release_spare(zoned.driver, None, None) is not None
+    assert {release_spare(zoned.driver, "az-2") for _number in range(3)} == in_two | {None}
+    assert release_spare(zoned.driver, None) is not None
 
 
 def test_one_that_is_not_ready_is_not_handed_over(make_house: Houses) -> None:
     house, _handler = filled(make_house, 1)
     (server,) = spare_servers(house)
     house.cloud.alter_server(server.id, status="ACTIVE")
-    assert release_spare(house.driver, None, None) is None
+    assert release_spare(house.driver, None) is None
     house.cloud.alter_server(server.id, status="SHUTOFF", tags=frozenset())
-    assert release_spare(house.driver, None, None) is None
+    assert release_spare(house.driver, None) is None
 
 
 def test_the_room_is_not_taken_again_before_the_failover_has_it(make_house: Houses) -> None:
     house, handler, balancer = full(make_house, 1)
     (row,) = house.serving(balancer)
     house.octavia.pace.held = True
-    assert release_spare(house.driver, row.zone, None)
+    assert release_spare(house.driver, row.zone)
     house.driver.failover_amphora(row.id)
     house.octavia.set_amphora(row.id, status="PENDING_DELETE")
     with pytest.raises(InFlight, match="being replaced"):
@@ -340,7 +340,7 @@ def test_killed_while_handing_over_nothing_is_left(make_house: Houses) -> None:
         house, handler = filled(make_house, 2)
         try:
             with stepping(house, [], number):
-                release_spare(house.driver, None, None)
+                release_spare(house.driver, None)
         except Killed:
             number += 1
         else:
@@ -419,7 +419,7 @@ def test_a_spare_that_vanishes_is_a_conflict(make_house: Houses) -> None:
     house, handler = filled(make_house, 1)
     house.driver.settings = make_house().driver.settings
     (finding,) = findings(handler)
-    release_spare(house.driver, None, None)
+    release_spare(house.driver, None)
     with pytest.raises(Conflict):
         handler.heal(finding)
 
