@@ -24,7 +24,7 @@ from handlers.octavia.appliances import (
 )
 from handlers.octavia.drivers.base import Driver
 from handlers.octavia.failure import QUIET
-from handlers.octavia.preservation import Situation, Step
+from handlers.octavia.recovery import Situation, Step
 from handlers.octavia.settings import HousekeepingSettings
 
 #: characters that a value of a server's metadata may have
@@ -83,10 +83,11 @@ class Measures:
         server = _server(s)
         self._driver.tag_server(server.id, PRESERVED)
         kept = [one for one in pool.read(self._driver) if one.amphora != s.amphora.id]
-        marks = {**self._marks(s, step.why), SINCE: pool.next_number(kept, s.now)}
+        why = "its server was in ERROR" if server.name.startswith(PRESERVED_PREFIX) else step.why
+        marks = {**self._marks(s, why), SINCE: pool.next_number(kept, s.now)}
         self._driver.describe_server(server.id, marks)
         return Healed(
-            f"marked server {server.id} of amphora {s.amphora.id} as being preserved ({step.why})",
+            f"marked server {server.id} of amphora {s.amphora.id} as being preserved ({why})",
             before={"tags": sorted(server.tags)},
             after=marks,
             undo=f"openstack server unset --tag {PRESERVED} {server.id}",

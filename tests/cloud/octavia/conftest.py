@@ -68,8 +68,12 @@ def stackmend(octavia_cloud: ControlPlane, tmp_path: Path) -> Iterator[Program]:
 
 
 @pytest.fixture
-def scene(octavia_cloud: ControlPlane, balancers: Balancers, stackmend: Program) -> Scene:
-    return Scene(octavia_cloud, balancers, stackmend)
+def scene(octavia_cloud: ControlPlane, balancers: Balancers, stackmend: Program) -> Iterator[Scene]:
+    """stackmend at work on load balancers; a test that fails leaves nothing preserved to the next one."""
+    scene = Scene(octavia_cloud, balancers, stackmend)
+    yield scene
+    stackmend.kill()
+    scene.clear()
 
 
 @pytest.fixture

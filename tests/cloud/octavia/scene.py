@@ -114,3 +114,13 @@ class Scene:
             assert done.returncode == 0, done.stdout + done.stderr
         wait_until(lambda: not self.kept() and not self.images(), PATIENCE, "an empty pool")
         wait_for_rest(self.cloud)
+
+    def clear(self) -> None:
+        """Delete whatever is marked, by force."""
+        image: Any = self.cloud.admin.image
+        for one in image.images():
+            if "stackmend_amphora" in one.properties:
+                image.update_image(one, is_protected=False)
+                image.delete_image(one)
+        for server in self.marked():
+            self.cloud.delete(server)

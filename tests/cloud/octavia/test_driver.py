@@ -79,7 +79,7 @@ def test_a_spare_belongs_to_octavia_and_has_no_network(
     service = identity.find_project("service").id
     assert driver.project() == service
     (found,) = [server for server in driver.servers() if server.id == spare]
-    assert found == replace(driver.server(spare) or found, groups=(), age=found.age)
+    assert found == replace(driver.server(spare) or found, groups=(), age=found.age, quiet=found.quiet)
     assert (found.name, found.project_id, found.status, found.zone) == ("octavia-spare-1", service, "ACTIVE", "nova")
     assert found.tags == {"waits"}
     assert found.metadata == {"role": "spare"}
