@@ -44,6 +44,8 @@ COMPUTES = {"compute-1": "cell1", "compute-2": "cell1", "compute-3": "cell2"}
 QUIET: Options = {
     "DEFAULT": {
         "update_resources_interval": -1,
+        # _run_pending_deletes writes instances.cleaned and a system_metadata row of deleted instances, minutes later
+        "instance_delete_interval": -1,
         "sync_power_state_interval": -1,
         "heal_instance_info_cache_interval": -1,
         "running_deleted_instance_action": "noop",
