@@ -57,7 +57,8 @@ from handlers.octavia.drivers.base import Driver
 from handlers.octavia.drivers.chosen import chosen_driver
 from handlers.octavia.housekeeping import NotFoundError
 from handlers.octavia.measures import Measures
-from handlers.octavia.preservation import Hold, Nothing, Situation, Step, Wait, next_step
+from handlers.octavia.preservation import next_step
+from handlers.octavia.recovery import Hold, Nothing, Situation, Step, Wait
 
 #: seconds from a notification of a start to the first look: by then Nova has begun what it tells of
 _BEGUN = 1.0

@@ -24,13 +24,10 @@ shelve                a kept server that holds a place in a server group gives u
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import datetime
-
 from handlers.octavia import pool, records
-from handlers.octavia.appliances import PRESERVED, SINCE, STATE, Image, Port, Server
+from handlers.octavia.appliances import STATE
 from handlers.octavia.failure import Alive, Failed, Unclear, judge
+from handlers.octavia.recovery import Decision, Hold, Nothing, Situation, Step, Wait
 from handlers.octavia.settings import HousekeepingSettings
 
 #: seconds that a load balancer has been in ERROR before it is failed over: the flow that failed still undoes its work
@@ -41,114 +38,10 @@ CHOOSING = 30.0
 #: states of a server that can be kept; from those in the first set Nova detaches ports and makes images
 _WILLING = frozenset({"ACTIVE", "SHUTOFF", "PAUSED"})
 _KEEPABLE = _WILLING | {"ERROR", "SUSPENDED"}
+#: those in which it changes tags and metadata, while it works on nothing
+_DESCRIBABLE = _WILLING | {"SUSPENDED"}
 #: states of an image that may become active
 _COMING = frozenset({"queued", "saving", "uploading", "importing"})
-
-
-@dataclass(frozen=True, slots=True)
-class Situation:
-    """One reading of all that matters for an amphora.
-
-    :param balancer: None for a row that is DELETED and already taken off
-    :param now: by our clock
-    :param server: its server; once the row has forgotten it, the one that is marked with the amphora's id
-    :param ports: the server's
-    :param images: made of it for preservation
-    :param others: what else is kept or about to be
-    :param failing: other amphorae that failed or were failed over lately
-    :param neighbours: those of them whose servers are on the same host
-    :param replaced: amphorae whose rows are DELETED and still on the load balancer
-    """
-
-    amphora: records.Amphora
-    balancer: records.LoadBalancer | None
-    health: records.Health | None
-    now: datetime
-    server: Server | None = None
-    ports: Sequence[Port] = ()
-    images: Sequence[Image] = ()
-    others: Sequence[pool.Kept] = ()
-    failing: Sequence[str] = ()
-    neighbours: Sequence[str] = ()
-    replaced: Sequence[str] = ()
-
-    @property
-    def marked(self) -> bool:
-        """Whether its server is marked as being preserved."""
-        return self.server is not None and PRESERVED in self.server.tags
-
-    @property
-    def since(self) -> str:
-        """The mark's number."""
-        return self.server.metadata.get(SINCE, "") if self.server is not None else ""
-
-    @property
-    def served(self) -> records.LoadBalancer:
-        """The load balancer, of an amphora that is on one."""
-        assert self.balancer is not None
-        return self.balancer
-
-    @property
-    def connected(self) -> list[Port]:
-        """The server's ports that are not set down: the VIP's, those to members, the others."""
-
-        def order(port: Port) -> tuple[bool, bool, str]:
-            return (port.id != self.amphora.vrrp_port_id, not port.name.startswith("octavia-lb-"), port.id)
-
-        return sorted((port for port in self.ports if port.admin_up), key=order)
-
-    @property
-    def unfinished(self) -> tuple[str, ...]:
-        """Images of it that were never completed."""
-        return tuple(sorted(image.id for image in self.images if not image.protected))
-
-    @property
-    def sealed(self) -> Image | None:
-        """The image that is kept of it."""
-        return next((image for image in self.images if image.protected), None)
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """Do this.
-
-    :param what: its slug, as in the table above
-    :param summary: what it will do, in the infinitive
-    :param why: why the amphora is taken for failed, or a detail of the choice
-    :param objects: ids of what it works on
-    """
-
-    what: str
-    summary: str
-    why: str = ""
-    objects: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Wait:
-    """Look again later.
-
-    :param after: seconds
-    """
-
-    reason: str
-    after: float = 2.0
-
-
-@dataclass(frozen=True, slots=True)
-class Hold:
-    """Touch nothing, tell somebody."""
-
-    reason: str
-    why: str
-
-
-@dataclass(frozen=True, slots=True)
-class Nothing:
-    """Nothing is wrong, or it is not ours to mend."""
-
-
-Decision = Step | Wait | Hold | Nothing
 
 
 def at_rest(amphora: records.Amphora, balancer: records.LoadBalancer | None) -> Wait | Nothing | None:
@@ -360,14 +253,15 @@ def _failover(s: Situation, why: str) -> Decision:
 
 
 def _finish(s: Situation, settings: HousekeepingSettings) -> Decision:
-    """See to the end of a failover: the row is DELETED and Octavia is done."""
+    """See to the end of a failover: the row is DELETED and Octavia is done.
+
+    The load balancer does not wait for a server of which Nova changes no marks now.
+    """
     if s.unfinished:
         return Step("drop-image", "delete its image, which is not complete", objects=s.unfinished)
-    if s.marked and s.server is not None:
-        if s.amphora.compute_id is not None:
-            return Step("unmark", "take back the mark of a server that is not kept", objects=(s.server.id,))
-        if label := _label(s):
-            return label
+    closing = _closing(s)
+    if isinstance(closing, Step):
+        return closing
     if settings.preservation_scheme == "cycle" and (s.marked or s.sealed):
         complete = [one for one in s.others if one.complete]
         if complete and len(complete) >= settings.maximum_preserved_amphora_count > 0:
@@ -375,7 +269,23 @@ def _finish(s: Situation, settings: HousekeepingSettings) -> Decision:
     if s.balancer is not None and s.balancer.idle:
         rows = tuple(sorted({s.amphora.id, *s.replaced}))
         return Step("detach", "take rows of deleted amphorae off the load balancer", objects=rows)
-    return (s.amphora.compute_id is None and _shelving(s)) or Nothing()
+    return closing or (s.amphora.compute_id is None and _shelving(s)) or Nothing()
+
+
+def _closing(s: Situation) -> Step | Wait | None:
+    """Make the marks of a server final: of one that is kept, or of one that Octavia failed to delete."""
+    server = s.server
+    if server is None or not s.marked:
+        return None
+    step = Step("unmark", "take back the mark of a server that is not kept", objects=(server.id,))
+    if s.amphora.compute_id is None:
+        label = _label(s)
+        if label is None:
+            return None
+        step = label
+    if server.task_state or server.status not in _DESCRIBABLE:
+        return Wait(f"Nova changes no marks of server {server.id}: it is {server.status}, {server.task_state}", 30.0)
+    return step
 
 
 def _label(s: Situation) -> Step | None:
@@ -391,6 +301,6 @@ def _shelving(s: Situation) -> Step | Wait | None:
         return None
     if server.task_state:
         return Wait(f"Nova is working on server {server.id}: {server.task_state}", 5.0)
-    if server.status not in {*_WILLING, "SUSPENDED", "SHELVED"}:
+    if server.status not in {*_DESCRIBABLE, "SHELVED"}:
         return None
     return Step("shelve", "shelve the server, which holds a place in a server group", objects=(server.id,))

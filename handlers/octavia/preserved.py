@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Self
 
 from oslo_config import cfg
 
 from handlers import cloud_options
 from handlers.base import Healed, Inventory, Json, Refused, Resources, Unavailable
-from handlers.octavia import options, pool, settings, waiting
+from handlers.octavia import options, pool, queries, settings, waiting
 from handlers.octavia.appliances import PRESERVED, STATE
 from handlers.octavia.drivers.base import Driver
 from handlers.octavia.drivers.chosen import chosen_driver
@@ -68,7 +69,7 @@ class PreservedAmphorae(Inventory):
 
     def release(self, identity: str) -> Healed:
         """Hand one over: it is unmarked, unlocked and unprotected, and keeps its name."""
-        one = self._complete(identity)
+        one = self._not_in_use(identity)
         if one.server is not None and one.server.status.startswith("SHELVED"):
             raise Refused(
                 f"server {one.server.id} is shelved, and Nova changes no marks of a shelved one: "
@@ -93,7 +94,7 @@ class PreservedAmphorae(Inventory):
 
         :raises Unavailable: when it was asked for and is still there
         """
-        one = self._complete(identity)
+        one = self._not_in_use(identity)
         pool.discard(self._driver, one)
         if not waiting.until(lambda: self._is_gone(one), _PATIENCE):
             raise Unavailable(f"amphora:{identity}", f"{_where(one)} was to be deleted and is still there: try again")
@@ -105,9 +106,10 @@ class PreservedAmphorae(Inventory):
                 return one
         raise LookupError(identity)
 
-    def _complete(self, identity: str) -> pool.Kept:
+    def _not_in_use(self, identity: str) -> pool.Kept:
         one = self._find(identity)
-        if not one.complete:
+        row = self._driver.database.run(partial(queries.amphora, identity=identity))
+        if not one.complete and row is not None and row.status != "DELETED":
             raise Refused(f"amphora {identity} is about to be preserved: its load balancer is not whole yet")
         return one
 

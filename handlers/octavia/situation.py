@@ -12,7 +12,8 @@ from handlers.base import Key
 from handlers.octavia import failure_queries, pool, queries, records
 from handlers.octavia.appliances import AMPHORA, PRESERVED, Server
 from handlers.octavia.drivers.base import Driver
-from handlers.octavia.preservation import Nothing, Situation, Wait, at_rest
+from handlers.octavia.preservation import at_rest
+from handlers.octavia.recovery import Nothing, Situation, Wait
 from handlers.octavia.settings import HousekeepingSettings
 
 

@@ -7,8 +7,9 @@ from collections.abc import Callable
 import pytest
 
 from handlers.base import Conflict, InFlight, Key
-from handlers.octavia.appliances import AMPHORA, PRESERVED_PREFIX
+from handlers.octavia.appliances import AMPHORA, PRESERVED, PRESERVED_PREFIX
 from handlers.octavia.failed_amphora import FailedAmphora
+from handlers.octavia.preserved import PreservedAmphorae
 from tests.functional.octavia.conftest import House, Stuck, mend
 
 MakeHouse = Callable[..., House]
@@ -479,3 +480,35 @@ def test_a_server_in_error_that_cannot_be_stopped_is_replaced_and_not_kept(
     assert mend(house, FailedAmphora(house.driver), Key("amphora", failed.id)) == ["failover", "detach"]
     house.assert_whole(balancer)
     assert house.preserved() == []
+
+
+@pytest.mark.parametrize("state", [{"status": "ERROR"}, {"task_state": "powering-off"}])
+def test_the_load_balancer_does_not_wait_for_the_label(make_house: MakeHouse, state: dict[str, str]) -> None:
+    """Nova refuses marks for a server in ERROR, and for one that it never ceases to work on."""
+    house = make_house(maximum_preserved_amphora_count=1)
+    balancer = house.octavia.add_load_balancer()
+    failed = house.fail(balancer)
+    handler, key = FailedAmphora(house.driver), Key("amphora", failed.id)
+    while house.amphora(failed.id).status != "DELETED":
+        handler.heal(next(iter(handler.inspect(key))))
+    house.cloud.alter_server(failed.compute_id or "", **state)
+    with pytest.raises(Stuck, match="changes no marks"):
+        mend(house, handler, key)
+    house.assert_whole(balancer)
+    # the operator need not wait for it either
+    PreservedAmphorae(house.driver).delete(failed.id)
+    house.assert_no_leak()
+
+
+def test_a_server_that_octavia_failed_to_delete_loses_its_mark(make_house: MakeHouse) -> None:
+    """Else it would hold a place in the pool, and be taken for kept by whoever removes leftovers."""
+    house = make_house(maximum_preserved_amphora_count=1)
+    balancer = house.octavia.add_load_balancer()
+    failed = house.fail(balancer)
+    handler, key = FailedAmphora(house.driver), Key("amphora", failed.id)
+    handler.heal(next(iter(handler.inspect(key))))
+    house.octavia.set_amphora(failed.id, status="DELETED")
+    assert mend(house, handler, key) == ["unmark", "detach"]
+    assert house.preserved() == []
+    assert (left := house.cloud.server(failed.compute_id or ""))
+    assert PRESERVED not in left.tags

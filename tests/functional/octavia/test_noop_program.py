@@ -27,7 +27,7 @@ def test_the_daemon_replaces_silent_amphorae_and_keeps_one(tmp_path: Path) -> No
     for amphora in failed:
         octavia.heartbeat(amphora, silent=55)
     untouched = [row.id for row in rows(healthy)]
-    options = {
+    options: dict[str, dict[str, object]] = {
         "octavia": {"database_connection": url},
         "audit": only(),
         "housekeeping": {
