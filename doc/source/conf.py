@@ -4,7 +4,14 @@ from importlib.metadata import version as installed
 
 project = "stackmend"
 author = "the stackmend developers"
+project_copyright = "the stackmend developers, Apache-2.0"
 release = version = installed("stackmend")
-extensions = ["sphinx.ext.autodoc"]
+extensions = ["openstackdocstheme", "oslo_config.sphinxext"]
 exclude_patterns: list[str] = []
-html_theme = "alabaster"
+html_theme = "openstackdocs"
+pygments_style = "native"
+# No repository of OpenStack's: no links for reporting bugs there.
+openstackdocs_auto_name = False
+openstackdocs_auto_version = False
+html_theme_options = {"display_badge": False, "display_global_toc_section": True}
+man_pages = [("cli", "stackmend", "keeps an OpenStack cloud mended", [author], 8)]

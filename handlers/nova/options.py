@@ -16,7 +16,7 @@ OPTIONS = [
     cfg.ListOpt(
         "config_file",
         default=[],
-        help="Nova's configuration files (or directories of *.conf), in order; later ones win. Read are [api_database] "
+        help="Nova's configuration files (or directories of ``*.conf``), in order; later ones win. Read are [api_database] "
         "connection, [database] connection, [DEFAULT] transport_url, [oslo_messaging_notifications] transport_url, and "
         "the credentials of [placement] or [keystone_authtoken]. Use the file of a host that has all of them.",
     ),
