@@ -512,3 +512,16 @@ def test_a_server_that_octavia_failed_to_delete_loses_its_mark(make_house: MakeH
     assert house.preserved() == []
     assert (left := house.cloud.server(failed.compute_id or ""))
     assert PRESERVED not in left.tags
+
+
+def test_an_image_that_was_made_twice_is_kept_once(make_house: MakeHouse) -> None:
+    """Nova's answer was lost, or two looked at the same time."""
+    house = make_house(maximum_preserved_amphora_count=1, preservation_method="snapshot")
+    balancer = house.octavia.add_load_balancer()
+    failed = house.fail(balancer)
+    house.driver.create_image(failed.compute_id or "", "first", {AMPHORA: failed.id})
+    house.driver.create_image(failed.compute_id or "", "second", {AMPHORA: failed.id})
+    assert mend(house, FailedAmphora(house.driver), Key("amphora", failed.id))[1] == "drop-image"
+    house.assert_whole(balancer)
+    house.assert_no_leak()
+    assert len(house.preserved()) == 1
