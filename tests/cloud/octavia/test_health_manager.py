@@ -11,7 +11,7 @@ from tests.cloud.octavia import installation
 from tests.cloud.octavia.balancers import PATIENCE
 from tests.cloud.octavia.heartbeats import Heartbeats
 from tests.cloud.octavia.scene import Scene
-from tests.cloud.octavia.world import disorders, world
+from tests.cloud.octavia.world import disorders, wait_for_rest, world
 
 #: seconds of silence after which the health manager acts
 TIMEOUT = 60
@@ -45,9 +45,8 @@ def test_silent_amphorae_are_kept_before_the_health_manager_deletes_them(
     assert {amphora.id for amphora in scene.balancers.serving(pair)} & set(everyone), "the living one was not touched"
     assert "Stale amphora" not in scene.cloud.log("octavia-health-manager")
     assert disorders(scene.cloud) == set()
-    scene.end(single, pair)
+    end(scene, everyone, single, pair)
     scene.discard()
-    forget(scene.cloud, everyone)
     assert world(scene.cloud) == before
 
 
@@ -64,8 +63,7 @@ def test_the_health_manager_was_faster(before: set[str], heartbeats: Heartbeats,
     assert taken <= {"detach"}
     assert scene.kept() == {}
     assert len(scene.balancers.serving(single)) == 1
-    scene.balancers.delete(single)
-    forget(scene.cloud, [victim.id])
+    end(scene, [victim.id], single)
     assert world(scene.cloud) == before
 
 
@@ -89,12 +87,14 @@ def test_an_amphora_that_comes_back_is_left_alone(before: set[str], heartbeats: 
     assert scene.balancers.serving(single) == [amphora]
     assert scene.images() == {}
     assert world(scene.cloud) == ours
-    scene.end(single)
-    forget(scene.cloud, [amphora.id])
+    end(scene, [amphora.id], single)
     assert world(scene.cloud) == before
 
 
-def forget(cloud: ControlPlane, amphorae: list[str]) -> None:
-    """Forget heartbeats that arrived when their amphorae were gone already: nobody cleans up after those here."""
+def end(scene: Scene, amphorae: list[str], *balancers: str) -> None:
+    """Use the load balancers, delete them, and forget heartbeats that came after their amphorae were gone."""
+    scene.balancers.touch(*balancers)
+    scene.balancers.delete(*balancers)
     for amphora in amphorae:
-        cloud.mariadb.execute(f"DELETE FROM amphora_health WHERE amphora_id = '{amphora}'", "octavia")
+        scene.cloud.mariadb.execute(f"DELETE FROM amphora_health WHERE amphora_id = '{amphora}'", "octavia")
+    wait_for_rest(scene.cloud)

@@ -44,7 +44,7 @@ def test_a_worker_died_in_the_middle(before: set[str], scene: Scene) -> None:
 
     wait_until(whole, PATIENCE, "a load balancer that is whole")
     assert disorders(scene.cloud) == set()
-    scene.balancers.delete(single)
+    scene.end(single)
     assert world(scene.cloud) == before
 
 
@@ -61,5 +61,5 @@ def test_a_request_that_waits_for_a_worker_is_carried_out_once(before: set[str],
         scene.cloud.start_service("octavia-worker")
     scene.balancers.wait_replaced(single, victim.id)
     assert disorders(scene.cloud) == set()
-    scene.balancers.delete(single)
+    scene.end(single)
     assert world(scene.cloud) == before
