@@ -76,13 +76,13 @@ class Driver(HousekeepingManager):
     def describe_server(self, server: str, metadata: Mapping[str, str], name: str = "") -> None:
         """Add metadata, and a new name if one is given.
 
-        Nova takes a name always; metadata only for a server that is ACTIVE, PAUSED, SUSPENDED or SHUTOFF and has no task
-        (``nova/compute/api.py``), so never for one in ERROR or shelved: :class:`UnavailableException`.
+        Nova takes a name always; metadata only for a server that is ACTIVE, PAUSED, SUSPENDED or SHUTOFF, whatever it is
+        doing with it (``nova/compute/api.py``), so never for one in ERROR or shelved: :class:`UnavailableException`.
         """
 
     @abstractmethod
     def tag_server(self, server: str, tag: str) -> None:
-        """Add a tag; refused in the same states as metadata, but not because of a task."""
+        """Add a tag; refused in the same states as metadata."""
 
     @abstractmethod
     def untag_server(self, server: str, tag: str) -> bool:

@@ -94,7 +94,7 @@ class NoopDriver(Driver):
 
     def describe_server(self, server: str, metadata: Mapping[str, str], name: str = "") -> None:
         with self._calling("compute", "describe_server"), self.cloud.lock:
-            known = self._describable(server, at_rest=True) if metadata else self.cloud.present(server)
+            known = self._describable(server) if metadata else self.cloud.present(server)
             self.cloud.alter_server(server, metadata={**known.metadata, **metadata}, name=name or known.name)
 
     def tag_server(self, server: str, tag: str) -> None:
@@ -107,11 +107,11 @@ class NoopDriver(Driver):
             self.cloud.alter_server(server, tags=tags - {tag})
             return tag in tags
 
-    def _describable(self, server: str, at_rest: bool = False) -> Server:
+    def _describable(self, server: str) -> Server:
         """Return a server of which Nova takes metadata and tags now."""
         known = self.cloud.present(server)
-        if known.status not in {"ACTIVE", "PAUSED", "SUSPENDED", "SHUTOFF"} or (at_rest and known.task_state):
-            raise UnavailableException(f"server:{server}", f"it is {known.status}, {known.task_state or 'no task'}")
+        if known.status not in {"ACTIVE", "PAUSED", "SUSPENDED", "SHUTOFF"}:
+            raise UnavailableException(f"server:{server}", f"it is {known.status}")
         return known
 
     def lock_server(self, server: str, reason: str) -> None:
