@@ -8,12 +8,14 @@ should be there, and says what to do about each that is not as it should be. It 
 
 from __future__ import annotations
 
+import re
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from kombu.exceptions import ChannelError
 
-from consumer.bus.connection import LOST, Link, is_absent, opened, reason
+from consumer.bus.connection import LOST, Link, is_absent, opened, plan, reason
 from consumer.conf.bus import BusSettings
 from handlers.base import Broker
 
@@ -30,6 +32,7 @@ class Found:
     :param messages: how many wait in the queue, without those being handed out
     :param consumers: how many read the queue, with us
     :param advice: what is wrong and what to do, in a sentence; empty when nothing is wrong
+    :param allowed: whether our user may look at an exchange, or read a queue
     """
 
     kind: str
@@ -38,6 +41,7 @@ class Found:
     messages: int = 0
     consumers: int = 0
     advice: str = ""
+    allowed: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +99,7 @@ def _things(link: Link, broker: Broker, settings: BusSettings) -> Iterator[Found
     for exchange in broker.exchanges:
         yield _exchange(link, exchange)
     for queue in settings.queues:
-        yield _queue(link, queue, settings)
+        yield _queue(link, broker, queue, settings)
 
 
 def _exchange(link: Link, name: str) -> Found:
@@ -105,7 +109,9 @@ def _exchange(link: Link, name: str) -> Found:
             channel.exchange_declare(exchange=name, type="topic", passive=True)
     except ChannelError as error:
         if not is_absent(error):
-            return Found("exchange", name, exists=True, advice=f"It cannot be looked at: {reason(error)}.")
+            return Found(
+                "exchange", name, exists=True, allowed=False, advice=f"It cannot be looked at: {reason(error)}."
+            )
         advice = (
             "Nothing was published to it yet: set [oslo_messaging_notifications] driver = messagingv2 in its services."
         )
@@ -113,18 +119,49 @@ def _exchange(link: Link, name: str) -> Found:
     return Found("exchange", name, exists=True)
 
 
-def _queue(link: Link, name: str, settings: BusSettings) -> Found:
+def _queue(link: Link, broker: Broker, name: str, settings: BusSettings) -> Found:
     try:
         with link.brief_channel() as channel:
             declared = channel.queue_declare(queue=name, passive=True)
     except ChannelError as error:
         if not is_absent(error):
-            return Found("queue", name, exists=True, advice=f"It cannot be read: {reason(error)}.")
+            return Found("queue", name, exists=True, allowed=False, advice=f"It cannot be read: {reason(error)}.")
         return Found("queue", name, exists=False, advice=_absent(name, settings))
     advice = ""
+    if forbidden := _forbidden(link, broker, name, settings):
+        return Found("queue", name, True, declared.message_count, declared.consumer_count, forbidden, allowed=False)
     if declared.message_count and not declared.consumer_count:
         advice = f"{declared.message_count} messages wait and nobody reads them: start the service."
     return Found("queue", name, True, declared.message_count, declared.consumer_count, advice)
+
+
+def _forbidden(link: Link, broker: Broker, queue: str, settings: BusSettings) -> str:
+    """Say that the user may not read a queue; nothing when it may.
+
+    Everybody may ask for a queue. To consume with an argument that cannot be is refused in any case, before a message
+    moves: for the right that is missing, which RabbitMQ looks at first, or else for the argument.
+    """
+    if not link.acks_multiple:  # the broker in memory has no users
+        return ""
+    try:
+        with link.brief_channel() as channel:
+            channel.basic_consume(queue, arguments={"x-priority": "none"})
+    except ChannelError as error:
+        if str(error.reply_code) == "403":
+            return f"{reason(error)}: run {_permission(broker, queue, settings)}"
+    return ""
+
+
+def _permission(broker: Broker, queue: str, settings: BusSettings) -> str:
+    """Return the command that gives the user of a broker what reading needs, and no more."""
+    arguments = plan(broker.transport_url, settings).endpoints[0].arguments
+    if settings.queue_mode == "bind":
+        own = f"^{re.escape(queue)}$"
+        rights = (own, own, "|".join((own, *(f"^{re.escape(exchange)}$" for exchange in broker.exchanges))))
+    else:
+        rights = ("^$", "^$", f"^({'|'.join(re.escape(name) for name in settings.queues)})$")
+    words = ["rabbitmqctl", "set_permissions", "-p", arguments["virtual_host"], arguments["userid"], *rights]
+    return shlex.join(words)
 
 
 def _absent(queue: str, settings: BusSettings) -> str:

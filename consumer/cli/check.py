@@ -132,6 +132,7 @@ def _dead(database: Database, waiting: int) -> Checked:
 
 def _brokers(session: Session) -> Iterator[Checked]:
     settings = bus_conf.settings(session.conf)
+    ours = _daemons(session)
     none = True
     for broker in _listed(session):
         if isinstance(broker, Checked):
@@ -147,7 +148,7 @@ def _brokers(session: Session) -> Iterator[Checked]:
             yield Checked(f"broker {broker.name}", "failure", found.advice)
             continue
         yield Checked(f"broker {broker.name}", "ok", "it answers, and lets us in")
-        yield from (_thing(broker, thing, ready=found.ready) for thing in found.found)
+        yield from (_thing(broker, thing, ready=found.ready, ours=ours) for thing in found.found)
     if none:
         text = "none is known: only sweeps find drift; set [nova] config_file, or [nova] transport_url"
         yield Checked("brokers", "warning", text)
@@ -166,18 +167,35 @@ def _listed(session: Session) -> Iterator[Broker | Checked]:
             yield Checked("brokers", "failure", str(error))
 
 
-def _thing(broker: Broker, thing: Found, *, ready: bool) -> Checked:
+def _daemons(session: Session) -> int | None:
+    """Return how many daemons share the journal; None when it cannot tell."""
+    try:
+        return len(replicas.listing(session.database))
+    except JournalError:
+        return None
+
+
+def _thing(broker: Broker, thing: Found, *, ready: bool, ours: int | None) -> Checked:
     """Judge an exchange or queue.
 
     :param ready: whether some queue of ours is there: the queue of a priority appears with the first message of it
+    :param ours: how many daemons there are, each of which reads a queue once; None when that is not known
     """
     subject = f"broker {broker.name}: {thing.kind} {thing.name}"
+    if not thing.allowed:
+        return Checked(subject, "failure", thing.advice)
     if thing.exists and thing.advice:
         return Checked(subject, "warning", thing.advice)
     if not thing.exists:
         return Checked(subject, "ok" if ready else "warning", f"not there yet. {thing.advice}")
     if thing.kind == "exchange":
         return Checked(subject, "ok", "")
+    if ours is not None and thing.consumers > ours:
+        text = (
+            f"{plural(thing.consumers, 'reader')}, but {plural(ours, 'daemon runs', 'daemons run')} on this journal: who else "
+            "reads takes events away from it. See rabbitmqctl list_consumers, and give each reader a topic of its own"
+        )
+        return Checked(subject, "warning", text)
     text = f"{plural(thing.messages, 'message waits', 'messages wait')}, {plural(thing.consumers, 'reader')}"
     return Checked(subject, "warning" if thing.messages > _BACKLOG else "ok", text)
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 
 from oslo_config import cfg
 from sqlalchemy import MetaData
 
+from handlers import grants
 from handlers.base import Checked, HandlerError, Resources
 from handlers.database import Database
 from handlers.nova import options, tables
 from handlers.nova.database import NovaDatabases, limits_of
+from handlers.nova.grants import API, CELL
 from handlers.nova.placement import VERSION, Placement
 from handlers.service_files import ConfigError
 from handlers.telling import notifications
@@ -25,12 +27,13 @@ def nova_checks(resources: Resources, modes: Mapping[str, str]) -> Iterator[Chec
     :param modes: the handlers that are not off; Nova is looked at whatever they are
     """
     options.register(resources.conf)
-    yield from _databases(resources)
+    healing = [name for name, mode in modes.items() if mode == "heal"]
+    yield from _databases(resources, healing)
     yield from _placement(resources)
     yield from _files(resources.conf)
 
 
-def _databases(resources: Resources) -> Iterator[Checked]:
+def _databases(resources: Resources, healing: Collection[str]) -> Iterator[Checked]:
     try:
         databases = resources.get(NovaDatabases.from_resources)
         cells = databases.cells()
@@ -38,9 +41,12 @@ def _databases(resources: Resources) -> Iterator[Checked]:
         yield Checked("nova_api", "failure", str(error))
         return
     yield _schema(databases.api, tables.api)
+    yield from grants.check(databases.api.name, databases.api, [API[name] for name in healing if name in API])
     for cell in cells:
         try:
-            yield _schema(databases.database(cell), tables.cell)
+            database = databases.database(cell)
+            yield _schema(database, tables.cell)
+            yield from grants.check(database.name, database, [CELL[name] for name in healing if name in CELL])
         except HandlerError as error:
             yield Checked(
                 cell.label, "failure", f"{error}; while it does not answer, nothing is healed that it could belie"
@@ -62,7 +68,8 @@ def _placement(resources: Resources) -> Iterator[Checked]:
     try:
         resources.get(Placement.from_resources).named("stackmend-check")
     except (HandlerError, cfg.Error) as error:
-        yield Checked("placement", "failure", str(error))
+        text = f"{error}; where it is and who we are there say [openstack] placement_endpoint_override and auth_type"
+        yield Checked("placement", "failure", text)
         return
     yield Checked("placement", "ok", f"it answers at version {VERSION}, and lets us in")
 

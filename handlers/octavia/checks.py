@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 
 from oslo_config import cfg
 
-from handlers import cloud_options
+from handlers import cloud_options, grants
 from handlers.base import Checked, HandlerError, Resources
 from handlers.octavia import options, settings
 from handlers.octavia.database import OctaviaDatabase
 from handlers.octavia.drivers.chosen import chosen_driver, housekeeping_settings
+from handlers.octavia.grants import OCTAVIA
 from handlers.service_files import ConfigError
 from handlers.telling import notifications
 
@@ -25,20 +26,23 @@ def octavia_checks(resources: Resources, modes: Mapping[str, str]) -> Iterator[C
         return
     conf.register_opts(settings.OPTIONS, group=settings.GROUP)
     conf.register_opts(cloud_options.OPTIONS, group=cloud_options.GROUP)
-    yield _database(resources)
+    yield from _database(resources, [name for name, mode in modes.items() if mode == "heal"])
     yield _project(resources)
     yield from _files(resources, modes)
 
 
-def _database(resources: Resources) -> Checked:
+def _database(resources: Resources, healing: Collection[str]) -> Iterator[Checked]:
     try:
         database = resources.get(OctaviaDatabase.from_resources)
         sentences = list(database.limits())
     except (HandlerError, ConfigError) as error:
-        return Checked("octavia_database", "failure", str(error))
+        yield Checked("octavia_database", "failure", str(error))
+        return
     if sentences:
-        return Checked("octavia_database", "warning", "; ".join(sentences))
-    return Checked("octavia_database", "ok", "its schema is known")
+        yield Checked("octavia_database", "warning", "; ".join(sentences))
+    else:
+        yield Checked("octavia_database", "ok", "its schema is known")
+    yield from grants.check("octavia_database", database, [OCTAVIA[name] for name in healing if name in OCTAVIA])
 
 
 def _project(resources: Resources) -> Checked:

@@ -1,0 +1,205 @@
+"""What a database account has to be allowed, what it is allowed, and the statements that lead from one to the other.
+
+Each service's package says, per handler, what its heals write (:data:`Needs`); from that come the documented statements, and
+what ``stackmend check`` says of an account. Reading is the same for all handlers: SELECT on the whole database. An account
+with nothing else is enough for every handler in the mode ``audit``.
+
+MariaDB and MySQL are asked with SHOW GRANTS, PostgreSQL with ``has_table_privilege``, which counts what came from groups.
+SQLite knows no accounts.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from handlers.base import Checked, HandlerError
+
+#: which privileges, beside SELECT, are needed on which table; ``*`` is every table of the database
+Needs = Mapping[str, frozenset[str]]
+
+WHOLE = "*"
+ALL = "ALL PRIVILEGES"
+#: the account of the documented statements, and its name in PostgreSQL
+ACCOUNT = "'stackmend'@'%'"
+ROLE = "stackmend"
+
+_READING = frozenset({"SELECT"})
+_ASKED = ("SELECT", "INSERT", "UPDATE", "DELETE", "TRUNCATE", "REFERENCES", "TRIGGER")
+# GRANT SELECT, UPDATE (a, b) ON `db`.`table` TO ...; grants of roles and on routines look different
+_LINE = re.compile(r"GRANT (?P<what>.+?) ON (?P<schema>\*|`(?:[^`]|``)*`)\.(?P<table>\*|`(?:[^`]|``)*`) TO ")
+_COLUMNS = re.compile(r"[A-Z ]+\([^)]*\),?")
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """Who a connection belongs to, and what it may do.
+
+    :param name: as a GRANT statement wants it
+    :param schema: the database, as a GRANT statement wants it
+    :param every: what stands for all tables in a GRANT statement, where that is not ``schema.*``
+    :param server: privileges on everything there is
+    :param whole: privileges on every table of this database
+    :param tables: privileges by table, beyond those
+    :param there: the tables that the account may see
+    """
+
+    name: str
+    schema: str
+    there: frozenset[str]
+    every: str = ""
+    server: frozenset[str] = frozenset()
+    whole: frozenset[str] = frozenset()
+    tables: Mapping[str, frozenset[str]] = field(default_factory=dict)
+
+    def lacks(self, table: str, wanted: frozenset[str]) -> frozenset[str]:
+        """Return what it may not do with a table, or with all of them (``*``)."""
+        held = self.server | self.whole | self.tables.get(table, frozenset())
+        return frozenset() if ALL in held else wanted - held
+
+
+def merged(needs: Iterable[Needs]) -> dict[str, frozenset[str]]:
+    """Return what several handlers need together."""
+    found: dict[str, frozenset[str]] = {}
+    for one in needs:
+        for table, privileges in one.items():
+            found[table] = found.get(table, frozenset()) | privileges
+    whole = found.get(WHOLE, frozenset())
+    rest = {table: privileges - whole for table, privileges in found.items() if table != WHOLE}
+    return {WHOLE: whole | _READING, **{table: left for table, left in sorted(rest.items()) if left}}
+
+
+def statements(schema: str, account: str, wanted: Needs, every: str = "") -> list[str]:
+    """Return the GRANT statements that allow an account no more than this.
+
+    :param schema: the name of the database; in PostgreSQL, of the schema
+    :param account: ``'stackmend'@'%'``; in PostgreSQL, the name of a role
+    :param every: what stands for all tables, where that is not ``schema.*``
+    """
+    whole = every or f"{schema}.*"
+    return [
+        f"GRANT {', '.join(sorted(privileges))} ON {whole if table == WHOLE else f'{schema}.{table}'} TO {account};"
+        for table, privileges in wanted.items()
+    ]
+
+
+class Asked(Protocol):
+    """A database that runs what it is given."""
+
+    def run(self, work: Callable[[Connection], Account | None]) -> Account | None:
+        """Run it in a transaction of its own."""
+
+
+def check(name: str, database: Asked, needs: Iterable[Needs]) -> Iterator[Checked]:
+    """Judge what the account of a database may do; nothing for SQLite, or for a database that does not answer.
+
+    :param name: how the database is called
+    :param needs: of the handlers that heal
+    """
+    try:
+        account = database.run(held)
+    except HandlerError:
+        return  # said by whoever looks at the schema
+    if account is None:
+        return
+    subject, wanted = f"{name}: rights", merged(needs)
+    lacking = {
+        table: left
+        for table, privileges in wanted.items()
+        if (table == WHOLE or table in account.there) and (left := account.lacks(table, privileges))
+    }
+    if lacking:
+        what = "; ".join(f"{', '.join(sorted(left))} on {table}" for table, left in lacking.items())
+        cure = " ".join(statements(account.schema, account.name, lacking, account.every))
+        yield Checked(subject, "failure", f"{account.name} lacks {what}: {cure}")
+    elif more := _more(account, wanted):
+        least = " ".join(statements(account.schema, ACCOUNT if not account.every else ROLE, wanted, account.every))
+        yield Checked(
+            subject, "warning", f"{account.name} may do more than is needed ({more}); this is enough: {least}"
+        )
+    else:
+        yield Checked(subject, "ok", "what is needed, and no more")
+
+
+def _more(account: Account, wanted: Needs) -> str:
+    """Say what an account may do that no handler needs."""
+    found = [(account.server - {"USAGE"}, "everything"), (account.whole - wanted[WHOLE], account.schema)]
+    found += [
+        (held - wanted[WHOLE] - wanted.get(table, frozenset()), table) for table, held in sorted(account.tables.items())
+    ]
+    return "; ".join(f"{', '.join(sorted(privileges))} on {where}" for privileges, where in found if privileges)
+
+
+def held(connection: Connection) -> Account | None:
+    """Return what the account of a connection may do; None where there are no accounts."""
+    readers: Mapping[str, Callable[[Connection], Account]] = {
+        "mysql": _mysql,
+        "mariadb": _mysql,
+        "postgresql": _postgresql,
+    }
+    read = readers.get(connection.dialect.name)
+    return read(connection) if read else None
+
+
+def _mysql(connection: Connection) -> Account:
+    user, schema = connection.exec_driver_sql("SELECT CURRENT_USER(), DATABASE()").one()
+    name, _, host = user.rpartition("@")
+    there = frozenset(sa.inspect(connection).get_table_names())
+    lines = [str(line) for line in connection.exec_driver_sql("SHOW GRANTS").scalars()]
+    return Account(f"'{name}'@'{host}'", schema, there, "", *parsed(lines, schema))
+
+
+def parsed(lines: Iterable[str], schema: str) -> tuple[frozenset[str], frozenset[str], dict[str, frozenset[str]]]:
+    """Read the lines of SHOW GRANTS: what they allow on everything, on one database, and on its tables.
+
+    Privileges on single columns are left out: nothing here can do with them.
+    """
+    server: frozenset[str] = frozenset()
+    whole: frozenset[str] = frozenset()
+    tables: dict[str, frozenset[str]] = {}
+    for line in lines:
+        found = _LINE.match(line)
+        if found is None:
+            continue
+        privileges = frozenset(word.strip() for word in _COLUMNS.sub("", found["what"]).split(",")) - {"", "USAGE"}
+        if found["schema"] == "*":
+            server |= privileges
+        elif not _pattern(found["schema"][1:-1]).fullmatch(schema):
+            continue
+        elif found["table"] == "*":
+            whole |= privileges
+        else:
+            table = found["table"][1:-1].replace("``", "`")
+            tables[table] = tables.get(table, frozenset()) | privileges
+    return server, whole, tables
+
+
+def _pattern(text: str) -> re.Pattern[str]:
+    """Return what a database's name in a grant stands for: ``_`` is any character and ``%`` any text, unless escaped."""
+    wild = {"_": ".", "%": ".*"}
+    parts = re.findall(r"\\.|.", text.replace("``", "`"))
+    return re.compile("".join(wild.get(part) or re.escape(part[-1]) for part in parts))
+
+
+def _postgresql(connection: Connection) -> Account:
+    asked = ", ".join(f"has_table_privilege(c.oid, '{one}')" for one in _ASKED)
+    query = (
+        f"SELECT c.relname, {asked} FROM pg_class c "
+        "WHERE c.relnamespace = current_schema()::regnamespace AND c.relkind IN ('r', 'p')"
+    )
+    name, schema, everything = connection.exec_driver_sql(
+        "SELECT quote_ident(current_user), quote_ident(current_schema()), rolsuper FROM pg_roles WHERE rolname = current_user"
+    ).one()
+    tables = {
+        row[0]: frozenset(one for one, allowed in zip(_ASKED, row[1:], strict=True) if allowed)
+        for row in connection.exec_driver_sql(query)
+    }
+    whole = frozenset.intersection(*tables.values()) if tables else frozenset()
+    rest = {table: privileges - whole for table, privileges in tables.items() if privileges - whole}
+    server = frozenset({ALL}) if everything else frozenset()
+    return Account(name, schema, frozenset(tables), f"ALL TABLES IN SCHEMA {schema}", server, whole, rest)
