@@ -1,0 +1,76 @@
+"""The documented rights are those that the check asks for; the sample of the configuration is one that validates."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from consumer import plugins
+from handlers import grants
+from handlers.nova import grants as nova
+from handlers.octavia import grants as octavia
+
+ROOT = Path(__file__).parents[3]
+RIGHTS = (ROOT / "doc" / "source" / "rights.rst").read_text()
+KINDS = {"nova_api": nova.API, "nova_cell1": nova.CELL, "octavia": octavia.OCTAVIA}
+
+
+def section(title: str) -> str:
+    """Return the statements of a section."""
+    text = RIGHTS.partition(f"\n{title}\n---")[2]
+    return text[: text.index("\n---", 1)] if "\n---" in text else text
+
+
+@pytest.mark.parametrize("healing", [False, True])
+def test_the_statements_are_those_that_the_check_names(healing: bool) -> None:
+    wanted = [
+        line
+        for schema, needs in KINDS.items()
+        for line in grants.statements(schema, grants.ACCOUNT, grants.merged(needs.values() if healing else []))
+    ]
+    lines = (line.strip() for line in section("To heal" if healing else "To look").splitlines())
+    assert [line for line in lines if line.startswith("GRANT ")] == wanted
+
+
+def test_each_handler_is_listed_with_what_it_writes() -> None:
+    handlers = {handler.name for handler in plugins.handlers()}
+    listed = " ".join(RIGHTS.split())
+    for needs in KINDS.values():
+        assert needs.keys() <= handlers
+        for handler, tables in needs.items():
+            row = listed.partition(f"* - ``{handler}`` - ")[2].partition("* -")[0]
+            for table, privileges in tables.items():
+                place = "every table of" if table == grants.WHOLE else f"``{table}``"
+                assert f"{', '.join(sorted(privileges))} on {place}" in row
+
+
+def validate(file: Path) -> subprocess.CompletedProcess[str]:
+    """Run oslo.config's validator, as an operator does before a restart."""
+    program = Path(sys.executable).parent / "oslo-config-validator"
+    generator = ROOT / "etc" / "stackmend-config-generator.conf"
+    return subprocess.run(
+        [program, "--config-file", generator, "--input-file", file],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_the_sample_validates() -> None:
+    done = validate(ROOT / "etc" / "stackmend.conf.sample")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_a_typo_does_not_validate(tmp_path: Path) -> None:
+    file = tmp_path / "stackmend.conf"
+    file.write_text("[audit]\ndiscover_hosts_mode = heal\n[housekeeping]\nspare_amphora_pool_size = 2\n")
+    done = validate(file)
+    assert done.returncode == 0, done.stdout + done.stderr
+    file.write_text("[audit]\ndiscover_host_mode = heal\n")
+    done = validate(file)
+    assert done.returncode != 0
+    assert "discover_host_mode" in done.stdout + done.stderr

@@ -1,0 +1,242 @@
+"""The documented rights, on a real MariaDB: every heal runs with them, and each one that is missing is noticed."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from oslo_config import cfg
+from sqlalchemy import Engine
+
+from consumer import plugins
+from handlers import grants
+from handlers.base import Handler, Resources
+from handlers.database import Database
+from handlers.nova import grants as nova
+from handlers.nova import tables
+from handlers.nova.archive_deleted_rows import ArchiveDeletedRows
+from handlers.nova.audit_services import AuditServices
+from handlers.nova.discover_hosts import DiscoverHosts
+from handlers.nova.heal_instance_mappings import HealInstanceMappings
+from handlers.nova.map_instances import MapInstances
+from handlers.nova.purge import Purge
+from handlers.nova.simulation import NovaSimulation
+from handlers.nova.simulation import cloud as simulated
+from handlers.nova.simulation.store import Store
+from handlers.octavia import grants as octavia
+from handlers.octavia import tables as octavia_tables
+from tests.servers.mariadb import MariaDB
+from tests.servers.postgresql import PostgreSQL
+from tests.servers.server import HOST
+
+ACCOUNT = "'least'@'%'"
+MAPPINGS = tables.instance_mappings
+
+
+@pytest.fixture
+def account(mariadb: MariaDB) -> Iterator[str]:
+    """An account that may do nothing yet."""
+    mariadb.start()
+    mariadb.execute(f"CREATE OR REPLACE USER {ACCOUNT} IDENTIFIED BY 'l'")
+    yield ACCOUNT
+    mariadb.start()
+    mariadb.execute(f"DROP USER {ACCOUNT}")
+
+
+def least(mariadb: MariaDB, database: str) -> str:
+    return f"mysql+pymysql://least:l@{HOST}:{mariadb.port}/{database}"
+
+
+class Served(Store):
+    """The databases of the simulation on a server."""
+
+    server: MariaDB
+    prefix = ""
+
+    def url(self, database: str) -> str:
+        return self.server.url(self.prefix + database)
+
+    def _engine(self, database: str) -> Engine:
+        self.server.create_database(self.prefix + database)
+        return sa.create_engine(self.url(database))
+
+
+def loaded(file: Path, given: Mapping[str, Mapping[str, str]]) -> cfg.ConfigOpts:
+    sections = (
+        f"[{group}]\n" + "".join(f"{name} = {value}\n" for name, value in more.items()) for group, more in given.items()
+    )
+    file.write_text("".join(sections))
+    conf = cfg.ConfigOpts()
+    for handler in plugins.handlers():
+        for group, options in handler.options().items():
+            conf.register_opts(options, group)
+    conf([], default_config_files=[str(file)], default_config_dirs=[])
+    return conf
+
+
+@pytest.fixture
+def cloud(
+    tmp_path: Path, mariadb: MariaDB, account: str, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[tuple[NovaSimulation, Resources]]:
+    """A simulated Nova on MariaDB, and handlers that have the documented rights there."""
+    Served.server, Served.prefix = mariadb, f"grants_{uuid.uuid4().hex[:6]}_"
+    monkeypatch.setattr(simulated, "Store", Served)
+    cloud = NovaSimulation(tmp_path, ["cell1"])
+    cloud.start()
+    names = ["nova_api", *cloud.cells]
+    for name in names:
+        needs = grants.merged((nova.API if name == "nova_api" else nova.CELL).values())
+        mariadb.execute("".join(grants.statements(Served.prefix + name, account, needs)))
+    with cloud.api.begin() as connection:
+        for name in cloud.cells:
+            c = tables.cell_mappings.c
+            url = least(mariadb, Served.prefix + name)
+            connection.execute(sa.update(tables.cell_mappings).where(c.name == name).values(database_connection=url))
+    given = {group: dict(values) for group, values in cloud.options().items()}
+    given["nova"]["api_database_connection"] = least(mariadb, Served.prefix + "nova_api")
+    resources = Resources(loaded(tmp_path / "stackmend.conf", given))
+    yield cloud, resources
+    resources.close()
+    cloud.stop()
+    for name in names:
+        mariadb.drop_database(Served.prefix + name)
+
+
+def mend(handler: type[Handler], resources: Resources) -> set[str]:
+    """Heal all that a sweep finds; return the problems that were healed."""
+    made = handler.from_resources(resources)
+    assert made.population() >= 0
+    problems = set()
+    for key in list(made.sweep()):
+        for finding in list(made.inspect(key)):
+            if finding.healable:
+                assert made.heal(finding).action
+                problems.add(finding.problem)
+    return problems
+
+
+def drift(cloud: NovaSimulation) -> None:
+    """Make what each handler that writes into databases heals, every kind of write of it."""
+    with cloud.ago(days=400):
+        for host in ("a", "gone"):
+            cloud.add_compute(host, "cell1")
+            cloud.map_host(host)
+        archived = cloud.boot("a")
+        cloud.delete(archived)
+        cloud.delete_service("gone", leak_mapping=True)
+    with cloud.ago(days=2):
+        unmapped, split, queued = (cloud.boot("a") for _ in range(3))
+        lost = cloud.request()
+        cloud.add_compute("new", "cell1")
+    with cloud.api.begin() as connection:
+        c = MAPPINGS.c
+        connection.execute(sa.delete(MAPPINGS).where(c.instance_uuid == unmapped))
+        connection.execute(sa.update(MAPPINGS).where(c.instance_uuid == split).values(cell_id=None))
+        connection.execute(sa.update(MAPPINGS).where(c.instance_uuid == queued).values(queued_for_delete=True))
+        made = connection.scalar(sa.select(c.created_at).where(c.instance_uuid == split))
+        connection.execute(sa.delete(tables.build_requests).where(tables.build_requests.c.instance_uuid == lost))
+        request = {"instance_uuid": split, "project_id": "p", "instance": "{}", "created_at": made}
+        connection.execute(sa.insert(tables.build_requests).values(request))
+        connection.execute(sa.insert(tables.instance_group_member).values(instance_uuid=lost, group_id=1))
+
+
+def test_every_heal_needs_no_more_than_is_documented(cloud: tuple[NovaSimulation, Resources]) -> None:
+    simulation, resources = cloud
+    drift(simulation)
+    healed = {
+        handler.name: mend(handler, resources)
+        for handler in (DiscoverHosts, AuditServices, MapInstances, HealInstanceMappings, ArchiveDeletedRows, Purge)
+    }
+    assert all(healed.values()), healed
+    assert set(healed) == nova.API.keys() | nova.CELL.keys()
+    mappings = simulation.host_mappings()
+    assert mappings.get("new") == "cell1"
+    assert "gone" not in mappings
+    with simulation.api.connect() as connection:
+        assert connection.scalar(sa.select(sa.func.count()).where(MAPPINGS.c.cell_id.is_(None))) == 0
+        assert connection.scalar(sa.select(sa.func.count()).select_from(tables.build_requests)) == 0
+        assert connection.scalar(sa.select(sa.func.count()).select_from(tables.instance_group_member)) == 0
+
+
+SCHEMAS = {
+    "api": ([tables.api], list(nova.API.values())),
+    "cell": ([tables.cell], list(nova.CELL.values())),
+    "octavia": ([octavia_tables.octavia], list(octavia.OCTAVIA.values())),
+}
+
+
+def make(url: str, schemas: Sequence[sa.MetaData]) -> None:
+    engine = sa.create_engine(url)
+    for schema in schemas:
+        schema.create_all(engine)
+    engine.dispose()
+
+
+@pytest.mark.parametrize("kind", SCHEMAS)
+def test_each_right_that_is_missing_is_told_with_the_statement_that_gives_it(
+    kind: str, mariadb: MariaDB, mariadb_url: str, account: str
+) -> None:
+    schemas, needs = SCHEMAS[kind]
+    make(mariadb_url, schemas)
+    schema = mariadb_url.rpartition("/")[2]
+    mariadb.execute("".join(grants.statements(schema, account, grants.merged(needs))))
+    database = Database(kind, least(mariadb, schema))
+
+    def verdict() -> tuple[str, str]:
+        [one] = grants.check(kind, database, needs)
+        return one.verdict, one.text
+
+    assert verdict()[0] == "ok"
+    for table, privileges in grants.merged(needs).items():
+        for privilege in privileges:
+            mariadb.execute(f"REVOKE {privilege} ON {schema}.{table} FROM {account}")
+            if (table, privilege) == ("*", "SELECT") and len(grants.merged(needs)) == 1 == len(privileges):
+                continue
+            told, text = verdict()
+            assert (told, f"lacks {privilege} on {table}" in text) == ("failure", True), text
+            mariadb.execute(text.partition(": ")[2])
+            assert verdict()[0] == "ok"
+    for more, where in (("DROP", f"{schema}.*"), ("INSERT", f"{schema}.alembic_version"), ("PROCESS", "*.*")):
+        mariadb.execute(f"GRANT {more} ON {where} TO {account}")
+        told, text = verdict()
+        if more == "INSERT" and kind == "cell":
+            assert told == "ok", "archiving may write to every table"
+        else:
+            assert (told, more in text) == ("warning", True), text
+        mariadb.execute(f"REVOKE {more} ON {where} FROM {account}")
+    database.close()
+
+
+def test_reading_is_enough_where_nothing_is_healed(mariadb: MariaDB, mariadb_url: str, account: str) -> None:
+    make(mariadb_url, [tables.api])
+    schema = mariadb_url.rpartition("/")[2]
+    mariadb.execute(f"GRANT SELECT ON {schema}.* TO {account}")
+    database = Database("nova_api", least(mariadb, schema))
+    assert [one.verdict for one in grants.check("nova_api", database, [])] == ["ok"]
+    database.close()
+
+
+def test_rights_on_postgresql(postgresql: PostgreSQL, postgresql_url: str) -> None:
+    make(postgresql_url, [octavia_tables.octavia])
+    owner = sa.create_engine(postgresql_url)
+    url = owner.url.set(username="mender", password="l")
+    with owner.begin() as connection:
+        connection.exec_driver_sql("CREATE ROLE mender LOGIN PASSWORD 'l'")
+    database = Database("octavia", url.render_as_string(hide_password=False))
+    needs = [octavia.OCTAVIA["deactivated_amphorae"]]
+    try:
+        [one] = grants.check("octavia", database, needs)
+        assert (one.verdict, "GRANT SELECT ON ALL TABLES IN SCHEMA public TO mender" in one.text) == ("failure", True)
+        with owner.begin() as connection:
+            connection.exec_driver_sql(one.text.partition(": ")[2])
+        assert [one.verdict for one in grants.check("octavia", database, needs)] == ["ok"]
+        assert [one.verdict for one in grants.check("octavia", database, [])] == ["warning"]
+    finally:
+        database.close()
+        with owner.begin() as connection:
+            connection.exec_driver_sql("DROP OWNED BY mender")
+            connection.exec_driver_sql("DROP ROLE mender")
+        owner.dispose()
