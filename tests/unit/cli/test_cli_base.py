@@ -6,20 +6,8 @@ import argparse
 
 import pytest
 
-from consumer.cli.base import (
-    JsonCell,
-    SpanCell,
-    Trouble,
-    known_ids,
-    one_line,
-    plural,
-    positive,
-    printable,
-    row_id,
-    shaped,
-    span,
-    utc,
-)
+from consumer.cli.base import JsonCell, SpanCell, Trouble, known_ids, positive, row_id, shaped
+from consumer.wording import one_line, plural, printable, span, utc
 
 
 def test_a_password_in_a_url_is_never_printed() -> None:
