@@ -151,9 +151,8 @@ def test_where_files_are_wrong(tmp_path: Path) -> None:
     nova = tmp_path / "nova.conf"
     nova.write_text(nova.read_text() + f"\n{secret('Alone')}\n")
     options["openstack"] = {"auth_type": "admin_token", "endpoint": f"http://{away}", "token": secret("Token")}
-    options["bus"] = {"batch_size": "many"}
     found = everything_written(tmp_path, options, bool)
-    assert "batch_size" in found["check"]
+    assert f"{nova}, whose line" in found["--debug check -f json"]
     assert_no_secret(found)
 
 
