@@ -61,7 +61,10 @@ class Session:
         :raises WrongConfiguration: when a name is unknown
         """
         chosen = tasks.choose(self.all_classes, names, self._group)
-        return chosen if names else [one for one in chosen if one.applies(self.conf)]
+        if names:
+            return chosen
+        # Where it speaks of no service at all, what is missing is said rather than that nothing is wrong.
+        return [one for one in chosen if one.applies(self.conf)] or chosen
 
     def handler(self, name: str) -> type[Handler]:
         """Return one handler.

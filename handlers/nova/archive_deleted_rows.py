@@ -59,7 +59,7 @@ from sqlalchemy.engine import Connection
 from sqlalchemy.exc import DBAPIError
 
 from handlers import cloud_options
-from handlers.base import Conflict, Finding, Handler, Healed, Key, Refused, Resources, Unavailable
+from handlers.base import Conflict, Finding, Healed, Key, Refused, Resources, Unavailable
 from handlers.database import Database
 from handlers.nova import archival, options, tables
 from handlers.nova.archival import Blocked, Miscounted, Moved, Schema
@@ -67,6 +67,7 @@ from handlers.nova.cells import Cell
 from handlers.nova.database import NovaDatabases
 from handlers.nova.nodes import live_nodes
 from handlers.nova.placement import Placement
+from handlers.nova.task import NovaTask
 
 #: how many rows that cannot be moved a finding or the history names, at most
 NAMED = 50
@@ -156,12 +157,11 @@ class Tally:
         return found
 
 
-class ArchiveDeletedRows(Handler):
+class ArchiveDeletedRows(NovaTask):
     """See the module."""
 
     name = "archive_deleted_rows"
     title = "Move rows that were deleted long ago into Nova's shadow tables"
-    group = "audit"
     kinds = ("cell", "instance")
     default_mode = "heal"
     default_interval = 86400

@@ -50,7 +50,7 @@ from typing import Any, Self
 from oslo_config import cfg
 
 from handlers import cloud_options
-from handlers.base import Conflict, Finding, Handler, Healed, InFlight, Key, Refused, Resources, Trigger, Unavailable
+from handlers.base import Conflict, Finding, Healed, InFlight, Key, Refused, Resources, Trigger, Unavailable
 from handlers.nova import hints, options, queries
 from handlers.nova.archive import Archive
 from handlers.nova.cells import Cell
@@ -60,6 +60,7 @@ from handlers.nova.facts import Judge
 from handlers.nova.nodes import live_nodes
 from handlers.nova.placement import Allocation, Held, Placement
 from handlers.nova.records import ComputeNode
+from handlers.nova.task import NovaTask
 
 #: seconds from a notification to the first look: Nova sends most of them just before it releases, so that by then there
 #: is usually nothing to find
@@ -88,12 +89,11 @@ _HINTS = (
 )
 
 
-class AuditAllocations(Handler):
+class AuditAllocations(NovaTask):
     """See the module."""
 
     name = "audit_allocations"
     title = "Take back resources that deleted, moved or offloaded instances still hold in Placement"
-    group = "audit"
     kinds = ("consumer", "host")
     triggers = (
         *(Trigger(event, hints.consumer, after=_RELEASING) for event in _HINTS),

@@ -44,13 +44,14 @@ from typing import Self
 from oslo_config import cfg
 
 from handlers import cloud_options
-from handlers.base import Conflict, Finding, Handler, Healed, InFlight, Key, Refused, Resources, Trigger
+from handlers.base import Conflict, Finding, Healed, InFlight, Key, Refused, Resources, Trigger
 from handlers.nova import hints, options, queries
 from handlers.nova.archive import Archive
 from handlers.nova.consumers import Move, Wait
 from handlers.nova.database import NovaDatabases
 from handlers.nova.facts import Judge
 from handlers.nova.placement import Allocation, Held, Placement
+from handlers.nova.task import NovaTask
 
 #: seconds from a notification to the first look: nothing is judged that changed during the last minute, so an earlier one
 #: would be for nothing
@@ -74,12 +75,11 @@ class Swap:
     verdict: Move
 
 
-class AuditMigrations(Handler):
+class AuditMigrations(NovaTask):
     """See the module."""
 
     name = "audit_migrations"
     title = "Move back to their instances what ended migrations still hold for them in Placement"
-    group = "audit"
     kinds = ("instance",)
     triggers = tuple(Trigger(event, hints.instance, after=_ROLLED_BACK) for event in _HINTS)
     default_mode = "audit"

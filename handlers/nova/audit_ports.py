@@ -51,13 +51,14 @@ from oslo_config import cfg
 from sqlalchemy.engine import Connection
 
 from handlers import cloud_options
-from handlers.base import Conflict, Finding, Handler, Healed, InFlight, Key, Refused, Resources, Trigger, Unavailable
+from handlers.base import Conflict, Finding, Healed, InFlight, Key, Refused, Resources, Trigger, Unavailable
 from handlers.network import HOST, PROFILE, Network, Port
 from handlers.nova import archival, hints, options, port_queries, queries
 from handlers.nova.archive import Archive
 from handlers.nova.database import NovaDatabases
 from handlers.nova.port_queries import Left
 from handlers.nova.records import Instance, InstanceMapping
+from handlers.nova.task import NovaTask
 
 #: seconds from the end of a deletion to the first look: usually the last there is to do
 _ENDED = 2.0
@@ -92,7 +93,7 @@ OPTIONS: list[cfg.Opt] = [
 ]
 
 
-class AuditPorts(Handler):
+class AuditPorts(NovaTask):
     """See the module.
 
     :param delete: delete what Nova made
@@ -100,7 +101,6 @@ class AuditPorts(Handler):
 
     name = "audit_ports"
     title = "Free the ports in Neutron that deleted instances still occupy"
-    group = "audit"
     kinds = ("instance",)
     triggers = (
         Trigger("instance.delete.end", hints.instance, after=_ENDED),

@@ -30,21 +30,21 @@ from typing import Self
 from oslo_config import cfg
 
 from handlers import cloud_options
-from handlers.base import Finding, Handler, Healed, InFlight, Key, Refused, Resources, Trigger
+from handlers.base import Finding, Healed, InFlight, Key, Refused, Resources, Trigger
 from handlers.nova import hints, options, queries
 from handlers.nova.consumers import MOVED_SETTLE
 from handlers.nova.database import NovaDatabases
 from handlers.nova.nodes import live_nodes, nodes_among
 from handlers.nova.placement import Placement, Provider
 from handlers.nova.records import ComputeNode
+from handlers.nova.task import NovaTask
 
 
-class AuditProviders(Handler):
+class AuditProviders(NovaTask):
     """See the module."""
 
     name = "audit_providers"
     title = "Report compute nodes whose name in Placement belongs to a provider of another uuid"
-    group = "audit"
     kinds = ("host",)
     triggers = (Trigger("service.create", hints.compute_host, after=MOVED_SETTLE),)
     default_mode = "audit"

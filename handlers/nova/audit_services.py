@@ -46,7 +46,7 @@ from sqlalchemy.engine import Connection
 from sqlalchemy.exc import IntegrityError
 
 from handlers import cloud_options
-from handlers.base import Conflict, Finding, Handler, Healed, InFlight, Key, Refused, Resources, Trigger, Unavailable
+from handlers.base import Conflict, Finding, Healed, InFlight, Key, Refused, Resources, Trigger, Unavailable
 from handlers.nova import hints, host_queries, options, queries
 from handlers.nova.cells import Cell
 from handlers.nova.consumers import MOVED_SETTLE, Report, Wait
@@ -56,17 +56,17 @@ from handlers.nova.leftovers import Forget, Leftover, LeftProvider, MappedHost, 
 from handlers.nova.nodes import nodes_among
 from handlers.nova.placement import Placement, Provider
 from handlers.nova.records import HostMapping
+from handlers.nova.task import NovaTask
 
 #: what a look at a key found: a verdict with its evidence
 Judged = tuple[Leftover, Mapping[str, Any]]
 
 
-class AuditServices(Handler):
+class AuditServices(NovaTask):
     """See the module."""
 
     name = "audit_services"
     title = "Take away host mappings and resource providers that deleted compute services left"
-    group = "audit"
     kinds = ("host", "provider")
     triggers = (Trigger("service.delete", hints.compute_host, after=MOVED_SETTLE),)
     default_mode = "audit"

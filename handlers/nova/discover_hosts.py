@@ -39,10 +39,11 @@ from oslo_config import cfg
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import IntegrityError
 
-from handlers.base import Conflict, Finding, Handler, Healed, Key, Refused, Resources, Trigger, Unavailable
+from handlers.base import Conflict, Finding, Healed, Key, Refused, Resources, Trigger, Unavailable
 from handlers.nova import hints, options, queries
 from handlers.nova.cells import Cell
 from handlers.nova.database import NovaDatabases
+from handlers.nova.task import NovaTask
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,12 +102,11 @@ def decide(key: Key, mapped_to: int | None, presences: Sequence[Presence]) -> Fi
     return None
 
 
-class DiscoverHosts(Handler):
+class DiscoverHosts(NovaTask):
     """See the module."""
 
     name = "discover_hosts"
     title = "Map new compute hosts to their cells, before an instance is scheduled to them"
-    group = "audit"
     kinds = ("host",)
     triggers = (
         Trigger("service.create", hints.compute_host),

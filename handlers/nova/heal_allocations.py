@@ -72,7 +72,6 @@ from handlers import cloud_options
 from handlers.base import (
     Conflict,
     Finding,
-    Handler,
     HandlerError,
     Healed,
     InFlight,
@@ -96,6 +95,7 @@ from handlers.nova.placement import Allocation, Held, Placement
 from handlers.nova.port_allocations import PortAllocations
 from handlers.nova.port_requests import Needs
 from handlers.nova.records import ComputeNode, Instance
+from handlers.nova.task import NovaTask
 
 #: seconds from a notification to the first look: its sender still writes
 _WRITING = 5.0
@@ -113,12 +113,11 @@ _HINTS = (
 )
 
 
-class HealAllocations(Handler):
+class HealAllocations(NovaTask):
     """See the module."""
 
     name = "heal_allocations"
     title = "Give instances in Placement what they should hold, on the node where they live"
-    group = "audit"
     kinds = ("instance", "host", node_batch.NODE)
     triggers = tuple(Trigger(event, hints.instance, after=_WRITING) for event in _HINTS)
     default_mode = "heal"

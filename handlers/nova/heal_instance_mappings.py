@@ -50,7 +50,7 @@ from oslo_config import cfg
 from sqlalchemy.exc import IntegrityError
 
 from handlers import cloud_options
-from handlers.base import Conflict, Finding, Handler, Healed, InFlight, Key, Refused, Resources, Trigger, Unavailable
+from handlers.base import Conflict, Finding, Healed, InFlight, Key, Refused, Resources, Trigger, Unavailable
 from handlers.nova import hints, mapping_queries, options
 from handlers.nova.cells import Cell
 from handlers.nova.consumers import Report, Wait
@@ -69,17 +69,17 @@ from handlers.nova.mappings import (
     wrongly_marked,
 )
 from handlers.nova.placement import Placement
+from handlers.nova.task import NovaTask
 
 #: seconds from a notification to the first look: what it tells of is then old enough to be judged
 _SETTLED = SETTLE + 5.0
 
 
-class HealInstanceMappings(Handler):
+class HealInstanceMappings(NovaTask):
     """See the module."""
 
     name = "heal_instance_mappings"
     title = "Repair mappings of instances: no cell, stale build requests, wrong marks of deletion, leftovers"
-    group = "audit"
     kinds = ("instance",)
     triggers = (
         Trigger("instance.create.end", hints.instance, after=_SETTLED),

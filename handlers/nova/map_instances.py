@@ -43,7 +43,6 @@ from sqlalchemy.exc import IntegrityError
 from handlers.base import (
     Conflict,
     Finding,
-    Handler,
     Healed,
     InFlight,
     Key,
@@ -58,6 +57,7 @@ from handlers.nova.cells import Cell
 from handlers.nova.consumers import BUSY, Keep, Report, Wait
 from handlers.nova.database import NovaDatabases
 from handlers.nova.mappings import BOOT, SETTLE, Copy, Facts, is_instance
+from handlers.nova.task import NovaTask
 
 #: instances of one batch: one finding, one transaction
 BATCH = 500
@@ -104,12 +104,11 @@ def decide(facts: Facts) -> Verdict:
     return Map(copy)
 
 
-class MapInstances(Handler):
+class MapInstances(NovaTask):
     """See the module."""
 
     name = "map_instances"
     title = "Map instances that have no mapping to the cell they are in"
-    group = "audit"
     kinds = ("instance", "cell")
     triggers = (
         Trigger("instance.create.end", hints.instance, after=SETTLE),

@@ -41,12 +41,13 @@ from oslo_config import cfg
 from sqlalchemy.engine import Connection
 from sqlalchemy.sql import ColumnElement
 
-from handlers.base import Conflict, Finding, Handler, Healed, Key, Refused, Resources, Unavailable
+from handlers.base import Conflict, Finding, Healed, Key, Refused, Resources, Unavailable
 from handlers.database import Database
 from handlers.nova import archival, options
 from handlers.nova.archival import Schema
 from handlers.nova.archive_deleted_rows import find_cell
 from handlers.nova.database import NovaDatabases
+from handlers.nova.task import NovaTask
 from handlers.service_files import ConfigError
 
 OPTIONS = [
@@ -64,12 +65,11 @@ class _Told(Exception):
     """It is not to go on."""
 
 
-class Purge(Handler):
+class Purge(NovaTask):
     """See the module."""
 
     name = "purge"
     title = "Delete archived rows for good, once they are old enough"
-    group = "audit"
     kinds = ("cell",)
     default_mode = "off"
     default_interval = 86400

@@ -40,24 +40,24 @@ import tenacity
 from oslo_config import cfg
 
 from handlers import cloud_options
-from handlers.base import Conflict, Finding, Handler, Healed, InFlight, Key, Refused, Resources, Trigger
+from handlers.base import Conflict, Finding, Healed, InFlight, Key, Refused, Resources, Trigger
 from handlers.nova import hints, options, queries
 from handlers.nova.database import NovaDatabases
 from handlers.nova.nodes import live_nodes, nodes_among
 from handlers.nova.placement import Placement, ProviderAggregates
 from handlers.nova.records import Aggregate, ComputeNode
+from handlers.nova.task import NovaTask
 
 #: seconds that a new host has for making its compute node and its provider before that is reported
 PATIENCE = 600
 _AGAIN = 5.0
 
 
-class SyncAggregates(Handler):
+class SyncAggregates(NovaTask):
     """See the module."""
 
     name = "sync_aggregates"
     title = "Make the members of Placement's aggregates those of Nova's, both ways"
-    group = "audit"
     kinds = ("aggregate", "host")
     triggers = (
         Trigger("aggregate.add_host.end", hints.aggregate),

@@ -9,13 +9,15 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
+from oslo_config import cfg
 
 from consumer import plugins
 from consumer.cli import main
 from consumer.cli.main import COMMANDS
-from tests.functional.cli.conftest import Shell
+from tests.functional.cli.conftest import Shell, WorldMender
 
 DAEMON = """
 import sys
@@ -250,3 +252,26 @@ def test_the_second_signal_ends_it_at_once(shell: Shell) -> None:
     code, took = daemon.end(signal.SIGTERM, signal.SIGTERM)
     assert code == 128 + signal.SIGTERM
     assert took < 3
+
+
+class Elsewhere(WorldMender):
+    """A handler of a service that the configuration does not speak of."""
+
+    name: ClassVar[str] = "elsewhere"
+
+    @classmethod
+    def applies(cls, conf: cfg.ConfigOpts) -> bool:
+        return False
+
+
+def test_what_the_configuration_does_not_speak_of_is_left_out(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plugins, "handlers", lambda: [WorldMender, Elsewhere])
+    shell.world.things = {"a": 1}
+    assert [row["handler"] for row in shell("sweep", "--audit", "-f", "json").json] == ["mender"]
+    assert [row["handler"] for row in shell("sweep", "elsewhere", "--audit", "-f", "json").json] == ["elsewhere"]
+
+
+def test_where_it_speaks_of_nothing_all_are_asked_what_they_lack(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plugins, "handlers", lambda: [Elsewhere])
+    shell.world.things = {"a": 1}
+    assert [row["handler"] for row in shell("sweep", "--audit", "-f", "json").json] == ["elsewhere"]
