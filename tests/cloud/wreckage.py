@@ -41,6 +41,8 @@ class Wreckage:
     def __init__(self, cloud: ControlPlane) -> None:
         self._cloud = cloud
         self.servers: dict[str, str] = {}
+        # what earlier tests deleted would be archived with what is deleted here
+        cloud.nova_manage("db", "archive_deleted_rows", "--all-cells", "--until-complete", "--purge")
         self._boot()
         self.nodes = {name: drift.provider(cloud, name) for name in ("compute-1", "compute-2", "compute-3")}
         self._live_on()
