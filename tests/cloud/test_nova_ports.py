@@ -357,7 +357,7 @@ def test_without_neutron_the_heal_waits_for_it(
     try:
         done = stackmend.run("heal", "heal_allocations", f"instance:{plain}")
         assert wires.held(plain) == held[plain], done.stdout + done.stderr
-        done = stackmend.run("heal", "heal_allocations", f"instance:{wired}")
+        done = stackmend.run("heal", "heal_allocations", f"instance:{wired}", "-f", "json")
         assert "network" in done.stdout + done.stderr
         assert wires.held(wired) == {}
     finally:
