@@ -44,14 +44,11 @@ Sources: ``nova/cmd/manage.py`` (audit), ``nova/scheduler/client/report.py``, ``
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator
 from typing import Any, Self
 
-from oslo_config import cfg
-
-from handlers import cloud_options
 from handlers.base import Conflict, Finding, Healed, InFlight, Key, Refused, Resources, Trigger, Unavailable
-from handlers.nova import hints, options, queries
+from handlers.nova import hints, queries
 from handlers.nova.archive import Archive
 from handlers.nova.cells import Cell
 from handlers.nova.consumers import Report, Take, Wait
@@ -114,11 +111,6 @@ class AuditAllocations(NovaTask):
         self._placement = placement
         self._archive = Archive(databases)
         self._judge = Judge(databases, placement, self._archive)
-
-    @classmethod
-    def options(cls) -> Mapping[str, Sequence[cfg.Opt]]:
-        """Where Nova's databases and Placement are."""
-        return {options.GROUP: options.OPTIONS, cloud_options.GROUP: cloud_options.OPTIONS}
 
     @classmethod
     def from_resources(cls, resources: Resources) -> Self:

@@ -37,15 +37,12 @@ Sources: ``nova/scheduler/client/report.py`` (move_allocations), ``nova/conducto
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Self
 
-from oslo_config import cfg
-
-from handlers import cloud_options
 from handlers.base import Conflict, Finding, Healed, InFlight, Key, Refused, Resources, Trigger
-from handlers.nova import hints, options, queries
+from handlers.nova import hints, queries
 from handlers.nova.archive import Archive
 from handlers.nova.consumers import Move, Wait
 from handlers.nova.database import NovaDatabases
@@ -95,11 +92,6 @@ class AuditMigrations(NovaTask):
         self._databases = databases
         self._placement = placement
         self._judge = Judge(databases, placement, Archive(databases))
-
-    @classmethod
-    def options(cls) -> Mapping[str, Sequence[cfg.Opt]]:
-        """Where Nova's databases and Placement are."""
-        return {options.GROUP: options.OPTIONS, cloud_options.GROUP: cloud_options.OPTIONS}
 
     @classmethod
     def from_resources(cls, resources: Resources) -> Self:

@@ -24,14 +24,11 @@ Sources: ``nova/scheduler/client/report.py`` (_create_resource_provider), ``nova
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Self
 
-from oslo_config import cfg
-
-from handlers import cloud_options
 from handlers.base import Finding, Healed, InFlight, Key, Refused, Resources, Trigger
-from handlers.nova import hints, options, queries
+from handlers.nova import hints, queries
 from handlers.nova.consumers import MOVED_SETTLE
 from handlers.nova.database import NovaDatabases
 from handlers.nova.nodes import live_nodes, nodes_among
@@ -56,11 +53,6 @@ class AuditProviders(NovaTask):
     def __init__(self, databases: NovaDatabases, placement: Placement) -> None:
         self._databases = databases
         self._placement = placement
-
-    @classmethod
-    def options(cls) -> Mapping[str, Sequence[cfg.Opt]]:
-        """Where Nova's databases and Placement are."""
-        return {options.GROUP: options.OPTIONS, cloud_options.GROUP: cloud_options.OPTIONS}
 
     @classmethod
     def from_resources(cls, resources: Resources) -> Self:

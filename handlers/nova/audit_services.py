@@ -38,16 +38,14 @@ Sources: ``nova/api/openstack/compute/services.py`` (delete), ``nova/scheduler/c
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Self
 
-from oslo_config import cfg
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import IntegrityError
 
-from handlers import cloud_options
 from handlers.base import Conflict, Finding, Healed, InFlight, Key, Refused, Resources, Trigger, Unavailable
-from handlers.nova import hints, host_queries, options, queries
+from handlers.nova import hints, host_queries, queries
 from handlers.nova.cells import Cell
 from handlers.nova.consumers import MOVED_SETTLE, Report, Wait
 from handlers.nova.database import API, NovaDatabases
@@ -78,11 +76,6 @@ class AuditServices(NovaTask):
     def __init__(self, databases: NovaDatabases, placement: Placement) -> None:
         self._databases = databases
         self._placement = placement
-
-    @classmethod
-    def options(cls) -> Mapping[str, Sequence[cfg.Opt]]:
-        """Where Nova's databases and Placement are."""
-        return {options.GROUP: options.OPTIONS, cloud_options.GROUP: cloud_options.OPTIONS}
 
     @classmethod
     def from_resources(cls, resources: Resources) -> Self:

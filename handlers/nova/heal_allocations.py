@@ -62,13 +62,10 @@ Sources: ``nova/cmd/manage.py`` (heal_allocations), ``nova/scheduler/utils.py`` 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from typing import Any, Self
 
-from oslo_config import cfg
-
-from handlers import cloud_options
 from handlers.base import (
     Conflict,
     Finding,
@@ -82,7 +79,7 @@ from handlers.base import (
     Unavailable,
 )
 from handlers.network import Network
-from handlers.nova import hints, instance_queries, node_batch, options, port_allocations, queries
+from handlers.nova import hints, instance_queries, node_batch, port_allocations, queries
 from handlers.nova.allocation_facts import Reader
 from handlers.nova.candidates import Candidates
 from handlers.nova.cells import Cell
@@ -136,11 +133,6 @@ class HealAllocations(NovaTask):
         self._placement = placement
         self._reader = Reader(databases, placement, network)
         self._ports = PortAllocations(network, candidates)
-
-    @classmethod
-    def options(cls) -> Mapping[str, Sequence[cfg.Opt]]:
-        """Where Nova's databases, Placement and Neutron are."""
-        return {options.GROUP: options.OPTIONS, cloud_options.GROUP: cloud_options.OPTIONS}
 
     @classmethod
     def from_resources(cls, resources: Resources) -> Self:

@@ -46,12 +46,10 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, Self
 
-from oslo_config import cfg
 from sqlalchemy.exc import IntegrityError
 
-from handlers import cloud_options
 from handlers.base import Conflict, Finding, Healed, InFlight, Key, Refused, Resources, Trigger, Unavailable
-from handlers.nova import hints, mapping_queries, options
+from handlers.nova import hints, mapping_queries
 from handlers.nova.cells import Cell
 from handlers.nova.consumers import Report, Wait
 from handlers.nova.database import NovaDatabases
@@ -98,11 +96,6 @@ class HealInstanceMappings(NovaTask):
     def __init__(self, databases: NovaDatabases, placement: Placement) -> None:
         self._databases = databases
         self._placement = placement
-
-    @classmethod
-    def options(cls) -> Mapping[str, Sequence[cfg.Opt]]:
-        """Where Nova's databases and Placement are."""
-        return {options.GROUP: options.OPTIONS, cloud_options.GROUP: cloud_options.OPTIONS}
 
     @classmethod
     def from_resources(cls, resources: Resources) -> Self:

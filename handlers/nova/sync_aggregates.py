@@ -37,11 +37,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Self
 
 import tenacity
-from oslo_config import cfg
 
-from handlers import cloud_options
 from handlers.base import Conflict, Finding, Healed, InFlight, Key, Refused, Resources, Trigger
-from handlers.nova import hints, options, queries
+from handlers.nova import hints, queries
 from handlers.nova.database import NovaDatabases
 from handlers.nova.nodes import live_nodes, nodes_among
 from handlers.nova.placement import Placement, ProviderAggregates
@@ -74,11 +72,6 @@ class SyncAggregates(NovaTask):
     def __init__(self, databases: NovaDatabases, placement: Placement) -> None:
         self._databases = databases
         self._placement = placement
-
-    @classmethod
-    def options(cls) -> Mapping[str, Sequence[cfg.Opt]]:
-        """Where Nova's databases and Placement are."""
-        return {options.GROUP: options.OPTIONS, cloud_options.GROUP: cloud_options.OPTIONS}
 
     @classmethod
     def from_resources(cls, resources: Resources) -> Self:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 from oslo_config import cfg
 
+from handlers import cloud_options
 from handlers.base import Handler
 from handlers.nova import options
 
@@ -20,3 +22,8 @@ class NovaTask(Handler):
         """Tell whether the configuration says where Nova's databases are."""
         options.register(conf)
         return bool(conf[options.GROUP].config_file or conf[options.GROUP].api_database_connection)
+
+    @classmethod
+    def options(cls) -> Mapping[str, Sequence[cfg.Opt]]:
+        """Where Nova's databases and the cloud's APIs are."""
+        return {options.GROUP: options.OPTIONS, cloud_options.GROUP: cloud_options.OPTIONS}

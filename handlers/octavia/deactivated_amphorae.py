@@ -55,6 +55,7 @@ from handlers.octavia.drivers.base import Driver
 from handlers.octavia.drivers.chosen import chosen_driver
 from handlers.octavia.housekeeping import DeleteFailed, NotFoundError
 from handlers.octavia.leftovers import Leftover
+from handlers.octavia.task import OfAmphorae
 
 OPTIONS: list[cfg.Opt] = [
     cfg.IntOpt(
@@ -69,7 +70,7 @@ OPTIONS: list[cfg.Opt] = [
 _GONE = "it does not return, and nothing referred to it; Octavia makes what it needs anew"
 
 
-class DeactivatedAmphorae(Handler):
+class DeactivatedAmphorae(OfAmphorae, Handler):
     """See the module.
 
     :param grace: seconds for which something must have been untouched
@@ -88,10 +89,6 @@ class DeactivatedAmphorae(Handler):
         self._driver = driver
         self._database = driver.database
         self._grace = grace
-
-    @classmethod
-    def applies(cls, conf: cfg.ConfigOpts) -> bool:
-        return options.configured(conf)
 
     @classmethod
     def options(cls) -> Mapping[str, Sequence[cfg.Opt]]:

@@ -44,21 +44,19 @@ Sources: ``octavia/controller/healthmanager/health_manager.py``, ``octavia/contr
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator
 from functools import partial
 from typing import Any, Self
 
-from oslo_config import cfg
-
-from handlers import cloud_options
 from handlers.base import Conflict, Finding, Handler, Healed, InFlight, Key, Resources, Trigger
-from handlers.octavia import failure_queries, hints, options, settings, situation
+from handlers.octavia import failure_queries, hints, settings, situation
 from handlers.octavia.drivers.base import Driver
 from handlers.octavia.drivers.chosen import chosen_driver
 from handlers.octavia.housekeeping import NotFoundError
 from handlers.octavia.measures import Measures
 from handlers.octavia.preservation import next_step
 from handlers.octavia.recovery import Hold, Nothing, Situation, Step, Wait
+from handlers.octavia.task import OfAmphorae
 
 #: seconds from a notification of a start to the first look: by then Nova has begun what it tells of
 _BEGUN = 1.0
@@ -67,7 +65,7 @@ _BEGUN = 1.0
 _NOT_YET = "it is mended step by step, and the other finding is the next step"
 
 
-class FailedAmphora(Handler):
+class FailedAmphora(OfAmphorae, Handler):
     """See the module."""
 
     name = "failed_amphora"
@@ -98,19 +96,6 @@ class FailedAmphora(Handler):
         self._driver = driver
         self._settings = driver.settings
         self._measures = Measures(driver, driver.settings)
-
-    @classmethod
-    def applies(cls, conf: cfg.ConfigOpts) -> bool:
-        return options.configured(conf)
-
-    @classmethod
-    def options(cls) -> Mapping[str, Sequence[cfg.Opt]]:
-        """What is kept, and what the driver needs."""
-        return {
-            settings.GROUP: settings.OPTIONS,
-            options.GROUP: options.OPTIONS,
-            cloud_options.GROUP: cloud_options.OPTIONS,
-        }
 
     @classmethod
     def from_resources(cls, resources: Resources) -> Self:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Self
 
-from oslo_config import cfg
-
-from handlers import cloud_options
 from handlers.base import Healed, Inventory, Json, Refused, Resources, Unavailable
-from handlers.octavia import options, pool, queries, settings, waiting
+from handlers.octavia import pool, queries, waiting
 from handlers.octavia.appliances import PRESERVED, STATE
 from handlers.octavia.drivers.base import Driver
 from handlers.octavia.drivers.chosen import chosen_driver
+from handlers.octavia.task import OfAmphorae
 
 #: lines of the console log that are shown
 _LINES = 40
@@ -21,7 +19,7 @@ _LINES = 40
 _PATIENCE = 60.0
 
 
-class PreservedAmphorae(Inventory):
+class PreservedAmphorae(OfAmphorae, Inventory):
     """Failed amphorae that are kept for examination."""
 
     name = "amphora preserved"
@@ -30,19 +28,6 @@ class PreservedAmphorae(Inventory):
 
     def __init__(self, driver: Driver) -> None:
         self._driver = driver
-
-    @classmethod
-    def applies(cls, conf: cfg.ConfigOpts) -> bool:
-        return options.configured(conf)
-
-    @classmethod
-    def options(cls) -> Mapping[str, Sequence[cfg.Opt]]:
-        """What the driver needs."""
-        return {
-            settings.GROUP: settings.OPTIONS,
-            options.GROUP: options.OPTIONS,
-            cloud_options.GROUP: cloud_options.OPTIONS,
-        }
 
     @classmethod
     def from_resources(cls, resources: Resources) -> Self:

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Self
 
-from oslo_config import cfg
-
-from handlers import cloud_options
 from handlers.base import Healed, Inventory, Json, Resources
-from handlers.octavia import options, removal, settings, spares
+from handlers.octavia import removal, spares
 from handlers.octavia.appliances import SPARE, STATE, Server
 from handlers.octavia.drivers.base import Driver
 from handlers.octavia.drivers.chosen import chosen_driver
+from handlers.octavia.task import OfAmphorae
 
 
-class Spares(Inventory):
+class Spares(OfAmphorae, Inventory):
     """Placeholder servers of the pool."""
 
     name = "amphora spare"
@@ -24,19 +22,6 @@ class Spares(Inventory):
 
     def __init__(self, driver: Driver) -> None:
         self._driver = driver
-
-    @classmethod
-    def applies(cls, conf: cfg.ConfigOpts) -> bool:
-        return options.configured(conf)
-
-    @classmethod
-    def options(cls) -> Mapping[str, Sequence[cfg.Opt]]:
-        """What the driver needs."""
-        return {
-            settings.GROUP: settings.OPTIONS,
-            options.GROUP: options.OPTIONS,
-            cloud_options.GROUP: cloud_options.OPTIONS,
-        }
 
     @classmethod
     def from_resources(cls, resources: Resources) -> Self:

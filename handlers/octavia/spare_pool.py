@@ -30,18 +30,16 @@ its zone back, for ten minutes: a full cloud is not asked every few seconds.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Self
 
-from oslo_config import cfg
-
-from handlers import cloud_options
 from handlers.base import Conflict, Event, Finding, Handler, Healed, InFlight, Key, Resources, Trigger
-from handlers.octavia import housekeeping, options, queries, settings, spares
+from handlers.octavia import housekeeping, queries, settings, spares
 from handlers.octavia.appliances import SPARE, SPARE_PREFIX, Server
 from handlers.octavia.drivers.base import Driver
 from handlers.octavia.drivers.chosen import chosen_driver
+from handlers.octavia.task import OfAmphorae
 
 LOG = logging.getLogger(__name__)
 
@@ -66,7 +64,7 @@ class _Cloud:
     failing_over: frozenset[str]
 
 
-class SparePool(Handler):
+class SparePool(OfAmphorae, Handler):
     """See the module."""
 
     name = "spare_pool"
@@ -87,19 +85,6 @@ class SparePool(Handler):
 
     def __init__(self, driver: Driver) -> None:
         self._driver = driver
-
-    @classmethod
-    def applies(cls, conf: cfg.ConfigOpts) -> bool:
-        return options.configured(conf)
-
-    @classmethod
-    def options(cls) -> Mapping[str, Sequence[cfg.Opt]]:
-        """What the driver needs."""
-        return {
-            settings.GROUP: settings.OPTIONS,
-            options.GROUP: options.OPTIONS,
-            cloud_options.GROUP: cloud_options.OPTIONS,
-        }
 
     @classmethod
     def from_resources(cls, resources: Resources) -> Self:

@@ -58,6 +58,7 @@ from handlers.octavia.drivers.base import Driver
 from handlers.octavia.drivers.chosen import chosen_driver
 from handlers.octavia.housekeeping import NotFoundError, UnavailableException
 from handlers.octavia.queue import WorkQueue
+from handlers.octavia.task import OfAmphorae
 
 OPTIONS: list[cfg.Opt] = [
     cfg.IntOpt(
@@ -138,7 +139,7 @@ def _is_seen_to(amphora: records.Amphora) -> bool:
     return amphora.compute_id is None and amphora.age < _PRESERVING
 
 
-class StuckLoadBalancers(Handler):
+class StuckLoadBalancers(OfAmphorae, Handler):
     """See the module.
 
     :param after: seconds, see the option
@@ -161,10 +162,6 @@ class StuckLoadBalancers(Handler):
         self._queue = queue
         self._after = after
         self._failover_errors = failover_errors
-
-    @classmethod
-    def applies(cls, conf: cfg.ConfigOpts) -> bool:
-        return options.configured(conf)
 
     @classmethod
     def options(cls) -> Mapping[str, Sequence[cfg.Opt]]:
