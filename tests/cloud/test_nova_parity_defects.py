@@ -54,12 +54,20 @@ def unknown_node(copy: Copy, wreckage: Wreckage, name: str) -> None:
 
 
 def full_node(copy: Copy, wreckage: Wreckage, name: str) -> None:
-    """Somebody took what it had of compute-2, and all the rest of the disk there."""
+    """Somebody took what it had of compute-2, and all the rest of the disk there; then the disk shrank.
+
+    It shrank by as much as "elsewhere" gives back when it is healed: first or last, there is no room for this one.
+    """
     drift.allocate(copy.placement, wreckage.servers[name], {})
-    node = wreckage.nodes["compute-2"]
-    total = copy.placement.get(f"/resource_providers/{node}/inventories").json()["inventories"]["DISK_GB"]["total"]
-    used = copy.placement.get(f"/resource_providers/{node}/usages", microversion="1.9").json()["usages"]["DISK_GB"]
-    drift.allocate(copy.placement, str(uuid.uuid4()), {node: {"DISK_GB": total - used}}, project="somebody")
+    path = f"/resource_providers/{wreckage.nodes['compute-2']}"
+    used = copy.placement.get(f"{path}/usages", microversion="1.9").json()["usages"]["DISK_GB"]
+    disk = copy.placement.get(f"{path}/inventories/DISK_GB").json()
+    rest = {"DISK_GB": disk["total"] - used}
+    drift.allocate(copy.placement, str(uuid.uuid4()), {wreckage.nodes["compute-2"]: rest}, project="somebody")
+    generation = copy.placement.get(path).json()["generation"]
+    smaller = {**disk, "total": disk["total"] - 1, "resource_provider_generation": generation}
+    shrunk = copy.placement.put(f"{path}/inventories/DISK_GB", json=smaller)
+    assert shrunk.status_code == 200, shrunk.text
 
 
 def encrypted_memory(copy: Copy, wreckage: Wreckage, name: str) -> None:
