@@ -22,7 +22,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
-from pathlib import Path
 from typing import Any, ClassVar, Self, TypeVar
 
 from oslo_config import cfg
@@ -186,50 +185,6 @@ class Broker:
 
 
 @dataclass(frozen=True, slots=True)
-class Notification:
-    """A notification as it stands on the bus, for replay and for the demonstration."""
-
-    exchange: str
-    routing_key: str
-    body: bytes = field(repr=False)
-
-
-@dataclass(frozen=True, slots=True)
-class Scene:
-    """One drift of a demonstration.
-
-    :param title: what happens, for the person who watches: ``an instance is deleted while Placement is down``
-    :param handler: which handler heals it
-    :param key: the key under which it will be found
-    :param play: makes the drift for real and returns the notifications that Nova or Octavia would have sent; none
-        for a drift that only a sweep can find
-    :param drift: reads the world: one phrase for what is wrong now, empty when nothing is
-    """
-
-    title: str
-    handler: str
-    key: Key
-    play: Callable[[], Sequence[Notification]]
-    drift: Callable[[], str]
-
-
-class Demo(ABC):
-    """A small cloud of one process in which ``stackmend demo`` shows the handlers at work."""
-
-    @abstractmethod
-    def start(self, folder: Path) -> Mapping[str, Mapping[str, str]]:
-        """Build the cloud in an empty folder; return the options, by group, that point handlers at it."""
-
-    @abstractmethod
-    def scenes(self) -> Sequence[Scene]:
-        """The drifts, in the order in which to play them. Only after :meth:`start`."""
-
-    @abstractmethod
-    def stop(self) -> None:
-        """Take the cloud down; the folder is the caller's."""
-
-
-@dataclass(frozen=True, slots=True)
 class Checked:
     """One thing about the deployment that was looked at, for ``stackmend check``.
 
@@ -291,19 +246,12 @@ class Resources:
             self._made.clear()
 
 
-class Inventory(ABC):
-    """What the work keeps in the cloud for an operator, such as preserved amphorae: listed, shown, given away, deleted."""
-
-    #: how the command line calls it: ``amphora preserved``
-    name: ClassVar[str]
-    #: one line for help texts and the page
-    title: ClassVar[str]
-    #: which values of an item make the columns of a table; the first one is its id
-    columns: ClassVar[tuple[str, ...]]
+class Part(ABC):
+    """What an entry point names: a part of the work that the machine makes out of the configuration."""
 
     @classmethod
     def options(cls) -> Mapping[str, Sequence[cfg.Opt]]:
-        """Options that it uses, by group; the same option may come from handlers."""
+        """Options of this part and of what it uses, by group; the same option may come from several parts."""
         return {}
 
     @classmethod
@@ -321,8 +269,19 @@ class Inventory(ABC):
     def from_resources(cls, resources: Resources) -> Self:
         """Make it.
 
-        :raises cfg.Error: when an option is missing or wrong
+        :raises cfg.Error: when an option is missing or wrong; the message names option, file and what to write
         """
+
+
+class Inventory(Part):
+    """What the work keeps in the cloud for an operator, such as preserved amphorae: listed, shown, given away, deleted."""
+
+    #: how the command line calls it: ``amphora preserved``
+    name: ClassVar[str]
+    #: one line for help texts and the page
+    title: ClassVar[str]
+    #: which values of an item make the columns of a table; the first one is its id
+    columns: ClassVar[tuple[str, ...]]
 
     @abstractmethod
     def items(self) -> Sequence[Json]:
@@ -356,7 +315,7 @@ class Inventory(ABC):
         raise Refused(f"{self.title}: nothing of it can be deleted")
 
 
-class Handler(ABC):
+class Handler(Part):
     """One kind of drift. Instances are shared by threads: no state outside what the constructor sets.
 
     Class attributes, all but ``triggers`` mandatory in a subclass:
@@ -385,29 +344,6 @@ class Handler(ABC):
     requires: ClassVar[tuple[str, ...]] = ()
     #: what the task costs and which interval suits it, for the options' help
     cost: ClassVar[str] = ""
-
-    @classmethod
-    def options(cls) -> Mapping[str, Sequence[cfg.Opt]]:
-        """Options of this handler and of what it uses, by group; the same option may come from several handlers."""
-        return {}
-
-    @classmethod
-    def applies(cls, conf: cfg.ConfigOpts) -> bool:
-        """Tell whether the configuration speaks of the service that this is about.
-
-        What does not apply is left out unless it is asked for by name; then what is missing is said.
-
-        :param conf: with these options registered
-        """
-        return True
-
-    @classmethod
-    @abstractmethod
-    def from_resources(cls, resources: Resources) -> Self:
-        """Make the handler.
-
-        :raises cfg.Error: when an option is missing or wrong; the message names option, file and what to write
-        """
 
     @abstractmethod
     def inspect(self, key: Key) -> Iterable[Finding]:

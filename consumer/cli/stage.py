@@ -29,7 +29,8 @@ from consumer.journal import controls, history, work
 from consumer.journal.database import Database
 from consumer.journal.history import Entry
 from consumer.journal.opening import open_journal
-from handlers.base import Broker, Demo, Handler, Key, Resources, Scene
+from handlers.base import Broker, Handler, Key, Resources
+from handlers.demonstration import Demo, Scene
 
 _BROKER = Broker("demo", "memory://", ("nova", "octavia"))
 _QUICK = {

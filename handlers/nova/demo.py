@@ -12,7 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from handlers.base import Demo, Key, Notification, Scene
+from handlers.base import Key
+from handlers.demonstration import Demo, Notification, Scene
 from handlers.nova.consumers import MOVED_SETTLE
 from handlers.nova.simulation import NovaSimulation
 

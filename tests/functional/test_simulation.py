@@ -19,7 +19,8 @@ from keystoneauth1 import session, token_endpoint
 from oslo_config import cfg
 
 from handlers import cloud_options
-from handlers.base import Notification, Resources
+from handlers.base import Resources
+from handlers.demonstration import Notification
 from handlers.nova import options, queries
 from handlers.nova.database import NovaDatabases
 from handlers.nova.demo import HOSTS, NovaDemo

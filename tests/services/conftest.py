@@ -14,7 +14,7 @@ import kombu
 import pytest
 from amqp.exceptions import ChannelError
 
-from handlers.base import Notification
+from handlers.demonstration import Notification
 from handlers.nova.simulation import NovaSimulation
 from tests.program import Program, only
 from tests.servers.rabbitmq import RabbitMQ

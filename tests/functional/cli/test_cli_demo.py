@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from consumer import plugins
-from handlers.base import Demo, Key, Notification, Scene
+from handlers.base import Key
+from handlers.demonstration import Demo, Notification, Scene
 from tests.functional.cli.conftest import WORLD, Shell
 
 WHOLE = "import sys; from consumer.cli import main; sys.exit(main.stackmend(sys.argv[1:]))"
