@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import uuid
-
 import pytest
 
 from handlers.base import Event, Key
@@ -10,7 +8,7 @@ from handlers.nova.audit_allocations import AuditAllocations
 from handlers.nova.discover_hosts import DiscoverHosts
 from handlers.nova.sync_aggregates import SyncAggregates
 
-UUID = str(uuid.uuid4())
+UUID = "5d7e3c0a-1f2b-4c8d-9e6a-0b1c2d3e4f5a"
 
 
 def event(**payload: object) -> Event:
