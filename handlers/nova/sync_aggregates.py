@@ -13,16 +13,18 @@ request per aggregate. All compute nodes of a host count, so ironic does too.
 
 **What is changed.** ``PUT /resource_providers/{uuid}/aggregates`` with the provider's generation, first to last only the
 aggregates in question: memberships that Nova knows nothing about stay. A membership is removed only from the root provider
-of a live compute node, only from an aggregate that Nova has: operators put sharing providers into aggregates by hand.
+of a live compute node, only from an aggregate that Nova has: operators put sharing providers into aggregates by hand. Up to
+fifty providers that an aggregate lacks, or has too many, are one finding and count as one heal; each is written for itself,
+and what somebody else has changed meanwhile is left to the next look.
 
 **What is not changed.** Members of an aggregate that Nova does not have (any more) are reported. Nova keeps no trace of a
 deleted aggregate, so it cannot be told from one that an operator made in Placement; the event is no proof.
 
 **Races.** Nova removes a host from Placement first and from its database a moment later. A look between the two takes the
-host for missing; so a finding must be seen twice, the heal reads Placement before the databases, and the generation makes
-Nova's write or ours fail, whichever is second. What slips through even so is found again through
+host for missing; so a finding must be seen twice, the heal reads all providers before the databases, and their generations
+make Nova's write or ours fail, whichever is second. What slips through even so is found again through
 ``aggregate.remove_host.end``, which is sent after both. The provider's generation also moves with every allocation on the
-node: then the heal reads again, a few times.
+node: then the heal reads everything again, a few times.
 
 **Undo.** ``openstack resource provider aggregate set``, with the memberships that the history holds.
 
@@ -32,13 +34,25 @@ manage.py`` (sync_aggregates).
 
 from __future__ import annotations
 
+import random
 import shlex
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Self
 
-import tenacity
-
-from handlers.base import Conflict, Finding, Healed, InFlight, Key, Refused, Resources, Trigger
+from handlers.base import (
+    Conflict,
+    Finding,
+    HandlerError,
+    Healed,
+    InFlight,
+    Key,
+    Refused,
+    Resources,
+    Trigger,
+    Unavailable,
+)
 from handlers.nova import hints, queries
 from handlers.nova.database import NovaDatabases
 from handlers.nova.nodes import live_nodes, nodes_among
@@ -49,6 +63,27 @@ from handlers.nova.task import NovaTask
 #: seconds that a new host has for making its compute node and its provider before that is reported
 PATIENCE = 600
 _AGAIN = 5.0
+#: providers of one finding
+BATCH = 50
+#: nodes that a sentence names
+_NAMED = 5
+#: how often the heal reads again what changed between reading and writing, and seconds in between
+_ROUNDS, _PAUSE = 4, (0.05, 0.3)
+
+
+@dataclass(frozen=True, slots=True)
+class _Wrong:
+    """A compute node's provider whose memberships are not those of its host.
+
+    :param add: the aggregates that it should be in
+    :param remove: those that it should not be in
+    """
+
+    provider: str
+    host: str
+    node: str
+    add: Sequence[str] = ()
+    remove: Sequence[str] = ()
 
 
 class SyncAggregates(NovaTask):
@@ -103,62 +138,88 @@ class SyncAggregates(NovaTask):
         return len(self._databases.api.run(queries.aggregates))
 
     def heal(self, finding: Finding) -> Healed:
-        """Change the memberships of one provider; compare-and-set with its generation."""
+        """Change the memberships of the providers that still are as they were; compare-and-set with their generations."""
         if not finding.healable:
             raise Refused(finding.refusal)
         self._databases.permit_changes()
-        retrying = tenacity.Retrying(
-            retry=tenacity.retry_if_exception_type(Conflict),
-            wait=tenacity.wait_random(0.05, 0.3),
-            stop=tenacity.stop_after_attempt(4),
-            reraise=True,
-        )
-        return retrying(self._set, finding)
-
-    def _set(self, finding: Finding) -> Healed:
-        provider = finding.evidence["provider"]
-        add, remove = set(finding.evidence["add"]), set(finding.evidence["remove"])
-        before = self._placement.aggregates(provider)
-        if before is None:
-            raise Conflict(f"provider {provider} is gone")
-        node = self._node(provider, finding.evidence["host"])
-        must, must_not = _memberships(self._databases.api.run(queries.aggregates), node.host)
-        if not (add <= must - before.aggregates and remove <= must_not & before.aggregates):
-            raise Conflict(f"the memberships of provider {provider} are not as they were")
-        after = (before.aggregates | add) - remove
-        self._placement.set_aggregates(before, after)
+        wrong = [_Wrong(**provider) for provider in finding.evidence["providers"]]
+        before, done = self._set_all(wrong)
         return Healed(
-            _action(finding.evidence["node"], sorted(add), sorted(remove)),
-            before={"provider": provider, "aggregates": sorted(before.aggregates)},
-            after={"provider": provider, "aggregates": sorted(after)},
-            undo=_undo(before),
+            _action(done),
+            before={"aggregates": {one.provider: sorted(before[one.provider].aggregates) for one in done}},
+            after={"aggregates": {one.provider: sorted(_after(before[one.provider], one)) for one in done}},
+            undo="; ".join(_undo(before[one.provider]) for one in done),
+            complete=len(done) == len(wrong),
         )
 
-    def _node(self, provider: str, host: str) -> ComputeNode:
-        """Return the live compute node of a provider."""
-        for node in nodes_among(self._databases, "uuid", {provider}):
-            if node.host == host:
-                return node
-        raise Conflict(f"{provider} is no longer a compute node of host {host}")
+    def _set_all(self, wrong: Sequence[_Wrong]) -> tuple[dict[str, ProviderAggregates], list[_Wrong]]:
+        """Change what is still wrong; return what was there before, and what was changed.
+
+        :raises Conflict: when nothing could be changed
+        :raises Unavailable: likewise; when something was changed before, the next look finds the rest
+        """
+        before: dict[str, ProviderAggregates] = {}
+        done: list[_Wrong] = []
+        rest = list(wrong)
+        failed: HandlerError | None = None
+        try:
+            for attempt in range(_ROUNDS):
+                if not rest:
+                    break
+                if attempt:
+                    time.sleep(random.uniform(*_PAUSE))
+                now = self._still_wrong(rest)
+                before |= now
+                rest = [one for one in rest if one.provider in now]
+                for one in list(rest):
+                    try:
+                        self._placement.set_aggregates(now[one.provider], _after(now[one.provider], one))
+                    except Conflict:
+                        continue
+                    except Refused as error:
+                        failed = error
+                    else:
+                        done.append(one)
+                    rest.remove(one)
+        except Unavailable as error:
+            failed = error
+        if not done:
+            raise failed or Conflict(f"the memberships of {', '.join(one.node for one in wrong)} are not as they were")
+        return before, done
+
+    def _still_wrong(self, wrong: Sequence[_Wrong]) -> dict[str, ProviderAggregates]:
+        """Read memberships and then the databases; return the memberships of those that are as wrong as they were."""
+        read = [self._placement.aggregates(one.provider) for one in wrong]
+        aggregates = self._databases.api.run(queries.aggregates)
+        nodes = {node.uuid: node.host for node in nodes_among(self._databases, "uuid", {one.provider for one in wrong})}
+        found = {}
+        for one, has in zip(wrong, read, strict=True):
+            must, must_not = _memberships(aggregates, one.host)
+            if has is None or nodes.get(one.provider) != one.host:
+                continue
+            if set(one.add) <= must - has.aggregates and set(one.remove) <= must_not & has.aggregates:
+                found[one.provider] = has
+        return found
 
     def _inspect_aggregate(self, key: Key, aggregate: Aggregate) -> list[Finding]:
         members = set(self._placement.members(aggregate.uuid))
         by_host = nodes_among(self._databases, "host", aggregate.hosts)
         by_uuid = nodes_among(self._databases, "uuid", members)
         findings, waiting = self._missing_nodes(key, aggregate.hosts - {node.host for node in by_host})
-        for node in by_host:
-            if node.uuid in members:
-                continue
-            if self._placement.aggregates(node.uuid) is not None:
-                findings.append(_finding(key, node, add=[aggregate.uuid]))
+        lacking = [node for node in by_host if node.uuid not in members]
+        providers = self._placement.providers() if lacking else {}
+        wrong: list[_Wrong] = []
+        for node in lacking:
+            if node.uuid in providers:
+                wrong.append(_wrong(node, add=[aggregate.uuid]))
             elif node.age < PATIENCE:
                 waiting.append(f"the provider of {node.node}")
             else:
                 findings.append(_no_provider(key, node))
         for node in by_uuid:
             if node.host not in aggregate.hosts:
-                findings.append(_finding(key, node, remove=[aggregate.uuid]))
-        return _or_wait(findings, waiting)
+                wrong.append(_wrong(node, remove=[aggregate.uuid]))
+        return _or_wait([*_findings(key, wrong), *findings], waiting)
 
     def _inspect_unknown(self, key: Key) -> list[Finding]:
         nodes = nodes_among(self._databases, "uuid", set(self._placement.members(key.id)))
@@ -181,17 +242,18 @@ class SyncAggregates(NovaTask):
         if not nodes:
             return _or_wait(*self._missing_nodes(key, frozenset({key.id}) if must else frozenset()))
         findings, waiting = [], []
+        wrong: list[_Wrong] = []
         for node in nodes:
             has = self._placement.aggregates(node.uuid)
             if has is not None:
                 add, remove = sorted(must - has.aggregates), sorted(must_not & has.aggregates)
                 if add or remove:
-                    findings.append(_finding(key, node, add=add, remove=remove))
+                    wrong.append(_wrong(node, add, remove))
             elif must and node.age < PATIENCE:
                 waiting.append(f"the provider of {node.node}")
             elif must:
                 findings.append(_no_provider(key, node))
-        return _or_wait(findings, waiting)
+        return _or_wait([*_findings(key, wrong), *findings], waiting)
 
     def _missing_nodes(self, key: Key, hosts: frozenset[str]) -> tuple[list[Finding], list[str]]:
         """Tell hosts without compute node that were just born from those that are gone."""
@@ -220,15 +282,35 @@ def _memberships(aggregates: Iterable[Aggregate], host: str) -> tuple[set[str], 
     return {uuid for uuid, member in all_.items() if member}, {uuid for uuid, member in all_.items() if not member}
 
 
-def _finding(key: Key, node: ComputeNode, add: Sequence[str] = (), remove: Sequence[str] = ()) -> Finding:
-    said = [f"lacks {', '.join(add)}"] if add else []
-    said += [f"is still in {', '.join(remove)}"] if remove else []
-    return Finding(
-        key,
-        "membership-missing" if add else "membership-stale",
-        f"the provider of host {node.host}, node {node.node}, {' and '.join(said)} in Placement",
-        {"provider": node.uuid, "host": node.host, "node": node.node, "add": list(add), "remove": list(remove)},
-    )
+def _wrong(node: ComputeNode, add: Sequence[str] = (), remove: Sequence[str] = ()) -> _Wrong:
+    return _Wrong(node.uuid, node.host, node.node, list(add), list(remove))
+
+
+def _findings(key: Key, wrong: Sequence[_Wrong]) -> list[Finding]:
+    ordered = sorted(wrong, key=lambda one: one.provider)
+    return [_finding(key, ordered[start : start + BATCH]) for start in range(0, len(ordered), BATCH)]
+
+
+def _finding(key: Key, wrong: Sequence[_Wrong]) -> Finding:
+    problem = "membership-missing" if any(one.add for one in wrong) else "membership-stale"
+    return Finding(key, problem, _summary(wrong), {"providers": [asdict(one) for one in wrong]})
+
+
+def _summary(wrong: Sequence[_Wrong]) -> str:
+    if len(wrong) > 1:
+        lacking, staying = sum(bool(one.add) for one in wrong), sum(bool(one.remove) for one in wrong)
+        said = [f"{lacking} providers lack aggregates"] if lacking else []
+        said += [f"{staying} providers are still in aggregates"] if staying else []
+        return f"{' and '.join(said)} in Placement: {_names(wrong)}"
+    [one] = wrong
+    said = [f"lacks {', '.join(one.add)}"] if one.add else []
+    said += [f"is still in {', '.join(one.remove)}"] if one.remove else []
+    return f"the provider of host {one.host}, node {one.node}, {' and '.join(said)} in Placement"
+
+
+def _names(wrong: Sequence[_Wrong]) -> str:
+    names = [one.node for one in wrong[:_NAMED]]
+    return f"{', '.join(names)} and {len(wrong) - _NAMED} more" if len(wrong) > _NAMED else ", ".join(names)
 
 
 def _no_provider(key: Key, node: ComputeNode) -> Finding:
@@ -249,9 +331,16 @@ def _or_wait(findings: list[Finding], waiting: list[str]) -> list[Finding]:
     return findings
 
 
-def _action(node: str, add: Sequence[str], remove: Sequence[str]) -> str:
-    done = [f"put the provider of {node} into {', '.join(add)}"] if add else []
-    done += [f"took the provider of {node} out of {', '.join(remove)}"] if remove else []
+def _after(before: ProviderAggregates, wrong: _Wrong) -> frozenset[str]:
+    return (before.aggregates | set(wrong.add)) - set(wrong.remove)
+
+
+def _action(wrong: Sequence[_Wrong]) -> str:
+    if len(wrong) > 1:
+        return f"put the aggregates of {len(wrong)} providers right: {_names(wrong)}"
+    [one] = wrong
+    done = [f"put the provider of {one.node} into {', '.join(one.add)}"] if one.add else []
+    done += [f"took the provider of {one.node} out of {', '.join(one.remove)}"] if one.remove else []
     return " and ".join(done)
 
 

@@ -7,7 +7,7 @@ import pytest
 import sqlalchemy as sa
 
 from handlers.base import Conflict, InFlight, Key, Refused, Unavailable
-from handlers.nova import tables
+from handlers.nova import sync_aggregates, tables
 from handlers.nova.placement import ProviderAggregates
 from handlers.nova.simulation import NovaSimulation
 from handlers.nova.sync_aggregates import SyncAggregates
@@ -51,7 +51,7 @@ def test_a_host_that_placement_was_not_told_of_is_added(
     cloud.add_host_to_aggregate(aggregate, "a", placement_ok=False)
     cloud.add_host_to_aggregate(aggregate, "c", placement_ok=False)
     assert list(sync.sweep()) == [key(aggregate)]
-    assert heal_all(sync, key(aggregate)) == ["membership-missing"] * 2
+    assert heal_all(sync, key(aggregate)) == ["membership-missing"]
     assert members(cloud, aggregate) == {"a", "c"}
     assert not list(sync.sweep())
 
@@ -68,7 +68,7 @@ def test_a_host_that_left_is_taken_out(cloud: NovaSimulation, sync: SyncAggregat
 def test_every_node_of_a_host_is_a_member(cloud: NovaSimulation, sync: SyncAggregates, aggregate: str) -> None:
     cloud.add_compute("ironic", "cell2", nodes=3)
     cloud.add_host_to_aggregate(aggregate, "ironic", placement_ok=False)
-    assert heal_all(sync, Key("host", "ironic")) == ["membership-missing"] * 3
+    assert heal_all(sync, Key("host", "ironic")) == ["membership-missing"]
     assert members(cloud, aggregate) == {"ironic-node-1", "ironic-node-2", "ironic-node-3"}
 
 
@@ -81,7 +81,7 @@ def test_one_provider_is_put_right_in_one_go(cloud: NovaSimulation, sync: SyncAg
     healed = sync.heal(finding)
     provider = cloud.node("a").uuid
     assert cloud.provider_aggregates(provider) == {aggregate, kept}
-    assert set(healed.before["aggregates"]) == {other, kept}
+    assert set(healed.before["aggregates"][provider]) == {other, kept}
     assert provider in healed.undo
     assert kept in healed.undo
 
@@ -129,7 +129,8 @@ def test_a_new_host_gets_time_to_make_its_node_and_provider(
     with pytest.raises(InFlight):
         sync.inspect(key(aggregate))
     cloud.add_host_to_aggregate(aggregate, "a", placement_ok=False)
-    assert [finding.evidence["host"] for finding in sync.inspect(key(aggregate))] == ["a"], "others need not wait"
+    [finding] = sync.inspect(key(aggregate))
+    assert [one["host"] for one in finding.evidence["providers"]] == ["a"], "others need not wait"
 
 
 def test_an_old_host_without_node_or_provider_is_reported(
@@ -190,3 +191,73 @@ def test_a_host_that_leaves_before_the_heal_is_not_added(
     with pytest.raises(Conflict):
         sync.heal(finding)
     assert members(cloud, aggregate) == set()
+
+
+def crowd(cloud: NovaSimulation, aggregate: str, number: int) -> list[str]:
+    """Hosts that are in the aggregate, of which Placement knows nothing."""
+    hosts = [f"crowd-{index}" for index in range(number)]
+    with cloud.ago(days=1):
+        for host in hosts:
+            cloud.add_compute(host, "cell2")
+    for host in hosts:
+        cloud.add_host_to_aggregate(aggregate, host, placement_ok=False)
+    return hosts
+
+
+def test_all_members_are_one_finding_and_confirmed_together(
+    cloud: NovaSimulation, sync: SyncAggregates, aggregate: str
+) -> None:
+    hosts = crowd(cloud, aggregate, 8)
+    [finding] = sync.inspect(key(aggregate))
+    assert [finding] == list(sync.inspect(key(aggregate))), "one look confirms all of them"
+    healed = sync.heal(finding)
+    assert members(cloud, aggregate) == set(hosts)
+    assert healed.complete
+    assert all(cloud.node(host).uuid in healed.undo for host in hosts)
+
+
+def test_who_left_meanwhile_does_not_keep_the_others_from_being_added(
+    cloud: NovaSimulation, sync: SyncAggregates, aggregate: str
+) -> None:
+    hosts = crowd(cloud, aggregate, 3)
+    [finding] = sync.inspect(key(aggregate))
+    cloud.remove_host_from_aggregate(aggregate, hosts[0])
+    healed = sync.heal(finding)
+    assert members(cloud, aggregate) == set(hosts[1:])
+    assert not healed.complete, "who left has to be looked at again"
+    assert cloud.node(hosts[0]).uuid not in healed.undo
+
+
+def test_what_was_done_before_placement_fell_silent_is_told(
+    cloud: NovaSimulation, sync: SyncAggregates, aggregate: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hosts = crowd(cloud, aggregate, 3)
+    [finding] = sync.inspect(key(aggregate))
+    write = sync._placement.set_aggregates
+    written: list[str] = []
+
+    def once(before: ProviderAggregates, aggregates: set[str]) -> None:
+        if written:
+            raise Unavailable("placement", "is away")
+        write(before, aggregates)
+        written.append(before.provider)
+
+    monkeypatch.setattr(sync._placement, "set_aggregates", once)
+    healed = sync.heal(finding)
+    assert not healed.complete
+    assert written[0] in healed.undo
+    assert len(members(cloud, aggregate)) == 1
+    with pytest.raises(Unavailable):
+        sync.heal(finding)
+    monkeypatch.undo()
+    assert heal_all(sync, key(aggregate)) == ["membership-missing"]
+    assert members(cloud, aggregate) == set(hosts)
+
+
+def test_more_than_a_batch_is_several_findings(
+    cloud: NovaSimulation, sync: SyncAggregates, aggregate: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sync_aggregates, "BATCH", 2)
+    hosts = crowd(cloud, aggregate, 5)
+    assert heal_all(sync, key(aggregate)) == ["membership-missing"] * 3
+    assert members(cloud, aggregate) == set(hosts)
