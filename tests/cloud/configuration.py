@@ -151,7 +151,7 @@ class Configuration:
                     "image_driver": "image_glance_driver",
                     "volume_driver": "volume_noop_driver",
                     "amp_image_tag": "amphora",
-                    "amp_active_retries": 60,
+                    "amp_active_retries": 240,
                     "amp_active_wait_sec": 1,
                     "loadbalancer_topology": "SINGLE",
                     "event_notifications": True,

@@ -165,21 +165,6 @@ class Balancers:
         finally:
             image.add_tag(booted, "amphora")
 
-    def kill_worker_mid_flow(self, balancer: str) -> None:
-        """Fail it over and kill the worker while the replacement boots; the worker that is started again forgets it."""
-        self.cloud.kill_service("nova-scheduler")
-        try:
-            self.api.failover_load_balancer(balancer)
-
-            def booting() -> bool:
-                return any(amphora.status == "BOOTING" for amphora in self.amphorae(balancer))
-
-            wait_until(booting, PATIENCE, "the middle of the failover")
-            self.cloud.kill_service("octavia-worker")
-        finally:
-            self.cloud.start_service("nova-scheduler")
-        self.cloud.start_service("octavia-worker")
-
     # what they are made of
 
     @cached_property

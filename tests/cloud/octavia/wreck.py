@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
 
@@ -80,6 +81,18 @@ class Wreck:
         self._made.append(lambda: self._delete("amphora", "id", amphora))
         return amphora
 
+    def balancer(self, provider: str, status: str) -> str:
+        """A load balancer's row, of another provider, without anything else."""
+        balancer = str(uuid.uuid4())
+        self._cloud.mariadb.execute(
+            "INSERT INTO load_balancer (id, project_id, provider, provisioning_status, operating_status, enabled,"
+            f" created_at, updated_at) VALUES ('{balancer}', 'somebody', '{provider}', '{status}', 'OFFLINE', 1,"
+            " utc_timestamp(), utc_timestamp())",
+            "octavia",
+        )
+        self._made.append(lambda: self._delete("load_balancer", "id", balancer))
+        return balancer
+
     def health(self, amphora: str) -> None:
         """A heartbeat record."""
         self._cloud.mariadb.execute(
@@ -103,3 +116,13 @@ def age(cloud: ControlPlane) -> None:
             f"UPDATE {table} SET created_at = created_at - {back}, updated_at = updated_at - {back}", "octavia"
         )
     cloud.mariadb.execute(f"UPDATE amphora_health SET last_update = last_update - {back}", "octavia")
+
+
+@contextmanager
+def builds_held(cloud: ControlPlane) -> Iterator[None]:
+    """No server is built meanwhile; Nova takes the requests, and carries them out afterwards."""
+    cloud.kill_service("nova-super-conductor")
+    try:
+        yield
+    finally:
+        cloud.start_service("nova-super-conductor")
