@@ -41,13 +41,13 @@ from oslo_config import cfg
 from sqlalchemy.engine import Connection
 from sqlalchemy.sql import ColumnElement
 
-from handlers.base import Conflict, Finding, Healed, Key, Refused, Resources, Unavailable
+from handlers.base import Conflict, Finding, Healed, Key, Resources, Unavailable
 from handlers.database import Database
-from handlers.nova import archival, options
-from handlers.nova.archival import Schema
-from handlers.nova.archive_deleted_rows import find_cell
+from handlers.nova import archival, options, shadows
+from handlers.nova.archive_schema import Schema
+from handlers.nova.archive_schema import key as primary_key
+from handlers.nova.cell_task import CellTask
 from handlers.nova.database import NovaDatabases
-from handlers.nova.task import NovaTask
 from handlers.service_files import ConfigError
 
 OPTIONS = [
@@ -65,7 +65,7 @@ class _Told(Exception):
     """It is not to go on."""
 
 
-class Purge(NovaTask):
+class Purge(CellTask):
     """See the module."""
 
     name = "purge"
@@ -77,8 +77,7 @@ class Purge(NovaTask):
     cost = "A scan of each cell's shadow tables, which have no index on dates; once a day, in a quiet hour, is fine."
 
     def __init__(self, databases: NovaDatabases, after_days: int, rows: int = 1000, pause: float = 0.05) -> None:
-        self._databases = databases
-        self._after_days = after_days
+        super().__init__(databases, after_days)
         self._rows = rows
         self._pause = pause
 
@@ -106,16 +105,15 @@ class Purge(NovaTask):
 
     def inspect(self, key: Key) -> Iterable[Finding]:
         """Count what is old enough in a cell's shadow tables."""
-        cell = find_cell(self._databases, key.id)
+        cell = self.cell(key.id)
         if cell is None:
             return []
-        database = self._databases.database(cell)
-        schema = Schema.read(database)
+        database, schema = self.open(cell)
 
         def look(connection: Connection) -> tuple[datetime, dict[str, int]]:
-            before = self._limit(connection)
+            before = self.limit(connection)
             return before, {
-                table.name: _count(connection, table, old) for table, old in archival.purgeable(schema, before)
+                table.name: _count(connection, table, old) for table, old in shadows.purgeable(schema, before)
             }
 
         before, counts = database.run(look)
@@ -132,45 +130,24 @@ class Purge(NovaTask):
             )
         ]
 
-    def sweep(self) -> Iterator[Key]:
-        """Yield the cells that have archived rows which are old enough."""
-        down: Unavailable | None = None
-        for cell in self._databases.cells():
-            try:
-                database = self._databases.database(cell)
-                due = _any(database, Schema.read(database), database.run(self._limit))
-            except Unavailable as error:
-                down = error
-                continue
-            if due:
-                yield Key("cell", cell.uuid)
-        if down is not None:
-            raise down
+    def due(self, database: Database, schema: Schema, before: datetime) -> bool:
+        """Tell whether a cell has archived rows which are old enough."""
 
-    def population(self) -> int:
-        """How many cells there are."""
-        return len(self._databases.cells())
+        def look(connection: Connection) -> bool:
+            return any(
+                connection.execute(sa.select(primary_key(table)).where(old).limit(1)).first() is not None
+                for table, old in shadows.purgeable(schema, before)
+            )
 
-    def heal(self, finding: Finding) -> Healed:
-        """Delete all that is old enough."""
-        return self.heal_while(finding, lambda: True)
+        return database.run(look)
 
     def heal_while(self, finding: Finding, go_on: Callable[[], bool]) -> Healed:
         """Delete, in many transactions, each of which looks at the dates again."""
-        if not finding.healable:
-            raise Refused(finding.refusal)
-        cell = find_cell(self._databases, finding.evidence["cell"])
-        if cell is None:
-            raise Conflict(f"the cell {finding.evidence['cell']} is gone")
-        self._databases.permit_changes([cell])
-        database = self._databases.database(cell)
-        before = archival.midnight(finding.evidence["before"])
-        if before > database.run(self._limit):
-            raise Conflict(f"what is from before {before:%Y-%m-%d} is not old enough now")
+        cell, database, schema, before = self.permitted(finding)
         gone: Counter[str] = Counter()
         stopped = ""
         try:
-            for table, old in archival.purgeable(Schema.read(database), before):
+            for table, old in shadows.purgeable(schema, before):
                 for number in self._chunks(database, table, old, go_on):
                     gone[table.name] += number
         except _Told:
@@ -189,9 +166,6 @@ class Purge(NovaTask):
             complete=not stopped,
         )
 
-    def _limit(self, connection: Connection) -> datetime:
-        return archival.midnight(archival.days_ago(connection, self._after_days))
-
     def _chunks(
         self, database: Database, table: sa.Table, old: ColumnElement[bool], go_on: Callable[[], bool]
     ) -> Iterator[int]:
@@ -204,20 +178,10 @@ class Purge(NovaTask):
             if not go_on():
                 raise _Told
             keys = [row.key for row in rows]
-            yield database.run(partial(archival.purge, shadow=table, where=old, keys=keys))
+            yield database.run(partial(shadows.purge, shadow=table, where=old, keys=keys))
             last = keys[-1]
             time.sleep(self._pause)
 
 
 def _count(connection: Connection, table: sa.Table, old: ColumnElement[bool]) -> int:
     return connection.scalar(sa.select(sa.func.count()).select_from(table).where(old)) or 0
-
-
-def _any(database: Database, schema: Schema, before: datetime) -> bool:
-    def look(connection: Connection) -> bool:
-        return any(
-            connection.execute(sa.select(archival.key(table)).where(old).limit(1)).first() is not None
-            for table, old in archival.purgeable(schema, before)
-        )
-
-    return database.run(look)

@@ -19,7 +19,8 @@ import sqlalchemy as sa
 from handlers.base import Finding, Healed, Key, Refused, Unavailable
 from handlers.database import Database
 from handlers.nova import tables
-from handlers.nova.archive_deleted_rows import ArchiveDeletedRows, Settings
+from handlers.nova.archive_cycle import Settings
+from handlers.nova.archive_deleted_rows import ArchiveDeletedRows
 from handlers.nova.database import NovaDatabases
 from handlers.nova.placement import Allocation, Provider
 from handlers.nova.purge import Purge
@@ -419,13 +420,16 @@ def test_killed_at_any_moment(world: World) -> None:
     before = world.everything()
     program = (
         "import sys; from tests.services.test_nova_archival import *; "
-        "databases = NovaDatabases(sys.argv[1]); task = ArchiveDeletedRows(databases, Shelf(), Settings(rows=40, pause=0.01)); "
+        "databases = NovaDatabases(sys.argv[1]); task = ArchiveDeletedRows(databases, Shelf(), Settings(rows=40, pause=0.05)); "
         "[finding] = task.inspect(KEY); print('ready', flush=True); task.heal(finding)"
     )
-    for delay in (0.2, 0.35, 0.5):
+    for delay in (0.0, 0.02, 0.04):
+        archived = world.count("shadow_instances")
         process = subprocess.Popen([sys.executable, "-c", program, world.url], stdout=subprocess.PIPE)
         assert process.stdout is not None
         assert process.stdout.readline() == b"ready\n"
+        while process.poll() is None and world.count("shadow_instances") == archived:
+            time.sleep(0.005)
         time.sleep(delay)
         process.send_signal(signal.SIGKILL)
         process.wait()
@@ -500,7 +504,7 @@ def test_the_schema_is_read_on_another_connection(world: World) -> None:
     made: list[str] = []
     database = Database("cell:other", world.url)
     sa.event.listen(database._engine, "connect", lambda *given: made.append("connected"))
-    from handlers.nova.archival import Schema
+    from handlers.nova.archive_schema import Schema
 
     assert Schema.read(database).archivable()[0].name == "instances"
     database.close()
