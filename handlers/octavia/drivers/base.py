@@ -48,9 +48,11 @@ class Driver(HousekeepingManager):
 
     @abstractmethod
     def servers(self) -> Sequence[Server]:
-        """Return every server of Octavia's project; those of a cell of Nova that does not answer may be left out.
+        """Return every server of Octavia's project; when a cell of Nova does not answer, none.
 
-        So absence from it proves nothing; :meth:`server` does.
+        Nova may begin or move one while it lists them: what is not among them is gone only if :meth:`server` says so too.
+
+        :raises UnavailableException: also when a cell does not answer: what is in it is unknown, not absent
         """
 
     @abstractmethod

@@ -10,6 +10,7 @@ import requests
 from keystoneauth1 import exceptions as ks
 
 from handlers.cloud import Service
+from handlers.octavia.drivers.openstack import OpenStackDriver
 from handlers.octavia.drivers.openstack.api import Api, age
 from handlers.octavia.drivers.openstack.compute import _server
 from handlers.octavia.housekeeping import (
@@ -141,3 +142,56 @@ def test_ages_are_told_from_every_spelling_of_a_time(time: str) -> None:
 def test_what_is_made_in_our_future_is_young() -> None:
     assert age("2999-01-01T00:00:00Z") == 0
     assert age(None) == 0
+
+
+class ACloud(OpenStackDriver):
+    """The driver on given answers of Nova, to ourselves and to Octavia."""
+
+    def __init__(self, ours: Answers, octavias: Answers | None = None) -> None:
+        self.compute = Api(Service(ours, SERVICE))  # type: ignore[arg-type]
+        self._octavias = octavias
+
+    def project(self) -> str:
+        return "octavia"
+
+    def builder(self) -> Api:
+        if self._octavias is None:
+            raise UnauthorizedException(SERVICE, "no credentials")
+        return Api(Service(self._octavias, SERVICE))  # type: ignore[arg-type]
+
+
+NONE = (200, {"servers": []})
+UP = {"host": "compute-1", "status": "enabled", "binary": "nova-compute"}
+SILENT = {"host": "compute-2", "status": "UNKNOWN", "binary": "nova-compute"}
+
+
+def test_a_listing_that_all_cells_had_a_part_in_is_whole() -> None:
+    assert ACloud(Answers(NONE, (200, {"services": [UP]}))).servers() == []
+
+
+@pytest.mark.parametrize(
+    "octavias",
+    [
+        None,
+        Answers((200, {"servers": [{"id": "1", "status": "UNKNOWN"}]})),
+        Answers((200, {"servers": [{"id": "1"}], "servers_links": [{"rel": "next"}]})),
+        Answers((500, {})),
+        Answers((404, {})),
+    ],
+    ids=["no credentials", "some are unknown", "the page is full", "no answer", "another answers"],
+)
+def test_a_listing_that_a_cell_had_no_part_in_is_no_answer(octavias: Answers | None) -> None:
+    with pytest.raises(UnavailableException):
+        ACloud(Answers(NONE, (200, {"services": [UP, SILENT]})), octavias).servers()
+
+
+def test_a_cell_that_has_nothing_of_octavia_may_be_silent() -> None:
+    octavias = Answers((200, {"servers": [{"id": "1"}]}))
+    assert ACloud(Answers(NONE, (200, {"services": [UP, SILENT]})), octavias).servers() == []
+    assert not octavias.asked[0].get("params"), "with a filter, or in pages, Nova does not tell"
+
+
+@pytest.mark.parametrize("answer", [(404, {}), (200, {}), (500, {})])
+def test_a_listing_whose_cells_are_not_known_is_no_answer(answer: tuple[int, Any]) -> None:
+    with pytest.raises(UnavailableException):
+        ACloud(Answers(NONE, answer)).servers()

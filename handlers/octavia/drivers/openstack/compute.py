@@ -1,8 +1,11 @@
 """The driver's servers and server groups: Nova.
 
 Microversion 2.73 (Train): reasons for locks; since 2.69 the server of a cell that does not answer is shown as UNKNOWN,
-with hardly more than its id, which here is no answer. A listing of one project leaves such servers out without a word
-(``nova/api/openstack/compute/servers.py``, ``_is_cell_down_supported``): absence from it proves nothing.
+with hardly more than its id, which here is no answer. A listing with a filter or in pages leaves such servers out without a
+word (``nova/api/openstack/compute/servers.py``, ``_is_cell_down_supported``). So services are listed after it: those of a
+cell that does not answer are shown as UNKNOWN, by their host mappings (``nova/api/openstack/compute/services.py``,
+``_get_service_detail``); only cell0 has none, and what it holds never ran. Then Octavia itself, listing without a filter, is
+told of its servers in such cells, up to Nova's ``max_limit`` of servers.
 """
 
 from __future__ import annotations
@@ -15,10 +18,13 @@ from handlers.octavia.appliances import Group, Server
 from handlers.octavia.drivers.base import Driver
 from handlers.octavia.drivers.openstack.api import Api, age
 from handlers.octavia.drivers.openstack.image import MARK
-from handlers.octavia.housekeeping import AmphoraDriverError, NotFoundError, UnavailableException
+from handlers.octavia.housekeeping import AmphoraDriverError, NotFoundError, UnauthorizedException, UnavailableException
 
 MICROVERSION = "2.73"
 PAGE = 500
+
+#: the status of what is in a cell that does not answer
+_UNKNOWN = "UNKNOWN"
 
 _HOST_UP = {"UP": True, "MAINTENANCE": True, "DOWN": False}
 
@@ -49,7 +55,28 @@ class ComputeCalls(Driver):
 
     def servers(self) -> Sequence[Server]:
         query = {"all_tenants": "1", "project_id": self.project()}
-        return [_server(shown) for shown in self.compute.list("/servers/detail", "servers", PAGE, **query)]
+        found = [_server(shown) for shown in self.compute.list("/servers/detail", "servers", PAGE, **query)]
+        self._must_be_whole()
+        return found
+
+    def _must_be_whole(self) -> None:
+        """Do not take a listing for whole that a cell with servers of Octavia's had no part in.
+
+        :raises UnavailableException: when there may be such a cell
+        """
+        services = _listed(self.compute.get("/os-services", "services", params={"binary": "nova-compute"}), "services")
+        silent = sorted(shown["host"] for shown in services if shown["status"] == _UNKNOWN)
+        if silent and self._may_be_in_silent_cells():
+            raise UnavailableException("compute", f"the cell of host {silent[0]} does not answer")
+
+    def _may_be_in_silent_cells(self) -> bool:
+        try:
+            body = self.builder().get("/servers", "servers")
+        except UnauthorizedException:
+            return True  # Octavia's credentials are not known, and nobody else is told
+        # those that are unknown come first, but none comes on a page that the others fill
+        unknown = any(shown.get("status") == _UNKNOWN for shown in _listed(body, "servers"))
+        return unknown or bool(body and body.get("servers_links"))
 
     def create_server(self, name: str, zone: str | None, tag: str, metadata: Mapping[str, str]) -> str:
         wanted: dict[str, Any] = {
@@ -121,11 +148,9 @@ class ComputeCalls(Driver):
         project, found = self.project(), list[Group]()
         while True:  # this listing knows no marker
             query = {"all_projects": "True", "limit": PAGE, "offset": len(found)}
-            body = self.compute.get("/os-server-groups", "server groups", params=query)
-            if body is None or "server_groups" not in body:
-                raise UnavailableException("compute", "answered to /os-server-groups without server_groups")
-            found += [_group(shown) for shown in body["server_groups"]]
-            if len(body["server_groups"]) < PAGE:
+            page = _listed(self.compute.get("/os-server-groups", "server groups", params=query), "server_groups")
+            found += [_group(shown) for shown in page]
+            if len(page) < PAGE:
                 return [group for group in found if group.project_id == project]
 
     def delete_server_group(self, group: str) -> None:
@@ -136,8 +161,19 @@ class ComputeCalls(Driver):
         return self.compute.body(response) if response.content else {}
 
 
+def _listed(body: Mapping[str, Any] | None, name: str) -> Sequence[Mapping[str, Any]]:
+    """Return the list of an answer.
+
+    :raises UnavailableException: when there is none: something else than Nova has answered
+    """
+    if body is None or name not in body:
+        raise UnavailableException("compute", f"answered without {name}")
+    listed: Sequence[Mapping[str, Any]] = body[name]
+    return listed
+
+
 def _server(shown: Mapping[str, Any]) -> Server:
-    if shown["status"] == "UNKNOWN" and "name" not in shown:
+    if shown["status"] == _UNKNOWN and "name" not in shown:
         raise UnavailableException(f"server:{shown['id']}", "the cell that it is in does not answer")
     if "OS-EXT-SRV-ATTR:host" not in shown:
         raise AmphoraDriverError("Nova shows servers without their hosts: [openstack] needs an administrator's role")
