@@ -46,7 +46,8 @@ OPTS = [
         "patience_seconds",
         default=3600,
         min=1,
-        help="How long an object that Nova or Octavia is working on is watched before it is left to the next sweep.",
+        help="How long an object that Nova or Octavia is working on is watched before it is left to the next sweep; the hours "
+        "in which the window of the task is closed do not count.",
     ),
     cfg.IntOpt(
         "heals_per_hour",

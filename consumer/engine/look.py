@@ -80,7 +80,8 @@ def decide(
     mark = fingerprint(findings)
     same = claim.fingerprint == mark and claim.seen_at is not None
     if confirm_after > 0 and not same:
-        return Wait(Later(confirm_after, _attempts_after_change(claim, mark), fingerprint=mark, fresh=True))
+        attempts = _attempts_after_change(claim, mark)
+        return Wait(Later(confirm_after, attempts, fingerprint=mark, fresh=True, watched=confirm_after))
     seen_for = claim.now - claim.seen_at if claim.seen_at is not None else 0.0
     if confirm_after > 0 and seen_for < confirm_after:
         return Wait(Later(confirm_after - seen_for, claim.attempts, fingerprint=mark))
@@ -109,15 +110,15 @@ def after_error(
 
     :param uniform: the source of jitter
     """
-    if isinstance(error, InFlight | Conflict) and claim.now - claim.first_hint_at > settings.patience_seconds:
+    if isinstance(error, InFlight | Conflict) and claim.watched > settings.patience_seconds:
         return Done()
     waits = min(claim.waits, 40)
-    if isinstance(error, InFlight):
-        delay = min(error.after * 1.3**waits, max(error.after, 300.0)) * uniform(0.9, 1.1)
-        return Later(delay, claim.attempts, claim.waits + 1, error=str(error))
-    if isinstance(error, Conflict):
-        delay = uniform(0.1, min(60.0, 1.5**waits))
-        return Later(delay, claim.attempts, claim.waits + 1, error=str(error))
+    if isinstance(error, InFlight | Conflict):
+        if isinstance(error, InFlight):
+            delay = min(error.after * 1.3**waits, max(error.after, 300.0)) * uniform(0.9, 1.1)
+        else:
+            delay = uniform(0.1, min(60.0, 1.5**waits))
+        return Later(delay, claim.attempts, claim.waits + 1, error=str(error), watched=delay)
     if isinstance(error, Unavailable):
         delay = uniform(0.5, min(60.0, 2.0 * 1.5**waits))
         return Later(delay, claim.attempts, claim.waits + 1, claim.fingerprint, error=str(error))

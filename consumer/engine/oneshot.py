@@ -229,6 +229,7 @@ def _first_claim(task: Task, key: Key, source: str) -> Claim:
         priority=Priority.OPERATOR,
         attempts=0,
         waits=0,
+        watched=0.0,
         fingerprint=None,
         seen_at=None,
         reported=None,
@@ -243,8 +244,8 @@ def _first_claim(task: Task, key: Key, source: str) -> Claim:
 
 def _again(claim: Claim, later: Later) -> _Turn:
     seen = claim.now if later.fresh else claim.seen_at
-    changed = {"attempts": later.attempts, "waits": later.waits, "fingerprint": later.fingerprint, "seen_at": seen}
-    return _Turn(replace(claim, **changed), time.time() + later.after)  # type: ignore[arg-type]
+    counts = replace(claim, attempts=later.attempts, waits=later.waits, watched=claim.watched + later.watched)
+    return _Turn(replace(counts, fingerprint=later.fingerprint, seen_at=seen), time.time() + later.after)
 
 
 def _result(task: Task, finding: Finding, action: str, change: str, healed: Healed | None = None) -> Result:

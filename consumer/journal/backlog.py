@@ -120,6 +120,7 @@ def retry(database: Database, ids: Collection[int]) -> int:
         "state": "pending",
         "attempts": 0,
         "waits": 0,
+        "watched": 0.0,
         "error": None,
         "fingerprint": None,
         "generation": work.c.generation + 1,

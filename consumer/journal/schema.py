@@ -61,6 +61,8 @@ work = Table(
     Column("not_before", Double, nullable=False),
     Column("attempts", Integer, nullable=False, default=0),
     Column("waits", Integer, nullable=False, default=0),
+    # seconds between looks that found it in flight, since an event or an end
+    Column("watched", Double, nullable=False, default=0.0),
     Column("owner", String(64)),
     Column("token", String(32)),
     Column("lease_until", Double),

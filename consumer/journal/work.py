@@ -81,6 +81,7 @@ class Claim:
 
     :param attempts: failed looks or heals since the last event
     :param waits: looks in a row that found the object in flight
+    :param watched: seconds for which it was looked at again and again; a time in which nobody may look does not count
     :param fingerprint: of the findings of an earlier look, with ``seen_at`` the time when it was first seen
     :param reported: the fingerprint for which the history already has its lines
     :param healing_id: the history line of a heal that was begun and never closed
@@ -95,6 +96,7 @@ class Claim:
     priority: int
     attempts: int
     waits: int
+    watched: float
     fingerprint: str | None
     seen_at: float | None
     reported: str | None
@@ -116,6 +118,7 @@ class Later:
     """Look again after some seconds.
 
     :param fresh: the fingerprint was seen now, for the first time
+    :param watched: how much of it counts as watching
     :param healing_id: the history's line that stays open: whether the heal took effect is not known
     """
 
@@ -126,6 +129,7 @@ class Later:
     fresh: bool = False
     error: str = ""
     healing_id: int | None = None
+    watched: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,6 +193,7 @@ def _row(hint: Hint, clock: float) -> dict[str, Any]:
         "not_before": clock + hint.after,
         "attempts": 0,
         "waits": 0,
+        "watched": 0.0,
         "hint": _clean(hint.source, 128),
         "hint_id": _clean(hint.source_id, 64),
         "hinted_at": hint.sent_at,
@@ -228,6 +233,7 @@ def _enqueue_statement(dialect: str) -> Any:
             "not_before": case((news, least(work.c.not_before, new["not_before"])), else_=work.c.not_before),
             "attempts": case((urgent, literal(0)), else_=work.c.attempts),
             "waits": case((urgent, literal(0)), else_=work.c.waits),
+            "watched": case((urgent, literal(0)), else_=work.c.watched),
             "hint": case((urgent, new["hint"]), else_=work.c.hint),
             "hint_id": case((urgent, new["hint_id"]), else_=work.c.hint_id),
             "hinted_at": case((urgent, new["hinted_at"]), else_=work.c.hinted_at),
@@ -282,6 +288,7 @@ def _claim(row: RowMapping, clock: float) -> Claim:
         priority=row["priority"],
         attempts=row["attempts"],
         waits=row["waits"],
+        watched=row["watched"],
         fingerprint=row["fingerprint"],
         seen_at=row["seen_at"],
         reported=row["reported"],
@@ -345,6 +352,7 @@ def _settled(end: Later | Reported | Parked, clock: float) -> Mapping[str, Any]:
             "not_before": clock + end.after,
             "attempts": end.attempts,
             "waits": end.waits,
+            "watched": work.c.watched + end.watched,
             "fingerprint": end.fingerprint,
             "error": end.error or None,
             "healing_id": end.healing_id,
@@ -352,8 +360,8 @@ def _settled(end: Later | Reported | Parked, clock: float) -> Mapping[str, Any]:
         return {**values, "seen_at": clock} if end.fresh else values
     if isinstance(end, Reported):
         marks = {"fingerprint": end.fingerprint, "reported": end.fingerprint}
-        return {**_FREE, **marks, "state": "reported", "attempts": 0, "error": end.error or None}
-    parked = {"state": "parked", "attempts": end.attempts, "error": end.error}
+        return {**_FREE, **marks, "state": "reported", "attempts": 0, "watched": 0.0, "error": end.error or None}
+    parked = {"state": "parked", "attempts": end.attempts, "watched": 0.0, "error": end.error}
     return {**_FREE, **parked, "fingerprint": end.fingerprint}
 
 

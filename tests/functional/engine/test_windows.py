@@ -10,15 +10,16 @@ from typing import ClassVar
 from zoneinfo import ZoneInfo
 
 import pytest
+from sqlalchemy import update
 
 from consumer import conf as configuration
 from consumer.conf.window import Window
 from consumer.engine import task as tasks
 from consumer.engine.oneshot import OneShot
 from consumer.engine.task import SWEEP, Task
-from consumer.journal import backlog, controls, history
+from consumer.journal import backlog, controls, history, schema
 from consumer.journal.work import Hint, Priority
-from handlers.base import Finding, Handler, Healed, Key, Resources
+from handlers.base import Finding, Handler, Healed, InFlight, Key, Resources
 from tests.doubles import Mender
 from tests.functional.engine.conftest import SETTINGS, Machine, eventually, hint
 
@@ -155,6 +156,40 @@ def test_a_window_that_closes_between_look_and_heal(windowed: Windowed, clock: C
     assert [entry.outcome for entry in history.listing(windowed.database)] == ["healed"]
 
 
+def test_a_closed_window_is_no_time_for_which_an_object_was_watched(windowed: Windowed, clock: Clock) -> None:
+    """Else one that is in flight when the window opens would be left to a next sweep, which need not come."""
+    answers = iter([InFlight("being migrated", 0.05)] * 3)
+
+    def ask(_key: Key) -> None:
+        for error in answers:
+            raise error
+
+    windowed.world.things = {"a": 1}
+    windowed.world.before_look = ask
+    clock.text = CLOSED
+    windowed.start()
+    windowed.enqueue(hint("a"))
+    quiet(windowed, 1)
+    night = schema.work.c.first_hint_at - 2 * windowed.settings.patience_seconds
+    windowed.database.transact(lambda connection: connection.execute(update(schema.work).values(first_hint_at=night)))
+    clock.text = OPEN
+    eventually(lambda: backlog.listing(windowed.database) == [])
+    assert windowed.world.writes == {"a": 1}
+
+
+def test_an_object_that_stays_in_flight_is_left_to_the_next_sweep(windowed: Windowed) -> None:
+    def ask(_key: Key) -> None:
+        raise InFlight("being migrated", 0.05)
+
+    windowed.world.things = {"a": 1}
+    windowed.world.before_look = ask
+    windowed.with_settings(patience_seconds=0.2)
+    windowed.start()
+    windowed.enqueue(hint("a"))
+    eventually(lambda: backlog.listing(windowed.database) == [])
+    assert windowed.world.writes == {}
+
+
 @pytest.mark.parametrize("mode", ["heal", "audit"])
 def test_a_window_that_closes_amid_a_sweep(windowed: Windowed, clock: Clock, mode: str) -> None:
     windowed.mode = mode
@@ -192,6 +227,7 @@ def test_a_long_heal_ends_between_two_steps_and_goes_on(windowed: Windowed, cloc
     world.after_heal = close
     windowed.start()
     windowed.enqueue(hint("all", "batch"))
+    eventually(lambda: len(world.writes) == 4)
     quiet(windowed, 1)
     assert len(world.writes) == 4
     [entry] = history.listing(windowed.database)

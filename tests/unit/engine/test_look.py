@@ -26,6 +26,7 @@ CLAIM = Claim(
     priority=Priority.EVENT,
     attempts=0,
     waits=0,
+    watched=0.0,
     fingerprint=None,
     seen_at=None,
     reported=None,
@@ -60,7 +61,7 @@ def test_a_finding_is_healed_at_once_where_once_is_proof() -> None:
 
 def test_a_finding_must_be_seen_twice_unchanged() -> None:
     first = look(CLAIM, FINDING, confirm_after=5)
-    assert first == Wait(Later(5, fingerprint=MARK, fresh=True))
+    assert first == Wait(Later(5, fingerprint=MARK, fresh=True, watched=5))
     seen = replace(CLAIM, fingerprint=MARK, seen_at=1000.0)
     assert look(replace(seen, now=1003.0), FINDING, confirm_after=5) == Wait(Later(2.0, fingerprint=MARK))
     assert look(replace(seen, now=1005.0), FINDING, confirm_after=5) == Heal(FINDING, MARK, more=False)
@@ -69,7 +70,7 @@ def test_a_finding_must_be_seen_twice_unchanged() -> None:
 def test_a_finding_that_changed_between_two_looks_starts_over() -> None:
     seen = replace(CLAIM, fingerprint=MARK, seen_at=900.0)
     moved = replace(FINDING, evidence={"generation": 2})
-    assert look(seen, moved, confirm_after=5) == Wait(Later(5, fingerprint=fingerprint([moved]), fresh=True))
+    assert look(seen, moved, confirm_after=5) == Wait(Later(5, fingerprint=fingerprint([moved]), fresh=True, watched=5))
 
 
 def test_audit_reports_and_never_heals() -> None:
@@ -141,9 +142,21 @@ def test_an_object_in_flight_must_be_confirmed_anew() -> None:
 
 
 def test_patience_ends_and_leaves_the_rest_to_the_sweep() -> None:
-    late = replace(CLAIM, now=CLAIM.first_hint_at + SETTINGS.patience_seconds + 1)
+    late = replace(CLAIM, watched=SETTINGS.patience_seconds + 1)
     assert after_error(late, InFlight("busy", 1), SETTINGS) == Done()
     assert after_error(late, Conflict("moved"), SETTINGS) == Done()
+
+
+def test_patience_is_for_what_was_watched_not_for_what_waited_unseen() -> None:
+    old = replace(CLAIM, now=CLAIM.first_hint_at + 10 * SETTINGS.patience_seconds)
+    looks = 0
+    end = after_error(old, InFlight("busy", 60), SETTINGS, longest)
+    while isinstance(end, Later):
+        looks += 1
+        old = replace(old, waits=end.waits, watched=old.watched + end.watched)
+        end = after_error(old, InFlight("busy", 60), SETTINGS, longest)
+    assert looks > 5
+    assert end == Done()
 
 
 def test_refused_is_reported() -> None:
