@@ -253,6 +253,8 @@ class Configuration:
                     "state_path": self.state / "neutron",
                 },
                 "database": {"connection": self.mariadb.url("neutron")},
+                # ten load balancers are more than a project may have by default
+                "quotas": dict.fromkeys(("quota_port", "quota_security_group", "quota_security_group_rule"), -1),
                 "ml2": {
                     "type_drivers": "flat,vlan,local",
                     "tenant_network_types": "vlan",
