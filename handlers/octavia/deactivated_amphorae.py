@@ -23,7 +23,9 @@ reverted, the row goes and the server stays. Nobody looks again. And the API for
 **What is read.** Octavia's rows; servers, ports, security groups and server groups by name and project. What proves each
 of them left over, and which look-alikes are left alone, is in :mod:`handlers.octavia.leftovers`; the object and its rows
 must have been untouched for ``deactivated_amphorae_after``, and it must be found twice. Where Octavia's database has no
-amphora row at all, nothing is: that is more likely the wrong database.
+amphora row at all, nothing is: that is more likely the wrong database. A row that is PENDING_DELETE may be so because the
+API was asked to delete it and no worker was there to take the request: so Octavia's queue must be empty while a worker
+consumes it (:mod:`handlers.octavia.queue`); with a jobboard, or without a way to ask the queue, it is only reported.
 
 **What is changed.** An amphora that is stuck on a load balancer is failed over: by itself when it is PENDING_DELETE and
 the load balancer ACTIVE, else with the load balancer as a whole; never deleted, for Octavia's API would delete it without a
@@ -42,19 +44,20 @@ the history.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, Self
 
 from oslo_config import cfg
 
-from handlers import cloud_options
 from handlers.base import Conflict, Finding, Handler, Healed, InFlight, Key, Refused, Resources, Unavailable
-from handlers.octavia import changes, leftover_queries, leftovers, options, queries, records, removal, settings, spares
+from handlers.octavia import changes, leftover_queries, leftovers, queries, records, removal, settings, spares
 from handlers.octavia.appliances import Group, Port, Server
 from handlers.octavia.drivers.base import Driver
 from handlers.octavia.drivers.chosen import chosen_driver
 from handlers.octavia.housekeeping import DeleteFailed, NotFoundError
 from handlers.octavia.leftovers import Leftover
+from handlers.octavia.queue import WorkQueue
 from handlers.octavia.task import OfAmphorae
 
 OPTIONS: list[cfg.Opt] = [
@@ -85,24 +88,26 @@ class DeactivatedAmphorae(OfAmphorae, Handler):
     confirm_after = 20.0
     requires = ("octavia_database", "compute", "network")
 
-    def __init__(self, driver: Driver, grace: float) -> None:
+    def __init__(self, driver: Driver, queue: WorkQueue, grace: float) -> None:
         self._driver = driver
+        self._queue = queue
         self._database = driver.database
         self._grace = grace
 
     @classmethod
     def options(cls) -> Mapping[str, Sequence[cfg.Opt]]:
         """Its grace, and what the driver needs."""
-        return {
-            settings.GROUP: [*settings.OPTIONS, *OPTIONS],
-            options.GROUP: options.OPTIONS,
-            cloud_options.GROUP: cloud_options.OPTIONS,
-        }
+        shared = super().options()
+        return {**shared, settings.GROUP: [*shared[settings.GROUP], *OPTIONS]}
 
     @classmethod
     def from_resources(cls, resources: Resources) -> Self:
-        """Make it on the shared driver."""
-        return cls(resources.get(chosen_driver), resources.conf[settings.GROUP].deactivated_amphorae_after)
+        """Make it on the shared driver.
+
+        :raises ConfigError: when Octavia's transport URL cannot be understood
+        """
+        grace = resources.conf[settings.GROUP].deactivated_amphorae_after
+        return cls(resources.get(chosen_driver), resources.get(WorkQueue.from_resources), grace)
 
     def inspect(self, key: Key) -> Iterable[Finding]:
         """Judge one object; see the module."""
@@ -134,7 +139,18 @@ class DeactivatedAmphorae(OfAmphorae, Handler):
         balancer = self._balancer(row.load_balancer_id)
         found = leftovers.row(row, balancer, server, self._driver.project(), self._grace)
         if found:
-            yield found, _of_row(row)
+            yield self._unless_queued(found, row), _of_row(row)
+
+    def _unless_queued(self, found: Leftover, row: records.Amphora) -> Leftover:
+        """Make sure that no worker will yet take the request for which a row is PENDING_DELETE; else it is only reported.
+
+        The other states of a flow are set by workers alone.
+        """
+        if row.status != "PENDING_DELETE" or found.refusal:
+            return found
+        if not self._queue.refusal:
+            self._queue.prove_idle()
+        return replace(found, refusal=self._queue.refusal)
 
     def _server(self, identity: str) -> Iterable[tuple[Leftover, dict[str, Any]]]:
         server = self._driver.server(identity)

@@ -3,7 +3,9 @@
 The order is such that the row goes last: whoever dies half-way leaves a row by which the rest is found. Every step can be
 repeated. Octavia's own ``DELETE /octavia/amphorae/ID`` is asked first where it may work, for a row in ERROR, and never
 believed: before release 18 it sets the row to PENDING_DELETE and its message reaches nobody; in 19 a failure inside it
-leaves the row PENDING_DELETE for ever. Only the row tells, and when it does not tell in time, the work is done here.
+leaves the row PENDING_DELETE for ever. Only the row tells, and when it does not tell in time, the work is done here. When
+it does, server and ports are looked for all the same: Octavia does not wait until Nova has deleted the server, and deletes
+no port that the row does not name.
 
 Sources: ``octavia/api/v2/controllers/amphora.py``, ``octavia/controller/worker/v2/flows/amphora_flows.py``.
 """
@@ -46,11 +48,15 @@ def remove_amphora(driver: Driver, identity: str, in_flow_for: float = LONGEST_F
     _refuse_serving(row)
     if leftovers.in_flow(row, in_flow_for):
         raise UnavailableException(f"amphora:{identity}", f"it is {row.status}, and Octavia may be at work on it")
+    _refuse_foreign(driver, row)
     if row.status == "ERROR" and _octavia_deletes(driver, identity):
+        _remove_belongings(driver, row)
         return
-    row = _row(driver, identity)
-    if row is not None and row.status != "DELETED":
-        _remove_by_hand(driver, row)
+    now = _row(driver, identity)
+    if now is not None and now.status != "DELETED":
+        _refuse_serving(now)
+        _remove_belongings(driver, now)
+        driver.database.run(partial(changes.mark_deleted, amphora=now))
 
 
 def _octavia_deletes(driver: Driver, identity: str) -> bool:
@@ -72,18 +78,23 @@ def _octavia_deletes(driver: Driver, identity: str) -> bool:
     return waiting.until(is_deleted, OCTAVIA_DEADLINE)
 
 
-def _remove_by_hand(driver: Driver, row: records.Amphora) -> None:
-    _refuse_serving(row)
+def _refuse_foreign(driver: Driver, row: records.Amphora) -> Server | None:
+    """Return the amphora's server, if Nova has it and Octavia made it."""
     found = driver.server(row.compute_id) if row.compute_id else None
     refusal = leftovers.not_removable(found, row.id, driver.project()) if found is not None else ""
     if refusal:
         raise DeleteFailed(refusal)
+    return found
+
+
+def _remove_belongings(driver: Driver, row: records.Amphora) -> None:
+    """Remove server and ports. After Octavia has deleted the row it is not done: it waits for no server."""
+    found = _refuse_foreign(driver, row)
     ports = _ports_of(driver, row)
     if found is not None:
         remove_server(driver, found)
     for port in ports:
         remove_port(driver, port)
-    driver.database.run(partial(changes.mark_deleted, amphora=row))
 
 
 def _ports_of(driver: Driver, row: records.Amphora) -> Sequence[Port]:

@@ -50,9 +50,8 @@ from typing import Any, Self
 import sqlalchemy as sa
 from oslo_config import cfg
 
-from handlers import cloud_options
 from handlers.base import Conflict, Finding, Handler, Healed, InFlight, Key, Refused, Resources
-from handlers.octavia import changes, options, queries, records, settings, spares
+from handlers.octavia import changes, queries, records, settings, spares
 from handlers.octavia.appliances import AMPHORA_PREFIX, Server
 from handlers.octavia.drivers.base import Driver
 from handlers.octavia.drivers.chosen import chosen_driver
@@ -166,11 +165,8 @@ class StuckLoadBalancers(OfAmphorae, Handler):
     @classmethod
     def options(cls) -> Mapping[str, Sequence[cfg.Opt]]:
         """Its own, and what the driver needs."""
-        return {
-            settings.GROUP: [*settings.OPTIONS, *OPTIONS],
-            options.GROUP: options.OPTIONS,
-            cloud_options.GROUP: cloud_options.OPTIONS,
-        }
+        shared = super().options()
+        return {**shared, settings.GROUP: [*shared[settings.GROUP], *OPTIONS]}
 
     @classmethod
     def from_resources(cls, resources: Resources) -> Self:

@@ -9,7 +9,7 @@ from tests.cloud.control_plane import wait_until
 from tests.cloud.octavia import installation
 from tests.cloud.octavia.balancers import PATIENCE
 from tests.cloud.octavia.scene import Scene
-from tests.cloud.octavia.world import disorders, world
+from tests.cloud.octavia.world import disorders, wait_for_rest, world
 from tests.cloud.octavia.wreck import Wreck, age, builds_held
 
 _ROWS = """
@@ -98,6 +98,7 @@ def test_a_worker_died_in_the_middle(before: set[str], scene: Scene) -> None:
             assert "stuck-pending-delete" in sweep(scene).stdout
             assert scene.balancers.status(half) == status, "it is only reported"
     scene.balancers.delete(half)
+    wait_for_rest(scene.cloud)
     assert disorders(scene.cloud) == set()
     scene.end(single)
     assert world(scene.cloud) == before
@@ -122,6 +123,7 @@ def test_a_request_that_waits_for_a_worker_is_carried_out_once(before: set[str],
     assert len(scene.balancers.amphorae(single)) == 2, "the old one and one new one"
     sweep_until_whole(scene, single, victim.id)
     assert healed(scene, single) == {"deleted-amphora"}
+    wait_for_rest(scene.cloud)
     assert disorders(scene.cloud) == set()
     scene.end(single)
     assert world(scene.cloud) == before
@@ -164,6 +166,7 @@ def test_wrong_numbers_and_rows_that_break_the_next_update(before: set[str], sce
     serving = balancers.serving(broken)[0]
     age(scene.cloud)
     sweep_until_whole(scene, broken, serving.id, stuck_load_balancers_failover_errors=True)
+    wait_for_rest(scene.cloud)
     assert disorders(scene.cloud) == set()
     scene.end(pair, twice, broken, replaced)
     assert world(scene.cloud) == before
@@ -183,7 +186,7 @@ def begin_two_failovers(scene: Scene, balancer: str) -> None:
 
 
 def delete_alone(scene: Scene, amphora: str) -> None:
-    """Delete an amphora that has failed by Octavia's API, as an operator may who takes it for a leftover: nothing replaces it."""
+    """Delete an amphora that has failed by Octavia's API, which replaces it by none, as an operator may."""
     scene.cloud.mariadb.execute(f"UPDATE amphora SET status = 'ERROR' WHERE id = '{amphora}'", "octavia")
     assert scene.balancers.api.delete(f"/octavia/amphorae/{amphora}").status_code == 204
     wait_until(lambda: scene.balancers.amphora(amphora).status == "DELETED", PATIENCE, "the amphora's deletion")

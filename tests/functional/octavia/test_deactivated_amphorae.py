@@ -17,6 +17,7 @@ from handlers.octavia.deactivated_amphorae import DeactivatedAmphorae
 from handlers.octavia.housekeeping import DeleteFailed, NotFoundError, UnavailableException
 from tests.functional.octavia.conftest import House
 from tests.functional.octavia.mending import findings, grow_older, killed_everywhere, mend, problems, world
+from tests.functional.octavia.work_queue import Queue
 
 GRACE = 3600.0
 OTHERS = "other-project"
@@ -30,8 +31,13 @@ def soon(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def handler(house: House) -> DeactivatedAmphorae:
-    return DeactivatedAmphorae(house.driver, GRACE)
+def queue() -> Queue:
+    return Queue()
+
+
+@pytest.fixture
+def handler(house: House, queue: Queue) -> DeactivatedAmphorae:
+    return DeactivatedAmphorae(house.driver, queue, GRACE)
 
 
 def detached(house: House, status: str) -> str:
@@ -121,6 +127,58 @@ def test_the_api_that_lies_is_not_believed(
     mend(handler)
     assert house.amphora(amphora).status == "DELETED"
     assert named(house, amphora) == []
+
+
+def test_what_octavia_leaves_of_an_amphora_that_it_deleted_goes_too(
+    house: House, handler: DeactivatedAmphorae, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It deletes no port that the row does not name, and does not wait for Nova."""
+    amphora = detached(house, "ERROR")
+    monkeypatch.setattr(
+        house.driver, "delete_amphora", lambda identity: house.octavia.set_amphora(identity, status="DELETED")
+    )
+    grow_older(house)
+    (finding,) = findings(handler)
+    handler.heal(finding)
+    assert named(house, amphora) == []
+
+
+@pytest.mark.parametrize(
+    "error", [InFlight("2 requests wait"), Unavailable("octavia-worker", "nobody consumes"), Unavailable("broker", "-")]
+)
+@pytest.mark.parametrize("attached", [True, False])
+def test_a_deletion_for_which_no_worker_was_there_yet_is_left_to_octavia(
+    house: House, handler: DeactivatedAmphorae, queue: Queue, error: Exception, attached: bool
+) -> None:
+    """The API marks the row before any worker has the request."""
+    if attached:
+        (row,) = house.serving(house.octavia.add_load_balancer())
+        amphora = row.id
+        house.octavia.set_amphora(amphora, status="PENDING_DELETE")
+    else:
+        amphora = detached(house, "PENDING_DELETE")
+    grow_older(house)
+    (finding,) = findings(handler)
+    before = world(house)
+    queue.error = error
+    with pytest.raises(type(error)):
+        handler.inspect(Key("amphora", amphora))
+    with pytest.raises(type(error)):
+        handler.heal(finding)
+    assert world(house) == before
+    queue.error = None
+    mend(handler)
+    assert named(house, amphora) == []
+
+
+def test_where_the_queue_cannot_be_asked_a_deletion_is_only_reported(house: House) -> None:
+    handler = DeactivatedAmphorae(house.driver, Queue("Octavia has a jobboard"), GRACE)
+    waiting, failed = detached(house, "PENDING_DELETE"), detached(house, "ERROR")
+    grow_older(house)
+    mend(handler)
+    (finding,) = findings(handler)
+    assert (finding.key.id, finding.healable, finding.refusal) == (waiting, False, "Octavia has a jobboard")
+    assert house.amphora(failed).status == "DELETED"
 
 
 def test_the_api_that_refuses_is_done_without(
@@ -506,7 +564,7 @@ def test_killed_at_any_moment_the_removal_is_completed(make_house: Callable[...,
         house = make_house()
         detached(house, status)
         grow_older(house)
-        return house, DeactivatedAmphorae(house.driver, GRACE)
+        return house, DeactivatedAmphorae(house.driver, Queue(), GRACE)
 
     killed = 0
     for house, handler, where in killed_everywhere(make):
@@ -526,7 +584,7 @@ def test_a_killed_failover_request_is_not_sent_for_nothing(make_house: Callable[
         (row,) = house.serving(house.octavia.add_load_balancer())
         house.octavia.set_amphora(row.id, status="PENDING_DELETE")
         grow_older(house)
-        return house, DeactivatedAmphorae(house.driver, GRACE)
+        return house, DeactivatedAmphorae(house.driver, Queue(), GRACE)
 
     for house, handler, where in killed_everywhere(make):
         mend(handler)

@@ -15,20 +15,9 @@ from handlers.octavia.queue import WorkQueue
 from handlers.octavia.stuck_load_balancers import StuckLoadBalancers
 from tests.functional.octavia.conftest import House
 from tests.functional.octavia.mending import findings, grow_older, killed_everywhere, mend, problems, world
+from tests.functional.octavia.work_queue import Queue
 
 AFTER = 1800.0
-
-
-class Queue(WorkQueue):
-    """Octavia's queue, as a test says it is."""
-
-    def __init__(self, refusal: str = "") -> None:
-        super().__init__((), refusal)
-        self.error: Exception | None = None
-
-    def prove_idle(self) -> None:
-        if self.error:
-            raise self.error
 
 
 @pytest.fixture
