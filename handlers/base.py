@@ -340,6 +340,9 @@ class Handler(Part):
     #: an integer option of its group that holds its interval, where a specification named one for several tasks; then it
     #: has no ``<name>_interval``, and the handler declares that option itself
     interval_option: ClassVar[str] = ""
+    #: heals in any hour, until the operator says otherwise; None: as ``[engine] heals_per_hour`` says. For a handler that heals
+    #: one object in many steps, each of which counts
+    default_heals_per_hour: ClassVar[int | None] = None
     #: dependencies that every look needs: when one is Unavailable, the whole handler waits for it, not each key by itself
     requires: ClassVar[tuple[str, ...]] = ()
     #: what the task costs and which interval suits it, for the options' help

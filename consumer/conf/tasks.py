@@ -85,6 +85,7 @@ def options(handler: type[Handler]) -> list[cfg.Opt]:
         ),
         cfg.IntOpt(
             f"{name}_heals_per_hour",
+            default=handler.default_heals_per_hour,
             min=0,
             help=f"{handler.title}: heals in any hour, over all replicas; 0 for no bound. [engine] heals_per_hour if unset.",
         ),

@@ -33,7 +33,8 @@ without that look, the health manager replaces the amphora as ever. The one stat
 been made to forget the server, is found by the watch.
 
 **Modes.** ``audit`` by default: a failover deletes a server, so it is the operator who opts in. The hourly bound counts
-steps, of which a replacement takes two and a preservation about eight.
+steps, of which a replacement takes two and a preservation about ten; by default there is room for all that
+``failover_threshold`` lets pass. Where it is used up in the middle, the load balancer waits for the rest.
 
 **Undo.** The history has, for each step, the command or statement that takes it back; a failover is not taken back. A
 preserved server is released or deleted with ``stackmend amphora preserved``.
@@ -89,8 +90,12 @@ class FailedAmphora(OfAmphorae, Handler):
     )
     default_mode = "audit"
     default_interval = 5
+    default_heals_per_hour = 500
     requires = ("octavia_database", "compute")
-    cost = "A sweep is one query over Octavia's tables; every few seconds suits thousands of amphorae."
+    cost = (
+        "A sweep is one query over Octavia's tables; every few seconds suits thousands of amphorae. Of "
+        "failed_amphora_heals_per_hour, each step takes one: a replacement two, a preservation about ten."
+    )
 
     def __init__(self, driver: Driver) -> None:
         self._driver = driver

@@ -6,10 +6,13 @@ from collections.abc import Callable
 
 import pytest
 
+from consumer import conf as configuration
+from consumer.conf import tasks
 from handlers.base import Conflict, InFlight, Key
 from handlers.octavia.appliances import AMPHORA, PRESERVED, PRESERVED_PREFIX
 from handlers.octavia.failed_amphora import FailedAmphora
 from handlers.octavia.preserved import PreservedAmphorae
+from handlers.octavia.settings import HousekeepingSettings
 from tests.functional.octavia.conftest import House, Stuck, mend
 
 MakeHouse = Callable[..., House]
@@ -525,3 +528,11 @@ def test_an_image_that_was_made_twice_is_kept_once(make_house: MakeHouse) -> Non
     house.assert_whole(balancer)
     house.assert_no_leak()
     assert len(house.preserved()) == 1
+
+
+def test_the_hourly_bound_does_not_stop_what_the_threshold_lets_pass() -> None:
+    """A recovery that is stopped in the middle leaves its load balancer as it is: it must not be the usual end."""
+    defaults, most_steps = HousekeepingSettings(), 13
+    in_an_hour = defaults.failover_threshold * 3600 // defaults.failover_window
+    conf = configuration.load([FailedAmphora], [])
+    assert tasks.settings(conf, FailedAmphora).heals_per_hour >= in_an_hour * most_steps
