@@ -28,6 +28,8 @@ from typing import Any, TypeVar
 import openstack
 
 from tests.cloud import schemas, seed
+from tests.cloud.account import SCHEMAS as OURS
+from tests.cloud.account import Account
 from tests.cloud.configuration import VHOST, Configuration, Options, merge
 from tests.cloud.packages import Packages
 from tests.cloud.processes import Processes
@@ -82,6 +84,7 @@ class ControlPlane:
             self.folder, self._packages.venv, rabbitmq, mariadb, merge(QUIET, nova_options or {})
         )
         self._processes = Processes(self._packages.bin, self.folder)
+        self.account = Account(self._configuration)
         self._vhosts: list[str] = []
         self._image_id = ""
 
@@ -119,6 +122,12 @@ class ControlPlane:
         """The bus of a cell (``cell1``), or the one of everything else (``api``)."""
         return self.rabbitmq.transport_url(vhost)
 
+    @property
+    def account_databases(self) -> dict[str, list[str]]:
+        """The databases that stackmend reads, by their names in its documentation."""
+        cells = [f"nova_{cell}" for cell in ("cell0", *CELLS)]
+        return {name: cells if name == "nova_cell1" else [name] for name in OURS}
+
     def endpoint(self, service: str) -> str:
         """The address of keystone, glance, placement, nova, neutron or octavia."""
         return self._configuration.endpoint(service)
@@ -155,6 +164,7 @@ class ControlPlane:
                 self._prepare,
                 self._load,
                 self._start_identity,
+                self._create_account,
                 self._start_services,
                 self._wait_for_apis,
                 self._seed,
@@ -173,6 +183,8 @@ class ControlPlane:
         with ExitStack() as last:  # runs all of it, also when a step fails
             last.callback(keeper.keep_folder, self.folder)
             last.callback(shutil.rmtree, self.folder, ignore_errors=True)
+            if self.rabbitmq.running and self.mariadb.running:
+                last.callback(self.account.remove)
             if self.rabbitmq.running:
                 while self._vhosts:
                     last.callback(self.rabbitmq.delete_vhost, self._vhosts.pop())
@@ -232,16 +244,18 @@ class ControlPlane:
 
         def cells() -> None:
             manage = ("nova-manage", "--config-file", self.nova_conf, "cell_v2")
-            cell0 = self.database_url("nova_cell0")
-            self.tool(*manage, "map_cell0", "--database_connection", cell0)
+            self.tool(*manage, "map_cell0", "--database_connection", cell_database("nova_cell0"))
             for cell in CELLS:
                 self.tool(
                     *(*manage, "create_cell", "--name", cell),
-                    *("--transport-url", self.transport_url(cell)),
-                    *("--database_connection", self.database_url(f"nova_{cell}")),
+                    *("--transport-url", f"rabbit://{{username}}:{{password}}@{{hostname}}:{{port}}/{cell}"),
+                    *("--database_connection", cell_database(f"nova_{cell}")),
                 )
 
         seed.together(bootstrap, cells)
+
+    def _create_account(self) -> None:
+        self.account.create(self.admin, self.account_databases, self._vhosts)
 
     def _start_services(self) -> None:
         """All at once: they take their time to import, and wait for each other."""
@@ -534,6 +548,11 @@ class ControlPlane:
     def wait_until(predicate: Callable[[], T], timeout: float, what: str) -> T:
         """See the function of the same name."""
         return wait_until(predicate, timeout, what)
+
+
+def cell_database(name: str) -> str:
+    """How cells are written down: a template, which each program fills with the account of its own configuration."""
+    return f"mysql+pymysql://{{username}}:{{password}}@{{hostname}}:{{port}}/{name}"
 
 
 def wait_until(predicate: Callable[[], T], timeout: float, what: str) -> T:

@@ -22,8 +22,8 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from tests.cloud.configuration import Options
-from tests.cloud.control_plane import CELLS, ControlPlane
+from tests.cloud.configuration import Options, merge
+from tests.cloud.control_plane import CELLS, ControlPlane, cell_database
 from tests.cloud.seed import together
 from tests.program import Program, only
 from tests.servers.server import clean_environment
@@ -86,16 +86,19 @@ class Copy:
         self._engines = {database: sa.create_engine(self.url(database)) for database in DATABASES}
         described = together(*(partial(self._create, database) for database in DATABASES))
         self._dates: dict[str, dict[str, list[str]]] = dict(zip(DATABASES, described, strict=True))
-        placement = cloud.add_api(
+        databases = cloud.account_databases
+        del databases["octavia"]
+        cloud.account.allow({key: [f"{name}_{one}" for one in names] for key, names in databases.items()})
+        self._endpoint = cloud.add_api(
             "placement", self._placement, {"placement_database": {"connection": self.url("placement")}}
         )
         self._options: Options = {
             "api_database": {"connection": self.url("nova_api")},
             "database": {"connection": self.url("nova_cell0"), "max_retries": 1, "retry_interval": 1},
-            "placement": {"endpoint_override": placement},
+            "placement": {"endpoint_override": self._endpoint},
         }
         self.nova_conf = cloud.derive("nova", f"nova-{name}", self._options)
-        self.placement: Any = cloud.connection(placement_endpoint_override=placement).placement
+        self.placement: Any = cloud.connection(placement_endpoint_override=self._endpoint).placement
 
     def _create(self, database: str) -> dict[str, list[str]]:
         """Create an empty copy of a database, and return its tables and their dates."""
@@ -128,7 +131,7 @@ class Copy:
             script += [_age(table, dates) for table, dates in tables.items() if dates and database != "placement"]
             self.execute(";\n".join(script), database)
         for cell in ("cell0", *CELLS):
-            self.lead(cell, self.url(f"nova_{cell}"))
+            self.lead(cell, cell_database(f"{self._name}_nova_{cell}"))
 
     def lead(self, cell: str, url: str) -> None:
         """Say where a cell's database is."""
@@ -151,11 +154,18 @@ class Copy:
         modes = {f"{task}_mode": "heal" for task in TASKS}
         return Program(
             self._folder,
-            {
-                "nova": {"config_file": self.nova_conf},
-                "audit": {**only(*TASKS), **modes, "archive_deleted_rows_after_days": 1, "purge_after_days": 2},
-                "engine": {"breaker_count": 100_000, "heals_per_hour": 0},
-            },
+            merge(
+                self._cloud.account.options(),
+                {
+                    "nova": {
+                        "api_database_connection": self._cloud.account.url(f"{self._name}_nova_api"),
+                        "database_connection": self._cloud.account.url(f"{self._name}_nova_cell0"),
+                    },
+                    "openstack": {"placement_endpoint_override": self._endpoint},
+                    "audit": {**only(*TASKS), **modes, "archive_deleted_rows_after_days": 1, "purge_after_days": 2},
+                    "engine": {"breaker_count": 100_000, "heals_per_hour": 0},
+                },
+            ),
         )
 
     def content(self) -> Content:

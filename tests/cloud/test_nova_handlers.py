@@ -20,7 +20,7 @@ from tests.program import Program, only
 def options(cloud: ControlPlane, **audit: object) -> dict[str, dict[str, object]]:
     """The whole configuration next to a controller, and what tests need on top: no sweep in between."""
     return {
-        "nova": {"config_file": cloud.nova_conf},
+        **cloud.account.options(),
         "audit": {
             **only("discover_hosts", "sync_aggregates"),
             "audit_allocations_mode": "heal",
@@ -83,7 +83,7 @@ def healed(program: Program, key: str) -> list[dict[str, Any]]:
 
 
 def test_a_healthy_cloud_has_no_drift(cloud: ControlPlane, server: Any, tmp_path: Path) -> None:
-    with Program(tmp_path / "fresh", {"nova": {"config_file": cloud.nova_conf}}) as fresh:
+    with Program(tmp_path / "fresh", cloud.account.options()) as fresh:
         audit = fresh.run("sweep", "--audit", "-f", "json")
     assert audit.returncode == 0, audit.stdout + audit.stderr
     assert server.status == "ACTIVE"

@@ -89,7 +89,7 @@ def options(cloud: ControlPlane, **audit: object) -> dict[str, dict[str, object]
     tasks = ("audit_ports", "heal_allocations")
     modes = {f"{task}_{option}": value for task in tasks for option, value in (("mode", "heal"), ("interval", 0))}
     return {
-        "nova": {"config_file": cloud.nova_conf},
+        **cloud.account.options(),
         "audit": {**only(*tasks), **modes, **audit},
         "engine": {"poll_seconds": 0.2, "breaker_count": 100_000, "heals_per_hour": 0},
     }

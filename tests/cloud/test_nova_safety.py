@@ -12,11 +12,12 @@ from pathlib import Path
 import pytest
 
 from tests.cloud import census
+from tests.cloud.configuration import merge
 from tests.cloud.control_plane import ControlPlane, wait_until
 from tests.cloud.lifecycle import Lifecycle, Round
 from tests.program import Program, only
 from tests.relay import Relay
-from tests.servers.server import HOST, PASSWORD, USER
+from tests.servers.server import HOST
 
 TASKS = (
     "discover_hosts",
@@ -47,7 +48,7 @@ def installation(cloud: ControlPlane, folder: Path, *tasks: str, **nova: object)
     """
     audit = {f"{task}_{option}": value for task in tasks for option, value in (("mode", "heal"), ("interval", 1))}
     options: dict[str, dict[str, object]] = {
-        "nova": {"config_file": cloud.nova_conf, **nova},
+        **merge(cloud.account.options(), {"nova": nova}),
         "audit": {**only(*tasks), **audit, "archive_deleted_rows_after_days": 30},
         "engine": {"poll_seconds": 0.05, "breaker_count": 100_000, "heals_per_hour": 0},
     }
@@ -214,16 +215,12 @@ OUTAGES = (
 def relay(cloud: ControlPlane) -> Iterator[Relay]:
     """The line from stackmend to cell2's database.
 
-    The cell's URL becomes a template: Nova fills it from its own file and reaches the server, stackmend from its option and
+    The cells' URLs are templates: Nova fills them from its own file and reaches the server, stackmend from its option and
     reaches this line.
     """
-    template = "mysql+pymysql://{username}:{password}@{hostname}:{port}/nova_cell2"
-    change = "UPDATE cell_mappings SET database_connection = '{}' WHERE name = 'cell2'"
-    cloud.mariadb.execute(change.format(template), "nova_api")
     line = Relay(HOST, cloud.mariadb.port)
     yield line
     line.close()
-    cloud.mariadb.execute(change.format(cloud.database_url("nova_cell2")), "nova_api")
 
 
 def at_rest(cloud: ControlPlane, cell: str) -> dict[str, str]:
@@ -244,7 +241,7 @@ def at_rest(cloud: ControlPlane, cell: str) -> dict[str, str]:
 def test_a_cell_whose_database_goes_away_is_not_changed(
     cloud: ControlPlane, lifecycle: Lifecycle, relay: Relay, tmp_path: Path, outage: Outage
 ) -> None:
-    base = f"mysql+pymysql://{USER}:{PASSWORD}@127.0.0.1:{relay.port}/nova_cell0"
+    base = cloud.account.url("nova_cell0", relay.port)
     with installation(cloud, tmp_path / "stackmend", outage.task, database_connection=base) as program:
         healed = outage.drift(cloud, lifecycle)
         before = at_rest(cloud, "cell2")
