@@ -71,14 +71,16 @@ class Scene:
 
     def unfinished(self) -> list[str]:
         """The images that were begun and are not complete."""
-        image: Any = self.cloud.admin.image
-        return [one.id for one in image.images() if "stackmend_amphora" in one.properties and one.status != "active"]
+        return [one.id for one in self._made() if one.status != "active"]
 
     def images(self) -> dict[str, Any]:
         """The images that are preserved, by amphora."""
+        return {one.properties["stackmend_amphora"]: one for one in self._made() if one.is_protected}
+
+    def _made(self) -> list[Any]:
+        """The images of amphorae; one that is being deleted may be listed without properties."""
         image: Any = self.cloud.admin.image
-        found = [one for one in image.images() if "stackmend_amphora" in one.properties and one.is_protected]
-        return {one.properties["stackmend_amphora"]: one for one in found}
+        return [one for one in image.images() if "stackmend_amphora" in (one.properties or {})]
 
     def wait_kept(self, *amphorae: Amphora) -> None:
         """Wait until exactly these are preserved as servers."""
@@ -118,9 +120,8 @@ class Scene:
     def clear(self) -> None:
         """Delete whatever is marked, by force."""
         image: Any = self.cloud.admin.image
-        for one in image.images():
-            if "stackmend_amphora" in one.properties:
-                image.update_image(one, is_protected=False)
-                image.delete_image(one)
+        for one in self._made():
+            image.update_image(one, is_protected=False)
+            image.delete_image(one)
         for server in self.marked():
             self.cloud.delete(server)
