@@ -15,7 +15,7 @@ from openstack import exceptions
 from tests.cloud.control_plane import ControlPlane, wait_until
 
 #: generous: two cores may be shared with much else
-PATIENCE = 240
+PATIENCE = 600
 
 
 @dataclass(frozen=True)

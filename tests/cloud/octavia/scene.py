@@ -50,6 +50,14 @@ class Scene:
         else:
             self.compute.reset_server_state(amphora.server, "error")
 
+    def silence(self, amphora: Amphora) -> None:
+        """Let it have sent a heartbeat once, and none for long."""
+        self.cloud.mariadb.execute(
+            "INSERT INTO amphora_health (amphora_id, last_update, busy)"
+            f" VALUES ('{amphora.id}', utc_timestamp() - INTERVAL 1 HOUR, 0)",
+            "octavia",
+        )
+
     def whole(self, balancer: str, *gone: Amphora) -> None:
         """Wait until a load balancer is whole again without these, and nothing reminds it of them."""
         self.balancers.wait_replaced(balancer, *(amphora.id for amphora in gone))

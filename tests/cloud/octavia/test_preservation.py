@@ -54,6 +54,7 @@ def test_killed_after_each_step(before: set[str], scene: Scene, method: dict[str
     keeps = {"maximum_preserved_amphora_count": 1, **method}
     scene.heal(**keeps)
     scene.fail(victim, "error")
+    scene.silence(victim)
     kills = 0
 
     def done() -> bool:

@@ -89,7 +89,7 @@ def disorders(cloud: ControlPlane) -> set[str]:
     return _lines(cloud, _DISORDERS)
 
 
-def wait_for_rest(cloud: ControlPlane, patience: float = 90) -> None:
+def wait_for_rest(cloud: ControlPlane, patience: float = 240) -> None:
     """Until nothing is under way, and whatever Nova deletes is gone; not longer than a while, for what stays so."""
     pending = f"SELECT id FROM ({_LIVE_LB}) l WHERE provisioning_status LIKE 'PENDING%'"
     busy = f"SELECT uuid FROM ({_SERVERS}) s WHERE task_state IS NOT NULL OR vm_state = 'building'"
