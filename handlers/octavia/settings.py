@@ -38,6 +38,12 @@ OPTIONS: list[cfg.Opt] = [
         default=[],
         help="Availability zones of Nova in which spares are kept; empty: wherever Nova places them.",
     ),
+    cfg.ListOpt(
+        "spare_amphora_flavors",
+        default=[],
+        help="Ids of the flavors of Nova of which spares are kept, that many of each in each zone; empty: [controller_worker] "
+        "amp_flavor_id of Octavia alone. For a failover, one of the amphora's own flavor is taken first.",
+    ),
     cfg.IntOpt(
         "maximum_deploying_amphora_count",
         default=2,
@@ -125,6 +131,7 @@ class HousekeepingSettings:
 
     spare_amphora_pool_size: int = 0
     spare_amphora_zones: tuple[str, ...] = ()
+    spare_amphora_flavors: tuple[str, ...] = ()
     maximum_deploying_amphora_count: int = 2
     maximum_preserved_amphora_count: int = 0
     preservation_scheme: str = "keep"
@@ -146,6 +153,7 @@ def settings(conf: cfg.ConfigOpts, heartbeat_timeout: int) -> HousekeepingSettin
     return HousekeepingSettings(
         group.spare_amphora_pool_size,
         tuple(group.spare_amphora_zones),
+        tuple(group.spare_amphora_flavors),
         group.maximum_deploying_amphora_count,
         group.maximum_preserved_amphora_count,
         group.preservation_scheme,

@@ -18,7 +18,7 @@ class Spares(OfAmphorae, Inventory):
 
     name = "amphora spare"
     title = "Stopped placeholder servers that make room for failovers"
-    columns = ("id", "name", "zone", "host", "status", "ready")
+    columns = ("id", "name", "zone", "flavor", "host", "status", "ready")
 
     def __init__(self, driver: Driver) -> None:
         self._driver = driver
@@ -41,7 +41,7 @@ class Spares(OfAmphorae, Inventory):
         if item is None:
             raise LookupError(identity)
         server = self._one(identity)
-        return {**item, "flavor": server.flavor, "image": server.image, "host_up": server.host_up}
+        return {**item, "image": server.image, "host_up": server.host_up}
 
     def release(self, identity: str) -> Healed:
         """Take one out of the pool, which then builds another; the server stays, stopped."""
@@ -72,6 +72,7 @@ def _item(server: Server, ready: bool) -> dict[str, Any]:
         "id": server.id,
         "name": server.name,
         "zone": server.metadata[spares.ZONE],
+        "flavor": server.flavor,
         "host": server.host,
         "status": server.status,
         "ready": ready,

@@ -1,9 +1,10 @@
 """Keeps placeholder servers, so that a failover finds room in a cloud that is otherwise full.
 
-**What drifts.** The pool has fewer or more spares than ``spare_amphora_pool_size`` in a zone; one was built and still runs,
-failed to build, or was claimed by somebody who died before deleting it.
+**What drifts.** A pool, of which there is one for each zone and flavor, has fewer or more spares than
+``spare_amphora_pool_size``; one was built and still runs, failed to build, or was claimed by somebody who died before
+deleting it.
 
-**What a spare is.** A server of the amphora flavor and image in Octavia's project, without a network, stopped and tagged. It
+**What a spare is.** A server of an amphora's flavor and image in Octavia's project, without a network, stopped and tagged. It
 holds its allocation in Placement, and the image in its host's cache; it uses neither processor nor memory. Just before
 this program requests a failover, it takes the tag off one spare on another host than the surviving amphora's, deletes
 it, and Octavia's new amphora finds the room; the pool is topped up afterwards.
@@ -12,17 +13,18 @@ it, and Octavia's new amphora finds the room; the pool is topped up afterwards.
 anti-affinity. It does not make the new amphora boot faster than a cached image does: Octavia cannot adopt a server that it
 did not build (its own pool of bootable spares went with release 9). Failovers that Octavia's health manager begins by
 itself, and new load balancers, are given nothing. Between the deletion and Octavia's boot, seconds, anybody may take the
-room; an aggregate of its own for the amphora flavor shuts that gap. Spares are made with the flavor ``amp_flavor_id``, and
-make room for load balancers of other flavors only as far as these are not larger. After another flavor was configured,
-delete the spares: they come back with the new one.
+room; an aggregate of its own for the amphora flavor shuts that gap. A spare makes room for an amphora that is not larger:
+where Octavia's flavor profiles name flavors of Nova, list them in ``spare_amphora_flavors``; one of the amphora's own flavor
+is handed over first, then one of ``amp_flavor_id``, then any. After another ``amp_flavor_id`` was configured, delete the
+spares: they come back with the new one.
 
 **What is read.** The servers of Octavia's project, amphora rows and load balancers.
 
 **What is changed.** Placeholders are created, stopped and deleted; nothing else. Never more than
 ``maximum_deploying_amphora_count`` are building at once, with Octavia's own builds counted, and none is begun while an
 amphora is being replaced or a claimed spare is still there: its room is meant for the new amphora. Pools are filled one
-zone after the other, so that two replicas cannot pass the bound together. A spare that failed to build is kept, and holds
-its zone back, for ten minutes: a full cloud is not asked every few seconds.
+after the other, so that two replicas cannot pass the bound together. A spare that failed to build is kept, and holds
+its pool back, for ten minutes: a full cloud is not asked every few seconds.
 
 **Undo.** Lower ``spare_amphora_pool_size``; what is too much is deleted.
 """
@@ -43,16 +45,16 @@ from handlers.octavia.task import OfAmphorae
 
 LOG = logging.getLogger(__name__)
 
-#: seconds for which a spare that failed to build holds its zone back
+#: seconds for which a spare that failed to build holds its pool back
 RETRY_AFTER = 600.0
 
 
-def zone_key(event: Event) -> Key | None:
-    """Take the pool's zone out of a placeholder's name; None for any other server."""
+def pool_key(event: Event) -> Key | None:
+    """Take the pool's name out of a placeholder's name; None for any other server."""
     name = event.payload["display_name"]
     if not (isinstance(name, str) and name.startswith(SPARE_PREFIX)):
         return None
-    return Key("zone", name.removeprefix(SPARE_PREFIX).rpartition("-")[0])
+    return Key("pool", name.removeprefix(SPARE_PREFIX).rpartition("-")[0])
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,12 +72,12 @@ class SparePool(OfAmphorae, Handler):
     name = "spare_pool"
     title = "Keep stopped placeholder servers that make room for failovers"
     group = settings.GROUP
-    kinds = ("zone",)
+    kinds = ("pool",)
     triggers = (
-        Trigger("instance.create.end", zone_key),
-        Trigger("instance.create.error", zone_key),
-        Trigger("instance.power_off.end", zone_key),
-        Trigger("instance.delete.end", zone_key, after=10.0),
+        Trigger("instance.create.end", pool_key),
+        Trigger("instance.create.error", pool_key),
+        Trigger("instance.power_off.end", pool_key),
+        Trigger("instance.delete.end", pool_key, after=10.0),
     )
     default_mode = "heal"
     interval_option = "housekeeping_interval"
@@ -92,9 +94,9 @@ class SparePool(OfAmphorae, Handler):
         return cls(resources.get(chosen_driver))
 
     def inspect(self, key: Key) -> Iterable[Finding]:
-        """Compare a zone's pool with what it should be."""
+        """Compare a pool with what it should be."""
         cloud = self._read()
-        found = next((pool for pool in cloud.pools if pool.zone == key.id), None)
+        found = next((pool for pool in cloud.pools if pool.name == key.id), None)
         if found is None:
             return []
         findings = [_finding(key, problem, server) for problem, server in _wrong(found)]
@@ -108,11 +110,11 @@ class SparePool(OfAmphorae, Handler):
         return findings
 
     def sweep(self) -> Iterator[Key]:
-        """Tell the pool's size, and yield the zones in which something is to be done."""
+        """Tell how many spares are ready, and yield the pools of which something is to be done."""
         housekeeping.tell_size(self._driver)
         for pool in self._read().pools:
             if pool.missing or any(_wrong(pool)):
-                yield Key("zone", pool.zone)
+                yield Key("pool", pool.name)
 
     def population(self) -> int:
         """How many spares there are or should be."""
@@ -172,7 +174,7 @@ class SparePool(OfAmphorae, Handler):
 
 
 def _wrong(pool: spares.Pool) -> Iterator[tuple[str, Server]]:
-    """The placeholders of a zone with which something is to be done, and what it is called."""
+    """The placeholders of a pool with which something is to be done, and what it is called."""
     surplus = {server.id for server in pool.surplus}
     for server in pool.claimed:
         if server.task_state != "deleting":
@@ -188,17 +190,17 @@ def _wrong(pool: spares.Pool) -> Iterator[tuple[str, Server]]:
 
 
 def _obstacle(pool: spares.Pool, cloud: _Cloud, most: int) -> str | None:
-    """Why nothing may be built for a zone now, if there is a reason."""
+    """Why nothing may be built for a pool now, if there is a reason."""
     first = spares.next_to_fill(cloud.pools)
     if pool.failed:
-        return f"a spare of zone {pool.zone} could not be built; the next attempt is made after {RETRY_AFTER:.0f} s"
+        return f"a spare of {pool.name} could not be built; the next attempt is made after {RETRY_AFTER:.0f} s"
     if cloud.failing_over:
         return f"amphorae of {', '.join(sorted(cloud.failing_over))} are being replaced, and need the room"
     if any(other.claimed for other in cloud.pools):
         return "a spare is being handed over, and its room is meant for a failover"
     if cloud.deploying >= most:
         return f"{cloud.deploying} amphorae are building, and {most} may"
-    return None if first is None or first == pool else f"the spares of zone {first.zone} are built first"
+    return None if first is None or first == pool else f"the spares of {first.name} are built first"
 
 
 _SUMMARIES = {
@@ -216,5 +218,5 @@ def _finding(key: Key, problem: str, server: Server) -> Finding:
 
 def _short(key: Key, pool: spares.Pool) -> Finding:
     present = sorted(server.id for server in pool.present)
-    summary = f"the spare pool of zone {pool.zone} has {len(present)} of {pool.wanted} amphorae"
-    return Finding(key, "pool-short", summary, {"zone": pool.zone, "wanted": pool.wanted, "present": present})
+    summary = f"the spare pool {pool.name} has {len(present)} of {pool.wanted} amphorae"
+    return Finding(key, "pool-short", summary, {"pool": pool.name, "wanted": pool.wanted, "present": present})

@@ -13,6 +13,7 @@ import uuid
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import product
 from typing import TYPE_CHECKING
 
 from handlers.octavia import queries, records, waiting
@@ -27,6 +28,8 @@ LOG = logging.getLogger(__name__)
 
 #: metadata of a placeholder: the zone of its pool
 ZONE = "stackmend_zone"
+#: metadata of a placeholder: the id of the flavor of its pool; none where that is Octavia's ``amp_flavor_id``
+FLAVOR = "stackmend_flavor"
 #: the pool of placeholders that Nova may put anywhere
 ANY = "any"
 #: :data:`~handlers.octavia.appliances.STATE` of a placeholder that an operator was given
@@ -47,9 +50,10 @@ _REPLACED = _BUILDING | {"PENDING_DELETE", "ERROR"}
 
 @dataclass(frozen=True, slots=True)
 class Pool:
-    """The placeholders of one zone.
+    """The placeholders of one flavor in one zone.
 
-    :param wanted: how many there should be; 0 in a zone that is not configured
+    :param flavor: its id; empty for Octavia's ``amp_flavor_id``
+    :param wanted: how many there should be; 0 for a zone or flavor that is not configured
     :param ready: stopped, on a host that answers as far as is known
     :param running: built, and to be stopped
     :param coming: being built, or in between two states
@@ -59,6 +63,7 @@ class Pool:
     """
 
     zone: str
+    flavor: str
     wanted: int
     ready: tuple[Server, ...] = ()
     running: tuple[Server, ...] = ()
@@ -66,6 +71,11 @@ class Pool:
     asleep: tuple[Server, ...] = ()
     failed: tuple[Server, ...] = ()
     claimed: tuple[Server, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """How keys, and the names of its placeholders, call it."""
+        return f"{self.zone}/{self.flavor}" if self.flavor else self.zone
 
     @property
     def present(self) -> tuple[Server, ...]:
@@ -90,13 +100,18 @@ def is_placeholder(server: Server) -> bool:
     return server.name.startswith(SPARE_PREFIX) and ZONE in server.metadata and server.metadata.get(STATE) != RELEASED
 
 
-def pool(zone: str, wanted: int, servers: Iterable[Server]) -> Pool:
-    """Sort the placeholders of one zone by what is to be done with them."""
+def pool(zone: str, flavor: str, wanted: int, servers: Iterable[Server]) -> Pool:
+    """Sort the placeholders of one pool by what is to be done with them."""
     sorted_out: dict[str, list[Server]] = {}
     for server in servers:
-        if is_placeholder(server) and server.metadata[ZONE] == zone:
+        if is_placeholder(server) and _where(server) == (zone, flavor):
             sorted_out.setdefault(_state(server), []).append(server)
-    return Pool(zone, wanted, **{name: tuple(found) for name, found in sorted_out.items()})
+    return Pool(zone, flavor, wanted, **{name: tuple(found) for name, found in sorted_out.items()})
+
+
+def _where(server: Server) -> tuple[str, str]:
+    """Zone and flavor of a placeholder's pool."""
+    return server.metadata[ZONE], server.metadata.get(FLAVOR, "")
 
 
 def _state(server: Server) -> str:
@@ -111,11 +126,11 @@ def _state(server: Server) -> str:
 
 def pools(servers: Sequence[Server], settings: HousekeepingSettings) -> list[Pool]:
     """Every pool that there should be or is, the configured ones first and in their order."""
-    configured = settings.spare_amphora_zones or (ANY,)
-    found = {server.metadata[ZONE] for server in servers if is_placeholder(server)}
+    configured = list(product(settings.spare_amphora_zones or (ANY,), settings.spare_amphora_flavors or ("",)))
+    found = {_where(server) for server in servers if is_placeholder(server)}
     return [
-        *(pool(zone, settings.spare_amphora_pool_size, servers) for zone in configured),
-        *(pool(zone, 0, servers) for zone in sorted(found.difference(configured))),
+        *(pool(*where, settings.spare_amphora_pool_size, servers) for where in configured),
+        *(pool(*where, 0, servers) for where in sorted(found.difference(configured))),
     ]
 
 
@@ -159,15 +174,18 @@ def begin(driver: Driver, number: int) -> list[str]:
     short = next_to_fill(pools(servers, driver.settings))
     if short is None:
         return []
-    return [_create(driver, short.zone) for _ in range(min(number, room, short.missing))]
+    return [_create(driver, short) for _ in range(min(number, room, short.missing))]
 
 
-def _create(driver: Driver, zone: str) -> str:
-    name = f"{SPARE_PREFIX}{zone}-{uuid.uuid4().hex[:8]}"
-    return driver.create_server(name, None if zone == ANY else zone, SPARE, {ZONE: zone})
+def _create(driver: Driver, pool: Pool) -> str:
+    name = f"{SPARE_PREFIX}{pool.name}-{uuid.uuid4().hex[:8]}"
+    marks = {ZONE: pool.zone} | ({FLAVOR: pool.flavor} if pool.flavor else {})
+    return driver.create_server(name, None if pool.zone == ANY else pool.zone, SPARE, marks, pool.flavor)
 
 
-def release_spare(driver: Driver, zone: str | None, other_than_hosts: Collection[str] = ()) -> str | None:
+def release_spare(
+    driver: Driver, zone: str | None, other_than_hosts: Collection[str] = (), flavor: str | None = None
+) -> str | None:
     """Hand a spare over: delete one, so that a failover requested right after finds room; return its id.
 
     It is claimed by taking its tag away, which succeeds for one caller only, then deleted; Nova is waited for, half a
@@ -175,10 +193,11 @@ def release_spare(driver: Driver, zone: str | None, other_than_hosts: Collection
 
     :param zone: where the new amphora will be built; None where Octavia does not say
     :param other_than_hosts: where the new amphora may not stand
+    :param flavor: id of the new amphora's; None where Octavia does not say
     :return: None when no spare is ready there
     :raises AmphoraDriverError: see :mod:`handlers.octavia.housekeeping`
     """
-    for spare in _eligible(driver.servers(), zone, other_than_hosts):
+    for spare in _eligible(driver.servers(), zone, other_than_hosts, flavor):
         try:
             ours = driver.untag_server(spare.id, SPARE)
         except NotFoundError:
@@ -197,7 +216,7 @@ def make_room(driver: Driver, amphora: records.Amphora) -> str | None:
 
     :raises AmphoraDriverError: see :mod:`handlers.octavia.housekeeping`
     """
-    return release_spare(driver, amphora.zone, _taken(driver, amphora))
+    return release_spare(driver, amphora.zone, _taken(driver, amphora), amphora.compute_flavor)
 
 
 def _is_gone(driver: Driver, server: str) -> bool:
@@ -220,8 +239,11 @@ def _taken(driver: Driver, amphora: records.Amphora) -> frozenset[str]:
     )
 
 
-def _eligible(servers: Iterable[Server], zone: str | None, taken: Collection[str]) -> list[Server]:
-    """Spares that are ready, those in the zone first; one of another zone only if Nova had chosen where it stands."""
+def _eligible(servers: Iterable[Server], zone: str | None, taken: Collection[str], flavor: str | None) -> list[Server]:
+    """Spares that are ready, those in the zone first; one of another zone only if Nova had chosen where it stands.
+
+    Then those of the flavor come first, and those of ``amp_flavor_id`` before any other's.
+    """
     ready = [
         server
         for server in servers
@@ -230,4 +252,10 @@ def _eligible(servers: Iterable[Server], zone: str | None, taken: Collection[str
         and server.host not in taken
         and (zone is None or server.zone == zone or server.metadata[ZONE] in {zone, ANY})
     ]
-    return sorted(ready, key=lambda server: (server.zone != zone, -server.age, server.id))
+    order = [flavor, ""]
+
+    def rank(server: Server) -> tuple[bool, int, float, str]:
+        of = server.metadata.get(FLAVOR, "")
+        return server.zone != zone, order.index(of) if of in order else len(order), -server.age, server.id
+
+    return sorted(ready, key=rank)

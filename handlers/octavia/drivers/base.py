@@ -56,8 +56,13 @@ class Driver(HousekeepingManager):
         """
 
     @abstractmethod
-    def create_server(self, name: str, zone: str | None, tag: str, metadata: Mapping[str, str]) -> str:
-        """Boot a server without a network from the amphora image and flavor, in Octavia's project; return its id."""
+    def create_server(
+        self, name: str, zone: str | None, tag: str, metadata: Mapping[str, str], flavor: str = ""
+    ) -> str:
+        """Boot a server without a network from the amphora image, in Octavia's project; return its id.
+
+        :param flavor: id; empty for that of amphorae
+        """
 
     @abstractmethod
     def stop_server(self, server: str) -> None:
@@ -192,14 +197,14 @@ class Driver(HousekeepingManager):
     # the specification's
 
     def get_spare_amphora_size(self) -> int:
-        return self.settings.spare_amphora_pool_size * max(1, len(self.settings.spare_amphora_zones))
+        return sum(pool.wanted for pool in spares.pools((), self.settings))
 
     def get_ready_spare_amphora_count(self) -> int:
         """Count those that are wanted where they are: one that is too much in its zone makes up for none elsewhere."""
         return sum(min(len(pool.ready), pool.wanted) for pool in spares.pools(self.servers(), self.settings))
 
     def create_amphora(self, num_to_create: int = 1) -> None:
-        """Begin to build spares, for one zone at a time, no more than it lacks."""
+        """Begin to build spares, for one pool at a time, no more than it lacks."""
         made = spares.begin(self, num_to_create)
         LOG.info("began to build %d spare amphorae", len(made))
 

@@ -76,9 +76,12 @@ class NoopDriver(Driver):
         with self._calling("compute", "servers"):
             return self.cloud.servers()
 
-    def create_server(self, name: str, zone: str | None, tag: str, metadata: Mapping[str, str]) -> str:
+    def create_server(
+        self, name: str, zone: str | None, tag: str, metadata: Mapping[str, str], flavor: str = ""
+    ) -> str:
         with self._calling("compute", "create_server"):
-            return self.cloud.boot(name, zone=zone, tags=frozenset({tag}), metadata=metadata).id
+            more = {"flavor": flavor} if flavor else {}
+            return self.cloud.boot(name, zone=zone, tags=frozenset({tag}), metadata=metadata, **more).id
 
     def stop_server(self, server: str) -> None:
         with self._calling("compute", "stop_server"):

@@ -102,6 +102,7 @@ class Cloud:
         metadata: Mapping[str, str] | None = None,
         group: str | None = None,
         image: str | None = BOOT_IMAGE,
+        flavor: str = FLAVOR,
     ) -> Server:
         """Boot a server; in ERROR and on no host when there is no room for it."""
         with self.lock:
@@ -114,7 +115,7 @@ class Cloud:
                 status,
                 host=host,
                 zone=self.hosts[host] if host else zone,
-                flavor=FLAVOR,
+                flavor=flavor,
                 image=image,
                 metadata=dict(metadata or {}),
                 tags=tags,

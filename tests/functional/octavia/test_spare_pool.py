@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from handlers.octavia import spares
 from handlers.octavia.appliances import PRESERVED, SPARE, Server
 from handlers.octavia.simulation.cloud import Cloud
 from handlers.octavia.spare_inventory import Spares
-from handlers.octavia.spare_pool import RETRY_AFTER, SparePool, zone_key
+from handlers.octavia.spare_pool import RETRY_AFTER, SparePool, pool_key
 from handlers.octavia.spares import ANY, ZONE, make_room, release_spare
 from tests.functional.octavia.conftest import House
 from tests.functional.octavia.mending import Killed, findings, grow_older, killed_everywhere, mend, problems, stepping
@@ -99,7 +100,7 @@ def test_octavias_own_builds_count(make_house: Houses) -> None:
     house.cloud.finish_builds()
     turn(handler)
     with pytest.raises(InFlight):
-        handler.inspect(Key("zone", ANY))
+        handler.inspect(Key("pool", ANY))
     house.driver.create_amphora(2)
     assert len(spare_servers(house)) == 1
 
@@ -134,9 +135,9 @@ def test_each_zone_has_its_pool(zoned: House) -> None:
 
 def test_two_replicas_do_not_build_for_two_zones_at_once(zoned: House) -> None:
     handler = SparePool(zoned.driver)
-    (short,) = handler.inspect(Key("zone", "az-1"))
+    (short,) = handler.inspect(Key("pool", "az-1"))
     with pytest.raises(InFlight, match="az-1"):
-        handler.inspect(Key("zone", "az-2"))
+        handler.inspect(Key("pool", "az-2"))
     handler.heal(short)
     assert {server.zone for server in spare_servers(zoned)} == {"az-1"}
 
@@ -229,7 +230,7 @@ def test_a_spare_that_was_started_is_stopped(make_house: Houses) -> None:
 def test_nova_that_does_not_answer_proves_no_shortage(make_house: Houses) -> None:
     house, handler = filled(make_house)
     house.cloud.weather.unreachable = {"compute"}
-    for look in (lambda: list(handler.sweep()), lambda: handler.inspect(Key("zone", ANY))):
+    for look in (lambda: list(handler.sweep()), lambda: handler.inspect(Key("pool", ANY))):
         with pytest.raises(Unavailable):
             look()
 
@@ -300,6 +301,40 @@ def test_the_zone_counts_where_spares_are_kept_by_zone(zoned: House) -> None:
     assert release_spare(zoned.driver, None) is not None
 
 
+def test_each_flavor_has_its_pool_and_an_amphora_gets_one_of_its_own_first(make_house: Houses) -> None:
+    flavors = ("small", "large")
+    house = make_house(spare_amphora_pool_size=1, spare_amphora_zones=("az-1",), spare_amphora_flavors=flavors)
+    house.cloud.hosts = {"compute-1": "az-1"}
+    house.cloud.boot("octavia-spare-az-1-0", tags=frozenset({SPARE}), metadata={ZONE: "az-1"})
+    handler = SparePool(house.driver)
+    keys = list(handler.sweep())
+    assert keys == [Key("pool", "az-1/small"), Key("pool", "az-1/large"), Key("pool", "az-1")]
+    mend(handler)
+    of = {server.flavor: server for server in spare_servers(house)}
+    assert sorted(of) == sorted(flavors), "the one without a flavor is too much now"
+    assert pool_key(Event("instance.create.end", {"display_name": of["large"].name})) == Key("pool", "az-1/large")
+    assert house.driver.get_ready_spare_amphora_count() == house.driver.get_spare_amphora_size() == 2
+    balancer = house.octavia.add_load_balancer()
+    (row,) = house.serving(balancer)
+    house.cloud.alter_server(row.compute_id or "", host="compute-2")
+    asked = replace(row, zone="az-1", compute_flavor="large")
+    assert make_room(house.driver, asked) == of["large"].id
+    assert make_room(house.driver, asked) == of["small"].id, "the room of another flavor is better than none"
+
+
+@pytest.mark.parametrize(("flavor", "own"), [("huge", True), (None, True), ("large", False)])
+def test_for_a_flavor_that_is_not_listed_one_of_octavias_own_is_taken_first(
+    make_house: Houses, flavor: str | None, own: bool
+) -> None:
+    house, _handler = filled(make_house, 1)
+    (default,) = spare_servers(house)
+    house.reconfigure(spare_amphora_flavors=("large",))
+    house.driver.create_amphora(1)
+    (large,) = (server for server in spare_servers(house) if server.id != default.id)
+    house.cloud.alter_server(large.id, status="SHUTOFF")
+    assert release_spare(house.driver, None, (), flavor) == (default.id if own else large.id)
+
+
 def test_one_that_is_not_ready_is_not_handed_over(make_house: Houses) -> None:
     house, _handler = filled(make_house, 1)
     (server,) = spare_servers(house)
@@ -317,7 +352,7 @@ def test_the_room_is_not_taken_again_before_the_failover_has_it(make_house: Hous
     house.driver.failover_amphora(row.id)
     house.octavia.set_amphora(row.id, status="PENDING_DELETE")
     with pytest.raises(InFlight, match="being replaced"):
-        handler.inspect(Key("zone", ANY))
+        handler.inspect(Key("pool", ANY))
     house.cloud.room = 9
     house.octavia.finish()
     mend(handler)
@@ -330,7 +365,7 @@ def test_a_spare_that_is_being_handed_over_is_not_replaced_yet(make_house: House
     (server,) = spare_servers(house)
     house.cloud.alter_server(server.id, tags=frozenset(), task_state="deleting")
     with pytest.raises(InFlight, match="handed over"):
-        handler.inspect(Key("zone", ANY))
+        handler.inspect(Key("pool", ANY))
     assert len(spare_servers(house)) == 1
 
 
@@ -373,8 +408,8 @@ def test_a_notification_tells_the_zone(make_house: Houses) -> None:
     mend(SparePool(house.driver))
     (server,) = spare_servers(house)
     event = Event("instance.create.end", {"display_name": server.name})
-    assert zone_key(event) == Key("zone", "az-1-a")
-    assert zone_key(Event("instance.create.end", {"display_name": "amphora-1"})) is None
+    assert pool_key(event) == Key("pool", "az-1-a")
+    assert pool_key(Event("instance.create.end", {"display_name": "amphora-1"})) is None
 
 
 def test_an_operator_lists_takes_and_deletes(make_house: Houses) -> None:

@@ -78,11 +78,13 @@ class ComputeCalls(Driver):
         unknown = any(shown.get("status") == _UNKNOWN for shown in _listed(body, "servers"))
         return unknown or bool(body and body.get("servers_links"))
 
-    def create_server(self, name: str, zone: str | None, tag: str, metadata: Mapping[str, str]) -> str:
+    def create_server(
+        self, name: str, zone: str | None, tag: str, metadata: Mapping[str, str], flavor: str = ""
+    ) -> str:
         wanted: dict[str, Any] = {
             "name": name,
             "imageRef": self.amphora_image(),
-            "flavorRef": self.amphora_flavor(),
+            "flavorRef": flavor or self.amphora_flavor(),
             "networks": "none",
             "tags": [tag],
             "metadata": dict(metadata),
