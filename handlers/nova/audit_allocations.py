@@ -45,19 +45,19 @@ Sources: ``nova/cmd/manage.py`` (audit), ``nova/scheduler/client/report.py``, ``
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any, Self
+from typing import Any
 
-from handlers.base import Conflict, Finding, Healed, InFlight, Key, Refused, Resources, Trigger, Unavailable
+from handlers.base import Conflict, Finding, Healed, InFlight, Key, Refused, Trigger, Unavailable
 from handlers.nova import hints, queries
 from handlers.nova.archive import Archive
 from handlers.nova.cells import Cell
 from handlers.nova.consumers import Report, Take, Wait
 from handlers.nova.database import NovaDatabases
 from handlers.nova.facts import Judge
-from handlers.nova.nodes import live_nodes
+from handlers.nova.nodes import live_instances, live_nodes
 from handlers.nova.placement import Allocation, Held, Placement
 from handlers.nova.records import ComputeNode
-from handlers.nova.task import NovaTask
+from handlers.nova.task import PlacementTask
 
 #: seconds from a notification to the first look: Nova sends most of them just before it releases, so that by then there
 #: is usually nothing to find
@@ -86,7 +86,7 @@ _HINTS = (
 )
 
 
-class AuditAllocations(NovaTask):
+class AuditAllocations(PlacementTask):
     """See the module."""
 
     name = "audit_allocations"
@@ -107,15 +107,9 @@ class AuditAllocations(NovaTask):
     )
 
     def __init__(self, databases: NovaDatabases, placement: Placement) -> None:
-        self._databases = databases
-        self._placement = placement
+        super().__init__(databases, placement)
         self._archive = Archive(databases)
         self._judge = Judge(databases, placement, self._archive)
-
-    @classmethod
-    def from_resources(cls, resources: Resources) -> Self:
-        """Make it on the shared databases and session."""
-        return cls(resources.get(NovaDatabases.from_resources), resources.get(Placement.from_resources))
 
     def inspect(self, key: Key) -> Iterable[Finding]:
         """Judge a consumer and its migrations, or all that hold something of a host's nodes; see the evidence."""
@@ -154,8 +148,7 @@ class AuditAllocations(NovaTask):
 
     def population(self) -> int:
         """How many live instances there are in the cells that answer."""
-        counts, _ = self._databases.run_where_possible(self._databases.host_cells(), queries.live_instances_count)
-        return sum(counts.values())
+        return live_instances(self._databases)
 
     def heal(self, finding: Finding) -> Healed:
         """Prove again, then replace the allocation at the generation of the evidence."""

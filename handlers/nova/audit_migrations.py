@@ -39,16 +39,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Self
 
-from handlers.base import Conflict, Finding, Healed, InFlight, Key, Refused, Resources, Trigger
+from handlers.base import Conflict, Finding, Healed, InFlight, Key, Refused, Trigger
 from handlers.nova import hints, queries
 from handlers.nova.archive import Archive
 from handlers.nova.consumers import Move, Wait
 from handlers.nova.database import NovaDatabases
 from handlers.nova.facts import Judge
+from handlers.nova.nodes import live_instances
 from handlers.nova.placement import Allocation, Held, Placement
-from handlers.nova.task import NovaTask
+from handlers.nova.task import PlacementTask
 
 #: seconds from a notification to the first look: nothing is judged that changed during the last minute, so an earlier one
 #: would be for nothing
@@ -72,7 +72,7 @@ class Swap:
     verdict: Move
 
 
-class AuditMigrations(NovaTask):
+class AuditMigrations(PlacementTask):
     """See the module."""
 
     name = "audit_migrations"
@@ -89,14 +89,8 @@ class AuditMigrations(NovaTask):
     )
 
     def __init__(self, databases: NovaDatabases, placement: Placement) -> None:
-        self._databases = databases
-        self._placement = placement
+        super().__init__(databases, placement)
         self._judge = Judge(databases, placement, Archive(databases))
-
-    @classmethod
-    def from_resources(cls, resources: Resources) -> Self:
-        """Make it on the shared databases and session."""
-        return cls(resources.get(NovaDatabases.from_resources), resources.get(Placement.from_resources))
 
     def inspect(self, key: Key) -> Iterable[Finding]:
         """Judge what the last migrations of an instance hold."""
@@ -115,8 +109,7 @@ class AuditMigrations(NovaTask):
 
     def population(self) -> int:
         """How many live instances there are in the cells that answer."""
-        counts, _ = self._databases.run_where_possible(self._databases.host_cells(), queries.live_instances_count)
-        return sum(counts.values())
+        return live_instances(self._databases)
 
     def heal(self, finding: Finding) -> Healed:
         """Prove again, then move the whole allocation at both generations of the evidence."""

@@ -56,6 +56,7 @@ from handlers.network import HOST, PROFILE, Network, Port
 from handlers.nova import archival, hints, options, port_queries, queries
 from handlers.nova.archive import Archive
 from handlers.nova.database import NovaDatabases
+from handlers.nova.nodes import live_instances
 from handlers.nova.port_queries import Left
 from handlers.nova.records import Instance, InstanceMapping
 from handlers.nova.task import NovaTask
@@ -165,8 +166,7 @@ class AuditPorts(NovaTask):
 
     def population(self) -> int:
         """How many live instances there are in the cells that answer."""
-        counts, _ = self._databases.run_where_possible(self._databases.host_cells(), queries.live_instances_count)
-        return sum(counts.values())
+        return live_instances(self._databases)
 
     def heal(self, finding: Finding) -> Healed:
         """Prove again, then unbind or delete the port at the revision of the evidence."""

@@ -25,19 +25,17 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Self
 
-from handlers.base import Finding, Healed, InFlight, Key, Refused, Resources, Trigger
+from handlers.base import Finding, Healed, InFlight, Key, Refused, Trigger
 from handlers.nova import hints, queries
 from handlers.nova.consumers import MOVED_SETTLE
-from handlers.nova.database import NovaDatabases
 from handlers.nova.nodes import live_nodes, nodes_among
-from handlers.nova.placement import Placement, Provider
+from handlers.nova.placement import Provider
 from handlers.nova.records import ComputeNode
-from handlers.nova.task import NovaTask
+from handlers.nova.task import PlacementTask
 
 
-class AuditProviders(NovaTask):
+class AuditProviders(PlacementTask):
     """See the module."""
 
     name = "audit_providers"
@@ -49,15 +47,6 @@ class AuditProviders(NovaTask):
     confirm_after = 5.0
     requires = ("placement", "nova_api")
     cost = "One query per cell, and one request for all providers of Placement; an hour is fine for thousands of hosts."
-
-    def __init__(self, databases: NovaDatabases, placement: Placement) -> None:
-        self._databases = databases
-        self._placement = placement
-
-    @classmethod
-    def from_resources(cls, resources: Resources) -> Self:
-        """Make it on the shared databases and session."""
-        return cls(resources.get(NovaDatabases.from_resources), resources.get(Placement.from_resources))
 
     def inspect(self, key: Key) -> Iterable[Finding]:
         """Compare the names of a host's compute nodes with the providers that have them."""

@@ -39,28 +39,28 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, Self
+from typing import Any
 
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import IntegrityError
 
-from handlers.base import Conflict, Finding, Healed, InFlight, Key, Refused, Resources, Trigger, Unavailable
+from handlers.base import Conflict, Finding, Healed, InFlight, Key, Refused, Trigger, Unavailable
 from handlers.nova import hints, host_queries, queries
 from handlers.nova.cells import Cell
 from handlers.nova.consumers import MOVED_SETTLE, Report, Wait
-from handlers.nova.database import API, NovaDatabases
+from handlers.nova.database import API
 from handlers.nova.host_queries import FormerNode, Traces
 from handlers.nova.leftovers import Forget, Leftover, LeftProvider, MappedHost, of_mapping, of_provider
 from handlers.nova.nodes import nodes_among
-from handlers.nova.placement import Placement, Provider
+from handlers.nova.placement import Provider
 from handlers.nova.records import HostMapping
-from handlers.nova.task import NovaTask
+from handlers.nova.task import PlacementTask
 
 #: what a look at a key found: a verdict with its evidence
 Judged = tuple[Leftover, Mapping[str, Any]]
 
 
-class AuditServices(NovaTask):
+class AuditServices(PlacementTask):
     """See the module."""
 
     name = "audit_services"
@@ -72,15 +72,6 @@ class AuditServices(NovaTask):
     confirm_after = 5.0
     requires = ("placement", "nova_api")
     cost = "Two queries per cell, one of nova_api and one request to Placement; an hour is fine for thousands of hosts."
-
-    def __init__(self, databases: NovaDatabases, placement: Placement) -> None:
-        self._databases = databases
-        self._placement = placement
-
-    @classmethod
-    def from_resources(cls, resources: Resources) -> Self:
-        """Make it on the shared databases and session."""
-        return cls(resources.get(NovaDatabases.from_resources), resources.get(Placement.from_resources))
 
     def inspect(self, key: Key) -> Iterable[Finding]:
         """Judge a host's mapping and what its deleted compute nodes left in Placement, or one provider."""

@@ -44,15 +44,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any, Self
+from typing import Any
 
 from sqlalchemy.exc import IntegrityError
 
-from handlers.base import Conflict, Finding, Healed, InFlight, Key, Refused, Resources, Trigger, Unavailable
+from handlers.base import Conflict, Finding, Healed, InFlight, Key, Refused, Trigger, Unavailable
 from handlers.nova import hints, mapping_queries
 from handlers.nova.cells import Cell
 from handlers.nova.consumers import Report, Wait
-from handlers.nova.database import NovaDatabases
 from handlers.nova.mappings import (
     BOOT,
     SETTLE,
@@ -66,14 +65,13 @@ from handlers.nova.mappings import (
     is_instance,
     wrongly_marked,
 )
-from handlers.nova.placement import Placement
-from handlers.nova.task import NovaTask
+from handlers.nova.task import PlacementTask
 
 #: seconds from a notification to the first look: what it tells of is then old enough to be judged
 _SETTLED = SETTLE + 5.0
 
 
-class HealInstanceMappings(NovaTask):
+class HealInstanceMappings(PlacementTask):
     """See the module."""
 
     name = "heal_instance_mappings"
@@ -92,15 +90,6 @@ class HealInstanceMappings(NovaTask):
     confirm_after = 5.0
     requires = ("nova_api",)
     cost = "Two queries per thousand mappings; ten minutes is fine for a hundred thousand instances, an hour for a million."
-
-    def __init__(self, databases: NovaDatabases, placement: Placement) -> None:
-        self._databases = databases
-        self._placement = placement
-
-    @classmethod
-    def from_resources(cls, resources: Resources) -> Self:
-        """Make it on the shared databases and session."""
-        return cls(resources.get(NovaDatabases.from_resources), resources.get(Placement.from_resources))
 
     def inspect(self, key: Key) -> Iterable[Finding]:
         """Judge the mapping of one instance."""

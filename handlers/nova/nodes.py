@@ -1,4 +1,4 @@
-"""Compute nodes over all cells, for handlers that set them against Placement's providers."""
+"""Compute nodes and instances over all cells, for handlers that set them against what Placement knows."""
 
 from __future__ import annotations
 
@@ -18,6 +18,12 @@ def live_nodes(databases: NovaDatabases) -> tuple[dict[str, tuple[Cell, ComputeN
     """
     found, down = databases.run_where_possible(databases.host_cells(), queries.compute_nodes)
     return {node.uuid: (cell, node) for cell, nodes in found.items() for node in nodes}, down
+
+
+def live_instances(databases: NovaDatabases) -> int:
+    """Return how many instances live in the cells that answer: the population of sweeps over instances."""
+    counts, _ = databases.run_where_possible(databases.host_cells(), queries.live_instances_count)
+    return sum(counts.values())
 
 
 def nodes_among(

@@ -39,7 +39,6 @@ import shlex
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Self
 
 from handlers.base import (
     Conflict,
@@ -49,16 +48,14 @@ from handlers.base import (
     InFlight,
     Key,
     Refused,
-    Resources,
     Trigger,
     Unavailable,
 )
 from handlers.nova import hints, queries
-from handlers.nova.database import NovaDatabases
 from handlers.nova.nodes import live_nodes, nodes_among
-from handlers.nova.placement import Placement, ProviderAggregates
+from handlers.nova.placement import ProviderAggregates
 from handlers.nova.records import Aggregate, ComputeNode
-from handlers.nova.task import NovaTask
+from handlers.nova.task import PlacementTask
 
 #: seconds that a new host has for making its compute node and its provider before that is reported
 PATIENCE = 600
@@ -86,7 +83,7 @@ class _Wrong:
     remove: Sequence[str] = ()
 
 
-class SyncAggregates(NovaTask):
+class SyncAggregates(PlacementTask):
     """See the module."""
 
     name = "sync_aggregates"
@@ -103,15 +100,6 @@ class SyncAggregates(NovaTask):
     confirm_after = 2.0
     requires = ("placement", "nova_api")
     cost = "One request to Placement per aggregate and one query per cell; an hour is fine."
-
-    def __init__(self, databases: NovaDatabases, placement: Placement) -> None:
-        self._databases = databases
-        self._placement = placement
-
-    @classmethod
-    def from_resources(cls, resources: Resources) -> Self:
-        """Make it on the shared databases and session."""
-        return cls(resources.get(NovaDatabases.from_resources), resources.get(Placement.from_resources))
 
     def inspect(self, key: Key) -> Iterable[Finding]:
         """Compare the members of one aggregate, or the memberships of one host."""

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
+from typing import ClassVar, Self
 
 from oslo_config import cfg
 
 from handlers import cloud_options
-from handlers.base import Handler
+from handlers.base import Handler, Resources
 from handlers.nova import options
+from handlers.nova.database import NovaDatabases
+from handlers.nova.placement import Placement
 
 
 class NovaTask(Handler):
@@ -27,3 +29,19 @@ class NovaTask(Handler):
     def options(cls) -> Mapping[str, Sequence[cfg.Opt]]:
         """Where Nova's databases and the cloud's APIs are."""
         return {options.GROUP: options.OPTIONS, cloud_options.GROUP: cloud_options.OPTIONS}
+
+
+class PlacementTask(NovaTask):
+    """A task that sets Nova's databases against Placement.
+
+    :param databases: nova_api and the cells
+    """
+
+    def __init__(self, databases: NovaDatabases, placement: Placement) -> None:
+        self._databases = databases
+        self._placement = placement
+
+    @classmethod
+    def from_resources(cls, resources: Resources) -> Self:
+        """Make it on the shared databases and session."""
+        return cls(resources.get(NovaDatabases.from_resources), resources.get(Placement.from_resources))
