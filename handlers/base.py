@@ -177,11 +177,13 @@ class Broker:
     :param name: how logs and metrics call it: ``nova``, ``cell:cell1``, ``octavia``
     :param transport_url: an oslo.messaging URL, with its secrets: never log it
     :param exchanges: the topic exchanges whose services publish there; needed to bind a queue of our own
+    :param options: names and values of ``[oslo_messaging_rabbit]`` with which its services reach it: TLS and its files
     """
 
     name: str
     transport_url: str = field(repr=False)
     exchanges: tuple[str, ...]
+    options: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,8 +14,9 @@ urllib3's pool. An openstacksdk connection may be shared once made; its proxies 
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Self
 
 import requests
@@ -47,6 +48,7 @@ class Cloud:
     :param region: the region, or None for any
     :param interfaces: interfaces in order of preference
     :param overrides: endpoint URLs by service type
+    :param trust: which option of which file names the authorities that certificates are signed by, for errors
     """
 
     def __init__(
@@ -55,8 +57,10 @@ class Cloud:
         region: str | None = None,
         interfaces: tuple[str, ...] = INTERFACES,
         overrides: Mapping[str, str] | None = None,
+        trust: str = "cafile",
     ) -> None:
         self.session = session
+        self._trust = trust
         self._region = region
         self._interfaces = interfaces
         self._overrides = dict(overrides or {})
@@ -72,6 +76,9 @@ class Cloud:
         if access.session.timeout is None:
             # requests takes a pair; only the constructor of the session insists on one number
             access.session.timeout = TIMEOUT  # type: ignore[assignment]
+        if ours.cafile:
+            access = replace(access, trust=f"[{cloud_options.GROUP}] cafile")
+            access.session.verify = _readable(ours.cafile, access.trust)
         overrides = {
             "placement": ours.placement_endpoint_override or access.placement,
             "network": ours.network_endpoint_override,
@@ -81,6 +88,7 @@ class Cloud:
             ours.region_name or access.region,
             tuple(ours.interface) or access.interfaces or INTERFACES,
             {service: url for service, url in overrides.items() if url},
+            access.trust,
         )
 
     @classmethod
@@ -96,7 +104,7 @@ class Cloud:
             if access is not None:
                 if access.session.timeout is None:
                     access.session.timeout = TIMEOUT  # type: ignore[assignment]
-                return cls(access.session, access.region, access.interfaces or INTERFACES)
+                return cls(access.session, access.region, access.interfaces or INTERFACES, trust=access.trust)
         return None
 
     def project(self) -> str | None:
@@ -109,7 +117,7 @@ class Cloud:
         except (ks.Unauthorized, ks.Forbidden) as error:
             raise Denied("identity", _reason(error)) from error
         except ks.ClientException as error:
-            raise Unavailable("identity", _reason(error)) from error
+            raise Unavailable("identity", _reason(error, self._trust)) from error
         return project
 
     def service(self, service_type: str) -> Service:
@@ -123,7 +131,7 @@ class Cloud:
             connect_retries=0,
             status_code_retries=0,
         )
-        return Service(client, service_type)
+        return Service(client, service_type, self._trust)
 
     def connection(self) -> openstack.connection.Connection:
         """Return an openstacksdk connection on the same session."""
@@ -140,11 +148,13 @@ class Service:
     """One API; safe to share between threads.
 
     :param dependency: how errors call it: ``placement``
+    :param trust: see :class:`Cloud`
     """
 
-    def __init__(self, client: adapter.Adapter, dependency: str) -> None:
+    def __init__(self, client: adapter.Adapter, dependency: str, trust: str = "cafile") -> None:
         self._client = client
         self.dependency = dependency
+        self._trust = trust
 
     def read(self, url: str, **arguments: Any) -> requests.Response:
         """GET; again for a moment, where that may help.
@@ -186,8 +196,8 @@ class Service:
             raise _PassingError(self.dependency, _reason(error)) from error
         except (ks.Unauthorized, ks.Forbidden) as error:
             raise Denied(self.dependency, _reason(error)) from error
-        except ks.ClientException as error:
-            raise Unavailable(self.dependency, _reason(error)) from error
+        except (ks.ClientException, OSError) as error:  # requests' own, for a cafile that has gone
+            raise Unavailable(self.dependency, _reason(error, self._trust)) from error
         status = response.status_code
         if status in _PASSING:
             raise _PassingError(self.dependency, f"answered {status} to {method} {url}")
@@ -210,8 +220,11 @@ class _PassingError(Unavailable):
     """Unavailable, perhaps only for a moment."""
 
 
-def _reason(error: Exception) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"
+def _reason(error: Exception, trust: str = "") -> str:
+    text = f"{type(error).__name__}: {' '.join(str(error).split())}"
+    if "CERTIFICATE_VERIFY_FAILED" in text:
+        return f"{text}; its certificate must be signed by an authority in the file that {trust} names"
+    return text
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,6 +235,7 @@ class _Access:
     region: str | None = None
     interfaces: tuple[str, ...] = ()
     placement: str | None = None
+    trust: str = f"[{cloud_options.GROUP}] cafile"
 
 
 def _access(conf: cfg.ConfigOpts) -> _Access:
@@ -252,7 +266,9 @@ def _of_clouds_yaml(name: str) -> _Access:
 
     try:
         region = OpenStackConfig().get_one(cloud=name)
-        return _Access(region.get_session(), region.get_region_name())
+        return _Access(
+            region.get_session(), region.get_region_name(), trust=f"cacert of the cloud {name} in clouds.yaml"
+        )
     except (SDKException, ks.ClientException) as error:
         raise ConfigError(f"[openstack] cloud = {name} cannot be used: {error}") from error
 
@@ -267,6 +283,7 @@ def _of_service(files: ServiceFiles, section: str) -> _Access | None:
         files.get(section, "region_name"),
         tuple(name.strip() for name in interfaces.split(",") if name.strip()),
         files.get(section, "endpoint_override") if section == "placement" else None,
+        f"[{section}] cafile of {files}",
     )
 
 
@@ -285,4 +302,18 @@ def _load(conf: cfg.ConfigOpts, section: str, where: str) -> Session:
         session: Session = loading.load_session_from_conf_options(conf, section, auth=auth)
     except (ks.AuthPluginException, ks.OptionError, cfg.Error, ValueError) as error:
         raise ConfigError(f"[{section}] of {where} does not give usable credentials: {_reason(error)}") from error
+    if isinstance(session.verify, str):
+        _readable(session.verify, f"[{section}] cafile of {where}")
     return session
+
+
+def _readable(path: str, option: str) -> str:
+    """Return the path of a file of authorities, which requests would miss only at the first call.
+
+    :raises ConfigError: when there is none in it
+    """
+    try:
+        ssl.create_default_context(cafile=path)
+    except OSError as error:
+        raise ConfigError(f"{option} = {path} cannot be used: {error.strerror}") from error
+    return path

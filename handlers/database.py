@@ -11,6 +11,7 @@ All times of Nova and Octavia are naive UTC; :class:`utcnow` is the database's o
 from __future__ import annotations
 
 import importlib.util
+import re
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any, TypeVar
@@ -47,6 +48,11 @@ _TIMEOUTS: Mapping[str, Mapping[str, Any]] = {
     },
     "sqlite+pysqlite": {"timeout": CONNECT_TIMEOUT},
 }
+
+# what the query of a URL says of TLS, for errors: names of files and modes, never sslpassword
+_TLS_QUERY = ("ssl_ca", "ssl_capath", "ssl_cert", "ssl_key", "sslmode", "sslrootcert", "sslcert", "sslkey")
+_TLS_TO_WRITE = {"mysql": "?ssl_ca=FILE", "postgresql": "?sslmode=verify-full&sslrootcert=FILE"}
+_OF_TLS = re.compile(r"\bssl|\btls|certificate|insecure transport|no encryption", re.IGNORECASE)
 
 # a lost race for a lock; the whole transaction may simply run again
 _DEADLOCK_ERRNOS = frozenset({1205, 1213})
@@ -112,12 +118,16 @@ class Database:
             raise Unavailable(self.name, "no connection became free in time") from error
         except exc.DBAPIError as error:
             raise self._unavailable(error) from error
+        except OSError as error:  # the drivers' own, for files of TLS that cannot be read
+            raise Unavailable(self.name, f"{error.strerror or error}; {_tls_advice(self._engine.url)}") from error
         raise AssertionError("tenacity returns or raises")
 
     def _unavailable(self, error: exc.DBAPIError) -> Exception:
         reason = " ".join(str(error.orig).split())
         if self._password:
             reason = reason.replace(self._password, "***")
+        if _OF_TLS.search(reason):
+            reason = f"{reason}; {_tls_advice(self._engine.url)}"
         if _is_schema(error):
             return Unavailable(
                 self.name, f"{reason}; is its URL that of another database, or the user short of rights?"
@@ -145,7 +155,11 @@ def _engine(name: str, text: str) -> tuple[str, Engine]:
 
 
 def _with_driver(url: URL) -> URL:
-    """Let a plain ``postgresql://`` mean psycopg 3 where psycopg2 is not installed; others stay as they are."""
+    """Let a plain ``postgresql://`` mean psycopg 3 where psycopg2 is not installed; leave out plugins of SQLAlchemy.
+
+    DevStack writes ``plugin=dbcounter`` into every URL, and it is not ours to count its statements.
+    """
+    url = url.difference_update_query(["plugin"])
     plain = url.drivername in {"postgresql", "postgresql+psycopg2"}
     if plain and importlib.util.find_spec("psycopg2") is None:
         return url.set(drivername="postgresql+psycopg")
@@ -156,6 +170,15 @@ def _arguments(url: URL) -> dict[str, Any]:
     driver = f"{url.get_backend_name()}+{url.get_driver_name()}"
     timeouts = {name: value for name, value in _TIMEOUTS.get(driver, {}).items() if name not in url.query}
     return {"connect_args": timeouts}
+
+
+def _tls_advice(url: URL) -> str:
+    """Say what a URL has of TLS, and what to write in it."""
+    said = ", ".join(f"{name} = {url.query[name]}" for name in _TLS_QUERY if name in url.query)
+    write = _TLS_TO_WRITE.get(url.get_backend_name(), "")
+    return (
+        f"of TLS its URL says {said or 'nothing'}: {write} names the file of the authority that signed the certificate"
+    )
 
 
 def _errno(error: exc.DBAPIError) -> object:

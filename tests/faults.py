@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import http.client
 import json
+import ssl
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import urlsplit
+
+from tests.servers.server import Certificate
 
 #: What Placement answers when somebody else wrote the consumer in between (``placement/errors.py``).
 CONCURRENT_UPDATE = {
@@ -19,9 +22,10 @@ class FaultyProxy:
     """Forwards to ``target``; while ``fault`` is set, answers with it instead.
 
     :param target: ``http://127.0.0.1:port``
+    :param tls: speak TLS, with this certificate
     """
 
-    def __init__(self, target: str) -> None:
+    def __init__(self, target: str, tls: Certificate | None = None) -> None:
         self.fault: tuple[str, int] | None = None
         self.answered = 0
         split = urlsplit(target)
@@ -66,13 +70,21 @@ class FaultyProxy:
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
+        self._scheme = "https" if tls else "http"
+        if tls is not None:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(tls.chain, tls.key)
+            # The handshake is the business of each connection's thread: a client that refuses must not end the listener.
+            self._server.socket = context.wrap_socket(
+                self._server.socket, server_side=True, do_handshake_on_connect=False
+            )
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
         self._thread.start()
 
     @property
     def url(self) -> str:
         """Where it listens."""
-        return f"http://127.0.0.1:{self._server.server_address[1]}"
+        return f"{self._scheme}://127.0.0.1:{self._server.server_address[1]}"
 
     def close(self) -> None:
         """Stop."""

@@ -14,8 +14,7 @@ from __future__ import annotations
 import random
 import re
 import socket
-import ssl
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -26,11 +25,11 @@ from kombu.exceptions import ChannelError, KombuError
 from oslo_config import cfg
 from oslo_utils import netutils
 
+from consumer.bus import tls
+from consumer.bus.tls import RABBIT
 from consumer.bus.wire import Transport
 from consumer.conf.bus import BusSettings, UnusableURL
 from consumer.messaging import oslo_messaging
-
-RABBIT = "oslo_messaging_rabbit"
 
 #: Brokers inside the process, without hosts: for tests and the demonstration.
 _IN_MEMORY = frozenset({"memory", "kombu+memory"})
@@ -47,6 +46,9 @@ LOST: tuple[type[Exception], ...] = (
 
 #: ... and before there is a connection: ssl raises ValueError for settings that contradict each other.
 _NO_ANSWER: tuple[type[Exception], ...] = (*LOST, ValueError)
+
+#: Names and values, as text.
+Options = Sequence[tuple[str, str]]
 
 
 class NoBroker(UnusableURL):
@@ -158,9 +160,11 @@ def redacted(url: str) -> str:
     return re.sub(r"(^(?![\w+.-]*://)|//|,)([^:@/,]*):[^@]*@(?:[^@,/]*@)*", r"\1\2:***@", url)
 
 
-def plan(url: str, settings: BusSettings) -> Plan:
+def plan(url: str, settings: BusSettings, options: Options = ()) -> Plan:
     """Read a transport URL. The hosts get a random order, as in oslo.messaging.
 
+    :param options: of ``[oslo_messaging_rabbit]``, as the publishers have them; what our own configuration sets, and what
+        the URL's query says, wins
     :raises NoBroker: for ``none:///``
     :raises UnusableURL: for anything else that is not a URL of RabbitMQ or of the broker in memory
     """
@@ -175,14 +179,14 @@ def plan(url: str, settings: BusSettings) -> Plan:
             f"the transport of the URL {_end(url)} is not one that can be read; "
             "notifications are read from RabbitMQ: rabbit://user:password@host:5672/virtual_host"
         )
-    options = _options(conf, parsed.query, url)
+    values = _options(conf, parsed.query, url, options)
     hosts = parsed.hosts or [oslo_messaging.TransportHost("localhost", username="guest", password="guest")]  # noqa: S106
-    found = [_endpoint(host, parsed.virtual_host, options, settings) for host in hosts]
+    found = [_endpoint(host, parsed.virtual_host, values, settings) for host in hosts]
     return Plan(
         endpoints=tuple(random.sample(found, len(found))),
-        retry_first=options["rabbit_retry_interval"],
-        retry_step=options["rabbit_retry_backoff"],
-        retry_most=options["rabbit_interval_max"],
+        retry_first=values["rabbit_retry_interval"],
+        retry_step=values["rabbit_retry_backoff"],
+        retry_most=values["rabbit_interval_max"],
     )
 
 
@@ -196,18 +200,18 @@ def connect(endpoints: tuple[Endpoint, ...], settings: BusSettings) -> Link:
         try:
             return Link(endpoint, settings)
         except _NO_ANSWER as error:
-            reasons.append(f"{endpoint.name}: {reason(error)}")
+            reasons.append(f"{endpoint.name}: {reason(error)}{tls.advice(error, endpoint.arguments.get('ssl', False))}")
     raise ConnectionError("no host of the broker answers: " + "; ".join(reasons))
 
 
 @contextmanager
-def opened(url: str, settings: BusSettings) -> Iterator[Link]:
+def opened(url: str, settings: BusSettings, options: Options = ()) -> Iterator[Link]:
     """Open a connection for a short piece of work.
 
     :raises UnusableURL: see :func:`plan`
     :raises ConnectionError: when no host answers
     """
-    link = connect(plan(url, settings).endpoints, settings)
+    link = connect(plan(url, settings, options).endpoints, settings)
     try:
         yield link
     finally:
@@ -227,7 +231,7 @@ def is_absent(error: ChannelError) -> bool:
 def reason(error: BaseException) -> str:
     """Return an error as half a sentence."""
     text = str(error) or type(error).__name__
-    return " ".join(redacted(text).split())[:300]
+    return " ".join(redacted(text).split())[:600]
 
 
 #: The broker in memory is polled; kombu's default of a second would show in every test.
@@ -252,21 +256,33 @@ def _parsed(conf: cfg.ConfigOpts, url: str) -> oslo_messaging.TransportURL:
     return parsed
 
 
-def _options(conf: cfg.ConfigOpts, query: Mapping[str, str], url: str) -> Mapping[str, Any]:
-    """Return ``[oslo_messaging_rabbit]``, overridden by what the URL's query says."""
+def _options(conf: cfg.ConfigOpts, query: Mapping[str, str], url: str, theirs: Options) -> Mapping[str, Any]:
+    """Return ``[oslo_messaging_rabbit]``: the publishers', overridden by ours, overridden by what the URL's query says."""
     opts = {opt.dest: opt for group, opts in oslo_messaging.opts.list_opts() if group == RABBIT for opt in opts}
     conf.register_opts(list(opts.values()), group=RABBIT)
     values = {name: conf[RABBIT][name] for name in opts}
+    for name, text in theirs:
+        if name in opts and not _is_set(conf, name):
+            values[name] = _value(opts[name], text, f"[{RABBIT}] {name} of the broker's publishers")
     for name, text in query.items():
         if name not in opts:
             raise UnusableURL(
                 f"the query of the transport URL {_end(url)} has {name!r}, which is no option of [{RABBIT}]"
             )
-        try:
-            values[name] = opts[name].type(text)
-        except ValueError:
-            raise UnusableURL(f"the query of the transport URL {_end(url)} has a wrong value for {name!r}") from None
+        values[name] = _value(opts[name], text, f"{name!r} in the query of the transport URL {_end(url)}")
     return values
+
+
+def _is_set(conf: cfg.ConfigOpts, name: str) -> bool:
+    place = conf.get_location(name, RABBIT)
+    return place is not None and place.location is not cfg.Locations.opt_default
+
+
+def _value(opt: cfg.Opt, text: str, where: str) -> Any:
+    try:
+        return opt.type(text)
+    except ValueError:
+        raise UnusableURL(f"{where} has a value that cannot be") from None
 
 
 def _endpoint(
@@ -281,7 +297,7 @@ def _endpoint(
         "password": host.password or "",
         # As kombu reads the URL that oslo.messaging makes: no path and an empty one are the default virtual host.
         "virtual_host": vhost or "/",
-        "ssl": _tls(host.hostname, options),
+        "ssl": tls.parameters(host.hostname, options),
         "login_method": options["rabbit_login_method"],
         "heartbeat": options["heartbeat_timeout_threshold"],
         "connect_timeout": settings.connect_timeout,
@@ -300,32 +316,3 @@ def _endpoint(
         },
     }
     return Endpoint(f"{host.hostname or 'localhost'}:{port}", MappingProxyType(arguments))
-
-
-_TLS_VERSIONS = {
-    "tlsv1": "PROTOCOL_TLSv1",
-    "sslv23": "PROTOCOL_SSLv23",
-    "sslv2": "PROTOCOL_SSLv2",
-    "sslv3": "PROTOCOL_SSLv3",
-    "tlsv1_1": "PROTOCOL_TLSv1_1",
-    "tlsv1_2": "PROTOCOL_TLSv1_2",
-}
-
-
-def _tls(hostname: str | None, options: Mapping[str, Any]) -> dict[str, Any] | bool:
-    """Return py-amqp's TLS parameters, as oslo.messaging sets them: ``ssl_ca_file`` is what makes names be checked."""
-    if not options["ssl"]:
-        return False
-    tls: dict[str, Any] = {}
-    if options["ssl_version"]:
-        protocol = getattr(ssl, _TLS_VERSIONS.get(options["ssl_version"].lower(), ""), None)
-        if protocol is None:
-            raise UnusableURL(f"[{RABBIT}] ssl_version = {options['ssl_version']!r} is not known to this Python")
-        tls["ssl_version"] = protocol
-    if options["ssl_key_file"]:
-        tls["keyfile"] = options["ssl_key_file"]
-    if options["ssl_cert_file"]:
-        tls["certfile"] = options["ssl_cert_file"]
-    if options["ssl_ca_file"]:
-        tls |= {"ca_certs": options["ssl_ca_file"], "cert_reqs": ssl.CERT_REQUIRED, "server_hostname": hostname}
-    return tls or True

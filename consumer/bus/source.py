@@ -124,7 +124,7 @@ class Source:
         self._sieve = Sieve(wanted)
         self._deliver = deliver
         self._on_gap = on_gap
-        self._plan = plan(broker.transport_url, settings)
+        self._plan = plan(broker.transport_url, settings, broker.options)
         self._gaps: list[str] = []
         self._collected = 0.0
         self._tell_from = 0.0

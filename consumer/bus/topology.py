@@ -68,7 +68,7 @@ def check(broker: Broker, settings: BusSettings) -> Topology:
     :raises UnusableURL: when its transport URL is none of a broker that can be read
     """
     try:
-        with opened(broker.transport_url, settings) as link:
+        with opened(broker.transport_url, settings, broker.options) as link:
             return Topology(broker.name, True, tuple(_things(link, broker, settings)))
     except LOST as error:
         return Topology(
@@ -84,7 +84,7 @@ def publish(broker: Broker, exchange: str, routing_key: str, body: bytes, settin
     :raises UnusableURL: when the broker's transport URL is none of a broker that can be read
     """
     try:
-        with opened(broker.transport_url, settings or BusSettings()) as link:
+        with opened(broker.transport_url, settings or BusSettings(), broker.options) as link:
             channel = link.channel()
             message = channel.prepare_message(
                 body, content_type="application/json", content_encoding="utf-8", properties={"delivery_mode": 2}
@@ -154,7 +154,7 @@ def _forbidden(link: Link, broker: Broker, queue: str, settings: BusSettings) ->
 
 def _permission(broker: Broker, queue: str, settings: BusSettings) -> str:
     """Return the command that gives the user of a broker what reading needs, and no more."""
-    arguments = plan(broker.transport_url, settings).endpoints[0].arguments
+    arguments = plan(broker.transport_url, settings, broker.options).endpoints[0].arguments
     if settings.queue_mode == "bind":
         own = f"^{re.escape(queue)}$"
         rights = (own, own, "|".join((own, *(f"^{re.escape(exchange)}$" for exchange in broker.exchanges))))

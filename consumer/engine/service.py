@@ -183,7 +183,7 @@ class Service:
                 merged[broker.transport_url] = broker
                 continue
             exchanges = tuple(dict.fromkeys([*known.exchanges, *broker.exchanges]))
-            merged[broker.transport_url] = Broker(f"{known.name},{broker.name}", broker.transport_url, exchanges)
+            merged[broker.transport_url] = replace(known, name=f"{known.name},{broker.name}", exchanges=exchanges)
         return list(merged.values())
 
     def _listen_to(self, brokers: Sequence[Broker]) -> None:

@@ -27,7 +27,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects import mysql, postgresql, sqlite
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.compiler import compiles
 
@@ -159,23 +159,24 @@ def is_outage(error: BaseException) -> bool:
 
 
 @contextmanager
-def _outages_translated() -> Iterator[None]:
+def _outages_translated(url: URL) -> Iterator[None]:
     try:
         yield
     except (PoolTimeout, DBAPIError) as error:
         if is_outage(error):
-            # Not the driver's text as it stands: it may hold the URL.
-            raise JournalUnavailable(f"the journal's database does not answer ({_short(error)})") from None
+            text = _without_password(str(getattr(error, "orig", None) or type(error).__name__), url)
+            raise JournalUnavailable(
+                f"the journal's database does not answer: {text}; see [journal] connection"
+            ) from None
         raise
+    except OSError as error:  # the drivers' own, for files of TLS that cannot be read
+        text = f"{error.strerror or error}: see the files of TLS in [journal] connection"
+        raise JournalUnavailable(f"the journal's database was not reached: {text}") from None
 
 
-def _short(error: SQLAlchemyError) -> str:
-    orig = getattr(error, "orig", None)
-    return type(orig or error).__name__ + (f" {orig.args[0]}" if orig is not None and _has_code(orig) else "")
-
-
-def _has_code(orig: BaseException) -> bool:
-    return bool(orig.args) and isinstance(orig.args[0], int)
+def _without_password(text: str, url: URL) -> str:
+    """Return a driver's text on one line; it names hosts and users, and must not name more."""
+    return " ".join(text.replace(url.password, "***").split() if url.password else text.split())[:400]
 
 
 class Database:
@@ -196,7 +197,7 @@ class Database:
             stop=tenacity.stop_after_delay(10),
             reraise=True,
         )
-        with _outages_translated():
+        with _outages_translated(self.engine.url):
             result: T = retry(self._once, action)
             return result
 

@@ -2,7 +2,7 @@
 
 Services publish to the broker of their cell, unless ``[oslo_messaging_notifications] transport_url`` sends them to a
 shared one; what the services of a cell are told there cannot be seen from outside, so each cell's broker is listened to
-as well. One that nobody publishes to costs an idle connection.
+as well. One that nobody publishes to costs an idle connection. TLS is spoken as Nova's files say, with cells' brokers too.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from handlers.base import Broker, Resources
 from handlers.nova import options
 from handlers.nova.database import NovaDatabases
+from handlers.rabbit import tls_options
 
 EXCHANGES = ("nova",)
 
@@ -25,10 +26,10 @@ def nova_brokers(resources: Resources) -> Iterable[Broker]:
     conf = resources.conf
     options.register(conf)
     seen: set[str] = set()
-    url = options.notification_url(conf)
+    url, tls = options.notification_url(conf), tls_options(options.files(conf))
     if url:
         seen.add(_same(url))
-        yield Broker("nova", url, EXCHANGES)
+        yield Broker("nova", url, EXCHANGES, tls)
     if not options.has_databases(conf):
         return
     databases = resources.get(NovaDatabases.from_resources)
@@ -37,7 +38,7 @@ def nova_brokers(resources: Resources) -> Iterable[Broker]:
         if not url or url.startswith("none:") or _same(url) in seen:
             continue
         seen.add(_same(url))
-        yield Broker(cell.label, url, EXCHANGES)
+        yield Broker(cell.label, url, EXCHANGES, tls)
 
 
 def _same(url: str) -> str:

@@ -17,8 +17,9 @@ OPTIONS = [
         "config_file",
         default=[],
         help="Nova's configuration files (or directories of ``*.conf``), in order; later ones win. Read are [api_database] "
-        "connection, [database] connection, [DEFAULT] transport_url, [oslo_messaging_notifications] transport_url, and "
-        "the credentials of [placement] or [keystone_authtoken]. Use the file of a host that has all of them.",
+        "connection, [database] connection, [DEFAULT] transport_url, [oslo_messaging_notifications] transport_url, "
+        "[oslo_messaging_rabbit] ssl and its files, and the credentials of [placement] or [keystone_authtoken]. Use the file "
+        "of a host that has all of them.",
     ),
     cfg.StrOpt(
         "api_database_connection",

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from handlers.base import Broker, Resources
 from handlers.octavia import options
+from handlers.rabbit import tls_options
 
 
 def octavia_brokers(resources: Resources) -> Iterable[Broker]:
@@ -16,4 +17,4 @@ def octavia_brokers(resources: Resources) -> Iterable[Broker]:
     options.register(resources.conf)
     url = options.notification_url(resources.conf)
     if url:
-        yield Broker("octavia", url, ("octavia",))
+        yield Broker("octavia", url, ("octavia",), tls_options(options.files(resources.conf)))

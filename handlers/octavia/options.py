@@ -18,8 +18,9 @@ OPTIONS = [
         "config_file",
         default=[],
         help="Octavia's configuration files (or directories of ``*.conf``), in order; later ones win. Read are [database] "
-        "connection, [DEFAULT] transport_url, [oslo_messaging_notifications] transport_url, [controller_worker] ``amp_*``, "
-        "[health_manager] heartbeat_timeout and the credentials of [service_auth] or [keystone_authtoken].",
+        "connection, [DEFAULT] transport_url, [oslo_messaging_notifications] transport_url, [oslo_messaging_rabbit] ssl and "
+        "its files, [controller_worker] ``amp_*``, [health_manager] heartbeat_timeout and the credentials of [service_auth] "
+        "or [keystone_authtoken].",
     ),
     cfg.StrOpt(
         "database_connection",

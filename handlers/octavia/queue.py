@@ -25,6 +25,7 @@ from kombu.connection import Connection
 from kombu.exceptions import KombuError
 from oslo_utils import strutils
 
+from handlers import rabbit
 from handlers.base import InFlight, Resources, Unavailable
 from handlers.octavia import options
 from handlers.service_files import ConfigError, ServiceFiles
@@ -33,8 +34,6 @@ QUEUE = "octavia_provisioning_v2"
 
 #: seconds to connect, and to wait for an answer
 _TIMEOUT = 5.0
-
-_RABBIT = "oslo_messaging_rabbit"
 
 
 class WorkQueue:
@@ -131,7 +130,7 @@ def _tls(hostname: str, query: Mapping[str, str], files: ServiceFiles) -> Mappin
     """How Octavia itself speaks TLS with its broker; options in the URL win, as for oslo.messaging."""
 
     def option(name: str) -> str | None:
-        return query.get(name) or files.get(_RABBIT, name)
+        return query.get(name) or files.get(rabbit.GROUP, name)
 
     if not strutils.bool_from_string(option("ssl") or "false"):
         return False

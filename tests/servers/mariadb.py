@@ -12,6 +12,7 @@ from tests.servers.server import (
     HOST,
     PASSWORD,
     USER,
+    Certificate,
     Process,
     Server,
     clean_environment,
@@ -30,12 +31,15 @@ class MariaDB(Server):
 
     The redo log is written, but not synchronised to disk, at each commit: that loses nothing
     when only the process dies, and is much faster.
+
+    :param tls: refuse whoever comes over the network without TLS, and show this certificate
     """
 
     name = "mariadb"
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, tls: Certificate | None = None) -> None:
         super().__init__(folder)
+        self._tls = tls
         self._install = packages.find("mariadb-install-db", "mariadb-server")
         self._server = packages.find("mariadbd", "mariadb-server")
         self.client = packages.find("mariadb", "mariadb-server")
@@ -106,10 +110,17 @@ class MariaDB(Server):
                 "--innodb-doublewrite=0",
                 "--innodb-log-file-size=64M",
                 "--skip-log-bin",
+                *self._secured(),
             ],
             clean_environment(),
             self.log,
         )
+
+    def _secured(self) -> list[str]:
+        if self._tls is None:
+            return []
+        names = {"ca": self._tls.authority, "cert": self._tls.chain, "key": self._tls.key}
+        return ["--require-secure-transport=ON", *(f"--ssl-{name}={file}" for name, file in names.items())]
 
     def answers(self) -> bool:
         done = subprocess.run(

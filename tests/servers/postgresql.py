@@ -14,6 +14,7 @@ from tests.servers.server import (
     HOST,
     PASSWORD,
     USER,
+    Certificate,
     Process,
     Server,
     clean_environment,
@@ -26,13 +27,16 @@ class PostgreSQL(Server):
 
     PostgreSQL refuses to run as root; then it runs as ``postgres`` or ``nobody``, who owns the
     folder. Nothing is synchronised to disk, which matters only when the whole machine dies.
+
+    :param tls: refuse whoever comes without TLS, and show this certificate
     """
 
     name = "postgresql"
     stop_signal = signal.SIGINT  # "fast": SIGTERM would wait until the last client has gone
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, tls: Certificate | None = None) -> None:
         super().__init__(folder)
+        self._tls = tls
         self._initdb = packages.find("initdb", "postgresql")
         self._server = packages.find("postgres", "postgresql")
         self._psql = packages.find("psql", "postgresql")
@@ -83,14 +87,28 @@ class PostgreSQL(Server):
             self._environment,
         )
 
+        if self._tls is not None:
+            self._secure(self._tls)
+
+    def _secure(self, tls: Certificate) -> None:
+        """Take the certificate, whose key must be the server's own file, and let nobody in without TLS."""
+        for file, name in ((tls.chain, "server.crt"), (tls.key, "server.key")):
+            own = self.folder / "data" / name
+            shutil.copy(file, own)
+            own.chmod(0o600)
+            if self._owner is not None:
+                shutil.chown(own, self._owner.pw_uid, self._owner.pw_gid)
+        (self.folder / "data" / "pg_hba.conf").write_text(f"hostssl all all {HOST}/32 scram-sha-256\n")
+
     def spawn(self) -> Process:
-        settings = {
+        settings: dict[str, object] = {
             "port": self.port,
             "listen_addresses": HOST,
             "unix_socket_directories": "",
             "fsync": "off",
             "max_connections": 200,
             "shared_buffers": "64MB",
+            "ssl": "on" if self._tls else "off",
         }
         options = [item for name, value in settings.items() for item in ("-c", f"{name}={value}")]
         return Process(

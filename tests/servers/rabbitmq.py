@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import socket
+import ssl
 from pathlib import Path
 from urllib.parse import quote
 
@@ -13,6 +14,7 @@ from tests.servers.server import (
     HOST,
     PASSWORD,
     USER,
+    Certificate,
     Process,
     Server,
     clean_environment,
@@ -22,7 +24,6 @@ from tests.servers.server import (
 )
 
 _CONFIGURATION = f"""
-listeners.tcp.default = {HOST}:{{port}}
 default_user = {USER}
 default_pass = {PASSWORD}
 default_vhost = /
@@ -42,12 +43,15 @@ class RabbitMQ(Server):
     The port mapper of the machine is shared by all Erlang programs and outlives them; a private
     one goes away with the broker. Passive schedulers of the Erlang machine do not spin: tests
     run next to it on few cores.
+
+    :param tls: speak nothing but TLS, with this certificate
     """
 
     name = "rabbitmq"
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, tls: Certificate | None = None) -> None:
         super().__init__(folder)
+        self._tls = tls
         programs = packages.find("rabbitmq-server", "rabbitmq-server").parent
         self._server = programs / "rabbitmq-server"
         self._ctl = programs / "rabbitmqctl"
@@ -86,9 +90,18 @@ class RabbitMQ(Server):
         self.ctl("delete_vhost", name)
 
     def prepare(self) -> None:
-        (self.folder / "rabbitmq.conf").write_text(_CONFIGURATION.format(port=self.port))
+        (self.folder / "rabbitmq.conf").write_text(_CONFIGURATION + self._listeners())
         (self.folder / "enabled_plugins").write_text("[].\n")
         (self.folder / "env.conf").write_text("")
+
+    def _listeners(self) -> str:
+        if self._tls is None:
+            return f"listeners.tcp.default = {HOST}:{self.port}\n"
+        return (
+            f"listeners.tcp = none\nlisteners.ssl.default = {HOST}:{self.port}\n"
+            f"ssl_options.cacertfile = {self._tls.authority}\nssl_options.certfile = {self._tls.chain}\n"
+            f"ssl_options.keyfile = {self._tls.key}\nssl_options.verify = verify_none\n"
+        )
 
     def spawn(self) -> Process:
         if self._epmd is None or not self._epmd.alive:
@@ -102,11 +115,16 @@ class RabbitMQ(Server):
 
     def answers(self) -> bool:
         try:
-            with socket.create_connection((HOST, self.port), timeout=1) as connection:
+            with socket.create_connection((HOST, self.port), timeout=5) as plain, self._wrapped(plain) as connection:
                 connection.sendall(b"AMQP\x00\x00\x09\x01")
                 return connection.recv(1) == b"\x01"
         except OSError:
             return False
+
+    def _wrapped(self, plain: socket.socket) -> socket.socket:
+        if self._tls is None:
+            return plain
+        return ssl.create_default_context(cafile=self._tls.authority).wrap_socket(plain, server_hostname=HOST)
 
     def stop(self) -> None:
         super().stop()
@@ -132,7 +150,10 @@ class RabbitMQ(Server):
     @property
     def _environment(self) -> dict[str, str]:
         folder = str(self.folder)
+        # With these, RabbitMQ listens without TLS whatever its file says.
+        plain = {} if self._tls else {"RABBITMQ_NODE_IP_ADDRESS": HOST, "RABBITMQ_NODE_PORT": str(self.port)}
         return clean_environment(
+            **plain,
             HOME=folder,
             ERL_EPMD_PORT=str(self._epmd_port),
             ERL_EPMD_ADDRESS=HOST,
@@ -146,8 +167,6 @@ class RabbitMQ(Server):
             RABBITMQ_MNESIA_BASE=f"{folder}/data",
             RABBITMQ_LOG_BASE=f"{folder}/log",
             RABBITMQ_PID_FILE=f"{folder}/rabbitmq.pid",
-            RABBITMQ_NODE_IP_ADDRESS=HOST,
-            RABBITMQ_NODE_PORT=str(self.port),
             RABBITMQ_DIST_PORT=str(self._dist_port),
             RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS=(
                 f"-start_epmd false +S {min(2, os.cpu_count() or 1)} +sbwt none +sbwtdcpu none"

@@ -11,6 +11,7 @@ import subprocess
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from tests.servers.keeper import keeper, kill_tree
@@ -63,6 +64,20 @@ def clean_environment(**more: str) -> dict[str, str]:
         if not name.startswith(("RABBITMQ_", "MYSQL", "MARIADB", "PG", "ERL_", "OS_"))
     }
     return kept | {"LC_ALL": "C.UTF-8"} | more
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """What a server shows.
+
+    :param chain: file with its certificate and those up to the authority's own
+    :param key: file with its private key
+    :param authority: file with the authority's certificate, for clients
+    """
+
+    chain: Path
+    key: Path
+    authority: Path
 
 
 class Process:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import ssl
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -18,6 +19,7 @@ from handlers.demonstration import Notification
 from handlers.nova.simulation import NovaSimulation
 from tests.program import Program, only
 from tests.servers.rabbitmq import RabbitMQ
+from tests.servers.server import HOST
 
 HOSTS = {"compute-1": "cell1", "compute-2": "cell1", "compute-3": "cell2"}
 
@@ -32,15 +34,24 @@ def eventually(predicate: Callable[[], bool], seconds: float, what: str) -> None
 
 @dataclass
 class Bus:
-    """A virtual host as the publishers use it."""
+    """A virtual host as the publishers use it.
+
+    :param authority: the file of the authority by which they know the broker, where it speaks TLS
+    """
 
     server: RabbitMQ
     url: str
     vhost: str
+    authority: Path | None = None
+
+    def connection(self) -> kombu.Connection:
+        """Return a connection of a publisher's."""
+        tls = {"ca_certs": str(self.authority), "cert_reqs": ssl.CERT_REQUIRED, "server_hostname": HOST}
+        return kombu.Connection(self.url, ssl=tls if self.authority else False)
 
     def declare(self, *queues: str) -> None:
         """Declare exchange and queues as oslo.messaging's publishers do."""
-        with kombu.Connection(self.url) as connection:
+        with self.connection() as connection:
             exchange = kombu.Exchange("nova", "topic", durable=True, channel=connection)
             for name in queues:
                 queue = kombu.Queue(name, exchange, routing_key=name, durable=True, channel=connection)
@@ -48,7 +59,7 @@ class Bus:
 
     def publish(self, bodies: Sequence[bytes], queue: str = "stackmend.info") -> None:
         """Publish bodies as they are."""
-        with kombu.Connection(self.url) as connection:
+        with self.connection() as connection:
             producer = connection.Producer()
             for body in bodies:
                 producer.publish(
@@ -67,7 +78,7 @@ class Bus:
     def read(self, queue: str) -> list[dict[str, Any]]:
         """Return the notifications in a queue, which stay there; none while the queue does not exist."""
         found = []
-        with kombu.Connection(self.url) as connection, suppress(ChannelError):
+        with self.connection() as connection, suppress(ChannelError):
             channel = connection.channel()
             while message := channel.basic_get(queue):
                 found.append(json.loads(json.loads(message.body)["oslo.message"]))

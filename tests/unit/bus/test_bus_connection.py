@@ -67,6 +67,22 @@ def test_tls_is_verified_against_the_private_authority(tmp_path: Any) -> None:
     assert arguments("rabbit://u:p@h1/?ssl=1")[0]["ssl"] is True
 
 
+def test_tls_as_the_publishers_have_it_unless_we_say_otherwise(tmp_path: Any) -> None:
+    theirs = (("ssl", "true"), ("ssl_ca_file", "/theirs.pem"))
+
+    def chosen(url: str, settings: BusSettings) -> object:
+        return plan(url, settings, theirs).endpoints[0].arguments["ssl"]
+
+    expected = {"ca_certs": "/theirs.pem", "cert_reqs": ssl.CERT_REQUIRED, "server_hostname": "h"}
+    assert chosen("rabbit://u:p@h/", BusSettings()) == expected
+    ours = configured("[oslo_messaging_rabbit]\nssl_ca_file = /ours.pem\n", tmp_path)
+    assert chosen("rabbit://u:p@h/", ours) == {**expected, "ca_certs": "/ours.pem"}
+    assert chosen("rabbit://u:p@h/?ssl_ca_file=/url.pem", ours) == {**expected, "ca_certs": "/url.pem"}
+    assert chosen("rabbit://u:p@h/", configured("[oslo_messaging_rabbit]\nssl = false\n", tmp_path)) is False
+    with pytest.raises(UnusableURL, match="ssl of the broker's publishers"):
+        plan("rabbit://u:p@h/", BusSettings(), (("ssl", "perhaps"),))
+
+
 @pytest.mark.parametrize("url", ["memory://", "kombu+memory://", "kombu+memory:////"])
 def test_the_broker_in_memory(url: str) -> None:
     assert arguments(url)[0]["hostname"] == "memory://"
