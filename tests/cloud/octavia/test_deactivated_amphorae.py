@@ -11,7 +11,7 @@ import pytest
 
 from tests.cloud.control_plane import ControlPlane, wait_until
 from tests.cloud.octavia import installation
-from tests.cloud.octavia.balancers import PATIENCE, Balancers
+from tests.cloud.octavia.balancers import PATIENCE, Amphora, Balancers
 from tests.cloud.octavia.world import world
 from tests.cloud.octavia.wreck import Wreck, age, builds_held
 from tests.program import Program
@@ -69,12 +69,15 @@ def test_leftovers_go_and_look_alikes_stay(
         balancers.wait_active(balancer)
     stuck, flowing, haunted, _living = made
     leave_a_request_alone(octavia_cloud, balancers, wreck, sweeping)
-    of_zombie = make_zombie(octavia_cloud, balancers, haunted)
-    clean = {line for line in world(octavia_cloud) if not of_zombie & set(re.split(r"[ :]+", line))}
+    master = balancers.serving(stuck)[0]
+    going = make_zombie(octavia_cloud, balancers, haunted) | belongings(octavia_cloud, master)
+    clean = {line for line in world(octavia_cloud) if not going & set(re.split(r"[ :]+", line))}
 
     make_leftovers(wreck)
-    master = balancers.serving(stuck)[0]
-    octavia_cloud.mariadb.execute(f"UPDATE amphora SET status = 'PENDING_DELETE' WHERE id = '{master.id}'", "octavia")
+    octavia_cloud.mariadb.execute(
+        f"UPDATE amphora SET status = 'PENDING_DELETE', updated_at = utc_timestamp() WHERE id = '{master.id}'",
+        "octavia",
+    )
     wrecked = world(octavia_cloud)
     sweep(sweeping)
     # Nova tells no age of a group; a load balancer's row is there before its groups, and stays a week longer
@@ -114,15 +117,21 @@ def is_booting(balancers: Balancers, balancer: str) -> bool:
 
 
 def make_zombie(cloud: ControlPlane, balancers: Balancers, balancer: str) -> set[str]:
-    """Let Octavia forget a server before a failover, which then leaves it; the ids of all that is left of it."""
+    """Let Octavia forget a server before a failover, which then leaves it; the ids of all that it had."""
     amphora = balancers.serving(balancer)[0]
-    ports = cloud.mariadb.execute(f"SELECT id FROM ports WHERE device_id = '{amphora.server}'", "neutron").split()
+    left = belongings(cloud, amphora)
     cloud.mariadb.execute(
         f"UPDATE amphora SET compute_id = NULL, status = 'ERROR' WHERE id = '{amphora.id}'", "octavia"
     )
     balancers.api.failover_load_balancer(balancer)
     balancers.wait_replaced(balancer, amphora.id)
     wait_until(lambda: balancers.amphora(amphora.id).status == "DELETED", PATIENCE, "the zombie")
+    return left
+
+
+def belongings(cloud: ControlPlane, amphora: Amphora) -> set[str]:
+    """The ids of an amphora, its server and its ports."""
+    ports = cloud.mariadb.execute(f"SELECT id FROM ports WHERE device_id = '{amphora.server}'", "neutron").split()
     return {amphora.id, amphora.server, *ports}
 
 
