@@ -72,6 +72,8 @@ class Event:
     :param publisher: ``nova-compute:host`` or ``compute.host``; never used as a key
     :param sent_at: when the publisher says it was sent (UTC, aware); None when it does not say
     :param broker: the name of the broker it came from
+    :param format: how it was written: ``versioned`` or ``unversioned``; empty where the publisher knows one format only.
+        For those who run the publishers; to a handler both are the same
     """
 
     type: str
@@ -80,6 +82,7 @@ class Event:
     publisher: str = ""
     sent_at: datetime | None = None
     broker: str = ""
+    format: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True)

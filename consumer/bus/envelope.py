@@ -22,7 +22,7 @@ from typing import Any
 
 import orjson
 
-from consumer.bus.formats import Undecodable, normalise, normalise_payload, raw_names
+from consumer.bus.formats import Undecodable, format_of, normalise, normalise_payload, raw_names
 from handlers.base import Event
 
 __all__ = ["Sieve", "Undecodable", "decode"]
@@ -127,6 +127,7 @@ def _event(notification: dict[str, Any], name: str, broker: str) -> Event:
         publisher=_text(notification.get("publisher_id")),
         sent_at=_time(notification.get("timestamp")),
         broker=broker,
+        format=format_of(name, payload),
     )
 
 

@@ -128,6 +128,17 @@ def raw_names(wanted: frozenset[str]) -> frozenset[str]:
     return frozenset(wanted | irregular | {name for name in regular if normalise(name) in wanted})
 
 
+def format_of(name: str, payload: Mapping[str, Any]) -> str:
+    """Return in which of Nova's formats this was told, as ``[notifications] notification_format`` calls them.
+
+    :param name: the event type as it was on the wire
+    :return: empty for what is not Nova's
+    """
+    if any(key.endswith(_DATA) for key in payload):
+        return "versioned"
+    return "unversioned" if _is_legacy(name) else ""
+
+
 def normalise_payload(name: str, payload: Mapping[str, Any]) -> dict[str, Any]:
     """Return the payload as plain nested data with the versioned keys.
 

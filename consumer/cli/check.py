@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from oslo_config import cfg
 from oslo_upgradecheck.upgradecheck import Code, Result, UpgradeCommands
@@ -22,15 +22,18 @@ from consumer.cli.session import Session
 from consumer.conf import bus as bus_conf
 from consumer.conf import tasks as task_conf
 from consumer.conf.bus import UnusableURL
-from consumer.journal import dead, replicas
+from consumer.journal import dead, heard, replicas
 from consumer.journal.database import Database, JournalError, now
-from consumer.wording import one_line, plural
+from consumer.journal.heard import Heard
+from consumer.wording import one_line, plural, span
 from handlers.base import Broker, Checked, HandlerError
 
 #: Seconds by which the clocks of this machine and of the journal's database may differ.
 _SKEW = 2.0
 #: Messages in our queues that are more than a backlog of moments.
 _BACKLOG = 10_000
+#: Seconds after which a format in which nothing arrived is no longer one that is used.
+_LATELY = 86_400.0
 _CODES = {"ok": Code.SUCCESS, "warning": Code.WARNING, "failure": Code.FAILURE}
 
 
@@ -89,7 +92,10 @@ def _files(session: Session) -> Iterator[Checked]:
         yield Checked(
             "configuration", "warning", f"everybody can read {name}, which may hold passwords: chmod o-r {name}"
         )
-    if not open_files:
+    wrong = conf.misspelt(session.conf)
+    for sentence in wrong:
+        yield Checked("configuration", "warning", sentence)
+    if not open_files and not wrong:
         read = ", ".join(session.conf.config_file or []) or "no file; every option has its default"
         yield Checked("configuration", "ok", f"read: {read}")
 
@@ -133,6 +139,7 @@ def _dead(database: Database, waiting: int) -> Checked:
 def _brokers(session: Session) -> Iterator[Checked]:
     settings = bus_conf.settings(session.conf)
     ours = _daemons(session)
+    arrived = _arrived(session)
     none = True
     for broker in _listed(session):
         if isinstance(broker, Checked):
@@ -149,6 +156,7 @@ def _brokers(session: Session) -> Iterator[Checked]:
             continue
         yield Checked(f"broker {broker.name}", "ok", "it answers, and lets us in")
         yield from (_thing(broker, thing, ready=found.ready, ours=ours) for thing in found.found)
+        yield _told(broker, [one for one in arrived if one.broker == broker.name])
     if none:
         text = "none is known: only sweeps find drift; set [nova] config_file, or [nova] transport_url"
         yield Checked("brokers", "warning", text)
@@ -173,6 +181,38 @@ def _daemons(session: Session) -> int | None:
         return len(replicas.listing(session.database))
     except JournalError:
         return None
+
+
+def _arrived(session: Session) -> Sequence[Heard]:
+    """Return what has arrived so far, as far as the journal knows."""
+    try:
+        return heard.listing(session.database)
+    except JournalError:
+        return []
+
+
+def _told(broker: Broker, arrived: Sequence[Heard]) -> Checked:
+    """Judge whether notifications are on and of which format, by what has arrived: this holds for every publisher there is,
+    whatever the files say that were shown to us.
+
+    :param arrived: from this broker, the newest first
+    """
+    subject = f"broker {broker.name}: notifications"
+    if not arrived:
+        text = (
+            "none that a handler wants has arrived yet; should it stay so, set in its services "
+            "[oslo_messaging_notifications] driver = messagingv2"
+        )
+        return Checked(subject, "ok", text)
+    used = {one.format for one in arrived if one.ago - arrived[0].ago < _LATELY}
+    last = f"the last one arrived {span(arrived[0].ago)} ago"
+    if used == {"unversioned"}:
+        text = (
+            f"unversioned only, {last}; that format does not tell of hosts and aggregates: write in nova.conf, on every host, "
+            "[notifications] notification_format = versioned"
+        )
+        return Checked(subject, "warning", text)
+    return Checked(subject, "ok", f"{' and '.join(sorted(used - {''})) or 'they arrive'}, {last}")
 
 
 def _thing(broker: Broker, thing: Found, *, ready: bool, ours: int | None) -> Checked:

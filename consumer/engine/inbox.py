@@ -4,13 +4,17 @@ transaction. When it has returned, the bus may acknowledge.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
 from consumer.bus.source import Batch, DeadEvent, NotStored
 from consumer.engine.router import Router, Unroutable
-from consumer.journal import work
+from consumer.journal import heard, work
 from consumer.journal.database import Database, JournalUnavailable
 from consumer.journal.work import DeadLetter, Hint
+
+#: Seconds between two notes of a broker that notifications arrive.
+_NOTE_EVERY = 60.0
 
 
 class Inbox:
@@ -25,6 +29,7 @@ class Inbox:
         self._router = router
         self._wake = wake
         self._keep_bytes = keep_bytes
+        self._noted: dict[tuple[str, str], float] = {}
 
     def store(self, batch: Batch) -> None:
         """Store a batch.
@@ -34,10 +39,19 @@ class Inbox:
         hints, dead = route(self._router, batch, self._keep_bytes)
         try:
             stored = work.enqueue(self._database, hints, dead)
+            self._note(batch)
         except JournalUnavailable as outage:
             raise NotStored(str(outage)) from outage
         if stored:
             self._wake()
+
+    def _note(self, batch: Batch) -> None:
+        """Write down that notifications of these formats arrive, now and then; each broker has a thread of its own."""
+        for written in {event.format for event in batch.events}:
+            known = (batch.broker, written)
+            if time.monotonic() - self._noted.get(known, float("-inf")) >= _NOTE_EVERY:
+                heard.note(self._database, *known)
+                self._noted[known] = time.monotonic()
 
 
 def route(router: Router, batch: Batch, keep_bytes: int) -> tuple[list[Hint], list[DeadLetter]]:

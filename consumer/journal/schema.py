@@ -142,6 +142,15 @@ task = Table(
     **_TABLE,
 )
 
+heard = Table(
+    "heard",
+    metadata,
+    Column("broker", _exact(255), primary_key=True),
+    Column("format", _exact(16), primary_key=True),
+    Column("at", Double, nullable=False),
+    **_TABLE,
+)
+
 replica = Table(
     "replica",
     metadata,

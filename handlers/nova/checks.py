@@ -7,12 +7,13 @@ from collections.abc import Collection, Iterator, Mapping
 from oslo_config import cfg
 from sqlalchemy import MetaData
 
-from handlers import grants
+from handlers import clocks, grants, roles
 from handlers.base import Checked, HandlerError, Resources
+from handlers.cloud import Cloud
 from handlers.database import Database
 from handlers.nova import options, tables
 from handlers.nova.database import NovaDatabases, limits_of
-from handlers.nova.grants import API, CELL
+from handlers.nova.grants import API, CELL, ROLES
 from handlers.nova.placement import VERSION, Placement
 from handlers.service_files import ConfigError
 from handlers.telling import notifications
@@ -29,6 +30,7 @@ def nova_checks(resources: Resources, modes: Mapping[str, str]) -> Iterator[Chec
     options.register(resources.conf)
     healing = [name for name, mode in modes.items() if mode == "heal"]
     yield from _databases(resources, healing)
+    yield from roles.check("nova", resources, ROLES, modes)
     yield from _placement(resources)
     yield from _files(resources.conf)
 
@@ -67,11 +69,14 @@ def _schema(database: Database, known: MetaData) -> Checked:
 def _placement(resources: Resources) -> Iterator[Checked]:
     try:
         resources.get(Placement.from_resources).named("stackmend-check")
+        headers = resources.get(Cloud.from_resources).service("placement").read("/").headers
     except (HandlerError, cfg.Error) as error:
         text = f"{error}; where it is and who we are there say [openstack] placement_endpoint_override and auth_type"
         yield Checked("placement", "failure", text)
         return
     yield Checked("placement", "ok", f"it answers at version {VERSION}, and lets us in")
+    if clock := clocks.check("placement", headers):
+        yield clock
 
 
 def _files(conf: cfg.ConfigOpts) -> Iterator[Checked]:

@@ -1,7 +1,7 @@
-"""What the heals of each handler write into Nova's databases, by which an account's rights are measured.
+"""What each handler has to be allowed: what its heals write into Nova's databases, and which roles its calls to APIs take.
 
-A handler that is not listed writes into no database: it works by APIs. Looking needs SELECT on both kinds of database, for
-every handler; see :mod:`handlers.grants`.
+A handler that is not listed writes into no database, or calls no API. Looking needs SELECT on both kinds of database, for
+every handler; see :mod:`handlers.grants` and :mod:`handlers.roles`.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from handlers.grants import WHOLE, Needs
+from handlers.roles import PLACEMENT, PORTS, PROFILES, Calls
 
 _DELETE = frozenset({"DELETE"})
 _INSERT = frozenset({"INSERT"})
@@ -37,4 +38,16 @@ CELL: Mapping[str, Needs] = {
     "discover_hosts": {"compute_nodes": _UPDATE},
     "archive_deleted_rows": {WHOLE: _INSERT | _DELETE},
     "purge": {WHOLE: _DELETE},
+}
+
+#: of APIs, by handler
+ROLES: Mapping[str, Calls] = {
+    "sync_aggregates": Calls((PLACEMENT,)),
+    "heal_allocations": Calls((PLACEMENT, PORTS), (PROFILES,)),
+    "audit_allocations": Calls((PLACEMENT,)),
+    "audit_migrations": Calls((PLACEMENT,)),
+    "audit_ports": Calls((PORTS,), (PROFILES,)),
+    "audit_providers": Calls((PLACEMENT,)),
+    "audit_services": Calls((PLACEMENT,)),
+    "archive_deleted_rows": Calls((PLACEMENT,)),
 }

@@ -6,12 +6,12 @@ from collections.abc import Collection, Iterator, Mapping
 
 from oslo_config import cfg
 
-from handlers import cloud_options, grants
+from handlers import cloud_options, grants, roles
 from handlers.base import Checked, HandlerError, Resources
 from handlers.octavia import options, settings
 from handlers.octavia.database import OctaviaDatabase
 from handlers.octavia.drivers.chosen import chosen_driver, housekeeping_settings
-from handlers.octavia.grants import OCTAVIA
+from handlers.octavia.grants import OCTAVIA, ROLES
 from handlers.service_files import ConfigError
 from handlers.telling import notifications
 
@@ -27,6 +27,8 @@ def octavia_checks(resources: Resources, modes: Mapping[str, str]) -> Iterator[C
     conf.register_opts(settings.OPTIONS, group=settings.GROUP)
     conf.register_opts(cloud_options.OPTIONS, group=cloud_options.GROUP)
     yield from _database(resources, [name for name, mode in modes.items() if mode == "heal"])
+    if conf[settings.GROUP].driver != "noop":
+        yield from roles.check("octavia", resources, ROLES, modes)
     yield _project(resources)
     yield from _files(resources, modes)
 

@@ -1,7 +1,7 @@
-"""What the heals of each handler write into Octavia's database, by which an account's rights are measured.
+"""What each handler has to be allowed: what its heals write into Octavia's database, and which roles its calls to APIs take.
 
-A handler that is not listed writes there nothing: it works by APIs. A row that is only locked (SELECT ... FOR UPDATE) needs
-UPDATE, too, in MySQL and PostgreSQL. ``amphora_member_port`` is there since Octavia 16.
+A handler that is not listed writes there nothing: it works by APIs, as all of them do. A row that is only locked (SELECT ...
+FOR UPDATE) needs UPDATE, too, in MySQL and PostgreSQL. ``amphora_member_port`` is there since Octavia 16.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from handlers.grants import Needs
+from handlers.roles import AMPHORAE, Calls
 
 _DELETE = frozenset({"DELETE"})
 _UPDATE = frozenset({"UPDATE"})
@@ -22,3 +23,8 @@ OCTAVIA: Mapping[str, Needs] = {
     },
     "stuck_load_balancers": {"amphora": _UPDATE, "load_balancer": _UPDATE},
 }
+
+#: of APIs, by handler
+ROLES: Mapping[str, Calls] = dict.fromkeys(
+    ("failed_amphora", "deactivated_amphorae", "spare_pool", "stuck_load_balancers"), Calls((AMPHORAE,))
+)

@@ -7,6 +7,8 @@ import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import kombu
@@ -20,10 +22,11 @@ from handlers.nova import grants as nova
 from handlers.nova import tables
 from handlers.nova.simulation.placement import PlacementServer
 from handlers.octavia import tables as octavia
+from tests.keystone import Keystone
 from tests.program import Program
 from tests.servers.mariadb import MariaDB
 from tests.servers.rabbitmq import RabbitMQ
-from tests.services.conftest import Bus
+from tests.services.conftest import Bus, eventually
 
 #: heads of the migrations of Nova 34 and Octavia 19
 HEADS = ("cdeec0c85668", "2903cd72dc14")
@@ -40,6 +43,7 @@ class Deployment:
     """The files of a deployment in which all is well, to be spoiled.
 
     :param bus: the broker, where publishers have made their queues
+    :param keystone: where stackmend is somebody with the roles that it needs
     :param databases: their names
     :param at_the_end: what is to be closed after the test
     :param mode: of stackmend's own file
@@ -51,6 +55,7 @@ class Deployment:
     folder: Path
     bus: Bus
     mariadb: MariaDB
+    keystone: Keystone
     databases: dict[str, str]
     options: Files
     nova: Files
@@ -58,20 +63,29 @@ class Deployment:
     at_the_end: ExitStack
     mode: int = 0o600
 
-    def check(self) -> tuple[int, dict[str, tuple[str, str]]]:
-        """Run it; return the exit code and, by subject, verdict and text."""
+    def write(self) -> None:
+        """Write the services' files."""
         for name, sections in (("nova", self.nova), ("octavia", self.octavia)):
             text = "\n".join(
                 f"[{group}]\n" + "\n".join(f"{key} = {value}" for key, value in values.items())
                 for group, values in sections.items()
             )
             (self.folder / f"{name}.conf").write_text(text)
+
+    def check(self) -> tuple[int, dict[str, tuple[str, str]]]:
+        """Run it; return the exit code and, by subject, verdict and text."""
+        self.write()
         with Program(self.folder / "stackmend", self.options) as program:
             program.conf.chmod(self.mode)
-            done = program.run("check", "-f", "json")
-            assert "Traceback" not in done.stderr, done.stderr
-            lines = json.loads(done.stdout)["checks"]
-        return done.returncode, {line["check"]: (line["result"], line["details"]) for line in lines}
+            return checked(program)
+
+
+def checked(program: Program) -> tuple[int, dict[str, tuple[str, str]]]:
+    """Run the check of an installation; return the exit code and, by subject, verdict and text."""
+    done = program.run("check", "-f", "json")
+    assert "Traceback" not in done.stderr, done.stderr
+    lines = json.loads(done.stdout)["checks"]
+    return done.returncode, {line["check"]: (line["result"], line["details"]) for line in lines}
 
 
 @pytest.fixture(scope="module")
@@ -157,18 +171,24 @@ def deployment(
     balancers = f"sqlite:///{tmp_path}/octavia.sqlite"
     fill(balancers, [OCTAVIA_HEAD], octavia.octavia)
     url = as_user(broker.url, "reader", "r").replace("amqp://", "rabbit://")
+    keystone = at_the_end.enter_context(Keystone(placement.TOKEN, ["admin", "service", "reader"]))
     told = {"driver": "messagingv2", "topics": "notifications,stackmend", "transport_url": url}
     handlers = [handler for handler in plugins.handlers() if handler.group == "audit"]
     return Deployment(
         tmp_path,
         broker,
         mariadb,
+        keystone,
         databases,
         {
             "openstack": {
-                "auth_type": "admin_token",
-                "endpoint": placement.url,
-                "token": placement.TOKEN,
+                "auth_type": "v3password",
+                "auth_url": keystone.url,
+                "username": "mender",
+                "password": "m",
+                "user_domain_name": "Default",
+                "project_name": "service",
+                "project_domain_name": "Default",
                 "placement_endpoint_override": placement.url,
             },
             "nova": {"config_file": tmp_path / "nova.conf"},
@@ -197,7 +217,7 @@ def test_all_is_well(deployment: Deployment) -> None:
     code, found = deployment.check()
     assert {subject: text for subject, (verdict, text) in found.items() if verdict != "ok"} == {}
     assert code == 0
-    assert {"nova_api: rights", "cell:cell1: rights"} <= set(found)
+    assert {"nova_api: rights", "cell:cell1: rights", "nova: roles", "clock", "placement: clock"} <= set(found)
 
 
 def everybody_reads(deployment: Deployment) -> None:
@@ -250,7 +270,41 @@ def placement_is_elsewhere(deployment: Deployment) -> None:
 
 
 def placement_knows_another_token(deployment: Deployment) -> None:
-    deployment.options["openstack"]["token"] = "wrong"
+    deployment.keystone.token = "wrong"
+
+
+def keystone_is_elsewhere(deployment: Deployment) -> None:
+    deployment.options["openstack"]["auth_url"] = "http://127.0.0.1:1/v3"
+
+
+def a_member_and_no_more(deployment: Deployment) -> None:
+    deployment.keystone.roles = ["member"]
+
+
+def an_administrator_without_service(deployment: Deployment) -> None:
+    deployment.keystone.roles.remove("service")
+
+
+def the_journal_is_an_hour_ahead(deployment: Deployment) -> None:
+    """What the database calls NOW(), for accounts that may not do everything."""
+    mariadb, journal = deployment.mariadb, deployment.databases["journal"]
+    mariadb.execute(f"GRANT ALL ON {journal}.* TO {MENDER}")
+    deployment.options["journal"] = {"connection": as_user(mariadb.url(journal), "mender", "m")}
+    with Program(deployment.folder / "stackmend", deployment.options) as program:
+        upgraded = program.run("db", "upgrade")
+    assert upgraded.returncode == 0, upgraded.stderr
+    deployment.at_the_end.callback(mariadb.execute, "SET GLOBAL init_connect = ''")
+    mariadb.execute("SET GLOBAL init_connect = 'SET @@timestamp = UNIX_TIMESTAMP() + 3600'")
+
+
+def placement_is_an_hour_behind(deployment: Deployment) -> None:
+    told = BaseHTTPRequestHandler.date_time_string
+
+    def late(self: BaseHTTPRequestHandler, timestamp: float | None = None) -> str:
+        return told(self, (datetime.now(UTC).timestamp() if timestamp is None else timestamp) - 3600)
+
+    patch = deployment.at_the_end.enter_context(pytest.MonkeyPatch.context())
+    patch.setattr(BaseHTTPRequestHandler, "date_time_string", late)
 
 
 def databases_are_mixed_up(deployment: Deployment) -> None:
@@ -292,6 +346,21 @@ def nova_does_as_it_likes(deployment: Deployment) -> None:
         ),
         (placement_is_elsewhere, "placement", "failure", "[openstack] placement_endpoint_override"),
         (placement_knows_another_token, "placement", "failure", "[openstack]"),
+        (keystone_is_elsewhere, "nova: roles", "failure", "[openstack] auth_type, username, password and project_name"),
+        (
+            a_member_and_no_more,
+            "nova: roles",
+            "failure",
+            "openstack role add --user mender --user-domain Default --project service --project-domain Default admin",
+        ),
+        (
+            an_administrator_without_service,
+            "nova: roles",
+            "warning",
+            "openstack role add --user mender --user-domain Default --project service --project-domain Default service",
+        ),
+        (the_journal_is_an_hour_ahead, "clock", "warning", "this machine is 3600 s behind the journal's database"),
+        (placement_is_an_hour_behind, "placement: clock", "warning", "this machine is 3600 s ahead of it"),
         (databases_are_mixed_up, "nova_api", "failure", "is its URL that of another database"),
         (
             amphorae_are_deleted_too_soon,
@@ -311,6 +380,55 @@ def test_what_is_wrong_is_found_and_its_cure_named(
     assert lines[subject][0] == verdict, lines
     assert cure in lines[subject][1]
     assert code == {"warning": 1, "failure": 2}[verdict]
+
+
+def legacy(event: str) -> bytes:
+    """A notification in Nova's old format, as it stands on the bus."""
+    inner = {
+        "message_id": str(uuid.uuid4()),
+        "publisher_id": "compute.compute-1",
+        "event_type": event,
+        "priority": "INFO",
+        "payload": {"instance_id": str(uuid.uuid4()), "host": "compute-1", "state": "deleted"},
+        "timestamp": "2026-01-01 00:00:00.000000",
+    }
+    return json.dumps({"oslo.version": "2.0", "oslo.message": json.dumps(inner)}).encode()
+
+
+def versioned(event: str) -> bytes:
+    """The same in the new one."""
+    body = json.loads(json.loads(legacy(f"compute.{event}"))["oslo.message"])
+    data = {"uuid": str(uuid.uuid4()), "host": "compute-1"}
+    payload = {"nova_object.name": "InstanceActionPayload", "nova_object.version": "1.8", "nova_object.data": data}
+    body |= {"event_type": event, "payload": payload}
+    return json.dumps({"oslo.version": "2.0", "oslo.message": json.dumps(body)}).encode()
+
+
+def test_without_nova_s_file_the_format_is_told_by_what_has_arrived(deployment: Deployment) -> None:
+    """The daemon takes what comes; the check then knows, whoever published it."""
+    deployment.write()
+    telling = deployment.nova["oslo_messaging_notifications"]
+    deployment.options["nova"] = {
+        "api_database_connection": deployment.nova["api_database"]["connection"],
+        "transport_url": telling["transport_url"],
+    }
+    subject = "broker nova: notifications"
+    with Program(deployment.folder / "stackmend", deployment.options) as program:
+        assert "none that a handler wants has arrived yet" in checked(program)[1][subject][1]
+        program.start("--audit")
+
+        def told(word: str) -> bool:
+            return word in checked(program)[1][subject][1]
+
+        deployment.bus.publish([legacy("compute.instance.delete.end")])
+        eventually(lambda: told("unversioned only"), 180, f"the old format; see {program.log}")
+        code, found = checked(program)
+        assert (code, found[subject][0]) == (1, "warning")
+        assert "[notifications] notification_format = versioned" in found[subject][1]
+        deployment.bus.publish([versioned("instance.delete.end")])
+        eventually(lambda: told("unversioned and versioned, the last one"), 180, f"the new format; see {program.log}")
+        assert checked(program)[1][subject][0] == "ok"
+        program.stop()
 
 
 def test_a_schema_of_tomorrow_and_a_cell_that_is_closed(deployment: Deployment) -> None:

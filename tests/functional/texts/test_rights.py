@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from consumer import plugins
-from handlers import grants
+from handlers import grants, roles
 from handlers.nova import grants as nova
 from handlers.octavia import grants as octavia
 
@@ -45,6 +45,26 @@ def test_each_handler_is_listed_with_what_it_writes() -> None:
             for table, privileges in tables.items():
                 place = "every table of" if table == grants.WHOLE else f"``{table}``"
                 assert f"{', '.join(sorted(privileges))} on {place}" in row
+
+
+def test_the_roles_are_those_that_the_check_asks_for() -> None:
+    """Each need has a line, with the handlers that have it."""
+    listed = " ".join(RIGHTS.partition("\nKeystone\n===")[2].split())
+    calls = nova.ROLES | octavia.ROLES
+    assert calls.keys() <= {handler.name for handler in plugins.handlers()}
+    for part in ("look", "heal"):
+        needs: dict[roles.Need, list[str]] = {}
+        for handler, calling in calls.items():
+            for need in getattr(calling, part):
+                needs.setdefault(need, []).append(handler)
+        for need, handlers in needs.items():
+            names = ", ".join(f"``{handler}``" for handler in handlers)
+            mode = " in the mode ``heal``" if part == "heal" else ""
+            asked = " or ".join(f"``{role}``" for role in need.roles)
+            assert f"* - {names}{mode} - {asked} - {need.what} " in listed
+    for handler in plugins.handlers():
+        needed = {need.roles for need in calls.get(handler.name, roles.Calls()).look}
+        assert (roles.PLACEMENT.roles in needed) is ("placement" in handler.requires)
 
 
 def validate(file: Path) -> subprocess.CompletedProcess[str]:
