@@ -1,7 +1,9 @@
 """The databases and the Placement service that the fleet is in, and the two programs installed beside them.
 
 Nova itself does not run, nor does keystone: nova-manage and stackmend need nova_api, the cells and Placement, which takes
-anybody's word for who they are (``noauth2``) and is otherwise the real service behind uwsgi. Neither needs a broker.
+anybody's word for who they are (``noauth2``) and is otherwise the real service behind uwsgi. Neither needs a broker. Neutron
+is a stand-in in this process that has no ports: stackmend asks it before it gives something to an instance, nova-manage is
+told to leave ports out.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from bench.report import Failed
 from tests.cloud import schemas
 from tests.cloud.packages import Packages
 from tests.cloud.processes import Processes
+from tests.neutron import Neutron
 from tests.servers.mariadb import MariaDB
 from tests.servers.server import HOST, clean_environment, free_port
 
@@ -65,6 +68,7 @@ class Site:
         (folder / "placement").mkdir()
         self._processes = Processes(self._packages.bin, folder)
         self._mariadb = MariaDB(folder / "mariadb")
+        self._neutron = Neutron()
 
     def up(self) -> None:
         """Install the services' packages, start MariaDB and let both programs compile what they import."""
@@ -78,6 +82,7 @@ class Site:
         """End everything."""
         self._processes.kill_all()
         self._mariadb.kill()
+        self._neutron.close()
 
     def load(self, sizes: Sizes, drift: bool, now: datetime) -> None:
         """Make the fleet, in place of the one before."""
@@ -160,6 +165,7 @@ class Site:
             {
                 "nova": {"config_file": self._folder / "nova.conf"},
                 "journal": {"connection": f"sqlite:///{self._folder}/journal.sqlite"},
+                "openstack": {"network_endpoint_override": self._neutron.url},
                 **self._options,
             },
         )

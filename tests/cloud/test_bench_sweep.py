@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from bench.report import Failed
 from bench.suite import sweep
@@ -26,8 +28,16 @@ def options(*arguments: str) -> argparse.Namespace:
 
 
 def test_both_programs_are_right_and_everything_is_told() -> None:
-    figures: dict[str, Any] = json.loads(sweep.run(options("--hosts", "2", "--instances", "20")).as_json())
-    memory = figures.pop("memory")
+    report = sweep.run(options("--hosts", "2", "--instances", "20"))
+    figures: dict[str, Any] = json.loads(report.as_json())
+    memory, goals = figures.pop("memory"), figures.pop("goals")
+    assert goals.keys() == {*sweep.GOALS, "healthy_queries", "memory"}
+    assert all(goal["met"] in {True, False} and goal["measured"] > 0 for goal in goals.values())
+    console = Console(file=io.StringIO(), width=200)
+    report.show(console)
+    shown = console.file.getvalue()  # type: ignore[attr-defined]
+    assert shown.count("the goal, ") == len(goals)
+    assert set(shown.split()) >= DRIFTED
     assert memory.keys() == {"peak_mb", "peak_mb_of_a_fifth", "growth"}
     assert all(value > 0 for value in memory.values())
     assert set(figures) >= DRIFTED | {"healthy"}
