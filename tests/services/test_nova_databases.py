@@ -5,8 +5,7 @@ from __future__ import annotations
 import threading
 import time
 import uuid
-from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 import pytest
 import sqlalchemy as sa
@@ -19,39 +18,11 @@ from handlers.nova.database import NovaDatabases
 from handlers.nova.records import ComputeNode
 from tests.servers.mariadb import MariaDB
 from tests.servers.postgresql import PostgreSQL
+from tests.services.nova import add, ago, database, engine, url
 
 KINDS = ("mariadb", "postgresql")
 
-
-@pytest.fixture(params=KINDS)
-def url(request: pytest.FixtureRequest) -> str:
-    return str(request.getfixturevalue(f"{request.param}_url"))
-
-
-@pytest.fixture
-def engine(url: str) -> Iterator[sa.Engine]:
-    """One database that is nova_api and a cell at the same time."""
-    made = sa.create_engine(url)
-    tables.api.create_all(made)
-    tables.cell.create_all(made)
-    yield made
-    made.dispose()
-
-
-@pytest.fixture
-def database(engine: sa.Engine, url: str) -> Iterator[Database]:
-    made = Database("nova_api", url)
-    yield made
-    made.close()
-
-
-def add(engine: sa.Engine, table: sa.Table, **values: object) -> None:
-    with engine.begin() as connection:
-        connection.execute(sa.insert(table).values(values))
-
-
-def ago(**age: float) -> datetime:
-    return datetime.now(UTC).replace(tzinfo=None) - timedelta(**age)
+__all__ = ["database", "engine", "url"]
 
 
 def as_user(url: str, name: str, word: str) -> str:

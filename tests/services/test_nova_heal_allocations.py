@@ -2,39 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-import pytest
 import sqlalchemy as sa
 
 from handlers.database import Database
 from handlers.nova import instance_queries, tables
 from handlers.nova.records import ComputeNode
+from tests.services.nova import add, database, engine, url
 
-
-@pytest.fixture(params=["mariadb", "postgresql"])
-def url(request: pytest.FixtureRequest) -> str:
-    return str(request.getfixturevalue(f"{request.param}_url"))
-
-
-@pytest.fixture
-def engine(url: str) -> Iterator[sa.Engine]:
-    made = sa.create_engine(url)
-    tables.cell.create_all(made)
-    yield made
-    made.dispose()
-
-
-@pytest.fixture
-def database(engine: sa.Engine, url: str) -> Iterator[Database]:
-    made = Database("cell:cell1", url)
-    yield made
-    made.close()
-
-
-def add(engine: sa.Engine, table: sa.Table, **values: object) -> None:
-    with engine.begin() as connection:
-        connection.execute(sa.insert(table).values(values))
+__all__ = ["database", "engine", "url"]
 
 
 def test_what_an_instance_carries_with_it(engine: sa.Engine, database: Database) -> None:

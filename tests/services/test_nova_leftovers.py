@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
-
 import pytest
 import sqlalchemy as sa
 
@@ -13,37 +10,9 @@ from handlers.database import Database
 from handlers.nova import host_queries, queries, tables
 from handlers.nova.host_queries import Traces
 from handlers.nova.records import HostMapping
+from tests.services.nova import add, ago, database, engine, url
 
-
-@pytest.fixture(params=("mariadb", "postgresql"))
-def url(request: pytest.FixtureRequest) -> str:
-    return str(request.getfixturevalue(f"{request.param}_url"))
-
-
-@pytest.fixture
-def engine(url: str) -> Iterator[sa.Engine]:
-    """One database that is nova_api and a cell at the same time."""
-    made = sa.create_engine(url)
-    tables.api.create_all(made)
-    tables.cell.create_all(made)
-    yield made
-    made.dispose()
-
-
-@pytest.fixture
-def database(engine: sa.Engine, url: str) -> Iterator[Database]:
-    made = Database("cell:cell1", url)
-    yield made
-    made.close()
-
-
-def add(engine: sa.Engine, table: sa.Table, **values: object) -> None:
-    with engine.begin() as connection:
-        connection.execute(sa.insert(table).values(values))
-
-
-def ago(**age: float) -> datetime:
-    return datetime.now(UTC).replace(tzinfo=None, microsecond=0) - timedelta(**age)
+__all__ = ["database", "engine", "url"]
 
 
 def test_what_is_left_of_a_host(engine: sa.Engine, database: Database) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 import uuid
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
 from functools import partial
 
 import pytest
@@ -18,13 +17,11 @@ from handlers.nova import mapping_queries as queries
 from handlers.nova import tables
 from handlers.nova.database import NovaDatabases
 from handlers.nova.mappings import Copy, MappingRow
+from tests.services.nova import add, ago, database, url
 
 SPEC = '{"text": "it\'s \\"100%\\" \\\\ of\\n :this ä"}'
 
-
-@pytest.fixture(params=("mariadb", "postgresql"))
-def url(request: pytest.FixtureRequest) -> str:
-    return str(request.getfixturevalue(f"{request.param}_url"))
+__all__ = ["database", "url"]
 
 
 @pytest.fixture
@@ -39,22 +36,6 @@ def engine(url: str) -> Iterator[sa.Engine]:
     add(made, tables.cell_mappings, id=2, uuid=str(uuid.uuid4()), name="cell2", database_connection=url)
     yield made
     made.dispose()
-
-
-@pytest.fixture
-def database(engine: sa.Engine, url: str) -> Iterator[Database]:
-    made = Database("nova_api", url)
-    yield made
-    made.close()
-
-
-def add(engine: sa.Engine, table: sa.Table, **values: object) -> None:
-    with engine.begin() as connection:
-        connection.execute(sa.insert(table).values(values))
-
-
-def ago(**age: float) -> datetime:
-    return (datetime.now(UTC) - timedelta(**age)).replace(tzinfo=None, microsecond=0)
 
 
 def rows(engine: sa.Engine) -> dict[str, list[dict[str, object]]]:
