@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from handlers.octavia import queries, records, waiting
 from handlers.octavia.appliances import AMPHORA_PREFIX, SPARE, SPARE_PREFIX, STATE, Server
-from handlers.octavia.housekeeping import NotFoundError
+from handlers.octavia.housekeeping import NotFoundError, UnavailableException
 from handlers.octavia.settings import HousekeepingSettings
 
 if TYPE_CHECKING:
@@ -214,9 +214,15 @@ def release_spare(
 def make_room(driver: Driver, amphora: records.Amphora) -> str | None:
     """Hand a spare over to the one that will replace this amphora: :func:`release_spare` where Nova may put that.
 
+    A failover does not wait for what cannot be told of spares: it may find room without one.
+
     :raises AmphoraDriverError: see :mod:`handlers.octavia.housekeeping`
     """
-    return release_spare(driver, amphora.zone, _taken(driver, amphora), amphora.compute_flavor)
+    try:
+        return release_spare(driver, amphora.zone, _taken(driver, amphora), amphora.compute_flavor)
+    except UnavailableException as error:
+        LOG.warning("no spare makes room for what replaces amphora %s: %s", amphora.id, error)
+        return None
 
 
 def _is_gone(driver: Driver, server: str) -> bool:

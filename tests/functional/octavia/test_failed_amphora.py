@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NoReturn
 
 import pytest
 
 from consumer import conf as configuration
+from consumer import plugins
 from consumer.conf import tasks
 from handlers.base import Conflict, InFlight, Key
 from handlers.octavia.appliances import AMPHORA, PRESERVED, PRESERVED_PREFIX
 from handlers.octavia.failed_amphora import FailedAmphora
+from handlers.octavia.housekeeping import UnavailableException
 from handlers.octavia.preserved import PreservedAmphorae
 from handlers.octavia.settings import HousekeepingSettings
 from tests.functional.octavia.conftest import House, Stuck, mend
@@ -534,5 +537,18 @@ def test_the_hourly_bound_does_not_stop_what_the_threshold_lets_pass() -> None:
     """A recovery that is stopped in the middle leaves its load balancer as it is: it must not be the usual end."""
     defaults, most_steps = HousekeepingSettings(), 13
     in_an_hour = defaults.failover_threshold * 3600 // defaults.failover_window
-    conf = configuration.load([FailedAmphora], [])
+    conf = configuration.load(plugins.handlers())
     assert tasks.settings(conf, FailedAmphora).heals_per_hour >= in_an_hour * most_steps
+
+
+def test_a_failover_does_not_wait_for_a_cell_in_which_there_may_be_spares(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def silent() -> NoReturn:
+        raise UnavailableException("compute", "the cell of host compute-2 does not answer")
+
+    monkeypatch.setattr(house.driver, "servers", silent)
+    balancer = house.octavia.add_load_balancer()
+    failed = house.fail(balancer)
+    assert mend(house, FailedAmphora(house.driver), Key("amphora", failed.id)) == ["failover", "detach"]
+    house.assert_whole(balancer)
