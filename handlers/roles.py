@@ -99,13 +99,16 @@ def check(
     if identity is None:
         return
     lacking = {need: names for need, names in wanted.items() if not identity.roles.intersection(need.roles)}
-    for need, names in lacking.items():
-        told = (
-            f"{', '.join(names)}: {need.what} asks for the role {' or '.join(need.roles)}, which {identity.user} lacks"
-        )
-        yield Checked(subject, need.verdict, f"{told}: {_addition(identity, need.roles[0])}")
     if not lacking:
-        yield Checked(subject, "ok", f"{identity.user} has {_roles(wanted, identity)}, which is what is needed")
+        yield Checked(subject, "ok", f"{identity.user} has {_counted(wanted, identity)}, which is what is needed")
+        return
+    asked = "; ".join(
+        f"{need.what} asks for the role {' or '.join(need.roles)} ({', '.join(names)})"
+        for need, names in lacking.items()
+    )
+    cure = "; ".join(dict.fromkeys(_addition(identity, need.roles[0]) for need in lacking))
+    worst = "failure" if any(need.verdict == "failure" for need in lacking) else "warning"
+    yield Checked(subject, worst, f"{identity.user} lacks what is needed: {asked}: {cure}")
 
 
 def who(cloud: Cloud) -> Identity | None:
@@ -127,10 +130,9 @@ def who(cloud: Cloud) -> Identity | None:
     )
 
 
-def _roles(wanted: Iterable[Need], identity: Identity) -> str:
+def _counted(wanted: Iterable[Need], identity: Identity) -> str:
     """Name those of our roles that count."""
-    counted = {role for need in wanted for role in need.roles} & identity.roles
-    return " and ".join(sorted(counted))
+    return " and ".join(sorted({role for need in wanted for role in need.roles} & identity.roles))
 
 
 def _addition(identity: Identity, role: str) -> str:

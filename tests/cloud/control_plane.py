@@ -85,6 +85,7 @@ class ControlPlane:
         )
         self._processes = Processes(self._packages.bin, self.folder)
         self.account = Account(self._configuration)
+        self._accounts = [self.account]
         self._vhosts: list[str] = []
         self._image_id = ""
 
@@ -121,6 +122,13 @@ class ControlPlane:
     def transport_url(self, vhost: str = VHOST) -> str:
         """The bus of a cell (``cell1``), or the one of everything else (``api``)."""
         return self.rabbitmq.transport_url(vhost)
+
+    def add_account(self, section: str, name: str) -> Account:
+        """Make another account of stackmend's, for which the statements of another section of rights.rst are run."""
+        account = Account(self._configuration, section, name)
+        self._accounts.append(account)
+        account.create(self.admin, self.account_databases, self._vhosts)
+        return account
 
     @property
     def account_databases(self) -> dict[str, list[str]]:
@@ -184,7 +192,8 @@ class ControlPlane:
             last.callback(keeper.keep_folder, self.folder)
             last.callback(shutil.rmtree, self.folder, ignore_errors=True)
             if self.rabbitmq.running and self.mariadb.running:
-                last.callback(self.account.remove)
+                for account in self._accounts:
+                    last.callback(account.remove)
             if self.rabbitmq.running:
                 while self._vhosts:
                     last.callback(self.rabbitmq.delete_vhost, self._vhosts.pop())
