@@ -359,8 +359,18 @@ def nova_does_as_it_likes(deployment: Deployment) -> None:
             "warning",
             "openstack role add --user mender --user-domain Default --project service --project-domain Default service",
         ),
-        (the_journal_is_an_hour_ahead, "clock", "warning", "this machine is 3600 s behind the journal's database"),
-        (placement_is_an_hour_behind, "placement: clock", "warning", "this machine is 3600 s ahead of it"),
+        (
+            the_journal_is_an_hour_ahead,
+            "clock",
+            "warning",
+            "s behind the journal's database, so lags are wrong by as much: let chrony or ntpd",
+        ),
+        (
+            placement_is_an_hour_behind,
+            "placement: clock",
+            "warning",
+            "s ahead of it, so the ages that APIs tell are judged wrong by as much: let chrony or ntpd",
+        ),
         (databases_are_mixed_up, "nova_api", "failure", "is its URL that of another database"),
         (
             amphorae_are_deleted_too_soon,
