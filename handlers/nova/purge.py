@@ -16,7 +16,10 @@ deleted formally), ``updated_at`` of ``task_log``, otherwise ``deleted_at``, ``u
 that the table has. So the actions of an instance that lived long go before the instance. Each transaction is whole by
 itself; being killed between two does no harm.
 
-**What is not changed.** Rows without such a date. Tables without any of these columns, or without a key of one column.
+Rows of an archived instance that have no date go right before it, when it is old enough itself: Nova leaves one
+(``clean_attempts``) where it had to clean up after an instance whose host was away.
+
+**What is not changed.** Other rows without such a date. Tables without any of these columns, or without a key of one column.
 A cell that does not answer.
 
 **Off** unless an operator wants it: what is purged is gone. What can be lost is more than history: an allocation whose
@@ -147,8 +150,13 @@ class Purge(CellTask):
         gone: Counter[str] = Counter()
         stopped = ""
         try:
+            for table, lacking in shadows.undated(schema):
+                work = partial(shadows.purge_with_instances, schema=schema, shadow=table, before=before)
+                for number in self._chunks(database, table, lacking, work, go_on):
+                    gone[table.name] += number
             for table, old in shadows.purgeable(schema, before):
-                for number in self._chunks(database, table, old, go_on):
+                work = partial(shadows.purge, shadow=table, where=old)
+                for number in self._chunks(database, table, old, work, go_on):
                     gone[table.name] += number
         except _Told:
             stopped = archival.TOLD
@@ -161,24 +169,31 @@ class Purge(CellTask):
         return Healed(
             f"purged {gone.total()} archived rows of {cell.name or cell.uuid} from before {before:%Y-%m-%d}",
             before={"from_before": f"{before:%Y-%m-%d}"},
-            after={"purged": dict(sorted(gone.items()))} | ({"stopped": stopped} if stopped else {}),
+            after={"purged": dict(sorted((+gone).items()))} | ({"stopped": stopped} if stopped else {}),
             undo="none: purged rows are gone; restore from a backup",
             complete=not stopped,
         )
 
     def _chunks(
-        self, database: Database, table: sa.Table, old: ColumnElement[bool], go_on: Callable[[], bool]
+        self,
+        database: Database,
+        table: sa.Table,
+        where: ColumnElement[bool],
+        work: Callable[..., int],
+        go_on: Callable[[], bool],
     ) -> Iterator[int]:
         """Delete chunk by chunk; yield how many rows went with each.
 
+        :param where: which rows come into question
+        :param work: deletes those of a chunk that may go, given a connection and their keys
         :raises _Told: when there is more, and it is not to go on
         """
         last: Any = None
-        while rows := database.run(partial(archival.page, table=table, where=old, after=last, limit=self._rows)):
+        while rows := database.run(partial(archival.page, table=table, where=where, after=last, limit=self._rows)):
             if not go_on():
                 raise _Told
             keys = [row.key for row in rows]
-            yield database.run(partial(shadows.purge, shadow=table, where=old, keys=keys))
+            yield database.run(partial(work, keys=keys))
             last = keys[-1]
             time.sleep(self._pause)
 

@@ -78,6 +78,24 @@ def test_deletes_what_is_twice_as_old_as_the_archive_asks(
     assert purge.heal(finding).after == {"purged": {}}, "a second time there is nothing to do"
 
 
+def test_what_has_no_date_goes_with_its_instance(cloud: NovaSimulation, make: Make, keys: dict[str, Key]) -> None:
+    """Nova notes how often it tried to clean up after a deleted instance, and gives the note no date."""
+    shelve(cloud, 100, 10)
+    notes = tables.cell.tables["shadow_instance_system_metadata"]
+    with cloud.cells["cell1"].begin() as connection:
+        for number, owner in enumerate(["i1", "i2", "unknown", "i1"], 1):
+            row = {"id": number, "instance_uuid": owner, "key": "clean_attempts", "value": "1", "deleted": 0}
+            connection.execute(sa.insert(notes).values(row))
+    purge = make("archive_deleted_rows_rows_per_transaction = 1")
+    [finding] = purge.inspect(keys["cell1"])
+    healed = purge.heal(finding)
+    assert healed.after == {"purged": {"shadow_instance_system_metadata": 2, "shadow_instances": 1}}
+    with cloud.cells["cell1"].connect() as connection:
+        assert set(connection.scalars(sa.select(notes.c.instance_uuid))) == {"i2", "unknown"}
+    assert left(cloud) == ["i2"]
+    assert not list(purge.sweep())
+
+
 def test_the_age_is_an_option_but_never_below_the_archives(
     cloud: NovaSimulation, make: Make, keys: dict[str, Key]
 ) -> None:
