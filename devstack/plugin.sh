@@ -1,8 +1,9 @@
+# shellcheck shell=bash
 # DevStack plugin: installs stackmend, has Nova and Octavia tell it what happens, and runs it.
 
 function install_stackmend {
     python3 -m venv "$STACKMEND_VENV"
-    "$STACKMEND_VENV/bin/pip" install -e "$STACKMEND_DIR[mysql,postgresql]"
+    "$STACKMEND_VENV/bin/pip" install -e "${STACKMEND_DIR}[mysql,postgresql]"
 }
 
 # Have the publishers fill queues of our own; runs when their files are written and they are not yet started.

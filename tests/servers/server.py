@@ -133,7 +133,8 @@ class Server(ABC):
 
     name: str
     stop_signal = signal.SIGTERM
-    start_timeout = 60.0
+    #: generous: several sessions may start servers at once on few cores
+    start_timeout = 300.0
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
