@@ -22,7 +22,7 @@ from handlers.nova.flavor_resources import Unbuildable, parse, resources
 from handlers.nova.holdings import Facts
 from handlers.nova.instance_queries import Description
 from handlers.nova.nodes import nodes_among
-from handlers.nova.placement import Allocation, Placement, Provider
+from handlers.nova.placement import Allocation, Held, Placement, Provider
 from handlers.nova.port_requests import Needs
 from handlers.nova.records import ComputeNode, Instance, InstanceMapping, Migration
 
@@ -35,14 +35,43 @@ class Reader:
         self._placement = placement
         self._network = network
 
-    def facts(self, instances: Sequence[str], *, holding_nothing: bool = False) -> list[Facts]:
+    def facts(self, instances: Sequence[str]) -> list[Facts]:
         """Read all that is known about instances, in their order; in sets, but for what each holds.
 
-        :param holding_nothing: take it for granted, where the write itself will prove it
         :raises Unavailable: when Placement, nova_api or any cell does not answer; or Neutron, when something is to be given
             to an instance that has ports
         """
-        held = [Allocation(one) if holding_nothing else self._placement.allocation(one) for one in instances]
+        found, described = self._entitled(self._known([self._placement.allocation(one) for one in instances]))
+        return self._with_ports(self._with_providers(found), described)
+
+    def again(self, gives: Mapping[str, Held]) -> list[Facts]:
+        """Read once more what the databases say about instances that held nothing, and are to be given this.
+
+        What their nodes offer and their ports ask for was proved a moment ago, and is taken as it was; that they hold nothing
+        the write itself will prove.
+
+        :raises Unavailable: when nova_api or any cell does not answer
+        """
+        found, _ = self._entitled(self._known([Allocation(one) for one in gives]))
+        completed = []
+        for facts in found:
+            given = gives[facts.allocation.consumer]
+            offers = {provider: frozenset(amounts) for provider, amounts in given.items()}
+            lent = bool(facts.homes) and self._lent(facts, set(given))
+            completed.append(dataclasses.replace(facts, offers=offers, lent=lent))
+        return completed
+
+    def rows(self, cell_id: int, instances: Sequence[str]) -> dict[str, Instance]:
+        """Read instances' rows once more, in the cell where they were."""
+        for cell in self._databases.cells():
+            if cell.id == cell_id:
+                found = self._databases.database(cell).run(lambda connection: queries.instances(connection, instances))
+                return {row.uuid: row for row in found}
+        return {}
+
+    def _known(self, held: Sequence[Allocation]) -> list[Facts]:
+        """Read what nova_api and the cells say about those who hold this."""
+        instances = [allocation.consumer for allocation in held]
         building, mappings = self._databases.api.run(lambda connection: _scheduling(connection, instances))
         cells = self._databases.cells()
         seen = self._databases.run_in(cells, lambda connection: _rows(connection, instances))
@@ -54,45 +83,42 @@ class Reader:
             found.append(
                 Facts(allocation, building=key in building, mapping=mappings.get(key), rows=rows, migrations=moves)
             )
-        return self._with_homes(found)
+        return found
 
-    def rows(self, cell_id: int, instances: Sequence[str]) -> dict[str, Instance]:
-        """Read instances' rows once more, in the cell where they were."""
-        for cell in self._databases.cells():
-            if cell.id == cell_id:
-                found = self._databases.database(cell).run(lambda connection: queries.instances(connection, instances))
-                return {row.uuid: row for row in found}
-        return {}
-
-    def _with_homes(self, found: Sequence[Facts]) -> list[Facts]:
+    def _entitled(self, found: Sequence[Facts]) -> tuple[list[Facts], dict[str, Description]]:
         """Add where instances live and what they should hold there, for those that live in one cell, on one host."""
         homes: dict[int, list[Instance]] = {}
         for facts in found:
-            if len(facts.live) == 1 and None not in (facts.live[0].instance.host, facts.live[0].instance.node):
+            if _settled(facts):
                 homes.setdefault(facts.live[0].cell_id, []).append(facts.live[0].instance)
         described: dict[str, tuple[Description, list[ComputeNode]]] = {}
         for cell in self._databases.cells():
             if cell.id in homes:
-                settled = homes[cell.id]
-                database = self._databases.database(cell)
-                described |= database.run(partial(_described, instances=settled))
+                described |= self._databases.database(cell).run(partial(_described, instances=homes[cell.id]))
+        completed = [
+            _with_entitlement(facts, *described[facts.live[0].instance.uuid])
+            if _settled(facts) and facts.live[0].instance.uuid in described
+            else facts
+            for facts in found
+        ]
+        return completed, {uuid: description for uuid, (description, _) in described.items()}
+
+    def _with_providers(self, found: Sequence[Facts]) -> list[Facts]:
         tree, offers = cache(self._placement.tree), cache(self._placement.offers)
-        completed = []
-        for facts in found:
-            if facts.rows and facts.live and facts.live[0].instance.uuid in described:
-                description, nodes = described[facts.live[0].instance.uuid]
-                facts = self._with_providers(_with_entitlement(facts, description, nodes), tree, offers)  # noqa: PLW2901
-            completed.append(facts)
-        given = [facts.live[0].instance.uuid for facts in completed if facts.offers]
+        return [self._with_provider(facts, tree, offers) if _settled(facts) else facts for facts in found]
+
+    def _with_ports(self, found: Sequence[Facts], described: Mapping[str, Description]) -> list[Facts]:
+        """Add what the ports of those ask for to whom something may be given."""
+        given = [facts.live[0].instance.uuid for facts in found if facts.offers]
         ports = self._ports(given) if given else None
         return [
-            dataclasses.replace(facts, ports=self._needs(described[facts.live[0].instance.uuid][0], facts, ports))
+            dataclasses.replace(facts, ports=self._needs(described[facts.live[0].instance.uuid], facts, ports))
             if facts.offers
             else facts
-            for facts in completed
+            for facts in found
         ]
 
-    def _with_providers(
+    def _with_provider(
         self,
         facts: Facts,
         tree: Callable[[str], Mapping[str, Provider]],
@@ -107,7 +133,7 @@ class Reader:
             if provider not in roots:
                 roots.update({uuid: member.root for uuid, member in tree(provider).items()})
         roots = {provider: roots.get(provider, provider) for provider in held}
-        nodes = nodes_among(self._databases, "uuid", set(roots.values()), deleted=True)
+        nodes = nodes_among(self._databases, "uuid", set(roots.values()), deleted=True) if roots else []
         facts = dataclasses.replace(
             facts, roots=roots, nodes={node.uuid: (node.host or None, node.node or None) for node in nodes}
         )
@@ -165,6 +191,11 @@ class Reader:
         flavor = parse(described.flavor)
         policy = "none" if isinstance(flavor, Unbuildable) else flavor.extra_specs.get("group_policy", "none")
         return port_requests.read(ports, policy)
+
+
+def _settled(facts: Facts) -> bool:
+    """Whether it lives in one cell, on one host, so that there is a node of which it should hold something."""
+    return len(facts.live) == 1 and None not in (facts.live[0].instance.host, facts.live[0].instance.node)
 
 
 def _with_entitlement(facts: Facts, described: Description, nodes: list[ComputeNode]) -> Facts:

@@ -49,8 +49,10 @@ Placement, nova-compute adds them to an instance that holds something. What a mi
 where the instance lives is not given a second time, but moved, by ``audit_migrations``. What it holds of another node is for
 ``audit_allocations`` to take, after this one has given; likewise what an instance holds besides its node.
 
-The sweep finds instances of which their node's provider knows nothing, and those whose node is nowhere. A wrong owner or
-amount is found when somebody looks at the instance, not by a sweep: that would cost a request per instance.
+The sweep finds instances of which their node's provider knows nothing or other amounts, those whose node is nowhere, and the
+wrong owners of those projects and users for whom Placement counts too little (:mod:`handlers.nova.allocation_suspects`). What
+two owners hold of each other in equal amounts, or what a consumer that Nova does not know makes up for, is found when somebody
+looks at the instance.
 
 **Undo.** The exact ``openstack resource provider allocation set`` or ``delete`` is in the history.
 
@@ -79,19 +81,19 @@ from handlers.base import (
     Unavailable,
 )
 from handlers.network import Network
-from handlers.nova import hints, instance_queries, node_batch, port_allocations, queries
+from handlers.nova import hints, node_batch, port_allocations, queries
 from handlers.nova.allocation_facts import Reader
+from handlers.nova.allocation_suspects import Suspects
 from handlers.nova.candidates import Candidates
-from handlers.nova.cells import Cell
 from handlers.nova.consumers import Report, Wait
 from handlers.nova.database import NovaDatabases
 from handlers.nova.holdings import Drift, Facts, Give, decide, left
 from handlers.nova.node_batch import plain
-from handlers.nova.nodes import live_nodes
+from handlers.nova.nodes import live_instances
 from handlers.nova.placement import Allocation, Held, Placement
 from handlers.nova.port_allocations import PortAllocations
 from handlers.nova.port_requests import Needs
-from handlers.nova.records import ComputeNode, Instance
+from handlers.nova.records import Instance
 from handlers.nova.task import NovaTask
 
 #: seconds from a notification to the first look: its sender still writes
@@ -115,15 +117,16 @@ class HealAllocations(NovaTask):
 
     name = "heal_allocations"
     title = "Give instances in Placement what they should hold, on the node where they live"
-    kinds = ("instance", "host", node_batch.NODE)
+    kinds = ("instance", "host", node_batch.NODE, node_batch.AMOUNTS)
     triggers = tuple(Trigger(event, hints.instance, after=_WRITING) for event in _HINTS)
     default_mode = "heal"
     default_interval = 600
     confirm_after = 5.0
     requires = ("placement", "nova_api")
     cost = (
-        "One request to Placement and one query per compute node; ten minutes is fine for hundreds of nodes, an hour for "
-        "thousands. Each instance that is looked at costs one request and a few queries by key in every cell."
+        "One request to Placement per compute node, one per project and user, and a query per ten nodes; ten minutes is fine "
+        "for hundreds of nodes, an hour for thousands. Each instance that is looked at costs one request and a few queries by "
+        "key in every cell; so does each of a project and user for whom too little is counted."
     )
 
     def __init__(
@@ -131,6 +134,7 @@ class HealAllocations(NovaTask):
     ) -> None:
         self._databases = databases
         self._placement = placement
+        self._suspects = Suspects(databases, placement)
         self._reader = Reader(databases, placement, network)
         self._ports = PortAllocations(network, candidates)
 
@@ -147,59 +151,29 @@ class HealAllocations(NovaTask):
     def inspect(self, key: Key) -> Iterable[Finding]:
         """Compare what an instance holds with what it should, or of all those of a host that hold nothing there."""
         instances = self._meant(key)
-        findings: list[Finding] = []
+        judged: list[node_batch.Judged] = []
         waits: list[Wait] = []
-        missing: list[node_batch.Missing] = []
         for start in range(0, len(instances), node_batch.BATCH):
             for facts in self._reader.facts(instances[start : start + node_batch.BATCH]):
                 verdict = self._decide(facts)
-                give = None if isinstance(verdict, Wait) or key.kind != node_batch.NODE else plain(facts, verdict)
                 if isinstance(verdict, Wait):
                     waits.append(verdict)
-                elif give is not None:
-                    missing.append((facts, give))
                 else:
-                    findings += [_finding(key, facts, drift) for drift in verdict]
-        findings += [
-            node_batch.finding(key, missing[start : start + node_batch.BATCH])
-            for start in range(0, len(missing), node_batch.BATCH)
-        ]
+                    judged.append((facts, verdict))
+        alike, others = node_batch.alike(key, judged)
+        findings = [_finding(key, facts, drift) for facts, drifts in others for drift in drifts] + alike
         if waits and not findings:
             soonest = min(waits, key=lambda wait: wait.after)
             raise InFlight(soonest.reason, soonest.after)
         return findings
 
     def sweep(self) -> Iterator[Key]:
-        """Yield the instances at rest that hold nothing of their compute node's root provider, or whose node is nowhere."""
-        nodes, down = live_nodes(self._databases)
-        providers = self._placement.compute_providers()
-        if nodes and not providers:
-            raise Unavailable("placement", f"lists no compute node's provider, while the cells have {len(nodes)} nodes")
-        homeless, _ = self._databases.run_where_possible(self._databases.host_cells(), instance_queries.homeless)
-        yield from (Key("instance", one) for one in sorted(set().union(*homeless.values())))
-        dead: set[str] = set()
-        for uuid, (cell, node) in nodes.items():
-            if cell.uuid in dead:
-                continue
-            try:
-                here, suspects = self._suspects(cell, node, known=uuid in providers)
-            except Unavailable as error:
-                if error.dependency != cell.label:
-                    raise
-                down = error
-                dead.add(cell.uuid)
-                continue
-            if node_batch.ordinary(len(suspects), len(here)):
-                yield Key(node_batch.NODE, uuid)
-            else:
-                yield from (Key("instance", suspect) for suspect in sorted(suspects))
-        if down is not None:
-            raise down
+        """Yield what does not seem to hold what it should; see :mod:`handlers.nova.allocation_suspects`."""
+        return self._suspects.everywhere()
 
     def population(self) -> int:
         """How many live instances there are in the cells that answer."""
-        counts, _ = self._databases.run_where_possible(self._databases.host_cells(), queries.live_instances_count)
-        return sum(counts.values())
+        return live_instances(self._databases)
 
     def heal(self, finding: Finding) -> Healed:
         """Prove again, then replace the allocation at the generation of the evidence."""
@@ -251,11 +225,14 @@ class HealAllocations(NovaTask):
         )
 
     def _heal_batch(self, finding: Finding) -> Healed:
-        """Give those of them that are as they were, all at once; that they hold nothing is proved by the write itself."""
+        """Give those of them that are as they were, all at once; that they hold nothing is proved by the write itself.
+
+        The databases are asked again; what the node offers, and that no port asks for anything, was proved just before.
+        """
         expected = finding.evidence["instances"]
         due: dict[str, tuple[Instance, Held]] = {}
         cell_id = next(iter(expected.values()))["cell_id"]
-        for facts in self._reader.facts(list(expected), holding_nothing=True):
+        for facts in self._reader.again({uuid: one["give"] for uuid, one in expected.items()}):
             verdict = self._decide(facts)
             give = None if isinstance(verdict, Wait) else plain(facts, verdict)
             if give is not None and node_batch.part(facts, give) == expected[facts.allocation.consumer]:
@@ -324,24 +301,16 @@ class HealAllocations(NovaTask):
         if failed is not None:
             raise failed
 
-    def _suspects(self, cell: Cell, node: ComputeNode, known: bool = True) -> tuple[set[str], set[str]]:
-        """Return the instances of a node, and those of them that hold nothing of it.
-
-        :param known: whether Placement knows the node
-        """
-        database = self._databases.database(cell)
-        here = database.run(lambda connection: instance_queries.residents(connection, node))
-        return here, here - self._placement.holders(node.uuid) if here and known else here
-
     def _meant(self, key: Key) -> list[str]:
-        """Return the instances that a key means: one, or those that hold nothing of a host, or of a compute node."""
+        """Return the instances that a key means: one, or those of a host or compute node with which something is wrong."""
         if key.kind == "instance":
             return [key.id]
-        column = "uuid" if key.kind == node_batch.NODE else "host"
+        column = "host" if key.kind == "host" else "uuid"
         found = self._databases.run_in(
             self._databases.host_cells(), lambda connection: queries.compute_nodes(connection, {column: key.id})
         )
-        return sorted({one for cell, nodes in found.items() for node in nodes for one in self._suspects(cell, node)[1]})
+        look = self._suspects.odd if key.kind == node_batch.AMOUNTS else self._suspects.missing
+        return sorted({one for cell, nodes in found.items() for node in nodes for one in look(cell, node)})
 
 
 def _same(one: Finding, other: Finding) -> bool:

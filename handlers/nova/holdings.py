@@ -43,7 +43,8 @@ _LEAVING = frozenset({"deleting", "shelving_offloading"})
 #: states in which an instance holds nothing
 _NOWHERE = frozenset({"building", "deleted", "shelved_offloaded"})
 #: what no device and no port adds to, so that an amount which the flavor does not explain is a wrong one
-_PLAIN = frozenset({"VCPU", "PCPU", "MEMORY_MB", "DISK_GB"})
+PLAIN = frozenset({"VCPU", "PCPU", "MEMORY_MB", "DISK_GB"})
+WRONG_AMOUNTS = "wrong-amounts"
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,7 +238,7 @@ def _amounts(facts: Facts) -> list[Drift]:
     for resources in facts.allocation.providers.values():
         for name, amount in resources.items():
             held[name] = held.get(name, 0) + amount
-    names = set(wanted) | (set(held) & _PLAIN)
+    names = set(wanted) | (set(held) & PLAIN)
     if "PCPU" in wanted and "PCPU" not in held:
         names -= {"VCPU", "PCPU"}  # the scheduler fell back to a node that does not tell its pinned CPUs apart
     wrong = sorted(name for name in names if held.get(name, 0) != wanted.get(name, 0))
@@ -245,7 +246,7 @@ def _amounts(facts: Facts) -> list[Drift]:
         return []
     numbers = ", ".join(f"{name} {held.get(name, 0)} instead of {wanted.get(name, 0)}" for name in wrong)
     why = "which of them is right is for a person to say: openstack resource provider allocation set"
-    return [Report("wrong-amounts", f"the instance holds other amounts than its flavor says: {numbers}", why)]
+    return [Report(WRONG_AMOUNTS, f"the instance holds other amounts than its flavor says: {numbers}", why)]
 
 
 def _text(resources: Mapping[str, int]) -> str:

@@ -1,8 +1,8 @@
-"""Several instances of one compute node that hold nothing, as one finding. Pure.
+"""Several instances of one compute node that lack the same, as one finding. Pure.
 
 What is plainly missing (nothing held anywhere, nothing asked for by ports) is alike for all instances of a node, and each
 heal of its own would cost ten requests to Placement. Together they are found, written and counted as one. Whatever is not
-plain stays a finding of its own.
+plain stays a finding of its own. Wrong amounts, which are only reported, are likewise told once per node.
 """
 
 from __future__ import annotations
@@ -11,23 +11,45 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from handlers.base import Finding, Key
-from handlers.nova.holdings import Drift, Facts, Give
+from handlers.nova.consumers import Report
+from handlers.nova.holdings import WRONG_AMOUNTS, Drift, Facts, Give
 from handlers.nova.port_requests import Needs
 
 #: the kind of a key that stands for the instances of a compute node, by the node's uuid
 NODE = "node"
+#: the kind of a key that stands for those of them that hold wrong amounts, likewise
+AMOUNTS = "amounts"
 #: instances of one finding: one request to Placement writes all of them
 BATCH = 50
 #: so many of a node's instances, as a part of all of them, are ordinary drift. Where more hold nothing each is a key of its
 #: own, so that what bounds how much is believed to be wrong counts them
 ORDINARY = 0.1
 
+Judged = tuple[Facts, list[Drift]]
 Missing = tuple[Facts, Give]
 
 
 def ordinary(missing: int, residents: int) -> bool:
     """Whether the instances of a node that hold nothing are looked at together."""
     return 1 < missing <= residents * ORDINARY
+
+
+def alike(key: Key, judged: Sequence[Judged]) -> tuple[list[Finding], list[Judged]]:
+    """Return the findings of what is alike, when the key stands for that, and the instances of which that does not tell."""
+    if key.kind == AMOUNTS:
+        wrong = [
+            (facts, drift)
+            for facts, drifts in judged
+            for drift in drifts
+            if isinstance(drift, Report) and drift.problem == WRONG_AMOUNTS
+        ]
+        return [wrong_amounts(key, wrong)] if wrong else [], []
+    if key.kind != NODE:
+        return [], list(judged)
+    plainly = [(facts, drifts, plain(facts, drifts)) for facts, drifts in judged]
+    missing = [(facts, give) for facts, _, give in plainly if give is not None]
+    found = [finding(key, missing[start : start + BATCH]) for start in range(0, len(missing), BATCH)]
+    return found, [(facts, drifts) for facts, drifts, give in plainly if give is None]
 
 
 def plain(facts: Facts, drifts: Sequence[Drift]) -> Give | None:
@@ -62,6 +84,15 @@ def finding(key: Key, missing: Sequence[Missing]) -> Finding:
         f"{len(parts)} instances hold nothing, though they live on {node}",
         {"compute_node": key.id, "instances": parts},
     )
+
+
+def wrong_amounts(key: Key, wrong: Sequence[tuple[Facts, Report]]) -> Finding:
+    """Return the finding of all instances of a node that hold other amounts than they should."""
+    node = wrong[0][0].live[0].instance.node
+    parts = {facts.live[0].instance.uuid: report.summary for facts, report in wrong}
+    summary = f"{len(parts)} instances on {node} hold other amounts than their flavors say"
+    evidence = {"compute_node": key.id, "instances": parts}
+    return Finding(key, WRONG_AMOUNTS, summary, evidence, healable=False, refusal=wrong[0][1].refusal)
 
 
 def undo(instances: Sequence[str]) -> str:

@@ -161,10 +161,22 @@ class Placement:
 
     def holders(self, provider: str) -> frozenset[str]:
         """Return the consumers that hold something of a provider; nobody, when there is no such provider."""
+        return frozenset(self.held(provider))
+
+    def held(self, provider: str) -> dict[str, Mapping[str, int]]:
+        """Return what each consumer holds of a provider; nobody anything, when there is no such provider."""
         response = self._service.read(f"/resource_providers/{provider}/allocations", microversion=VERSION)
         if response.status_code == 404:
-            return frozenset()
-        return frozenset(self._body(response)["allocations"])
+            return {}
+        found = self._body(response)["allocations"]
+        return {consumer: allocation["resources"] for consumer, allocation in found.items()}
+
+    def usages(self, project: str, user: str) -> Mapping[str, int]:
+        """Return what all consumers of a project and user hold, of all providers together."""
+        query = {"project_id": project, "user_id": user}
+        response = self._service.read("/usages", params=query, microversion=VERSION)
+        usages: Mapping[str, int] = self._body(response)["usages"]
+        return usages
 
     def compute_providers(self) -> dict[str, Provider]:
         """Return the root providers of all compute nodes: Nova gives each the trait ``COMPUTE_NODE``."""

@@ -28,7 +28,8 @@ def _age(row: Any, *columns: str) -> float:
     return max(0.0, (row.now - max(times)).total_seconds()) if times else float("inf")
 
 
-def _chunks(values: Collection[str]) -> Iterator[list[str]]:
+def chunks(values: Collection[str]) -> Iterator[list[str]]:
+    """Yield these values in parts that fit into one statement."""
     ordered = sorted(values)
     for start in range(0, len(ordered), CHUNK):
         yield ordered[start : start + CHUNK]
@@ -86,7 +87,7 @@ def instance_mappings(connection: Connection, instances: Collection[str]) -> lis
     query = sa.select(c.instance_uuid, c.cell_id)
     return [
         records.InstanceMapping(row.instance_uuid, row.cell_id)
-        for chunk in _chunks(instances)
+        for chunk in chunks(instances)
         for row in connection.execute(query.where(c.instance_uuid.in_(chunk)))
     ]
 
@@ -95,9 +96,7 @@ def build_requests(connection: Connection, instances: Collection[str]) -> set[st
     """Those of these instances that the conductor has not taken over yet."""
     c = tables.build_requests.c
     query = sa.select(c.instance_uuid)
-    return {
-        uuid for chunk in _chunks(instances) for uuid in connection.scalars(query.where(c.instance_uuid.in_(chunk)))
-    }
+    return {uuid for chunk in chunks(instances) for uuid in connection.scalars(query.where(c.instance_uuid.in_(chunk)))}
 
 
 def has_build_request(connection: Connection, instance: str) -> bool:
@@ -110,7 +109,7 @@ def building(connection: Connection, instances: Collection[str]) -> set[str]:
     """Those of these instances that have a build request or a mapping without cell: the conductor has them in hand."""
     requests, mappings = tables.build_requests.c, tables.instance_mappings.c
     found: set[str] = set()
-    for chunk in _chunks(instances):
+    for chunk in chunks(instances):
         found.update(connection.scalars(sa.select(requests.instance_uuid).where(requests.instance_uuid.in_(chunk))))
         found.update(
             connection.scalars(
@@ -169,7 +168,7 @@ def compute_nodes_among(
 ) -> list[records.ComputeNode]:
     """Compute nodes whose column is one of these values; deleted ones only when asked for."""
     c = tables.compute_nodes.c
-    return [node for chunk in _chunks(values) for node in _compute_nodes(connection, [c[column].in_(chunk)], deleted)]
+    return [node for chunk in chunks(values) for node in _compute_nodes(connection, [c[column].in_(chunk)], deleted)]
 
 
 def _compute_nodes(
@@ -228,7 +227,7 @@ def instances(connection: Connection, uuids: Collection[str]) -> list[records.In
             bool(row.hidden),
             _age(row, "created_at", "updated_at", "deleted_at"),
         )
-        for chunk in _chunks(uuids)
+        for chunk in chunks(uuids)
         for row in connection.execute(query.where(c.uuid.in_(chunk)))
     ]
 
@@ -316,7 +315,7 @@ def rightful(connection: Connection, node: records.ComputeNode, consumers: Colle
     )
     moving = sa.select(m.uuid, m.instance_uuid).where(m.deleted == 0, here, m.status.not_in(sorted(records.TERMINAL)))
     found = {uuid for row in connection.execute(moving) for uuid in row if uuid is not None}
-    for chunk in _chunks(consumers):
+    for chunk in chunks(consumers):
         found.update(
             connection.scalars(
                 sa.select(i.uuid).where(i.uuid.in_(chunk), i.deleted == 0, i.host == node.host, i.node == node.node)
@@ -329,7 +328,7 @@ def known_consumers(connection: Connection, consumers: Collection[str]) -> set[s
     """Those of these consumers that are an instance or a migration of this cell, deleted or not."""
     i, m = tables.instances.c, tables.migrations.c
     found: set[str] = set()
-    for chunk in _chunks(consumers):
+    for chunk in chunks(consumers):
         found.update(connection.scalars(sa.select(i.uuid).where(i.uuid.in_(chunk))))
         found.update(connection.scalars(sa.select(m.uuid).where(m.uuid.in_(chunk))))
     return found
@@ -343,7 +342,7 @@ def archived_instances(connection: Connection, consumers: Collection[str]) -> se
     c = tables.shadow_instances.c
     hidden = sa.or_(c.hidden.is_(None), c.hidden == sa.false())
     found: set[str] = set()
-    for chunk in _chunks(consumers):
+    for chunk in chunks(consumers):
         found.update(connection.scalars(sa.select(c.uuid).where(c.uuid.in_(chunk), c.deleted != 0, hidden)))
     return found
 
@@ -352,7 +351,7 @@ def archived_migrations(connection: Connection, consumers: Collection[str]) -> d
     """Those of these consumers that were migrations and are archived, with their instances; a full scan as well."""
     c = tables.shadow_migrations.c
     found: dict[str, str] = {}
-    for chunk in _chunks(consumers):
+    for chunk in chunks(consumers):
         query = sa.select(c.uuid, c.instance_uuid).where(c.uuid.in_(chunk), c.instance_uuid.is_not(None))
         found.update({row.uuid: row.instance_uuid for row in connection.execute(query)})
     return found

@@ -50,5 +50,39 @@ def test_who_lives_on_a_node_at_rest(engine: sa.Engine, database: Database) -> N
     }.items():
         add(engine, tables.instances, uuid=name, **{**here, **values})
     node = ComputeNode(1, "n", "a", "a.x", True, False, 0.0)
-    found = database.run(lambda connection: instance_queries.residents(connection, node))
-    assert found == {"active", "stateless", "soft"}
+    found = database.run(lambda connection: instance_queries.residents(connection, [node]))
+    assert {one.uuid for one in found if one.at_rest} == {"active", "stateless", "soft"}
+    assert {one.uuid for one in found if not one.at_rest} == {"busy", "resized", "building", "hidden"}
+
+
+def test_what_residents_are_entitled_to(engine: sa.Engine, database: Database) -> None:
+    here = {"host": "a", "node": "a.x", "vm_state": "active"}
+    for name, image in (("plain", "x"), ("volume", "x"), ("imageless", "")):
+        add(engine, tables.instances, uuid=name, image_ref=image, project_id="p", user_id="u", **here)
+        add(engine, tables.instance_extra, instance_uuid=name, flavor=f"{{{name}}}")
+        add(engine, tables.instance_extra, instance_uuid=name, flavor="former", deleted=9)
+    add(engine, tables.block_device_mapping, instance_uuid="volume", boot_index=0, destination_type="volume", deleted=0)
+    for key, deleted in (("image_hw_cpu_policy", 0), ("image_hw_gone", 1), ("imageXhwXother", 0)):
+        add(engine, tables.instance_system_metadata, instance_uuid="plain", key=key, value="v", deleted=deleted)
+    node = ComputeNode(1, "n", "a", "a.x", True, False, 0.0)
+    found = {one.uuid: one for one in database.run(lambda connection: instance_queries.residents(connection, [node]))}
+    assert {one.flavor for one in found.values()} == {"{plain}", "{volume}", "{imageless}"}
+    assert {name: one.boot_from_volume for name, one in found.items()} == {
+        "plain": False,
+        "volume": True,
+        "imageless": True,
+    }
+    assert found["plain"].image_properties == {"hw_cpu_policy": "v"}
+    assert {(one.project_id, one.user_id) for one in found.values()} == {("p", "u")}
+
+
+def test_whose_consumers_are(engine: sa.Engine, database: Database) -> None:
+    here = {"host": "a", "vm_state": "active", "project_id": "p"}
+    add(engine, tables.instances, uuid="live", user_id="u", **here)
+    add(engine, tables.instances, uuid="gone", user_id="u", deleted=7, **here)
+    add(engine, tables.instances, uuid="other", user_id="v", **here)
+    add(engine, tables.migrations, uuid="move", instance_uuid="other", deleted=0)
+    asked = ["live", "gone", "move", "unknown"]
+    found = database.run(lambda connection: instance_queries.owners(connection, asked))
+    assert found == {"live": ("p", "u"), "gone": ("p", "u"), "move": ("p", "v")}
+    assert database.run(lambda connection: instance_queries.owned(connection, ("p", "u"))) == {"live"}

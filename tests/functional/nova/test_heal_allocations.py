@@ -748,7 +748,7 @@ def test_a_sweep_asks_once_per_node(
     read = heal._placement._service.read
     monkeypatch.setattr(heal._placement._service, "read", lambda url, **query: asked.append(url) or read(url, **query))
     assert swept(heal) == {server}
-    assert asked == ["/resource_providers", f"/resource_providers/{cloud.node('a').uuid}/allocations"]
+    assert asked == ["/resource_providers", f"/resource_providers/{cloud.node('a').uuid}/allocations", "/usages"]
 
 
 def test_population_counts_live_instances(

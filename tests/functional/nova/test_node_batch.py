@@ -72,6 +72,31 @@ def test_a_few_of_a_node_are_healed_together(cloud: NovaSimulation, heal: HealAl
     assert not list(heal.inspect(node(cloud)))
 
 
+def test_the_heal_asks_placement_for_nothing_but_the_write(
+    cloud: NovaSimulation, heal: HealAllocations, servers: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What nodes offer and who holds what was proved just before; the write proves again that they hold nothing."""
+    finding = found(cloud, heal)
+    asked: list[str] = []
+    read = heal._placement._service.read
+    monkeypatch.setattr(heal._placement._service, "read", lambda url, **query: asked.append(url) or read(url, **query))
+    heal.heal(finding)
+    assert asked == []
+    assert [cloud.allocation(server) for server in servers] == [full(cloud, server) for server in servers]
+
+
+def test_a_look_asks_once_for_what_a_node_offers(
+    cloud: NovaSimulation, heal: HealAllocations, servers: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    read = heal._placement._service.read
+    monkeypatch.setattr(heal._placement._service, "read", lambda url, **query: asked.append(url) or read(url, **query))
+    found(cloud, heal)
+    provider = f"/resource_providers/{cloud.node('a').uuid}"
+    held = [f"/allocations/{server}" for server in servers[:3]]
+    assert sorted(asked) == sorted([*held, "/resource_providers", f"{provider}/allocations", f"{provider}/inventories"])
+
+
 def test_more_than_a_few_are_counted_one_by_one(
     cloud: NovaSimulation, heal: HealAllocations, servers: list[str]
 ) -> None:

@@ -1,0 +1,182 @@
+"""Finds the instances that do not seem to hold what they should, in sets: what is suspected here, inspections prove.
+
+Placement lists what every consumer holds of a provider, in one request; a cell says in three statements which instances live
+on some nodes and what they are entitled to. So an instance that holds nothing of its node, and one that holds other amounts
+of it than its flavor says, cost nothing more to find.
+
+For whom something is held Placement only tells consumer by consumer, or as the sum of a project and user. So the sums of what
+their instances and migrations hold, of nodes where instances live, are compared with Placement's: where it has counted less
+for somebody, something of theirs is held for somebody else, and only then are their instances asked for one by one. What
+comes meanwhile makes Placement's sum larger, which says nothing; what goes makes it smaller, and costs requests in vain.
+
+Memory is needed for these nodes, and for a sum per project and user.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from functools import lru_cache
+
+from handlers.base import Key, Unavailable
+from handlers.nova import instance_queries, node_batch
+from handlers.nova.cells import Cell
+from handlers.nova.database import NovaDatabases
+from handlers.nova.flavor_resources import Unbuildable, parse, resources
+from handlers.nova.holdings import PLAIN
+from handlers.nova.instance_queries import Owner, Resident
+from handlers.nova.nodes import live_nodes
+from handlers.nova.placement import Placement
+from handlers.nova.records import ComputeNode
+
+#: nodes whose instances are read at once
+NODES = 25
+#: what only the root provider of a compute node gives, so that a project's sum of it is that over compute nodes
+_SUMMED = frozenset({"VCPU", "PCPU", "MEMORY_MB"})
+#: flavors that are kept in mind during a sweep
+_FLAVORS = 1024
+
+Resources = Mapping[str, int]
+Sums = dict[tuple[str, str], dict[str, int]]
+
+_flavor = lru_cache(_FLAVORS)(parse)
+
+
+class Suspects:
+    """Lists them; safe to share between threads."""
+
+    def __init__(self, databases: NovaDatabases, placement: Placement) -> None:
+        self._databases = databases
+        self._placement = placement
+
+    def everywhere(self) -> Iterator[Key]:
+        """Yield the keys of all that do not seem to hold what they should.
+
+        :raises Unavailable: when a listing failed; keys yielded before stand
+        """
+        nodes, down = live_nodes(self._databases)
+        providers = self._placement.compute_providers()
+        if nodes and not providers:
+            raise Unavailable("placement", f"lists no compute node's provider, while the cells have {len(nodes)} nodes")
+        homeless, _ = self._databases.run_where_possible(self._databases.host_cells(), instance_queries.homeless)
+        yield from (Key("instance", one) for one in sorted(set().union(*homeless.values())))
+        sums: Sums = {}
+        dead: set[str] = set()
+        for cell, some in _groups(nodes.values()):
+            if cell.uuid in dead:
+                continue
+            try:
+                yield from self._of_nodes(cell, some, providers, sums)
+            except Unavailable as error:
+                if error.dependency != cell.label:
+                    raise
+                down = error
+                dead.add(cell.uuid)
+        yield from self._of_owners(sums)
+        if down is not None:
+            raise down
+
+    def missing(self, cell: Cell, node: ComputeNode) -> set[str]:
+        """Return the instances of a node that hold nothing of it."""
+        return _missing(self._residents(cell, [node]), self._placement.held(node.uuid))
+
+    def odd(self, cell: Cell, node: ComputeNode) -> set[str]:
+        """Return the instances of a node that seem to hold wrong amounts of it."""
+        return _odd(self._residents(cell, [node]), self._placement.held(node.uuid))
+
+    def _of_nodes(
+        self, cell: Cell, nodes: Collection[ComputeNode], providers: Collection[str], sums: Sums
+    ) -> Iterator[Key]:
+        residents: dict[tuple[str, str], list[Resident]] = {}
+        for one in self._residents(cell, nodes):
+            residents.setdefault(_place(one), []).append(one)
+        for node in nodes:
+            here = residents.get(_place(node), [])
+            if not here:
+                continue
+            held = self._placement.held(node.uuid) if node.uuid in providers else {}
+            yield from _keys(node, here, _missing(here, held), _odd(here, held))
+            self._add(sums, cell, here, held)
+
+    def _residents(self, cell: Cell, nodes: Collection[ComputeNode]) -> list[Resident]:
+        return self._databases.database(cell).run(lambda connection: instance_queries.residents(connection, nodes))
+
+    def _add(self, sums: Sums, cell: Cell, here: Iterable[Resident], held: Mapping[str, Resources]) -> None:
+        """Add what is held of a node to the sums of those to whom it belongs, as far as the cell knows them."""
+        owners: dict[str, Owner] = {one.uuid: (one.project_id, one.user_id) for one in here}
+        strangers = held.keys() - owners.keys()
+        if strangers:
+            owners |= self._databases.database(cell).run(
+                lambda connection: instance_queries.owners(connection, strangers)
+            )
+        for consumer, amounts in held.items():
+            project, user = owners.get(consumer, (None, None))
+            if project and user:
+                total = sums.setdefault((project, user), {})
+                for name in _SUMMED & amounts.keys():
+                    total[name] = total.get(name, 0) + amounts[name]
+
+    def _of_owners(self, sums: Sums) -> Iterator[Key]:
+        """Yield the instances whose allocations are not their owner's, of those owners for whom less is held."""
+        for (project, user), total in sums.items():
+            counted = self._placement.usages(project, user)
+            if all(counted.get(name, 0) >= amount for name, amount in total.items()):
+                continue
+            for instance in self._owned(project, user):
+                allocation = self._placement.allocation(instance)
+                if allocation.providers and (allocation.project_id, allocation.user_id) != (project, user):
+                    yield Key("instance", instance)
+
+    def _owned(self, project: str, user: str) -> list[str]:
+        found, _ = self._databases.run_where_possible(
+            self._databases.host_cells(), lambda connection: instance_queries.owned(connection, (project, user))
+        )
+        return sorted(set[str]().union(*found.values()))
+
+
+def _groups(nodes: Iterable[tuple[Cell, ComputeNode]]) -> Iterator[tuple[Cell, list[ComputeNode]]]:
+    """Yield nodes in parts, each of one cell."""
+    by_cell: dict[Cell, list[ComputeNode]] = {}
+    for cell, node in nodes:
+        by_cell.setdefault(cell, []).append(node)
+    for cell, some in by_cell.items():
+        yield from ((cell, some[start : start + NODES]) for start in range(0, len(some), NODES))
+
+
+def _place(one: ComputeNode | Resident) -> tuple[str, str]:
+    # Nova's MySQL does not tell upper from lower case.
+    return one.host.lower(), one.node.lower()
+
+
+def _keys(node: ComputeNode, here: Collection[Resident], missing: set[str], odd: set[str]) -> Iterator[Key]:
+    """Yield one key for what is alike on a node, or one for each instance."""
+    if node_batch.ordinary(len(missing), sum(one.at_rest for one in here)):
+        yield Key(node_batch.NODE, node.uuid)
+    else:
+        yield from (Key("instance", one) for one in sorted(missing))
+    if len(odd) > 1:
+        yield Key(node_batch.AMOUNTS, node.uuid)
+    else:
+        yield from (Key("instance", one) for one in odd)
+
+
+def _missing(here: Iterable[Resident], held: Mapping[str, Resources]) -> set[str]:
+    return {one.uuid for one in here if one.at_rest} - held.keys()
+
+
+def _odd(here: Iterable[Resident], held: Mapping[str, Resources]) -> set[str]:
+    """Return who holds other amounts of its node than it should; what nobody holds of it, they may have elsewhere."""
+    given = {name for amounts in held.values() for name in amounts} & PLAIN
+    return {one.uuid for one in here if one.at_rest and one.uuid in held and _differs(one, held[one.uuid], given)}
+
+
+def _differs(one: Resident, amounts: Resources, given: Collection[str]) -> bool:
+    flavor = _flavor(one.flavor)
+    if isinstance(flavor, Unbuildable):
+        return False
+    wanted = resources(flavor, one.image_properties, one.boot_from_volume)
+    if isinstance(wanted, Unbuildable):
+        return False
+    names = set(given)
+    if "PCPU" in wanted and "PCPU" not in amounts:
+        names -= {"VCPU", "PCPU"}
+    return any(amounts.get(name, 0) != wanted.get(name, 0) for name in names)
