@@ -42,6 +42,10 @@ class OneKey(Lister):
         found = OneShot(database, self.session.engine, replicas.new_id()).examine(task, [key], "operator")
         for sentence in summaries(found):
             self.remark(sentence)
+        if not found:
+            self.remark(
+                f"{task.name} knows {key} as it should be, or not at all: it is sought exactly as it is written"
+            )
         self.exit_code = exit_code(found)
         return found
 
@@ -73,10 +77,13 @@ class Heal(OneKey):
     """
 
     example = "example:\n  %(prog)s heal audit_allocations consumer:4f5c0e0a-3c53-4d67-a7d5-2b1c8a6f0e11"
-    titles = ("Key", "Problem", "Action", "Changed", "Undo")
-    more_titles = ("Summary", "Evidence")
+    titles = ("Key", "Problem", "Action", "Details", "Undo")
+    more_titles = ("Changed", "Summary", "Evidence")
 
     def rows(self, parsed_args: argparse.Namespace) -> Iterable[Sequence[Any]]:
         """Heal, and return one row per finding."""
         found = self.results(parsed_args, heals=True)
-        return [(r.key, r.problem, r.action, r.change, r.undo, r.summary, dict(r.evidence)) for r in found]
+        return [
+            (*(r.key, r.problem, r.action, r.change or r.summary, r.undo), r.change, r.summary, dict(r.evidence))
+            for r in found
+        ]

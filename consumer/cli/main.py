@@ -128,7 +128,7 @@ class Program(App):
 
     def initialize_app(self, argv: list[str]) -> None:
         """Make what the command will need; without a command, print help."""
-        self.session = Session(self.options, self._group)
+        self.session = Session(self.options, self._group, self._complain)
         if not argv:
             raise SystemExit(self.run_subcommand(["help"]))
 

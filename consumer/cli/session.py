@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -25,6 +25,8 @@ from consumer.journal.database import Database, open_engine
 from consumer.journal.opening import open_journal
 from handlers.base import Handler, Inventory, Key, Resources
 
+LOG = logging.getLogger(__name__)
+
 #: Log levels by verbosity (``-q`` is 0, nothing 1, ``-v`` 2): of a command that ends, and of the daemon.
 _LEVELS = {
     False: (logging.ERROR, logging.WARNING, logging.INFO, logging.DEBUG),
@@ -37,10 +39,12 @@ class Session:
 
     :param options: the global options of the command line
     :param group: the option group whose handlers this program has; None for all
+    :param remark: says a sentence to the person at the terminal, beside the output
     """
 
-    def __init__(self, options: argparse.Namespace, group: str | None) -> None:
+    def __init__(self, options: argparse.Namespace, group: str | None, remark: Callable[[str], None]) -> None:
         self._options = options
+        self._remark = remark
         self._group = group
         self._daemon = False
         self._loaded = False
@@ -79,6 +83,8 @@ class Session:
         """The configuration; logging is set up with it."""
         loaded = conf.load(self.all_classes, self._options.config_file or [], self._options.config_dir or [])
         self._set_up_logging(loaded)
+        for sentence in conf.misspelt(loaded):
+            (LOG.warning if self._daemon else self._remark)(sentence)
         return loaded
 
     def reread(self) -> cfg.ConfigOpts:

@@ -43,8 +43,8 @@ class Sweep(Lister):
         "  %(prog)s sweep --audit                    what is wrong? changes nothing, needs no journal\n"
         "  %(prog)s sweep discover_hosts -f json     one handler, for a program"
     )
-    titles = ("Handler", "Key", "Problem", "Action", "Changed")
-    more_titles = ("Summary", "Evidence", "Undo")
+    titles = ("Handler", "Key", "Problem", "Action", "Details")
+    more_titles = ("Changed", "Summary", "Evidence", "Undo")
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         """Return the parser."""
@@ -68,7 +68,16 @@ class Sweep(Lister):
         for sentence in summaries(results):
             self.remark(sentence)
         self.exit_code = exit_code(results)
-        return [(r.handler, r.key, r.problem, r.action, r.change, r.summary, dict(r.evidence), r.undo) for r in results]
+        return [
+            (
+                *(r.handler, r.key, r.problem, r.action, r.change or r.summary),
+                r.change,
+                r.summary,
+                dict(r.evidence),
+                r.undo,
+            )
+            for r in results
+        ]
 
     def _tasks(self, names: Sequence[str], audit: bool) -> list[Task]:
         classes = self.session.classes(names)

@@ -5,7 +5,9 @@ Each group's file has ``register`` and, as the rest of the program knows it, ``s
 
 from __future__ import annotations
 
+import difflib
 import os
+import re
 import stat
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -18,6 +20,10 @@ from consumer.conf import bus, engine, journal, status, tasks
 from handlers.base import Handler
 
 PROJECT = "stackmend"
+#: The groups all of whose options are known here; others hold those of libraries and of authentication plugins, too.
+GROUPS = ("journal", "bus", "engine", "status", "audit", "housekeeping")
+#: How oslo.config writes where a value stands.
+_PLACE = re.compile(r"LocationInfo\(.*?detail='(.*?)'\)")
 
 
 class WrongConfiguration(Exception):
@@ -57,16 +63,41 @@ def load(
         conf(arguments, project=PROJECT, version=__version__)
         _read_all(conf)
     except (cfg.Error, ValueError) as error:
-        raise WrongConfiguration(_with_file(str(error), conf)) from error
+        raise WrongConfiguration(_with_file(_PLACE.sub(r"\1", str(error)), conf)) from error
     return conf
 
 
 def _read_all(conf: cfg.ConfigOpts) -> None:
     """Read every option once, so that a wrong value is said at the start and not in the middle of the night."""
-    for group in ("journal", "bus", "engine", "status", "audit", "housekeeping"):
-        if group in conf:
-            for name in conf[group]:
+    for group in (one for one in GROUPS if one in conf):
+        for name in conf[group]:
+            try:
                 getattr(conf[group], name)
+            except (cfg.Error, ValueError) as error:
+                raise ValueError(f"[{group}] {error}") from error
+
+
+def misspelt(conf: cfg.ConfigOpts) -> list[str]:
+    """Return a sentence for each option in the configuration files that has no effect because nobody knows its name."""
+    sentences = []
+    for path in conf.config_file or []:
+        sections: dict[str, dict[str, list[str]]] = {}
+        cfg.ConfigParser(path, sections).parse()
+        for group, given in sorted(sections.items()):
+            if group in GROUPS and group in conf:
+                unknown = sorted(set(given) - set(conf[group]))
+                sentences += [_no_effect(f"[{group}] {name}", path, _near(name, conf[group])) for name in unknown]
+            elif group not in conf and (near := _near(group, GROUPS)):
+                sentences.append(_no_effect(f"[{group}]", path, f"[{near}]"))
+    return sentences
+
+
+def _near(name: str, known: Iterable[str]) -> str:
+    return next(iter(difflib.get_close_matches(name, sorted(known), 1, 0.75)), "")
+
+
+def _no_effect(what: str, path: str, near: str) -> str:
+    return f"{what} in {path} has no effect: nothing is called so" + (f"; did you mean {near}?" if near else "")
 
 
 def _with_file(text: str, conf: cfg.ConfigOpts) -> str:

@@ -35,7 +35,14 @@ def test_an_audit_changes_nothing_and_opens_no_journal(shell: Shell) -> None:
     shell.world.things = {"a": 3}
     ran = shell("sweep", "--audit")
     assert ran.code == 2
-    assert "| Handler | Key     | Problem | Action | Changed |" in ran.out
+    [row] = [line for line in ran.out.splitlines() if "thing:a" in line]
+    assert [cell.strip() for cell in row.strip("|").split("|")] == [
+        "mender",
+        "thing:a",
+        "broken",
+        "found",
+        "a is broken",
+    ]
     assert shell.world.drifted() == {"a"}
     assert not (shell.folder / "journal.sqlite").exists()
 
@@ -145,7 +152,16 @@ def test_inspect_proves_and_changes_nothing(shell: Shell) -> None:
 
 def test_inspect_finds_nothing(shell: Shell) -> None:
     ran = shell("inspect", "mender", "thing:a")
-    assert (ran.code, ran.out, ran.err) == (0, "", "nothing is wrong\n")
+    assert (ran.code, ran.out) == (0, "")
+    assert ran.err.splitlines()[0] == "nothing is wrong"
+    assert "thing:a as it should be, or not at all" in ran.err, "the key may be mistyped"
+
+
+def test_a_sweep_that_gets_no_answer_says_from_whom(shell: Shell) -> None:
+    shell.world.sweep_error = Unavailable("cell1", "does not answer")
+    ran = shell("sweep", "--audit")
+    assert ran.code == 1
+    assert "cell1: does not answer" in ran.out
 
 
 def test_a_look_that_fails_is_an_error(shell: Shell) -> None:

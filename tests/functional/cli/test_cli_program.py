@@ -102,6 +102,11 @@ def test_wrong_usage_is_an_error_and_not_drift(shell: Shell, arguments: list[str
         ("[engine]\nworkers = many\n", "workers"),
         ("[engine]\ntimezone = Mars/Olympus\n", "'Mars/Olympus' is not a time zone"),
         ("[audit]\nmender_window = whenever\n", "is not a window"),
+        (
+            "[audit]\nmender_window = Sat 25:00-26:00\n",
+            "[audit] Value for option mender_window from {conf} is not valid",
+        ),
+        ("[audit]\nmender_mode = healing\n", "[audit] Value for option mender_mode from {conf} is not valid"),
         ("[journal]\nconnection = nonsense\n", "[journal] connection is not a database URL"),
         ("[journal]\nconnection = sqlite:////none/there/journal.sqlite\n", "the journal's folder /none/there does not"),
         ("[journal]\nconnection = mysql+pymysql://u:s3cret@127.0.0.1:1/x\n", "the journal's database does not answer"),
@@ -111,9 +116,32 @@ def test_wrong_configuration_is_one_line_without_secrets(shell: Shell, text: str
     shell.conf.write_text(text)
     ran = shell("history")
     assert ran.code == 1
-    assert said in ran.err
+    assert said.format(conf=shell.conf) in ran.err
     assert len(ran.err.splitlines()) == 1
     assert "s3cret" not in ran.err
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (
+            "[audit]\nmender_mod = heal\n",
+            "[audit] mender_mod in {conf} has no effect: nothing is called so; did you mean mender_mode?",
+        ),
+        ("[adit]\nmender_mode = heal\n", "[adit] in {conf} has no effect: nothing is called so; did you mean [audit]?"),
+        ("[engine]\nzzz = 1\n", "[engine] zzz in {conf} has no effect: nothing is called so"),
+    ],
+)
+def test_an_option_that_nobody_knows_is_named(shell: Shell, text: str, said: str) -> None:
+    shell.configure(text)
+    ran = shell("sweep", "--audit")
+    assert ran.code == 0
+    assert f"stackmend: {said.format(conf=shell.conf)}" in ran.err.splitlines()
+
+
+def test_options_of_libraries_and_of_other_programs_are_none_of_ours(shell: Shell) -> None:
+    shell.configure("[keystone_authtoken]\nx = 1\n[oslo_messaging_rabbit]\nx = 1\n[openstack]\nusername = x\n")
+    assert shell("sweep", "--audit").err == "nothing is wrong\n"
 
 
 def test_a_broken_plugin_is_one_line(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
