@@ -9,7 +9,7 @@ from collections import Counter
 import pytest
 from sqlalchemy import inspect
 
-from consumer.journal import backlog, controls, dead, history, migrations, replicas, schema, work
+from consumer.journal import backlog, controls, dead, heard, history, migrations, replicas, schema, work
 from consumer.journal.database import Database, now
 from consumer.journal.history import Closing, Line, Origin
 from consumer.journal.work import DeadLetter, Done, Hint, Later, LeaseLost, Parked, Priority, Reported
@@ -64,6 +64,14 @@ class JournalContract:
         time.sleep(0.01)
         work.enqueue(journal, [hint("second"), hint("later", after=60)])
         assert [claim.key.id for claim in take(journal)] == ["first", "second", "swept"]
+
+    def test_what_has_arrived_is_known_by_broker_and_format(self, journal: Database) -> None:
+        for broker, written in (("a", "versioned"), ("b", ""), ("a", "unversioned"), ("a", "versioned")):
+            heard.note(journal, broker, written)
+            time.sleep(0.01)
+        found = heard.listing(journal)
+        assert [(one.broker, one.format) for one in found] == [("a", "versioned"), ("a", "unversioned"), ("b", "")]
+        assert 0 <= found[0].ago <= found[1].ago <= found[2].ago
 
     def test_a_claimed_row_is_not_claimed_twice(self, journal: Database) -> None:
         work.enqueue(journal, [hint()])
