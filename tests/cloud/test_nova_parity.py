@@ -102,31 +102,28 @@ def test_map_instances(pair: Pair, wreckage: Wreckage) -> None:
     assert values(pair.ours.content(), *cell, instance_uuid=without_cell) == {("2",)}
 
 
-def test_heal_allocations(pair: Pair, wreckage: Wreckage, healed: Outcome) -> None:
+def test_heal_allocations(wreckage: Wreckage, healed: Outcome) -> None:
     """What nova-manage heals is healed; what it takes for right (7) is the other test's.
 
-    nova-manage asks Placement for each instance of the cloud, and so finds a wrong owner. Our sweep asks for each node and does
-    not see it; whoever looks at the instance heals it, all the same.
+    nova-manage asks Placement for each instance of the cloud; our sweep asks for each node and owner, and finds the wrong owner
+    all the same. It also tells of the server that holds twice what it should, which nova-manage passes by.
     """
-    owner = wreckage.servers["owner"]
-    assert [done.returncode for done in (*healed.nova_manage, *healed.stackmend)] == [0, 0]
-    [(right, _), (wrong, _)] = [
-        values(content, "placement.consumers", "project", "user", uuid=owner).pop()
+    owner, soft = wreckage.servers["owner"], wreckage.servers["soft-deleted"]
+    assert [done.returncode for done in (*healed.nova_manage, *healed.stackmend)] == [0, 2]
+    found = {row["key"]: row["problem"] for row in healed.found() if row["action"] != "healed"}
+    assert found == {f"instance:{wreckage.servers['twice']}": "wrong-amounts"}
+    right, wrong = (
+        values(content, "placement.consumers", "project", "user", uuid=owner)
         for content in (healed.theirs, healed.before)
-    ]
+    )
     assert right != wrong
-    pair.ours.load(wreckage.at_rest)
-    done = pair.ours.stackmend("heal", "heal_allocations", f"instance:{owner}", "-f", "json")
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert values(pair.ours.content(), "placement.consumers", "project", uuid=owner) == {(right,)}
+    assert values(healed.ours, "placement.consumers", "project", "user", uuid=owner) == right
 
     others = {wreckage.servers[name] for name in ("elsewhere", "soft-deleted")}
-    found = differences(healed.theirs, healed.ours, **WHO)
-    assert found.keys() == {"placement.allocations", "placement.consumers"}
-    assert found["placement.allocations"].theirs | found["placement.allocations"].ours == rows(*others)
-    assert found["placement.consumers"] == Difference(
-        theirs=rows(owner), ours=rows(owner, wreckage.servers["soft-deleted"])
-    )
+    differ = differences(healed.theirs, healed.ours, **WHO)
+    assert differ.keys() == {"placement.allocations", "placement.consumers"}
+    assert differ["placement.allocations"].theirs | differ["placement.allocations"].ours == rows(*others)
+    assert differ["placement.consumers"] == Difference(ours=rows(soft))
     given = holders(healed.theirs) - holders(healed.before)
     assert given == {wreckage.servers[name] for name in ("missing", "other-cell")}
 
