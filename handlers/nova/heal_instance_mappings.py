@@ -22,7 +22,8 @@ not answer there is no verdict at all. A finding has to be seen twice, five seco
 - ``DELETE FROM build_requests`` for an instance that is in the cell to which it is mapped. To the conductor a build
   request that vanishes is a deletion, and it destroys the instance: so this waits until it has a host, or for an hour;
 - ``DELETE FROM instance_mappings, request_specs, instance_group_member`` of what is nowhere: not before an hour, only
-  while there is no build request (in the same statement), only when it holds nothing in Placement.
+  while there is no build request (in the same statement), only when it holds nothing in Placement. Where no more
+  than a tenth of all mappings lead nowhere, up to a hundred are one finding and count as one heal; each is deleted for itself.
 
 **What is not changed.** An instance in several cells or in another cell than it is mapped to, a build that is stuck, and
 what is nowhere but holds resources are reported. The last tells leftovers from what a cell lost that was restored from
@@ -67,6 +68,14 @@ from handlers.nova.mappings import (
 )
 from handlers.nova.task import PlacementTask
 
+#: the kind of a key that stands for a part of the mappings, ``<first>-<last>`` by their ids: those that lead nowhere
+MAPPINGS = "mappings"
+#: mappings of one part
+BATCH = 100
+#: so many mappings that lead nowhere, as a part of all, are ordinary drift. Where there are more each is a key of its own, so
+#: that what bounds how much is believed to be wrong counts them
+ORDINARY = 0.1
+
 #: seconds from a notification to the first look: what it tells of is then old enough to be judged
 _SETTLED = SETTLE + 5.0
 
@@ -76,7 +85,7 @@ class HealInstanceMappings(PlacementTask):
 
     name = "heal_instance_mappings"
     title = "Repair mappings of instances: no cell, stale build requests, wrong marks of deletion, leftovers"
-    kinds = ("instance",)
+    kinds = ("instance", MAPPINGS)
     triggers = (
         Trigger("instance.create.end", hints.instance, after=_SETTLED),
         Trigger("instance.create.error", hints.instance, after=_SETTLED),
@@ -92,7 +101,9 @@ class HealInstanceMappings(PlacementTask):
     cost = "Two queries per thousand mappings; ten minutes is fine for a hundred thousand instances, an hour for a million."
 
     def inspect(self, key: Key) -> Iterable[Finding]:
-        """Judge the mapping of one instance."""
+        """Judge the mapping of one instance, or those of a part that lead nowhere, together."""
+        if key.kind == MAPPINGS:
+            return self._inspect_part(key)
         facts, verdict = self._judge(key.id)
         if isinstance(verdict, Wait):
             raise InFlight(verdict.reason, verdict.after)
@@ -105,11 +116,16 @@ class HealInstanceMappings(PlacementTask):
             yield Key("instance", found)
         cells = {cell.id: cell for cell in self._databases.cells()}
         down: dict[int, Unavailable] = {}
-        after = 0
+        after, seen = 0, 0
+        parts: list[list[MappingRow]] = []
         while page := self._databases.api.run(partial(mapping_queries.mapping_page, after=after)):
             after = page[-1].id
-            for found in self._suspects(page, cells, down):
-                yield Key("instance", found)
+            seen += len(page)
+            astray, others = self._suspects(page, cells, down)
+            parts += [astray[start : start + BATCH] for start in range(0, len(astray), BATCH)]
+            for row in others:
+                yield Key("instance", row.instance)
+        yield from _keys(parts, together=sum(map(len, parts)) <= ORDINARY * max(seen, BATCH / ORDINARY))
         for error in down.values():
             raise error
 
@@ -122,7 +138,9 @@ class HealInstanceMappings(PlacementTask):
         if not finding.healable:
             raise Refused(finding.refusal)
         self._databases.permit_changes()
-        facts, verdict = self._judge(finding.key.id)
+        if finding.problem == "mappings-left-behind":
+            return self._forget_all(finding)
+        facts, verdict = self._judge(finding.evidence["instance"])
         now = _finding(finding.key, facts, verdict)
         if facts.mapping is None or now is None or (now.problem, now.evidence) != (finding.problem, finding.evidence):
             raise Conflict(f"{finding.key} is not as it was")
@@ -134,12 +152,35 @@ class HealInstanceMappings(PlacementTask):
             raise Conflict(f"the cell of {finding.key} is gone") from error
 
     def _judge(self, uuid: str) -> tuple[Facts, Verdict]:
-        facts = mapping_queries.read(self._databases, [uuid])[uuid]
-        verdict = decide(facts)
-        if isinstance(verdict, Forget):
-            facts = replace(facts, holds=bool(self._placement.allocation(uuid).providers))
+        [judged] = self._judge_all([uuid])
+        return judged
+
+    def _judge_all(self, uuids: Sequence[str]) -> list[tuple[Facts, Verdict]]:
+        """Read what is known about instances in sets, and judge; what is to be forgotten must hold nothing in Placement."""
+        judged = []
+        for facts in mapping_queries.read(self._databases, uuids).values():
             verdict = decide(facts)
-        return facts, verdict
+            if isinstance(verdict, Forget) and facts.mapping is not None:
+                facts = replace(facts, holds=bool(self._placement.allocation(facts.mapping.instance).providers))  # noqa: PLW2901
+                verdict = decide(facts)
+            judged.append((facts, verdict))
+        return judged
+
+    def _inspect_part(self, key: Key) -> list[Finding]:
+        first, last = _bounds(key)
+        page = self._databases.api.run(partial(mapping_queries.mapping_part, first=first, last=last))
+        cells = {cell.id: cell for cell in self._databases.cells()}
+        down: dict[int, Unavailable] = {}
+        astray, _ = self._suspects(page, cells, down)
+        for error in down.values():
+            raise error
+        judged = self._judge_all([row.instance for row in astray])
+        left = [facts.mapping for facts, verdict in judged if isinstance(verdict, Forget) and facts.mapping is not None]
+        findings = [_of_all(key, left)] if left else []
+        for facts, verdict in judged:
+            finding = None if isinstance(verdict, Forget) else _finding(key, facts, verdict)
+            findings += [] if finding is None else [finding]
+        return findings
 
     def _change(self, before: MappingRow, change: Change) -> Healed:
         undo = self._databases.api.run(
@@ -170,10 +211,42 @@ class HealInstanceMappings(PlacementTask):
             undo=_in_nova_api(undo),
         )
 
+    def _forget_all(self, finding: Finding) -> Healed:
+        """Forget those that are as they were, each in a transaction of its own."""
+        expected = finding.evidence["mappings"]
+        undo: list[str] = []
+        gone: list[str] = []
+        for facts, verdict in self._judge_all(list(expected)):
+            before = facts.mapping
+            if before is None or not isinstance(verdict, Forget) or _mapping(before) != expected[before.instance]:
+                continue
+            try:
+                undo += self._databases.api.run(partial(mapping_queries.forget, before=before))
+            except Conflict:
+                continue
+            except Unavailable:
+                if not gone:
+                    raise
+                break
+            gone.append(before.instance)
+        if not gone:
+            raise Conflict(f"nothing of {finding.key} is as it was")
+        return Healed(
+            f"took away the mappings of {len(gone)} instances and what else nova_api had of them",
+            before={"rows": len(undo), "mappings": {uuid: expected[uuid] for uuid in gone}},
+            after={"rows": 0},
+            undo=_in_nova_api(undo),
+            complete=len(gone) == len(expected),
+        )
+
     def _suspects(
         self, page: Sequence[MappingRow], cells: Mapping[int, Cell], down: dict[int, Unavailable]
-    ) -> Iterator[str]:
-        """Yield the instances of this page whose mapping does not look right; note which cells do not answer."""
+    ) -> tuple[list[MappingRow], list[MappingRow]]:
+        """Return the mappings of this page that seem to lead nowhere, and those with which something else seems wrong.
+
+        :param down: is told which cells do not answer
+        """
+        astray, others = [], []
         by_cell: dict[int, list[MappingRow]] = {}
         for row in page:
             if not is_instance(row.instance, row.project_id):
@@ -181,7 +254,7 @@ class HealInstanceMappings(PlacementTask):
             if row.cell_id is not None:
                 by_cell.setdefault(row.cell_id, []).append(row)
             elif row.age >= SETTLE:
-                yield row.instance
+                others.append(row)
         for cell_id, rows in by_cell.items():
             if cell_id in down or cell_id not in cells:
                 continue
@@ -190,11 +263,23 @@ class HealInstanceMappings(PlacementTask):
             except Unavailable as error:
                 down[cell_id] = error
                 continue
-            yield from (row.instance for row in rows if _looks_wrong(row, copies.get(row.instance)))
+            wrong = [row for row in rows if _looks_wrong(row, copies.get(row.instance))]
+            astray += [row for row in wrong if row.instance not in copies]
+            others += [row for row in wrong if row.instance in copies]
+        return sorted(astray, key=lambda row: row.id), others
 
     def _copies(self, cell: Cell, instances: Sequence[str]) -> dict[str, Copy]:
         work = partial(mapping_queries.copies, cell_id=cell.id, instances=instances)
         return {copy.uuid: copy for copy in self._databases.database(cell).run(work)}
+
+
+def _keys(parts: Iterable[Sequence[MappingRow]], *, together: bool) -> Iterator[Key]:
+    """Yield a key for each part, or for each mapping."""
+    for part in parts:
+        if together and len(part) > 1:
+            yield Key(MAPPINGS, f"{part[0].id}-{part[-1].id}")
+        else:
+            yield from (Key("instance", row.instance) for row in part)
 
 
 def _looks_wrong(row: MappingRow, copy: Copy | None) -> bool:
@@ -208,16 +293,31 @@ def _finding(key: Key, facts: Facts, verdict: Verdict) -> Finding | None:
     if facts.mapping is None or not isinstance(verdict, (Change, Forget, Report)):
         return None
     evidence: dict[str, Any] = {
+        "instance": facts.mapping.instance,
         "mapping": _mapping(facts.mapping),
         "build_request": facts.request_age is not None,
         "cells": sorted(copy.cell_id for copy in facts.copies),
     }
-    summary = f"instance {key.id}: {verdict.summary}"
+    summary = f"instance {facts.mapping.instance}: {verdict.summary}"
     if isinstance(verdict, Report):
         return Finding(key, verdict.problem, summary, evidence, healable=False, refusal=verdict.refusal)
     if isinstance(verdict, Change):
         evidence["to_be"] = {**verdict.values}
     return Finding(key, verdict.problem, summary, evidence)
+
+
+def _of_all(key: Key, left: Sequence[MappingRow]) -> Finding:
+    """Return the finding of all mappings of a part that lead nowhere."""
+    summary = f"{len(left)} mappings of instances that no cell has any more"
+    return Finding(key, "mappings-left-behind", summary, {"mappings": {row.instance: _mapping(row) for row in left}})
+
+
+def _bounds(key: Key) -> tuple[int, int]:
+    first, _, last = key.id.partition("-")
+    try:
+        return int(first), int(last)
+    except ValueError:
+        raise Refused(f"{key} is not a part of the mappings; write {MAPPINGS}:<first>-<last>, by their ids") from None
 
 
 def _mapping(row: MappingRow) -> dict[str, Any]:

@@ -67,6 +67,11 @@ def mapping_page(connection: Connection, after: int) -> list[MappingRow]:
     return _mappings(connection, tables.instance_mappings.c.id > after, PAGE)
 
 
+def mapping_part(connection: Connection, first: int, last: int) -> list[MappingRow]:
+    """The mappings with ids from the first to the last; no more than a page."""
+    return _mappings(connection, tables.instance_mappings.c.id.between(first, last), PAGE)
+
+
 def _mappings(connection: Connection, where: sa.ColumnElement[bool], limit: int | None = None) -> list[MappingRow]:
     c = tables.instance_mappings.c
     query = (

@@ -10,7 +10,7 @@ import pytest
 import sqlalchemy as sa
 
 from handlers.base import Conflict, Finding, Healed, InFlight, Key, Refused, Resources, Unavailable
-from handlers.nova import mapping_queries, tables
+from handlers.nova import heal_instance_mappings, mapping_queries, tables
 from handlers.nova.heal_instance_mappings import HealInstanceMappings
 from handlers.nova.simulation import NovaSimulation
 
@@ -95,7 +95,7 @@ def undo(cloud: NovaSimulation, healed: Healed) -> None:
 
 def heal(healer: HealInstanceMappings, instance: str) -> tuple[Finding, Healed]:
     """Heal what a sweep has found, once; then it is right."""
-    assert key(instance) in set(healer.sweep())
+    assert instance in listed(healer)
     [finding] = healer.inspect(key(instance))
     healed = healer.heal(finding)
     assert list(healer.inspect(key(instance))) == []
@@ -244,8 +244,19 @@ def test_bookmarks_and_strangers(cloud: NovaSimulation, healer: HealInstanceMapp
         assert list(healer.inspect(key(identity))) == []
 
 
+def listed(healer: HealInstanceMappings) -> set[str]:
+    """The instances that a sweep lists, one by one or in a part."""
+    found: set[str] = set()
+    for where in healer.sweep():
+        if where.kind == "mappings":
+            found |= {finding.evidence["instance"] for finding in healer.inspect(where)}
+        else:
+            found.add(where.id)
+    return found
+
+
 def reported(healer: HealInstanceMappings, instance: str) -> str:
-    assert key(instance) in set(healer.sweep())
+    assert instance in listed(healer)
     [finding] = healer.inspect(key(instance))
     assert finding.refusal
     assert not finding.healable
@@ -428,3 +439,118 @@ def test_a_sweep_reads_page_by_page(
         set_mapping(cloud, server, queued_for_delete=True)
     assert {found.id for found in healer.sweep()} == set(servers[1::2])
     assert healer.population() == 8
+
+
+# many at once
+
+
+def astray(cloud: NovaSimulation, number: int, **age: float) -> list[str]:
+    """Mappings of instances that are in no cell, with what else nova_api has of such an instance."""
+    made = datetime.now(UTC).replace(tzinfo=None) - timedelta(**age or LONG)
+    lost = [str(uuid.uuid4()) for _ in range(number)]
+    with cloud.api.begin() as connection:
+        for one in lost:
+            row = {"instance_uuid": one, "cell_id": 2, "project_id": "p", "queued_for_delete": False}
+            connection.execute(sa.insert(IM).values({**row, "created_at": made}))
+            connection.execute(sa.insert(tables.request_specs).values(instance_uuid=one, spec="{}"))
+    return lost
+
+
+def left(cloud: NovaSimulation, lost: list[str]) -> list[str]:
+    """Those of which nova_api still has something."""
+    with cloud.api.connect() as connection:
+        specs = set(connection.scalars(sa.select(tables.request_specs.c.instance_uuid)))
+    return [one for one in lost if mapping(cloud, one) is not None or one in specs]
+
+
+def test_those_that_lead_nowhere_are_forgotten_together(
+    cloud: NovaSimulation, healer: HealInstanceMappings, server: str
+) -> None:
+    lost = astray(cloud, 4)
+    [where] = healer.sweep()
+    assert where.kind == "mappings"
+    [finding] = healer.inspect(where)
+    assert (finding.problem, set(finding.evidence["mappings"])) == ("mappings-left-behind", set(lost))
+    assert [finding] == list(healer.inspect(where)), "it is confirmed as one"
+    healed = healer.heal(finding)
+    assert healed.complete
+    assert not left(cloud, lost)
+    assert mapping(cloud, server) is not None
+    assert not list(healer.sweep())
+    assert not list(healer.inspect(where))
+    with cloud.api.begin() as connection:
+        for line in healed.undo.splitlines():
+            if not line.startswith("--"):
+                connection.exec_driver_sql(line)
+    assert left(cloud, lost) == lost
+
+
+def test_who_came_back_or_holds_something_stays(
+    cloud: NovaSimulation, healer: HealInstanceMappings, server: str
+) -> None:
+    lost = astray(cloud, 4)
+    [where] = healer.sweep()
+    [finding] = healer.inspect(where)
+    request_again(cloud, lost[0])
+    cloud.hold(lost[1], {cloud.node("a").uuid: {"VCPU": 1}})
+    healed = healer.heal(finding)
+    assert left(cloud, lost) == lost[:2]
+    assert not healed.complete
+    assert lost[0] not in healed.undo
+    problems = {found.problem: found for found in healer.inspect(where)}
+    assert not any(found.healable for found in problems.values())
+    assert "nowhere-but-holding" in problems
+    with pytest.raises(Conflict):
+        healer.heal(finding)
+    assert left(cloud, lost) == lost[:2]
+
+
+def test_what_is_found_to_be_something_else_is_a_finding_of_its_own(
+    cloud: NovaSimulation, healer: HealInstanceMappings, server: str
+) -> None:
+    """Between the sweep and the look, one of the lost turns up in its cell, wrongly marked."""
+    lost = astray(cloud, 3)
+    [where] = healer.sweep()
+    cells = healer._copies
+    healer._copies = lambda cell, instances: {}  # type: ignore[method-assign]
+    set_mapping(cloud, server, queued_for_delete=True, updated_at=None)
+    with cloud.api.connect() as connection:
+        ids = list(connection.scalars(sa.select(IM.c.id).order_by(IM.c.id)))
+    part = Key("mappings", f"{ids[0]}-{ids[-1]}")
+    findings = {finding.problem: finding for finding in healer.inspect(part)}
+    healer._copies = cells  # type: ignore[method-assign]
+    [single] = [finding for problem, finding in findings.items() if problem != "mappings-left-behind"]
+    assert server in single.summary
+    healer.heal(single)
+    assert mapping(cloud, server) == (2, False)
+    assert left(cloud, lost) == lost
+    healer.heal(findings["mappings-left-behind"])
+    assert not left(cloud, lost)
+    assert not list(healer.inspect(where))
+
+
+def test_parts_are_no_larger_than_a_batch(
+    cloud: NovaSimulation, healer: HealInstanceMappings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(heal_instance_mappings, "BATCH", 2)
+    monkeypatch.setattr(heal_instance_mappings, "ORDINARY", 1.0)
+    lost = astray(cloud, 5)
+    keys = list(healer.sweep())
+    assert sorted(where.kind for where in keys) == ["instance", "mappings", "mappings"]
+    for where in keys:
+        [finding] = healer.inspect(where)
+        healer.heal(finding)
+    assert not left(cloud, lost)
+
+
+def test_more_than_ordinary_is_counted_one_by_one(
+    cloud: NovaSimulation, healer: HealInstanceMappings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(heal_instance_mappings, "BATCH", 2)
+    lost = astray(cloud, 21)
+    assert set(healer.sweep()) == {key(one) for one in lost}
+
+
+def test_a_part_that_cannot_be_read_is_refused(healer: HealInstanceMappings) -> None:
+    with pytest.raises(Refused, match="mappings:<first>-<last>"):
+        healer.inspect(Key("mappings", "all"))
