@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime
 
-_PASSWORD = re.compile(r"(://[^:/@\s]*:)[^@\s]*@")
+#: User and password of a URL, of each host where a broker's has several; a password may hold an @ that was not escaped.
+_PASSWORD = re.compile(r"""((?:://|,)[^:/@\s,"'\\]*:)[^@\s]{0,300}@(?:[^@,/\s]{0,300}@)*""")
 
 
 def redacted(text: str) -> str:

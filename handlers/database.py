@@ -50,7 +50,10 @@ _TIMEOUTS: Mapping[str, Mapping[str, Any]] = {
 }
 
 # what the query of a URL says of TLS, for errors: names of files and modes, never sslpassword
-_TLS_QUERY = ("ssl_ca", "ssl_capath", "ssl_cert", "ssl_key", "sslmode", "sslrootcert", "sslcert", "sslkey")
+_TLS_QUERY = (
+    *("ssl_ca", "ssl_capath", "ssl_cert", "ssl_key", "ssl_verify_cert", "ssl_verify_identity"),
+    *("sslmode", "sslrootcert", "sslcert", "sslkey"),
+)
 _TLS_TO_WRITE = {"mysql": "?ssl_ca=FILE", "postgresql": "?sslmode=verify-full&sslrootcert=FILE"}
 _OF_TLS = re.compile(r"\bssl|\btls|certificate|insecure transport|no encryption", re.IGNORECASE)
 
@@ -168,8 +171,11 @@ def _with_driver(url: URL) -> URL:
 
 def _arguments(url: URL) -> dict[str, Any]:
     driver = f"{url.get_backend_name()}+{url.get_driver_name()}"
-    timeouts = {name: value for name, value in _TIMEOUTS.get(driver, {}).items() if name not in url.query}
-    return {"connect_args": timeouts}
+    arguments = {name: value for name, value in _TIMEOUTS.get(driver, {}).items() if name not in url.query}
+    if driver == "mysql+pymysql" and not {"ssl_verify_cert", "ssl_verify_identity"}.isdisjoint(url.query):
+        # SQLAlchemy puts ssl_ca where PyMySQL does not look when it is given one of these as well.
+        arguments |= {name: url.query[name] for name in ("ssl_ca", "ssl_cert", "ssl_key") if name in url.query}
+    return {"connect_args": arguments}
 
 
 def _tls_advice(url: URL) -> str:

@@ -15,6 +15,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
 from consumer import __version__, conf, plugins
+from consumer.cli import logs
 from consumer.cli.base import Trouble
 from consumer.conf import engine as engine_conf
 from consumer.conf import journal as journal_conf
@@ -180,6 +181,7 @@ class Session:
             log.setup(loaded, conf.PROJECT, __version__)
         except OSError as error:
             raise Trouble(f"the log cannot be written: {error.strerror}: {error.filename}") from error
+        logs.mask_secrets()
         if not loaded.log_config_append and not loaded.debug:
             levels = _LEVELS[self._daemon]
             logging.getLogger().setLevel(levels[min(options.verbose_level, len(levels) - 1)])

@@ -6,6 +6,8 @@ project = "stackmend"
 author = "the stackmend developers"
 project_copyright = "the stackmend developers, Apache-2.0"
 release = version = installed("stackmend")
+# The man page is kept beside the program: its date would make it another one each day.
+today = release
 extensions = ["openstackdocstheme", "oslo_config.sphinxext"]
 exclude_patterns: list[str] = []
 html_theme = "openstackdocs"

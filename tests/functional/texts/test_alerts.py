@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +17,7 @@ from consumer.journal import work
 from handlers.base import Key
 from tests.functional.engine.conftest import Machine, eventually, hint, journal, machine, world
 from tests.functional.status.test_status import Daemon, daemon
+from tests.functional.texts.tools import tool
 
 __all__ = ["daemon", "journal", "machine", "world"]
 
@@ -124,9 +124,7 @@ def test_every_alert_has_a_section_in_the_runbook_and_tests() -> None:
 
 
 def test_the_alerts_fire_when_they_should() -> None:
-    promtool = shutil.which("promtool")
-    if promtool is None:
-        pytest.skip("no promtool: apt install prometheus")
+    promtool = tool("promtool", "prometheus")
     folder = ALERTS.parent
     for command in (["check", "rules", "alerts.yml"], ["test", "rules", "alerts_test.yml"]):
         ran = subprocess.run([promtool, *command], cwd=folder, capture_output=True, text=True, timeout=120, check=False)

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tarfile
 import zipfile
 from pathlib import Path
 
 import pytest
 
+from consumer import __version__, plugins
 from consumer.cli import main
+from tests.functional.texts.tools import tool
 
 ROOT = Path(__file__).parents[3]
 
@@ -63,37 +67,100 @@ def test_the_wheel_has_every_file_of_the_packages_and_what_goes_beside(built: Pa
     assert {"stackmend.service", "stackmend.conf.sample", "prometheus/alerts.yml", "grafana/stackmend.json"} <= shared
 
 
-def test_the_unit_is_valid(tmp_path: Path) -> None:
-    analyze = shutil.which("systemd-analyze")
-    if analyze is None:
-        pytest.skip("no systemd-analyze")
-    text = (ROOT / "etc" / "systemd" / "stackmend.service").read_text()
-    unit = tmp_path / "stackmend.service"
-    # Program, user and man page of this unit are not installed here.
-    unit.write_text(
-        re.sub(r"^(User|Group|Documentation)=.*\n", "", text, flags=re.M).replace("/opt/stackmend/bin/", "/bin/")
+@pytest.fixture(scope="module")
+def installed(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A fresh environment with the wheel in it; what it needs is borrowed from the one of the tests."""
+    folder = tmp_path_factory.mktemp("installed")
+    subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True, timeout=300, capture_output=True)
+    [wheel] = built.glob("stackmend-*.whl")
+    install = [folder / "bin" / "python", "-m", "pip", "install", "--no-deps", "--no-index", wheel]
+    subprocess.run(install, check=True, timeout=300, capture_output=True)
+    [own] = folder.glob("lib/python*/site-packages")
+    (own / "borrowed.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    return folder
+
+
+def ran(folder: Path, *command: str) -> str:
+    """Run an installed program from elsewhere; return what it says."""
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    program = [str(folder / "bin" / command[0]), *command[1:]]
+    done = subprocess.run(
+        program, cwd=folder, env=environment, capture_output=True, text=True, timeout=300, check=False
     )
-    unit.write_text(unit.read_text().replace("/bin/stackmend run", "/bin/true"))
-    ran = subprocess.run([analyze, "verify", str(unit)], capture_output=True, text=True, timeout=60, check=False)
-    assert (ran.returncode, ran.stderr) == (0, "")
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_the_wheel_runs_where_nothing_else_is(installed: Path) -> None:
+    conf = installed / "stackmend.conf"
+    conf.write_text(f"[journal]\nconnection = sqlite:///{installed}/journal.sqlite\n")
+    files = "import consumer, handlers; print(consumer.__file__, handlers.__file__)"
+    assert ran(installed, "python", "-c", files).count(str(installed)) == 2
+    assert ran(installed, "stackmend", "--version") == f"stackmend {__version__}\n"
+    assert "nova-audit" in ran(installed, "nova-audit", "--help")
+    # With the migrations of the journal, and every handler.
+    ran(installed, "stackmend", "--config-file", str(conf), "db", "upgrade")
+    listed = json.loads(ran(installed, "stackmend", "--config-file", str(conf), "handler", "list", "-f", "json"))
+    assert {line["handler"] for line in listed} <= {handler.name for handler in plugins.handlers()}
+    assert len(listed) > 5
+    for name in ("man/man8/stackmend.8", "bash-completion/completions/stackmend", "stackmend/stackmend.service"):
+        assert (installed / "share" / name).is_file()
+
+
+def test_the_unit_is_valid_and_exposes_little(tmp_path: Path) -> None:
+    analyze = tool("systemd-analyze", "systemd")
+    unit = tmp_path / "stackmend.service"
+    text = (ROOT / "etc" / "systemd" / "stackmend.service").read_text()
+    # The program of this unit is not installed here, nor its man page.
+    unit.write_text(text.replace("/opt/stackmend/bin/stackmend run", "/bin/true"))
+    for judge in (["verify", "--man=no"], ["security", "--offline=true", "--threshold=20"]):
+        said = subprocess.run([analyze, *judge, str(unit)], capture_output=True, text=True, timeout=120, check=False)
+        assert (said.returncode, said.stderr) == (0, ""), said.stdout
     assert "Type=notify" in text
     assert "WatchdogSec=" in text
 
 
-def test_the_devstack_plugin_is_bash() -> None:
-    for name in ("plugin.sh", "settings"):
-        subprocess.run(["bash", "-n", str(ROOT / "devstack" / name)], check=True, timeout=30)
+def test_the_devstack_plugin_is_good_bash() -> None:
+    names = [str(ROOT / "devstack" / name) for name in ("plugin.sh", "settings")]
+    for name in names:
+        subprocess.run(["bash", "-n", name], check=True, timeout=30)
+    said = subprocess.run(
+        [tool("shellcheck", "shellcheck"), *names], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert said.returncode == 0, said.stdout
 
 
-def test_kolla_starts_the_daemon() -> None:
+def test_kolla_starts_the_daemon_that_the_container_has() -> None:
     loaded = json.loads((ROOT / "etc" / "kolla" / "config.json").read_text())
-    assert loaded["command"] == "stackmend run"
-    assert all(file["perm"] == "0600" for file in loaded["config_files"])
+    container = (ROOT / "etc" / "Containerfile").read_text()
+    program, command = loaded["command"].split()
+    assert f"/opt/stackmend/bin/{program}" in container
+    assert command in main.COMMANDS
+    assert "/etc/stackmend/stackmend.conf" in {file["dest"] for file in loaded["config_files"]}
+    for file in loaded["config_files"]:
+        assert file["source"] == f"/var/lib/kolla/config_files/{Path(file['dest']).name}"
+        assert (file["owner"], file["perm"]) == ("stackmend", "0600")
+    assert f"VOLUME {loaded['permissions'][0]['path']}" in container
 
 
-def test_completion_knows_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
+def commands_in(completion: str) -> dict[str, set[str]]:
+    """Return what a script for bash offers, by the words before."""
+    return {name: set(words.split()) for name, words in re.findall(r"^  (cmds\w*)='(.*)'$", completion, re.MULTILINE)}
+
+
+def test_the_completion_that_is_shipped_is_up_to_date(capsys: pytest.CaptureFixture[str]) -> None:
     assert main.stackmend(["complete"]) == 0
     said = capsys.readouterr().out
-    assert "complete -F _stackmend stackmend" in said
-    assert "cmds_history='show'" in said or "cmds_history_show" in said
-    subprocess.run(["bash", "-n"], input=said, text=True, check=True, timeout=30)
+    shipped = (ROOT / "etc" / "completion" / "stackmend").read_text()
+    assert commands_in(shipped) == commands_in(said), "stackmend complete > etc/completion/stackmend"
+    assert {"run", "history", "amphora"} <= commands_in(shipped)["cmds"]
+    assert "complete -F _stackmend stackmend" in shipped
+    subprocess.run(["bash", "-n"], input=shipped, text=True, check=True, timeout=30)
+
+
+def test_the_man_page_that_is_shipped_names_every_command_and_global_option() -> None:
+    page = re.sub(r"\\f[A-Z]|\\(?=-)", "", (ROOT / "etc" / "man" / "stackmend.8").read_text())
+    words = {word for command in main.COMMANDS for word in command.split()}
+    assert {word for word in words if not re.search(rf"\b{word}\b", page)} == set()
+    for option in ("--config-file", "--config-dir", "--log-file", "--debug"):
+        assert option in page
