@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
+from typing import Protocol
 
 from sqlalchemy.engine import Connection
 
@@ -22,15 +23,25 @@ from handlers.nova.flavor_resources import Unbuildable, parse, resources
 from handlers.nova.holdings import Facts
 from handlers.nova.instance_queries import Description
 from handlers.nova.nodes import nodes_among
-from handlers.nova.placement import Allocation, Held, Placement, Provider
+from handlers.nova.placement import Allocation, Held, Provider
 from handlers.nova.port_requests import Needs
 from handlers.nova.records import ComputeNode, Instance, InstanceMapping, Migration
+
+
+class Answering(Protocol):
+    """What is asked of Placement."""
+
+    def allocation(self, consumer: str) -> Allocation: ...
+
+    def tree(self, provider: str) -> Mapping[str, Provider]: ...
+
+    def offers(self, provider: str) -> frozenset[str]: ...
 
 
 class Reader:
     """Reads facts about instances; safe to share between threads."""
 
-    def __init__(self, databases: NovaDatabases, placement: Placement, network: Network) -> None:
+    def __init__(self, databases: NovaDatabases, placement: Answering, network: Network) -> None:
         self._databases = databases
         self._placement = placement
         self._network = network

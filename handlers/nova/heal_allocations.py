@@ -93,6 +93,7 @@ from handlers.nova.nodes import live_instances
 from handlers.nova.placement import Allocation, Held, Placement
 from handlers.nova.port_allocations import PortAllocations
 from handlers.nova.port_requests import Needs
+from handlers.nova.recent_placement import RecentPlacement
 from handlers.nova.records import Instance
 from handlers.nova.task import NovaTask
 
@@ -136,6 +137,7 @@ class HealAllocations(NovaTask):
         self._placement = placement
         self._suspects = Suspects(databases, placement)
         self._reader = Reader(databases, placement, network)
+        self._reader_of_many = Reader(databases, RecentPlacement(placement), network)
         self._ports = PortAllocations(network, candidates)
 
     @classmethod
@@ -153,8 +155,9 @@ class HealAllocations(NovaTask):
         instances = self._meant(key)
         judged: list[node_batch.Judged] = []
         waits: list[Wait] = []
+        reader = self._reader_of_many if key.kind == node_batch.NODE else self._reader
         for start in range(0, len(instances), node_batch.BATCH):
-            for facts in self._reader.facts(instances[start : start + node_batch.BATCH]):
+            for facts in reader.facts(instances[start : start + node_batch.BATCH]):
                 verdict = self._decide(facts)
                 if isinstance(verdict, Wait):
                     waits.append(verdict)

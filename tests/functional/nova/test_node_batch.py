@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 import pytest
 
 from handlers.base import Conflict, Finding, Key, Refused, Resources, Unavailable
+from handlers.nova import recent_placement
 from handlers.nova.heal_allocations import HealAllocations
 from handlers.nova.placement import Allocation, Held
 from handlers.nova.simulation import NovaSimulation
@@ -95,6 +96,33 @@ def test_a_look_asks_once_for_what_a_node_offers(
     provider = f"/resource_providers/{cloud.node('a').uuid}"
     held = [f"/allocations/{server}" for server in servers[:3]]
     assert sorted(asked) == sorted([*held, "/resource_providers", f"{provider}/allocations", f"{provider}/inventories"])
+
+
+def test_the_second_look_asks_only_who_holds_something(
+    cloud: NovaSimulation, heal: HealAllocations, servers: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That they hold nothing was just answered, and the write proves it; who got something of the node is asked again."""
+    finding = found(cloud, heal)
+    asked: list[str] = []
+    read = heal._placement._service.read
+    monkeypatch.setattr(heal._placement._service, "read", lambda url, **query: asked.append(url) or read(url, **query))
+    assert found(cloud, heal) == finding
+    assert asked == [f"/resource_providers/{cloud.node('a').uuid}/allocations"]
+    cloud.hold(servers[0], full(cloud, servers[0]))
+    assert set(found(cloud, heal).evidence["instances"]) == set(servers[1:3])
+
+
+def test_an_answer_is_believed_for_seconds_only(
+    cloud: NovaSimulation, heal: HealAllocations, servers: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An instance that got something of another node after the first look is not missing it."""
+    found(cloud, heal)
+    cloud.add_compute("b", "cell1")
+    cloud.hold(servers[0], {cloud.node("b").uuid: cloud.flavor(servers[0]).resources()})
+    monkeypatch.setattr(recent_placement, "TTL", -1.0)
+    findings = {finding.problem: finding for finding in heal.inspect(node(cloud))}
+    assert set(findings) == {"allocations-missing", "wrong-provider"}
+    assert set(findings["allocations-missing"].evidence["instances"]) == set(servers[1:3])
 
 
 def test_more_than_a_few_are_counted_one_by_one(
