@@ -22,6 +22,7 @@ from consumer.cli.session import Session
 from consumer.conf import bus as bus_conf
 from consumer.conf import tasks as task_conf
 from consumer.conf.bus import UnusableURL
+from consumer.engine import service
 from consumer.journal import dead, heard, replicas
 from consumer.journal.database import Database, JournalError, now
 from consumer.journal.heard import Heard
@@ -163,16 +164,15 @@ def _brokers(session: Session) -> Iterator[Checked]:
 
 
 def _listed(session: Session) -> Iterator[Broker | Checked]:
-    """Yield the brokers that there are, and why others are not known."""
-    seen: set[str] = set()
+    """Yield the brokers that there are, as the daemon listens to them, and why others are not known."""
+    known: list[Broker] = []
     for brokers in plugins.brokers():
         try:
             for broker in brokers(session.resources):
-                if broker.transport_url not in seen:
-                    seen.add(broker.transport_url)
-                    yield broker
+                known.append(broker)
         except (HandlerError, cfg.Error) as error:
             yield Checked("brokers", "failure", str(error))
+    yield from service.merged(known)
 
 
 def _daemons(session: Session) -> int | None:
@@ -229,7 +229,7 @@ def _thing(broker: Broker, thing: Found, *, ready: bool, ours: int | None) -> Ch
     if not thing.exists:
         return Checked(subject, "ok" if ready else "warning", f"not there yet. {thing.advice}")
     if thing.kind == "exchange":
-        return Checked(subject, "ok", "")
+        return Checked(subject, "ok", "it is there")
     if ours is not None and thing.consumers > ours:
         text = (
             f"{plural(thing.consumers, 'reader')}, but {plural(ours, 'daemon runs', 'daemons run')} on this journal: who else "

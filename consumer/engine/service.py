@@ -175,16 +175,7 @@ class Service:
                 return
 
     def _wanted_brokers(self) -> list[Broker]:
-        """Merge the lists: two that name the same URL are one broker with the exchanges of both."""
-        merged: dict[str, Broker] = {}
-        for broker in (broker for brokers in self._broker_lists for broker in brokers(self._resources)):
-            known = merged.get(broker.transport_url)
-            if known is None:
-                merged[broker.transport_url] = broker
-                continue
-            exchanges = tuple(dict.fromkeys([*known.exchanges, *broker.exchanges]))
-            merged[broker.transport_url] = replace(known, name=f"{known.name},{broker.name}", exchanges=exchanges)
-        return list(merged.values())
+        return merged(broker for brokers in self._broker_lists for broker in brokers(self._resources))
 
     def _listen_to(self, brokers: Sequence[Broker]) -> None:
         for gone in set(self._listening) - set(brokers):
@@ -225,3 +216,16 @@ def _changes(before: TaskSettings, after: TaskSettings) -> str:
         if getattr(before, field.name) != getattr(after, field.name)
     ]
     return ", ".join(changed)
+
+
+def merged(brokers: Iterable[Broker]) -> list[Broker]:
+    """Make of those that have the same URL one broker, with the names and the exchanges of all."""
+    found: dict[str, Broker] = {}
+    for broker in brokers:
+        known = found.get(broker.transport_url)
+        if known is None:
+            found[broker.transport_url] = broker
+            continue
+        exchanges = tuple(dict.fromkeys([*known.exchanges, *broker.exchanges]))
+        found[broker.transport_url] = replace(known, name=f"{known.name},{broker.name}", exchanges=exchanges)
+    return list(found.values())

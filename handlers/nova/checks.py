@@ -43,12 +43,14 @@ def _databases(resources: Resources, healing: Collection[str]) -> Iterator[Check
         yield Checked("nova_api", "failure", str(error))
         return
     yield _schema(databases.api, tables.api)
-    yield from grants.check(databases.api.name, databases.api, [API[name] for name in healing if name in API])
+    needs = [API[name] for name in healing if name in API]
+    yield from grants.check(databases.api.name, databases.api, needs, API.values())
     for cell in cells:
         try:
             database = databases.database(cell)
             yield _schema(database, tables.cell)
-            yield from grants.check(database.name, database, [CELL[name] for name in healing if name in CELL])
+            needs = [CELL[name] for name in healing if name in CELL]
+            yield from grants.check(database.name, database, needs, CELL.values())
         except HandlerError as error:
             yield Checked(
                 cell.label, "failure", f"{error}; while it does not answer, nothing is healed that it could belie"

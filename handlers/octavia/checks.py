@@ -44,7 +44,8 @@ def _database(resources: Resources, healing: Collection[str]) -> Iterator[Checke
         yield Checked("octavia_database", "warning", "; ".join(sentences))
     else:
         yield Checked("octavia_database", "ok", "its schema is known")
-    yield from grants.check("octavia_database", database, [OCTAVIA[name] for name in healing if name in OCTAVIA])
+    needs = [OCTAVIA[name] for name in healing if name in OCTAVIA]
+    yield from grants.check("octavia_database", database, needs, OCTAVIA.values())
 
 
 def _project(resources: Resources) -> Checked:

@@ -218,6 +218,7 @@ def test_all_is_well(deployment: Deployment) -> None:
     assert {subject: text for subject, (verdict, text) in found.items() if verdict != "ok"} == {}
     assert code == 0
     assert {"nova_api: rights", "cell:cell1: rights", "nova: roles", "clock", "placement: clock"} <= set(found)
+    assert {f"broker nova,octavia: exchange {name}" for name in ("nova", "octavia")} <= set(found)
 
 
 def everybody_reads(deployment: Deployment) -> None:
@@ -326,10 +327,10 @@ def nova_does_as_it_likes(deployment: Deployment) -> None:
     [
         (everybody_reads, "configuration", "warning", "chmod o-r "),
         (journal_is_empty, "journal", "failure", "stackmend db upgrade"),
-        (broker_knows_another_password, "broker nova", "failure", "Check the transport URL, its user"),
-        (somebody_else_reads, "broker nova: queue stackmend.info", "warning", "rabbitmqctl list_consumers"),
+        (broker_knows_another_password, "broker nova,octavia", "failure", "Check the transport URL, its user"),
+        (somebody_else_reads, "broker nova,octavia: queue stackmend.info", "warning", "rabbitmqctl list_consumers"),
         (broker_lets_not_read, "broker nova: queue stackmend.info", "failure", "rabbitmqctl set_permissions -p check-"),
-        (topic_is_another, "broker nova: queue mending.info", "warning", "= versioned_notifications,mending"),
+        (topic_is_another, "broker nova,octavia: queue mending.info", "warning", "= versioned_notifications,mending"),
         (nothing_is_told, "nova.conf: notifications", "warning", "[oslo_messaging_notifications] driver = messagingv2"),
         (
             only_others_are_told,
@@ -422,7 +423,7 @@ def test_without_nova_s_file_the_format_is_told_by_what_has_arrived(deployment: 
         "api_database_connection": deployment.nova["api_database"]["connection"],
         "transport_url": telling["transport_url"],
     }
-    subject = "broker nova: notifications"
+    subject = "broker nova,octavia: notifications"
     with Program(deployment.folder / "stackmend", deployment.options) as program:
         assert "none that a handler wants has arrived yet" in checked(program)[1][subject][1]
         program.start("--audit")

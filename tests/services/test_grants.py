@@ -190,6 +190,8 @@ def test_each_right_that_is_missing_is_told_with_the_statement_that_gives_it(
         return one.verdict, one.text
 
     assert verdict()[0] == "ok"
+    [documented] = grants.check(kind, database, [], needs)
+    assert documented.verdict == "ok", "what is documented is not too much where some handlers only look"
     for table, privileges in grants.merged(needs).items():
         for privilege in privileges:
             mariadb.execute(f"REVOKE {privilege} ON {schema}.{table} FROM {account}")
