@@ -114,6 +114,10 @@ def test_what_does_not_answer_is_an_error(shell: Shell) -> None:
     ran = shell("sweep", "-f", "json")
     assert ran.code == 1
     assert [row["action"] for row in ran.json] == ["unavailable"]
+    for command in (("sweep",), ("inspect", "mender", "a"), ("heal", "mender", "a")):
+        ran = shell(*command)
+        assert ran.code == 1
+        assert "refused the connection" in " ".join(ran.out.split()), f"the table of {command[0]} says why"
 
 
 def test_more_than_can_be_believed(shell: Shell) -> None:
