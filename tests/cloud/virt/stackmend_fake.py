@@ -52,6 +52,11 @@ class StackmendDriver(fake.FakeDriver):
         formats = {"disk_format": "raw", "container_format": "bare"}
         glance.API().update(context, image_id, formats, data=io.BytesIO(instance.uuid.encode()))
 
+    def detach_interface(self, context, instance, vif):
+        """Detach what was attached before this service started, too, which ``fake.FakeDriver`` has forgotten."""
+        self._interfaces.setdefault(vif["id"], vif)
+        super().detach_interface(context, instance, vif)
+
     def _uuid(self, nodename):
         if len(self.get_available_nodes()) == 1:
             return self._identity
