@@ -38,7 +38,7 @@ Sources: ``nova/api/openstack/compute/services.py`` (delete), ``nova/scheduler/c
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 from sqlalchemy.engine import Connection
@@ -88,15 +88,20 @@ class AuditServices(PlacementTask):
         return findings
 
     def sweep(self) -> Iterator[Key]:
-        """Yield mapped hosts that are in no cell, and compute nodes' providers that no cell has a compute node for."""
+        """Yield mapped hosts that are in no cell, and compute nodes' providers that no cell has a compute node for.
+
+        Those of such a host are looked at with it.
+        """
         mapped = self._databases.api.run(queries.mapped_hosts)
         found = self._databases.run_in(self._databases.host_cells(), host_queries.present).values()
         there = {host.casefold() for hosts, _ in found for host in hosts}
         if mapped and not there:
             raise Unavailable(API, f"maps {len(mapped)} hosts, and no cell has one; are its cells those of this cloud?")
-        yield from (Key("host", host) for host in sorted(mapped) if host.casefold() not in there)
+        hosts = sorted(host for host in mapped if host.casefold() not in there)
+        yield from (Key("host", host) for host in hosts)
         left = set(self._placement.compute_providers()) - {uuid for _, nodes in found for uuid in nodes}
-        yield from (Key("provider", uuid) for uuid in sorted(left))
+        seen = {node.uuid for node in self._former(left) if node.host in hosts} if hosts and left else set()
+        yield from (Key("provider", uuid) for uuid in sorted(left - seen))
 
     def population(self) -> int:
         """How many hosts are mapped."""
@@ -192,7 +197,7 @@ class AuditServices(PlacementTask):
     def _facts(self, provider: Provider, tree: frozenset[str]) -> LeftProvider:
         holders = frozenset().union(*(self._placement.holders(member) for member in tree))
         marked = self._placement.is_compute_node(provider.uuid)
-        former = self._former(provider.uuid)
+        former = self._former({provider.uuid})
         hosts = sorted({node.host for node in former})
         return LeftProvider(
             provider,
@@ -205,9 +210,9 @@ class AuditServices(PlacementTask):
             traces=tuple(trace for host in hosts for trace in self._traces(host).values()),
         )
 
-    def _former(self, uuid: str) -> tuple[FormerNode, ...]:
+    def _former(self, uuids: Collection[str]) -> tuple[FormerNode, ...]:
         found = self._databases.run_in(
-            self._databases.host_cells(), lambda connection: host_queries.former_nodes(connection, "uuid", {uuid})
+            self._databases.host_cells(), lambda connection: host_queries.former_nodes(connection, "uuid", uuids)
         )
         return tuple(node for nodes in found.values() for node in nodes)
 

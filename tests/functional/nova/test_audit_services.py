@@ -140,6 +140,7 @@ def test_a_provider_that_a_deleted_service_left(
 
 def test_both_at_once(cloud: NovaSimulation, services: AuditServices) -> None:
     retire(cloud, mapping=True, providers=True)
+    assert list(services.sweep()) == [HOST], "what is of one host is found once"
     assert {finding.problem for finding in heal_all(services, HOST)} == {"mapping-left", "provider-left"}
     assert world(cloud)[0].keys() == world(cloud)[1].keys() == {"b", "c"}
 
