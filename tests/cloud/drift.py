@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import shlex
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
@@ -71,6 +72,19 @@ def dump(cloud: ControlPlane) -> str:
         for table in names.split():
             parts += [f"-- {database}.{table}", cloud.mariadb.execute(f"SELECT * FROM {table} ORDER BY 1, 2", database)]
     return "\n".join(parts)
+
+
+def at_rest(cloud: ControlPlane) -> set[str]:
+    """Return the rows of :func:`dump` when Nova, which writes on after it calls something done, has left them alone."""
+    seen = [dump(cloud)]
+
+    def unchanged() -> bool:
+        time.sleep(3)
+        seen.append(dump(cloud))
+        return seen[-1] == seen[-2]
+
+    wait_until(unchanged, 120, "a cloud at rest")
+    return set(seen[-1].splitlines())
 
 
 def undeclared_work(cloud: ControlPlane, vhosts: tuple[str, ...] = ("api", *CELLS)) -> int:
@@ -176,6 +190,14 @@ def add_host_in_vain(cloud: ControlPlane, aggregate: Any, host: str) -> None:
         cloud.admin.compute.add_host_to_aggregate(aggregate.id, host)
     assert cloud.admin.compute.get_aggregate(aggregate.id).hosts == [host]
     assert host not in members(cloud, aggregate.uuid)
+
+
+def create_network(cloud: ControlPlane, name: str) -> str:
+    """Make a network to whose ports compute hosts can be bound; return its id."""
+    network = cloud.admin.network
+    made = network.create_network(name=name, provider_network_type="vlan", provider_physical_network="physnet1")
+    network.create_subnet(network_id=made.id, ip_version=4, cidr="10.77.0.0/24")
+    return str(made.id)
 
 
 def soft_delete(cloud: ControlPlane, server_id: str) -> None:
