@@ -11,7 +11,8 @@ from consumer.bus.source import Batch, DeadEvent, NotStored
 from consumer.engine.router import Router, Unroutable
 from consumer.journal import heard, work
 from consumer.journal.database import Database, JournalUnavailable
-from consumer.journal.work import DeadLetter, Hint
+from consumer.journal.dead import DeadLetter
+from consumer.journal.work import Hint
 
 #: Seconds between two notes of a broker that notifications arrive.
 _NOTE_EVERY = 60.0

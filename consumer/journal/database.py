@@ -240,3 +240,8 @@ def greatest(left: Any, right: Any) -> ColumnElement[Any]:
 def least(left: Any, right: Any) -> ColumnElement[Any]:
     """Return the smaller of two."""
     return case((left < right, left), else_=right)
+
+
+def clean(text: str, length: int) -> str:
+    """Make text of unknown origin one that every database takes: PostgreSQL refuses NUL, none takes lone surrogates."""
+    return text.encode("utf-8", "replace").decode().replace("\0", "?")[:length]

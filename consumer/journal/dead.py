@@ -1,17 +1,43 @@
 """Messages that could not be understood, kept as they came: bounded in number and age, replayable.
 
-They are stored in the transaction that stores their batch's hints (``work.enqueue``); this file reads and forgets them.
+They are stored in the transaction that stores their batch's hints (``work.enqueue``); this file
+says in what form, reads them and forgets them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from typing import Any
 
 from sqlalchemy import Connection, RowMapping, delete, func, select
 
-from consumer.journal.database import Database, now
+from consumer.journal.database import Database, clean, now
 from consumer.journal.schema import dead_event
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A message that could not be understood, as it came."""
+
+    broker: str
+    exchange: str
+    routing_key: str
+    reason: str
+    size: int
+    body: bytes
+
+    def row(self, clock: float) -> dict[str, Any]:
+        """Return it as it is stored."""
+        return {
+            "at": clock,
+            "broker": clean(self.broker, 255),
+            "exchange": clean(self.exchange, 255),
+            "routing_key": clean(self.routing_key, 255),
+            "reason": clean(self.reason, 500),
+            "size": self.size,
+            "body": self.body,
+        }
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,8 @@ from typing import Any
 from sqlalchemy import Connection, RowMapping, and_, bindparam, case, delete, insert, null, or_, select, update
 
 from consumer.journal import history
-from consumer.journal.database import Database, JournalError, greatest, least, literal, now, upsert
+from consumer.journal.database import Database, JournalError, clean, greatest, least, literal, now, upsert
+from consumer.journal.dead import DeadLetter
 from consumer.journal.schema import dead_event, work
 from handlers.base import Key
 
@@ -61,18 +62,6 @@ class Hint:
     after: float = 0.0
     source_id: str = ""
     sent_at: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class DeadLetter:
-    """A message that could not be understood, as it came."""
-
-    broker: str
-    exchange: str
-    routing_key: str
-    reason: str
-    size: int
-    body: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +154,7 @@ def enqueue(database: Database, hints: Iterable[Hint], dead: Sequence[DeadLetter
         for start in range(0, len(folded), _CHUNK):
             connection.execute(statement, [_row(hint, clock) for hint in folded[start : start + _CHUNK]])
         if dead:
-            connection.execute(insert(dead_event), [_dead_row(letter, clock) for letter in dead])
+            connection.execute(insert(dead_event), [letter.row(clock) for letter in dead])
 
     if folded or dead:
         database.transact(store)
@@ -194,28 +183,11 @@ def _row(hint: Hint, clock: float) -> dict[str, Any]:
         "attempts": 0,
         "waits": 0,
         "watched": 0.0,
-        "hint": _clean(hint.source, 128),
-        "hint_id": _clean(hint.source_id, 64),
+        "hint": clean(hint.source, 128),
+        "hint_id": clean(hint.source_id, 64),
         "hinted_at": hint.sent_at,
         "first_hint_at": clock,
         "last_hint_at": clock,
-    }
-
-
-def _clean(text: str, length: int) -> str:
-    """Make text of unknown origin one that every database takes: PostgreSQL refuses NUL, none takes lone surrogates."""
-    return text.encode("utf-8", "replace").decode().replace("\0", "?")[:length]
-
-
-def _dead_row(letter: DeadLetter, clock: float) -> dict[str, Any]:
-    return {
-        "at": clock,
-        "broker": _clean(letter.broker, 255),
-        "exchange": _clean(letter.exchange, 255),
-        "routing_key": _clean(letter.routing_key, 255),
-        "reason": _clean(letter.reason, 500),
-        "size": letter.size,
-        "body": letter.body,
     }
 
 

@@ -8,8 +8,9 @@ import pytest
 
 from consumer.journal import backlog, dead, history, migrations, work
 from consumer.journal.database import Database, open_engine
+from consumer.journal.dead import DeadLetter
 from consumer.journal.history import Line, Origin
-from consumer.journal.work import DeadLetter, Hint, Parked, Priority
+from consumer.journal.work import Hint, Parked, Priority
 from handlers.base import Key
 from tests.functional.cli.conftest import Shell
 
