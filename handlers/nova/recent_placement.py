@@ -16,8 +16,8 @@ from handlers.nova.placement import Allocation, Placement, Provider
 
 T = TypeVar("T")
 
-#: seconds for which an answer is believed: a finding is seen twice within them
-TTL = 30.0
+#: seconds for which an answer is believed: a finding is seen twice within them, also where there are many and little time
+TTL = 120.0
 
 
 class RecentPlacement:
