@@ -164,11 +164,15 @@ class Service:
 
     def _follow_brokers(self) -> None:
         """Start to listen, and follow the cells that come and go."""
+        said = ""
         while True:
             try:
                 self._listen_to(self._wanted_brokers())
+                said = ""
             except HandlerError as error:
-                LOG.warning("the list of brokers is not known: %s", error)
+                if str(error) != said:
+                    LOG.warning("the list of brokers is not known, will ask again for ever: %s", error)
+                said = str(error)
             except Exception:
                 LOG.exception("a fault in listing brokers")
             if self._stop_listening.wait(_BROKERS_EVERY if self._sources else _BROKERS_AGAIN):
