@@ -83,6 +83,7 @@ class Deployment:
 def checked(program: Program) -> tuple[int, dict[str, tuple[str, str]]]:
     """Run the check of an installation; return the exit code and, by subject, verdict and text."""
     done = program.run("check", "-f", "json")
+    assert done.stdout, done.stderr
     assert "Traceback" not in done.stderr, done.stderr
     lines = json.loads(done.stdout)["checks"]
     return done.returncode, {line["check"]: (line["result"], line["details"]) for line in lines}
@@ -329,7 +330,12 @@ def nova_does_as_it_likes(deployment: Deployment) -> None:
         (journal_is_empty, "journal", "failure", "stackmend db upgrade"),
         (broker_knows_another_password, "broker nova,octavia", "failure", "Check the transport URL, its user"),
         (somebody_else_reads, "broker nova,octavia: queue stackmend.info", "warning", "rabbitmqctl list_consumers"),
-        (broker_lets_not_read, "broker nova: queue stackmend.info", "failure", "rabbitmqctl set_permissions -p check-"),
+        (
+            broker_lets_not_read,
+            "broker nova,octavia: queue stackmend.info",
+            "failure",
+            "rabbitmqctl set_permissions -p check-",
+        ),
         (topic_is_another, "broker nova,octavia: queue mending.info", "warning", "= versioned_notifications,mending"),
         (nothing_is_told, "nova.conf: notifications", "warning", "[oslo_messaging_notifications] driver = messagingv2"),
         (
