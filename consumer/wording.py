@@ -14,6 +14,11 @@ def redacted(text: str) -> str:
     return _PASSWORD.sub(r"\1***@", text)
 
 
+def reason_of(error: BaseException) -> str:
+    """Return what an error says, without secrets: a library may have put a URL into it."""
+    return redacted(str(error) or repr(error))
+
+
 def one_line(text: str) -> str:
     """Return text without secrets and without line breaks."""
     return printable(" ".join(redacted(text).split()))

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from consumer.conf.engine import EngineSettings
 from consumer.journal.work import Claim, Disposition, Done, Later, Parked, Reported
+from consumer.wording import reason_of
 from handlers.base import Conflict, Finding, InFlight, Refused, Unavailable
 
 
@@ -118,16 +119,19 @@ def after_error(
             delay = min(error.after * 1.3**waits, max(error.after, 300.0)) * uniform(0.9, 1.1)
         else:
             delay = uniform(0.1, min(60.0, 1.5**waits))
-        return Later(delay, claim.attempts, claim.waits + 1, error=str(error), watched=delay)
+        return Later(delay, claim.attempts, claim.waits + 1, error=reason_of(error), watched=delay)
     if isinstance(error, Unavailable):
         delay = uniform(0.5, min(60.0, 2.0 * 1.5**waits))
-        return Later(delay, claim.attempts, claim.waits + 1, claim.fingerprint, error=str(error))
+        return Later(delay, claim.attempts, claim.waits + 1, claim.fingerprint, error=reason_of(error))
     if isinstance(error, Refused):
-        return Reported(hashlib.sha256(str(error).encode()).hexdigest(), str(error))
+        return Reported(hashlib.sha256(str(error).encode()).hexdigest(), reason_of(error))
     attempts = claim.attempts + 1
     if attempts >= settings.max_attempts:
-        return Parked(f"{type(error).__name__}: {error}", attempts, claim.fingerprint)
+        return Parked(f"{type(error).__name__}: {reason_of(error)}", attempts, claim.fingerprint)
     ceiling = min(settings.backoff_max_seconds, settings.backoff_seconds * 2**attempts)
     return Later(
-        uniform(0.1, ceiling), attempts, fingerprint=claim.fingerprint, error=f"{type(error).__name__}: {error}"
+        uniform(0.1, ceiling),
+        attempts,
+        fingerprint=claim.fingerprint,
+        error=f"{type(error).__name__}: {reason_of(error)}",
     )

@@ -24,6 +24,7 @@ from consumer.journal import history
 from consumer.journal.database import Database
 from consumer.journal.history import Closing, Line, NotPermitted, Origin
 from consumer.journal.work import Claim, Later, Priority
+from consumer.wording import reason_of
 from handlers.base import Conflict, Finding, Healed, InFlight, Json, Key, Refused, Unavailable
 
 LOG = logging.getLogger(__name__)
@@ -188,7 +189,7 @@ class OneShot:
             healed = task.handler.heal_while(finding, lambda: task.is_open)
         except Exception as error:
             outcome = "conflict" if isinstance(error, Conflict | InFlight) else "failed"
-            history.close(self._database, Closing(line_id, outcome, error=str(error) or repr(error)))
+            history.close(self._database, Closing(line_id, outcome, error=reason_of(error)))
             again, results = self._failed(task, replace(claim, fingerprint=decision.fingerprint), error)
             return again, [_result(task, finding, "failed", result.summary) for result in results]
         history.close(self._database, Closing(line_id, "healed", healed))
@@ -198,16 +199,16 @@ class OneShot:
     def _failed(self, task: Task, claim: Claim, error: Exception) -> tuple[_Turn | None, list[Result]]:
         name, key = task.name, str(claim.key)
         if isinstance(error, Unavailable):
-            return None, [Result(name, key, "unavailable", "unavailable", str(error))]
+            return None, [Result(name, key, "unavailable", "unavailable", reason_of(error))]
         end = after_error(claim, error, self._settings)
         if isinstance(end, Later) and time.time() + end.after - claim.first_hint_at <= self._settings.patience_seconds:
             return _again(claim, end), []
         if isinstance(error, InFlight):
-            return None, [Result(name, key, "in-flight", "in flight", str(error))]
+            return None, [Result(name, key, "in-flight", "in flight", reason_of(error))]
         if not isinstance(error, Conflict):
             LOG.debug("%s %s", name, key, exc_info=error)
         action = "refused" if isinstance(error, Refused) else "failed"
-        return None, [Result(name, key, action, action, str(error) or repr(error))]
+        return None, [Result(name, key, action, action, reason_of(error))]
 
 
 def _unanswered(task: Task, error: Unavailable) -> Result:

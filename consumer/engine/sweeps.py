@@ -19,6 +19,7 @@ from consumer.engine.task import Task
 from consumer.journal import controls, history, work
 from consumer.journal.database import Database
 from consumer.journal.work import Claim, Disposition, Done, Hint, Later, Priority
+from consumer.wording import reason_of
 from handlers.base import Key, Unavailable
 
 LOG = logging.getLogger(__name__)
@@ -62,7 +63,7 @@ class Sweeper:
         except Exception as error:
             LOG.exception("%s: sweep failed", task.name)
             end = after_error(claim, error, self._settings)
-            return end if isinstance(end, Later) else Later(self._settings.backoff_max_seconds, error=str(error))
+            return end if isinstance(end, Later) else Later(self._settings.backoff_max_seconds, error=reason_of(error))
         if not through:
             LOG.info("%s: the window closed amid a sweep, which begins again when it opens", task.name)
             return Later(0.0)

@@ -39,6 +39,7 @@ from consumer.journal.work import (
     begin_healing,
     settle,
 )
+from consumer.wording import reason_of
 from handlers.base import Conflict, Finding, Handler, HandlerError, Healed, InFlight, Refused, Unavailable
 
 LOG = logging.getLogger(__name__)
@@ -188,18 +189,18 @@ class Worker:
             settle(self._database, claim, replace(end, healing_id=claim.healing_id))
             return "waits"
         untouched = isinstance(error, Conflict | InFlight | Refused)
-        closing = Closing(claim.healing_id, "conflict" if untouched else "failed", error=str(error) or repr(error))
+        closing = Closing(claim.healing_id, "conflict" if untouched else "failed", error=reason_of(error))
         settle(self._database, claim, end, [closing])
         self._meter.healed(task.name, meter.source(claim.hint), closing.outcome, None)
         if not untouched:
-            self._announcer.failed(task.name, finding, str(error))
+            self._announcer.failed(task.name, finding, reason_of(error))
         return "waits" if untouched else "failed"
 
     def _after_error(self, task: Task, claim: Claim, error: Exception) -> Disposition:
         if isinstance(error, Unavailable) and error.dependency in task.handler.requires:
             self._holds.down(task.name)
             # Due at once: the hold, not the row, says when; so all go on together when the dependency is back.
-            return Later(0.0, claim.attempts, claim.waits + 1, claim.fingerprint, error=str(error))
+            return Later(0.0, claim.attempts, claim.waits + 1, claim.fingerprint, error=reason_of(error))
         if not isinstance(error, Unavailable):
             self._back_up(task)
         return after_error(claim, error, self._settings)
@@ -214,9 +215,7 @@ class Worker:
         if isinstance(end, Reported | Parked) and not known:
             outcome = "refused" if isinstance(end, Reported) else "parked"
             origin = _origin(claim, self._replica)
-            lines.append(
-                Line(task.name, claim.key, outcome, outcome, str(error) or repr(error), origin, error=end.error)
-            )
+            lines.append(Line(task.name, claim.key, outcome, outcome, reason_of(error), origin, error=end.error))
         return lines
 
 

@@ -135,13 +135,16 @@ def test_json_with_tracebacks_and_without_secrets(
         eventually(lambda: lines(program.log, "RuntimeError") != [], 120, f"the fault; see {program.log}")
         program.stop()
         text = program.log.read_text()
+        shown = program.run("inspect", "leaky", "thing:1", "-f", "json")
         records = [json.loads(line) for line in text.splitlines()]
         of_journal = b"".join(file.read_bytes() for file in program.folder.glob("journal.sqlite*"))
     [healed] = [record for record in records if key in record["message"]]
     assert (healed["levelname"], healed["name"]) == ("INFO", "consumer.engine.worker")
     [fault, *_again] = [record for record in records if record["traceback"]]
-    traced = "\n".join(fault["traceback"])
+    traced = str(fault["traceback"])
     assert "RuntimeError: rabbit://one:***@" in traced
     assert "ValueError: mysql+pymysql://nova:***@db/nova_api is gone" in traced
     assert "Hemlig" not in text
     assert b"Hemlig" not in of_journal
+    assert "***@" in shown.stdout + shown.stderr
+    assert "Hemlig" not in shown.stdout + shown.stderr
