@@ -24,12 +24,10 @@ from handlers.nova.database import NovaDatabases
 from handlers.nova.flavor_resources import Unbuildable, parse, resources
 from handlers.nova.holdings import PLAIN
 from handlers.nova.instance_queries import Owner, Resident
-from handlers.nova.nodes import live_nodes
+from handlers.nova.nodes import in_groups, live_nodes
 from handlers.nova.placement import Placement
 from handlers.nova.records import ComputeNode
 
-#: nodes whose instances are read at once
-NODES = 25
 #: what only the root provider of a compute node gives, so that a project's sum of it is that over compute nodes
 _SUMMED = frozenset({"VCPU", "PCPU", "MEMORY_MB"})
 #: flavors that are kept in mind during a sweep
@@ -61,7 +59,7 @@ class Suspects:
         yield from (Key("instance", one) for one in sorted(set().union(*homeless.values())))
         sums: Sums = {}
         dead: set[str] = set()
-        for cell, some in _groups(nodes.values()):
+        for cell, some in in_groups(nodes.values()):
             if cell.uuid in dead:
                 continue
             try:
@@ -131,15 +129,6 @@ class Suspects:
             self._databases.host_cells(), lambda connection: instance_queries.owned(connection, (project, user))
         )
         return sorted(set[str]().union(*found.values()))
-
-
-def _groups(nodes: Iterable[tuple[Cell, ComputeNode]]) -> Iterator[tuple[Cell, list[ComputeNode]]]:
-    """Yield nodes in parts, each of one cell."""
-    by_cell: dict[Cell, list[ComputeNode]] = {}
-    for cell, node in nodes:
-        by_cell.setdefault(cell, []).append(node)
-    for cell, some in by_cell.items():
-        yield from ((cell, some[start : start + NODES]) for start in range(0, len(some), NODES))
 
 
 def _place(one: ComputeNode | Resident) -> tuple[str, str]:

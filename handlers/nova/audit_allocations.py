@@ -44,7 +44,7 @@ Sources: ``nova/cmd/manage.py`` (audit), ``nova/scheduler/client/report.py``, ``
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from handlers.base import Conflict, Finding, Healed, InFlight, Key, Refused, Trigger, Unavailable
@@ -54,7 +54,7 @@ from handlers.nova.cells import Cell
 from handlers.nova.consumers import Report, Take, Wait
 from handlers.nova.database import NovaDatabases
 from handlers.nova.facts import Judge
-from handlers.nova.nodes import live_instances, live_nodes
+from handlers.nova.nodes import in_groups, live_instances, live_nodes
 from handlers.nova.placement import Allocation, Held, Placement
 from handlers.nova.records import ComputeNode
 from handlers.nova.task import PlacementTask
@@ -102,7 +102,7 @@ class AuditAllocations(PlacementTask):
     confirm_after = 5.0
     requires = ("placement", "nova_api")
     cost = (
-        "One request to Placement and two queries per compute node, and for consumers that no cell knows one scan of the "
+        "One request to Placement per compute node and a query per ten, and for consumers that no cell knows one scan of the "
         "shadow tables per sweep; ten minutes is fine for hundreds of nodes, an hour for thousands."
     )
 
@@ -134,14 +134,14 @@ class AuditAllocations(PlacementTask):
         if nodes and not providers:
             raise Unavailable("placement", f"lists no compute node's provider, while the cells have {len(nodes)} nodes")
         batch: set[str] = set()
-        for provider in providers:
-            if provider in nodes:
-                batch |= self._suspects(*nodes[provider])
-            elif down is None:
-                batch |= self._not_building(self._placement.holders(provider))
+        for cell, some in in_groups(nodes[provider] for provider in providers if provider in nodes):
+            batch |= self._suspects(cell, some)
             if len(batch) >= queries.CHUNK:
                 yield from self._keys(batch, down)
                 batch.clear()
+        for provider in providers if down is None else ():
+            if provider not in nodes:
+                batch |= self._not_building(self._placement.holders(provider))
         yield from self._keys(batch, down)
         if down is not None:
             raise down
@@ -170,15 +170,14 @@ class AuditAllocations(PlacementTask):
             undo=allocation.undo(),
         )
 
-    def _suspects(self, cell: Cell, node: ComputeNode) -> set[str]:
-        """Return who holds something of a node and is not clearly in the right."""
-        holders = self._placement.holders(node.uuid)
-        if not holders:
+    def _suspects(self, cell: Cell, nodes: Sequence[ComputeNode]) -> set[str]:
+        """Return who holds something of one of these nodes of a cell and is not clearly in the right there."""
+        holders = {node.uuid: self._placement.holders(node.uuid) for node in nodes}
+        everybody = frozenset[str]().union(*holders.values())
+        if not everybody:
             return set()
-        database = self._databases.database(cell)
-        return self._not_building(
-            holders - database.run(lambda connection: queries.rightful(connection, node, holders))
-        )
+        rightful = self._databases.database(cell).run(lambda connection: queries.rightful(connection, nodes, everybody))
+        return self._not_building(uuid for node, some in holders.items() for uuid in some - rightful[node])
 
     def _not_building(self, consumers: Iterable[str]) -> set[str]:
         suspects = set(consumers)
@@ -195,7 +194,7 @@ class AuditAllocations(PlacementTask):
         for cell, nodes in found.items():
             for node in nodes:
                 suspects |= self._not_building(self._placement.holders(node.uuid)) if node.deleted else set()
-                suspects |= self._suspects(cell, node) if not node.deleted else set()
+                suspects |= self._suspects(cell, [node]) if not node.deleted else set()
         return sorted(suspects)
 
     def _keys(self, suspects: set[str], down: Unavailable | None) -> list[Key]:

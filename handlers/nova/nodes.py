@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Iterator
 
 from handlers.base import Unavailable
 from handlers.nova import host_queries, queries
 from handlers.nova.cells import Cell
 from handlers.nova.database import NovaDatabases
 from handlers.nova.records import ComputeNode
+
+#: nodes of a part; memory is needed for what lives on them and is held of them
+GROUP = 25
 
 
 def live_nodes(databases: NovaDatabases) -> tuple[dict[str, tuple[Cell, ComputeNode]], Unavailable | None]:
@@ -24,6 +27,15 @@ def live_instances(databases: NovaDatabases) -> int:
     """Return how many instances live in the cells that answer: the population of sweeps over instances."""
     counts, _ = databases.run_where_possible(databases.host_cells(), queries.live_instances_count)
     return sum(counts.values())
+
+
+def in_groups(nodes: Iterable[tuple[Cell, ComputeNode]]) -> Iterator[tuple[Cell, list[ComputeNode]]]:
+    """Yield nodes in parts that are asked about at once, each of one cell."""
+    by_cell: dict[Cell, list[ComputeNode]] = {}
+    for cell, node in nodes:
+        by_cell.setdefault(cell, []).append(node)
+    for cell, some in by_cell.items():
+        yield from ((cell, some[start : start + GROUP]) for start in range(0, len(some), GROUP))
 
 
 def nodes_among(

@@ -82,7 +82,7 @@ def test_every_query_runs(engine: sa.Engine, database: Database) -> None:
     assert migration is not None
     assert database.run(lambda connection: queries.migrations_of(connection, "i")) == [migration]
     assert database.run(queries.live_instances_count) == 1
-    assert database.run(lambda connection: queries.rightful(connection, node, some)) == {"i", "m"}
+    assert database.run(lambda connection: queries.rightful(connection, [node], some)) == {"n": {"i", "m"}}
     assert database.run(lambda connection: queries.known_consumers(connection, some)) == {"i", "m"}
     assert database.run(lambda connection: queries.archived_instances(connection, some)) == {"si"}
     assert database.run(lambda connection: queries.archived_migrations(connection, some)) == {"sm": "si"}

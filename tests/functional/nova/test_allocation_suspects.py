@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import pytest
 
 from handlers.base import Key, Resources
-from handlers.nova import allocation_suspects
+from handlers.nova import nodes
 from handlers.nova.heal_allocations import HealAllocations
 from handlers.nova.placement import Allocation
 from handlers.nova.simulation import NovaSimulation
@@ -182,7 +182,7 @@ def test_what_the_image_asks_for_counts(
 def test_nodes_are_read_in_parts(
     cloud: NovaSimulation, heal: HealAllocations, servers: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(allocation_suspects, "NODES", 2)
+    monkeypatch.setattr(nodes, "GROUP", 2)
     with cloud.ago(days=1):
         cloud.add_compute("ironic", "cell2", nodes=5)
         made = [cloud.boot("ironic", node=f"ironic-node-{number}") for number in range(1, 6)]
