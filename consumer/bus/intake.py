@@ -24,6 +24,13 @@ from handlers.base import Broker
 
 LOG = logging.getLogger(__name__)
 
+#: What makes services publish to our topic.
+_ADVICE = (
+    "nova.conf: [notifications] notification_format = versioned and versioned_notifications_topics = "
+    "versioned_notifications,{topic}; octavia.conf: [oslo_messaging_notifications] topics = notifications,{topic}; both: "
+    "[oslo_messaging_notifications] driver = messagingv2"
+)
+
 #: A queue that is waited for is asked for less and less often, up to this many times ``queue_wait`` apart.
 _SLOWEST = 5
 
@@ -180,14 +187,10 @@ class Intake:
             )
         else:
             topic = name.rpartition(".")[0]
+            heard = any(queue.startswith(f"{topic}.") for queue in self.consumed.values())
             LOG.info(
-                "broker %s: the queue %s does not exist yet; a publisher creates it with its first notification. "
-                "Waiting for it. nova.conf: [notifications] notification_format = versioned and "
-                "versioned_notifications_topics = versioned_notifications,%s; octavia.conf: "
-                "[oslo_messaging_notifications] topics = notifications,%s; both: "
-                "[oslo_messaging_notifications] driver = messagingv2",
+                "broker %s: the queue %s does not exist yet; a publisher creates it with its first notification%s",
                 self._broker.name,
                 name,
-                topic,
-                topic,
+                " of that kind" if heard else f". Waiting for it. {_ADVICE.format(topic=topic)}",
             )
