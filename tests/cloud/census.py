@@ -23,6 +23,8 @@ def disorders(cloud: ControlPlane) -> set[str]:
         "allocation": (_lines(cloud, _ENTITLED), _lines(cloud, _ALLOCATED)),
         "host mapping": (_lines(cloud, _COMPUTES), _lines(cloud, _HOST_MAPPINGS)),
         "aggregate membership": (_lines(cloud, _AGGREGATES), _lines(cloud, _MEMBERSHIPS)),
+        "provider": (_lines(cloud, _NODES), _lines(cloud, _PROVIDERS)),
+        "port": (_lines(cloud, _PLUGGED), _lines(cloud, _PORTS)),
     }
     for what, (right, real) in sides.items():
         found |= {f"{what} missing: {line}" for line in right - real}
@@ -82,10 +84,13 @@ def fingerprint(cloud: ControlPlane, cell: str) -> dict[str, str]:
     digest = dict(line.split("\t") for line in _lines(cloud, query))
     mapped = f"SELECT m.* FROM nova_api.{{}} m JOIN nova_api.cell_mappings c ON c.id = m.cell_id AND c.name = '{cell}'"
     of = f"a.consumer_id IN (SELECT uuid FROM {database}.instances UNION SELECT uuid FROM {database}.migrations)"
+    nodes = f"{database}.compute_nodes"
     for name, query in {
         "instance mappings": mapped.format("instance_mappings"),
         "host mappings": mapped.format("host_mappings"),
         "allocations": f"SELECT a.* FROM placement.allocations a WHERE {of}",
+        "providers": f"SELECT uuid, name FROM placement.resource_providers WHERE uuid IN (SELECT uuid FROM {nodes})",
+        "ports": f"SELECT id, device_id FROM neutron.ports WHERE device_id IN (SELECT uuid FROM {database}.instances)",
     }.items():
         digest[name] = "\n".join(sorted(_lines(cloud, query)))
     return digest
@@ -207,6 +212,21 @@ _COMPUTES = " UNION ALL ".join(
     f"SELECT host, '{cell}' FROM nova_{cell}.services WHERE `binary` = 'nova-compute' AND deleted = 0" for cell in CELLS
 )
 _HOST_MAPPINGS = "SELECT h.host, c.name FROM nova_api.host_mappings h JOIN nova_api.cell_mappings c ON c.id = h.cell_id"
+
+_NODES = " UNION ALL ".join(
+    f"SELECT uuid, hypervisor_hostname FROM nova_{cell}.compute_nodes WHERE deleted = 0" for cell in CELLS
+)
+_PROVIDERS = "SELECT uuid, name FROM placement.resource_providers"
+
+_PLUGGED = " UNION ALL ".join(
+    f"""
+SELECT i.uuid, n.id FROM nova_{cell}.instances i
+JOIN nova_{cell}.instance_info_caches c ON c.instance_uuid = i.uuid AND c.deleted = 0
+JOIN JSON_TABLE(c.network_info, '$[*]' COLUMNS (id CHAR(36) PATH '$.id')) n WHERE i.deleted = 0
+"""
+    for cell in CELLS
+)
+_PORTS = "SELECT device_id, id FROM neutron.ports WHERE device_owner LIKE 'compute:%' AND device_id <> ''"
 
 _AGGREGATES = " UNION ALL ".join(
     f"""

@@ -14,11 +14,14 @@ import uuid
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.cloud.control_plane import ControlPlane, wait_until
+from tests.cloud import drift
+from tests.cloud.control_plane import CELLS, ControlPlane, wait_until
 from tests.cloud.seed import together
 
 #: The host that is lost in each round.
 SPARE = "compute-spare"
+#: The host that is added and deleted in each round.
+GUEST = "compute-guest"
 #: Where residents are booted, and their cells.
 _HOMES = {"confirmed": "compute-1", "reverted": "compute-2", "moved": "compute-1", "shelved": "compute-2"}
 #: Days by which what was deleted is made older.
@@ -48,6 +51,7 @@ class Lifecycle:
         self._compute = cloud.admin.compute
         self.residents: dict[str, Any] = {}
         self._aggregates: list[Any] = []
+        self._network = ""
 
     @property
     def alive(self) -> dict[str, str]:
@@ -57,6 +61,7 @@ class Lifecycle:
     def settle(self) -> None:
         """Add the spare host, and boot the residents."""
         self._cloud.add_compute(SPARE, "cell1")
+        self._network = drift.create_network(self._cloud, "lives")
         homes = {**_HOMES, "neighbour": "compute-3"}
         booted = together(*(lambda name=name, host=host: self._boot(name, host) for name, host in homes.items()))
         self.residents = dict(zip(homes, booted, strict=True))
@@ -76,6 +81,7 @@ class Lifecycle:
             self._shelve,
             self._evacuate,
             self._change_aggregates,
+            self._host_comes_and_goes,
             lambda: self._come_and_go(done, "compute-1", "cell1"),
             lambda: self._come_and_go(done, "compute-3", "cell2"),
         )
@@ -97,10 +103,42 @@ class Lifecycle:
             )
         return chosen
 
-    def visitors(self) -> dict[str, str]:
-        """Boot a server in each cell, which the caller deletes."""
+    def rest(self) -> None:
+        """Let it be an hour since anything happened to the residents and to what was deleted: nothing is too young to judge."""
+        residents = ", ".join(f"'{server.id}'" for server in self.residents.values())
+        of = {
+            "instances": f"uuid IN ({residents})",
+            "migrations": f"instance_uuid IN ({residents})",
+            "services": "deleted <> 0",
+            "compute_nodes": "deleted <> 0",
+        }
+        for cell in CELLS:
+            for table, which in of.items():
+                older = ", ".join(
+                    f"{name} = {name} - INTERVAL 1 HOUR" for name in ("created_at", "updated_at", "deleted_at")
+                )
+                self._cloud.mariadb.execute(f"UPDATE {table} SET {older} WHERE {which}", f"nova_{cell}")
+
+    def fail_to_migrate(self, cell: str, server_id: str) -> str:
+        """Ask for a migration for which there is no host; return the uuid of what became of it."""
+        migrated = f"FROM migrations WHERE instance_uuid = '{server_id}' AND status = 'error' AND deleted = 0"
+        count = f"SELECT COUNT(*) {migrated}"
+        before = int(self._cloud.mariadb.execute(count, f"nova_{cell}"))
+        # the spare host is disabled, and cell2 has no other
+        self._compute.migrate_server(server_id, host=SPARE if cell == "cell1" else None)
+        wait_until(
+            lambda: int(self._cloud.mariadb.execute(count, f"nova_{cell}")) > before, 120, "the end of the migration"
+        )
+        self._cloud.wait_for_server(server_id, timeout=120)
+        return self._cloud.mariadb.execute(f"SELECT uuid {migrated} ORDER BY id DESC LIMIT 1", f"nova_{cell}").strip()
+
+    def visitors(self, **more: Any) -> dict[str, str]:
+        """Boot a server in each cell, which the caller deletes.
+
+        :param more: as for :meth:`ControlPlane.boot`
+        """
         hosts = {"cell1": "compute-1", "cell2": "compute-3"}
-        booted = together(*(lambda host=host: self._boot("visitor", host) for host in hosts.values()))
+        booted = together(*(lambda host=host: self._boot("visitor", host, **more) for host in hosts.values()))
         return {cell: server.id for cell, server in zip(hosts, booted, strict=True)}
 
     def leave(self) -> None:
@@ -166,9 +204,23 @@ class Lifecycle:
             for aggregate, host in ((second, "compute-1"), (first, "compute-2"), (second, "compute-3")):
                 self._compute.remove_host_from_aggregate(aggregate.id, host)
 
+    def _host_comes_and_goes(self) -> None:
+        """A host is added and deleted; the next round it is back, as itself, under the deleted rows of its former life."""
+        self._cloud.add_compute(GUEST, "cell2")
+        try:
+            self._cloud.wait_for_compute(GUEST, timeout=180)
+            self._cloud.discover_hosts()
+            for service in self._compute.services(binary="nova-compute", host=GUEST):
+                self._compute.disable_service(service, disabled_reason="only a guest")
+        finally:
+            self._cloud.remove_compute(GUEST)
+        for service in self._compute.services(binary="nova-compute", host=GUEST):
+            self._compute.delete_service(service)
+
     def _come_and_go(self, done: Round, host: str, cell: str) -> None:
         """Boot and delete; let some of the deletions be old; archive as an operator would, while others are deleted."""
-        lately, early, late = (self._boot(name, host).id for name in ("lately", "early", "late"))
+        plugged = {"networks": [{"uuid": self._network}]}
+        lately, early, late = (self._boot(name, host, **plugged).id for name in ("lately", "early", "late"))
         self._cloud.delete(lately)
         self._cloud.delete(early)
         self.age(cell, early)
@@ -202,8 +254,8 @@ class Lifecycle:
         ]
         self._cloud.mariadb.execute(f"BEGIN; {'; '.join(statements)}; COMMIT", f"nova_{cell}")
 
-    def _boot(self, name: str, host: str) -> Any:
-        booted = self._cloud.boot(f"{name}-{uuid.uuid4().hex[:6]}", host=host, wait=False)
+    def _boot(self, name: str, host: str, **more: Any) -> Any:
+        booted = self._cloud.boot(f"{name}-{uuid.uuid4().hex[:6]}", host=host, wait=False, **more)
         return self._cloud.wait_for_server(booted.id, timeout=120)
 
     def _man_the_spare(self) -> None:

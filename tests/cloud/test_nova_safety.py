@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.cloud import census
+from tests.cloud import census, drift
 from tests.cloud.configuration import merge
-from tests.cloud.control_plane import ControlPlane, wait_until
+from tests.cloud.control_plane import CELLS, ControlPlane, wait_until
 from tests.cloud.lifecycle import Lifecycle, Round
 from tests.program import Program, only
 from tests.relay import Relay
@@ -26,6 +26,10 @@ TASKS = (
     "heal_instance_mappings",
     "heal_allocations",
     "audit_allocations",
+    "audit_migrations",
+    "audit_services",
+    "audit_providers",
+    "audit_ports",
     "archive_deleted_rows",
     "purge",
 )
@@ -66,6 +70,11 @@ def lifecycle(cloud: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> 
     lifecycle.leave()
 
 
+def swept(program: Program, task: str) -> int:
+    """How often a task has looked at everything."""
+    return program.log.read_text().count(f"{task}: sweep of ")
+
+
 def done_with(cloud: ControlPlane, lived: Round, task: str) -> bool:
     """Whether all that is old is where the task puts it."""
     where = "{}.shadow_instances" if task == "archive_deleted_rows" else ""
@@ -84,7 +93,9 @@ def test_nothing_that_is_right_is_touched_while_the_cloud_lives(
         wait_until(lambda: "runs as" in program.log.read_text(), 60, "the start of stackmend")
         try:
             lived = lifecycle.round()
-            sweeps = program.log.read_text().count(f"{task}: sweep of ")
+            sweeps = swept(program, task)
+            lifecycle.rest()
+            wait_until(lambda: swept(program, task) >= sweeps + 3, 120, "looks at what has come to rest")
             if task == "purge":
                 cloud.nova_manage("db", "archive_deleted_rows", "--all-cells")
             if task in ("archive_deleted_rows", "purge"):
@@ -180,6 +191,60 @@ def _held(cloud: ControlPlane, server: str) -> int:
     return int(cloud.mariadb.execute(f"SELECT COUNT(*) FROM allocations WHERE consumer_id = '{server}'", "placement"))
 
 
+def held_by_a_migration(cloud: ControlPlane, lifecycle: Lifecycle) -> dict[str, Callable[[], bool]]:
+    """Live instances of which a migration that failed holds what they should hold."""
+    residents = lifecycle.one_of_each_cell()
+    for cell, server in residents.items():
+        failed = lifecycle.fail_to_migrate(cell, server)
+        for table, column in {"consumers": "uuid", "allocations": "consumer_id"}.items():
+            cloud.mariadb.execute(f"UPDATE {table} SET {column} = '{failed}' WHERE {column} = '{server}'", "placement")
+        assert (_held(cloud, server), _held(cloud, failed)) == (0, 3)
+    lifecycle.rest()
+    return {cell: lambda server=server: _held(cloud, server) == 3 for cell, server in residents.items()}
+
+
+def gone_hosts(cloud: ControlPlane, _lifecycle: Lifecycle) -> dict[str, Callable[[], bool]]:
+    """Hosts whose deleted services left mapping and provider, as when Placement was down and someone mapped them again."""
+    hosts = {cell: f"compute-gone-{cell}" for cell in CELLS}
+    for cell, host in hosts.items():
+        cloud.add_compute(host, cell)
+    for host in hosts.values():
+        cloud.wait_for_compute(host)
+    cloud.discover_hosts()
+    for cell, host in hosts.items():
+        provider = drift.provider(cloud, host)
+        drift.retire(cloud, host)
+        cloud.mariadb.execute(
+            f"INSERT INTO host_mappings (host, cell_id) SELECT '{host}', id FROM cell_mappings WHERE name = '{cell}'",
+            "nova_api",
+        )
+        drift.take_back(cloud, f"openstack resource provider create --uuid {provider} {host}")
+        for table in ("services", "compute_nodes"):
+            older = "deleted_at = deleted_at - INTERVAL 1 HOUR"
+            cloud.mariadb.execute(f"UPDATE {table} SET {older} WHERE host = '{host}'", f"nova_{cell}")
+    return {
+        cell: lambda host=host: host not in drift.mapped_hosts(cloud) and not drift.provider(cloud, host)
+        for cell, host in hosts.items()
+    }
+
+
+def occupied_ports(cloud: ControlPlane, lifecycle: Lifecycle) -> dict[str, Callable[[], bool]]:
+    """Ports of users that say they are of instances which have been deleted."""
+    network = cloud.admin.network
+    doomed = lifecycle.visitors(networks=[{"uuid": drift.create_network(cloud, "occupied")}])
+    ports = {}
+    for cell, server in doomed.items():
+        [made] = network.ports(device_id=server)
+        ports[cell] = network.create_port(network_id=made.network_id).id
+        cloud.delete(server)
+        lifecycle.age(cell, server)
+        cloud.mariadb.execute(
+            f"UPDATE ports SET device_id = '{server}', device_owner = 'compute:nova' WHERE id = '{ports[cell]}'",
+            "neutron",
+        )
+    return {cell: lambda port=port: not network.get_port(port).device_id for cell, port in ports.items()}
+
+
 def deleted_long_ago(cloud: ControlPlane, lifecycle: Lifecycle) -> dict[str, Callable[[], bool]]:
     """Rows that were deleted three months ago."""
     doomed = lifecycle.visitors()
@@ -206,6 +271,9 @@ OUTAGES = (
     Outage("heal_instance_mappings", without_a_cell, "FROM instances", 2),
     Outage("heal_allocations", without_resources, "FROM instances", 3),
     Outage("audit_allocations", leaked, "FROM instances", 2),
+    Outage("audit_migrations", held_by_a_migration, "FROM instances", 3),
+    Outage("audit_services", gone_hosts, "FROM services", 2),
+    Outage("audit_ports", occupied_ports, "FROM instances", 2),
     Outage("archive_deleted_rows", deleted_long_ago, "INSERT INTO shadow_", alone=True),
     Outage("purge", archived_long_ago, "DELETE FROM shadow_", alone=True),
 )
