@@ -101,7 +101,7 @@ def test_the_wheel_runs_where_nothing_else_is(installed: Path) -> None:
     # With the migrations of the journal, and every handler.
     ran(installed, "stackmend", "--config-file", str(conf), "db", "upgrade")
     listed = json.loads(ran(installed, "stackmend", "--config-file", str(conf), "handler", "list", "-f", "json"))
-    assert {line["handler"] for line in listed} <= {handler.name for handler in plugins.handlers()}
+    assert {line["name"] for line in listed} <= {handler.name for handler in plugins.handlers()}
     assert len(listed) > 5
     for name in ("man/man8/stackmend.8", "bash-completion/completions/stackmend", "stackmend/stackmend.service"):
         assert (installed / "share" / name).is_file()
