@@ -161,7 +161,7 @@ def test_the_wrong_database_is_named(url: str) -> None:
 def test_a_column_that_is_missing_is_named(engine: sa.Engine, database: Database) -> None:
     with engine.begin() as connection:
         connection.execute(sa.text("ALTER TABLE instances DROP COLUMN hidden"))
-    with pytest.raises(Unavailable, match=r"nova_api: .*hidden"):
+    with pytest.raises(Unavailable, match=r"nova: .*hidden"):
         database.run(lambda connection: queries.instance(connection, "i"))
 
 
