@@ -11,7 +11,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import fields, replace
 
 from oslo_config import cfg
@@ -103,8 +103,7 @@ class Service:
         :raises JournalUnavailable: when the journal does not answer
         :raises cfg.Error: when an option that tells where the brokers are is wrong
         """
-        with suppress(HandlerError):  # a database that is away now is asked again later
-            self._wanted_brokers()
+        listed(self._broker_lists, self._resources)
         if self._held.enter_context(replicas.sole_user(self._database)):
             work.free_all(self._database)
         replicas.register(self._database, self.replica, __version__)
@@ -164,24 +163,22 @@ class Service:
 
     def _follow_brokers(self) -> None:
         """Start to listen, and follow the cells that come and go."""
-        said = ""
+        said: list[str] = []
         while True:
             try:
-                self._listen_to(self._wanted_brokers())
-                said = ""
-            except HandlerError as error:
-                if str(error) != said:
-                    LOG.warning("the list of brokers is not known, will ask again for ever: %s", error)
-                said = str(error)
+                brokers, unknown = listed(self._broker_lists, self._resources)
+                if not unknown:  # as long as some are not known, none is known to be gone
+                    self._keep_only(brokers)
+                self._listen_to(brokers)
+                if unknown and unknown != said:
+                    LOG.warning("not all brokers are known, will ask again for ever: %s", "; ".join(unknown))
+                said = unknown
             except Exception:
                 LOG.exception("a fault in listing brokers")
-            if self._stop_listening.wait(_BROKERS_EVERY if self._sources else _BROKERS_AGAIN):
+            if self._stop_listening.wait(_BROKERS_AGAIN if said or not self._sources else _BROKERS_EVERY):
                 return
 
-    def _wanted_brokers(self) -> list[Broker]:
-        return merged(broker for brokers in self._broker_lists for broker in brokers(self._resources))
-
-    def _listen_to(self, brokers: Sequence[Broker]) -> None:
+    def _keep_only(self, brokers: Sequence[Broker]) -> None:
         for gone in set(self._listening) - set(brokers):
             LOG.info("broker %s is not listed any more", gone.name)
             self._listening.pop(gone)[1].set()
@@ -189,8 +186,11 @@ class Service:
         if not brokers and not self._said_no_broker:
             self._said_no_broker = True
             LOG.warning("no broker is configured: only sweeps find drift; set [nova] transport_url or config_file")
+
+    def _listen_to(self, brokers: Sequence[Broker]) -> None:
+        served = {broker.transport_url for broker in self._listening}
         for broker in brokers:
-            if broker not in self._listening:
+            if broker.transport_url not in served:
                 self._start_source(broker)
 
     def _start_source(self, broker: Broker) -> None:
@@ -220,6 +220,22 @@ def _changes(before: TaskSettings, after: TaskSettings) -> str:
         if getattr(before, field.name) != getattr(after, field.name)
     ]
     return ", ".join(changed)
+
+
+def listed(lists: Iterable[BrokerList], resources: Resources) -> tuple[list[Broker], list[str]]:
+    """Ask all lists; return the brokers that are known, those of one URL as one, and what keeps others unknown.
+
+    :raises cfg.Error: when an option that tells where the brokers are is wrong
+    """
+    known: list[Broker] = []
+    unknown: list[str] = []
+    for brokers in lists:
+        try:
+            for broker in brokers(resources):  # those before an error count
+                known.append(broker)
+        except HandlerError as error:
+            unknown.append(str(error))
+    return merged(known), unknown
 
 
 def merged(brokers: Iterable[Broker]) -> list[Broker]:

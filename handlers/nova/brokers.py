@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from handlers.base import Broker, Resources
+from handlers.base import Broker, Resources, Unavailable
 from handlers.nova import options
 from handlers.nova.database import NovaDatabases
 from handlers.rabbit import tls_options
@@ -20,7 +20,8 @@ EXCHANGES = ("nova",)
 def nova_brokers(resources: Resources) -> Iterable[Broker]:
     """Yield the brokers, each once, however many cells share it; none when ``[nova]`` says nothing.
 
-    :raises Unavailable: when ``nova_api`` does not answer, after the API's broker was yielded
+    :raises Unavailable: when ``nova_api`` does not answer, or the URL of a cell's broker cannot be told; after those that
+        are known were yielded
     :raises ConfigError: when Nova's files cannot be used
     """
     conf = resources.conf
@@ -33,12 +34,19 @@ def nova_brokers(resources: Resources) -> Iterable[Broker]:
     if not options.has_databases(conf):
         return
     databases = resources.get(NovaDatabases.from_resources)
+    unknown: Unavailable | None = None
     for cell in databases.host_cells():
-        url = databases.transport(cell)
+        try:
+            url = databases.transport(cell)
+        except Unavailable as error:
+            unknown = error
+            continue
         if not url or url.startswith("none:") or _same(url) in seen:
             continue
         seen.add(_same(url))
         yield Broker(cell.label, url, EXCHANGES, tls)
+    if unknown is not None:
+        raise unknown
 
 
 def _same(url: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -16,6 +16,7 @@ from consumer.engine.service import Service, merged
 from consumer.journal.database import Database
 from handlers.base import Broker, Resources, Unavailable
 from tests.functional.engine.conftest import eventually
+from tests.servers.server import HOST, free_port
 
 
 def test_brokers_at_one_url_are_one() -> None:
@@ -26,24 +27,60 @@ def test_brokers_at_one_url_are_one() -> None:
     ]
 
 
-def test_what_keeps_the_brokers_unknown_is_said_once(
-    journal: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+@pytest.fixture
+def daemon(journal: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Service]:
+    """Make a daemon without tasks that listens to what these lists say, asked again and again."""
+    for pause in ("_BROKERS_AGAIN", "_BROKERS_EVERY"):
+        monkeypatch.setattr(service, pause, 0.001)
+    file = tmp_path / "stackmend.conf"
+    file.write_text("")
+    conf = configuration.load(plugins.handlers(), [str(file)])
+    return lambda *lists: Service(conf, journal, Resources(conf), [], lists, Meter())
+
+
+def test_what_keeps_brokers_unknown_is_said_once(
+    daemon: Callable[..., Service], caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(service, "_BROKERS_AGAIN", 0.001)
     asked = []
 
     def unknown(_resources: Resources) -> Iterator[Broker]:
         asked.append(1)
         raise Unavailable("nova_api", "it is away" if len(asked) < 20 else "it is still away")
 
-    file = tmp_path / "stackmend.conf"
-    file.write_text("")
-    conf = configuration.load(plugins.handlers(), [str(file)])
-    daemon = Service(conf, journal, Resources(conf), [], [unknown], Meter())
+    running = daemon(unknown)
     with caplog.at_level(logging.WARNING, "consumer.engine.service"):
-        daemon.start()
+        running.start()
         eventually(lambda: len(asked) > 50)
-        daemon.stop()
-    said = [record.getMessage() for record in caplog.records if "the list of brokers" in record.getMessage()]
+        running.stop()
+    said = [record.getMessage() for record in caplog.records if "not all brokers" in record.getMessage()]
     assert len(said) == 2, "once for each reason"
     assert "still away" in said[1]
+
+
+def test_what_is_known_of_the_brokers_is_listened_to(daemon: Callable[..., Service]) -> None:
+    """One list fails after its first broker; none is given up before all lists say that it is gone."""
+    silent = {
+        name: Broker(name, f"rabbit://guest:guest@{HOST}:{free_port()}/", ("nova",)) for name in ("api", "cell", "o")
+    }
+    here, there = [silent["api"]], [silent["o"]]
+    away = [True]
+
+    def nova(_resources: Resources) -> Iterator[Broker]:
+        yield from here
+        if away[0]:
+            raise Unavailable("cell:cell1", "its URL is a template")
+
+    def names() -> set[str]:
+        return {source.broker.name for source in running.sources}
+
+    running = daemon(nova, lambda _resources: there)
+    running.start()
+    try:
+        eventually(lambda: names() == {"api", "o"})
+        there.clear()
+        here[:] = [silent["cell"]]
+        eventually(lambda: names() == {"api", "o", "cell"})
+        away[0] = False
+        eventually(lambda: names() == {"cell"})
+    finally:
+        running.stop()
