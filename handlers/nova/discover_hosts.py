@@ -21,10 +21,13 @@ goes after them: it harms nobody, and after years of ``--by-service`` it is the 
 **What is not changed.** A host that is in several cells, or mapped to another cell than it is in, is reported: which one
 is right is for a person to say. While any cell does not answer, no host is mapped, because it might be there as well.
 
+**Races.** When a service is deleted, Nova deletes the host's mapping first and the service a moment later. A look between the
+two takes the host for new and maps it; ``audit_services`` tells of the mapping that is left, on ``service.delete``.
+
 **Undo.** ``nova-manage cell_v2 delete_host --cell_uuid <cell> --host <host>``.
 
 Sources: ``nova/objects/host_mapping.py`` (discover_hosts), ``nova/service.py`` (start), ``nova/conductor/manager.py``
-(schedule_and_build_instances).
+(schedule_and_build_instances), ``nova/api/openstack/compute/services.py`` (delete).
 """
 
 from __future__ import annotations
