@@ -6,7 +6,7 @@ files hold is taken as text, later files win, and ``$name`` is filled in from th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from oslo_config import cfg
@@ -75,6 +75,29 @@ class ServiceFiles:
                 if "-" not in name:  # no service has such an option, and it would stand in the way of one with "_"
                     self._conf.register_opt(cfg.StrOpt(name, secret=True), group=group)
                     self._declared.add((section, name))
+
+
+def database_url(given: str | None, read: Callable[[], ServiceFiles], option: str, section: str, example: str) -> str:
+    """Return the URL of a service's database: what our own option says, or else its files, which only then are read.
+
+    :param given: the value of our option
+    :param option: its name, for the error's text: ``[nova] api_database_connection``
+    :param section: in which section of its files the service has ``connection``
+    :param example: a URL to write
+    :raises ConfigError: when neither has it
+    """
+    if given:
+        return given
+    files = read()
+    url = files.get(section, "connection")
+    if url is None:
+        name = option.partition("]")[0].lstrip("[")
+        have = f"{files} has no [{section}] connection" if files.files else f"{files.option} is not set either"
+        raise ConfigError(
+            f"{option} is not set and {have}: write, in stackmend's configuration file, "
+            f"{files.option} = /etc/{name}/{name}.conf or {option} = {example}"
+        )
+    return url
 
 
 def _expand(path: str) -> list[str]:

@@ -35,18 +35,15 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Self
 
 import tenacity
-from oslo_config import cfg
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import IntegrityError
 
-from handlers.base import Conflict, Finding, Healed, Key, Refused, Resources, Trigger, Unavailable
-from handlers.nova import hints, options, queries
+from handlers.base import Conflict, Finding, Healed, Key, Refused, Trigger, Unavailable
+from handlers.nova import hints, queries
 from handlers.nova.cells import Cell
-from handlers.nova.database import NovaDatabases
-from handlers.nova.task import NovaTask
+from handlers.nova.task import DatabaseTask
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +102,7 @@ def decide(key: Key, mapped_to: int | None, presences: Sequence[Presence]) -> Fi
     return None
 
 
-class DiscoverHosts(NovaTask):
+class DiscoverHosts(DatabaseTask):
     """See the module."""
 
     name = "discover_hosts"
@@ -120,19 +117,6 @@ class DiscoverHosts(NovaTask):
     default_interval = 600
     requires = ("nova_api",)
     cost = "Two queries per cell and one of nova_api; every ten minutes is fine, also for thousands of hosts."
-
-    def __init__(self, databases: NovaDatabases) -> None:
-        self._databases = databases
-
-    @classmethod
-    def options(cls) -> Mapping[str, Sequence[cfg.Opt]]:
-        """Where Nova's databases are."""
-        return {options.GROUP: options.OPTIONS}
-
-    @classmethod
-    def from_resources(cls, resources: Resources) -> Self:
-        """Make it on the shared databases."""
-        return cls(resources.get(NovaDatabases.from_resources))
 
     def inspect(self, key: Key) -> Iterable[Finding]:
         """Compare one host's mapping with the cells it is in."""

@@ -35,9 +35,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Self
+from typing import Any
 
-from oslo_config import cfg
 from sqlalchemy.exc import IntegrityError
 
 from handlers.base import (
@@ -47,17 +46,15 @@ from handlers.base import (
     InFlight,
     Key,
     Refused,
-    Resources,
     Trigger,
     Unavailable,
 )
 from handlers.database import Database
-from handlers.nova import hints, mapping_queries, options
+from handlers.nova import hints, mapping_queries
 from handlers.nova.cells import Cell
 from handlers.nova.consumers import BUSY, Keep, Report, Wait
-from handlers.nova.database import NovaDatabases
 from handlers.nova.mappings import BOOT, SETTLE, Copy, Facts, is_instance
-from handlers.nova.task import NovaTask
+from handlers.nova.task import DatabaseTask
 
 #: instances of one batch: one finding, one transaction
 BATCH = 500
@@ -104,7 +101,7 @@ def decide(facts: Facts) -> Verdict:
     return Map(copy)
 
 
-class MapInstances(NovaTask):
+class MapInstances(DatabaseTask):
     """See the module."""
 
     name = "map_instances"
@@ -120,19 +117,6 @@ class MapInstances(NovaTask):
     cost = (
         "Two queries per thousand instances of every cell; a million instances take some minutes, once a day is fine."
     )
-
-    def __init__(self, databases: NovaDatabases) -> None:
-        self._databases = databases
-
-    @classmethod
-    def options(cls) -> Mapping[str, Sequence[cfg.Opt]]:
-        """Where Nova's databases are."""
-        return {options.GROUP: options.OPTIONS}
-
-    @classmethod
-    def from_resources(cls, resources: Resources) -> Self:
-        """Make it on the shared databases."""
-        return cls(resources.get(NovaDatabases.from_resources))
 
     def inspect(self, key: Key) -> Iterable[Finding]:
         """Prove of one instance that it is unmapped, or of all in a cell, or in a part of it, batch by batch."""

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from oslo_config import cfg
 
-from handlers.service_files import ConfigError, ServiceFiles
+from handlers import service_files
+from handlers.service_files import ServiceFiles
 
 GROUP = "nova"
 
@@ -56,18 +57,14 @@ def api_database_url(conf: cfg.ConfigOpts) -> str:
 
     :raises ConfigError: when neither this option nor Nova's files have it
     """
-    if conf[GROUP].api_database_connection:
-        return str(conf[GROUP].api_database_connection)
-    nova = files(conf)
-    url = nova.get("api_database", "connection")
-    if url is None:
-        have = f"{nova} has no [api_database] connection" if nova.files else "[nova] config_file is not set either"
-        raise ConfigError(
-            f"[nova] api_database_connection is not set and {have}: write, in stackmend's configuration file, "
-            "[nova] config_file = /etc/nova/nova.conf or "
-            "[nova] api_database_connection = mysql+pymysql://nova:PASSWORD@HOST/nova_api"
-        )
-    return url
+    given = conf[GROUP].api_database_connection
+    return service_files.database_url(
+        given,
+        lambda: files(conf),
+        "[nova] api_database_connection",
+        "api_database",
+        "mysql+pymysql://nova:PASSWORD@HOST/nova_api",
+    )
 
 
 def has_databases(conf: cfg.ConfigOpts) -> bool:

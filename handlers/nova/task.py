@@ -31,6 +31,23 @@ class NovaTask(Handler):
         return {options.GROUP: options.OPTIONS, cloud_options.GROUP: cloud_options.OPTIONS}
 
 
+class DatabaseTask(NovaTask):
+    """A task that needs nothing but Nova's databases: nova_api and the cells."""
+
+    def __init__(self, databases: NovaDatabases) -> None:
+        self._databases = databases
+
+    @classmethod
+    def options(cls) -> Mapping[str, Sequence[cfg.Opt]]:
+        """Where Nova's databases are."""
+        return {options.GROUP: options.OPTIONS}
+
+    @classmethod
+    def from_resources(cls, resources: Resources) -> Self:
+        """Make it on the shared databases."""
+        return cls(resources.get(NovaDatabases.from_resources))
+
+
 class PlacementTask(NovaTask):
     """A task that sets Nova's databases against Placement.
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from oslo_config import cfg
 
+from handlers import service_files
 from handlers.service_files import ConfigError, ServiceFiles
 
 GROUP = "octavia"
@@ -85,18 +86,14 @@ def database_url(conf: cfg.ConfigOpts) -> str:
 
     :raises ConfigError: when neither this option nor Octavia's files have it
     """
-    if conf[GROUP].database_connection:
-        return str(conf[GROUP].database_connection)
-    octavia = files(conf)
-    url = octavia.get("database", "connection")
-    if url is None:
-        have = f"{octavia} has no [database] connection" if octavia.files else "[octavia] config_file is not set either"
-        raise ConfigError(
-            f"[octavia] database_connection is not set and {have}: write, in stackmend's configuration file, "
-            "[octavia] config_file = /etc/octavia/octavia.conf or "
-            "[octavia] database_connection = mysql+pymysql://octavia:PASSWORD@HOST/octavia"
-        )
-    return url
+    given = conf[GROUP].database_connection
+    return service_files.database_url(
+        given,
+        lambda: files(conf),
+        "[octavia] database_connection",
+        "database",
+        "mysql+pymysql://octavia:PASSWORD@HOST/octavia",
+    )
 
 
 def notification_url(conf: cfg.ConfigOpts) -> str | None:
