@@ -18,9 +18,10 @@ from consumer import plugins
 Options = Mapping[str, Mapping[str, object]]
 
 
-def only(*names: str) -> dict[str, object]:
-    """Return options of ``[audit]`` that switch every Nova handler off but these."""
-    return {f"{handler.name}_mode": "off" for handler in plugins.handlers() if handler.name not in names}
+def only(*names: str, group: str = "audit") -> dict[str, object]:
+    """Return options that switch every handler off but these, of those whose options stand in this group."""
+    handlers = [handler for handler in plugins.handlers() if handler.group == group]
+    return {f"{handler.name}_mode": "off" for handler in handlers if handler.name not in names}
 
 
 class Program:

@@ -559,9 +559,12 @@ class ControlPlane:
         return wait_until(predicate, timeout, what)
 
 
-def cell_database(name: str) -> str:
-    """How cells are written down: a template, which each program fills with the account of its own configuration."""
-    return f"mysql+pymysql://{{username}}:{{password}}@{{hostname}}:{{port}}/{name}"
+def cell_database(name: str, address: str = "{hostname}:{port}") -> str:
+    """How cells are written down: a template, which each program fills with the account of its own configuration.
+
+    :param address: host and port, where these are not to be filled in
+    """
+    return f"mysql+pymysql://{{username}}:{{password}}@{address}/{name}"
 
 
 def wait_until(predicate: Callable[[], T], timeout: float, what: str) -> T:

@@ -13,7 +13,7 @@ import pytest
 
 from tests.cloud import census, drift
 from tests.cloud.configuration import merge
-from tests.cloud.control_plane import CELLS, ControlPlane, wait_until
+from tests.cloud.control_plane import CELLS, ControlPlane, cell_database, wait_until
 from tests.cloud.lifecycle import Lifecycle, Round
 from tests.program import Program, only
 from tests.relay import Relay
@@ -285,12 +285,18 @@ OUTAGES = (
 def relay(cloud: ControlPlane) -> Iterator[Relay]:
     """The line from stackmend to cell2's database.
 
-    The cells' URLs are templates: Nova fills them from its own file and reaches the server, stackmend from its option and
-    reaches this line.
+    Of the cells' templates only cell2's takes host and port from the one who reads it: Nova fills them from its own file and
+    reaches the server, stackmend from its option and reaches this line.
     """
+    change = "UPDATE cell_mappings SET database_connection = '{}' WHERE name = '{}'"
+    address = f"{HOST}:{cloud.mariadb.port}"
+    for cell in ("cell0", "cell1"):
+        cloud.mariadb.execute(change.format(cell_database(f"nova_{cell}", address), cell), "nova_api")
     line = Relay(HOST, cloud.mariadb.port)
     yield line
     line.close()
+    for cell in ("cell0", "cell1"):
+        cloud.mariadb.execute(change.format(cell_database(f"nova_{cell}"), cell), "nova_api")
 
 
 def at_rest(cloud: ControlPlane, cell: str) -> dict[str, str]:

@@ -31,7 +31,7 @@ def test_the_daemon_replaces_silent_amphorae_and_keeps_one(tmp_path: Path) -> No
         "octavia": {"database_connection": url},
         "audit": only(),
         "housekeeping": {
-            **only("failed_amphora"),
+            **only("failed_amphora", group="housekeeping"),
             "driver": "noop",
             "failed_amphora_mode": "heal",
             "failed_amphora_interval": 1,
