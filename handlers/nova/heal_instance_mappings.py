@@ -125,7 +125,7 @@ class HealInstanceMappings(PlacementTask):
             parts += [astray[start : start + BATCH] for start in range(0, len(astray), BATCH)]
             for row in others:
                 yield Key("instance", row.instance)
-        yield from _keys(parts, together=sum(map(len, parts)) <= ORDINARY * max(seen, BATCH / ORDINARY))
+        yield from _keys(parts, together=sum(map(len, parts)) <= ORDINARY * seen)
         for error in down.values():
             raise error
 
