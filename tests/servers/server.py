@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import random
 import signal
 import socket
 import subprocess
+import tempfile
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -20,7 +22,9 @@ USER = "openstack"
 PASSWORD = "secret"
 HOST = "127.0.0.1"
 
-_given: set[int] = set()
+#: a locked file for each port that this process was given: others that run tests on this machine leave it alone
+_given: dict[int, int] = {}
+_PORTS = Path(tempfile.gettempdir()) / f"stackmend-ports-{os.getuid()}"
 
 
 class DidNotStart(Exception):
@@ -28,23 +32,35 @@ class DidNotStart(Exception):
 
 
 def free_port() -> int:
-    """A free TCP port that stays free while the server that owns it is down.
+    """A free TCP port that stays free while the server that owns it is not there yet, or is down.
 
     It is taken from below the range from which Linux gives ports to outgoing connections:
-    otherwise any connection could take the port of a server that a test has stopped.
+    otherwise any connection could take the port of a server that a test has stopped. A lock keeps other processes that run
+    these tests at the same time from being given it, too, until this one ends.
     """
+    _PORTS.mkdir(exist_ok=True)
     for _ in range(1000):
         port = random.randint(15000, 32000)
-        if port in _given:
+        if port in _given or not _is_free(port):
             continue
-        with socket.socket() as probe:
-            try:
-                probe.bind((HOST, port))
-            except OSError:
-                continue
-        _given.add(port)
+        file = os.open(_PORTS / str(port), os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o666)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(file)
+            continue
+        _given[port] = file
         return port
     raise DidNotStart("no free port on 127.0.0.1")
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        try:
+            probe.bind((HOST, port))
+        except OSError:
+            return False
+    return True
 
 
 def wait_for(ready: Callable[[], bool], timeout: float, what: str) -> None:
