@@ -156,12 +156,13 @@ def leave_a_request_alone(cloud: ControlPlane, balancers: Balancers, wreck: Wrec
 def make_look_alikes(wreck: Wreck) -> None:
     """Make what is somebody else's, or kept, or named by hand."""
     stranger: Any = wreck.stranger
+    somebodys = some()
     wreck.server(some(), stranger)
     wreck.server(some(), tags=["stackmend-preserved"])
     wreck.port(f"octavia-lb-vrrp-{some()}", stranger)
     wreck.port(f"octavia-lb-{some()}")
     wreck.port("octavia-lb-vrrp-of-mine")
-    wreck.port(f"octavia-lb-{some()}", stranger, device_owner="Octavia", device_id=f"lb-{some()}")
+    wreck.port(f"octavia-lb-{somebodys}", stranger, device_owner="Octavia", device_id=f"lb-{somebodys}")
     wreck.security_group(f"lb-{some()}", stranger)
     wreck.security_group("lb-mine")
     wreck.server_group(f"octavia-lb-{some()}", stranger)
