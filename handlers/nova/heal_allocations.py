@@ -125,7 +125,7 @@ class HealAllocations(NovaTask):
     confirm_after = 5.0
     requires = ("placement", "nova_api")
     cost = (
-        "One request to Placement per compute node, one per project and user, and a query per ten nodes; ten minutes is fine "
+        "One request to Placement per compute node, one per project and user, three queries per 25 nodes; ten minutes is fine "
         "for hundreds of nodes, an hour for thousands. Each instance that is looked at costs one request and a few queries by "
         "key in every cell; so does each of a project and user for whom too little is counted."
     )
