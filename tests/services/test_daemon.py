@@ -6,6 +6,7 @@ import json
 import random
 import time
 from collections import Counter
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -103,18 +104,24 @@ def test_two_replicas_on_mariadb_one_killed(
     options["journal"] = {"connection": mariadb_url}
     with Program(tmp_path / "one", options) as one, Program(tmp_path / "two", options) as two:
         assert one.run("db", "upgrade").returncode == 0
-        one.start()
-        two.start()
+        for replica in (one, two):
+            replica.start()
+        for replica in (one, two):
+            eventually(lambda replica=replica: "runs as" in replica.log.read_text(), 60, "the start")  # type: ignore[misc]
         bus.send(cloud.take())
-        eventually(lambda: len(held(cloud, uuids)) < DELETIONS * 0.8, 300, "a start")
+        eventually(lambda: replicas_of(mariadb_url) == 2, 300, "a heal by each of the two")
+        assert held(cloud, uuids), "one is killed while there is work"
         one.kill()
         eventually(lambda: not held(cloud, uuids), 600, "all allocations")
         eventually(lambda: bus.messages() == 0, 60, "the queue's end")
         eventually(lambda: nothing_left(two), 120, "work")
         assert_healed_once(two, uuids)
-    journal = Database(open_engine(mariadb_url))
-    assert len({line.replica for line in history.listing(journal, limit=100_000)}) == 2
-    journal.close()
+
+
+def replicas_of(journal_url: str) -> int:
+    """How many replicas have a line in the history."""
+    with closing(Database(open_engine(journal_url))) as journal:
+        return len({line.replica for line in history.listing(journal, limit=100_000)})
 
 
 def test_a_second_daemon_on_sqlite_is_refused(cloud: NovaSimulation, bus: Bus, stackmend: Program) -> None:
