@@ -117,6 +117,11 @@ class Balancers:
 
         wait_until(active, PATIENCE, f"load balancer {balancer} ACTIVE")
 
+    def wait_made(self, balancer: str) -> str:
+        """Until its making has ended, and how: ``ACTIVE`` or ``ERROR``."""
+        wait_until(partial(self._is_in, balancer, "ACTIVE", "ERROR"), PATIENCE, f"load balancer {balancer}")
+        return self.status(balancer)
+
     def amphorae(self, balancer: str) -> list[Amphora]:
         """Its amphorae, deleted ones too."""
         return self._amphorae(f"load_balancer_id = '{balancer}'")

@@ -195,3 +195,12 @@ def test_a_cell_that_has_nothing_of_octavia_may_be_silent() -> None:
 def test_a_listing_whose_cells_are_not_known_is_no_answer(answer: tuple[int, Any]) -> None:
     with pytest.raises(UnavailableException):
         ACloud(Answers(NONE, answer)).servers()
+
+
+def test_a_server_is_not_there_only_when_all_cells_had_a_part_in_the_answer() -> None:
+    """A server without a request spec is not found while its cell does not answer."""
+    gone = (404, {})
+    assert ACloud(Answers(gone, (200, {"services": [UP]}))).server("1") is None
+    some = Answers((200, {"servers": [{"id": "1", "status": "UNKNOWN"}]}))
+    with pytest.raises(UnavailableException):
+        ACloud(Answers(gone, (200, {"services": [UP, SILENT]})), some).server("1")

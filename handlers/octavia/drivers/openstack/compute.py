@@ -1,8 +1,9 @@
 """The driver's servers and server groups: Nova.
 
 Microversion 2.73 (Train): reasons for locks; since 2.69 the server of a cell that does not answer is shown as UNKNOWN,
-with hardly more than its id, which here is no answer. A listing with a filter or in pages leaves such servers out without a
-word (``nova/api/openstack/compute/servers.py``, ``_is_cell_down_supported``). So services are listed after it: those of a
+with hardly more than its id, which here is no answer. Without a request spec it is not found (``nova/compute/api.py``,
+``_get_instance_from_cell``), and a listing with a filter or in pages leaves all such servers out without a word
+(``nova/api/openstack/compute/servers.py``, ``_is_cell_down_supported``). So services are listed after either: those of a
 cell that does not answer are shown as UNKNOWN, by their host mappings (``nova/api/openstack/compute/services.py``,
 ``_get_service_detail``); only cell0 has none, and what it holds never ran. Then Octavia itself, listing without a filter, is
 told of its servers in such cells, up to Nova's ``max_limit`` of servers.
@@ -51,7 +52,10 @@ class ComputeCalls(Driver):
 
     def server(self, server: str) -> Server | None:
         body = self.compute.get(f"/servers/{server}", f"server:{server}")
-        return None if body is None else _server(body["server"])
+        if body is None:
+            self._must_be_whole()
+            return None
+        return _server(body["server"])
 
     def servers(self) -> Sequence[Server]:
         query = {"all_tenants": "1", "project_id": self.project()}
@@ -60,7 +64,7 @@ class ComputeCalls(Driver):
         return found
 
     def _must_be_whole(self) -> None:
-        """Do not take a listing for whole that a cell with servers of Octavia's had no part in.
+        """Do not take an answer for whole that a cell with servers of Octavia's had no part in.
 
         :raises UnavailableException: when there may be such a cell
         """
