@@ -9,11 +9,16 @@ their instances and migrations hold, of nodes where instances live, are compared
 for somebody, something of theirs is held for somebody else, and only then are their instances asked for one by one. What
 comes meanwhile makes Placement's sum larger, which says nothing; what goes makes it smaller, and costs requests in vain.
 
-Memory is needed for these nodes, and for a sum per project and user.
+What a sweep has just found of a node is what the looks at it begin with, so that they do not ask the same again. It cannot
+mislead a write: that they still live there is read from the databases in each look, that they hold nothing is proved by the
+write itself; and before that it is forgotten, so that a look after a write that failed asks anew.
+
+Memory is needed for these nodes, for a sum per project and user, and for what was found until it is healed.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from functools import lru_cache
 
@@ -32,6 +37,8 @@ from handlers.nova.records import ComputeNode
 _SUMMED = frozenset({"VCPU", "PCPU", "MEMORY_MB"})
 #: flavors that are kept in mind during a sweep
 _FLAVORS = 1024
+#: seconds for which what a sweep found of a node is worth a look
+_JUST_FOUND = 120.0
 
 Resources = Mapping[str, int]
 Sums = dict[tuple[str, str], dict[str, int]]
@@ -45,6 +52,8 @@ class Suspects:
     def __init__(self, databases: NovaDatabases, placement: Placement) -> None:
         self._databases = databases
         self._placement = placement
+        #: of nodes: when a sweep found that instances hold nothing of them, and which
+        self._found: dict[str, tuple[float, frozenset[str]]] = {}
 
     def everywhere(self) -> Iterator[Key]:
         """Yield the keys of all that do not seem to hold what they should.
@@ -73,6 +82,15 @@ class Suspects:
         if down is not None:
             raise down
 
+    def just_found(self, node: str) -> frozenset[str]:
+        """Return the instances that a sweep of ours has just found to hold nothing of a node."""
+        at, missing = self._found.get(node, (0.0, frozenset[str]()))
+        return missing if time.monotonic() - at < _JUST_FOUND else frozenset()
+
+    def forget(self, node: str) -> None:
+        """Forget what a sweep found of a node."""
+        self._found.pop(node, None)
+
     def missing(self, cell: Cell, node: ComputeNode) -> set[str]:
         """Return the instances of a node that hold nothing of it."""
         return _missing(self._residents(cell, [node]), self._placement.held(node.uuid))
@@ -92,7 +110,11 @@ class Suspects:
             if not here:
                 continue
             held = self._placement.held(node.uuid) if node.uuid in providers else {}
-            yield from _keys(node, here, _missing(here, held), _odd(here, held))
+            missing = _missing(here, held)
+            self.forget(node.uuid)
+            if missing:
+                self._found[node.uuid] = (time.monotonic(), frozenset(missing))
+            yield from _keys(node, here, missing, _odd(here, held))
             self._add(sums, cell, here, held)
 
     def _residents(self, cell: Cell, nodes: Collection[ComputeNode]) -> list[Resident]:

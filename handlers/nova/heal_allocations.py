@@ -233,6 +233,7 @@ class HealAllocations(NovaTask):
         The databases are asked again; what the node offers, and that no port asks for anything, was proved just before.
         """
         expected = finding.evidence["instances"]
+        self._suspects.forget(finding.key.id)
         due: dict[str, tuple[Instance, Held]] = {}
         cell_id = next(iter(expected.values()))["cell_id"]
         for facts in self._reader.again({uuid: one["give"] for uuid, one in expected.items()}):
@@ -308,12 +309,14 @@ class HealAllocations(NovaTask):
         """Return the instances that a key means: one, or those of a host or compute node with which something is wrong."""
         if key.kind == "instance":
             return [key.id]
+        if key.kind == node_batch.NODE and (found := self._suspects.just_found(key.id)):
+            return sorted(found)
         column = "host" if key.kind == "host" else "uuid"
-        found = self._databases.run_in(
+        nodes_by_cell = self._databases.run_in(
             self._databases.host_cells(), lambda connection: queries.compute_nodes(connection, {column: key.id})
         )
         look = self._suspects.odd if key.kind == node_batch.AMOUNTS else self._suspects.missing
-        return sorted({one for cell, nodes in found.items() for node in nodes for one in look(cell, node)})
+        return sorted({one for cell, nodes in nodes_by_cell.items() for node in nodes for one in look(cell, node)})
 
 
 def _same(one: Finding, other: Finding) -> bool:

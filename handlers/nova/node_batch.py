@@ -46,7 +46,8 @@ def alike(key: Key, judged: Sequence[Judged]) -> tuple[list[Finding], list[Judge
         return [wrong_amounts(key, wrong)] if wrong else [], []
     if key.kind != NODE:
         return [], list(judged)
-    plainly = [(facts, drifts, plain(facts, drifts)) for facts, drifts in judged]
+    here = (key.id,)  # one that has moved since is no part of it
+    plainly = [(facts, drifts, plain(facts, drifts) if facts.homes == here else None) for facts, drifts in judged]
     missing = [(facts, give) for facts, _, give in plainly if give is not None]
     found = [finding(key, missing[start : start + BATCH]) for start in range(0, len(missing), BATCH)]
     return found, [(facts, drifts) for facts, drifts, give in plainly if give is None]

@@ -202,3 +202,45 @@ def test_where_not_all_fit_some_get_theirs(cloud: NovaSimulation, heal: HealAllo
     assert sum(bool(cloud.allocation(server)) for server in servers[:3]) == 1
     with pytest.raises(Refused, match="the node cannot give 2 instances"):
         heal.heal(found(cloud, heal))
+
+
+def test_looks_after_a_sweep_do_not_ask_again_who_holds_something(
+    cloud: NovaSimulation, heal: HealAllocations, servers: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert list(heal.sweep()) == [node(cloud)]
+    asked: list[str] = []
+    read = heal._placement._service.read
+    monkeypatch.setattr(heal._placement._service, "read", lambda url, **query: asked.append(url) or read(url, **query))
+    finding = found(cloud, heal)
+    assert found(cloud, heal) == finding
+    provider = f"/resource_providers/{cloud.node('a').uuid}"
+    held = [f"/allocations/{server}" for server in servers[:3]]
+    assert sorted(asked) == sorted([*held, "/resource_providers", f"{provider}/inventories"])
+    heal.heal(finding)
+    assert [cloud.allocation(server) for server in servers] == [full(cloud, server) for server in servers]
+
+
+def test_what_a_sweep_found_is_forgotten_by_a_write(
+    cloud: NovaSimulation, heal: HealAllocations, servers: list[str]
+) -> None:
+    """Who claimed since the sweep makes one heal fail, and no other."""
+    assert list(heal.sweep()) == [node(cloud)]
+    finding = found(cloud, heal)
+    claimed = full(cloud, servers[0])
+    cloud.hold(servers[0], claimed)
+    with pytest.raises(Conflict):
+        heal.heal(finding)
+    heal.heal(found(cloud, heal))
+    assert [cloud.allocation(server) for server in servers] == [full(cloud, server) for server in servers]
+
+
+def test_who_moved_since_the_sweep_is_no_part_of_its_node(
+    cloud: NovaSimulation, heal: HealAllocations, servers: list[str]
+) -> None:
+    assert list(heal.sweep()) == [node(cloud)]
+    with cloud.ago(days=1):
+        cloud.add_compute("b", "cell1")
+        cloud.set_instance(servers[0], host="b", node="b")
+    findings = {finding.problem: finding for finding in heal.inspect(node(cloud))}
+    assert set(findings["allocations-missing"].evidence["instances"]) == set(servers[1:3])
+    assert findings["allocation-missing"].evidence["host"] == "b"
