@@ -74,7 +74,8 @@ class FailedAmphora(OfAmphorae, Handler):
     group = settings.GROUP
     kinds = ("amphora", "server")
     triggers = (
-        Trigger("instance.update", hints.lost_amphora, after=_BEGUN),
+        Trigger("instance.update", hints.lost_amphora),
+        Trigger("instance.update", hints.leaving_amphora, after=_BEGUN),
         Trigger("instance.delete.start", hints.amphora, after=_BEGUN),
         *(
             Trigger(event, hints.amphora)

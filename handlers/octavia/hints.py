@@ -16,15 +16,16 @@ that is disabled or dead, of which Nova tells nothing for each server (silence, 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from uuid import UUID
 
 from handlers.base import Event, Key
 from handlers.octavia.appliances import AMPHORA_PREFIX
 
 _RANDOM = re.compile(r"a[A-Z0-9]+")
-#: what ``instance.update`` says of a server that fails or is about to go
+#: what ``instance.update`` says of a server that has failed, and of one that is about to go
 _LOST_STATES = frozenset({"error", "deleted", "soft-delete", "stopped"})
-_LOST_TASKS = frozenset({"deleting", "soft-deleting", "powering-off"})
+_LEAVING_TASKS = frozenset({"deleting", "soft-deleting", "powering-off"})
 
 
 def amphora(event: Event) -> Key | None:
@@ -43,9 +44,17 @@ def amphora(event: Event) -> Key | None:
 
 
 def lost_amphora(event: Event) -> Key | None:
-    """The same, of an update that says that the server fails or is about to go; None for any other update."""
+    """The same, of an update that says that the server has failed or is gone; None for any other update."""
+    return amphora(event) if _updated(event).get("state") in _LOST_STATES else None
+
+
+def leaving_amphora(event: Event) -> Key | None:
+    """The same, of an update that says that the server is about to stop or to go; None for any other update."""
+    update = _updated(event)
+    leaving = update.get("new_task_state") in _LEAVING_TASKS and update.get("state") not in _LOST_STATES
+    return amphora(event) if leaving else None
+
+
+def _updated(event: Event) -> Mapping[str, object]:
     update = event.payload.get("state_update")
-    if not isinstance(update, dict):
-        return None
-    lost = update.get("state") in _LOST_STATES or update.get("new_task_state") in _LOST_TASKS
-    return amphora(event) if lost else None
+    return update if isinstance(update, dict) else {}
