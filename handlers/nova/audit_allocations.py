@@ -44,7 +44,7 @@ Sources: ``nova/cmd/manage.py`` (audit), ``nova/scheduler/client/report.py``, ``
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from handlers.base import Conflict, Finding, Healed, InFlight, Key, Refused, Trigger, Unavailable
@@ -151,11 +151,16 @@ class AuditAllocations(PlacementTask):
         return live_instances(self._databases)
 
     def heal(self, finding: Finding) -> Healed:
-        """Prove again, then replace the allocation at the generation of the evidence."""
+        """Prove again, then replace the allocation at the generation of the evidence.
+
+        What is held was read before, the databases are read now, and the write says the generation of then: when anything was
+        claimed or released since, it fails.
+        """
         if not finding.healable:
             raise Refused(finding.refusal)
         self._databases.permit_changes()
-        for allocation, verdict in self._judge.judge(finding.evidence["consumer"]):
+        held = _held(finding.evidence)
+        for allocation, verdict in self._judge.judge(held.consumer, held):
             if isinstance(verdict, Take) and _same(finding, _finding(finding.key, allocation, verdict)):
                 return self._replace(allocation, verdict.keep)
         raise Conflict(f"consumer {finding.evidence['consumer']} is not as it was")
@@ -227,6 +232,18 @@ def _evidence(allocation: Allocation, verdict: Take | Report) -> dict[str, Any]:
     if isinstance(verdict, Take):
         evidence["keep"] = _plain(verdict.keep)
     return evidence
+
+
+def _held(evidence: Mapping[str, Any]) -> Allocation:
+    """Return what :func:`_evidence` told of."""
+    return Allocation(
+        evidence["consumer"],
+        evidence["allocations"],
+        evidence["project_id"],
+        evidence["user_id"],
+        evidence["generation"],
+        evidence["consumer_type"],
+    )
 
 
 def _finding(key: Key, allocation: Allocation, verdict: Take | Report) -> Finding:

@@ -6,6 +6,8 @@ See :mod:`handlers.nova.consumers` for the verdict and :mod:`handlers.nova.audit
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 from sqlalchemy.engine import Connection
 
@@ -22,6 +24,24 @@ from handlers.nova.records import Instance, InstanceMapping, Migration
 MIGRATIONS = 5
 
 
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What a cell knows about a consumer: that it is a migration, or an instance, its row and its migrations."""
+
+    migration: Migration | None
+    row: Instance | None
+    migrations: Sequence[Migration]
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """What all databases know about a consumer."""
+
+    building: bool
+    mapping: InstanceMapping | None
+    cells: Mapping[Cell, _Known]
+
+
 class Judge:
     """Judges consumers, by what Placement and the databases say; safe to share between threads."""
 
@@ -30,36 +50,46 @@ class Judge:
         self._placement = placement
         self._archive = archive
 
-    def judge(self, consumer: str) -> list[tuple[Allocation, Verdict]]:
-        """Judge a consumer and, when it is an instance, its migrations; allocations are read before the databases."""
-        allocation = self._placement.allocation(consumer)
-        cells = self._databases.cells()
-        seen = self._databases.run_in(cells, lambda connection: queries.migration(connection, consumer))
-        migration = next((row for row in seen.values() if row is not None), None)
-        owner = consumer if migration is None else migration.instance_uuid or consumer
-        own = allocation if migration is None else self._placement.allocation(owner)
-        facts = self._facts(own, owner)
+    def judge(self, consumer: str, held: Allocation | None = None) -> Iterator[tuple[Allocation, Verdict]]:
+        """Judge a consumer and then, when it is an instance, its migrations; allocations are read before the databases.
+
+        :param held: what it was read to hold, if that is known already; only a write that says its generation may follow
+        :raises Unavailable: when Placement or a database does not answer
+        """
+        allocation = self._placement.allocation(consumer) if held is None else held
+        seen = self._read(consumer)
+        migration = next((known.migration for known in seen.cells.values() if known.migration is not None), None)
         if migration is not None:
-            known = self._with_nodes(facts, allocation)
-            return [(allocation, decide(_of_migration(known, allocation, migration)))]
+            owner = migration.instance_uuid or consumer
+            own = self._placement.allocation(owner)
+            known = self._with_nodes(self._facts(own, self._read(owner)), allocation)
+            yield allocation, decide(_of_migration(known, allocation, migration))
+            return
+        facts = self._facts(allocation, seen)
         if facts.allocation.providers and not facts.rows:
             facts = dataclasses.replace(facts, archived=consumer in self._archive.among({consumer}))
-        judged = [(allocation, decide(facts))]
+        yield allocation, decide(facts)
         for move in facts.migrations[:MIGRATIONS]:
             if move.uuid is not None and (move.terminal or move.deleted):
-                held = self._placement.allocation(move.uuid)
-                known = self._with_nodes(facts, held)
-                judged.append((held, decide(_of_migration(known, held, move))))
-        return judged
+                other = self._placement.allocation(move.uuid)
+                known = self._with_nodes(facts, other)
+                yield other, decide(_of_migration(known, other, move))
 
-    def _facts(self, allocation: Allocation, instance: str) -> Facts:
-        """Read what is known about an instance that holds this."""
-        building, mapping = self._databases.api.run(lambda connection: _scheduling(connection, instance))
-        seen = self._databases.run_in(self._databases.cells(), lambda connection: _rows(connection, instance))
-        rows = tuple(Located(row, cell.id, cell.is_cell0) for cell, (row, _) in seen.items() if row is not None)
-        moves = tuple(move for _, moves in seen.values() for move in moves)
+    def _read(self, consumer: str) -> _Seen:
+        """Read what nova_api and then the cells know; what moves from there to here meanwhile is seen at least once."""
+        building, mapping = self._databases.api.run(lambda connection: _scheduling(connection, consumer))
+        cells = self._databases.run_in(self._databases.cells(), lambda connection: _known(connection, consumer))
+        return _Seen(building, mapping, cells)
+
+    def _facts(self, allocation: Allocation, seen: _Seen) -> Facts:
+        """Put together what is known about an instance that holds this, and read where it lives."""
+        cells, building, mapping = seen.cells, seen.building, seen.mapping
+        rows = tuple(
+            Located(known.row, cell.id, cell.is_cell0) for cell, known in cells.items() if known.row is not None
+        )
+        moves = tuple(move for known in cells.values() for move in known.migrations)
         facts = Facts(allocation, building=building, mapping=mapping, rows=rows, migrations=moves)
-        live = [(cell, row) for cell, (row, _) in seen.items() if row is not None and not row.deleted]
+        live = [(cell, known.row) for cell, known in cells.items() if known.row is not None and not known.row.deleted]
         if len(live) == 1 and live[0][1].host is not None and live[0][1].node is not None:
             return self._with_places(facts, *live[0])
         return facts
@@ -89,8 +119,12 @@ def _scheduling(connection: Connection, instance: str) -> tuple[bool, InstanceMa
     return queries.has_build_request(connection, instance), mapping
 
 
-def _rows(connection: Connection, instance: str) -> tuple[Instance | None, list[Migration]]:
-    return queries.instance(connection, instance), queries.migrations_of(connection, instance)
+def _known(connection: Connection, consumer: str) -> _Known:
+    return _Known(
+        queries.migration(connection, consumer),
+        queries.instance(connection, consumer),
+        queries.migrations_of(connection, consumer),
+    )
 
 
 def _of_migration(facts: Facts, allocation: Allocation, migration: Migration) -> Facts:

@@ -6,11 +6,13 @@ import json
 import time
 import uuid
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
 from handlers.base import Conflict, Finding, InFlight, Key, Refused, Unavailable
+from handlers.database import Database
 from handlers.nova import tables
 from handlers.nova.audit_allocations import AuditAllocations
 from handlers.nova.placement import Allocation, Held
@@ -244,6 +246,29 @@ def test_building_before_the_instance_exists(cloud: NovaSimulation, audit: Audit
     cloud.claim(server, "a")
     assert not audit.inspect(key(server))
     assert swept(audit) == set()
+
+
+@pytest.mark.parametrize("reads", [1, 2, 3])
+def test_built_while_the_databases_are_read(
+    cloud: NovaSimulation, audit: AuditAllocations, monkeypatch: pytest.MonkeyPatch, reads: int
+) -> None:
+    """Nova writes the instance into its cell before it forgets the build request: one of the two is seen."""
+    server = cloud.request()
+    cloud.claim(server, "a")
+    run, left = Database.run, [reads]
+
+    def run_and_build(database: Database, work: Callable[[sa.Connection], Any]) -> Any:
+        done = run(database, work)
+        left[0] -= 1
+        if left[0] == 0:
+            cloud.create_instance(server, "cell1")
+            cloud.map_instance(server, "cell1")
+        return done
+
+    monkeypatch.setattr(Database, "run", run_and_build)
+    with contextlib.suppress(InFlight):
+        assert not audit.inspect(key(server))
+    assert left[0] <= 0, "it was built meanwhile"
 
 
 def test_building_without_a_host(cloud: NovaSimulation, audit: AuditAllocations) -> None:
