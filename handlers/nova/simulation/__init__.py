@@ -6,7 +6,8 @@ Nova's order, and can stop or fail where Nova can; nothing in it knows a handler
 """
 
 from handlers.nova.simulation.bus import notification
-from handlers.nova.simulation.cloud import Flavor, NovaSimulation
+from handlers.nova.simulation.cloud import NovaSimulation
 from handlers.nova.simulation.placement import PlacementMissing, PlacementServer, Reply
+from handlers.nova.simulation.records import Flavor
 
 __all__ = ["Flavor", "NovaSimulation", "PlacementMissing", "PlacementServer", "Reply", "notification"]

@@ -12,7 +12,7 @@ from handlers.nova.audit_services import AuditServices
 from handlers.nova.discover_hosts import DiscoverHosts
 from handlers.nova.placement import Placement
 from handlers.nova.simulation import NovaSimulation
-from handlers.nova.simulation.cloud import Node
+from handlers.nova.simulation.records import Node
 
 LONG = {"hours": 1}
 HOST = Key("host", "a")

@@ -1,0 +1,108 @@
+"""Compute hosts come and go: what nova-compute, nova-api and nova-manage write for that."""
+
+from __future__ import annotations
+
+import uuid as uuids
+
+from sqlalchemy import Table
+
+from handlers.nova import tables
+from handlers.nova.simulation.records import Node
+from handlers.nova.simulation.world import World
+
+
+class Hosts(World):
+    """Hosts, their compute nodes, mappings and services."""
+
+    def register_host(self, host: str, cell: str) -> str:
+        """First step of a new nova-compute: its service row, then ``service.create`` (nova.service.Service.start).
+
+        :return: the service's uuid
+        """
+        uuid = str(uuids.uuid4())
+        self._store.insert(
+            self.cells[cell],
+            tables.services,
+            uuid=uuid,
+            host=host,
+            binary="nova-compute",
+            topic="compute",
+            report_count=0,
+            disabled=False,
+            forced_down=False,
+            version=74,
+        )
+        self._publish("service.create", f"nova-compute:{host}", {"host": host, "uuid": uuid})
+        return uuid
+
+    def report_node(self, host: str, node: str = "") -> Node:
+        """Second step: the compute node row, then provider, inventory and trait
+        (nova.compute.resource_tracker, nova.scheduler.client.report.update_from_provider_tree); the first heartbeat.
+        """
+        service, cell = self._service(host)
+        found = Node(str(uuids.uuid4()), node or host, host, cell)
+        self._store.insert(
+            self.cells[cell],
+            tables.compute_nodes,
+            uuid=found.uuid,
+            service_id=service.id,
+            host=host,
+            hypervisor_hostname=found.name,
+            mapped=0,
+            vcpus=self.CAPACITY["VCPU"],
+            memory_mb=self.CAPACITY["MEMORY_MB"],
+            local_gb=self.CAPACITY["DISK_GB"],
+        )
+        self._report.create_provider(found.uuid, found.name, self.CAPACITY)
+        self.heartbeat(host)
+        return found
+
+    def add_compute(self, host: str, cell: str, nodes: int = 1) -> tuple[Node, ...]:
+        """Both steps; more than one node is what ironic has. The host is in no cell until :meth:`map_host`."""
+        self.register_host(host, cell)
+        names = [host] if nodes == 1 else [f"{host}-node-{number}" for number in range(1, nodes + 1)]
+        return tuple(self.report_node(host, name) for name in names)
+
+    def map_host(self, host: str) -> None:
+        """Put the host into its cell (nova.objects.host_mapping.discover_hosts)."""
+        _, cell = self._service(host)
+        self._store.insert(self.api, tables.host_mappings, host=host, cell_id=self._cell_id(cell))
+        self._store.update(self.cells[cell], tables.compute_nodes, tables.compute_nodes.c.host == host, mapped=1)
+
+    def heartbeat(self, host: str) -> None:
+        """nova-compute reports that it lives (nova.servicegroup.drivers.db)."""
+        service, cell = self._service(host)
+        count = service.report_count + 1
+        condition = tables.services.c.id == service.id
+        self._store.update(
+            self.cells[cell], tables.services, condition, report_count=count, last_seen_up=self._store.now()
+        )
+
+    def force_down(self, host: str) -> None:
+        """An operator or a monitor fences a dead host: ``service.update`` (nova.compute.api.HostAPI.service_update)."""
+        service, cell = self._service(host)
+        self._store.update(self.cells[cell], tables.services, tables.services.c.id == service.id, forced_down=True)
+        data = {"host": host, "uuid": service.uuid, "forced_down": True, "report_count": service.report_count}
+        self._publish("service.update", f"nova-compute:{host}", data)
+
+    def delete_service(self, host: str, leak_mapping: bool = False, leak_providers: bool = False) -> None:
+        """An operator deletes the nova-compute service of a host: providers, mapping, then service and compute nodes,
+        then ``service.delete`` (nova.api.openstack.compute.services.ServiceController.delete).
+
+        :param leak_mapping: somebody maps the host again before its service is gone
+        :param leak_providers: Placement is down, or somebody still holds something of them, which Nova passes by
+        """
+        service, cell = self._service(host)
+        nodes, services = tables.compute_nodes, tables.services
+        for node in self._store.rows(self.cells[cell], nodes, (nodes.c.host == host) & (nodes.c.deleted == 0)):
+            if not leak_providers:
+                self._report.delete_provider(node.uuid)
+            self._soft_delete(cell, nodes, node.id)
+        if not leak_mapping:
+            self._store.delete(self.api, tables.host_mappings, tables.host_mappings.c.host == host)
+        self._soft_delete(cell, services, service.id)
+        self._publish("service.delete", f"nova-compute:{host}", {"host": host, "uuid": service.uuid})
+
+    def _soft_delete(self, cell: str, table: Table, number: int) -> None:
+        gone = {"deleted": number, "deleted_at": self._store.now()}
+        self._store.update(self.cells[cell], table, table.c.id == number, **gone)

@@ -1,0 +1,30 @@
+"""What the simulated cloud is asked for, and what it consists of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Flavor:
+    """What an instance asks for; Nova keeps it in the request specification."""
+
+    name: str = "m1.tiny"
+    vcpus: int = 1
+    memory_mb: int = 512
+    root_gb: int = 1
+
+    def resources(self) -> dict[str, int]:
+        """What Placement is asked for (nova.scheduler.utils.ResourceRequest)."""
+        wanted = {"VCPU": self.vcpus, "MEMORY_MB": self.memory_mb, "DISK_GB": self.root_gb}
+        return {name: amount for name, amount in wanted.items() if amount}
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A compute node: its row's uuid is its resource provider's."""
+
+    uuid: str
+    name: str
+    host: str
+    cell: str

@@ -1,0 +1,150 @@
+"""Instances are asked for, scheduled, built, shelved and deleted, row by row."""
+
+from __future__ import annotations
+
+import json
+import uuid as uuids
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from sqlalchemy import Table
+
+from handlers.nova import tables
+from handlers.nova.simulation.changes import Changes
+from handlers.nova.simulation.records import Flavor
+
+
+class Servers(Changes):
+    """The life of instances on one host."""
+
+    def request(self, flavor: Flavor | None = None) -> str:
+        """A user asks for a server: request specification, build request, mapping without a cell, one transaction
+        (nova.compute.api.API._provision_instances).
+        """
+        uuid = str(uuids.uuid4())
+        spec = {
+            "nova_object.name": "RequestSpec",
+            "nova_object.namespace": "nova",
+            "nova_object.data": {
+                "instance_uuid": uuid,
+                "project_id": self.PROJECT,
+                "flavor": {"nova_object.name": "Flavor", "nova_object.data": asdict(flavor or Flavor())},
+            },
+        }
+        owner = {"instance_uuid": uuid, "project_id": self.PROJECT}
+        rows: Mapping[Table, Mapping[str, Any]] = {
+            tables.request_specs: {"instance_uuid": uuid, "spec": json.dumps(spec)},
+            tables.build_requests: {**owner, "instance": "{}"},
+            tables.instance_mappings: {**owner, "user_id": self.USER, "cell_id": None, "queued_for_delete": False},
+        }
+        self._store.insert_together(self.api, rows)
+        return uuid
+
+    def claim(self, uuid: str, host: str, node: str = "") -> None:
+        """The scheduler takes the resources on the node it chose, before anything else knows of it
+        (nova.scheduler.utils.claim_resources). What the consumer holds elsewhere stays (an evacuation).
+        """
+        there = self.node(host, node).uuid
+        self.hold(uuid, {**self.allocation(uuid), there: self.flavor(uuid).resources()})
+
+    def create_instance(self, uuid: str, cell: str) -> None:
+        """The instance's row in its cell, still without a host (nova.conductor.manager.schedule_and_build_instances)."""
+        self._store.insert(
+            self.cells[cell],
+            tables.instances,
+            uuid=uuid,
+            project_id=self.PROJECT,
+            user_id=self.USER,
+            display_name=f"server-{uuid[:8]}",
+            image_ref=str(uuids.uuid4()),
+            vm_state="building",
+            task_state="scheduling",
+            hidden=False,
+            cleaned=0,
+        )
+        self._describe(uuid, cell)
+
+    def map_instance(self, uuid: str, cell: str) -> None:
+        """Its mapping gets the cell, then the build request goes
+        (nova.conductor.manager.schedule_and_build_instances).
+        """
+        mapping = tables.instance_mappings
+        self._store.update(self.api, mapping, mapping.c.instance_uuid == uuid, cell_id=self._cell_id(cell))
+        requests = tables.build_requests
+        self._store.delete(self.api, requests, requests.c.instance_uuid == uuid)
+
+    def spawn(self, uuid: str, host: str, node: str = "") -> None:
+        """nova-compute takes the instance, starts it, then ``instance.create.end``
+        (nova.compute.manager._build_and_run_instance).
+        """
+        target = self.node(host, node)
+        self.set_instance(uuid, host=host, node=target.name, task_state="spawning")
+        self.set_instance(uuid, vm_state="active", task_state=None, launched_at=self._store.now())
+        self._tell(uuid, "instance.create.end", f"nova-compute:{host}")
+
+    def boot(self, host: str, flavor: Flavor | None = None, node: str = "") -> str:
+        """A whole boot; the instance is active on the host.
+
+        :return: the instance's uuid
+        """
+        uuid = self.request(flavor)
+        cell = self.node(host, node).cell
+        self.claim(uuid, host, node)
+        self.create_instance(uuid, cell)
+        self.map_instance(uuid, cell)
+        self.spawn(uuid, host, node)
+        return uuid
+
+    def delete(self, uuid: str, leak_allocation: bool = False) -> None:
+        """Delete a server, then ``instance.delete.end`` (nova.compute.api.API._delete, then
+        nova.compute.manager._delete_instance).
+
+        :param leak_allocation: Placement keeps the allocation: as in releases that only logged when it did not answer,
+            or when its database was restored from a backup
+        """
+        host = self.instance(uuid).host
+        mapping = tables.instance_mappings
+        self._store.update(self.api, mapping, mapping.c.instance_uuid == uuid, queued_for_delete=True)
+        self.set_instance(uuid, task_state="deleting")
+        self.set_instance(uuid, vm_state="deleted", task_state=None, terminated_at=self._store.now())
+        if not leak_allocation:
+            self.hold(uuid, {})
+        row = self.instance(uuid)
+        self.set_instance(uuid, deleted=row.id, deleted_at=self._store.now())
+        self._tell(uuid, "instance.delete.end", f"nova-compute:{host}")
+
+    def shelve_offload(self, uuid: str, leak_allocation: bool = False) -> None:
+        """Take a shelved server off its host, then ``instance.shelve_offload.end``
+        (nova.compute.manager._shelve_offload_instance).
+        """
+        host = self.instance(uuid).host
+        self.set_instance(uuid, vm_state="shelved", task_state="shelving_offloading")
+        if not leak_allocation:
+            self.hold(uuid, {})
+        self.set_instance(uuid, vm_state="shelved_offloaded", task_state=None)
+        self.set_instance(uuid, host=None, node=None)
+        self._tell(uuid, "instance.shelve_offload.end", f"nova-compute:{host}")
+
+    def unshelve(self, uuid: str, host: str) -> None:
+        """Bring a shelved server back: resources first, host later, then ``instance.unshelve.end``
+        (nova.conductor.manager.unshelve_instance, nova.compute.manager._unshelve_instance).
+        """
+        self.set_instance(uuid, task_state="unshelving")
+        self.claim(uuid, host)
+        self.set_instance(uuid, host=host, node=self.node(host).name, task_state="spawning")
+        self.set_instance(uuid, vm_state="active", task_state=None)
+        self._tell(uuid, "instance.unshelve.end", f"nova-compute:{host}")
+
+    def _describe(self, uuid: str, cell: str) -> None:
+        """What an instance carries with it: its flavor and its network cache (nova.objects.instance.Instance.create)."""
+        data = {**asdict(self.flavor(uuid)), "ephemeral_gb": 0, "swap": 0, "extra_specs": {}}
+        flavor = {"nova_object.name": "Flavor", "nova_object.namespace": "nova", "nova_object.data": data}
+        rows: Mapping[Table, Mapping[str, Any]] = {
+            tables.instance_extra: {
+                "instance_uuid": uuid,
+                "flavor": json.dumps({"cur": flavor, "old": None, "new": None}),
+            },
+            tables.instance_info_caches: {"instance_uuid": uuid, "network_info": "[]"},
+        }
+        self._store.insert_together(self.cells[cell], rows)
