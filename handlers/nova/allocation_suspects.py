@@ -105,11 +105,10 @@ class Suspects:
         residents: dict[tuple[str, str], list[Resident]] = {}
         for one in self._residents(cell, nodes):
             residents.setdefault(_place(one), []).append(one)
-        for node in nodes:
-            here = residents.get(_place(node), [])
-            if not here:
-                continue
-            held = self._placement.held(node.uuid) if node.uuid in providers else {}
+        inhabited = [node for node in nodes if _place(node) in residents]
+        known = self._placement.held_of(node.uuid for node in inhabited if node.uuid in providers)
+        for node in inhabited:
+            here, held = residents[_place(node)], known.get(node.uuid, {})
             missing = _missing(here, held)
             self.forget(node.uuid)
             if missing:

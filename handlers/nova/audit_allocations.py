@@ -177,7 +177,7 @@ class AuditAllocations(PlacementTask):
 
     def _suspects(self, cell: Cell, nodes: Sequence[ComputeNode]) -> set[str]:
         """Return who holds something of one of these nodes of a cell and is not clearly in the right there."""
-        holders = {node.uuid: self._placement.holders(node.uuid) for node in nodes}
+        holders = {node: frozenset(held) for node, held in self._placement.held_of(node.uuid for node in nodes).items()}
         everybody = frozenset[str]().union(*holders.values())
         if not everybody:
             return set()
