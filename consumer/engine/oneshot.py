@@ -11,10 +11,11 @@ from __future__ import annotations
 import heapq
 import logging
 import time
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Collection, Iterable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from itertools import islice
+from typing import TypeVar
 
 from consumer.conf.engine import EngineSettings
 from consumer.engine.look import Clean, Heal, Report, Wait, after_error, decide
@@ -28,6 +29,8 @@ from consumer.wording import reason_of
 from handlers.base import Conflict, Finding, Healed, InFlight, Json, Key, Refused, Unavailable
 
 LOG = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 #: Tries of one object; a person waits for the command.
 _ATTEMPTS, _BACKOFF, _BACKOFF_MAX = 3, 0.5, 3.0
@@ -132,23 +135,27 @@ class OneShot:
         """
         turns = [(0.0, number, _Turn(_first_claim(task, key, source), 0.0)) for number, key in enumerate(keys)]
         heapq.heapify(turns)
-        results: list[Result] = []
+        results: list[tuple[int, Result]] = []
         finished, total = 0, len(turns)
+        running: dict[Future[tuple[_Turn | None, list[Result]]], int] = {}
         with ThreadPoolExecutor(self._settings.workers, thread_name_prefix="look") as pool:
-            while turns:
-                time.sleep(max(0.0, turns[0][0] - time.time()))
-                due = []
-                while turns and turns[0][0] <= time.time():
-                    due.append(heapq.heappop(turns))
-                for (_at, number, _turn), (again, found) in zip(
-                    due, pool.map(self._look, *_for_map(task, due)), strict=True
-                ):
-                    results += found
-                    finished += again is None
-                    if again is not None:
-                        heapq.heappush(turns, (again.due, number, again))
-                    self._progress(task.name, finished, total)
-        return results
+            try:
+                while turns or running:
+                    while turns and turns[0][0] <= time.time():
+                        _at, number, turn = heapq.heappop(turns)
+                        running[pool.submit(self._look, task, turn)] = number
+                    for look in _ended(running, turns[0][0] if turns else None):
+                        number = running.pop(look)
+                        again, found = look.result()
+                        results += [(number, result) for result in found]
+                        finished += again is None
+                        if again is not None:
+                            heapq.heappush(turns, (again.due, number, again))
+                        self._progress(task.name, finished, total)
+            finally:
+                for look in running:
+                    look.cancel()
+        return [result for _, result in sorted(results, key=lambda one: one[0])]
 
     def _look(self, task: Task, turn: _Turn) -> tuple[_Turn | None, list[Result]]:
         claim = replace(turn.claim, now=time.time())
@@ -215,8 +222,12 @@ def _unanswered(task: Task, error: Unavailable) -> Result:
     return Result(task.name, "", "unavailable", "unavailable", f"the sweep could not be completed: {error}")
 
 
-def _for_map(task: Task, due: Sequence[tuple[float, int, _Turn]]) -> tuple[list[Task], list[_Turn]]:
-    return [task] * len(due), [turn for _at, _number, turn in due]
+def _ended(running: Collection[Future[T]], due: float | None) -> Collection[Future[T]]:
+    """Wait until a look has ended or the next one is due, and return those that have ended."""
+    timeout = None if due is None else max(0.0, due - time.time())
+    if not running:
+        time.sleep(timeout or 0.0)
+    return wait(running, timeout, FIRST_COMPLETED).done
 
 
 def _first_claim(task: Task, key: Key, source: str) -> Claim:
@@ -245,8 +256,10 @@ def _first_claim(task: Task, key: Key, source: str) -> Claim:
 
 def _again(claim: Claim, later: Later) -> _Turn:
     seen = claim.now if later.fresh else claim.seen_at
+    # two looks lie apart from the beginning of the one to that of the other
+    since = claim.now if later.fresh else time.time()
     counts = replace(claim, attempts=later.attempts, waits=later.waits, watched=claim.watched + later.watched)
-    return _Turn(replace(counts, fingerprint=later.fingerprint, seen_at=seen), time.time() + later.after)
+    return _Turn(replace(counts, fingerprint=later.fingerprint, seen_at=seen), since + later.after)
 
 
 def _result(task: Task, finding: Finding, action: str, change: str, healed: Healed | None = None) -> Result:

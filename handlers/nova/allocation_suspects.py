@@ -9,8 +9,8 @@ their instances and migrations hold, of nodes where instances live, are compared
 for somebody, something of theirs is held for somebody else, and only then are their instances asked for one by one. What
 comes meanwhile makes Placement's sum larger, which says nothing; what goes makes it smaller, and costs requests in vain.
 
-What a sweep has just found of a node is what the looks at it begin with, so that they do not ask the same again. It cannot
-mislead a write: that they still live there is read from the databases in each look, that they hold nothing is proved by the
+What a sweep has just found for a key is what the looks at it begin with, so that they do not ask the same again. It cannot
+mislead a write: where they live now is read from the databases in each look, that they hold nothing is proved by the
 write itself; and before that it is forgotten, so that a look after a write that failed asks anew.
 
 Memory is needed for these nodes, for a sum per project and user, and for what was found until it is healed.
@@ -19,17 +19,18 @@ Memory is needed for these nodes, for a sum per project and user, and for what w
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 
 from handlers.base import Key, Unavailable
-from handlers.nova import instance_queries, node_batch
+from handlers.nova import instance_queries, node_batch, queries
 from handlers.nova.cells import Cell
 from handlers.nova.database import NovaDatabases
 from handlers.nova.flavor_resources import Unbuildable, parse, resources
 from handlers.nova.holdings import PLAIN
 from handlers.nova.instance_queries import Owner, Resident
-from handlers.nova.nodes import in_groups, live_nodes
+from handlers.nova.nodes import GROUP, in_groups, live_nodes
 from handlers.nova.placement import Placement
 from handlers.nova.records import ComputeNode
 
@@ -46,14 +47,23 @@ Sums = dict[tuple[str, str], dict[str, int]]
 _flavor = lru_cache(_FLAVORS)(parse)
 
 
+@dataclass(frozen=True, slots=True)
+class _Looked:
+    """A compute node, who lives on it, and what is held of it."""
+
+    node: ComputeNode
+    here: Sequence[Resident]
+    held: Mapping[str, Resources]
+
+
 class Suspects:
     """Lists them; safe to share between threads."""
 
     def __init__(self, databases: NovaDatabases, placement: Placement) -> None:
         self._databases = databases
         self._placement = placement
-        #: of nodes: when a sweep found that instances hold nothing of them, and which
-        self._found: dict[str, tuple[float, frozenset[str]]] = {}
+        #: by key: when a sweep found instances that hold nothing, and which
+        self._found: dict[Key, tuple[float, frozenset[str]]] = {}
 
     def everywhere(self) -> Iterator[Key]:
         """Yield the keys of all that do not seem to hold what they should.
@@ -68,7 +78,7 @@ class Suspects:
         yield from (Key("instance", one) for one in sorted(set().union(*homeless.values())))
         sums: Sums = {}
         dead: set[str] = set()
-        for cell, some in in_groups(nodes.values()):
+        for cell, some in in_groups(nodes[uuid] for uuid in sorted(nodes)):
             if cell.uuid in dead:
                 continue
             try:
@@ -82,18 +92,25 @@ class Suspects:
         if down is not None:
             raise down
 
-    def just_found(self, node: str) -> frozenset[str]:
-        """Return the instances that a sweep of ours has just found to hold nothing of a node."""
-        at, missing = self._found.get(node, (0.0, frozenset[str]()))
+    def just_found(self, key: Key) -> frozenset[str]:
+        """Return the instances that hold nothing for which a sweep of ours has just yielded a key."""
+        at, missing = self._found.get(key, (0.0, frozenset[str]()))
         return missing if time.monotonic() - at < _JUST_FOUND else frozenset()
 
-    def forget(self, node: str) -> None:
-        """Forget what a sweep found of a node."""
-        self._found.pop(node, None)
+    def forget(self, key: Key) -> None:
+        """Forget what a sweep found for a key."""
+        self._found.pop(key, None)
 
     def missing(self, cell: Cell, node: ComputeNode) -> set[str]:
         """Return the instances of a node that hold nothing of it."""
         return _missing(self._residents(cell, [node]), self._placement.held(node.uuid))
+
+    def missing_together(self, cell: Cell, first: ComputeNode) -> set[str]:
+        """Return the instances for which a sweep would yield one key: of nodes of a cell from this one on, few of each."""
+        nodes = self._databases.database(cell).run(queries.compute_nodes)
+        some = sorted((node for node in nodes if node.uuid >= first.uuid), key=_uuid)[:GROUP]
+        looked = self._looked(cell, some, {node.uuid for node in some})
+        return set(next((found for _, found in node_batch.together(_few(looked))), ()))
 
     def odd(self, cell: Cell, node: ComputeNode) -> set[str]:
         """Return the instances of a node that seem to hold wrong amounts of it."""
@@ -102,19 +119,22 @@ class Suspects:
     def _of_nodes(
         self, cell: Cell, nodes: Collection[ComputeNode], providers: Collection[str], sums: Sums
     ) -> Iterator[Key]:
+        looked = self._looked(cell, nodes, providers)
+        for one in looked:
+            yield from _keys(one)
+            self._add(sums, cell, one.here, one.held)
+        for key, missing in node_batch.together(_few(looked)):
+            self._found[key] = (time.monotonic(), missing)
+            yield key
+
+    def _looked(self, cell: Cell, nodes: Collection[ComputeNode], providers: Collection[str]) -> list[_Looked]:
+        """Look at those of some nodes of a cell on which anybody lives."""
         residents: dict[tuple[str, str], list[Resident]] = {}
         for one in self._residents(cell, nodes):
             residents.setdefault(_place(one), []).append(one)
         inhabited = [node for node in nodes if _place(node) in residents]
-        known = self._placement.held_of(node.uuid for node in inhabited if node.uuid in providers)
-        for node in inhabited:
-            here, held = residents[_place(node)], known.get(node.uuid, {})
-            missing = _missing(here, held)
-            self.forget(node.uuid)
-            if missing:
-                self._found[node.uuid] = (time.monotonic(), frozenset(missing))
-            yield from _keys(node, here, missing, _odd(here, held))
-            self._add(sums, cell, here, held)
+        held = self._placement.held_of(node.uuid for node in inhabited if node.uuid in providers)
+        return [_Looked(node, residents[_place(node)], held.get(node.uuid, {})) for node in inhabited]
 
     def _residents(self, cell: Cell, nodes: Collection[ComputeNode]) -> list[Resident]:
         return self._databases.database(cell).run(lambda connection: instance_queries.residents(connection, nodes))
@@ -157,16 +177,31 @@ def _place(one: ComputeNode | Resident) -> tuple[str, str]:
     return one.host.lower(), one.node.lower()
 
 
-def _keys(node: ComputeNode, here: Collection[Resident], missing: set[str], odd: set[str]) -> Iterator[Key]:
-    """Yield one key for what is alike on a node, or one for each instance."""
-    if node_batch.ordinary(len(missing), sum(one.at_rest for one in here)):
-        yield Key(node_batch.NODE, node.uuid)
-    else:
-        yield from (Key("instance", one) for one in sorted(missing))
+def _uuid(node: ComputeNode) -> str:
+    return node.uuid
+
+
+def _is_few(one: _Looked, missing: Collection[str]) -> bool:
+    return node_batch.ordinary(len(missing), sum(resident.at_rest for resident in one.here))
+
+
+def _few(looked: Iterable[_Looked]) -> Iterator[tuple[str, frozenset[str]]]:
+    """Yield the nodes of which few instances hold nothing, and those instances."""
+    for one in looked:
+        missing = _missing(one.here, one.held)
+        if _is_few(one, missing):
+            yield one.node.uuid, frozenset(missing)
+
+
+def _keys(one: _Looked) -> Iterator[Key]:
+    """Yield a key for each instance of a node where more than a few hold nothing, and for what holds wrong amounts."""
+    missing, odd = _missing(one.here, one.held), _odd(one.here, one.held)
+    if not _is_few(one, missing):
+        yield from (Key("instance", instance) for instance in sorted(missing))
     if len(odd) > 1:
-        yield Key(node_batch.AMOUNTS, node.uuid)
+        yield Key(node_batch.AMOUNTS, one.node.uuid)
     else:
-        yield from (Key("instance", one) for one in odd)
+        yield from (Key("instance", instance) for instance in odd)
 
 
 def _missing(here: Iterable[Resident], held: Mapping[str, Resources]) -> set[str]:

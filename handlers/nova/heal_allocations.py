@@ -19,9 +19,9 @@ Nova's cache says that it has no ports; others wait.
 
 - ``allocation-missing``: it gets what flavor and image say, of its node's root provider, and what its ports ask for, of the
   providers which they name or which alone can give it; soft-deleted instances as well, from which they can return.
-  Where up to a tenth of a node's instances plainly lack theirs, they are one finding, ``allocations-missing``, and one write
-  of up to fifty, which counts as one heal; where they are more, each is its own (:mod:`handlers.nova.node_batch`). Where not
-  all fit on the node, those get it that do.
+  Where up to a tenth of a node's instances plainly lack theirs, they are one finding with those of the next such nodes of the
+  cell, ``allocations-missing``, and one write of up to fifty, which counts as one heal; where they are more, each is its own
+  (:mod:`handlers.nova.node_batch`). Where not all fit on a node, those get it that do.
 - ``wrong-provider``: the same, in place of what it held of other compute nodes. What it holds of providers that belong to no
   compute node (shared storage) stays and is not given twice.
 - ``wrong-owner``: the same allocation, for the project and the user of the instance.
@@ -118,7 +118,7 @@ class HealAllocations(NovaTask):
 
     name = "heal_allocations"
     title = "Give instances in Placement what they should hold, on the node where they live"
-    kinds = ("instance", "host", node_batch.NODE, node_batch.AMOUNTS)
+    kinds = ("instance", "host", node_batch.NODE, node_batch.NODES, node_batch.AMOUNTS)
     triggers = tuple(Trigger(event, hints.instance, after=_WRITING) for event in _HINTS)
     default_mode = "heal"
     default_interval = 600
@@ -155,7 +155,7 @@ class HealAllocations(NovaTask):
         instances = self._meant(key)
         judged: list[node_batch.Judged] = []
         waits: list[Wait] = []
-        reader = self._reader_of_many if key.kind == node_batch.NODE else self._reader
+        reader = self._reader_of_many if key.kind in (node_batch.NODE, node_batch.NODES) else self._reader
         for start in range(0, len(instances), node_batch.BATCH):
             for facts in reader.facts(instances[start : start + node_batch.BATCH]):
                 verdict = self._decide(facts)
@@ -233,7 +233,7 @@ class HealAllocations(NovaTask):
         The databases are asked again; what the node offers, and that no port asks for anything, was proved just before.
         """
         expected = finding.evidence["instances"]
-        self._suspects.forget(finding.key.id)
+        self._suspects.forget(finding.key)
         due: dict[str, tuple[Instance, Held]] = {}
         cell_id = next(iter(expected.values()))["cell_id"]
         for facts in self._reader.again({uuid: one["give"] for uuid, one in expected.items()}):
@@ -248,9 +248,9 @@ class HealAllocations(NovaTask):
         stay = {uuid: _plain(held) for uuid, (_, held) in given.items() if uuid not in gone}
         if not stay:
             raise Conflict(f"the instances of {finding.key} went away while their allocations were written")
-        node = given[next(iter(stay))][0].node
+        where = node_batch.where(expected[uuid] for uuid in stay)
         return Healed(
-            f"gave {len(stay)} instances on {node} what their flavors say (allocation-missing)",
+            f"gave {len(stay)} instances on {where} what their flavors say (allocation-missing)",
             before={"allocations": {}},
             after={"allocations": stay},
             undo=node_batch.undo(list(stay)),
@@ -309,13 +309,16 @@ class HealAllocations(NovaTask):
         """Return the instances that a key means: one, or those of a host or compute node with which something is wrong."""
         if key.kind == "instance":
             return [key.id]
-        if key.kind == node_batch.NODE and (found := self._suspects.just_found(key.id)):
+        if found := self._suspects.just_found(key):
             return sorted(found)
         column = "host" if key.kind == "host" else "uuid"
         nodes_by_cell = self._databases.run_in(
             self._databases.host_cells(), lambda connection: queries.compute_nodes(connection, {column: key.id})
         )
-        look = self._suspects.odd if key.kind == node_batch.AMOUNTS else self._suspects.missing
+        look = {
+            node_batch.AMOUNTS: self._suspects.odd,
+            node_batch.NODES: self._suspects.missing_together,
+        }.get(key.kind, self._suspects.missing)
         return sorted({one for cell, nodes in nodes_by_cell.items() for node in nodes for one in look(cell, node)})
 
 

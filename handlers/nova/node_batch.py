@@ -1,13 +1,13 @@
-"""Several instances of one compute node that lack the same, as one finding. Pure.
+"""Several instances that lack the same, of one compute node or of a few, as one finding. Pure.
 
-What is plainly missing (nothing held anywhere, nothing asked for by ports) is alike for all instances of a node, and each
-heal of its own would cost ten requests to Placement. Together they are found, written and counted as one. Whatever is not
-plain stays a finding of its own. Wrong amounts, which are only reported, are likewise told once per node.
+What is plainly missing (nothing held anywhere, nothing asked for by ports) is alike for all instances, and each heal of its
+own would cost ten requests to Placement. Together they are found, written and counted as one. Whatever is not plain stays a
+finding of its own. Wrong amounts, which are only reported, are told once per node.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from handlers.base import Finding, Key
@@ -17,7 +17,10 @@ from handlers.nova.port_requests import Needs
 
 #: the kind of a key that stands for the instances of a compute node, by the node's uuid
 NODE = "node"
-#: the kind of a key that stands for those of them that hold wrong amounts, likewise
+#: the kind of a key that stands for those of several nodes of a cell: in the order of their uuids, from this one on, as far as
+#: one finding goes
+NODES = "nodes"
+#: the kind of a key that stands for those of a node that hold wrong amounts, likewise
 AMOUNTS = "amounts"
 #: instances of one finding: one request to Placement writes all of them
 BATCH = 50
@@ -34,6 +37,27 @@ def ordinary(missing: int, residents: int) -> bool:
     return 1 < missing <= residents * ORDINARY
 
 
+def together(missing: Iterable[tuple[str, frozenset[str]]]) -> Iterator[tuple[Key, frozenset[str]]]:
+    """Yield what is looked at together, and the key that stands for it.
+
+    :param missing: of compute nodes of one cell, by uuid in its order: their instances that hold nothing
+    """
+    nodes: list[str] = []
+    instances: frozenset[str] = frozenset()
+    for node, some in missing:
+        if nodes and len(instances) + len(some) > BATCH:
+            yield _key(nodes), instances
+            nodes, instances = [], frozenset()
+        nodes.append(node)
+        instances |= some
+    if nodes:
+        yield _key(nodes), instances
+
+
+def _key(nodes: Sequence[str]) -> Key:
+    return Key(NODE if len(nodes) == 1 else NODES, nodes[0])
+
+
 def alike(key: Key, judged: Sequence[Judged]) -> tuple[list[Finding], list[Judged]]:
     """Return the findings of what is alike, when the key stands for that, and the instances of which that does not tell."""
     if key.kind == AMOUNTS:
@@ -44,13 +68,17 @@ def alike(key: Key, judged: Sequence[Judged]) -> tuple[list[Finding], list[Judge
             if isinstance(drift, Report) and drift.problem == WRONG_AMOUNTS
         ]
         return [wrong_amounts(key, wrong)] if wrong else [], []
-    if key.kind != NODE:
+    if key.kind not in (NODE, NODES):
         return [], list(judged)
-    here = (key.id,)  # one that has moved since is no part of it
-    plainly = [(facts, drifts, plain(facts, drifts) if facts.homes == here else None) for facts, drifts in judged]
+    plainly = [(facts, drifts, plain(facts, drifts) if _belongs(key, facts) else None) for facts, drifts in judged]
     missing = [(facts, give) for facts, _, give in plainly if give is not None]
     found = [finding(key, missing[start : start + BATCH]) for start in range(0, len(missing), BATCH)]
     return found, [(facts, drifts) for facts, drifts, give in plainly if give is None]
+
+
+def _belongs(key: Key, facts: Facts) -> bool:
+    """Whether an instance is still where the key says; one that has moved since is no part of it."""
+    return key.kind == NODES or facts.homes == (key.id,)
 
 
 def plain(facts: Facts, drifts: Sequence[Drift]) -> Give | None:
@@ -77,14 +105,20 @@ def part(facts: Facts, give: Give) -> dict[str, Any]:
 
 def finding(key: Key, missing: Sequence[Missing]) -> Finding:
     """Return the finding of all of them."""
-    node = missing[0][0].live[0].instance.node
     parts: Mapping[str, Any] = {facts.live[0].instance.uuid: part(facts, give) for facts, give in missing}
+    homes = sorted({home for facts, _ in missing for home in facts.homes})
     return Finding(
         key,
         "allocations-missing",
-        f"{len(parts)} instances hold nothing, though they live on {node}",
-        {"compute_node": key.id, "instances": parts},
+        f"{len(parts)} instances hold nothing, though they live on {where(parts.values())}",
+        {"compute_nodes": homes, "instances": parts},
     )
+
+
+def where(parts: Iterable[Mapping[str, Any]]) -> str:
+    """Say where the instances of a finding live."""
+    nodes = sorted({str(one["node"]) for one in parts})
+    return nodes[0] if len(nodes) == 1 else f"{len(nodes)} compute nodes, {nodes[0]} among them"
 
 
 def wrong_amounts(key: Key, wrong: Sequence[tuple[Facts, Report]]) -> Finding:

@@ -11,6 +11,7 @@ in 1.23. The type of a consumer needs 1.38 (Xena) and is read where it can be.
 from __future__ import annotations
 
 import shlex
+import threading
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -26,8 +27,9 @@ Held = Mapping[str, Mapping[str, int]]
 
 VERSION = "1.28"
 WITH_TYPES = "1.38"
-#: requests of one listing at a time; what Placement has for others is more than that
-_SIDE_BY_SIDE = 4
+#: requests at a time: Placement has others to serve, and more writes at once are not done sooner, for they collide in its
+#: database, where each is tried again
+_AT_ONCE = 3
 CONCURRENT_UPDATE = "placement.concurrent_update"
 
 
@@ -81,6 +83,7 @@ class Placement:
     def __init__(self, service: Service) -> None:
         self._service = service
         self._knows_types = True
+        self._turns = threading.BoundedSemaphore(_AT_ONCE)
 
     @classmethod
     def from_resources(cls, resources: Resources) -> Self:
@@ -92,10 +95,10 @@ class Placement:
         url = f"/allocations/{consumer}"
         response = None
         if self._knows_types:
-            response = self._service.read(url, microversion=WITH_TYPES)
+            response = self._read(url, microversion=WITH_TYPES)
             self._knows_types = response.status_code != 406
         if response is None or response.status_code == 406:
-            response = self._service.read(url, microversion=VERSION)
+            response = self._read(url, microversion=VERSION)
         body = self._body(response)
         providers = {uuid: dict(held["resources"]) for uuid, held in body["allocations"].items()}
         if not providers:
@@ -121,7 +124,7 @@ class Placement:
             "user_id": before.user_id,
             "consumer_generation": before.generation,
         }
-        response = self._service.write("PUT", f"/allocations/{before.consumer}", json=body, microversion=VERSION)
+        response = self._write("PUT", f"/allocations/{before.consumer}", json=body, microversion=VERSION)
         if response.status_code != 204:
             raise self._failure(response, f"the allocations of {before.consumer}")
 
@@ -139,7 +142,7 @@ class Placement:
             source.consumer: {**owner, "allocations": {}, "consumer_generation": source.generation},
             target.consumer: {**owner, "allocations": given, "consumer_generation": target.generation},
         }
-        response = self._service.write("POST", "/allocations", json=body, microversion=VERSION)
+        response = self._write("POST", "/allocations", json=body, microversion=VERSION)
         if response.status_code != 204:
             raise self._failure(response, f"the allocations of {source.consumer} and {target.consumer}")
 
@@ -158,7 +161,7 @@ class Placement:
             }
             for before, providers in changes
         }
-        response = self._service.write("POST", "/allocations", json=body, microversion=VERSION)
+        response = self._write("POST", "/allocations", json=body, microversion=VERSION)
         if response.status_code != 204:
             raise self._failure(response, f"the allocations of {len(body)} consumers")
 
@@ -172,12 +175,12 @@ class Placement:
         :raises Unavailable: when one was not answered
         """
         asked = list(providers)
-        with ThreadPoolExecutor(_SIDE_BY_SIDE, thread_name_prefix="held") as pool:
+        with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="held") as pool:
             return dict(zip(asked, pool.map(self.held, asked), strict=True))
 
     def held(self, provider: str) -> dict[str, Mapping[str, int]]:
         """Return what each consumer holds of a provider; nobody anything, when there is no such provider."""
-        response = self._service.read(f"/resource_providers/{provider}/allocations", microversion=VERSION)
+        response = self._read(f"/resource_providers/{provider}/allocations", microversion=VERSION)
         if response.status_code == 404:
             return {}
         found = self._body(response)["allocations"]
@@ -186,7 +189,7 @@ class Placement:
     def usages(self, project: str, user: str) -> Mapping[str, int]:
         """Return what all consumers of a project and user hold, of all providers together."""
         query = {"project_id": project, "user_id": user}
-        response = self._service.read("/usages", params=query, microversion=VERSION)
+        response = self._read("/usages", params=query, microversion=VERSION)
         usages: Mapping[str, int] = self._body(response)["usages"]
         return usages
 
@@ -212,7 +215,7 @@ class Placement:
         :raises Conflict: when it refuses for that, or when there is no such provider
         :raises Refused: when it refuses for anything else
         """
-        response = self._service.write("DELETE", f"/resource_providers/{provider}", microversion=VERSION)
+        response = self._write("DELETE", f"/resource_providers/{provider}", microversion=VERSION)
         if response.status_code == 404:
             raise Conflict(f"provider {provider} is gone")
         if response.status_code == 409:
@@ -230,14 +233,14 @@ class Placement:
 
     def offers(self, provider: str) -> frozenset[str]:
         """Return the resource classes of which a provider has an inventory; none, when there is no such provider."""
-        response = self._service.read(f"/resource_providers/{provider}/inventories", microversion=VERSION)
+        response = self._read(f"/resource_providers/{provider}/inventories", microversion=VERSION)
         if response.status_code == 404:
             return frozenset()
         return frozenset(self._body(response)["inventories"])
 
     def aggregates(self, provider: str) -> ProviderAggregates | None:
         """Return the aggregates of a provider, or None when there is no such provider."""
-        response = self._service.read(f"/resource_providers/{provider}/aggregates", microversion=VERSION)
+        response = self._read(f"/resource_providers/{provider}/aggregates", microversion=VERSION)
         if response.status_code == 404:
             return None
         body = self._body(response)
@@ -250,16 +253,24 @@ class Placement:
         """
         body = {"aggregates": sorted(aggregates), "resource_provider_generation": before.generation}
         url = f"/resource_providers/{before.provider}/aggregates"
-        response = self._service.write("PUT", url, json=body, microversion=VERSION)
+        response = self._write("PUT", url, json=body, microversion=VERSION)
         if response.status_code == 404:
             raise Conflict(f"provider {before.provider} is gone")
         if response.status_code != 200:
             raise self._failure(response, f"provider {before.provider}")
 
     def _providers(self, query: Mapping[str, str]) -> dict[str, Provider]:
-        response = self._service.read("/resource_providers", params=query, microversion=VERSION)
+        response = self._read("/resource_providers", params=query, microversion=VERSION)
         found = self._body(response)["resource_providers"]
         return {row["uuid"]: Provider(row["uuid"], row["name"], row["root_provider_uuid"]) for row in found}
+
+    def _read(self, url: str, **arguments: Any) -> requests.Response:
+        with self._turns:
+            return self._service.read(url, **arguments)
+
+    def _write(self, method: str, url: str, **arguments: Any) -> requests.Response:
+        with self._turns:
+            return self._service.write(method, url, **arguments)
 
     def _body(self, response: requests.Response) -> Mapping[str, Any]:
         if response.status_code != 200:

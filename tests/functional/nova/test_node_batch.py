@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 import pytest
 
 from handlers.base import Conflict, Finding, Key, Refused, Resources, Unavailable
-from handlers.nova import recent_placement
+from handlers.nova import node_batch, recent_placement
 from handlers.nova.heal_allocations import HealAllocations
 from handlers.nova.placement import Allocation, Held
 from handlers.nova.simulation import NovaSimulation
@@ -244,3 +244,61 @@ def test_who_moved_since_the_sweep_is_no_part_of_its_node(
     findings = {finding.problem: finding for finding in heal.inspect(node(cloud))}
     assert set(findings["allocations-missing"].evidence["instances"]) == set(servers[1:3])
     assert findings["allocation-missing"].evidence["host"] == "b"
+
+
+@pytest.fixture
+def racks(cloud: NovaSimulation) -> dict[str, list[str]]:
+    """Four hosts with twenty instances each, of which two hold nothing; by compute node."""
+    lacking = {}
+    with cloud.ago(days=1):
+        for host in ("r1", "r2", "r3", "r4"):
+            cloud.add_compute(host, "cell1")
+            cloud.map_host(host)
+            made = [cloud.boot(host) for _ in range(20)]
+            for server in made[:2]:
+                cloud.hold(server, {})
+            lacking[cloud.node(host).uuid] = made[:2]
+    return dict(sorted(lacking.items()))
+
+
+def test_a_few_of_several_nodes_are_healed_together(
+    cloud: NovaSimulation, heal: HealAllocations, racks: dict[str, list[str]]
+) -> None:
+    [key] = heal.sweep()
+    assert key == Key("nodes", next(iter(racks)))
+    [finding] = heal.inspect(key)
+    lacking = {server: node for node, some in racks.items() for server in some}
+    assert set(finding.evidence["instances"]) == set(lacking)
+    assert finding.evidence["compute_nodes"] == list(racks)
+    healed = heal.heal(finding)
+    assert healed.complete
+    for server, node_of_it in lacking.items():
+        assert cloud.allocation(server) == {node_of_it: cloud.flavor(server).resources()}
+    assert not list(heal.sweep())
+    assert not list(heal.inspect(key))
+
+
+def test_a_key_of_several_nodes_means_the_same_to_another_replica(
+    cloud: NovaSimulation, heal: HealAllocations, resources: Resources, racks: dict[str, list[str]]
+) -> None:
+    [key] = heal.sweep()
+    [finding] = heal.inspect(key)
+    assert list(HealAllocations.from_resources(resources).inspect(key)) == [finding]
+    _, *rest = racks
+    [later] = HealAllocations.from_resources(resources).inspect(Key("nodes", rest[0]))
+    assert later.evidence["compute_nodes"] == rest
+
+
+def test_what_is_looked_at_together_is_one_finding(
+    cloud: NovaSimulation,
+    heal: HealAllocations,
+    racks: dict[str, list[str]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(node_batch, "BATCH", 5)
+    first, _, third, _ = racks
+    keys = list(heal.sweep())
+    assert keys == [Key("nodes", first), Key("nodes", third)]
+    assert [len(finding.evidence["instances"]) for key in keys for finding in heal.inspect(key)] == [4, 4]
+    monkeypatch.setattr(node_batch, "BATCH", 3)
+    assert list(heal.sweep()) == [Key("node", one) for one in racks]

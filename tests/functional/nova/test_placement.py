@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Iterator
 
 import pytest
+import requests
 from keystoneauth1 import session, token_endpoint
 
 from handlers.base import Conflict, Refused, Resources, Unavailable
@@ -177,3 +178,34 @@ def test_one_session_for_many_threads(cloud: NovaSimulation, placement: Placemen
 def test_the_connection_of_the_sdk_uses_the_same_session(resources: Resources) -> None:
     cloud = resources.get(Cloud.from_resources)
     assert cloud.connection().session is cloud.session
+
+
+class Counting:
+    """A service that says how many requests it has had at a time."""
+
+    def __init__(self) -> None:
+        self.most = self._now = 0
+        self._lock = threading.Lock()
+
+    def read(self, url: str, **arguments: object) -> requests.Response:
+        with self._lock:
+            self._now += 1
+            self.most = max(self.most, self._now)
+        time.sleep(0.02)
+        with self._lock:
+            self._now -= 1
+        answer = requests.Response()
+        answer.status_code = 404
+        return answer
+
+
+def test_placement_is_asked_a_few_things_at_a_time() -> None:
+    """Whoever asks: sweeps ask for many nodes side by side, and many instances are looked at at once."""
+    service = Counting()
+    placement = Placement(service)  # type: ignore[arg-type]
+    askers = [threading.Thread(target=placement.held_of, args=([str(number) for number in range(9)],)) for _ in "abc"]
+    for asker in askers:
+        asker.start()
+    for asker in askers:
+        asker.join()
+    assert 1 < service.most <= 3
