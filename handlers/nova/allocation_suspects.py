@@ -30,7 +30,7 @@ from handlers.nova.database import NovaDatabases
 from handlers.nova.flavor_resources import Unbuildable, parse, resources
 from handlers.nova.holdings import PLAIN
 from handlers.nova.instance_queries import Owner, Resident
-from handlers.nova.nodes import GROUP, in_groups, live_nodes
+from handlers.nova.nodes import GROUP, in_groups, live_nodes, looked_at
 from handlers.nova.placement import Placement
 from handlers.nova.records import ComputeNode
 
@@ -78,11 +78,12 @@ class Suspects:
         yield from (Key("instance", one) for one in sorted(set().union(*homeless.values())))
         sums: Sums = {}
         dead: set[str] = set()
-        for cell, some in in_groups(nodes[uuid] for uuid in sorted(nodes)):
+        groups = in_groups(nodes[uuid] for uuid in sorted(nodes))
+        for (cell, _), look in looked_at(lambda group: self._looked(*group, providers), groups):
             if cell.uuid in dead:
                 continue
             try:
-                yield from self._of_nodes(cell, some, providers, sums)
+                yield from self._of_nodes(cell, look.result(), sums)
             except Unavailable as error:
                 if error.dependency != cell.label:
                     raise
@@ -116,10 +117,7 @@ class Suspects:
         """Return the instances of a node that seem to hold wrong amounts of it."""
         return _odd(self._residents(cell, [node]), self._placement.held(node.uuid))
 
-    def _of_nodes(
-        self, cell: Cell, nodes: Collection[ComputeNode], providers: Collection[str], sums: Sums
-    ) -> Iterator[Key]:
-        looked = self._looked(cell, nodes, providers)
+    def _of_nodes(self, cell: Cell, looked: Collection[_Looked], sums: Sums) -> Iterator[Key]:
         for one in looked:
             yield from _keys(one)
             self._add(sums, cell, one.here, one.held)

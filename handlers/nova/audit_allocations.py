@@ -54,7 +54,7 @@ from handlers.nova.cells import Cell
 from handlers.nova.consumers import Report, Take, Wait
 from handlers.nova.database import NovaDatabases
 from handlers.nova.facts import Judge
-from handlers.nova.nodes import in_groups, live_instances, live_nodes
+from handlers.nova.nodes import in_groups, live_instances, live_nodes, looked_at
 from handlers.nova.placement import Allocation, Held, Placement
 from handlers.nova.records import ComputeNode
 from handlers.nova.task import PlacementTask
@@ -134,8 +134,9 @@ class AuditAllocations(PlacementTask):
         if nodes and not providers:
             raise Unavailable("placement", f"lists no compute node's provider, while the cells have {len(nodes)} nodes")
         batch: set[str] = set()
-        for cell, some in in_groups(nodes[provider] for provider in providers if provider in nodes):
-            batch |= self._suspects(cell, some)
+        groups = in_groups(nodes[provider] for provider in providers if provider in nodes)
+        for _, look in looked_at(lambda group: self._suspects(*group), groups):
+            batch |= look.result()
             if len(batch) >= queries.CHUNK:
                 yield from self._keys(batch, down)
                 batch.clear()

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from typing import TypeVar
 
 from handlers.base import Unavailable
 from handlers.nova import host_queries, queries
@@ -10,6 +13,11 @@ from handlers.nova.cells import Cell
 from handlers.nova.database import NovaDatabases
 from handlers.nova.records import ComputeNode
 
+S = TypeVar("S")
+T = TypeVar("T")
+
+#: parts that are looked at while the caller is at another one
+_AHEAD = 2
 #: nodes of a part; memory is needed for what lives on them and is held of them
 GROUP = 25
 
@@ -36,6 +44,26 @@ def in_groups(nodes: Iterable[tuple[Cell, ComputeNode]]) -> Iterator[tuple[Cell,
         by_cell.setdefault(cell, []).append(node)
     for cell, some in by_cell.items():
         yield from ((cell, some[start : start + GROUP]) for start in range(0, len(some), GROUP))
+
+
+def looked_at(look: Callable[[S], T], parts: Iterable[S]) -> Iterator[tuple[S, Future[T]]]:
+    """Look at parts one after another, at the next one already while the caller is at one; most of a look is waiting.
+
+    :return: each part with its look, which has ended and whose result raises what the look raised
+    """
+    with ThreadPoolExecutor(_AHEAD, thread_name_prefix="look") as pool:
+        waiting: deque[tuple[S, Future[T]]] = deque()
+        for part in parts:
+            waiting.append((part, pool.submit(look, part)))
+            if len(waiting) > _AHEAD:
+                yield _ended(waiting.popleft())
+        while waiting:
+            yield _ended(waiting.popleft())
+
+
+def _ended(part: tuple[S, Future[T]]) -> tuple[S, Future[T]]:
+    wait([part[1]])
+    return part
 
 
 def nodes_among(
