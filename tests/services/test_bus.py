@@ -1,5 +1,6 @@
 """Reading a real RabbitMQ: what is on the broker, and what was stored, after everything that may happen to either."""
 
+import dataclasses
 import json
 import socket
 import subprocess
@@ -34,7 +35,7 @@ WANTED = frozenset({"instance.delete.end"})
 FAST = BusSettings(queue_wait=0.1)
 
 
-def until(condition: Callable[[], Any], seconds: float = 20.0) -> None:
+def until(condition: Callable[[], Any], seconds: float = 180.0) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "did not happen in time"
@@ -156,13 +157,12 @@ def test_wanted_events_are_stored_and_everything_is_acknowledged(
 
 def test_a_single_event_is_stored_at_once(broker: Broker, journal: Journal) -> None:
     declare(broker, "stackmend.info")
-    source = Source(broker, FAST, WANTED, journal.deliver, journal.on_gap)
+    patient = dataclasses.replace(FAST, batch_seconds=3600.0)
+    source = Source(broker, patient, WANTED, journal.deliver, journal.on_gap)
     with running(source):
         until(lambda: source.queues)
-        began = time.monotonic()
         send(broker, DELETE)
         until(lambda: journal.ids)
-        assert time.monotonic() - began < 0.5
 
 
 def test_reading_creates_no_queue_and_a_queue_that_appears_is_read(
