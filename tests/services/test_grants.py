@@ -24,7 +24,7 @@ from handlers.nova.heal_instance_mappings import HealInstanceMappings
 from handlers.nova.map_instances import MapInstances
 from handlers.nova.purge import Purge
 from handlers.nova.simulation import NovaSimulation
-from handlers.nova.simulation import cloud as simulated
+from handlers.nova.simulation import world as simulated
 from handlers.nova.simulation.store import Store
 from handlers.octavia import grants as octavia
 from handlers.octavia import tables as octavia_tables
