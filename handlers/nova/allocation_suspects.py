@@ -70,6 +70,7 @@ class Suspects:
 
         :raises Unavailable: when a listing failed; keys yielded before stand
         """
+        self._found.clear()  # what an earlier sweep found is asked anew, and what nobody healed is not kept for ever
         nodes, down = live_nodes(self._databases)
         providers = self._placement.compute_providers()
         if nodes and not providers:
