@@ -31,7 +31,8 @@ from handlers.nova.flavor_resources import Unbuildable, parse, resources
 from handlers.nova.holdings import PLAIN
 from handlers.nova.instance_queries import Owner, Resident
 from handlers.nova.nodes import GROUP, in_groups, live_nodes, looked_at
-from handlers.nova.placement import Placement
+from handlers.nova.placement import Holders, HoldersOf, Placement
+from handlers.nova.recent_placement import RecentPlacement
 from handlers.nova.records import ComputeNode
 
 #: what only the root provider of a compute node gives, so that a project's sum of it is that over compute nodes
@@ -57,11 +58,16 @@ class _Looked:
 
 
 class Suspects:
-    """Lists them; safe to share between threads."""
+    """Lists them; safe to share between threads.
 
-    def __init__(self, databases: NovaDatabases, placement: Placement) -> None:
+    :param task: whose sweeps they are
+    """
+
+    def __init__(self, databases: NovaDatabases, placement: Placement, recent: RecentPlacement, task: str) -> None:
         self._databases = databases
         self._placement = placement
+        self._recent = recent
+        self._task = task
         #: by key: when a sweep found instances that hold nothing, and which
         self._found: dict[Key, tuple[float, frozenset[str]]] = {}
 
@@ -80,7 +86,7 @@ class Suspects:
         sums: Sums = {}
         dead: set[str] = set()
         groups = in_groups(nodes[uuid] for uuid in sorted(nodes))
-        for (cell, _), look in looked_at(lambda group: self._looked(*group, providers), groups):
+        for (cell, _), look in looked_at(lambda group: self._looked(*group, providers, self._lately_held), groups):
             if cell.uuid in dead:
                 continue
             try:
@@ -111,7 +117,7 @@ class Suspects:
         """Return the instances for which a sweep would yield one key: of nodes of a cell from this one on, few of each."""
         nodes = self._databases.database(cell).run(queries.compute_nodes)
         some = sorted((node for node in nodes if node.uuid >= first.uuid), key=_uuid)[:GROUP]
-        looked = self._looked(cell, some, {node.uuid for node in some})
+        looked = self._looked(cell, some, {node.uuid for node in some}, self._placement.held_of)
         return set(next((found for _, found in node_batch.together(_few(looked))), ()))
 
     def odd(self, cell: Cell, node: ComputeNode) -> set[str]:
@@ -126,14 +132,19 @@ class Suspects:
             self._found[key] = (time.monotonic(), missing)
             yield key
 
-    def _looked(self, cell: Cell, nodes: Collection[ComputeNode], providers: Collection[str]) -> list[_Looked]:
+    def _looked(
+        self, cell: Cell, nodes: Collection[ComputeNode], providers: Collection[str], held_of: HoldersOf
+    ) -> list[_Looked]:
         """Look at those of some nodes of a cell on which anybody lives."""
         residents: dict[tuple[str, str], list[Resident]] = {}
         for one in self._residents(cell, nodes):
             residents.setdefault(_place(one), []).append(one)
         inhabited = [node for node in nodes if _place(node) in residents]
-        held = self._placement.held_of(node.uuid for node in inhabited if node.uuid in providers)
+        held = held_of(node.uuid for node in inhabited if node.uuid in providers)
         return [_Looked(node, residents[_place(node)], held.get(node.uuid, {})) for node in inhabited]
+
+    def _lately_held(self, providers: Iterable[str]) -> Mapping[str, Holders]:
+        return self._recent.held_of(providers, self._task)
 
     def _residents(self, cell: Cell, nodes: Collection[ComputeNode]) -> list[Resident]:
         return self._databases.database(cell).run(lambda connection: instance_queries.residents(connection, nodes))

@@ -45,9 +45,9 @@ Sources: ``nova/cmd/manage.py`` (audit), ``nova/scheduler/client/report.py``, ``
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 
-from handlers.base import Conflict, Finding, Healed, InFlight, Key, Refused, Trigger, Unavailable
+from handlers.base import Conflict, Finding, Healed, InFlight, Key, Refused, Resources, Trigger, Unavailable
 from handlers.nova import hints, queries
 from handlers.nova.archive import Archive
 from handlers.nova.cells import Cell
@@ -55,7 +55,8 @@ from handlers.nova.consumers import Report, Take, Wait
 from handlers.nova.database import NovaDatabases
 from handlers.nova.facts import Judge
 from handlers.nova.nodes import in_groups, live_instances, live_nodes, looked_at
-from handlers.nova.placement import Allocation, Held, Placement
+from handlers.nova.placement import Allocation, Held, Holders, HoldersOf, Placement
+from handlers.nova.recent_placement import RecentPlacement
 from handlers.nova.records import ComputeNode
 from handlers.nova.task import PlacementTask
 
@@ -106,10 +107,20 @@ class AuditAllocations(PlacementTask):
         "shadow tables per sweep; ten minutes is fine for hundreds of nodes, an hour for thousands."
     )
 
-    def __init__(self, databases: NovaDatabases, placement: Placement) -> None:
+    def __init__(self, databases: NovaDatabases, placement: Placement, recent: RecentPlacement) -> None:
         super().__init__(databases, placement)
+        self._recent = recent
         self._archive = Archive(databases)
         self._judge = Judge(databases, placement, self._archive)
+
+    @classmethod
+    def from_resources(cls, resources: Resources) -> Self:
+        """Make it on the shared databases and session."""
+        return cls(
+            resources.get(NovaDatabases.from_resources),
+            resources.get(Placement.from_resources),
+            resources.get(RecentPlacement.from_resources),
+        )
 
     def inspect(self, key: Key) -> Iterable[Finding]:
         """Judge a consumer and its migrations, or all that hold something of a host's nodes; see the evidence."""
@@ -135,7 +146,7 @@ class AuditAllocations(PlacementTask):
             raise Unavailable("placement", f"lists no compute node's provider, while the cells have {len(nodes)} nodes")
         batch: set[str] = set()
         groups = in_groups(nodes[provider] for provider in providers if provider in nodes)
-        for _, look in looked_at(lambda group: self._suspects(*group), groups):
+        for _, look in looked_at(lambda group: self._suspects(*group, self._lately_held), groups):
             batch |= look.result()
             if len(batch) >= queries.CHUNK:
                 yield from self._keys(batch, down)
@@ -176,9 +187,12 @@ class AuditAllocations(PlacementTask):
             undo=allocation.undo(),
         )
 
-    def _suspects(self, cell: Cell, nodes: Sequence[ComputeNode]) -> set[str]:
+    def _lately_held(self, providers: Iterable[str]) -> Mapping[str, Holders]:
+        return self._recent.held_of(providers, self.name)
+
+    def _suspects(self, cell: Cell, nodes: Sequence[ComputeNode], held_of: HoldersOf) -> set[str]:
         """Return who holds something of one of these nodes of a cell and is not clearly in the right there."""
-        holders = {node: frozenset(held) for node, held in self._placement.held_of(node.uuid for node in nodes).items()}
+        holders = {node: frozenset(held) for node, held in held_of(node.uuid for node in nodes).items()}
         everybody = frozenset[str]().union(*holders.values())
         if not everybody:
             return set()
@@ -200,7 +214,7 @@ class AuditAllocations(PlacementTask):
         for cell, nodes in found.items():
             for node in nodes:
                 suspects |= self._not_building(self._placement.holders(node.uuid)) if node.deleted else set()
-                suspects |= self._suspects(cell, [node]) if not node.deleted else set()
+                suspects |= self._suspects(cell, [node], self._placement.held_of) if not node.deleted else set()
         return sorted(suspects)
 
     def _keys(self, suspects: set[str], down: Unavailable | None) -> list[Key]:

@@ -131,13 +131,18 @@ class HealAllocations(NovaTask):
     )
 
     def __init__(
-        self, databases: NovaDatabases, placement: Placement, network: Network, candidates: Candidates
+        self,
+        databases: NovaDatabases,
+        placement: Placement,
+        recent: RecentPlacement,
+        network: Network,
+        candidates: Candidates,
     ) -> None:
         self._databases = databases
         self._placement = placement
-        self._suspects = Suspects(databases, placement)
+        self._suspects = Suspects(databases, placement, recent, self.name)
         self._reader = Reader(databases, placement, network)
-        self._reader_of_many = Reader(databases, RecentPlacement(placement), network)
+        self._reader_of_many = Reader(databases, recent, network)
         self._ports = PortAllocations(network, candidates)
 
     @classmethod
@@ -146,6 +151,7 @@ class HealAllocations(NovaTask):
         return cls(
             resources.get(NovaDatabases.from_resources),
             resources.get(Placement.from_resources),
+            resources.get(RecentPlacement.from_resources),
             resources.get(Network.from_resources),
             resources.get(Candidates.from_resources),
         )

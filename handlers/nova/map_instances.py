@@ -217,7 +217,8 @@ class MapInstances(DatabaseTask):
             after = page[-1][0]
             instances = [instance for _, instance in page if is_instance(instance)]
             mapped = self._databases.api.run(partial(mapping_queries.mapped, instances=instances))
-            yield from ((number, instance) for number, instance in page if instance in set(instances) - mapped)
+            missing = set(instances) - mapped
+            yield from ((number, instance) for number, instance in page if instance in missing)
 
     def _part(self, key: Key) -> tuple[Cell, int, int | None]:
         uuid, slash, part = key.id.partition("/")

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import shlex
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Self
@@ -24,6 +24,10 @@ from handlers.cloud import Cloud, Service
 
 #: what is held, by provider: ``{provider: {"VCPU": 2}}``
 Held = Mapping[str, Mapping[str, int]]
+#: resources of a provider, by consumer
+Holders = Mapping[str, Mapping[str, int]]
+#: tells it of several providers
+HoldersOf = Callable[[Iterable[str]], Mapping[str, Holders]]
 
 VERSION = "1.28"
 WITH_TYPES = "1.38"
@@ -169,7 +173,7 @@ class Placement:
         """Return the consumers that hold something of a provider; nobody, when there is no such provider."""
         return frozenset(self.held(provider))
 
-    def held_of(self, providers: Iterable[str]) -> dict[str, dict[str, Mapping[str, int]]]:
+    def held_of(self, providers: Iterable[str]) -> dict[str, Holders]:
         """Return :meth:`held` of each, asked side by side: most of the time of each is on the way and in a database.
 
         :raises Unavailable: when one was not answered
@@ -178,7 +182,7 @@ class Placement:
         with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="held") as pool:
             return dict(zip(asked, pool.map(self.held, asked), strict=True))
 
-    def held(self, provider: str) -> dict[str, Mapping[str, int]]:
+    def held(self, provider: str) -> Holders:
         """Return what each consumer holds of a provider; nobody anything, when there is no such provider."""
         response = self._read(f"/resource_providers/{provider}/allocations", microversion=VERSION)
         if response.status_code == 404:

@@ -113,13 +113,14 @@ def test_the_second_look_asks_only_who_holds_something(
 
 
 def test_an_answer_is_believed_for_seconds_only(
-    cloud: NovaSimulation, heal: HealAllocations, servers: list[str], monkeypatch: pytest.MonkeyPatch
+    cloud: NovaSimulation, resources: Resources, servers: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An instance that got something of another node after the first look is not missing it."""
+    monkeypatch.setattr(recent_placement, "TTL", 0.0)
+    heal = HealAllocations.from_resources(resources)
     found(cloud, heal)
     cloud.add_compute("b", "cell1")
     cloud.hold(servers[0], {cloud.node("b").uuid: cloud.flavor(servers[0]).resources()})
-    monkeypatch.setattr(recent_placement, "TTL", -1.0)
     findings = {finding.problem: finding for finding in heal.inspect(node(cloud))}
     assert set(findings) == {"allocations-missing", "wrong-provider"}
     assert set(findings["allocations-missing"].evidence["instances"]) == set(servers[1:3])
