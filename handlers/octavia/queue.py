@@ -23,7 +23,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from amqp.exceptions import AMQPError
 from kombu.connection import Connection
 from kombu.exceptions import KombuError
-from oslo_utils import strutils
+from oslo_config import types
 
 from handlers import rabbit
 from handlers.base import InFlight, Resources, Unavailable
@@ -51,12 +51,12 @@ class WorkQueue:
     def from_resources(cls, resources: Resources) -> Self:
         """Make it from Octavia's files, which alone tell of a jobboard.
 
-        :raises ConfigError: when their transport URL cannot be understood
+        :raises ConfigError: when their transport URL, or whether there is a jobboard, cannot be understood
         """
         files = options.files(resources.conf)
         if not files.files:
             return cls((), "whether Octavia's work queue is empty is not known: set [octavia] config_file")
-        if strutils.bool_from_string(files.get("task_flow", "jobboard_enabled") or "false"):
+        if _is_true(files.get("task_flow", "jobboard_enabled"), "[task_flow] jobboard_enabled", files):
             return cls((), "Octavia has a jobboard: another worker resumes what one that died has left")
         url = files.get("DEFAULT", "transport_url") or resources.conf[options.GROUP].transport_url
         if not url:
@@ -89,6 +89,14 @@ class WorkQueue:
                 # its text may hold what we sent
                 reason = type(error).__name__
         raise Unavailable("octavia-broker", f"does not answer: {reason}")
+
+
+def _is_true(value: str | None, name: str, files: ServiceFiles) -> bool:
+    """Read a value as Octavia's own configuration does, which takes no other word for false."""
+    try:
+        return bool(types.Boolean()(value or "false"))
+    except ValueError:
+        raise ConfigError(f"{files}: {name} = {value} is neither true nor false") from None
 
 
 def _ask(declare: Callable[..., Any], errors: tuple[type[Exception], ...]) -> tuple[int, int]:
@@ -132,7 +140,7 @@ def _tls(hostname: str, query: Mapping[str, str], files: ServiceFiles) -> Mappin
     def option(name: str) -> str | None:
         return query.get(name) or files.get(rabbit.GROUP, name)
 
-    if not strutils.bool_from_string(option("ssl") or "false"):
+    if not _is_true(option("ssl"), f"[{rabbit.GROUP}] ssl, or ssl in transport_url,", files):
         return False
     names = {"ca_certs": "ssl_ca_file", "certfile": "ssl_cert_file", "keyfile": "ssl_key_file"}
     files_of = {name: option(of) for name, of in names.items() if option(of)}

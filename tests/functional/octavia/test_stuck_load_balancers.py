@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
@@ -13,6 +14,7 @@ from handlers.base import Conflict, InFlight, Key, Refused, Resources, Unavailab
 from handlers.octavia import options, queries, tables
 from handlers.octavia.queue import WorkQueue
 from handlers.octavia.stuck_load_balancers import StuckLoadBalancers
+from handlers.service_files import ConfigError
 from tests.functional.octavia.conftest import House
 from tests.functional.octavia.mending import findings, grow_older, killed_everywhere, mend, problems, world
 from tests.functional.octavia.work_queue import Queue
@@ -407,3 +409,33 @@ def test_what_octavias_files_say_about_its_queue(tmp_path: object, text: str, re
     found = WorkQueue.from_resources(Resources(conf)).refusal
     assert refusal in found if refusal else found == ""
     assert "secret" not in found
+
+
+@pytest.mark.parametrize(
+    ("query", "section", "error"),
+    [
+        (
+            "",
+            "[task_flow]\njobboard_enabled = ture\n",
+            r"octavia.conf: \[task_flow\] jobboard_enabled = ture is neither",
+        ),
+        (
+            "",
+            "[oslo_messaging_rabbit]\nssl = ture\n",
+            r"octavia.conf: \[oslo_messaging_rabbit\] ssl.* = ture is neither",
+        ),
+        ("?ssl=ture", "", r"octavia.conf: .*transport_url, = ture is neither"),
+    ],
+)
+def test_what_is_neither_true_nor_false_is_not_taken_for_false(
+    tmp_path: Path, query: str, section: str, error: str
+) -> None:
+    file = tmp_path / "octavia.conf"
+    file.write_text(f"[DEFAULT]\ntransport_url = rabbit://u:secret@h//{query}\n{section}")
+    conf = cfg.ConfigOpts()
+    options.register(conf)
+    conf([], default_config_files=[])
+    conf.set_override("config_file", [str(file)], "octavia")
+    with pytest.raises(ConfigError, match=error) as raised:
+        WorkQueue.from_resources(Resources(conf))
+    assert "secret" not in str(raised.value)
