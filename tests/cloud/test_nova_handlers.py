@@ -95,9 +95,8 @@ def test_a_new_host_is_mapped_at_once(cloud: ControlPlane, running: Program, agg
     try:
         wait_until(lambda: host in drift.mapped_hosts(cloud), 90, "the mapping")
         assert drift.mapped_hosts(cloud)[host] == "cell2"
-        wait_until(lambda: drift.compute_nodes(cloud, host) == 1, 90, "the compute node")
-        cloud.admin.compute.add_host_to_aggregate(aggregate.id, host)
         cloud.wait_for_compute(host)
+        cloud.admin.compute.add_host_to_aggregate(aggregate.id, host)
         times = cloud.mariadb.execute(
             "SELECT m.created_at <= n.created_at FROM nova_api.host_mappings m"
             f" JOIN nova_cell2.compute_nodes n ON n.host = m.host AND n.deleted = 0 WHERE m.host = '{host}'"
