@@ -50,11 +50,18 @@ _flavor = lru_cache(_FLAVORS)(parse)
 
 @dataclass(frozen=True, slots=True)
 class _Looked:
-    """A compute node, who lives on it, and what is held of it."""
+    """A compute node, who lives on it, what is held of it, and who holds nothing or other amounts than it should."""
 
     node: ComputeNode
     here: Sequence[Resident]
-    held: Mapping[str, Resources]
+    held: Holders
+    missing: frozenset[str]
+    odd: frozenset[str]
+
+    @property
+    def few_are_missing(self) -> bool:
+        """Whether so few of those who live there hold nothing that they may be healed together."""
+        return node_batch.ordinary(len(self.missing), sum(one.at_rest for one in self.here))
 
 
 class Suspects:
@@ -109,18 +116,18 @@ class Suspects:
         """Forget what a sweep found for a key."""
         self._found.pop(key, None)
 
-    def missing(self, cell: Cell, node: ComputeNode) -> set[str]:
+    def missing(self, cell: Cell, node: ComputeNode) -> frozenset[str]:
         """Return the instances of a node that hold nothing of it."""
         return _missing(self._residents(cell, [node]), self._placement.held(node.uuid))
 
-    def missing_together(self, cell: Cell, first: ComputeNode) -> set[str]:
+    def missing_together(self, cell: Cell, first: ComputeNode) -> frozenset[str]:
         """Return the instances for which a sweep would yield one key: of nodes of a cell from this one on, few of each."""
         nodes = self._databases.database(cell).run(queries.compute_nodes)
         some = sorted((node for node in nodes if node.uuid >= first.uuid), key=_uuid)[:GROUP]
         looked = self._looked(cell, some, {node.uuid for node in some}, self._placement.held_of)
-        return set(next((found for _, found in node_batch.together(_few(looked))), ()))
+        return next((found for _, found in node_batch.together(_few(looked))), frozenset())
 
-    def odd(self, cell: Cell, node: ComputeNode) -> set[str]:
+    def odd(self, cell: Cell, node: ComputeNode) -> frozenset[str]:
         """Return the instances of a node that seem to hold wrong amounts of it."""
         return _odd(self._residents(cell, [node]), self._placement.held(node.uuid))
 
@@ -141,7 +148,7 @@ class Suspects:
             residents.setdefault(_place(one), []).append(one)
         inhabited = [node for node in nodes if _place(node) in residents]
         held = held_of(node.uuid for node in inhabited if node.uuid in providers)
-        return [_Looked(node, residents[_place(node)], held.get(node.uuid, {})) for node in inhabited]
+        return [_look(node, residents[_place(node)], held.get(node.uuid, {})) for node in inhabited]
 
     def _lately_held(self, providers: Iterable[str]) -> Mapping[str, Holders]:
         return self._recent.held_of(providers, self._task)
@@ -149,7 +156,7 @@ class Suspects:
     def _residents(self, cell: Cell, nodes: Collection[ComputeNode]) -> list[Resident]:
         return self._databases.database(cell).run(lambda connection: instance_queries.residents(connection, nodes))
 
-    def _add(self, sums: Sums, cell: Cell, here: Iterable[Resident], held: Mapping[str, Resources]) -> None:
+    def _add(self, sums: Sums, cell: Cell, here: Iterable[Resident], held: Holders) -> None:
         """Add what is held of a node to the sums of those to whom it belongs, as far as the cell knows them."""
         owners: dict[str, Owner] = {one.uuid: (one.project_id, one.user_id) for one in here}
         strangers = held.keys() - owners.keys()
@@ -191,37 +198,34 @@ def _uuid(node: ComputeNode) -> str:
     return node.uuid
 
 
-def _is_few(one: _Looked, missing: Collection[str]) -> bool:
-    return node_batch.ordinary(len(missing), sum(resident.at_rest for resident in one.here))
+def _look(node: ComputeNode, here: Sequence[Resident], held: Holders) -> _Looked:
+    return _Looked(node, here, held, _missing(here, held), _odd(here, held))
 
 
 def _few(looked: Iterable[_Looked]) -> Iterator[tuple[str, frozenset[str]]]:
     """Yield the nodes of which few instances hold nothing, and those instances."""
-    for one in looked:
-        missing = _missing(one.here, one.held)
-        if _is_few(one, missing):
-            yield one.node.uuid, frozenset(missing)
+    return ((one.node.uuid, one.missing) for one in looked if one.few_are_missing)
 
 
 def _keys(one: _Looked) -> Iterator[Key]:
     """Yield a key for each instance of a node where more than a few hold nothing, and for what holds wrong amounts."""
-    missing, odd = _missing(one.here, one.held), _odd(one.here, one.held)
-    if not _is_few(one, missing):
-        yield from (Key("instance", instance) for instance in sorted(missing))
-    if len(odd) > 1:
+    if not one.few_are_missing:
+        yield from (Key("instance", instance) for instance in sorted(one.missing))
+    if len(one.odd) > 1:
         yield Key(node_batch.AMOUNTS, one.node.uuid)
     else:
-        yield from (Key("instance", instance) for instance in odd)
+        yield from (Key("instance", instance) for instance in one.odd)
 
 
-def _missing(here: Iterable[Resident], held: Mapping[str, Resources]) -> set[str]:
-    return {one.uuid for one in here if one.at_rest} - held.keys()
+def _missing(here: Iterable[Resident], held: Holders) -> frozenset[str]:
+    return frozenset(one.uuid for one in here if one.at_rest and one.uuid not in held)
 
 
-def _odd(here: Iterable[Resident], held: Mapping[str, Resources]) -> set[str]:
+def _odd(here: Iterable[Resident], held: Holders) -> frozenset[str]:
     """Return who holds other amounts of its node than it should; what nobody holds of it, they may have elsewhere."""
     given = {name for amounts in held.values() for name in amounts} & PLAIN
-    return {one.uuid for one in here if one.at_rest and one.uuid in held and _differs(one, held[one.uuid], given)}
+    suspects = (one for one in here if one.at_rest and one.uuid in held)
+    return frozenset(one.uuid for one in suspects if _differs(one, held[one.uuid], given))
 
 
 def _differs(one: Resident, amounts: Resources, given: Collection[str]) -> bool:
