@@ -97,6 +97,8 @@ class Site:
             "placement",
             "placement.wsgi.api:application",
             self._port,
+            # Whatever installs it (DevStack, Kolla, Puppet) gives an API two processes at least.
+            processes=2,
             OS_PLACEMENT_CONFIG_DIR=str(self._folder / "placement"),
         )
         self._processes.wait("placement")

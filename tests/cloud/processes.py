@@ -52,12 +52,14 @@ class Processes:
         self._services[name] = Service(name, arguments, environment, port)
         self.spawn(name)
 
-    def add_wsgi(self, name: str, module: str, port: int, *options: str, **environment: str) -> None:
+    def add_wsgi(
+        self, name: str, module: str, port: int, *options: str, processes: int = 1, **environment: str
+    ) -> None:
         """Make an API known and start it in uwsgi, without waiting for it."""
         self.add(
             name,
             *("uwsgi", *options, "--http-socket", f"{HOST}:{port}", "--module", module),
-            *("--master", "--processes", "1", "--enable-threads", "--threads", "8"),
+            *("--master", "--processes", str(processes), "--enable-threads", "--threads", "8"),
             *("--lazy-apps", "--need-app", "--die-on-term", "--buffer-size", "65535"),
             *("--hook-master-start", "unix_signal:15 gracefully_kill_them_all"),
             # uwsgi's plain HTTP socket does not keep connections; clients must not try.
