@@ -11,10 +11,9 @@ from __future__ import annotations
 import heapq
 import logging
 import time
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
-from itertools import islice
 from typing import TypeVar
 
 from consumer.conf.engine import EngineSettings
@@ -65,6 +64,10 @@ class Result:
         return self.action in ("unavailable", "stopped")
 
 
+class _TooMany(Exception):
+    """More objects look wrong than can be believed."""
+
+
 #: Told after each step: the task, how many keys are done, how many there are.
 Progress = Callable[[str, int, int], None]
 
@@ -110,36 +113,48 @@ class OneShot:
         self._progress(task.name, 0, 0)
         down: list[Unavailable] = []
         try:
-            keys = self._list(task, listed(task.handler.sweep(), down))
+            results = self.examine(task, self._believable(task, listed(task.handler.sweep(), down)), "sweep")
         except Unavailable as error:
             return [_unanswered(task, error)]
-        results = [keys] if isinstance(keys, Result) else self.examine(task, keys, "sweep")
+        except _TooMany as wrong:
+            advice = "look with --audit; if it is right, raise [engine] breaker_count"
+            results = [Result(task.name, "", "breaker", "stopped", str(wrong), advice)]
         return results + [_unanswered(task, error) for error in down]
 
-    def _list(self, task: Task, keys: Iterable[Key]) -> list[Key] | Result:
+    def _believable(self, task: Task, keys: Iterable[Key]) -> Iterator[Key]:
+        """Yield what a sweep yields.
+
+        :raises _TooMany: when it is more than can be believed by a task that heals
+        """
         if not task.heals:
-            return list(keys)
+            yield from keys
+            return
         population = task.handler.population()
         limit = unbelievable(self._settings.breaker_count, self._settings.breaker_percent, population)
-        some = list(islice(keys, limit + 1))
-        if len(some) <= limit:
-            return some
-        summary = f"more than {limit} of {population} objects look wrong; nothing was healed"
-        advice = "look with --audit; if it is right, raise [engine] breaker_count"
-        return Result(task.name, "", "breaker", "stopped", summary, advice)
+        for number, key in enumerate(keys):
+            if number == limit:
+                raise _TooMany(f"more than {limit} of {population} objects look wrong; nothing was healed")
+            yield key
 
-    def examine(self, task: Task, keys: Sequence[Key], source: str) -> list[Result]:
-        """Look at keys, and heal what is wrong if the task heals.
+    def examine(self, task: Task, keys: Iterable[Key], source: str) -> list[Result]:
+        """Look at keys, and heal what is wrong if the task heals; nothing is healed before the last key is there.
 
+        :param keys: may be those of a sweep that still lists; what it raises is raised
         :param source: who asks, for the history
         """
-        turns = [(0.0, number, _Turn(_first_claim(task, key, source), 0.0)) for number, key in enumerate(keys)]
-        heapq.heapify(turns)
+        turns: list[tuple[float, int, _Turn]] = []
         results: list[tuple[int, Result]] = []
-        finished, total = 0, len(turns)
+        finished = total = 0
         running: dict[Future[tuple[_Turn | None, list[Result]]], int] = {}
         with ThreadPoolExecutor(self._settings.workers, thread_name_prefix="look") as pool:
             try:
+                for total, key in enumerate(keys, start=1):
+                    turn = _Turn(_first_claim(task, key, source), 0.0)
+                    if task.handler.confirm_after:
+                        # A finding that has to be seen twice is not healed by its first look, which need not wait.
+                        running[pool.submit(self._look, task, turn)] = total
+                    else:
+                        turns.append((0.0, total, turn))
                 while turns or running:
                     while turns and turns[0][0] <= time.time():
                         _at, number, turn = heapq.heappop(turns)
