@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import shlex
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -89,13 +89,21 @@ def at_rest(cloud: ControlPlane) -> set[str]:
 
 def undeclared_work(cloud: ControlPlane, vhosts: tuple[str, ...] = ("api", *CELLS)) -> int:
     """Count the messages that wait, or are delivered and not acknowledged, in our topic's queues."""
-    total = 0
+    return sum(count for _vhost, _queue, count in _queues(cloud, vhosts))
+
+
+def forget_notifications(cloud: ControlPlane, vhosts: tuple[str, ...] = ("api", *CELLS)) -> None:
+    """Let nobody hear any more what has been told until now."""
+    for vhost, queue, _count in _queues(cloud, vhosts):
+        cloud.rabbitmq.ctl("purge_queue", "-q", "-p", vhost, queue)
+
+
+def _queues(cloud: ControlPlane, vhosts: tuple[str, ...]) -> Iterator[tuple[str, str, int]]:
     for vhost in vhosts:
         for line in cloud.rabbitmq.ctl("list_queues", "-q", "-p", vhost, "name", "messages").splitlines():
             name, _, count = line.partition("\t")
             if name.startswith("stackmend."):
-                total += int(count)
-    return total
+                yield vhost, name, int(count)
 
 
 def die_while_deleting(cloud: ControlPlane, server_id: str, host: str) -> None:

@@ -110,10 +110,11 @@ def newcomer(cloud: ControlPlane) -> Iterator[str]:
 
 @pytest.fixture
 def unmapped(cloud: ControlPlane, newcomer: str) -> str:
-    """It, while nobody has mapped it."""
+    """It, while nobody has mapped it and no notification tells of it: only a sweep finds it."""
     cloud.mariadb.execute(f"DELETE FROM host_mappings WHERE host = '{newcomer}'", "nova_api")
     # nova-manage passes over nodes that it has marked once
     cloud.mariadb.execute(f"UPDATE compute_nodes SET mapped = 0 WHERE host = '{newcomer}'", "nova_cell2")
+    drift.forget_notifications(cloud)
     return newcomer
 
 
