@@ -97,7 +97,7 @@ class Site:
             "placement",
             "placement.wsgi.api:application",
             self._port,
-            # Whatever installs it (DevStack, Kolla, Puppet) gives an API two processes at least.
+            # An interpreter runs one request at a time; a second one lets what is asked side by side use both cores.
             processes=2,
             OS_PLACEMENT_CONFIG_DIR=str(self._folder / "placement"),
         )

@@ -32,7 +32,6 @@ from handlers.nova.holdings import PLAIN
 from handlers.nova.instance_queries import Owner, Resident
 from handlers.nova.nodes import GROUP, in_groups, live_nodes, looked_at
 from handlers.nova.placement import Holders, HoldersOf, Placement
-from handlers.nova.recent_placement import RecentPlacement
 from handlers.nova.records import ComputeNode
 
 #: what only the root provider of a compute node gives, so that a project's sum of it is that over compute nodes
@@ -67,14 +66,13 @@ class _Looked:
 class Suspects:
     """Lists them; safe to share between threads.
 
-    :param task: whose sweeps they are
+    :param lately_held: tells a sweep, which only suspects, what was held of providers a moment ago
     """
 
-    def __init__(self, databases: NovaDatabases, placement: Placement, recent: RecentPlacement, task: str) -> None:
+    def __init__(self, databases: NovaDatabases, placement: Placement, lately_held: HoldersOf) -> None:
         self._databases = databases
         self._placement = placement
-        self._recent = recent
-        self._task = task
+        self._lately_held = lately_held
         #: by key: when a sweep found instances that hold nothing, and which
         self._found: dict[Key, tuple[float, frozenset[str]]] = {}
 
@@ -149,9 +147,6 @@ class Suspects:
         inhabited = [node for node in nodes if _place(node) in residents]
         held = held_of(node.uuid for node in inhabited if node.uuid in providers)
         return [_look(node, residents[_place(node)], held.get(node.uuid, {})) for node in inhabited]
-
-    def _lately_held(self, providers: Iterable[str]) -> Mapping[str, Holders]:
-        return self._recent.held_of(providers, self._task)
 
     def _residents(self, cell: Cell, nodes: Collection[ComputeNode]) -> list[Resident]:
         return self._databases.database(cell).run(lambda connection: instance_queries.residents(connection, nodes))

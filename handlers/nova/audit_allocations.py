@@ -45,6 +45,7 @@ Sources: ``nova/cmd/manage.py`` (audit), ``nova/scheduler/client/report.py``, ``
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, Self
 
 from handlers.base import Conflict, Finding, Healed, InFlight, Key, Refused, Resources, Trigger, Unavailable
@@ -55,7 +56,7 @@ from handlers.nova.consumers import Report, Take, Wait
 from handlers.nova.database import NovaDatabases
 from handlers.nova.facts import Judge
 from handlers.nova.nodes import in_groups, live_instances, live_nodes, looked_at
-from handlers.nova.placement import Allocation, Held, Holders, HoldersOf, Placement
+from handlers.nova.placement import Allocation, Held, HoldersOf, Placement
 from handlers.nova.recent_placement import RecentPlacement
 from handlers.nova.records import ComputeNode
 from handlers.nova.task import PlacementTask
@@ -109,7 +110,7 @@ class AuditAllocations(PlacementTask):
 
     def __init__(self, databases: NovaDatabases, placement: Placement, recent: RecentPlacement) -> None:
         super().__init__(databases, placement)
-        self._recent = recent
+        self._lately_held = partial(recent.held_of, task=self.name)
         self._archive = Archive(databases)
         self._judge = Judge(databases, placement, self._archive)
 
@@ -186,9 +187,6 @@ class AuditAllocations(PlacementTask):
             after={"allocations": _plain(keep)},
             undo=allocation.undo(),
         )
-
-    def _lately_held(self, providers: Iterable[str]) -> Mapping[str, Holders]:
-        return self._recent.held_of(providers, self.name)
 
     def _suspects(self, cell: Cell, nodes: Sequence[ComputeNode], held_of: HoldersOf) -> set[str]:
         """Return who holds something of one of these nodes of a cell and is not clearly in the right there."""

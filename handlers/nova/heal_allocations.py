@@ -66,6 +66,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
+from functools import partial
 from typing import Any, Self
 
 from handlers.base import (
@@ -140,7 +141,7 @@ class HealAllocations(NovaTask):
     ) -> None:
         self._databases = databases
         self._placement = placement
-        self._suspects = Suspects(databases, placement, recent, self.name)
+        self._suspects = Suspects(databases, placement, partial(recent.held_of, task=self.name))
         self._reader = Reader(databases, placement, network)
         self._reader_of_many = Reader(databases, recent, network)
         self._ports = PortAllocations(network, candidates)

@@ -388,6 +388,17 @@ def test_killed_at_any_moment_it_is_freed_all_the_same(make_house: Callable[...,
     assert moments > 20
 
 
+def work_queue(folder: Path, text: str) -> WorkQueue:
+    """Octavia's queue by such a file; by none, where the text is empty."""
+    conf = cfg.ConfigOpts()
+    options.register(conf)
+    conf([], default_config_files=[])
+    if text:
+        (folder / "octavia.conf").write_text(text)
+        conf.set_override("config_file", [str(folder / "octavia.conf")], "octavia")
+    return WorkQueue.from_resources(Resources(conf))
+
+
 @pytest.mark.parametrize(
     ("text", "refusal"),
     [
@@ -397,16 +408,8 @@ def test_killed_at_any_moment_it_is_freed_all_the_same(make_house: Callable[...,
         ("[DEFAULT]\ntransport_url = rabbit://u:secret@h//\n", ""),
     ],
 )
-def test_what_octavias_files_say_about_its_queue(tmp_path: object, text: str, refusal: str) -> None:
-    conf = cfg.ConfigOpts()
-    options.register(conf)
-    conf([], default_config_files=[])
-    if text:
-        file = f"{tmp_path}/octavia.conf"
-        with open(file, "w") as written:
-            written.write(text)
-        conf.set_override("config_file", [file], "octavia")
-    found = WorkQueue.from_resources(Resources(conf)).refusal
+def test_what_octavias_files_say_about_its_queue(tmp_path: Path, text: str, refusal: str) -> None:
+    found = work_queue(tmp_path, text).refusal
     assert refusal in found if refusal else found == ""
     assert "secret" not in found
 
@@ -430,12 +433,6 @@ def test_what_octavias_files_say_about_its_queue(tmp_path: object, text: str, re
 def test_what_is_neither_true_nor_false_is_not_taken_for_false(
     tmp_path: Path, query: str, section: str, error: str
 ) -> None:
-    file = tmp_path / "octavia.conf"
-    file.write_text(f"[DEFAULT]\ntransport_url = rabbit://u:secret@h//{query}\n{section}")
-    conf = cfg.ConfigOpts()
-    options.register(conf)
-    conf([], default_config_files=[])
-    conf.set_override("config_file", [str(file)], "octavia")
     with pytest.raises(ConfigError, match=error) as raised:
-        WorkQueue.from_resources(Resources(conf))
+        work_queue(tmp_path, f"[DEFAULT]\ntransport_url = rabbit://u:secret@h//{query}\n{section}")
     assert "secret" not in str(raised.value)
