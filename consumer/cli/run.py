@@ -8,6 +8,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Sequence
+from queue import Empty, SimpleQueue
 from types import FrameType
 
 from oslo_config import cfg
@@ -110,40 +111,41 @@ class Run(Command):
 
 
 class Signals:
-    """SIGTERM and SIGINT end the wait, the second one the process; SIGHUP has the configuration read again."""
+    """SIGTERM and SIGINT end the wait, the second one the process; SIGHUP has the configuration read again.
+
+    A handler of a signal runs in the midst of whatever the main thread does, so it takes no lock that this thread may hold:
+    no event, no log. What it says goes into a queue that is made for that.
+    """
 
     def __init__(self) -> None:
-        self._told = threading.Event()
+        self._told: SimpleQueue[int] = SimpleQueue()
         self._stop = False
-        self._hangup = False
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._on_stop)
-        signal.signal(signal.SIGHUP, self._on_hangup)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, self._on_signal)
 
     def wait(self, on_hangup: Callable[[], None], beat: Callable[[], None], every: float | None) -> None:
-        """Wait for the first of them.
+        """Wait for the first that ends it.
 
         :param on_hangup: called for each SIGHUP, by this thread
         :param beat: called every so many seconds
         """
-        while not self._stop:
+        while True:
             beat()
-            self._told.wait(every)
-            self._told.clear()
-            if self._hangup and not self._stop:
-                self._hangup = False
-                on_hangup()
+            try:
+                number = self._told.get(timeout=every)
+            except Empty:
+                continue
+            if number != signal.SIGHUP:
+                LOG.info("%s: stopping; a second signal ends it at once", signal.Signals(number).name)
+                return
+            on_hangup()
 
-    def _on_stop(self, number: int, _frame: FrameType | None) -> None:
-        if self._stop:
-            os._exit(128 + number)
-        self._stop = True
-        self._told.set()
-        LOG.info("%s: stopping; a second signal ends it at once", signal.Signals(number).name)
-
-    def _on_hangup(self, _number: int, _frame: FrameType | None) -> None:
-        self._hangup = True
-        self._told.set()
+    def _on_signal(self, number: int, _frame: FrameType | None) -> None:
+        if number != signal.SIGHUP:
+            if self._stop:
+                os._exit(128 + number)
+            self._stop = True
+        self._told.put(number)
 
 
 def _give_up() -> None:

@@ -37,6 +37,26 @@ sys.exit(main.stackmend(sys.argv[2:]))
 """
 
 
+SIGNALLED = """
+import signal, sys
+from consumer.cli.run import Signals
+signals = Signals()
+heard, left = 0, 300
+def hangup():
+    global heard
+    heard += 1
+def at_every_line(frame, event, _argument):
+    global left
+    if event == "line" and left >= 0:
+        signal.raise_signal(signal.SIGHUP if left else signal.SIGTERM)
+        left -= 1
+    return at_every_line
+sys.settrace(at_every_line)
+signals.wait(hangup, lambda: None, 0.01)
+print(heard)
+"""
+
+
 def test_without_a_command_there_is_help(shell: Shell) -> None:
     ran = shell()
     assert ran.code == 0
@@ -228,6 +248,15 @@ def test_a_hangup_takes_over_what_may_change_and_names_the_rest(shell: Shell) ->
     daemon.read_until("healed in")
     assert daemon.end(signal.SIGTERM) == 0
     assert [row["action"] for row in shell("history", "--outcome", "healed", "-f", "json").json] == ["mended a"]
+
+
+def test_a_signal_may_come_in_any_moment() -> None:
+    """Also in the midst of the wait for one, which holds locks."""
+    command = [sys.executable, "-c", SIGNALLED]
+    done = subprocess.run(
+        command, cwd=Path(__file__).parents[3], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "300\n", "")
 
 
 def test_a_hangup_with_a_wrong_file_changes_nothing(shell: Shell) -> None:
