@@ -97,8 +97,10 @@ class Site:
             "placement",
             "placement.wsgi.api:application",
             self._port,
-            # An interpreter runs one request at a time; a second one lets what is asked side by side use both cores.
-            processes=2,
+            # As operators run it (openstack-k8s-operators, SAP's helm charts): several processes, in each one request at a
+            # time. With threads one process may have all requests while another has none.
+            processes=4,
+            threads=1,
             OS_PLACEMENT_CONFIG_DIR=str(self._folder / "placement"),
         )
         self._processes.wait("placement")

@@ -15,6 +15,7 @@ import threading
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Self
 
 import requests
@@ -31,8 +32,8 @@ HoldersOf = Callable[[Iterable[str]], Mapping[str, Holders]]
 
 VERSION = "1.28"
 WITH_TYPES = "1.38"
-#: requests at a time: Placement has others to serve, and more writes at once are not done sooner, for they collide in its
-#: database, where each is tried again
+#: requests at a time, of looks and heals, and as many of sweeps, so that neither waits for the other: Placement has others
+#: to serve, and more writes at once are not done sooner, for they collide in its database, where each is tried again
 _AT_ONCE = 3
 CONCURRENT_UPDATE = "placement.concurrent_update"
 
@@ -88,6 +89,7 @@ class Placement:
         self._service = service
         self._knows_types = True
         self._turns = threading.BoundedSemaphore(_AT_ONCE)
+        self._turns_of_sweeps = threading.BoundedSemaphore(_AT_ONCE)
 
     @classmethod
     def from_resources(cls, resources: Resources) -> Self:
@@ -180,11 +182,15 @@ class Placement:
         """
         asked = list(providers)
         with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="held") as pool:
-            return dict(zip(asked, pool.map(self.held, asked), strict=True))
+            return dict(zip(asked, pool.map(partial(self._held, self._turns_of_sweeps), asked), strict=True))
 
     def held(self, provider: str) -> Holders:
         """Return what each consumer holds of a provider; nobody anything, when there is no such provider."""
-        response = self._read(f"/resource_providers/{provider}/allocations", microversion=VERSION)
+        return self._held(self._turns, provider)
+
+    def _held(self, turns: threading.Semaphore, provider: str) -> Holders:
+        with turns:
+            response = self._service.read(f"/resource_providers/{provider}/allocations", microversion=VERSION)
         if response.status_code == 404:
             return {}
         found = self._body(response)["allocations"]

@@ -53,13 +53,20 @@ class Processes:
         self.spawn(name)
 
     def add_wsgi(
-        self, name: str, module: str, port: int, *options: str, processes: int = 1, **environment: str
+        self,
+        name: str,
+        module: str,
+        port: int,
+        *options: str,
+        processes: int = 1,
+        threads: int = 8,
+        **environment: str,
     ) -> None:
         """Make an API known and start it in uwsgi, without waiting for it."""
         self.add(
             name,
             *("uwsgi", *options, "--http-socket", f"{HOST}:{port}", "--module", module),
-            *("--master", "--processes", str(processes), "--enable-threads", "--threads", "8"),
+            *("--master", "--processes", str(processes), "--enable-threads", "--threads", str(threads)),
             *("--lazy-apps", "--need-app", "--die-on-term", "--buffer-size", "65535"),
             *("--hook-master-start", "unix_signal:15 gracefully_kill_them_all"),
             # uwsgi's plain HTTP socket does not keep connections; clients must not try.

@@ -6,6 +6,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import requests
@@ -209,3 +210,31 @@ def test_placement_is_asked_a_few_things_at_a_time() -> None:
     for asker in askers:
         asker.join()
     assert 1 < service.most <= 3
+
+
+class Slow(Counting):
+    """A service that answers what is asked about an instance only when it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.answers = threading.Event()
+
+    def read(self, url: str, **arguments: object) -> requests.Response:
+        if url.startswith("/allocations/"):
+            assert self.answers.wait(30)
+        return super().read(url, **arguments)
+
+
+def test_a_sweep_does_not_wait_for_looks() -> None:
+    service = Slow()
+    placement = Placement(service)  # type: ignore[arg-type]
+    lookers = [threading.Thread(target=placement.allocation, args=("instance",), daemon=True) for _ in range(9)]
+    for looker in lookers:
+        looker.start()
+    asked = ThreadPoolExecutor(1).submit(placement.held_of, ["a", "b"])
+    assert asked.result(20) == {"a": {}, "b": {}}
+    assert all(looker.is_alive() for looker in lookers)
+    service.answers.set()
+    for looker in lookers:
+        looker.join(30)
+    assert service.most <= 3
