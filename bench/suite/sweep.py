@@ -9,8 +9,8 @@ runs them, one task at a time, whole process:
             live were deleted long ago and are archived, as many are purged
 
 After each run SQL counts what is wrong in the databases. A figure counts only where ``right`` is true of both: nothing is
-left, nothing was invented. The drifted fleet is loaded twice, from the same statements: both mend each task, one right after the
-other.
+left, nothing was invented. The drifted fleet is loaded twice, from the same statements: each task is mended by both, one right
+after the other.
 
 Seconds and processor time are of the program's process, queries MariaDB's ``Questions`` with Placement's own among them,
 requests those to Placement. ``memory`` is stackmend's peak beside a fifth of the fleet; ``goals`` says what is aimed at, what
