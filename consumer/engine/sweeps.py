@@ -102,8 +102,8 @@ class Sweeper:
             f"'stackmend sweep {task.name} --audit'; if it is right: 'stackmend handler resume {task.name}' and a larger "
             "[engine] breaker_count"
         )
-        LOG.critical("%s: stopped: %s", task.name, reason)
         controls.break_off(self._database, task.name, reason)
+        LOG.critical("%s: stopped: %s", task.name, reason)
         origin = history.Origin("sweep", self._replica)
         line = history.Line(task.name, task.timer, "stopped", "breaker", reason, origin)
         history.append(self._database, [line])

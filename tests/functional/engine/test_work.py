@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from consumer.conf.window import Window
+from consumer.engine import sweeps
 from consumer.engine.holds import Holds
 from consumer.engine.task import SWEEP
 from consumer.journal import backlog, controls, history, work
@@ -152,6 +154,24 @@ def test_a_sweep_that_finds_too_much_heals_nothing_and_stops_its_handler(machine
     assert ("sweep:mender", "stopped") in outcomes(machine)
     controls.resume(machine.database, ["mender"])
     eventually(lambda: machine.world.drifted() == {str(number) for number in range(20)} - {"1"})
+
+
+def test_a_handler_has_stopped_when_it_is_said(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise another replica could heal after the log said that nothing was."""
+    stopped: list[bool] = []
+
+    class Reader(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if "stopped:" in record.getMessage():
+                stopped.append(controls.read(machine.database)["mender"].broken)
+
+    monkeypatch.setattr(sweeps.LOG, "handlers", [Reader()])
+    machine.with_settings(breaker_count=1, breaker_percent=0)
+    machine.world.things = {"a": 1, "b": 1}
+    machine.start()
+    machine.enqueue(timer())
+    eventually(lambda: ("sweep:mender", "stopped") in outcomes(machine))
+    assert stopped == [True]
 
 
 def test_a_paused_handler_does_nothing_until_resumed(machine: Machine) -> None:
