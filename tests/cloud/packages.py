@@ -89,6 +89,8 @@ def _python() -> Path:
 def _run(*arguments: str | Path) -> None:
     done = subprocess.run(
         [str(argument) for argument in arguments],
+        # uv believes the authorities that this machine does, as pip does.
+        env={**os.environ, "UV_SYSTEM_CERTS": "1"},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

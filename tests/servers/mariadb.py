@@ -87,7 +87,8 @@ class MariaDB(Server):
                 "--skip-test-db",
                 "--skip-name-resolve",
             ],
-            clean_environment(),
+            # A server that starts removes the temporary tables that lie in its folder for them, whoever's they are.
+            clean_environment(TMPDIR=str(self.folder / "tmp")),
         )
 
     def spawn(self) -> Process:
