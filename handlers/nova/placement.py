@@ -176,7 +176,7 @@ class Placement:
         return frozenset(self.held(provider))
 
     def held_of(self, providers: Iterable[str]) -> dict[str, Holders]:
-        """Return :meth:`held` of each, asked side by side: most of the time of each is on the way and in a database.
+        """Return :meth:`held` of each, for a sweep: side by side, for most of the time of each is on the way and in a database.
 
         :raises Unavailable: when one was not answered
         """
