@@ -11,44 +11,68 @@ from __future__ import annotations
 import atexit
 import contextlib
 import os
+import select
 import shutil
 import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import IO
 
 
-def descendants(pid: int) -> list[int]:
-    """All processes below ``pid``, whatever group or session they moved to."""
+def family(leader: int) -> list[int]:
+    """All processes of a session, and all below them, whatever session they moved to.
+
+    PostgreSQL and Erlang move their helpers to sessions of their own; a leader that has ended leaves its children to init.
+    """
     children: dict[int, list[int]] = {}
+    found: list[int] = []
     for entry in os.listdir("/proc"):
         if entry.isdigit():
             try:
                 stat = Path("/proc", entry, "stat").read_text()
             except OSError:
                 continue
-            parent = int(stat.rpartition(")")[2].split()[1])
-            children.setdefault(parent, []).append(int(entry))
-    found: list[int] = []
-    waiting = [pid]
-    while waiting:
-        below = children.get(waiting.pop(), [])
-        found += below
-        waiting += below
+            _state, parent, _group, session = stat.rpartition(")")[2].split()[:4]
+            children.setdefault(int(parent), []).append(int(entry))
+            if int(session) == leader:
+                found.append(int(entry))
+    for member in found:
+        found += [child for child in children.get(member, []) if child not in found]
     return found
 
 
-def kill_tree(pid: int) -> None:
-    """SIGKILL a session leader, its group and all that descends from it.
+def kill_tree(leader: int, timeout: float = 60) -> None:
+    """SIGKILL a session's leader and its family, and wait until they have ended.
 
-    PostgreSQL and Erlang move their helpers to sessions of their own: a group is not enough.
+    A port is free and a file is closed only when the last process that held it has ended, which takes its time on a busy
+    machine, and nobody waits for processes that were somebody else's children.
+
+    :param timeout: seconds
+    :raises TimeoutError: some of them did not end in time
     """
-    family = descendants(pid)
-    for kill, target in [(os.killpg, pid), *((os.kill, child) for child in family)]:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            kill(target, signal.SIGKILL)
+    handles: dict[int, int] = {}
+    for pid in family(leader):
+        with contextlib.suppress(ProcessLookupError):
+            handles[pid] = os.pidfd_open(pid)
+    # The group as well: it has whoever was forked since.
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(leader, signal.SIGKILL)
+    try:
+        for handle in handles.values():
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(handle, signal.SIGKILL)
+        deadline = time.monotonic() + timeout
+        for pid, handle in handles.items():
+            ended = select.poll()
+            ended.register(handle, select.POLLIN)
+            if not ended.poll(max(0, deadline - time.monotonic()) * 1000):
+                raise TimeoutError(f"process {pid} has not ended {timeout:.0f} s after it was killed")
+    finally:
+        for handle in handles.values():
+            os.close(handle)
 
 
 class Keeper:
@@ -117,7 +141,8 @@ def run(lines: IO[str]) -> None:
             case "keep":
                 folders.discard(what)
     for pid in processes:
-        kill_tree(pid)
+        with contextlib.suppress(TimeoutError):
+            kill_tree(pid)
     for folder in folders:
         shutil.rmtree(folder, ignore_errors=True)
 
