@@ -62,7 +62,7 @@ def kill_tree(leader: int, timeout: float = 60) -> None:
         os.killpg(leader, signal.SIGKILL)
     try:
         for handle in handles.values():
-            with contextlib.suppress(ProcessLookupError):
+            with contextlib.suppress(ProcessLookupError, PermissionError):
                 signal.pidfd_send_signal(handle, signal.SIGKILL)
         deadline = time.monotonic() + timeout
         for pid, handle in handles.items():

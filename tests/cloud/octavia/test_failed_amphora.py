@@ -26,6 +26,20 @@ def test_whatever_happens_to_its_server_an_amphora_is_replaced(before: set[str],
     assert world(scene.cloud) == before
 
 
+def test_one_after_the_other_is_replaced(before: set[str], scene: Scene) -> None:
+    ways = ("deleted", "stopped", "error")
+    made = scene.create("SINGLE", "SINGLE", "SINGLE")
+    scene.heal(maximum_preserved_amphora_count=0)
+    for balancer, way in zip(made, ways, strict=True):
+        victim = scene.victim(balancer)
+        scene.fail(victim, way)
+        scene.whole(balancer, victim)
+        scene.tell_lag(victim)
+    assert disorders(scene.cloud) == set()
+    scene.end(*made)
+    assert world(scene.cloud) == before
+
+
 def test_unplugged_amphorae_are_kept_and_harm_nobody(before: set[str], scene: Scene) -> None:
     made = filled, pair, _plain = scene.create("SINGLE", "ACTIVE_STANDBY", "SINGLE")
     scene.balancers.fill(filled)
