@@ -27,6 +27,7 @@ from consumer.journal import dead, heard, replicas
 from consumer.journal.database import Database, JournalError, now
 from consumer.journal.heard import Heard
 from consumer.wording import one_line, plural, span
+from handlers import withheld
 from handlers.base import Broker, Checked, HandlerError
 
 #: Seconds by which the clocks of this machine and of the journal's database may differ.
@@ -85,6 +86,7 @@ def machine_checks(session: Session) -> Iterator[Checked]:
     yield from _files(session)
     yield from _journal(session)
     yield from _brokers(session)
+    yield from withheld.checks()
 
 
 def _files(session: Session) -> Iterator[Checked]:

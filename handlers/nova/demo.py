@@ -77,7 +77,7 @@ class NovaDemo(Demo):
             self._scenes = (
                 self._new_host("compute-6", "cell2"),
                 self._membership_missing("compute-2"),
-                self._membership_left("compute-3"),
+                self._holding_nothing("compute-3"),
                 self._deleted("compute-2"),
                 self._confirmed("compute-1", "compute-3"),
                 self._evacuated("compute-5", "compute-4"),
@@ -153,22 +153,6 @@ class NovaDemo(Demo):
             lambda: self._membership(aggregate),
         )
 
-    def _membership_left(self, host: str) -> Scene:
-        aggregate = self.cloud.create_aggregate("gpu")
-        for member in (host, "compute-4"):
-            self.cloud.add_host_to_aggregate(aggregate, member)
-
-        def play() -> None:
-            self.cloud.remove_host_from_aggregate(aggregate, host, placement_ok=False)
-
-        return Scene(
-            f"{host} leaves the aggregate gpu, and Placement is not told",
-            "sync_aggregates",
-            Key("aggregate", aggregate),
-            self._heard(play),
-            lambda: self._membership(aggregate),
-        )
-
     def _membership(self, aggregate: str) -> str:
         wanted = self.cloud.aggregate_hosts(aggregate)
         there = {node.host for node in self.cloud.nodes() if aggregate in self.cloud.provider_aggregates(node.uuid)}
@@ -223,6 +207,23 @@ class NovaDemo(Demo):
             Key("consumer", instance),
             self._heard(play),
             lambda: self._leftover(instance, "of an evacuated instance", beside=destination),
+        )
+
+    def _holding_nothing(self, host: str) -> Scene:
+        instance = self.cloud.boot(host)
+        self.cloud.shelve_offload(instance)
+
+        def play() -> None:
+            with self.cloud.ago(seconds=MOVED_AGO):
+                self.cloud.unshelve(instance, host)
+                self.cloud.hold(instance, {})
+
+        return Scene(
+            f"Placement loses the allocation of an instance that was unshelved on {host} {MOVED_AGO:.0f} s ago",
+            "heal_allocations",
+            Key("instance", instance),
+            self._heard(play),
+            lambda: "" if self.cloud.allocation(instance) else f"an instance on {host} holds nothing",
         )
 
     def _leftover(self, consumer: str, of: str, beside: str = "") -> str:

@@ -37,6 +37,7 @@ from handlers.nova.flavor_resources import Unbuildable
 from handlers.nova.placement import Allocation, Held
 from handlers.nova.port_requests import Needs
 from handlers.nova.records import Instance, InstanceMapping, Migration
+from handlers.withheld import Withheld, is_withheld, refusal
 
 #: tasks at whose end Nova releases the allocation
 _LEAVING = frozenset({"deleting", "shelving_offloading"})
@@ -143,7 +144,18 @@ def _at_rest(facts: Facts, row: Located) -> list[Drift] | Wait:
     if facts.mapping is None or facts.mapping.cell_id != row.cell_id:
         why = "the instance is not mapped to the cell it lives in: heal_instance_mappings and map_instances come first"
         return [Report(drift.problem, drift.summary, why) for drift in drifts]
-    return drifts
+    return [_unless_withheld(facts, instance, drift) for drift in drifts]
+
+
+def _unless_withheld(facts: Facts, instance: Instance, drift: Drift) -> Drift:
+    if not isinstance(drift, Give):
+        return drift
+    marked = facts.mapping is not None and facts.mapping.queued and instance.vm_state != "soft-delete"
+    if drift.problem == "allocation-missing" and marked and is_withheld(Withheld.GIVE_TO_MARKED):
+        return Report(drift.problem, drift.summary, refusal(Withheld.GIVE_TO_MARKED))
+    if drift.problem == "wrong-provider" and is_withheld(Withheld.MOVE_ALLOCATION):
+        return Report(drift.problem, drift.summary, refusal(Withheld.MOVE_ALLOCATION))
+    return drift
 
 
 def _drifts(facts: Facts, instance: Instance) -> list[Drift]:

@@ -38,6 +38,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from handlers.nova.consumers import BUSY, Keep, Report, Wait
+from handlers.withheld import Withheld, is_withheld, refusal
 
 #: seconds that a boot may take from request to mapping: many instances in one request, and every remote call retried
 BOOT = 3600.0
@@ -216,7 +217,10 @@ def _nowhere(facts: Facts, mapping: MappingRow) -> Verdict:
         )
     if mapping.cell_id is None:
         return Forget("mapping-orphaned", "a mapping without cell, and nobody builds the instance")
-    return Forget("mapping-left-behind", "a mapping of an instance that no cell has any more")
+    summary = "a mapping of an instance that no cell has any more"
+    if is_withheld(Withheld.FORGET_MAPPED):
+        return Report("mapping-left-behind", summary, refusal(Withheld.FORGET_MAPPED))
+    return Forget("mapping-left-behind", summary)
 
 
 def _stuck(mapping: MappingRow) -> Report:
@@ -237,7 +241,7 @@ def _without_cell(facts: Facts, mapping: MappingRow, copy: Copy) -> Verdict:
     if copy.unsettled:
         return Wait("the conductor may be about to map it", copy.unsettled)
     values: dict[str, int | bool] = {"cell_id": copy.cell_id}
-    if wrongly_marked(mapping.queued, copy) and not _unsure(copy):
+    if wrongly_marked(mapping.queued, copy) and not _unsure(copy) and not _keeps_mark(copy):
         values["queued_for_delete"] = copy.queued
     return Change(
         "mapping-without-cell",
@@ -250,7 +254,7 @@ def _without_cell(facts: Facts, mapping: MappingRow, copy: Copy) -> Verdict:
 def _at_home(facts: Facts, mapping: MappingRow, copy: Copy) -> Verdict:
     wrong = wrongly_marked(mapping.queued, copy)
     unsure = _unsure(copy) if wrong else None
-    values = {"queued_for_delete": copy.queued} if wrong and unsure is None else {}
+    values = {"queued_for_delete": copy.queued} if wrong and unsure is None and not _keeps_mark(copy) else {}
     if facts.request_age is not None:
         if copy.unsettled:
             return Wait("the conductor may be about to take its build request away", copy.unsettled)
@@ -268,7 +272,14 @@ def _at_home(facts: Facts, mapping: MappingRow, copy: Copy) -> Verdict:
         summary = "the instance is deleted, and its mapping says that it is not"
     else:
         summary = "the instance is alive, and its mapping says that it is about to be deleted"
+    if _keeps_mark(copy):
+        return Report("mark-of-deletion-wrong", summary, refusal(Withheld.CLEAR_DELETION_MARK))
     return Change("mark-of-deletion-wrong", summary, values)
+
+
+def _keeps_mark(copy: Copy) -> bool:
+    """Return whether a wrong mark of deletion stays: a live instance is marked, and clearing is withheld."""
+    return not copy.queued and is_withheld(Withheld.CLEAR_DELETION_MARK)
 
 
 def _unsure(copy: Copy) -> Wait | None:

@@ -77,16 +77,18 @@ def insert_host_mapping(connection: Connection, host: str, cell_id: int) -> None
 def instance_mapping(connection: Connection, instance: str) -> records.InstanceMapping | None:
     """The mapping of an instance to its cell."""
     c = tables.instance_mappings.c
-    row = connection.execute(sa.select(c.instance_uuid, c.cell_id).where(c.instance_uuid == instance)).first()
-    return None if row is None else records.InstanceMapping(row.instance_uuid, row.cell_id)
+    row = connection.execute(
+        sa.select(c.instance_uuid, c.cell_id, c.queued_for_delete).where(c.instance_uuid == instance)
+    ).first()
+    return None if row is None else records.InstanceMapping(row.instance_uuid, row.cell_id, bool(row.queued_for_delete))
 
 
 def instance_mappings(connection: Connection, instances: Collection[str]) -> list[records.InstanceMapping]:
     """The mappings of these instances to their cells."""
     c = tables.instance_mappings.c
-    query = sa.select(c.instance_uuid, c.cell_id)
+    query = sa.select(c.instance_uuid, c.cell_id, c.queued_for_delete)
     return [
-        records.InstanceMapping(row.instance_uuid, row.cell_id)
+        records.InstanceMapping(row.instance_uuid, row.cell_id, bool(row.queued_for_delete))
         for chunk in chunks(instances)
         for row in connection.execute(query.where(c.instance_uuid.in_(chunk)))
     ]

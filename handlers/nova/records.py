@@ -89,10 +89,14 @@ class HostMapping:
 
 @dataclass(frozen=True, slots=True)
 class InstanceMapping:
-    """A row of ``instance_mappings``; no cell while the instance is being scheduled."""
+    """A row of ``instance_mappings``; no cell while the instance is being scheduled.
+
+    :param queued: ``queued_for_delete``
+    """
 
     instance_uuid: str
     cell_id: int | None
+    queued: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,7 +38,7 @@ import random
 import shlex
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 from handlers.base import (
     Conflict,
@@ -56,6 +56,7 @@ from handlers.nova.nodes import live_nodes, nodes_among
 from handlers.nova.placement import ProviderAggregates
 from handlers.nova.records import Aggregate, ComputeNode
 from handlers.nova.task import PlacementTask
+from handlers.withheld import Withheld, is_withheld, refusal
 
 #: seconds that a new host has for making its compute node and its provider before that is reported
 PATIENCE = 600
@@ -276,7 +277,20 @@ def _wrong(node: ComputeNode, add: Sequence[str] = (), remove: Sequence[str] = (
 
 def _findings(key: Key, wrong: Sequence[_Wrong]) -> list[Finding]:
     ordered = sorted(wrong, key=lambda one: one.provider)
-    return [_finding(key, ordered[start : start + BATCH]) for start in range(0, len(ordered), BATCH)]
+    if not is_withheld(Withheld.LEAVE_AGGREGATE):
+        return [_finding(key, part) for part in _parts(ordered)]
+    lacking = [replace(one, remove=[]) for one in ordered if one.add]
+    staying = [replace(one, add=[]) for one in ordered if one.remove]
+    reports = [_finding(key, part) for part in _parts(staying)]
+    why = refusal(Withheld.LEAVE_AGGREGATE)
+    return [
+        *(_finding(key, part) for part in _parts(lacking)),
+        *(replace(report, healable=False, refusal=why) for report in reports),
+    ]
+
+
+def _parts(wrong: Sequence[_Wrong]) -> Iterator[Sequence[_Wrong]]:
+    return (wrong[start : start + BATCH] for start in range(0, len(wrong), BATCH))
 
 
 def _finding(key: Key, wrong: Sequence[_Wrong]) -> Finding:

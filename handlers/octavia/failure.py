@@ -34,10 +34,12 @@ class Failed:
 
     :param why: what proves it
     :param lives: whether it sends heartbeats all the same
+    :param only_silent: whether nothing but its silence proves it
     """
 
     why: str
     lives: bool = False
+    only_silent: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +86,7 @@ def judge(
         return _down(server, health if beating else None)
     fenced = health is not None and health.silent < -records.SKEW
     if health is not None and (fenced or health.silent > stale_after):
-        return Failed(f"no heartbeat has come for {stale_after:g} s")
+        return Failed(f"no heartbeat has come for {stale_after:g} s", only_silent=True)
     if server.task_state in {"deleting", "soft-deleting", "powering-off"}:
         return Unclear(f"Nova is working on server {server.id}: {server.task_state}", 1.5)
     return Alive()

@@ -17,6 +17,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from handlers import withheld
 from handlers.octavia import records
 from handlers.octavia.appliances import (
     AMPHORA,
@@ -29,6 +30,7 @@ from handlers.octavia.appliances import (
     Port,
     Server,
 )
+from handlers.withheld import Withheld, is_withheld
 
 _UUID = r"([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})"
 _SERVER = re.compile(rf"amphora-{_UUID}")
@@ -136,7 +138,11 @@ def row(
     if amphora.load_balancer_id is not None:
         stuck = amphora.status in _IN_A_FLOW and balancer is not None and balancer.idle
         where = f"amphora {amphora.id} of load balancer {amphora.load_balancer_id}"
-        return Leftover("amphora-stuck", f"{where} is {amphora.status}, and no flow works on it") if stuck else None
+        if not stuck:
+            return None
+        in_error = balancer is not None and balancer.status == "ERROR"
+        why = withheld.refusal(Withheld.REBUILD_ERROR) if in_error and is_withheld(Withheld.REBUILD_ERROR) else ""
+        return Leftover("amphora-stuck", f"{where} is {amphora.status}, and no flow works on it", why)
     if found is None:
         return Leftover(
             "amphora-without-server", f"amphora {amphora.id} is {amphora.status}, has no server and no load balancer"
@@ -178,7 +184,9 @@ def server(
     if rows:
         return Leftover("zombie-server", f"server {found.id} is there, but its amphora {amphora} is DELETED")
     return Leftover(
-        "server-without-row", f"server {found.id} is named after amphora {amphora}, which Octavia does not know"
+        "server-without-row",
+        f"server {found.id} is named after amphora {amphora}, which Octavia does not know",
+        withheld.refusal(Withheld.SERVER_WITHOUT_ROW) if is_withheld(Withheld.SERVER_WITHOUT_ROW) else "",
     )
 
 

@@ -29,6 +29,7 @@ from handlers.octavia.appliances import STATE
 from handlers.octavia.failure import Alive, Failed, Unclear, judge
 from handlers.octavia.recovery import Decision, Hold, Nothing, Situation, Step, Wait
 from handlers.octavia.settings import HousekeepingSettings
+from handlers.withheld import Withheld, is_withheld, refusal
 
 #: seconds that a load balancer has been in ERROR before it is failed over: the flow that failed still undoes its work
 SETTLE = 15.0
@@ -77,7 +78,7 @@ def next_step(s: Situation, settings: HousekeepingSettings) -> Decision:
 
 
 def _failed(s: Situation, settings: HousekeepingSettings, failed: Failed) -> Decision:
-    if not s.marked and (held := _held(s, settings)):
+    if not s.marked and (held := _held(s, settings, failed)):
         return Hold(held, failed.why)
     taken = s.amphora.status in records.SERVING and s.health is not None and s.health.busy
     if taken and s.served.age < CHOOSING:
@@ -117,7 +118,7 @@ def _spare(s: Situation) -> Decision:
     return Nothing()
 
 
-def _held(s: Situation, settings: HousekeepingSettings) -> str:
+def _held(s: Situation, settings: HousekeepingSettings, failed: Failed) -> str:
     """Say why no amphora at all should be touched now; empty when it may be."""
     if settings.failover_threshold and len(s.failing) >= settings.failover_threshold:
         return (
@@ -129,6 +130,8 @@ def _held(s: Situation, settings: HousekeepingSettings) -> str:
             f"{len(s.neighbours)} other amphorae on its host have failed as well: look at host "
             f"{s.server.host if s.server else '?'} first"
         )
+    if failed.only_silent and is_withheld(Withheld.SILENT_FAILOVER):
+        return refusal(Withheld.SILENT_FAILOVER)
     return ""
 
 
@@ -138,6 +141,8 @@ def _not_kept(s: Situation, settings: HousekeepingSettings, failed: Failed) -> s
         return "it has no server to keep"
     if settings.maximum_preserved_amphora_count == 0:
         return "none are kept"
+    if is_withheld(Withheld.CUT_OFF) and (s.connected or not s.marked) and not settings.keeps_image_alone:
+        return "stackmend does not yet unplug a failed amphora"
     if failed.lives:
         return "it still sends heartbeats: it is not cut off before its replacement stands"
     if s.server.status not in _KEEPABLE or s.server.task_state in pool.LEAVING:
@@ -218,6 +223,8 @@ def _cut_off(s: Situation, failed: Failed, late: bool) -> Decision:
     server = s.server
     assert server is not None
     connected = tuple(port.id for port in s.connected)
+    if connected and is_withheld(Withheld.CUT_OFF):
+        return _replace(s, f"{failed.why}; stackmend does not yet unplug it")
     if not connected:
         return Step("let-go", "let Octavia forget its server", failed.why, (server.id,))
     if late or server.status not in {*_WILLING, "ERROR"}:
@@ -249,6 +256,8 @@ def _failover(s: Situation, why: str) -> Decision:
         return Step("failover", "let Octavia replace it", why, (s.amphora.id,))
     if s.served.age < SETTLE:
         return Wait(f"load balancer {s.served.id} has just become ERROR", SETTLE - s.served.age)
+    if is_withheld(Withheld.REBUILD_ERROR):
+        return Hold(refusal(Withheld.REBUILD_ERROR), why)
     return Step("failover-load-balancer", "let Octavia replace all amphorae of the load balancer", why, (s.served.id,))
 
 

@@ -143,6 +143,11 @@ class HousekeepingSettings:
     failover_window: int = 300
     stale_after: float = 40.0
 
+    @property
+    def keeps_image_alone(self) -> bool:
+        """Whether an image is all that is preserved, so that no server has to be cut off."""
+        return self.preservation_method == "snapshot" and self.preservation_keeps == "image"
+
 
 def settings(conf: cfg.ConfigOpts, heartbeat_timeout: int) -> HousekeepingSettings:
     """Read the settings.

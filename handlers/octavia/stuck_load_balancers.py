@@ -42,7 +42,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, Self
@@ -50,6 +50,7 @@ from typing import Any, Self
 import sqlalchemy as sa
 from oslo_config import cfg
 
+from handlers import withheld
 from handlers.base import Conflict, Finding, Handler, Healed, InFlight, Key, Refused, Resources
 from handlers.octavia import changes, queries, records, settings, spares
 from handlers.octavia.appliances import AMPHORA_PREFIX, Server
@@ -58,6 +59,7 @@ from handlers.octavia.drivers.chosen import chosen_driver
 from handlers.octavia.housekeeping import NotFoundError, UnavailableException
 from handlers.octavia.queue import WorkQueue
 from handlers.octavia.task import OfAmphorae
+from handlers.withheld import Withheld, is_withheld
 
 OPTIONS: list[cfg.Opt] = [
     cfg.IntOpt(
@@ -228,12 +230,13 @@ class StuckLoadBalancers(OfAmphorae, Handler):
         again = self._after if row.status == "ERROR" else _SETTLE
         if row.status == "ERROR" and self._was_freed(balancer):
             summary = f"load balancer {key.id} was stuck, is in ERROR since it was freed, and needs a failover"
-            yield Finding(key, "failover-due", summary, evidence)
+            yield _rebuild(Finding(key, "failover-due", summary, evidence))
         elif balancer.quiet < again:
             return
         elif balancer.miscounted:
             summary = f"load balancer {key.id} ({row.topology}) has {len(balancer.live)} amphorae"
-            yield Finding(key, "amphora-count", summary, evidence)
+            found = Finding(key, "amphora-count", summary, evidence)
+            yield _rebuild(found) if row.status == "ERROR" else found
         elif row.status == "ERROR" and all(amphora.status in records.SERVING for amphora in balancer.live):
             refusal = (
                 ""
@@ -241,7 +244,8 @@ class StuckLoadBalancers(OfAmphorae, Handler):
                 else f"why is not known; to replace its amphorae: openstack loadbalancer failover {key.id}"
             )
             summary = f"load balancer {key.id} is in ERROR, although it has all its amphorae"
-            yield Finding(key, "load-balancer-error", summary, evidence, not refusal, refusal)
+            found = Finding(key, "load-balancer-error", summary, evidence, not refusal, refusal)
+            yield found if refusal else _rebuild(found)
 
     def _was_freed(self, balancer: Balancer) -> bool:
         """Whether nobody has written it since we set it to ERROR."""
@@ -359,6 +363,13 @@ def _a_second_ago(connection: Any) -> datetime:
     """The database's time, in the seconds that MySQL keeps; whoever writes after this look writes another one."""
     now: datetime = connection.execute(sa.select(queries.NOW)).scalar_one()
     return now.replace(microsecond=0) - timedelta(seconds=1)
+
+
+def _rebuild(finding: Finding) -> Finding:
+    """Return a finding whose heal rebuilds a load balancer in ERROR."""
+    if not is_withheld(Withheld.REBUILD_ERROR):
+        return finding
+    return replace(finding, healable=False, refusal=withheld.refusal(Withheld.REBUILD_ERROR))
 
 
 def _evidence(balancer: Balancer) -> dict[str, Any]:

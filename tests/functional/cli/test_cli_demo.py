@@ -138,6 +138,7 @@ def test_the_whole_of_it(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=110, check=False, cwd=root, env=environment)
     rows = json.loads(done.stdout)
     assert done.returncode == 0, rows
-    assert {row["handler"] for row in rows} == {"discover_hosts", "sync_aggregates", "audit_allocations"}
+    healers = {"discover_hosts", "sync_aggregates", "audit_allocations", "heal_allocations"}
+    assert {row["handler"] for row in rows} == healers
     assert len(rows) >= 7
     assert list(tmp_path.glob("stackmend-demo-*")) == []

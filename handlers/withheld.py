@@ -1,0 +1,47 @@
+"""Heals that stackmend withholds: a review found a state in which their proof is wrong.
+
+A withheld heal only reports, in every mode. A member leaves this list when its proof is repaired; the type checker then
+points at the code that asks for it. ``stackmend check`` and the README name every member.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from enum import StrEnum
+
+from handlers.base import Checked
+
+
+class Withheld(StrEnum):
+    """A heal that only reports. The value says which one, after "stackmend does not yet"."""
+
+    FORGET_MAPPED = "delete a mapping that names a cell (heal_instance_mappings)"
+    LEAVE_AGGREGATE = "remove a member from an aggregate in Placement (sync_aggregates)"
+    MOVE_ALLOCATION = "move an allocation to another provider (heal_allocations)"
+    CLEAR_DELETION_MARK = "clear a mark of deletion (heal_instance_mappings)"
+    GIVE_TO_MARKED = "give an allocation to an instance that is marked as deleted (heal_allocations)"
+    SILENT_FAILOVER = "replace an amphora for silence alone (failed_amphora)"
+    CUT_OFF = "unplug a failed amphora and let Octavia forget it (failed_amphora)"
+    SERVER_WITHOUT_ROW = "delete a server that no row of Octavia names (deactivated_amphorae)"
+    REBUILD_ERROR = "rebuild a load balancer in ERROR (failed_amphora, stuck_load_balancers)"
+
+
+#: The heals that are withheld now.
+WITHHELD: frozenset[Withheld] = frozenset(Withheld)
+
+
+def is_withheld(heal: Withheld) -> bool:
+    """Return whether a heal only reports."""
+    return heal in WITHHELD
+
+
+def refusal(heal: Withheld) -> str:
+    """Return the reason that a finding gives for a withheld heal."""
+    return f"stackmend does not yet {heal}: the proof is not safe enough"
+
+
+def checks() -> Iterator[Checked]:
+    """Yield one line of ``stackmend check`` for each withheld heal."""
+    for heal in Withheld:
+        if is_withheld(heal):
+            yield Checked("withheld heals", "warning", f"in every mode, stackmend only reports what it would: {heal}")
