@@ -9,7 +9,7 @@ from typing import Any
 from oslo_config import cfg
 
 from handlers.base import Broker, Check, Handler, Inventory, Resources
-from handlers.demonstration import Demo
+from handlers.demo import Demo
 
 HANDLERS, BROKERS, OPTIONS = "stackmend.handlers", "stackmend.brokers", "stackmend.options"
 DEMOS, INVENTORIES, CHECKS = "stackmend.demos", "stackmend.inventories", "stackmend.checks"

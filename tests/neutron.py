@@ -1,6 +1,6 @@
 """Neutron's ports in this process: a double for tests that need no real Neutron.
 
-It answers on loopback what the real one answers to the requests of :mod:`handlers.network`: listings with filters, fields
+It answers on loopback what the real one answers to the requests of :mod:`handlers.access.neutron`: listings with filters, fields
 and pages, revisions, ``If-Match``. That both answer alike is tested beside the real one, in ``tests/cloud``.
 """
 

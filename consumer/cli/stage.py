@@ -30,7 +30,7 @@ from consumer.journal.database import Database
 from consumer.journal.history import Entry
 from consumer.journal.opening import open_journal
 from handlers.base import Broker, Handler, Key, Resources
-from handlers.demonstration import Demo, Scene
+from handlers.demo import Demo, Scene
 
 _BROKER = Broker("demo", "memory://", ("nova", "octavia"))
 _QUICK = {

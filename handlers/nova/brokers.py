@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from handlers.access.rabbit_options import tls_options
 from handlers.base import Broker, Resources, Unavailable
 from handlers.nova import options
 from handlers.nova.database import NovaDatabases
-from handlers.rabbit import tls_options
 
 EXCHANGES = ("nova",)
 

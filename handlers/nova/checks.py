@@ -7,16 +7,16 @@ from collections.abc import Collection, Iterator, Mapping
 from oslo_config import cfg
 from sqlalchemy import MetaData
 
-from handlers import clocks, grants, roles
+from handlers.access.cloud import Cloud
+from handlers.access.database import Database
+from handlers.access.service_files import ConfigError
 from handlers.base import Checked, HandlerError, Resources
-from handlers.cloud import Cloud
-from handlers.database import Database
+from handlers.checks import clocks, grants, roles
+from handlers.checks.notifications import notifications
 from handlers.nova import options, tables
 from handlers.nova.database import NovaDatabases, limits_of
 from handlers.nova.grants import API, CELL, ROLES
 from handlers.nova.placement import VERSION, Placement
-from handlers.service_files import ConfigError
-from handlers.telling import notifications
 
 #: formats of Nova's notifications that are understood (``[notifications] notification_format``); all of them
 FORMATS = frozenset({"versioned", "unversioned", "both"})

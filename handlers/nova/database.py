@@ -16,12 +16,12 @@ from typing import Self, TypeVar
 from sqlalchemy import MetaData
 from sqlalchemy.engine import Connection
 
+from handlers.access.database import Database
+from handlers.access.service_files import ConfigError
 from handlers.base import Refused, Resources, Unavailable
-from handlers.database import Database
+from handlers.checks.schemas import lacking
 from handlers.nova import options, queries, revisions, tables
 from handlers.nova.cells import Cell, TemplateError, fill
-from handlers.schemas import lacking
-from handlers.service_files import ConfigError
 
 T = TypeVar("T")
 

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from handlers.base import Key
-from handlers.demonstration import Demo, Notification, Scene
-from handlers.nova.consumers import MOVED_SETTLE
+from handlers.demo import Demo, Notification, Scene
 from handlers.nova.simulation import NovaSimulation
+from handlers.nova.verdicts import MOVED_SETTLE
 
 #: Host to cell, when the demonstration begins.
 HOSTS: Mapping[str, str] = {

@@ -1,15 +1,15 @@
 """What each handler has to be allowed: what its heals write into Nova's databases, and which roles its calls to APIs take.
 
 A handler that is not listed writes into no database, or calls no API. Looking needs SELECT on both kinds of database, for
-every handler; see :mod:`handlers.grants` and :mod:`handlers.roles`.
+every handler; see :mod:`handlers.checks.grants` and :mod:`handlers.checks.roles`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-from handlers.grants import WHOLE, Needs
-from handlers.roles import PLACEMENT, PORTS, PROFILES, Calls
+from handlers.checks.grants import WHOLE, Needs
+from handlers.checks.roles import PLACEMENT, PORTS, PROFILES, Calls
 
 _DELETE = frozenset({"DELETE"})
 _INSERT = frozenset({"INSERT"})

@@ -8,9 +8,10 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import TypeVar
 
 from handlers.base import Unavailable
-from handlers.nova import host_queries, queries
+from handlers.nova import queries
 from handlers.nova.cells import Cell
 from handlers.nova.database import NovaDatabases
+from handlers.nova.former_nodes import former_nodes
 from handlers.nova.records import ComputeNode
 
 S = TypeVar("S")
@@ -91,8 +92,6 @@ def known_places(databases: NovaDatabases, uuids: Collection[str]) -> dict[str, 
     places = {node.uuid: (node.host, node.node) for node in nodes}
     strange = set(uuids) - set(places)
     if strange:
-        found = databases.run_in(
-            databases.host_cells(), lambda connection: host_queries.former_nodes(connection, "uuid", strange)
-        )
+        found = databases.run_in(databases.host_cells(), lambda connection: former_nodes(connection, "uuid", strange))
         places |= {node.uuid: (node.host, node.node) for rows in found.values() for node in rows}
     return places

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from oslo_config import cfg
 
-from handlers import service_files
-from handlers.service_files import ServiceFiles
+from handlers.access import service_files
+from handlers.access.service_files import ServiceFiles
 
 GROUP = "nova"
+#: the option group of every handler of Nova, as nova-audit specified it
+AUDIT = "audit"
 
 OPTIONS = [
     cfg.ListOpt(

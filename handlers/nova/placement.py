@@ -20,8 +20,8 @@ from typing import Any, Self
 
 import requests
 
+from handlers.access.cloud import Cloud, Service
 from handlers.base import Conflict, Refused, Resources, Unavailable
-from handlers.cloud import Cloud, Service
 
 #: what is held, by provider: ``{provider: {"VCPU": 2}}``
 Held = Mapping[str, Mapping[str, int]]

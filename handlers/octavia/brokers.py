@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from handlers.access.rabbit_options import tls_options
 from handlers.base import Broker, Resources
 from handlers.octavia import options
-from handlers.rabbit import tls_options
 
 
 def octavia_brokers(resources: Resources) -> Iterable[Broker]:

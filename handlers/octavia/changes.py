@@ -18,8 +18,8 @@ from datetime import datetime, timedelta
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from handlers.access.database import utcnow
 from handlers.base import Conflict, InFlight
-from handlers.database import utcnow
 from handlers.octavia import queries, records, tables
 
 _LB = tables.load_balancer.c

@@ -6,14 +6,15 @@ from collections.abc import Collection, Iterator, Mapping
 
 from oslo_config import cfg
 
-from handlers import cloud_options, grants, roles
+from handlers.access import cloud_options
+from handlers.access.service_files import ConfigError
 from handlers.base import Checked, HandlerError, Resources
+from handlers.checks import grants, roles
+from handlers.checks.notifications import notifications
 from handlers.octavia import options, settings
 from handlers.octavia.database import OctaviaDatabase
 from handlers.octavia.drivers.chosen import chosen_driver, housekeeping_settings
 from handlers.octavia.grants import OCTAVIA, ROLES
-from handlers.service_files import ConfigError
-from handlers.telling import notifications
 
 
 def octavia_checks(resources: Resources, modes: Mapping[str, str]) -> Iterator[Checked]:

@@ -10,10 +10,10 @@ from typing import Self, TypeVar
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from handlers.access.database import Database
 from handlers.base import Refused, Resources
-from handlers.database import Database
+from handlers.checks.schemas import lacking
 from handlers.octavia import options, queries, revisions, tables
-from handlers.schemas import lacking
 
 T = TypeVar("T")
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from handlers.grants import Needs
-from handlers.roles import AMPHORAE, Calls
+from handlers.checks.grants import Needs
+from handlers.checks.roles import AMPHORAE, Calls
 
 _DELETE = frozenset({"DELETE"})
 _UPDATE = frozenset({"UPDATE"})

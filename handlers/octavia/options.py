@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from oslo_config import cfg
 
-from handlers import service_files
-from handlers.service_files import ConfigError, ServiceFiles
+from handlers.access import service_files
+from handlers.access.service_files import ConfigError, ServiceFiles
 
 GROUP = "octavia"
 

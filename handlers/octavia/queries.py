@@ -12,7 +12,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from handlers.database import utcnow
+from handlers.access.database import utcnow
 from handlers.octavia import records, tables
 
 CHUNK = 500

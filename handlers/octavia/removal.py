@@ -14,14 +14,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING
 
-from handlers.octavia import changes, leftovers, queries, records, waiting
-from handlers.octavia.appliances import Port, Server
+from handlers.octavia import changes, names, polling, queries, records
+from handlers.octavia.cloud_objects import Port, Server
+from handlers.octavia.drivers.base import Driver
 from handlers.octavia.housekeeping import DeleteFailed, NotFoundError, UnavailableException
-
-if TYPE_CHECKING:
-    from handlers.octavia.drivers.base import Driver
 
 #: seconds for Octavia to delete an amphora: it tries fifteen times, which takes two minutes
 OCTAVIA_DEADLINE = 150.0
@@ -46,7 +43,7 @@ def remove_amphora(driver: Driver, identity: str, in_flow_for: float = LONGEST_F
     if row.status == "DELETED":
         return
     _refuse_serving(row)
-    if leftovers.in_flow(row, in_flow_for):
+    if names.in_flow(row, in_flow_for):
         raise UnavailableException(f"amphora:{identity}", f"it is {row.status}, and Octavia may be at work on it")
     _refuse_foreign(driver, row)
     if row.status == "ERROR" and _octavia_deletes(driver, identity):
@@ -75,13 +72,13 @@ def _octavia_deletes(driver: Driver, identity: str) -> bool:
         if error.dependency != f"amphora:{identity}" or (row is not None and row.status not in {"ERROR", "DELETED"}):
             raise  # it may have arrived, and be at work
         return is_deleted()
-    return waiting.until(is_deleted, OCTAVIA_DEADLINE)
+    return polling.until(is_deleted, OCTAVIA_DEADLINE)
 
 
 def _refuse_foreign(driver: Driver, row: records.Amphora) -> Server | None:
     """Return the amphora's server, if Nova has it and Octavia made it."""
     found = driver.server(row.compute_id) if row.compute_id else None
-    refusal = leftovers.not_removable(found, row.id, driver.project()) if found is not None else ""
+    refusal = names.not_removable(found, row.id, driver.project()) if found is not None else ""
     if refusal:
         raise DeleteFailed(refusal)
     return found
@@ -101,7 +98,7 @@ def _ports_of(driver: Driver, row: records.Amphora) -> Sequence[Port]:
     """The amphora's ports, by their names, in Octavia's project; Nova deletes the one in the management network."""
     project = driver.project()
     return [
-        port for port in driver.ports() if port.project_id == project and leftovers.amphora_of_port(port.name) == row.id
+        port for port in driver.ports() if port.project_id == project and names.amphora_of_port(port.name) == row.id
     ]
 
 
@@ -111,7 +108,7 @@ def remove_server(driver: Driver, server: Server) -> None:
     :raises DeleteFailed: when it does not go
     """
     driver.delete_server(server.id)
-    if not waiting.until(lambda: driver.server(server.id) is None, SERVER_DEADLINE):
+    if not polling.until(lambda: driver.server(server.id) is None, SERVER_DEADLINE):
         raise DeleteFailed(
             f"Nova accepted to delete server {server.id}, and still has it after {SERVER_DEADLINE:.0f} s"
         )

@@ -19,7 +19,7 @@ A failover leaves the old row on its load balancer for a week.
 
 **What is read, and why it is proof.** The load balancer and its amphora rows, whose last change, by the database's clock,
 must be older than ``stuck_load_balancers_after``. No server of its amphorae is building. And Octavia's queue is empty while
-a worker consumes it (:mod:`handlers.octavia.queue`): a request that merely waits for a worker would else run beside the
+a worker consumes it (:mod:`handlers.octavia.work_queue`): a request that merely waits for a worker would else run beside the
 failover, and leave two amphorae. With a jobboard, or without a way to ask the queue, all of this is only reported.
 
 **What is changed.** Step by step, one step a look, each whole by itself. PENDING_UPDATE becomes ERROR, if status and time
@@ -52,13 +52,14 @@ from oslo_config import cfg
 
 from handlers import withheld
 from handlers.base import Conflict, Finding, Handler, Healed, InFlight, Key, Refused, Resources
-from handlers.octavia import changes, queries, records, settings, spares
-from handlers.octavia.appliances import AMPHORA_PREFIX, Server
+from handlers.octavia import changes, queries, records, settings
+from handlers.octavia.base import OfAmphorae
+from handlers.octavia.cloud_objects import AMPHORA_PREFIX, Server
 from handlers.octavia.drivers.base import Driver
 from handlers.octavia.drivers.chosen import chosen_driver
 from handlers.octavia.housekeeping import NotFoundError, UnavailableException
-from handlers.octavia.queue import WorkQueue
-from handlers.octavia.task import OfAmphorae
+from handlers.octavia.spares import pool
+from handlers.octavia.work_queue import WorkQueue
 from handlers.withheld import Withheld, is_withheld
 
 OPTIONS: list[cfg.Opt] = [
@@ -341,7 +342,7 @@ class StuckLoadBalancers(OfAmphorae, Handler):
         row = balancer.row
         if balancer.live:
             # the new amphora is built before the old one goes; those of a pair one after the other
-            spares.make_room(self._driver, balancer.live[0])
+            pool.make_room(self._driver, balancer.live[0])
         self._driver.failover_load_balancer(row.id)
         return Healed(
             f"asked Octavia to fail over load balancer {row.id}, which was {row.status}",

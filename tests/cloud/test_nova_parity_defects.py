@@ -16,7 +16,7 @@ from oslo_config import cfg
 from sqlalchemy.engine import make_url
 
 from handlers.base import Conflict, Key, Resources
-from handlers.nova.heal_allocations import HealAllocations
+from handlers.nova.allocations.heal_allocations import HealAllocations
 from tests.cloud import drift
 from tests.cloud.control_plane import wait_until
 from tests.cloud.parity import Copy, Pair

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from keystoneauth1 import adapter
 
+from handlers.access.cloud import Service
+from handlers.access.neutron import HOST, PROFILE, Network, Port
 from handlers.base import Conflict, Unavailable
-from handlers.cloud import Service
-from handlers.network import HOST, PROFILE, Network, Port
 from tests.cloud.control_plane import ControlPlane, wait_until
 from tests.neutron import Neutron
 from tests.program import Program, only
@@ -144,7 +144,7 @@ def client(request: pytest.FixtureRequest, wires: Wires) -> Iterator[tuple[Netwo
 
 def test_ports_are_listed_in_pages(client: tuple[Network, Callable[..., str]], monkeypatch: pytest.MonkeyPatch) -> None:
     network, make = client
-    monkeypatch.setattr("handlers.network.PAGE", 2)
+    monkeypatch.setattr("handlers.access.neutron.PAGE", 2)
     name = uuid.uuid4().hex
     made = [make(name=name) for _ in range(5)]
     make(name="another")

@@ -18,9 +18,9 @@ import pytest
 from keystoneauth1 import session, token_endpoint
 from oslo_config import cfg
 
-from handlers import cloud_options
+from handlers.access import cloud_options
 from handlers.base import Resources
-from handlers.demonstration import Notification
+from handlers.demo import Notification
 from handlers.nova import options, queries
 from handlers.nova.database import NovaDatabases
 from handlers.nova.demo import HOSTS, NovaDemo

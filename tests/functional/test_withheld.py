@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from handlers import withheld
-from handlers.nova import mappings
-from handlers.nova.consumers import Report
-from handlers.nova.mappings import Copy, Facts, MappingRow
-from handlers.octavia import leftovers
-from handlers.octavia.appliances import Server
+from handlers.nova.mappings import rules
+from handlers.nova.mappings.rules import Copy, Facts, MappingRow
+from handlers.nova.verdicts import Report
+from handlers.octavia.cloud_objects import Server
+from handlers.octavia.leftovers import rules as leftovers
 from handlers.withheld import Withheld
 
 README = Path(__file__).parents[2] / "README.rst"
@@ -26,13 +26,13 @@ def mapping(queued: bool) -> MappingRow:
 
 
 def test_a_mapping_that_names_a_cell_is_not_deleted() -> None:
-    assert isinstance(mappings.decide(Facts(mapping(queued=False))), Report)
+    assert isinstance(rules.decide(Facts(mapping(queued=False))), Report)
 
 
 def test_a_mark_of_deletion_is_not_cleared() -> None:
     alive = Copy(UUID, 1, "p", "u", "compute-1", "active", None, deleted=False, hidden=False, born=DAY, age=DAY)
 
-    assert isinstance(mappings.decide(Facts(mapping(queued=True), copies=(alive,))), Report)
+    assert isinstance(rules.decide(Facts(mapping(queued=True), copies=(alive,))), Report)
 
 
 def test_a_server_without_a_row_is_not_deleted() -> None:

@@ -15,7 +15,7 @@ import kombu
 import pytest
 from amqp.exceptions import ChannelError
 
-from handlers.demonstration import Notification
+from handlers.demo import Notification
 from handlers.nova.simulation import NovaSimulation
 from tests.program import Program, only
 from tests.servers.rabbitmq import RabbitMQ

@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 import sqlalchemy as sa
 
-from handlers.database import Database
+from handlers.access.database import Database
 from handlers.nova import tables
 
 

@@ -17,7 +17,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import make_url
 
 from consumer import plugins
-from handlers.grants import merged, statements
+from handlers.checks.grants import merged, statements
 from handlers.nova import grants as nova
 from handlers.nova import tables
 from handlers.nova.simulation.placement import PlacementServer

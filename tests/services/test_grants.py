@@ -12,17 +12,17 @@ from oslo_config import cfg
 from sqlalchemy import Engine
 
 from consumer import plugins
-from handlers import grants
+from handlers.access.database import Database
 from handlers.base import Handler, Resources
-from handlers.database import Database
+from handlers.checks import grants
 from handlers.nova import grants as nova
 from handlers.nova import tables
-from handlers.nova.archive_deleted_rows import ArchiveDeletedRows
-from handlers.nova.audit_services import AuditServices
-from handlers.nova.discover_hosts import DiscoverHosts
-from handlers.nova.heal_instance_mappings import HealInstanceMappings
-from handlers.nova.map_instances import MapInstances
-from handlers.nova.purge import Purge
+from handlers.nova.archive.archive_deleted_rows import ArchiveDeletedRows
+from handlers.nova.archive.purge import Purge
+from handlers.nova.hosts.audit_services import AuditServices
+from handlers.nova.hosts.discover_hosts import DiscoverHosts
+from handlers.nova.mappings.heal_instance_mappings import HealInstanceMappings
+from handlers.nova.mappings.map_instances import MapInstances
 from handlers.nova.simulation import NovaSimulation
 from handlers.nova.simulation import world as simulated
 from handlers.nova.simulation.store import Store

@@ -16,14 +16,14 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from handlers.access.database import Database
 from handlers.base import Finding, Healed, Key, Refused, Unavailable
-from handlers.database import Database
 from handlers.nova import tables
-from handlers.nova.archive_cycle import Settings
-from handlers.nova.archive_deleted_rows import ArchiveDeletedRows
+from handlers.nova.archive.archive_deleted_rows import ArchiveDeletedRows
+from handlers.nova.archive.cycle import Settings
+from handlers.nova.archive.purge import Purge
 from handlers.nova.database import NovaDatabases
 from handlers.nova.placement import Allocation, Provider
-from handlers.nova.purge import Purge
 
 KINDS = ("mariadb", "postgresql")
 CELL = "7f3c1d52-1f2e-4b64-9c64-0a0b1f0a7a11"
@@ -504,7 +504,7 @@ def test_the_schema_is_read_on_another_connection(world: World) -> None:
     made: list[str] = []
     database = Database("cell:other", world.url)
     sa.event.listen(database._engine, "connect", lambda *given: made.append("connected"))
-    from handlers.nova.archive_schema import Schema
+    from handlers.nova.archive.schema import Schema
 
     assert Schema.read(database).archivable()[0].name == "instances"
     database.close()

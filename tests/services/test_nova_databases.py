@@ -11,8 +11,8 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, make_url
 
+from handlers.access.database import Database
 from handlers.base import Unavailable
-from handlers.database import Database
 from handlers.nova import queries, tables
 from handlers.nova.database import NovaDatabases
 from handlers.nova.records import ComputeNode

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
-from handlers.database import Database
-from handlers.nova import instance_queries, tables
+from handlers.access.database import Database
+from handlers.nova import tables
+from handlers.nova.allocations import queries
 from handlers.nova.records import ComputeNode
 from tests.services.nova import add, database, engine, url
 
@@ -26,13 +27,13 @@ def test_what_an_instance_carries_with_it(engine: sa.Engine, database: Database)
         add(engine, tables.instance_system_metadata, instance_uuid="i", key=name, value=value, deleted=deleted)
     add(engine, tables.block_device_mapping, instance_uuid="i", boot_index=0, destination_type="volume", deleted=3)
     add(engine, tables.block_device_mapping, instance_uuid="i", boot_index=1, destination_type="volume", deleted=0)
-    found = database.run(lambda connection: instance_queries.descriptions(connection, ["i"])["i"])
-    assert found == instance_queries.Description("{}", {"hw_cpu_policy": "dedicated"}, False, "[]")
+    found = database.run(lambda connection: queries.descriptions(connection, ["i"])["i"])
+    assert found == queries.Description("{}", {"hw_cpu_policy": "dedicated"}, False, "[]")
     add(engine, tables.block_device_mapping, instance_uuid="i", boot_index=0, destination_type="volume", deleted=0)
-    found = database.run(lambda connection: instance_queries.descriptions(connection, ["i"])["i"])
+    found = database.run(lambda connection: queries.descriptions(connection, ["i"])["i"])
     assert found.boot_from_volume
-    bare = database.run(lambda connection: instance_queries.descriptions(connection, ["v"])["v"])
-    assert bare == instance_queries.Description(None, {}, True, None)
+    bare = database.run(lambda connection: queries.descriptions(connection, ["v"])["v"])
+    assert bare == queries.Description(None, {}, True, None)
 
 
 def test_who_lives_on_a_node_at_rest(engine: sa.Engine, database: Database) -> None:
@@ -50,7 +51,7 @@ def test_who_lives_on_a_node_at_rest(engine: sa.Engine, database: Database) -> N
     }.items():
         add(engine, tables.instances, uuid=name, **{**here, **values})
     node = ComputeNode(1, "n", "a", "a.x", True, False, 0.0)
-    found = database.run(lambda connection: instance_queries.residents(connection, [node]))
+    found = database.run(lambda connection: queries.residents(connection, [node]))
     assert {one.uuid for one in found if one.at_rest} == {"active", "stateless", "soft"}
     assert {one.uuid for one in found if not one.at_rest} == {"busy", "resized", "building", "hidden"}
 
@@ -65,7 +66,7 @@ def test_what_residents_are_entitled_to(engine: sa.Engine, database: Database) -
     for key, deleted in (("image_hw_cpu_policy", 0), ("image_hw_gone", 1), ("imageXhwXother", 0)):
         add(engine, tables.instance_system_metadata, instance_uuid="plain", key=key, value="v", deleted=deleted)
     node = ComputeNode(1, "n", "a", "a.x", True, False, 0.0)
-    found = {one.uuid: one for one in database.run(lambda connection: instance_queries.residents(connection, [node]))}
+    found = {one.uuid: one for one in database.run(lambda connection: queries.residents(connection, [node]))}
     assert {one.flavor for one in found.values()} == {"{plain}", "{volume}", "{imageless}"}
     assert {name: one.boot_from_volume for name, one in found.items()} == {
         "plain": False,
@@ -83,6 +84,6 @@ def test_whose_consumers_are(engine: sa.Engine, database: Database) -> None:
     add(engine, tables.instances, uuid="other", user_id="v", **here)
     add(engine, tables.migrations, uuid="move", instance_uuid="other", deleted=0)
     asked = ["live", "gone", "move", "unknown"]
-    found = database.run(lambda connection: instance_queries.owners(connection, asked))
+    found = database.run(lambda connection: queries.owners(connection, asked))
     assert found == {"live": ("p", "u"), "gone": ("p", "u"), "move": ("p", "v")}
-    assert database.run(lambda connection: instance_queries.owned(connection, ("p", "u"))) == {"live"}
+    assert database.run(lambda connection: queries.owned(connection, ("p", "u"))) == {"live"}

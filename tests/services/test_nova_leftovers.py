@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 import sqlalchemy as sa
 
+from handlers.access.database import Database
 from handlers.base import Conflict
-from handlers.database import Database
-from handlers.nova import host_queries, queries, tables
-from handlers.nova.host_queries import Traces
+from handlers.nova import queries, tables
+from handlers.nova.hosts import queries as host_queries
+from handlers.nova.hosts.queries import Traces
 from handlers.nova.records import HostMapping
 from tests.services.nova import add, ago, database, engine, url
 

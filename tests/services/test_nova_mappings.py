@@ -11,12 +11,12 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
 
+from handlers.access.database import Database
 from handlers.base import Conflict
-from handlers.database import Database
-from handlers.nova import mapping_queries as queries
 from handlers.nova import tables
 from handlers.nova.database import NovaDatabases
-from handlers.nova.mappings import Copy, MappingRow
+from handlers.nova.mappings import queries
+from handlers.nova.mappings.rules import Copy, MappingRow
 from tests.services.nova import add, ago, database, url
 
 SPEC = '{"text": "it\'s \\"100%\\" \\\\ of\\n :this ä"}'

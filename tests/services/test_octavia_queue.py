@@ -9,10 +9,10 @@ import kombu
 import pytest
 from oslo_config import cfg
 
+from handlers.access.service_files import ConfigError
 from handlers.base import InFlight, Resources, Unavailable
 from handlers.octavia import options
-from handlers.octavia.queue import QUEUE, WorkQueue
-from handlers.service_files import ConfigError
+from handlers.octavia.work_queue import QUEUE, WorkQueue
 from tests.servers.rabbitmq import RabbitMQ
 
 VHOST = "octavia"

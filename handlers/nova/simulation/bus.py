@@ -12,7 +12,7 @@ from datetime import datetime
 from importlib import resources
 from typing import Any
 
-from handlers.demonstration import Notification
+from handlers.demo import Notification
 
 #: Events of which no sample was captured, and the captured one that has the same payload class (nova/notifications/
 #: objects/instance.py and service.py); which differs in nothing but what is filled in.

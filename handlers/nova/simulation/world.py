@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 from sqlalchemy import Engine, Row
 
-from handlers.demonstration import Notification
+from handlers.demo import Notification
 from handlers.nova import tables
 from handlers.nova.cells import CELL0
 from handlers.nova.simulation.bus import notification

@@ -5,29 +5,22 @@ handlers. Reading methods return None for what does not exist. Writing methods r
 :class:`~handlers.octavia.housekeeping.NotFoundError` for it, except removals, for which "it is not there" is success. All
 raise the exceptions of :mod:`handlers.octavia.housekeeping`, and nothing else. None waits for a result: Nova, Neutron and
 Octavia work on, and the next look tells.
-
-The specification's own four methods stand on these (:class:`Driver` implements them once for all drivers).
 """
 
 from __future__ import annotations
 
-import logging
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 
-from handlers.octavia import removal, spares
-from handlers.octavia.appliances import Group, Image, Port, Server
+from handlers.octavia.cloud_objects import Group, Image, Port, Server
 from handlers.octavia.database import OctaviaDatabase
-from handlers.octavia.housekeeping import AmphoraDriverError, HousekeepingManager
 from handlers.octavia.settings import HousekeepingSettings
 
-LOG = logging.getLogger(__name__)
 
-
-class Driver(HousekeepingManager):
+class Driver(ABC):
     """One cloud's appliances. Safe to share between threads.
 
-    :param database: Octavia's; read and written by the specification's four methods only
+    :param database: Octavia's
     """
 
     def __init__(self, settings: HousekeepingSettings, database: OctaviaDatabase) -> None:
@@ -193,29 +186,3 @@ class Driver(HousekeepingManager):
     @abstractmethod
     def delete_amphora(self, amphora: str) -> None:
         """Ask Octavia to delete an amphora; whether it does, only its row tells."""
-
-    # the specification's
-
-    def get_spare_amphora_size(self) -> int:
-        return sum(pool.wanted for pool in spares.pools((), self.settings))
-
-    def get_ready_spare_amphora_count(self) -> int:
-        """Count those that are wanted where they are: one that is too much in its zone makes up for none elsewhere."""
-        return sum(min(len(pool.ready), pool.wanted) for pool in spares.pools(self.servers(), self.settings))
-
-    def create_amphora(self, num_to_create: int = 1) -> None:
-        """Begin to build spares, for one pool at a time, no more than it lacks."""
-        made = spares.begin(self, num_to_create)
-        LOG.info("began to build %d spare amphorae", len(made))
-
-    def remove_amphora(self, amphora_ids: Sequence[str]) -> None:
-        """Remove each; when some could not be, raise what went wrong with the first of them."""
-        failures: list[AmphoraDriverError] = []
-        for amphora in amphora_ids:
-            try:
-                removal.remove_amphora(self, amphora)
-            except AmphoraDriverError as error:
-                LOG.warning("amphora %s is not removed: %s", amphora, error)
-                failures.append(error)
-        if failures:
-            raise failures[0]

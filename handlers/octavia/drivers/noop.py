@@ -17,16 +17,16 @@ from typing import Self
 
 from sqlalchemy.engine import make_url
 
+from handlers.access.service_files import ConfigError
 from handlers.base import Resources
 from handlers.octavia import options
-from handlers.octavia.appliances import AMPHORA, Group, Image, Port, Server
+from handlers.octavia.cloud_objects import AMPHORA, Group, Image, Port, Server
 from handlers.octavia.database import OctaviaDatabase
 from handlers.octavia.drivers.base import Driver
 from handlers.octavia.housekeeping import UnavailableException
 from handlers.octavia.settings import HousekeepingSettings
 from handlers.octavia.simulation.cloud import OCTAVIA, Cloud
 from handlers.octavia.simulation.controller import Controller
-from handlers.service_files import ConfigError
 
 
 class NoopDriver(Driver):

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from uuid import uuid4
 
-from handlers.octavia.appliances import Group, Image, Port, Server
+from handlers.octavia.cloud_objects import Group, Image, Port, Server
 from handlers.octavia.housekeeping import NotFoundError, UnavailableException
 
 #: Octavia's project, and the one of the load balancers' owners

@@ -18,9 +18,9 @@ from uuid import uuid4
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from handlers.database import utcnow
+from handlers.access.database import utcnow
 from handlers.octavia import queries, records, revisions, tables
-from handlers.octavia.appliances import AMPHORA_PREFIX
+from handlers.octavia.cloud_objects import AMPHORA_PREFIX
 from handlers.octavia.database import OctaviaDatabase
 from handlers.octavia.housekeeping import NotFoundError, UnavailableException
 from handlers.octavia.simulation.cloud import MANAGEMENT, MEMBERS, OWNER, VIPS, Cloud

@@ -7,7 +7,7 @@ from typing import Any
 
 from consumer import conf as configuration
 from consumer import plugins
-from handlers import cloud_options
+from handlers.access import cloud_options
 from handlers.base import Resources
 from handlers.octavia import options as octavia_options
 from handlers.octavia import settings

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from handlers.octavia.appliances import AMPHORA, Server
+from handlers.octavia.cloud_objects import AMPHORA, Server
 from handlers.octavia.drivers.chosen import chosen_driver
 from handlers.octavia.drivers.openstack import OpenStackDriver
 from handlers.octavia.housekeeping import (

@@ -14,7 +14,7 @@ import pytest
 
 from consumer import plugins
 from handlers.base import Key
-from handlers.demonstration import Demo, Notification, Scene
+from handlers.demo import Demo, Notification, Scene
 from tests.functional.cli.conftest import WORLD, Shell
 
 WHOLE = "import sys; from consumer.cli import main; sys.exit(main.stackmend(sys.argv[1:]))"

@@ -11,10 +11,10 @@ from oslo_config import cfg
 
 from handlers.base import Handler, Resources
 from handlers.nova import database, tables
-from handlers.nova.audit_allocations import AuditAllocations
-from handlers.nova.discover_hosts import DiscoverHosts
+from handlers.nova.allocations.audit_allocations import AuditAllocations
+from handlers.nova.hosts.discover_hosts import DiscoverHosts
+from handlers.nova.hosts.sync_aggregates import SyncAggregates
 from handlers.nova.simulation import NovaSimulation
-from handlers.nova.sync_aggregates import SyncAggregates
 from tests.neutron import Neutron
 
 HANDLERS: tuple[type[Handler], ...] = (DiscoverHosts, SyncAggregates, AuditAllocations)

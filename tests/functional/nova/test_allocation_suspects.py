@@ -9,7 +9,7 @@ import pytest
 
 from handlers.base import Key, Resources
 from handlers.nova import nodes
-from handlers.nova.heal_allocations import HealAllocations
+from handlers.nova.allocations.heal_allocations import HealAllocations
 from handlers.nova.placement import Allocation
 from handlers.nova.simulation import NovaSimulation
 

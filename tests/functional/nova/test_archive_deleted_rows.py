@@ -12,7 +12,7 @@ from oslo_config import cfg
 
 from handlers.base import Conflict, Finding, Key, Refused, Resources, Unavailable
 from handlers.nova import tables
-from handlers.nova.archive_deleted_rows import ArchiveDeletedRows
+from handlers.nova.archive.archive_deleted_rows import ArchiveDeletedRows
 from handlers.nova.cells import CELL0
 from handlers.nova.simulation import NovaSimulation
 

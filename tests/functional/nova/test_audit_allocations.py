@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from handlers.access.database import Database
 from handlers.base import Conflict, Finding, InFlight, Key, Refused, Unavailable
-from handlers.database import Database
 from handlers.nova import tables
-from handlers.nova.audit_allocations import AuditAllocations
+from handlers.nova.allocations.audit_allocations import AuditAllocations
 from handlers.nova.placement import Allocation, Held
 from handlers.nova.simulation import NovaSimulation
 

@@ -9,8 +9,8 @@ import sqlalchemy as sa
 
 from handlers.base import Conflict, Event, Finding, InFlight, Key, Refused, Resources, Unavailable
 from handlers.nova import tables
-from handlers.nova.audit_allocations import AuditAllocations
-from handlers.nova.audit_migrations import AuditMigrations
+from handlers.nova.allocations.audit_allocations import AuditAllocations
+from handlers.nova.allocations.audit_migrations import AuditMigrations
 from handlers.nova.placement import Placement
 from handlers.nova.simulation import NovaSimulation
 

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from handlers.access.neutron import Network
 from handlers.base import Conflict, Event, Finding, InFlight, Key, Refused, Resources, Unavailable
-from handlers.network import Network
 from handlers.nova import tables
-from handlers.nova.audit_ports import AuditPorts
+from handlers.nova.ports.audit_ports import AuditPorts
 from handlers.nova.simulation import NovaSimulation
 from tests.neutron import Neutron
 

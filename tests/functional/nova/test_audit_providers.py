@@ -8,8 +8,8 @@ import sqlalchemy as sa
 
 from handlers.base import Finding, InFlight, Key, Refused, Resources, Unavailable
 from handlers.nova import tables
-from handlers.nova.audit_providers import AuditProviders
-from handlers.nova.audit_services import AuditServices
+from handlers.nova.hosts.audit_providers import AuditProviders
+from handlers.nova.hosts.audit_services import AuditServices
 from handlers.nova.simulation import NovaSimulation
 
 HOST = Key("host", "a")

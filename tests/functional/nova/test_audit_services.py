@@ -8,8 +8,8 @@ import sqlalchemy as sa
 
 from handlers.base import Conflict, Event, Finding, InFlight, Key, Refused, Resources, Unavailable
 from handlers.nova import tables
-from handlers.nova.audit_services import AuditServices
-from handlers.nova.discover_hosts import DiscoverHosts
+from handlers.nova.hosts.audit_services import AuditServices
+from handlers.nova.hosts.discover_hosts import DiscoverHosts
 from handlers.nova.placement import Placement
 from handlers.nova.simulation import NovaSimulation
 from handlers.nova.simulation.records import Node

@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
+from handlers.access.database import Database
+from handlers.access.service_files import ConfigError
 from handlers.base import Resources, Unavailable
-from handlers.database import Database
 from handlers.nova import database, queries, tables
 from handlers.nova.brokers import nova_brokers
 from handlers.nova.database import NovaDatabases
 from handlers.nova.simulation import NovaSimulation
-from handlers.service_files import ConfigError
 
 
 @pytest.fixture

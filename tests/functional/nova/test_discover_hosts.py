@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from handlers.base import Conflict, Key, Refused, Unavailable
 from handlers.nova import tables
-from handlers.nova.discover_hosts import DiscoverHosts
+from handlers.nova.hosts.discover_hosts import DiscoverHosts
 from handlers.nova.simulation import NovaSimulation
 
 HOST = Key("host", "compute-1")

@@ -10,8 +10,9 @@ import pytest
 import sqlalchemy as sa
 
 from handlers.base import Conflict, Finding, Healed, InFlight, Key, Refused, Resources, Unavailable
-from handlers.nova import heal_instance_mappings, mapping_queries, tables
-from handlers.nova.heal_instance_mappings import HealInstanceMappings
+from handlers.nova import tables
+from handlers.nova.mappings import heal_instance_mappings, queries
+from handlers.nova.mappings.heal_instance_mappings import HealInstanceMappings
 from handlers.nova.simulation import NovaSimulation
 
 IM = tables.instance_mappings
@@ -388,14 +389,14 @@ def test_the_world_changes_between_proof_and_deletion(
     with cloud.api.begin() as connection:
         connection.execute(sa.delete(tables.build_requests))
     [finding] = healer.inspect(key(lost))
-    proof = mapping_queries.read
+    proof = queries.read
 
     def prove(*arguments: Any) -> Any:
         facts = proof(*arguments)
         CHANGES[change](cloud, lost)
         return facts
 
-    monkeypatch.setattr(mapping_queries, "read", prove)
+    monkeypatch.setattr(queries, "read", prove)
     with pytest.raises(Conflict):
         healer.heal(finding)
     found = everything(cloud)
@@ -410,7 +411,7 @@ def test_the_world_changes_between_proof_and_update(
     set_mapping(cloud, server, cell_id=None)
     request_again(cloud, server)
     [finding] = healer.inspect(key(server))
-    proof = mapping_queries.read
+    proof = queries.read
     between: dict[str, Any] = {}
 
     def prove(*arguments: Any) -> Any:
@@ -423,7 +424,7 @@ def test_the_world_changes_between_proof_and_update(
         between.update(everything(cloud))
         return facts
 
-    monkeypatch.setattr(mapping_queries, "read", prove)
+    monkeypatch.setattr(queries, "read", prove)
     with pytest.raises(Conflict):
         healer.heal(finding)
     assert everything(cloud) == between
@@ -432,7 +433,7 @@ def test_the_world_changes_between_proof_and_update(
 def test_a_sweep_reads_page_by_page(
     cloud: NovaSimulation, healer: HealInstanceMappings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(mapping_queries, "PAGE", 3)
+    monkeypatch.setattr(queries, "PAGE", 3)
     with cloud.ago(**LONG):
         servers = [cloud.boot("ab"[number % 2]) for number in range(8)]
     for server in servers[1::2]:

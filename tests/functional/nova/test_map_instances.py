@@ -9,8 +9,9 @@ import pytest
 import sqlalchemy as sa
 
 from handlers.base import Conflict, InFlight, Key, Refused, Resources, Unavailable
-from handlers.nova import map_instances, mapping_queries, tables
-from handlers.nova.map_instances import MapInstances
+from handlers.nova import tables
+from handlers.nova.mappings import map_instances, queries
+from handlers.nova.mappings.map_instances import MapInstances
 from handlers.nova.simulation import NovaSimulation
 
 IM = tables.instance_mappings
@@ -161,8 +162,8 @@ def test_somebody_else_is_faster(cloud: NovaSimulation, mapper: MapInstances, mo
     with cloud.api.begin() as connection:
         connection.execute(sa.insert(IM).values(instance_uuid=second, project_id="p", cell_id=2))
     with monkeypatch.context() as patch:
-        patch.setattr(mapping_queries, "mapped", lambda *_, **__: set())
-        patch.setattr(mapping_queries, "mappings_of", lambda *_, **__: {})
+        patch.setattr(queries, "mapped", lambda *_, **__: set())
+        patch.setattr(queries, "mappings_of", lambda *_, **__: {})
         with pytest.raises(Conflict):
             mapper.heal(finding)
     assert mappings(cloud) == {second: (2, False)}, "all or nothing"
@@ -175,7 +176,7 @@ def test_many_are_mapped_batch_by_batch(
 ) -> None:
     monkeypatch.setattr(map_instances, "BATCH", 40)
     monkeypatch.setattr(map_instances, "FEW", 6)
-    monkeypatch.setattr(mapping_queries, "PAGE", 17)
+    monkeypatch.setattr(queries, "PAGE", 17)
     missing = [add(cloud, "cell1", deleted=number % 2) for number in range(100)]
     few = [add(cloud, "cell2") for _ in range(5)]
     add(cloud, "cell2", missing[50])

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable
 import pytest
 
 from handlers.base import Conflict, Finding, Key, Refused, Resources, Unavailable
-from handlers.nova import node_batch, recent_placement
-from handlers.nova.heal_allocations import HealAllocations
+from handlers.nova.allocations import batches, placement_cache
+from handlers.nova.allocations.heal_allocations import HealAllocations
 from handlers.nova.placement import Allocation, Held
 from handlers.nova.simulation import NovaSimulation
 
@@ -116,7 +116,7 @@ def test_an_answer_is_believed_for_seconds_only(
     cloud: NovaSimulation, resources: Resources, servers: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An instance that got something of another node after the first look is not missing it."""
-    monkeypatch.setattr(recent_placement, "TTL", 0.0)
+    monkeypatch.setattr(placement_cache, "TTL", 0.0)
     heal = HealAllocations.from_resources(resources)
     found(cloud, heal)
     cloud.add_compute("b", "cell1")
@@ -296,10 +296,10 @@ def test_what_is_looked_at_together_is_one_finding(
     racks: dict[str, list[str]],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(node_batch, "BATCH", 5)
+    monkeypatch.setattr(batches, "BATCH", 5)
     first, _, third, _ = racks
     keys = list(heal.sweep())
     assert keys == [Key("nodes", first), Key("nodes", third)]
     assert [len(finding.evidence["instances"]) for key in keys for finding in heal.inspect(key)] == [4, 4]
-    monkeypatch.setattr(node_batch, "BATCH", 3)
+    monkeypatch.setattr(batches, "BATCH", 3)
     assert list(heal.sweep()) == [Key("node", one) for one in racks]

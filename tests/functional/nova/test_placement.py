@@ -12,8 +12,8 @@ import pytest
 import requests
 from keystoneauth1 import session, token_endpoint
 
+from handlers.access.cloud import Cloud
 from handlers.base import Conflict, Refused, Resources, Unavailable
-from handlers.cloud import Cloud
 from handlers.nova.placement import Allocation, Placement
 from handlers.nova.simulation import NovaSimulation
 

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from handlers.base import Conflict, Finding, Key, Refused, Resources, Unavailable
 from handlers.nova import tables
-from handlers.nova.heal_allocations import HealAllocations
+from handlers.nova.allocations.heal_allocations import HealAllocations
 from handlers.nova.simulation import NovaSimulation
 from tests.neutron import Neutron
 
@@ -460,7 +460,7 @@ def test_death_between_the_ports_and_the_allocation(
 
 def _die_after(patch: pytest.MonkeyPatch, neutron: Neutron, alive: int) -> None:
     """Let the process end once so many of three ports are written."""
-    from handlers.network import Network
+    from handlers.access.neutron import Network
     from handlers.nova.placement import Placement
 
     write = Network.update

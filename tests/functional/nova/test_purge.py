@@ -10,11 +10,11 @@ import pytest
 import sqlalchemy as sa
 from oslo_config import cfg
 
+from handlers.access.service_files import ConfigError
 from handlers.base import Conflict, Finding, Key, Resources, Unavailable
 from handlers.nova import tables
-from handlers.nova.purge import Purge
+from handlers.nova.archive.purge import Purge
 from handlers.nova.simulation import NovaSimulation
-from handlers.service_files import ConfigError
 
 Make = Callable[[str], Purge]
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from handlers.base import Key, Resources
-from handlers.nova import recent_placement
-from handlers.nova.audit_allocations import AuditAllocations
-from handlers.nova.heal_allocations import HealAllocations
+from handlers.nova.allocations import placement_cache
+from handlers.nova.allocations.audit_allocations import AuditAllocations
+from handlers.nova.allocations.heal_allocations import HealAllocations
 from handlers.nova.placement import Placement
 from handlers.nova.simulation import NovaSimulation
 
@@ -78,7 +78,7 @@ def test_what_was_told_once_is_asked_again(
 def test_it_is_believed_for_seconds_only(
     cloud: NovaSimulation, resources: Resources, servers: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(recent_placement, "SWEEP_TTL", 0.0)
+    monkeypatch.setattr(placement_cache, "SWEEP_TTL", 0.0)
     assert list(AuditAllocations.from_resources(resources).sweep()) == []
     cloud.hold(servers[2], {})
     assert list(HealAllocations.from_resources(resources).sweep()) == [Key("instance", servers[2])]
@@ -96,7 +96,7 @@ def test_a_look_asks_anew(cloud: NovaSimulation, resources: Resources, servers: 
 def test_in_a_larger_fleet_some_are_kept_and_the_others_asked_again(
     cloud: NovaSimulation, resources: Resources, servers: list[str], asked: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(recent_placement, "_NODES", 1)
+    monkeypatch.setattr(placement_cache, "_NODES", 1)
     for task in (AuditAllocations, HealAllocations):
         assert list(task.from_resources(resources).sweep()) == []
     assert sorted(set(asked)) == nodes(cloud)

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 from oslo_config import cfg
 
-from handlers import cloud_options, roles
+from handlers.access import cloud_options
 from handlers.base import Resources
+from handlers.checks import roles
 from handlers.nova.grants import ROLES
 from handlers.octavia.grants import ROLES as AMPHORAE
 from tests.keystone import Keystone

@@ -7,10 +7,11 @@ import pytest
 import sqlalchemy as sa
 
 from handlers.base import Conflict, InFlight, Key, Refused, Unavailable
-from handlers.nova import sync_aggregates, tables
+from handlers.nova import tables
+from handlers.nova.hosts import sync_aggregates
+from handlers.nova.hosts.sync_aggregates import SyncAggregates
 from handlers.nova.placement import ProviderAggregates
 from handlers.nova.simulation import NovaSimulation
-from handlers.nova.sync_aggregates import SyncAggregates
 
 
 @pytest.fixture

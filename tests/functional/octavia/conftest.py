@@ -13,10 +13,11 @@ import pytest
 import sqlalchemy as sa
 
 from handlers.base import Handler, InFlight, Key
-from handlers.octavia import pool, queries, records, tables
-from handlers.octavia.appliances import PRESERVED, SINCE
+from handlers.octavia import queries, records, tables
+from handlers.octavia.cloud_objects import PRESERVED, SINCE
 from handlers.octavia.database import OctaviaDatabase
 from handlers.octavia.drivers.noop import NoopDriver
+from handlers.octavia.preserved import pool
 from handlers.octavia.settings import HousekeepingSettings
 
 

@@ -12,9 +12,10 @@ import sqlalchemy as sa
 
 from handlers.base import Conflict, Finding, InFlight, Key, Refused, Unavailable
 from handlers.octavia import queries, removal, tables
-from handlers.octavia.appliances import AMPHORA, PRESERVED, SPARE, STATE, Port, Server
-from handlers.octavia.deactivated_amphorae import DeactivatedAmphorae
+from handlers.octavia.cloud_objects import AMPHORA, PRESERVED, SPARE, STATE, Port, Server
+from handlers.octavia.housekeeper import Housekeeper
 from handlers.octavia.housekeeping import DeleteFailed, NotFoundError, UnavailableException
+from handlers.octavia.leftovers.deactivated_amphorae import DeactivatedAmphorae
 from tests.functional.octavia.conftest import House
 from tests.functional.octavia.mending import findings, grow_older, killed_everywhere, mend, problems, world
 from tests.functional.octavia.work_queue import Queue
@@ -246,26 +247,26 @@ def test_what_serves_is_never_removed_by_hand(house: House) -> None:
     (row,) = house.serving(balancer)
     before = world(house)
     with pytest.raises(DeleteFailed):
-        house.driver.remove_amphora([row.id])
+        Housekeeper(house.driver).remove_amphora([row.id])
     with pytest.raises(NotFoundError):
-        house.driver.remove_amphora([str(uuid4())])
+        Housekeeper(house.driver).remove_amphora([str(uuid4())])
     assert world(house) == before
 
 
 def test_the_specifications_removal_goes_on_after_a_failure(house: House) -> None:
     gone, serving = detached(house, "ERROR"), house.serving(house.octavia.add_load_balancer())[0]
     with pytest.raises(DeleteFailed):
-        house.driver.remove_amphora([serving.id, gone])
+        Housekeeper(house.driver).remove_amphora([serving.id, gone])
     assert house.amphora(gone).status == "DELETED"
     assert house.amphora(serving.id).status == "ALLOCATED"
-    house.driver.remove_amphora([gone])
+    Housekeeper(house.driver).remove_amphora([gone])
 
 
 def test_a_fresh_deletion_of_octavias_is_not_raced(house: House) -> None:
     amphora = detached(house, "PENDING_DELETE")
     before = world(house)
     with pytest.raises(UnavailableException):
-        house.driver.remove_amphora([amphora])
+        Housekeeper(house.driver).remove_amphora([amphora])
     assert world(house) == before
 
 
@@ -282,7 +283,7 @@ def test_a_row_whose_server_is_somebody_elses_keeps_it(house: House, handler: De
         with pytest.raises(Refused):
             handler.heal(finding)
         with pytest.raises(DeleteFailed):
-            house.driver.remove_amphora([amphora])
+            Housekeeper(house.driver).remove_amphora([amphora])
     assert house.driver.server(foreign.id) is not None
     assert house.driver.server(house.amphora(second).compute_id or "") is not None
 

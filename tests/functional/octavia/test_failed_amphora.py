@@ -11,10 +11,10 @@ from consumer import conf as configuration
 from consumer import plugins
 from consumer.conf import tasks
 from handlers.base import Conflict, InFlight, Key
-from handlers.octavia.appliances import AMPHORA, PRESERVED, PRESERVED_PREFIX
-from handlers.octavia.failed_amphora import FailedAmphora
+from handlers.octavia.cloud_objects import AMPHORA, PRESERVED, PRESERVED_PREFIX
+from handlers.octavia.failover.failed_amphora import FailedAmphora
 from handlers.octavia.housekeeping import UnavailableException
-from handlers.octavia.preserved import PreservedAmphorae
+from handlers.octavia.preserved.inventory import PreservedAmphorae
 from handlers.octavia.settings import HousekeepingSettings
 from tests.functional.octavia.conftest import House, Stuck, mend
 

@@ -15,7 +15,7 @@ import pytest
 from handlers.base import InFlight, Key
 from handlers.octavia.database import OctaviaDatabase
 from handlers.octavia.drivers.noop import NoopDriver
-from handlers.octavia.failed_amphora import FailedAmphora
+from handlers.octavia.failover.failed_amphora import FailedAmphora
 from tests.functional.octavia.conftest import House, mend
 
 METHODS: dict[str, dict[str, object]] = {

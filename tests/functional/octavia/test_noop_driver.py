@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 from oslo_config import cfg
 
+from handlers.access.service_files import ConfigError
 from handlers.base import Resources
 from handlers.octavia import options
 from handlers.octavia.database import OctaviaDatabase
 from handlers.octavia.drivers.noop import NoopDriver
 from handlers.octavia.housekeeping import NotFoundError, UnavailableException
 from handlers.octavia.settings import HousekeepingSettings
-from handlers.service_files import ConfigError
 from tests.functional.octavia.conftest import House
 
 

@@ -14,11 +14,12 @@ from consumer.journal import history, migrations
 from consumer.journal.database import Database, open_engine
 from consumer.journal.work import Hint, Priority
 from handlers.base import Handler, Key, Refused
-from handlers.octavia import pool
-from handlers.octavia.appliances import PRESERVED, PRESERVED_PREFIX, SINCE
-from handlers.octavia.failed_amphora import FailedAmphora
+from handlers.octavia.cloud_objects import PRESERVED, PRESERVED_PREFIX, SINCE
+from handlers.octavia.failover.failed_amphora import FailedAmphora
+from handlers.octavia.housekeeper import Housekeeper
 from handlers.octavia.housekeeping import UnavailableException, housekeep
-from handlers.octavia.preserved import PreservedAmphorae
+from handlers.octavia.preserved import pool
+from handlers.octavia.preserved.inventory import PreservedAmphorae
 from tests.doubles import World
 from tests.functional.engine.conftest import SETTINGS, Machine, eventually
 from tests.functional.octavia.conftest import House, Stuck, mend
@@ -279,11 +280,11 @@ def test_the_specifications_loop(make_house: MakeHouse) -> None:
         mend(house, handler, Key("amphora", amphora))
         return amphora in kept(house)
 
-    turn = housekeep(house.driver, failed, preserve)
+    turn = housekeep(Housekeeper(house.driver), failed, preserve)
     assert (turn.ready, turn.wanted) == (0, 1)
     assert (turn.preserved, turn.removed) == ((failed[0],), (failed[1],))
     assert [row.status for row in (house.amphora(failed[0]), house.amphora(failed[1]))] == ["DELETED", "DELETED"]
     for server in house.cloud.servers():
         if server.name.startswith("octavia-spare-"):
             house.driver.stop_server(server.id)
-    assert housekeep(house.driver, [], preserve).ready == 1
+    assert housekeep(Housekeeper(house.driver), [], preserve).ready == 1

@@ -10,12 +10,13 @@ from pathlib import Path
 import pytest
 
 from handlers.base import Conflict, Event, InFlight, Key, Resources, Unavailable
-from handlers.octavia import spares
-from handlers.octavia.appliances import PRESERVED, SPARE, Server
+from handlers.octavia.cloud_objects import PRESERVED, SPARE, Server
+from handlers.octavia.housekeeper import Housekeeper
 from handlers.octavia.simulation.cloud import Cloud
-from handlers.octavia.spare_inventory import Spares
-from handlers.octavia.spare_pool import RETRY_AFTER, SparePool, pool_key
-from handlers.octavia.spares import ANY, ZONE, make_room, release_spare
+from handlers.octavia.spares import pool
+from handlers.octavia.spares.inventory import Spares
+from handlers.octavia.spares.pool import ANY, ZONE, make_room, release_spare
+from handlers.octavia.spares.spare_pool import RETRY_AFTER, SparePool, pool_key
 from tests.functional.octavia.conftest import House
 from tests.functional.octavia.mending import Killed, findings, grow_older, killed_everywhere, mend, problems, stepping
 
@@ -23,7 +24,7 @@ Houses = Callable[..., House]
 
 
 def spare_servers(house: House) -> list[Server]:
-    return [server for server in house.cloud.servers() if spares.is_placeholder(server)]
+    return [server for server in house.cloud.servers() if pool.is_placeholder(server)]
 
 
 def states(house: House) -> list[str]:
@@ -62,12 +63,16 @@ def test_a_pool_of_three_reaches_three_and_says_so(make_house: Houses, caplog: p
     assert findings(handler) == []
     assert "spare amphora pool: 0 of 3 ready" in caplog.text
     assert caplog.messages[-1] == "spare amphora pool: 3 of 3 ready"
-    assert house.driver.get_ready_spare_amphora_count() == house.driver.get_spare_amphora_size() == 3
+    assert (
+        Housekeeper(house.driver).get_ready_spare_amphora_count()
+        == Housekeeper(house.driver).get_spare_amphora_size()
+        == 3
+    )
 
 
 def test_no_pool_is_asked_for_and_none_is_kept(house: House) -> None:
     assert findings(SparePool(house.driver)) == []
-    house.driver.create_amphora(3)
+    Housekeeper(house.driver).create_amphora(3)
     assert spare_servers(house) == []
 
 
@@ -79,7 +84,7 @@ def test_never_more_than_the_cap_are_building(make_house: Houses, most: int) -> 
     seen = []
     for _turn in range(12):
         turn(handler)
-        house.driver.create_amphora(5)
+        Housekeeper(house.driver).create_amphora(5)
         seen.append(building(house))
         house.cloud.finish_builds()
     assert max(seen) == most
@@ -101,7 +106,7 @@ def test_octavias_own_builds_count(make_house: Houses) -> None:
     turn(handler)
     with pytest.raises(InFlight):
         handler.inspect(Key("pool", ANY))
-    house.driver.create_amphora(2)
+    Housekeeper(house.driver).create_amphora(2)
     assert len(spare_servers(house)) == 1
 
 
@@ -130,7 +135,11 @@ def test_each_zone_has_its_pool(zoned: House) -> None:
         assert building(zoned) <= 2
         zoned.cloud.finish_builds()
     assert sorted(server.zone or "" for server in spare_servers(zoned)) == ["az-1", "az-1", "az-2", "az-2"]
-    assert zoned.driver.get_ready_spare_amphora_count() == zoned.driver.get_spare_amphora_size() == 4
+    assert (
+        Housekeeper(zoned.driver).get_ready_spare_amphora_count()
+        == Housekeeper(zoned.driver).get_spare_amphora_size()
+        == 4
+    )
 
 
 def test_two_replicas_do_not_build_for_two_zones_at_once(zoned: House) -> None:
@@ -211,7 +220,7 @@ def test_a_spare_on_a_host_that_is_down_is_not_counted_and_not_deleted(make_hous
     house.cloud.weather.dead_hosts = {asleep.host or ""}
     mend(handler)
     assert states(house) == ["SHUTOFF", "SHUTOFF"]
-    assert house.driver.get_ready_spare_amphora_count() == 1
+    assert Housekeeper(house.driver).get_ready_spare_amphora_count() == 1
     assert release_spare(house.driver, None) != asleep.id
     mend(handler)
     house.cloud.weather.dead_hosts = set()
@@ -313,7 +322,11 @@ def test_each_flavor_has_its_pool_and_an_amphora_gets_one_of_its_own_first(make_
     of = {server.flavor: server for server in spare_servers(house)}
     assert sorted(of) == sorted(flavors), "the one without a flavor is too much now"
     assert pool_key(Event("instance.create.end", {"display_name": of["large"].name})) == Key("pool", "az-1/large")
-    assert house.driver.get_ready_spare_amphora_count() == house.driver.get_spare_amphora_size() == 2
+    assert (
+        Housekeeper(house.driver).get_ready_spare_amphora_count()
+        == Housekeeper(house.driver).get_spare_amphora_size()
+        == 2
+    )
     balancer = house.octavia.add_load_balancer()
     (row,) = house.serving(balancer)
     house.cloud.alter_server(row.compute_id or "", host="compute-2")
@@ -329,7 +342,7 @@ def test_for_a_flavor_that_is_not_listed_one_of_octavias_own_is_taken_first(
     house, _handler = filled(make_house, 1)
     (default,) = spare_servers(house)
     house.reconfigure(spare_amphora_flavors=("large",))
-    house.driver.create_amphora(1)
+    Housekeeper(house.driver).create_amphora(1)
     (large,) = (server for server in spare_servers(house) if server.id != default.id)
     house.cloud.alter_server(large.id, status="SHUTOFF")
     assert release_spare(house.driver, None, (), flavor) == (default.id if own else large.id)

@@ -10,11 +10,11 @@ import pytest
 import sqlalchemy as sa
 from oslo_config import cfg
 
+from handlers.access.service_files import ConfigError
 from handlers.base import Conflict, InFlight, Key, Refused, Resources, Unavailable
 from handlers.octavia import options, queries, tables
-from handlers.octavia.queue import WorkQueue
 from handlers.octavia.stuck_load_balancers import StuckLoadBalancers
-from handlers.service_files import ConfigError
+from handlers.octavia.work_queue import WorkQueue
 from tests.functional.octavia.conftest import House
 from tests.functional.octavia.mending import findings, grow_older, killed_everywhere, mend, problems, world
 from tests.functional.octavia.work_queue import Queue

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from handlers.octavia.queue import WorkQueue
+from handlers.octavia.work_queue import WorkQueue
 
 
 class Queue(WorkQueue):

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from consumer import plugins
-from handlers import grants, roles
+from handlers.checks import grants, roles
 from handlers.nova import grants as nova
 from handlers.octavia import grants as octavia
 

@@ -7,8 +7,8 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 
-from handlers.nova import archival, shadows
-from handlers.nova.archive_schema import Schema
+from handlers.nova.archive import shadow_tables, statements
+from handlers.nova.archive.schema import Schema
 
 BEFORE = datetime(2026, 1, 31)
 
@@ -84,7 +84,7 @@ def test_the_date_by_which_archived_rows_grow_old() -> None:
 
     def column(name: str, *dates: str) -> str | None:
         columns = [sa.Column(date, sa.DateTime) for date in dates]
-        found = shadows.purge_date(sa.Table(name, meta, sa.Column("id", sa.Integer, primary_key=True), *columns))
+        found = shadow_tables.purge_date(sa.Table(name, meta, sa.Column("id", sa.Integer, primary_key=True), *columns))
         return None if found is None else found.name
 
     every = ("created_at", "updated_at", "deleted_at")
@@ -96,9 +96,9 @@ def test_the_date_by_which_archived_rows_grow_old() -> None:
     assert column("shadow_two", "created_at") == "created_at"
     assert column("shadow_three") is None
     keyless = sa.Table("shadow_four", meta, sa.Column("deleted_at", sa.DateTime))
-    assert keyless not in [table for table, _ in shadows.purgeable(Schema(meta), BEFORE)]
-    assert len(shadows.purgeable(Schema(meta), BEFORE)) == 6
+    assert keyless not in [table for table, _ in shadow_tables.purgeable(Schema(meta), BEFORE)]
+    assert len(shadow_tables.purgeable(Schema(meta), BEFORE)) == 6
 
 
 def test_days() -> None:
-    assert archival.midnight("2026-01-31") == archival.midnight(date(2026, 1, 31)) == BEFORE
+    assert statements.midnight("2026-01-31") == statements.midnight(date(2026, 1, 31)) == BEFORE

@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from handlers.nova.consumers import BUSY, Facts, Keep, Located, Move, Report, Take, Wait, decide
+from handlers.nova.allocations.excess_rules import Facts, Located, Move, Take, decide
 from handlers.nova.placement import Allocation
 from handlers.nova.records import TERMINAL, Instance, InstanceMapping, Migration
+from handlers.nova.verdicts import BUSY, Keep, Report, Wait
 
 HOME, AWAY, DISK = "home", "away", "shared-disk"
 OLD = 3600.0

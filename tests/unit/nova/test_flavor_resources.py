@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from handlers.nova.flavor_resources import Flavor, Unbuildable, parse, resources
+from handlers.nova.allocations.entitlement import Flavor, Unbuildable, parse, resources
 
 PLAIN = {"VCPU": 4, "MEMORY_MB": 2048, "DISK_GB": 20}
 CPUS = {"MEMORY_MB": 2048, "DISK_GB": 20}

@@ -8,11 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from handlers.base import Event, Key
-from handlers.nova import hints, map_instances
-from handlers.nova.consumers import Keep, Report, Wait
-from handlers.nova.heal_instance_mappings import HealInstanceMappings
-from handlers.nova.map_instances import Map, MapInstances
-from handlers.nova.mappings import BOOT, FAKE, MARKER, SETTLE, Change, Copy, Facts, Forget, MappingRow, decide
+from handlers.nova import keys
+from handlers.nova.mappings import map_instances
+from handlers.nova.mappings.heal_instance_mappings import HealInstanceMappings
+from handlers.nova.mappings.map_instances import Map, MapInstances
+from handlers.nova.mappings.rules import BOOT, FAKE, MARKER, SETTLE, Change, Copy, Facts, Forget, MappingRow, decide
+from handlers.nova.verdicts import Keep, Report, Wait
 
 OLD = 10 * BOOT
 UUID = str(uuid.uuid4())
@@ -230,10 +231,10 @@ def test_what_is_changed_once_is_right(facts: Facts) -> None:
 
 def test_the_instance_of_a_notification() -> None:
     for payload in ({"uuid": UUID}, {"instance_uuid": UUID.upper()}):
-        assert hints.instance(Event("instance.exists", payload)) == Key("instance", UUID)
+        assert keys.instance(Event("instance.exists", payload)) == Key("instance", UUID)
     for value in (None, "", 7, f"{UUID}/x"):
         with pytest.raises((ValueError, KeyError)):
-            hints.instance(Event("instance.exists", {"uuid": value}))
+            keys.instance(Event("instance.exists", {"uuid": value}))
 
 
 def test_handlers_say_what_they_are() -> None:

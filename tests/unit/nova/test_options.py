@@ -5,14 +5,14 @@ from pathlib import Path
 import pytest
 from oslo_config import cfg
 
-from handlers import cloud_options
+from handlers.access import cloud_options
+from handlers.access.cloud import Cloud
+from handlers.access.service_files import ConfigError, ServiceFiles
 from handlers.base import Resources
-from handlers.cloud import Cloud
 from handlers.nova import options
 from handlers.nova.brokers import nova_brokers
 from handlers.octavia import options as octavia_options
 from handlers.octavia.brokers import octavia_brokers
-from handlers.service_files import ConfigError, ServiceFiles
 
 
 @pytest.fixture

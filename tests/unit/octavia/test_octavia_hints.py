@@ -9,8 +9,8 @@ import pytest
 
 from consumer.bus import envelope, formats
 from handlers.base import Event, Key
-from handlers.octavia import hints
-from handlers.octavia.failed_amphora import FailedAmphora
+from handlers.octavia.failover import keys as hints
+from handlers.octavia.failover.failed_amphora import FailedAmphora
 
 AMPHORA, SERVER = str(uuid.UUID(int=0xA)), str(uuid.UUID(int=0xB))
 NAME = f"amphora-{AMPHORA}"

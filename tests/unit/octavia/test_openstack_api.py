@@ -9,7 +9,7 @@ import pytest
 import requests
 from keystoneauth1 import exceptions as ks
 
-from handlers.cloud import Service
+from handlers.access.cloud import Service
 from handlers.octavia.drivers.openstack import OpenStackDriver
 from handlers.octavia.drivers.openstack.api import Api, age
 from handlers.octavia.drivers.openstack.compute import _server

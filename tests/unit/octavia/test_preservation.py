@@ -9,11 +9,12 @@ from hypothesis import given
 from hypothesis import settings as patience
 from hypothesis import strategies as st
 
-from handlers.octavia import pool, records
-from handlers.octavia.appliances import AMPHORA, PRESERVED, SINCE, STATE, Image, Port, Server
-from handlers.octavia.failure import Alive, Failed, judge
-from handlers.octavia.preservation import at_rest, next_step
-from handlers.octavia.recovery import Nothing, Situation, Step, Wait
+from handlers.octavia import records
+from handlers.octavia.cloud_objects import AMPHORA, PRESERVED, SINCE, STATE, Image, Port, Server
+from handlers.octavia.failover.proof import Alive, Failed, judge
+from handlers.octavia.failover.rules import at_rest, next_step
+from handlers.octavia.failover.steps import Nothing, Situation, Step, Wait
+from handlers.octavia.preserved import pool
 from handlers.octavia.settings import HousekeepingSettings
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)

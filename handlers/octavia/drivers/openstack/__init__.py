@@ -10,9 +10,10 @@ from __future__ import annotations
 
 from typing import Self
 
+from handlers.access.cloud import Cloud
+from handlers.access.neutron import Network
+from handlers.access.service_files import ConfigError
 from handlers.base import Resources
-from handlers.cloud import Cloud
-from handlers.network import Network
 from handlers.octavia import options
 from handlers.octavia.database import OctaviaDatabase
 from handlers.octavia.drivers.openstack.api import Api, translated
@@ -22,7 +23,6 @@ from handlers.octavia.drivers.openstack.loadbalancer import OctaviaCalls
 from handlers.octavia.drivers.openstack.network import NetworkCalls
 from handlers.octavia.housekeeping import AmphoraDriverError, UnauthorizedException
 from handlers.octavia.settings import HousekeepingSettings
-from handlers.service_files import ConfigError
 
 #: where Octavia's files have the credentials with which it boots amphorae
 SECTIONS = ("service_auth", "keystone_authtoken")

@@ -18,8 +18,8 @@ from typing import Any, TypeVar
 
 import requests
 
+from handlers.access.cloud import Denied, Service
 from handlers.base import Conflict, Refused, Unavailable
-from handlers.cloud import Denied, Service
 from handlers.octavia.housekeeping import (
     AmphoraDriverError,
     DeleteFailed,

@@ -15,7 +15,7 @@ from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from handlers.octavia.appliances import Group, Server
+from handlers.octavia.cloud_objects import Group, Server
 from handlers.octavia.drivers.base import Driver
 from handlers.octavia.drivers.openstack.api import Api, age
 from handlers.octavia.drivers.openstack.image import MARK

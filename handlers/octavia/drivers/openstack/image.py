@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from handlers.octavia.appliances import Image
+from handlers.octavia.cloud_objects import Image
 from handlers.octavia.drivers.base import Driver
 from handlers.octavia.drivers.openstack.api import Api, age
 from handlers.octavia.housekeeping import DeleteFailed, NotFoundError, UnauthorizedException

@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from handlers import network as neutron
+from handlers.access import neutron
 from handlers.base import Conflict
-from handlers.octavia.appliances import Group, Port
+from handlers.octavia.cloud_objects import Group, Port
 from handlers.octavia.drivers.base import Driver
 from handlers.octavia.drivers.openstack.api import Api, age, translated
 from handlers.octavia.housekeeping import AmphoraDriverError, DeleteFailed, UnavailableException

@@ -1,0 +1,319 @@
+"""The cloud's APIs: one authenticated session, and one place where a failed call becomes an error of the contract.
+
+A service that refuses the connection, does not answer in time, answers 5xx, or does not let us in (401, 403, no endpoint)
+is :class:`~handlers.base.Unavailable`: nothing can be proved, nothing is changed. Other answers, 404 and 409 among them,
+are returned as they are: they say something about the object.
+
+Reads are repeated for at most a second or so, enough for a proxy that lost its back end; a service that is really down is
+reported within two or three seconds, and the machine's own hold takes over. Writes are never repeated: whether the first
+one arrived is not known.
+
+A keystoneauth session may be shared by threads: the token is fetched under a lock, and the HTTP connections come from
+urllib3's pool. An openstacksdk connection may be shared once made; its proxies are made on first use, twice at worst.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Self
+
+import requests
+import tenacity
+from keystoneauth1 import adapter, loading
+from keystoneauth1 import exceptions as ks
+from keystoneauth1.session import Session
+from oslo_config import cfg
+
+from handlers.access import cloud_options
+from handlers.access.service_files import ConfigError, ServiceFiles
+from handlers.base import Resources, Unavailable
+
+if TYPE_CHECKING:
+    import openstack
+
+#: seconds to connect, seconds between two bytes of an answer; ``[openstack] timeout`` replaces both
+TIMEOUT = (2.0, 60.0)
+READ_AGAIN_FOR = 1.0
+INTERFACES = ("internal", "public")
+
+_PASSING = frozenset({502, 503, 504})
+
+
+class Cloud:
+    """Who we are and where the endpoints are.
+
+    :param session: authenticated; shared by all threads
+    :param region: the region, or None for any
+    :param interfaces: interfaces in order of preference
+    :param overrides: endpoint URLs by service type
+    :param trust: which option of which file names the authorities that certificates are signed by, for errors
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        region: str | None = None,
+        interfaces: tuple[str, ...] = INTERFACES,
+        overrides: Mapping[str, str] | None = None,
+        trust: str = "cafile",
+    ) -> None:
+        self.session = session
+        self._trust = trust
+        self._region = region
+        self._interfaces = interfaces
+        self._overrides = dict(overrides or {})
+
+    @classmethod
+    def from_resources(cls, resources: Resources) -> Self:
+        """Make it from the options ``[openstack]`` and, where they are silent, Nova's and Octavia's files.
+
+        :raises ConfigError: when there are no credentials, or they are incomplete
+        """
+        ours = resources.conf[cloud_options.GROUP]
+        access = _access(resources.conf)
+        if access.session.timeout is None:
+            # requests takes a pair; only the constructor of the session insists on one number
+            access.session.timeout = TIMEOUT  # type: ignore[assignment]
+        if ours.cafile:
+            access = replace(access, trust=f"[{cloud_options.GROUP}] cafile")
+            access.session.verify = _readable(ours.cafile, access.trust)
+        overrides = {
+            "placement": ours.placement_endpoint_override or access.placement,
+            "network": ours.network_endpoint_override,
+        }
+        return cls(
+            access.session,
+            ours.region_name or access.region,
+            tuple(ours.interface) or access.interfaces or INTERFACES,
+            {service: url for service, url in overrides.items() if url},
+            access.trust,
+        )
+
+    @classmethod
+    def of_service(cls, files: ServiceFiles, sections: Sequence[str]) -> Self | None:
+        """Make it from the credentials in a service's files: who that service is, whoever we are.
+
+        :param sections: where to look for them, in this order
+        :return: None when there are none
+        :raises ConfigError: when they are incomplete
+        """
+        for section in sections:
+            access = _of_service(files, section)
+            if access is not None:
+                if access.session.timeout is None:
+                    access.session.timeout = TIMEOUT  # type: ignore[assignment]
+                return cls(access.session, access.region, access.interfaces or INTERFACES, trust=access.trust)
+        return None
+
+    def project(self) -> str | None:
+        """Return the id of the project in which we act; None when we act in none.
+
+        :raises Unavailable: when Keystone does not let us in
+        """
+        try:
+            project: str | None = self.session.get_project_id()
+        except (ks.Unauthorized, ks.Forbidden) as error:
+            raise Denied("identity", _reason(error)) from error
+        except ks.ClientException as error:
+            raise Unavailable("identity", _reason(error, self._trust)) from error
+        return project
+
+    def service(self, service_type: str) -> Service:
+        """Return the API of a service."""
+        client = adapter.Adapter(
+            self.session,
+            service_type=service_type,
+            region_name=self._region,
+            interface=list(self._interfaces),
+            endpoint_override=self._overrides.get(service_type),
+            connect_retries=0,
+            status_code_retries=0,
+        )
+        return Service(client, service_type, self._trust)
+
+    def connection(self) -> openstack.connection.Connection:
+        """Return an openstacksdk connection on the same session."""
+        # It takes a tenth of a second to import, and most handlers need the session only.
+        from openstack.config import cloud_region
+        from openstack.connection import Connection
+
+        region = cloud_region.from_session(self.session, region_name=self._region)
+        region.config["interface"] = self._interfaces[0]
+        return Connection(config=region)
+
+
+class Service:
+    """One API; safe to share between threads.
+
+    :param dependency: how errors call it: ``placement``
+    :param trust: see :class:`Cloud`
+    """
+
+    def __init__(self, client: adapter.Adapter, dependency: str, trust: str = "cafile") -> None:
+        self._client = client
+        self.dependency = dependency
+        self._trust = trust
+
+    def read(self, url: str, **arguments: Any) -> requests.Response:
+        """GET; again for a moment, where that may help.
+
+        :raises Unavailable: see the module
+        """
+        retrying = tenacity.Retrying(
+            retry=tenacity.retry_if_exception_type(_PassingError),
+            wait=tenacity.wait_random(0.05, 0.3),
+            stop=tenacity.stop_after_delay(READ_AGAIN_FOR),
+            reraise=True,
+        )
+        return retrying(self._call, "GET", url, arguments)
+
+    def write(self, method: str, url: str, **arguments: Any) -> requests.Response:
+        """PUT, POST or DELETE, once.
+
+        :raises Unavailable: see the module
+        """
+        return self._call(method, url, arguments)
+
+    def json(self, response: requests.Response) -> Mapping[str, Any]:
+        """Return the answer's body.
+
+        :raises Unavailable: when it is no JSON object: a proxy answered, not the service
+        """
+        try:
+            body = response.json()
+        except ValueError:
+            body = None
+        if not isinstance(body, dict):
+            raise Unavailable(self.dependency, f"answered {response.status_code} with something that is not JSON")
+        return body
+
+    def _call(self, method: str, url: str, arguments: Mapping[str, Any]) -> requests.Response:
+        try:
+            response: requests.Response = self._client.request(url, method, raise_exc=False, **arguments)
+        except (ks.ConnectFailure, ks.UnknownConnectionError) as error:
+            raise _PassingError(self.dependency, _reason(error)) from error
+        except (ks.Unauthorized, ks.Forbidden) as error:
+            raise Denied(self.dependency, _reason(error)) from error
+        except (ks.ClientException, OSError) as error:  # requests' own, for a cafile that has gone
+            raise Unavailable(self.dependency, _reason(error, self._trust)) from error
+        status = response.status_code
+        if status in _PASSING:
+            raise _PassingError(self.dependency, f"answered {status} to {method} {url}")
+        if status in {401, 403}:
+            raise Denied(
+                self.dependency,
+                f"answered {status} to {method} {url}; "
+                "the credentials of [openstack] need the roles of Nova's own, admin and service",
+            )
+        if status >= 500:
+            raise Unavailable(self.dependency, f"answered {status} to {method} {url}")
+        return response
+
+
+class Denied(Unavailable):
+    """We are not let in (401), or not allowed to (403)."""
+
+
+class _PassingError(Unavailable):
+    """Unavailable, perhaps only for a moment."""
+
+
+def _reason(error: Exception, trust: str = "") -> str:
+    text = f"{type(error).__name__}: {' '.join(str(error).split())}"
+    if "CERTIFICATE_VERIFY_FAILED" in text:
+        return f"{text}; its certificate must be signed by an authority in the file that {trust} names"
+    return text
+
+
+@dataclass(frozen=True, slots=True)
+class _Access:
+    """What one source of credentials says."""
+
+    session: Session
+    region: str | None = None
+    interfaces: tuple[str, ...] = ()
+    placement: str | None = None
+    trust: str = f"[{cloud_options.GROUP}] cafile"
+
+
+def _access(conf: cfg.ConfigOpts) -> _Access:
+    group = cloud_options.GROUP
+    if conf[group].cloud:
+        return _of_clouds_yaml(conf[group].cloud)
+    if conf[group].auth_type or conf[group].auth_section:
+        return _Access(_load(conf, group, "stackmend's configuration"))
+    for option, sections in (
+        ("nova", ("placement", "keystone_authtoken")),
+        ("octavia", ("service_auth", "keystone_authtoken")),
+    ):
+        paths = conf[option].config_file if option in conf else []
+        for section in sections if paths else ():
+            access = _of_service(ServiceFiles(f"[{option}] config_file", paths), section)
+            if access is not None:
+                return access
+    raise ConfigError(
+        "there are no credentials: write, in stackmend's configuration file, [openstack] cloud = <a name in clouds.yaml>, "
+        "or [openstack] auth_type = password with auth_url, username, password, project_name, user_domain_name and "
+        "project_domain_name, or [nova] config_file = a nova.conf with auth_type in [placement]"
+    )
+
+
+def _of_clouds_yaml(name: str) -> _Access:
+    from openstack.config import OpenStackConfig
+    from openstack.exceptions import SDKException
+
+    try:
+        region = OpenStackConfig().get_one(cloud=name)
+        return _Access(
+            region.get_session(), region.get_region_name(), trust=f"cacert of the cloud {name} in clouds.yaml"
+        )
+    except (SDKException, ks.ClientException) as error:
+        raise ConfigError(f"[openstack] cloud = {name} cannot be used: {error}") from error
+
+
+def _of_service(files: ServiceFiles, section: str) -> _Access | None:
+    """Return the access that a service's files give, if that section has credentials."""
+    if not (files.has(section, "auth_type") or files.has(section, "auth_section")):
+        return None
+    interfaces = files.get(section, "valid_interfaces") or files.get(section, "interface") or ""
+    return _Access(
+        _load(_reread(files, section), section, str(files)),
+        files.get(section, "region_name"),
+        tuple(name.strip() for name in interfaces.split(",") if name.strip()),
+        files.get(section, "endpoint_override") if section == "placement" else None,
+        f"[{section}] cafile of {files}",
+    )
+
+
+def _reread(foreign: ServiceFiles, section: str) -> cfg.ConfigOpts:
+    """Load the files again with keystoneauth's own options, which the text-only reading would contradict."""
+    conf = cfg.ConfigOpts()
+    loading.register_session_conf_options(conf, section)
+    loading.register_auth_conf_options(conf, section)
+    conf(args=[], project="stackmend-foreign", default_config_files=foreign.files, default_config_dirs=[])
+    return conf
+
+
+def _load(conf: cfg.ConfigOpts, section: str, where: str) -> Session:
+    try:
+        auth = loading.load_auth_from_conf_options(conf, section)
+        session: Session = loading.load_session_from_conf_options(conf, section, auth=auth)
+    except (ks.AuthPluginException, ks.OptionError, cfg.Error, ValueError) as error:
+        raise ConfigError(f"[{section}] of {where} does not give usable credentials: {_reason(error)}") from error
+    if isinstance(session.verify, str):
+        _readable(session.verify, f"[{section}] cafile of {where}")
+    return session
+
+
+def _readable(path: str, option: str) -> str:
+    """Return the path of a file of authorities, which requests would miss only at the first call.
+
+    :raises ConfigError: when there is none in it
+    """
+    try:
+        ssl.create_default_context(cafile=path)
+    except OSError as error:
+        raise ConfigError(f"{option} = {path} cannot be used: {error.strerror}") from error
+    return path

@@ -1,0 +1,216 @@
+"""A database of another service, and what may go wrong with it.
+
+A :class:`Database` runs a piece of work in one transaction. Whatever keeps it from answering becomes
+:class:`~handlers.base.Unavailable` with the database's name and the driver's reason, never with credentials; so does a
+table or column that is not there (a URL of the wrong database), because nothing can be proved there. Deadlocks and lock
+timeouts are retried for at most ten seconds: every piece of work is idempotent (reads, or one guarded write).
+
+All times of Nova and Octavia are naive UTC; :class:`utcnow` is the database's own clock in that form.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from typing import Any, TypeVar
+
+import sqlalchemy as sa
+import tenacity
+from sqlalchemy import exc
+from sqlalchemy.engine import URL, Connection, Engine, make_url
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.functions import FunctionElement
+
+from handlers.access.service_files import ConfigError
+from handlers.base import Unavailable
+
+T = TypeVar("T")
+
+CONNECT_TIMEOUT = 5
+READ_TIMEOUT = 60
+
+_TIMEOUTS: Mapping[str, Mapping[str, Any]] = {
+    "mysql+pymysql": {
+        "connect_timeout": CONNECT_TIMEOUT,
+        "read_timeout": READ_TIMEOUT,
+        "write_timeout": READ_TIMEOUT,
+    },
+    "mysql+mysqldb": {"connect_timeout": CONNECT_TIMEOUT, "read_timeout": READ_TIMEOUT},
+    "postgresql+psycopg": {
+        "connect_timeout": CONNECT_TIMEOUT,
+        "options": f"-c statement_timeout={READ_TIMEOUT * 1000}",
+    },
+    "postgresql+psycopg2": {
+        "connect_timeout": CONNECT_TIMEOUT,
+        "options": f"-c statement_timeout={READ_TIMEOUT * 1000}",
+    },
+    "sqlite+pysqlite": {"timeout": CONNECT_TIMEOUT},
+}
+
+# what the query of a URL says of TLS, for errors: names of files and modes, never sslpassword
+_TLS_QUERY = (
+    *("ssl_ca", "ssl_capath", "ssl_cert", "ssl_key", "ssl_verify_cert", "ssl_verify_identity"),
+    *("sslmode", "sslrootcert", "sslcert", "sslkey"),
+)
+_TLS_TO_WRITE = {"mysql": "?ssl_ca=FILE", "postgresql": "?sslmode=verify-full&sslrootcert=FILE"}
+_OF_TLS = re.compile(r"\bssl|\btls|certificate|insecure transport|no encryption", re.IGNORECASE)
+
+# a lost race for a lock; the whole transaction may simply run again
+_DEADLOCK_ERRNOS = frozenset({1205, 1213})
+_DEADLOCK_SQLSTATES = frozenset({"40001", "40P01", "55P03"})
+# the schema is not the one asked for, or this user may not use it
+_SCHEMA_ERRNOS = frozenset({1054, 1142, 1143, 1146})
+_SCHEMA_SQLSTATES = frozenset({"42P01", "42703", "42501"})
+
+
+class utcnow(FunctionElement[datetime]):  # noqa: N801 - it reads as the SQL function that it is
+    """The database's time, naive UTC."""
+
+    type = sa.DateTime()
+    inherit_cache = True
+
+
+@compiles(utcnow, "mysql", "mariadb")
+def _mysql_utcnow(element: utcnow, compiler: Any, **kwargs: Any) -> str:
+    return "UTC_TIMESTAMP()"
+
+
+@compiles(utcnow, "postgresql")
+def _postgresql_utcnow(element: utcnow, compiler: Any, **kwargs: Any) -> str:
+    return "timezone('utc', CURRENT_TIMESTAMP)"
+
+
+@compiles(utcnow)
+def _default_utcnow(element: utcnow, compiler: Any, **kwargs: Any) -> str:
+    return "CURRENT_TIMESTAMP"
+
+
+class Database:
+    """One database under one name; safe to share between threads.
+
+    :param name: how errors call it: ``nova_api``, ``cell:cell1``
+    :param url: an SQLAlchemy URL, with its secrets
+    :raises ConfigError: when the URL cannot be understood or its driver is not installed
+    """
+
+    def __init__(self, name: str, url: str) -> None:
+        self.name = name
+        self.url = url
+        self._password, self._engine = _engine(name, url)
+
+    def run(self, work: Callable[[Connection], T]) -> T:
+        """Return ``work(connection)``, run in a transaction of its own; it may run more than once.
+
+        :raises Unavailable: when the database does not answer as it should
+        :raises sqlalchemy.exc.IntegrityError: when a write violated a key; nothing was written
+        """
+        try:
+            for attempt in tenacity.Retrying(
+                retry=tenacity.retry_if_exception(_is_deadlock),
+                wait=tenacity.wait_random_exponential(multiplier=0.05, max=1),
+                stop=tenacity.stop_after_delay(10),
+                reraise=True,
+            ):
+                with attempt, self._engine.begin() as connection:
+                    return work(connection)
+        except exc.IntegrityError:
+            raise
+        except exc.TimeoutError as error:
+            raise Unavailable(self.name, "no connection became free in time") from error
+        except exc.DBAPIError as error:
+            raise self._unavailable(error) from error
+        except OSError as error:  # the drivers' own, for files of TLS that cannot be read
+            raise Unavailable(self.name, f"{error.strerror or error}; {_tls_advice(self._engine.url)}") from error
+        raise AssertionError("tenacity returns or raises")
+
+    def _unavailable(self, error: exc.DBAPIError) -> Exception:
+        reason = " ".join(str(error.orig).split())
+        if self._password:
+            reason = reason.replace(self._password, "***")
+        if _OF_TLS.search(reason):
+            reason = f"{reason}; {_tls_advice(self._engine.url)}"
+        if _is_schema(error):
+            return Unavailable(
+                self.name, f"{reason}; is its URL that of another database, or the user short of rights?"
+            )
+        if isinstance(error, (exc.OperationalError, exc.InterfaceError, exc.InternalError)):
+            return Unavailable(self.name, reason)
+        return error
+
+    def close(self) -> None:
+        """Close its idle connections."""
+        self._engine.dispose()
+
+
+def _engine(name: str, text: str) -> tuple[str, Engine]:
+    try:
+        url = _with_driver(make_url(text))
+        engine = sa.create_engine(url, pool_pre_ping=True, pool_recycle=300, pool_timeout=10, **_arguments(url))
+    except (exc.ArgumentError, ValueError):
+        raise ConfigError(f"the URL of {name} is not a database URL; write mysql+pymysql://user:pw@host/db") from None
+    except ImportError as error:
+        raise ConfigError(
+            f"the driver of {name} is not installed ({error.name}); pip install 'stackmend[mysql,postgresql]'"
+        ) from None
+    return str(url.password or ""), engine
+
+
+def _with_driver(url: URL) -> URL:
+    """Let a plain ``postgresql://`` mean psycopg 3 where psycopg2 is not installed; leave out plugins of SQLAlchemy.
+
+    DevStack writes ``plugin=dbcounter`` into every URL, and it is not ours to count its statements.
+    """
+    url = url.difference_update_query(["plugin"])
+    plain = url.drivername in {"postgresql", "postgresql+psycopg2"}
+    if plain and importlib.util.find_spec("psycopg2") is None:
+        return url.set(drivername="postgresql+psycopg")
+    return url
+
+
+def _arguments(url: URL) -> dict[str, Any]:
+    driver = f"{url.get_backend_name()}+{url.get_driver_name()}"
+    arguments = {name: value for name, value in _TIMEOUTS.get(driver, {}).items() if name not in url.query}
+    if driver == "mysql+pymysql" and not {"ssl_verify_cert", "ssl_verify_identity"}.isdisjoint(url.query):
+        # SQLAlchemy puts ssl_ca where PyMySQL does not look when it is given one of these as well.
+        arguments |= {name: url.query[name] for name in ("ssl_ca", "ssl_cert", "ssl_key") if name in url.query}
+    return {"connect_args": arguments}
+
+
+def _tls_advice(url: URL) -> str:
+    """Say what a URL has of TLS, and what to write in it."""
+    said = ", ".join(f"{name} = {url.query[name]}" for name in _TLS_QUERY if name in url.query)
+    write = _TLS_TO_WRITE.get(url.get_backend_name(), "")
+    return (
+        f"of TLS its URL says {said or 'nothing'}: {write} names the file of the authority that signed the certificate"
+    )
+
+
+def _errno(error: exc.DBAPIError) -> object:
+    arguments = getattr(error.orig, "args", ())
+    return arguments[0] if arguments else None
+
+
+def _sqlstate(error: exc.DBAPIError) -> object:
+    return getattr(error.orig, "sqlstate", None) or getattr(error.orig, "pgcode", None)
+
+
+def _is_deadlock(error: BaseException) -> bool:
+    if not isinstance(error, exc.DBAPIError) or error.connection_invalidated:
+        return False
+    errno = _errno(error)
+    return (
+        errno in _DEADLOCK_ERRNOS
+        or _sqlstate(error) in _DEADLOCK_SQLSTATES
+        or (isinstance(errno, str) and "database is locked" in errno)
+    )
+
+
+def _is_schema(error: exc.DBAPIError) -> bool:
+    errno = _errno(error)
+    return (
+        errno in _SCHEMA_ERRNOS
+        or _sqlstate(error) in _SCHEMA_SQLSTATES
+        or (isinstance(errno, str) and errno.startswith(("no such table", "no such column")))
+    )

@@ -1,0 +1,203 @@
+"""Neutron's ports, as far as handlers ask and tell it.
+
+Everything that is written is written compare-and-set: Neutron numbers the revisions of a port, and an update or deletion
+with ``If-Match: revision_number=N`` fails when the port has changed since it was read.
+
+An administrator sees all ports and all of a port; others see only their own project's, without an error. Unknown never
+means absent, so a port that is shown without its binding, or without ``resource_request`` where Neutron has it, is
+:class:`~handlers.base.Unavailable`. Writing ``binding:profile`` takes the role ``service`` as well since Neutron's policy
+of 2023.2; Nova's own credentials have it.
+
+Paths begin with ``/v2.0`` whatever the catalogue says, as those of Neutron's own client do.
+
+Sources: ``neutron/services/revisions/revision_plugin.py``, ``neutron/conf/policies/port.py``,
+``neutron_lib/api/definitions/revisionifmatch.py``, ``portbindings.py``, ``port_resource_request.py``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+import requests
+
+from handlers.access.cloud import Cloud, Service
+from handlers.base import Conflict, Refused, Resources, Unavailable
+
+#: ports per request; Neutron may give fewer
+PAGE = 1000
+#: values of a filter per request: servers in front of Neutron take as little as 4 kB of address and headers
+VALUES = 50
+
+HOST = "binding:host_id"
+PROFILE = "binding:profile"
+
+
+@dataclass(frozen=True, slots=True)
+class Port:
+    """A port at a revision of it.
+
+    :param shown: all that Neutron says of it, by its names; of a listing with chosen fields only those
+    """
+
+    shown: Mapping[str, Any]
+
+    @property
+    def id(self) -> str:
+        return str(self.shown["id"])
+
+    @property
+    def device(self) -> str:
+        """Who uses it: an instance's uuid, a router's, anything; empty when nobody does."""
+        return self.shown.get("device_id") or ""
+
+    @property
+    def owner(self) -> str:
+        """What kind of user that is: ``compute:nova``, ``network:dhcp``, ``Octavia``."""
+        return self.shown.get("device_owner") or ""
+
+    @property
+    def host(self) -> str:
+        """The host to which it is bound; empty when it is not."""
+        return str(self._bound(HOST) or "")
+
+    @property
+    def profile(self) -> Mapping[str, Any]:
+        """What Nova told Neutron about the binding: PCI device, providers of its resources."""
+        profile: Mapping[str, Any] = self._bound(PROFILE) or {}
+        return profile
+
+    @property
+    def revision(self) -> int | None:
+        """Changes with every change of the port; None where Neutron does not number them."""
+        return self.shown.get("revision_number")
+
+    def _bound(self, name: str) -> Any:
+        if name not in self.shown:
+            raise Unavailable(
+                "network", f"does not show {name} of port {self.id}; do the credentials have an administrator's role?"
+            )
+        return self.shown[name]
+
+
+class Network:
+    """The client; safe to share between threads."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+
+    @classmethod
+    def from_resources(cls, resources: Resources) -> Self:
+        """Make it on the shared session."""
+        return cls(resources.get(Cloud.from_resources).service("network"))
+
+    def ports(self, filters: Mapping[str, str | Sequence[str]], fields: Sequence[str] = ()) -> Iterator[Port]:
+        """Yield the ports that match, in pages.
+
+        :param filters: by Neutron's names: ``{"device_id": uuid}``; of several values any may match; one filter may have
+            many, and is sent in parts
+        :param fields: what to show of them besides the id; everything if not given
+        :raises Unavailable: when Neutron does not answer as it should; ports yielded before stand
+        """
+        for some in _short(filters):
+            query: dict[str, Any] = {**some, "limit": PAGE, "sort_key": "id", "sort_dir": "asc"}
+            if fields:
+                query["fields"] = ["id", *fields]
+            yield from self._pages(query)
+
+    def _pages(self, query: dict[str, Any]) -> Iterator[Port]:
+        more = True
+        while more:
+            body = self._body(self._service.read("/v2.0/ports", params=query), "/v2.0/ports", "ports")
+            found = [Port(row) for row in body["ports"]]
+            yield from found
+            more = bool(found) and any(link.get("rel") == "next" for link in body.get("ports_links") or ())
+            if more:
+                query["marker"] = found[-1].id
+
+    def port(self, port: str) -> Port | None:
+        """Return a port, or None when there is none of this id."""
+        url = f"/v2.0/ports/{port}"
+        response = self._service.read(url)
+        return None if response.status_code == 404 else Port(self._body(response, url, "port")["port"])
+
+    def update(self, before: Port, changes: Mapping[str, Any]) -> Port:
+        """Change a port, and return what it is then.
+
+        :param changes: by Neutron's names
+        :raises Conflict: when the port changed since ``before`` was read, or is gone
+        :raises Refused: when Neutron takes the change for wrong, or does not number the port's revisions
+        """
+        url = f"/v2.0/ports/{before.id}"
+        response = self._service.write("PUT", url, json={"port": dict(changes)}, headers=_unchanged(before))
+        if response.status_code != 200:
+            raise _failure(response, before)
+        return Port(self._body(response, url, "port")["port"])
+
+    def delete(self, before: Port) -> None:
+        """Delete a port.
+
+        :raises Conflict, Refused: as :meth:`update`
+        """
+        response = self._service.write("DELETE", f"/v2.0/ports/{before.id}", headers=_unchanged(before))
+        if response.status_code != 204:
+            raise _failure(response, before)
+
+    def dns_domain(self, network: str) -> str:
+        """Return the domain in which a network's ports get records of an external DNS; empty when they get none."""
+        url = f"/v2.0/networks/{network}"
+        body = self._body(self._service.read(url, params={"fields": "dns_domain"}), url, "network")
+        return body["network"].get("dns_domain") or ""
+
+    def has(self, extension: str) -> bool:
+        """Whether Neutron has an extension, by its alias."""
+        url = f"/v2.0/extensions/{extension}"
+        response = self._service.read(url)
+        return response.status_code != 404 and bool(self._body(response, url, "extension"))
+
+    def _body(self, response: requests.Response, url: str, name: str) -> Mapping[str, Any]:
+        """Return an answer that has what was asked for.
+
+        :raises Unavailable: when it is another one; that of another service, where no endpoint is Neutron's
+        """
+        if response.status_code != 200:
+            raise Unavailable("network", f"answered {response.status_code} to {url}{_HINT}")
+        body = self._service.json(response)
+        if name not in body:
+            raise Unavailable("network", f"answered to {url} without {name}{_HINT}")
+        return body
+
+
+_HINT = "; is this Neutron? See [openstack] network_endpoint_override"
+
+
+def _short(filters: Mapping[str, str | Sequence[str]]) -> Iterator[Mapping[str, str | Sequence[str]]]:
+    """Split the filter that has too many values for one request; others stay as they are."""
+    for name, values in filters.items():
+        if not isinstance(values, str) and len(values) > VALUES:
+            for start in range(0, len(values), VALUES):
+                yield {**filters, name: values[start : start + VALUES]}
+            return
+    yield filters
+
+
+def _unchanged(before: Port) -> dict[str, str]:
+    if before.revision is None:
+        raise Refused(f"Neutron shows no revision of port {before.id}, so that it cannot be changed safely")
+    return {"If-Match": f"revision_number={before.revision}"}
+
+
+def _failure(response: requests.Response, port: Port) -> Exception:
+    if response.status_code == 412:
+        return Conflict(f"port {port.id} changed meanwhile")
+    if response.status_code == 404:
+        return Conflict(f"port {port.id} is gone")
+    return Refused(f"Neutron refuses to change port {port.id}: {response.status_code} {_detail(response)}")
+
+
+def _detail(response: requests.Response) -> str:
+    try:
+        return " ".join(str(response.json()["NeutronError"]["message"]).split())
+    except (ValueError, LookupError, TypeError):
+        return "no detail"

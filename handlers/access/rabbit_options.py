@@ -1,0 +1,23 @@
+"""How a service reaches its broker, besides the URL: what its files say of TLS in ``[oslo_messaging_rabbit]``."""
+
+from __future__ import annotations
+
+from handlers.access.service_files import ServiceFiles
+
+GROUP = "oslo_messaging_rabbit"
+
+TLS_OPTIONS = (
+    "ssl",
+    "ssl_version",
+    "ssl_ca_file",
+    "ssl_cert_file",
+    "ssl_key_file",
+)
+
+
+def tls_options(files: ServiceFiles) -> tuple[tuple[str, str], ...]:
+    """Return names and values of the options that the files set.
+
+    :raises ConfigError: when one refers to an option that they do not set
+    """
+    return tuple((name, value) for name in TLS_OPTIONS if (value := files.get(GROUP, name)) is not None)

@@ -1,0 +1,62 @@
+"""Which providers could give what is asked for, as Placement sees it: ``GET /allocation_candidates``.
+
+Microversion 1.36 is the one with which Nova asks since Train: groups with names of their own, each from one provider of a
+given tree, and several groups from one subtree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Self
+
+from handlers.access.cloud import Cloud, Service
+from handlers.base import Resources, Unavailable
+from handlers.nova.placement import Held
+
+VERSION = "1.36"
+#: more than anybody can choose from; two are too many already
+LIMIT = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One way to give everything.
+
+    :param providers: what each provider would give
+    :param mappings: the providers of each group, by the group's name; the nameless group's are at ``""``
+    """
+
+    providers: Held
+    mappings: Mapping[str, Sequence[str]]
+
+
+class Candidates:
+    """The client; safe to share between threads."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+
+    @classmethod
+    def from_resources(cls, resources: Resources) -> Self:
+        """Make it on the shared session."""
+        return cls(resources.get(Cloud.from_resources).service("placement"))
+
+    def find(self, query: Sequence[tuple[str, str]]) -> list[Candidate] | str:
+        """Return all the ways, up to a hundred; or why Placement takes the question for wrong.
+
+        :param query: what is asked for, in Placement's words
+        """
+        asked = [*query, ("limit", str(LIMIT))]
+        response = self._service.read("/allocation_candidates", params=asked, microversion=VERSION)
+        if response.status_code == 400:
+            return f"Placement does not understand what is asked for: {' '.join(response.text.split())[:300]}"
+        if response.status_code != 200:
+            raise Unavailable("placement", f"answered {response.status_code} to a question for candidates")
+        return [
+            Candidate(
+                {provider: dict(held["resources"]) for provider, held in request["allocations"].items()},
+                request["mappings"],
+            )
+            for request in self._service.json(response)["allocation_requests"]
+        ]

@@ -1,0 +1,178 @@
+"""The tables of a cell as archiving sees them: which refer to which, which have a shadow table, which rows may go.
+
+The schema is read from the database itself (:class:`Schema`), on a connection of its own that is closed afterwards, for
+the tables differ between releases and a library may keep state about the reading on its connection. Nothing about which
+table refers to which is written down here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.sql import ColumnElement
+
+from handlers.access.database import Database
+from handlers.base import Unavailable
+
+SHADOW = "shadow_"
+INSTANCES = "instances"
+TASK_LOG = "task_log"
+
+#: tables that no Nova since Yoga has a model of; nobody knows what a deleted row in them meant
+REMOVED = frozenset(
+    {
+        "agent_builds",
+        "aggregate_hosts",
+        "aggregate_metadata",
+        "aggregates",
+        "allocations",
+        "bw_usage_cache",
+        "cells",
+        "console_pools",
+        "consoles",
+        "dns_domains",
+        "fixed_ips",
+        "floating_ips",
+        "instance_group_member",
+        "instance_group_policy",
+        "instance_groups",
+        "instance_type_extra_specs",
+        "instance_type_projects",
+        "instance_types",
+        "inventories",
+        "key_pairs",
+        "networks",
+        "provider_fw_rules",
+        "resource_provider_aggregates",
+        "resource_providers",
+        "security_group_default_rules",
+        "snapshot_id_mappings",
+        "snapshots",
+        "volume_id_mappings",
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """A foreign key of one column."""
+
+    constraint: str
+    child: sa.Table
+    column: sa.Column[Any]
+    parent: sa.Table
+    parent_column: sa.Column[Any]
+
+
+class Schema:
+    """The tables of one cell.
+
+    :param metadata: as reflected
+    """
+
+    def __init__(self, metadata: sa.MetaData) -> None:
+        self.tables: Mapping[str, sa.Table] = metadata.tables
+        live = [table for table in metadata.sorted_tables if not table.name.startswith(SHADOW)]
+        self._order = [table for table in live if table.name != "alembic_version"]
+        self._references = [
+            Reference(str(key.name or f"{table.name}.{key.column_keys[0]}"), table, element.parent, *_target(element))
+            for table in self._order
+            for key in sorted(table.foreign_key_constraints, key=lambda key: str(key.name))
+            if len(key.elements) == 1
+            for element in key.elements
+        ]
+
+    @classmethod
+    def read(cls, database: Database) -> Schema:
+        """Reflect a cell's database, on a connection of its own.
+
+        :raises Unavailable: when it does not answer, or is not the database of a cell
+        """
+        own = Database(database.name, database.url)
+        metadata = sa.MetaData()
+        try:
+            own.run(metadata.reflect)
+        finally:
+            own.close()
+        missing = {INSTANCES, SHADOW + INSTANCES} - set(metadata.tables)
+        if missing:
+            raise Unavailable(database.name, f"has no table {', '.join(sorted(missing))}; is its URL that of a cell?")
+        return cls(metadata)
+
+    def shadow(self, table: sa.Table) -> sa.Table | None:
+        """Return where the rows of a table are archived."""
+        return self.tables.get(SHADOW + table.name)
+
+    def shadows(self) -> list[sa.Table]:
+        """Return all shadow tables, those of tables that Nova has given up as well."""
+        return [table for name, table in sorted(self.tables.items()) if name.startswith(SHADOW)]
+
+    def archivable(self, task_log: bool = False) -> list[sa.Table]:
+        """Return the tables whose deleted rows are archived: instances first, then parents before children."""
+        found = [table for table in self._order if self._soft_deletes(table) and table.name not in REMOVED]
+        found = [table for table in found if table.name != TASK_LOG or task_log]
+        return sorted(found, key=lambda table: table.name != INSTANCES)
+
+    def _soft_deletes(self, table: sa.Table) -> bool:
+        deleted = table.c.get("deleted")
+        return (
+            deleted is not None
+            and isinstance(deleted.type, sa.Integer)
+            and "deleted_at" in table.c
+            and self.shadow(table) is not None
+            and len(table.primary_key.columns) == 1
+        )
+
+    def children(self, table: sa.Table) -> list[Reference]:
+        """Return the references to a table."""
+        return [reference for reference in self._references if reference.parent is table]
+
+    def parents(self, table: sa.Table) -> list[Reference]:
+        """Return the references of a table."""
+        return [reference for reference in self._references if reference.child is table]
+
+    def blockers(self, table: sa.Table) -> list[Reference]:
+        """Return the references to a table from tables that have no shadow table."""
+        return [reference for reference in self.children(table) if self.shadow(reference.child) is None]
+
+    def below(self, root: sa.Table) -> list[sa.Table]:
+        """Return the tables that refer to a table, also over others; parents before children."""
+        inside = {root}
+        for _ in self._order:
+            inside |= {reference.child for reference in self._references if reference.parent in inside}
+        return [table for table in self._order if table in inside and table is not root]
+
+    def due(self, table: sa.Table, before: datetime) -> ColumnElement[bool]:
+        """Which rows of a table may go: deleted before this moment, not to go with a parent, not blocked."""
+        if table.name == TASK_LOG:
+            return old(table, before)
+        conditions = [old(table, before)]
+        for reference in self.parents(table):
+            parent = reference.parent.alias()
+            if self._soft_deletes(reference.parent) and reference.parent is not table:
+                same = parent.c[reference.parent_column.name] == reference.column
+                conditions.append(~sa.exists().where(same, parent.c.deleted != 0))
+        for reference in self.blockers(table):
+            conditions.append(~sa.exists().where(reference.column == reference.parent_column))
+        return sa.and_(*conditions)
+
+
+def _target(element: sa.ForeignKey) -> tuple[sa.Table, sa.Column[Any]]:
+    return element.column.table, element.column
+
+
+def key(table: sa.Table) -> sa.Column[Any]:
+    """Return the primary key, of one column."""
+    [column] = table.primary_key.columns
+    return column
+
+
+def old(table: sa.Table, before: datetime) -> ColumnElement[bool]:
+    """Which rows of a table are old enough to be archived; a date that is NULL is never old."""
+    if table.name == TASK_LOG:  # its rows are never deleted
+        return table.c.updated_at < before
+    return sa.and_(table.c.deleted != 0, table.c.deleted_at < before)

@@ -1,0 +1,80 @@
+"""Which archived rows are old enough to be deleted for good, and their deletion: the steps, without a decision.
+
+Source of the dates: ``nova/db/main/api.py`` (purge_shadow_tables).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+from sqlalchemy.sql import ColumnElement
+
+from handlers.nova.archive.schema import INSTANCES, SHADOW, Schema, key
+
+#: shadow tables whose rows were never deleted formally, with the date that counts instead
+_DATES = {
+    "shadow_instance_actions": "created_at",
+    "shadow_instance_actions_events": "created_at",
+    "shadow_task_log": "updated_at",
+}
+#: the column by which a row belongs to an instance
+_OWNER = "instance_uuid"
+
+
+def purge_date(shadow: sa.Table) -> sa.Column[Any] | None:
+    """Return the column by which the rows of a shadow table grow old; None: they cannot be purged by date."""
+    for name in (_DATES.get(shadow.name), "deleted_at", "updated_at", "created_at"):
+        if name is not None and name in shadow.c:
+            return shadow.c[name]
+    return None
+
+
+def purgeable(schema: Schema, before: datetime) -> list[tuple[sa.Table, ColumnElement[bool]]]:
+    """Return the shadow tables with the condition by which their rows are old; a date that is NULL is never old."""
+    found = []
+    for shadow in schema.shadows():
+        column = purge_date(shadow)
+        if column is not None and len(shadow.primary_key.columns) == 1:
+            found.append((shadow, column < before))
+    return found
+
+
+def undated(schema: Schema) -> list[tuple[sa.Table, ColumnElement[bool]]]:
+    """Return the shadow tables of what instances have, with the condition by which their rows have no date.
+
+    Nova writes such rows to an instance that is deleted already: ``clean_attempts``, among its system metadata.
+    """
+    return [
+        (shadow, shadow.c.deleted_at.is_(None))
+        for shadow in schema.shadows()
+        if _belongs(shadow)
+        and purge_date(shadow) is shadow.c.get("deleted_at")
+        and len(shadow.primary_key.columns) == 1
+    ]
+
+
+def purge_with_instances(
+    connection: Connection, schema: Schema, shadow: sa.Table, keys: Collection[Any], before: datetime
+) -> int:
+    """Delete those of these rows without a date whose instances are archived and old enough to be purged."""
+    among = sa.and_(key(shadow).in_(keys), shadow.c.deleted_at.is_(None))
+    instances = schema.tables[SHADOW + INSTANCES]
+    asked = set(connection.scalars(sa.select(shadow.c[_OWNER]).where(among, shadow.c[_OWNER].is_not(None))))
+    old = sa.select(instances.c.uuid).where(instances.c.uuid.in_(asked), instances.c.deleted_at < before)
+    found = list(connection.scalars(old)) if asked else []
+    if not found:
+        return 0
+    return int(connection.execute(sa.delete(shadow).where(among, shadow.c[_OWNER].in_(found))).rowcount)
+
+
+def _belongs(shadow: sa.Table) -> bool:
+    return _OWNER in shadow.c
+
+
+def purge(connection: Connection, shadow: sa.Table, where: ColumnElement[bool], keys: Collection[Any]) -> int:
+    """Delete these rows of a shadow table, those of them that are old."""
+    return int(connection.execute(sa.delete(shadow).where(key(shadow).in_(keys), where)).rowcount)

@@ -1,0 +1,64 @@
+"""What all of nova-audit's tasks have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, Self
+
+from oslo_config import cfg
+
+from handlers.access import cloud_options
+from handlers.base import Handler, Resources
+from handlers.nova import options
+from handlers.nova.database import NovaDatabases
+from handlers.nova.placement import Placement
+
+
+class NovaTask(Handler):
+    """A handler of Nova's drift: its options stand in ``[audit]``, and it is left out where Nova is not configured."""
+
+    group: ClassVar[str] = options.AUDIT
+
+    @classmethod
+    def applies(cls, conf: cfg.ConfigOpts) -> bool:
+        """Tell whether the configuration says where Nova's databases are."""
+        options.register(conf)
+        return bool(conf[options.GROUP].config_file or conf[options.GROUP].api_database_connection)
+
+    @classmethod
+    def options(cls) -> Mapping[str, Sequence[cfg.Opt]]:
+        """Where Nova's databases and the cloud's APIs are."""
+        return {options.GROUP: options.OPTIONS, cloud_options.GROUP: cloud_options.OPTIONS}
+
+
+class DatabaseTask(NovaTask):
+    """A task that needs nothing but Nova's databases: nova_api and the cells."""
+
+    def __init__(self, databases: NovaDatabases) -> None:
+        self._databases = databases
+
+    @classmethod
+    def options(cls) -> Mapping[str, Sequence[cfg.Opt]]:
+        """Where Nova's databases are."""
+        return {options.GROUP: options.OPTIONS}
+
+    @classmethod
+    def from_resources(cls, resources: Resources) -> Self:
+        """Make it on the shared databases."""
+        return cls(resources.get(NovaDatabases.from_resources))
+
+
+class PlacementTask(NovaTask):
+    """A task that sets Nova's databases against Placement.
+
+    :param databases: nova_api and the cells
+    """
+
+    def __init__(self, databases: NovaDatabases, placement: Placement) -> None:
+        self._databases = databases
+        self._placement = placement
+
+    @classmethod
+    def from_resources(cls, resources: Resources) -> Self:
+        """Make it on the shared databases and session."""
+        return cls(resources.get(NovaDatabases.from_resources), resources.get(Placement.from_resources))

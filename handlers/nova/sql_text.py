@@ -1,0 +1,14 @@
+"""Statements as an operator types them."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+
+def as_typed(connection: Connection, statement: sa.Insert | sa.Update) -> str:
+    """Write a statement as an operator types it, in the dialect of this database."""
+    text = str(statement.compile(dialect=connection.dialect, compile_kwargs={"literal_binds": True}))
+    if connection.dialect.paramstyle in {"format", "pyformat"}:
+        text = text.replace("%%", "%")
+    return " ".join(text.split("\n")) + ";"

@@ -1,0 +1,46 @@
+"""The four methods of the specification, over any driver."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+from handlers.octavia import removal
+from handlers.octavia.drivers.base import Driver
+from handlers.octavia.housekeeping import AmphoraDriverError, HousekeepingManager
+from handlers.octavia.spares import pool as spares
+
+LOG = logging.getLogger(__name__)
+
+
+class Housekeeper(HousekeepingManager):
+    """Keeps spare amphorae and removes deactivated ones through a driver."""
+
+    def __init__(self, driver: Driver) -> None:
+        self._driver = driver
+
+    def get_spare_amphora_size(self) -> int:
+        return sum(pool.wanted for pool in spares.pools((), self._driver.settings))
+
+    def get_ready_spare_amphora_count(self) -> int:
+        """Count those that are wanted where they are: one that is too much in its zone makes up for none elsewhere."""
+        return sum(
+            min(len(pool.ready), pool.wanted) for pool in spares.pools(self._driver.servers(), self._driver.settings)
+        )
+
+    def create_amphora(self, num_to_create: int = 1) -> None:
+        """Begin to build spares, for one pool at a time, no more than it lacks."""
+        made = spares.begin(self._driver, num_to_create)
+        LOG.info("began to build %d spare amphorae", len(made))
+
+    def remove_amphora(self, amphora_ids: Sequence[str]) -> None:
+        """Remove each; when some could not be, raise what went wrong with the first of them."""
+        failures: list[AmphoraDriverError] = []
+        for amphora in amphora_ids:
+            try:
+                removal.remove_amphora(self._driver, amphora)
+            except AmphoraDriverError as error:
+                LOG.warning("amphora %s is not removed: %s", amphora, error)
+                failures.append(error)
+        if failures:
+            raise failures[0]

@@ -1,0 +1,80 @@
+"""The names that Octavia gives its objects, and which of these objects stackmend keeps.
+
+Source: ``octavia/common/constants.py`` and the tasks that make servers, ports and groups.
+"""
+
+from __future__ import annotations
+
+import re
+
+from handlers.octavia import records
+from handlers.octavia.cloud_objects import AMPHORA, PRESERVED, PRESERVED_PREFIX, SPARE, SPARE_PREFIX, STATE, Server
+
+_UUID = r"([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})"
+_SERVER = re.compile(rf"amphora-{_UUID}")
+_AMPHORA_PORT = re.compile(rf"octavia-lb-(?:vrrp|member)-{_UUID}")
+_BALANCER_PORT = re.compile(rf"octavia-lb-{_UUID}")
+_SECURITY_GROUP = re.compile(rf"lb-{_UUID}")
+
+#: states of an amphora's row that some flow sets while it works
+IN_A_FLOW = frozenset({"PENDING_CREATE", "BOOTING", "PENDING_UPDATE", "PENDING_DELETE"})
+
+
+def amphora_of_server(name: str) -> str | None:
+    """The amphora that a server is by its name, if any."""
+    return _match(_SERVER, name)
+
+
+def amphora_of_port(name: str) -> str | None:
+    """The amphora to which a VRRP or member port belongs by its name."""
+    return _match(_AMPHORA_PORT, name)
+
+
+def balancer_of_port(name: str) -> str | None:
+    """The load balancer whose VIP a port holds by its name."""
+    return _match(_BALANCER_PORT, name)
+
+
+def balancer_of_security_group(name: str) -> str | None:
+    """The load balancer to which a security group belongs by its name."""
+    return _match(_SECURITY_GROUP, name)
+
+
+def balancer_of_server_group(name: str) -> str | None:
+    """The load balancer whose amphorae a server group keeps apart by its name."""
+    return _match(_BALANCER_PORT, name)
+
+
+def _match(pattern: re.Pattern[str], name: str) -> str | None:
+    found = pattern.fullmatch(name)
+    return found.group(1) if found else None
+
+
+def is_kept(server: Server) -> bool:
+    """Whether a server is preserved, a spare, or was released to an operator: none of this is Octavia's leftover."""
+    return (
+        bool({PRESERVED, SPARE} & server.tags)
+        or server.name.startswith((PRESERVED_PREFIX, SPARE_PREFIX))
+        or AMPHORA in server.metadata
+        or STATE in server.metadata
+    )
+
+
+def may_be_stuck(row: records.Amphora) -> bool:
+    """Whether a row is on no load balancer, or in a state that only a flow sets."""
+    return row.load_balancer_id is None or row.status in IN_A_FLOW
+
+
+def in_flow(row: records.Amphora, grace: float) -> bool:
+    """Whether an amphora that is on no load balancer may still be worked on by Octavia."""
+    return row.load_balancer_id is None and row.status in IN_A_FLOW and row.age < grace
+
+
+def not_removable(found: Server, amphora: str, project: str) -> str:
+    """Why the server to which an amphora's row points may not be deleted with it; empty when it may.
+
+    :param project: Octavia's
+    """
+    if found.project_id != project or amphora_of_server(found.name) != amphora:
+        return f"server {found.id} ({found.name}) is not one that Octavia made for amphora {amphora}"
+    return f"server {found.id} of amphora {amphora} is kept, as preserved or spare" if is_kept(found) else ""
