@@ -1,20 +1,23 @@
-"""The contract between the machine and the work: everything that ``consumer`` may know about a handler.
+"""The contract between the machine (``consumer``) and the handlers. The machine knows nothing else of a handler.
 
-A handler stands for one kind of drift. It is asked three things, always in this order, whoever asks (a notification, a
-sweep, a one-shot command, an operator who typed a key):
+A handler stands for one kind of drift and answers three questions, always in this order:
 
-``sweep``    which keys look wrong?          reads sets, cheap, may be wrong in both directions
-``inspect``  is this one key really wrong?   reads the authoritative databases and APIs; the only place of proof
-``heal``     repair what was proved          the only method that writes
+``sweep``    Which keys look wrong?  It reads sets; it is cheap; it may list too many or too few.
+``inspect``  Is this one key really wrong?  It reads the authoritative databases and APIs, and is the only place of proof.
+``heal``     Repair the proved drift.  It is the only method that writes.
 
-A notification is an untrusted hint: a :class:`Trigger` takes a :class:`Key` out of its payload, and nothing else of the
-payload ever reaches a handler. Audit mode means that ``heal`` is never called.
+Events, sweeps, commands and operators all take this way. An event is an untrusted hint: a :class:`Trigger` takes a
+:class:`Key` out of its payload, and no other part of the payload reaches a handler. Audit mode never calls ``heal``.
 
-This module may import nothing of ``consumer``.
+The rule of proof: a heal that moves, takes or deletes something needs two independent records that support it, and no
+record that contradicts it. A missing row is never such a record. A database or an API that does not answer stops the heal.
+
+This module imports nothing of ``consumer``.
 """
 
 from __future__ import annotations
 
+import logging
 import threading
 import uuid
 from abc import ABC, abstractmethod
@@ -22,28 +25,59 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, ClassVar, Self, TypeVar
+from enum import StrEnum
+from typing import Any, ClassVar, Protocol, Self, TypeVar, runtime_checkable
 
 from oslo_config import cfg
 
+LOG = logging.getLogger(__name__)
+
 T = TypeVar("T")
 
-#: What evidence, before and after may hold: what ``json.dumps`` takes.
+#: Evidence and values of the history: anything that ``json.dumps`` takes.
 Json = Mapping[str, Any]
+
+
+class Mode(StrEnum):
+    """What a handler may do."""
+
+    OFF = "off"
+    AUDIT = "audit"
+    HEAL = "heal"
+
+
+class Verdict(StrEnum):
+    """What ``stackmend check`` thinks of one part of a deployment."""
+
+    OK = "ok"
+    WARNING = "warning"
+    FAILURE = "failure"
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Key:
-    """What to look at: the kind of an object and its identity, written ``kind:id``.
+    """The object to inspect, written ``kind:id``.
 
-    :param kind: ``instance``, ``host``, ``aggregate``, ``cell``, ``consumer``, ``amphora`` ...; no colon in it
-    :param id: a UUID or a name; any character, 255 at most
+    :param kind: ``instance``, ``host``, ``aggregate``, ``cell``, ``consumer``, ``amphora`` ...; it contains no colon
+    :param id: a UUID or a name of 1 to 255 characters, none of which is a control character
+    :param weight: how many objects the key stands for; not part of its identity
+    :raises ValueError: when kind or id is not of this form
     """
 
     kind: str
     id: str
+    weight: int = field(default=1, compare=False)
 
     MAX_ID: ClassVar[int] = 255
+
+    def __post_init__(self) -> None:
+        if not self.kind or ":" in self.kind or not self.id:
+            text = f"{self.kind}:{self.id}"
+            raise ValueError(f"{text!r} is not a key; write kind:id, for example instance:{uuid.UUID(int=0)}")
+        if len(self.id) > self.MAX_ID:
+            raise ValueError(f"the key '{self.kind}:{self.id[:40]}...' is longer than {self.MAX_ID} characters")
+        if any(ord(character) < 32 or ord(character) == 127 for character in self.id):
+            raise ValueError(f"the key {str(self)!r} contains a control character")
 
     def __str__(self) -> str:
         return f"{self.kind}:{self.id}"
@@ -52,28 +86,32 @@ class Key:
     def parse(cls, text: str) -> Self:
         """Read ``kind:id``.
 
-        :raises ValueError: when it is not of this form
+        :raises ValueError: when the text is not of this form
         """
-        kind, colon, identity = text.partition(":")
-        if not (kind and colon and identity):
-            raise ValueError(f"{text!r} is not a key; write kind:id, for example instance:{uuid.UUID(int=0)}")
-        if len(identity) > cls.MAX_ID:
-            raise ValueError(f"the key {text[:40]!r}... is longer than {cls.MAX_ID} characters")
+        kind, _, identity = text.partition(":")
         return cls(kind, identity)
+
+
+def keys_of(kind: str, identities: Iterable[str]) -> Iterator[Key]:
+    """Yield a key for each identity; log and skip an identity that cannot be a key, so that it stops no sweep."""
+    for identity in identities:
+        try:
+            yield Key(kind, identity)
+        except ValueError as error:
+            LOG.warning("a row is left out of the sweep: %s", error)
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One notification, decoded and normalised: the versioned and the legacy format of a fact give the same event.
+    """One notification, decoded; the versioned and the legacy format of a fact give the same event.
 
-    :param type: the versioned name, e.g. ``instance.delete.end``, also when the legacy one came
+    :param type: the versioned name, e.g. ``instance.delete.end``, for the legacy format too
     :param payload: plain nested dicts and lists; versioned objects are unwrapped to their data
     :param id: the notification's ``message_id``, for tracing only
     :param publisher: ``nova-compute:host`` or ``compute.host``; never used as a key
-    :param sent_at: when the publisher says it was sent (UTC, aware); None when it does not say
-    :param broker: the name of the broker it came from
-    :param format: how it was written: ``versioned`` or ``unversioned``; empty where the publisher knows one format only.
-        For those who run the publishers; to a handler both are the same
+    :param sent_at: the publisher's time of sending (UTC, aware); None when the notification has none
+    :param broker: the name of the broker that delivered it
+    :param format: ``versioned`` or ``unversioned``; empty where the publisher knows one format only. Handlers ignore it
     """
 
     type: str
@@ -87,12 +125,12 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Trigger:
-    """An event that hints at this handler's drift.
+    """An event that hints at a handler's drift.
 
-    :param event: the normalised event type
-    :param key: takes the key out of the event; None when this event is not for the handler (a service that is not
-        nova-compute). It gets untrusted input: it may raise anything, which makes the notification a dead event
-    :param after: seconds to wait before the first look, where the event is sent before its sender has finished
+    :param event: the event type
+    :param key: takes the key out of the event; returns None for an event that does not concern the handler, such as a
+        service that is not nova-compute. Its input is untrusted: when it raises, the notification becomes a dead letter
+    :param after: seconds to wait before the first inspection, for events that are sent before their sender has finished
     """
 
     event: str
@@ -102,15 +140,16 @@ class Trigger:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """A proven drift of one key.
+    """A proved drift of one key.
 
-    :param problem: a slug that names the kind of drift, stable over releases: ``host-unmapped``
-    :param summary: one sentence for a person: what is wrong
-    :param evidence: what proves it: ids, generations, states, old values; what survives a round trip through JSON. The
-        heal compares with it before it writes, and two looks count as the same finding only when problem and evidence are
-        equal; so no clock readings in it
+    :param problem: a slug for the kind of drift, stable over releases: ``host-unmapped``
+    :param summary: one sentence for a person: the object and its drift
+    :param evidence: the proof: ids, generations, states, old values; it survives a round trip through JSON. It contains no
+        clock readings, because two inspections must give the same evidence for the same drift
     :param healable: whether ``heal`` may be called for it
-    :param refusal: why not, when it is not
+    :param refusal: the reason why it is not healable
+    :param weight: how many objects its heal changes; budgets, the breaker and the history count it
+    :param undo: the commands or statements that take the heal back, where they are known before it
     """
 
     key: Key
@@ -119,17 +158,24 @@ class Finding:
     evidence: Json = field(default_factory=dict)
     healable: bool = True
     refusal: str = ""
+    weight: int = 1
+    undo: str = ""
+
+    def same_as(self, other: Finding) -> bool:
+        """Return whether another inspection proved the same drift; wording, weight and undo do not count."""
+        mine = (self.key, self.problem, self.healable, self.evidence)
+        return mine == (other.key, other.problem, other.healable, other.evidence)
 
 
 @dataclass(frozen=True, slots=True)
 class Healed:
-    """What a heal changed, for the history.
+    """The changes that a heal made, for the history.
 
     :param action: one sentence, past tense: ``mapped host compute-7 to cell cell1``
-    :param before: the values that were there
-    :param after: the values that are there now
-    :param undo: how an operator takes it back, as a command or statement where there is one
-    :param complete: False when it was cut short, so that the key has to be looked at again
+    :param before: the old values
+    :param after: the new values
+    :param undo: the commands or statements that take the heal back
+    :param complete: False when more steps follow, so that the key is inspected again at once
     """
 
     action: str
@@ -140,13 +186,13 @@ class Healed:
 
 
 class HandlerError(Exception):
-    """Root of what a handler may raise on purpose; anything else is a bug and is retried, then parked."""
+    """Root of the errors that a handler raises on purpose. Any other error is a bug: it is retried, then parked."""
 
 
 class InFlight(HandlerError):
-    """Nova or Octavia is working on the object; its state proves nothing now.
+    """Nova or Octavia is working on the object, so its state proves nothing now.
 
-    :param after: seconds until another look makes sense
+    :param after: seconds until another inspection makes sense
     """
 
     def __init__(self, reason: str, after: float = 10.0) -> None:
@@ -155,9 +201,9 @@ class InFlight(HandlerError):
 
 
 class Unavailable(HandlerError):
-    """A database or API that the proof needs did not answer. Unknown never means absent: nothing is changed.
+    """A database or an API that the proof needs did not answer. Unknown never means absent: nothing is changed.
 
-    :param dependency: what did not answer: ``placement``, ``nova_api``, ``cell:<name>``
+    :param dependency: ``placement``, ``nova_api``, ``cell:<name>`` ...
     """
 
     def __init__(self, dependency: str, reason: str) -> None:
@@ -166,21 +212,21 @@ class Unavailable(HandlerError):
 
 
 class Conflict(HandlerError):
-    """The world changed between the proof and the write (a generation, an old value): look again from the start."""
+    """The world changed between the proof and the write; nothing was written. The key is inspected from the start."""
 
 
 class Refused(HandlerError):
-    """Unsafe or ambiguous: report, never heal."""
+    """A heal would be unsafe or ambiguous: report, never heal."""
 
 
 @dataclass(frozen=True, slots=True)
 class Broker:
-    """A message broker on which notifications arrive.
+    """A message broker that delivers notifications.
 
-    :param name: how logs and metrics call it: ``nova``, ``cell:cell1``, ``octavia``
+    :param name: its name in logs and metrics: ``nova``, ``cell:cell1``, ``octavia``
     :param transport_url: an oslo.messaging URL, with its secrets: never log it
-    :param exchanges: the topic exchanges whose services publish there; needed to bind a queue of our own
-    :param options: names and values of ``[oslo_messaging_rabbit]`` with which its services reach it: TLS and its files
+    :param exchanges: the topic exchanges of the services that publish there; needed to bind a queue of our own
+    :param options: names and values of ``[oslo_messaging_rabbit]`` in the files of these services: TLS and its files
     """
 
     name: str
@@ -190,32 +236,111 @@ class Broker:
 
 
 @dataclass(frozen=True, slots=True)
-class Checked:
-    """One thing about the deployment that was looked at, for ``stackmend check``.
+class QueueDepth:
+    """How many messages wait in a queue, and how many consumers it has."""
 
-    :param subject: what was looked at: ``nova.conf: notifications``
-    :param verdict: ``ok``; ``warning``: it works, and could be better or safer; ``failure``: something will not work
-    :param text: what was found and, unless it is well, the line to write or the statement to run; no secrets
+    messages: int
+    consumers: int
+
+
+def _no_queue(broker: Broker, queue: str) -> QueueDepth:
+    raise Unavailable(f"broker:{broker.name}", f"this process cannot ask for the queue {queue}")
+
+
+@dataclass(frozen=True, slots=True)
+class Bus:
+    """What the machine knows about RabbitMQ, for handlers and checks; they never reach a broker themselves.
+
+    :param topics: the topics whose notifications the machine consumes
+    :param topics_option: the option that names them: ``[bus] topics``
+    :param queue_depth: asks a broker for a queue by a passive declaration, which changes nothing; it raises
+        :class:`Unavailable` when no host answers or the queue does not exist, and ``cfg.Error`` for a malformed URL
+    """
+
+    topics: tuple[str, ...] = ()
+    topics_option: str = "[bus] topics"
+    queue_depth: Callable[[Broker, str], QueueDepth] = _no_queue
+
+
+@dataclass(frozen=True, slots=True)
+class Role:
+    """A Keystone role that calls to an API need.
+
+    :param any_of: one of these roles is enough; the first allows least
+    :param purpose: the calls that need it, for ``stackmend check``
+    :param verdict: of its lack: a warning where it depends on the release of the other service
+    """
+
+    any_of: tuple[str, ...]
+    purpose: str
+    verdict: Verdict = Verdict.FAILURE
+
+
+@dataclass(frozen=True, slots=True)
+class Roles:
+    """The roles that a handler needs.
+
+    :param inspect: in every mode
+    :param heal: in mode ``heal``, besides
+    """
+
+    inspect: tuple[Role, ...] = ()
+    heal: tuple[Role, ...] = ()
+
+    def needed(self, mode: Mode) -> tuple[Role, ...]:
+        """Return the roles that a mode needs."""
+        return self.inspect + self.heal if mode is Mode.HEAL else self.inspect
+
+
+class Privilege(StrEnum):
+    """A database privilege that a heal needs beside SELECT."""
+
+    DELETE = "DELETE"
+    INSERT = "INSERT"
+    UPDATE = "UPDATE"
+
+
+#: The name that stands for every table of a database in :data:`Rights`.
+EVERY_TABLE = "*"
+
+#: Privileges that the heals of a handler need: by database (``nova_api``, ``cell``, ``octavia``), then by table.
+Rights = Mapping[str, Mapping[str, frozenset[Privilege]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """The verdict on one part of a deployment, for ``stackmend check``.
+
+    :param subject: the part: ``nova.conf: notifications``
+    :param text: the observation and, for a warning or a failure, the line to write or the statement to run; no secrets
     """
 
     subject: str
-    verdict: str
+    verdict: Verdict
     text: str = ""
 
 
-#: Looks at what a deployment needs beyond the options' own rules (entry point ``stackmend.checks``). It is given the modes
-#: of the handlers that are not off, by name; it reads only, and says what it cannot look at instead of raising.
-Check = Callable[["Resources", Mapping[str, str]], Iterable[Checked]]
+@runtime_checkable
+class Warns(Protocol):
+    """A shared object that knows why handlers cannot heal or inspect."""
+
+    def warnings(self) -> Iterable[str]:
+        """Yield one sentence for each reason.
+
+        :raises HandlerError: when the object does not answer
+        """
 
 
 class Resources:
-    """What the handlers of one process share (engines, sessions, clients), each made once, on first use.
+    """The objects that the handlers of one process share (engines, sessions, clients), each made on first use.
 
     :param conf: the loaded configuration, with every handler's options registered
+    :param bus: the machine's knowledge of RabbitMQ
     """
 
-    def __init__(self, conf: cfg.ConfigOpts) -> None:
+    def __init__(self, conf: cfg.ConfigOpts, bus: Bus | None = None) -> None:
         self.conf = conf
+        self.bus = bus or Bus()
         self._made: dict[Callable[..., Any], Any] = {}
         self._lock = threading.RLock()
 
@@ -227,43 +352,41 @@ class Resources:
             made: T = self._made[make]
             return made
 
-    def limits(self) -> Iterator[str]:
-        """Ask whatever has ``limits`` what keeps handlers from healing, or from looking; yield its sentences.
+    def warnings(self) -> Iterator[str]:
+        """Yield why handlers cannot heal or inspect, for example an unknown schema, from each :class:`Warns` object.
 
-        A database whose schema is not known here, or lacks a table, says so. What does not answer says nothing: the first
-        look will.
+        An object that does not answer yields nothing: the first inspection reports it.
         """
         with self._lock:
             made = list(self._made.values())
-        for thing in made:
-            limits = getattr(thing, "limits", None)
-            if callable(limits):
+        for one in made:
+            if isinstance(one, Warns):
                 with suppress(HandlerError):
-                    yield from limits()
+                    yield from one.warnings()
 
     def close(self) -> None:
-        """Close whatever has a ``close``, last made first."""
+        """Close every object that has a ``close``, in reverse order."""
         with self._lock:
-            for thing in reversed(list(self._made.values())):
-                close = getattr(thing, "close", None)
+            for one in reversed(list(self._made.values())):
+                close = getattr(one, "close", None)
                 if callable(close):
                     close()
             self._made.clear()
 
 
-class Part(ABC):
-    """What an entry point names: a part of the work that the machine makes out of the configuration."""
+class Plugin(ABC):
+    """An entry point's class, which the machine makes out of the configuration."""
 
     @classmethod
     def options(cls) -> Mapping[str, Sequence[cfg.Opt]]:
-        """Options of this part and of what it uses, by group; the same option may come from several parts."""
+        """Return the options of this plugin and of the objects it uses, by group; several plugins may share an option."""
         return {}
 
     @classmethod
     def applies(cls, conf: cfg.ConfigOpts) -> bool:
-        """Tell whether the configuration speaks of the service that this is about.
+        """Return whether the configuration names the service that this plugin is about.
 
-        What does not apply is left out unless it is asked for by name; then what is missing is said.
+        A plugin that does not apply is left out, unless it is asked for by name; then an error names the missing option.
 
         :param conf: with these options registered
         """
@@ -272,119 +395,138 @@ class Part(ABC):
     @classmethod
     @abstractmethod
     def from_resources(cls, resources: Resources) -> Self:
-        """Make it.
+        """Make the plugin.
 
-        :raises cfg.Error: when an option is missing or wrong; the message names option, file and what to write
+        :raises cfg.Error: when an option is missing or wrong; the message names option, file and a right value
         """
 
 
-class Inventory(Part):
-    """What the work keeps in the cloud for an operator, such as preserved amphorae: listed, shown, given away, deleted."""
+class Inventory(Plugin):
+    """Objects that handlers keep in the cloud for an operator, such as preserved amphorae."""
 
-    #: how the command line calls it: ``amphora preserved``
+    #: its name on the command line: ``amphora preserved``
     name: ClassVar[str]
     #: one line for help texts and the page
     title: ClassVar[str]
-    #: which values of an item make the columns of a table; the first one is its id
+    #: the values of an item that make the columns of a table; the first is its id
     columns: ClassVar[tuple[str, ...]]
 
     @abstractmethod
     def items(self) -> Sequence[Json]:
-        """Return everything that is kept; each item has a value for every column, ready for a table.
+        """Return all items; each has a value for every column.
 
-        :raises Unavailable: when that cannot be told
+        :raises Unavailable: when a database or an API does not answer
         """
 
     @abstractmethod
     def show(self, identity: str) -> Json:
-        """Return all that is known of one item, what an operator needs to look inside it.
+        """Return all that is known of one item.
 
         :raises LookupError: when there is none
-        :raises Unavailable: when that cannot be told
+        :raises Unavailable: when a database or an API does not answer
         """
 
     def release(self, identity: str) -> Healed:
-        """Hand an item over to the operator: it stays in the cloud, and is no longer counted or touched.
+        """Give an item to the operator: it stays in the cloud, and stackmend no longer counts or touches it.
 
         :raises LookupError: when there is none
-        :raises Unavailable, Refused: see there
+        :raises Unavailable, Refused: as in a handler
         """
-        raise Refused(f"{self.title}: nothing of it can be released")
+        raise Refused(f"{self.title}: these items cannot be released")
 
     def delete(self, identity: str) -> Healed:
-        """Delete an item, wholly.
+        """Delete an item.
 
         :raises LookupError: when there is none
-        :raises Unavailable, Refused: see there
+        :raises Unavailable, Refused: as in a handler
         """
-        raise Refused(f"{self.title}: nothing of it can be deleted")
+        raise Refused(f"{self.title}: these items cannot be deleted")
 
 
-class Handler(Part):
-    """One kind of drift. Instances are shared by threads: no state outside what the constructor sets.
+class Handler(Plugin):
+    """One kind of drift. Threads share an instance: it has no state but the values that its constructor sets."""
 
-    Class attributes, all but ``triggers`` mandatory in a subclass:
-    """
-
-    #: the task's name, as in the specification: ``discover_hosts``; prefix of its options
+    #: the handler's name, as in the specification: ``discover_hosts``; the prefix of its options
     name: ClassVar[str]
     #: one line for ``stackmend handler list`` and the options' help
     title: ClassVar[str]
-    #: option group that holds ``<name>_interval``, ``<name>_mode``, ``<name>_window``: ``audit`` or ``housekeeping``
+    #: the option group of ``<name>_interval``, ``<name>_mode``, ``<name>_window``: ``audit`` or ``housekeeping``
     group: ClassVar[str]
-    #: kinds of keys it takes
+    #: the kinds of its keys
     kinds: ClassVar[tuple[str, ...]]
-    #: events that hint at this drift
+    #: the events that hint at this drift
     triggers: ClassVar[tuple[Trigger, ...]] = ()
-    #: seconds: a finding must be seen twice, unchanged, this far apart (0: once is proof)
+    #: seconds between two inspections that must give the same finding; 0 when one inspection is proof
     confirm_after: ClassVar[float] = 0.0
-    #: ``off``, ``audit`` or ``heal``, until the operator says otherwise
-    default_mode: ClassVar[str] = "audit"
-    #: seconds between two sweeps, until the operator says otherwise
+    #: its mode, unless the operator sets one
+    default_mode: ClassVar[Mode] = Mode.AUDIT
+    #: seconds between two sweeps, unless the operator sets them
     default_interval: ClassVar[int] = 3600
-    #: an integer option of its group that holds its interval, where a specification named one for several tasks; then it
-    #: has no ``<name>_interval``, and the handler declares that option itself
+    #: the option of its group that holds its interval, where a specification names one for several handlers; then it has
+    #: no ``<name>_interval``, and declares that option itself
     interval_option: ClassVar[str] = ""
-    #: heals in any hour, until the operator says otherwise; None: as ``[engine] heals_per_hour`` says. For a handler that heals
-    #: one object in many steps, each of which counts
+    #: objects that it may heal in any hour, unless the operator sets a number; None: as ``[engine] heals_per_hour``
     default_heals_per_hour: ClassVar[int | None] = None
-    #: dependencies that every look needs: when one is Unavailable, the whole handler waits for it, not each key by itself
+    #: dependencies of every inspection: when one is Unavailable, the handler waits for it as a whole
     requires: ClassVar[tuple[str, ...]] = ()
-    #: what the task costs and which interval suits it, for the options' help
+    #: the database privileges that its heals need beside SELECT
+    rights: ClassVar[Rights] = {}
+    #: the Keystone roles that its calls to APIs need
+    roles: ClassVar[Roles] = Roles()
+    #: the cost of a sweep and the interval that suits it, for the options' help
     cost: ClassVar[str] = ""
 
     @abstractmethod
     def inspect(self, key: Key) -> Iterable[Finding]:
-        """Prove the drift of one key; reads only. No finding means that nothing is wrong.
+        """Prove the drift of one key; read only. No finding means that nothing is wrong.
 
-        :raises InFlight, Unavailable, Refused: see there; findings that were yielded before do not count
+        :raises InFlight, Unavailable, Refused: findings that were yielded before do not count
         """
 
     @abstractmethod
     def sweep(self) -> Iterator[Key]:
-        """Yield every key that looks wrong; reads sets, never object by object; reads only.
+        """Yield every key that looks wrong; read sets, never object by object.
 
-        :raises Unavailable: when a listing failed or is empty where that cannot be right. Keys yielded before stand
+        :raises Unavailable: when a listing fails, or is empty where that cannot be right. Keys yielded before count
         """
 
     @abstractmethod
     def population(self) -> int:
-        """How many objects a sweep looks at, roughly; the measure of "too many are wrong to believe it"."""
+        """Return roughly how many objects a sweep covers; the breaker compares the suspects with it."""
 
     @abstractmethod
     def heal(self, finding: Finding) -> Healed:
         """Repair a finding; idempotent, and compare-and-set on its evidence.
 
-        :raises Conflict: when the world is no longer what the evidence says; nothing was written
-        :raises InFlight, Unavailable, Refused: see there
+        :raises Conflict: when the evidence no longer holds; nothing was written
+        :raises InFlight, Unavailable, Refused: as in :meth:`inspect`
         """
 
     def heal_while(self, finding: Finding, go_on: Callable[[], bool]) -> Healed:
-        """Heal in steps, each whole by itself, and begin none when ``go_on`` says no; for a heal that may take long.
+        """Heal in steps, and begin no step once ``go_on`` returns False; for heals that may take long.
 
-        A heal that was stopped says that it is not complete. One of a single step needs none of this.
+        A heal that stops early returns ``complete=False``. A heal of one step needs no override.
 
-        :param go_on: asked before each step: whether the task's window is still open
-        :raises: as :meth:`heal`; Conflict also when not even one step was done
+        :param go_on: asked before each step; it returns False when the window has closed
+        :raises: as :meth:`heal`; Conflict also when no step was done
         """
         return self.heal(finding)
+
+    def prove_again(self, finding: Finding) -> Finding:
+        """Inspect the key of a finding again, right before its heal writes; return the new finding.
+
+        :raises Refused: when the finding is not healable
+        :raises Conflict: when the drift is gone or its evidence has changed
+        :raises InFlight, Unavailable: as in :meth:`inspect`
+        """
+        if not finding.healable:
+            raise Refused(finding.refusal)
+        for now in self.inspect(finding.key):
+            if finding.same_as(now):
+                return now
+        raise Conflict(f"{finding.key} is no longer as it was found")
+
+
+#: Judges a deployment beyond the options' own rules (entry point ``stackmend.checks``). Its second argument holds every
+#: handler with its mode. It only reads, and yields a failure for an object that it cannot check, instead of raising.
+Check = Callable[[Resources, Mapping[type[Handler], Mode]], Iterable[Checked]]

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from enum import StrEnum
 
-from handlers.base import Checked
+from handlers.base import Checked, Verdict
 
 
 class Withheld(StrEnum):
@@ -44,4 +44,6 @@ def checks() -> Iterator[Checked]:
     """Yield one line of ``stackmend check`` for each withheld heal."""
     for heal in Withheld:
         if is_withheld(heal):
-            yield Checked("withheld heals", "warning", f"in every mode, stackmend only reports what it would: {heal}")
+            yield Checked(
+                "withheld heals", Verdict.WARNING, f"in every mode, stackmend only reports what it would: {heal}"
+            )

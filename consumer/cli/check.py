@@ -28,7 +28,7 @@ from consumer.journal.database import Database, JournalError, now
 from consumer.journal.heard import Heard
 from consumer.wording import one_line, plural, span
 from handlers import withheld
-from handlers.base import Broker, Checked, HandlerError
+from handlers.base import Broker, Checked, HandlerError, Mode, Verdict
 
 #: Seconds by which the clocks of this machine and of the journal's database may differ.
 _SKEW = 2.0
@@ -36,7 +36,7 @@ _SKEW = 2.0
 _BACKLOG = 10_000
 #: Seconds after which a format in which nothing arrived is no longer one that is used.
 _LATELY = 86_400.0
-_CODES = {"ok": Code.SUCCESS, "warning": Code.WARNING, "failure": Code.FAILURE}
+_CODES = {Verdict.OK: Code.SUCCESS, Verdict.WARNING: Code.WARNING, Verdict.FAILURE: Code.FAILURE}
 
 
 class CheckCommand(Command):
@@ -93,14 +93,14 @@ def _files(session: Session) -> Iterator[Checked]:
     open_files = conf.readable_by_others(session.conf)
     for name in open_files:
         yield Checked(
-            "configuration", "warning", f"everybody can read {name}, which may hold passwords: chmod o-r {name}"
+            "configuration", Verdict.WARNING, f"everybody can read {name}, which may hold passwords: chmod o-r {name}"
         )
     wrong = conf.misspelt(session.conf)
     for sentence in wrong:
-        yield Checked("configuration", "warning", sentence)
+        yield Checked("configuration", Verdict.WARNING, sentence)
     if not open_files and not wrong:
         read = ", ".join(session.conf.config_file or []) or "no file; every option has its default"
-        yield Checked("configuration", "ok", f"read: {read}")
+        yield Checked("configuration", Verdict.OK, f"read: {read}")
 
 
 def _journal(session: Session) -> Iterator[Checked]:
@@ -110,10 +110,10 @@ def _journal(session: Session) -> Iterator[Checked]:
         waiting = dead.count(database)
         alive = replicas.listing(database)
     except JournalError as error:
-        yield Checked("journal", "failure", str(error))
+        yield Checked("journal", Verdict.FAILURE, str(error))
         return
     yield Checked(
-        "journal", "ok", f"{database.engine.dialect.name}; {plural(len(alive), 'daemon runs', 'daemons run')}"
+        "journal", Verdict.OK, f"{database.engine.dialect.name}; {plural(len(alive), 'daemon runs', 'daemons run')}"
     )
     yield _clock(skew)
     yield _dead(database, waiting)
@@ -121,11 +121,11 @@ def _journal(session: Session) -> Iterator[Checked]:
 
 def _clock(skew: float) -> Checked:
     if abs(skew) <= _SKEW:
-        return Checked("clock", "ok", "this machine and the journal's database agree")
+        return Checked("clock", Verdict.OK, "this machine and the journal's database agree")
     ahead = "ahead of" if skew > 0 else "behind"
     return Checked(
         "clock",
-        "warning",
+        Verdict.WARNING,
         f"this machine is {abs(skew):.0f} s {ahead} the journal's database, so lags are wrong by as much: let chrony or "
         "ntpd set both",
     )
@@ -133,10 +133,10 @@ def _clock(skew: float) -> Checked:
 
 def _dead(database: Database, waiting: int) -> Checked:
     if not waiting:
-        return Checked("dead events", "ok", "every message was understood")
+        return Checked("dead events", Verdict.OK, "every message was understood")
     newest = dead.listing(database, limit=1)[-1]
     text = f"{plural(waiting, 'message')} could not be understood, the last one because {newest.reason}: stackmend dead list"
-    return Checked("dead events", "warning", text)
+    return Checked("dead events", Verdict.WARNING, text)
 
 
 def _brokers(session: Session) -> Iterator[Checked]:
@@ -152,17 +152,17 @@ def _brokers(session: Session) -> Iterator[Checked]:
         try:
             found = topology.check(broker, settings)
         except UnusableURL as error:
-            yield Checked(f"broker {broker.name}", "failure", str(error))
+            yield Checked(f"broker {broker.name}", Verdict.FAILURE, str(error))
             continue
         if not found.reachable:
-            yield Checked(f"broker {broker.name}", "failure", found.advice)
+            yield Checked(f"broker {broker.name}", Verdict.FAILURE, found.advice)
             continue
-        yield Checked(f"broker {broker.name}", "ok", "it answers, and lets us in")
+        yield Checked(f"broker {broker.name}", Verdict.OK, "it answers, and lets us in")
         yield from (_thing(broker, thing, ready=found.ready, ours=ours) for thing in found.found)
         yield _told(broker, [one for one in arrived if one.broker == broker.name])
     if none:
         text = "none is known: only sweeps find drift; set [nova] config_file, or [nova] transport_url"
-        yield Checked("brokers", "warning", text)
+        yield Checked("brokers", Verdict.WARNING, text)
 
 
 def _listed(session: Session) -> Iterator[Broker | Checked]:
@@ -173,7 +173,7 @@ def _listed(session: Session) -> Iterator[Broker | Checked]:
             for broker in brokers(session.resources):
                 known.append(broker)
         except (HandlerError, cfg.Error) as error:
-            yield Checked("brokers", "failure", str(error))
+            yield Checked("brokers", Verdict.FAILURE, str(error))
     yield from service.merged(known)
 
 
@@ -205,7 +205,7 @@ def _told(broker: Broker, arrived: Sequence[Heard]) -> Checked:
             "none that a handler wants has arrived yet; should it stay so, set in its services "
             "[oslo_messaging_notifications] driver = messagingv2"
         )
-        return Checked(subject, "ok", text)
+        return Checked(subject, Verdict.OK, text)
     used = {one.format for one in arrived if one.ago - arrived[0].ago < _LATELY}
     last = f"the last one arrived {span(arrived[0].ago)} ago"
     if used == {"unversioned"}:
@@ -213,8 +213,8 @@ def _told(broker: Broker, arrived: Sequence[Heard]) -> Checked:
             f"unversioned only, {last}; that format does not tell of hosts and aggregates: write in nova.conf, on every host, "
             "[notifications] notification_format = versioned"
         )
-        return Checked(subject, "warning", text)
-    return Checked(subject, "ok", f"{' and '.join(sorted(used - {''})) or 'they arrive'}, {last}")
+        return Checked(subject, Verdict.WARNING, text)
+    return Checked(subject, Verdict.OK, f"{' and '.join(sorted(used - {''})) or 'they arrive'}, {last}")
 
 
 def _thing(broker: Broker, thing: Found, *, ready: bool, ours: int | None) -> Checked:
@@ -225,28 +225,27 @@ def _thing(broker: Broker, thing: Found, *, ready: bool, ours: int | None) -> Ch
     """
     subject = f"broker {broker.name}: {thing.kind} {thing.name}"
     if not thing.allowed:
-        return Checked(subject, "failure", thing.advice)
+        return Checked(subject, Verdict.FAILURE, thing.advice)
     if thing.exists and thing.advice:
-        return Checked(subject, "warning", thing.advice)
+        return Checked(subject, Verdict.WARNING, thing.advice)
     if not thing.exists:
-        return Checked(subject, "ok" if ready else "warning", f"not there yet. {thing.advice}")
+        return Checked(subject, Verdict.OK if ready else Verdict.WARNING, f"not there yet. {thing.advice}")
     if thing.kind == "exchange":
-        return Checked(subject, "ok", "it is there")
+        return Checked(subject, Verdict.OK, "it is there")
     if ours is not None and thing.consumers > ours:
         text = (
             f"{plural(thing.consumers, 'reader')}, but {plural(ours, 'daemon runs', 'daemons run')} on this journal: who else "
             "reads takes events away from it. See rabbitmqctl list_consumers, and give each reader a topic of its own"
         )
-        return Checked(subject, "warning", text)
+        return Checked(subject, Verdict.WARNING, text)
     text = f"{plural(thing.messages, 'message waits', 'messages wait')}, {plural(thing.consumers, 'reader')}"
-    return Checked(subject, "warning" if thing.messages > _BACKLOG else "ok", text)
+    return Checked(subject, Verdict.WARNING if thing.messages > _BACKLOG else Verdict.OK, text)
 
 
 def _plugged(session: Session) -> Iterator[Checked]:
-    modes = {one.name: task_conf.settings(session.conf, one).mode for one in session.classes()}
-    on = {name: mode for name, mode in modes.items() if mode != "off"}
+    modes = {one: Mode(task_conf.settings(session.conf, one).mode) for one in session.classes()}
     for name, check in plugins.checks():
         try:
-            yield from check(session.resources, on)
+            yield from check(session.resources, modes)
         except (HandlerError, cfg.Error) as error:
-            yield Checked(name, "failure", str(error))
+            yield Checked(name, Verdict.FAILURE, str(error))

@@ -15,6 +15,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
 from consumer import __version__, conf, plugins
+from consumer.bus import probe
 from consumer.cli import logs
 from consumer.cli.base import Trouble
 from consumer.conf import engine as engine_conf
@@ -116,7 +117,7 @@ class Session:
     @cached_property
     def resources(self) -> Resources:
         """What the handlers share."""
-        return Resources(self.conf)
+        return Resources(self.conf, probe.bus(self.conf))
 
     def tasks(self, classes: Sequence[type[Handler]], mode_of: ModeOf = as_configured) -> list[Task]:
         """Make tasks; see :func:`consumer.engine.task.make`."""

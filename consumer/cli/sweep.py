@@ -59,7 +59,7 @@ class Sweep(Lister):
         database = self.session.database if any(task.heals for task in tasks) else None
         if database is not None:
             tasks = self._respect_stops(database, tasks)
-        for sentence in self.session.resources.limits():
+        for sentence in self.session.resources.warnings():
             self.remark(sentence)
         for task in (task for task in tasks if task.heals and not task.is_open):
             self.remark(f"{task.name} is outside its window ({task.settings.window}) and heals nothing")

@@ -114,7 +114,7 @@ class Service:
         self._broker_thread.start()
         modes = ", ".join(f"{task.name} ({task.settings.mode})" for task in self._tasks.values())
         LOG.info("stackmend %s runs as %s: %s", __version__, self.replica, modes or "no task is on")
-        for sentence in self._resources.limits():
+        for sentence in self._resources.warnings():
             LOG.warning("%s", sentence)
 
     def adopt(self, settings: Mapping[str, TaskSettings]) -> list[str]:

@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
 
-from handlers.base import Checked
+from handlers.base import Checked, Verdict
 
 #: seconds that are no difference: an answer takes its time, and its date has no fractions
 TOLERATED = 5.0
@@ -27,9 +27,9 @@ def check(name: str, headers: Mapping[str, str]) -> Checked | None:
     except (KeyError, ValueError):
         return None
     if abs(ahead) <= TOLERATED:
-        return Checked(f"{name}: clock", "ok", "this machine agrees with it")
+        return Checked(f"{name}: clock", Verdict.OK, "this machine agrees with it")
     text = (
         f"this machine is {abs(ahead):.0f} s {'ahead of' if ahead > 0 else 'behind'} it, so the ages that APIs tell are "
         "judged wrong by as much: let chrony or ntpd set both"
     )
-    return Checked(f"{name}: clock", "warning", text)
+    return Checked(f"{name}: clock", Verdict.WARNING, text)

@@ -1,11 +1,10 @@
-"""What a database account has to be allowed, what it is allowed, and the statements that lead from one to the other.
+"""The privileges of a database account: those it needs, those it has, and the GRANT statements between the two.
 
-Each service's package says, per handler, what its heals write (:data:`Needs`); from that come the documented statements, and
-what ``stackmend check`` says of an account. Reading is the same for all handlers: SELECT on the whole database. An account
-with nothing else is enough for every handler in the mode ``audit``.
+Each handler names the privileges that its heals need (:attr:`~handlers.base.Handler.rights`). Every handler reads with SELECT
+on the whole database, and needs nothing else in mode ``audit``.
 
-MariaDB and MySQL are asked with SHOW GRANTS, PostgreSQL with ``has_table_privilege``, which counts what came from groups.
-SQLite knows no accounts.
+MariaDB and MySQL answer SHOW GRANTS; PostgreSQL answers ``has_table_privilege``, which includes the privileges of groups.
+SQLite has no accounts.
 """
 
 from __future__ import annotations
@@ -18,12 +17,11 @@ from typing import Protocol
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from handlers.base import Checked, HandlerError
+from handlers.base import EVERY_TABLE, Checked, Handler, HandlerError, Verdict
 
-#: which privileges, beside SELECT, are needed on which table; ``*`` is every table of the database
+#: privileges by table; :data:`~handlers.base.EVERY_TABLE` stands for every table of the database
 Needs = Mapping[str, frozenset[str]]
 
-WHOLE = "*"
 ALL = "ALL PRIVILEGES"
 #: the account of the documented statements, and its name in PostgreSQL
 ACCOUNT = "'stackmend'@'%'"
@@ -63,15 +61,23 @@ class Account:
         return frozenset() if ALL in held else wanted - held
 
 
+def rights_of(handlers: Iterable[type[Handler]], database: str) -> list[Needs]:
+    """Return the privileges that these handlers need in one kind of database.
+
+    :param database: ``nova_api``, ``cell`` or ``octavia``
+    """
+    return [handler.rights[database] for handler in handlers if database in handler.rights]
+
+
 def merged(needs: Iterable[Needs]) -> dict[str, frozenset[str]]:
     """Return what several handlers need together."""
     found: dict[str, frozenset[str]] = {}
     for one in needs:
         for table, privileges in one.items():
             found[table] = found.get(table, frozenset()) | privileges
-    whole = found.get(WHOLE, frozenset())
-    rest = {table: privileges - whole for table, privileges in found.items() if table != WHOLE}
-    return {WHOLE: whole | _READING, **{table: left for table, left in sorted(rest.items()) if left}}
+    whole = found.get(EVERY_TABLE, frozenset())
+    rest = {table: privileges - whole for table, privileges in found.items() if table != EVERY_TABLE}
+    return {EVERY_TABLE: whole | _READING, **{table: left for table, left in sorted(rest.items()) if left}}
 
 
 def statements(schema: str, account: str, wanted: Needs, every: str = "") -> list[str]:
@@ -83,7 +89,7 @@ def statements(schema: str, account: str, wanted: Needs, every: str = "") -> lis
     """
     whole = every or f"{schema}.*"
     return [
-        f"GRANT {', '.join(sorted(privileges))} ON {whole if table == WHOLE else f'{schema}.{table}'} TO {account};"
+        f"GRANT {', '.join(sorted(privileges))} ON {whole if table == EVERY_TABLE else f'{schema}.{table}'} TO {account};"
         for table, privileges in wanted.items()
     ]
 
@@ -114,26 +120,27 @@ def check(name: str, database: Asked, needs: Iterable[Needs], most: Iterable[Nee
     lacking = {
         table: left
         for table, privileges in wanted.items()
-        if (table == WHOLE or table in account.there) and (left := account.lacks(table, privileges))
+        if (table == EVERY_TABLE or table in account.there) and (left := account.lacks(table, privileges))
     }
     if lacking:
         what = "; ".join(f"{', '.join(sorted(left))} on {table}" for table, left in lacking.items())
         cure = " ".join(statements(account.schema, account.name, lacking, account.every))
-        yield Checked(subject, "failure", f"{account.name} lacks {what}: {cure}")
+        yield Checked(subject, Verdict.FAILURE, f"{account.name} lacks {what}: {cure}")
     elif more := _more(account, merged([*needs, *most])):
         least = " ".join(statements(account.schema, ACCOUNT if not account.every else ROLE, wanted, account.every))
         yield Checked(
-            subject, "warning", f"{account.name} may do more than is needed ({more}); this is enough: {least}"
+            subject, Verdict.WARNING, f"{account.name} may do more than is needed ({more}); this is enough: {least}"
         )
     else:
-        yield Checked(subject, "ok", "what is needed")
+        yield Checked(subject, Verdict.OK, "what is needed")
 
 
 def _more(account: Account, wanted: Needs) -> str:
     """Say what an account may do that no handler needs."""
-    found = [(account.server - {"USAGE"}, "everything"), (account.whole - wanted[WHOLE], account.schema)]
+    found = [(account.server - {"USAGE"}, "everything"), (account.whole - wanted[EVERY_TABLE], account.schema)]
     found += [
-        (held - wanted[WHOLE] - wanted.get(table, frozenset()), table) for table, held in sorted(account.tables.items())
+        (held - wanted[EVERY_TABLE] - wanted.get(table, frozenset()), table)
+        for table, held in sorted(account.tables.items())
     ]
     return "; ".join(f"{', '.join(sorted(privileges))} on {where}" for privileges, where in found if privileges)
 

@@ -1,49 +1,44 @@
-"""Whether a service tells what happens: its notification options, as far as its own files say.
-
-Shared by the checks of Nova and Octavia; reads files, nothing else.
-"""
+"""Whether a service publishes notifications that stackmend consumes, by the service's own files."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from oslo_config import cfg
-
 from handlers.access.service_files import ServiceFiles
-from handlers.base import Checked
+from handlers.base import Bus, Checked, Verdict
 
 #: drivers of oslo.messaging that publish to the broker
 PUBLISHING = frozenset({"messaging", "messagingv2"})
 
 
-def notifications(conf: cfg.ConfigOpts, files: ServiceFiles, group: str, option: str, common: str) -> Iterator[Checked]:
-    """Judge whether the notifications of a service are published, and to a topic that is read.
+def notifications(bus: Bus, files: ServiceFiles, group: str, option: str, common: str) -> Iterator[Checked]:
+    """Judge whether a service publishes its notifications, and to a topic that stackmend consumes.
 
+    :param bus: the topics that stackmend consumes
     :param group: the group of the service's option that lists topics
     :param option: that option
-    :param common: the topic that others read, which the advice keeps
+    :param common: the topic of other consumers, which the advice keeps
     """
     subject = f"{files}: notifications"
     driver = files.get("oslo_messaging_notifications", "driver")
     if driver not in PUBLISHING:
-        said = f"driver is {driver}" if driver else "no driver is set"
+        state = f"driver is {driver}" if driver else "no driver is set"
         yield Checked(
             subject,
-            "warning",
-            f"{said}, so nothing is told and only sweeps find drift: write there [oslo_messaging_notifications] "
-            "driver = messagingv2",
+            Verdict.WARNING,
+            f"{state}, so the service publishes nothing and only sweeps find drift: write there "
+            "[oslo_messaging_notifications] driver = messagingv2",
         )
         return
     topics = {topic.strip() for topic in (files.get(group, option) or common).split(",")}
-    binds = conf.bus.queue_mode == "bind"
-    wanted = set(conf.bus.bind_topics if binds else conf.bus.topics)
-    if topics & wanted:
-        yield Checked(subject, "ok", f"told on {', '.join(sorted(topics & wanted))}")
+    ours = set(bus.topics)
+    if topics & ours:
+        yield Checked(subject, Verdict.OK, f"published to {', '.join(sorted(topics & ours))}")
         return
-    ours = ",".join(sorted(wanted))
-    cure = (
-        f"[bus] bind_topics = {','.join(sorted(topics))} in stackmend's configuration"
-        if binds
-        else f"there [{group}] {option} = {','.join(dict.fromkeys([*sorted(topics), *sorted(wanted)]))}"
+    published, consumed = ",".join(sorted(topics)), ",".join(sorted(ours))
+    yield Checked(
+        subject,
+        Verdict.WARNING,
+        f"published to {published}, while stackmend consumes {consumed}: write there [{group}] {option} = "
+        f"{','.join(sorted(topics))},{consumed}; or {bus.topics_option} = {published} in stackmend's configuration",
     )
-    yield Checked(subject, "warning", f"told on {', '.join(sorted(topics))}, but {ours} is read: write {cure}")

@@ -50,19 +50,19 @@ class Archive:
         if not consumers:
             return set()
         cells = self._databases.cells()
-        found = self._databases.run_in(cells, lambda connection: queries.archived_instances(connection, consumers))
+        found = self._databases.run_in_all(cells, lambda connection: queries.archived_instances(connection, consumers))
         return set().union(*found.values())
 
     def _owners(self, consumers: set[str]) -> dict[str, str]:
         if not consumers:
             return {}
         cells = self._databases.cells()
-        found = self._databases.run_in(cells, lambda connection: queries.archived_migrations(connection, consumers))
+        found = self._databases.run_in_all(cells, lambda connection: queries.archived_migrations(connection, consumers))
         return {migration: owner for owners in found.values() for migration, owner in owners.items()}
 
     def _alive(self, instances: set[str]) -> set[str]:
         if not instances:
             return set()
         cells = self._databases.cells()
-        found = self._databases.run_in(cells, lambda connection: queries.known_consumers(connection, instances))
+        found = self._databases.run_in_all(cells, lambda connection: queries.known_consumers(connection, instances))
         return set().union(*found.values())

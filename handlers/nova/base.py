@@ -14,7 +14,7 @@ from handlers.nova.database import NovaDatabases
 from handlers.nova.placement import Placement
 
 
-class NovaTask(Handler):
+class NovaHandler(Handler):
     """A handler of Nova's drift: its options stand in ``[audit]``, and it is left out where Nova is not configured."""
 
     group: ClassVar[str] = options.AUDIT
@@ -31,7 +31,7 @@ class NovaTask(Handler):
         return {options.GROUP: options.OPTIONS, cloud_options.GROUP: cloud_options.OPTIONS}
 
 
-class DatabaseTask(NovaTask):
+class DatabaseHandler(NovaHandler):
     """A task that needs nothing but Nova's databases: nova_api and the cells."""
 
     def __init__(self, databases: NovaDatabases) -> None:
@@ -48,7 +48,7 @@ class DatabaseTask(NovaTask):
         return cls(resources.get(NovaDatabases.from_resources))
 
 
-class PlacementTask(NovaTask):
+class PlacementHandler(NovaHandler):
     """A task that sets Nova's databases against Placement.
 
     :param databases: nova_api and the cells

@@ -75,7 +75,7 @@ class NovaDatabases:
             self._rows, self._read_at = rows, time.monotonic()
         return rows
 
-    def permit_changes(self, cells: Iterable[Cell] | None = None) -> None:
+    def require_known_schema(self, cells: Iterable[Cell] | None = None) -> None:
         """Make sure that anything may be changed for what these databases say; every heal begins with it.
 
         :param cells: the cells that the heal rests on, besides nova_api; all of them if not given
@@ -88,7 +88,7 @@ class NovaDatabases:
                 _permit(database)
                 self._permitted[database.url] = now
 
-    def limits(self) -> Iterator[str]:
+    def warnings(self) -> Iterator[str]:
         """Yield why nothing will be changed for what these databases say, and what they lack; a cell that is away says nothing.
 
         :raises Unavailable: when ``nova_api`` does not answer
@@ -129,14 +129,14 @@ class NovaDatabases:
         except TemplateError as error:
             raise Unavailable(cell.label, str(error)) from error
 
-    def run_in(self, cells: Iterable[Cell], work: Callable[[Connection], T]) -> dict[Cell, T]:
+    def run_in_all(self, cells: Iterable[Cell], work: Callable[[Connection], T]) -> dict[Cell, T]:
         """Run the same work in each of these cells.
 
         :raises Unavailable: when any of them does not answer: a part of the truth is not handed out
         """
         return {cell: self.database(cell).run(work) for cell in cells}
 
-    def run_where_possible(
+    def run_in_available(
         self, cells: Iterable[Cell], work: Callable[[Connection], T]
     ) -> tuple[dict[Cell, T], Unavailable | None]:
         """Run the same work in each of these cells; return what those say that answer, and why another one does not.

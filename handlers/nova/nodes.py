@@ -28,13 +28,13 @@ def live_nodes(databases: NovaDatabases) -> tuple[dict[str, tuple[Cell, ComputeN
 
     For sweeps only, which may be wrong in both directions: proofs ask all cells or none.
     """
-    found, down = databases.run_where_possible(databases.host_cells(), queries.compute_nodes)
+    found, down = databases.run_in_available(databases.host_cells(), queries.compute_nodes)
     return {node.uuid: (cell, node) for cell, nodes in found.items() for node in nodes}, down
 
 
 def live_instances(databases: NovaDatabases) -> int:
     """Return how many instances live in the cells that answer: the population of sweeps over instances."""
-    counts, _ = databases.run_where_possible(databases.host_cells(), queries.live_instances_count)
+    counts, _ = databases.run_in_available(databases.host_cells(), queries.live_instances_count)
     return sum(counts.values())
 
 
@@ -74,7 +74,7 @@ def nodes_among(
 
     :raises Unavailable: when a cell does not answer
     """
-    found = databases.run_in(
+    found = databases.run_in_all(
         databases.host_cells(),
         lambda connection: queries.compute_nodes_among(connection, column, values, deleted=deleted),
     )
@@ -92,6 +92,8 @@ def known_places(databases: NovaDatabases, uuids: Collection[str]) -> dict[str, 
     places = {node.uuid: (node.host, node.node) for node in nodes}
     strange = set(uuids) - set(places)
     if strange:
-        found = databases.run_in(databases.host_cells(), lambda connection: former_nodes(connection, "uuid", strange))
+        found = databases.run_in_all(
+            databases.host_cells(), lambda connection: former_nodes(connection, "uuid", strange)
+        )
         places |= {node.uuid: (node.host, node.node) for rows in found.values() for node in rows}
     return places

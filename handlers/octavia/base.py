@@ -10,7 +10,7 @@ from handlers.access import cloud_options
 from handlers.octavia import options, settings
 
 
-class OfAmphorae:
+class OctaviaPlugin:
     """It is left out where Octavia is not configured, and works with the driver that ``[housekeeping]`` names."""
 
     @classmethod

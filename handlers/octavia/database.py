@@ -48,7 +48,7 @@ class OctaviaDatabase:
         """
         return self._database.run(work)
 
-    def permit_changes(self) -> None:
+    def require_known_schema(self) -> None:
         """Make sure that anything may be changed for what this database says; every heal begins with it.
 
         :raises Refused: when it has a schema that this release does not know
@@ -62,7 +62,7 @@ class OctaviaDatabase:
             raise Refused(strange)
         self._permitted_at = now
 
-    def limits(self) -> Iterator[str]:
+    def warnings(self) -> Iterator[str]:
         """Yield why nothing will be changed for what this database says, and what it lacks.
 
         :raises Unavailable: when it does not answer

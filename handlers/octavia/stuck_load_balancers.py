@@ -51,9 +51,10 @@ import sqlalchemy as sa
 from oslo_config import cfg
 
 from handlers import withheld
-from handlers.base import Conflict, Finding, Handler, Healed, InFlight, Key, Refused, Resources
+from handlers.access.roles import AMPHORAE
+from handlers.base import Conflict, Finding, Handler, Healed, InFlight, Key, Mode, Privilege, Refused, Resources, Roles
 from handlers.octavia import changes, queries, records, settings
-from handlers.octavia.base import OfAmphorae
+from handlers.octavia.base import OctaviaPlugin
 from handlers.octavia.cloud_objects import AMPHORA_PREFIX, Server
 from handlers.octavia.drivers.base import Driver
 from handlers.octavia.drivers.chosen import chosen_driver
@@ -141,7 +142,7 @@ def _is_seen_to(amphora: records.Amphora) -> bool:
     return amphora.compute_id is None and amphora.age < _PRESERVING
 
 
-class StuckLoadBalancers(OfAmphorae, Handler):
+class StuckLoadBalancers(OctaviaPlugin, Handler):
     """See the module.
 
     :param after: seconds, see the option
@@ -152,11 +153,13 @@ class StuckLoadBalancers(OfAmphorae, Handler):
     title = "Free load balancers that are stuck in PENDING_*, and restore their number of amphorae"
     group = settings.GROUP
     kinds = ("load-balancer",)
-    default_mode = "audit"
+    default_mode = Mode.AUDIT
     default_interval = 300
     confirm_after = 10.0
     requires = ("octavia_database",)
     cost = "Three queries of Octavia's database; five minutes suit thousands of load balancers."
+    rights = {"octavia": {"amphora": frozenset({Privilege.UPDATE}), "load_balancer": frozenset({Privilege.UPDATE})}}
+    roles = Roles((AMPHORAE,))
 
     def __init__(self, driver: Driver, queue: WorkQueue, after: float, failover_errors: bool = False) -> None:
         self._driver = driver
@@ -282,7 +285,7 @@ class StuckLoadBalancers(OfAmphorae, Handler):
         """Prove again, then take the next step."""
         if not finding.healable:
             raise Refused(finding.refusal)
-        self._database.permit_changes()
+        self._database.require_known_schema()
         # read before the proof: the write compares with it, so nothing that came after may pass for proved
         balancer = self._read(finding.key.id)
         if balancer is None or finding not in self.inspect(finding.key):

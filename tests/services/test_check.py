@@ -17,8 +17,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import make_url
 
 from consumer import plugins
-from handlers.checks.grants import merged, statements
-from handlers.nova import grants as nova
+from handlers.checks.grants import merged, rights_of, statements
 from handlers.nova import tables
 from handlers.nova.simulation.placement import PlacementServer
 from handlers.octavia import tables as octavia
@@ -145,8 +144,8 @@ def databases(mariadb: MariaDB) -> Iterator[dict[str, str]]:
         connection.execute(sa.insert(tables.cell_mappings).values(id=1, disabled=False, **row))
     engine.dispose()
     mariadb.execute("CREATE OR REPLACE USER 'mender'@'%' IDENTIFIED BY 'm'")
-    for kind, needs in (("api", nova.API), ("cell", nova.CELL)):
-        mariadb.execute("".join(statements(names[kind], MENDER, merged(needs.values()))))
+    for kind, database in (("api", "nova_api"), ("cell", "cell")):
+        mariadb.execute("".join(statements(names[kind], MENDER, merged(rights_of(plugins.handlers(), database)))))
     yield names
     for name in names.values():
         mariadb.drop_database(name)

@@ -15,7 +15,6 @@ from consumer import plugins
 from handlers.access.database import Database
 from handlers.base import Handler, Resources
 from handlers.checks import grants
-from handlers.nova import grants as nova
 from handlers.nova import tables
 from handlers.nova.archive.archive_deleted_rows import ArchiveDeletedRows
 from handlers.nova.archive.purge import Purge
@@ -26,14 +25,19 @@ from handlers.nova.mappings.map_instances import MapInstances
 from handlers.nova.simulation import NovaSimulation
 from handlers.nova.simulation import world as simulated
 from handlers.nova.simulation.store import Store
-from handlers.octavia import grants as octavia
 from handlers.octavia import tables as octavia_tables
+from handlers.octavia.leftovers.deactivated_amphorae import DeactivatedAmphorae
 from tests.servers.mariadb import MariaDB
 from tests.servers.postgresql import PostgreSQL
 from tests.servers.server import HOST
 
 ACCOUNT = "'least'@'%'"
 MAPPINGS = tables.instance_mappings
+
+
+def rights(database: str) -> list[grants.Needs]:
+    """Return the privileges that all handlers need in one kind of database."""
+    return grants.rights_of(plugins.handlers(), database)
 
 
 @pytest.fixture
@@ -88,7 +92,7 @@ def cloud(
     cloud.start()
     names = ["nova_api", *cloud.cells]
     for name in names:
-        needs = grants.merged((nova.API if name == "nova_api" else nova.CELL).values())
+        needs = grants.merged(rights("nova_api" if name == "nova_api" else "cell"))
         mariadb.execute("".join(grants.statements(Served.prefix + name, account, needs)))
     with cloud.api.begin() as connection:
         for name in cloud.cells:
@@ -151,7 +155,7 @@ def test_every_heal_needs_no_more_than_is_documented(cloud: tuple[NovaSimulation
         for handler in (DiscoverHosts, AuditServices, MapInstances, HealInstanceMappings, ArchiveDeletedRows, Purge)
     }
     assert all(healed.values()), healed
-    assert set(healed) == nova.API.keys() | nova.CELL.keys()
+    assert set(healed) == {one.name for one in plugins.handlers() if {"nova_api", "cell"} & one.rights.keys()}
     mappings = simulation.host_mappings()
     assert mappings.get("new") == "cell1"
     assert "gone" not in mappings
@@ -162,9 +166,9 @@ def test_every_heal_needs_no_more_than_is_documented(cloud: tuple[NovaSimulation
 
 
 SCHEMAS = {
-    "api": ([tables.api], list(nova.API.values())),
-    "cell": ([tables.cell], list(nova.CELL.values())),
-    "octavia": ([octavia_tables.octavia], list(octavia.OCTAVIA.values())),
+    "api": ([tables.api], rights("nova_api")),
+    "cell": ([tables.cell], rights("cell")),
+    "octavia": ([octavia_tables.octavia], rights("octavia")),
 }
 
 
@@ -228,7 +232,7 @@ def test_rights_on_postgresql(postgresql: PostgreSQL, postgresql_url: str) -> No
     with owner.begin() as connection:
         connection.exec_driver_sql("CREATE ROLE mender LOGIN PASSWORD 'l'")
     database = Database("octavia", url.render_as_string(hide_password=False))
-    needs = [octavia.OCTAVIA["deactivated_amphorae"]]
+    needs = grants.rights_of([DeactivatedAmphorae], "octavia")
     try:
         [one] = grants.check("octavia", database, needs)
         assert (one.verdict, "GRANT SELECT ON ALL TABLES IN SCHEMA public TO mender" in one.text) == ("failure", True)

@@ -16,14 +16,14 @@ Options = dict[str, dict[str, object]]
 
 #: a handler, installed beside ours, that fails as a careless library would
 LEAKY = """
-from handlers.base import Handler, Key, Trigger
+from handlers.base import Handler, Key, Mode, Trigger
 
 class Leaky(Handler):
     name = "leaky"
     title = "fails"
     group = "audit"
     kinds = ("thing",)
-    default_mode = "heal"
+    default_mode = Mode.HEAL
 
     @classmethod
     def from_resources(cls, resources):

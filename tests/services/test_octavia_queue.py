@@ -9,7 +9,8 @@ import kombu
 import pytest
 from oslo_config import cfg
 
-from handlers.access.service_files import ConfigError
+from consumer.bus import probe
+from consumer.conf import bus as bus_conf
 from handlers.base import InFlight, Resources, Unavailable
 from handlers.octavia import options
 from handlers.octavia.work_queue import QUEUE, WorkQueue
@@ -32,10 +33,11 @@ def work_queue(url: str, folder: Path) -> WorkQueue:
     file = folder / "octavia.conf"
     file.write_text(f"[DEFAULT]\ntransport_url = {url}\n")
     conf = cfg.ConfigOpts()
+    bus_conf.register(conf)
     options.register(conf)
     conf([], default_config_files=[])
     conf.set_override("config_file", [str(file)], "octavia")
-    return WorkQueue.from_resources(Resources(conf))
+    return WorkQueue.from_resources(Resources(conf, probe.bus(conf)))
 
 
 def test_it_is_idle_only_when_empty_and_consumed(broker: kombu.Connection, rabbitmq: RabbitMQ, tmp_path: Path) -> None:
@@ -45,7 +47,7 @@ def test_it_is_idle_only_when_empty_and_consumed(broker: kombu.Connection, rabbi
     assert QUEUE not in rabbitmq.ctl("list_queues", "-p", VHOST, "name"), "looking must not make it"
 
     kombu.Queue(QUEUE, durable=False, channel=broker).declare()
-    with pytest.raises(Unavailable, match="nobody consumes"):
+    with pytest.raises(Unavailable, match="no worker consumes"):
         queue.prove_idle()
 
     broker.Producer().publish({"method": "failover_load_balancer"}, routing_key=QUEUE)
@@ -65,7 +67,7 @@ def test_of_several_hosts_one_that_answers_is_enough(
 ) -> None:
     with_dead_host = rabbitmq.transport_url(VHOST).replace("rabbit://", "rabbit://user:secret@127.0.0.1:1,")
     kombu.Queue(QUEUE, durable=False, channel=broker).declare()
-    with pytest.raises(Unavailable, match="nobody consumes"):
+    with pytest.raises(Unavailable, match="no worker consumes"):
         work_queue(with_dead_host, tmp_path).prove_idle()
 
 
@@ -74,12 +76,12 @@ def test_a_broker_that_does_not_let_us_in_proves_nothing_and_no_secret_is_told(
     broker: kombu.Connection, rabbitmq: RabbitMQ, tmp_path: Path, url: str
 ) -> None:
     user, _at, host = rabbitmq.transport_url("").removeprefix("rabbit://").rstrip("/").rpartition("@")
-    with pytest.raises(Unavailable, match="does not answer") as told:
+    with pytest.raises(Unavailable, match="no host of the broker answers") as told:
         work_queue(url.format(user=user.partition(":")[0], host=host), tmp_path).prove_idle()
     assert "secret" not in str(told.value)
 
 
 def test_a_url_that_cannot_be_read_is_not_quoted(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError) as told:
-        work_queue("rabbit://user:secret@host:port/", tmp_path)
+    with pytest.raises(Unavailable, match="malformed") as told:
+        work_queue("rabbit://user:secret@host:port/", tmp_path).prove_idle()
     assert "secret" not in str(told.value)

@@ -41,7 +41,7 @@ class ExpiredConsoles(Handler):
             yield Finding(key, "tokens-expired", f"{len(ids)} console tokens expired a day ago", {"ids": ids})
 
     def heal(self, finding):
-        self._databases.permit_changes()
+        self._databases.require_known_schema()
         delete = sa.delete(TOKENS).where(TOKENS.c.id.in_(finding.evidence["ids"]), TOKENS.c.expires < time() - 86400)
         if not (count := self._cell(finding.key).run(lambda connection: connection.execute(delete).rowcount)):
             raise Conflict("they are gone")

@@ -48,13 +48,26 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, Self
 
-from handlers.base import Conflict, Finding, Healed, InFlight, Key, Refused, Resources, Trigger, Unavailable
+from handlers.access.roles import PLACEMENT
+from handlers.base import (
+    Conflict,
+    Finding,
+    Healed,
+    InFlight,
+    Key,
+    Mode,
+    Refused,
+    Resources,
+    Roles,
+    Trigger,
+    Unavailable,
+)
 from handlers.nova import keys, queries
 from handlers.nova.allocations.excess_facts import Judge
 from handlers.nova.allocations.excess_rules import Take
 from handlers.nova.allocations.placement_cache import RecentPlacement
 from handlers.nova.archived_consumers import Archive
-from handlers.nova.base import PlacementTask
+from handlers.nova.base import PlacementHandler
 from handlers.nova.cells import Cell
 from handlers.nova.database import NovaDatabases
 from handlers.nova.nodes import in_groups, live_instances, live_nodes, looked_at
@@ -89,7 +102,7 @@ _HINTS = (
 )
 
 
-class AuditAllocations(PlacementTask):
+class AuditAllocations(PlacementHandler):
     """See the module."""
 
     name = "audit_allocations"
@@ -100,7 +113,7 @@ class AuditAllocations(PlacementTask):
         Trigger("instance.delete.start", keys.consumer, after=_DELETING),
         Trigger("service.delete", keys.compute_host, after=10.0),
     )
-    default_mode = "audit"
+    default_mode = Mode.AUDIT
     default_interval = 600
     confirm_after = 5.0
     requires = ("placement", "nova_api")
@@ -108,6 +121,7 @@ class AuditAllocations(PlacementTask):
         "One request to Placement per compute node and a query per ten, and for consumers that no cell knows one scan of the "
         "shadow tables per sweep; ten minutes is fine for hundreds of nodes, an hour for thousands."
     )
+    roles = Roles((PLACEMENT,))
 
     def __init__(self, databases: NovaDatabases, placement: Placement, recent: RecentPlacement) -> None:
         super().__init__(databases, placement)
@@ -172,7 +186,7 @@ class AuditAllocations(PlacementTask):
         """
         if not finding.healable:
             raise Refused(finding.refusal)
-        self._databases.permit_changes()
+        self._databases.require_known_schema()
         held = _held(finding.evidence)
         for allocation, verdict in self._judge.judge(held.consumer, held):
             if isinstance(verdict, Take) and _same(finding, _finding(finding.key, allocation, verdict)):
@@ -206,7 +220,7 @@ class AuditAllocations(PlacementTask):
 
     def _suspects_of_host(self, host: str) -> list[str]:
         cells = self._databases.host_cells()
-        found = self._databases.run_in(
+        found = self._databases.run_in_all(
             cells, lambda connection: queries.compute_nodes(connection, {"host": host}, deleted=True)
         )
         suspects: set[str] = set()
@@ -219,7 +233,7 @@ class AuditAllocations(PlacementTask):
     def _keys(self, suspects: set[str], down: Unavailable | None) -> list[Key]:
         """Return the keys, after one scan of the archive for all that no cell has; alone, each would cost one."""
         if suspects and down is None:
-            found = self._databases.run_in(
+            found = self._databases.run_in_all(
                 self._databases.cells(), lambda connection: queries.known_consumers(connection, suspects)
             )
             self._archive.among(suspects.difference(*found.values()))

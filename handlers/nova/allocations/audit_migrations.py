@@ -40,12 +40,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from handlers.base import Conflict, Finding, Healed, InFlight, Key, Refused, Trigger
+from handlers.access.roles import PLACEMENT
+from handlers.base import Conflict, Finding, Healed, InFlight, Key, Mode, Refused, Roles, Trigger
 from handlers.nova import keys, queries
 from handlers.nova.allocations.excess_facts import Judge
 from handlers.nova.allocations.excess_rules import Move
 from handlers.nova.archived_consumers import Archive
-from handlers.nova.base import PlacementTask
+from handlers.nova.base import PlacementHandler
 from handlers.nova.database import NovaDatabases
 from handlers.nova.nodes import live_instances
 from handlers.nova.placement import Allocation, Held, Placement
@@ -73,14 +74,14 @@ class Swap:
     verdict: Move
 
 
-class AuditMigrations(PlacementTask):
+class AuditMigrations(PlacementHandler):
     """See the module."""
 
     name = "audit_migrations"
     title = "Move back to their instances what ended migrations still hold for them in Placement"
     kinds = ("instance",)
     triggers = tuple(Trigger(event, keys.instance, after=_ROLLED_BACK) for event in _HINTS)
-    default_mode = "audit"
+    default_mode = Mode.AUDIT
     default_interval = 3600
     confirm_after = 5.0
     requires = ("placement", "nova_api")
@@ -88,6 +89,7 @@ class AuditMigrations(PlacementTask):
         "One query per cell, and one request to Placement per compute node where instances live from which a migration "
         "began; an hour is fine for thousands."
     )
+    roles = Roles((PLACEMENT,))
 
     def __init__(self, databases: NovaDatabases, placement: Placement) -> None:
         super().__init__(databases, placement)
@@ -100,7 +102,7 @@ class AuditMigrations(PlacementTask):
 
     def sweep(self) -> Iterator[Key]:
         """Yield the instances at rest where an ended migration began that still holds something of that node."""
-        found, down = self._databases.run_where_possible(self._databases.host_cells(), queries.stayed)
+        found, down = self._databases.run_in_available(self._databases.host_cells(), queries.stayed)
         for nodes in found.values():
             for node, moves in nodes.items():
                 holders = self._placement.holders(node)
@@ -116,7 +118,7 @@ class AuditMigrations(PlacementTask):
         """Prove again, then move the whole allocation at both generations of the evidence."""
         if not finding.healable:
             raise Refused(finding.refusal)
-        self._databases.permit_changes()
+        self._databases.require_known_schema()
         swaps = self._swaps(finding.key.id)
         for swap in swaps:
             now = _finding(finding.key, swap, among=len(swaps))

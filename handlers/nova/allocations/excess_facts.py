@@ -78,7 +78,7 @@ class Judge:
     def _read(self, consumer: str) -> _Seen:
         """Read what nova_api and then the cells know; what moves from there to here meanwhile is seen at least once."""
         building, mapping = self._databases.api.run(lambda connection: _scheduling(connection, consumer))
-        cells = self._databases.run_in(self._databases.cells(), lambda connection: _known(connection, consumer))
+        cells = self._databases.run_in_all(self._databases.cells(), lambda connection: _known(connection, consumer))
         return _Seen(building, mapping, cells)
 
     def _facts(self, allocation: Allocation, seen: _Seen) -> Facts:

@@ -70,6 +70,7 @@ from functools import partial
 from typing import Any, Self
 
 from handlers.access.neutron import Network
+from handlers.access.roles import PLACEMENT, PORTS, PROFILES
 from handlers.base import (
     Conflict,
     Finding,
@@ -77,8 +78,10 @@ from handlers.base import (
     Healed,
     InFlight,
     Key,
+    Mode,
     Refused,
     Resources,
+    Roles,
     Trigger,
     Unavailable,
 )
@@ -92,7 +95,7 @@ from handlers.nova.allocations.missing_sweep import Suspects
 from handlers.nova.allocations.placement_cache import RecentPlacement
 from handlers.nova.allocations.port_allocations import PortAllocations
 from handlers.nova.allocations.port_requests import Needs
-from handlers.nova.base import NovaTask
+from handlers.nova.base import NovaHandler
 from handlers.nova.database import NovaDatabases
 from handlers.nova.nodes import live_instances
 from handlers.nova.placement import Allocation, Held, Placement
@@ -115,14 +118,14 @@ _HINTS = (
 )
 
 
-class HealAllocations(NovaTask):
+class HealAllocations(NovaHandler):
     """See the module."""
 
     name = "heal_allocations"
     title = "Give instances in Placement what they should hold, on the node where they live"
     kinds = ("instance", "host", batches.NODE, batches.NODES, batches.AMOUNTS)
     triggers = tuple(Trigger(event, keys.instance, after=_WRITING) for event in _HINTS)
-    default_mode = "heal"
+    default_mode = Mode.HEAL
     default_interval = 600
     confirm_after = 5.0
     requires = ("placement", "nova_api")
@@ -131,6 +134,7 @@ class HealAllocations(NovaTask):
         "for hundreds of nodes, an hour for thousands. Each instance that is looked at costs one request and a few queries by "
         "key in every cell; so does each of a project and user for whom too little is counted."
     )
+    roles = Roles((PLACEMENT, PORTS), (PROFILES,))
 
     def __init__(
         self,
@@ -188,7 +192,7 @@ class HealAllocations(NovaTask):
 
     def heal(self, finding: Finding) -> Healed:
         """Prove again, then replace the allocation at the generation of the evidence."""
-        self._databases.permit_changes()
+        self._databases.require_known_schema()
         if not finding.healable:
             raise Refused(finding.refusal)
         if finding.problem == "allocations-missing":
@@ -320,7 +324,7 @@ class HealAllocations(NovaTask):
         if found := self._suspects.just_found(key):
             return sorted(found)
         column = "host" if key.kind == "host" else "uuid"
-        nodes_by_cell = self._databases.run_in(
+        nodes_by_cell = self._databases.run_in_all(
             self._databases.host_cells(), lambda connection: queries.compute_nodes(connection, {column: key.id})
         )
         look = {

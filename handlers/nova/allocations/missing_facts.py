@@ -87,7 +87,7 @@ class Reader:
         instances = [allocation.consumer for allocation in held]
         building, mappings = self._databases.api.run(lambda connection: _scheduling(connection, instances))
         cells = self._databases.cells()
-        seen = self._databases.run_in(cells, lambda connection: _rows(connection, instances))
+        seen = self._databases.run_in_all(cells, lambda connection: _rows(connection, instances))
         found = []
         for allocation in held:
             key = allocation.consumer.lower()

@@ -88,7 +88,7 @@ class Suspects:
         providers = self._placement.compute_providers()
         if nodes and not providers:
             raise Unavailable("placement", f"lists no compute node's provider, while the cells have {len(nodes)} nodes")
-        homeless, _ = self._databases.run_where_possible(self._databases.host_cells(), instance_queries.homeless)
+        homeless, _ = self._databases.run_in_available(self._databases.host_cells(), instance_queries.homeless)
         yield from (Key("instance", one) for one in sorted(set().union(*homeless.values())))
         sums: Sums = {}
         dead: set[str] = set()
@@ -180,7 +180,7 @@ class Suspects:
                     yield Key("instance", instance)
 
     def _owned(self, project: str, user: str) -> list[str]:
-        found, _ = self._databases.run_where_possible(
+        found, _ = self._databases.run_in_available(
             self._databases.host_cells(), lambda connection: instance_queries.owned(connection, (project, user))
         )
         return sorted(set[str]().union(*found.values()))

@@ -55,10 +55,11 @@ from oslo_config import cfg
 from sqlalchemy.engine import Connection
 
 from handlers.access.database import Database
-from handlers.base import Conflict, Finding, Healed, Key, Resources, Unavailable
+from handlers.access.roles import PLACEMENT
+from handlers.base import EVERY_TABLE, Conflict, Finding, Healed, Key, Mode, Privilege, Resources, Roles, Unavailable
 from handlers.nova import options, tables
 from handlers.nova.archive import statements
-from handlers.nova.archive.cell_handler import CellTask
+from handlers.nova.archive.cell_handler import CellHandler
 from handlers.nova.archive.cycle import NAMED, Cycle, Settings, migrations
 from handlers.nova.archive.schema import INSTANCES, Reference, Schema, old
 from handlers.nova.cells import Cell
@@ -83,19 +84,28 @@ OPTIONS = [
 ]
 
 
-class ArchiveDeletedRows(CellTask):
+class ArchiveDeletedRows(CellHandler):
     """See the module."""
 
     name = "archive_deleted_rows"
     title = "Move rows that were deleted long ago into Nova's shadow tables"
     kinds = ("cell", "instance")
-    default_mode = "heal"
+    default_mode = Mode.HEAL
     default_interval = 86400
     requires = ("nova_api", "placement")
     cost = (
         "A scan of each cell's tables for deleted rows and one request to Placement per compute node; then some thousand "
         "rows per second. Once a day, in a quiet hour, is fine."
     )
+    rights = {
+        "nova_api": {
+            "instance_mappings": frozenset({Privilege.DELETE}),
+            "request_specs": frozenset({Privilege.DELETE}),
+            "instance_group_member": frozenset({Privilege.DELETE}),
+        },
+        "cell": {EVERY_TABLE: frozenset({Privilege.INSERT, Privilege.DELETE})},
+    }
+    roles = Roles((PLACEMENT,))
 
     def __init__(self, databases: NovaDatabases, placement: Placement, settings: Settings) -> None:
         super().__init__(databases, settings.after_days)
@@ -169,7 +179,7 @@ class ArchiveDeletedRows(CellTask):
             row = connection.execute(query).first()
             return None if row is None else (row.id, before)
 
-        for cell, seen in self._databases.run_in(self._databases.cells(), look).items():
+        for cell, seen in self._databases.run_in_all(self._databases.cells(), look).items():
             if seen is not None:
                 return [self._judge_instance(key, cell, *seen)]
         return []

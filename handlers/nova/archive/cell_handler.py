@@ -15,12 +15,12 @@ from handlers.access.database import Database
 from handlers.base import Conflict, Finding, Healed, Key, Refused, Unavailable
 from handlers.nova.archive import statements
 from handlers.nova.archive.schema import Schema
-from handlers.nova.base import NovaTask
+from handlers.nova.base import NovaHandler
 from handlers.nova.cells import Cell
 from handlers.nova.database import NovaDatabases
 
 
-class CellTask(NovaTask):
+class CellHandler(NovaHandler):
     """Work on a cell's rows that are so many days old.
 
     :param after_days: how old they must be, in whole days
@@ -85,7 +85,7 @@ class CellTask(NovaTask):
         cell = self.cell(finding.evidence["cell"])
         if cell is None:
             raise Conflict(f"the cell {finding.evidence['cell']} is gone")
-        self._databases.permit_changes([cell])
+        self._databases.require_known_schema([cell])
         database, schema = self.open(cell)
         before = statements.midnight(finding.evidence["before"])
         if before > database.run(self.limit):

@@ -46,10 +46,10 @@ from sqlalchemy.sql import ColumnElement
 
 from handlers.access.database import Database
 from handlers.access.service_files import ConfigError
-from handlers.base import Conflict, Finding, Healed, Key, Resources, Unavailable
+from handlers.base import EVERY_TABLE, Conflict, Finding, Healed, Key, Mode, Privilege, Resources, Unavailable
 from handlers.nova import options
 from handlers.nova.archive import shadow_tables, statements
-from handlers.nova.archive.cell_handler import CellTask
+from handlers.nova.archive.cell_handler import CellHandler
 from handlers.nova.archive.schema import Schema
 from handlers.nova.archive.schema import key as primary_key
 from handlers.nova.database import NovaDatabases
@@ -69,16 +69,17 @@ class _Told(Exception):
     """It is not to go on."""
 
 
-class Purge(CellTask):
+class Purge(CellHandler):
     """See the module."""
 
     name = "purge"
     title = "Delete archived rows for good, once they are old enough"
     kinds = ("cell",)
-    default_mode = "off"
+    default_mode = Mode.OFF
     default_interval = 86400
     requires = ("nova_api",)
     cost = "A scan of each cell's shadow tables, which have no index on dates; once a day, in a quiet hour, is fine."
+    rights = {"cell": {EVERY_TABLE: frozenset({Privilege.DELETE})}}
 
     def __init__(self, databases: NovaDatabases, after_days: int, rows: int = 1000, pause: float = 0.05) -> None:
         super().__init__(databases, after_days)

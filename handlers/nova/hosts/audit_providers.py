@@ -26,27 +26,29 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterable, Iterator, Sequence
 
-from handlers.base import Finding, Healed, InFlight, Key, Refused, Trigger
+from handlers.access.roles import PLACEMENT
+from handlers.base import Finding, Healed, InFlight, Key, Mode, Refused, Roles, Trigger
 from handlers.nova import keys, queries
-from handlers.nova.base import PlacementTask
+from handlers.nova.base import PlacementHandler
 from handlers.nova.nodes import live_nodes, nodes_among
 from handlers.nova.placement import Provider
 from handlers.nova.records import ComputeNode
 from handlers.nova.verdicts import MOVED_SETTLE
 
 
-class AuditProviders(PlacementTask):
+class AuditProviders(PlacementHandler):
     """See the module."""
 
     name = "audit_providers"
     title = "Report compute nodes whose name in Placement belongs to a provider of another uuid"
     kinds = ("host",)
     triggers = (Trigger("service.create", keys.compute_host, after=MOVED_SETTLE),)
-    default_mode = "audit"
+    default_mode = Mode.AUDIT
     default_interval = 3600
     confirm_after = 5.0
     requires = ("placement", "nova_api")
     cost = "One query per cell, and one request for all providers of Placement; an hour is fine for thousands of hosts."
+    roles = Roles((PLACEMENT,))
 
     def inspect(self, key: Key) -> Iterable[Finding]:
         """Compare the names of a host's compute nodes with the providers that have them."""

@@ -44,9 +44,22 @@ from typing import Any
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import IntegrityError
 
-from handlers.base import Conflict, Finding, Healed, InFlight, Key, Refused, Trigger, Unavailable
+from handlers.access.roles import PLACEMENT
+from handlers.base import (
+    Conflict,
+    Finding,
+    Healed,
+    InFlight,
+    Key,
+    Mode,
+    Privilege,
+    Refused,
+    Roles,
+    Trigger,
+    Unavailable,
+)
 from handlers.nova import keys, queries
-from handlers.nova.base import PlacementTask
+from handlers.nova.base import PlacementHandler
 from handlers.nova.cells import Cell
 from handlers.nova.database import API
 from handlers.nova.former_nodes import FormerNode, former_nodes
@@ -62,18 +75,20 @@ from handlers.nova.verdicts import MOVED_SETTLE, Report, Wait
 Judged = tuple[Leftover, Mapping[str, Any]]
 
 
-class AuditServices(PlacementTask):
+class AuditServices(PlacementHandler):
     """See the module."""
 
     name = "audit_services"
     title = "Take away host mappings and resource providers that deleted compute services left"
     kinds = ("host", "provider")
     triggers = (Trigger("service.delete", keys.compute_host, after=MOVED_SETTLE),)
-    default_mode = "audit"
+    default_mode = Mode.AUDIT
     default_interval = 3600
     confirm_after = 5.0
     requires = ("placement", "nova_api")
     cost = "Two queries per cell, one of nova_api and one request to Placement; an hour is fine for thousands of hosts."
+    rights = {"nova_api": {"host_mappings": frozenset({Privilege.DELETE})}}
+    roles = Roles((PLACEMENT,))
 
     def inspect(self, key: Key) -> Iterable[Finding]:
         """Judge a host's mapping and what its deleted compute nodes left in Placement, or one provider."""
@@ -95,7 +110,7 @@ class AuditServices(PlacementTask):
         Those of such a host are looked at with it.
         """
         mapped = self._databases.api.run(queries.mapped_hosts)
-        found = self._databases.run_in(self._databases.host_cells(), host_queries.present).values()
+        found = self._databases.run_in_all(self._databases.host_cells(), host_queries.present).values()
         there = {host.casefold() for hosts, _ in found for host in hosts}
         if mapped and not there:
             raise Unavailable(API, f"maps {len(mapped)} hosts, and no cell has one; are its cells those of this cloud?")
@@ -113,7 +128,7 @@ class AuditServices(PlacementTask):
         """Prove again, then delete what still is as it was."""
         if not finding.healable:
             raise Refused(finding.refusal)
-        self._databases.permit_changes()
+        self._databases.require_known_schema()
         again = self.inspect(finding.key)
         if not any(
             (now.problem, now.evidence, now.healable) == (finding.problem, finding.evidence, True) for now in again
@@ -213,13 +228,13 @@ class AuditServices(PlacementTask):
         )
 
     def _former(self, uuids: Collection[str]) -> tuple[FormerNode, ...]:
-        found = self._databases.run_in(
+        found = self._databases.run_in_all(
             self._databases.host_cells(), lambda connection: former_nodes(connection, "uuid", uuids)
         )
         return tuple(node for nodes in found.values() for node in nodes)
 
     def _traces(self, host: str) -> dict[Cell, Traces]:
-        return self._databases.run_in(
+        return self._databases.run_in_all(
             self._databases.host_cells(), lambda connection: host_queries.traces(connection, host)
         )
 

@@ -40,9 +40,9 @@ import tenacity
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import IntegrityError
 
-from handlers.base import Conflict, Finding, Healed, Key, Refused, Trigger, Unavailable
+from handlers.base import Conflict, Finding, Healed, Key, Mode, Privilege, Refused, Trigger, Unavailable
 from handlers.nova import keys, queries
-from handlers.nova.base import DatabaseTask
+from handlers.nova.base import DatabaseHandler
 from handlers.nova.cells import Cell
 
 
@@ -102,7 +102,7 @@ def decide(key: Key, mapped_to: int | None, presences: Sequence[Presence]) -> Fi
     return None
 
 
-class DiscoverHosts(DatabaseTask):
+class DiscoverHosts(DatabaseHandler):
     """See the module."""
 
     name = "discover_hosts"
@@ -113,10 +113,14 @@ class DiscoverHosts(DatabaseTask):
         Trigger("instance.create.error", keys.failed_host),
         Trigger("compute_task.build_instances.error", keys.failed_host),
     )
-    default_mode = "heal"
+    default_mode = Mode.HEAL
     default_interval = 600
     requires = ("nova_api",)
     cost = "Two queries per cell and one of nova_api; every ten minutes is fine, also for thousands of hosts."
+    rights = {
+        "nova_api": {"host_mappings": frozenset({Privilege.INSERT})},
+        "cell": {"compute_nodes": frozenset({Privilege.UPDATE})},
+    }
 
     def inspect(self, key: Key) -> Iterable[Finding]:
         """Compare one host's mapping with the cells it is in."""
@@ -130,7 +134,7 @@ class DiscoverHosts(DatabaseTask):
     def sweep(self) -> Iterator[Key]:
         """Yield the hosts that are in a cell but not mapped to it."""
         mapped = self._databases.api.run(queries.mapped_hosts)
-        found, down = self._databases.run_where_possible(self._databases.host_cells(), _hosts)
+        found, down = self._databases.run_in_available(self._databases.host_cells(), _hosts)
         for cell, hosts in found.items():
             yield from (Key("host", host) for host in sorted(hosts) if mapped.get(host) != cell.id)
         if down is not None:
@@ -138,12 +142,12 @@ class DiscoverHosts(DatabaseTask):
 
     def population(self) -> int:
         """How many nova-compute services there are in the cells that answer."""
-        counts, _ = self._databases.run_where_possible(self._databases.host_cells(), queries.compute_services_count)
+        counts, _ = self._databases.run_in_available(self._databases.host_cells(), queries.compute_services_count)
         return sum(counts.values())
 
     def heal(self, finding: Finding) -> Healed:
         """Insert the mapping, or set the mark; only when everything is still as it was proved."""
-        self._databases.permit_changes()
+        self._databases.require_known_schema()
         again = self.inspect(finding.key)
         if not any(now.problem == finding.problem and now.evidence == finding.evidence for now in again):
             raise Conflict(f"{finding.key} is not as it was")
@@ -197,7 +201,7 @@ class DiscoverHosts(DatabaseTask):
         raise Conflict(f"the cell {finding.evidence['cell']} is gone")
 
     def _presences(self, host: str) -> list[Presence]:
-        found = self._databases.run_in(self._databases.host_cells(), lambda connection: _presence(connection, host))
+        found = self._databases.run_in_all(self._databases.host_cells(), lambda connection: _presence(connection, host))
         return [Presence(cell, *seen) for cell, seen in found.items() if seen is not None]
 
     def _look_longer(self, host: str) -> list[Presence]:

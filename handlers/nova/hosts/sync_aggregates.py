@@ -40,6 +40,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 
+from handlers.access.roles import PLACEMENT
 from handlers.base import (
     Conflict,
     Finding,
@@ -47,12 +48,14 @@ from handlers.base import (
     Healed,
     InFlight,
     Key,
+    Mode,
     Refused,
+    Roles,
     Trigger,
     Unavailable,
 )
 from handlers.nova import keys, queries
-from handlers.nova.base import PlacementTask
+from handlers.nova.base import PlacementHandler
 from handlers.nova.nodes import live_nodes, nodes_among
 from handlers.nova.placement import ProviderAggregates
 from handlers.nova.records import Aggregate, ComputeNode
@@ -84,7 +87,7 @@ class _Wrong:
     remove: Sequence[str] = ()
 
 
-class SyncAggregates(PlacementTask):
+class SyncAggregates(PlacementHandler):
     """See the module."""
 
     name = "sync_aggregates"
@@ -96,11 +99,12 @@ class SyncAggregates(PlacementTask):
         Trigger("aggregate.delete.end", keys.aggregate),
         Trigger("service.create", keys.compute_host, after=_AGAIN),
     )
-    default_mode = "heal"
+    default_mode = Mode.HEAL
     default_interval = 3600
     confirm_after = 2.0
     requires = ("placement", "nova_api")
     cost = "One request to Placement per aggregate and one query per cell; an hour is fine."
+    roles = Roles((PLACEMENT,))
 
     def inspect(self, key: Key) -> Iterable[Finding]:
         """Compare the members of one aggregate, or the memberships of one host."""
@@ -130,7 +134,7 @@ class SyncAggregates(PlacementTask):
         """Change the memberships of the providers that still are as they were; compare-and-set with their generations."""
         if not finding.healable:
             raise Refused(finding.refusal)
-        self._databases.permit_changes()
+        self._databases.require_known_schema()
         wrong = [_Wrong(**provider) for provider in finding.evidence["providers"]]
         before, done = self._set_all(wrong)
         return Healed(
@@ -248,7 +252,7 @@ class SyncAggregates(PlacementTask):
         """Tell hosts without compute node that were just born from those that are gone."""
         if not hosts:
             return [], []
-        found = self._databases.run_in(self._databases.host_cells(), queries.compute_services)
+        found = self._databases.run_in_all(self._databases.host_cells(), queries.compute_services)
         ages = {service.host: service.age for services in found.values() for service in services}
         young = sorted(host for host in hosts if ages.get(host, PATIENCE) < PATIENCE)
         gone = sorted(hosts - set(young))

@@ -49,9 +49,9 @@ from typing import Any
 
 from sqlalchemy.exc import IntegrityError
 
-from handlers.base import Conflict, Finding, Healed, InFlight, Key, Refused, Trigger, Unavailable
+from handlers.base import Conflict, Finding, Healed, InFlight, Key, Mode, Privilege, Refused, Trigger, Unavailable
 from handlers.nova import keys
-from handlers.nova.base import PlacementTask
+from handlers.nova.base import PlacementHandler
 from handlers.nova.cells import Cell
 from handlers.nova.mappings import queries
 from handlers.nova.mappings.rules import (
@@ -81,7 +81,7 @@ ORDINARY = 0.1
 _SETTLED = SETTLE + 5.0
 
 
-class HealInstanceMappings(PlacementTask):
+class HealInstanceMappings(PlacementHandler):
     """See the module."""
 
     name = "heal_instance_mappings"
@@ -95,11 +95,19 @@ class HealInstanceMappings(PlacementTask):
         Trigger("instance.soft_delete.end", keys.instance, after=_SETTLED),
         Trigger("instance.restore.end", keys.instance, after=_SETTLED),
     )
-    default_mode = "heal"
+    default_mode = Mode.HEAL
     default_interval = 600
     confirm_after = 5.0
     requires = ("nova_api",)
     cost = "Two queries per thousand mappings; ten minutes is fine for a hundred thousand instances, an hour for a million."
+    rights = {
+        "nova_api": {
+            "instance_mappings": frozenset({Privilege.UPDATE, Privilege.DELETE}),
+            "build_requests": frozenset({Privilege.DELETE}),
+            "request_specs": frozenset({Privilege.DELETE}),
+            "instance_group_member": frozenset({Privilege.DELETE}),
+        }
+    }
 
     def inspect(self, key: Key) -> Iterable[Finding]:
         """Judge the mapping of one instance, or those of a part that lead nowhere, together."""
@@ -138,7 +146,7 @@ class HealInstanceMappings(PlacementTask):
         """Prove again, then change or delete what still is as it was."""
         if not finding.healable:
             raise Refused(finding.refusal)
-        self._databases.permit_changes()
+        self._databases.require_known_schema()
         if finding.problem == "mappings-left-behind":
             return self._forget_all(finding)
         facts, verdict = self._judge(finding.evidence["instance"])

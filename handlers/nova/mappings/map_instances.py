@@ -40,18 +40,9 @@ from typing import Any
 from sqlalchemy.exc import IntegrityError
 
 from handlers.access.database import Database
-from handlers.base import (
-    Conflict,
-    Finding,
-    Healed,
-    InFlight,
-    Key,
-    Refused,
-    Trigger,
-    Unavailable,
-)
+from handlers.base import Conflict, Finding, Healed, InFlight, Key, Mode, Privilege, Refused, Trigger, Unavailable
 from handlers.nova import keys
-from handlers.nova.base import DatabaseTask
+from handlers.nova.base import DatabaseHandler
 from handlers.nova.cells import Cell
 from handlers.nova.mappings import queries
 from handlers.nova.mappings.rules import BOOT, SETTLE, Copy, Facts, is_instance
@@ -102,7 +93,7 @@ def decide(facts: Facts) -> Verdict:
     return Map(copy)
 
 
-class MapInstances(DatabaseTask):
+class MapInstances(DatabaseHandler):
     """See the module."""
 
     name = "map_instances"
@@ -112,12 +103,13 @@ class MapInstances(DatabaseTask):
         Trigger("instance.create.end", keys.instance, after=SETTLE),
         Trigger("instance.exists", keys.instance),
     )
-    default_mode = "heal"
+    default_mode = Mode.HEAL
     default_interval = 86400
     requires = ("nova_api",)
     cost = (
         "Two queries per thousand instances of every cell; a million instances take some minutes, once a day is fine."
     )
+    rights = {"nova_api": {"instance_mappings": frozenset({Privilege.INSERT})}}
 
     def inspect(self, key: Key) -> Iterable[Finding]:
         """Prove of one instance that it is unmapped, or of all in a cell, or in a part of it, batch by batch."""
@@ -143,14 +135,14 @@ class MapInstances(DatabaseTask):
 
     def population(self) -> int:
         """How many instances, live or deleted, there are in the cells that answer."""
-        counts, _ = self._databases.run_where_possible(self._databases.cells(), queries.instances_count)
+        counts, _ = self._databases.run_in_available(self._databases.cells(), queries.instances_count)
         return sum(counts.values())
 
     def heal(self, finding: Finding) -> Healed:
         """Insert the mappings of those that still have none and still are where they were; the others are left out."""
         if not finding.healable:
             raise Refused(finding.refusal)
-        self._databases.permit_changes()
+        self._databases.require_known_schema()
         cell_id, instances = finding.evidence["cell_id"], _instances(finding.evidence)
         again = queries.read(self._databases, instances)
         found = [verdict.copy for verdict in map(decide, again.values()) if isinstance(verdict, Map)]

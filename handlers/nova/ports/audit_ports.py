@@ -52,10 +52,23 @@ from sqlalchemy.engine import Connection
 
 from handlers.access import cloud_options
 from handlers.access.neutron import HOST, PROFILE, Network, Port
-from handlers.base import Conflict, Finding, Healed, InFlight, Key, Refused, Resources, Trigger, Unavailable
+from handlers.access.roles import PORTS, PROFILES
+from handlers.base import (
+    Conflict,
+    Finding,
+    Healed,
+    InFlight,
+    Key,
+    Mode,
+    Refused,
+    Resources,
+    Roles,
+    Trigger,
+    Unavailable,
+)
 from handlers.nova import keys, options, queries
 from handlers.nova.archived_consumers import Archive
-from handlers.nova.base import NovaTask
+from handlers.nova.base import NovaHandler
 from handlers.nova.database import NovaDatabases
 from handlers.nova.nodes import live_instances
 from handlers.nova.ports import queries as port_queries
@@ -95,7 +108,7 @@ OPTIONS: list[cfg.Opt] = [
 ]
 
 
-class AuditPorts(NovaTask):
+class AuditPorts(NovaHandler):
     """See the module.
 
     :param delete: delete what Nova made
@@ -108,7 +121,7 @@ class AuditPorts(NovaTask):
         Trigger("instance.delete.end", keys.instance, after=_ENDED),
         Trigger("instance.delete.start", keys.instance, after=_DELETING),
     )
-    default_mode = "audit"
+    default_mode = Mode.AUDIT
     default_interval = 3600
     confirm_after = 5.0
     requires = ("network", "nova_api")
@@ -116,6 +129,7 @@ class AuditPorts(NovaTask):
         "One request to Neutron per thousand ports, three queries per five hundred instances in every cell, and for "
         "instances that no cell knows one scan of the shadow tables per sweep; an hour is fine."
     )
+    roles = Roles((PORTS,), (PROFILES,))
 
     def __init__(self, databases: NovaDatabases, network: Network, delete: bool = False) -> None:
         self._databases = databases
@@ -173,7 +187,7 @@ class AuditPorts(NovaTask):
         """Prove again, then unbind or delete the port at the revision of the evidence."""
         if not finding.healable:
             raise Refused(finding.refusal)
-        self._databases.permit_changes()
+        self._databases.require_known_schema()
         for port, left in self._judge(finding.key.id):
             now = self._finding(finding.key, port, left)
             if (now.problem, now.evidence, now.healable) == (finding.problem, finding.evidence, True):
@@ -192,7 +206,7 @@ class AuditPorts(NovaTask):
         if building or (mapping is not None and mapping.cell_id is None):
             return []
         cells = self._databases.cells()
-        seen = self._databases.run_in(cells, lambda connection: queries.instance(connection, instance))
+        seen = self._databases.run_in_all(cells, lambda connection: queries.instance(connection, instance))
         rows = [row for row in seen.values() if row is not None]
         if any(not row.deleted for row in rows):
             return []
@@ -201,7 +215,7 @@ class AuditPorts(NovaTask):
         age = min((row.age for row in rows), default=SETTLE)
         if age < SETTLE:
             raise InFlight("the instance was deleted only just now", SETTLE - age)
-        found = self._databases.run_in(cells, lambda connection: port_queries.left(connection, instance))
+        found = self._databases.run_in_all(cells, lambda connection: port_queries.left(connection, instance))
         lefts = [left for left in found.values() if left is not None]
         left = lefts[0] if len(lefts) == 1 else Left(launched=False, network_info=None)
         return [(port, left) for port in ports]
@@ -267,7 +281,7 @@ class AuditPorts(NovaTask):
         """Return the keys of those that are dead somewhere and alive nowhere, and why a cell does not answer."""
         batch = batch - self._databases.api.run(lambda connection: queries.building(connection, batch))
         cells = self._databases.cells()
-        seen, down = self._databases.run_where_possible(cells, lambda one: port_queries.alive(one, batch))
+        seen, down = self._databases.run_in_available(cells, lambda one: port_queries.alive(one, batch))
         alive = {uuid for rows in seen.values() for uuid, lives in rows.items() if lives}
         dead = {uuid for rows in seen.values() for uuid, lives in rows.items() if not lives} - alive
         if down is None:

@@ -49,9 +49,10 @@ from collections.abc import Iterable, Iterator
 from functools import partial
 from typing import Any, Self
 
-from handlers.base import Conflict, Finding, Handler, Healed, InFlight, Key, Resources, Trigger
+from handlers.access.roles import AMPHORAE
+from handlers.base import Conflict, Finding, Handler, Healed, InFlight, Key, Mode, Privilege, Resources, Roles, Trigger
 from handlers.octavia import settings
-from handlers.octavia.base import OfAmphorae
+from handlers.octavia.base import OctaviaPlugin
 from handlers.octavia.drivers.base import Driver
 from handlers.octavia.drivers.chosen import chosen_driver
 from handlers.octavia.failover import facts, keys, queries
@@ -67,7 +68,7 @@ _BEGUN = 1.0
 _NOT_YET = "it is mended step by step, and the other finding is the next step"
 
 
-class FailedAmphora(OfAmphorae, Handler):
+class FailedAmphora(OctaviaPlugin, Handler):
     """See the module."""
 
     name = "failed_amphora"
@@ -90,7 +91,7 @@ class FailedAmphora(OfAmphorae, Handler):
             )
         ),
     )
-    default_mode = "audit"
+    default_mode = Mode.AUDIT
     default_interval = 5
     default_heals_per_hour = 500
     requires = ("octavia_database", "compute")
@@ -98,6 +99,14 @@ class FailedAmphora(OfAmphorae, Handler):
         "A sweep is one query over Octavia's tables; every few seconds suits thousands of amphorae. Of "
         "failed_amphora_heals_per_hour, each step takes one: a replacement two, a preservation about ten."
     )
+    rights = {
+        "octavia": {
+            "amphora": frozenset({Privilege.UPDATE}),
+            "amphora_health": frozenset({Privilege.UPDATE}),
+            "load_balancer": frozenset({Privilege.UPDATE}),
+        }
+    }
+    roles = Roles((AMPHORAE,))
 
     def __init__(self, driver: Driver) -> None:
         self._driver = driver
@@ -150,7 +159,7 @@ class FailedAmphora(OfAmphorae, Handler):
 
     def heal(self, finding: Finding) -> Healed:
         """Take the step that was decided, if a new look decides the same."""
-        self._driver.database.permit_changes()
+        self._driver.database.require_known_schema()
         try:
             seen = self._see(finding.key)
             if isinstance(seen, Wait):

@@ -50,9 +50,23 @@ from typing import Any, Self
 
 from oslo_config import cfg
 
-from handlers.base import Conflict, Finding, Handler, Healed, InFlight, Key, Refused, Resources, Unavailable
+from handlers.access.roles import AMPHORAE
+from handlers.base import (
+    Conflict,
+    Finding,
+    Handler,
+    Healed,
+    InFlight,
+    Key,
+    Mode,
+    Privilege,
+    Refused,
+    Resources,
+    Roles,
+    Unavailable,
+)
 from handlers.octavia import changes, names, queries, records, removal, settings
-from handlers.octavia.base import OfAmphorae
+from handlers.octavia.base import OctaviaPlugin
 from handlers.octavia.cloud_objects import Group, Port, Server
 from handlers.octavia.drivers.base import Driver
 from handlers.octavia.drivers.chosen import chosen_driver
@@ -77,7 +91,7 @@ OPTIONS: list[cfg.Opt] = [
 _GONE = "it does not return, and nothing referred to it; Octavia makes what it needs anew"
 
 
-class DeactivatedAmphorae(OfAmphorae, Handler):
+class DeactivatedAmphorae(OctaviaPlugin, Handler):
     """See the module.
 
     :param grace: seconds for which something must have been untouched
@@ -87,10 +101,18 @@ class DeactivatedAmphorae(OfAmphorae, Handler):
     title = "Remove amphorae that serve nothing, and the servers, ports and groups that Octavia left behind"
     group = settings.GROUP
     kinds = ("amphora", "server", "port", "security-group", "server-group")
-    default_mode = "audit"
+    default_mode = Mode.AUDIT
     interval_option = "housekeeping_interval"
     confirm_after = 20.0
     requires = ("octavia_database", "compute", "network")
+    rights = {
+        "octavia": {
+            "amphora": frozenset({Privilege.UPDATE}),
+            "amphora_health": frozenset({Privilege.UPDATE, Privilege.DELETE}),
+            "amphora_member_port": frozenset({Privilege.DELETE}),
+        }
+    }
+    roles = Roles((AMPHORAE,))
 
     def __init__(self, driver: Driver, queue: WorkQueue, grace: float) -> None:
         self._driver = driver
@@ -273,7 +295,7 @@ class DeactivatedAmphorae(OfAmphorae, Handler):
         """Prove again, then remove, and look whether it is gone."""
         if not finding.healable:
             raise Refused(finding.refusal)
-        self._database.permit_changes()
+        self._database.require_known_schema()
         if finding not in self.inspect(finding.key):
             raise Conflict(f"{finding.key} is not as it was")
         remove: Callable[[Finding], Healed] = {

@@ -8,7 +8,7 @@ from typing import Self
 
 from handlers.base import Healed, Inventory, Json, Refused, Resources, Unavailable
 from handlers.octavia import polling, queries
-from handlers.octavia.base import OfAmphorae
+from handlers.octavia.base import OctaviaPlugin
 from handlers.octavia.cloud_objects import PRESERVED, STATE
 from handlers.octavia.drivers.base import Driver
 from handlers.octavia.drivers.chosen import chosen_driver
@@ -20,7 +20,7 @@ _LINES = 40
 _PATIENCE = 60.0
 
 
-class PreservedAmphorae(OfAmphorae, Inventory):
+class PreservedAmphorae(OctaviaPlugin, Inventory):
     """Failed amphorae that are kept for examination."""
 
     name = "amphora preserved"

@@ -7,14 +7,14 @@ from typing import Any, Self
 
 from handlers.base import Healed, Inventory, Json, Resources
 from handlers.octavia import removal
-from handlers.octavia.base import OfAmphorae
+from handlers.octavia.base import OctaviaPlugin
 from handlers.octavia.cloud_objects import SPARE, STATE, Server
 from handlers.octavia.drivers.base import Driver
 from handlers.octavia.drivers.chosen import chosen_driver
 from handlers.octavia.spares import pool as spares
 
 
-class Spares(OfAmphorae, Inventory):
+class Spares(OctaviaPlugin, Inventory):
     """Placeholder servers of the pool."""
 
     name = "amphora spare"

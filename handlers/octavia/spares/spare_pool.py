@@ -36,9 +36,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Self
 
-from handlers.base import Conflict, Event, Finding, Handler, Healed, InFlight, Key, Resources, Trigger
+from handlers.access.roles import AMPHORAE
+from handlers.base import Conflict, Event, Finding, Handler, Healed, InFlight, Key, Mode, Resources, Roles, Trigger
 from handlers.octavia import housekeeping, queries, settings
-from handlers.octavia.base import OfAmphorae
+from handlers.octavia.base import OctaviaPlugin
 from handlers.octavia.cloud_objects import SPARE, SPARE_PREFIX, Server
 from handlers.octavia.drivers.base import Driver
 from handlers.octavia.drivers.chosen import chosen_driver
@@ -68,7 +69,7 @@ class _Cloud:
     failing_over: frozenset[str]
 
 
-class SparePool(OfAmphorae, Handler):
+class SparePool(OctaviaPlugin, Handler):
     """See the module."""
 
     name = "spare_pool"
@@ -81,11 +82,12 @@ class SparePool(OfAmphorae, Handler):
         Trigger("instance.power_off.end", pool_key),
         Trigger("instance.delete.end", pool_key, after=10.0),
     )
-    default_mode = "heal"
+    default_mode = Mode.HEAL
     interval_option = "housekeeping_interval"
     # The room of a spare that was just deleted is meant for a failover: by the second look that has begun.
     confirm_after = 10.0
     requires = ("octavia_database", "compute")
+    roles = Roles((AMPHORAE,))
 
     def __init__(self, driver: Driver) -> None:
         self._driver = driver

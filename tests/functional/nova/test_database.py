@@ -66,10 +66,10 @@ def test_templates_of_cells_are_filled(cloud: NovaSimulation, databases: NovaDat
 
 
 def test_all_cells_or_none(databases: NovaDatabases, cut: Callable[[str], None]) -> None:
-    assert set(databases.run_in(databases.cells(), queries.compute_services_count).values()) == {0}
+    assert set(databases.run_in_all(databases.cells(), queries.compute_services_count).values()) == {0}
     cut("cell1")
     with pytest.raises(Unavailable, match="cell:cell1: unable to open database file"):
-        databases.run_in(databases.cells(), queries.compute_services_count)
+        databases.run_in_all(databases.cells(), queries.compute_services_count)
 
 
 def test_no_cells_cannot_be_right(cloud: NovaSimulation, databases: NovaDatabases) -> None:

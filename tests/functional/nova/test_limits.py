@@ -26,7 +26,7 @@ def upgrade(engine: sa.Engine) -> None:
 
 def told(resources: Resources) -> list[str]:
     resources.get(NovaDatabases.from_resources)
-    return list(resources.limits())
+    return list(resources.warnings())
 
 
 def test_nothing_to_tell(resources: Resources) -> None:

@@ -7,11 +7,10 @@ from pathlib import Path
 import pytest
 from oslo_config import cfg
 
+from consumer import plugins
 from handlers.access import cloud_options
-from handlers.base import Resources
+from handlers.base import Mode, Resources
 from handlers.checks import roles
-from handlers.nova.grants import ROLES
-from handlers.octavia.grants import ROLES as AMPHORAE
 from tests.keystone import Keystone
 
 
@@ -26,7 +25,8 @@ def judged(folder: Path, held: list[str], **modes: str) -> list[tuple[str, str]]
         conf = cfg.ConfigOpts()
         conf.register_opts(cloud_options.OPTIONS, cloud_options.GROUP)
         conf([], default_config_files=[str(file)], default_config_dirs=[])
-        found = roles.check("nova", Resources(conf), ROLES | AMPHORAE, modes)
+        by_name = {handler.name: handler for handler in plugins.handlers()}
+        found = roles.check("nova", Resources(conf), {by_name[name]: Mode(mode) for name, mode in modes.items()})
         return [(one.verdict, one.text) for one in found]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from handlers.base import QueueDepth
 from handlers.octavia.work_queue import WorkQueue
 
 
@@ -12,7 +13,7 @@ class Queue(WorkQueue):
     """
 
     def __init__(self, refusal: str = "") -> None:
-        super().__init__((), refusal)
+        super().__init__(lambda: QueueDepth(0, 1), refusal)
         self.error: Exception | None = None
 
     def prove_idle(self) -> None:

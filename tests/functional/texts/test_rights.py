@@ -9,13 +9,16 @@ from pathlib import Path
 import pytest
 
 from consumer import plugins
-from handlers.checks import grants, roles
-from handlers.nova import grants as nova
-from handlers.octavia import grants as octavia
+from handlers.access import roles
+from handlers.base import EVERY_TABLE, Role
+from handlers.checks import grants
 
 ROOT = Path(__file__).parents[3]
 RIGHTS = (ROOT / "doc" / "source" / "rights.rst").read_text()
-KINDS = {"nova_api": nova.API, "nova_cell1": nova.CELL, "octavia": octavia.OCTAVIA}
+KINDS = {
+    schema: {handler.name: handler.rights[kind] for handler in plugins.handlers() if kind in handler.rights}
+    for schema, kind in (("nova_api", "nova_api"), ("nova_cell1", "cell"), ("octavia", "octavia"))
+}
 
 
 def section(title: str) -> str:
@@ -36,35 +39,30 @@ def test_the_statements_are_those_that_the_check_names(healing: bool) -> None:
 
 
 def test_each_handler_is_listed_with_what_it_writes() -> None:
-    handlers = {handler.name for handler in plugins.handlers()}
     listed = " ".join(RIGHTS.split())
     for needs in KINDS.values():
-        assert needs.keys() <= handlers
         for handler, tables in needs.items():
             row = listed.partition(f"* - ``{handler}`` - ")[2].partition("* -")[0]
             for table, privileges in tables.items():
-                place = "every table of" if table == grants.WHOLE else f"``{table}``"
+                place = "every table of" if table == EVERY_TABLE else f"``{table}``"
                 assert f"{', '.join(sorted(privileges))} on {place}" in row
 
 
 def test_the_roles_are_those_that_the_check_asks_for() -> None:
     """Each need has a line, with the handlers that have it."""
     listed = " ".join(RIGHTS.partition("\nKeystone\n===")[2].split())
-    calls = nova.ROLES | octavia.ROLES
-    assert calls.keys() <= {handler.name for handler in plugins.handlers()}
-    for part in ("look", "heal"):
-        needs: dict[roles.Need, list[str]] = {}
-        for handler, calling in calls.items():
-            for need in getattr(calling, part):
-                needs.setdefault(need, []).append(handler)
+    for part in ("inspect", "heal"):
+        needs: dict[Role, list[str]] = {}
+        for handler in plugins.handlers():
+            for need in getattr(handler.roles, part):
+                needs.setdefault(need, []).append(handler.name)
         for need, handlers in needs.items():
             names = ", ".join(f"``{handler}``" for handler in handlers)
             mode = " in the mode ``heal``" if part == "heal" else ""
-            asked = " or ".join(f"``{role}``" for role in need.roles)
-            assert f"* - {names}{mode} - {asked} - {need.what} " in listed
+            asked = " or ".join(f"``{role}``" for role in need.any_of)
+            assert f"* - {names}{mode} - {asked} - {need.purpose} " in listed
     for handler in plugins.handlers():
-        needed = {need.roles for need in calls.get(handler.name, roles.Calls()).look}
-        assert (roles.PLACEMENT.roles in needed) is ("placement" in handler.requires)
+        assert (roles.PLACEMENT in handler.roles.inspect) is ("placement" in handler.requires)
 
 
 def validate(file: Path) -> subprocess.CompletedProcess[str]:

@@ -1,0 +1,38 @@
+"""Answers the handlers' questions about RabbitMQ: the topics that stackmend consumes, and the depth of a queue."""
+
+from __future__ import annotations
+
+from kombu.exceptions import ChannelError
+from oslo_config import cfg
+
+from consumer.bus import connection
+from consumer.conf import bus as bus_conf
+from consumer.conf.bus import BusSettings, UnusableURL
+from handlers.base import Broker, Bus, QueueDepth, Unavailable
+
+
+def bus(conf: cfg.ConfigOpts) -> Bus:
+    """Return the machine's knowledge of RabbitMQ."""
+    settings = bus_conf.settings(conf)
+    binds = conf.bus.queue_mode == "bind"
+    topics = conf.bus.bind_topics if binds else conf.bus.topics
+    option = "[bus] bind_topics" if binds else "[bus] topics"
+    return Bus(tuple(topics), option, lambda broker, queue: queue_depth(broker, queue, settings))
+
+
+def queue_depth(broker: Broker, queue: str, settings: BusSettings) -> QueueDepth:
+    """Ask a broker how many messages and consumers a queue has.
+
+    :raises Unavailable: when its transport URL is malformed, no host of the broker answers, or it has no such queue
+    """
+    try:
+        with connection.opened(broker.transport_url, settings, broker.options) as link, link.brief_channel() as channel:
+            answer = channel.queue_declare(queue=queue, passive=True)
+    except ChannelError as error:
+        reply = getattr(error, "reply_text", "")
+        raise Unavailable(f"broker:{broker.name}", f"the queue {queue} cannot be asked: {reply}") from error
+    except UnusableURL as error:
+        raise Unavailable(f"broker:{broker.name}", str(error)) from None
+    except connection.LOST as error:
+        raise Unavailable(f"broker:{broker.name}", connection.reason(error)) from error
+    return QueueDepth(answer.message_count, answer.consumer_count)
