@@ -83,7 +83,7 @@ def test_one_that_cannot_be_deleted_does_not_keep_the_rest(shell: Shell, databas
 def test_what_cannot_be_released_says_so(shell: Shell, database: Database) -> None:
     ran = shell("thing", "kept", "release", "a")
     assert ran.code == 1
-    assert "nothing of it can be released" in ran.err
+    assert "these items cannot be released" in ran.err
     assert list(SHELF) == ["a", "b"]
 
 
