@@ -469,6 +469,8 @@ class Handler(Plugin):
     default_heals_per_hour: ClassVar[int | None] = None
     #: dependencies of every inspection: when one is Unavailable, the handler waits for it as a whole
     requires: ClassVar[tuple[str, ...]] = ()
+    #: handlers whose heals this one relies on; a one-shot sweep runs them first
+    follows: ClassVar[tuple[str, ...]] = ()
     #: the database privileges that its heals need beside SELECT
     rights: ClassVar[Rights] = {}
     #: the Keystone roles that its calls to APIs need

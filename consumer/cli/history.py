@@ -11,10 +11,10 @@ from typing import Any
 from consumer.cli.base import Lister, ShowOne, Trouble, known_ids, positive, row_id
 from consumer.journal import history
 from consumer.journal.database import now
-from consumer.journal.history import Entry
+from consumer.journal.history import Entry, Outcome
 from consumer.wording import seconds, utc
 
-OUTCOMES = ("found", "refused", "held", "parked", "stopped", "healing", "healed", "failed", "conflict")
+OUTCOMES = tuple(Outcome)
 _UNITS = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 _AGO = re.compile(r"(\d{1,9}(?:\.\d{1,3})?)(s|m|min|h|d|w)")
 

@@ -14,7 +14,7 @@ from typing import Any
 from consumer.cli.base import ERROR, OK, Command, Lister, ShowOne, Trouble
 from consumer.journal import history, replicas
 from consumer.journal.database import now
-from consumer.journal.history import Closing, Line, Origin
+from consumer.journal.history import Closing, Line, Origin, Outcome
 from consumer.wording import one_line
 from handlers.base import HandlerError, Healed, Inventory, Key
 
@@ -86,15 +86,17 @@ class _Act(_AboutInventory):
         shown = _of(inventory.show, identity)
         key = Key(inventory.name.split()[0], identity)
         summary = f"an operator asked to {self.problem} it"
-        line = Line(inventory.name, key, "healing", self.problem, summary, Origin("operator", replicas.new_id()), shown)
+        line = Line(
+            inventory.name, key, Outcome.HEALING, self.problem, summary, Origin("operator", replicas.new_id()), shown
+        )
         database = self.session.database
         line_id = database.transact(lambda connection: history.write(connection, [line], now(connection)))[0]
         try:
             healed = self.act(inventory, identity)
         except Exception as error:
-            history.close(database, Closing(line_id, "failed", error=str(error) or repr(error)))
+            history.close(database, Closing(line_id, Outcome.FAILED, error=str(error) or repr(error)))
             raise
-        history.close(database, Closing(line_id, "healed", healed))
+        history.close(database, Closing(line_id, Outcome.HEALED, healed))
         return healed
 
 

@@ -24,7 +24,7 @@ from consumer.wording import plural
 from handlers.base import Handler
 
 #: How the summary calls what came of a drift; others are called by their own name.
-_CALLED = {"found": "left as they are", "held": "held back by the hourly budget or a closed window"}
+_CALLED = {"found": "left as they are", "deferred": "deferred by the hourly budget, a stop or a closed window"}
 #: Outcomes that are no drift: the question is open.
 _OPEN = ("in flight", "unavailable", "stopped")
 

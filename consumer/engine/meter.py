@@ -1,43 +1,40 @@
-"""What the engine counts as it works, for whoever wants to know; this one does not.
-
-The engine knows nothing of Prometheus: it tells a :class:`Meter` what happened, and :mod:`consumer.status` has one that
-keeps count.
-"""
+"""The engine's counters. The engine does not know Prometheus; :mod:`consumer.status` implements a :class:`Meter` for it."""
 
 from __future__ import annotations
 
 
 class Meter:
-    """Counts nothing: the meter of a process that nobody watches. Called by many threads."""
+    """Counts nothing. Many threads call it."""
 
-    def looked(self, handler: str, outcome: str, seconds: float) -> None:
-        """One key was looked at.
+    def inspected(self, handler: str, outcome: str, seconds: float) -> None:
+        """Count an inspection, with the heal that followed it.
 
-        :param outcome: ``clean``, ``found``, ``refused``, ``waits``, ``healed``, ``failed``, ``parked``
+        :param outcome: a value of :class:`consumer.engine.reconciler.Result`
         """
 
-    def healed(self, handler: str, source: str, outcome: str, lag: float | None) -> None:
-        """One heal ended.
+    def healed(self, handler: str, source: str, outcome: str, lag: float | None, weight: int = 1) -> None:
+        """Count a heal that ended.
 
         :param source: ``event``, ``sweep`` or ``operator``
-        :param outcome: ``healed``, ``failed`` or ``conflict``
+        :param outcome: ``healed``, ``failed``, ``conflict`` or ``refused``
         :param lag: seconds since the notification was sent, where there was one
+        :param weight: how many objects it changed
         """
 
-    def found(self, handler: str, source: str) -> None:
-        """A drift was found that had not been known, whatever became of it.
+    def found(self, handler: str, source: str, weight: int = 1) -> None:
+        """Count a new finding.
 
-        :param source: ``event``, ``sweep`` or ``operator``; what sweeps find, events had missed
+        :param source: ``event``, ``sweep`` or ``operator``; a sweep finds drift that no event reported
         """
 
     def beat(self, loop: str) -> None:
-        """A loop that must go on for ever has gone round."""
+        """Record that an endless loop has completed a round."""
 
 
 def source(hint: str) -> str:
     """Return where a hint came from: ``event``, ``sweep`` or ``operator``.
 
-    :param hint: as in the journal: an event's type, or the word of who asked
+    :param hint: as in the journal: an event type, ``sweep``, ``start``, ``operator`` ...
     """
     if hint in {"sweep", "operator"}:
         return hint

@@ -1,9 +1,9 @@
-"""The same looks and heals for a command that ends: ``stackmend sweep``, ``inspect`` and ``heal``.
+"""Reconciles keys for a command that ends: ``stackmend sweep``, ``inspect`` and ``heal``.
 
-Claims are kept in memory instead of in the journal; what they mean is decided by the same functions. An audit opens no
-journal and writes nowhere. A heal opens and closes lines of the history and takes from the same hourly budget as the
-daemon. A daemon that works on the same key at the same time does no harm: every heal is compare-and-set. Outside a task's
-window everything is looked at and nothing healed; nobody waits here for it to open.
+The command keeps its claims in memory; :class:`~consumer.engine.reconciler.Reconciler` decides what they mean, as in the
+daemon. An audit opens no journal and writes nowhere. A heal opens and closes lines of the history and spends the same hourly
+budget as the daemon. A daemon that works on the same key does no harm: every heal is compare-and-set. Outside its window a
+task only inspects; the command does not wait for the window to open.
 """
 
 from __future__ import annotations
@@ -14,40 +14,60 @@ import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from graphlib import TopologicalSorter
 from typing import TypeVar
 
 from consumer.conf.engine import EngineSettings
-from consumer.engine.look import Clean, Heal, Report, Wait, after_error, decide
+from consumer.engine import reconciler
+from consumer.engine.reconciler import Reconciled, Reconciler
+from consumer.engine.stores import MemoryStore
 from consumer.engine.sweeps import listed, unbelievable
 from consumer.engine.task import Task
-from consumer.journal import history
 from consumer.journal.database import Database
-from consumer.journal.history import Closing, Line, NotPermitted, Origin
 from consumer.journal.work import Claim, Later, Priority
-from consumer.wording import reason_of
-from handlers.base import Conflict, Finding, Healed, InFlight, Json, Key, Refused, Unavailable
+from handlers.base import Finding, Healed, Json, Key, Unavailable
 
 LOG = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-#: Tries of one object; a person waits for the command.
+#: Attempts for one key, and seconds of back-off between them; a person waits for the command.
 _ATTEMPTS, _BACKOFF, _BACKOFF_MAX = 3, 0.5, 3.0
+
+
+class Action(StrEnum):
+    """What the command did about a finding, or about a key without a verdict."""
+
+    FOUND = "found"
+    REFUSED = "refused"
+    HEALED = "healed"
+    FAILED = "failed"
+    #: by the hourly budget, the window or a stop
+    DEFERRED = "deferred"
+    IN_FLIGHT = "in flight"
+    UNAVAILABLE = "unavailable"
+    #: too many suspects to believe
+    STOPPED = "stopped"
+
+
+#: Drift remains after these.
+_DRIFT = frozenset({Action.FOUND, Action.REFUSED, Action.FAILED, Action.DEFERRED, Action.STOPPED})
+#: There is no verdict after these.
+_ERROR = frozenset({Action.UNAVAILABLE, Action.STOPPED})
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What came of one finding, or of one key that could not be judged.
+    """The end of one finding, or of one key without a verdict.
 
-    :param action: ``found``, ``refused``, ``healed``, ``failed``, ``held`` (by the budget or the window), ``in flight``,
-        ``unavailable``, ``stopped`` (too many to believe)
-    :param change: what was changed, or why not
+    :param change: the change, or the reason why there is none
     """
 
     handler: str
     key: str
     problem: str
-    action: str
+    action: Action
     summary: str
     change: str = ""
     undo: str = ""
@@ -56,19 +76,19 @@ class Result:
     @property
     def is_drift(self) -> bool:
         """Whether drift remains."""
-        return self.action in ("found", "refused", "failed", "held", "stopped")
+        return self.action in _DRIFT
 
     @property
     def is_error(self) -> bool:
-        """Whether the question could not be answered."""
-        return self.action in ("unavailable", "stopped")
+        """Whether there is no verdict."""
+        return self.action in _ERROR
 
 
 class _TooMany(Exception):
     """More objects look wrong than can be believed."""
 
 
-#: Told after each step: the task, how many keys are done, how many there are.
+#: Called after each step: the task, the number of finished keys, the number of keys.
 Progress = Callable[[str, int, int], None]
 
 
@@ -76,19 +96,29 @@ def no_progress(_task: str, _done: int, _total: int) -> None:
     """Show nothing."""
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class _Turn:
-    """A key that is still looked at."""
+    """The next inspection of a key.
+
+    :param due: seconds since the epoch
+    """
 
     claim: Claim
     due: float
 
 
-class OneShot:
-    """Looks at keys to the end, in threads.
+def in_order(tasks: Sequence[Task]) -> list[Task]:
+    """Return tasks so that each comes after those whose heals it relies on (:attr:`handlers.base.Handler.follows`)."""
+    by_name = {task.name: task for task in tasks}
+    graph = {task.name: [name for name in task.handler.follows if name in by_name] for task in tasks}
+    return [by_name[name] for name in TopologicalSorter(graph).static_order()]
 
-    :param database: the journal; None where nothing may be healed
-    :param patience: seconds for which objects in flight are watched
+
+class OneShot:
+    """Reconciles keys to the end, in threads.
+
+    :param database: the journal; None where no task heals
+    :param patience: seconds over which an object in flight is inspected again
     """
 
     def __init__(
@@ -99,15 +129,15 @@ class OneShot:
         progress: Progress = no_progress,
         patience: float = 60.0,
     ) -> None:
-        self._database = database
         bounds = {"max_attempts": _ATTEMPTS, "backoff_seconds": _BACKOFF, "backoff_max_seconds": _BACKOFF_MAX}
         self._settings = replace(settings, patience_seconds=patience, **bounds)  # type: ignore[arg-type]
-        self._replica = replica
+        self._reconciler = Reconciler(self._settings, replica)
+        self._store = MemoryStore(database)
         self._progress = progress
 
     def sweep(self, tasks: Sequence[Task]) -> list[Result]:
-        """Sweep every task, and look at and heal what it lists."""
-        return [result for task in tasks for result in self._sweep(task)]
+        """Sweep every task, in the order of their dependencies, and reconcile the keys that it lists."""
+        return [result for task in in_order(tasks) for result in self._sweep(task)]
 
     def _sweep(self, task: Task) -> list[Result]:
         self._progress(task.name, 0, 0)
@@ -117,128 +147,89 @@ class OneShot:
         except Unavailable as error:
             return [_unanswered(task, error)]
         except _TooMany as wrong:
-            advice = "look with --audit; if it is right, raise [engine] breaker_count"
-            results = [Result(task.name, "", "breaker", "stopped", str(wrong), advice)]
+            advice = "run it with --audit; if the findings are right, raise [engine] breaker_count"
+            results = [Result(task.name, "", "breaker", Action.STOPPED, str(wrong), advice)]
         return results + [_unanswered(task, error) for error in down]
 
     def _believable(self, task: Task, keys: Iterable[Key]) -> Iterator[Key]:
-        """Yield what a sweep yields.
+        """Yield the keys of a sweep.
 
-        :raises _TooMany: when it is more than can be believed by a task that heals
+        :raises _TooMany: when a task that heals lists more objects than can be believed
         """
         if not task.heals:
             yield from keys
             return
         population = task.handler.population()
         limit = unbelievable(self._settings.breaker_count, self._settings.breaker_percent, population)
-        for number, key in enumerate(keys):
-            if number == limit:
+        suspects = 0
+        for key in keys:
+            suspects += key.weight
+            if suspects > limit:
                 raise _TooMany(f"more than {limit} of {population} objects look wrong; nothing was healed")
             yield key
 
     def examine(self, task: Task, keys: Iterable[Key], source: str) -> list[Result]:
-        """Look at keys, and heal what is wrong if the task heals; nothing is healed before the last key is there.
+        """Reconcile keys; heal nothing before the last key is listed.
 
-        :param keys: may be those of a sweep that still lists; what it raises is raised
-        :param source: who asks, for the history
+        :param keys: may come from a sweep that still lists; its errors are raised
+        :param source: the hint, for the history
         """
         turns: list[tuple[float, int, _Turn]] = []
         results: list[tuple[int, Result]] = []
         finished = total = 0
         running: dict[Future[tuple[_Turn | None, list[Result]]], int] = {}
-        with ThreadPoolExecutor(self._settings.workers, thread_name_prefix="look") as pool:
+        with ThreadPoolExecutor(self._settings.workers, thread_name_prefix="inspect") as pool:
             try:
                 for total, key in enumerate(keys, start=1):
                     turn = _Turn(_first_claim(task, key, source), 0.0)
                     if task.handler.confirm_after:
-                        # A finding that has to be seen twice is not healed by its first look, which need not wait.
-                        running[pool.submit(self._look, task, turn)] = total
+                        # The first inspection heals nothing where a second one must confirm it, so it need not wait.
+                        running[pool.submit(self._turn, task, turn)] = total
                     else:
                         turns.append((0.0, total, turn))
                 while turns or running:
                     while turns and turns[0][0] <= time.time():
                         _at, number, turn = heapq.heappop(turns)
-                        running[pool.submit(self._look, task, turn)] = number
-                    for look in _ended(running, turns[0][0] if turns else None):
-                        number = running.pop(look)
-                        again, found = look.result()
+                        running[pool.submit(self._turn, task, turn)] = number
+                    for inspection in _ended(running, turns[0][0] if turns else None):
+                        number = running.pop(inspection)
+                        again, found = inspection.result()
                         results += [(number, result) for result in found]
                         finished += again is None
                         if again is not None:
                             heapq.heappush(turns, (again.due, number, again))
                         self._progress(task.name, finished, total)
             finally:
-                for look in running:
-                    look.cancel()
+                for inspection in running:
+                    inspection.cancel()
         return [result for _, result in sorted(results, key=lambda one: one[0])]
 
-    def _look(self, task: Task, turn: _Turn) -> tuple[_Turn | None, list[Result]]:
+    def _turn(self, task: Task, turn: _Turn) -> tuple[_Turn | None, list[Result]]:
         claim = replace(turn.claim, now=time.time())
-        try:
-            findings = tuple(task.handler.inspect(claim.key))
-        except Exception as error:
-            return self._failed(task, claim, error)
-        decision = decide(
-            claim,
-            findings,
-            heals=task.heals,
-            confirm_after=task.handler.confirm_after,
-            max_attempts=self._settings.max_attempts,
-        )
-        match decision:
-            case Clean():
-                return None, []
-            case Wait(end=Later() as later):
-                return _again(claim, later), []
-            case Wait():
-                return None, [_result(task, finding, "failed", "it could not be healed") for finding in findings]
-            case Report(findings=reported):
-                return None, [_result(task, finding, outcome, finding.refusal) for finding, outcome in reported]
-            case Heal():
-                return self._heal(task, claim, decision)
+        done = self._reconciler.reconcile(task, claim, self._store)
+        again = self._again(task, claim, done)
+        if again is not None and done.result is not reconciler.Result.HEALED:
+            return again, []
+        return again, _results(task, claim, done)
 
-    def _heal(self, task: Task, claim: Claim, decision: Heal) -> tuple[_Turn | None, list[Result]]:
-        finding = decision.finding
-        assert self._database is not None, "a task that heals needs a journal"
-        if not task.is_open:
-            return None, [_result(task, finding, "held", f"outside its window ({task.settings.window})")]
-        line = Line.of(task.name, finding, "healing", Origin(claim.hint, self._replica))
-        try:
-            line_id = history.open_unclaimed(self._database, line, task.settings.heals_per_hour)
-        except NotPermitted as denied:
-            return None, [_result(task, finding, "held", str(denied))]
-        try:
-            healed = task.handler.heal_while(finding, lambda: task.is_open)
-        except Exception as error:
-            outcome = "conflict" if isinstance(error, Conflict | InFlight) else "failed"
-            history.close(self._database, Closing(line_id, outcome, error=reason_of(error)))
-            again, results = self._failed(task, replace(claim, fingerprint=decision.fingerprint), error)
-            return again, [_result(task, finding, "failed", result.summary) for result in results]
-        history.close(self._database, Closing(line_id, "healed", healed))
-        again = _again(claim, Later(0.0)) if decision.more or not healed.complete else None
-        return again, [_result(task, finding, "healed", healed.action, healed)]
-
-    def _failed(self, task: Task, claim: Claim, error: Exception) -> tuple[_Turn | None, list[Result]]:
-        name, key = task.name, str(claim.key)
-        if isinstance(error, Unavailable):
-            return None, [Result(name, key, "unavailable", "unavailable", reason_of(error))]
-        end = after_error(claim, error, self._settings)
-        if isinstance(end, Later) and time.time() + end.after - claim.first_hint_at <= self._settings.patience_seconds:
-            return _again(claim, end), []
-        if isinstance(error, InFlight):
-            return None, [Result(name, key, "in-flight", "in flight", reason_of(error))]
-        if not isinstance(error, Conflict):
-            LOG.debug("%s %s", name, key, exc_info=error)
-        action = "refused" if isinstance(error, Refused) else "failed"
-        return None, [Result(name, key, action, action, reason_of(error))]
+    def _again(self, task: Task, claim: Claim, done: Reconciled) -> _Turn | None:
+        """Return the next inspection of a key; None when the command is done with it."""
+        if not isinstance(done.end, Later) or done.result is reconciler.Result.DEFERRED:
+            return None
+        if done.result is reconciler.Result.UNAVAILABLE and done.end.healing_id is None:
+            return None
+        patient = time.time() + done.end.after - claim.first_hint_at <= self._settings.patience_seconds
+        confirming = done.result is reconciler.Result.WAITS and done.end.fingerprint is not None
+        healed = done.result is reconciler.Result.HEALED
+        return _next_turn(claim, done.end) if healed or confirming or patient else None
 
 
 def _unanswered(task: Task, error: Unavailable) -> Result:
-    return Result(task.name, "", "unavailable", "unavailable", f"the sweep could not be completed: {error}")
+    return Result(task.name, "", "unavailable", Action.UNAVAILABLE, f"the sweep is incomplete: {error}")
 
 
 def _ended(running: Collection[Future[T]], due: float | None) -> Collection[Future[T]]:
-    """Wait until a look has ended or the next one is due, and return those that have ended."""
+    """Wait until an inspection has ended or the next one is due, and return those that have ended."""
     timeout = None if due is None else max(0.0, due - time.time())
     if not running:
         time.sleep(timeout or 0.0)
@@ -269,15 +260,51 @@ def _first_claim(task: Task, key: Key, source: str) -> Claim:
     )
 
 
-def _again(claim: Claim, later: Later) -> _Turn:
+def _next_turn(claim: Claim, later: Later) -> _Turn:
     seen = claim.now if later.fresh else claim.seen_at
-    # two looks lie apart from the beginning of the one to that of the other
+    # confirm_after counts from the beginning of one inspection to the beginning of the next
     since = claim.now if later.fresh else time.time()
     counts = replace(claim, attempts=later.attempts, waits=later.waits, watched=claim.watched + later.watched)
-    return _Turn(replace(counts, fingerprint=later.fingerprint, seen_at=seen), since + later.after)
+    marks = replace(counts, fingerprint=later.fingerprint, seen_at=seen, healing_id=later.healing_id)
+    return _Turn(marks, since + later.after)
 
 
-def _result(task: Task, finding: Finding, action: str, change: str, healed: Healed | None = None) -> Result:
-    undo = healed.undo if healed else ""
-    evidence = finding.evidence
-    return Result(task.name, str(finding.key), finding.problem, action, finding.summary, change, undo, evidence)
+#: What a result of the reconciler is to the person who runs the command.
+_ACTIONS = {
+    reconciler.Result.FOUND: Action.FOUND,
+    reconciler.Result.REFUSED: Action.REFUSED,
+    reconciler.Result.WAITS: Action.IN_FLIGHT,
+    reconciler.Result.DEFERRED: Action.DEFERRED,
+    reconciler.Result.UNAVAILABLE: Action.UNAVAILABLE,
+    reconciler.Result.HEALED: Action.HEALED,
+    reconciler.Result.FAILED: Action.FAILED,
+    reconciler.Result.PARKED: Action.FAILED,
+}
+
+
+def _results(task: Task, claim: Claim, done: Reconciled) -> list[Result]:
+    match done.result:
+        case reconciler.Result.CLEAN:
+            return []
+        case reconciler.Result.FOUND | reconciler.Result.REFUSED if done.findings and not done.reason:
+            return [_reported(task, finding) for finding in done.findings]
+        case reconciler.Result.HEALED if done.findings:
+            return [_of(task, finding, Action.HEALED, "", done.healed) for finding in done.findings]
+    # A heal that met a conflict until the end wrote nothing, and its drift remains.
+    action = Action.FAILED if done.findings and done.result is reconciler.Result.WAITS else _ACTIONS[done.result]
+    if not done.findings or action in _ERROR or action is Action.IN_FLIGHT:
+        problem = "in-flight" if action is Action.IN_FLIGHT else str(action)
+        return [Result(task.name, str(claim.key), problem, action, done.reason, done.reason)]
+    reason = done.reason or "it could not be healed"
+    return [_of(task, finding, action, reason) for finding in done.findings]
+
+
+def _reported(task: Task, finding: Finding) -> Result:
+    action = Action.FOUND if finding.healable else Action.REFUSED
+    return _of(task, finding, action, finding.refusal)
+
+
+def _of(task: Task, finding: Finding, action: Action, change: str, healed: Healed | None = None) -> Result:
+    undo = (healed.undo or finding.undo) if healed else ""
+    change = healed.action if healed else change
+    return Result(task.name, str(finding.key), finding.problem, action, finding.summary, change, undo, finding.evidence)

@@ -1,8 +1,8 @@
-"""The daemon: puts sources, journal, dispatcher and upkeep together, and takes them apart in order.
+"""The daemon: it starts sources, journal, dispatcher and upkeep, and stops them in order.
 
-Threads and plain signals, one process; replicas share the journal. The order of a start: journal, lock, leases of the dead,
-timers (so a first sweep runs), workers, upkeep, and only then the bus, so that nothing is acked that could not be stored.
-The order of a stop is the reverse.
+It is one process with threads; replicas share the journal. A start opens the journal, takes the lock, frees the leases of
+dead processes, makes the timers due, starts workers and upkeep, and starts the bus last. So no message is acknowledged that
+could not be stored. A stop goes the other way.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from consumer.conf.bus import UnusableURL
 from consumer.conf.tasks import TaskSettings
 from consumer.engine import announce
 from consumer.engine.dispatcher import Dispatcher
-from consumer.engine.holds import Holds
+from consumer.engine.engine import Engine
 from consumer.engine.inbox import Inbox
 from consumer.engine.meter import Meter
 from consumer.engine.router import Router
@@ -50,9 +50,7 @@ _GOODBYE = 2.0
 class Service:
     """One replica of the daemon.
 
-    :param tasks: what runs
-    :param broker_lists: where notifications arrive
-    :param meter: is told what happens
+    :param broker_lists: the brokers that deliver notifications
     """
 
     def __init__(
@@ -70,15 +68,13 @@ class Service:
         self._settings = engine_conf.settings(conf)
         self._tasks = {task.name: task for task in tasks}
         self.replica = replicas.new_id()
-        self.holds = Holds()
         self._router = Router(task.handler for task in tasks)
         self._announcer = announce.from_conf(conf, f"stackmend:{self.replica}")
-        worker = Worker(database, self._tasks, self._settings, self.replica, self.holds, self._announcer, meter)
-        self.dispatcher = Dispatcher(database, self._tasks, self._settings, self.replica, self.holds, worker, meter)
+        engine = Engine(database, self._tasks, self._settings, self.replica, announcer=self._announcer, meter=meter)
+        self.dispatcher = Dispatcher(engine, Worker(engine))
         self._bus = bus_conf.settings(conf)
         self._inbox = Inbox(database, self._router, self.dispatcher.wake, self._bus.dead_body_bytes)
-        journal = journal_conf.settings(conf)
-        self._upkeep = Upkeep(database, self.dispatcher, self._settings, journal, self.replica, self._tasks, meter)
+        self._upkeep = Upkeep(engine, self.dispatcher, journal_conf.settings(conf))
         self._sources: dict[Broker, Source] = {}
         self._listening: dict[Broker, tuple[threading.Thread, threading.Event]] = {}
         self._stop_listening = threading.Event()
@@ -88,7 +84,7 @@ class Service:
 
     @property
     def tasks(self) -> Mapping[str, Task]:
-        """What runs, by name, with the settings that hold now."""
+        """The running tasks by name, with their present settings."""
         return self._tasks
 
     @property

@@ -1,33 +1,36 @@
-"""Sweeps: what no notification told. A handler's timer is a row of the journal that one replica claims like other work.
+"""Sweeps find the drift that no event reported. A handler's timer is a row of the journal that one replica claims.
 
-A sweep enqueues at low priority what looks wrong; workers prove it. In heal mode it first measures: when more is wrong
-than can be believed (a wrong database URL, a restored backup) nothing is enqueued, the handler stops and says so, until an
-operator resumes it. A sweep that fails is an error, never "everything is gone". One whose window closes before it is through
-has not been, and begins again when the window opens; what it had listed waits for that, too.
+A sweep enqueues suspects at low priority; workers prove them. In heal mode it first counts them. When more objects look wrong
+than can be believed (a wrong database URL, a restored backup), it enqueues nothing and the handler stops until an operator
+resumes it. A sweep that fails is an error and never means that everything is gone. A sweep whose window closes begins again
+when the window opens.
 """
 
 from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice, takewhile
 
 from consumer.conf.engine import EngineSettings
-from consumer.engine.look import after_error
+from consumer.engine.decisions import after_error
 from consumer.engine.task import Task
 from consumer.journal import controls, history, work
 from consumer.journal.database import Database
+from consumer.journal.history import Outcome
 from consumer.journal.work import Claim, Disposition, Done, Hint, Later, Priority
 from consumer.wording import reason_of
 from handlers.base import Key, Unavailable
 
 LOG = logging.getLogger(__name__)
 _CHUNK = 500
+#: Keys that the breaker names.
+_EXAMPLES = 3
 
 
 def listed(keys: Iterable[Key], down: list[Unavailable]) -> Iterator[Key]:
-    """Yield what a sweep yields; put into ``down`` what ended it early."""
+    """Yield the keys of a sweep; add the error that ended it early to ``down``."""
     try:
         yield from keys
     except Unavailable as error:
@@ -35,10 +38,10 @@ def listed(keys: Iterable[Key], down: list[Unavailable]) -> Iterator[Key]:
 
 
 def unbelievable(count: int, percent: int, population: int) -> int:
-    """Return the largest number of wrong objects that is still believed.
+    """Return the largest number of suspects that is believed.
 
     :param count: this many are always believed
-    :param percent: of the population, likewise
+    :param percent: so many percent of the population are always believed
     """
     return max(count, population * percent // 100)
 
@@ -52,33 +55,33 @@ class Sweeper:
         self._replica = replica
 
     def sweep(self, task: Task, claim: Claim) -> Disposition:
-        """Run one sweep to its end; return when the next is due, :class:`Done` where no timer was asked for.
+        """Run one sweep to its end; return when the next is due, or :class:`Done` for a task without an interval.
 
-        :raises Unavailable: when a listing did not answer; what it had listed before is looked at all the same
+        :raises Unavailable: when a listing did not answer; the keys listed before it are enqueued all the same
         """
         try:
             through = self._run(task, claim.now)
         except Unavailable:
             raise
         except Exception as error:
-            LOG.exception("%s: sweep failed", task.name)
+            LOG.exception("%s: the sweep failed", task.name)
             end = after_error(claim, error, self._settings)
             return end if isinstance(end, Later) else Later(self._settings.backoff_max_seconds, error=reason_of(error))
         if not through:
-            LOG.info("%s: the window closed amid a sweep, which begins again when it opens", task.name)
+            LOG.info("%s: the window closed during a sweep; the sweep begins again when it opens", task.name)
             return Later(0.0)
         return Later(self._pause(task)) if task.settings.interval else Done()
 
     def _run(self, task: Task, began: float) -> bool:
-        """Sweep; return whether it came to its end."""
+        """Sweep; return whether it reached its end."""
         population = task.handler.population()
         down: list[Unavailable] = []
         keys: Iterable[Key] = takewhile(lambda _key: task.is_open, listed(task.handler.sweep(), down))
         if task.heals:
             limit = unbelievable(self._settings.breaker_count, self._settings.breaker_percent, population)
-            keys = list(islice(keys, limit + 1))
-            if len(keys) > limit:
-                self._break_off(task, limit, population)
+            keys, suspects = _up_to(keys, limit)
+            if suspects > limit:
+                self._break_off(task, keys, limit, population)
                 return True
         found = self._enqueue(task, keys)
         if down:
@@ -87,7 +90,7 @@ class Sweeper:
             return False
         work.revisit_reported(self._database, task.name, began)
         controls.swept(self._database, task.name, began, found, population)
-        LOG.info("%s: sweep of %d objects found %d to look at", task.name, population, found)
+        LOG.info("%s: a sweep of %d objects lists %d suspects", task.name, population, found)
         return True
 
     def _enqueue(self, task: Task, keys: Iterable[Key]) -> int:
@@ -96,21 +99,34 @@ class Sweeper:
             found += work.enqueue(self._database, [Hint(task.name, key, Priority.SWEEP, "sweep") for key in chunk])
         return found
 
-    def _break_off(self, task: Task, limit: int, population: int) -> None:
+    def _break_off(self, task: Task, keys: Sequence[Key], limit: int, population: int) -> None:
+        examples = ", ".join(str(key) for key in keys[:_EXAMPLES])
         reason = (
-            f"a sweep found more than {limit} of {population} objects wrong; nothing was healed. Look with "
-            f"'stackmend sweep {task.name} --audit'; if it is right: 'stackmend handler resume {task.name}' and a larger "
-            "[engine] breaker_count"
+            f"a sweep lists more than {limit} of {population} objects as wrong, for example {examples}; nothing was healed. "
+            f"See them with 'stackmend sweep {task.name} --audit'; if they are right: 'stackmend handler resume {task.name}' "
+            "and a larger [engine] breaker_count"
         )
         controls.break_off(self._database, task.name, reason)
         LOG.critical("%s: stopped: %s", task.name, reason)
         origin = history.Origin("sweep", self._replica)
-        line = history.Line(task.name, task.timer, "stopped", "breaker", reason, origin)
+        line = history.Line(task.name, task.timer, Outcome.STOPPED, "breaker", reason, origin)
         history.append(self._database, [line])
 
     def _pause(self, task: Task) -> float:
         pause = task.settings.interval * random.uniform(0.9, 1.1)
         return pause + task.until_open(pause)
+
+
+def _up_to(keys: Iterable[Key], limit: int) -> tuple[list[Key], int]:
+    """Return keys until the objects that they stand for exceed a limit, with the number of these objects."""
+    taken: list[Key] = []
+    suspects = 0
+    for key in keys:
+        taken.append(key)
+        suspects += key.weight
+        if suspects > limit:
+            break
+    return taken, suspects
 
 
 def _chunks(keys: Iterable[Key]) -> Iterator[tuple[Key, ...]]:

@@ -1,51 +1,33 @@
-"""What must go on while others work: leases, the sign of life, retention, lines that nobody closed."""
+"""The thread that extends leases, shows this replica's sign of life, enforces retention and adopts open lines."""
 
 from __future__ import annotations
 
 import logging
 import threading
 import time
-from collections.abc import Collection
 
-from consumer.conf.engine import EngineSettings
 from consumer.conf.journal import JournalSettings
 from consumer.engine.dispatcher import Dispatcher
-from consumer.engine.meter import Meter
+from consumer.engine.engine import Engine
 from consumer.journal import dead, history, replicas, work
-from consumer.journal.database import Database, JournalUnavailable
+from consumer.journal.database import JournalUnavailable
 from consumer.journal.work import Hint, Priority
 
 LOG = logging.getLogger(__name__)
 DAY = 86400.0
 #: Seconds between two rounds of retention, and the silence after which a replica is forgotten.
 _TIDY_EVERY, _FORGET_AFTER = 60.0, 120.0
-#: Seconds after which an open line of a one-shot command is taken for abandoned.
+#: Seconds after which the open line of a one-shot command counts as abandoned.
 _ABANDONED_AFTER = 120.0
 
 
 class Upkeep:
-    """The thread that beats.
+    """The upkeep thread of one process."""
 
-    :param handlers: names of the handlers that run here
-    """
-
-    def __init__(
-        self,
-        database: Database,
-        dispatcher: Dispatcher,
-        engine: EngineSettings,
-        journal: JournalSettings,
-        replica: str,
-        handlers: Collection[str],
-        meter: Meter,
-    ) -> None:
-        self._database = database
-        self._dispatcher = dispatcher
+    def __init__(self, engine: Engine, dispatcher: Dispatcher, journal: JournalSettings) -> None:
         self._engine = engine
+        self._dispatcher = dispatcher
         self._journal = journal
-        self._replica = replica
-        self._handlers = frozenset(handlers)
-        self._meter = meter
         self._stop = threading.Event()
         self._tidied = float("-inf")
         self._thread = threading.Thread(target=self._run, name="upkeep", daemon=True)
@@ -60,29 +42,29 @@ class Upkeep:
         self._thread.join(5)
 
     def _run(self) -> None:
-        while not self._stop.wait(self._engine.lease_seconds / 4):
-            self._meter.beat("upkeep")
+        while not self._stop.wait(self._engine.settings.lease_seconds / 4):
+            self._engine.meter.beat("upkeep")
             try:
                 self._beat()
             except JournalUnavailable as outage:
-                LOG.debug("no beat: %s", outage)
+                LOG.debug("leases are not extended: %s", outage)
             except Exception:
-                LOG.exception("a fault in stackmend's upkeep")
+                LOG.exception("a bug in stackmend's upkeep")
 
     def _beat(self) -> None:
-        work.extend(self._database, self._dispatcher.held, self._engine.lease_seconds)
-        replicas.beat(self._database, self._replica, _FORGET_AFTER)
+        work.extend(self._engine.database, self._dispatcher.claims, self._engine.settings.lease_seconds)
+        replicas.beat(self._engine.database, self._engine.replica, _FORGET_AFTER)
         if time.monotonic() - self._tidied > _TIDY_EVERY:
             self._tidied = time.monotonic()
             self._tidy()
 
     def _tidy(self) -> None:
-        history.expire(self._database, self._journal.history_days * DAY)
-        forgotten = dead.expire(self._database, self._journal.dead_days * DAY, self._journal.dead_keep)
+        history.expire(self._engine.database, self._journal.history_days * DAY)
+        forgotten = dead.expire(self._engine.database, self._journal.dead_days * DAY, self._journal.dead_keep)
         if forgotten:
-            LOG.warning("forgot %d messages that could not be understood ([journal] dead_days, dead_keep)", forgotten)
-        for orphan in history.orphans(self._database, _ABANDONED_AFTER):
-            if orphan.handler in self._handlers:
+            LOG.warning("deleted %d dead letters ([journal] dead_days, dead_keep)", forgotten)
+        for orphan in history.orphans(self._engine.database, _ABANDONED_AFTER):
+            if orphan.handler in self._engine.tasks:
                 work.adopt(
-                    self._database, Hint(orphan.handler, orphan.key, Priority.OPERATOR, "resume"), orphan.line_id
+                    self._engine.database, Hint(orphan.handler, orphan.key, Priority.OPERATOR, "resume"), orphan.line_id
                 )

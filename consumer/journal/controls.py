@@ -36,6 +36,16 @@ class Control:
         return self.paused or self.broken
 
 
+def lock(connection: Connection, name: str) -> Control:
+    """Lock a handler's row until the transaction ends, and return its state.
+
+    Replicas that ask gates for the same handler do so one after the other.
+    """
+    connection.execute(update(task).where(task.c.name == name).values(serial=task.c.serial + 1))
+    row = connection.execute(select(task.c.paused, task.c.broken, task.c.reason).where(task.c.name == name)).first()
+    return Control(name) if row is None else Control(name, row.paused, row.broken, row.reason or "")
+
+
 def ensure(database: Database, names: Collection[str]) -> None:
     """Make the rows of handlers that have none yet."""
 

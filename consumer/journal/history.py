@@ -1,45 +1,67 @@
-"""The history: one line per thing found and per heal, append-only.
+"""The history: an append-only line for each finding and each heal.
 
-The line of a heal is opened (outcome ``healing``) before anything is written to the cloud and closed after, so a process
-that was killed in between leaves a line that says so; whoever looks at the key next closes it. Opening a line also takes
-from the handler's hourly budget, and is the only place where that happens.
+A heal opens its line (outcome ``healing``) before it writes to the cloud, and closes it afterwards. The open line already
+holds evidence and undo. A process that dies in between leaves the line open; the next inspection of the key closes it.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Any
 
 from sqlalchemy import Connection, RowMapping, and_, delete, exists, func, insert, select, update
 
-from consumer.journal.database import Database, JournalError, now
-from consumer.journal.schema import history, task, work
+from consumer.journal.database import Database, now
+from consumer.journal.schema import history, work
 from handlers.base import Finding, Healed, Json, Key
 
-#: Outcomes of a heal: each has spent one of the hour's heals, whatever came of it.
-HEALS = ("healing", "healed", "failed", "conflict")
+
+class Outcome(StrEnum):
+    """How a finding or a heal ended.
+
+    ``CONFLICT`` and ``REFUSED`` end a heal that wrote nothing; ``FAILED`` ends one that may have written.
+    """
+
+    FOUND = "found"
+    REFUSED = "refused"
+    PARKED = "parked"
+    STOPPED = "stopped"
+    HEALING = "healing"
+    HEALED = "healed"
+    FAILED = "failed"
+    CONFLICT = "conflict"
 
 
-class NotPermitted(JournalError):
-    """No heal may begin now; the message says why.
+#: Outcomes that count against the hourly budget: these heals wrote, or may have written.
+SPENDING = (Outcome.HEALING, Outcome.HEALED, Outcome.FAILED)
+
+
+@dataclass(frozen=True, slots=True)
+class Deferred:
+    """A gate that does not let a heal begin now.
 
     :param after: seconds until it makes sense to ask again
     """
 
-    def __init__(self, reason: str, after: float) -> None:
-        super().__init__(reason)
-        self.after = after
+    reason: str
+    after: float
+
+
+#: Asks every gate, in the transaction that opens a heal's line; None when the heal may begin.
+#: It gets the connection and the database's time.
+Ask = Callable[[Connection, float], Deferred | None]
 
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Who wanted the look, for the history.
+    """Why a key was inspected.
 
     :param hint: event type, ``sweep`` or ``operator``
-    :param hinted_at: when the notification was sent, seconds since the epoch
-    :param replica: which process looked
+    :param hinted_at: time of the notification's sending, seconds since the epoch
+    :param replica: the process that inspected
     """
 
     hint: str
@@ -52,47 +74,57 @@ class Origin:
 class Line:
     """A new line.
 
-    :param outcome: ``found`` (audit), ``refused`` (unhealable or unsafe), ``held`` (budget used up), ``parked``, ``healing``
+    :param weight: how many objects the heal changes
+    :param undo: known before the heal
     """
 
     handler: str
     key: Key
-    outcome: str
+    outcome: Outcome
     problem: str
     summary: str
     origin: Origin
     evidence: Json = field(default_factory=dict)
     error: str = ""
+    weight: int = 1
+    undo: str = ""
 
     @classmethod
-    def of(cls, handler: str, finding: Finding, outcome: str, origin: Origin, error: str = "") -> Line:
+    def of(cls, handler: str, finding: Finding, outcome: Outcome, origin: Origin, error: str = "") -> Line:
         """Return the line of a finding."""
-        evidence = finding.evidence
-        return cls(handler, finding.key, outcome, finding.problem, finding.summary, origin, evidence, error)
+        return cls(
+            handler,
+            finding.key,
+            outcome,
+            finding.problem,
+            finding.summary,
+            origin,
+            finding.evidence,
+            error,
+            finding.weight,
+            finding.undo,
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class Closing:
-    """The end of a heal's line.
-
-    :param outcome: ``healed``, ``failed``, ``conflict``
-    """
+    """The end of a heal's line."""
 
     line_id: int
-    outcome: str
+    outcome: Outcome
     healed: Healed | None = None
     error: str = ""
 
 
 def write(connection: Connection, lines: Sequence[Line | Closing], clock: float) -> list[int]:
-    """Write lines, each new one's id being returned, and close lines that are still open."""
+    """Write new lines, and close lines that are still open; return the ids of the new ones."""
     ids = []
     for line in lines:
         if isinstance(line, Line):
             result = connection.execute(insert(history).values(_row(line, clock)))
             ids.append(int(result.inserted_primary_key[0]))  # type: ignore[index]
         else:
-            still_open = and_(history.c.id == line.line_id, history.c.outcome == "healing")
+            still_open = and_(history.c.id == line.line_id, history.c.outcome == Outcome.HEALING)
             connection.execute(update(history).where(still_open).values(_closed(line, clock)))
     return ids
 
@@ -106,7 +138,9 @@ def _row(line: Line, clock: float) -> dict[str, Any]:
         "at": clock,
         "handler": line.handler,
         "key": str(line.key),
-        "outcome": line.outcome,
+        "outcome": line.outcome.value,
+        "weight": line.weight,
+        "undo": line.undo or None,
         "problem": line.problem,
         "summary": line.summary,
         "evidence": _dump(line.evidence),
@@ -120,11 +154,13 @@ def _row(line: Line, clock: float) -> dict[str, Any]:
 
 
 def _closed(line: Closing, clock: float) -> dict[str, Any]:
-    values: dict[str, Any] = {"outcome": line.outcome, "closed_at": clock, "error": line.error or None}
+    values: dict[str, Any] = {"outcome": line.outcome.value, "closed_at": clock, "error": line.error or None}
     values["lag"] = clock - history.c.hinted_at
     if line.healed:
         change = line.healed
-        values |= {"action": change.action, "undo": change.undo}
+        values["action"] = change.action
+        if change.undo:
+            values["undo"] = change.undo
         values |= {"before": _dump(change.before), "after": _dump(change.after)}
     return values
 
@@ -134,16 +170,12 @@ def close(database: Database, closing: Closing) -> None:
     database.transact(lambda connection: write(connection, [closing], now(connection)))
 
 
-def open_unclaimed(database: Database, line: Line, per_hour: int) -> int:
-    """Open the line of a heal that no row of work stands for: a one-shot command.
+def open_line(database: Database, line: Line, ask: Ask) -> int | Deferred:
+    """Open the line of a heal that has no row of work, unless a gate defers it; return the line's id."""
 
-    :raises NotPermitted: when the handler is stopped or its hour's heals are used up
-    """
-
-    def begin(connection: Connection) -> int:
+    def begin(connection: Connection) -> int | Deferred:
         clock = now(connection)
-        permit(connection, line.handler, per_hour, clock)
-        return write(connection, [line], clock)[0]
+        return ask(connection, clock) or write(connection, [line], clock)[0]
 
     return database.transact(begin)
 
@@ -154,32 +186,19 @@ def append(database: Database, lines: Sequence[Line]) -> None:
         database.transact(lambda connection: write(connection, lines, now(connection)))
 
 
-def permit(connection: Connection, handler: str, per_hour: int, clock: float) -> None:
-    """Make sure that a heal may begin now; the caller opens its line in this transaction.
+def spent(connection: Connection, handler: str, clock: float, but: int | None = None) -> int:
+    """Return how many objects the handler has healed, or begun to heal, in the hour that ends at ``clock``.
 
-    This is where a pause and the breaker bind: what replicas remember of them may be a second old.
-
-    :param per_hour: heals in the hour that ends now, over all replicas; 0 for no bound
-    :raises NotPermitted: when an operator or the breaker stopped the handler, or the heals are used up
+    :param but: the id of a line that does not count
     """
-    # The update locks the handler's row, so that two replicas count one after the other.
-    connection.execute(update(task).where(task.c.name == handler).values(serial=task.c.serial + 1))
-    stopped = select(task.c.paused, task.c.broken).where(task.c.name == handler)
-    if any(any(row) for row in connection.execute(stopped)):
-        raise NotPermitted(f"{handler} is stopped; 'stackmend handler list' says why", after=2)
-    if 0 < per_hour <= spent(connection, handler, clock):
-        used_up = f"the {per_hour} heals of {handler} for this hour are used up ([engine] heals_per_hour)"
-        raise NotPermitted(used_up, after=60)
-
-
-def spent(connection: Connection, handler: str, clock: float) -> int:
-    """Return how many heals the handler began in the hour that ends at ``clock``."""
-    hour = and_(history.c.handler == handler, history.c.outcome.in_(HEALS), history.c.at > clock - 3600)
-    return int(connection.execute(select(func.count()).where(hour)).scalar_one())
+    hour = [history.c.handler == handler, history.c.outcome.in_(SPENDING), history.c.at > clock - 3600]
+    if but is not None:
+        hour.append(history.c.id != but)
+    return int(connection.execute(select(func.coalesce(func.sum(history.c.weight), 0)).where(*hour)).scalar_one())
 
 
 def budget_left(database: Database, handler: str, per_hour: int) -> int | None:
-    """Return how many heals are left in this hour, None for no bound."""
+    """Return how many objects the handler may still heal in this hour; None for no bound."""
     if per_hour <= 0:
         return None
     return database.transact(lambda connection: max(0, per_hour - spent(connection, handler, now(connection))))
@@ -189,7 +208,7 @@ def budget_left(database: Database, handler: str, per_hour: int) -> int | None:
 class Entry:
     """A line as it is read.
 
-    :param age: seconds since it was written
+    :param weight: how many objects the heal changes
     :param lag: seconds from the notification to the end of the heal, or to the finding
     """
 
@@ -212,6 +231,7 @@ class Entry:
     closed_at: float | None
     lag: float | None
     replica: str
+    weight: int = 1
 
 
 def listing(
@@ -272,12 +292,13 @@ def _entry(row: RowMapping) -> Entry:
         closed_at=row["closed_at"],
         lag=row["lag"],
         replica=row["replica"],
+        weight=row["weight"],
     )
 
 
 @dataclass(frozen=True, slots=True)
 class Orphan:
-    """An open line that no row of work stands for: a one-shot command died while it healed."""
+    """An open line without a row of work: a one-shot command died while it healed."""
 
     line_id: int
     handler: str
@@ -285,23 +306,32 @@ class Orphan:
 
 
 def orphans(database: Database, older_than: float) -> list[Orphan]:
-    """Return lines opened more than ``older_than`` seconds ago, still open, with no row of work behind them."""
+    """Return open lines without a row of work, opened more than ``older_than`` seconds ago."""
 
     def read(connection: Connection) -> list[Orphan]:
         line = history.alias()
         stands = exists().where(work.c.healing_id == line.c.id)
-        old = and_(line.c.outcome == "healing", line.c.at < now(connection) - older_than, ~stands)
+        old = and_(line.c.outcome == Outcome.HEALING, line.c.at < now(connection) - older_than, ~stands)
         rows = connection.execute(select(line.c.id, line.c.handler, line.c.key).where(old).limit(1000))
-        return [Orphan(row[0], row[1], Key.parse(row[2])) for row in rows]
+        return [Orphan(row[0], row[1], Key.parse(row[2])) for row in rows if is_key(row[2])]
 
     return database.transact(read)
+
+
+def is_key(text: str) -> bool:
+    """Return whether a column holds a key that this version can read."""
+    try:
+        Key.parse(text)
+    except ValueError:
+        return False
+    return True
 
 
 def expire(database: Database, older_than: float) -> int:
     """Delete closed lines older than so many seconds; return how many."""
 
     def forget(connection: Connection) -> int:
-        old = and_(history.c.at < now(connection) - older_than, history.c.outcome != "healing")
+        old = and_(history.c.at < now(connection) - older_than, history.c.outcome != Outcome.HEALING)
         ids = list(connection.execute(select(history.c.id).where(old).limit(1000)).scalars())
         return connection.execute(delete(history).where(history.c.id.in_(ids))).rowcount if ids else 0
 

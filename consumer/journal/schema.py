@@ -91,6 +91,8 @@ history = Table(
     Column("handler", _exact(64), nullable=False),
     Column("key", _exact(300), nullable=False),
     Column("outcome", String(16), nullable=False),
+    # how many objects the heal changes
+    Column("weight", Integer, nullable=False, default=1),
     Column("problem", String(64), nullable=False),
     Column("summary", _Long, nullable=False),
     Column("evidence", _Long, nullable=False),

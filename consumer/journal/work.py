@@ -1,14 +1,13 @@
 """The work table: hints in, claims out.
 
-The mechanism is that of a work queue with two marks per key, kept in one row. *Wanted* is the row itself: a hint inserts
-it, or bumps ``generation`` of the row that is there. *Being worked on* is the lease: ``token`` and ``lease_until``. A
-worker remembers the generation it claimed; when it settles, a generation that has moved on means that somebody hinted
-meanwhile, and the row stays to be looked at once more. So bursts collapse, one key is never worked on twice at a time,
-and no hint is lost.
+It is a work queue with two marks per key, in one row. The row itself means *wanted*: a hint inserts it, or increments
+``generation`` of the existing row. The lease (``token`` and ``lease_until``) means *being worked on*. A worker remembers the
+generation that it claimed. When it settles and the generation has moved on, a hint arrived meanwhile, and the row stays for
+another inspection. So bursts collapse, no key is worked on twice at a time, and no hint is lost.
 
-Claiming is one UPDATE whose WHERE repeats what the SELECT before it saw; of two replicas one gets the rows. SELECT ...
-FOR UPDATE is not used: Galera does not replicate its locks. Every later write of the worker names its token, so one whose
-lease was taken over changes nothing (:class:`LeaseLost`).
+A claim is one UPDATE whose WHERE repeats the condition of the SELECT before it, so one of two replicas gets the row. SELECT
+... FOR UPDATE is not used, because Galera does not replicate its locks. Every later write of the worker names its token;
+a worker that lost its lease changes nothing (:class:`LeaseLost`).
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from enum import IntEnum
+from enum import IntEnum, StrEnum
 from functools import cache
 from typing import Any
 
@@ -33,11 +32,19 @@ _CHUNK = 500
 
 
 class LeaseLost(JournalError):
-    """Another replica has taken the row over; what this one found no longer counts."""
+    """Another replica has taken the row over; the results of this one no longer count."""
+
+
+class State(StrEnum):
+    """The state of a row."""
+
+    PENDING = "pending"
+    REPORTED = "reported"
+    PARKED = "parked"
 
 
 class Priority(IntEnum):
-    """Who asks. A sweep must never delay an event."""
+    """The rank of a hint. A sweep must never delay an event."""
 
     SWEEP = 10
     TIMER = 50
@@ -47,10 +54,10 @@ class Priority(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Hint:
-    """A reason to look at a key.
+    """A reason to inspect a key.
 
     :param source: the event's type, ``sweep``, ``start``, ``operator`` ...
-    :param after: seconds to wait before the first look
+    :param after: seconds to wait before the first inspection
     :param source_id: the notification's message id
     :param sent_at: when the notification was sent, seconds since the epoch
     """
@@ -68,13 +75,13 @@ class Hint:
 class Claim:
     """A row held by this process until its lease ends.
 
-    :param attempts: failed looks or heals since the last event
-    :param waits: looks in a row that found the object in flight
-    :param watched: seconds for which it was looked at again and again; a time in which nobody may look does not count
-    :param fingerprint: of the findings of an earlier look, with ``seen_at`` the time when it was first seen
-    :param reported: the fingerprint for which the history already has its lines
-    :param healing_id: the history line of a heal that was begun and never closed
-    :param first_hint_at: since when somebody has wanted this look; ``now`` is the time of the claim
+    :param attempts: failed inspections or heals since the last event
+    :param waits: inspections in a row that found the object in flight
+    :param watched: seconds over which inspections were repeated; time outside the window does not count
+    :param fingerprint: of the findings of an earlier inspection; ``seen_at`` is the time of the first one with it
+    :param reported: the fingerprint for which the history already has lines
+    :param healing_id: the open history line of an earlier heal
+    :param first_hint_at: time of the first hint since the key was last settled; ``now`` is the time of the claim
     """
 
     id: int
@@ -99,16 +106,16 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """Nothing is wrong any more: the row goes."""
+    """Nothing is wrong: the row is deleted."""
 
 
 @dataclass(frozen=True, slots=True)
 class Later:
-    """Look again after some seconds.
+    """Inspect again after some seconds.
 
-    :param fresh: the fingerprint was seen now, for the first time
-    :param watched: how much of it counts as watching
-    :param healing_id: the history's line that stays open: whether the heal took effect is not known
+    :param fresh: the fingerprint is new
+    :param watched: how many of these seconds count as repeated inspection
+    :param healing_id: the history line that stays open, because it is not known whether the heal took effect
     """
 
     after: float
@@ -123,7 +130,7 @@ class Later:
 
 @dataclass(frozen=True, slots=True)
 class Reported:
-    """The drift stays: mode or refusal. The row stays with it, until a look finds nothing."""
+    """The drift stays, by mode or refusal. The row stays until an inspection finds nothing."""
 
     fingerprint: str
     error: str = ""
@@ -142,7 +149,7 @@ Disposition = Done | Later | Reported | Parked
 
 
 def enqueue(database: Database, hints: Iterable[Hint], dead: Sequence[DeadLetter] = ()) -> int:
-    """Store hints and undecodable messages in one transaction; return how many rows of work they are.
+    """Store hints and dead letters in one transaction; return the number of rows of work.
 
     :raises JournalUnavailable: nothing is stored
     """
@@ -162,7 +169,7 @@ def enqueue(database: Database, hints: Iterable[Hint], dead: Sequence[DeadLetter
 
 
 def _fold(hints: Iterable[Hint]) -> dict[tuple[str, Key], Hint]:
-    """Keep one hint per row, the most urgent: one statement must not meet a row twice."""
+    """Keep the most urgent hint per row, because one statement must not touch a row twice."""
     folded: dict[tuple[str, Key], Hint] = {}
     for hint in hints:
         place = (hint.handler, hint.key)
@@ -176,7 +183,7 @@ def _row(hint: Hint, clock: float) -> dict[str, Any]:
     return {
         "handler": hint.handler,
         "key": str(hint.key),
-        "state": "pending",
+        "state": State.PENDING,
         "priority": int(hint.priority),
         "generation": 1,
         "not_before": clock + hint.after,
@@ -199,7 +206,7 @@ def _enqueue_statement(dialect: str) -> Any:
         # MariaDB assigns from left to right and reads what it has assigned: state and the hint's columns look at
         # work.state and work.priority, so these two are assigned after them.
         urgent = new["priority"] > literal(int(Priority.TIMER))
-        news = or_(urgent, work.c.state != literal("pending"))
+        news = or_(urgent, work.c.state != literal(State.PENDING.value))
         return {
             "generation": work.c.generation + literal(1),
             "not_before": case((news, least(work.c.not_before, new["not_before"])), else_=work.c.not_before),
@@ -210,21 +217,21 @@ def _enqueue_statement(dialect: str) -> Any:
             "hint_id": case((urgent, new["hint_id"]), else_=work.c.hint_id),
             "hinted_at": case((urgent, new["hinted_at"]), else_=work.c.hinted_at),
             "first_hint_at": case(
-                (work.c.state != literal("pending"), new["first_hint_at"]), else_=work.c.first_hint_at
+                (work.c.state != literal(State.PENDING.value), new["first_hint_at"]), else_=work.c.first_hint_at
             ),
             "last_hint_at": new["last_hint_at"],
             "priority": greatest(work.c.priority, new["priority"]),
-            "state": literal("pending"),
+            "state": literal(State.PENDING.value),
         }
 
     return upsert(dialect, work, ("handler", "key"), change)
 
 
 def claim(database: Database, owner: str, handlers: Collection[str], limit: int, lease: float) -> list[Claim]:
-    """Take up to ``limit`` due rows of these handlers, events first, then the longest due.
+    """Claim up to ``limit`` due rows of these handlers: events first, then by the time since they are due.
 
     :param owner: this replica
-    :param lease: seconds for which the rows are ours unless extended
+    :param lease: seconds until the claim ends, unless it is extended
     """
     if not handlers or limit <= 0:
         return []
@@ -233,7 +240,7 @@ def claim(database: Database, owner: str, handlers: Collection[str], limit: int,
     def take(connection: Connection) -> list[Claim]:
         clock = now(connection)
         free = and_(
-            work.c.state == "pending",
+            work.c.state == State.PENDING,
             work.c.not_before <= clock,
             or_(work.c.lease_until.is_(None), work.c.lease_until < clock),
         )
@@ -245,9 +252,18 @@ def claim(database: Database, owner: str, handlers: Collection[str], limit: int,
         mine = {"owner": owner, "token": token, "lease_until": clock + lease}
         connection.execute(update(work).where(work.c.id.in_(ids), free).values(**mine))
         rows = connection.execute(select(work).where(work.c.token == token).order_by(*order)).mappings()
-        return [_claim(row, clock) for row in rows]
+        return _readable(connection, rows.all(), clock)
 
     return database.transact(take)
+
+
+def _readable(connection: Connection, rows: Sequence[RowMapping], clock: float) -> list[Claim]:
+    """Return the claims of rows whose key can be read; park the others, so that they cannot fail every claim."""
+    unreadable = [row["id"] for row in rows if not history.is_key(row["key"])]
+    if unreadable:
+        parked = {**_FREE, "state": State.PARKED, "error": "the key cannot be read"}
+        connection.execute(update(work).where(work.c.id.in_(unreadable)).values(parked))
+    return [_claim(row, clock) for row in rows if row["id"] not in unreadable]
 
 
 def _claim(row: RowMapping, clock: float) -> Claim:
@@ -274,7 +290,7 @@ def _claim(row: RowMapping, clock: float) -> Claim:
 
 
 def extend(database: Database, claims: Iterable[Claim], lease: float) -> None:
-    """Prolong the leases of rows that are being worked on; rows that somebody else took are left to him."""
+    """Extend the leases of rows that are being worked on, except rows that another replica took over."""
     tokens = sorted({(held.id, held.token) for held in claims})
     if not tokens:
         return
@@ -291,9 +307,9 @@ def extend(database: Database, claims: Iterable[Claim], lease: float) -> None:
 def settle(
     database: Database, held: Claim, end: Disposition, lines: Sequence[history.Line | history.Closing] = ()
 ) -> None:
-    """Give a row back, with what came of it, and write the history's lines in the same transaction.
+    """End a claim, and write the history's lines in the same transaction.
 
-    :raises LeaseLost: when the row is no longer ours; nothing is written
+    :raises LeaseLost: when another replica took the row over; nothing is written
     """
 
     def write(connection: Connection) -> None:
@@ -332,13 +348,13 @@ def _settled(end: Later | Reported | Parked, clock: float) -> Mapping[str, Any]:
         return {**values, "seen_at": clock} if end.fresh else values
     if isinstance(end, Reported):
         marks = {"fingerprint": end.fingerprint, "reported": end.fingerprint}
-        return {**_FREE, **marks, "state": "reported", "attempts": 0, "watched": 0.0, "error": end.error or None}
-    parked = {"state": "parked", "attempts": end.attempts, "watched": 0.0, "error": end.error}
+        return {**_FREE, **marks, "state": State.REPORTED, "attempts": 0, "watched": 0.0, "error": end.error or None}
+    parked = {"state": State.PARKED, "attempts": end.attempts, "watched": 0.0, "error": end.error}
     return {**_FREE, **parked, "fingerprint": end.fingerprint}
 
 
 def release(database: Database, claims: Iterable[Claim]) -> None:
-    """Give rows back untouched: this process stops."""
+    """End claims without a result, because this process stops."""
 
     def free(connection: Connection) -> None:
         for held in claims:
@@ -349,23 +365,25 @@ def release(database: Database, claims: Iterable[Claim]) -> None:
 
 
 def free_all(database: Database) -> None:
-    """End every lease. Only for a process that holds the journal for itself: whoever held them is dead."""
+    """End every lease. Only for the sole user of a journal: the other owners are dead."""
     values = {"owner": None, "token": None, "lease_until": None}
     database.transact(lambda connection: connection.execute(update(work).values(**values)))
 
 
-def begin_healing(database: Database, held: Claim, line: history.Line, per_hour: int) -> int:
-    """Open the history's line of a heal, before anything is written to the cloud; return its id.
+def begin_healing(database: Database, held: Claim, line: history.Line, ask: history.Ask) -> int | history.Deferred:
+    """Open the history line of a heal before it writes to the cloud, unless a gate defers it; return the line's id.
 
-    :param per_hour: heals of this handler in any hour, over all replicas; 0 for no bound
-    :raises NotPermitted: when the handler is stopped or its hour's heals are used up
-    :raises LeaseLost: when the row is no longer ours
+    A claim that already has an open line keeps it.
+
+    :raises LeaseLost: when another replica took the row over
     """
 
-    def begin(connection: Connection) -> int:
+    def begin(connection: Connection) -> int | history.Deferred:
         clock = now(connection)
-        history.permit(connection, held.handler, per_hour, clock)
-        (line_id,) = history.write(connection, [line], clock)
+        deferred = ask(connection, clock)
+        if deferred is not None:
+            return deferred
+        line_id = held.healing_id or history.write(connection, [line], clock)[0]
         mine = and_(work.c.id == held.id, work.c.token == held.token)
         if not connection.execute(update(work).where(mine).values(healing_id=line_id)).rowcount:
             raise LeaseLost(f"{held.handler} {held.key}: taken over by another replica")
@@ -375,19 +393,19 @@ def begin_healing(database: Database, held: Claim, line: history.Line, per_hour:
 
 
 def revisit_reported(database: Database, handler: str, before: float) -> int:
-    """Make reported rows due that no hint has touched since ``before``: a whole sweep did not find them any more."""
+    """Make reported rows due that a complete sweep, begun at ``before``, did not list."""
 
     def wake(connection: Connection) -> int:
         clock = now(connection)
-        stale = and_(work.c.handler == handler, work.c.state == "reported", work.c.last_hint_at < before)
-        values = {"state": "pending", "not_before": clock, "generation": work.c.generation + 1}
+        stale = and_(work.c.handler == handler, work.c.state == State.REPORTED, work.c.last_hint_at < before)
+        values = {"state": State.PENDING, "not_before": clock, "generation": work.c.generation + 1}
         return connection.execute(update(work).where(stale).values(values)).rowcount
 
     return database.transact(wake)
 
 
 def adopt(database: Database, hint: Hint, line_id: int) -> None:
-    """Have a look taken at a key whose heal was begun by a process that is gone; that look closes the line."""
+    """Have a key inspected whose heal a dead process began; that inspection closes the line."""
     enqueue(database, [hint])
     free = and_(work.c.handler == hint.handler, work.c.key == str(hint.key), work.c.healing_id.is_(None))
     database.transact(lambda connection: connection.execute(update(work).where(free).values(healing_id=line_id)))

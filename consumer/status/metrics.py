@@ -61,17 +61,17 @@ class PrometheusMeter(Meter):
         )
         self._beats = beats
 
-    def looked(self, handler: str, outcome: str, seconds: float) -> None:
+    def inspected(self, handler: str, outcome: str, seconds: float) -> None:
         self._looks.labels(handler, outcome).inc()
         self._seconds.labels(handler).observe(seconds)
 
-    def healed(self, handler: str, source: str, outcome: str, lag: float | None) -> None:
-        self._heals.labels(handler, source, outcome).inc()
+    def healed(self, handler: str, source: str, outcome: str, lag: float | None, weight: int = 1) -> None:
+        self._heals.labels(handler, source, outcome).inc(weight)
         if outcome == "healed" and lag is not None:
             self._lag.labels(handler).observe(lag)
 
-    def found(self, handler: str, source: str) -> None:
-        self._found.labels(handler, source).inc()
+    def found(self, handler: str, source: str, weight: int = 1) -> None:
+        self._found.labels(handler, source).inc(weight)
 
     def beat(self, loop: str) -> None:
         self._beats.beat(loop)

@@ -9,7 +9,7 @@ import pytest
 from consumer.journal import backlog, dead, history, migrations, work
 from consumer.journal.database import Database, open_engine
 from consumer.journal.dead import DeadLetter
-from consumer.journal.history import Line, Origin
+from consumer.journal.history import Line, Origin, Outcome
 from consumer.journal.work import Hint, Parked, Priority
 from handlers.base import Key
 from tests.functional.cli.conftest import Shell
@@ -112,7 +112,7 @@ def test_history_lists_and_filters(shell: Shell, database: Database) -> None:
     shell.world.things = {"a": 1}
     shell("sweep")
     origin = Origin("thing.broken", "me", hinted_at=0.0)
-    line = Line("mender", Key("thing", "x"), "found", "broken", "x\x1b is broken", origin)
+    line = Line("mender", Key("thing", "x"), Outcome.FOUND, "broken", "x\x1b is broken", origin)
     history.append(database, [line])
     rows = shell("history", "-f", "json").json
     assert [(row["key"], row["outcome"], row["action"], row["undo"]) for row in rows] == [

@@ -86,10 +86,10 @@ def test_outside_its_window_a_sweep_heals_nothing_and_a_named_object_is_healed(
     shell.world.things = {"a": 1, "b": 1}
     ran = shell("sweep", "-f", "json")
     assert ran.code == 2
-    assert [row["action"] for row in ran.json] == ["held", "held"]
-    assert "outside its window" in ran.json[0]["changed"]
+    assert [row["action"] for row in ran.json] == ["deferred", "deferred"]
+    assert "is closed" in ran.json[0]["changed"]
     assert "mender is outside its window" in ran.err
-    assert "2 held back by the hourly budget or a closed window" in ran.err
+    assert "2 deferred by the hourly budget, a stop or a closed window" in ran.err
     assert shell.world.drifted() == {"a", "b"}
     assert history.listing(database) == []
     assert shell("sweep", "--audit").code == 2
@@ -134,7 +134,7 @@ def test_the_hourly_budget_counts(shell: Shell) -> None:
     shell.world.things = dict.fromkeys("ab", 1)
     ran = shell("sweep", "-f", "json")
     assert ran.code == 2
-    assert sorted(row["action"] for row in ran.json) == ["healed", "held"]
+    assert sorted(row["action"] for row in ran.json) == ["deferred", "healed"]
     assert len(shell.world.drifted()) == 1
 
 

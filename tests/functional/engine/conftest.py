@@ -14,9 +14,8 @@ from consumer.conf.engine import EngineSettings
 from consumer.conf.journal import JournalSettings
 from consumer.conf.tasks import TaskSettings
 from consumer.conf.window import Window
-from consumer.engine.announce import Announcer
 from consumer.engine.dispatcher import Dispatcher
-from consumer.engine.holds import Holds
+from consumer.engine.engine import Engine
 from consumer.engine.meter import Meter
 from consumer.engine.task import Clock, Task
 from consumer.engine.upkeep import Upkeep
@@ -68,15 +67,17 @@ class Machine:
         settings = TaskSettings(self.mode, self.interval, self.window, self.heals_per_hour)
         return {handler.name: Task(handler, settings, self.clock) for handler in self.handlers()}
 
-    def worker(self, holds: Holds) -> Worker:
-        return Worker(self.database, self.tasks(), self.settings, self.replica, holds, Announcer(), self.meter)
+    def engine(self) -> Engine:
+        return Engine(self.database, self.tasks(), self.settings, self.replica, meter=self.meter)
+
+    def worker(self) -> Worker:
+        return Worker(self.engine())
 
     def start(self) -> Dispatcher:
-        tasks, holds = self.tasks(), Holds()
-        controls.ensure(self.database, tasks)
-        worker = self.worker(holds)
-        dispatcher = Dispatcher(self.database, tasks, self.settings, self.replica, holds, worker, self.meter)
-        upkeep = Upkeep(self.database, dispatcher, self.settings, JournalSettings(""), self.replica, tasks, self.meter)
+        engine = self.engine()
+        controls.ensure(self.database, engine.tasks)
+        dispatcher = Dispatcher(engine, Worker(engine))
+        upkeep = Upkeep(engine, dispatcher, JournalSettings(""))
         dispatcher.start()
         upkeep.start()
         self.running.append((dispatcher, upkeep))

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import ClassVar
 from zoneinfo import ZoneInfo
 
@@ -145,7 +146,7 @@ def test_a_window_that_closes_between_look_and_heal(windowed: Windowed, clock: C
     windowed.world.before_look = close
     windowed.start()
     windowed.enqueue(hint("a"))
-    eventually(lambda: "closed before it was healed" in backlog.listing(windowed.database)[0].error)
+    eventually(lambda: "is closed" in backlog.listing(windowed.database)[0].error)
     quiet(windowed, 1)
     assert windowed.world.writes == {}
     assert history.listing(windowed.database) == []
@@ -301,11 +302,11 @@ def test_the_next_sweep_is_due_when_the_window_opens(
     ("zone", "is_open"), [("UTC", False), ("Europe/Berlin", True), ("America/New_York", False), ("Asia/Kolkata", False)]
 )
 def test_the_zone_is_the_configured_one(
-    monkeypatch: pytest.MonkeyPatch, machine: Machine, zone: str, is_open: bool
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, machine: Machine, zone: str, is_open: bool
 ) -> None:
-    loaded = configuration.load([Mender], [], [])
-    loaded.set_override("timezone", zone, group="engine")
-    loaded.set_override("mender_window", "22:00-22:30", group="audit")
+    file = tmp_path / "stackmend.conf"
+    file.write_text(f"[engine]\ntimezone = {zone}\n[audit]\nmender_window = 22:00-22:30\n")
+    loaded = configuration.load([Mender], [str(file)], [])
 
     class Frozen(datetime):
         """Always the same moment."""
@@ -329,7 +330,9 @@ def test_a_one_shot_sweep_stops_healing_when_its_window_closes(windowed: Windowe
     world.after_heal = close
     task: Task = windowed.tasks()["mender"]
     results = OneShot(windowed.database, windowed.settings, "cli").sweep([task])
-    assert sorted(result.action for result in results) == ["healed", "held", "held"]
-    assert {result.change for result in results if result.action == "held"} == {f"outside its window ({NIGHTS})"}
+    assert sorted(result.action for result in results) == ["deferred", "deferred", "healed"]
+    assert {result.change for result in results if result.action == "deferred"} == {
+        f"the window of mender ({NIGHTS}) is closed"
+    }
     assert len(world.drifted()) == 2
     assert [entry.outcome for entry in history.listing(windowed.database)] == ["healed"]

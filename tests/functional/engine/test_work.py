@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 
 from consumer.conf.window import Window
 from consumer.engine import sweeps
-from consumer.engine.holds import Holds
 from consumer.engine.task import SWEEP
 from consumer.journal import backlog, controls, history, work
 from consumer.journal.work import Hint, Priority
@@ -326,7 +325,7 @@ def test_killed_around_the_write_ends_as_one_heal(machine: Machine, moment: str)
     controls.ensure(machine.database, machine.tasks())
     (claim,) = work.claim(machine.database, "dead", ["mender"], 1, 0.0)
     with pytest.raises(Killed):
-        machine.worker(Holds()).work(claim)
+        machine.worker().work(claim)
     machine.start()
     eventually(machine.idle)
     assert machine.world.writes == {"a": 1}

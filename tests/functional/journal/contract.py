@@ -5,16 +5,22 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
+from datetime import UTC, datetime
 
 import pytest
 from sqlalchemy import inspect, update
 
+from consumer.conf.tasks import TaskSettings
+from consumer.conf.window import Window
+from consumer.engine.gates import GATES, Request, ask_all
+from consumer.engine.task import Task
 from consumer.journal import backlog, controls, dead, heard, history, migrations, replicas, schema, work
 from consumer.journal.database import Database, now
 from consumer.journal.dead import DeadLetter
-from consumer.journal.history import Closing, Line, Origin
+from consumer.journal.history import Ask, Closing, Deferred, Line, Origin, Outcome
 from consumer.journal.work import Done, Hint, Later, LeaseLost, Parked, Priority, Reported
 from handlers.base import Finding, Healed, Key
+from tests.doubles import Mender, World
 
 H = "mender"
 ORIGIN = Origin("thing.broken", "replica-1")
@@ -25,8 +31,20 @@ def hint(name: str = "a", priority: Priority = Priority.EVENT, after: float = 0.
     return Hint(handler, Key("thing", name), priority, source, after, source_id="m-1", sent_at=12.5)
 
 
-def line(name: str = "a", outcome: str = "healing") -> Line:
-    return Line.of(H, Finding(Key("thing", name), "broken", f"{name} is broken", {"generation": 1}), outcome, ORIGIN)
+def line(name: str = "a", outcome: Outcome = Outcome.HEALING, weight: int = 1, undo: str = "") -> Line:
+    return Line.of(H, finding(name, weight, undo), outcome, ORIGIN)
+
+
+def finding(name: str, weight: int = 1, undo: str = "") -> Finding:
+    evidence = {"generation": 1}
+    return Finding(Key("thing", name), "broken", f"{name} is broken", evidence, weight=weight, undo=undo)
+
+
+def may(per_hour: int, weight: int = 1) -> Ask:
+    """Ask the real gates for a heal of so many objects."""
+    task = Task(Mender(World()), TaskSettings("heal", 3600, Window(), per_hour), lambda: datetime.now(UTC))
+    request = Request(task, finding("a", weight))
+    return lambda connection, clock: ask_all(GATES, connection, request, clock)
 
 
 def take(journal: Database, limit: int = 10, lease: float = 30.0, owner: str = "r1") -> list[work.Claim]:
@@ -108,9 +126,9 @@ class JournalContract:
         time.sleep(0.01)
         (new,) = take(journal, owner="r2")
         with pytest.raises(LeaseLost):
-            work.settle(journal, old, Done(), [line(outcome="found")])
+            work.settle(journal, old, Done(), [line(outcome=Outcome.FOUND)])
         with pytest.raises(LeaseLost):
-            work.begin_healing(journal, old, line(), 0)
+            work.begin_healing(journal, old, line(), may(0))
         assert history.listing(journal) == []
         work.settle(journal, new, Done())
         assert backlog.listing(journal) == []
@@ -181,13 +199,13 @@ class JournalContract:
         controls.ensure(journal, [H])
         work.enqueue(journal, [hint()])
         (claim,) = take(journal)
-        line_id = work.begin_healing(journal, claim, line(), 0)
-        assert line_id
+        line_id = work.begin_healing(journal, claim, line(), may(0))
+        assert isinstance(line_id, int)
         (entry,) = history.listing(journal)
         assert (entry.outcome, entry.evidence) == ("healing", {"generation": 1})
         healed = Healed("mended a", {"generation": 1}, {"generation": 0}, "break a")
-        work.settle(journal, claim, Done(), [Closing(line_id, "healed", healed)])
-        history.close(journal, Closing(line_id, "failed", error="too late"))
+        work.settle(journal, claim, Done(), [Closing(line_id, Outcome.HEALED, healed)])
+        history.close(journal, Closing(line_id, Outcome.FAILED, error="too late"))
         (entry,) = history.listing(journal)
         assert (entry.outcome, entry.action, entry.undo) == ("healed", "mended a", "break a")
         assert (entry.before, entry.after) == ({"generation": 1}, {"generation": 0})
@@ -198,7 +216,7 @@ class JournalContract:
         controls.ensure(journal, [H])
         work.enqueue(journal, [hint()])
         (claim,) = take(journal, lease=0.0)
-        line_id = work.begin_healing(journal, claim, line(), 0)
+        line_id = work.begin_healing(journal, claim, line(), may(0))
         time.sleep(0.01)
         (again,) = take(journal)
         assert again.healing_id == line_id
@@ -206,13 +224,10 @@ class JournalContract:
     def test_budget_counts_over_threads(self, journal: Database) -> None:
         controls.ensure(journal, [H])
         work.enqueue(journal, [hint(str(number)) for number in range(12)])
-        opened: list[int | None] = []
+        opened: list[int | Deferred] = []
 
         def heal(claim: work.Claim) -> None:
-            try:
-                opened.append(work.begin_healing(journal, claim, line(claim.key.id), 5))
-            except history.NotPermitted:
-                opened.append(None)
+            opened.append(work.begin_healing(journal, claim, line(claim.key.id), may(5)))
 
         threads = [threading.Thread(target=heal, args=(claim,)) for claim in take(journal, limit=12)]
         for thread in threads:
@@ -220,9 +235,41 @@ class JournalContract:
         for thread in threads:
             thread.join()
         assert len(opened) == 12
-        assert len([line_id for line_id in opened if line_id]) == 5
+        assert len([line_id for line_id in opened if isinstance(line_id, int)]) == 5
         assert len(history.listing(journal)) == 5
         assert history.budget_left(journal, H, 5) == 0
+
+    def test_the_budget_counts_objects_and_not_lines(self, journal: Database) -> None:
+        controls.ensure(journal, [H])
+        assert isinstance(history.open_line(journal, line(weight=4), may(10, weight=4)), int)
+        assert isinstance(history.open_line(journal, line(weight=7), may(10, weight=7)), Deferred)
+        assert isinstance(history.open_line(journal, line(weight=6), may(10, weight=6)), int)
+        assert history.budget_left(journal, H, 10) == 0
+
+    def test_heals_that_wrote_nothing_spend_nothing(self, journal: Database) -> None:
+        controls.ensure(journal, [H])
+        for outcome in (Outcome.CONFLICT, Outcome.REFUSED):
+            line_id = history.open_line(journal, line(), may(1))
+            assert isinstance(line_id, int)
+            history.close(journal, Closing(line_id, outcome))
+        assert history.budget_left(journal, H, 1) == 1
+
+    def test_the_undo_is_recorded_before_the_heal(self, journal: Database) -> None:
+        controls.ensure(journal, [H])
+        line_id = history.open_line(journal, line(undo="break a"), may(0))
+        assert isinstance(line_id, int)
+        (entry,) = history.listing(journal)
+        assert (entry.outcome, entry.undo) == ("healing", "break a")
+        history.close(journal, Closing(line_id, Outcome.HEALED, Healed("mended a")))
+        (entry,) = history.listing(journal)
+        assert (entry.outcome, entry.undo) == ("healed", "break a")
+
+    def test_a_row_whose_key_cannot_be_read_is_parked_and_others_are_claimed(self, journal: Database) -> None:
+        work.enqueue(journal, [hint("a"), hint("b")])
+        broken = update(schema.work).where(schema.work.c.key == "thing:a").values(key="thing:")
+        journal.transact(lambda connection: connection.execute(broken))
+        assert [claim.key.id for claim in take(journal)] == ["b"]
+        assert {row.key: row.state for row in backlog.listing(journal)}["thing:"] == "parked"
 
     @pytest.mark.parametrize("stop", ["pause", "breaker"])
     def test_a_stopped_handler_begins_no_heal(self, journal: Database, stop: str) -> None:
@@ -233,15 +280,14 @@ class JournalContract:
             controls.pause(journal, [H], "maintenance")
         else:
             controls.break_off(journal, H, "too many")
-        with pytest.raises(history.NotPermitted, match="stopped"):
-            work.begin_healing(journal, claim, line(), 0)
-        with pytest.raises(history.NotPermitted, match="stopped"):
-            history.open_unclaimed(journal, line(), 0)
+        for opened in (work.begin_healing(journal, claim, line(), may(0)), history.open_line(journal, line(), may(0))):
+            assert isinstance(opened, Deferred)
+            assert "stopped" in opened.reason
         assert history.listing(journal) == []
 
     def test_abandoned_line_is_adopted(self, journal: Database) -> None:
-        line_id = history.open_unclaimed(journal, line(), 0)
-        assert line_id
+        line_id = history.open_line(journal, line(), may(0))
+        assert isinstance(line_id, int)
         (orphan,) = history.orphans(journal, -1)
         work.adopt(journal, hint(), orphan.line_id)
         assert history.orphans(journal, -1) == []
@@ -297,12 +343,12 @@ class JournalContract:
         assert [row.state for row in backlog.listing(journal)] == ["running"]
 
     def test_history_expires_but_not_what_is_open(self, journal: Database) -> None:
-        history.append(journal, [line(outcome="found"), line("b", "healing")])
+        history.append(journal, [line(outcome=Outcome.FOUND), line("b", Outcome.HEALING)])
         assert history.expire(journal, -1) == 1
         assert [entry.outcome for entry in history.listing(journal)] == ["healing"]
 
     def test_history_filters(self, journal: Database) -> None:
-        history.append(journal, [line("a", "found"), line("b", "refused")])
+        history.append(journal, [line("a", Outcome.FOUND), line("b", Outcome.REFUSED)])
         assert [entry.key for entry in history.listing(journal, key="thing:b")] == ["thing:b"]
         assert [entry.key for entry in history.listing(journal, outcomes=["found"])] == ["thing:a"]
         assert history.listing(journal, since=time.time() + 60) == []

@@ -17,6 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from consumer.conf.status import CannotListen, StatusSettings
 from consumer.journal import history, work
 from consumer.journal.database import JournalUnavailable
+from consumer.journal.history import Outcome
 from consumer.status.health import SILENT, Beats, alive, ready
 from consumer.status.page import Page, Shelves
 from consumer.status.serving import Status
@@ -199,8 +200,8 @@ def test_the_page_escapes_what_comes_from_events(daemon: Daemon) -> None:
     evil = "<script>alert(1)</script>\x1b[31m"
     origin = history.Origin("thing.broken", "r1")
     text = f"{evil} at rabbit://nova:hunter2@host/"
-    finding = Finding(Key("thing", evil), "broken", text)
-    history.append(machine.database, [history.Line.of("mender", finding, "found", origin)])
+    finding = Finding(Key("thing", evil.partition("\x1b")[0]), "broken", text)
+    history.append(machine.database, [history.Line.of("mender", finding, Outcome.FOUND, origin)])
     _status, page = daemon.get("/")
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
     assert "<script" not in page

@@ -88,7 +88,7 @@ def result(action: str, problem: str = "broken", handler: str = "mender") -> Res
         ([result("healed"), result("in flight")], OK),
         ([result("healed"), result("found")], DRIFT),
         ([result("refused")], DRIFT),
-        ([result("held")], DRIFT),
+        ([result("deferred")], DRIFT),
         ([result("failed")], DRIFT),
         ([result("failed", "failed")], ERROR),
         ([result("found"), result("unavailable")], ERROR),

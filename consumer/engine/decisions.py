@@ -1,8 +1,8 @@
-"""What a look at a key means: pure decisions, as values.
+"""What an inspection means: pure decisions, as values.
 
-``decide`` is given what a claim remembers and what ``inspect`` returned; ``after_error`` what it raised. Neither reads or
-writes anything, so each rule here has a plain test: confirmation by a second look, reports that are not repeated, parked
-rows that a sweep may probe but not re-arm, back-off.
+:func:`decide` takes a claim's memory and the findings of an inspection; :func:`after_error` takes the error that ended it.
+Neither reads or writes anything, so each rule has a plain test: a second inspection confirms a finding, a report is not
+repeated, a sweep may probe a parked row but not re-arm it, errors back off.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from consumer.conf.engine import EngineSettings
+from consumer.journal.history import Outcome
 from consumer.journal.work import Claim, Disposition, Done, Later, Parked, Reported
 from consumer.wording import reason_of
 from handlers.base import Conflict, Finding, InFlight, Refused, Unavailable
@@ -23,7 +24,7 @@ from handlers.base import Conflict, Finding, InFlight, Refused, Unavailable
 class Heal:
     """Heal this finding now.
 
-    :param more: other findings of the key are left for the next look, which heals or reports them
+    :param more: the key has other findings; the next inspection heals or reports them
     """
 
     finding: Finding
@@ -33,20 +34,17 @@ class Heal:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Leave the drift; write a line for each of these findings, none when they were reported before.
-
-    :param outcome: ``found`` or ``refused``
-    """
+    """Leave the drift, and write a history line for each of these findings; none when they were reported before."""
 
     end: Reported
-    findings: tuple[tuple[Finding, str], ...]
+    findings: tuple[tuple[Finding, Outcome], ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Clean:
     """Nothing is wrong.
 
-    :param resumed: a heal that was begun and never recorded has done its work
+    :param resumed: an earlier heal, whose line is still open, has done its work
     """
 
     resumed: bool
@@ -54,7 +52,7 @@ class Clean:
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """Look again, or give up; nothing to record but the row's new state."""
+    """Inspect again, or give up; only the row's new state is recorded."""
 
     end: Later | Parked
 
@@ -63,7 +61,7 @@ Decision = Heal | Report | Clean | Wait
 
 
 def fingerprint(findings: Sequence[Finding]) -> str:
-    """Return a digest of what was found; equal for two looks that prove the same."""
+    """Return a digest of findings; it is equal for two inspections that prove the same."""
     facts = sorted(json.dumps([str(f.key), f.problem, f.evidence], sort_keys=True, default=str) for f in findings)
     return hashlib.sha256("\n".join(facts).encode()).hexdigest()
 
@@ -71,10 +69,10 @@ def fingerprint(findings: Sequence[Finding]) -> str:
 def decide(
     claim: Claim, findings: Sequence[Finding], *, heals: bool, confirm_after: float, max_attempts: int
 ) -> Decision:
-    """Say what to do about what a look found.
+    """Decide what to do about the findings of an inspection.
 
     :param heals: whether the task may change anything
-    :param confirm_after: seconds that two equal looks must lie apart
+    :param confirm_after: seconds between two inspections that must give the same findings
     """
     if not findings:
         return Clean(resumed=claim.healing_id is not None)
@@ -88,16 +86,16 @@ def decide(
         return Wait(Later(confirm_after - seen_for, claim.attempts, fingerprint=mark))
     healable = [finding for finding in findings if finding.healable]
     if not heals or not healable:
-        new = [] if claim.reported == mark else [(f, _outcome(f)) for f in findings]
+        new = [] if claim.reported == mark else [(finding, _outcome(finding)) for finding in findings]
         return Report(Reported(mark), tuple(new))
     if claim.attempts >= max_attempts and claim.fingerprint == mark:
         return Wait(Parked("the drift is the one that could not be healed before", claim.attempts, mark))
-    # Turn by turn, so that one finding that cannot be healed does not keep the others from it.
+    # Each attempt takes the next finding, so that one that cannot be healed does not block the others.
     return Heal(healable[claim.attempts % len(healable)], mark, more=len(findings) > 1)
 
 
-def _outcome(finding: Finding) -> str:
-    return "found" if finding.healable else "refused"
+def _outcome(finding: Finding) -> Outcome:
+    return Outcome.FOUND if finding.healable else Outcome.REFUSED
 
 
 def _attempts_after_change(claim: Claim, mark: str) -> int:
@@ -107,7 +105,7 @@ def _attempts_after_change(claim: Claim, mark: str) -> int:
 def after_error(
     claim: Claim, error: Exception, settings: EngineSettings, uniform: Callable[[float, float], float] = random.uniform
 ) -> Disposition:
-    """Say what becomes of a row whose look or heal raised.
+    """Decide what becomes of a row whose inspection or heal raised.
 
     :param uniform: the source of jitter
     """

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from consumer.conf.engine import EngineSettings
-from consumer.engine.look import Clean, Heal, Report, Wait, after_error, decide, fingerprint
+from consumer.engine.decisions import Clean, Heal, Report, Wait, after_error, decide, fingerprint
 from consumer.journal.work import Claim, Done, Later, Parked, Priority, Reported
 from handlers.base import Conflict, Finding, InFlight, Key, Refused, Unavailable
 

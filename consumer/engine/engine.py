@@ -1,0 +1,30 @@
+"""The parts that every thread of one replica shares."""
+
+from __future__ import annotations
+
+from collections.abc import MutableMapping
+from dataclasses import dataclass, field
+
+from consumer.conf.engine import EngineSettings
+from consumer.engine.announce import Announcer
+from consumer.engine.dependency_backoff import DependencyBackoff
+from consumer.engine.meter import Meter
+from consumer.engine.task import Task
+from consumer.journal.database import Database
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """One replica's journal, tasks and counters.
+
+    :param tasks: by name, with their present settings; a reload exchanges entries
+    :param replica: this process's name
+    """
+
+    database: Database
+    tasks: MutableMapping[str, Task]
+    settings: EngineSettings
+    replica: str
+    backoff: DependencyBackoff = field(default_factory=DependencyBackoff)
+    announcer: Announcer = field(default_factory=Announcer)
+    meter: Meter = field(default_factory=Meter)

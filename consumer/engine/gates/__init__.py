@@ -1,0 +1,17 @@
+"""The conditions for a heal, one per file. All gates are asked in one place: the transaction that opens a heal's line.
+
+``gate`` (the contract), ``window`` (the task's hours), ``stop`` (an operator's pause and the breaker), ``budget`` (objects per
+hour). A dependency that is down stops inspections, so :mod:`consumer.engine.dependency_backoff` acts before any gate.
+"""
+
+from __future__ import annotations
+
+from consumer.engine.gates.budget import Budget
+from consumer.engine.gates.gate import Gate, Request, ask_all
+from consumer.engine.gates.stop import Stop
+from consumer.engine.gates.window import OpenWindow
+
+#: Every gate, in the order in which they are asked; the first that defers a heal gives the reason.
+GATES: tuple[Gate, ...] = (OpenWindow(), Stop(), Budget())
+
+__all__ = ["GATES", "Gate", "Request", "ask_all"]

@@ -1,0 +1,32 @@
+"""The number of objects that a handler may heal in an hour, over all replicas."""
+
+from __future__ import annotations
+
+from sqlalchemy import Connection
+
+from consumer.engine.gates.gate import Request
+from consumer.journal import history
+from consumer.journal.history import Deferred
+
+#: Seconds until a used-up budget is asked for again.
+_AGAIN = 60.0
+
+
+class Budget:
+    """Defers a heal that would exceed the objects of this hour.
+
+    It relies on the lock that :class:`~consumer.engine.gates.stop.Stop` takes: replicas count one after the other.
+    """
+
+    def ask(self, connection: Connection, request: Request, clock: float) -> Deferred | None:
+        """Return a deferral when the budget does not cover the finding's weight."""
+        name, bound, weight = request.task.name, request.task.settings.heals_per_hour, request.finding.weight
+        if bound <= 0:
+            return None
+        if weight > bound:
+            text = f"the heal changes {weight} objects; {name} may heal {bound} in an hour ([engine] heals_per_hour)"
+            return Deferred(text, 3600.0)
+        if history.spent(connection, name, clock, but=request.line_id) + weight > bound:
+            text = f"{name} has used up the {bound} objects of this hour ([engine] heals_per_hour)"
+            return Deferred(text, _AGAIN)
+        return None

@@ -1,0 +1,42 @@
+"""The contract of a gate."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Protocol
+
+from sqlalchemy import Connection
+
+from consumer.engine.task import Task
+from consumer.journal.history import Deferred
+from handlers.base import Finding
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A heal that asks to begin.
+
+    :param line_id: the history line of the same heal, where an earlier attempt left it open
+    """
+
+    task: Task
+    finding: Finding
+    line_id: int | None = None
+
+
+class Gate(Protocol):
+    """One condition for a heal."""
+
+    def ask(self, connection: Connection, request: Request, clock: float) -> Deferred | None:
+        """Return why the heal may not begin now; None when it may.
+
+        :param connection: in the transaction that opens the heal's line
+        :param clock: the journal's time, seconds since the epoch
+        """
+
+
+def ask_all(gates: Iterable[Gate], connection: Connection, request: Request, clock: float) -> Deferred | None:
+    """Return the first reason why a heal may not begin now; None when it may."""
+    answers = (gate.ask(connection, request, clock) for gate in gates)
+    return next((deferred for deferred in answers if deferred is not None), None)

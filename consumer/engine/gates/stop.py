@@ -1,0 +1,26 @@
+"""An operator's pause and the breaker."""
+
+from __future__ import annotations
+
+from sqlalchemy import Connection
+
+from consumer.engine.gates.gate import Request
+from consumer.journal import controls
+from consumer.journal.history import Deferred
+
+#: Seconds until a stopped handler is asked for again.
+_AGAIN = 2.0
+
+
+class Stop:
+    """Defers a heal while its handler is paused or its breaker is open.
+
+    Replicas remember a handler's state for a second; this gate reads it in the heal's own transaction.
+    """
+
+    def ask(self, connection: Connection, request: Request, clock: float) -> Deferred | None:
+        """Return a deferral when the handler is stopped. It locks the handler's row, for the gates that follow too."""
+        name = request.task.name
+        if not controls.lock(connection, name).stopped:
+            return None
+        return Deferred(f"{name} is stopped; 'stackmend handler list' gives the reason", _AGAIN)

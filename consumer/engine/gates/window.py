@@ -1,0 +1,18 @@
+"""The hours in which a task may heal."""
+
+from __future__ import annotations
+
+from sqlalchemy import Connection
+
+from consumer.engine.gates.gate import Request
+from consumer.journal.history import Deferred
+
+
+class OpenWindow:
+    """Defers a heal outside the task's window. The row stays due: no replica claims it until the window opens."""
+
+    def ask(self, connection: Connection, request: Request, clock: float) -> Deferred | None:
+        """Return a deferral when the window is closed."""
+        if request.task.is_open:
+            return None
+        return Deferred(f"the window of {request.task.name} ({request.task.settings.window}) is closed", 0.0)

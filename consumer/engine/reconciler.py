@@ -1,0 +1,285 @@
+"""One claim from start to end: inspect, decide, ask the gates, heal, record.
+
+The daemon's workers and the one-shot commands share it; a :class:`~consumer.engine.stores.Store` keeps their claims.
+
+The order makes kill -9 harmless at any line. First the history line is opened, with evidence and undo; then the heal changes
+the cloud; then line and claim are closed in one transaction. Killed before the change: the next inspection finds the drift
+and goes on under the same line. Killed after it: the next inspection finds nothing and closes the line as healed.
+
+One inspection heals one finding, because a heal may change the proof of another.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+from consumer.conf.engine import EngineSettings
+from consumer.engine import meter
+from consumer.engine.announce import Announcer
+from consumer.engine.decisions import Clean, Heal, Report, Wait, after_error, decide
+from consumer.engine.dependency_backoff import DependencyBackoff
+from consumer.engine.gates import Request
+from consumer.engine.meter import Meter
+from consumer.engine.stores import Store
+from consumer.engine.task import Task
+from consumer.journal.history import Closing, Deferred, Line, Origin, Outcome
+from consumer.journal.work import Claim, Disposition, Done, Later, Parked, Reported
+from consumer.wording import reason_of
+from handlers.base import Conflict, Finding, HandlerError, Healed, InFlight, Refused, Unavailable
+
+LOG = logging.getLogger(__name__)
+
+#: The change that the history records for a heal which completed before its process died.
+RESUMED = Healed("completed before an interruption; a new inspection finds nothing wrong")
+
+
+class Result(StrEnum):
+    """How a reconciliation ended."""
+
+    CLEAN = "clean"
+    FOUND = "found"
+    REFUSED = "refused"
+    WAITS = "waits"
+    DEFERRED = "deferred"
+    UNAVAILABLE = "unavailable"
+    HEALED = "healed"
+    FAILED = "failed"
+    PARKED = "parked"
+
+
+@dataclass(frozen=True, slots=True)
+class Reconciled:
+    """The end of a reconciliation.
+
+    :param end: what becomes of the claim
+    :param findings: the findings that the result is about
+    :param healed: the change, for ``HEALED``
+    :param reason: the error or the deferral, where there was one
+    """
+
+    result: Result
+    end: Disposition
+    findings: tuple[Finding, ...] = ()
+    healed: Healed | None = None
+    reason: str = ""
+
+
+class Reconciler:
+    """Reconciles claims; threads share it, and it keeps nothing between two claims.
+
+    :param replica: this process's name, for the history
+    """
+
+    def __init__(
+        self,
+        settings: EngineSettings,
+        replica: str,
+        *,
+        backoff: DependencyBackoff | None = None,
+        announcer: Announcer | None = None,
+        meter: Meter | None = None,
+    ) -> None:
+        self._settings = settings
+        self._replica = replica
+        self._backoff = backoff or DependencyBackoff()
+        self._announcer = announcer or Announcer()
+        self._meter = meter or Meter()
+
+    def reconcile(self, task: Task, claim: Claim, store: Store) -> Reconciled:
+        """Inspect the claim's key and do what follows.
+
+        :raises LeaseLost, JournalUnavailable: from the store; the claim is not settled then
+        """
+        began = time.monotonic()
+        done = self._reconcile(task, claim, store)
+        self._meter.inspected(task.name, done.result, time.monotonic() - began)
+        return done
+
+    def _reconcile(self, task: Task, claim: Claim, store: Store) -> Reconciled:
+        try:
+            findings = tuple(task.handler.inspect(claim.key))
+        except Exception as error:
+            return self._inspection_failed(task, claim, store, error)
+        self.answered(task)
+        handler, limit = task.handler, self._settings.max_attempts
+        decision = decide(claim, findings, heals=task.heals, confirm_after=handler.confirm_after, max_attempts=limit)
+        match decision:
+            case Clean():
+                return self._clean(task, claim, store)
+            case Wait(end=end):
+                store.settle(claim, _keep_line(end, claim), _close_if_given_up(end, claim))
+                return Reconciled(Result.WAITS if isinstance(end, Later) else Result.PARKED, end, findings)
+            case Report(end=end, findings=new):
+                return self._report(task, claim, store, end, new, findings)
+            case Heal():
+                return self._heal(task, claim, store, decision)
+
+    def answered(self, task: Task) -> None:
+        """Record that the task's dependencies answered."""
+        if self._backoff.up(task.name):
+            LOG.info("%s: its dependency answers again", task.name)
+
+    def after_error(self, task: Task, claim: Claim, error: Exception) -> Disposition:
+        """Decide what becomes of a claim whose inspection, heal or sweep raised."""
+        if isinstance(error, Unavailable) and error.dependency in task.handler.requires:
+            self._backoff.down(task.name)
+            # Due at once: the back-off of the handler, not that of the row, decides when all its rows go on together.
+            return Later(0.0, claim.attempts, claim.waits + 1, claim.fingerprint, error=reason_of(error))
+        if not isinstance(error, Unavailable):
+            self.answered(task)
+        return after_error(claim, error, self._settings)
+
+    def _clean(self, task: Task, claim: Claim, store: Store) -> Reconciled:
+        if claim.healing_id is None:
+            store.settle(claim, Done())
+            return Reconciled(Result.CLEAN, Done())
+        LOG.info("%s %s: %s", task.name, claim.key, RESUMED.action)
+        store.settle(claim, Done(), [Closing(claim.healing_id, Outcome.HEALED, RESUMED)])
+        self._meter.healed(task.name, meter.source(claim.hint), Outcome.HEALED, _lag(claim), claim.key.weight)
+        return Reconciled(Result.HEALED, Done(), healed=RESUMED)
+
+    def _report(
+        self,
+        task: Task,
+        claim: Claim,
+        store: Store,
+        end: Reported,
+        new: tuple[tuple[Finding, Outcome], ...],
+        findings: tuple[Finding, ...],
+    ) -> Reconciled:
+        lines = [
+            Line.of(task.name, finding, outcome, _origin(claim, self._replica), finding.refusal)
+            for finding, outcome in new
+        ]
+        store.settle(claim, end, [*lines, *_close_if_given_up(end, claim)])
+        for finding, outcome in new:
+            LOG.info("%s %s: %s: %s", task.name, claim.key, outcome, finding.summary)
+            self._announcer.finding(task.name, finding)
+            self._meter.found(task.name, meter.source(claim.hint), finding.weight)
+        refused = bool(new) and new[0][1] is Outcome.REFUSED
+        return Reconciled(Result.REFUSED if refused else Result.FOUND, end, findings)
+
+    def _heal(self, task: Task, claim: Claim, store: Store, decision: Heal) -> Reconciled:
+        finding = decision.finding
+        if claim.attempts >= self._settings.max_attempts:
+            claim = replace(claim, attempts=0)
+        claim = replace(claim, fingerprint=decision.fingerprint)
+        line = Line.of(task.name, finding, Outcome.HEALING, _origin(claim, self._replica))
+        opened = store.open_line(Request(task, finding, claim.healing_id), claim, line)
+        if isinstance(opened, Deferred):
+            return self._defer(task, claim, store, finding, opened)
+        if claim.healing_id is None:
+            self._meter.found(task.name, meter.source(claim.hint), finding.weight)
+        claim = replace(claim, healing_id=opened)
+        started = time.monotonic()
+        try:
+            healed = task.handler.heal_while(finding, lambda: task.is_open)
+        except Exception as error:
+            return self._heal_failed(task, claim, store, finding, opened, error)
+        took = time.monotonic() - started
+        LOG.info("%s %s: healed in %.3f s: %s", task.name, claim.key, took, healed.action)
+        end: Disposition = Later(0.0) if decision.more or not healed.complete else Done()
+        store.settle(claim, end, [Closing(opened, Outcome.HEALED, healed)])
+        self._announcer.healed(task.name, finding, healed)
+        self._meter.healed(task.name, meter.source(claim.hint), Outcome.HEALED, _lag(claim, took), finding.weight)
+        return Reconciled(Result.HEALED, end, (finding,), healed)
+
+    def _defer(self, task: Task, claim: Claim, store: Store, finding: Finding, deferred: Deferred) -> Reconciled:
+        LOG.warning("%s %s: the heal is deferred: %s", task.name, claim.key, deferred.reason)
+        later = Later(deferred.after, claim.attempts, claim.waits, claim.fingerprint, error=deferred.reason)
+        store.settle(claim, _keep_line(later, claim))
+        return Reconciled(Result.DEFERRED, later, (finding,), reason=deferred.reason)
+
+    def _inspection_failed(self, task: Task, claim: Claim, store: Store, error: Exception) -> Reconciled:
+        end = _keep_line(self.after_error(task, claim, error), claim)
+        _log_failure("inspection", task, claim, error, end)
+        store.settle(claim, end, self._lines_of_failure(task, claim, error, end))
+        return Reconciled(_result(error, end), end, reason=reason_of(error))
+
+    def _heal_failed(
+        self, task: Task, claim: Claim, store: Store, finding: Finding, line_id: int, error: Exception
+    ) -> Reconciled:
+        end = self.after_error(task, claim, error)
+        _log_failure("heal", task, claim, error, end)
+        if isinstance(error, Unavailable) and isinstance(end, Later):
+            # The write may have arrived: the line stays open until an inspection shows whether it did.
+            end = replace(end, healing_id=line_id)
+            store.settle(claim, end)
+            return Reconciled(Result.UNAVAILABLE, end, (finding,), reason=reason_of(error))
+        outcome = _untouched(error) or Outcome.FAILED
+        store.settle(claim, end, [Closing(line_id, outcome, error=reason_of(error))])
+        self._meter.healed(task.name, meter.source(claim.hint), outcome, None, finding.weight)
+        if outcome is Outcome.FAILED:
+            self._announcer.failed(task.name, finding, reason_of(error))
+        return Reconciled(_result(error, end), end, (finding,), reason=reason_of(error))
+
+    def _lines_of_failure(self, task: Task, claim: Claim, error: Exception, end: Disposition) -> list[Line | Closing]:
+        lines: list[Line | Closing] = list(_close_if_given_up(end, claim))
+        known = isinstance(end, Reported) and claim.reported == end.fingerprint
+        if isinstance(end, Reported | Parked) and not known:
+            outcome = Outcome.REFUSED if isinstance(end, Reported) else Outcome.PARKED
+            origin = _origin(claim, self._replica)
+            lines.append(Line(task.name, claim.key, outcome, outcome, reason_of(error), origin, error=end.error))
+        return lines
+
+
+def _untouched(error: Exception) -> Outcome | None:
+    """Return the outcome of a heal that raised before it wrote; None when it may have written."""
+    match error:
+        case Conflict() | InFlight():
+            return Outcome.CONFLICT
+        case Refused():
+            return Outcome.REFUSED
+        case _:
+            return None
+
+
+def _result(error: Exception, end: Disposition) -> Result:
+    match error:
+        case Unavailable():
+            return Result.UNAVAILABLE
+        case Refused():
+            return Result.REFUSED
+        case InFlight() | Conflict():
+            return Result.WAITS
+        case _:
+            return Result.PARKED if isinstance(end, Parked) else Result.FAILED
+
+
+def _origin(claim: Claim, replica: str) -> Origin:
+    return Origin(claim.hint, replica, claim.hint_id, claim.hinted_at)
+
+
+def _lag(claim: Claim, took: float = 0.0) -> float | None:
+    """Return the seconds from the notification to now.
+
+    :param took: seconds since the claim's time
+    """
+    return None if claim.hinted_at is None else max(0.0, claim.now - claim.hinted_at + took)
+
+
+def _keep_line(end: Disposition, claim: Claim) -> Disposition:
+    """Keep the line of an interrupted heal open as long as inspections go on."""
+    return replace(end, healing_id=claim.healing_id) if isinstance(end, Later) else end
+
+
+def _close_if_given_up(end: Disposition, claim: Claim) -> list[Closing]:
+    if claim.healing_id is None or isinstance(end, Later):
+        return []
+    return [Closing(claim.healing_id, Outcome.FAILED, error="interrupted; it is not known whether it took effect")]
+
+
+def _log_failure(what: str, task: Task, claim: Claim, error: Exception, end: Disposition) -> None:
+    if isinstance(error, InFlight | Conflict):
+        LOG.debug("%s %s: %s: %s", task.name, claim.key, type(error).__name__, error)
+    elif isinstance(error, HandlerError):
+        LOG.info("%s %s: %s: %s", task.name, claim.key, type(error).__name__, error)
+    else:
+        LOG.error("%s %s: the %s failed", task.name, claim.key, what, exc_info=error)
+    if isinstance(end, Done):
+        LOG.warning("%s %s: left to the next sweep, because it stays in flight: %s", task.name, claim.key, error)
+    if isinstance(end, Parked):
+        LOG.error("%s %s: parked after %d attempts: %s", task.name, claim.key, end.attempts, end.error)

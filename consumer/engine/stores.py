@@ -1,0 +1,77 @@
+"""Where a reconciliation records its claim and its heal: in the journal (daemon), or in memory (one-shot command)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Protocol
+
+from sqlalchemy import Connection
+
+from consumer.engine.gates import GATES, Request, ask_all
+from consumer.journal import history, work
+from consumer.journal.database import Database
+from consumer.journal.history import Closing, Deferred, Line
+from consumer.journal.work import Claim, Disposition
+
+
+class Store(Protocol):
+    """Keeps claims and their history."""
+
+    def open_line(self, request: Request, claim: Claim, line: Line) -> int | Deferred:
+        """Ask all gates, then open the history line of a heal; return the line's id, or the gate's deferral."""
+
+    def settle(self, claim: Claim, end: Disposition, lines: Sequence[Line | Closing] = ()) -> None:
+        """Record the end of a reconciliation and its history lines."""
+
+
+class JournalStore:
+    """A claim is a row of the journal; its end and its lines are one transaction."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def open_line(self, request: Request, claim: Claim, line: Line) -> int | Deferred:
+        """Open the line and write its id into the row, in one transaction.
+
+        :raises LeaseLost: when another replica took the row over
+        """
+        ask = partial(_ask, request)
+        return work.begin_healing(self._database, claim, line, ask)
+
+    def settle(self, claim: Claim, end: Disposition, lines: Sequence[Line | Closing] = ()) -> None:
+        """Settle the row.
+
+        :raises LeaseLost: when another replica took the row over
+        """
+        work.settle(self._database, claim, end, lines)
+
+
+class MemoryStore:
+    """A claim is a value of the command that made it; the history records heals only.
+
+    :param database: the journal; None for a command that may not heal
+    """
+
+    def __init__(self, database: Database | None) -> None:
+        self._database = database
+
+    def open_line(self, request: Request, claim: Claim, line: Line) -> int | Deferred:
+        """Open the line, or keep the one that an earlier attempt left open."""
+        if self._database is None:
+            return Deferred("this command changes nothing", 0.0)
+        if claim.healing_id is not None:
+            return claim.healing_id
+        return history.open_line(self._database, line, partial(_ask, request))
+
+    def settle(self, claim: Claim, end: Disposition, lines: Sequence[Line | Closing] = ()) -> None:
+        """Close the line of a heal. Findings are the command's output, not history."""
+        if self._database is None:
+            return
+        for line in lines:
+            if isinstance(line, Closing):
+                history.close(self._database, line)
+
+
+def _ask(request: Request, connection: Connection, clock: float) -> Deferred | None:
+    return ask_all(GATES, connection, request, clock)
