@@ -223,8 +223,13 @@ class NovaDemo(Demo):
             "heal_allocations",
             Key("instance", instance),
             self._heard(play),
-            lambda: "" if self.cloud.allocation(instance) else f"an instance on {host} holds nothing",
+            lambda: self._missing(instance),
         )
+
+    def _missing(self, instance: str) -> str:
+        """Return a phrase for an instance that has a host and no allocation; a shelved instance rightly has neither."""
+        host = self.cloud.instance(instance).host
+        return f"an instance on {host} has no allocation" if host and not self.cloud.allocation(instance) else ""
 
     def _leftover(self, consumer: str, of: str, beside: str = "") -> str:
         """What a consumer holds, but for what it rightly holds on the host ``beside``."""
