@@ -22,6 +22,7 @@ from handlers.base import Refused, Resources, Unavailable
 from handlers.checks.schemas import lacking
 from handlers.nova import options, queries, revisions, tables
 from handlers.nova.cells import Cell, TemplateError, fill
+from handlers.nova.names import HostNames
 
 T = TypeVar("T")
 
@@ -43,6 +44,7 @@ class NovaDatabases:
 
     def __init__(self, api_url: str, cell_base: str | None = None, transport_base: str | None = None) -> None:
         self.api = Database(API, api_url)
+        self.host_names = HostNames.of(api_url)
         self._cell_base = cell_base
         self._transport_base = transport_base
         self._lock = threading.Lock()

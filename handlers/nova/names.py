@@ -1,0 +1,43 @@
+"""The rule by which Nova's databases compare host names.
+
+Nova finds a host by SQL. MySQL and MariaDB ignore letter case and trailing spaces: ``Node-1`` and ``node-1`` are one host.
+PostgreSQL and SQLite compare every character. Each comparison of host names in Python goes through :class:`HostNames`,
+so that it gives the answer that Nova's own query gives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Self
+
+from sqlalchemy.engine import make_url
+
+_FOLDING = frozenset({"mysql", "mariadb"})
+
+
+@dataclass(frozen=True, slots=True)
+class HostNames:
+    """The rule of one database.
+
+    :param exact: whether names that differ in letter case only are two hosts
+    """
+
+    exact: bool
+
+    @classmethod
+    def of(cls, url: str) -> Self:
+        """Return the rule of the database at this URL."""
+        return cls(make_url(url).get_backend_name() not in _FOLDING)
+
+    def normal(self, name: str) -> str:
+        """Return the normal form of a name: two names of one host have the same one."""
+        return name if self.exact else name.rstrip(" ").casefold()
+
+    def all_normal(self, names: Iterable[str]) -> frozenset[str]:
+        """Return the normal forms of these names."""
+        return frozenset(map(self.normal, names))
+
+    def same(self, one: str | None, other: str | None) -> bool:
+        """Return whether two names are one host; a name that is not known is no host."""
+        return one is not None and other is not None and self.normal(one) == self.normal(other)
