@@ -150,6 +150,8 @@ class Finding:
     :param refusal: the reason why it is not healable
     :param weight: how many objects its heal changes; budgets, the breaker and the history count it
     :param undo: the commands or statements that take the heal back, where they are known before it
+    :param begun: whether the heal continues one that has started and must not stop halfway; budget, window, pause and
+        breaker do not stop it
     """
 
     key: Key
@@ -160,9 +162,10 @@ class Finding:
     refusal: str = ""
     weight: int = 1
     undo: str = ""
+    begun: bool = False
 
     def same_as(self, other: Finding) -> bool:
-        """Return whether another inspection proved the same drift; wording, weight and undo do not count."""
+        """Return whether another inspection proved the same drift; wording, weight, undo and begun do not count."""
         mine = (self.key, self.problem, self.healable, self.evidence)
         return mine == (other.key, other.problem, other.healable, other.evidence)
 

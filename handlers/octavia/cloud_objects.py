@@ -106,9 +106,13 @@ class Image:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """A server group or a security group of Octavia's project."""
+    """A server group or a security group of Octavia's project.
+
+    :param tags: of a security group that was asked for by its name
+    """
 
     id: str
     name: str
     project_id: str
     members: tuple[str, ...] = ()
+    tags: frozenset[str] = frozenset()

@@ -191,6 +191,12 @@ def member_ports(connection: Connection, amphora: str) -> list[str]:
     return list(connection.execute(sa.select(c.port_id).where(c.amphora_id == amphora).order_by(c.port_id)).scalars())
 
 
+def vip_port(connection: Connection, load_balancer: str) -> str | None:
+    """Return the id of the port that holds the VIP of a load balancer."""
+    v = tables.vip.c
+    return connection.execute(sa.select(v.port_id).where(v.load_balancer_id == load_balancer)).scalar()
+
+
 def vip_ports(connection: Connection) -> dict[str, str]:
     """The VIP's port of every load balancer that is not deleted, by load balancer."""
     v = tables.vip.c

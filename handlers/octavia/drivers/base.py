@@ -173,7 +173,22 @@ class Driver(ABC):
     def delete_security_group(self, group: str) -> None:
         """Delete a security group; Neutron refuses one that a port uses."""
 
+    @abstractmethod
+    def security_group(self, name: str) -> Group | None:
+        """Return the security group of Octavia's project that has this name, with its tags."""
+
+    @abstractmethod
+    def tag_security_group(self, group: str, tag: str) -> None:
+        """Add a tag of at most 60 characters to a security group."""
+
     # Octavia
+
+    @abstractmethod
+    def require_failover(self, amphora: str) -> None:
+        """Ask Octavia's API for an amphora, which needs the same role as its failover (``octavia/policies/amphora.py``).
+
+        :raises NotFoundError, UnauthorizedException, UnavailableException: when a failover would be refused as well
+        """
 
     @abstractmethod
     def failover_amphora(self, amphora: str) -> None:

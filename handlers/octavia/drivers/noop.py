@@ -200,7 +200,19 @@ class NoopDriver(Driver):
         with self._calling("network", "delete_security_group"):
             self.cloud.delete_security_group(group)
 
+    def security_group(self, name: str) -> Group | None:
+        with self._calling("network", "security_group"):
+            return next((group for group in self.cloud.security_groups() if group.name == name), None)
+
+    def tag_security_group(self, group: str, tag: str) -> None:
+        with self._calling("network", "tag_security_group"):
+            self.cloud.tag_security_group(group, tag)
+
     # Octavia
+
+    def require_failover(self, amphora: str) -> None:
+        with self._calling("load-balancer", "require_failover"):
+            self.octavia.require_amphora(amphora)
 
     def failover_amphora(self, amphora: str) -> None:
         with self._calling("load-balancer", "failover_amphora"):

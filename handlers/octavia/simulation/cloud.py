@@ -349,6 +349,14 @@ class Cloud:
             group = Group(str(uuid4()), name, OCTAVIA)
             return self._security_groups.setdefault(group.id, group)
 
+    def tag_security_group(self, identity: str, tag: str) -> None:
+        """Add a tag to a security group."""
+        with self.lock:
+            group = self._security_groups.get(identity)
+            if group is None:
+                raise NotFoundError(f"there is no security group {identity}")
+            self._security_groups[identity] = replace(group, tags=group.tags | {tag})
+
     def delete_security_group(self, identity: str) -> None:
         """Delete a security group; one that a port uses stays."""
         with self.lock:

@@ -158,6 +158,12 @@ class Controller:
 
     # the API
 
+    def require_amphora(self, identity: str) -> None:
+        """``GET /octavia/amphorae/ID``."""
+        amphora = self.database.run(partial(queries.amphora, identity=identity))
+        if amphora is None or amphora.status == "DELETED":
+            raise NotFoundError(f"there is no amphora {identity}")
+
     def failover_amphora(self, identity: str) -> None:
         """``PUT /octavia/amphorae/ID/failover``."""
         amphora = self.database.run(partial(queries.amphora, identity=identity))

@@ -16,6 +16,9 @@ class OctaviaCalls(Driver):
 
     load_balancer: Api
 
+    def require_failover(self, amphora: str) -> None:
+        self.load_balancer.call("GET", f"/v2/octavia/amphorae/{amphora}", f"amphora:{amphora}")
+
     def failover_amphora(self, amphora: str) -> None:
         self.load_balancer.call("PUT", f"/v2/octavia/amphorae/{amphora}/failover", f"amphora:{amphora}")
 

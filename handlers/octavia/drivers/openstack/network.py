@@ -68,6 +68,20 @@ class NetworkCalls(Driver):
     def delete_security_group(self, group: str) -> None:
         self.network.remove(f"/v2.0/security-groups/{group}", f"security-group:{group}")
 
+    def security_group(self, name: str) -> Group | None:
+        query = {"project_id": self.project(), "name": name}
+        body = self.network.get("/v2.0/security-groups", f"security-group:{name}", params=query)
+        if body is None or "security_groups" not in body:
+            raise UnavailableException("network", "answered to /v2.0/security-groups without security_groups")
+        found = [
+            Group(shown["id"], shown["name"], shown["project_id"], tags=frozenset(shown.get("tags") or ()))
+            for shown in body["security_groups"]
+        ]
+        return found[0] if len(found) == 1 else None
+
+    def tag_security_group(self, group: str, tag: str) -> None:
+        self.network.call("PUT", f"/v2.0/security-groups/{group}/tags/{tag}", f"security-group:{group}")
+
     def _ports(self, filters: Mapping[str, str]) -> list[Port]:
         return translated(lambda: [_port(found) for found in self.neutron.ports(filters)])
 
