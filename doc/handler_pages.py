@@ -9,21 +9,17 @@ from __future__ import annotations
 import inspect
 import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from textwrap import indent
 
-from handlers.base import Handler
+from doc.handler_rights import privileges
+from doc.rst import codes, list_table
+from handlers.base import Handler, Mode, Role
 
-#: The two lines that a page may contain, each with the name of a handler or of a service.
-DIRECTIVE = re.compile(r"^\.\. (?P<what>handler|handlers):: (?P<name>\w+)$", re.MULTILINE)
 _HEADING = re.compile(r"\*\*(?P<title>[^*]+)\.\*\*\s*(?P<text>.*)", re.DOTALL)
 _SOURCES = re.compile(r"Sources: (?P<text>.*)", re.DOTALL)
-_DEFAULTS = {"off": "off", "audit": "reports", "ask": "asks", "heal": "heals"}
-
-
-class UnknownHandler(LookupError):
-    """A page names a handler or a service that no entry point provides."""
+_DEFAULTS = {Mode.OFF: "off", Mode.AUDIT: "reports", Mode.HEAL: "heals"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +55,8 @@ def manual(handler: type[Handler]) -> str:
 def page(handler: type[Handler]) -> str:
     """Return the text below the title of a handler's page."""
     first, *rest = sections(manual(handler))
-    parts = [first.text, _table(facts(handler)), "What proves each heal, and how to undo it: :doc:`/safety`."]
+    parts = [first.text, list_table(facts(handler).items(), ":stub-columns: 1", ":widths: 20 80")]
+    parts.append("What proves each heal, and how to undo it: :doc:`/safety`.")
     parts += [f"{section.title}\n{'=' * len(section.title)}\n\n{section.text}" for section in rest]
     return "\n\n".join(parts)
 
@@ -71,44 +68,33 @@ def facts(handler: type[Handler]) -> dict[str, str]:
     found = {
         "Mode": f"``[{group}] {name}_mode``, ``{handler.default_mode}`` by default",
         "Sweeps": interval if handler.interval_option else f"{interval}, {handler.default_interval} s by default",
-        "Events": _codes(sorted({trigger.event for trigger in handler.triggers})) or "none; sweeps only",
-        "Keys": _codes(f"{kind}:..." for kind in handler.kinds),
+        "Events": codes(sorted({trigger.event for trigger in handler.triggers})) or "none; sweeps only",
+        "Keys": codes(f"{kind}:..." for kind in handler.kinds),
+        "Writes": privileges(handler) or "no database",
     }
     if handler.confirm_after:
         found["Confirmation"] = f"found twice, unchanged, {handler.confirm_after:g} s apart"
-    if handler.requires:
-        found["Requires"] = _codes(handler.requires)
     if handler.default_heals_per_hour is not None:
         found["Budget"] = f"``[{group}] {name}_heals_per_hour``, {handler.default_heals_per_hour} by default"
+    if handler.requires:
+        found["Requires"] = codes(handler.requires)
+    if roles := [*map(_role, handler.roles.inspect), *(f"{_role(one)}, to heal" for one in handler.roles.heal)]:
+        found["Roles"] = "; ".join(roles)
     if handler.cost:
         found["Cost"] = handler.cost
     return found
 
 
+def _role(role: Role) -> str:
+    return f"{codes(role.any_of, ' or ')} for {role.purpose}"
+
+
 def listing(handlers: Iterable[type[Handler]]) -> str:
     """Return a table of handlers, each with a link to its page."""
     rows = [(f":doc:`{one.name}`", one.title, _DEFAULTS[one.default_mode]) for one in handlers]
+    table = list_table([("Handler", "What it does", "By default"), *rows], ":header-rows: 1")
     names = "\n".join(one.name for one in handlers)
-    toctree = f".. toctree::\n   :hidden:\n\n{indent(names, '   ')}"
-    return f"{_list_table(('Handler', 'What it does', 'By default'), rows)}\n\n{toctree}"
-
-
-def expand(source: str, handlers: Iterable[type[Handler]]) -> str:
-    """Replace the directives in the source of a page.
-
-    :raises UnknownHandler: when a directive names a handler or a service that no entry point provides
-    """
-    known = {handler.name: handler for handler in handlers}
-
-    def replaced(directive: re.Match[str]) -> str:
-        name = directive["name"]
-        if directive["what"] == "handler" and name in known:
-            return page(known[name])
-        if directive["what"] == "handlers" and (ours := of_service(name, known)):
-            return listing(ours)
-        raise UnknownHandler(f"{directive[0]}: no entry point provides it")
-
-    return DIRECTIVE.sub(replaced, source)
+    return f"{table}\n\n.. toctree::\n   :hidden:\n\n{indent(names, '   ')}"
 
 
 def of_service(service: str, known: Mapping[str, type[Handler]]) -> list[type[Handler]]:
@@ -120,26 +106,3 @@ def stub(name: str) -> str:
     """Return the source of a page that holds no more than the generated text."""
     line = "=" * len(name)
     return f"{line}\n{name}\n{line}\n\n.. handler:: {name}\n"
-
-
-def _codes(words: Iterable[str]) -> str:
-    return ", ".join(f"``{word}``" for word in words)
-
-
-def _table(rows: Mapping[str, str]) -> str:
-    return _list_table((), rows.items(), ":stub-columns: 1", ":widths: 20 80")
-
-
-def _list_table(header: tuple[str, ...], rows: Iterable[tuple[str, ...]], *options: str) -> str:
-    return "\n".join(_lines(header, rows, options))
-
-
-def _lines(header: tuple[str, ...], rows: Iterable[tuple[str, ...]], options: tuple[str, ...]) -> Iterator[str]:
-    yield ".. list-table::"
-    yield from (f"   {option}" for option in options)
-    if header:
-        yield "   :header-rows: 1"
-    yield ""
-    for first, *others in [header, *rows] if header else rows:
-        yield f"   * - {first}"
-        yield from (f"     - {cell}" for cell in others)

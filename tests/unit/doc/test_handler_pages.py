@@ -8,9 +8,10 @@ from types import ModuleType
 
 import pytest
 
-from doc import handler_pages
-from doc.handler_pages import Section, UnknownHandler
-from handlers.base import Finding, Handler, Healed, Key, Resources, Trigger
+from doc import handler_pages, handler_rights
+from doc.directives import UnknownArgument, expand
+from doc.handler_pages import Section
+from handlers.base import EVERY_TABLE, Finding, Handler, Healed, Key, Mode, Privilege, Resources, Role, Roles, Trigger
 
 MANUAL = """Paints sheds.
 
@@ -40,10 +41,15 @@ class PaintSheds(Handler):
     kinds = ("shed", "garden")
     triggers = (Trigger("shed.create", lambda event: None), Trigger("garden.update", lambda event: None))
     confirm_after = 2.5
-    default_mode = "audit"
+    default_mode = Mode.AUDIT
     default_interval = 600
     default_heals_per_hour = 7
     requires = ("paint",)
+    rights = {
+        "nova_api": {"sheds": frozenset({Privilege.UPDATE, Privilege.INSERT})},
+        "cell": {EVERY_TABLE: frozenset({Privilege.DELETE})},
+    }
+    roles = Roles((Role(("reader", "painter"), "Colours, to list them"),), (Role(("painter",), "Colours"),))
     cost = "One query per garden."
 
     @classmethod
@@ -91,9 +97,11 @@ def test_the_facts_are_the_class_attributes(paint_sheds: type[Handler]) -> None:
         "Sweeps": "``[audit] paint_sheds_interval``, 600 s by default",
         "Events": "``garden.update``, ``shed.create``",
         "Keys": "``shed:...``, ``garden:...``",
+        "Writes": "INSERT, UPDATE on ``sheds`` (nova_api); DELETE on every table (each cell)",
         "Confirmation": "found twice, unchanged, 2.5 s apart",
-        "Requires": "``paint``",
         "Budget": "``[audit] paint_sheds_heals_per_hour``, 7 by default",
+        "Requires": "``paint``",
+        "Roles": "``reader`` or ``painter`` for Colours, to list them; ``painter`` for Colours, to heal",
         "Cost": "One query per garden.",
     }
 
@@ -106,25 +114,25 @@ def test_a_shared_interval_option_replaces_the_handlers_own(
     assert handler_pages.facts(paint_sheds)["Sweeps"] == "``[audit] garden_interval``"
 
 
-def test_a_handler_without_events_has_only_sweeps(
-    paint_sheds: type[Handler], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_handler_without_events_has_only_sweeps(paint_sheds: type[Handler], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(paint_sheds, "triggers", ())
 
     assert handler_pages.facts(paint_sheds)["Events"] == "none; sweeps only"
 
 
 def test_a_page_has_the_manual_and_the_facts(paint_sheds: type[Handler]) -> None:
-    page = handler_pages.expand(handler_pages.stub("paint_sheds"), [paint_sheds])
+    page = expand(handler_pages.stub("paint_sheds"), [paint_sheds])
 
-    assert page.startswith("===========\npaint_sheds\n===========\n\nPaints sheds.\n\nIt never paints twice.\n\n.. list-table::")
+    assert page.startswith(
+        "===========\npaint_sheds\n===========\n\nPaints sheds.\n\nIt never paints twice.\n\n.. list-table::"
+    )
     assert "   * - Requires\n     - ``paint``\n" in page
     assert "\n\nWhat drifts\n===========\n\nA shed has\nno colour.\n\n" in page
     assert "\n\nSources\n=======\n\n``shed.py``." in page
 
 
 def test_the_list_links_every_handler_of_a_service(paint_sheds: type[Handler]) -> None:
-    text = handler_pages.expand("Before\n\n.. handlers:: nova\n\nAfter", [paint_sheds])
+    text = expand("Before\n\n.. handler-list:: nova\n\nAfter", [paint_sheds])
 
     assert "   * - :doc:`paint_sheds`\n     - Paint sheds that lack a colour\n     - reports\n" in text
     assert ".. toctree::\n   :hidden:\n\n   paint_sheds\n" in text
@@ -132,13 +140,51 @@ def test_the_list_links_every_handler_of_a_service(paint_sheds: type[Handler]) -
     assert text.endswith("\n\nAfter")
 
 
-@pytest.mark.parametrize("line", [".. handler:: paint_shed", ".. handlers:: cinder"])
-def test_a_directive_for_something_unknown_stops_the_build(line: str, paint_sheds: type[Handler]) -> None:
-    with pytest.raises(UnknownHandler, match=line):
-        handler_pages.expand(line, [paint_sheds])
+def test_the_grants_are_a_block_of_sql_for_a_mode(paint_sheds: type[Handler]) -> None:
+    create, *read = handler_rights.statements([paint_sheds], Mode.AUDIT)
+    assert create == "CREATE USER IF NOT EXISTS 'stackmend'@'%' IDENTIFIED BY 'SECRET';"
+    assert read == [f"GRANT SELECT ON {name}.* TO 'stackmend'@'%';" for name in ("nova_api", "nova_cell1", "octavia")]
+
+    text = expand(".. handler-grants:: heal", [paint_sheds])
+
+    assert text.startswith(".. code-block:: sql\n\n   CREATE USER")
+    assert "   GRANT INSERT, UPDATE ON nova_api.sheds TO 'stackmend'@'%';\n" in text
+    assert "   GRANT DELETE, SELECT ON nova_cell1.* TO 'stackmend'@'%';\n" in text
+
+
+def test_the_rights_have_a_row_for_each_handler_that_writes_into_a_database(paint_sheds: type[Handler]) -> None:
+    text = expand(".. handler-rights::", [paint_sheds, type("Reader", (paint_sheds,), {"name": "r", "rights": {}})])
+
+    assert text.splitlines()[4:] == [
+        "   * - Handler",
+        "     - Writes",
+        "   * - ``paint_sheds``",
+        "     - INSERT, UPDATE on ``sheds`` (nova_api); DELETE on every table (each cell)",
+    ]
+
+
+def test_the_roles_have_a_row_for_each_role_and_mode(paint_sheds: type[Handler]) -> None:
+    text = expand(".. handler-roles::", [paint_sheds, type("Other", (paint_sheds,), {"name": "other"})])
+
+    assert text.splitlines()[7:] == [
+        "   * - ``paint_sheds``, ``other``",
+        "     - ``reader`` or ``painter``",
+        "     - Colours, to list them",
+        "   * - ``paint_sheds``, ``other`` in mode ``heal``",
+        "     - ``painter``",
+        "     - Colours",
+    ]
+
+
+@pytest.mark.parametrize(
+    "line", [".. handler:: paint_shed", ".. handler-list:: cinder", ".. handler-grants:: off", ".. handler-list::"]
+)
+def test_a_line_that_names_something_unknown_stops_the_build(line: str, paint_sheds: type[Handler]) -> None:
+    with pytest.raises(UnknownArgument, match=line.removeprefix(".. ")):
+        expand(line, [paint_sheds])
 
 
 def test_other_text_stays_as_it_is(paint_sheds: type[Handler]) -> None:
     source = "A sentence about ``.. handler:: paint_sheds``, in a line.\n"
 
-    assert handler_pages.expand(source, [paint_sheds]) == source
+    assert expand(source, [paint_sheds]) == source

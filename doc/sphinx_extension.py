@@ -1,4 +1,4 @@
-"""The Sphinx extension that puts the generated text of handlers into the pages."""
+"""The Sphinx extension that inserts the generated text into the pages."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from consumer import plugins
-from doc import handler_pages
+from doc import directives, handler_pages
 
 if TYPE_CHECKING:
     from sphinx.application import Sphinx
@@ -28,9 +28,9 @@ def _write_missing_pages(app: Sphinx) -> None:
             path.write_text(handler_pages.stub(handler.name))
 
 
-def _expand(app: Sphinx, _name: str, source: list[str]) -> None:
-    if handler_pages.DIRECTIVE.search(source[0]):
+def _expand(app: Sphinx, _page: str, source: list[str]) -> None:
+    if directives.LINE.search(source[0]):
         handlers = plugins.handlers()
-        source[0] = handler_pages.expand(source[0], handlers)
+        source[0] = directives.expand(source[0], handlers)
         for handler in handlers:
             app.env.note_dependency(getfile(handler))
