@@ -70,6 +70,7 @@ def facts(handler: type[Handler]) -> dict[str, str]:
         "Sweeps": interval if handler.interval_option else f"{interval}, {handler.default_interval} s by default",
         "Events": codes(sorted({trigger.event for trigger in handler.triggers})) or "none; sweeps only",
         "Keys": codes(f"{kind}:..." for kind in handler.kinds),
+        "Heals": codes(sorted(handler.healable_problems)) or "nothing; it reports",
         "Writes": privileges(handler) or "no database",
     }
     if handler.confirm_after:

@@ -22,7 +22,7 @@ from sqlalchemy.engine import Connection
 from sqlalchemy.sql import ColumnElement
 
 from handlers.access.database import Database, utcnow
-from handlers.base import Conflict, Finding, Healed, Key, Mode, Privilege, Refused
+from handlers.base import Conflict, Finding, Healed, Key, Mode, Privilege
 from handlers.nova.base import DatabaseHandler
 from handlers.nova.queries import COMPUTE
 from handlers.nova.tables import services
@@ -42,6 +42,7 @@ class ExpiredConsoles(DatabaseHandler):
     name = "expired_consoles"
     title = "Delete expired console tokens of compute hosts that were removed"
     kinds = ("cell",)
+    healable_problems = frozenset({"tokens-expired"})
     default_mode = Mode.AUDIT
     default_interval = int(DAY.total_seconds())
     rights = {"cell": {TOKENS.name: frozenset({Privilege.DELETE})}}
@@ -69,15 +70,15 @@ class ExpiredConsoles(DatabaseHandler):
 
     def heal(self, finding: Finding) -> Healed:
         """Delete the tokens of a finding that are still leftovers."""
-        if finding.problem != "tokens-expired":
-            raise Refused(f"{self.name} heals no {finding.problem}")
         self._databases.require_known_schema()
         proved = self.prove_again(finding)
         database = self._database(proved.key)
         deleted = database.run(lambda connection: _delete(connection, proved.evidence["ids"])) if database else 0
         if not deleted:
             raise Conflict(f"the tokens of {proved.key} are gone")
-        return Healed(f"deleted {deleted} console tokens", before=proved.evidence, undo="none is needed: they had expired")
+        return Healed(
+            f"deleted {deleted} console tokens", before=proved.evidence, undo="none is needed: they had expired"
+        )
 
     def _database(self, key: Key) -> Database | None:
         """Return the database of a cell; None when the cell no longer exists."""

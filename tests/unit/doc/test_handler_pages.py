@@ -39,6 +39,7 @@ class PaintSheds(Handler):
     title = "Paint sheds that lack a colour"
     group = "audit"
     kinds = ("shed", "garden")
+    healable_problems = frozenset({"shed-plain", "garden-plain"})
     triggers = (Trigger("shed.create", lambda event: None), Trigger("garden.update", lambda event: None))
     confirm_after = 2.5
     default_mode = Mode.AUDIT
@@ -97,6 +98,7 @@ def test_the_facts_are_the_class_attributes(paint_sheds: type[Handler]) -> None:
         "Sweeps": "``[audit] paint_sheds_interval``, 600 s by default",
         "Events": "``garden.update``, ``shed.create``",
         "Keys": "``shed:...``, ``garden:...``",
+        "Heals": "``garden-plain``, ``shed-plain``",
         "Writes": "INSERT, UPDATE on ``sheds`` (nova_api); DELETE on every table (each cell)",
         "Confirmation": "found twice, unchanged, 2.5 s apart",
         "Budget": "``[audit] paint_sheds_heals_per_hour``, 7 by default",
