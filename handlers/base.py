@@ -457,6 +457,8 @@ class Handler(Plugin):
     group: ClassVar[str]
     #: the kinds of its keys
     kinds: ClassVar[tuple[str, ...]]
+    #: the problems that ``heal`` repairs; it refuses all others. Each has a row in ``doc/source/safety.rst``
+    healable_problems: ClassVar[frozenset[str]] = frozenset()
     #: the events that hint at this drift
     triggers: ClassVar[tuple[Trigger, ...]] = ()
     #: seconds between two inspections that must give the same finding; 0 when one inspection is proof
@@ -520,12 +522,14 @@ class Handler(Plugin):
     def prove_again(self, finding: Finding) -> Finding:
         """Inspect the key of a finding again, right before its heal writes; return the new finding.
 
-        :raises Refused: when the finding is not healable
+        :raises Refused: when the finding is not healable, or its problem is not one of :attr:`healable_problems`
         :raises Conflict: when the drift is gone or its evidence has changed
         :raises InFlight, Unavailable: as in :meth:`inspect`
         """
         if not finding.healable:
             raise Refused(finding.refusal)
+        if finding.problem not in self.healable_problems:
+            raise Refused(f"{self.name} does not heal the problem {finding.problem}")
         for now in self.inspect(finding.key):
             if finding.same_as(now):
                 return now

@@ -1,18 +1,22 @@
 """Configuration of the documentation's build."""
 
+import sys
 from importlib.metadata import version as installed
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
 
 project = "stackmend"
 author = "the stackmend developers"
 project_copyright = "the stackmend developers, Apache-2.0"
 release = version = installed("stackmend")
-# The man page is kept beside the program: its date would make it another one each day.
+# The man page in etc is compared with a fresh one: a date in it would differ each day.
 today = release
-extensions = ["openstackdocstheme", "oslo_config.sphinxext"]
+extensions = ["openstackdocstheme", "oslo_config.sphinxext", "doc.sphinx_extension"]
 exclude_patterns: list[str] = []
 html_theme = "openstackdocs"
 pygments_style = "native"
-# No repository of OpenStack's: no links for reporting bugs there.
+# This is not an OpenStack repository: the theme must not link to OpenStack's bug tracker.
 openstackdocs_auto_name = False
 openstackdocs_auto_version = False
 html_theme_options = {"display_badge": False, "display_global_toc_section": True}

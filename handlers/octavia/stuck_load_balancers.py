@@ -153,6 +153,15 @@ class StuckLoadBalancers(OctaviaPlugin, Handler):
     title = "Free load balancers that are stuck in PENDING_*, and restore their number of amphorae"
     group = settings.GROUP
     kinds = ("load-balancer",)
+    healable_problems = frozenset(
+        {
+            "deleted-amphora",
+            "stuck-pending-update",
+            "failover-due",
+            "amphora-count",
+            "load-balancer-error",
+        }
+    )
     default_mode = Mode.AUDIT
     default_interval = 300
     confirm_after = 10.0

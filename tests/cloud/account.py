@@ -13,6 +13,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from consumer import plugins
+from doc import handler_rights
+from handlers.base import Mode
 from tests.cloud.configuration import VHOST, Configuration
 from tests.servers.server import HOST
 
@@ -30,13 +33,6 @@ _KEPT = {
 }
 
 
-def statements(section: str) -> list[str]:
-    """The SQL statements of a section of rights.rst: ``To look`` or ``To heal``."""
-    text = (DOCUMENTS / "rights.rst").read_text().partition(f"\n{section}\n---")[2]
-    text = text[: text.index("\n---", 1)] if "\n---" in text else text
-    return re.findall(r"^ +((?:CREATE USER|GRANT) .*;)$", text, re.MULTILINE)
-
-
 def permissions(mode: str) -> tuple[str, ...]:
     """What rabbitmq.rst allows on a broker, for a ``queue_mode``: to configure, to write, to read."""
     found = {words[0]: words[1:] for words in _PERMISSIONS.findall((DOCUMENTS / "rabbitmq.rst").read_text())}
@@ -51,14 +47,14 @@ def roles() -> list[str]:
 class Account:
     """One such account.
 
-    :param section: of rights.rst, whose statements are run
-    :param name: who it is
+    :param mode: of the handlers; the account gets the documented rights for it
+    :param name: its name
     """
 
-    def __init__(self, configuration: Configuration, section: str = "To heal", name: str = NAME) -> None:
+    def __init__(self, configuration: Configuration, mode: Mode = Mode.HEAL, name: str = NAME) -> None:
         self.name = name
         self._configuration = configuration
-        self._section = section
+        self._create, *self._grants = handler_rights.statements(plugins.handlers(), mode)
         self._project = ""
 
     def create(self, connection: Any, databases: Mapping[str, Sequence[str]], vhosts: Iterable[str]) -> None:
@@ -68,8 +64,7 @@ class Account:
         :param databases: where the documented databases are; see :meth:`allow`
         """
         self.remove()
-        (create,) = (line for line in statements(self._section) if line.startswith("CREATE USER "))
-        self._configuration.mariadb.execute(self._own(create))
+        self._configuration.mariadb.execute(self._own(self._create))
         self.allow(databases)
         ctl = self._configuration.rabbitmq.ctl
         ctl("add_user", self.name, PASSWORD)
@@ -87,11 +82,10 @@ class Account:
 
         :param databases: for each database of the documentation, the names of those that are meant: each cell's
         """
-        grants = [line for line in statements(self._section) if line.startswith("GRANT ")]
         lines = [
             self._own(line).replace(f" {schema}.", f" {name}.")
             for schema, names in databases.items()
-            for line in grants
+            for line in self._grants
             if f" ON {schema}." in line
             for name in names
         ]

@@ -27,6 +27,7 @@ from typing import Any, TypeVar
 
 import openstack
 
+from handlers.base import Mode
 from tests.cloud import schemas, seed
 from tests.cloud.account import SCHEMAS as OURS
 from tests.cloud.account import Account
@@ -123,9 +124,9 @@ class ControlPlane:
         """The bus of a cell (``cell1``), or the one of everything else (``api``)."""
         return self.rabbitmq.transport_url(vhost)
 
-    def add_account(self, section: str, name: str) -> Account:
-        """Make another account of stackmend's, for which the statements of another section of rights.rst are run."""
-        account = Account(self._configuration, section, name)
+    def add_account(self, mode: Mode, name: str) -> Account:
+        """Make another account of stackmend, with the documented rights for a mode."""
+        account = Account(self._configuration, mode, name)
         self._accounts.append(account)
         account.create(self.admin, self.account_databases, self._vhosts)
         return account

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from consumer import plugins
+from handlers.base import Mode
 from tests.cloud import drift
 from tests.cloud.account import DOCUMENTS, Account
 from tests.cloud.configuration import merge
@@ -94,8 +95,8 @@ class Prometheus:
 
 @pytest.fixture
 def auditor(cloud: ControlPlane) -> Account:
-    """Who may only read in the databases, by the section "To look"."""
-    return cloud.add_account("To look", "auditor")
+    """An account that may only read in the databases."""
+    return cloud.add_account(Mode.AUDIT, "auditor")
 
 
 @pytest.fixture(scope="module")

@@ -1,53 +1,111 @@
-"""Deletes console tokens that expired long ago.
+"""Deletes expired console tokens of compute hosts that were removed.
 
-nova-compute deletes those of its own host. Of a host that is gone they stay for ever.
+**What drifts.** ``console_auth_tokens`` of a cell keeps the tokens of a removed host for ever.
+
+**Why Nova lets it.** nova-compute deletes the expired tokens of its own host, and a removed host runs no nova-compute.
+
+**What is read.** In each cell, the tokens that expired a day ago, and the nova-compute services of their hosts.
+
+**What is changed.** ``DELETE`` of these tokens. Two records prove that a token is a leftover: its own time of expiry, and
+the deleted service of its host. A live service of the host contradicts it. Without a deleted service, the token stays.
+
+**Undo.** None is needed: the tokens had expired.
 """
 
-from time import time
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, timedelta
 
 import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+from sqlalchemy.sql import ColumnElement
 
-from handlers.base import Conflict, Finding, Handler, Healed, Key
-from handlers.nova import options
-from handlers.nova.database import NovaDatabases
+from handlers.access.database import Database, utcnow
+from handlers.base import Conflict, Finding, Healed, Key, Mode, Privilege
+from handlers.nova.base import DatabaseHandler
+from handlers.nova.queries import COMPUTE
+from handlers.nova.tables import services
 
-TOKENS = sa.table("console_auth_tokens", sa.column("id"), sa.column("host"), sa.column("expires"))
+DAY = timedelta(days=1)
+#: tokens in one finding
+LIMIT = 1000
+#: ``expires`` is in seconds since 1970
+TOKENS = sa.table(
+    "console_auth_tokens", sa.column("id", sa.Integer), sa.column("host", sa.String), sa.column("expires", sa.Integer)
+)
 
 
-class ExpiredConsoles(Handler):
-    name, title, group = "expired_consoles", "Delete console tokens of hosts that are gone", "audit"
-    kinds, default_mode, default_interval = ("cell",), "audit", 86400
+class ExpiredConsoles(DatabaseHandler):
+    """Delete expired console tokens of compute hosts that were removed."""
 
-    def __init__(self, databases):
-        self._databases = databases
+    name = "expired_consoles"
+    title = "Delete expired console tokens of compute hosts that were removed"
+    kinds = ("cell",)
+    healable_problems = frozenset({"tokens-expired"})
+    default_mode = Mode.AUDIT
+    default_interval = int(DAY.total_seconds())
+    rights = {"cell": {TOKENS.name: frozenset({Privilege.DELETE})}}
 
-    @classmethod
-    def options(cls):
-        return {options.GROUP: options.OPTIONS}
+    def sweep(self) -> Iterator[Key]:
+        """Yield each cell that has such tokens."""
+        found, down = self._databases.run_in_available(self._databases.host_cells(), _leftover_tokens)
+        for cell, ids in found.items():
+            if ids:
+                yield Key("cell", cell.uuid, weight=len(ids))
+        if down is not None:
+            raise down
 
-    @classmethod
-    def from_resources(cls, resources):
-        return cls(resources.get(NovaDatabases.from_resources))
+    def population(self) -> int:
+        """Return the number of tokens in the cells that answer."""
+        counts, _ = self._databases.run_in_available(self._databases.host_cells(), _count)
+        return sum(counts.values())
 
-    def sweep(self):
-        yield from (Key("cell", cell.uuid) for cell in self._databases.host_cells())
+    def inspect(self, key: Key) -> Iterator[Finding]:
+        """Find such tokens in one cell."""
+        database = self._database(key)
+        if database is not None and (ids := database.run(_leftover_tokens)):
+            summary = f"{database.name} has {len(ids)} expired console tokens of removed hosts"
+            yield Finding(key, "tokens-expired", summary, {"ids": ids}, weight=len(ids))
 
-    def population(self):
-        return len(self._databases.host_cells())
-
-    def inspect(self, key):
-        select = sa.select(TOKENS.c.id).where(TOKENS.c.expires < time() - 86400).order_by(TOKENS.c.id).limit(1000)
-        if ids := list(self._cell(key).run(lambda connection: connection.scalars(select).all())):
-            yield Finding(key, "tokens-expired", f"{len(ids)} console tokens expired a day ago", {"ids": ids})
-
-    def heal(self, finding):
+    def heal(self, finding: Finding) -> Healed:
+        """Delete the tokens of a finding that are still leftovers."""
         self._databases.require_known_schema()
-        delete = sa.delete(TOKENS).where(TOKENS.c.id.in_(finding.evidence["ids"]), TOKENS.c.expires < time() - 86400)
-        if not (count := self._cell(finding.key).run(lambda connection: connection.execute(delete).rowcount)):
-            raise Conflict("they are gone")
+        proved = self.prove_again(finding)
+        database = self._database(proved.key)
+        deleted = database.run(lambda connection: _delete(connection, proved.evidence["ids"])) if database else 0
+        if not deleted:
+            raise Conflict(f"the tokens of {proved.key} are gone")
         return Healed(
-            f"deleted {count} console tokens", before=finding.evidence, undo="none is needed: they had expired"
+            f"deleted {deleted} console tokens", before=proved.evidence, undo="none is needed: they had expired"
         )
 
-    def _cell(self, key):
-        return next(self._databases.database(cell) for cell in self._databases.cells() if cell.uuid == key.id)
+    def _database(self, key: Key) -> Database | None:
+        """Return the database of a cell; None when the cell no longer exists."""
+        cells = (cell for cell in self._databases.host_cells() if cell.uuid == key.id)
+        return next((self._databases.database(cell) for cell in cells), None)
+
+
+def _leftover_tokens(connection: Connection) -> list[int]:
+    query = sa.select(TOKENS.c.id).where(_is_leftover(connection)).order_by(TOKENS.c.id).limit(LIMIT)
+    return list(connection.scalars(query))
+
+
+def _delete(connection: Connection, ids: list[int]) -> int:
+    return connection.execute(sa.delete(TOKENS).where(TOKENS.c.id.in_(ids), _is_leftover(connection))).rowcount
+
+
+def _count(connection: Connection) -> int:
+    return connection.scalar(sa.select(sa.func.count()).select_from(TOKENS)) or 0
+
+
+def _is_leftover(connection: Connection) -> ColumnElement[bool]:
+    """Return the condition for a leftover, by the clock of the database."""
+    now = connection.execute(sa.select(utcnow())).scalar_one()
+    a_day_ago = int((now.replace(tzinfo=UTC) - DAY).timestamp())
+    computes = sa.select(services.c.host).where(services.c.binary == COMPUTE)
+    return sa.and_(
+        TOKENS.c.expires < a_day_ago,
+        TOKENS.c.host.in_(computes.where(services.c.deleted != 0)),
+        TOKENS.c.host.not_in(computes.where(services.c.deleted == 0)),
+    )

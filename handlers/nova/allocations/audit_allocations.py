@@ -108,6 +108,16 @@ class AuditAllocations(PlacementHandler):
     name = "audit_allocations"
     title = "Take back resources that deleted, moved or offloaded instances still hold in Placement"
     kinds = ("consumer", "host")
+    healable_problems = frozenset(
+        {
+            "instance-deleted",
+            "instance-archived",
+            "migration-leftover",
+            "instance-in-cell0",
+            "instance-offloaded",
+            "left-on-another-node",
+        }
+    )
     triggers = (
         *(Trigger(event, keys.consumer, after=_RELEASING) for event in _HINTS),
         Trigger("instance.delete.start", keys.consumer, after=_DELETING),

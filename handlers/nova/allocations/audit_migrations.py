@@ -80,6 +80,7 @@ class AuditMigrations(PlacementHandler):
     name = "audit_migrations"
     title = "Move back to their instances what ended migrations still hold for them in Placement"
     kinds = ("instance",)
+    healable_problems = frozenset({"migration-holds-the-allocation"})
     triggers = tuple(Trigger(event, keys.instance, after=_ROLLED_BACK) for event in _HINTS)
     default_mode = Mode.AUDIT
     default_interval = 3600

@@ -124,6 +124,7 @@ class HealAllocations(NovaHandler):
     name = "heal_allocations"
     title = "Give instances in Placement what they should hold, on the node where they live"
     kinds = ("instance", "host", batches.NODE, batches.NODES, batches.AMOUNTS)
+    healable_problems = frozenset({"allocation-missing", "allocations-missing", "wrong-provider", "wrong-owner"})
     triggers = tuple(Trigger(event, keys.instance, after=_WRITING) for event in _HINTS)
     default_mode = Mode.HEAL
     default_interval = 600

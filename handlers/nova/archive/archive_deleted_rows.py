@@ -90,6 +90,7 @@ class ArchiveDeletedRows(CellHandler):
     name = "archive_deleted_rows"
     title = "Move rows that were deleted long ago into Nova's shadow tables"
     kinds = ("cell", "instance")
+    healable_problems = frozenset({"rows-to-archive"})
     default_mode = Mode.HEAL
     default_interval = 86400
     requires = ("nova_api", "placement")

@@ -75,6 +75,7 @@ class Purge(CellHandler):
     name = "purge"
     title = "Delete archived rows for good, once they are old enough"
     kinds = ("cell",)
+    healable_problems = frozenset({"rows-to-purge"})
     default_mode = Mode.OFF
     default_interval = 86400
     requires = ("nova_api",)

@@ -81,6 +81,7 @@ class AuditServices(PlacementHandler):
     name = "audit_services"
     title = "Take away host mappings and resource providers that deleted compute services left"
     kinds = ("host", "provider")
+    healable_problems = frozenset({"mapping-left", "provider-left"})
     triggers = (Trigger("service.delete", keys.compute_host, after=MOVED_SETTLE),)
     default_mode = Mode.AUDIT
     default_interval = 3600

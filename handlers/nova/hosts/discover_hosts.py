@@ -108,6 +108,7 @@ class DiscoverHosts(DatabaseHandler):
     name = "discover_hosts"
     title = "Map new compute hosts to their cells, before an instance is scheduled to them"
     kinds = ("host",)
+    healable_problems = frozenset({"host-unmapped", "node-unmarked"})
     triggers = (
         Trigger("service.create", keys.compute_host),
         Trigger("instance.create.error", keys.failed_host),

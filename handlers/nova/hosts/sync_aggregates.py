@@ -93,6 +93,7 @@ class SyncAggregates(PlacementHandler):
     name = "sync_aggregates"
     title = "Make the members of Placement's aggregates those of Nova's, both ways"
     kinds = ("aggregate", "host")
+    healable_problems = frozenset({"membership-missing", "membership-stale"})
     triggers = (
         Trigger("aggregate.add_host.end", keys.aggregate),
         Trigger("aggregate.remove_host.end", keys.aggregate),

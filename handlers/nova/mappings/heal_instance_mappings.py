@@ -87,6 +87,16 @@ class HealInstanceMappings(PlacementHandler):
     name = "heal_instance_mappings"
     title = "Repair mappings of instances: no cell, stale build requests, wrong marks of deletion, leftovers"
     kinds = ("instance", MAPPINGS)
+    healable_problems = frozenset(
+        {
+            "mapping-without-cell",
+            "build-request-stale",
+            "mark-of-deletion-wrong",
+            "mapping-orphaned",
+            "mapping-left-behind",
+            "mappings-left-behind",
+        }
+    )
     triggers = (
         Trigger("instance.create.end", keys.instance, after=_SETTLED),
         Trigger("instance.create.error", keys.instance, after=_SETTLED),

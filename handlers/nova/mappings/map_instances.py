@@ -99,6 +99,7 @@ class MapInstances(DatabaseHandler):
     name = "map_instances"
     title = "Map instances that have no mapping to the cell they are in"
     kinds = ("instance", "cell")
+    healable_problems = frozenset({"instance-unmapped", "instances-unmapped"})
     triggers = (
         Trigger("instance.create.end", keys.instance, after=SETTLE),
         Trigger("instance.exists", keys.instance),

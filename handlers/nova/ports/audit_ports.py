@@ -117,6 +117,7 @@ class AuditPorts(NovaHandler):
     name = "audit_ports"
     title = "Free the ports in Neutron that deleted instances still occupy"
     kinds = ("instance",)
+    healable_problems = frozenset({"port-of-deleted-instance"})
     triggers = (
         Trigger("instance.delete.end", keys.instance, after=_ENDED),
         Trigger("instance.delete.start", keys.instance, after=_DELETING),

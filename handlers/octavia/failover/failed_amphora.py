@@ -75,6 +75,26 @@ class FailedAmphora(OctaviaPlugin, Handler):
     title = "Replace amphorae that have failed, and keep some of them for examination"
     group = settings.GROUP
     kinds = ("amphora", "server")
+    healable_problems = frozenset(
+        {
+            "fence",
+            "stop",
+            "mark",
+            "unmark",
+            "image",
+            "seal",
+            "drop-image",
+            "unplug",
+            "quarantine",
+            "let-go",
+            "failover",
+            "failover-load-balancer",
+            "label",
+            "trim",
+            "detach",
+            "shelve",
+        }
+    )
     triggers = (
         Trigger("instance.update", keys.lost_amphora),
         Trigger("instance.update", keys.leaving_amphora, after=_BEGUN),

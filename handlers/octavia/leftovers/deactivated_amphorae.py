@@ -101,6 +101,20 @@ class DeactivatedAmphorae(OctaviaPlugin, Handler):
     title = "Remove amphorae that serve nothing, and the servers, ports and groups that Octavia left behind"
     group = settings.GROUP
     kinds = ("amphora", "server", "port", "security-group", "server-group")
+    healable_problems = frozenset(
+        {
+            "amphora-deactivated",
+            "amphora-without-server",
+            "amphora-stuck",
+            "server-without-row",
+            "zombie-server",
+            "leaked-port",
+            "leaked-vip-port",
+            "leaked-security-group",
+            "leaked-server-group",
+            "orphan-health",
+        }
+    )
     default_mode = Mode.AUDIT
     interval_option = "housekeeping_interval"
     confirm_after = 20.0

@@ -76,6 +76,7 @@ class SparePool(OctaviaPlugin, Handler):
     title = "Keep stopped placeholder servers that make room for failovers"
     group = settings.GROUP
     kinds = ("pool",)
+    healable_problems = frozenset({"pool-short", "spare-not-stopped", "pool-over", "spare-claimed", "spare-failed"})
     triggers = (
         Trigger("instance.create.end", pool_key),
         Trigger("instance.create.error", pool_key),

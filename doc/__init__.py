@@ -1,0 +1,1 @@
+"""The documentation: ``source`` holds the pages, the modules here generate parts of them from the code."""

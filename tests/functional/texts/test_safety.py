@@ -1,0 +1,108 @@
+"""The safety page has a row for every problem that a handler heals."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from consumer import plugins
+from handlers import withheld
+from handlers.base import Finding, Handler, Key, Refused
+from handlers.withheld import Withheld
+
+PAGE = Path(__file__).parents[3] / "doc" / "source" / "safety.rst"
+HANDLERS = [handler for handler in plugins.handlers() if handler.__module__.startswith("handlers.")]
+#: heals that change nothing that exists need the object itself and no second record
+ADDITIONS = ("adds ", "creates ")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One heal of the page."""
+
+    handler: str
+    problem: str
+    heal: str
+    proof: str
+    contradiction: str
+    loss: str
+    undo: str
+
+
+def rows() -> list[Row]:
+    """Return the rows of all tables, without their headers."""
+    cells = re.findall(r"^   (\*| ) - (.+)$", PAGE.read_text(), re.MULTILINE)
+    starts = [number for number, (bullet, _) in enumerate(cells) if bullet == "*"]
+    found = [
+        [text for _, text in cells[first:last]] for first, last in zip(starts, [*starts[1:], len(cells)], strict=True)
+    ]
+    return [
+        Row(handler.strip("`"), problem.strip("`"), *others)
+        for handler, problem, *others in found
+        if handler != "Handler"
+    ]
+
+
+ROWS = rows()
+
+
+def test_every_problem_that_is_healed_has_one_row() -> None:
+    listed = sorted((row.handler, row.problem) for row in ROWS)
+    healed = sorted((handler.name, problem) for handler in HANDLERS for problem in handler.healable_problems)
+
+    assert listed == healed
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: f"{row.handler}-{row.problem}")
+def test_a_heal_that_takes_something_has_two_records(row: Row) -> None:
+    refers = re.search(r"the same|as for ``([a-z-]+)``", row.proof)
+    if row.heal.startswith(ADDITIONS) or row.proof.startswith("Withheld") or refers:
+        return
+    assert len(row.proof.split(". Withheld")[0].split("; ")) >= 2
+
+
+def test_a_row_refers_to_rows_of_the_same_handler() -> None:
+    for row in ROWS:
+        for problem in re.findall(r"the same as ``([a-z-]+)``|as for ``([a-z-]+)``", row.proof):
+            assert (row.handler, "".join(problem)) in {(one.handler, one.problem) for one in ROWS}
+
+
+@pytest.mark.withheld
+def test_the_page_marks_the_heals_that_are_withheld_and_no_others() -> None:
+    marked = {
+        (row.handler, text) for row in ROWS for text in re.findall(r"Withheld[^:]*: it does not yet (.+)$", row.proof)
+    }
+    listed = set()
+    for heal in Withheld:
+        if withheld.is_withheld(heal):
+            text, names = re.fullmatch(r"(.+) \((.+)\)", heal).groups()  # type: ignore[union-attr]
+            listed |= {(name, text) for name in names.split(", ")}
+
+    assert marked == listed
+
+
+def test_a_handler_refuses_to_prove_a_problem_that_it_does_not_heal() -> None:
+    class Careless(_Bare):
+        name = "careless"
+        healable_problems = frozenset({"known"})
+
+    finding = Finding(Key("thing", "1"), "unknown", "it is broken")
+
+    with pytest.raises(Refused, match="careless does not heal the problem unknown"):
+        Careless().prove_again(finding)
+
+
+class _Bare(Handler):
+    """A handler that finds everything that it is asked about."""
+
+    @classmethod
+    def from_resources(cls, _resources: object) -> _Bare:
+        return cls()
+
+    def inspect(self, key: Key) -> list[Finding]:
+        return [Finding(key, "unknown", "it is broken")]
+
+    sweep = population = heal = None  # type: ignore[assignment]
