@@ -12,7 +12,7 @@ frame. The order is the guarantee: what is acknowledged is stored, and what is n
 - **Something may have been missed** (the broker was lost, a queue was deleted): ``on_gap`` is told, once messages can
   arrive again, so that a sweep sees all that no notification will tell.
 
-Nothing that arrives can stop it: a message that cannot be read becomes a :class:`DeadEvent`, to be stored like the others.
+Nothing that arrives can stop it: a message that cannot be read becomes a :class:`UndecodableMessage`, to be stored like the others.
 
 One acknowledgement per batch rather than per message costs half for this process and an eighth for a quorum queue; a
 prefetch of two batches keeps the next one coming while one is stored.
@@ -52,7 +52,7 @@ class NotStored(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class DeadEvent:
+class UndecodableMessage:
     """A message that cannot be understood.
 
     :param reason: why, for a person
@@ -70,21 +70,26 @@ class DeadEvent:
 
 
 @dataclass(frozen=True, slots=True)
+class Received:
+    """A wanted event, and the message that carried it."""
+
+    event: Event
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Batch:
-    """What is stored in one transaction and acknowledged at once.
+    """The messages that are stored in one transaction and acknowledged together.
 
     :param broker: the broker's name
-    :param events: the wanted ones, in the order in which they came
-    :param dead: the messages that could not be read
-    :param received: how many messages it stands for, with the ones nobody wanted
-    :param bodies: the message of each event, as it came
+    :param wanted: in the order of arrival
+    :param messages: the number of messages, unwanted ones included
     """
 
     broker: str
-    events: tuple[Event, ...] = ()
-    dead: tuple[DeadEvent, ...] = ()
-    received: int = 0
-    bodies: tuple[bytes, ...] = ()
+    wanted: tuple[Received, ...] = ()
+    dead: tuple[UndecodableMessage, ...] = ()
+    messages: int = 0
 
 
 class Source:
@@ -204,7 +209,7 @@ class Source:
     def _batch(self, messages: Sequence[Any]) -> Batch:
         """Pick what is wanted and what is broken."""
         name, pick = self.broker.name, self._sieve.event
-        events, bodies, dead = [], [], []
+        wanted, dead = [], []
         for message in messages:
             body = message.body
             if not isinstance(body, bytes):  # an empty one, or one of the broker in memory
@@ -216,13 +221,12 @@ class Source:
                 if why:
                     dead.append(self._dead(message, body, why))
             if event is not None:
-                events.append(event)
-                bodies.append(body)
+                wanted.append(Received(event, body))
         self.last_message_at = datetime.now(UTC)
         self.received += len(messages)
-        self.wanted += len(events)
+        self.wanted += len(wanted)
         self.dead += len(dead)
-        return Batch(name, tuple(events), tuple(dead), len(messages), tuple(bodies))
+        return Batch(name, tuple(wanted), tuple(dead), len(messages))
 
     def _second_look(self, message: Any, body: bytes, error: Exception) -> tuple[bytes, Event | None, str]:
         """Unpack a message that its publisher compressed (``[oslo_messaging_rabbit] kombu_compression``)."""
@@ -235,9 +239,9 @@ class Source:
         except Exception as failed:  # each compressor has errors of its own
             return body, None, _why(failed)
 
-    def _dead(self, message: Any, body: bytes, why: str) -> DeadEvent:
+    def _dead(self, message: Any, body: bytes, why: str) -> UndecodableMessage:
         info = message.delivery_info or {}
-        return DeadEvent(
+        return UndecodableMessage(
             broker=self.broker.name,
             reason=why,
             body=bytes(body[: self._settings.dead_body_bytes]),
@@ -248,7 +252,7 @@ class Source:
 
     def _store(self, batch: Batch, intake: Intake, stop: threading.Event) -> bool:
         """Have a batch stored, however long it takes; True when it may be acknowledged."""
-        if not batch.events and not batch.dead:
+        if not batch.wanted and not batch.dead:
             return True
         began, wait, here = monotonic(), _STORE_AGAIN_FIRST, True
         while True:

@@ -15,17 +15,12 @@ from typing import TYPE_CHECKING, Any
 from cliff import command, lister, show
 from cliff.columns import FormattableColumn
 
-from consumer.wording import one_line, printable, span
+from consumer.cli.errors import OK, CommandError
+from consumer.text import one_line, printable, span
 
 if TYPE_CHECKING:
     from consumer.cli.main import Program
     from consumer.cli.session import Session
-
-OK, ERROR, DRIFT, INTERRUPTED, PIPE_CLOSED = 0, 1, 2, 130, 141
-
-
-class Trouble(Exception):
-    """Something that the person at the terminal can put right; the message says what and how."""
 
 
 class JsonCell(FormattableColumn[Any]):
@@ -167,7 +162,7 @@ def _check_columns(wanted: Iterable[str], titles: Sequence[str]) -> None:
     known = [machine_name(title) for title in titles]
     unknown = [name for name in wanted if machine_name(name) not in known]
     if unknown:
-        raise Trouble(f"there is no column {', '.join(unknown)}; there are: {', '.join(known)}")
+        raise CommandError(f"there is no column {', '.join(unknown)}; there are: {', '.join(known)}")
 
 
 def machine_name(title: str) -> str:
@@ -180,12 +175,12 @@ def known_ids(wanted: Sequence[int], there: Iterable[int], what: str) -> list[in
 
     :param there: those of them that exist
     :param what: ``row of work``, for the message
-    :raises Trouble: when one does not exist; then nothing is done to any
+    :raises CommandError: when one does not exist; then nothing is done to any
     """
     chosen = list(dict.fromkeys(wanted))
     unknown = [str(number) for number in chosen if number not in set(there)]
     if unknown:
-        raise Trouble(f"no {what} has the id {', '.join(unknown)}; nothing was done")
+        raise CommandError(f"no {what} has the id {', '.join(unknown)}; nothing was done")
     return chosen
 
 

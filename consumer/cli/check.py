@@ -23,10 +23,10 @@ from consumer.conf import bus as bus_conf
 from consumer.conf import tasks as task_conf
 from consumer.conf.bus import UnusableURL
 from consumer.engine import service
-from consumer.journal import dead, heard, replicas
+from consumer.journal import dead, notification_formats, replicas
 from consumer.journal.database import Database, JournalError, now
-from consumer.journal.heard import Heard
-from consumer.wording import one_line, plural, span
+from consumer.journal.notification_formats import ArrivedFormat
+from consumer.text import one_line, plural, span
 from handlers import withheld
 from handlers.base import Broker, Checked, HandlerError, Mode, Verdict
 
@@ -185,15 +185,15 @@ def _daemons(session: Session) -> int | None:
         return None
 
 
-def _arrived(session: Session) -> Sequence[Heard]:
+def _arrived(session: Session) -> Sequence[ArrivedFormat]:
     """Return what has arrived so far, as far as the journal knows."""
     try:
-        return heard.listing(session.database)
+        return notification_formats.listing(session.database)
     except JournalError:
         return []
 
 
-def _told(broker: Broker, arrived: Sequence[Heard]) -> Checked:
+def _told(broker: Broker, arrived: Sequence[ArrivedFormat]) -> Checked:
     """Judge whether notifications are on and of which format, by what has arrived: this holds for every publisher there is,
     whatever the files say that were shown to us.
 

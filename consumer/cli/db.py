@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from contextlib import closing
 from typing import Any
 
-from consumer.cli.base import DRIFT, Command, ShowOne
+from consumer.cli.base import Command, ShowOne
+from consumer.cli.errors import DRIFT
 from consumer.journal import migrations
 
 

@@ -9,14 +9,15 @@ from typing import Any
 from oslo_utils import strutils
 
 from consumer.bus.envelope import Undecodable, decode
-from consumer.cli.base import DRIFT, Command, Lister, ShowOne, Trouble, known_ids, positive, row_id
+from consumer.cli.base import Command, Lister, ShowOne, known_ids, positive, row_id
+from consumer.cli.errors import DRIFT, CommandError
 from consumer.conf import tasks as task_conf
 from consumer.engine.router import Router, Unroutable
 from consumer.journal import dead, work
 from consumer.journal.database import Database
-from consumer.journal.dead import DeadEvent
+from consumer.journal.dead import StoredLetter
 from consumer.journal.work import Hint
-from consumer.wording import plural, utc
+from consumer.text import plural, utc
 
 #: Bodies may have a megabyte each; this many are read at a time.
 _CHUNK = 50
@@ -125,7 +126,7 @@ class DeadDrop(Command):
         self.say(f"{plural(gone, 'message')} dropped")
 
 
-def reread(message: DeadEvent, router: Router) -> tuple[str, list[Hint], str]:
+def reread(message: StoredLetter, router: Router) -> tuple[str, list[Hint], str]:
     """Return the event's type, what it hints at, and why nothing can be told; the last is empty when it can."""
     if not message.whole:
         return "", [], f"only {len(message.body)} of its {message.size} bytes were kept"
@@ -146,12 +147,12 @@ def _add_choice(parser: argparse.ArgumentParser) -> None:
 
 def _ids(database: Database, parsed_args: argparse.Namespace) -> list[int]:
     if bool(parsed_args.ids) == parsed_args.all:
-        raise Trouble("name the messages by their ids, or write --all")
+        raise CommandError("name the messages by their ids, or write --all")
     there = dead.ids(database)
     return there if parsed_args.all else known_ids(parsed_args.ids, there, "message")
 
 
-def _chosen(database: Database, parsed_args: argparse.Namespace) -> Iterator[DeadEvent]:
+def _chosen(database: Database, parsed_args: argparse.Namespace) -> Iterator[StoredLetter]:
     ids = _ids(database, parsed_args)
     for start in range(0, len(ids), _CHUNK):
         yield from dead.find(database, ids[start : start + _CHUNK])

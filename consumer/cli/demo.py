@@ -19,10 +19,11 @@ from rich.table import Table
 from rich.text import Text
 
 from consumer import plugins
-from consumer.cli.base import DRIFT, OK, Command, Trouble
-from consumer.cli.stage import Act, Stage, staged
+from consumer.cli.base import Command
+from consumer.cli.errors import DRIFT, OK, CommandError
+from consumer.cli.demo_daemon import Act, DemoDaemon, running_demo
 from consumer.journal.history import Entry
-from consumer.wording import plural, printable
+from consumer.text import plural, printable
 
 #: Seconds in which a heal that needs one look is waited for before the next scene begins, and beyond the second look.
 _PATIENCE, _PATIENCE_AT_END = 3.0, 15.0
@@ -57,7 +58,7 @@ class Demonstration(Command):
         """Play all scenes."""
         demo = plugins.demos().get("nova")
         if demo is None:
-            raise Trouble("this installation has no demonstration (entry point stackmend.demos nova)")
+            raise CommandError("this installation has no demonstration (entry point stackmend.demos nova)")
         classes = self.session.all_classes
         folder = Path(tempfile.mkdtemp(prefix="stackmend-demo-"))
         quiet = parsed_args.format == "json"
@@ -65,11 +66,11 @@ class Demonstration(Command):
         narrator = Narrator(Console(file=self.app.stdout, quiet=quiet, highlight=False, markup=False, width=wide))
         began = time.monotonic()
         try:
-            with narrator.spinning(), staged(demo(), classes, folder) as stage:
+            with narrator.spinning(), running_demo(demo(), classes, folder) as daemon:
                 narrator.say_hello(self.app.NAME)
-                _perform(stage, narrator, {handler.name: handler.confirm_after for handler in classes})
-                rows, all_well = heals(stage), all(act.over for act in stage.acts)
-                narrator.say_result(stage, time.monotonic() - began)
+                _perform(daemon, narrator, {handler.name: handler.confirm_after for handler in classes})
+                rows, all_well = heals(daemon), all(act.over for act in daemon.acts)
+                narrator.say_result(daemon, time.monotonic() - began)
                 narrator.doing("taking the cloud down")
         finally:
             if parsed_args.keep:
@@ -82,33 +83,33 @@ class Demonstration(Command):
         return OK if all_well else DRIFT
 
 
-def _perform(stage: Stage, narrator: Narrator, confirm_after: dict[str, float]) -> None:
-    for number, scene in enumerate(stage.scenes, 1):
-        act = stage.play(number, scene)
+def _perform(daemon: DemoDaemon, narrator: Narrator, confirm_after: dict[str, float]) -> None:
+    for number, scene in enumerate(daemon.scenes, 1):
+        act = daemon.play(number, scene)
         twice = confirm_after[scene.handler]
-        narrator.say_scene(act, len(stage.scenes), twice)
+        narrator.say_scene(act, len(daemon.scenes), twice)
         if act.told:
             narrator.doing("waiting for the heal")
-            stage.watch([act], 0.5 if twice else _PATIENCE, narrator.say_line)
+            daemon.watch([act], 0.5 if twice else _PATIENCE, narrator.say_line)
     longest = max(confirm_after.values(), default=0.0) + _PATIENCE_AT_END
-    silent = {act.scene.handler for act in stage.acts if not act.told}
+    silent = {act.scene.handler for act in daemon.acts if not act.told}
     narrator.doing("waiting for the second looks")
     # A sweep finds everything; so what was told must be over before it, or it would take the credit.
-    told = [act for act in stage.acts if act.told and act.scene.handler in silent]
-    stage.watch(told, longest, narrator.say_line)
+    told = [act for act in daemon.acts if act.told and act.scene.handler in silent]
+    daemon.watch(told, longest, narrator.say_line)
     if silent:
         narrator.say_sweep()
-        stage.sweep(silent)
-    stage.watch(stage.acts, longest, narrator.say_line)
+        daemon.sweep(silent)
+    daemon.watch(daemon.acts, longest, narrator.say_line)
 
 
-def heals(stage: Stage) -> list[dict[str, Any]]:
+def heals(daemon: DemoDaemon) -> list[dict[str, Any]]:
     """Return the heals in the order in which they ended, then what was not healed.
 
     ``lag_s`` is the time from the notification being published (without one: from the drift) to the heal's end.
     """
-    done = [(entry, act.after(entry.closed_at)) for act in stage.acts for entry in act.healed]
-    done += [(entry, entry.lag or 0.0) for entry in stage.stray.values() if entry.outcome == "healed"]
+    done = [(entry, act.after(entry.closed_at)) for act in daemon.acts for entry in act.healed]
+    done += [(entry, entry.lag or 0.0) for entry in daemon.stray.values() if entry.outcome == "healed"]
     rows: list[dict[str, Any]] = [
         {
             "handler": entry.handler,
@@ -119,7 +120,7 @@ def heals(stage: Stage) -> list[dict[str, Any]]:
         }
         for entry, lag in sorted(done, key=lambda pair: pair[0].closed_at or 0.0)
     ]
-    for act in stage.acts:
+    for act in daemon.acts:
         if not act.over:
             problem = act.scene.drift() or "no heal was recorded"
             scene = act.scene
@@ -198,19 +199,19 @@ class Narrator:
         else:
             self._fact(entry.outcome, entry.error or "", "red")
 
-    def say_result(self, stage: Stage, took: float) -> None:
+    def say_result(self, daemon: DemoDaemon, took: float) -> None:
         """Print the table of before and after."""
         table = Table(box=box.ROUNDED if self._console.is_terminal else box.ASCII, title_justify="left")
         for title in ("Scene", "Drift before", "Drift after", "Handler"):
             table.add_column(title, overflow="fold")
         table.add_column("Lag", justify="right", no_wrap=True)
-        for act in stage.acts:
+        for act in daemon.acts:
             table.add_row(*_result(act))
         self.say()
         self._console.print(table)
-        healed = sum(act.over for act in stage.acts)
-        style = "bold green" if healed == len(stage.acts) else "bold red"
-        self.say(f"{healed} of {plural(len(stage.acts), 'drift')} healed; {took:.0f} s in all", style)
+        healed = sum(act.over for act in daemon.acts)
+        style = "bold green" if healed == len(daemon.acts) else "bold red"
+        self.say(f"{healed} of {plural(len(daemon.acts), 'drift')} healed; {took:.0f} s in all", style)
 
     def _fact(self, what: str, text: str, style: str) -> None:
         line = Text(f"     {what:<9}", style=style)

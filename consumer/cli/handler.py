@@ -14,7 +14,7 @@ from consumer.journal import controls, history, replicas, work
 from consumer.journal.controls import Control
 from consumer.journal.database import Database, now
 from consumer.journal.work import Hint, Priority
-from consumer.wording import plural
+from consumer.text import plural
 from handlers.base import Handler, Key
 
 #: Seconds of silence after which a daemon that is still on the list is taken for dead.

@@ -8,11 +8,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from consumer.cli.base import Lister, ShowOne, Trouble, known_ids, positive, row_id
+from consumer.cli.base import Lister, ShowOne, known_ids, positive, row_id
+from consumer.cli.errors import CommandError
 from consumer.journal import history
 from consumer.journal.database import now
 from consumer.journal.history import Entry
-from consumer.wording import seconds, utc
+from consumer.text import seconds, utc
 
 OUTCOMES = ("found", "refused", "held", "parked", "stopped", "healing", "healed", "failed", "conflict")
 _UNITS = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
@@ -23,7 +24,7 @@ def read_since(text: str, clock: float) -> float:
     """Read ``90s``, ``15m``, ``2h``, ``3d``, ``1w`` (so long ago) or a date with or without a time (UTC unless it says).
 
     :param clock: the time now, seconds since the epoch
-    :raises Trouble: when it is neither
+    :raises CommandError: when it is neither
     """
     ago = _AGO.fullmatch(text.strip())
     if ago:
@@ -32,7 +33,7 @@ def read_since(text: str, clock: float) -> float:
         moment = datetime.fromisoformat(text.strip())
         return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
     except (ValueError, OverflowError):
-        raise Trouble(
+        raise CommandError(
             f"--since {text!r} is no time; write how long ago (90s, 15m, 2h, 3d, 1w) or when (2026-11-22T10:00, in UTC)"
         ) from None
 

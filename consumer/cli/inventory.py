@@ -11,11 +11,12 @@ import argparse
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from consumer.cli.base import ERROR, OK, Command, Lister, ShowOne, Trouble
+from consumer.cli.base import Command, Lister, ShowOne
+from consumer.cli.errors import ERROR, OK, CommandError
 from consumer.journal import history, replicas
 from consumer.journal.database import now
 from consumer.journal.history import Closing, Line, Origin
-from consumer.wording import one_line
+from consumer.text import one_line
 from handlers.base import HandlerError, Healed, Inventory, Key
 
 
@@ -77,7 +78,7 @@ class _Act(_AboutInventory):
         for identity in dict.fromkeys(parsed_args.ids):
             try:
                 self.say(self._recorded(inventory, identity).action)
-            except (Trouble, HandlerError) as error:
+            except (CommandError, HandlerError) as error:
                 self.app.stderr.write(f"{self.app.NAME}: {one_line(str(error))}\n")
                 code = ERROR
         return code
@@ -127,4 +128,4 @@ def _of(show: Callable[[str], Mapping[str, Any]], identity: str) -> Mapping[str,
     try:
         return show(identity)
     except LookupError:
-        raise Trouble(f"there is none with the id {identity!r}; the list's first column has the ids") from None
+        raise CommandError(f"there is none with the id {identity!r}; the list's first column has the ids") from None

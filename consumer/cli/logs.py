@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 
-from consumer.wording import redacted
+from consumer.text import redacted
 
 
 class Masked(logging.Formatter):

@@ -19,14 +19,14 @@ from cliff.help import HelpExit
 from oslo_config import cfg
 
 from consumer import __version__, plugins
-from consumer.cli.base import ERROR, INTERRUPTED, OK, PIPE_CLOSED, Trouble
+from consumer.cli.errors import ERROR, INTERRUPTED, OK, PIPE_CLOSED, CommandError
 from consumer.cli.session import Session
 from consumer.conf import WrongConfiguration
 from consumer.conf.bus import UnusableURL
 from consumer.conf.status import CannotListen
 from consumer.journal.database import JournalError
 from consumer.plugins import BrokenPlugin
-from consumer.wording import one_line, redacted
+from consumer.text import one_line, redacted
 from handlers.base import HandlerError
 
 DESCRIPTION = "Keeps an OpenStack cloud mended: notices drift, proves it, heals it."
@@ -34,8 +34,8 @@ DESCRIPTION = "Keeps an OpenStack cloud mended: notices drift, proves it, heals 
 COMMANDS = {
     "run": "run:Run",
     "sweep": "sweep:Sweep",
-    "inspect": "look:Inspect",
-    "heal": "look:Heal",
+    "inspect": "inspect_heal:Inspect",
+    "heal": "inspect_heal:Heal",
     "handler list": "handler:HandlerList",
     "handler pause": "handler:HandlerPause",
     "handler resume": "handler:HandlerResume",
@@ -61,7 +61,7 @@ INVENTORY_COMMANDS = {"list": "InventoryList", "show": "InventoryShow", "release
 #: What an operator can cause or put right; the message is enough. Anything else is named as the fault that it is.
 EXPECTED = (
     CannotListen,
-    Trouble,
+    CommandError,
     WrongConfiguration,
     cfg.Error,
     JournalError,
@@ -161,7 +161,7 @@ class Program(App):
         try:
             factory, name, rest = self.command_manager.find_command(argv)
         except ValueError:
-            raise Trouble(self._unknown(argv)) from None
+            raise CommandError(self._unknown(argv)) from None
         command = factory(self, self.options, cmd_name=name)
         parsed = command.get_parser(f"{self.NAME} {name}").parse_args(rest)
         code = command.run(parsed)

@@ -14,7 +14,8 @@ from types import FrameType
 from oslo_config import cfg
 
 from consumer import conf, plugins
-from consumer.cli.base import OK, Command
+from consumer.cli.base import Command
+from consumer.cli.errors import OK
 from consumer.conf import WrongConfiguration
 from consumer.conf import status as status_conf
 from consumer.engine.service import Service
@@ -22,7 +23,7 @@ from consumer.engine.task import ModeOf, as_configured, at_most_audit, settings_
 from consumer.status import systemd
 from consumer.status.page import Shelves
 from consumer.status.serving import Status
-from consumer.wording import one_line
+from consumer.text import one_line
 from handlers.base import Handler
 
 LOG = logging.getLogger(__name__)

@@ -17,7 +17,7 @@ from sqlalchemy.exc import ArgumentError
 from consumer import __version__, conf, plugins
 from consumer.bus import probe
 from consumer.cli import logs
-from consumer.cli.base import Trouble
+from consumer.cli.errors import CommandError
 from consumer.conf import engine as engine_conf
 from consumer.conf import journal as journal_conf
 from consumer.conf.engine import EngineSettings
@@ -159,7 +159,7 @@ class Session:
             return
         folder = Path(url.database).absolute().parent
         if not folder.is_dir():
-            raise Trouble(
+            raise CommandError(
                 f"the journal's folder {folder} does not exist: create it, owned by the user who runs stackmend, or set "
                 "[journal] connection"
             )
@@ -181,7 +181,7 @@ class Session:
         try:
             log.setup(loaded, conf.PROJECT, __version__)
         except OSError as error:
-            raise Trouble(f"the log cannot be written: {error.strerror}: {error.filename}") from error
+            raise CommandError(f"the log cannot be written: {error.strerror}: {error.filename}") from error
         logs.mask_secrets()
         if not loaded.log_config_append and not loaded.debug:
             levels = _LEVELS[self._daemon]
@@ -191,14 +191,14 @@ class Session:
 def read_key(handler: type[Handler], text: str) -> Key:
     """Read a key of a handler: ``kind:id``, or only the id when the handler has one kind.
 
-    :raises Trouble: when it is none of this handler's
+    :raises CommandError: when it is none of this handler's
     """
     kinds = handler.kinds
     kind, colon, _identity = text.partition(":")
     whole = text if colon or len(kinds) != 1 else f"{kinds[0]}:{text}"
     takes = " or ".join(f"{kind}:<id>" for kind in kinds)
     if colon and kind not in kinds:
-        raise Trouble(f"{handler.name} takes no key of the kind {kind!r}; it takes {takes}")
+        raise CommandError(f"{handler.name} takes no key of the kind {kind!r}; it takes {takes}")
     if not re.search(r":.", whole):
-        raise Trouble(f"{text!r} is not a key of {handler.name}; it takes {takes}")
+        raise CommandError(f"{text!r} is not a key of {handler.name}; it takes {takes}")
     return Key.parse(whole)

@@ -14,13 +14,14 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bar
 
-from consumer.cli.base import DRIFT, ERROR, OK, Lister, Trouble
+from consumer.cli.base import Lister
+from consumer.cli.errors import DRIFT, ERROR, OK, CommandError
 from consumer.conf import tasks as task_conf
 from consumer.engine.oneshot import OneShot, Progress, Result, no_progress
 from consumer.engine.task import Task, always, as_configured, at_most_audit
 from consumer.journal import controls, replicas
 from consumer.journal.database import Database
-from consumer.wording import plural
+from consumer.text import plural
 from handlers.base import Handler
 
 #: How the summary calls what came of a drift; others are called by their own name.
@@ -90,7 +91,7 @@ class Sweep(Lister):
     def _refuse_off(self, classes: Sequence[type[Handler]]) -> None:
         for handler in classes:
             if task_conf.settings(self.session.conf, handler).mode == "off":
-                raise Trouble(
+                raise CommandError(
                     f"{handler.name} is off: look with --audit, or set [{handler.group}] {handler.name}_mode = heal"
                 )
 

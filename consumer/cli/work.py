@@ -6,11 +6,12 @@ import argparse
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from consumer.cli.base import ERROR, Command, Lister, ShowOne, SpanCell, Trouble, known_ids, positive, row_id
+from consumer.cli.base import Command, Lister, ShowOne, SpanCell, known_ids, positive, row_id
+from consumer.cli.errors import ERROR, CommandError
 from consumer.journal import backlog
 from consumer.journal.backlog import WorkRow
 from consumer.journal.database import Database
-from consumer.wording import plural
+from consumer.text import plural
 
 #: What one statement takes.
 _CHUNK = 500
@@ -76,7 +77,7 @@ class WorkRetry(Command):
     def take_action(self, parsed_args: argparse.Namespace) -> None:
         """Retry."""
         if bool(parsed_args.ids) == parsed_args.all_parked:
-            raise Trouble("name the rows to retry by their ids, or write --all-parked")
+            raise CommandError("name the rows to retry by their ids, or write --all-parked")
         database = self.session.database
         if parsed_args.all_parked:
             ids = [row.id for row in backlog.listing(database, state="parked", limit=_ALL)]

@@ -24,7 +24,7 @@ from consumer.journal import history
 from consumer.journal.database import Database
 from consumer.journal.history import Closing, Line, NotPermitted, Origin
 from consumer.journal.work import Claim, Later, Priority
-from consumer.wording import reason_of
+from consumer.text import reason_of
 from handlers.base import Conflict, Finding, Healed, InFlight, Json, Key, Refused, Unavailable
 
 LOG = logging.getLogger(__name__)

@@ -39,7 +39,7 @@ from consumer.journal.work import (
     begin_healing,
     settle,
 )
-from consumer.wording import reason_of
+from consumer.text import reason_of
 from handlers.base import Conflict, Finding, Handler, HandlerError, Healed, InFlight, Refused, Unavailable
 
 LOG = logging.getLogger(__name__)

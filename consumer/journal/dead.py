@@ -41,7 +41,7 @@ class DeadLetter:
 
 
 @dataclass(frozen=True, slots=True)
-class DeadEvent:
+class StoredLetter:
     """A stored message.
 
     :param size: bytes as received; ``body`` may be the first part of a larger one, which cannot be replayed
@@ -65,18 +65,18 @@ class DeadEvent:
 _SUMMARY = [column for column in dead_event.c if column.name != "body"]
 
 
-def listing(database: Database, limit: int = 1000) -> list[DeadEvent]:
+def listing(database: Database, limit: int = 1000) -> list[StoredLetter]:
     """Return messages without their bodies, oldest first; of too many, the newest."""
     query = select(*_SUMMARY).order_by(dead_event.c.id.desc()).limit(limit)
     rows = database.transact(lambda connection: connection.execute(query).mappings().all())
-    return [_dead_event(row, b"") for row in reversed(rows)]
+    return [_stored(row, b"") for row in reversed(rows)]
 
 
-def find(database: Database, ids: Collection[int]) -> list[DeadEvent]:
+def find(database: Database, ids: Collection[int]) -> list[StoredLetter]:
     """Return messages whole, in the order of their ids."""
     query = select(dead_event).where(dead_event.c.id.in_(ids)).order_by(dead_event.c.id)
     rows = database.transact(lambda connection: connection.execute(query).mappings().all())
-    return [_dead_event(row, bytes(row["body"])) for row in rows]
+    return [_stored(row, bytes(row["body"])) for row in rows]
 
 
 def ids(database: Database) -> list[int]:
@@ -85,8 +85,8 @@ def ids(database: Database) -> list[int]:
     return database.transact(lambda connection: list(connection.execute(query).scalars()))
 
 
-def _dead_event(row: RowMapping, body: bytes) -> DeadEvent:
-    return DeadEvent(body=body, **{column.name: row[column.name] for column in _SUMMARY})
+def _stored(row: RowMapping, body: bytes) -> StoredLetter:
+    return StoredLetter(body=body, **{column.name: row[column.name] for column in _SUMMARY})
 
 
 def drop(database: Database, chosen: Collection[int]) -> int:

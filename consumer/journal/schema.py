@@ -142,7 +142,7 @@ task = Table(
     **_TABLE,
 )
 
-heard = Table(
+notification_format = Table(
     "heard",
     metadata,
     Column("broker", _exact(255), primary_key=True),

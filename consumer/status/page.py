@@ -21,7 +21,7 @@ from consumer.engine.task import Task
 from consumer.journal import backlog, controls, dead, history
 from consumer.journal.database import Database, JournalError, now
 from consumer.status.server import Answer
-from consumer.wording import one_line, span
+from consumer.text import one_line, span
 from handlers.base import HandlerError, Inventory
 
 #: How many lines of the history, and of each list, are shown.

@@ -62,7 +62,7 @@ class Journal:
 
     @property
     def ids(self) -> list[str]:
-        return [event.id for batch in self.batches for event in batch.events]
+        return [one.event.id for batch in self.batches for one in batch.wanted]
 
     @property
     def dead(self) -> list[bytes]:
@@ -148,8 +148,8 @@ def test_wanted_events_are_stored_and_everything_is_acknowledged(
         until(lambda: journal.dead)
     assert journal.ids == [f"m{number}" for number in range(1200)]
     assert journal.dead == [b"garbage"]
-    assert all(batch.received <= FAST.batch_size for batch in journal.batches)
-    assert [body for batch in journal.batches for body in batch.bodies] == wanted
+    assert all(batch.messages <= FAST.batch_size for batch in journal.batches)
+    assert [one.body for batch in journal.batches for one in batch.wanted] == wanted
     assert (source.wanted, source.dead) == (1200, 1)
     assert journal.gaps == []
     # a quorum queue counts a little later

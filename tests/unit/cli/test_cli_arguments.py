@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import pytest
 
-from consumer.cli.base import DRIFT, ERROR, OK, Trouble
+from consumer.cli.errors import DRIFT, ERROR, OK, CommandError
 from consumer.cli.handler import state
 from consumer.cli.history import read_since
 from consumer.cli.session import read_key
@@ -34,12 +34,12 @@ def test_keys() -> None:
 
 @pytest.mark.parametrize("text", ["", "thing:", "other:a", ":a"])
 def test_what_is_no_key_of_the_handler(text: str) -> None:
-    with pytest.raises(Trouble, match="it takes thing:<id>"):
+    with pytest.raises(CommandError, match="it takes thing:<id>"):
         read_key(Mender, text)
 
 
 def test_an_id_alone_is_ambiguous_for_two_kinds() -> None:
-    with pytest.raises(Trouble, match="thing:<id> or part:<id>"):
+    with pytest.raises(CommandError, match="thing:<id> or part:<id>"):
         read_key(Both, "a")
 
 
@@ -72,7 +72,7 @@ def test_since_when(text: str, clock: float) -> None:
 
 @pytest.mark.parametrize("text", ["", "yesterday", "2", "h", "-2h", "2026-13-01", "2y"])
 def test_what_is_no_time(text: str) -> None:
-    with pytest.raises(Trouble, match="write how long ago"):
+    with pytest.raises(CommandError, match="write how long ago"):
         read_since(text, NOW)
 
 

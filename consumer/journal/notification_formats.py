@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from sqlalchemy import Connection, select
 
 from consumer.journal.database import Database, now, upsert
-from consumer.journal.schema import heard
+from consumer.journal.schema import notification_format
 
 
 @dataclass(frozen=True, slots=True)
-class Heard:
+class ArrivedFormat:
     """What arrives from a broker.
 
     :param format: see :class:`handlers.base.Event`
@@ -25,9 +25,11 @@ class Heard:
     ago: float
 
 
-def note(database: Database, broker: str, written: str) -> None:
+def record(database: Database, broker: str, written: str) -> None:
     """Write down that a notification of this format has arrived."""
-    statement = upsert(database.engine.dialect.name, heard, ["broker", "format"], lambda new: {"at": new.at})
+    statement = upsert(
+        database.engine.dialect.name, notification_format, ["broker", "format"], lambda new: {"at": new.at}
+    )
 
     def write(connection: Connection) -> None:
         connection.execute(statement, [{"broker": broker, "format": written, "at": now(connection)}])
@@ -35,12 +37,12 @@ def note(database: Database, broker: str, written: str) -> None:
     database.transact(write)
 
 
-def listing(database: Database) -> list[Heard]:
+def listing(database: Database) -> list[ArrivedFormat]:
     """Return what has arrived, the newest first."""
 
-    def read(connection: Connection) -> list[Heard]:
+    def read(connection: Connection) -> list[ArrivedFormat]:
         clock = now(connection)
-        rows = connection.execute(select(heard).order_by(heard.c.at.desc())).mappings()
-        return [Heard(row["broker"], row["format"], max(0.0, clock - row["at"])) for row in rows]
+        rows = connection.execute(select(notification_format).order_by(notification_format.c.at.desc())).mappings()
+        return [ArrivedFormat(row["broker"], row["format"], max(0.0, clock - row["at"])) for row in rows]
 
     return database.transact(read)

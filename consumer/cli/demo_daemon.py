@@ -20,7 +20,7 @@ from consumer import conf as configuration
 from consumer.bus import topology
 from consumer.bus.connection import opened
 from consumer.bus.envelope import Undecodable, decode
-from consumer.cli.base import Trouble
+from consumer.cli.errors import CommandError
 from consumer.conf import bus as bus_conf
 from consumer.engine import task as tasks
 from consumer.engine.meter import Meter
@@ -79,8 +79,8 @@ class Act:
 Watcher = Callable[[Act | None, Entry], None]
 
 
-class Stage:
-    """A running daemon and the cloud that it mends. Make it with :func:`staged`."""
+class DemoDaemon:
+    """A running daemon and the cloud that it mends. Make it with :func:`running_demo`."""
 
     def __init__(self, demo: Demo, daemon: Service, database: Database, settings: bus_conf.BusSettings) -> None:
         self.scenes: Sequence[Scene] = demo.scenes()
@@ -156,10 +156,10 @@ class Stage:
 
 
 @contextmanager
-def staged(demo: Demo, classes: Sequence[type[Handler]], folder: Path) -> Iterator[Stage]:
+def running_demo(demo: Demo, classes: Sequence[type[Handler]], folder: Path) -> Iterator[DemoDaemon]:
     """Build the cloud in an empty folder and run the daemon on it while inside.
 
-    :raises Trouble: when the cloud needs a package that is not installed, or the daemon does not come up
+    :raises CommandError: when the cloud needs a package that is not installed, or the daemon does not come up
     """
     with ExitStack() as stack:
         stack.enter_context(_logging_to(folder / "stackmend.log"))
@@ -169,7 +169,7 @@ def staged(demo: Demo, classes: Sequence[type[Handler]], folder: Path) -> Iterat
             options = demo.start(folder)
         except Exception as error:
             if isinstance(error.__cause__, ImportError):
-                raise Trouble(str(error)) from error
+                raise CommandError(str(error)) from error
             raise
         chosen = tasks.choose(classes, {scene.handler for scene in demo.scenes()})
         loaded = _configure(folder, classes, chosen, options)
@@ -184,7 +184,7 @@ def staged(demo: Demo, classes: Sequence[type[Handler]], folder: Path) -> Iterat
         stack.callback(daemon.stop)
         daemon.start()
         _wait_until_ready(daemon, database, chosen)
-        yield Stage(demo, daemon, database, settings)
+        yield DemoDaemon(demo, daemon, database, settings)
 
 
 def _configure(
@@ -235,7 +235,9 @@ def _wait_until_ready(daemon: Service, database: Database, chosen: Sequence[type
         if listens and all(name in swept and swept[name].swept_at for name in (one.name for one in chosen)):
             return
         time.sleep(_POLL)
-    raise Trouble(f"the daemon of the demonstration did not come up within {_START_WITHIN:.0f} s; --keep keeps its log")
+    raise CommandError(
+        f"the daemon of the demonstration did not come up within {_START_WITHIN:.0f} s; --keep keeps its log"
+    )
 
 
 @contextmanager
