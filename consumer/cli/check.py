@@ -16,7 +16,7 @@ from oslo_upgradecheck.upgradecheck import Code, Result, UpgradeCommands
 
 from consumer import conf, plugins
 from consumer.bus import topology
-from consumer.bus.topology import Found
+from consumer.bus.topology import Found, Kind
 from consumer.cli.base import Command
 from consumer.cli.session import Session
 from consumer.conf import bus as bus_conf
@@ -230,7 +230,7 @@ def _thing(broker: Broker, thing: Found, *, ready: bool, ours: int | None) -> Ch
         return Checked(subject, Verdict.WARNING, thing.advice)
     if not thing.exists:
         return Checked(subject, Verdict.OK if ready else Verdict.WARNING, f"not there yet. {thing.advice}")
-    if thing.kind == "exchange":
+    if thing.kind is Kind.EXCHANGE:
         return Checked(subject, Verdict.OK, "it is there")
     if ours is not None and thing.consumers > ours:
         text = (

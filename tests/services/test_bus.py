@@ -16,7 +16,7 @@ import pytest
 from consumer.bus.connection import opened
 from consumer.bus.source import Batch, NotStored, Source
 from consumer.bus.topology import NotPublished, check, publish
-from consumer.conf.bus import BusSettings
+from consumer.conf.bus import BusSettings, QueueMode
 from handlers.base import Broker
 from tests.servers.rabbitmq import RabbitMQ
 
@@ -270,7 +270,7 @@ def test_a_broker_that_restarts_is_a_gap_and_reading_goes_on(
         send(broker, numbered(DELETE, 2))
         until(lambda: journal.ids == ["m1", "m2"])
     assert len(journal.gaps) == 1
-    assert journal.gaps[0].startswith("nova: the broker was lost")
+    assert journal.gaps[0].startswith("nova: the connection to the broker was lost")
 
 
 def test_a_queue_that_is_deleted_and_made_again_is_a_gap(broker: Broker, journal: Journal) -> None:
@@ -312,7 +312,7 @@ def test_a_gap_that_cannot_be_told_now_is_told_later(
 def test_bind_mode_makes_one_queue_and_leaves_the_shared_ones_alone(
     rabbitmq: RabbitMQ, broker: Broker, journal: Journal
 ) -> None:
-    settings = BusSettings(queue_wait=0.1, queue_mode="bind")
+    settings = BusSettings(queue_wait=0.1, queue_mode=QueueMode.BIND)
     source = Source(broker, settings, WANTED, journal.deliver, journal.on_gap)
     with running(source):
         until(lambda: "stackmend.events" in source.queues)

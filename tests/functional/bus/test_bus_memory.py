@@ -14,7 +14,7 @@ import pytest
 from consumer.bus.connection import opened
 from consumer.bus.source import Batch, NotStored, Source
 from consumer.bus.topology import check, publish
-from consumer.conf.bus import BusSettings
+from consumer.conf.bus import BusSettings, QueueMode
 from handlers.base import Broker
 
 CAPTURED = [
@@ -104,7 +104,9 @@ def test_a_queue_that_appears_and_a_journal_that_comes_back(broker: Broker, sett
 
 def test_bind_mode(broker: Broker) -> None:
     name = uuid.uuid4().hex
-    settings = BusSettings(queue_mode="bind", queue_name=f"own-{name}", bind_topics=(f"topic-{name}",), queue_wait=0.1)
+    settings = BusSettings(
+        queue_mode=QueueMode.BIND, queue_name=f"own-{name}", bind_topics=(f"topic-{name}",), queue_wait=0.1
+    )
     stored: list[Batch] = []
     with opened(broker.transport_url, settings) as link, link.brief_channel() as channel:
         channel.exchange_declare(exchange=broker.exchanges[0], type="topic")
