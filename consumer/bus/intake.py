@@ -113,8 +113,8 @@ class Intake:
     def close(self) -> None:
         """Return unacknowledged messages; close the channel, then the connection.
 
-        In this order the broker has received every acknowledgement when this returns. A connection that is only dropped can lose
-        the last ones.
+        In this order the broker has received every acknowledgement when this returns. A connection that is only dropped can
+        lose the last ones.
         """
         self.link.wait_for_answers(_LEAVE)
         self._channel.close()

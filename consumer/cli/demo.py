@@ -20,8 +20,8 @@ from rich.text import Text
 
 from consumer import plugins
 from consumer.cli.base import Command
-from consumer.cli.errors import DRIFT, OK, CommandError
 from consumer.cli.demo_daemon import Act, DemoDaemon, running_demo
+from consumer.cli.errors import DRIFT, OK, CommandError
 from consumer.journal.history import Entry
 from consumer.text import plural, printable
 
