@@ -1,6 +1,4 @@
-"""When notifications that some handler wants last arrived, by broker and format: what there is to go by where no file of
-their publishers can be read.
-"""
+"""When wanted notifications last arrived, by broker and format, for checks without access to the publishers' files."""
 
 from __future__ import annotations
 
@@ -14,10 +12,10 @@ from consumer.journal.schema import notification_format
 
 @dataclass(frozen=True, slots=True)
 class ArrivedFormat:
-    """What arrives from a broker.
+    """A format that arrives from a broker.
 
     :param format: see :class:`handlers.base.Event`
-    :param ago: seconds since it was last noted
+    :param ago: seconds since the last record
     """
 
     broker: str
@@ -26,7 +24,7 @@ class ArrivedFormat:
 
 
 def record(database: Database, broker: str, written: str) -> None:
-    """Write down that a notification of this format has arrived."""
+    """Record that a notification of this format arrived."""
     statement = upsert(
         database.engine.dialect.name, notification_format, ["broker", "format"], lambda new: {"at": new.at}
     )
@@ -38,7 +36,7 @@ def record(database: Database, broker: str, written: str) -> None:
 
 
 def listing(database: Database) -> list[ArrivedFormat]:
-    """Return what has arrived, the newest first."""
+    """Return the recorded formats, the newest first."""
 
     def read(connection: Connection) -> list[ArrivedFormat]:
         clock = now(connection)
