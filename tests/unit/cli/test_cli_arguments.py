@@ -72,7 +72,7 @@ def test_since_when(text: str, clock: float) -> None:
 
 @pytest.mark.parametrize("text", ["", "yesterday", "2", "h", "-2h", "2026-13-01", "2y"])
 def test_what_is_no_time(text: str) -> None:
-    with pytest.raises(CommandError, match="write how long ago"):
+    with pytest.raises(CommandError, match="write a time span"):
         read_since(text, NOW)
 
 
@@ -102,17 +102,17 @@ def test_exit_codes(results: list[Result], code: int) -> None:
 @pytest.mark.parametrize(
     ("results", "sentences"),
     [
-        ([], ["nothing is wrong"]),
-        ([result("in flight")], ["nothing is wrong", "1 object in flight, proving nothing now: look again later"]),
+        ([], ["no drift found"]),
+        ([result("in flight")], ["no drift found", "1 object in flight, so nothing is proved: try again later"]),
         ([result("healed")], ["1 drift found in 1 handler: 1 healed"]),
         (
             [*[result("healed")] * 10, result("refused", handler="a"), result("refused", handler="b")],
             ["12 drifts found in 3 handlers: 10 healed, 2 refused"],
         ),
-        ([result("found")] * 2, ["2 drifts found in 1 handler: 2 left as they are"]),
-        ([result("unavailable")], ["1 look got no answer; what was asked there is not known"]),
-        ([result("failed", "failed")], ["1 look got no answer; what was asked there is not known"]),
-        ([result("stopped")], ["1 handler found more than can be believed, and healed nothing"]),
+        ([result("found")] * 2, ["2 drifts found in 1 handler: 2 not healed"]),
+        ([result("unavailable")], ["1 inspection failed: the state of these objects is unknown"]),
+        ([result("failed", "failed")], ["1 inspection failed: the state of these objects is unknown"]),
+        ([result("stopped")], ["1 handler found implausibly much drift and healed nothing"]),
     ],
 )
 def test_summaries(results: list[Result], sentences: list[str]) -> None:
