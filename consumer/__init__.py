@@ -1,9 +1,20 @@
-"""The machine: RabbitMQ, the journal and time. Knows nothing of Nova or Octavia beyond the contract in ``handlers.base``."""
+"""The machine: RabbitMQ, the journal, time. Of Nova and Octavia it knows only the contract in ``handlers.base``.
+
+bus      from RabbitMQ to decoded events
+journal  the durable table of work and its history
+engine   from hints to heals
+status   metrics, health and a page over HTTP
+conf     the configuration
+cli      the command line
+plugins    finds handlers and other plugins by entry point
+messaging  imports oslo.messaging with plain threads
+text       formats values for people
+"""
 
 import warnings
 from importlib.metadata import version
 
-# oslo.service still depends on eventlet, whose warning would stand in front of every command's output.
+# oslo.service still depends on eventlet, whose warning would precede the output of every command.
 warnings.filterwarnings("ignore", message=r"\s*Eventlet is deprecated")
 
 __version__ = version("stackmend")

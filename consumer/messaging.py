@@ -1,8 +1,8 @@
-"""oslo.messaging, for whoever needs it: the only place where it is imported.
+"""The only import of oslo.messaging.
 
-It imports oslo.service, which picks its eventlet backend when nobody has chosen one before; a process of plain threads must
-therefore choose the threading backend first. Whoever chose before us (a test runner, an embedding process) keeps the choice.
-Commands that speak to no broker never come here: it takes a third of a second.
+It imports oslo.service, which defaults to eventlet. This process uses plain threads, so it selects the threading backend
+first. An earlier selection, for example by a test runner, stays. The import takes a third of a second, so commands without a
+broker avoid it.
 """
 
 from contextlib import suppress

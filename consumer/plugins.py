@@ -1,4 +1,4 @@
-"""Finds handlers, brokers, inventories and demonstrations by entry point, so that this package never imports them by name."""
+"""Finds handlers, brokers, inventories, checks and demonstrations by entry point, so that this package does not import them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ DEMOS, INVENTORIES, CHECKS = "stackmend.demos", "stackmend.inventories", "stackm
 
 
 class BrokenPlugin(Exception):
-    """An entry point that cannot be loaded."""
+    """An entry point cannot be loaded."""
 
 
 def _load(entry: EntryPoint) -> Any:
@@ -29,7 +29,7 @@ def _load(entry: EntryPoint) -> Any:
 
 
 def _all(group: str) -> list[tuple[str, Any]]:
-    # A development install beside a regular one lists the same entry twice.
+    # A development install next to a regular one lists each entry twice.
     found = {entry.name: entry for entry in entry_points(group=group)}
     return [(name, _load(entry)) for name, entry in sorted(found.items())]
 
@@ -37,7 +37,7 @@ def _all(group: str) -> list[tuple[str, Any]]:
 def handlers() -> list[type[Handler]]:
     """Return every handler class, by name.
 
-    :raises BrokenPlugin: when one cannot be loaded or has the wrong name
+    :raises BrokenPlugin: a class cannot be loaded or has the wrong name
     """
     classes: list[type[Handler]] = []
     for name, loaded in _all(HANDLERS):
@@ -48,12 +48,12 @@ def handlers() -> list[type[Handler]]:
 
 
 def brokers() -> list[Callable[[Resources], Iterable[Broker]]]:
-    """Return what lists the brokers on which notifications arrive."""
+    """Return the functions that list brokers."""
     return [loaded for _name, loaded in _all(BROKERS)]
 
 
 def options() -> dict[str, Sequence[cfg.Opt]]:
-    """Return, by group, the options of what stands behind handlers and brokers alike."""
+    """Return the options shared by several plugins, by group."""
     return {group: opts for _name, loaded in _all(OPTIONS) for group, opts in loaded().items()}
 
 
@@ -63,7 +63,7 @@ def demos() -> dict[str, type[Demo]]:
 
 
 def checks() -> list[tuple[str, Check]]:
-    """Return what looks at the deployment, by name."""
+    """Return the functions of ``stackmend check``, by name."""
     return _all(CHECKS)
 
 
@@ -75,8 +75,8 @@ def inventory_names() -> list[str]:
 def inventory(name: str) -> type[Inventory]:
     """Return one inventory class.
 
-    :raises LookupError: when there is none of this name
-    :raises BrokenPlugin: when it cannot be loaded
+    :raises LookupError: unknown name
+    :raises BrokenPlugin: it cannot be loaded
     """
     for entry in entry_points(group=INVENTORIES):
         if entry.name == name:

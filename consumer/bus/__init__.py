@@ -1,1 +1,12 @@
-"""The message bus: from RabbitMQ to decoded events, and nothing further."""
+"""The message bus: from RabbitMQ to decoded events.
+
+connection  transport URL to kombu connection
+tls         TLS settings of a connection
+wire        py-amqp with fewer system calls
+intake      consumes the queues of one connection
+source      reads one broker in batches, stores, acknowledges
+envelope    bytes to event
+formats     Nova's wire formats to one
+probe       answers questions of handlers about RabbitMQ
+topology    inspects a broker; publishes for the demo and tests
+"""

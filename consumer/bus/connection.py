@@ -1,12 +1,11 @@
-"""How to reach a broker: from an oslo.messaging transport URL to a kombu connection.
+"""From an oslo.messaging transport URL to a kombu connection.
 
-Operators already describe their brokers with ``transport_url`` and ``[oslo_messaging_rabbit]``, and Nova writes the same
-URLs into its cell mappings, with options of that group in the query (``?ssl=1``). The translation follows
+Operators configure brokers with ``transport_url`` and ``[oslo_messaging_rabbit]``. Nova writes the same URLs into its cell
+mappings, with options of that group in the query (``?ssl=1``). The translation follows
 ``oslo_messaging._drivers.impl_rabbit.Connection.__init__`` (URL, login, TLS) and ``_drivers.common.ConfigOptsProxy``
-(options in the query); what it reads is public: ``TransportURL`` and ``opts.list_opts``.
+(options in the query). It uses only public names: ``TransportURL`` and ``opts.list_opts``.
 
-A transport URL holds a password. No text that leaves this module contains one: errors of the libraries that quote what
-they could not parse are replaced, not passed on.
+No error of this module contains a password. Libraries quote text that they cannot parse, so their errors are replaced.
 """
 
 from __future__ import annotations
@@ -31,11 +30,11 @@ from consumer.bus.wire import Transport
 from consumer.conf.bus import BusSettings, UnusableURL
 from consumer.messaging import oslo_messaging
 
-#: Brokers inside the process, without hosts: for tests and the demonstration.
+#: In-process brokers without hosts, for tests and the demonstration.
 _IN_MEMORY = frozenset({"memory", "kombu+memory"})
 _RABBITMQ = frozenset({"rabbit", "kombu", "kombu+amqp", "kombu+pyamqp"})
 
-#: What can go wrong between us and a broker, by itself or because it said so.
+#: Errors of an open connection.
 LOST: tuple[type[Exception], ...] = (
     OSError,
     KombuError,
@@ -44,7 +43,7 @@ LOST: tuple[type[Exception], ...] = (
     *Transport.channel_errors,
 )
 
-#: ... and before there is a connection: ssl raises ValueError for settings that contradict each other.
+#: Errors while connecting. ssl raises ValueError for contradictory settings.
 _NO_ANSWER: tuple[type[Exception], ...] = (*LOST, ValueError)
 
 #: Names and values, as text.
@@ -52,15 +51,15 @@ Options = Sequence[tuple[str, str]]
 
 
 class NoBroker(UnusableURL):
-    """This transport URL says on purpose that there is no broker (``none:///``)."""
+    """The transport URL is ``none:///``: no broker by intent."""
 
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """One host of a broker, and how to talk to it.
+    """One host of a broker.
 
     :param name: host and port, for logs
-    :param arguments: of ``kombu.Connection``; with the password
+    :param arguments: of ``kombu.Connection``; includes the password
     """
 
     name: str
@@ -69,12 +68,12 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How to get and keep a connection to a broker.
+    """How to connect to a broker, and how to retry.
 
-    :param endpoints: its hosts, in the order in which to try them
-    :param retry_first: seconds to wait when none of them answered
-    :param retry_step: how much longer to wait each further time
-    :param retry_most: the longest wait
+    :param endpoints: the hosts, in the order of attempts
+    :param retry_first: seconds to wait after the first failure of all hosts
+    :param retry_step: seconds added to each further wait
+    :param retry_most: the longest wait, in seconds
     """
 
     endpoints: tuple[Endpoint, ...]
@@ -84,37 +83,37 @@ class Plan:
 
 
 class Link:
-    """An open connection to one host. Belongs to one thread.
+    """An open connection to one host, for one thread.
 
-    kombu's own Connection object retries and waits inside its calls, where nothing can stop it, so it serves as a
-    description only, and its transport does the work.
+    kombu's Connection retries and waits inside its calls, where nothing can stop it. Here it only describes the connection;
+    its transport does the work.
 
-    :raises LOST: by the constructor and every method but ``close``; the text has no secrets in it
+    :raises LOST: by the constructor and every method except ``close`` and ``drop``; the text contains no secrets
     """
 
     def __init__(self, endpoint: Endpoint, settings: BusSettings) -> None:
         self.name = endpoint.name
         self._transport = Connection(**endpoint.arguments).transport  # type: ignore[no-untyped-call]
         self._connection = self._transport.establish_connection()
-        #: whether one acknowledgement may stand for all messages before it
+        #: whether one acknowledgement can cover all earlier messages
         self.acks_multiple = self._transport.driver_type == "amqp"
         self.wait_for_answers(settings.answer_timeout)
 
     def wait_for_answers(self, seconds: float) -> None:
-        """Set how long a request may take; py-amqp itself waits for a broker that has gone silent without end."""
+        """Limit the time of a request. py-amqp itself waits forever for a silent broker."""
         wire = getattr(self._connection, "sock", None)
         if wire is not None:
             wire.settimeout(seconds)
 
     def channel(self) -> Any:
-        """Open a channel that leaves message bodies as they are."""
+        """Open a channel that does not decode message bodies."""
         channel = self._transport.create_channel(self._connection)
         channel.auto_decode = False
         return channel
 
     @contextmanager
     def brief_channel(self) -> Iterator[Any]:
-        """Open a channel for one question: the answer "no" closes it, and must not close the one that consumes."""
+        """Open a channel for one request. A negative answer closes the channel, so it must not be the consuming one."""
         channel = self.channel()
         try:
             yield channel
@@ -123,30 +122,28 @@ class Link:
                 channel.close()
 
     def drain(self, timeout: float) -> bool:
-        """Wait for something to arrive and hand it to whom it concerns; False if nothing did in time."""
+        """Process incoming data; return False if none arrived in time."""
         try:
             self._transport.drain_events(self._connection, timeout=timeout)
         except TimeoutError as error:
-            if error.errno is not None:  # the network's verdict, not the end of our patience
+            if error.errno is not None:  # ETIMEDOUT of the network, not the end of ``timeout``
                 raise
             return False
-        except (
-            AttributeError
-        ) as error:  # py-amqp's way to say that the connection was torn down, says kombu's transport
+        except AttributeError as error:  # py-amqp after a closed connection; kombu's transport handles the same
             raise ConnectionError("the connection is gone") from error
         return True
 
     def beat(self) -> None:
-        """Send a heartbeat if one is due, and notice that the broker sends none; call it about once a second."""
+        """Send a due heartbeat and check the broker's. Call it about once a second."""
         self._transport.heartbeat_check(self._connection, rate=2)
 
     def close(self) -> None:
-        """Take leave of the broker; what was sent before has then arrived."""
+        """Close in order; the broker has received everything that was sent."""
         with suppress(*LOST, AttributeError):
             self._transport.close_connection(self._connection)
 
     def drop(self) -> None:
-        """Close without a word, because nobody is there to hear it."""
+        """Close without the closing handshake: the broker does not answer."""
         with suppress(*LOST, AttributeError):
             collect = getattr(self._connection, "collect", None)
             if collect is not None:
@@ -156,28 +153,27 @@ class Link:
 
 
 def redacted(url: str) -> str:
-    """Return a transport URL in which ``***`` stands for every password, also when the URL is malformed."""
+    """Return a transport URL with ``***`` for every password. Accepts malformed URLs."""
     return re.sub(r"(^(?![\w+.-]*://)|//|,)([^:@/,]*):[^@]*@(?:[^@,/]*@)*", r"\1\2:***@", url)
 
 
 def plan(url: str, settings: BusSettings, options: Options = ()) -> Plan:
-    """Read a transport URL. The hosts get a random order, as in oslo.messaging.
+    """Parse a transport URL. The hosts get a random order, as in oslo.messaging.
 
-    :param options: of ``[oslo_messaging_rabbit]``, as the publishers have them; what our own configuration sets, and what
-        the URL's query says, wins
+    :param options: ``[oslo_messaging_rabbit]`` of the publishers; our own configuration and the URL's query override it
     :raises NoBroker: for ``none:///``
-    :raises UnusableURL: for anything else that is not a URL of RabbitMQ or of the broker in memory
+    :raises UnusableURL: for a malformed URL, or a transport other than RabbitMQ or memory
     """
     conf = settings.conf if settings.conf is not None else _defaults()
     parsed = _parsed(conf, url)
     if parsed.transport == "none":
-        raise NoBroker("the transport URL none:/// says that there is no broker")
+        raise NoBroker("the transport URL is none:///, which means no broker")
     if parsed.transport in _IN_MEMORY:
         return Plan((Endpoint("memory", MappingProxyType({"hostname": "memory://", "transport_options": _POLLING})),))
     if parsed.transport not in _RABBITMQ:
         raise UnusableURL(
-            f"the transport of the URL {_end(url)} is not one that can be read; "
-            "notifications are read from RabbitMQ: rabbit://user:password@host:5672/virtual_host"
+            f"stackmend cannot read the transport of the URL {_end(url)}; "
+            "it reads notifications from RabbitMQ: rabbit://user:password@host:5672/virtual_host"
         )
     values = _options(conf, parsed.query, url, options)
     hosts = parsed.hosts or [oslo_messaging.TransportHost("localhost", username="guest", password="guest")]  # noqa: S106
@@ -191,9 +187,9 @@ def plan(url: str, settings: BusSettings, options: Options = ()) -> Plan:
 
 
 def connect(endpoints: tuple[Endpoint, ...], settings: BusSettings) -> Link:
-    """Open a connection to the first host that answers.
+    """Connect to the first host that answers.
 
-    :raises ConnectionError: when none does; the text says for each host why
+    :raises ConnectionError: no host answers; the text gives the reason for each
     """
     reasons = []
     for endpoint in endpoints:
@@ -206,10 +202,10 @@ def connect(endpoints: tuple[Endpoint, ...], settings: BusSettings) -> Link:
 
 @contextmanager
 def opened(url: str, settings: BusSettings, options: Options = ()) -> Iterator[Link]:
-    """Open a connection for a short piece of work.
+    """Open a connection for a short task.
 
     :raises UnusableURL: see :func:`plan`
-    :raises ConnectionError: when no host answers
+    :raises ConnectionError: no host answers
     """
     link = connect(plan(url, settings, options).endpoints, settings)
     try:
@@ -219,22 +215,22 @@ def opened(url: str, settings: BusSettings, options: Options = ()) -> Iterator[L
 
 
 def _end(url: str) -> str:
-    """Return as much of a URL that may be malformed as holds no password in any reading: what follows the last ``@``."""
+    """Return the part after the last ``@``, which never contains the password, even in a malformed URL."""
     return f"...@{url.rpartition('@')[2]}" if "@" in url else "(without user and password)"
 
 
 def is_absent(error: ChannelError) -> bool:
-    """Tell whether a passive declaration was refused because there is no such queue or exchange."""
+    """Return whether a passive declaration failed because the queue or exchange does not exist."""
     return str(error.reply_code) == "404"
 
 
 def reason(error: BaseException) -> str:
-    """Return an error as half a sentence."""
+    """Return an error as short text without passwords."""
     text = str(error) or type(error).__name__
     return " ".join(redacted(text).split())[:600]
 
 
-#: The broker in memory is polled; kombu's default of a second would show in every test.
+#: kombu polls the broker in memory, by default once a second, which would slow every test.
 _POLLING = MappingProxyType({"polling_interval": 0.01})
 
 
@@ -248,16 +244,16 @@ def _parsed(conf: cfg.ConfigOpts, url: str) -> oslo_messaging.TransportURL:
     try:
         parsed = oslo_messaging.TransportURL.parse(conf, url)
     except Exception:
-        # The libraries quote what they cannot read, and the password may be the very part of it.
+        # The libraries quote the text that they cannot parse, which may be the password.
         raise UnusableURL(
             f"the transport URL {_end(url)} is malformed; write rabbit://user:password@host:5672/virtual_host, "
-            "with every character of user and password that is not a letter, a digit or one of &=$-_.+!*() as %nn"
+            "and encode every character of user and password as %nn, except letters, digits and &=$-_.+!*()"
         ) from None
     return parsed
 
 
 def _options(conf: cfg.ConfigOpts, query: Mapping[str, str], url: str, theirs: Options) -> Mapping[str, Any]:
-    """Return ``[oslo_messaging_rabbit]``: the publishers', overridden by ours, overridden by what the URL's query says."""
+    """Return ``[oslo_messaging_rabbit]``: the publishers' values, overridden by ours, overridden by the URL's query."""
     opts = {opt.dest: opt for group, opts in oslo_messaging.opts.list_opts() if group == RABBIT for opt in opts}
     conf.register_opts(list(opts.values()), group=RABBIT)
     values = {name: conf[RABBIT][name] for name in opts}
@@ -267,7 +263,7 @@ def _options(conf: cfg.ConfigOpts, query: Mapping[str, str], url: str, theirs: O
     for name, text in query.items():
         if name not in opts:
             raise UnusableURL(
-                f"the query of the transport URL {_end(url)} has {name!r}, which is no option of [{RABBIT}]"
+                f"the query of the transport URL {_end(url)} contains {name!r}, which is not an option of [{RABBIT}]"
             )
         values[name] = _value(opts[name], text, f"{name!r} in the query of the transport URL {_end(url)}")
     return values
@@ -282,7 +278,7 @@ def _value(opt: cfg.Opt, text: str, where: str) -> Any:
     try:
         return opt.type(text)
     except ValueError:
-        raise UnusableURL(f"{where} has a value that cannot be") from None
+        raise UnusableURL(f"{where} has an invalid value") from None
 
 
 def _endpoint(
@@ -295,7 +291,7 @@ def _endpoint(
         "port": port,
         "userid": host.username or "",
         "password": host.password or "",
-        # As kombu reads the URL that oslo.messaging makes: no path and an empty one are the default virtual host.
+        # As oslo.messaging and kombu do: a missing or empty path means the default virtual host.
         "virtual_host": vhost or "/",
         "ssl": tls.parameters(host.hostname, options),
         "login_method": options["rabbit_login_method"],
@@ -303,7 +299,7 @@ def _endpoint(
         "connect_timeout": settings.connect_timeout,
         "transport_options": {
             "confirm_publish": True,
-            # py-amqp's own second would end the connection whenever a busy broker lets our bytes wait.
+            # py-amqp's default of one second would drop the connection when a busy broker is slow to acknowledge bytes.
             "socket_settings": {socket.TCP_USER_TIMEOUT: int(settings.answer_timeout * 1000)},
             "client_properties": {
                 "connection_name": f"stackmend:{socket.gethostname()}",

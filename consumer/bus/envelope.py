@@ -1,17 +1,14 @@
-"""From the bytes of a message to an event, or to the reason why there is none.
+"""From the bytes of a message to an event, or to the reason why it is not one.
 
-Most messages on a notification queue are of types nobody asked for. Parsing them would cost most of the consumer's
-time, so :class:`Sieve` recognises them by the shape that oslo.messaging gives every notification: the members come in a
-fixed order (``Notifier._notify`` builds the dictionary, ``serialize_msg`` the envelope), and the event type stands before
-anything that could imitate it. The shape is anchored at the first byte and checked at the last one: an envelope ends in
-``}"}``, and a quote that is not escaped cannot occur inside it, so a message cut off on its way never ends like this.
-Whatever does not have the shape exactly (another driver, another order, a broken or foreign message) is parsed in full.
-So the short cut can only ever drop what is a notification, is complete, and is of a type that nobody wants.
+Most messages on a notification queue have types that no handler wants, and parsing them would dominate the CPU time.
+:class:`Sieve` recognises them without parsing, by the fixed order of oslo.messaging's members (``Notifier._notify`` builds
+the dictionary, ``serialize_msg`` the envelope). The pattern is anchored at the first byte and reads the event type before
+any payload could imitate it. The last bytes must be ``}"}``: inside the envelope every quote is escaped, so a truncated
+message never ends like this. Every other message is parsed in full. The shortcut thus drops only complete notifications
+of unwanted types.
 
-Both drivers of oslo.messaging are understood: ``messagingv2`` (``{"oslo.version": "2.0", "oslo.message": "<JSON>"}``) and
-``messaging`` (the notification itself).
-
-Pure functions; no I/O. Nothing but :class:`Undecodable` is raised for any input.
+Both drivers of oslo.messaging work: ``messagingv2`` (``{"oslo.version": "2.0", "oslo.message": "<JSON>"}``) and
+``messaging`` (the bare notification). Pure functions; for any input they raise only :class:`Undecodable`.
 """
 
 from __future__ import annotations
@@ -27,13 +24,13 @@ from handlers.base import Event
 
 __all__ = ["Sieve", "Undecodable", "decode"]
 
-#: RabbitMQ 4 refuses larger messages by default (``max_message_size``); no notification comes near it.
+#: RabbitMQ 4 refuses larger messages by default (``max_message_size``); notifications are far smaller.
 MAX_BODY = 16 * 1024 * 1024
 
-#: ``event_type`` is a key of history, metrics and the journal's index: a name, not a text.
+#: Longest event type and message id.
 _MAX_NAME = 255
 
-#: How an enveloped notification of oslo.messaging begins, up to its event type and the start of its payload.
+#: The start of an enveloped notification, up to its payload; the group is the event type.
 _HEAD = re.compile(
     rb'\{"oslo\.version": ?"2\.[0-9]{1,4}", ?"oslo\.message": ?"\{'
     rb'\\"message_id\\": ?\\"[^"\\]*\\", ?'
@@ -56,9 +53,9 @@ class Sieve:
         self._raw = frozenset(name.encode() for name in raw_names(wanted))
 
     def event(self, body: bytes, broker: str) -> Event | None:
-        """Return the event in ``body``, or None when it is a notification that nobody asked for.
+        """Return the event in ``body``, or None for a notification of an unwanted type.
 
-        :raises Undecodable: when it is neither
+        :raises Undecodable: ``body`` is not a notification
         """
         head = _HEAD.match(body)
         if head is not None and head[1] not in self._raw and body.endswith(_TAIL) and len(body) <= MAX_BODY:
@@ -71,19 +68,19 @@ class Sieve:
 
 
 def decode(body: bytes, broker: str) -> Event:
-    """Return the event in ``body``, whatever its type.
+    """Return the event in ``body``, of any type.
 
-    :param broker: the name of the broker it came from
-    :raises Undecodable: when there is none
+    :param broker: name of the broker that delivered it
+    :raises Undecodable: ``body`` is not a notification
     """
     notification = _notification(body)
     return _event(notification, _event_type(notification), broker)
 
 
 def _notification(body: bytes) -> dict[str, Any]:
-    """Return the notification, out of its envelope if it has one."""
+    """Return the notification without its envelope."""
     if len(body) > MAX_BODY:
-        raise Undecodable(f"the message has {len(body)} bytes; {MAX_BODY} at most are read")
+        raise Undecodable(f"the message has {len(body)} bytes, more than the limit of {MAX_BODY}")
     outer = _dictionary(body, "the message")
     if "oslo.version" not in outer and "oslo.message" not in outer:
         return outer
@@ -91,14 +88,14 @@ def _notification(body: bytes) -> dict[str, Any]:
     if not isinstance(version, str) or version.partition(".")[0] != "2":
         raise Undecodable(f"the envelope has oslo.version {str(version)[:20]!r}; this release understands 2.x")
     if not isinstance(message, str):
-        raise Undecodable("the envelope's oslo.message is not a text")
+        raise Undecodable("the envelope's oslo.message is not a string")
     return _dictionary(message, "the notification in the envelope")
 
 
 def _dictionary(text: bytes | str, what: str) -> dict[str, Any]:
     try:
         value = orjson.loads(text)
-    except (ValueError, RecursionError, MemoryError) as error:  # JSONDecodeError is a ValueError; UTF-8 errors are too
+    except (ValueError, RecursionError, MemoryError) as error:  # JSONDecodeError and UnicodeDecodeError are ValueErrors
         raise Undecodable(f"{what} is not JSON: {str(error)[:200]}") from None
     if not isinstance(value, dict):
         raise Undecodable(f"{what} is not a JSON object but a {type(value).__name__}")
@@ -107,12 +104,12 @@ def _dictionary(text: bytes | str, what: str) -> dict[str, Any]:
 
 def _event_type(notification: dict[str, Any]) -> str:
     if "event_type" not in notification:
-        raise Undecodable("there is no event_type, so this is not a notification")
+        raise Undecodable("it has no event_type, so it is not a notification")
     name = notification["event_type"]
     if not isinstance(name, str):
-        raise Undecodable(f"event_type is not a text but a {type(name).__name__}")
+        raise Undecodable(f"event_type is not a string but a {type(name).__name__}")
     if not 0 < len(name) <= _MAX_NAME:
-        raise Undecodable(f"event_type has {len(name)} characters; a name has 1 to {_MAX_NAME}")
+        raise Undecodable(f"event_type has {len(name)} characters; 1 to {_MAX_NAME} are valid")
     return name
 
 
@@ -132,12 +129,12 @@ def _event(notification: dict[str, Any], name: str, broker: str) -> Event:
 
 
 def _text(value: Any) -> str:
-    """Return what serves tracing only; a publisher that sends something else there loses nothing but that."""
+    """Return a value that serves only tracing; empty if it is not a string."""
     return value[:_MAX_NAME] if isinstance(value, str) else ""
 
 
 def _time(value: Any) -> datetime | None:
-    """Read ``YYYY-MM-DD HH:MM:SS.ffffff``, which oslo.messaging writes in UTC without saying so."""
+    """Parse ``YYYY-MM-DD HH:MM:SS.ffffff``; oslo.messaging writes it in UTC without a zone."""
     if not isinstance(value, str):
         return None
     try:

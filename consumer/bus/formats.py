@@ -1,15 +1,13 @@
-"""Names and payloads of the wire formats, made one.
+"""Nova's two wire formats, converted to one.
 
-Nova says the same thing in two languages: the *versioned* notification (``instance.delete.end``, a payload of
-versioned objects) and the *legacy* one (``compute.instance.delete.end``, a flat dictionary). Everything after this
-module sees the versioned name and plain data, so a handler states one trigger and works with either.
+Nova sends the *versioned* notification (``instance.delete.end``, a payload of versioned objects) and the *legacy* one
+(``compute.instance.delete.end``, a flat dictionary). Later code sees only the versioned name and plain data, so one
+trigger of a handler covers both. Pure functions and tables.
 
-Pure functions and tables; no I/O.
-
-Sources: legacy names are ``nova.rpc.LegacyValidatingNotifier.allowed_legacy_notification_event_types``, legacy payloads
-``nova.notifications.base.info_from_instance``, ``nova.compute.utils`` and ``nova.scheduler.utils``; versioned names and
-payload versions are ``nova.objects.fields.NotificationAction`` and ``nova.notifications.objects``. The contract of a
-payload version is Nova's: a minor version only adds, a major one may mean anything.
+Sources: legacy names from ``nova.rpc.LegacyValidatingNotifier.allowed_legacy_notification_event_types``; legacy payloads
+from ``nova.notifications.base.info_from_instance``, ``nova.compute.utils`` and ``nova.scheduler.utils``; versioned names and
+payload versions from ``nova.objects.fields.NotificationAction`` and ``nova.notifications.objects``. Nova's contract: a minor
+version only adds fields, a major version may change anything.
 """
 
 from __future__ import annotations
@@ -19,11 +17,11 @@ from typing import Any
 
 
 class Undecodable(ValueError):
-    """This message cannot be understood; the text says why, for the person who reads the dead letters."""
+    """The message cannot be decoded; the text gives the reason to the reader of the dead letters."""
 
 
-#: Legacy spelling of an instance action -> versioned, where more than the prefix differs. The phase stays as it is.
-#: ``force_delete`` is what nova-api sends in the place of ``delete`` when the compute host is down.
+#: Legacy instance action -> versioned, where more than the prefix differs. The phase does not change.
+#: nova-api sends ``force_delete`` instead of ``delete`` when the compute host is down.
 _INSTANCE_ACTIONS = {
     "finish_resize": "resize_finish",
     "force_delete": "delete",
@@ -48,7 +46,7 @@ _AGGREGATE_ACTIONS = {
 
 _PHASES = ("start", "end", "error")
 
-#: Whole legacy names whose versioned name follows no rule. The legacy ones without a phase are sent when it is over.
+#: Legacy names whose versioned name follows no rule. Legacy names without a phase mean the end.
 _WHOLE_NAMES = {
     "compute.instance.rebuild.scheduled": "instance.rebuild_scheduled",
     "compute.instance.volume.attach": "instance.volume_attach.end",
@@ -64,7 +62,7 @@ _WHOLE_NAMES = {
     "servergroup.update": "server_group.update",
 }
 
-#: Every irregular legacy name with its versioned one.
+#: Every irregular legacy name -> versioned name.
 _IRREGULAR = (
     _WHOLE_NAMES
     | {
@@ -81,15 +79,15 @@ _IRREGULAR = (
 
 _LEGACY_PREFIX = "compute.instance."
 
-#: Payloads that have left major version 1 in a released Nova. Both lost ``bandwidth`` in 2.0 and nothing else that
-#: names an object, so both majors are understood. Everything not listed is understood in major 1.
+#: Payloads with a major version above 1 in a released Nova; all others are decoded in major 1. Version 2.0 of both dropped
+#: ``bandwidth``, which names no object, so both majors decode alike.
 _KNOWN_MAJORS = {
     "InstanceExistsPayload": frozenset({1, 2}),
     "InstanceUpdatePayload": frozenset({1, 2}),
 }
 _FIRST_MAJOR = frozenset({1})
 
-#: Deeper than any notification (the deepest of Nova's has 5 levels), far from the interpreter's own limit.
+#: Nova's deepest notification has 5 levels; the interpreter's recursion limit is far higher.
 _MAX_DEPTH = 64
 
 #: oslo.versionedobjects writes ``<project>_object.data`` beside ``.name`` and ``.version``.
@@ -104,15 +102,15 @@ _LEGACY_KEYS = {
     "state_description": "task_state",
 }
 
-#: Legacy payloads write "nothing" as an empty string there.
+#: Keys for which legacy payloads write an empty string instead of null.
 _LEGACY_BLANKS = frozenset({"deleted_at", "launched_at", "progress", "task_state", "terminated_at"})
 
-#: What a legacy ``compute.instance.update`` has at the top and the versioned one in ``state_update``.
+#: Keys at the top of a legacy ``compute.instance.update``; the versioned payload has them in ``state_update``.
 _STATE_UPDATE = ("old_state", "state", "old_task_state", "new_task_state")
 
 
 def normalise(name: str) -> str:
-    """Return the versioned name of an event type; names of other services stay as they are."""
+    """Return the versioned name of an event type. Names of other services do not change."""
     irregular = _IRREGULAR.get(name)
     if irregular is not None:
         return irregular
@@ -122,17 +120,16 @@ def normalise(name: str) -> str:
 
 
 def raw_names(wanted: frozenset[str]) -> frozenset[str]:
-    """Return every name on the wire that :func:`normalise` turns into one of ``wanted``."""
+    """Return every name on the wire that :func:`normalise` maps to one of ``wanted``."""
     irregular = {old for old, new in _IRREGULAR.items() if new in wanted}
     regular = {f"compute.{name}" for name in wanted if name.startswith("instance.")}
     return frozenset(wanted | irregular | {name for name in regular if normalise(name) in wanted})
 
 
 def format_of(name: str, payload: Mapping[str, Any]) -> str:
-    """Return in which of Nova's formats this was told, as ``[notifications] notification_format`` calls them.
+    """Return ``versioned`` or ``unversioned``, as ``[notifications] notification_format`` calls them; empty if not Nova's.
 
-    :param name: the event type as it was on the wire
-    :return: empty for what is not Nova's
+    :param name: the event type on the wire
     """
     if any(key.endswith(_DATA) for key in payload):
         return "versioned"
@@ -142,24 +139,21 @@ def format_of(name: str, payload: Mapping[str, Any]) -> str:
 def normalise_payload(name: str, payload: Mapping[str, Any]) -> dict[str, Any]:
     """Return the payload as plain nested data with the versioned keys.
 
-    :param name: the event type as it was on the wire
-    :raises Undecodable: for a payload major version that this release does not know
+    :param name: the event type on the wire
+    :raises Undecodable: unknown major version of the payload
     """
     if any(key.endswith(_DATA) for key in payload):
         _check_version(payload)
         data = _unwrapped(payload, _MAX_DEPTH)
         if not isinstance(data, dict):
-            raise Undecodable("the payload's object holds no dictionary")
+            raise Undecodable("the data of the payload's object is not a dictionary")
         return data
     plain = _unwrapped(payload, _MAX_DEPTH)
     return _from_legacy(name, plain) if _is_legacy(name) else plain
 
 
 def _check_version(payload: Mapping[str, Any]) -> None:
-    """Refuse an outermost object of an unknown major version.
-
-    Objects inside it are not checked: what a handler takes from them is only a name to look at.
-    """
+    """Refuse an unknown major version of the outermost object. Handlers take only names from inner objects."""
     prefix = next(key for key in payload if key.endswith(_DATA)).removesuffix("data")
     name, version = payload.get(f"{prefix}name"), payload.get(f"{prefix}version")
     if not isinstance(name, str) or not isinstance(version, str):
@@ -168,9 +162,7 @@ def _check_version(payload: Mapping[str, Any]) -> None:
     known = _KNOWN_MAJORS.get(name, _FIRST_MAJOR)
     if not (major.isascii() and major.isdecimal() and len(major) < 5 and int(major) in known):
         understood = " and ".join(map(str, sorted(known)))
-        raise Undecodable(
-            f"{name[:100]} has version {version[:20]!r}; this release understands major version {understood}"
-        )
+        raise Undecodable(f"{name[:100]} has version {version[:20]!r}; this release decodes major version {understood}")
 
 
 def _unwrapped(value: Any, depth: int) -> Any:
@@ -188,12 +180,12 @@ def _unwrapped(value: Any, depth: int) -> Any:
 
 
 def _is_legacy(name: str) -> bool:
-    """Tell whether the payload of this event type, when it is no versioned object, is Nova's legacy one."""
+    """Return whether the event type belongs to Nova and can have a legacy payload."""
     return name.startswith((_LEGACY_PREFIX, "aggregate.", "compute_task.", "servergroup.", "scheduler."))
 
 
 def _from_legacy(name: str, payload: dict[str, Any]) -> dict[str, Any]:
-    """Give a legacy payload the keys of the versioned one."""
+    """Rename legacy keys to the versioned ones."""
     plain = {_LEGACY_KEYS.get(key, key): value for key, value in payload.items()}
     for key in _LEGACY_BLANKS & plain.keys():
         if plain[key] == "":
@@ -208,7 +200,7 @@ def _from_legacy(name: str, payload: dict[str, Any]) -> dict[str, Any]:
 
 
 def _requested_instance(payload: dict[str, Any]) -> Any:
-    """Return the instance that a legacy scheduler notification asks a host for."""
+    """Return the instance of a legacy scheduler notification."""
     value: Any = payload
     for key in ("request_spec", "instance_properties", "uuid"):
         value = value.get(key) if isinstance(value, dict) else None

@@ -1,12 +1,12 @@
-"""Consuming the queues of a broker on one connection: one channel, as many queues as exist.
+"""Consumes the queues of one broker over one connection and one channel.
 
-Nothing that Nova or Octavia declare is declared here with arguments: RabbitMQ answers a mismatch with 406, and if ours
-came first, the mismatch would be *theirs*, and break their publishing. So a queue of theirs is looked for passively, on a
-channel of its own because "not found" closes the channel that asked, and waited for while it does not exist. A publisher
-of oslo.messaging creates the queue of a topic with the first message for it
-(``impl_rabbit.Connection._publish_and_creates_default_queue``), so nothing is lost while waiting.
+Never declares a queue or exchange of Nova or Octavia: if ours came first with other arguments, RabbitMQ would answer their
+declaration with 406, and their publishing would break. A queue is looked up with a passive declaration. "Not found" closes
+the channel that asked, so each lookup has a channel of its own. A missing queue is looked up again later. No message is
+lost meanwhile: oslo.messaging's publisher creates the queue with the first message
+(``impl_rabbit.Connection._publish_and_creates_default_queue``).
 
-Only with ``queue_mode = bind`` a queue is created: our own.
+With ``queue_mode = bind``, one queue of our own is created.
 """
 
 from __future__ import annotations
@@ -19,36 +19,36 @@ from typing import Any
 from kombu.exceptions import ChannelError
 
 from consumer.bus.connection import Link, is_absent, reason
-from consumer.conf.bus import BusSettings
+from consumer.conf.bus import BusSettings, QueueMode
 from handlers.base import Broker
 
 LOG = logging.getLogger(__name__)
 
-#: What makes services publish to our topic.
+#: The options that make services publish to our topic.
 _ADVICE = (
     "nova.conf: [notifications] notification_format = versioned and versioned_notifications_topics = "
     "versioned_notifications,{topic}; octavia.conf: [oslo_messaging_notifications] topics = notifications,{topic}; both: "
     "[oslo_messaging_notifications] driver = messagingv2"
 )
 
-#: A queue that is waited for is asked for less and less often, up to this many times ``queue_wait`` apart.
+#: Lookups of a missing queue slow down to this many times ``queue_wait``.
 _SLOWEST = 5
 
-#: How long a broker may take to say goodbye, in seconds.
+#: Seconds that the broker gets to answer a close.
 _LEAVE = 3.0
 
 
 class Intake:
-    """What arrives over one connection, in order.
+    """The messages that arrive over one connection, in order.
 
-    ``arrived`` holds the messages that came and were not taken yet, ``size`` their bytes. ``gaps`` collects a sentence for
-    each time that messages may have been missed; whoever acts on it empties it.
+    ``arrived`` holds messages not yet taken, ``size`` their bytes. ``gaps`` collects a sentence for each time that messages may
+    have been missed; the caller empties it.
 
-    :param said: what was logged already, kept over connections: what is missing is said once
+    :param logged: (name, reply code) of problems already logged; shared by successive connections
     :raises LOST: by the constructor and every method
     """
 
-    def __init__(self, link: Link, broker: Broker, settings: BusSettings, said: set[tuple[str, str]]) -> None:
+    def __init__(self, link: Link, broker: Broker, settings: BusSettings, logged: set[tuple[str, str]]) -> None:
         self.link = link
         self.arrived: list[Any] = []
         self.size = 0
@@ -58,32 +58,32 @@ class Intake:
         self._settings = settings
         self._deleted: set[str] = set()
         self._unbound = set(broker.exchanges) if settings.bindings else set()
-        self._said = said
+        self._logged = logged
         self._tags = 0
         self._wait = settings.queue_wait
-        self._next_look = 0.0
+        self._next_discovery = 0.0
         self._next_beat = 0.0
         self._channel = link.channel()
-        # Per consumer: quorum queues refuse a limit for the whole channel.
+        # The limit applies per consumer: quorum queues refuse one per channel.
         self._channel.basic_qos(0, settings.prefetch, False)
 
     @property
     def missing(self) -> tuple[str, ...]:
-        """The queues that do not exist, or may not be read."""
+        """The queues that do not exist or deny access."""
         return tuple(queue for queue in self._settings.queues if queue not in self.consumed.values())
 
     def drain(self, timeout: float) -> bool:
-        """Wait for something to arrive; False if nothing did in time."""
+        """Process incoming data; return False if none arrived in time."""
         return self.link.drain(timeout)
 
     def take(self, most: int) -> list[Any]:
-        """Return the oldest messages that arrived, and forget them."""
+        """Remove and return the oldest messages."""
         taken, self.arrived = self.arrived[:most], self.arrived[most:]
         self.size = sum(len(message.body) for message in self.arrived)
         return taken
 
     def ack(self, messages: Sequence[Any]) -> None:
-        """Acknowledge messages that were taken; they must include all that arrived before the last of them."""
+        """Acknowledge taken messages; they must include all that arrived before the last one."""
         if self.link.acks_multiple:
             self._channel.basic_ack(messages[-1].delivery_tag, multiple=True)
         else:
@@ -91,30 +91,30 @@ class Intake:
                 self._channel.basic_ack(message.delivery_tag)
 
     def tend(self) -> None:
-        """Do what is due: heartbeats, and looking for what was missing. Call it at least once a second."""
+        """Send due heartbeats and repeat due lookups. Call it at least once a second."""
         now = monotonic()
         if now >= self._next_beat:
             self._next_beat = now + 1.0
             self.link.beat()
-        if now >= self._next_look and (self.missing or self._unbound):
-            self.look()
+        if now >= self._next_discovery and (self.missing or self._unbound):
+            self.discover()
 
-    def look(self) -> None:
-        """Consume every queue that exists by now, and bind our own to every exchange that exists by now."""
+    def discover(self) -> None:
+        """Consume every queue that exists by now; bind our own queue to every exchange that exists by now."""
         for queue in self.missing:
             if self._exists(queue):
                 self._consume(queue)
         for exchange in sorted(self._unbound) if not self.missing else ():
             if self._bind(exchange):
                 self._unbound.discard(exchange)
-        self._next_look = monotonic() + self._wait
+        self._next_discovery = monotonic() + self._wait
         self._wait = min(self._wait * 2, self._settings.queue_wait * _SLOWEST)
 
     def close(self) -> None:
-        """Give back what was not acknowledged, and take leave: the channel first, then the connection.
+        """Return unacknowledged messages; close the channel, then the connection.
 
-        In this order everything that was acknowledged has arrived when this returns; a process that just goes away
-        sees its last acknowledgements undone now and then.
+        In this order the broker has received every acknowledgement when this returns. A connection that is only dropped can
+        lose the last ones.
         """
         self.link.wait_for_answers(_LEAVE)
         self._channel.close()
@@ -122,14 +122,14 @@ class Intake:
 
     def _exists(self, queue: str) -> bool:
         declaration: dict[str, Any] = {"passive": True}
-        if self._settings.queue_mode == "bind":
+        if self._settings.queue_mode is QueueMode.BIND:
             arguments = {"x-queue-type": "quorum"}
             declaration = {"durable": True, "auto_delete": False, "exclusive": False, "arguments": arguments}
         try:
             with self.link.brief_channel() as channel:
                 channel.queue_declare(queue=queue, **declaration)
         except ChannelError as error:
-            self._say(queue, error)
+            self._log_once(queue, error)
             return False
         return True
 
@@ -152,7 +152,7 @@ class Intake:
                 for key in self._settings.bindings:
                     channel.queue_bind(queue=self._settings.queue_name, exchange=exchange, routing_key=key)
         except ChannelError as error:
-            self._say(exchange, error)
+            self._log_once(exchange, error)
             return False
         LOG.info("broker %s: bound %s to the exchange %s", self._broker.name, self._settings.queue_name, exchange)
         return True
@@ -162,35 +162,35 @@ class Intake:
         self.size += len(message.body)
 
     def _cancelled(self, tag: str) -> None:
-        """Take note that the broker ended a consumer: its queue was deleted, or moved to another node."""
+        """The broker cancelled a consumer because its queue was deleted or moved to another node."""
         queue = self.consumed.pop(tag, "?")
-        LOG.warning("broker %s: the broker ended the reading of the queue %s", self._broker.name, queue)
+        LOG.warning("broker %s: the broker cancelled our consumer of the queue %s", self._broker.name, queue)
         self._deleted.add(queue)
-        self.gaps.append(f"the broker ended the reading of the queue {queue}, which was deleted or moved")
+        self.gaps.append(f"the queue {queue} was deleted or moved")
         self._wait = self._settings.queue_wait
-        self._next_look = 0.0
+        self._next_discovery = 0.0
 
-    def _say(self, name: str, error: ChannelError) -> None:
-        """Say once what is missing and what to do about it."""
+    def _log_once(self, name: str, error: ChannelError) -> None:
+        """Log a problem once, with its solution."""
         code = str(error.reply_code)
-        if (name, code) in self._said:
+        if (name, code) in self._logged:
             return
-        self._said.add((name, code))
+        self._logged.add((name, code))
         if not is_absent(error):
-            LOG.warning("broker %s: %s cannot be used, will ask again: %s", self._broker.name, name, reason(error))
+            LOG.warning("broker %s: cannot use %s, trying again: %s", self._broker.name, name, reason(error))
         elif self._settings.bindings:
             LOG.info(
-                "broker %s: the exchange %s does not exist yet; its service creates it with its first notification. "
-                "Waiting for it. Services: set [oslo_messaging_notifications] driver = messagingv2",
+                "broker %s: waiting for the exchange %s. Its service creates it with the first notification; "
+                "set [oslo_messaging_notifications] driver = messagingv2 in that service",
                 self._broker.name,
                 name,
             )
         else:
             topic = name.rpartition(".")[0]
-            heard = any(queue.startswith(f"{topic}.") for queue in self.consumed.values())
+            other = any(queue.startswith(f"{topic}.") for queue in self.consumed.values())
             LOG.info(
-                "broker %s: the queue %s does not exist yet; a publisher creates it with its first notification%s",
+                "broker %s: waiting for the queue %s. A publisher creates it with its first notification%s",
                 self._broker.name,
                 name,
-                " of that kind" if heard else f". Waiting for it. {_ADVICE.format(topic=topic)}",
+                " of this priority" if other else f". {_ADVICE.format(topic=topic)}",
             )

@@ -7,14 +7,14 @@ from oslo_config import cfg
 
 from consumer.bus import connection
 from consumer.conf import bus as bus_conf
-from consumer.conf.bus import BusSettings, UnusableURL
+from consumer.conf.bus import BusSettings, QueueMode, UnusableURL
 from handlers.base import Broker, Bus, QueueDepth, Unavailable
 
 
 def bus(conf: cfg.ConfigOpts) -> Bus:
     """Return the machine's knowledge of RabbitMQ."""
     settings = bus_conf.settings(conf)
-    binds = conf.bus.queue_mode == "bind"
+    binds = settings.queue_mode is QueueMode.BIND
     topics = conf.bus.bind_topics if binds else conf.bus.topics
     option = "[bus] bind_topics" if binds else "[bus] topics"
     return Bus(tuple(topics), option, lambda broker, queue: queue_depth(broker, queue, settings))

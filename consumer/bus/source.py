@@ -1,21 +1,21 @@
-"""Reading one broker, in batches, for as long as the process lives.
+"""Reads one broker in batches until the process stops.
 
-A :class:`Source` is one thread with one connection. It collects messages until a batch is full or the last one is long
-enough ago, picks the wanted events, hands them over to be stored, and then acknowledges the whole batch with one
-frame. The order is the guarantee: what is acknowledged is stored, and what is not stored comes back.
+A :class:`Source` is one thread with one connection. A batch ends when it is full or old enough. The thread picks the wanted
+events, hands the batch over to be stored, then acknowledges all its messages with one frame. Only stored messages are
+acknowledged; all others return.
 
-- **The journal is unavailable** (:class:`NotStored`): the same batch is offered again, with growing pauses in which the
-  heartbeats go on. Nothing is acknowledged, so the broker soon stops sending. When this lasts, the connection is closed
-  and the batch is offered without one: a delivery that stays unacknowledged for 30 minutes is ended by the broker, and a
-  quorum queue counts how often a message came back. Opened again, everything is delivered again; storing twice is harmless.
-- **The broker is unreachable**: every host is tried, with growing pauses, for ever.
-- **Something may have been missed** (the broker was lost, a queue was deleted): ``on_gap`` is told, once messages can
-  arrive again, so that a sweep sees all that no notification will tell.
+- **Journal unavailable** (:class:`NotStored`): the same batch is offered again with growing pauses, while heartbeats
+  continue. The broker stops sending because nothing is acknowledged. After ``hold_seconds`` the connection is closed: RabbitMQ
+  ends a delivery that stays unacknowledged for 30 minutes, and a quorum queue counts redeliveries. The next connection
+  delivers everything again; storing a message twice is harmless.
+- **Broker unreachable**: every host is tried, with growing pauses, without end.
+- **Messages may have been missed** (lost broker, deleted queue): ``on_gap`` is called once messages can arrive again, so
+  that a sweep finds the drift.
 
-Nothing that arrives can stop it: a message that cannot be read becomes a :class:`DeadEvent`, to be stored like the others.
+An undecodable message becomes an :class:`UndecodableMessage` and is stored like the others.
 
-One acknowledgement per batch rather than per message costs half for this process and an eighth for a quorum queue; a
-prefetch of two batches keeps the next one coming while one is stored.
+One acknowledgement per batch halves this process's cost and cuts a quorum queue's to an eighth. The prefetch of two batches
+lets the next one arrive while one is stored.
 """
 
 from __future__ import annotations
@@ -38,27 +38,26 @@ from handlers.base import Broker, Event
 
 LOG = logging.getLogger(__name__)
 
-#: A batch ends at this many bytes, and while the journal is unavailable no more than this is read ahead.
+#: The largest batch, and the most that is read ahead while the journal is unavailable.
 BATCH_BYTES = 8 * 1024 * 1024
 
-#: How long the thread sleeps on a silent connection before it looks at the clock, the heartbeats and ``stop``.
+#: Seconds of waiting on a silent connection before the next check of clock, heartbeats and ``stop``.
 _IDLE = 0.5
 
 _STORE_AGAIN_FIRST, _STORE_AGAIN_MOST = 0.2, 5.0
 
 
 class NotStored(Exception):
-    """The journal could not store a batch now; offer it again later."""
+    """The journal cannot store a batch now; offer it again later."""
 
 
 @dataclass(frozen=True, slots=True)
-class DeadEvent:
-    """A message that cannot be understood.
+class UndecodableMessage:
+    """A message that cannot be decoded.
 
-    :param reason: why, for a person
-    :param body: as it came, cut at ``[bus] dead_body_bytes``
-    :param size: how long it was
-    :param exchange: where it was published, with ``routing_key``
+    :param reason: for a person
+    :param body: as received, cut at ``[bus] dead_body_bytes``
+    :param size: bytes received
     """
 
     broker: str
@@ -70,33 +69,38 @@ class DeadEvent:
 
 
 @dataclass(frozen=True, slots=True)
+class Received:
+    """A wanted event, and the message that carried it."""
+
+    event: Event
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Batch:
-    """What is stored in one transaction and acknowledged at once.
+    """The messages that are stored in one transaction and acknowledged together.
 
     :param broker: the broker's name
-    :param events: the wanted ones, in the order in which they came
-    :param dead: the messages that could not be read
-    :param received: how many messages it stands for, with the ones nobody wanted
-    :param bodies: the message of each event, as it came
+    :param wanted: in the order of arrival
+    :param messages: the number of messages, unwanted ones included
     """
 
     broker: str
-    events: tuple[Event, ...] = ()
-    dead: tuple[DeadEvent, ...] = ()
-    received: int = 0
-    bodies: tuple[bytes, ...] = ()
+    wanted: tuple[Received, ...] = ()
+    dead: tuple[UndecodableMessage, ...] = ()
+    messages: int = 0
 
 
 class Source:
     """Reads one broker.
 
-    The attributes are for health and metrics, may be read by any thread, and are set by the one that runs.
+    Its attributes serve health and metrics. The running thread sets them; any thread may read them.
 
     :param wanted: the normalised types of the events to hand over
-    :param deliver: stores a batch; called by this thread only. It returns when the batch is stored, and raises
-        :class:`NotStored` when it cannot be now. It should take seconds, not minutes: heartbeats wait for it
-    :param on_gap: is told the broker's name and, in a sentence, why messages may have been missed; must be quick
-    :raises UnusableURL: when the broker's transport URL is none of a broker that can be read
+    :param deliver: stores a batch or raises :class:`NotStored`. Called only by the running thread, where heartbeats wait for
+        it: it should take seconds, not minutes
+    :param on_gap: gets the broker's name and a sentence why messages may have been missed; must be quick
+    :raises UnusableURL: see :func:`consumer.bus.connection.plan`
     """
 
     def __init__(
@@ -109,16 +113,16 @@ class Source:
     ) -> None:
         self.broker = broker
         self.connected = False
-        #: why it is not reading, or not storing; empty when all is well
+        #: why it does not read or store; empty when it does
         self.problem = "not started"
-        #: queues that are being read, and those that do not exist yet
+        #: queues that are read, and those that do not exist yet
         self.queues: tuple[str, ...] = ()
         self.missing: tuple[str, ...] = settings.queues
         self.last_message_at: datetime | None = None
         self.received = 0
         self.wanted = 0
         self.dead = 0
-        #: when the thread last went round, by the monotonic clock; it does so every few seconds, whatever is away
+        #: monotonic time of the last loop; at most a few seconds old, even during an outage
         self.turned_at = monotonic()
         self._settings = settings
         self._sieve = Sieve(wanted)
@@ -127,11 +131,11 @@ class Source:
         self._plan = plan(broker.transport_url, settings, broker.options)
         self._gaps: list[str] = []
         self._collected = 0.0
-        self._tell_from = 0.0
-        self._said: set[tuple[str, str]] = set()
+        self._gaps_from = 0.0
+        self._logged: set[tuple[str, str]] = set()
 
     def run(self, stop: threading.Event) -> None:
-        """Read until ``stop`` is set. Returns within a second then, unless ``deliver`` or the broker takes longer."""
+        """Read until ``stop`` is set; then return within a second, unless ``deliver`` or the broker takes longer."""
         wait = 0.0
         while not stop.is_set():
             self.turned_at = began = monotonic()
@@ -140,28 +144,28 @@ class Source:
             if not lost or stop.is_set():
                 break
             if lost != self.problem:
-                LOG.warning("broker %s: not reading, will try again for ever: %s", self.broker.name, lost)
+                LOG.warning("broker %s: connection lost, trying again without end: %s", self.broker.name, lost)
             self.problem = lost
-            self._gaps = self._gaps or [f"the broker was lost: {lost}"]
+            self._gaps = self._gaps or [f"the connection to the broker was lost: {lost}"]
             stood = monotonic() - began > self._plan.retry_most
             wait = self._plan.retry_first if stood or not wait else wait + self._plan.retry_step
             stop.wait(min(wait, self._plan.retry_most))
         self.problem = "stopped"
 
     def _read_until_lost(self, stop: threading.Event) -> str:
-        """Read over one connection; return why it ended, or nothing when it was to end."""
+        """Read over one connection; return why it was lost, or nothing after a planned end."""
         try:
             link = connect(self._plan.endpoints, self._settings)
         except LOST as error:
             return reason(error)
         try:
-            intake = Intake(link, self.broker, self._settings, self._said)
+            intake = Intake(link, self.broker, self._settings, self._logged)
             lost = self._read(intake, stop)
             if not lost:
                 intake.close()
         except LOST as error:
             lost = f"{link.name}: {reason(error)}"
-        except Exception as error:  # a thread that ended would be noticed by nobody
+        except Exception as error:  # the thread must survive its own bugs
             LOG.exception("broker %s: unexpected error while reading", self.broker.name)
             lost = f"{link.name}: {type(error).__name__}: {reason(error)}"
         finally:
@@ -169,25 +173,25 @@ class Source:
         return lost
 
     def _read(self, intake: Intake, stop: threading.Event) -> str:
-        intake.look()
+        intake.discover()
         self.connected = True
         self.problem = ""
         while not stop.is_set():
             self.turned_at = monotonic()
             self.queues, self.missing = tuple(intake.consumed.values()), intake.missing
-            self._tell_gaps(intake)
+            self._report_gaps(intake)
             messages = self._collect(intake, stop)
             if messages:
                 if not self._store(self._batch(messages), intake, stop):
-                    return "" if stop.is_set() else "the journal was unavailable for long"
+                    return "" if stop.is_set() else "the journal was unavailable for too long"
                 intake.ack(messages)
             intake.tend()
         return ""
 
     def _collect(self, intake: Intake, stop: threading.Event) -> list[Any]:
-        """Wait for messages until a batch is complete; nothing when nothing came for a while.
+        """Wait for messages until a batch is complete; return none after a silence.
 
-        What comes out of a silence is not made to wait for company: batches are that far apart, not that long.
+        ``batch_seconds`` counts from the end of the last batch, so the first message after a silence does not wait.
         """
         most, end = self._settings.batch_size, self._collected + self._settings.batch_seconds
         while len(intake.arrived) < most and intake.size < BATCH_BYTES and not stop.is_set():
@@ -202,42 +206,41 @@ class Source:
         return intake.take(most)
 
     def _batch(self, messages: Sequence[Any]) -> Batch:
-        """Pick what is wanted and what is broken."""
+        """Sort messages into wanted and undecodable ones."""
         name, pick = self.broker.name, self._sieve.event
-        events, bodies, dead = [], [], []
+        wanted, dead = [], []
         for message in messages:
             body = message.body
-            if not isinstance(body, bytes):  # an empty one, or one of the broker in memory
+            if not isinstance(body, bytes):  # empty, or of the broker in memory
                 body = str(body).encode("utf-8", "replace")
             try:
                 event = pick(body, name)
-            except Exception as error:  # Undecodable, or a mistake of ours: no message may stop the ones behind it
-                body, event, why = self._second_look(message, body, error)
+            except Exception as error:  # Undecodable, or a bug: no message may block the later ones
+                body, event, why = self._uncompressed(message, body, error)
                 if why:
                     dead.append(self._dead(message, body, why))
             if event is not None:
-                events.append(event)
-                bodies.append(body)
+                wanted.append(Received(event, body))
         self.last_message_at = datetime.now(UTC)
         self.received += len(messages)
-        self.wanted += len(events)
+        self.wanted += len(wanted)
         self.dead += len(dead)
-        return Batch(name, tuple(events), tuple(dead), len(messages), tuple(bodies))
+        return Batch(name, tuple(wanted), tuple(dead), len(messages))
 
-    def _second_look(self, message: Any, body: bytes, error: Exception) -> tuple[bytes, Event | None, str]:
-        """Unpack a message that its publisher compressed (``[oslo_messaging_rabbit] kombu_compression``)."""
+    def _uncompressed(self, message: Any, body: bytes, error: Exception) -> tuple[bytes, Event | None, str]:
+        """Decode a message that its publisher compressed (``[oslo_messaging_rabbit] kombu_compression``)."""
         compression = (message.headers or {}).get("compression")
         if not compression:
             return body, None, _why(error)
         try:
             plain = decompress(body, compression)  # type: ignore[no-untyped-call]
             return plain, self._sieve.event(plain, self.broker.name), ""
-        except Exception as failed:  # each compressor has errors of its own
+        except Exception as failed:  # each compressor has its own errors
             return body, None, _why(failed)
 
-    def _dead(self, message: Any, body: bytes, why: str) -> DeadEvent:
+    def _dead(self, message: Any, body: bytes, why: str) -> UndecodableMessage:
         info = message.delivery_info or {}
-        return DeadEvent(
+        return UndecodableMessage(
             broker=self.broker.name,
             reason=why,
             body=bytes(body[: self._settings.dead_body_bytes]),
@@ -247,8 +250,8 @@ class Source:
         )
 
     def _store(self, batch: Batch, intake: Intake, stop: threading.Event) -> bool:
-        """Have a batch stored, however long it takes; True when it may be acknowledged."""
-        if not batch.events and not batch.dead:
+        """Store a batch, however long it takes; return whether it may be acknowledged."""
+        if not batch.wanted and not batch.dead:
             return True
         began, wait, here = monotonic(), _STORE_AGAIN_FIRST, True
         while True:
@@ -258,8 +261,8 @@ class Source:
             except NotStored as error:
                 problem = f"the journal is unavailable: {reason(error)}"
                 if not self.problem:
-                    LOG.warning("broker %s: %s; nothing is acknowledged until it is back", self.broker.name, problem)
-            except Exception as error:  # ours, not the messages': to drop them would lose them
+                    LOG.warning("broker %s: %s; no message is acknowledged until it answers", self.broker.name, problem)
+            except Exception as error:  # a bug: keep the messages
                 problem = f"the journal failed: {type(error).__name__}: {reason(error)}"
                 if not self.problem:
                     LOG.exception("broker %s: unexpected error while storing a batch", self.broker.name)
@@ -270,16 +273,16 @@ class Source:
             if stop.is_set():
                 return False
             if here:
-                self.connected = here = self._hold(intake, wait, began + self._settings.hold_seconds, stop)
+                self.connected = here = self._keep_alive(intake, wait, began + self._settings.hold_seconds, stop)
             else:
                 stop.wait(wait)
             wait = min(wait * 2, _STORE_AGAIN_MOST)
 
-    def _hold(self, intake: Intake, seconds: float, last: float, stop: threading.Event) -> bool:
-        """Keep the connection alive for a while without acknowledging anything.
+    def _keep_alive(self, intake: Intake, seconds: float, last: float, stop: threading.Event) -> bool:
+        """Keep the connection alive for some seconds without acknowledging messages.
 
-        :param last: when to give the messages back
-        :return: False when the connection is gone, and with it the right to acknowledge
+        :param last: when to return the messages to the broker
+        :return: False if the connection is closed; its messages can no longer be acknowledged
         """
         end = monotonic() + seconds
         try:
@@ -290,29 +293,29 @@ class Source:
                     stop.wait(min(left, _IDLE))
                 intake.tend()
             if monotonic() > last:
-                LOG.warning("broker %s: the messages go back until the journal is available", self.broker.name)
+                LOG.warning("broker %s: messages returned to the broker until the journal answers", self.broker.name)
                 intake.close()
                 return False
         except LOST as error:
-            LOG.warning("broker %s: lost while the journal was unavailable: %s", self.broker.name, reason(error))
+            LOG.warning(
+                "broker %s: connection lost while the journal was unavailable: %s", self.broker.name, reason(error)
+            )
             return False
         return True
 
-    def _tell_gaps(self, intake: Intake) -> None:
-        """Pass on why messages may have been missed; what cannot be passed on now is kept."""
+    def _report_gaps(self, intake: Intake) -> None:
+        """Report why messages may have been missed; try a failed report again later."""
         self._gaps += intake.gaps
         intake.gaps.clear()
-        while self._gaps and monotonic() >= self._tell_from:
+        while self._gaps and monotonic() >= self._gaps_from:
             try:
                 self._on_gap(self.broker.name, self._gaps[0])
             except Exception as error:
-                LOG.warning("broker %s: a sweep cannot be asked for now: %s", self.broker.name, reason(error))
-                self._tell_from = monotonic() + _STORE_AGAIN_MOST
+                LOG.warning("broker %s: cannot request a sweep now: %s", self.broker.name, reason(error))
+                self._gaps_from = monotonic() + _STORE_AGAIN_MOST
                 return
             del self._gaps[0]
 
 
 def _why(error: Exception) -> str:
-    return (
-        str(error) if isinstance(error, Undecodable) else f"it cannot be read: {type(error).__name__}: {reason(error)}"
-    )
+    return str(error) if isinstance(error, Undecodable) else f"decoding failed: {type(error).__name__}: {reason(error)}"

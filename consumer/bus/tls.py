@@ -1,7 +1,7 @@
-"""TLS to a broker: ``[oslo_messaging_rabbit] ssl*`` as py-amqp wants it, and what to write when it fails.
+"""TLS to a broker: ``[oslo_messaging_rabbit] ssl*`` for py-amqp, and advice after a failure.
 
-Set as oslo.messaging sets it, with one difference: each of several hosts must have a certificate for its own name.
-Without ``ssl_ca_file`` the authorities of the system count, for any host name; what they did not sign is refused.
+Same settings as oslo.messaging, with one difference: each host must have a certificate for its own name. Without
+``ssl_ca_file`` the system's authorities count, for any host name.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ _VERSIONS = {
     "tlsv1_1": "PROTOCOL_TLSv1_1",
     "tlsv1_2": "PROTOCOL_TLSv1_2",
 }
-#: py-amqp's names of the files, with the options that give them
+#: py-amqp's parameter -> our option
 _FILES = {"ca_certs": "ssl_ca_file", "certfile": "ssl_cert_file", "keyfile": "ssl_key_file"}
 
 
 def parameters(hostname: str | None, options: Mapping[str, Any]) -> dict[str, Any] | bool:
-    """Return py-amqp's TLS parameters: ``ssl_ca_file`` is what makes names be checked.
+    """Return py-amqp's TLS parameters. Host names are verified only with ``ssl_ca_file``.
 
     :param options: ``[oslo_messaging_rabbit]``
-    :raises UnusableURL: when this Python does not know the protocol version
+    :raises UnusableURL: this Python does not support the protocol version
     """
     if not options["ssl"]:
         return False
@@ -38,7 +38,7 @@ def parameters(hostname: str | None, options: Mapping[str, Any]) -> dict[str, An
     if options["ssl_version"]:
         protocol = getattr(ssl, _VERSIONS.get(options["ssl_version"].lower(), ""), None)
         if protocol is None:
-            raise UnusableURL(f"[{RABBIT}] ssl_version = {options['ssl_version']!r} is not known to this Python")
+            raise UnusableURL(f"this Python does not support [{RABBIT}] ssl_version = {options['ssl_version']!r}")
         found["ssl_version"] = protocol
     if options["ssl_ca_file"]:
         found |= {"cert_reqs": ssl.CERT_REQUIRED, "server_hostname": hostname}
@@ -46,19 +46,19 @@ def parameters(hostname: str | None, options: Mapping[str, Any]) -> dict[str, An
 
 
 def advice(error: BaseException, given: Mapping[str, Any] | bool) -> str:
-    """Return which option to look at, after a failure that TLS can be the reason of; nothing after another one.
+    """Return which option to check after a TLS failure; empty after another failure.
 
-    :param given: what :func:`parameters` returned
+    :param given: the result of :func:`parameters`
     """
     files = given if isinstance(given, Mapping) else {}
-    said = ", ".join(f"{option} = {files[name]}" for name, option in _FILES.items() if files.get(name))
+    set_files = ", ".join(f"{option} = {files[name]}" for name, option in _FILES.items() if files.get(name))
     if isinstance(error, ssl.SSLCertVerificationError):
-        said = said or "ssl_ca_file is not set, so the system's authorities count"
-        return f"; its certificate must be signed by the authority in [{RABBIT}] ssl_ca_file, for this host ({said})"
+        trusted = set_files or "ssl_ca_file is not set, so the system's authorities count"
+        return f"; the authority in [{RABBIT}] ssl_ca_file must have signed its certificate for this host ({trusted})"
     if isinstance(error, ssl.SSLError):
-        return f"; see [{RABBIT}] ssl, {said or 'ssl_ca_file'}: does it speak TLS on this port, are the files right?"
+        return f"; check that this port uses TLS, and check [{RABBIT}] ssl, {set_files or 'ssl_ca_file'}"
     if given and isinstance(error, FileNotFoundError | PermissionError):
-        return f"; a file cannot be read: [{RABBIT}] {said}"
+        return f"; cannot read a file of [{RABBIT}] {set_files}"
     if not given and isinstance(error, ConnectionResetError):
-        return f"; if it speaks TLS on this port, set [{RABBIT}] ssl = true and ssl_ca_file"
+        return f"; if this port uses TLS, set [{RABBIT}] ssl = true and ssl_ca_file"
     return ""

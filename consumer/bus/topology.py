@@ -1,9 +1,9 @@
-"""Looking at a broker from outside, and publishing to it.
+"""Inspects a broker from outside; publishes to it.
 
-:func:`check` answers an operator who wonders why no event comes: it asks, passively, for the exchanges and queues that
-should be there, and says what to do about each that is not as it should be. It changes nothing.
+:func:`check` explains to an operator why no event arrives. It looks up the expected exchanges and queues with passive
+declarations, and gives advice for each that is missing or denied. It changes nothing.
 
-:func:`publish` puts a message on an exchange and returns when a queue has it: for the demonstration and for tests.
+:func:`publish` serves the demonstration and tests.
 """
 
 from __future__ import annotations
@@ -12,30 +12,37 @@ import re
 import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
+from enum import StrEnum
 
 from kombu.exceptions import ChannelError
 
 from consumer.bus.connection import LOST, Link, is_absent, opened, plan, reason
-from consumer.conf.bus import BusSettings
+from consumer.conf.bus import BusSettings, QueueMode
 from handlers.base import Broker
 
 
 class NotPublished(Exception):
-    """The broker did not take the message, or no queue was there to keep it."""
+    """The broker did not accept the message, or no queue received it."""
+
+
+class Kind(StrEnum):
+    """The two kinds of things on a broker."""
+
+    EXCHANGE = "exchange"
+    QUEUE = "queue"
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """An exchange or a queue, as the broker describes it.
+    """An exchange or a queue on the broker.
 
-    :param kind: ``exchange`` or ``queue``
-    :param messages: how many wait in the queue, without those being handed out
-    :param consumers: how many read the queue, with us
-    :param advice: what is wrong and what to do, in a sentence; empty when nothing is wrong
-    :param allowed: whether our user may look at an exchange, or read a queue
+    :param messages: waiting in the queue, without those already delivered
+    :param consumers: of the queue, ours included
+    :param advice: the problem and its solution, as a sentence; empty without a problem
+    :param allowed: whether our user may inspect the exchange, or read the queue
     """
 
-    kind: str
+    kind: Kind
     name: str
     exists: bool
     messages: int = 0
@@ -46,9 +53,9 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Topology:
-    """What was found on one broker.
+    """The exchanges and queues of one broker.
 
-    :param advice: why nothing could be looked at; empty when it could
+    :param advice: why the broker is unreachable; empty when it is reachable
     """
 
     broker: str
@@ -58,14 +65,14 @@ class Topology:
 
     @property
     def ready(self) -> bool:
-        """Whether there is something to read. The queue of each priority appears with the first message of it."""
-        return self.reachable and any(thing.exists for thing in self.found if thing.kind == "queue")
+        """Whether any queue exists. The queue of each priority appears with its first message."""
+        return self.reachable and any(thing.exists for thing in self.found if thing.kind is Kind.QUEUE)
 
 
 def check(broker: Broker, settings: BusSettings) -> Topology:
-    """Look at one broker.
+    """Inspect one broker.
 
-    :raises UnusableURL: when its transport URL is none of a broker that can be read
+    :raises UnusableURL: see :func:`consumer.bus.connection.plan`
     """
     try:
         with opened(broker.transport_url, settings, broker.options) as link:
@@ -77,11 +84,11 @@ def check(broker: Broker, settings: BusSettings) -> Topology:
 
 
 def publish(broker: Broker, exchange: str, routing_key: str, body: bytes, settings: BusSettings | None = None) -> None:
-    """Publish one persistent message, and wait until the broker has it in a queue.
+    """Publish one persistent message; return when a queue has it.
 
-    :param exchange: ``""`` for the default exchange, where the routing key is the name of a queue
-    :raises NotPublished: also when the exchange routes it to no queue
-    :raises UnusableURL: when the broker's transport URL is none of a broker that can be read
+    :param exchange: ``""`` for the default exchange, where the routing key is the queue's name
+    :raises NotPublished: the broker refuses, or routes it to no queue
+    :raises UnusableURL: see :func:`consumer.bus.connection.plan`
     """
     try:
         with opened(broker.transport_url, settings or BusSettings(), broker.options) as link:
@@ -92,7 +99,7 @@ def publish(broker: Broker, exchange: str, routing_key: str, body: bytes, settin
             channel.basic_publish(message, exchange=exchange, routing_key=routing_key, mandatory=True)
             channel.close()
     except LOST as error:
-        raise NotPublished(f"broker {broker.name} did not take the message: {reason(error)}") from None
+        raise NotPublished(f"broker {broker.name} did not accept the message: {reason(error)}") from None
 
 
 def _things(link: Link, broker: Broker, settings: BusSettings) -> Iterator[Found]:
@@ -103,20 +110,18 @@ def _things(link: Link, broker: Broker, settings: BusSettings) -> Iterator[Found
 
 
 def _exchange(link: Link, name: str) -> Found:
-    """Look for an exchange. Whether it is durable cannot be asked: only a declaration that is not passive would tell."""
+    """Look up an exchange. A passive declaration does not reveal whether it is durable."""
     try:
         with link.brief_channel() as channel:
             channel.exchange_declare(exchange=name, type="topic", passive=True)
     except ChannelError as error:
         if not is_absent(error):
-            return Found(
-                "exchange", name, exists=True, allowed=False, advice=f"It cannot be looked at: {reason(error)}."
-            )
+            return Found(Kind.EXCHANGE, name, exists=True, allowed=False, advice=f"Access denied: {reason(error)}.")
         advice = (
-            "Nothing was published to it yet: set [oslo_messaging_notifications] driver = messagingv2 in its services."
+            "No service has published to it: set [oslo_messaging_notifications] driver = messagingv2 in its services."
         )
-        return Found("exchange", name, exists=False, advice=advice)
-    return Found("exchange", name, exists=True)
+        return Found(Kind.EXCHANGE, name, exists=False, advice=advice)
+    return Found(Kind.EXCHANGE, name, exists=True)
 
 
 def _queue(link: Link, broker: Broker, name: str, settings: BusSettings) -> Found:
@@ -125,21 +130,22 @@ def _queue(link: Link, broker: Broker, name: str, settings: BusSettings) -> Foun
             declared = channel.queue_declare(queue=name, passive=True)
     except ChannelError as error:
         if not is_absent(error):
-            return Found("queue", name, exists=True, allowed=False, advice=f"It cannot be read: {reason(error)}.")
-        return Found("queue", name, exists=False, advice=_absent(name, settings))
-    advice = ""
+            return Found(Kind.QUEUE, name, exists=True, allowed=False, advice=f"Cannot read it: {reason(error)}.")
+        return Found(Kind.QUEUE, name, exists=False, advice=_absent(name, settings))
+    messages, consumers = declared.message_count, declared.consumer_count
     if forbidden := _forbidden(link, broker, name, settings):
-        return Found("queue", name, True, declared.message_count, declared.consumer_count, forbidden, allowed=False)
-    if declared.message_count and not declared.consumer_count:
-        advice = f"{declared.message_count} messages wait and nobody reads them: start the service."
-    return Found("queue", name, True, declared.message_count, declared.consumer_count, advice)
+        return Found(Kind.QUEUE, name, True, messages, consumers, forbidden, allowed=False)
+    advice = (
+        f"{messages} messages wait, and no consumer reads them: start stackmend." if messages and not consumers else ""
+    )
+    return Found(Kind.QUEUE, name, True, messages, consumers, advice)
 
 
 def _forbidden(link: Link, broker: Broker, queue: str, settings: BusSettings) -> str:
-    """Say that the user may not read a queue; nothing when it may.
+    """Return why the user may not read a queue; empty if it may.
 
-    Everybody may ask for a queue. To consume with an argument that cannot be is refused in any case, before a message
-    moves: for the right that is missing, which RabbitMQ looks at first, or else for the argument.
+    Every user may look a queue up. This tries to consume with an invalid argument. RabbitMQ always refuses that before
+    delivering a message: first for a missing permission, else for the argument.
     """
     if not link.acks_multiple:  # the broker in memory has no users
         return ""
@@ -153,9 +159,9 @@ def _forbidden(link: Link, broker: Broker, queue: str, settings: BusSettings) ->
 
 
 def _permission(broker: Broker, queue: str, settings: BusSettings) -> str:
-    """Return the command that gives the user of a broker what reading needs, and no more."""
+    """Return the command that grants the least permissions for reading."""
     arguments = plan(broker.transport_url, settings, broker.options).endpoints[0].arguments
-    if settings.queue_mode == "bind":
+    if settings.queue_mode is QueueMode.BIND:
         own = f"^{re.escape(queue)}$"
         rights = (own, own, "|".join((own, *(f"^{re.escape(exchange)}$" for exchange in broker.exchanges))))
     else:
@@ -165,11 +171,11 @@ def _permission(broker: Broker, queue: str, settings: BusSettings) -> str:
 
 
 def _absent(queue: str, settings: BusSettings) -> str:
-    if settings.queue_mode == "bind":
-        return "It is created when the service starts."
+    if settings.queue_mode is QueueMode.BIND:
+        return "stackmend creates it at its start."
     topic = queue.rpartition(".")[0]
     return (
-        "The first notification to it creates it. nova.conf: [notifications] notification_format = versioned, "
+        "The first notification creates it. nova.conf: [notifications] notification_format = versioned, "
         f"versioned_notifications_topics = versioned_notifications,{topic}; octavia.conf: "
         f"[oslo_messaging_notifications] topics = notifications,{topic}; both: "
         "[oslo_messaging_notifications] driver = messagingv2."

@@ -1,11 +1,11 @@
-"""py-amqp's connection, reading ahead.
+"""py-amqp's connection with read-ahead.
 
-py-amqp reads every frame with three calls of exact size (header, payload, end) and sets the socket's timeout before and
-after each: for a message of three frames, about 25 system calls, half of what taking it costs. Here the socket is read in
-large pieces and frames are cut out of them; the socket and its timeout are only touched when no whole frame is at hand.
+py-amqp reads each frame with three calls of exact size, and sets the socket's timeout before and after each: about 25 system
+calls for a message of three frames, half of the cost of receiving it. Here one call reads a large piece of the socket, and
+frames are cut out of it.
 
-What is overridden are py-amqp's own places for it: the factory ``Connection.Transport`` and the methods ``read_frame`` and
-``blocking_read``. Nothing is lost by a timeout: what has arrived stays until its frame is complete.
+The overridden names are py-amqp's extension points: ``Connection.Transport``, ``read_frame`` and ``blocking_read``. A timeout
+loses nothing: received bytes stay buffered until their frame is complete.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from amqp.exceptions import UnexpectedFrame
 from amqp.transport import SSLTransport, TCPTransport
 from kombu.transport import pyamqp
 
-#: Type, channel and size of the payload, which is followed by one octet.
+#: Type, channel and payload size. The payload and the octet _END follow.
 _HEADER = Struct(">BHI")
 _END = 0xCE
 
-#: How much to read at once; some 17 notifications.
+#: Bytes per read; about 17 notifications.
 _PIECE = 64 * 1024
 
-#: Errors after which the connection still stands, as in py-amqp.
+#: Errors that leave the connection intact, as in py-amqp.
 _PASSING = frozenset({errno.EAGAIN, errno.EINTR, errno.ENOENT, errno.EWOULDBLOCK})
 
 _Frame = tuple[int, int, bytes]
@@ -40,7 +40,7 @@ class _ReadAhead:
         self._at = 0
 
     def frame_at_hand(self) -> _Frame | None:
-        """Return the next frame if it has arrived in full."""
+        """Return the next frame if all of it has arrived."""
         ahead, at = self._ahead, self._at
         if len(ahead) < at + _HEADER.size:
             return None
@@ -55,7 +55,7 @@ class _ReadAhead:
         return kind, channel, ahead[start:end]
 
     def read_frame(self) -> _Frame:
-        """Return the next frame; wait for it as long as the socket's timeout says."""
+        """Return the next frame; wait up to the socket's timeout."""
         while (frame := self.frame_at_hand()) is None:
             piece = self._receive()
             self._ahead, self._at = self._ahead[self._at :] + piece, 0
@@ -68,7 +68,7 @@ class _ReadAhead:
             if not piece:
                 raise ConnectionResetError("the broker closed the connection")
         except TimeoutError as error:
-            if error.errno is not None:  # the network's verdict, not the end of our patience
+            if error.errno is not None:  # ETIMEDOUT of the network, not the socket's timeout
                 wire.connected = False
             raise
         except OSError as error:
@@ -99,7 +99,7 @@ class _Connection(pyamqp.Connection):
         return (_TLS if ssl else _TCP)(host, connect_timeout=connect_timeout, ssl=ssl, **named)
 
     def blocking_read(self, timeout: float | None = None) -> Any:
-        """Take in one frame; the socket and its timeout are left alone when it is here already."""
+        """Process one frame. A frame that has already arrived needs no system call."""
         frame = self.transport.frame_at_hand()
         if frame is None:
             return super().blocking_read(timeout)
@@ -107,6 +107,6 @@ class _Connection(pyamqp.Connection):
 
 
 class Transport(pyamqp.Transport):
-    """To be given to ``kombu.Connection`` as ``transport``."""
+    """The ``transport`` argument of ``kombu.Connection``."""
 
     Connection = _Connection

@@ -1,8 +1,7 @@
-"""How commands print and how they fail.
+"""Base classes of commands, and the format of their output.
 
-Tables are for people: titles as column names, times and evidence as text, and no control characters, for names out of a
-cloud or a message may hold any. The other formats are for programs: names in lower case, and in JSON and YAML also what
-would not fit on a line.
+Tables are for people: titles as column names, times and evidence as text, control characters escaped. Other formats are for
+programs: lower-case names. JSON and YAML also have the columns that do not fit into a table.
 """
 
 from __future__ import annotations
@@ -15,35 +14,30 @@ from typing import TYPE_CHECKING, Any
 from cliff import command, lister, show
 from cliff.columns import FormattableColumn
 
-from consumer.wording import one_line, printable, span
+from consumer.cli.errors import OK, CommandError
+from consumer.text import one_line, printable, span
 
 if TYPE_CHECKING:
     from consumer.cli.main import Program
     from consumer.cli.session import Session
 
-OK, ERROR, DRIFT, INTERRUPTED, PIPE_CLOSED = 0, 1, 2, 130, 141
-
-
-class Trouble(Exception):
-    """Something that the person at the terminal can put right; the message says what and how."""
-
 
 class JsonCell(FormattableColumn[Any]):
-    """Evidence and the like: text in a table, structure in JSON."""
+    """A structure: text in a table, structure in JSON."""
 
     def human_readable(self) -> str:
         return printable(json.dumps(self._value, sort_keys=True, ensure_ascii=False)) if self._value else ""
 
 
 class SpanCell(FormattableColumn[Any]):
-    """Seconds, which a person reads as hours or days."""
+    """Seconds: hours or days in a table."""
 
     def human_readable(self) -> str:
         return span(self._value)
 
 
 def cell(value: Any) -> Any:
-    """Return a value as a cell: structure and text made fit for a terminal."""
+    """Return a value as a table cell, safe for a terminal."""
     if isinstance(value, Mapping | list | tuple):
         return JsonCell(value)
     if isinstance(value, str):
@@ -72,30 +66,27 @@ class Command(command.Command):
         return self.example % {"prog": self.app.NAME} if self.example else ""
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
-        """Return the parser, which keeps the line breaks of description and example."""
+        """Return the parser; it keeps the line breaks of description and example."""
         parser = super().get_parser(prog_name)
         parser.formatter_class = argparse.RawDescriptionHelpFormatter
         return parser
 
-    def say(self, text: str) -> None:
-        """Print a sentence for whoever asked."""
+    def write_line(self, text: str) -> None:
+        """Print a sentence as output."""
         self.app.stdout.write(printable(text) + "\n")
 
     def remark(self, text: str) -> None:
-        """Print a sentence beside the output, unless ``--quiet``."""
+        """Print a sentence on stderr, unless ``--quiet``."""
         if self.app.options.verbose_level:
             self.app.stderr.write(one_line(text) + "\n")
 
 
 class Lister(Command, lister.Lister):
-    """A command that prints rows.
+    """A command that prints rows; ``rows`` may set ``exit_code``."""
 
-    ``exit_code`` may be set by ``rows``.
-    """
-
-    #: titles of the columns of a table
+    #: titles of a table's columns
     titles: Sequence[str] = ()
-    #: titles of those that only JSON and YAML have, unless asked for with ``-c``
+    #: titles of the columns that only JSON, YAML and ``-c`` show
     more_titles: Sequence[str] = ()
     exit_code = OK
 
@@ -104,7 +95,7 @@ class Lister(Command, lister.Lister):
         raise NotImplementedError
 
     def take_action(self, parsed_args: argparse.Namespace) -> tuple[Sequence[str], Iterable[Any]]:
-        """Return column names and rows in the shape of the format that was asked for."""
+        """Return column names and rows in the requested format."""
         titles = [*self.titles, *self.more_titles]
         _check_columns(parsed_args.columns, titles)
         rows = [list(row) for row in self.rows(parsed_args)]
@@ -116,22 +107,19 @@ class Lister(Command, lister.Lister):
     def produce_output(
         self, parsed_args: argparse.Namespace, column_names: Sequence[str], data: Iterable[Sequence[Any]]
     ) -> int:
-        """Print; a table without rows is nothing at all."""
+        """Print; a table without rows prints nothing."""
         rows = list(data)
         if rows or parsed_args.formatter != "table" or parsed_args.print_empty:
             return super().produce_output(parsed_args, column_names, rows)
         return OK
 
     def run(self, parsed_args: argparse.Namespace) -> int:
-        """Run the command and return its exit code."""
+        """Run the command; return its exit code."""
         return super().run(parsed_args) or self.exit_code
 
 
 class ShowOne(Command, show.ShowOne):
-    """A command that prints one thing, field by field.
-
-    ``exit_code`` may be set by ``fields``.
-    """
+    """A command that prints one object, field by field; ``fields`` may set ``exit_code``."""
 
     exit_code = OK
 
@@ -140,34 +128,34 @@ class ShowOne(Command, show.ShowOne):
         raise NotImplementedError
 
     def take_action(self, parsed_args: argparse.Namespace) -> tuple[Sequence[str], Iterable[Any]]:
-        """Return titles and values in the shape of the format that was asked for."""
+        """Return titles and values in the requested format."""
         fields = self.fields(parsed_args)
         titles, [row] = shaped(parsed_args.formatter, list(fields), [list(fields.values())])
         return titles, row
 
     def run(self, parsed_args: argparse.Namespace) -> int:
-        """Run the command and return its exit code."""
+        """Run the command; return its exit code."""
         return super().run(parsed_args) or self.exit_code
 
 
 def shaped(formatter: str, titles: Sequence[str], rows: Sequence[Sequence[Any]]) -> tuple[list[str], list[list[Any]]]:
-    """Return titles and rows as this format wants them."""
+    """Return titles and rows in a format."""
     if formatter in ("json", "yaml"):
         return [machine_name(title) for title in titles], [[_machine(value) for value in row] for row in rows]
     names = list(titles) if formatter == "table" else [machine_name(title) for title in titles]
     cells = [[cell(value) for value in row] for row in rows]
     if formatter == "table":
         return names, cells
-    # csv and value print what a cell is for a machine, and a dictionary would be printed as Python.
+    # csv and value print the machine-readable form of a cell, which for a dictionary is Python syntax.
     return names, [[str(value) if isinstance(value, JsonCell) else value for value in row] for row in cells]
 
 
 def _check_columns(wanted: Iterable[str], titles: Sequence[str]) -> None:
-    """Refuse unknown columns before anything is done, not after."""
+    """Refuse unknown columns before the command acts."""
     known = [machine_name(title) for title in titles]
     unknown = [name for name in wanted if machine_name(name) not in known]
     if unknown:
-        raise Trouble(f"there is no column {', '.join(unknown)}; there are: {', '.join(known)}")
+        raise CommandError(f"unknown column {', '.join(unknown)}; the columns are: {', '.join(known)}")
 
 
 def machine_name(title: str) -> str:
@@ -176,23 +164,23 @@ def machine_name(title: str) -> str:
 
 
 def known_ids(wanted: Sequence[int], there: Iterable[int], what: str) -> list[int]:
-    """Return the wanted ids, each once.
+    """Return the wanted ids without duplicates.
 
-    :param there: those of them that exist
+    :param there: the existing ids
     :param what: ``row of work``, for the message
-    :raises Trouble: when one does not exist; then nothing is done to any
+    :raises CommandError: an id does not exist
     """
     chosen = list(dict.fromkeys(wanted))
     unknown = [str(number) for number in chosen if number not in set(there)]
     if unknown:
-        raise Trouble(f"no {what} has the id {', '.join(unknown)}; nothing was done")
+        raise CommandError(f"no {what} has the id {', '.join(unknown)}; nothing was done")
     return chosen
 
 
 def row_id(text: str) -> int:
-    """Read the id of a row.
+    """Parse the id of a row.
 
-    :raises argparse.ArgumentTypeError: when it is none
+    :raises argparse.ArgumentTypeError: not an id
     """
     if not (text.isascii() and text.isdigit() and len(text) < 19):
         raise argparse.ArgumentTypeError(f"{text!r} is not an id; ids are the numbers in the listing's first column")
@@ -200,9 +188,9 @@ def row_id(text: str) -> int:
 
 
 def positive(text: str) -> int:
-    """Read a number of rows.
+    """Parse a number of rows.
 
-    :raises argparse.ArgumentTypeError: when it is not above 0
+    :raises argparse.ArgumentTypeError: less than 1
     """
     number = row_id(text)
     if number < 1:

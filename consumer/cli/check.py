@@ -1,7 +1,7 @@
-"""``check``: is everything there that stackmend needs, and nothing more than that?
+"""``check``: whether the deployment gives stackmend all that it needs, and nothing more.
 
-The table and the exit codes are those of the ``<service>-status upgrade check`` commands (oslo.upgradecheck). What Nova's
-and Octavia's side needs is looked at by their own checks, found by entry point (``stackmend.checks``).
+Table and exit codes are those of ``<service>-status upgrade check`` (oslo.upgradecheck). Checks of Nova and Octavia come from
+entry points (``stackmend.checks``).
 """
 
 from __future__ import annotations
@@ -16,36 +16,36 @@ from oslo_upgradecheck.upgradecheck import Code, Result, UpgradeCommands
 
 from consumer import conf, plugins
 from consumer.bus import topology
-from consumer.bus.topology import Found
+from consumer.bus.topology import Found, Kind
 from consumer.cli.base import Command
 from consumer.cli.session import Session
 from consumer.conf import bus as bus_conf
 from consumer.conf import tasks as task_conf
 from consumer.conf.bus import UnusableURL
 from consumer.engine import service
-from consumer.journal import dead, heard, replicas
+from consumer.journal import dead, notification_formats, replicas
 from consumer.journal.database import Database, JournalError, now
-from consumer.journal.heard import Heard
-from consumer.wording import one_line, plural, span
+from consumer.journal.notification_formats import ArrivedFormat
+from consumer.text import one_line, plural, span
 from handlers import withheld
 from handlers.base import Broker, Checked, HandlerError, Mode, Verdict
 
-#: Seconds by which the clocks of this machine and of the journal's database may differ.
+#: Tolerated difference between the clocks of this machine and of the journal's database, in seconds.
 _SKEW = 2.0
-#: Messages in our queues that are more than a backlog of moments.
+#: More waiting messages than this are a warning.
 _BACKLOG = 10_000
-#: Seconds after which a format in which nothing arrived is no longer one that is used.
+#: A format that has not arrived for this many seconds is out of use.
 _LATELY = 86_400.0
 _CODES = {Verdict.OK: Code.SUCCESS, Verdict.WARNING: Code.WARNING, Verdict.FAILURE: Code.FAILURE}
 
 
 class CheckCommand(Command):
-    """Look at the deployment: files, journal, brokers, databases, APIs, rights; change nothing.
+    """Check the deployment: files, journal, brokers, databases, APIs, rights. Changes nothing.
 
-    Each line that is not well says what to write or to run. Run it before the first start, and after each upgrade of
-    stackmend, Nova or Octavia.
+    Each warning or failure names the line to write or the command to run. Run this before the first start, and after each
+    upgrade of stackmend, Nova or Octavia.
 
-    Exit codes: 0 all is well, 1 warnings, 2 something will not work.
+    Exit codes: 0 no problem, 1 warnings, 2 failures.
     """
 
     example = "examples:\n  %(prog)s check\n  %(prog)s check -f json"
@@ -54,12 +54,12 @@ class CheckCommand(Command):
         """Return the parser."""
         parser = super().get_parser(prog_name)
         parser.add_argument(
-            "-f", "--format", choices=("table", "json"), default="table", help="The output's form; default: table."
+            "-f", "--format", choices=("table", "json"), default="table", help="Output format; default: table."
         )
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> int:
-        """Look, print, and return the worst of the verdicts."""
+        """Check, print, and return the worst verdict."""
         found = [*machine_checks(self.session), *_plugged(self.session)]
         if parsed_args.format == "json":
             lines = [{"check": one.subject, "result": one.verdict, "details": one_line(one.text)} for one in found]
@@ -69,7 +69,7 @@ class CheckCommand(Command):
 
 
 class _Table(UpgradeCommands):
-    """Prints what was found as every OpenStack service prints its checks."""
+    """Prints the checks in oslo.upgradecheck's format."""
 
     display_title = "stackmend check"
 
@@ -82,7 +82,7 @@ def _result(one: Checked) -> Callable[[UpgradeCommands], Result]:
 
 
 def machine_checks(session: Session) -> Iterator[Checked]:
-    """Look at what the machine itself needs: configuration files, journal, brokers."""
+    """Check the machine's own needs: configuration files, journal, brokers."""
     yield from _files(session)
     yield from _journal(session)
     yield from _brokers(session)
@@ -93,13 +93,15 @@ def _files(session: Session) -> Iterator[Checked]:
     open_files = conf.readable_by_others(session.conf)
     for name in open_files:
         yield Checked(
-            "configuration", Verdict.WARNING, f"everybody can read {name}, which may hold passwords: chmod o-r {name}"
+            "configuration",
+            Verdict.WARNING,
+            f"every user can read {name}, which may contain passwords: chmod o-r {name}",
         )
     wrong = conf.misspelt(session.conf)
     for sentence in wrong:
         yield Checked("configuration", Verdict.WARNING, sentence)
     if not open_files and not wrong:
-        read = ", ".join(session.conf.config_file or []) or "no file; every option has its default"
+        read = ", ".join(session.conf.config_file or []) or "no file; all options have their defaults"
         yield Checked("configuration", Verdict.OK, f"read: {read}")
 
 
@@ -126,17 +128,17 @@ def _clock(skew: float) -> Checked:
     return Checked(
         "clock",
         Verdict.WARNING,
-        f"this machine is {abs(skew):.0f} s {ahead} the journal's database, so lags are wrong by as much: let chrony or "
-        "ntpd set both",
+        f"this machine is {abs(skew):.0f} s {ahead} the journal's database, which falsifies lags: synchronise both with "
+        "chrony or ntpd",
     )
 
 
 def _dead(database: Database, waiting: int) -> Checked:
     if not waiting:
-        return Checked("dead events", Verdict.OK, "every message was understood")
+        return Checked("dead letters", Verdict.OK, "none")
     newest = dead.listing(database, limit=1)[-1]
-    text = f"{plural(waiting, 'message')} could not be understood, the last one because {newest.reason}: stackmend dead list"
-    return Checked("dead events", Verdict.WARNING, text)
+    text = f"{plural(waiting, 'undecodable message')}; reason of the newest: {newest.reason}. Run stackmend dead list"
+    return Checked("dead letters", Verdict.WARNING, text)
 
 
 def _brokers(session: Session) -> Iterator[Checked]:
@@ -157,16 +159,16 @@ def _brokers(session: Session) -> Iterator[Checked]:
         if not found.reachable:
             yield Checked(f"broker {broker.name}", Verdict.FAILURE, found.advice)
             continue
-        yield Checked(f"broker {broker.name}", Verdict.OK, "it answers, and lets us in")
+        yield Checked(f"broker {broker.name}", Verdict.OK, "connected")
         yield from (_thing(broker, thing, ready=found.ready, ours=ours) for thing in found.found)
-        yield _told(broker, [one for one in arrived if one.broker == broker.name])
+        yield _formats(broker, [one for one in arrived if one.broker == broker.name])
     if none:
-        text = "none is known: only sweeps find drift; set [nova] config_file, or [nova] transport_url"
+        text = "none known, so only sweeps find drift: set [nova] config_file or [nova] transport_url"
         yield Checked("brokers", Verdict.WARNING, text)
 
 
 def _listed(session: Session) -> Iterator[Broker | Checked]:
-    """Yield the brokers that there are, as the daemon listens to them, and why others are not known."""
+    """Yield the brokers that the daemon reads, and why others are unknown."""
     known: list[Broker] = []
     for brokers in plugins.brokers():
         try:
@@ -178,31 +180,30 @@ def _listed(session: Session) -> Iterator[Broker | Checked]:
 
 
 def _daemons(session: Session) -> int | None:
-    """Return how many daemons share the journal; None when it cannot tell."""
+    """Return the number of daemons on this journal; None if unknown."""
     try:
         return len(replicas.listing(session.database))
     except JournalError:
         return None
 
 
-def _arrived(session: Session) -> Sequence[Heard]:
-    """Return what has arrived so far, as far as the journal knows."""
+def _arrived(session: Session) -> Sequence[ArrivedFormat]:
+    """Return the recorded formats of all brokers; none if the journal does not answer."""
     try:
-        return heard.listing(session.database)
+        return notification_formats.listing(session.database)
     except JournalError:
         return []
 
 
-def _told(broker: Broker, arrived: Sequence[Heard]) -> Checked:
-    """Judge whether notifications are on and of which format, by what has arrived: this holds for every publisher there is,
-    whatever the files say that were shown to us.
+def _formats(broker: Broker, arrived: Sequence[ArrivedFormat]) -> Checked:
+    """Judge the format of notifications by their arrival, which covers publishers whose files are not readable here.
 
     :param arrived: from this broker, the newest first
     """
     subject = f"broker {broker.name}: notifications"
     if not arrived:
         text = (
-            "none that a handler wants has arrived yet; should it stay so, set in its services "
+            "none that a handler wants has arrived yet; if none arrives, set in its services "
             "[oslo_messaging_notifications] driver = messagingv2"
         )
         return Checked(subject, Verdict.OK, text)
@@ -210,7 +211,7 @@ def _told(broker: Broker, arrived: Sequence[Heard]) -> Checked:
     last = f"the last one arrived {span(arrived[0].ago)} ago"
     if used == {"unversioned"}:
         text = (
-            f"unversioned only, {last}; that format does not tell of hosts and aggregates: write in nova.conf, on every host, "
+            f"only unversioned, {last}; that format omits hosts and aggregates: set in nova.conf, on every host, "
             "[notifications] notification_format = versioned"
         )
         return Checked(subject, Verdict.WARNING, text)
@@ -220,8 +221,8 @@ def _told(broker: Broker, arrived: Sequence[Heard]) -> Checked:
 def _thing(broker: Broker, thing: Found, *, ready: bool, ours: int | None) -> Checked:
     """Judge an exchange or queue.
 
-    :param ready: whether some queue of ours is there: the queue of a priority appears with the first message of it
-    :param ours: how many daemons there are, each of which reads a queue once; None when that is not known
+    :param ready: whether any of our queues exists; the queue of a priority appears with its first message
+    :param ours: the number of daemons, each with one consumer per queue; None if unknown
     """
     subject = f"broker {broker.name}: {thing.kind} {thing.name}"
     if not thing.allowed:
@@ -229,16 +230,16 @@ def _thing(broker: Broker, thing: Found, *, ready: bool, ours: int | None) -> Ch
     if thing.exists and thing.advice:
         return Checked(subject, Verdict.WARNING, thing.advice)
     if not thing.exists:
-        return Checked(subject, Verdict.OK if ready else Verdict.WARNING, f"not there yet. {thing.advice}")
-    if thing.kind == "exchange":
-        return Checked(subject, Verdict.OK, "it is there")
+        return Checked(subject, Verdict.OK if ready else Verdict.WARNING, f"does not exist yet. {thing.advice}")
+    if thing.kind is Kind.EXCHANGE:
+        return Checked(subject, Verdict.OK, "exists")
     if ours is not None and thing.consumers > ours:
         text = (
-            f"{plural(thing.consumers, 'reader')}, but {plural(ours, 'daemon runs', 'daemons run')} on this journal: who else "
-            "reads takes events away from it. See rabbitmqctl list_consumers, and give each reader a topic of its own"
+            f"{plural(thing.consumers, 'consumer')}, but {plural(ours, 'daemon runs', 'daemons run')} on this journal: another "
+            "consumer takes events away. Find it with rabbitmqctl list_consumers, and give it its own topic"
         )
         return Checked(subject, Verdict.WARNING, text)
-    text = f"{plural(thing.messages, 'message waits', 'messages wait')}, {plural(thing.consumers, 'reader')}"
+    text = f"{plural(thing.messages, 'message waits', 'messages wait')}, {plural(thing.consumers, 'consumer')}"
     return Checked(subject, Verdict.WARNING if thing.messages > _BACKLOG else Verdict.OK, text)
 
 

@@ -7,29 +7,32 @@ from collections.abc import Mapping
 from contextlib import closing
 from typing import Any
 
-from consumer.cli.base import DRIFT, Command, ShowOne
+from consumer.cli.base import Command, ShowOne
+from consumer.cli.errors import DRIFT
 from consumer.journal import migrations
 
 
 class DbUpgrade(Command):
-    """Bring the journal's schema up to date; may be run again, and while daemons of the release before still run.
+    """Upgrade the journal's schema. Daemons of the previous release may keep running, and the command may be repeated.
 
-    An SQLite journal upgrades itself when it is opened.
+    An SQLite journal upgrades itself when a program opens it.
     """
 
     def take_action(self, parsed_args: argparse.Namespace) -> None:
         """Upgrade."""
-        with closing(self.session.bare_database()) as database:
+        with closing(self.session.unchecked_database()) as database:
             before, after = migrations.upgrade(database)
-        self.say(f"the journal is at {after}" + ("" if before == after else f"; it was at {before or 'nothing'}"))
+        self.write_line(
+            f"the journal has revision {after}" + ("" if before == after else f"; before: {before or 'none'}")
+        )
 
 
 class DbVersion(ShowOne):
-    """Show the revision of the journal's schema and the one this program needs. Exit code 2 when they differ."""
+    """Show the revisions of the journal's schema and of this program. Exit code 2 if they differ."""
 
     def fields(self, parsed_args: argparse.Namespace) -> Mapping[str, Any]:
         """Return both."""
-        with closing(self.session.bare_database()) as database:
+        with closing(self.session.unchecked_database()) as database:
             current = migrations.current(database)
         if current != migrations.head():
             self.exit_code = DRIFT

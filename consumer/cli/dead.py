@@ -1,4 +1,4 @@
-"""``dead list``, ``show``, ``replay``, ``drop``: messages that could not be understood."""
+"""``dead list``, ``show``, ``replay``, ``drop``: dead letters, that is, undecodable messages."""
 
 from __future__ import annotations
 
@@ -9,24 +9,25 @@ from typing import Any
 from oslo_utils import strutils
 
 from consumer.bus.envelope import Undecodable, decode
-from consumer.cli.base import DRIFT, Command, Lister, ShowOne, Trouble, known_ids, positive, row_id
+from consumer.cli.base import Command, Lister, ShowOne, known_ids, positive, row_id
+from consumer.cli.errors import DRIFT, CommandError
 from consumer.conf import tasks as task_conf
 from consumer.engine.router import Router, Unroutable
 from consumer.journal import dead, work
 from consumer.journal.database import Database
-from consumer.journal.dead import DeadEvent
+from consumer.journal.dead import StoredLetter
 from consumer.journal.work import Hint
-from consumer.wording import plural, utc
+from consumer.text import plural, utc
 
-#: Bodies may have a megabyte each; this many are read at a time.
+#: Letters per query; a body can have a megabyte.
 _CHUNK = 50
 
 
 class DeadList(Lister):
-    """List the messages that could not be understood, oldest first.
+    """List the dead letters (undecodable messages), oldest first.
 
-    They were stored instead of being lost: another program's messages on the queue, a format this release does not know, a
-    broken body. They are kept for [journal] dead_days.
+    Typical causes: messages of another program, a format that this release does not know, a damaged body. stackmend deletes
+    them after [journal] dead_days.
     """
 
     titles = ("ID", "Time", "Broker", "Exchange", "Routing key", "Size", "Reason")
@@ -34,28 +35,28 @@ class DeadList(Lister):
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         """Return the parser."""
         parser = super().get_parser(prog_name)
-        parser.add_argument("--limit", type=positive, default=1000, help="The newest so many; default: 1000.")
+        parser.add_argument("--limit", type=positive, default=1000, help="Show the newest N; default: 1000.")
         return parser
 
     def rows(self, parsed_args: argparse.Namespace) -> Iterable[Sequence[Any]]:
-        """Return the messages without their bodies."""
+        """Return the letters without their bodies."""
         found = dead.listing(self.session.database, parsed_args.limit)
         return [(m.id, utc(m.at), m.broker, m.exchange, m.routing_key, m.size, m.reason) for m in found]
 
 
 class DeadShow(ShowOne):
-    """Show one message whole, with its body; what looks like a password in it is masked."""
+    """Show one dead letter with its body; passwords are masked where they are recognised."""
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         """Return the parser."""
         parser = super().get_parser(prog_name)
-        parser.add_argument("id", type=row_id, metavar="ID", help="The message's number in 'dead list'.")
+        parser.add_argument("id", type=row_id, metavar="ID", help="ID in 'dead list'.")
         return parser
 
     def fields(self, parsed_args: argparse.Namespace) -> Mapping[str, Any]:
-        """Return the message."""
+        """Return the letter."""
         found = dead.find(self.session.database, [parsed_args.id])
-        known_ids([parsed_args.id], [message.id for message in found], "message")
+        known_ids([parsed_args.id], [message.id for message in found], "dead letter")
         [message] = found
         return {
             "ID": message.id,
@@ -71,10 +72,10 @@ class DeadShow(ShowOne):
 
 
 class DeadReplay(Lister):
-    """Read messages again, with this release and configuration, and queue what they hint at.
+    """Decode dead letters again with this release and configuration, and store their hints as work.
 
-    Nothing is published: read rights on the queues stay enough. What is understood now becomes work for the daemon and is
-    no dead message any more; what is not stays. Exit code 2 when some stayed.
+    Nothing is published, so the right to read the queues is sufficient. Decoded letters are deleted; the others stay. Exit code
+    2 if any letter stays.
     """
 
     example = "example:\n  %(prog)s dead replay --all"
@@ -87,7 +88,7 @@ class DeadReplay(Lister):
         return parser
 
     def rows(self, parsed_args: argparse.Namespace) -> Iterable[Sequence[Any]]:
-        """Replay, and return one row per message."""
+        """Replay; return one row per letter."""
         database, session = self.session.database, self.session
         on = [one for one in session.classes() if task_conf.settings(session.conf, one).mode != "off"]
         router = Router(on)
@@ -103,13 +104,13 @@ class DeadReplay(Lister):
             work.enqueue(database, hints)
             dead.drop(database, [message.id])
             keys = [f"{hint.handler} {hint.key}" for hint in hints]
-            rows.append((message.id, event, "queued" if keys else "nobody wants it: dropped", keys))
-        self.remark(f"{plural(len(rows) - stayed, 'message')} understood, {stayed} stayed")
+            rows.append((message.id, event, "queued" if keys else "no handler wants it: dropped", keys))
+        self.remark(f"{plural(len(rows) - stayed, 'dead letter')} decoded, {stayed} not")
         return rows
 
 
 class DeadDrop(Command):
-    """Forget messages."""
+    """Delete dead letters."""
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         """Return the parser."""
@@ -122,13 +123,13 @@ class DeadDrop(Command):
         database = self.session.database
         ids = _ids(database, parsed_args)
         gone = sum(dead.drop(database, ids[start : start + _CHUNK]) for start in range(0, len(ids), _CHUNK))
-        self.say(f"{plural(gone, 'message')} dropped")
+        self.write_line(f"{plural(gone, 'dead letter')} dropped")
 
 
-def reread(message: DeadEvent, router: Router) -> tuple[str, list[Hint], str]:
-    """Return the event's type, what it hints at, and why nothing can be told; the last is empty when it can."""
+def reread(message: StoredLetter, router: Router) -> tuple[str, list[Hint], str]:
+    """Return the event's type, its hints, and the problem; the problem is empty on success."""
     if not message.whole:
-        return "", [], f"only {len(message.body)} of its {message.size} bytes were kept"
+        return "", [], f"only {len(message.body)} of its {message.size} bytes are stored"
     try:
         event = decode(message.body, message.broker)
     except Undecodable as error:
@@ -140,18 +141,18 @@ def reread(message: DeadEvent, router: Router) -> tuple[str, list[Hint], str]:
 
 
 def _add_choice(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("ids", nargs="*", type=row_id, metavar="ID", help="Numbers in 'dead list'.")
-    parser.add_argument("--all", action="store_true", help="All of them.")
+    parser.add_argument("ids", nargs="*", type=row_id, metavar="ID", help="IDs in 'dead list'.")
+    parser.add_argument("--all", action="store_true", help="All dead letters.")
 
 
 def _ids(database: Database, parsed_args: argparse.Namespace) -> list[int]:
     if bool(parsed_args.ids) == parsed_args.all:
-        raise Trouble("name the messages by their ids, or write --all")
+        raise CommandError("give the ids of dead letters, or --all")
     there = dead.ids(database)
-    return there if parsed_args.all else known_ids(parsed_args.ids, there, "message")
+    return there if parsed_args.all else known_ids(parsed_args.ids, there, "dead letter")
 
 
-def _chosen(database: Database, parsed_args: argparse.Namespace) -> Iterator[DeadEvent]:
+def _chosen(database: Database, parsed_args: argparse.Namespace) -> Iterator[StoredLetter]:
     ids = _ids(database, parsed_args)
     for start in range(0, len(ids), _CHUNK):
         yield from dead.find(database, ids[start : start + _CHUNK])

@@ -1,4 +1,4 @@
-"""``demo``: a small cloud drifts, and is mended, before the eyes of whoever wants to see what this is."""
+"""``demo``: a small cloud drifts, and stackmend heals it."""
 
 from __future__ import annotations
 
@@ -19,24 +19,25 @@ from rich.table import Table
 from rich.text import Text
 
 from consumer import plugins
-from consumer.cli.base import DRIFT, OK, Command, Trouble
-from consumer.cli.stage import Act, Stage, staged
+from consumer.cli.base import Command
+from consumer.cli.demo_daemon import Act, DemoDaemon, running_demo
+from consumer.cli.errors import DRIFT, OK, CommandError
 from consumer.journal.history import Entry
-from consumer.wording import plural, printable
+from consumer.text import plural, printable
 
-#: Seconds in which a heal that needs one look is waited for before the next scene begins, and beyond the second look.
+#: Seconds to wait for a heal: before the next scene, and after the second inspections.
 _PATIENCE, _PATIENCE_AT_END = 3.0, 15.0
-#: Columns of the table where no terminal says how many it has.
+#: Width of the table without a terminal.
 _PLAIN_WIDTH = 150
 
 
 class Demonstration(Command):
-    """Show it at work on a small cloud of its own; needs no configuration, no root, and no OpenStack.
+    """Show stackmend at work on its own small cloud. Needs no configuration, no root, and no OpenStack.
 
-    In one process and a temporary folder: Nova's databases with two cells, the real Placement service, a message broker in
-    memory, and the daemon. The cloud drifts in the ways that real ones do; each drift is noticed by its notification
-    (or, where none was sent, by a sweep), proved, healed, and checked. Takes half a minute on an idle
-    machine. Exit code 0 when all is healed, 2 when not.
+    One process and a temporary folder contain Nova's databases with two cells, the real Placement service, a message broker in
+    memory, and the daemon. The cloud drifts as real clouds do. For each drift, the daemon receives a notification (or a sweep
+    finds the drift), proves it, heals it, and checks the result. It takes half a minute on an idle machine. Exit code 0 if all
+    drift is healed, else 2.
     """
 
     example = "example:\n  %(prog)s demo -f json"
@@ -46,7 +47,7 @@ class Demonstration(Command):
         parser = super().get_parser(prog_name)
         parser.add_argument(
             "-f", "--format", choices=("table", "json"), default="table",
-            help="table: tell what happens; json: print only the heals, with the seconds each took.",
+            help="table: print each step; json: print only the heals, with their durations in seconds.",
         )  # fmt: skip
         parser.add_argument(
             "--keep", action="store_true", help="Keep the folder with databases, journal, configuration and log."
@@ -57,7 +58,7 @@ class Demonstration(Command):
         """Play all scenes."""
         demo = plugins.demos().get("nova")
         if demo is None:
-            raise Trouble("this installation has no demonstration (entry point stackmend.demos nova)")
+            raise CommandError("this installation has no demonstration (entry point stackmend.demos nova)")
         classes = self.session.all_classes
         folder = Path(tempfile.mkdtemp(prefix="stackmend-demo-"))
         quiet = parsed_args.format == "json"
@@ -65,16 +66,16 @@ class Demonstration(Command):
         narrator = Narrator(Console(file=self.app.stdout, quiet=quiet, highlight=False, markup=False, width=wide))
         began = time.monotonic()
         try:
-            with narrator.spinning(), staged(demo(), classes, folder) as stage:
-                narrator.say_hello(self.app.NAME)
-                _perform(stage, narrator, {handler.name: handler.confirm_after for handler in classes})
-                rows, all_well = heals(stage), all(act.over for act in stage.acts)
-                narrator.say_result(stage, time.monotonic() - began)
-                narrator.doing("taking the cloud down")
+            with narrator.spinning(), running_demo(demo(), classes, folder) as daemon:
+                narrator.show_introduction(self.app.NAME)
+                _perform(daemon, narrator, {handler.name: handler.confirm_after for handler in classes})
+                rows, all_well = heals(daemon), all(act.over for act in daemon.acts)
+                narrator.show_result(daemon, time.monotonic() - began)
+                narrator.doing("stopping the cloud")
         finally:
             if parsed_args.keep:
-                look = f"{self.app.NAME} --config-file {folder}/stackmend.conf history"
-                narrator.say(f"kept: {folder}; for example: {look}")
+                example = f"{self.app.NAME} --config-file {folder}/stackmend.conf history"
+                narrator.line(f"files: {folder}; for example: {example}")
             else:
                 shutil.rmtree(folder, ignore_errors=True)
         if quiet:
@@ -82,33 +83,33 @@ class Demonstration(Command):
         return OK if all_well else DRIFT
 
 
-def _perform(stage: Stage, narrator: Narrator, confirm_after: dict[str, float]) -> None:
-    for number, scene in enumerate(stage.scenes, 1):
-        act = stage.play(number, scene)
+def _perform(daemon: DemoDaemon, narrator: Narrator, confirm_after: dict[str, float]) -> None:
+    for number, scene in enumerate(daemon.scenes, 1):
+        act = daemon.play(number, scene)
         twice = confirm_after[scene.handler]
-        narrator.say_scene(act, len(stage.scenes), twice)
-        if act.told:
+        narrator.show_scene(act, len(daemon.scenes), twice)
+        if act.events:
             narrator.doing("waiting for the heal")
-            stage.watch([act], 0.5 if twice else _PATIENCE, narrator.say_line)
+            daemon.watch([act], 0.5 if twice else _PATIENCE, narrator.show_entry)
     longest = max(confirm_after.values(), default=0.0) + _PATIENCE_AT_END
-    silent = {act.scene.handler for act in stage.acts if not act.told}
-    narrator.doing("waiting for the second looks")
-    # A sweep finds everything; so what was told must be over before it, or it would take the credit.
-    told = [act for act in stage.acts if act.told and act.scene.handler in silent]
-    stage.watch(told, longest, narrator.say_line)
+    silent = {act.scene.handler for act in daemon.acts if not act.events}
+    narrator.doing("waiting for the second inspections")
+    # A sweep would also find the drift of notified acts, so these must be over before it.
+    notified = [act for act in daemon.acts if act.events and act.scene.handler in silent]
+    daemon.watch(notified, longest, narrator.show_entry)
     if silent:
-        narrator.say_sweep()
-        stage.sweep(silent)
-    stage.watch(stage.acts, longest, narrator.say_line)
+        narrator.show_sweep()
+        daemon.sweep(silent)
+    daemon.watch(daemon.acts, longest, narrator.show_entry)
 
 
-def heals(stage: Stage) -> list[dict[str, Any]]:
-    """Return the heals in the order in which they ended, then what was not healed.
+def heals(daemon: DemoDaemon) -> list[dict[str, Any]]:
+    """Return the heals in order of their ends, then the acts without a heal.
 
-    ``lag_s`` is the time from the notification being published (without one: from the drift) to the heal's end.
+    ``lag_s``: seconds from the notification (or, without one, from the drift) to the end of the heal.
     """
-    done = [(entry, act.after(entry.closed_at)) for act in stage.acts for entry in act.healed]
-    done += [(entry, entry.lag or 0.0) for entry in stage.stray.values() if entry.outcome == "healed"]
+    done = [(entry, act.after(entry.closed_at)) for act in daemon.acts for entry in act.healed]
+    done += [(entry, entry.lag or 0.0) for entry in daemon.stray.values() if entry.outcome == "healed"]
     rows: list[dict[str, Any]] = [
         {
             "handler": entry.handler,
@@ -119,7 +120,7 @@ def heals(stage: Stage) -> list[dict[str, Any]]:
         }
         for entry, lag in sorted(done, key=lambda pair: pair[0].closed_at or 0.0)
     ]
-    for act in stage.acts:
+    for act in daemon.acts:
         if not act.over:
             problem = act.scene.drift() or "no heal was recorded"
             scene = act.scene
@@ -130,7 +131,7 @@ def heals(stage: Stage) -> list[dict[str, Any]]:
 
 
 class Narrator:
-    """Tells what happens, line by line; in colour, and with something that moves while one waits, on a terminal."""
+    """Prints the story line by line; on a terminal in colour and with a spinner."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -139,7 +140,7 @@ class Narrator:
 
     @contextmanager
     def spinning(self) -> Iterator[None]:
-        """Show on a terminal, while inside, that something goes on."""
+        """Show a spinner on a terminal."""
         if not self._console.is_terminal or self._console.quiet:
             yield
             return
@@ -147,46 +148,46 @@ class Narrator:
             yield
 
     def doing(self, what: str) -> None:
-        """Say beside the spinner what goes on."""
+        """Update the text of the spinner."""
         if self._status is not None:
             self._status.update(what)
 
-    def say(self, text: str = "", style: str = "") -> None:
+    def line(self, text: str = "", style: str = "") -> None:
         """Print a line."""
         self._console.print(Text(printable(text), style=style), soft_wrap=True)
 
-    def say_hello(self, name: str) -> None:
-        """Say what is seen."""
-        self.say(f"{name} demo", "bold")
-        self.say("A cloud in one process: Nova's databases with two cells, a real Placement, a broker in memory;")
-        self.say("and the daemon, which listens to notifications. Now the cloud drifts.")
+    def show_introduction(self, name: str) -> None:
+        """Print the introduction."""
+        self.line(f"{name} demo", "bold")
+        self.line("A cloud in one process: Nova's databases with two cells, a real Placement, a broker in memory;")
+        self.line("and the daemon, which receives notifications. Now the cloud drifts.")
 
-    def say_scene(self, act: Act, total: int, twice: float) -> None:
-        """Say what happens now."""
-        self.say()
-        self.say(f"{act.number}/{total}  {act.scene.title}", "bold")
+    def show_scene(self, act: Act, total: int, twice: float) -> None:
+        """Print a scene's drift and notifications."""
+        self.line()
+        self.line(f"{act.number}/{total}  {act.scene.title}", "bold")
         self._last = act.number
-        self._fact("wrong", act.drift or "nothing", "red")
-        if act.told:
-            again = f"; it is to be seen twice, {twice:g} s apart" if twice else ""
-            self._fact("told", ", ".join(act.told) + again, "cyan")
+        self._fact("drift", act.drift or "nothing", "red")
+        if act.events:
+            again = f"; proof needs two inspections, {twice:g} s apart" if twice else ""
+            self._fact("event", ", ".join(act.events) + again, "cyan")
         else:
-            self._fact("told", "nobody: no notification arrives", "yellow")
+            self._fact("event", "none: no notification arrives", "yellow")
 
-    def say_sweep(self) -> None:
-        """Say that a sweep begins."""
-        self.say()
-        self.say("a sweep begins, to find what no notification told", "bold")
+    def show_sweep(self) -> None:
+        """Print that a sweep starts."""
+        self.line()
+        self.line("a sweep starts, to find drift without a notification", "bold")
         self._last = 0
 
-    def say_line(self, act: Act | None, entry: Entry) -> None:
-        """Say what the history says, once it is said whole."""
+    def show_entry(self, act: Act | None, entry: Entry) -> None:
+        """Print a finished entry of the history."""
         if entry.outcome == "healing":
             return
         number = act.number if act else 0
         if number != self._last:
-            self.say()
-            self.say(f"{number}    {act.scene.title}" if act else f"{entry.handler} {entry.key}", "bold")
+            self.line()
+            self.line(f"{number}    {act.scene.title}" if act else f"{entry.handler} {entry.key}", "bold")
             self._last = number
         lag = entry.lag if act is None else None
         proved = act.after(entry.at) if act else lag
@@ -198,19 +199,19 @@ class Narrator:
         else:
             self._fact(entry.outcome, entry.error or "", "red")
 
-    def say_result(self, stage: Stage, took: float) -> None:
-        """Print the table of before and after."""
+    def show_result(self, daemon: DemoDaemon, took: float) -> None:
+        """Print the table of drift before and after."""
         table = Table(box=box.ROUNDED if self._console.is_terminal else box.ASCII, title_justify="left")
         for title in ("Scene", "Drift before", "Drift after", "Handler"):
             table.add_column(title, overflow="fold")
         table.add_column("Lag", justify="right", no_wrap=True)
-        for act in stage.acts:
+        for act in daemon.acts:
             table.add_row(*_result(act))
-        self.say()
+        self.line()
         self._console.print(table)
-        healed = sum(act.over for act in stage.acts)
-        style = "bold green" if healed == len(stage.acts) else "bold red"
-        self.say(f"{healed} of {plural(len(stage.acts), 'drift')} healed; {took:.0f} s in all", style)
+        healed = sum(act.over for act in daemon.acts)
+        style = "bold green" if healed == len(daemon.acts) else "bold red"
+        self.line(f"{healed} of {plural(len(daemon.acts), 'drift')} healed; {took:.0f} s in all", style)
 
     def _fact(self, what: str, text: str, style: str) -> None:
         line = Text(f"     {what:<9}", style=style)

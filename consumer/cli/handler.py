@@ -1,4 +1,4 @@
-"""``handler list``, ``pause``, ``resume``: what runs, and what may run."""
+"""``handler list``, ``pause``, ``resume``."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from consumer.journal import controls, history, replicas, work
 from consumer.journal.controls import Control
 from consumer.journal.database import Database, now
 from consumer.journal.work import Hint, Priority
-from consumer.wording import plural
+from consumer.text import plural
 from handlers.base import Handler, Key
 
-#: Seconds of silence after which a daemon that is still on the list is taken for dead.
+#: Seconds without a beat after which a daemon counts as dead.
 _SILENT = 60.0
 
 
@@ -67,9 +67,9 @@ def _silence(engine: Any) -> float:
 
 
 def state(mode: str, control: Control, running: str = "running") -> str:
-    """Say in words whether a handler runs.
+    """Return the state of a handler in words.
 
-    :param running: what to say when it may
+    :param running: the word for a handler that is on
     """
     if control.paused:
         return f"paused: {control.reason}" if control.reason else "paused"
@@ -81,7 +81,7 @@ def state(mode: str, control: Control, running: str = "running") -> str:
 class HandlerPause(Command):
     """Stop handlers on every replica, within seconds, until they are resumed.
 
-    What is being worked on is finished. Notifications go on being taken in, so nothing is missed meanwhile.
+    Running heals finish. Notifications are still received, so no event is missed.
     """
 
     example = "example:\n  %(prog)s handler pause audit_allocations --reason 'restoring placement'"
@@ -90,7 +90,9 @@ class HandlerPause(Command):
         """Return the parser."""
         parser = super().get_parser(prog_name)
         parser.add_argument("names", nargs="+", metavar="NAME", help="Handlers to stop.")
-        parser.add_argument("--reason", default="", help="Why, for whoever looks at 'handler list'; default: by whom.")
+        parser.add_argument(
+            "--reason", default="", help="The reason, shown by 'handler list'; default: your user name."
+        )
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> None:
@@ -99,18 +101,18 @@ class HandlerPause(Command):
         database = self.session.database
         controls.ensure(database, names)
         controls.pause(database, names, parsed_args.reason or f"by {_user()}")
-        self.say(f"paused: {', '.join(names)}")
+        self.write_line(f"paused: {', '.join(names)}")
 
 
 class HandlerResume(Command):
-    """Let handlers run again that were paused, or stopped because a sweep found too much; each sweeps at once."""
+    """Let handlers run again after a pause or after the breaker stopped them. Each sweeps at once."""
 
     example = "example:\n  %(prog)s handler resume audit_allocations"
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         """Return the parser."""
         parser = super().get_parser(prog_name)
-        parser.add_argument("names", nargs="+", metavar="NAME", help="Handlers to let run.")
+        parser.add_argument("names", nargs="+", metavar="NAME", help="Handlers to resume.")
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> None:
@@ -122,13 +124,13 @@ class HandlerResume(Command):
         controls.ensure(database, names)
         controls.resume(database, names)
         work.enqueue(database, [Hint(name, Key(SWEEP, name), Priority.OPERATOR, "operator") for name in on])
-        self.say(f"resumed: {', '.join(names)}; {plural(len(on), 'sweep')} due now")
+        self.write_line(f"resumed: {', '.join(names)}; {plural(len(on), 'sweep')} due now")
         for name in sorted(set(names) - set(on)):
-            self.remark(f"{name} is off in the configuration, and stays so")
+            self.remark(f"{name} stays off: its mode in the configuration is off")
 
 
 def _user() -> str:
     try:
         return getpass.getuser()
     except (KeyError, OSError):
-        return "a user without a name"
+        return "an unknown user"

@@ -1,4 +1,4 @@
-"""``history`` and ``history show``: what was found and what was changed, when, why, and how to undo it."""
+"""``history`` and ``history show``: findings and heals."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from consumer.cli.base import Lister, ShowOne, Trouble, known_ids, positive, row_id
+from consumer.cli.base import Lister, ShowOne, known_ids, positive, row_id
+from consumer.cli.errors import CommandError
 from consumer.journal import history
 from consumer.journal.database import now
 from consumer.journal.history import Entry, Outcome
-from consumer.wording import seconds, utc
+from consumer.text import seconds, utc
 
 OUTCOMES = tuple(Outcome)
 _UNITS = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
@@ -20,10 +21,10 @@ _AGO = re.compile(r"(\d{1,9}(?:\.\d{1,3})?)(s|m|min|h|d|w)")
 
 
 def read_since(text: str, clock: float) -> float:
-    """Read ``90s``, ``15m``, ``2h``, ``3d``, ``1w`` (so long ago) or a date with or without a time (UTC unless it says).
+    """Parse ``90s``, ``15m``, ``2h``, ``3d``, ``1w`` (ago), or a date with optional time, in UTC by default.
 
-    :param clock: the time now, seconds since the epoch
-    :raises Trouble: when it is neither
+    :param clock: the current time, seconds since the epoch
+    :raises CommandError: wrong format
     """
     ago = _AGO.fullmatch(text.strip())
     if ago:
@@ -32,17 +33,17 @@ def read_since(text: str, clock: float) -> float:
         moment = datetime.fromisoformat(text.strip())
         return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
     except (ValueError, OverflowError):
-        raise Trouble(
-            f"--since {text!r} is no time; write how long ago (90s, 15m, 2h, 3d, 1w) or when (2026-11-22T10:00, in UTC)"
+        raise CommandError(
+            f"--since {text!r} is not a time; write a time span (90s, 15m, 2h, 3d, 1w) or a UTC time (2026-11-22T10:00)"
         ) from None
 
 
 class History(Lister):
-    """List what was found and what was changed, oldest first.
+    """List findings and heals, oldest first.
 
-    healed, failed, conflict: heals that ended so (conflict: the world changed in between, nothing was written); healing:
-    one that is under way; found: drift that was left, by mode; refused: drift that is unsafe to heal; parked: given up;
-    stopped: a sweep found more than can be believed.
+    Outcomes of heals: healed; failed; conflict (the world changed meanwhile, so nothing was written); healing (in progress).
+    Outcomes of findings: found (not healed because of the mode); refused (unsafe to heal); parked (no further attempts);
+    stopped (a sweep found too much drift, so the breaker stopped the handler).
     """
 
     example = (
@@ -58,7 +59,9 @@ class History(Lister):
         """Return the parser."""
         parser = super().get_parser(prog_name)
         parser.add_argument(
-            "--since", metavar="WHEN", help="From then on: 90s, 15m, 2h, 3d or 1w ago, or 2026-11-22T10:00 (UTC)."
+            "--since",
+            metavar="WHEN",
+            help="Only entries since then: 90s, 15m, 2h, 3d or 1w ago, or 2026-11-22T10:00 (UTC).",
         )
         parser.add_argument("--handler", metavar="NAME", help="Only entries of this handler.")
         parser.add_argument("--key", metavar="KEY", help="Only entries about this object, as kind:id.")
@@ -67,9 +70,9 @@ class History(Lister):
             action="append",
             choices=OUTCOMES,
             default=[],
-            help="Only entries that ended so; may be repeated.",
+            help="Only entries with this outcome; may be repeated.",
         )
-        parser.add_argument("--limit", type=positive, default=100, help="The newest so many; default: 100.")
+        parser.add_argument("--limit", type=positive, default=100, help="Show the newest N; default: 100.")
         return parser
 
     def rows(self, parsed_args: argparse.Namespace) -> Iterable[Sequence[Any]]:
@@ -108,12 +111,12 @@ def _row(entry: Entry) -> list[Any]:
 
 
 class HistoryShow(ShowOne):
-    """Show one entry whole: the evidence, what was there before and after, how to undo it."""
+    """Show one entry with evidence, old and new values, and undo."""
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         """Return the parser."""
         parser = super().get_parser(prog_name)
-        parser.add_argument("id", type=row_id, metavar="ID", help="The entry's number in 'history'.")
+        parser.add_argument("id", type=row_id, metavar="ID", help="ID in 'history'.")
         return parser
 
     def fields(self, parsed_args: argparse.Namespace) -> Mapping[str, Any]:

@@ -1,8 +1,7 @@
-"""``<what> list``, ``show``, ``release``, ``delete``: what the work keeps in the cloud for an operator.
+"""``<name> list``, ``show``, ``release``, ``delete``: objects that handlers keep in the cloud for an operator.
 
-Which things there are, and so which words these commands begin with, is found by entry point (``stackmend.inventories``):
-``amphora preserved list`` is one of them. What is released or deleted is written to the history, as every heal is: the line
-is opened before anything is changed, and closed after.
+The inventories come from entry points (``stackmend.inventories``); ``amphora preserved list`` is one such command. The
+history records each release and deletion: a line is opened before the change and closed after it.
 """
 
 from __future__ import annotations
@@ -11,11 +10,12 @@ import argparse
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from consumer.cli.base import ERROR, OK, Command, Lister, ShowOne, Trouble
+from consumer.cli.base import Command, Lister, ShowOne
+from consumer.cli.errors import ERROR, OK, CommandError
 from consumer.journal import history, replicas
 from consumer.journal.database import now
 from consumer.journal.history import Closing, Line, Origin, Outcome
-from consumer.wording import one_line
+from consumer.text import one_line
 from handlers.base import HandlerError, Healed, Inventory, Key
 
 
@@ -23,16 +23,16 @@ class _AboutInventory(Command):
     """A command whose first words name the inventory."""
 
     def inventory(self) -> Inventory:
-        """Return what the command's words name."""
+        """Return the inventory that the command names."""
         words, _space, _verb = str(self.cmd_name).rpartition(" ")
         return self.session.inventory(words)
 
 
 class InventoryList(_AboutInventory, Lister):
-    """List what is kept, oldest first."""
+    """List the items, oldest first."""
 
     def take_action(self, parsed_args: argparse.Namespace) -> tuple[Sequence[str], Iterable[Any]]:
-        """Return columns and rows in the shape of the format that was asked for."""
+        """Return columns and rows in the requested format."""
         self._inventory = self.inventory()
         self.titles = [column.replace("_", " ").capitalize() for column in self._inventory.columns]
         return super().take_action(parsed_args)
@@ -44,40 +44,40 @@ class InventoryList(_AboutInventory, Lister):
 
 
 class InventoryShow(_AboutInventory, ShowOne):
-    """Show one thing that is kept, with what is needed to look inside it."""
+    """Show one item, with the details that an examination needs."""
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         """Return the parser."""
         return _with_id(super().get_parser(prog_name))
 
     def fields(self, parsed_args: argparse.Namespace) -> Mapping[str, Any]:
-        """Return all that is known of it."""
+        """Return all details."""
         found = _of(self.inventory().show, parsed_args.id)
         return {name.replace("_", " ").capitalize(): value for name, value in found.items()}
 
 
 class _Act(_AboutInventory):
-    """A command that changes what is kept, one thing after the other."""
+    """A command that changes items one by one."""
 
     problem = ""
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         """Return the parser."""
         parser = super().get_parser(prog_name)
-        parser.add_argument("ids", nargs="+", metavar="ID", help="As in the first column of the list.")
+        parser.add_argument("ids", nargs="+", metavar="ID", help="IDs, from the first column of the list.")
         return parser
 
     def act(self, inventory: Inventory, identity: str) -> Healed:
-        """Change one thing."""
+        """Change one item."""
         raise NotImplementedError
 
     def take_action(self, parsed_args: argparse.Namespace) -> int:
-        """Change each of them; return 1 when one could not be."""
+        """Change each item; return 1 if any change failed."""
         inventory, code = self.inventory(), OK
         for identity in dict.fromkeys(parsed_args.ids):
             try:
-                self.say(self._recorded(inventory, identity).action)
-            except (Trouble, HandlerError) as error:
+                self.write_line(self._recorded(inventory, identity).action)
+            except (CommandError, HandlerError) as error:
                 self.app.stderr.write(f"{self.app.NAME}: {one_line(str(error))}\n")
                 code = ERROR
         return code
@@ -101,27 +101,27 @@ class _Act(_AboutInventory):
 
 
 class Release(_Act):
-    """Take things out of stackmend's hands: they stay in the cloud and are yours; they are no longer counted or touched."""
+    """Release items: they stay in the cloud and belong to you. stackmend neither counts nor touches them any more."""
 
     problem = "release"
 
     def act(self, inventory: Inventory, identity: str) -> Healed:
-        """Release one thing."""
+        """Release one item."""
         return inventory.release(identity)
 
 
 class Delete(_Act):
-    """Delete things that are kept, wholly. This cannot be undone."""
+    """Delete items completely. This cannot be undone."""
 
     problem = "delete"
 
     def act(self, inventory: Inventory, identity: str) -> Healed:
-        """Delete one thing."""
+        """Delete one item."""
         return inventory.delete(identity)
 
 
 def _with_id(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
-    parser.add_argument("id", metavar="ID", help="As in the first column of the list.")
+    parser.add_argument("id", metavar="ID", help="ID, from the first column of the list.")
     return parser
 
 
@@ -129,4 +129,4 @@ def _of(show: Callable[[str], Mapping[str, Any]], identity: str) -> Mapping[str,
     try:
         return show(identity)
     except LookupError:
-        raise Trouble(f"there is none with the id {identity!r}; the list's first column has the ids") from None
+        raise CommandError(f"no item has the id {identity!r}; the first column of the list shows the ids") from None

@@ -1,18 +1,17 @@
-"""What every log line goes through: passwords of URLs are masked, those in tracebacks and in JSON too.
+"""Masks passwords of URLs in every log line, including tracebacks and JSON.
 
-Texts of our own hold none. But a traceback ends in whatever some library has put into its exception, and that is printed
-by oslo.log, not by us.
+Our own texts contain none, but a traceback contains the texts of other libraries' exceptions.
 """
 
 from __future__ import annotations
 
 import logging
 
-from consumer.wording import redacted
+from consumer.text import redacted
 
 
 class Masked(logging.Formatter):
-    """Formats as another formatter does, and masks what came out.
+    """Masks the output of another formatter.
 
     :param inner: the formatter that oslo.log chose: text, JSON, syslog
     """
@@ -22,11 +21,11 @@ class Masked(logging.Formatter):
         self._inner = inner
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return the line, or lines."""
+        """Return the masked text."""
         return redacted(self._inner.format(record))
 
 
 def mask_secrets() -> None:
-    """Have everything masked that the handlers there are write; once, after logging was set up."""
+    """Mask the output of all log handlers. Call it once, after the setup of logging."""
     for handler in logging.getLogger().handlers:
         handler.setFormatter(Masked(handler.formatter or logging.Formatter()))

@@ -1,6 +1,6 @@
-"""The program: global options, the list of commands, and one place where every failure becomes one line.
+"""The program: global options, the list of commands, one line per error.
 
-Global options may stand before or after the command. Commands are imported when they are called.
+Global options work before and after the command. Commands are imported when they are called.
 """
 
 from __future__ import annotations
@@ -19,23 +19,23 @@ from cliff.help import HelpExit
 from oslo_config import cfg
 
 from consumer import __version__, plugins
-from consumer.cli.base import ERROR, INTERRUPTED, OK, PIPE_CLOSED, Trouble
+from consumer.cli.errors import ERROR, INTERRUPTED, OK, PIPE_CLOSED, CommandError
 from consumer.cli.session import Session
 from consumer.conf import WrongConfiguration
 from consumer.conf.bus import UnusableURL
 from consumer.conf.status import CannotListen
 from consumer.journal.database import JournalError
 from consumer.plugins import BrokenPlugin
-from consumer.wording import one_line, redacted
+from consumer.text import one_line, redacted
 from handlers.base import HandlerError
 
-DESCRIPTION = "Keeps an OpenStack cloud mended: notices drift, proves it, heals it."
+DESCRIPTION = "Finds drift in an OpenStack cloud, proves it, and heals it."
 
 COMMANDS = {
     "run": "run:Run",
     "sweep": "sweep:Sweep",
-    "inspect": "look:Inspect",
-    "heal": "look:Heal",
+    "inspect": "inspect_heal:Inspect",
+    "heal": "inspect_heal:Heal",
     "handler list": "handler:HandlerList",
     "handler pause": "handler:HandlerPause",
     "handler resume": "handler:HandlerResume",
@@ -55,13 +55,13 @@ COMMANDS = {
     "demo": "demo:Demonstration",
 }
 
-#: The last word of each command about an inventory, and its class; the words before it are the inventory's name.
+#: Last word of an inventory's command -> class. The words before it are the inventory's name.
 INVENTORY_COMMANDS = {"list": "InventoryList", "show": "InventoryShow", "release": "Release", "delete": "Delete"}
 
-#: What an operator can cause or put right; the message is enough. Anything else is named as the fault that it is.
+#: Errors that an operator can solve by their message. Every other error is a bug.
 EXPECTED = (
     CannotListen,
-    Trouble,
+    CommandError,
     WrongConfiguration,
     cfg.Error,
     JournalError,
@@ -72,7 +72,7 @@ EXPECTED = (
 
 
 def _commands(group: str | None) -> dict[str, str]:
-    """Return module and class of every command; what is kept in the cloud is not the business of one group's program."""
+    """Return module and class of every command. The program of one group has no inventories."""
     names = plugins.inventory_names() if group is None else []
     kept = {f"{name} {verb}": f"inventory:{kind}" for name in names for verb, kind in INVENTORY_COMMANDS.items()}
     return COMMANDS | kept
@@ -81,7 +81,7 @@ def _commands(group: str | None) -> dict[str, str]:
 class Program(App):
     """The command line under one name.
 
-    :param group: the option group whose handlers it has; None for all
+    :param group: the option group of its handlers; None for all
     """
 
     def __init__(self, name: str, group: str | None = None) -> None:
@@ -100,7 +100,7 @@ class Program(App):
         kwargs = {"prog": self.NAME, "allow_abbrev": False, "conflict_handler": "resolve", **(argparse_kwargs or {})}
         parser = super().build_option_parser(description, version, kwargs)
         parser.usage = "%(prog)s [options] <command> [options of the command]"
-        parser.epilog = f"'{self.NAME} help <command>' tells more. Exit codes: 0 all is well, 1 error, 2 drift remains."
+        parser.epilog = f"Details: '{self.NAME} help <command>'. Exit codes: 0 success, 1 error, 2 drift remains."
         parser.add_argument(
             "--version", action="version", version=f"{self.NAME} {version}", help="Print the version and exit."
         )
@@ -108,32 +108,32 @@ class Program(App):
             "--config-file",
             action="append",
             metavar="FILE",
-            help="Configuration file; may be repeated, later ones win. Default: /etc/stackmend/stackmend.conf and its like.",
+            help="Configuration file; may be repeated, later files win. Default: /etc/stackmend/stackmend.conf and others.",
         )
         parser.add_argument(
             "--config-dir",
             action="append",
             metavar="FOLDER",
-            help="Folder whose *.conf files are read after the files; may be repeated.",
+            help="Folder of *.conf files, read after the files; may be repeated.",
         )
-        parser.add_argument("--log-file", metavar="FILE", help="Log there instead of on stderr.")
+        parser.add_argument("--log-file", metavar="FILE", help="Log to this file instead of stderr.")
         parser.add_argument(
-            "--debug", action="store_true", default=False, help="Log everything, and show tracebacks of errors."
+            "--debug", action="store_true", default=False, help="Log debug messages, and show tracebacks of errors."
         )
         return parser
 
     def configure_logging(self) -> None:
-        """Keep quiet until the configuration is loaded, which says how to log."""
+        """Log nothing until the configuration is loaded."""
         logging.getLogger().addHandler(logging.NullHandler())
 
     def initialize_app(self, argv: list[str]) -> None:
-        """Make what the command will need; without a command, print help."""
+        """Prepare the session; without a command, print help."""
         self.session = Session(self.options, self._group, self._complain)
         if not argv:
             raise SystemExit(self.run_subcommand(["help"]))
 
     def run_subcommand(self, argv: list[str]) -> int:
-        """Run a command; whatever goes wrong becomes one line on stderr and an exit code."""
+        """Run a command. Every error becomes one line on stderr and an exit code."""
         try:
             return self._run(argv)
         except HelpExit:
@@ -142,7 +142,7 @@ class Program(App):
             self._complain("interrupted")
             return INTERRUPTED
         except BrokenPipeError:
-            # Whoever read has enough; without this, Python would say so when it closes stdout.
+            # The reader closed the pipe. Without this, Python reports an error when it closes stdout.
             with suppress(OSError, ValueError):
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return PIPE_CLOSED
@@ -161,7 +161,7 @@ class Program(App):
         try:
             factory, name, rest = self.command_manager.find_command(argv)
         except ValueError:
-            raise Trouble(self._unknown(argv)) from None
+            raise CommandError(self._unknown(argv)) from None
         command = factory(self, self.options, cmd_name=name)
         parsed = command.get_parser(f"{self.NAME} {name}").parse_args(rest)
         code = command.run(parsed)
@@ -175,7 +175,7 @@ class Program(App):
             words[0] if words else ""
         )
         there = ", ".join(f"'{self.NAME} {name}'" for name in near)
-        return f"there is no command {' '.join(words)!r}; did you mean {there}?"
+        return f"unknown command {' '.join(words)!r}; did you mean {there}?"
 
     def _complain(self, text: str) -> None:
         self.stderr.write(f"{self.NAME}: {one_line(text)}\n")
@@ -184,14 +184,14 @@ class Program(App):
 def _unexpected(error: Exception) -> str:
     if isinstance(error, ValueError | OSError):
         return str(error) or type(error).__name__
-    return f"unexpected {type(error).__name__}: {error}; --debug shows where"
+    return f"unexpected {type(error).__name__}: {error}; --debug shows a traceback"
 
 
 def _main(name: str, group: str | None, argv: list[str] | None) -> int:
     try:
         return Program(name, group).run(sys.argv[1:] if argv is None else argv)
     except SystemExit as end:
-        # argparse ends with 2 on a wrong option; here 2 means that drift remains.
+        # argparse exits with 2 on a wrong option; here 2 means that drift remains.
         return OK if end.code in (None, OK) else ERROR
 
 
@@ -201,5 +201,5 @@ def stackmend(argv: list[str] | None = None) -> int:
 
 
 def nova_audit(argv: list[str] | None = None) -> int:
-    """Run it under the specification's name, with only the handlers of Nova."""
+    """Run the command line of the specification, with only Nova's handlers."""
     return _main("nova-audit", "audit", argv)

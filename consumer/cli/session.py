@@ -1,4 +1,4 @@
-"""What the commands of one call share: handlers, configuration, journal, resources, each made on first use."""
+"""The objects that a command needs: handlers, configuration, journal, resources. Each is made on first use."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from sqlalchemy.exc import ArgumentError
 from consumer import __version__, conf, plugins
 from consumer.bus import probe
 from consumer.cli import logs
-from consumer.cli.base import Trouble
+from consumer.cli.errors import CommandError
 from consumer.conf import engine as engine_conf
 from consumer.conf import journal as journal_conf
 from consumer.conf.engine import EngineSettings
@@ -29,7 +29,7 @@ from handlers.base import Handler, Inventory, Key, Resources
 
 LOG = logging.getLogger(__name__)
 
-#: Log levels by verbosity (``-q`` is 0, nothing 1, ``-v`` 2): of a command that ends, and of the daemon.
+#: Whether it is the daemon -> log level by verbosity (``-q`` is 0, the default 1, ``-v`` 2).
 _LEVELS = {
     False: (logging.ERROR, logging.WARNING, logging.INFO, logging.DEBUG),
     True: (logging.WARNING, logging.INFO, logging.DEBUG, logging.DEBUG),
@@ -37,11 +37,11 @@ _LEVELS = {
 
 
 class Session:
-    """The surroundings of one command.
+    """The environment of one command.
 
-    :param options: the global options of the command line
-    :param group: the option group whose handlers this program has; None for all
-    :param remark: says a sentence to the person at the terminal, beside the output
+    :param options: the global options
+    :param group: the option group of this program's handlers; None for all
+    :param remark: prints a sentence on stderr
     """
 
     def __init__(self, options: argparse.Namespace, group: str | None, remark: Callable[[str], None]) -> None:
@@ -51,38 +51,38 @@ class Session:
         self._daemon = False
         self._loaded = False
 
-    def be_daemon(self) -> None:
-        """Log as a daemon does: what it does, and where the configuration says. Before anything else is asked for."""
+    def log_as_daemon(self) -> None:
+        """Log as configured for the daemon. Call it before any other method."""
         self._daemon = True
 
     @cached_property
     def all_classes(self) -> list[type[Handler]]:
-        """Every handler that is installed, for the configuration knows them all."""
+        """Every installed handler."""
         return plugins.handlers()
 
     def classes(self, names: Collection[str] = ()) -> list[type[Handler]]:
-        """Return the handlers that a command means.
+        """Return the handlers that a command names.
 
-        :param names: none for all of whose service the configuration speaks
-        :raises WrongConfiguration: when a name is unknown
+        :param names: none for all handlers of configured services
+        :raises WrongConfiguration: unknown name
         """
         chosen = tasks.choose(self.all_classes, names, self._group)
         if names:
             return chosen
-        # Where it speaks of no service at all, what is missing is said rather than that nothing is wrong.
+        # Without any configured service, return all: their errors name the missing options.
         return [one for one in chosen if one.applies(self.conf)] or chosen
 
     def handler(self, name: str) -> type[Handler]:
         """Return one handler.
 
-        :raises WrongConfiguration: when the name is unknown
+        :raises WrongConfiguration: unknown name
         """
         [found] = self.classes([name])
         return found
 
     @cached_property
     def conf(self) -> cfg.ConfigOpts:
-        """The configuration; logging is set up with it."""
+        """The configuration; reading it also sets up logging."""
         loaded = conf.load(self.all_classes, self._options.config_file or [], self._options.config_dir or [])
         self._set_up_logging(loaded)
         for sentence in conf.misspelt(loaded):
@@ -90,33 +90,33 @@ class Session:
         return loaded
 
     def reread(self) -> cfg.ConfigOpts:
-        """Read the configuration anew, beside the one that is in use.
+        """Read the configuration again, without replacing the current one.
 
-        :raises WrongConfiguration: when it cannot be read or a value is wrong
+        :raises WrongConfiguration: unreadable file or wrong value
         """
         return conf.load(self.all_classes, self._options.config_file or [], self._options.config_dir or [])
 
     @cached_property
     def engine(self) -> EngineSettings:
-        """The settings ``[engine]``."""
+        """``[engine]``."""
         return engine_conf.settings(self.conf)
 
     @cached_property
     def database(self) -> Database:
-        """The journal, its schema checked."""
+        """The journal, with a checked schema."""
         self._check_folder()
         database = open_journal(self.conf)
         self._loaded = True
         return database
 
-    def bare_database(self) -> Database:
-        """Return the journal with whatever schema it has; the caller closes it."""
+    def unchecked_database(self) -> Database:
+        """Return the journal with any schema; the caller closes it."""
         self._check_folder()
         return Database(open_engine(journal_conf.settings(self.conf).connection))
 
     @cached_property
     def resources(self) -> Resources:
-        """What the handlers share."""
+        """The objects that handlers share."""
         return Resources(self.conf, probe.bus(self.conf))
 
     def tasks(self, classes: Sequence[type[Handler]], mode_of: ModeOf = as_configured) -> list[Task]:
@@ -124,15 +124,15 @@ class Session:
         return tasks.make(self.conf, self.resources, classes, mode_of)
 
     def inventories(self) -> list[Inventory]:
-        """Return what is kept in the cloud, as far as the configuration speaks of it; none for one group's program."""
+        """Return the inventories of configured services; none for the program of one group."""
         names = plugins.inventory_names() if self._group is None else []
         found = [self._inventory_class(name) for name in names]
         return [one.from_resources(self.resources) for one in found if one.applies(self.conf)]
 
     def inventory(self, name: str) -> Inventory:
-        """Return what is kept in the cloud under this name.
+        """Return one inventory.
 
-        :raises LookupError: when there is none
+        :raises LookupError: unknown name
         """
         return self._inventory_class(name).from_resources(self.resources)
 
@@ -143,14 +143,14 @@ class Session:
         return found
 
     def close(self) -> None:
-        """Close what was opened."""
+        """Close resources and journal."""
         if "resources" in self.__dict__:
             self.resources.close()
         if self._loaded:
             self.database.close()
 
     def _check_folder(self) -> None:
-        """Say it in words when the SQLite file cannot be there; the database only says that it cannot open it."""
+        """Check the folder of an SQLite file; SQLite's own error does not name it."""
         try:
             url = make_url(journal_conf.settings(self.conf).connection)
         except ArgumentError:
@@ -159,8 +159,8 @@ class Session:
             return
         folder = Path(url.database).absolute().parent
         if not folder.is_dir():
-            raise Trouble(
-                f"the journal's folder {folder} does not exist: create it, owned by the user who runs stackmend, or set "
+            raise CommandError(
+                f"the journal's folder {folder} does not exist: create it for the user that runs stackmend, or set "
                 "[journal] connection"
             )
 
@@ -169,7 +169,7 @@ class Session:
         if options.log_file:
             loaded.set_override("log_file", str(Path(options.log_file).absolute()))
         elif not self._daemon:
-            # A command that ends speaks to whoever called it; the daemon's file may not even be his to write.
+            # Only the daemon logs to the configured places; other users may not be able to write there.
             for name in ("log_file", "log_dir", "log_config_append"):
                 loaded.set_override(name, None)
             for name in ("use_syslog", "use_journal"):
@@ -181,7 +181,7 @@ class Session:
         try:
             log.setup(loaded, conf.PROJECT, __version__)
         except OSError as error:
-            raise Trouble(f"the log cannot be written: {error.strerror}: {error.filename}") from error
+            raise CommandError(f"cannot write the log: {error.strerror}: {error.filename}") from error
         logs.mask_secrets()
         if not loaded.log_config_append and not loaded.debug:
             levels = _LEVELS[self._daemon]
@@ -189,16 +189,16 @@ class Session:
 
 
 def read_key(handler: type[Handler], text: str) -> Key:
-    """Read a key of a handler: ``kind:id``, or only the id when the handler has one kind.
+    """Parse a key of a handler: ``kind:id``, or only the id if the handler has one kind.
 
-    :raises Trouble: when it is none of this handler's
+    :raises CommandError: not a key of this handler
     """
     kinds = handler.kinds
     kind, colon, _identity = text.partition(":")
     whole = text if colon or len(kinds) != 1 else f"{kinds[0]}:{text}"
     takes = " or ".join(f"{kind}:<id>" for kind in kinds)
     if colon and kind not in kinds:
-        raise Trouble(f"{handler.name} takes no key of the kind {kind!r}; it takes {takes}")
+        raise CommandError(f"{handler.name} takes no key of the kind {kind!r}; it takes {takes}")
     if not re.search(r":.", whole):
-        raise Trouble(f"{text!r} is not a key of {handler.name}; it takes {takes}")
+        raise CommandError(f"{text!r} is not a key of {handler.name}; it takes {takes}")
     return Key.parse(whole)

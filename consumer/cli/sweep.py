@@ -1,4 +1,4 @@
-"""``sweep``: look at the whole cloud once, and heal what is wrong."""
+"""``sweep``: one sweep over the whole cloud."""
 
 from __future__ import annotations
 
@@ -14,34 +14,35 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bar
 
-from consumer.cli.base import DRIFT, ERROR, OK, Lister, Trouble
+from consumer.cli.base import Lister
+from consumer.cli.errors import DRIFT, ERROR, OK, CommandError
 from consumer.conf import tasks as task_conf
 from consumer.engine.oneshot import OneShot, Progress, Result, no_progress
 from consumer.engine.task import Task, always, as_configured, at_most_audit
 from consumer.journal import controls, replicas
 from consumer.journal.database import Database
-from consumer.wording import plural
+from consumer.text import plural
 from handlers.base import Handler
 
-#: How the summary calls what came of a drift; others are called by their own name.
-_CALLED = {"found": "left as they are", "deferred": "deferred by the hourly budget, a stop or a closed window"}
-#: Outcomes that are no drift: the question is open.
+#: Outcome -> words of the summary, where they differ.
+_WORDS = {"found": "not healed", "deferred": "deferred by the hourly budget, a stop or a closed window"}
+#: Outcomes of inspections without a result.
 _OPEN = ("in flight", "unavailable", "stopped")
 
 
 class Sweep(Lister):
-    """Look at everything once: list what is wrong and, where the mode is heal, heal it.
+    """Inspect the whole cloud once: list drift and, in mode heal, heal it.
 
-    Does what the daemon's sweeps do, with the same proofs, budgets and history, and ends. Handlers whose mode is off are
-    left out; what an operator paused or the breaker stopped, or what is outside its window, is looked at and not healed.
+    It works like the daemon's sweeps, with the same proofs, budgets and history, and then ends. It omits handlers with mode
+    off. It heals nothing for a handler that is paused, stopped by the breaker, or outside its window.
 
-    Exit codes: 0 nothing is wrong or all is healed, 2 drift remains, 1 something could not be looked at.
+    Exit codes: 0 no drift or all healed, 2 drift remains, 1 an inspection failed.
     """
 
     example = (
         "examples:\n"
-        "  %(prog)s sweep --audit                    what is wrong? changes nothing, needs no journal\n"
-        "  %(prog)s sweep discover_hosts -f json     one handler, for a program"
+        "  %(prog)s sweep --audit                    only report; needs no journal\n"
+        "  %(prog)s sweep discover_hosts -f json     one handler, output for a program"
     )
     titles = ("Handler", "Key", "Problem", "Action", "Details")
     more_titles = ("Changed", "Summary", "Evidence", "Undo")
@@ -49,12 +50,12 @@ class Sweep(Lister):
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         """Return the parser."""
         parser = super().get_parser(prog_name)
-        parser.add_argument("names", nargs="*", metavar="NAME", help="Handlers; all that are not off if none is named.")
-        parser.add_argument("--audit", action="store_true", help="Change nothing, whatever the configuration says.")
+        parser.add_argument("names", nargs="*", metavar="NAME", help="Handlers; default: all whose mode is not off.")
+        parser.add_argument("--audit", action="store_true", help="Only report drift, whatever the configuration.")
         return parser
 
     def rows(self, parsed_args: argparse.Namespace) -> Iterable[Sequence[Any]]:
-        """Sweep, and return one row per finding."""
+        """Sweep; return one row per finding."""
         tasks = self._tasks(parsed_args.names, parsed_args.audit)
         database = self.session.database if any(task.heals for task in tasks) else None
         if database is not None:
@@ -90,12 +91,12 @@ class Sweep(Lister):
     def _refuse_off(self, classes: Sequence[type[Handler]]) -> None:
         for handler in classes:
             if task_conf.settings(self.session.conf, handler).mode == "off":
-                raise Trouble(
-                    f"{handler.name} is off: look with --audit, or set [{handler.group}] {handler.name}_mode = heal"
+                raise CommandError(
+                    f"{handler.name} is off: add --audit, or set [{handler.group}] {handler.name}_mode = heal"
                 )
 
     def _respect_stops(self, database: Database, tasks: Sequence[Task]) -> list[Task]:
-        """Make those tasks audit that an operator paused or the breaker stopped."""
+        """Set tasks to audit that an operator paused or the breaker stopped."""
         controls.ensure(database, [task.name for task in tasks])
         known = controls.read(database)
         allowed = []
@@ -110,41 +111,43 @@ class Sweep(Lister):
 
 
 def exit_code(results: Iterable[Result]) -> int:
-    """Return 1 when a question is open, 2 when drift remains, else 0."""
+    """Return 1 if an inspection failed, 2 if drift remains, else 0."""
     results = list(results)
-    if any(result.is_error or _look_failed(result) for result in results):
+    if any(result.is_error or _inspection_failed(result) for result in results):
         return ERROR
     return DRIFT if any(result.is_drift for result in results) else OK
 
 
-def _look_failed(result: Result) -> bool:
-    """Tell whether the look itself failed, so that nothing is known."""
+def _inspection_failed(result: Result) -> bool:
+    """Return whether the inspection itself failed, so that the object's state is unknown."""
     return result.action == result.problem == "failed"
 
 
 def summaries(results: Iterable[Result]) -> Iterator[str]:
-    """Say in a sentence what was found, and in another what could not be told."""
+    """Yield sentences: the drift, then the inspections without a result."""
     results = list(results)
-    drifts = [result for result in results if result.action not in _OPEN and not _look_failed(result)]
-    rest = Counter("failed" if _look_failed(result) else result.action for result in results if result not in drifts)
+    drifts = [result for result in results if result.action not in _OPEN and not _inspection_failed(result)]
+    rest = Counter(
+        "failed" if _inspection_failed(result) else result.action for result in results if result not in drifts
+    )
     if drifts:
         where = plural(len({result.handler for result in drifts}), "handler")
-        came = Counter(result.action for result in drifts)
-        said = ", ".join(f"{count} {_CALLED.get(action, action)}" for action, count in came.most_common())
-        yield f"{plural(len(drifts), 'drift')} found in {where}: {said}"
+        actions = Counter(result.action for result in drifts)
+        outcomes = ", ".join(f"{count} {_WORDS.get(action, action)}" for action, count in actions.most_common())
+        yield f"{plural(len(drifts), 'drift')} found in {where}: {outcomes}"
     elif not rest.keys() - {"in flight"}:
-        yield "nothing is wrong"
+        yield "no drift found"
     if rest["in flight"]:
-        yield f"{plural(rest['in flight'], 'object')} in flight, proving nothing now: look again later"
-    if rest["unavailable"] + rest["failed"]:
-        yield f"{plural(rest['unavailable'] + rest['failed'], 'look')} got no answer; what was asked there is not known"
+        yield f"{plural(rest['in flight'], 'object')} in flight, so nothing is proved: try again later"
+    if failed := rest["unavailable"] + rest["failed"]:
+        yield f"{plural(failed, 'inspection')} failed: the state of these objects is unknown"
     if rest["stopped"]:
-        yield f"{plural(rest['stopped'], 'handler')} found more than can be believed, and healed nothing"
+        yield f"{plural(rest['stopped'], 'handler')} found implausibly much drift and healed nothing"
 
 
 @contextmanager
 def progress() -> Iterator[Progress]:
-    """Show progress on stderr while inside, when stderr is a terminal."""
+    """Show progress on stderr, if it is a terminal."""
     if not sys.stderr.isatty():
         yield no_progress
         return

@@ -1,4 +1,4 @@
-"""``work list``, ``show``, ``retry``, ``drop``: what is to be looked at."""
+"""``work list``, ``show``, ``retry``, ``drop``: the table of work."""
 
 from __future__ import annotations
 
@@ -6,23 +6,24 @@ import argparse
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from consumer.cli.base import ERROR, Command, Lister, ShowOne, SpanCell, Trouble, known_ids, positive, row_id
+from consumer.cli.base import Command, Lister, ShowOne, SpanCell, known_ids, positive, row_id
+from consumer.cli.errors import ERROR, CommandError
 from consumer.journal import backlog
 from consumer.journal.backlog import WorkRow
 from consumer.journal.database import Database
-from consumer.wording import plural
+from consumer.text import plural
 
-#: What one statement takes.
+#: Rows per statement.
 _CHUNK = 500
 _ALL = 1_000_000
 
 
 class WorkList(Lister):
-    """List what is to be looked at, the most urgent first.
+    """List the work, the most urgent first.
 
-    pending: waits for a look; running: is being looked at; reported: drift that stays, by mode or because it is unsafe to
-    heal; parked: given up after many failures, until 'work retry', an event or a changed finding. Keys of the kind sweep
-    are the handlers' timers.
+    States: pending (waits for an inspection); running (in progress); reported (drift that is not healed, because of the mode
+    or because it is unsafe); parked (no further attempts until 'work retry', an event or a changed finding). Keys of kind
+    sweep are the timers of handlers.
     """
 
     example = "example:\n  %(prog)s work list --state parked"
@@ -34,7 +35,7 @@ class WorkList(Lister):
         parser = super().get_parser(prog_name)
         parser.add_argument("--handler", metavar="NAME", help="Only rows of this handler.")
         parser.add_argument("--state", choices=backlog.STATES, help="Only rows in this state.")
-        parser.add_argument("--limit", type=positive, default=1000, help="So many rows at most; default: 1000.")
+        parser.add_argument("--limit", type=positive, default=1000, help="Show at most N rows; default: 1000.")
         return parser
 
     def rows(self, parsed_args: argparse.Namespace) -> Iterable[Sequence[Any]]:
@@ -46,12 +47,12 @@ class WorkList(Lister):
 
 
 class WorkShow(ShowOne):
-    """Show one row whole."""
+    """Show one row."""
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         """Return the parser."""
         parser = super().get_parser(prog_name)
-        parser.add_argument("id", type=row_id, metavar="ID", help="The row's number in 'work list'.")
+        parser.add_argument("id", type=row_id, metavar="ID", help="ID in 'work list'.")
         return parser
 
     def fields(self, parsed_args: argparse.Namespace) -> Mapping[str, Any]:
@@ -62,48 +63,48 @@ class WorkShow(ShowOne):
 
 
 class WorkRetry(Command):
-    """Look again, now, at what waits, was reported or was given up."""
+    """Inspect rows again now: waiting, reported or parked ones."""
 
     example = "example:\n  %(prog)s work retry --all-parked"
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         """Return the parser."""
         parser = super().get_parser(prog_name)
-        parser.add_argument("ids", nargs="*", type=row_id, metavar="ID", help="Numbers in 'work list'.")
-        parser.add_argument("--all-parked", action="store_true", help="All that was given up.")
+        parser.add_argument("ids", nargs="*", type=row_id, metavar="ID", help="IDs in 'work list'.")
+        parser.add_argument("--all-parked", action="store_true", help="All parked rows.")
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> None:
         """Retry."""
         if bool(parsed_args.ids) == parsed_args.all_parked:
-            raise Trouble("name the rows to retry by their ids, or write --all-parked")
+            raise CommandError("give the ids of rows, or --all-parked")
         database = self.session.database
         if parsed_args.all_parked:
             ids = [row.id for row in backlog.listing(database, state="parked", limit=_ALL)]
         else:
             ids = _known(database, parsed_args.ids)
         count = sum(backlog.retry(database, chunk) for chunk in _chunks(ids))
-        self.say(f"{plural(count, 'row is', 'rows are')} due now")
+        self.write_line(f"{plural(count, 'row is', 'rows are')} due now")
 
 
 class WorkDrop(Command):
-    """Forget rows; a sweep finds again what is still wrong. A row that is being worked on stays."""
+    """Delete rows, except running ones. A sweep finds remaining drift again."""
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         """Return the parser."""
         parser = super().get_parser(prog_name)
-        parser.add_argument("ids", nargs="+", type=row_id, metavar="ID", help="Numbers in 'work list'.")
+        parser.add_argument("ids", nargs="+", type=row_id, metavar="ID", help="IDs in 'work list'.")
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> int:
-        """Drop; return 1 when a row could not be."""
+        """Drop; return 1 if a row stayed."""
         database = self.session.database
         ids = _known(database, parsed_args.ids)
         gone = sum(backlog.drop(database, chunk) for chunk in _chunks(ids))
-        self.say(f"{plural(gone, 'row')} dropped")
+        self.write_line(f"{plural(gone, 'row')} dropped")
         if gone == len(ids):
             return 0
-        self.remark(f"{plural(len(ids) - gone, 'row is', 'rows are')} being worked on and stayed")
+        self.remark(f"{plural(len(ids) - gone, 'row')} not dropped, because in progress")
         return ERROR
 
 

@@ -1,6 +1,12 @@
-"""Configuration: one file per option group; the loaded object is passed on, never global.
+"""The configuration. One file per option group, each with ``register`` and ``settings`` (a frozen value).
 
-Each group's file has ``register`` and, as the rest of the program knows it, ``settings``: a frozen value.
+bus      [bus]
+engine   [engine]
+journal  [journal]
+status   [status]
+tasks    the options that every handler has
+window   the value of <task>_window
+opts     all options, for oslo.config's generator and validator
 """
 
 from __future__ import annotations
@@ -20,18 +26,18 @@ from consumer.conf import bus, engine, journal, status, tasks
 from handlers.base import Handler
 
 PROJECT = "stackmend"
-#: The groups all of whose options are known here; others hold those of libraries and of authentication plugins, too.
+#: Groups that contain only our options; other groups also contain options of libraries and authentication plugins.
 GROUPS = ("journal", "bus", "engine", "status", "audit", "housekeeping")
-#: How oslo.config writes where a value stands.
+#: oslo.config's text for the place of a value.
 _PLACE = re.compile(r"LocationInfo\(.*?detail='(.*?)'\)")
 
 
 class WrongConfiguration(Exception):
-    """An option is wrong or missing; the message says which, of which file, and what to write."""
+    """An option is wrong or missing; the message names option, file and solution."""
 
 
 def new(handlers: Iterable[type[Handler]]) -> cfg.ConfigOpts:
-    """Return a configuration object with every option registered and nothing read."""
+    """Return a configuration with every option registered and no file read."""
     conf = cfg.ConfigOpts()
     log.register_options(conf)
     journal.register(conf)
@@ -47,17 +53,17 @@ def new(handlers: Iterable[type[Handler]]) -> cfg.ConfigOpts:
 def load(
     handlers: Iterable[type[Handler]], config_files: Sequence[str] = (), config_dirs: Sequence[str] = ()
 ) -> cfg.ConfigOpts:
-    """Read the configuration: the files and folders given, or those in the usual places, and ``OS_<GROUP>__<OPTION>``.
+    """Read the configuration from the given files and folders, or the default ones, and from ``OS_<GROUP>__<OPTION>``.
 
-    :raises WrongConfiguration: when a file cannot be read or a value is wrong
+    :raises WrongConfiguration: unreadable file or wrong value
     """
     conf = new(handlers)
     for name in config_files:
         if not os.access(name, os.R_OK):
-            raise WrongConfiguration(f"--config-file {name}: no such file, or it may not be read")
+            raise WrongConfiguration(f"--config-file {name}: the file does not exist or is not readable")
     for name in config_dirs:
         if not Path(name).is_dir():
-            raise WrongConfiguration(f"--config-dir {name}: no such folder")
+            raise WrongConfiguration(f"--config-dir {name}: the folder does not exist")
     arguments = [f"--config-file={name}" for name in config_files] + [f"--config-dir={name}" for name in config_dirs]
     try:
         conf(arguments, project=PROJECT, version=__version__)
@@ -68,7 +74,7 @@ def load(
 
 
 def _read_all(conf: cfg.ConfigOpts) -> None:
-    """Read every option once, so that a wrong value is said at the start and not in the middle of the night."""
+    """Read every option once, so that a wrong value fails the start."""
     for group in (one for one in GROUPS if one in conf):
         for name in conf[group]:
             try:
@@ -78,7 +84,7 @@ def _read_all(conf: cfg.ConfigOpts) -> None:
 
 
 def misspelt(conf: cfg.ConfigOpts) -> list[str]:
-    """Return a sentence for each option in the configuration files that has no effect because nobody knows its name."""
+    """Return a sentence for each unknown option in the configuration files."""
     sentences = []
     for path in conf.config_file or []:
         sections: dict[str, dict[str, list[str]]] = {}
@@ -97,7 +103,7 @@ def _near(name: str, known: Iterable[str]) -> str:
 
 
 def _no_effect(what: str, path: str, near: str) -> str:
-    return f"{what} in {path} has no effect: nothing is called so" + (f"; did you mean {near}?" if near else "")
+    return f"{what} in {path} has no effect, because it is unknown" + (f"; did you mean {near}?" if near else "")
 
 
 def _with_file(text: str, conf: cfg.ConfigOpts) -> str:
@@ -106,14 +112,14 @@ def _with_file(text: str, conf: cfg.ConfigOpts) -> str:
 
 
 def readable_by_others(conf: cfg.ConfigOpts) -> list[str]:
-    """Return the configuration files that hold secrets for everybody on the machine to read."""
+    """Return the configuration files that every user of the machine can read."""
     return [name for name in conf.config_file or [] if Path(name).stat().st_mode & stat.S_IROTH]
 
 
 def differences(before: cfg.ConfigOpts, after: cfg.ConfigOpts, tasks_of: Iterable[type[Handler]]) -> list[str]:
-    """Return the names of options whose values differ, without those of the tasks' timing and modes; no values.
+    """Return the names of options whose values differ, except the timing and modes of tasks.
 
-    :param tasks_of: the handlers whose tasks took over what changed for them
+    :param tasks_of: handlers whose new timing and modes are already in effect
     """
     taken = {
         (handler.group, name)

@@ -1,12 +1,13 @@
-"""``[bus]``: where notifications are read and in which portions.
+"""``[bus]``: which notifications to read, and in which batches.
 
-How to reach a broker (hosts, TLS, heartbeats) is not asked here a second time: that is ``transport_url`` and
-``[oslo_messaging_rabbit]``, as in every OpenStack service.
+Access to a broker (hosts, TLS, heartbeats) is configured as in every OpenStack service: ``transport_url`` and
+``[oslo_messaging_rabbit]``.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from enum import StrEnum
 
 from oslo_config import cfg, types
 
@@ -14,11 +15,18 @@ GROUP = cfg.OptGroup("bus", title="Reading notifications from RabbitMQ")
 
 
 class UnusableURL(ValueError):
-    """This transport URL leads to no broker that can be read; the text has no secrets in it."""
+    """The transport URL is malformed or not of RabbitMQ; the text contains no secrets."""
+
+
+class QueueMode(StrEnum):
+    """The values of ``[bus] queue_mode``."""
+
+    TOPIC = "topic"
+    BIND = "bind"
 
 
 def _prose(text: str) -> str:
-    """Join the lines of each paragraph: the generated sample breaks them anew."""
+    """Join the lines of each paragraph; the generated sample wraps them again."""
     return "\n\n".join(" ".join(paragraph.split()) for paragraph in text.strip().split("\n\n"))
 
 
@@ -27,26 +35,26 @@ PRIORITIES = ("audit", "debug", "info", "warn", "error", "critical", "sample")
 OPTS = [
     cfg.StrOpt(
         "queue_mode",
-        default="topic",
+        default=QueueMode.TOPIC.value,
         choices=[
-            ("topic", "Read the queues of a topic of our own, which the publishers create and fill."),
-            ("bind", "Create a durable quorum queue of our own and bind it to topics that others read as well."),
+            (QueueMode.TOPIC.value, "Read the queues of an own topic, which the publishers create and fill."),
+            (QueueMode.BIND.value, "Create an own durable quorum queue and bind it to shared topics."),
         ],
         help=_prose("""
 Which queues to read.
 
-With ``topic``, the publishers get one more topic, which nobody else reads. In nova.conf:
+With ``topic``, the publishers get one more topic, which only stackmend reads. In nova.conf:
 ``[notifications] versioned_notifications_topics = versioned_notifications,stackmend``; in octavia.conf:
 ``[oslo_messaging_notifications] topics = notifications,stackmend``. The publishers create the queues
-(``stackmend.info``, ``stackmend.error``), so nothing is lost before the first start, and read rights on these queues are
-all that is needed. Queues that do not exist yet are waited for.
+(``stackmend.info``, ``stackmend.error``) with the first message, so no message is lost before the first start. stackmend
+waits for queues that do not exist yet, and needs only the right to read them.
 
-With ``bind``, for publishers whose configuration cannot be changed, the queue ``queue_name`` is created and bound to
-``bind_topics``. It gets what is published from then on, and needs the rights to configure it and to read the exchanges.
-After going back to ``topic``, delete the queue: it would grow for ever.
+With ``bind``, stackmend creates the queue ``queue_name`` and binds it to ``bind_topics``. Use it if you cannot change the
+configuration of the publishers. The queue gets only later notifications. It needs the rights to configure the queue and to
+read the exchanges. If you return to ``topic``, delete the queue, or it grows without end.
 
-The shared queues (``notifications.info``, ``versioned_notifications.info``) are never read: that would steal messages
-from whoever else reads them.
+stackmend never reads the shared queues (``notifications.info``, ``versioned_notifications.info``): that would take
+messages from their other consumers.
 """),
     ),
     cfg.ListOpt(
@@ -54,8 +62,8 @@ from whoever else reads them.
         default=["stackmend"],
         item_type=types.String(max_length=200),
         help=_prose("""
-Topics whose queues are read with ``queue_mode = topic``: the ones that were added to the publishers' configuration for
-this service. A topic and a priority make a queue: ``stackmend.info``.
+With ``queue_mode = topic``, the topics to read: those that you added to the publishers' configuration for stackmend.
+A topic and a priority name a queue: ``stackmend.info``.
 """),
     ),
     cfg.ListOpt(
@@ -64,8 +72,8 @@ this service. A topic and a priority make a queue: ``stackmend.info``.
         item_type=types.String(choices=PRIORITIES),
         help=_prose("""
 Priorities to read. Nova sends failures (``instance.create.error``, ``compute_task.build_instances.error``) with priority
-``error`` and everything else of interest with ``info``; Octavia sends ``info`` only. Possible: audit, debug, info, warn,
-error, critical, sample.
+``error`` and all other relevant events with ``info``. Octavia sends only ``info``. Valid: audit, debug, info, warn, error,
+critical, sample.
 """),
     ),
     cfg.StrOpt(
@@ -73,8 +81,8 @@ error, critical, sample.
         default="stackmend.events",
         max_length=255,
         help=_prose("""
-Name of the queue that ``queue_mode = bind`` creates on each broker. All replicas must have the same name, to share
-the work; two installations on one broker must have different ones.
+Name of the queue that ``queue_mode = bind`` creates on each broker. All replicas must use the same name to share the
+work. Two installations on one broker must use different names.
 """),
     ),
     cfg.ListOpt(
@@ -82,10 +90,10 @@ the work; two installations on one broker must have different ones.
         default=["versioned_notifications", "notifications"],
         item_type=types.String(max_length=200),
         help=_prose("""
-Topics to bind the queue to with ``queue_mode = bind``. Nova's versioned notifications go to ``versioned_notifications``,
-its legacy ones and Octavia's go to ``notifications``, unless configured otherwise there. Both formats of one fact
-are understood as the same, so reading both costs only time. A topic that is removed here stays bound on the
-broker until it is unbound or the queue is deleted.
+Topics to bind the queue to with ``queue_mode = bind``. By default, Nova sends versioned notifications to
+``versioned_notifications`` and legacy ones to ``notifications``, as does Octavia. stackmend treats both formats of one
+event as the same, so reading both only costs time. A topic that you remove here stays bound on the broker until you unbind
+it or delete the queue.
 """),
     ),
     cfg.IntOpt(
@@ -94,8 +102,8 @@ broker until it is unbound or the queue is deleted.
         min=1,
         max=1000,
         help=_prose("""
-Messages that are stored in one transaction and acknowledged at once, at most. The broker sends up to twice as many
-ahead, so that the next batch arrives while one is stored. A batch also ends at 8 MB.
+The largest number of messages that are stored in one transaction and acknowledged together. The broker sends up to twice
+as many ahead, so that the next batch arrives while one is stored. A batch also ends at 8 MB.
 """),
     ),
     cfg.FloatOpt(
@@ -104,8 +112,8 @@ ahead, so that the next batch arrives while one is stored. A batch also ends at 
         min=0.0,
         max=5.0,
         help=_prose("""
-How far apart batches are at least, so that messages which come close together are stored together. The first message
-after a silence does not wait; under load, this much is added between an event and the reaction to it, not more.
+The least time between two batches, in seconds. Messages that arrive within it share a batch. The first message after a
+silence does not wait; under load, a message waits at most this long.
 """),
     ),
     cfg.IntOpt(
@@ -114,8 +122,7 @@ after a silence does not wait; under load, this much is added between an event a
         min=1024,
         max=16 * 1024 * 1024,
         help=_prose("""
-How much of a message that cannot be read is stored for inspection, in bytes; what is longer is cut. Notifications
-have a few kB.
+How many bytes of an undecodable message are stored for inspection. Notifications have a few kB.
 """),
     ),
     cfg.FloatOpt(
@@ -123,7 +130,7 @@ have a few kB.
         default=5.0,
         min=0.1,
         max=120.0,
-        help="Seconds to wait for one host of a broker to accept a connection before the next host is tried.",
+        help="Seconds to wait for one host of a broker to accept a connection, before the next host is tried.",
     ),
     cfg.FloatOpt(
         "answer_timeout",
@@ -131,8 +138,7 @@ have a few kB.
         min=1.0,
         max=300.0,
         help=_prose("""
-Seconds to wait for the broker's answer to a request (open, declare, close) on a connection that stands, before the
-connection is given up.
+Seconds to wait for the broker's answer to a request (open, declare, close), before the connection is dropped.
 """),
     ),
     cfg.FloatOpt(
@@ -141,8 +147,7 @@ connection is given up.
         min=0.1,
         max=300.0,
         help=_prose("""
-Seconds between two looks for a queue or an exchange that does not exist yet. Grows to five times this while it
-stays away.
+Seconds between two lookups of a queue or exchange that does not exist yet. Grows to five times this value.
 """),
     ),
     cfg.FloatOpt(
@@ -151,10 +156,10 @@ stays away.
         min=1.0,
         max=1500.0,
         help=_prose("""
-How long messages are kept unacknowledged while the journal's database cannot store them. Then the connection is closed
-and opened again when the database is back, because RabbitMQ itself ends a delivery that stays unacknowledged for
-30 minutes (``consumer_timeout``), and a quorum queue of RabbitMQ 4 drops a message that came back 20 times
-(``delivery-limit``): this way an outage of any length counts once.
+Seconds for which messages stay unacknowledged while the journal's database cannot store them. Then the connection is
+closed until the database answers. RabbitMQ itself ends a delivery that stays unacknowledged for 30 minutes
+(``consumer_timeout``), and a quorum queue of RabbitMQ 4 drops a message after 20 redeliveries (``delivery-limit``). With
+one close, an outage of any length counts as one redelivery.
 """),
     ),
 ]
@@ -162,12 +167,12 @@ and opened again when the database is back, because RabbitMQ itself ends a deliv
 
 @dataclass(frozen=True, slots=True)
 class BusSettings:
-    """``[bus]`` as values; see the help texts there.
+    """``[bus]`` as values; the help texts explain them.
 
-    :param conf: the loaded configuration, where ``[oslo_messaging_rabbit]`` is read; None for the library's defaults
+    :param conf: where ``[oslo_messaging_rabbit]`` is read; None for the library's defaults
     """
 
-    queue_mode: str = "topic"
+    queue_mode: QueueMode = QueueMode.TOPIC
     topics: tuple[str, ...] = ("stackmend",)
     priorities: tuple[str, ...] = ("info", "error")
     queue_name: str = "stackmend.events"
@@ -183,33 +188,33 @@ class BusSettings:
 
     @property
     def prefetch(self) -> int:
-        """How many messages the broker may send ahead of their acknowledgement, per queue."""
+        """How many unacknowledged messages the broker may send, per queue."""
         return 2 * self.batch_size
 
     @property
     def queues(self) -> tuple[str, ...]:
         """The queues to read."""
-        if self.queue_mode == "bind":
+        if self.queue_mode is QueueMode.BIND:
             return (self.queue_name,)
         return _keys(self.topics, self.priorities)
 
     @property
     def bindings(self) -> tuple[str, ...]:
-        """The routing keys to bind our own queue to; none when the publishers fill the queues."""
-        return _keys(self.bind_topics, self.priorities) if self.queue_mode == "bind" else ()
+        """The routing keys to bind our own queue to; empty with ``queue_mode = topic``."""
+        return _keys(self.bind_topics, self.priorities) if self.queue_mode is QueueMode.BIND else ()
 
 
 def register(conf: cfg.ConfigOpts) -> None:
-    """Register the options on ``conf``."""
+    """Register the options."""
     conf.register_group(GROUP)
     conf.register_opts(OPTS, group=GROUP)
 
 
 def settings(conf: cfg.ConfigOpts) -> BusSettings:
-    """Read the options, which must be registered, from ``conf``."""
+    """Read the options."""
     bus = conf.bus
     return BusSettings(
-        queue_mode=bus.queue_mode,
+        queue_mode=QueueMode(bus.queue_mode),
         topics=tuple(bus.topics),
         priorities=tuple(bus.priorities),
         queue_name=bus.queue_name,
@@ -226,5 +231,5 @@ def settings(conf: cfg.ConfigOpts) -> BusSettings:
 
 
 def _keys(topics: tuple[str, ...], priorities: tuple[str, ...]) -> tuple[str, ...]:
-    """Make routing keys as oslo.messaging does; it names its default queues the same."""
+    """Return routing keys as oslo.messaging builds them; its default queues have the same names."""
     return tuple(dict.fromkeys(f"{topic}.{priority}" for topic in topics for priority in priorities))

@@ -1,4 +1,4 @@
-"""``[journal]``: where the work is kept, and for how long what is done."""
+"""``[journal]``: the database of the work and its history."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ OPTS = [
         "connection",
         default="sqlite:////var/lib/stackmend/journal.sqlite",
         secret=True,
-        help="Database URL of the journal. SQLite serves one replica and needs nothing else; for several replicas give "
-        "MariaDB or PostgreSQL, for example mysql+pymysql://stackmend:password@controller/stackmend or "
-        "postgresql+psycopg://stackmend:password@controller/stackmend, and run 'stackmend db upgrade' once.",
+        help="Database URL of the journal. SQLite serves one replica and needs no setup. Several replicas need MariaDB or "
+        "PostgreSQL, for example mysql+pymysql://stackmend:password@controller/stackmend or "
+        "postgresql+psycopg://stackmend:password@controller/stackmend; then run 'stackmend db upgrade' once.",
     ),
-    cfg.IntOpt("history_days", default=90, min=1, help="Days for which the history is kept."),
-    cfg.IntOpt("dead_days", default=14, min=1, help="Days for which messages that could not be understood are kept."),
+    cfg.IntOpt("history_days", default=90, min=1, help="Days before history entries are deleted."),
+    cfg.IntOpt("dead_days", default=14, min=1, help="Days before dead letters (undecodable messages) are deleted."),
     cfg.IntOpt(
         "dead_keep",
         default=100_000,
         min=0,
-        help="How many messages that could not be understood are kept at most; beyond it the oldest go.",
+        help="The largest number of stored dead letters; the oldest are deleted first.",
     ),
 ]
 
 
 @dataclass(frozen=True, slots=True)
 class JournalSettings:
-    """``[journal]`` as values; the URL holds a password and is kept out of any representation."""
+    """``[journal]`` as values. ``repr`` omits the URL, which contains a password."""
 
     connection: str = field(repr=False)
     history_days: int = 90
@@ -39,12 +39,12 @@ class JournalSettings:
 
 
 def register(conf: cfg.ConfigOpts) -> None:
-    """Register the group."""
+    """Register the options."""
     conf.register_group(GROUP)
     conf.register_opts(OPTS, group=GROUP)
 
 
 def settings(conf: cfg.ConfigOpts) -> JournalSettings:
-    """Read the group."""
+    """Read the options."""
     group = conf.journal
     return JournalSettings(group.connection, group.history_days, group.dead_days, group.dead_keep)

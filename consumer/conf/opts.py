@@ -1,4 +1,4 @@
-"""The options for oslo.config's generator and validator (entry point ``oslo.config.opts``)."""
+"""All options for oslo.config's generator and validator (entry point ``oslo.config.opts``)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from consumer.messaging import oslo_messaging
 
 
 def list_opts() -> list[tuple[cfg.OptGroup | str | None, list[cfg.Opt]]]:
-    """Return every option by group: the machine's, then each handler's, each once."""
+    """Return every option once, by group: the machine's, then the handlers'."""
     found: dict[str, list[cfg.Opt]] = {}
     for group, opts in plugins.options().items():
         _add(found, group, opts)

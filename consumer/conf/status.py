@@ -1,4 +1,4 @@
-"""``[status]``: what the daemon tells of itself over HTTP."""
+"""``[status]``: metrics, health and a status page over HTTP."""
 
 from __future__ import annotations
 
@@ -6,31 +6,31 @@ from dataclasses import dataclass
 
 from oslo_config import cfg
 
-GROUP = cfg.OptGroup("status", title="Metrics, health and a page to look at")
+GROUP = cfg.OptGroup("status", title="Metrics, health and a status page")
 
 OPTS = [
     cfg.PortOpt(
         "port",
         default=0,
-        help="Port of /metrics (Prometheus), /healthz (its threads are alive) and /readyz (journal and brokers answer); "
-        "0: nothing listens. 9795 suits.",
+        help="Port of /metrics (Prometheus), /healthz (all threads run) and /readyz (journal and brokers answer), for "
+        "example 9795; 0 disables them.",
     ),
     cfg.HostAddressOpt(
         "bind",
         default="127.0.0.1",
-        help="Address to listen on. There is no password and no TLS: let it be reached only from where you watch.",
+        help="Address to listen on. The server has no password and no TLS: allow access only from your monitoring hosts.",
     ),
     cfg.BoolOpt(
         "page",
         default=False,
-        help="Serve a page at / as well: what is watched, drift, the last heals, what is kept, what is parked. Read-only. "
-        "It names hosts, instances and load balancers, no secrets.",
+        help="Also serve a read-only status page at /: brokers, drift, recent heals, inventories, parked work. It contains "
+        "names of hosts, instances and load balancers, but no secrets.",
     ),
 ]
 
 
 class CannotListen(Exception):
-    """The address is taken or not ours."""
+    """The address is in use or not local."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +46,11 @@ class StatusSettings:
 
 
 def register(conf: cfg.ConfigOpts) -> None:
-    """Register the group."""
+    """Register the options."""
     conf.register_group(GROUP)
     conf.register_opts(OPTS, group=GROUP)
 
 
 def settings(conf: cfg.ConfigOpts) -> StatusSettings:
-    """Read the group."""
+    """Read the options."""
     return StatusSettings(str(conf.status.bind), conf.status.port, conf.status.page)

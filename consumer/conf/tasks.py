@@ -1,7 +1,7 @@
-"""Options that every handler has, made from what it declares: ``<task>_mode``, ``_interval``, ``_window``, ``_heals_per_hour``.
+"""The options that every handler has: ``<task>_mode``, ``_interval``, ``_window``, ``_heals_per_hour``.
 
-They stand in the group the specification gave the task: ``[audit]`` for Nova's, ``[housekeeping]`` for Octavia's. A handler
-whose interval the specification gave another name has that option in place of ``<task>_interval``.
+They are in the group that the specification gave the task: ``[audit]`` for Nova, ``[housekeeping]`` for Octavia. A handler
+whose interval has another name in the specification has that option instead of ``<task>_interval``.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from handlers.base import Handler
 
 
 class _WindowType(types.ConfigType):
-    """A window as an option's value."""
+    """The type of ``<task>_window``."""
 
     def __init__(self) -> None:
         super().__init__(type_name="window")
@@ -42,7 +42,7 @@ class TaskSettings:
     """Settings of one handler.
 
     :param interval: seconds between two sweeps; 0 for none
-    :param heals_per_hour: 0 for no bound
+    :param heals_per_hour: 0 for unlimited
     """
 
     mode: str
@@ -52,48 +52,47 @@ class TaskSettings:
 
 
 def options(handler: type[Handler]) -> list[cfg.Opt]:
-    """Return the options that every handler has, for this one."""
+    """Return the options that every handler has."""
     name = handler.name
     interval = cfg.IntOpt(
         f"{name}_interval",
         default=handler.default_interval,
         min=0,
-        help=f"{handler.title}: seconds between two sweeps (10 % are added or taken at random); 0: only at start, "
-        f"after an outage of the bus, and on command. "
-        f"{handler.cost}".strip(),
+        help=f"{handler.title}: seconds between two sweeps, varied at random by 10 %. With 0, sweeps run only at the start, "
+        f"after an outage of the bus, and on command. {handler.cost}".strip(),
     )
     return [
         cfg.StrOpt(
             f"{name}_mode",
             default=handler.default_mode,
             choices=[
-                ("off", "does nothing"),
-                ("audit", "finds and reports, changes nothing"),
-                ("heal", "heals what is proved"),
+                ("off", "inactive"),
+                ("audit", "reports drift, changes nothing"),
+                ("heal", "heals proved drift"),
             ],
-            help=f"{handler.title}: whether it runs.",
+            help=f"{handler.title}: the mode.",
         ),
         *([] if handler.interval_option else [interval]),
         cfg.Opt(
             f"{name}_window",
             type=_WindowType(),
             default="",
-            help=f"{handler.title}: when it may run, as 'Sat,Sun 01:00-05:00' or 'Mon-Fri 22:00-06:00', several with ';'; "
-            "empty for always. In the zone of [engine] timezone. When it closes, no further heal is begun, and one of many "
-            "steps ends after the step that it is at; what is left waits for it to open. A one-shot 'sweep' outside of it "
-            "looks and heals nothing; 'heal' of one object does not ask for it.",
+            help=f"{handler.title}: the time window, for example 'Sat,Sun 01:00-05:00' or 'Mon-Fri 22:00-06:00'; separate "
+            "several windows with ';'; empty means always. The time zone is [engine] timezone. Outside the window no heal "
+            "starts, and a heal of several steps stops after its current step; the rest waits for the next window. Outside "
+            "the window the command 'sweep' only reports. The command 'heal' ignores the window.",
         ),
         cfg.IntOpt(
             f"{name}_heals_per_hour",
             default=handler.default_heals_per_hour,
             min=0,
-            help=f"{handler.title}: heals in any hour, over all replicas; 0 for no bound. [engine] heals_per_hour if unset.",
+            help=f"{handler.title}: heals in any hour, over all replicas; 0 means unlimited. Default: [engine] heals_per_hour.",
         ),
     ]
 
 
 def register(conf: cfg.ConfigOpts, handlers: Iterable[type[Handler]]) -> None:
-    """Register the options of these handlers, their own included."""
+    """Register the options of these handlers, including each handler's own."""
     for handler in handlers:
         conf.register_opts(options(handler), group=handler.group)
         for group, opts in handler.options().items():

@@ -1,7 +1,7 @@
-"""Windows: the hours and days in which a task may run.
+"""The hours and days in which a task may run.
 
-Wall-clock times in a zone, so a window keeps its hours across daylight saving: in the hour that is skipped it is closed,
-the hour that comes twice counts twice. A pure value; the time is always passed in.
+Windows use wall-clock time in a zone, so they keep their hours across daylight saving. A window is closed in a skipped
+hour, and counts a repeated hour twice. Pure values; callers pass the time.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ _EXAMPLE = "write for example 'Sat,Sun 01:00-05:00' or 'Mon-Fri 22:00-06:00'"
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """Hours of some days; one that ends before it starts reaches into the next day.
+    """Hours of some days. A span that ends before it starts reaches into the next day.
 
-    :param days: on which it starts, Monday is 0
-    :param end: exclusive; midnight (00:00 or 24:00) is the end of the day
+    :param days: on which it starts; Monday is 0
+    :param end: exclusive; 00:00 and 24:00 mean the end of the day
     """
 
     days: frozenset[int]
     start: time
     end: time
 
-    def holds(self, local: datetime) -> bool:
-        """Tell whether a wall-clock time is inside."""
+    def contains(self, local: datetime) -> bool:
+        """Return whether a wall-clock time is inside."""
         clock, today = local.time(), local.weekday()
         if self.start < self.end:
             return today in self.days and self.start <= clock < self.end
@@ -40,16 +40,16 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """A set of spans; an empty one is always open."""
+    """A set of spans; without spans, always open."""
 
     spans: tuple[Span, ...] = ()
     text: str = ""
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read ``Sat,Sun 01:00-05:00; Mon-Fri 22:00-06:00``.
+        """Parse ``Sat,Sun 01:00-05:00; Mon-Fri 22:00-06:00``.
 
-        :raises ValueError: when it is not of this form
+        :raises ValueError: wrong format
         """
         parts = [part.strip() for part in text.split(";") if part.strip()]
         return cls(tuple(_span(part) for part in parts), "; ".join(parts))
@@ -58,13 +58,13 @@ class Window:
         return self.text
 
     def is_open(self, local: datetime) -> bool:
-        """Tell whether a task may run at this wall-clock time."""
-        return not self.spans or any(span.holds(local) for span in self.spans)
+        """Return whether a task may run at this wall-clock time."""
+        return not self.spans or any(span.contains(local) for span in self.spans)
 
     def next_opening(self, at: datetime) -> datetime:
-        """Return the first minute from ``at`` on (aware) in which the window is open; it looks a week ahead.
+        """Return the first open minute from ``at`` (aware) on, within eight days.
 
-        The steps are taken on the absolute clock, so a skipped or repeated hour needs no case of its own.
+        It advances on the UTC clock, so skipped and repeated hours are no special case.
         """
         zone, moment = at.tzinfo, at.astimezone(UTC)
         for _ in range(8 * 24 * 60):

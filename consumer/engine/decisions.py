@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from consumer.conf.engine import EngineSettings
 from consumer.journal.history import Outcome
 from consumer.journal.work import Claim, Disposition, Done, Later, Parked, Reported
-from consumer.wording import reason_of
+from consumer.text import reason_of
 from handlers.base import Conflict, Finding, InFlight, Refused, Unavailable
 
 

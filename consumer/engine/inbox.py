@@ -7,9 +7,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from consumer.bus.source import Batch, DeadEvent, NotStored
+from consumer.bus.source import Batch, NotStored, UndecodableMessage
 from consumer.engine.router import Router, Unroutable
-from consumer.journal import heard, work
+from consumer.journal import notification_formats, work
 from consumer.journal.database import Database, JournalUnavailable
 from consumer.journal.dead import DeadLetter
 from consumer.journal.work import Hint
@@ -48,10 +48,10 @@ class Inbox:
 
     def _note(self, batch: Batch) -> None:
         """Write down that notifications of these formats arrive, now and then; each broker has a thread of its own."""
-        for written in {event.format for event in batch.events}:
+        for written in {received.event.format for received in batch.wanted}:
             known = (batch.broker, written)
             if time.monotonic() - self._noted.get(known, float("-inf")) >= _NOTE_EVERY:
-                heard.note(self._database, *known)
+                notification_formats.record(self._database, *known)
                 self._noted[known] = time.monotonic()
 
 
@@ -59,13 +59,14 @@ def route(router: Router, batch: Batch, keep_bytes: int) -> tuple[list[Hint], li
     """Turn a batch into hints, and into letters what cannot be one."""
     hints: list[Hint] = []
     dead = [_letter(event) for event in batch.dead]
-    for event, body in zip(batch.events, batch.bodies, strict=True):
+    for received in batch.wanted:
+        body = received.body
         try:
-            hints += router.route(event)
+            hints += router.route(received.event)
         except Unroutable as error:
             dead.append(DeadLetter(batch.broker, "", "", str(error), len(body), body[:keep_bytes]))
     return hints, dead
 
 
-def _letter(event: DeadEvent) -> DeadLetter:
+def _letter(event: UndecodableMessage) -> DeadLetter:
     return DeadLetter(event.broker, event.exchange, event.routing_key, event.reason, event.size, event.body)

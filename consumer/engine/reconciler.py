@@ -27,7 +27,7 @@ from consumer.engine.stores import Store
 from consumer.engine.task import Task
 from consumer.journal.history import Closing, Deferred, Line, Origin, Outcome
 from consumer.journal.work import Claim, Disposition, Done, Later, Parked, Reported
-from consumer.wording import reason_of
+from consumer.text import reason_of
 from handlers.base import Conflict, Finding, HandlerError, Healed, InFlight, Refused, Unavailable
 
 LOG = logging.getLogger(__name__)

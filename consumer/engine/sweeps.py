@@ -20,7 +20,7 @@ from consumer.journal import controls, history, work
 from consumer.journal.database import Database
 from consumer.journal.history import Outcome
 from consumer.journal.work import Claim, Disposition, Done, Hint, Later, Priority
-from consumer.wording import reason_of
+from consumer.text import reason_of
 from handlers.base import Key, Unavailable
 
 LOG = logging.getLogger(__name__)

@@ -1,10 +1,18 @@
-"""The durable table of work: what is to be looked at, who looks at it, what was found and done.
+"""The journal: the durable table of work and its history.
 
-One row per (handler, key) in ``work``; a hint that comes while the row exists only bumps its generation. Rows are
-claimed by compare-and-set and a lease, so any number of replicas share one journal on SQLite (one replica), MariaDB,
-Galera or PostgreSQL. Finished rows are deleted; what was done stays in ``history``.
+The table ``work`` has one row per (handler, key); another hint for an existing row only raises its generation. Replicas claim
+rows by compare-and-set with a lease. They share one journal on MariaDB, Galera or PostgreSQL; SQLite serves one replica. A
+finished row is deleted; its record stays in ``history``. The journal does not know the bus.
 
-Knows nothing of the bus. Rooms: ``schema`` (tables), ``database`` (engines, clock, transient errors), ``work`` (what
-workers do with rows), ``backlog`` (what operators do with them), ``history``, ``dead`` (undecodable messages),
-``controls`` (pause, breaker, sweep figures), ``replicas``, ``migrations``.
+schema                tables
+database              engines, clock, transactions, retries
+work                  hints, claims and results
+backlog               the work table for operators
+history               findings and heals
+dead                  undecodable messages
+controls              pauses, breakers, sweeps of each handler
+notification_formats  the last arrival of each wire format
+replicas              running processes; the lock of an SQLite file
+migrations            the schema's revisions
+opening               opens the configured journal
 """

@@ -1,4 +1,4 @@
-"""The work table as an operator sees and changes it: list, retry, drop."""
+"""The work table for operators: list, retry, drop."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from consumer.journal.work import Priority
 
 @dataclass(frozen=True, slots=True)
 class WorkRow:
-    """A row as an operator sees it."""
+    """A row of work, as shown to operators."""
 
     id: int
     handler: str
@@ -29,15 +29,15 @@ class WorkRow:
     error: str
 
 
-#: what a row can be, in the order of its life
+#: The states of a row, in the order of its life.
 STATES = ("pending", "running", "reported", "parked")
 
 
 @dataclass(frozen=True, slots=True)
 class Depth:
-    """How much of one handler is in one state; timers are not counted.
+    """The number of rows of one handler in one state, without timers.
 
-    :param oldest: seconds since the first hint of the oldest
+    :param oldest: seconds since the earliest first hint
     """
 
     handler: str
@@ -47,7 +47,7 @@ class Depth:
 
 
 def depths(database: Database) -> list[Depth]:
-    """Return how much there is, by handler and state."""
+    """Return the number of rows by handler and state."""
 
     def read(connection: Connection) -> list[Depth]:
         clock = now(connection)
@@ -115,7 +115,7 @@ def _work_row(row: RowMapping, clock: float) -> WorkRow:
 
 
 def retry(database: Database, ids: Collection[int]) -> int:
-    """Make rows due now, as if an operator had hinted; return how many there were."""
+    """Make rows due now, as a hint of an operator does; return their number."""
     values = {
         "state": "pending",
         "attempts": 0,
@@ -134,7 +134,7 @@ def retry(database: Database, ids: Collection[int]) -> int:
 
 
 def drop(database: Database, ids: Collection[int]) -> int:
-    """Forget rows, unless a worker holds them; a sweep finds again what is still wrong. Return how many went."""
+    """Delete rows without a lease; return their number. A sweep finds remaining drift again."""
 
     def forget(connection: Connection) -> int:
         free = or_(work.c.lease_until.is_(None), work.c.lease_until < now(connection))

@@ -1,4 +1,4 @@
-"""What is known of each handler over all replicas: paused by an operator, stopped by the breaker, its last sweep."""
+"""The state of each handler, shared by all replicas: paused by an operator, stopped by the breaker, last sweep."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from consumer.journal.schema import task
 class Control:
     """State of one handler.
 
-    :param paused: an operator stopped it
-    :param broken: a sweep found more than can be believed; nothing is healed until an operator resumes
-    :param swept_at: when the last sweep that came to its end began; None for never
+    :param paused: an operator paused it
+    :param broken: the breaker stopped it; no heal until an operator resumes it
+    :param swept_at: start of the last complete sweep; None for never
     """
 
     name: str
@@ -32,7 +32,7 @@ class Control:
 
     @property
     def stopped(self) -> bool:
-        """Whether nothing of this handler may run."""
+        """Whether the handler must not run."""
         return self.paused or self.broken
 
 
@@ -47,7 +47,7 @@ def lock(connection: Connection, name: str) -> Control:
 
 
 def ensure(database: Database, names: Collection[str]) -> None:
-    """Make the rows of handlers that have none yet."""
+    """Create missing rows of handlers."""
 
     def make(connection: Connection) -> None:
         there = set(connection.execute(select(task.c.name)).scalars())
@@ -58,7 +58,7 @@ def ensure(database: Database, names: Collection[str]) -> None:
 
 
 def read(database: Database) -> dict[str, Control]:
-    """Return all handlers' states by name."""
+    """Return the state of all handlers by name."""
     fields = [column for column in task.c if column.name != "serial"]
 
     def load(connection: Connection) -> dict[str, Control]:
@@ -69,12 +69,12 @@ def read(database: Database) -> dict[str, Control]:
 
 
 def pause(database: Database, names: Collection[str], reason: str) -> int:
-    """Stop handlers on every replica, within seconds; return how many there were."""
+    """Stop handlers on every replica, within seconds; return their number."""
     return _set(database, names, paused=True, reason=reason)
 
 
 def resume(database: Database, names: Collection[str]) -> int:
-    """Let handlers run again, whoever stopped them; return how many there were."""
+    """Let paused and stopped handlers run again; return their number."""
     return _set(database, names, paused=False, broken=False, reason="")
 
 
@@ -92,7 +92,7 @@ def _set(database: Database, names: Collection[str], *, reason: str, **flags: bo
 
 
 def swept(database: Database, name: str, began: float, found: int, population: int) -> None:
-    """Remember a sweep that came to its end."""
+    """Record a complete sweep."""
 
     def write(connection: Connection) -> None:
         took = now(connection) - began

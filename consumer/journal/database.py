@@ -1,7 +1,7 @@
-"""Engines of the journal, its clock, and which errors mean "not now".
+"""Engines of the journal, its clock, transactions, and the classification of errors.
 
-The only file that knows dialects. SQLite is the embedded default: write-ahead log, full durability, and a write lock
-taken when a transaction begins, for two transactions that both read before they write would otherwise deadlock.
+The only file that knows SQL dialects. SQLite, the embedded default, runs with a write-ahead log and full durability. Each
+transaction takes the write lock at its start: two transactions that read before they write would otherwise deadlock.
 """
 
 from __future__ import annotations
@@ -36,18 +36,18 @@ T = TypeVar("T")
 
 
 class JournalError(Exception):
-    """Root of the journal's errors."""
+    """Base of the journal's errors."""
 
 
 class JournalUnavailable(JournalError):
-    """The journal's database does not answer, or not in time; nothing was committed, or it is not known whether."""
+    """The journal's database does not answer in time. It is unknown whether the transaction was committed."""
 
 
 class WrongJournal(JournalError):
-    """The connection URL is wrong, a driver is missing or the schema is not the one this program needs."""
+    """The URL is wrong, a driver is missing, or the schema has the wrong revision."""
 
 
-class db_now(ColumnElement[float]):  # noqa: N801 - reads as the SQL function that it is
+class db_now(ColumnElement[float]):  # noqa: N801 - an SQL function
     """The database's clock: seconds since the epoch, with a fraction."""
 
     type = Double()
@@ -71,24 +71,24 @@ def _postgresql_now(_element: db_now, _compiler: Any, **_kw: Any) -> str:
 
 
 def now(connection: Connection) -> float:
-    """Return the database's clock."""
+    """Return the database's clock, seconds since the epoch."""
     return float(connection.execute(select(db_now())).scalar_one())
 
 
 def open_engine(url: str, pool_size: int = 10) -> Engine:
-    """Make the engine of a journal; connects to nothing yet.
+    """Return the engine of a journal, without connecting.
 
     :param url: an SQLAlchemy URL; ``postgresql://`` means psycopg 3, ``mysql://`` means PyMySQL
-    :param pool_size: connections kept; as many as threads that use it
-    :raises WrongJournal: when the URL is malformed or its driver is not installed
+    :param pool_size: connections in the pool, one per thread
+    :raises WrongJournal: malformed URL or missing driver
     """
     try:
         parsed = _with_driver(make_url(url))
         engine = create_engine(parsed, **_engine_arguments(parsed, pool_size))
     except (ArgumentError, NoSuchModuleError, ValueError) as error:
         raise WrongJournal(
-            "[journal] connection is not a database URL; write for example "
-            "sqlite:////var/lib/stackmend/journal.sqlite or mysql+pymysql://user:password@host/stackmend"
+            "[journal] connection is not a database URL; examples: "
+            "sqlite:////var/lib/stackmend/journal.sqlite, mysql+pymysql://user:password@host/stackmend"
         ) from error
     except ModuleNotFoundError as error:
         raise WrongJournal(
@@ -112,7 +112,7 @@ def _engine_arguments(url: URL, pool_size: int) -> dict[str, Any]:
         return {"connect_args": {"timeout": 30, "isolation_level": None}}
     common = {"pool_pre_ping": True, "pool_size": pool_size, "max_overflow": 5, "pool_timeout": 10}
     if backend in ("mysql", "mariadb"):
-        # Without UTC, UNIX_TIMESTAMP repeats an hour when the session's zone leaves daylight saving time.
+        # In a zone with daylight saving, UNIX_TIMESTAMP repeats an hour every autumn.
         session = "SET time_zone = '+00:00'"
         timeouts = {"connect_timeout": 5, "read_timeout": 30, "write_timeout": 30}
         connect = {"init_command": session, **timeouts}
@@ -134,13 +134,13 @@ def _begin_immediate(connection: Connection) -> None:
     connection.exec_driver_sql("BEGIN IMMEDIATE")
 
 
-#: Deadlock, lock wait timeout (MariaDB, Galera's certification failure included); serialisation failure, deadlock.
+#: MariaDB: deadlock (also Galera's certification failure), lock wait timeout. PostgreSQL: serialisation failure, deadlock.
 _RETRY_MYSQL = frozenset({1213, 1205, 1020})
 _RETRY_POSTGRESQL = frozenset({"40001", "40P01"})
 
 
 def is_retriable(error: BaseException) -> bool:
-    """Tell whether the same transaction may succeed at once: a deadlock, a lost certification, a locked file."""
+    """Return whether a retry of the transaction may succeed at once: deadlock, failed certification, locked file."""
     if not isinstance(error, DBAPIError) or error.orig is None:
         return False
     code = error.orig.args[0] if error.orig.args else None
@@ -149,7 +149,7 @@ def is_retriable(error: BaseException) -> bool:
 
 
 def is_outage(error: BaseException) -> bool:
-    """Tell whether the error means that the server is away, not that the statement is wrong."""
+    """Return whether the server is unavailable, as opposed to a wrong statement."""
     if isinstance(error, PoolTimeout):
         return True
     if not isinstance(error, DBAPIError):
@@ -166,30 +166,30 @@ def _outages_translated(url: URL) -> Iterator[None]:
         if is_outage(error):
             text = _without_password(str(getattr(error, "orig", None) or type(error).__name__), url)
             raise JournalUnavailable(
-                f"the journal's database does not answer: {text}; see [journal] connection"
+                f"the journal's database does not answer: {text}; check [journal] connection"
             ) from None
         raise
-    except OSError as error:  # the drivers' own, for files of TLS that cannot be read
-        text = f"{error.strerror or error}: see the files of TLS in [journal] connection"
-        raise JournalUnavailable(f"the journal's database was not reached: {text}") from None
+    except OSError as error:  # raised by drivers for unreadable TLS files
+        text = f"{error.strerror or error}; check the TLS files in [journal] connection"
+        raise JournalUnavailable(f"cannot connect to the journal's database: {text}") from None
 
 
 def _without_password(text: str, url: URL) -> str:
-    """Return a driver's text on one line; it names hosts and users, and must not name more."""
+    """Return a driver's text on one line, without the password."""
     return " ".join(text.replace(url.password, "***").split() if url.password else text.split())[:400]
 
 
 class Database:
-    """Transactions on the journal: deadlocks are tried again, outages become :class:`JournalUnavailable`."""
+    """Transactions on the journal. Deadlocks are retried; outages become :class:`JournalUnavailable`."""
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
 
     def transact(self, action: Callable[[Connection], T]) -> T:
-        """Run ``action`` in one transaction and commit; on a deadlock once more from the start, up to 10 seconds.
+        """Run ``action`` in one transaction and commit. Retry the whole transaction after a deadlock, for up to 10 seconds.
 
         :param action: may run several times; must have no effect outside the database
-        :raises JournalUnavailable: when the database does not answer
+        :raises JournalUnavailable: the database does not answer
         """
         retry = tenacity.Retrying(
             retry=tenacity.retry_if_exception(is_retriable),
@@ -211,16 +211,15 @@ class Database:
 
 
 def upsert(dialect: str, table: Table, unique: Sequence[str], change: Callable[[Any], Mapping[str, Any]]) -> Executable:
-    """Build "insert, or change the row that is there" for executemany.
+    """Build an "insert or update" statement for executemany.
 
     :param unique: the columns of the unique key
-    :param change: from the columns of the row that was to be inserted, what to set on the one that is there. It may
-        refer to the table's columns and use no bound values: PyMySQL joins the rows of an executemany into one
-        statement only when the part after VALUES holds none
+    :param change: maps the columns of the new row to the changes of an existing row. It may use the table's columns, but no
+        bound values: PyMySQL joins the rows of an executemany only if the part after VALUES has none
     """
     if dialect in ("mysql", "mariadb"):
         into = mysql.insert(table)
-        # A list keeps the order of assignment, which MariaDB heeds; a dict would be put in the order of the columns.
+        # MariaDB assigns in order; SQLAlchemy keeps the order of a list, and sorts a dict by column.
         return into.on_duplicate_key_update(list(change(into.inserted).items()))
     insert = postgresql.insert if dialect == "postgresql" else sqlite.insert
     statement = insert(table)
@@ -228,12 +227,12 @@ def upsert(dialect: str, table: Table, unique: Sequence[str], change: Callable[[
 
 
 def literal(value: str | int) -> ColumnElement[Any]:
-    """Return a constant of our own as SQL text, where a bound value must not stand; never for data."""
+    """Return a constant as SQL text, where a bound value is not possible. Never use it for data."""
     return literal_column(f"'{value}'" if isinstance(value, str) else str(value))
 
 
 def greatest(left: Any, right: Any) -> ColumnElement[Any]:
-    """Return the larger of two, as CASE: SQLite calls it max, the others greatest."""
+    """Return the larger of two, as CASE: SQLite's function has another name than the others'."""
     return case((left > right, left), else_=right)
 
 
@@ -243,5 +242,5 @@ def least(left: Any, right: Any) -> ColumnElement[Any]:
 
 
 def clean(text: str, length: int) -> str:
-    """Make text of unknown origin one that every database takes: PostgreSQL refuses NUL, none takes lone surrogates."""
+    """Return text that every database accepts: PostgreSQL refuses NUL, and none accepts lone surrogates."""
     return text.encode("utf-8", "replace").decode().replace("\0", "?")[:length]

@@ -1,7 +1,6 @@
-"""Messages that could not be understood, kept as they came: bounded in number and age, replayable.
+"""Dead letters: undecodable messages, stored as received. Their number and age are limited.
 
-They are stored in the transaction that stores their batch's hints (``work.enqueue``); this file
-says in what form, reads them and forgets them.
+``work.enqueue`` stores them in the same transaction as the hints of their batch.
 """
 
 from __future__ import annotations
@@ -18,7 +17,11 @@ from consumer.journal.schema import dead_event
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """A message that could not be understood, as it came."""
+    """An undecodable message.
+
+    :param body: as received, perhaps cut
+    :param size: bytes received
+    """
 
     broker: str
     exchange: str
@@ -28,7 +31,7 @@ class DeadLetter:
     body: bytes
 
     def row(self, clock: float) -> dict[str, Any]:
-        """Return it as it is stored."""
+        """Return the values of its row."""
         return {
             "at": clock,
             "broker": clean(self.broker, 255),
@@ -41,10 +44,10 @@ class DeadLetter:
 
 
 @dataclass(frozen=True, slots=True)
-class DeadEvent:
-    """A stored message.
+class StoredLetter:
+    """A stored dead letter.
 
-    :param size: bytes as received; ``body`` may be the first part of a larger one, which cannot be replayed
+    :param size: bytes received; a longer message than ``body`` was cut and cannot be replayed
     """
 
     id: int
@@ -58,51 +61,51 @@ class DeadEvent:
 
     @property
     def whole(self) -> bool:
-        """Whether the body is all that was received."""
+        """Whether the body is complete."""
         return len(self.body) == self.size
 
 
 _SUMMARY = [column for column in dead_event.c if column.name != "body"]
 
 
-def listing(database: Database, limit: int = 1000) -> list[DeadEvent]:
-    """Return messages without their bodies, oldest first; of too many, the newest."""
+def listing(database: Database, limit: int = 1000) -> list[StoredLetter]:
+    """Return the newest letters, oldest first, without their bodies."""
     query = select(*_SUMMARY).order_by(dead_event.c.id.desc()).limit(limit)
     rows = database.transact(lambda connection: connection.execute(query).mappings().all())
-    return [_dead_event(row, b"") for row in reversed(rows)]
+    return [_stored(row, b"") for row in reversed(rows)]
 
 
-def find(database: Database, ids: Collection[int]) -> list[DeadEvent]:
-    """Return messages whole, in the order of their ids."""
+def find(database: Database, ids: Collection[int]) -> list[StoredLetter]:
+    """Return complete letters, ordered by id."""
     query = select(dead_event).where(dead_event.c.id.in_(ids)).order_by(dead_event.c.id)
     rows = database.transact(lambda connection: connection.execute(query).mappings().all())
-    return [_dead_event(row, bytes(row["body"])) for row in rows]
+    return [_stored(row, bytes(row["body"])) for row in rows]
 
 
 def ids(database: Database) -> list[int]:
-    """Return the ids of all messages."""
+    """Return the ids of all letters."""
     query = select(dead_event.c.id).order_by(dead_event.c.id)
     return database.transact(lambda connection: list(connection.execute(query).scalars()))
 
 
-def _dead_event(row: RowMapping, body: bytes) -> DeadEvent:
-    return DeadEvent(body=body, **{column.name: row[column.name] for column in _SUMMARY})
+def _stored(row: RowMapping, body: bytes) -> StoredLetter:
+    return StoredLetter(body=body, **{column.name: row[column.name] for column in _SUMMARY})
 
 
 def drop(database: Database, chosen: Collection[int]) -> int:
-    """Forget messages; return how many there were."""
+    """Delete letters; return their number."""
     statement = delete(dead_event).where(dead_event.c.id.in_(chosen))
     return database.transact(lambda connection: connection.execute(statement).rowcount)
 
 
 def count(database: Database) -> int:
-    """Return how many messages are kept."""
+    """Return the number of letters."""
     query = select(func.count()).select_from(dead_event)
     return database.transact(lambda connection: int(connection.execute(query).scalar_one()))
 
 
 def expire(database: Database, older_than: float, keep: int) -> int:
-    """Forget messages older than so many seconds, and the oldest beyond ``keep``; return how many."""
+    """Delete letters older than ``older_than`` seconds, and the oldest beyond ``keep``; return their number."""
 
     def forget(connection: Connection) -> int:
         gone = connection.execute(delete(dead_event).where(dead_event.c.at < now(connection) - older_than)).rowcount

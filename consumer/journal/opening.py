@@ -1,4 +1,4 @@
-"""Opens the journal that is configured."""
+"""Opens the configured journal."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from consumer.journal.database import Database, open_engine
 
 
 def open_journal(conf: cfg.ConfigOpts) -> Database:
-    """Open the configured journal and make sure of its schema.
+    """Open the configured journal and check its schema.
 
-    :raises WrongJournal, JournalUnavailable: see there
+    :raises WrongJournal, JournalUnavailable: see :class:`Database` and :func:`migrations.check`
     """
     url = journal_conf.settings(conf).connection
     database = Database(open_engine(url, pool_size=engine_conf.settings(conf).workers + 4))

@@ -1,6 +1,6 @@
-"""Which processes share the journal, and the lock that keeps a second one off an SQLite file.
+"""The processes that share the journal, and the lock that allows one process per SQLite file.
 
-SQLite gets an advisory file lock: the kernel gives it back when the process dies, however it dies.
+The lock is an advisory file lock: the kernel releases it when the process dies.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from consumer.journal.schema import replica
 
 
 class AlreadyRunning(JournalError):
-    """Another process runs on this SQLite journal."""
+    """Another process uses this SQLite journal."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,15 +37,15 @@ class Replica:
 
 
 def new_id() -> str:
-    """Return a name for this process: host, pid and a few random characters; 64 at most."""
+    """Return a name for this process: host, pid and random characters; 64 characters at most."""
     return f"{socket.gethostname()[:40]}-{os.getpid()}-{uuid.uuid4().hex[:6]}"
 
 
 @contextmanager
 def sole_user(database: Database) -> Iterator[bool]:
-    """Hold the SQLite journal for this process; yields False, holding nothing, where the database serves many.
+    """Lock the SQLite journal for this process. Yields False, without a lock, for a database that serves several.
 
-    :raises AlreadyRunning: when another process holds it
+    :raises AlreadyRunning: another process has the lock
     """
     path = database.engine.url.database
     if database.engine.dialect.name != "sqlite" or not path or path == ":memory:":
@@ -56,14 +56,14 @@ def sole_user(database: Database) -> Iterator[bool]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise AlreadyRunning(
-                f"another stackmend runs on the journal {path}; SQLite serves one replica: stop that one, "
-                "or set [journal] connection to MariaDB or PostgreSQL for several"
+                f"another stackmend uses the journal {path}, and SQLite serves one replica: stop the other one, "
+                "or set [journal] connection to MariaDB or PostgreSQL"
             ) from None
         yield True
 
 
 def register(database: Database, name: str, version: str) -> None:
-    """Write this process down."""
+    """Add this process to the list."""
 
     def write(connection: Connection) -> None:
         clock = now(connection)
@@ -76,7 +76,7 @@ def register(database: Database, name: str, version: str) -> None:
 
 
 def beat(database: Database, name: str, forget_after: float) -> None:
-    """Say that this process lives, and forget those that have not said so for ``forget_after`` seconds."""
+    """Record that this process is alive; remove those without a beat for ``forget_after`` seconds."""
 
     def write(connection: Connection) -> None:
         clock = now(connection)
@@ -87,7 +87,7 @@ def beat(database: Database, name: str, forget_after: float) -> None:
 
 
 def unregister(database: Database, name: str) -> None:
-    """Take this process off the list."""
+    """Remove this process from the list."""
     database.transact(lambda connection: connection.execute(delete(replica).where(replica.c.id == name)))
 
 

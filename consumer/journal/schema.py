@@ -1,8 +1,7 @@
 """The journal's tables. Times are seconds since the epoch on the database's clock, as doubles.
 
-Doubles and the database's own clock because leases must mean the same to every replica whatever its host's clock says,
-and because three dialects disagree about fractions of a second in every date type. A change here needs a migration in
-``migrations/versions``; a test compares the two.
+A lease must mean the same to every replica, whatever its host's clock; and the dialects disagree about fractions of a second
+in date types. A change here needs a migration in ``migrations/versions``; a test compares the two.
 """
 
 from __future__ import annotations
@@ -27,14 +26,14 @@ from sqlalchemy.dialects import mysql
 
 metadata = MetaData()
 
-#: SQLite counts only INTEGER PRIMARY KEY up by itself.
+#: SQLite increments only INTEGER PRIMARY KEY.
 _Id = BigInteger().with_variant(Integer, "sqlite")
-#: MariaDB's TEXT ends at 64 kB; evidence of a large instance does not.
+#: MariaDB's TEXT ends at 64 kB; evidence can be longer.
 _Long = Text().with_variant(mysql.MEDIUMTEXT(), "mysql", "mariadb")
 _Bytes = LargeBinary().with_variant(mysql.MEDIUMBLOB(), "mysql", "mariadb")
 
 
-#: Whatever the character set of the database it was put in.
+#: Independent of the database's default character set.
 _TABLE: dict[str, Any] = {
     f"{dialect}_{option}": value
     for dialect in ("mysql", "mariadb")
@@ -43,7 +42,7 @@ _TABLE: dict[str, Any] = {
 
 
 def _exact(length: int) -> String:
-    """Return a string that compares byte by byte: host names that differ in case are two hosts."""
+    """Return a string type that compares byte by byte: host names that differ in case are two hosts."""
     binary = mysql.VARCHAR(length, charset="utf8mb4", collation="utf8mb4_bin")
     return String(length).with_variant(binary, "mysql", "mariadb")
 
@@ -54,21 +53,21 @@ work = Table(
     Column("id", _Id, primary_key=True),
     Column("handler", _exact(64), nullable=False),
     Column("key", _exact(300), nullable=False),
-    # pending: to be looked at; reported: drift that stays, by mode or by refusal; parked: given up until re-armed
+    # pending: to be inspected; reported: drift that is not healed; parked: no further attempts until re-armed
     Column("state", String(16), nullable=False, default="pending"),
     Column("priority", Integer, nullable=False),
     Column("generation", BigInteger, nullable=False, default=1),
     Column("not_before", Double, nullable=False),
     Column("attempts", Integer, nullable=False, default=0),
     Column("waits", Integer, nullable=False, default=0),
-    # seconds between looks that found it in flight, since an event or an end
+    # seconds between inspections that found it in flight, since the last event or result
     Column("watched", Double, nullable=False, default=0.0),
     Column("owner", String(64)),
     Column("token", String(32)),
     Column("lease_until", Double),
     Column("fingerprint", String(64)),
     Column("seen_at", Double),
-    # the fingerprint for which the history already has its lines
+    # the fingerprint that the history already contains
     Column("reported", String(64)),
     Column("healing_id", BigInteger),
     Column("error", _Long),
@@ -144,7 +143,7 @@ task = Table(
     **_TABLE,
 )
 
-heard = Table(
+notification_format = Table(
     "heard",
     metadata,
     Column("broker", _exact(255), primary_key=True),

@@ -1,1 +1,9 @@
-"""What the daemon tells of itself over HTTP: metrics, health, a page. Reads the journal and the engine, changes nothing."""
+"""Read-only status over HTTP: metrics, health, a page.
+
+health   the probes /healthz and /readyz
+metrics  counters and gauges for Prometheus
+page     the HTML page
+server   the HTTP server
+serving  assembles meter, probes, page and server
+systemd  readiness and watchdog messages
+"""

@@ -1,7 +1,7 @@
-"""Whether the process is well: ``/healthz`` is about itself, ``/readyz`` about what it stands on.
+"""Health of the process: ``/healthz`` covers its loops, ``/readyz`` the journal and the brokers.
 
-A loop that must go round for ever tells so each time; one that has been silent for too long makes the process unhealthy,
-and whoever runs it may restart it. A broker or a journal that is away does not: a restart would not bring it back.
+Each endless loop reports every round; a loop that is silent for too long makes the process unhealthy, and its supervisor may
+restart it. An unavailable broker or journal does not: a restart would not help.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from consumer.bus.source import Source
 from consumer.engine.meter import Meter
 from consumer.journal.database import Database, JournalError, now
 
-#: Seconds that a loop may be silent; the longest wait inside one is that for a database that does not answer.
+#: Seconds that a loop may be silent: more than its longest wait, for a database that does not answer.
 SILENT = 120.0
 
 
 class Beats(Meter):
-    """When each loop last went round; nothing else is counted."""
+    """Records the time of each loop's last round; counts nothing."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -28,12 +28,12 @@ class Beats(Meter):
         self._lock = threading.Lock()
 
     def beat(self, loop: str) -> None:
-        """A loop has gone round."""
+        """Record a round of a loop."""
         with self._lock:
             self._at[loop] = self._clock()
 
     def silence(self, sources: Sequence[Source]) -> Mapping[str, float]:
-        """Return for how many seconds each loop has been silent, listeners included."""
+        """Return the seconds since the last round of each loop, listeners included."""
         with self._lock:
             clock = self._clock()
             loops = {loop: clock - at for loop, at in sorted(self._at.items())}
@@ -41,37 +41,37 @@ class Beats(Meter):
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
-    """What a probe says.
+class Health:
+    """The answer of a probe.
 
-    :param lines: one per thing looked at
+    :param lines: one per checked part
     """
 
-    well: bool
+    healthy: bool
     lines: tuple[str, ...]
 
 
-def alive(beats: Beats, sources: Sequence[Source]) -> Verdict:
-    """Say whether every loop goes round."""
+def alive(beats: Beats, sources: Sequence[Source]) -> Health:
+    """Return whether every loop runs."""
     silences = beats.silence(sources)
     lines = tuple(
         f"{loop}: {'ok' if silent <= SILENT else f'silent for {silent:.0f} s'}" for loop, silent in silences.items()
     )
-    return Verdict(all(silent <= SILENT for silent in silences.values()), lines)
+    return Health(all(silent <= SILENT for silent in silences.values()), lines)
 
 
-def ready(database: Database, sources: Sequence[Source]) -> Verdict:
-    """Say whether the journal answers and every broker is read."""
-    lines, well = [], True
+def ready(database: Database, sources: Sequence[Source]) -> Health:
+    """Return whether the journal answers and every broker is connected."""
+    lines, healthy = [], True
     try:
         database.transact(now)
         lines.append("journal: ok")
     except JournalError:
-        well = False
+        healthy = False
         lines.append("journal: does not answer")
     for source in sources:
-        well = well and source.connected
-        lines.append(f"broker {source.broker.name}: {'ok' if source.connected else 'not read'}")
+        healthy = healthy and source.connected
+        lines.append(f"broker {source.broker.name}: {'ok' if source.connected else 'not connected'}")
     if not sources:
-        lines.append("brokers: none is configured or known yet; only sweeps find drift")
-    return Verdict(well, tuple(lines))
+        lines.append("brokers: none configured or known yet; only sweeps find drift")
+    return Health(healthy, tuple(lines))

@@ -1,7 +1,7 @@
-"""Metrics for Prometheus: what this process counted, and what the journal holds at the moment of the scrape.
+"""Metrics for Prometheus: counters of this process, and gauges read from the journal at each scrape.
 
-Counters are of this process; gauges that come out of the journal are the same on every replica. Labels name handlers,
-brokers and outcomes, never objects of the cloud: their number must not grow with it.
+Gauges of the journal are the same on every replica. Labels name handlers, brokers and outcomes, never objects of the cloud,
+so that their number is bounded.
 """
 
 from __future__ import annotations
@@ -25,25 +25,25 @@ _LAGS = (0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0)
 
 
 class PrometheusMeter(Meter):
-    """Keeps count of what the engine does.
+    """Counts the engine's results.
 
-    :param registry: where the counters are put
-    :param beats: told of every loop that goes round
+    :param registry: receives the counters
+    :param beats: receives the beats of loops
     """
 
     def __init__(self, registry: CollectorRegistry, beats: Meter) -> None:
         self._looks = Counter(
-            "stackmend_reconciles", "Looks at one object, by how they ended.", ["handler", "outcome"], registry=registry
+            "stackmend_reconciles", "Inspections of one object, by outcome.", ["handler", "outcome"], registry=registry
         )
         self._seconds = Histogram(
             "stackmend_reconcile_duration_seconds",
-            "Time for one object, proof and heal together.",
+            "Time for one object, inspection and heal together.",
             ["handler"],
             buckets=_LOOKS,
             registry=registry,
         )
         self._heals = Counter(
-            "stackmend_heals", "Heals, by what hinted at them and how they ended.", ["handler", "source", "outcome"],
+            "stackmend_heals", "Heals, by source of the hint and outcome.", ["handler", "source", "outcome"],
             registry=registry,
         )  # fmt: skip
         self._lag = Histogram(
@@ -55,7 +55,7 @@ class PrometheusMeter(Meter):
         )
         self._found = Counter(
             "stackmend_findings",
-            "Drift found and not known before, by what hinted at it: what sweeps find, events had missed.",
+            "New findings, by source of the hint. Findings of sweeps were missed by events.",
             ["handler", "source"],
             registry=registry,
         )
@@ -78,9 +78,9 @@ class PrometheusMeter(Meter):
 
 
 class JournalCollector(Collector):
-    """Reads the journal at each scrape; when it does not answer, says just that.
+    """Reads the journal at each scrape. If it does not answer, only ``stackmend_journal_up`` remains.
 
-    :param tasks: what runs here
+    :param tasks: the tasks of this process
     """
 
     def __init__(self, database: Database, tasks: Mapping[str, Task]) -> None:
@@ -88,11 +88,11 @@ class JournalCollector(Collector):
         self._tasks = tasks
 
     def describe(self) -> Iterable[Metric]:
-        """Return nothing, so that registering does not read the journal."""
+        """Return nothing, so that registration does not read the journal."""
         return []
 
     def collect(self) -> Iterable[Metric]:
-        """Yield what the journal holds."""
+        """Yield the journal's metrics."""
         up = GaugeMetricFamily("stackmend_journal_up", "Whether the journal's database answered this scrape.")
         try:
             found = list(self._read())
@@ -106,21 +106,21 @@ class JournalCollector(Collector):
         clock = self._database.transact(now)
         yield from _backlog(backlog.depths(self._database), self._tasks)
         yield from self._handlers(controls.read(self._database), clock)
-        yield _gauge("stackmend_dead_events", "Messages kept that could not be understood.", dead.count(self._database))
+        yield _gauge("stackmend_dead_events", "Stored dead letters (undecodable messages).", dead.count(self._database))
         alive = len(replicas.listing(self._database))
         yield _gauge("stackmend_replicas", "Processes that share the journal.", alive)
 
     def _handlers(self, known: Mapping[str, controls.Control], clock: float) -> Iterable[Metric]:
-        left = GaugeMetricFamily(
-            "stackmend_heals_left", "Heals that the budget of this hour still allows.", labels=["handler"]
-        )
+        left = GaugeMetricFamily("stackmend_heals_left", "Heals left in the budget of this hour.", labels=["handler"])
         stopped = GaugeMetricFamily(
-            "stackmend_handler_stopped", "Whether a handler is stopped, and by whom.", labels=["handler", "by"]
+            "stackmend_handler_stopped",
+            "Whether a handler is stopped by an operator or the breaker.",
+            labels=["handler", "by"],
         )
         age = GaugeMetricFamily("stackmend_sweep_age_seconds", "Time since the last sweep began.", labels=["handler"])
         took = GaugeMetricFamily("stackmend_sweep_duration_seconds", "Time the last sweep took.", labels=["handler"])
-        found = GaugeMetricFamily("stackmend_sweep_found", "Objects the last sweep doubted.", labels=["handler"])
-        of = GaugeMetricFamily("stackmend_sweep_population", "Objects the last sweep looked at.", labels=["handler"])
+        found = GaugeMetricFamily("stackmend_sweep_found", "Suspect objects of the last sweep.", labels=["handler"])
+        of = GaugeMetricFamily("stackmend_sweep_population", "All objects of the last sweep.", labels=["handler"])
         for name, task in self._tasks.items():
             control = known.get(name, controls.Control(name))
             budget = history.budget_left(self._database, name, task.settings.heals_per_hour)
@@ -139,27 +139,27 @@ class JournalCollector(Collector):
 class BusCollector(Collector):
     """Reads the listeners at each scrape.
 
-    :param sources: returns those there are now
+    :param sources: returns the current listeners
     """
 
     def __init__(self, sources: Callable[[], Sequence[Source]]) -> None:
         self._sources = sources
 
     def describe(self) -> Iterable[Metric]:
-        """Return nothing: which brokers there are is not known yet."""
+        """Return nothing: the brokers are not known yet."""
         return []
 
     def collect(self) -> Iterable[Metric]:
-        """Yield what each listener has counted."""
-        connected = GaugeMetricFamily("stackmend_bus_connected", "Whether a broker is being read.", labels=["broker"])
+        """Yield the metrics of each listener."""
+        connected = GaugeMetricFamily("stackmend_bus_connected", "Whether a broker is connected.", labels=["broker"])
         missing = GaugeMetricFamily(
-            "stackmend_bus_queues_missing", "Queues that do not exist yet or may not be read.", labels=["broker"]
+            "stackmend_bus_queues_missing", "Queues that do not exist yet or deny access.", labels=["broker"]
         )
         last = GaugeMetricFamily(
             "stackmend_bus_last_message_timestamp_seconds", "When the last message arrived.", labels=["broker"]
         )
         events = CounterMetricFamily(
-            "stackmend_events", "Notifications received, by what became of them.", labels=["broker", "outcome"]
+            "stackmend_events", "Received notifications, by outcome.", labels=["broker", "outcome"]
         )
         for source in self._sources():
             name = source.broker.name
@@ -172,7 +172,7 @@ class BusCollector(Collector):
             events.add_metric([name, "dead"], broken)
             events.add_metric([name, "ignored"], max(0, source.received - wanted - broken))
         yield from (connected, missing, last, events)
-        version = GaugeMetricFamily("stackmend_build_info", "The version that runs.", labels=["version"])
+        version = GaugeMetricFamily("stackmend_build_info", "The running version.", labels=["version"])
         version.add_metric([__version__], 1.0)
         yield version
 
@@ -180,7 +180,7 @@ class BusCollector(Collector):
 def _backlog(depths: Sequence[backlog.Depth], tasks: Iterable[str]) -> Iterable[Metric]:
     rows = GaugeMetricFamily("stackmend_journal_rows", "Objects in the journal, by state.", labels=["handler", "state"])
     oldest = GaugeMetricFamily(
-        "stackmend_journal_oldest_seconds", "Age of the oldest hint that waits to be looked at.", labels=["handler"]
+        "stackmend_journal_oldest_seconds", "Age of the oldest hint that waits for an inspection.", labels=["handler"]
     )
     there = {(depth.handler, depth.state): depth for depth in depths}
     for name in tasks:

@@ -1,7 +1,7 @@
-"""The page: what an operator wants to see at a glance, as one HTML text without a script.
+"""The status page: one HTML text without scripts.
 
-All of it is read at the moment of the request, but for what is kept in the cloud: that takes API calls, so it is asked for
-at most every half minute, and a cloud that does not answer is said in its place.
+Each request reads everything anew, except the inventories: they need API calls, so they are cached for half a minute. If
+the cloud does not answer, its error is shown instead.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from consumer.engine.task import Task
 from consumer.journal import backlog, controls, dead, history
 from consumer.journal.database import Database, JournalError, now
 from consumer.status.server import Answer
-from consumer.wording import one_line, span
+from consumer.text import one_line, span
 from handlers.base import HandlerError, Inventory
 
-#: How many lines of the history, and of each list, are shown.
+#: The largest number of history lines, and of lines in other lists.
 RECENT, MOST = 40, 50
-#: Seconds for which what is kept in the cloud is shown without asking again.
-KEPT_FOR = 30.0
+#: Seconds for which the inventories are cached.
+CACHED_FOR = 30.0
 
 
 @dataclass(frozen=True, slots=True)
-class Shelf:
-    """What an inventory holds, or why that is not known."""
+class Listing:
+    """The items of an inventory, or the reason why they are unknown."""
 
     title: str
     columns: tuple[str, ...]
@@ -40,49 +40,53 @@ class Shelf:
     problem: str = ""
 
 
-class Shelves:
-    """The inventories, asked now and then.
+class Inventories:
+    """The listings of all inventories, cached.
 
-    :param make: makes those that there are; asked again when it fails
+    :param make: returns the inventories; called at each refresh
     """
 
     def __init__(self, make: Callable[[], Sequence[Inventory]]) -> None:
         self._make = make
         self._lock = threading.Lock()
-        self._shelves: tuple[Shelf, ...] = ()
+        self._listings: tuple[Listing, ...] = ()
         self._read_at = float("-inf")
 
-    def read(self) -> tuple[Shelf, ...]:
-        """Return what they hold."""
+    def read(self) -> tuple[Listing, ...]:
+        """Return the listings, at most ``CACHED_FOR`` seconds old."""
         with self._lock:
-            if time.monotonic() - self._read_at > KEPT_FOR:
-                self._shelves = tuple(_shelf(inventory) for inventory in self._make())
+            if time.monotonic() - self._read_at > CACHED_FOR:
+                self._listings = tuple(_listing(inventory) for inventory in self._make())
                 self._read_at = time.monotonic()
-            return self._shelves
+            return self._listings
 
 
-def _shelf(inventory: Inventory) -> Shelf:
+def _listing(inventory: Inventory) -> Listing:
     try:
         items, problem = tuple(inventory.items()), ""
     except HandlerError as error:
         items, problem = (), str(error)
-    return Shelf(inventory.title, inventory.columns, items, problem)
+    return Listing(inventory.title, inventory.columns, items, problem)
 
 
 class Page:
     """Makes the page.
 
-    :param tasks: what runs here
-    :param sources: returns the listeners
+    :param tasks: the tasks of this process
+    :param sources: returns the current listeners
     """
 
     def __init__(
-        self, database: Database, tasks: Mapping[str, Task], sources: Callable[[], Sequence[Source]], shelves: Shelves
+        self,
+        database: Database,
+        tasks: Mapping[str, Task],
+        sources: Callable[[], Sequence[Source]],
+        inventories: Inventories,
     ) -> None:
         self._database = database
         self._tasks = tasks
         self._sources = sources
-        self._shelves = shelves
+        self._inventories = inventories
         jinja = Environment(
             loader=PackageLoader("consumer.status", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True
         )
@@ -90,12 +94,12 @@ class Page:
         self._template = jinja.get_template("page.html")
 
     def make(self) -> Answer:
-        """Return the page; when the journal does not answer, one that says so."""
+        """Return the page. Without the journal it contains only brokers and inventories."""
         facts: dict[str, Any] = {
             "version": __version__,
             "made_at": datetime.now(UTC).timestamp(),
             "brokers": self._sources(),
-            "shelves": self._shelves.read(),
+            "inventories": self._inventories.read(),
         }
         try:
             facts |= {"journal": True, **self._journal()}
@@ -143,5 +147,5 @@ def _clock(at: float) -> str:
 
 
 def _line(value: object) -> str:
-    """Return text for one cell: no line breaks, no control characters, no credentials of URLs."""
+    """Return text for one cell, without line breaks, control characters and passwords of URLs."""
     return one_line("" if value is None else str(value))

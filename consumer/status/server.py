@@ -1,6 +1,6 @@
-"""The HTTP server: ``/metrics``, ``/healthz``, ``/readyz`` and, where asked for, the page at ``/``.
+"""The HTTP server: ``/metrics``, ``/healthz``, ``/readyz`` and, if configured, the page at ``/``.
 
-GET and HEAD only; no request changes anything. There is no password: it listens on the loopback unless told otherwise.
+GET and HEAD only; no request changes anything. There is no password, so the default address is the loopback.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 from prometheus_client import CollectorRegistry, make_wsgi_app
 
 from consumer.conf.status import CannotListen, StatusSettings
-from consumer.status.health import Verdict
+from consumer.status.health import Health
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
@@ -29,28 +29,31 @@ _HEADERS = [
     ("Cache-Control", "no-store"),
     ("X-Content-Type-Options", "nosniff"),
     ("Referrer-Policy", "no-referrer"),
-    # The page brings its style along and nothing else: what an event says can load or run nothing.
+    # Only inline styles: text of events cannot load or run anything.
     ("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"),
 ]
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a path answers."""
+    """An HTTP response.
+
+    :param kind: the content type
+    """
 
     status: str
     kind: str
     body: str
 
 
-#: What is served, by path.
+#: Path -> function that makes the response.
 Pages = Mapping[str, Callable[[], Answer]]
 
 
-def of_verdict(verdict: Verdict) -> Answer:
-    """Return a probe's answer: 200 or 503, a line per thing."""
-    text = "".join(f"{line}\n" for line in verdict.lines) or "ok\n"
-    return Answer("200 OK" if verdict.well else "503 Service Unavailable", "text/plain", text)
+def of_health(health: Health) -> Answer:
+    """Return a probe's response: 200 or 503, one line per part."""
+    text = "".join(f"{line}\n" for line in health.lines) or "ok\n"
+    return Answer("200 OK" if health.healthy else "503 Service Unavailable", "text/plain", text)
 
 
 def application(registry: CollectorRegistry, pages: Pages) -> Callable[[Any, Any], Iterable[bytes]]:
@@ -60,15 +63,15 @@ def application(registry: CollectorRegistry, pages: Pages) -> Callable[[Any, Any
     def answer(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         path = environ.get("PATH_INFO") or "/"
         if environ["REQUEST_METHOD"] not in {"GET", "HEAD"}:
-            found = Answer("405 Method Not Allowed", "text/plain", "only GET: nothing can be changed here\n")
+            found = Answer("405 Method Not Allowed", "text/plain", "only GET is allowed\n")
         elif path == "/metrics":
             served: Iterable[bytes] = metrics(environ, start_response)
             return served
         elif path in pages:
             found = _made(pages[path], path)
         else:
-            there = ", ".join(["/metrics", *sorted(pages)])
-            found = Answer("404 Not Found", "text/plain", f"there is no such page; there are {there}\n")
+            known = ", ".join(["/metrics", *sorted(pages)])
+            found = Answer("404 Not Found", "text/plain", f"no such page; the pages are {known}\n")
         body = found.body.encode()
         length = ("Content-Length", str(len(body)))
         start_response(found.status, [("Content-Type", f"{found.kind}; charset=utf-8"), length, *_HEADERS])
@@ -81,8 +84,8 @@ def _made(page: Callable[[], Answer], path: str) -> Answer:
     try:
         return page()
     except Exception:
-        LOG.exception("%s could not be made", path)
-        return Answer("500 Internal Server Error", "text/plain", "it could not be made; the log says why\n")
+        LOG.exception("status page %s failed", path)
+        return Answer("500 Internal Server Error", "text/plain", "the page failed; see the log of stackmend\n")
 
 
 class _Server(ThreadingMixIn, WSGIServer):
@@ -99,7 +102,7 @@ class _Request(WSGIRequestHandler):
 class StatusServer:
     """The server and its thread.
 
-    :raises CannotListen: when the address cannot be had; the message names the options
+    :raises CannotListen: the address is not available; the message names the options
     """
 
     def __init__(self, settings: StatusSettings, app: Callable[[Any, Any], Iterable[bytes]]) -> None:
@@ -107,8 +110,8 @@ class StatusServer:
             self._server = make_server(settings.bind, settings.port, app, _Server, _Request)
         except OSError as error:
             raise CannotListen(
-                f"[status] bind = {settings.bind}, port = {settings.port}: {error.strerror or error}; choose another port, "
-                "or 0 for none"
+                f"cannot listen on [status] bind = {settings.bind}, port = {settings.port}: {error.strerror or error}; "
+                "choose another port, or 0 for none"
             ) from error
         self._thread = threading.Thread(target=self._server.serve_forever, name="status", daemon=True)
 
@@ -118,7 +121,7 @@ class StatusServer:
         return int(self._server.server_port)
 
     def start(self) -> None:
-        """Begin to answer."""
+        """Start to answer."""
         self._thread.start()
 
     def stop(self) -> None:

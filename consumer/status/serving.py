@@ -1,4 +1,4 @@
-"""Puts meter, probes, page and server together, as ``[status]`` wants them."""
+"""Assembles meter, probes, page and server by ``[status]``."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from consumer.engine.task import Task
 from consumer.journal.database import Database
 from consumer.status.health import Beats, alive, ready
 from consumer.status.metrics import BusCollector, JournalCollector, PrometheusMeter
-from consumer.status.page import Page, Shelves
-from consumer.status.server import Answer, StatusServer, application, of_verdict
+from consumer.status.page import Inventories, Page
+from consumer.status.server import Answer, StatusServer, application, of_health
 
 
 class Status:
-    """What one daemon tells. Its ``meter`` is the engine's; ``serve`` begins once the engine is there.
+    """The status of one daemon. The engine uses its ``meter``; ``serve`` needs the running engine.
 
-    :param settings: port 0: nothing is counted but heartbeats, and nothing listens
+    :param settings: with port 0, no server starts, and the meter records only beats
     """
 
     def __init__(self, settings: StatusSettings) -> None:
@@ -31,12 +31,16 @@ class Status:
         self.meter: Meter = PrometheusMeter(self._registry, self._beats) if settings.port else self._beats
 
     def serve(
-        self, database: Database, tasks: Mapping[str, Task], sources: Callable[[], Sequence[Source]], shelves: Shelves
+        self,
+        database: Database,
+        tasks: Mapping[str, Task],
+        sources: Callable[[], Sequence[Source]],
+        inventories: Inventories,
     ) -> None:
-        """Begin to answer, if so configured.
+        """Start to answer, if configured.
 
-        :param sources: returns the listeners there are now
-        :raises CannotListen: when the address cannot be had
+        :param sources: returns the current listeners
+        :raises CannotListen: the address is not available
         """
         if not self._settings.port:
             return
@@ -45,17 +49,17 @@ class Status:
         ProcessCollector(registry=self._registry)
         PlatformCollector(registry=self._registry)
         pages: dict[str, Callable[[], Answer]] = {
-            "/healthz": lambda: of_verdict(alive(self._beats, sources())),
-            "/readyz": lambda: of_verdict(ready(database, sources())),
+            "/healthz": lambda: of_health(alive(self._beats, sources())),
+            "/readyz": lambda: of_health(ready(database, sources())),
         }
         if self._settings.page:
-            pages["/"] = Page(database, tasks, sources, shelves).make
+            pages["/"] = Page(database, tasks, sources, inventories).make
         self._server = StatusServer(self._settings, application(self._registry, pages))
         self._server.start()
 
     def alive(self, sources: Sequence[Source]) -> bool:
-        """Tell whether every loop goes round."""
-        return alive(self._beats, sources).well
+        """Return whether every loop runs."""
+        return alive(self._beats, sources).healthy
 
     def stop(self) -> None:
         """Stop answering."""

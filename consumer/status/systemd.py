@@ -1,4 +1,4 @@
-"""Telling systemd that the service is ready, lives, or stops (``sd_notify(3)``); nothing where systemd did not start it."""
+"""Messages to systemd (``sd_notify(3)``): ready, alive, stopping. Without effect if systemd did not start the process."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 
 def notify(state: str, environment: Mapping[str, str] = os.environ) -> None:
-    """Send a state, such as ``READY=1``; one that cannot be sent is not worth stopping for.
+    """Send a state such as ``READY=1``; ignore failures.
 
     :param state: assignments, one per line
     """
@@ -25,7 +25,7 @@ def notify(state: str, environment: Mapping[str, str] = os.environ) -> None:
 
 
 def watchdog_seconds(environment: Mapping[str, str] = os.environ) -> float | None:
-    """Return how often systemd wants to be told that the process lives: half of what it tolerates; None for never."""
+    """Return the interval of watchdog messages, half of systemd's limit; None without a watchdog."""
     text, pid = environment.get("WATCHDOG_USEC", ""), environment.get("WATCHDOG_PID", str(os.getpid()))
     if not text.isdigit() or text == "0" or pid != str(os.getpid()):
         return None

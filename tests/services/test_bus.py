@@ -16,7 +16,7 @@ import pytest
 from consumer.bus.connection import opened
 from consumer.bus.source import Batch, NotStored, Source
 from consumer.bus.topology import NotPublished, check, publish
-from consumer.conf.bus import BusSettings
+from consumer.conf.bus import BusSettings, QueueMode
 from handlers.base import Broker
 from tests.servers.rabbitmq import RabbitMQ
 
@@ -62,7 +62,7 @@ class Journal:
 
     @property
     def ids(self) -> list[str]:
-        return [event.id for batch in self.batches for event in batch.events]
+        return [one.event.id for batch in self.batches for one in batch.wanted]
 
     @property
     def dead(self) -> list[bytes]:
@@ -148,8 +148,8 @@ def test_wanted_events_are_stored_and_everything_is_acknowledged(
         until(lambda: journal.dead)
     assert journal.ids == [f"m{number}" for number in range(1200)]
     assert journal.dead == [b"garbage"]
-    assert all(batch.received <= FAST.batch_size for batch in journal.batches)
-    assert [body for batch in journal.batches for body in batch.bodies] == wanted
+    assert all(batch.messages <= FAST.batch_size for batch in journal.batches)
+    assert [one.body for batch in journal.batches for one in batch.wanted] == wanted
     assert (source.wanted, source.dead) == (1200, 1)
     assert journal.gaps == []
     # a quorum queue counts a little later
@@ -270,7 +270,7 @@ def test_a_broker_that_restarts_is_a_gap_and_reading_goes_on(
         send(broker, numbered(DELETE, 2))
         until(lambda: journal.ids == ["m1", "m2"])
     assert len(journal.gaps) == 1
-    assert journal.gaps[0].startswith("nova: the broker was lost")
+    assert journal.gaps[0].startswith("nova: the connection to the broker was lost")
 
 
 def test_a_queue_that_is_deleted_and_made_again_is_a_gap(broker: Broker, journal: Journal) -> None:
@@ -312,7 +312,7 @@ def test_a_gap_that_cannot_be_told_now_is_told_later(
 def test_bind_mode_makes_one_queue_and_leaves_the_shared_ones_alone(
     rabbitmq: RabbitMQ, broker: Broker, journal: Journal
 ) -> None:
-    settings = BusSettings(queue_wait=0.1, queue_mode="bind")
+    settings = BusSettings(queue_wait=0.1, queue_mode=QueueMode.BIND)
     source = Source(broker, settings, WANTED, journal.deliver, journal.on_gap)
     with running(source):
         until(lambda: "stackmend.events" in source.queues)

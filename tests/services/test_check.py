@@ -369,7 +369,7 @@ def nova_does_as_it_likes(deployment: Deployment) -> None:
             the_journal_is_an_hour_ahead,
             "clock",
             "warning",
-            "s behind the journal's database, so lags are wrong by as much: let chrony or ntpd",
+            "s behind the journal's database, which falsifies lags: synchronise both with chrony",
         ),
         (
             placement_is_an_hour_behind,
@@ -437,7 +437,7 @@ def test_without_nova_s_file_the_format_is_told_by_what_has_arrived(deployment: 
             return word in checked(program)[1][subject][1]
 
         deployment.bus.publish([legacy("compute.instance.delete.end")])
-        eventually(lambda: told("unversioned only"), 180, f"the old format; see {program.log}")
+        eventually(lambda: told("only unversioned"), 180, f"the old format; see {program.log}")
         code, found = checked(program)
         assert (code, found[subject][0]) == (1, "warning")
         assert "[notifications] notification_format = versioned" in found[subject][1]

@@ -1,7 +1,7 @@
-"""The journal's schema over time, with alembic. ``upgrade`` and ``check`` are all that others call.
+"""The journal's schema over time, with alembic.
 
-Migrations only add (columns with defaults, tables, indexes) between two releases, so that replicas of the old and the new
-program can share a journal while they are restarted one by one.
+Between two releases, migrations only add (columns with defaults, tables, indexes), so that replicas of the old and the new
+program can share a journal during a rolling restart.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from sqlalchemy import Connection
 
 from consumer.journal.database import Database, WrongJournal
 
-#: the newest revision below ``versions``
+#: the newest revision in ``versions``
 HEAD = "0001"
 
-# Each run of the program would say that it looked.
+# Otherwise each run logs alembic's context.
 logging.getLogger("alembic").setLevel(logging.WARNING)
 
 
@@ -27,12 +27,12 @@ def head() -> str:
 
 
 def current(database: Database) -> str | None:
-    """Return the revision of the database, None for an empty one."""
+    """Return the revision of the database; None for an empty one."""
     return database.transact(_revision)
 
 
 def _revision(connection: Connection) -> str | None:
-    """Read it where alembic keeps it, without alembic: most runs have nothing to upgrade, and it is slow to import."""
+    """Read alembic's table without alembic, which is slow to import."""
     if not sa.inspect(connection).has_table("alembic_version"):
         return None
     revision: str | None = connection.execute(sa.text("SELECT version_num FROM alembic_version")).scalar()
@@ -40,7 +40,7 @@ def _revision(connection: Connection) -> str | None:
 
 
 def upgrade(database: Database) -> tuple[str | None, str]:
-    """Bring the schema up to date; return the revision before and after."""
+    """Upgrade the schema; return the revisions before and after."""
     before = current(database)
     if before != head():
         database.transact(_upgrade)
@@ -58,14 +58,15 @@ def _upgrade(connection: Connection) -> None:
 
 
 def check(database: Database) -> None:
-    """Make sure of the schema; an SQLite file, the embedded default, is upgraded on the way.
+    """Check the schema's revision; upgrade an SQLite file first.
 
-    :raises WrongJournal: when it is not the one that this program needs
+    :raises WrongJournal: wrong revision
     """
     if database.engine.dialect.name == "sqlite":
         upgrade(database)
     revision = current(database)
     if revision != head():
         raise WrongJournal(
-            f"the journal's schema is at {revision or 'nothing'} and this program needs {head()}: run 'stackmend db upgrade'"
+            f"the journal's schema has revision {revision or 'none'}, and this program needs {head()}: "
+            "run 'stackmend db upgrade'"
         )

@@ -1,4 +1,4 @@
-"""What alembic runs: migrations on the connection it was given, in the transaction that is open there."""
+"""Runs migrations for alembic on the given connection, in its open transaction."""
 
 from alembic import context
 

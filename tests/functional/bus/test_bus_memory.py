@@ -14,7 +14,7 @@ import pytest
 from consumer.bus.connection import opened
 from consumer.bus.source import Batch, NotStored, Source
 from consumer.bus.topology import check, publish
-from consumer.conf.bus import BusSettings
+from consumer.conf.bus import BusSettings, QueueMode
 from handlers.base import Broker
 
 CAPTURED = [
@@ -72,9 +72,9 @@ def test_events_dead_events_and_the_rest(broker: Broker, settings: BusSettings) 
         for body in [*CAPTURED, b"garbage", b""]:
             publish(broker, broker.exchanges[0], settings.queues[0], body, settings)
         until(lambda: source.received == len(CAPTURED) + 2)
-        until(lambda: sum(batch.received for batch in stored) >= 2)
+        until(lambda: sum(batch.messages for batch in stored) >= 2)
         until(lambda: sum(len(batch.dead) for batch in stored) == 2)
-    assert [event.payload["uuid"] for batch in stored for event in batch.events] == [
+    assert [one.event.payload["uuid"] for batch in stored for one in batch.wanted] == [
         "69617650-e660-4191-901e-83cedba6e7c5"
     ] * 2
     assert [dead.body for batch in stored for dead in batch.dead] == [b"garbage", b""]
@@ -99,12 +99,14 @@ def test_a_queue_that_appears_and_a_journal_that_comes_back(broker: Broker, sett
         declare(broker, settings)
         publish(broker, broker.exchanges[0], settings.queues[0], DELETE, settings)
         until(lambda: stored)
-    assert [len(batch.events) for batch in stored] == [1]
+    assert [len(batch.wanted) for batch in stored] == [1]
 
 
 def test_bind_mode(broker: Broker) -> None:
     name = uuid.uuid4().hex
-    settings = BusSettings(queue_mode="bind", queue_name=f"own-{name}", bind_topics=(f"topic-{name}",), queue_wait=0.1)
+    settings = BusSettings(
+        queue_mode=QueueMode.BIND, queue_name=f"own-{name}", bind_topics=(f"topic-{name}",), queue_wait=0.1
+    )
     stored: list[Batch] = []
     with opened(broker.transport_url, settings) as link, link.brief_channel() as channel:
         channel.exchange_declare(exchange=broker.exchanges[0], type="topic")
@@ -113,7 +115,7 @@ def test_bind_mode(broker: Broker) -> None:
         until(lambda: source.queues)
         publish(broker, broker.exchanges[0], f"topic-{name}.error", DELETE, settings)
         until(lambda: stored)
-    assert [event.type for batch in stored for event in batch.events] == ["instance.delete.end"]
+    assert [one.event.type for batch in stored for one in batch.wanted] == ["instance.delete.end"]
 
 
 def test_a_compressed_message_is_unpacked(broker: Broker, settings: BusSettings) -> None:
@@ -127,4 +129,4 @@ def test_a_compressed_message_is_unpacked(broker: Broker, settings: BusSettings)
             )
             channel.basic_publish(message, exchange=broker.exchanges[0], routing_key=settings.queues[0])
         until(lambda: stored)
-    assert [event.type for batch in stored for event in batch.events] == ["instance.delete.end"]
+    assert [one.event.type for batch in stored for one in batch.wanted] == ["instance.delete.end"]

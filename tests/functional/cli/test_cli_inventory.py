@@ -73,7 +73,7 @@ def test_one_that_cannot_be_deleted_does_not_keep_the_rest(shell: Shell, databas
     assert ran.code == 1
     assert list(SHELF) == ["b"]
     assert "b is glued to the shelf" in ran.err
-    assert "there is none with the id 'nothing'" in ran.err
+    assert "no item has the id 'nothing'" in ran.err
     assert [(entry.key, entry.outcome) for entry in history.listing(database)] == [
         ("thing:b", "failed"),
         ("thing:a", "healed"),
@@ -97,4 +97,4 @@ def test_unavailable_is_one_line(shell: Shell, database: Database) -> None:
 def test_the_program_of_one_group_has_no_such_command(shell: Shell, database: Database) -> None:
     ran = shell("thing", "kept", "list", program="nova-audit")
     assert ran.code == 1
-    assert "there is no command" in ran.err
+    assert "unknown command" in ran.err

@@ -96,7 +96,7 @@ def test_retry_is_all_or_nothing(shell: Shell, database: Database) -> None:
 @pytest.mark.parametrize("arguments", [("retry",), ("retry", "1", "--all-parked")])
 def test_retry_wants_one_choice(shell: Shell, arguments: tuple[str, ...]) -> None:
     ran = shell("work", *arguments)
-    assert (ran.code, ran.err) == (1, "stackmend: name the rows to retry by their ids, or write --all-parked\n")
+    assert (ran.code, ran.err) == (1, "stackmend: give the ids of rows, or --all-parked\n")
 
 
 def test_drop_leaves_what_is_being_worked_on(shell: Shell, database: Database) -> None:
@@ -104,7 +104,7 @@ def test_drop_leaves_what_is_being_worked_on(shell: Shell, database: Database) -
     hold(database, "b")
     ran = shell("work", "drop", *[str(number) for number in ids(database).values()])
     assert (ran.code, ran.out) == (1, "1 row dropped\n")
-    assert "1 row is being worked on and stayed" in ran.err
+    assert "1 row not dropped, because in progress" in ran.err
     assert list(ids(database)) == ["thing:b"]
 
 
@@ -139,7 +139,7 @@ def test_history_show(shell: Shell, database: Database) -> None:
     assert row["evidence"] == {"generation": 5}
     assert "break a" in shell("history", "show", "1").out
     assert shell("history", "show", "9").code == 1
-    assert "write how long ago" in shell("history", "--since", "soon").err
+    assert "write a time span" in shell("history", "--since", "soon").err
 
 
 def test_replay_queues_what_is_understood_now(shell: Shell, database: Database) -> None:
@@ -153,7 +153,7 @@ def test_replay_queues_what_is_understood_now(shell: Shell, database: Database) 
         ("thing.broken", []),
         ("thing.broken", []),
     ]
-    assert ran.err == "2 messages understood, 2 stayed\n"
+    assert ran.err == "2 dead letters decoded, 2 not\n"
     assert {(row.handler, row.key, row.hint) for row in backlog.listing(database)} == {
         ("mender", "thing:a", "thing.broken"),
         ("fixer", "thing:a", "thing.broken"),
@@ -171,7 +171,7 @@ def test_a_message_that_was_cut_cannot_be_replayed(shell: Shell, database: Datab
     bury(database, notification(name="a"), size=10_000_000)
     ran = shell("dead", "replay", "--all", "-f", "json")
     assert ran.code == 2
-    assert "of its 10000000 bytes were kept" in ran.json[0]["result"]
+    assert "of its 10000000 bytes are stored" in ran.json[0]["result"]
     assert dead.ids(database) == [1]
 
 
@@ -181,17 +181,17 @@ def test_dead_list_show_drop(shell: Shell, database: Database) -> None:
     shown = shell("dead", "show", "1").out
     assert "s3cret" not in shown
     assert "\x1b" not in shown
-    assert shell("dead", "drop", "2").out == "1 message dropped\n"
+    assert shell("dead", "drop", "2").out == "1 dead letter dropped\n"
     assert shell("dead", "drop", "2").code == 1
-    assert shell("dead", "drop", "--all").out == "2 messages dropped\n"
+    assert shell("dead", "drop", "--all").out == "2 dead letters dropped\n"
     assert dead.ids(database) == []
 
 
 def test_db(shell: Shell) -> None:
     ran = shell("db", "version", "-f", "json")
     assert (ran.code, ran.json) == (2, {"journal": None, "program": migrations.head()})
-    assert shell("db", "upgrade").out == f"the journal is at {migrations.head()}; it was at nothing\n"
-    assert shell("db", "upgrade").out == f"the journal is at {migrations.head()}\n"
+    assert shell("db", "upgrade").out == f"the journal has revision {migrations.head()}; before: none\n"
+    assert shell("db", "upgrade").out == f"the journal has revision {migrations.head()}\n"
     assert shell("db", "version").code == 0
     database = Database(open_engine(f"sqlite:///{shell.folder}/journal.sqlite"))
     assert migrations.current(database) == migrations.head()

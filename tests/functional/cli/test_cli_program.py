@@ -41,10 +41,10 @@ SIGNALLED = """
 import signal, sys
 from consumer.cli.run import Signals
 signals = Signals()
-heard, left = 0, 300
+hangups, left = 0, 300
 def hangup():
-    global heard
-    heard += 1
+    global hangups
+    hangups += 1
 def at_every_line(frame, event, _argument):
     global left
     if event == "line" and left >= 0:
@@ -53,7 +53,7 @@ def at_every_line(frame, event, _argument):
     return at_every_line
 sys.settrace(at_every_line)
 signals.wait(hangup, lambda: None, 0.01)
-print(heard)
+print(hangups)
 """
 
 
@@ -90,12 +90,12 @@ def test_global_options_may_follow_the_command(shell: Shell, capsys: pytest.Capt
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["swep"], "there is no command 'swep'; did you mean 'stackmend sweep'?"),
-        (["handler"], "there is no command 'handler'; did you mean 'stackmend handler list'"),
+        (["swep"], "unknown command 'swep'; did you mean 'stackmend sweep'?"),
+        (["handler"], "unknown command 'handler'; did you mean 'stackmend handler list'"),
         (["sweep", "nobody"], "no handler is called nobody; there are: fixer, mender"),
-        (["--config-file", "/none", "sweep"], "--config-file /none: no such file"),
-        (["--log-file", "/none/log", "sweep"], "the log cannot be written: No such file or directory: /none/log"),
-        (["sweep", "-c", "nothing"], "there is no column nothing; there are: handler, key,"),
+        (["--config-file", "/none", "sweep"], "--config-file /none: the file does not exist"),
+        (["--log-file", "/none/log", "sweep"], "cannot write the log: No such file or directory: /none/log"),
+        (["sweep", "-c", "nothing"], "unknown column nothing; the columns are: handler, key,"),
         (["work", "show", "1"], "no row of work has the id 1"),
     ],
 )
@@ -146,10 +146,13 @@ def test_wrong_configuration_is_one_line_without_secrets(shell: Shell, text: str
     [
         (
             "[audit]\nmender_mod = heal\n",
-            "[audit] mender_mod in {conf} has no effect: nothing is called so; did you mean mender_mode?",
+            "[audit] mender_mod in {conf} has no effect, because it is unknown; did you mean mender_mode?",
         ),
-        ("[adit]\nmender_mode = heal\n", "[adit] in {conf} has no effect: nothing is called so; did you mean [audit]?"),
-        ("[engine]\nzzz = 1\n", "[engine] zzz in {conf} has no effect: nothing is called so"),
+        (
+            "[adit]\nmender_mode = heal\n",
+            "[adit] in {conf} has no effect, because it is unknown; did you mean [audit]?",
+        ),
+        ("[engine]\nzzz = 1\n", "[engine] zzz in {conf} has no effect, because it is unknown"),
     ],
 )
 def test_an_option_that_nobody_knows_is_named(shell: Shell, text: str, said: str) -> None:
@@ -161,7 +164,7 @@ def test_an_option_that_nobody_knows_is_named(shell: Shell, text: str, said: str
 
 def test_options_of_libraries_and_of_other_programs_are_none_of_ours(shell: Shell) -> None:
     shell.configure("[keystone_authtoken]\nx = 1\n[oslo_messaging_rabbit]\nx = 1\n[openstack]\nusername = x\n")
-    assert shell("sweep", "--audit").err == "nothing is wrong\n"
+    assert shell("sweep", "--audit").err == "no drift found\n"
 
 
 def test_a_broken_plugin_is_one_line(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -179,7 +182,7 @@ def test_a_fault_is_one_line_and_with_debug_a_traceback(shell: Shell, monkeypatc
 
     monkeypatch.setattr(plugins, "handlers", broken)
     ran = shell("sweep")
-    assert ran.err == "stackmend: unexpected KeyError: 'rabbit://u:***@host/'; --debug shows where\n"
+    assert ran.err == "stackmend: unexpected KeyError: 'rabbit://u:***@host/'; --debug shows a traceback\n"
     ran = shell("--debug", "sweep")
     assert ran.code == 1
     assert "Traceback" in ran.err
@@ -241,8 +244,8 @@ def test_a_hangup_takes_over_what_may_change_and_names_the_rest(shell: Shell) ->
         "[audit]\nmender_mode = heal\nmender_interval = 7200\n[engine]\nworkers = 3\n[octavia]\ntransport_url = rabbit://u:s3cret@h/\n"
     )
     daemon.process.send_signal(signal.SIGHUP)
-    daemon.read_until("SIGHUP: the configuration was read again: mender: mode audit -> heal, interval 3600 -> 7200")
-    daemon.read_until("SIGHUP: these need a restart: [engine] workers, [octavia] transport_url")
+    daemon.read_until("SIGHUP: read the configuration again: mender: mode audit -> heal, interval 3600 -> 7200")
+    daemon.read_until("SIGHUP: these changes need a restart: [engine] workers, [octavia] transport_url")
     [row] = shell("work", "list", "--handler", "mender", "--state", "reported", "-f", "json").json
     assert shell("work", "retry", str(row["id"])).code == 0
     daemon.read_until("healed in")
@@ -264,7 +267,7 @@ def test_a_hangup_with_a_wrong_file_changes_nothing(shell: Shell) -> None:
     daemon.read_until("healed in")
     shell.configure("[audit]\nmender_mode = perhaps\n")
     daemon.process.send_signal(signal.SIGHUP)
-    daemon.read_until("SIGHUP: the configuration is wrong, nothing was changed")
+    daemon.read_until("SIGHUP: the configuration is wrong, so nothing changed")
     shell.configure("[audit]\nmender_mode = off\n")
     daemon.process.send_signal(signal.SIGHUP)
     daemon.read_until("mender: mode heal -> off")
@@ -288,7 +291,7 @@ def test_a_second_daemon_on_the_same_file_is_refused(shell: Shell) -> None:
     daemon = Daemon(shell)
     daemon.read_until("runs as")
     second = Daemon(shell)
-    second.read_until("stackmend: another stackmend runs on the journal")
+    second.read_until("stackmend: another stackmend uses the journal")
     assert second.process.wait(60) == 1
     assert daemon.end(signal.SIGTERM) == 0
 

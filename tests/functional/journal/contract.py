@@ -10,11 +10,17 @@ from datetime import UTC, datetime
 import pytest
 from sqlalchemy import inspect, update
 
-from consumer.conf.tasks import TaskSettings
-from consumer.conf.window import Window
-from consumer.engine.gates import GATES, Request, ask_all
-from consumer.engine.task import Task
-from consumer.journal import backlog, controls, dead, heard, history, migrations, replicas, schema, work
+from consumer.journal import (
+    backlog,
+    controls,
+    dead,
+    history,
+    migrations,
+    notification_formats,
+    replicas,
+    schema,
+    work,
+)
 from consumer.journal.database import Database, now
 from consumer.journal.dead import DeadLetter
 from consumer.journal.history import Ask, Closing, Deferred, Line, Origin, Outcome
@@ -86,9 +92,9 @@ class JournalContract:
 
     def test_what_has_arrived_is_known_by_broker_and_format(self, journal: Database) -> None:
         for broker, written in (("a", "versioned"), ("b", ""), ("a", "unversioned"), ("a", "versioned")):
-            heard.note(journal, broker, written)
+            notification_formats.record(journal, broker, written)
             time.sleep(0.01)
-        found = heard.listing(journal)
+        found = notification_formats.listing(journal)
         assert [(one.broker, one.format) for one in found] == [("a", "versioned"), ("a", "unversioned"), ("b", "")]
         assert 0 <= found[0].ago <= found[1].ago <= found[2].ago
 

@@ -39,7 +39,7 @@ def test_a_browser_shows_it_and_has_nothing_to_complain_of(daemon: Daemon, tmp_p
     ran = _chromium(tmp_path, "--dump-dom", f"http://127.0.0.1:{daemon.port}/")
     assert ran.returncode == 0, ran.stderr
     text = re.sub(r"<[^>]+>", " ", ran.stdout)
-    for said in ("What is watched", "reading", "mender", "mended a", "break a", "thing:glued"):
+    for said in ("Brokers", "connected", "mender", "mended a", "break a", "thing:glued"):
         assert said in text, said
     # Whatever the page's own policy forbids, or is not there, the browser says on its console.
     assert not re.search(r"CONSOLE.*(Refused|violates|Failed to load)", ran.stderr), ran.stderr

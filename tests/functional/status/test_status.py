@@ -19,7 +19,7 @@ from consumer.journal import history, work
 from consumer.journal.database import JournalUnavailable
 from consumer.journal.history import Outcome
 from consumer.status.health import SILENT, Beats, alive, ready
-from consumer.status.page import Page, Shelves
+from consumer.status.page import Inventories, Page
 from consumer.status.serving import Status
 from handlers.base import Broker, Finding, Key, Unavailable
 from tests.functional.cli.test_cli_inventory import SHELF, Shelf
@@ -76,7 +76,7 @@ def daemon(machine: Machine) -> Iterator[Daemon]:
     status = Status(StatusSettings("127.0.0.1", port, page=True))
     machine.meter = status.meter
     listeners = [Listener(turned_at=time.monotonic())]
-    status.serve(machine.database, machine.tasks(), lambda: listeners, Shelves(list))  # type: ignore[arg-type]
+    status.serve(machine.database, machine.tasks(), lambda: listeners, Inventories(list))  # type: ignore[arg-type]
     yield Daemon(machine, listeners, port)
     status.stop()
 
@@ -150,7 +150,7 @@ def test_probes(daemon: Daemon) -> None:
     assert daemon.get("/healthz")[0] == 200
     assert daemon.get("/readyz") == (200, "journal: ok\nbroker nova: ok\n")
     daemon.listeners[0].connected = False
-    assert daemon.get("/readyz") == (503, "journal: ok\nbroker nova: not read\n")
+    assert daemon.get("/readyz") == (503, "journal: ok\nbroker nova: not connected\n")
     assert daemon.get("/healthz")[0] == 200
 
 
@@ -159,17 +159,17 @@ def test_a_silent_loop_is_unhealthy() -> None:
     beats = Beats(lambda: clock[0])
     beats.beat("dispatcher")
     clock[0] = SILENT
-    assert alive(beats, []).well
+    assert alive(beats, []).healthy
     clock[0] = SILENT + 1
-    verdict = alive(beats, [])
-    assert not verdict.well
-    assert verdict.lines == ("dispatcher: silent for 121 s",)
+    health = alive(beats, [])
+    assert not health.healthy
+    assert health.lines == ("dispatcher: silent for 121 s",)
 
 
 def test_a_silent_listener_is_unhealthy() -> None:
     beats = Beats(lambda: SILENT + 5)
-    verdict = alive(beats, [Listener(turned_at=0.0)])  # type: ignore[list-item]
-    assert not verdict.well
+    health = alive(beats, [Listener(turned_at=0.0)])  # type: ignore[list-item]
+    assert not health.healthy
 
 
 def test_only_reading(daemon: Daemon) -> None:
@@ -200,10 +200,11 @@ def test_the_page_escapes_what_comes_from_events(daemon: Daemon) -> None:
     evil = "<script>alert(1)</script>\x1b[31m"
     origin = history.Origin("thing.broken", "r1")
     text = f"{evil} at rabbit://nova:hunter2@host/"
-    finding = Finding(Key("thing", evil.partition("\x1b")[0]), "broken", text)
+    finding = Finding(Key("thing", "<script>alert(2)</script>"), "broken", text)
     history.append(machine.database, [history.Line.of("mender", finding, Outcome.FOUND, origin)])
     _status, page = daemon.get("/")
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
+    assert "&lt;script&gt;alert(2)&lt;/script&gt;" in page
     assert "<script" not in page
     assert "\x1b" not in page
     assert "hunter2" not in page
@@ -219,7 +220,7 @@ def test_the_page_says_what_an_inventory_holds_or_why_not(machine: Machine) -> N
 
     SHELF.clear()
     SHELF["kept-thing"] = "because"
-    page = Page(machine.database, machine.tasks(), list, Shelves(lambda: [Shelf(), Burning()])).make().body
+    page = Page(machine.database, machine.tasks(), list, Inventories(lambda: [Shelf(), Burning()])).make().body
     SHELF.clear()
     assert "Things on the shelf" in page
     assert "kept-thing" in page
@@ -230,10 +231,10 @@ def test_the_page_says_what_an_inventory_holds_or_why_not(machine: Machine) -> N
 def test_a_taken_port_is_named(daemon: Daemon) -> None:
     other = Status(StatusSettings("127.0.0.1", daemon.port))
     with pytest.raises(CannotListen, match=rf"\[status\] bind = 127.0.0.1, port = {daemon.port}: .*choose another"):
-        other.serve(daemon.machine.database, {}, list, Shelves(list))
+        other.serve(daemon.machine.database, {}, list, Inventories(list))
 
 
 def test_ready_says_so_when_no_broker_is_known(machine: Machine) -> None:
-    verdict = ready(machine.database, [])
-    assert verdict.well
-    assert re.search("only sweeps find drift", verdict.lines[1])
+    health = ready(machine.database, [])
+    assert health.healthy
+    assert re.search("only sweeps find drift", health.lines[1])

@@ -11,7 +11,7 @@ from oslo_config import cfg
 
 from consumer.bus.connection import NoBroker, plan, redacted
 from consumer.conf import bus
-from consumer.conf.bus import BusSettings, UnusableURL
+from consumer.conf.bus import BusSettings, QueueMode, UnusableURL
 
 SECRET = "Geheim"
 
@@ -145,7 +145,7 @@ def test_a_plan_can_be_printed() -> None:
 def test_queues_and_bindings_follow_from_the_settings() -> None:
     assert BusSettings().queues == ("stackmend.info", "stackmend.error")
     assert BusSettings().bindings == ()
-    bound = BusSettings(queue_mode="bind")
+    bound = BusSettings(queue_mode=QueueMode.BIND)
     assert bound.queues == ("stackmend.events",)
     assert bound.bindings == (
         "versioned_notifications.info",

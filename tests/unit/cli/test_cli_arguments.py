@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import pytest
 
-from consumer.cli.base import DRIFT, ERROR, OK, Trouble
+from consumer.cli.errors import DRIFT, ERROR, OK, CommandError
 from consumer.cli.handler import state
 from consumer.cli.history import read_since
 from consumer.cli.session import read_key
@@ -34,12 +34,12 @@ def test_keys() -> None:
 
 @pytest.mark.parametrize("text", ["", "thing:", "other:a", ":a"])
 def test_what_is_no_key_of_the_handler(text: str) -> None:
-    with pytest.raises(Trouble, match="it takes thing:<id>"):
+    with pytest.raises(CommandError, match="it takes thing:<id>"):
         read_key(Mender, text)
 
 
 def test_an_id_alone_is_ambiguous_for_two_kinds() -> None:
-    with pytest.raises(Trouble, match="thing:<id> or part:<id>"):
+    with pytest.raises(CommandError, match="thing:<id> or part:<id>"):
         read_key(Both, "a")
 
 
@@ -72,7 +72,7 @@ def test_since_when(text: str, clock: float) -> None:
 
 @pytest.mark.parametrize("text", ["", "yesterday", "2", "h", "-2h", "2026-13-01", "2y"])
 def test_what_is_no_time(text: str) -> None:
-    with pytest.raises(Trouble, match="write how long ago"):
+    with pytest.raises(CommandError, match="write a time span"):
         read_since(text, NOW)
 
 
@@ -102,17 +102,17 @@ def test_exit_codes(results: list[Result], code: int) -> None:
 @pytest.mark.parametrize(
     ("results", "sentences"),
     [
-        ([], ["nothing is wrong"]),
-        ([result("in flight")], ["nothing is wrong", "1 object in flight, proving nothing now: look again later"]),
+        ([], ["no drift found"]),
+        ([result("in flight")], ["no drift found", "1 object in flight, so nothing is proved: try again later"]),
         ([result("healed")], ["1 drift found in 1 handler: 1 healed"]),
         (
             [*[result("healed")] * 10, result("refused", handler="a"), result("refused", handler="b")],
             ["12 drifts found in 3 handlers: 10 healed, 2 refused"],
         ),
-        ([result("found")] * 2, ["2 drifts found in 1 handler: 2 left as they are"]),
-        ([result("unavailable")], ["1 look got no answer; what was asked there is not known"]),
-        ([result("failed", "failed")], ["1 look got no answer; what was asked there is not known"]),
-        ([result("stopped")], ["1 handler found more than can be believed, and healed nothing"]),
+        ([result("found")] * 2, ["2 drifts found in 1 handler: 2 not healed"]),
+        ([result("unavailable")], ["1 inspection failed: the state of these objects is unknown"]),
+        ([result("failed", "failed")], ["1 inspection failed: the state of these objects is unknown"]),
+        ([result("stopped")], ["1 handler found implausibly much drift and healed nothing"]),
     ],
 )
 def test_summaries(results: list[Result], sentences: list[str]) -> None:

@@ -6,8 +6,9 @@ import argparse
 
 import pytest
 
-from consumer.cli.base import JsonCell, SpanCell, Trouble, known_ids, positive, row_id, shaped
-from consumer.wording import one_line, plural, printable, span, utc
+from consumer.cli.base import JsonCell, SpanCell, known_ids, positive, row_id, shaped
+from consumer.cli.errors import CommandError
+from consumer.text import one_line, plural, printable, span, utc
 
 
 def test_a_password_in_a_url_is_never_printed() -> None:
@@ -65,7 +66,7 @@ def test_cells_are_numbers_for_machines() -> None:
 
 def test_unknown_ids_stop_the_whole_command() -> None:
     assert known_ids([2, 1, 2], [1, 2, 3], "row") == [2, 1]
-    with pytest.raises(Trouble, match="no row has the id 7, 9; nothing was done"):
+    with pytest.raises(CommandError, match="no row has the id 7, 9; nothing was done"):
         known_ids([1, 7, 9], [1], "row")
 
 

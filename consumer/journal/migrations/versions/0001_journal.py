@@ -1,4 +1,4 @@
-"""The journal: work, history, dead events, tasks, replicas."""
+"""The journal: work, history, dead letters, tasks, replicas."""
 
 from alembic import op
 
@@ -9,5 +9,5 @@ down_revision = None
 
 
 def upgrade() -> None:
-    """Create the tables. While there is one revision only, they are those of ``schema``; freeze them here with the second."""
+    """Create the tables of ``schema``. With a second revision, freeze them here."""
     metadata.create_all(op.get_bind())

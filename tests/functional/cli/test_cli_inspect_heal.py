@@ -49,7 +49,7 @@ def test_an_audit_changes_nothing_and_opens_no_journal(shell: Shell) -> None:
 
 def test_a_clean_sweep_prints_no_table(shell: Shell) -> None:
     ran = shell("sweep")
-    assert (ran.code, ran.out, ran.err) == (0, "", "nothing is wrong\n")
+    assert (ran.code, ran.out, ran.err) == (0, "", "no drift found\n")
 
 
 def test_quiet_means_no_remarks(shell: Shell) -> None:
@@ -101,7 +101,7 @@ def test_a_handler_that_is_off_says_so_when_it_is_named(shell: Shell) -> None:
     shell.world.things = {"a": 1}
     ran = shell("sweep", "fixer")
     assert ran.code == 1
-    assert ran.err == "stackmend: fixer is off: look with --audit, or set [housekeeping] fixer_mode = heal\n"
+    assert ran.err == "stackmend: fixer is off: add --audit, or set [housekeeping] fixer_mode = heal\n"
     assert shell("sweep", "fixer", "--audit").code == 2
 
 
@@ -157,8 +157,8 @@ def test_inspect_proves_and_changes_nothing(shell: Shell) -> None:
 def test_inspect_finds_nothing(shell: Shell) -> None:
     ran = shell("inspect", "mender", "thing:a")
     assert (ran.code, ran.out) == (0, "")
-    assert ran.err.splitlines()[0] == "nothing is wrong"
-    assert "thing:a as it should be, or not at all" in ran.err, "the key may be mistyped"
+    assert ran.err.splitlines()[0] == "no drift found"
+    assert "thing:a has no drift, or mender does not know it" in ran.err, "the key may be mistyped"
 
 
 def test_a_sweep_that_gets_no_answer_says_from_whom(shell: Shell) -> None:
@@ -217,7 +217,7 @@ def test_pausing_and_resuming(shell: Shell, database: Database) -> None:
     assert row["state"].startswith("paused: by ")
     ran = shell("handler", "resume", "mender", "fixer")
     assert ran.out == "resumed: mender, fixer; 1 sweep due now\n"
-    assert "fixer is off in the configuration" in ran.err
+    assert "fixer stays off" in ran.err
     assert not any(control.stopped for control in controls.read(database).values())
     assert [(row["handler"], row["key"]) for row in shell("work", "list", "-f", "json").json] == [
         ("mender", "sweep:mender")

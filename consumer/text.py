@@ -1,31 +1,31 @@
-"""How values are put in words for people: times, durations, counts, and text that came from elsewhere made fit to be shown."""
+"""Formats values for people: times, durations, counts, and text of unknown origin."""
 
 from __future__ import annotations
 
 import re
 from datetime import UTC, datetime
 
-#: User and password of a URL, of each host where a broker's has several; a password may hold an @ that was not escaped.
+#: User and password of each host in a URL; a password may contain an unescaped @.
 _PASSWORD = re.compile(r"""((?:://|,)[^:/@\s,"'\\]*:)[^@\s]{0,300}@(?:[^@,/\s]{0,300}@)*""")
 
 
 def redacted(text: str) -> str:
-    """Return text in which ``***`` stands for the password of every URL."""
+    """Return text with ``***`` for the password of every URL."""
     return _PASSWORD.sub(r"\1***@", text)
 
 
 def reason_of(error: BaseException) -> str:
-    """Return what an error says, without secrets: a library may have put a URL into it."""
+    """Return an error's text without passwords: a library may have included a URL."""
     return redacted(str(error) or repr(error))
 
 
 def one_line(text: str) -> str:
-    """Return text without secrets and without line breaks."""
+    """Return text without passwords and line breaks."""
     return printable(" ".join(redacted(text).split()))
 
 
 def printable(text: str, keep: str = "") -> str:
-    """Return text with its control characters written as escapes, so that it cannot steer a terminal."""
+    """Return text with control characters as escapes, so that it cannot control a terminal."""
     if text.isprintable():
         return text
     return "".join(
@@ -34,19 +34,19 @@ def printable(text: str, keep: str = "") -> str:
 
 
 def utc(clock: float | None) -> str | None:
-    """Return a time in ISO 8601, to the millisecond."""
+    """Return a time in ISO 8601, with milliseconds."""
     if clock is None:
         return None
     return datetime.fromtimestamp(clock, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def seconds(value: float | None) -> float | None:
-    """Return a duration to the millisecond."""
+    """Return a duration rounded to milliseconds."""
     return None if value is None else round(value, 3)
 
 
 def span(value: float | None) -> str:
-    """Return a duration as a person says it: ``14 s``, ``3 min``, ``2 h``, ``5 d``."""
+    """Return a duration for people: ``14 s``, ``3 min``, ``2 h``, ``5 d``."""
     if value is None:
         return ""
     for unit, size in (("d", 86400.0), ("h", 3600.0), ("min", 60.0)):
@@ -56,5 +56,5 @@ def span(value: float | None) -> str:
 
 
 def plural(count: int, one: str, many: str = "") -> str:
-    """Return ``1 row``, ``2 rows``."""
+    """Return ``1 row`` or ``2 rows``."""
     return f"{count} {one if count == 1 else many or one + 's'}"

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from consumer.wording import redacted
+from consumer.text import redacted
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
-"""The stage of the demonstration: the real daemon on a broker in memory, a journal in SQLite, and a small cloud.
+"""The demonstration's daemon, with a broker in memory, a journal in SQLite, and a small cloud.
 
-Everything is in one folder and one process. The configuration is a file in that folder; nothing of this machine's own
-configuration is read, so that a demonstration on a controller cannot touch the controller's cloud.
+One folder and one process contain everything. The configuration is a file in that folder. The machine's own configuration is
+never read, so a demonstration on a controller cannot touch the real cloud.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from consumer import conf as configuration
 from consumer.bus import topology
 from consumer.bus.connection import opened
 from consumer.bus.envelope import Undecodable, decode
-from consumer.cli.base import Trouble
+from consumer.cli.errors import CommandError
 from consumer.conf import bus as bus_conf
 from consumer.engine import task as tasks
 from consumer.engine.meter import Meter
@@ -37,50 +37,50 @@ _QUICK = {
     "engine": {"poll_seconds": "0.05", "workers": "8"},
     "bus": {"batch_seconds": "0.005", "queue_wait": "0.1"},
 }
-#: Seconds between two looks into the history.
+#: Seconds between two queries of the history.
 _POLL = 0.02
 _START_WITHIN = 20.0
 
 
 @dataclass(slots=True)
 class Act:
-    """A scene that was played.
+    """A played scene.
 
-    :param told: the notifications' event types; none when only a sweep can find it
+    :param events: the notifications' event types; none if only a sweep can find the drift
     :param ids: the notifications' message ids
-    :param began: when they were published or, without any, when the drift was made; seconds since the epoch
-    :param lines: what the history says about it
+    :param began: time of publishing or, without notifications, of the drift; seconds since the epoch
+    :param lines: its entries of the history
     """
 
     number: int
     scene: Scene
     drift: str
-    told: tuple[str, ...]
+    events: tuple[str, ...]
     ids: frozenset[str]
     began: float
     lines: dict[int, Entry] = field(default_factory=dict)
 
     @property
     def healed(self) -> list[Entry]:
-        """The heals that it took."""
+        """Its heals."""
         return [entry for entry in self.lines.values() if entry.outcome == "healed"]
 
     @property
     def over(self) -> bool:
-        """Whether it was healed and nothing is wrong any more."""
+        """Whether it was healed and has no drift left."""
         return bool(self.healed) and not self.scene.drift()
 
     def after(self, clock: float | None) -> float:
-        """Return the seconds from the notification to a time."""
+        """Return the seconds from ``began`` to a time."""
         return max(0.0, (clock or self.began) - self.began)
 
 
-#: Told of each line of the history that is new or has changed; the act is None when it belongs to none.
+#: Called for each new or changed entry of the history; the act is None if the entry belongs to none.
 Watcher = Callable[[Act | None, Entry], None]
 
 
-class Stage:
-    """A running daemon and the cloud that it mends. Make it with :func:`staged`."""
+class DemoDaemon:
+    """A running daemon and its cloud. Make it with :func:`running_demo`."""
 
     def __init__(self, demo: Demo, daemon: Service, database: Database, settings: bus_conf.BusSettings) -> None:
         self.scenes: Sequence[Scene] = demo.scenes()
@@ -92,43 +92,43 @@ class Stage:
         self._seen: dict[int, str] = {}
 
     def play(self, number: int, scene: Scene) -> Act:
-        """Make a drift and publish what tells of it."""
+        """Cause a drift and publish its notifications."""
         began = time.time()
         notifications = scene.play()
         drift = scene.drift()
-        told, ids = [], set()
+        events, ids = [], set()
         for notification in notifications:
             with suppress(Undecodable):
                 event = decode(notification.body, _BROKER.name)
-                told.append(event.type)
+                events.append(event.type)
                 ids.add(event.id)
         if notifications:
             began = time.time()
-        act = Act(number, scene, drift, tuple(dict.fromkeys(told)), frozenset(ids), began)
+        act = Act(number, scene, drift, tuple(dict.fromkeys(events)), frozenset(ids), began)
         self.acts.append(act)
         for notification in notifications:
-            # Publishers that were given one more topic publish to it with the same priority.
+            # Publishers with an additional topic use the same priority for it.
             priority = notification.routing_key.rpartition(".")[2]
             key = f"{self._settings.topics[0]}.{priority}"
             topology.publish(_BROKER, notification.exchange, key, notification.body, self._settings)
         return act
 
     def sweep(self, names: Collection[str]) -> None:
-        """Have these handlers sweep now."""
+        """Make these handlers sweep now."""
         timers = [work.Hint(name, Key(tasks.SWEEP, name), work.Priority.OPERATOR, "operator") for name in names]
         work.enqueue(self._database, timers)
         self._service.dispatcher.wake()
 
-    def watch(self, acts: Sequence[Act], seconds: float, tell: Watcher) -> bool:
+    def watch(self, acts: Sequence[Act], seconds: float, report: Watcher) -> bool:
         """Follow the history until these acts are over; return whether they are.
 
-        :param seconds: how long at most
+        :param seconds: the time limit
         """
         deadline = time.monotonic() + seconds
         left = list(acts)
         while True:
-            self._read(tell)
-            # What is over is not asked again here: the question costs as much as a heal.
+            self._read(report)
+            # Finished acts are not checked again, because a check costs as much as a heal.
             left = [act for act in left if not act.over]
             if not left:
                 return True
@@ -136,30 +136,30 @@ class Stage:
                 return False
             time.sleep(_POLL)
 
-    def _read(self, tell: Watcher) -> None:
+    def _read(self, report: Watcher) -> None:
         for entry in history.listing(self._database):
             if self._seen.get(entry.id) == entry.outcome:
                 continue
             self._seen[entry.id] = entry.outcome
             act = self._act_of(entry)
             (self.stray if act is None else act.lines)[entry.id] = entry
-            tell(act, entry)
+            report(act, entry)
 
     def _act_of(self, entry: Entry) -> Act | None:
         mine = [act for act in self.acts if act.scene.handler == entry.handler]
         known = [act for act in mine if entry.id in act.lines]
-        told = [act for act in mine if entry.hint_id in act.ids]
+        notified = [act for act in mine if entry.hint_id in act.ids]
         same = [act for act in mine if str(act.scene.key) == entry.key]
         waiting = [act for act in mine if not act.lines]
-        likely = [*known, *told, *same, *(waiting if len(waiting) == 1 else [])]
+        likely = [*known, *notified, *same, *(waiting if len(waiting) == 1 else [])]
         return likely[0] if likely else None
 
 
 @contextmanager
-def staged(demo: Demo, classes: Sequence[type[Handler]], folder: Path) -> Iterator[Stage]:
-    """Build the cloud in an empty folder and run the daemon on it while inside.
+def running_demo(demo: Demo, classes: Sequence[type[Handler]], folder: Path) -> Iterator[DemoDaemon]:
+    """Build the cloud in an empty folder and run the daemon on it.
 
-    :raises Trouble: when the cloud needs a package that is not installed, or the daemon does not come up
+    :raises CommandError: a package is missing, or the daemon does not start in time
     """
     with ExitStack() as stack:
         stack.enter_context(_logging_to(folder / "stackmend.log"))
@@ -169,7 +169,7 @@ def staged(demo: Demo, classes: Sequence[type[Handler]], folder: Path) -> Iterat
             options = demo.start(folder)
         except Exception as error:
             if isinstance(error.__cause__, ImportError):
-                raise Trouble(str(error)) from error
+                raise CommandError(str(error)) from error
             raise
         chosen = tasks.choose(classes, {scene.handler for scene in demo.scenes()})
         loaded = _configure(folder, classes, chosen, options)
@@ -184,7 +184,7 @@ def staged(demo: Demo, classes: Sequence[type[Handler]], folder: Path) -> Iterat
         stack.callback(daemon.stop)
         daemon.start()
         _wait_until_ready(daemon, database, chosen)
-        yield Stage(demo, daemon, database, settings)
+        yield DemoDaemon(demo, daemon, database, settings)
 
 
 def _configure(
@@ -193,7 +193,7 @@ def _configure(
     chosen: Sequence[type[Handler]],
     options: Mapping[str, Mapping[str, str]],
 ) -> cfg.ConfigOpts:
-    """Write the configuration into the folder and load it, and nothing else."""
+    """Write the configuration into the folder and load only that."""
     groups: dict[str, dict[str, str]] = {group: dict(values) for group, values in _QUICK.items()}
     groups["journal"] = {"connection": f"sqlite:///{folder / 'journal.sqlite'}"}
     for group, values in options.items():
@@ -213,7 +213,7 @@ def _configure(
 
 
 def _make_queues(settings: bus_conf.BusSettings) -> None:
-    """Declare what the publishers of a real cloud declare."""
+    """Declare the queues and exchanges that real publishers declare."""
     with opened(_BROKER.transport_url, settings) as link:
         channel = link.channel()
         for exchange in _BROKER.exchanges:
@@ -227,7 +227,7 @@ def _make_queues(settings: bus_conf.BusSettings) -> None:
 
 
 def _wait_until_ready(daemon: Service, database: Database, chosen: Sequence[type[Handler]]) -> None:
-    """Wait until it listens and its first sweeps are over, so that they do not find what a notification is to tell."""
+    """Wait until the daemon receives and its first sweeps are over, so that they do not find the drift of scenes."""
     deadline = time.monotonic() + _START_WITHIN
     while time.monotonic() < deadline:
         listens = daemon.sources and all(source.connected and not source.missing for source in daemon.sources)
@@ -235,12 +235,14 @@ def _wait_until_ready(daemon: Service, database: Database, chosen: Sequence[type
         if listens and all(name in swept and swept[name].swept_at for name in (one.name for one in chosen)):
             return
         time.sleep(_POLL)
-    raise Trouble(f"the daemon of the demonstration did not come up within {_START_WITHIN:.0f} s; --keep keeps its log")
+    raise CommandError(
+        f"the daemon of the demonstration did not start within {_START_WITHIN:.0f} s; repeat with --keep and read its log"
+    )
 
 
 @contextmanager
 def _logging_to(file: Path) -> Iterator[None]:
-    """Log into the folder, warnings of libraries included: a demonstration's stderr is quiet."""
+    """Log to a file, including warnings of libraries; stderr stays quiet."""
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     handler = logging.FileHandler(file)
@@ -259,7 +261,7 @@ def _logging_to(file: Path) -> Iterator[None]:
 
 @contextmanager
 def _no_proxy() -> Iterator[None]:
-    """Reach the cloud's own Placement directly, where an HTTP proxy is set for everything else."""
+    """Exempt the cloud's own Placement from an HTTP proxy."""
     before = os.environ.get("no_proxy")
     known = before or os.environ.get("NO_PROXY", "")
     os.environ["no_proxy"] = ",".join(filter(None, [known, "127.0.0.1"]))

@@ -1,0 +1,46 @@
+"""When wanted notifications last arrived, by broker and format, for checks without access to the publishers' files."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sqlalchemy import Connection, select
+
+from consumer.journal.database import Database, now, upsert
+from consumer.journal.schema import notification_format
+
+
+@dataclass(frozen=True, slots=True)
+class ArrivedFormat:
+    """A format that arrives from a broker.
+
+    :param format: see :class:`handlers.base.Event`
+    :param ago: seconds since the last record
+    """
+
+    broker: str
+    format: str
+    ago: float
+
+
+def record(database: Database, broker: str, written: str) -> None:
+    """Record that a notification of this format arrived."""
+    statement = upsert(
+        database.engine.dialect.name, notification_format, ["broker", "format"], lambda new: {"at": new.at}
+    )
+
+    def write(connection: Connection) -> None:
+        connection.execute(statement, [{"broker": broker, "format": written, "at": now(connection)}])
+
+    database.transact(write)
+
+
+def listing(database: Database) -> list[ArrivedFormat]:
+    """Return the recorded formats, the newest first."""
+
+    def read(connection: Connection) -> list[ArrivedFormat]:
+        clock = now(connection)
+        rows = connection.execute(select(notification_format).order_by(notification_format.c.at.desc())).mappings()
+        return [ArrivedFormat(row["broker"], row["format"], max(0.0, clock - row["at"])) for row in rows]
+
+    return database.transact(read)
