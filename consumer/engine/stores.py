@@ -60,9 +60,7 @@ class MemoryStore:
         """Open the line, or keep the one that an earlier attempt left open."""
         if self._database is None:
             return Deferred("this command changes nothing", 0.0)
-        if claim.healing_id is not None:
-            return claim.healing_id
-        return history.open_line(self._database, line, partial(_ask, request))
+        return history.open_line(self._database, line, partial(_ask, request), claim.healing_id)
 
     def settle(self, claim: Claim, end: Disposition, lines: Sequence[Line | Closing] = ()) -> None:
         """Close the line of a heal. Findings are the command's output, not history."""

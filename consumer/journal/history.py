@@ -170,12 +170,15 @@ def close(database: Database, closing: Closing) -> None:
     database.transact(lambda connection: write(connection, [closing], now(connection)))
 
 
-def open_line(database: Database, line: Line, ask: Ask) -> int | Deferred:
-    """Open the line of a heal that has no row of work, unless a gate defers it; return the line's id."""
+def open_line(database: Database, line: Line, ask: Ask, line_id: int | None = None) -> int | Deferred:
+    """Open the line of a heal that has no row of work, unless a gate defers it; return the line's id.
+
+    :param line_id: the line of the same heal, where an earlier attempt left it open
+    """
 
     def begin(connection: Connection) -> int | Deferred:
         clock = now(connection)
-        return ask(connection, clock) or write(connection, [line], clock)[0]
+        return ask(connection, clock) or line_id or write(connection, [line], clock)[0]
 
     return database.transact(begin)
 

@@ -37,6 +37,11 @@ class Gate(Protocol):
 
 
 def ask_all(gates: Iterable[Gate], connection: Connection, request: Request, clock: float) -> Deferred | None:
-    """Return the first reason why a heal may not begin now; None when it may."""
+    """Return the first reason why a heal may not begin now; None when it may.
+
+    No gate stops a heal that an earlier heal began, because stopping half-way would leave the object worse off.
+    """
+    if request.finding.begun:
+        return None
     answers = (gate.ask(connection, request, clock) for gate in gates)
     return next((deferred for deferred in answers if deferred is not None), None)

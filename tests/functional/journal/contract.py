@@ -10,6 +10,10 @@ from datetime import UTC, datetime
 import pytest
 from sqlalchemy import inspect, update
 
+from consumer.conf.tasks import TaskSettings
+from consumer.conf.window import Window
+from consumer.engine.gates import GATES, Request, ask_all
+from consumer.engine.task import Task
 from consumer.journal import (
     backlog,
     controls,
