@@ -30,9 +30,7 @@ def normal_place(place: Place, names: HostNames) -> Place:
 
 def normal(move: Migration, names: HostNames) -> Migration:
     """Return a migration with its places in normal form."""
-    return dataclasses.replace(
-        move, source=normal_place(move.source, names), dest=normal_place(move.dest, names)
-    )
+    return dataclasses.replace(move, source=normal_place(move.source, names), dest=normal_place(move.dest, names))
 
 
 def is_undecided(move: Migration) -> bool:
