@@ -17,9 +17,7 @@ class Withheld(StrEnum):
 
     FORGET_MAPPED = "delete a mapping that names a cell (heal_instance_mappings)"
     LEAVE_AGGREGATE = "remove a member from an aggregate in Placement (sync_aggregates)"
-    MOVE_ALLOCATION = "move an allocation to another provider (heal_allocations)"
     CLEAR_DELETION_MARK = "clear a mark of deletion (heal_instance_mappings)"
-    GIVE_TO_MARKED = "give an allocation to an instance that is marked as deleted (heal_allocations)"
     SILENT_FAILOVER = "replace an amphora for silence alone (failed_amphora)"
     CUT_OFF = "unplug a failed amphora and let Octavia forget it (failed_amphora)"
     SERVER_WITHOUT_ROW = "delete a server that no row of Octavia names (deactivated_amphorae)"

@@ -1,4 +1,4 @@
-"""Compute nodes and instances over all cells, for handlers that set them against what Placement knows."""
+"""Compute nodes and instances of all cells, for handlers that compare them with Placement."""
 
 from __future__ import annotations
 
@@ -7,39 +7,63 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import TypeVar
 
-from handlers.base import Unavailable
+from handlers.base import Refused, Unavailable
 from handlers.nova import queries
 from handlers.nova.cells import Cell
 from handlers.nova.database import NovaDatabases
 from handlers.nova.former_nodes import former_nodes
+from handlers.nova.placement import Placement
 from handlers.nova.records import ComputeNode
 
 S = TypeVar("S")
 T = TypeVar("T")
 
-#: parts that are looked at while the caller is at another one
+#: batches that are read while the caller works on another one
 _AHEAD = 2
-#: nodes of a part; memory is needed for what lives on them and is held of them
+#: compute nodes of a batch; it bounds the memory for their instances and allocations
 GROUP = 25
+#: compute nodes that are looked up one by one before all providers are listed
+_SAMPLE = 3
 
 
 def live_nodes(databases: NovaDatabases) -> tuple[dict[str, tuple[Cell, ComputeNode]], Unavailable | None]:
     """Return the live compute nodes by uuid, of the cells that answer, and the error of one that does not.
 
-    For sweeps only, which may be wrong in both directions: proofs ask all cells or none.
+    For sweeps and samples only: a proof asks all cells or none.
     """
     found, down = databases.run_in_available(databases.host_cells(), queries.compute_nodes)
     return {node.uuid: (cell, node) for cell, nodes in found.items() for node in nodes}, down
 
 
+def require_own_placement(databases: NovaDatabases, placement: Placement) -> None:
+    """Make sure that this is the Placement of this Nova; every heal that trusts or writes Placement begins with it.
+
+    Without a configured region, keystoneauth may choose the Placement of any region. That one knows no compute node of ours.
+
+    :raises Refused: when no compute node's uuid is a provider in Placement
+    :raises Unavailable: when Placement does not answer, or no compute node is known because a cell does not
+    """
+    nodes, down = live_nodes(databases)
+    if not nodes and down is not None:
+        raise down
+    if any(placement.is_compute_node(node) for node in sorted(nodes)[:_SAMPLE]):
+        return
+    if nodes.keys() & placement.compute_providers().keys():
+        return
+    raise Refused(
+        f"Placement knows none of Nova's {len(nodes)} compute nodes, so that it may be another cloud's or region's: "
+        "set [openstack] region_name, or placement_endpoint_override"
+    )
+
+
 def live_instances(databases: NovaDatabases) -> int:
-    """Return how many instances live in the cells that answer: the population of sweeps over instances."""
+    """Return how many live instances the cells that answer have: the population of sweeps over instances."""
     counts, _ = databases.run_in_available(databases.host_cells(), queries.live_instances_count)
     return sum(counts.values())
 
 
 def in_groups(nodes: Iterable[tuple[Cell, ComputeNode]]) -> Iterator[tuple[Cell, list[ComputeNode]]]:
-    """Yield nodes in parts that are asked about at once, each of one cell."""
+    """Yield the nodes in batches of one cell each."""
     by_cell: dict[Cell, list[ComputeNode]] = {}
     for cell, node in nodes:
         by_cell.setdefault(cell, []).append(node)
@@ -47,24 +71,24 @@ def in_groups(nodes: Iterable[tuple[Cell, ComputeNode]]) -> Iterator[tuple[Cell,
         yield from ((cell, some[start : start + GROUP]) for start in range(0, len(some), GROUP))
 
 
-def looked_at(look: Callable[[S], T], parts: Iterable[S]) -> Iterator[tuple[S, Future[T]]]:
-    """Look at parts one after another, at the next one already while the caller is at one; most of a look is waiting.
+def read_ahead(read: Callable[[S], T], batches: Iterable[S]) -> Iterator[tuple[S, Future[T]]]:
+    """Read batches in their order, the next ones while the caller works on one.
 
-    :return: each part with its look, which has ended and whose result raises what the look raised
+    :return: each batch with its future, which is done; its result raises the error of ``read``
     """
-    with ThreadPoolExecutor(_AHEAD, thread_name_prefix="look") as pool:
+    with ThreadPoolExecutor(_AHEAD, thread_name_prefix="read-ahead") as pool:
         waiting: deque[tuple[S, Future[T]]] = deque()
-        for part in parts:
-            waiting.append((part, pool.submit(look, part)))
+        for batch in batches:
+            waiting.append((batch, pool.submit(read, batch)))
             if len(waiting) > _AHEAD:
                 yield _ended(waiting.popleft())
         while waiting:
             yield _ended(waiting.popleft())
 
 
-def _ended(part: tuple[S, Future[T]]) -> tuple[S, Future[T]]:
-    wait([part[1]])
-    return part
+def _ended(batch: tuple[S, Future[T]]) -> tuple[S, Future[T]]:
+    wait([batch[1]])
+    return batch
 
 
 def nodes_among(
@@ -82,7 +106,7 @@ def nodes_among(
 
 
 def known_places(databases: NovaDatabases, uuids: Collection[str]) -> dict[str, tuple[str, str]]:
-    """Return host and node of those of these uuids that are, or once were, a compute node's: archived ones too.
+    """Return host and node of the compute nodes with these uuids, deleted and archived ones too.
 
     :raises Unavailable: when a cell does not answer
     """
@@ -90,10 +114,10 @@ def known_places(databases: NovaDatabases, uuids: Collection[str]) -> dict[str, 
         return {}
     nodes = nodes_among(databases, "uuid", uuids, deleted=True)
     places = {node.uuid: (node.host, node.node) for node in nodes}
-    strange = set(uuids) - set(places)
-    if strange:
+    unknown = set(uuids) - set(places)
+    if unknown:
         found = databases.run_in_all(
-            databases.host_cells(), lambda connection: former_nodes(connection, "uuid", strange)
+            databases.host_cells(), lambda connection: former_nodes(connection, "uuid", unknown)
         )
         places |= {node.uuid: (node.host, node.node) for rows in found.values() for node in rows}
     return places

@@ -1,11 +1,10 @@
-"""Placement, as far as handlers ask and tell it.
+"""The client of Placement.
 
-Everything that is written is written compare-and-set: allocations with the consumer's generation, aggregates with the
-provider's. ``DELETE /allocations`` knows no generation and is never called: an allocation is taken away by replacing it
-with nothing.
+Every write is compare-and-set: allocations with the consumer's generation, aggregates with the provider's.
+``DELETE /allocations`` knows no generation and is never called: an empty replacement takes an allocation away.
 
-Microversion 1.28 (Rocky) is the oldest with consumer generations; conflicts are told apart by an error code, which came
-in 1.23. The type of a consumer needs 1.38 (Xena) and is read where it can be.
+Microversion 1.28 (Rocky) is the oldest with consumer generations. An error code tells conflicts apart, since 1.23. The type
+of a consumer needs 1.38 (Xena) and is read where Placement has it.
 """
 
 from __future__ import annotations
@@ -23,28 +22,28 @@ import requests
 from handlers.access.cloud import Cloud, Service
 from handlers.base import Conflict, Refused, Resources, Unavailable
 
-#: what is held, by provider: ``{provider: {"VCPU": 2}}``
+#: the resources of one consumer, by provider: ``{provider: {"VCPU": 2}}``
 Held = Mapping[str, Mapping[str, int]]
-#: resources of a provider, by consumer
-Holders = Mapping[str, Mapping[str, int]]
-#: tells it of several providers
-HoldersOf = Callable[[Iterable[str]], Mapping[str, Holders]]
+#: the resources that a provider gives, by consumer
+ByConsumer = Mapping[str, Mapping[str, int]]
+#: reads :data:`ByConsumer` of several providers
+ConsumersOf = Callable[[Iterable[str]], Mapping[str, ByConsumer]]
 
 VERSION = "1.28"
 WITH_TYPES = "1.38"
-#: requests at a time, of looks and heals, and as many of sweeps, so that neither waits for the other: Placement has others
-#: to serve, and more writes at once are not done sooner, for they collide in its database, where each is tried again
+#: requests at a time of inspections and heals, and as many of sweeps, so that neither waits for the other. More writes at once
+#: are not faster: they collide in Placement's database, which tries each again
 _AT_ONCE = 3
 CONCURRENT_UPDATE = "placement.concurrent_update"
 
 
 @dataclass(frozen=True, slots=True)
 class Allocation:
-    """What one consumer holds.
+    """The allocation of one consumer.
 
     :param providers: resources by provider; empty when it holds nothing, and then all the rest is None
-    :param generation: changes with every write of this consumer's allocations
-    :param consumer_type: ``unknown`` for everything that Nova writes today; None when Placement is too old to tell
+    :param generation: changes with every write of this consumer's allocation
+    :param consumer_type: ``unknown`` for everything that Nova writes today; None from a Placement without types
     """
 
     consumer: str
@@ -55,13 +54,18 @@ class Allocation:
     consumer_type: str | None = None
 
     def undo(self) -> str:
-        """Return the command that gives the consumer what it holds now."""
+        """Return the command that gives the consumer this allocation."""
         words = ["openstack", "--os-placement-api-version", "1.28", "resource", "provider", "allocation", "set"]
         words += ["--project-id", self.project_id or "", "--user-id", self.user_id or ""]
         for provider, resources in sorted(self.providers.items()):
             amounts = ",".join(f"{name}={amount}" for name, amount in sorted(resources.items()))
             words += ["--allocation", f"rp={provider},{amounts}"]
         return shlex.join([*words, self.consumer])
+
+
+def plain(held: Held) -> dict[str, dict[str, int]]:
+    """Return the resources as plain dictionaries, for JSON."""
+    return {provider: dict(resources) for provider, resources in held.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +79,7 @@ class Provider:
 
 @dataclass(frozen=True, slots=True)
 class ProviderAggregates:
-    """The aggregates of a provider, at a generation of it."""
+    """The aggregates of a provider, at one of its generations."""
 
     provider: str
     aggregates: frozenset[str]
@@ -97,7 +101,7 @@ class Placement:
         return cls(resources.get(Cloud.from_resources).service("placement"))
 
     def allocation(self, consumer: str) -> Allocation:
-        """Return what a consumer holds; an unknown consumer holds nothing."""
+        """Return the allocation of a consumer; an unknown consumer holds nothing."""
         url = f"/allocations/{consumer}"
         response = None
         if self._knows_types:
@@ -106,7 +110,7 @@ class Placement:
         if response is None or response.status_code == 406:
             response = self._read(url, microversion=VERSION)
         body = self._body(response)
-        providers = {uuid: dict(held["resources"]) for uuid, held in body["allocations"].items()}
+        providers = {uuid: dict(given["resources"]) for uuid, given in body["allocations"].items()}
         if not providers:
             return Allocation(consumer)
         return Allocation(
@@ -119,28 +123,23 @@ class Placement:
         )
 
     def replace_allocation(self, before: Allocation, providers: Held) -> None:
-        """Give a consumer these resources instead of those that it held; with none, the consumer is forgotten.
+        """Give a consumer these resources instead of its former ones; with none, Placement forgets the consumer.
 
-        :raises Conflict: when its allocations changed since ``before`` was read
-        :raises Refused: when Placement takes the new ones for wrong
+        :raises Conflict: when its allocation changed since ``before`` was read
+        :raises Refused: when Placement does not accept the new one
         """
-        body = {
-            "allocations": {uuid: {"resources": dict(resources)} for uuid, resources in providers.items()},
-            "project_id": before.project_id,
-            "user_id": before.user_id,
-            "consumer_generation": before.generation,
-        }
+        body = _replacement(before, providers)
         response = self._write("PUT", f"/allocations/{before.consumer}", json=body, microversion=VERSION)
         if response.status_code != 204:
             raise self._failure(response, f"the allocations of {before.consumer}")
 
     def move_allocation(self, source: Allocation, target: Allocation) -> None:
-        """Give a consumer exactly what another one holds, which then holds nothing: both at once, or neither.
+        """Give a consumer exactly the resources of another one, which then holds nothing: both at once, or neither.
 
-        :param source: who holds it; it keeps its project and user
-        :param target: who gets it, instead of what it holds
-        :raises Conflict: when the allocations of either changed since they were read
-        :raises Refused: when Placement takes the move for wrong
+        :param source: the giving consumer; its project and user are kept
+        :param target: the receiving consumer, which loses its former resources
+        :raises Conflict: when the allocation of either changed since it was read
+        :raises Refused: when Placement does not accept the move
         """
         owner = {"project_id": source.project_id, "user_id": source.user_id}
         given = {uuid: {"resources": dict(resources)} for uuid, resources in source.providers.items()}
@@ -153,42 +152,34 @@ class Placement:
             raise self._failure(response, f"the allocations of {source.consumer} and {target.consumer}")
 
     def replace_allocations(self, changes: Iterable[tuple[Allocation, Held]]) -> None:
-        """Do the same for several consumers at once: for all of them or for none.
+        """Replace the allocations of several consumers at once: of all of them or of none.
 
-        :raises Conflict: when the allocations of one changed since they were read
-        :raises Refused: when Placement takes the new ones of one for wrong
+        :raises Conflict: when the allocation of one changed since it was read
+        :raises Refused: when Placement does not accept the new one of one of them
         """
-        body = {
-            before.consumer: {
-                "allocations": {uuid: {"resources": dict(resources)} for uuid, resources in providers.items()},
-                "project_id": before.project_id,
-                "user_id": before.user_id,
-                "consumer_generation": before.generation,
-            }
-            for before, providers in changes
-        }
+        body = {before.consumer: _replacement(before, providers) for before, providers in changes}
         response = self._write("POST", "/allocations", json=body, microversion=VERSION)
         if response.status_code != 204:
             raise self._failure(response, f"the allocations of {len(body)} consumers")
 
     def holders(self, provider: str) -> frozenset[str]:
-        """Return the consumers that hold something of a provider; nobody, when there is no such provider."""
-        return frozenset(self.held(provider))
+        """Return the consumers that hold resources of a provider; none, when there is no such provider."""
+        return frozenset(self.consumers(provider))
 
-    def held_of(self, providers: Iterable[str]) -> dict[str, Holders]:
-        """Return :meth:`held` of each, for a sweep: side by side, for most of the time of each is on the way and in a database.
+    def consumers_of_each(self, providers: Iterable[str]) -> dict[str, ByConsumer]:
+        """Return :meth:`consumers` of each provider, for a sweep; the requests run side by side.
 
         :raises Unavailable: when one was not answered
         """
         asked = list(providers)
-        with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="held") as pool:
-            return dict(zip(asked, pool.map(partial(self._held, self._turns_of_sweeps), asked), strict=True))
+        with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="consumers") as pool:
+            return dict(zip(asked, pool.map(partial(self._consumers, self._turns_of_sweeps), asked), strict=True))
 
-    def held(self, provider: str) -> Holders:
-        """Return what each consumer holds of a provider; nobody anything, when there is no such provider."""
-        return self._held(self._turns, provider)
+    def consumers(self, provider: str) -> ByConsumer:
+        """Return the resources of each consumer of a provider; none, when there is no such provider."""
+        return self._consumers(self._turns, provider)
 
-    def _held(self, turns: threading.Semaphore, provider: str) -> Holders:
+    def _consumers(self, turns: threading.Semaphore, provider: str) -> ByConsumer:
         with turns:
             response = self._service.read(f"/resource_providers/{provider}/allocations", microversion=VERSION)
         if response.status_code == 404:
@@ -197,7 +188,7 @@ class Placement:
         return {consumer: allocation["resources"] for consumer, allocation in found.items()}
 
     def usages(self, project: str, user: str) -> Mapping[str, int]:
-        """Return what all consumers of a project and user hold, of all providers together."""
+        """Return the sum of the allocations of a project and user, over all providers."""
         query = {"project_id": project, "user_id": user}
         response = self._read("/usages", params=query, microversion=VERSION)
         usages: Mapping[str, int] = self._body(response)["usages"]
@@ -208,22 +199,26 @@ class Placement:
         return self._providers({"required": "COMPUTE_NODE"})
 
     def is_compute_node(self, provider: str) -> bool:
-        """Whether a provider exists and has the trait of compute nodes."""
+        """Return whether a provider exists and has the trait of compute nodes."""
         return bool(self._providers({"uuid": provider, "required": "COMPUTE_NODE"}))
 
     def providers(self) -> dict[str, Provider]:
-        """Return all providers, whoever made them; one request, as long as the fleet."""
+        """Return all providers, those of other services too; one request, as long as the fleet."""
         return self._providers({})
+
+    def sharing_providers(self) -> dict[str, Provider]:
+        """Return the providers that give resources to all providers of their aggregates, such as shared storage."""
+        return self._providers({"required": "MISC_SHARES_VIA_AGGREGATE"})
 
     def named(self, name: str) -> dict[str, Provider]:
         """Return the provider of this name: one or none, names are unique; Placement's database compares them."""
         return self._providers({"name": name})
 
     def delete_provider(self, provider: str) -> None:
-        """Delete a provider; Placement refuses when somebody holds something of it, or when it has children.
+        """Delete a provider; Placement refuses when it has consumers or children.
 
         :raises Conflict: when it refuses for that, or when there is no such provider
-        :raises Refused: when it refuses for anything else
+        :raises Refused: when it refuses for another reason
         """
         response = self._write("DELETE", f"/resource_providers/{provider}", microversion=VERSION)
         if response.status_code == 404:
@@ -241,12 +236,13 @@ class Placement:
         """Return the providers that are in an aggregate."""
         return self._providers({"member_of": aggregate})
 
-    def offers(self, provider: str) -> frozenset[str]:
-        """Return the resource classes of which a provider has an inventory; none, when there is no such provider."""
+    def offers(self, provider: str) -> Mapping[str, int]:
+        """Return how much a provider can give of each class in all, used or not; none, when there is no such provider."""
         response = self._read(f"/resource_providers/{provider}/inventories", microversion=VERSION)
         if response.status_code == 404:
-            return frozenset()
-        return frozenset(self._body(response)["inventories"])
+            return {}
+        found = self._body(response)["inventories"]
+        return {name: int((one["total"] - one["reserved"]) * one["allocation_ratio"]) for name, one in found.items()}
 
     def aggregates(self, provider: str) -> ProviderAggregates | None:
         """Return the aggregates of a provider, or None when there is no such provider."""
@@ -287,11 +283,11 @@ class Placement:
             raise Unavailable("placement", f"answered {response.status_code}: {self._detail(response)}")
         return self._service.json(response)
 
-    def _failure(self, response: requests.Response, what: str) -> Exception:
+    def _failure(self, response: requests.Response, subject: str) -> Exception:
         detail = self._detail(response)
         if response.status_code == 409 and CONCURRENT_UPDATE in detail:
-            return Conflict(f"{what} changed meanwhile")
-        return Refused(f"Placement refuses to change {what}: {response.status_code} {detail}")
+            return Conflict(f"{subject} changed meanwhile")
+        return Refused(f"Placement refuses to change {subject}: {response.status_code} {detail}")
 
     @staticmethod
     def _detail(response: requests.Response) -> str:
@@ -300,3 +296,12 @@ class Placement:
             return f"{error.get('code', '')} {' '.join(str(error.get('detail', '')).split())}".strip()
         except (ValueError, LookupError, TypeError, AttributeError):
             return "no detail"
+
+
+def _replacement(before: Allocation, providers: Held) -> dict[str, Any]:
+    return {
+        "allocations": {uuid: {"resources": dict(resources)} for uuid, resources in providers.items()},
+        "project_id": before.project_id,
+        "user_id": before.user_id,
+        "consumer_generation": before.generation,
+    }

@@ -1,85 +1,75 @@
 """Takes back the resources that deleted, moved or offloaded instances still hold in Placement.
 
 **What drifts.** A consumer (an instance, or a migration) holds resources of a compute node without right. The scheduler
-counts them as used; the node cannot be deleted.
+counts them as used, and the node cannot be deleted.
 
-**Why Nova lets it.** Nova releases an allocation after it changed its own database, in another service, without a
-transaction over both: what fails in between (Placement or the compute host down, a lost message, a crash) is logged and
-forgotten. nova-compute cleans up after deleted instances of its own node once a minute while it runs, but never what was
-archived meanwhile; what an evacuation left is there until the dead host runs again, or its service is deleted.
+**Why Nova lets it.** Nova releases an allocation after it changed its own database, in another service, without a common
+transaction. It logs and forgets a release that fails: Placement or the compute host down, a lost message, a crash.
+nova-compute cleans up once a minute after deleted instances of its own node, but not after archived ones. The share of an
+evacuated host stays until that host runs again or its service is deleted.
 
-**What is read.** For one consumer: what it holds; then build request and mapping; then in every cell, cell0 included, the
-rows of instance and migrations, deleted ones too; only when nobody knows it, the shadow tables. Which verdict follows
-from what is the table in :mod:`handlers.nova.allocations.excess_rules`. When one cell does not answer there is no verdict at all:
-``nova-manage placement audit`` takes such a cell's instances for deleted, all of them.
+**What is read.** For one consumer: its allocation; then build request and mapping; then in every cell, cell0 included, the
+rows of the instance and its migrations, deleted ones too; the shadow tables only when no cell knows it. The table in
+:mod:`handlers.nova.allocations.excess_rules` gives the verdict. When one cell does not answer, there is no verdict.
 
-**What is changed.** ``PUT /allocations/{consumer}`` with the consumer's generation, and with nothing or with what may
-stay. Of a live instance only the tree of a compute node that a migration has left is taken; shared storage and devices
-stay. ``DELETE``, which knows no generation, is never sent.
+**What is changed.** ``PUT /allocations/{consumer}`` with the consumer's generation, and with nothing or the rightful rest. Of
+a live instance only the tree of a compute node is taken that an ended migration proves left. Shared storage and devices of
+its own node stay. ``DELETE``, which knows no generation, is never sent.
 
-**Why this cannot take a rightful allocation.** The allocation is read first, at generation g; the databases after it; the
-write says g.
+**Why a race does no harm.** The allocation is read first, at generation g; the databases after it; the write names g.
 
-- Whoever claims, moves or doubles an allocation (build, migrate, evacuate, unshelve) writes the consumer, and that changes
-  g. If it happens after our read, our write fails. If it happened before, the databases that we read later must explain
-  it: nova-api writes build request and mapping, task state or migration *before* the scheduler claims.
-- If our write is first, the claim that read g before fails and is repeated by Nova, on the new state.
-- A deleted instance never gets resources again; ``soft-delete``, from which it can return, is no deletion.
-- A replica of the database that lags is caught by looking twice, five seconds apart, with the same result.
+- A build, move or unshelve writes the consumer, and that changes g. After our read, it makes our write fail. Before our read,
+  the databases explain it: Nova writes build request, mapping, task state or migration before the scheduler claims.
+- When our write comes between Nova's read of g and its claim, the claim fails and Nova does not repeat it: the build or the
+  migration fails (``nova/scheduler/utils.py``). Only a consumer that is deleted, or at rest for a minute, is written, so that
+  the window is some milliseconds of an action that began after the second inspection.
+- A deleted instance never gets resources again. ``soft-delete``, from which it can return, is not a deletion.
+- Two inspections, five seconds apart, must agree; that catches a database replica that lags.
 
-What Nova is just releasing itself is left to it: 10 s after a deletion, 60 s after any other change, by the database's
-clock (:data:`~handlers.nova.verdicts.MOVED_SETTLE`). Short enough that what was deleted while Placement was down is
-healed within seconds of its return; for a deletion nova-compute's own release is forced, so meeting it hurts nobody.
+Nova gets 10 s after a deletion and 60 s after any other change to release the resources itself. A release by nova-compute
+after a deletion is forced, so that a meeting with ours does no harm.
 
-**What is not changed.** Consumers that Nova has no trace of (another service's, or purged), and whatever else is strange
-but not proved. They are reported. What a migration that has ended holds while its instance lacks its own is not too much, but
-under the wrong name: ``audit_migrations`` moves it back, and only that one reports it. What is too much is taken here, also
-what an evacuation left of the lost host, whether its service still exists, was deleted or was archived.
+**What is not changed.** Consumers that Nova has no trace of belong to another service or were purged; they are reported. So
+is everything else that looks wrong without proof. An instance that holds nothing of its own node is left to
+``heal_allocations``, a migration that holds its instance's rightful share to ``audit_migrations``.
+
+The sweep asks about every compute node each time, and about the providers below and beside them in turn
+(:mod:`handlers.nova.allocations.nested`).
 
 **Undo.** The exact ``openstack resource provider allocation set`` is in the history.
 
-Sources: ``nova/cmd/manage.py`` (audit), ``nova/scheduler/client/report.py``, ``nova/compute/manager.py``
-(_complete_deletion, _delete_allocation_after_move), ``placement/objects/allocation.py`` (replace_all).
+Sources: ``nova/cmd/manage.py`` (audit), ``nova/scheduler/client/report.py``, ``nova/scheduler/utils.py`` (claim_resources),
+``nova/compute/manager.py`` (_complete_deletion, _delete_allocation_after_move), ``placement/objects/allocation.py``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
-from typing import Any, Self
+from typing import Self
 
 from handlers.access.roles import PLACEMENT
-from handlers.base import (
-    Conflict,
-    Finding,
-    Healed,
-    InFlight,
-    Key,
-    Mode,
-    Refused,
-    Resources,
-    Roles,
-    Trigger,
-    Unavailable,
-)
+from handlers.base import Conflict, Finding, Healed, Json, Key, Mode, Refused, Resources, Roles, Trigger, Unavailable
 from handlers.nova import keys, queries
+from handlers.nova.allocations import queries as instance_queries
 from handlers.nova.allocations.excess_facts import Judge
-from handlers.nova.allocations.excess_rules import Take
+from handlers.nova.allocations.excess_rules import Take, Verdict
+from handlers.nova.allocations.nested import Nested
 from handlers.nova.allocations.placement_cache import RecentPlacement
 from handlers.nova.archived_consumers import Archive
 from handlers.nova.base import PlacementHandler
 from handlers.nova.cells import Cell
 from handlers.nova.database import NovaDatabases
-from handlers.nova.nodes import in_groups, live_instances, live_nodes, looked_at
-from handlers.nova.placement import Allocation, Held, HoldersOf, Placement
+from handlers.nova.nodes import in_groups, live_instances, live_nodes, read_ahead, require_own_placement
+from handlers.nova.placement import Allocation, ConsumersOf, Held, Placement, plain
 from handlers.nova.records import ComputeNode
-from handlers.nova.verdicts import Report, Wait
+from handlers.nova.verdicts import Report, Wait, soonest
 
-#: seconds from a notification to the first look: Nova sends most of them just before it releases, so that by then there
-#: is usually nothing to find
+#: seconds from a notification to the first inspection: Nova sends most of them just before it releases
 _RELEASING = 2.0
-#: seconds from the beginning of a deletion: by then its end was usually told too, and there is one look for both. Where it
-#: was not, nova-compute died in between; it deletes the row when it starts again, and tells nobody if Placement is down
+#: seconds from the beginning of a deletion: its end usually came by then, and one inspection serves both. Where it did not,
+#: nova-compute died in between; it deletes the row when it starts again, without a notification if Placement is down
 #: (``_complete_partial_deletion``)
 _DELETING = 30.0
 
@@ -102,8 +92,43 @@ _HINTS = (
 )
 
 
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """An allocation, and the part of it that may stay; None for a report."""
+
+    allocation: Allocation
+    keep: Held | None
+
+    def to_json(self) -> Json:
+        """Return it as a finding stores it."""
+        one = self.allocation
+        stored: dict[str, object] = {
+            "consumer": one.consumer,
+            "consumer_type": one.consumer_type,
+            "generation": one.generation,
+            "project_id": one.project_id,
+            "user_id": one.user_id,
+            "allocations": plain(one.providers),
+        }
+        if self.keep is not None:
+            stored["keep"] = plain(self.keep)
+        return stored
+
+    @staticmethod
+    def allocation_of(stored: Json) -> Allocation:
+        """Return the allocation of stored evidence."""
+        return Allocation(
+            stored["consumer"],
+            stored["allocations"],
+            stored["project_id"],
+            stored["user_id"],
+            stored["generation"],
+            stored["consumer_type"],
+        )
+
+
 class AuditAllocations(PlacementHandler):
-    """See the module."""
+    """Finds and takes back allocations without right."""
 
     name = "audit_allocations"
     title = "Take back resources that deleted, moved or offloaded instances still hold in Placement"
@@ -128,15 +153,17 @@ class AuditAllocations(PlacementHandler):
     confirm_after = 5.0
     requires = ("placement", "nova_api")
     cost = (
-        "One request to Placement per compute node and a query per ten, and for consumers that no cell knows one scan of the "
-        "shadow tables per sweep; ten minutes is fine for hundreds of nodes, an hour for thousands."
+        "One request to Placement per compute node, as many for nested and sharing providers, and a query per 25 nodes; for "
+        "consumers that no cell knows one scan of the shadow tables per sweep. Ten minutes is fine for hundreds of nodes, an "
+        "hour for thousands."
     )
     roles = Roles((PLACEMENT,))
 
     def __init__(self, databases: NovaDatabases, placement: Placement, recent: RecentPlacement) -> None:
         super().__init__(databases, placement)
-        self._lately_held = partial(recent.held_of, task=self.name)
+        self._recent = partial(recent.consumers_of, task=self.name)
         self._archive = Archive(databases)
+        self._nested = Nested(placement)
         self._judge = Judge(databases, placement, self._archive)
 
     @classmethod
@@ -149,78 +176,115 @@ class AuditAllocations(PlacementHandler):
         )
 
     def inspect(self, key: Key) -> Iterable[Finding]:
-        """Judge a consumer and its migrations, or all that hold something of a host's nodes; see the evidence."""
+        """Judge a consumer and its migrations, or every suspect on the nodes of a host."""
         consumers = self._suspects_of_host(key.id) if key.kind == "host" else [key.id]
-        findings: list[Finding] = []
-        waits: list[Wait] = []
-        for consumer in consumers:
-            for allocation, verdict in self._judge.judge(consumer):
-                if isinstance(verdict, Wait):
-                    waits.append(verdict)
-                elif isinstance(verdict, (Take, Report)):
-                    findings.append(_finding(key, allocation, verdict))
+        judged = [one for consumer in consumers for one in self._judge.judge(consumer)]
+        findings = [finding for allocation, verdict in judged for finding in _findings(key, allocation, verdict)]
+        waits = [verdict for _, verdict in judged if isinstance(verdict, Wait)]
         if waits and not findings:
-            soonest = min(waits, key=lambda wait: wait.after)
-            raise InFlight(soonest.reason, soonest.after)
+            raise soonest(waits)
         return findings
 
     def sweep(self) -> Iterator[Key]:
-        """Yield whoever holds something of a compute node without clearly belonging there."""
+        """Yield each consumer that holds resources of a compute node's tree without clearly belonging there."""
         nodes, down = live_nodes(self._databases)
         providers = self._placement.compute_providers()
         if nodes and not providers:
             raise Unavailable("placement", f"lists no compute node's provider, while the cells have {len(nodes)} nodes")
         batch: set[str] = set()
         groups = in_groups(nodes[provider] for provider in providers if provider in nodes)
-        for _, look in looked_at(lambda group: self._suspects(*group, self._lately_held), groups):
-            batch |= look.result()
+        for _, read in read_ahead(lambda group: self._suspects(*group, self._recent), groups):
+            batch |= read.result()
             if len(batch) >= queries.CHUNK:
                 yield from self._keys(batch, down)
                 batch.clear()
         for provider in providers if down is None else ():
             if provider not in nodes:
                 batch |= self._not_building(self._placement.holders(provider))
+        if down is None:
+            batch |= self._suspects_beside(nodes, {*providers, *nodes})
         yield from self._keys(batch, down)
         if down is not None:
             raise down
 
     def population(self) -> int:
-        """How many live instances there are in the cells that answer."""
+        """Return how many live instances the cells that answer have."""
         return live_instances(self._databases)
 
     def heal(self, finding: Finding) -> Healed:
         """Prove again, then replace the allocation at the generation of the evidence.
 
-        What is held was read before, the databases are read now, and the write says the generation of then: when anything was
-        claimed or released since, it fails.
+        The allocation is that of the evidence, the databases are read now, and the write names the generation of the
+        evidence: it fails when anything was claimed or released since.
         """
         if not finding.healable:
             raise Refused(finding.refusal)
         self._databases.require_known_schema()
-        held = _held(finding.evidence)
-        for allocation, verdict in self._judge.judge(held.consumer, held):
-            if isinstance(verdict, Take) and _same(finding, _finding(finding.key, allocation, verdict)):
-                return self._replace(allocation, verdict.keep)
-        raise Conflict(f"consumer {finding.evidence['consumer']} is not as it was")
+        require_own_placement(self._databases, self._placement)
+        known = Evidence.allocation_of(finding.evidence)
+        for allocation, verdict in self._judge.judge(known.consumer, known):
+            if any(finding.same_as(now) for now in _findings(finding.key, allocation, verdict)):
+                return self._replace(allocation, verdict)
+        raise Conflict(f"{finding.key} is no longer as it was found")
 
-    def _replace(self, allocation: Allocation, keep: Held) -> Healed:
-        self._placement.replace_allocation(allocation, keep)
+    def _replace(self, allocation: Allocation, verdict: Verdict) -> Healed:
+        match verdict:
+            case Take(keep=keep):
+                self._placement.replace_allocation(allocation, keep)
+            case _:
+                raise Refused(f"nothing proves that consumer {allocation.consumer} holds too much")
         taken = sorted(set(allocation.providers) - set(keep))
         return Healed(
-            f"took from consumer {allocation.consumer} what it held of {', '.join(taken)}",
-            before={"allocations": _plain(allocation.providers), "generation": allocation.generation},
-            after={"allocations": _plain(keep)},
+            f"took from consumer {allocation.consumer} its resources of {', '.join(taken)}",
+            before={"allocations": plain(allocation.providers), "generation": allocation.generation},
+            after={"allocations": plain(keep)},
             undo=allocation.undo(),
         )
 
-    def _suspects(self, cell: Cell, nodes: Sequence[ComputeNode], held_of: HoldersOf) -> set[str]:
-        """Return who holds something of one of these nodes of a cell and is not clearly in the right there."""
-        holders = {node: frozenset(held) for node, held in held_of(node.uuid for node in nodes).items()}
-        everybody = frozenset[str]().union(*holders.values())
-        if not everybody:
+    def _suspects(self, cell: Cell, nodes: Sequence[ComputeNode], consumers_of: ConsumersOf) -> set[str]:
+        """Return the consumers of these root providers that do not clearly belong there."""
+        found = consumers_of(node.uuid for node in nodes)
+        return self._without_right(cell, nodes, {node: frozenset(held) for node, held in found.items()})
+
+    def _without_right(
+        self, cell: Cell, nodes: Sequence[ComputeNode], consumers: Mapping[str, Iterable[str]]
+    ) -> set[str]:
+        """Return the consumers that do not clearly belong to the node of whose tree they hold resources.
+
+        :param consumers: by the root provider
+        """
+        everyone = frozenset[str]().union(*consumers.values())
+        if not everyone:
             return set()
-        rightful = self._databases.database(cell).run(lambda connection: queries.rightful(connection, nodes, everybody))
-        return self._not_building(uuid for node, some in holders.items() for uuid in some - rightful[node])
+        rightful = self._databases.database(cell).run(
+            lambda connection: instance_queries.rightful(connection, nodes, everyone)
+        )
+        return self._not_building(uuid for node, some in consumers.items() for uuid in set(some) - rightful[node])
+
+    def _suspects_beside(self, nodes: Mapping[str, tuple[Cell, ComputeNode]], roots: set[str]) -> set[str]:
+        """Return the suspects among the consumers of nested and sharing providers, those that it is the turn of."""
+        due = self._nested.due(roots)
+        found = self._recent(due)
+        by_root: dict[str, set[str]] = {}
+        elsewhere: set[str] = set()
+        for provider, root in due.items():
+            if root in nodes:
+                by_root.setdefault(root, set()).update(found[provider])
+            else:
+                elsewhere.update(found[provider])
+        suspects: set[str] = set()
+        for cell, some in in_groups(nodes[root] for root in by_root):
+            suspects |= self._without_right(cell, some, {node.uuid: by_root[node.uuid] for node in some})
+        return suspects | self._without_home(elsewhere)
+
+    def _without_home(self, consumers: set[str]) -> set[str]:
+        """Return the consumers of sharing providers that neither live on a host nor move."""
+        if not consumers:
+            return set()
+        living = self._databases.run_in_all(
+            self._databases.host_cells(), lambda connection: instance_queries.living(connection, consumers)
+        )
+        return self._not_building(consumers.difference(*living.values()))
 
     def _not_building(self, consumers: Iterable[str]) -> set[str]:
         suspects = set(consumers)
@@ -236,8 +300,12 @@ class AuditAllocations(PlacementHandler):
         suspects: set[str] = set()
         for cell, nodes in found.items():
             for node in nodes:
-                suspects |= self._not_building(self._placement.holders(node.uuid)) if node.deleted else set()
-                suspects |= self._suspects(cell, [node], self._placement.held_of) if not node.deleted else set()
+                tree = self._placement.tree(node.uuid)
+                consumers = frozenset[str]().union(*(self._placement.holders(one) for one in tree))
+                if node.deleted:
+                    suspects |= self._not_building(consumers)
+                else:
+                    suspects |= self._without_right(cell, [node], {node.uuid: consumers})
         return sorted(suspects)
 
     def _keys(self, suspects: set[str], down: Unavailable | None) -> list[Key]:
@@ -250,41 +318,14 @@ class AuditAllocations(PlacementHandler):
         return [Key("consumer", suspect) for suspect in sorted(suspects)]
 
 
-def _same(one: Finding, other: Finding) -> bool:
-    return one.problem == other.problem and one.evidence == other.evidence
-
-
-def _plain(held: Held) -> dict[str, dict[str, int]]:
-    return {provider: dict(resources) for provider, resources in held.items()}
-
-
-def _evidence(allocation: Allocation, verdict: Take | Report) -> dict[str, Any]:
-    evidence: dict[str, Any] = {
-        "consumer": allocation.consumer,
-        "consumer_type": allocation.consumer_type,
-        "generation": allocation.generation,
-        "project_id": allocation.project_id,
-        "user_id": allocation.user_id,
-        "allocations": _plain(allocation.providers),
-    }
-    if isinstance(verdict, Take):
-        evidence["keep"] = _plain(verdict.keep)
-    return evidence
-
-
-def _held(evidence: Mapping[str, Any]) -> Allocation:
-    """Return what :func:`_evidence` told of."""
-    return Allocation(
-        evidence["consumer"],
-        evidence["allocations"],
-        evidence["project_id"],
-        evidence["user_id"],
-        evidence["generation"],
-        evidence["consumer_type"],
-    )
-
-
-def _finding(key: Key, allocation: Allocation, verdict: Take | Report) -> Finding:
-    refusal = verdict.refusal if isinstance(verdict, Report) else ""
-    summary = f"{verdict.summary} (consumer {allocation.consumer})"
-    return Finding(key, verdict.problem, summary, _evidence(allocation, verdict), not refusal, refusal)
+def _findings(key: Key, allocation: Allocation, verdict: Verdict) -> list[Finding]:
+    """Return the finding of a verdict that this handler acts on; none for the other verdicts."""
+    match verdict:
+        case Take(problem=problem, summary=summary, keep=keep):
+            evidence, refusal, undo = Evidence(allocation, keep), "", allocation.undo()
+        case Report(problem=problem, summary=summary, refusal=refusal):
+            evidence, undo = Evidence(allocation, None), ""
+        case _:
+            return []
+    text = f"{summary} (consumer {allocation.consumer})"
+    return [Finding(key, str(problem), text, evidence.to_json(), not refusal, refusal, undo=undo)]

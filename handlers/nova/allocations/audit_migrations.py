@@ -1,33 +1,29 @@
-"""Gives instances back what a migration that has ended still holds for them in Placement.
+"""Moves the resources that an ended migration still holds back to its instance.
 
-**What drifts.** While an instance is moved, its migration holds the resources of the source in Placement, and the instance
-those of the destination. When the move fails or is reverted, the instance stays on its source, and what the migration holds
-has to become the instance's again. Where that did not happen, the instance holds nothing of its own node: what it uses is
-counted for a consumer of which nobody knows, which the next move, the next resize and the deletion of the instance pass by.
+**What drifts.** While an instance moves, its migration holds the source in Placement, and the instance the destination. When
+the move fails or is reverted, the instance stays on its source and must get that share back. Without it, the instance holds
+nothing of its own node, and the next move, resize or deletion passes its resources by.
 
-**Why Nova lets it.** The move back is one of the last things a roll-back does, when often the cause of the failure is still
-there: with Placement down it is logged and forgotten, by the conductor (no valid host, scheduler not answering) as by
-nova-compute (a resize that is reverted, a live migration that fails or is aborted). Nothing does it again later.
+**Why Nova lets it.** The move back is one of the last steps of a roll-back, when the cause of the failure often persists.
+With Placement down, conductor and nova-compute log the failure and forget it.
 
-**What is read.** What the instance holds; then build request, mapping, and in every cell its row and its migrations; then
-what those of its last five migrations hold that have ended. Which verdict follows from what is the table in
-:mod:`handlers.nova.allocations.excess_rules`. When one cell does not answer there is no verdict at all.
+**What is read.** The instance's allocation; then build request, mapping, and in every cell its row and its migrations; then
+the allocations of those of its last five migrations that have ended; its flavor and image. The table in
+:mod:`handlers.nova.allocations.excess_rules` gives the verdict. When one cell does not answer, there is no verdict.
 
 **What is changed.** One ``POST /allocations`` takes everything from the migration and gives exactly that to the instance, in
-place of what it holds of the destination: both or neither, with both generations, as Nova's own roll-back does it. The amounts
-stay what they were, devices and shared storage with them, so it works on a full node, too.
+place of its share of the destination. It names both generations and does both or neither, as Nova's own roll-back does. It
+also works on a full node.
 
-**Why it cannot hurt.** Only for an instance at rest, on the very node where the migration began, mapped to the one cell in
-which it lives: no task, no other migration in progress or waiting to be confirmed, nothing changed for a minute by the
-database's clock (Nova writes some statuses before it moves the allocation), seen twice five seconds apart. Whoever claims or
-moves meanwhile, Nova's own late roll-back included, changes a generation, and the request fails as a whole; where ours is
-first, Nova finds that nothing is left to be moved, and goes on.
+**Why a race does no harm.** The migration failed, was cancelled or reverted, and none succeeded since. The instance is at
+rest on the node where the migration began, mapped to the one cell in which it lives, unchanged for a minute; the amounts are
+those of its flavor. A claim or a move meanwhile, Nova's own late roll-back included, changes a generation, and the request
+fails as a whole. When ours is first, Nova finds nothing left to move, and goes on.
 
-**What is not changed.** What a migration holds when its instance also holds its own node is too much, and so is what an
-instance still holds of a host that it left, by evacuation or any other way: those are taken, not moved, and that is
-``audit_allocations``. Here it is only reported, with the reason, when the instance lives elsewhere than where the migration
-began, or was only resized within its node (then ``heal_allocations`` gives it what its flavor says), when the instance holds
-what no migration explains, and when several migrations hold something of its node.
+**What is not changed.** After a success (confirmed, completed, done) the share is garbage: ``audit_allocations`` takes it once
+the instance holds its own node, which ``heal_allocations`` provides. A live migration in ``error`` does not prove on which
+node the guest runs. It is reported, as are amounts that differ from the flavor's, resources that no migration explains, and
+several migrations that hold the same node.
 
 **Undo.** The exact ``openstack resource provider allocation set`` of both consumers is in the history.
 
@@ -41,19 +37,18 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from handlers.access.roles import PLACEMENT
-from handlers.base import Conflict, Finding, Healed, InFlight, Key, Mode, Refused, Roles, Trigger
+from handlers.base import Conflict, Finding, Healed, Json, Key, Mode, Refused, Roles, Trigger
 from handlers.nova import keys, queries
 from handlers.nova.allocations.excess_facts import Judge
 from handlers.nova.allocations.excess_rules import Move
 from handlers.nova.archived_consumers import Archive
 from handlers.nova.base import PlacementHandler
 from handlers.nova.database import NovaDatabases
-from handlers.nova.nodes import live_instances
-from handlers.nova.placement import Allocation, Held, Placement
-from handlers.nova.verdicts import Wait
+from handlers.nova.nodes import live_instances, require_own_placement
+from handlers.nova.placement import Allocation, Placement, plain
+from handlers.nova.verdicts import Wait, soonest
 
-#: seconds from a notification to the first look: nothing is judged that changed during the last minute, so an earlier one
-#: would be for nothing
+#: seconds from a notification to the first inspection: a change of the last minute is not judged
 _ROLLED_BACK = 60.0
 
 _HINTS = (
@@ -67,18 +62,37 @@ _HINTS = (
 
 @dataclass(frozen=True, slots=True)
 class Swap:
-    """What is to be moved: all that a migration holds, to an instance, in place of what that holds."""
+    """The allocation of a migration, and that of its instance which it replaces."""
 
     migration: Allocation
     instance: Allocation
     verdict: Move
 
+    @property
+    def undo(self) -> str:
+        """The commands that give both what they hold now."""
+        empty = f"openstack resource provider allocation delete {self.instance.consumer}"
+        return "\n".join([self.instance.undo() if self.instance.providers else empty, self.migration.undo()])
+
+    def to_json(self) -> Json:
+        """Return it as the evidence of a finding."""
+        return {
+            "instance": self.instance.consumer,
+            "instance_generation": self.instance.generation,
+            "instance_allocations": plain(self.instance.providers),
+            "migration": self.migration.consumer,
+            "migration_generation": self.migration.generation,
+            "migration_allocations": plain(self.migration.providers),
+            "project_id": self.migration.project_id,
+            "user_id": self.migration.user_id,
+        }
+
 
 class AuditMigrations(PlacementHandler):
-    """See the module."""
+    """Finds and moves back the shares of migrations that were rolled back."""
 
     name = "audit_migrations"
-    title = "Move back to their instances what ended migrations still hold for them in Placement"
+    title = "Move back to their instances the resources that ended migrations still hold in Placement"
     kinds = ("instance",)
     healable_problems = frozenset({"migration-holds-the-allocation"})
     triggers = tuple(Trigger(event, keys.instance, after=_ROLLED_BACK) for event in _HINTS)
@@ -97,12 +111,12 @@ class AuditMigrations(PlacementHandler):
         self._judge = Judge(databases, placement, Archive(databases))
 
     def inspect(self, key: Key) -> Iterable[Finding]:
-        """Judge what the last migrations of an instance hold."""
+        """Judge the allocations of the last migrations of an instance."""
         swaps = self._swaps(key.id)
         return [_finding(key, swap, among=len(swaps)) for swap in swaps]
 
     def sweep(self) -> Iterator[Key]:
-        """Yield the instances at rest where an ended migration began that still holds something of that node."""
+        """Yield the instances at rest where an ended migration began that still holds resources of that node."""
         found, down = self._databases.run_in_available(self._databases.host_cells(), queries.stayed)
         for nodes in found.values():
             for node, moves in nodes.items():
@@ -112,7 +126,7 @@ class AuditMigrations(PlacementHandler):
             raise down
 
     def population(self) -> int:
-        """How many live instances there are in the cells that answer."""
+        """Return how many live instances the cells that answer have."""
         return live_instances(self._databases)
 
     def heal(self, finding: Finding) -> Healed:
@@ -120,56 +134,39 @@ class AuditMigrations(PlacementHandler):
         if not finding.healable:
             raise Refused(finding.refusal)
         self._databases.require_known_schema()
+        require_own_placement(self._databases, self._placement)
         swaps = self._swaps(finding.key.id)
         for swap in swaps:
-            now = _finding(finding.key, swap, among=len(swaps))
-            if (now.problem, now.evidence, now.healable) == (finding.problem, finding.evidence, True):
+            if finding.same_as(_finding(finding.key, swap, among=len(swaps))):
                 return self._move(swap)
-        raise Conflict(f"{finding.key} is not as it was")
+        raise Conflict(f"{finding.key} is no longer as it was found")
 
     def _move(self, swap: Swap) -> Healed:
         self._placement.move_allocation(swap.migration, swap.instance)
-        before, instance = swap.instance, swap.instance.consumer
-        empty = f"openstack resource provider allocation delete {instance}"
+        instance, migration = swap.instance, swap.migration
         return Healed(
-            f"moved to instance {instance} what its migration {swap.migration.consumer} held",
-            before={"migration": _plain(swap.migration.providers), "instance": _plain(before.providers)},
-            after={"migration": {}, "instance": _plain(swap.migration.providers)},
-            undo="\n".join([before.undo() if before.providers else empty, swap.migration.undo()]),
+            f"moved the resources of migration {migration.consumer} to its instance {instance.consumer}",
+            before={"migration": plain(migration.providers), "instance": plain(instance.providers)},
+            after={"migration": {}, "instance": plain(migration.providers)},
+            undo=swap.undo,
         )
 
     def _swaps(self, instance: str) -> list[Swap]:
-        """Return what is to be moved.
+        """Return the allocations to move.
 
-        :raises InFlight: when that cannot be said yet of something that a migration holds
+        :raises InFlight: while one of them cannot be judged
         """
         (own, _), *moves = self._judge.judge(instance)
-        swaps = [Swap(held, own, verdict) for held, verdict in moves if isinstance(verdict, Move)]
         waits = [verdict for _, verdict in moves if isinstance(verdict, Wait)]
         if waits:
-            soonest = min(waits, key=lambda wait: wait.after)
-            raise InFlight(soonest.reason, soonest.after)
-        return swaps
+            raise soonest(waits)
+        return [Swap(held, own, verdict) for held, verdict in moves if isinstance(verdict, Move)]
 
 
 def _finding(key: Key, swap: Swap, among: int) -> Finding:
-    held, own, verdict = swap.migration, swap.instance, swap.verdict
-    evidence = {
-        "instance": own.consumer,
-        "instance_generation": own.generation,
-        "instance_allocations": _plain(own.providers),
-        "migration": held.consumer,
-        "migration_generation": held.generation,
-        "migration_allocations": _plain(held.providers),
-        "project_id": held.project_id,
-        "user_id": held.user_id,
-    }
-    refusal = verdict.refusal
+    refusal = swap.verdict.refusal
     if among > 1 and not refusal:
-        refusal = f"{among} migrations of the instance hold something: which of it is right is for a person to say"
-    summary = f"{verdict.summary} (instance {own.consumer}, migration {held.consumer})"
-    return Finding(key, verdict.problem, summary, evidence, not refusal, refusal)
-
-
-def _plain(held: Held) -> dict[str, dict[str, int]]:
-    return {provider: dict(resources) for provider, resources in held.items()}
+        refusal = f"{among} migrations of the instance hold resources: nothing proves which of them is right"
+    summary = f"{swap.verdict.summary} (instance {swap.instance.consumer}, migration {swap.migration.consumer})"
+    undo = "" if refusal else swap.undo
+    return Finding(key, str(swap.verdict.problem), summary, swap.to_json(), not refusal, refusal, undo=undo)

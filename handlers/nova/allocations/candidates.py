@@ -1,7 +1,7 @@
-"""Which providers could give what is asked for, as Placement sees it: ``GET /allocation_candidates``.
+"""Asks Placement which providers could give an allocation: ``GET /allocation_candidates``.
 
-Microversion 1.36 is the one with which Nova asks since Train: groups with names of their own, each from one provider of a
-given tree, and several groups from one subtree.
+Nova uses microversion 1.36 since Train: named groups, each from one provider of a given tree, and several groups from one
+subtree.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from handlers.base import Resources, Unavailable
 from handlers.nova.placement import Held
 
 VERSION = "1.36"
-#: more than anybody can choose from; two are too many already
+#: candidates of one answer; two are already too many to choose from
 LIMIT = 100
 
 
@@ -23,7 +23,7 @@ LIMIT = 100
 class Candidate:
     """One way to give everything.
 
-    :param providers: what each provider would give
+    :param providers: the resources that each provider would give
     :param mappings: the providers of each group, by the group's name; the nameless group's are at ``""``
     """
 
@@ -43,16 +43,16 @@ class Candidates:
         return cls(resources.get(Cloud.from_resources).service("placement"))
 
     def find(self, query: Sequence[tuple[str, str]]) -> list[Candidate] | str:
-        """Return all the ways, up to a hundred; or why Placement takes the question for wrong.
+        """Return the candidates, up to :data:`LIMIT`; or the reason for which Placement rejects the query.
 
-        :param query: what is asked for, in Placement's words
+        :param query: the parameters of the request
         """
         asked = [*query, ("limit", str(LIMIT))]
         response = self._service.read("/allocation_candidates", params=asked, microversion=VERSION)
         if response.status_code == 400:
-            return f"Placement does not understand what is asked for: {' '.join(response.text.split())[:300]}"
+            return f"Placement rejects the query for candidates: {' '.join(response.text.split())[:300]}"
         if response.status_code != 200:
-            raise Unavailable("placement", f"answered {response.status_code} to a question for candidates")
+            raise Unavailable("placement", f"answered {response.status_code} to a query for candidates")
         return [
             Candidate(
                 {provider: dict(held["resources"]) for provider, held in request["allocations"].items()},

@@ -1,19 +1,19 @@
-"""Computes what an instance is entitled to in Placement from its flavor and its image. Pure.
+"""Computes the entitlement of an instance in Placement from its flavor and its image. Pure.
 
-The rules are those by which Nova's scheduler asked for it (``ResourceRequest`` in ``nova/scheduler/utils.py``, with
-``nova/virt/hardware.py``), image included, which ``nova-manage placement heal_allocations`` leaves out:
+The rules are those of Nova's scheduler (``ResourceRequest`` in ``nova/scheduler/utils.py``, with ``nova/virt/hardware.py``).
+They include the image, which ``nova-manage placement heal_allocations`` leaves out:
 
-- ``resources:<class>`` of the flavor's extra specs overrides; a class that is neither standard nor ``CUSTOM_``, or an
-  amount that is no integer from 0, is ignored as in Nova. A zero counts as named: ``resources:VCPU=0`` means none.
-- ``hw:cpu_policy`` or the image's ``hw_cpu_policy``: ``dedicated`` makes every vCPU a PCPU; ``mixed`` those of
-  ``hw:cpu_dedicated_mask``, or else the realtime ones, where the image's mask goes before the flavor's. With either,
+- ``resources:<class>`` of the flavor's extra specs overrides. Nova ignores a class that is neither standard nor ``CUSTOM_``,
+  and an amount that is not an integer from 0. A zero counts: ``resources:VCPU=0`` means none.
+- ``hw:cpu_policy`` or the image's ``hw_cpu_policy``: ``dedicated`` makes every vCPU a PCPU. ``mixed`` does so for those of
+  ``hw:cpu_dedicated_mask``, or else for the realtime ones, where the image's mask goes before the flavor's. With either,
   ``hw:emulator_threads_policy=isolate`` adds a PCPU.
-- What is not named comes from the flavor: VCPU, MEMORY_MB, and DISK_GB as ephemeral disk, swap rounded up to whole GB,
-  and the root disk unless it is a volume. Zeros are left out in the end.
+- The flavor gives the rest: VCPU, MEMORY_MB, and DISK_GB as ephemeral disk, swap rounded up to whole GB, and the root disk
+  unless it is a volume. Zeros are left out in the end.
 
-All of that is held by the root provider of a compute node. What may be held elsewhere, or cannot be told from flavor and
-image, is not guessed but :class:`Unbuildable`: vGPUs, device profiles, encrypted memory, persistent memory, numbered
-groups of resources; also what Nova's API would not have let through.
+The root provider of a compute node gives all of that. Resources that another provider may give, or that flavor and image do
+not determine, are :class:`Unbuildable`: vGPUs, device profiles, encrypted or persistent memory, numbered groups of
+resources. So are contradictions that Nova's API would not have let through.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-#: the classes of os-resource-classes; a flavor's other ones are ignored unless they are custom
+#: the classes of os-resource-classes; Nova ignores others unless they are custom
 STANDARD = frozenset(
     {
         "VCPU",
@@ -51,6 +51,8 @@ STANDARD = frozenset(
     }
 )
 POLICIES = frozenset({"dedicated", "mixed", "shared"})
+#: classes to which no device and no port adds, so that an amount which the flavor does not explain is wrong
+PLAIN = frozenset({"VCPU", "PCPU", "MEMORY_MB", "DISK_GB"})
 
 _RESOURCES = re.compile(r"^resources([a-zA-Z0-9_-]{1,64})?:(.*)$")
 _TRUE = frozenset({"1", "t", "true", "on", "y", "yes"})
@@ -58,7 +60,7 @@ _TRUE = frozenset({"1", "t", "true", "on", "y", "yes"})
 
 @dataclass(frozen=True, slots=True)
 class Flavor:
-    """What an instance's flavor said when it was built or last resized.
+    """The flavor of an instance at its build or last resize.
 
     :param swap: in MB, all other disks in GB
     """
@@ -73,17 +75,17 @@ class Flavor:
 
 @dataclass(frozen=True, slots=True)
 class Unbuildable:
-    """It cannot be told from flavor and image what the instance should hold, or on which provider."""
+    """Nothing determines what the instance should hold, or of which provider."""
 
     reason: str
 
 
 class _Contradiction(Exception):
-    """Flavor and image say what Nova's API would not have let through."""
+    """Flavor and image contradict each other; Nova's API would have refused them."""
 
 
 def parse(text: str | None) -> Flavor | Unbuildable:
-    """Read the flavor out of ``instance_extra.flavor``: the one that is in force."""
+    """Read the flavor in force from ``instance_extra.flavor``."""
     try:
         data = json.loads(text or "")["cur"]["nova_object.data"]
         numbers = {name: int(data.get(name) or 0) for name in ("vcpus", "root_gb", "ephemeral_gb", "swap")}
@@ -93,10 +95,22 @@ def parse(text: str | None) -> Flavor | Unbuildable:
         return Unbuildable("the instance's flavor cannot be read")
 
 
+def of(
+    flavor: str | None, image_properties: Mapping[str, str], boot_from_volume: bool
+) -> Mapping[str, int] | Unbuildable:
+    """Return the entitlement of an instance.
+
+    :param flavor: ``instance_extra.flavor``
+    :param image_properties: by their names in Glance: ``hw_cpu_policy``
+    """
+    parsed = parse(flavor)
+    return parsed if isinstance(parsed, Unbuildable) else resources(parsed, image_properties, boot_from_volume)
+
+
 def resources(
     flavor: Flavor, image_properties: Mapping[str, str], boot_from_volume: bool
 ) -> Mapping[str, int] | Unbuildable:
-    """Return what the root provider of its node should give the instance.
+    """Return the resources that the root provider of its node should give the instance.
 
     :param image_properties: by their names in Glance: ``hw_cpu_policy``
     """
@@ -117,18 +131,42 @@ def resources(
     return wanted or Unbuildable("the flavor asks for nothing")
 
 
+def total(held: Mapping[str, Mapping[str, int]]) -> dict[str, int]:
+    """Return the sum over all providers, by class."""
+    amounts: dict[str, int] = {}
+    for resources_of_one in held.values():
+        for name, amount in resources_of_one.items():
+            amounts[name] = amounts.get(name, 0) + amount
+    return amounts
+
+
+def differences(wanted: Mapping[str, int], held: Mapping[str, Mapping[str, int]]) -> str:
+    """Return how the allocation differs from the entitlement, with numbers; empty when it does not.
+
+    A host without pinned CPUs in Placement gives VCPU for PCPU, as Nova's scheduler falls back to it.
+    """
+    amounts = total(held)
+    names = set(wanted) | (set(amounts) & PLAIN)
+    if "PCPU" in wanted and "PCPU" not in amounts:
+        names -= {"VCPU", "PCPU"}
+    wrong = sorted(name for name in names if amounts.get(name, 0) != wanted.get(name, 0))
+    return ", ".join(f"{name} {amounts.get(name, 0)} instead of {wanted.get(name, 0)}" for name in wrong)
+
+
 def _elsewhere(specs: Mapping[str, str], image: Mapping[str, str]) -> str:
-    """Return what the instance has that may not be on the root provider; empty when there is no such thing."""
+    """Return why the instance may hold resources beside the root provider; empty when it does not."""
     for key, value in sorted(specs.items()):
         match = _RESOURCES.match(key)
         if match is None or _amount(match[2], value) is None:
             continue
         if match[2] == "VGPU" and _amount(match[2], value):
-            return f"the flavor has a vGPU ({key}), whose provider cannot be told"
+            return f"the flavor has a vGPU ({key}), and nothing shows which provider gives it"
         if match[1]:
-            return f"the flavor has resources in a group of their own ({key}), whose provider cannot be told"
+            return (
+                f"the flavor has resources in a group of their own ({key}), and nothing shows which provider gives them"
+            )
     if specs.get("accel:device_profile"):
-        return "the flavor has a device profile (accel:device_profile): what it holds is Cyborg's to say"
+        return "the flavor has a device profile (accel:device_profile): Cyborg decides what it holds"
     if _true(specs.get("hw:mem_encryption")) or _true(image.get("hw_mem_encryption")):
         return "the memory is encrypted, and which provider gives the context depends on the release"
     if specs.get("hw:pmem", "").replace(",", " ").strip():
@@ -137,7 +175,7 @@ def _elsewhere(specs: Mapping[str, str], image: Mapping[str, str]) -> str:
 
 
 def _named(specs: Mapping[str, str]) -> dict[str, int]:
-    """Return what the flavor names itself, zeros too."""
+    """Return the amounts that extra specs name, zeros too."""
     named: dict[str, int] = {}
     for key, value in specs.items():
         match = _RESOURCES.match(key)
@@ -159,7 +197,7 @@ def _amount(name: str, value: str) -> int | None:
 
 
 def _cpus(flavor: Flavor, image: Mapping[str, str], named: Mapping[str, int]) -> dict[str, int]:
-    """Return what pinning makes of the vCPUs; nothing when they are not pinned."""
+    """Return the PCPUs and VCPUs of pinned vCPUs; nothing when none is pinned."""
     policy = _policy(flavor.extra_specs.get("hw:cpu_policy"), image.get("hw_cpu_policy"))
     if policy not in {"dedicated", "mixed"}:
         return {}
@@ -224,9 +262,9 @@ def _mask(text: str, vcpus: int) -> set[int]:
             start = int(first)
             end = int(last) if dash else start
         except ValueError:
-            raise _Contradiction(f"{rule} is no set of CPUs") from None
+            raise _Contradiction(f"{rule} is not a set of CPUs") from None
         if start > end or end >= start + 65536:
-            raise _Contradiction(f"{rule} is no set of CPUs")
+            raise _Contradiction(f"{rule} is not a set of CPUs")
         (excluded if rule.startswith("^") else chosen).update(range(start, end + 1))
     return chosen - excluded
 

@@ -1,6 +1,6 @@
-"""Collects what is known about a consumer, in the order that makes the verdict safe: allocations, then the databases.
+"""Reads the facts about a consumer, in the order that makes the verdict safe: its allocation, then the databases.
 
-See :mod:`handlers.nova.allocations.excess_rules` for the verdict and :mod:`handlers.nova.allocations.audit_allocations` for why the order matters.
+:mod:`handlers.nova.allocations.audit_allocations` explains the order.
 """
 
 from __future__ import annotations
@@ -12,6 +12,9 @@ from dataclasses import dataclass
 from sqlalchemy.engine import Connection
 
 from handlers.nova import queries
+from handlers.nova.allocations import entitlement, moves
+from handlers.nova.allocations import queries as instance_queries
+from handlers.nova.allocations.entitlement import Unbuildable
 from handlers.nova.allocations.excess_rules import Facts, Located, Verdict, decide
 from handlers.nova.archived_consumers import Archive
 from handlers.nova.cells import Cell
@@ -20,50 +23,56 @@ from handlers.nova.nodes import known_places
 from handlers.nova.placement import Allocation, Placement
 from handlers.nova.records import Instance, InstanceMapping, Migration
 
-#: how many of an instance's migrations are looked at as consumers, youngest first
+#: how many migrations of an instance are judged as consumers, youngest first
 MIGRATIONS = 5
 
 
 @dataclass(frozen=True, slots=True)
-class _Known:
-    """What a cell knows about a consumer: that it is a migration, or an instance, its row and its migrations."""
+class _Rows:
+    """The rows of one cell about a consumer: a migration, or an instance with its migrations."""
 
     migration: Migration | None
-    row: Instance | None
+    instance: Instance | None
     migrations: Sequence[Migration]
 
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
-    """What all databases know about a consumer."""
+    """The rows of all databases about a consumer."""
 
     building: bool
     mapping: InstanceMapping | None
-    cells: Mapping[Cell, _Known]
+    cells: Mapping[Cell, _Rows]
+
+    @property
+    def live(self) -> list[tuple[Cell, Instance]]:
+        """The cells in which the instance lives."""
+        found = ((cell, rows.instance) for cell, rows in self.cells.items())
+        return [(cell, row) for cell, row in found if row is not None and not row.deleted]
 
 
 class Judge:
-    """Judges consumers, by what Placement and the databases say; safe to share between threads."""
+    """Judges consumers by Placement and the databases; safe to share between threads."""
 
     def __init__(self, databases: NovaDatabases, placement: Placement, archive: Archive) -> None:
         self._databases = databases
         self._placement = placement
         self._archive = archive
 
-    def judge(self, consumer: str, held: Allocation | None = None) -> Iterator[tuple[Allocation, Verdict]]:
-        """Judge a consumer and then, when it is an instance, its migrations; allocations are read before the databases.
+    def judge(self, consumer: str, known: Allocation | None = None) -> Iterator[tuple[Allocation, Verdict]]:
+        """Judge a consumer and then, when it is an instance, its migrations.
 
-        :param held: what it was read to hold, if that is known already; only a write that says its generation may follow
+        :param known: its allocation, if it was read already; the write must name the generation of this allocation
         :raises Unavailable: when Placement or a database does not answer
         """
-        allocation = self._placement.allocation(consumer) if held is None else held
+        allocation = self._placement.allocation(consumer) if known is None else known
         seen = self._read(consumer)
-        migration = next((known.migration for known in seen.cells.values() if known.migration is not None), None)
+        migration = next((rows.migration for rows in seen.cells.values() if rows.migration is not None), None)
         if migration is not None:
             owner = migration.instance_uuid or consumer
             own = self._placement.allocation(owner)
-            known = self._with_nodes(self._facts(own, self._read(owner)), allocation)
-            yield allocation, decide(_of_migration(known, allocation, migration))
+            owners = self._read(owner)
+            yield allocation, self._of_migration(self._facts(own, owners), owners, allocation, migration)
             return
         facts = self._facts(allocation, seen)
         if facts.allocation.providers and not facts.rows:
@@ -72,37 +81,44 @@ class Judge:
         for move in facts.migrations[:MIGRATIONS]:
             if move.uuid is not None and (move.terminal or move.deleted):
                 other = self._placement.allocation(move.uuid)
-                known = self._with_nodes(facts, other)
-                yield other, decide(_of_migration(known, other, move))
+                yield other, self._of_migration(facts, seen, other, move)
 
     def _read(self, consumer: str) -> _Seen:
-        """Read what nova_api and then the cells know; what moves from there to here meanwhile is seen at least once."""
+        """Read nova_api before the cells: an instance that moves from there to here meanwhile is seen at least once."""
         building, mapping = self._databases.api.run(lambda connection: _scheduling(connection, consumer))
-        cells = self._databases.run_in_all(self._databases.cells(), lambda connection: _known(connection, consumer))
+        cells = self._databases.run_in_all(self._databases.cells(), lambda connection: _rows(connection, consumer))
         return _Seen(building, mapping, cells)
 
     def _facts(self, allocation: Allocation, seen: _Seen) -> Facts:
-        """Put together what is known about an instance that holds this, and read where it lives."""
-        cells, building, mapping = seen.cells, seen.building, seen.mapping
+        """Return the facts about an instance with this allocation."""
         rows = tuple(
-            Located(known.row, cell.id, cell.is_cell0) for cell, known in cells.items() if known.row is not None
+            Located(found.instance, cell.id, cell.is_cell0)
+            for cell, found in seen.cells.items()
+            if found.instance is not None
         )
-        moves = tuple(move for known in cells.values() for move in known.migrations)
-        facts = Facts(allocation, building=building, mapping=mapping, rows=rows, migrations=moves)
-        live = [(cell, known.row) for cell, known in cells.items() if known.row is not None and not known.row.deleted]
-        if len(live) == 1 and live[0][1].host is not None and live[0][1].node is not None:
-            return self._with_places(facts, *live[0])
-        return facts
+        migrations = tuple(move for found in seen.cells.values() for move in found.migrations)
+        facts = Facts(allocation, seen.building, seen.mapping, rows, migrations=migrations)
+        if len(seen.live) != 1:
+            return facts
+        [(cell, instance)] = seen.live
+        if instance.host is None or instance.node is None:
+            return facts
+        return self._with_home(facts, cell, instance.host, instance.node)
 
-    def _with_places(self, facts: Facts, cell: Cell, instance: Instance) -> Facts:
-        """Add where the instance lives, and to which compute nodes the providers belong."""
-        place = {"host": instance.host or "", "hypervisor_hostname": instance.node or ""}
-        found = self._databases.database(cell).run(lambda connection: queries.compute_nodes(connection, place))
-        home = found[0].uuid if len(found) == 1 else None
-        return self._with_nodes(dataclasses.replace(facts, home=home), facts.allocation)
+    def _with_home(self, facts: Facts, cell: Cell, host: str, node: str) -> Facts:
+        """Add where the instance lives, and the compute nodes of the providers; all names in normal form."""
+        found = self._databases.database(cell).run(lambda connection: instance_queries.homes(connection, host, node))
+        names = self._databases.host_names
+        facts = dataclasses.replace(
+            facts,
+            home=found[0].uuid if len(found) == 1 else None,
+            here=moves.normal_place((host, node), names),
+            migrations=tuple(moves.normal(move, names) for move in facts.migrations),
+        )
+        return self._with_nodes(facts, facts.allocation)
 
     def _with_nodes(self, facts: Facts, held: Allocation) -> Facts:
-        """Add to which compute nodes the providers of an allocation belong, when it is known where the instance lives."""
+        """Add the compute nodes of an allocation's providers, when the home of the instance is known."""
         if facts.home is None:
             return facts
         roots = dict(facts.roots)
@@ -110,8 +126,25 @@ class Judge:
             if provider not in roots:
                 roots.update({uuid: member.root for uuid, member in self._placement.tree(provider).items()})
         unknown = set(roots.values()) - set(facts.nodes)
-        nodes = {**facts.nodes, **known_places(self._databases, unknown)}
+        places = known_places(self._databases, unknown)
+        names = self._databases.host_names
+        nodes = {**facts.nodes, **{uuid: moves.normal_place(place, names) for uuid, place in places.items()}}
         return dataclasses.replace(facts, roots=roots, nodes=nodes)
+
+    def _of_migration(self, facts: Facts, seen: _Seen, allocation: Allocation, migration: Migration) -> Verdict:
+        """Judge a migration by the facts about its instance."""
+        facts = self._with_nodes(facts, allocation)
+        move = moves.normal(migration, self._databases.host_names)
+        facts = dataclasses.replace(facts, allocation=allocation, migration=move, own=facts.allocation.providers)
+        if allocation.providers and facts.home is not None and not facts.is_at_home:
+            facts = dataclasses.replace(facts, wanted=self._entitlement(*seen.live[0]))
+        return decide(facts)
+
+    def _entitlement(self, cell: Cell, instance: Instance) -> Mapping[str, int] | Unbuildable:
+        described = self._databases.database(cell).run(
+            lambda connection: instance_queries.descriptions(connection, [instance.uuid])[instance.uuid]
+        )
+        return entitlement.of(described.flavor, described.image_properties, described.boot_from_volume)
 
 
 def _scheduling(connection: Connection, instance: str) -> tuple[bool, InstanceMapping | None]:
@@ -119,14 +152,9 @@ def _scheduling(connection: Connection, instance: str) -> tuple[bool, InstanceMa
     return queries.has_build_request(connection, instance), mapping
 
 
-def _known(connection: Connection, consumer: str) -> _Known:
-    return _Known(
+def _rows(connection: Connection, consumer: str) -> _Rows:
+    return _Rows(
         queries.migration(connection, consumer),
         queries.instance(connection, consumer),
         queries.migrations_of(connection, consumer),
     )
-
-
-def _of_migration(facts: Facts, allocation: Allocation, migration: Migration) -> Facts:
-    """Turn what is known about an instance into what is known about a migration of it."""
-    return dataclasses.replace(facts, allocation=allocation, migration=migration, own=facts.allocation.providers)

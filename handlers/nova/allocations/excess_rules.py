@@ -1,54 +1,51 @@
-"""Decides whether a consumer may hold what it holds in Placement. Pure: facts in, a verdict out.
+"""Decides whether a consumer may hold its resources in Placement. Pure: facts in, a verdict out.
 
-A consumer of Nova's is an instance, or a migration (which holds the source while its instance holds the destination).
-The rows of :func:`decide` are tried in order; whatever is not proved wrong is kept or reported, never taken.
+A consumer of Nova is an instance or a migration. While an instance moves, its migration holds the source and the instance
+holds the destination. :data:`RULES` are tried in order; the first that applies gives the verdict. A resource that is not
+proved wrong is kept or reported, never taken.
 
-What is to be taken or reported is :mod:`~handlers.nova.allocations.audit_allocations`'s; what is to be moved, and cannot be moved,
-:mod:`~handlers.nova.allocations.audit_migrations`'s. So nothing is found by both.
-
-=====================================================  ==========================================================
-what is known                                          verdict
-=====================================================  ==========================================================
-holds nothing                                          keep
-consumer type of somebody else                         keep
-build request, or mapping without cell                 keep: being scheduled
-no row anywhere, archived as deleted                   take all
-no row anywhere                                        report: perhaps not Nova's
-all rows deleted, one of them visible                  take all, when it settled
-all rows deleted, all hidden                           report: the visible one may live
-a live hidden row                                      keep: cross-cell resize
-live in two cells                                      report
-task state, or about to be deleted                     wait
-migration in progress                                  wait
-waits for confirm or revert                            keep: both sides are rightful
-a terminal migration, instance holds its own node      take all, when it settled
-a terminal migration otherwise                         move to the instance, when it settled, or why not
-in cell0, mapped there                                 take all, when it settled
-no host: building                                      keep
-no host: shelved and offloaded                         take all, when it settled
-no host otherwise                                      report
-holds its node, and nothing of another compute node    keep
-holds its node and one that a migration has left       take that other one's tree, when it settled
-holds nothing of its node                              report: healing comes first
-=====================================================  ==========================================================
+``audit_allocations`` acts on :class:`Take` and :class:`Report`, ``audit_migrations`` on :class:`Move`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 
+from handlers.nova.allocations import moves
+from handlers.nova.allocations.entitlement import Unbuildable, differences
+from handlers.nova.allocations.moves import Place
 from handlers.nova.placement import Allocation, Held
 from handlers.nova.records import Instance, InstanceMapping, Migration
 from handlers.nova.verdicts import BUSY, DELETED_SETTLE, MOVED_SETTLE, Keep, Report, Wait
 
-#: what Placement says of a consumer of Nova's: today always the first, or nothing from an old Placement
+#: consumer types of Nova: today always the first, or none from an old Placement
 NOVA_TYPES = frozenset({None, "unknown", "INSTANCE", "MIGRATION"})
+
+
+class Problem(StrEnum):
+    """The kinds of drift of a consumer."""
+
+    ARCHIVED = "instance-archived"
+    UNKNOWN = "unknown-consumer"
+    ONLY_HIDDEN = "only-hidden-copies"
+    DELETED = "instance-deleted"
+    SEVERAL_CELLS = "instance-in-several-cells"
+    LEFTOVER = "migration-leftover"
+    UNPROVED = "migration-unproved"
+    MISPLACED = "migration-holds-the-allocation"
+    IN_CELL0 = "instance-in-cell0"
+    OFFLOADED = "instance-offloaded"
+    NO_HOST = "instance-without-host"
+    NO_NODE = "node-unknown"
+    LEFT_BEHIND = "left-on-another-node"
+    SEVERAL_NODES = "on-several-nodes"
 
 
 @dataclass(frozen=True, slots=True)
 class Located:
-    """An instance's row and the cell it stands in."""
+    """A row of an instance and its cell."""
 
     instance: Instance
     cell_id: int
@@ -57,17 +54,19 @@ class Located:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What is known about a consumer. For a migration, all but the allocation is about its instance.
+    """Everything known about a consumer. For a migration, all but the allocation is about its instance.
 
     :param building: there is a build request
     :param rows: its rows in all cells, deleted and hidden ones too
     :param migration: the consumer itself, when it is a migration
-    :param migrations: all migrations of the instance, deleted ones too
+    :param migrations: all migrations of the instance, youngest first, deleted ones too; places in normal form
     :param archived: it was archived as a deleted instance, or as a migration of one
+    :param here: where the instance lives, in normal form
     :param home: root provider of the node where the instance lives
     :param roots: the root of each provider in the allocation
-    :param nodes: host and node of those roots that are compute nodes, deleted ones too
-    :param own: what the instance itself holds, when the consumer is a migration; ``roots`` and ``nodes`` know it, too
+    :param nodes: the place of those roots that are compute nodes, deleted ones too; in normal form
+    :param own: the resources of the instance itself, when the consumer is a migration; ``roots`` and ``nodes`` cover them
+    :param wanted: the instance's entitlement; None where it was not read
     """
 
     allocation: Allocation
@@ -77,29 +76,86 @@ class Facts:
     migration: Migration | None = None
     migrations: tuple[Migration, ...] = ()
     archived: bool = False
+    here: Place = (None, None)
     home: str | None = None
     roots: Mapping[str, str] = field(default_factory=dict)
-    nodes: Mapping[str, tuple[str | None, str | None]] = field(default_factory=dict)
+    nodes: Mapping[str, Place] = field(default_factory=dict)
     own: Held = field(default_factory=dict)
+    wanted: Mapping[str, int] | Unbuildable | None = None
+
+    @property
+    def live(self) -> tuple[Located, ...]:
+        """Its rows that are not deleted."""
+        return tuple(row for row in self.rows if not row.instance.deleted)
+
+    @property
+    def row(self) -> Located:
+        """Its only live row; rules that use it stand below the rules for none and for several."""
+        return self.live[0]
+
+    @property
+    def instance(self) -> Instance:
+        """The instance of its only live row."""
+        return self.row.instance
+
+    @property
+    def is_mapped(self) -> bool:
+        """Whether the instance is mapped to the cell in which it lives."""
+        return self.mapping is not None and self.mapping.cell_id == self.row.cell_id
+
+    @property
+    def age(self) -> float:
+        """Seconds since the last change of any row."""
+        return min([row.instance.age for row in self.rows] + [move.age for move in self.migrations])
+
+    @property
+    def moving(self) -> tuple[Migration, ...]:
+        """Its migrations that have not ended; ``finished`` waits for the user."""
+        return tuple(move for move in self.migrations if not move.deleted and not move.terminal)
+
+    @property
+    def strays(self) -> frozenset[str]:
+        """The roots of other compute nodes in the allocation."""
+        return frozenset(root for root in self._roots_of(self.allocation.providers) if root in self.nodes) - {self.home}
+
+    @property
+    def is_at_home(self) -> bool:
+        """Whether the instance holds resources of its own node."""
+        held = self.allocation.providers if self.migration is None else self.own
+        return self.home is not None and self.home in self._roots_of(held)
+
+    @property
+    def strays_are_left(self) -> bool:
+        """Whether ended migrations prove that the instance left every other node of the allocation."""
+        left = moves.left_places(self.migrations, self.here)
+        return all(self.nodes[root] in left for root in self.strays)
+
+    @property
+    def stray_names(self) -> str:
+        """The names of the other compute nodes."""
+        return ", ".join(sorted(str(self.nodes[root][1]) for root in self.strays))
+
+    def _roots_of(self, held: Held) -> set[str]:
+        return {self.roots.get(provider, provider) for provider in held}
 
 
 @dataclass(frozen=True, slots=True)
 class Take:
-    """Wrong: only ``keep`` may stay, which may be nothing."""
+    """The consumer holds too much: only ``keep`` may stay, which may be empty."""
 
-    problem: str
+    problem: Problem
     summary: str
     keep: Held = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """Right, but under the wrong name: a migration that has ended holds what its instance lacks.
+    """An ended migration holds the resources that its instance lacks.
 
-    :param refusal: why the instance cannot be given exactly that; empty when it can
+    :param refusal: why they cannot be moved to the instance; empty when they can
     """
 
-    problem: str
+    problem: Problem
     summary: str
     refusal: str
 
@@ -107,175 +163,298 @@ class Move:
 Verdict = Keep | Wait | Report | Take | Move
 
 
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One row of the table."""
+
+    name: str
+    applies: Callable[[Facts], bool]
+    verdict: Callable[[Facts], Verdict]
+
+
 def decide(facts: Facts) -> Verdict:
-    """Return the verdict; see the module."""
-    early = _not_judged(facts)
-    if early is not None:
-        return early
-    if not facts.rows:
-        return _nowhere(facts)
-    live = [row for row in facts.rows if not row.instance.deleted]
-    if not live:
-        return _deleted(facts)
-    if any(row.instance.hidden for row in live):
-        return Keep("a cross-cell resize is under way: both copies of the instance count")
-    if len(live) > 1:
-        return Report("instance-in-several-cells", "the instance lives in several cells", "delete the wrong copy first")
-    return _unless_young(facts, _busy(facts, live[0].instance) or _live(facts, live[0]))
+    """Return the verdict of the first rule that applies."""
+    return rule_of(facts).verdict(facts)
 
 
-def _not_judged(facts: Facts) -> Verdict | None:
-    if not facts.allocation.providers:
-        return Keep("holds nothing")
-    if facts.allocation.consumer_type not in NOVA_TYPES:
-        return Keep(f"is a {facts.allocation.consumer_type}, which is not Nova's")
-    if facts.building:
-        return Keep("has a build request: it is being scheduled")
-    if facts.mapping is not None and facts.mapping.cell_id is None:
-        return Keep("is mapped to no cell yet: it is being scheduled")
-    return None
+def rule_of(facts: Facts) -> Rule:
+    """Return the first rule that applies; the last one always does."""
+    return next(rule for rule in RULES if rule.applies(facts))
 
 
-def _nowhere(facts: Facts) -> Verdict:
-    if facts.archived:
-        return Take("instance-archived", "a deleted, archived instance still holds resources")
-    return Report(
-        "unknown-consumer",
-        "a consumer that Nova does not know holds resources of a compute node",
-        "Nova has no trace of it, not even archived; it may belong to another service, or was purged: check, then "
-        "openstack resource provider allocation delete",
-    )
+def _keep(reason: str) -> Callable[[Facts], Keep]:
+    return lambda facts: Keep(reason)
+
+
+def _take_all(problem: Problem, summary: str) -> Callable[[Facts], Take]:
+    return lambda facts: Take(problem, summary)
+
+
+def _report(problem: Problem, summary: str, refusal: str) -> Callable[[Facts], Report]:
+    return lambda facts: Report(problem, summary, refusal)
+
+
+def _settle(facts: Facts) -> float:
+    return DELETED_SETTLE if facts.migration is None else MOVED_SETTLE
 
 
 def _deleted(facts: Facts) -> Verdict:
-    if all(row.instance.hidden for row in facts.rows):
-        return Report(
-            "only-hidden-copies",
-            "only hidden, deleted copies of the instance are left, and something is held for it",
-            "a hidden copy does not prove that the instance was deleted",
-        )
-    settle = DELETED_SETTLE if facts.migration is None else MOVED_SETTLE
-    age = min(row.instance.age for row in facts.rows)
-    if age < settle:
-        return Wait("was deleted only just now", settle - age)
     what = "an instance" if facts.migration is None else "a migration of an instance"
-    return Take("instance-deleted", f"{what} that is deleted still holds resources")
+    return Take(Problem.DELETED, f"{what} that is deleted still holds resources")
 
 
-def _busy(facts: Facts, instance: Instance) -> Verdict | None:
-    if instance.task_state is not None:
-        return Wait(f"the instance is {instance.task_state}", BUSY)
-    if instance.vm_state == "deleted":
-        return Wait("the instance is being deleted: its row follows", BUSY)
-    moves = [move for move in facts.migrations if not move.deleted and not move.terminal]
-    running = [move for move in moves if move.status != "finished"]
-    if running:
-        return Wait(f"a migration of the instance is {running[0].status}", BUSY)
-    if moves or instance.vm_state == "resized":
-        return Keep("a resize waits to be confirmed or reverted: both sides count")
-    return None
+def _needs_its_own_first(facts: Facts) -> bool:
+    """Return whether a migration's share is garbage, but its instance does not hold its own node yet."""
+    move = facts.migration
+    if move is None or facts.home is None or facts.is_at_home:
+        return False
+    return not moves.is_owed(move, facts.migrations, facts.here)
 
 
-def _live(facts: Facts, row: Located) -> Verdict:
-    instance = row.instance
-    if facts.migration is not None:
-        return _after_migration(facts, facts.migration, row)
-    if instance.host is None and instance.vm_state == "building":
-        return Keep("is being built")
-    mapped_here = _mapped_here(facts, row)
-    if instance.host is None or row.in_cell0:
-        return _homeless(instance, row.in_cell0, mapped_here)
-    if facts.home is None:
-        return Report(
-            "node-unknown", f"the instance's node {instance.node} has no compute node", "see its nova-compute"
-        )
-    return _placed(facts, instance, facts.home, mapped_here)
+def _leftover(facts: Facts) -> Verdict:
+    status = "" if facts.migration is None else facts.migration.status
+    return Take(Problem.LEFTOVER, f"a migration that is {status} still holds resources")
 
 
-def _mapped_here(facts: Facts, row: Located) -> bool:
-    return facts.mapping is not None and facts.mapping.cell_id == row.cell_id
+def _unproved(facts: Facts) -> Verdict:
+    return Report(
+        Problem.UNPROVED,
+        f"a migration holds resources of {facts.stray_names}, and its instance holds those of its node",
+        "no ended migration proves that the instance left that node; look for the guest on both nodes",
+    )
 
 
-def _after_migration(facts: Facts, migration: Migration, row: Located) -> Verdict:
-    own = {facts.roots.get(provider, provider) for provider in facts.own}
-    if migration.terminal and facts.home is not None and facts.home in own:
-        return Take("migration-leftover", f"a migration that is {migration.status} still holds resources")
+def _misplaced(facts: Facts) -> Verdict:
+    status = "" if facts.migration is None else facts.migration.status
     return Move(
-        "migration-holds-the-allocation",
-        f"a migration that is {migration.status} holds resources, and its instance holds none of its own node",
-        _immovable(facts, migration, row),
+        Problem.MISPLACED,
+        f"a migration that is {status} holds resources, and its instance holds none of its own node",
+        next((why for applies, why in IMMOVABLE if applies(facts)), "") or _differs_from_flavor(facts),
     )
 
 
-def _immovable(facts: Facts, migration: Migration, row: Located) -> str:
-    """Return why what a migration holds is not what its instance should hold; empty when it is."""
-    here = (row.instance.host, row.instance.node)
-    if not migration.terminal:
-        return "the migration's row is deleted, though it did not end and its instance lives"
-    if facts.home is None:
-        return "the node where the instance lives has not one compute node"
-    if not _mapped_here(facts, row):
-        return "the instance is not mapped to the cell it lives in: heal_instance_mappings and map_instances come first"
-    if here != migration.source:
-        return "the instance is not where the migration began: heal_allocations gives it what it needs where it is"
-    if migration.within_node:
-        return "it was a resize within one node: heal_allocations gives the instance what its flavor says now"
-    return _unexplained(facts, facts.home)
+def _is_unfinished(facts: Facts) -> bool:
+    return facts.migration is not None and not facts.migration.terminal
 
 
-def _unexplained(facts: Facts, home: str) -> str:
-    """Return what a migration holds besides the instance's node, or the instance besides where it was to go."""
-    held = {facts.roots.get(provider, provider) for provider in facts.allocation.providers}
-    if home not in held:
-        return "it holds nothing of the node where the instance lives"
-    if any(root in facts.nodes for root in held - {home}):
-        return "it also holds resources of another compute node"
-    ended = {place for move in facts.migrations if move.terminal for place in (move.source, move.dest)}
-    own = {facts.roots.get(provider, provider) for provider in facts.own}
-    if any(facts.nodes.get(root) not in ended for root in own - held):
-        return "the instance holds resources that no migration explains, and moving would take them away"
-    return ""
+def _is_undecided(facts: Facts) -> bool:
+    return facts.migration is not None and moves.is_undecided(facts.migration)
 
 
-def _homeless(instance: Instance, in_cell0: bool, mapped_here: bool) -> Verdict:
-    if mapped_here and in_cell0 and instance.host is None:
-        return Take("instance-in-cell0", "an instance that was never scheduled holds resources")
-    if mapped_here and not in_cell0 and instance.vm_state == "shelved_offloaded":
-        return Take("instance-offloaded", "an instance that is shelved and offloaded holds resources")
-    return Report(
-        "instance-without-host",
-        f"an instance without host, {instance.vm_state}, holds resources",
-        "its state does not tell whether a host will be found for it",
-    )
+def _is_marked(facts: Facts) -> bool:
+    return facts.mapping is not None and facts.mapping.queued and facts.instance.vm_state != "soft-delete"
 
 
-def _placed(facts: Facts, instance: Instance, home: str, mapped_here: bool) -> Verdict:
-    held = {provider: facts.roots.get(provider, provider) for provider in facts.allocation.providers}
-    strays = {root for root in held.values() if root != home and root in facts.nodes}
-    if home not in held.values():
-        return Report(
-            "nothing-at-home",
-            f"the instance holds nothing of its node {instance.node}, but of other providers",
-            "it needs an allocation on its node first, which audit_migrations or heal_allocations gives it",
-        )
-    if not strays:
-        return Keep("holds its node")
-    left = {place for move in facts.migrations if move.terminal for place in (move.source, move.dest)}
-    left.discard((instance.host, instance.node))
-    where = ", ".join(sorted(str(facts.nodes[root][1]) for root in strays))
-    if mapped_here and all(facts.nodes[root] in left for root in strays):
-        keep = {provider: facts.allocation.providers[provider] for provider, root in held.items() if root not in strays}
-        return Take("left-on-another-node", f"the instance, on {instance.node}, still holds resources of {where}", keep)
-    return Report(
-        "on-several-nodes",
-        f"the instance, on {instance.node}, also holds resources of {where}",
-        "no migration that has ended explains it",
-    )
+def _own_is_unexplained(facts: Facts) -> bool:
+    """Return whether the instance holds a node that no ended migration names: moving would take it away."""
+    named = {place for move in facts.migrations if move.terminal for place in (move.source, move.dest)}
+    extra = facts._roots_of(facts.own) - facts._roots_of(facts.allocation.providers)
+    return any(facts.nodes.get(root) not in named for root in extra)
 
 
-def _unless_young(facts: Facts, verdict: Verdict) -> Verdict:
-    """Leave what changed a moment ago alone: Nova may not have finished."""
-    if isinstance(verdict, (Keep, Wait)):
-        return verdict
-    age = min([row.instance.age for row in facts.rows] + [move.age for move in facts.migrations])
-    return Wait("changed only just now", MOVED_SETTLE - age) if age < MOVED_SETTLE else verdict
+def _differs_from_flavor(facts: Facts) -> str:
+    match facts.wanted:
+        case None:
+            return "the instance's flavor was not read"
+        case Unbuildable(reason):
+            return f"nothing proves that these are the right amounts: {reason}"
+        case wanted:
+            wrong = differences(wanted, facts.allocation.providers)
+            return f"the amounts differ from the instance's flavor: {wrong}" if wrong else ""
+
+
+#: Why a migration's share cannot be moved to the instance, in order; then it is compared with the flavor.
+IMMOVABLE: tuple[tuple[Callable[[Facts], bool], str], ...] = (
+    (_is_unfinished, "the migration's row is deleted, though it did not end and its instance lives"),
+    (_is_undecided, "a live migration in error does not prove on which node the guest runs"),
+    (lambda facts: facts.home is None, "the node where the instance lives does not have exactly one compute node"),
+    (
+        lambda facts: not facts.is_mapped,
+        "the instance is not mapped to the cell it lives in: heal_instance_mappings and map_instances come first",
+    ),
+    (
+        _is_marked,
+        "the instance's mapping marks it as deleted: its cell may have been restored from before the deletion",
+    ),
+    (
+        lambda facts: facts.home not in facts._roots_of(facts.allocation.providers),
+        "it holds nothing of the node where the instance lives",
+    ),
+    (lambda facts: bool(facts.strays), "it also holds resources of another compute node"),
+    (_own_is_unexplained, "the instance holds resources that no migration explains, and moving would take them away"),
+)
+
+
+def _take_strays(facts: Facts) -> Verdict:
+    keep = {
+        provider: resources
+        for provider, resources in facts.allocation.providers.items()
+        if facts.roots.get(provider, provider) not in facts.strays
+    }
+    summary = f"the instance, on {facts.instance.node}, still holds resources of {facts.stray_names}"
+    return Take(Problem.LEFT_BEHIND, summary, keep)
+
+
+RULES: tuple[Rule, ...] = (
+    Rule("holds nothing", lambda facts: not facts.allocation.providers, _keep("holds nothing")),
+    Rule(
+        "another service's consumer",
+        lambda facts: facts.allocation.consumer_type not in NOVA_TYPES,
+        lambda facts: Keep(f"is a {facts.allocation.consumer_type}, which is not Nova's"),
+    ),
+    Rule("build request", lambda facts: facts.building, _keep("has a build request: it is being scheduled")),
+    Rule(
+        "mapping without cell",
+        lambda facts: facts.mapping is not None and facts.mapping.cell_id is None,
+        _keep("is mapped to no cell yet: it is being scheduled"),
+    ),
+    Rule(
+        "archived",
+        lambda facts: not facts.rows and facts.archived,
+        _take_all(Problem.ARCHIVED, "a deleted, archived instance still holds resources"),
+    ),
+    Rule(
+        "no row anywhere",
+        lambda facts: not facts.rows,
+        _report(
+            Problem.UNKNOWN,
+            "a consumer that Nova does not know holds resources of a compute node",
+            "Nova has no trace of it, not even archived. Either another service owns it, or its rows were purged. Look for "
+            "its uuid in the other services that use Placement; if none knows it, run: "
+            "openstack resource provider allocation delete",
+        ),
+    ),
+    Rule(
+        "only hidden copies, all deleted",
+        lambda facts: not facts.live and all(row.instance.hidden for row in facts.rows),
+        _report(
+            Problem.ONLY_HIDDEN,
+            "only hidden, deleted copies of the instance are left, and it still holds resources",
+            "a hidden copy does not prove that the instance was deleted",
+        ),
+    ),
+    Rule(
+        "deleted a moment ago",
+        lambda facts: not facts.live and min(row.instance.age for row in facts.rows) < _settle(facts),
+        lambda facts: Wait("was deleted only just now", _settle(facts) - min(row.instance.age for row in facts.rows)),
+    ),
+    Rule("deleted", lambda facts: not facts.live, _deleted),
+    Rule(
+        "a live hidden copy",
+        lambda facts: any(row.instance.hidden for row in facts.live),
+        _keep("a cross-cell resize is under way: both copies of the instance count"),
+    ),
+    Rule(
+        "live in several cells",
+        lambda facts: len(facts.live) > 1,
+        _report(Problem.SEVERAL_CELLS, "the instance lives in several cells", "delete the wrong copy first"),
+    ),
+    Rule(
+        "a task",
+        lambda facts: facts.instance.task_state is not None,
+        lambda facts: Wait(f"the instance is {facts.instance.task_state}", BUSY),
+    ),
+    Rule(
+        "about to be deleted",
+        lambda facts: facts.instance.vm_state == "deleted",
+        lambda facts: Wait("the instance is being deleted: its row follows", BUSY),
+    ),
+    Rule(
+        "a migration in progress",
+        lambda facts: any(move.status != "finished" for move in facts.moving),
+        lambda facts: Wait(
+            f"a migration of the instance is {next(move.status for move in facts.moving if move.status != 'finished')}",
+            BUSY,
+        ),
+    ),
+    Rule(
+        "waits for confirm or revert",
+        lambda facts: moves.awaits_user(facts.instance.vm_state, facts.migrations, facts.here),
+        _keep("a resize waits for the user: both sides count"),
+    ),
+    Rule(
+        "building",
+        lambda facts: facts.migration is None and facts.instance.host is None and facts.instance.vm_state == "building",
+        _keep("is being built"),
+    ),
+    Rule(
+        "garbage of a migration, instance without its own",
+        _needs_its_own_first,
+        _keep("heal_allocations gives the instance its own node first"),
+    ),
+    Rule(
+        "holds its node only",
+        lambda facts: facts.migration is None and facts.is_at_home and not facts.strays,
+        _keep("holds its node"),
+    ),
+    Rule(
+        "holds nothing of its node",
+        lambda facts: facts.migration is None and facts.home is not None and not facts.is_at_home,
+        _keep("heal_allocations and audit_migrations judge an instance that holds nothing of its node"),
+    ),
+    Rule(
+        "changed a moment ago",
+        lambda facts: facts.age < MOVED_SETTLE,
+        lambda facts: Wait("changed only just now", MOVED_SETTLE - facts.age),
+    ),
+    Rule(
+        "ended migration, instance holds its own",
+        lambda facts: (
+            facts.migration is not None and facts.migration.terminal and facts.is_at_home and facts.strays_are_left
+        ),
+        _leftover,
+    ),
+    Rule(
+        "migration of a node that nothing proves left",
+        lambda facts: facts.migration is not None and facts.is_at_home,
+        _unproved,
+    ),
+    Rule("migration, instance without its own", lambda facts: facts.migration is not None, _misplaced),
+    Rule(
+        "in cell0",
+        lambda facts: facts.row.in_cell0 and facts.instance.host is None and facts.is_mapped,
+        _take_all(Problem.IN_CELL0, "an instance that was never scheduled holds resources"),
+    ),
+    Rule(
+        "shelved and offloaded",
+        lambda facts: (
+            not facts.row.in_cell0
+            and facts.instance.host is None
+            and facts.instance.vm_state == "shelved_offloaded"
+            and facts.is_mapped
+        ),
+        _take_all(Problem.OFFLOADED, "an instance that is shelved and offloaded holds resources"),
+    ),
+    Rule(
+        "without host",
+        lambda facts: facts.row.in_cell0 or facts.instance.host is None,
+        lambda facts: Report(
+            Problem.NO_HOST,
+            f"an instance without host, {facts.instance.vm_state}, holds resources",
+            "its state does not show whether Nova will find a host for it",
+        ),
+    ),
+    Rule(
+        "its node has no compute node",
+        lambda facts: facts.home is None,
+        lambda facts: Report(
+            Problem.NO_NODE,
+            f"the instance's node {facts.instance.node} has no compute node, or several",
+            "see its nova-compute: was the service deleted, or its [DEFAULT] host changed?",
+        ),
+    ),
+    Rule(
+        "another node that it has left",
+        lambda facts: facts.is_mapped and facts.strays_are_left,
+        _take_strays,
+    ),
+    Rule(
+        "another node, unexplained",
+        lambda facts: True,
+        lambda facts: Report(
+            Problem.SEVERAL_NODES,
+            f"the instance, on {facts.instance.node}, also holds resources of {facts.stray_names}",
+            "no ended migration proves that the instance left that node",
+        ),
+    ),
+)

@@ -1,70 +1,61 @@
-"""Decides whether a live instance holds what it is entitled to in Placement. Pure: facts in, verdicts out.
+"""Decides whether a live instance holds its entitlement in Placement. Pure: facts in, verdicts out.
 
-The rows of :func:`decide` are tried in order. Where a verdict is "give", what the instance should hold then is a part of
-it; :func:`_unsafe` names what forbids to say so, and makes a report of it.
-
-=====================================================  ==========================================================
-what is known                                          verdict
-=====================================================  ==========================================================
-build request, mapping without cell, foreign consumer  nothing: not to be judged
-no live row, a hidden one                              nothing
-live in two cells                                      report when it holds nothing; else audit_allocations does
-in cell0, no host, building, offloaded                 nothing: it should hold nothing yet, or no more
-task state, or a migration in progress                 wait
-waits for confirm or revert                            nothing: both sides are rightful
-nothing of its node, and an ended migration does       report: audit_migrations moves it back
-holds nothing                                          give what flavor and image say, on its node
-holds its node and another one                         nothing: audit_allocations takes
-holds nothing of its node, but of another one          give the same, and keep what belongs to no node
-holds nothing of its node, nor of another              report
-holds its node, for another owner                      give the same to the right owner
-holds its node, in other amounts than flavor's         report
-=====================================================  ==========================================================
-
-What ports ask for is added later, by :mod:`handlers.nova.allocations.port_allocations`, which asks Placement for it.
-
-Any of the verdicts only when nothing of all that changed during the last minute; and only a report when the instance is
-not mapped to the cell in which it lives.
+:data:`RULES` are tried in order; the first that applies gives the verdict. Three conditions hold for every drift: nothing
+changed during the last minute, the instance is mapped to the cell in which it lives, and the mapping does not mark it as
+deleted. :mod:`handlers.nova.allocations.port_allocations` adds the requests of ports later, because it asks Placement for them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
 
-from handlers.nova.allocations.entitlement import Unbuildable
+from handlers.nova.allocations import moves
+from handlers.nova.allocations.entitlement import Unbuildable, differences, total
 from handlers.nova.allocations.excess_rules import NOVA_TYPES, Located
-from handlers.nova.allocations.port_requests import Needs
+from handlers.nova.allocations.moves import Place
+from handlers.nova.allocations.port_requests import Needs, is_port_class
 from handlers.nova.placement import Allocation, Held
 from handlers.nova.records import Instance, InstanceMapping, Migration
 from handlers.nova.verdicts import BUSY, MOVED_SETTLE, Report, Wait
-from handlers.withheld import Withheld, is_withheld, refusal
 
 #: tasks at whose end Nova releases the allocation
 _LEAVING = frozenset({"deleting", "shelving_offloading"})
 #: states in which an instance holds nothing
 _NOWHERE = frozenset({"building", "deleted", "shelved_offloaded"})
-#: what no device and no port adds to, so that an amount which the flavor does not explain is a wrong one
-PLAIN = frozenset({"VCPU", "PCPU", "MEMORY_MB", "DISK_GB"})
-WRONG_AMOUNTS = "wrong-amounts"
+
+
+class Problem(StrEnum):
+    """The kinds of drift of an instance's allocation."""
+
+    MISSING = "allocation-missing"
+    SEVERAL_MISSING = "allocations-missing"
+    WRONG_PROVIDER = "wrong-provider"
+    WRONG_OWNER = "wrong-owner"
+    WRONG_AMOUNTS = "wrong-amounts"
+    NOTHING_AT_HOME = "nothing-at-home"
+    NO_NODE = "node-unknown"
+    SEVERAL_CELLS = "instance-in-several-cells"
+    GONE_PORTS = "resources-of-gone-ports"
 
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What is known about an instance.
+    """Everything known about an instance.
 
     :param building: there is a build request
     :param rows: its rows in all cells, deleted and hidden ones too
-    :param migrations: all migrations of it, deleted ones too
+    :param migrations: all its migrations, youngest first, deleted ones too; places in normal form
+    :param here: where it lives, in normal form
     :param homes: the live compute nodes of its host and node: one, when all is well
     :param roots: the root of each provider in the allocation
-    :param nodes: host and node of those roots that are compute nodes, deleted ones too
-    :param offers: the classes that each provider of its node's tree has; nothing, when Placement does not know the node
-        (or when it was not asked because the instance holds something of its node)
-    :param wanted: what flavor and image say
-    :param lent: a migration that began on its node, and has ended, holds something of it, while the instance does not
-    :param ports: what its ports ask for besides, or why they forbid to rebuild the allocation; read only when something
-        is to be given
+    :param nodes: the place of those roots that are compute nodes, deleted ones too; in normal form
+    :param offers: how much each provider of its node's tree can give of each class; empty when Placement does not know the
+        node, or was not asked because the instance holds resources of its node
+    :param wanted: the entitlement by flavor and image
+    :param owed: a migration that was rolled back holds resources of its node, which audit_migrations moves back
+    :param ports: the requests of its ports, or why they forbid to rebuild the allocation; None where they were not read
     """
 
     allocation: Allocation
@@ -72,195 +63,337 @@ class Facts:
     mapping: InstanceMapping | None = None
     rows: tuple[Located, ...] = ()
     migrations: tuple[Migration, ...] = ()
+    here: Place = (None, None)
     homes: tuple[str, ...] = ()
     roots: Mapping[str, str] = field(default_factory=dict)
-    nodes: Mapping[str, tuple[str | None, str | None]] = field(default_factory=dict)
-    offers: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    nodes: Mapping[str, Place] = field(default_factory=dict)
+    offers: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     wanted: Mapping[str, int] | Unbuildable = field(default_factory=dict)
-    lent: bool = False
-    ports: Needs | Unbuildable = field(default_factory=Needs)
+    owed: bool = False
+    ports: Needs | Unbuildable | None = None
 
     @property
     def live(self) -> tuple[Located, ...]:
         """Its rows that are not deleted."""
         return tuple(row for row in self.rows if not row.instance.deleted)
 
+    @property
+    def row(self) -> Located:
+        """Its only live row; rules that use it stand below the rules for none and for several."""
+        return self.live[0]
+
+    @property
+    def instance(self) -> Instance:
+        """The instance of its only live row."""
+        return self.row.instance
+
+    @property
+    def moving(self) -> tuple[Migration, ...]:
+        """Its migrations in progress; ``finished`` waits for the user."""
+        open_ones = (move for move in self.migrations if not move.deleted and not move.terminal)
+        return tuple(move for move in open_ones if move.status != "finished")
+
+    @property
+    def age(self) -> float:
+        """Seconds since the last change of any row."""
+        return min([row.instance.age for row in self.rows] + [move.age for move in self.migrations])
+
+    @property
+    def strays(self) -> frozenset[str]:
+        """The roots of other compute nodes in the allocation."""
+        return frozenset(root for root in self.roots.values() if root in self.nodes) - set(self.homes)
+
+    @property
+    def stray_names(self) -> str:
+        """The names of the other compute nodes."""
+        return ", ".join(sorted(str(self.nodes[root][1]) for root in self.strays))
+
+    @property
+    def is_marked(self) -> bool:
+        """Whether its mapping marks it as deleted; Nova marks a soft-deleted instance, too."""
+        return self.mapping is not None and self.mapping.queued and self.instance.vm_state != "soft-delete"
+
 
 @dataclass(frozen=True, slots=True)
 class Give:
-    """It should hold exactly these.
+    """The instance should hold exactly ``providers``.
 
-    :param allocations: what ports should say of their providers, by the port's id; only those that do not say it yet
+    :param allocations: new values of the ports' ``allocation``, by the port's id; only of ports without one
     """
 
-    problem: str
+    problem: Problem
     summary: str
     providers: Held
     allocations: Mapping[str, str | Mapping[str, str]] = field(default_factory=dict)
 
 
 Drift = Give | Report
+Verdict = Sequence[Drift] | Wait
 
 
-def left(before: Instance, now: Instance | None) -> bool:
-    """Whether an instance is no longer where it was, or is leaving, so that Nova may have released what it held."""
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One row of the table."""
+
+    name: str
+    applies: Callable[[Facts], bool]
+    verdict: Callable[[Facts], Verdict]
+
+
+def has_departed(before: Instance, now: Instance | None) -> bool:
+    """Return whether an instance left its node or is leaving, so that Nova may have released its allocation."""
     if now is None or now.deleted or (now.host, now.node) != (before.host, before.node):
         return True
     return now.task_state in _LEAVING or now.vm_state in {"deleted", "shelved_offloaded"}
 
 
-def decide(facts: Facts) -> list[Drift] | Wait:
-    """Return what is wrong, or what to wait for; see the module."""
-    if facts.building or (facts.mapping is not None and facts.mapping.cell_id is None):
-        return []
-    if facts.allocation.consumer_type not in NOVA_TYPES:
-        return []
-    live = facts.live
-    if not live or any(row.instance.hidden for row in live):
-        return []
-    if len(live) > 1:
-        text = "the instance lives in several cells, and holds nothing"
-        report = Report("instance-in-several-cells", text, "delete the wrong copy first")
-        return [] if facts.allocation.providers else [report]
-    [row] = live
-    if row.in_cell0 or row.instance.host is None or row.instance.node is None or row.instance.vm_state in _NOWHERE:
-        return []
-    return _at_rest(facts, row)
+def decide(facts: Facts) -> Verdict:
+    """Return the drifts of an instance, or the reason to wait."""
+    verdict = rule_of(facts).verdict(facts)
+    if isinstance(verdict, Wait) or not verdict or len(facts.live) > 1:
+        return verdict
+    if facts.age < MOVED_SETTLE:
+        return Wait("changed only just now", MOVED_SETTLE - facts.age)
+    return [_unless_contradicted(facts, drift) for drift in verdict]
 
 
-def _at_rest(facts: Facts, row: Located) -> list[Drift] | Wait:
-    instance = row.instance
-    if instance.task_state is not None:
-        return Wait(f"the instance is {instance.task_state}", BUSY)
-    moves = [move for move in facts.migrations if not move.deleted and not move.terminal]
-    running = [move for move in moves if move.status != "finished"]
-    if running:
-        return Wait(f"a migration of the instance is {running[0].status}", BUSY)
-    if moves or instance.vm_state == "resized":
-        return []
-    drifts = _drifts(facts, instance)
-    age = min([one.instance.age for one in facts.rows] + [move.age for move in facts.migrations])
-    if drifts and age < MOVED_SETTLE:
-        return Wait("changed only just now", MOVED_SETTLE - age)
-    if facts.mapping is None or facts.mapping.cell_id != row.cell_id:
+def rule_of(facts: Facts) -> Rule:
+    """Return the first rule that applies; the last one always does."""
+    return next(rule for rule in RULES if rule.applies(facts))
+
+
+def _unless_contradicted(facts: Facts, drift: Drift) -> Drift:
+    """Make a report of a drift whose instance is mapped elsewhere or marked as deleted."""
+    if facts.mapping is None or facts.mapping.cell_id != facts.row.cell_id:
         why = "the instance is not mapped to the cell it lives in: heal_instance_mappings and map_instances come first"
-        return [Report(drift.problem, drift.summary, why) for drift in drifts]
-    return [_unless_withheld(facts, instance, drift) for drift in drifts]
-
-
-def _unless_withheld(facts: Facts, instance: Instance, drift: Drift) -> Drift:
-    if not isinstance(drift, Give):
-        return drift
-    marked = facts.mapping is not None and facts.mapping.queued and instance.vm_state != "soft-delete"
-    if drift.problem == "allocation-missing" and marked and is_withheld(Withheld.GIVE_TO_MARKED):
-        return Report(drift.problem, drift.summary, refusal(Withheld.GIVE_TO_MARKED))
-    if drift.problem == "wrong-provider" and is_withheld(Withheld.MOVE_ALLOCATION):
-        return Report(drift.problem, drift.summary, refusal(Withheld.MOVE_ALLOCATION))
+        return Report(drift.problem, drift.summary, why)
+    if isinstance(drift, Give) and facts.is_marked:
+        return Report(drift.problem, drift.summary, _marked(facts))
     return drift
 
 
-def _drifts(facts: Facts, instance: Instance) -> list[Drift]:
-    if len(facts.homes) != 1:
-        if facts.allocation.providers:
-            return []  # audit_allocations reports it
-        text = f"the instance holds nothing, and its node {instance.node} has {len(facts.homes)} compute nodes"
-        return [Report("node-unknown", text, "see nova-compute on its host")]
-    [home] = facts.homes
-    held = facts.allocation.providers
-    if facts.lent:
-        text = f"the instance holds nothing of its node {instance.node}, but a migration that has ended does"
-        why = "it is not missing, and would be counted twice if it were given: audit_migrations moves it back"
-        return [Report("held-by-a-migration", text, why)]
-    if not held:
-        text = f"the instance holds nothing, though it lives on {instance.node}"
-        return [_give(facts, instance, "allocation-missing", text, {})]
-    if home not in facts.roots.values():
-        return [_away(facts, instance)]
-    if any(root != home and root in facts.nodes for root in facts.roots.values()):
-        return []  # audit_allocations takes what is too much
-    return [*_owner(facts, instance), *_amounts(facts)]
+def _marked(facts: Facts) -> str:
+    if facts.allocation.providers:
+        return "the instance's mapping marks it as deleted: heal_instance_mappings comes first"
+    return (
+        "the instance's mapping marks it as deleted, and Placement released it: its cell may have been restored from before "
+        "the deletion. Look for the guest on its host; if there is none, delete the instance"
+    )
 
 
-def _away(facts: Facts, instance: Instance) -> Drift:
-    """It holds something, but nothing of its node."""
-    strays = {root for root in facts.roots.values() if root in facts.nodes}
-    if not strays:
-        text = f"the instance, on {instance.node}, holds nothing of it, but of providers that are no compute node's"
-        return Report("nothing-at-home", text, "nothing tells what the others are for")
-    where = ", ".join(sorted(str(facts.nodes[root][1]) for root in strays))
-    text = f"the instance, on {instance.node}, holds nothing of it, but of {where}"
-    if any(facts.nodes[root] == (instance.host, instance.node) for root in strays):
-        why = "the other one is an earlier compute node of the same host and name: see why it was replaced"
-        return Report("wrong-provider", text, why)
-    if any(root in strays and provider != root for provider, root in facts.roots.items()):
-        return Report("wrong-provider", text, "it holds devices there, and nothing tells which ones it has here")
-    kept = {name: facts.allocation.providers[name] for name, root in facts.roots.items() if root not in strays}
-    return _give(facts, instance, "wrong-provider", text, kept)
+def _nothing(facts: Facts) -> Verdict:
+    return []
 
 
-def _give(facts: Facts, instance: Instance, problem: str, summary: str, kept: Held) -> Drift:
-    """Return that it should hold what flavor and image say, on its node but for what it keeps; or why not."""
+def _several_cells(facts: Facts) -> Verdict:
+    if facts.allocation.providers:
+        return []  # audit_allocations reports it
+    text = "the instance lives in several cells, and holds nothing"
+    return [Report(Problem.SEVERAL_CELLS, text, "delete the wrong copy first")]
+
+
+def _no_node(facts: Facts) -> Verdict:
+    if facts.allocation.providers:
+        return []  # audit_allocations reports it
+    text = f"the instance holds nothing, and its node {facts.instance.node} has {len(facts.homes)} compute nodes"
+    return [Report(Problem.NO_NODE, text, "see nova-compute on its host: was [DEFAULT] host changed?")]
+
+
+def _missing(facts: Facts) -> Verdict:
+    text = f"the instance holds nothing, though it lives on {facts.instance.node}"
+    return [_give(facts, Problem.MISSING, text, {})]
+
+
+def _away(facts: Facts) -> Verdict:
+    """Return the drift of an instance that holds resources, but none of its node."""
+    node = facts.instance.node
+    if not facts.strays:
+        text = f"the instance, on {node}, holds nothing of it, but of providers that are no compute node's"
+        return [Report(Problem.NOTHING_AT_HOME, text, "nothing shows the purpose of the other providers")]
+    text = f"the instance, on {node}, holds nothing of it, but of {facts.stray_names}"
+    why = next((why for applies, why in IMMOVABLE if applies(facts)), "")
+    if why:
+        return [Report(Problem.WRONG_PROVIDER, text, why)]
+    kept = {name: facts.allocation.providers[name] for name, root in facts.roots.items() if root not in facts.strays}
+    return [_give(facts, Problem.WRONG_PROVIDER, text, kept)]
+
+
+def _is_unexplained(facts: Facts) -> bool:
+    """Return whether another node is held that no ended migration between it and this node explains."""
+    return not all(moves.moved_between(facts.migrations, facts.here, facts.nodes[root]) for root in facts.strays)
+
+
+#: Why an allocation cannot be moved to the instance's node, in order.
+IMMOVABLE: tuple[tuple[Callable[[Facts], bool], str], ...] = (
+    (
+        lambda facts: any(facts.nodes[root] == facts.here for root in facts.strays),
+        "the other one is an earlier compute node of the same host and name: see why it was replaced",
+    ),
+    (
+        lambda facts: any(root in facts.strays and provider != root for provider, root in facts.roots.items()),
+        "it holds devices there, and nothing shows which ones it has here",
+    ),
+    (
+        _is_unexplained,
+        "no ended migration explains it. Either the cell was restored from before a move, and the guest runs on the other "
+        "node; or the row of the migration is lost. Look for the guest on both nodes",
+    ),
+)
+
+
+def _at_home(facts: Facts) -> Verdict:
+    return [*_owner(facts), *_amounts(facts), *_gone_ports(facts)]
+
+
+def _give(facts: Facts, problem: Problem, summary: str, kept: Held) -> Drift:
+    """Return that the instance should hold its entitlement on its node, beside the kept resources; or why not."""
     wanted = facts.wanted
     if isinstance(wanted, Unbuildable):
         return Report(problem, summary, wanted.reason)
-    shared: dict[str, int] = {}
-    for resources in kept.values():
-        for name, amount in resources.items():
-            shared[name] = shared.get(name, 0) + amount
+    shared = total(kept)
     root = {name: amount for name, amount in wanted.items() if name not in shared}
     if any(wanted.get(name) != amount for name, amount in shared.items()):
-        return Report(
-            problem, summary, f"it also holds {_text(shared)} of other providers, which its flavor does not say"
-        )
-    why = _unsafe(facts, instance, root)
+        why = f"it also holds {_text(shared)} of other providers, which is not in its flavor"
+        return Report(problem, summary, why)
+    why = next((why for reason in UNSAFE if (why := reason(facts, root))), "")
     return Report(problem, summary, why) if why else Give(problem, summary, {**kept, facts.homes[0]: root})
 
 
-def _unsafe(facts: Facts, instance: Instance, root: Mapping[str, int]) -> str:
-    """Return why this cannot be written on the root provider of its node; empty when it can."""
-    if not instance.project_id or not instance.user_id:
-        return "the instance has no project or user"
-    if isinstance(facts.ports, Unbuildable):
-        return facts.ports.reason
-    [home] = facts.homes
-    if home not in facts.offers:
-        return "its node has no provider in Placement: nova-compute makes it when it reports"
-    nested = {name for provider, classes in facts.offers.items() if provider != home for name in classes}
+def _ownerless(facts: Facts, root: Mapping[str, int]) -> str:
+    owned = facts.instance.project_id and facts.instance.user_id
+    return "" if owned else "the instance has no project or user"
+
+
+def _forbidden_by_ports(facts: Facts, root: Mapping[str, int]) -> str:
+    return facts.ports.reason if isinstance(facts.ports, Unbuildable) else ""
+
+
+def _without_provider(facts: Facts, root: Mapping[str, int]) -> str:
+    known = facts.homes[0] in facts.offers
+    return "" if known else "its node has no provider in Placement: nova-compute makes it when it reports"
+
+
+def _below(facts: Facts, root: Mapping[str, int]) -> str:
+    nested = {name for provider, classes in facts.offers.items() if provider != facts.homes[0] for name in classes}
     below = sorted(nested & set(root))
-    if below:
-        return f"its node has {', '.join(below)} in nested providers, and nothing tells which one gives it"
-    lacking = sorted(set(root) - facts.offers[home])
-    return f"its node itself has no {', '.join(lacking)}: nothing tells which provider gives it" if lacking else ""
+    return f"its node has {', '.join(below)} in nested providers, and nothing shows which one gives it" if below else ""
 
 
-def _owner(facts: Facts, instance: Instance) -> list[Drift]:
-    held = facts.allocation
+def _lacking(facts: Facts, root: Mapping[str, int]) -> str:
+    lacking = sorted(set(root) - set(facts.offers[facts.homes[0]]))
+    return f"its node itself has no {', '.join(lacking)}: nothing shows which provider gives it" if lacking else ""
+
+
+def _too_small(facts: Facts, root: Mapping[str, int]) -> str:
+    offers = facts.offers[facts.homes[0]]
+    small = sorted(name for name, amount in root.items() if amount > offers[name])
+    if not small:
+        return ""
+    sizes = ", ".join(f"{name} {offers[name]} of {root[name]}" for name in small)
+    return (
+        f"its node can give too little in all ({sizes}), used or not: is its inventory reserved? Ironic reserves a node in "
+        "use unless [workarounds] skip_reserve_in_use_ironic_nodes is set; clear the reservation first"
+    )
+
+
+#: Why an allocation cannot be written on the root provider of the instance's node, in order.
+UNSAFE: tuple[Callable[[Facts, Mapping[str, int]], str], ...] = (
+    _ownerless,
+    _forbidden_by_ports,
+    _without_provider,
+    _below,
+    _lacking,
+    _too_small,
+)
+
+
+def _owner(facts: Facts) -> list[Drift]:
+    held, instance = facts.allocation, facts.instance
     if (held.project_id, held.user_id) == (instance.project_id, instance.user_id):
         return []
-    text = "what the instance holds is counted for another project or user"
+    text = "the instance's resources are counted for another project or user"
     if not instance.project_id or not instance.user_id:
-        return [Report("wrong-owner", text, "the instance has no project or user")]
-    return [Give("wrong-owner", text, held.providers)]
+        return [Report(Problem.WRONG_OWNER, text, "the instance has no project or user")]
+    return [Give(Problem.WRONG_OWNER, text, held.providers)]
 
 
 def _amounts(facts: Facts) -> list[Drift]:
-    wanted = facts.wanted
-    if isinstance(wanted, Unbuildable):
+    if isinstance(facts.wanted, Unbuildable):
         return []
-    held: dict[str, int] = {}
-    for resources in facts.allocation.providers.values():
-        for name, amount in resources.items():
-            held[name] = held.get(name, 0) + amount
-    names = set(wanted) | (set(held) & PLAIN)
-    if "PCPU" in wanted and "PCPU" not in held:
-        names -= {"VCPU", "PCPU"}  # the scheduler fell back to a node that does not tell its pinned CPUs apart
-    wrong = sorted(name for name in names if held.get(name, 0) != wanted.get(name, 0))
-    if not wrong:
+    wanted = {name: amount for name, amount in facts.wanted.items() if not is_port_class(name)}
+    numbers = differences(wanted, facts.allocation.providers)
+    if not numbers:
         return []
-    numbers = ", ".join(f"{name} {held.get(name, 0)} instead of {wanted.get(name, 0)}" for name in wrong)
-    why = "which of them is right is for a person to say: openstack resource provider allocation set"
-    return [Report(WRONG_AMOUNTS, f"the instance holds other amounts than its flavor says: {numbers}", why)]
+    why = (
+        "nothing proves which of them is right. Compare the guest with its flavor; if the flavor is right, run: "
+        "openstack resource provider allocation set"
+    )
+    return [Report(Problem.WRONG_AMOUNTS, f"the instance holds other amounts than its flavor names: {numbers}", why)]
+
+
+def _gone_ports(facts: Facts) -> list[Drift]:
+    """Return that the instance holds bandwidth or packet rate for which no port of it asks."""
+    if not isinstance(facts.ports, Needs):
+        return []
+    asked = facts.ports.total()
+    if not isinstance(facts.wanted, Unbuildable):
+        asked = {name: asked.get(name, 0) + facts.wanted.get(name, 0) for name in {*asked, *facts.wanted}}
+    held = {name: amount for name, amount in total(facts.allocation.providers).items() if is_port_class(name)}
+    surplus = sorted(name for name, amount in held.items() if amount > asked.get(name, 0))
+    if not surplus:
+        return []
+    numbers = ", ".join(f"{name} {held[name]} instead of {asked.get(name, 0)}" for name in surplus)
+    text = f"the instance holds more than its ports ask for: {numbers}"
+    why = (
+        "a port was deleted or detached, or its QoS policy changed. Compare openstack port list --server with the allocation; "
+        "then run openstack resource provider allocation set with the smaller amounts"
+    )
+    return [Report(Problem.GONE_PORTS, text, why)]
 
 
 def _text(resources: Mapping[str, int]) -> str:
     return ", ".join(f"{name}={amount}" for name, amount in sorted(resources.items()))
+
+
+RULES: tuple[Rule, ...] = (
+    Rule(
+        "being scheduled",
+        lambda facts: facts.building or (facts.mapping is not None and facts.mapping.cell_id is None),
+        _nothing,
+    ),
+    Rule("another service's consumer", lambda facts: facts.allocation.consumer_type not in NOVA_TYPES, _nothing),
+    Rule("not alive", lambda facts: not facts.live, _nothing),
+    Rule("cross-cell resize", lambda facts: any(row.instance.hidden for row in facts.live), _nothing),
+    Rule("live in several cells", lambda facts: len(facts.live) > 1, _several_cells),
+    Rule(
+        "on no host",
+        lambda facts: (
+            facts.row.in_cell0
+            or facts.instance.host is None
+            or facts.instance.node is None
+            or facts.instance.vm_state in _NOWHERE
+        ),
+        _nothing,
+    ),
+    Rule(
+        "a task",
+        lambda facts: facts.instance.task_state is not None,
+        lambda facts: Wait(f"the instance is {facts.instance.task_state}", BUSY),
+    ),
+    Rule(
+        "a migration in progress",
+        lambda facts: bool(facts.moving),
+        lambda facts: Wait(f"a migration of the instance is {facts.moving[0].status}", BUSY),
+    ),
+    Rule(
+        "waits for confirm or revert",
+        lambda facts: moves.awaits_user(facts.instance.vm_state, facts.migrations, facts.here),
+        _nothing,
+    ),
+    Rule("not one compute node", lambda facts: len(facts.homes) != 1, _no_node),
+    Rule("a rolled-back migration holds it", lambda facts: facts.owed, _nothing),
+    Rule("holds nothing", lambda facts: not facts.allocation.providers, _missing),
+    Rule("holds nothing of its node", lambda facts: facts.homes[0] not in facts.roots.values(), _away),
+    Rule("holds its node and another one", lambda facts: bool(facts.strays), _nothing),
+    Rule("holds its node", lambda facts: True, _at_home),
+)

@@ -1,19 +1,18 @@
-"""Finds the instances that do not seem to hold what they should, in sets: what is suspected here, inspections prove.
+"""Finds the instances that do not seem to hold their entitlement, in sets: the sweep suspects, the inspection proves.
 
-Placement lists what every consumer holds of a provider, in one request; a cell says in three statements which instances live
-on some nodes and what they are entitled to. So an instance that holds nothing of its node, and one that holds other amounts
-of it than its flavor says, cost nothing more to find.
+**Missing and wrong amounts.** One request to Placement lists the consumers of a provider. Three statements to a cell list the
+instances on some nodes and their entitlement. So neither costs more than that to find.
 
-For whom something is held Placement only tells consumer by consumer, or as the sum of a project and user. So the sums of what
-their instances and migrations hold, of nodes where instances live, are compared with Placement's: where it has counted less
-for somebody, something of theirs is held for somebody else, and only then are their instances asked for one by one. What
-comes meanwhile makes Placement's sum larger, which says nothing; what goes makes it smaller, and costs requests in vain.
+**Wrong owners.** Placement shows an owner consumer by consumer, or as the sum of a project and user. The sweep adds up the
+allocations of each owner's instances and migrations, and compares with Placement's sum. Where that is smaller, another owner
+has some of them, and only then the owner's instances are asked for one by one. An allocation that appears meanwhile enlarges
+Placement's sum, which proves nothing; one that disappears costs requests in vain.
 
-What a sweep has just found for a key is what the looks at it begin with, so that they do not ask the same again. It cannot
-mislead a write: where they live now is read from the databases in each look, that they hold nothing is proved by the
-write itself; and before that it is forgotten, so that a look after a write that failed asks anew.
+**Resources of gone ports.** An instance is suspected that holds bandwidth or packet rate of a nested provider which no port in
+Nova's network cache names. The nested providers take turns (:mod:`handlers.nova.allocations.nested`).
 
-Memory is needed for these nodes, for a sum per project and user, and for what was found until it is healed.
+The instances found for a key are remembered for its inspections, so that these do not ask again. That cannot mislead a write:
+each inspection reads the databases, the write itself proves that they hold nothing, and it forgets them first.
 """
 
 from __future__ import annotations
@@ -27,20 +26,21 @@ from handlers.base import Key, Unavailable
 from handlers.nova import queries
 from handlers.nova.allocations import batches
 from handlers.nova.allocations import queries as instance_queries
-from handlers.nova.allocations.entitlement import Unbuildable, parse, resources
-from handlers.nova.allocations.missing_rules import PLAIN
+from handlers.nova.allocations.entitlement import PLAIN, Unbuildable, parse, resources
+from handlers.nova.allocations.nested import Nested
+from handlers.nova.allocations.port_requests import cached_providers, is_port_class
 from handlers.nova.allocations.queries import Owner, Resident
 from handlers.nova.cells import Cell
 from handlers.nova.database import NovaDatabases
-from handlers.nova.nodes import GROUP, in_groups, live_nodes, looked_at
-from handlers.nova.placement import Holders, HoldersOf, Placement
+from handlers.nova.nodes import GROUP, in_groups, live_nodes, read_ahead
+from handlers.nova.placement import ByConsumer, ConsumersOf, Placement
 from handlers.nova.records import ComputeNode
 
-#: what only the root provider of a compute node gives, so that a project's sum of it is that over compute nodes
+#: classes that only the root provider of a compute node gives, so that an owner's sum is that over compute nodes
 _SUMMED = frozenset({"VCPU", "PCPU", "MEMORY_MB"})
-#: flavors that are kept in mind during a sweep
+#: parsed flavors that a sweep caches
 _FLAVORS = 1024
-#: seconds for which what a sweep found of a node is worth a look
+#: seconds for which an inspection uses the instances that a sweep found
 _JUST_FOUND = 120.0
 
 Resources = Mapping[str, int]
@@ -50,40 +50,36 @@ _flavor = lru_cache(_FLAVORS)(parse)
 
 
 @dataclass(frozen=True, slots=True)
-class _Looked:
-    """A compute node, who lives on it, what is held of it, and who holds nothing or other amounts than it should."""
+class _NodeReading:
+    """A compute node with its instances and consumers; the instances that hold nothing, and those with other amounts."""
 
     node: ComputeNode
     here: Sequence[Resident]
-    held: Holders
+    consumers: ByConsumer
     missing: frozenset[str]
     odd: frozenset[str]
 
-    @property
-    def few_are_missing(self) -> bool:
-        """Whether so few of those who live there hold nothing that they may be healed together."""
-        return batches.ordinary(len(self.missing), sum(one.at_rest for one in self.here))
-
 
 class Suspects:
-    """Lists them; safe to share between threads.
+    """Lists the suspects; safe to share between threads.
 
-    :param lately_held: tells a sweep, which only suspects, what was held of providers a moment ago
+    :param recent: reads consumers for a sweep, perhaps from a cache of some seconds
     """
 
-    def __init__(self, databases: NovaDatabases, placement: Placement, lately_held: HoldersOf) -> None:
+    def __init__(self, databases: NovaDatabases, placement: Placement, recent: ConsumersOf) -> None:
         self._databases = databases
         self._placement = placement
-        self._lately_held = lately_held
-        #: by key: when a sweep found instances that hold nothing, and which
+        self._recent = recent
+        self._nested = Nested(placement)
+        #: by key: the time of the sweep, and the instances that hold nothing
         self._found: dict[Key, tuple[float, frozenset[str]]] = {}
 
     def everywhere(self) -> Iterator[Key]:
-        """Yield the keys of all that do not seem to hold what they should.
+        """Yield the keys of all instances that do not seem to hold their entitlement.
 
-        :raises Unavailable: when a listing failed; keys yielded before stand
+        :raises Unavailable: when a listing failed; keys yielded before count
         """
-        self._found.clear()  # what an earlier sweep found is asked anew, and what nobody healed is not kept for ever
+        self._found.clear()
         nodes, down = live_nodes(self._databases)
         providers = self._placement.compute_providers()
         if nodes and not providers:
@@ -93,11 +89,11 @@ class Suspects:
         sums: Sums = {}
         dead: set[str] = set()
         groups = in_groups(nodes[uuid] for uuid in sorted(nodes))
-        for (cell, _), look in looked_at(lambda group: self._looked(*group, providers, self._lately_held), groups):
+        for (cell, _), read in read_ahead(lambda group: self._read(*group, providers, self._recent), groups):
             if cell.uuid in dead:
                 continue
             try:
-                yield from self._of_nodes(cell, look.result(), sums)
+                yield from self._of_nodes(cell, read.result(), sums)
             except Unavailable as error:
                 if error.dependency != cell.label:
                     raise
@@ -106,70 +102,90 @@ class Suspects:
         yield from self._of_owners(sums)
         if down is not None:
             raise down
+        yield from (Key("instance", one) for one in sorted(self._of_gone_ports({*providers, *nodes})))
 
     def just_found(self, key: Key) -> frozenset[str]:
-        """Return the instances that hold nothing for which a sweep of ours has just yielded a key."""
+        """Return the instances for which a sweep has just yielded this key; empty when none did."""
         at, missing = self._found.get(key, (0.0, frozenset[str]()))
         return missing if time.monotonic() - at < _JUST_FOUND else frozenset()
 
     def forget(self, key: Key) -> None:
-        """Forget what a sweep found for a key."""
+        """Forget the instances of a key."""
         self._found.pop(key, None)
 
     def missing(self, cell: Cell, node: ComputeNode) -> frozenset[str]:
         """Return the instances of a node that hold nothing of it."""
-        return _missing(self._residents(cell, [node]), self._placement.held(node.uuid))
+        return _missing(self._residents(cell, [node]), self._placement.consumers(node.uuid))
 
     def missing_together(self, cell: Cell, first: ComputeNode) -> frozenset[str]:
-        """Return the instances for which a sweep would yield one key: of nodes of a cell from this one on, few of each."""
+        """Return the instances for which a sweep would yield one key: of nodes of a cell from this one on."""
         nodes = self._databases.database(cell).run(queries.compute_nodes)
         some = sorted((node for node in nodes if node.uuid >= first.uuid), key=_uuid)[:GROUP]
-        looked = self._looked(cell, some, {node.uuid for node in some}, self._placement.held_of)
-        return next((found for _, found in batches.together(_few(looked))), frozenset())
+        readings = self._read(cell, some, {node.uuid for node in some}, self._placement.consumers_of_each)
+        return next((found for _, found in batches.together(_several(readings))), frozenset())
 
     def odd(self, cell: Cell, node: ComputeNode) -> frozenset[str]:
         """Return the instances of a node that seem to hold wrong amounts of it."""
-        return _odd(self._residents(cell, [node]), self._placement.held(node.uuid))
+        return _odd(self._residents(cell, [node]), self._placement.consumers(node.uuid))
 
-    def _of_nodes(self, cell: Cell, looked: Collection[_Looked], sums: Sums) -> Iterator[Key]:
-        for one in looked:
+    def _of_nodes(self, cell: Cell, readings: Collection[_NodeReading], sums: Sums) -> Iterator[Key]:
+        for one in readings:
             yield from _keys(one)
-            self._add(sums, cell, one.here, one.held)
-        for key, missing in batches.together(_few(looked)):
+            self._add(sums, cell, one.here, one.consumers)
+        for key, missing in batches.together(_several(readings)):
             self._found[key] = (time.monotonic(), missing)
             yield key
 
-    def _looked(
-        self, cell: Cell, nodes: Collection[ComputeNode], providers: Collection[str], held_of: HoldersOf
-    ) -> list[_Looked]:
-        """Look at those of some nodes of a cell on which anybody lives."""
+    def _read(
+        self, cell: Cell, nodes: Collection[ComputeNode], providers: Collection[str], consumers_of: ConsumersOf
+    ) -> list[_NodeReading]:
+        """Read those of these nodes of a cell on which instances live."""
         residents: dict[tuple[str, str], list[Resident]] = {}
         for one in self._residents(cell, nodes):
             residents.setdefault(_place(one), []).append(one)
         inhabited = [node for node in nodes if _place(node) in residents]
-        held = held_of(node.uuid for node in inhabited if node.uuid in providers)
-        return [_look(node, residents[_place(node)], held.get(node.uuid, {})) for node in inhabited]
+        found = consumers_of(node.uuid for node in inhabited if node.uuid in providers)
+        return [_reading(node, residents[_place(node)], found.get(node.uuid, {})) for node in inhabited]
 
     def _residents(self, cell: Cell, nodes: Collection[ComputeNode]) -> list[Resident]:
         return self._databases.database(cell).run(lambda connection: instance_queries.residents(connection, nodes))
 
-    def _add(self, sums: Sums, cell: Cell, here: Iterable[Resident], held: Holders) -> None:
-        """Add what is held of a node to the sums of those to whom it belongs, as far as the cell knows them."""
+    def _add(self, sums: Sums, cell: Cell, here: Iterable[Resident], consumers: ByConsumer) -> None:
+        """Add the allocations of a node to the sums of their owners, as far as the cell knows them."""
         owners: dict[str, Owner] = {one.uuid: (one.project_id, one.user_id) for one in here}
-        strangers = held.keys() - owners.keys()
+        strangers = consumers.keys() - owners.keys()
         if strangers:
             owners |= self._databases.database(cell).run(
                 lambda connection: instance_queries.owners(connection, strangers)
             )
-        for consumer, amounts in held.items():
+        for consumer, amounts in consumers.items():
             project, user = owners.get(consumer, (None, None))
             if project and user:
                 total = sums.setdefault((project, user), {})
                 for name in _SUMMED & amounts.keys():
                     total[name] = total.get(name, 0) + amounts[name]
 
+    def _of_gone_ports(self, roots: Collection[str]) -> set[str]:
+        """Return the instances that hold resources of ports of a provider which no port in Nova's cache names."""
+        providers_of: dict[str, set[str]] = {}
+        for provider, consumers in self._recent(self._nested.due(roots)).items():
+            for consumer, amounts in consumers.items():
+                if any(is_port_class(name) for name in amounts):
+                    providers_of.setdefault(consumer, set()).add(provider)
+        if not providers_of:
+            return set()
+        found = self._databases.run_in_all(
+            self._databases.host_cells(), lambda connection: instance_queries.network_caches(connection, providers_of)
+        )
+        return {
+            instance
+            for caches in found.values()
+            for instance, network_info in caches.items()
+            if providers_of[instance] - (cached_providers(network_info) or set())
+        }
+
     def _of_owners(self, sums: Sums) -> Iterator[Key]:
-        """Yield the instances whose allocations are not their owner's, of those owners for whom less is held."""
+        """Yield the instances whose allocation has another owner, of the owners whose sum in Placement is too small."""
         for (project, user), total in sums.items():
             counted = self._placement.usages(project, user)
             if all(counted.get(name, 0) >= amount for name, amount in total.items()):
@@ -187,7 +203,7 @@ class Suspects:
 
 
 def _place(one: ComputeNode | Resident) -> tuple[str, str]:
-    # Nova's MySQL does not tell upper from lower case.
+    # A sweep may take Node-1 and node-1 for one: the inspection compares as the database does.
     return one.host.lower(), one.node.lower()
 
 
@@ -195,34 +211,34 @@ def _uuid(node: ComputeNode) -> str:
     return node.uuid
 
 
-def _look(node: ComputeNode, here: Sequence[Resident], held: Holders) -> _Looked:
-    return _Looked(node, here, held, _missing(here, held), _odd(here, held))
+def _reading(node: ComputeNode, here: Sequence[Resident], consumers: ByConsumer) -> _NodeReading:
+    return _NodeReading(node, here, consumers, _missing(here, consumers), _odd(here, consumers))
 
 
-def _few(looked: Iterable[_Looked]) -> Iterator[tuple[str, frozenset[str]]]:
-    """Yield the nodes of which few instances hold nothing, and those instances."""
-    return ((one.node.uuid, one.missing) for one in looked if one.few_are_missing)
+def _several(readings: Iterable[_NodeReading]) -> Iterator[tuple[str, frozenset[str]]]:
+    """Yield the nodes on which several instances hold nothing, and those instances."""
+    return ((one.node.uuid, one.missing) for one in readings if len(one.missing) > 1)
 
 
-def _keys(one: _Looked) -> Iterator[Key]:
-    """Yield a key for each instance of a node where more than a few hold nothing, and for what holds wrong amounts."""
-    if not one.few_are_missing:
-        yield from (Key("instance", instance) for instance in sorted(one.missing))
+def _keys(one: _NodeReading) -> Iterator[Key]:
+    """Yield the key of the only instance of a node that holds nothing, and the keys for wrong amounts."""
+    if len(one.missing) == 1:
+        yield from (Key("instance", instance) for instance in one.missing)
     if len(one.odd) > 1:
-        yield Key(batches.AMOUNTS, one.node.uuid)
+        yield Key(batches.Kind.AMOUNTS.value, one.node.uuid, weight=len(one.odd))
     else:
         yield from (Key("instance", instance) for instance in one.odd)
 
 
-def _missing(here: Iterable[Resident], held: Holders) -> frozenset[str]:
-    return frozenset(one.uuid for one in here if one.at_rest and one.uuid not in held)
+def _missing(here: Iterable[Resident], consumers: ByConsumer) -> frozenset[str]:
+    return frozenset(one.uuid for one in here if one.at_rest and one.uuid not in consumers)
 
 
-def _odd(here: Iterable[Resident], held: Holders) -> frozenset[str]:
-    """Return who holds other amounts of its node than it should; what nobody holds of it, they may have elsewhere."""
-    given = {name for amounts in held.values() for name in amounts} & PLAIN
-    suspects = (one for one in here if one.at_rest and one.uuid in held)
-    return frozenset(one.uuid for one in suspects if _differs(one, held[one.uuid], given))
+def _odd(here: Iterable[Resident], consumers: ByConsumer) -> frozenset[str]:
+    """Return the instances with other amounts of their node; a class that none of them holds there may be elsewhere."""
+    given = {name for amounts in consumers.values() for name in amounts} & PLAIN
+    suspects = (one for one in here if one.at_rest and one.uuid in consumers)
+    return frozenset(one.uuid for one in suspects if _differs(one, consumers[one.uuid], given))
 
 
 def _differs(one: Resident, amounts: Resources, given: Collection[str]) -> bool:

@@ -1,11 +1,10 @@
-"""Completes what an instance should hold by what its ports ask for, and tells Neutron which providers give it.
+"""Adds the requests of ports to an allocation, and writes the chosen providers into the ports.
 
-Placement is asked for the providers, Neutron's ports are written; which are the right ones is decided in
-:mod:`handlers.nova.allocations.port_requests`.
+:mod:`handlers.nova.allocations.port_requests` decides which providers are right; this module asks Placement and writes Neutron.
 
-The ports are written before the allocation, as ``nova-manage placement heal_allocations`` does. Whoever dies in between
-leaves an instance that still holds nothing, with ports that say which providers are theirs: the next look finds the same
-candidate, now by what the ports say, and writes the allocation. The other way round nobody would look again.
+The ports are written before the allocation, as ``nova-manage placement heal_allocations`` does. A crash in between leaves an
+instance that still holds nothing, with ports that name their providers: the next inspection finds the same candidate and
+writes the allocation. In the other order, no later inspection would find the ports.
 """
 
 from __future__ import annotations
@@ -26,16 +25,16 @@ from handlers.nova.verdicts import Report
 
 
 class PortAllocations:
-    """Ports that have resources in Placement; safe to share between threads."""
+    """Completes allocations by the requests of ports; safe to share between threads."""
 
     def __init__(self, network: Network, candidates: Candidates) -> None:
         self._network = network
         self._candidates = candidates
 
     def complete(self, needs: Needs, home: str, give: Give) -> Drift:
-        """Add to what is given what the ports ask for; or report why that cannot be told.
+        """Add the resources of the ports; or report why nothing determines them.
 
-        :param home: the root provider of the instance's node, of which it gets what flavor and image say
+        :param home: the root provider of the instance's node, which gives flavor and image
         """
         if not needs.requests:
             return give
@@ -44,43 +43,43 @@ class PortAllocations:
         if isinstance(chosen, Unbuildable):
             return Report(give.problem, give.summary, chosen.reason)
         if give.providers[home] and list(chosen.mappings.get("", ())) != [home]:
-            why = "what its flavor says would come from several providers, because of its ports"
+            why = "because of its ports, the resources of its flavor would come from several providers"
             return Report(give.problem, give.summary, why)
         providers = {**give.providers, **chosen.providers}
-        said = {request.port.id: request.allocation(chosen) for request in needs.requests if not _complete(request)}
-        return dataclasses.replace(give, providers=providers, allocations=said)
+        written = {request.port.id: request.allocation(chosen) for request in needs.requests if not _complete(request)}
+        return dataclasses.replace(give, providers=providers, allocations=written)
 
-    def tell(self, needs: Needs, give: Give) -> list[tuple[Port, Port]]:
-        """Write to the ports which providers give their resources; return each as it was and as it is.
+    def write(self, needs: Needs, give: Give) -> list[tuple[Port, Port]]:
+        """Write the chosen providers into the ports; return each port before and after.
 
         :raises Conflict: when a port changed since it was read
-        :raises Refused, Unavailable: when Neutron does not take it; the ports are as they were, as far as that can be told
+        :raises Refused, Unavailable: when Neutron does not accept it; the written ports are taken back as far as possible
         """
-        told: list[tuple[Port, Port]] = []
+        changes: list[tuple[Port, Port]] = []
         for request in needs.requests:
             port = request.port
             if port.id not in give.allocations:
                 continue
             profile = {**port.profile, ALLOCATION: give.allocations[port.id]}
             try:
-                told.append((port, self._network.update(port, {PROFILE: profile})))
+                changes.append((port, self._network.update(port, {PROFILE: profile})))
             except HandlerError:
-                self.take_back(told)
+                self.take_back(changes)
                 raise
-        return told
+        return changes
 
-    def take_back(self, told: Sequence[tuple[Port, Port]]) -> None:
-        """Let the ports say what they said before, unless somebody has changed them since.
+    def take_back(self, changes: Sequence[tuple[Port, Port]]) -> None:
+        """Restore the profiles of ports, unless someone changed them since.
 
-        A port that cannot be written keeps what it says; as long as the instance holds nothing, the next look uses it.
+        A port that cannot be written keeps its providers; while the instance holds nothing, the next inspection uses them.
         """
-        for before, now in told:
+        for before, now in changes:
             with contextlib.suppress(Conflict, Refused, Unavailable):
                 self._network.update(now, {PROFILE: dict(before.profile)})
 
 
 def undo(give: Give) -> str:
-    """Return the commands that let ports forget what they were told; empty when nothing was."""
+    """Return the commands that remove the written providers from the ports; empty without any."""
     words = [("openstack", "port", "unset", "--binding-profile", ALLOCATION, port) for port in sorted(give.allocations)]
     return "".join(f"; {shlex.join(command)}" for command in words)
 

@@ -1,16 +1,15 @@
-"""What an instance's ports ask of Placement, and which providers should give it. Pure: no I/O.
+"""Reads the requests of an instance's ports to Placement, and chooses the providers that give them. Pure.
 
 A port with a guaranteed bandwidth or packet rate has a ``resource_request``: groups of resources, each to be given by one
-provider below the compute node (a network card, a virtual switch). Nova claims them for the instance together with what
-flavor and image say, and tells Neutron in the port's ``binding:profile`` which provider gives each group: ``allocation``.
+provider below the compute node (a network card, a virtual switch). Nova claims them for the instance together with its flavor,
+and writes the provider of each group into the port's ``binding:profile``: ``allocation``.
 
-To rebuild a lost allocation, Placement is asked for the candidates in the node's tree: one group of flavor and image, and
-one for each group of each port. Those candidates count that agree with the ports' ``allocation``, which says what the host
-really uses. When exactly one is left, it is what the instance should hold; a port whose ``allocation`` was lost as well
-gets it from there. Several differ in a way that only the host could tell (which of two cards), so nobody chooses.
+To rebuild a lost allocation, Placement is asked for the candidates in the node's tree. Only those count that agree with the
+ports' ``allocation``, which names the providers that the host really uses. When exactly one is left, it is the right one; a
+port whose ``allocation`` was lost gets it from there. When several are left, only the host knows, and nothing is chosen.
 
-Neutron speaks of groups in two ways: a port has one group, named by the port, or, with the extension
-``port-resource-request-groups``, several with names of their own.
+Neutron has two forms: a port has one group, named by the port, or, with the extension ``port-resource-request-groups``,
+several with names of their own.
 
 Sources: ``nova/cmd/manage.py`` (_get_port_allocations_to_heal), ``nova/objects/request_spec.py`` (RequestGroup),
 ``nova/network/neutron.py`` (_get_binding_profile_allocation), ``neutron/services/qos/qos_plugin.py``.
@@ -24,21 +23,28 @@ from dataclasses import dataclass
 
 from handlers.access.neutron import Port
 from handlers.nova.allocations.candidates import Candidate
-from handlers.nova.allocations.entitlement import Unbuildable
+from handlers.nova.allocations.entitlement import Unbuildable, total
 
-#: the key of ``binding:profile`` that says which providers give a port's resources
+#: the key of ``binding:profile`` with the providers of a port's resources
 ALLOCATION = "allocation"
 #: the attribute of a port, and the extension of Neutron that has it
 REQUEST = "resource_request"
 EXTENSION = "port-resource-request"
+#: the classes that only ports ask for
+_PORT_CLASSES = ("NET_BW_", "NET_PACKET_RATE_")
+
+
+def is_port_class(name: str) -> bool:
+    """Return whether an instance holds this resource class for its ports."""
+    return name.startswith(_PORT_CLASSES)
 
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """What one provider has to give to a port.
+    """The resources that one provider has to give to a port.
 
-    :param name: Neutron's id of it, or the port's where a port has but one
-    :param traits: what the provider has to have
+    :param name: Neutron's id of the group, or the port's where a port has only one
+    :param traits: traits that the provider must have
     """
 
     name: str
@@ -48,10 +54,10 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What a port asks for.
+    """The request of a port.
 
     :param together: names of groups whose providers have to be in one subtree
-    :param plain: Neutron speaks of one group without a name; then ``allocation`` is a provider, else providers by group
+    :param plain: Neutron's form is one group without a name; then ``allocation`` is a provider, else providers by group
     """
 
     port: Port
@@ -61,21 +67,21 @@ class Request:
 
     @property
     def given(self) -> Mapping[str, str]:
-        """The provider of each group, as the port says it; nothing when it does not."""
-        said = self.port.profile.get(ALLOCATION)
-        if not said:
+        """The provider of each group in the port's profile; empty without one."""
+        written = self.port.profile.get(ALLOCATION)
+        if not written:
             return {}
-        return {self.groups[0].name: said} if self.plain else said
+        return {self.groups[0].name: written} if self.plain else written
 
     def allocation(self, candidate: Candidate) -> str | dict[str, str]:
-        """Return what the port should say, for these providers."""
+        """Return the value for the port's profile, for these providers."""
         providers = {group.name: candidate.mappings[group.name][0] for group in self.groups}
         return providers[self.groups[0].name] if self.plain else providers
 
 
 @dataclass(frozen=True, slots=True)
 class Needs:
-    """What all ports of an instance ask for.
+    """The requests of all ports of an instance.
 
     :param isolated: groups must not share a provider (the flavor's ``group_policy``)
     """
@@ -83,21 +89,25 @@ class Needs:
     requests: tuple[Request, ...] = ()
     isolated: bool = False
 
+    def total(self) -> dict[str, int]:
+        """Return the sum over all ports, by class."""
+        return total({group.name: group.resources for request in self.requests for group in request.groups})
+
 
 def read(ports: Iterable[Port], group_policy: str = "none") -> Needs | Unbuildable:
-    """Read what ports ask for; or why they forbid to rebuild the instance's allocation."""
+    """Read the requests of ports; or return why they forbid to rebuild the instance's allocation."""
     requests: list[Request] = []
     for port in ports:
         if port.profile.get("arq_uuid"):
-            return Unbuildable(f"its port {port.id} has a device of Cyborg's, which would be left out")
+            return Unbuildable(f"its port {port.id} has a device of Cyborg's, which would be missing")
         try:
             request = _request(port)
         except (ValueError, LookupError, TypeError, AttributeError):
-            return Unbuildable(f"what its port {port.id} asks of Placement cannot be understood")
+            return Unbuildable(f"the resource_request of its port {port.id} has an unknown form")
         if request is not None:
             requests.append(request)
         elif port.profile.get(ALLOCATION):
-            why = f"its port {port.id} has resources in Placement, and Neutron does not say which"
+            why = f"its port {port.id} has resources in Placement, and Neutron does not show which"
             return Unbuildable(why)
     return Needs(tuple(requests), group_policy == "isolate")
 
@@ -110,10 +120,19 @@ def cached(network_info: str | None) -> frozenset[str] | None:
         return None
 
 
+def cached_providers(network_info: str | None) -> frozenset[str] | None:
+    """Return the providers that the ports in Nova's network cache name; None when it cannot be read."""
+    try:
+        written = [(vif.get("profile") or {}).get(ALLOCATION) or {} for vif in json.loads(network_info or "")]
+        return frozenset(one for value in written for one in ([value] if isinstance(value, str) else value.values()))
+    except (ValueError, LookupError, TypeError, AttributeError):
+        return None
+
+
 def question(needs: Needs, wanted: Mapping[str, int], home: str) -> list[tuple[str, str]]:
     """Return the query for Placement's candidates.
 
-    :param wanted: what flavor and image say; nothing of it is zero
+    :param wanted: the entitlement by flavor and image, without zeros
     :param home: the root provider of the instance's node
     """
     asked = [("in_tree", home), ("resources", _amounts(wanted))] if wanted else []
@@ -128,18 +147,18 @@ def question(needs: Needs, wanted: Mapping[str, int], home: str) -> list[tuple[s
 
 
 def choose(needs: Needs, candidates: Sequence[Candidate]) -> Candidate | Unbuildable:
-    """Return the only candidate that agrees with what the ports say; or why there is none."""
+    """Return the only candidate that agrees with the ports' profiles; or why there is none."""
     if not candidates:
         return Unbuildable(
             "its node has no room, or no fitting providers, for all that flavor, image and ports ask for together"
         )
     agreeing = [one for one in candidates if _agrees(needs, one)]
     if not agreeing:
-        return Unbuildable("its ports say that providers give their resources which cannot, on its node")
+        return Unbuildable("its ports' profiles name providers that cannot give their resources on its node")
     if len(agreeing) > 1:
         return Unbuildable(
-            "several providers of its node could give what its ports ask for, and nothing tells which ones do; a live "
-            "migration claims everything anew"
+            "several providers of its node could give the resources of its ports, and nothing shows which ones do; a live "
+            "migration claims everything again"
         )
     return agreeing[0]
 
@@ -155,14 +174,14 @@ def _request(port: Port) -> Request | None:
         return None
     request = Request(port, groups, tuple(asked.get("same_subtree") or ()))
     if not {*request.given, *request.together} <= {group.name for group in groups}:
-        raise ValueError("it names groups that are not the port's")
+        raise ValueError("the profile names groups that are not the port's")
     return request
 
 
 def _group(name: str, asked: Mapping[str, object]) -> Group:
     resources, traits = asked["resources"], asked.get("required") or ()
     if not isinstance(resources, dict) or not isinstance(traits, list | tuple):
-        raise TypeError("neither resources nor traits")
+        raise TypeError("resources or traits of an unknown form")
     amounts = {str(cls): int(amount) for cls, amount in resources.items() if int(amount)}
     if not amounts:
         raise ValueError("a group without resources")

@@ -1,4 +1,4 @@
-"""The SQL statements that ask a cell what instances are entitled to, whose they are, and which ones live on a node.
+"""The SQL statements about instances' entitlement, owners and homes, and about rightful consumers.
 
 As in :mod:`handlers.nova.queries`: each takes a connection within a transaction and can be run again.
 """
@@ -11,9 +11,11 @@ from dataclasses import dataclass, field
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from handlers.nova import records, tables
+from handlers.nova import queries, records, tables
 from handlers.nova.queries import chunks
 
+#: the type of hypervisor whose nodes are machines of their own, and move between the hosts of the hash ring
+IRONIC = "ironic"
 #: how Nova marks the image's properties among an instance's system metadata
 IMAGE = "image_"
 
@@ -23,7 +25,7 @@ Owner = tuple[str | None, str | None]
 
 @dataclass(frozen=True, slots=True)
 class Description:
-    """What an instance carries with it, as it is stored.
+    """The stored values from which the entitlement of an instance follows.
 
     :param flavor: ``instance_extra.flavor``
     :param image_properties: by their names in Glance
@@ -38,7 +40,7 @@ class Description:
 
 
 def descriptions(connection: Connection, uuids: Collection[str]) -> dict[str, Description]:
-    """What instances carry with them; only of live ones, deleted rows do not count."""
+    """The descriptions of live instances; deleted rows do not count."""
     extra, caches = tables.instance_extra.c, tables.instance_info_caches.c
     metadata = tables.instance_system_metadata.c
     flavors = sa.select(extra.instance_uuid, extra.flavor).where(extra.instance_uuid.in_(uuids), extra.deleted == 0)
@@ -63,7 +65,7 @@ def descriptions(connection: Connection, uuids: Collection[str]) -> dict[str, De
 
 
 def _booted_from_volume(connection: Connection, uuids: Collection[str]) -> set[str]:
-    """Those whose root disk is a volume, and where no row says so, those without an image, as Nova assumes."""
+    """Those whose root disk is a volume; without a row, those without an image, as Nova assumes."""
     disks, instances = tables.block_device_mapping.c, tables.instances.c
     roots = sa.select(disks.instance_uuid, disks.destination_type).where(
         disks.instance_uuid.in_(uuids), disks.deleted == 0, disks.boot_index == 0
@@ -77,7 +79,7 @@ def _booted_from_volume(connection: Connection, uuids: Collection[str]) -> set[s
 class Resident:
     """A live instance on a host.
 
-    :param at_rest: whether it should hold something of its node now
+    :param at_rest: whether it should hold resources of its node now
     """
 
     uuid: str
@@ -92,7 +94,7 @@ class Resident:
 
 
 def residents(connection: Connection, nodes: Collection[records.ComputeNode]) -> list[Resident]:
-    """The live instances on these nodes, with what says what they are entitled to; three statements, however many."""
+    """The live instances on these nodes, with the sources of their entitlement; three statements, however many."""
     i, extra = tables.instances.c, tables.instance_extra.c
     hosts, names = {node.host for node in nodes}, {node.node for node in nodes}
     here = sa.and_(i.deleted == 0, i.host.in_(hosts), i.node.in_(names))
@@ -164,10 +166,90 @@ def owned(connection: Connection, owner: Owner) -> set[str]:
 
 
 def homeless(connection: Connection) -> set[str]:
-    """The instances at rest whose host and node name no compute node that is there."""
+    """The instances at rest whose host and node name no live compute node; an Ironic node may have another host."""
     c, nodes = tables.instances.c, tables.compute_nodes.c
-    home = sa.exists().where(nodes.deleted == 0, nodes.host == c.host, nodes.hypervisor_hostname == c.node)
+    there = sa.or_(nodes.host == c.host, nodes.hypervisor_type == IRONIC)
+    home = sa.exists().where(nodes.deleted == 0, there, nodes.hypervisor_hostname == c.node)
     return set(connection.scalars(_at_rest().where(c.host.is_not(None), c.node.is_not(None), ~home)))
+
+
+def homes(connection: Connection, host: str, node: str) -> list[records.ComputeNode]:
+    """The live compute nodes of a host and node: one, when all is well.
+
+    The hash ring moves an Ironic node to another nova-compute, and the instances on it keep the former host.
+    """
+    found = queries.compute_nodes(connection, {"host": host, "hypervisor_hostname": node})
+    return found or queries.compute_nodes(connection, {"hypervisor_type": IRONIC, "hypervisor_hostname": node})
+
+
+def rightful(
+    connection: Connection, nodes: Collection[records.ComputeNode], consumers: Collection[str]
+) -> dict[str, set[str]]:
+    """The consumers that clearly may hold resources of each of these nodes, by the node's uuid.
+
+    They are its instances, and the migrations in progress from or to it together with their instances.
+    """
+    i, m = tables.instances.c, tables.migrations.c
+    hosts, uuids = {node.host for node in nodes}, {_place(node.host, node.node): node.uuid for node in nodes}
+    found: dict[str, set[str]] = {node.uuid: set() for node in nodes}
+    begun = sa.select(m.uuid, m.instance_uuid, m.source_compute, m.source_node, m.dest_compute, m.dest_node).where(
+        m.deleted == 0,
+        sa.or_(m.source_compute.in_(hosts), m.dest_compute.in_(hosts)),
+        m.status.not_in(sorted(records.TERMINAL)),
+    )
+    for row in connection.execute(begun):
+        for place in (_place(row.source_compute, row.source_node), _place(row.dest_compute, row.dest_node)):
+            if place in uuids:
+                found[uuids[place]].update(uuid for uuid in (row.uuid, row.instance_uuid) if uuid is not None)
+    here = sa.or_(i.host.in_(hosts), i.node.in_(_ironic(connection, nodes)))
+    by_node = {_place(None, node.node): node.uuid for node in nodes}
+    for chunk in chunks(consumers):
+        query = sa.select(i.uuid, i.host, i.node).where(i.uuid.in_(chunk), i.deleted == 0, here)
+        for instance in connection.execute(query):
+            home = uuids.get(_place(instance.host, instance.node)) or by_node.get(_place(None, instance.node))
+            if home is not None:
+                found[home].add(instance.uuid)
+    return found
+
+
+def _ironic(connection: Connection, nodes: Collection[records.ComputeNode]) -> set[str]:
+    """The names of those of these nodes that are Ironic's."""
+    c = tables.compute_nodes.c
+    query = sa.select(c.hypervisor_hostname).where(
+        c.id.in_([node.id for node in nodes]), c.hypervisor_type == IRONIC, c.hypervisor_hostname.is_not(None)
+    )
+    return set(connection.scalars(query))
+
+
+def _place(host: str | None, node: str | None) -> tuple[str, str]:
+    # A sweep may take Node-1 and node-1 for one: the inspection compares as the database does.
+    return (host or "").lower(), (node or "").lower()
+
+
+def living(connection: Connection, consumers: Collection[str]) -> set[str]:
+    """The consumers that are live instances on a host, or migrations in progress."""
+    i, m = tables.instances.c, tables.migrations.c
+    found: set[str] = set()
+    for chunk in chunks(consumers):
+        found.update(
+            connection.scalars(sa.select(i.uuid).where(i.uuid.in_(chunk), i.deleted == 0, i.host.is_not(None)))
+        )
+        moving = m.status.not_in(sorted(records.TERMINAL))
+        found.update(connection.scalars(sa.select(m.uuid).where(m.uuid.in_(chunk), m.deleted == 0, moving)))
+    return found
+
+
+def network_caches(connection: Connection, instances: Collection[str]) -> dict[str, str | None]:
+    """Nova's cache of the ports of those of these instances that are at rest on a host."""
+    c, caches = tables.instances.c, tables.instance_info_caches.c
+    cached = tables.instances.outerjoin(
+        tables.instance_info_caches, sa.and_(caches.instance_uuid == c.uuid, caches.deleted == 0)
+    )
+    found: dict[str, str | None] = {}
+    for chunk in chunks(instances):
+        query = sa.select(c.uuid, caches.network_info).select_from(cached).where(c.uuid.in_(chunk), *_resting())
+        found.update({row.uuid: row.network_info for row in connection.execute(query)})
+    return found
 
 
 def _at_rest() -> sa.Select[tuple[str]]:

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from handlers.nova.nodes import looked_at
+from handlers.nova.nodes import read_ahead
 
 
 def test_parts_come_in_their_order_and_a_look_s_error_with_its_part() -> None:
@@ -16,7 +16,7 @@ def test_parts_come_in_their_order_and_a_look_s_error_with_its_part() -> None:
         return part * 10
 
     seen = []
-    for part, done in looked_at(look, range(1, 6)):
+    for part, done in read_ahead(look, range(1, 6)):
         if part == 3:
             with pytest.raises(ValueError, match="three"):
                 done.result()
@@ -25,9 +25,9 @@ def test_parts_come_in_their_order_and_a_look_s_error_with_its_part() -> None:
     assert seen == [(1, 10), (2, 20), (4, 40), (5, 50)]
 
 
-def test_the_next_part_is_looked_at_while_the_caller_is_at_one() -> None:
+def test_the_next_part_is_read_ahead_while_the_caller_is_at_one() -> None:
     begun = [threading.Event() for _ in range(3)]
-    parts = looked_at(lambda part: begun[part].set(), range(3))
+    parts = read_ahead(lambda part: begun[part].set(), range(3))
     assert next(parts)[0] == 0
     assert begun[1].wait(60)
     assert [part for part, _ in parts] == [1, 2]

@@ -6,7 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from handlers.nova.allocations.excess_rules import Facts, Located, Move, Take, decide
+from handlers.nova.allocations.entitlement import Unbuildable
+from handlers.nova.allocations.excess_rules import RULES, Facts, Located, Move, Take, decide, rule_of
+from handlers.nova.allocations.moves import ROLLED_BACK, SUCCEEDED
 from handlers.nova.placement import Allocation
 from handlers.nova.records import TERMINAL, Instance, InstanceMapping, Migration
 from handlers.nova.verdicts import BUSY, Keep, Report, Wait
@@ -25,6 +27,7 @@ FACTS = Facts(
     HELD,
     mapping=InstanceMapping("i", 2),
     rows=(Located(INSTANCE, 2),),
+    here=AT_HOME,
     home=HOME,
     roots={HOME: HOME, AWAY: AWAY, DISK: DISK},
     nodes={HOME: AT_HOME, AWAY: ELSEWHERE},
@@ -39,115 +42,219 @@ def instance(**changed: object) -> Facts:
     return replace(FACTS, rows=rows(replace(INSTANCE, **changed)))
 
 
+OFFLOADED = replace(instance(vm_state="shelved_offloaded", host=None, node=None), home=None)
+IN_CELL0 = replace(FACTS, rows=rows(replace(INSTANCE, host=None, vm_state="error"), in_cell0=True), home=None)
+
+
 def migration(facts: Facts, **changed: object) -> Facts:
     """The facts of a migration as a consumer, of the instance of these facts."""
     row = replace(EVACUATED, kind="resize", **changed)
     return replace(facts, migration=row, migrations=(row,), allocation=replace(HELD, consumer="m"), own=HELD.providers)
 
 
-RULES = {
-    "holds nothing": (replace(FACTS, allocation=Allocation("i")), Keep),
-    "somebody else's type": (replace(FACTS, rows=(), allocation=replace(HELD, consumer_type="CONTAINER")), Keep),
-    "old placement tells no type": (
+#: facts, the rule that applies, and the kind of verdict
+CASES = {
+    "holds nothing": (replace(FACTS, allocation=Allocation("i")), "holds nothing", Keep),
+    "a container": (
+        replace(FACTS, rows=(), allocation=replace(HELD, consumer_type="CONTAINER")),
+        "another service's consumer",
+        Keep,
+    ),
+    "an old Placement without types": (
         replace(FACTS, rows=rows(DELETED), allocation=replace(HELD, consumer_type=None)),
+        "deleted",
         Take,
     ),
-    "build request": (replace(FACTS, rows=(), mapping=None, building=True), Keep),
-    "build request of a deleted one": (replace(FACTS, rows=rows(DELETED), building=True), Keep),
-    "no cell yet": (replace(FACTS, rows=(), mapping=InstanceMapping("i", None)), Keep),
-    "unknown": (replace(FACTS, rows=(), mapping=None), Report),
-    "mapped, but nowhere": (replace(FACTS, rows=()), Report),
-    "archived": (replace(FACTS, rows=(), mapping=None, archived=True), Take),
-    "deleted": (replace(FACTS, rows=rows(DELETED)), Take),
-    "deleted just now": (replace(FACTS, rows=rows(replace(DELETED, age=2.0))), Wait),
+    "a build request": (replace(FACTS, rows=(), mapping=None, building=True), "build request", Keep),
+    "a build request of a deleted one": (replace(FACTS, rows=rows(DELETED), building=True), "build request", Keep),
+    "no cell yet": (replace(FACTS, rows=(), mapping=InstanceMapping("i", None)), "mapping without cell", Keep),
+    "unknown": (replace(FACTS, rows=(), mapping=None), "no row anywhere", Report),
+    "mapped, but nowhere": (replace(FACTS, rows=()), "no row anywhere", Report),
+    "archived": (replace(FACTS, rows=(), mapping=None, archived=True), "archived", Take),
+    "deleted": (replace(FACTS, rows=rows(DELETED)), "deleted", Take),
+    "deleted just now": (replace(FACTS, rows=rows(replace(DELETED, age=2.0))), "deleted a moment ago", Wait),
     "deleted in one cell, hidden copy deleted too": (
         replace(FACTS, rows=rows(DELETED, replace(DELETED, hidden=True))),
+        "deleted",
         Take,
     ),
-    "deleted, only hidden copies": (replace(FACTS, rows=rows(replace(DELETED, hidden=True))), Report),
-    "deleted copy, live hidden one": (replace(FACTS, rows=rows(DELETED, replace(INSTANCE, hidden=True))), Keep),
-    "live, hidden copy too": (replace(FACTS, rows=rows(INSTANCE, replace(INSTANCE, hidden=True))), Keep),
-    "in two cells": (replace(FACTS, rows=rows(INSTANCE, INSTANCE)), Report),
-    "task state": (instance(task_state="unshelving"), Wait),
-    "about to be deleted": (instance(vm_state="deleted"), Wait),
-    "resized": (replace(instance(vm_state="resized"), allocation=BOTH), Keep),
+    "only hidden copies": (
+        replace(FACTS, rows=rows(replace(DELETED, hidden=True))),
+        "only hidden copies, all deleted",
+        Report,
+    ),
+    "deleted copy, live hidden one": (
+        replace(FACTS, rows=rows(DELETED, replace(INSTANCE, hidden=True))),
+        "a live hidden copy",
+        Keep,
+    ),
+    "in two cells": (replace(FACTS, rows=rows(INSTANCE, INSTANCE)), "live in several cells", Report),
+    "task state": (instance(task_state="unshelving"), "a task", Wait),
+    "about to be deleted": (instance(vm_state="deleted"), "about to be deleted", Wait),
+    "resized": (replace(instance(vm_state="resized"), allocation=BOTH), "waits for confirm or revert", Keep),
     "finished migration": (
         replace(FACTS, allocation=BOTH, migrations=(replace(EVACUATED, status="finished"),)),
+        "waits for confirm or revert",
         Keep,
     ),
-    "soft-deleted": (instance(vm_state="soft-delete"), Keep),
-    "shelved": (instance(vm_state="shelved"), Keep),
-    "offloaded": (instance(vm_state="shelved_offloaded", host=None, node=None), Take),
-    "offloaded just now": (instance(vm_state="shelved_offloaded", host=None, node=None, age=5.0), Wait),
-    "offloaded, mapped elsewhere": (
-        replace(instance(vm_state="shelved_offloaded", host=None), mapping=InstanceMapping("i", 9)),
+    "still resized, though the resize to here was confirmed": (
+        migration(instance(vm_state="resized"), status="confirmed"),
+        "ended migration, instance holds its own",
+        Take,
+    ),
+    "still resized, the confirmed resize led elsewhere": (
+        migration(instance(vm_state="resized"), status="confirmed", source=AT_HOME, dest=ELSEWHERE),
+        "waits for confirm or revert",
+        Keep,
+    ),
+    "soft-deleted": (instance(vm_state="soft-delete"), "holds its node only", Keep),
+    "shelved": (instance(vm_state="shelved"), "holds its node only", Keep),
+    "offloaded": (OFFLOADED, "shelved and offloaded", Take),
+    "offloaded just now": (
+        replace(OFFLOADED, rows=rows(replace(OFFLOADED.instance, age=5.0))),
+        "changed a moment ago",
+        Wait,
+    ),
+    "offloaded, mapped elsewhere": (replace(OFFLOADED, mapping=InstanceMapping("i", 9)), "without host", Report),
+    "offloaded, not mapped": (replace(OFFLOADED, mapping=None), "without host", Report),
+    "building": (instance(vm_state="building", host=None, node=None), "building", Keep),
+    "error without host": (
+        replace(instance(vm_state="error", host=None, node=None), home=None),
+        "without host",
         Report,
     ),
-    "offloaded, not mapped": (replace(instance(vm_state="shelved_offloaded", host=None), mapping=None), Report),
-    "building": (instance(vm_state="building", host=None, node=None), Keep),
-    "error without host": (instance(vm_state="error", host=None, node=None), Report),
-    "cell0": (replace(FACTS, rows=rows(replace(INSTANCE, host=None, vm_state="error"), in_cell0=True)), Take),
-    "cell0, mapped elsewhere": (
-        replace(
-            FACTS,
-            rows=rows(replace(INSTANCE, host=None, vm_state="error"), in_cell0=True),
-            mapping=InstanceMapping("i", 9),
-        ),
-        Report,
-    ),
-    "cell0 with a host": (replace(FACTS, rows=rows(INSTANCE, in_cell0=True)), Report),
-    "on its node": (FACTS, Keep),
+    "in cell0": (IN_CELL0, "in cell0", Take),
+    "in cell0, mapped elsewhere": (replace(IN_CELL0, mapping=InstanceMapping("i", 9)), "without host", Report),
+    "in cell0 with a host": (replace(FACTS, rows=rows(INSTANCE, in_cell0=True), home=None), "without host", Report),
+    "on its node": (FACTS, "holds its node only", Keep),
     "on its node and a shared disk": (
         replace(FACTS, allocation=replace(HELD, providers={HOME: {"VCPU": 1}, DISK: {"DISK_GB": 1}})),
+        "holds its node only",
         Keep,
     ),
-    "its node unknown": (replace(FACTS, home=None), Report),
-    "nothing of its node": (replace(FACTS, allocation=replace(HELD, providers={AWAY: {"VCPU": 1}})), Report),
-    "nothing of its node, though a migration left the other": (
-        replace(FACTS, allocation=replace(HELD, providers={AWAY: {"VCPU": 1}}), migrations=(EVACUATED,)),
-        Report,
+    "its node unknown": (replace(FACTS, home=None), "its node has no compute node", Report),
+    "nothing of its node": (
+        replace(FACTS, allocation=replace(HELD, providers={AWAY: {"VCPU": 1}})),
+        "holds nothing of its node",
+        Keep,
     ),
-    "evacuated": (replace(FACTS, allocation=BOTH, migrations=(EVACUATED,)), Take),
-    "evacuated just now": (replace(FACTS, allocation=BOTH, migrations=(replace(EVACUATED, age=1.0),)), Wait),
+    "evacuated": (replace(FACTS, allocation=BOTH, migrations=(EVACUATED,)), "another node that it has left", Take),
+    "evacuated just now": (
+        replace(FACTS, allocation=BOTH, migrations=(replace(EVACUATED, age=1.0),)),
+        "changed a moment ago",
+        Wait,
+    ),
     "evacuated, mapped elsewhere": (
         replace(FACTS, allocation=BOTH, migrations=(EVACUATED,), mapping=InstanceMapping("i", 9)),
+        "another node, unexplained",
         Report,
     ),
     "being evacuated": (
         replace(FACTS, allocation=BOTH, migrations=(replace(EVACUATED, status="pre-migrating"),)),
+        "a migration in progress",
         Wait,
     ),
-    "on two nodes, unexplained": (replace(FACTS, allocation=BOTH), Report),
-    "on its node under an older uuid": (
-        replace(FACTS, allocation=BOTH, migrations=(EVACUATED,), nodes={HOME: AT_HOME, AWAY: AT_HOME}),
+    "on two nodes": (replace(FACTS, allocation=BOTH), "another node, unexplained", Report),
+    "on two nodes, the last migration led to the other one": (
+        replace(FACTS, allocation=BOTH, migrations=(replace(EVACUATED, source=AT_HOME, dest=ELSEWHERE),)),
+        "another node, unexplained",
         Report,
     ),
-    "migration done, instance at home": (migration(FACTS, status="confirmed"), Take),
-    "migration done just now": (migration(FACTS, status="confirmed", age=3.0), Wait),
-    "migration running": (migration(FACTS, status="running"), Wait),
-    "migration waits for confirm": (migration(FACTS, status="finished"), Keep),
-    "migration done, instance without": (replace(migration(FACTS, status="error"), own={}), Move),
-    "migration done just now, instance without": (replace(migration(FACTS, status="error", age=3.0), own={}), Wait),
-    "migration done, instance elsewhere": (replace(migration(FACTS, status="error"), own={AWAY: {"VCPU": 1}}), Move),
+    "on two nodes, after a live migration in error": (
+        replace(
+            FACTS,
+            allocation=BOTH,
+            migrations=(replace(EVACUATED, kind="live-migration", status="error", source=AT_HOME, dest=ELSEWHERE),),
+        ),
+        "another node, unexplained",
+        Report,
+    ),
+    "on its node under an older uuid": (
+        replace(FACTS, allocation=BOTH, migrations=(EVACUATED,), nodes={HOME: AT_HOME, AWAY: AT_HOME}),
+        "another node, unexplained",
+        Report,
+    ),
+    "migration confirmed, instance at home": (
+        migration(FACTS, status="confirmed"),
+        "ended migration, instance holds its own",
+        Take,
+    ),
+    "migration confirmed just now": (migration(FACTS, status="confirmed", age=3.0), "changed a moment ago", Wait),
+    "migration holds a node that nothing proves left": (
+        replace(migration(FACTS, status="confirmed", source=("x", "x")), allocation=replace(BOTH, consumer="m")),
+        "migration of a node that nothing proves left",
+        Report,
+    ),
+    "migration running": (migration(FACTS, status="running"), "a migration in progress", Wait),
+    "migration waits for confirm": (migration(FACTS, status="finished"), "waits for confirm or revert", Keep),
+    "migration confirmed, instance without its own": (
+        replace(migration(FACTS, status="confirmed"), own={}),
+        "garbage of a migration, instance without its own",
+        Keep,
+    ),
+    "migration confirmed, instance is back on its source without its own": (
+        replace(migration(FACTS, status="confirmed", source=AT_HOME, dest=ELSEWHERE), own={}),
+        "garbage of a migration, instance without its own",
+        Keep,
+    ),
+    "migration failed, instance lives elsewhere without its own": (
+        replace(migration(FACTS, status="failed"), own={}),
+        "garbage of a migration, instance without its own",
+        Keep,
+    ),
+    "migration failed, and a younger one succeeded": (
+        replace(
+            migration(FACTS, status="failed", source=AT_HOME, dest=ELSEWHERE, age=7200.0),
+            own={},
+            migrations=(
+                replace(EVACUATED, uuid="n", status="confirmed"),
+                replace(EVACUATED, status="failed", source=AT_HOME, dest=ELSEWHERE, age=7200.0),
+            ),
+        ),
+        "garbage of a migration, instance without its own",
+        Keep,
+    ),
+    "migration failed, instance without its own": (
+        replace(migration(FACTS, status="failed", source=AT_HOME, dest=ELSEWHERE), own={}),
+        "migration, instance without its own",
+        Move,
+    ),
+    "migration failed just now": (
+        replace(migration(FACTS, status="failed", source=AT_HOME, dest=ELSEWHERE, age=3.0), own={}),
+        "changed a moment ago",
+        Wait,
+    ),
     "migration of a deleted instance": (
         replace(migration(FACTS, status="finished", deleted=True), rows=rows(DELETED)),
+        "deleted",
         Take,
     ),
     "migration of an instance deleted just now": (
         replace(migration(FACTS, status="running", deleted=True), rows=rows(replace(DELETED, age=20.0))),
+        "deleted a moment ago",
         Wait,
     ),
 }
 
 
-@pytest.mark.parametrize(("facts", "verdict"), RULES.values(), ids=RULES)
-def test_rule(facts: Facts, verdict: type) -> None:
+@pytest.mark.parametrize(("facts", "rule", "verdict"), CASES.values(), ids=CASES)
+def test_each_case_meets_its_rule(facts: Facts, rule: str, verdict: type) -> None:
+    assert rule_of(facts).name == rule
     assert type(decide(facts)) is verdict
+
+
+def test_every_rule_has_a_case() -> None:
+    assert {rule for _, rule, _ in CASES.values()} == {rule.name for rule in RULES}
 
 
 FAILED = replace(EVACUATED, kind="live-migration", status="failed", source=AT_HOME, dest=ELSEWHERE)
 STAYED = replace(
-    FACTS, migration=FAILED, migrations=(FAILED,), allocation=replace(HELD, consumer="m"), own={AWAY: {"VCPU": 1}}
+    FACTS,
+    migration=FAILED,
+    migrations=(FAILED,),
+    allocation=replace(HELD, consumer="m"),
+    own={AWAY: {"VCPU": 1}},
+    wanted={"VCPU": 1},
 )
 
 
@@ -158,12 +265,11 @@ def stayed(**changed: object) -> Facts:
 
 IMMOVABLE = {
     "of a deleted row": (stayed(status="running", deleted=True), "row is deleted"),
-    "on a node without a compute node": (replace(STAYED, home=None), "not one compute node"),
+    "a live migration in error": (stayed(status="error"), "does not prove on which node the guest runs"),
+    "on a node without a compute node": (replace(STAYED, home=None), "exactly one compute node"),
     "not mapped": (replace(STAYED, mapping=None), "not mapped"),
     "mapped elsewhere": (replace(STAYED, mapping=InstanceMapping("i", 9)), "not mapped"),
-    "on the destination": (stayed(source=ELSEWHERE, dest=AT_HOME), "not where the migration began"),
-    "within its node": (stayed(dest=AT_HOME), "within one node"),
-    "within its host, before a node was claimed": (stayed(dest=("host-1", None)), "within one node"),
+    "marked as deleted": (replace(STAYED, mapping=InstanceMapping("i", 2, True)), "marks it as deleted"),
     "holds another node": (replace(STAYED, allocation=BOTH), "another compute node"),
     "holds no node": (
         replace(STAYED, allocation=replace(HELD, providers={DISK: {"DISK_GB": 1}})),
@@ -177,25 +283,35 @@ IMMOVABLE = {
         replace(STAYED, own={DISK: {"DISK_GB": 1}}),
         "no migration explains",
     ),
+    "amounts of another flavor": (replace(STAYED, wanted={"VCPU": 8}), "VCPU 1 instead of 8"),
+    "a flavor that determines no amounts": (replace(STAYED, wanted=Unbuildable("vGPU")), "right amounts: vGPU"),
+    "a flavor that was not read": (replace(STAYED, wanted=None), "not read"),
 }
 
 
 @pytest.mark.parametrize(("facts", "why"), IMMOVABLE.values(), ids=IMMOVABLE)
-def test_what_a_migration_holds_is_not_moved(facts: Facts, why: str) -> None:
+def test_a_share_is_not_moved(facts: Facts, why: str) -> None:
     verdict = decide(facts)
     assert isinstance(verdict, Move)
     assert why in verdict.refusal
 
 
 @pytest.mark.parametrize("own", [{}, {AWAY: {"VCPU": 1}}, {AWAY: {"VCPU": 1}, DISK: {"DISK_GB": 1}}])
-def test_what_a_migration_holds_is_moved_to_where_it_began(own: dict[str, dict[str, int]]) -> None:
+@pytest.mark.parametrize("status", sorted(ROLLED_BACK))
+def test_a_share_is_moved_back_to_where_the_migration_began(status: str, own: dict[str, dict[str, int]]) -> None:
     held = replace(HELD, consumer="m", providers={HOME: {"VCPU": 1}, DISK: {"DISK_GB": 1}})
     for dest in (ELSEWHERE, (None, None)):
-        row = replace(FAILED, dest=dest)
+        row = replace(FAILED, kind="migration", status=status, dest=dest)
         others = (row, FAILED)  # the last one of a reschedule explains what an earlier one could not
-        verdict = decide(replace(STAYED, migration=row, migrations=others, allocation=held, own=own))
+        facts = replace(STAYED, migration=row, migrations=others, allocation=held, own=own)
+        verdict = decide(replace(facts, wanted={"VCPU": 1, "DISK_GB": 1}))
         assert isinstance(verdict, Move)
         assert not verdict.refusal
+
+
+@pytest.mark.parametrize("status", sorted(SUCCEEDED))
+def test_a_share_is_never_moved_after_a_success(status: str) -> None:
+    assert isinstance(decide(stayed(status=status)), Keep)
 
 
 def test_of_an_evacuated_instance_only_the_old_node_is_taken() -> None:
@@ -256,10 +372,12 @@ facts = st.builds(
     migration=st.none() | migrations,
     migrations=st.lists(migrations, max_size=3).map(tuple),
     archived=st.booleans(),
+    here=st.just(AT_HOME),
     home=st.sampled_from([None, HOME]),
     roots=st.just(FACTS.roots),
     nodes=st.just(FACTS.nodes),
     own=held,
+    wanted=st.just({"VCPU": 1}),
 )
 
 

@@ -1,0 +1,51 @@
+"""Chooses which providers below and beside compute nodes a sweep asks about.
+
+A compute node may have dozens of nested providers (cards, NUMA nodes), and each costs one request. So a sweep asks about as
+many of them as there are compute nodes, at least :data:`FLOOR`, and the next sweep goes on where it stopped. Sharing
+providers (storage) take their turn like nested ones.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+from bisect import bisect_left
+from collections.abc import Collection
+
+from handlers.nova.placement import Placement
+
+#: providers of a sweep in a small fleet
+FLOOR = 100
+
+
+class Nested:
+    """Takes the providers in turn; safe to share between threads."""
+
+    def __init__(self, placement: Placement) -> None:
+        self._placement = placement
+        self._lock = threading.Lock()
+        #: the first provider of the next sweep; a process begins anywhere, so that short-lived ones cover all in time
+        self._next = f"{random.getrandbits(32):08x}"
+
+    def due(self, roots: Collection[str]) -> dict[str, str]:
+        """Return the providers that it is the turn of, each with its root.
+
+        :param roots: the root providers of compute nodes, which are not returned
+        :raises Unavailable: when Placement does not answer
+        """
+        sharing = set(self._placement.sharing_providers())
+        found = {
+            one.uuid: one.root
+            for one in self._placement.providers().values()
+            if one.uuid not in roots and (one.root in roots or one.uuid in sharing)
+        }
+        return {uuid: found[uuid] for uuid in self._turn(sorted(found), max(FLOOR, len(roots)))}
+
+    def _turn(self, ordered: list[str], size: int) -> list[str]:
+        if len(ordered) <= size:
+            return ordered
+        with self._lock:
+            start = bisect_left(ordered, self._next) % len(ordered)
+            chosen = (ordered + ordered)[start : start + size]
+            self._next = (ordered + ordered)[start + size]
+        return chosen
