@@ -42,6 +42,7 @@ class Mender(Handler):
     title: ClassVar[str] = "Mends things"
     group: ClassVar[str] = "audit"
     kinds: ClassVar[tuple[str, ...]] = ("thing",)
+    healable_problems: ClassVar[frozenset[str]] = frozenset({"broken"})
     triggers: ClassVar[tuple[Trigger, ...]] = (Trigger("thing.broken", thing), Trigger("thing.slow", thing, after=0.5))
     default_mode: ClassVar[str] = "heal"
     default_interval: ClassVar[int] = 3600

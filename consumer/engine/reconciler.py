@@ -28,7 +28,7 @@ from consumer.engine.task import Task
 from consumer.journal.history import Closing, Deferred, Line, Origin, Outcome
 from consumer.journal.work import Claim, Disposition, Done, Later, Parked, Reported
 from consumer.text import reason_of
-from handlers.base import Conflict, Finding, HandlerError, Healed, InFlight, Refused, Unavailable
+from handlers.base import Conflict, Finding, Handler, HandlerError, Healed, InFlight, Refused, Unavailable
 
 LOG = logging.getLogger(__name__)
 
@@ -100,7 +100,7 @@ class Reconciler:
 
     def _reconcile(self, task: Task, claim: Claim, store: Store) -> Reconciled:
         try:
-            findings = tuple(task.handler.inspect(claim.key))
+            findings = tuple(_if_declared(task.handler, finding) for finding in task.handler.inspect(claim.key))
         except Exception as error:
             return self._inspection_failed(task, claim, store, error)
         self.answered(task)
@@ -224,6 +224,13 @@ class Reconciler:
             origin = _origin(claim, self._replica)
             lines.append(Line(task.name, claim.key, outcome, outcome, reason_of(error), origin, error=end.error))
         return lines
+
+
+def _if_declared(handler: Handler, finding: Finding) -> Finding:
+    """Return a finding that is healable only if its handler declares that it heals the problem."""
+    if not finding.healable or finding.problem in handler.healable_problems:
+        return finding
+    return replace(finding, healable=False, refusal=f"{handler.name} does not heal the problem {finding.problem}")
 
 
 def _untouched(error: Exception) -> Outcome | None:

@@ -78,3 +78,15 @@ def test_a_sweep_that_fails_heals_nothing_of_what_it_had_listed(machine: Machine
     with pytest.raises(RuntimeError, match="a fault of ours"):
         sweep(machine, CarefulMender(machine.world))
     assert machine.world.things == {"a": 1}
+
+
+def test_a_problem_that_the_handler_does_not_declare_is_reported_and_not_healed(machine: Machine) -> None:
+    machine.world.things = {"a": 1}
+
+    class Undeclared(Mender):
+        """Finds a problem that it does not name."""
+
+        healable_problems = frozenset({"bent"})
+
+    assert sweep(machine, Undeclared(machine.world)) == [("thing:a", "refused")]
+    assert machine.world.things == {"a": 1}
