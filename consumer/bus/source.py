@@ -130,8 +130,8 @@ class Source:
         self._on_gap = on_gap
         self._plan = plan(broker.transport_url, settings, broker.options)
         self._gaps: list[str] = []
-        self._collected = 0.0
-        self._gaps_from = 0.0
+        self._collected = float("-inf")
+        self._gaps_from = float("-inf")
         self._logged: set[tuple[str, str]] = set()
 
     def run(self, stop: threading.Event) -> None:
