@@ -1,9 +1,8 @@
 """From an oslo.messaging transport URL to a kombu connection.
 
-Operators configure brokers with ``transport_url`` and ``[oslo_messaging_rabbit]``. Nova writes the same URLs into its cell
-mappings, with options of that group in the query (``?ssl=1``). The translation follows
-``oslo_messaging._drivers.impl_rabbit.Connection.__init__`` (URL, login, TLS) and ``_drivers.common.ConfigOptsProxy``
-(options in the query). It uses only public names: ``TransportURL`` and ``opts.list_opts``.
+Operators configure brokers with ``transport_url`` and ``[oslo_messaging_rabbit]``; Nova also writes such URLs into its cell
+mappings, with options in the query (``?ssl=1``). The translation follows ``impl_rabbit.Connection.__init__`` (URL, login, TLS)
+and ``_drivers.common.ConfigOptsProxy`` (query) of oslo.messaging, but uses only its public names.
 
 No error of this module contains a password. Libraries quote text that they cannot parse, so their errors are replaced.
 """
@@ -85,8 +84,7 @@ class Plan:
 class Link:
     """An open connection to one host, for one thread.
 
-    kombu's Connection retries and waits inside its calls, where nothing can stop it. Here it only describes the connection;
-    its transport does the work.
+    kombu's Connection retries and waits inside its calls, where nothing can stop it; here only its transport is used.
 
     :raises LOST: by the constructor and every method except ``close`` and ``drop``; the text contains no secrets
     """
@@ -162,7 +160,7 @@ def plan(url: str, settings: BusSettings, options: Options = ()) -> Plan:
 
     :param options: ``[oslo_messaging_rabbit]`` of the publishers; our own configuration and the URL's query override it
     :raises NoBroker: for ``none:///``
-    :raises UnusableURL: for a malformed URL, or a transport other than RabbitMQ or memory
+    :raises UnusableURL: malformed, or neither RabbitMQ nor memory
     """
     conf = settings.conf if settings.conf is not None else _defaults()
     parsed = _parsed(conf, url)

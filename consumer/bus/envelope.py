@@ -1,11 +1,10 @@
 """From the bytes of a message to an event, or to the reason why it is not one.
 
-Most messages on a notification queue have types that no handler wants, and parsing them would dominate the CPU time.
-:class:`Sieve` recognises them without parsing, by the fixed order of oslo.messaging's members (``Notifier._notify`` builds
-the dictionary, ``serialize_msg`` the envelope). The pattern is anchored at the first byte and reads the event type before
-any payload could imitate it. The last bytes must be ``}"}``: inside the envelope every quote is escaped, so a truncated
-message never ends like this. Every other message is parsed in full. The shortcut thus drops only complete notifications
-of unwanted types.
+Most messages have types that no handler wants; parsing them would dominate the CPU time. :class:`Sieve` recognises them by
+the fixed order of oslo.messaging's members (``Notifier._notify`` builds the dictionary, ``serialize_msg`` the envelope). The
+pattern is anchored at the first byte and reads the event type before any payload could imitate it. The message must end with
+``}"}``: inside the envelope every quote is escaped, so a truncated message never ends like this. All other messages are
+parsed in full, so the shortcut drops only complete notifications of unwanted types.
 
 Both drivers of oslo.messaging work: ``messagingv2`` (``{"oslo.version": "2.0", "oslo.message": "<JSON>"}``) and
 ``messaging`` (the bare notification). Pure functions; for any input they raise only :class:`Undecodable`.

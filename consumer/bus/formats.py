@@ -2,7 +2,7 @@
 
 Nova sends the *versioned* notification (``instance.delete.end``, a payload of versioned objects) and the *legacy* one
 (``compute.instance.delete.end``, a flat dictionary). Later code sees only the versioned name and plain data, so one
-trigger of a handler covers both. Pure functions and tables.
+trigger of a handler covers both.
 
 Sources: legacy names from ``nova.rpc.LegacyValidatingNotifier.allowed_legacy_notification_event_types``; legacy payloads
 from ``nova.notifications.base.info_from_instance``, ``nova.compute.utils`` and ``nova.scheduler.utils``; versioned names and

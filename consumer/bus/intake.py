@@ -1,10 +1,9 @@
 """Consumes the queues of one broker over one connection and one channel.
 
-Never declares a queue or exchange of Nova or Octavia: if ours came first with other arguments, RabbitMQ would answer their
-declaration with 406, and their publishing would break. A queue is looked up with a passive declaration. "Not found" closes
-the channel that asked, so each lookup has a channel of its own. A missing queue is looked up again later. No message is
-lost meanwhile: oslo.messaging's publisher creates the queue with the first message
-(``impl_rabbit.Connection._publish_and_creates_default_queue``).
+It never declares a queue or exchange of Nova or Octavia: after a declaration with other arguments, RabbitMQ answers theirs
+with 406, and their publishing breaks. A passive declaration finds a queue. "Not found" closes the channel, so each lookup has
+its own. Lookups of a missing queue repeat; no message is lost, because oslo.messaging's publisher creates the queue with the
+first message (``impl_rabbit.Connection._publish_and_creates_default_queue``).
 
 With ``queue_mode = bind``, one queue of our own is created.
 """
@@ -113,8 +112,7 @@ class Intake:
     def close(self) -> None:
         """Return unacknowledged messages; close the channel, then the connection.
 
-        In this order the broker has received every acknowledgement when this returns. A connection that is only dropped can
-        lose the last ones.
+        In this order the broker receives every acknowledgement. A connection that is only dropped can lose the last ones.
         """
         self.link.wait_for_answers(_LEAVE)
         self._channel.close()

@@ -1,21 +1,16 @@
 """Reads one broker in batches until the process stops.
 
 A :class:`Source` is one thread with one connection. A batch ends when it is full or old enough. The thread picks the wanted
-events, hands the batch over to be stored, then acknowledges all its messages with one frame. Only stored messages are
-acknowledged; all others return.
+events, hands the batch over to be stored, then acknowledges all its messages with one frame: half the cost for this process,
+an eighth for a quorum queue. Only stored messages are acknowledged; all others return.
 
-- **Journal unavailable** (:class:`NotStored`): the same batch is offered again with growing pauses, while heartbeats
-  continue. The broker stops sending because nothing is acknowledged. After ``hold_seconds`` the connection is closed: RabbitMQ
-  ends a delivery that stays unacknowledged for 30 minutes, and a quorum queue counts redeliveries. The next connection
-  delivers everything again; storing a message twice is harmless.
+- **Journal unavailable** (:class:`NotStored`): the same batch is offered again, while heartbeats continue and the broker
+  stops sending. After ``hold_seconds`` the connection is closed: RabbitMQ ends a delivery that is unacknowledged for 30
+  minutes, and a quorum queue counts redeliveries. Storing a message twice is harmless.
 - **Broker unreachable**: every host is tried, with growing pauses, without end.
-- **Messages may have been missed** (lost broker, deleted queue): ``on_gap`` is called once messages can arrive again, so
-  that a sweep finds the drift.
+- **Messages may have been missed** (lost broker, deleted queue): ``on_gap`` requests a sweep once messages can arrive again.
 
 An undecodable message becomes an :class:`UndecodableMessage` and is stored like the others.
-
-One acknowledgement per batch halves this process's cost and cuts a quorum queue's to an eighth. The prefetch of two batches
-lets the next one arrive while one is stored.
 """
 
 from __future__ import annotations
@@ -130,8 +125,8 @@ class Source:
         self._on_gap = on_gap
         self._plan = plan(broker.transport_url, settings, broker.options)
         self._gaps: list[str] = []
-        self._collected = 0.0
-        self._gaps_from = 0.0
+        self._collected = float("-inf")
+        self._gaps_from = float("-inf")
         self._logged: set[tuple[str, str]] = set()
 
     def run(self, stop: threading.Event) -> None:
@@ -206,7 +201,6 @@ class Source:
         return intake.take(most)
 
     def _batch(self, messages: Sequence[Any]) -> Batch:
-        """Sort messages into wanted and undecodable ones."""
         name, pick = self.broker.name, self._sieve.event
         wanted, dead = [], []
         for message in messages:
@@ -250,7 +244,7 @@ class Source:
         )
 
     def _store(self, batch: Batch, intake: Intake, stop: threading.Event) -> bool:
-        """Store a batch, however long it takes; return whether it may be acknowledged."""
+        """Store a batch; return whether it may be acknowledged. Repeats without end."""
         if not batch.wanted and not batch.dead:
             return True
         began, wait, here = monotonic(), _STORE_AGAIN_FIRST, True
@@ -282,7 +276,7 @@ class Source:
         """Keep the connection alive for some seconds without acknowledging messages.
 
         :param last: when to return the messages to the broker
-        :return: False if the connection is closed; its messages can no longer be acknowledged
+        :return: False if the connection is closed, and its messages cannot be acknowledged
         """
         end = monotonic() + seconds
         try:
@@ -304,7 +298,6 @@ class Source:
         return True
 
     def _report_gaps(self, intake: Intake) -> None:
-        """Report why messages may have been missed; try a failed report again later."""
         self._gaps += intake.gaps
         intake.gaps.clear()
         while self._gaps and monotonic() >= self._gaps_from:

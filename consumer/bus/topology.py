@@ -1,9 +1,7 @@
 """Inspects a broker from outside; publishes to it.
 
-:func:`check` explains to an operator why no event arrives. It looks up the expected exchanges and queues with passive
-declarations, and gives advice for each that is missing or denied. It changes nothing.
-
-:func:`publish` serves the demonstration and tests.
+:func:`check` explains why no event arrives: it finds the expected exchanges and queues by passive declarations, which change
+nothing, and gives advice for each that is missing or denied. :func:`publish` serves the demonstration and tests.
 """
 
 from __future__ import annotations
@@ -144,8 +142,8 @@ def _queue(link: Link, broker: Broker, name: str, settings: BusSettings) -> Foun
 def _forbidden(link: Link, broker: Broker, queue: str, settings: BusSettings) -> str:
     """Return why the user may not read a queue; empty if it may.
 
-    Every user may look a queue up. This tries to consume with an invalid argument. RabbitMQ always refuses that before
-    delivering a message: first for a missing permission, else for the argument.
+    Every user may declare a queue passively, so this tries to consume with an invalid argument. RabbitMQ refuses that before
+    it delivers a message: first for a missing permission, else for the argument.
     """
     if not link.acks_multiple:  # the broker in memory has no users
         return ""

@@ -1,8 +1,7 @@
 """py-amqp's connection with read-ahead.
 
-py-amqp reads each frame with three calls of exact size, and sets the socket's timeout before and after each: about 25 system
-calls for a message of three frames, half of the cost of receiving it. Here one call reads a large piece of the socket, and
-frames are cut out of it.
+py-amqp reads each frame with three calls of exact size, and sets the socket's timeout around each: about 25 system calls for
+a message of three frames, half the cost of receiving it. Here one call reads a large piece, and frames are cut out of it.
 
 The overridden names are py-amqp's extension points: ``Connection.Transport``, ``read_frame`` and ``blocking_read``. A timeout
 loses nothing: received bytes stay buffered until their frame is complete.

@@ -1,7 +1,7 @@
 """Base classes of commands, and the format of their output.
 
-Tables are for people: titles as column names, times and evidence as text, control characters escaped. Other formats are for
-programs: lower-case names. JSON and YAML also have the columns that do not fit into a table.
+Tables are for people: titles, text, escaped control characters. Other formats are for programs: lower-case names. JSON and
+YAML also have the columns that do not fit into a table.
 """
 
 from __future__ import annotations
@@ -58,11 +58,9 @@ class Command(command.Command):
 
     @property
     def session(self) -> Session:
-        """Configuration, handlers and journal."""
         return self.app.session
 
     def get_epilog(self) -> str:
-        """Return the example."""
         return self.example % {"prog": self.app.NAME} if self.example else ""
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
@@ -95,7 +93,6 @@ class Lister(Command, lister.Lister):
         raise NotImplementedError
 
     def take_action(self, parsed_args: argparse.Namespace) -> tuple[Sequence[str], Iterable[Any]]:
-        """Return column names and rows in the requested format."""
         titles = [*self.titles, *self.more_titles]
         _check_columns(parsed_args.columns, titles)
         rows = [list(row) for row in self.rows(parsed_args)]
@@ -114,7 +111,6 @@ class Lister(Command, lister.Lister):
         return OK
 
     def run(self, parsed_args: argparse.Namespace) -> int:
-        """Run the command; return its exit code."""
         return super().run(parsed_args) or self.exit_code
 
 
@@ -124,22 +120,18 @@ class ShowOne(Command, show.ShowOne):
     exit_code = OK
 
     def fields(self, parsed_args: argparse.Namespace) -> Mapping[str, Any]:
-        """Return values by title."""
         raise NotImplementedError
 
     def take_action(self, parsed_args: argparse.Namespace) -> tuple[Sequence[str], Iterable[Any]]:
-        """Return titles and values in the requested format."""
         fields = self.fields(parsed_args)
         titles, [row] = shaped(parsed_args.formatter, list(fields), [list(fields.values())])
         return titles, row
 
     def run(self, parsed_args: argparse.Namespace) -> int:
-        """Run the command; return its exit code."""
         return super().run(parsed_args) or self.exit_code
 
 
 def shaped(formatter: str, titles: Sequence[str], rows: Sequence[Sequence[Any]]) -> tuple[list[str], list[list[Any]]]:
-    """Return titles and rows in a format."""
     if formatter in ("json", "yaml"):
         return [machine_name(title) for title in titles], [[_machine(value) for value in row] for row in rows]
     names = list(titles) if formatter == "table" else [machine_name(title) for title in titles]
@@ -159,7 +151,6 @@ def _check_columns(wanted: Iterable[str], titles: Sequence[str]) -> None:
 
 
 def machine_name(title: str) -> str:
-    """Return a column's name for programs."""
     return title.lower().replace(" ", "_")
 
 

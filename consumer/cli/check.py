@@ -51,7 +51,6 @@ class CheckCommand(Command):
     example = "examples:\n  %(prog)s check\n  %(prog)s check -f json"
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
-        """Return the parser."""
         parser = super().get_parser(prog_name)
         parser.add_argument(
             "-f", "--format", choices=("table", "json"), default="table", help="Output format; default: table."
@@ -59,7 +58,6 @@ class CheckCommand(Command):
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> int:
-        """Check, print, and return the worst verdict."""
         found = [*machine_checks(self.session), *_plugged(self.session)]
         if parsed_args.format == "json":
             lines = [{"check": one.subject, "result": one.verdict, "details": one_line(one.text)} for one in found]

@@ -19,7 +19,6 @@ class DbUpgrade(Command):
     """
 
     def take_action(self, parsed_args: argparse.Namespace) -> None:
-        """Upgrade."""
         with closing(self.session.unchecked_database()) as database:
             before, after = migrations.upgrade(database)
         self.write_line(
@@ -31,7 +30,6 @@ class DbVersion(ShowOne):
     """Show the revisions of the journal's schema and of this program. Exit code 2 if they differ."""
 
     def fields(self, parsed_args: argparse.Namespace) -> Mapping[str, Any]:
-        """Return both."""
         with closing(self.session.unchecked_database()) as database:
             current = migrations.current(database)
         if current != migrations.head():

@@ -33,13 +33,11 @@ class DeadList(Lister):
     titles = ("ID", "Time", "Broker", "Exchange", "Routing key", "Size", "Reason")
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
-        """Return the parser."""
         parser = super().get_parser(prog_name)
         parser.add_argument("--limit", type=positive, default=1000, help="Show the newest N; default: 1000.")
         return parser
 
     def rows(self, parsed_args: argparse.Namespace) -> Iterable[Sequence[Any]]:
-        """Return the letters without their bodies."""
         found = dead.listing(self.session.database, parsed_args.limit)
         return [(m.id, utc(m.at), m.broker, m.exchange, m.routing_key, m.size, m.reason) for m in found]
 
@@ -48,13 +46,11 @@ class DeadShow(ShowOne):
     """Show one dead letter with its body; passwords are masked where they are recognised."""
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
-        """Return the parser."""
         parser = super().get_parser(prog_name)
         parser.add_argument("id", type=row_id, metavar="ID", help="ID in 'dead list'.")
         return parser
 
     def fields(self, parsed_args: argparse.Namespace) -> Mapping[str, Any]:
-        """Return the letter."""
         found = dead.find(self.session.database, [parsed_args.id])
         known_ids([parsed_args.id], [message.id for message in found], "dead letter")
         [message] = found
@@ -82,13 +78,11 @@ class DeadReplay(Lister):
     titles = ("ID", "Event", "Result", "Keys")
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
-        """Return the parser."""
         parser = super().get_parser(prog_name)
         _add_choice(parser)
         return parser
 
     def rows(self, parsed_args: argparse.Namespace) -> Iterable[Sequence[Any]]:
-        """Replay; return one row per letter."""
         database, session = self.session.database, self.session
         on = [one for one in session.classes() if task_conf.settings(session.conf, one).mode != "off"]
         router = Router(on)
@@ -113,13 +107,11 @@ class DeadDrop(Command):
     """Delete dead letters."""
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
-        """Return the parser."""
         parser = super().get_parser(prog_name)
         _add_choice(parser)
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> None:
-        """Drop."""
         database = self.session.database
         ids = _ids(database, parsed_args)
         gone = sum(dead.drop(database, ids[start : start + _CHUNK]) for start in range(0, len(ids), _CHUNK))

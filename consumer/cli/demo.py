@@ -43,7 +43,6 @@ class Demonstration(Command):
     example = "example:\n  %(prog)s demo -f json"
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
-        """Return the parser."""
         parser = super().get_parser(prog_name)
         parser.add_argument(
             "-f", "--format", choices=("table", "json"), default="table",
@@ -55,7 +54,6 @@ class Demonstration(Command):
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> int:
-        """Play all scenes."""
         demo = plugins.demos().get("nova")
         if demo is None:
             raise CommandError("this installation has no demonstration (entry point stackmend.demos nova)")
@@ -140,7 +138,6 @@ class Narrator:
 
     @contextmanager
     def spinning(self) -> Iterator[None]:
-        """Show a spinner on a terminal."""
         if not self._console.is_terminal or self._console.quiet:
             yield
             return
@@ -148,22 +145,18 @@ class Narrator:
             yield
 
     def doing(self, what: str) -> None:
-        """Update the text of the spinner."""
         if self._status is not None:
             self._status.update(what)
 
     def line(self, text: str = "", style: str = "") -> None:
-        """Print a line."""
         self._console.print(Text(printable(text), style=style), soft_wrap=True)
 
     def show_introduction(self, name: str) -> None:
-        """Print the introduction."""
         self.line(f"{name} demo", "bold")
         self.line("A cloud in one process: Nova's databases with two cells, a real Placement, a broker in memory;")
         self.line("and the daemon, which receives notifications. Now the cloud drifts.")
 
     def show_scene(self, act: Act, total: int, twice: float) -> None:
-        """Print a scene's drift and notifications."""
         self.line()
         self.line(f"{act.number}/{total}  {act.scene.title}", "bold")
         self._last = act.number
@@ -175,7 +168,6 @@ class Narrator:
             self._fact("event", "none: no notification arrives", "yellow")
 
     def show_sweep(self) -> None:
-        """Print that a sweep starts."""
         self.line()
         self.line("a sweep starts, to find drift without a notification", "bold")
         self._last = 0
@@ -200,7 +192,6 @@ class Narrator:
             self._fact(entry.outcome, entry.error or "", "red")
 
     def show_result(self, daemon: DemoDaemon, took: float) -> None:
-        """Print the table of drift before and after."""
         table = Table(box=box.ROUNDED if self._console.is_terminal else box.ASCII, title_justify="left")
         for title in ("Scene", "Drift before", "Drift after", "Handler"):
             table.add_column(title, overflow="fold")

@@ -1,7 +1,7 @@
 """The demonstration's daemon, with a broker in memory, a journal in SQLite, and a small cloud.
 
-One folder and one process contain everything. The configuration is a file in that folder. The machine's own configuration is
-never read, so a demonstration on a controller cannot touch the real cloud.
+One folder and one process contain everything. The machine's own configuration is never read, so a demonstration on a
+controller cannot touch the real cloud.
 """
 
 from __future__ import annotations
@@ -62,7 +62,6 @@ class Act:
 
     @property
     def healed(self) -> list[Entry]:
-        """Its heals."""
         return [entry for entry in self.lines.values() if entry.outcome == "healed"]
 
     @property
@@ -114,7 +113,6 @@ class DemoDaemon:
         return act
 
     def sweep(self, names: Collection[str]) -> None:
-        """Make these handlers sweep now."""
         timers = [work.Hint(name, Key(tasks.SWEEP, name), work.Priority.OPERATOR, "operator") for name in names]
         work.enqueue(self._database, timers)
         self._service.dispatcher.wake()

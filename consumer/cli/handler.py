@@ -30,7 +30,6 @@ class HandlerList(Lister):
     more_titles = ("Group", "Title", "Sweep seconds", "Triggers")
 
     def rows(self, parsed_args: argparse.Namespace) -> Iterable[Sequence[Any]]:
-        """Return one row per handler."""
         database = self.session.database
         known, clock = controls.read(database), database.transact(now)
         alive = [one for one in replicas.listing(database) if clock - one.beat_at < _silence(self.session.engine)]
@@ -87,7 +86,6 @@ class HandlerPause(Command):
     example = "example:\n  %(prog)s handler pause audit_allocations --reason 'restoring placement'"
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
-        """Return the parser."""
         parser = super().get_parser(prog_name)
         parser.add_argument("names", nargs="+", metavar="NAME", help="Handlers to stop.")
         parser.add_argument(
@@ -96,7 +94,6 @@ class HandlerPause(Command):
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> None:
-        """Pause."""
         names = [handler.name for handler in self.session.classes(parsed_args.names)]
         database = self.session.database
         controls.ensure(database, names)
@@ -110,13 +107,11 @@ class HandlerResume(Command):
     example = "example:\n  %(prog)s handler resume audit_allocations"
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
-        """Return the parser."""
         parser = super().get_parser(prog_name)
         parser.add_argument("names", nargs="+", metavar="NAME", help="Handlers to resume.")
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> None:
-        """Resume."""
         classes = self.session.classes(parsed_args.names)
         names = [handler.name for handler in classes]
         on = [one.name for one in classes if task_conf.settings(self.session.conf, one).mode != "off"]

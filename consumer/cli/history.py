@@ -56,7 +56,6 @@ class History(Lister):
     more_titles = ("Problem", "Evidence", "Before", "After", "Error", "Hint")
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
-        """Return the parser."""
         parser = super().get_parser(prog_name)
         parser.add_argument(
             "--since",
@@ -76,7 +75,6 @@ class History(Lister):
         return parser
 
     def rows(self, parsed_args: argparse.Namespace) -> Iterable[Sequence[Any]]:
-        """Return the entries."""
         database = self.session.database
         since = read_since(parsed_args.since, database.transact(now)) if parsed_args.since else None
         found = history.listing(
@@ -114,13 +112,11 @@ class HistoryShow(ShowOne):
     """Show one entry with evidence, old and new values, and undo."""
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
-        """Return the parser."""
         parser = super().get_parser(prog_name)
         parser.add_argument("id", type=row_id, metavar="ID", help="ID in 'history'.")
         return parser
 
     def fields(self, parsed_args: argparse.Namespace) -> Mapping[str, Any]:
-        """Return the entry."""
         entry = history.find(self.session.database, parsed_args.id)
         known_ids([parsed_args.id], [entry.id] if entry else [], "entry of the history")
         assert entry

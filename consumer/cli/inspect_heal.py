@@ -20,7 +20,6 @@ class OneKey(Lister):
     """A command for one key of one handler."""
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
-        """Return the parser."""
         parser = super().get_parser(prog_name)
         parser.add_argument("handler", metavar="HANDLER", help="Name of the handler; see 'handler list'.")
         parser.add_argument(
@@ -62,7 +61,6 @@ class Inspect(OneKey):
     titles = ("Key", "Problem", "Action", "Summary", "Why not healed", "Evidence")
 
     def rows(self, parsed_args: argparse.Namespace) -> Iterable[Sequence[Any]]:
-        """Inspect; return one row per finding."""
         found = self.results(parsed_args, heals=False)
         return [(r.key, r.problem, r.action, r.summary, r.change, dict(r.evidence)) for r in found]
 
@@ -70,8 +68,8 @@ class Inspect(OneKey):
 class Heal(OneKey):
     """Inspect one object and heal its proved drift, whatever the handler's mode.
 
-    This also works for a handler that is off, in audit mode, paused or outside its window. The history records each change. The
-    proof is the same as in the daemon.
+    This also works for a handler that is off, paused or outside its window. The proof is the same as in the daemon. The
+    history records each change.
 
     Exit codes: 0 no drift left, 2 drift remains, 1 the inspection failed.
     """
@@ -81,7 +79,6 @@ class Heal(OneKey):
     more_titles = ("Changed", "Summary", "Evidence")
 
     def rows(self, parsed_args: argparse.Namespace) -> Iterable[Sequence[Any]]:
-        """Heal; return one row per finding."""
         found = self.results(parsed_args, heals=True)
         return [
             (*(r.key, r.problem, r.action, r.change or r.summary, r.undo), r.change, r.summary, dict(r.evidence))

@@ -23,7 +23,6 @@ class _AboutInventory(Command):
     """A command whose first words name the inventory."""
 
     def inventory(self) -> Inventory:
-        """Return the inventory that the command names."""
         words, _space, _verb = str(self.cmd_name).rpartition(" ")
         return self.session.inventory(words)
 
@@ -32,13 +31,11 @@ class InventoryList(_AboutInventory, Lister):
     """List the items, oldest first."""
 
     def take_action(self, parsed_args: argparse.Namespace) -> tuple[Sequence[str], Iterable[Any]]:
-        """Return columns and rows in the requested format."""
         self._inventory = self.inventory()
         self.titles = [column.replace("_", " ").capitalize() for column in self._inventory.columns]
         return super().take_action(parsed_args)
 
     def rows(self, parsed_args: argparse.Namespace) -> Iterable[Sequence[Any]]:
-        """Return one row per item."""
         columns = self._inventory.columns
         return [[item[column] for column in columns] for item in self._inventory.items()]
 
@@ -47,11 +44,9 @@ class InventoryShow(_AboutInventory, ShowOne):
     """Show one item, with the details that an examination needs."""
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
-        """Return the parser."""
         return _with_id(super().get_parser(prog_name))
 
     def fields(self, parsed_args: argparse.Namespace) -> Mapping[str, Any]:
-        """Return all details."""
         found = _of(self.inventory().show, parsed_args.id)
         return {name.replace("_", " ").capitalize(): value for name, value in found.items()}
 
@@ -62,13 +57,11 @@ class _Act(_AboutInventory):
     problem = ""
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
-        """Return the parser."""
         parser = super().get_parser(prog_name)
         parser.add_argument("ids", nargs="+", metavar="ID", help="IDs, from the first column of the list.")
         return parser
 
     def act(self, inventory: Inventory, identity: str) -> Healed:
-        """Change one item."""
         raise NotImplementedError
 
     def take_action(self, parsed_args: argparse.Namespace) -> int:
@@ -106,7 +99,6 @@ class Release(_Act):
     problem = "release"
 
     def act(self, inventory: Inventory, identity: str) -> Healed:
-        """Release one item."""
         return inventory.release(identity)
 
 
@@ -116,7 +108,6 @@ class Delete(_Act):
     problem = "delete"
 
     def act(self, inventory: Inventory, identity: str) -> Healed:
-        """Delete one item."""
         return inventory.delete(identity)
 
 

@@ -21,7 +21,6 @@ class Masked(logging.Formatter):
         self._inner = inner
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return the masked text."""
         return redacted(self._inner.format(record))
 
 

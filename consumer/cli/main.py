@@ -96,7 +96,6 @@ class Program(App):
     def build_option_parser(
         self, description: str | None, version: str | None, argparse_kwargs: dict[str, object] | None = None
     ) -> argparse.ArgumentParser:
-        """Return the parser of the global options."""
         kwargs = {"prog": self.NAME, "allow_abbrev": False, "conflict_handler": "resolve", **(argparse_kwargs or {})}
         parser = super().build_option_parser(description, version, kwargs)
         parser.usage = "%(prog)s [options] <command> [options of the command]"

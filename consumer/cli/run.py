@@ -47,14 +47,12 @@ class Run(Command):
     )
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
-        """Return the parser."""
         parser = super().get_parser(prog_name)
         parser.add_argument("--audit", action="store_true", help="Only report drift, whatever the configuration.")
         parser.add_argument("--only", nargs="+", metavar="NAME", default=[], help="Run only these handlers.")
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> int:
-        """Run until a signal."""
         signals = Signals()
         session = self.session
         session.log_as_daemon()

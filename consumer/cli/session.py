@@ -57,7 +57,6 @@ class Session:
 
     @cached_property
     def all_classes(self) -> list[type[Handler]]:
-        """Every installed handler."""
         return plugins.handlers()
 
     def classes(self, names: Collection[str] = ()) -> list[type[Handler]]:
@@ -98,7 +97,6 @@ class Session:
 
     @cached_property
     def engine(self) -> EngineSettings:
-        """``[engine]``."""
         return engine_conf.settings(self.conf)
 
     @cached_property
@@ -116,7 +114,6 @@ class Session:
 
     @cached_property
     def resources(self) -> Resources:
-        """The objects that handlers share."""
         return Resources(self.conf, probe.bus(self.conf))
 
     def tasks(self, classes: Sequence[type[Handler]], mode_of: ModeOf = as_configured) -> list[Task]:
@@ -143,7 +140,6 @@ class Session:
         return found
 
     def close(self) -> None:
-        """Close resources and journal."""
         if "resources" in self.__dict__:
             self.resources.close()
         if self._loaded:

@@ -48,14 +48,12 @@ class Sweep(Lister):
     more_titles = ("Changed", "Summary", "Evidence", "Undo")
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
-        """Return the parser."""
         parser = super().get_parser(prog_name)
         parser.add_argument("names", nargs="*", metavar="NAME", help="Handlers; default: all whose mode is not off.")
         parser.add_argument("--audit", action="store_true", help="Only report drift, whatever the configuration.")
         return parser
 
     def rows(self, parsed_args: argparse.Namespace) -> Iterable[Sequence[Any]]:
-        """Sweep; return one row per finding."""
         tasks = self._tasks(parsed_args.names, parsed_args.audit)
         database = self.session.database if any(task.heals for task in tasks) else None
         if database is not None:

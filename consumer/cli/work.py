@@ -31,7 +31,6 @@ class WorkList(Lister):
     more_titles = ("Priority", "Owner")
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
-        """Return the parser."""
         parser = super().get_parser(prog_name)
         parser.add_argument("--handler", metavar="NAME", help="Only rows of this handler.")
         parser.add_argument("--state", choices=backlog.STATES, help="Only rows in this state.")
@@ -39,7 +38,6 @@ class WorkList(Lister):
         return parser
 
     def rows(self, parsed_args: argparse.Namespace) -> Iterable[Sequence[Any]]:
-        """Return the rows."""
         if parsed_args.handler:
             self.session.handler(parsed_args.handler)
         found = backlog.listing(self.session.database, parsed_args.handler, parsed_args.state, parsed_args.limit)
@@ -50,13 +48,11 @@ class WorkShow(ShowOne):
     """Show one row."""
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
-        """Return the parser."""
         parser = super().get_parser(prog_name)
         parser.add_argument("id", type=row_id, metavar="ID", help="ID in 'work list'.")
         return parser
 
     def fields(self, parsed_args: argparse.Namespace) -> Mapping[str, Any]:
-        """Return the row."""
         found = backlog.find(self.session.database, [parsed_args.id])
         known_ids([parsed_args.id], [row.id for row in found], "row of work")
         return fields(found[0])
@@ -68,14 +64,12 @@ class WorkRetry(Command):
     example = "example:\n  %(prog)s work retry --all-parked"
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
-        """Return the parser."""
         parser = super().get_parser(prog_name)
         parser.add_argument("ids", nargs="*", type=row_id, metavar="ID", help="IDs in 'work list'.")
         parser.add_argument("--all-parked", action="store_true", help="All parked rows.")
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> None:
-        """Retry."""
         if bool(parsed_args.ids) == parsed_args.all_parked:
             raise CommandError("give the ids of rows, or --all-parked")
         database = self.session.database
@@ -91,7 +85,6 @@ class WorkDrop(Command):
     """Delete rows, except running ones. A sweep finds remaining drift again."""
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
-        """Return the parser."""
         parser = super().get_parser(prog_name)
         parser.add_argument("ids", nargs="+", type=row_id, metavar="ID", help="IDs in 'work list'.")
         return parser
@@ -109,7 +102,6 @@ class WorkDrop(Command):
 
 
 def fields(row: WorkRow) -> dict[str, Any]:
-    """Return a row's values by title."""
     return {
         "ID": row.id,
         "Handler": row.handler,

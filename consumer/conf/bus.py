@@ -193,7 +193,6 @@ class BusSettings:
 
     @property
     def queues(self) -> tuple[str, ...]:
-        """The queues to read."""
         if self.queue_mode is QueueMode.BIND:
             return (self.queue_name,)
         return _keys(self.topics, self.priorities)
@@ -205,13 +204,11 @@ class BusSettings:
 
 
 def register(conf: cfg.ConfigOpts) -> None:
-    """Register the options."""
     conf.register_group(GROUP)
     conf.register_opts(OPTS, group=GROUP)
 
 
 def settings(conf: cfg.ConfigOpts) -> BusSettings:
-    """Read the options."""
     bus = conf.bus
     return BusSettings(
         queue_mode=QueueMode(bus.queue_mode),

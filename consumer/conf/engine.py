@@ -109,12 +109,10 @@ class EngineSettings:
 
 
 def register(conf: cfg.ConfigOpts) -> None:
-    """Register the options."""
     conf.register_group(GROUP)
     conf.register_opts(OPTS, group=GROUP)
 
 
 def settings(conf: cfg.ConfigOpts) -> EngineSettings:
-    """Read the options."""
     group = conf.engine
     return EngineSettings(**{name: getattr(group, name) for name in EngineSettings.__dataclass_fields__})

@@ -39,12 +39,10 @@ class JournalSettings:
 
 
 def register(conf: cfg.ConfigOpts) -> None:
-    """Register the options."""
     conf.register_group(GROUP)
     conf.register_opts(OPTS, group=GROUP)
 
 
 def settings(conf: cfg.ConfigOpts) -> JournalSettings:
-    """Read the options."""
     group = conf.journal
     return JournalSettings(group.connection, group.history_days, group.dead_days, group.dead_keep)

@@ -46,11 +46,9 @@ class StatusSettings:
 
 
 def register(conf: cfg.ConfigOpts) -> None:
-    """Register the options."""
     conf.register_group(GROUP)
     conf.register_opts(OPTS, group=GROUP)
 
 
 def settings(conf: cfg.ConfigOpts) -> StatusSettings:
-    """Read the options."""
     return StatusSettings(str(conf.status.bind), conf.status.port, conf.status.page)

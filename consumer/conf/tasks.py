@@ -100,7 +100,6 @@ def register(conf: cfg.ConfigOpts, handlers: Iterable[type[Handler]]) -> None:
 
 
 def settings(conf: cfg.ConfigOpts, handler: type[Handler]) -> TaskSettings:
-    """Read the settings of a handler."""
     group, name = conf[handler.group], handler.name
     own_bound = group[f"{name}_heals_per_hour"]
     return TaskSettings(

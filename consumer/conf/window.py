@@ -1,7 +1,7 @@
 """The hours and days in which a task may run.
 
-Windows use wall-clock time in a zone, so they keep their hours across daylight saving. A window is closed in a skipped
-hour, and counts a repeated hour twice. Pure values; callers pass the time.
+Windows use wall-clock time in a zone, so they keep their hours across daylight saving. A skipped hour is closed; a repeated
+hour counts twice. Pure values; callers pass the time.
 """
 
 from __future__ import annotations

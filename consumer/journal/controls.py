@@ -32,7 +32,6 @@ class Control:
 
     @property
     def stopped(self) -> bool:
-        """Whether the handler must not run."""
         return self.paused or self.broken
 
 
@@ -58,7 +57,6 @@ def ensure(database: Database, names: Collection[str]) -> None:
 
 
 def read(database: Database) -> dict[str, Control]:
-    """Return the state of all handlers by name."""
     fields = [column for column in task.c if column.name != "serial"]
 
     def load(connection: Connection) -> dict[str, Control]:
@@ -79,7 +77,6 @@ def resume(database: Database, names: Collection[str]) -> int:
 
 
 def break_off(database: Database, name: str, reason: str) -> None:
-    """Open the breaker of a handler."""
     _set(database, [name], broken=True, reason=reason)
 
 

@@ -1,7 +1,7 @@
 """Engines of the journal, its clock, transactions, and the classification of errors.
 
-The only file that knows SQL dialects. SQLite, the embedded default, runs with a write-ahead log and full durability. Each
-transaction takes the write lock at its start: two transactions that read before they write would otherwise deadlock.
+The only file that knows SQL dialects. SQLite runs with a write-ahead log and full durability. Each transaction takes the
+write lock at its start: two transactions that read before they write would otherwise deadlock.
 """
 
 from __future__ import annotations
@@ -206,7 +206,6 @@ class Database:
             return action(connection)
 
     def close(self) -> None:
-        """Close all connections."""
         self.engine.dispose()
 
 
@@ -237,7 +236,6 @@ def greatest(left: Any, right: Any) -> ColumnElement[Any]:
 
 
 def least(left: Any, right: Any) -> ColumnElement[Any]:
-    """Return the smaller of two."""
     return case((left < right, left), else_=right)
 
 

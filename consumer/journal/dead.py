@@ -31,7 +31,6 @@ class DeadLetter:
     body: bytes
 
     def row(self, clock: float) -> dict[str, Any]:
-        """Return the values of its row."""
         return {
             "at": clock,
             "broker": clean(self.broker, 255),
@@ -83,7 +82,6 @@ def find(database: Database, ids: Collection[int]) -> list[StoredLetter]:
 
 
 def ids(database: Database) -> list[int]:
-    """Return the ids of all letters."""
     query = select(dead_event.c.id).order_by(dead_event.c.id)
     return database.transact(lambda connection: list(connection.execute(query).scalars()))
 
@@ -99,7 +97,6 @@ def drop(database: Database, chosen: Collection[int]) -> int:
 
 
 def count(database: Database) -> int:
-    """Return the number of letters."""
     query = select(func.count()).select_from(dead_event)
     return database.transact(lambda connection: int(connection.execute(query).scalar_one()))
 

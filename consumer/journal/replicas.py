@@ -26,8 +26,6 @@ class AlreadyRunning(JournalError):
 
 @dataclass(frozen=True, slots=True)
 class Replica:
-    """A running process."""
-
     id: str
     host: str
     pid: int
@@ -87,7 +85,6 @@ def beat(database: Database, name: str, forget_after: float) -> None:
 
 
 def unregister(database: Database, name: str) -> None:
-    """Remove this process from the list."""
     database.transact(lambda connection: connection.execute(delete(replica).where(replica.c.id == name)))
 
 

@@ -92,7 +92,6 @@ class JournalCollector(Collector):
         return []
 
     def collect(self) -> Iterable[Metric]:
-        """Yield the journal's metrics."""
         up = GaugeMetricFamily("stackmend_journal_up", "Whether the journal's database answered this scrape.")
         try:
             found = list(self._read())
@@ -150,7 +149,6 @@ class BusCollector(Collector):
         return []
 
     def collect(self) -> Iterable[Metric]:
-        """Yield the metrics of each listener."""
         connected = GaugeMetricFamily("stackmend_bus_connected", "Whether a broker is connected.", labels=["broker"])
         missing = GaugeMetricFamily(
             "stackmend_bus_queues_missing", "Queues that do not exist yet or deny access.", labels=["broker"]

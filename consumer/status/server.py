@@ -57,7 +57,6 @@ def of_health(health: Health) -> Answer:
 
 
 def application(registry: CollectorRegistry, pages: Pages) -> Callable[[Any, Any], Iterable[bytes]]:
-    """Return the WSGI application."""
     metrics = make_wsgi_app(registry)
 
     def answer(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
@@ -117,14 +116,11 @@ class StatusServer:
 
     @property
     def port(self) -> int:
-        """The port it listens on."""
         return int(self._server.server_port)
 
     def start(self) -> None:
-        """Start to answer."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Stop answering."""
         self._server.shutdown()
         self._server.server_close()

@@ -58,10 +58,8 @@ class Status:
         self._server.start()
 
     def alive(self, sources: Sequence[Source]) -> bool:
-        """Return whether every loop runs."""
         return alive(self._beats, sources).healthy
 
     def stop(self) -> None:
-        """Stop answering."""
         if self._server is not None:
             self._server.stop()
