@@ -1,7 +1,7 @@
-"""Tells others, through oslo.messaging's notifier, what was found and healed; off unless ``[engine] announce``.
+"""Publishes findings and heals through oslo.messaging's notifier, when ``[engine] announce`` is on.
 
-A notifier whose broker is away blocks its caller, by design. Healing must not wait for listeners, so announcements go
-through a bounded queue and a thread of their own; what does not fit is dropped and counted. The history is the record.
+A notifier without a broker blocks its caller. No heal may wait for that, so announcements pass through a bounded queue and a
+thread of their own; a full queue drops them with a warning. The history remains the record.
 """
 
 from __future__ import annotations
@@ -25,23 +25,23 @@ Message = tuple[str, str, Mapping[str, Any]]
 
 
 class Announcer:
-    """Says nothing: the announcer of a process whose operator has not asked for announcements."""
+    """Publishes nothing."""
 
     def finding(self, handler: str, finding: Finding) -> None:
-        """A drift was found that is not healed: ``stackmend.finding``."""
+        """Publish ``stackmend.finding``: a drift that is not healed."""
 
     def healed(self, handler: str, finding: Finding, healed: Healed) -> None:
-        """A drift was healed: ``stackmend.heal.end``."""
+        """Publish ``stackmend.heal.end``."""
 
     def failed(self, handler: str, finding: Finding, error: str) -> None:
-        """A heal failed: ``stackmend.heal.error``."""
+        """Publish ``stackmend.heal.error``."""
 
     def close(self) -> None:
-        """Stop; what has not been sent is dropped."""
+        """Stop, and drop the announcements that wait."""
 
 
 class NotifyingAnnouncer(Announcer):
-    """Sends notifications.
+    """Publishes notifications.
 
     :param conf: with ``[engine]`` registered
     """

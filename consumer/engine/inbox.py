@@ -1,6 +1,4 @@
-"""Batches from the bus into the journal: the keys of the wanted events and the messages that nobody understood, in one
-transaction. When it has returned, the bus may acknowledge.
-"""
+"""Stores a batch from the bus in the journal: hints and dead letters, in one transaction. Then the bus may acknowledge."""
 
 from __future__ import annotations
 
@@ -14,15 +12,15 @@ from consumer.journal.database import Database, JournalUnavailable
 from consumer.journal.dead import DeadLetter
 from consumer.journal.work import Hint
 
-#: Seconds between two notes of a broker that notifications arrive.
+#: Seconds between two records that a format arrives from a broker.
 _NOTE_EVERY = 60.0
 
 
 class Inbox:
-    """Stores what sources hand over; shared by all of them.
+    """Stores the batches of all sources.
 
     :param wake: called when there is new work
-    :param keep_bytes: how much of a message is kept that no handler can take a key out of
+    :param keep_bytes: bytes of a message that a dead letter keeps
     """
 
     def __init__(self, database: Database, router: Router, wake: Callable[[], None], keep_bytes: int) -> None:
@@ -37,7 +35,7 @@ class Inbox:
 
         :raises NotStored: when the journal does not answer; nothing is stored
         """
-        hints, dead = route(self._router, batch, self._keep_bytes)
+        hints, dead = _letters_and_hints(self._router, batch, self._keep_bytes)
         try:
             stored = work.enqueue(self._database, hints, dead)
             self._note(batch)
@@ -47,7 +45,7 @@ class Inbox:
             self._wake()
 
     def _note(self, batch: Batch) -> None:
-        """Write down that notifications of these formats arrive, now and then; each broker has a thread of its own."""
+        """Record from time to time that formats arrive from a broker; each broker has its own thread."""
         for written in {received.event.format for received in batch.wanted}:
             known = (batch.broker, written)
             if time.monotonic() - self._noted.get(known, float("-inf")) >= _NOTE_EVERY:
@@ -55,8 +53,8 @@ class Inbox:
                 self._noted[known] = time.monotonic()
 
 
-def route(router: Router, batch: Batch, keep_bytes: int) -> tuple[list[Hint], list[DeadLetter]]:
-    """Turn a batch into hints, and into letters what cannot be one."""
+def _letters_and_hints(router: Router, batch: Batch, keep_bytes: int) -> tuple[list[Hint], list[DeadLetter]]:
+    """Return the hints of a batch, and a dead letter for each message that gives none but should."""
     hints: list[Hint] = []
     dead = [_letter(event) for event in batch.dead]
     for received in batch.wanted:

@@ -176,7 +176,7 @@ class Reconciler:
         claim = replace(claim, healing_id=opened)
         started = time.monotonic()
         try:
-            healed = task.handler.heal_while(finding, lambda: task.is_open)
+            healed = task.handler.heal_while(finding, lambda: finding.begun or task.is_open)
         except Exception as error:
             return self._heal_failed(task, claim, store, finding, opened, error)
         took = time.monotonic() - started

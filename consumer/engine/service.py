@@ -39,9 +39,9 @@ from handlers.base import Broker, HandlerError, Resources
 
 LOG = logging.getLogger(__name__)
 
-#: Lists the brokers to listen to, now.
+#: Returns the brokers to consume from now.
 BrokerList = Callable[[Resources], Iterable[Broker]]
-#: Seconds between two looks for brokers of cells that were added or removed, and while none is known.
+#: Seconds between two listings of brokers, because cells come and go, and while none is known.
 _BROKERS_EVERY, _BROKERS_AGAIN = 60.0, 2.0
 #: Seconds for all listeners together to close their connections in order.
 _GOODBYE = 2.0
@@ -114,9 +114,9 @@ class Service:
             LOG.warning("%s", sentence)
 
     def adopt(self, settings: Mapping[str, TaskSettings]) -> list[str]:
-        """Let the tasks go on with other settings; what is being worked on keeps those with which it began.
+        """Give the tasks other settings; a reconciliation that runs keeps its own.
 
-        :param settings: by task; one that runs and is ``off`` now is no longer worked on, its events are still taken in
+        :param settings: by task; a task that is ``off`` now stops, while its events are still stored
         :return: a sentence for each task that changed, or that cannot start without a restart
         """
         said = []
@@ -132,13 +132,13 @@ class Service:
         return said
 
     def sweep(self, source: str) -> None:
-        """Make every task sweep soon."""
+        """Make the timer of every task due."""
         timers = [Hint(task.name, task.timer, Priority.OPERATOR, source) for task in self._tasks.values()]
         work.enqueue(self._database, timers)
         self.dispatcher.wake()
 
     def stop(self) -> bool:
-        """Stop in order; return whether all that ran was finished in time."""
+        """Stop in order; return whether all running work finished in time."""
         self._stop_listening.set()
         for _thread, stop in self._listening.values():
             stop.set()
@@ -151,32 +151,32 @@ class Service:
         try:
             replicas.unregister(self._database, self.replica)
         except JournalUnavailable as outage:
-            LOG.warning("left on the list of replicas: %s", outage)
+            LOG.warning("this replica stays listed until it is forgotten: %s", outage)
         self._resources.close()
         self._held.close()
-        LOG.info("stopped" if finished else "stopped; what was not finished is taken up again by the next to run")
+        LOG.info("stopped" if finished else "stopped; the next replica to run goes on with the unfinished work")
         return finished
 
     def _follow_brokers(self) -> None:
-        """Start to listen, and follow the cells that come and go."""
+        """Consume from all brokers, and follow cells that come and go."""
         said: list[str] = []
         while True:
             try:
                 brokers, unknown = listed(self._broker_lists, self._resources)
-                if not unknown:  # as long as some are not known, none is known to be gone
+                if not unknown:  # while some are unknown, a missing one may be among them
                     self._keep_only(brokers)
                 self._listen_to(brokers)
                 if unknown and unknown != said:
-                    LOG.warning("not all brokers are known, will ask again for ever: %s", "; ".join(unknown))
+                    LOG.warning("some brokers are not known yet; asking again: %s", "; ".join(unknown))
                 said = unknown
             except Exception:
-                LOG.exception("a fault in listing brokers")
+                LOG.exception("a bug in the listing of brokers")
             if self._stop_listening.wait(_BROKERS_AGAIN if said or not self._sources else _BROKERS_EVERY):
                 return
 
     def _keep_only(self, brokers: Sequence[Broker]) -> None:
         for gone in set(self._listening) - set(brokers):
-            LOG.info("broker %s is not listed any more", gone.name)
+            LOG.info("broker %s is no longer listed", gone.name)
             self._listening.pop(gone)[1].set()
             del self._sources[gone]
         if not brokers and not self._said_no_broker:
@@ -193,7 +193,7 @@ class Service:
         try:
             source = Source(broker, self._bus, self._router.wanted, self._inbox.store, self._on_gap)
         except UnusableURL as error:
-            LOG.error("broker %s is not listened to: %s", broker.name, error)
+            LOG.error("broker %s is not consumed from: %s", broker.name, error)
             return
         stop = threading.Event()
         thread = threading.Thread(target=source.run, args=(stop,), name=f"bus-{broker.name}", daemon=True)
@@ -202,11 +202,11 @@ class Service:
         thread.start()
 
     def _on_gap(self, broker: str, reason: str) -> None:
-        LOG.info("broker %s: %s; sweeping for what may have been missed", broker, reason)
+        LOG.info("broker %s: %s; sweeping, because events may be lost", broker, reason)
         try:
             self.sweep(f"bus: {reason}"[:128])
         except JournalUnavailable as outage:
-            LOG.warning("the sweep after it is left to the timer: %s", outage)
+            LOG.warning("the next timer sweeps instead: %s", outage)
 
 
 def _changes(before: TaskSettings, after: TaskSettings) -> str:
@@ -219,7 +219,7 @@ def _changes(before: TaskSettings, after: TaskSettings) -> str:
 
 
 def listed(lists: Iterable[BrokerList], resources: Resources) -> tuple[list[Broker], list[str]]:
-    """Ask all lists; return the brokers that are known, those of one URL as one, and what keeps others unknown.
+    """Return the known brokers, merged by URL, and the reasons why others are unknown.
 
     :raises cfg.Error: when an option that tells where the brokers are is wrong
     """
@@ -227,7 +227,7 @@ def listed(lists: Iterable[BrokerList], resources: Resources) -> tuple[list[Brok
     unknown: list[str] = []
     for brokers in lists:
         try:
-            for broker in brokers(resources):  # those before an error count
+            for broker in brokers(resources):  # brokers before an error count
                 known.append(broker)
         except HandlerError as error:
             unknown.append(str(error))
@@ -235,7 +235,7 @@ def listed(lists: Iterable[BrokerList], resources: Resources) -> tuple[list[Brok
 
 
 def merged(brokers: Iterable[Broker]) -> list[Broker]:
-    """Make of those that have the same URL one broker, with the names and the exchanges of all."""
+    """Merge brokers of the same URL into one, with the names and exchanges of all."""
     found: dict[str, Broker] = {}
     for broker in brokers:
         known = found.get(broker.transport_url)

@@ -1,4 +1,4 @@
-"""A handler with its settings and its clock: what a replica runs."""
+"""A task: a handler with its settings and its clock."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from consumer.conf import engine as engine_conf
 from consumer.conf.tasks import TaskSettings
 from handlers.base import Handler, Key, Resources
 
-#: The kind of the keys that stand for a handler's timer.
+#: The kind of the keys of timers.
 SWEEP = "sweep"
 
-#: Tells the time of day, aware, in the zone of the windows.
+#: Returns the time of day, aware, in the zone of the windows.
 Clock = Callable[[], datetime]
 
 
@@ -37,7 +37,7 @@ class Task:
 
     @property
     def runs(self) -> bool:
-        """Whether it is to look at anything; False where the configuration was read again and says ``off``."""
+        """Whether it inspects anything; False when a reloaded configuration turned it off."""
         return self.settings.mode != "off"
 
     @property
@@ -56,10 +56,9 @@ class Task:
         return self.settings.window.is_open(self.clock())
 
     def until_open(self, ahead: float = 0.0) -> float:
-        """Return the seconds that pass, ``ahead`` seconds from now, until its window is open.
+        """Return the seconds until its window is open, counted from ``ahead`` seconds from now.
 
-        Counted on the absolute clock: two times of day in one zone are an hour more or less apart than they seem when
-        daylight saving begins or ends between them.
+        It counts in UTC, because daylight saving makes two times of day in one zone an hour closer or farther apart.
         """
         now = self.clock()
         then = now.astimezone(UTC) + timedelta(seconds=ahead)
@@ -70,7 +69,7 @@ class Task:
 def choose(
     classes: Iterable[type[Handler]], only: Collection[str] = (), group: str | None = None
 ) -> list[type[Handler]]:
-    """Return the handlers that a command means.
+    """Return the handlers that a command names.
 
     :param only: names; none for all
     :param group: only those of this option group
@@ -83,29 +82,29 @@ def choose(
     return [handler for name, handler in known.items() if not only or name in only]
 
 
-#: Which mode a task runs in, given the configured one.
+#: Returns the mode of a task, given the configured one.
 ModeOf = Callable[[str], str]
 
 
 def as_configured(mode: str) -> str:
-    """Run as the configuration says."""
+    """Return the configured mode."""
     return mode
 
 
 def at_most_audit(mode: str) -> str:
-    """Never heal; what is off stays off."""
+    """Return ``audit`` instead of ``heal``; ``off`` stays off."""
     return "off" if mode == "off" else "audit"
 
 
 def always(mode: str) -> ModeOf:
-    """Run in this mode, whatever the configuration says: what an operator asked for by name."""
+    """Return this mode for every task, because the operator named it."""
     return lambda _configured: mode
 
 
 def settings_of(
     conf: cfg.ConfigOpts, classes: Iterable[type[Handler]], mode_of: ModeOf = as_configured
 ) -> dict[str, TaskSettings]:
-    """Return the settings of these handlers' tasks, those that are off included."""
+    """Return the settings of these handlers' tasks, including those that are off."""
     configured = {handler.name: tasks.settings(conf, handler) for handler in classes}
     return {name: replace(one, mode=mode_of(one.mode)) for name, one in configured.items()}
 
@@ -113,7 +112,7 @@ def settings_of(
 def make(
     conf: cfg.ConfigOpts, resources: Resources, classes: Iterable[type[Handler]], mode_of: ModeOf = as_configured
 ) -> list[Task]:
-    """Make the tasks of those handlers that are not off.
+    """Make the tasks of the handlers that are not off.
 
     :raises WrongConfiguration: when an option that a handler needs is missing or wrong
     """
