@@ -1,0 +1,59 @@
+"""Runs a handler as the engine does, without journal, waits or gates. Tests then assert the state of the world."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from handlers.base import Finding, Handler, Healed, Key
+
+#: heals after which a handler that always finds something new counts as broken
+LIMIT = 100
+
+
+def swept(handler: Handler) -> list[Key]:
+    """Return the keys that a sweep lists, sorted.
+
+    :raises HandlerError: as the sweep does
+    """
+    return sorted(handler.sweep())
+
+
+def findings(handler: Handler, key: Key) -> list[Finding]:
+    """Return the findings of one inspection; an inspection of unchanged data must give the same findings again.
+
+    :raises AssertionError: when a second inspection differs, as with clock readings in the evidence
+    :raises HandlerError: as the inspection does
+    """
+    first, second = list(handler.inspect(key)), list(handler.inspect(key))
+    same = len(first) == len(second) and all(one.same_as(other) for one, other in zip(first, second, strict=True))
+    if not same:
+        raise AssertionError(f"two inspections of {key} differ: {first} and {second}")
+    return first
+
+
+def refusals(handler: Handler, key: Key) -> list[str]:
+    """Return the reasons why the findings of a key are not healable.
+
+    :raises AssertionError: when one of them is healable
+    """
+    found = findings(handler, key)
+    healable = [finding for finding in found if finding.healable]
+    if healable:
+        raise AssertionError(f"{key} is healable: {healable}")
+    return [finding.refusal for finding in found]
+
+
+def heal_all(handler: Handler, keys: Iterable[Key] | None = None) -> list[Healed]:
+    """Heal every healable finding of these keys, one per inspection, until none is left; return the heals.
+
+    :param keys: those of a sweep, unless they are given
+    :raises AssertionError: when the handler still finds something after :data:`LIMIT` heals
+    :raises HandlerError: as inspection and heal do
+    """
+    done: list[Healed] = []
+    for key in swept(handler) if keys is None else keys:
+        while healable := [finding for finding in handler.inspect(key) if finding.healable]:
+            if len(done) >= LIMIT:
+                raise AssertionError(f"{handler.name} still finds {healable[0].problem} after {LIMIT} heals")
+            done.append(handler.heal(healable[0]))
+    return done

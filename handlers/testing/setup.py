@@ -1,0 +1,34 @@
+"""Makes the resources that handlers share, out of plain values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from configparser import RawConfigParser
+from pathlib import Path
+
+from oslo_config import cfg
+
+from handlers.base import Bus, Handler, Resources
+
+
+def configured(
+    handler: type[Handler], options: Mapping[str, Mapping[str, object]], folder: Path, bus: Bus | None = None
+) -> Resources:
+    """Return resources with the options of one handler, read from a file as in production.
+
+    :param options: values by group and name; the others keep their defaults
+    :param folder: the folder for the file ``stackmend.conf``
+    :param bus: the machine's knowledge of RabbitMQ; none, unless the handler asks for a queue
+    :raises cfg.Error: when a value is wrong
+    """
+    parser = RawConfigParser()
+    parser.read_dict({group: {name: str(value) for name, value in more.items()} for group, more in options.items()})
+    file = folder / "stackmend.conf"
+    with file.open("w") as opened:
+        parser.write(opened)
+    conf = cfg.ConfigOpts()
+    for group, declared in handler.options().items():
+        # a group of its own, because oslo.config keeps values in the group object
+        conf.register_opts(declared, group=cfg.OptGroup(group))
+    conf([], default_config_files=[str(file)], default_config_dirs=[])
+    return Resources(conf, bus)
