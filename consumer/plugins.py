@@ -8,11 +8,12 @@ from typing import Any
 
 from oslo_config import cfg
 
-from handlers.base import Broker, Check, Handler, Inventory, Resources
+from handlers.base import Broker, Check, Handler, Inventory, Resources, Watermarks
 from handlers.demo import Demo
 
 HANDLERS, BROKERS, OPTIONS = "stackmend.handlers", "stackmend.brokers", "stackmend.options"
 DEMOS, INVENTORIES, CHECKS = "stackmend.demos", "stackmend.inventories", "stackmend.checks"
+WATERMARKS = "stackmend.watermarks"
 
 
 class BrokenPlugin(Exception):
@@ -65,6 +66,11 @@ def demos() -> dict[str, type[Demo]]:
 def checks() -> list[tuple[str, Check]]:
     """Return the functions of ``stackmend check``, by name."""
     return _all(CHECKS)
+
+
+def watermarks() -> list[Watermarks]:
+    """Return the functions that read the watermarks of the cloud's databases."""
+    return [loaded for _name, loaded in _all(WATERMARKS)]
 
 
 def inventory_names() -> list[str]:

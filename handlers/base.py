@@ -295,6 +295,42 @@ class Roles:
         return self.inspect + self.heal if mode is Mode.HEAL else self.inspect
 
 
+@dataclass(frozen=True, slots=True)
+class Rising:
+    """Values of a database that grow and never go back, so that a fall proves an older copy.
+
+    :param label: what they belong to: ``instances``
+    :param witnesses: values by name: ``highest id``
+    :param quorum: how many of them must go back together. Each alone may have an innocent reason: a purge deletes the
+        newest row, another writer of a Galera cluster counts in steps
+    """
+
+    label: str
+    witnesses: Mapping[str, int]
+    quorum: int
+
+
+@dataclass(frozen=True, slots=True)
+class Watermark:
+    """What one database held at one moment. The machine compares it with the next one, and remembers it over restarts.
+
+    :param database: ``nova_api``, ``cell:<name>``, ``placement``, ``octavia_database``
+    :param server: the server that answered, for messages only: the writers of a cluster take turns
+    :param rising: values that only grow
+    :param anchors: old rows that stay the same as long as they exist, by name
+    """
+
+    database: str
+    server: str
+    rising: tuple[Rising, ...] = ()
+    anchors: Mapping[str, str] = field(default_factory=dict)
+
+
+#: Reads the watermarks of a service's databases (entry point ``stackmend.watermarks``). A database that does not answer is
+#: left out: silence proves nothing.
+Watermarks = Callable[["Resources"], Iterable[Watermark]]
+
+
 class Privilege(StrEnum):
     """A database privilege that a heal needs beside SELECT."""
 
@@ -474,6 +510,9 @@ class Handler(Plugin):
     default_heals_per_hour: ClassVar[int | None] = None
     #: dependencies of every inspection: when one is Unavailable, the handler waits for it as a whole
     requires: ClassVar[tuple[str, ...]] = ()
+    #: databases that its proofs rely on: ``nova_api``, ``cell``, ``placement``, ``octavia_database``. When one of them turns
+    #: out to be an older copy, the handler stops
+    relies_on: ClassVar[tuple[str, ...]] = ()
     #: handlers whose heals this one relies on; a one-shot sweep runs them first
     follows: ClassVar[tuple[str, ...]] = ()
     #: the database privileges that its heals need beside SELECT

@@ -23,12 +23,12 @@ from consumer.conf import bus as bus_conf
 from consumer.conf import tasks as task_conf
 from consumer.conf.bus import UnusableURL
 from consumer.engine import service
-from consumer.journal import dead, notification_formats, replicas
+from consumer.journal import dead, notification_formats, replicas, watermarks
 from consumer.journal.database import Database, JournalError, now
 from consumer.journal.notification_formats import ArrivedFormat
 from consumer.text import one_line, plural, span
 from handlers import withheld
-from handlers.base import Broker, Checked, HandlerError, Mode, Verdict
+from handlers.base import Broker, Checked, HandlerError, Mode, Rising, Verdict
 
 #: Tolerated difference between the clocks of this machine and of the journal's database, in seconds.
 _SKEW = 2.0
@@ -117,6 +117,22 @@ def _journal(session: Session) -> Iterator[Checked]:
     )
     yield _clock(skew)
     yield _dead(database, waiting)
+    yield from _watermarks(database)
+
+
+def _watermarks(database: Database) -> Iterator[Checked]:
+    """Show what the journal remembers of each database of the cloud."""
+    for one in watermarks.listing(database):
+        seen = one.watermark
+        values = [f"{rising.label}: {name} {value:,}" for rising in seen.rising[:3] for name, value in _few(rising)]
+        text = (
+            f"seen {span(time.time() - one.at)} ago on {seen.server}; {len(seen.anchors)} old rows; {', '.join(values)}"
+        )
+        yield Checked(f"watermark: {seen.database}", Verdict.OK, text.rstrip("; "))
+
+
+def _few(rising: Rising) -> list[tuple[str, int]]:
+    return sorted(rising.witnesses.items())[:2]
 
 
 def _clock(skew: float) -> Checked:

@@ -68,6 +68,7 @@ class Run(Command):
             session.tasks(classes, mode_of),
             plugins.brokers(),
             status.meter,
+            plugins.watermarks(),
         )
         inventories = Inventories(session.inventories)
         status.serve(session.database, service.tasks, lambda: service.sources, inventories)

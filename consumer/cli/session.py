@@ -21,8 +21,10 @@ from consumer.cli.errors import CommandError
 from consumer.conf import engine as engine_conf
 from consumer.conf import journal as journal_conf
 from consumer.conf.engine import EngineSettings
+from consumer.engine import guard
 from consumer.engine import task as tasks
 from consumer.engine.task import ModeOf, Task, as_configured
+from consumer.journal import replicas
 from consumer.journal.database import Database, open_engine
 from consumer.journal.opening import open_journal
 from handlers.base import Handler, Inventory, Key, Resources
@@ -115,6 +117,10 @@ class Session:
     @cached_property
     def resources(self) -> Resources:
         return Resources(self.conf, probe.bus(self.conf))
+
+    def compare_watermarks(self, classes: Sequence[type[Handler]]) -> None:
+        """Compare the cloud's databases with the journal's memory, before a command heals; stop handlers if one went back."""
+        guard.check(self.database, self.resources, plugins.watermarks(), classes, replicas.new_id())
 
     def tasks(self, classes: Sequence[type[Handler]], mode_of: ModeOf = as_configured) -> list[Task]:
         """Make tasks; see :func:`consumer.engine.task.make`."""

@@ -57,6 +57,7 @@ class Sweep(Lister):
         tasks = self._tasks(parsed_args.names, parsed_args.audit)
         database = self.session.database if any(task.heals for task in tasks) else None
         if database is not None:
+            self.session.compare_watermarks([type(task.handler) for task in tasks])
             tasks = self._respect_stops(database, tasks)
         for sentence in self.session.resources.warnings():
             self.remark(sentence)

@@ -26,6 +26,7 @@ from consumer.conf.tasks import TaskSettings
 from consumer.engine import announce
 from consumer.engine.dispatcher import Dispatcher
 from consumer.engine.engine import Engine
+from consumer.engine.guard import Guard
 from consumer.engine.inbox import Inbox
 from consumer.engine.meter import Meter
 from consumer.engine.router import Router
@@ -35,7 +36,7 @@ from consumer.engine.worker import Worker
 from consumer.journal import controls, replicas, work
 from consumer.journal.database import Database, JournalUnavailable
 from consumer.journal.work import Hint, Priority
-from handlers.base import Broker, HandlerError, Resources
+from handlers.base import Broker, HandlerError, Resources, Watermarks
 
 LOG = logging.getLogger(__name__)
 
@@ -51,6 +52,7 @@ class Service:
     """One replica of the daemon.
 
     :param broker_lists: the brokers that deliver notifications
+    :param watermarks: read the watermarks of the cloud's databases
     """
 
     def __init__(
@@ -61,6 +63,7 @@ class Service:
         tasks: Sequence[Task],
         broker_lists: Sequence[BrokerList],
         meter: Meter,
+        watermarks: Sequence[Watermarks] = (),
     ) -> None:
         self._database = database
         self._resources = resources
@@ -75,6 +78,7 @@ class Service:
         self._bus = bus_conf.settings(conf)
         self._inbox = Inbox(database, self._router, self.dispatcher.wake, self._bus.dead_body_bytes)
         self._upkeep = Upkeep(engine, self.dispatcher, journal_conf.settings(conf))
+        self._guard = Guard(engine, resources, watermarks)
         self._sources: dict[Broker, Source] = {}
         self._listening: dict[Broker, tuple[threading.Thread, threading.Event]] = {}
         self._stop_listening = threading.Event()
@@ -104,6 +108,7 @@ class Service:
             work.free_all(self._database)
         replicas.register(self._database, self.replica, __version__)
         controls.ensure(self._database, self._tasks)
+        self._guard.start()
         self.sweep("start")
         self.dispatcher.start()
         self._upkeep.start()
@@ -147,6 +152,7 @@ class Service:
             thread.join(max(0.0, deadline - time.monotonic()))
         finished = self.dispatcher.stop(self._settings.stop_seconds)
         self._upkeep.stop()
+        self._guard.stop()
         self._announcer.close()
         try:
             replicas.unregister(self._database, self.replica)

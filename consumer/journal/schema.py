@@ -163,3 +163,13 @@ replica = Table(
     Column("beat_at", Double, nullable=False),
     **_TABLE,
 )
+
+watermark = Table(
+    "watermark",
+    metadata,
+    # the database of the cloud that it is about
+    Column("database", _exact(255), primary_key=True),
+    Column("at", Double, nullable=False),
+    Column("body", _Long, nullable=False),
+    **_TABLE,
+)

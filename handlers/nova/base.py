@@ -18,6 +18,7 @@ class NovaHandler(Handler):
     """A handler of Nova's drift: its options stand in ``[audit]``, and it is left out where Nova is not configured."""
 
     group: ClassVar[str] = options.AUDIT
+    relies_on: ClassVar[tuple[str, ...]] = ("nova_api", "cell", "placement")
 
     @classmethod
     def applies(cls, conf: cfg.ConfigOpts) -> bool:
@@ -33,6 +34,8 @@ class NovaHandler(Handler):
 
 class DatabaseHandler(NovaHandler):
     """A task that needs nothing but Nova's databases: nova_api and the cells."""
+
+    relies_on: ClassVar[tuple[str, ...]] = ("nova_api", "cell")
 
     def __init__(self, databases: NovaDatabases) -> None:
         self._databases = databases

@@ -206,6 +206,11 @@ class Placement:
         """Return all providers, those of other services too; one request, as long as the fleet."""
         return self._providers({})
 
+    def generations(self) -> list[tuple[str, int]]:
+        """Return uuid and generation of the root providers of all compute nodes; a generation only grows."""
+        response = self._read("/resource_providers", params={"required": "COMPUTE_NODE"}, microversion=VERSION)
+        return [(row["uuid"], row["generation"]) for row in self._body(response)["resource_providers"]]
+
     def sharing_providers(self) -> dict[str, Provider]:
         """Return the providers that give resources to all providers of their aggregates, such as shared storage."""
         return self._providers({"required": "MISC_SHARES_VIA_AGGREGATE"})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 from oslo_config import cfg
 
@@ -12,6 +13,8 @@ from handlers.octavia import options, settings
 
 class OctaviaPlugin:
     """It is left out where Octavia is not configured, and works with the driver that ``[housekeeping]`` names."""
+
+    relies_on: ClassVar[tuple[str, ...]] = ("octavia_database",)
 
     @classmethod
     def applies(cls, conf: cfg.ConfigOpts) -> bool:

@@ -1,0 +1,143 @@
+"""Recognises a database that was restored, emptied or exchanged, and stops the handlers that rely on it.
+
+A heal compares records of several databases. A database that was restored from last night's dump contradicts the others
+everywhere, and every contradiction looks like drift. So each database's watermark is read once a minute and compared with the
+last one in the journal. When it went back, all handlers that rely on the database stop on all replicas, until an operator
+resumes them. The new watermark is stored at once, so that resuming accepts it.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Iterable, Iterator, Sequence
+
+from consumer.engine.engine import Engine
+from consumer.journal import controls, history, watermarks
+from consumer.journal.database import Database, JournalError
+from consumer.journal.history import Line, Origin, Outcome
+from consumer.journal.watermarks import Observation
+from consumer.text import span
+from handlers.base import Handler, HandlerError, Key, Resources, Rising, Watermark, Watermarks
+
+LOG = logging.getLogger(__name__)
+
+#: Seconds between two observations, and seconds that a start waits for the first one.
+EVERY, _FIRST = 60.0, 10.0
+
+
+def falls(before: Watermark, now: Watermark) -> Iterator[str]:
+    """Yield a phrase for each proof that a database is older than, or another than, the one before."""
+    present = {rising.label: rising for rising in now.rising}
+    for rising in before.rising:
+        if rising.label in present:
+            yield from _fall(rising, present[rising.label])
+    for name, old in before.anchors.items():
+        new = now.anchors.get(name)
+        if new is not None and new != old:
+            yield f"{name} was {old}, is {new} now"
+    if before.anchors and not now.anchors:
+        yield f"none of {len(before.anchors)} known rows is there, for example {next(iter(before.anchors))}"
+
+
+def _fall(before: Rising, now: Rising) -> Iterator[str]:
+    back = [name for name, value in before.witnesses.items() if now.witnesses.get(name, value) < value]
+    if back and len(back) >= before.quorum:
+        texts = (f"{name} {before.witnesses[name]:,} before, {now.witnesses[name]:,} now" for name in back)
+        yield f"{before.label}: {', '.join(texts)}"
+
+
+def check(
+    database: Database,
+    resources: Resources,
+    sources: Iterable[Watermarks],
+    handlers: Sequence[type[Handler]],
+    replica: str,
+) -> list[str]:
+    """Observe every database once; stop the handlers that rely on one that went back; return a sentence for each.
+
+    :raises JournalError: when the journal does not answer
+    """
+    stopped = []
+    for source in sources:
+        began = watermarks.clock(database)
+        try:
+            seen = list(source(resources))
+        except HandlerError as error:
+            LOG.debug("a watermark is not read: %s", error)
+            continue
+        for one in seen:
+            before = watermarks.exchange(database, one, began)
+            if before is not None and (reasons := list(falls(before.watermark, one))):
+                stopped.append(_stop(database, before, one, reasons, handlers, replica, began))
+    return stopped
+
+
+def _stop(
+    database: Database,
+    before: Observation,
+    now: Watermark,
+    reasons: Sequence[str],
+    handlers: Sequence[type[Handler]],
+    replica: str,
+    at: float,
+) -> str:
+    names = [handler.name for handler in handlers if now.database.partition(":")[0] in handler.relies_on]
+    reason = (
+        f"the database {now.database} is not the one of {span(at - before.at)} ago, or an older copy of it: "
+        f"{'; '.join(reasons)} (server {now.server}, before {before.watermark.server}). Check its URL and whether it was "
+        "restored; then: stackmend handler resume NAME"
+    )
+    controls.ensure(database, names)
+    for name in names:
+        controls.break_off(database, name, reason)
+    LOG.critical("stopped %s: %s", ", ".join(names) or "no handler", reason)
+    origin = Origin("watermark", replica)
+    lines = [
+        Line(name, Key("database", now.database), Outcome.STOPPED, "database-went-back", reason, origin)
+        for name in names
+    ]
+    history.append(database, lines)
+    return reason
+
+
+class Guard:
+    """The thread that observes the databases of one replica's cloud."""
+
+    def __init__(self, engine: Engine, resources: Resources, sources: Sequence[Watermarks]) -> None:
+        self._engine = engine
+        self._resources = resources
+        self._sources = sources
+        self._stop = threading.Event()
+        self._observed = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="guard", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread, and wait for its first observation; a silent database delays the start by seconds only."""
+        self._thread.start()
+        self._observed.wait(_FIRST)
+
+    def stop(self) -> None:
+        """Stop the thread; an observation that waits for a silent database ends with the process."""
+        self._stop.set()
+        self._thread.join(1)
+
+    def _run(self) -> None:
+        while True:
+            self._observe()
+            self._observed.set()
+            if self._stop.wait(EVERY):
+                return
+
+    def _observe(self) -> None:
+        engine = self._engine
+        handlers = [type(task.handler) for task in engine.tasks.values()]
+        began = time.monotonic()
+        try:
+            check(engine.database, self._resources, self._sources, handlers, engine.replica)
+        except JournalError as outage:
+            LOG.debug("the watermarks are not compared: %s", outage)
+        except Exception:
+            LOG.exception("a bug in the comparison of watermarks")
+        LOG.debug("watermarks took %.2f s", time.monotonic() - began)

@@ -1,0 +1,64 @@
+"""The watermarks of the cloud's databases: the last observation of each, shared by all replicas."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from sqlalchemy import Connection, delete, insert, select
+
+from consumer.journal.database import Database, now
+from consumer.journal.schema import watermark
+from handlers.base import Rising, Watermark
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """A watermark with its time.
+
+    :param at: seconds since the epoch, by the journal's clock
+    """
+
+    watermark: Watermark
+    at: float
+
+
+def listing(database: Database) -> list[Observation]:
+    """Return the last observation of every database, by name."""
+    query = select(watermark).order_by(watermark.c.database)
+    rows = database.transact(lambda connection: connection.execute(query).all())
+    return [Observation(_read(row.body), row.at) for row in rows]
+
+
+def exchange(database: Database, seen: Watermark, at: float) -> Observation | None:
+    """Store an observation, and return the one that it replaces.
+
+    Nothing is stored, and None returned, when another replica has stored a later observation meanwhile: comparing an older
+    one with it would show a fall where there is none.
+
+    :param at: when the observation began, by the journal's clock
+    """
+
+    def swap(connection: Connection) -> Observation | None:
+        mine = watermark.c.database == seen.database
+        row = connection.execute(select(watermark).where(mine)).first()
+        if row is not None and row.at >= at:
+            return None
+        connection.execute(delete(watermark).where(mine))
+        body = json.dumps(asdict(seen), sort_keys=True)
+        connection.execute(insert(watermark).values(database=seen.database, at=at, body=body))
+        return None if row is None else Observation(_read(row.body), row.at)
+
+    return database.transact(swap)
+
+
+def clock(database: Database) -> float:
+    """Return the journal's time."""
+    return database.transact(now)
+
+
+def _read(body: str) -> Watermark:
+    values: dict[str, Any] = json.loads(body)
+    rising = tuple(Rising(**one) for one in values["rising"])
+    return Watermark(values["database"], values["server"], rising, values["anchors"])

@@ -1,0 +1,124 @@
+"""The watermarks of nova_api, the cells and Placement: by them the machine recognises a database that went back.
+
+A fall needs two witnesses. The counter behind ``AUTO_INCREMENT`` survives archive and purge, but every writer of a Galera
+cluster has its own and counts in steps. The highest id is the same on all writers, but a purge of the newest row lowers it.
+Only an older copy lowers both. Rows of ``services`` and ``cell_mappings`` keep their identity as long as they exist.
+
+Placement is reached by its API: the generation of a resource provider only grows (``placement/objects/resource_provider.py``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from handlers.access.database import Database
+from handlers.base import HandlerError, Resources, Rising, Watermark
+from handlers.nova import options, tables
+from handlers.nova.database import NovaDatabases
+from handlers.nova.placement import Placement
+
+#: old rows that are remembered of a database
+_ANCHORS = 20
+#: resource providers whose generations are remembered
+_PROVIDERS = 50
+
+#: statements that return the next id of a table, by dialect
+_NEXT_ID = {
+    "mysql": "SELECT AUTO_INCREMENT FROM information_schema.TABLES "
+    "WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME = :name",
+    "postgresql": "SELECT last_value FROM pg_sequences "
+    "WHERE schemaname = current_schema() AND sequencename = :name || '_id_seq'",
+}
+_NEXT_ID["mariadb"] = _NEXT_ID["mysql"]
+
+
+def nova_watermarks(resources: Resources) -> Iterator[Watermark]:
+    """Yield the watermarks of the databases that answer.
+
+    :raises Unavailable: when nova_api does not list the cells
+    """
+    if not (resources.conf[options.GROUP].config_file or resources.conf[options.GROUP].api_database_connection):
+        return
+    databases = resources.get(NovaDatabases.from_resources)
+    cells = databases.cells()
+    yield databases.api.run(_of_api)
+    for cell in cells:
+        try:
+            database = databases.database(cell)
+            yield cell_watermark(database)
+        except HandlerError:
+            continue
+    try:
+        yield _of_placement(resources.get(Placement.from_resources).generations())
+    except HandlerError:
+        return
+
+
+def _of_api(connection: Connection) -> Watermark:
+    c = tables.cell_mappings.c
+    rows = connection.execute(sa.select(c.id, c.uuid).order_by(c.id).limit(_ANCHORS))
+    anchors = {f"cell mapping {row.id}": row.uuid for row in rows}
+    rising = [
+        _rising(connection, "instance_mappings", [tables.instance_mappings]),
+        _rising(connection, "request_specs", [tables.request_specs]),
+    ]
+    return Watermark("nova_api", _server(connection), tuple(one for one in rising if one), anchors)
+
+
+def cell_watermark(database: Database) -> Watermark:
+    """Return the watermark of one cell.
+
+    :raises Unavailable: when it does not answer
+    """
+
+    def read(connection: Connection) -> Watermark:
+        c = tables.services.c
+        rows = connection.execute(sa.select(c.id, c.uuid, c.host, c.binary).order_by(c.id).limit(_ANCHORS))
+        anchors = {f"service {row.id}": f"{row.binary} on {row.host} ({row.uuid})" for row in rows}
+        rising = _rising(connection, "instances", [tables.instances, tables.shadow_instances])
+        return Watermark(database.name, _server(connection), (rising,) if rising else (), anchors)
+
+    return database.run(read)
+
+
+def _of_placement(generations: Iterable[tuple[str, int]]) -> Watermark:
+    known = dict(sorted(generations)[:_PROVIDERS])
+    rising = Rising("generations of resource providers", known, min(2, len(known)))
+    anchors = {f"resource provider {uuid}": "there" for uuid in known}
+    return Watermark("placement", "its API", (rising,) if known else (), anchors)
+
+
+def _rising(connection: Connection, name: str, homes: Iterable[sa.Table]) -> Rising | None:
+    """Return the two witnesses of a table; None when one of them is unknown.
+
+    :param homes: the table, and its shadow table where it has one
+    """
+    highest = [connection.execute(sa.select(sa.func.max(table.c.id))).scalar() for table in homes]
+    next_id = _next_id(connection, name)
+    if next_id is None:
+        return None
+    return Rising(name, {"next id": next_id, "highest id": max((one or 0 for one in highest), default=0)}, 2)
+
+
+def _next_id(connection: Connection, name: str) -> int | None:
+    dialect = connection.dialect.name
+    if dialect == "sqlite":
+        found = connection.execute(sa.text(f'SELECT MAX(id) FROM "{name}"')).scalar()
+        return int(found or 0)
+    if dialect == "mysql" and not getattr(connection.dialect, "is_mariadb", False):
+        # MySQL 8 answers from a cache that is a day old
+        connection.exec_driver_sql("SET SESSION information_schema_stats_expiry = 0")
+    found = connection.execute(sa.text(_NEXT_ID[dialect]), {"name": name}).scalar()
+    return None if found is None else int(found)
+
+
+def _server(connection: Connection) -> str:
+    if connection.dialect.name in {"mysql", "mariadb"}:
+        return str(connection.exec_driver_sql("SELECT CONCAT(@@hostname, ':', @@port, '/', DATABASE())").scalar())
+    if connection.dialect.name == "postgresql":
+        text = "SELECT COALESCE(inet_server_addr()::text, 'local') || '/' || current_database()"
+        return str(connection.exec_driver_sql(text).scalar())
+    return connection.dialect.name

@@ -1,0 +1,35 @@
+"""The watermark of Octavia's database: load balancers keep their time of creation as long as their row exists.
+
+Its ids are UUIDs and its housekeeping deletes expired rows, so it has no value that only grows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from handlers.base import HandlerError, Resources, Watermark
+from handlers.octavia import options, tables
+from handlers.octavia.database import OctaviaDatabase
+
+#: the oldest load balancers that are remembered; fewer prove nothing when they are gone
+_MOST, _FEWEST = 20, 3
+
+
+def octavia_watermarks(resources: Resources) -> Iterator[Watermark]:
+    """Yield the watermark; nothing where Octavia is not configured or its database does not answer."""
+    if not options.configured(resources.conf):
+        return
+    try:
+        yield resources.get(OctaviaDatabase.from_resources).run(_read)
+    except HandlerError:
+        return
+
+
+def _read(connection: Connection) -> Watermark:
+    c = tables.load_balancer.c
+    query = sa.select(c.id, c.created_at).order_by(c.created_at, c.id).limit(_MOST)
+    anchors = {f"load balancer {row.id}": f"created at {row.created_at}" for row in connection.execute(query)}
+    return Watermark("octavia_database", connection.dialect.name, (), anchors if len(anchors) >= _FEWEST else {})

@@ -1,0 +1,127 @@
+"""A restored, emptied or exchanged database stops the handlers that rely on it, on every replica."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from consumer.engine import guard
+from consumer.journal import controls, history, migrations, watermarks
+from consumer.journal.database import Database, open_engine
+from handlers.base import Handler, Resources
+from handlers.nova import tables
+from handlers.nova.hosts.discover_hosts import DiscoverHosts
+from handlers.nova.mappings.heal_instance_mappings import HealInstanceMappings
+from handlers.nova.simulation import NovaSimulation
+from handlers.nova.watermarks import nova_watermarks
+from handlers.octavia.leftovers.deactivated_amphorae import DeactivatedAmphorae
+
+HANDLERS: list[type[Handler]] = [DiscoverHosts, HealInstanceMappings, DeactivatedAmphorae]
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Iterator[Database]:
+    database = Database(open_engine(f"sqlite:///{tmp_path}/journal.sqlite"))
+    migrations.upgrade(database)
+    controls.ensure(database, [handler.name for handler in HANDLERS])
+    yield database
+    database.close()
+
+
+@pytest.fixture(autouse=True)
+def life(cloud: NovaSimulation) -> None:
+    for host in ("compute-1", "compute-2"):
+        cloud.add_compute(host, "cell1")
+        cloud.boot(host)
+
+
+def observe(journal: Database, resources: Resources, replica: str = "r1") -> list[str]:
+    return guard.check(journal, resources, [nova_watermarks], HANDLERS, replica)
+
+
+def stopped(journal: Database) -> set[str]:
+    return {name for name, control in controls.read(journal).items() if control.broken}
+
+
+def test_a_growing_cloud_stops_nothing(journal: Database, resources: Resources, cloud: NovaSimulation) -> None:
+    assert observe(journal, resources) == []
+    cloud.delete(cloud.boot("compute-1"))
+
+    assert observe(journal, resources) == []
+    assert observe(journal, resources, "r2") == []
+    assert stopped(journal) == set()
+    assert {one.watermark.database for one in watermarks.listing(journal)} >= {"nova_api", "cell:cell1", "placement"}
+
+
+def test_a_restored_cell_stops_every_handler_of_nova(
+    journal: Database, resources: Resources, cloud: NovaSimulation
+) -> None:
+    young = cloud.boot("compute-1")
+    observe(journal, resources)
+    with cloud.cells["cell1"].begin() as connection:
+        connection.execute(sa.delete(tables.instances).where(tables.instances.c.uuid == young))
+
+    [reason] = observe(journal, resources)
+
+    assert "cell:cell1" in reason
+    assert "highest id 3 before, 2 now" in reason
+    assert stopped(journal) == {"discover_hosts", "heal_instance_mappings"}
+    assert {(line.outcome, line.problem) for line in history.listing(journal)} == {("stopped", "database-went-back")}
+
+
+def test_an_empty_schema_stops_them(journal: Database, resources: Resources, cloud: NovaSimulation) -> None:
+    observe(journal, resources)
+    with cloud.cells["cell1"].begin() as connection:
+        for table in (tables.services, tables.compute_nodes, tables.instances):
+            connection.execute(sa.delete(table))
+
+    [reason] = observe(journal, resources)
+
+    assert "none of" in reason
+    assert "discover_hosts" in stopped(journal)
+
+
+def test_an_operator_resumes_and_the_new_database_counts(
+    journal: Database, resources: Resources, cloud: NovaSimulation
+) -> None:
+    observe(journal, resources)
+    with cloud.cells["cell1"].begin() as connection:
+        connection.execute(sa.update(tables.services).values(binary="nova-other"))
+    assert observe(journal, resources)
+
+    controls.resume(journal, [handler.name for handler in HANDLERS])
+
+    assert observe(journal, resources) == []
+    assert stopped(journal) == set()
+
+
+def test_an_older_observation_of_another_replica_is_no_fall(
+    journal: Database, resources: Resources, cloud: NovaSimulation
+) -> None:
+    [*before] = nova_watermarks(resources)
+    began = watermarks.clock(journal)
+    cloud.boot("compute-1")
+    observe(journal, resources)
+
+    for seen in before:
+        assert watermarks.exchange(journal, seen, began) is None
+    assert observe(journal, resources) == []
+
+
+def test_a_cell_that_does_not_answer_proves_nothing(
+    journal: Database, resources: Resources, cloud: NovaSimulation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    observe(journal, resources)
+    file = Path(str(cloud.cells["cell1"].url.database))
+    cloud.cells["cell1"].dispose()
+    file.rename(file.with_suffix(".away"))
+    file.mkdir()
+    try:
+        assert observe(journal, resources) == []
+    finally:
+        file.rmdir()
+        file.with_suffix(".away").rename(file)
+    assert stopped(journal) == set()

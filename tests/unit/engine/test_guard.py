@@ -1,0 +1,51 @@
+"""Which differences between two watermarks prove an older or another database, and which have an innocent reason."""
+
+from __future__ import annotations
+
+import pytest
+
+from consumer.engine.guard import falls
+from handlers.base import Rising, Watermark
+
+ANCHORS = {"service 1": "nova-compute on a", "service 2": "nova-compute on b"}
+
+
+def cell(next_id: int, highest: int, anchors: dict[str, str] | None = None) -> Watermark:
+    rising = Rising("instances", {"next id": next_id, "highest id": highest}, 2)
+    return Watermark("cell:cell1", "db1", (rising,), ANCHORS if anchors is None else anchors)
+
+
+@pytest.mark.parametrize(
+    ("now", "reasons"),
+    [
+        pytest.param(cell(101, 100), [], id="nothing happened"),
+        pytest.param(cell(140, 139), [], id="it grew"),
+        pytest.param(cell(101, 40), [], id="the newest rows were purged"),
+        pytest.param(cell(98, 100), [], id="another writer of the cluster answered"),
+        pytest.param(
+            cell(80, 79), ["instances: next id 101 before, 80 now, highest id 100 before, 79 now"], id="restored"
+        ),
+        pytest.param(
+            cell(101, 100, {"service 1": "nova-compute on x"}),
+            ["service 1 was nova-compute on a, is nova-compute on x now"],
+            id="another database",
+        ),
+        pytest.param(cell(101, 100, {"service 2": ANCHORS["service 2"]}), [], id="one old row is gone"),
+        pytest.param(
+            cell(101, 100, {}), ["none of 2 known rows is there, for example service 1"], id="an empty schema"
+        ),
+        pytest.param(Watermark("cell:cell1", "db1", (), ANCHORS), [], id="the counters are unknown now"),
+    ],
+)
+def test_falls(now: Watermark, reasons: list[str]) -> None:
+    assert list(falls(cell(101, 100), now)) == reasons
+
+
+def test_two_generations_of_providers_must_fall() -> None:
+    def placement(**generations: int) -> Watermark:
+        return Watermark("placement", "its API", (Rising("generations", generations, 2),), {})
+
+    before = placement(a=10, b=10, c=10)
+    assert not list(falls(before, placement(a=0, b=11, c=10)))
+    assert not list(falls(before, placement(a=0, b=12)))
+    assert list(falls(before, placement(a=9, b=9, c=10)))
