@@ -75,7 +75,7 @@ class MapInstances(PlacementHandler):
     name = "map_instances"
     title = "Map instances that have no mapping to the cell they are in"
     kinds = ("instance", "cell")
-    healable_problems = frozenset({"instance-unmapped", "instances-unmapped"})
+    healable_problems = frozenset({Problem.UNMAPPED, Problem.ALL_UNMAPPED})
     triggers = (
         Trigger("instance.create.end", keys.instance, after=SETTLE),
         Trigger("instance.exists", keys.instance),
