@@ -1,9 +1,9 @@
 """Decide which providers must join or leave Placement's aggregates. Nothing is read here.
 
-Nova's aggregates name hosts. Placement's aggregates name providers, and operators edit them too: Nova's guide "Tenant Isolation
-with Placement" puts a provider into an aggregate by hand, and with Ironic each node may have aggregates of its own. A
-membership that Nova does not know is therefore no proof of drift. It is removed only where the operator allows it, and never
-for a host with several compute nodes.
+Nova's aggregates name hosts. Placement's aggregates name providers, and operators edit them too: Nova's guide "Tenant
+Isolation with Placement" puts a provider into an aggregate by hand, and with Ironic each node may have aggregates of its own.
+A membership that Nova does not know is therefore no proof of drift. It is removed only where the operator allows it, and
+never for a host with several compute nodes.
 """
 
 from __future__ import annotations

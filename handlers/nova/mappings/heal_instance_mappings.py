@@ -1,17 +1,17 @@
 """Repair the mappings of instances.
 
 **What drifts.** A mapping names no cell, though a cell has the instance: nova-api does not find it. A build request is left
-beside a mapped instance: lists show it as being built. A mapping, a request specification and a group membership are left
-of a deleted instance and count against quotas. ``queued_for_delete`` is set for a live instance, or not set for a deleted one.
+beside a mapped instance: lists show it as being built. A mapping, a request specification and a group membership are left of
+a deleted instance and count against quotas. ``queued_for_delete`` is set for a live instance, or not set for a deleted one.
 
-**Why Nova lets it.** A boot is four writes of two services into two databases. A service that dies between them leaves it half
-done, and no command of Nova repairs a mapping that exists. nova-api sets the mark when it *asks* a compute host to delete,
-whether or not the deletion succeeds. ``map_instances`` of nova-manage writes false for all.
+**Why Nova lets it.** A boot is four writes of two services into two databases. A service that dies between them leaves it
+half done, and no command of Nova repairs a mapping that exists. nova-api sets the mark when it *asks* a compute host to
+delete, whether or not the deletion succeeds. ``map_instances`` of nova-manage writes false for all.
 
 **What is read.** The mapping, the build request and the request specification; the instance's rows in every cell, deleted and
-hidden ones too. Where the verdict depends on them, also the allocation and the archived rows of the instance's cell. The rules
-are the tables in :mod:`handlers.nova.mappings.rules`. Without an answer of every cell there is no verdict. Two inspections,
-five seconds apart, must agree.
+hidden ones too. Where the verdict depends on them, also the allocation and the archived rows of the instance's cell. The
+rules are the tables in :mod:`handlers.nova.mappings.rules`. Without an answer of every cell there is no verdict. Two
+inspections, five seconds apart, must agree.
 
 **What is changed.** Rows of ``nova_api``, each statement with the old values in its condition:
 
@@ -25,11 +25,11 @@ five seconds apart, must agree.
 
 **What is not changed.** A missing row proves no deletion. A mapping whose instance no cell has, without both records, is
 reported: its rows were purged, or a database was restored, emptied or exchanged. A live instance that is marked and has no
-allocation is reported: its cell may be from before the deletion. Also reported: an instance in several cells or in another cell
-than its mapping names, a stuck build, and rows of ``nova_api`` without mapping.
+allocation is reported: its cell may be from before the deletion. Also reported: an instance in several cells or in another
+cell than its mapping names, a stuck build, and rows of ``nova_api`` without mapping.
 
-**Why a race does no harm.** An instance on which Nova works has a young row, a task state or no host, and the handler waits. A
-user may delete an instance between proof and write, so that the mark becomes false; the event of the deletion repairs that.
+**Why a race does no harm.** An instance on which Nova works has a young row, a task state or no host, and the handler waits.
+A user may delete an instance between proof and write, so that the mark becomes false; the event of the deletion repairs that.
 
 **Undo.** The exact statements, with all columns of the deleted rows. They are known before the heal. When a row changes after
 they were written down, the heal stops.

@@ -3,9 +3,10 @@
 **What drifts.** A cell has an instance, and ``instance_mappings`` has no row for it. nova-api makes lists from the cells, but
 finds a single instance only by its mapping: this one is listed and runs, and nobody can show, stop or delete it.
 
-**Why Nova lets it.** Mapping and instance are rows of two databases. A cell that was adopted into cells v2, a restored database
-or a deletion by hand part them, and Nova does not look for it. ``nova-manage cell_v2 map_instances`` is run by hand, cell by
-cell. It takes the cell from the operator, also for an instance in two cells, and marks no deleted instance as deleted.
+**Why Nova lets it.** Mapping and instance are rows of two databases. A cell that was adopted into cells v2, a restored
+database or a deletion by hand part them, and Nova does not look for it. ``nova-manage cell_v2 map_instances`` is run by hand,
+cell by cell. It takes the cell from the operator, also for an instance in two cells, and marks no deleted instance as
+deleted.
 
 **What is read.** The mapping, the build request and the request specification of an instance, then its rows in every cell,
 deleted and hidden ones too; for a live instance without request specification, its allocation. The rules are the table in
@@ -17,10 +18,10 @@ deletion. Deleted instances are mapped too, as nova-manage does: their actions a
 ``cell:<uuid>/<first>-<last>`` stands for the instances of these ids in a cell, ``cell:<uuid>`` for all; up to five hundred of
 them are one finding.
 
-**What is not changed.** An instance in several cells or without project is reported. So is a live one that has neither request
-specification nor allocation: its cell may have been restored from before its deletion. An instance that is younger than a
-minute, has a young build request or is resized to another cell is left alone. A row that exists is never changed:
-that is the work of :mod:`handlers.nova.mappings.heal_instance_mappings`.
+**What is not changed.** An instance in several cells or without project is reported. So is a live one that has neither
+request specification nor allocation: its cell may have been restored from before its deletion. An instance that is younger
+than a minute, has a young build request or is resized to another cell is left alone. A row that exists is never changed: that
+is the work of :mod:`handlers.nova.mappings.heal_instance_mappings`.
 
 **Why a race does no harm.** The unique key on the instance decides; a batch is inserted whole or not at all.
 

@@ -1,8 +1,8 @@
 """The SQL about instance mappings; one function each, as in :mod:`handlers.nova.queries`.
 
-A function that changes or deletes rows has their old values in its condition. It raises :class:`~handlers.base.Conflict`
-and so rolls back when no row has them. It also takes the undo that an inspection wrote down, and raises where that would
-not restore the rows as they are now. An undo restores all columns of a row, whichever release of Nova made the table.
+A function that changes or deletes rows has their old values in its condition. It raises :class:`~handlers.base.Conflict` and
+so rolls back when no row has them. It also takes the undo that an inspection wrote down, and raises where that would not
+restore the rows as they are now. An undo restores all columns of a row, whichever release of Nova made the table.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Decide what follows from the records of an instance and its mapping. Nothing is read here.
 
-A boot writes ``nova_api`` first: a build request and a mapping without cell. The conductor then makes the instance's row in
-a cell (host NULL), writes the cell into the mapping, deletes the build request, and calls the compute host, which writes
+A boot writes ``nova_api`` first: a build request and a mapping without cell. The conductor then makes the instance's row in a
+cell (host NULL), writes the cell into the mapping, deletes the build request, and calls the compute host, which writes
 ``instances.host``. An instance with a host is therefore past all this. One without a host may stay with the conductor for
 :data:`BOOT` seconds. The conductor takes a vanished build request for a deletion and destroys the instance.
 

@@ -1,8 +1,8 @@
 """Decide what happens to an instance that has no mapping. Nothing is read here.
 
-The row in a cell is one record of a live instance. A cell that was restored from before a deletion has that row as well,
-so a second record must agree: the request specification in ``nova_api``, or an allocation in Placement. Nova deletes both
-with the instance. A row that is marked as deleted needs no second record: its mapping gets the mark of deletion.
+The row in a cell is one record of a live instance. A cell that was restored from before a deletion has that row as well, so a
+second record must agree: the request specification in ``nova_api``, or an allocation in Placement. Nova deletes both with the
+instance. A row that is marked as deleted needs no second record: its mapping gets the mark of deletion.
 """
 
 from __future__ import annotations
