@@ -15,9 +15,6 @@ from handlers.base import Checked, Verdict
 class Withheld(StrEnum):
     """A heal that only reports. The value says which one, after "stackmend does not yet"."""
 
-    FORGET_MAPPED = "delete a mapping that names a cell (heal_instance_mappings)"
-    LEAVE_AGGREGATE = "remove a member from an aggregate in Placement (sync_aggregates)"
-    CLEAR_DELETION_MARK = "clear a mark of deletion (heal_instance_mappings)"
     SILENT_FAILOVER = "replace an amphora for silence alone (failed_amphora)"
     CUT_OFF = "unplug a failed amphora and let Octavia forget it (failed_amphora)"
     SERVER_WITHOUT_ROW = "delete a server that no row of Octavia names (deactivated_amphorae)"

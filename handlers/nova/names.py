@@ -1,8 +1,8 @@
 """The rule by which Nova's databases compare host names.
 
 Nova finds a host by SQL. MySQL and MariaDB ignore letter case and trailing spaces: ``Node-1`` and ``node-1`` are one host.
-PostgreSQL and SQLite compare every character. Each comparison of host names in Python goes through :class:`HostNames`,
-so that it gives the answer that Nova's own query gives.
+PostgreSQL and SQLite compare every character. Each comparison of host names in Python goes through :class:`HostNames`, so
+that it gives the answer that Nova's own query gives.
 """
 
 from __future__ import annotations

@@ -7,9 +7,6 @@ from pathlib import Path
 import pytest
 
 from handlers import withheld
-from handlers.nova.mappings import rules
-from handlers.nova.mappings.rules import Copy, Facts, MappingRow
-from handlers.nova.verdicts import Report
 from handlers.octavia.cloud_objects import Server
 from handlers.octavia.leftovers import rules as leftovers
 from handlers.withheld import Withheld
@@ -19,20 +16,6 @@ UUID = "5b0f2d3c-8a55-4a0a-9a33-3b1d9d2a7c11"
 DAY = 86_400.0
 
 pytestmark = pytest.mark.withheld
-
-
-def mapping(queued: bool) -> MappingRow:
-    return MappingRow(id=1, instance=UUID, project_id="p", cell_id=1, queued=queued, age=DAY)
-
-
-def test_a_mapping_that_names_a_cell_is_not_deleted() -> None:
-    assert isinstance(rules.decide(Facts(mapping(queued=False))), Report)
-
-
-def test_a_mark_of_deletion_is_not_cleared() -> None:
-    alive = Copy(UUID, 1, "p", "u", "compute-1", "active", None, deleted=False, hidden=False, born=DAY, age=DAY)
-
-    assert isinstance(rules.decide(Facts(mapping(queued=True), copies=(alive,))), Report)
 
 
 def test_a_server_without_a_row_is_not_deleted() -> None:

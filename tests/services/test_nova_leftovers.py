@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import sqlalchemy as sa
 
@@ -9,7 +11,7 @@ from handlers.access.database import Database
 from handlers.base import Conflict
 from handlers.nova import queries, tables
 from handlers.nova.hosts import queries as host_queries
-from handlers.nova.hosts.queries import Traces
+from handlers.nova.hosts.leftover_rules import Traces
 from handlers.nova.records import HostMapping
 from tests.services.nova import add, ago, database, engine, url
 
@@ -59,15 +61,20 @@ def test_a_mapping_is_deleted_as_it_was_and_restored_as_it_says(engine: sa.Engin
         add(engine, tables.cell_mappings, id=number, uuid=f"u{number}", name=f"cell{number}")
     name, made = "it's 100% gone", ago(days=3)
     add(engine, tables.host_mappings, host=name, cell_id=2, created_at=made)
-    with pytest.raises(Conflict):
-        database.run(lambda connection: host_queries.forget_host(connection, HostMapping(name, 1)))
+    undo = database.run(lambda connection: host_queries.undo_of_forget(connection, HostMapping(name, 2)))
+    assert database.run(lambda connection: host_queries.mapping_age(connection, name)) == pytest.approx(
+        3 * 86400, abs=30
+    )
+    for mapping, known in ((HostMapping(name, 1), undo), (HostMapping(name, 2), "")):
+        with pytest.raises(Conflict):
+            database.run(partial(host_queries.forget_host, before=mapping, undo=known))
     assert database.run(queries.mapped_hosts) == {name: 2}
 
-    undo = database.run(lambda connection: host_queries.forget_host(connection, HostMapping(name, 2)))
+    database.run(partial(host_queries.forget_host, before=HostMapping(name, 2), undo=undo))
 
     assert database.run(queries.mapped_hosts) == {}
     with pytest.raises(Conflict):
-        database.run(lambda connection: host_queries.forget_host(connection, HostMapping(name, 2)))
+        database.run(partial(host_queries.forget_host, before=HostMapping(name, 2), undo=undo))
     with engine.begin() as connection:
         connection.exec_driver_sql(undo.replace("%", "%%"))
         c = tables.host_mappings.c

@@ -1,4 +1,4 @@
-"""What is asked and written about mappings, on the servers that Nova runs on."""
+"""The SQL about mappings, on the servers that Nova runs on."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from handlers.nova.mappings import queries
 from handlers.nova.mappings.rules import Copy, MappingRow
 from tests.services.nova import add, ago, database, url
 
-SPEC = '{"text": "it\'s \\"100%\\" \\\\ of\\n :this ä"}'
+SPEC = '{"text": "it\'s \\"100%\\" \\\\ of\\n :this ä"}\nand a line of its own; "quoted"\n'
 
 __all__ = ["database", "url"]
 
@@ -77,14 +77,14 @@ def mapping(database: Database, instance: str) -> MappingRow:
     return database.run(partial(queries.mappings_of, instances=[instance]))[instance]
 
 
-def test_what_is_read(engine: sa.Engine, database: Database, url: str) -> None:
+def test_reading(engine: sa.Engine, database: Database, url: str) -> None:
     add(engine, tables.instances, uuid="i", project_id="p", host="a", created_at=ago(hours=2), updated_at=ago(hours=1))
     add(engine, tables.instances, uuid="d", project_id="p", deleted=2, created_at=ago(hours=2))
     add(engine, tables.instances, uuid="h", project_id="p", hidden=True)
     add(engine, tables.instances, uuid="n", project_id="p", hidden=None)
     leave(engine, "i", 1, None)
     leave(engine, "x", None)
-    for instance in ("i", "x"):
+    for instance in ("i", "x", "m"):
         add(engine, tables.build_requests, instance_uuid=instance, project_id="p", created_at=ago(minutes=5))
 
     page = database.run(partial(queries.instance_page, after=0))
@@ -92,7 +92,17 @@ def test_what_is_read(engine: sa.Engine, database: Database, url: str) -> None:
     assert database.run(partial(queries.instance_page, after=page[0][0], last=page[1][0])) == [page[1]]
     assert database.run(queries.instances_count) == 3
     assert database.run(partial(queries.mapped, instances=["i", "d", "x"])) == {"i", "x"}
-    assert database.run(queries.requested_and_mapped) == ["i"]
+    assert database.run(queries.misplaced_requests) == ["i", "m"]
+    assert database.run(partial(queries.mapped_elsewhere, instances=["i", "x"], cell_id=2)) == ["i"]
+    assert database.run(partial(queries.mapped_elsewhere, instances=["i", "x"], cell_id=1)) == []
+    assert database.run(partial(queries.having, table=tables.request_specs, instances=["i", "d"])) == {"i"}
+    add(engine, tables.request_specs, instance_uuid="lone", spec="{}", created_at=ago(hours=2))
+    add(engine, tables.request_specs, instance_uuid="new", spec="{}", created_at=ago(minutes=2))
+    lone = partial(queries.without_mapping, table=tables.request_specs, older_than=3600.0)
+    assert database.run(lone) == (1, ["lone"])
+    add(engine, tables.shadow_instances, id=7, uuid="gone", deleted=7, hidden=False)
+    here = partial(queries.archived_here, instances=["i", "gone"])
+    assert database.run(here) == ({"gone"}, True)
     assert database.run(queries.mappings_count) == 2
     found = database.run(partial(queries.mapping_page, after=0))
     assert [(row.instance, row.cell_id, row.queued) for row in found] == [("i", 1, None), ("x", None, False)]
@@ -100,7 +110,7 @@ def test_what_is_read(engine: sa.Engine, database: Database, url: str) -> None:
     assert [row.instance for row in database.run(partial(queries.mapping_page, after=found[0].id))] == ["x"]
     [copy] = database.run(partial(queries.copies, cell_id=1, instances=["i"]))
     assert isinstance(copy, Copy)
-    assert (copy.born, copy.age) == (pytest.approx(7200, abs=10), pytest.approx(3600, abs=10))
+    assert (copy.created_age, copy.age) == (pytest.approx(7200, abs=10), pytest.approx(3600, abs=10))
 
     databases = NovaDatabases(url)
     facts = queries.read(databases, ["i", "d", "x", "nobody"])
@@ -110,7 +120,7 @@ def test_what_is_read(engine: sa.Engine, database: Database, url: str) -> None:
     assert facts["nobody"].mapping is None
 
 
-def test_what_is_inserted(engine: sa.Engine, database: Database) -> None:
+def test_inserting(engine: sa.Engine, database: Database) -> None:
     leave(engine, "a", 1)
     new = [
         {"instance_uuid": name, "cell_id": 2, "project_id": "p", "user_id": None, "queued_for_delete": name == "c"}
@@ -149,45 +159,66 @@ def test_only_one_of_two_inserts(engine: sa.Engine, database: Database) -> None:
     assert database.run(queries.mappings_count) == 300
 
 
-def test_what_is_changed_and_undone(engine: sa.Engine, database: Database) -> None:
+def test_a_change_and_its_undo(engine: sa.Engine, database: Database) -> None:
     leave(engine, "i", None, True)
     leave(engine, "j", 1, None)
     add(engine, tables.build_requests, instance_uuid="i", project_id="p", instance=SPEC, created_at=ago(hours=1))
     with engine.begin() as connection:
         connection.execute(sa.text("UPDATE build_requests SET tags = 'a%b'"))
     old, before = mapping(database, "i"), rows(engine)
-    change = partial(queries.change_mapping, before=old)
-    statements = database.run(partial(change, values={"cell_id": 2, "queued_for_delete": False}, drop_request=True))
+    values: dict[str, int | bool] = {"cell_id": 2, "queued_for_delete": False}
+    undoing = partial(queries.undo_of_change, before=old, values=values, drop_request=True)
+    statements = database.run(undoing)
+    change = partial(queries.change_mapping, before=old, undo="\n".join(statements))
+    with pytest.raises(Conflict):
+        database.run(partial(queries.change_mapping, before=old, values=values, drop_request=True, undo=statements[0]))
+    assert rows(engine) == before, "an undo that is not whole stops the change"
+    database.run(partial(change, values=values, drop_request=True))
     new = mapping(database, "i")
     assert (new.cell_id, new.queued) == (2, False)
     assert rows(engine)["build_requests"] == []
     after = rows(engine)
-    with pytest.raises(Conflict):
-        database.run(partial(change, values={"cell_id": 1}, drop_request=False))
-    with pytest.raises(Conflict):
-        database.run(partial(queries.change_mapping, before=new, values={"cell_id": 1}, drop_request=True))
+    for row, request in ((old, False), (new, True)):
+        again = partial(queries.undo_of_change, before=row, values={"cell_id": 1}, drop_request=request)
+        known = "\n".join(database.run(again))
+        with pytest.raises(Conflict):
+            database.run(
+                partial(queries.change_mapping, before=row, values={"cell_id": 1}, drop_request=request, undo=known)
+            )
     assert rows(engine) == after
     undo(engine, statements)
     assert rows(engine) == before
     other = mapping(database, "j")
-    mark = partial(queries.change_mapping, before=other, values={"queued_for_delete": True}, drop_request=False)
-    undo(engine, database.run(mark))
+    mark: dict[str, int | bool] = {"queued_for_delete": True}
+    known_undo = database.run(partial(queries.undo_of_change, before=other, values=mark, drop_request=False))
+    database.run(
+        partial(queries.change_mapping, before=other, values=mark, drop_request=False, undo="\n".join(known_undo))
+    )
+    undo(engine, known_undo)
     assert rows(engine) == before
 
 
-def test_what_is_forgotten_and_undone(engine: sa.Engine, database: Database) -> None:
+def test_a_deletion_and_its_undo(engine: sa.Engine, database: Database) -> None:
     leave(engine, "i", None)
     leave(engine, "j", 2, True)
     before = rows(engine)
     lost, other = mapping(database, "i"), mapping(database, "j")
-    statements = database.run(partial(queries.forget, before=lost))
+    known = {
+        row.instance: database.run(partial(queries.undo_of_forget, instance=row.instance)) for row in (lost, other)
+    }
+    forget = partial(queries.forget, before=lost)
+    with pytest.raises(Conflict):
+        database.run(partial(forget, undo="\n".join(known["i"][:-1])))
+    assert rows(engine) == before, "an undo that is not whole stops the deletion"
+    statements = database.run(partial(forget, undo="\n".join(known["i"])))
+    assert statements == known["i"]
     assert {row["instance_uuid"] for found in rows(engine).values() for row in found} == {"j"}
     with pytest.raises(Conflict):
-        database.run(partial(queries.forget, before=lost))
+        database.run(partial(forget, undo="\n".join(known["i"])))
     undo(engine, statements)
     assert rows(engine) == before
     add(engine, tables.build_requests, instance_uuid="j", project_id="p")
     before = rows(engine)
     with pytest.raises(Conflict):
-        database.run(partial(queries.forget, before=other))
+        database.run(partial(queries.forget, before=other, undo="\n".join(known["j"])))
     assert rows(engine) == before

@@ -1,21 +1,22 @@
-"""Reports compute nodes that have no resource provider because their name in Placement belongs to another one.
+"""Report compute nodes whose name in Placement belongs to another provider.
 
-**What drifts.** The provider of a compute node has the node's name and the node's uuid. Where the name is taken by a provider
-of another uuid, nova-compute cannot make its own: ``Conflicting resource provider name``, once a minute, and no instance is
-ever scheduled to the host, while what runs there is counted on the wrong provider.
+**What drifts.** The provider of a compute node has the name and the uuid of the node. Where a provider of another uuid has
+the name, nova-compute cannot make its own: ``Conflicting resource provider name``, once a minute. No instance is scheduled to
+the host, and the instances there count against the wrong provider.
 
-**Why Nova lets it.** A service was deleted, and its provider stayed because somebody still held something of it, or because
-Placement did not answer; then the host came back with a new compute node. Or the file in which nova-compute keeps its node's
-uuid was lost with the host's disk. Or two hosts, perhaps of different cells, report the same name for their hypervisors.
+**Why Nova lets it.** A service was deleted and its provider stayed, because it had allocations or Placement did not answer;
+then the host came back with a new compute node. Or the file with the uuid of the compute node was lost with the host's disk.
+Or ``[DEFAULT] host`` changed, so that one machine reports its hypervisor under two hosts. Or two machines have one hypervisor
+name.
 
-**What is read.** The live compute nodes of the host in every cell; the provider that has the name of each; who holds anything
-of it, and whose uuid it has. When one cell does not answer nothing is said.
+**What is read.** The live compute nodes of the host in every cell; the provider that has the name of each, its allocations,
+and the compute node of its uuid. Without an answer of every cell nothing is reported.
 
-**What is changed.** Nothing, in any mode. To delete or rename the provider is right or fatal depending on what the host runs,
-which only a person can see; the finding says who holds how much of it, and the commands for either case.
+**What is changed.** Nothing, in any mode. The right command depends on the guests of the host. The finding names the
+consumers of the provider, and the commands for each explanation.
 
-**What is not reported.** A node that has a provider under its name and uuid; one whose name nobody has (nova-compute makes the
-provider when it starts); one that is younger than a minute.
+**What is not changed.** A node that has a provider of its name and uuid, a name that no provider has, and a node that is
+younger than a minute are no findings.
 
 Sources: ``nova/scheduler/client/report.py`` (_create_resource_provider), ``nova/virt/node.py``, ``nova/compute/manager.py``
 (_ensure_existing_node_identity), ``placement/handlers/resource_provider.py``.
@@ -27,7 +28,7 @@ import shlex
 from collections.abc import Iterable, Iterator, Sequence
 
 from handlers.access.roles import PLACEMENT
-from handlers.base import Finding, Healed, InFlight, Key, Mode, Refused, Roles, Trigger
+from handlers.base import Finding, Healed, InFlight, Key, Mode, Refused, Roles, Trigger, keys_of
 from handlers.nova import keys, queries
 from handlers.nova.base import PlacementHandler
 from handlers.nova.nodes import live_nodes, nodes_among
@@ -37,7 +38,7 @@ from handlers.nova.verdicts import MOVED_SETTLE
 
 
 class AuditProviders(PlacementHandler):
-    """See the module."""
+    """Reports names of compute nodes that other providers have."""
 
     name = "audit_providers"
     title = "Report compute nodes whose name in Placement belongs to a provider of another uuid"
@@ -58,31 +59,37 @@ class AuditProviders(PlacementHandler):
                 if provider.uuid == node.uuid:
                     continue
                 if node.age < MOVED_SETTLE:
-                    raise InFlight("the compute node was made only just now", MOVED_SETTLE - node.age)
+                    raise InFlight("the compute node was made just now", MOVED_SETTLE - node.age)
                 findings.append(self._finding(key, node, provider))
         return findings
 
     def sweep(self) -> Iterator[Key]:
         """Yield the hosts of compute nodes whose name a provider of another uuid has."""
+        normal = self._databases.host_names.normal
         nodes, down = live_nodes(self._databases)
-        named = {provider.name.casefold(): provider.uuid for provider in self._placement.providers().values()}
-        wrong = {node.host for uuid, (_, node) in nodes.items() if named.get(node.node.casefold(), uuid) != uuid}
-        yield from (Key("host", host) for host in sorted(wrong))
+        named: dict[str, set[str]] = {}
+        for provider in self._placement.providers().values():
+            named.setdefault(normal(provider.name), set()).add(provider.uuid)
+        wrong = {node.host for uuid, (_, node) in nodes.items() if named.get(normal(node.node), {uuid}) != {uuid}}
+        yield from keys_of("host", sorted(wrong))
         if down is not None:
             raise down
 
     def population(self) -> int:
-        """How many compute nodes there are in the cells that answer."""
+        """Return the number of compute nodes in the cells that answer."""
         nodes, _ = live_nodes(self._databases)
         return len(nodes)
 
     def heal(self, finding: Finding) -> Healed:
-        """Refuse: see the module."""
+        """Refuse: this handler only reports."""
         raise Refused(finding.refusal)
 
     def _finding(self, key: Key, node: ComputeNode, provider: Provider) -> Finding:
-        holders = sorted(self._placement.holders(provider.uuid))
-        owners = [other for other in nodes_among(self._databases, "uuid", {provider.uuid}) if other.host != node.host]
+        consumers = sorted(self._placement.holders(provider.uuid))
+        same = self._databases.host_names.same
+        owners = [
+            other for other in nodes_among(self._databases, "uuid", {provider.uuid}) if not same(other.host, node.host)
+        ]
         evidence = {
             "host": node.host,
             "node": node.node,
@@ -90,33 +97,60 @@ class AuditProviders(PlacementHandler):
             "provider": provider.uuid,
             "root": provider.root,
             "owners": sorted(other.host for other in owners),
-            "holders": holders[: queries.CHUNK],
+            "holders": consumers[: queries.CHUNK],
         }
         return Finding(
             key,
             "provider-uuid-wrong",
             f"compute node {node.node} of host {node.host} is {node.uuid}, but the provider of that name is {provider.uuid}, "
-            f"of which {len(holders)} consumers hold something",
+            f"from which {len(consumers)} consumers have allocations",
             evidence,
             healable=False,
-            refusal=_advice(node, provider, bool(holders), [other.host for other in owners]),
+            refusal=advice(node, provider, bool(consumers), [other.host for other in owners]),
         )
 
 
-def _advice(node: ComputeNode, provider: Provider, held: bool, owners: Sequence[str]) -> str:
-    """Say what a person has to do."""
+def advice(node: ComputeNode, provider: Provider, in_use: bool, owners: Sequence[str]) -> str:
+    """Return the explanations of a wrong provider, and the commands for each.
+
+    :param in_use: whether the provider has allocations
+    :param owners: the hosts of the compute node that has the provider's uuid
+    """
     if owners:
-        return (
-            f"it is the provider of host {', '.join(sorted(owners))}, whose hypervisor has the same name: give one of the two "
-            "another name (its host name, or [DEFAULT] host with Ironic), and restart its nova-compute"
-        )
+        return _shared(node, owners)
     if provider.root != provider.uuid:
-        return f"it is part of the tree of {provider.root}: see who made it, and rename it there"
-    if held:
+        return (
+            f"the provider is part of the tree of {provider.root}: either an operator or another service made it. Rename it "
+            f"there: openstack resource provider set --name <other> {provider.uuid}"
+        )
+    if in_use:
         old = shlex.quote(f"{node.node}-{provider.uuid[:8]}")
         return (
-            f"instances may be counted on it: openstack resource provider set --name {old} {provider.uuid}; wait until "
-            f"nova-compute has made {node.uuid}; openstack resource provider show --allocations {provider.uuid}; for each "
-            "instance nova-manage placement heal_allocations --force --instance <uuid>; then audit_services takes the rest"
+            "either the host came back with a new node, and its instances count against the old provider; or another service "
+            "made the provider. In the first case: openstack resource provider set --name "
+            f"{old} {provider.uuid}; wait until nova-compute has made {node.uuid}; openstack resource provider show "
+            f"--allocations {provider.uuid}; for each instance nova-manage placement heal_allocations --force --instance "
+            "<uuid>; then audit_services deletes the rest"
         )
-    return f"nobody holds anything of it: openstack resource provider delete {provider.uuid}, and nova-compute makes its own"
+    return f"it has no allocation: openstack resource provider delete {provider.uuid}, and nova-compute makes its own"
+
+
+def _shared(node: ComputeNode, owners: Sequence[str]) -> str:
+    names = ", ".join(sorted(owners))
+    renamed = (
+        f"one machine changed its name ([DEFAULT] host or host name): give it the name {names} back, restart its nova-compute, "
+        f"then delete the service of {node.host}, which is then down"
+    )
+    shared = (
+        "two machines report one hypervisor name: rename one (its host name, or [DEFAULT] host with Ironic), and restart its "
+        "nova-compute"
+    )
+    if any(_is_short_form(owner, node.host) for owner in owners):
+        return f"the names {names} and {node.host} differ by the domain only, so most likely {renamed}. Or {shared}"
+    return f"either {renamed}. Or {shared}. compute_nodes.host_ip tells which: one machine reports one address under both hosts"
+
+
+def _is_short_form(one: str, other: str) -> bool:
+    """Return whether one of two names is the other one without its domain."""
+    short, long = sorted((one, other), key=len)
+    return long.startswith(f"{short}.")

@@ -1,45 +1,43 @@
-"""Takes away what the deleted service of a compute host left: its host mapping and its resource providers.
+"""Delete the host mapping and the resource providers that a deleted compute service left.
 
-**What drifts.** A compute host is gone for good and its service was deleted, but ``host_mappings`` still leads to it, or
-Placement still has the provider of its node. A host that comes back under that name is then not what it seems: it counts as
-mapped, perhaps to a cell in which it no longer is, and nova-compute cannot make a provider, whose name is taken. Until then,
-the scheduler is offered the resources of a node that does not exist.
+**What drifts.** The service of a compute host was deleted, and ``host_mappings`` or Placement still has the host. When the
+host comes back, it counts as mapped, perhaps to the wrong cell, and nova-compute cannot make a provider whose name is taken.
+Until then the scheduler is offered the resources of a node that does not exist.
 
-**Why Nova lets it.** Deleting a service is one request over three databases: nova-api lets the allocations go, deletes the
-providers, the mapping and then the service. It only logs it when Placement does not answer, and not even that when a provider
-cannot be deleted because somebody still holds something of it (a migration, an evacuation that had not ended as it looks for
-it, another service). Old releases left the mapping. Whoever maps hosts just then puts it back.
+**Why Nova lets it.** One request deletes a service over three databases. nova-api only logs when Placement does not answer,
+and ignores a provider that still has allocations. Old releases left the mapping. A host that is mapped during the deletion is
+mapped again.
 
-**What is read.** In every cell: the services, compute nodes, instances and migrations of the host, deleted services and nodes
-too, archived ones as well. In Placement: the provider, its tree, and who holds anything of it. Which verdict follows from what
-is the table in :mod:`handlers.nova.hosts.rules`. When one cell does not answer there is no verdict at all.
+**What is read.** In every cell the services, compute nodes, instances and migrations of the host, deleted and archived ones
+too. In ``nova_api`` the mapping and its age. In Placement the provider, its tree, its allocations, and providers that have
+the name of a deleted node. The rules are the tables in :mod:`handlers.nova.hosts.leftover_rules`. Without an answer of every
+cell there is no verdict.
 
-**What is changed.** ``mapping-left``: the row of ``host_mappings`` is deleted, as long as it leads to the same cell; when the
-host is back right after that, the row is put back as well. ``provider-left``: ``DELETE /resource_providers/{uuid}``, which
-Placement refuses while anybody holds anything of it, and while it has children.
+**What is changed.** ``mapping-left``: the row of ``host_mappings`` is deleted while it leads to the same cell. When the host
+comes back during the deletion, the row is inserted again. ``provider-left``: ``DELETE /resource_providers/{uuid}``, which
+Placement refuses while the provider has allocations or children.
 
-**Why it cannot hurt.** The uuid of the provider, and the host of the mapping, must be those of a compute node or nova-compute
-service whose deleted row is still there, in its table or archived; and no cell may have a live one. So whatever is not Nova's
-(shared storage, a reservation, Neutron's and Cyborg's devices, which hang below a compute node) is never a candidate. Should
-nova-compute be started again at that very moment, it makes its provider anew, and ``discover_hosts`` maps its host.
+**What is not changed.** Mapping and provider without a deleted row that names them: a purge left no proof. A host that a cell
+has, that was mapped after its service was deleted, or whose name a younger provider has. A host with instances or unfinished
+migrations. A provider with allocations or children, of Ironic, or of a host that runs nova-compute. Providers that never were
+a compute node's, such as shared storage, are no findings. ``audit_providers`` deals with a name that a live node needs,
+``audit_allocations`` with the allocations of a deleted node.
 
-**What is not changed.** A host on which instances or unfinished migrations still count; a provider of which somebody holds
-something, that has children, is Ironic's, or whose host runs nova-compute; mappings and compute nodes' providers of which no
-deleted row tells, because it was purged. They are reported. A provider whose name a live compute node needs is for
-``audit_providers``, what is held of a deleted node for ``audit_allocations``.
+**Why a race does no harm.** A nova-compute that starts at that moment makes its provider again, and ``discover_hosts`` maps
+its host.
 
-**Undo.** The ``INSERT`` of the mapping, or ``openstack resource provider create`` (inventories, traits and aggregates are what
-nova-compute reports when it starts, and ``sync_aggregates``).
+**Undo.** The ``INSERT`` of the mapping, or ``openstack resource provider create``; nova-compute reports inventories and
+traits, and ``sync_aggregates`` the aggregates. Both are known before the heal.
 
-Sources: ``nova/api/openstack/compute/services.py`` (delete), ``nova/scheduler/client/report.py``
-(delete_resource_provider), ``nova/objects/host_mapping.py``, ``placement/objects/resource_provider.py`` (_delete).
+Sources: ``nova/api/openstack/compute/services.py`` (delete), ``nova/scheduler/client/report.py`` (delete_resource_provider),
+``nova/objects/host_mapping.py``, ``placement/objects/resource_provider.py`` (_delete).
 """
 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from typing import Any
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
 
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import IntegrityError
@@ -49,7 +47,7 @@ from handlers.base import (
     Conflict,
     Finding,
     Healed,
-    InFlight,
+    Json,
     Key,
     Mode,
     Privilege,
@@ -57,6 +55,7 @@ from handlers.base import (
     Roles,
     Trigger,
     Unavailable,
+    keys_of,
 )
 from handlers.nova import keys, queries
 from handlers.nova.base import PlacementHandler
@@ -64,95 +63,124 @@ from handlers.nova.cells import Cell
 from handlers.nova.database import API
 from handlers.nova.former_nodes import FormerNode, former_nodes
 from handlers.nova.hosts import queries as host_queries
-from handlers.nova.hosts.queries import Traces
-from handlers.nova.hosts.rules import Forget, Leftover, LeftProvider, MappedHost, of_mapping, of_provider
-from handlers.nova.nodes import nodes_among
+from handlers.nova.hosts.leftover_rules import (
+    Forget,
+    Leftover,
+    LeftProvider,
+    MappedHost,
+    Problem,
+    Traces,
+    of_mapping,
+    of_provider,
+)
+from handlers.nova.nodes import known_places, nodes_among
 from handlers.nova.placement import Provider
 from handlers.nova.records import HostMapping
-from handlers.nova.verdicts import MOVED_SETTLE, Report, Wait
+from handlers.nova.verdicts import MOVED_SETTLE, Report, Wait, soonest
 
-#: what a look at a key found: a verdict with its evidence
-Judged = tuple[Leftover, Mapping[str, Any]]
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """A verdict with its evidence, and the undo of its heal."""
+
+    verdict: Leftover
+    evidence: Json
+    undo: str
 
 
 class AuditServices(PlacementHandler):
-    """See the module."""
+    """Deletes host mappings and providers that deleted services left."""
 
     name = "audit_services"
-    title = "Take away host mappings and resource providers that deleted compute services left"
+    title = "Delete host mappings and resource providers that deleted compute services left"
     kinds = ("host", "provider")
-    healable_problems = frozenset({"mapping-left", "provider-left"})
+    healable_problems = frozenset({Problem.MAPPING_LEFT, Problem.PROVIDER_LEFT})
     triggers = (Trigger("service.delete", keys.compute_host, after=MOVED_SETTLE),)
     default_mode = Mode.AUDIT
     default_interval = 3600
     confirm_after = 5.0
     requires = ("placement", "nova_api")
-    cost = "Two queries per cell, one of nova_api and one request to Placement; an hour is fine for thousands of hosts."
+    cost = (
+        "Two queries per cell, one of nova_api and two requests to Placement; an hour is fine for thousands of hosts."
+    )
     rights = {"nova_api": {"host_mappings": frozenset({Privilege.DELETE})}}
     roles = Roles((PLACEMENT,))
 
     def inspect(self, key: Key) -> Iterable[Finding]:
-        """Judge a host's mapping and what its deleted compute nodes left in Placement, or one provider."""
+        """Judge the mapping of a host and the providers of its deleted compute nodes, or one provider."""
         findings: list[Finding] = []
         waits: list[Wait] = []
-        for verdict, evidence in self._provider(key.id) if key.kind == "provider" else self._host(key.id):
-            if isinstance(verdict, Wait):
-                waits.append(verdict)
-            elif verdict is not None:
-                findings.append(_finding(key, verdict, evidence))
+        for judged in self._provider(key.id) if key.kind == "provider" else self._host(key.id):
+            match judged.verdict:
+                case Wait() as wait:
+                    waits.append(wait)
+                case Report() as report:
+                    findings.append(
+                        Finding(key, report.problem, report.summary, judged.evidence, False, report.refusal)
+                    )
+                case Forget() as forget:
+                    findings.append(Finding(key, forget.problem, forget.summary, judged.evidence, undo=judged.undo))
+                case None:
+                    pass
         if waits and not findings:
-            soonest = min(waits, key=lambda wait: wait.after)
-            raise InFlight(soonest.reason, soonest.after)
+            raise soonest(waits)
         return findings
 
     def sweep(self) -> Iterator[Key]:
-        """Yield mapped hosts that are in no cell, and compute nodes' providers that no cell has a compute node for.
+        """Yield mapped hosts that no cell has, and providers of deleted compute nodes.
 
-        Those of such a host are looked at with it.
+        The key of such a host covers the providers of its nodes.
         """
+        normal = self._databases.host_names.normal
         mapped = self._databases.api.run(queries.mapped_hosts)
         found = self._databases.run_in_all(self._databases.host_cells(), host_queries.present).values()
-        there = {host.casefold() for hosts, _ in found for host in hosts}
+        there = {normal(host) for hosts, _ in found for host in hosts}
         if mapped and not there:
             raise Unavailable(API, f"maps {len(mapped)} hosts, and no cell has one; are its cells those of this cloud?")
-        hosts = sorted(host for host in mapped if host.casefold() not in there)
-        yield from (Key("host", host) for host in hosts)
-        left = set(self._placement.compute_providers()) - {uuid for _, nodes in found for uuid in nodes}
-        seen = {node.uuid for node in self._former(left) if node.host in hosts} if hosts and left else set()
-        yield from (Key("provider", uuid) for uuid in sorted(left - seen))
+        hosts = sorted(host for host in mapped if normal(host) not in there)
+        yield from keys_of("host", hosts)
+        roots = {uuid for uuid, provider in self._placement.providers().items() if provider.root == uuid}
+        lone = roots - {uuid for _, nodes in found for uuid in nodes}
+        if not lone:
+            return
+        gone = {normal(host) for host in hosts}
+        former = self._former(lone)
+        covered = {node.uuid for node in former if normal(node.host) in gone}
+        once = {node.uuid for node in former} | (set(self._placement.compute_providers()) & lone)
+        yield from keys_of("provider", sorted(once - covered))
 
     def population(self) -> int:
-        """How many hosts are mapped."""
+        """Return the number of mapped hosts."""
         return len(self._databases.api.run(queries.mapped_hosts))
 
     def heal(self, finding: Finding) -> Healed:
-        """Prove again, then delete what still is as it was."""
-        if not finding.healable:
-            raise Refused(finding.refusal)
+        """Prove again, then delete."""
         self._databases.require_known_schema()
-        again = self.inspect(finding.key)
-        if not any(
-            (now.problem, now.evidence, now.healable) == (finding.problem, finding.evidence, True) for now in again
-        ):
-            raise Conflict(f"{finding.key} is not as it was")
-        return self._unmap(finding) if finding.problem == "mapping-left" else self._remove(finding)
+        self.prove_again(finding)
+        match finding.problem:
+            case Problem.MAPPING_LEFT:
+                return self._unmap(finding)
+            case Problem.PROVIDER_LEFT:
+                return self._remove(finding)
+            case _:
+                raise Refused(f"{self.name} has no heal for {finding.problem}")
 
     def _unmap(self, finding: Finding) -> Healed:
         before = HostMapping(finding.evidence["host"], finding.evidence["cell_id"])
-        undo = self._databases.api.run(lambda connection: host_queries.forget_host(connection, before))
+        self._databases.api.run(lambda connection: host_queries.forget_host(connection, before, finding.undo))
         self._unless_back(before)
         return Healed(
             f"deleted the mapping of host {before.host}",
             before={"host": before.host, "cell": finding.evidence["cell"]},
             after={"cell": None},
-            undo=f"{undo}\n-- in nova_api",
+            undo=finding.undo,
         )
 
     def _unless_back(self, before: HostMapping) -> None:
-        """Put the mapping back when the host came back meanwhile and found itself mapped.
+        """Insert the mapping again when the host came back meanwhile and found itself mapped.
 
         :raises Conflict: when it did
-        :raises Unavailable: when that cannot be told; it is put back as well
+        :raises Unavailable: when a cell does not answer; the mapping is inserted again as well
         """
         try:
             traces = self._traces(before.host).values()
@@ -170,7 +198,7 @@ class AuditServices(PlacementHandler):
         try:
             self._databases.api.run(insert)
         except IntegrityError as error:
-            raise Conflict(f"somebody mapped host {before.host} again") from error
+            raise Conflict(f"another process mapped host {before.host} again") from error
 
     def _remove(self, finding: Finding) -> Healed:
         uuid, name = finding.evidence["provider"], finding.evidence["name"]
@@ -179,26 +207,38 @@ class AuditServices(PlacementHandler):
             f"deleted the resource provider {name} ({uuid})",
             before={"provider": uuid, "name": name, "nodes": finding.evidence["nodes"]},
             after={"provider": None},
-            undo=f"openstack resource provider create --uuid {uuid} {shlex.quote(name)}",
+            undo=finding.undo,
         )
 
     def _host(self, host: str) -> list[Judged]:
-        mapping = self._databases.api.run(lambda connection: queries.host_mapping(connection, host))
+        mapping, age = self._databases.api.run(
+            lambda connection: (queries.host_mapping(connection, host), host_queries.mapping_age(connection, host))
+        )
         traces = self._traces(host)
-        judged = [] if mapping is None else [self._mapping(mapping, traces)]
+        judged = [] if mapping is None else [self._mapping(mapping, age, traces)]
         gone = {node.uuid for trace in traces.values() for node in trace.former}
         gone -= {uuid for trace in traces.values() for uuid in trace.nodes}
         return [*judged, *(found for uuid in sorted(gone) for found in self._provider(uuid))]
 
-    def _mapping(self, mapping: HostMapping, traces: dict[Cell, Traces]) -> Judged:
-        for cell in traces:
-            if cell.id == mapping.cell_id:
-                evidence = {"host": mapping.host, "cell": cell.uuid, "cell_id": cell.id}
-                return of_mapping(MappedHost(mapping.host, cell, traces)), evidence
-        raise Unavailable(API, f"host {mapping.host} is mapped to the cell {mapping.cell_id}, which cannot have hosts")
+    def _mapping(self, mapping: HostMapping, age: float, traces: dict[Cell, Traces]) -> Judged:
+        home = next((cell for cell in traces if cell.id == mapping.cell_id), None)
+        if home is None:
+            raise Unavailable(
+                API, f"host {mapping.host} is mapped to the cell {mapping.cell_id}, which cannot have hosts"
+            )
+        evidence = {"host": mapping.host, "cell": home.uuid, "cell_id": home.id}
+        facts = MappedHost(mapping.host, home, traces, age, self._successors(traces.values()))
+        undo = self._databases.api.run(lambda connection: host_queries.undo_of_forget(connection, mapping))
+        return Judged(of_mapping(facts), evidence, f"{undo}\n-- in nova_api")
+
+    def _successors(self, traces: Iterable[Traces]) -> tuple[str, ...]:
+        """Return the providers that have the name of a deleted compute node, and a uuid that no cell knows."""
+        names = {node.node for trace in traces for node in trace.former}
+        found = {uuid for name in names for uuid in self._placement.named(name)}
+        return tuple(sorted(found - set(known_places(self._databases, found))))
 
     def _provider(self, uuid: str) -> list[Judged]:
-        """Judge a provider: what is held of it first, then the databases; nothing, when there is none."""
+        """Judge a provider: its allocations first, then the databases; nothing when it does not exist."""
         tree = self._placement.tree(uuid)
         if uuid not in tree:
             return []
@@ -208,19 +248,20 @@ class AuditServices(PlacementHandler):
             "name": facts.provider.name,
             "nodes": sorted({f"{node.host} {node.node}" for node in facts.former}),
             "children": sorted(facts.tree - {uuid}),
-            "holders": sorted(facts.holders)[: queries.CHUNK],
+            "holders": sorted(facts.consumers)[: queries.CHUNK],
         }
-        return [(of_provider(facts), evidence)]
+        undo = f"openstack resource provider create --uuid {uuid} {shlex.quote(facts.provider.name)}"
+        return [Judged(of_provider(facts), evidence, undo)]
 
     def _facts(self, provider: Provider, tree: frozenset[str]) -> LeftProvider:
-        holders = frozenset().union(*(self._placement.holders(member) for member in tree))
+        consumers = frozenset().union(*(self._placement.holders(member) for member in tree))
         marked = self._placement.is_compute_node(provider.uuid)
         former = self._former({provider.uuid})
         hosts = sorted({node.host for node in former})
         return LeftProvider(
             provider,
             tree,
-            holders,
+            consumers,
             alive=bool(nodes_among(self._databases, "uuid", {provider.uuid})),
             namesake=bool(nodes_among(self._databases, "hypervisor_hostname", {provider.name})),
             marked=marked,
@@ -238,8 +279,3 @@ class AuditServices(PlacementHandler):
         return self._databases.run_in_all(
             self._databases.host_cells(), lambda connection: host_queries.traces(connection, host)
         )
-
-
-def _finding(key: Key, verdict: Forget | Report, evidence: Mapping[str, Any]) -> Finding:
-    refusal = verdict.refusal if isinstance(verdict, Report) else ""
-    return Finding(key, verdict.problem, verdict.summary, evidence, not refusal, refusal)

@@ -1,7 +1,6 @@
-"""The SQL statements about hosts that are gone: what their services left, and who still says that it is there.
+"""The SQL about compute hosts and the rows that their services left; one function each, as in :mod:`handlers.nova.queries`.
 
-As in :mod:`handlers.nova.queries`: each takes a connection within a transaction and can be run again. Deleted rows are
-looked for in the shadow tables as well, where archiving puts them; these have no index, and few rows.
+Deleted rows are read from the shadow tables too, where archiving moves them. These have no index, and few rows.
 """
 
 from __future__ import annotations
@@ -13,32 +12,36 @@ from sqlalchemy.engine import Connection
 
 from handlers.base import Conflict
 from handlers.nova import queries, records, tables
-from handlers.nova.former_nodes import FormerNode, former_nodes, since_deletion
+from handlers.nova.former_nodes import former_nodes, since_deletion
+from handlers.nova.hosts.leftover_rules import Traces
 from handlers.nova.sql_text import as_typed
 
 
 @dataclass(frozen=True, slots=True)
-class Traces:
-    """What a cell knows of a host.
+class LiveRows:
+    """The live rows of a host in one cell.
 
-    :param services: how many nova-compute services are not deleted
-    :param nodes: the uuids of the compute nodes that are not deleted
-    :param instances: how many instances that are not deleted say that they live there
-    :param migrations: how many migrations from or to it have not ended
-    :param former: its deleted compute nodes
-    :param deleted: seconds since its last nova-compute service or compute node was deleted; None when none ever was
+    :param name: the host as the cell writes it
+    :param rows: the uuids of its nova-compute services and its compute nodes
     """
 
-    services: int
-    nodes: tuple[str, ...]
-    instances: int
-    migrations: int
-    former: tuple[FormerNode, ...] = ()
-    deleted: float | None = None
+    name: str
+    rows: frozenset[str]
+
+
+def presence(connection: Connection, host: str) -> LiveRows | None:
+    """The live rows of a host in this cell; None without any."""
+    c = tables.services.c
+    query = sa.select(c.host, c.uuid).where(c.binary == queries.COMPUTE, c.deleted == 0, c.host == host)
+    found = [(row.host, row.uuid) for row in connection.execute(query)]
+    found += [(node.host, node.uuid) for node in queries.compute_nodes(connection, {"host": host})]
+    if not found:
+        return None
+    return LiveRows(found[0][0], frozenset(uuid for _, uuid in found if uuid is not None))
 
 
 def traces(connection: Connection, host: str) -> Traces:
-    """What this cell knows of a host."""
+    """Read the rows of a host in this cell."""
     former = former_nodes(connection, "host", [host])
     ages = [node.age for node in former] + _deleted_services(connection, host)
     return Traces(
@@ -58,20 +61,41 @@ def present(connection: Connection) -> tuple[set[str], set[str]]:
     return services | {node.host for node in nodes}, {node.uuid for node in nodes}
 
 
-def forget_host(connection: Connection, before: records.HostMapping) -> str:
-    """Delete the mapping of a host that still leads to the same cell; return the statement that restores it.
+def mapping_age(connection: Connection, host: str) -> float:
+    """Seconds since a host was mapped; infinity when its mapping has no time."""
+    c = tables.host_mappings.c
+    row = connection.execute(sa.select(c.created_at, queries.NOW).where(c.host == host)).first()
+    if row is None or row.created_at is None:
+        return float("inf")
+    return float((row.now - row.created_at).total_seconds())
 
-    :raises Conflict: when there is no such mapping any more
-    """
+
+def undo_of_forget(connection: Connection, mapping: records.HostMapping) -> str:
+    """Return the statement that restores the mapping of a host; empty when it does not lead to this cell any more."""
     table = tables.host_mappings
-    where = sa.and_(table.c.host == before.host, table.c.cell_id == before.cell_id)
-    rows = list(
-        connection.execute(sa.select(table.c.created_at, table.c.cell_id, table.c.host).where(where)).mappings()
-    )
-    if len(rows) != 1 or connection.execute(sa.delete(table).where(where)).rowcount != 1:
-        raise Conflict(f"the mapping of host {before.host} is not as it was")
-    values = {name: sa.null() if value is None else sa.literal(value) for name, value in rows[0].items()}
+    query = sa.select(table.c.created_at, table.c.cell_id, table.c.host).where(_same(mapping))
+    row = connection.execute(query).mappings().first()
+    if row is None:
+        return ""
+    values = {name: sa.null() if value is None else sa.literal(value) for name, value in row.items()}
     return as_typed(connection, sa.insert(table).values(values))
+
+
+def forget_host(connection: Connection, before: records.HostMapping, undo: str) -> None:
+    """Delete the mapping of a host that still leads to the same cell.
+
+    :param undo: restores it
+    :raises Conflict: when the mapping changed
+    """
+    restoring = undo_of_forget(connection, before)
+    gone = connection.execute(sa.delete(tables.host_mappings).where(_same(before))).rowcount
+    if gone != 1 or restoring not in undo:
+        raise Conflict(f"the mapping of host {before.host} changed")
+
+
+def _same(mapping: records.HostMapping) -> sa.ColumnElement[bool]:
+    c = tables.host_mappings.c
+    return sa.and_(c.host == mapping.host, c.cell_id == mapping.cell_id)
 
 
 def _deleted_services(connection: Connection, host: str) -> list[float]:

@@ -1,32 +1,31 @@
-"""Keeps Placement's aggregates like Nova's.
+"""Add the hosts of Nova's aggregates to Placement's aggregates.
 
-**What drifts.** A host is in a Nova aggregate, but the resource providers of its compute nodes are not in Placement's
-aggregate of the same uuid: then it is invisible to requests for that availability zone or tenant. Or the other way round:
-the host left, its providers did not, and it still gets what it should not.
+**What drifts.** A host is in an aggregate of Nova, and the providers of its compute nodes are not in Placement's aggregate of
+that uuid: requests for its availability zone or its tenant do not reach it. Or the host left, its provider is still a member,
+and it receives instances that it should not.
 
-**Why Nova lets it.** Adding a host writes the database first and Placement second, and any failure there is only logged;
-removing does Placement first. A provider that was made anew (a node registered again, Placement rebuilt) is in no
-aggregate at all. ``nova-manage placement sync_aggregates`` only ever adds, and gives up at a host with several nodes.
+**Why Nova lets it.** To add a host, Nova writes its database first and Placement second, and only logs a failure. A provider
+that was made anew is in no aggregate. ``nova-manage placement sync_aggregates`` gives up at a host with several nodes.
 
-**What is read.** ``aggregates`` and ``aggregate_hosts``; the live compute nodes of every cell; Placement's members, one
-request per aggregate. All compute nodes of a host count, so ironic does too.
+**What is read.** ``aggregates`` and ``aggregate_hosts``; the live compute nodes of every cell; the members of each aggregate
+in Placement, and the aggregates of each provider that differs. All compute nodes of a host count. Host names are compared as
+Nova's database compares them.
 
-**What is changed.** ``PUT /resource_providers/{uuid}/aggregates`` with the provider's generation, first to last only the
-aggregates in question: memberships that Nova knows nothing about stay. A membership is removed only from the root provider
-of a live compute node, only from an aggregate that Nova has: operators put sharing providers into aggregates by hand. Up to
-fifty providers that an aggregate lacks, or has too many, are one finding and count as one heal; each is written for itself,
-and what somebody else has changed meanwhile is left to the next look.
+**What is changed.** ``PUT /resource_providers/{uuid}/aggregates``, with the provider's generation, adds what is missing. All
+other memberships stay. Up to fifty providers are one finding; each is written by itself.
 
-**What is not changed.** Members of an aggregate that Nova does not have (any more) are reported. Nova keeps no trace of a
-deleted aggregate, so it cannot be told from one that an operator made in Placement; the event is no proof.
+**What is not changed.** A membership that Nova does not know is reported. The host may have left the aggregate, or an
+operator put the provider there by hand, and no record tells which. ``[audit] sync_aggregates_remove`` permits the removal
+from the root provider of a live compute node, never where the host has several. Nova's own command only adds for this reason.
+Members of an aggregate that Nova does not have are reported, but only after an event or by hand: operators make such
+aggregates for shared storage. An aggregate's host without compute node, and a compute node without provider, are reported.
 
-**Races.** Nova removes a host from Placement first and from its database a moment later. A look between the two takes the
-host for missing; so a finding must be seen twice, the heal reads all providers before the databases, and their generations
-make Nova's write or ours fail, whichever is second. What slips through even so is found again through
-``aggregate.remove_host.end``, which is sent after both. The provider's generation also moves with every allocation on the
-node: then the heal reads everything again, a few times.
+**Why a race does no harm.** To remove a host, Nova writes Placement first and its database second. An inspection between the
+two takes the host for missing. Therefore two inspections must agree, the heal reads providers before databases, and the
+generation makes the second of two writes fail. ``aggregate.remove_host.end``, which Nova sends after both, brings the handler
+back. Each new allocation also moves the generation; then the heal reads again, a few times.
 
-**Undo.** ``openstack resource provider aggregate set``, with the memberships that the history holds.
+**Undo.** ``openstack resource provider aggregate set`` with the former memberships, known before the heal.
 
 Sources: ``nova/compute/api.py`` (AggregateAPI), ``nova/scheduler/client/report.py`` (aggregate_add_host), ``nova/cmd/
 manage.py`` (sync_aggregates).
@@ -37,9 +36,13 @@ from __future__ import annotations
 import random
 import shlex
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from typing import Self
 
+from oslo_config import cfg
+
+from handlers.access import cloud_options
 from handlers.access.roles import PLACEMENT
 from handlers.base import (
     Conflict,
@@ -50,16 +53,18 @@ from handlers.base import (
     Key,
     Mode,
     Refused,
+    Resources,
     Roles,
     Trigger,
     Unavailable,
 )
-from handlers.nova import keys, queries
+from handlers.nova import keys, options, queries
 from handlers.nova.base import PlacementHandler
+from handlers.nova.database import NovaDatabases
+from handlers.nova.hosts.aggregate_rules import Membership, Problem, differing, removal_refusal, wanted
 from handlers.nova.nodes import live_nodes, nodes_among
-from handlers.nova.placement import ProviderAggregates
+from handlers.nova.placement import Placement, ProviderAggregates
 from handlers.nova.records import Aggregate, ComputeNode
-from handlers.withheld import Withheld, is_withheld, refusal
 
 #: seconds that a new host has for making its compute node and its provider before that is reported
 PATIENCE = 600
@@ -71,29 +76,27 @@ _NAMED = 5
 #: how often the heal reads again what changed between reading and writing, and seconds in between
 _ROUNDS, _PAUSE = 4, (0.05, 0.3)
 
-
-@dataclass(frozen=True, slots=True)
-class _Wrong:
-    """A compute node's provider whose memberships are not those of its host.
-
-    :param add: the aggregates that it should be in
-    :param remove: those that it should not be in
-    """
-
-    provider: str
-    host: str
-    node: str
-    add: Sequence[str] = ()
-    remove: Sequence[str] = ()
+OPTIONS: list[cfg.Opt] = [
+    cfg.BoolOpt(
+        "sync_aggregates_remove",
+        default=False,
+        help="Also remove providers from aggregates of Placement that their host is not in, as far as Nova knows. Leave it "
+        "off where operators put providers into aggregates by hand, for example to isolate tenants. Providers of a host with "
+        "several compute nodes are never removed. When off, such memberships are reported.",
+    ),
+]
 
 
 class SyncAggregates(PlacementHandler):
-    """See the module."""
+    """Adds providers to the aggregates of their hosts.
+
+    :param remove: also remove providers from aggregates that their hosts are not in
+    """
 
     name = "sync_aggregates"
-    title = "Make the members of Placement's aggregates those of Nova's, both ways"
+    title = "Add the hosts of Nova's aggregates to Placement's aggregates"
     kinds = ("aggregate", "host")
-    healable_problems = frozenset({"membership-missing", "membership-stale"})
+    healable_problems = frozenset({Problem.MISSING, Problem.STALE})
     triggers = (
         Trigger("aggregate.add_host.end", keys.aggregate),
         Trigger("aggregate.remove_host.end", keys.aggregate),
@@ -107,6 +110,26 @@ class SyncAggregates(PlacementHandler):
     cost = "One request to Placement per aggregate and one query per cell; an hour is fine."
     roles = Roles((PLACEMENT,))
 
+    def __init__(self, databases: NovaDatabases, placement: Placement, remove: bool = False) -> None:
+        super().__init__(databases, placement)
+        self._remove = remove
+
+    @classmethod
+    def options(cls) -> Mapping[str, Sequence[cfg.Opt]]:
+        """Return the options of Nova's databases, of the cloud's APIs, and the permission to remove."""
+        return {
+            options.GROUP: options.OPTIONS,
+            cloud_options.GROUP: cloud_options.OPTIONS,
+            options.AUDIT: OPTIONS,
+        }
+
+    @classmethod
+    def from_resources(cls, resources: Resources) -> Self:
+        """Make the handler on the shared databases and session."""
+        remove = bool(resources.conf[options.AUDIT].sync_aggregates_remove)
+        databases, placement = resources.get(NovaDatabases.from_resources), resources.get(Placement.from_resources)
+        return cls(databases, placement, remove)
+
     def inspect(self, key: Key) -> Iterable[Finding]:
         """Compare the members of one aggregate, or the memberships of one host."""
         aggregates = {aggregate.uuid: aggregate for aggregate in self._databases.api.run(queries.aggregates)}
@@ -117,103 +140,165 @@ class SyncAggregates(PlacementHandler):
         return self._inspect_aggregate(key, aggregates[key.id])
 
     def sweep(self) -> Iterator[Key]:
-        """Yield the aggregates whose members differ, as far as the cells answer."""
+        """Yield the aggregates whose members differ, or whose hosts have no compute node, as far as the cells answer."""
+        names = self._databases.host_names
         nodes, down = live_nodes(self._databases)
+        by_host: dict[str, set[str]] = {}
+        for _, node in nodes.values():
+            by_host.setdefault(names.normal(node.host), set()).add(node.uuid)
         for aggregate in self._databases.api.run(queries.aggregates):
-            wanted = {node.uuid for _, node in nodes.values() if node.host in aggregate.hosts}
+            hosts = names.all_normal(aggregate.hosts)
+            expected = {uuid for host in hosts for uuid in by_host.get(host, ())}
             members = set(self._placement.members(aggregate.uuid)) & set(nodes)
-            if wanted != members:
+            without_node = down is None and not hosts <= set(by_host)
+            if expected != members or without_node:
                 yield Key("aggregate", aggregate.uuid)
         if down is not None:
             raise down
 
     def population(self) -> int:
-        """How many aggregates there are."""
+        """Return the number of aggregates."""
         return len(self._databases.api.run(queries.aggregates))
 
     def heal(self, finding: Finding) -> Healed:
-        """Change the memberships of the providers that still are as they were; compare-and-set with their generations."""
+        """Change the memberships of the providers that are as they were; compare-and-set with their generations."""
         if not finding.healable:
             raise Refused(finding.refusal)
         self._databases.require_known_schema()
-        wrong = [_Wrong(**provider) for provider in finding.evidence["providers"]]
-        before, done = self._set_all(wrong)
+        match finding.problem:
+            case Problem.MISSING | Problem.STALE:
+                wrong = [Membership.from_json(provider) for provider in finding.evidence["providers"]]
+            case _:
+                raise Refused(f"{self.name} has no heal for {finding.problem}")
+        done = self._write_all(finding.problem, wrong)
         return Healed(
-            _action(done),
-            before={"aggregates": {one.provider: sorted(before[one.provider].aggregates) for one in done}},
-            after={"aggregates": {one.provider: sorted(_after(before[one.provider], one)) for one in done}},
-            undo="; ".join(_undo(before[one.provider]) for one in done),
+            _action(finding.problem, done),
+            before={"aggregates": {one.provider: sorted(one.before) for one in done}},
+            after={"aggregates": {one.provider: sorted(one.after(finding.problem)) for one in done}},
+            undo=_undo(done),
             complete=len(done) == len(wrong),
         )
 
-    def _set_all(self, wrong: Sequence[_Wrong]) -> tuple[dict[str, ProviderAggregates], list[_Wrong]]:
-        """Change what is still wrong; return what was there before, and what was changed.
+    def _write_all(self, problem: str, wrong: Sequence[Membership]) -> list[Membership]:
+        """Write the memberships that are still wrong; return those that were written.
 
-        :raises Conflict: when nothing could be changed
-        :raises Unavailable: likewise; when something was changed before, the next look finds the rest
+        :raises Conflict: when nothing could be written
+        :raises Unavailable, Refused: likewise; when something was written before, the next inspection finds the rest
         """
-        before: dict[str, ProviderAggregates] = {}
-        done: list[_Wrong] = []
+        done: list[Membership] = []
+        failed: HandlerError = Conflict(f"the memberships of {_names(wrong)} changed")
         rest = list(wrong)
-        failed: HandlerError | None = None
-        try:
-            for attempt in range(_ROUNDS):
-                if not rest:
-                    break
-                if attempt:
-                    time.sleep(random.uniform(*_PAUSE))
-                now = self._still_wrong(rest)
-                before |= now
-                rest = [one for one in rest if one.provider in now]
-                for one in list(rest):
+        for attempt in range(_ROUNDS):
+            if attempt:
+                time.sleep(random.uniform(*_PAUSE))
+            again: list[Membership] = []
+            try:
+                for one, now in self._still_wrong(problem, rest):
                     try:
-                        self._placement.set_aggregates(now[one.provider], _after(now[one.provider], one))
+                        self._placement.set_aggregates(now, one.after(problem))
                     except Conflict:
-                        continue
+                        again.append(one)
                     except Refused as error:
                         failed = error
                     else:
                         done.append(one)
-                    rest.remove(one)
-        except Unavailable as error:
-            failed = error
+            except Unavailable as error:
+                failed = error
+                break
+            if not again:
+                break
+            rest = again
         if not done:
-            raise failed or Conflict(f"the memberships of {', '.join(one.node for one in wrong)} are not as they were")
-        return before, done
+            raise failed
+        return done
 
-    def _still_wrong(self, wrong: Sequence[_Wrong]) -> dict[str, ProviderAggregates]:
-        """Read memberships and then the databases; return the memberships of those that are as wrong as they were."""
+    def _still_wrong(self, problem: str, wrong: Sequence[Membership]) -> list[tuple[Membership, ProviderAggregates]]:
+        """Read memberships and then the databases; return those that are as wrong as they were."""
         read = [self._placement.aggregates(one.provider) for one in wrong]
         aggregates = self._databases.api.run(queries.aggregates)
-        nodes = {node.uuid: node.host for node in nodes_among(self._databases, "uuid", {one.provider for one in wrong})}
-        found = {}
-        for one, has in zip(wrong, read, strict=True):
-            must, must_not = _memberships(aggregates, one.host)
-            if has is None or nodes.get(one.provider) != one.host:
+        nodes = {node.uuid: node for node in nodes_among(self._databases, "uuid", {one.provider for one in wrong})}
+        of_host = self._nodes_of_hosts(nodes.values()) if problem == Problem.STALE else Counter()
+        found = []
+        for one, now in zip(wrong, read, strict=True):
+            node = nodes.get(one.provider)
+            if now is None or node is None or node.host != one.host or now.aggregates != one.before:
                 continue
-            if set(one.add) <= must - has.aggregates and set(one.remove) <= must_not & has.aggregates:
-                found[one.provider] = has
+            rule = wanted(self._databases.host_names, aggregates, one.host)
+            if problem == Problem.MISSING:
+                right = one.aggregates <= rule.joined
+            else:
+                right = one.aggregates <= rule.left and not self._refusal(of_host, one.host)
+            if right:
+                found.append((one, now))
         return found
 
     def _inspect_aggregate(self, key: Key, aggregate: Aggregate) -> list[Finding]:
+        names = self._databases.host_names
         members = set(self._placement.members(aggregate.uuid))
         by_host = nodes_among(self._databases, "host", aggregate.hosts)
         by_uuid = nodes_among(self._databases, "uuid", members)
-        findings, waiting = self._missing_nodes(key, aggregate.hosts - {node.host for node in by_host})
-        lacking = [node for node in by_host if node.uuid not in members]
-        providers = self._placement.providers() if lacking else {}
-        wrong: list[_Wrong] = []
-        for node in lacking:
-            if node.uuid in providers:
-                wrong.append(_wrong(node, add=[aggregate.uuid]))
-            elif node.age < PATIENCE:
+        findings, waiting = self._missing_nodes(key, aggregate.hosts, by_host)
+        differ = [node for node in by_host if node.uuid not in members]
+        hosts = names.all_normal(aggregate.hosts)
+        differ += [node for node in by_uuid if names.normal(node.host) not in hosts]
+        return self._compare(key, differ, [aggregate], findings, waiting)
+
+    def _inspect_host(self, key: Key, aggregates: Mapping[str, Aggregate]) -> list[Finding]:
+        nodes = nodes_among(self._databases, "host", {key.id})
+        rule = wanted(self._databases.host_names, aggregates.values(), key.id)
+        hosts = frozenset({key.id}) if rule.joined else frozenset()
+        findings, waiting = self._missing_nodes(key, hosts, nodes)
+        return self._compare(key, nodes, list(aggregates.values()), findings, waiting)
+
+    def _compare(
+        self,
+        key: Key,
+        nodes: Sequence[ComputeNode],
+        aggregates: Sequence[Aggregate],
+        findings: list[Finding],
+        waiting: list[str],
+    ) -> list[Finding]:
+        """Compare the providers of these nodes with these aggregates of Nova."""
+        lacking, extra = [], []
+        for node in nodes:
+            rule = wanted(self._databases.host_names, aggregates, node.host)
+            has = self._placement.aggregates(node.uuid)
+            if has is not None:
+                lacks, more = differing(node, has.aggregates, rule)
+                lacking += [lacks] if lacks else []
+                extra += [more] if more else []
+            elif rule.joined and node.age < PATIENCE:
                 waiting.append(f"the provider of {node.node}")
-            else:
+            elif rule.joined:
                 findings.append(_no_provider(key, node))
-        for node in by_uuid:
-            if node.host not in aggregate.hosts:
-                wrong.append(_wrong(node, remove=[aggregate.uuid]))
-        return _or_wait([*_findings(key, wrong), *findings], waiting)
+        found = [*_findings(key, Problem.MISSING, lacking), *self._extra(key, extra), *findings]
+        if waiting and not found:
+            raise InFlight(f"not there yet: {', '.join(waiting)}", _AGAIN)
+        return found
+
+    def _extra(self, key: Key, extra: Sequence[Membership]) -> list[Finding]:
+        """Return the findings about memberships that Nova does not know, by the reason why they stay."""
+        if not extra:
+            return []
+        nodes = nodes_among(self._databases, "host", {one.host for one in extra})
+        of_host = self._nodes_of_hosts(nodes)
+        by_refusal: dict[str, list[Membership]] = {}
+        for one in extra:
+            by_refusal.setdefault(self._refusal(of_host, one.host), []).append(one)
+        return [
+            finding
+            for refusal, some in sorted(by_refusal.items())
+            for finding in _findings(key, Problem.STALE, some, refusal)
+        ]
+
+    def _nodes_of_hosts(self, nodes: Iterable[ComputeNode]) -> Counter[str]:
+        """Count all compute nodes of the hosts of these nodes."""
+        hosts = {node.host for node in nodes}
+        normal = self._databases.host_names.normal
+        return Counter(normal(node.host) for node in nodes_among(self._databases, "host", hosts))
+
+    def _refusal(self, of_host: Counter[str], host: str) -> str:
+        return removal_refusal(self._remove, of_host[self._databases.host_names.normal(host)])
 
     def _inspect_unknown(self, key: Key) -> list[Finding]:
         nodes = nodes_among(self._databases, "uuid", set(self._placement.members(key.id)))
@@ -221,101 +306,69 @@ class SyncAggregates(PlacementHandler):
             return []
         finding = Finding(
             key,
-            "members-of-unknown-aggregate",
-            f"{len(nodes)} compute nodes are members of {key.id} in Placement, which is no aggregate of Nova",
+            Problem.UNKNOWN_AGGREGATE,
+            f"{len(nodes)} compute nodes are members of {key.id} in Placement, and Nova has no such aggregate",
             {"aggregate": key.id, "providers": sorted(node.uuid for node in nodes)},
             healable=False,
-            refusal="it may be an aggregate that somebody made in Placement alone; if Nova's was deleted, take the "
-            "providers out with: openstack resource provider aggregate set",
+            refusal="either an operator made it in Placement, for example for shared storage, or Nova's aggregate was deleted. "
+            "Only in the second case remove the providers: openstack resource provider aggregate set",
         )
         return [finding]
 
-    def _inspect_host(self, key: Key, aggregates: Mapping[str, Aggregate]) -> list[Finding]:
-        nodes = nodes_among(self._databases, "host", {key.id})
-        must, must_not = _memberships(aggregates.values(), key.id)
-        if not nodes:
-            return _or_wait(*self._missing_nodes(key, frozenset({key.id}) if must else frozenset()))
-        findings, waiting = [], []
-        wrong: list[_Wrong] = []
-        for node in nodes:
-            has = self._placement.aggregates(node.uuid)
-            if has is not None:
-                add, remove = sorted(must - has.aggregates), sorted(must_not & has.aggregates)
-                if add or remove:
-                    wrong.append(_wrong(node, add, remove))
-            elif must and node.age < PATIENCE:
-                waiting.append(f"the provider of {node.node}")
-            elif must:
-                findings.append(_no_provider(key, node))
-        return _or_wait([*_findings(key, wrong), *findings], waiting)
-
-    def _missing_nodes(self, key: Key, hosts: frozenset[str]) -> tuple[list[Finding], list[str]]:
-        """Tell hosts without compute node that were just born from those that are gone."""
-        if not hosts:
+    def _missing_nodes(
+        self, key: Key, hosts: Iterable[str], nodes: Iterable[ComputeNode]
+    ) -> tuple[list[Finding], list[str]]:
+        """Return a finding about hosts of aggregates that have no compute node, and the nodes that new hosts will make."""
+        names = self._databases.host_names
+        there = names.all_normal(node.host for node in nodes)
+        missing = sorted(host for host in hosts if names.normal(host) not in there)
+        if not missing:
             return [], []
         found = self._databases.run_in_all(self._databases.host_cells(), queries.compute_services)
-        ages = {service.host: service.age for services in found.values() for service in services}
-        young = sorted(host for host in hosts if ages.get(host, PATIENCE) < PATIENCE)
-        gone = sorted(hosts - set(young))
+        ages = {names.normal(service.host): service.age for services in found.values() for service in services}
+        gone = [host for host in missing if ages.get(names.normal(host), PATIENCE) >= PATIENCE]
+        waiting = [f"the compute node of {host}" for host in missing if host not in gone]
         if not gone:
-            return [], [f"the compute node of {host}" for host in young]
+            return [], waiting
         finding = Finding(
             key,
-            "member-without-node",
+            Problem.NO_NODE,
             f"hosts in aggregates have no compute node: {', '.join(gone)}",
             {"hosts": gone},
             healable=False,
-            refusal="start their nova-compute, or take them out with: openstack aggregate remove host",
+            refusal="either nova-compute does not run there, or the host is gone. Start it, or: openstack aggregate remove "
+            "host",
         )
-        return [finding], [f"the compute node of {host}" for host in young]
+        return [finding], waiting
 
 
-def _memberships(aggregates: Iterable[Aggregate], host: str) -> tuple[set[str], set[str]]:
-    """Return the aggregates that a host's providers must and must not be in."""
-    all_ = {aggregate.uuid: host in aggregate.hosts for aggregate in aggregates}
-    return {uuid for uuid, member in all_.items() if member}, {uuid for uuid, member in all_.items() if not member}
-
-
-def _wrong(node: ComputeNode, add: Sequence[str] = (), remove: Sequence[str] = ()) -> _Wrong:
-    return _Wrong(node.uuid, node.host, node.node, list(add), list(remove))
-
-
-def _findings(key: Key, wrong: Sequence[_Wrong]) -> list[Finding]:
+def _findings(key: Key, problem: Problem, wrong: Sequence[Membership], refusal: str = "") -> Iterator[Finding]:
     ordered = sorted(wrong, key=lambda one: one.provider)
-    if not is_withheld(Withheld.LEAVE_AGGREGATE):
-        return [_finding(key, part) for part in _parts(ordered)]
-    lacking = [replace(one, remove=[]) for one in ordered if one.add]
-    staying = [replace(one, add=[]) for one in ordered if one.remove]
-    reports = [_finding(key, part) for part in _parts(staying)]
-    why = refusal(Withheld.LEAVE_AGGREGATE)
-    return [
-        *(_finding(key, part) for part in _parts(lacking)),
-        *(replace(report, healable=False, refusal=why) for report in reports),
-    ]
+    for start in range(0, len(ordered), BATCH):
+        part = ordered[start : start + BATCH]
+        yield Finding(
+            key,
+            problem,
+            _summary(problem, part),
+            {"providers": [one.to_json() for one in part]},
+            healable=not refusal,
+            refusal=refusal,
+            weight=len(part),
+            undo="" if refusal else _undo(part),
+        )
 
 
-def _parts(wrong: Sequence[_Wrong]) -> Iterator[Sequence[_Wrong]]:
-    return (wrong[start : start + BATCH] for start in range(0, len(wrong), BATCH))
-
-
-def _finding(key: Key, wrong: Sequence[_Wrong]) -> Finding:
-    problem = "membership-missing" if any(one.add for one in wrong) else "membership-stale"
-    return Finding(key, problem, _summary(wrong), {"providers": [asdict(one) for one in wrong]})
-
-
-def _summary(wrong: Sequence[_Wrong]) -> str:
+def _summary(problem: Problem, wrong: Sequence[Membership]) -> str:
     if len(wrong) > 1:
-        lacking, staying = sum(bool(one.add) for one in wrong), sum(bool(one.remove) for one in wrong)
-        said = [f"{lacking} providers lack aggregates"] if lacking else []
-        said += [f"{staying} providers are still in aggregates"] if staying else []
-        return f"{' and '.join(said)} in Placement: {_names(wrong)}"
+        said = "lack aggregates" if problem is Problem.MISSING else "are in aggregates that their hosts are not in"
+        return f"{len(wrong)} providers {said} in Placement: {_names(wrong)}"
     [one] = wrong
-    said = [f"lacks {', '.join(one.add)}"] if one.add else []
-    said += [f"is still in {', '.join(one.remove)}"] if one.remove else []
-    return f"the provider of host {one.host}, node {one.node}, {' and '.join(said)} in Placement"
+    aggregates = ", ".join(sorted(one.aggregates))
+    said = f"lacks {aggregates}" if problem is Problem.MISSING else f"is in {aggregates}, which the host is not in,"
+    return f"the provider of host {one.host}, node {one.node}, {said} in Placement"
 
 
-def _names(wrong: Sequence[_Wrong]) -> str:
+def _names(wrong: Sequence[Membership]) -> str:
     names = [one.node for one in wrong[:_NAMED]]
     return f"{', '.join(names)} and {len(wrong) - _NAMED} more" if len(wrong) > _NAMED else ", ".join(names)
 
@@ -323,37 +376,29 @@ def _names(wrong: Sequence[_Wrong]) -> str:
 def _no_provider(key: Key, node: ComputeNode) -> Finding:
     return Finding(
         key,
-        "provider-missing",
+        Problem.NO_PROVIDER,
         f"Placement has no provider for host {node.host}, node {node.node}",
         {"provider": node.uuid, "host": node.host, "node": node.node},
         healable=False,
-        refusal="its nova-compute makes it; look into that log (a provider of the same name and another uuid?)",
+        refusal="its nova-compute makes the provider: either it does not run, or another provider has the name; read its log",
     )
 
 
-def _or_wait(findings: list[Finding], waiting: list[str]) -> list[Finding]:
-    """Return the findings; with none, wait for what a new host has not made yet."""
-    if waiting and not findings:
-        raise InFlight(f"not there yet: {', '.join(waiting)}", _AGAIN)
-    return findings
+def _action(problem: str, done: Sequence[Membership]) -> str:
+    verb, preposition = ("added", "to") if problem == Problem.MISSING else ("removed", "from")
+    if len(done) > 1:
+        return f"{verb} {len(done)} providers {preposition} aggregates in Placement: {_names(done)}"
+    [one] = done
+    return f"{verb} the provider of {one.node} {preposition} {', '.join(sorted(one.aggregates))} in Placement"
 
 
-def _after(before: ProviderAggregates, wrong: _Wrong) -> frozenset[str]:
-    return (before.aggregates | set(wrong.add)) - set(wrong.remove)
+def _undo(wrong: Iterable[Membership]) -> str:
+    return "\n".join(_restoring(one) for one in wrong)
 
 
-def _action(wrong: Sequence[_Wrong]) -> str:
-    if len(wrong) > 1:
-        return f"put the aggregates of {len(wrong)} providers right: {_names(wrong)}"
-    [one] = wrong
-    done = [f"put the provider of {one.node} into {', '.join(one.add)}"] if one.add else []
-    done += [f"took the provider of {one.node} out of {', '.join(one.remove)}"] if one.remove else []
-    return " and ".join(done)
-
-
-def _undo(before: ProviderAggregates) -> str:
+def _restoring(membership: Membership) -> str:
     """Return a command that runs as it is: 1.18 is the last version that asks for no generation."""
     words = ["openstack", "--os-placement-api-version", "1.18", "resource", "provider", "aggregate", "set"]
-    for aggregate in sorted(before.aggregates):
+    for aggregate in sorted(membership.before):
         words += ["--aggregate", aggregate]
-    return shlex.join([*words, before.provider])
+    return shlex.join([*words, membership.provider])

@@ -1,39 +1,38 @@
-"""Puts right what mappings of instances say, and clears away those that lead nowhere.
+"""Repair the mappings of instances.
 
-**What drifts.** The mapping of an instance names no cell, though the instance is in one: nova-api does not find it, or takes
-it for being scheduled, for ever. A build request is left beside a mapped instance: lists show it as being built. A
-mapping, a request specification and a place in a server group are left of an instance that is nowhere, and are counted
-against quotas. The mark ``queued_for_delete`` says of a live instance that it is about to go (it is hidden while its cell
-is down, and may not be counted), or of a deleted one that it is not.
+**What drifts.** A mapping names no cell, though a cell has the instance: nova-api does not find it. A build request is left
+beside a mapped instance: lists show it as being built. A mapping, a request specification and a group membership are left of
+a deleted instance and count against quotas. ``queued_for_delete`` is set for a live instance, or not set for a deleted one.
 
-**Why Nova lets it.** A boot is written in four steps by two services into two databases. What dies between them, or the
-message queue loses, stays half done: no command of Nova's repairs a mapping that exists (``map_instances`` passes it by),
-and the ``heal_instance_mappings`` that was once specified was never merged. nova-api sets the mark as soon as it has
-*asked* a compute host to delete, whether or not that succeeds; ``map_instances`` writes false for all.
+**Why Nova lets it.** A boot is four writes of two services into two databases. A service that dies between them leaves it
+half done, and no command of Nova repairs a mapping that exists. nova-api sets the mark when it *asks* a compute host to
+delete, whether or not the deletion succeeds. ``map_instances`` of nova-manage writes false for all.
 
-**What is read.** Mapping and build request, then the instance's rows in every cell, cell0 included, deleted and hidden
-ones too. Which verdict follows from what is the table in :mod:`handlers.nova.mappings.rules`. Before anything is forgotten,
-Placement is asked whether the instance holds resources. Notifications only say which instance to look at. When one cell does
-not answer there is no verdict at all. A finding has to be seen twice, five seconds apart.
+**What is read.** The mapping, the build request and the request specification; the instance's rows in every cell, deleted and
+hidden ones too. Where the verdict depends on them, also the allocation and the archived rows of the instance's cell. The
+rules are the tables in :mod:`handlers.nova.mappings.rules`. Without an answer of every cell there is no verdict. Two
+inspections, five seconds apart, must agree.
 
 **What is changed.** Rows of ``nova_api``, each statement with the old values in its condition:
 
-- ``UPDATE instance_mappings`` sets the cell where there is none, and the mark where it is wrong;
-- ``DELETE FROM build_requests`` for an instance that is in the cell to which it is mapped. To the conductor a build
-  request that vanishes is a deletion, and it destroys the instance: so this waits until it has a host, or for an hour;
-- ``DELETE FROM instance_mappings, request_specs, instance_group_member`` of what is nowhere: not before an hour, only
-  while there is no build request (in the same statement), only when it holds nothing in Placement. Where no more
-  than a tenth of all mappings lead nowhere, up to a hundred are one finding and count as one heal; each is deleted for itself.
+- ``UPDATE instance_mappings`` sets the cell where there is none. It sets the mark of an instance whose row is deleted. It
+  clears the mark only where a live row and an allocation prove that the deletion failed.
+- ``DELETE FROM build_requests`` for an instance that is in the cell of its mapping, once it has a host or is an hour old: the
+  conductor takes a vanished build request for a deletion.
+- ``DELETE FROM instance_mappings, request_specs, instance_group_member`` for an instance that is marked as deleted *and*
+  archived in its cell. A row in any cell, an allocation, a build request or a cell without live instances forbids it. Up to a
+  hundred instances are one finding; each has a transaction of its own.
 
-**What is not changed.** An instance in several cells or in another cell than it is mapped to, a build that is stuck, and
-what is nowhere but holds resources are reported. The last tells leftovers from what a cell lost that was restored from
-an old backup: an instance that runs holds something.
+**What is not changed.** A missing row proves no deletion. A mapping whose instance no cell has, without both records, is
+reported: its rows were purged, or a database was restored, emptied or exchanged. A live instance that is marked and has no
+allocation is reported: its cell may be from before the deletion. Also reported: an instance in several cells or in another
+cell than its mapping names, a stuck build, and rows of ``nova_api`` without mapping.
 
-**Why a race does no harm.** An instance that nova-api or the conductor works on has a row that is young, a task state, or
-no host; all of these are waited for. Should a user delete an instance in the moment between proof and write, the mark
-may be set to false behind Nova's back; the notification of the deletion brings us back.
+**Why a race does no harm.** An instance on which Nova works has a young row, a task state or no host, and the handler waits.
+A user may delete an instance between proof and write, so that the mark becomes false; the event of the deletion repairs that.
 
-**Undo.** The exact statements, with all columns of what was deleted, are in the history.
+**Undo.** The exact statements, with all columns of the deleted rows. They are known before the heal. When a row changes after
+they were written down, the heal stops.
 
 Sources: ``nova/compute/api.py`` (_provision_instances, _update_queued_for_deletion), ``nova/conductor/manager.py``
 (schedule_and_build_instances, _bury_in_cell0, _map_instance_to_cell, _delete_build_request),
@@ -43,16 +42,32 @@ Sources: ``nova/compute/api.py`` (_provision_instances, _update_queued_for_delet
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
 
+from sqlalchemy.engine import Connection
 from sqlalchemy.exc import IntegrityError
 
-from handlers.base import Conflict, Finding, Healed, InFlight, Key, Mode, Privilege, Refused, Trigger, Unavailable
-from handlers.nova import keys
+from handlers.access.roles import PLACEMENT
+from handlers.base import (
+    Conflict,
+    Finding,
+    Healed,
+    Json,
+    Key,
+    Mode,
+    Privilege,
+    Refused,
+    Roles,
+    Trigger,
+    Unavailable,
+    keys_of,
+)
+from handlers.nova import keys, tables
 from handlers.nova.base import PlacementHandler
 from handlers.nova.cells import Cell
+from handlers.nova.database import API
+from handlers.nova.mappings import facts as records
 from handlers.nova.mappings import queries
 from handlers.nova.mappings.rules import (
     BOOT,
@@ -62,39 +77,73 @@ from handlers.nova.mappings.rules import (
     Facts,
     Forget,
     MappingRow,
+    Problem,
     Verdict,
     decide,
     is_instance,
     wrongly_marked,
 )
-from handlers.nova.verdicts import Report, Wait
+from handlers.nova.verdicts import Keep, Report, Wait, soonest
 
-#: the kind of a key that stands for a part of the mappings, ``<first>-<last>`` by their ids: those that lead nowhere
+#: the kind of a key that stands for a range of mappings, ``<first>-<last>`` by their ids
 MAPPINGS = "mappings"
-#: mappings of one part
+#: the kind of the key that stands for a whole database
+DATABASE = "database"
+#: mappings of one finding
 BATCH = 100
-#: so many mappings that lead nowhere, as a part of all, are ordinary drift. Where there are more each is a key of its own, so
-#: that what bounds how much is believed to be wrong counts them
+#: up to this share of all mappings, those without instance are ordinary drift and share keys. Above it each has its own key
 ORDINARY = 0.1
 
-#: seconds from a notification to the first look: what it tells of is then old enough to be judged
+#: seconds from an event to the first inspection
 _SETTLED = SETTLE + 5.0
 
 
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """The records that prove a finding about one instance.
+
+    :param cells: the ids of the cells that have it
+    :param values: the new values of the mapping's columns
+    :param drop_request: whether the heal deletes the build request
+    """
+
+    instance: str
+    mapping: MappingRow | None
+    build_request: bool
+    cells: Sequence[int]
+    allocated: bool | None = None
+    archived: bool = False
+    values: Mapping[str, int | bool] = field(default_factory=dict)
+    drop_request: bool = False
+
+    def to_json(self) -> Json:
+        """Return it as a finding has it."""
+        return {
+            "instance": self.instance,
+            "mapping": None if self.mapping is None else self.mapping.to_json(),
+            "build_request": self.build_request,
+            "cells": list(self.cells),
+            "allocated": self.allocated,
+            "archived": self.archived,
+            "to_be": dict(self.values),
+            "drop_request": self.drop_request,
+        }
+
+
 class HealInstanceMappings(PlacementHandler):
-    """See the module."""
+    """Repairs mappings, and deletes those of instances whose deletion two records prove."""
 
     name = "heal_instance_mappings"
     title = "Repair mappings of instances: no cell, stale build requests, wrong marks of deletion, leftovers"
-    kinds = ("instance", MAPPINGS)
+    kinds = ("instance", MAPPINGS, DATABASE)
     healable_problems = frozenset(
         {
-            "mapping-without-cell",
-            "build-request-stale",
-            "mark-of-deletion-wrong",
-            "mapping-orphaned",
-            "mapping-left-behind",
-            "mappings-left-behind",
+            Problem.WITHOUT_CELL,
+            Problem.STALE_REQUEST,
+            Problem.WRONG_MARK,
+            Problem.ORPHANED,
+            Problem.LEFT_BEHIND,
+            Problem.ALL_LEFT_BEHIND,
         }
     )
     triggers = (
@@ -109,7 +158,10 @@ class HealInstanceMappings(PlacementHandler):
     default_interval = 600
     confirm_after = 5.0
     requires = ("nova_api",)
-    cost = "Two queries per thousand mappings; ten minutes is fine for a hundred thousand instances, an hour for a million."
+    cost = (
+        "Two queries per thousand mappings and two per thousand instances; ten minutes is fine for a hundred thousand "
+        "instances, an hour for a million."
+    )
     rights = {
         "nova_api": {
             "instance_mappings": frozenset({Privilege.UPDATE, Privilege.DELETE}),
@@ -118,152 +170,229 @@ class HealInstanceMappings(PlacementHandler):
             "instance_group_member": frozenset({Privilege.DELETE}),
         }
     }
+    roles = Roles((PLACEMENT,))
 
     def inspect(self, key: Key) -> Iterable[Finding]:
-        """Judge the mapping of one instance, or those of a part that lead nowhere, together."""
+        """Judge one instance, the instances of a range of mappings that no cell has, or the rows without mapping."""
+        if key.kind == DATABASE:
+            return self._inspect_database(key)
         if key.kind == MAPPINGS:
-            return self._inspect_part(key)
-        facts, verdict = self._judge(key.id)
-        if isinstance(verdict, Wait):
-            raise InFlight(verdict.reason, verdict.after)
-        finding = _finding(key, facts, verdict)
-        return [] if finding is None else [finding]
+            return self._inspect_range(key)
+        facts, verdict = self._judge([key.id])[key.id]
+        match verdict:
+            case Keep():
+                return []
+            case Wait():
+                raise soonest([verdict])
+            case Report():
+                return [_reported(key, key.id, facts, verdict)]
+            case Change():
+                return [self._changing(key, facts, verdict)]
+            case Forget():
+                return [self._forgetting(key, facts, verdict)]
 
     def sweep(self) -> Iterator[Key]:
-        """Yield the mappings that do not agree with their cells, and those beside a build request."""
-        for found in self._databases.api.run(queries.requested_and_mapped):
-            yield Key("instance", found)
+        """Yield mappings that differ from their cells, misplaced build requests, and nova_api for rows without mapping."""
+        api = self._databases.api
+        yield from keys_of("instance", api.run(queries.misplaced_requests))
+        if _lone_rows(api.run(_rows_without_mapping)):
+            yield Key(DATABASE, API)
         cells = {cell.id: cell for cell in self._databases.cells()}
         down: dict[int, Unavailable] = {}
         after, seen = 0, 0
-        parts: list[list[MappingRow]] = []
-        while page := self._databases.api.run(partial(queries.mapping_page, after=after)):
+        ranges: list[list[MappingRow]] = []
+        while page := api.run(partial(queries.mapping_page, after=after)):
             after = page[-1].id
             seen += len(page)
             astray, others = self._suspects(page, cells, down)
-            parts += [astray[start : start + BATCH] for start in range(0, len(astray), BATCH)]
-            for row in others:
-                yield Key("instance", row.instance)
-        yield from _keys(parts, together=sum(map(len, parts)) <= ORDINARY * seen)
+            ranges += [astray[start : start + BATCH] for start in range(0, len(astray), BATCH)]
+            yield from keys_of("instance", (row.instance for row in others))
+        yield from _keys(ranges, together=sum(map(len, ranges)) <= ORDINARY * seen)
+        for cell in cells.values():
+            if cell.id not in down:
+                try:
+                    yield from self._elsewhere(cell)
+                except Unavailable as unavailable:
+                    if unavailable.dependency != cell.label:
+                        raise
+                    down[cell.id] = unavailable
         for error in down.values():
             raise error
 
     def population(self) -> int:
-        """How many mappings there are."""
+        """Return the number of mappings."""
         return self._databases.api.run(queries.mappings_count)
 
     def heal(self, finding: Finding) -> Healed:
-        """Prove again, then change or delete what still is as it was."""
+        """Prove again, then change or delete the rows that still have their old values."""
         if not finding.healable:
             raise Refused(finding.refusal)
         self._databases.require_known_schema()
-        if finding.problem == "mappings-left-behind":
-            return self._forget_all(finding)
-        facts, verdict = self._judge(finding.evidence["instance"])
-        now = _finding(finding.key, facts, verdict)
-        if facts.mapping is None or now is None or (now.problem, now.evidence) != (finding.problem, finding.evidence):
-            raise Conflict(f"{finding.key} is not as it was")
-        try:
-            if isinstance(verdict, Change):
-                return self._change(facts.mapping, verdict)
-            return self._forget(facts.mapping)
-        except IntegrityError as error:
-            raise Conflict(f"the cell of {finding.key} is gone") from error
+        match finding.problem:
+            case Problem.ALL_LEFT_BEHIND:
+                return self._forget_all(finding)
+            case Problem.LEFT_BEHIND | Problem.ORPHANED:
+                return self._forget(self.prove_again(finding), finding.undo)
+            case Problem.WITHOUT_CELL | Problem.STALE_REQUEST | Problem.WRONG_MARK:
+                return self._change(self.prove_again(finding), finding.undo)
+            case _:
+                raise Refused(f"{self.name} has no heal for {finding.problem}")
 
-    def _judge(self, uuid: str) -> tuple[Facts, Verdict]:
-        [judged] = self._judge_all([uuid])
-        return judged
+    # proof
 
-    def _judge_all(self, uuids: Sequence[str]) -> list[tuple[Facts, Verdict]]:
-        """Read what is known about instances in sets, and judge; what is to be forgotten must hold nothing in Placement."""
-        judged = []
-        for facts in queries.read(self._databases, uuids).values():
-            verdict = decide(facts)
-            if isinstance(verdict, Forget) and facts.mapping is not None:
-                facts = replace(facts, holds=bool(self._placement.allocation(facts.mapping.instance).providers))  # noqa: PLW2901
-                verdict = decide(facts)
-            judged.append((facts, verdict))
-        return judged
+    def _judge(self, instances: Sequence[str]) -> dict[str, tuple[Facts, Verdict]]:
+        found = records.read_mapped(self._databases, self._placement, instances)
+        return {uuid: (facts, decide(facts)) for uuid, facts in found.items()}
 
-    def _inspect_part(self, key: Key) -> list[Finding]:
+    def _inspect_range(self, key: Key) -> list[Finding]:
         first, last = _bounds(key)
         page = self._databases.api.run(partial(queries.mapping_part, first=first, last=last))
+        if len(page) > queries.PAGE:
+            raise Refused(f"{key} stands for more than {queries.PAGE} mappings; choose a smaller range")
         cells = {cell.id: cell for cell in self._databases.cells()}
         down: dict[int, Unavailable] = {}
         astray, _ = self._suspects(page, cells, down)
         for error in down.values():
             raise error
-        judged = self._judge_all([row.instance for row in astray])
-        left = [facts.mapping for facts, verdict in judged if isinstance(verdict, Forget) and facts.mapping is not None]
-        findings = [_of_all(key, left)] if left else []
-        for facts, verdict in judged:
-            finding = None if isinstance(verdict, Forget) else _finding(key, facts, verdict)
-            findings += [] if finding is None else [finding]
-        return findings
+        judged = self._judge([row.instance for row in astray])
+        left = [facts.mapping for facts, verdict in judged.values() if facts.mapping and isinstance(verdict, Forget)]
+        findings = [self._forgetting_all(key, left[start : start + BATCH]) for start in range(0, len(left), BATCH)]
+        reports: dict[Report, list[str]] = {}
+        for uuid, (_, verdict) in judged.items():
+            if isinstance(verdict, Report):
+                reports.setdefault(verdict, []).append(uuid)
+        return findings + [_all_reported(key, instances, report) for report, instances in reports.items()]
 
-    def _change(self, before: MappingRow, change: Change) -> Healed:
-        undo = self._databases.api.run(
-            partial(
-                queries.change_mapping,
-                before=before,
-                values=change.values,
-                drop_request=change.drop_request,
+    def _inspect_database(self, key: Key) -> list[Finding]:
+        if key.id != API:
+            raise Refused(f"{key} is not a key of this handler; write {DATABASE}:{API}")
+        lone = _lone_rows(self._databases.api.run(_rows_without_mapping))
+        if not lone:
+            return []
+        counted = " and ".join(f"{count} rows of {table}" for table, (count, _) in lone.items())
+        return [
+            Finding(
+                key,
+                Problem.ROWS_WITHOUT_MAPPING,
+                f"{counted} belong to instances that have no mapping",
+                {table: {"rows": count, "first": named} for table, (count, named) in lone.items()},
+                healable=False,
+                refusal="either an old release or a deletion by hand left them, or mappings were lost: where a cell has such "
+                "an instance, map_instances maps it. Where none has it, the rows only take space: delete them in nova_api",
             )
+        ]
+
+    def _changing(self, key: Key, facts: Facts, verdict: Change) -> Finding:
+        if facts.mapping is None:
+            raise Conflict(f"{key} has no mapping")
+        undo = partial(
+            queries.undo_of_change, before=facts.mapping, values=verdict.values, drop_request=verdict.drop_request
         )
-        done = [f"set {name} of its mapping to {value}" for name, value in change.values.items()]
-        if change.drop_request:
-            done.append("took away its build request")
-        old = {"cell_id": before.cell_id, "queued_for_delete": before.queued}
+        evidence = _evidence(facts.mapping.instance, facts, verdict.values, verdict.drop_request)
+        return Finding(
+            key,
+            verdict.problem,
+            f"instance {facts.mapping.instance}: {verdict.summary}",
+            evidence.to_json(),
+            undo=_in_nova_api(self._databases.api.run(undo)),
+        )
+
+    def _forgetting(self, key: Key, facts: Facts, verdict: Forget) -> Finding:
+        evidence = _evidence(key.id, facts)
+        undo = partial(queries.undo_of_forget, instance=key.id)
+        summary = f"instance {key.id}: {verdict.summary}"
+        return Finding(
+            key,
+            verdict.problem,
+            summary,
+            evidence.to_json(),
+            undo=_in_nova_api(self._databases.api.run(undo)),
+        )
+
+    def _forgetting_all(self, key: Key, left: Sequence[MappingRow]) -> Finding:
+        def undo(connection: Connection) -> list[str]:
+            return [statement for row in left for statement in queries.undo_of_forget(connection, row.instance)]
+
+        return Finding(
+            key,
+            Problem.ALL_LEFT_BEHIND,
+            f"{len(left)} instances are marked as deleted and archived, and their mappings are still there",
+            {"mappings": {row.instance: row.to_json() for row in left}},
+            weight=len(left),
+            undo=_in_nova_api(self._databases.api.run(undo)),
+        )
+
+    # heals
+
+    def _change(self, finding: Finding, undo: str) -> Healed:
+        evidence = finding.evidence
+        before = MappingRow.from_json(evidence["instance"], evidence["mapping"])
+        values: Mapping[str, int | bool] = evidence["to_be"]
+        drop_request: bool = evidence["drop_request"]
+        change = partial(queries.change_mapping, before=before, values=values, drop_request=drop_request, undo=undo)
+        try:
+            self._databases.api.run(change)
+        except IntegrityError as error:
+            raise Conflict(f"the cell of instance {before.instance} does not exist any more") from error
+        done = [f"set {name} of its mapping to {value}" for name, value in values.items()]
+        done += ["deleted its build request"] if drop_request else []
+        old = before.to_json()
         return Healed(
             f"instance {before.instance}: {', '.join(done)}",
-            before={**{name: old[name] for name in change.values}, "build_request": change.drop_request},
-            after={**change.values, "build_request": False},
-            undo=_in_nova_api(undo),
+            before={**{name: old[name] for name in values}, "build_request": drop_request},
+            after={**values, "build_request": False},
+            undo=undo,
         )
 
-    def _forget(self, before: MappingRow) -> Healed:
-        undo = self._databases.api.run(partial(queries.forget, before=before))
+    def _forget(self, finding: Finding, undo: str) -> Healed:
+        evidence = finding.evidence
+        before = MappingRow.from_json(evidence["instance"], evidence["mapping"])
+        statements = self._databases.api.run(partial(queries.forget, before=before, undo=undo))
         return Healed(
-            f"took away the mapping of instance {before.instance} and what else nova_api had of it",
-            before={"rows": len(undo), **_mapping(before)},
+            f"deleted the mapping of the deleted instance {before.instance} and its other rows in nova_api",
+            before={"rows": len(statements), **before.to_json()},
             after={"rows": 0},
-            undo=_in_nova_api(undo),
+            undo=undo,
         )
 
     def _forget_all(self, finding: Finding) -> Healed:
-        """Forget those that are as they were, each in a transaction of its own."""
-        expected = finding.evidence["mappings"]
+        """Delete the mappings that still have their old values; leave out the others, and say that more steps follow."""
+        expected = {
+            instance: MappingRow.from_json(instance, row) for instance, row in finding.evidence["mappings"].items()
+        }
         undo: list[str] = []
         gone: list[str] = []
-        for facts, verdict in self._judge_all(list(expected)):
-            before = facts.mapping
-            if before is None or not isinstance(verdict, Forget) or _mapping(before) != expected[before.instance]:
+        for instance, (facts, verdict) in self._judge(list(expected)).items():
+            before = expected[instance]
+            if facts.mapping is None or not isinstance(verdict, Forget) or facts.mapping.to_json() != before.to_json():
                 continue
             try:
-                undo += self._databases.api.run(partial(queries.forget, before=before))
+                undo += self._databases.api.run(partial(queries.forget, before=before, undo=finding.undo))
             except Conflict:
                 continue
             except Unavailable:
                 if not gone:
                     raise
                 break
-            gone.append(before.instance)
+            gone.append(instance)
         if not gone:
-            raise Conflict(f"nothing of {finding.key} is as it was")
+            raise Conflict(f"every mapping of {finding.key} changed")
         return Healed(
-            f"took away the mappings of {len(gone)} instances and what else nova_api had of them",
-            before={"rows": len(undo), "mappings": {uuid: expected[uuid] for uuid in gone}},
+            f"deleted the mappings of {len(gone)} deleted instances and their other rows in nova_api",
+            before={"rows": len(undo), "mappings": {uuid: expected[uuid].to_json() for uuid in gone}},
             after={"rows": 0},
             undo=_in_nova_api(undo),
             complete=len(gone) == len(expected),
         )
 
+    # the sweep
+
     def _suspects(
         self, page: Sequence[MappingRow], cells: Mapping[int, Cell], down: dict[int, Unavailable]
     ) -> tuple[list[MappingRow], list[MappingRow]]:
-        """Return the mappings of this page that seem to lead nowhere, and those with which something else seems wrong.
+        """Return the mappings of a page whose cell lacks the instance, and those that look wrong otherwise.
 
-        :param down: is told which cells do not answer
+        :param down: gains the cells that do not answer
         """
         astray, others = [], []
         by_cell: dict[int, list[MappingRow]] = {}
@@ -291,14 +420,23 @@ class HealInstanceMappings(PlacementHandler):
         work = partial(queries.copies, cell_id=cell.id, instances=instances)
         return {copy.uuid: copy for copy in self._databases.database(cell).run(work)}
 
+    def _elsewhere(self, cell: Cell) -> Iterator[Key]:
+        """Yield the instances of a cell whose mapping names another cell."""
+        database, after = self._databases.database(cell), 0
+        while page := database.run(partial(queries.instance_page, after=after)):
+            after = page[-1][0]
+            instances = [instance for _, instance in page]
+            work = partial(queries.mapped_elsewhere, instances=instances, cell_id=cell.id)
+            yield from keys_of("instance", self._databases.api.run(work))
 
-def _keys(parts: Iterable[Sequence[MappingRow]], *, together: bool) -> Iterator[Key]:
-    """Yield a key for each part, or for each mapping."""
-    for part in parts:
+
+def _keys(ranges: Iterable[Sequence[MappingRow]], *, together: bool) -> Iterator[Key]:
+    """Yield a key for each range, or for each mapping."""
+    for part in ranges:
         if together and len(part) > 1:
-            yield Key(MAPPINGS, f"{part[0].id}-{part[-1].id}")
+            yield Key(MAPPINGS, f"{part[0].id}-{part[-1].id}", weight=len(part))
         else:
-            yield from (Key("instance", row.instance) for row in part)
+            yield from keys_of("instance", (row.instance for row in part))
 
 
 def _looks_wrong(row: MappingRow, copy: Copy | None) -> bool:
@@ -308,27 +446,55 @@ def _looks_wrong(row: MappingRow, copy: Copy | None) -> bool:
     return copy.hidden or (wrongly_marked(row.queued, copy) and not busy)
 
 
-def _finding(key: Key, facts: Facts, verdict: Verdict) -> Finding | None:
-    if facts.mapping is None or not isinstance(verdict, (Change, Forget, Report)):
-        return None
-    evidence: dict[str, Any] = {
-        "instance": facts.mapping.instance,
-        "mapping": _mapping(facts.mapping),
-        "build_request": facts.request_age is not None,
-        "cells": sorted(copy.cell_id for copy in facts.copies),
-    }
-    summary = f"instance {facts.mapping.instance}: {verdict.summary}"
-    if isinstance(verdict, Report):
-        return Finding(key, verdict.problem, summary, evidence, healable=False, refusal=verdict.refusal)
-    if isinstance(verdict, Change):
-        evidence["to_be"] = {**verdict.values}
-    return Finding(key, verdict.problem, summary, evidence)
+def _rows_without_mapping(connection: Connection) -> dict[str, tuple[int, list[str]]]:
+    found = (tables.request_specs, tables.instance_group_member)
+    return {table.name: queries.without_mapping(connection, table, older_than=BOOT) for table in found}
 
 
-def _of_all(key: Key, left: Sequence[MappingRow]) -> Finding:
-    """Return the finding of all mappings of a part that lead nowhere."""
-    summary = f"{len(left)} mappings of instances that no cell has any more"
-    return Finding(key, "mappings-left-behind", summary, {"mappings": {row.instance: _mapping(row) for row in left}})
+def _lone_rows(counted: Mapping[str, tuple[int, list[str]]]) -> dict[str, tuple[int, list[str]]]:
+    return {table: (count, named) for table, (count, named) in counted.items() if count}
+
+
+def _evidence(
+    instance: str, facts: Facts, values: Mapping[str, int | bool] | None = None, drop_request: bool = False
+) -> Evidence:
+    cells = sorted(copy.cell_id for copy in facts.copies)
+    request = facts.request_age is not None
+    return Evidence(
+        instance, facts.mapping, request, cells, facts.allocated, facts.archived, values or {}, drop_request
+    )
+
+
+def _reported(key: Key, instance: str, facts: Facts, verdict: Report) -> Finding:
+    return Finding(
+        key,
+        verdict.problem,
+        f"instance {instance}: {verdict.summary}",
+        _evidence(instance, facts).to_json(),
+        healable=False,
+        refusal=_with_statements(verdict.refusal, [instance]),
+    )
+
+
+def _all_reported(key: Key, instances: Sequence[str], verdict: Report) -> Finding:
+    return Finding(
+        key,
+        verdict.problem,
+        f"{len(instances)} instances: {verdict.summary}",
+        {"instances": list(instances)},
+        healable=False,
+        refusal=_with_statements(verdict.refusal, instances),
+        weight=len(instances),
+    )
+
+
+def _with_statements(refusal: str, instances: Sequence[str]) -> str:
+    """Add the statements to a refusal that tells the operator to delete the rows of instances."""
+    if not refusal.endswith("delete its rows in nova_api"):
+        return refusal
+    names = ", ".join(f"'{instance}'" for instance in instances)
+    deleted = (*queries.FORGOTTEN, tables.build_requests)
+    return f"{refusal}: " + " ".join(f"DELETE FROM {table.name} WHERE instance_uuid IN ({names});" for table in deleted)
 
 
 def _bounds(key: Key) -> tuple[int, int]:
@@ -336,11 +502,7 @@ def _bounds(key: Key) -> tuple[int, int]:
     try:
         return int(first), int(last)
     except ValueError:
-        raise Refused(f"{key} is not a part of the mappings; write {MAPPINGS}:<first>-<last>, by their ids") from None
-
-
-def _mapping(row: MappingRow) -> dict[str, Any]:
-    return {"id": row.id, "cell_id": row.cell_id, "queued_for_delete": row.queued, "project_id": row.project_id}
+        raise Refused(f"{key} is not a range of mappings; write {MAPPINGS}:<first>-<last>, by their ids") from None
 
 
 def _in_nova_api(statements: Sequence[str]) -> str:

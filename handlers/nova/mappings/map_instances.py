@@ -1,30 +1,31 @@
-"""Maps instances that no mapping leads to.
+"""Map instances that have no mapping.
 
-**What drifts.** An instance is in a cell and has no row in ``instance_mappings``. nova-api makes lists from the cells, but
-finds a single instance only by its mapping: this one is listed, runs, and can be neither shown nor stopped nor deleted.
+**What drifts.** A cell has an instance, and ``instance_mappings`` has no row for it. nova-api makes lists from the cells, but
+finds a single instance only by its mapping: this one is listed and runs, and nobody can show, stop or delete it.
 
-**Why Nova lets it.** Mapping and instance are rows of two databases. A cell that was adopted into cells v2, a database that
-was restored, rows deleted by hand or by an old release part them, and nothing in Nova looks. ``nova-manage cell_v2
-map_instances`` is run by hand, cell by cell. It tries to insert *every* instance of the cell one by one and lets the unique
-key refuse; it says of deleted instances that they are not (``queued_for_delete``); and it takes the cell from the
-operator, also when the instance is in two.
+**Why Nova lets it.** Mapping and instance are rows of two databases. A cell that was adopted into cells v2, a restored
+database or a deletion by hand part them, and Nova does not look for it. ``nova-manage cell_v2 map_instances`` is run by hand,
+cell by cell. It takes the cell from the operator, also for an instance in two cells, and marks no deleted instance as
+deleted.
 
-**What is read.** The mappings and build requests of the instances in question, then their rows in every cell, cell0
-included, deleted and hidden ones too. A sweep pages through the instances of each cell by primary key and asks
-``nova_api`` which of a page are mapped: two queries per thousand instances, and no more than a page in memory.
+**What is read.** The mapping, the build request and the request specification of an instance, then its rows in every cell,
+deleted and hidden ones too; for a live instance without request specification, its allocation. The rules are the table in
+:mod:`handlers.nova.mappings.unmapped_rules`. A sweep pages through the instances of each cell and asks ``nova_api`` which of
+them have a mapping. Without an answer of every cell nothing is mapped.
 
-**What is changed.** A row is inserted into ``instance_mappings``, with owner and cell of the instance, and with the mark
-of deletion that it must have. Deleted instances are mapped too, as nova-manage does: the actions of a deleted instance
-are found by its mapping, which goes when the instance is archived. Where many are missing in a cell they are proved and
-mapped up to five hundred at a time: a key ``cell:<uuid>/<first>-<last>`` is the instances of these ids (of
-``instances.id``) in the cell, ``cell:<uuid>`` all of them. One batch counts as one heal.
+**What is changed.** A row is inserted into ``instance_mappings``, with owner and cell of the instance and the right mark of
+deletion. Deleted instances are mapped too, as nova-manage does: their actions are found by it until they are archived. A key
+``cell:<uuid>/<first>-<last>`` stands for the instances of these ids in a cell, ``cell:<uuid>`` for all; up to five hundred of
+them are one finding.
 
-**What is not changed.** An instance that is in several cells, or that nobody owns, is reported. One that is younger than a
-minute, has a young build request, or is amid a resize to another cell is left alone. A row that exists is never touched,
-whatever is in it: that is the work of :mod:`handlers.nova.mappings.heal_instance_mappings`. While any cell does not answer nothing
-is mapped, because the instance might be there as well.
+**What is not changed.** An instance in several cells or without project is reported. So is a live one that has neither
+request specification nor allocation: its cell may have been restored from before its deletion. An instance that is younger
+than a minute, has a young build request or is resized to another cell is left alone. A row that exists is never changed: that
+is the work of :mod:`handlers.nova.mappings.heal_instance_mappings`.
 
-**Undo.** ``DELETE FROM instance_mappings WHERE instance_uuid = ...``; the exact statement is in the history.
+**Why a race does no harm.** The unique key on the instance decides; a batch is inserted whole or not at all.
+
+**Undo.** ``DELETE FROM instance_mappings WHERE instance_uuid IN (...)``; the history has the exact statement.
 
 Sources: ``nova/cmd/manage.py`` (map_instances), ``nova/compute/api.py`` (_provision_instances, _get_instance),
 ``nova/conductor/manager.py`` (schedule_and_build_instances).
@@ -33,73 +34,49 @@ Sources: ``nova/cmd/manage.py`` (map_instances), ``nova/compute/api.py`` (_provi
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from sqlalchemy.exc import IntegrityError
 
 from handlers.access.database import Database
-from handlers.base import Conflict, Finding, Healed, InFlight, Key, Mode, Privilege, Refused, Trigger, Unavailable
+from handlers.access.roles import PLACEMENT
+from handlers.base import (
+    Conflict,
+    Finding,
+    Healed,
+    Json,
+    Key,
+    Mode,
+    Privilege,
+    Refused,
+    Roles,
+    Trigger,
+    Unavailable,
+    keys_of,
+)
 from handlers.nova import keys
-from handlers.nova.base import DatabaseHandler
+from handlers.nova.base import PlacementHandler
 from handlers.nova.cells import Cell
+from handlers.nova.mappings import facts as records
 from handlers.nova.mappings import queries
-from handlers.nova.mappings.rules import BOOT, SETTLE, Copy, Facts, is_instance
-from handlers.nova.verdicts import BUSY, Keep, Report, Wait
+from handlers.nova.mappings.rules import SETTLE, Copy, Facts, is_instance
+from handlers.nova.mappings.unmapped_rules import Map, Problem, decide
+from handlers.nova.verdicts import Keep, Report, Wait, soonest
 
-#: instances of one batch: one finding, one transaction
+#: instances of one finding and one transaction
 BATCH = 500
-#: up to this many missing ones of a cell are looked at one by one
+#: up to this many unmapped instances of a cell have keys of their own
 FEW = 50
 
 
-@dataclass(frozen=True, slots=True)
-class Map:
-    """The instance has to be mapped to where this copy is."""
-
-    copy: Copy
-
-
-Verdict = Keep | Wait | Report | Map
-
-
-def decide(facts: Facts) -> Verdict:
-    """Say what has to happen to an instance for which this is known."""
-    if facts.mapping is not None:
-        return Keep("is mapped")
-    if not facts.copies:
-        return Keep("is nowhere")
-    if any(copy.hidden and not copy.deleted for copy in facts.copies):
-        return Wait("a cross-cell resize is under way", BUSY)
-    visible = [copy for copy in facts.copies if not copy.hidden]
-    if not visible:
-        return Keep("only hidden copies are left, which do not count")
-    if len(visible) > 1:
-        return Report(
-            "unmapped-in-several-cells",
-            "the instance has no mapping and is in several cells",
-            "which copy is right is for a person to say; delete the other",
-        )
-    [copy] = visible
-    if copy.born < SETTLE:
-        return Wait("the instance was made only just now", SETTLE - copy.born)
-    if facts.request_age is not None and facts.request_age < BOOT:
-        return Wait("the instance is being scheduled", BOOT - facts.request_age)
-    if copy.project_id is None:
-        return Report(
-            "unmapped-without-owner", "the instance has no mapping and no project", "a mapping needs a project"
-        )
-    return Map(copy)
-
-
-class MapInstances(DatabaseHandler):
-    """See the module."""
+class MapInstances(PlacementHandler):
+    """Inserts the missing mappings of instances."""
 
     name = "map_instances"
     title = "Map instances that have no mapping to the cell they are in"
     kinds = ("instance", "cell")
-    healable_problems = frozenset({"instance-unmapped", "instances-unmapped"})
+    healable_problems = frozenset({Problem.UNMAPPED, Problem.ALL_UNMAPPED})
     triggers = (
         Trigger("instance.create.end", keys.instance, after=SETTLE),
         Trigger("instance.exists", keys.instance),
@@ -111,18 +88,19 @@ class MapInstances(DatabaseHandler):
         "Two queries per thousand instances of every cell; a million instances take some minutes, once a day is fine."
     )
     rights = {"nova_api": {"instance_mappings": frozenset({Privilege.INSERT})}}
+    roles = Roles((PLACEMENT,))
 
     def inspect(self, key: Key) -> Iterable[Finding]:
-        """Prove of one instance that it is unmapped, or of all in a cell, or in a part of it, batch by batch."""
+        """Judge one instance, or the unmapped instances of a cell or of a range of it, batch by batch."""
         if key.kind == "cell":
             return self._inspect_cell(key)
-        findings, wait = self._prove(key, [key.id]) if is_instance(key.id) else ([], None)
-        if wait is not None and not findings:
-            raise InFlight(wait.reason, wait.after)
+        findings, waits = self._prove(key, [key.id]) if is_instance(key.id) else ([], [])
+        if waits and not findings:
+            raise soonest(waits)
         return findings
 
     def sweep(self) -> Iterator[Key]:
-        """Yield the unmapped instances of each cell or, where there are many, the parts of the cell they are in."""
+        """Yield the unmapped instances of each cell or, where there are many, the ranges of ids they are in."""
         down: Unavailable | None = None
         for cell in self._databases.cells():
             try:
@@ -135,62 +113,69 @@ class MapInstances(DatabaseHandler):
             raise down
 
     def population(self) -> int:
-        """How many instances, live or deleted, there are in the cells that answer."""
+        """Return the number of instances, live or deleted, in the cells that answer."""
         counts, _ = self._databases.run_in_available(self._databases.cells(), queries.instances_count)
         return sum(counts.values())
 
     def heal(self, finding: Finding) -> Healed:
-        """Insert the mappings of those that still have none and still are where they were; the others are left out."""
+        """Insert the mappings of the instances that still have none and are where they were; leave out the others."""
         if not finding.healable:
             raise Refused(finding.refusal)
         self._databases.require_known_schema()
-        cell_id, instances = finding.evidence["cell_id"], _instances(finding.evidence)
-        again = queries.read(self._databases, instances)
+        match finding.problem:
+            case Problem.UNMAPPED:
+                instances = [finding.evidence["mapping"]["instance_uuid"]]
+            case Problem.ALL_UNMAPPED:
+                instances = list(finding.evidence["uuids"])
+            case _:
+                raise Refused(f"{self.name} has no heal for {finding.problem}")
+        again = records.read_unmapped(self._databases, self._placement, instances)
         found = [verdict.copy for verdict in map(decide, again.values()) if isinstance(verdict, Map)]
-        rows = [_row(copy) for copy in found if copy.cell_id == cell_id]
+        rows = [_row(copy) for copy in found if copy.cell_id == finding.evidence["cell_id"]]
         if finding.evidence.get("mapping") not in (None, *rows):
-            raise Conflict(f"instance {instances[0]} is not as it was")
+            raise Conflict(f"instance {instances[0]} changed")
         try:
             inserted = self._databases.api.run(partial(queries.insert_mappings, rows=rows))
         except IntegrityError as error:
-            raise Conflict(f"somebody else maps instances, or cell {finding.evidence['cell']} is gone") from error
+            raise Conflict(
+                f"another process maps instances, or cell {finding.evidence['cell']} does not exist any more"
+            ) from error
         if not inserted:
-            raise Conflict(f"nothing of {finding.key} is as it was")
+            raise Conflict(f"every instance of {finding.key} changed")
         what = f"instance {inserted[0]}" if len(inserted) == 1 else f"{len(inserted)} instances"
-        names = ", ".join(f"'{instance}'" for instance in inserted)
         return Healed(
             f"mapped {what} to cell {finding.evidence['cell']}",
             before={"mappings": 0},
             after={"mappings": len(inserted), "cell": finding.evidence["cell"]},
-            undo=f"DELETE FROM instance_mappings WHERE instance_uuid IN ({names});  -- in nova_api",
+            undo=_undo(inserted),
         )
 
     # one instance, or a batch of them
 
-    def _prove(self, key: Key, instances: Sequence[str]) -> tuple[list[Finding], Wait | None]:
-        """Look at instances that seem to be unmapped; a key of a cell gets one finding for all that can be mapped."""
-        facts = queries.read(self._databases, instances)
-        names = {cell.id: cell for cell in self._databases.cells()}
+    def _prove(self, key: Key, instances: Sequence[str]) -> tuple[list[Finding], list[Wait]]:
+        """Judge instances; a key of a cell gets one finding for all that can be mapped."""
+        facts = records.read_unmapped(self._databases, self._placement, instances)
+        cells = {cell.id: cell for cell in self._databases.cells()}
         found: dict[int, list[Copy]] = {}
-        findings: list[Finding] = []
-        wait: Wait | None = None
+        reports: list[Finding] = []
+        waits: list[Wait] = []
         for instance, known in facts.items():
-            verdict = decide(known)
-            if isinstance(verdict, Map):
-                found.setdefault(verdict.copy.cell_id, []).append(verdict.copy)
-            elif isinstance(verdict, Report):
-                findings.append(_reported(key, instance, known, verdict))
-            elif isinstance(verdict, Wait):
-                wait = verdict if wait is None or verdict.after < wait.after else wait
-        for cell_id, copies in found.items():
-            make = _batch if key.kind == "cell" else _single
-            findings.insert(0, make(key, names[cell_id], copies))
-        return findings, wait
+            match decide(known):
+                case Map(copy):
+                    found.setdefault(copy.cell_id, []).append(copy)
+                case Report() as report:
+                    reports.append(_reported(key, instance, known, report))
+                case Wait() as wait:
+                    waits.append(wait)
+                case Keep():
+                    pass
+        make = _batch if key.kind == "cell" else _single
+        return [make(key, cells[cell_id], copies) for cell_id, copies in found.items()] + reports, waits
 
     # a cell
 
     def _inspect_cell(self, key: Key) -> list[Finding]:
-        cell, first, last = self._part(key)
+        cell, first, last = self._range(key)
         findings: list[Finding] = []
         for batch in _batches(self._missing(cell, first - 1, last)):
             found, _ = self._prove(key, [instance for _, instance in batch])
@@ -200,9 +185,9 @@ class MapInstances(DatabaseHandler):
     def _sweep_cell(self, cell: Cell) -> Iterator[Key]:
         for number, batch in enumerate(_batches(self._missing(cell, 0, None))):
             if number == 0 and len(batch) <= FEW:
-                yield from (Key("instance", instance) for _, instance in batch)
+                yield from keys_of("instance", (instance for _, instance in batch))
             else:
-                yield Key("cell", f"{cell.uuid}/{batch[0][0]}-{batch[-1][0]}")
+                yield Key("cell", f"{cell.uuid}/{batch[0][0]}-{batch[-1][0]}", weight=len(batch))
 
     def _missing(self, cell: Cell, after: int, last: int | None) -> Iterator[tuple[int, str]]:
         """Yield id and uuid of the cell's instances that have no mapping, in the order of their ids."""
@@ -214,13 +199,13 @@ class MapInstances(DatabaseHandler):
             missing = set(instances) - mapped
             yield from ((number, instance) for number, instance in page if instance in missing)
 
-    def _part(self, key: Key) -> tuple[Cell, int, int | None]:
-        uuid, slash, part = key.id.partition("/")
-        first, _, last = part.partition("-")
+    def _range(self, key: Key) -> tuple[Cell, int, int | None]:
+        uuid, slash, ids = key.id.partition("/")
+        first, _, last = ids.partition("-")
         try:
             bounds = (int(first), int(last)) if slash else (1, None)
         except ValueError:
-            raise Refused(f"{key} is not a part of a cell; write cell:<uuid> or cell:<uuid>/<first>-<last>") from None
+            raise Refused(f"{key} is not a range of a cell; write cell:<uuid> or cell:<uuid>/<first>-<last>") from None
         for cell in self._databases.cells():
             if cell.uuid == uuid:
                 return cell, *bounds
@@ -248,8 +233,8 @@ def _row(copy: Copy) -> dict[str, Any]:
     }
 
 
-def _instances(evidence: Mapping[str, Any]) -> list[str]:
-    return list(evidence["uuids"]) if "uuids" in evidence else [evidence["mapping"]["instance_uuid"]]
+def _cell(cell: Cell) -> Json:
+    return {"cell": cell.uuid, "cell_id": cell.id}
 
 
 def _single(key: Key, cell: Cell, copies: Sequence[Copy]) -> Finding:
@@ -257,9 +242,10 @@ def _single(key: Key, cell: Cell, copies: Sequence[Copy]) -> Finding:
     what = "deleted instance" if copy.deleted else "instance"
     return Finding(
         key,
-        "instance-unmapped",
+        Problem.UNMAPPED,
         f"the {what} {copy.uuid} of {cell.name or cell.uuid} has no mapping: nova-api does not find it",
-        {"cell": cell.uuid, "cell_id": cell.id, "mapping": _row(copy)},
+        {**_cell(cell), "mapping": _row(copy)},
+        undo=_undo([copy.uuid]),
     )
 
 
@@ -267,20 +253,40 @@ def _batch(key: Key, cell: Cell, copies: Sequence[Copy]) -> Finding:
     uuids = [copy.uuid for copy in copies]
     return Finding(
         key,
-        "instances-unmapped",
+        Problem.ALL_UNMAPPED,
         f"{len(uuids)} instances of {cell.name or cell.uuid} have no mapping: nova-api does not find them",
-        {
-            "cell": cell.uuid,
-            "cell_id": cell.id,
-            "count": len(uuids),
-            "first": uuids[0],
-            "last": uuids[-1],
-            "uuids": uuids,
-        },
+        {**_cell(cell), "count": len(uuids), "first": uuids[0], "last": uuids[-1], "uuids": uuids},
+        weight=len(uuids),
+        undo=_undo(uuids),
     )
 
 
+def _undo(instances: Sequence[str]) -> str:
+    names = ", ".join(f"'{instance}'" for instance in instances)
+    return f"DELETE FROM instance_mappings WHERE instance_uuid IN ({names});\n-- in nova_api"
+
+
 def _reported(key: Key, instance: str, facts: Facts, verdict: Report) -> Finding:
-    evidence = {"instance": instance, "cells": sorted(copy.cell_id for copy in facts.copies)}
+    evidence: Mapping[str, Any] = {
+        "instance": instance,
+        "cells": sorted(copy.cell_id for copy in facts.copies),
+        "allocated": facts.allocated,
+    }
     summary = f"instance {instance}: {verdict.summary}"
-    return Finding(key, verdict.problem, summary, evidence, healable=False, refusal=verdict.refusal)
+    refusal = verdict.refusal
+    if verdict.problem == Problem.WITHOUT_RECORD:
+        refusal += "".join(f": {_insert(copy)}" for copy in facts.copies if not copy.hidden)
+    return Finding(key, verdict.problem, summary, evidence, healable=False, refusal=refusal)
+
+
+def _insert(copy: Copy) -> str:
+    """Return the statement with which an operator maps an instance in nova_api."""
+    owner, user = (_literal(name) for name in (copy.project_id, copy.user_id))
+    return (
+        "INSERT INTO instance_mappings (instance_uuid, cell_id, project_id, user_id, queued_for_delete) VALUES "
+        f"('{copy.uuid}', {copy.cell_id}, {owner}, {user}, FALSE);"
+    )
+
+
+def _literal(value: str | None) -> str:
+    return "NULL" if value is None else "'" + value.replace("'", "''") + "'"

@@ -1,14 +1,14 @@
-"""The SQL about instance mappings, and :func:`read`, which puts the facts about instances together.
+"""The SQL about instance mappings; one function each, as in :mod:`handlers.nova.queries`.
 
-As in :mod:`handlers.nova.queries`, each takes a connection within a transaction and can be run again. Whatever changes or
-deletes a row has that row's old values in its condition and raises :class:`~handlers.base.Conflict` when it meets no such
-row, which rolls everything back. What is deleted is read before with all columns that the table has, whichever release
-made it, and given back as the statements that restore it.
+A function that changes or deletes rows has their old values in its condition. It raises :class:`~handlers.base.Conflict` and
+so rolls back when no row has them. It also takes the undo that an inspection wrote down, and raises where that would not
+restore the rows as they are now. An undo restores all columns of a row, whichever release of Nova made the table.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from datetime import timedelta
 from functools import partial
 from typing import Any
 
@@ -20,23 +20,31 @@ from handlers.base import Conflict, Unavailable
 from handlers.nova import tables
 from handlers.nova.database import API, NovaDatabases
 from handlers.nova.mappings.rules import Copy, Facts, MappingRow
-from handlers.nova.queries import NOW
+from handlers.nova.queries import NOW, archived_instances
 from handlers.nova.sql_text import as_typed
 
 #: rows read at a time
 PAGE = 1000
+#: instances that a finding about many names
+NAMED = 20
+#: the tables of nova_api that lose a deleted instance
+FORGOTTEN = (tables.instance_mappings, tables.request_specs, tables.instance_group_member)
 
 
 def read(databases: NovaDatabases, instances: Collection[str]) -> dict[str, Facts]:
-    """Read what is known about these instances: their mappings first, then every cell.
+    """Read the records of these instances: their mappings first, then every cell.
 
-    In this order a boot cannot look like a lost instance: the mapping is there before the row in the cell.
+    In this order a boot cannot look like a lost instance: Nova writes the mapping before the row in the cell.
 
     :raises Unavailable: when a cell does not answer, or is one that ``cell_mappings`` does not list
     """
     cells = databases.cells()
-    mappings, requests = databases.api.run(
-        lambda connection: (mappings_of(connection, instances), request_ages(connection, instances))
+    mappings, requests, specified = databases.api.run(
+        lambda connection: (
+            mappings_of(connection, instances),
+            request_ages(connection, instances),
+            having(connection, tables.request_specs, instances),
+        )
     )
     known = {cell.id for cell in cells}
     strange = {row.cell_id for row in mappings.values() if row.cell_id is not None} - known
@@ -47,7 +55,7 @@ def read(databases: NovaDatabases, instances: Collection[str]) -> dict[str, Fact
         for copy in databases.database(cell).run(partial(copies, cell_id=cell.id, instances=instances)):
             found.setdefault(copy.uuid, []).append(copy)
     return {
-        uuid: Facts(mappings.get(uuid), requests.get(uuid), tuple(found.get(uuid, ())))
+        uuid: Facts(mappings.get(uuid), requests.get(uuid), tuple(found.get(uuid, ())), specified=uuid in specified)
         for uuid in dict.fromkeys(instances)
     }
 
@@ -69,8 +77,8 @@ def mapping_page(connection: Connection, after: int) -> list[MappingRow]:
 
 
 def mapping_part(connection: Connection, first: int, last: int) -> list[MappingRow]:
-    """The mappings with ids from the first to the last; no more than a page."""
-    return _mappings(connection, tables.instance_mappings.c.id.between(first, last), PAGE)
+    """The mappings with ids from the first to the last; at most one more than a page."""
+    return _mappings(connection, tables.instance_mappings.c.id.between(first, last), PAGE + 1)
 
 
 def _mappings(connection: Connection, where: sa.ColumnElement[bool], limit: int | None = None) -> list[MappingRow]:
@@ -94,13 +102,24 @@ def _mappings(connection: Connection, where: sa.ColumnElement[bool], limit: int 
     ]
 
 
+def having(connection: Connection, table: sa.Table, instances: Collection[str]) -> set[str]:
+    """Those of these instances that have a row in this table."""
+    c = table.c.instance_uuid
+    return {uuid for chunk in _chunks(instances) for uuid in connection.scalars(sa.select(c).where(c.in_(chunk)))}
+
+
 def mapped(connection: Connection, instances: Collection[str]) -> set[str]:
     """Those of these instances that have a mapping."""
+    return having(connection, tables.instance_mappings, instances)
+
+
+def mapped_elsewhere(connection: Connection, instances: Collection[str], cell_id: int) -> list[str]:
+    """Those of these instances whose mapping names another cell than this one."""
     c = tables.instance_mappings.c
-    found: set[str] = set()
-    for chunk in _chunks(instances):
-        found.update(connection.scalars(sa.select(c.instance_uuid).where(c.instance_uuid.in_(chunk))))
-    return found
+    query = sa.select(c.instance_uuid).where(c.cell_id.is_not(None), c.cell_id != cell_id).order_by(c.id)
+    return [
+        uuid for chunk in _chunks(instances) for uuid in connection.scalars(query.where(c.instance_uuid.in_(chunk)))
+    ]
 
 
 def mappings_count(connection: Connection) -> int:
@@ -118,12 +137,26 @@ def request_ages(connection: Connection, instances: Collection[str]) -> dict[str
     return found
 
 
-def requested_and_mapped(connection: Connection) -> list[str]:
-    """The instances that have a build request and a mapping to a cell: there are few build requests at any time."""
+def misplaced_requests(connection: Connection) -> list[str]:
+    """The instances whose build request stands beside a mapping to a cell, or beside none: there are few at any time."""
     b, m = tables.build_requests.c, tables.instance_mappings.c
-    both = tables.build_requests.join(tables.instance_mappings, m.instance_uuid == b.instance_uuid)
-    query = sa.select(m.instance_uuid).select_from(both).where(m.cell_id.is_not(None)).order_by(b.id)
-    return list(connection.scalars(query))
+    both = tables.build_requests.outerjoin(tables.instance_mappings, m.instance_uuid == b.instance_uuid)
+    query = sa.select(b.instance_uuid).select_from(both)
+    return list(connection.scalars(query.where(sa.or_(m.id.is_(None), m.cell_id.is_not(None))).order_by(b.id)))
+
+
+def without_mapping(connection: Connection, table: sa.Table, older_than: float) -> tuple[int, list[str]]:
+    """Count the rows of a table whose instance has no mapping, and name the first instances.
+
+    :param older_than: seconds; younger rows may belong to a boot
+    """
+    c, m = table.c, tables.instance_mappings.c
+    oldest = connection.execute(sa.select(NOW)).scalar_one() - timedelta(seconds=older_than)
+    rows = table.outerjoin(tables.instance_mappings, m.instance_uuid == c.instance_uuid)
+    lone = sa.and_(m.id.is_(None), c.instance_uuid.is_not(None), sa.or_(c.created_at.is_(None), c.created_at <= oldest))
+    count = connection.execute(sa.select(sa.func.count()).select_from(rows).where(lone)).scalar_one()
+    first = sa.select(c.instance_uuid).select_from(rows).where(lone).order_by(c.id).limit(NAMED)
+    return int(count), list(connection.scalars(first))
 
 
 # nova_api, writing
@@ -141,47 +174,66 @@ def insert_mappings(connection: Connection, rows: Sequence[Mapping[str, Any]]) -
     return [row["instance_uuid"] for row in missing]
 
 
-def change_mapping(
+def undo_of_change(
     connection: Connection, before: MappingRow, values: Mapping[str, int | bool], drop_request: bool
 ) -> list[str]:
-    """Change a mapping that still is as it was, take the build request away if asked to; return what restores both.
-
-    Where only the build request goes, the mapping is still checked to be as it was.
-
-    :raises Conflict: when it is not
-    """
+    """Return the statements that take :func:`change_mapping` back."""
     table = tables.instance_mappings
-    changed = connection.execute(sa.update(table).where(_as_it_was(before)).values({**values, "updated_at": utcnow()}))
-    if changed.rowcount != 1:
-        raise Conflict(f"the mapping of {before.instance} is not as it was")
     undo = []
     if values:
         old = {"cell_id": before.cell_id, "queued_for_delete": before.queued}
-        restored = {name: old[name] for name in values}
         restore = sa.update(table).where(table.c.id == before.id, table.c.instance_uuid == before.instance)
-        undo.append(as_typed(connection, restore.values(restored)))
+        undo.append(as_typed(connection, restore.values({name: old[name] for name in values})))
     if drop_request:
-        undo += _delete(connection, tables.build_requests, before.instance)
-        if len(undo) == bool(values):
-            raise Conflict(f"the build request of {before.instance} is gone")
+        undo += _restoring(connection, tables.build_requests, before.instance)
     return undo
 
 
-def forget(connection: Connection, before: MappingRow) -> list[str]:
-    """Delete a mapping that still is as it was and has no build request, the request specification and the membership
-    of a server group; return what restores them.
+def change_mapping(
+    connection: Connection, before: MappingRow, values: Mapping[str, int | bool], drop_request: bool, undo: str
+) -> None:
+    """Change a mapping that still has its old values; delete the build request if asked to.
 
-    :raises Conflict: when it is not as it was, or there is a build request again
+    :param undo: restores the rows
+    :raises Conflict: when the mapping or the build request changed
+    """
+    table = tables.instance_mappings
+    _require(before.instance, undo_of_change(connection, before, values, drop_request), undo)
+    changed = connection.execute(sa.update(table).where(_as_it_was(before)).values({**values, "updated_at": utcnow()}))
+    if changed.rowcount != 1:
+        raise Conflict(f"the mapping of instance {before.instance} changed")
+    if drop_request and not _delete(connection, tables.build_requests, before.instance):
+        raise Conflict(f"instance {before.instance} has no build request any more")
+
+
+def undo_of_forget(connection: Connection, instance: str) -> list[str]:
+    """Return the statements that take :func:`forget` back."""
+    return [statement for table in FORGOTTEN for statement in _restoring(connection, table, instance)]
+
+
+def forget(connection: Connection, before: MappingRow, undo: str) -> list[str]:
+    """Delete a mapping that still has its old values and has no build request, and the instance's other rows.
+
+    :param undo: restores the rows
+    :return: the statements that restore them
+    :raises Conflict: when a row changed, or a build request exists
     """
     table, requests = tables.instance_mappings, tables.build_requests
+    statements = undo_of_forget(connection, before.instance)
+    _require(before.instance, statements, undo)
     building = sa.exists().where(requests.c.instance_uuid == before.instance)
-    undo = _restoring(connection, table, before.instance)
     gone = connection.execute(sa.delete(table).where(_as_it_was(before), sa.not_(building)))
     if gone.rowcount != 1:
-        raise Conflict(f"the mapping of {before.instance} is not as it was")
-    for leftover in (tables.request_specs, tables.instance_group_member):
-        undo += _delete(connection, leftover, before.instance)
-    return undo
+        raise Conflict(f"the mapping of instance {before.instance} changed")
+    for leftover in FORGOTTEN[1:]:
+        _delete(connection, leftover, before.instance)
+    return statements
+
+
+def _require(instance: str, statements: Collection[str], undo: str) -> None:
+    """Raise when a known undo lacks a statement, so that it would not restore the rows as they are now."""
+    if not all(statement in undo for statement in statements):
+        raise Conflict(f"the rows of instance {instance} in nova_api changed")
 
 
 def _as_it_was(before: MappingRow) -> sa.ColumnElement[bool]:
@@ -194,10 +246,8 @@ def _as_it_was(before: MappingRow) -> sa.ColumnElement[bool]:
     )
 
 
-def _delete(connection: Connection, table: sa.Table, instance: str) -> list[str]:
-    undo = _restoring(connection, table, instance)
-    connection.execute(sa.delete(table).where(table.c.instance_uuid == instance))
-    return undo
+def _delete(connection: Connection, table: sa.Table, instance: str) -> int:
+    return connection.execute(sa.delete(table).where(table.c.instance_uuid == instance)).rowcount
 
 
 def _restoring(connection: Connection, table: sa.Table, instance: str) -> list[str]:
@@ -236,6 +286,16 @@ def copies(connection: Connection, cell_id: int, instances: Collection[str]) -> 
         for chunk in _chunks(instances)
         for row in connection.execute(sa.select(*columns, *times, NOW).where(c.uuid.in_(chunk)))
     ]
+
+
+def archived_here(connection: Connection, instances: Collection[str]) -> tuple[set[str], bool]:
+    """Those of these instances that this cell has archived as deleted, and whether the cell has any live instance.
+
+    The first is a full scan of ``shadow_instances``, which has no index but its id.
+    """
+    c = tables.instances.c
+    alive = connection.execute(sa.select(c.id).where(c.deleted == 0).limit(1)).first() is not None
+    return archived_instances(connection, instances), alive
 
 
 def instance_page(connection: Connection, after: int, last: int | None = None) -> list[tuple[int, str]]:

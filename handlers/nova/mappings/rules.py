@@ -1,54 +1,63 @@
-"""What the databases say of an instance and its mapping, and what follows from it; no database is touched here.
+"""Decide what follows from the records of an instance and its mapping. Nothing is read here.
 
-An instance is asked for in ``nova_api``: a build request and a mapping without cell, in one transaction. The conductor
-makes the instance's row in a cell (host NULL), writes the cell into the mapping, deletes the build request and only then
-tells the compute host, which writes ``instances.host``. So an instance with a host is done with all this, and one
-without may still be under the conductor's hands for as long as its remote calls take: :data:`BOOT`. A build request that
-is taken from under the conductor is a deletion to it: it destroys the instance. That is why nothing is done before.
+A boot writes ``nova_api`` first: a build request and a mapping without cell. The conductor then makes the instance's row in a
+cell (host NULL), writes the cell into the mapping, deletes the build request, and calls the compute host, which writes
+``instances.host``. An instance with a host is therefore past all this. One without a host may stay with the conductor for
+:data:`BOOT` seconds. The conductor takes a vanished build request for a deletion and destroys the instance.
 
-==============  =======  =============================  =====================================================
-mapped to       request  the instance                   verdict
-==============  =======  =============================  =====================================================
-(no mapping)                                            keep: :mod:`handlers.nova.mappings.map_instances` is for that
-any                      a hidden copy is alive         keep: a cross-cell resize is under way
-any                      in several cells               report
-any                      only hidden, deleted copies    report
-no cell         yes      nowhere                        keep; report a build that is stuck for an hour
-no cell         no       nowhere                        forget it, after an hour
-no cell         any      in one cell                    set the cell, drop the request
-a cell          any      in another cell                report
-a cell          yes      nowhere                        report, after an hour
-a cell          no       nowhere                        forget it, after an hour
-a cell          yes      in that cell                   drop the request
-a cell          no       there, mark of deletion wrong  set the mark
-a cell          no       there, mark right              keep
-==============  =======  =============================  =====================================================
+A mapping is deleted only where two independent records prove the deletion and none contradicts it:
 
-``queued_for_delete`` has to be true for an instance that is deleted or soft-deleted, and must not be for another one. NULL
-counts as false, as it does to Nova; for a live instance it is left to Nova's own online migration.
+===================  =====================================================================================
+proves               ``queued_for_delete`` is true (nova-api), and an archived row of the instance (its cell)
+contradicts          a row in any cell, an allocation, a build request, or a cell without any live instance
+proves nothing       a missing row: it was purged, or its database was restored, emptied or exchanged
+===================  =====================================================================================
 
-What is to be forgotten and still holds resources in Placement is only reported: an instance that runs holds some, so
-this is what tells a leftover from an instance that a restored backup of a cell has lost.
+A mark of deletion is cleared only where the live row and an allocation agree. A deletion that failed leaves both. A cell that
+was restored from before the deletion has the row only.
+
+The tables :data:`NOWHERE` and :data:`AT_HOME` are the rules: the first row that applies gives the verdict.
 """
 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 
+from handlers.base import Json
 from handlers.nova.verdicts import BUSY, Keep, Report, Wait
-from handlers.withheld import Withheld, is_withheld, refusal
 
 #: seconds that a boot may take from request to mapping: many instances in one request, and every remote call retried
 BOOT = 3600.0
 #: seconds after any other change
 SETTLE = 60.0
 
-#: what nova-manage writes as project while it maps instances: such a row is its bookmark, not a mapping
+#: the project of the row in which ``nova-manage cell_v2 map_instances`` remembers its position
 MARKER = "INSTANCE_MIGRATION_MARKER"
 #: the instance that a migration of virtual interfaces once made up; also the project of its mapping
 FAKE = "00000000-0000-0000-0000-000000000000"
+
+
+class Problem(StrEnum):
+    """The problems that :mod:`~handlers.nova.mappings.heal_instance_mappings` finds."""
+
+    WITHOUT_CELL = "mapping-without-cell"
+    STALE_REQUEST = "build-request-stale"
+    WRONG_MARK = "mark-of-deletion-wrong"
+    MARKED_WITHOUT_ALLOCATION = "marked-without-allocation"
+    LEFT_BEHIND = "mapping-left-behind"
+    ALL_LEFT_BEHIND = "mappings-left-behind"
+    ORPHANED = "mapping-orphaned"
+    NOWHERE_WITH_ALLOCATION = "nowhere-but-holding"
+    BUILD_STUCK = "build-stuck"
+    REQUEST_WITHOUT_INSTANCE = "request-without-instance"
+    REQUEST_WITHOUT_MAPPING = "request-without-mapping"
+    ROWS_WITHOUT_MAPPING = "rows-without-mapping"
+    ELSEWHERE = "mapped-elsewhere"
+    SEVERAL_CELLS = "instance-in-several-cells"
+    ONLY_HIDDEN = "only-hidden-copies"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,16 +72,30 @@ class MappingRow:
     project_id: str
     cell_id: int | None
     queued: bool | None
-    age: float
+    age: float = 0.0
+
+    def to_json(self) -> Json:
+        """Return the columns that a change must meet again."""
+        return {
+            "id": self.id,
+            "cell_id": self.cell_id,
+            "queued_for_delete": self.queued,
+            "project_id": self.project_id,
+        }
+
+    @classmethod
+    def from_json(cls, instance: str, values: Json) -> MappingRow:
+        """Read what :meth:`to_json` returned."""
+        return cls(values["id"], instance, values["project_id"], values["cell_id"], values["queued_for_delete"])
 
 
 @dataclass(frozen=True, slots=True)
 class Copy:
-    """A row of ``instances``; an instance has one but during a cross-cell resize, when one of two is hidden.
+    """A row of ``instances``. An instance has one, or two during a cross-cell resize: then one of them is hidden.
 
-    :param cell_id: of the cell that it stands in
-    :param born: seconds since it was made
-    :param age: seconds since it last changed
+    :param cell_id: the cell of the row
+    :param created_age: seconds since the row was made
+    :param age: seconds since the row last changed
     """
 
     uuid: str
@@ -84,44 +107,50 @@ class Copy:
     task_state: str | None
     deleted: bool
     hidden: bool
-    born: float
+    created_age: float
     age: float
 
     @property
     def queued(self) -> bool:
-        """What ``queued_for_delete`` has to be."""
+        """The right value of ``queued_for_delete``."""
         return self.deleted or self.vm_state == "soft-delete"
 
     @property
     def unsettled(self) -> float:
-        """Seconds to wait until the conductor has certainly done with it; 0 when it has."""
-        return max(0.0, (SETTLE if self.host is not None else BOOT) - self.born)
+        """Seconds until the conductor has certainly finished its part; 0 when it has."""
+        return max(0.0, (SETTLE if self.host is not None else BOOT) - self.created_age)
 
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What is known of an instance.
+    """The records of one instance.
 
-    :param request_age: of its build request, in seconds; None when there is none
+    :param request_age: seconds since its build request was made; None without one
     :param copies: its rows in all cells, deleted and hidden ones too
-    :param holds: whether it holds resources in Placement; only asked when nothing else speaks for it
+    :param allocated: whether it has an allocation in Placement; None where that was not asked
+    :param archived: whether its cell has archived it as deleted; asked only where :func:`asks_archive`
+    :param cell_alive: whether the cell that archived it has any live instance
+    :param specified: whether it has a request specification
     """
 
     mapping: MappingRow | None = None
     request_age: float | None = None
     copies: tuple[Copy, ...] = ()
-    holds: bool = False
+    allocated: bool | None = None
+    archived: bool = False
+    cell_alive: bool = False
+    specified: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """The mapping has to be changed.
+    """The mapping must change.
 
-    :param values: columns of the mapping and what they must be
-    :param drop_request: whether the build request has to go
+    :param values: columns of the mapping and their new values
+    :param drop_request: whether the build request must go
     """
 
-    problem: str
+    problem: Problem
     summary: str
     values: Mapping[str, int | bool] = field(default_factory=dict)
     drop_request: bool = False
@@ -129,17 +158,182 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Forget:
-    """The mapping, and what else ``nova_api`` has of the instance, has to go."""
+    """The mapping, the request specification and the group membership of a deleted instance must go."""
 
-    problem: str
+    problem: Problem
     summary: str
 
 
 Verdict = Keep | Wait | Report | Change | Forget
 
 
+@dataclass(frozen=True, slots=True)
+class Nowhere:
+    """A mapped instance that has no row in any cell.
+
+    :param age: seconds since its mapping or its build request last changed
+    """
+
+    facts: Facts
+    mapping: MappingRow
+    age: float
+
+    @property
+    def requested(self) -> bool:
+        """Whether it has a build request."""
+        return self.facts.request_age is not None
+
+    @property
+    def unmapped(self) -> bool:
+        """Whether its mapping names no cell."""
+        return self.mapping.cell_id is None
+
+
+@dataclass(frozen=True, slots=True)
+class AtHome:
+    """A mapped instance whose row is in the cell that its mapping names."""
+
+    facts: Facts
+    mapping: MappingRow
+    copy: Copy
+
+    @property
+    def requested(self) -> bool:
+        """Whether it has a build request."""
+        return self.facts.request_age is not None
+
+    @property
+    def wrong(self) -> bool:
+        """Whether the mark of deletion differs from the row."""
+        return wrongly_marked(self.mapping.queued, self.copy)
+
+
+_MARK = "queued_for_delete"
+
+_BUILD_STUCK = Report(
+    Problem.BUILD_STUCK,
+    "Nova has not scheduled the instance for over an hour",
+    "either the conductor died with the request, or it still waits: read its log for the instance. If it died: openstack "
+    "server delete, then create the server again",
+)
+_REQUEST_WITHOUT_INSTANCE = Report(
+    Problem.REQUEST_WITHOUT_INSTANCE,
+    "a build request is left, and the cell of its mapping does not have the instance",
+    "either the conductor died before it made the instance, or the cell's database lost it: if other instances of that cell "
+    "are missing too, check the database first. If not: openstack server delete",
+)
+_NOWHERE_WITH_ALLOCATION = Report(
+    Problem.NOWHERE_WITH_ALLOCATION,
+    "no cell has the instance, and it has an allocation in Placement",
+    "either the cell's database lost it and its guest still runs, or its deletion left the allocation: look for the guest on "
+    "the hypervisor of the provider. If there is none: openstack resource provider allocation delete",
+)
+_CELL_WITHOUT_INSTANCES = Report(
+    Problem.LEFT_BEHIND,
+    "the instance is marked as deleted and archived, but its cell has no live instance at all",
+    "either every instance of the cell is deleted, or the database is not that of the cell: check the URL of the cell with "
+    "nova-manage cell_v2 list_cells --verbose. If it is, delete its rows in nova_api",
+)
+_ORPHANED = Report(
+    Problem.ORPHANED,
+    "the mapping names no cell, no build request is left, and no cell has the instance",
+    "either its deletion or its boot stopped half-way, or a cell's database lost the instance: if other instances are missing "
+    "too, check the databases first. If not, delete its rows in nova_api",
+)
+_LEFT_BEHIND = Report(
+    Problem.LEFT_BEHIND,
+    "no cell has the instance, and no two records prove its deletion",
+    "either it was deleted and its rows were purged, or its cell's database was restored, emptied or exchanged: compare SELECT "
+    "COUNT(*), MAX(created_at) FROM instances in that cell with the past. If it was deleted, delete its rows in nova_api",
+)
+_MARKED_WITHOUT_ALLOCATION = Report(
+    Problem.MARKED_WITHOUT_ALLOCATION,
+    "the instance is alive in its cell, its mapping is marked as deleted, and it has no allocation",
+    "either its cell's database was restored from before the deletion, or the deletion failed after it released the "
+    "allocation: look for the guest on its hypervisor, or for the shelved image. If there is none: openstack server delete",
+)
+_ELSEWHERE = Report(
+    Problem.ELSEWHERE,
+    "the mapping names one cell, and the instance lives in another",
+    "either the mapping is wrong, or the row is from a database that was restored into the wrong cell: check its allocation, "
+    "its ports and its host before you change the mapping",
+)
+_SEVERAL_CELLS = Report(
+    Problem.SEVERAL_CELLS,
+    "several cells have the instance",
+    "either two mappings of cells lead to one database, or a copy is left over: nova-manage cell_v2 list_cells --verbose shows "
+    "two equal URLs in the first case, and then the instance must not be deleted. A copy without guest is the one to delete",
+)
+_ONLY_HIDDEN = Report(
+    Problem.ONLY_HIDDEN,
+    "only hidden, deleted copies of the instance are left",
+    "a hidden copy does not prove a deletion: either a cross-cell resize failed, or the other cell's database lost the "
+    "instance. Look for the guest on the host of the copy",
+)
+_REQUEST_WITHOUT_MAPPING = Report(
+    Problem.REQUEST_WITHOUT_MAPPING,
+    "a build request has no mapping, so that lists show an instance that the API cannot delete",
+    "either the mapping was deleted by hand, or nova_api was restored: if a cell has the instance, map_instances maps it. If "
+    "none has it, delete its rows in nova_api",
+)
+
+NOWHERE: tuple[tuple[Callable[[Nowhere], bool], Callable[[Nowhere], Verdict]], ...] = (
+    (lambda it: it.unmapped and it.requested and it.age < BOOT, lambda it: Keep("Nova schedules the instance")),
+    (
+        lambda it: it.age < BOOT,
+        lambda it: Wait("the mapping is young, and no cell has the instance yet", BOOT - it.age),
+    ),
+    (lambda it: it.requested and it.unmapped, lambda it: _BUILD_STUCK),
+    (lambda it: it.requested, lambda it: _REQUEST_WITHOUT_INSTANCE),
+    (lambda it: it.facts.allocated is not False, lambda it: _NOWHERE_WITH_ALLOCATION),
+    (
+        lambda it: bool(it.mapping.queued) and it.facts.archived and it.facts.cell_alive,
+        lambda it: Forget(
+            Problem.ORPHANED if it.unmapped else Problem.LEFT_BEHIND,
+            "the instance is marked as deleted and archived, and its mapping is still there",
+        ),
+    ),
+    (lambda it: bool(it.mapping.queued) and it.facts.archived, lambda it: _CELL_WITHOUT_INSTANCES),
+    (lambda it: it.unmapped, lambda it: _ORPHANED),
+    (lambda it: True, lambda it: _LEFT_BEHIND),
+)
+
+AT_HOME: tuple[tuple[Callable[[AtHome], bool], Callable[[AtHome], Verdict]], ...] = (
+    (
+        lambda it: it.requested and it.copy.unsettled > 0,
+        lambda it: Wait("the conductor may be about to delete its build request", it.copy.unsettled),
+    ),
+    (
+        lambda it: it.requested,
+        lambda it: Change(
+            Problem.STALE_REQUEST,
+            "the instance is in its cell and still has a build request, so that lists show it as being built",
+            _right_mark(it.facts, it.mapping, it.copy),
+            drop_request=True,
+        ),
+    ),
+    (lambda it: not it.wrong, lambda it: Keep("the mapping is right")),
+    (lambda it: _unsure(it.copy) is not None, lambda it: _unsure(it.copy) or Keep("the mark is certain")),
+    (
+        lambda it: it.copy.queued,
+        lambda it: Change(
+            Problem.WRONG_MARK, "the instance is deleted, and its mapping has no mark of deletion", {_MARK: True}
+        ),
+    ),
+    (
+        lambda it: bool(it.facts.allocated),
+        lambda it: Change(
+            Problem.WRONG_MARK,
+            "the deletion of the instance failed: it is alive and has its allocation, and its mapping is marked as deleted",
+            {_MARK: False},
+        ),
+    ),
+    (lambda it: True, lambda it: _MARKED_WITHOUT_ALLOCATION),
+)
+
+
 def is_instance(identity: str, project_id: str | None = None) -> bool:
-    """Whether this is an instance, and not one of the rows with which Nova's own tools remember something."""
+    """Return whether this is an instance, and not a row in which Nova's own tools remember something."""
     if project_id == MARKER or identity == FAKE:
         return False
     try:
@@ -150,146 +344,91 @@ def is_instance(identity: str, project_id: str | None = None) -> bool:
 
 
 def wrongly_marked(queued: bool | None, copy: Copy) -> bool:
-    """Whether the mark of deletion differs from what the instance is."""
+    """Return whether the mark of deletion differs from the row; NULL counts as false, as it does to Nova."""
     return bool(queued) != copy.queued
 
 
+def asks_allocation(facts: Facts) -> bool:
+    """Return whether the verdict depends on the instance's allocation."""
+    mapping = facts.mapping
+    if mapping is None or not is_instance(mapping.instance, mapping.project_id):
+        return False
+    if not facts.copies:
+        return facts.request_age is None and mapping.age >= BOOT
+    where = place(facts.copies)
+    return isinstance(where, Copy) and bool(mapping.queued) and not where.queued
+
+
+def asks_archive(facts: Facts) -> bool:
+    """Return whether the verdict depends on the archived rows of the instance, which cost a scan of a shadow table."""
+    mapping = facts.mapping
+    return mapping is not None and bool(mapping.queued) and not facts.copies and facts.allocated is False
+
+
 def decide(facts: Facts) -> Verdict:
-    """Return the verdict; see the module."""
+    """Return the verdict about an instance."""
     mapping = facts.mapping
     if mapping is None:
-        return Keep("has no mapping")
+        return _without_mapping(facts)
     if not is_instance(mapping.instance, mapping.project_id):
-        return Keep("is a bookmark of nova-manage")
+        return Keep("the row is a bookmark of nova-manage")
     if not facts.copies:
-        return _nowhere(facts, mapping)
+        age = mapping.age if facts.request_age is None else min(mapping.age, facts.request_age)
+        nowhere = Nowhere(facts, mapping, age)
+        return next(verdict(nowhere) for applies, verdict in NOWHERE if applies(nowhere))
     where = place(facts.copies)
     if not isinstance(where, Copy):
         return where
     if mapping.cell_id is None:
         return _without_cell(facts, mapping, where)
     if mapping.cell_id != where.cell_id:
-        return _unless_young(where, _ELSEWHERE)
-    return _at_home(facts, mapping, where)
+        return Wait("the instance changed just now", SETTLE - where.age) if where.age < SETTLE else _ELSEWHERE
+    home = AtHome(facts, mapping, where)
+    return next(verdict(home) for applies, verdict in AT_HOME if applies(home))
 
 
 def place(copies: tuple[Copy, ...]) -> Copy | Keep | Report:
-    """Return the one copy that counts, or why there is none: a live one comes before deleted ones."""
+    """Return the one copy that counts, or the reason why none does: a live copy comes before deleted ones."""
     live = [copy for copy in copies if not copy.deleted]
     if any(copy.hidden for copy in live):
-        return Keep("a cross-cell resize is under way: which copy counts may change")
+        return Keep("a cross-cell resize runs and may change which copy counts")
     visible = live or [copy for copy in copies if not copy.hidden]
     if not visible:
-        return Report(
-            "only-hidden-copies",
-            "only hidden, deleted copies of the instance are left",
-            "a hidden copy does not prove that the instance was deleted",
-        )
-    if len(visible) > 1:
-        return Report(
-            "instance-in-several-cells",
-            "the instance is in several cells",
-            "which copy is right is for a person to say; delete the other",
-        )
-    return visible[0]
+        return _ONLY_HIDDEN
+    return visible[0] if len(visible) == 1 else _SEVERAL_CELLS
 
 
-_ELSEWHERE = Report(
-    "mapped-elsewhere",
-    "the instance is mapped to one cell and lives in another",
-    "its allocations, its ports and its host have to be looked at before the mapping is changed",
-)
-
-
-def _nowhere(facts: Facts, mapping: MappingRow) -> Verdict:
-    age = mapping.age if facts.request_age is None else min(mapping.age, facts.request_age)
-    if mapping.cell_id is None and facts.request_age is not None and age < BOOT:
-        return Keep("is being scheduled")
-    if age < BOOT:
-        return Wait("its mapping changed a short while ago, and no cell has it yet", BOOT - age)
-    if facts.request_age is not None:
-        return _stuck(mapping)
-    if facts.holds:
-        return Report(
-            "nowhere-but-holding",
-            "no cell has the instance, yet it holds resources in Placement",
-            "it may run, lost by a restored database; if it does not: openstack resource provider allocation delete",
-        )
-    if mapping.cell_id is None:
-        return Forget("mapping-orphaned", "a mapping without cell, and nobody builds the instance")
-    summary = "a mapping of an instance that no cell has any more"
-    if is_withheld(Withheld.FORGET_MAPPED):
-        return Report("mapping-left-behind", summary, refusal(Withheld.FORGET_MAPPED))
-    return Forget("mapping-left-behind", summary)
-
-
-def _stuck(mapping: MappingRow) -> Report:
-    if mapping.cell_id is None:
-        return Report(
-            "build-stuck",
-            "the instance was asked for over an hour ago, and is still being scheduled",
-            "the conductor has lost it: openstack server delete, then ask for it again",
-        )
-    return Report(
-        "request-without-instance",
-        "a build request of an instance that is mapped to a cell which does not have it",
-        "neither says whether the instance was ever made: openstack server delete",
-    )
+def _without_mapping(facts: Facts) -> Verdict:
+    if facts.copies or facts.request_age is None:
+        return Keep("no mapping: map_instances deals with it")
+    if facts.request_age < BOOT:
+        return Wait("Nova may be about to map the instance", BOOT - facts.request_age)
+    return _REQUEST_WITHOUT_MAPPING
 
 
 def _without_cell(facts: Facts, mapping: MappingRow, copy: Copy) -> Verdict:
     if copy.unsettled:
-        return Wait("the conductor may be about to map it", copy.unsettled)
-    values: dict[str, int | bool] = {"cell_id": copy.cell_id}
-    if wrongly_marked(mapping.queued, copy) and not _unsure(copy) and not _keeps_mark(copy):
-        values["queued_for_delete"] = copy.queued
+        return Wait("the conductor may be about to map the instance", copy.unsettled)
     return Change(
-        "mapping-without-cell",
-        "the instance is in a cell, and its mapping does not say in which",
-        values,
+        Problem.WITHOUT_CELL,
+        "the instance is in a cell, and its mapping names none",
+        {"cell_id": copy.cell_id, **_right_mark(facts, mapping, copy)},
         drop_request=facts.request_age is not None,
     )
 
 
-def _at_home(facts: Facts, mapping: MappingRow, copy: Copy) -> Verdict:
-    wrong = wrongly_marked(mapping.queued, copy)
-    unsure = _unsure(copy) if wrong else None
-    values = {"queued_for_delete": copy.queued} if wrong and unsure is None and not _keeps_mark(copy) else {}
-    if facts.request_age is not None:
-        if copy.unsettled:
-            return Wait("the conductor may be about to take its build request away", copy.unsettled)
-        return Change(
-            "build-request-stale",
-            "the instance is in its cell, and its build request is still there: lists show it as being built",
-            values,
-            drop_request=True,
-        )
-    if unsure is not None:
-        return unsure
-    if not wrong:
-        return Keep("is right")
-    if copy.queued:
-        summary = "the instance is deleted, and its mapping says that it is not"
-    else:
-        summary = "the instance is alive, and its mapping says that it is about to be deleted"
-    if _keeps_mark(copy):
-        return Report("mark-of-deletion-wrong", summary, refusal(Withheld.CLEAR_DELETION_MARK))
-    return Change("mark-of-deletion-wrong", summary, values)
-
-
-def _keeps_mark(copy: Copy) -> bool:
-    """Return whether a wrong mark of deletion stays: a live instance is marked, and clearing is withheld."""
-    return not copy.queued and is_withheld(Withheld.CLEAR_DELETION_MARK)
+def _right_mark(facts: Facts, mapping: MappingRow, copy: Copy) -> dict[str, bool]:
+    """Return the change of the mark that the records prove; nothing when it is right or not certain."""
+    proved = copy.queued or bool(facts.allocated)
+    if not wrongly_marked(mapping.queued, copy) or _unsure(copy) is not None or not proved:
+        return {}
+    return {_MARK: copy.queued}
 
 
 def _unsure(copy: Copy) -> Wait | None:
-    """Return why the mark of deletion cannot be judged now, if so: Nova sets it while the deletion is on its way."""
+    """Return why the mark of deletion cannot be judged now: Nova sets it while it deletes the instance."""
     if not copy.deleted and (copy.task_state is not None or copy.vm_state == "deleted"):
         return Wait(f"the instance is {copy.task_state or 'being deleted'}", BUSY)
     if copy.age < SETTLE:
-        return Wait("the instance changed only just now", SETTLE - copy.age)
+        return Wait("the instance changed just now", SETTLE - copy.age)
     return None
-
-
-def _unless_young(copy: Copy, report: Report) -> Verdict:
-    return Wait("the instance changed only just now", SETTLE - copy.age) if copy.age < SETTLE else report

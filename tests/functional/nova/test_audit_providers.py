@@ -6,11 +6,12 @@ from collections.abc import Callable
 import pytest
 import sqlalchemy as sa
 
-from handlers.base import Finding, InFlight, Key, Refused, Resources, Unavailable
+from handlers.base import Finding, InFlight, Key, Resources, Unavailable
 from handlers.nova import tables
 from handlers.nova.hosts.audit_providers import AuditProviders
 from handlers.nova.hosts.audit_services import AuditServices
 from handlers.nova.simulation import NovaSimulation
+from tests.functional.nova.world import refused
 
 HOST = Key("host", "a")
 OLD = {"days": 1}
@@ -51,14 +52,12 @@ def replaced(cloud: NovaSimulation) -> tuple[str, str]:
 def reported(cloud: NovaSimulation, audit: AuditProviders, key: Key = HOST) -> Finding:
     before = cloud.placement.request("GET", "/resource_providers").body
     [finding] = audit.inspect(key)
-    assert (finding.problem, finding.healable) == ("provider-uuid-wrong", False)
-    with pytest.raises(Refused):
-        audit.heal(finding)
+    assert refused(audit, finding).problem == "provider-uuid-wrong"
     assert cloud.placement.request("GET", "/resource_providers").body == before
     return finding
 
 
-def test_a_provider_that_nobody_uses(cloud: NovaSimulation, audit: AuditProviders, resources: Resources) -> None:
+def test_a_provider_without_allocations(cloud: NovaSimulation, audit: AuditProviders, resources: Resources) -> None:
     old, new = replaced(cloud)
     assert list(audit.sweep()) == [HOST]
     finding = reported(cloud, audit)
@@ -76,7 +75,7 @@ def test_its_advice_ends_it(cloud: NovaSimulation, audit: AuditProviders) -> Non
     assert not list(audit.sweep())
 
 
-def test_a_provider_of_which_somebody_holds_something(cloud: NovaSimulation, audit: AuditProviders) -> None:
+def test_a_provider_with_allocations(cloud: NovaSimulation, audit: AuditProviders) -> None:
     with cloud.ago(**OLD):
         server = cloud.boot("a")
     old, _ = replaced(cloud)
@@ -92,7 +91,15 @@ def test_two_hosts_of_one_name(cloud: NovaSimulation, audit: AuditProviders) -> 
     assert not audit.inspect(HOST)
     finding = reported(cloud, audit, Key("host", "e"))
     assert finding.evidence["owners"] == ["a"]
-    assert "host a" in finding.refusal
+    assert "either one machine changed its name" in finding.refusal
+    assert "two machines report one hypervisor name" in finding.refusal
+
+
+def test_a_host_whose_name_gained_its_domain_gets_its_name_back(cloud: NovaSimulation, audit: AuditProviders) -> None:
+    reborn(cloud, "cell1", host="a.example.org", name="a")
+    finding = reported(cloud, audit, Key("host", "a.example.org"))
+    assert "most likely one machine changed its name" in finding.refusal
+    assert "give it the name a back" in finding.refusal
 
 
 def test_a_child_that_has_the_name(cloud: NovaSimulation, audit: AuditProviders) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import threading
 import time
+import uuid
 from collections.abc import Callable
 
 import pytest
@@ -10,7 +11,9 @@ import sqlalchemy as sa
 from handlers.base import Conflict, Key, Refused, Unavailable
 from handlers.nova import tables
 from handlers.nova.hosts.discover_hosts import DiscoverHosts
+from handlers.nova.names import HostNames
 from handlers.nova.simulation import NovaSimulation
+from tests.functional.nova.world import refused, swept
 
 HOST = Key("host", "compute-1")
 
@@ -35,23 +38,19 @@ def test_maps_a_host_by_its_service_before_its_node_exists(cloud: NovaSimulation
     assert cloud.host_mappings() == {"compute-1": "cell2"}
     [row] = mapping_rows(cloud)
     assert row.created_at is not None
+    assert finding.undo == healed.undo, "the undo is known before the heal"
     assert "delete_host" in healed.undo
     assert not discover.inspect(HOST)
 
 
-def test_marks_the_nodes_of_a_host_that_was_mapped_by_hand(cloud: NovaSimulation, discover: DiscoverHosts) -> None:
+def test_a_missing_mark_alone_is_no_drift(cloud: NovaSimulation, discover: DiscoverHosts) -> None:
     cloud.register_host("compute-1", "cell1")
     [finding] = discover.inspect(HOST)
     discover.heal(finding)
     cloud.report_node("compute-1")
-    [finding] = discover.inspect(HOST)
-    assert finding.problem == "node-unmarked"
-    assert not list(discover.sweep()), "a missing mark harms nobody"
-
-    discover.heal(finding)
-
-    assert marks(cloud, "cell1") == [1]
+    assert marks(cloud, "cell1") == [0]
     assert not discover.inspect(HOST)
+    assert not swept(discover)
 
 
 def test_a_host_with_several_nodes_is_one_host(cloud: NovaSimulation, discover: DiscoverHosts) -> None:
@@ -87,14 +86,41 @@ def test_another_service_of_the_host_does_not_count(cloud: NovaSimulation, disco
     assert not list(discover.sweep())
 
 
-def test_a_host_in_two_cells_is_refused(cloud: NovaSimulation, discover: DiscoverHosts) -> None:
+def test_a_host_in_two_cells_is_reported(cloud: NovaSimulation, discover: DiscoverHosts) -> None:
     cloud.register_host("compute-1", "cell1")
     cloud.register_host("compute-1", "cell2")
+    assert swept(discover) == {HOST}
     [finding] = discover.inspect(HOST)
-    assert (finding.problem, finding.healable) == ("host-in-several-cells", False)
-    with pytest.raises(Refused):
-        discover.heal(finding)
+    assert refused(discover, finding).problem == "host-in-several-cells"
+    assert "either the machine moved" in finding.refusal
+    assert "two machines have one name" in finding.refusal
     assert cloud.host_mappings() == {}
+
+
+def test_two_mappings_of_one_cell_do_not_cost_the_service(cloud: NovaSimulation, discover: DiscoverHosts) -> None:
+    cloud.add_compute("compute-1", "cell1")
+    c = tables.cell_mappings.c
+    with cloud.api.begin() as connection:
+        row = connection.execute(sa.select(c.database_connection, c.transport_url).where(c.name == "cell1")).one()
+        values = {"id": 9, "uuid": str(uuid.uuid4()), "name": "again", **row._mapping}
+        connection.execute(sa.insert(tables.cell_mappings).values(values))
+    assert swept(discover) == {HOST}
+    [finding] = discover.inspect(HOST)
+    assert refused(discover, finding).problem == "host-in-several-cells"
+    assert "their mappings lead to one database" in finding.refusal
+    assert "Do not delete the service" in finding.refusal
+
+
+def test_a_mapping_in_other_letters_is_right_for_mysql(
+    cloud: NovaSimulation, discover: DiscoverHosts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cloud.add_compute("compute-1", "cell1")
+    cloud.map_host("compute-1")
+    with cloud.api.begin() as connection:
+        connection.execute(sa.update(tables.host_mappings).values(host="Compute-1"))
+    assert swept(discover) == {HOST}
+    monkeypatch.setattr(discover._databases, "host_names", HostNames(exact=False))
+    assert not swept(discover)
 
 
 def test_a_host_mapped_to_another_cell_is_reported(cloud: NovaSimulation, discover: DiscoverHosts) -> None:
@@ -102,9 +128,9 @@ def test_a_host_mapped_to_another_cell_is_reported(cloud: NovaSimulation, discov
     cloud.map_host("compute-1")
     with cloud.api.begin() as connection:
         connection.execute(sa.update(tables.host_mappings).values(cell_id=3))
-    assert list(discover.sweep()) == [HOST]
+    assert swept(discover) == {HOST}
     [finding] = discover.inspect(HOST)
-    assert (finding.problem, finding.healable) == ("host-mapped-elsewhere", False)
+    assert refused(discover, finding).problem == "host-mapped-elsewhere"
 
 
 def test_no_host_is_mapped_while_a_cell_is_silent(
@@ -121,7 +147,7 @@ def test_no_host_is_mapped_while_a_cell_is_silent(
     assert cloud.host_mappings() == {}
 
 
-def test_a_sweep_yields_what_the_other_cells_have_and_then_complains(
+def test_a_sweep_yields_the_hosts_of_the_other_cells_and_then_fails(
     cloud: NovaSimulation, discover: DiscoverHosts, cut: Callable[[str], None]
 ) -> None:
     cloud.register_host("compute-2", "cell2")
@@ -178,9 +204,7 @@ def test_twenty_new_hosts_among_many(cloud: NovaSimulation, discover: DiscoverHo
 
 
 @pytest.mark.parametrize("database", ["nova_api", "cell2"])
-def test_in_an_unknown_schema_it_looks_and_changes_nothing(
-    cloud: NovaSimulation, discover: DiscoverHosts, database: str
-) -> None:
+def test_an_unknown_schema_stops_the_heal(cloud: NovaSimulation, discover: DiscoverHosts, database: str) -> None:
     engine = cloud.api if database == "nova_api" else cloud.cells[database]
     with engine.begin() as connection:
         connection.execute(sa.update(tables.cell_version).values(version_num="ffffffffffff"))

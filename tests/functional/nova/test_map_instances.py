@@ -13,6 +13,7 @@ from handlers.nova import tables
 from handlers.nova.mappings import map_instances, queries
 from handlers.nova.mappings.map_instances import MapInstances
 from handlers.nova.simulation import NovaSimulation
+from tests.functional.nova.world import execute, instance_key, long_ago, refused, swept
 
 IM = tables.instance_mappings
 
@@ -22,15 +23,21 @@ def mapper(resources: Resources) -> MapInstances:
     return MapInstances.from_resources(resources)
 
 
-def key(instance: str) -> Key:
-    return Key("instance", instance)
+key = instance_key
 
 
-def add(cloud: NovaSimulation, cell: str, instance: str = "", **values: Any) -> str:
-    """An instance without a mapping, made an hour ago."""
+def add(cloud: NovaSimulation, cell: str, instance: str = "", *, specified: bool = True, **values: Any) -> str:
+    """An instance without a mapping, made an hour ago.
+
+    :param specified: whether it has a request specification
+    """
     instance = instance or str(uuid.uuid4())
-    made = datetime.now(UTC).replace(tzinfo=None) - timedelta(hours=1)
-    row = {"project_id": "p", "user_id": "u", "host": "a", "vm_state": "active", "created_at": made}
+    row = {"project_id": "p", "user_id": "u", "host": "a", "vm_state": "active", "created_at": long_ago(hours=1)}
+    with cloud.api.begin() as connection:
+        specs = tables.request_specs
+        there = connection.execute(sa.select(specs.c.id).where(specs.c.instance_uuid == instance)).first()
+        if specified and there is None:
+            connection.execute(sa.insert(specs).values(instance_uuid=instance, spec="{}"))
     with cloud.cells[cell].begin() as connection:
         connection.execute(sa.insert(tables.instances).values({**row, **values, "uuid": instance}))
     return instance
@@ -74,14 +81,53 @@ def test_instances_are_mapped_to_where_they_are(cloud: NovaSimulation, mapper: M
 def test_a_mapping_is_undone(cloud: NovaSimulation, mapper: MapInstances) -> None:
     instance = add(cloud, "cell1")
     [finding] = mapper.inspect(key(instance))
-    undo = mapper.heal(finding).undo
+    healed = mapper.heal(finding)
     assert mappings(cloud) == {instance: (2, False)}
-    with cloud.api.begin() as connection:
-        connection.execute(sa.text(undo.split(";")[0]))
+    assert finding.undo == healed.undo, "the undo is known before the heal"
+    execute(cloud, healed.undo)
     assert mappings(cloud) == {}
 
 
-def test_what_boots_is_left_alone(cloud: NovaSimulation, mapper: MapInstances) -> None:
+def test_a_cell_restored_from_before_deletions_and_archiving(cloud: NovaSimulation, mapper: MapInstances) -> None:
+    """Mapping, request specification and allocation went with the deletion; one row does not bring the instance back."""
+    ghost = add(cloud, "cell1", specified=False)
+    assert key(ghost) in swept(mapper)
+    [finding] = mapper.inspect(key(ghost))
+    assert refused(mapper, finding).problem == "unmapped-without-record"
+    assert mappings(cloud) == {}
+    [batch] = mapper.inspect(Key("cell", cell_uuid(cloud, "cell1")))
+    assert not batch.healable
+
+
+def test_an_allocation_is_the_second_record_where_nova_api_was_restored(
+    cloud: NovaSimulation, mapper: MapInstances
+) -> None:
+    [node] = cloud.add_compute("a", "cell1")
+    instance = add(cloud, "cell1", specified=False)
+    cloud.hold(instance, {node.uuid: {"VCPU": 1}})
+    [finding] = mapper.inspect(key(instance))
+    mapper.heal(finding)
+    assert mappings(cloud) == {instance: (2, False)}
+
+
+def test_the_advice_about_an_instance_without_records_maps_it(cloud: NovaSimulation, mapper: MapInstances) -> None:
+    instance = add(cloud, "cell1", specified=False, project_id="it's")
+    [finding] = mapper.inspect(key(instance))
+    execute(cloud, finding.refusal[finding.refusal.index("INSERT") :])
+    assert mappings(cloud) == {instance: (2, False)}
+    assert not swept(mapper)
+
+
+def test_a_running_instance_is_not_mapped_while_placement_is_silent(
+    cloud: NovaSimulation, mapper: MapInstances
+) -> None:
+    instance = add(cloud, "cell1", specified=False)
+    cloud.placement.stop()
+    with pytest.raises(Unavailable, match="placement"):
+        mapper.inspect(key(instance))
+
+
+def test_a_boot_is_left_alone(cloud: NovaSimulation, mapper: MapInstances) -> None:
     cloud.add_compute("a", "cell1")
     server = cloud.boot("a")
     young = add(cloud, "cell1", created_at=datetime.now(UTC).replace(tzinfo=None))
@@ -93,7 +139,7 @@ def test_what_boots_is_left_alone(cloud: NovaSimulation, mapper: MapInstances) -
     with cloud.api.begin() as connection:
         connection.execute(sa.delete(IM).where(IM.c.instance_uuid == requested))
     add(cloud, "cell1", requested)
-    with pytest.raises(InFlight, match="being scheduled"):
+    with pytest.raises(InFlight, match="schedules the instance"):
         mapper.inspect(key(requested))
 
 
@@ -116,12 +162,10 @@ def test_existing_rows_and_bookmarks_are_left_alone(cloud: NovaSimulation, mappe
 def test_no_cell_is_guessed(cloud: NovaSimulation, mapper: MapInstances) -> None:
     twice = add(cloud, "cell1")
     add(cloud, "cell2", twice, deleted=1)
-    nobodys = add(cloud, "cell1", project_id=None)
-    for instance in (twice, nobodys):
-        [finding] = mapper.inspect(key(instance))
-        assert not finding.healable
-        with pytest.raises(Refused):
-            mapper.heal(finding)
+    ownerless = add(cloud, "cell1", project_id=None)
+    assert {key(twice), key(ownerless)} <= swept(mapper)
+    problems = [refused(mapper, *mapper.inspect(key(instance))).problem for instance in (twice, ownerless)]
+    assert problems == ["unmapped-in-several-cells", "unmapped-without-owner"]
     assert mappings(cloud) == {}
 
 
@@ -153,8 +197,10 @@ def test_the_world_changes_before_the_heal(cloud: NovaSimulation, mapper: MapIns
     assert mappings(cloud) == {mapped: (3, False)}
 
 
-def test_somebody_else_is_faster(cloud: NovaSimulation, mapper: MapInstances, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Between the question what is missing and the insertion of it."""
+def test_another_process_is_faster(
+    cloud: NovaSimulation, mapper: MapInstances, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It maps an instance between proof and insertion."""
     first, second = add(cloud, "cell1"), add(cloud, "cell1")
     monkeypatch.setattr(map_instances, "FEW", 0)
     [batch] = mapper.sweep()
@@ -180,9 +226,10 @@ def test_many_are_mapped_batch_by_batch(
     missing = [add(cloud, "cell1", deleted=number % 2) for number in range(100)]
     few = [add(cloud, "cell2") for _ in range(5)]
     add(cloud, "cell2", missing[50])
-    nobodys = add(cloud, "cell1", project_id=None)
+    ownerless = add(cloud, "cell1", project_id=None)
     found = list(mapper.sweep())
     cell = cell_uuid(cloud, "cell1")
+    assert [where.weight for where in found[:3]] == [40, 40, 21]
     assert found[:3] == [Key("cell", f"{cell}/1-40"), Key("cell", f"{cell}/41-80"), Key("cell", f"{cell}/81-101")]
     assert found[3:] == [key(instance) for instance in (*few, missing[50])]
     assert heal_all(mapper, found[0]) == [f"mapped 40 instances to cell {cell}"]
@@ -191,14 +238,14 @@ def test_many_are_mapped_batch_by_batch(
     assert set(problems) == {"instances-unmapped", "unmapped-in-several-cells", "unmapped-without-owner"}
     for finding in mapper.inspect(Key("cell", cell)):
         if finding.healable:
-            assert finding.evidence["count"] == len(finding.evidence["uuids"]) <= 40
+            assert finding.weight == finding.evidence["count"] == len(finding.evidence["uuids"]) <= 40
             mapper.heal(finding)
     expected = {instance: (2, bool(number % 2)) for number, instance in enumerate(missing) if number != 50}
     assert mappings(cloud) == expected
-    assert {finding.evidence["instance"] for finding in mapper.inspect(Key("cell", cell))} == {nobodys, missing[50]}
+    assert {finding.evidence["instance"] for finding in mapper.inspect(Key("cell", cell))} == {ownerless, missing[50]}
 
 
-def test_a_batch_leaves_out_what_changed(cloud: NovaSimulation, mapper: MapInstances) -> None:
+def test_a_batch_leaves_out_instances_that_changed(cloud: NovaSimulation, mapper: MapInstances) -> None:
     missing = [add(cloud, "cell1") for _ in range(3)]
     [finding] = mapper.inspect(Key("cell", cell_uuid(cloud, "cell1")))
     cloud.set_instance(missing[0], deleted=1)

@@ -6,12 +6,14 @@ from collections.abc import Callable
 import pytest
 import sqlalchemy as sa
 
-from handlers.base import Conflict, InFlight, Key, Refused, Unavailable
+from handlers.base import Conflict, InFlight, Key, Refused, Resources, Unavailable
 from handlers.nova import tables
 from handlers.nova.hosts import sync_aggregates
 from handlers.nova.hosts.sync_aggregates import SyncAggregates
+from handlers.nova.names import HostNames
 from handlers.nova.placement import ProviderAggregates
 from handlers.nova.simulation import NovaSimulation
+from tests.functional.nova.world import refused, swept
 
 
 @pytest.fixture
@@ -25,6 +27,13 @@ def aggregate(cloud: NovaSimulation) -> str:
 
 def key(aggregate: str) -> Key:
     return Key("aggregate", aggregate)
+
+
+@pytest.fixture
+def removing(resources: Resources) -> SyncAggregates:
+    """The handler of an operator who permits removals."""
+    resources.conf.set_override("sync_aggregates_remove", True, "audit")
+    return SyncAggregates.from_resources(resources)
 
 
 def members(cloud: NovaSimulation, aggregate: str) -> set[str]:
@@ -46,7 +55,7 @@ def test_nothing_to_do(cloud: NovaSimulation, sync: SyncAggregates, aggregate: s
     assert sync.population() == 1
 
 
-def test_a_host_that_placement_was_not_told_of_is_added(
+def test_a_host_that_placement_does_not_know_is_added(
     cloud: NovaSimulation, sync: SyncAggregates, aggregate: str
 ) -> None:
     cloud.add_host_to_aggregate(aggregate, "a", placement_ok=False)
@@ -57,13 +66,129 @@ def test_a_host_that_placement_was_not_told_of_is_added(
     assert not list(sync.sweep())
 
 
-def test_a_host_that_left_is_taken_out(cloud: NovaSimulation, sync: SyncAggregates, aggregate: str) -> None:
+def test_a_host_that_left_is_removed_where_the_operator_permits_it(
+    cloud: NovaSimulation, removing: SyncAggregates, aggregate: str
+) -> None:
     cloud.add_host_to_aggregate(aggregate, "a")
     cloud.add_host_to_aggregate(aggregate, "b")
     cloud.remove_host_from_aggregate(aggregate, "b", placement_ok=False)
-    assert list(sync.sweep()) == [key(aggregate)]
-    assert heal_all(sync, key(aggregate)) == ["membership-stale"]
+    assert swept(removing) == {key(aggregate)}
+    assert heal_all(removing, key(aggregate)) == ["membership-stale"]
     assert members(cloud, aggregate) == {"a"}
+
+
+def test_a_membership_that_nova_does_not_know_is_reported(
+    cloud: NovaSimulation, sync: SyncAggregates, aggregate: str
+) -> None:
+    """Nova's guide "Tenant Isolation with Placement" puts a provider into an aggregate by hand."""
+    cloud.add_host_to_aggregate(aggregate, "a")
+    cloud.set_membership(aggregate, "b", member=True)
+    assert swept(sync) == {key(aggregate)}
+    for where in (key(aggregate), Key("host", "b")):
+        [finding] = sync.inspect(where)
+        assert refused(sync, finding).problem == "membership-stale"
+        assert "an operator put the provider there" in finding.refusal
+        assert "the host left the aggregate" in finding.refusal
+        assert not finding.undo
+    assert members(cloud, aggregate) == {"a", "b"}
+
+
+@pytest.mark.parametrize("permitted", [True, False])
+def test_single_nodes_of_an_ironic_host_that_a_tenant_has_stay(
+    cloud: NovaSimulation, resources: Resources, aggregate: str, permitted: bool
+) -> None:
+    nodes = cloud.add_compute("ironic", "cell2", nodes=4)
+    for node in nodes[:2]:
+        cloud._report.set_member(node.uuid, aggregate, True)
+    resources.conf.set_override("sync_aggregates_remove", permitted, "audit")
+    handler = SyncAggregates.from_resources(resources)
+    assert swept(handler) == {key(aggregate)}
+    [finding] = handler.inspect(key(aggregate))
+    assert "several compute nodes" in refused(handler, finding).refusal
+    assert finding.weight == 2
+    assert members(cloud, aggregate) == {node.name for node in nodes[:2]}
+
+
+def test_a_node_that_joins_an_ironic_host_meanwhile_stops_the_removal(
+    cloud: NovaSimulation, removing: SyncAggregates, aggregate: str
+) -> None:
+    cloud.set_membership(aggregate, "b", member=True)
+    [finding] = removing.inspect(key(aggregate))
+    with cloud.ago(days=1):
+        cloud.report_node("b", "b-node-2")
+    with pytest.raises(Conflict):
+        removing.heal(finding)
+    assert members(cloud, aggregate) == {"b"}
+
+
+def test_adding_and_removing_are_two_findings(
+    cloud: NovaSimulation, sync: SyncAggregates, removing: SyncAggregates, aggregate: str
+) -> None:
+    cloud.add_host_to_aggregate(aggregate, "a", placement_ok=False)
+    cloud.set_membership(aggregate, "b", member=True)
+    cloud.set_membership(aggregate, "c", member=True)
+    findings = {finding.problem: finding for finding in sync.inspect(key(aggregate))}
+    assert {problem: (one.healable, one.weight) for problem, one in findings.items()} == {
+        "membership-missing": (True, 1),
+        "membership-stale": (False, 2),
+    }
+    sync.heal(findings["membership-missing"])
+    assert members(cloud, aggregate) == {"a", "b", "c"}
+    assert heal_all(removing, key(aggregate)) == ["membership-stale"]
+    assert members(cloud, aggregate) == {"a"}
+
+
+def test_the_undo_is_known_before_the_heal(cloud: NovaSimulation, sync: SyncAggregates, aggregate: str) -> None:
+    other = str(uuid.uuid4())
+    cloud.set_membership(other, "a", member=True)
+    cloud.add_host_to_aggregate(aggregate, "a", placement_ok=False)
+    [finding] = sync.inspect(key(aggregate))
+    provider = cloud.node("a").uuid
+    command = "openstack --os-placement-api-version 1.18 resource provider aggregate set"
+    assert finding.undo == f"{command} --aggregate {other} {provider}"
+    assert sync.heal(finding).undo == finding.undo
+
+
+def test_memberships_that_changed_meanwhile_are_read_again(
+    cloud: NovaSimulation, sync: SyncAggregates, aggregate: str
+) -> None:
+    cloud.add_host_to_aggregate(aggregate, "a", placement_ok=False)
+    [finding] = sync.inspect(key(aggregate))
+    cloud.set_membership(str(uuid.uuid4()), "a", member=True)
+    with pytest.raises(Conflict):
+        sync.heal(finding)
+    assert members(cloud, aggregate) == set()
+    assert heal_all(sync, key(aggregate)) == ["membership-missing"]
+
+
+def test_a_host_in_other_letters_is_the_same_host_for_mysql(
+    cloud: NovaSimulation, removing: SyncAggregates, aggregate: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nova's own sync_aggregates made the member, for MySQL found the node of ``A``."""
+    cloud.set_membership(aggregate, "a", member=True)
+    with cloud.api.begin() as connection:
+        connection.execute(sa.insert(tables.aggregate_hosts).values(host="A", aggregate_id=1))
+    monkeypatch.setattr(removing._databases, "host_names", HostNames(exact=False))
+    assert not swept(removing)
+    assert not any(finding.problem == "membership-stale" for finding in removing.inspect(key(aggregate)))
+    assert not removing.inspect(Key("host", "a"))
+    assert members(cloud, aggregate) == {"a"}
+
+
+def test_a_sweep_finds_hosts_without_node_and_nodes_without_provider(
+    cloud: NovaSimulation, sync: SyncAggregates, aggregate: str
+) -> None:
+    cloud.add_host_to_aggregate(aggregate, "a")
+    assert not swept(sync)
+    with cloud.api.begin() as connection:
+        connection.execute(sa.insert(tables.aggregate_hosts).values(host="gone", aggregate_id=1))
+    assert swept(sync) == {key(aggregate)}
+    assert [refused(sync, finding).problem for finding in sync.inspect(key(aggregate))] == ["member-without-node"]
+    with cloud.api.begin() as connection:
+        connection.execute(sa.delete(tables.aggregate_hosts).where(tables.aggregate_hosts.c.host == "gone"))
+    assert cloud.placement.request("DELETE", f"/resource_providers/{cloud.node('a').uuid}").status == 204
+    assert swept(sync) == {key(aggregate)}
+    assert [refused(sync, finding).problem for finding in sync.inspect(key(aggregate))] == ["provider-missing"]
 
 
 def test_every_node_of_a_host_is_a_member(cloud: NovaSimulation, sync: SyncAggregates, aggregate: str) -> None:
@@ -73,18 +198,17 @@ def test_every_node_of_a_host_is_a_member(cloud: NovaSimulation, sync: SyncAggre
     assert members(cloud, aggregate) == {"ironic-node-1", "ironic-node-2", "ironic-node-3"}
 
 
-def test_one_provider_is_put_right_in_one_go(cloud: NovaSimulation, sync: SyncAggregates, aggregate: str) -> None:
-    other, kept = cloud.create_aggregate("slow"), str(uuid.uuid4())
+def test_other_memberships_of_a_provider_stay(cloud: NovaSimulation, sync: SyncAggregates, aggregate: str) -> None:
+    other, unknown = cloud.create_aggregate("slow"), str(uuid.uuid4())
     cloud.add_host_to_aggregate(aggregate, "a", placement_ok=False)
     cloud.set_membership(other, "a", member=True)
-    cloud.set_membership(kept, "a", member=True)
-    [finding] = sync.inspect(Key("host", "a"))
-    healed = sync.heal(finding)
+    cloud.set_membership(unknown, "a", member=True)
+    missing, extra = sync.inspect(Key("host", "a"))
+    healed = sync.heal(missing)
+    refused(sync, extra)
     provider = cloud.node("a").uuid
-    assert cloud.provider_aggregates(provider) == {aggregate, kept}
-    assert set(healed.before["aggregates"][provider]) == {other, kept}
-    assert provider in healed.undo
-    assert kept in healed.undo
+    assert cloud.provider_aggregates(provider) == {aggregate, other, unknown}
+    assert set(healed.before["aggregates"][provider]) == {other, unknown}
 
 
 def test_a_sharing_provider_stays_a_member(cloud: NovaSimulation, sync: SyncAggregates, aggregate: str) -> None:
@@ -217,7 +341,7 @@ def test_all_members_are_one_finding_and_confirmed_together(
     assert all(cloud.node(host).uuid in healed.undo for host in hosts)
 
 
-def test_who_left_meanwhile_does_not_keep_the_others_from_being_added(
+def test_a_host_that_left_meanwhile_does_not_stop_the_others(
     cloud: NovaSimulation, sync: SyncAggregates, aggregate: str
 ) -> None:
     hosts = crowd(cloud, aggregate, 3)
@@ -229,7 +353,7 @@ def test_who_left_meanwhile_does_not_keep_the_others_from_being_added(
     assert cloud.node(hosts[0]).uuid not in healed.undo
 
 
-def test_what_was_done_before_placement_fell_silent_is_told(
+def test_a_heal_reports_the_writes_before_placement_fell_silent(
     cloud: NovaSimulation, sync: SyncAggregates, aggregate: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hosts = crowd(cloud, aggregate, 3)

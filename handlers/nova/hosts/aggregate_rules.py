@@ -1,0 +1,106 @@
+"""Decide which providers must join or leave Placement's aggregates. Nothing is read here.
+
+Nova's aggregates name hosts. Placement's aggregates name providers, and operators edit them too: Nova's guide "Tenant
+Isolation with Placement" puts a provider into an aggregate by hand, and with Ironic each node may have aggregates of its own.
+A membership that Nova does not know is therefore no proof of drift. It is removed only where the operator allows it, and
+never for a host with several compute nodes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from enum import StrEnum
+
+from handlers.base import Json
+from handlers.nova.names import HostNames
+from handlers.nova.records import Aggregate, ComputeNode
+
+
+class Problem(StrEnum):
+    """The problems that :mod:`~handlers.nova.hosts.sync_aggregates` finds."""
+
+    MISSING = "membership-missing"
+    STALE = "membership-stale"
+    NO_PROVIDER = "provider-missing"
+    NO_NODE = "member-without-node"
+    UNKNOWN_AGGREGATE = "members-of-unknown-aggregate"
+
+
+@dataclass(frozen=True, slots=True)
+class Membership:
+    """A compute node's provider, and the aggregates that it must join or leave.
+
+    :param aggregates: those that it must join or leave
+    :param before: all aggregates that it is in
+    """
+
+    provider: str
+    host: str
+    node: str
+    aggregates: frozenset[str]
+    before: frozenset[str]
+
+    def to_json(self) -> Json:
+        """Return it as the evidence of a finding has it."""
+        return {
+            "provider": self.provider,
+            "host": self.host,
+            "node": self.node,
+            "aggregates": sorted(self.aggregates),
+            "before": sorted(self.before),
+        }
+
+    @classmethod
+    def from_json(cls, values: Json) -> Membership:
+        """Read what :meth:`to_json` returned."""
+        aggregates, before = frozenset(values["aggregates"]), frozenset(values["before"])
+        return cls(values["provider"], values["host"], values["node"], aggregates, before)
+
+    def after(self, problem: str) -> frozenset[str]:
+        """Return the aggregates of the provider after the heal."""
+        return self.before | self.aggregates if problem == Problem.MISSING else self.before - self.aggregates
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """The aggregates of Nova, seen from one host.
+
+    :param joined: those that the host is in
+    :param left: all others
+    """
+
+    joined: frozenset[str]
+    left: frozenset[str]
+
+
+def wanted(names: HostNames, aggregates: Collection[Aggregate], host: str) -> Wanted:
+    """Return the aggregates that a host's providers must be in, and the others."""
+    joined = {aggregate.uuid for aggregate in aggregates if names.normal(host) in names.all_normal(aggregate.hosts)}
+    return Wanted(frozenset(joined), frozenset(aggregate.uuid for aggregate in aggregates) - joined)
+
+
+def differing(node: ComputeNode, has: Collection[str], rule: Wanted) -> tuple[Membership | None, Membership | None]:
+    """Return the memberships that a node's provider lacks, and those that Nova does not know."""
+    lacks, extra = rule.joined - set(has), rule.left & set(has)
+    return _membership(node, lacks, has), _membership(node, extra, has)
+
+
+def _membership(node: ComputeNode, aggregates: frozenset[str], has: Collection[str]) -> Membership | None:
+    return Membership(node.uuid, node.host, node.node, aggregates, frozenset(has)) if aggregates else None
+
+
+def removal_refusal(allowed: bool, nodes_of_host: int) -> str:
+    """Return why a membership that Nova does not know stays; empty when it may be removed."""
+    if nodes_of_host > 1:
+        return (
+            "its host has several compute nodes, and Nova's aggregates know hosts only: either an operator put this node "
+            "into the aggregate, or the host left it. openstack aggregate show and the log of nova-api tell which"
+        )
+    if not allowed:
+        return (
+            "either the host left the aggregate and Placement kept the provider, or an operator put the provider there, as "
+            "Nova's guide to tenant isolation does. The log of nova-api tells whether the host ever left. If it did: openstack "
+            "resource provider aggregate set, or [audit] sync_aggregates_remove = true"
+        )
+    return ""

@@ -1,0 +1,49 @@
+"""Read the records of instances that the rules judge: Nova's databases first, then Placement, then the archive."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
+from functools import partial
+
+from handlers.nova.database import NovaDatabases
+from handlers.nova.mappings import queries, rules, unmapped_rules
+from handlers.nova.mappings.rules import Facts
+from handlers.nova.placement import Placement
+
+
+def read_mapped(databases: NovaDatabases, placement: Placement, instances: Collection[str]) -> dict[str, Facts]:
+    """Return the records of these instances, as far as :mod:`~handlers.nova.mappings.rules` asks for them.
+
+    :raises Unavailable: when a database or Placement does not answer
+    """
+    found = _allocated(placement, queries.read(databases, instances), rules.asks_allocation)
+    asked = {uuid: facts for uuid, facts in found.items() if rules.asks_archive(facts)}
+    return found | _archived(databases, asked)
+
+
+def read_unmapped(databases: NovaDatabases, placement: Placement, instances: Collection[str]) -> dict[str, Facts]:
+    """Return the records of these instances, as far as :mod:`~handlers.nova.mappings.unmapped_rules` asks for them.
+
+    :raises Unavailable: when a database or Placement does not answer
+    """
+    return _allocated(placement, queries.read(databases, instances), unmapped_rules.asks_allocation)
+
+
+def _allocated(placement: Placement, found: Mapping[str, Facts], asks: Callable[[Facts], bool]) -> dict[str, Facts]:
+    return {
+        uuid: replace(facts, allocated=bool(placement.allocation(uuid).providers)) if asks(facts) else facts
+        for uuid, facts in found.items()
+    }
+
+
+def _archived(databases: NovaDatabases, asked: Mapping[str, Facts]) -> dict[str, Facts]:
+    """Ask the cell of each mapping for archived rows; ask every cell for a mapping that names none."""
+    found = dict(asked)
+    for cell in databases.cells():
+        here = [uuid for uuid, facts in asked.items() if facts.mapping and facts.mapping.cell_id in {None, cell.id}]
+        if not here:
+            continue
+        archived, alive = databases.database(cell).run(partial(queries.archived_here, instances=here))
+        found |= {uuid: replace(found[uuid], archived=True, cell_alive=alive) for uuid in archived}
+    return found

@@ -1,0 +1,92 @@
+"""Steps that the tests of several handlers of Nova share."""
+
+from __future__ import annotations
+
+import uuid
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from handlers.base import Finding, Handler, Key, Refused
+from handlers.nova import tables
+from handlers.nova.simulation import NovaSimulation
+
+
+def instance_key(instance: str) -> Key:
+    return Key("instance", instance)
+
+
+def swept(handler: Handler) -> set[Key]:
+    """The keys that a sweep finds."""
+    return set(handler.sweep())
+
+
+def refused(handler: Handler, finding: Finding) -> Finding:
+    """Check that a finding only reports, and return it."""
+    assert not finding.healable
+    assert finding.refusal
+    with pytest.raises(Refused):
+        handler.heal(finding)
+    return finding
+
+
+def execute(cloud: NovaSimulation, statements: str) -> None:
+    """Run what a finding or a history line tells an operator to run in nova_api."""
+    with cloud.api.begin() as connection:
+        for statement in statements.split(";\n"):
+            lines = [line for line in statement.splitlines() if not line.startswith("--")]
+            if any(line.strip() for line in lines):
+                connection.exec_driver_sql("\n".join(lines))
+
+
+def long_ago(**age: float) -> datetime:
+    """A time as Nova writes it: naive UTC."""
+    return datetime.now(UTC).replace(tzinfo=None) - timedelta(**age or {"hours": 3})
+
+
+def archive(cloud: NovaSimulation, instance: str, cell: str = "cell1") -> None:
+    """Move the deleted row of an instance to the shadow table, as archiving does."""
+    names = [column.name for column in tables.instances.columns]
+    source = tables.instances.c.uuid == instance
+    with cloud.cells[cell].begin() as connection:
+        for table in (tables.instance_extra, tables.instance_info_caches):
+            connection.execute(sa.delete(table).where(table.c.instance_uuid == instance))
+        rows = sa.select(*tables.instances.columns).where(source, tables.instances.c.deleted != 0)
+        connection.execute(sa.insert(tables.shadow_instances).from_select(names, rows))
+        connection.execute(sa.delete(tables.instances).where(source))
+
+
+def purge(cloud: NovaSimulation, instance: str) -> None:
+    """Delete every row of an instance from its cell."""
+    for engine in cloud.cells.values():
+        with engine.begin() as connection:
+            for table in (tables.instance_extra, tables.instance_info_caches):
+                connection.execute(sa.delete(table).where(table.c.instance_uuid == instance))
+            connection.execute(sa.delete(tables.instances).where(tables.instances.c.uuid == instance))
+
+
+def add_archived(cloud: NovaSimulation, cell: str, instance: str) -> None:
+    """Add the archived row of an instance."""
+    row = {"uuid": instance, "id": uuid.UUID(instance).int % 2**31, "deleted": 1, "hidden": False}
+    with cloud.cells[cell].begin() as connection:
+        connection.execute(sa.insert(tables.shadow_instances).values(row))
+
+
+def dump(cloud: NovaSimulation, cell: str) -> dict[str, list[dict[str, Any]]]:
+    """Copy a cell's database, as a backup does."""
+    with cloud.cells[cell].connect() as connection:
+        return {
+            name: [dict(row) for row in connection.execute(sa.select(table)).mappings()]
+            for name, table in tables.cell.tables.items()
+        }
+
+
+def restore(cloud: NovaSimulation, cell: str, backup: dict[str, list[dict[str, Any]]]) -> None:
+    """Put a copy back: every younger row is lost."""
+    with cloud.cells[cell].begin() as connection:
+        for name, table in tables.cell.tables.items():
+            connection.execute(sa.delete(table))
+            if backup[name]:
+                connection.execute(sa.insert(table), backup[name])
