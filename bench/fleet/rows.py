@@ -3,8 +3,8 @@
 Everything follows from the sizes and the date, so that two loads are the same data. An instance is 21 rows, whether it
 lives, was deleted 40 days ago or was archived 90 days ago, and there are as many of each. One cell has all hosts; one in
 six of them is an addition. Where there is drift, of each ten instances of a host one holds nothing in Placement and
-another has no mapping; a tenth of the deleted ones still hold something, all of it of five hosts; as many mappings lead
-nowhere; the added hosts are not mapped; no host is in Placement's aggregates.
+another has no mapping; a tenth of the deleted ones still hold something, all of it of five hosts; as many archived ones still
+have a mapping; the added hosts are not mapped; no host is in Placement's aggregates.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ MADE, DELETED, ARCHIVED = 50, 40, 90
 _CELL0_UUID = "00000000-0000-0000-0000-000000000000"
 _CELL_ID = 2
 #: what uuids are of
-_LIVE, _DELETED, _ARCHIVED, _NODE, _SERVICE, _AGGREGATE, _NOWHERE, _PORT, _DISK = range(1, 10)
+_LIVE, _DELETED, _ARCHIVED, _NODE, _SERVICE, _AGGREGATE, _PORT, _DISK = range(1, 9)
 _AGGREGATE_HOSTS = 5
 
 
@@ -225,7 +225,7 @@ def _api(sizes: Sizes, drift: bool, url: str, made: str) -> Iterator[str]:
         f"INSERT INTO host_mappings (cell_id, host, created_at) SELECT {_CELL_ID}, {_host('seq')}, {made} "
         f"FROM seq_1_to_{mapped}"
     )
-    kinds = [(_LIVE, sizes.instances, 0), (_DELETED, sizes.instances, 1), (_NOWHERE, sizes.drifted * drift, 0)]
+    kinds = [(_LIVE, sizes.instances, 0), (_DELETED, sizes.instances, 1), (_ARCHIVED, sizes.drifted * drift, 1)]
     for kind, number, queued in kinds:
         if not number:
             continue

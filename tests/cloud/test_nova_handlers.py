@@ -24,6 +24,7 @@ def options(cloud: ControlPlane, **audit: object) -> dict[str, dict[str, object]
         "audit": {
             **only("discover_hosts", "sync_aggregates"),
             "audit_allocations_mode": "heal",
+            "sync_aggregates_remove": True,
             **{f"{name}_interval": 0 for name in ("discover_hosts", "sync_aggregates", "audit_allocations")},
             **audit,
         },

@@ -25,12 +25,12 @@ def test_each_kind_of_mapping(pair: Pair, wreckage: Wreckage) -> None:
     # No cell, no request: the instance is in a cell, or nowhere.
     _map(pair, at["owner"], cell="NULL")
     _map(pair, at["deleted"], cell="NULL")
-    _lose(pair, at["deleted"], "nova_cell1")
+    _archive(pair, at["deleted"], "nova_cell1")
     # A cell, and a request: the instance is there.
     _request(pair, at["twice"], cell=str(CELL1))
-    # A cell, no request: it is elsewhere, or nowhere, or nowhere and holds something.
+    # A cell, no request: it is elsewhere, archived, or nowhere with an allocation.
     _map(pair, at["other-cell"], cell=str(CELL1))
-    _lose(pair, at["leaked"], "nova_cell2")
+    _archive(pair, at["leaked"], "nova_cell2")
     _lose(pair, at["evacuated"], "nova_cell1")
     # The mark of deletion, both ways.
     _mark(pair, at["soft-deleted"], False)
@@ -85,6 +85,22 @@ def _request(pair: Pair, server: str, cell: str, owner_of: str = "") -> None:
         f" SELECT created_at, project_id, instance_uuid, '{{}}' FROM instance_mappings WHERE instance_uuid = '{server}'"
     )
     _map(pair, server, cell)
+
+
+def _archive(pair: Pair, server: str, cell: str) -> None:
+    """Archive a deleted server and leave its rows in nova_api, as an archiving does that ends in between."""
+    columns = pair.ours.execute(
+        "SET SESSION group_concat_max_len = 1000000; SELECT GROUP_CONCAT(CONCAT('`', column_name, '`')) FROM information_schema.columns"
+        " WHERE table_schema = DATABASE() AND table_name = 'instances'",
+        cell,
+    ).strip()
+    pair.execute(
+        f"UPDATE instances SET deleted = id WHERE uuid = '{server}';"
+        f" INSERT INTO shadow_instances ({columns}) SELECT {columns} FROM instances WHERE uuid = '{server}'",
+        cell,
+    )
+    _lose(pair, server, cell)
+    _mark(pair, server, True)
 
 
 def _lose(pair: Pair, server: str, cell: str) -> None:

@@ -38,7 +38,7 @@ TASKS = (
 #: yet; nova-manage maps a host first and marks its nodes then; Nova leaves what an evacuated server held of its lost host
 #: until the host is back; the rest is rows that are old enough.
 MAY_HEAL = {
-    "discover_hosts": {"host-unmapped", "node-unmarked"},
+    "discover_hosts": {"host-unmapped"},
     "audit_allocations": {"left-on-another-node"},
     "archive_deleted_rows": {"rows-to-archive"},
     "purge": {"rows-to-purge"},
