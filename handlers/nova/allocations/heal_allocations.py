@@ -41,10 +41,10 @@ unchanged for a minute, in exactly one cell, to which it is mapped, and not mark
 
 **What is not changed.** An instance that its mapping marks as deleted and that holds nothing is reported: its cell may have
 been restored from before the deletion. Amounts that differ from the flavor's, and bandwidth or packet rate of ports that are
-gone, are reported with the numbers. So is an entitlement that flavor and image do not determine: vGPUs, device profiles, encrypted
-or persistent memory, numbered groups of resources, classes that the node has in nested or shared providers, ports with
-devices of Cyborg's, ports whose resources several providers could give, and a node that is too small or reserved. PCI devices
-are not given: where Placement tracks them, nova-compute adds them to an instance that holds resources. The share of a
+gone, are reported with the numbers. So is an entitlement that flavor and image do not determine: vGPUs, device profiles,
+encrypted or persistent memory, numbered groups of resources, classes that the node has in nested or shared providers, ports
+with devices of Cyborg's, ports whose resources several providers could give, and a node that is too small or reserved. PCI
+devices are not given: where Placement tracks them, nova-compute adds them to an instance that holds resources. The share of a
 rolled-back migration is moved by ``audit_migrations``. ``audit_allocations`` takes the rest: resources of further nodes.
 
 The sweep is described in :mod:`handlers.nova.allocations.missing_sweep`. It does not find two owners that hold equal amounts of

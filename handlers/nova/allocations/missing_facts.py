@@ -130,14 +130,15 @@ class Reader:
         described: Mapping[str, Description],
         found: Mapping[str, list[Port]] | Unavailable | None,
     ) -> Facts:
-        if not facts.offers and not _holds_for_ports(facts):
+        only_reported = not facts.offers
+        if only_reported and (isinstance(found, Unavailable) or not _holds_for_ports(facts)):
             return facts
         try:
             needs = self._needs(described[facts.instance.uuid], facts, found)
         except Unavailable:
-            if facts.offers:
-                raise
-            return facts  # only a report depends on it
+            if only_reported:
+                return facts
+            raise
         return dataclasses.replace(facts, ports=needs)
 
     def _with_provider(

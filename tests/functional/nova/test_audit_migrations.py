@@ -11,8 +11,10 @@ from handlers.base import Conflict, Event, Finding, InFlight, Key, Refused, Reso
 from handlers.nova import tables
 from handlers.nova.allocations.audit_allocations import AuditAllocations
 from handlers.nova.allocations.audit_migrations import AuditMigrations
+from handlers.nova.allocations.heal_allocations import HealAllocations
 from handlers.nova.placement import Placement
 from handlers.nova.simulation import NovaSimulation
+from tests.functional.nova.world import make_provider, record_move, swept
 
 LONG = {"hours": 1}
 Held = dict[str, dict[str, int]]
@@ -51,24 +53,9 @@ def key(server: str) -> Key:
     return Key("instance", server)
 
 
-def swept(migrations: AuditMigrations) -> set[str]:
-    return {found.id for found in migrations.sweep()}
-
-
 def used(cloud: NovaSimulation, host: str) -> dict[str, int]:
     url = f"/resource_providers/{cloud.node(host).uuid}/usages"
     return dict(cloud.placement.request("GET", url).body["usages"])
-
-
-def make_provider(cloud: NovaSimulation, name: str, parent: str | None = None) -> str:
-    provider = str(uuid.uuid4())
-    body = {"uuid": provider, "name": name, **({"parent_provider_uuid": parent} if parent else {})}
-    assert cloud.placement.request("POST", "/resource_providers", body).status in {200, 201}
-    url = f"/resource_providers/{provider}"
-    generation = cloud.placement.request("GET", url).body["generation"]
-    inventory = {"resource_provider_generation": generation, "inventories": {"DISK_GB": {"total": 1000}}}
-    assert cloud.placement.request("PUT", f"{url}/inventories", inventory).status == 200
-    return provider
 
 
 # what it exists for
@@ -112,11 +99,11 @@ def test_works_on_a_full_node(cloud: NovaSimulation, migrations: AuditMigrations
 
 def test_devices_and_shared_storage_go_with_it(cloud: NovaSimulation, migrations: AuditMigrations) -> None:
     server, migration = failed(cloud)
-    card = make_provider(cloud, "card", cloud.node("a").uuid)
-    shared = make_provider(cloud, "nfs")
-    held = {**cloud.allocation(migration), card: {"DISK_GB": 2}, shared: {"DISK_GB": 3}}
+    card = make_provider(cloud, "card", {"SRIOV_NET_VF": 4}, cloud.node("a").uuid)
+    shared = make_provider(cloud, "nfs", {"DISK_GB": 100})
+    held = {cloud.node("a").uuid: {"VCPU": 1, "MEMORY_MB": 512}, card: {"SRIOV_NET_VF": 1}, shared: {"DISK_GB": 1}}
     cloud.hold(migration, held)
-    cloud.hold(server, {**cloud.allocation(server), shared: {"DISK_GB": 3}})
+    cloud.hold(server, {**cloud.allocation(server), shared: {"DISK_GB": 1}})
     [finding] = migrations.inspect(key(server))
     migrations.heal(finding)
     assert cloud.allocation(server) == held
@@ -241,20 +228,88 @@ def refused(migrations: AuditMigrations, cloud: NovaSimulation, server: str) -> 
     return findings[0]
 
 
-def test_an_instance_on_the_destination(cloud: NovaSimulation, migrations: AuditMigrations) -> None:
-    server, _ = failed(cloud)
+@pytest.mark.parametrize("case", ["on the destination", "resized within its node", "confirmed, and back on its source"])
+def test_garbage_is_never_moved(
+    cloud: NovaSimulation, migrations: AuditMigrations, audit: AuditAllocations, resources: Resources, case: str
+) -> None:
+    """The instance gets its own node by its flavor, and then the share of the migration is taken."""
     with cloud.ago(**LONG):
-        cloud.set_instance(server, host="b", node="b")
+        server = cloud.boot("a")
+        migration = cloud.start_migration(server, "b", live=True)
+        cloud.fail_migration(migration, leak_allocation=True)
+        if case == "on the destination":
+            cloud.set_instance(server, host="b", node="b")
+            cloud.set_migration(migration, status="completed")
+        elif case == "resized within its node":
+            cloud.set_migration(migration, dest_compute="a", dest_node="a")
+        else:
+            cloud.set_migration(migration, status="confirmed", migration_type="resize")
+            cloud.set_instance(server, host="b", node="b")
+            back = cloud._create_migration(server, cloud.instance(server), cloud.node("a"), "live-migration")
+            cloud.set_migration(back, status="completed")
+            cloud.set_instance(server, host="a", node="a")
+    cloud.set_flavor(server, vcpus=8)
     cloud.hold(server, {})
-    assert "not where the migration began" in refused(migrations, cloud, server).refusal
+    leaked = cloud.allocation(migration)
+    assert not migrations.inspect(key(server))
+    assert not audit.inspect(Key("consumer", migration)), "the instance needs its own first"
+    assert cloud.allocation(migration) == leaked
+
+    heal = HealAllocations.from_resources(resources)
+    [missing] = heal.inspect(key(server))
+    heal.heal(missing)
+    [leftover] = audit.inspect(Key("consumer", migration))
+    audit.heal(leftover)
+
+    host = "b" if case == "on the destination" else "a"
+    assert cloud.allocation(server) == {cloud.node(host).uuid: {"VCPU": 8, "MEMORY_MB": 512, "DISK_GB": 1}}
+    assert cloud.allocation(migration) == {}
 
 
-def test_a_resize_within_its_node(cloud: NovaSimulation, migrations: AuditMigrations) -> None:
+def test_a_live_migration_in_error_is_not_moved(cloud: NovaSimulation, migrations: AuditMigrations) -> None:
     server, migration = failed(cloud)
-    cloud.hold(server, {})
     with cloud.ago(**LONG):
-        cloud.set_migration(migration, dest_compute="a", dest_node="a")
-    assert "within one node" in refused(migrations, cloud, server).refusal
+        cloud.set_migration(migration, status="error")
+    assert "on which node the guest runs" in refused(migrations, cloud, server).refusal
+
+
+def test_nothing_is_moved_over_a_younger_success(cloud: NovaSimulation, migrations: AuditMigrations) -> None:
+    server, migration = failed(cloud)
+    record_move(cloud, server, "d", "completed", "live-migration")
+    with cloud.ago(**LONG):
+        cloud.set_instance(server, host="d", node="d")
+    record_move(cloud, server, "a", "completed", "live-migration")
+    with cloud.ago(**LONG):
+        cloud.set_instance(server, host="a", node="a")
+    held = cloud.allocation(migration)
+    assert held
+    assert not migrations.inspect(key(server))
+    assert cloud.allocation(migration) == held
+
+
+def test_amounts_of_another_flavor_are_not_moved(cloud: NovaSimulation, migrations: AuditMigrations) -> None:
+    server, _ = failed(cloud)
+    cloud.set_flavor(server, vcpus=8)
+    assert "VCPU 1 instead of 8" in refused(migrations, cloud, server).refusal
+
+
+def test_an_instance_that_is_marked_as_deleted_gets_nothing(cloud: NovaSimulation, migrations: AuditMigrations) -> None:
+    server, _ = failed(cloud)
+    mapping = tables.instance_mappings
+    with cloud.api.begin() as connection:
+        connection.execute(sa.update(mapping).where(mapping.c.instance_uuid == server).values(queued_for_delete=True))
+    assert "marks it as deleted" in refused(migrations, cloud, server).refusal
+
+
+def test_one_leaked_roll_back_is_found_by_one_handler(
+    cloud: NovaSimulation, migrations: AuditMigrations, audit: AuditAllocations, resources: Resources
+) -> None:
+    server, migration = failed(cloud)
+    heal = HealAllocations.from_resources(resources)
+    found = [*migrations.inspect(key(server)), *heal.inspect(key(server))]
+    for consumer in (server, migration):
+        found += audit.inspect(Key("consumer", consumer))
+    assert [finding.problem for finding in found] == ["migration-holds-the-allocation"]
 
 
 def test_what_nobody_can_explain(cloud: NovaSimulation, migrations: AuditMigrations) -> None:

@@ -73,16 +73,16 @@ def test_a_few_of_a_node_are_healed_together(cloud: NovaSimulation, heal: HealAl
     assert not list(heal.inspect(node(cloud)))
 
 
-def test_the_heal_asks_placement_for_nothing_but_the_write(
+def test_the_heal_asks_placement_for_little_but_the_write(
     cloud: NovaSimulation, heal: HealAllocations, servers: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What nodes offer and who holds what was proved just before; the write proves again that they hold nothing."""
+    """Inventories and consumers were proved just before; the write proves again that they hold nothing."""
     finding = found(cloud, heal)
     asked: list[str] = []
     read = heal._placement._service.read
     monkeypatch.setattr(heal._placement._service, "read", lambda url, **query: asked.append(url) or read(url, **query))
     heal.heal(finding)
-    assert asked == []
+    assert asked == ["/resource_providers"], "one question proves that it is this cloud's Placement"
     assert [cloud.allocation(server) for server in servers] == [full(cloud, server) for server in servers]
 
 
@@ -126,11 +126,15 @@ def test_an_answer_is_believed_for_seconds_only(
     assert set(findings["allocations-missing"].evidence["instances"]) == set(servers[1:3])
 
 
-def test_more_than_a_few_are_counted_one_by_one(
+def test_key_and_finding_weigh_as_much_as_the_instances(
     cloud: NovaSimulation, heal: HealAllocations, servers: list[str]
 ) -> None:
-    cloud.hold(servers[3], {})
-    assert set(heal.sweep()) == {Key("instance", server) for server in servers[:4]}
+    """Budgets and the breaker count what a heal changes, however many instances of a node it is."""
+    for server in servers[:20]:
+        cloud.hold(server, {})
+    [key] = heal.sweep()
+    assert (key, key.weight) == (node(cloud), 20)
+    assert found(cloud, heal).weight == 20
 
 
 def test_what_is_not_plain_is_a_finding_of_its_own(

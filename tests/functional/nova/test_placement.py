@@ -204,7 +204,10 @@ def test_placement_is_asked_a_few_things_at_a_time() -> None:
     """Whoever asks: sweeps ask for many nodes side by side, and many instances are looked at at once."""
     service = Counting()
     placement = Placement(service)  # type: ignore[arg-type]
-    askers = [threading.Thread(target=placement.held_of, args=([str(number) for number in range(9)],)) for _ in "abc"]
+    askers = [
+        threading.Thread(target=placement.consumers_of_each, args=([str(number) for number in range(9)],))
+        for _ in "abc"
+    ]
     for asker in askers:
         asker.start()
     for asker in askers:
@@ -231,7 +234,7 @@ def test_a_sweep_does_not_wait_for_looks() -> None:
     lookers = [threading.Thread(target=placement.allocation, args=("instance",), daemon=True) for _ in range(9)]
     for looker in lookers:
         looker.start()
-    asked = ThreadPoolExecutor(1).submit(placement.held_of, ["a", "b"])
+    asked = ThreadPoolExecutor(1).submit(placement.consumers_of_each, ["a", "b"])
     assert asked.result(20) == {"a": {}, "b": {}}
     assert all(looker.is_alive() for looker in lookers)
     service.answers.set()
