@@ -18,7 +18,7 @@ from handlers.nova.allocations.audit_allocations import AuditAllocations
 from handlers.nova.names import HostNames
 from handlers.nova.placement import Allocation, Held
 from handlers.nova.simulation import NovaSimulation
-from tests.functional.nova.world import make_provider, record_move, swept
+from tests.functional.nova.world import make_provider, record_move, swept_ids
 
 LONG = {"hours": 1}
 
@@ -69,12 +69,12 @@ def test_a_deleted_instance_loses_everything(cloud: NovaSimulation, audit: Audit
     with cloud.ago(**LONG):
         server, other = cloud.boot("a"), cloud.boot("a")
         cloud.delete(server, leak_allocation=True)
-    assert swept(audit) == {server}
+    assert swept_ids(audit) == {server}
     [finding] = heal_all(audit, server)
     assert finding.problem == "instance-deleted"
     assert cloud.allocation(server) == {}
     assert cloud.allocation(other) != {}
-    assert swept(audit) == set()
+    assert swept_ids(audit) == set()
 
 
 def test_an_instance_deleted_while_placement_was_down(cloud: NovaSimulation, audit: AuditAllocations) -> None:
@@ -98,7 +98,7 @@ def test_an_archived_instance_loses_everything(cloud: NovaSimulation, audit: Aud
         server = cloud.boot("a")
         cloud.delete(server, leak_allocation=True)
     archive(cloud, "cell1", server)
-    assert swept(audit) == {server}
+    assert swept_ids(audit) == {server}
     [finding] = heal_all(audit, server)
     assert finding.problem == "instance-archived"
     assert cloud.allocation(server) == {}
@@ -112,7 +112,7 @@ def test_a_migration_of_an_archived_instance(cloud: NovaSimulation, audit: Audit
         cloud.confirm_migration(migration, leak_allocation=True)
         cloud.delete(server)
     archive(cloud, "cell1", server)
-    assert swept(audit) == {migration}
+    assert swept_ids(audit) == {migration}
     [finding] = heal_all(audit, migration)
     assert finding.problem == "instance-archived"
     assert cloud.allocation(migration) == {}
@@ -124,11 +124,11 @@ def test_the_dead_host_of_an_evacuation_is_given_back(cloud: NovaSimulation, aud
         cloud.evacuate(server, "b")
     a, b = cloud.node("a").uuid, cloud.node("b").uuid
     assert set(cloud.allocation(server)) == {a, b}
-    assert swept(audit) == {server}
+    assert swept_ids(audit) == {server}
     [finding] = heal_all(audit, server)
     assert finding.problem == "left-on-another-node"
     assert set(cloud.allocation(server)) == {b}
-    assert swept(audit) == set()
+    assert swept_ids(audit) == set()
 
 
 def test_a_sharing_provider_stays_when_a_tree_is_taken(cloud: NovaSimulation, audit: AuditAllocations) -> None:
@@ -151,7 +151,7 @@ def test_what_a_confirmed_migration_left(cloud: NovaSimulation, audit: AuditAllo
         migration = cloud.start_migration(server, "b")
         cloud.finish_migration(migration)
         cloud.confirm_migration(migration, leak_allocation=True)
-    assert swept(audit) == {migration}
+    assert swept_ids(audit) == {migration}
     held = cloud.allocation(server)
     [finding] = heal_all(audit, server if asked == "instance" else migration)
     assert (finding.problem, finding.evidence["consumer"]) == ("migration-leftover", migration)
@@ -171,7 +171,7 @@ def test_a_confirmed_migration_of_an_instance_that_is_still_resized(
         cloud.confirm_migration(migration)
         cloud.set_instance(server, vm_state="resized")
     cloud.hold(migration, held)
-    assert swept(audit) == {migration}
+    assert swept_ids(audit) == {migration}
     [finding] = heal_all(audit, migration)
     assert finding.problem == "migration-leftover"
     assert cloud.allocation(migration) == {}
@@ -187,7 +187,7 @@ def test_another_node_after_a_live_migration_in_error_is_reported(
     record_move(cloud, server, "b", "error", "live-migration")
     held = {**cloud.allocation(server), cloud.node("b").uuid: {"VCPU": 1}}
     cloud.hold(server, held)
-    assert swept(audit) == {server}
+    assert swept_ids(audit) == {server}
     [finding] = audit.inspect(key(server))
     assert (finding.problem, finding.healable) == ("on-several-nodes", False)
     assert cloud.allocation(server) == held
@@ -235,7 +235,7 @@ def test_an_instance_in_cell0_loses_everything(cloud: NovaSimulation, audit: Aud
         cloud.create_instance(server, "cell0")
         cloud.map_instance(server, "cell0")
         cloud.set_instance(server, vm_state="error", task_state=None)
-    assert swept(audit) == {server}
+    assert swept_ids(audit) == {server}
     heal_all(audit, server)
     assert cloud.allocation(server) == {}
 
@@ -250,7 +250,7 @@ def test_an_evacuated_instance_whose_lost_host_was_archived(cloud: NovaSimulatio
         gone = sa.select(*nodes.columns).where(nodes.c.host == "a")
         connection.execute(sa.insert(shadow).from_select([column.name for column in nodes.columns], gone))
         connection.execute(sa.delete(nodes).where(nodes.c.host == "a"))
-    assert swept(audit) == {server}
+    assert swept_ids(audit) == {server}
     [finding] = heal_all(audit, server)
     assert finding.problem == "left-on-another-node"
     assert set(cloud.allocation(server)) == {cloud.node("b").uuid}
@@ -267,7 +267,7 @@ def test_the_consumers_of_a_deleted_host(cloud: NovaSimulation, audit: AuditAllo
     findings = list(audit.inspect(Key("host", "a")))
     assert {finding.evidence["consumer"] for finding in findings} == {gone, moved}
     assert {finding.key for finding in findings} == {Key("host", "a")}
-    assert swept(audit) == {gone, moved}
+    assert swept_ids(audit) == {gone, moved}
     for finding in findings:
         audit.heal(finding)
     assert cloud.allocation(gone) == {}
@@ -281,7 +281,7 @@ def test_building_before_the_instance_exists(cloud: NovaSimulation, audit: Audit
     server = cloud.request()
     cloud.claim(server, "a")
     assert not audit.inspect(key(server))
-    assert swept(audit) == set()
+    assert swept_ids(audit) == set()
 
 
 @pytest.mark.parametrize("reads", [1, 2, 3])
@@ -326,7 +326,7 @@ def test_mapped_to_no_cell(cloud: NovaSimulation, audit: AuditAllocations) -> No
     with cloud.api.begin() as connection:
         connection.execute(sa.delete(tables.build_requests))
     assert not audit.inspect(key(server))
-    assert swept(audit) == set()
+    assert swept_ids(audit) == set()
 
 
 @pytest.mark.parametrize("live", [False, True])
@@ -341,7 +341,7 @@ def test_both_sides_of_a_move_in_progress(cloud: NovaSimulation, audit: AuditAll
     for consumer in (server, migration):
         with pytest.raises(InFlight, match="migration of the instance"):
             audit.inspect(key(consumer))
-    assert swept(audit) == set()
+    assert swept_ids(audit) == set()
 
 
 def test_a_resize_that_waits_to_be_confirmed(cloud: NovaSimulation, audit: AuditAllocations) -> None:
@@ -351,7 +351,7 @@ def test_a_resize_that_waits_to_be_confirmed(cloud: NovaSimulation, audit: Audit
         cloud.finish_migration(migration)
     for consumer in (server, migration):
         assert not audit.inspect(key(consumer))
-    assert swept(audit) == set()
+    assert swept_ids(audit) == set()
 
 
 def test_an_evacuation_in_progress(cloud: NovaSimulation, audit: AuditAllocations) -> None:
@@ -360,7 +360,7 @@ def test_an_evacuation_in_progress(cloud: NovaSimulation, audit: AuditAllocation
         cloud.start_evacuation(server, "b")
     with pytest.raises(InFlight):
         audit.inspect(key(server))
-    assert swept(audit) == set()
+    assert swept_ids(audit) == set()
 
 
 def test_an_instance_that_is_being_unshelved(cloud: NovaSimulation, audit: AuditAllocations) -> None:
@@ -441,14 +441,14 @@ def test_a_consumer_of_another_service(cloud: NovaSimulation, audit: AuditAlloca
         "consumer_type": "CONTAINER",
     }
     assert cloud.placement.request("PUT", f"/allocations/{stranger}", body, version="1.38").status == 204
-    assert swept(audit) == {stranger}
+    assert swept_ids(audit) == {stranger}
     assert not audit.inspect(key(stranger))
 
 
 def test_an_unknown_consumer_is_reported(cloud: NovaSimulation, audit: AuditAllocations) -> None:
     stranger = str(uuid.uuid4())
     cloud.hold(stranger, {cloud.node("a").uuid: {"VCPU": 1}})
-    assert swept(audit) == {stranger}
+    assert swept_ids(audit) == {stranger}
     [finding] = audit.inspect(key(stranger))
     assert (finding.problem, finding.healable) == ("unknown-consumer", False)
     with pytest.raises(Refused):
@@ -461,7 +461,7 @@ def test_a_soft_deleted_instance_can_come_back(cloud: NovaSimulation, audit: Aud
         server = cloud.boot("a")
         cloud.set_instance(server, vm_state="soft-delete", task_state=None)
     assert not audit.inspect(key(server))
-    assert swept(audit) == set()
+    assert swept_ids(audit) == set()
 
 
 def test_a_shelved_instance_keeps_its_host(cloud: NovaSimulation, audit: AuditAllocations) -> None:
@@ -641,7 +641,7 @@ def test_a_sweep_scans_the_archive_once_for_all(
     scans: list[int] = []
     scan = audit._archive._instances
     monkeypatch.setattr(audit._archive, "_instances", lambda wanted: scans.append(len(wanted)) or scan(wanted))
-    assert swept(audit) == set(servers)
+    assert swept_ids(audit) == set(servers)
     for server in servers:
         heal_all(audit, server)
     assert [size for size in scans if size] == [5]

@@ -14,7 +14,7 @@ from handlers.nova.allocations.audit_migrations import AuditMigrations
 from handlers.nova.allocations.heal_allocations import HealAllocations
 from handlers.nova.placement import Placement
 from handlers.nova.simulation import NovaSimulation
-from tests.functional.nova.world import make_provider, record_move, swept
+from tests.functional.nova.world import make_provider, record_move, swept_ids
 
 LONG = {"hours": 1}
 Held = dict[str, dict[str, int]]
@@ -64,7 +64,7 @@ def used(cloud: NovaSimulation, host: str) -> dict[str, int]:
 def test_moves_back_what_a_failed_migration_holds(cloud: NovaSimulation, migrations: AuditMigrations) -> None:
     server, migration = failed(cloud)
     held = cloud.allocation(migration)
-    assert swept(migrations) == {server}
+    assert swept_ids(migrations) == {server}
     [finding] = migrations.inspect(key(server))
     assert (finding.problem, finding.healable) == ("migration-holds-the-allocation", True)
 
@@ -75,7 +75,7 @@ def test_moves_back_what_a_failed_migration_holds(cloud: NovaSimulation, migrati
     assert used(cloud, "b") == {"VCPU": 0, "MEMORY_MB": 0, "DISK_GB": 0}
     assert migration in healed.undo
     assert not migrations.inspect(key(server))
-    assert swept(migrations) == set()
+    assert swept_ids(migrations) == set()
 
 
 def test_moves_back_to_an_instance_that_holds_nothing(cloud: NovaSimulation, migrations: AuditMigrations) -> None:
@@ -142,7 +142,7 @@ def test_a_move_in_progress(cloud: NovaSimulation, migrations: AuditMigrations, 
     assert not migrations.inspect(key(server)), "a migration in progress is nobody's"
     cloud.set_instance(server, task_state=None)
     assert not migrations.inspect(key(server))
-    assert swept(migrations) == set()
+    assert swept_ids(migrations) == set()
     assert (cloud.allocation(server), cloud.allocation(migration)) == before
 
 
@@ -154,7 +154,7 @@ def test_a_roll_back_that_has_only_just_begun(cloud: NovaSimulation, migrations:
         cloud.set_migration(migration, status="error")
     with pytest.raises(InFlight, match="resize_migrating"):
         migrations.inspect(key(server))
-    assert swept(migrations) == set()
+    assert swept_ids(migrations) == set()
     cloud.set_instance(server, task_state=None)
     with pytest.raises(InFlight, match="just now"):
         migrations.inspect(key(server))
@@ -175,7 +175,7 @@ def test_a_resize_that_waits_to_be_confirmed(cloud: NovaSimulation, migrations: 
         server = cloud.boot("a")
         cloud.finish_migration(cloud.start_migration(server, "b"))
     assert not migrations.inspect(key(server))
-    assert swept(migrations) == set()
+    assert swept_ids(migrations) == set()
 
 
 @pytest.mark.parametrize("case", ["confirmed", "evacuated", "both"])
@@ -206,7 +206,7 @@ def test_an_instance_that_is_deleted_is_left_to_audit_allocations(
     with cloud.ago(**LONG):
         cloud.delete(server, leak_allocation=True)
     assert not migrations.inspect(key(server))
-    assert swept(migrations) == set()
+    assert swept_ids(migrations) == set()
 
 
 def test_an_instance_that_nobody_knows(migrations: AuditMigrations) -> None:

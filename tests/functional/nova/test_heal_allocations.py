@@ -19,7 +19,7 @@ from handlers.nova.allocations.heal_allocations import HealAllocations
 from handlers.nova.names import HostNames
 from handlers.nova.placement import Allocation, Held
 from handlers.nova.simulation import NovaSimulation
-from tests.functional.nova.world import make_provider, record_move, set_inventory, swept
+from tests.functional.nova.world import make_provider, record_move, set_inventory, swept_ids
 
 LONG = {"hours": 1}
 
@@ -94,12 +94,12 @@ def owner(cloud: NovaSimulation, consumer: str) -> tuple[Any, Any]:
 def test_a_missing_allocation_is_given(cloud: NovaSimulation, heal: HealAllocations, server: str) -> None:
     with cloud.ago(**LONG):
         other = cloud.boot("a")
-    assert swept(heal) == {server}
+    assert swept_ids(heal) == {server}
     assert heal_all(heal, server).problem == "allocation-missing"
     assert cloud.allocation(server) == home(cloud, server)
     assert owner(cloud, server) == (cloud.PROJECT, cloud.USER)
     assert cloud.allocation(other) == home(cloud, other)
-    assert swept(heal) == set()
+    assert swept_ids(heal) == set()
 
 
 def test_a_healthy_instance_is_left_alone_at_any_age(cloud: NovaSimulation, heal: HealAllocations) -> None:
@@ -109,7 +109,7 @@ def test_a_healthy_instance_is_left_alone_at_any_age(cloud: NovaSimulation, heal
 def test_a_soft_deleted_instance_without_allocation(cloud: NovaSimulation, heal: HealAllocations, server: str) -> None:
     with cloud.ago(**LONG):
         cloud.set_instance(server, vm_state="soft-delete")
-    assert swept(heal) == {server}
+    assert swept_ids(heal) == {server}
     heal_all(heal, server)
     assert cloud.allocation(server) == home(cloud, server)
 
@@ -165,7 +165,7 @@ def test_all_instances_of_a_host(cloud: NovaSimulation, heal: HealAllocations, s
     assert (finding.key, finding.evidence["instance"]) == (Key("host", "a"), server)
     heal.heal(finding)
     assert cloud.allocation(server) == home(cloud, server)
-    assert swept(heal) == {elsewhere}
+    assert swept_ids(heal) == {elsewhere}
 
 
 # what is held elsewhere, or for somebody else
@@ -184,7 +184,7 @@ def test_another_node_from_which_an_ended_migration_proves_it_away(
 ) -> None:
     record_move(cloud, server, "b", "failed")
     own(cloud, server, home(cloud, server, "b"), "somebody", "else")
-    assert swept(heal) == {server}
+    assert swept_ids(heal) == {server}
     assert heal_all(heal, server).problem == "wrong-provider"
     assert cloud.allocation(server) == home(cloud, server)
     assert owner(cloud, server) == (cloud.PROJECT, cloud.USER)
@@ -390,7 +390,7 @@ def test_an_instance_that_is_not_mapped_to_its_cell(
 def test_a_node_that_nobody_knows(cloud: NovaSimulation, heal: HealAllocations, server: str) -> None:
     with cloud.ago(**LONG):
         cloud.set_instance(server, node="gone")
-    assert swept(heal) == {server}
+    assert swept_ids(heal) == {server}
     assert refused(heal, server).problem == "node-unknown"
     cloud.hold(server, home(cloud, server))
     assert not heal.inspect(key(server))
@@ -398,7 +398,7 @@ def test_a_node_that_nobody_knows(cloud: NovaSimulation, heal: HealAllocations, 
 
 def test_a_node_without_provider(cloud: NovaSimulation, heal: HealAllocations, server: str) -> None:
     assert cloud.placement.request("DELETE", f"/resource_providers/{cloud.node('a').uuid}").status == 204
-    assert swept(heal) == {server}
+    assert swept_ids(heal) == {server}
     assert "no provider in Placement" in refused(heal, server).refusal
 
 
@@ -425,7 +425,7 @@ def test_building(cloud: NovaSimulation, heal: HealAllocations) -> None:
         cloud.map_instance(server, "cell1")
         cloud.set_instance(server, vm_state="building")
     assert not heal.inspect(key(server))
-    assert swept(heal) == set()
+    assert swept_ids(heal) == set()
 
 
 def test_never_scheduled(cloud: NovaSimulation, heal: HealAllocations) -> None:
@@ -452,7 +452,7 @@ def test_who_should_hold_nothing(cloud: NovaSimulation, heal: HealAllocations, s
             }
             cloud.set_instance(server, **change[state])
     assert not heal.inspect(key(server))
-    assert swept(heal) == set()
+    assert swept_ids(heal) == set()
 
 
 def test_nobody(heal: HealAllocations) -> None:
@@ -464,7 +464,7 @@ def test_a_task_is_waited_for(cloud: NovaSimulation, heal: HealAllocations, serv
         cloud.set_instance(server, task_state="rebooting")
     with pytest.raises(InFlight, match="rebooting"):
         heal.inspect(key(server))
-    assert swept(heal) == set()
+    assert swept_ids(heal) == set()
 
 
 @pytest.mark.parametrize("status", ["accepted", "running", "confirming"])
@@ -488,7 +488,7 @@ def test_a_resize_that_waits_to_be_confirmed(cloud: NovaSimulation, heal: HealAl
     with cloud.ago(**LONG):
         cloud.set_instance(server, vm_state="active")
     assert not heal.inspect(key(server)), "the migration is still finished"
-    assert swept(heal) == {server}
+    assert swept_ids(heal) == {server}
 
 
 def test_what_changed_a_moment_ago(cloud: NovaSimulation, heal: HealAllocations) -> None:
@@ -750,7 +750,7 @@ def test_a_sweep_asks_once_per_node(
     asked: list[str] = []
     read = heal._placement._service.read
     monkeypatch.setattr(heal._placement._service, "read", lambda url, **query: asked.append(url) or read(url, **query))
-    assert swept(heal) == {server}
+    assert swept_ids(heal) == {server}
     listings = ["/resource_providers"] * 3
     assert sorted(asked) == sorted([*listings, f"/resource_providers/{cloud.node('a').uuid}/allocations", "/usages"])
 

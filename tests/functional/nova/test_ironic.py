@@ -10,7 +10,7 @@ from handlers.nova import tables
 from handlers.nova.allocations.audit_allocations import AuditAllocations
 from handlers.nova.allocations.heal_allocations import HealAllocations
 from handlers.nova.simulation import NovaSimulation
-from tests.functional.nova.world import set_inventory, swept
+from tests.functional.nova.world import set_inventory, swept_ids
 
 HOUR = {"hours": 1}
 
@@ -43,7 +43,7 @@ def test_healthy_instances_on_nodes_that_moved_are_not_suspected(
     cloud: NovaSimulation, heal: HealAllocations, audit: AuditAllocations, servers: list[str]
 ) -> None:
     move_nodes(cloud)
-    assert (swept(heal), swept(audit)) == (set(), set())
+    assert (swept_ids(heal), swept_ids(audit)) == (set(), set())
     for server in servers:
         assert not heal.inspect(Key("instance", server))
         assert not audit.inspect(Key("consumer", server))
@@ -66,7 +66,7 @@ def test_a_reserved_node_is_reported_with_the_cause(
     cloud.hold(servers[0], {})
     node = cloud.node("conductor-1", "conductor-1-node-1").uuid
     set_inventory(cloud, node, {"VCPU": 8, "MEMORY_MB": 8, "DISK_GB": 8}, reserved=8)
-    assert swept(heal) == {servers[0]}
+    assert swept_ids(heal) == {servers[0]}
     [finding] = heal.inspect(Key("instance", servers[0]))
     assert "skip_reserve_in_use_ironic_nodes" in finding.refusal
     with pytest.raises(Refused):

@@ -10,7 +10,7 @@ from handlers.nova.allocations.audit_allocations import AuditAllocations
 from handlers.nova.allocations.nested import Nested
 from handlers.nova.placement import Placement
 from handlers.nova.simulation import NovaSimulation
-from tests.functional.nova.world import make_provider, set_traits, swept
+from tests.functional.nova.world import make_provider, set_traits, swept_ids
 
 HOUR = {"hours": 1}
 
@@ -53,7 +53,7 @@ def test_a_deleted_instance_that_holds_only_of_it(
     cloud.hold(server, left)
     assert heal_all(audit) == ["instance-deleted"]
     assert cloud.allocation(server) == {}
-    assert swept(audit) == set()
+    assert swept_ids(audit) == set()
 
 
 def test_a_card_of_a_former_node(cloud: NovaSimulation, audit: AuditAllocations, card: str) -> None:
@@ -75,7 +75,7 @@ def test_rightful_consumers_are_not_suspected(
         moving = cloud.boot("a")
         migration = cloud.start_migration(moving, "b")
         cloud.hold(migration, {**cloud.allocation(migration), card: {"SRIOV_NET_VF": 1}, storage: {"DISK_GB": 1}})
-    assert swept(audit) == set()
+    assert swept_ids(audit) == set()
 
 
 def test_the_suspects_of_a_host_include_those_of_its_cards(

@@ -12,7 +12,7 @@ from handlers.base import Conflict, Finding, Key, Refused, Resources, Unavailabl
 from handlers.nova import tables
 from handlers.nova.allocations.heal_allocations import HealAllocations
 from handlers.nova.simulation import NovaSimulation
-from tests.functional.nova.world import record_move, swept
+from tests.functional.nova.world import record_move, swept_ids
 from tests.neutron import Neutron
 
 EGRESS, INGRESS = "NET_BW_EGR_KILOBIT_PER_SEC", "NET_BW_IGR_KILOBIT_PER_SEC"
@@ -528,7 +528,7 @@ def test_bandwidth_of_a_deleted_port_is_found_by_a_sweep_and_reported(
     held = {**home(cloud, server), card: {EGRESS: 1000, INGRESS: 500}}
     cloud.hold(server, held)
     cache(cloud, server)
-    assert swept(heal) == {server}
+    assert swept_ids(heal) == {server}
     finding = refused(cloud, neutron, heal, server)
     assert finding.problem == "resources-of-gone-ports"
     assert f"{EGRESS} 1000 instead of 0, {INGRESS} 500 instead of 0" in finding.summary
@@ -551,7 +551,7 @@ def test_bandwidth_of_the_ports_there_are_is_right(
     cloud.hold(server, {**home(cloud, server), card: {EGRESS: 9}})
     assert not heal.inspect(key(server))
     cache(cloud, server, text=json.dumps([{"id": port, "profile": {"allocation": {asked["id"]: card}}}]))
-    assert swept(heal) == set()
+    assert swept_ids(heal) == set()
 
 
 def test_without_neutron_nothing_is_known_of_bandwidth(
