@@ -305,38 +305,6 @@ def live_instances_count(connection: Connection) -> int:
     return int(connection.execute(sa.select(sa.func.count()).where(c.deleted == 0)).scalar_one())
 
 
-def rightful(
-    connection: Connection, nodes: Collection[records.ComputeNode], consumers: Collection[str]
-) -> dict[str, set[str]]:
-    """Those of these consumers that clearly may hold something, by the uuid of each of these nodes.
-
-    They are its instances, and the migrations in progress from or to it together with their instances.
-    """
-    i, m = tables.instances.c, tables.migrations.c
-    hosts, uuids = {node.host for node in nodes}, {_place(node.host, node.node): node.uuid for node in nodes}
-    found: dict[str, set[str]] = {node.uuid: set() for node in nodes}
-    begun = sa.select(m.uuid, m.instance_uuid, m.source_compute, m.source_node, m.dest_compute, m.dest_node).where(
-        m.deleted == 0,
-        sa.or_(m.source_compute.in_(hosts), m.dest_compute.in_(hosts)),
-        m.status.not_in(sorted(records.TERMINAL)),
-    )
-    for row in connection.execute(begun):
-        for place in (_place(row.source_compute, row.source_node), _place(row.dest_compute, row.dest_node)):
-            if place in uuids:
-                found[uuids[place]].update(uuid for uuid in (row.uuid, row.instance_uuid) if uuid is not None)
-    for chunk in chunks(consumers):
-        query = sa.select(i.uuid, i.host, i.node).where(i.uuid.in_(chunk), i.deleted == 0, i.host.in_(hosts))
-        for instance in connection.execute(query):
-            if (home := _place(instance.host, instance.node)) in uuids:
-                found[uuids[home]].add(instance.uuid)
-    return found
-
-
-def _place(host: str | None, node: str | None) -> tuple[str, str]:
-    # Nova's MySQL does not tell upper from lower case.
-    return (host or "").lower(), (node or "").lower()
-
-
 def known_consumers(connection: Connection, consumers: Collection[str]) -> set[str]:
     """Those of these consumers that are an instance or a migration of this cell, deleted or not."""
     i, m = tables.instances.c, tables.migrations.c

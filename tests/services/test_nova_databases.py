@@ -14,6 +14,7 @@ from sqlalchemy.engine import Connection, make_url
 from handlers.access.database import Database
 from handlers.base import Unavailable
 from handlers.nova import queries, tables
+from handlers.nova.allocations import queries as instance_queries
 from handlers.nova.database import NovaDatabases
 from handlers.nova.records import ComputeNode
 from tests.servers.mariadb import MariaDB
@@ -82,7 +83,7 @@ def test_every_query_runs(engine: sa.Engine, database: Database) -> None:
     assert migration is not None
     assert database.run(lambda connection: queries.migrations_of(connection, "i")) == [migration]
     assert database.run(queries.live_instances_count) == 1
-    assert database.run(lambda connection: queries.rightful(connection, [node], some)) == {"n": {"i", "m"}}
+    assert database.run(lambda connection: instance_queries.rightful(connection, [node], some)) == {"n": {"i", "m"}}
     assert database.run(lambda connection: queries.known_consumers(connection, some)) == {"i", "m"}
     assert database.run(lambda connection: queries.archived_instances(connection, some)) == {"si"}
     assert database.run(lambda connection: queries.archived_migrations(connection, some)) == {"sm": "si"}

@@ -232,7 +232,7 @@ class HealAllocations(NovaHandler):
         owned = dataclasses.replace(before, project_id=instance.project_id, user_id=instance.user_id)
         ports = self._ports.write(facts.ports, drift) if isinstance(facts.ports, Needs) else []
         try:
-            self._placement.replace_allocation(owned, drift.providers)
+            self._replace(owned, drift.providers)
             if not before.providers and self._departed(row.cell_id, {instance.uuid: (instance, drift.providers)}):
                 raise Conflict(f"instance {instance.uuid} went away while its allocation was written")
         except Refused as error:
@@ -249,6 +249,22 @@ class HealAllocations(NovaHandler):
             after={**_owned(owned), "allocations": plain(drift.providers), **_of_ports(drift)},
             undo=_undo(before, drift),
         )
+
+    def _replace(self, before: Allocation, providers: Held) -> None:
+        """Replace an allocation.
+
+        :raises Refused: also when Placement has a consumer without resources, which blocks every claim. Placement makes the
+            consumer and its first allocation in two transactions, and a worker may die between them
+        """
+        try:
+            self._placement.replace_allocation(before, providers)
+        except Conflict:
+            if before.generation is None and not self._placement.allocation(before.consumer).providers:
+                raise Refused(
+                    f"Placement has a consumer {before.consumer} without resources, and refuses every first claim for it: "
+                    "delete its row from the table consumers of Placement's database"
+                ) from None
+            raise
 
     def _heal_batch(self, finding: Finding) -> Healed:
         """Give those instances that are as they were, all at once; the write itself proves that they hold nothing.
@@ -281,7 +297,7 @@ class HealAllocations(NovaHandler):
         )
 
     def _write(self, due: Mapping[str, tuple[Instance, Held]]) -> dict[str, tuple[Instance, Held]]:
-        """Write the allocations of instances that hold nothing; when not all fit, of those that do."""
+        """Write the allocations of instances that hold nothing; when not all can be written, those that can."""
         changes = [
             (Allocation(uuid, project_id=instance.project_id, user_id=instance.user_id), amounts)
             for uuid, (instance, amounts) in due.items()
@@ -289,7 +305,7 @@ class HealAllocations(NovaHandler):
         try:
             self._placement.replace_allocations(changes)
             return dict(due)
-        except Refused as error:
+        except (Refused, Conflict) as error:
             given = {}
             # When Placement stops answering in between, the rows of those given before are still read again.
             with suppress(Unavailable):
@@ -297,9 +313,11 @@ class HealAllocations(NovaHandler):
                     with suppress(Refused, Conflict):
                         self._placement.replace_allocation(*change)
                         given[change[0].consumer] = due[change[0].consumer]
-            if not given:
-                raise Refused(f"the node cannot give {len(due)} instances their resources: {error}") from error
-            return given
+            if given:
+                return given
+            if isinstance(error, Conflict):
+                raise
+            raise Refused(f"the node cannot give {len(due)} instances their resources: {error}") from error
 
     def _departed(self, cell_id: int, given: Mapping[str, tuple[Instance, Held]]) -> set[str]:
         """Take back the allocations of instances that went away meanwhile, and return these instances.

@@ -201,8 +201,9 @@ def rightful(
         for place in (_place(row.source_compute, row.source_node), _place(row.dest_compute, row.dest_node)):
             if place in uuids:
                 found[uuids[place]].update(uuid for uuid in (row.uuid, row.instance_uuid) if uuid is not None)
-    here = sa.or_(i.host.in_(hosts), i.node.in_(_ironic(connection, nodes)))
-    by_node = {_place(None, node.node): node.uuid for node in nodes}
+    ironic = _ironic(connection, nodes)
+    here = sa.or_(i.host.in_(hosts), i.node.in_(ironic))
+    by_node = {_place(None, node.node): node.uuid for node in nodes if node.node in ironic}
     for chunk in chunks(consumers):
         query = sa.select(i.uuid, i.host, i.node).where(i.uuid.in_(chunk), i.deleted == 0, here)
         for instance in connection.execute(query):

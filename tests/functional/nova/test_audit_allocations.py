@@ -15,9 +15,10 @@ from handlers.access.database import Database
 from handlers.base import Conflict, Finding, InFlight, Key, Refused, Unavailable
 from handlers.nova import tables
 from handlers.nova.allocations.audit_allocations import AuditAllocations
+from handlers.nova.names import HostNames
 from handlers.nova.placement import Allocation, Held
 from handlers.nova.simulation import NovaSimulation
-from tests.functional.nova.world import make_provider, swept_ids
+from tests.functional.nova.world import make_provider, record_move, swept_ids
 
 LONG = {"hours": 1}
 
@@ -156,6 +157,55 @@ def test_what_a_confirmed_migration_left(cloud: NovaSimulation, audit: AuditAllo
     assert (finding.problem, finding.evidence["consumer"]) == ("migration-leftover", migration)
     assert cloud.allocation(migration) == {}
     assert cloud.allocation(server) == held
+
+
+def test_a_confirmed_migration_of_an_instance_that_is_still_resized(
+    cloud: NovaSimulation, audit: AuditAllocations
+) -> None:
+    """nova-compute died between the two writes of the confirmation; no user can confirm or revert it any more."""
+    with cloud.ago(**LONG):
+        server = cloud.boot("a")
+        migration = cloud.start_migration(server, "b")
+        cloud.finish_migration(migration)
+        held = cloud.allocation(migration)
+        cloud.confirm_migration(migration)
+        cloud.set_instance(server, vm_state="resized")
+    cloud.hold(migration, held)
+    assert swept_ids(audit) == {migration}
+    [finding] = heal_all(audit, migration)
+    assert finding.problem == "migration-leftover"
+    assert cloud.allocation(migration) == {}
+    assert set(cloud.allocation(server)) == {cloud.node("b").uuid}
+
+
+def test_another_node_after_a_live_migration_in_error_is_reported(
+    cloud: NovaSimulation, audit: AuditAllocations
+) -> None:
+    """The guest may run on either node."""
+    with cloud.ago(**LONG):
+        server = cloud.boot("a")
+    record_move(cloud, server, "b", "error", "live-migration")
+    held = {**cloud.allocation(server), cloud.node("b").uuid: {"VCPU": 1}}
+    cloud.hold(server, held)
+    assert swept_ids(audit) == {server}
+    [finding] = audit.inspect(key(server))
+    assert (finding.problem, finding.healable) == ("on-several-nodes", False)
+    assert cloud.allocation(server) == held
+
+
+def test_letter_case_of_names_follows_the_database(
+    cloud: NovaSimulation, audit: AuditAllocations, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For MySQL, a migration from host A left the node of host a."""
+    with cloud.ago(**LONG):
+        server = cloud.boot("a")
+        migration = cloud.evacuate(server, "b")
+        cloud.set_migration(migration, source_compute="A", source_node="A")
+    [finding] = audit.inspect(key(server))
+    assert not finding.healable, "for PostgreSQL, A is another host"
+    monkeypatch.setattr(audit._databases, "host_names", HostNames(exact=False))
+    heal_all(audit, server)
+    assert set(cloud.allocation(server)) == {cloud.node("b").uuid}
 
 
 def test_a_migration_of_a_deleted_instance_in_whatever_state(cloud: NovaSimulation, audit: AuditAllocations) -> None:

@@ -16,6 +16,7 @@ from handlers.nova import tables
 from handlers.nova.allocations.audit_allocations import AuditAllocations
 from handlers.nova.allocations.audit_migrations import AuditMigrations
 from handlers.nova.allocations.heal_allocations import HealAllocations
+from handlers.nova.names import HostNames
 from handlers.nova.placement import Allocation, Held
 from handlers.nova.simulation import NovaSimulation
 from tests.functional.nova.world import make_provider, record_move, set_inventory, swept_ids
@@ -203,6 +204,21 @@ def test_what_a_failed_migration_holds_is_not_given_a_second_time(
     assert cloud.allocation(migration) == {}
     assert cloud.allocation(server) == home(cloud, server)
     assert not heal.inspect(key(server))
+
+
+def test_a_share_is_not_given_a_second_time_when_only_the_letter_case_differs(
+    cloud: NovaSimulation, heal: HealAllocations, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The host changed its letters; for MySQL the migration began on the node where the instance is."""
+    with cloud.ago(**LONG):
+        server = cloud.boot("a")
+        migration = cloud.start_migration(server, "b", live=True)
+        cloud.fail_migration(migration, leak_allocation=True)
+        cloud.set_migration(migration, source_compute="A", source_node="A")
+    cloud.hold(server, {})
+    monkeypatch.setattr(heal._databases, "host_names", HostNames(exact=False))
+    assert not heal.inspect(key(server)), "audit_migrations moves it back"
+    assert cloud.allocation(server) == {}
 
 
 def test_after_a_resize_within_its_node_the_flavor_counts(

@@ -12,7 +12,7 @@ from handlers.base import Conflict, Finding, Key, Refused, Resources, Unavailabl
 from handlers.nova import tables
 from handlers.nova.allocations.heal_allocations import HealAllocations
 from handlers.nova.simulation import NovaSimulation
-from tests.functional.nova.world import record_move
+from tests.functional.nova.world import record_move, swept_ids
 from tests.neutron import Neutron
 
 EGRESS, INGRESS = "NET_BW_EGR_KILOBIT_PER_SEC", "NET_BW_IGR_KILOBIT_PER_SEC"
@@ -108,12 +108,12 @@ def give(heal: HealAllocations, instance: str) -> Finding:
 
 
 def refused(cloud: NovaSimulation, neutron: Neutron, heal: HealAllocations, instance: str) -> Finding:
-    before = json.dumps(neutron.ports)
+    before, held = json.dumps(neutron.ports), cloud.allocation(instance)
     [finding] = heal.inspect(key(instance))
     assert not finding.healable
     with pytest.raises(Refused):
         heal.heal(finding)
-    assert cloud.allocation(instance) == {}
+    assert cloud.allocation(instance) == held
     assert json.dumps(neutron.ports) == before
     return finding
 
@@ -517,3 +517,46 @@ def test_a_cut_cell_after_the_write(
     with pytest.raises(Unavailable):
         heal.heal(finding)
     assert cloud.allocation(server) == {}, "nothing tells whether it is still entitled"
+
+
+# ports that are gone
+
+
+def test_bandwidth_of_a_deleted_port_is_found_by_a_sweep_and_reported(
+    cloud: NovaSimulation, neutron: Neutron, heal: HealAllocations, server: str, card: str
+) -> None:
+    held = {**home(cloud, server), card: {EGRESS: 1000, INGRESS: 500}}
+    cloud.hold(server, held)
+    cache(cloud, server)
+    assert swept_ids(heal) == {server}
+    finding = refused(cloud, neutron, heal, server)
+    assert finding.problem == "resources-of-gone-ports"
+    assert f"{EGRESS} 1000 instead of 0, {INGRESS} 500 instead of 0" in finding.summary
+    assert cloud.allocation(server) == held
+
+
+def test_bandwidth_of_one_of_two_ports_is_reported(
+    cloud: NovaSimulation, neutron: Neutron, heal: HealAllocations, server: str, card: str
+) -> None:
+    attach(cloud, neutron, server, group(**{EGRESS: 9}))
+    cloud.hold(server, {**home(cloud, server), card: {EGRESS: 18}})
+    assert f"{EGRESS} 18 instead of 9" in refused(cloud, neutron, heal, server).summary
+
+
+def test_bandwidth_of_the_ports_there_are_is_right(
+    cloud: NovaSimulation, neutron: Neutron, heal: HealAllocations, server: str, card: str
+) -> None:
+    asked = group(**{EGRESS: 9})
+    port = attach(cloud, neutron, server, asked, binding_profile={"allocation": {asked["id"]: card}})
+    cloud.hold(server, {**home(cloud, server), card: {EGRESS: 9}})
+    assert not heal.inspect(key(server))
+    cache(cloud, server, text=json.dumps([{"id": port, "profile": {"allocation": {asked["id"]: card}}}]))
+    assert swept_ids(heal) == set()
+
+
+def test_without_neutron_nothing_is_known_of_bandwidth(
+    cloud: NovaSimulation, alone: HealAllocations, server: str, card: str
+) -> None:
+    cache(cloud, server)
+    cloud.hold(server, {**home(cloud, server), card: {EGRESS: 1000}})
+    assert not alone.inspect(key(server))
