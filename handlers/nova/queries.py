@@ -234,6 +234,17 @@ def instances(connection: Connection, uuids: Collection[str]) -> list[records.In
     ]
 
 
+def lives(connection: Connection, instances: Collection[str]) -> dict[str, bool]:
+    """Return for each of these instances that has a row whether it is alive."""
+    c = tables.instances.c
+    query = sa.select(c.uuid, c.deleted)
+    return {
+        row.uuid: row.deleted == 0
+        for chunk in chunks(instances)
+        for row in connection.execute(query.where(c.uuid.in_(chunk)))
+    }
+
+
 def migration(connection: Connection, uuid: str) -> records.Migration | None:
     """The migration of this uuid, also a deleted one."""
     found = _migrations(connection, tables.migrations, tables.migrations.c.uuid == uuid)
