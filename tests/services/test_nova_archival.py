@@ -112,6 +112,9 @@ class Shelf:
     held: set[str] = field(default_factory=set)
     down: bool = False
 
+    def is_compute_node(self, provider: str) -> bool:
+        return provider in self.providers()
+
     def providers(self) -> dict[str, Provider]:
         if self.down:
             raise Unavailable("placement", "down")

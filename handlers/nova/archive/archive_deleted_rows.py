@@ -53,7 +53,7 @@ from sqlalchemy.engine import Connection
 
 from handlers.access.database import Database
 from handlers.access.roles import PLACEMENT
-from handlers.base import EVERY_TABLE, Finding, Healed, Key, Mode, Privilege, Refused, Resources, Roles, Unavailable
+from handlers.base import EVERY_TABLE, Finding, Healed, Key, Mode, Privilege, Refused, Resources, Roles
 from handlers.nova import options, tables
 from handlers.nova.archive import statements, undo
 from handlers.nova.archive.cell_handler import CellHandler, Scope
@@ -61,7 +61,7 @@ from handlers.nova.archive.cycle import NAMED, Cycle, Settings, migrations
 from handlers.nova.archive.schema import INSTANCES, Reference, Schema, old
 from handlers.nova.cells import Cell
 from handlers.nova.database import NovaDatabases
-from handlers.nova.nodes import live_nodes
+from handlers.nova.nodes import require_own_placement
 from handlers.nova.placement import Placement
 
 OPTIONS = [
@@ -115,7 +115,7 @@ class ArchiveDeletedRows(CellHandler):
     name = "archive_deleted_rows"
     title = "Move rows that were deleted long ago into Nova's shadow tables"
     kinds = ("cell", "instance")
-    healable_problems = frozenset({"rows-to-archive"})
+    healable_problems = frozenset({Problem.DUE})
     default_mode = Mode.HEAL
     default_interval = 86400
     requires = ("nova_api", "placement")
@@ -167,6 +167,7 @@ class ArchiveDeletedRows(CellHandler):
 
     def heal_while(self, finding: Finding, go_on: Callable[[], bool]) -> Healed:
         """Archive in many transactions, each of which proves again what it moves."""
+        require_own_placement(self._databases, self._placement)
         cycle = Cycle(self._databases, self.begin(finding), self._settings, finding.undo)
         match finding.key.kind:
             case "instance":
@@ -237,19 +238,8 @@ class ArchiveDeletedRows(CellHandler):
         )
 
     def _holders(self) -> frozenset[str]:
-        """Return every consumer in Placement, of all providers: root, nested and sharing ones.
-
-        :raises Unavailable: when Placement knows none of Nova's compute nodes, so that its answers prove nothing
-        """
-        providers = self._placement.providers()
-        nodes, down = live_nodes(self._databases)
-        if (nodes or down is not None) and not nodes.keys() & providers.keys():
-            raise Unavailable(
-                "placement",
-                f"lists no provider of the {len(nodes)} compute nodes in Nova's cells; is it the Placement of this region? "
-                "See [openstack] region_name",
-            )
-        return frozenset[str]().union(*(self._placement.holders(provider) for provider in providers))
+        """Return every consumer in Placement, of all providers: root, nested and sharing ones."""
+        return frozenset[str]().union(*(self._placement.holders(provider) for provider in self._placement.providers()))
 
 
 def _unarchivable(key: Key, cell: Cell, reference: Reference, rows: Sequence[str]) -> Finding:

@@ -80,7 +80,7 @@ class Purge(CellHandler):
     name = "purge"
     title = "Delete archived rows for good, once they are old enough"
     kinds = ("cell",)
-    healable_problems = frozenset({"rows-to-purge"})
+    healable_problems = frozenset({PROBLEM})
     default_mode = Mode.OFF
     default_interval = 86400
     requires = ("nova_api",)

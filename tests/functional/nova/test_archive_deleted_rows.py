@@ -15,7 +15,6 @@ from handlers.base import Conflict, Finding, Key, Refused, Resources, Unavailabl
 from handlers.nova import tables
 from handlers.nova.archive.archive_deleted_rows import ArchiveDeletedRows
 from handlers.nova.cells import CELL0
-from handlers.nova.placement import Provider
 from handlers.nova.simulation import NovaSimulation
 
 
@@ -168,16 +167,6 @@ def test_a_cell_that_does_not_answer_keeps_no_other_waiting(
     assert not ids(cloud, tables.shadow_instances)
 
 
-def test_nothing_moves_when_placement_lists_nobody(
-    cloud: NovaSimulation, archive: ArchiveDeletedRows, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    gone(cloud)
-    monkeypatch.setattr("handlers.nova.placement.Placement.providers", lambda self: {})
-    with pytest.raises(Unavailable, match="region_name"):
-        archive.heal(due(archive, cell_key(cloud, "cell1")))
-    assert not ids(cloud, tables.shadow_instances)
-
-
 def test_a_finding_that_is_too_young_is_not_believed(cloud: NovaSimulation, archive: ArchiveDeletedRows) -> None:
     key = cell_key(cloud, "cell1")
     with pytest.raises(Conflict):
@@ -303,13 +292,13 @@ def test_an_allocation_of_a_nested_or_sharing_provider_alone_keeps_an_instance(
 
 
 def test_nothing_moves_when_placement_knows_none_of_novas_nodes(
-    cloud: NovaSimulation, archive: ArchiveDeletedRows, monkeypatch: pytest.MonkeyPatch
+    cloud: NovaSimulation, archive: ArchiveDeletedRows
 ) -> None:
     """The endpoint is that of another region."""
     gone(cloud)
-    others = {"other": Provider("other", "other", "other")}
-    monkeypatch.setattr("handlers.nova.placement.Placement.providers", lambda self: others)
-    with pytest.raises(Unavailable, match="region_name"):
+    for node in cloud.nodes():
+        cloud.placement.request("DELETE", f"/resource_providers/{node.uuid}")
+    with pytest.raises(Refused, match="region_name"):
         archive.heal(due(archive, cell_key(cloud, "cell1")))
     assert not ids(cloud, tables.shadow_instances)
 
