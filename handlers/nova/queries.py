@@ -284,7 +284,7 @@ def _migrations(connection: Connection, table: sa.Table, where: sa.ColumnElement
 
 
 def stayed(connection: Connection) -> dict[str, dict[str, str]]:
-    """Return by compute node the ended migrations that began there, with their instances, which run there now without a task."""
+    """Return by compute node the ended migrations from it, each with its instance, which is there now without a task."""
     i, m, n = tables.instances.c, tables.migrations.c, tables.compute_nodes.c
     began = sa.and_(i.uuid == m.instance_uuid, i.host == m.source_compute, i.node == m.source_node)
     there = sa.and_(n.host == i.host, n.hypervisor_hostname == i.node, n.deleted == 0)
