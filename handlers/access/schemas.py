@@ -56,8 +56,8 @@ class KnownSchemas:
         """
         if missing := database.run(partial(lacking, wanted=wanted)):
             yield (
-                f"{database.name} has no {', '.join(missing)}, so that handlers that need it cannot inspect. Is its URL that of "
-                "another database, or does the user lack rights?"
+                f"{database.name} has no {', '.join(missing)}, so that handlers that need it cannot inspect. Is its URL that "
+                "of another database, or does the user lack rights?"
             )
         if objection := self._objection(database):
             yield objection

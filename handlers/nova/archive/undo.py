@@ -60,7 +60,7 @@ def _restoring(
     where = _conditions(schema, root, column, value)
     back = [as_typed(connection, _insert(table, shadow, condition)) for table, shadow, condition in where]
     away = [as_typed(connection, sa.delete(shadow).where(condition)) for _, shadow, condition in reversed(where)]
-    return back + away
+    return [" ".join(statement.split()) for statement in back + away]
 
 
 def _conditions(

@@ -115,4 +115,4 @@ def test_undo_restores_parents_first_and_empties_the_shadow_tables_children_firs
     places = [line.split(" ")[2] for line in text.splitlines()[1:]]
     assert places == ["instances", "actions", "events", "shadow_events", "shadow_actions", "shadow_instances"]
     assert "WHERE shadow_actions.instance_uuid = '1234'" in text
-    assert "action_id IN (SELECT shadow_actions.id FROM shadow_actions WHERE" in " ".join(text.split())
+    assert "action_id IN (SELECT shadow_actions.id FROM shadow_actions WHERE" in text
