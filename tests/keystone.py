@@ -14,13 +14,15 @@ _EVER = "2100-01-01T00:00:00.000000Z"
 class Keystone:
     """Serves on a free port from ``with`` to its end.
 
-    :param token: what it gives out
-    :param roles: of whoever asks, in the project ``service``
+    :param token: the token of every answer
+    :param roles: the roles of every user in the project ``service``
+    :param endpoints: the catalogue: service type, region and URL of each endpoint
     """
 
-    def __init__(self, token: str, roles: Sequence[str]) -> None:
+    def __init__(self, token: str, roles: Sequence[str], endpoints: Sequence[tuple[str, str, str]] = ()) -> None:
         self.token = token
         self.roles = list(roles)
+        self.endpoints = tuple(endpoints)
         keystone = self
 
         class Answer(BaseHTTPRequestHandler):
@@ -54,7 +56,10 @@ class Keystone:
             "user": {"id": "1", "name": name, "domain": domain},
             "project": {"id": "2", "name": "service", "domain": domain},
             "roles": [{"id": role, "name": role} for role in self.roles],
-            "catalog": [],
+            "catalog": [
+                {"id": region, "type": service, "name": service, "endpoints": [_endpoint(region, url)]}
+                for service, region, url in self.endpoints
+            ],
         }
 
     def __enter__(self) -> Self:
@@ -65,3 +70,7 @@ class Keystone:
         self._http.shutdown()
         self._thread.join()
         self._http.server_close()
+
+
+def _endpoint(region: str, url: str) -> dict[str, str]:
+    return {"id": region, "interface": "public", "region": region, "region_id": region, "url": url}

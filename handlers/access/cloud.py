@@ -1,15 +1,13 @@
 """The cloud's APIs: one authenticated session, and one place where a failed call becomes an error of the contract.
 
-A service that refuses the connection, does not answer in time, answers 5xx, or does not let us in (401, 403, no endpoint)
-is :class:`~handlers.base.Unavailable`: nothing can be proved, nothing is changed. Other answers, 404 and 409 among them,
-are returned as they are: they say something about the object.
+A service is :class:`~handlers.base.Unavailable` when it refuses the connection, does not answer in time, answers 5xx, does not
+accept the credentials (401, 403), or has no endpoint or endpoints in several regions. Other answers, 404 and 409 among them,
+are returned: they describe the object.
 
-Reads are repeated for at most a second or so, enough for a proxy that lost its back end; a service that is really down is
-reported within two or three seconds, and the machine's own hold takes over. Writes are never repeated: whether the first
-one arrived is not known.
+Reads are repeated for about a second, which covers a proxy that lost its back end. Writes are never repeated, because the
+first one may have arrived.
 
-A keystoneauth session may be shared by threads: the token is fetched under a lock, and the HTTP connections come from
-urllib3's pool. An openstacksdk connection may be shared once made; its proxies are made on first use, twice at worst.
+Threads share a keystoneauth session: it fetches the token under a lock, and urllib3 pools its connections.
 """
 
 from __future__ import annotations
@@ -17,12 +15,13 @@ from __future__ import annotations
 import ssl
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import requests
 import tenacity
 from keystoneauth1 import adapter, loading
 from keystoneauth1 import exceptions as ks
+from keystoneauth1.identity.base import BaseIdentityPlugin
 from keystoneauth1.session import Session
 from oslo_config import cfg
 
@@ -30,10 +29,7 @@ from handlers.access import cloud_options
 from handlers.access.service_files import ConfigError, ServiceFiles
 from handlers.base import Resources, Unavailable
 
-if TYPE_CHECKING:
-    import openstack
-
-#: seconds to connect, seconds between two bytes of an answer; ``[openstack] timeout`` replaces both
+#: seconds to connect, and between two bytes of an answer; ``[openstack] timeout`` replaces both
 TIMEOUT = (2.0, 60.0)
 READ_AGAIN_FOR = 1.0
 INTERFACES = ("internal", "public")
@@ -42,13 +38,13 @@ _PASSING = frozenset({502, 503, 504})
 
 
 class Cloud:
-    """Who we are and where the endpoints are.
+    """The credentials, and the place of the endpoints.
 
     :param session: authenticated; shared by all threads
-    :param region: the region, or None for any
+    :param region: the region; None where the catalogue has only one
     :param interfaces: interfaces in order of preference
     :param overrides: endpoint URLs by service type
-    :param trust: which option of which file names the authorities that certificates are signed by, for errors
+    :param trust: the option that names the file of trusted authorities, for errors
     """
 
     def __init__(
@@ -67,7 +63,7 @@ class Cloud:
 
     @classmethod
     def from_resources(cls, resources: Resources) -> Self:
-        """Make it from the options ``[openstack]`` and, where they are silent, Nova's and Octavia's files.
+        """Make it from ``[openstack]``, or from the files of a service where that group has no credentials.
 
         :raises ConfigError: when there are no credentials, or they are incomplete
         """
@@ -93,10 +89,10 @@ class Cloud:
 
     @classmethod
     def of_service(cls, files: ServiceFiles, sections: Sequence[str]) -> Self | None:
-        """Make it from the credentials in a service's files: who that service is, whoever we are.
+        """Make it from the credentials in a service's files, to act as that service.
 
-        :param sections: where to look for them, in this order
-        :return: None when there are none
+        :param sections: the sections to read, in this order
+        :return: None when none of them has credentials
         :raises ConfigError: when they are incomplete
         """
         for section in sections:
@@ -108,9 +104,9 @@ class Cloud:
         return None
 
     def project(self) -> str | None:
-        """Return the id of the project in which we act; None when we act in none.
+        """Return the id of the project of the credentials; None when they are for none.
 
-        :raises Unavailable: when Keystone does not let us in
+        :raises Unavailable: when Keystone does not accept the credentials
         """
         try:
             project: str | None = self.session.get_project_id()
@@ -133,33 +129,24 @@ class Cloud:
         )
         return Service(client, service_type, self._trust)
 
-    def connection(self) -> openstack.connection.Connection:
-        """Return an openstacksdk connection on the same session."""
-        # It takes a tenth of a second to import, and most handlers need the session only.
-        from openstack.config import cloud_region
-        from openstack.connection import Connection
-
-        region = cloud_region.from_session(self.session, region_name=self._region)
-        region.config["interface"] = self._interfaces[0]
-        return Connection(config=region)
-
 
 class Service:
     """One API; safe to share between threads.
 
-    :param dependency: how errors call it: ``placement``
-    :param trust: see :class:`Cloud`
+    :param dependency: its name in errors: ``placement``
+    :param trust: as in :class:`Cloud`
     """
 
     def __init__(self, client: adapter.Adapter, dependency: str, trust: str = "cafile") -> None:
         self._client = client
         self.dependency = dependency
         self._trust = trust
+        self._one_region = False
 
     def read(self, url: str, **arguments: Any) -> requests.Response:
-        """GET; again for a moment, where that may help.
+        """GET; repeated for a moment after an error that may pass.
 
-        :raises Unavailable: see the module
+        :raises Unavailable: when the service does not answer as it should
         """
         retrying = tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(_PassingError),
@@ -172,14 +159,14 @@ class Service:
     def write(self, method: str, url: str, **arguments: Any) -> requests.Response:
         """PUT, POST or DELETE, once.
 
-        :raises Unavailable: see the module
+        :raises Unavailable: when the service does not answer as it should
         """
         return self._call(method, url, arguments)
 
     def json(self, response: requests.Response) -> Mapping[str, Any]:
         """Return the answer's body.
 
-        :raises Unavailable: when it is no JSON object: a proxy answered, not the service
+        :raises Unavailable: when it is no JSON object, because a proxy answered and not the service
         """
         try:
             body = response.json()
@@ -191,6 +178,7 @@ class Service:
 
     def _call(self, method: str, url: str, arguments: Mapping[str, Any]) -> requests.Response:
         try:
+            self._require_one_region()
             response: requests.Response = self._client.request(url, method, raise_exc=False, **arguments)
         except (ks.ConnectFailure, ks.UnknownConnectionError) as error:
             raise _PassingError(self.dependency, _reason(error)) from error
@@ -211,13 +199,34 @@ class Service:
             raise Unavailable(self.dependency, f"answered {status} to {method} {url}")
         return response
 
+    def _require_one_region(self) -> None:
+        """Make sure that the catalogue leaves no choice between regions: keystoneauth would take any of them.
+
+        :raises Unavailable: when endpoints are in several regions, and no option names one
+        """
+        auth = self._client.session.auth
+        settled = self._one_region or self._client.region_name or self._client.endpoint_override
+        if settled or not isinstance(auth, BaseIdentityPlugin):
+            return
+        catalog = auth.get_access(self._client.session).service_catalog
+        found = catalog.get_endpoints(self._client.service_type, interface=self._client.interface)
+        endpoints = [one for some in found.values() for one in some if one]
+        regions = sorted({str(one.get("region_id") or one.get("region")) for one in endpoints})
+        if len(regions) > 1:
+            raise Unavailable(
+                self.dependency,
+                f"has endpoints in the regions {', '.join(regions)}, and no option chooses one: "
+                f"set [{cloud_options.GROUP}] region_name",
+            )
+        self._one_region = True
+
 
 class Denied(Unavailable):
-    """We are not let in (401), or not allowed to (403)."""
+    """The service does not accept the credentials (401), or does not allow the call (403)."""
 
 
 class _PassingError(Unavailable):
-    """Unavailable, perhaps only for a moment."""
+    """An error that may pass within a second."""
 
 
 def _reason(error: Exception, trust: str = "") -> str:
@@ -229,7 +238,7 @@ def _reason(error: Exception, trust: str = "") -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Access:
-    """What one source of credentials says."""
+    """One source of credentials."""
 
     session: Session
     region: str | None = None
@@ -244,13 +253,10 @@ def _access(conf: cfg.ConfigOpts) -> _Access:
         return _of_clouds_yaml(conf[group].cloud)
     if conf[group].auth_type or conf[group].auth_section:
         return _Access(_load(conf, group, "stackmend's configuration"))
-    for option, sections in (
-        ("nova", ("placement", "keystone_authtoken")),
-        ("octavia", ("service_auth", "keystone_authtoken")),
-    ):
-        paths = conf[option].config_file if option in conf else []
-        for section in sections if paths else ():
-            access = _of_service(ServiceFiles(f"[{option}] config_file", paths), section)
+    for source in cloud_options.SERVICE_CREDENTIALS:
+        paths = conf[source.group].config_file if source.group in conf else []
+        for section in source.sections if paths else ():
+            access = _of_service(ServiceFiles(f"[{source.group}] config_file", paths), section)
             if access is not None:
                 return access
     raise ConfigError(
@@ -274,7 +280,7 @@ def _of_clouds_yaml(name: str) -> _Access:
 
 
 def _of_service(files: ServiceFiles, section: str) -> _Access | None:
-    """Return the access that a service's files give, if that section has credentials."""
+    """Return the access that a section of a service's files gives, or None when it has no credentials."""
     if not (files.has(section, "auth_type") or files.has(section, "auth_section")):
         return None
     interfaces = files.get(section, "valid_interfaces") or files.get(section, "interface") or ""
@@ -288,7 +294,7 @@ def _of_service(files: ServiceFiles, section: str) -> _Access | None:
 
 
 def _reread(foreign: ServiceFiles, section: str) -> cfg.ConfigOpts:
-    """Load the files again with keystoneauth's own options, which the text-only reading would contradict."""
+    """Load the files again with keystoneauth's option types; :class:`ServiceFiles` reads every value as text."""
     conf = cfg.ConfigOpts()
     loading.register_session_conf_options(conf, section)
     loading.register_auth_conf_options(conf, section)
@@ -308,9 +314,9 @@ def _load(conf: cfg.ConfigOpts, section: str, where: str) -> Session:
 
 
 def _readable(path: str, option: str) -> str:
-    """Return the path of a file of authorities, which requests would miss only at the first call.
+    """Return the path of a file of authorities; requests would report a wrong one at the first call only.
 
-    :raises ConfigError: when there is none in it
+    :raises ConfigError: when it holds no authority
     """
     try:
         ssl.create_default_context(cafile=path)

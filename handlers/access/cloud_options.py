@@ -1,27 +1,50 @@
-"""The options ``[openstack]``: with which credentials, where, and how the cloud's APIs are called.
+"""The options ``[openstack]``: the credentials and the endpoints of the cloud's APIs.
 
-Exactly one source of credentials is used, the first of these: ``cloud`` (a name in ``clouds.yaml``); ``auth_type`` with
-the options of that plugin, as in every OpenStack service; ``[placement]`` or ``[keystone_authtoken]`` of Nova's files;
-``[service_auth]`` or ``[keystone_authtoken]`` of Octavia's.
+The first of these sources gives the credentials: ``cloud`` (a name in ``clouds.yaml``); ``auth_type`` with the options of that
+plugin, as in every OpenStack service; then :data:`SERVICE_CREDENTIALS`.
 
-A Placement without Keystone (``auth_strategy = noauth2``, for tests) is reached with ``auth_type = admin_token``,
+A Placement without Keystone (``auth_strategy = noauth2``, for tests) needs ``auth_type = admin_token``,
 ``endpoint = http://...``, ``token = admin``.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 from keystoneauth1 import loading
 from oslo_config import cfg
 
 GROUP = "openstack"
 
+
+@dataclass(frozen=True, slots=True)
+class ServiceCredentials:
+    """Credentials in the files of a service.
+
+    :param group: the group of ours with ``config_file``, the service's files
+    :param sections: the sections of these files, in order of preference
+    """
+
+    group: str
+    sections: tuple[str, ...]
+
+
+#: the services whose credentials serve where ``[openstack]`` has none, in this order
+SERVICE_CREDENTIALS = (
+    ServiceCredentials("nova", ("placement", "keystone_authtoken")),
+    ServiceCredentials("octavia", ("service_auth", "keystone_authtoken")),
+)
+
 OPTIONS: list[cfg.Opt] = [
-    cfg.StrOpt("cloud", help="Name of a cloud in clouds.yaml whose credentials are used. Unset: see auth_type."),
-    cfg.StrOpt("region_name", help="Region whose endpoints are used; unset: that of the source of credentials."),
+    cfg.StrOpt("cloud", help="Name of a cloud in clouds.yaml, for its credentials. Unset: see auth_type."),
+    cfg.StrOpt(
+        "region_name",
+        help="Region of the endpoints. Unset: that of the source of credentials. A catalogue with several regions needs one.",
+    ),
     cfg.ListOpt(
         "interface",
         default=[],
-        help="Interfaces of the endpoints, in order of preference; unset: those of the source of credentials, or "
+        help="Interfaces of the endpoints, in order of preference. Unset: those of the source of credentials, or "
         "internal, public.",
     ),
     cfg.URIOpt(

@@ -1,11 +1,10 @@
-"""A database of another service, and what may go wrong with it.
+"""A database of another service, and its errors.
 
-A :class:`Database` runs a piece of work in one transaction. Whatever keeps it from answering becomes
-:class:`~handlers.base.Unavailable` with the database's name and the driver's reason, never with credentials; so does a
-table or column that is not there (a URL of the wrong database), because nothing can be proved there. Deadlocks and lock
-timeouts are retried for at most ten seconds: every piece of work is idempotent (reads, or one guarded write).
+A :class:`Database` runs a function in one transaction. Every failure becomes :class:`~handlers.base.Unavailable` with the
+database's name and the driver's reason, never with credentials; so does a missing table or column, because the URL may be that
+of another database. Deadlocks and lock timeouts are retried for at most ten seconds: every function is idempotent.
 
-All times of Nova and Octavia are naive UTC; :class:`utcnow` is the database's own clock in that form.
+All times of Nova and Octavia are naive UTC; :class:`utcnow` is the database's clock in that form.
 """
 
 from __future__ import annotations
@@ -31,13 +30,24 @@ T = TypeVar("T")
 CONNECT_TIMEOUT = 5
 READ_TIMEOUT = 60
 
+#: lets the server end a statement itself: without it, a statement goes on after its client has gone. MariaDB reads the first
+#: comment, MySQL the second
+_MYSQL_LIMIT = (
+    f"SET SESSION /*M! max_statement_time = {READ_TIMEOUT} */ /*!50708 max_execution_time = {READ_TIMEOUT}000 */"
+)
+
 _TIMEOUTS: Mapping[str, Mapping[str, Any]] = {
     "mysql+pymysql": {
         "connect_timeout": CONNECT_TIMEOUT,
-        "read_timeout": READ_TIMEOUT,
-        "write_timeout": READ_TIMEOUT,
+        "read_timeout": READ_TIMEOUT + 5,
+        "write_timeout": READ_TIMEOUT + 5,
+        "init_command": _MYSQL_LIMIT,
     },
-    "mysql+mysqldb": {"connect_timeout": CONNECT_TIMEOUT, "read_timeout": READ_TIMEOUT},
+    "mysql+mysqldb": {
+        "connect_timeout": CONNECT_TIMEOUT,
+        "read_timeout": READ_TIMEOUT + 5,
+        "init_command": _MYSQL_LIMIT,
+    },
     "postgresql+psycopg": {
         "connect_timeout": CONNECT_TIMEOUT,
         "options": f"-c statement_timeout={READ_TIMEOUT * 1000}",
@@ -49,7 +59,7 @@ _TIMEOUTS: Mapping[str, Mapping[str, Any]] = {
     "sqlite+pysqlite": {"timeout": CONNECT_TIMEOUT},
 }
 
-# what the query of a URL says of TLS, for errors: names of files and modes, never sslpassword
+# the options of TLS in the query of a URL, for errors: names of files and modes, never sslpassword
 _TLS_QUERY = (
     *("ssl_ca", "ssl_capath", "ssl_cert", "ssl_key", "ssl_verify_cert", "ssl_verify_identity"),
     *("sslmode", "sslrootcert", "sslcert", "sslkey"),
@@ -57,10 +67,10 @@ _TLS_QUERY = (
 _TLS_TO_WRITE = {"mysql": "?ssl_ca=FILE", "postgresql": "?sslmode=verify-full&sslrootcert=FILE"}
 _OF_TLS = re.compile(r"\bssl|\btls|certificate|insecure transport|no encryption", re.IGNORECASE)
 
-# a lost race for a lock; the whole transaction may simply run again
+# a lost race for a lock: the whole transaction may run again
 _DEADLOCK_ERRNOS = frozenset({1205, 1213})
 _DEADLOCK_SQLSTATES = frozenset({"40001", "40P01", "55P03"})
-# the schema is not the one asked for, or this user may not use it
+# the schema is another one, or this user may not use it
 _SCHEMA_ERRNOS = frozenset({1054, 1142, 1143, 1146})
 _SCHEMA_SQLSTATES = frozenset({"42P01", "42703", "42501"})
 
@@ -87,13 +97,32 @@ def _default_utcnow(element: utcnow, compiler: Any, **kwargs: Any) -> str:
     return "CURRENT_TIMESTAMP"
 
 
+_MARGIN = "stackmend_clock_margin"
+
+
+def seconds_since(connection: Connection, now: datetime, *times: datetime | None) -> float:
+    """Return the seconds since the latest of these times, less the margin of the connection's database, and at least 0.
+
+    :param now: the database's clock
+    :return: infinity when no time is given
+    """
+    known = [time for time in times if time is not None]
+    if not known:
+        return float("inf")
+    margin = float(connection.get_execution_options().get(_MARGIN, 0.0))
+    return max(0.0, (now - max(known)).total_seconds() - margin)
+
+
 class Database:
     """One database under one name; safe to share between threads.
 
-    :param name: how errors call it: ``nova_api``, ``cell:cell1``
+    :param name: its name in errors: ``nova_api``, ``cell:cell1``
     :param url: an SQLAlchemy URL, with its secrets
     :raises ConfigError: when the URL cannot be understood or its driver is not installed
     """
+
+    #: seconds by which clocks differ that wrote times into this database; ages are smaller by it
+    clock_margin = 0.0
 
     def __init__(self, name: str, url: str) -> None:
         self.name = name
@@ -114,14 +143,14 @@ class Database:
                 reraise=True,
             ):
                 with attempt, self._engine.begin() as connection:
-                    return work(connection)
+                    return work(connection.execution_options(**{_MARGIN: self.clock_margin}))
         except exc.IntegrityError:
             raise
         except exc.TimeoutError as error:
             raise Unavailable(self.name, "no connection became free in time") from error
         except exc.DBAPIError as error:
             raise self._unavailable(error) from error
-        except OSError as error:  # the drivers' own, for files of TLS that cannot be read
+        except OSError as error:  # drivers raise it for files of TLS that cannot be read
             raise Unavailable(self.name, f"{error.strerror or error}; {_tls_advice(self._engine.url)}") from error
         raise AssertionError("tenacity returns or raises")
 
@@ -133,7 +162,7 @@ class Database:
             reason = f"{reason}; {_tls_advice(self._engine.url)}"
         if _is_schema(error):
             return Unavailable(
-                self.name, f"{reason}; is its URL that of another database, or the user short of rights?"
+                self.name, f"{reason}; is its URL that of another database, or does the user lack rights?"
             )
         if isinstance(error, (exc.OperationalError, exc.InterfaceError, exc.InternalError)):
             return Unavailable(self.name, reason)
@@ -158,10 +187,7 @@ def _engine(name: str, text: str) -> tuple[str, Engine]:
 
 
 def _with_driver(url: URL) -> URL:
-    """Let a plain ``postgresql://`` mean psycopg 3 where psycopg2 is not installed; leave out plugins of SQLAlchemy.
-
-    DevStack writes ``plugin=dbcounter`` into every URL, and it is not ours to count its statements.
-    """
+    """Use psycopg 3 for a plain ``postgresql://`` where psycopg2 is not installed; drop DevStack's ``plugin=dbcounter``."""
     url = url.difference_update_query(["plugin"])
     plain = url.drivername in {"postgresql", "postgresql+psycopg2"}
     if plain and importlib.util.find_spec("psycopg2") is None:
@@ -173,18 +199,16 @@ def _arguments(url: URL) -> dict[str, Any]:
     driver = f"{url.get_backend_name()}+{url.get_driver_name()}"
     arguments = {name: value for name, value in _TIMEOUTS.get(driver, {}).items() if name not in url.query}
     if driver == "mysql+pymysql" and not {"ssl_verify_cert", "ssl_verify_identity"}.isdisjoint(url.query):
-        # SQLAlchemy puts ssl_ca where PyMySQL does not look when it is given one of these as well.
+        # SQLAlchemy passes ssl_ca in a form that PyMySQL ignores beside one of these options.
         arguments |= {name: url.query[name] for name in ("ssl_ca", "ssl_cert", "ssl_key") if name in url.query}
     return {"connect_args": arguments}
 
 
 def _tls_advice(url: URL) -> str:
-    """Say what a URL has of TLS, and what to write in it."""
-    said = ", ".join(f"{name} = {url.query[name]}" for name in _TLS_QUERY if name in url.query)
+    """Return the TLS options of a URL, and the option to add."""
+    given = ", ".join(f"{name} = {url.query[name]}" for name in _TLS_QUERY if name in url.query)
     write = _TLS_TO_WRITE.get(url.get_backend_name(), "")
-    return (
-        f"of TLS its URL says {said or 'nothing'}: {write} names the file of the authority that signed the certificate"
-    )
+    return f"the TLS options of its URL: {given or 'none'}; {write} names the file of the authority that signed the certificate"
 
 
 def _errno(error: exc.DBAPIError) -> object:

@@ -1,21 +1,25 @@
-"""Whether a consumer was once an instance, or a migration of one, that has been deleted and archived.
+"""Whether a consumer is an archived instance, or a migration of one.
 
-``shadow_instances`` and ``shadow_migrations`` have no index but their id, so every question is a full scan in each cell:
-some seconds per million rows. Therefore a sweep asks for all its strangers in one scan, and what is found is remembered
-(an archived instance never comes back, so that stays true); asking for one stranger then costs nothing.
+``shadow_instances`` and ``shadow_migrations`` have no index but their id, so every question is a full scan in each cell: some
+seconds per million rows. A sweep therefore asks for all its unknown consumers at once, and :class:`Archive` remembers both
+answers. An archived instance never returns, so a yes stays true. A no is asked again after :data:`UNKNOWN_FOR`: until then a
+consumer is reported instead of healed.
 """
 
 from __future__ import annotations
 
 import threading
+import time
 from collections import OrderedDict
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 
 from handlers.nova import queries
 from handlers.nova.database import NovaDatabases
 
-#: how many archived consumers are remembered: some megabytes
+#: answers of each kind that are remembered: some megabytes
 REMEMBERED = 20_000
+#: seconds for which a no is remembered
+UNKNOWN_FOR = 1800.0
 
 
 class Archive:
@@ -23,7 +27,8 @@ class Archive:
 
     def __init__(self, databases: NovaDatabases) -> None:
         self._databases = databases
-        self._known: OrderedDict[str, None] = OrderedDict()
+        self._archived: OrderedDict[str, float] = OrderedDict()
+        self._unknown: OrderedDict[str, float] = OrderedDict()
         self._lock = threading.Lock()
 
     def among(self, consumers: Collection[str]) -> set[str]:
@@ -31,9 +36,11 @@ class Archive:
 
         :raises Unavailable: when a cell does not answer
         """
+        now = time.monotonic()
         with self._lock:
-            known = {consumer for consumer in consumers if consumer in self._known}
-        missing = set(consumers) - known
+            known = {consumer for consumer in consumers if consumer in self._archived}
+            unknown = {one for one in consumers if now - self._unknown.get(one, float("-inf")) < UNKNOWN_FOR}
+        missing = set(consumers) - known - unknown
         if not missing:
             return known
         found = self._instances(missing)
@@ -41,9 +48,8 @@ class Archive:
         gone = self._instances(set(owners.values())) - self._alive(set(owners.values()))
         found |= {migration for migration, owner in owners.items() if owner in gone}
         with self._lock:
-            self._known.update(dict.fromkeys(found))
-            while len(self._known) > REMEMBERED:
-                self._known.popitem(last=False)
+            _remember(self._archived, found, now)
+            _remember(self._unknown, missing - found, now)
         return known | found
 
     def _instances(self, consumers: set[str]) -> set[str]:
@@ -66,3 +72,11 @@ class Archive:
         cells = self._databases.cells()
         found = self._databases.run_in_all(cells, lambda connection: queries.known_consumers(connection, instances))
         return set().union(*found.values())
+
+
+def _remember(memory: OrderedDict[str, float], consumers: Iterable[str], now: float) -> None:
+    for consumer in consumers:
+        memory.pop(consumer, None)
+        memory[consumer] = now
+    while len(memory) > REMEMBERED:
+        memory.popitem(last=False)

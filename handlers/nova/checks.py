@@ -1,8 +1,9 @@
-"""What Nova's side of a deployment must have: databases of a known schema, a Placement that lets us in, notifications."""
+"""The checks of a deployment's Nova: databases, their schemas, rights and clocks; Placement; roles; notifications."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 
 from oslo_config import cfg
 from sqlalchemy import MetaData
@@ -14,17 +15,18 @@ from handlers.base import Checked, Handler, HandlerError, Mode, Resources, Verdi
 from handlers.checks import clocks, grants, roles
 from handlers.checks.notifications import notifications
 from handlers.nova import options, tables
-from handlers.nova.database import NovaDatabases, limits_of
+from handlers.nova.clocks import LARGEST, TOLERATED
+from handlers.nova.database import NovaDatabases
 from handlers.nova.placement import VERSION, Placement
 
-#: formats of Nova's notifications that are understood (``[notifications] notification_format``); all of them
+#: the values of ``[notifications] notification_format``
 FORMATS = frozenset({"versioned", "unversioned", "both"})
 
 
 def nova_checks(resources: Resources, modes: Mapping[type[Handler], Mode]) -> Iterator[Checked]:
-    """Check Nova's databases, Placement and Nova's own files, whatever the modes of its handlers.
+    """Check Nova's databases, Placement and Nova's own files.
 
-    :param modes: every handler's mode
+    :param modes: of every handler
     """
     options.register(resources.conf)
     ours = {handler: mode for handler, mode in modes.items() if handler.group == options.AUDIT}
@@ -41,31 +43,60 @@ def _databases(resources: Resources, modes: Mapping[type[Handler], Mode]) -> Ite
     except (HandlerError, ConfigError) as error:
         yield Checked("nova_api", Verdict.FAILURE, str(error))
         return
-    yield _schema(databases.api, tables.api)
+    yield _schema(databases, databases.api, tables.api)
     healing = [handler for handler, mode in modes.items() if mode is Mode.HEAL]
     needs = grants.rights_of(healing, "nova_api")
     yield from grants.check(databases.api.name, databases.api, needs, grants.rights_of(modes, "nova_api"))
     for cell in cells:
         try:
             database = databases.database(cell)
-            yield _schema(database, tables.cell)
+            yield _schema(databases, database, tables.cell)
             needs = grants.rights_of(healing, "cell")
             yield from grants.check(database.name, database, needs, grants.rights_of(modes, "cell"))
         except HandlerError as error:
-            yield Checked(
-                cell.label, Verdict.FAILURE, f"{error}; while it does not answer, nothing is healed that it could belie"
-            )
+            yield Checked(cell.label, Verdict.FAILURE, f"{error}{_CONSEQUENCE}")
+    yield from _clocks(databases)
 
 
-def _schema(database: Database, known: MetaData) -> Checked:
+_CONSEQUENCE = "; until it answers, no heal that relies on it starts"
+
+
+def _schema(databases: NovaDatabases, database: Database, known: MetaData) -> Checked:
     try:
-        sentences = list(limits_of(database, known))
+        sentences = list(databases.schemas.warnings(database, known))
     except HandlerError as error:
-        text = f"{error}; while it does not answer, nothing is healed that it could belie"
-        return Checked(database.name, Verdict.FAILURE, text)
+        return Checked(database.name, Verdict.FAILURE, f"{error}{_CONSEQUENCE}")
     if sentences:
         return Checked(database.name, Verdict.WARNING, "; ".join(sentences))
     return Checked(database.name, Verdict.OK, "its schema is known")
+
+
+def _clocks(databases: NovaDatabases) -> Iterator[Checked]:
+    """Compare the clocks of Nova's services with the clock of each cell's database."""
+    found = []
+    for cell in databases.host_cells():
+        with suppress(HandlerError):
+            found.append(databases.database(cell))
+    databases.clocks.measure(found)
+    for database in found:
+        yield judge_clock(database.name, databases.clocks.difference(database))
+
+
+def judge_clock(name: str, seconds: float | None) -> Checked:
+    """Judge the difference between the clocks of Nova's services and the clock of a database.
+
+    :param seconds: None when no service reported during the check
+    """
+    subject = f"{name}: clocks"
+    if seconds is None:
+        return Checked(subject, Verdict.OK, "not compared: no service of Nova reported during the check")
+    if seconds <= TOLERATED:
+        return Checked(subject, Verdict.OK, "Nova's services agree with the database")
+    differs = f"the clock of a Nova service differs from the database's clock by at least {seconds:.0f} s"
+    cure = "let chrony or ntpd set all clocks"
+    if seconds <= LARGEST:
+        return Checked(subject, Verdict.WARNING, f"{differs}, so every proof waits so much longer: {cure}")
+    return Checked(subject, Verdict.FAILURE, f"{differs}. Heals are refused beyond {LARGEST:.0f} s: {cure}")
 
 
 def _placement(resources: Resources) -> Iterator[Checked]:
@@ -73,10 +104,10 @@ def _placement(resources: Resources) -> Iterator[Checked]:
         resources.get(Placement.from_resources).named("stackmend-check")
         headers = resources.get(Cloud.from_resources).service("placement").read("/").headers
     except (HandlerError, cfg.Error) as error:
-        text = f"{error}; where it is and who we are there say [openstack] placement_endpoint_override and auth_type"
+        text = f"{error}; see [openstack] placement_endpoint_override and auth_type"
         yield Checked("placement", Verdict.FAILURE, text)
         return
-    yield Checked("placement", Verdict.OK, f"it answers at version {VERSION}, and lets us in")
+    yield Checked("placement", Verdict.OK, f"it answers at version {VERSION} and accepts the credentials")
     if clock := clocks.check("placement", headers):
         yield clock
 
@@ -87,11 +118,11 @@ def _files(resources: Resources) -> Iterator[Checked]:
         return
     style = files.get("notifications", "notification_format") or "unversioned"
     if style not in FORMATS:
-        text = f"[notifications] notification_format = {style} is none; write versioned"
+        text = f"[notifications] notification_format = {style} is no format; write versioned"
         yield Checked(f"{files}: format", Verdict.FAILURE, text)
     elif style == "unversioned":
         yield from notifications(resources.bus, files, "oslo_messaging_notifications", "topics", "notifications")
-        text = "this format does not tell of hosts and aggregates: write there [notifications] notification_format = versioned"
+        text = "this format has no events of hosts and aggregates: write there [notifications] notification_format = versioned"
         yield Checked(f"{files}: format", Verdict.WARNING, text)
     else:
         yield from notifications(

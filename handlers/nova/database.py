@@ -1,7 +1,7 @@
 """Connections to ``nova_api`` and to the database of every cell.
 
-:class:`NovaDatabases` finds the cells in ``cell_mappings`` and reads that list again every few seconds, so that a cell
-added later is seen. Reading all cells is all or nothing: a cell that does not answer raises, it is never left out.
+The list of cells is read again every few seconds, so that a new cell is seen. A question to all cells has one answer or none:
+a cell that does not answer raises :class:`~handlers.base.Unavailable`.
 """
 
 from __future__ import annotations
@@ -10,28 +10,25 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from functools import partial
 from typing import Self, TypeVar
 
-from sqlalchemy import MetaData
 from sqlalchemy.engine import Connection
 
 from handlers.access.database import Database
+from handlers.access.schemas import KnownSchemas
 from handlers.access.service_files import ConfigError
 from handlers.base import Refused, Resources, Unavailable
-from handlers.checks.schemas import lacking
-from handlers.nova import options, queries, revisions, tables
+from handlers.nova import clocks, options, queries, revisions, tables
 from handlers.nova.cells import Cell, TemplateError, fill
+from handlers.nova.clocks import Clocks
 from handlers.nova.names import HostNames
 
 T = TypeVar("T")
 
 API = "nova_api"
 
-#: seconds for which the list of cells is believed
+#: seconds for which the list of cells is not read again
 CELLS_TTL = 5.0
-#: seconds for which the schemas are believed to be the same
-PERMIT_TTL = 60.0
 
 
 class NovaDatabases:
@@ -51,7 +48,8 @@ class NovaDatabases:
         self._rows: tuple[Cell, ...] = ()
         self._read_at: float | None = None
         self._databases: dict[str, Database] = {}
-        self._permitted: dict[str, float] = {}
+        self.schemas = KnownSchemas(revisions.KNOWN, revisions.RELEASES)
+        self.clocks = Clocks()
 
     @classmethod
     def from_resources(cls, resources: Resources) -> Self:
@@ -63,7 +61,7 @@ class NovaDatabases:
         return cls(options.api_database_url(conf), options.cell_database_url(conf), options.transport_url(conf))
 
     def cells(self) -> tuple[Cell, ...]:
-        """Return every cell, cell0 and disabled ones too, with URLs as they stand in ``cell_mappings``.
+        """Return every cell, cell0 and disabled ones too, with the URLs of ``cell_mappings``.
 
         :raises Unavailable: when ``nova_api`` does not answer or lists no cell, which cannot be right
         """
@@ -78,34 +76,47 @@ class NovaDatabases:
         return rows
 
     def require_known_schema(self, cells: Iterable[Cell] | None = None) -> None:
-        """Make sure that anything may be changed for what these databases say; every heal begins with it.
+        """Make sure that a heal may rely on these databases: known schemas, and clocks close to those of Nova's services.
 
-        :param cells: the cells that the heal rests on, besides nova_api; all of them if not given
-        :raises Refused: when one has a schema that this release does not know
-        :raises Unavailable: when one does not answer
+        :param cells: the cells that the heal relies on, besides nova_api; all of them if not given
+        :raises Refused: when a schema is not known, or a clock differs too much
+        :raises Unavailable: when a database does not answer
         """
-        now = time.monotonic()
-        for database in (self.api, *(self.database(cell) for cell in (self.cells() if cells is None else cells))):
-            if now - self._permitted.get(database.url, -PERMIT_TTL) >= PERMIT_TTL:
-                _permit(database)
-                self._permitted[database.url] = now
+        databases = [self.database(cell) for cell in (self.cells() if cells is None else cells)]
+        self.schemas.require([self.api, *databases])
+        for database in databases:
+            if objection := self.clock_objection(database):
+                raise Refused(objection)
+
+    def clock_objection(self, database: Database) -> str:
+        """Return why no heal may rely on the times in a database; empty when the clocks are close."""
+        seconds = self.clocks.difference(database) or 0.0
+        if seconds <= clocks.LARGEST:
+            return ""
+        return (
+            f"{database.name}: the clock of a Nova service differs from the database's clock by at least {seconds:.0f} s. "
+            f"Heals are refused beyond {clocks.LARGEST:.0f} s: let chrony or ntpd set all clocks"
+        )
 
     def warnings(self) -> Iterator[str]:
-        """Yield why nothing will be changed for what these databases say, and what they lack; a cell that is away says nothing.
+        """Yield why handlers cannot inspect or heal by these databases, as far as they answer.
 
         :raises Unavailable: when ``nova_api`` does not answer
         """
-        yield from limits_of(self.api, tables.api)
+        yield from self.schemas.warnings(self.api, tables.api)
         for cell in self.cells():
             with suppress(Unavailable):
-                yield from limits_of(self.database(cell), tables.cell)
+                database = self.database(cell)
+                yield from self.schemas.warnings(database, tables.cell)
+                if objection := self.clock_objection(database):
+                    yield objection
 
     def host_cells(self) -> tuple[Cell, ...]:
-        """Return the cells that can have hosts: all but cell0."""
+        """Return the cells with hosts: all but cell0."""
         return tuple(cell for cell in self.cells() if not cell.is_cell0)
 
     def database(self, cell: Cell) -> Database:
-        """Return the database of a cell; it is connected to on first use.
+        """Return the database of a cell; the first use connects to it.
 
         :raises Unavailable: when its URL cannot be used
         """
@@ -132,18 +143,18 @@ class NovaDatabases:
             raise Unavailable(cell.label, str(error)) from error
 
     def run_in_all(self, cells: Iterable[Cell], work: Callable[[Connection], T]) -> dict[Cell, T]:
-        """Run the same work in each of these cells.
+        """Run the same function in each of these cells, for a proof.
 
-        :raises Unavailable: when any of them does not answer: a part of the truth is not handed out
+        :raises Unavailable: when one of them does not answer
         """
-        return {cell: self.database(cell).run(work) for cell in cells}
+        return {cell: self._observed(cell).run(work) for cell in cells}
 
     def run_in_available(
         self, cells: Iterable[Cell], work: Callable[[Connection], T]
     ) -> tuple[dict[Cell, T], Unavailable | None]:
-        """Run the same work in each of these cells; return what those say that answer, and why another one does not.
+        """Run the same function in each of these cells; return the answers, and the error of a cell that gives none.
 
-        For lists of suspects and for counts only: what is missing here is not known, it is not absent.
+        For lists of suspects and for counts only: an answer that is missing is unknown, not empty.
         """
         found: dict[Cell, T] = {}
         down: Unavailable | None = None
@@ -154,39 +165,17 @@ class NovaDatabases:
                 down = error
         return found, down
 
+    def _observed(self, cell: Cell) -> Database:
+        """Return the database of a cell, with the margin for ages that its clocks need now."""
+        database = self.database(cell)
+        self.clocks.observe(database)
+        database.clock_margin = self.clocks.difference(database) or 0.0
+        with self._lock:
+            self.api.clock_margin = max(one.clock_margin for one in self._databases.values())
+        return database
+
     def close(self) -> None:
         """Close all idle connections."""
         with self._lock:
             for database in (self.api, *self._databases.values()):
                 database.close()
-
-
-def _permit(database: Database) -> None:
-    if strange := _strange(database):
-        raise Refused(strange)
-
-
-def _strange(database: Database) -> str:
-    """Say that a database has a schema that is not known here; nothing when it is."""
-    found = database.run(queries.revisions)
-    if found and found <= revisions.KNOWN:
-        return ""
-    return (
-        f"{database.name} is at the schema {', '.join(sorted(found)) or 'unknown'}; this release knows those of Nova 25 "
-        "(Yoga) to 34, and in another it looks but changes nothing"
-    )
-
-
-def limits_of(database: Database, wanted: MetaData) -> Iterator[str]:
-    """Yield why nothing will be changed for what one of Nova's databases says, and what it lacks.
-
-    :param wanted: the tables that are needed
-    :raises Unavailable: when it does not answer
-    """
-    if missing := database.run(partial(lacking, wanted=wanted)):
-        yield (
-            f"{database.name} has no {', '.join(missing)}; tasks that need it cannot look: is its URL that of another "
-            "database, or the user short of rights?"
-        )
-    if strange := _strange(database):
-        yield strange

@@ -1,7 +1,4 @@
-"""Compute nodes that were deleted, archived ones too.
-
-Archiving moves deleted rows into the shadow tables, so both tables are read.
-"""
+"""Deleted compute nodes, also those that were archived into the shadow table."""
 
 from __future__ import annotations
 
@@ -11,6 +8,7 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from handlers.access.database import seconds_since
 from handlers.nova import queries, tables
 
 
@@ -28,7 +26,7 @@ class FormerNode:
 
 
 def former_nodes(connection: Connection, column: str, values: Collection[str]) -> list[FormerNode]:
-    """The deleted compute nodes of this cell whose column is one of these values, archived ones too."""
+    """Return the deleted compute nodes of this cell whose column is one of these values, archived ones too."""
     found = []
     for table in (tables.compute_nodes, tables.shadow_compute_nodes):
         c = table.c
@@ -36,12 +34,12 @@ def former_nodes(connection: Connection, column: str, values: Collection[str]) -
             c[column].in_(sorted(values)), c.deleted != 0, c.uuid.is_not(None)
         )
         found += [
-            FormerNode(row.uuid, row.host or "", row.hypervisor_hostname or "", since_deletion(row))
+            FormerNode(
+                row.uuid,
+                row.host or "",
+                row.hypervisor_hostname or "",
+                seconds_since(connection, row.now, row.deleted_at),
+            )
             for row in connection.execute(query)
         ]
     return found
-
-
-def since_deletion(row: sa.Row[tuple[object, ...]]) -> float:
-    """Return the seconds since a row was deleted; infinity when the row has no time of its deletion."""
-    return float("inf") if row.deleted_at is None else max(0.0, float((row.now - row.deleted_at).total_seconds()))

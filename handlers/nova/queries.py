@@ -1,36 +1,28 @@
-"""Every SQL statement that handlers run against Nova's databases, one function each.
+"""The SQL statements about Nova's databases that several families share, one function each.
 
-Each takes a connection within a transaction, and can be run again. Ages are computed by the database's own clock (all of
-Nova's times are naive UTC). Lists of identities are sent in chunks, so that no statement grows with the fleet.
+Each function takes a connection within a transaction and can run again. Ages are seconds by the database's clock. Lists of
+identities are sent in chunks, so that no statement grows with the fleet.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
-from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from handlers.access.database import utcnow
+from handlers.access.database import seconds_since, utcnow
 from handlers.nova import records, tables
 from handlers.nova.cells import Cell
 
 COMPUTE = "nova-compute"
 CHUNK = 500
-
-
 NOW = utcnow().label("now")
 
 
-def _age(row: Any, *columns: str) -> float:
-    times = [time for time in (getattr(row, column) for column in columns) if time is not None]
-    return max(0.0, (row.now - max(times)).total_seconds()) if times else float("inf")
-
-
 def chunks(values: Collection[str]) -> Iterator[list[str]]:
-    """Yield these values in parts that fit into one statement."""
-    ordered = sorted(values)
+    """Yield these values, sorted and each once, in parts that fit into one statement."""
+    ordered = sorted(set(values))
     for start in range(0, len(ordered), CHUNK):
         yield ordered[start : start + CHUNK]
 
@@ -38,13 +30,8 @@ def chunks(values: Collection[str]) -> Iterator[list[str]]:
 # nova_api
 
 
-def revisions(connection: Connection) -> frozenset[str]:
-    """Read the schema's revisions, usually one; it is the same table in nova_api and in a cell."""
-    return frozenset(connection.execute(sa.select(tables.cell_version.c.version_num)).scalars())
-
-
 def cells(connection: Connection) -> list[Cell]:
-    """All cells, disabled ones and cell0 too, in the order in which Nova asks them."""
+    """Return all cells, disabled ones and cell0 too, in the order of Nova's own queries."""
     c = tables.cell_mappings.c
     query = sa.select(c.id, c.uuid, c.name, c.database_connection, c.transport_url, c.disabled).order_by(c.id)
     return [
@@ -56,26 +43,26 @@ def cells(connection: Connection) -> list[Cell]:
 
 
 def host_mapping(connection: Connection, host: str) -> records.HostMapping | None:
-    """The mapping of a host; the database decides about upper and lower case, as it does for Nova."""
+    """Return the mapping of a host; the database compares the letter case, as it does for Nova."""
     c = tables.host_mappings.c
     row = connection.execute(sa.select(c.host, c.cell_id).where(c.host == host)).first()
     return None if row is None else records.HostMapping(row.host, row.cell_id)
 
 
 def mapped_hosts(connection: Connection) -> dict[str, int]:
-    """Every mapped host with its cell's id."""
+    """Return every mapped host with the id of its cell."""
     c = tables.host_mappings.c
     return {row.host: row.cell_id for row in connection.execute(sa.select(c.host, c.cell_id))}
 
 
 def insert_host_mapping(connection: Connection, host: str, cell_id: int) -> None:
-    """Map a host; the unique key on the host makes sure that nobody else has."""
+    """Map a host; the unique key on the host decides races."""
     table = tables.host_mappings
     connection.execute(sa.insert(table).values(host=host, cell_id=cell_id, created_at=utcnow()))
 
 
 def instance_mapping(connection: Connection, instance: str) -> records.InstanceMapping | None:
-    """The mapping of an instance to its cell."""
+    """Return the mapping of an instance to its cell."""
     c = tables.instance_mappings.c
     row = connection.execute(
         sa.select(c.instance_uuid, c.cell_id, c.queued_for_delete).where(c.instance_uuid == instance)
@@ -84,7 +71,7 @@ def instance_mapping(connection: Connection, instance: str) -> records.InstanceM
 
 
 def instance_mappings(connection: Connection, instances: Collection[str]) -> list[records.InstanceMapping]:
-    """The mappings of these instances to their cells."""
+    """Return the mappings of these instances to their cells."""
     c = tables.instance_mappings.c
     query = sa.select(c.instance_uuid, c.cell_id, c.queued_for_delete)
     return [
@@ -95,20 +82,20 @@ def instance_mappings(connection: Connection, instances: Collection[str]) -> lis
 
 
 def build_requests(connection: Connection, instances: Collection[str]) -> set[str]:
-    """Those of these instances that the conductor has not taken over yet."""
+    """Return those of these instances that still have a build request: the conductor has not taken them over."""
     c = tables.build_requests.c
     query = sa.select(c.instance_uuid)
     return {uuid for chunk in chunks(instances) for uuid in connection.scalars(query.where(c.instance_uuid.in_(chunk)))}
 
 
 def has_build_request(connection: Connection, instance: str) -> bool:
-    """Whether the conductor has not taken the instance over yet."""
+    """Return whether an instance still has a build request: the conductor has not taken it over."""
     c = tables.build_requests.c
     return connection.execute(sa.select(c.id).where(c.instance_uuid == instance)).first() is not None
 
 
 def building(connection: Connection, instances: Collection[str]) -> set[str]:
-    """Those of these instances that have a build request or a mapping without cell: the conductor has them in hand."""
+    """Return those of these instances that the conductor still schedules: a build request, or a mapping without a cell."""
     requests, mappings = tables.build_requests.c, tables.instance_mappings.c
     found: set[str] = set()
     for chunk in chunks(instances):
@@ -122,7 +109,7 @@ def building(connection: Connection, instances: Collection[str]) -> set[str]:
 
 
 def aggregates(connection: Connection) -> list[records.Aggregate]:
-    """All aggregates that have a uuid, with their hosts."""
+    """Return all aggregates that have a uuid, with their hosts."""
     a, h = tables.aggregates.c, tables.aggregate_hosts.c
     query = (
         sa.select(a.uuid, a.name, h.host)
@@ -142,16 +129,19 @@ def aggregates(connection: Connection) -> list[records.Aggregate]:
 
 
 def compute_services(connection: Connection, host: str | None = None) -> list[records.Service]:
-    """The nova-compute services that are not deleted, of one host or of all; disabled and dead ones too."""
+    """Return the nova-compute services that are not deleted, of one host or of all; disabled and dead ones too."""
     c = tables.services.c
     query = sa.select(c.host, c.created_at, NOW).where(c.binary == COMPUTE, c.deleted == 0, c.host.is_not(None))
     if host is not None:
         query = query.where(c.host == host)
-    return [records.Service(row.host, _age(row, "created_at")) for row in connection.execute(query)]
+    return [
+        records.Service(row.host, seconds_since(connection, row.now, row.created_at))
+        for row in connection.execute(query)
+    ]
 
 
 def compute_services_count(connection: Connection) -> int:
-    """How many nova-compute services there are."""
+    """Return the number of nova-compute services that are not deleted."""
     c = tables.services.c
     query = sa.select(sa.func.count()).where(c.binary == COMPUTE, c.deleted == 0)
     return int(connection.execute(query).scalar_one())
@@ -160,7 +150,7 @@ def compute_services_count(connection: Connection) -> int:
 def compute_nodes(
     connection: Connection, equal: Mapping[str, str] | None = None, *, deleted: bool = False
 ) -> list[records.ComputeNode]:
-    """Compute nodes whose columns equal these, or all; deleted ones only when asked for."""
+    """Return the compute nodes whose columns equal these values, or all; deleted ones only on request."""
     c = tables.compute_nodes.c
     return _compute_nodes(connection, [c[name] == value for name, value in (equal or {}).items()], deleted)
 
@@ -168,7 +158,7 @@ def compute_nodes(
 def compute_nodes_among(
     connection: Connection, column: str, values: Collection[str], *, deleted: bool = False
 ) -> list[records.ComputeNode]:
-    """Compute nodes whose column is one of these values; deleted ones only when asked for."""
+    """Return the compute nodes whose column is one of these values; deleted ones only on request."""
     c = tables.compute_nodes.c
     return [node for chunk in chunks(values) for node in _compute_nodes(connection, [c[column].in_(chunk)], deleted)]
 
@@ -189,14 +179,14 @@ def _compute_nodes(
             row.hypervisor_hostname or "",
             bool(row.mapped),
             bool(row.deleted),
-            _age(row, "created_at"),
+            seconds_since(connection, row.now, row.created_at),
         )
         for row in connection.execute(query)
     ]
 
 
 def mark_mapped(connection: Connection, nodes: Collection[int]) -> int:
-    """Set ``mapped`` of these live compute nodes, where it is not set, and return of how many."""
+    """Set ``mapped`` of these live compute nodes where it is not set; return the number of changed rows."""
     c = tables.compute_nodes.c
     unmapped = sa.or_(c.mapped.is_(None), c.mapped < 1)
     statement = sa.update(tables.compute_nodes).where(c.id.in_(sorted(nodes)), c.deleted == 0, unmapped)
@@ -207,12 +197,12 @@ def mark_mapped(connection: Connection, nodes: Collection[int]) -> int:
 
 
 def instance(connection: Connection, uuid: str) -> records.Instance | None:
-    """An instance, also a deleted or hidden one; the uuid is unique over all of them."""
+    """Return an instance, also a deleted or hidden one; the uuid is unique among all of them."""
     return next(iter(instances(connection, [uuid])), None)
 
 
 def instances(connection: Connection, uuids: Collection[str]) -> list[records.Instance]:
-    """These instances, also deleted or hidden ones."""
+    """Return these instances, also deleted or hidden ones."""
     c = tables.instances.c
     columns = (c.uuid, c.project_id, c.user_id, c.host, c.node, c.vm_state, c.task_state, c.deleted, c.hidden)
     query = sa.select(*columns, c.created_at, c.updated_at, c.deleted_at, NOW)
@@ -227,21 +217,32 @@ def instances(connection: Connection, uuids: Collection[str]) -> list[records.In
             row.task_state,
             bool(row.deleted),
             bool(row.hidden),
-            _age(row, "created_at", "updated_at", "deleted_at"),
+            seconds_since(connection, row.now, row.created_at, row.updated_at, row.deleted_at),
         )
         for chunk in chunks(uuids)
         for row in connection.execute(query.where(c.uuid.in_(chunk)))
     ]
 
 
+def lives(connection: Connection, instances: Collection[str]) -> dict[str, bool]:
+    """Return for each of these instances that has a row whether it is alive."""
+    c = tables.instances.c
+    query = sa.select(c.uuid, c.deleted)
+    return {
+        row.uuid: row.deleted == 0
+        for chunk in chunks(instances)
+        for row in connection.execute(query.where(c.uuid.in_(chunk)))
+    }
+
+
 def migration(connection: Connection, uuid: str) -> records.Migration | None:
-    """The migration of this uuid, also a deleted one."""
+    """Return the migration of this uuid, also a deleted one."""
     found = _migrations(connection, tables.migrations, tables.migrations.c.uuid == uuid)
     return found[0] if found else None
 
 
 def migrations_of(connection: Connection, *instances: str) -> list[records.Migration]:
-    """All migrations of instances, deleted ones too, youngest first; MySQL has an index through the foreign key."""
+    """Return all migrations of these instances, deleted ones too, youngest first; MySQL indexes the foreign key."""
     c = tables.migrations.c
     return _migrations(connection, tables.migrations, c.instance_uuid.in_(instances))
 
@@ -276,14 +277,14 @@ def _migrations(connection: Connection, table: sa.Table, where: sa.ColumnElement
             (row.source_compute, row.source_node),
             (row.dest_compute, row.dest_node),
             bool(row.deleted),
-            _age(row, "created_at", "updated_at", "deleted_at"),
+            seconds_since(connection, row.now, row.created_at, row.updated_at, row.deleted_at),
         )
         for row in connection.execute(query)
     ]
 
 
 def stayed(connection: Connection) -> dict[str, dict[str, str]]:
-    """By compute node: the ended migrations that began there, with their instances, which live there now, at rest."""
+    """Return by compute node the ended migrations from it, each with its instance, which is there now without a task."""
     i, m, n = tables.instances.c, tables.migrations.c, tables.compute_nodes.c
     began = sa.and_(i.uuid == m.instance_uuid, i.host == m.source_compute, i.node == m.source_node)
     there = sa.and_(n.host == i.host, n.hypervisor_hostname == i.node, n.deleted == 0)
@@ -300,13 +301,13 @@ def stayed(connection: Connection) -> dict[str, dict[str, str]]:
 
 
 def live_instances_count(connection: Connection) -> int:
-    """How many instances are not deleted."""
+    """Return the number of instances that are not deleted."""
     c = tables.instances.c
     return int(connection.execute(sa.select(sa.func.count()).where(c.deleted == 0)).scalar_one())
 
 
 def known_consumers(connection: Connection, consumers: Collection[str]) -> set[str]:
-    """Those of these consumers that are an instance or a migration of this cell, deleted or not."""
+    """Return those of these consumers that are an instance or a migration of this cell, deleted or not."""
     i, m = tables.instances.c, tables.migrations.c
     found: set[str] = set()
     for chunk in chunks(consumers):
@@ -316,7 +317,7 @@ def known_consumers(connection: Connection, consumers: Collection[str]) -> set[s
 
 
 def archived_instances(connection: Connection, consumers: Collection[str]) -> set[str]:
-    """Those of these consumers that were instances and are archived.
+    """Return those of these consumers that are archived instances.
 
     A full scan of ``shadow_instances``: it has no index but its id.
     """
@@ -329,7 +330,7 @@ def archived_instances(connection: Connection, consumers: Collection[str]) -> se
 
 
 def archived_migrations(connection: Connection, consumers: Collection[str]) -> dict[str, str]:
-    """Those of these consumers that were migrations and are archived, with their instances; a full scan as well."""
+    """Return those of these consumers that are archived migrations, with their instances; a full scan too."""
     c = tables.shadow_migrations.c
     found: dict[str, str] = {}
     for chunk in chunks(consumers):

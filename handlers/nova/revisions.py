@@ -1,13 +1,11 @@
-"""Which schemas of Nova's databases this release knows: those of Nova 25 (Yoga) to 34.
+"""The schemas of Nova's databases from Nova 25 (Yoga) to 34.
 
-Reading proves itself: a table or column that is not there is an error. Writing does not: a column that a later Nova added
-may have to be set with the ones that are written here. So nothing is written to a database whose ``alembic_version`` is not
-in these lists; looking goes on.
-
-Source: ``nova/db/{api,main}/migrations/versions`` of the releases named.
+Source: ``nova/db/{api,main}/migrations/versions`` of these releases.
 """
 
 from __future__ import annotations
+
+RELEASES = "Nova 25 (Yoga) to 34"
 
 #: nova_api: Yoga to 2023.1; 2023.2 and later
 API = frozenset({"b30f573d3377", "cdeec0c85668"})

@@ -1,26 +1,21 @@
-"""The connection to Octavia's database, and whether anything may be written there."""
+"""The connection to Octavia's database, and the check of its schema."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
-from functools import partial
 from typing import Self, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from handlers.access.database import Database
-from handlers.base import Refused, Resources
-from handlers.checks.schemas import lacking
-from handlers.octavia import options, queries, revisions, tables
+from handlers.access.schemas import KnownSchemas
+from handlers.base import Resources
+from handlers.octavia import options, revisions, tables
 
 T = TypeVar("T")
 
 NAME = "octavia_database"
-
-#: seconds for which the schema is believed to be the same
-PERMIT_TTL = 60.0
 
 
 class OctaviaDatabase:
@@ -31,7 +26,7 @@ class OctaviaDatabase:
 
     def __init__(self, url: str) -> None:
         self._database = Database(NAME, url)
-        self._permitted_at: float | None = None
+        self._schemas = KnownSchemas(revisions.KNOWN, "Octavia 10 (Yoga) to 19")
 
     @classmethod
     def from_resources(cls, resources: Resources) -> Self:
@@ -49,47 +44,24 @@ class OctaviaDatabase:
         return self._database.run(work)
 
     def require_known_schema(self) -> None:
-        """Make sure that anything may be changed for what this database says; every heal begins with it.
+        """Make sure that a heal may rely on this database.
 
-        :raises Refused: when it has a schema that this release does not know
+        :raises Refused: when its schema is not known
         :raises Unavailable: when it does not answer
         """
-        now = time.monotonic()
-        if self._permitted_at is not None and now - self._permitted_at < PERMIT_TTL:
-            return
-        found = self.run(queries.revisions)
-        if strange := _strange(found):
-            raise Refused(strange)
-        self._permitted_at = now
+        self._schemas.require([self._database])
 
     def warnings(self) -> Iterator[str]:
-        """Yield why nothing will be changed for what this database says, and what it lacks.
+        """Yield why handlers cannot inspect or heal by this database.
 
         :raises Unavailable: when it does not answer
         """
         wanted = sa.MetaData()
         for table in tables.octavia.sorted_tables:
-            if table is not tables.amphora_member_port:  # only since Octavia 16; looked for before it is used
+            if table is not tables.amphora_member_port:  # since Octavia 16 only
                 table.to_metadata(wanted)
-        if missing := self.run(partial(lacking, wanted=wanted)):
-            yield (
-                f"Octavia's database has no {', '.join(missing)}; tasks that need it cannot look: is its URL that of another "
-                "database, or the user short of rights?"
-            )
-        found = self.run(queries.revisions)
-        if strange := _strange(found):
-            yield strange
+        yield from self._schemas.warnings(self._database, wanted)
 
     def close(self) -> None:
         """Close idle connections."""
         self._database.close()
-
-
-def _strange(found: frozenset[str]) -> str:
-    """Say that the schema is not known here; nothing when it is."""
-    if found and found <= revisions.KNOWN:
-        return ""
-    return (
-        f"Octavia's database is at the schema {', '.join(sorted(found)) or 'unknown'}; this release knows those of Octavia 10 "
-        "(Yoga) to 19, and in another it looks but changes nothing"
-    )

@@ -74,7 +74,10 @@ def _schema() -> sa.MetaData:
         "instance_actions_events": [_ref("action_id", "instance_actions.id"), text.copy()],
         "instance_id_mappings": [sa.Column("uuid", sa.String(36))],
         "services": [text.copy()],
-        "compute_nodes": [text.copy()],
+        "compute_nodes": [
+            *(sa.Column(name, sa.String(255)) for name in ("uuid", "host", "hypervisor_hostname")),
+            sa.Column("mapped", sa.Integer),
+        ],
         "pci_devices": [_ref("compute_node_id", "compute_nodes.id")],
         "security_groups": [text.copy()],
         "security_group_rules": [_ref("parent_group_id", "security_groups.id"), _ref("group_id", "security_groups.id")],
@@ -109,7 +112,10 @@ class Shelf:
     held: set[str] = field(default_factory=set)
     down: bool = False
 
-    def compute_providers(self) -> dict[str, Provider]:
+    def is_compute_node(self, provider: str) -> bool:
+        return provider in self.providers()
+
+    def providers(self) -> dict[str, Provider]:
         if self.down:
             raise Unavailable("placement", "down")
         return {"node": Provider("node", "node", "node")}
@@ -141,6 +147,7 @@ class World:
             heads = [{"version_num": "cdeec0c85668"}, {"version_num": "2903cd72dc14"}]
             connection.execute(sa.insert(self.table("alembic_version")), heads)
         self.add(tables.cell_mappings, id=1, uuid=CELL, name="cell1", database_connection=url, disabled=False)
+        self.add("compute_nodes", deleted=0, uuid="node", host="node", hypervisor_hostname="node", mapped=1)
 
     def close(self) -> None:
         self.databases.close()
@@ -279,7 +286,7 @@ def test_moves_whole_trees_and_nothing_that_is_young_or_alive(world: World) -> N
     for child, number in {"instances": 1, **CHILDREN, "instance_actions_events": 2}.items():
         assert (len(now[child]), len(shadow[child])) == (2 * number, 7 * number), child
     for name, counts in {
-        "compute_nodes": (0, 1),
+        "compute_nodes": (1, 1),
         "pci_devices": (0, 1),
         "services": (2, 1),
         "security_groups": (1, 1),
@@ -294,6 +301,43 @@ def test_moves_whole_trees_and_nothing_that_is_young_or_alive(world: World) -> N
         assert world.count(name) == 2
     assert gone[0] not in str(now)
     assert not world.findings()
+
+
+@pytest.mark.parametrize("by", ["cell", "instance"])
+def test_the_undo_written_before_the_heal_brings_every_row_back(world: World, by: str) -> None:
+    names = [world.instance() for _ in range(3)]
+    live = world.rows()
+    if by == "cell":
+        [finding] = world.findings()
+        world.archive().heal(finding)
+        text = finding.undo
+    else:
+        findings = [finding for name in names for finding in world.archive().inspect(Key("instance", name))]
+        for finding in findings:
+            world.archive().heal(finding)
+        text = "\n".join(finding.undo for finding in findings)
+    assert not world.rows()["instances"]
+    for name in names if by == "cell" else [""]:
+        with world.engine.begin() as connection:
+            for statement in text.splitlines():
+                connection.exec_driver_sql(statement.replace("'UUID'", f"'{name}'"))
+    assert world.rows() == live
+    assert not any(world.rows("shadow_").values())
+    restored = 0 if by == "cell" else 3
+    for table in ("instance_mappings", "request_specs", "instance_group_member"):
+        assert world.count(table) == restored
+
+
+def test_the_undo_of_another_table_names_its_id(world: World) -> None:
+    node = world.deleted("compute_nodes")
+    world.add("pci_devices", deleted=0, compute_node_id=node)
+    live = world.rows()
+    [finding] = world.findings()
+    world.archive().heal(finding)
+    with world.engine.begin() as connection:
+        for statement in finding.undo.splitlines():
+            connection.exec_driver_sql(statement.replace("= ID", f"= {node}"))
+    assert world.rows() == live
 
 
 def test_task_log_goes_by_its_last_change_when_wanted(world: World) -> None:

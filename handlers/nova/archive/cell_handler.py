@@ -1,29 +1,63 @@
-"""What the tasks have in common that go through a cell's tables by date: archiving and purging.
-
-Both sweep cell by cell, each with the schema it has, and count their days by the cell's own clock.
-"""
+"""The base of the handlers that go through a cell's tables by date: archiving and purging."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator
-from datetime import datetime
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import date, datetime, time, timedelta
+from typing import Any
 
+import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from handlers.access.database import Database
-from handlers.base import Conflict, Finding, Healed, Key, Refused, Unavailable
-from handlers.nova.archive import statements
+from handlers.access.database import Database, utcnow
+from handlers.base import Conflict, Finding, Healed, Key, Unavailable
 from handlers.nova.archive.schema import Schema
 from handlers.nova.base import NovaHandler
 from handlers.nova.cells import Cell
 from handlers.nova.database import NovaDatabases
 
 
-class CellHandler(NovaHandler):
-    """Work on a cell's rows that are so many days old.
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """The evidence of a finding: rows of this cell from before this day.
 
-    :param after_days: how old they must be, in whole days
+    :param cell: its uuid
+    """
+
+    cell: str
+    before: date
+
+    @classmethod
+    def of(cls, finding: Finding) -> Scope:
+        """Read it back from a finding."""
+        return cls(finding.evidence["cell"], date.fromisoformat(finding.evidence["before"]))
+
+    def to_json(self) -> Mapping[str, Any]:
+        """Return the evidence; it is the same at every inspection of a day."""
+        return {"cell": self.cell, "before": self.before.isoformat()}
+
+    @property
+    def moment(self) -> datetime:
+        """The beginning of the day."""
+        return datetime.combine(self.before, time.min)
+
+
+@dataclass(frozen=True, slots=True)
+class OpenCell:
+    """A cell that may be changed, with its database, its schema, and the moment before which rows are old."""
+
+    cell: Cell
+    database: Database
+    schema: Schema
+    before: datetime
+
+
+class CellHandler(NovaHandler):
+    """A handler of rows that are some days old.
+
+    :param after_days: their age, in whole days
     """
 
     def __init__(self, databases: NovaDatabases, after_days: int) -> None:
@@ -32,10 +66,10 @@ class CellHandler(NovaHandler):
 
     @abstractmethod
     def due(self, database: Database, schema: Schema, before: datetime) -> bool:
-        """Tell whether a cell has rows from before this moment, cheaply."""
+        """Return whether a cell has rows from before this moment, cheaply."""
 
     def sweep(self) -> Iterator[Key]:
-        """Yield the cells that have rows which are old enough."""
+        """Yield the cells that have old rows."""
         down: Unavailable | None = None
         for cell in self._databases.cells():
             try:
@@ -50,11 +84,11 @@ class CellHandler(NovaHandler):
             raise down
 
     def population(self) -> int:
-        """How many cells there are."""
+        """Return the number of cells."""
         return len(self._databases.cells())
 
     def heal(self, finding: Finding) -> Healed:
-        """Do all that is due, or the cycle's share of it."""
+        """Treat every old row, up to the limits of one cycle."""
         return self.heal_while(finding, lambda: True)
 
     def cell(self, uuid: str) -> Cell | None:
@@ -70,24 +104,22 @@ class CellHandler(NovaHandler):
         return database, Schema.read(database)
 
     def limit(self, connection: Connection) -> datetime:
-        """Return before which moment rows are old enough, by the clock of this database."""
-        return statements.midnight(statements.days_ago(connection, self._after_days))
+        """Return the moment before which rows are old, by the clock of this database: the beginning of a day."""
+        now: datetime | None = connection.scalar(sa.select(utcnow()))
+        if now is None:
+            raise AssertionError("a database without a clock")
+        return datetime.combine(now.date() - timedelta(days=self._after_days), time.min)
 
-    def permitted(self, finding: Finding) -> tuple[Cell, Database, Schema, datetime]:
-        """Return what a finding is about, once its heal may begin: the cell, opened, and the moment before which rows may go.
+    def begin(self, finding: Finding) -> OpenCell:
+        """Prove a finding again and open its cell for writing.
 
-        :raises Refused: when it may not be healed
-        :raises Conflict: when the cell is gone, or the rows are not old enough by now's clock
-        :raises Unavailable: when the cell does not answer, or may not be changed
+        :raises Refused: when the finding is not healable, or the schema is not known
+        :raises Conflict: when the finding no longer holds
+        :raises Unavailable: when the cell does not answer
         """
-        if not finding.healable:
-            raise Refused(finding.refusal)
-        cell = self.cell(finding.evidence["cell"])
+        scope = Scope.of(self.prove_again(finding))
+        cell = self.cell(scope.cell)
         if cell is None:
-            raise Conflict(f"the cell {finding.evidence['cell']} is gone")
+            raise Conflict(f"the cell {scope.cell} is gone")
         self._databases.require_known_schema([cell])
-        database, schema = self.open(cell)
-        before = statements.midnight(finding.evidence["before"])
-        if before > database.run(self.limit):
-            raise Conflict(f"what is from before {before:%Y-%m-%d} is not old enough now")
-        return cell, database, schema, before
+        return OpenCell(cell, *self.open(cell), scope.moment)

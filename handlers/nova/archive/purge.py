@@ -1,29 +1,28 @@
 """Deletes archived rows for good, once they are old enough.
 
-**What drifts.** Shadow tables only grow. They are in nobody's way but the backup's, and that of whoever looks something
-up in them: they have no index but the key.
+**What drifts.** Shadow tables only grow. They cost time in every backup and in every search, as they have no index but the
+key.
 
-**Why Nova lets it.** Purging is ``nova-manage db purge``, by hand. It deletes a table in one transaction, however many
-rows that are, which Galera refuses; without a date it deletes everything, and ``archive_deleted_rows --purge`` gives it
-none.
+**Why Nova lets it.** Purging is a command, ``nova-manage db purge``. It deletes a whole table in one transaction, which Galera
+refuses; without a date it deletes everything, and ``archive_deleted_rows --purge`` gives it none.
 
-**What is read.** All shadow tables of each cell, cell0 included, those of tables that Nova has given up as well; the day
-``[audit] purge_after_days`` ago by the cell's own clock.
+**What is read.** All shadow tables of each cell, cell0 included, also those of tables that Nova no longer has; the day
+``[audit] purge_after_days`` ago by the cell's clock.
 
-**What is changed.** Rows are deleted whose date is before that day, in chunks by their key, with the size and the pause
-of archive_deleted_rows. The date is nova-manage's: ``created_at`` of instance actions and their events (which are never
-deleted formally), ``updated_at`` of ``task_log``, otherwise ``deleted_at``, ``updated_at`` or ``created_at``, the first
-that the table has. So the actions of an instance that lived long go before the instance. Each transaction is whole by
-itself; being killed between two does no harm.
+**What is changed.** Rows with a date before that day are deleted, in chunks by their key, with the size and the pause of
+archive_deleted_rows. The date is that of nova-manage: ``created_at`` of instance actions and their events, ``updated_at`` of
+``task_log``, otherwise the first of ``deleted_at``, ``updated_at`` and ``created_at`` that the table has.
 
-Rows of an archived instance that have no date go right before it, when it is old enough itself: Nova leaves one
-(``clean_attempts``) where it had to clean up after an instance whose host was away.
+Nova gives no date to a row that it adds to a deleted instance (``clean_attempts``). Such a row goes with its archived instance,
+once that is old enough.
 
-**What is not changed.** Other rows without such a date. Tables without any of these columns, or without a key of one column.
-A cell that does not answer.
+**What is not changed.** Other rows without a date. Tables without any of these columns, or without a key of one column. A cell
+that does not answer.
 
-**Off** unless an operator wants it: what is purged is gone. What can be lost is more than history: an allocation whose
-consumer no table knows any more is never taken back by itself (see audit_allocations).
+**Why a race does no harm.** Nova never reads these rows. Each transaction stands alone.
+
+**Off** by default: a purged row is gone. More than history can be lost: an allocation whose consumer is in no table any more is
+never released automatically (see audit_allocations).
 
 **Undo.** None; restore from a backup.
 
@@ -49,7 +48,7 @@ from handlers.access.service_files import ConfigError
 from handlers.base import EVERY_TABLE, Conflict, Finding, Healed, Key, Mode, Privilege, Resources, Unavailable
 from handlers.nova import options
 from handlers.nova.archive import shadow_tables, statements
-from handlers.nova.archive.cell_handler import CellHandler
+from handlers.nova.archive.cell_handler import CellHandler, Scope
 from handlers.nova.archive.schema import Schema
 from handlers.nova.archive.schema import key as primary_key
 from handlers.nova.database import NovaDatabases
@@ -59,23 +58,29 @@ OPTIONS = [
     cfg.IntOpt(
         "purge_after_days",
         min=1,
-        help="Archived rows that are this many days old, or older, are deleted for good. Not set: twice "
-        "archive_deleted_rows_after_days. It must be more than that.",
+        help="Archived rows that are at least this many days old are deleted for good. Unset: twice "
+        "archive_deleted_rows_after_days. It must be more than that option.",
     ),
 ]
 
 
-class _Told(Exception):
-    """It is not to go on."""
+_UNDO = "none: purged rows are gone; restore them from a backup"
+
+#: the kind of drift
+PROBLEM = "rows-to-purge"
+
+
+class _WindowClosed(Exception):
+    """``go_on`` returned False while rows were left."""
 
 
 class Purge(CellHandler):
-    """See the module."""
+    """Deletes old rows of each cell's shadow tables."""
 
     name = "purge"
     title = "Delete archived rows for good, once they are old enough"
     kinds = ("cell",)
-    healable_problems = frozenset({"rows-to-purge"})
+    healable_problems = frozenset({PROBLEM})
     default_mode = Mode.OFF
     default_interval = 86400
     requires = ("nova_api",)
@@ -89,7 +94,7 @@ class Purge(CellHandler):
 
     @classmethod
     def options(cls) -> Mapping[str, Sequence[cfg.Opt]]:
-        """Where Nova's databases are, and what to purge how fast."""
+        """Return the options of Nova's databases and of purging."""
         return {options.GROUP: options.OPTIONS, options.AUDIT: OPTIONS}
 
     @classmethod
@@ -110,46 +115,35 @@ class Purge(CellHandler):
         return cls(resources.get(NovaDatabases.from_resources), days, rows, pause)
 
     def inspect(self, key: Key) -> Iterable[Finding]:
-        """Count what is old enough in a cell's shadow tables."""
+        """Name the shadow tables of a cell that have old rows."""
         cell = self.cell(key.id)
         if cell is None:
             return []
         database, schema = self.open(cell)
-
-        def look(connection: Connection) -> tuple[datetime, dict[str, int]]:
-            before = self.limit(connection)
-            return before, {
-                table.name: _count(connection, table, old) for table, old in shadow_tables.purgeable(schema, before)
-            }
-
-        before, counts = database.run(look)
-        found = {name: number for name, number in counts.items() if number}
-        if not found:
+        before, names = database.run(lambda connection: self._due(connection, schema, self.limit(connection)))
+        if not names:
             return []
-        what = ", ".join(f"{number} of {table}" for table, number in found.items())
-        return [
-            Finding(
-                key,
-                "rows-to-purge",
-                f"{cell.name or cell.uuid} has archived rows from before {before:%Y-%m-%d}: {what}",
-                {"cell": cell.uuid, "before": f"{before:%Y-%m-%d}"},
-            )
-        ]
+        scope = Scope(cell.uuid, before.date())
+        summary = f"{cell.name or cell.uuid} has archived rows from before {scope.before} in {', '.join(names)}"
+        return [Finding(key, PROBLEM, summary, scope.to_json(), undo=_UNDO)]
 
     def due(self, database: Database, schema: Schema, before: datetime) -> bool:
-        """Tell whether a cell has archived rows which are old enough."""
+        """Return whether a cell has old archived rows."""
+        return bool(database.run(lambda connection: self._due(connection, schema, before))[1])
 
-        def look(connection: Connection) -> bool:
-            return any(
-                connection.execute(sa.select(primary_key(table)).where(old).limit(1)).first() is not None
-                for table, old in shadow_tables.purgeable(schema, before)
-            )
-
-        return database.run(look)
+    @staticmethod
+    def _due(connection: Connection, schema: Schema, before: datetime) -> tuple[datetime, list[str]]:
+        """Return the moment and the tables that have a row from before it; reads one row of each."""
+        return before, [
+            table.name
+            for table, old in shadow_tables.purgeable(schema, before)
+            if connection.execute(sa.select(primary_key(table)).where(old).limit(1)).first() is not None
+        ]
 
     def heal_while(self, finding: Finding, go_on: Callable[[], bool]) -> Healed:
-        """Delete, in many transactions, each of which looks at the dates again."""
-        cell, database, schema, before = self.permitted(finding)
+        """Delete in many transactions, each of which checks the dates again."""
+        opened = self.begin(finding)
+        cell, database, schema, before = opened.cell, opened.database, opened.schema, opened.before
         gone: Counter[str] = Counter()
         stopped = ""
         try:
@@ -161,19 +155,19 @@ class Purge(CellHandler):
                 work = partial(shadow_tables.purge, shadow=table, where=old)
                 for number in self._chunks(database, table, old, work, go_on):
                     gone[table.name] += number
-        except _Told:
-            stopped = statements.TOLD
+        except _WindowClosed:
+            stopped = statements.WINDOW_CLOSED
         except Unavailable as error:
             if not gone.total():
                 raise
             stopped = str(error)
         if stopped and not gone.total():
-            raise Conflict(f"nothing of {cell.name or cell.uuid} was purged: {stopped}")
+            raise Conflict(f"no row of {cell.name or cell.uuid} was purged: {stopped}")
         return Healed(
             f"purged {gone.total()} archived rows of {cell.name or cell.uuid} from before {before:%Y-%m-%d}",
             before={"from_before": f"{before:%Y-%m-%d}"},
             after={"purged": dict(sorted((+gone).items()))} | ({"stopped": stopped} if stopped else {}),
-            undo="none: purged rows are gone; restore from a backup",
+            undo=_UNDO,
             complete=not stopped,
         )
 
@@ -185,21 +179,17 @@ class Purge(CellHandler):
         work: Callable[..., int],
         go_on: Callable[[], bool],
     ) -> Iterator[int]:
-        """Delete chunk by chunk; yield how many rows went with each.
+        """Delete chunk by chunk; yield the number of rows of each.
 
-        :param where: which rows come into question
-        :param work: deletes those of a chunk that may go, given a connection and their keys
-        :raises _Told: when there is more, and it is not to go on
+        :param where: the condition of the rows to try
+        :param work: deletes those of a chunk that are old, given a connection and their keys
+        :raises _WindowClosed: when rows are left
         """
         last: Any = None
         while rows := database.run(partial(statements.page, table=table, where=where, after=last, limit=self._rows)):
             if not go_on():
-                raise _Told
+                raise _WindowClosed
             keys = [row.key for row in rows]
             yield database.run(partial(work, keys=keys))
             last = keys[-1]
             time.sleep(self._pause)
-
-
-def _count(connection: Connection, table: sa.Table, old: ColumnElement[bool]) -> int:
-    return connection.scalar(sa.select(sa.func.count()).select_from(table).where(old)) or 0

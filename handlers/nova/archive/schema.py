@@ -1,9 +1,4 @@
-"""The tables of a cell as archiving sees them: which refer to which, which have a shadow table, which rows may go.
-
-The schema is read from the database itself (:class:`Schema`), on a connection of its own that is closed afterwards, for
-the tables differ between releases and a library may keep state about the reading on its connection. Nothing about which
-table refers to which is written down here.
-"""
+"""The tables of a cell, their foreign keys and their shadow tables, read from the database: they differ between releases."""
 
 from __future__ import annotations
 
@@ -22,7 +17,7 @@ SHADOW = "shadow_"
 INSTANCES = "instances"
 TASK_LOG = "task_log"
 
-#: tables that no Nova since Yoga has a model of; nobody knows what a deleted row in them meant
+#: tables that no Nova since Yoga has a model of, so that the meaning of their deleted rows is not known
 REMOVED = frozenset(
     {
         "agent_builds",
@@ -71,7 +66,7 @@ class Reference:
 class Schema:
     """The tables of one cell.
 
-    :param metadata: as reflected
+    :param metadata: reflected from its database
     """
 
     def __init__(self, metadata: sa.MetaData) -> None:
@@ -88,7 +83,9 @@ class Schema:
 
     @classmethod
     def read(cls, database: Database) -> Schema:
-        """Reflect a cell's database, on a connection of its own.
+        """Reflect a cell's database, on a connection of its own that is closed afterwards.
+
+        SQLAlchemy keeps state about a reflection on its connection.
 
         :raises Unavailable: when it does not answer, or is not the database of a cell
         """
@@ -104,11 +101,11 @@ class Schema:
         return cls(metadata)
 
     def shadow(self, table: sa.Table) -> sa.Table | None:
-        """Return where the rows of a table are archived."""
+        """Return the shadow table of a table."""
         return self.tables.get(SHADOW + table.name)
 
     def shadows(self) -> list[sa.Table]:
-        """Return all shadow tables, those of tables that Nova has given up as well."""
+        """Return all shadow tables, also those of tables that Nova no longer has."""
         return [table for name, table in sorted(self.tables.items()) if name.startswith(SHADOW)]
 
     def archivable(self, task_log: bool = False) -> list[sa.Table]:
@@ -140,14 +137,14 @@ class Schema:
         return [reference for reference in self.children(table) if self.shadow(reference.child) is None]
 
     def below(self, root: sa.Table) -> list[sa.Table]:
-        """Return the tables that refer to a table, also over others; parents before children."""
+        """Return the tables that refer to a table, directly or not; parents before children."""
         inside = {root}
         for _ in self._order:
             inside |= {reference.child for reference in self._references if reference.parent in inside}
         return [table for table in self._order if table in inside and table is not root]
 
     def due(self, table: sa.Table, before: datetime) -> ColumnElement[bool]:
-        """Which rows of a table may go: deleted before this moment, not to go with a parent, not blocked."""
+        """Return the condition of the rows to archive: deleted before this moment, not blocked, and of no deleted parent."""
         if table.name == TASK_LOG:
             return old(table, before)
         conditions = [old(table, before)]
@@ -171,8 +168,16 @@ def key(table: sa.Table) -> sa.Column[Any]:
     return column
 
 
+def converted(column: sa.Column[Any], target: sa.Column[Any]) -> ColumnElement[Any]:
+    """Return a column with the type of another one: PostgreSQL has a type for each ENUM, and shadow tables have their own."""
+    one, other = column.type, target.type
+    if isinstance(one, sa.Enum) and isinstance(other, sa.Enum) and one.name and one.name != other.name:
+        return sa.cast(sa.cast(column, sa.Text), other)
+    return column
+
+
 def old(table: sa.Table, before: datetime) -> ColumnElement[bool]:
-    """Which rows of a table are old enough to be archived; a date that is NULL is never old."""
+    """Return the condition of old rows; a row without a date is never old."""
     if table.name == TASK_LOG:  # its rows are never deleted
         return table.c.updated_at < before
     return sa.and_(table.c.deleted != 0, table.c.deleted_at < before)

@@ -1,4 +1,4 @@
-"""Which archived rows are old enough to be deleted for good, and their deletion: the steps, without a decision.
+"""SQL that finds old archived rows and deletes them for good.
 
 Source of the dates: ``nova/db/main/api.py`` (purge_shadow_tables).
 """
@@ -26,7 +26,7 @@ _OWNER = "instance_uuid"
 
 
 def purge_date(shadow: sa.Table) -> sa.Column[Any] | None:
-    """Return the column by which the rows of a shadow table grow old; None: they cannot be purged by date."""
+    """Return the column with the age of a shadow table's rows; None when they cannot be purged by date."""
     for name in (_DATES.get(shadow.name), "deleted_at", "updated_at", "created_at"):
         if name is not None and name in shadow.c:
             return shadow.c[name]
@@ -34,7 +34,7 @@ def purge_date(shadow: sa.Table) -> sa.Column[Any] | None:
 
 
 def purgeable(schema: Schema, before: datetime) -> list[tuple[sa.Table, ColumnElement[bool]]]:
-    """Return the shadow tables with the condition by which their rows are old; a date that is NULL is never old."""
+    """Return the shadow tables, each with the condition of its old rows; a row without a date is never old."""
     found = []
     for shadow in schema.shadows():
         column = purge_date(shadow)
@@ -44,9 +44,9 @@ def purgeable(schema: Schema, before: datetime) -> list[tuple[sa.Table, ColumnEl
 
 
 def undated(schema: Schema) -> list[tuple[sa.Table, ColumnElement[bool]]]:
-    """Return the shadow tables of what instances have, with the condition by which their rows have no date.
+    """Return the shadow tables of rows of instances, each with the condition of its rows without a date.
 
-    Nova writes such rows to an instance that is deleted already: ``clean_attempts``, among its system metadata.
+    Nova adds such rows to a deleted instance: ``clean_attempts``, in its system metadata.
     """
     return [
         (shadow, shadow.c.deleted_at.is_(None))
@@ -60,7 +60,7 @@ def undated(schema: Schema) -> list[tuple[sa.Table, ColumnElement[bool]]]:
 def purge_with_instances(
     connection: Connection, schema: Schema, shadow: sa.Table, keys: Collection[Any], before: datetime
 ) -> int:
-    """Delete those of these rows without a date whose instances are archived and old enough to be purged."""
+    """Delete those of these rows without a date whose archived instances are old; return their number."""
     among = sa.and_(key(shadow).in_(keys), shadow.c.deleted_at.is_(None))
     instances = schema.tables[SHADOW + INSTANCES]
     asked = set(connection.scalars(sa.select(shadow.c[_OWNER]).where(among, shadow.c[_OWNER].is_not(None))))
@@ -76,5 +76,5 @@ def _belongs(shadow: sa.Table) -> bool:
 
 
 def purge(connection: Connection, shadow: sa.Table, where: ColumnElement[bool], keys: Collection[Any]) -> int:
-    """Delete these rows of a shadow table, those of them that are old."""
+    """Delete those of these rows of a shadow table that are old; return their number."""
     return int(connection.execute(sa.delete(shadow).where(key(shadow).in_(keys), where)).rowcount)

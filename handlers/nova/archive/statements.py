@@ -1,19 +1,19 @@
-"""Moving deleted rows of a cell into its shadow tables: the steps, without a decision.
+"""SQL that finds deleted rows of a cell and moves them into its shadow tables.
 
-**A tree** is a row with all rows that refer to it, over any number of foreign keys, whatever their own ``deleted`` says.
-It moves whole or not at all: children first, several trees in one transaction (:func:`move`). INSERT and DELETE of a
-table must count the same number of rows, or the transaction is rolled back. Conditions are lists of values, never
-subqueries: MySQL and MariaDB would scan the whole table for a DELETE with one.
+A **tree** is a row with all rows that refer to it, over any number of foreign keys, whatever their own ``deleted`` is. It
+moves whole or not at all: children first, several trees in one transaction (:func:`move`). INSERT and DELETE of a table must
+count the same rows, or the transaction is rolled back. Conditions are lists of values, never subqueries: MySQL and MariaDB
+would scan the whole table for a DELETE with one.
 
-A table of the tree that has no shadow table (``share_mapping``) cannot be followed: a row in it that refers to the tree
-blocks the tree (:class:`Blocked`). A row whose parent is deleted, too, is never moved by itself: it goes with its parent.
+A row in a table without a shadow table (``share_mapping``) that refers to a tree blocks the tree (:class:`Blocked`). A row
+with a deleted parent never moves alone: it goes with its parent.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import date, datetime, time, timedelta
+from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
@@ -21,18 +21,18 @@ from oslo_config import cfg
 from sqlalchemy.engine import Connection
 from sqlalchemy.sql import ColumnElement
 
-from handlers.access.database import utcnow
-from handlers.nova.archive.schema import INSTANCES, Reference, Schema, key, old
+from handlers.nova import tables
+from handlers.nova.archive.schema import INSTANCES, Reference, Schema, converted, key, old
 
-#: why a run ended that was not to go on
-TOLD = "told not to go on"
+#: the reason for a cycle that ended early because ``go_on`` returned False
+WINDOW_CLOSED = "the window closed"
 
 OPTIONS = [
     cfg.IntOpt(
         "archive_deleted_rows_after_days",
         default=30,
         min=1,
-        help="Rows that were deleted this many days ago, or earlier, are archived. 30 days cover a month's accounting "
+        help="Rows that were deleted at least this many days ago are archived. 30 days cover a month's accounting "
         "(usage reports read deleted instances from the live tables) and most disputes about a deletion.",
     ),
     cfg.IntOpt(
@@ -40,31 +40,31 @@ OPTIONS = [
         default=1000,
         min=1,
         max=10000,
-        help="How many rows one transaction moves or purges, about; an instance with all its rows is never split. Small "
+        help="About how many rows one transaction moves or purges; an instance with all its rows is never split. Small "
         "transactions keep locks short and pass Galera's certification; large ones are a little faster.",
     ),
     cfg.FloatOpt(
         "archive_deleted_rows_pause_seconds",
         default=0.05,
         min=0,
-        help="How long to rest between two transactions, so that Nova gets its turn and replicas keep up.",
+        help="Seconds between two transactions, so that Nova gets its turn and replicas keep up.",
     ),
 ]
 
 
 class Blocked(Exception):
-    """Something that cannot be moved refers to what should be; nothing was written."""
+    """A row that cannot be moved refers to a tree; nothing was written."""
 
 
 class Miscounted(Exception):
-    """A table gave other rows to the DELETE than to the INSERT; the transaction has to be rolled back."""
+    """INSERT and DELETE counted different rows; the transaction has to be rolled back."""
 
 
 @dataclass(frozen=True, slots=True)
 class Moved:
-    """What one transaction moved.
+    """The result of one transaction.
 
-    :param rows: by table
+    :param rows: the number of rows, by table
     :param instances: uuids of the instances among them
     """
 
@@ -73,35 +73,28 @@ class Moved:
 
     @property
     def total(self) -> int:
-        """How many rows."""
+        """The number of all rows."""
         return sum(self.rows.values())
 
 
-def days_ago(connection: Connection, days: int) -> date:
-    """Return the day so many days ago, by the database's clock."""
-    now: datetime | None = connection.scalar(sa.select(utcnow()))
-    if now is None:
-        raise AssertionError("a database without a clock")
-    return now.date() - timedelta(days=days)
+def tables_due(connection: Connection, schema: Schema, before: datetime, task_log: bool) -> list[sa.Table]:
+    """Return the tables that have a row to archive; reads one row of each, and counts none.
 
-
-def midnight(day: str | date) -> datetime:
-    """Return the beginning of a day."""
-    return datetime.combine(date.fromisoformat(day) if isinstance(day, str) else day, time.min)
-
-
-def count_due(connection: Connection, schema: Schema, before: datetime, task_log: bool) -> dict[str, int]:
-    """Count the rows that may go, by table, without those that go with them."""
-    counts = {}
+    The tables below a table that is due are left out: nearly all of their deleted rows go with a row of that table, so
+    that a search for another one would read them all.
+    """
+    found: list[sa.Table] = []
+    below: set[sa.Table] = set()
     for table in schema.archivable(task_log):
-        query = sa.select(sa.func.count()).select_from(table).where(schema.due(table, before))
-        if number := connection.scalar(query):
-            counts[table.name] = int(number)
-    return counts
+        query = sa.select(key(table)).where(schema.due(table, before)).limit(1)
+        if table not in below and connection.execute(query).first() is not None:
+            found.append(table)
+            below.update(schema.below(table))
+    return found
 
 
 def any_due(connection: Connection, schema: Schema, before: datetime, task_log: bool) -> bool:
-    """Whether any row is old enough to be archived, blocked ones too."""
+    """Return whether any deleted row is old, blocked or not."""
     return any(
         connection.execute(sa.select(key(table)).where(old(table, before)).limit(1)).first() is not None
         for table in schema.archivable(task_log)
@@ -111,7 +104,7 @@ def any_due(connection: Connection, schema: Schema, before: datetime, task_log: 
 def blocked(
     connection: Connection, schema: Schema, before: datetime, task_log: bool, limit: int
 ) -> Iterator[tuple[Reference, list[str]]]:
-    """Yield the references by which old rows are blocked, with these rows: their uuids or ids, some at most."""
+    """Yield each reference that blocks old rows, with their uuids or ids, at most so many."""
     for table in schema.archivable(task_log):
         name = table.c.uuid if "uuid" in table.c else key(table)
         for reference in schema.blockers(table):
@@ -126,7 +119,7 @@ def blocked(
 
 
 def refers(connection: Connection, reference: Reference, value: str) -> bool:
-    """Whether a row refers to this value."""
+    """Return whether a row refers to this value."""
     query = sa.select(sa.literal(1)).select_from(reference.child).where(reference.column == value).limit(1)
     return connection.execute(query).first() is not None
 
@@ -134,7 +127,7 @@ def refers(connection: Connection, reference: Reference, value: str) -> bool:
 def page(
     connection: Connection, table: sa.Table, where: ColumnElement[bool], after: Any, limit: int
 ) -> list[sa.Row[Any]]:
-    """Return the next rows behind a key, in its order: the key, and the uuid where there is one."""
+    """Return the next rows after a key, in its order: the key, and the uuid where there is one."""
     columns = [key(table).label("key"), *([table.c.uuid] if "uuid" in table.c else [])]
     query = sa.select(*columns).where(where).order_by(key(table)).limit(limit)
     if after is not None:
@@ -143,10 +136,10 @@ def page(
 
 
 def move(connection: Connection, schema: Schema, root: sa.Table, keys: Collection[Any], before: datetime) -> Moved:
-    """Move the trees of these rows, those of them that are still old enough, within the connection's transaction.
+    """Move the trees of these rows, as far as the rows are still old.
 
-    :raises Blocked: when something refers to them that cannot be moved
-    :raises Miscounted: when the world changed meanwhile
+    :raises Blocked: when a row that cannot be moved refers to them
+    :raises Miscounted: when another transaction changed the rows meanwhile
     """
     still = sa.and_(key(root).in_(keys), old(root, before))
     tree = [root, *schema.below(root)]
@@ -215,7 +208,7 @@ def _carry(connection: Connection, schema: Schema, table: sa.Table, where: Colum
     if shadow is None:
         raise AssertionError(f"{table.name} has no shadow table")
     names = [column.name for column in table.c if column.name in shadow.c]
-    query = sa.select(*(_cast(table.c[name], shadow.c[name]) for name in names)).where(where)
+    query = sa.select(*(converted(table.c[name], shadow.c[name]) for name in names)).where(where)
     insert = sa.insert(shadow).from_select(names, query, include_defaults=False)
     copied = connection.execute(insert, execution_options={"preserve_rowcount": True}).rowcount
     if not copied:
@@ -226,25 +219,25 @@ def _carry(connection: Connection, schema: Schema, table: sa.Table, where: Colum
     return int(copied)
 
 
-def _cast(column: sa.Column[Any], shadow: sa.Column[Any]) -> ColumnElement[Any]:
-    """PostgreSQL has a type for each ENUM, and those of the shadow tables have other names."""
-    one, other = column.type, shadow.type
-    if isinstance(one, sa.Enum) and isinstance(other, sa.Enum) and one.name and one.name != other.name:
-        return sa.cast(sa.cast(column, sa.Text), other)
-    return column
+def forget(connection: Connection, instances: Collection[str], cell: int) -> int:
+    """Delete the rows of nova_api about archived instances, as far as their mapping names the cell of the archive.
 
+    An instance without a mapping, or with one that names another cell or none, may live elsewhere: all its rows stay.
 
-def forget(
-    connection: Connection, tables: Sequence[sa.Table], mappings: sa.Table, instances: Collection[str], cell: int
-) -> int:
-    """Delete what these tables of nova_api keep about instances; see the caller for what ``cell`` is."""
-    c = mappings.c
-    elsewhere = set(
-        connection.scalars(
-            sa.select(c.instance_uuid).where(
-                c.instance_uuid.in_(instances), sa.or_(c.cell_id.is_(None), c.cell_id != cell)
-            )
-        )
-    )
-    gone = sorted(set(instances) - elsewhere)
-    return sum(connection.execute(sa.delete(table).where(table.c.instance_uuid.in_(gone))).rowcount for table in tables)
+    :param cell: the cell's id in ``cell_mappings``
+    :return: the number of rows
+    :raises Miscounted: when another transaction changed a mapping meanwhile
+    """
+    c = tables.instance_mappings.c
+    mapped = sa.and_(c.instance_uuid.in_(sorted(instances)), c.cell_id == cell)
+    gone = sorted(connection.scalars(sa.select(c.instance_uuid).where(mapped)))
+    if not gone:
+        return 0
+    mappings = int(connection.execute(sa.delete(tables.instance_mappings).where(mapped)).rowcount)
+    if mappings != len(gone):
+        raise Miscounted(f"{len(gone)} mappings were read, {mappings} deleted")
+    others = [
+        sa.delete(table).where(table.c.instance_uuid.in_(gone))
+        for table in (tables.request_specs, tables.instance_group_member)
+    ]
+    return mappings + sum(int(connection.execute(statement).rowcount) for statement in others)

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from handlers.access.database import seconds_since
 from handlers.base import Conflict
 from handlers.nova import queries, records, tables
-from handlers.nova.former_nodes import former_nodes, since_deletion
+from handlers.nova.former_nodes import former_nodes
 from handlers.nova.hosts.leftover_rules import Traces
 from handlers.nova.sql_text import as_typed
 
@@ -103,7 +104,7 @@ def _deleted_services(connection: Connection, host: str) -> list[float]:
     for table in (tables.services, tables.shadow_services):
         c = table.c
         query = sa.select(c.deleted_at, queries.NOW).where(c.host == host, c.binary == queries.COMPUTE, c.deleted != 0)
-        ages += [since_deletion(row) for row in connection.execute(query)]
+        ages += [seconds_since(connection, row.now, row.deleted_at) for row in connection.execute(query)]
     return ages
 
 

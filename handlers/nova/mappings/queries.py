@@ -7,7 +7,7 @@ restore the rows as they are now. An undo restores all columns of a row, whichev
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import timedelta
 from functools import partial
 from typing import Any
@@ -15,12 +15,12 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from handlers.access.database import utcnow
+from handlers.access.database import seconds_since, utcnow
 from handlers.base import Conflict, Unavailable
 from handlers.nova import tables
 from handlers.nova.database import API, NovaDatabases
 from handlers.nova.mappings.rules import Copy, Facts, MappingRow
-from handlers.nova.queries import NOW, archived_instances
+from handlers.nova.queries import NOW, archived_instances, chunks
 from handlers.nova.sql_text import as_typed
 
 #: rows read at a time
@@ -67,7 +67,7 @@ def mappings_of(connection: Connection, instances: Collection[str]) -> dict[str,
     """The mappings of these instances."""
     c = tables.instance_mappings.c
     return {
-        row.instance: row for chunk in _chunks(instances) for row in _mappings(connection, c.instance_uuid.in_(chunk))
+        row.instance: row for chunk in chunks(instances) for row in _mappings(connection, c.instance_uuid.in_(chunk))
     }
 
 
@@ -96,7 +96,7 @@ def _mappings(connection: Connection, where: sa.ColumnElement[bool], limit: int 
             row.project_id,
             row.cell_id,
             None if row.queued_for_delete is None else bool(row.queued_for_delete),
-            _since(row.now, row.created_at, row.updated_at),
+            seconds_since(connection, row.now, row.created_at, row.updated_at),
         )
         for row in connection.execute(query)
     ]
@@ -105,7 +105,7 @@ def _mappings(connection: Connection, where: sa.ColumnElement[bool], limit: int 
 def having(connection: Connection, table: sa.Table, instances: Collection[str]) -> set[str]:
     """Those of these instances that have a row in this table."""
     c = table.c.instance_uuid
-    return {uuid for chunk in _chunks(instances) for uuid in connection.scalars(sa.select(c).where(c.in_(chunk)))}
+    return {uuid for chunk in chunks(instances) for uuid in connection.scalars(sa.select(c).where(c.in_(chunk)))}
 
 
 def mapped(connection: Connection, instances: Collection[str]) -> set[str]:
@@ -117,9 +117,7 @@ def mapped_elsewhere(connection: Connection, instances: Collection[str], cell_id
     """Those of these instances whose mapping names another cell than this one."""
     c = tables.instance_mappings.c
     query = sa.select(c.instance_uuid).where(c.cell_id.is_not(None), c.cell_id != cell_id).order_by(c.id)
-    return [
-        uuid for chunk in _chunks(instances) for uuid in connection.scalars(query.where(c.instance_uuid.in_(chunk)))
-    ]
+    return [uuid for chunk in chunks(instances) for uuid in connection.scalars(query.where(c.instance_uuid.in_(chunk)))]
 
 
 def mappings_count(connection: Connection) -> int:
@@ -131,9 +129,11 @@ def request_ages(connection: Connection, instances: Collection[str]) -> dict[str
     """Seconds since the build requests of these instances were made."""
     c = tables.build_requests.c
     found: dict[str, float] = {}
-    for chunk in _chunks(instances):
+    for chunk in chunks(instances):
         query = sa.select(c.instance_uuid, c.created_at, NOW).where(c.instance_uuid.in_(chunk))
-        found.update({row.instance_uuid: _since(row.now, row.created_at) for row in connection.execute(query)})
+        found.update(
+            {row.instance_uuid: seconds_since(connection, row.now, row.created_at) for row in connection.execute(query)}
+        )
     return found
 
 
@@ -280,10 +280,10 @@ def copies(connection: Connection, cell_id: int, instances: Collection[str]) -> 
             row.task_state,
             bool(row.deleted),
             bool(row.hidden),
-            _since(row.now, row.created_at),
-            _since(row.now, row.created_at, row.updated_at, row.deleted_at),
+            seconds_since(connection, row.now, row.created_at),
+            seconds_since(connection, row.now, row.created_at, row.updated_at, row.deleted_at),
         )
-        for chunk in _chunks(instances)
+        for chunk in chunks(instances)
         for row in connection.execute(sa.select(*columns, *times, NOW).where(c.uuid.in_(chunk)))
     ]
 
@@ -316,14 +316,3 @@ def instances_count(connection: Connection) -> int:
 def _visible() -> sa.ColumnElement[bool]:
     hidden = tables.instances.c.hidden
     return sa.or_(hidden.is_(None), hidden == sa.false())
-
-
-def _since(now: Any, *times: Any) -> float:
-    known = [time for time in times if time is not None]
-    return max(0.0, float((now - max(known)).total_seconds())) if known else float("inf")
-
-
-def _chunks(values: Collection[str]) -> Iterator[list[str]]:
-    ordered = sorted(set(values))
-    for start in range(0, len(ordered), PAGE):
-        yield ordered[start : start + PAGE]

@@ -1,40 +1,37 @@
 """Frees ports in Neutron that deleted instances still occupy.
 
-**What drifts.** A port says that an instance uses it (``device_id``) which has been deleted. Its owner cannot attach it to
-another instance nor delete its network, its address and quota are taken, and the host's agent keeps it wired.
+**What drifts.** A port names a deleted instance (``device_id``). Its owner can neither attach it to another instance nor delete
+its network. Its address and quota are in use, and the agent of its host keeps it wired.
 
-**Why Nova lets it.** Nova changes ports one by one, in another service. A port that was there before the instance is to be
-unbound; when that fails, it is logged and the deletion goes on (``_unbind_ports``). What a build that failed half way, or
-that was deleted while it ran, made in Neutron is removed in the same manner. Nobody looks again.
+**Why Nova lets it.** Nova changes ports one by one, in another service. When it cannot unbind the port of a user
+(``_unbind_ports``), it logs the error and deletes the instance; likewise with ports of a build that failed or was deleted.
 
-**What is read.** The ports of one instance; *then* build request and mapping, the instance's row in every cell, cell0
-included, and only when nobody knows it, the shadow tables. When one cell does not answer there is no verdict at all. An
-instance is gone when all its rows are deleted, one of them a visible one, or when it is archived; a minute ago at least, by
-the database's clock, because what Nova began before may still be cleaning up. ``soft-delete``, from which an instance can
-return, is no deletion. Then the network cache that Nova kept of the instance tells where a port came from:
+**What is read.** The ports of one instance; then its build request and mapping, its row in every cell, cell0 included, and,
+when no cell has one, the shadow tables. While one cell does not answer there is no verdict. An instance is gone when all its
+rows are deleted, one of them a visible one, or when it is archived; at least for a minute, because Nova may still clean up.
+``soft-delete``, from which an instance can return, is no deletion. The network cache of the instance tells the fate of a port:
 
-==============================================  ======================================================================
-what the cache says                             what happens to the port
-==============================================  ======================================================================
-it was there before (``preserve_on_delete``)    unbound
-nothing at all, and the instance once ran       unbound: Nova empties the cache after it has deleted all that it made
-Nova made it                                    deleted if ``[audit] audit_ports_delete`` is set; otherwise reported
-anything else                                   reported
-==============================================  ======================================================================
+=================================================  ===================================================================
+network cache                                      fate of the port
+=================================================  ===================================================================
+the port existed before (``preserve_on_delete``)   unbound
+empty, and the instance once ran                   unbound: Nova empties the cache after it has deleted its own ports
+Nova made the port                                 deleted if ``[audit] audit_ports_delete`` is set; otherwise reported
+anything else                                      reported
+=================================================  ===================================================================
 
-**What is changed.** One port at a time, at the revision of the evidence (``If-Match``). Unbinding clears what Nova would:
-``device_id``, ``device_owner``, ``binding:host_id``, what is the host's in ``binding:profile``, and ``dns_name`` unless the
-network's domain has records elsewhere, which are the user's. The port itself, its addresses and its name stay.
+**What is changed.** One port at a time, at the revision of the evidence (``If-Match``). Unbinding clears the same fields as
+Nova: ``device_id``, ``device_owner``, ``binding:host_id``, the host's part of ``binding:profile``, and ``dns_name`` unless the
+network has a ``dns_domain``. The port, its addresses and its name stay.
 
-**Why this cannot take a used port.** The port is read first, at revision r; the databases after it; the write says r.
-Whoever gives the port to another instance changes the revision, and ours fails. An instance that is deleted never comes
-back under its uuid. A replica of the database that lags is caught by looking twice, five seconds apart.
+**What is not changed.** Ports of other owners (routers, DHCP, load balancers, trunks). Ports with a device of Cyborg. Ports of
+an instance without a record in any cell: another Nova may share this Neutron, so they are only reported.
 
-**What is not changed.** Ports of other owners (routers, DHCP, load balancers, trunks). Ports with a device of Cyborg's, which
-has to be released first. Ports of instances of which no cell has a trace: another Nova may share this Neutron; they are
-reported when somebody asks for one, and no sweep lists them.
+**Why a race does no harm.** The port is read before the databases, and the write names that revision: it fails when another
+instance got the port since. A deleted instance never returns under its uuid. Two inspections, five seconds apart, catch a
+replica of the database that lags.
 
-**Undo.** Of an unbound port the exact ``openstack port set``. A deleted port cannot come back; one like it can be made.
+**Undo.** The exact ``openstack port set`` of an unbound port. A deleted port cannot return; one like it can be made.
 
 Sources: ``nova/network/neutron.py`` (deallocate_for_instance, _unbind_ports, _delete_ports), ``nova/compute/manager.py``
 (_shutdown_instance), ``nova/compute/api.py`` (_local_delete).
@@ -45,6 +42,8 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from enum import StrEnum
 from typing import Any, Self
 
 from oslo_config import cfg
@@ -65,25 +64,25 @@ from handlers.base import (
     Roles,
     Trigger,
     Unavailable,
+    keys_of,
 )
 from handlers.nova import keys, options, queries
 from handlers.nova.archived_consumers import Archive
 from handlers.nova.base import NovaHandler
 from handlers.nova.database import NovaDatabases
 from handlers.nova.nodes import live_instances
-from handlers.nova.ports import queries as port_queries
-from handlers.nova.ports.queries import Left
-from handlers.nova.records import Instance, InstanceMapping
+from handlers.nova.ports import rules
+from handlers.nova.ports.queries import remains_of
+from handlers.nova.ports.rules import SETTLE, Case, Facts, Fate, Remains, State
+from handlers.nova.records import InstanceMapping
 
-#: seconds from the end of a deletion to the first look: usually the last there is to do
+#: seconds from the end of a deletion to the first inspection: by then Nova is usually done
 _ENDED = 2.0
-#: seconds from its beginning: see :mod:`handlers.nova.allocations.audit_allocations`
+#: seconds from its beginning, as in :mod:`handlers.nova.allocations.audit_allocations`
 _DELETING = 30.0
-#: seconds after a deletion during which a build that it interrupted may still be cleaning up
-SETTLE = 60.0
-#: ports of instances; what follows is the availability zone
+#: the owner of an instance's ports, before the availability zone
 _OWNER = "compute:"
-#: what of a binding profile is the host's, or this instance's; the rest is the user's
+#: the fields of a binding profile that belong to the host or to the instance; the others are the user's
 _OF_HOST = frozenset(
     {
         "allocation",
@@ -102,22 +101,51 @@ OPTIONS: list[cfg.Opt] = [
     cfg.BoolOpt(
         "audit_ports_delete",
         default=False,
-        help="Delete the ports that Nova made for an instance which has been deleted, too; there is no way back. If not "
-        "set, they are reported.",
+        help="Also delete the ports that Nova made for a deleted instance; a deleted port cannot return. Unset: they are "
+        "reported.",
     ),
 ]
 
 
-class AuditPorts(NovaHandler):
-    """See the module.
+class Problem(StrEnum):
+    """The kinds of drift."""
 
-    :param delete: delete what Nova made
+    DELETED = "port-of-deleted-instance"
+    UNKNOWN = "port-of-unknown-instance"
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """The proof about one port.
+
+    :param known: whether a record proves that its instance is deleted
+    """
+
+    port: str
+    revision: int | None
+    device_owner: str
+    host: str
+    network: str | None
+    known: bool
+    made_by_nova: bool | None
+    fate: Fate
+
+    @classmethod
+    def of(cls, finding: Finding) -> Self:
+        """Read it back from a finding."""
+        return cls(**{**finding.evidence, "fate": Fate(finding.evidence["fate"])})
+
+
+class AuditPorts(NovaHandler):
+    """Unbinds or deletes ports of deleted instances.
+
+    :param delete: whether to delete ports that Nova made
     """
 
     name = "audit_ports"
     title = "Free the ports in Neutron that deleted instances still occupy"
     kinds = ("instance",)
-    healable_problems = frozenset({"port-of-deleted-instance"})
+    healable_problems = frozenset({Problem.DELETED})
     triggers = (
         Trigger("instance.delete.end", keys.instance, after=_ENDED),
         Trigger("instance.delete.start", keys.instance, after=_DELETING),
@@ -140,7 +168,7 @@ class AuditPorts(NovaHandler):
 
     @classmethod
     def options(cls) -> Mapping[str, Sequence[cfg.Opt]]:
-        """Where Nova's databases and Neutron are, and what may be deleted."""
+        """Return the options of Nova's databases, of Neutron, and of deletion."""
         return {
             options.GROUP: options.OPTIONS,
             cloud_options.GROUP: cloud_options.OPTIONS,
@@ -157,11 +185,23 @@ class AuditPorts(NovaHandler):
         )
 
     def inspect(self, key: Key) -> Iterable[Finding]:
-        """Judge the ports that say they are an instance's; see the evidence."""
-        return [self._finding(key, port, left) for port, left in self._judge(key.id)]
+        """Inspect the ports that name an instance; the ports are read first."""
+        ports = [port for port in self._network.ports({"device_id": key.id}) if port.owner.startswith(_OWNER)]
+        if not ports:
+            return []
+        facts, remains = self._facts(key.id)
+        match rules.state(facts):
+            case State.ALIVE:
+                return []
+            case State.UNKNOWN:
+                return [self._finding(key, port, False, None) for port in ports]
+            case State.JUST_DELETED:
+                raise InFlight("the instance was deleted a moment ago", SETTLE - facts.age)
+            case State.GONE:
+                return [self._finding(key, port, True, remains) for port in ports]
 
     def sweep(self) -> Iterator[Key]:
-        """Yield whoever is said to use a port, and is deleted in some cell or archived, and nowhere alive."""
+        """Yield the instances that ports name and that are alive in no cell; unknown ones too, when every cell answers."""
         down: Unavailable | None = None
         seen: set[str] = set()
         batch: set[str] = set()
@@ -172,87 +212,61 @@ class AuditPorts(NovaHandler):
             batch.add(port.device)
             if len(batch) >= queries.CHUNK:
                 suspects, silent = self._suspects(batch)
-                yield from suspects
+                yield from keys_of("instance", sorted(suspects))
                 batch, down = set(), silent or down
         suspects, silent = self._suspects(batch)
-        yield from suspects
+        yield from keys_of("instance", sorted(suspects))
         down = silent or down
         if down is not None:
             raise down
 
     def population(self) -> int:
-        """How many live instances there are in the cells that answer."""
+        """Return the number of live instances in the cells that answer."""
         return live_instances(self._databases)
 
     def heal(self, finding: Finding) -> Healed:
         """Prove again, then unbind or delete the port at the revision of the evidence."""
-        if not finding.healable:
-            raise Refused(finding.refusal)
         self._databases.require_known_schema()
-        for port, left in self._judge(finding.key.id):
-            now = self._finding(finding.key, port, left)
-            if (now.problem, now.evidence, now.healable) == (finding.problem, finding.evidence, True):
-                return self._remove(port) if made_by_nova(left, port.id) else self._unbind(port)
-        raise Conflict(f"port {finding.evidence['port']} is not as it was")
+        evidence = Evidence.of(self.prove_again(finding))
+        port = self._network.port(evidence.port)
+        if port is None or port.revision != evidence.revision:
+            raise Conflict(f"port {evidence.port} has changed")
+        match evidence.fate:
+            case Fate.UNBIND:
+                return self._unbind(port)
+            case Fate.DELETE:
+                return self._remove(port)
+            case Fate.REPORT:
+                raise Refused(finding.refusal)
 
-    def _judge(self, instance: str) -> list[tuple[Port, Left | None]]:
-        """Return an instance's ports when it is gone, with what it left; nothing of it when nobody ever knew it.
-
-        :raises InFlight: when it went only just now
-        """
-        ports = [port for port in self._network.ports({"device_id": instance}) if port.owner.startswith(_OWNER)]
-        if not ports:
-            return []
+    def _facts(self, instance: str) -> tuple[Facts, Remains | None]:
+        """Read the records about an instance, and its remains once it is gone."""
         building, mapping = self._databases.api.run(lambda connection: _scheduling(connection, instance))
-        if building or (mapping is not None and mapping.cell_id is None):
-            return []
+        building = building or (mapping is not None and mapping.cell_id is None)
         cells = self._databases.cells()
         seen = self._databases.run_in_all(cells, lambda connection: queries.instance(connection, instance))
-        rows = [row for row in seen.values() if row is not None]
-        if any(not row.deleted for row in rows):
-            return []
-        if not _gone(rows) and instance not in (set() if rows else self._archive.among({instance})):
-            return [(port, None) for port in ports]
-        age = min((row.age for row in rows), default=SETTLE)
-        if age < SETTLE:
-            raise InFlight("the instance was deleted only just now", SETTLE - age)
-        found = self._databases.run_in_all(cells, lambda connection: port_queries.left(connection, instance))
-        lefts = [left for left in found.values() if left is not None]
-        left = lefts[0] if len(lefts) == 1 else Left(launched=False, network_info=None)
-        return [(port, left) for port in ports]
+        rows = {cell: row for cell, row in seen.items() if row is not None}
+        archived = not building and not rows and instance in self._archive.among({instance})
+        facts = Facts(building, tuple(rows.values()), archived)
+        if rules.state(facts) is not State.GONE:
+            return facts, None
+        places = list(rows) or cells
+        found = self._databases.run_in_all(places, lambda connection: remains_of(connection, instance))
+        known = [remains for remains in found.values() if remains is not None]
+        return facts, known[0] if len(known) == 1 else None
 
-    def _finding(self, key: Key, port: Port, left: Left | None) -> Finding:
-        made = made_by_nova(left, port.id)
-        evidence = {
-            "port": port.id,
-            "revision": port.revision,
-            "device_owner": port.owner,
-            "host": port.host,
-            "network": port.shown.get("network_id"),
-            "known": left is not None,
-            "made_by_nova": made,
-        }
-        refusal = self._refusal(port, left, made)
-        if left is None:
-            text = f"port {port.id} is said to be that of instance {key.id}, of which no cell has a row that counts"
-            return Finding(key, "port-of-unknown-instance", text, evidence, False, refusal)
-        text = f"port {port.id} is still that of instance {key.id}, which has been deleted"
-        return Finding(key, "port-of-deleted-instance", text, evidence, not refusal, refusal)
-
-    def _refusal(self, port: Port, left: Left | None, made: bool | None) -> str:
-        """Return why a port may not be freed; empty when it may."""
-        if left is None:
-            return "another Nova may have it, or it was purged; see who made the port: openstack port show"
-        if port.profile.get("arq_uuid"):
-            return "it has a device of Cyborg's, which has to be released first: openstack accelerator arq delete"
-        if made and not self._delete:
-            return "Nova made it, so it is to be deleted: set [audit] audit_ports_delete, or openstack port delete"
-        if made is None:
-            return (
-                "nothing tells whether Nova made it, to be deleted with openstack port delete, or the user, to be unbound "
-                "with openstack port unset --device --device-owner --host"
-            )
-        return ""
+    def _finding(self, key: Key, port: Port, known: bool, remains: Remains | None) -> Finding:
+        made = rules.made_by_nova(remains, port.id)
+        fate, refusal = rules.fate(Case(known, made, bool(port.profile.get("arq_uuid")), self._delete))
+        evidence = asdict(
+            Evidence(port.id, port.revision, port.owner, port.host, port.shown.get("network_id"), known, made, fate)
+        )
+        if not known:
+            summary = f"port {port.id} names instance {key.id}, which no cell has a record of"
+            return Finding(key, Problem.UNKNOWN, summary, evidence, False, refusal)
+        summary = f"port {port.id} still names instance {key.id}, which is deleted"
+        undo = {Fate.UNBIND: _rebind, Fate.DELETE: _remake, Fate.REPORT: _no_undo}[fate](port)
+        return Finding(key, Problem.DELETED, summary, evidence, not refusal, refusal, undo=undo)
 
     def _unbind(self, port: Port) -> Healed:
         changes: dict[str, Any] = {"device_id": "", "device_owner": "", HOST: None}
@@ -266,7 +280,7 @@ class AuditPorts(NovaHandler):
             f"unbound port {port.id} from the deleted instance {port.device}",
             before={name: port.shown.get(name) for name in changes},
             after={name: now.shown.get(name) for name in changes},
-            undo=_rebind(port, changes),
+            undo=_rebind(port),
         )
 
     def _remove(self, port: Port) -> Healed:
@@ -275,38 +289,23 @@ class AuditPorts(NovaHandler):
         return Healed(
             f"deleted port {port.id}, which Nova had made for the deleted instance {port.device}",
             before={name: port.shown[name] for name in names if name in port.shown},
-            undo=f"none: it is gone; one like it: {_remake(port)}",
+            undo=_remake(port),
         )
 
-    def _suspects(self, batch: set[str]) -> tuple[list[Key], Unavailable | None]:
-        """Return the keys of those that are dead somewhere and alive nowhere, and why a cell does not answer."""
+    def _suspects(self, batch: set[str]) -> tuple[set[str], Unavailable | None]:
+        """Return those of these instances that are alive in no cell, and the error of a cell that does not answer.
+
+        An instance without a row is a suspect only when every cell answers.
+        """
         batch = batch - self._databases.api.run(lambda connection: queries.building(connection, batch))
         cells = self._databases.cells()
-        seen, down = self._databases.run_in_available(cells, lambda one: port_queries.alive(one, batch))
+        seen, down = self._databases.run_in_available(cells, lambda connection: queries.lives(connection, batch))
         alive = {uuid for rows in seen.values() for uuid, lives in rows.items() if lives}
         dead = {uuid for rows in seen.values() for uuid, lives in rows.items() if not lives} - alive
-        if down is None:
-            dead |= self._archive.among(batch - alive - dead)
-        return [Key("instance", uuid) for uuid in sorted(dead)], down
-
-
-def made_by_nova(left: Left | None, port: str) -> bool | None:
-    """Return whether Nova made a port for an instance, or None when what is left does not tell."""
-    if left is None:
-        return None
-    try:
-        entries = json.loads(left.network_info or "")
-        found = [entry.get("preserve_on_delete") for entry in entries if entry["id"] == port]
-    except (ValueError, LookupError, TypeError, AttributeError):
-        return None
-    if found:
-        return None if found[0] is None else not found[0]
-    return False if entries == [] and left.launched else None
-
-
-def _gone(rows: Iterable[Instance]) -> bool:
-    """Whether a row that counts says that the instance is deleted; a hidden one is the copy of a cross-cell resize."""
-    return any(row.deleted and not row.hidden for row in rows)
+        if down is not None:
+            return dead, down
+        self._archive.among(batch - alive - dead)  # one scan for all of them; the inspections find it remembered
+        return batch - alive, None
 
 
 def _scheduling(connection: Connection, instance: str) -> tuple[bool, InstanceMapping | None]:
@@ -314,11 +313,16 @@ def _scheduling(connection: Connection, instance: str) -> tuple[bool, InstanceMa
     return queries.has_build_request(connection, instance), mapping
 
 
-def _rebind(port: Port, changes: Mapping[str, Any]) -> str:
+def _no_undo(port: Port) -> str:
+    return ""
+
+
+def _rebind(port: Port) -> str:
+    """Return the command that binds a port again; it sets fields that unbinding does not change to their present values."""
     words = ["openstack", "port", "set", "--device", port.device, "--device-owner", port.owner, "--host", port.host]
-    if PROFILE in changes:
+    if _OF_HOST & port.profile.keys():
         words += ["--binding-profile", json.dumps(port.profile, sort_keys=True)]
-    if "dns_name" in changes:
+    if port.shown.get("dns_name"):
         words += ["--dns-name", port.shown["dns_name"]]
     return shlex.join([*words, port.id])
 
@@ -328,4 +332,4 @@ def _remake(port: Port) -> str:
     words += ["--mac-address", str(port.shown.get("mac_address"))]
     for address in port.shown.get("fixed_ips") or ():
         words += ["--fixed-ip", f"subnet={address.get('subnet_id')},ip-address={address.get('ip_address')}"]
-    return shlex.join([*words, port.shown.get("name") or "port"])
+    return f"none: the port cannot return. One like it: {shlex.join([*words, port.shown.get('name') or 'port'])}"

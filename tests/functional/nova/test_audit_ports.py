@@ -120,6 +120,7 @@ def test_what_nova_could_not_unbind_is_unbound(neutron: Neutron, ports: AuditPor
     port = occupy(neutron, gone)
     [finding] = ports.inspect(key(gone))
     healed = ports.heal(finding)
+    assert healed.undo == finding.undo, "it is known before the heal"
     assert neutron.ports[port]["device_id"] == ""
     for word in ("port set", gone, "compute:nova", "--host a", "--dns-name web", port):
         assert word in healed.undo
@@ -189,7 +190,7 @@ def test_a_cache_that_says_nothing_of_the_port(
 ) -> None:
     occupy(neutron, gone)
     remember(cloud, gone, text=text)
-    assert "nothing tells" in refused(deleting, neutron, gone).refusal
+    assert "no record shows" in refused(deleting, neutron, gone).refusal
 
 
 def test_a_cache_of_which_nova_did_not_know_yet_what_to_keep(
@@ -197,7 +198,7 @@ def test_a_cache_of_which_nova_did_not_know_yet_what_to_keep(
 ) -> None:
     port = occupy(neutron, gone)
     remember(cloud, gone, {"id": port})
-    assert "nothing tells" in refused(deleting, neutron, gone).refusal
+    assert "no record shows" in refused(deleting, neutron, gone).refusal
 
 
 def test_an_instance_that_never_ran_had_an_empty_cache_all_along(
@@ -207,7 +208,7 @@ def test_an_instance_that_never_ran_had_an_empty_cache_all_along(
     with cloud.ago(**HOUR):
         cloud.set_instance(gone)
     occupy(neutron, gone)
-    assert "nothing tells" in refused(deleting, neutron, gone).refusal
+    assert "no record shows" in refused(deleting, neutron, gone).refusal
 
 
 def test_a_device_of_cyborgs(neutron: Neutron, ports: AuditPorts, gone: str) -> None:
@@ -218,7 +219,7 @@ def test_a_device_of_cyborgs(neutron: Neutron, ports: AuditPorts, gone: str) -> 
 def test_an_instance_that_nobody_knows(neutron: Neutron, deleting: AuditPorts) -> None:
     stranger = str(uuid.uuid4())
     occupy(neutron, stranger)
-    assert swept(deleting) == []
+    assert swept(deleting) == [stranger]
     assert refused(deleting, neutron, stranger).problem == "port-of-unknown-instance"
 
 
@@ -228,7 +229,50 @@ def test_only_a_hidden_copy_was_deleted(
     with cloud.ago(**HOUR):
         cloud.set_instance(gone, hidden=True)
     occupy(neutron, gone)
+    assert swept(deleting) == [gone]
     assert refused(deleting, neutron, gone).problem == "port-of-unknown-instance"
+
+
+def test_an_unknown_instance_costs_one_scan_for_a_while(
+    cloud: NovaSimulation, neutron: Neutron, ports: AuditPorts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    strangers = [str(uuid.uuid4()) for _ in range(5)]
+    for stranger in strangers:
+        occupy(neutron, stranger)
+    asked: list[str] = []
+
+    def listen(conn: object, cursor: object, statement: str, *rest: object) -> None:
+        asked.append(statement)
+
+    sa.event.listen(sa.Engine, "before_cursor_execute", listen)
+    try:
+        for _ in range(2):
+            assert set(swept(ports)) == set(strangers)
+            for stranger in strangers:
+                assert [finding.problem for finding in ports.inspect(key(stranger))] == ["port-of-unknown-instance"]
+        scans = [statement for statement in asked if "FROM shadow_instances" in statement]
+        assert len(scans) == len(cloud.cells)
+        monkeypatch.setattr("handlers.nova.archived_consumers.UNKNOWN_FOR", -1.0)
+        swept(ports)
+        assert len([statement for statement in asked if "FROM shadow_instances" in statement]) == 2 * len(scans)
+    finally:
+        sa.event.remove(sa.Engine, "before_cursor_execute", listen)
+
+
+def test_a_deleted_instance_with_a_row_costs_no_scan(neutron: Neutron, ports: AuditPorts, gone: str) -> None:
+    occupy(neutron, gone)
+    asked: list[str] = []
+
+    def listen(conn: object, cursor: object, statement: str, *rest: object) -> None:
+        asked.append(statement)
+
+    sa.event.listen(sa.Engine, "before_cursor_execute", listen)
+    try:
+        assert swept(ports) == [gone]
+        free(ports, gone)
+    finally:
+        sa.event.remove(sa.Engine, "before_cursor_execute", listen)
+    assert not any("FROM shadow_" in statement for statement in asked)
 
 
 # what is left alone

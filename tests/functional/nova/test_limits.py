@@ -15,7 +15,7 @@ from handlers.nova.simulation import NovaSimulation
 from tests.functional.engine.conftest import eventually
 from tests.program import Program, only
 
-UNKNOWN = "is at the schema ffffffffffff; this release knows those of Nova 25 (Yoga) to 34"
+UNKNOWN = "is at the schema ffffffffffff. stackmend knows those of Nova 25 (Yoga) to 34"
 
 
 def upgrade(engine: sa.Engine) -> None:
@@ -35,7 +35,7 @@ def test_nothing_to_tell(resources: Resources) -> None:
 
 def test_a_revision_that_is_not_known(cloud: NovaSimulation, resources: Resources) -> None:
     upgrade(cloud.cells["cell2"])
-    assert told(resources) == [f"cell:cell2 {UNKNOWN}, and in another it looks but changes nothing"]
+    assert told(resources) == [f"cell:cell2 {UNKNOWN}; with any other schema it reports and changes nothing"]
     upgrade(cloud.api)
     assert [sentence.split(" ")[0] for sentence in told(resources)] == ["nova_api", "cell:cell2"]
 
@@ -47,8 +47,12 @@ def test_what_is_missing_is_named(cloud: NovaSimulation, resources: Resources) -
     with cloud.api.begin() as connection:
         connection.execute(sa.text("ALTER TABLE instance_mappings DROP COLUMN user_id"))
     api, cell = told(resources)
-    assert api.startswith("nova_api has no column instance_mappings.user_id; tasks that need it cannot look")
-    assert cell.startswith("cell:cell1 has no table instance_extra, column migrations.dest_node; tasks that need it")
+    assert api.startswith(
+        "nova_api has no column instance_mappings.user_id, so that handlers that need it cannot inspect"
+    )
+    assert cell.startswith(
+        "cell:cell1 has no table instance_extra, column migrations.dest_node, so that handlers that need it"
+    )
 
 
 def test_a_cell_that_is_away_says_nothing_and_hides_nothing(

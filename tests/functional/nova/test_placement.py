@@ -176,11 +176,6 @@ def test_one_session_for_many_threads(cloud: NovaSimulation, placement: Placemen
     assert seen == {server: cloud.allocation(server) for server in servers}
 
 
-def test_the_connection_of_the_sdk_uses_the_same_session(resources: Resources) -> None:
-    cloud = resources.get(Cloud.from_resources)
-    assert cloud.connection().session is cloud.session
-
-
 class Counting:
     """A service that says how many requests it has had at a time."""
 

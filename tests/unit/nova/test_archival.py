@@ -7,7 +7,9 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 
-from handlers.nova.archive import shadow_tables, statements
+from handlers.base import Finding, Key
+from handlers.nova.archive import shadow_tables, undo
+from handlers.nova.archive.cell_handler import Scope
 from handlers.nova.archive.schema import Schema
 
 BEFORE = datetime(2026, 1, 31)
@@ -100,5 +102,17 @@ def test_the_date_by_which_archived_rows_grow_old() -> None:
     assert len(shadow_tables.purgeable(Schema(meta), BEFORE)) == 6
 
 
-def test_days() -> None:
-    assert statements.midnight("2026-01-31") == statements.midnight(date(2026, 1, 31)) == BEFORE
+def test_the_evidence_of_a_day_can_be_read_back() -> None:
+    scope = Scope("cell", date(2026, 1, 31))
+    finding = Finding(Key("cell", "cell"), "rows-to-archive", "", scope.to_json())
+    assert (Scope.of(finding), scope.moment) == (scope, BEFORE)
+
+
+def test_undo_restores_parents_first_and_empties_the_shadow_tables_children_first(meta: sa.MetaData) -> None:
+    engine = sa.create_engine("sqlite://")
+    with engine.connect() as connection:
+        text = undo.of_instance(connection, Schema(meta), "1234", "cell:cell1")
+    places = [line.split(" ")[2] for line in text.splitlines()[1:]]
+    assert places == ["instances", "actions", "events", "shadow_events", "shadow_actions", "shadow_instances"]
+    assert "WHERE shadow_actions.instance_uuid = '1234'" in text
+    assert "action_id IN (SELECT shadow_actions.id FROM shadow_actions WHERE" in text

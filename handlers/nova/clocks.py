@@ -1,0 +1,132 @@
+"""How far the clocks of Nova's services are from the clock of a cell's database.
+
+Handlers compute ages by the database's clock, from times that Nova's services wrote. A service reports every ten seconds
+(``[DEFAULT] report_interval``): ``report_count`` grows, and ``updated_at`` is the clock of the service, or of the conductor
+that writes for it. Two readings of these rows bound the difference: a row that changed between them was written between them.
+
+Every age is reduced by the difference, so that every settle time grows by it. Beyond :data:`LARGEST`, heals are refused.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from handlers.access.database import Database, utcnow
+from handlers.base import Unavailable
+from handlers.nova import tables
+
+#: seconds of difference that ``stackmend check`` tolerates
+TOLERATED = 2.0
+#: seconds of difference beyond which no age proves anything
+LARGEST = 30.0
+#: seconds between two readings that are compared, at least and at most
+APART = (2.0, 12.0)
+#: seconds for which a difference is remembered
+REMEMBERED = 600.0
+#: seconds between the two readings of ``stackmend check``
+PAUSE = 3.0
+#: a service without a report for so many seconds is down: Nova's ``service_down_time``
+_DOWN = 60.0
+#: the columns have whole seconds, and MySQL rounds them
+_ROUNDING = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """The reports of a cell's services.
+
+    :param now: the database's time
+    :param reports: by the id of the service: the number of its reports, and the time of the last one by its own clock
+    """
+
+    now: datetime
+    reports: Mapping[int, tuple[int, datetime]]
+
+    @property
+    def alive(self) -> bool:
+        """Whether a service has reported within the last minute."""
+        return any(abs((self.now - at).total_seconds()) < _DOWN for _, at in self.reports.values())
+
+
+def difference(first: Reading, second: Reading) -> float | None:
+    """Return by how many seconds at least a service's clock differs; None when no service reported between the readings."""
+    bounds = [
+        max((at - second.now).total_seconds(), (first.now - at).total_seconds())
+        for service, (count, at) in second.reports.items()
+        if service in first.reports and first.reports[service][0] != count
+    ]
+    return max(0.0, max(bounds) - _ROUNDING) if bounds else None
+
+
+def read(connection: Connection) -> Reading | None:
+    """Read the reports of the services that are not deleted; None in a cell without services."""
+    c = tables.services.c
+    query = sa.select(c.id, c.report_count, c.updated_at, utcnow().label("now")).where(
+        c.deleted == 0, c.updated_at.is_not(None)
+    )
+    rows = connection.execute(query).all()
+    return Reading(rows[0].now, {row.id: (row.report_count, row.updated_at) for row in rows}) if rows else None
+
+
+@dataclass(slots=True)
+class _Memory:
+    """The last reading of one database, with its time, and the differences that were measured, with theirs."""
+
+    reading: Reading | None = None
+    read_at: float = float("-inf")
+    measured: list[tuple[float, float]] = field(default_factory=list)
+
+
+class Clocks:
+    """The differences of several databases; safe to share between threads."""
+
+    def __init__(self) -> None:
+        self._memories: dict[str, _Memory] = {}
+        self._lock = threading.Lock()
+
+    def observe(self, database: Database) -> Reading | None:
+        """Read the reports in a database, unless they were read a moment ago, and compare them with the last reading.
+
+        A database that does not answer is left out: the work that follows reports it.
+        """
+        now = time.monotonic()
+        with self._lock:
+            memory = self._memories.setdefault(database.url, _Memory())
+            if now - memory.read_at < APART[0]:
+                return memory.reading
+            before, before_at, memory.read_at = memory.reading, memory.read_at, now
+        try:
+            reading = database.run(read)
+        except Unavailable:
+            reading = None
+        seconds = None
+        if reading is not None and before is not None and now - before_at <= APART[1]:
+            seconds = difference(before, reading)
+        with self._lock:
+            memory.reading = reading
+            memory.measured = [one for one in memory.measured if now - one[0] < REMEMBERED]
+            if seconds is not None:
+                memory.measured.append((now, seconds))
+        return reading
+
+    def difference(self, database: Database) -> float | None:
+        """Return the largest difference of the last minutes, in seconds; None when none was measured."""
+        now = time.monotonic()
+        with self._lock:
+            memory = self._memories.get(database.url, _Memory())
+            return max((seconds for at, seconds in memory.measured if now - at < REMEMBERED), default=None)
+
+    def measure(self, databases: Iterable[Database]) -> None:
+        """Read the reports twice, some seconds apart, unless no service is alive."""
+        asked = list(databases)
+        if any(reading is not None and reading.alive for reading in map(self.observe, asked)):
+            time.sleep(PAUSE)
+            for database in asked:
+                self.observe(database)

@@ -1,0 +1,148 @@
+"""The verdict on an instance that ports name, and the fate of its ports. No I/O.
+
+Rows are tried in their order; the first that matches decides.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+
+from handlers.nova.records import Instance
+
+#: seconds after a deletion during which a build that it interrupted may still clean up
+SETTLE = 60.0
+
+
+class State(StrEnum):
+    """The state of an instance."""
+
+    ALIVE = "alive"
+    UNKNOWN = "unknown"
+    JUST_DELETED = "just deleted"
+    GONE = "gone"
+
+
+class Fate(StrEnum):
+    """The right treatment of a port."""
+
+    UNBIND = "unbind"
+    DELETE = "delete"
+    REPORT = "report"
+
+
+@dataclass(frozen=True, slots=True)
+class Remains:
+    """Rows of a deleted instance that tell about its ports.
+
+    :param launched: whether it ever ran
+    :param network_info: the network cache at its deletion; None when there is none, or several
+    """
+
+    launched: bool
+    network_info: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """The records about an instance.
+
+    :param building: it has a build request, or a mapping without a cell
+    :param rows: its rows in all cells
+    :param archived: whether the shadow tables have it
+    """
+
+    building: bool
+    rows: tuple[Instance, ...]
+    archived: bool
+
+    @property
+    def deleted(self) -> bool:
+        """Whether a record proves the deletion; a hidden row is the copy of a cross-cell resize and proves nothing."""
+        return self.archived or any(row.deleted and not row.hidden for row in self.rows)
+
+    @property
+    def age(self) -> float:
+        """Seconds since its last change; an archived instance has settled."""
+        return min((row.age for row in self.rows), default=SETTLE)
+
+
+_STATES: tuple[tuple[Callable[[Facts], bool], State], ...] = (
+    (lambda facts: facts.building, State.ALIVE),
+    (lambda facts: any(not row.deleted for row in facts.rows), State.ALIVE),
+    (lambda facts: not facts.deleted, State.UNKNOWN),
+    (lambda facts: facts.age < SETTLE, State.JUST_DELETED),
+    (lambda facts: True, State.GONE),
+)
+
+
+def state(facts: Facts) -> State:
+    """Return the state of an instance."""
+    return next(found for holds, found in _STATES if holds(facts))
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One port of an instance that is gone or unknown.
+
+    :param known: whether a record proves that the instance is deleted
+    :param made_by_nova: None when the remains do not tell
+    :param has_device: whether it has a device of Cyborg
+    :param may_delete: ``[audit] audit_ports_delete``
+    """
+
+    known: bool
+    made_by_nova: bool | None
+    has_device: bool
+    may_delete: bool
+
+
+_FATES: tuple[tuple[Callable[[Case], bool], Fate, str], ...] = (
+    (
+        lambda case: not case.known,
+        Fate.REPORT,
+        "another Nova may have the instance, or it was purged; find out who made the port: openstack port show",
+    ),
+    (
+        lambda case: case.has_device,
+        Fate.REPORT,
+        "it has a device of Cyborg, which has to be released first: openstack accelerator arq delete",
+    ),
+    (
+        lambda case: case.made_by_nova is None,
+        Fate.REPORT,
+        "no record shows whether Nova or the user made it. If Nova made it, delete it with openstack port delete; otherwise "
+        "unbind it with openstack port unset --device --device-owner --host",
+    ),
+    (lambda case: case.made_by_nova is False, Fate.UNBIND, ""),
+    (lambda case: case.may_delete, Fate.DELETE, ""),
+    (
+        lambda case: True,
+        Fate.REPORT,
+        "Nova made it, so it has to be deleted: set [audit] audit_ports_delete, or use openstack port delete",
+    ),
+)
+
+
+def fate(case: Case) -> tuple[Fate, str]:
+    """Return the fate of a port, with the refusal where it is only reported."""
+    return next((found, refusal) for holds, found, refusal in _FATES if holds(case))
+
+
+def made_by_nova(remains: Remains | None, port: str) -> bool | None:
+    """Return whether Nova made a port for an instance, or None when the remains do not tell.
+
+    Nova empties the network cache after it has deleted every port that it made.
+    """
+    if remains is None:
+        return None
+    try:
+        entries = json.loads(remains.network_info or "")
+        found = [entry.get("preserve_on_delete") for entry in entries if entry["id"] == port]
+    except (ValueError, LookupError, TypeError, AttributeError):
+        return None
+    if found:
+        return None if found[0] is None else not found[0]
+    return False if entries == [] and remains.launched else None

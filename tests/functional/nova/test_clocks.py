@@ -1,0 +1,93 @@
+"""Services whose clocks are wrong: proofs wait longer, and beyond a limit nothing is healed."""
+
+from __future__ import annotations
+
+import pytest
+
+from handlers.base import Mode, Refused, Resources, Verdict
+from handlers.nova import clocks, queries
+from handlers.nova.checks import nova_checks
+from handlers.nova.database import NovaDatabases
+from handlers.nova.simulation import NovaSimulation
+
+
+@pytest.fixture
+def databases(cloud: NovaSimulation, resources: Resources, monkeypatch: pytest.MonkeyPatch) -> NovaDatabases:
+    monkeypatch.setattr(clocks, "APART", (0.0, 12.0))
+    for host, cell in (("a", "cell1"), ("c", "cell2")):
+        cloud.add_compute(host, cell)
+        cloud.map_host(host)
+    return resources.get(NovaDatabases.from_resources)
+
+
+def report(cloud: NovaSimulation, databases: NovaDatabases, host: str, behind: float) -> None:
+    """Let a service report between two readings, with a clock that is so many seconds behind."""
+    databases.run_in_all(databases.host_cells(), queries.compute_services)
+    with cloud.ago(seconds=behind):
+        cloud.heartbeat(host)
+    databases.run_in_all(databases.host_cells(), queries.compute_services)
+
+
+def age(databases: NovaDatabases, instance: str) -> float:
+    found = databases.run_in_all(databases.host_cells(), lambda connection: queries.instance(connection, instance))
+    [row] = [row for row in found.values() if row is not None]
+    return row.age
+
+
+@pytest.mark.parametrize("behind", [20.0, -20.0])
+def test_ages_shrink_by_the_difference_of_the_clocks(
+    cloud: NovaSimulation, databases: NovaDatabases, behind: float
+) -> None:
+    with cloud.ago(seconds=65):
+        moved = cloud.boot("a")
+    assert 60 < age(databases, moved) < 75
+    report(cloud, databases, "a", behind)
+    assert 40 < age(databases, moved) < 60
+    other = cloud.request()
+    assert databases.api.run(lambda connection: queries.has_build_request(connection, other))
+    assert 15 < databases.api.clock_margin < 21
+
+
+def test_a_dead_service_is_no_wrong_clock(cloud: NovaSimulation, databases: NovaDatabases) -> None:
+    with cloud.ago(hours=2):
+        cloud.heartbeat("a")
+    for _ in range(2):
+        databases.run_in_all(databases.host_cells(), queries.compute_services)
+    databases.require_known_schema()
+    assert age(databases, cloud.boot("a")) < 10
+    assert not list(databases.warnings())
+
+
+def test_beyond_half_a_minute_no_heal_starts(cloud: NovaSimulation, databases: NovaDatabases) -> None:
+    report(cloud, databases, "c", 20.0)
+    databases.require_known_schema()
+    report(cloud, databases, "c", 45.0)
+    with pytest.raises(Refused, match="cell:cell2: the clock of a Nova service differs"):
+        databases.require_known_schema()
+    [cell1, _] = databases.host_cells()
+    databases.require_known_schema([cell1])
+    assert any("chrony" in sentence for sentence in databases.warnings())
+
+
+def test_a_difference_is_forgotten_after_some_minutes(
+    cloud: NovaSimulation, databases: NovaDatabases, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report(cloud, databases, "a", 45.0)
+    monkeypatch.setattr(clocks, "REMEMBERED", -1.0)
+    databases.require_known_schema()
+    with cloud.ago(seconds=65):
+        assert age(databases, cloud.boot("a")) > 60
+
+
+def test_check_states_the_difference(
+    cloud: NovaSimulation, databases: NovaDatabases, resources: Resources, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def reports_meanwhile(seconds: float) -> None:
+        with cloud.ago(seconds=10):
+            cloud.heartbeat("a")
+
+    monkeypatch.setattr("handlers.nova.clocks.time.sleep", reports_meanwhile)
+    modes: dict[type, Mode] = {}
+    found = {one.subject: one for one in nova_checks(resources, modes)}
+    assert found["cell:cell1: clocks"].verdict is Verdict.WARNING
+    assert "not compared" in found["cell:cell2: clocks"].text
