@@ -15,7 +15,6 @@ from consumer.journal.database import Database, open_engine
 from consumer.journal.work import Hint, Priority
 from handlers.base import Handler, Key, Refused
 from handlers.octavia.cloud_objects import PRESERVED, PRESERVED_PREFIX, SINCE
-from handlers.octavia.failover.failed_amphora import FailedAmphora
 from handlers.octavia.housekeeper import Housekeeper
 from handlers.octavia.housekeeping import UnavailableException, housekeep
 from handlers.octavia.preserved import pool

@@ -63,6 +63,29 @@ class House:
             self.octavia.heartbeat(other, silent=1)
         self.octavia.heartbeat(amphora, silent=seconds)
 
+    def health_manager_replaces(self) -> list[str]:
+        """Return the amphorae that Octavia's health manager would replace now, by its own rule.
+
+        Source: ``get_stale_amphora`` in ``octavia/db/repositories.py``.
+        """
+
+        def stale(connection: sa.Connection) -> list[str]:
+            now = connection.execute(sa.select(queries.NOW)).scalar_one()
+            health, row = tables.amphora_health.c, tables.amphora.c
+            query = (
+                sa.select(row.id)
+                .join(tables.amphora_health, health.amphora_id == row.id)
+                .where(
+                    health.busy.is_(False),
+                    health.last_update < now - timedelta(seconds=self.driver.settings.heartbeat_timeout),
+                    row.status.in_(records.SERVING),
+                    row.compute_id.is_not(None),
+                )
+            )
+            return list(connection.execute(query).scalars())
+
+        return self.database.run(stale)
+
     def rows(self, balancer: str) -> list[records.Amphora]:
         """All amphora rows of a load balancer."""
         return self.database.run(partial(queries.amphorae_of, load_balancer=balancer))
