@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from oslo_config import cfg
 
+from handlers.octavia import options
+
 GROUP = "housekeeping"
 
 OPTIONS: list[cfg.Opt] = [
@@ -117,14 +119,14 @@ OPTIONS: list[cfg.Opt] = [
         default=20,
         min=0,
         help="Where amphorae are preserved, a silent amphora counts as failed this many seconds before [health_manager] "
-        "heartbeat_timeout, so that Octavia's health manager does not delete it first. Amphorae send a heartbeat every 10 "
-        "seconds.",
+        "heartbeat_timeout, so that Octavia's health manager does not delete it first; never before three heartbeats are "
+        "missing.",
     ),
 ]
 
 
-#: seconds of silence below which even a healthy amphora may be: two heartbeats
-_TWO_HEARTBEATS = 20.0
+#: heartbeats that a healthy amphora may lose one after the other
+_LOST = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +134,7 @@ class HousekeepingSettings:
     """The values of ``[housekeeping]``; times are in seconds.
 
     :param heartbeat_timeout: seconds of silence after which Octavia's health manager replaces an amphora
+    :param heartbeat_interval: seconds between two heartbeats
     :param stale_after: seconds of silence after which an amphora counts as failed
     """
 
@@ -148,17 +151,23 @@ class HousekeepingSettings:
     failover_threshold: int = 3
     failover_window: int = 300
     heartbeat_timeout: float = 60.0
+    heartbeat_interval: float = options.HEARTBEAT_INTERVAL
     stale_after: float = 40.0
+
+    @property
+    def quiet_after(self) -> float:
+        """Seconds without a heartbeat after which heartbeats no longer contradict a failure."""
+        return 1.2 * self.heartbeat_interval
+
+    @property
+    def heard_within(self) -> float:
+        """Seconds within which a healthy amphora has been heard."""
+        return _LOST * self.heartbeat_interval
 
     @property
     def preserves(self) -> bool:
         """Whether failed amphorae are preserved."""
         return self.maximum_preserved_amphora_count > 0
-
-    @property
-    def preserves_image_alone(self) -> bool:
-        """Whether only an image is preserved, so that no server has to be cut off."""
-        return self.preservation_method == "snapshot" and self.preservation_keeps == "image"
 
 
 def settings(conf: cfg.ConfigOpts, heartbeat_timeout: int) -> HousekeepingSettings:
@@ -167,6 +176,7 @@ def settings(conf: cfg.ConfigOpts, heartbeat_timeout: int) -> HousekeepingSettin
     :param heartbeat_timeout: Octavia's, seconds
     """
     group = conf[GROUP]
+    interval = options.heartbeat_interval(conf)
     margin = group.heartbeat_margin if group.maximum_preserved_amphora_count else 0
     return HousekeepingSettings(
         spare_amphora_pool_size=group.spare_amphora_pool_size,
@@ -182,5 +192,6 @@ def settings(conf: cfg.ConfigOpts, heartbeat_timeout: int) -> HousekeepingSettin
         failover_threshold=group.failover_threshold,
         failover_window=group.failover_window,
         heartbeat_timeout=float(heartbeat_timeout),
-        stale_after=max(_TWO_HEARTBEATS, float(heartbeat_timeout - margin)),
+        heartbeat_interval=interval,
+        stale_after=max(_LOST * interval, float(heartbeat_timeout - margin)),
     )

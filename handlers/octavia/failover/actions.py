@@ -27,7 +27,6 @@ from handlers.octavia.cloud_objects import (
     Server,
 )
 from handlers.octavia.drivers.base import Driver
-from handlers.octavia.failover.proof import QUIET
 from handlers.octavia.failover.steps import Replaced, Situation, Step, StepName
 from handlers.octavia.failover.undo import undo_of
 from handlers.octavia.housekeeping import AmphoraDriverError
@@ -100,7 +99,7 @@ class Actions:
 
     def _renew_lease(self, s: Situation) -> None:
         # a server without network sends no heartbeat, so its last one may be young when a lease has expired
-        quiet = QUIET if s.connected else 0.0
+        quiet = self._settings.quiet_after if s.connected else 0.0
         seconds = self._settings.preservation_lease
         self._driver.database.run(partial(changes.lease, amphora=s.amphora, seconds=seconds, quiet=quiet))
 

@@ -95,7 +95,7 @@ def _rows(connection: Connection, identity: str, settings: HousekeepingSettings)
         beside=octavia_queries.amphorae_of(connection, on) if on else [],
         health=octavia_queries.health(connection, identity),
         failing=failing,
-        heard=queries.heard(connection),
+        heard=queries.heard(connection, settings.heard_within),
     )
 
 

@@ -74,6 +74,7 @@ from handlers.octavia.failover.rules import next_step
 from handlers.octavia.failover.steps import Nothing, Replaced, Report, Situation, Step, Wait
 from handlers.octavia.failover.undo import undo_of
 from handlers.octavia.housekeeping import NotFoundError
+from handlers.octavia.settings import HousekeepingSettings
 
 #: seconds from a notification of a start to the first inspection: by then Nova has begun
 _BEGUN = 1.0
@@ -165,7 +166,8 @@ class FailedAmphora(OctaviaPlugin, Handler):
     requires = ("octavia_database", "compute")
     cost = (
         "A sweep is one query over Octavia's tables; every few seconds suits thousands of amphorae. Of "
-        "failed_amphora_heals_per_hour, each step takes one: a replacement takes two, a preservation about eight."
+        "failed_amphora_heals_per_hour, each step takes one: a replacement takes two, a preservation about "
+        "eight. With more than 30 s, silence is left to Octavia's health manager."
     )
     rights = {
         "octavia": {
@@ -179,7 +181,7 @@ class FailedAmphora(OctaviaPlugin, Handler):
     def __init__(self, driver: Driver, listener: Listener | None = None) -> None:
         self._driver = driver
         self._settings = driver.settings
-        self._listener = listener or Listener(driver.settings.heartbeat_timeout)
+        self._listener = listener or _listener(driver.settings)
         self._actions = Actions(driver, driver.settings)
 
     @classmethod
@@ -215,7 +217,9 @@ class FailedAmphora(OctaviaPlugin, Handler):
 
     def sweep(self) -> Iterator[Key]:
         """Yield silent amphorae, those in ERROR, and those whose recovery was interrupted."""
-        unsettled = self._listener.observe(self._driver.database.run(queries.heard))
+        unsettled = self._listener.observe(
+            self._driver.database.run(partial(queries.heard, within=self._settings.heard_within))
+        )
         stale_after = None if unsettled else self._settings.stale_after
         found = self._driver.database.run(partial(queries.failed_amphorae, stale_after=stale_after))
         yield from keys_of("amphora", found)
@@ -244,6 +248,10 @@ class FailedAmphora(OctaviaPlugin, Handler):
         if not isinstance(decision, Step) or not finding.same_as(_finding(finding.key, read, decision)):
             raise Conflict(f"{finding.key} is no longer as it was found")
         return replace(self._actions.take(read, decision), complete=False)
+
+
+def _listener(s: HousekeepingSettings) -> Listener:
+    return Listener(s.heartbeat_timeout, s.stale_after - s.heartbeat_interval)
 
 
 def _finding(key: Key, read: Situation | Replaced, step: Step) -> Finding:

@@ -16,12 +16,8 @@ from dataclasses import dataclass
 
 LOG = logging.getLogger(__name__)
 
-#: seconds within which a healthy amphora has been heard: three intervals of 10 seconds
-HEARD = 30.0
 #: in a cloud with no more amphorae than this, the others are too few to show that heartbeats arrive
 FEW = 3
-#: seconds between two observations after which the time between them counts as unobserved
-_GAP = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +25,7 @@ class Heard:
     """The amphorae that have a heartbeat record.
 
     :param amphorae: how many serve a load balancer
-    :param lately: how many of these were heard within :data:`HEARD`
+    :param lately: how many of these were heard lately
     """
 
     amphorae: int
@@ -50,11 +46,13 @@ class Listener:
     """Remembers since when heartbeats arrive; safe to share between threads.
 
     :param patience: seconds for which heartbeats must have arrived: Octavia's ``heartbeat_timeout``
+    :param gap: seconds between two observations in which no dangerous silence can begin and end
     :param clock: a monotonic clock, seconds
     """
 
-    def __init__(self, patience: float, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, patience: float, gap: float = 30.0, clock: Callable[[], float] = time.monotonic) -> None:
         self._patience = patience
+        self._gap = gap
         self._clock = clock
         self._lock = threading.Lock()
         self._since: float | None = None
@@ -67,14 +65,13 @@ class Listener:
         """
         with self._lock:
             now = self._clock()
-            observed, self._last = now - self._last <= _GAP, now
+            observed, self._last = now - self._last <= self._gap, now
             if heard.mostly_silent:
                 if self._since is not None or not observed:
                     LOG.warning(
-                        "%d of %d amphorae were not heard for %g s: silence proves nothing now; is octavia-health-manager up?",
+                        "%d of %d amphorae were not heard lately: silence proves nothing now; is octavia-health-manager up?",
                         heard.amphorae - heard.lately,
                         heard.amphorae,
-                        HEARD,
                     )
                 self._since = None
                 return self._patience

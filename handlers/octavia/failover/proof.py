@@ -12,9 +12,8 @@ from dataclasses import dataclass
 from handlers.octavia.cloud_objects import Server
 from handlers.octavia.failover.heartbeats import FEW
 from handlers.octavia.failover.steps import Situation
+from handlers.octavia.settings import HousekeepingSettings
 
-#: seconds without a heartbeat after which it is no contradiction; amphorae send one every 10 (``heartbeat_interval``)
-QUIET = 12.0
 #: seconds after which heartbeats are observed again while they prove nothing
 _OBSERVE = 5.0
 
@@ -68,10 +67,12 @@ class Signs:
     """The signs that the rules combine.
 
     :param stale_after: seconds of silence that count as a failure
+    :param quiet_after: seconds without a heartbeat after which heartbeats contradict no failure
     """
 
     s: Situation
     stale_after: float
+    quiet_after: float
 
     @property
     def silent_for(self) -> float | None:
@@ -81,7 +82,7 @@ class Signs:
     @property
     def beating(self) -> bool:
         """Whether a heartbeat has just come."""
-        return self.silent_for is not None and self.silent_for < QUIET
+        return self.silent_for is not None and self.silent_for < self.quiet_after
 
     @property
     def silent(self) -> bool:
@@ -147,7 +148,7 @@ RULES: tuple[Rule, ...] = (
         lambda a: a.down and a.beating,
         lambda a: Unclear(
             f"server {a.server.id} is {a.server.status}, but its amphora has just sent a heartbeat",
-            max(1.0, QUIET - (a.silent_for or 0.0)),
+            max(1.0, a.quiet_after - (a.silent_for or 0.0)),
         ),
     ),
     Rule(
@@ -197,10 +198,7 @@ RULES: tuple[Rule, ...] = (
 )
 
 
-def judge(situation: Situation, stale_after: float) -> Verdict:
-    """Judge an amphora that is ALLOCATED, FAILOVER_STOPPED or in ERROR, on a load balancer that no flow works on.
-
-    :param stale_after: seconds of silence
-    """
-    signs = Signs(situation, stale_after)
+def judge(situation: Situation, settings: HousekeepingSettings) -> Verdict:
+    """Judge an amphora that is ALLOCATED, FAILOVER_STOPPED or in ERROR, on a load balancer that no flow works on."""
+    signs = Signs(situation, settings.stale_after, settings.quiet_after)
     return next(rule.verdict(signs) for rule in RULES if rule.applies(signs))

@@ -9,7 +9,7 @@ from sqlalchemy.engine import Connection
 
 from handlers.access.database import utcnow
 from handlers.octavia import records, tables
-from handlers.octavia.failover.heartbeats import HEARD, Heard
+from handlers.octavia.failover.heartbeats import Heard
 
 _LB = tables.load_balancer.c
 _AMPHORA = tables.amphora.c
@@ -41,10 +41,13 @@ def failed_amphorae(connection: Connection, stale_after: float | None) -> list[s
     return list(connection.execute(query).scalars())
 
 
-def heard(connection: Connection) -> Heard:
-    """Count the serving amphorae that have a heartbeat record, and those that were heard lately."""
+def heard(connection: Connection, within: float) -> Heard:
+    """Count the serving amphorae that have a heartbeat record, and those that were heard lately.
+
+    :param within: seconds
+    """
     now = connection.execute(sa.select(utcnow())).scalar_one()
-    lately = sa.case((_HEALTH.last_update >= now - timedelta(seconds=HEARD), 1), else_=0)
+    lately = sa.case((_HEALTH.last_update >= now - timedelta(seconds=within), 1), else_=0)
     query = (
         sa.select(sa.func.count(), sa.func.coalesce(sa.func.sum(lately), 0))
         .select_from(tables.amphora_health)

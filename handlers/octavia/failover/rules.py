@@ -108,6 +108,11 @@ class ServerCase(Case):
         return marked_for(self.s) > self.settings.preservation_deadline or self.server.host_up is False
 
     @property
+    def runs(self) -> bool:
+        """Whether its server may still use its ports: setting them down stops no SR-IOV port without an agent."""
+        return self.server.status in {"ACTIVE", "PAUSED"} and self.server.host_up is not False
+
+    @property
     def stopping(self) -> Step:
         """Stop a server in ERROR."""
         return self.step(StepName.STOP, "stop its server, because Nova changes nothing of it in ERROR", self.server.id)
@@ -191,7 +196,8 @@ REQUEST: tuple[Row[Request], ...] = (
         "too early",
         lambda r: r.remaining > 0,
         lambda r: Wait(
-            f"load balancer {r.s.balancer.id} is in ERROR after {r.s.attempts} failovers, and the next one waits", r.remaining
+            f"load balancer {r.s.balancer.id} is in ERROR after {r.s.attempts} failovers, and the next one waits",
+            r.remaining,
         ),
     ),
 )
@@ -218,13 +224,11 @@ def _not_preserved(c: Case) -> str:
     """Return why an amphora is replaced without being preserved; empty when it is to be preserved."""
     s, server, limit = c.s, c.s.server, c.settings.maximum_preserved_amphora_count
     others = s.others if c.settings.preservation_scheme == "keep" else [one for one in s.others if not one.complete]
-    withheld = is_withheld(Withheld.CUT_OFF) and (s.connected or not s.marked) and not c.settings.preserves_image_alone
     if server is None:
         return "it has no server to preserve"
     unkeepable = server.status not in _PRESERVABLE or server.task_state in pool.LEAVING
     reasons = (
         (limit == 0, "none is preserved"),
-        (withheld, "stackmend does not yet unplug a failed amphora"),
         (c.failed.beats, "it still sends heartbeats, so it is not cut off before it has a replacement"),
         (unkeepable, f"its server is {server.status} and cannot be preserved"),
         (not s.marked and s.sealed is None and len(others) >= limit, "the pool is full"),
@@ -350,14 +354,19 @@ IMAGE: tuple[Row[ImageCase], ...] = (
 
 CUT_OFF: tuple[Row[ServerCase], ...] = (
     Row(
-        "withheld",
-        lambda c: bool(c.s.connected) and is_withheld(Withheld.CUT_OFF),
-        lambda c: _replace(c, "stackmend does not yet unplug it"),
-    ),
-    Row(
         "no network is left",
         lambda c: not c.s.connected,
         lambda c: c.step(StepName.LET_GO, "let Octavia forget its server, and replace it", c.server.id),
+    ),
+    Row(
+        "Nova neither detaches nor stops",
+        lambda c: c.late and c.runs and c.server.task_state is not None,
+        lambda c: _replace(c, "Nova neither detaches its ports nor stops it"),
+    ),
+    Row(
+        "Nova does not detach from a running server",
+        lambda c: c.late and c.runs,
+        lambda c: c.step(StepName.STOP, "stop its server, whose ports Nova does not detach", c.server.id),
     ),
     Row(
         "Nova cannot detach",
@@ -385,7 +394,7 @@ def next_step(s: Situation | Replaced, settings: HousekeepingSettings) -> Decisi
         return _finish(s, settings)
     if s.forgotten:
         return _recover_forgotten(s)
-    match judge(s, settings.stale_after):
+    match judge(s, settings):
         case Unclear(reason=reason, after=after):
             return Wait(reason, after)
         case Suspect(why=why, reason=reason):

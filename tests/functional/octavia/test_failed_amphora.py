@@ -147,6 +147,24 @@ def test_ports_that_are_never_detached_are_quarantined_at_the_deadline(make_hous
     assert [kept.amphora for kept in house.preserved()] == [failed.id]
 
 
+def test_a_running_server_whose_ports_stay_is_stopped_before_the_quarantine(make_house: MakeHouse) -> None:
+    """A port that is set down still passes traffic where it is SR-IOV without an agent."""
+    house = make_house(maximum_preserved_amphora_count=1)
+    balancer = house.octavia.add_load_balancer()
+    (failed,) = house.serving(balancer)
+    house.silence(failed.id)
+    server = failed.compute_id or ""
+    house.cloud.weather.clinging.add(server)
+    handler, key = house.handler(), Key("amphora", failed.id)
+    with pytest.raises(Stuck, match="detaches"):
+        mend(house, handler, key)
+    house.make_mark_older(server, 601)
+    assert mend(house, handler, key) == ["stop", "quarantine", "let-go", "label", "detach"]
+    assert (left := house.cloud.server(server)) is not None
+    assert left.status == "SHUTOFF"
+    house.assert_whole(balancer)
+
+
 def test_an_image_that_never_gets_ready_is_dropped_for_the_server(make_house: MakeHouse) -> None:
     house = make_house(maximum_preserved_amphora_count=1, preservation_method="snapshot")
     balancer = house.octavia.add_load_balancer()

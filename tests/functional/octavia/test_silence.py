@@ -14,7 +14,7 @@ from consumer import plugins
 from handlers.base import InFlight, Key
 from handlers.octavia import records, settings
 from handlers.octavia.failover.failed_amphora import FailedAmphora
-from handlers.octavia.failover.heartbeats import HEARD, Heard, Listener
+from handlers.octavia.failover.heartbeats import Heard, Listener
 from tests.functional.octavia.world import House, Stuck, mend
 
 MakeHouse = Callable[..., House]
@@ -41,7 +41,7 @@ class Fleet:
         self.amphorae = [house.serving(balancer)[0].id for balancer in self.balancers]
         self.before = self.rows()
         self.clock = Clock()
-        self.handler = FailedAmphora(house.driver, Listener(TIMEOUT, self.clock))
+        self.handler = FailedAmphora(house.driver, Listener(TIMEOUT, clock=self.clock))
 
     def rows(self) -> list[list[records.Amphora]]:
         """All rows, to see whether anything was replaced or let go."""
@@ -113,7 +113,7 @@ def test_after_a_start_a_whole_timeout_is_observed_first(make_house: MakeHouse) 
 
 def test_time_that_was_not_observed_proves_nothing() -> None:
     clock = Clock()
-    listener = Listener(TIMEOUT, clock)
+    listener = Listener(TIMEOUT, clock=clock)
     assert listener.observe(Heard(10, 10)) == TIMEOUT
     for _turn in range(12):
         clock.now += 5
@@ -132,7 +132,7 @@ def test_mass_silence_lists_no_suspects_for_the_breaker(make_house: MakeHouse) -
     fleet = Fleet(house, 12)
     fleet.beat(fleet.amphorae)
     fleet.observe(2 * TIMEOUT)
-    fleet.beat(fleet.amphorae, silent=HEARD + 15)
+    fleet.beat(fleet.amphorae, silent=45)
     assert list(fleet.handler.sweep()) == []
     # other proofs do not depend on heartbeats
     house.octavia.set_amphora(fleet.amphorae[0], status="ERROR")
@@ -170,3 +170,15 @@ def test_the_margin_applies_only_where_amphorae_are_preserved(
     file.write_text(f"[housekeeping]\nmaximum_preserved_amphora_count = {preserved}\n")
     conf = configuration.load(plugins.handlers(), [str(file)])
     assert settings.settings(conf, 60).stale_after == stale_after
+
+
+@pytest.mark.parametrize(("interval", "stale_after", "quiet_after"), [(10, 40.0, 12.0), (30, 90.0, 36.0)])
+def test_amphorae_that_beat_rarely_are_silent_later(
+    tmp_path: Path, interval: int, stale_after: float, quiet_after: float
+) -> None:
+    octavia = tmp_path / "octavia.conf"
+    octavia.write_text(f"[health_manager]\nheartbeat_interval = {interval}\n")
+    file = tmp_path / "stackmend.conf"
+    file.write_text(f"[octavia]\nconfig_file = {octavia}\n[housekeeping]\nmaximum_preserved_amphora_count = 1\n")
+    found = settings.settings(configuration.load(plugins.handlers(), [str(file)]), 60)
+    assert (found.stale_after, found.quiet_after) == (stale_after, quiet_after)

@@ -126,9 +126,9 @@ JUDGED: dict[str, tuple[Situation, Verdict | type[Verdict]]] = {
 @pytest.mark.parametrize("row", proof.RULES, ids=lambda row: row.name)
 def test_every_rule_of_the_proof(row: proof.Rule) -> None:
     situation, expected = JUDGED[row.name]
-    signs = Signs(situation, 40.0)
+    signs = Signs(situation, 40.0, 12.0)
     assert next(found.name for found in proof.RULES if found.applies(signs)) == row.name
-    found = judge(situation, 40.0)
+    found = judge(situation, HousekeepingSettings())
     assert isinstance(found, expected) if isinstance(expected, type) else found == expected
 
 
@@ -143,14 +143,14 @@ def test_every_rule_of_the_proof(row: proof.Rule) -> None:
     ],
 )
 def test_what_proves_no_failure(situation: Situation) -> None:
-    assert judge(situation, 40.0) == Alive()
+    assert judge(situation, HousekeepingSettings()) == Alive()
 
 
 def test_among_few_a_host_that_is_down_is_the_second_witness() -> None:
     for heard in (Heard(1, 0), Heard(2, 1), Heard(3, 2)):
         silent = replace(S, server=ACTIVE, health=health(41.0), heard=heard)
-        assert isinstance(judge(silent, 40.0), Suspect)
-        assert isinstance(judge(replace(silent, server=replace(ACTIVE, host_up=False)), 40.0), Failed)
+        assert isinstance(judge(silent, HousekeepingSettings()), Suspect)
+        assert isinstance(judge(replace(silent, server=replace(ACTIVE, host_up=False)), HousekeepingSettings()), Failed)
 
 
 # the tables of rules
@@ -229,6 +229,14 @@ IMAGE_CASES = {
 }
 CUT_OFF_CASES = {
     "no network is left": (server_case(replace(MARKED, ports=())), StepName.LET_GO),
+    "Nova neither detaches nor stops": (
+        server_case(replace(MARKED, server=replace(marked(ACTIVE, age=900.0), task_state="powering-off"))),
+        StepName.FAILOVER,
+    ),
+    "Nova does not detach from a running server": (
+        server_case(replace(MARKED, server=marked(ACTIVE, age=900.0))),
+        StepName.STOP,
+    ),
     "Nova cannot detach": (server_case(replace(MARKED, server=marked(DOWN, age=900.0))), StepName.QUARANTINE),
     "Nova works on it": (server_case(replace(MARKED, server=replace(marked(DOWN), task_state="x"))), Wait),
     "in ERROR": (server_case(replace(MARKED, server=replace(marked(DOWN), status="ERROR"))), StepName.STOP),
