@@ -54,14 +54,12 @@ class Actions:
             StepName.DROP_IMAGE: self._drop_image,
             StepName.LABEL: self._label,
             StepName.SHELVE: self._shelve,
+            StepName.STOP: self._stop,
         }
         self._recovering: Mapping[StepName, Callable[[Situation, Step], Healed]] = {
             **either,
             StepName.LEASE: self._lease,
             StepName.MARK: self._mark,
-            StepName.STOP: self._stop,
-            StepName.IMAGE: self._image,
-            StepName.SEAL: self._seal,
             StepName.UNPLUG: self._unplug,
             StepName.QUARANTINE: self._quarantine,
             StepName.LET_GO: self._let_go,
@@ -70,6 +68,9 @@ class Actions:
         }
         self._finishing: Mapping[StepName, Callable[[Replaced, Step], Healed]] = {
             **either,
+            StepName.IMAGE: self._image,
+            StepName.SEAL: self._seal,
+            StepName.DROP_SERVER: self._drop_server,
             StepName.TRIM: self._trim,
             StepName.DETACH: self._detach,
         }
@@ -91,17 +92,14 @@ class Actions:
 
     def _lease(self, s: Situation, step: Step) -> Healed:
         self._require_failover(s)
-        self._renew_lease(s)
-        return Healed(
-            f"kept Octavia's health manager off amphora {s.amphora.id} for {self._settings.preservation_lease} s ({step.why})",
-            undo=undo_of(s, step),
-        )
-
-    def _renew_lease(self, s: Situation) -> None:
         # a server without network sends no heartbeat, so its last one may be young when a lease has expired
         quiet = self._settings.quiet_after if s.connected else 0.0
         seconds = self._settings.preservation_lease
         self._driver.database.run(partial(changes.lease, amphora=s.amphora, seconds=seconds, quiet=quiet))
+        return Healed(
+            f"kept Octavia's health manager off amphora {s.amphora.id} for {self._settings.preservation_lease} s ({step.why})",
+            undo=undo_of(s, step),
+        )
 
     def _end_lease(self, s: Situation) -> None:
         if s.leased:
@@ -121,8 +119,6 @@ class Actions:
             raise
 
     def _replace(self, s: Situation, step: Step) -> Healed:
-        if s.sealed is not None and s.serves and s.health is not None and not s.health.busy:
-            self._renew_lease(s)
         self._request(s)
         return Healed(
             f"asked Octavia to {_request_of(s)}: {step.why}",
@@ -227,8 +223,9 @@ class Actions:
             undo=undo_of(s, step),
         )
 
-    def _stop(self, s: Situation, step: Step) -> Healed:
-        self._require_failover(s)
+    def _stop(self, s: Situation | Replaced, step: Step) -> Healed:
+        if isinstance(s, Situation):
+            self._require_failover(s)
         server = _server(s)
         self._driver.stop_server(server.id)
         if not s.marked:
@@ -284,9 +281,10 @@ class Actions:
 
     # the image
 
-    def _image(self, s: Situation, step: Step) -> Healed:
+    def _image(self, s: Replaced, step: Step) -> Healed:
         server = _server(s)
-        properties = {**self._marks(s, server.metadata.get(REASON) or step.why), SINCE: s.since, STATE: State.PRESERVED}
+        marks = (AMPHORA, LOAD_BALANCER, REASON, METHOD, SINCE)
+        properties = {**{name: server.metadata.get(name, "") for name in marks}, STATE: State.PRESERVED}
         image = self._driver.create_image(server.id, f"{PRESERVED_PREFIX}{s.amphora.id}", properties)
         return Healed(
             f"asked Nova for an image of server {server.id} of amphora {s.amphora.id}",
@@ -294,7 +292,7 @@ class Actions:
             undo=f"openstack image delete {image}",
         )
 
-    def _seal(self, s: Situation, step: Step) -> Healed:
+    def _seal(self, s: Replaced, step: Step) -> Healed:
         for image in step.objects:
             self._driver.seal_image(image)
         return Healed(
@@ -309,6 +307,17 @@ class Actions:
             self._driver.delete_image(image)
         return Healed(
             f"deleted images {', '.join(step.objects)} of amphora {s.amphora.id}: {step.summary}", undo=undo_of(s, step)
+        )
+
+    def _drop_server(self, s: Replaced, step: Step) -> Healed:
+        image, server = s.sealed, _server(s)
+        if image is None:
+            raise Conflict(f"the image of amphora {s.amphora.id} is no longer protected")
+        self._driver.delete_server(server.id)
+        return Healed(
+            f"deleted server {server.id} of amphora {s.amphora.id}, which is preserved as image {image.id}",
+            before={"server": server.id, "image": image.id},
+            undo=undo_of(s, step),
         )
 
     # the end

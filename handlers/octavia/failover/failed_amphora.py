@@ -13,9 +13,9 @@ interrupted. :mod:`handlers.octavia.failover.proof` proves a failure. A load bal
 
 **What is changed.** One step per heal (:mod:`handlers.octavia.failover.rules`). Where the amphora is to be preserved and
 ``maximum_preserved_amphora_count`` leaves room: its server is marked, a heartbeat in the future keeps the health manager off
-for a while, the server loses its networks or gets an image, and Octavia forgets it. Then Octavia's API is asked for a failover.
-At last the DELETED row of the old amphora is taken off its load balancer, whose next update would fail because of it (Octavia
-16 to 19).
+for a while, the server loses its networks, and Octavia forgets it. Then Octavia's API is asked for a failover. At last the
+DELETED row of the old amphora is taken off its load balancer, whose next update would fail because of it (Octavia 16 to 19). With
+the method snapshot, the image is made after that, so that the load balancer does not wait for an upload.
 
 **What is not changed.** An amphora that sends heartbeats is neither cut off nor preserved; one in ERROR is replaced once.
 Silence proves nothing while most amphorae are silent, for a whole ``heartbeat_timeout`` after that, and in a cloud of three or
@@ -71,7 +71,7 @@ from handlers.octavia.failover import facts, keys, queries
 from handlers.octavia.failover.actions import Actions
 from handlers.octavia.failover.heartbeats import Listener
 from handlers.octavia.failover.rules import next_step
-from handlers.octavia.failover.steps import Nothing, Replaced, Report, Situation, Step, Wait
+from handlers.octavia.failover.steps import Nothing, Replaced, Report, Situation, Step, StepName, Wait
 from handlers.octavia.failover.undo import undo_of
 from handlers.octavia.housekeeping import NotFoundError
 from handlers.octavia.settings import HousekeepingSettings
@@ -124,26 +124,7 @@ class FailedAmphora(OctaviaPlugin, Handler):
     title = "Replace amphorae that have failed, and preserve some of them for examination"
     group = settings.GROUP
     kinds = ("amphora", "server")
-    healable_problems = frozenset(
-        {
-            "fence",
-            "stop",
-            "mark",
-            "unmark",
-            "image",
-            "seal",
-            "drop-image",
-            "unplug",
-            "quarantine",
-            "let-go",
-            "failover",
-            "failover-load-balancer",
-            "label",
-            "trim",
-            "detach",
-            "shelve",
-        }
-    )
+    healable_problems = frozenset(step.value for step in StepName)
     triggers = (
         Trigger("instance.update", keys.lost_amphora),
         Trigger("instance.update", keys.leaving_amphora, after=_BEGUN),

@@ -7,9 +7,9 @@ that is repeated does no harm.
 :data:`FAILED`                  may it be touched, and is it to be preserved
 :data:`REQUEST`                 may a load balancer in ERROR be failed over now
 :data:`PRESERVE`                marks, place and lease of a server that is to be preserved
-:data:`IMAGE`                   method snapshot: the image
 :data:`CUT_OFF`                 the server loses its networks, and Octavia forgets it
 :data:`REPLACED`                the end: marks, oldest amphora, DELETED rows, the place in the server group
+:data:`IMAGE`                   method snapshot: the image, once the load balancer has its replacement
 =============================== ==================================================================================
 """
 
@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from handlers.octavia import rebuild, records
-from handlers.octavia.cloud_objects import STATE, Image, Server
+from handlers.octavia.cloud_objects import METHOD, STATE, Image, Server
 from handlers.octavia.failover.proof import Alive, Failed, Suspect, Unclear, judge
 from handlers.octavia.failover.steps import Decision, Nothing, Replaced, Report, Situation, Step, StepName, Wait
 from handlers.octavia.preserved import pool
@@ -116,34 +116,6 @@ class ServerCase(Case):
     def stopping(self) -> Step:
         """Stop a server in ERROR."""
         return self.step(StepName.STOP, "stop its server, because Nova changes nothing of it in ERROR", self.server.id)
-
-    @property
-    def makes_image(self) -> bool:
-        """Whether the image is the next subject: it is wanted, and is possible, or is there and incomplete."""
-        if self.settings.preservation_method != "snapshot" or self.server.image is None:
-            return False
-        if not self.s.images:
-            return not self.late and self.server.status in {*_WILLING, "ERROR"}
-        complete = self.s.sealed is not None and self.s.sealed.status == "active" and not self.extra
-        return not (complete and self.settings.preservation_keeps == "server")
-
-    @property
-    def image(self) -> Image | None:
-        """The sealed image, or the one that is nearest to it."""
-        rest = sorted(self.s.images, key=lambda found: (found.status != "active", found.id))
-        return self.s.sealed or next(iter(rest), None)
-
-    @property
-    def extra(self) -> tuple[str, ...]:
-        """Further images, made because an answer of Nova was lost."""
-        return tuple(found.id for found in self.s.images if found is not self.image and not found.protected)
-
-
-@dataclass(frozen=True, slots=True)
-class ImageCase(ServerCase):
-    """A failed amphora with an image."""
-
-    made: Image
 
 
 # whether anything may be requested
@@ -311,47 +283,6 @@ PRESERVE: tuple[Row[ServerCase], ...] = (
     ),
 )
 
-NO_IMAGE: tuple[Row[ServerCase], ...] = (
-    Row("Nova works on it", lambda c: c.server.task_state is not None, lambda c: c.working),
-    Row("in ERROR", lambda c: c.server.status == "ERROR", lambda c: c.stopping),
-    Row("none", lambda _: True, lambda c: c.step(StepName.IMAGE, "make an image of its server", c.server.id)),
-)
-
-IMAGE: tuple[Row[ImageCase], ...] = (
-    Row(
-        "more than one",
-        lambda c: bool(c.extra),
-        lambda c: c.step(StepName.DROP_IMAGE, "delete an image that was made twice", *c.extra),
-    ),
-    Row(
-        "tagged",
-        lambda c: bool(c.made.tags),
-        lambda c: Report(f"image {c.made.id} has tags, and Octavia may boot amphorae from it: remove the tags", c.why),
-    ),
-    Row(
-        "it may become active",
-        lambda c: c.made.status in _COMING and not c.late,
-        lambda c: Wait(f"image {c.made.id} is {c.made.status}", 3.0),
-    ),
-    Row(
-        "it will not become active",
-        lambda c: c.made.status != "active",
-        lambda c: c.step(StepName.DROP_IMAGE, f"delete the image, which is {c.made.status}", c.made.id),
-    ),
-    Row(
-        "not protected",
-        lambda c: not c.made.protected,
-        lambda c: c.step(StepName.SEAL, "protect the image, which is complete", c.made.id),
-    ),
-    Row("Nova works on it", lambda c: not c.late and c.server.task_state is not None, lambda c: c.working),
-    Row(
-        "the server runs",
-        lambda c: not c.late and c.server.status == "ACTIVE",
-        lambda c: c.step(StepName.STOP, "stop its server, whose image is complete", c.server.id),
-    ),
-    Row("complete", lambda _: True, lambda c: _request(c.s, f"{c.why}; preserved as image {c.made.id}")),
-)
-
 CUT_OFF: tuple[Row[ServerCase], ...] = (
     Row(
         "no network is left",
@@ -410,15 +341,7 @@ def _recover(c: Case) -> Decision:
     if decision is not None or c.s.server is None:
         return decision or Nothing()
     case = ServerCase(c.s, c.settings, c.failed, c.s.server)
-    return _first(PRESERVE, case) or _image(case) or _first(CUT_OFF, case) or Nothing()
-
-
-def _image(c: ServerCase) -> Decision | None:
-    if not c.makes_image:
-        return None
-    if c.image is None:
-        return _first(NO_IMAGE, c)
-    return _first(IMAGE, ImageCase(c.s, c.settings, c.failed, c.server, c.image))
+    return _first(PRESERVE, case) or _first(CUT_OFF, case) or Nothing()
 
 
 def _leave_alone(s: Situation) -> Decision:
@@ -452,7 +375,7 @@ def has_place(s: Situation, settings: HousekeepingSettings) -> bool | None:
     return None if marked_for(s) < CHOOSING else False
 
 
-def marked_for(s: Situation) -> float:
+def marked_for(s: Situation | Replaced) -> float:
     """Return for how many seconds an amphora has been marked."""
     since = pool.parsed(s.since)
     return (s.now - since).total_seconds() if since is not None else 0.0
@@ -469,16 +392,28 @@ class End:
     settings: HousekeepingSettings
 
     @property
+    def server(self) -> Server | None:
+        """The server that Octavia has forgotten, and that is to be preserved."""
+        return self.s.server if self.s.marked and self.s.amphora.compute_id is None else None
+
+    @property
+    def imaging(self) -> Imaging | None:
+        """The image that is to be made of the server, or completed; None when the server itself is preserved."""
+        server = self.server
+        if server is None or server.image is None or server.metadata.get(METHOD) != "snapshot":
+            return None
+        found = Imaging(self.s, self.settings, server)
+        return None if found.done or _is_final(server) else found
+
+    @property
     def closing(self) -> Step | Wait | None:
         """Make the marks of its server final: of a preserved one, or of one that Octavia failed to delete."""
         server = self.s.server
-        if server is None or not self.s.marked:
+        if server is None or not self.s.marked or self.imaging is not None:
             return None
-        step: Step | None = Step(
-            StepName.UNMARK, "remove the mark of a server that is not preserved", objects=(server.id,)
-        )
-        if self.s.amphora.compute_id is None:
-            step = _label(server)
+        step = _label(server)
+        if self.server is None:
+            step = Step(StepName.UNMARK, "remove the mark of a server that is not preserved", objects=(server.id,))
         if step is not None and (server.task_state or server.status not in _DESCRIBABLE):
             return Wait(
                 f"Nova changes no marks of server {server.id}: it is {server.status}, {server.task_state}", 30.0
@@ -503,16 +438,115 @@ class End:
     @property
     def shelving(self) -> Step | Wait | None:
         """Free the place of a preserved server in its server group."""
-        if self.s.server is None or self.s.amphora.compute_id is not None:
-            return None
-        return _shelving(self.s.server, self.s.marked)
+        return _shelving(self.server, self.s.marked) if self.server is not None else None
 
 
-#: The load balancer does not wait for a server whose marks Nova changes only later, so waiting comes last.
+@dataclass(frozen=True, slots=True)
+class Imaging:
+    """A server whose image is to be preserved."""
+
+    s: Replaced
+    settings: HousekeepingSettings
+    server: Server
+
+    @property
+    def late(self) -> bool:
+        """Whether the image is no longer waited for."""
+        return marked_for(self.s) > self.settings.preservation_deadline or self.server.host_up is False
+
+    @property
+    def image(self) -> Image | None:
+        """The sealed image, or the one that is nearest to it."""
+        rest = sorted(self.s.images, key=lambda found: (found.status != "active", found.id))
+        return self.s.sealed or next(iter(rest), None)
+
+    @property
+    def extra(self) -> tuple[str, ...]:
+        """Further images, made because an answer of Nova was lost."""
+        return tuple(found.id for found in self.s.images if found is not self.image and not found.protected)
+
+    @property
+    def complete(self) -> bool:
+        """Whether the image is active and protected."""
+        return self.s.sealed is not None and self.s.sealed.status == "active"
+
+    @property
+    def done(self) -> bool:
+        """Whether the server is to be preserved as it is: beside its image, or because no image can be made."""
+        if self.image is None:
+            return self.late or self.server.status not in {*_WILLING, "ERROR"}
+        return self.complete and not self.extra and self.settings.preservation_keeps == "server"
+
+    def step(self, name: StepName, summary: str, *objects: str) -> Step:
+        """Return a step."""
+        return Step(name, summary, objects=objects)
+
+    @property
+    def named(self) -> str:
+        """The id of the image."""
+        return self.image.id if self.image is not None else ""
+
+    @property
+    def status(self) -> str:
+        """The status of the image."""
+        return self.image.status if self.image is not None else ""
+
+
+IMAGE: tuple[Row[Imaging], ...] = (
+    Row(
+        "more than one",
+        lambda i: bool(i.extra),
+        lambda i: i.step(StepName.DROP_IMAGE, "delete an image that was made twice", *i.extra),
+    ),
+    Row(
+        "Nova works on the server",
+        lambda i: i.image is None and i.server.task_state is not None,
+        lambda i: Wait(f"Nova is working on server {i.server.id}: {i.server.task_state}"),
+    ),
+    Row(
+        "the server is in ERROR",
+        lambda i: i.image is None and i.server.status == "ERROR",
+        lambda i: i.step(StepName.STOP, "stop its server, because Nova makes no image of it in ERROR", i.server.id),
+    ),
+    Row(
+        "none",
+        lambda i: i.image is None,
+        lambda i: i.step(StepName.IMAGE, "make an image of its server", i.server.id),
+    ),
+    Row(
+        "tagged",
+        lambda i: i.image is not None and bool(i.image.tags),
+        lambda i: Report(
+            f"image {i.named} has tags, and Octavia may boot amphorae from it: remove the tags", "it failed"
+        ),
+    ),
+    Row(
+        "it may become active",
+        lambda i: i.status in _COMING and not i.late,
+        lambda i: Wait(f"image {i.named} is {i.status}", 3.0),
+    ),
+    Row(
+        "it will not become active",
+        lambda i: i.status != "active",
+        lambda i: i.step(StepName.DROP_IMAGE, f"delete the image, which is {i.status}", i.named),
+    ),
+    Row(
+        "not protected",
+        lambda i: not i.complete,
+        lambda i: i.step(StepName.SEAL, "protect the image, which is complete", i.named),
+    ),
+    Row(
+        "complete",
+        lambda i: i.complete,
+        lambda i: i.step(StepName.DROP_SERVER, "delete its server, whose image is preserved", i.server.id),
+    ),
+)
+
+#: The load balancer waits neither for an image nor for a server whose marks Nova changes only later.
 REPLACED: tuple[Row[End], ...] = (
     Row(
-        "an incomplete image",
-        lambda e: bool(e.s.unfinished),
+        "an image that is not wanted",
+        lambda e: bool(e.s.unfinished) and e.imaging is None,
         lambda e: Step(StepName.DROP_IMAGE, "delete its image, which is not complete", objects=e.s.unfinished),
     ),
     Row("marks", lambda e: isinstance(e.closing, Step), lambda e: e.closing or Nothing()),
@@ -526,6 +560,11 @@ REPLACED: tuple[Row[End], ...] = (
         lambda e: bool(e.attached),
         lambda e: Step(StepName.DETACH, "take rows of deleted amphorae off the load balancer", objects=e.attached),
     ),
+    Row(
+        "an image",
+        lambda e: e.imaging is not None,
+        lambda e: (_first(IMAGE, e.imaging) if e.imaging is not None else None) or Nothing(),
+    ),
     Row("marks, later", lambda e: e.closing is not None, lambda e: e.closing or Nothing()),
     Row("a place in a server group", lambda e: e.shelving is not None, lambda e: e.shelving or Nothing()),
     Row("nothing", lambda _: True, lambda _: Nothing()),
@@ -536,8 +575,12 @@ def _finish(s: Replaced, settings: HousekeepingSettings) -> Decision:
     return _first(REPLACED, End(s, settings)) or Nothing()
 
 
+def _is_final(server: Server) -> bool:
+    return server.metadata.get(STATE) == State.PRESERVED
+
+
 def _label(server: Server) -> Step | None:
-    if server.metadata.get(STATE) == State.PRESERVED:
+    if _is_final(server):
         return None
     return Step(StepName.LABEL, "rename and lock the preserved server", objects=(server.id,))
 

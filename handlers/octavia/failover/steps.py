@@ -31,6 +31,8 @@ class StepName(StrEnum):
     SEAL = "seal"
     #: an image is deleted that is incomplete, or was made twice
     DROP_IMAGE = "drop-image"
+    #: a server is deleted whose image is preserved
+    DROP_SERVER = "drop-server"
     #: Nova is asked to detach all ports, that of the VIP first
     UNPLUG = "unplug"
     #: Neutron sets all ports down, where the host is dead or the deadline has passed

@@ -60,6 +60,7 @@ _UNDO: Mapping[StepName, _Undo] = {
     ),
     StepName.SEAL: lambda _, step: f"openstack image set --unprotected {' '.join(step.objects)}",
     StepName.DROP_IMAGE: _impossible,
+    StepName.DROP_SERVER: _impossible,
     StepName.UNPLUG: _unplug,
     StepName.QUARANTINE: lambda _, step: "; ".join(f"openstack port set --enable {port}" for port in step.objects),
     StepName.LET_GO: _let_go,

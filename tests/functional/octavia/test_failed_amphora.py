@@ -77,7 +77,7 @@ def test_snapshot_keeps_an_image_only(make_house: MakeHouse) -> None:
     (failed,) = house.serving(balancer)
     house.silence(failed.id)
     steps = mend(house, house.handler(), Key("amphora", failed.id))
-    assert steps == ["mark", "lease", "image", "seal", "stop", "failover", "detach"]
+    assert steps == ["mark", "lease", "unplug", "let-go", "detach", "image", "seal", "drop-server"]
     house.assert_whole(balancer)
     house.assert_no_leak()
     (kept,) = house.preserved()
@@ -92,7 +92,7 @@ def test_snapshot_keeps_the_server_too(make_house: MakeHouse) -> None:
     balancer = house.octavia.add_load_balancer()
     failed = house.fail(balancer)
     steps = mend(house, house.handler(), Key("amphora", failed.id))
-    assert steps == ["mark", "image", "seal", "unplug", "let-go", "label", "detach"]
+    assert steps == ["mark", "unplug", "let-go", "detach", "image", "seal", "label"]
     house.assert_whole(balancer)
     house.assert_no_leak()
     (kept,) = house.preserved()
@@ -201,21 +201,39 @@ def test_an_image_that_takes_its_time_is_waited_for(make_house: MakeHouse) -> No
     assert house.preserved()[0].image is not None
 
 
-def test_a_lease_is_renewed_while_an_image_is_made(make_house: MakeHouse) -> None:
-    house = make_house(maximum_preserved_amphora_count=1, preservation_method="snapshot")
+def test_a_lease_is_renewed_while_ports_are_detached(make_house: MakeHouse) -> None:
+    house = make_house(maximum_preserved_amphora_count=1)
     balancer = house.octavia.add_load_balancer()
     (failed,) = house.serving(balancer)
     house.silence(failed.id)
-    house.cloud.weather.slow_images = True
+    server = failed.compute_id or ""
+    house.cloud.weather.clinging.add(server)
 
-    def the_lease_runs_out_and_the_image_gets_ready() -> None:
+    def the_lease_runs_out_and_nova_detaches() -> None:
         house.octavia.heartbeat(failed.id, silent=-50)
-        house.cloud.finish_images()
+        house.cloud.weather.clinging.clear()
+        for port in house.driver.ports_of(server):
+            house.driver.detach_port(server, port.id)
 
-    on_wait = house.once(the_lease_runs_out_and_the_image_gets_ready)
+    on_wait = house.once(the_lease_runs_out_and_nova_detaches)
     steps = mend(house, house.handler(), Key("amphora", failed.id), on_wait)
     assert steps.count("lease") == 2
     house.assert_whole(balancer)
+
+
+@pytest.mark.parametrize("topology", ["SINGLE", "ACTIVE_STANDBY"])
+def test_a_load_balancer_does_not_wait_for_the_image(make_house: MakeHouse, topology: str) -> None:
+    house = make_house(maximum_preserved_amphora_count=1, preservation_method="snapshot")
+    balancer = house.octavia.add_load_balancer(topology)
+    failed = house.fail(balancer)
+    house.cloud.weather.slow_images = True
+    handler, key = house.handler(), Key("amphora", failed.id)
+    with pytest.raises(Stuck, match="saving"):
+        mend(house, handler, key)
+    house.assert_whole(balancer, len(house.serving(balancer)))
+    house.cloud.finish_images()
+    assert mend(house, handler, key) == ["seal", "drop-server"]
+    house.assert_no_leak()
 
 
 def test_a_heartbeat_after_the_lease_saves_it(make_house: MakeHouse) -> None:
@@ -545,7 +563,8 @@ def test_an_image_that_was_made_twice_is_kept_once(make_house: MakeHouse) -> Non
     failed = house.fail(balancer)
     house.driver.create_image(failed.compute_id or "", "first", {AMPHORA: failed.id})
     house.driver.create_image(failed.compute_id or "", "second", {AMPHORA: failed.id})
-    assert mend(house, house.handler(), Key("amphora", failed.id))[1] == "drop-image"
+    steps = mend(house, house.handler(), Key("amphora", failed.id))
+    assert (steps.count("drop-image"), steps.count("image")) == (1, 0)
     house.assert_whole(balancer)
     house.assert_no_leak()
     assert len(house.preserved()) == 1

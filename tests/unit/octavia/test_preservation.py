@@ -12,11 +12,11 @@ from hypothesis import settings as patience
 from hypothesis import strategies as st
 
 from handlers.octavia import records
-from handlers.octavia.cloud_objects import AMPHORA, PRESERVED, SINCE, STATE, Group, Image, Port, Server
+from handlers.octavia.cloud_objects import AMPHORA, METHOD, PRESERVED, SINCE, STATE, Group, Image, Port, Server
 from handlers.octavia.failover import proof, rules
 from handlers.octavia.failover.heartbeats import Heard
 from handlers.octavia.failover.proof import Alive, Failed, Signs, Suspect, Unclear, Verdict, judge
-from handlers.octavia.failover.rules import Case, End, ImageCase, Request, Row, ServerCase, at_rest, next_step
+from handlers.octavia.failover.rules import Case, End, Imaging, Request, Row, ServerCase, at_rest, next_step
 from handlers.octavia.failover.steps import Nothing, Replaced, Report, Situation, Step, StepName, Wait
 from handlers.octavia.failover.undo import undo_of
 from handlers.octavia.preserved.pool import Preserved, State
@@ -165,12 +165,6 @@ def server_case(s: Situation, settings: HousekeepingSettings = ROOM) -> ServerCa
     return ServerCase(s, settings, FAILED, s.server)
 
 
-def image_case(s: Situation, settings: HousekeepingSettings = SNAPSHOT) -> ImageCase:
-    found = server_case(s, settings)
-    assert found.image is not None
-    return ImageCase(found.s, found.settings, found.failed, found.server, found.image)
-
-
 def chosen(table: tuple[Row[Any], ...], given: object) -> str:
     return next((row.name for row in table if row.applies(given)), "")
 
@@ -211,22 +205,6 @@ PRESERVE_CASES = {
     "no lease": (server_case(replace(MARKED, health=health(50.0))), StepName.LEASE),
     "": (server_case(replace(MARKED, health=health(-100.0))), None),
 }
-NO_IMAGE_CASES = {
-    "Nova works on it": (server_case(replace(MARKED, server=replace(marked(DOWN), task_state="x"))), Wait),
-    "in ERROR": (server_case(replace(MARKED, server=replace(marked(DOWN), status="ERROR"))), StepName.STOP),
-    "none": (server_case(MARKED), StepName.IMAGE),
-}
-COMPLETE = replace(MARKED, images=(image(protected=True),))
-IMAGE_CASES = {
-    "more than one": (image_case(replace(MARKED, images=(image("a"), image("b")))), StepName.DROP_IMAGE),
-    "tagged": (image_case(replace(MARKED, images=(image(tags=frozenset({"amphora"})),))), Report),
-    "it may become active": (image_case(replace(MARKED, images=(image(status="saving"),))), Wait),
-    "it will not become active": (image_case(replace(MARKED, images=(image(status="killed"),))), StepName.DROP_IMAGE),
-    "not protected": (image_case(replace(MARKED, images=(image(),))), StepName.SEAL),
-    "Nova works on it": (image_case(replace(COMPLETE, server=replace(marked(DOWN), task_state="x"))), Wait),
-    "the server runs": (image_case(replace(COMPLETE, server=marked(ACTIVE))), StepName.STOP),
-    "complete": (image_case(COMPLETE), StepName.FAILOVER),
-}
 CUT_OFF_CASES = {
     "no network is left": (server_case(replace(MARKED, ports=())), StepName.LET_GO),
     "Nova neither detaches nor stops": (
@@ -244,8 +222,28 @@ CUT_OFF_CASES = {
     "detaching": (server_case(replace(MARKED, server=marked(DOWN, state=State.DETACHING))), Wait),
 }
 GONE = Replaced(amphora=amphora("DELETED"), now=NOW, balancer=None)
+SNAPPED = replace(marked(DOWN), metadata={**marked(DOWN).metadata, METHOD: "snapshot"})
+LEFT = replace(GONE, amphora=amphora("DELETED", server=None), server=SNAPPED)
+
+
+def imaging(s: Replaced = LEFT, settings: HousekeepingSettings = SNAPSHOT) -> Imaging:
+    assert s.server is not None
+    return Imaging(s, settings, s.server)
+
+
+IMAGE_CASES = {
+    "more than one": (imaging(replace(LEFT, images=(image("a"), image("b")))), StepName.DROP_IMAGE),
+    "Nova works on the server": (imaging(replace(LEFT, server=replace(SNAPPED, task_state="x"))), Wait),
+    "the server is in ERROR": (imaging(replace(LEFT, server=replace(SNAPPED, status="ERROR"))), StepName.STOP),
+    "none": (imaging(), StepName.IMAGE),
+    "tagged": (imaging(replace(LEFT, images=(image(tags=frozenset({"amphora"})),))), Report),
+    "it may become active": (imaging(replace(LEFT, images=(image(status="saving"),))), Wait),
+    "it will not become active": (imaging(replace(LEFT, images=(image(status="killed"),))), StepName.DROP_IMAGE),
+    "not protected": (imaging(replace(LEFT, images=(image(),))), StepName.SEAL),
+    "complete": (imaging(replace(LEFT, images=(image(protected=True),))), StepName.DROP_SERVER),
+}
 REPLACED_CASES = {
-    "an incomplete image": (End(replace(GONE, images=(image(),)), ROOM), StepName.DROP_IMAGE),
+    "an image that is not wanted": (End(replace(GONE, images=(image(),)), ROOM), StepName.DROP_IMAGE),
     "marks": (End(replace(GONE, server=marked(DOWN)), ROOM), StepName.UNMARK),
     "the pool is over its limit": (
         End(
@@ -255,6 +253,7 @@ REPLACED_CASES = {
         StepName.TRIM,
     ),
     "DELETED rows": (End(replace(GONE, balancer=balancer()), ROOM), StepName.DETACH),
+    "an image": (End(LEFT, SNAPSHOT), StepName.IMAGE),
     "marks, later": (End(replace(GONE, server=replace(marked(DOWN), status="ERROR")), ROOM), Wait),
     "a place in a server group": (
         End(
@@ -280,12 +279,11 @@ WITHHELD = {"withheld"}
         (rules.FAILED, FAILED_CASES),
         (rules.REQUEST, REQUEST_CASES),
         (rules.PRESERVE, PRESERVE_CASES),
-        (rules.NO_IMAGE, NO_IMAGE_CASES),
         (rules.IMAGE, IMAGE_CASES),
         (rules.CUT_OFF, CUT_OFF_CASES),
         (rules.REPLACED, REPLACED_CASES),
     ],
-    ids=["FAILED", "REQUEST", "PRESERVE", "NO_IMAGE", "IMAGE", "CUT_OFF", "REPLACED"],
+    ids=["FAILED", "REQUEST", "PRESERVE", "IMAGE", "CUT_OFF", "REPLACED"],
 )
 def test_every_row_of_every_table(table: tuple[Row[Any], ...], cases: dict[str, tuple[object, Any]]) -> None:
     assert {row.name for row in table} - WITHHELD == set(cases) - {""}
@@ -335,6 +333,7 @@ image_statuses = st.sampled_from(["queued", "saving", "active", "killed"])
 def servers(draw: st.DrawFn, identity: str = SERVER, its_amphora: str = ID) -> Server:
     is_marked = draw(st.booleans())
     since = draw(st.sampled_from(["", (NOW - timedelta(seconds=draw(st.integers(0, 2000)))).isoformat()]))
+    method = draw(st.sampled_from(["unplug", "snapshot"]))
     state = draw(st.sampled_from([State.PRESERVING, State.DETACHING, State.PRESERVED]))
     return Server(
         identity,
@@ -345,7 +344,7 @@ def servers(draw: st.DrawFn, identity: str = SERVER, its_amphora: str = ID) -> S
         host=draw(st.sampled_from([None, "compute-1"])),
         host_up=draw(st.sampled_from([None, True, False])),
         image=draw(st.sampled_from([None, "image"])),
-        metadata={AMPHORA: its_amphora, SINCE: since, STATE: state} if is_marked else {},
+        metadata={AMPHORA: its_amphora, SINCE: since, STATE: state, METHOD: method} if is_marked else {},
         tags=frozenset({PRESERVED} if is_marked else ()),
         groups=draw(st.sampled_from([(), ("group",)])),
     )
@@ -455,12 +454,13 @@ def test_silence_alone_among_few_changes_nothing(s: Situation, given_settings: H
 
 
 @patient
-@given(served, settings)
-def test_a_server_whose_image_is_wanted_is_not_deleted_before_it_is_sealed(
-    s: Situation, given_settings: HousekeepingSettings
-) -> None:
+@given(situations().filter(lambda s: isinstance(s, Replaced)), settings)
+def test_a_server_is_deleted_only_with_a_complete_image(s: Replaced, given_settings: HousekeepingSettings) -> None:
     decision = next_step(s, given_settings)
-    if isinstance(decision, Step) and "preserved as image" in decision.why:
+    if isinstance(decision, Step) and decision.name is StepName.DROP_SERVER:
+        assert s.marked
+        assert s.amphora.compute_id is None
+        assert given_settings.preservation_keeps == "image"
         assert s.sealed is not None
         assert s.sealed.status == "active"
 
