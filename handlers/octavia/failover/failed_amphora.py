@@ -14,8 +14,8 @@ interrupted. :mod:`handlers.octavia.failover.proof` proves a failure. A load bal
 **What is changed.** One step per heal (:mod:`handlers.octavia.failover.rules`). Where the amphora is to be preserved and
 ``maximum_preserved_amphora_count`` leaves room: its server is marked, a heartbeat in the future keeps the health manager off
 for a while, the server loses its networks, and Octavia forgets it. Then Octavia's API is asked for a failover. At last the
-DELETED row of the old amphora is taken off its load balancer, whose next update would fail because of it (Octavia 16 to 19). With
-the method snapshot, the image is made after that, so that the load balancer does not wait for an upload.
+DELETED row of the old amphora is taken off its load balancer, whose next update would fail because of it (Octavia 16 to 19).
+With the method snapshot, the image is made after that, so that the load balancer does not wait for an upload.
 
 **What is not changed.** An amphora that sends heartbeats is neither cut off nor preserved; one in ERROR is replaced once.
 Silence proves nothing while most amphorae are silent, for a whole ``heartbeat_timeout`` after that, and in a cloud of three or
