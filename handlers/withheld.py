@@ -15,8 +15,6 @@ from handlers.base import Checked, Verdict
 class Withheld(StrEnum):
     """A heal that only reports. The value says which one, after "stackmend does not yet"."""
 
-    SILENT_FAILOVER = "replace an amphora for silence alone (failed_amphora)"
-    CUT_OFF = "unplug a failed amphora and let Octavia forget it (failed_amphora)"
     SERVER_WITHOUT_ROW = "delete a server that no row of Octavia names (deactivated_amphorae)"
     REBUILD_ERROR = "rebuild a load balancer in ERROR (failed_amphora, stuck_load_balancers)"
 

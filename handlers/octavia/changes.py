@@ -1,13 +1,13 @@
-"""Every write into Octavia's database, one function each, each guarded by what was proved.
+"""Every write into Octavia's database, one function each; each compares with the state that was proved.
 
-Rows are locked in the order in which Octavia's health manager locks them (``amphora_health``, ``load_balancer``,
-``amphora``; ``octavia/controller/healthmanager/health_manager.py``), so that the two wait for each other instead of
-deadlocking. ``updated_at`` is set here, because the schema does not set it.
+Rows are locked in the order of Octavia's health manager (``amphora_health``, ``load_balancer``, ``amphora``;
+``octavia/controller/healthmanager/health_manager.py``), so that the two wait for each other instead of deadlocking.
+``updated_at`` is set here, because the schema does not set it.
 
-Two states must never be left behind. An amphora that is ALLOCATED without a ``compute_id`` makes Octavia take every port
-it can see for that amphora's and strip foreign ones of their address pairs (``get_plugged_networks`` with ``device_id``
-None). And a health row that is stale beside a row in ERROR lets the health manager promote that row to FAILOVER_STOPPED
-and, at the next heartbeat, to ALLOCATED: so ``busy`` is set in the same transaction as ERROR.
+Two states must never stay. For an amphora that is ALLOCATED without a ``compute_id``, Octavia takes every port that it sees
+for the amphora's, and removes the address pairs of foreign ports (``get_plugged_networks`` with ``device_id`` None). A stale
+health row beside a row in ERROR lets the health manager promote that row to FAILOVER_STOPPED, and at the next heartbeat to
+ALLOCATED. So ``busy`` is set in the same transaction as ERROR.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def _lock(connection: Connection, amphora: records.Amphora) -> _Locked:
         .with_for_update()
     ).first()
     if row is None or lb_status is None or row.load_balancer_id != amphora.load_balancer_id:
-        raise Conflict(f"amphora {amphora.id} is no longer what it was")
+        raise Conflict(f"amphora {amphora.id} has changed")
     return _Locked(
         row.now,
         None if health is None else health.last_update,
@@ -72,50 +72,65 @@ def _check(locked: _Locked, amphora: records.Amphora) -> None:
         raise InFlight(f"Octavia's health manager has taken amphora {amphora.id} for a failover", 2.0)
 
 
-def fence(connection: Connection, amphora: records.Amphora, lease: int, quiet: float = 0.0) -> bool:
+def lease(connection: Connection, amphora: records.Amphora, seconds: int, quiet: float = 0.0) -> bool:
     """Keep Octavia's health manager off an amphora for a while, by a heartbeat in the future; it expires by itself.
 
-    The health manager acts ``lease`` plus its ``heartbeat_timeout`` seconds from now at the earliest. A heartbeat of an
-    amphora that lives after all cancels the fence.
+    The health manager acts after the lease and another ``heartbeat_timeout``. A heartbeat of an amphora that lives ends the
+    lease.
 
-    :param amphora: as it was proved to have failed, ALLOCATED or FAILOVER_STOPPED; one in ERROR needs no fence
-    :param lease: seconds
-    :param quiet: seconds for which it must have been silent, or be fenced already
-    :return: whether there was a health row to fence; without one the health manager never acts
+    :param amphora: as it was proved to have failed, ALLOCATED or FAILOVER_STOPPED; in ERROR it needs no lease
+    :param quiet: seconds for which it must have been silent, or under lease
+    :return: whether it has a health row; without one the health manager never acts
     :raises InFlight: when Octavia works on the load balancer, or its health manager was faster
-    :raises Conflict: when the row is no longer what was proved, or the amphora has sent a heartbeat since
+    :raises Conflict: when the row has changed, or the amphora has sent a heartbeat since
     """
     locked = _lock(connection, amphora)
     _check(locked, amphora)
     if amphora.status not in records.SERVING:
-        raise Conflict(f"amphora {amphora.id} is {amphora.status} and needs no fence")
+        raise Conflict(f"amphora {amphora.id} is {amphora.status} and needs no lease")
     if locked.last_update is not None:
         silent = (locked.now - locked.last_update).total_seconds()
         if -records.SKEW <= silent < quiet:
             raise Conflict(f"amphora {amphora.id} sends heartbeats again")
-    until = locked.now + timedelta(seconds=lease)
+    return _write_heartbeat(connection, amphora, locked.now + timedelta(seconds=seconds))
+
+
+def end_lease(connection: Connection, amphora: records.Amphora, silent: float) -> bool:
+    """End a lease, so that Octavia's health manager replaces the amphora at once.
+
+    :param silent: seconds of silence that its health row shows afterwards
+    :return: whether there was a lease
+    :raises Conflict: when the row has changed
+    """
+    locked = _lock(connection, amphora)
+    if locked.status not in records.SERVING or locked.last_update is None or locked.last_update <= locked.now:
+        return False
+    return _write_heartbeat(connection, amphora, locked.now - timedelta(seconds=silent))
+
+
+def _write_heartbeat(connection: Connection, amphora: records.Amphora, at: datetime) -> bool:
     changed = connection.execute(
         sa.update(tables.amphora_health)
         .where(_HEALTH.amphora_id == amphora.id, _HEALTH.busy.is_(False))
-        .values(last_update=until)
+        .values(last_update=at)
     )
     return changed.rowcount == 1
 
 
 def let_go(connection: Connection, amphora: records.Amphora) -> None:
-    """Make Octavia forget an amphora's server, so that the failover to come leaves the server alone.
+    """Make Octavia forget an amphora's server, so that the next failover leaves the server alone.
 
-    The row becomes ERROR without ``compute_id``, and its health row busy; the failover then deletes a server "None", which
-    Nova does not know, and goes on.
+    The row becomes ERROR without ``compute_id``, and its health row busy. The failover then deletes a server "None", which
+    Nova does not know, and continues.
 
     :param amphora: as it was proved; ALLOCATED, FAILOVER_STOPPED or ERROR, with a server
     :raises InFlight: when Octavia works on the load balancer
-    :raises Conflict: when the row is no longer what was proved, or its amphora has sent a heartbeat: it lives
+    :raises Conflict: when the row has changed, or the amphora has sent a heartbeat since
     """
     locked = _lock(connection, amphora)
     _check(locked, amphora)
     if amphora.status in records.SERVING and locked.last_update is not None and locked.last_update <= locked.now:
-        raise Conflict(f"amphora {amphora.id} sends heartbeats again, or its fence has expired")
+        raise Conflict(f"amphora {amphora.id} sends heartbeats again, or its lease has expired")
     changed = connection.execute(
         sa.update(tables.amphora)
         .where(
@@ -126,12 +141,40 @@ def let_go(connection: Connection, amphora: records.Amphora) -> None:
         .values(status="ERROR", compute_id=None, updated_at=utcnow())
     )
     if changed.rowcount != 1:
-        raise Conflict(f"amphora {amphora.id} is no longer what it was")
+        raise Conflict(f"amphora {amphora.id} has changed")
     connection.execute(sa.update(tables.amphora_health).where(_HEALTH.amphora_id == amphora.id).values(busy=True))
 
 
+def take_back(connection: Connection, amphora: records.Amphora, silent: float) -> bool:
+    """Give an amphora that was let go its server back, because its failover was refused.
+
+    A serving amphora gets a state in which Octavia's health manager replaces it at once: not busy, and silent.
+
+    :param amphora: as it was before :func:`let_go`
+    :param silent: seconds of silence that its health row shows afterwards
+    :return: False when Octavia works on the load balancer, or has changed the row: then its flow goes on
+    """
+    locked = _lock(connection, amphora)
+    if locked.lb_status not in records.IDLE or locked.status != "ERROR" or locked.compute_id is not None:
+        return False
+    changed = connection.execute(
+        sa.update(tables.amphora)
+        .where(_AMPHORA.id == amphora.id, _AMPHORA.status == "ERROR", _AMPHORA.compute_id.is_(None))
+        .values(status=amphora.status, compute_id=amphora.compute_id, updated_at=utcnow())
+    )
+    if changed.rowcount != 1:
+        return False
+    if amphora.status in records.SERVING:
+        connection.execute(
+            sa.update(tables.amphora_health)
+            .where(_HEALTH.amphora_id == amphora.id)
+            .values(busy=False, last_update=locked.now - timedelta(seconds=silent))
+        )
+    return True
+
+
 def detach_deleted(connection: Connection, amphora: str, load_balancer: str) -> bool:
-    """Take a DELETED amphora's row off its load balancer, whose next update would look for that row's port and fail.
+    """Take a DELETED amphora's row off its load balancer, whose next update would fail for want of that row's port.
 
     :return: whether it was still attached
     :raises InFlight: when Octavia works on the load balancer
@@ -153,8 +196,7 @@ def mark_error(connection: Connection, balancer: records.LoadBalancer, at: datet
     """Set a load balancer that no flow works on any more from PENDING_* to ERROR, in which it can be failed over.
 
     :param balancer: as it was proved to be stuck
-    :param at: what its ``updated_at`` becomes, by the database's clock: whoever sees this very time there knows that
-        nobody has written the row since
+    :param at: its new ``updated_at``, by the database's clock; while the row shows this very time, nothing has written it
     :raises Conflict: when it has changed since
     """
     same_time = _LB.updated_at.is_(None) if balancer.updated_at is None else _LB.updated_at == balancer.updated_at
@@ -196,10 +238,10 @@ def mark_deleted(connection: Connection, amphora: records.Amphora) -> None:
 
 
 def forget_health(connection: Connection, amphora: str, older_than: float) -> bool:
-    """Delete the heartbeat record of an amphora that is deleted or unknown; it would count as one that has failed.
+    """Delete the heartbeat record of an amphora that is deleted or unknown; it would count as a failure.
 
-    :param older_than: seconds of silence that the record must have; a fresh one belongs to something that lives
-    :return: whether there was one
+    :param older_than: seconds of silence that the record must have; a fresh one comes from an amphora that lives
+    :return: whether it was deleted
     """
     row = connection.execute(
         sa.select(_HEALTH.last_update, queries.NOW).where(_HEALTH.amphora_id == amphora).with_for_update()

@@ -76,7 +76,11 @@ def _files(resources: Resources, modes: Mapping[type[Handler], Mode]) -> Iterato
 def _heartbeats(resources: Resources, where: str) -> Checked:
     """Whether a silent amphora counts as failed before Octavia's health manager deletes it."""
     timeout = options.amphora_settings(resources.conf).heartbeat_timeout
-    after = resources.get(housekeeping_settings).stale_after
+    preservation = resources.get(housekeeping_settings)
+    after = preservation.stale_after
+    if not preservation.preserves:
+        text = f"an amphora counts as failed after {after:.0f} s of silence; none is preserved"
+        return Checked(f"{where}: heartbeats", Verdict.OK, text)
     if after < timeout:
         text = f"an amphora counts as failed after {after:.0f} s of silence, {timeout - after:.0f} s before Octavia deletes it"
         return Checked(f"{where}: heartbeats", Verdict.OK, text)

@@ -13,6 +13,8 @@ GROUP = "octavia"
 
 #: how long an amphora may be silent, where ``octavia.conf`` does not say
 HEARTBEAT_TIMEOUT = 60
+#: seconds between two heartbeats, where ``octavia.conf`` has no value
+HEARTBEAT_INTERVAL = 10.0
 
 OPTIONS = [
     cfg.ListOpt(
@@ -126,6 +128,19 @@ def amphora_settings(conf: cfg.ConfigOpts) -> AmphoraSettings:
         worker("amp_ssh_key_name"),
         int(timeout) if timeout is not None else HEARTBEAT_TIMEOUT,
     )
+
+
+def heartbeat_interval(conf: cfg.ConfigOpts) -> float:
+    """Return the seconds between two heartbeats of an amphora.
+
+    :raises ConfigError: when the value of Octavia's files is no number
+    """
+    register(conf)
+    octavia = files(conf)
+    value = octavia.get("health_manager", "heartbeat_interval")
+    if value is not None and not value.isdecimal():
+        raise ConfigError(f"[health_manager] heartbeat_interval in {octavia} is not a number of seconds")
+    return float(value) if value is not None else HEARTBEAT_INTERVAL
 
 
 def _list(value: str | None) -> tuple[str, ...]:

@@ -122,6 +122,6 @@ def record_attempt(driver: Driver, group: Group | None, amphora: str) -> None:
     if group is None:
         return
     try:
-        driver.tag_security_group(group.id, f"{_TAG}{amphora}-{time.time():.0f}")
+        driver.tag_security_group(group.id, f"{_TAG}{amphora}-{time.time_ns() // 1000:x}")
     except NotFoundError:
         return

@@ -17,7 +17,7 @@ IDLE = frozenset({"ACTIVE", "ERROR"})
 #: states of an amphora in which it serves a load balancer, or did until it failed
 SERVING = frozenset({"ALLOCATED", "FAILOVER_STOPPED"})
 
-#: seconds by which a heartbeat may lie in the future because two clocks differ; further ahead, it is a fence of ours
+#: seconds by which a heartbeat may lie in the future because two clocks differ; further ahead, it is a lease of ours
 SKEW = 5.0
 
 #: how many amphorae a topology has (``octavia/common/constants.py``)

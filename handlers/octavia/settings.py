@@ -1,10 +1,12 @@
-"""The options ``[housekeeping]``: the specification's, by their names, and what reality needs besides."""
+"""The options ``[housekeeping]``: those of the specification, by their names, and those that a cloud needs besides."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from oslo_config import cfg
+
+from handlers.octavia import options
 
 GROUP = "housekeeping"
 
@@ -13,67 +15,67 @@ OPTIONS: list[cfg.Opt] = [
         "driver",
         default="openstack",
         choices=[
-            ("openstack", "the cloud, through its APIs"),
-            ("noop", "nothing outside stackmend's own memory: to try the service without a cloud"),
+            ("openstack", "the APIs of the cloud"),
+            ("noop", "a cloud in memory, to try stackmend without a cloud"),
         ],
-        help="What amphorae are kept with.",
+        help="The cloud that the handlers of amphorae work on.",
     ),
     cfg.IntOpt(
         "housekeeping_interval",
         default=30,
         min=1,
-        help="Seconds between two turns of the housekeeping: the spare pool is counted and topped up, and amphorae that "
-        "Octavia left behind are looked for. Each lists the servers of Octavia's project, the latter ports and groups too, "
-        "and reads Octavia's amphora rows; 30 suits up to a few thousand amphorae.",
+        help="Seconds between two sweeps of spare_pool and of deactivated_amphorae. Each lists the servers of Octavia's "
+        "project and reads Octavia's amphora rows; deactivated_amphorae also lists ports and groups. 30 suits up to a few "
+        "thousand amphorae.",
     ),
     cfg.IntOpt(
         "spare_amphora_pool_size",
         default=0,
         min=0,
-        help="How many stopped placeholder servers are kept, in each availability zone of spare_amphora_zones, so that "
-        "a failover finds room in a cloud that is otherwise full; 0 for none. Each takes the room of one amphora.",
+        help="Number of stopped placeholder servers in each availability zone of spare_amphora_zones; 0 for none. A "
+        "failover in a full cloud gets the room of one. Each takes the room of one amphora.",
     ),
     cfg.ListOpt(
         "spare_amphora_zones",
         default=[],
-        help="Availability zones of Nova in which spares are kept; empty: wherever Nova places them.",
+        help="Availability zones of Nova that have spares; empty: Nova places them anywhere.",
     ),
     cfg.ListOpt(
         "spare_amphora_flavors",
         default=[],
-        help="Ids of the flavors of Nova of which spares are kept, that many of each in each zone; empty: [controller_worker] "
-        "amp_flavor_id of Octavia alone. For a failover, one of the amphora's own flavor is taken first.",
+        help="Ids of the flavors of spares; each zone has spare_amphora_pool_size of each. Empty: only [controller_worker] "
+        "amp_flavor_id of Octavia. A failover first gets a spare of the amphora's own flavor.",
     ),
     cfg.IntOpt(
         "maximum_deploying_amphora_count",
         default=2,
         min=1,
-        help="How many amphorae may be building at once, Octavia's own counted, before no spare is begun.",
+        help="No spare is built while this many amphorae are building, those of Octavia included.",
     ),
     cfg.IntOpt(
         "maximum_preserved_amphora_count",
         default=0,
         min=0,
-        help="How many failed amphorae are kept for examination; 0: none, a failed one is replaced and deleted. Each "
-        "keeps its disk, and by the method unplug its room on the host, until it is released or deleted.",
+        help="Number of failed amphorae that are preserved for examination; 0: every failed amphora is replaced and deleted. "
+        "Each occupies its disk, and with the method unplug its room on the host, until you release or delete it.",
     ),
     cfg.StrOpt(
         "preservation_scheme",
         default="keep",
         choices=[
-            ("keep", "stops preserving when that many are kept"),
-            ("cycle", "deletes the oldest, wholly, when a new one comes"),
+            ("keep", "preserve no further amphora"),
+            ("cycle", "preserve the new amphora and delete the oldest"),
         ],
-        help="What happens when maximum_preserved_amphora_count is reached.",
+        help="The action at maximum_preserved_amphora_count.",
     ),
     cfg.StrOpt(
         "preservation_method",
         default="unplug",
         choices=[
             ("unplug", "the server stays as it is, without a network"),
-            ("snapshot", "an image is made of its disk"),
+            ("snapshot", "Nova makes an image of its disk"),
         ],
-        help="How a failed amphora is kept. An image holds the amphora's keys and certificates: treat it as a secret.",
+        help="The way to preserve a failed amphora. An image contains keys and certificates: treat it as a secret.",
     ),
     cfg.StrOpt(
         "preservation_keeps",
@@ -82,50 +84,57 @@ OPTIONS: list[cfg.Opt] = [
             ("image", "the image only; the server is deleted"),
             ("server", "the image and the server, stopped and without a network"),
         ],
-        help="What is kept after a snapshot.",
+        help="The objects that are preserved after a snapshot.",
     ),
     cfg.IntOpt(
         "preservation_lease",
         default=120,
         min=30,
-        help="Seconds for which Octavia's health manager is kept from deleting an amphora that is being preserved; "
-        "renewed while that goes on, and expiring by itself when stackmend dies.",
+        help="Seconds of one lease against Octavia's health manager, which does not replace an amphora under lease. "
+        "stackmend renews it during a preservation. It expires by itself when stackmend dies.",
     ),
     cfg.IntOpt(
         "preservation_deadline",
         default=600,
         min=30,
-        help="Seconds after which an amphora whose network cannot be detached, or whose image does not get ready, is no "
-        "longer waited for: its load balancer is repaired without it.",
+        help="Seconds to wait for detached ports or for the image of a failed amphora. Then its load balancer is repaired "
+        "without waiting longer.",
     ),
     cfg.IntOpt(
         "failover_threshold",
         default=3,
         min=0,
-        help="How many amphorae may have failed, or been failed over, within failover_window before no further one is "
-        "touched and all are only reported: it is then the network or a host that fails, and failovers would make it "
-        "worse. 0 for no bound. Octavia's own option of this name bounds only its health manager.",
+        help="When this many other amphorae failed or were replaced within failover_window, further ones are only reported: "
+        "the network or a host has failed, and failovers make that worse. 0 for no bound. Octavia's option of this name "
+        "bounds only its health manager.",
     ),
     cfg.IntOpt(
         "failover_window",
         default=300,
         min=1,
-        help="Seconds over which failovers are counted for failover_threshold.",
+        help="Seconds for which a failure counts for failover_threshold.",
     ),
     cfg.IntOpt(
         "heartbeat_margin",
         default=20,
         min=0,
-        help="Seconds before [health_manager] heartbeat_timeout at which a silent amphora counts as failed, so that it is "
-        "preserved before Octavia's health manager deletes it. Amphorae send a heartbeat every 10 seconds.",
+        help="Where amphorae are preserved, a silent amphora counts as failed this many seconds before [health_manager] "
+        "heartbeat_timeout, so that Octavia's health manager does not delete it first; never before three heartbeats are "
+        "missing.",
     ),
 ]
+
+
+#: heartbeats that a healthy amphora may lose one after the other
+_LOST = 3
 
 
 @dataclass(frozen=True, slots=True)
 class HousekeepingSettings:
     """The values of ``[housekeeping]``; times are in seconds.
 
+    :param heartbeat_timeout: seconds of silence after which Octavia's health manager replaces an amphora
+    :param heartbeat_interval: seconds between two heartbeats
     :param stale_after: seconds of silence after which an amphora counts as failed
     """
 
@@ -141,12 +150,24 @@ class HousekeepingSettings:
     preservation_deadline: int = 600
     failover_threshold: int = 3
     failover_window: int = 300
+    heartbeat_timeout: float = 60.0
+    heartbeat_interval: float = options.HEARTBEAT_INTERVAL
     stale_after: float = 40.0
 
     @property
-    def keeps_image_alone(self) -> bool:
-        """Whether an image is all that is preserved, so that no server has to be cut off."""
-        return self.preservation_method == "snapshot" and self.preservation_keeps == "image"
+    def quiet_after(self) -> float:
+        """Seconds without a heartbeat after which heartbeats no longer contradict a failure."""
+        return 1.2 * self.heartbeat_interval
+
+    @property
+    def heard_within(self) -> float:
+        """Seconds within which a healthy amphora has been heard."""
+        return _LOST * self.heartbeat_interval
+
+    @property
+    def preserves(self) -> bool:
+        """Whether failed amphorae are preserved."""
+        return self.maximum_preserved_amphora_count > 0
 
 
 def settings(conf: cfg.ConfigOpts, heartbeat_timeout: int) -> HousekeepingSettings:
@@ -155,19 +176,22 @@ def settings(conf: cfg.ConfigOpts, heartbeat_timeout: int) -> HousekeepingSettin
     :param heartbeat_timeout: Octavia's, seconds
     """
     group = conf[GROUP]
+    interval = options.heartbeat_interval(conf)
+    margin = group.heartbeat_margin if group.maximum_preserved_amphora_count else 0
     return HousekeepingSettings(
-        group.spare_amphora_pool_size,
-        tuple(group.spare_amphora_zones),
-        tuple(group.spare_amphora_flavors),
-        group.maximum_deploying_amphora_count,
-        group.maximum_preserved_amphora_count,
-        group.preservation_scheme,
-        group.preservation_method,
-        group.preservation_keeps,
-        group.preservation_lease,
-        group.preservation_deadline,
-        group.failover_threshold,
-        group.failover_window,
-        # below two heartbeats even a healthy amphora would look silent
-        max(20.0, heartbeat_timeout - group.heartbeat_margin),
+        spare_amphora_pool_size=group.spare_amphora_pool_size,
+        spare_amphora_zones=tuple(group.spare_amphora_zones),
+        spare_amphora_flavors=tuple(group.spare_amphora_flavors),
+        maximum_deploying_amphora_count=group.maximum_deploying_amphora_count,
+        maximum_preserved_amphora_count=group.maximum_preserved_amphora_count,
+        preservation_scheme=group.preservation_scheme,
+        preservation_method=group.preservation_method,
+        preservation_keeps=group.preservation_keeps,
+        preservation_lease=group.preservation_lease,
+        preservation_deadline=group.preservation_deadline,
+        failover_threshold=group.failover_threshold,
+        failover_window=group.failover_window,
+        heartbeat_timeout=float(heartbeat_timeout),
+        heartbeat_interval=interval,
+        stale_after=max(_LOST * interval, float(heartbeat_timeout - margin)),
     )

@@ -130,7 +130,7 @@ class Configuration:
                     "controller_ip_port_list": f"{HOST}:{self.ports['health']}",
                     "health_check_interval": 2,
                     # long enough for a busy machine to be faster than the health manager
-                    "heartbeat_timeout": 180,
+                    "heartbeat_timeout": 90,
                     "health_update_threads": 1,
                     "stats_update_threads": 1,
                     "failover_threads": 2,

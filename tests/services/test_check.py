@@ -316,6 +316,7 @@ def databases_are_mixed_up(deployment: Deployment) -> None:
 
 def amphorae_are_deleted_too_soon(deployment: Deployment) -> None:
     deployment.octavia["health_manager"]["heartbeat_timeout"] = "5"
+    deployment.options["housekeeping"]["maximum_preserved_amphora_count"] = 1
 
 
 def nova_does_as_it_likes(deployment: Deployment) -> None:

@@ -1,16 +1,20 @@
-"""Carries out the steps of :mod:`handlers.octavia.failover.rules`, one call of a function each.
+"""Carries out the steps of :mod:`handlers.octavia.failover.rules`.
 
-Each is given the situation in which it was decided, read again just before; what it writes into Octavia's database is
-compared there once more, under lock. Each can be repeated.
+Each step gets the reading that decided it, read again just before. Writes into Octavia's database compare once more, under
+lock. Each step can be repeated.
+
+Before the first step that cuts anything off, Octavia's API must show that it would accept the failover. When it refuses, the
+lease ends, so that Octavia's health manager replaces the amphora as it would without stackmend.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from functools import partial
 
-from handlers.base import Conflict, Healed
-from handlers.octavia import changes, records
+from handlers.base import Conflict, HandlerError, Healed, Refused
+from handlers.octavia import changes, rebuild
 from handlers.octavia.cloud_objects import (
     AMPHORA,
     LOAD_BALANCER,
@@ -23,76 +27,178 @@ from handlers.octavia.cloud_objects import (
     Server,
 )
 from handlers.octavia.drivers.base import Driver
-from handlers.octavia.failover.proof import QUIET
-from handlers.octavia.failover.steps import Situation, Step
+from handlers.octavia.failover.steps import Replaced, Situation, Step, StepName
+from handlers.octavia.failover.undo import undo_of
+from handlers.octavia.housekeeping import AmphoraDriverError
 from handlers.octavia.preserved import pool
+from handlers.octavia.preserved.pool import State
 from handlers.octavia.settings import HousekeepingSettings
 from handlers.octavia.spares import pool as spares
 
-#: characters that a value of a server's metadata may have
+LOG = logging.getLogger(__name__)
+
+#: characters that Nova takes as a value of metadata
 _MAX_VALUE = 255
+#: failovers of one load balancer that get a spare: the first may have begun before the spare had left its host
+_SPARES = 2
 
 
-class Measures:
-    """What can be done for a failed amphora."""
+class Actions:
+    """The steps of a recovery."""
 
     def __init__(self, driver: Driver, settings: HousekeepingSettings) -> None:
         self._driver = driver
         self._settings = settings
-        self._by_name: Mapping[str, Callable[[Situation, Step], Healed]] = {
-            "fence": self._fence,
-            "mark": self._mark,
-            "unmark": self._unmark,
-            "stop": self._stop,
-            "image": self._image,
-            "seal": self._seal,
-            "drop-image": self._drop_image,
-            "unplug": self._unplug,
-            "quarantine": self._quarantine,
-            "let-go": self._let_go,
-            "failover": self._failover,
-            "failover-load-balancer": self._failover_load_balancer,
-            "label": self._label,
-            "trim": self._trim,
-            "detach": self._detach,
-            "shelve": self._shelve,
+        either: dict[StepName, Callable[[Situation | Replaced, Step], Healed]] = {
+            StepName.UNMARK: self._unmark,
+            StepName.DROP_IMAGE: self._drop_image,
+            StepName.LABEL: self._label,
+            StepName.SHELVE: self._shelve,
+            StepName.STOP: self._stop,
+        }
+        self._recovering: Mapping[StepName, Callable[[Situation, Step], Healed]] = {
+            **either,
+            StepName.LEASE: self._lease,
+            StepName.MARK: self._mark,
+            StepName.UNPLUG: self._unplug,
+            StepName.QUARANTINE: self._quarantine,
+            StepName.LET_GO: self._let_go,
+            StepName.FAILOVER: self._replace,
+            StepName.REBUILD: self._replace,
+        }
+        self._finishing: Mapping[StepName, Callable[[Replaced, Step], Healed]] = {
+            **either,
+            StepName.IMAGE: self._image,
+            StepName.SEAL: self._seal,
+            StepName.DROP_SERVER: self._drop_server,
+            StepName.TRIM: self._trim,
+            StepName.DETACH: self._detach,
         }
 
-    def take(self, situation: Situation, step: Step) -> Healed:
+    def take(self, s: Situation | Replaced, step: Step) -> Healed:
         """Carry out a step.
 
-        :raises Conflict: when the world has changed since the situation was read
-        :raises InFlight, AmphoraDriverError: see there
+        :raises Conflict: when the world has changed since the reading
+        :raises Refused: for a step that does not belong to the reading
+        :raises InFlight, AmphoraDriverError: as in the calls that it makes
         """
-        return self._by_name[step.what](situation, step)
+        if isinstance(s, Situation) and step.name in self._recovering:
+            return self._recovering[step.name](s, step)
+        if isinstance(s, Replaced) and step.name in self._finishing:
+            return self._finishing[step.name](s, step)
+        raise Refused(f"{step.name} is no step for amphora {s.amphora.id}, which is {s.amphora.status}")
 
-    def _fence(self, s: Situation, step: Step) -> Healed:
-        lease = self._settings.preservation_lease
-        self._renew_fence(s)
+    # the health manager and the API
+
+    def _lease(self, s: Situation, step: Step) -> Healed:
+        self._require_failover(s)
+        # a server without network sends no heartbeat, so its last one may be young when a lease has expired
+        quiet = self._settings.quiet_after if s.connected else 0.0
+        seconds = self._settings.preservation_lease
+        self._driver.database.run(partial(changes.lease, amphora=s.amphora, seconds=seconds, quiet=quiet))
         return Healed(
-            f"kept Octavia's health manager off amphora {s.amphora.id} for {lease} s ({step.why})",
-            undo="it ends by itself, or: UPDATE amphora_health SET last_update=utc_timestamp() WHERE amphora_id="
-            f"'{s.amphora.id}'",
+            f"kept Octavia's health manager off amphora {s.amphora.id} for {self._settings.preservation_lease} s ({step.why})",
+            undo=undo_of(s, step),
         )
 
-    def _renew_fence(self, s: Situation) -> None:
-        # what is cut off cannot send a heartbeat; its last one may be young when a fence has run out
-        quiet = QUIET if s.connected else 0.0
-        fence = partial(changes.fence, amphora=s.amphora, lease=self._settings.preservation_lease, quiet=quiet)
-        self._driver.database.run(fence)
+    def _end_lease(self, s: Situation) -> None:
+        if s.leased:
+            self._driver.database.run(partial(changes.end_lease, amphora=s.amphora, silent=self._long_silent))
+
+    @property
+    def _long_silent(self) -> float:
+        """Seconds of silence after which the health manager acts, whatever the difference between two clocks."""
+        return 2 * self._settings.heartbeat_timeout
+
+    def _require_failover(self, s: Situation) -> None:
+        """Make sure that Octavia's API accepts the failover, before anything depends on it; else end the lease."""
+        try:
+            self._driver.require_failover(s.amphora.id)
+        except AmphoraDriverError:
+            self._end_lease(s)
+            raise
+
+    def _replace(self, s: Situation, step: Step) -> Healed:
+        self._request(s)
+        return Healed(
+            f"asked Octavia to {_request_of(s)}: {step.why}",
+            before={
+                "status": s.amphora.status,
+                "compute_id": s.amphora.compute_id,
+                "load_balancer": s.amphora.load_balancer_id,
+                "provisioning_status": s.balancer.status,
+            },
+            undo=undo_of(s, step),
+        )
+
+    def _request(self, s: Situation) -> None:
+        """Ask for the failover, and give a spare up once Octavia has accepted it."""
+        if s.balancer.status == "ACTIVE":
+            self._driver.failover_amphora(s.amphora.id)
+            self._record(s)
+        else:
+            # before the request: an attempt whose answer is lost counts, too
+            rebuild.record_attempt(self._driver, s.group, s.amphora.id)
+            self._driver.failover_load_balancer(s.balancer.id)
+        if s.attempts < _SPARES:
+            self._make_room(s)
+
+    def _record(self, s: Situation) -> None:
+        """Record an attempt that Octavia has accepted; the recovery goes on without the record."""
+        try:
+            group = s.group or rebuild.security_group(self._driver, s.balancer.id)
+            rebuild.record_attempt(self._driver, group, s.amphora.id)
+        except AmphoraDriverError as error:
+            LOG.warning("the failover of amphora %s is not counted: %s", s.amphora.id, error)
+
+    def _make_room(self, s: Situation) -> None:
+        try:
+            spares.make_room(self._driver, s.amphora)
+        except AmphoraDriverError as error:
+            LOG.warning("no spare makes room for the replacement of amphora %s: %s", s.amphora.id, error)
+
+    def _let_go(self, s: Situation, step: Step) -> Healed:
+        """Let go and request the failover; when it is refused, give the row back."""
+        self._require_failover(s)
+        amphora = s.amphora
+        self._driver.database.run(partial(changes.let_go, amphora=amphora))
+        try:
+            self._request(s)
+        except AmphoraDriverError:
+            self._take_back(s)
+            raise
+        return Healed(
+            f"let Octavia forget server {amphora.compute_id} of amphora {amphora.id}, and asked it to {_request_of(s)} "
+            f"({step.why})",
+            before={"status": amphora.status, "compute_id": amphora.compute_id},
+            after={"status": "ERROR", "compute_id": None},
+            undo=undo_of(s, step),
+        )
+
+    def _take_back(self, s: Situation) -> None:
+        take_back = partial(changes.take_back, amphora=s.amphora, silent=self._long_silent)
+        try:
+            taken = self._driver.database.run(take_back)
+        except HandlerError as error:
+            LOG.warning("the row of amphora %s is not restored yet: %s", s.amphora.id, error)
+            return
+        if taken:
+            LOG.warning("Octavia refused the failover of amphora %s; its health manager can replace it", s.amphora.id)
+
+    # the server
 
     def _mark(self, s: Situation, step: Step) -> Healed:
         server = _server(s)
         self._driver.tag_server(server.id, PRESERVED)
-        kept = [one for one in pool.read(self._driver) if one.amphora != s.amphora.id]
+        others = [one for one in pool.read(self._driver) if one.amphora != s.amphora.id]
         why = "its server was in ERROR" if server.name.startswith(PRESERVED_PREFIX) else step.why
-        marks = {**self._marks(s, why), SINCE: pool.next_number(kept, s.now)}
+        marks = {**self._marks(s, why), SINCE: pool.next_number(others, s.now)}
         self._driver.describe_server(server.id, marks)
         return Healed(
-            f"marked server {server.id} of amphora {s.amphora.id} as being preserved ({why})",
+            f"marked server {server.id} of amphora {s.amphora.id} for preservation ({why})",
             before={"tags": sorted(server.tags)},
             after=marks,
-            undo=f"openstack server unset --tag {PRESERVED} {server.id}",
+            undo=undo_of(s, step),
         )
 
     def _marks(self, s: Situation, why: str) -> dict[str, str]:
@@ -101,34 +207,84 @@ class Measures:
             LOAD_BALANCER: s.amphora.load_balancer_id or "",
             REASON: why[:_MAX_VALUE],
             METHOD: self._settings.preservation_method if _server(s).image is not None else "unplug",
-            STATE: pool.PRESERVING,
+            STATE: State.PRESERVING,
         }
 
-    def _unmark(self, s: Situation, step: Step) -> Healed:
+    def _unmark(self, s: Situation | Replaced, step: Step) -> Healed:
         server = _server(s)
-        # the number first: a tag without one is a server that is about to get another
+        if isinstance(s, Situation):
+            self._end_lease(s)
+        # the number first: a tag without a number is a server that is about to get one
         self._driver.describe_server(server.id, {SINCE: "", STATE: ""})
         self._driver.untag_server(server.id, PRESERVED)
         return Healed(
-            f"took back the mark of server {server.id} of amphora {s.amphora.id}: {step.why or step.summary}",
+            f"removed the mark of server {server.id} of amphora {s.amphora.id}: {step.why or step.summary}",
             before={name: server.metadata.get(name, "") for name in (SINCE, STATE)},
+            undo=undo_of(s, step),
         )
 
-    def _stop(self, s: Situation, step: Step) -> Healed:
+    def _stop(self, s: Situation | Replaced, step: Step) -> Healed:
+        if isinstance(s, Situation):
+            self._require_failover(s)
         server = _server(s)
         self._driver.stop_server(server.id)
         if not s.marked:
-            # a name is all that Nova changes in ERROR; it says that stopping was tried
+            # Nova changes only the name of a server in ERROR; the name records that a stop was tried
             self._driver.describe_server(server.id, {}, f"{PRESERVED_PREFIX}{s.amphora.id}")
         return Healed(
             f"asked Nova to stop server {server.id} of amphora {s.amphora.id} ({step.why})",
             before={"status": server.status},
-            undo=f"openstack server start {server.id}",
+            undo=undo_of(s, step),
         )
 
-    def _image(self, s: Situation, step: Step) -> Healed:
+    def _unplug(self, s: Situation, step: Step) -> Healed:
+        self._require_failover(s)
         server = _server(s)
-        properties = {**self._marks(s, server.metadata.get(REASON) or step.why), SINCE: s.since, STATE: pool.KEPT}
+        for port in s.connected:
+            self._driver.detach_port(server.id, port.id)
+        self._driver.describe_server(server.id, {STATE: State.DETACHING})
+        return Healed(
+            f"asked Nova to detach {len(s.connected)} ports of server {server.id} of amphora {s.amphora.id}",
+            before={"ports": [port.id for port in s.connected]},
+            undo=undo_of(s, step),
+        )
+
+    def _quarantine(self, s: Situation, step: Step) -> Healed:
+        self._require_failover(s)
+        for port in s.connected:
+            self._driver.disable_port(port)
+        return Healed(
+            f"set {len(s.connected)} ports of server {_server(s).id} of amphora {s.amphora.id} down",
+            before={"ports": [port.id for port in s.connected]},
+            undo=undo_of(s, step),
+        )
+
+    def _label(self, s: Situation | Replaced, step: Step) -> Healed:
+        server, name = _server(s), f"{PRESERVED_PREFIX}{s.amphora.id}"
+        self._driver.lock_server(server.id, f"preserved by stackmend: amphora {s.amphora.id} failed")
+        self._driver.describe_server(server.id, {STATE: State.PRESERVED}, name)
+        return Healed(
+            f"preserved server {server.id} of amphora {s.amphora.id}",
+            before={"name": server.name, "locked": server.locked},
+            after={"name": name, "locked": True},
+            undo=undo_of(s, step),
+        )
+
+    def _shelve(self, s: Situation | Replaced, step: Step) -> Healed:
+        server = _server(s)
+        self._driver.shelve_server(server.id)
+        return Healed(
+            f"asked Nova to shelve preserved server {server.id}, which occupies host {server.host} for its server group",
+            before={"status": server.status, "host": server.host, "groups": list(server.groups)},
+            undo=undo_of(s, step),
+        )
+
+    # the image
+
+    def _image(self, s: Replaced, step: Step) -> Healed:
+        server = _server(s)
+        marks = (AMPHORA, LOAD_BALANCER, REASON, METHOD, SINCE)
+        properties = {**{name: server.metadata.get(name, "") for name in marks}, STATE: State.PRESERVED}
         image = self._driver.create_image(server.id, f"{PRESERVED_PREFIX}{s.amphora.id}", properties)
         return Healed(
             f"asked Nova for an image of server {server.id} of amphora {s.amphora.id}",
@@ -136,82 +292,40 @@ class Measures:
             undo=f"openstack image delete {image}",
         )
 
-    def _seal(self, s: Situation, step: Step) -> Healed:
-        (image,) = step.objects
-        self._driver.seal_image(image)
+    def _seal(self, s: Replaced, step: Step) -> Healed:
+        for image in step.objects:
+            self._driver.seal_image(image)
         return Healed(
-            f"protected image {image} of amphora {s.amphora.id}, which is complete",
+            f"protected image {', '.join(step.objects)} of amphora {s.amphora.id}, which is complete",
             before={"protected": False},
             after={"protected": True, "visibility": "private"},
-            undo=f"openstack image set --unprotected {image}",
+            undo=undo_of(s, step),
         )
 
-    def _drop_image(self, s: Situation, step: Step) -> Healed:
+    def _drop_image(self, s: Situation | Replaced, step: Step) -> Healed:
         for image in step.objects:
             self._driver.delete_image(image)
-        return Healed(f"deleted images {', '.join(step.objects)} of amphora {s.amphora.id}: {step.summary}")
-
-    def _unplug(self, s: Situation, step: Step) -> Healed:
-        server = _server(s)
-        for port in s.connected:
-            self._driver.detach_port(server.id, port.id)
-        self._driver.describe_server(server.id, {STATE: pool.DETACHING})
         return Healed(
-            f"asked Nova to detach {len(s.connected)} ports of server {server.id} of amphora {s.amphora.id}",
-            before={"ports": [port.id for port in s.connected]},
-            undo=f"openstack server add port {server.id} PORT; the one in the management network has to be made anew",
+            f"deleted images {', '.join(step.objects)} of amphora {s.amphora.id}: {step.summary}", undo=undo_of(s, step)
         )
 
-    def _quarantine(self, s: Situation, step: Step) -> Healed:
-        for port in s.connected:
-            self._driver.disable_port(port)
+    def _drop_server(self, s: Replaced, step: Step) -> Healed:
+        image, server = s.sealed, _server(s)
+        if image is None:
+            raise Conflict(f"the image of amphora {s.amphora.id} is no longer protected")
+        self._driver.delete_server(server.id)
         return Healed(
-            f"set {len(s.connected)} ports of server {_server(s).id} of amphora {s.amphora.id} down",
-            before={"ports": [port.id for port in s.connected]},
-            undo="openstack port set --enable PORT",
+            f"deleted server {server.id} of amphora {s.amphora.id}, which is preserved as image {image.id}",
+            before={"server": server.id, "image": image.id},
+            undo=undo_of(s, step),
         )
 
-    def _let_go(self, s: Situation, step: Step) -> Healed:
-        amphora = s.amphora
-        self._driver.database.run(partial(changes.let_go, amphora=amphora))
-        return Healed(
-            f"let Octavia forget server {amphora.compute_id} of amphora {amphora.id}",
-            before={"status": amphora.status, "compute_id": amphora.compute_id},
-            after={"status": "ERROR", "compute_id": None},
-            undo="only while the amphora has not been replaced: UPDATE amphora SET status='ERROR', compute_id="
-            f"'{amphora.compute_id}' WHERE id='{amphora.id}' AND status='ERROR' AND compute_id IS NULL",
-        )
+    # the end
 
-    def _failover(self, s: Situation, step: Step) -> Healed:
-        if s.sealed is not None and s.amphora.status in records.SERVING and s.health is not None and not s.health.busy:
-            self._renew_fence(s)
-        spares.make_room(self._driver, s.amphora)
-        self._driver.failover_amphora(s.amphora.id)
-        return Healed(f"asked Octavia to replace amphora {s.amphora.id}: {step.why}", before=_row(s))
-
-    def _failover_load_balancer(self, s: Situation, step: Step) -> Healed:
-        spares.make_room(self._driver, s.amphora)
-        self._driver.failover_load_balancer(s.served.id)
-        return Healed(
-            f"asked Octavia to replace all amphorae of load balancer {s.served.id}, which is in ERROR: {step.why}",
-            before=_row(s),
-        )
-
-    def _label(self, s: Situation, step: Step) -> Healed:
-        server, name = _server(s), f"{PRESERVED_PREFIX}{s.amphora.id}"
-        self._driver.lock_server(server.id, f"preserved by stackmend: amphora {s.amphora.id} failed")
-        self._driver.describe_server(server.id, {STATE: pool.KEPT}, name)
-        return Healed(
-            f"preserved server {server.id} of amphora {s.amphora.id}",
-            before={"name": server.name, "locked": server.locked},
-            after={"name": name, "locked": True},
-            undo=f"stackmend amphora preserved release {s.amphora.id}, or delete",
-        )
-
-    def _trim(self, s: Situation, step: Step) -> Healed:
+    def _trim(self, s: Replaced, step: Step) -> Healed:
         oldest = next((one for one in s.others if one.amphora in step.objects), None)
         if oldest is None:
-            raise Conflict("it is no longer kept")
+            raise Conflict(f"amphora {', '.join(step.objects)} is no longer preserved")
         pool.discard(self._driver, oldest)
         return Healed(
             f"deleted preserved amphora {oldest.amphora}, the oldest: amphora {s.amphora.id} took its place",
@@ -220,41 +334,31 @@ class Measures:
                 "image": oldest.image.id if oldest.image else None,
                 "since": oldest.since,
             },
+            undo=undo_of(s, step),
         )
 
-    def _detach(self, s: Situation, step: Step) -> Healed:
-        balancer, rows = s.served.id, ", ".join(step.objects)
+    def _detach(self, s: Replaced, step: Step) -> Healed:
+        if s.balancer is None:
+            raise Conflict(f"amphora {s.amphora.id} is no longer on a load balancer")
+        balancer = s.balancer.id
         for amphora in step.objects:
             self._driver.database.run(partial(changes.detach_deleted, amphora=amphora, load_balancer=balancer))
         return Healed(
-            f"took the rows of deleted amphorae off load balancer {balancer}, whose next update they would break: {rows}",
+            f"took the rows of deleted amphorae off load balancer {balancer}, whose next update would fail because of them: "
+            + ", ".join(step.objects),
             before={"load_balancer_id": balancer},
             after={"load_balancer_id": None},
-            undo=f"UPDATE amphora SET load_balancer_id='{balancer}' WHERE id IN ("
-            + ", ".join(f"'{amphora}'" for amphora in step.objects)
-            + ")",
-        )
-
-    def _shelve(self, s: Situation, step: Step) -> Healed:
-        server = _server(s)
-        self._driver.shelve_server(server.id)
-        return Healed(
-            f"asked Nova to shelve preserved server {server.id}: it holds host {server.host} for its server group",
-            before={"status": server.status, "host": server.host, "groups": list(server.groups)},
-            undo=f"openstack server unshelve {server.id}",
+            undo=undo_of(s, step),
         )
 
 
-def _server(s: Situation) -> Server:
+def _server(s: Situation | Replaced) -> Server:
     if s.server is None:
         raise Conflict(f"amphora {s.amphora.id} has no server any more")
     return s.server
 
 
-def _row(s: Situation) -> dict[str, object]:
-    return {
-        "status": s.amphora.status,
-        "compute_id": s.amphora.compute_id,
-        "load_balancer": s.amphora.load_balancer_id,
-        "provisioning_status": s.served.status,
-    }
+def _request_of(s: Situation) -> str:
+    if s.balancer.status == "ACTIVE":
+        return f"replace amphora {s.amphora.id}"
+    return f"replace all amphorae of load balancer {s.balancer.id}, which is in ERROR"

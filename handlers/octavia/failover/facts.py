@@ -1,7 +1,8 @@
-"""Reads all that matters for one amphora: Octavia's rows in one transaction, then Nova, Neutron and Glance. Writes nothing."""
+"""Reads all that matters for one amphora: Octavia's rows in one transaction, then Nova, Neutron and Glance; writes nothing."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -9,98 +10,169 @@ from functools import partial
 from sqlalchemy.engine import Connection
 
 from handlers.base import Key
-from handlers.octavia import queries, records
-from handlers.octavia.cloud_objects import AMPHORA, PRESERVED, Server
+from handlers.octavia import queries as octavia_queries
+from handlers.octavia import rebuild, records
+from handlers.octavia.cloud_objects import AMPHORA, PRESERVED, Image, Server
 from handlers.octavia.drivers.base import Driver
-from handlers.octavia.failover import queries as failure_queries
+from handlers.octavia.failover import queries
+from handlers.octavia.failover.heartbeats import Heard, Listener
 from handlers.octavia.failover.rules import at_rest
-from handlers.octavia.failover.steps import Nothing, Situation, Wait
+from handlers.octavia.failover.steps import Nothing, Replaced, Situation, Wait
 from handlers.octavia.preserved import pool
 from handlers.octavia.settings import HousekeepingSettings
 
 
 @dataclass(frozen=True, slots=True)
 class _Rows:
-    """What Octavia's database says, all of one moment."""
+    """Octavia's rows, all of one moment.
+
+    :param beside: all amphorae of the load balancer
+    """
 
     amphora: records.Amphora
     balancer: records.LoadBalancer | None
+    beside: Sequence[records.Amphora]
     health: records.Health | None
     failing: dict[str, str | None]
-    replaced: tuple[str, ...]
+    heard: Heard
+
+
+@dataclass(frozen=True, slots=True)
+class _Cloud:
+    """The servers and images of the amphora and of the others."""
+
+    server: Server | None
+    servers: Sequence[Server]
+    images: Sequence[Image]
 
 
 def amphora_of(driver: Driver, key: Key) -> str | None:
-    """Return the amphora that a key is about; by its server where the key names that.
+    """Return the amphora of a key, which may name its server.
 
-    :raises Unavailable: when that cannot be told
+    :raises Unavailable: when Octavia's database or Nova does not answer
     """
     if key.kind == "amphora":
         return key.id
-    row = driver.database.run(partial(queries.amphora_of_server, server=key.id))
+    row = driver.database.run(partial(octavia_queries.amphora_of_server, server=key.id))
     if row is not None:
         return row.id
-    # the row has forgotten its server when we let go of it; the server's mark says whose it was
+    # Octavia may have forgotten this server; its mark names the amphora
     server = driver.server(key.id)
     return server.metadata.get(AMPHORA) if server is not None and PRESERVED in server.tags else None
 
 
-def read(driver: Driver, settings: HousekeepingSettings, identity: str) -> Situation | Wait | Nothing:
-    """Read the situation of an amphora; less than all where Octavia's rows alone decide.
+def read(
+    driver: Driver, settings: HousekeepingSettings, listener: Listener, identity: str
+) -> Situation | Replaced | Wait | Nothing:
+    """Read an amphora; no more than Octavia's rows where these decide.
 
-    :raises Unavailable: when something does not answer
+    :param listener: takes note of the heartbeats of all amphorae
+    :raises Unavailable: when a database or an API does not answer
     """
     rows = driver.database.run(partial(_rows, identity=identity, settings=settings))
     if rows is None:
         return Nothing()
+    unsettled = listener.observe(rows.heard)
     resting = at_rest(rows.amphora, rows.balancer)
     if resting is not None:
         return resting
-    server = _server(driver, rows.amphora)
-    keeps = settings.maximum_preserved_amphora_count > 0
-    images = driver.images() if keeps else []
-    listed = driver.servers() if keeps or len(rows.failing) > 1 else []
-    others = [one for one in pool.assemble(listed, images) if one.amphora != identity] if keeps else []
-    hosts = {one.id: one.host for one in listed}
-    near = [
-        other
-        for other, its_server in sorted(rows.failing.items())
-        if server is not None and server.host is not None and hosts.get(its_server or "") == server.host
-    ]
-    return Situation(
-        rows.amphora,
-        rows.balancer,
-        rows.health,
-        datetime.now(UTC),
-        server,
-        tuple(driver.ports_of(server.id)) if server is not None else (),
-        tuple(image for image in images if image.properties.get(AMPHORA) == identity),
-        tuple(others),
-        tuple(sorted(rows.failing)),
-        tuple(near),
-        rows.replaced,
-    )
+    cloud = _cloud(driver, settings, rows)
+    if rows.amphora.status == "DELETED" or rows.balancer is None:
+        return _replaced(driver, settings, rows, cloud)
+    return _situation(driver, settings, rows, rows.balancer, cloud, unsettled)
 
 
 def _rows(connection: Connection, identity: str, settings: HousekeepingSettings) -> _Rows | None:
-    amphora = queries.amphora(connection, identity)
+    amphora = octavia_queries.amphora(connection, identity)
     if amphora is None:
         return None
     on = amphora.load_balancer_id
-    balancer = queries.load_balancer(connection, on) if on else None
-    beside = queries.amphorae_of(connection, on) if on else []
-    failing = failure_queries.failing_lately(connection, settings.stale_after, settings.failover_window)
+    failing = queries.failing_lately(connection, settings.stale_after, settings.failover_window)
     failing.pop(identity, None)
-    # one that was let go of is taken off by the look at itself, when it is seen to
-    replaced = tuple(row.id for row in beside if row.status == "DELETED" and row.compute_id is not None)
-    return _Rows(amphora, balancer, queries.health(connection, identity), failing, replaced)
+    return _Rows(
+        amphora=amphora,
+        balancer=octavia_queries.load_balancer(connection, on) if on else None,
+        beside=octavia_queries.amphorae_of(connection, on) if on else [],
+        health=octavia_queries.health(connection, identity),
+        failing=failing,
+        heard=queries.heard(connection, settings.heard_within),
+    )
+
+
+def _cloud(driver: Driver, settings: HousekeepingSettings, rows: _Rows) -> _Cloud:
+    listed = driver.servers() if settings.preserves or len(rows.failing) > 1 else []
+    return _Cloud(
+        server=_server(driver, rows.amphora),
+        servers=listed,
+        images=driver.images() if settings.preserves else [],
+    )
 
 
 def _server(driver: Driver, amphora: records.Amphora) -> Server | None:
-    """Return its server, as Nova shows it by itself: listings do not tell server groups."""
+    """Return its server, as Nova shows it alone: a listing has no server groups."""
     if amphora.compute_id is not None:
         return driver.server(amphora.compute_id)
     if amphora.status not in {"ERROR", "DELETED"}:
         return None
     marked = sorted(server.id for server in driver.servers() if pool.is_about(server, amphora.id))
     return driver.server(marked[0]) if marked else None
+
+
+def _images(rows: _Rows, cloud: _Cloud) -> tuple[Image, ...]:
+    return tuple(image for image in cloud.images if image.properties.get(AMPHORA) == rows.amphora.id)
+
+
+def _others(settings: HousekeepingSettings, rows: _Rows, cloud: _Cloud) -> tuple[pool.Preserved, ...]:
+    if not settings.preserves:
+        return ()
+    return tuple(one for one in pool.assemble(cloud.servers, cloud.images) if one.amphora != rows.amphora.id)
+
+
+def _replaced(driver: Driver, settings: HousekeepingSettings, rows: _Rows, cloud: _Cloud) -> Replaced:
+    return Replaced(
+        amphora=rows.amphora,
+        now=datetime.now(UTC),
+        server=cloud.server,
+        ports=tuple(driver.ports_of(cloud.server.id)) if cloud.server is not None else (),
+        images=_images(rows, cloud),
+        others=_others(settings, rows, cloud),
+        balancer=rows.balancer,
+        # the inspection of an amphora that was let go takes its own row off
+        rows=tuple(row.id for row in rows.beside if row.status == "DELETED" and row.compute_id is not None),
+    )
+
+
+def _situation(
+    driver: Driver,
+    settings: HousekeepingSettings,
+    rows: _Rows,
+    balancer: records.LoadBalancer,
+    cloud: _Cloud,
+    unsettled: float,
+) -> Situation:
+    server = cloud.server
+    hosts = {one.id: one.host for one in cloud.servers}
+    troubled = "ERROR" in {balancer.status, rows.amphora.status}
+    group = rebuild.security_group(driver, balancer.id) if troubled else None
+    live = [row.id for row in rows.beside if row.status != "DELETED"]
+    return Situation(
+        amphora=rows.amphora,
+        now=datetime.now(UTC),
+        server=server,
+        ports=tuple(driver.ports_of(server.id)) if server is not None else (),
+        images=_images(rows, cloud),
+        others=_others(settings, rows, cloud),
+        balancer=balancer,
+        health=rows.health,
+        failing=tuple(sorted(rows.failing)),
+        neighbours=tuple(
+            other
+            for other, its_server in sorted(rows.failing.items())
+            if server is not None and server.host is not None and hosts.get(its_server or "") == server.host
+        ),
+        heard=rows.heard,
+        unsettled=unsettled,
+        group=group,
+        attempts=rebuild.attempts(group, live),
+        remains=rebuild.read(driver, balancer, rows.beside) if balancer.status == "ERROR" else None,
+    )

@@ -1,100 +1,130 @@
-"""Replaces amphorae that have failed, and keeps some of them for examination.
+"""Replaces failed amphorae, and preserves some of them for examination.
 
-**What drifts.** An amphora fails: its server is deleted, stopped or in ERROR, its guest or its network dies. Octavia's
-health manager notices after a minute of silence, replaces the amphora and deletes the server, and with it everything
-that could say why. Some failures it never notices: an amphora in ERROR it ignores for ever, and one that never sent a
-heartbeat too.
+**What drifts.** An amphora fails: its server is deleted, stopped or in ERROR; its guest or its network dies. After a minute of
+silence Octavia's health manager replaces it and deletes the server, with all traces of the cause. It never replaces an amphora
+in ERROR, nor one that never sent a heartbeat.
 
 **Why Octavia lets it.** Its health manager knows heartbeats only. A failover that fails leaves the amphora and its load
-balancer in ERROR, and nobody tries again. And keeping failed amphorae was specified in 2014 and never built.
+balancer in ERROR, without another attempt. The preservation of failed amphorae was specified in 2014 and never built.
 
-**What is read.** Nova's notifications about servers named as Octavia names amphorae say which amphora to look at
-(:mod:`handlers.octavia.failover.keys`); the watch, one query over Octavia's tables every few seconds, finds what no notification
-tells: silence, ERROR, rows without a server, and what an interrupted recovery left. What proves a failure is in
-:mod:`handlers.octavia.failover.proof`. Where Octavia works on the load balancer (PENDING_*), it is left to do so: its own
-failovers and deletions look like failures from outside.
+**What is read.** Nova's notifications about servers that are named like amphorae (:mod:`handlers.octavia.failover.keys`). The
+sweep, one query over Octavia's tables every few seconds, finds silence, ERROR, rows without a server, and recoveries that were
+interrupted. :mod:`handlers.octavia.failover.proof` proves a failure. A load balancer in PENDING_* is left to Octavia.
 
-**What is changed.** Step by step, as :mod:`handlers.octavia.failover.rules` decides: the health manager is fenced off by a
-heartbeat in the future that expires by itself; the server is marked, cut off from its networks or made an image of, and
-let go of, when ``maximum_preserved_amphora_count`` and the scheme have room for it; then Octavia's API is asked for a
-failover. At the end the DELETED row that every failover leaves is taken off its load balancer: the next update of the load
-balancer would look for that row's port, and fail (Octavia 16 to 19). This is done for Octavia's own failovers, too, where a
-notification tells of one.
+**What is changed.** One step per heal (:mod:`handlers.octavia.failover.rules`). Where the amphora is to be preserved and
+``maximum_preserved_amphora_count`` leaves room: its server is marked, a heartbeat in the future keeps the health manager off
+for a while, the server loses its networks, and Octavia forgets it. Then Octavia's API is asked for a failover. At last the
+DELETED row of the old amphora is taken off its load balancer, whose next update would fail because of it (Octavia 16 to 19).
+With the method snapshot, the image is made after that, so that the load balancer does not wait for an upload.
 
-**What is not changed.** An amphora that sends heartbeats is not cut off, and not kept, whatever its row says; one in ERROR
-is replaced. A load balancer in ERROR whose amphorae are all well is ``stuck_load_balancers``'s. When several fail at once
-(``failover_threshold`` within ``failover_window``, or three on one host) nothing is touched and all are reported: then it is
-the network or a host that fails, and failovers make it worse. Octavia's health manager still acts by its own threshold.
+**What is not changed.** An amphora that sends heartbeats is neither cut off nor preserved; one in ERROR is replaced once.
+Silence proves nothing while most amphorae are silent, for a whole ``heartbeat_timeout`` after that, and in a cloud of three or
+fewer amphorae (:mod:`handlers.octavia.failover.heartbeats`). When ``failover_threshold`` others failed within
+``failover_window``, or two others on the same host, all are only reported. A load balancer in ERROR is rebuilt at most four
+times, and never after a failed deletion (:mod:`handlers.octavia.rebuild`).
 
-**Why a race does no harm.** A step is taken only if all is still as it was when it was decided, and each write into
-Octavia's database compares under the locks that the health manager takes. If that was faster, its failover goes on and
-nothing is kept. Whoever is killed between two steps leaves a fence that expires and marks by which the next look goes on;
-without that look, the health manager replaces the amphora as ever. The one state from which it does not, after Octavia has
-been made to forget the server, is found by the watch.
+**Why a race does no harm.** A step is taken only while its evidence holds, and each write into Octavia's database compares
+under the locks of the health manager. If the health manager was faster, its failover goes on and nothing is preserved. Before
+anything is cut off, Octavia's API must show that it would accept the failover. Let-go and failover are one heal; when Octavia
+refuses, the row gets its server back and the health manager acts. After a crash the lease expires, and the next inspection
+continues from the marks.
 
-**Modes.** ``audit`` by default: a failover deletes a server, so it is the operator who opts in. The hourly bound counts
-steps, of which a replacement takes two and a preservation about ten; by default there is room for all that
-``failover_threshold`` lets pass. Where it is used up in the middle, the load balancer waits for the rest.
+**Modes.** ``audit`` by default, because a failover deletes a server. A recovery that has begun is not stopped by budget,
+window, pause or breaker.
 
-**Undo.** The history has, for each step, the command or statement that takes it back; a failover is not taken back. A
-preserved server is released or deleted with ``stackmend amphora preserved``.
+**Undo.** The history names the command or statement for each step; a failover cannot be taken back. ``stackmend amphora
+preserved`` releases or deletes a preserved server.
 
 Sources: ``octavia/controller/healthmanager/health_manager.py``, ``octavia/controller/worker/v2/flows/amphora_flows.py``,
-``octavia/api/v2/controllers/amphora.py``, ``nova/compute/api.py`` (which states a call is refused in).
+``octavia/api/v2/controllers/amphora.py``, ``nova/compute/api.py`` (the states in which a call is refused).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, replace
 from functools import partial
-from typing import Any, Self
+from typing import Self
 
 from handlers.access.roles import AMPHORAE
-from handlers.base import Conflict, Finding, Handler, Healed, InFlight, Key, Mode, Privilege, Resources, Roles, Trigger
+from handlers.base import (
+    Conflict,
+    Finding,
+    Handler,
+    Healed,
+    InFlight,
+    Json,
+    Key,
+    Mode,
+    Privilege,
+    Refused,
+    Resources,
+    Roles,
+    Trigger,
+    keys_of,
+)
 from handlers.octavia import settings
 from handlers.octavia.base import OctaviaPlugin
 from handlers.octavia.drivers.base import Driver
 from handlers.octavia.drivers.chosen import chosen_driver
 from handlers.octavia.failover import facts, keys, queries
-from handlers.octavia.failover.actions import Measures
+from handlers.octavia.failover.actions import Actions
+from handlers.octavia.failover.heartbeats import Listener
 from handlers.octavia.failover.rules import next_step
-from handlers.octavia.failover.steps import Hold, Nothing, Situation, Step, Wait
+from handlers.octavia.failover.steps import Nothing, Replaced, Report, Situation, Step, StepName, Wait
+from handlers.octavia.failover.undo import undo_of
 from handlers.octavia.housekeeping import NotFoundError
+from handlers.octavia.settings import HousekeepingSettings
 
-#: seconds from a notification of a start to the first look: by then Nova has begun what it tells of
+#: seconds from a notification of a start to the first inspection: by then Nova has begun
 _BEGUN = 1.0
 
-#: what the second finding of each look says: that one step is not all
-_NOT_YET = "it is mended step by step, and the other finding is the next step"
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What decided a step, compared again before the step; nothing in it depends on a clock."""
+
+    amphora: str
+    status: str
+    compute_id: str | None
+    load_balancer: str | None
+    provisioning_status: str | None
+    server: str | None
+    server_status: str | None
+    host: str | None
+    why: str
+    objects: tuple[str, ...]
+
+    @classmethod
+    def of(cls, read: Situation | Replaced, decision: Step | Report) -> Self:
+        """Collect it."""
+        server, balancer = read.server, read.balancer
+        return cls(
+            amphora=read.amphora.id,
+            status=read.amphora.status,
+            compute_id=read.amphora.compute_id,
+            load_balancer=read.amphora.load_balancer_id,
+            provisioning_status=balancer.status if balancer is not None else None,
+            server=server.id if server is not None else None,
+            server_status=server.status if server is not None else None,
+            host=server.host if server is not None else None,
+            why=decision.why,
+            objects=decision.objects if isinstance(decision, Step) else (),
+        )
+
+    def to_json(self) -> Json:
+        """Return it for a finding."""
+        return {**asdict(self), "objects": list(self.objects)}
 
 
 class FailedAmphora(OctaviaPlugin, Handler):
-    """See the module."""
+    """Replaces failed amphorae step by step, and preserves some of them."""
 
     name = "failed_amphora"
-    title = "Replace amphorae that have failed, and keep some of them for examination"
+    title = "Replace amphorae that have failed, and preserve some of them for examination"
     group = settings.GROUP
     kinds = ("amphora", "server")
-    healable_problems = frozenset(
-        {
-            "fence",
-            "stop",
-            "mark",
-            "unmark",
-            "image",
-            "seal",
-            "drop-image",
-            "unplug",
-            "quarantine",
-            "let-go",
-            "failover",
-            "failover-load-balancer",
-            "label",
-            "trim",
-            "detach",
-            "shelve",
-        }
-    )
+    healable_problems = frozenset(step.value for step in StepName)
     triggers = (
         Trigger("instance.update", keys.lost_amphora),
         Trigger("instance.update", keys.leaving_amphora, after=_BEGUN),
@@ -117,7 +147,8 @@ class FailedAmphora(OctaviaPlugin, Handler):
     requires = ("octavia_database", "compute")
     cost = (
         "A sweep is one query over Octavia's tables; every few seconds suits thousands of amphorae. Of "
-        "failed_amphora_heals_per_hour, each step takes one: a replacement two, a preservation about ten."
+        "failed_amphora_heals_per_hour, each step takes one: a replacement takes two, a preservation about "
+        "eight. With more than 30 s, silence is left to Octavia's health manager."
     )
     rights = {
         "octavia": {
@@ -128,10 +159,11 @@ class FailedAmphora(OctaviaPlugin, Handler):
     }
     roles = Roles((AMPHORAE,))
 
-    def __init__(self, driver: Driver) -> None:
+    def __init__(self, driver: Driver, listener: Listener | None = None) -> None:
         self._driver = driver
         self._settings = driver.settings
-        self._measures = Measures(driver, driver.settings)
+        self._listener = listener or _listener(driver.settings)
+        self._actions = Actions(driver, driver.settings)
 
     @classmethod
     def from_resources(cls, resources: Resources) -> Self:
@@ -139,77 +171,77 @@ class FailedAmphora(OctaviaPlugin, Handler):
         return cls(resources.get(chosen_driver))
 
     def inspect(self, key: Key) -> Iterable[Finding]:
-        """Judge one amphora: the next step, and that it is not the last."""
-        seen = self._see(key)
-        if isinstance(seen, Nothing):
+        """Judge one amphora, and return the next step of its recovery."""
+        read = self._read(key)
+        if isinstance(read, Nothing):
             return []
-        if isinstance(seen, Wait):
-            raise InFlight(seen.reason, seen.after)
-        read, decision = seen
-        if isinstance(decision, Hold):
-            return [self._finding(key, read, "amphora-failed", decision.why, decision.reason)]
-        what = f"{decision.why}; the next step: {decision.summary}" if decision.why else decision.summary
-        return [
-            Finding(key, decision.what, f"amphora {read.amphora.id}: {what}", _evidence(read, decision)),
-            self._finding(key, read, "amphora-not-whole", decision.why or decision.summary, _NOT_YET),
-        ]
+        decision = next_step(read, self._settings)
+        match decision:
+            case Nothing():
+                return []
+            case Wait(reason=reason, after=after):
+                raise InFlight(reason, after)
+            case Report(reason=reason, why=why):
+                evidence = Evidence.of(read, decision).to_json()
+                return [Finding(key, "amphora-failed", f"amphora {read.amphora.id}: {why}", evidence, False, reason)]
+            case Step():
+                return [_finding(key, read, decision)]
 
-    def _finding(self, key: Key, read: Situation, problem: str, why: str, refusal: str) -> Finding:
-        summary = f"amphora {read.amphora.id}: {why}"
-        return Finding(key, problem, summary, _evidence(read), healable=False, refusal=refusal)
-
-    def _see(self, key: Key) -> tuple[Situation, Step | Hold] | Wait | Nothing:
+    def _read(self, key: Key) -> Situation | Replaced | Nothing:
         identity = facts.amphora_of(self._driver, key)
         if identity is None:
             return Nothing()
-        read = facts.read(self._driver, self._settings, identity)
-        if not isinstance(read, Situation):
-            return read
-        decision = next_step(read, self._settings)
-        return decision if isinstance(decision, Wait | Nothing) else (read, decision)
+        read = facts.read(self._driver, self._settings, self._listener, identity)
+        if isinstance(read, Wait):
+            raise InFlight(read.reason, read.after)
+        return read
 
     def sweep(self) -> Iterator[Key]:
-        """Watch: silent amphorae, those in ERROR, and what an interrupted recovery left."""
-        watch = partial(queries.failed_amphorae, stale_after=self._settings.stale_after)
-        yield from (Key("amphora", identity) for identity in self._driver.database.run(watch))
+        """Yield silent amphorae, those in ERROR, and those whose recovery was interrupted."""
+        unsettled = self._listener.observe(
+            self._driver.database.run(partial(queries.heard, within=self._settings.heard_within))
+        )
+        stale_after = None if unsettled else self._settings.stale_after
+        found = self._driver.database.run(partial(queries.failed_amphorae, stale_after=stale_after))
+        yield from keys_of("amphora", found)
 
     def population(self) -> int:
-        """How many amphorae there are."""
+        """Return the number of amphorae."""
         return self._driver.database.run(queries.amphora_count)
 
     def heal(self, finding: Finding) -> Healed:
-        """Take the step that was decided, if a new look decides the same."""
+        """Take the step of a finding, if a new reading decides the same."""
+        if not finding.healable:
+            raise Refused(finding.refusal)
         self._driver.database.require_known_schema()
         try:
-            seen = self._see(finding.key)
-            if isinstance(seen, Wait):
-                raise InFlight(seen.reason, seen.after)
-            if isinstance(seen, Nothing):
-                raise Conflict("there is nothing to be done any more")
-            read, decision = seen
-            if isinstance(decision, Hold) or (decision.what, _evidence(read, decision)) != (
-                finding.problem,
-                finding.evidence,
-            ):
-                raise Conflict(f"amphora {read.amphora.id} is no longer as it was found")
-            return self._measures.take(read, decision)
+            return self._take(finding)
         except NotFoundError as gone:
             raise Conflict(str(gone)) from gone
 
+    def _take(self, finding: Finding) -> Healed:
+        read = self._read(finding.key)
+        if isinstance(read, Nothing):
+            raise Conflict(f"{finding.key} is no longer as it was found")
+        decision = next_step(read, self._settings)
+        if isinstance(decision, Wait):
+            raise InFlight(decision.reason, decision.after)
+        if not isinstance(decision, Step) or not finding.same_as(_finding(finding.key, read, decision)):
+            raise Conflict(f"{finding.key} is no longer as it was found")
+        return replace(self._actions.take(read, decision), complete=False)
 
-def _evidence(read: Situation, step: Step | None = None) -> dict[str, Any]:
-    """What a step is decided by, and compared with before it is taken; nothing that a clock changes."""
-    server, balancer = read.server, read.balancer
-    evidence: dict[str, Any] = {
-        "amphora": read.amphora.id,
-        "status": read.amphora.status,
-        "compute_id": read.amphora.compute_id,
-        "load_balancer": read.amphora.load_balancer_id,
-        "provisioning_status": balancer.status if balancer is not None else None,
-        "server": server.id if server is not None else None,
-        "server_status": server.status if server is not None else None,
-        "host": server.host if server is not None else None,
-    }
-    if step is not None:
-        evidence |= {"why": step.why, "objects": list(step.objects)}
-    return evidence
+
+def _listener(s: HousekeepingSettings) -> Listener:
+    return Listener(s.heartbeat_timeout, s.stale_after - s.heartbeat_interval)
+
+
+def _finding(key: Key, read: Situation | Replaced, step: Step) -> Finding:
+    what = f"{step.why}; the next step: {step.summary}" if step.why else step.summary
+    return Finding(
+        key,
+        step.name.value,
+        f"amphora {read.amphora.id}: {what}",
+        Evidence.of(read, step).to_json(),
+        undo=undo_of(read, step),
+        begun=isinstance(read, Situation) and read.begun,
+    )

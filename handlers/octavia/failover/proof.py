@@ -1,45 +1,38 @@
-"""Whether an amphora has failed: the proof, as a pure function over what was read.
+"""Whether an amphora has failed: :data:`RULES`, of which the first that applies decides.
 
-An amphora serves until one of these holds:
-
-- Octavia says so: its row is in ERROR, in which Octavia leaves it for ever;
-- Nova does not know its server;
-- its server is stopped, in ERROR, suspended or shelved, and no heartbeat has come for longer than the time between two:
-  for a server may be called ERROR by a failed migration and go on working;
-- no heartbeat has come for ``stale_after`` seconds, or a fence of ours says that this was so;
-- it is marked and cut off by ourselves: it cannot come back from that.
-
-Whatever Nova is working on is waited for. An amphora without a heartbeat record, and with a server that is ACTIVE, never
-sent one and proves nothing.
+A server that Nova calls ERROR or stopped may still work, after a failed migration for example. So a heartbeat refutes it. An
+amphora without a heartbeat record whose server is ACTIVE never sent one, and proves nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from handlers.octavia import records
-from handlers.octavia.cloud_objects import PRESERVED, Port, Server
+from handlers.octavia.cloud_objects import Server
+from handlers.octavia.failover.heartbeats import FEW
+from handlers.octavia.failover.steps import Situation
+from handlers.octavia.settings import HousekeepingSettings
 
-#: seconds without a heartbeat after which a server that looks dead is; amphorae send one every 10 (``heartbeat_interval``)
-QUIET = 12.0
+#: seconds after which heartbeats are observed again while they prove nothing
+_OBSERVE = 5.0
 
 #: states of a server in which no amphora serves
 _DOWN = frozenset({"SHUTOFF", "ERROR", "SUSPENDED", "SHELVED", "SHELVED_OFFLOADED", "SOFT_DELETED", "DELETED"})
+#: tasks with which Nova stops or deletes a server
+_STOPPING = frozenset({"deleting", "soft-deleting", "powering-off"})
 
 
 @dataclass(frozen=True, slots=True)
 class Failed:
     """It has failed.
 
-    :param why: what proves it
-    :param lives: whether it sends heartbeats all the same
-    :param only_silent: whether nothing but its silence proves it
+    :param why: the proof
+    :param beats: whether it sends heartbeats all the same
     """
 
     why: str
-    lives: bool = False
-    only_silent: bool = False
+    beats: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,55 +42,163 @@ class Alive:
 
 @dataclass(frozen=True, slots=True)
 class Unclear:
-    """It cannot be told yet.
+    """Nothing is proved yet.
 
-    :param after: seconds until it can
+    :param after: seconds until an inspection may prove something
     """
 
     reason: str
     after: float
 
 
-def judge(
-    amphora: records.Amphora,
-    health: records.Health | None,
-    server: Server | None,
-    ports: Sequence[Port],
-    stale_after: float,
-) -> Failed | Alive | Unclear:
-    """Judge an amphora that is ALLOCATED, FAILOVER_STOPPED or in ERROR, on a load balancer that nobody works on.
+@dataclass(frozen=True, slots=True)
+class Suspect:
+    """One witness says that it has failed, and there will be no second one."""
 
-    :param server: None when it has none, or Nova does not know it
-    :param ports: the server's
-    :param stale_after: seconds of silence
+    why: str
+    reason: str
+
+
+Verdict = Failed | Alive | Unclear | Suspect
+
+
+@dataclass(frozen=True, slots=True)
+class Signs:
+    """The signs that the rules combine.
+
+    :param stale_after: seconds of silence that count as a failure
+    :param quiet_after: seconds without a heartbeat after which heartbeats contradict no failure
     """
-    connected = any(port.admin_up for port in ports)
-    beating = health is not None and -records.SKEW <= health.silent < QUIET
-    if amphora.status == "ERROR":
-        return Failed("Octavia says that it is in ERROR", lives=beating and connected)
-    if server is None:
-        return Failed("Nova does not know its server" if amphora.compute_id else "its row has no server")
-    if PRESERVED in server.tags and not connected:
-        return Failed("it is cut off")
-    without_vip = amphora.vrrp_port_id is not None and all(port.id != amphora.vrrp_port_id for port in ports)
-    if PRESERVED in server.tags and without_vip:
-        return Failed("it was cut off from its VIP", lives=beating)
-    if server.status in _DOWN:
-        return _down(server, health if beating else None)
-    fenced = health is not None and health.silent < -records.SKEW
-    if health is not None and (fenced or health.silent > stale_after):
-        return Failed(f"no heartbeat has come for {stale_after:g} s", only_silent=True)
-    if server.task_state in {"deleting", "soft-deleting", "powering-off"}:
-        return Unclear(f"Nova is working on server {server.id}: {server.task_state}", 1.5)
-    return Alive()
+
+    s: Situation
+    stale_after: float
+    quiet_after: float
+
+    @property
+    def silent_for(self) -> float | None:
+        """Seconds since its last heartbeat; None without a record, or under lease, which overwrites the record."""
+        return None if self.s.health is None or self.s.leased else self.s.health.silent
+
+    @property
+    def beating(self) -> bool:
+        """Whether a heartbeat has just come."""
+        return self.silent_for is not None and self.silent_for < self.quiet_after
+
+    @property
+    def silent(self) -> bool:
+        """Whether no heartbeat has come for too long."""
+        return self.silent_for is not None and self.silent_for > self.stale_after
+
+    @property
+    def server(self) -> Server:
+        """The server that Nova shows; only rules after that of the missing server use it."""
+        if self.s.server is None:
+            raise LookupError(self.s.amphora.id)
+        return self.s.server
+
+    @property
+    def down(self) -> bool:
+        """Whether Nova says that its server does not run."""
+        return self.server.status in _DOWN
+
+    @property
+    def without_vip(self) -> bool:
+        """Whether its server has lost the port of its VIP."""
+        vip = self.s.amphora.vrrp_port_id
+        return vip is not None and all(port.id != vip for port in self.s.ports)
 
 
-def _down(server: Server, beating: records.Health | None) -> Failed | Unclear:
-    if beating is not None:
-        return Unclear(
-            f"server {server.id} is {server.status}, but its amphora has just sent a heartbeat",
-            max(1.0, QUIET - beating.silent),
-        )
-    if server.task_state and PRESERVED not in server.tags:
-        return Unclear(f"Nova is working on server {server.id}: {server.task_state}", 2.0)
-    return Failed(f"its server is {server.status}")
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """A row of the table."""
+
+    name: str
+    applies: Callable[[Signs], bool]
+    verdict: Callable[[Signs], Verdict]
+
+
+RULES: tuple[Rule, ...] = (
+    Rule(
+        "the row is in ERROR",
+        lambda a: a.s.amphora.status == "ERROR",
+        lambda a: Failed("Octavia reports it in ERROR", beats=a.beating and bool(a.s.connected)),
+    ),
+    Rule(
+        "the row names no server",
+        lambda a: a.s.server is None and a.s.amphora.compute_id is None,
+        lambda _: Failed("its row names no server"),
+    ),
+    Rule(
+        "Nova does not know the server",
+        lambda a: a.s.server is None,
+        lambda _: Failed("Nova does not know its server"),
+    ),
+    Rule(
+        "we cut it off",
+        lambda a: a.s.marked and not a.s.connected,
+        lambda _: Failed("it is cut off"),
+    ),
+    Rule(
+        "we cut it off from its VIP",
+        lambda a: a.s.marked and a.without_vip,
+        lambda a: Failed("it was cut off from its VIP", beats=a.beating),
+    ),
+    Rule(
+        "the server is down, and a heartbeat contradicts",
+        lambda a: a.down and a.beating,
+        lambda a: Unclear(
+            f"server {a.server.id} is {a.server.status}, but its amphora has just sent a heartbeat",
+            max(1.0, a.quiet_after - (a.silent_for or 0.0)),
+        ),
+    ),
+    Rule(
+        "the server is down, and Nova works on it",
+        lambda a: a.down and a.server.task_state is not None and not a.s.marked,
+        lambda a: Unclear(f"Nova is working on server {a.server.id}: {a.server.task_state}", 2.0),
+    ),
+    Rule(
+        "the server is down",
+        lambda a: a.down,
+        lambda a: Failed(f"its server is {a.server.status}"),
+    ),
+    Rule(
+        "under lease, which began after the proof",
+        lambda a: a.s.leased,
+        lambda a: Failed(f"no heartbeat has come for {a.stale_after:g} s"),
+    ),
+    Rule(
+        "silent, among few",
+        lambda a: a.silent and a.s.heard.few and a.server.host_up is not False,
+        lambda a: Suspect(
+            f"no heartbeat has come for {a.stale_after:g} s",
+            f"only {a.s.heard.amphorae} amphorae send heartbeats, and Nova reports server {a.server.id} ACTIVE on a host "
+            f"that is up; with {FEW} or fewer, stackmend leaves silence to Octavia's health manager",
+        ),
+    ),
+    Rule(
+        "silent, while heartbeats prove nothing",
+        lambda a: a.silent and a.s.unsettled > 0 and a.s.heard.amphorae > 1,
+        lambda a: Unclear(
+            f"{a.s.heard.lately} of {a.s.heard.amphorae} amphorae were heard lately; silence proves something after "
+            f"{a.s.unsettled:.0f} s in which most are heard",
+            min(_OBSERVE, a.s.unsettled),
+        ),
+    ),
+    Rule(
+        "silent",
+        lambda a: a.silent,
+        lambda a: Failed(f"no heartbeat has come for {a.stale_after:g} s"),
+    ),
+    Rule(
+        "Nova stops the server",
+        lambda a: a.server.task_state in _STOPPING,
+        lambda a: Unclear(f"Nova is working on server {a.server.id}: {a.server.task_state}", 1.5),
+    ),
+    Rule("nothing", lambda _: True, lambda _: Alive()),
+)
+
+
+def judge(situation: Situation, settings: HousekeepingSettings) -> Verdict:
+    """Judge an amphora that is ALLOCATED, FAILOVER_STOPPED or in ERROR, on a load balancer that no flow works on."""
+    signs = Signs(situation, settings.stale_after, settings.quiet_after)
+    return next(rule.verdict(signs) for rule in RULES if rule.applies(signs))

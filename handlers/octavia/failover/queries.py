@@ -1,4 +1,4 @@
-"""What Octavia's database says about failing amphorae: the watch's one query, and how much else fails at the time."""
+"""SELECT statements about failing amphorae and their heartbeats."""
 
 from __future__ import annotations
 
@@ -9,19 +9,20 @@ from sqlalchemy.engine import Connection
 
 from handlers.access.database import utcnow
 from handlers.octavia import records, tables
+from handlers.octavia.failover.heartbeats import Heard
 
 _LB = tables.load_balancer.c
 _AMPHORA = tables.amphora.c
 _HEALTH = tables.amphora_health.c
 
 
-def failed_amphorae(connection: Connection, stale_after: float) -> list[str]:
-    """Amphorae of idle load balancers that look failed, and let go ones whose failover is not finished.
+def failed_amphorae(connection: Connection, stale_after: float | None) -> list[str]:
+    """Return amphorae of idle load balancers that look failed, and those whose recovery is not finished.
 
-    :param stale_after: seconds of silence
+    :param stale_after: seconds of silence that count as a failure; None when silence proves nothing now
     """
     now = connection.execute(sa.select(utcnow())).scalar_one()
-    silent = _HEALTH.last_update < now - timedelta(seconds=stale_after)
+    silent = sa.false() if stale_after is None else _HEALTH.last_update < now - timedelta(seconds=stale_after)
     query = (
         sa.select(_AMPHORA.id)
         .join(tables.load_balancer, _LB.id == _AMPHORA.load_balancer_id)
@@ -40,10 +41,27 @@ def failed_amphorae(connection: Connection, stale_after: float) -> list[str]:
     return list(connection.execute(query).scalars())
 
 
-def failing_lately(connection: Connection, stale_after: float, window: float) -> dict[str, str | None]:
-    """Amphorae that have failed or were failed over within a window, with their servers.
+def heard(connection: Connection, within: float) -> Heard:
+    """Count the serving amphorae that have a heartbeat record, and those that were heard lately.
 
-    Amphorae that went with their load balancer are not counted.
+    :param within: seconds
+    """
+    now = connection.execute(sa.select(utcnow())).scalar_one()
+    lately = sa.case((_HEALTH.last_update >= now - timedelta(seconds=within), 1), else_=0)
+    query = (
+        sa.select(sa.func.count(), sa.func.coalesce(sa.func.sum(lately), 0))
+        .select_from(tables.amphora_health)
+        .join(tables.amphora, _AMPHORA.id == _HEALTH.amphora_id)
+        .where(_AMPHORA.status.in_(records.SERVING), _AMPHORA.load_balancer_id.is_not(None))
+    )
+    amphorae, recent = connection.execute(query).one()
+    return Heard(int(amphorae), int(recent))
+
+
+def failing_lately(connection: Connection, stale_after: float, window: float) -> dict[str, str | None]:
+    """Return the amphorae that failed or were replaced within a window, with their servers.
+
+    Amphorae that were deleted with their load balancer do not count.
 
     :param stale_after: seconds of silence
     :param window: seconds
@@ -75,5 +93,5 @@ def failing_lately(connection: Connection, stale_after: float, window: float) ->
 
 
 def amphora_count(connection: Connection) -> int:
-    """How many amphorae are not deleted."""
+    """Count the amphorae that are not deleted."""
     return int(connection.execute(sa.select(sa.func.count()).where(_AMPHORA.status != "DELETED")).scalar_one())

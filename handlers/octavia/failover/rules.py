@@ -1,53 +1,128 @@
-"""Which step comes next for a failed amphora: the decision, as pure functions over one reading of the world.
+"""The next step for a failed amphora: ordered tables over one reading. Of each table, the first row that applies decides.
 
-Nothing is remembered between two steps but what the cloud and Octavia's database show. So whoever looks next, another
-thread, another replica, or the same one after a kill -9, goes on where the last step ended; and where the last one cannot
-be told from the one before, doing it again does no harm.
+Only the cloud and Octavia's database remember the progress. So any process continues a recovery after a crash, and a step
+that is repeated does no harm.
 
-The steps of a failed amphora that is to be kept, each by one heal; for others they begin with ``failover``:
-
-===================== =============================================================================================
-fence                 Octavia's health manager is kept off it, by a heartbeat in the future that expires by itself
-stop                  a server in ERROR is stopped and renamed, for Nova neither marks it nor detaches anything otherwise
-mark                  its server is tagged and numbered; who is beyond the maximum takes its mark back (``unmark``)
-image, seal           method snapshot: an image is made, and once Glance has all of it, it is protected
-unplug                Nova is asked to detach all ports, the VIP's first
-quarantine            the same by Neutron: ports are set down, where the host is dead or the deadline has passed
-let-go                the row forgets the server, so that the failover leaves it alone
-failover              Octavia replaces the amphora, or all of a load balancer's where that is in ERROR
-label                 the server is renamed and locked, and its marks say that it is kept
-trim                  scheme cycle: the oldest are deleted until no more than the maximum are left
-detach                DELETED rows are taken off the load balancer, whose next update would fail because of them
-shelve                a kept server that holds a place in a server group gives up its host for the next failover
-===================== =============================================================================================
+=============================== ==================================================================================
+:data:`FAILED`                  may it be touched, and is it to be preserved
+:data:`REQUEST`                 may a load balancer in ERROR be failed over now
+:data:`PRESERVE`                marks, place and lease of a server that is to be preserved
+:data:`CUT_OFF`                 the server loses its networks, and Octavia forgets it
+:data:`REPLACED`                the end: marks, oldest amphora, DELETED rows, the place in the server group
+:data:`IMAGE`                   method snapshot: the image, once the load balancer has its replacement
+=============================== ==================================================================================
 """
 
 from __future__ import annotations
 
-from handlers.octavia import records
-from handlers.octavia.cloud_objects import STATE
-from handlers.octavia.failover.proof import Alive, Failed, Unclear, judge
-from handlers.octavia.failover.steps import Decision, Hold, Nothing, Situation, Step, Wait
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from handlers.octavia import rebuild, records
+from handlers.octavia.cloud_objects import METHOD, STATE, Image, Server
+from handlers.octavia.failover.proof import Alive, Failed, Suspect, Unclear, judge
+from handlers.octavia.failover.steps import Decision, Nothing, Replaced, Report, Situation, Step, StepName, Wait
 from handlers.octavia.preserved import pool
+from handlers.octavia.preserved.pool import State
 from handlers.octavia.settings import HousekeepingSettings
 from handlers.withheld import Withheld, is_withheld, refusal
 
-#: seconds that a load balancer has been in ERROR before it is failed over: the flow that failed still undoes its work
-SETTLE = 15.0
-#: seconds for which a server that is being numbered by another look is waited for
+#: seconds for which another process may still be giving a marked server its number
 CHOOSING = 30.0
+#: neighbours on one host that failed as well, from which on the host is reported
+_NEIGHBOURS = 2
 
-#: states of a server that can be kept; from those in the first set Nova detaches ports and makes images
+#: the states in which Nova detaches ports and makes images
 _WILLING = frozenset({"ACTIVE", "SHUTOFF", "PAUSED"})
-_KEEPABLE = _WILLING | {"ERROR", "SUSPENDED"}
-#: those in which it changes tags and metadata, while it works on nothing
+_PRESERVABLE = _WILLING | {"ERROR", "SUSPENDED"}
+#: the states in which Nova changes tags and metadata
 _DESCRIBABLE = _WILLING | {"SUSPENDED"}
-#: states of an image that may become active
+#: the states of an image that may become active
 _COMING = frozenset({"queued", "saving", "uploading", "importing"})
+
+C = TypeVar("C")
+
+
+@dataclass(frozen=True, slots=True)
+class Row(Generic[C]):
+    """A row of a table."""
+
+    name: str
+    applies: Callable[[C], bool]
+    decision: Callable[[C], Decision]
+
+
+def _first(table: Sequence[Row[C]], case: C) -> Decision | None:
+    return next((row.decision(case) for row in table if row.applies(case)), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """An amphora that has failed."""
+
+    s: Situation
+    settings: HousekeepingSettings
+    failed: Failed
+
+    @property
+    def why(self) -> str:
+        """The proof."""
+        return self.failed.why
+
+    @property
+    def taken(self) -> bool:
+        """Whether the health manager has taken it for a failover."""
+        return self.s.serves and self.s.health is not None and self.s.health.busy
+
+    def step(self, name: StepName, summary: str, *objects: str) -> Step:
+        """Return a step with the proof as its reason."""
+        return Step(name, summary, self.why, objects)
+
+
+@dataclass(frozen=True, slots=True)
+class ServerCase(Case):
+    """A failed amphora whose server is to be preserved."""
+
+    server: Server
+
+    @property
+    def working(self) -> Wait:
+        """Wait for Nova's work on the server."""
+        return Wait(f"Nova is working on server {self.server.id}: {self.server.task_state}")
+
+    @property
+    def place(self) -> bool | None:
+        """Whether its number is within the maximum; None while other servers have no number yet."""
+        return has_place(self.s, self.settings)
+
+    @property
+    def wants_lease(self) -> bool:
+        """Whether the health manager must be kept off, and the lease is more than half over."""
+        health = self.s.health
+        return self.s.serves and health is not None and -health.silent < self.settings.preservation_lease / 2
+
+    @property
+    def late(self) -> bool:
+        """Whether detached ports and images are no longer waited for."""
+        return marked_for(self.s) > self.settings.preservation_deadline or self.server.host_up is False
+
+    @property
+    def runs(self) -> bool:
+        """Whether its server may still use its ports: setting them down stops no SR-IOV port without an agent."""
+        return self.server.status in {"ACTIVE", "PAUSED"} and self.server.host_up is not False
+
+    @property
+    def stopping(self) -> Step:
+        """Stop a server in ERROR."""
+        return self.step(StepName.STOP, "stop its server, because Nova changes nothing of it in ERROR", self.server.id)
+
+
+# whether anything may be requested
 
 
 def at_rest(amphora: records.Amphora, balancer: records.LoadBalancer | None) -> Wait | Nothing | None:
-    """Say what follows from Octavia's rows alone, before anything else is read; None when the rest must be read."""
+    """Return the decision that Octavia's rows alone allow, before anything else is read; None for the rest."""
     forgotten = amphora.status == "DELETED" and amphora.compute_id is None
     if balancer is None:
         return None if forgotten else Nothing()
@@ -59,258 +134,463 @@ def at_rest(amphora: records.Amphora, balancer: records.LoadBalancer | None) -> 
         return Wait(f"Octavia is working on load balancer {balancer.id}: {balancer.status}")
     if amphora.status in {*records.SERVING, "ERROR", "DELETED"}:
         return None
-    # BOOTING or PENDING_* beside a load balancer at rest: a flow that died, of which deactivated_amphorae takes care
+    # BOOTING or PENDING_* beside a load balancer at rest: a flow that died, which deactivated_amphorae judges
     return Nothing()
 
 
-def next_step(s: Situation, settings: HousekeepingSettings) -> Decision:
-    """Decide what is to be done next, by the tables above."""
-    if s.amphora.status == "DELETED":
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A failover that is to be requested."""
+
+    s: Situation
+    why: str
+
+    @property
+    def obstacle(self) -> str:
+        """Why a load balancer in ERROR must not be rebuilt."""
+        return rebuild.obstacle(self.s.remains) if self.s.remains is not None else ""
+
+    @property
+    def remaining(self) -> float:
+        """Seconds until a load balancer in ERROR may be failed over."""
+        return rebuild.pause(self.s.remains) - self.s.balancer.age if self.s.remains is not None else 0.0
+
+
+REQUEST: tuple[Row[Request], ...] = (
+    Row("the load balancer is ACTIVE", lambda r: r.s.balancer.status == "ACTIVE", lambda _: Nothing()),
+    Row("only its owner decides", lambda r: bool(r.obstacle), lambda r: Report(r.obstacle, r.why)),
+    Row(
+        "withheld",
+        lambda _: is_withheld(Withheld.REBUILD_ERROR),
+        lambda r: Report(refusal(Withheld.REBUILD_ERROR), r.why),
+    ),
+    Row(
+        "too early",
+        lambda r: r.remaining > 0,
+        lambda r: Wait(
+            f"load balancer {r.s.balancer.id} is in ERROR after {r.s.attempts} failovers, and the next one waits",
+            r.remaining,
+        ),
+    ),
+)
+
+
+def _denial(s: Situation, why: str) -> Wait | Report | None:
+    """Return why no failover may be requested now; None when it may."""
+    decision = _first(REQUEST, Request(s, why))
+    return decision if isinstance(decision, Wait | Report) else None
+
+
+def _request(s: Situation, why: str) -> Decision:
+    if denial := _denial(s, why):
+        return denial
+    if s.balancer.status == "ACTIVE":
+        return Step(StepName.FAILOVER, "let Octavia replace it", why, (s.amphora.id,))
+    return Step(StepName.REBUILD, "let Octavia replace all amphorae of the load balancer", why, (s.balancer.id,))
+
+
+# a failed amphora
+
+
+def _not_preserved(c: Case) -> str:
+    """Return why an amphora is replaced without being preserved; empty when it is to be preserved."""
+    s, server, limit = c.s, c.s.server, c.settings.maximum_preserved_amphora_count
+    others = s.others if c.settings.preservation_scheme == "keep" else [one for one in s.others if not one.complete]
+    if server is None:
+        return "it has no server to preserve"
+    unkeepable = server.status not in _PRESERVABLE or server.task_state in pool.LEAVING
+    reasons = (
+        (limit == 0, "none is preserved"),
+        (c.failed.beats, "it still sends heartbeats, so it is not cut off before it has a replacement"),
+        (unkeepable, f"its server is {server.status} and cannot be preserved"),
+        (not s.marked and s.sealed is None and len(others) >= limit, "the pool is full"),
+    )
+    found = next((reason for applies, reason in reasons if applies), "")
+    return found or ("" if s.marked else pool.obstacle(server, c.settings.preservation_deadline))
+
+
+def _replace(c: Case, reason: str) -> Decision:
+    """Replace without preserving. A mark may stay: it proves that we cut the amphora off, and goes with its server."""
+    if c.s.unfinished:
+        return c.step(StepName.DROP_IMAGE, "delete its image, which is not complete", *c.s.unfinished)
+    return _request(c.s, f"{c.why}; {reason}")
+
+
+def _denied(c: Case) -> Decision:
+    return _denial(c.s, c.why) or Nothing()
+
+
+FAILED: tuple[Row[Case], ...] = (
+    Row(
+        "too many have failed",
+        lambda c: not c.s.begun and 0 < c.settings.failover_threshold <= len(c.s.failing),
+        lambda c: Report(
+            f"{len(c.s.failing)} other amphorae failed or were replaced within {c.settings.failover_window} s, which is "
+            "[housekeeping] failover_threshold: examine the network and the hosts that they have in common",
+            c.why,
+        ),
+    ),
+    Row(
+        "its host has failed",
+        lambda c: not c.s.begun and c.settings.failover_threshold > 0 and len(c.s.neighbours) >= _NEIGHBOURS,
+        lambda c: Report(
+            f"{len(c.s.neighbours)} other amphorae on its host failed as well: examine that host first", c.why
+        ),
+    ),
+    Row(
+        "the health manager acts",
+        lambda c: c.taken and c.s.balancer.age < CHOOSING,
+        lambda c: Wait(f"Octavia's health manager has taken amphora {c.s.amphora.id} for a failover"),
+    ),
+    Row(
+        "it beats, and a failover was tried",
+        lambda c: c.failed.beats and (c.s.balancer.status == "ERROR" or c.s.attempts > 0),
+        lambda c: Report(
+            "it still sends heartbeats, and its failover did not help: examine the logs of octavia-worker", c.why
+        ),
+    ),
+    Row("no failover may be requested now", lambda c: _denial(c.s, c.why) is not None, _denied),
+    Row(
+        "the health manager gave up",
+        lambda c: c.taken,
+        lambda c: _replace(c, "Octavia's health manager took it, and gave up"),
+    ),
+    Row("not preserved", lambda c: bool(_not_preserved(c)), lambda c: _replace(c, _not_preserved(c))),
+)
+
+PRESERVE: tuple[Row[ServerCase], ...] = (
+    Row("Nova works on it", lambda c: not c.s.marked and c.server.task_state is not None, lambda c: c.working),
+    Row("in ERROR", lambda c: not c.s.marked and c.server.status == "ERROR", lambda c: c.stopping),
+    Row(
+        "no mark or no number",
+        lambda c: not c.s.since or not c.s.marked,
+        lambda c: c.step(StepName.MARK, "mark its server for preservation", c.server.id),
+    ),
+    Row(
+        "the place is taken",
+        lambda c: bool(c.s.connected) and not c.s.detaching and c.place is False,
+        lambda c: c.step(StepName.UNMARK, "remove its mark: the pool is full", c.server.id),
+    ),
+    Row(
+        "others have no number yet",
+        lambda c: bool(c.s.connected) and not c.s.detaching and c.place is None,
+        lambda _: Wait("other amphorae are being marked for preservation", 1.0),
+    ),
+    Row(
+        "no lease",
+        lambda c: c.wants_lease,
+        lambda c: c.step(StepName.LEASE, "keep Octavia's health manager off it", c.s.amphora.id),
+    ),
+)
+
+CUT_OFF: tuple[Row[ServerCase], ...] = (
+    Row(
+        "no network is left",
+        lambda c: not c.s.connected,
+        lambda c: c.step(StepName.LET_GO, "let Octavia forget its server, and replace it", c.server.id),
+    ),
+    Row(
+        "Nova neither detaches nor stops",
+        lambda c: c.late and c.runs and c.server.task_state is not None,
+        lambda c: _replace(c, "Nova neither detaches its ports nor stops it"),
+    ),
+    Row(
+        "Nova does not detach from a running server",
+        lambda c: c.late and c.runs,
+        lambda c: c.step(StepName.STOP, "stop its server, whose ports Nova does not detach", c.server.id),
+    ),
+    Row(
+        "Nova cannot detach",
+        lambda c: c.late or c.server.status not in {*_WILLING, "ERROR"},
+        lambda c: c.step(StepName.QUARANTINE, "set its ports down", *_ports(c)),
+    ),
+    Row("Nova works on it", lambda c: c.server.task_state is not None, lambda c: c.working),
+    Row("in ERROR", lambda c: c.server.status == "ERROR", lambda c: c.stopping),
+    Row("connected", lambda c: not c.s.detaching, lambda c: c.step(StepName.UNPLUG, "detach its ports", *_ports(c))),
+    Row(
+        "detaching",
+        lambda _: True,
+        lambda c: Wait(f"Nova detaches {len(c.s.connected)} ports of server {c.server.id}", 1.5),
+    ),
+)
+
+
+def _ports(c: ServerCase) -> tuple[str, ...]:
+    return tuple(port.id for port in c.s.connected)
+
+
+def next_step(s: Situation | Replaced, settings: HousekeepingSettings) -> Decision:
+    """Return the next step of a recovery."""
+    if isinstance(s, Replaced):
         return _finish(s, settings)
-    if s.amphora.status == "ERROR" and s.amphora.compute_id is None:
-        return _recover_let_go(s)
-    match judge(s.amphora, s.health, s.server, s.ports, settings.stale_after):
+    if s.forgotten:
+        return _recover_forgotten(s)
+    match judge(s, settings):
         case Unclear(reason=reason, after=after):
             return Wait(reason, after)
+        case Suspect(why=why, reason=reason):
+            return Report(reason, why)
         case Alive():
-            return _spare(s)
+            return _leave_alone(s)
         case Failed() as failed:
-            return _failed(s, settings, failed)
+            return _recover(Case(s, settings, failed))
 
 
-def _failed(s: Situation, settings: HousekeepingSettings, failed: Failed) -> Decision:
-    if not s.marked and (held := _held(s, settings, failed)):
-        return Hold(held, failed.why)
-    taken = s.amphora.status in records.SERVING and s.health is not None and s.health.busy
-    if taken and s.served.age < CHOOSING:
-        return Wait(f"Octavia's health manager has taken amphora {s.amphora.id} for a failover")
-    plain = "Octavia's health manager took it, and gave up" if taken else _not_kept(s, settings, failed)
-    if plain:
-        return _replace(s, f"{failed.why}; {plain}")
-    assert s.server is not None
-    if _needs_fence(s, settings):
-        return Step("fence", "keep Octavia's health manager off it", failed.why)
-    if not s.marked and s.server.task_state:
-        return Wait(f"Nova is working on server {s.server.id}: {s.server.task_state}")
-    if not s.marked and s.server.status == "ERROR":
-        return Step("stop", "stop its server, of which Nova changes no marks in ERROR", failed.why, (s.server.id,))
-    if not s.since or not s.marked:
-        return Step("mark", "mark its server as being preserved", failed.why, (s.server.id,))
-    if s.connected and s.server.metadata.get(STATE) != pool.DETACHING:
-        match _place(s, settings):
-            case Wait() as wait:
-                return wait
-            case False:
-                return Step("unmark", "take back its mark: the pool is full", failed.why, (s.server.id,))
-    late = _is_late(s, settings) or s.server.host_up is False
-    if settings.preservation_method == "snapshot" and s.server.image is not None:
-        step = _snapshot(s, settings, failed, late)
-        if step is not None:
-            return step
-    return _cut_off(s, failed, late)
+def _recover(c: Case) -> Decision:
+    decision = _first(FAILED, c)
+    if decision is not None or c.s.server is None:
+        return decision or Nothing()
+    case = ServerCase(c.s, c.settings, c.failed, c.s.server)
+    return _first(PRESERVE, case) or _first(CUT_OFF, case) or Nothing()
 
 
-def _spare(s: Situation) -> Decision:
-    """Leave an amphora that lives alone, and take back what was begun with it."""
+def _leave_alone(s: Situation) -> Decision:
+    """Undo the preparations for an amphora that lives."""
     if s.marked and s.server is not None:
-        return Step("unmark", "take back the mark of an amphora that lives", "it lives", (s.server.id,))
+        return Step(StepName.UNMARK, "remove the mark of an amphora that lives", "it lives", (s.server.id,))
     if s.unfinished:
-        return Step("drop-image", "delete the image of an amphora that lives", "it lives", s.unfinished)
+        return Step(StepName.DROP_IMAGE, "delete the image of an amphora that lives", "it lives", s.unfinished)
     return Nothing()
 
 
-def _held(s: Situation, settings: HousekeepingSettings, failed: Failed) -> str:
-    """Say why no amphora at all should be touched now; empty when it may be."""
-    if settings.failover_threshold and len(s.failing) >= settings.failover_threshold:
-        return (
-            f"{len(s.failing)} other amphorae have failed or were failed over within {settings.failover_window} s, which is "
-            "[housekeeping] failover_threshold: look for what they have in common, the network or a host"
-        )
-    if settings.failover_threshold and len(s.neighbours) >= 2:
-        return (
-            f"{len(s.neighbours)} other amphorae on its host have failed as well: look at host "
-            f"{s.server.host if s.server else '?'} first"
-        )
-    if failed.only_silent and is_withheld(Withheld.SILENT_FAILOVER):
-        return refusal(Withheld.SILENT_FAILOVER)
-    return ""
+def _recover_forgotten(s: Situation) -> Decision:
+    why = "it is in ERROR without a server"
+    if s.balancer.status == "ERROR" and s.server is not None and (shelving := _shelving(s.server, s.marked)):
+        return _label(s.server) or shelving  # Nova changes no marks of a shelved server
+    return _request(s, why)
 
 
-def _not_kept(s: Situation, settings: HousekeepingSettings, failed: Failed) -> str:
-    """Say why an amphora is replaced without being kept; empty when it is to be kept."""
-    if s.server is None:
-        return "it has no server to keep"
-    if settings.maximum_preserved_amphora_count == 0:
-        return "none are kept"
-    if is_withheld(Withheld.CUT_OFF) and (s.connected or not s.marked) and not settings.keeps_image_alone:
-        return "stackmend does not yet unplug a failed amphora"
-    if failed.lives:
-        return "it still sends heartbeats: it is not cut off before its replacement stands"
-    if s.server.status not in _KEEPABLE or s.server.task_state in pool.LEAVING:
-        return f"its server is {s.server.status} and cannot be kept"
-    if not s.marked and (obstacle := pool.obstacle(s.server, settings.preservation_deadline)):
-        return obstacle
-    others = s.others if settings.preservation_scheme == "keep" else [one for one in s.others if not one.complete]
-    if not s.marked and s.sealed is None and len(others) >= settings.maximum_preserved_amphora_count:
-        return "the pool is full"
-    return ""
-
-
-def _needs_fence(s: Situation, settings: HousekeepingSettings) -> bool:
-    if s.amphora.status not in records.SERVING or s.health is None:
-        return False
-    return -s.health.silent < settings.preservation_lease / 2
-
-
-def _place(s: Situation, settings: HousekeepingSettings) -> bool | Wait:
-    """Tell whether its number is within the maximum; see :mod:`handlers.octavia.preserved.pool`."""
+def has_place(s: Situation, settings: HousekeepingSettings) -> bool | None:
+    """Return whether an amphora's number is within the maximum; None while others have no number yet."""
     mine = (s.since, s.amphora.id)
+    limit = settings.maximum_preserved_amphora_count
     cycles = settings.preservation_scheme == "cycle"
     rivals = [one for one in s.others if not (cycles and one.complete)]
     before = sum(one.complete or bool(one.since and (one.since, one.amphora) < mine) for one in rivals)
     choosing = sum(not one.complete and not one.since for one in rivals)
-    if before >= settings.maximum_preserved_amphora_count:
+    if before >= limit:
         return False
-    if before + choosing < settings.maximum_preserved_amphora_count:
+    if before + choosing < limit:
         return True
-    if _marked_for(s) < CHOOSING:
-        return Wait("other amphorae are being marked for preservation", 1.0)
-    return False
+    return None if marked_for(s) < CHOOSING else False
 
 
-def _marked_for(s: Situation) -> float:
+def marked_for(s: Situation | Replaced) -> float:
+    """Return for how many seconds an amphora has been marked."""
     since = pool.parsed(s.since)
     return (s.now - since).total_seconds() if since is not None else 0.0
 
 
-def _is_late(s: Situation, settings: HousekeepingSettings) -> bool:
-    return _marked_for(s) > settings.preservation_deadline
+# an amphora that was replaced
 
 
-def _snapshot(s: Situation, settings: HousekeepingSettings, failed: Failed, late: bool) -> Decision | None:
-    """Decide about the image; None when the server is to be cut off, because there is no image or both are kept."""
-    server = s.server
-    assert server is not None
-    image = s.sealed or next(iter(sorted(s.images, key=lambda found: (found.status != "active", found.id))), None)
-    extra = tuple(found.id for found in s.images if found is not image and not found.protected)
-    if extra:
-        return Step("drop-image", "delete an image that was made twice", failed.why, extra)
-    if image is None:
-        if late or server.status not in {*_WILLING, "ERROR"}:
+@dataclass(frozen=True, slots=True)
+class End:
+    """A replaced amphora."""
+
+    s: Replaced
+    settings: HousekeepingSettings
+
+    @property
+    def server(self) -> Server | None:
+        """The server that Octavia has forgotten, and that is to be preserved."""
+        return self.s.server if self.s.marked and self.s.amphora.compute_id is None else None
+
+    @property
+    def imaging(self) -> Imaging | None:
+        """The image that is to be made of the server, or completed; None when the server itself is preserved."""
+        server = self.server
+        if server is None or server.image is None or server.metadata.get(METHOD) != "snapshot":
             return None
-        if server.task_state:
-            return Wait(f"Nova is working on server {server.id}: {server.task_state}")
-        if server.status == "ERROR":
-            return Step("stop", "stop its server, which is in ERROR", failed.why, (server.id,))
-        return Step("image", "make an image of its server", failed.why, (server.id,))
-    if image.tags:
-        return Hold(f"image {image.id} has tags: Octavia may boot amphorae from it; take them away", failed.why)
-    if image.status != "active":
-        if image.status in _COMING and not late:
-            return Wait(f"image {image.id} is {image.status}", 3.0)
-        return Step("drop-image", f"delete the image, which is {image.status}", failed.why, (image.id,))
-    if not image.protected:
-        return Step("seal", "protect the image, which is complete", failed.why, (image.id,))
-    if settings.preservation_keeps == "server":
-        return None
-    if not late and server.task_state:
-        return Wait(f"Nova is working on server {server.id}: {server.task_state}")
-    if not late and server.status == "ACTIVE":
-        return Step("stop", "stop its server, of which there is an image", failed.why, (server.id,))
-    return _failover(s, f"{failed.why}; kept as image {image.id}")
+        found = Imaging(self.s, self.settings, server)
+        return None if found.done or _is_final(server) else found
 
-
-def _cut_off(s: Situation, failed: Failed, late: bool) -> Decision:
-    server = s.server
-    assert server is not None
-    connected = tuple(port.id for port in s.connected)
-    if connected and is_withheld(Withheld.CUT_OFF):
-        return _replace(s, f"{failed.why}; stackmend does not yet unplug it")
-    if not connected:
-        return Step("let-go", "let Octavia forget its server", failed.why, (server.id,))
-    if late or server.status not in {*_WILLING, "ERROR"}:
-        return Step("quarantine", "set its ports down", failed.why, connected)
-    if server.task_state:
-        return Wait(f"Nova is working on server {server.id}: {server.task_state}")
-    if server.status == "ERROR":
-        return Step("stop", "stop its server, which is in ERROR", failed.why, (server.id,))
-    if server.metadata.get(STATE) != pool.DETACHING:
-        return Step("unplug", "detach its ports", failed.why, connected)
-    return Wait(f"Nova detaches {len(connected)} ports of server {server.id}", 1.5)
-
-
-def _replace(s: Situation, why: str) -> Decision:
-    """Recover without keeping it. A mark may stay: it says that the amphora was cut off, and goes with its server."""
-    if s.unfinished:
-        return Step("drop-image", "delete its image, which is not complete", why, s.unfinished)
-    return _failover(s, why)
-
-
-def _recover_let_go(s: Situation) -> Decision:
-    if s.served.status == "ERROR" and (shelving := _shelving(s)):
-        return _label(s) or shelving  # Nova changes no marks of a shelved server
-    return _failover(s, "it is in ERROR without a server")
-
-
-def _failover(s: Situation, why: str) -> Decision:
-    if s.served.status == "ACTIVE":
-        return Step("failover", "let Octavia replace it", why, (s.amphora.id,))
-    if s.served.age < SETTLE:
-        return Wait(f"load balancer {s.served.id} has just become ERROR", SETTLE - s.served.age)
-    if is_withheld(Withheld.REBUILD_ERROR):
-        return Hold(refusal(Withheld.REBUILD_ERROR), why)
-    return Step("failover-load-balancer", "let Octavia replace all amphorae of the load balancer", why, (s.served.id,))
-
-
-def _finish(s: Situation, settings: HousekeepingSettings) -> Decision:
-    """See to the end of a failover: the row is DELETED and Octavia is done.
-
-    The load balancer does not wait for a server of which Nova changes no marks now.
-    """
-    if s.unfinished:
-        return Step("drop-image", "delete its image, which is not complete", objects=s.unfinished)
-    closing = _closing(s)
-    if isinstance(closing, Step):
-        return closing
-    if settings.preservation_scheme == "cycle" and (s.marked or s.sealed):
-        complete = [one for one in s.others if one.complete]
-        if complete and len(complete) >= settings.maximum_preserved_amphora_count > 0:
-            return Step("trim", "delete the oldest of the pool", objects=(complete[0].amphora,))
-    if s.balancer is not None and s.balancer.idle:
-        rows = tuple(sorted({s.amphora.id, *s.replaced}))
-        return Step("detach", "take rows of deleted amphorae off the load balancer", objects=rows)
-    return closing or (s.amphora.compute_id is None and _shelving(s)) or Nothing()
-
-
-def _closing(s: Situation) -> Step | Wait | None:
-    """Make the marks of a server final: of one that is kept, or of one that Octavia failed to delete."""
-    server = s.server
-    if server is None or not s.marked:
-        return None
-    step = Step("unmark", "take back the mark of a server that is not kept", objects=(server.id,))
-    if s.amphora.compute_id is None:
-        label = _label(s)
-        if label is None:
+    @property
+    def closing(self) -> Step | Wait | None:
+        """Make the marks of its server final: of a preserved one, or of one that Octavia failed to delete."""
+        server = self.s.server
+        if server is None or not self.s.marked or self.imaging is not None:
             return None
-        step = label
-    if server.task_state or server.status not in _DESCRIBABLE:
-        return Wait(f"Nova changes no marks of server {server.id}: it is {server.status}, {server.task_state}", 30.0)
-    return step
+        step = _label(server)
+        if self.server is None:
+            step = Step(StepName.UNMARK, "remove the mark of a server that is not preserved", objects=(server.id,))
+        if step is not None and (server.task_state or server.status not in _DESCRIBABLE):
+            return Wait(
+                f"Nova changes no marks of server {server.id}: it is {server.status}, {server.task_state}", 30.0
+            )
+        return step
+
+    @property
+    def oldest(self) -> str:
+        """The amphora that leaves the pool for this one; empty when there is room."""
+        limit = self.settings.maximum_preserved_amphora_count
+        complete = [one for one in self.s.others if one.complete]
+        cycles = self.settings.preservation_scheme == "cycle" and (self.s.marked or self.s.sealed is not None)
+        return complete[0].amphora if cycles and complete and len(complete) >= limit > 0 else ""
+
+    @property
+    def attached(self) -> tuple[str, ...]:
+        """The amphorae whose DELETED rows are to be taken off."""
+        if self.s.balancer is None or not self.s.balancer.idle:
+            return ()
+        return tuple(sorted({self.s.amphora.id, *self.s.rows}))
+
+    @property
+    def shelving(self) -> Step | Wait | None:
+        """Free the place of a preserved server in its server group."""
+        return _shelving(self.server, self.s.marked) if self.server is not None else None
 
 
-def _label(s: Situation) -> Step | None:
-    if s.server is None or s.server.metadata.get(STATE) == pool.KEPT:
+@dataclass(frozen=True, slots=True)
+class Imaging:
+    """A server whose image is to be preserved."""
+
+    s: Replaced
+    settings: HousekeepingSettings
+    server: Server
+
+    @property
+    def late(self) -> bool:
+        """Whether the image is no longer waited for."""
+        return marked_for(self.s) > self.settings.preservation_deadline or self.server.host_up is False
+
+    @property
+    def image(self) -> Image | None:
+        """The sealed image, or the one that is nearest to it."""
+        rest = sorted(self.s.images, key=lambda found: (found.status != "active", found.id))
+        return self.s.sealed or next(iter(rest), None)
+
+    @property
+    def extra(self) -> tuple[str, ...]:
+        """Further images, made because an answer of Nova was lost."""
+        return tuple(found.id for found in self.s.images if found is not self.image and not found.protected)
+
+    @property
+    def complete(self) -> bool:
+        """Whether the image is active and protected."""
+        return self.s.sealed is not None and self.s.sealed.status == "active"
+
+    @property
+    def done(self) -> bool:
+        """Whether the server is to be preserved as it is: beside its image, or because no image can be made."""
+        if self.image is None:
+            return self.late or self.server.status not in {*_WILLING, "ERROR"}
+        return self.complete and not self.extra and self.settings.preservation_keeps == "server"
+
+    def step(self, name: StepName, summary: str, *objects: str) -> Step:
+        """Return a step."""
+        return Step(name, summary, objects=objects)
+
+    @property
+    def named(self) -> str:
+        """The id of the image."""
+        return self.image.id if self.image is not None else ""
+
+    @property
+    def status(self) -> str:
+        """The status of the image."""
+        return self.image.status if self.image is not None else ""
+
+
+IMAGE: tuple[Row[Imaging], ...] = (
+    Row(
+        "more than one",
+        lambda i: bool(i.extra),
+        lambda i: i.step(StepName.DROP_IMAGE, "delete an image that was made twice", *i.extra),
+    ),
+    Row(
+        "Nova works on the server",
+        lambda i: i.image is None and i.server.task_state is not None,
+        lambda i: Wait(f"Nova is working on server {i.server.id}: {i.server.task_state}"),
+    ),
+    Row(
+        "the server is in ERROR",
+        lambda i: i.image is None and i.server.status == "ERROR",
+        lambda i: i.step(StepName.STOP, "stop its server, because Nova makes no image of it in ERROR", i.server.id),
+    ),
+    Row(
+        "none",
+        lambda i: i.image is None,
+        lambda i: i.step(StepName.IMAGE, "make an image of its server", i.server.id),
+    ),
+    Row(
+        "tagged",
+        lambda i: i.image is not None and bool(i.image.tags),
+        lambda i: Report(
+            f"image {i.named} has tags, and Octavia may boot amphorae from it: remove the tags", "it failed"
+        ),
+    ),
+    Row(
+        "it may become active",
+        lambda i: i.status in _COMING and not i.late,
+        lambda i: Wait(f"image {i.named} is {i.status}", 3.0),
+    ),
+    Row(
+        "it will not become active",
+        lambda i: i.status != "active",
+        lambda i: i.step(StepName.DROP_IMAGE, f"delete the image, which is {i.status}", i.named),
+    ),
+    Row(
+        "not protected",
+        lambda i: not i.complete,
+        lambda i: i.step(StepName.SEAL, "protect the image, which is complete", i.named),
+    ),
+    Row(
+        "complete",
+        lambda i: i.complete,
+        lambda i: i.step(StepName.DROP_SERVER, "delete its server, whose image is preserved", i.server.id),
+    ),
+)
+
+#: The load balancer waits neither for an image nor for a server whose marks Nova changes only later.
+REPLACED: tuple[Row[End], ...] = (
+    Row(
+        "an image that is not wanted",
+        lambda e: bool(e.s.unfinished) and e.imaging is None,
+        lambda e: Step(StepName.DROP_IMAGE, "delete its image, which is not complete", objects=e.s.unfinished),
+    ),
+    Row("marks", lambda e: isinstance(e.closing, Step), lambda e: e.closing or Nothing()),
+    Row(
+        "the pool is over its limit",
+        lambda e: bool(e.oldest),
+        lambda e: Step(StepName.TRIM, "delete the oldest preserved amphora", objects=(e.oldest,)),
+    ),
+    Row(
+        "DELETED rows",
+        lambda e: bool(e.attached),
+        lambda e: Step(StepName.DETACH, "take rows of deleted amphorae off the load balancer", objects=e.attached),
+    ),
+    Row(
+        "an image",
+        lambda e: e.imaging is not None,
+        lambda e: (_first(IMAGE, e.imaging) if e.imaging is not None else None) or Nothing(),
+    ),
+    Row("marks, later", lambda e: e.closing is not None, lambda e: e.closing or Nothing()),
+    Row("a place in a server group", lambda e: e.shelving is not None, lambda e: e.shelving or Nothing()),
+    Row("nothing", lambda _: True, lambda _: Nothing()),
+)
+
+
+def _finish(s: Replaced, settings: HousekeepingSettings) -> Decision:
+    return _first(REPLACED, End(s, settings)) or Nothing()
+
+
+def _is_final(server: Server) -> bool:
+    return server.metadata.get(STATE) == State.PRESERVED
+
+
+def _label(server: Server) -> Step | None:
+    if _is_final(server):
         return None
-    return Step("label", "rename and lock the server that is kept", objects=(s.server.id,))
+    return Step(StepName.LABEL, "rename and lock the preserved server", objects=(server.id,))
 
 
-def _shelving(s: Situation) -> Step | Wait | None:
-    """Free the place of a kept server in its server group, if it holds one and Nova can."""
-    server = s.server
-    if server is None or not s.marked or not server.groups or server.host is None or server.host_up is False:
+def _shelving(server: Server, marked: bool) -> Step | Wait | None:
+    """Free the place of a preserved server in its server group, if it has one and Nova can."""
+    if not marked or not server.groups or server.host is None or server.host_up is False:
         return None
     if server.task_state:
         return Wait(f"Nova is working on server {server.id}: {server.task_state}", 5.0)
     if server.status not in {*_DESCRIBABLE, "SHELVED"}:
         return None
-    return Step("shelve", "shelve the server, which holds a place in a server group", objects=(server.id,))
+    return Step(StepName.SHELVE, "shelve the server, which has a place in a server group", objects=(server.id,))

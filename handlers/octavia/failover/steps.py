@@ -1,58 +1,90 @@
-"""What the recovery of a failed amphora is decided on and what can be decided, as values."""
+"""One reading of an amphora, and the decisions about it, as values."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from enum import StrEnum
 
 from handlers.octavia import records
-from handlers.octavia.cloud_objects import PRESERVED, SINCE, Image, Port, Server
-from handlers.octavia.preserved import pool
+from handlers.octavia.cloud_objects import PRESERVED, SINCE, STATE, Group, Image, Port, Server
+from handlers.octavia.failover.heartbeats import Heard
+from handlers.octavia.preserved.pool import Preserved, State
+from handlers.octavia.rebuild import Remains
 
 
-@dataclass(frozen=True, slots=True)
-class Situation:
-    """One reading of all that matters for an amphora.
+class StepName(StrEnum):
+    """A step of a recovery; one heal takes one step."""
 
-    :param balancer: None for a row that is DELETED and already taken off
+    #: Nova stops a server, because it changes no marks of a server in ERROR
+    STOP = "stop"
+    #: the server gets its tag and its number
+    MARK = "mark"
+    #: the server loses its tag and its number
+    UNMARK = "unmark"
+    #: a heartbeat in the future keeps Octavia's health manager off; it expires by itself
+    LEASE = "lease"
+    #: Nova makes an image of the disk
+    IMAGE = "image"
+    #: a complete image is protected
+    SEAL = "seal"
+    #: an image is deleted that is incomplete, or was made twice
+    DROP_IMAGE = "drop-image"
+    #: a server is deleted whose image is preserved
+    DROP_SERVER = "drop-server"
+    #: Nova is asked to detach all ports, that of the VIP first
+    UNPLUG = "unplug"
+    #: Neutron sets all ports down, where the host is dead or the deadline has passed
+    QUARANTINE = "quarantine"
+    #: Octavia forgets the server, so that the failover leaves it alone, and is asked for the failover
+    LET_GO = "let-go"
+    #: Octavia replaces the amphora
+    FAILOVER = "failover"
+    #: Octavia replaces all amphorae of a load balancer in ERROR
+    REBUILD = "failover-load-balancer"
+    #: the preserved server is renamed and locked, and its marks become final
+    LABEL = "label"
+    #: scheme cycle: the oldest preserved amphora is deleted
+    TRIM = "trim"
+    #: DELETED rows are taken off the load balancer, whose next update would fail because of them
+    DETACH = "detach"
+    #: a preserved server gives up its host, and so its place in a server group
+    SHELVE = "shelve"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """All that matters for an amphora.
+
     :param now: by our clock
     :param server: its server; once the row has forgotten it, the one that is marked with the amphora's id
     :param ports: the server's
-    :param images: made of it for preservation
-    :param others: what else is kept or about to be
-    :param failing: other amphorae that failed or were failed over lately
-    :param neighbours: those of them whose servers are on the same host
-    :param replaced: amphorae whose rows are DELETED and still on the load balancer
+    :param images: images that were made of it for preservation
+    :param others: other amphorae that are preserved or marked for it
     """
 
     amphora: records.Amphora
-    balancer: records.LoadBalancer | None
-    health: records.Health | None
     now: datetime
     server: Server | None = None
     ports: Sequence[Port] = ()
     images: Sequence[Image] = ()
-    others: Sequence[pool.Kept] = ()
-    failing: Sequence[str] = ()
-    neighbours: Sequence[str] = ()
-    replaced: Sequence[str] = ()
+    others: Sequence[Preserved] = ()
 
     @property
     def marked(self) -> bool:
-        """Whether its server is marked as being preserved."""
+        """Whether its server is marked for preservation."""
         return self.server is not None and PRESERVED in self.server.tags
 
     @property
     def since(self) -> str:
-        """The mark's number."""
+        """The number of its mark."""
         return self.server.metadata.get(SINCE, "") if self.server is not None else ""
 
     @property
-    def served(self) -> records.LoadBalancer:
-        """The load balancer, of an amphora that is on one."""
-        assert self.balancer is not None
-        return self.balancer
+    def detaching(self) -> bool:
+        """Whether Nova was asked to detach its ports."""
+        return self.server is not None and self.server.metadata.get(STATE) == State.DETACHING
 
     @property
     def connected(self) -> list[Port]:
@@ -65,26 +97,81 @@ class Situation:
 
     @property
     def unfinished(self) -> tuple[str, ...]:
-        """Images of it that were never completed."""
+        """The images of it that are not sealed."""
         return tuple(sorted(image.id for image in self.images if not image.protected))
 
     @property
     def sealed(self) -> Image | None:
-        """The image that is kept of it."""
+        """The image that is preserved."""
         return next((image for image in self.images if image.protected), None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Situation(Reading):
+    """An amphora that is on a load balancer and is not DELETED.
+
+    :param failing: other amphorae that failed or were replaced lately
+    :param neighbours: those of them whose servers are on the same host
+    :param heard: the heartbeats of all amphorae
+    :param unsettled: seconds until silence proves something
+    :param group: the security group of the load balancer; read only while it or the amphora is in ERROR
+    :param attempts: failovers that did not replace its amphorae; read only then
+    :param remains: the objects of a load balancer in ERROR
+    """
+
+    balancer: records.LoadBalancer
+    health: records.Health | None = None
+    failing: Sequence[str] = ()
+    neighbours: Sequence[str] = ()
+    heard: Heard
+    unsettled: float = 0.0
+    group: Group | None = None
+    attempts: int = 0
+    remains: Remains | None = None
+
+    @property
+    def serves(self) -> bool:
+        """Whether its row calls it serving, so that the health manager watches it."""
+        return self.amphora.status in records.SERVING
+
+    @property
+    def forgotten(self) -> bool:
+        """Whether Octavia has forgotten its server: the state between let-go and its replacement."""
+        return self.amphora.status == "ERROR" and self.amphora.compute_id is None
+
+    @property
+    def leased(self) -> bool:
+        """Whether a lease of ours keeps the health manager off; a heartbeat of the future alone may be a wrong clock."""
+        return self.marked and self.health is not None and self.health.silent < -records.SKEW
+
+    @property
+    def begun(self) -> bool:
+        """Whether its recovery has begun, so that it must not stop halfway."""
+        return self.marked or self.forgotten
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Replaced(Reading):
+    """An amphora whose row is DELETED.
+
+    :param balancer: None when the row was taken off its load balancer
+    :param rows: the amphorae whose DELETED rows are still on the load balancer
+    """
+
+    balancer: records.LoadBalancer | None
+    rows: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """Do this.
+    """Take this step.
 
-    :param what: its slug, as in the table of :mod:`handlers.octavia.failover.rules`
-    :param summary: what it will do, in the infinitive
-    :param why: why the amphora is taken for failed, or a detail of the choice
-    :param objects: ids of what it works on
+    :param summary: its effect, in the infinitive
+    :param why: the proof of the failure, or a detail of the choice
+    :param objects: ids of the objects that it changes
     """
 
-    what: str
+    name: StepName
     summary: str
     why: str = ""
     objects: tuple[str, ...] = ()
@@ -92,7 +179,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """Look again later.
+    """Inspect again later.
 
     :param after: seconds
     """
@@ -102,8 +189,12 @@ class Wait:
 
 
 @dataclass(frozen=True, slots=True)
-class Hold:
-    """Touch nothing, tell somebody."""
+class Report:
+    """Change nothing, and report the amphora.
+
+    :param reason: why nothing is changed
+    :param why: the proof of its failure
+    """
 
     reason: str
     why: str
@@ -111,7 +202,7 @@ class Hold:
 
 @dataclass(frozen=True, slots=True)
 class Nothing:
-    """Nothing is wrong, or it is not ours to mend."""
+    """Nothing is wrong, or the object does not concern this handler."""
 
 
-Decision = Step | Wait | Hold | Nothing
+Decision = Step | Wait | Report | Nothing

@@ -1,4 +1,4 @@
-"""The amphorae that are kept, for the operator: listed, shown, handed over, deleted."""
+"""The operator's view of preserved amphorae: list, show, release, delete."""
 
 from __future__ import annotations
 
@@ -9,22 +9,23 @@ from typing import Self
 from handlers.base import Healed, Inventory, Json, Refused, Resources, Unavailable
 from handlers.octavia import polling, queries
 from handlers.octavia.base import OctaviaPlugin
-from handlers.octavia.cloud_objects import PRESERVED, STATE
+from handlers.octavia.cloud_objects import PRESERVED, STATE, Image, Server
 from handlers.octavia.drivers.base import Driver
 from handlers.octavia.drivers.chosen import chosen_driver
 from handlers.octavia.preserved import pool
+from handlers.octavia.preserved.pool import Preserved, State
 
 #: lines of the console log that are shown
 _LINES = 40
-#: seconds for which a deletion is watched
+#: seconds to wait for a deletion
 _PATIENCE = 60.0
 
 
 class PreservedAmphorae(OctaviaPlugin, Inventory):
-    """Failed amphorae that are kept for examination."""
+    """Failed amphorae that are preserved for examination."""
 
     name = "amphora preserved"
-    title = "Failed amphorae that are kept for examination"
+    title = "Failed amphorae that are preserved for examination"
     columns = ("amphora", "load_balancer", "since", "state", "server", "image", "reason")
 
     def __init__(self, driver: Driver) -> None:
@@ -36,104 +37,110 @@ class PreservedAmphorae(OctaviaPlugin, Inventory):
         return cls(resources.get(chosen_driver))
 
     def items(self) -> Sequence[Json]:
-        """Return the pool, oldest first, with those that are about to be kept."""
+        """Return all preserved amphorae, oldest first, and those that are marked for it."""
         return [_item(one) for one in pool.read(self._driver)]
 
     def show(self, identity: str) -> Json:
-        """Return one of the pool, and how to look inside it."""
+        """Return one preserved amphora, and how to examine it."""
         one = self._find(identity)
         shown = {
             **_item(one),
             "method": one.method,
             "host": one.server.host or "" if one.server is not None else "",
-            "status": one.server.status if one.server is not None else "deleted, only its image is kept",
-            "how_to_look_inside": _how_to_look_inside(one),
+            "status": one.server.status if one.server is not None else "deleted; its image is preserved",
+            "how_to_look_inside": _how_to_examine(one),
         }
         if one.server is not None:
             shown["console_log"] = self._driver.console(one.server.id, _LINES)
         return shown
 
     def release(self, identity: str) -> Healed:
-        """Hand one over: it is unmarked, unlocked and unprotected, and keeps its name."""
+        """Give one to the operator: remove its marks, unlock it, unprotect its image; its name stays."""
         one = self._not_in_use(identity)
-        if one.server is not None and one.server.status.startswith("SHELVED"):
-            raise Refused(
-                f"server {one.server.id} is shelved, and Nova changes no marks of a shelved one: "
-                f"openstack server unshelve {one.server.id}, and try again"
-            )
+        undo = []
+        if one.image is not None:
+            undo.append(f"openstack image set --protected {one.image.id}")
         if one.server is not None:
-            self._driver.unlock_server(one.server.id)
-            self._driver.describe_server(one.server.id, {STATE: pool.RELEASED})
-            self._driver.untag_server(one.server.id, PRESERVED)
+            self._release_server(one.server)
+            undo.append(f"openstack server set --tag {PRESERVED} {one.server.id}")
         if one.image is not None:
             self._driver.unseal_image(one.image.id)
         return Healed(
-            f"released preserved amphora {identity}: {_where(one)} is yours",
-            before=_item(one),
-            undo=f"openstack server set --tag {PRESERVED} {one.server.id}"
-            if one.server is not None
-            else f"openstack image set --protected {one.image.id if one.image is not None else ''}",
+            f"released preserved amphora {identity}: {_where(one)} is yours", before=_item(one), undo="; ".join(undo)
         )
 
-    def delete(self, identity: str) -> Healed:
-        """Delete one: its server, its image and its ports; returns when they are gone.
+    def _release_server(self, server: Server) -> None:
+        if server.status.startswith("SHELVED"):
+            raise Refused(
+                f"server {server.id} is shelved, and Nova changes no marks of a shelved server: "
+                f"run openstack server unshelve {server.id}, then try again"
+            )
+        self._driver.unlock_server(server.id)
+        self._driver.describe_server(server.id, {STATE: State.RELEASED})
+        self._driver.untag_server(server.id, PRESERVED)
 
-        :raises Unavailable: when it was asked for and is still there
+    def delete(self, identity: str) -> Healed:
+        """Delete one: its server, its image and its ports; return when they are gone.
+
+        :raises Unavailable: when it still exists after a minute
         """
         one = self._not_in_use(identity)
         pool.discard(self._driver, one)
         if not polling.until(lambda: self._is_gone(one), _PATIENCE):
-            raise Unavailable(f"amphora:{identity}", f"{_where(one)} was to be deleted and is still there: try again")
+            raise Unavailable(f"amphora:{identity}", f"{_where(one)} still exists after its deletion: try again")
         return Healed(f"deleted preserved amphora {identity}: {_where(one)}", before=_item(one))
 
-    def _find(self, identity: str) -> pool.Kept:
+    def _find(self, identity: str) -> Preserved:
         for one in pool.read(self._driver):
             if one.amphora == identity:
                 return one
         raise LookupError(identity)
 
-    def _not_in_use(self, identity: str) -> pool.Kept:
+    def _not_in_use(self, identity: str) -> Preserved:
         one = self._find(identity)
         row = self._driver.database.run(partial(queries.amphora, identity=identity))
         if not one.complete and row is not None and row.status != "DELETED":
-            raise Refused(f"amphora {identity} is about to be preserved: its load balancer is not whole yet")
+            raise Refused(f"amphora {identity} is being preserved: its load balancer has no replacement yet")
         return one
 
-    def _is_gone(self, one: pool.Kept) -> bool:
+    def _is_gone(self, one: Preserved) -> bool:
         server = one.server is None or self._driver.server(one.server.id) is None
         return server and (one.image is None or self._driver.image(one.image.id) is None)
 
 
-def _item(one: pool.Kept) -> dict[str, str]:
+def _item(one: Preserved) -> dict[str, str]:
     return {
         "amphora": one.amphora,
         "load_balancer": one.load_balancer,
         "since": one.since,
-        "state": pool.KEPT if one.complete else pool.PRESERVING,
+        "state": State.PRESERVED if one.complete else State.PRESERVING,
         "server": one.server.id if one.server is not None else "",
         "image": one.image.id if one.image is not None else "",
         "reason": one.reason,
     }
 
 
-def _where(one: pool.Kept) -> str:
-    parts = [
-        f"{word} {thing.id}" for word, thing in (("server", one.server), ("image", one.image)) if thing is not None
-    ]
-    return " with ".join(parts)
+def _where(one: Preserved) -> str:
+    parts: list[tuple[str, Server | Image | None]] = [("server", one.server), ("image", one.image)]
+    return " with ".join(f"{word} {thing.id}" for word, thing in parts if thing is not None)
 
 
-def _how_to_look_inside(one: pool.Kept) -> str:
-    """Say how; never by booting it with a network, where it would send heartbeats under its old name."""
-    if one.image is not None:
-        return (
-            f"openstack image save --file amphora.img {one.image.id}, and mount it read-only (guestmount -a amphora.img -i "
-            "--ro /mnt). It holds keys and certificates"
-        )
-    assert one.server is not None
-    if one.server.host is None:
-        return f"it is shelved; its disk is the image '{one.server.name}-shelved': openstack image save, and mount it"
-    return (
-        f"openstack console url show {one.server.id}; or on host {one.server.host} virsh console, or guestmount its disk "
-        "read-only. It has no network. It holds keys and certificates"
-    )
+def _how_to_examine(one: Preserved) -> str:
+    """Return the commands; a boot with a network is none of them: the amphora would send heartbeats again."""
+    match one:
+        case Preserved(image=Image(id=image)):
+            return (
+                f"openstack image save --file amphora.img {image}, then mount it read-only: "
+                "guestmount -a amphora.img -i --ro /mnt. It contains keys and certificates"
+            )
+        case Preserved(server=Server(host=None, name=name)):
+            return (
+                f"it is shelved; its disk is the image '{name}-shelved': openstack image save, then mount it read-only"
+            )
+        case Preserved(server=Server(id=server, host=host)):
+            return (
+                f"openstack console url show {server}; or, on host {host}, virsh console, or guestmount its disk "
+                "read-only. It has no network. It contains keys and certificates"
+            )
+        case _:
+            return ""

@@ -1,9 +1,9 @@
-"""The amphorae that are kept for examination: read from the marks in the cloud, which is the only memory of them.
+"""The preserved amphorae, read from their marks in the cloud; nothing else remembers them.
 
-A preserved server carries the tag :data:`~handlers.octavia.cloud_objects.PRESERVED`; an image counts once it is protected. The
-order of two marks is decided as in Lamport's bakery: a server is tagged first, then the others are read, then it gets the
-next number (a time, later than all that are there). Whoever reads the marks after its own number is written knows for good
-who was before it, whatever others do at the same time; so no more than the maximum is ever kept, without any lock.
+A preserved server carries the tag :data:`~handlers.octavia.cloud_objects.PRESERVED`; an image counts once it is protected.
+Marks are ordered as in Lamport's bakery: a server is tagged first, then the other marks are read, then the server gets the
+next number. The number is a time later than all others. A process that reads the marks after its number is written knows
+every amphora before it. So no more than the maximum are preserved, without a lock.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from enum import StrEnum
 
 from handlers.octavia.cloud_objects import (
     AMPHORA,
@@ -27,19 +28,27 @@ from handlers.octavia.cloud_objects import (
 from handlers.octavia.drivers.base import Driver
 from handlers.octavia.housekeeping import NotFoundError
 
-#: values of the mark :data:`~handlers.octavia.cloud_objects.STATE`: begun; Nova was asked for the network; done; given away
-PRESERVING, DETACHING, KEPT, RELEASED = "preserving", "detaching", "preserved", "released"
 
-#: states of a task of Nova's with which a server goes
+class State(StrEnum):
+    """The value of the mark :data:`~handlers.octavia.cloud_objects.STATE`."""
+
+    #: marked
+    PRESERVING = "preserving"
+    #: Nova was asked to detach the ports
+    DETACHING = "detaching"
+    #: the load balancer has its replacement
+    PRESERVED = "preserved"
+    #: an operator took it
+    RELEASED = "released"
+
+
+#: the tasks with which Nova deletes a server
 LEAVING = frozenset({"deleting", "soft-deleting"})
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
-    """An amphora that is kept, or is about to be.
-
-    :param since: its number; empty for one that has none yet
-    """
+class Preserved:
+    """An amphora that is preserved, or is marked for it."""
 
     amphora: str
     server: Server | None
@@ -47,14 +56,14 @@ class Kept:
 
     @property
     def since(self) -> str:
-        """Its number: when it was marked; empty for one that has none yet."""
+        """Its number, the time of its mark; empty before it has one."""
         return self._mark(SINCE)
 
     @property
     def complete(self) -> bool:
-        """Whether nothing is left to do for it."""
+        """Whether no step is left to do for it."""
         if self.server is not None:
-            return self.server.metadata.get(STATE) == KEPT
+            return self.server.metadata.get(STATE) == State.PRESERVED
         return self.image is not None
 
     @property
@@ -64,44 +73,44 @@ class Kept:
 
     @property
     def reason(self) -> str:
-        """Why it was taken for failed."""
+        """The proof of its failure."""
         return self._mark(REASON)
 
     @property
     def method(self) -> str:
-        """How it is kept."""
+        """``unplug`` or ``snapshot``."""
         return self._mark(METHOD)
 
     def _mark(self, name: str) -> str:
-        here = self.server.metadata.get(name, "") if self.server is not None else ""
-        return here or (self.image.properties.get(name, "") if self.image is not None else "")
+        of_server = self.server.metadata.get(name, "") if self.server is not None else ""
+        return of_server or (self.image.properties.get(name, "") if self.image is not None else "")
 
 
-def read(driver: Driver) -> list[Kept]:
-    """Return everything that is kept or about to be, oldest first.
+def read(driver: Driver) -> list[Preserved]:
+    """Return every amphora that is preserved or marked for it, oldest first.
 
-    :raises AmphoraDriverError: when that cannot be told
+    :raises AmphoraDriverError: when Nova or Glance does not answer
     """
     return assemble(driver.servers(), driver.images())
 
 
-def assemble(servers: Iterable[Server], images: Iterable[Image]) -> list[Kept]:
-    """Return what is kept, oldest first, of these servers and images; a server and its image are one amphora."""
+def assemble(servers: Iterable[Server], images: Iterable[Image]) -> list[Preserved]:
+    """Return the preserved amphorae among servers and images, oldest first; a server and its image are one amphora."""
     marked = {
         server.metadata.get(AMPHORA) or server.id: server
         for server in servers
         if PRESERVED in server.tags and server.task_state not in LEAVING
     }
     sealed = {image.properties[AMPHORA]: image for image in images if AMPHORA in image.properties and image.protected}
-    kept = [Kept(one, marked.get(one), sealed.get(one)) for one in marked.keys() | sealed.keys()]
-    return sorted(kept, key=lambda one: (one.since, one.amphora))
+    found = [Preserved(one, marked.get(one), sealed.get(one)) for one in marked.keys() | sealed.keys()]
+    return sorted(found, key=lambda one: (one.since, one.amphora))
 
 
 def obstacle(server: Server, deadline: float) -> str:
-    """Say why a server will never be marked: Nova changes no marks of one in ERROR, nor while it works on it.
+    """Return why a server will never take marks: it is in ERROR, or Nova has worked on it for too long.
 
-    :param deadline: seconds for which Nova's work is waited for
-    :return: empty when it can be marked, or may be soon
+    :param deadline: seconds to wait for Nova's work
+    :return: empty when it takes marks now, or may do so soon
     """
     if server.task_state and server.quiet > deadline:
         return f"Nova has been working on its server for too long: {server.task_state}"
@@ -112,18 +121,18 @@ def obstacle(server: Server, deadline: float) -> str:
 
 
 def is_about(server: Server, amphora: str) -> bool:
-    """Whether a server is marked as this amphora's."""
+    """Return whether a server is marked as this amphora's."""
     return PRESERVED in server.tags and server.metadata.get(AMPHORA) == amphora
 
 
-def next_number(kept: Sequence[Kept], now: datetime) -> str:
-    """Return a number later than all that are there: this moment, or just after the last."""
-    numbers = [when for one in kept if (when := parsed(one.since)) is not None]
+def next_number(preserved: Sequence[Preserved], now: datetime) -> str:
+    """Return a number later than all others: this moment, or just after the last number."""
+    numbers = [when for one in preserved if (when := parsed(one.since)) is not None]
     return max([now, *(number + timedelta(microseconds=1) for number in numbers)]).isoformat(timespec="microseconds")
 
 
 def parsed(since: str) -> datetime | None:
-    """Return a number as the time that it is; None for none, or one that somebody else wrote there."""
+    """Return a number as a time; None when it is empty, or was not written by stackmend."""
     try:
         when = datetime.fromisoformat(since)
     except ValueError:
@@ -131,12 +140,12 @@ def parsed(since: str) -> datetime | None:
     return when if when.tzinfo is not None else None
 
 
-def discard(driver: Driver, one: Kept) -> None:
-    """Delete an amphora that is kept, wholly: server, image, and ports that Octavia made for it.
+def discard(driver: Driver, one: Preserved) -> None:
+    """Delete a preserved amphora: its server, its image, and the ports that Octavia made for it.
 
-    Done again after an interruption, it does what is left.
+    After an interruption, a repetition does the rest.
 
-    :raises AmphoraDriverError: when a part of it could not be asked for
+    :raises AmphoraDriverError: when a request fails
     """
     if one.image is not None:
         try:

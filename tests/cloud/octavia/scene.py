@@ -115,7 +115,7 @@ class Scene:
         """Print how long it took from Nova's notification to our request; it is no assertion, for the machine is busy."""
         for amphora in amphorae:
             for line in installation.healed(self.program, f"amphora:{amphora.id}"):
-                if line["problem"].startswith("failover"):
+                if line["problem"].startswith(("failover", "let-go")):
                     print(f"lag of {amphora.id} from {line['hint']} to {line['problem']}: {line['lag_s']} s")
 
     def end(self, *balancers: str) -> None:

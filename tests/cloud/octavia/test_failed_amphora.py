@@ -5,6 +5,8 @@ What there is in the cloud is compared before and after: nothing leaks, nothing 
 
 from __future__ import annotations
 
+from tests.cloud.control_plane import wait_until
+from tests.cloud.octavia.balancers import PATIENCE
 from tests.cloud.octavia.scene import Scene
 from tests.cloud.octavia.world import disorders, world
 
@@ -79,7 +81,8 @@ def test_images_of_amphorae_are_kept(before: set[str], scene: Scene) -> None:
     for balancer, victim in zip(made, victims, strict=True):
         scene.whole(balancer, victim)
     scene.tell_lag(*victims)
-    assert set(scene.images()) == {victim.id for victim in victims}
+    wait_until(lambda: set(scene.images()) == {victim.id for victim in victims}, PATIENCE, "the images")
+    wait_until(lambda: scene.marked() == [], PATIENCE, "the deletion of their servers")
     for image in scene.images().values():
         assert (image.status, image.visibility, image.tags) == ("active", "private", [])
     assert scene.kept() == {}
@@ -96,8 +99,8 @@ def test_an_image_is_kept_beside_its_server(before: set[str], scene: Scene) -> N
     victim = scene.victim(pair)
     scene.fail(victim, "error")
     scene.whole(pair, victim)
+    wait_until(lambda: set(scene.images()) == {victim.id}, PATIENCE, "the image")
     scene.wait_kept(victim)
-    assert set(scene.images()) == {victim.id}
     assert scene.is_cut_off(victim.server)
     assert disorders(scene.cloud) == set()
     scene.end(pair)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -14,9 +15,9 @@ from tests.cloud.octavia.scene import Scene
 from tests.cloud.octavia.world import disorders, wait_for_rest, world
 
 #: seconds of silence after which the health manager acts
-TIMEOUT = 180
-#: and after which stackmend does, 20: early, so that it is first on a busy machine too
-OURS = {"heartbeat_margin": 160}
+TIMEOUT = 90
+#: stackmend acts after 30, early, so that it is first on a busy machine too
+OURS = {"heartbeat_margin": 60}
 
 
 @pytest.fixture
@@ -30,22 +31,23 @@ def heartbeats(octavia_cloud: ControlPlane) -> Iterator[Heartbeats]:
         octavia_cloud.stop_service("octavia-health-manager")
 
 
-def test_silent_amphorae_are_kept_before_the_health_manager_deletes_them(
+def test_silent_amphorae_are_preserved_before_the_health_manager_deletes_them(
     before: set[str], heartbeats: Heartbeats, scene: Scene
 ) -> None:
-    single, pair = scene.create("SINGLE", "ACTIVE_STANDBY")
+    made = single, pair, *_others = scene.create("SINGLE", "ACTIVE_STANDBY", "SINGLE", "SINGLE")
     victims = [scene.victim(single), scene.victim(pair)]
-    everyone = [amphora.id for balancer in (single, pair) for amphora in scene.balancers.serving(balancer)]
+    everyone = [amphora.id for balancer in made for amphora in scene.balancers.serving(balancer)]
     heartbeats.start(*everyone)
     scene.heal(maximum_preserved_amphora_count=5, **OURS)
-    heartbeats.stop(*(victim.id for victim in victims), silent=25)
+    time.sleep(TIMEOUT + 10)  # silence proves something only after heartbeats were observed for that long
+    heartbeats.stop(*(victim.id for victim in victims), silent=35)
     scene.wait_kept(*victims)
     scene.whole(single, victims[0])
     scene.whole(pair, victims[1])
     assert {amphora.id for amphora in scene.balancers.serving(pair)} & set(everyone), "the living one was not touched"
     assert "Stale amphora" not in scene.cloud.log("octavia-health-manager")
     assert disorders(scene.cloud) == set()
-    end(scene, everyone, single, pair)
+    end(scene, everyone, *made)
     scene.discard()
     assert world(scene.cloud) == before
 
@@ -67,30 +69,22 @@ def test_the_health_manager_was_faster(before: set[str], heartbeats: Heartbeats,
     assert world(scene.cloud) == before
 
 
-def test_an_amphora_that_comes_back_is_left_alone(before: set[str], heartbeats: Heartbeats, scene: Scene) -> None:
-    """Its host hangs while an image is made; then both are there again, as if nothing had been."""
+def test_a_silent_amphora_among_few_is_left_to_the_health_manager(
+    before: set[str], heartbeats: Heartbeats, scene: Scene
+) -> None:
+    """It is silent for a while, on a host that is up, and comes back before the health manager acts."""
     (single,) = scene.create("SINGLE")
     amphora = scene.victim(single)
-    host = scene.compute.get_server(amphora.server).compute_host
     heartbeats.start(amphora.id)
     ours = world(scene.cloud)
-    scene.heal(maximum_preserved_amphora_count=5, preservation_method="snapshot", **OURS)
-    scene.cloud.kill_service(f"nova-compute-{host}")
-    try:
-        heartbeats.stop(amphora.id, silent=25)
-        wait_until(scene.unfinished, PATIENCE, "an image that never comes")
-        heartbeats.start(amphora.id)
-        wait_until(lambda: not scene.unfinished() and not scene.marked(), PATIENCE, "the end of the attempt")
-    finally:
-        scene.cloud.start_service(f"nova-compute-{host}")
-    wait_until(lambda: scene.compute.get_server(amphora.server).task_state is None, PATIENCE, "rest")
+    scene.heal(maximum_preserved_amphora_count=5, **OURS)
+    heartbeats.stop(amphora.id, silent=45)
+    time.sleep(20)
+    heartbeats.start(amphora.id)
+    wait_until(lambda: installation.settled(scene.program), PATIENCE, "an end")
     assert scene.balancers.serving(single) == [amphora]
-    assert scene.images() == {}
+    assert scene.marked() == []
     assert world(scene.cloud) == ours
-    scene.program.stop()
-    # the hypervisor of the tests forgets its servers when it ends; this makes them anew
-    scene.compute.reboot_server(amphora.server, "HARD")
-    scene.cloud.wait_for_server(amphora.server)
     end(scene, [amphora.id], single)
     assert world(scene.cloud) == before
 

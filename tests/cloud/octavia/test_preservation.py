@@ -74,6 +74,8 @@ def test_killed_after_each_step(before: set[str], scene: Scene, method: dict[str
     if "snapshot" in method.values():
         wait_until(lambda: set(scene.images()) == {victim.id}, PATIENCE, "the image")
         assert scene.unfinished() == []
+    if method == {"preservation_method": "snapshot"}:
+        wait_until(lambda: scene.marked() == [], PATIENCE, "the deletion of the server")
     if method != {"preservation_method": "snapshot"}:
         scene.wait_kept(victim)
         assert scene.is_cut_off(victim.server)

@@ -1,135 +1,20 @@
-"""A cloud of amphorae in memory, with Octavia's tables in SQLite."""
+"""A cloud of amphorae for each test."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
-from datetime import datetime, timedelta
-from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
-import sqlalchemy as sa
 
-from handlers.base import Handler, InFlight, Key
-from handlers.octavia import queries, records, tables
-from handlers.octavia.cloud_objects import PRESERVED, SINCE
 from handlers.octavia.database import OctaviaDatabase
-from handlers.octavia.drivers.noop import NoopDriver
-from handlers.octavia.preserved import pool
 from handlers.octavia.settings import HousekeepingSettings
+from tests.functional.octavia.world import House, Stuck, mend
 
+__all__ = ["House", "Stuck", "make_house", "mend"]
 
-class House:
-    """A driver, and what tests ask about its world."""
-
-    def __init__(self, database: OctaviaDatabase, settings: HousekeepingSettings) -> None:
-        self.database = database
-        self.driver = NoopDriver(settings, database)
-        self.cloud, self.octavia = self.driver.cloud, self.driver.octavia
-
-    def reconfigure(self, **settings: object) -> None:
-        """Go on with another configuration, in the same cloud."""
-        changed = replace(self.driver.settings, **settings)  # type: ignore[arg-type]
-        self.driver = NoopDriver(changed, self.database, self.cloud)
-
-    def balancer(self, identity: str) -> records.LoadBalancer:
-        found = self.database.run(partial(queries.load_balancer, identity=identity))
-        assert found is not None
-        return found
-
-    def amphora(self, identity: str) -> records.Amphora:
-        found = self.database.run(partial(queries.amphora, identity=identity))
-        assert found is not None
-        return found
-
-    def fail(self, balancer: str) -> records.Amphora:
-        """Stop the server of a load balancer's first amphora; return its row."""
-        amphora = self.serving(balancer)[0]
-        self.cloud.alter_server(amphora.compute_id or "", status="SHUTOFF")
-        return amphora
-
-    def rows(self, balancer: str) -> list[records.Amphora]:
-        """All amphora rows of a load balancer."""
-        return self.database.run(partial(queries.amphorae_of, load_balancer=balancer))
-
-    def make_mark_older(self, server: str, seconds: float) -> None:
-        """Make a server's mark older."""
-        marked = self.cloud.present(server)
-        since = datetime.fromisoformat(marked.metadata[SINCE]) - timedelta(seconds=seconds)
-        self.cloud.alter_server(server, metadata={**marked.metadata, SINCE: since.isoformat()})
-
-    @staticmethod
-    def once(action: Callable[[], object]) -> Callable[[], bool]:
-        """Return what does something the first time that a look has to wait, and nothing the next time."""
-        left = [action]
-
-        def on_wait() -> bool:
-            if not left:
-                return False
-            left.pop()()
-            return True
-
-        return on_wait
-
-    def pass_time(self, seconds: float) -> None:
-        """Make all rows of Octavia older, except heartbeats."""
-
-        def age(connection: sa.Connection) -> None:
-            for table in (tables.load_balancer, tables.amphora):
-                for row in connection.execute(sa.select(table.c.id, table.c.created_at, table.c.updated_at)).all():
-                    times = {
-                        name: value - timedelta(seconds=seconds)
-                        for name, value in (("created_at", row.created_at), ("updated_at", row.updated_at))
-                        if value is not None
-                    }
-                    connection.execute(sa.update(table).where(table.c.id == row.id).values(**times))
-
-        self.database.run(age)
-
-    def preserved(self) -> list[pool.Kept]:
-        """What is kept."""
-        return pool.read(self.driver)
-
-    def assert_whole(self, balancer: str, amphorae: int = 1) -> None:
-        """Nothing is wrong with a load balancer, and nothing of what it had is left but what is kept."""
-        assert self.balancer(balancer).status == "ACTIVE"
-        serving = self.serving(balancer)
-        assert [row.status for row in serving] == ["ALLOCATED"] * amphorae
-        rows = self.database.run(partial(queries.amphorae_of, load_balancer=balancer))
-        assert [row.id for row in rows if row.status == "DELETED"] == [], "a DELETED row is still attached"
-        for row in serving:
-            server = self.cloud.server(row.compute_id or "")
-            assert server is not None
-            assert server.status == "ACTIVE"
-            assert PRESERVED not in server.tags
-            assert row.vrrp_port_id in {port.id for port in self.cloud.ports() if port.device_id == server.id}
-
-    def assert_no_leak(self) -> None:
-        """Every server, port and image is in use or kept."""
-        rows = self.database.run(queries.amphorae)
-        kept = self.preserved()
-        servers = {row.compute_id for row in rows} | {one.server.id for one in kept if one.server}
-        assert {server.id for server in self.cloud.servers()} == servers
-        assert all(one.complete for one in kept)
-        images = {one.image.id for one in kept if one.image}
-        shelved = {image.id for image in self.cloud.images() if image.name.endswith("-shelved")}
-        assert {image.id for image in self.cloud.images()} == images | shelved
-        used = {row.vrrp_port_id for row in rows}
-        for row in rows:
-            used.update(self.database.run(partial(queries.member_ports, amphora=row.id)))
-        named = {port.id for port in self.driver.ports() if not port.device_id.startswith("lb-")}
-        assert named == used
-        assert not [row for row in rows if row.status == "ALLOCATED" and row.compute_id is None]
-
-    def serving(self, balancer: str) -> list[records.Amphora]:
-        """The amphorae of a load balancer that are not deleted."""
-        rows = self.database.run(partial(queries.amphorae_of, load_balancer=balancer))
-        return [row for row in rows if row.status != "DELETED"]
-
-
-#: where files need not survive the machine: a test of many small transactions is not to wait for a disk
+#: files that need not survive, so that a test of many small transactions does not wait for a disk
 MEMORY = Path("/dev/shm")
 
 
@@ -150,28 +35,3 @@ def make_house() -> Iterator[Callable[..., House]]:
 @pytest.fixture
 def house(make_house: Callable[..., House]) -> House:
     return make_house()
-
-
-class Stuck(AssertionError):
-    """A recovery waits for something that does not come."""
-
-
-def mend(house: House, handler: Handler, key: Key, on_wait: Callable[[], bool] = lambda: False) -> list[str]:
-    """Look and heal, as the machine does, until a look finds nothing that can be healed; return the steps taken.
-
-    :param on_wait: called when a look says that it has to wait; whether it let something go on
-    """
-    steps: list[str] = []
-    for _turn in range(60):
-        try:
-            findings = list(handler.inspect(key))
-        except InFlight as waiting:
-            if not on_wait():
-                raise Stuck(f"{steps}: {waiting}") from waiting
-            continue
-        healable = [finding for finding in findings if finding.healable]
-        if not healable:
-            return steps
-        handler.heal(healable[0])
-        steps.append(healable[0].problem)
-    raise Stuck(f"it never ends: {steps}")

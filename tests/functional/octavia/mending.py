@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from handlers.base import Conflict, Finding, Handler, Healed, InFlight, Unavailable
 from handlers.octavia import tables
-from tests.functional.octavia.conftest import House
+from tests.functional.octavia.world import House
 
 LONG = 7200.0
 

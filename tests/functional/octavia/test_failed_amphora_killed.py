@@ -16,7 +16,7 @@ from handlers.base import InFlight, Key
 from handlers.octavia.database import OctaviaDatabase
 from handlers.octavia.drivers.noop import NoopDriver
 from handlers.octavia.failover.failed_amphora import FailedAmphora
-from tests.functional.octavia.conftest import House, mend
+from tests.functional.octavia.world import House, mend
 
 METHODS: dict[str, dict[str, object]] = {
     "replaced": {},
@@ -81,7 +81,7 @@ def scene(make_house: Callable[..., House], method: str, way: str) -> tuple[Hous
     balancer = house.octavia.add_load_balancer()
     (failed,) = house.serving(balancer)
     if way == "silent":
-        house.octavia.heartbeat(failed.id, silent=55)
+        house.silence(failed.id)
     else:
         house.cloud.alter_server(failed.compute_id or "", status="ERROR")
     return house, balancer, Key("amphora", failed.id)
@@ -100,10 +100,10 @@ def test_killed_at_every_moment(
         with axe.over(house, monkeypatch):
             survived = True
             try:
-                mend(house, FailedAmphora(house.driver), key)
+                mend(house, house.handler(), key)
             except Killed:
                 survived = False
-        mend(house, FailedAmphora(house.driver), key)
+        mend(house, house.handler(), key)
         house.assert_whole(balancer)
         house.assert_no_leak()
         assert len(house.preserved()) == (0 if method == "replaced" else 1), f"killed at moment {moment}"
@@ -122,7 +122,7 @@ def test_killed_at_every_moment_and_nobody_comes_back(
         with Axe(moment).over(house, monkeypatch):
             survived = True
             with suppress(Killed):
-                mend(house, FailedAmphora(house.driver), key)
+                mend(house, house.handler(), key)
                 continue
             survived = False
         row = house.amphora(key.id)
@@ -134,14 +134,14 @@ def test_killed_at_every_moment_and_nobody_comes_back(
             assert house.cloud.server(row.compute_id or "") is None
         elif row.compute_id is None:
             finished = row.load_balancer_id is None
-            assert finished or key in list(FailedAmphora(house.driver).sweep())
+            assert finished or key in list(house.handler().sweep())
         assert len(house.serving(balancer)) == 1
 
 
 def test_the_driver_of_a_new_process_goes_on(make_house: Callable[..., House], monkeypatch: pytest.MonkeyPatch) -> None:
     """The journal is not needed: the watch finds what was let go, and finishes it."""
     house, balancer, key = scene(make_house, "unplug", "silent")
-    handler = FailedAmphora(house.driver)
+    handler = house.handler()
     while house.amphora(key.id).compute_id is not None:
         handler.heal(next(iter(handler.inspect(key))))
     again = NoopDriver(house.driver.settings, house.database, house.cloud)

@@ -1,4 +1,4 @@
-"""The service as its user runs it, with the Noop driver and without a cloud: the whole loop."""
+"""The daemon with the Noop driver, without a cloud: the whole loop."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.functional.engine.conftest import eventually
 from tests.program import Program, only
 
 
-def test_the_daemon_replaces_silent_amphorae_and_keeps_one(tmp_path: Path) -> None:
+def test_the_daemon_replaces_failed_amphorae_and_preserves_one(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/octavia.sqlite"
     database = OctaviaDatabase(url)
     octavia = NoopDriver(HousekeepingSettings(), database).octavia
@@ -25,7 +25,7 @@ def test_the_daemon_replaces_silent_amphorae_and_keeps_one(tmp_path: Path) -> No
 
     failed = [rows(balancer)[0].id for balancer in balancers]
     for amphora in failed:
-        octavia.heartbeat(amphora, silent=55)
+        octavia.set_amphora(amphora, status="ERROR")
     untouched = [row.id for row in rows(healthy)]
     options: dict[str, dict[str, object]] = {
         "octavia": {"database_connection": url},
@@ -54,6 +54,6 @@ def test_the_daemon_replaces_silent_amphorae_and_keeps_one(tmp_path: Path) -> No
     assert [row.id for row in rows(healthy)] == untouched
     assert {line["outcome"] for line in history} <= {"healed", "conflict"}, program.log.read_text()
     steps = [line["problem"] for line in history if line["outcome"] == "healed"]
-    assert steps.count("failover") == 2
+    assert steps.count("failover") + steps.count("let-go") == 2
     assert steps.count("label") == 1
     assert steps.count("detach") == 2

@@ -15,14 +15,13 @@ from consumer.journal.database import Database, open_engine
 from consumer.journal.work import Hint, Priority
 from handlers.base import Handler, Key, Refused
 from handlers.octavia.cloud_objects import PRESERVED, PRESERVED_PREFIX, SINCE
-from handlers.octavia.failover.failed_amphora import FailedAmphora
 from handlers.octavia.housekeeper import Housekeeper
 from handlers.octavia.housekeeping import UnavailableException, housekeep
 from handlers.octavia.preserved import pool
 from handlers.octavia.preserved.inventory import PreservedAmphorae
 from tests.doubles import World
 from tests.functional.engine.conftest import SETTINGS, Machine, eventually
-from tests.functional.octavia.conftest import House, Stuck, mend
+from tests.functional.octavia.world import House, Stuck, mend
 
 MakeHouse = Callable[..., House]
 METHODS = ["unplug", "snapshot"]
@@ -32,7 +31,7 @@ def keep_one(house: House) -> str:
     """Let an amphora fail and be seen to; return its id."""
     balancer = house.octavia.add_load_balancer()
     failed = house.fail(balancer)
-    mend(house, FailedAmphora(house.driver), Key("amphora", failed.id))
+    mend(house, house.handler(), Key("amphora", failed.id))
     house.assert_whole(balancer)
     return failed.id
 
@@ -89,11 +88,11 @@ def test_a_limit_that_comes_down_amid_a_preservation(make_house: MakeHouse, limi
         balancer = house.octavia.add_load_balancer()
         failed = house.fail(balancer)
         key = Key("amphora", failed.id)
-        handler = FailedAmphora(house.driver)
+        handler = house.handler()
         for _step in range(steps):
             handler.heal(next(iter(handler.inspect(key))))
         house.reconfigure(maximum_preserved_amphora_count=limit)
-        mend(house, FailedAmphora(house.driver), key)
+        mend(house, house.handler(), key)
         house.assert_whole(balancer)
         house.assert_no_leak()
         assert first in kept(house)
@@ -132,7 +131,7 @@ def test_ten_fail_at_once_and_three_are_kept(
     )
     balancers = [house.octavia.add_load_balancer() for _number in range(10)]
     failed = [house.fail(balancer) for balancer in balancers]
-    handler = FailedAmphora(house.driver)
+    handler = house.handler()
     machine.mended = [handler]
     machine.start()
     machine.enqueue(*(Hint(handler.name, Key("amphora", row.id), Priority.EVENT, "power_off") for row in failed))
@@ -151,22 +150,27 @@ def test_many_that_mark_at_the_same_moment_stay_within_the_bound(make_house: Mak
     for _number in range(5):
         failed = house.fail(house.octavia.add_load_balancer())
         keys.append(Key("amphora", failed.id))
-    handler = FailedAmphora(house.driver)
+    handler = house.handler()
     findings = [next(iter(handler.inspect(key))) for key in keys]
     assert {finding.problem for finding in findings} == {"mark"}
+    proved = threading.Barrier(len(keys))
     tagged = threading.Barrier(len(keys))
 
-    def wait_for_all(call: str) -> None:
+    def wait_until_all_are_proved(call: str) -> None:
+        if call == "tag_server":
+            proved.wait(60)
+
+    def wait_until_all_are_tagged(call: str) -> None:
         if call == "tag_server":
             tagged.wait(60)
 
-    house.cloud.weather.after = wait_for_all
-    threads = [threading.Thread(target=handler._measures.take, args=_step(handler, key)) for key in keys]
+    house.cloud.weather.before, house.cloud.weather.after = wait_until_all_are_proved, wait_until_all_are_tagged
+    threads = [threading.Thread(target=handler.heal, args=(finding,)) for finding in findings]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    house.cloud.weather.after = lambda _call: None
+    house.cloud.weather.before = house.cloud.weather.after = lambda _call: None
     assert len(kept(house)) == 5
     steps = [mend(house, handler, key) for key in keys]
     assert sum(taken[0] == "unmark" for taken in steps) == 3
@@ -174,18 +178,12 @@ def test_many_that_mark_at_the_same_moment_stay_within_the_bound(make_house: Mak
     house.assert_no_leak()
 
 
-def _step(handler: FailedAmphora, key: Key) -> tuple[object, object]:
-    seen = handler._see(key)
-    assert isinstance(seen, tuple)
-    return seen
-
-
 def test_one_that_is_being_numbered_is_waited_for_but_not_for_ever(make_house: MakeHouse) -> None:
     house = make_house(maximum_preserved_amphora_count=1, failover_threshold=0)
     first = house.fail(house.octavia.add_load_balancer())
     second_balancer = house.octavia.add_load_balancer()
     second = house.fail(second_balancer)
-    handler, key = FailedAmphora(house.driver), Key("amphora", second.id)
+    handler, key = house.handler(), Key("amphora", second.id)
     assert handler.heal(next(iter(handler.inspect(key)))).after[SINCE]
     # the other one was tagged, and whoever did it died before it got its number
     house.driver.tag_server(first.compute_id or "", PRESERVED)
@@ -252,7 +250,7 @@ def test_what_is_deleted_is_gone(make_house: MakeHouse, method: str) -> None:
 def test_what_is_about_to_be_kept_is_neither_released_nor_deleted(make_house: MakeHouse) -> None:
     house = make_house(maximum_preserved_amphora_count=1)
     failed = house.fail(house.octavia.add_load_balancer())
-    handler, key = FailedAmphora(house.driver), Key("amphora", failed.id)
+    handler, key = house.handler(), Key("amphora", failed.id)
     handler.heal(next(iter(handler.inspect(key))))
     inventory = PreservedAmphorae(house.driver)
     assert [item["state"] for item in inventory.items()] == ["preserving"]
@@ -273,7 +271,7 @@ def test_the_pool_is_not_told_while_a_service_does_not_answer(make_house: MakeHo
 def test_the_specifications_loop(make_house: MakeHouse) -> None:
     """Spares are topped up, a deactivated amphora is kept while there is room, the next one is removed."""
     house = make_house(maximum_preserved_amphora_count=1, spare_amphora_pool_size=1, failover_threshold=0)
-    handler = FailedAmphora(house.driver)
+    handler = house.handler()
     failed = [house.fail(house.octavia.add_load_balancer()).id for _number in range(2)]
 
     def preserve(amphora: str) -> bool:

@@ -57,4 +57,4 @@ def test_pauses_grow_with_the_attempts() -> None:
 
 
 def test_a_tag_fits_neutrons_limit() -> None:
-    assert len(f"stackmend-{AMPHORA}-{2**33}") <= 60
+    assert len(f"stackmend-{AMPHORA}-{2**51:x}") <= 60

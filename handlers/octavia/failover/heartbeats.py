@@ -1,0 +1,80 @@
+"""Whether the silence of one amphora proves anything now.
+
+A heartbeat record is old when its amphora is silent, and also when Octavia's health manager or its database was away. So
+silence is a witness only while most other amphorae are heard. After a time in which most were silent, every amphora gets a
+whole ``heartbeat_timeout`` to be heard again, as in Octavia itself (``octavia/cmd/health_manager.py``,
+``octavia/controller/healthmanager/health_manager.py``). The same holds after a start, because no earlier time was observed.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+LOG = logging.getLogger(__name__)
+
+#: in a cloud with no more amphorae than this, the others are too few to show that heartbeats arrive
+FEW = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """The amphorae that have a heartbeat record.
+
+    :param amphorae: how many serve a load balancer
+    :param lately: how many of these were heard lately
+    """
+
+    amphorae: int
+    lately: int
+
+    @property
+    def mostly_silent(self) -> bool:
+        """Whether more than half were not heard."""
+        return self.lately * 2 < self.amphorae
+
+    @property
+    def few(self) -> bool:
+        """Whether silence needs a second witness."""
+        return self.amphorae <= FEW
+
+
+class Listener:
+    """Remembers since when heartbeats arrive; safe to share between threads.
+
+    :param patience: seconds for which heartbeats must have arrived: Octavia's ``heartbeat_timeout``
+    :param gap: seconds between two observations in which no dangerous silence can begin and end
+    :param clock: a monotonic clock, seconds
+    """
+
+    def __init__(self, patience: float, gap: float = 30.0, clock: Callable[[], float] = time.monotonic) -> None:
+        self._patience = patience
+        self._gap = gap
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._since: float | None = None
+        self._last = float("-inf")
+
+    def observe(self, heard: Heard) -> float:
+        """Take note of the heartbeats of all amphorae.
+
+        :return: seconds until silence proves something; 0 when it does now
+        """
+        with self._lock:
+            now = self._clock()
+            observed, self._last = now - self._last <= self._gap, now
+            if heard.mostly_silent:
+                if self._since is not None or not observed:
+                    LOG.warning(
+                        "%d of %d amphorae were not heard lately: silence proves nothing now; is octavia-health-manager up?",
+                        heard.amphorae - heard.lately,
+                        heard.amphorae,
+                    )
+                self._since = None
+                return self._patience
+            if self._since is None or not observed:
+                self._since = now
+            return max(0.0, self._since + self._patience - now)

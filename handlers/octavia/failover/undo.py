@@ -1,0 +1,73 @@
+"""The commands and statements that take a step back, known before the step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from handlers.octavia.cloud_objects import AMPHORA, PRESERVED
+from handlers.octavia.failover.steps import Replaced, Situation, Step, StepName
+
+_Undo = Callable[[Situation | Replaced, Step], str]
+
+
+def undo_of(s: Situation | Replaced, step: Step) -> str:
+    """Return the undo of a step."""
+    return _UNDO[step.name](s, step)
+
+
+def _server(s: Situation | Replaced) -> str:
+    return s.server.id if s.server is not None else ""
+
+
+def _lease(s: Situation | Replaced, _step: Step) -> str:
+    statement = f"UPDATE amphora_health SET last_update=utc_timestamp() WHERE amphora_id='{s.amphora.id}'"
+    return f"the lease ends by itself, or: {statement}"
+
+
+def _let_go(s: Situation | Replaced, _step: Step) -> str:
+    amphora = s.amphora
+    return (
+        f"only while the row is ERROR without a server: UPDATE amphora SET status='{amphora.status}', "
+        f"compute_id='{amphora.compute_id}' WHERE id='{amphora.id}' AND status='ERROR' AND compute_id IS NULL; "
+        f"UPDATE amphora_health SET busy=0 WHERE amphora_id='{amphora.id}'"
+    )
+
+
+def _unplug(s: Situation | Replaced, step: Step) -> str:
+    return (
+        f"openstack server add port {_server(s)} PORT, for: {' '.join(step.objects)}. Nova deletes the port in the "
+        "management network: create it again"
+    )
+
+
+def _detach(s: Situation | Replaced, step: Step) -> str:
+    rows = ", ".join(f"'{row}'" for row in step.objects)
+    balancer = s.balancer.id if s.balancer is not None else ""
+    return f"UPDATE amphora SET load_balancer_id='{balancer}' WHERE id IN ({rows}) AND status='DELETED'"
+
+
+def _impossible(_s: Situation | Replaced, step: Step) -> str:
+    return f"{step.name} cannot be taken back"
+
+
+_UNDO: Mapping[StepName, _Undo] = {
+    StepName.LEASE: _lease,
+    StepName.MARK: lambda s, _: f"openstack server unset --tag {PRESERVED} {_server(s)}",
+    StepName.UNMARK: lambda s, _: f"openstack server set --tag {PRESERVED} {_server(s)}",
+    StepName.STOP: lambda s, _: f"openstack server start {_server(s)}",
+    StepName.IMAGE: lambda s, _: (
+        f"openstack image list --property {AMPHORA}={s.amphora.id}, then openstack image delete IMAGE"
+    ),
+    StepName.SEAL: lambda _, step: f"openstack image set --unprotected {' '.join(step.objects)}",
+    StepName.DROP_IMAGE: _impossible,
+    StepName.DROP_SERVER: _impossible,
+    StepName.UNPLUG: _unplug,
+    StepName.QUARANTINE: lambda _, step: "; ".join(f"openstack port set --enable {port}" for port in step.objects),
+    StepName.LET_GO: _let_go,
+    StepName.FAILOVER: _impossible,
+    StepName.REBUILD: _impossible,
+    StepName.LABEL: lambda s, _: f"stackmend amphora preserved release {s.amphora.id}, or delete",
+    StepName.TRIM: _impossible,
+    StepName.DETACH: _detach,
+    StepName.SHELVE: lambda s, _: f"openstack server unshelve {_server(s)}",
+}
