@@ -66,8 +66,9 @@ class Server:
 class Port:
     """A port, as Neutron shows it to an administrator.
 
-    :param revision: compare-and-set is done with it
+    :param revision: changes are compare-and-set by it
     :param address_pairs: the addresses of its allowed address pairs
+    :param addresses: its own addresses
     :param age: seconds since it was created, by our clock
     """
 
@@ -83,6 +84,7 @@ class Port:
     address_pairs: tuple[str, ...] = ()
     security_groups: tuple[str, ...] = ()
     age: float = 0.0
+    addresses: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

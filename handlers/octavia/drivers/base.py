@@ -118,6 +118,10 @@ class Driver(ABC):
         """Return Octavia's ports, of whatever project: those whose name begins with ``octavia-lb-``."""
 
     @abstractmethod
+    def ports_at(self, network: str, address: str) -> Sequence[Port]:
+        """Return the ports of a network that have an address as their own, of any project."""
+
+    @abstractmethod
     def detach_port(self, server: str, port: str) -> None:
         """Ask Nova to detach a port; whether it did, :meth:`ports_of` tells. Gone already is success."""
 

@@ -144,6 +144,10 @@ class NoopDriver(Driver):
         with self._calling("network", "ports"):
             return [port for port in self.cloud.ports() if port.name.startswith("octavia-lb-")]
 
+    def ports_at(self, network: str, address: str) -> Sequence[Port]:
+        with self._calling("network", "ports_at"):
+            return [port for port in self.cloud.ports() if port.network_id == network and address in port.addresses]
+
     def detach_port(self, server: str, port: str) -> None:
         with self._calling("compute", "detach_port"):
             self.cloud.detach(server, port)

@@ -216,12 +216,20 @@ class Cloud:
         with self.lock:
             return [replace(port, age=self._age(port.id)) for port in self._ports.values()]
 
-    def plug(self, server: str, network: str, name: str = "", pairs: tuple[str, ...] = (), identity: str = "") -> Port:
-        """Make a port and attach it; one without a name is Nova's own, and goes when it is detached."""
+    def plug(
+        self,
+        server: str,
+        network: str,
+        name: str = "",
+        pairs: tuple[str, ...] = (),
+        identity: str = "",
+        addresses: tuple[str, ...] = (),
+    ) -> Port:
+        """Create a port and attach it; a port without a name is Nova's own and goes when it is detached."""
         with self.lock:
             made = identity or str(uuid4())
             mac = "fa:16:3e:" + ":".join(made[index : index + 2] for index in (0, 2, 4))
-            port = Port(made, name, OCTAVIA, network, server, "compute:nova", mac, True, 1, pairs)
+            port = Port(made, name, OCTAVIA, network, server, "compute:nova", mac, True, 1, pairs, addresses=addresses)
             self._ports[made] = port
             self._born[made] = time.monotonic()
             return port

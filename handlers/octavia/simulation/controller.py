@@ -11,7 +11,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from uuid import uuid4
 
@@ -32,6 +32,15 @@ _MEMBERS = tables.amphora_member_port
 
 #: the schema that an empty database gets
 REVISION = max(revisions.KNOWN)
+
+
+#: the end of every amphora's certificate
+CERTIFICATE_END = datetime(2100, 1, 1)
+
+
+def vip_address(balancer: str) -> str:
+    """Return the address of a load balancer's VIP, which differs between load balancers."""
+    return f"198.18.{int(balancer[0:2], 16)}.{int(balancer[2:4], 16)}"
 
 
 class NoValidHost(Exception):
@@ -117,7 +126,7 @@ class Controller:
             connection.execute(sa.insert(tables.vip).values(load_balancer_id=balancer, port_id=vip, octavia_owned=True))
 
         self.database.run(add)
-        self.cloud.plug(f"lb-{balancer}", VIPS, f"octavia-lb-{balancer}", identity=vip)
+        self.cloud.plug(f"lb-{balancer}", VIPS, f"octavia-lb-{balancer}", identity=vip, addresses=(vip_address(balancer),))
         for number in range(records.AMPHORAE_OF[topology]):
             role = "STANDALONE" if topology == "SINGLE" else ("MASTER", "BACKUP")[number]
             self._build(balancer, role, group, members, volume_backed)
@@ -280,7 +289,7 @@ class Controller:
             self.cloud.delete_server(server.id)
             raise NoValidHost(balancer)
         self.cloud.plug(server.id, MANAGEMENT)
-        vrrp = self.cloud.plug(server.id, VIPS, f"octavia-lb-vrrp-{identity}", ("198.51.100.10",))
+        vrrp = self.cloud.plug(server.id, VIPS, f"octavia-lb-vrrp-{identity}", (vip_address(balancer),))
         ports = [self.cloud.plug(server.id, MEMBERS, f"octavia-lb-member-{identity}").id for _ in range(members)]
 
         def add(connection: Connection) -> None:
@@ -291,6 +300,7 @@ class Controller:
                     status="ALLOCATED",
                     load_balancer_id=balancer,
                     vrrp_port_id=vrrp.id,
+                    cert_expiration=CERTIFICATE_END,
                     role=role,
                     cached_zone=server.zone,
                     created_at=utcnow(),

@@ -43,6 +43,9 @@ class NetworkCalls(Driver):
         found = self._ports({"project_id": self.project()}) + self._ports({"device_owner": OWNER})
         return list({port.id: port for port in found if port.name.startswith(PREFIX)}.values())
 
+    def ports_at(self, network: str, address: str) -> Sequence[Port]:
+        return self._ports({"network_id": network, "fixed_ips": f"ip_address={address}"})
+
     def disable_port(self, port: Port) -> None:
         try:
             translated(lambda: self.neutron.update(_as_read(port), {"admin_state_up": False}))
@@ -101,6 +104,7 @@ def _port(found: neutron.Port) -> Port:
         address_pairs=tuple(pair["ip_address"] for pair in shown.get("allowed_address_pairs") or ()),
         security_groups=tuple(shown.get("security_groups") or ()),
         age=age(shown.get("created_at")),
+        addresses=tuple(fixed["ip_address"] for fixed in shown.get("fixed_ips") or ()),
     )
 
 
