@@ -123,7 +123,9 @@ def open_requests(connection: Connection) -> int:
         _LB.provider.in_(records.AMPHORA_PROVIDERS), _LB.provisioning_status.startswith("PENDING_")
     )
     # The API marks an amphora on no load balancer before it sends the request.
-    deleting = sa.select(sa.func.count()).where(_AMPHORA.status == "PENDING_DELETE", _AMPHORA.load_balancer_id.is_(None))
+    deleting = sa.select(sa.func.count()).where(
+        _AMPHORA.status == "PENDING_DELETE", _AMPHORA.load_balancer_id.is_(None)
+    )
     return int(connection.execute(pending).scalar_one() + connection.execute(deleting).scalar_one())
 
 

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from oslo_config import cfg
 
+from handlers.octavia.flow_times import FlowTimes
+
 GROUP = "housekeeping"
 
 OPTIONS: list[cfg.Opt] = [
@@ -127,6 +129,8 @@ class HousekeepingSettings:
     """The values of ``[housekeeping]``; times are in seconds.
 
     :param stale_after: seconds of silence after which an amphora counts as failed
+    :param longest_flow: seconds for which a flow of Octavia can work without a change to its rows
+    :param spare_owner: the mark of this stackmend's spares
     """
 
     spare_amphora_pool_size: int = 0
@@ -142,6 +146,8 @@ class HousekeepingSettings:
     failover_threshold: int = 3
     failover_window: int = 300
     stale_after: float = 40.0
+    longest_flow: float = FlowTimes().longest_silence
+    spare_owner: str = ""
 
     @property
     def keeps_image_alone(self) -> bool:

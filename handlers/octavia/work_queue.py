@@ -75,7 +75,9 @@ class WorkQueue:
         if not depth.consumers:
             raise Unavailable("octavia-worker", f"no worker consumes the queue {QUEUE}; requests wait until one does")
         if requests >= self._threads:
-            raise InFlight(f"{requests} requests are open, and some may wait inside a worker of {self._threads} threads", 60.0)
+            raise InFlight(
+                f"{requests} requests are open, and some may wait inside a worker of {self._threads} threads", 60.0
+            )
 
 
 def _jobboard(resources: Resources, files: ServiceFiles) -> str:

@@ -384,7 +384,8 @@ class DeactivatedAmphorae(OctaviaPlugin, Handler):
         if found is None or not found.idle:
             raise InFlight(f"Octavia is working on load balancer {balancer}")
         if found.status == "ERROR":
-            rebuild.begin(self._driver, found)
+            rows = self._database.run(partial(queries.amphorae_of, load_balancer=balancer))
+            rebuild.begin(self._driver, found, rows, found.age)
         pool.make_room(self._driver, row)
         if found.status == "ACTIVE" and row.status == "PENDING_DELETE":
             self._driver.failover_amphora(amphora)

@@ -64,7 +64,7 @@ RULES = (
     ),
     _Rule(
         lambda p: p.seen < SEEN * p.named,
-        "Nova shows {p.seen} of the {p.named} servers that Octavia's rows name: is it the right region, and the right database?",
+        "Nova shows {p.seen} of the {p.named} servers that Octavia's rows name: are region and database the right ones?",
     ),
     _Rule(
         lambda p: p.strangers > max(FEW, FEW_PART * p.named),

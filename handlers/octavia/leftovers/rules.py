@@ -100,7 +100,9 @@ class Place:
     @property
     def is_whole(self) -> bool:
         """Whether it works with all its amphorae."""
-        return self.balancer.status == "ACTIVE" and self.serving == records.AMPHORAE_OF.get(self.balancer.topology or "")
+        return self.balancer.status == "ACTIVE" and self.serving == records.AMPHORAE_OF.get(
+            self.balancer.topology or ""
+        )
 
 
 def row(scope: Scope, amphora: records.Amphora, place: Place | None, found: Server | None) -> Leftover | None:

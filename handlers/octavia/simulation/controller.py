@@ -126,7 +126,9 @@ class Controller:
             connection.execute(sa.insert(tables.vip).values(load_balancer_id=balancer, port_id=vip, octavia_owned=True))
 
         self.database.run(add)
-        self.cloud.plug(f"lb-{balancer}", VIPS, f"octavia-lb-{balancer}", identity=vip, addresses=(vip_address(balancer),))
+        self.cloud.plug(
+            f"lb-{balancer}", VIPS, f"octavia-lb-{balancer}", identity=vip, addresses=(vip_address(balancer),)
+        )
         for number in range(records.AMPHORAE_OF[topology]):
             role = "STANDALONE" if topology == "SINGLE" else ("MASTER", "BACKUP")[number]
             self._build(balancer, role, group, members, volume_backed)
