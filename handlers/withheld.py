@@ -17,7 +17,6 @@ class Withheld(StrEnum):
 
     SILENT_FAILOVER = "replace an amphora for silence alone (failed_amphora)"
     CUT_OFF = "unplug a failed amphora and let Octavia forget it (failed_amphora)"
-    SERVER_WITHOUT_ROW = "delete a server that no row of Octavia names (deactivated_amphorae)"
     REBUILD_ERROR = "rebuild a load balancer in ERROR (failed_amphora, stuck_load_balancers)"
 
 

@@ -53,7 +53,7 @@ class WorkQueue:
         :raises ConfigError: when the files are malformed
         """
         files = options.files(resources.conf)
-        refusal = _jobboard(resources, files)
+        refusal = _jobboard(resources, files) or _flows(files)
         if refusal:
             return cls(_unknown, refusal)
         url = files.get("DEFAULT", "transport_url") or resources.conf[options.GROUP].transport_url
@@ -95,6 +95,13 @@ def _jobboard(resources: Resources, files: ServiceFiles) -> str:
             )
         has_jobboard = _boolean(value, f"{files}: [task_flow] jobboard_enabled")
     return "Octavia has a jobboard: another worker resumes the flow of a worker that died" if has_jobboard else ""
+
+
+def _flows(files: ServiceFiles) -> str:
+    """Return the reason why the age of a row excludes no flow; empty where the files have the retries of flows."""
+    if files.has_section("haproxy_amphora"):
+        return ""
+    return f"the longest time of a flow is unknown: {files} has no [haproxy_amphora]; copy that group from Octavia's own file"
 
 
 def _threads(files: ServiceFiles) -> int:

@@ -495,7 +495,8 @@ def test_killed_at_any_moment_it_is_freed_all_the_same(make_house: Callable[...,
 
 
 URL = "[DEFAULT]\ntransport_url = rabbit://u:secret@h//\n"
-NO_JOBBOARD = "[task_flow]\njobboard_enabled = False\n"
+RETRIES = "[haproxy_amphora]\nconnection_max_retries = 120\n"
+NO_JOBBOARD = f"{RETRIES}[task_flow]\njobboard_enabled = False\n"
 
 
 def work_queue(folder: Path, text: str, jobboard: bool | None = None) -> WorkQueue:
@@ -518,6 +519,7 @@ def work_queue(folder: Path, text: str, jobboard: bool | None = None) -> WorkQue
         (NO_JOBBOARD, "no transport_url"),
         (f"{URL}[task_flow]\njobboard_enabled = True\n", "jobboard"),
         (f"{URL}{NO_JOBBOARD}", ""),
+        (f"{URL}[task_flow]\njobboard_enabled = False\n", "no [haproxy_amphora]"),
         # the documented copy of octavia.conf with few groups
         (f"{URL}[controller_worker]\namp_image_tag = amphora\n[health_manager]\nheartbeat_timeout = 60\n", "unknown"),
     ],
@@ -530,7 +532,7 @@ def test_what_octavias_files_say_about_its_queue(tmp_path: Path, text: str, refu
 
 @pytest.mark.parametrize(("jobboard", "refused"), [(False, False), (True, True)])
 def test_the_operator_can_state_whether_octavia_has_a_jobboard(tmp_path: Path, jobboard: bool, refused: bool) -> None:
-    assert bool(work_queue(tmp_path, URL, jobboard).refusal) == refused
+    assert bool(work_queue(tmp_path, f"{URL}{RETRIES}", jobboard).refusal) == refused
 
 
 def test_a_jobboard_value_that_is_no_boolean_is_an_error(tmp_path: Path) -> None:
