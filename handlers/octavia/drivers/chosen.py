@@ -1,4 +1,4 @@
-"""The driver that ``[housekeeping] driver`` names, made once for all handlers."""
+"""The driver that ``[housekeeping] driver`` names; all handlers share it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from handlers.octavia.settings import GROUP, HousekeepingSettings, settings
 def housekeeping_settings(resources: Resources) -> HousekeepingSettings:
     """Return the settings of ``[housekeeping]``, with the heartbeats and flow times of ``octavia.conf``.
 
-    :raises ConfigError: when Octavia's files cannot be used
+    :raises ConfigError: when Octavia's files are malformed
     """
     conf = resources.conf
     return replace(
@@ -30,7 +30,7 @@ def housekeeping_settings(resources: Resources) -> HousekeepingSettings:
 def chosen_driver(resources: Resources) -> Driver:
     """Return the driver; call it by ``resources.get(chosen_driver)``, so that all handlers share one.
 
-    :raises ConfigError: when it cannot be made
+    :raises ConfigError: when an option is missing or wrong
     """
     found = resources.get(housekeeping_settings)
     database = resources.get(OctaviaDatabase.from_resources)

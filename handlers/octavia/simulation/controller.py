@@ -1,9 +1,9 @@
 """Octavia's API and controller in miniature: failovers and deletions of amphorae, on a database with Octavia's tables.
 
 The order of the steps is Octavia's (``octavia/controller/worker/v2/flows/amphora_flows.py``), because the handlers depend on
-it: a flow works on the row as it was when the flow began; the replacement stands before the old server is deleted; a
-server "None" is deleted without complaint; the old row stays, DELETED, with its load balancer and its port; a failover
-that finds no host leaves the old row and the load balancer in ERROR, and the old server where it was.
+it. A flow works on the row as it was when the flow began. It builds the new amphora before it deletes the old server, and
+deletes a server "None" without an error. The old row stays DELETED, with its load balancer and its port. A failover without a
+host leaves the old row and the load balancer in ERROR, and the old server in place.
 """
 
 from __future__ import annotations
@@ -49,10 +49,10 @@ class NoValidHost(Exception):
 
 @dataclass
 class Pace:
-    """How fast flows run.
+    """The speed of flows.
 
-    :param held: flows begin and wait until :meth:`Controller.finish`
-    :param seconds: how long a flow takes; 0: the call returns when it is done
+    :param held: flows begin and wait for :meth:`Controller.finish`
+    :param seconds: duration of a flow; 0: the call returns when it is done
     """
 
     held: bool = False
@@ -61,7 +61,7 @@ class Pace:
 
 @dataclass
 class Controller:
-    """Octavia's part of the cloud."""
+    """Octavia."""
 
     database: OctaviaDatabase
     cloud: Cloud
@@ -69,7 +69,7 @@ class Controller:
     _waiting: list[Callable[[], None]] = field(default_factory=list)
 
     def prepare(self) -> None:
-        """Make the tables where they are not there, and boot a server for each row that has one."""
+        """Create missing tables, and boot a server for each row that names one."""
 
         def make(connection: Connection) -> None:
             tables.octavia.create_all(connection)
@@ -153,7 +153,7 @@ class Controller:
         self.database.run(write)
 
     def set_busy(self, amphora: str) -> None:
-        """Mark an amphora as taken for a failover, as Octavia's health manager does; nobody takes that back."""
+        """Mark an amphora as taken for a failover, as Octavia's health manager does for ever."""
         change = sa.update(_HEALTH).where(_HEALTH.c.amphora_id == amphora).values(busy=True)
         self.database.run(lambda connection: connection.execute(change))
 
@@ -226,7 +226,7 @@ class Controller:
         self.set_balancer(identity, "DELETED")
 
     def finish(self) -> None:
-        """Run the flows that are held."""
+        """Run the flows that wait."""
         waiting, self._waiting[:] = list(self._waiting), []
         for flow in waiting:
             flow()
@@ -253,7 +253,7 @@ class Controller:
     # the flows
 
     def _failover(self, balancer: str, only: list[str] | None) -> None:
-        """Replace these amphorae, or all, and fill up what is missing."""
+        """Replace these amphorae, or all, and build missing ones."""
         row = self.database.run(partial(queries.load_balancer, identity=balancer))
         if row is None:
             return
