@@ -15,7 +15,6 @@ from handlers.base import Checked, Verdict
 class Withheld(StrEnum):
     """A heal that only reports. The value says which one, after "stackmend does not yet"."""
 
-    SERVER_WITHOUT_ROW = "delete a server that no row of Octavia names (deactivated_amphorae)"
     REBUILD_ERROR = "rebuild a load balancer in ERROR (failed_amphora, stuck_load_balancers)"
 
 

@@ -37,6 +37,20 @@ INTERFACES = ("internal", "public")
 _PASSING = frozenset({502, 503, 504})
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """The place of one service by the file of another service, which uses it there.
+
+    :param region: None where the file names none
+    :param interfaces: in order of preference; empty where the file names none
+    :param url: the endpoint; empty where the catalogue has it
+    """
+
+    region: str | None = None
+    interfaces: tuple[str, ...] = ()
+    url: str = ""
+
+
 class Cloud:
     """The credentials, and the place of the endpoints.
 
@@ -116,14 +130,18 @@ class Cloud:
             raise Unavailable("identity", _reason(error, self._trust)) from error
         return project
 
-    def service(self, service_type: str) -> Service:
-        """Return the API of a service."""
+    def service(self, service_type: str, place: Place | None = None) -> Service:
+        """Return the API of a service.
+
+        :param place: where another service uses it; its region replaces ours
+        """
+        place = place or Place()
         client = adapter.Adapter(
             self.session,
             service_type=service_type,
-            region_name=self._region,
-            interface=list(self._interfaces),
-            endpoint_override=self._overrides.get(service_type),
+            region_name=place.region or self._region,
+            interface=list(place.interfaces or self._interfaces),
+            endpoint_override=self._overrides.get(service_type) or place.url or None,
             connect_retries=0,
             status_code_retries=0,
         )

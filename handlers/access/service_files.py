@@ -60,6 +60,10 @@ class ServiceFiles:
         """Whether a file sets it."""
         return self.get(group, name) is not None
 
+    def has_section(self, group: str) -> bool:
+        """Whether a file sets anything in a group; a copy with few groups may lack it."""
+        return any(group == declared for declared, _name in self._declared)
+
     def _declare(self, file: str) -> None:
         sections: dict[str, dict[str, list[str]]] = {}
         try:

@@ -1,4 +1,4 @@
-"""What all that keeps the amphorae's house has in common, handlers and inventories alike."""
+"""The common part of Octavia's handlers and inventories."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from handlers.octavia import options, settings
 
 
 class OctaviaPlugin:
-    """It is left out where Octavia is not configured, and works with the driver that ``[housekeeping]`` names."""
+    """A plugin that needs Octavia and the driver of ``[housekeeping]``."""
 
     relies_on: ClassVar[tuple[str, ...]] = ("octavia_database",)
 
     @classmethod
     def applies(cls, conf: cfg.ConfigOpts) -> bool:
-        """Tell whether the configuration speaks of Octavia."""
+        """Return whether the configuration names Octavia."""
         return options.configured(conf)
 
     @classmethod
     def options(cls) -> Mapping[str, Sequence[cfg.Opt]]:
-        """What the driver needs."""
+        """Return the options of the driver."""
         return {
             settings.GROUP: settings.OPTIONS,
             options.GROUP: options.OPTIONS,

@@ -10,9 +10,9 @@ from handlers.octavia import options
 
 
 def octavia_brokers(resources: Resources) -> Iterable[Broker]:
-    """Yield the broker; none when ``[octavia]`` says nothing, as in a cloud without load balancers.
+    """Yield the broker; none where ``[octavia]`` names none, as in a cloud without load balancers.
 
-    :raises ConfigError: when Octavia's files cannot be used
+    :raises ConfigError: when Octavia's files are malformed
     """
     options.register(resources.conf)
     url = options.notification_url(resources.conf)

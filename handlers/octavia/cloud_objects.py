@@ -1,5 +1,6 @@
-"""What amphorae are made of in Nova, Neutron and Glance, as values; and the marks by which the cloud itself remembers what
-is preserved or spare, so that no table of ours can drift from it.
+"""The objects of amphorae in Nova, Neutron and Glance as values, and our marks on them.
+
+The marks are in the cloud itself, so that no table of ours can drift from it.
 """
 
 from __future__ import annotations
@@ -7,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-#: tag of a server that is a placeholder of the spare pool; deleting the tag claims it (204 for one caller, 404 for others)
+#: tag of a placeholder of the spare pool; its removal claims the placeholder (204 for one caller, 404 for others)
 SPARE = "stackmend-spare"
 
 #: tag of a server that is being preserved or is preserved
@@ -19,14 +20,14 @@ LOAD_BALANCER = "stackmend_load_balancer"
 REASON = "stackmend_reason"
 SINCE = "stackmend_since"
 METHOD = "stackmend_method"
-#: ``preserving`` until the load balancer is whole again, ``preserved`` afterwards, ``released`` once an operator took it
+#: ``preserving`` until the load balancer has its amphorae again, then ``preserved``; ``released`` to an operator
 STATE = "stackmend_state"
 
-#: how Octavia names an amphora's server (``octavia/controller/worker/v2/tasks/compute_tasks.py``)
+#: the name of an amphora's server begins with it (``octavia/controller/worker/v2/tasks/compute_tasks.py``)
 AMPHORA_PREFIX = "amphora-"
-#: how a preserved one is named, so that no tool takes it for a live one
+#: the name of a preserved server begins with it, so that no tool takes it for an amphora
 PRESERVED_PREFIX = "preserved-amphora-"
-#: how a placeholder is named
+#: the name of a placeholder begins with it
 SPARE_PREFIX = "octavia-spare-"
 
 
@@ -35,13 +36,13 @@ class Server:
     """A server, as Nova shows it to an administrator.
 
     :param status: ``ACTIVE``, ``SHUTOFF``, ``ERROR``, ``BUILD``, ``PAUSED``, ``SHELVED_OFFLOADED`` ...
-    :param host: None where Nova placed it nowhere (being built, shelved and offloaded)
-    :param host_up: whether its compute service answers; None when that is not known
+    :param host: None for a server on no host (being built, shelved and offloaded)
+    :param host_up: whether its compute service answers; None when that is unknown
     :param image: None when it boots from a volume
     :param flavor: its name
-    :param groups: ids of its server groups; told of a server that was asked for, not of those in a listing
+    :param groups: ids of its server groups; a listing does not have them
     :param age: seconds since it was created, by our clock
-    :param quiet: seconds since Nova changed anything of it, by our clock
+    :param quiet: seconds since Nova changed it, by our clock
     """
 
     id: str
@@ -66,8 +67,9 @@ class Server:
 class Port:
     """A port, as Neutron shows it to an administrator.
 
-    :param revision: compare-and-set is done with it
+    :param revision: changes are compare-and-set by it
     :param address_pairs: the addresses of its allowed address pairs
+    :param addresses: its own addresses
     :param age: seconds since it was created, by our clock
     """
 
@@ -83,13 +85,14 @@ class Port:
     address_pairs: tuple[str, ...] = ()
     security_groups: tuple[str, ...] = ()
     age: float = 0.0
+    addresses: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Image:
     """An image, as Glance shows it.
 
-    :param status: only ``active`` means that its bits are there
+    :param status: the image is complete only when it is ``active``
     :param age: seconds since it was created, by our clock
     """
 

@@ -14,7 +14,7 @@ LOG = logging.getLogger(__name__)
 
 
 class Housekeeper(HousekeepingManager):
-    """Keeps spare amphorae and removes deactivated ones through a driver."""
+    """Builds spare amphorae and removes deactivated ones through a driver."""
 
     def __init__(self, driver: Driver) -> None:
         self._driver = driver
@@ -23,18 +23,18 @@ class Housekeeper(HousekeepingManager):
         return sum(pool.wanted for pool in spares.pools((), self._driver.settings))
 
     def get_ready_spare_amphora_count(self) -> int:
-        """Count those that are wanted where they are: one that is too much in its zone makes up for none elsewhere."""
+        """Count the ready spares of each pool up to its size: a surplus in one zone fills no gap in another."""
         return sum(
             min(len(pool.ready), pool.wanted) for pool in spares.pools(self._driver.servers(), self._driver.settings)
         )
 
     def create_amphora(self, num_to_create: int = 1) -> None:
-        """Begin to build spares, for one pool at a time, no more than it lacks."""
+        """Begin to build spares for one pool, at most as many as it lacks."""
         made = spares.begin(self._driver, num_to_create)
         LOG.info("began to build %d spare amphorae", len(made))
 
     def remove_amphora(self, amphora_ids: Sequence[str]) -> None:
-        """Remove each; when some could not be, raise what went wrong with the first of them."""
+        """Remove each amphora; raise the first error after the last one."""
         failures: list[AmphoraDriverError] = []
         for amphora in amphora_ids:
             try:

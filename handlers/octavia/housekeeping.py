@@ -1,18 +1,17 @@
-"""The Housekeeping Manager: the interface that Octavia's specification of 2014 asked for and that was never built.
+"""The Housekeeping Manager: the interface that Octavia's specification of 2014 describes.
 
-Four methods, abstract, so that what keeps the amphorae's house can be exchanged (:mod:`handlers.octavia.drivers` has one
-that does nothing outside its own memory, and the real one); the specification's loop in terms of them, :func:`housekeep`;
-and its exceptions. Every error of an API or of the database becomes exactly one of these:
+It has four abstract methods, the loop of the specification in terms of them, :func:`housekeep`, and these exceptions. Every
+error of an API or of the database becomes exactly one of them:
 
 ======================== ==============================================================================================
 NotFoundError            the object does not exist (404)
-UnauthorizedException    we are not let in, or not allowed to (401, 403)
-UnavailableException     no answer, an answer of 5xx, a state in which the call is refused (409), a database that is down
+UnauthorizedException    the credentials are wrong or lack a role (401, 403)
+UnavailableException     no answer, 5xx, a state that refuses the call (409), or a database that does not answer
 DeleteFailed             a removal was refused for good, or was accepted and did not happen
-NotImplementedError      the method is switched off, or this driver does not have it
+NotImplementedError      the method is switched off, or the driver lacks it
 ======================== ==============================================================================================
 
-Source: Octavia's ``specs/version0.5/housekeeping-manager-interface.rst``; the mapping of HTTP answers is ours.
+Source: Octavia's ``specs/version0.5/housekeeping-manager-interface.rst``; it does not map HTTP answers.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ LOG = logging.getLogger(__name__)
 
 
 class AmphoraDriverError(Exception):
-    """Root of what a driver raises on purpose."""
+    """Root of the errors that a driver raises on purpose."""
 
 
 class NotFoundError(AmphoraDriverError):
@@ -36,15 +35,15 @@ class NotFoundError(AmphoraDriverError):
 
 
 class UnavailableException(AmphoraDriverError, Unavailable):
-    """The call cannot be answered now: look again later; nothing is proved by it.
+    """The call has no answer now, and proves nothing.
 
-    :param dependency: what did not answer, ``compute``, ``network``, ``image``, ``load-balancer``; or, where only one
-        object is in a state that refuses the call, that object: ``server:<id>``
+    :param dependency: the service that did not answer: ``compute``, ``network``, ``image``, ``load-balancer``; or the one
+        object whose state refuses the call: ``server:<id>``
     """
 
 
 class UnauthorizedException(AmphoraDriverError, Unavailable):
-    """We are not let in, or not allowed to: for the work the same as no answer, for the operator something to mend."""
+    """The credentials are wrong or lack a role; handlers treat it as no answer, and an operator has to act."""
 
 
 class DeleteFailed(AmphoraDriverError):
@@ -52,48 +51,48 @@ class DeleteFailed(AmphoraDriverError):
 
 
 class HousekeepingManager(ABC):
-    """What keeps the amphorae's house."""
+    """The interface of the specification."""
 
     @abstractmethod
     def get_spare_amphora_size(self) -> int:
-        """Return how many spare amphorae there should be.
+        """Return the wanted number of spare amphorae.
 
-        :raises NotImplementedError: when this manager keeps none
+        :raises NotImplementedError: when this manager has no spares
         """
 
     @abstractmethod
     def get_ready_spare_amphora_count(self) -> int:
-        """Return how many spare amphorae are ready to be used.
+        """Return the number of spare amphorae that are ready for use.
 
-        :raises NotImplementedError: when this manager keeps none
-        :raises AmphoraDriverError: see the module
+        :raises NotImplementedError: when this manager has no spares
+        :raises AmphoraDriverError: one of those above
         """
 
     @abstractmethod
     def create_amphora(self, num_to_create: int = 1) -> None:
-        """Begin to build spare amphorae; it does not wait for them, and never has more under way than it may.
+        """Begin to build spare amphorae, at most as many as may build at the same time; do not wait for them.
 
-        :raises NotImplementedError: when this manager keeps none
-        :raises AmphoraDriverError: see the module
+        :raises NotImplementedError: when this manager has no spares
+        :raises AmphoraDriverError: one of those above
         """
 
     @abstractmethod
     def remove_amphora(self, amphora_ids: Sequence[str]) -> None:
-        """Remove deactivated amphorae, wholly, and make sure that they are gone.
+        """Remove deactivated amphorae completely, and verify that they are gone.
 
-        :raises NotFoundError: when there is no such amphora; the others are removed all the same
-        :raises DeleteFailed: when one cannot be removed, or is still there; the others are removed all the same
-        :raises AmphoraDriverError: see the module
+        :raises NotFoundError: when an amphora does not exist; the others are removed
+        :raises DeleteFailed: when an amphora cannot be removed, or still exists; the others are removed
+        :raises AmphoraDriverError: one of those above
         """
 
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """What one turn of the loop did.
+    """The result of one turn of the loop.
 
     :param ready: spares that were ready when it began
-    :param wanted: spares that there should be
-    :param preserved: amphorae that were kept for examination
+    :param wanted: the wanted number of spares
+    :param preserved: amphorae that were preserved
     :param removed: amphorae that were removed
     """
 
@@ -104,30 +103,30 @@ class Turn:
 
 
 def housekeep(manager: HousekeepingManager, deactivated: Iterable[str], preserve: Callable[[str], bool]) -> Turn:
-    """Turn the specification's loop once: log the pool's size, top it up, preserve or remove what is deactivated.
+    """Run the loop of the specification once: log the size of the pool, fill it, preserve or remove deactivated amphorae.
 
-    The machine turns the same loop event by event: topping up is the handler ``spare_pool``, the rest are
-    ``failed_amphora`` and ``deactivated_amphorae``.
+    The machine runs the same loop event by event, by the handlers ``spare_pool``, ``failed_amphora`` and
+    ``deactivated_amphorae``.
 
-    :param deactivated: ids of amphorae that serve no load balancer any more
-    :param preserve: keeps one if it is eligible and there is room, and tells whether it did
-    :raises AmphoraDriverError: see the module
+    :param deactivated: ids of amphorae that serve no load balancer
+    :param preserve: preserves an amphora that is eligible while there is room; returns whether it did
+    :raises AmphoraDriverError: one of those above
     """
     ready, wanted = top_up(manager)
-    kept: list[str] = []
-    gone: list[str] = []
+    preserved: list[str] = []
+    removed: list[str] = []
     for amphora in deactivated:
-        (kept if preserve(amphora) else gone).append(amphora)
-    if gone:
-        manager.remove_amphora(gone)
-    return Turn(ready, wanted, tuple(kept), tuple(gone))
+        (preserved if preserve(amphora) else removed).append(amphora)
+    if removed:
+        manager.remove_amphora(removed)
+    return Turn(ready, wanted, tuple(preserved), tuple(removed))
 
 
-def tell_size(manager: HousekeepingManager) -> tuple[int, int]:
+def log_pool_size(manager: HousekeepingManager) -> tuple[int, int]:
     """Log the size of the spare pool.
 
-    :return: how many spares are ready, and how many there should be; zeros where the manager keeps none
-    :raises AmphoraDriverError: see the module
+    :return: the number of ready spares and of wanted ones; zeros when the manager has no spares
+    :raises AmphoraDriverError: one of those above
     """
     try:
         wanted = manager.get_spare_amphora_size()
@@ -139,12 +138,12 @@ def tell_size(manager: HousekeepingManager) -> tuple[int, int]:
 
 
 def top_up(manager: HousekeepingManager) -> tuple[int, int]:
-    """Log the size of the spare pool, and begin to build what is missing.
+    """Log the size of the spare pool, and begin to build missing spares.
 
-    :return: as :func:`tell_size`
-    :raises AmphoraDriverError: see the module
+    :return: as :func:`log_pool_size`
+    :raises AmphoraDriverError: one of those above
     """
-    ready, wanted = tell_size(manager)
+    ready, wanted = log_pool_size(manager)
     if ready < wanted:
         manager.create_amphora(wanted - ready)
     return ready, wanted

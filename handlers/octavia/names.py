@@ -1,6 +1,6 @@
-"""The names that Octavia gives its objects, and which of these objects stackmend keeps.
+"""The names that Octavia gives its objects, and the marks of those that stackmend needs.
 
-Source: ``octavia/common/constants.py`` and the tasks that make servers, ports and groups.
+Source: ``octavia/common/constants.py`` and the tasks that create servers, ports and groups.
 """
 
 from __future__ import annotations
@@ -16,32 +16,32 @@ _AMPHORA_PORT = re.compile(rf"octavia-lb-(?:vrrp|member)-{_UUID}")
 _BALANCER_PORT = re.compile(rf"octavia-lb-{_UUID}")
 _SECURITY_GROUP = re.compile(rf"lb-{_UUID}")
 
-#: states of an amphora's row that some flow sets while it works
+#: states of an amphora's row that only a flow sets
 IN_A_FLOW = frozenset({"PENDING_CREATE", "BOOTING", "PENDING_UPDATE", "PENDING_DELETE"})
 
 
 def amphora_of_server(name: str) -> str | None:
-    """The amphora that a server is by its name, if any."""
+    """Return the amphora whose id is in the name of a server."""
     return _match(_SERVER, name)
 
 
 def amphora_of_port(name: str) -> str | None:
-    """The amphora to which a VRRP or member port belongs by its name."""
+    """Return the amphora whose id is in the name of a VRRP or member port."""
     return _match(_AMPHORA_PORT, name)
 
 
 def balancer_of_port(name: str) -> str | None:
-    """The load balancer whose VIP a port holds by its name."""
+    """Return the load balancer whose id is in the name of a VIP port."""
     return _match(_BALANCER_PORT, name)
 
 
 def balancer_of_security_group(name: str) -> str | None:
-    """The load balancer to which a security group belongs by its name."""
+    """Return the load balancer whose id is in the name of a security group."""
     return _match(_SECURITY_GROUP, name)
 
 
 def balancer_of_server_group(name: str) -> str | None:
-    """The load balancer whose amphorae a server group keeps apart by its name."""
+    """Return the load balancer whose id is in the name of a server group."""
     return _match(_BALANCER_PORT, name)
 
 
@@ -51,7 +51,7 @@ def _match(pattern: re.Pattern[str], name: str) -> str | None:
 
 
 def is_kept(server: Server) -> bool:
-    """Whether a server is preserved, a spare, or was released to an operator: none of this is Octavia's leftover."""
+    """Return whether a server is preserved, a spare, or was released to an operator; no such server is a leftover."""
     return (
         bool({PRESERVED, SPARE} & server.tags)
         or server.name.startswith((PRESERVED_PREFIX, SPARE_PREFIX))
@@ -61,20 +61,20 @@ def is_kept(server: Server) -> bool:
 
 
 def may_be_stuck(row: records.Amphora) -> bool:
-    """Whether a row is on no load balancer, or in a state that only a flow sets."""
+    """Return whether a row is on no load balancer, or in a state that only a flow sets."""
     return row.load_balancer_id is None or row.status in IN_A_FLOW
 
 
 def in_flow(row: records.Amphora, grace: float) -> bool:
-    """Whether an amphora that is on no load balancer may still be worked on by Octavia."""
+    """Return whether Octavia may still work on an amphora that is on no load balancer."""
     return row.load_balancer_id is None and row.status in IN_A_FLOW and row.age < grace
 
 
 def not_removable(found: Server, amphora: str, project: str) -> str:
-    """Why the server to which an amphora's row points may not be deleted with it; empty when it may.
+    """Return the reason why the server of an amphora's row must not be deleted with it; empty when it may be.
 
-    :param project: Octavia's
+    :param project: id of Octavia's project
     """
     if found.project_id != project or amphora_of_server(found.name) != amphora:
-        return f"server {found.id} ({found.name}) is not one that Octavia made for amphora {amphora}"
-    return f"server {found.id} of amphora {amphora} is kept, as preserved or spare" if is_kept(found) else ""
+        return f"server {found.id} ({found.name}) was not created by Octavia for amphora {amphora}"
+    return f"server {found.id} of amphora {amphora} is preserved, a spare or released" if is_kept(found) else ""

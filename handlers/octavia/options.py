@@ -1,17 +1,19 @@
-"""The options ``[octavia]``, and what is read from Octavia's own files when they are not given."""
+"""The options ``[octavia]``, and the values of Octavia's own files that replace them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from hashlib import sha256
 
 from oslo_config import cfg
+from sqlalchemy.engine import make_url
 
 from handlers.access import service_files
 from handlers.access.service_files import ConfigError, ServiceFiles
 
 GROUP = "octavia"
 
-#: how long an amphora may be silent, where ``octavia.conf`` does not say
+#: seconds of silence after which Octavia replaces an amphora, where ``octavia.conf`` does not set them
 HEARTBEAT_TIMEOUT = 60
 #: seconds between two heartbeats, where ``octavia.conf`` has no value
 HEARTBEAT_INTERVAL = 10.0
@@ -22,8 +24,14 @@ OPTIONS = [
         default=[],
         help="Octavia's configuration files (or directories of ``*.conf``), in order; later ones win. Read are [database] "
         "connection, [DEFAULT] transport_url, [oslo_messaging_notifications] transport_url, [oslo_messaging_rabbit] ssl and "
-        "its files, [controller_worker] ``amp_*``, [health_manager] heartbeat_timeout and the credentials of [service_auth] "
-        "or [keystone_authtoken].",
+        "its files, [controller_worker] ``amp_*``, [health_manager] heartbeat_timeout, [task_flow] jobboard_enabled, the "
+        "retries and timeouts of [haproxy_amphora], [compute] and [networking], region and endpoint of [nova], [neutron] "
+        "and [glance], and the credentials of [service_auth] or [keystone_authtoken].",
+    ),
+    cfg.BoolOpt(
+        "jobboard",
+        help="Whether Octavia has a jobboard, instead of [task_flow] jobboard_enabled of config_file. With a jobboard, or "
+        "where neither option is set, heals that need an idle work queue only report.",
     ),
     cfg.StrOpt(
         "database_connection",
@@ -51,7 +59,7 @@ OPTIONS = [
 
 @dataclass(frozen=True, slots=True)
 class AmphoraSettings:
-    """How Octavia boots amphorae, as far as its files say; networks and groups are lists of ids."""
+    """The way Octavia boots amphorae, by its files; networks and groups are lists of ids."""
 
     image_tag: str | None
     image_owner: str | None
@@ -63,7 +71,7 @@ class AmphoraSettings:
 
 
 def register(conf: cfg.ConfigOpts) -> None:
-    """Declare the options, for whoever uses them without a handler."""
+    """Declare the options, for code that reads them without a handler."""
     conf.register_opts(OPTIONS, GROUP)
 
 
@@ -73,7 +81,7 @@ def by_group() -> dict[str, list[cfg.Opt]]:
 
 
 def configured(conf: cfg.ConfigOpts) -> bool:
-    """Tell whether the configuration speaks of Octavia at all."""
+    """Return whether the configuration names Octavia."""
     register(conf)
     return bool(conf[GROUP].config_file or conf[GROUP].database_connection)
 
@@ -98,6 +106,15 @@ def database_url(conf: cfg.ConfigOpts) -> str:
     )
 
 
+def database_mark(conf: cfg.ConfigOpts) -> str:
+    """Return a short mark that tells this Octavia's database from others, without a secret.
+
+    :raises ConfigError: as :func:`database_url`
+    """
+    url = make_url(database_url(conf))
+    return sha256(f"{url.host}:{url.port}/{url.database}".encode()).hexdigest()[:12]
+
+
 def notification_url(conf: cfg.ConfigOpts) -> str | None:
     """Return the URL of the broker on which Octavia publishes notifications, if there is one."""
     if conf[GROUP].transport_url:
@@ -107,7 +124,7 @@ def notification_url(conf: cfg.ConfigOpts) -> str | None:
 
 
 def amphora_settings(conf: cfg.ConfigOpts) -> AmphoraSettings:
-    """Return how Octavia boots amphorae.
+    """Return the way Octavia boots amphorae.
 
     :raises ConfigError: when a value of its files cannot be read
     """

@@ -1,4 +1,4 @@
-"""Waiting, for a moment, for what Nova, Neutron or Octavia was asked to do."""
+"""Waiting for a short time until Nova, Neutron or Octavia has done a request."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from collections.abc import Callable
 
 import tenacity
 
-#: seconds between two questions
+#: seconds between two calls
 POLL = 0.5
 
 
 def until(done: Callable[[], bool], within: float) -> bool:
-    """Ask until the answer is yes; return whether it came.
+    """Call ``done`` until it returns True; return whether it did.
 
-    :param within: seconds; asked once at least
-    :raises: what ``done`` raises
+    :param within: seconds; ``done`` is called at least once
+    :raises: the errors of ``done``
     """
     asking = tenacity.Retrying(
         retry=tenacity.retry_if_result(operator.not_),

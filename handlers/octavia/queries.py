@@ -1,6 +1,6 @@
-"""Every SELECT that handlers run against Octavia's database, one function each.
+"""The SELECTs that several handlers run against Octavia's database.
 
-Each takes a connection within a transaction, and can be run again. Ages are computed by the database's own clock. The
+Each function takes a connection within a transaction and can run again. The clock of the database gives the ages. The
 writes are in :mod:`handlers.octavia.changes`.
 """
 
@@ -46,6 +46,7 @@ _AMPHORA_COLUMNS = (
     _AMPHORA.ha_port_id,
     _AMPHORA.cached_zone,
     _AMPHORA.compute_flavor,
+    _AMPHORA.cert_expiration,
     _AMPHORA.created_at,
     _AMPHORA.updated_at,
 )
@@ -84,6 +85,7 @@ def _amphora(row: Any) -> records.Amphora:
         row.compute_flavor,
         row.updated_at,
         _age(row),
+        row.cert_expiration,
     )
 
 
@@ -92,7 +94,7 @@ def _health(row: Any) -> records.Health:
 
 
 def chunks(values: Collection[str]) -> Iterator[list[str]]:
-    """Split identities so that no statement grows with the fleet."""
+    """Split ids into lists of at most CHUNK, so that no statement grows with the fleet."""
     ordered = sorted(values)
     for start in range(0, len(ordered), CHUNK):
         yield ordered[start : start + CHUNK]
@@ -104,19 +106,31 @@ def revisions(connection: Connection) -> frozenset[str]:
 
 
 def load_balancer(connection: Connection, identity: str) -> records.LoadBalancer | None:
-    """One load balancer, deleted or not, whatever its provider."""
+    """Return one load balancer of any provider and any status."""
     row = connection.execute(sa.select(*_LB_COLUMNS).where(_LB.id == identity)).first()
     return None if row is None else _load_balancer(row)
 
 
 def load_balancers(connection: Connection) -> list[records.LoadBalancer]:
-    """Every load balancer that is made of amphorae and not deleted."""
+    """Return every load balancer of an amphora provider that is not deleted."""
     ours = sa.and_(_LB.provider.in_(records.AMPHORA_PROVIDERS), _LB.provisioning_status != "DELETED")
     return [_load_balancer(row) for row in connection.execute(sa.select(*_LB_COLUMNS).where(ours).order_by(_LB.id))]
 
 
+def open_requests(connection: Connection) -> int:
+    """Count the load balancers and amphorae for which a request may wait in Octavia's queue or inside a worker."""
+    pending = sa.select(sa.func.count()).where(
+        _LB.provider.in_(records.AMPHORA_PROVIDERS), _LB.provisioning_status.startswith("PENDING_")
+    )
+    # The API marks an amphora on no load balancer before it sends the request.
+    deleting = sa.select(sa.func.count()).where(
+        _AMPHORA.status == "PENDING_DELETE", _AMPHORA.load_balancer_id.is_(None)
+    )
+    return int(connection.execute(pending).scalar_one() + connection.execute(deleting).scalar_one())
+
+
 def known_load_balancers(connection: Connection, identities: Collection[str]) -> dict[str, str]:
-    """Which of these have a row, with its provisioning status; a deleted one keeps its row for a week."""
+    """Map those of these ids that have a row to its provisioning status; Octavia keeps a deleted row for a week."""
     found: dict[str, str] = {}
     for part in chunks(identities):
         rows = connection.execute(sa.select(_LB.id, _LB.provisioning_status).where(_LB.id.in_(part)))
@@ -125,13 +139,13 @@ def known_load_balancers(connection: Connection, identities: Collection[str]) ->
 
 
 def amphora(connection: Connection, identity: str) -> records.Amphora | None:
-    """One amphora, deleted or not."""
+    """Return one amphora of any status."""
     row = connection.execute(sa.select(*_AMPHORA_COLUMNS).where(_AMPHORA.id == identity)).first()
     return None if row is None else _amphora(row)
 
 
 def amphora_of_server(connection: Connection, server: str) -> records.Amphora | None:
-    """The amphora that a server is, of which a deleted one counts only if there is no other."""
+    """Return the amphora of a server; a deleted one only if no other names the server."""
     query = sa.select(*_AMPHORA_COLUMNS).where(_AMPHORA.compute_id == server)
     rows = [_amphora(row) for row in connection.execute(query)]
     rows.sort(key=lambda found: (found.status == "DELETED", found.age))
@@ -139,52 +153,43 @@ def amphora_of_server(connection: Connection, server: str) -> records.Amphora | 
 
 
 def amphorae_of(connection: Connection, load_balancer: str) -> list[records.Amphora]:
-    """Every amphora row of a load balancer, deleted ones too."""
+    """Return every amphora row of a load balancer, deleted ones too."""
     query = sa.select(*_AMPHORA_COLUMNS).where(_AMPHORA.load_balancer_id == load_balancer).order_by(_AMPHORA.id)
     return [_amphora(row) for row in connection.execute(query)]
 
 
 def amphorae(connection: Connection) -> list[records.Amphora]:
-    """Every amphora that is not deleted."""
+    """Return every amphora that is not deleted."""
     query = sa.select(*_AMPHORA_COLUMNS).where(_AMPHORA.status != "DELETED").order_by(_AMPHORA.id)
     return [_amphora(row) for row in connection.execute(query)]
 
 
 def deleted_amphorae(connection: Connection) -> list[records.Amphora]:
-    """Every amphora row that is DELETED and not yet purged."""
+    """Return every amphora row that is DELETED and not yet purged."""
     query = sa.select(*_AMPHORA_COLUMNS).where(_AMPHORA.status == "DELETED").order_by(_AMPHORA.id)
     return [_amphora(row) for row in connection.execute(query)]
 
 
-def known_amphorae(connection: Connection, identities: Collection[str]) -> dict[str, records.Amphora]:
-    """Which of these have a row, deleted or not."""
-    found: dict[str, records.Amphora] = {}
-    for part in chunks(identities):
-        rows = connection.execute(sa.select(*_AMPHORA_COLUMNS).where(_AMPHORA.id.in_(part)))
-        found |= {row.id: _amphora(row) for row in rows}
-    return found
-
-
 def health(connection: Connection, amphora: str) -> records.Health | None:
-    """The heartbeat record of an amphora, if it ever sent one."""
+    """Return the heartbeat record of an amphora, if it has one."""
     columns = (NOW, _HEALTH.amphora_id, _HEALTH.last_update, _HEALTH.busy)
     row = connection.execute(sa.select(*columns).where(_HEALTH.amphora_id == amphora)).first()
     return None if row is None else _health(row)
 
 
 def healths(connection: Connection) -> dict[str, records.Health]:
-    """Every heartbeat record."""
+    """Return every heartbeat record by amphora."""
     columns = (NOW, _HEALTH.amphora_id, _HEALTH.last_update, _HEALTH.busy)
     return {row.amphora_id: _health(row) for row in connection.execute(sa.select(*columns))}
 
 
 def has_member_ports(connection: Connection) -> bool:
-    """Whether this Octavia has the table ``amphora_member_port`` (16 and later)."""
+    """Return whether this Octavia has the table ``amphora_member_port`` (16 and later)."""
     return sa.inspect(connection).has_table(tables.amphora_member_port.name)
 
 
 def member_ports(connection: Connection, amphora: str) -> list[str]:
-    """The ports with which an amphora stands in its members' networks; none before Octavia 16."""
+    """Return the ids of an amphora's ports in the networks of its members; none before Octavia 16."""
     if not has_member_ports(connection):
         return []
     c = tables.amphora_member_port.c
@@ -198,7 +203,7 @@ def vip_port(connection: Connection, load_balancer: str) -> str | None:
 
 
 def vip_ports(connection: Connection) -> dict[str, str]:
-    """The VIP's port of every load balancer that is not deleted, by load balancer."""
+    """Return the id of the VIP port of every load balancer that is not deleted, by load balancer."""
     v = tables.vip.c
     query = (
         sa.select(v.load_balancer_id, v.port_id).join(tables.load_balancer).where(_LB.provisioning_status != "DELETED")

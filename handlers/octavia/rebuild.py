@@ -16,6 +16,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
 
+from handlers.base import InFlight, Refused
 from handlers.octavia import queries, records
 from handlers.octavia.cloud_objects import Group
 from handlers.octavia.drivers.base import Driver
@@ -96,6 +97,25 @@ def read(driver: Driver, balancer: records.LoadBalancer, amphorae: Sequence[reco
         security_group=security_group(driver, balancer.id),
         server_group=group is None or any(found.id == group for found in driver.server_groups()),
     )
+
+
+def begin(
+    driver: Driver, balancer: records.LoadBalancer, amphorae: Sequence[records.Amphora], settled_for: float
+) -> None:
+    """Verify that a load balancer in ERROR may be failed over now, and record the attempt.
+
+    :param amphorae: all its rows
+    :param settled_for: seconds for which no flow has worked on it
+    :raises Refused: when only its owner may decide, or failovers did not help
+    :raises InFlight: when the last attempt was too short ago
+    :raises Unavailable: as :func:`read`
+    """
+    remains = read(driver, balancer, amphorae)
+    if reason := obstacle(remains):
+        raise Refused(reason)
+    if settled_for < pause(remains):
+        raise InFlight(f"load balancer {balancer.id} is in ERROR for {settled_for:.0f} s", pause(remains) - settled_for)
+    record_attempt(driver, remains.security_group, remains.amphorae[0])
 
 
 def security_group(driver: Driver, balancer: str) -> Group | None:

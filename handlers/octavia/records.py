@@ -1,6 +1,6 @@
-"""Rows of Octavia's database as values: only what handlers decide on.
+"""Rows of Octavia's database as values, with the columns that handlers decide by.
 
-Ages are seconds by the database's own clock. ``updated_at`` is carried as it was read, because guarded writes compare it.
+Ages are seconds by the clock of the database. Guarded writes compare ``updated_at``, so it stays as it was read.
 """
 
 from __future__ import annotations
@@ -8,8 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-#: providers whose load balancers are made of amphorae (``octavia/common/constants.py``)
-AMPHORA_PROVIDERS = ("amphora", "octavia", "amphorav2")
+#: providers whose load balancers consist of amphorae (``octavia/common/constants.py``)
+AMPHORA_PROVIDERS = ("amphora", "octavia", "amphorav1", "amphorav2")
 
 #: states of a load balancer in which no flow of Octavia works on it, and a failover is accepted
 IDLE = frozenset({"ACTIVE", "ERROR"})
@@ -20,7 +20,7 @@ SERVING = frozenset({"ALLOCATED", "FAILOVER_STOPPED"})
 #: seconds by which a heartbeat may lie in the future because two clocks differ; further ahead, it is a lease of ours
 SKEW = 5.0
 
-#: how many amphorae a topology has (``octavia/common/constants.py``)
+#: the number of amphorae of a topology (``octavia/common/constants.py``)
 AMPHORAE_OF = {"SINGLE": 1, "ACTIVE_STANDBY": 2}
 
 
@@ -44,7 +44,7 @@ class LoadBalancer:
 
     @property
     def idle(self) -> bool:
-        """Whether no flow works on it and a failover is accepted."""
+        """Whether no flow works on it and Octavia accepts a failover."""
         return self.status in IDLE
 
 
@@ -53,6 +53,7 @@ class Amphora:
     """A row of ``amphora``.
 
     :param age: seconds since it was last written
+    :param cert_expiration: the end of its certificate, which Octavia's worker writes before it boots the server
     """
 
     id: str
@@ -67,14 +68,23 @@ class Amphora:
     compute_flavor: str | None
     updated_at: datetime | None
     age: float
+    cert_expiration: datetime | None = None
+
+    @property
+    def is_device(self) -> bool:
+        """Whether the row has nothing that the amphora provider writes.
+
+        The F5 provider has one such row for each of its devices (``status_manager.py`` of octavia-f5-provider-driver).
+        """
+        return self.compute_id is None and self.lb_network_ip is None and self.cert_expiration is None
 
 
 @dataclass(frozen=True, slots=True)
 class Health:
     """A row of ``amphora_health``.
 
-    :param silent: seconds since the last heartbeat; below zero where a lease was written into the future
-    :param busy: Octavia's health manager has taken the amphora for a failover; nobody ever clears it
+    :param silent: seconds since the last heartbeat; below zero for a time in the future
+    :param busy: Octavia's health manager has begun to replace the amphora; Octavia never clears it
     """
 
     amphora_id: str

@@ -1,11 +1,10 @@
-"""Removing what is left of an amphora, wholly, and making sure that it is gone.
+"""Removes an amphora completely, and verifies that it is gone.
 
-The order is such that the row goes last: whoever dies half-way leaves a row by which the rest is found. Every step can be
-repeated. Octavia's own ``DELETE /octavia/amphorae/ID`` is asked first where it may work, for a row in ERROR, and never
-believed: before release 18 it sets the row to PENDING_DELETE and its message reaches nobody; in 19 a failure inside it
-leaves the row PENDING_DELETE for ever. Only the row tells, and when it does not tell in time, the work is done here. When
-it does, server and ports are looked for all the same: Octavia does not wait until Nova has deleted the server, and deletes
-no port that the row does not name.
+The row goes last, so that a removal that stops halfway leaves the row by which the rest is found. Every step can be
+repeated. An amphora in ERROR is deleted by Octavia's ``DELETE /octavia/amphorae/ID`` first, but only the row proves that:
+before release 18 the row becomes PENDING_DELETE and no worker gets the message; in 19 a failure leaves it PENDING_DELETE for
+ever. Without that proof in time, the server, the ports and the row are removed here. With it, server and ports are removed
+too: Octavia does not wait for Nova, and deletes only the ports that the row names.
 
 Sources: ``octavia/api/v2/controllers/amphora.py``, ``octavia/controller/worker/v2/flows/amphora_flows.py``.
 """
@@ -20,31 +19,27 @@ from handlers.octavia.cloud_objects import Port, Server
 from handlers.octavia.drivers.base import Driver
 from handlers.octavia.housekeeping import DeleteFailed, NotFoundError, UnavailableException
 
-#: seconds for Octavia to delete an amphora: it tries fifteen times, which takes two minutes
+#: seconds for Octavia to delete an amphora: its fifteen attempts take two minutes
 OCTAVIA_DEADLINE = 150.0
 #: seconds for Nova to delete a server
 SERVER_DEADLINE = 60.0
 
-#: seconds after which no flow of Octavia's that began on an amphora is still at work
-LONGEST_FLOW = 1800.0
 
-
-def remove_amphora(driver: Driver, identity: str, in_flow_for: float = LONGEST_FLOW) -> None:
+def remove_amphora(driver: Driver, identity: str) -> None:
     """Remove an amphora that serves no load balancer: server, ports and row.
 
-    :param in_flow_for: seconds since its last change within which Octavia may be deleting it
-    :raises NotFoundError: when there is no such amphora
-    :raises DeleteFailed: when it serves a load balancer, its server is not Octavia's, or it does not go
-    :raises UnavailableException: when Octavia may be at work on it, or something does not answer
+    :raises NotFoundError: when it does not exist
+    :raises DeleteFailed: when it serves a load balancer, its server is not Octavia's, or it still exists
+    :raises UnavailableException: when Octavia may work on it, or an API or the database does not answer
     """
     row = _row(driver, identity)
     if row is None:
-        raise NotFoundError(f"there is no amphora {identity}")
+        raise NotFoundError(f"amphora {identity} does not exist")
     if row.status == "DELETED":
         return
     _refuse_serving(row)
-    if names.in_flow(row, in_flow_for):
-        raise UnavailableException(f"amphora:{identity}", f"it is {row.status}, and Octavia may be at work on it")
+    if names.in_flow(row, driver.settings.longest_flow):
+        raise UnavailableException(f"amphora:{identity}", f"it is {row.status}, and Octavia may work on it")
     _refuse_foreign(driver, row)
     if row.status == "ERROR" and _octavia_deletes(driver, identity):
         _remove_belongings(driver, row)
@@ -57,7 +52,7 @@ def remove_amphora(driver: Driver, identity: str, in_flow_for: float = LONGEST_F
 
 
 def _octavia_deletes(driver: Driver, identity: str) -> bool:
-    """Ask Octavia, and wait for the row."""
+    """Request the deletion; return whether the row became DELETED in time."""
 
     def is_deleted() -> bool:
         row = _row(driver, identity)
@@ -70,13 +65,16 @@ def _octavia_deletes(driver: Driver, identity: str) -> bool:
     except UnavailableException as error:
         row = _row(driver, identity)
         if error.dependency != f"amphora:{identity}" or (row is not None and row.status not in {"ERROR", "DELETED"}):
-            raise  # it may have arrived, and be at work
+            raise  # the request may have arrived
         return is_deleted()
     return polling.until(is_deleted, OCTAVIA_DEADLINE)
 
 
 def _refuse_foreign(driver: Driver, row: records.Amphora) -> Server | None:
-    """Return the amphora's server, if Nova has it and Octavia made it."""
+    """Return the amphora's server; None when Nova does not know it.
+
+    :raises DeleteFailed: when Octavia did not create the server for this amphora
+    """
     found = driver.server(row.compute_id) if row.compute_id else None
     refusal = names.not_removable(found, row.id, driver.project()) if found is not None else ""
     if refusal:
@@ -85,7 +83,7 @@ def _refuse_foreign(driver: Driver, row: records.Amphora) -> Server | None:
 
 
 def _remove_belongings(driver: Driver, row: records.Amphora) -> None:
-    """Remove server and ports. After Octavia has deleted the row it is not done: it waits for no server."""
+    """Remove the server and the ports."""
     found = _refuse_foreign(driver, row)
     ports = _ports_of(driver, row)
     if found is not None:
@@ -95,7 +93,7 @@ def _remove_belongings(driver: Driver, row: records.Amphora) -> None:
 
 
 def _ports_of(driver: Driver, row: records.Amphora) -> Sequence[Port]:
-    """The amphora's ports, by their names, in Octavia's project; Nova deletes the one in the management network."""
+    """Return the amphora's ports by their names, in Octavia's project; Nova deletes the port in the management network."""
     project = driver.project()
     return [
         port for port in driver.ports() if port.project_id == project and names.amphora_of_port(port.name) == row.id
@@ -103,9 +101,9 @@ def _ports_of(driver: Driver, row: records.Amphora) -> Sequence[Port]:
 
 
 def remove_server(driver: Driver, server: Server) -> None:
-    """Delete a server, and wait until Nova does not know it any more.
+    """Delete a server, and wait until Nova no longer knows it.
 
-    :raises DeleteFailed: when it does not go
+    :raises DeleteFailed: when Nova still has it
     """
     driver.delete_server(server.id)
     if not polling.until(lambda: driver.server(server.id) is None, SERVER_DEADLINE):
@@ -115,9 +113,9 @@ def remove_server(driver: Driver, server: Server) -> None:
 
 
 def remove_port(driver: Driver, port: Port) -> None:
-    """Delete a port that nothing uses; read again, for Nova changes it when its server goes.
+    """Delete a port without a server; read it again, because Nova changes it when it deletes the server.
 
-    :raises DeleteFailed: when it is attached to something, or does not go
+    :raises DeleteFailed: when a server has it, or Neutron still has it
     """
     now = driver.port(port.id)
     if now is None:

@@ -8,9 +8,10 @@ Source: ``octavia/db/migration/alembic_migrations/versions`` of the releases nam
 
 from __future__ import annotations
 
-#: the last revision of each release and the steps between them: 10 and 11; 12 to 15 with their steps; 16 and later
+#: the last revision of each release and the steps between them: 10; a step of 11; 11; 12 to 15 with steps; 16 and later
 KNOWN = frozenset(
     {
+        "6ac558d7fc21",
         "31f7653ded67",
         "0995c26fc506",
         "632152d2d32e",

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from oslo_config import cfg
 
 from handlers.octavia import options
+from handlers.octavia.flow_times import FlowTimes
 
 GROUP = "housekeeping"
 
@@ -136,6 +137,8 @@ class HousekeepingSettings:
     :param heartbeat_timeout: seconds of silence after which Octavia's health manager replaces an amphora
     :param heartbeat_interval: seconds between two heartbeats
     :param stale_after: seconds of silence after which an amphora counts as failed
+    :param longest_flow: seconds for which a flow of Octavia can work without a change to its rows
+    :param spare_owner: the mark of this stackmend's spares
     """
 
     spare_amphora_pool_size: int = 0
@@ -153,6 +156,8 @@ class HousekeepingSettings:
     heartbeat_timeout: float = 60.0
     heartbeat_interval: float = options.HEARTBEAT_INTERVAL
     stale_after: float = 40.0
+    longest_flow: float = FlowTimes().longest_silence
+    spare_owner: str = ""
 
     @property
     def quiet_after(self) -> float:

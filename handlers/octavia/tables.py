@@ -47,6 +47,7 @@ amphora = Table(
     Column("cached_zone", String(255)),
     Column("image_id", String(36)),
     Column("compute_flavor", String(255)),
+    Column("cert_expiration", DateTime),
     Column("cert_busy", Boolean, nullable=False, default=False),
     Column("created_at", DateTime),
     Column("updated_at", DateTime),

@@ -1,12 +1,15 @@
 """Octavia's work queue: whether a request for a load balancer still waits, and whether a worker would take it.
 
-A load balancer in PENDING_* may wait for a worker: requests stay in the queue ``octavia_provisioning_v2`` until one runs.
-Changing such a load balancer makes two flows run at once, which leaves it with two amphorae. So the queue must be empty and
-must have a consumer before anything changes. RabbitMQ answers both to a passive declaration, which changes nothing.
+The API sets a load balancer to PENDING_* and sends a request to the queue ``octavia_provisioning_v2``. A change to such a load
+balancer makes two flows run at once, and two amphorae result. So three facts must hold before anything changes:
 
-An empty queue does not exclude a flow at work: Octavia takes the message before the flow begins
-(``oslo_messaging/rpc/server.py``). Ages cover that. With a jobboard (``[task_flow] jobboard_enabled``) another worker
-resumes the flow of a dead one at any time, so the queue proves nothing.
+- Octavia has no jobboard, with which another worker resumes the flow of a dead one at any time.
+- The queue is empty, and a worker consumes it.
+- Fewer requests are open than one worker has threads. A worker takes every message at once and runs as many as it has threads;
+  the others wait inside it, where no queue shows them (``oslo_messaging/_drivers/amqpdriver.py``,
+  ``oslo_messaging/server.py``).
+
+A flow that began leaves the queue empty too; the age of the rows covers it (:mod:`handlers.octavia.flow_times`).
 
 Source: ``TOPIC_AMPHORA_V2`` in ``octavia/common/constants.py``; ``[oslo_messaging] topic`` names the queue of an older
 provider only.
@@ -26,39 +29,44 @@ from handlers.octavia import options
 
 QUEUE = "octavia_provisioning_v2"
 
+#: threads of one worker where ``[DEFAULT] executor_thread_pool_size`` is not set (``oslo_messaging/server.py``)
+THREADS = 64
+
 
 class WorkQueue:
     """Octavia's queue on its own broker; safe to share between threads.
 
     :param depth: asks the broker for the queue
-    :param refusal: why the queue proves nothing; empty when it does
+    :param refusal: the reason why the queue proves nothing; empty when it does
+    :param threads: requests that one worker runs at the same time
     """
 
-    def __init__(self, depth: Callable[[], QueueDepth], refusal: str = "") -> None:
+    def __init__(self, depth: Callable[[], QueueDepth], refusal: str = "", threads: int = THREADS) -> None:
         self._depth = depth
         self.refusal = refusal
+        self._threads = threads
 
     @classmethod
     def from_resources(cls, resources: Resources) -> Self:
-        """Make it from Octavia's files, the only place that names a jobboard.
+        """Make it from Octavia's files.
 
         :raises ConfigError: when the files are malformed
         """
         files = options.files(resources.conf)
-        if not files.files:
-            return cls(_unknown, "whether Octavia's work queue is empty is not known: set [octavia] config_file")
-        if _is_true(files.get("task_flow", "jobboard_enabled"), "[task_flow] jobboard_enabled", files):
-            return cls(_unknown, "Octavia has a jobboard: another worker resumes the flow of a worker that died")
+        refusal = _jobboard(resources, files) or _flows(files)
+        if refusal:
+            return cls(_unknown, refusal)
         url = files.get("DEFAULT", "transport_url") or resources.conf[options.GROUP].transport_url
         if not url:
-            return cls(_unknown, f"whether Octavia's work queue is empty is not known: {files} has no transport_url")
+            return cls(_unknown, f"the state of Octavia's work queue is unknown: {files} has no transport_url")
         broker = Broker("octavia", url, (), tls_options(files))
-        return cls(lambda: resources.bus.queue_depth(broker, QUEUE))
+        return cls(lambda: resources.bus.queue_depth(broker, QUEUE), threads=_threads(files))
 
-    def prove_idle(self) -> None:
+    def prove_idle(self, requests: int) -> None:
         """Return when no request waits and a worker would take one.
 
-        :raises InFlight: when requests wait
+        :param requests: load balancers and amphorae for which a request may be open, by their state
+        :raises InFlight: when requests wait, or may wait inside a worker
         :raises Unavailable: when the broker does not answer, or no worker consumes the queue
         """
         depth = self._depth()
@@ -66,15 +74,52 @@ class WorkQueue:
             raise InFlight(f"{depth.messages} requests wait for Octavia's workers", 30.0)
         if not depth.consumers:
             raise Unavailable("octavia-worker", f"no worker consumes the queue {QUEUE}; requests wait until one does")
+        if requests >= self._threads:
+            raise InFlight(
+                f"{requests} requests are open, and some may wait inside a worker of {self._threads} threads", 60.0
+            )
+
+
+def _jobboard(resources: Resources, files: ServiceFiles) -> str:
+    """Return the reason why a jobboard excludes a proof; empty where Octavia has none for certain.
+
+    A copy of ``octavia.conf`` may lack the group, so a missing option proves nothing.
+    """
+    has_jobboard = resources.conf[options.GROUP].jobboard
+    if has_jobboard is None:
+        value = files.get("task_flow", "jobboard_enabled")
+        if value is None:
+            return (
+                "it is unknown whether Octavia has a jobboard: write [octavia] jobboard = false in stackmend's configuration, "
+                f"or [task_flow] jobboard_enabled = False in {files}"
+            )
+        has_jobboard = _boolean(value, f"{files}: [task_flow] jobboard_enabled")
+    return "Octavia has a jobboard: another worker resumes the flow of a worker that died" if has_jobboard else ""
+
+
+def _flows(files: ServiceFiles) -> str:
+    """Return the reason why the age of a row excludes no flow; empty where the files have the retries of flows."""
+    if files.has_section("haproxy_amphora"):
+        return ""
+    return f"the longest time of a flow is unknown: {files} has no [haproxy_amphora]; copy that group from Octavia's own file"
+
+
+def _threads(files: ServiceFiles) -> int:
+    value = files.get("DEFAULT", "executor_thread_pool_size")
+    if value is None:
+        return THREADS
+    if not value.isdecimal():
+        raise ConfigError(f"{files}: [DEFAULT] executor_thread_pool_size = {value} is not a number")
+    return int(value)
+
+
+def _boolean(value: str, name: str) -> bool:
+    """Read a boolean as Octavia's own configuration does."""
+    try:
+        return bool(types.Boolean()(value))
+    except ValueError:
+        raise ConfigError(f"{name} = {value} is neither true nor false") from None
 
 
 def _unknown() -> QueueDepth:
-    raise Unavailable("octavia-broker", "it is not known where Octavia's work queue is")
-
-
-def _is_true(value: str | None, name: str, files: ServiceFiles) -> bool:
-    """Read a boolean as Octavia's own configuration does."""
-    try:
-        return bool(types.Boolean()(value or "false"))
-    except ValueError:
-        raise ConfigError(f"{files}: {name} = {value} is neither true nor false") from None
+    raise Unavailable("octavia-broker", "the place of Octavia's work queue is unknown")

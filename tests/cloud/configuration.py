@@ -141,6 +141,7 @@ class Configuration:
                     "ca_private_key_passphrase": PASSWORD,
                     "server_certs_key_passphrase": "insecure-key-do-not-use-this-key",
                 },
+                "task_flow": {"jobboard_enabled": False},
                 "haproxy_amphora": {
                     "client_cert": state / "client.pem",
                     "server_ca": state / "ca.pem",

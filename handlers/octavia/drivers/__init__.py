@@ -1,1 +1,9 @@
-"""How the amphorae's house is kept: without a cloud (:mod:`.noop`), and with a real one (:mod:`.openstack`)."""
+"""The calls to the cloud.
+
+==============  ========================================================================================================
+base.py         the interface of every driver
+chosen.py       the driver that ``[housekeeping] driver`` names
+noop.py         a cloud in memory
+openstack/      a real cloud
+==============  ========================================================================================================
+"""

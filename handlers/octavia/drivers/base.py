@@ -1,10 +1,8 @@
-"""What every driver can do: the calls to Nova, Neutron, Glance and Octavia that the handlers are made of.
+"""The interface of every driver: the calls to Nova, Neutron, Glance and Octavia.
 
-Each method is one call, or one listing, and decides nothing: what is failed, preserved or spare is decided by the
-handlers. Reading methods return None for what does not exist. Writing methods raise
-:class:`~handlers.octavia.housekeeping.NotFoundError` for it, except removals, for which "it is not there" is success. All
-raise the exceptions of :mod:`handlers.octavia.housekeeping`, and nothing else. None waits for a result: Nova, Neutron and
-Octavia work on, and the next look tells.
+Each method is one call or one listing, and decides nothing. A reading method returns None for an object that does not exist. A
+writing method raises :class:`~handlers.octavia.housekeeping.NotFoundError` for it; a removal succeeds. All of them raise
+only the exceptions of :mod:`handlers.octavia.housekeeping`. None waits for a result: the next inspection shows it.
 """
 
 from __future__ import annotations
@@ -18,7 +16,7 @@ from handlers.octavia.settings import HousekeepingSettings
 
 
 class Driver(ABC):
-    """One cloud's appliances. Safe to share between threads.
+    """The amphorae of one cloud; safe to share between threads.
 
     :param database: Octavia's
     """
@@ -27,7 +25,7 @@ class Driver(ABC):
         self.settings = settings
         self.database = database
 
-    # whose they are
+    # the project
 
     @abstractmethod
     def project(self) -> str:
@@ -37,15 +35,15 @@ class Driver(ABC):
 
     @abstractmethod
     def server(self, server: str) -> Server | None:
-        """Return one server, of whatever project."""
+        """Return one server of any project."""
 
     @abstractmethod
     def servers(self) -> Sequence[Server]:
-        """Return every server of Octavia's project; when a cell of Nova does not answer, none.
+        """Return every server of Octavia's project.
 
-        Nova may begin or move one while it lists them: what is not among them is gone only if :meth:`server` says so too.
+        A listing may lack a server that Nova builds or moves meanwhile: a server is gone only if :meth:`server` agrees.
 
-        :raises UnavailableException: also when a cell does not answer: what is in it is unknown, not absent
+        :raises UnavailableException: also when a cell does not answer, because its servers are unknown and not absent
         """
 
     @abstractmethod
@@ -59,38 +57,38 @@ class Driver(ABC):
 
     @abstractmethod
     def stop_server(self, server: str) -> None:
-        """Stop a server; one in ERROR too, which becomes SHUTOFF by it."""
+        """Stop a server; one in ERROR becomes SHUTOFF too."""
 
     @abstractmethod
     def shelve_server(self, server: str) -> None:
-        """Shelve a server: its disk becomes an image, its host and its place in a server group come free.
+        """Shelve a server: its disk becomes an image, and its host and its place in a server group become free.
 
-        They are free when ``host`` is None; the status says SHELVED_OFFLOADED a moment earlier.
+        They are free when ``host`` is None, a moment after the status SHELVED_OFFLOADED.
         """
 
     @abstractmethod
     def delete_server(self, server: str) -> None:
-        """Delete a server; locked ones too."""
+        """Delete a server, even a locked one."""
 
     @abstractmethod
     def describe_server(self, server: str, metadata: Mapping[str, str], name: str = "") -> None:
-        """Add metadata, and a new name if one is given.
+        """Add metadata, and set a new name if one is given.
 
-        Nova takes a name always; metadata only for a server that is ACTIVE, PAUSED, SUSPENDED or SHUTOFF, whatever it is
-        doing with it (``nova/compute/api.py``), so never for one in ERROR or shelved: :class:`UnavailableException`.
+        :raises UnavailableException: for metadata of a server that is not ACTIVE, PAUSED, SUSPENDED or SHUTOFF; Nova accepts
+            a name in every state (``nova/compute/api.py``)
         """
 
     @abstractmethod
     def tag_server(self, server: str, tag: str) -> None:
-        """Add a tag; refused in the same states as metadata."""
+        """Add a tag; Nova refuses it in the same states as metadata."""
 
     @abstractmethod
     def untag_server(self, server: str, tag: str) -> bool:
-        """Take a tag away; True for the one caller whose call it was that did. Refused as :meth:`tag_server`."""
+        """Remove a tag; return True only for the caller whose request removed it. Refused as :meth:`tag_server`."""
 
     @abstractmethod
     def lock_server(self, server: str, reason: str) -> None:
-        """Lock a server, so that nobody but an administrator changes it."""
+        """Lock a server, so that only an administrator changes it."""
 
     @abstractmethod
     def unlock_server(self, server: str) -> None:
@@ -98,7 +96,7 @@ class Driver(ABC):
 
     @abstractmethod
     def console(self, server: str, lines: int) -> str:
-        """Return the end of a server's console log; empty where its host has none."""
+        """Return the last lines of a server's console log; empty where its host has none."""
 
     # ports
 
@@ -110,16 +108,20 @@ class Driver(ABC):
     def ports_of(self, device: str) -> Sequence[Port]:
         """Return the ports of a device.
 
-        :param device: never empty: Neutron would list every port there is
+        :param device: never empty: Neutron would list every port
         """
 
     @abstractmethod
     def ports(self) -> Sequence[Port]:
-        """Return Octavia's ports, of whatever project: those whose name begins with ``octavia-lb-``."""
+        """Return the ports of any project whose name begins with ``octavia-lb-``."""
+
+    @abstractmethod
+    def ports_at(self, network: str, address: str) -> Sequence[Port]:
+        """Return the ports of a network that have an address as their own, of any project."""
 
     @abstractmethod
     def detach_port(self, server: str, port: str) -> None:
-        """Ask Nova to detach a port; whether it did, :meth:`ports_of` tells. Gone already is success."""
+        """Ask Nova to detach a port; :meth:`ports_of` shows the result. A port that is gone is a success."""
 
     @abstractmethod
     def disable_port(self, port: Port) -> None:
@@ -137,25 +139,25 @@ class Driver(ABC):
 
     @abstractmethod
     def images(self) -> Sequence[Image]:
-        """Return every image that :meth:`create_image` made."""
+        """Return every image of :meth:`create_image`."""
 
     @abstractmethod
     def create_image(self, server: str, name: str, properties: Mapping[str, str]) -> str:
-        """Begin to make an image of a server's disk; return its id."""
+        """Begin to create an image of a server's disk; return its id."""
 
     @abstractmethod
     def seal_image(self, image: str) -> None:
-        """Make an image private and protected."""
+        """Set an image to private and protected."""
 
     @abstractmethod
     def unseal_image(self, image: str) -> None:
-        """Let an image be deleted again."""
+        """Remove the protection of an image."""
 
     @abstractmethod
     def delete_image(self, image: str) -> None:
         """Delete an image that is not protected."""
 
-    # what load balancers leave behind
+    # groups
 
     @abstractmethod
     def server_groups(self) -> Sequence[Group]:
@@ -167,7 +169,7 @@ class Driver(ABC):
 
     @abstractmethod
     def security_groups(self) -> Sequence[Group]:
-        """Return the security groups of Octavia's project; of whose members nothing is said."""
+        """Return the security groups of Octavia's project, without members."""
 
     @abstractmethod
     def delete_security_group(self, group: str) -> None:
@@ -200,4 +202,4 @@ class Driver(ABC):
 
     @abstractmethod
     def delete_amphora(self, amphora: str) -> None:
-        """Ask Octavia to delete an amphora; whether it does, only its row tells."""
+        """Ask Octavia to delete an amphora; only its row shows the result."""

@@ -1,11 +1,11 @@
-"""The driver that touches nothing outside this process: a cloud in memory, and Octavia's part on a database of its own.
+"""The driver of a cloud in memory, with Octavia on a database of its own; for trials and tests.
 
-For trying the service without a cloud, and for tests. It pretends to be Octavia, and writes Octavia's tables as Octavia
-would: so it takes an SQLite database only, which no real Octavia runs on, makes the tables there, and refuses any other.
+It writes Octavia's tables as Octavia does. So it accepts an SQLite database only, which no real Octavia uses, and creates the
+tables there.
 
-Its memory ends with the process. A new one on the same database boots a server for each amphora that has one by its row,
-with its ports, on whatever host there is room; what was preserved or spare is gone, for only the cloud knew of it. No
-heartbeats are sent, so no amphora falls silent by itself.
+Its memory ends with the process. A new process on the same database boots a server with its ports for each row that names one,
+on any host with room. Preserved amphorae and spares are gone, because only the cloud had them. It sends no heartbeats, so no
+amphora becomes silent by itself.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ from handlers.octavia.simulation.controller import Controller
 
 
 class NoopDriver(Driver):
-    """See the module.
+    """A cloud of amphorae in memory.
 
-    :param cloud: what is in the cloud; another one where a test needs certain hosts
+    :param cloud: its objects; None for an empty cloud of three hosts
     """
 
     def __init__(self, settings: HousekeepingSettings, database: OctaviaDatabase, cloud: Cloud | None = None) -> None:
@@ -45,11 +45,11 @@ class NoopDriver(Driver):
     def made(cls, resources: Resources, settings: HousekeepingSettings, database: OctaviaDatabase) -> Self:
         """Make it on the configured database.
 
-        :raises ConfigError: when that may be a real Octavia's
+        :raises ConfigError: when the database may belong to a real Octavia
         """
         if make_url(options.database_url(resources.conf)).get_backend_name() != "sqlite":
             raise ConfigError(
-                "[housekeeping] driver = noop pretends to be Octavia and writes Octavia's tables; give it an SQLite database "
+                "[housekeeping] driver = noop writes Octavia's tables, so it needs an SQLite database "
                 "of its own: [octavia] database_connection = sqlite:////var/lib/stackmend/octavia.sqlite"
             )
         return cls(settings, database)
@@ -111,7 +111,7 @@ class NoopDriver(Driver):
             return tag in tags
 
     def _describable(self, server: str) -> Server:
-        """Return a server of which Nova takes metadata and tags now."""
+        """Return a server whose state allows metadata and tags."""
         known = self.cloud.present(server)
         if known.status not in {"ACTIVE", "PAUSED", "SUSPENDED", "SHUTOFF"}:
             raise UnavailableException(f"server:{server}", f"it is {known.status}")
@@ -143,6 +143,10 @@ class NoopDriver(Driver):
     def ports(self) -> Sequence[Port]:
         with self._calling("network", "ports"):
             return [port for port in self.cloud.ports() if port.name.startswith("octavia-lb-")]
+
+    def ports_at(self, network: str, address: str) -> Sequence[Port]:
+        with self._calling("network", "ports_at"):
+            return [port for port in self.cloud.ports() if port.network_id == network and address in port.addresses]
 
     def detach_port(self, server: str, port: str) -> None:
         with self._calling("compute", "detach_port"):
@@ -182,7 +186,7 @@ class NoopDriver(Driver):
         with self._calling("image", "delete_image"):
             self.cloud.delete_image(image)
 
-    # what load balancers leave behind
+    # groups
 
     def server_groups(self) -> Sequence[Group]:
         with self._calling("compute", "server_groups"):

@@ -1,4 +1,4 @@
-"""Removes what Octavia left behind: amphorae that serve nothing, and what belonged to them.
+"""Removes amphorae that serve nothing, and the servers, ports and groups that Octavia left behind.
 
 **What drifts.**
 
@@ -6,50 +6,52 @@
 amphora-deactivated        a row on no load balancer, in ERROR, READY or another state, with its server
 amphora-without-server     the same, and Nova does not know its server
 amphora-stuck              a row in a state of a flow, while no flow works on its load balancer; or PENDING_DELETE on none
-server-without-row         a server named ``amphora-<uuid>`` of which Octavia's database knows nothing
-zombie-server              a server whose amphora is DELETED; it may still answer for an address that another one has
-leaked-port                a VRRP or member port of an amphora that is DELETED or unknown
-leaked-vip-port            the port of the VIP of a load balancer that is gone
-leaked-security-group      ``lb-<uuid>`` of a load balancer that is gone
-leaked-server-group        ``octavia-lb-<uuid>`` of a load balancer that is gone, without members
+server-without-row         a server named ``amphora-<uuid>`` that no row of Octavia names
+zombie-server              a server whose amphora is DELETED; it may still answer for an address of another amphora
+leaked-port                a VRRP or member port of an amphora that is DELETED or has no row
+leaked-vip-port            the VIP port of a load balancer that is DELETED or has no row
+leaked-security-group      ``lb-<uuid>`` of a load balancer that is DELETED or has no row
+leaked-server-group        ``octavia-lb-<uuid>`` of a load balancer that is DELETED or has no row, without members
 orphan-health              a heartbeat record of an amphora that is DELETED or unknown; it counts for failover_threshold
 =========================  ==========================================================================================
 
-**Why Octavia lets it.** Its flows give up on what does not go: a server or port that could not be deleted in fifteen tries
-is logged and forgotten, a worker that dies takes its flow with it, and when Nova is down while a failed creation is
-reverted, the row goes and the server stays. Nobody looks again. And the API for deleting an amphora lies: before release
-18 the row becomes PENDING_DELETE and the message reaches nobody; in 19 a failure inside it leaves the row so for ever.
+**Why Octavia lets it.** Octavia logs and forgets a server or port that it could not delete in fifteen attempts. A worker that
+dies ends its flow. When Nova fails while Octavia reverts a creation, the row goes and the server stays. And the API for
+deleting an amphora does not work: before release 18 no worker gets the request, and in 19 a failure leaves the row
+PENDING_DELETE for ever.
 
-**What is read.** Octavia's rows; servers, ports, security groups and server groups by name and project. What proves each
-of them left over, and which look-alikes are left alone, is in :mod:`handlers.octavia.leftovers.rules`; the object and its rows
-must have been untouched for ``deactivated_amphorae_after``, and it must be found twice. Where Octavia's database has no
-amphora row at all, nothing is: that is more likely the wrong database. A row that is PENDING_DELETE may be so because the
-API was asked to delete it and no worker was there to take the request: so Octavia's queue must be empty while a worker
-consumes it (:mod:`handlers.octavia.work_queue`); with a jobboard, or without a way to ask the queue, it is only reported.
+**What is read.** The rows of Octavia; servers, ports, security groups and server groups by name and project. A row that is
+DELETED proves that its objects are leftovers. A missing row proves nothing: the object is reported, unless
+``deactivated_amphorae_without_rows`` allows its removal and no port in Neutron has the address that it serves. Object and row
+must be unchanged for ``deactivated_amphorae_after``, and two inspections must agree. Nothing is removed while Nova shows less
+than 90 % of the servers of serving amphorae, or more than a few servers have no row: then the region, the project or the
+database may be wrong. A row that is PENDING_DELETE is removed only while Octavia's queue proves that no request for it waits
+(:mod:`handlers.octavia.work_queue`).
 
-**What is changed.** An amphora that is stuck on a load balancer is failed over: by itself when it is PENDING_DELETE and
-the load balancer ACTIVE, else with the load balancer as a whole; never deleted, for Octavia's API would delete it without a
-replacement. One in ERROR on none is deleted by the API and watched; when its row does not get DELETED, and in every other
-state, its server, its ports and last its row are removed here (:mod:`handlers.octavia.leftovers.removal`). Servers, ports and groups
-are deleted, and looked for afterwards. Ports are deleted at the revision that was judged.
+**What is changed.** An amphora that is stuck on a load balancer is failed over, never deleted: alone when it is
+PENDING_DELETE and the load balancer ACTIVE, else with the load balancer. An amphora in ERROR on no load balancer is deleted
+by the API. When its row does not become DELETED, and in every other state, its server, its ports and its row are removed
+here (:mod:`handlers.octavia.removal`). Servers, ports and groups are deleted, and their absence is verified. A port is deleted
+at the revision that was inspected.
 
-**What is not changed.** Anything outside Octavia's project: a VIP's port belongs to the load balancer's owner, and is
-reported. What is preserved, spare or was released. An amphora that serves, or is in ERROR on a load balancer: that is
-``failed_amphora``'s. A wrong number of amphorae: that is ``stuck_load_balancers``'s.
+**What is not changed.** Objects outside Octavia's project, such as the VIP port of a customer. Preserved amphorae, spares and
+released servers. Rows of other providers. An amphora that serves, or is in ERROR on a load balancer: ``failed_amphora``
+replaces it. A load balancer whose deletion or creation failed: its owner decides. Amphorae with other names, by
+``[nova] random_amphora_name_length``.
 
-**Undo.** What is deleted in Nova and Neutron does not return, and nothing referred to it. For a row, the statement is in
-the history.
+**Undo.** Nothing returns what was deleted in Nova and Neutron, and nothing uses it. The history has the statement for a row.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Any, Self
 
 from oslo_config import cfg
+from sqlalchemy.engine import Connection
 
+from handlers import withheld
 from handlers.access.roles import AMPHORAE
 from handlers.base import (
     Conflict,
@@ -60,61 +62,58 @@ from handlers.base import (
     Key,
     Mode,
     Privilege,
-    Refused,
     Resources,
     Roles,
     Unavailable,
 )
-from handlers.octavia import changes, names, queries, records, removal, settings
+from handlers.octavia import changes, names, options, queries, rebuild, records, removal, settings
 from handlers.octavia.base import OctaviaPlugin
 from handlers.octavia.cloud_objects import Group, Port, Server
 from handlers.octavia.drivers.base import Driver
 from handlers.octavia.drivers.chosen import chosen_driver
+from handlers.octavia.flow_times import age_or_default, flow_times
 from handlers.octavia.housekeeper import Housekeeper
 from handlers.octavia.housekeeping import DeleteFailed, NotFoundError
 from handlers.octavia.leftovers import queries as leftover_queries
 from handlers.octavia.leftovers import rules
-from handlers.octavia.leftovers.rules import Leftover
+from handlers.octavia.leftovers.pairing import mismatch, pairing
+from handlers.octavia.leftovers.rules import Leftover, Place, Problem, Scope
 from handlers.octavia.spares import pool
 from handlers.octavia.work_queue import WorkQueue
+from handlers.withheld import Withheld, is_withheld
 
 OPTIONS: list[cfg.Opt] = [
     cfg.IntOpt(
         "deactivated_amphorae_after",
-        default=3600,
-        min=60,
-        help="Seconds for which something that looks left behind must have been untouched before it is removed. Longer than "
-        "any flow of Octavia: the boot of an amphora may take 300, its agent 600, and giving up on a deletion 230.",
-    )
+        help="Seconds for which an object must be unchanged before it is removed. Unset: twice the time for which a flow "
+        "of Octavia can work without a change, by the retries and timeouts in octavia.conf; a time below that is refused.",
+    ),
+    cfg.BoolOpt(
+        "deactivated_amphorae_without_rows",
+        default=False,
+        help="Whether servers, ports and groups are removed that have names of Octavia but no row in its database. Set it "
+        "only where no other Octavia uses the same project, in any region; else they are only reported.",
+    ),
 ]
 
-_GONE = "it does not return, and nothing referred to it; Octavia makes what it needs anew"
+_GONE = "nothing returns it, and nothing uses it; Octavia creates what it needs again"
+
+#: a leftover with the evidence for it
+_Judged = tuple[Leftover, dict[str, Any]]
 
 
 class DeactivatedAmphorae(OctaviaPlugin, Handler):
-    """See the module.
+    """Removes what Octavia left behind.
 
-    :param grace: seconds for which something must have been untouched
+    :param grace: seconds for which an object must be unchanged
+    :param without_rows: whether objects that no row names may be removed
     """
 
     name = "deactivated_amphorae"
     title = "Remove amphorae that serve nothing, and the servers, ports and groups that Octavia left behind"
     group = settings.GROUP
     kinds = ("amphora", "server", "port", "security-group", "server-group")
-    healable_problems = frozenset(
-        {
-            "amphora-deactivated",
-            "amphora-without-server",
-            "amphora-stuck",
-            "server-without-row",
-            "zombie-server",
-            "leaked-port",
-            "leaked-vip-port",
-            "leaked-security-group",
-            "leaked-server-group",
-            "orphan-health",
-        }
-    )
+    healable_problems = frozenset(Problem)
     default_mode = Mode.AUDIT
     interval_option = "housekeeping_interval"
     confirm_after = 20.0
@@ -128,15 +127,16 @@ class DeactivatedAmphorae(OctaviaPlugin, Handler):
     }
     roles = Roles((AMPHORAE,))
 
-    def __init__(self, driver: Driver, queue: WorkQueue, grace: float) -> None:
+    def __init__(self, driver: Driver, queue: WorkQueue, grace: float, without_rows: bool = False) -> None:
         self._driver = driver
         self._queue = queue
         self._database = driver.database
         self._grace = grace
+        self._without_rows = without_rows
 
     @classmethod
     def options(cls) -> Mapping[str, Sequence[cfg.Opt]]:
-        """Its grace, and what the driver needs."""
+        """Return its own options and those of the driver."""
         shared = super().options()
         return {**shared, settings.GROUP: [*shared[settings.GROUP], *OPTIONS]}
 
@@ -144,14 +144,24 @@ class DeactivatedAmphorae(OctaviaPlugin, Handler):
     def from_resources(cls, resources: Resources) -> Self:
         """Make it on the shared driver.
 
-        :raises ConfigError: when Octavia's transport URL cannot be understood
+        :raises ConfigError: when a file of Octavia is malformed, or the grace is shorter than a flow
         """
-        grace = resources.conf[settings.GROUP].deactivated_amphorae_after
-        return cls(resources.get(chosen_driver), resources.get(WorkQueue.from_resources), grace)
+        group = resources.conf[settings.GROUP]
+        grace = age_or_default(
+            group.deactivated_amphorae_after,
+            flow_times(options.files(resources.conf)),
+            "[housekeeping] deactivated_amphorae_after",
+        )
+        return cls(
+            resources.get(chosen_driver),
+            resources.get(WorkQueue.from_resources),
+            grace,
+            group.deactivated_amphorae_without_rows,
+        )
 
     def inspect(self, key: Key) -> Iterable[Finding]:
-        """Judge one object; see the module."""
-        judge: Mapping[str, Callable[[str], Iterable[tuple[Leftover, dict[str, Any]]]]] = {
+        """Judge one object."""
+        judge: Mapping[str, Callable[[str], Iterable[_Judged]]] = {
             "amphora": self._amphora,
             "server": self._server,
             "port": self._port,
@@ -163,88 +173,111 @@ class DeactivatedAmphorae(OctaviaPlugin, Handler):
             for found, evidence in judge[key.kind](key.id)
         ]
 
-    def _amphora(self, identity: str) -> Iterable[tuple[Leftover, dict[str, Any]]]:
+    def _scope(self) -> Scope:
+        live, deleted = self._database.run(
+            lambda connection: (queries.amphorae(connection), queries.deleted_amphorae(connection))
+        )
+        compared = pairing(self._driver.servers(), live, deleted)
+        return Scope(self._driver.project(), self._grace, self._without_rows, mismatch(compared))
+
+    def _amphora(self, identity: str) -> Iterable[_Judged]:
         row, beat = self._database.run(
             lambda connection: (queries.amphora(connection, identity), queries.health(connection, identity))
         )
-        found = rules.health(identity, row, beat, self._grace)
+        scope = self._scope()
+        found = rules.health(scope, identity, row, beat)
         if found:
-            self._believe()
             yield found, {"amphora": identity}
         if row is None:
             return
         if names.in_flow(row, self._grace):
-            raise InFlight(f"amphora {identity} is {row.status}, and Octavia may be at work on it", 60.0)
+            raise InFlight(f"amphora {identity} is {row.status}, and Octavia may work on it", 60.0)
         server = self._driver.server(row.compute_id) if row.compute_id else None
-        balancer = self._balancer(row.load_balancer_id)
-        found = rules.row(row, balancer, server, self._driver.project(), self._grace)
+        found = rules.row(scope, row, self._place(row.load_balancer_id), server)
         if found:
             yield self._unless_queued(found, row), _of_row(row)
 
-    def _unless_queued(self, found: Leftover, row: records.Amphora) -> Leftover:
-        """Make sure that no worker will yet take the request for which a row is PENDING_DELETE; else it is only reported.
+    def _place(self, balancer: str | None) -> Place | None:
+        found = self._balancer(balancer)
+        if found is None:
+            return None
+        rows = self._database.run(partial(queries.amphorae_of, load_balancer=found.id))
+        serving = sum(row.status in records.SERVING for row in rows)
+        if found.status != "ERROR":
+            return Place(found, serving)
+        if is_withheld(Withheld.REBUILD_ERROR):
+            return Place(found, serving, withheld.refusal(Withheld.REBUILD_ERROR))
+        return Place(found, serving, rebuild.obstacle(rebuild.read(self._driver, found, rows)))
 
-        The other states of a flow are set by workers alone.
+    def _unless_queued(self, found: Leftover, row: records.Amphora) -> Leftover:
+        """Verify that no request for a row in PENDING_DELETE waits; where that is unknown, it is only reported.
+
+        Only workers set the other states of a flow.
         """
         if row.status != "PENDING_DELETE" or found.refusal:
             return found
-        if not self._queue.refusal:
-            self._queue.prove_idle()
-        return replace(found, refusal=self._queue.refusal)
+        if self._queue.refusal:
+            return Leftover(found.problem, found.summary, self._queue.refusal)
+        self._queue.prove_idle(self._database.run(queries.open_requests))
+        return found
 
-    def _server(self, identity: str) -> Iterable[tuple[Leftover, dict[str, Any]]]:
+    def _server(self, identity: str) -> Iterable[_Judged]:
         server = self._driver.server(identity)
         amphora = names.amphora_of_server(server.name) if server else None
         if server is None or amphora is None:
             return
         rows = self._rows(amphora, identity)
-        found = rules.server(server, self._driver.project(), rows, self._is_working(rows), self._grace)
+        rival = "" if rows else self._rival(identity)
+        found = rules.server(self._scope(), server, rows, self._is_working(rows), rival)
         if found:
-            self._believe()
             yield found, _of_server(server)
 
-    def _port(self, identity: str) -> Iterable[tuple[Leftover, dict[str, Any]]]:
+    def _rival(self, server: str) -> str:
+        """Return a port that has an address for which a server answers as its own; empty when there is none."""
+        served = {
+            (port.network_id, address) for port in self._driver.ports_of(server) for address in port.address_pairs
+        }
+        rivals = (port.id for network, address in sorted(served) for port in self._driver.ports_at(network, address))
+        return next(rivals, "")
+
+    def _port(self, identity: str) -> Iterable[_Judged]:
         port = self._driver.port(identity)
         if port is None:
             return
         used = identity in self._database.run(leftover_queries.used_ports)
-        project, amphora = self._driver.project(), names.amphora_of_port(port.name)
+        scope, amphora = self._scope(), names.amphora_of_port(port.name)
         if amphora is not None:
             row = self._database.run(partial(queries.amphora, identity=amphora))
             attached = bool(port.device_id) and self._driver.server(port.device_id) is not None
             working = row is not None and self._is_working((row,))
-            found = rules.amphora_port(port, project, row, working, attached, used, self._grace)
+            found = rules.amphora_port(scope, port, row, working, attached, used)
         else:
-            balancer = self._balancer(names.balancer_of_port(port.name))
-            found = rules.balancer_port(port, project, balancer, used, self._grace)
+            found = rules.balancer_port(scope, port, self._balancer(names.balancer_of_port(port.name)), used)
         if found:
-            self._believe()
             yield found, _of_port(port)
 
-    def _security_group(self, identity: str) -> Iterable[tuple[Leftover, dict[str, Any]]]:
+    def _security_group(self, identity: str) -> Iterable[_Judged]:
         group = _by_id(self._driver.security_groups(), identity)
         if group is None:
             return
         balancer = self._balancer(names.balancer_of_security_group(group.name))
         used = any(identity in port.security_groups for port in self._driver.ports())
-        found = rules.security_group(group, self._driver.project(), balancer, used, self._grace)
+        found = rules.security_group(self._scope(), group, balancer, used)
         if found:
-            self._believe()
             yield found, {"name": group.name}
 
-    def _server_group(self, identity: str) -> Iterable[tuple[Leftover, dict[str, Any]]]:
+    def _server_group(self, identity: str) -> Iterable[_Judged]:
         group = _by_id(self._driver.server_groups(), identity)
         if group is None:
             return
         balancer = self._balancer(names.balancer_of_server_group(group.name))
         used = identity in self._database.run(leftover_queries.used_groups)
-        found = rules.server_group(group, self._driver.project(), balancer, used, self._grace)
+        found = rules.server_group(self._scope(), group, balancer, used)
         if found:
-            self._believe()
             yield found, {"name": group.name}
 
     def sweep(self) -> Iterator[Key]:
-        """Yield what looks left over, by sets: names, projects and rows; ages and single objects are for ``inspect``."""
+        """Yield the objects that look like leftovers by names, projects and rows."""
         rows, deleted, beats, used, used_groups = self._database.run(
             lambda connection: (
                 {row.id: row for row in queries.amphorae(connection)},
@@ -258,13 +291,13 @@ class DeactivatedAmphorae(OctaviaPlugin, Handler):
         if not servers and any(row.compute_id for row in rows.values()):
             raise Unavailable("compute", "lists no server of Octavia's project, while Octavia has amphorae")
         for row in rows.values():
-            if names.may_be_stuck(row) and row.age >= self._grace:
+            if names.may_be_stuck(row) and row.age >= self._grace and not row.is_device:
                 yield Key("amphora", row.id)
         for identity, beat in beats.items():
             if identity not in rows and beat.silent >= self._grace:
                 yield Key("amphora", identity)
         if not rows and not deleted:
-            return  # what has no row at all is judged by nobody
+            return  # a database without any amphora proves nothing
         yield from self._sweep_compute(servers, rows, used_groups)
         yield from self._sweep_network(rows, used)
 
@@ -302,34 +335,39 @@ class DeactivatedAmphorae(OctaviaPlugin, Handler):
                 yield Key(kind, identity)
 
     def population(self) -> int:
-        """How many amphora rows there are, deleted ones too."""
+        """Return the number of amphora rows, deleted ones too."""
         return self._database.run(leftover_queries.count_amphorae)
 
     def heal(self, finding: Finding) -> Healed:
-        """Prove again, then remove, and look whether it is gone."""
-        if not finding.healable:
-            raise Refused(finding.refusal)
+        """Prove again, remove, and verify that the object is gone."""
         self._database.require_known_schema()
-        if finding not in self.inspect(finding.key):
-            raise Conflict(f"{finding.key} is not as it was")
-        remove: Callable[[Finding], Healed] = {
-            "amphora": self._remove_amphora,
-            "server": self._remove_server,
-            "port": self._remove_port,
-            "security-group": self._remove_security_group,
-            "server-group": self._remove_server_group,
-        }[finding.key.kind]
-        return remove(finding)
+        now = self.prove_again(finding)
+        match Problem(now.problem):
+            case Problem.HEALTH:
+                return self._forget_health(now.key.id)
+            case Problem.DEACTIVATED | Problem.WITHOUT_SERVER | Problem.STUCK:
+                balancer = now.evidence["load_balancer"]
+                return self._fail_over(now.key.id, balancer) if balancer else self._remove_amphora(now)
+            case Problem.WITHOUT_ROW | Problem.ZOMBIE:
+                return self._remove_server(now)
+            case Problem.PORT | Problem.VIP_PORT:
+                return self._remove_port(now)
+            case Problem.SECURITY_GROUP:
+                self._driver.delete_security_group(now.key.id)
+                return _verified(now, self._driver.security_groups())
+            case Problem.SERVER_GROUP:
+                self._driver.delete_server_group(now.key.id)
+                return _verified(now, self._driver.server_groups())
+
+    def _forget_health(self, amphora: str) -> Healed:
+        if not self._database.run(partial(changes.forget_health, amphora=amphora, older_than=self._grace)):
+            raise Conflict(f"the heartbeat record of amphora {amphora} has changed")
+        return Healed(
+            f"deleted the heartbeat record of amphora {amphora}", undo="a living amphora writes its record again"
+        )
 
     def _remove_amphora(self, finding: Finding) -> Healed:
         amphora, evidence = finding.key.id, finding.evidence
-        if finding.problem == "orphan-health":
-            forget = partial(changes.forget_health, amphora=amphora, older_than=self._grace)
-            if not self._database.run(forget):
-                raise Conflict(f"the heartbeat record of amphora {amphora} is not as it was")
-            return Healed(f"deleted the heartbeat record of amphora {amphora}", undo="a living amphora writes it anew")
-        if evidence["load_balancer"]:
-            return self._fail_over(amphora, evidence["load_balancer"])
         try:
             Housekeeper(self._driver).remove_amphora([amphora])
         except NotFoundError as error:
@@ -338,7 +376,7 @@ class DeactivatedAmphorae(OctaviaPlugin, Handler):
             f"removed amphora {amphora}: its server, its ports, and its row is DELETED",
             before=dict(evidence),
             after={"status": "DELETED"},
-            undo=f"server and ports do not return; the row: UPDATE amphora SET status='{evidence['status']}' "
+            undo=f"nothing returns server and ports; the row: UPDATE amphora SET status='{evidence['status']}' "
             f"WHERE id='{amphora}' AND status='DELETED'",
         )
 
@@ -346,6 +384,9 @@ class DeactivatedAmphorae(OctaviaPlugin, Handler):
         row, found = self._rows(amphora)[0], self._balancer(balancer)
         if found is None or not found.idle:
             raise InFlight(f"Octavia is working on load balancer {balancer}")
+        if found.status == "ERROR":
+            rows = self._database.run(partial(queries.amphorae_of, load_balancer=balancer))
+            rebuild.begin(self._driver, found, rows, found.age)
         pool.make_room(self._driver, row)
         if found.status == "ACTIVE" and row.status == "PENDING_DELETE":
             self._driver.failover_amphora(amphora)
@@ -353,7 +394,7 @@ class DeactivatedAmphorae(OctaviaPlugin, Handler):
             self._driver.failover_load_balancer(balancer)
         return Healed(
             f"asked Octavia to replace amphora {amphora} of load balancer {balancer}, which was {found.status}",
-            undo="a failover cannot be taken back; the next look tells whether it succeeded",
+            undo="nothing takes a failover back; the next inspection shows whether it succeeded",
         )
 
     def _remove_server(self, finding: Finding) -> Healed:
@@ -366,27 +407,14 @@ class DeactivatedAmphorae(OctaviaPlugin, Handler):
     def _remove_port(self, finding: Finding) -> Healed:
         port = self._driver.port(finding.key.id)
         if port is None or port.revision != finding.evidence["revision"]:
-            raise Conflict(f"port {finding.key.id} is not as it was")
+            raise Conflict(f"port {finding.key.id} has changed")
         removal.remove_port(self._driver, port)
         return Healed(f"deleted port {port.id} ({port.name})", before=dict(finding.evidence), undo=_GONE)
 
-    def _remove_security_group(self, finding: Finding) -> Healed:
-        self._driver.delete_security_group(finding.key.id)
-        return self._gone(finding, self._driver.security_groups())
-
-    def _remove_server_group(self, finding: Finding) -> Healed:
-        self._driver.delete_server_group(finding.key.id)
-        return self._gone(finding, self._driver.server_groups())
-
-    def _gone(self, finding: Finding, left: Sequence[Group]) -> Healed:
-        if _by_id(left, finding.key.id) is not None:
-            raise DeleteFailed(f"{finding.key} is still there, although its deletion was accepted")
-        return Healed(f"deleted {finding.key} ({finding.evidence['name']})", before=dict(finding.evidence), undo=_GONE)
-
     def _rows(self, amphora: str, server: str | None = None) -> tuple[records.Amphora, ...]:
-        """The rows of an amphora and, if it is another, of the one whose server this is."""
+        """Return the row of an amphora and the row that names a server."""
 
-        def read(connection: Any) -> tuple[records.Amphora, ...]:
+        def read(connection: Connection) -> tuple[records.Amphora, ...]:
             found = [queries.amphora(connection, amphora)]
             if server is not None:
                 found.append(queries.amphora_of_server(connection, server))
@@ -401,10 +429,11 @@ class DeactivatedAmphorae(OctaviaPlugin, Handler):
         found = [self._balancer(row.load_balancer_id) for row in rows]
         return any(balancer is not None and balancer.status.startswith("PENDING") for balancer in found)
 
-    def _believe(self) -> None:
-        """Do not take a database that knows no amphora at all for one that says that everything is gone."""
-        if not self._database.run(leftover_queries.count_amphorae):
-            raise Refused("Octavia's database has no amphora at all, not even a deleted one: is it the right one?")
+
+def _verified(finding: Finding, left: Sequence[Group]) -> Healed:
+    if _by_id(left, finding.key.id) is not None:
+        raise DeleteFailed(f"{finding.key} still exists, although its deletion was accepted")
+    return Healed(f"deleted {finding.key} ({finding.evidence['name']})", before=dict(finding.evidence), undo=_GONE)
 
 
 def _by_id(groups: Iterable[Group], identity: str) -> Group | None:

@@ -1,4 +1,4 @@
-"""What Octavia's database says about things that may be left over: whether anything still refers to them."""
+"""The objects that rows of Octavia still name."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ _AMPHORA = tables.amphora.c
 
 
 def count_amphorae(connection: Connection) -> int:
-    """How many amphora rows there are, deleted ones too: none at all is a database that knows nothing."""
+    """Count the amphora rows, deleted ones too."""
     return int(connection.execute(sa.select(sa.func.count()).select_from(tables.amphora)).scalar_one())
 
 
 def used_ports(connection: Connection) -> frozenset[str]:
-    """Ports that an amphora or a load balancer that is not deleted refers to, whatever they are called."""
+    """Return the ports that an amphora or a load balancer names which is not deleted."""
     rows = connection.execute(
         sa.select(_AMPHORA.vrrp_port_id, _AMPHORA.ha_port_id).where(_AMPHORA.status != "DELETED")
     ).all()
@@ -34,7 +34,7 @@ def used_ports(connection: Connection) -> frozenset[str]:
 
 
 def used_groups(connection: Connection) -> frozenset[str]:
-    """Server groups that a load balancer that is not deleted refers to."""
+    """Return the server groups that a load balancer names which is not deleted."""
     lb = tables.load_balancer.c
     query = sa.select(lb.server_group_id).where(lb.provisioning_status != "DELETED", lb.server_group_id.is_not(None))
     return frozenset(connection.execute(query).scalars())

@@ -1,189 +1,270 @@
-"""What of Octavia's is left over: the decision, as pure functions over what was read.
+"""Whether an object of Octavia is a leftover, and whether it may be removed; pure decisions.
 
-Each function is given one object and all that is known of it, and says why it is a leftover, or None. They are written so
-that everything that anybody may still need is a reason for None:
+An object stays when any of these holds:
 
-- anything outside Octavia's project, or not named as Octavia names it (``amphora-<uuid>``, ``octavia-lb-vrrp-<uuid>``,
-  ``octavia-lb-member-<uuid>``, ``octavia-lb-<uuid>``, ``lb-<uuid>``), or kept by us (preserved, spare, or released);
-- anything whose row in Octavia's database is not DELETED: it is being built, serves, or is for a failover to replace;
-- anything younger than the grace, or whose row was written within it, so that every flow of Octavia has ended;
-- what something else still uses: the user is the leftover, and this follows it.
+- It is outside Octavia's project, or its name is not one that Octavia gives. The names are ``amphora-<uuid>``,
+  ``octavia-lb-vrrp-<uuid>``, ``octavia-lb-member-<uuid>``, ``octavia-lb-<uuid>`` and ``lb-<uuid>``.
+- It is preserved, a spare, or released.
+- Its row is not DELETED.
+- It is younger than the grace, or its row was written within it, so that a flow may still use it.
+- Another object uses it.
 
-A VIP's port belongs to the load balancer's owner, not to Octavia: outside Octavia's project it is reported, never deleted.
+A leftover is only reported when one of these holds:
+
+- No row names it: a missing row is no witness, and another Octavia may own it. An operator can allow its removal.
+- Octavia's database and the cloud may not belong together (:mod:`handlers.octavia.leftovers.pairing`).
+- It is a VIP port outside Octavia's project: it belongs to the owner of the load balancer.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from enum import StrEnum
 
-from handlers import withheld
 from handlers.octavia import names, records
-from handlers.octavia.cloud_objects import (
-    Group,
-    Port,
-    Server,
-)
-from handlers.withheld import Withheld, is_withheld
+from handlers.octavia.cloud_objects import Group, Port, Server
 
-#: who Neutron says has a port that Octavia made (``octavia/common/constants.py``)
+#: the owner that Neutron shows for a port of Octavia (``octavia/common/constants.py``)
 _OCTAVIA = "Octavia"
+
+
+class Problem(StrEnum):
+    """The kinds of leftovers."""
+
+    DEACTIVATED = "amphora-deactivated"
+    WITHOUT_SERVER = "amphora-without-server"
+    STUCK = "amphora-stuck"
+    WITHOUT_ROW = "server-without-row"
+    ZOMBIE = "zombie-server"
+    PORT = "leaked-port"
+    VIP_PORT = "leaked-vip-port"
+    SECURITY_GROUP = "leaked-security-group"
+    SERVER_GROUP = "leaked-server-group"
+    HEALTH = "orphan-health"
 
 
 @dataclass(frozen=True, slots=True)
 class Leftover:
-    """Something is left over.
+    """An object that its owner left behind.
 
-    :param problem: a slug, for the finding
-    :param summary: a sentence
-    :param refusal: why it is only reported; empty when it may be removed
+    :param summary: one sentence for a person
+    :param refusal: the reason why it is only reported; empty when it may be removed
     """
 
-    problem: str
+    problem: Problem
     summary: str
     refusal: str = ""
 
 
-def row(
-    amphora: records.Amphora,
-    balancer: records.LoadBalancer | None,
-    found: Server | None,
-    project: str,
-    grace: float,
-) -> Leftover | None:
-    """Judge an amphora's row that is not DELETED.
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """The facts that every decision needs.
 
-    :param balancer: the load balancer that it is on
-    :param found: its server
-    :param project: Octavia's
-    :param grace: seconds for which it must not have been written
+    :param project: id of Octavia's project
+    :param grace: seconds for which an object and its row must be unchanged
+    :param without_rows: whether the operator allows the removal of objects that no row names
+    :param mismatch: the reason why database and cloud may not belong together; empty when they do
     """
-    if amphora.status == "DELETED" or amphora.age < grace:
+
+    project: str
+    grace: float
+    without_rows: bool = False
+    mismatch: str = ""
+
+    def refusal(self, known: bool) -> str:
+        """Return the reason why a leftover must not be removed.
+
+        :param known: whether a row of Octavia names it
+        """
+        if self.mismatch or known or self.without_rows:
+            return self.mismatch
+        return (
+            "no row of Octavia names it, and another Octavia may own it: if this Octavia is alone in its project, write "
+            "[housekeeping] deactivated_amphorae_without_rows = true"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """The load balancer of an amphora.
+
+    :param serving: number of its amphorae that serve
+    :param obstacle: the reason why it must not be failed over while it is in ERROR; empty when it may be
+    """
+
+    balancer: records.LoadBalancer
+    serving: int
+    obstacle: str = ""
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it works with all its amphorae."""
+        return self.balancer.status == "ACTIVE" and self.serving == records.AMPHORAE_OF.get(
+            self.balancer.topology or ""
+        )
+
+
+def row(scope: Scope, amphora: records.Amphora, place: Place | None, found: Server | None) -> Leftover | None:
+    """Judge the row of an amphora.
+
+    :param place: its load balancer; None for a row on none, or on one that has no row
+    :param found: its server
+    """
+    if amphora.status == "DELETED" or amphora.age < scope.grace or amphora.is_device:
         return None
     if amphora.load_balancer_id is not None:
-        stuck = amphora.status in names.IN_A_FLOW and balancer is not None and balancer.idle
-        where = f"amphora {amphora.id} of load balancer {amphora.load_balancer_id}"
-        if not stuck:
-            return None
-        in_error = balancer is not None and balancer.status == "ERROR"
-        why = withheld.refusal(Withheld.REBUILD_ERROR) if in_error and is_withheld(Withheld.REBUILD_ERROR) else ""
-        return Leftover("amphora-stuck", f"{where} is {amphora.status}, and no flow works on it", why)
+        return _stuck_row(amphora, place)
     if found is None:
-        return Leftover(
-            "amphora-without-server", f"amphora {amphora.id} is {amphora.status}, has no server and no load balancer"
-        )
-    refusal = names.not_removable(found, amphora.id, project)
+        text = f"amphora {amphora.id} is {amphora.status}, and has no server and no load balancer"
+        return Leftover(Problem.WITHOUT_SERVER, text, scope.mismatch)
+    refusal = names.not_removable(found, amphora.id, scope.project) or scope.mismatch
     if amphora.status == "PENDING_DELETE":
-        return Leftover("amphora-stuck", f"amphora {amphora.id} is PENDING_DELETE, and nobody deletes it", refusal)
-    summary = f"amphora {amphora.id} is {amphora.status} and serves no load balancer, but has a server"
-    return Leftover("amphora-deactivated", summary, refusal)
+        return Leftover(Problem.STUCK, f"amphora {amphora.id} is PENDING_DELETE, and no worker deletes it", refusal)
+    text = f"amphora {amphora.id} is {amphora.status} and serves no load balancer, but has a server"
+    return Leftover(Problem.DEACTIVATED, text, refusal)
 
 
-def health(amphora: str, row: records.Amphora | None, beat: records.Health | None, grace: float) -> Leftover | None:
-    """Judge the heartbeat record of an amphora."""
-    if beat is None or beat.silent < grace or (row is not None and row.status != "DELETED"):
+def _stuck_row(amphora: records.Amphora, place: Place | None) -> Leftover | None:
+    if place is None or not place.balancer.idle or amphora.status not in names.IN_A_FLOW:
         return None
-    state = "is deleted" if row else "has no row"
-    return Leftover(
-        "orphan-health",
-        f"amphora {amphora} {state}, but its heartbeat record is there and counts as one that has failed",
-    )
+    refusal = place.obstacle
+    if place.is_whole and amphora.status != "PENDING_DELETE":
+        refusal = (
+            "its load balancer works with all its amphorae, and a failover would interrupt it: when the traffic allows it, run "
+            f"openstack loadbalancer failover {place.balancer.id}"
+        )
+    text = f"amphora {amphora.id} of load balancer {place.balancer.id} is {amphora.status}, and no flow works on it"
+    return Leftover(Problem.STUCK, text, refusal)
+
+
+def health(scope: Scope, amphora: str, row: records.Amphora | None, beat: records.Health | None) -> Leftover | None:
+    """Judge the heartbeat record of an amphora."""
+    if beat is None or beat.silent < scope.grace or (row is not None and row.status != "DELETED"):
+        return None
+    state = "is DELETED" if row else "has no row"
+    text = f"amphora {amphora} {state}, but its heartbeat record exists and counts as a failed amphora"
+    return Leftover(Problem.HEALTH, text)
 
 
 def server(
-    found: Server, project: str, rows: tuple[records.Amphora, ...], working: bool, grace: float
+    scope: Scope, found: Server, rows: Iterable[records.Amphora], working: bool, rival: str = ""
 ) -> Leftover | None:
     """Judge a server.
 
-    :param project: Octavia's
-    :param rows: the amphora rows that are this server's, by their ``compute_id`` or by its name
+    :param rows: the amphora rows that name it, or that its name names
     :param working: whether Octavia works on the load balancer of one of them
+    :param rival: a port that has an address of the server's address pairs as its own; empty when there is none
     """
-    amphora = names.amphora_of_server(found.name)
-    if amphora is None or found.project_id != project or names.is_kept(found) or found.age < grace:
-        return None
-    if working or found.task_state is not None or found.status == "BUILD":
-        return None
-    if any(row.status != "DELETED" or row.age < grace for row in rows):
+    rows, amphora = tuple(rows), names.amphora_of_server(found.name)
+    stays = (
+        amphora is None,
+        found.project_id != scope.project,
+        names.is_kept(found),
+        found.age < scope.grace,
+        found.task_state is not None,
+        found.status == "BUILD",
+        working,
+        any(row.status != "DELETED" or row.age < scope.grace for row in rows),
+    )
+    if any(stays):
         return None
     if rows:
-        return Leftover("zombie-server", f"server {found.id} is there, but its amphora {amphora} is DELETED")
-    return Leftover(
-        "server-without-row",
-        f"server {found.id} is named after amphora {amphora}, which Octavia does not know",
-        withheld.refusal(Withheld.SERVER_WITHOUT_ROW) if is_withheld(Withheld.SERVER_WITHOUT_ROW) else "",
-    )
+        text = f"server {found.id} exists, but its amphora {amphora} is DELETED"
+        return Leftover(Problem.ZOMBIE, text, scope.refusal(known=True))
+    text = f"server {found.id} has the name of amphora {amphora}, and Octavia has no such row"
+    refusal = f"it serves an address that port {rival} has, so its load balancer is alive" if rival else ""
+    return Leftover(Problem.WITHOUT_ROW, text, refusal or scope.refusal(known=False))
 
 
 def amphora_port(
-    port: Port, project: str, row: records.Amphora | None, working: bool, device_exists: bool, used: bool, grace: float
+    scope: Scope, port: Port, row: records.Amphora | None, working: bool, device_exists: bool, used: bool
 ) -> Leftover | None:
     """Judge a VRRP or member port.
 
     :param row: of the amphora in its name
-    :param working: whether Octavia works on the load balancer of that
-    :param device_exists: whether Nova knows the server that it is attached to
-    :param used: whether a row refers to it
+    :param working: whether Octavia works on that amphora's load balancer
+    :param device_exists: whether Nova knows the server of the port
+    :param used: whether a row names the port
     """
-    amphora = names.amphora_of_port(port.name)
-    if amphora is None or port.project_id != project or used or working or device_exists or port.age < grace:
+    stays = (
+        names.amphora_of_port(port.name) is None,
+        port.project_id != scope.project,
+        port.age < scope.grace,
+        used,
+        working,
+        device_exists,
+        row is not None and (row.status != "DELETED" or row.age < scope.grace),
+    )
+    if any(stays):
         return None
-    if row is not None and (row.status != "DELETED" or row.age < grace):
-        return None
-    state = "is DELETED" if row else "Octavia does not know"
-    return Leftover("leaked-port", f"port {port.id} ({port.name}) belongs to an amphora that {state}")
+    text = f"port {port.id} ({port.name}) belongs to an amphora that {'is DELETED' if row else 'has no row'}"
+    return Leftover(Problem.PORT, text, scope.refusal(known=row is not None))
 
 
-def balancer_port(
-    port: Port, project: str, balancer: records.LoadBalancer | None, used: bool, grace: float
-) -> Leftover | None:
-    """Judge a VIP's port.
+def balancer_port(scope: Scope, port: Port, balancer: records.LoadBalancer | None, used: bool) -> Leftover | None:
+    """Judge a VIP port.
 
     :param balancer: the row of the load balancer in its name
+    :param used: whether a row names the port
     """
     identity = names.balancer_of_port(port.name)
-    made_by_octavia = port.device_owner == _OCTAVIA and port.device_id == f"lb-{identity}"
-    if identity is None or not made_by_octavia or used or port.age < grace or not _is_gone(balancer, grace):
+    stays = (
+        identity is None,
+        port.device_owner != _OCTAVIA or port.device_id != f"lb-{identity}",
+        port.age < scope.grace,
+        used,
+        not _is_gone(balancer, scope.grace),
+    )
+    if any(stays):
         return None
-    refusal = (
-        ""
-        if port.project_id == project
-        else f"it belongs to project {port.project_id}, not to Octavia's; if it holds nobody's address any more, its owner "
-        f"or an administrator deletes it: openstack port delete {port.id}"
-    )
-    return Leftover(
-        "leaked-vip-port", f"port {port.id} holds the VIP of load balancer {identity}, which is gone", refusal
-    )
+    refusal = scope.refusal(known=balancer is not None)
+    if port.project_id != scope.project:
+        refusal = (
+            f"it belongs to project {port.project_id}: if the address is no longer used, its owner or an administrator "
+            f"deletes it by openstack port delete {port.id}"
+        )
+    text = f"port {port.id} has the VIP of load balancer {identity}, which {_state(balancer)}"
+    return Leftover(Problem.VIP_PORT, text, refusal)
 
 
-def security_group(
-    group: Group, project: str, balancer: records.LoadBalancer | None, used: bool, grace: float
-) -> Leftover | None:
+def security_group(scope: Scope, group: Group, balancer: records.LoadBalancer | None, used: bool) -> Leftover | None:
     """Judge a security group.
 
-    :param used: whether a port of Octavia's has it
+    :param balancer: the row of the load balancer in its name
+    :param used: whether a port of Octavia has it
     """
     identity = names.balancer_of_security_group(group.name)
-    if identity is None or group.project_id != project or used or not _is_gone(balancer, grace):
+    stays = (identity is None, group.project_id != scope.project, used, not _is_gone(balancer, scope.grace))
+    if any(stays):
         return None
-    return Leftover(
-        "leaked-security-group", f"security group {group.id} belongs to load balancer {identity}, which is gone"
-    )
+    text = f"security group {group.id} belongs to load balancer {identity}, which {_state(balancer)}"
+    return Leftover(Problem.SECURITY_GROUP, text, scope.refusal(known=balancer is not None))
 
 
-def server_group(
-    group: Group, project: str, balancer: records.LoadBalancer | None, used: bool, grace: float
-) -> Leftover | None:
+def server_group(scope: Scope, group: Group, balancer: records.LoadBalancer | None, used: bool) -> Leftover | None:
     """Judge a server group.
 
-    :param used: whether a row refers to it
+    :param balancer: the row of the load balancer in its name
+    :param used: whether a row names the group
     """
     identity = names.balancer_of_server_group(group.name)
-    if identity is None or group.project_id != project or used or group.members or not _is_gone(balancer, grace):
-        return None
-    return Leftover(
-        "leaked-server-group", f"server group {group.id} belongs to load balancer {identity}, which is gone"
+    stays = (
+        identity is None,
+        group.project_id != scope.project,
+        used,
+        bool(group.members),
+        not _is_gone(balancer, scope.grace),
     )
+    if any(stays):
+        return None
+    text = f"server group {group.id} belongs to load balancer {identity}, which {_state(balancer)}"
+    return Leftover(Problem.SERVER_GROUP, text, scope.refusal(known=balancer is not None))
 
 
 def _is_gone(balancer: records.LoadBalancer | None, grace: float) -> bool:
     return balancer is None or (balancer.status == "DELETED" and balancer.age >= grace)
+
+
+def _state(balancer: records.LoadBalancer | None) -> str:
+    return "is DELETED" if balancer else "has no row"

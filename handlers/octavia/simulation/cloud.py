@@ -1,11 +1,10 @@
-"""Nova, Neutron and Glance in memory: as much of them as keeping amphorae needs.
+"""Nova, Neutron and Glance in memory, as far as amphorae need them.
 
-What they refuse is refused here, because the handlers are built around it: nothing is detached from a server in ERROR, and
-no image made of it; a server in ERROR can be stopped, and is SHUTOFF then; a call to a server on a dead host is accepted
-and never done, except a deletion; a port that Nova made goes when it is detached, another one is only unbound; a server
-keeps its place in a server group until it is deleted.
+It refuses the same calls as they do, because the handlers depend on that. A server in ERROR loses no port and gives no image,
+but can be stopped, and is SHUTOFF then. A call to a server on a dead host is accepted and not done, except a deletion. A port
+of Nova goes when it is detached; another port is only unbound. A server has its place in a server group until its deletion.
 
-Everything happens at once unless :class:`Weather` says otherwise.
+Every call is done at once, unless :class:`Weather` delays it.
 """
 
 from __future__ import annotations
@@ -34,10 +33,10 @@ def _nothing(_call: str) -> None:
 
 @dataclass
 class Weather:
-    """What goes wrong; a test or a demonstration changes it at any time.
+    """The failures of the cloud; a test or a demonstration changes them at any time.
 
     :param dead_hosts: hosts whose compute service does not answer
-    :param clinging: servers whose ports are never detached, although the call is accepted
+    :param clinging: servers that accept the detachment of a port, and never do it
     :param slow_images: images stay ``saving`` until :meth:`Cloud.finish_images`
     :param slow_builds: servers stay in BUILD until :meth:`Cloud.finish_builds`
     :param unreachable: services that do not answer: ``compute``, ``network``, ``image``, ``load-balancer``
@@ -58,7 +57,7 @@ class Cloud:
     """The objects of a cloud; safe to share between threads.
 
     :param hosts: compute hosts with their availability zones
-    :param room: how many servers fit on a host
+    :param room: number of servers that fit on a host
     """
 
     def __init__(self, hosts: Mapping[str, str] | None = None, room: int = 1000) -> None:
@@ -141,14 +140,14 @@ class Cloud:
         return min(fit, key=lambda host: (load[host], host)) if fit else None
 
     def finish_builds(self) -> None:
-        """Let what is being built become ACTIVE."""
+        """Set servers in BUILD to ACTIVE."""
         with self.lock:
             for server in list(self._servers.values()):
                 if server.status == "BUILD":
                     self._servers[server.id] = replace(server, status="ACTIVE")
 
     def alter_server(self, identity: str, **changes: object) -> None:
-        """Change a server behind everybody's back: a crash, an operator's hand."""
+        """Change a server without a call: a crash, or an operator."""
         with self.lock:
             self._servers[identity] = replace(self.present(identity), **changes)  # type: ignore[arg-type]
 
@@ -216,12 +215,20 @@ class Cloud:
         with self.lock:
             return [replace(port, age=self._age(port.id)) for port in self._ports.values()]
 
-    def plug(self, server: str, network: str, name: str = "", pairs: tuple[str, ...] = (), identity: str = "") -> Port:
-        """Make a port and attach it; one without a name is Nova's own, and goes when it is detached."""
+    def plug(
+        self,
+        server: str,
+        network: str,
+        name: str = "",
+        pairs: tuple[str, ...] = (),
+        identity: str = "",
+        addresses: tuple[str, ...] = (),
+    ) -> Port:
+        """Create a port and attach it; a port without a name is Nova's own and goes when it is detached."""
         with self.lock:
             made = identity or str(uuid4())
             mac = "fa:16:3e:" + ":".join(made[index : index + 2] for index in (0, 2, 4))
-            port = Port(made, name, OCTAVIA, network, server, "compute:nova", mac, True, 1, pairs)
+            port = Port(made, name, OCTAVIA, network, server, "compute:nova", mac, True, 1, pairs, addresses=addresses)
             self._ports[made] = port
             self._born[made] = time.monotonic()
             return port
@@ -258,7 +265,7 @@ class Cloud:
                 del self._ports[port.id]
 
     def remove_port(self, identity: str) -> None:
-        """Delete a port of whatever revision, as Octavia does."""
+        """Delete a port of any revision, as Octavia does."""
         with self.lock:
             self._ports.pop(identity, None)
 
@@ -293,7 +300,7 @@ class Cloud:
             return self._keep_image(name, {**properties, "instance_uuid": server}, "saving" if stays else "active").id
 
     def finish_images(self) -> None:
-        """Let what is being saved become active."""
+        """Set images in saving to active."""
         with self.lock:
             for image in list(self._images.values()):
                 self._images[image.id] = replace(image, status="active")
@@ -365,13 +372,13 @@ class Cloud:
             self._security_groups.pop(identity, None)
 
     def add_port(self, port: Port) -> None:
-        """Put a port there, as somebody else than Nova made it."""
+        """Add a port that Nova did not create."""
         with self.lock:
             self._ports[port.id] = port
             self._born[port.id] = time.monotonic()
 
     def grow_older(self, seconds: float) -> None:
-        """Let time have passed: everything that is there was made so much earlier."""
+        """Make every object older."""
         with self.lock:
             self._born = {identity: born - seconds for identity, born in self._born.items()}
 

@@ -1,9 +1,9 @@
 """Octavia's API and controller in miniature: failovers and deletions of amphorae, on a database with Octavia's tables.
 
 The order of the steps is Octavia's (``octavia/controller/worker/v2/flows/amphora_flows.py``), because the handlers depend on
-it: a flow works on the row as it was when the flow began; the replacement stands before the old server is deleted; a
-server "None" is deleted without complaint; the old row stays, DELETED, with its load balancer and its port; a failover
-that finds no host leaves the old row and the load balancer in ERROR, and the old server where it was.
+it. A flow works on the row as it was when the flow began. It builds the new amphora before it deletes the old server, and
+deletes a server "None" without an error. The old row stays DELETED, with its load balancer and its port. A failover without a
+host leaves the old row and the load balancer in ERROR, and the old server in place.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from uuid import uuid4
 
@@ -34,16 +34,25 @@ _MEMBERS = tables.amphora_member_port
 REVISION = max(revisions.KNOWN)
 
 
+#: the end of every amphora's certificate
+CERTIFICATE_END = datetime(2100, 1, 1)
+
+
+def vip_address(balancer: str) -> str:
+    """Return the address of a load balancer's VIP, which differs between load balancers."""
+    return f"198.18.{int(balancer[0:2], 16)}.{int(balancer[2:4], 16)}"
+
+
 class NoValidHost(Exception):
     """No host has room for a replacement."""
 
 
 @dataclass
 class Pace:
-    """How fast flows run.
+    """The speed of flows.
 
-    :param held: flows begin and wait until :meth:`Controller.finish`
-    :param seconds: how long a flow takes; 0: the call returns when it is done
+    :param held: flows begin and wait for :meth:`Controller.finish`
+    :param seconds: duration of a flow; 0: the call returns when it is done
     """
 
     held: bool = False
@@ -52,7 +61,7 @@ class Pace:
 
 @dataclass
 class Controller:
-    """Octavia's part of the cloud."""
+    """Octavia."""
 
     database: OctaviaDatabase
     cloud: Cloud
@@ -60,7 +69,7 @@ class Controller:
     _waiting: list[Callable[[], None]] = field(default_factory=list)
 
     def prepare(self) -> None:
-        """Make the tables where they are not there, and boot a server for each row that has one."""
+        """Create missing tables, and boot a server for each row that names one."""
 
         def make(connection: Connection) -> None:
             tables.octavia.create_all(connection)
@@ -117,7 +126,9 @@ class Controller:
             connection.execute(sa.insert(tables.vip).values(load_balancer_id=balancer, port_id=vip, octavia_owned=True))
 
         self.database.run(add)
-        self.cloud.plug(f"lb-{balancer}", VIPS, f"octavia-lb-{balancer}", identity=vip)
+        self.cloud.plug(
+            f"lb-{balancer}", VIPS, f"octavia-lb-{balancer}", identity=vip, addresses=(vip_address(balancer),)
+        )
         for number in range(records.AMPHORAE_OF[topology]):
             role = "STANDALONE" if topology == "SINGLE" else ("MASTER", "BACKUP")[number]
             self._build(balancer, role, group, members, volume_backed)
@@ -142,7 +153,7 @@ class Controller:
         self.database.run(write)
 
     def set_busy(self, amphora: str) -> None:
-        """Mark an amphora as taken for a failover, as Octavia's health manager does; nobody takes that back."""
+        """Mark an amphora as taken for a failover, as Octavia's health manager does for ever."""
         change = sa.update(_HEALTH).where(_HEALTH.c.amphora_id == amphora).values(busy=True)
         self.database.run(lambda connection: connection.execute(change))
 
@@ -215,7 +226,7 @@ class Controller:
         self.set_balancer(identity, "DELETED")
 
     def finish(self) -> None:
-        """Run the flows that are held."""
+        """Run the flows that wait."""
         waiting, self._waiting[:] = list(self._waiting), []
         for flow in waiting:
             flow()
@@ -242,7 +253,7 @@ class Controller:
     # the flows
 
     def _failover(self, balancer: str, only: list[str] | None) -> None:
-        """Replace these amphorae, or all, and fill up what is missing."""
+        """Replace these amphorae, or all, and build missing ones."""
         row = self.database.run(partial(queries.load_balancer, identity=balancer))
         if row is None:
             return
@@ -280,7 +291,7 @@ class Controller:
             self.cloud.delete_server(server.id)
             raise NoValidHost(balancer)
         self.cloud.plug(server.id, MANAGEMENT)
-        vrrp = self.cloud.plug(server.id, VIPS, f"octavia-lb-vrrp-{identity}", ("198.51.100.10",))
+        vrrp = self.cloud.plug(server.id, VIPS, f"octavia-lb-vrrp-{identity}", (vip_address(balancer),))
         ports = [self.cloud.plug(server.id, MEMBERS, f"octavia-lb-member-{identity}").id for _ in range(members)]
 
         def add(connection: Connection) -> None:
@@ -291,6 +302,7 @@ class Controller:
                     status="ALLOCATED",
                     load_balancer_id=balancer,
                     vrrp_port_id=vrrp.id,
+                    cert_expiration=CERTIFICATE_END,
                     role=role,
                     cached_zone=server.zone,
                     created_at=utcnow(),

@@ -1,4 +1,4 @@
-"""The spare pool, as an operator lists it and takes one out of it."""
+"""The spare pool on the command line."""
 
 from __future__ import annotations
 
@@ -30,14 +30,15 @@ class Spares(OctaviaPlugin, Inventory):
         return cls(resources.get(chosen_driver))
 
     def items(self) -> Sequence[Json]:
-        """Return every placeholder, the oldest first."""
+        """Return every placeholder of ours, the oldest first."""
         servers = self._driver.servers()
         ready = {server.id for pool in spares.pools(servers, self._driver.settings) for server in pool.ready}
-        kept = sorted(filter(spares.is_placeholder, servers), key=lambda server: (-server.age, server.id))
-        return [_item(server, server.id in ready) for server in kept]
+        ours = [server for server in servers if spares.is_ours(server, self._driver.settings.spare_owner)]
+        ours.sort(key=lambda server: (-server.age, server.id))
+        return [_item(server, server.id in ready) for server in ours]
 
     def show(self, identity: str) -> Json:
-        """Return what Nova says of one."""
+        """Return one placeholder as Nova shows it."""
         item = next((item for item in self.items() if item["id"] == identity), None)
         if item is None:
             raise LookupError(identity)
@@ -45,25 +46,25 @@ class Spares(OctaviaPlugin, Inventory):
         return {**item, "image": server.image, "host_up": server.host_up}
 
     def release(self, identity: str) -> Healed:
-        """Take one out of the pool, which then builds another; the server stays, stopped."""
+        """Give a placeholder to the operator, stopped; the pool builds another."""
         server = self._one(identity)
         self._driver.describe_server(identity, {STATE: spares.RELEASED})
         self._driver.untag_server(identity, SPARE)
         return Healed(
-            f"released spare {server.name} ({identity}): it is no longer counted or touched",
+            f"released spare {server.name} ({identity}): stackmend no longer counts or touches it",
             before={"tags": sorted(server.tags)},
             undo=f"openstack server delete {identity}; the pool builds another",
         )
 
     def delete(self, identity: str) -> Healed:
-        """Delete one; the pool builds another."""
+        """Delete a placeholder; the pool builds another."""
         server = self._one(identity)
         removal.remove_server(self._driver, server)
         return Healed(f"deleted spare {server.name} ({identity})", undo="the pool builds another")
 
     def _one(self, identity: str) -> Server:
-        server = self._driver.server(identity)
-        if server is None or server.project_id != self._driver.project() or not spares.is_placeholder(server):
+        server, owner = self._driver.server(identity), self._driver.settings.spare_owner
+        if server is None or server.project_id != self._driver.project() or not spares.is_ours(server, owner):
             raise LookupError(identity)
         return server
 

@@ -1,9 +1,11 @@
-"""The spare pool as Nova shows it: which servers are placeholders, what is missing or too much, and how one is handed over.
+"""The spare pool as Nova shows it: its placeholders, its gaps, and the way one is given to a failover.
 
 A placeholder is a server of Octavia's project whose name begins with :data:`~handlers.octavia.cloud_objects.SPARE_PREFIX` and
-whose metadata names its pool. While it has the tag :data:`~handlers.octavia.cloud_objects.SPARE` it belongs to the pool;
-whoever takes the tag away has claimed it, and nobody else can. So a placeholder without the tag is being deleted, or its
-claimant died: ``spare_pool`` deletes it. One that an operator was given (``released``) is nobody's business any more.
+whose metadata names its pool and its owner. While it has the tag :data:`~handlers.octavia.cloud_objects.SPARE` it belongs to
+the pool. Only one caller can remove the tag, and that caller has claimed the placeholder. So a placeholder without the tag
+is being deleted, or its claimant died: ``spare_pool`` deletes it. A released placeholder belongs to an operator.
+
+The owner is a mark of Octavia's database: a second stackmend in the project, for another Octavia, has its own spares.
 """
 
 from __future__ import annotations
@@ -28,23 +30,21 @@ LOG = logging.getLogger(__name__)
 
 #: metadata of a placeholder: the zone of its pool
 ZONE = "stackmend_zone"
-#: metadata of a placeholder: the id of the flavor of its pool; none where that is Octavia's ``amp_flavor_id``
+#: metadata of a placeholder: the id of its pool's flavor; missing for Octavia's ``amp_flavor_id``
 FLAVOR = "stackmend_flavor"
-#: the pool of placeholders that Nova may put anywhere
+#: metadata of a placeholder: the mark of the stackmend that created it
+OWNER = "stackmend_owner"
+#: the zone of a pool whose placeholders Nova may put anywhere
 ANY = "any"
-#: :data:`~handlers.octavia.cloud_objects.STATE` of a placeholder that an operator was given
+#: :data:`~handlers.octavia.cloud_objects.STATE` of a placeholder that belongs to an operator
 RELEASED = "released"
 
-#: seconds after which a row that still says PENDING_CREATE or BOOTING is no build any more: Octavia waits 300 for the boot
-#: and 600 for the agent (``amp_active_retries``, ``connection_max_retries``)
-LONGEST_BUILD = 1800.0
-
-#: seconds to wait for Nova to delete a placeholder that was claimed; its room is free at that moment
+#: seconds to wait until Nova has deleted a claimed placeholder and its room is free
 _RELEASE = 30.0
 
-#: states of an amphora's row while it is built
+#: states of an amphora's row during its build
 _BUILDING = frozenset({"PENDING_CREATE", "BOOTING"})
-#: states of an amphora's row that only a failover under way has beside PENDING_UPDATE of the load balancer
+#: states of an amphora's row during a failover, while its load balancer is PENDING_UPDATE
 _REPLACED = _BUILDING | {"PENDING_DELETE", "ERROR"}
 
 
@@ -53,12 +53,12 @@ class Pool:
     """The placeholders of one flavor in one zone.
 
     :param flavor: its id; empty for Octavia's ``amp_flavor_id``
-    :param wanted: how many there should be; 0 for a zone or flavor that is not configured
-    :param ready: stopped, on a host that answers as far as is known
-    :param running: built, and to be stopped
-    :param coming: being built, or in between two states
-    :param asleep: stopped on a host that is down: not counted, and not deleted, for the host may return
-    :param failed: in ERROR, or in a state that nobody of ours put it into
+    :param wanted: its size; 0 for a zone or flavor that is not configured
+    :param ready: stopped, on a host that is not known to be down
+    :param running: built, but not yet stopped
+    :param coming: being built, or between two states
+    :param asleep: stopped on a host that is down: not counted, and not deleted, because the host may return
+    :param failed: in ERROR, or in a state that stackmend does not set
     :param claimed: without the tag: to be deleted
     """
 
@@ -74,43 +74,48 @@ class Pool:
 
     @property
     def name(self) -> str:
-        """How keys, and the names of its placeholders, call it."""
+        """Its name in keys and in the names of its placeholders."""
         return f"{self.zone}/{self.flavor}" if self.flavor else self.zone
 
     @property
     def present(self) -> tuple[Server, ...]:
-        """What is or will be ready."""
+        """The placeholders that are or will be ready."""
         return self.ready + self.running + self.coming
 
     @property
     def missing(self) -> int:
-        """How many are to be built."""
+        """The number of placeholders to build."""
         return max(0, self.wanted - len(self.present))
 
     @property
     def surplus(self) -> tuple[Server, ...]:
-        """What is too much: the youngest; of what is being built only later, for Nova takes no tag off it."""
+        """The youngest placeholders beyond the size; not those in BUILD, because Nova removes no tag from them."""
         over = max(0, len(self.present) - self.wanted)
         youngest = sorted(self.ready + self.running, key=lambda server: (server.age, server.id))
         return (*youngest[:over], *(self.asleep if self.wanted == 0 else ()))
 
 
 def is_placeholder(server: Server) -> bool:
-    """Whether a server was made for the pool and not given away."""
+    """Return whether a server was created for a spare pool and not released."""
     return server.name.startswith(SPARE_PREFIX) and ZONE in server.metadata and server.metadata.get(STATE) != RELEASED
 
 
+def is_ours(server: Server, owner: str) -> bool:
+    """Return whether a server is a placeholder that this stackmend created."""
+    return is_placeholder(server) and server.metadata.get(OWNER, "") == owner
+
+
 def pool(zone: str, flavor: str, wanted: int, servers: Iterable[Server]) -> Pool:
-    """Sort the placeholders of one pool by what is to be done with them."""
+    """Sort the placeholders of one pool by their state."""
     sorted_out: dict[str, list[Server]] = {}
     for server in servers:
-        if is_placeholder(server) and _where(server) == (zone, flavor):
+        if _where(server) == (zone, flavor):
             sorted_out.setdefault(_state(server), []).append(server)
     return Pool(zone, flavor, wanted, **{name: tuple(found) for name, found in sorted_out.items()})
 
 
 def _where(server: Server) -> tuple[str, str]:
-    """Zone and flavor of a placeholder's pool."""
+    """Return zone and flavor of a placeholder's pool."""
     return server.metadata[ZONE], server.metadata.get(FLAVOR, "")
 
 
@@ -125,53 +130,61 @@ def _state(server: Server) -> str:
 
 
 def pools(servers: Sequence[Server], settings: HousekeepingSettings) -> list[Pool]:
-    """Every pool that there should be or is, the configured ones first and in their order."""
+    """Return every pool that is configured or has placeholders of ours, the configured ones first and in their order."""
+    ours = [server for server in servers if is_ours(server, settings.spare_owner)]
     configured = list(product(settings.spare_amphora_zones or (ANY,), settings.spare_amphora_flavors or ("",)))
-    found = {_where(server) for server in servers if is_placeholder(server)}
+    found = {_where(server) for server in ours}
     return [
-        *(pool(*where, settings.spare_amphora_pool_size, servers) for where in configured),
-        *(pool(*where, 0, servers) for where in sorted(found.difference(configured))),
+        *(pool(*where, settings.spare_amphora_pool_size, ours) for where in configured),
+        *(pool(*where, 0, ours) for where in sorted(found.difference(configured))),
     ]
 
 
-def deploying(servers: Iterable[Server], rows: Iterable[records.Amphora]) -> int:
-    """How many amphorae and placeholders are building, Octavia's own counted.
+def deploying(servers: Iterable[Server], rows: Iterable[records.Amphora], longest_flow: float) -> int:
+    """Count the amphorae and placeholders that are building, those of Octavia too.
 
-    A row that has said so for longer than any build is a dead worker's, and does not count; nor does the same amphora
-    twice, by its row and by its server.
+    An amphora counts once, by its row or its server. An older row belongs to a worker that died.
+
+    :param longest_flow: seconds after which a row is older than any build
     """
-    of_octavia = {row.id for row in rows if row.status in _BUILDING and row.age < LONGEST_BUILD}
+    of_octavia = {row.id for row in rows if row.status in _BUILDING and row.age < longest_flow}
     building = [server for server in servers if server.status == "BUILD"]
     named = {server.name.removeprefix(AMPHORA_PREFIX) for server in building if server.name.startswith(AMPHORA_PREFIX)}
     return len(of_octavia | named) + sum(map(is_placeholder, building))
 
 
-def failing_over(balancers: Iterable[records.LoadBalancer], rows: Iterable[records.Amphora]) -> frozenset[str]:
-    """Load balancers whose amphora is being replaced: the room that was made for it must not be taken again."""
+def failing_over(
+    balancers: Iterable[records.LoadBalancer], rows: Iterable[records.Amphora], longest_flow: float
+) -> frozenset[str]:
+    """Return the load balancers whose amphora Octavia is replacing: no spare may take the room of the new one.
+
+    :param longest_flow: seconds after which a load balancer is older than any failover
+    """
     replaced = {row.load_balancer_id for row in rows if row.status in _REPLACED}
     return frozenset(
         balancer.id
         for balancer in balancers
-        if balancer.status == "PENDING_UPDATE" and balancer.age < LONGEST_BUILD and balancer.id in replaced
+        if balancer.status == "PENDING_UPDATE" and balancer.age < longest_flow and balancer.id in replaced
     )
 
 
 def next_to_fill(found: Sequence[Pool]) -> Pool | None:
-    """The one pool for which spares may be built now, so that two replicas never build for two at once.
+    """Return the only pool for which spares may be built now, so that two replicas never build for two at once.
 
-    One in which a spare has failed to build is passed over: there is no room.
+    A pool with a spare that failed to build is left out: it has no room.
     """
     return next((one for one in found if one.missing and not one.failed), None)
 
 
 def begin(driver: Driver, number: int) -> list[str]:
-    """Begin to build placeholders, no more than a pool lacks and than may be building at once; return their ids.
+    """Begin to build placeholders for one pool, at most as many as it lacks and as may build; return their ids.
 
-    :raises AmphoraDriverError: see :mod:`handlers.octavia.housekeeping`
+    :raises AmphoraDriverError: one of :mod:`handlers.octavia.housekeeping`
     """
     servers = driver.servers()
-    room = driver.settings.maximum_deploying_amphora_count - deploying(servers, driver.database.run(queries.amphorae))
-    short = next_to_fill(pools(servers, driver.settings))
+    settings, rows = driver.settings, driver.database.run(queries.amphorae)
+    room = settings.maximum_deploying_amphora_count - deploying(servers, rows, settings.longest_flow)
+    short = next_to_fill(pools(servers, settings))
     if short is None:
         return []
     return [_create(driver, short) for _ in range(min(number, room, short.missing))]
@@ -179,25 +192,25 @@ def begin(driver: Driver, number: int) -> list[str]:
 
 def _create(driver: Driver, pool: Pool) -> str:
     name = f"{SPARE_PREFIX}{pool.name}-{uuid.uuid4().hex[:8]}"
-    marks = {ZONE: pool.zone} | ({FLAVOR: pool.flavor} if pool.flavor else {})
+    marks = {ZONE: pool.zone, OWNER: driver.settings.spare_owner} | ({FLAVOR: pool.flavor} if pool.flavor else {})
     return driver.create_server(name, None if pool.zone == ANY else pool.zone, SPARE, marks, pool.flavor)
 
 
 def release_spare(
     driver: Driver, zone: str | None, other_than_hosts: Collection[str] = (), flavor: str | None = None
 ) -> str | None:
-    """Hand a spare over: delete one, so that a failover requested right after finds room; return its id.
+    """Delete one spare, so that the next failover finds room; return its id.
 
-    It is claimed by taking its tag away, which succeeds for one caller only, then deleted; Nova is waited for, half a
-    minute at most. A caller that dies in between leaves a claimed placeholder, which ``spare_pool`` deletes.
+    Removing its tag claims it, which only one caller can do; then it is deleted, and Nova gets half a minute for that. A
+    caller that dies in between leaves a claimed placeholder, which ``spare_pool`` deletes.
 
-    :param zone: where the new amphora will be built; None where Octavia does not say
-    :param other_than_hosts: where the new amphora may not stand
-    :param flavor: id of the new amphora's; None where Octavia does not say
+    :param zone: of the new amphora; None when it is unknown
+    :param other_than_hosts: hosts that the new amphora must not use
+    :param flavor: id of the new amphora's flavor; None when it is unknown
     :return: None when no spare is ready there
-    :raises AmphoraDriverError: see :mod:`handlers.octavia.housekeeping`
+    :raises AmphoraDriverError: one of :mod:`handlers.octavia.housekeeping`
     """
-    for spare in _eligible(driver.servers(), zone, other_than_hosts, flavor):
+    for spare in _eligible(driver.servers(), driver.settings.spare_owner, zone, other_than_hosts, flavor):
         try:
             ours = driver.untag_server(spare.id, SPARE)
         except NotFoundError:
@@ -205,23 +218,23 @@ def release_spare(
         if ours:
             driver.delete_server(spare.id)
             if not polling.until(partial(_is_gone, driver, spare.id), _RELEASE):
-                LOG.warning("spare %s is not deleted yet; the failover may not find its room", spare.id)
+                LOG.warning("spare %s is not deleted yet; the failover may find no room", spare.id)
             LOG.info("spare %s on host %s made room for a failover", spare.id, spare.host)
             return spare.id
     return None
 
 
 def make_room(driver: Driver, amphora: records.Amphora) -> str | None:
-    """Hand a spare over to the one that will replace this amphora: :func:`release_spare` where Nova may put that.
+    """Delete a spare whose room fits the replacement of an amphora: :func:`release_spare`.
 
-    A failover does not wait for what cannot be told of spares: it may find room without one.
+    When an API does not answer, the failover goes on without a spare: it may find room.
 
-    :raises AmphoraDriverError: see :mod:`handlers.octavia.housekeeping`
+    :raises AmphoraDriverError: one of :mod:`handlers.octavia.housekeeping`, except UnavailableException
     """
     try:
         return release_spare(driver, amphora.zone, _taken(driver, amphora), amphora.compute_flavor)
     except UnavailableException as error:
-        LOG.warning("no spare makes room for what replaces amphora %s: %s", amphora.id, error)
+        LOG.warning("no spare makes room for the replacement of amphora %s: %s", amphora.id, error)
         return None
 
 
@@ -230,7 +243,7 @@ def _is_gone(driver: Driver, server: str) -> bool:
 
 
 def _taken(driver: Driver, amphora: records.Amphora) -> frozenset[str]:
-    """Hosts on which its replacement may not stand: the survivor's, and in a server group its own, until it is deleted."""
+    """Return the hosts that its replacement must not use: the survivor's, and in a server group its own."""
     pair = (
         driver.database.run(partial(queries.amphorae_of, load_balancer=amphora.load_balancer_id))
         if amphora.load_balancer_id
@@ -245,15 +258,17 @@ def _taken(driver: Driver, amphora: records.Amphora) -> frozenset[str]:
     )
 
 
-def _eligible(servers: Iterable[Server], zone: str | None, taken: Collection[str], flavor: str | None) -> list[Server]:
-    """Spares that are ready, those in the zone first; one of another zone only if Nova had chosen where it stands.
+def _eligible(
+    servers: Iterable[Server], owner: str, zone: str | None, taken: Collection[str], flavor: str | None
+) -> list[Server]:
+    """Return the ready spares in the order of their use: first by zone, then by flavor, then ``amp_flavor_id``.
 
-    Then those of the flavor come first, and those of ``amp_flavor_id`` before any other's.
+    A spare of another zone counts only when Nova chose its host.
     """
     ready = [
         server
         for server in servers
-        if is_placeholder(server)
+        if is_ours(server, owner)
         and _state(server) == "ready"
         and server.host not in taken
         and (zone is None or server.zone == zone or server.metadata[ZONE] in {zone, ANY})

@@ -1,39 +1,38 @@
-"""Keeps placeholder servers, so that a failover finds room in a cloud that is otherwise full.
+"""Keeps placeholder servers, so that a failover finds room in a full cloud.
 
-**What drifts.** A pool, of which there is one for each zone and flavor, has fewer or more spares than
-``spare_amphora_pool_size``; one was built and still runs, failed to build, or was claimed by somebody who died before
-deleting it.
+**What drifts.** A pool has fewer or more spares than ``spare_amphora_pool_size``. Each zone and flavor has one pool. A spare
+still runs, failed to build, or was claimed by a caller that died before it deleted the spare.
 
-**What a spare is.** A server of an amphora's flavor and image in Octavia's project, without a network, stopped and tagged. It
-holds its allocation in Placement, and the image in its host's cache; it uses neither processor nor memory. Just before
-this program requests a failover, it takes the tag off one spare on another host than the surviving amphora's, deletes
-it, and Octavia's new amphora finds the room; the pool is topped up afterwards.
+**What a spare is.** A stopped, tagged server of an amphora's flavor and image in Octavia's project, without a network. It has
+an allocation in Placement and the image in the cache of its host, and uses no processor and no memory. Right before stackmend
+requests a failover, it removes the tag of one spare on another host than the surviving amphora's, and deletes it. Octavia's
+new amphora finds the room. The pool is filled up afterwards.
 
-**What it buys, and what not.** A failover that would end with NoValidHost succeeds, also of an ACTIVE_STANDBY pair with
-anti-affinity. It does not make the new amphora boot faster than a cached image does: Octavia cannot adopt a server that it
-did not build (its own pool of bootable spares went with release 9). Failovers that Octavia's health manager begins by
-itself, and new load balancers, are given nothing. Between the deletion and Octavia's boot, seconds, anybody may take the
-room; an aggregate of its own for the amphora flavor shuts that gap. A spare makes room for an amphora that is not larger:
-where Octavia's flavor profiles name flavors of Nova, list them in ``spare_amphora_flavors``; one of the amphora's own flavor
-is handed over first, then one of ``amp_flavor_id``, then any. After another ``amp_flavor_id`` was configured, delete the
-spares: they come back with the new one.
+**What it brings.** A failover succeeds that would end with NoValidHost, also of an ACTIVE_STANDBY pair with anti-affinity. The
+new amphora does not boot faster than from a cached image: Octavia adopts no server that it did not build. New load balancers,
+and failovers of Octavia's health manager, get no room. For some seconds, any other server may take the room; an own aggregate
+for the amphora flavor prevents that. A spare makes room only for an amphora of its size or less. List the flavors of Octavia's
+flavor profiles in ``spare_amphora_flavors``; a failover takes a spare of the amphora's flavor first, then one of
+``amp_flavor_id``, then any. After a change of ``amp_flavor_id``, delete the spares: the pool builds new ones.
 
 **What is read.** The servers of Octavia's project, amphora rows and load balancers.
 
-**What is changed.** Placeholders are created, stopped and deleted; nothing else. Never more than
-``maximum_deploying_amphora_count`` are building at once, with Octavia's own builds counted, and none is begun while an
-amphora is being replaced or a claimed spare is still there: its room is meant for the new amphora. Pools are filled one
-after the other, so that two replicas cannot pass the bound together. A spare that failed to build is kept, and holds
-its pool back, for ten minutes: a full cloud is not asked every few seconds.
+**What is changed.** Placeholders that this stackmend created are built, stopped and deleted; nothing else. At most
+``maximum_deploying_amphora_count`` servers build at the same time, those of Octavia too. No build begins while Octavia replaces
+an amphora or a claimed spare exists: that room is for the new amphora. One pool is filled at a time, so that two replicas
+cannot exceed the bound together. A spare that failed to build stays for ten minutes and stops its pool for that time.
 
-**Undo.** Lower ``spare_amphora_pool_size``; what is too much is deleted.
+**What is not changed.** Placeholders of another stackmend, for another Octavia, in the same project.
+
+**Undo.** Lower ``spare_amphora_pool_size``; the pool deletes the surplus.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Self
 
 from handlers.access.roles import AMPHORAE
@@ -48,12 +47,22 @@ from handlers.octavia.spares import pool as spares
 
 LOG = logging.getLogger(__name__)
 
-#: seconds for which a spare that failed to build holds its pool back
+#: seconds for which a spare that failed to build stops its pool
 RETRY_AFTER = 600.0
 
 
+class Problem(StrEnum):
+    """The kinds of drift of a pool."""
+
+    SHORT = "pool-short"
+    OVER = "pool-over"
+    RUNNING = "spare-not-stopped"
+    CLAIMED = "spare-claimed"
+    FAILED = "spare-failed"
+
+
 def pool_key(event: Event) -> Key | None:
-    """Take the pool's name out of a placeholder's name; None for any other server."""
+    """Take the pool's name out of a placeholder's name; return None for any other server."""
     name = event.payload["display_name"]
     if not (isinstance(name, str) and name.startswith(SPARE_PREFIX)):
         return None
@@ -62,7 +71,7 @@ def pool_key(event: Event) -> Key | None:
 
 @dataclass(frozen=True, slots=True)
 class _Cloud:
-    """What was read for one look."""
+    """The facts of one inspection."""
 
     pools: Sequence[spares.Pool]
     deploying: int
@@ -70,13 +79,13 @@ class _Cloud:
 
 
 class SparePool(OctaviaPlugin, Handler):
-    """See the module."""
+    """Keeps the spare pools at their size."""
 
     name = "spare_pool"
     title = "Keep stopped placeholder servers that make room for failovers"
     group = settings.GROUP
     kinds = ("pool",)
-    healable_problems = frozenset({"pool-short", "spare-not-stopped", "pool-over", "spare-claimed", "spare-failed"})
+    healable_problems = frozenset(Problem)
     triggers = (
         Trigger("instance.create.end", pool_key),
         Trigger("instance.create.error", pool_key),
@@ -85,7 +94,7 @@ class SparePool(OctaviaPlugin, Handler):
     )
     default_mode = Mode.HEAL
     interval_option = "housekeeping_interval"
-    # The room of a spare that was just deleted is meant for a failover: by the second look that has begun.
+    # The room of a deleted spare is for a failover, which has begun by the second inspection.
     confirm_after = 10.0
     requires = ("octavia_database", "compute")
     roles = Roles((AMPHORAE,))
@@ -100,7 +109,7 @@ class SparePool(OctaviaPlugin, Handler):
         return cls(resources.get(chosen_driver))
 
     def inspect(self, key: Key) -> Iterable[Finding]:
-        """Compare a pool with what it should be."""
+        """Compare a pool with its size."""
         cloud = self._read()
         found = next((pool for pool in cloud.pools if pool.name == key.id), None)
         if found is None:
@@ -116,35 +125,40 @@ class SparePool(OctaviaPlugin, Handler):
         return findings
 
     def sweep(self) -> Iterator[Key]:
-        """Tell how many spares are ready, and yield the pools of which something is to be done."""
-        housekeeping.tell_size(self._manager)
+        """Log the number of ready spares, and yield the pools that drift."""
+        housekeeping.log_pool_size(self._manager)
         for pool in self._read().pools:
             if pool.missing or any(_wrong(pool)):
                 yield Key("pool", pool.name)
 
     def population(self) -> int:
-        """How many spares there are or should be."""
+        """Return the number of spares, or the wanted number where it is larger."""
         return sum(max(pool.wanted, len(pool.present)) for pool in self._read().pools)
 
     def heal(self, finding: Finding) -> Healed:
-        """Look again, then create, stop or delete."""
-        if finding not in self.inspect(finding.key):
-            raise Conflict(f"the spare pool of {finding.key} is not as it was")
-        heal: Callable[[Finding], Healed] = {
-            "pool-short": self._create,
-            "spare-not-stopped": self._stop,
-        }.get(finding.problem, self._delete)
-        return heal(finding)
+        """Prove again, then build, stop or delete."""
+        now = self.prove_again(finding)
+        match Problem(now.problem):
+            case Problem.SHORT:
+                return self._create(now)
+            case Problem.RUNNING:
+                return self._stop(now)
+            case Problem.OVER:
+                if not self._driver.untag_server(now.evidence["server"], SPARE):
+                    raise Conflict(f"spare {now.evidence['server']} was claimed")
+                return self._delete(now)
+            case Problem.CLAIMED | Problem.FAILED:
+                return self._delete(now)
 
     def _read(self) -> _Cloud:
         rows, balancers = self._driver.database.run(
             lambda connection: (queries.amphorae(connection), queries.load_balancers(connection))
         )
-        servers = self._driver.servers()
+        servers, settings = self._driver.servers(), self._driver.settings
         return _Cloud(
-            spares.pools(servers, self._driver.settings),
-            spares.deploying(servers, rows),
-            spares.failing_over(balancers, rows),
+            spares.pools(servers, settings),
+            spares.deploying(servers, rows, settings.longest_flow),
+            spares.failing_over(balancers, rows, settings.longest_flow),
         )
 
     def _create(self, finding: Finding) -> Healed:
@@ -154,12 +168,12 @@ class SparePool(OctaviaPlugin, Handler):
             server.id for server in self._driver.servers() if spares.is_placeholder(server) and server.id not in before
         )
         if not made:
-            raise InFlight("as many amphorae as may be are building", 10.0)
+            raise InFlight("the maximum number of amphorae is building", 10.0)
         return Healed(
             f"began to build {len(made)} spare amphorae for {finding.key}",
             before={"present": finding.evidence["present"]},
             after={"made": made},
-            undo="lower [housekeeping] spare_amphora_pool_size; what is too much is deleted",
+            undo="lower [housekeeping] spare_amphora_pool_size; the pool deletes the surplus",
         )
 
     def _stop(self, finding: Finding) -> Healed:
@@ -169,55 +183,53 @@ class SparePool(OctaviaPlugin, Handler):
 
     def _delete(self, finding: Finding) -> Healed:
         server = finding.evidence["server"]
-        if finding.problem == "pool-over" and not self._driver.untag_server(server, SPARE):
-            raise Conflict(f"spare {server} was claimed")
         self._driver.delete_server(server)
         return Healed(
             f"deleted spare {server}",
             before=dict(finding.evidence),
-            undo="a spare holds nothing: raise [housekeeping] spare_amphora_pool_size to have another",
+            undo="a spare has no data: raise [housekeeping] spare_amphora_pool_size to have another",
         )
 
 
-def _wrong(pool: spares.Pool) -> Iterator[tuple[str, Server]]:
-    """The placeholders of a pool with which something is to be done, and what it is called."""
+def _wrong(pool: spares.Pool) -> Iterator[tuple[Problem, Server]]:
+    """Yield the placeholders of a pool that drift, with their problem."""
     surplus = {server.id for server in pool.surplus}
     for server in pool.claimed:
         if server.task_state != "deleting":
-            yield "spare-claimed", server
+            yield Problem.CLAIMED, server
     for server in pool.failed:
         if server.age >= RETRY_AFTER or not pool.wanted:
-            yield "spare-failed", server
+            yield Problem.FAILED, server
     for server in pool.surplus:
-        yield "pool-over", server
+        yield Problem.OVER, server
     for server in pool.running:
         if server.id not in surplus:
-            yield "spare-not-stopped", server
+            yield Problem.RUNNING, server
 
 
 def _obstacle(pool: spares.Pool, cloud: _Cloud, most: int) -> str | None:
-    """Why nothing may be built for a pool now, if there is a reason."""
+    """Return the reason why no spare may be built for a pool now, if there is one."""
     first = spares.next_to_fill(cloud.pools)
     if pool.failed:
         return f"a spare of {pool.name} could not be built; the next attempt is made after {RETRY_AFTER:.0f} s"
     if cloud.failing_over:
-        return f"amphorae of {', '.join(sorted(cloud.failing_over))} are being replaced, and need the room"
+        return f"Octavia is replacing amphorae of {', '.join(sorted(cloud.failing_over))}, which need the room"
     if any(other.claimed for other in cloud.pools):
-        return "a spare is being handed over, and its room is meant for a failover"
+        return "a spare was claimed, and its room is for a failover"
     if cloud.deploying >= most:
-        return f"{cloud.deploying} amphorae are building, and {most} may"
+        return f"{cloud.deploying} amphorae are building, and {most} is the maximum"
     return None if first is None or first == pool else f"the spares of {first.name} are built first"
 
 
 _SUMMARIES = {
-    "spare-claimed": "spare {name} was claimed and never deleted",
-    "spare-failed": "spare {name} is {status}",
-    "pool-over": "spare {name} is more than the pool needs",
-    "spare-not-stopped": "spare {name} is built and runs; it needs to be stopped",
+    Problem.CLAIMED: "spare {name} was claimed, but not deleted",
+    Problem.FAILED: "spare {name} is {status}",
+    Problem.OVER: "the pool does not need spare {name}",
+    Problem.RUNNING: "spare {name} is built and still runs",
 }
 
 
-def _finding(key: Key, problem: str, server: Server) -> Finding:
+def _finding(key: Key, problem: Problem, server: Server) -> Finding:
     summary = _SUMMARIES[problem].format(name=server.name, status=server.status)
     return Finding(key, problem, summary, {"server": server.id, "name": server.name, "status": server.status})
 
@@ -225,4 +237,5 @@ def _finding(key: Key, problem: str, server: Server) -> Finding:
 def _short(key: Key, pool: spares.Pool) -> Finding:
     present = sorted(server.id for server in pool.present)
     summary = f"the spare pool {pool.name} has {len(present)} of {pool.wanted} amphorae"
-    return Finding(key, "pool-short", summary, {"pool": pool.name, "wanted": pool.wanted, "present": present})
+    evidence = {"pool": pool.name, "wanted": pool.wanted, "present": present}
+    return Finding(key, Problem.SHORT, summary, evidence, weight=pool.missing)

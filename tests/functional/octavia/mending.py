@@ -13,7 +13,7 @@ from handlers.base import Conflict, Finding, Handler, Healed, InFlight, Unavaila
 from handlers.octavia import tables
 from tests.functional.octavia.world import House
 
-LONG = 7200.0
+LONG = 86_400.0
 
 
 class Killed(BaseException):

@@ -1,4 +1,4 @@
-"""What Octavia left behind goes, wholly; what looks like it stays."""
+"""Leftovers are removed completely; objects that only look like leftovers stay."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from handlers.octavia.cloud_objects import AMPHORA, PRESERVED, SPARE, STATE, Por
 from handlers.octavia.housekeeper import Housekeeper
 from handlers.octavia.housekeeping import DeleteFailed, NotFoundError, UnavailableException
 from handlers.octavia.leftovers.deactivated_amphorae import DeactivatedAmphorae
+from handlers.octavia.simulation.cloud import VIPS
+from handlers.octavia.simulation.controller import vip_address
 from tests.functional.octavia.conftest import House
 from tests.functional.octavia.mending import findings, grow_older, killed_everywhere, mend, problems, world
 from tests.functional.octavia.work_queue import Queue
@@ -26,7 +28,7 @@ OTHERS = "other-project"
 
 @pytest.fixture(autouse=True)
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Wait for nobody: what is not gone at once does not go."""
+    """Wait for nothing: an object that is not gone at once stays."""
     monkeypatch.setattr(removal, "OCTAVIA_DEADLINE", 0.0)
     monkeypatch.setattr(removal, "SERVER_DEADLINE", 0.0)
 
@@ -41,8 +43,14 @@ def handler(house: House, queue: Queue) -> DeactivatedAmphorae:
     return DeactivatedAmphorae(house.driver, queue, GRACE)
 
 
+@pytest.fixture
+def alone(house: House, queue: Queue) -> DeactivatedAmphorae:
+    """Return a handler whose operator knows that no other Octavia uses the project."""
+    return DeactivatedAmphorae(house.driver, queue, GRACE, without_rows=True)
+
+
 def detached(house: House, status: str) -> str:
-    """An amphora on no load balancer, with server and ports, in a state; the load balancer has another one."""
+    """Return an amphora on no load balancer, with server and ports; its load balancer has another one."""
     balancer = house.octavia.add_load_balancer()
     (row,) = house.serving(balancer)
     house.octavia.set_amphora(row.id, status=status, load_balancer_id=None)
@@ -53,7 +61,7 @@ def detached(house: House, status: str) -> str:
 
 
 def named(house: House, amphora: str) -> list[str]:
-    """Servers and ports that are called after an amphora."""
+    """Return the names of servers and ports that contain the id of an amphora."""
     return [thing.name for thing in (*house.cloud.servers(), *house.cloud.ports()) if amphora in thing.name]
 
 
@@ -288,10 +296,14 @@ def test_a_row_whose_server_is_somebody_elses_keeps_it(house: House, handler: De
     assert house.driver.server(house.amphora(second).compute_id or "") is not None
 
 
-def test_a_server_without_a_row_goes_with_its_ports(house: House, handler: DeactivatedAmphorae) -> None:
+def test_a_server_without_a_row_goes_with_its_ports(house: House, alone: DeactivatedAmphorae) -> None:
+    handler = alone
     house.octavia.add_load_balancer()
     amphora = detached(house, "READY")
     forget_row(house, amphora)
+    for port in house.cloud.ports():
+        if amphora in port.name:
+            house.cloud.add_port(replace(port, address_pairs=()))
     grow_older(house)
     assert "server-without-row" in problems(handler)
     mend(handler)
@@ -361,7 +373,8 @@ def test_what_is_young_stays(house: House, handler: DeactivatedAmphorae) -> None
 
 
 @pytest.mark.parametrize("kind", ["vrrp", "member"])
-def test_a_leaked_port_goes(house: House, handler: DeactivatedAmphorae, kind: str) -> None:
+def test_a_leaked_port_goes(house: House, alone: DeactivatedAmphorae, kind: str) -> None:
+    handler = alone
     balancer = house.octavia.add_load_balancer()
     (row,) = house.serving(balancer)
     house.driver.failover_amphora(row.id)
@@ -414,9 +427,8 @@ def test_a_port_stays_while_octavia_works_on_the_load_balancer(house: House, han
     assert len(list(handler.inspect(Key("port", port.id)))) == 1
 
 
-def test_a_leaked_vip_of_a_tenant_is_reported_and_one_of_octavia_goes(
-    house: House, handler: DeactivatedAmphorae
-) -> None:
+def test_a_leaked_vip_of_a_tenant_is_reported_and_one_of_octavia_goes(house: House, alone: DeactivatedAmphorae) -> None:
+    handler = alone
     house.octavia.add_load_balancer()
     ports = {}
     for project in (OTHERS, house.driver.project()):
@@ -436,7 +448,8 @@ def test_a_leaked_vip_of_a_tenant_is_reported_and_one_of_octavia_goes(
     assert house.driver.port(ports[house.driver.project()].id) is None
 
 
-def test_leaked_groups_go_and_used_ones_stay(house: House, handler: DeactivatedAmphorae) -> None:
+def test_leaked_groups_go_and_used_ones_stay(house: House, alone: DeactivatedAmphorae) -> None:
+    handler = alone
     balancer = house.octavia.add_load_balancer("ACTIVE_STANDBY", anti_affinity=True)
     keeps = {group.id for group in (*house.cloud.server_groups(), *house.cloud.security_groups())}
     gone = str(uuid4())
@@ -481,16 +494,20 @@ def test_orphan_health_goes_and_a_living_one_stays(house: House, handler: Deacti
     assert health(house, fresh) is not None
 
 
-def test_a_database_that_knows_nothing_condemns_nothing(house: House, handler: DeactivatedAmphorae) -> None:
+def test_nothing_is_removed_by_a_database_without_amphorae(house: House, alone: DeactivatedAmphorae) -> None:
+    handler = alone
     server = house.cloud.boot(f"amphora-{uuid4()}")
     group = house.cloud.add_security_group(f"lb-{uuid4()}")
     port = make_port(f"octavia-lb-vrrp-{uuid4()}")
     house.cloud.add_port(port)
     grow_older(house)
     assert findings(handler) == []
+    before = world(house)
     for key in (Key("server", server.id), Key("security-group", group.id), Key("port", port.id)):
-        with pytest.raises(Refused):
-            handler.inspect(key)
+        (finding,) = handler.inspect(key)
+        with pytest.raises(Refused, match="belong together"):
+            handler.heal(finding)
+    assert world(house) == before
 
 
 def test_an_empty_listing_is_an_outage(
@@ -513,7 +530,8 @@ def test_what_does_not_answer_proves_nothing(house: House, handler: DeactivatedA
         handler.inspect(Key("amphora", amphora))
 
 
-def test_what_changed_since_is_not_touched(house: House, handler: DeactivatedAmphorae) -> None:
+def test_an_object_that_changed_since_the_proof_stays(house: House, alone: DeactivatedAmphorae) -> None:
+    handler = alone
     amphora = detached(house, "READY")
     server = house.cloud.boot(f"amphora-{uuid4()}")
     port = make_port(f"octavia-lb-vrrp-{uuid4()}")
@@ -531,9 +549,10 @@ def test_what_changed_since_is_not_touched(house: House, handler: DeactivatedAmp
     assert world(house) == before
 
 
-def test_a_deletion_that_is_accepted_and_not_done_is_told(
-    house: House, handler: DeactivatedAmphorae, monkeypatch: pytest.MonkeyPatch
+def test_a_deletion_that_nova_accepts_but_does_not_do_is_an_error(
+    house: House, alone: DeactivatedAmphorae, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    handler = alone
     house.octavia.add_load_balancer()
     house.cloud.boot(f"amphora-{uuid4()}")
     grow_older(house)
@@ -599,4 +618,111 @@ def test_looking_changes_nothing(house: House, handler: DeactivatedAmphorae) -> 
     grow_older(house)
     before = world(house)
     assert findings(handler)
+    assert world(house) == before
+
+
+def foreign(house: House, alive: bool) -> str:
+    """Return a server of another Octavia in the same project; that of a living load balancer has a VIP port."""
+    amphora, balancer = str(uuid4()), str(uuid4())
+    server, address = house.cloud.boot(f"amphora-{amphora}"), vip_address(balancer)
+    house.cloud.plug(server.id, VIPS, f"octavia-lb-vrrp-{amphora}", (address,))
+    if alive:
+        house.cloud.plug(f"lb-{balancer}", VIPS, f"octavia-lb-{balancer}", addresses=(address,))
+    return server.id
+
+
+def only_reports(house: House, handler: DeactivatedAmphorae, count: int) -> str:
+    """Assert that a number of findings is reported and nothing is removed; return their refusals."""
+    found, before = findings(handler), world(house)
+    assert len(found) == count
+    for finding in found:
+        with pytest.raises(Refused):
+            handler.heal(finding)
+    assert world(house) == before
+    return " ".join(finding.refusal for finding in found)
+
+
+def test_many_amphorae_of_another_octavia_stay(house: House, alone: DeactivatedAmphorae) -> None:
+    house.octavia.add_load_balancer()
+    for _number in range(20):
+        foreign(house, alive=False)
+    grow_older(house)
+    assert "second Octavia" in only_reports(house, alone, 20)
+
+
+def test_a_few_serving_amphorae_of_another_octavia_stay(house: House, alone: DeactivatedAmphorae) -> None:
+    """A load balancer that is newer than a restored database has a VIP port."""
+    house.octavia.add_load_balancer()
+    servers = [foreign(house, alive=True), foreign(house, alive=True)]
+    grow_older(house)
+    assert "is alive" in only_reports(house, alone, 2)
+    assert all(house.driver.server(server) is not None for server in servers)
+
+
+def test_nothing_is_removed_in_a_region_without_our_servers(house: House, alone: DeactivatedAmphorae) -> None:
+    amphora = detached(house, "READY")
+    balancer = house.octavia.add_load_balancer()
+    foreign(house, alive=False)
+    house.cloud.delete_server(house.amphora(amphora).compute_id or "")
+    for row in house.database.run(queries.amphorae):
+        house.cloud.delete_server(row.compute_id or "")
+    grow_older(house)
+    assert "Nova shows 0 of the 2 servers" in only_reports(house, alone, 2)
+    assert house.balancer(balancer).status == "ACTIVE"
+
+
+def test_an_object_that_no_row_names_is_only_reported(house: House, handler: DeactivatedAmphorae) -> None:
+    house.octavia.add_load_balancer()
+    gone, vip = str(uuid4()), str(uuid4())
+    house.cloud.boot(f"amphora-{uuid4()}")
+    house.cloud.add_port(make_port(f"octavia-lb-vrrp-{uuid4()}"))
+    house.cloud.add_port(make_port(f"octavia-lb-{vip}", owner="Octavia", device=f"lb-{vip}"))
+    house.cloud.add_server_group(f"octavia-lb-{gone}")
+    house.cloud.add_security_group(f"lb-{gone}")
+    grow_older(house)
+    assert "deactivated_amphorae_without_rows" in only_reports(house, handler, 5)
+
+
+def test_rows_of_another_provider_stay(house: House, handler: DeactivatedAmphorae) -> None:
+    """The F5 provider has a row for each device, without anything that the amphora provider writes."""
+    house.octavia.add_load_balancer()
+    for status in ("READY", "ALLOCATED", "BOOTING"):
+        row = {"id": str(uuid4()), "status": status, "cached_zone": "bigip-1", "compute_flavor": "host-1"}
+        house.database.run(lambda connection, row=row: connection.execute(sa.insert(tables.amphora).values(**row)))  # type: ignore[misc]
+    grow_older(house)
+    before = world(house)
+    assert findings(handler) == []
+    assert all(list(handler.inspect(Key("amphora", row.id))) == [] for row in house.database.run(queries.amphorae))
+    assert world(house) == before
+
+
+def test_an_extra_row_fails_no_healthy_load_balancer_over(house: House, handler: DeactivatedAmphorae) -> None:
+    balancer = house.octavia.add_load_balancer()
+    (serving,) = house.serving(balancer)
+    house.octavia._build(balancer, "STANDALONE", None, 0)
+    (extra,) = (row for row in house.serving(balancer) if row.id != serving.id)
+    house.octavia.set_amphora(extra.id, status="BOOTING")
+    grow_older(house)
+    assert "would interrupt it" in only_reports(house, handler, 1)
+
+
+def test_a_load_balancer_whose_deletion_failed_is_not_built_again(house: House, handler: DeactivatedAmphorae) -> None:
+    balancer = house.octavia.add_load_balancer()
+    (row,) = house.serving(balancer)
+    house.octavia.set_amphora(row.id, status="PENDING_DELETE")
+    house.octavia.set_balancer(balancer, "ERROR")
+    for port in house.cloud.ports():
+        if port.device_id == f"lb-{balancer}":
+            house.cloud.remove_port(port.id)
+    grow_older(house)
+    assert "VIP port is gone" in only_reports(house, handler, 1)
+
+
+def test_a_problem_without_a_heal_is_refused(house: House, handler: DeactivatedAmphorae) -> None:
+    detached(house, "READY")
+    grow_older(house)
+    (finding,) = findings(handler)
+    before = world(house)
+    with pytest.raises(Refused, match="does not heal"):
+        handler.heal(replace(finding, problem="a-new-problem"))
     assert world(house) == before

@@ -1,4 +1,4 @@
-"""The pool is filled, kept, bounded and emptied; a spare makes room for a failover, once."""
+"""The pool is filled, bounded and emptied; a spare makes room for one failover."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from handlers.base import Conflict, Event, InFlight, Key, Resources, Unavailable
+from handlers.base import Conflict, Event, Finding, InFlight, Key, Refused, Resources, Unavailable
 from handlers.octavia.cloud_objects import PRESERVED, SPARE, Server
 from handlers.octavia.housekeeper import Housekeeper
 from handlers.octavia.simulation.cloud import Cloud
@@ -364,7 +364,7 @@ def test_the_room_is_not_taken_again_before_the_failover_has_it(make_house: Hous
     assert release_spare(house.driver, row.zone)
     house.driver.failover_amphora(row.id)
     house.octavia.set_amphora(row.id, status="PENDING_DELETE")
-    with pytest.raises(InFlight, match="being replaced"):
+    with pytest.raises(InFlight, match="is replacing"):
         handler.inspect(Key("pool", ANY))
     house.cloud.room = 9
     house.octavia.finish()
@@ -377,7 +377,7 @@ def test_a_spare_that_is_being_handed_over_is_not_replaced_yet(make_house: House
     house, handler = filled(make_house, 1)
     (server,) = spare_servers(house)
     house.cloud.alter_server(server.id, tags=frozenset(), task_state="deleting")
-    with pytest.raises(InFlight, match="handed over"):
+    with pytest.raises(InFlight, match="was claimed"):
         handler.inspect(Key("pool", ANY))
     assert len(spare_servers(house)) == 1
 
@@ -491,3 +491,27 @@ def test_it_is_made_of_the_configuration(tmp_path: Path) -> None:
     mend(handler)
     assert len(Spares.from_resources(resources).items()) == 2
     resources.close()
+
+
+def test_a_problem_without_a_heal_is_refused(make_house: Houses) -> None:
+    house = make_house(spare_amphora_pool_size=1)
+    handler = SparePool(house.driver)
+    mend(handler)
+    (server,) = spare_servers(house)
+    new = Finding(Key("pool", ANY), "a-new-problem", "", {"server": server.id})
+    with pytest.raises(Refused, match="does not heal"):
+        handler.heal(new)
+    assert [server.id for server in spare_servers(house)] == [server.id]
+
+
+def test_the_spares_of_another_stackmend_stay(make_house: Houses) -> None:
+    """A second stackmend in the project, for another Octavia, has no spares by default."""
+    house, first = filled(make_house, 2, spare_owner="octavia-1")
+    ids = {server.id for server in spare_servers(house)}
+    house.reconfigure(spare_amphora_pool_size=0, spare_owner="octavia-2")
+    second = SparePool(house.driver)
+    assert findings(second) == []
+    assert release_spare(house.driver, None) is None
+    assert list(Spares(house.driver).items()) == []
+    assert {server.id for server in spare_servers(house)} == ids
+    assert findings(first) == []

@@ -1,8 +1,9 @@
-"""Load balancers that nobody works on are freed, and get their amphorae back; those that somebody may work on are not."""
+"""Load balancers without a flow are freed and get their amphorae back; those on which a flow may work stay."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -80,7 +81,7 @@ def test_stuck_in_an_update_it_is_freed_and_failed_over(house: House, handler: S
     healed = mend(handler)
     assert_whole(house, balancer)
     assert house.serving(balancer)[0].id != old.id
-    assert [heal.action.split()[0] for heal in healed] == ["set", "asked", "took"]
+    assert [heal.action.split()[0] for heal in healed] == ["set", "asked", "detached"]
 
 
 def test_what_a_dead_worker_left_goes(house: House, handler: StuckLoadBalancers) -> None:
@@ -209,7 +210,7 @@ def test_a_flow_that_writes_in_the_last_moment_wins(
 ) -> None:
     balancer = stuck(house)
     (finding,) = findings(handler)
-    monkeypatch.setattr(queue, "prove_idle", lambda: None)
+    monkeypatch.setattr(queue, "prove_idle", lambda requests: None)
     describe = house.driver.describe_server
 
     def flow_ends(*arguments: object) -> None:
@@ -280,7 +281,86 @@ def test_too_few_amphorae(house: House, handler: StuckLoadBalancers, topology: s
     grow_older(house)
     assert "amphora-count" in problems(handler)
     mend(handler)
-    assert_whole(house, balancer)
+    if (topology, status) == ("SINGLE", "ERROR"):
+        # without any row, its creation or deletion failed, and only its owner decides
+        assert (house.balancer(balancer).status, house.serving(balancer)) == ("ERROR", [])
+    else:
+        assert_whole(house, balancer)
+
+
+def delete_vip_port(house: House, balancer: str) -> None:
+    for port in house.cloud.ports():
+        if port.device_id == f"lb-{balancer}":
+            house.cloud.remove_port(port.id)
+
+
+def delete_server_group(house: House, balancer: str) -> None:
+    for group in house.cloud.server_groups():
+        if group.name == f"octavia-lb-{balancer}":
+            house.cloud.delete_server_group(group.id)
+
+
+@pytest.mark.parametrize("removed", [delete_vip_port, delete_server_group])
+def test_a_load_balancer_whose_deletion_failed_is_not_built_again(
+    house: House, queue: Queue, removed: Callable[[House, str], None]
+) -> None:
+    balancer = house.octavia.add_load_balancer("ACTIVE_STANDBY", anti_affinity=True)
+    house.octavia._delete(house.serving(balancer)[0])
+    removed(house, balancer)
+    house.octavia.set_balancer(balancer, "ERROR")
+    grow_older(house)
+    handler = StuckLoadBalancers(house.driver, queue, AFTER, failover_errors=True)
+
+    found = {finding.problem: finding for finding in findings(handler)}["amphora-count"]
+
+    assert "only its owner" in found.refusal
+    with pytest.raises(Refused, match="only its owner"):
+        handler.heal(found)
+    mend(handler)
+    assert house.balancer(balancer).status == "ERROR"
+    assert len(house.cloud.servers()) == 1
+
+
+def test_a_load_balancer_whose_creation_failed_is_not_built(house: House, handler: StuckLoadBalancers) -> None:
+    balancer = house.octavia.add_load_balancer()
+    (row,) = house.serving(balancer)
+    house.octavia._delete(row)
+    house.octavia.set_amphora(row.id, load_balancer_id=None)
+    delete_vip_port(house, balancer)
+    house.octavia.set_balancer(balancer, "ERROR")
+    grow_older(house)
+
+    (finding,) = findings(handler)
+
+    assert not finding.healable
+    mend(handler)
+    assert house.cloud.servers() == []
+
+
+def test_a_problem_without_a_heal_is_refused(house: House, handler: StuckLoadBalancers) -> None:
+    balancer = stuck(house)
+    (finding,) = findings(handler)
+    before = world(house)
+
+    with pytest.raises(Refused, match="does not heal"):
+        handler.heal(replace(finding, problem="a-new-problem"))
+
+    assert world(house) == before
+    assert house.balancer(balancer).status == "PENDING_UPDATE"
+
+
+def test_requests_that_may_wait_inside_a_worker_are_not_run_over(house: House) -> None:
+    """A worker of two threads takes three requests off the queue at once."""
+    handler = StuckLoadBalancers(house.driver, Queue(threads=2), AFTER)
+    first = stuck(house)
+    other = house.octavia.add_load_balancer()
+    house.octavia.set_balancer(other, "PENDING_UPDATE")
+
+    with pytest.raises(InFlight, match="may wait inside a worker"):
+        handler.inspect(key(first))
+
+    house.octavia.set_balancer(other, "ACTIVE")
+    assert [finding.healable for finding in handler.inspect(key(first))] == [True]
 
 
 def test_too_many_amphorae(house: House, handler: StuckLoadBalancers) -> None:
@@ -302,7 +382,9 @@ def test_a_wrong_number_that_has_just_come_up_is_given_time(house: House, handle
 
 
 def test_a_failover_that_did_not_help_is_not_repeated_at_once(house: House, handler: StuckLoadBalancers) -> None:
-    balancer = stuck(house)
+    balancer = house.octavia.add_load_balancer("ACTIVE_STANDBY")
+    house.octavia.set_balancer(balancer, "PENDING_UPDATE")
+    grow_older(house)
     house.cloud.room = 0
     mend(handler)
     assert house.balancer(balancer).status == "ERROR"
@@ -328,6 +410,28 @@ def test_rows_of_deleted_amphorae_are_taken_off(house: House, handler: StuckLoad
     assert findings(handler) == []
     house.database.run(lambda connection: connection.execute(sa.text(healed.undo)))
     assert house.amphora(old.id).load_balancer_id == balancer
+
+
+def test_the_row_of_a_deleted_amphora_stays_while_its_server_exists(house: House, handler: StuckLoadBalancers) -> None:
+    """The deletion of the load balancer removes the server of every row, so a detached server would outlive it."""
+    balancer = house.octavia.add_load_balancer()
+    (old,) = house.serving(balancer)
+    house.octavia.set_amphora(old.id, status="ERROR", compute_id=None)
+    house.driver.failover_amphora(old.id)
+    house.octavia.set_amphora(old.id, compute_id=old.compute_id)
+    grow_older(house)
+    assert findings(handler) == []
+    house.cloud.delete_server(old.compute_id or "")
+    assert problems(handler) == ["deleted-amphora"]
+
+
+def test_before_octavia_16_rows_of_deleted_amphorae_stay(house: House, handler: StuckLoadBalancers) -> None:
+    balancer = house.octavia.add_load_balancer()
+    house.driver.failover_load_balancer(balancer)
+    assert problems(handler) == ["deleted-amphora"]
+    house.database.run(tables.amphora_member_port.drop)
+    assert findings(handler) == []
+    assert list(handler.inspect(key(balancer))) == []
 
 
 def test_rows_of_deleted_amphorae_stay_while_a_flow_uses_them(house: House, handler: StuckLoadBalancers) -> None:
@@ -390,8 +494,13 @@ def test_killed_at_any_moment_it_is_freed_all_the_same(make_house: Callable[...,
     assert moments > 20
 
 
-def work_queue(folder: Path, text: str) -> WorkQueue:
-    """Octavia's queue by such a file; by none, where the text is empty."""
+URL = "[DEFAULT]\ntransport_url = rabbit://u:secret@h//\n"
+RETRIES = "[haproxy_amphora]\nconnection_max_retries = 120\n"
+NO_JOBBOARD = f"{RETRIES}[task_flow]\njobboard_enabled = False\n"
+
+
+def work_queue(folder: Path, text: str, jobboard: bool | None = None) -> WorkQueue:
+    """Return Octavia's queue by a file with this text; by no file for an empty text."""
     conf = cfg.ConfigOpts()
     bus_conf.register(conf)
     options.register(conf)
@@ -399,22 +508,31 @@ def work_queue(folder: Path, text: str) -> WorkQueue:
     if text:
         (folder / "octavia.conf").write_text(text)
         conf.set_override("config_file", [str(folder / "octavia.conf")], "octavia")
+    conf.set_override("jobboard", jobboard, "octavia")
     return WorkQueue.from_resources(Resources(conf, probe.bus(conf)))
 
 
 @pytest.mark.parametrize(
     ("text", "refusal"),
     [
-        ("", "set [octavia] config_file"),
-        ("[DEFAULT]\nx = y\n", "no transport_url"),
-        ("[DEFAULT]\ntransport_url = rabbit://u:secret@h//\n[task_flow]\njobboard_enabled = True\n", "jobboard"),
-        ("[DEFAULT]\ntransport_url = rabbit://u:secret@h//\n", ""),
+        ("", "unknown whether Octavia has a jobboard"),
+        (NO_JOBBOARD, "no transport_url"),
+        (f"{URL}[task_flow]\njobboard_enabled = True\n", "jobboard"),
+        (f"{URL}{NO_JOBBOARD}", ""),
+        (f"{URL}[task_flow]\njobboard_enabled = False\n", "no [haproxy_amphora]"),
+        # the documented copy of octavia.conf with few groups
+        (f"{URL}[controller_worker]\namp_image_tag = amphora\n[health_manager]\nheartbeat_timeout = 60\n", "unknown"),
     ],
 )
 def test_what_octavias_files_say_about_its_queue(tmp_path: Path, text: str, refusal: str) -> None:
     found = work_queue(tmp_path, text).refusal
     assert refusal in found if refusal else found == ""
     assert "secret" not in found
+
+
+@pytest.mark.parametrize(("jobboard", "refused"), [(False, False), (True, True)])
+def test_the_operator_can_state_whether_octavia_has_a_jobboard(tmp_path: Path, jobboard: bool, refused: bool) -> None:
+    assert bool(work_queue(tmp_path, f"{URL}{RETRIES}", jobboard).refusal) == refused
 
 
 def test_a_jobboard_value_that_is_no_boolean_is_an_error(tmp_path: Path) -> None:
@@ -426,7 +544,7 @@ def test_a_jobboard_value_that_is_no_boolean_is_an_error(tmp_path: Path) -> None
 
 @pytest.mark.parametrize(("query", "section"), [("", "[oslo_messaging_rabbit]\nssl = ture\n"), ("?ssl=ture", "")])
 def test_a_tls_value_that_is_no_boolean_proves_nothing(tmp_path: Path, query: str, section: str) -> None:
-    found = work_queue(tmp_path, f"[DEFAULT]\ntransport_url = rabbit://u:secret@h//{query}\n{section}")
+    found = work_queue(tmp_path, f"[DEFAULT]\ntransport_url = rabbit://u:secret@h//{query}\n{NO_JOBBOARD}{section}")
     with pytest.raises(Unavailable, match="ssl") as raised:
-        found.prove_idle()
+        found.prove_idle(0)
     assert "secret" not in str(raised.value)

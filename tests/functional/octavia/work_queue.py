@@ -1,4 +1,4 @@
-"""Octavia's queue, as a test says it is."""
+"""A double of Octavia's work queue."""
 
 from __future__ import annotations
 
@@ -7,15 +7,17 @@ from handlers.octavia.work_queue import WorkQueue
 
 
 class Queue(WorkQueue):
-    """Idle, unless it has an error to raise.
+    """Empty and consumed, unless a test sets an error.
 
-    :param refusal: why nothing can be proved by it
+    :param refusal: the reason why it proves nothing
+    :param threads: requests that one worker runs at the same time
     """
 
-    def __init__(self, refusal: str = "") -> None:
-        super().__init__(lambda: QueueDepth(0, 1), refusal)
+    def __init__(self, refusal: str = "", threads: int = 64) -> None:
+        super().__init__(self._answer, refusal, threads)
         self.error: Exception | None = None
 
-    def prove_idle(self) -> None:
+    def _answer(self) -> QueueDepth:
         if self.error:
             raise self.error
+        return QueueDepth(0, 1)

@@ -1,16 +1,24 @@
 """The driver for a real cloud: Nova, Neutron, Glance and Octavia through their APIs.
 
-Each service is a module here and a base class of :class:`OpenStackDriver`; :mod:`.api` makes of every failure one of the
-specification's exceptions. What must belong to Octavia's project, the spares, is booted with Octavia's own credentials
-(``[service_auth]`` of its files): Nova gives a server to the project of whoever asks for it. All else is done as
-``[openstack]`` says, by an administrator.
+===================  =================================================================================================
+compute.py           servers and server groups: Nova
+network.py           ports and security groups: Neutron
+image.py             images: Glance
+loadbalancer.py      failovers and deletions: Octavia
+api.py               one API; every failure becomes an exception of the specification
+places.py            the regions and endpoints that Octavia uses
+===================  =================================================================================================
+
+Nova gives a server to the project of the credentials, so spares are booted with those of Octavia (``[service_auth]`` of its
+files). All other calls use ``[openstack]``, with an administrator's role.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Self
 
-from handlers.access.cloud import Cloud
+from handlers.access.cloud import Cloud, Place
 from handlers.access.neutron import Network
 from handlers.access.service_files import ConfigError
 from handlers.base import Resources
@@ -21,20 +29,22 @@ from handlers.octavia.drivers.openstack.compute import MICROVERSION, ComputeCall
 from handlers.octavia.drivers.openstack.image import ImageCalls
 from handlers.octavia.drivers.openstack.loadbalancer import OctaviaCalls
 from handlers.octavia.drivers.openstack.network import NetworkCalls
+from handlers.octavia.drivers.openstack.places import places
 from handlers.octavia.housekeeping import AmphoraDriverError, UnauthorizedException
 from handlers.octavia.settings import HousekeepingSettings
 
-#: where Octavia's files have the credentials with which it boots amphorae
+#: sections of Octavia's files with the credentials that boot amphorae
 SECTIONS = ("service_auth", "keystone_authtoken")
 
 
 class OpenStackDriver(ImageCalls, NetworkCalls, OctaviaCalls, ComputeCalls):
     """A real cloud's amphorae.
 
-    :param cloud: as whom everything is done but booting
-    :param octavia: Octavia itself; None when its credentials are not known
-    :param project: id of Octavia's project; empty: the one in which ``octavia`` acts
-    :param amphora: how Octavia boots amphorae
+    :param cloud: the credentials for every call but a boot
+    :param octavia: Octavia's own credentials; None when they are unknown
+    :param project: id of Octavia's project; empty: that of ``octavia``
+    :param amphora: the way Octavia boots amphorae
+    :param at: the places that Octavia's files name, by type of service
     """
 
     def __init__(
@@ -45,12 +55,15 @@ class OpenStackDriver(ImageCalls, NetworkCalls, OctaviaCalls, ComputeCalls):
         octavia: Cloud | None,
         project: str,
         amphora: options.AmphoraSettings,
+        at: Mapping[str, Place] | None = None,
     ) -> None:
         super().__init__(settings, database)
-        self.compute = Api(cloud.service("compute"), MICROVERSION)
-        self.network = Api(cloud.service("network"))
-        self.neutron = Network(cloud.service("network"))
-        self.glance = Api(cloud.service("image"))
+        self._at = at or {}
+        network = cloud.service("network", self._at.get("network"))
+        self.compute = self._nova(cloud)
+        self.network = Api(network)
+        self.neutron = Network(network)
+        self.glance = Api(cloud.service("image", self._at.get("image")))
         self.load_balancer = Api(cloud.service("load-balancer"))
         self.image_tag = amphora.image_tag
         self.image_owner = amphora.image_owner
@@ -63,26 +76,27 @@ class OpenStackDriver(ImageCalls, NetworkCalls, OctaviaCalls, ComputeCalls):
     def made(cls, resources: Resources, settings: HousekeepingSettings, database: OctaviaDatabase) -> Self:
         """Make it from the options ``[openstack]`` and ``[octavia]``.
 
-        :raises ConfigError: when they do not tell which project is Octavia's, or what spares are booted from
+        :raises ConfigError: when Octavia's project, or the image and flavor of spares, is unknown
         """
         conf = resources.conf
         amphora = options.amphora_settings(conf)
-        octavia = Cloud.of_service(options.files(conf), SECTIONS)
+        files = options.files(conf)
+        octavia = Cloud.of_service(files, SECTIONS)
         project = conf[options.GROUP].project_id or ""
         if octavia is None and not project:
             raise ConfigError(
-                "which project has the amphorae is not known: write, in stackmend's configuration file, [octavia] "
+                "the project of the amphorae is unknown: write, in stackmend's configuration file, [octavia] "
                 "config_file = an octavia.conf with credentials in [service_auth], or [octavia] project_id"
             )
         if settings.spare_amphora_pool_size and not (amphora.image_tag and amphora.flavor):
             raise ConfigError(
-                "[housekeeping] spare_amphora_pool_size is set, but what spares are booted from is not known: write "
+                "[housekeeping] spare_amphora_pool_size is set, but the image and flavor of spares are unknown: write "
                 "[octavia] amp_image_tag and amp_flavor_id, or config_file = an octavia.conf that has them"
             )
-        return cls(settings, database, resources.get(Cloud.from_resources), octavia, project, amphora)
+        return cls(settings, database, resources.get(Cloud.from_resources), octavia, project, amphora, places(files))
 
     def project(self) -> str:
-        if not self._project:  # two threads may both ask Keystone; they get the same answer
+        if not self._project:  # two threads may both call Keystone; they get the same answer
             octavia = self._octavia
             project = None if octavia is None else translated(octavia.project)
             if project is None:
@@ -93,12 +107,15 @@ class OpenStackDriver(ImageCalls, NetworkCalls, OctaviaCalls, ComputeCalls):
     def builder(self) -> Api:
         for cloud in (self._octavia, self._cloud):
             if cloud is not None and translated(cloud.project) == self.project():
-                return Api(cloud.service("compute"), MICROVERSION)
+                return self._nova(cloud)
         raise UnauthorizedException(
             "compute", f"nothing can be booted in project {self.project()}: [octavia] config_file gives no credentials"
         )
 
+    def _nova(self, cloud: Cloud) -> Api:
+        return Api(cloud.service("compute", self._at.get("compute")), MICROVERSION)
+
     def amphora_flavor(self) -> str:
         if not self._flavor:
-            raise AmphoraDriverError("flavor: [octavia] amp_flavor_id is not set, nor has config_file it")
+            raise AmphoraDriverError("flavor: neither [octavia] amp_flavor_id nor config_file sets it")
         return self._flavor

@@ -1,8 +1,8 @@
-"""One API of the cloud, spoken to so that every failure is exactly one of the specification's exceptions.
+"""One API of the cloud; every failure becomes exactly one exception of the specification.
 
 ======================================= ==============================================================================
-the object is not there (404)           NotFoundError; for reads None, for removals success
-we are not let in (401, 403)            UnauthorizedException
+the object does not exist (404)         NotFoundError; for reads None, for removals success
+wrong credentials or role (401, 403)    UnauthorizedException
 no answer, too slow, 5xx, 413, 429      UnavailableException, ``dependency`` the service
 its state refuses the call (409, 412)   UnavailableException, ``dependency`` the object: ``server:<id>``
 a removal is refused otherwise          DeleteFailed
@@ -45,9 +45,9 @@ class Api:
         self._always = {"microversion": microversion} if microversion else {}
 
     def get(self, url: str, thing: str, **arguments: Any) -> Mapping[str, Any] | None:
-        """Return what is at ``url``; None when nothing is.
+        """Return the object at ``url``; None when it does not exist.
 
-        :param thing: how errors call it: ``server:<id>``
+        :param thing: its name in errors: ``server:<id>``
         """
         response = translated(lambda: self._service.read(url, **self._always, **arguments))
         if response.status_code == 404:
@@ -56,10 +56,10 @@ class Api:
         return translated(lambda: self._service.json(response))
 
     def list(self, url: str, name: str, page: int, **query: Any) -> Iterator[Mapping[str, Any]]:
-        """Yield a listing in pages, each after the last one's last object (``marker``), as Nova and Glance have it.
+        """Yield a listing in pages by ``marker``, as Nova and Glance have it.
 
         :param name: of the list in the answer
-        :raises AmphoraDriverError: see the module; what was yielded before stands
+        :raises AmphoraDriverError: one of the table above; objects that were yielded before are valid
         """
         marker: dict[str, str] = {}
         while True:
@@ -72,22 +72,22 @@ class Api:
             marker = {"marker": body[name][-1]["id"]}
 
     def call(self, method: str, url: str, thing: str, **arguments: Any) -> requests.Response:
-        """Call once; a call that may have arrived is never repeated."""
+        """Call once, because the first call may have arrived."""
         response = translated(lambda: self._service.write(method, url, **self._always, **arguments))
         self._check(response, thing)
         return response
 
     def remove(self, url: str, thing: str) -> None:
-        """DELETE; what is not there is removed."""
+        """DELETE; an object that does not exist is a success."""
         response = translated(lambda: self._service.write("DELETE", url, **self._always))
         if response.status_code == 404:
             return
         if 400 <= response.status_code < 500 and response.status_code not in _STATE | _BUSY:
-            raise DeleteFailed(f"{thing}: {_said(response)}")
+            raise DeleteFailed(f"{thing}: {_answer(response)}")
         self._check(response, thing)
 
     def body(self, response: requests.Response) -> Mapping[str, Any]:
-        """Return the JSON object that was answered."""
+        """Return the JSON object of an answer."""
         return translated(lambda: self._service.json(response))
 
     def _check(self, response: requests.Response, thing: str) -> None:
@@ -95,16 +95,16 @@ class Api:
         if status < 300:
             return
         if status == 404:
-            raise NotFoundError(f"{thing}: {_said(response)}")
+            raise NotFoundError(f"{thing}: {_answer(response)}")
         if status in _STATE:
-            raise UnavailableException(thing, _said(response))
+            raise UnavailableException(thing, _answer(response))
         if status in _BUSY:
-            raise UnavailableException(self._service.dependency, _said(response))
-        raise AmphoraDriverError(f"{thing}: {_said(response)}")
+            raise UnavailableException(self._service.dependency, _answer(response))
+        raise AmphoraDriverError(f"{thing}: {_answer(response)}")
 
 
 def translated(call: Callable[[], T]) -> T:
-    """Return ``call()``, its errors of the contract as the specification's."""
+    """Return ``call()``; translate errors of the contract to those of the specification."""
     try:
         return call()
     except Denied as error:
@@ -116,7 +116,7 @@ def translated(call: Callable[[], T]) -> T:
 
 
 def age(time: str | None) -> float:
-    """Return how many seconds ago a time was, as APIs write it; 0 when it is not told or in our future."""
+    """Return the seconds since a time that an API shows; 0 for a missing or a future time."""
     if not time:
         return 0.0
     then = datetime.fromisoformat(time)
@@ -124,13 +124,13 @@ def age(time: str | None) -> float:
     return max(0.0, (datetime.now(UTC) - then).total_seconds())
 
 
-def _said(response: requests.Response) -> str:
-    """What an API said, in one line: each has a shape of its own for it."""
+def _answer(response: requests.Response) -> str:
+    """Return status and message of an answer in one line; each API has its own shape for the message."""
     try:
-        said = response.json()
-        while isinstance(said, dict) and said:
-            said = said.get("message") or said.get("faultstring") or next(iter(said.values()))
-        text = str(said)
+        message = response.json()
+        while isinstance(message, dict) and message:
+            message = message.get("message") or message.get("faultstring") or next(iter(message.values()))
+        text = str(message)
     except ValueError:
         text = response.text
     return f"answered {response.status_code}: {' '.join(text.split())[:300]}"

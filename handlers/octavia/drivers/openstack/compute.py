@@ -1,12 +1,13 @@
 """The driver's servers and server groups: Nova.
 
-Microversion 2.73 (Train): reasons for locks; since 2.69 the server of a cell that does not answer is shown as UNKNOWN,
-with hardly more than its id, which here is no answer. Without a request spec it is not found (``nova/compute/api.py``,
-``_get_instance_from_cell``), and a listing with a filter or in pages leaves all such servers out without a word
-(``nova/api/openstack/compute/servers.py``, ``_is_cell_down_supported``). So services are listed after either: those of a
-cell that does not answer are shown as UNKNOWN, by their host mappings (``nova/api/openstack/compute/services.py``,
-``_get_service_detail``); only cell0 has none, and what it holds never ran. Then Octavia itself, listing without a filter, is
-told of its servers in such cells, up to Nova's ``max_limit`` of servers.
+Microversion 2.73 (Train) has reasons for locks. Since 2.69 Nova shows the server of a cell that does not answer as UNKNOWN,
+with little more than its id; here that is no answer. Without a request spec Nova answers 404 for it (``nova/compute/api.py``,
+``_get_instance_from_cell``). A listing with a filter or in pages leaves such servers out
+(``nova/api/openstack/compute/servers.py``, ``_is_cell_down_supported``).
+
+So each answer is followed by a listing of services, which shows those of a silent cell as UNKNOWN by their host mappings
+(``nova/api/openstack/compute/services.py``, ``_get_service_detail``). Only cell0 has none, and its servers never ran. Then a
+listing with Octavia's own credentials, without a filter, shows its servers in silent cells, up to Nova's ``max_limit``.
 """
 
 from __future__ import annotations
@@ -24,27 +25,27 @@ from handlers.octavia.housekeeping import AmphoraDriverError, NotFoundError, Una
 MICROVERSION = "2.73"
 PAGE = 500
 
-#: the status of what is in a cell that does not answer
+#: the status of servers and services in a cell that does not answer
 _UNKNOWN = "UNKNOWN"
 
 _HOST_UP = {"UP": True, "MAINTENANCE": True, "DOWN": False}
 
 
 class ComputeCalls(Driver):
-    """Nova's part of the driver; ``compute`` is Nova as ourselves, ``builder`` Nova as Octavia."""
+    """The calls to Nova; ``compute`` uses our credentials, ``builder`` those of Octavia."""
 
     compute: Api
 
     @abstractmethod
     def builder(self) -> Api:
-        """Return Nova, acting in Octavia's project: what is booted belongs to whoever boots it.
+        """Return Nova with credentials for Octavia's project, to which new servers then belong.
 
-        :raises AmphoraDriverError: see :mod:`handlers.octavia.housekeeping`
+        :raises AmphoraDriverError: one of :mod:`handlers.octavia.housekeeping`
         """
 
     @abstractmethod
     def amphora_image(self) -> str:
-        """Return the id of the image from which Octavia would boot an amphora now."""
+        """Return the id of the image of new amphorae."""
 
     @abstractmethod
     def amphora_flavor(self) -> str:
@@ -64,9 +65,9 @@ class ComputeCalls(Driver):
         return found
 
     def _must_be_whole(self) -> None:
-        """Do not take an answer for whole that a cell with servers of Octavia's had no part in.
+        """Verify that no cell with servers of Octavia was silent.
 
-        :raises UnavailableException: when there may be such a cell
+        :raises UnavailableException: when one may have been
         """
         services = _listed(self.compute.get("/os-services", "services", params={"binary": "nova-compute"}), "services")
         silent = sorted(shown["host"] for shown in services if shown["status"] == _UNKNOWN)
@@ -77,8 +78,8 @@ class ComputeCalls(Driver):
         try:
             body = self.builder().get("/servers", "servers")
         except UnauthorizedException:
-            return True  # Octavia's credentials are not known, and nobody else is told
-        # those that are unknown come first, but none comes on a page that the others fill
+            return True  # only Octavia's own credentials can exclude it
+        # unknown servers come first, but a page full of others has none
         unknown = any(shown.get("status") == _UNKNOWN for shown in _listed(body, "servers"))
         return unknown or bool(body and body.get("servers_links"))
 
@@ -102,10 +103,10 @@ class ComputeCalls(Driver):
         self._act(server, {"os-stop": None})
 
     def shelve_server(self, server: str) -> None:
-        """Shelve, or offload one that is shelved already: Nova may be told to do that only after a while, or never."""
+        """Shelve a server, or offload one that is shelved: Nova may be configured to offload later or never."""
         found = self.server(server)
         if found is None:
-            raise NotFoundError(f"server:{server}: it is not there")
+            raise NotFoundError(f"server:{server}: it does not exist")
         self._act(server, {"shelveOffload": None} if found.status == "SHELVED" else {"shelve": None})
 
     def delete_server(self, server: str) -> None:
@@ -139,7 +140,7 @@ class ComputeCalls(Driver):
             body = self._act(server, {"os-getConsoleOutput": {"length": lines}})
         except (NotFoundError, UnavailableException) as error:
             if self.server(server) is None:
-                raise NotFoundError(f"server:{server}: it is not there") from error
+                raise NotFoundError(f"server:{server}: it does not exist") from error
             return ""  # not built, on no host, or a hypervisor without consoles (404, 409, 501)
         return str(body.get("output") or "")
 
@@ -152,7 +153,7 @@ class ComputeCalls(Driver):
 
     def server_groups(self) -> Sequence[Group]:
         project, found = self.project(), list[Group]()
-        while True:  # this listing knows no marker
+        while True:  # this listing has no marker
             query = {"all_projects": "True", "limit": PAGE, "offset": len(found)}
             page = _listed(self.compute.get("/os-server-groups", "server groups", params=query), "server_groups")
             found += [_group(shown) for shown in page]
@@ -170,7 +171,7 @@ class ComputeCalls(Driver):
 def _listed(body: Mapping[str, Any] | None, name: str) -> Sequence[Mapping[str, Any]]:
     """Return the list of an answer.
 
-    :raises UnavailableException: when there is none: something else than Nova has answered
+    :raises UnavailableException: when it has none, because another service answered
     """
     if body is None or name not in body:
         raise UnavailableException("compute", f"answered without {name}")

@@ -1,4 +1,4 @@
-"""The driver's images: Glance."""
+"""The images of the driver: Glance."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from handlers.octavia.housekeeping import DeleteFailed, NotFoundError, Unauthori
 
 PAGE = 200
 
-#: a property of every image that this driver makes: Glance can be asked for a value, not for a name
+#: a property of every image of this driver: Glance filters by the value of a property, not by its name
 MARK = {"stackmend_kept": "yes"}
 
 _PATCH = {"Content-Type": "application/openstack-images-v2.1-json-patch"}
@@ -23,10 +23,10 @@ _FIELDS = frozenset(
 
 
 class ImageCalls(Driver):
-    """Glance's part of the driver."""
+    """The calls to Glance."""
 
     glance: Api
-    #: the tag, and the owner if any, by which Octavia finds the image of amphorae
+    #: tag and owner of the image of amphorae
     image_tag: str | None
     image_owner: str | None
 
@@ -52,7 +52,7 @@ class ImageCalls(Driver):
     def amphora_image(self) -> str:
         """Return the newest active image with the tag, as Octavia does (``octavia/image/drivers/glance_driver.py``)."""
         if not self.image_tag:
-            raise NotFoundError("image: [octavia] amp_image_tag is not set, nor has config_file it")
+            raise NotFoundError("image: neither [octavia] amp_image_tag nor config_file sets it")
         query = {"tag": self.image_tag, "status": "active", "sort": "created_at:desc"}
         if self.image_owner:
             query["owner"] = self.image_owner

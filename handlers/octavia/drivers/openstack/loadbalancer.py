@@ -1,7 +1,7 @@
-"""The driver's calls to Octavia itself: what it shall do with its amphorae; what it did, only its database tells.
+"""The requests of the driver to Octavia; only Octavia's database shows their results.
 
-Octavia answers 409 while a flow works on the load balancer, 404 for an amphora that is DELETED, and 500 for the failover
-of one without a load balancer. It deletes only what is in ERROR, and without asking whether it still serves
+Octavia answers 409 while a flow works on the load balancer, 404 for an amphora that is DELETED, and 500 for the failover of
+an amphora without a load balancer. It deletes an amphora in ERROR even when that serves a load balancer
 (``octavia/api/v2/controllers/amphora.py``).
 """
 
@@ -12,7 +12,7 @@ from handlers.octavia.drivers.openstack.api import Api
 
 
 class OctaviaCalls(Driver):
-    """Octavia's part of the driver."""
+    """The calls to Octavia."""
 
     load_balancer: Api
 

@@ -1,7 +1,7 @@
-"""The driver's ports and security groups: Neutron.
+"""The ports and security groups of the driver: Neutron.
 
-Octavia creates VRRP and member ports in its own project, the VIP's ports in the load balancer's, where Neutron cannot be
-asked for names that begin with something; but all of those have the owner ``Octavia``
+Octavia creates VRRP and member ports in its own project, and VIP ports in the load balancer's. Neutron has no filter for the
+beginning of a name, but all VIP ports have the owner ``Octavia``
 (``octavia/network/drivers/neutron/allowed_address_pairs.py``).
 """
 
@@ -20,12 +20,12 @@ from handlers.octavia.housekeeping import AmphoraDriverError, DeleteFailed, Unav
 PREFIX = "octavia-lb-"
 OWNER = "Octavia"
 
-#: a revision that no port has, where Neutron numbers none: nothing is ever changed by it
+#: a revision that no port has, for a Neutron without revisions: no change succeeds with it
 _NO_REVISION = -1
 
 
 class NetworkCalls(Driver):
-    """Neutron's part of the driver; ``network`` is the API, ``neutron`` its ports."""
+    """The calls to Neutron; ``network`` is the API, ``neutron`` the client of its ports."""
 
     network: Api
     neutron: neutron.Network
@@ -36,12 +36,15 @@ class NetworkCalls(Driver):
 
     def ports_of(self, device: str) -> Sequence[Port]:
         if not device:
-            raise ValueError("without a device, Neutron lists every port there is")
+            raise ValueError("without a device, Neutron lists every port")
         return self._ports({"device_id": device})
 
     def ports(self) -> Sequence[Port]:
         found = self._ports({"project_id": self.project()}) + self._ports({"device_owner": OWNER})
         return list({port.id: port for port in found if port.name.startswith(PREFIX)}.values())
+
+    def ports_at(self, network: str, address: str) -> Sequence[Port]:
+        return self._ports({"network_id": network, "fixed_ips": f"ip_address={address}"})
 
     def disable_port(self, port: Port) -> None:
         try:
@@ -101,6 +104,7 @@ def _port(found: neutron.Port) -> Port:
         address_pairs=tuple(pair["ip_address"] for pair in shown.get("allowed_address_pairs") or ()),
         security_groups=tuple(shown.get("security_groups") or ()),
         age=age(shown.get("created_at")),
+        addresses=tuple(fixed["ip_address"] for fixed in shown.get("fixed_ips") or ()),
     )
 
 
@@ -109,7 +113,7 @@ def _as_read(port: Port) -> neutron.Port:
 
 
 def _changed(port: Port, error: AmphoraDriverError) -> AmphoraDriverError:
-    """What to say when another has changed the port: look again."""
+    """Return UnavailableException when another caller has changed the port; else the error itself."""
     if isinstance(error.__cause__, Conflict):
         return UnavailableException(f"port:{port.id}", str(error))
     return error

@@ -1,0 +1,78 @@
+"""Whether Octavia's database and the cloud belong together; without that, nothing is removed.
+
+A wrong region, a second Octavia in the project and a restored database look alike: the rows name few of the servers in
+Nova, and many servers have no row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from handlers.octavia import names, records
+from handlers.octavia.cloud_objects import Server
+
+#: the part of our servers that Nova must show
+SEEN = 0.9
+#: servers without a row that are still taken for leftovers: this number, or this part of our servers
+FEW, FEW_PART = 2, 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Pairing:
+    """The servers by Octavia's rows and by Nova.
+
+    :param named: number of servers that rows of serving amphorae name
+    :param seen: number of these that Nova shows
+    :param strangers: number of servers with the name of an amphora that no row names
+    """
+
+    named: int
+    seen: int
+    strangers: int
+
+
+def pairing(servers: Iterable[Server], live: Iterable[records.Amphora], deleted: Iterable[records.Amphora]) -> Pairing:
+    """Compare the servers of Octavia's project with all rows.
+
+    :param live: the rows that are not DELETED
+    """
+    live, shown = list(live), {server.id: server for server in servers}
+    known = [*live, *deleted]
+    ids, owned = {row.id for row in known}, {row.compute_id for row in known}
+    serving = {row.compute_id for row in live if row.load_balancer_id and row.compute_id}
+    strangers = [
+        server
+        for server in shown.values()
+        if (amphora := names.amphora_of_server(server.name)) and amphora not in ids and server.id not in owned
+        if not names.is_kept(server)
+    ]
+    return Pairing(len(serving), len(serving & shown.keys()), len(strangers))
+
+
+@dataclass(frozen=True, slots=True)
+class _Rule:
+    applies: Callable[[Pairing], bool]
+    reason: str
+
+
+#: The first rule that applies says why nothing may be removed.
+RULES = (
+    _Rule(
+        lambda p: not p.named,
+        "no row names the server of a serving amphora, so nothing proves that this database and this cloud belong together",
+    ),
+    _Rule(
+        lambda p: p.seen < SEEN * p.named,
+        "Nova shows {p.seen} of the {p.named} servers that Octavia's rows name: are region and database the right ones?",
+    ),
+    _Rule(
+        lambda p: p.strangers > max(FEW, FEW_PART * p.named),
+        "{p.strangers} servers with the names of amphorae have no row: is there a second Octavia, or a restored database?",
+    ),
+)
+
+
+def mismatch(found: Pairing) -> str:
+    """Return the reason why the two may not belong together; empty when they do."""
+    return next((rule.reason.format(p=found) for rule in RULES if rule.applies(found)), "")
