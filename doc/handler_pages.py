@@ -79,6 +79,10 @@ def facts(handler: type[Handler]) -> dict[str, str]:
         found["Budget"] = f"``[{group}] {name}_heals_per_hour``, {handler.default_heals_per_hour} by default"
     if handler.requires:
         found["Requires"] = codes(handler.requires)
+    if handler.relies_on:
+        found["Relies on"] = codes(handler.relies_on)
+    if handler.follows:
+        found["Follows"] = codes(handler.follows)
     if roles := [*map(_role, handler.roles.inspect), *(f"{_role(one)}, to heal" for one in handler.roles.heal)]:
         found["Roles"] = "; ".join(roles)
     if handler.cost:

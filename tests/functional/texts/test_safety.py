@@ -13,7 +13,9 @@ from handlers import withheld
 from handlers.base import Finding, Handler, Key, Refused
 from handlers.withheld import Withheld
 
-PAGE = Path(__file__).parents[3] / "doc" / "source" / "safety.rst"
+ROOT = Path(__file__).parents[3]
+PAGE = ROOT / "doc" / "source" / "safety.rst"
+README = ROOT / "README.rst"
 HANDLERS = [handler for handler in plugins.handlers() if handler.__module__.startswith("handlers.")]
 #: heals that change nothing that exists need the object itself and no second record
 ADDITIONS = ("adds ", "creates ")
@@ -68,6 +70,14 @@ def test_a_row_refers_to_rows_of_the_same_handler() -> None:
     for row in ROWS:
         for problem in re.findall(r"the same as ``([a-z-]+)``|as for ``([a-z-]+)``", row.proof):
             assert (row.handler, "".join(problem)) in {(one.handler, one.problem) for one in ROWS}
+
+
+@pytest.mark.withheld
+def test_the_readme_lists_the_heals_that_are_withheld_and_no_others() -> None:
+    section = README.read_text().partition("\nHeals that only report\n")[2].partition("\nDocumentation\n")[0]
+    listed = {" ".join(item.split()) for item in re.findall(r"^- (.+(?:\n  .+)*)", section, re.MULTILINE)}
+
+    assert listed == {str(heal) for heal in Withheld if withheld.is_withheld(heal)}
 
 
 @pytest.mark.withheld

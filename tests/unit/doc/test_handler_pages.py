@@ -46,6 +46,8 @@ class PaintSheds(Handler):
     default_interval = 600
     default_heals_per_hour = 7
     requires = ("paint",)
+    relies_on = ("colours",)
+    follows = ("build_sheds",)
     rights = {
         "nova_api": {"sheds": frozenset({Privilege.UPDATE, Privilege.INSERT})},
         "cell": {EVERY_TABLE: frozenset({Privilege.DELETE})},
@@ -103,6 +105,8 @@ def test_the_facts_are_the_class_attributes(paint_sheds: type[Handler]) -> None:
         "Confirmation": "found twice, unchanged, 2.5 s apart",
         "Budget": "``[audit] paint_sheds_heals_per_hour``, 7 by default",
         "Requires": "``paint``",
+        "Relies on": "``colours``",
+        "Follows": "``build_sheds``",
         "Roles": "``reader`` or ``painter`` for Colours, to list them; ``painter`` for Colours, to heal",
         "Cost": "One query per garden.",
     }
