@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import ClassVar, Self
 
-from handlers.base import Conflict, Event, Finding, Handler, Healed, Key, Resources, Trigger
+from handlers.base import Conflict, Event, Finding, Handler, Healed, Key, Mode, Resources, Trigger
 
 
 def thing(event: Event) -> Key | None:
@@ -44,7 +44,7 @@ class Mender(Handler):
     kinds: ClassVar[tuple[str, ...]] = ("thing",)
     healable_problems: ClassVar[frozenset[str]] = frozenset({"broken"})
     triggers: ClassVar[tuple[Trigger, ...]] = (Trigger("thing.broken", thing), Trigger("thing.slow", thing, after=0.5))
-    default_mode: ClassVar[str] = "heal"
+    default_mode: ClassVar[Mode] = Mode.HEAL
     default_interval: ClassVar[int] = 3600
     requires: ClassVar[tuple[str, ...]] = ("workshop",)
 

@@ -1,7 +1,7 @@
 """Neutron's ports in this process: a double for tests that need no real Neutron.
 
-It answers on loopback what the real one answers to the requests of :mod:`handlers.access.neutron`: listings with filters, fields
-and pages, revisions, ``If-Match``. That both answer alike is tested beside the real one, in ``tests/cloud``.
+It answers the requests of :mod:`handlers.access.neutron` on loopback: listings with filters, fields and pages, revisions,
+``If-Match``. Tests in ``tests/cloud`` verify that its answers are those of the real Neutron.
 """
 
 from __future__ import annotations

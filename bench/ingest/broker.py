@@ -87,6 +87,6 @@ class Bus:
     def _channel(self) -> Iterator[Any]:
         # py-amqp's default is 1 s, and a broker that is given messages faster than it can store them pauses for longer.
         patience = {"socket_settings": {socket.TCP_USER_TIMEOUT: int(_PATIENCE * 1000)}}
-        connection: Any = Connection(self.server.url(), transport_options=patience)  # type: ignore[no-untyped-call]
+        connection: Any = Connection(self.server.url(), transport_options=patience)
         with connection, connection.channel() as channel:
             yield channel

@@ -22,10 +22,10 @@ def consume(job: Job, meter: Meter) -> None:
         if message.delivery_tag % BATCH == 0:
             message.ack(multiple=True)
 
-    with Connection(job.url) as connection, connection.channel() as channel:  # type: ignore[no-untyped-call]
+    with Connection(job.url) as connection, connection.channel() as channel:
         channel.auto_decode = False
-        queue = Queue(job.queue, no_declare=True)  # type: ignore[no-untyped-call]
-        consumer = Consumer(channel, [queue], on_message=take, prefetch_count=2 * BATCH)  # type: ignore[no-untyped-call]
+        queue = Queue(job.queue, no_declare=True)
+        consumer = Consumer(channel, [queue], on_message=take, prefetch_count=2 * BATCH)
         with consumer:
             while not meter.done.is_set():
                 connection.drain_events()

@@ -91,7 +91,7 @@ class Link:
 
     def __init__(self, endpoint: Endpoint, settings: BusSettings) -> None:
         self.name = endpoint.name
-        self._transport = Connection(**endpoint.arguments).transport  # type: ignore[no-untyped-call]
+        self._transport = Connection(**endpoint.arguments).transport
         self._connection = self._transport.establish_connection()
         #: whether one acknowledgement can cover all earlier messages
         self.acks_multiple = self._transport.driver_type == "amqp"

@@ -227,7 +227,7 @@ class Source:
         if not compression:
             return body, None, _why(error)
         try:
-            plain = decompress(body, compression)  # type: ignore[no-untyped-call]
+            plain = decompress(body, compression)
             return plain, self._sieve.event(plain, self.broker.name), ""
         except Exception as failed:  # each compressor has its own errors
             return body, None, _why(failed)

@@ -35,7 +35,9 @@ _KEPT = {
 
 def permissions(mode: str) -> tuple[str, ...]:
     """What rabbitmq.rst allows on a broker, for a ``queue_mode``: to configure, to write, to read."""
-    found = {words[0]: words[1:] for words in _PERMISSIONS.findall((DOCUMENTS / "rabbitmq.rst").read_text())}
+    found: dict[str, tuple[str, ...]] = {
+        words[0]: words[1:] for words in _PERMISSIONS.findall((DOCUMENTS / "rabbitmq.rst").read_text())
+    }
     return found[mode]
 
 

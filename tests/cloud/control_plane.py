@@ -386,7 +386,7 @@ class ControlPlane:
         else:
             module = "nova.wsgi.osapi_compute:application"
             environment = {"OS_NOVA_CONFIG_DIR": str(folder), "OS_NOVA_CONFIG_FILES": "api-paste.ini;nova.conf"}
-        self._processes.add_wsgi(name, module, port, **environment)
+        self._processes.add_wsgi(name, module, port, **environment)  # type: ignore[arg-type]
         return f"http://{HOST}:{port}"
 
     def remove_api(self, name: str) -> None:

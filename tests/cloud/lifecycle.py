@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import uuid
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from tests.cloud import drift
@@ -178,8 +179,11 @@ class Lifecycle:
         for _ in range(3):
             here = self._compute.get_server(server.id).compute_host
             self._compute.live_migrate_server(server, host=None, block_migration="auto")
-            wait_until(lambda here=here: self._host(server) != here, 90, "the live migration")
+            wait_until(partial(self._has_left, server, here), 90, "the live migration")
             self._cloud.wait_for_server(server.id)
+
+    def _has_left(self, server: Any, host: str) -> bool:
+        return self._host(server) != host
 
     def _shelve(self) -> None:
         server = self.residents["shelved"]

@@ -47,9 +47,7 @@ def test_boot_in_each_cell(cloud: ControlPlane, host: str) -> None:
 
 def test_notifications_reach_the_cell_s_own_bus(cloud: ControlPlane, server: Any) -> None:
     types = set()
-    with kombu.connection.Connection(  # type: ignore[no-untyped-call]
-        cloud.rabbitmq.url("cell1")
-    ) as connection:
+    with kombu.connection.Connection(cloud.rabbitmq.url("cell1")) as connection:
         channel = connection.channel()
         while message := channel.basic_get("stackmend.info", no_ack=True):
             content = json.loads(message.body)

@@ -193,7 +193,7 @@ def _theirs_meanwhile(copy: Copy, server: str) -> None:
         f" WHERE db = '{url.database}' AND state LIKE 'Waiting for table metadata lock%'"
     )
     with pymysql.connect(
-        host=url.host, port=url.port, user=url.username, password=str(url.password), database=url.database
+        host=url.host, port=url.port or 3306, user=url.username, password=str(url.password), database=url.database
     ) as lock:
         lock.cursor().execute("LOCK TABLES compute_nodes WRITE")
 

@@ -189,7 +189,7 @@ def test_what_else_is_asked(client: tuple[Network, Callable[..., str]]) -> None:
 
 
 def test_who_is_no_administrator_is_told_so(wires: Wires, cloud: ControlPlane) -> None:
-    identity = cloud.admin.identity
+    identity: Any = cloud.admin.identity
     name = uuid.uuid4().hex
     project = identity.create_project(name=name, domain_id="default")
     user = identity.create_user(name=name, password=name, domain_id="default")

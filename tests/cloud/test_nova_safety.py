@@ -159,7 +159,7 @@ def _mappings(cloud: ControlPlane, lifecycle: Lifecycle, change: str) -> dict[st
         "SELECT c.name FROM instance_mappings m JOIN cell_mappings c ON c.id = m.cell_id WHERE m.instance_uuid = '{}'"
     )
     return {
-        cell: lambda cell=cell, server=server: cloud.mariadb.execute(query.format(server), "nova_api") == f"{cell}\n"
+        cell: lambda cell=cell, server=server: cloud.mariadb.execute(query.format(server), "nova_api") == f"{cell}\n"  # type: ignore[misc]
         for cell, server in residents.items()
     }
 
@@ -170,7 +170,7 @@ def without_resources(cloud: ControlPlane, lifecycle: Lifecycle) -> dict[str, Ca
     for server in residents.values():
         cloud.mariadb.execute(f"DELETE FROM allocations WHERE consumer_id = '{server}'", "placement")
         cloud.mariadb.execute(f"DELETE FROM consumers WHERE uuid = '{server}'", "placement")  # as Placement does
-    return {cell: lambda server=server: _held(cloud, server) == 3 for cell, server in residents.items()}
+    return {cell: lambda server=server: _held(cloud, server) == 3 for cell, server in residents.items()}  # type: ignore[misc]
 
 
 def leaked(cloud: ControlPlane, lifecycle: Lifecycle) -> dict[str, Callable[[], bool]]:
@@ -186,7 +186,7 @@ def leaked(cloud: ControlPlane, lifecycle: Lifecycle) -> dict[str, Callable[[], 
         for table in columns:
             cloud.mariadb.execute(back.format(table), "placement")
     assert all(_held(cloud, server) == 3 for server in doomed.values())
-    return {cell: lambda server=server: _held(cloud, server) == 0 for cell, server in doomed.items()}
+    return {cell: lambda server=server: _held(cloud, server) == 0 for cell, server in doomed.items()}  # type: ignore[misc]
 
 
 def _held(cloud: ControlPlane, server: str) -> int:
@@ -202,7 +202,7 @@ def held_by_a_migration(cloud: ControlPlane, lifecycle: Lifecycle) -> dict[str, 
             cloud.mariadb.execute(f"UPDATE {table} SET {column} = '{failed}' WHERE {column} = '{server}'", "placement")
         assert (_held(cloud, server), _held(cloud, failed)) == (0, 3)
     lifecycle.rest()
-    return {cell: lambda server=server: _held(cloud, server) == 3 for cell, server in residents.items()}
+    return {cell: lambda server=server: _held(cloud, server) == 3 for cell, server in residents.items()}  # type: ignore[misc]
 
 
 def gone_hosts(cloud: ControlPlane, _lifecycle: Lifecycle) -> dict[str, Callable[[], bool]]:
@@ -225,7 +225,7 @@ def gone_hosts(cloud: ControlPlane, _lifecycle: Lifecycle) -> dict[str, Callable
             older = "deleted_at = deleted_at - INTERVAL 1 HOUR"
             cloud.mariadb.execute(f"UPDATE {table} SET {older} WHERE host = '{host}'", f"nova_{cell}")
     return {
-        cell: lambda host=host: host not in drift.mapped_hosts(cloud) and not drift.provider(cloud, host)
+        cell: lambda host=host: host not in drift.mapped_hosts(cloud) and not drift.provider(cloud, host)  # type: ignore[misc]
         for cell, host in hosts.items()
     }
 
@@ -244,7 +244,7 @@ def occupied_ports(cloud: ControlPlane, lifecycle: Lifecycle) -> dict[str, Calla
             f"UPDATE ports SET device_id = '{server}', device_owner = 'compute:nova' WHERE id = '{ports[cell]}'",
             "neutron",
         )
-    return {cell: lambda port=port: not network.get_port(port).device_id for cell, port in ports.items()}
+    return {cell: lambda port=port: not network.get_port(port).device_id for cell, port in ports.items()}  # type: ignore[misc]
 
 
 def deleted_long_ago(cloud: ControlPlane, lifecycle: Lifecycle) -> dict[str, Callable[[], bool]]:
@@ -254,7 +254,7 @@ def deleted_long_ago(cloud: ControlPlane, lifecycle: Lifecycle) -> dict[str, Cal
         cloud.delete(server)
         lifecycle.age(cell, server)
     return {
-        cell: lambda cell=cell, server=server: census.copies(cloud, server) == [f"{cell}.shadow_instances"]
+        cell: lambda cell=cell, server=server: census.copies(cloud, server) == [f"{cell}.shadow_instances"]  # type: ignore[misc]
         for cell, server in doomed.items()
     }
 
@@ -265,7 +265,7 @@ def archived_long_ago(cloud: ControlPlane, lifecycle: Lifecycle) -> dict[str, Ca
     cloud.nova_manage("db", "archive_deleted_rows", "--all-cells")
     assert all(done() for done in archived.values())
     gone = "SELECT COUNT(*) FROM shadow_instances WHERE deleted_at < utc_timestamp() - INTERVAL 80 DAY"
-    return {cell: lambda cell=cell: cloud.mariadb.execute(gone, f"nova_{cell}") == "0\n" for cell in archived}
+    return {cell: lambda cell=cell: cloud.mariadb.execute(gone, f"nova_{cell}") == "0\n" for cell in archived}  # type: ignore[misc]
 
 
 OUTAGES = (

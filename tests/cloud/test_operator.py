@@ -193,8 +193,8 @@ def test_two_replicas_and_an_alert(
         replicas = []
         for name, port in zip("ab", ports, strict=True):
             # a breaker for which one host is too many
-            engine = {"breaker_count": 0, "breaker_percent": 0, "lease_seconds": 5}
-            ours = {"journal": shared_journal, "status": {"port": port}, "engine": engine}
+            engine: dict[str, object] = {"breaker_count": 0, "breaker_percent": 0, "lease_seconds": 5}
+            ours: dict[str, dict[str, object]] = {"journal": shared_journal, "status": {"port": port}, "engine": engine}
             replicas.append(last.enter_context(Program(tmp_path / name, merge(cloud.account.options(), ours))))
         upgraded = replicas[0].run(*said("replicas.rst", "stackmend db upgrade").split()[1:])
         assert upgraded.returncode == 0, upgraded.stdout + upgraded.stderr

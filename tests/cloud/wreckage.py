@@ -7,6 +7,7 @@ way. What no service of Nova's ever does (a row that a restored backup has lost)
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from tests.cloud import drift
@@ -94,7 +95,8 @@ class Wreckage:
         [(_, amounts)] = drift.allocation(placement, servers["elsewhere"])["allocations"].items()
         drift.allocate(placement, servers["elsewhere"], {self.nodes["compute-2"]: amounts["resources"]})
         [(_, amounts)] = drift.allocation(placement, servers["owner"])["allocations"].items()
-        other = self._cloud.admin.identity.find_project("service").id
+        identity: Any = self._cloud.admin.identity
+        other = identity.find_project("service").id
         drift.allocate(placement, servers["owner"], {self.nodes["compute-2"]: amounts["resources"]}, project=other)
 
     def _aggregate(self, name: str) -> Any:
@@ -132,8 +134,7 @@ class Wreckage:
         compute.evacuate_server(self.servers["evacuating"], host="compute-2")
         held = {"building": {"compute-2"}, "evacuating": {"compute-1", "compute-2"}}
         for name, hosts in held.items():
-            server = self.servers[name]
-            wait_until(lambda s=server, h=hosts: drift.allocations(cloud).get(s) == h, 60, f"the claim of {name}")
+            wait_until(partial(self._claims, name, hosts), 60, f"the claim of {name}")
         mapped = f"SELECT 1 FROM instance_mappings WHERE instance_uuid = '{self.servers['building']}' AND cell_id > 0"
         wait_until(lambda: cloud.mariadb.execute(mapped, "nova_api"), 60, "the mapping of what is being built")
         requested = f"SELECT 1 FROM build_requests WHERE instance_uuid = '{self.servers['building']}'"
@@ -143,14 +144,19 @@ class Wreckage:
         )
         wait_until(lambda: cloud.mariadb.execute(moving, "nova_cell1"), 60, "the evacuation under way")
 
+    def _claims(self, name: str, hosts: set[str]) -> bool:
+        return drift.allocations(self._cloud).get(self.servers[name]) == hosts
+
+    def _idle(self, name: str) -> bool:
+        return not self._cloud.admin.compute.get_server(self.servers[name]).task_state
+
     def clear(self) -> None:
         """Repair the cloud and take everything away."""
         cloud, compute = self._cloud, self._cloud.admin.compute
         for host in ("compute-2", "compute-3"):
             cloud.start_service(f"nova-compute-{host}")
         for name in ("building", "evacuating"):
-            server = self.servers[name]
-            wait_until(lambda s=server: not compute.get_server(s).task_state, 180, f"the end of {name}")
+            wait_until(partial(self._idle, name), 180, f"the end of {name}")
         cloud.return_host("compute-1", timeout=180)
         for server in self.servers.values():
             compute.delete_server(server, ignore_missing=True)

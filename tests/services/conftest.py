@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import kombu
 import pytest
 from amqp.exceptions import ChannelError
+from kombu.connection import Connection
+from kombu.entity import Exchange, Queue
 
 from handlers.demo import Notification
 from handlers.nova.simulation import NovaSimulation
@@ -44,17 +45,17 @@ class Bus:
     vhost: str
     authority: Path | None = None
 
-    def connection(self) -> kombu.Connection:
+    def connection(self) -> Connection:
         """Return a connection of a publisher's."""
         tls = {"ca_certs": str(self.authority), "cert_reqs": ssl.CERT_REQUIRED, "server_hostname": HOST}
-        return kombu.Connection(self.url, ssl=tls if self.authority else False)
+        return Connection(self.url, ssl=tls if self.authority else False)
 
     def declare(self, *queues: str) -> None:
         """Declare exchange and queues as oslo.messaging's publishers do."""
         with self.connection() as connection:
-            exchange = kombu.Exchange("nova", "topic", durable=True, channel=connection)
+            exchange = Exchange("nova", "topic", durable=True, channel=connection)
             for name in queues:
-                queue = kombu.Queue(name, exchange, routing_key=name, durable=True, channel=connection)
+                queue = Queue(name, exchange, routing_key=name, durable=True, channel=connection)
                 queue.declare()
 
     def publish(self, bodies: Sequence[bytes], queue: str = "stackmend.info") -> None:

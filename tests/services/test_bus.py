@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from consumer.conf.bus import BusSettings, QueueMode
 from handlers.base import Broker
 from tests.servers.rabbitmq import RabbitMQ
 
-CAPTURED = [
+CAPTURED: list[bytes] = [
     json.loads(line)["body"].encode()
     for line in (Path(__file__).parents[1] / "data" / "notifications.jsonl").read_text().splitlines()
 ]
@@ -121,6 +122,21 @@ def send(broker: Broker, *bodies: bytes, queue: str = "stackmend.info") -> None:
             )
 
 
+def turn(source: Source) -> None:
+    """Wait until the source has looked for missing queues once more."""
+    for _ in range(2):
+        before = source.turned_at
+        until(partial(_turned, source, before))
+
+
+def _turned(source: Source, before: float) -> bool:
+    return source.turned_at > before
+
+
+def _connected(source: Source) -> bool:
+    return source.connected
+
+
 def queues(rabbitmq: RabbitMQ, broker: Broker) -> dict[str, tuple[str, int, int]]:
     """What the broker itself says: type, ready and unacknowledged messages of each queue."""
     name = broker.transport_url.rpartition("/")[2]
@@ -172,7 +188,7 @@ def test_reading_creates_no_queue_and_a_queue_that_appears_is_read(
     source = Source(broker, FAST, WANTED, journal.deliver, journal.on_gap)
     with running(source):
         until(lambda: source.connected)
-        time.sleep(0.5)
+        turn(source)
         assert queues(rabbitmq, broker) == {}
         assert source.missing == ("stackmend.info", "stackmend.error")
         declare(broker, "stackmend.error")
@@ -181,7 +197,7 @@ def test_reading_creates_no_queue_and_a_queue_that_appears_is_read(
         declare(broker, "stackmend.info", arguments={"x-queue-type": "quorum"})
         send(broker, DELETE)
         until(lambda: len(journal.ids) == 2)
-        assert source.missing == ()
+        assert not source.missing
     assert set(queues(rabbitmq, broker)) == {"stackmend.info", "stackmend.error"}
     assert journal.gaps == []
 
@@ -344,7 +360,7 @@ def test_the_second_host_serves_when_the_first_is_dead(broker: Broker, journal: 
                 two = Broker("nova", url, ("nova",))
                 source = Source(two, FAST, WANTED, journal.deliver, journal.on_gap)
                 stack.enter_context(running(source))
-                until(lambda source=source: source.connected)
+                until(partial(_connected, source))
             send(broker, DELETE)
             until(lambda: len(journal.ids) == 1)
 

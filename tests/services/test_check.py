@@ -11,9 +11,10 @@ from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
-import kombu
 import pytest
 import sqlalchemy as sa
+from kombu.connection import Connection
+from kombu.entity import Queue
 from sqlalchemy.engine import make_url
 
 from consumer import plugins
@@ -172,7 +173,7 @@ def deployment(
     fill(balancers, [OCTAVIA_HEAD], octavia.octavia)
     url = as_user(broker.url, "reader", "r").replace("amqp://", "rabbit://")
     keystone = at_the_end.enter_context(Keystone(placement.TOKEN, ["admin", "service", "reader"]))
-    told = {"driver": "messagingv2", "topics": "notifications,stackmend", "transport_url": url}
+    told: dict[str, object] = {"driver": "messagingv2", "topics": "notifications,stackmend", "transport_url": url}
     handlers = [handler for handler in plugins.handlers() if handler.group == "audit"]
     return Deployment(
         tmp_path,
@@ -241,8 +242,8 @@ def broker_lets_not_read(deployment: Deployment) -> None:
 
 
 def somebody_else_reads(deployment: Deployment) -> None:
-    connection = deployment.at_the_end.enter_context(kombu.Connection(deployment.bus.url))
-    consumer = connection.Consumer([kombu.Queue("stackmend.info", no_declare=True, channel=connection)])
+    connection = deployment.at_the_end.enter_context(Connection(deployment.bus.url))
+    consumer = connection.Consumer([Queue("stackmend.info", no_declare=True, channel=connection)])
     deployment.at_the_end.enter_context(consumer)
 
 

@@ -38,7 +38,7 @@ def test_what_an_instance_carries_with_it(engine: sa.Engine, database: Database)
 
 def test_who_lives_on_a_node_at_rest(engine: sa.Engine, database: Database) -> None:
     here = {"host": "a", "node": "a.x"}
-    for name, values in {
+    rows: dict[str, dict[str, object]] = {
         "active": {"vm_state": "active", "hidden": False},
         "stateless": {"vm_state": None, "hidden": None},
         "soft": {"vm_state": "soft-delete", "hidden": False},
@@ -48,7 +48,8 @@ def test_who_lives_on_a_node_at_rest(engine: sa.Engine, database: Database) -> N
         "hidden": {"vm_state": "active", "hidden": True},
         "deleted": {"vm_state": "active", "deleted": 1},
         "elsewhere": {"vm_state": "active", "node": "b.x"},
-    }.items():
+    }
+    for name, values in rows.items():
         add(engine, tables.instances, uuid=name, **{**here, **values})
     node = ComputeNode(1, "n", "a", "a.x", True, False, 0.0)
     found = database.run(lambda connection: queries.residents(connection, [node]))

@@ -47,7 +47,7 @@ CHILDREN = {
 
 
 def _base(kind: str = "") -> list[sa.Column[Any]]:
-    deleted = [sa.Column("deleted_at", sa.DateTime), sa.Column("deleted", sa.Integer)]
+    deleted: list[sa.Column[Any]] = [sa.Column("deleted_at", sa.DateTime), sa.Column("deleted", sa.Integer)]
     times = [sa.Column("created_at", sa.DateTime), sa.Column("updated_at", sa.DateTime)]
     return [sa.Column("id", sa.Integer, primary_key=True), *times, *([] if kind == "no soft delete" else deleted)]
 
@@ -160,7 +160,7 @@ class World:
         table = self.table(table) if isinstance(table, str) else table
         with self.engine.begin() as connection:
             made = connection.execute(sa.insert(table).values({"created_at": LONG_AGO, **values}))
-            return int(made.inserted_primary_key[0])
+            return int(made.inserted_primary_key[0])  # type: ignore[index]
 
     def deleted(self, name: str, when: datetime = LONG_AGO, **values: Any) -> int:
         row = self.add(name, deleted=0, **values)

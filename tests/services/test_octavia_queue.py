@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-import kombu
 import pytest
+from kombu.connection import Connection
+from kombu.entity import Queue
+from kombu.messaging import Consumer
 from oslo_config import cfg
 
 from consumer.bus import probe
@@ -20,11 +22,11 @@ VHOST = "octavia"
 
 
 @pytest.fixture
-def broker(rabbitmq: RabbitMQ) -> Iterator[kombu.Connection]:
+def broker(rabbitmq: RabbitMQ) -> Iterator[Connection]:
     """Return a connection to the virtual host of Octavia."""
     if VHOST not in rabbitmq.ctl("list_vhosts"):
         rabbitmq.add_vhost(VHOST)
-    with kombu.Connection(rabbitmq.url(VHOST)) as connection:
+    with Connection(rabbitmq.url(VHOST)) as connection:
         yield connection
         connection.default_channel.queue_delete(QUEUE)
 
@@ -42,13 +44,13 @@ def work_queue(url: str, folder: Path) -> WorkQueue:
     return WorkQueue.from_resources(Resources(conf, probe.bus(conf)))
 
 
-def test_it_is_idle_only_when_empty_and_consumed(broker: kombu.Connection, rabbitmq: RabbitMQ, tmp_path: Path) -> None:
+def test_it_is_idle_only_when_empty_and_consumed(broker: Connection, rabbitmq: RabbitMQ, tmp_path: Path) -> None:
     queue = work_queue(rabbitmq.transport_url(VHOST), tmp_path)
     with pytest.raises(Unavailable, match="no queue"):
         queue.prove_idle(0)
     assert QUEUE not in rabbitmq.ctl("list_queues", "-p", VHOST, "name"), "a passive declaration creates no queue"
 
-    kombu.Queue(QUEUE, durable=False, channel=broker).declare()
+    Queue(QUEUE, durable=False, channel=broker).declare()
     with pytest.raises(Unavailable, match="no worker consumes"):
         queue.prove_idle(0)
 
@@ -58,24 +60,22 @@ def test_it_is_idle_only_when_empty_and_consumed(broker: kombu.Connection, rabbi
 
     with (
         broker.channel() as worker,
-        kombu.Consumer(worker, [kombu.Queue(QUEUE, no_declare=True)], callbacks=[lambda body, message: message.ack()]),
+        Consumer(worker, [Queue(QUEUE, no_declare=True)], callbacks=[lambda body, message: message.ack()]),
     ):
         broker.drain_events(timeout=30)
         queue.prove_idle(0)
 
 
-def test_of_several_hosts_one_that_answers_is_enough(
-    broker: kombu.Connection, rabbitmq: RabbitMQ, tmp_path: Path
-) -> None:
+def test_of_several_hosts_one_that_answers_is_enough(broker: Connection, rabbitmq: RabbitMQ, tmp_path: Path) -> None:
     with_dead_host = rabbitmq.transport_url(VHOST).replace("rabbit://", "rabbit://user:secret@127.0.0.1:1,")
-    kombu.Queue(QUEUE, durable=False, channel=broker).declare()
+    Queue(QUEUE, durable=False, channel=broker).declare()
     with pytest.raises(Unavailable, match="no worker consumes"):
         work_queue(with_dead_host, tmp_path).prove_idle(0)
 
 
 @pytest.mark.parametrize("url", ["rabbit://user:secret@127.0.0.1:1/", "rabbit://{user}:wrong-secret@{host}/octavia"])
 def test_a_broker_that_refuses_the_credentials_proves_nothing_and_no_error_shows_a_secret(
-    broker: kombu.Connection, rabbitmq: RabbitMQ, tmp_path: Path, url: str
+    broker: Connection, rabbitmq: RabbitMQ, tmp_path: Path, url: str
 ) -> None:
     user, _at, host = rabbitmq.transport_url("").removeprefix("rabbit://").rstrip("/").rpartition("@")
     with pytest.raises(Unavailable, match="no host of the broker answers") as raised:

@@ -198,7 +198,7 @@ def test_a_broker_that_cannot_be_trusted(
             "oslo_messaging_rabbit": {name: filled(value) for name, value in nova.items()},
         }
     )
-    options = {
+    options: Options = {
         "nova": {"config_file": file},
         "audit": only(),
         "oslo_messaging_rabbit": {name: filled(value) for name, value in ours.items()},
@@ -255,7 +255,7 @@ def test_a_database_that_cannot_be_trusted(
     file = {"a stranger's": str(stranger), "a missing one": "/no/such.pem"}.get(given)
     query = NO_AUTHORITY[kind] if file is None else QUERY[kind].format(file)
     nova = nova_conf({"api_database": {"connection": f"{database}?{query}"}})
-    options = {"nova": {"config_file": nova}, "journal": {"connection": f"{database}?{query}"}}
+    options: Options = {"nova": {"config_file": nova}, "journal": {"connection": f"{database}?{query}"}}
     with Program(tmp_path / "stackmend", options) as program:
         said = refusal(program, "inspect", "discover_hosts", "host:compute-1", "-f", "json")
         of_journal = refusal(program, "work", "list")
@@ -299,8 +299,11 @@ def test_an_api_that_cannot_be_trusted(
     nova_conf: Callable[[Options], Path],
     tmp_path: Path,
 ) -> None:
-    more = {"a stranger's": {"cafile": stranger}, "a missing one": {"cafile": "/no/such.pem"}}.get(given, {})
-    nova = {"api_database": {"connection": cloud.options()["nova"]["api_database_connection"]}}
+    files: dict[str, object] = {"a stranger's": stranger, "a missing one": "/no/such.pem"}
+    more = {"cafile": files[given]} if given in files else {}
+    nova: dict[str, dict[str, object]] = {
+        "api_database": {"connection": cloud.options()["nova"]["api_database_connection"]}
+    }
     options: dict[str, dict[str, object]] = {"nova": {"database_connection": "sqlite://"}}
     if place == "nova.conf":
         nova["placement"] = placement(api, **more)

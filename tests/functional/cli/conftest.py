@@ -15,7 +15,7 @@ from consumer import plugins
 from consumer.cli import main
 from consumer.journal import migrations
 from consumer.journal.database import Database, open_engine
-from handlers.base import Resources, Trigger
+from handlers.base import Mode, Resources, Trigger
 from tests.doubles import Mender, World, thing
 
 WORLD = World()
@@ -37,7 +37,7 @@ class Fixer(WorldMender):
     group: ClassVar[str] = "housekeeping"
     kinds: ClassVar[tuple[str, ...]] = ("thing", "part")
     triggers: ClassVar[tuple[Trigger, ...]] = (Trigger("thing.broken", thing),)
-    default_mode: ClassVar[str] = "off"
+    default_mode: ClassVar[Mode] = Mode.OFF
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 import pytest
+from sqlalchemy import update
 
 from consumer.conf.tasks import TaskSettings
 from consumer.conf.window import Window
@@ -15,7 +16,7 @@ from consumer.engine.oneshot import OneShot, in_order
 from consumer.engine.reconciler import Reconciled, Reconciler, Result
 from consumer.engine.stores import JournalStore, MemoryStore, Store
 from consumer.engine.task import Task
-from consumer.journal import backlog, controls, history, work
+from consumer.journal import backlog, controls, history, schema, work
 from consumer.journal.database import Database
 from consumer.journal.work import Claim, Later, Priority
 from handlers.base import Conflict, Finding, InFlight, Key, Mode, Refused, Unavailable
@@ -52,7 +53,12 @@ def _from_journal(journal: Database) -> Callable[[Reconciled | None], Claim]:
     def claim(_before: Reconciled | None) -> Claim:
         work.enqueue(journal, [hint("a", priority=Priority.EVENT)])
         found: list[Claim] = []
-        eventually(lambda: bool(found or found.extend(work.claim(journal, "r1", ["mender"], 1, 30)) or found))
+
+        def claimed() -> bool:
+            found.extend(work.claim(journal, "r1", ["mender"], 1, 30))
+            return bool(found)
+
+        eventually(claimed)
         return found[0]
 
     return claim
@@ -212,7 +218,7 @@ def test_a_one_shot_sweep_runs_a_task_after_those_it_relies_on(machine: Machine)
 def test_an_unreadable_row_stops_no_other(machine: Machine) -> None:
     machine.world.things = {"a": 1}
     machine.enqueue(hint("a"), hint("x"))
-    broken = work.update(work.work).where(work.work.c.key == "thing:x").values(key="thing:")
+    broken = update(schema.work).where(schema.work.c.key == "thing:x").values(key="thing:")
     machine.database.transact(lambda connection: connection.execute(broken))
 
     machine.start()

@@ -76,7 +76,7 @@ def daemon(machine: Machine) -> Iterator[Daemon]:
     status = Status(StatusSettings("127.0.0.1", port, page=True))
     machine.meter = status.meter
     listeners = [Listener(turned_at=time.monotonic())]
-    status.serve(machine.database, machine.tasks(), lambda: listeners, Inventories(list))  # type: ignore[arg-type]
+    status.serve(machine.database, machine.tasks(), lambda: listeners, Inventories(list))  # type: ignore[arg-type,return-value]
     yield Daemon(machine, listeners, port)
     status.stop()
 
@@ -215,7 +215,7 @@ def test_the_page_says_what_an_inventory_holds_or_why_not(machine: Machine) -> N
     class Burning(Shelf):
         title = "Burning things"
 
-        def items(self) -> list[dict[str, str]]:  # type: ignore[override]
+        def items(self) -> list[dict[str, str]]:
             raise Unavailable("workshop", "it burns")
 
     SHELF.clear()

@@ -73,7 +73,7 @@ def installed(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("installed")
     subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True, timeout=300, capture_output=True)
     [wheel] = built.glob("stackmend-*.whl")
-    install = [folder / "bin" / "python", "-m", "pip", "install", "--no-deps", "--no-index", wheel]
+    install: list[str | Path] = [folder / "bin" / "python", "-m", "pip", "install", "--no-deps", "--no-index", wheel]
     subprocess.run(install, check=True, timeout=300, capture_output=True)
     [own] = folder.glob("lib/python*/site-packages")
     (own / "borrowed.pth").write_text(sysconfig.get_path("purelib") + "\n")
