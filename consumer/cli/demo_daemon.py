@@ -29,7 +29,7 @@ from consumer.journal import controls, history, work
 from consumer.journal.database import Database
 from consumer.journal.history import Entry
 from consumer.journal.opening import open_journal
-from handlers.base import Broker, Handler, Key, Resources
+from handlers.base import Broker, Handler, Key, Mode, Resources
 from handlers.demo import Demo, Scene
 
 _BROKER = Broker("demo", "memory://", ("nova", "octavia"))
@@ -198,7 +198,7 @@ def _configure(
         groups.setdefault(group, {}).update(values)
     for handler in chosen:
         group_options = groups.setdefault(handler.group, {})
-        group_options |= {f"{handler.name}_mode": "heal", f"{handler.name}_interval": "0"}
+        group_options |= {f"{handler.name}_mode": Mode.HEAL, f"{handler.name}_interval": "0"}
     lines = []
     for group, values in groups.items():
         lines += [f"[{group}]", *(f"{name} = {value.replace('$', '$$')}" for name, value in values.items()), ""]

@@ -182,10 +182,10 @@ def _backlog(depths: Sequence[backlog.Depth], tasks: Iterable[str]) -> Iterable[
     )
     there = {(depth.handler, depth.state): depth for depth in depths}
     for name in tasks:
-        for state in backlog.STATES:
+        for state in backlog.Standing:
             depth = there.get((name, state))
             rows.add_metric([name, state], depth.rows if depth else 0)
-        waiting = there.get((name, "pending"))
+        waiting = there.get((name, backlog.Standing.PENDING))
         oldest.add_metric([name], waiting.oldest if waiting else 0.0)
     return [rows, oldest]
 
