@@ -67,8 +67,6 @@ class CheckCommand(Command):
 
 
 class _Table(UpgradeCommands):
-    """Prints the checks in oslo.upgradecheck's format."""
-
     display_title = "stackmend check"
 
     def __init__(self, found: Iterable[Checked]) -> None:

@@ -91,7 +91,6 @@ class DemoDaemon:
         self._seen: dict[int, str] = {}
 
     def play(self, number: int, scene: Scene) -> Act:
-        """Cause a drift and publish its notifications."""
         began = time.time()
         notifications = scene.play()
         drift = scene.drift()
@@ -259,7 +258,6 @@ def _logging_to(file: Path) -> Iterator[None]:
 
 @contextmanager
 def _no_proxy() -> Iterator[None]:
-    """Exempt the cloud's own Placement from an HTTP proxy."""
     before = os.environ.get("no_proxy")
     known = before or os.environ.get("NO_PROXY", "")
     os.environ["no_proxy"] = ",".join(filter(None, [known, "127.0.0.1"]))

@@ -16,8 +16,6 @@ from handlers.base import Handler, Mode
 
 
 class _WindowType(types.ConfigType):
-    """The type of ``<task>_window``."""
-
     def __init__(self) -> None:
         super().__init__(type_name="window")
 
