@@ -49,7 +49,6 @@ def handlers() -> list[type[Handler]]:
 
 
 def brokers() -> list[Callable[[Resources], Iterable[Broker]]]:
-    """Return the functions that list brokers."""
     return [loaded for _name, loaded in _all(BROKERS)]
 
 
@@ -59,7 +58,6 @@ def options() -> dict[str, Sequence[cfg.Opt]]:
 
 
 def demos() -> dict[str, type[Demo]]:
-    """Return every demonstration by name."""
     return dict(_all(DEMOS))
 
 

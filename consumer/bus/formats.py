@@ -200,7 +200,6 @@ def _from_legacy(name: str, payload: dict[str, Any]) -> dict[str, Any]:
 
 
 def _requested_instance(payload: dict[str, Any]) -> Any:
-    """Return the instance of a legacy scheduler notification."""
     value: Any = payload
     for key in ("request_spec", "instance_properties", "uuid"):
         value = value.get(key) if isinstance(value, dict) else None

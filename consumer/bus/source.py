@@ -5,7 +5,7 @@ events, hands the batch over to be stored, then acknowledges all its messages wi
 an eighth for a quorum queue. Only stored messages are acknowledged; all others return.
 
 - **Journal unavailable** (:class:`NotStored`): the same batch is offered again, while heartbeats continue and the broker
-  stops sending. After ``hold_seconds`` the connection is closed: RabbitMQ ends a delivery that is unacknowledged for 30
+  stops sending. After ``unacknowledged_seconds`` the connection is closed: RabbitMQ ends a delivery after 30 unacknowledged
   minutes, and a quorum queue counts redeliveries. Storing a message twice is harmless.
 - **Broker unreachable**: every host is tried, with growing pauses, without end.
 - **Messages may have been missed** (lost broker, deleted queue): ``on_gap`` requests a sweep once messages can arrive again.
@@ -267,7 +267,9 @@ class Source:
             if stop.is_set():
                 return False
             if here:
-                self.connected = here = self._keep_alive(intake, wait, began + self._settings.hold_seconds, stop)
+                self.connected = here = self._keep_alive(
+                    intake, wait, began + self._settings.unacknowledged_seconds, stop
+                )
             else:
                 stop.wait(wait)
             wait = min(wait * 2, _STORE_AGAIN_MOST)

@@ -24,8 +24,6 @@ class NotPublished(Exception):
 
 
 class Kind(StrEnum):
-    """The two kinds of things on a broker."""
-
     EXCHANGE = "exchange"
     QUEUE = "queue"
 

@@ -106,6 +106,4 @@ class _Connection(pyamqp.Connection):
 
 
 class Transport(pyamqp.Transport):
-    """The ``transport`` argument of ``kombu.Connection``."""
-
     Connection = _Connection

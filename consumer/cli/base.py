@@ -157,7 +157,6 @@ def machine_name(title: str) -> str:
 def known_ids(wanted: Sequence[int], there: Iterable[int], what: str) -> list[int]:
     """Return the wanted ids without duplicates.
 
-    :param there: the existing ids
     :param what: ``row of work``, for the message
     :raises CommandError: an id does not exist
     """

@@ -28,7 +28,7 @@ from consumer.journal.database import Database, JournalError, now
 from consumer.journal.notification_formats import ArrivedFormat
 from consumer.text import one_line, plural, span
 from handlers import withheld
-from handlers.base import Broker, Checked, HandlerError, Mode, Rising, Verdict
+from handlers.base import Broker, Checked, HandlerError, Rising, Verdict
 
 #: Tolerated difference between the clocks of this machine and of the journal's database, in seconds.
 _SKEW = 2.0
@@ -67,8 +67,6 @@ class CheckCommand(Command):
 
 
 class _Table(UpgradeCommands):
-    """Prints the checks in oslo.upgradecheck's format."""
-
     display_title = "stackmend check"
 
     def __init__(self, found: Iterable[Checked]) -> None:
@@ -258,7 +256,7 @@ def _thing(broker: Broker, thing: Found, *, ready: bool, ours: int | None) -> Ch
 
 
 def _plugged(session: Session) -> Iterator[Checked]:
-    modes = {one: Mode(task_conf.settings(session.conf, one).mode) for one in session.classes()}
+    modes = {one: task_conf.settings(session.conf, one).mode for one in session.classes()}
     for name, check in plugins.checks():
         try:
             yield from check(session.resources, modes)

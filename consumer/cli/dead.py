@@ -18,6 +18,7 @@ from consumer.journal.database import Database
 from consumer.journal.dead import StoredLetter
 from consumer.journal.work import Hint
 from consumer.text import plural, utc
+from handlers.base import Mode
 
 #: Letters per query; a body can have a megabyte.
 _CHUNK = 50
@@ -84,7 +85,7 @@ class DeadReplay(Lister):
 
     def rows(self, parsed_args: argparse.Namespace) -> Iterable[Sequence[Any]]:
         database, session = self.session.database, self.session
-        on = [one for one in session.classes() if task_conf.settings(session.conf, one).mode != "off"]
+        on = [one for one in session.classes() if task_conf.settings(session.conf, one).mode is not Mode.OFF]
         router = Router(on)
         rows: list[tuple[int, str, str, list[str]]] = []
         stayed = 0

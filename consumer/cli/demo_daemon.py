@@ -29,7 +29,7 @@ from consumer.journal import controls, history, work
 from consumer.journal.database import Database
 from consumer.journal.history import Entry
 from consumer.journal.opening import open_journal
-from handlers.base import Broker, Handler, Key, Resources
+from handlers.base import Broker, Handler, Key, Mode, Resources
 from handlers.demo import Demo, Scene
 
 _BROKER = Broker("demo", "memory://", ("nova", "octavia"))
@@ -91,7 +91,6 @@ class DemoDaemon:
         self._seen: dict[int, str] = {}
 
     def play(self, number: int, scene: Scene) -> Act:
-        """Cause a drift and publish its notifications."""
         began = time.time()
         notifications = scene.play()
         drift = scene.drift()
@@ -198,7 +197,7 @@ def _configure(
         groups.setdefault(group, {}).update(values)
     for handler in chosen:
         group_options = groups.setdefault(handler.group, {})
-        group_options |= {f"{handler.name}_mode": "heal", f"{handler.name}_interval": "0"}
+        group_options |= {f"{handler.name}_mode": Mode.HEAL, f"{handler.name}_interval": "0"}
     lines = []
     for group, values in groups.items():
         lines += [f"[{group}]", *(f"{name} = {value.replace('$', '$$')}" for name, value in values.items()), ""]
@@ -259,7 +258,6 @@ def _logging_to(file: Path) -> Iterator[None]:
 
 @contextmanager
 def _no_proxy() -> Iterator[None]:
-    """Exempt the cloud's own Placement from an HTTP proxy."""
     before = os.environ.get("no_proxy")
     known = before or os.environ.get("NO_PROXY", "")
     os.environ["no_proxy"] = ",".join(filter(None, [known, "127.0.0.1"]))

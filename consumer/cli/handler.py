@@ -15,7 +15,7 @@ from consumer.journal.controls import Control
 from consumer.journal.database import Database, now
 from consumer.journal.work import Hint, Priority
 from consumer.text import plural
-from handlers.base import Handler, Key
+from handlers.base import Handler, Key, Mode
 
 #: Seconds without a beat after which a daemon counts as dead.
 _SILENT = 60.0
@@ -65,7 +65,7 @@ def _silence(engine: Any) -> float:
     return max(_SILENT, 2 * float(engine.lease_seconds))
 
 
-def state(mode: str, control: Control, running: str = "running") -> str:
+def state(mode: Mode, control: Control, running: str = "running") -> str:
     """Return the state of a handler in words.
 
     :param running: the word for a handler that is on
@@ -74,7 +74,7 @@ def state(mode: str, control: Control, running: str = "running") -> str:
         return f"paused: {control.reason}" if control.reason else "paused"
     if control.broken:
         return f"stopped: {control.reason}"
-    return "off" if mode == "off" else running
+    return "off" if mode is Mode.OFF else running
 
 
 class HandlerPause(Command):
@@ -114,7 +114,7 @@ class HandlerResume(Command):
     def take_action(self, parsed_args: argparse.Namespace) -> None:
         classes = self.session.classes(parsed_args.names)
         names = [handler.name for handler in classes]
-        on = [one.name for one in classes if task_conf.settings(self.session.conf, one).mode != "off"]
+        on = [one.name for one in classes if task_conf.settings(self.session.conf, one).mode is not Mode.OFF]
         database = self.session.database
         controls.ensure(database, names)
         controls.resume(database, names)

@@ -15,7 +15,7 @@ from consumer.journal.database import now
 from consumer.journal.history import Entry, Outcome
 from consumer.text import seconds, utc
 
-OUTCOMES = tuple(Outcome)
+OUTCOMES = tuple(one.value for one in Outcome)
 _UNITS = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 _AGO = re.compile(r"(\d{1,9}(?:\.\d{1,3})?)(s|m|min|h|d|w)")
 

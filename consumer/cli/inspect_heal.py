@@ -14,6 +14,7 @@ from consumer.conf.window import Window
 from consumer.engine.oneshot import OneShot, Result
 from consumer.engine.task import always
 from consumer.journal import controls, replicas
+from handlers.base import Mode
 
 
 class OneKey(Lister):
@@ -33,7 +34,7 @@ class OneKey(Lister):
         """Inspect the key, and heal it on request, whatever the handler's mode."""
         handler = self.session.handler(parsed_args.handler)
         key = read_key(handler, parsed_args.key)
-        [task] = self.session.tasks([handler], always("heal" if heals else "audit"))
+        [task] = self.session.tasks([handler], always(Mode.HEAL if heals else Mode.AUDIT))
         task = replace(
             task, settings=replace(task.settings, window=Window())
         )  # an operator's request ignores the window

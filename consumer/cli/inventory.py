@@ -20,8 +20,6 @@ from handlers.base import HandlerError, Healed, Inventory, Key
 
 
 class _AboutInventory(Command):
-    """A command whose first words name the inventory."""
-
     def inventory(self) -> Inventory:
         words, _space, _verb = str(self.cmd_name).rpartition(" ")
         return self.session.inventory(words)

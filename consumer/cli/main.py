@@ -74,8 +74,8 @@ EXPECTED = (
 def _commands(group: str | None) -> dict[str, str]:
     """Return module and class of every command. The program of one group has no inventories."""
     names = plugins.inventory_names() if group is None else []
-    kept = {f"{name} {verb}": f"inventory:{kind}" for name in names for verb, kind in INVENTORY_COMMANDS.items()}
-    return COMMANDS | kept
+    inventories = {f"{name} {verb}": f"inventory:{kind}" for name in names for verb, kind in INVENTORY_COMMANDS.items()}
+    return COMMANDS | inventories
 
 
 class Program(App):

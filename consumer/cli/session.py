@@ -74,10 +74,6 @@ class Session:
         return [one for one in chosen if one.applies(self.conf)] or chosen
 
     def handler(self, name: str) -> type[Handler]:
-        """Return one handler.
-
-        :raises WrongConfiguration: unknown name
-        """
         [found] = self.classes([name])
         return found
 
@@ -123,7 +119,6 @@ class Session:
         guard.check(self.database, self.resources, plugins.watermarks(), classes, replicas.new_id())
 
     def tasks(self, classes: Sequence[type[Handler]], mode_of: ModeOf = as_configured) -> list[Task]:
-        """Make tasks; see :func:`consumer.engine.task.make`."""
         return tasks.make(self.conf, self.resources, classes, mode_of)
 
     def inventories(self) -> list[Inventory]:
@@ -133,10 +128,6 @@ class Session:
         return [one.from_resources(self.resources) for one in found if one.applies(self.conf)]
 
     def inventory(self, name: str) -> Inventory:
-        """Return one inventory.
-
-        :raises LookupError: unknown name
-        """
         return self._inventory_class(name).from_resources(self.resources)
 
     def _inventory_class(self, name: str) -> type[Inventory]:

@@ -17,17 +17,20 @@ from rich.progress import Progress as Bar
 from consumer.cli.base import Lister
 from consumer.cli.errors import DRIFT, ERROR, OK, CommandError
 from consumer.conf import tasks as task_conf
-from consumer.engine.oneshot import OneShot, Progress, Result, no_progress
+from consumer.engine.oneshot import Action, OneShot, Progress, Result, no_progress
 from consumer.engine.task import Task, always, as_configured, at_most_audit
 from consumer.journal import controls, replicas
 from consumer.journal.database import Database
 from consumer.text import plural
-from handlers.base import Handler
+from handlers.base import Handler, Mode
 
-#: Outcome -> words of the summary, where they differ.
-_WORDS = {"found": "not healed", "deferred": "deferred by the hourly budget, a stop or a closed window"}
-#: Outcomes of inspections without a result.
-_OPEN = ("in flight", "unavailable", "stopped")
+#: Action -> words of the summary, where they differ.
+_WORDS = {
+    Action.FOUND: "not healed",
+    Action.DEFERRED: "deferred by the hourly budget, a stop or a closed window",
+}
+#: Actions without a verdict.
+_OPEN = frozenset({Action.IN_FLIGHT, Action.UNAVAILABLE, Action.STOPPED})
 
 
 class Sweep(Lister):
@@ -82,14 +85,14 @@ class Sweep(Lister):
     def _tasks(self, names: Sequence[str], audit: bool) -> list[Task]:
         classes = self.session.classes(names)
         if names and audit:
-            return self.session.tasks(classes, always("audit"))
+            return self.session.tasks(classes, always(Mode.AUDIT))
         if names:
             self._refuse_off(classes)
         return self.session.tasks(classes, at_most_audit if audit else as_configured)
 
     def _refuse_off(self, classes: Sequence[type[Handler]]) -> None:
         for handler in classes:
-            if task_conf.settings(self.session.conf, handler).mode == "off":
+            if task_conf.settings(self.session.conf, handler).mode is Mode.OFF:
                 raise CommandError(
                     f"{handler.name} is off: add --audit, or set [{handler.group}] {handler.name}_mode = heal"
                 )
@@ -104,7 +107,7 @@ class Sweep(Lister):
             if task.heals and control.stopped:
                 how = "paused" if control.paused else "stopped"
                 self.remark(f"{task.name} is {how} and heals nothing ({control.reason})")
-                task = replace(task, settings=replace(task.settings, mode="audit"))  # noqa: PLW2901
+                task = replace(task, settings=replace(task.settings, mode=Mode.AUDIT))  # noqa: PLW2901
             allowed.append(task)
         return allowed
 

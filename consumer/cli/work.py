@@ -9,7 +9,7 @@ from typing import Any
 from consumer.cli.base import Command, Lister, ShowOne, SpanCell, known_ids, positive, row_id
 from consumer.cli.errors import ERROR, CommandError
 from consumer.journal import backlog
-from consumer.journal.backlog import WorkRow
+from consumer.journal.backlog import Standing, WorkRow
 from consumer.journal.database import Database
 from consumer.text import plural
 
@@ -33,15 +33,16 @@ class WorkList(Lister):
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
         parser.add_argument("--handler", metavar="NAME", help="Only rows of this handler.")
-        parser.add_argument("--state", choices=backlog.STATES, help="Only rows in this state.")
+        parser.add_argument("--state", choices=[one.value for one in Standing], help="Only rows in this state.")
         parser.add_argument("--limit", type=positive, default=1000, help="Show at most N rows; default: 1000.")
         return parser
 
     def rows(self, parsed_args: argparse.Namespace) -> Iterable[Sequence[Any]]:
         if parsed_args.handler:
             self.session.handler(parsed_args.handler)
-        found = backlog.listing(self.session.database, parsed_args.handler, parsed_args.state, parsed_args.limit)
-        return [list(fields(row).values()) for row in found if parsed_args.state in (None, row.state)]
+        state = Standing(parsed_args.state) if parsed_args.state else None
+        found = backlog.listing(self.session.database, parsed_args.handler, state, parsed_args.limit)
+        return [list(fields(row).values()) for row in found if state in {None, row.state}]
 
 
 class WorkShow(ShowOne):
@@ -74,7 +75,7 @@ class WorkRetry(Command):
             raise CommandError("give the ids of rows, or --all-parked")
         database = self.session.database
         if parsed_args.all_parked:
-            ids = [row.id for row in backlog.listing(database, state="parked", limit=_ALL)]
+            ids = [row.id for row in backlog.listing(database, state=Standing.PARKED, limit=_ALL)]
         else:
             ids = _known(database, parsed_args.ids)
         count = sum(backlog.retry(database, chunk) for chunk in _chunks(ids))
@@ -107,7 +108,7 @@ def fields(row: WorkRow) -> dict[str, Any]:
         "Handler": row.handler,
         "Key": row.key,
         "State": row.state,
-        "Due in": SpanCell(round(row.due_in, 1)) if row.state == "pending" else None,
+        "Due in": SpanCell(round(row.due_in, 1)) if row.state is Standing.PENDING else None,
         "Attempts": row.attempts,
         "Hint": row.hint,
         "Age": SpanCell(round(row.first_hint_age, 1)),

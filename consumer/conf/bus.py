@@ -151,7 +151,7 @@ Seconds between two lookups of a queue or exchange that does not exist yet. Grow
 """),
     ),
     cfg.FloatOpt(
-        "hold_seconds",
+        "unacknowledged_seconds",
         default=300.0,
         min=1.0,
         max=1500.0,
@@ -183,7 +183,7 @@ class BusSettings:
     connect_timeout: float = 5.0
     answer_timeout: float = 15.0
     queue_wait: float = 1.0
-    hold_seconds: float = 300.0
+    unacknowledged_seconds: float = 300.0
     conf: cfg.ConfigOpts | None = field(default=None, repr=False, compare=False)
 
     @property
@@ -222,7 +222,7 @@ def settings(conf: cfg.ConfigOpts) -> BusSettings:
         connect_timeout=bus.connect_timeout,
         answer_timeout=bus.answer_timeout,
         queue_wait=bus.queue_wait,
-        hold_seconds=bus.hold_seconds,
+        unacknowledged_seconds=bus.unacknowledged_seconds,
         conf=conf,
     )
 

@@ -12,12 +12,10 @@ from dataclasses import dataclass
 from oslo_config import cfg, types
 
 from consumer.conf.window import Window
-from handlers.base import Handler
+from handlers.base import Handler, Mode
 
 
 class _WindowType(types.ConfigType):
-    """The type of ``<task>_window``."""
-
     def __init__(self) -> None:
         super().__init__(type_name="window")
 
@@ -45,7 +43,7 @@ class TaskSettings:
     :param heals_per_hour: 0 for unlimited
     """
 
-    mode: str
+    mode: Mode
     interval: int
     window: Window
     heals_per_hour: int
@@ -64,11 +62,11 @@ def options(handler: type[Handler]) -> list[cfg.Opt]:
     return [
         cfg.StrOpt(
             f"{name}_mode",
-            default=handler.default_mode,
+            default=str(handler.default_mode),
             choices=[
-                ("off", "inactive"),
-                ("audit", "reports drift, changes nothing"),
-                ("heal", "heals proved drift"),
+                (Mode.OFF.value, "inactive"),
+                (Mode.AUDIT.value, "reports drift, changes nothing"),
+                (Mode.HEAL.value, "heals proved drift"),
             ],
             help=f"{handler.title}: the mode.",
         ),
@@ -103,7 +101,7 @@ def settings(conf: cfg.ConfigOpts, handler: type[Handler]) -> TaskSettings:
     group, name = conf[handler.group], handler.name
     own_bound = group[f"{name}_heals_per_hour"]
     return TaskSettings(
-        mode=group[f"{name}_mode"],
+        mode=Mode(group[f"{name}_mode"]),
         interval=group[handler.interval_option or f"{name}_interval"],
         window=group[f"{name}_window"],
         heals_per_hour=conf.engine.heals_per_hour if own_bound is None else own_bound,

@@ -13,7 +13,7 @@ from oslo_config import cfg
 from consumer.conf import WrongConfiguration, tasks
 from consumer.conf import engine as engine_conf
 from consumer.conf.tasks import TaskSettings
-from handlers.base import Handler, Key, Resources
+from handlers.base import Handler, Key, Mode, Resources
 
 #: The kind of the keys of timers.
 SWEEP = "sweep"
@@ -83,20 +83,20 @@ def choose(
 
 
 #: Returns the mode of a task, given the configured one.
-ModeOf = Callable[[str], str]
+ModeOf = Callable[[Mode], Mode]
 
 
-def as_configured(mode: str) -> str:
+def as_configured(mode: Mode) -> Mode:
     """Return the configured mode."""
     return mode
 
 
-def at_most_audit(mode: str) -> str:
+def at_most_audit(mode: Mode) -> Mode:
     """Return ``audit`` instead of ``heal``; ``off`` stays off."""
-    return "off" if mode == "off" else "audit"
+    return Mode.OFF if mode is Mode.OFF else Mode.AUDIT
 
 
-def always(mode: str) -> ModeOf:
+def always(mode: Mode) -> ModeOf:
     """Return this mode for every task, because the operator named it."""
     return lambda _configured: mode
 

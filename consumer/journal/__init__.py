@@ -12,6 +12,7 @@ history               findings and heals
 dead                  undecodable messages
 controls              pauses, breakers, sweeps of each handler
 notification_formats  the last arrival of each wire format
+watermarks            highest seen values of each database, against restored backups
 replicas              running processes; the lock of an SQLite file
 migrations            the schema's revisions
 opening               opens the configured journal

@@ -4,12 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from enum import StrEnum
 
 from sqlalchemy import Connection, RowMapping, and_, case, delete, func, or_, select, update
 
 from consumer.journal.database import Database, now
 from consumer.journal.schema import work
 from consumer.journal.work import Priority
+
+
+class Standing(StrEnum):
+    """The state of a row for operators, in the order of its life: a leased row is running."""
+
+    PENDING = "pending"
+    RUNNING = "running"
+    REPORTED = "reported"
+    PARKED = "parked"
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +29,7 @@ class WorkRow:
     id: int
     handler: str
     key: str
-    state: str
+    state: Standing
     priority: int
     attempts: int
     due_in: float
@@ -27,10 +37,6 @@ class WorkRow:
     hint: str
     first_hint_age: float
     error: str
-
-
-#: The states of a row, in the order of its life.
-STATES = ("pending", "running", "reported", "parked")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +47,7 @@ class Depth:
     """
 
     handler: str
-    state: str
+    state: Standing
     rows: int
     oldest: float
 
@@ -52,24 +58,24 @@ def depths(database: Database) -> list[Depth]:
     def read(connection: Connection) -> list[Depth]:
         clock = now(connection)
         leased = and_(work.c.lease_until.is_not(None), work.c.lease_until >= clock)
-        state = case((leased, "running"), else_=work.c.state).label("standing")
+        state = case((leased, Standing.RUNNING.value), else_=work.c.state).label("standing")
         query = (
             select(work.c.handler, state, func.count().label("rows"), func.min(work.c.first_hint_at).label("first"))
             .where(work.c.key.not_like("sweep:%"))
             .group_by(work.c.handler, state)
         )
         rows = connection.execute(query)
-        return [Depth(row.handler, row.standing, row.rows, max(0.0, clock - row.first)) for row in rows]
+        return [Depth(row.handler, Standing(row.standing), row.rows, max(0.0, clock - row.first)) for row in rows]
 
     return database.transact(read)
 
 
 def listing(
-    database: Database, handler: str | None = None, state: str | None = None, limit: int = 1000
+    database: Database, handler: str | None = None, state: Standing | None = None, limit: int = 1000
 ) -> list[WorkRow]:
     """Return rows, the most urgent first.
 
-    :param state: ``pending``, ``running``, ``reported``, ``parked``; None for all
+    :param state: None for all
     """
 
     def read(connection: Connection) -> list[WorkRow]:
@@ -78,9 +84,9 @@ def listing(
         if handler:
             query = query.where(work.c.handler == handler)
         leased = and_(work.c.lease_until.is_not(None), work.c.lease_until >= clock)
-        if state == "running":
+        if state is Standing.RUNNING:
             query = query.where(leased)
-        elif state:
+        elif state is not None:
             query = query.where(work.c.state == state)
         return [_work_row(row, clock) for row in connection.execute(query).mappings()]
 
@@ -103,7 +109,7 @@ def _work_row(row: RowMapping, clock: float) -> WorkRow:
         id=row["id"],
         handler=row["handler"],
         key=row["key"],
-        state="running" if running else row["state"],
+        state=Standing.RUNNING if running else Standing(row["state"]),
         priority=row["priority"],
         attempts=row["attempts"],
         due_in=max(0.0, row["not_before"] - clock),
@@ -117,7 +123,7 @@ def _work_row(row: RowMapping, clock: float) -> WorkRow:
 def retry(database: Database, ids: Collection[int]) -> int:
     """Make rows due now, as a hint of an operator does; return their number."""
     values = {
-        "state": "pending",
+        "state": Standing.PENDING.value,
         "attempts": 0,
         "waits": 0,
         "watched": 0.0,

@@ -144,7 +144,7 @@ task = Table(
 )
 
 notification_format = Table(
-    "heard",
+    "notification_format",
     metadata,
     Column("broker", _exact(255), primary_key=True),
     Column("format", _exact(16), primary_key=True),

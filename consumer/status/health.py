@@ -28,7 +28,6 @@ class Beats(Meter):
         self._lock = threading.Lock()
 
     def beat(self, loop: str) -> None:
-        """Record a round of a loop."""
         with self._lock:
             self._at[loop] = self._clock()
 

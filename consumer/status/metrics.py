@@ -20,7 +20,7 @@ from consumer.engine.task import Task
 from consumer.journal import backlog, controls, dead, history, replicas
 from consumer.journal.database import Database, JournalError, now
 
-_LOOKS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+_DURATIONS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 _LAGS = (0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0)
 
 
@@ -32,14 +32,14 @@ class PrometheusMeter(Meter):
     """
 
     def __init__(self, registry: CollectorRegistry, beats: Meter) -> None:
-        self._looks = Counter(
+        self._inspections = Counter(
             "stackmend_reconciles", "Inspections of one object, by outcome.", ["handler", "outcome"], registry=registry
         )
         self._seconds = Histogram(
             "stackmend_reconcile_duration_seconds",
             "Time for one object, inspection and heal together.",
             ["handler"],
-            buckets=_LOOKS,
+            buckets=_DURATIONS,
             registry=registry,
         )
         self._heals = Counter(
@@ -62,7 +62,7 @@ class PrometheusMeter(Meter):
         self._beats = beats
 
     def inspected(self, handler: str, outcome: str, seconds: float) -> None:
-        self._looks.labels(handler, outcome).inc()
+        self._inspections.labels(handler, outcome).inc()
         self._seconds.labels(handler).observe(seconds)
 
     def healed(self, handler: str, source: str, outcome: str, lag: float | None, weight: int = 1) -> None:
@@ -182,10 +182,10 @@ def _backlog(depths: Sequence[backlog.Depth], tasks: Iterable[str]) -> Iterable[
     )
     there = {(depth.handler, depth.state): depth for depth in depths}
     for name in tasks:
-        for state in backlog.STATES:
+        for state in backlog.Standing:
             depth = there.get((name, state))
             rows.add_metric([name, state], depth.rows if depth else 0)
-        waiting = there.get((name, "pending"))
+        waiting = there.get((name, backlog.Standing.PENDING))
         oldest.add_metric([name], waiting.oldest if waiting else 0.0)
     return [rows, oldest]
 

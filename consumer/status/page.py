@@ -19,6 +19,7 @@ from consumer import __version__
 from consumer.bus.source import Source
 from consumer.engine.task import Task
 from consumer.journal import backlog, controls, dead, history
+from consumer.journal.backlog import Standing
 from consumer.journal.database import Database, JournalError, now
 from consumer.status.server import Answer
 from consumer.text import one_line, span
@@ -117,16 +118,16 @@ class Page:
                 "mode": task.settings.mode,
                 "stopped": _stopped(known.get(name, controls.Control(name))),
                 "sweep_age": _since(known.get(name), clock),
-                "drift": depths.get((name, "reported"), 0),
-                "waiting": depths.get((name, "pending"), 0) + depths.get((name, "running"), 0),
-                "parked": depths.get((name, "parked"), 0),
+                "drift": depths.get((name, Standing.REPORTED), 0),
+                "waiting": depths.get((name, Standing.PENDING), 0) + depths.get((name, Standing.RUNNING), 0),
+                "parked": depths.get((name, Standing.PARKED), 0),
             }
             for name, task in self._tasks.items()
         ]
         return {
             "handlers": handlers,
-            "reported": backlog.listing(self._database, state="reported", limit=MOST),
-            "parked": backlog.listing(self._database, state="parked", limit=MOST),
+            "reported": backlog.listing(self._database, state=Standing.REPORTED, limit=MOST),
+            "parked": backlog.listing(self._database, state=Standing.PARKED, limit=MOST),
             "recent": list(reversed(history.listing(self._database, limit=RECENT))),
             "dead": dead.count(self._database),
         }

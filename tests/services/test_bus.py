@@ -256,7 +256,7 @@ def test_a_long_outage_of_the_journal_gives_the_messages_back_once(
     declare(broker, "stackmend.info", arguments={"x-queue-type": "quorum"})
     send(broker, *(numbered(DELETE, number) for number in range(30)))
     journal.up = False
-    settings = BusSettings(queue_wait=0.1, hold_seconds=1.0)
+    settings = BusSettings(queue_wait=0.1, unacknowledged_seconds=1.0)
     source = Source(broker, settings, WANTED, journal.deliver, journal.on_gap)
     with running(source):
         until(lambda: journal.asked and not source.connected)

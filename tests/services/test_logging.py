@@ -139,7 +139,7 @@ def test_json_with_tracebacks_and_without_secrets(
         records = [json.loads(line) for line in text.splitlines()]
         of_journal = b"".join(file.read_bytes() for file in program.folder.glob("journal.sqlite*"))
     [healed] = [record for record in records if key in record["message"]]
-    assert (healed["levelname"], healed["name"]) == ("INFO", "consumer.engine.worker")
+    assert (healed["levelname"], healed["name"]) == ("INFO", "consumer.engine.reconciler")
     [fault, *_again] = [record for record in records if record["traceback"]]
     traced = str(fault["traceback"])
     assert "RuntimeError: rabbit://one:***@" in traced

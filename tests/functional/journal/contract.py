@@ -345,7 +345,7 @@ class JournalContract:
         work.enqueue(journal, [hint(), hint("b")])
         for claim in take(journal):
             work.settle(journal, claim, Parked("no way", 8, "f"))
-        first, second = backlog.listing(journal, state="parked")
+        first, second = backlog.listing(journal, state=backlog.Standing.PARKED)
         assert backlog.retry(journal, [first.id]) == 1
         (claim,) = take(journal)
         assert (claim.key.id, claim.attempts, claim.priority) == (Key.parse(first.key).id, 0, Priority.OPERATOR)

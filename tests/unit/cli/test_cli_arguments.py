@@ -14,7 +14,7 @@ from consumer.cli.session import read_key
 from consumer.cli.sweep import exit_code, summaries
 from consumer.engine.oneshot import Result
 from consumer.journal.controls import Control
-from handlers.base import Key
+from handlers.base import Key, Mode
 from tests.doubles import Mender
 
 NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC).timestamp()
@@ -122,12 +122,12 @@ def test_summaries(results: list[Result], sentences: list[str]) -> None:
 @pytest.mark.parametrize(
     ("mode", "control", "text"),
     [
-        ("heal", Control("x"), "running"),
-        ("off", Control("x"), "off"),
-        ("heal", Control("x", paused=True), "paused"),
-        ("heal", Control("x", paused=True, broken=True, reason="by hand"), "paused: by hand"),
-        ("heal", Control("x", broken=True, reason="too many"), "stopped: too many"),
+        (Mode.HEAL, Control("x"), "running"),
+        (Mode.OFF, Control("x"), "off"),
+        (Mode.HEAL, Control("x", paused=True), "paused"),
+        (Mode.HEAL, Control("x", paused=True, broken=True, reason="by hand"), "paused: by hand"),
+        (Mode.HEAL, Control("x", broken=True, reason="too many"), "stopped: too many"),
     ],
 )
-def test_states(mode: str, control: Control, text: str) -> None:
+def test_states(mode: Mode, control: Control, text: str) -> None:
     assert state(mode, control) == text
