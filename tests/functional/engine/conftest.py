@@ -23,7 +23,7 @@ from consumer.engine.worker import Worker
 from consumer.journal import backlog, controls, migrations, work
 from consumer.journal.database import Database, open_engine
 from consumer.journal.work import Hint, Priority
-from handlers.base import Handler, Key
+from handlers.base import Handler, Key, Mode
 from tests.doubles import CarefulMender, Mender, World
 
 #: Everything fast, nothing left out.
@@ -51,7 +51,7 @@ class Machine:
     database: Database
     world: World
     settings: EngineSettings = SETTINGS
-    mode: str = "heal"
+    mode: Mode = Mode.HEAL
     heals_per_hour: int = 0
     interval: int = 3600
     window: Window = field(default_factory=Window)

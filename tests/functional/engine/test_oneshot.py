@@ -14,14 +14,14 @@ from consumer.conf.window import Window
 from consumer.engine.oneshot import OneShot
 from consumer.engine.task import Task
 from consumer.journal import history
-from handlers.base import Handler, Key
+from handlers.base import Handler, Key, Mode
 from tests.doubles import CarefulMender, Mender
 from tests.functional.engine.conftest import Machine
 
 
 def sweep(machine: Machine, handler: Handler, **settings: int) -> list[tuple[str, str]]:
     """Key and action of each result of a sweep that may heal."""
-    task = Task(handler, TaskSettings("heal", 3600, Window(), 0), lambda: datetime.now(UTC))
+    task = Task(handler, TaskSettings(Mode.HEAL, 3600, Window(), 0), lambda: datetime.now(UTC))
     one_shot = OneShot(machine.database, replace(machine.settings, **settings), "cli")  # type: ignore[arg-type]
     return [(result.key, result.action) for result in one_shot.sweep([task])]
 

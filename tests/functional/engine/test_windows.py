@@ -20,7 +20,7 @@ from consumer.engine.oneshot import OneShot
 from consumer.engine.task import SWEEP, Task
 from consumer.journal import backlog, controls, history, schema
 from consumer.journal.work import Hint, Priority
-from handlers.base import Finding, Handler, Healed, InFlight, Key, Resources
+from handlers.base import Finding, Handler, Healed, InFlight, Key, Mode, Resources
 from tests.doubles import Mender
 from tests.functional.engine.conftest import SETTINGS, Machine, eventually, hint
 
@@ -191,8 +191,8 @@ def test_an_object_that_stays_in_flight_is_left_to_the_next_sweep(windowed: Wind
     assert windowed.world.writes == {}
 
 
-@pytest.mark.parametrize("mode", ["heal", "audit"])
-def test_a_window_that_closes_amid_a_sweep(windowed: Windowed, clock: Clock, mode: str) -> None:
+@pytest.mark.parametrize("mode", [Mode.HEAL, Mode.AUDIT])
+def test_a_window_that_closes_amid_a_sweep(windowed: Windowed, clock: Clock, mode: Mode) -> None:
     windowed.mode = mode
     windowed.world.things = {"a": 1, "b": 1, "c": 1}
     [catalogue] = windowed.catalogue

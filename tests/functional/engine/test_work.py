@@ -17,7 +17,7 @@ from consumer.engine import sweeps
 from consumer.engine.task import SWEEP
 from consumer.journal import backlog, controls, history, work
 from consumer.journal.work import Hint, Priority
-from handlers.base import Finding, InFlight, Key, Refused, Unavailable
+from handlers.base import Finding, InFlight, Key, Mode, Refused, Unavailable
 from tests.functional.engine.conftest import Machine, eventually, hint
 
 
@@ -44,7 +44,7 @@ def test_a_hint_heals_and_the_history_has_one_line(machine: Machine) -> None:
 
 
 def test_audit_reports_once_and_changes_nothing(machine: Machine) -> None:
-    machine.mode = "audit"
+    machine.mode = Mode.AUDIT
     machine.world.things = {"a": 1}
     machine.start()
     for _ in range(3):
@@ -57,7 +57,7 @@ def test_audit_reports_once_and_changes_nothing(machine: Machine) -> None:
 
 
 def test_reported_drift_that_went_away_leaves_the_list_at_the_next_sweep(machine: Machine) -> None:
-    machine.mode = "audit"
+    machine.mode = Mode.AUDIT
     machine.world.things = {"a": 1}
     machine.start()
     machine.enqueue(hint("a"))

@@ -29,7 +29,7 @@ from consumer.journal.database import Database, now
 from consumer.journal.dead import DeadLetter
 from consumer.journal.history import Ask, Closing, Deferred, Line, Origin, Outcome
 from consumer.journal.work import Done, Hint, Later, LeaseLost, Parked, Priority, Reported
-from handlers.base import Finding, Healed, Key
+from handlers.base import Finding, Healed, Key, Mode
 from tests.doubles import Mender, World
 
 H = "mender"
@@ -52,7 +52,7 @@ def finding(name: str, weight: int = 1, undo: str = "") -> Finding:
 
 def may(per_hour: int, weight: int = 1) -> Ask:
     """Ask the real gates for a heal of so many objects."""
-    task = Task(Mender(World()), TaskSettings("heal", 3600, Window(), per_hour), lambda: datetime.now(UTC))
+    task = Task(Mender(World()), TaskSettings(Mode.HEAL, 3600, Window(), per_hour), lambda: datetime.now(UTC))
     request = Request(task, finding("a", weight))
     return lambda connection, clock: ask_all(GATES, connection, request, clock)
 
