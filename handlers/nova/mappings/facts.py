@@ -12,12 +12,18 @@ from handlers.nova.mappings.rules import Facts
 from handlers.nova.placement import Placement
 
 
-def read_mapped(databases: NovaDatabases, placement: Placement, instances: Collection[str]) -> dict[str, Facts]:
+def read_mapped(
+    databases: NovaDatabases,
+    placement: Placement,
+    instances: Collection[str],
+    asks_allocation: Callable[[Facts], bool] = rules.asks_allocation,
+) -> dict[str, Facts]:
     """Return the records of these instances, as far as :mod:`~handlers.nova.mappings.rules` asks for them.
 
+    :param asks_allocation: of which instances Placement is asked
     :raises Unavailable: when a database or Placement does not answer
     """
-    found = _allocated(placement, queries.read(databases, instances), rules.asks_allocation)
+    found = _allocated(placement, queries.read(databases, instances), asks_allocation)
     asked = {uuid: facts for uuid, facts in found.items() if rules.asks_archive(facts)}
     return found | _archived(databases, asked)
 

@@ -41,7 +41,7 @@ Sources: ``nova/compute/api.py`` (_provision_instances, _update_queued_for_delet
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -79,6 +79,8 @@ from handlers.nova.mappings.rules import (
     MappingRow,
     Problem,
     Verdict,
+    asks_allocation,
+    asks_allocation_in_range,
     decide,
     is_instance,
     wrongly_marked,
@@ -240,8 +242,10 @@ class HealInstanceMappings(PlacementHandler):
 
     # proof
 
-    def _judge(self, instances: Sequence[str]) -> dict[str, tuple[Facts, Verdict]]:
-        found = records.read_mapped(self._databases, self._placement, instances)
+    def _judge(
+        self, instances: Sequence[str], asks: Callable[[Facts], bool] = asks_allocation
+    ) -> dict[str, tuple[Facts, Verdict]]:
+        found = records.read_mapped(self._databases, self._placement, instances, asks)
         return {uuid: (facts, decide(facts)) for uuid, facts in found.items()}
 
     def _inspect_range(self, key: Key) -> list[Finding]:
@@ -254,7 +258,7 @@ class HealInstanceMappings(PlacementHandler):
         astray, _ = self._suspects(page, cells, down)
         for error in down.values():
             raise error
-        judged = self._judge([row.instance for row in astray])
+        judged = self._judge([row.instance for row in astray], asks_allocation_in_range)
         left = [facts.mapping for facts, verdict in judged.values() if facts.mapping and isinstance(verdict, Forget)]
         findings = [self._forgetting_all(key, left[start : start + BATCH]) for start in range(0, len(left), BATCH)]
         reports: dict[Report, list[str]] = {}

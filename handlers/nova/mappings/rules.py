@@ -188,6 +188,11 @@ class Nowhere:
         """Whether its mapping names no cell."""
         return self.mapping.cell_id is None
 
+    @property
+    def proved(self) -> bool:
+        """Whether both records of its deletion exist, and it certainly has no allocation."""
+        return bool(self.mapping.queued) and self.facts.archived and self.facts.allocated is False
+
 
 @dataclass(frozen=True, slots=True)
 class AtHome:
@@ -285,15 +290,15 @@ NOWHERE: tuple[tuple[Callable[[Nowhere], bool], Callable[[Nowhere], Verdict]], .
     ),
     (lambda it: it.requested and it.unmapped, lambda it: _BUILD_STUCK),
     (lambda it: it.requested, lambda it: _REQUEST_WITHOUT_INSTANCE),
-    (lambda it: it.facts.allocated is not False, lambda it: _NOWHERE_WITH_ALLOCATION),
+    (lambda it: bool(it.facts.allocated), lambda it: _NOWHERE_WITH_ALLOCATION),
     (
-        lambda it: bool(it.mapping.queued) and it.facts.archived and it.facts.cell_alive,
+        lambda it: it.proved and it.facts.cell_alive,
         lambda it: Forget(
             Problem.ORPHANED if it.unmapped else Problem.LEFT_BEHIND,
             "the instance is marked as deleted and archived, and its mapping is still there",
         ),
     ),
-    (lambda it: bool(it.mapping.queued) and it.facts.archived, lambda it: _CELL_WITHOUT_INSTANCES),
+    (lambda it: it.proved, lambda it: _CELL_WITHOUT_INSTANCES),
     (lambda it: it.unmapped, lambda it: _ORPHANED),
     (lambda it: True, lambda it: _LEFT_BEHIND),
 )
@@ -357,6 +362,14 @@ def asks_allocation(facts: Facts) -> bool:
         return facts.request_age is None and mapping.age >= BOOT
     where = place(facts.copies)
     return isinstance(where, Copy) and bool(mapping.queued) and not where.queued
+
+
+def asks_allocation_in_range(facts: Facts) -> bool:
+    """Return the same for one of many instances that no cell has: only a marked one may be deleted.
+
+    Old clouds have many mappings without mark and instance. A request for each in every sweep would be a burden for Placement.
+    """
+    return asks_allocation(facts) and facts.mapping is not None and bool(facts.mapping.queued)
 
 
 def asks_archive(facts: Facts) -> bool:
