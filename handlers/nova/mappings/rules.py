@@ -1,9 +1,8 @@
 """Decide what follows from the records of an instance and its mapping. Nothing is read here.
 
 A boot writes ``nova_api`` first: a build request and a mapping without cell. The conductor then makes the instance's row in a
-cell (host NULL), writes the cell into the mapping, deletes the build request, and calls the compute host, which writes
-``instances.host``. An instance with a host is therefore past all this. One without a host may stay with the conductor for
-:data:`BOOT` seconds. The conductor takes a vanished build request for a deletion and destroys the instance.
+cell, writes the cell into the mapping, deletes the build request and calls the compute host, which writes ``instances.host``.
+An instance with a host is past all this; one without may be in the conductor's hands for :data:`BOOT` seconds.
 
 A mapping is deleted only where two independent records prove the deletion and none contradicts it:
 
@@ -13,8 +12,7 @@ contradicts          a row in any cell, an allocation, a build request, or a cel
 proves nothing       a missing row: it was purged, or its database was restored, emptied or exchanged
 ===================  =====================================================================================
 
-A mark of deletion is cleared only where the live row and an allocation agree. A deletion that failed leaves both. A cell that
-was restored from before the deletion has the row only.
+A mark of deletion is cleared only where the live row and an allocation agree, as a failed deletion leaves them.
 
 The tables :data:`NOWHERE` and :data:`AT_HOME` are the rules: the first row that applies gives the verdict.
 """
