@@ -51,5 +51,9 @@ def _archived(databases: NovaDatabases, asked: Mapping[str, Facts]) -> dict[str,
         if not here:
             continue
         archived, alive = databases.database(cell).run(partial(queries.archived_here, instances=here))
-        found |= {uuid: replace(found[uuid], archived=True, cell_alive=alive) for uuid in archived}
+        found |= {uuid: _archived_in(found[uuid], alive) for uuid in archived}
     return found
+
+
+def _archived_in(facts: Facts, alive: bool) -> Facts:
+    return replace(facts, archived=True, cell_alive=alive and (facts.cell_alive or not facts.archived))
