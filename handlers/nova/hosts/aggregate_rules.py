@@ -95,12 +95,12 @@ def removal_refusal(allowed: bool, nodes_of_host: int) -> str:
     if nodes_of_host > 1:
         return (
             "its host has several compute nodes, and Nova's aggregates know hosts only: either an operator put this node "
-            "into the aggregate, or the host left it. openstack aggregate show and the log of nova-api tell which"
+            "into the aggregate, or the host left it. openstack aggregate show and the log of nova-api show which"
         )
     if not allowed:
         return (
             "either the host left the aggregate and Placement kept the provider, or an operator put the provider there, as "
-            "Nova's guide to tenant isolation does. The log of nova-api tells whether the host ever left. If it did: openstack "
+            "Nova's guide to tenant isolation does. The log of nova-api shows whether the host ever left. If it did: openstack "
             "resource provider aggregate set, or [audit] sync_aggregates_remove = true"
         )
     return ""

@@ -147,7 +147,7 @@ def _shared(node: ComputeNode, owners: Sequence[str]) -> str:
     )
     if any(_is_short_form(owner, node.host) for owner in owners):
         return f"the names {names} and {node.host} differ by the domain only, so most likely {renamed}. Or {shared}"
-    return f"either {renamed}. Or {shared}. compute_nodes.host_ip tells which: one machine reports one address under both hosts"
+    return f"either {renamed}. Or {shared}. compute_nodes.host_ip shows which: one machine reports one address under both hosts"
 
 
 def _is_short_form(one: str, other: str) -> bool:

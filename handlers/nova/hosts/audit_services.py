@@ -1,33 +1,30 @@
 """Delete the host mapping and the resource providers that a deleted compute service left.
 
-**What drifts.** The service of a compute host was deleted, and ``host_mappings`` or Placement still has the host. When the
-host comes back, it counts as mapped, perhaps to the wrong cell, and nova-compute cannot make a provider whose name is taken.
-Until then the scheduler is offered the resources of a node that does not exist.
+**What drifts.** The service of a compute host was deleted, and ``host_mappings`` or Placement still has the host. The
+scheduler is offered resources that do not exist. A host that comes back counts as mapped, perhaps to the wrong cell, and
+nova-compute cannot make a provider whose name is taken.
 
 **Why Nova lets it.** One request deletes a service over three databases. nova-api only logs when Placement does not answer,
-and ignores a provider that still has allocations. Old releases left the mapping. A host that is mapped during the deletion is
-mapped again.
+and ignores a provider that still has allocations. A host that is mapped during the deletion stays mapped.
 
 **What is read.** In every cell the services, compute nodes, instances and migrations of the host, deleted and archived ones
-too. In ``nova_api`` the mapping and its age. In Placement the provider, its tree, its allocations, and providers that have
-the name of a deleted node. The rules are the tables in :mod:`handlers.nova.hosts.leftover_rules`. Without an answer of every
-cell there is no verdict.
+too. The mapping and its age. The provider, its tree, its allocations, and providers that have the name of a deleted node. The
+rules are the tables in :mod:`handlers.nova.hosts.leftover_rules`. Without an answer of every cell there is no verdict.
 
-**What is changed.** ``mapping-left``: the row of ``host_mappings`` is deleted while it leads to the same cell. When the host
-comes back during the deletion, the row is inserted again. ``provider-left``: ``DELETE /resource_providers/{uuid}``, which
-Placement refuses while the provider has allocations or children.
+**What is changed.** ``mapping-left``: the row of ``host_mappings`` is deleted while it leads to the same cell, and inserted
+again when the host comes back meanwhile. ``provider-left``: ``DELETE /resource_providers/{uuid}``, which Placement refuses
+while the provider has allocations or children.
 
-**What is not changed.** Mapping and provider without a deleted row that names them: a purge left no proof. A host that a cell
-has, that was mapped after its service was deleted, or whose name a younger provider has. A host with instances or unfinished
-migrations. A provider with allocations or children, of Ironic, or of a host that runs nova-compute. Providers that never were
-a compute node's, such as shared storage, are no findings. ``audit_providers`` deals with a name that a live node needs,
-``audit_allocations`` with the allocations of a deleted node.
+**What is not changed.** A mapping or a provider that no deleted row explains. A host with instances or unfinished migrations,
+one that was mapped after its deletion, or whose name a younger provider has. A provider with allocations or children, of
+Ironic, or of a host that runs nova-compute. All these are reported. Providers that never were a compute node's are no
+findings.
 
 **Why a race does no harm.** A nova-compute that starts at that moment makes its provider again, and ``discover_hosts`` maps
 its host.
 
-**Undo.** The ``INSERT`` of the mapping, or ``openstack resource provider create``; nova-compute reports inventories and
-traits, and ``sync_aggregates`` the aggregates. Both are known before the heal.
+**Undo.** The ``INSERT`` of the mapping, or ``openstack resource provider create``, known before the heal. nova-compute
+reports inventories and traits, ``sync_aggregates`` adds the aggregates.
 
 Sources: ``nova/api/openstack/compute/services.py`` (delete), ``nova/scheduler/client/report.py`` (delete_resource_provider),
 ``nova/objects/host_mapping.py``, ``placement/objects/resource_provider.py`` (_delete).

@@ -1,34 +1,32 @@
 """Add the hosts of Nova's aggregates to Placement's aggregates.
 
 **What drifts.** A host is in an aggregate of Nova, and the providers of its compute nodes are not in Placement's aggregate of
-that uuid: requests for its availability zone or its tenant do not reach it. Or the host left, its provider is still a member,
-and it receives instances that it should not.
+that uuid: requests for its availability zone or its tenant do not reach it. Or the host left, and its provider is still a
+member.
 
 **Why Nova lets it.** To add a host, Nova writes its database first and Placement second, and only logs a failure. A provider
 that was made anew is in no aggregate. ``nova-manage placement sync_aggregates`` gives up at a host with several nodes.
 
 **What is read.** ``aggregates`` and ``aggregate_hosts``; the live compute nodes of every cell; the members of each aggregate
-in Placement, and the aggregates of each provider that differs. All compute nodes of a host count. Host names are compared as
-Nova's database compares them.
+in Placement, and all aggregates of each provider that differs. All compute nodes of a host count.
 
-**What is changed.** ``PUT /resource_providers/{uuid}/aggregates``, with the provider's generation, adds what is missing. All
-other memberships stay. Up to fifty providers are one finding; each is written by itself.
+**What is changed.** ``PUT /resource_providers/{uuid}/aggregates``, with the provider's generation, adds the missing
+aggregates. All other memberships stay. Up to fifty providers are one finding; each is written by itself.
 
-**What is not changed.** A membership that Nova does not know is reported. The host may have left the aggregate, or an
-operator put the provider there by hand, and no record tells which. ``[audit] sync_aggregates_remove`` permits the removal
-from the root provider of a live compute node, never where the host has several. Nova's own command only adds for this reason.
-Members of an aggregate that Nova does not have are reported, but only after an event or by hand: operators make such
-aggregates for shared storage. An aggregate's host without compute node, and a compute node without provider, are reported.
+**What is not changed.** A membership that Nova does not know is reported: the host left the aggregate, or an operator put the
+provider there by hand, and no record proves which. ``[audit] sync_aggregates_remove`` permits the removal from the root
+provider of a live compute node, never where the host has several. Members of an aggregate that Nova does not have are
+reported only after an event or by hand, because operators make such aggregates for shared storage. A host without compute
+node and a node without provider are reported.
 
-**Why a race does no harm.** To remove a host, Nova writes Placement first and its database second. An inspection between the
-two takes the host for missing. Therefore two inspections must agree, the heal reads providers before databases, and the
-generation makes the second of two writes fail. ``aggregate.remove_host.end``, which Nova sends after both, brings the handler
-back. Each new allocation also moves the generation; then the heal reads again, a few times.
+**Why a race does no harm.** To remove a host, Nova writes Placement first, so that the host seems to be missing. Two
+inspections must agree, the heal reads providers before databases, and the generation makes the second of two writes fail. The
+event that Nova sends after both writes brings the handler back.
 
 **Undo.** ``openstack resource provider aggregate set`` with the former memberships, known before the heal.
 
-Sources: ``nova/compute/api.py`` (AggregateAPI), ``nova/scheduler/client/report.py`` (aggregate_add_host), ``nova/cmd/
-manage.py`` (sync_aggregates).
+Sources: ``nova/compute/api.py`` (AggregateAPI), ``nova/scheduler/client/report.py`` (aggregate_add_host),
+``nova/cmd/manage.py`` (sync_aggregates).
 """
 
 from __future__ import annotations

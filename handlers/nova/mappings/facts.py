@@ -12,12 +12,18 @@ from handlers.nova.mappings.rules import Facts
 from handlers.nova.placement import Placement
 
 
-def read_mapped(databases: NovaDatabases, placement: Placement, instances: Collection[str]) -> dict[str, Facts]:
+def read_mapped(
+    databases: NovaDatabases,
+    placement: Placement,
+    instances: Collection[str],
+    asks_allocation: Callable[[Facts], bool] = rules.asks_allocation,
+) -> dict[str, Facts]:
     """Return the records of these instances, as far as :mod:`~handlers.nova.mappings.rules` asks for them.
 
+    :param asks_allocation: of which instances Placement is asked
     :raises Unavailable: when a database or Placement does not answer
     """
-    found = _allocated(placement, queries.read(databases, instances), rules.asks_allocation)
+    found = _allocated(placement, queries.read(databases, instances), asks_allocation)
     asked = {uuid: facts for uuid, facts in found.items() if rules.asks_archive(facts)}
     return found | _archived(databases, asked)
 
@@ -45,5 +51,9 @@ def _archived(databases: NovaDatabases, asked: Mapping[str, Facts]) -> dict[str,
         if not here:
             continue
         archived, alive = databases.database(cell).run(partial(queries.archived_here, instances=here))
-        found |= {uuid: replace(found[uuid], archived=True, cell_alive=alive) for uuid in archived}
+        found |= {uuid: _archived_in(found[uuid], alive) for uuid in archived}
     return found
+
+
+def _archived_in(facts: Facts, alive: bool) -> Facts:
+    return replace(facts, archived=True, cell_alive=alive and (facts.cell_alive or not facts.archived))

@@ -4,35 +4,34 @@
 beside a mapped instance: lists show it as being built. A mapping, a request specification and a group membership are left of
 a deleted instance and count against quotas. ``queued_for_delete`` is set for a live instance, or not set for a deleted one.
 
-**Why Nova lets it.** A boot is four writes of two services into two databases. A service that dies between them leaves it
-half done, and no command of Nova repairs a mapping that exists. nova-api sets the mark when it *asks* a compute host to
-delete, whether or not the deletion succeeds. ``map_instances`` of nova-manage writes false for all.
+**Why Nova lets it.** A boot is four writes of two services into two databases, and a service may die between them. No command
+of Nova repairs a mapping that exists. nova-api sets the mark when it *asks* a compute host to delete, whether or not that
+succeeds.
 
-**What is read.** The mapping, the build request and the request specification; the instance's rows in every cell, deleted and
-hidden ones too. Where the verdict depends on them, also the allocation and the archived rows of the instance's cell. The
-rules are the tables in :mod:`handlers.nova.mappings.rules`. Without an answer of every cell there is no verdict. Two
-inspections, five seconds apart, must agree.
+**What is read.** The mapping, the build request and the instance's rows in every cell. Where the verdict depends on them, the
+allocation and the archived rows too. The rules are the tables in :mod:`handlers.nova.mappings.rules`. Without an answer of
+every cell there is no verdict.
 
 **What is changed.** Rows of ``nova_api``, each statement with the old values in its condition:
 
-- ``UPDATE instance_mappings`` sets the cell where there is none. It sets the mark of an instance whose row is deleted. It
-  clears the mark only where a live row and an allocation prove that the deletion failed.
-- ``DELETE FROM build_requests`` for an instance that is in the cell of its mapping, once it has a host or is an hour old: the
+- ``UPDATE instance_mappings`` sets the cell where there is none, and the mark of an instance whose row is deleted. It clears
+  the mark only where a live row and an allocation prove that the deletion failed.
+- ``DELETE FROM build_requests`` for an instance in the cell of its mapping, once it has a host or is an hour old: the
   conductor takes a vanished build request for a deletion.
 - ``DELETE FROM instance_mappings, request_specs, instance_group_member`` for an instance that is marked as deleted *and*
   archived in its cell. A row in any cell, an allocation, a build request or a cell without live instances forbids it. Up to a
-  hundred instances are one finding; each has a transaction of its own.
+  hundred instances are one finding; each has its own transaction.
 
-**What is not changed.** A missing row proves no deletion. A mapping whose instance no cell has, without both records, is
-reported: its rows were purged, or a database was restored, emptied or exchanged. A live instance that is marked and has no
-allocation is reported: its cell may be from before the deletion. Also reported: an instance in several cells or in another
-cell than its mapping names, a stuck build, and rows of ``nova_api`` without mapping.
+**What is not changed.** A missing row proves no deletion: a purge, or a database that was restored, emptied or exchanged,
+leaves the same. Without both records a mapping is reported. So is a marked live instance without allocation, whose cell may
+be from before the deletion. Instances in several or other cells, stuck builds, and rows of ``nova_api`` without mapping are
+reported too.
 
 **Why a race does no harm.** An instance on which Nova works has a young row, a task state or no host, and the handler waits.
-A user may delete an instance between proof and write, so that the mark becomes false; the event of the deletion repairs that.
+A deletion between proof and write may leave the mark false; its event repairs that.
 
-**Undo.** The exact statements, with all columns of the deleted rows. They are known before the heal. When a row changes after
-they were written down, the heal stops.
+**Undo.** The exact statements, with all columns, known before the heal. It stops when a row changed after they were written
+down.
 
 Sources: ``nova/compute/api.py`` (_provision_instances, _update_queued_for_deletion), ``nova/conductor/manager.py``
 (schedule_and_build_instances, _bury_in_cell0, _map_instance_to_cell, _delete_build_request),
@@ -41,7 +40,7 @@ Sources: ``nova/compute/api.py`` (_provision_instances, _update_queued_for_delet
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -79,6 +78,8 @@ from handlers.nova.mappings.rules import (
     MappingRow,
     Problem,
     Verdict,
+    asks_allocation,
+    asks_allocation_in_range,
     decide,
     is_instance,
     wrongly_marked,
@@ -157,7 +158,7 @@ class HealInstanceMappings(PlacementHandler):
     default_mode = Mode.HEAL
     default_interval = 600
     confirm_after = 5.0
-    requires = ("nova_api",)
+    requires = ("placement", "nova_api")
     cost = (
         "Two queries per thousand mappings and two per thousand instances; ten minutes is fine for a hundred thousand "
         "instances, an hour for a million."
@@ -240,8 +241,10 @@ class HealInstanceMappings(PlacementHandler):
 
     # proof
 
-    def _judge(self, instances: Sequence[str]) -> dict[str, tuple[Facts, Verdict]]:
-        found = records.read_mapped(self._databases, self._placement, instances)
+    def _judge(
+        self, instances: Sequence[str], asks: Callable[[Facts], bool] = asks_allocation
+    ) -> dict[str, tuple[Facts, Verdict]]:
+        found = records.read_mapped(self._databases, self._placement, instances, asks)
         return {uuid: (facts, decide(facts)) for uuid, facts in found.items()}
 
     def _inspect_range(self, key: Key) -> list[Finding]:
@@ -254,7 +257,7 @@ class HealInstanceMappings(PlacementHandler):
         astray, _ = self._suspects(page, cells, down)
         for error in down.values():
             raise error
-        judged = self._judge([row.instance for row in astray])
+        judged = self._judge([row.instance for row in astray], asks_allocation_in_range)
         left = [facts.mapping for facts, verdict in judged.values() if facts.mapping and isinstance(verdict, Forget)]
         findings = [self._forgetting_all(key, left[start : start + BATCH]) for start in range(0, len(left), BATCH)]
         reports: dict[Report, list[str]] = {}
@@ -356,7 +359,7 @@ class HealInstanceMappings(PlacementHandler):
         )
 
     def _forget_all(self, finding: Finding) -> Healed:
-        """Delete the mappings that still have their old values; leave out the others, and say that more steps follow."""
+        """Delete the mappings that still have their old values; leave out the others."""
         expected = {
             instance: MappingRow.from_json(instance, row) for instance, row in finding.evidence["mappings"].items()
         }
@@ -390,7 +393,7 @@ class HealInstanceMappings(PlacementHandler):
     def _suspects(
         self, page: Sequence[MappingRow], cells: Mapping[int, Cell], down: dict[int, Unavailable]
     ) -> tuple[list[MappingRow], list[MappingRow]]:
-        """Return the mappings of a page whose cell lacks the instance, and those that look wrong otherwise.
+        """Return the mappings of a page whose cell lacks the instance, and those that differ otherwise.
 
         :param down: gains the cells that do not answer
         """
@@ -489,7 +492,7 @@ def _all_reported(key: Key, instances: Sequence[str], verdict: Report) -> Findin
 
 
 def _with_statements(refusal: str, instances: Sequence[str]) -> str:
-    """Add the statements to a refusal that tells the operator to delete the rows of instances."""
+    """Add the statements to a refusal that asks the operator to delete the rows of instances."""
     if not refusal.endswith("delete its rows in nova_api"):
         return refusal
     names = ", ".join(f"'{instance}'" for instance in instances)

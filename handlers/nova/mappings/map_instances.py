@@ -1,31 +1,27 @@
 """Map instances that have no mapping.
 
-**What drifts.** A cell has an instance, and ``instance_mappings`` has no row for it. nova-api makes lists from the cells, but
-finds a single instance only by its mapping: this one is listed and runs, and nobody can show, stop or delete it.
+**What drifts.** A cell has an instance, and ``instance_mappings`` has no row for it. nova-api lists the instance, but cannot
+show, stop or delete it.
 
 **Why Nova lets it.** Mapping and instance are rows of two databases. A cell that was adopted into cells v2, a restored
-database or a deletion by hand part them, and Nova does not look for it. ``nova-manage cell_v2 map_instances`` is run by hand,
-cell by cell. It takes the cell from the operator, also for an instance in two cells, and marks no deleted instance as
-deleted.
+database or a deletion by hand parts them. ``nova-manage cell_v2 map_instances`` is run by hand for each cell. It does not
+look into other cells, and marks no deleted instance as deleted.
 
-**What is read.** The mapping, the build request and the request specification of an instance, then its rows in every cell,
-deleted and hidden ones too; for a live instance without request specification, its allocation. The rules are the table in
-:mod:`handlers.nova.mappings.unmapped_rules`. A sweep pages through the instances of each cell and asks ``nova_api`` which of
-them have a mapping. Without an answer of every cell nothing is mapped.
+**What is read.** The mapping, the build request and the request specification of an instance, then its rows in every cell;
+for a live instance without request specification, its allocation. The rules are the table in
+:mod:`handlers.nova.mappings.unmapped_rules`. Without an answer of every cell nothing is mapped.
 
 **What is changed.** A row is inserted into ``instance_mappings``, with owner and cell of the instance and the right mark of
-deletion. Deleted instances are mapped too, as nova-manage does: their actions are found by it until they are archived. A key
-``cell:<uuid>/<first>-<last>`` stands for the instances of these ids in a cell, ``cell:<uuid>`` for all; up to five hundred of
-them are one finding.
+deletion. Deleted instances are mapped too, as nova-manage does. A key ``cell:<uuid>/<first>-<last>`` stands for the instances
+of these ids in a cell, ``cell:<uuid>`` for all; up to five hundred are one finding.
 
-**What is not changed.** An instance in several cells or without project is reported. So is a live one that has neither
-request specification nor allocation: its cell may have been restored from before its deletion. An instance that is younger
-than a minute, has a young build request or is resized to another cell is left alone. A row that exists is never changed: that
-is the work of :mod:`handlers.nova.mappings.heal_instance_mappings`.
+**What is not changed.** An instance in several cells or without project is reported. So is a live one with neither request
+specification nor allocation: its cell may be from before its deletion. A young instance, a young build request and a resize
+to another cell are left alone. A row that exists is never changed.
 
 **Why a race does no harm.** The unique key on the instance decides; a batch is inserted whole or not at all.
 
-**Undo.** ``DELETE FROM instance_mappings WHERE instance_uuid IN (...)``; the history has the exact statement.
+**Undo.** ``DELETE FROM instance_mappings WHERE instance_uuid IN (...)``, known before the heal.
 
 Sources: ``nova/cmd/manage.py`` (map_instances), ``nova/compute/api.py`` (_provision_instances, _get_instance),
 ``nova/conductor/manager.py`` (schedule_and_build_instances).
@@ -83,7 +79,7 @@ class MapInstances(PlacementHandler):
     )
     default_mode = Mode.HEAL
     default_interval = 86400
-    requires = ("nova_api",)
+    requires = ("placement", "nova_api")
     cost = (
         "Two queries per thousand instances of every cell; a million instances take some minutes, once a day is fine."
     )

@@ -34,7 +34,7 @@ FORGOTTEN = (tables.instance_mappings, tables.request_specs, tables.instance_gro
 def read(databases: NovaDatabases, instances: Collection[str]) -> dict[str, Facts]:
     """Read the records of these instances: their mappings first, then every cell.
 
-    In this order a boot cannot look like a lost instance: Nova writes the mapping before the row in the cell.
+    In this order a boot is not taken for a lost instance: Nova writes the mapping before the row in the cell.
 
     :raises Unavailable: when a cell does not answer, or is one that ``cell_mappings`` does not list
     """

@@ -1,9 +1,8 @@
 """Decide what follows from the records of an instance and its mapping. Nothing is read here.
 
 A boot writes ``nova_api`` first: a build request and a mapping without cell. The conductor then makes the instance's row in a
-cell (host NULL), writes the cell into the mapping, deletes the build request, and calls the compute host, which writes
-``instances.host``. An instance with a host is therefore past all this. One without a host may stay with the conductor for
-:data:`BOOT` seconds. The conductor takes a vanished build request for a deletion and destroys the instance.
+cell, writes the cell into the mapping, deletes the build request and calls the compute host, which writes ``instances.host``.
+An instance with a host is past all this; one without may be in the conductor's hands for :data:`BOOT` seconds.
 
 A mapping is deleted only where two independent records prove the deletion and none contradicts it:
 
@@ -13,8 +12,7 @@ contradicts          a row in any cell, an allocation, a build request, or a cel
 proves nothing       a missing row: it was purged, or its database was restored, emptied or exchanged
 ===================  =====================================================================================
 
-A mark of deletion is cleared only where the live row and an allocation agree. A deletion that failed leaves both. A cell that
-was restored from before the deletion has the row only.
+A mark of deletion is cleared only where the live row and an allocation agree, as a failed deletion leaves them.
 
 The tables :data:`NOWHERE` and :data:`AT_HOME` are the rules: the first row that applies gives the verdict.
 """
@@ -188,6 +186,11 @@ class Nowhere:
         """Whether its mapping names no cell."""
         return self.mapping.cell_id is None
 
+    @property
+    def proved(self) -> bool:
+        """Whether both records of its deletion exist, and it certainly has no allocation."""
+        return bool(self.mapping.queued) and self.facts.archived and self.facts.allocated is False
+
 
 @dataclass(frozen=True, slots=True)
 class AtHome:
@@ -285,15 +288,15 @@ NOWHERE: tuple[tuple[Callable[[Nowhere], bool], Callable[[Nowhere], Verdict]], .
     ),
     (lambda it: it.requested and it.unmapped, lambda it: _BUILD_STUCK),
     (lambda it: it.requested, lambda it: _REQUEST_WITHOUT_INSTANCE),
-    (lambda it: it.facts.allocated is not False, lambda it: _NOWHERE_WITH_ALLOCATION),
+    (lambda it: bool(it.facts.allocated), lambda it: _NOWHERE_WITH_ALLOCATION),
     (
-        lambda it: bool(it.mapping.queued) and it.facts.archived and it.facts.cell_alive,
+        lambda it: it.proved and it.facts.cell_alive,
         lambda it: Forget(
             Problem.ORPHANED if it.unmapped else Problem.LEFT_BEHIND,
             "the instance is marked as deleted and archived, and its mapping is still there",
         ),
     ),
-    (lambda it: bool(it.mapping.queued) and it.facts.archived, lambda it: _CELL_WITHOUT_INSTANCES),
+    (lambda it: it.proved, lambda it: _CELL_WITHOUT_INSTANCES),
     (lambda it: it.unmapped, lambda it: _ORPHANED),
     (lambda it: True, lambda it: _LEFT_BEHIND),
 )
@@ -357,6 +360,14 @@ def asks_allocation(facts: Facts) -> bool:
         return facts.request_age is None and mapping.age >= BOOT
     where = place(facts.copies)
     return isinstance(where, Copy) and bool(mapping.queued) and not where.queued
+
+
+def asks_allocation_in_range(facts: Facts) -> bool:
+    """Return the same for one of many instances that no cell has: only a marked one may be deleted.
+
+    Old clouds have many mappings without mark and instance. A request for each in every sweep would be a burden for Placement.
+    """
+    return asks_allocation(facts) and facts.mapping is not None and bool(facts.mapping.queued)
 
 
 def asks_archive(facts: Facts) -> bool:

@@ -391,6 +391,9 @@ def test_many_reports_of_a_range_are_one_finding(
     [where] = healer.sweep()
     [finding] = healer.inspect(where)
     assert (refused(healer, finding).problem, finding.weight) == ("mapping-left-behind", 3)
+    cloud.placement.stop()
+    assert list(healer.inspect(where)) == [finding], "Placement is asked only where a mapping may be deleted"
+    cloud.placement.start()
     assert set(finding.evidence["instances"]) == set(lost)
 
 

@@ -26,6 +26,7 @@ from handlers.nova.mappings.rules import (
     MappingRow,
     Problem,
     asks_allocation,
+    asks_allocation_in_range,
     asks_archive,
     decide,
 )
@@ -89,7 +90,7 @@ RULES = {
     "a cell, marked and archived": (PROVED, Forget(Problem.LEFT_BEHIND, "")),
     "a cell, marked and archived, no live instance there": (replace(PROVED, cell_alive=False), "mapping-left-behind"),
     "a cell, marked and archived, but allocated": (replace(PROVED, allocated=True), "nowhere-but-holding"),
-    "a cell, marked and archived, allocation not known": (replace(PROVED, allocated=None), "nowhere-but-holding"),
+    "a cell, marked and archived, allocation not known": (replace(PROVED, allocated=None), "mapping-left-behind"),
     "a cell, marked and archived, requested": (replace(PROVED, request_age=OLD), "request-without-instance"),
     "a cell, requested, young": (replace(GONE, request_age=9.0), Wait),
     "a cell, requested": (replace(GONE, request_age=OLD), "request-without-instance"),
@@ -241,6 +242,8 @@ def test_placement_and_the_archive_are_asked_only_where_the_verdict_depends_on_t
     assert asks_allocation(replace(FACTS, mapping=QUEUED))
     assert not asks_allocation(FACTS)
     assert not asks_allocation(replace(GONE, mapping=replace(MAPPING, age=1.0)))
+    assert asks_allocation_in_range(replace(GONE, mapping=QUEUED))
+    assert not asks_allocation_in_range(GONE)
     assert asks_archive(replace(FREE, mapping=QUEUED))
     assert not asks_archive(FREE)
     assert not asks_archive(replace(FREE, mapping=QUEUED, allocated=True))
