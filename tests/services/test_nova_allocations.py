@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 
 from handlers.access.database import Database
+from handlers.nova import queries as nova_queries
 from handlers.nova import tables
 from handlers.nova.allocations import queries
 from handlers.nova.records import ComputeNode
@@ -88,3 +89,38 @@ def test_whose_consumers_are(engine: sa.Engine, database: Database) -> None:
     found = database.run(lambda connection: queries.owners(connection, asked))
     assert found == {"live": ("p", "u"), "gone": ("p", "u"), "move": ("p", "v")}
     assert database.run(lambda connection: queries.owned(connection, ("p", "u"))) == {"live"}
+
+
+def test_homes_and_rightful_consumers_of_ironic_nodes(engine: sa.Engine, database: Database) -> None:
+    """The hash ring moved the node to another nova-compute; its instance keeps the former host."""
+    node = {"hypervisor_hostname": "machine-1", "hypervisor_type": "ironic"}
+    add(engine, tables.compute_nodes, uuid="n", host="conductor-2", **node)
+    add(engine, tables.compute_nodes, uuid="k", host="kvm-2", hypervisor_hostname="kvm-2", hypervisor_type="QEMU")
+    add(engine, tables.instances, uuid="i", host="conductor-1", node="machine-1", vm_state="active")
+    add(engine, tables.instances, uuid="j", host="kvm-1", node="kvm-2", vm_state="active")
+    [home] = database.run(lambda connection: queries.homes(connection, "conductor-1", "machine-1"))
+    assert home.uuid == "n"
+    assert database.run(lambda connection: queries.homes(connection, "kvm-1", "kvm-2")) == []
+    nodes = database.run(nova_queries.compute_nodes)
+    found = database.run(lambda connection: queries.rightful(connection, nodes, ["i", "j"]))
+    assert found == {"n": {"i"}, "k": set()}
+    assert database.run(queries.homeless) == {"j"}
+
+
+def test_consumers_that_live_or_move(engine: sa.Engine, database: Database) -> None:
+    add(engine, tables.instances, uuid="live", host="a", vm_state="active")
+    add(engine, tables.instances, uuid="offloaded", vm_state="shelved_offloaded")
+    add(engine, tables.instances, uuid="gone", host="a", deleted=7)
+    add(engine, tables.migrations, uuid="running", instance_uuid="live", status="running", deleted=0)
+    add(engine, tables.migrations, uuid="done", instance_uuid="live", status="done", deleted=0)
+    asked = ["live", "offloaded", "gone", "running", "done", "unknown"]
+    assert database.run(lambda connection: queries.living(connection, asked)) == {"live", "running"}
+
+
+def test_network_caches_of_instances_at_rest(engine: sa.Engine, database: Database) -> None:
+    for name, task in (("rest", None), ("busy", "rebooting"), ("bare", None)):
+        add(engine, tables.instances, uuid=name, host="a", vm_state="active", task_state=task, hidden=False)
+    for name in ("rest", "busy"):
+        add(engine, tables.instance_info_caches, instance_uuid=name, network_info="[]")
+    found = database.run(lambda connection: queries.network_caches(connection, ["rest", "busy", "bare"]))
+    assert found == {"rest": "[]", "bare": None}

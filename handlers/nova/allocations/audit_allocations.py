@@ -3,38 +3,31 @@
 **What drifts.** A consumer (an instance, or a migration) holds resources of a compute node without right. The scheduler
 counts them as used, and the node cannot be deleted.
 
-**Why Nova lets it.** Nova releases an allocation after it changed its own database, in another service, without a common
-transaction. It logs and forgets a release that fails: Placement or the compute host down, a lost message, a crash.
-nova-compute cleans up once a minute after deleted instances of its own node, but not after archived ones. The share of an
-evacuated host stays until that host runs again or its service is deleted.
+**Why Nova lets it.** Nova releases an allocation after it changed its own database, without a common transaction, and forgets
+a release that fails. nova-compute cleans up after deleted instances of its own node, but not after archived ones. The share
+of an evacuated host stays until that host runs again or its service is deleted.
 
-**What is read.** For one consumer: its allocation; then build request and mapping; then in every cell, cell0 included, the
-rows of the instance and its migrations, deleted ones too; the shadow tables only when no cell knows it. The table in
-:mod:`handlers.nova.allocations.excess_rules` gives the verdict. When one cell does not answer, there is no verdict.
+**What is read.** The allocation; then build request and mapping; then in every cell the rows of the instance and its
+migrations; the shadow tables only when no cell knows it. When one cell does not answer, there is no verdict. The table is in
+:mod:`handlers.nova.allocations.excess_rules`.
 
 **What is changed.** ``PUT /allocations/{consumer}`` with the consumer's generation, and with nothing or the rightful rest. Of
-a live instance only the tree of a compute node is taken that an ended migration proves left. Shared storage and devices of
-its own node stay. ``DELETE``, which knows no generation, is never sent.
+a live instance, only the tree of a compute node is taken that an ended migration proves left.
 
 **Why a race does no harm.** The allocation is read first, at generation g; the databases after it; the write names g.
 
-- A build, move or unshelve writes the consumer, and that changes g. After our read, it makes our write fail. Before our read,
-  the databases explain it: Nova writes build request, mapping, task state or migration before the scheduler claims.
-- When our write comes between Nova's read of g and its claim, the claim fails and Nova does not repeat it: the build or the
-  migration fails (``nova/scheduler/utils.py``). Only a consumer that is deleted, or at rest for a minute, is written, so that
-  the window is some milliseconds of an action that began after the second inspection.
+- A build, move or unshelve changes g. After our read, it makes our write fail. Before our read, the databases explain it:
+  Nova writes build request, mapping, task state or migration before the scheduler claims.
+- When our write comes between Nova's read of g and its claim, the claim fails. Nova does not repeat it: the build or the
+  migration fails (``nova/scheduler/utils.py``). The window is some milliseconds, and the consumer was deleted or at rest
+  before.
 - A deleted instance never gets resources again. ``soft-delete``, from which it can return, is not a deletion.
 - Two inspections, five seconds apart, must agree; that catches a database replica that lags.
+- Nova gets 10 s after a deletion and 60 s after any other change to release the resources itself.
 
-Nova gets 10 s after a deletion and 60 s after any other change to release the resources itself. A release by nova-compute
-after a deletion is forced, so that a meeting with ours does no harm.
-
-**What is not changed.** Consumers that Nova has no trace of belong to another service or were purged; they are reported. So
-is everything else that looks wrong without proof. An instance that holds nothing of its own node is left to
-``heal_allocations``, a migration that holds its instance's rightful share to ``audit_migrations``.
-
-The sweep asks about every compute node each time, and about the providers below and beside them in turn
-(:mod:`handlers.nova.allocations.nested`).
+**What is not changed.** Consumers of which Nova has no trace belong to another service or were purged; they are reported,
+like everything else that looks wrong without proof. ``heal_allocations`` and ``audit_migrations`` judge an instance that
+holds nothing of its own node.
 
 **Undo.** The exact ``openstack resource provider allocation set`` is in the history.
 

@@ -1,29 +1,27 @@
 """Moves the resources that an ended migration still holds back to its instance.
 
 **What drifts.** While an instance moves, its migration holds the source in Placement, and the instance the destination. When
-the move fails or is reverted, the instance stays on its source and must get that share back. Without it, the instance holds
-nothing of its own node, and the next move, resize or deletion passes its resources by.
+the move fails or is reverted, the instance must get the source back. Without it, it holds nothing of its own node.
 
 **Why Nova lets it.** The move back is one of the last steps of a roll-back, when the cause of the failure often persists.
 With Placement down, conductor and nova-compute log the failure and forget it.
 
-**What is read.** The instance's allocation; then build request, mapping, and in every cell its row and its migrations; then
-the allocations of those of its last five migrations that have ended; its flavor and image. The table in
-:mod:`handlers.nova.allocations.excess_rules` gives the verdict. When one cell does not answer, there is no verdict.
+**What is read.** The instance's allocation; then build request, mapping, and in every cell its rows; the allocations of its
+last five migrations that ended; flavor and image. When one cell does not answer, there is no verdict. The table is in
+:mod:`handlers.nova.allocations.excess_rules`.
 
 **What is changed.** One ``POST /allocations`` takes everything from the migration and gives exactly that to the instance, in
-place of its share of the destination. It names both generations and does both or neither, as Nova's own roll-back does. It
-also works on a full node.
+place of its share of the destination, at both generations: both or neither. It works on a full node, too.
 
 **Why a race does no harm.** The migration failed, was cancelled or reverted, and none succeeded since. The instance is at
-rest on the node where the migration began, mapped to the one cell in which it lives, unchanged for a minute; the amounts are
-those of its flavor. A claim or a move meanwhile, Nova's own late roll-back included, changes a generation, and the request
-fails as a whole. When ours is first, Nova finds nothing left to move, and goes on.
+rest on the node where the migration began, mapped to its one cell, unchanged for a minute; the amounts are those of its
+flavor. A claim or a move meanwhile, Nova's own late roll-back included, changes a generation, and the request fails as a
+whole. When ours is first, Nova finds nothing left to move, and goes on.
 
-**What is not changed.** After a success (confirmed, completed, done) the share is garbage: ``audit_allocations`` takes it once
-the instance holds its own node, which ``heal_allocations`` provides. A live migration in ``error`` does not prove on which
-node the guest runs. It is reported, as are amounts that differ from the flavor's, resources that no migration explains, and
-several migrations that hold the same node.
+**What is not changed.** After a success (confirmed, completed, done) the share is garbage: ``audit_allocations`` takes it
+once ``heal_allocations`` gave the instance its own node. Reported are: a live migration in ``error``, which does not prove on
+which node the guest runs; amounts that differ from the flavor's; unexplained resources; several migrations that hold
+resources.
 
 **Undo.** The exact ``openstack resource provider allocation set`` of both consumers is in the history.
 

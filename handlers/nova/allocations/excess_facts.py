@@ -90,7 +90,6 @@ class Judge:
         return _Seen(building, mapping, cells)
 
     def _facts(self, allocation: Allocation, seen: _Seen) -> Facts:
-        """Return the facts about an instance with this allocation."""
         rows = tuple(
             Located(found.instance, cell.id, cell.is_cell0)
             for cell, found in seen.cells.items()

@@ -116,13 +116,13 @@ class Facts:
     @property
     def strays(self) -> frozenset[str]:
         """The roots of other compute nodes in the allocation."""
-        return frozenset(root for root in self._roots_of(self.allocation.providers) if root in self.nodes) - {self.home}
+        return frozenset(root for root in self.roots_of(self.allocation.providers) if root in self.nodes) - {self.home}
 
     @property
     def is_at_home(self) -> bool:
         """Whether the instance holds resources of its own node."""
         held = self.allocation.providers if self.migration is None else self.own
-        return self.home is not None and self.home in self._roots_of(held)
+        return self.home is not None and self.home in self.roots_of(held)
 
     @property
     def strays_are_left(self) -> bool:
@@ -135,7 +135,8 @@ class Facts:
         """The names of the other compute nodes."""
         return ", ".join(sorted(str(self.nodes[root][1]) for root in self.strays))
 
-    def _roots_of(self, held: Held) -> set[str]:
+    def roots_of(self, held: Held) -> set[str]:
+        """Return the root providers of these resources."""
         return {self.roots.get(provider, provider) for provider in held}
 
 
@@ -248,7 +249,7 @@ def _is_marked(facts: Facts) -> bool:
 def _own_is_unexplained(facts: Facts) -> bool:
     """Return whether the instance holds a node that no ended migration names: moving would take it away."""
     named = {place for move in facts.migrations if move.terminal for place in (move.source, move.dest)}
-    extra = facts._roots_of(facts.own) - facts._roots_of(facts.allocation.providers)
+    extra = facts.roots_of(facts.own) - facts.roots_of(facts.allocation.providers)
     return any(facts.nodes.get(root) not in named for root in extra)
 
 
@@ -277,7 +278,7 @@ IMMOVABLE: tuple[tuple[Callable[[Facts], bool], str], ...] = (
         "the instance's mapping marks it as deleted: its cell may have been restored from before the deletion",
     ),
     (
-        lambda facts: facts.home not in facts._roots_of(facts.allocation.providers),
+        lambda facts: facts.home not in facts.roots_of(facts.allocation.providers),
         "it holds nothing of the node where the instance lives",
     ),
     (lambda facts: bool(facts.strays), "it also holds resources of another compute node"),

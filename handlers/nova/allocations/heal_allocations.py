@@ -1,54 +1,43 @@
 """Gives instances in Placement their entitlement on the node where they live.
 
-**What drifts.** A live instance holds nothing in Placement, or holds resources of a node where it does not live, or for the
-wrong project or user. The scheduler takes its resources for free and overfills the node; quotas count wrongly.
+**What drifts.** A live instance holds nothing in Placement, or holds resources of another node, or for another owner. The
+scheduler overfills its node, or quotas count wrongly.
 
-**Why Nova lets it.** Several services claim, move and swap an allocation between instance and migration, without a common
-transaction of Placement and Nova. A roll-back that fails is logged and forgotten. Placement may have been restored from a
-backup. nova-compute does not compare, and so does not miss an allocation.
+**Why Nova lets it.** Several services claim, move and swap an allocation, without a common transaction of Placement and Nova.
+Nova logs a failed roll-back and forgets it. Placement may have been restored from a backup. nova-compute never compares.
 
-**What is read.** For one instance: its allocation; then build request and mapping; then in every cell, cell0 included, its row
-and its migrations; in its own cell the compute node, the flavor in force, the image's properties, the root disk and the
-cached ports. The table in :mod:`handlers.nova.allocations.missing_rules` gives the verdict,
-:mod:`handlers.nova.allocations.entitlement` the amounts, from flavor *and* image, and
-:mod:`handlers.nova.allocations.port_requests` the requests of ports. Providers and Neutron are asked only when resources are to
-be given, or are held for ports. When one cell does not answer, there is no verdict. Without Neutron's answer, only an instance
-without ports in Nova's cache goes on.
+**What is read.** The allocation; then build request and mapping; then in every cell the rows of the instance and its
+migrations; in its own cell the compute node, flavor, image, root disk and cached ports. Placement's providers and Neutron's
+ports are read only when resources are to be given, or are held for ports. When one cell does not answer, there is no verdict.
+The tables are in :mod:`handlers.nova.allocations.missing_rules`.
 
 **What is changed.** The allocation of one instance, replaced as a whole at the generation of the evidence:
 
-- ``allocation-missing``: it gets the amounts of flavor and image from its node's root provider, and those of its ports from the
-  providers that the ports name or that alone can give them. A soft-deleted instance gets them too, because it can return.
-  Several such instances of a node, or of a few, are one finding, ``allocations-missing``, whose weight is their number, and
-  one write of up to fifty. When not all fit on a node, those get it that do.
-- ``wrong-provider``: the same, in place of its resources of other compute nodes. It needs an ended migration that names both
-  nodes and led here, and whose word no younger one contradicts. Resources of providers that belong to no compute node (shared
-  storage) stay and are not given twice.
+- ``allocation-missing``: it gets the amounts of flavor and image from its node's root provider, and those of its ports from
+  the providers that the ports name or that alone can give them. Several such instances of a few nodes are one finding,
+  ``allocations-missing``, whose weight is their number, and one write of up to fifty.
+- ``wrong-provider``: the same, in place of its resources of other compute nodes. An ended migration must name both nodes and
+  have led here, and no younger one may contradict it. Resources of shared storage stay and are not given twice.
 - ``wrong-owner``: the same allocation, for the project and the user of the instance.
 
-Before it, ``binding:profile`` of its ports that do not name their providers, at the revision of the evidence; it is taken back
-when Placement refuses the allocation. The order lets the next inspection complete an interrupted heal.
+Before it, ``binding:profile`` of ports that do not name their providers, at the revision of the evidence. A refusal of
+Placement takes that back; an interrupted heal is completed by the next inspection.
 
-**Why a race does no harm.** Only an instance at rest is healed: no task, no migration in progress or waiting for its user,
-unchanged for a minute, in exactly one cell, to which it is mapped, and not marked as deleted.
+**Why a race does no harm.** The instance is at rest: no task, no migration that runs or waits for its user, unchanged for a
+minute, in exactly one cell, to which it is mapped, and not marked as deleted.
 
-- A claim or a move between our read and our write changes the generation (for a missing allocation: makes the consumer), and
-  our write fails. The databases, read later, explain an earlier claim.
-- Nova could release an instance that is deleted while its missing allocation is written, before our write. So its row is read
-  once more after the write, and the allocation is taken back when the instance is gone, is leaving or cannot be read. A later
-  deletion releases it. Where Placement's answer to the write was lost, ``audit_allocations`` finds the rest.
-- Placement gives no more than there is: a full node refuses, which is reported, and others go on.
+- A claim or a move after our read changes the generation, or makes the consumer, and our write fails. The databases, read
+  later, explain an earlier claim.
+- Nova may release an instance that is deleted just before our write. So its row is read again after the write, and the
+  allocation is taken back when the instance is gone, is leaving or cannot be read.
+- Placement gives no more than there is: it refuses for a full node, which is reported.
 
-**What is not changed.** An instance that its mapping marks as deleted and that holds nothing is reported: its cell may have
-been restored from before the deletion. Amounts that differ from the flavor's, and bandwidth or packet rate of ports that are
-gone, are reported with the numbers. So is an entitlement that flavor and image do not determine: vGPUs, device profiles,
-encrypted or persistent memory, numbered groups of resources, classes that the node has in nested or shared providers, ports
-with devices of Cyborg's, ports whose resources several providers could give, and a node that is too small or reserved. PCI
-devices are not given: where Placement tracks them, nova-compute adds them to an instance that holds resources. The share of a
-rolled-back migration is moved by ``audit_migrations``. ``audit_allocations`` takes the rest: resources of further nodes.
-
-The sweep is described in :mod:`handlers.nova.allocations.missing_sweep`. It does not find two owners that hold equal amounts of
-each other, or a sum that an unknown consumer makes up for; an inspection of the instance does.
+**What is not changed.** Reported are: an instance that holds nothing and is marked as deleted, because its cell may have been
+restored from before the deletion; amounts that differ from the flavor's; bandwidth and packet rate of ports that are gone; a
+node that is too small or reserved; and an entitlement that flavor and image do not determine (vGPUs, device profiles,
+encrypted or persistent memory, numbered groups, classes of nested or shared providers, Cyborg's devices, ports with several
+possible providers). ``audit_migrations`` moves the share of a rolled-back migration, ``audit_allocations`` takes resources of
+further nodes. The sweep does not find two owners that hold equal amounts of each other; an inspection does.
 
 **Undo.** The exact ``openstack resource provider allocation set`` or ``delete`` is in the history.
 

@@ -83,7 +83,6 @@ class Reader:
         return {}
 
     def _known(self, allocations: Sequence[Allocation]) -> list[Facts]:
-        """Read the rows of nova_api and the cells about these consumers."""
         instances = [allocation.consumer for allocation in allocations]
         building, mappings = self._databases.api.run(lambda connection: _scheduling(connection, instances))
         cells = self._databases.cells()
@@ -176,7 +175,6 @@ class Reader:
         return any(move.uuid and tree & set(self._placement.allocation(move.uuid).providers) for move in owed)
 
     def _ports(self, instances: Sequence[str]) -> Mapping[str, list[Port]] | Unavailable:
-        """Ask Neutron for the ports of instances."""
         found: dict[str, list[Port]] = {}
         try:
             for port in self._network.ports({"device_id": list(instances)}):

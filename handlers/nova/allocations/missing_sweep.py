@@ -1,18 +1,16 @@
 """Finds the instances that do not seem to hold their entitlement, in sets: the sweep suspects, the inspection proves.
 
-**Missing and wrong amounts.** One request to Placement lists the consumers of a provider. Three statements to a cell list the
-instances on some nodes and their entitlement. So neither costs more than that to find.
+**Missing and wrong amounts.** One request to Placement lists the consumers of a provider; three statements to a cell list the
+instances on some nodes with their entitlement.
 
-**Wrong owners.** Placement shows an owner consumer by consumer, or as the sum of a project and user. The sweep adds up the
-allocations of each owner's instances and migrations, and compares with Placement's sum. Where that is smaller, another owner
-has some of them, and only then the owner's instances are asked for one by one. An allocation that appears meanwhile enlarges
-Placement's sum, which proves nothing; one that disappears costs requests in vain.
+**Wrong owners.** Placement shows owners consumer by consumer, or as the sum of a project and user. Only when an owner's sum
+is smaller than that of its instances and migrations are its instances asked for one by one.
 
-**Resources of gone ports.** An instance is suspected that holds bandwidth or packet rate of a nested provider which no port in
-Nova's network cache names. The nested providers take turns (:mod:`handlers.nova.allocations.nested`).
+**Resources of gone ports.** An instance holds bandwidth or packet rate of a nested provider that no port in Nova's network
+cache names. The nested providers take turns (:mod:`handlers.nova.allocations.nested`).
 
-The instances found for a key are remembered for its inspections, so that these do not ask again. That cannot mislead a write:
-each inspection reads the databases, the write itself proves that they hold nothing, and it forgets them first.
+The instances found for a key are remembered for its inspections, and forgotten before its heal. That cannot mislead a write:
+each inspection reads the databases, and the write itself proves that they hold nothing.
 """
 
 from __future__ import annotations

@@ -110,7 +110,7 @@ def is_superseded(move: Migration, migrations: Iterable[Migration]) -> bool:
 
 
 def _agrees(migrations: Iterable[Migration], here: Place) -> bool:
-    """Return whether the youngest migration that has ended says that the instance lives here."""
+    """Return whether the youngest ended migration led here."""
     latest = _latest(migrations)
     return latest is not None and (latest.within_node or lives_on(latest) == here)
 

@@ -1,10 +1,7 @@
 """Recent answers of Placement, so that several readers in the same seconds cause one request.
 
-**Inspections** of many instances repeat within seconds. A cached answer cannot mislead a write: the write itself proves that
-an instance holds nothing, and Placement refuses resources that a node does not have. The next inspection asks again.
-
-**Sweeps** of different handlers visit the same compute nodes one after another. The answer to one is good enough for the
-next, because a sweep only suspects. The same handler's next sweep asks again.
+**Inspections** of many instances repeat within seconds. A cached answer cannot mislead a write, which proves by itself that
+an instance holds nothing. **Sweeps** of different handlers visit the same nodes; the same handler's next sweep asks again.
 """
 
 from __future__ import annotations

@@ -168,9 +168,12 @@ def owned(connection: Connection, owner: Owner) -> set[str]:
 def homeless(connection: Connection) -> set[str]:
     """The instances at rest whose host and node name no live compute node; an Ironic node may have another host."""
     c, nodes = tables.instances.c, tables.compute_nodes.c
-    there = sa.or_(nodes.host == c.host, nodes.hypervisor_type == IRONIC)
-    home = sa.exists().where(nodes.deleted == 0, there, nodes.hypervisor_hostname == c.node)
-    return set(connection.scalars(_at_rest().where(c.host.is_not(None), c.node.is_not(None), ~home)))
+    home = sa.exists().where(nodes.deleted == 0, nodes.host == c.host, nodes.hypervisor_hostname == c.node)
+    ironic = sa.select(nodes.hypervisor_hostname).where(
+        nodes.deleted == 0, nodes.hypervisor_type == IRONIC, nodes.hypervisor_hostname.is_not(None)
+    )
+    query = _at_rest().where(c.host.is_not(None), c.node.is_not(None), ~home, c.node.not_in(ironic))
+    return set(connection.scalars(query))
 
 
 def homes(connection: Connection, host: str, node: str) -> list[records.ComputeNode]:

@@ -145,7 +145,9 @@ def test_a_sharing_provider_stays_when_a_tree_is_taken(cloud: NovaSimulation, au
 
 
 @pytest.mark.parametrize("asked", ["instance", "migration"])
-def test_what_a_confirmed_migration_left(cloud: NovaSimulation, audit: AuditAllocations, asked: str) -> None:
+def test_the_share_of_a_confirmed_migration_is_taken(
+    cloud: NovaSimulation, audit: AuditAllocations, asked: str
+) -> None:
     with cloud.ago(**LONG):
         server = cloud.boot("a")
         migration = cloud.start_migration(server, "b")
@@ -208,7 +210,7 @@ def test_letter_case_of_names_follows_the_database(
     assert set(cloud.allocation(server)) == {cloud.node("b").uuid}
 
 
-def test_a_migration_of_a_deleted_instance_in_whatever_state(cloud: NovaSimulation, audit: AuditAllocations) -> None:
+def test_a_migration_of_a_deleted_instance_in_any_state(cloud: NovaSimulation, audit: AuditAllocations) -> None:
     with cloud.ago(**LONG):
         server = cloud.boot("a")
         migration = cloud.start_migration(server, "b")
@@ -490,7 +492,7 @@ def test_two_nodes_without_a_migration(cloud: NovaSimulation, audit: AuditAlloca
     assert (finding.problem, finding.healable) == ("on-several-nodes", False)
 
 
-def test_what_is_to_be_moved_is_left_to_audit_migrations(cloud: NovaSimulation, audit: AuditAllocations) -> None:
+def test_a_rightful_share_is_left_to_audit_migrations(cloud: NovaSimulation, audit: AuditAllocations) -> None:
     with cloud.ago(**LONG):
         server = cloud.boot("a")
         migration = cloud.start_migration(server, "b", live=True)
@@ -609,7 +611,7 @@ def test_the_undo_names_everything_that_was_taken(cloud: NovaSimulation, audit: 
     assert healed.before["allocations"] == held
 
 
-def test_two_looks_at_the_same_drift_are_equal(cloud: NovaSimulation, audit: AuditAllocations) -> None:
+def test_two_inspections_of_the_same_drift_are_equal(cloud: NovaSimulation, audit: AuditAllocations) -> None:
     with cloud.ago(**LONG):
         server = cloud.boot("a")
         cloud.delete(server, leak_allocation=True)

@@ -61,7 +61,7 @@ def used(cloud: NovaSimulation, host: str) -> dict[str, int]:
 # what it exists for
 
 
-def test_moves_back_what_a_failed_migration_holds(cloud: NovaSimulation, migrations: AuditMigrations) -> None:
+def test_moves_back_the_share_of_a_failed_migration(cloud: NovaSimulation, migrations: AuditMigrations) -> None:
     server, migration = failed(cloud)
     held = cloud.allocation(migration)
     assert swept_ids(migrations) == {server}
@@ -179,7 +179,7 @@ def test_a_resize_that_waits_to_be_confirmed(cloud: NovaSimulation, migrations: 
 
 
 @pytest.mark.parametrize("case", ["confirmed", "evacuated", "both"])
-def test_what_is_to_be_taken_is_left_to_audit_allocations(
+def test_garbage_is_left_to_audit_allocations(
     cloud: NovaSimulation, migrations: AuditMigrations, audit: AuditAllocations, case: str
 ) -> None:
     with cloud.ago(**LONG):
@@ -209,7 +209,7 @@ def test_an_instance_that_is_deleted_is_left_to_audit_allocations(
     assert swept_ids(migrations) == set()
 
 
-def test_an_instance_that_nobody_knows(migrations: AuditMigrations) -> None:
+def test_an_unknown_instance(migrations: AuditMigrations) -> None:
     assert not migrations.inspect(key(str(uuid.uuid4())))
 
 
@@ -312,7 +312,7 @@ def test_one_leaked_roll_back_is_found_by_one_handler(
     assert [finding.problem for finding in found] == ["migration-holds-the-allocation"]
 
 
-def test_what_nobody_can_explain(cloud: NovaSimulation, migrations: AuditMigrations) -> None:
+def test_an_unexplained_allocation(cloud: NovaSimulation, migrations: AuditMigrations) -> None:
     server, _ = failed(cloud)
     cloud.hold(server, {cloud.node("d").uuid: {"VCPU": 1}})
     assert "no migration explains" in refused(migrations, cloud, server).refusal
@@ -339,7 +339,7 @@ def test_an_instance_that_is_mapped_elsewhere(cloud: NovaSimulation, migrations:
 
 
 @pytest.mark.parametrize("who", ["instance", "migration"])
-def test_whoever_writes_in_between_wins(
+def test_a_write_in_between_wins(
     cloud: NovaSimulation,
     migrations: AuditMigrations,
     monkeypatch: pytest.MonkeyPatch,
@@ -388,7 +388,7 @@ def test_a_silent_cell_moves_nothing(
     assert (cloud.allocation(server), cloud.allocation(migration)) == before
 
 
-def test_a_sweep_tells_of_a_silent_cell(
+def test_a_sweep_reports_a_silent_cell(
     cloud: NovaSimulation, migrations: AuditMigrations, cut: Callable[[str], None]
 ) -> None:
     server, _ = failed(cloud)
@@ -409,7 +409,7 @@ def test_a_placement_that_is_down(cloud: NovaSimulation, migrations: AuditMigrat
         list(migrations.sweep())
 
 
-def test_in_an_unknown_schema_it_looks_and_changes_nothing(cloud: NovaSimulation, migrations: AuditMigrations) -> None:
+def test_an_unknown_schema_is_inspected_and_not_changed(cloud: NovaSimulation, migrations: AuditMigrations) -> None:
     server, migration = failed(cloud)
     held = cloud.allocation(migration)
     with cloud.cells["cell2"].begin() as connection:

@@ -1,4 +1,4 @@
-"""Several instances of a node that hold nothing: found, written and counted as one, each as safe as alone."""
+"""Several instances of a node that hold nothing are one finding and one write, and each is as safe as alone."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def test_the_heal_asks_placement_for_little_but_the_write(
     assert [cloud.allocation(server) for server in servers] == [full(cloud, server) for server in servers]
 
 
-def test_a_look_asks_once_for_what_a_node_offers(
+def test_an_inspection_reads_the_inventory_of_a_node_once(
     cloud: NovaSimulation, heal: HealAllocations, servers: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[str] = []
@@ -108,10 +108,9 @@ def test_a_look_asks_once_for_what_a_node_offers(
     assert sorted(asked) == sorted([*held, "/resource_providers", f"{provider}/allocations", f"{provider}/inventories"])
 
 
-def test_the_second_look_asks_only_who_holds_something(
+def test_the_second_inspection_reads_only_the_consumers(
     cloud: NovaSimulation, heal: HealAllocations, servers: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """That they hold nothing was just answered, and the write proves it; who got something of the node is asked again."""
     finding = found(cloud, heal)
     asked: list[str] = []
     read = heal._placement._service.read
@@ -122,7 +121,7 @@ def test_the_second_look_asks_only_who_holds_something(
     assert set(found(cloud, heal).evidence["instances"]) == set(servers[1:3])
 
 
-def test_an_answer_is_believed_for_seconds_only(
+def test_an_answer_is_cached_for_seconds_only(
     cloud: NovaSimulation, resources: Resources, servers: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An instance that got something of another node after the first look is not missing it."""
@@ -147,7 +146,7 @@ def test_key_and_finding_weigh_as_much_as_the_instances(
     assert found(cloud, heal).weight == 20
 
 
-def test_what_is_not_plain_is_a_finding_of_its_own(
+def test_another_drift_is_a_finding_of_its_own(
     cloud: NovaSimulation, heal: HealAllocations, servers: list[str]
 ) -> None:
     cloud.set_flavor(servers[0], extra_specs={"accel:device_profile": "gpu"})
@@ -178,7 +177,9 @@ def test_a_consumer_without_resources_keeps_no_other_from_its_own(
         heal.heal(finding)
 
 
-def test_who_changed_since_is_left_out(cloud: NovaSimulation, heal: HealAllocations, servers: list[str]) -> None:
+def test_an_instance_that_changed_since_is_left_out(
+    cloud: NovaSimulation, heal: HealAllocations, servers: list[str]
+) -> None:
     finding = found(cloud, heal)
     cloud.set_instance(servers[0], task_state="migrating")
     cloud.delete(servers[1])
@@ -186,7 +187,9 @@ def test_who_changed_since_is_left_out(cloud: NovaSimulation, heal: HealAllocati
     assert [cloud.allocation(server) for server in servers[:3]] == [{}, {}, full(cloud, servers[2])]
 
 
-def test_nobody_as_before_is_a_conflict(cloud: NovaSimulation, heal: HealAllocations, servers: list[str]) -> None:
+def test_a_batch_of_changed_instances_is_a_conflict(
+    cloud: NovaSimulation, heal: HealAllocations, servers: list[str]
+) -> None:
     finding = found(cloud, heal)
     for server in servers[:3]:
         cloud.set_instance(server, task_state="migrating")
@@ -195,7 +198,7 @@ def test_nobody_as_before_is_a_conflict(cloud: NovaSimulation, heal: HealAllocat
     assert not any(cloud.allocation(server) for server in servers[:3])
 
 
-def test_who_leaves_meanwhile_gets_nothing(
+def test_an_instance_that_leaves_meanwhile_gets_nothing(
     cloud: NovaSimulation, heal: HealAllocations, servers: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     finding = found(cloud, heal)
@@ -230,7 +233,7 @@ def test_where_not_all_fit_some_get_theirs(cloud: NovaSimulation, heal: HealAllo
         heal.heal(found(cloud, heal))
 
 
-def test_looks_after_a_sweep_do_not_ask_again_who_holds_something(
+def test_inspections_after_a_sweep_do_not_read_the_consumers_again(
     cloud: NovaSimulation, heal: HealAllocations, servers: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert list(heal.sweep()) == [node(cloud)]
@@ -246,7 +249,7 @@ def test_looks_after_a_sweep_do_not_ask_again_who_holds_something(
     assert [cloud.allocation(server) for server in servers] == [full(cloud, server) for server in servers]
 
 
-def test_what_a_sweep_found_is_forgotten_by_a_write(
+def test_a_write_forgets_the_findings_of_a_sweep(
     cloud: NovaSimulation, heal: HealAllocations, servers: list[str]
 ) -> None:
     assert list(heal.sweep()) == [node(cloud)]
@@ -258,7 +261,7 @@ def test_what_a_sweep_found_is_forgotten_by_a_write(
     assert [cloud.allocation(server) for server in servers] == [full(cloud, server) for server in servers]
 
 
-def test_who_moved_since_the_sweep_is_no_part_of_its_node(
+def test_an_instance_that_moved_since_the_sweep_does_not_belong_to_its_node(
     cloud: NovaSimulation, heal: HealAllocations, servers: list[str]
 ) -> None:
     assert list(heal.sweep()) == [node(cloud)]
@@ -313,7 +316,7 @@ def test_a_key_of_several_nodes_means_the_same_to_another_replica(
     assert later.evidence["compute_nodes"] == rest
 
 
-def test_what_is_looked_at_together_is_one_finding(
+def test_instances_inspected_together_are_one_finding(
     cloud: NovaSimulation,
     heal: HealAllocations,
     racks: dict[str, list[str]],

@@ -190,7 +190,7 @@ def test_another_node_from_which_an_ended_migration_proves_it_away(
     assert owner(cloud, server) == (cloud.PROJECT, cloud.USER)
 
 
-def test_what_a_failed_migration_holds_is_not_given_a_second_time(
+def test_the_share_of_a_failed_migration_is_not_given_a_second_time(
     cloud: NovaSimulation, heal: HealAllocations, resources: Resources
 ) -> None:
     with cloud.ago(**LONG):
@@ -295,7 +295,7 @@ def test_doubled_amounts_are_reported_with_the_numbers(
     assert cloud.allocation(server) == held
 
 
-def test_what_ports_and_devices_add_is_no_wrong_amount(
+def test_resources_of_ports_and_devices_are_not_wrong_amounts(
     cloud: NovaSimulation, heal: HealAllocations, server: str
 ) -> None:
     card = make_provider(cloud, "card", {"NET_BW_EGR_KILOBIT_PER_SEC": 4000}, cloud.node("a").uuid)
@@ -387,7 +387,7 @@ def test_an_instance_that_is_not_mapped_to_its_cell(
     assert "not mapped" in refused(heal, server).refusal
 
 
-def test_a_node_that_nobody_knows(cloud: NovaSimulation, heal: HealAllocations, server: str) -> None:
+def test_an_unknown_node(cloud: NovaSimulation, heal: HealAllocations, server: str) -> None:
     with cloud.ago(**LONG):
         cloud.set_instance(server, node="gone")
     assert swept_ids(heal) == {server}
@@ -438,7 +438,9 @@ def test_never_scheduled(cloud: NovaSimulation, heal: HealAllocations) -> None:
 
 
 @pytest.mark.parametrize("state", ["deleted", "hidden", "offloaded", "about to be deleted", "without host"])
-def test_who_should_hold_nothing(cloud: NovaSimulation, heal: HealAllocations, server: str, state: str) -> None:
+def test_an_instance_that_should_hold_nothing(
+    cloud: NovaSimulation, heal: HealAllocations, server: str, state: str
+) -> None:
     with cloud.ago(**LONG):
         if state == "deleted":
             cloud.delete(server)
@@ -455,7 +457,7 @@ def test_who_should_hold_nothing(cloud: NovaSimulation, heal: HealAllocations, s
     assert swept_ids(heal) == set()
 
 
-def test_nobody(heal: HealAllocations) -> None:
+def test_an_unknown_instance(heal: HealAllocations) -> None:
     assert not heal.inspect(key(str(uuid.uuid4())))
 
 
@@ -491,7 +493,7 @@ def test_a_resize_that_waits_to_be_confirmed(cloud: NovaSimulation, heal: HealAl
     assert swept_ids(heal) == {server}
 
 
-def test_what_changed_a_moment_ago(cloud: NovaSimulation, heal: HealAllocations) -> None:
+def test_a_change_a_moment_ago_is_waited_for(cloud: NovaSimulation, heal: HealAllocations) -> None:
     server = cloud.boot("a")
     cloud.hold(server, {})
     with pytest.raises(InFlight) as caught:
@@ -566,7 +568,7 @@ def test_a_claim_in_the_middle_of_the_heal_wins(
 
 
 @pytest.mark.parametrize("how", ["deleted", "deleting", "offloaded", "moved"])
-def test_who_leaves_meanwhile_gets_nothing(
+def test_an_instance_that_leaves_meanwhile_gets_nothing(
     cloud: NovaSimulation, heal: HealAllocations, server: str, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
     leave: dict[str, Callable[[], None]] = {
@@ -582,7 +584,7 @@ def test_who_leaves_meanwhile_gets_nothing(
     assert cloud.allocation(server) == {}
 
 
-def test_who_works_meanwhile_keeps_it(
+def test_an_instance_that_works_meanwhile_keeps_it(
     cloud: NovaSimulation, heal: HealAllocations, server: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     [finding] = heal.inspect(key(server))
@@ -658,7 +660,7 @@ def test_healing_twice_is_a_conflict(cloud: NovaSimulation, heal: HealAllocation
     assert cloud.allocation(server) == home(cloud, server)
 
 
-def test_two_looks_are_equal_and_survive_json(cloud: NovaSimulation, heal: HealAllocations, server: str) -> None:
+def test_two_inspections_are_equal_and_survive_json(cloud: NovaSimulation, heal: HealAllocations, server: str) -> None:
     [finding] = heal.inspect(key(server))
     time.sleep(1.1)
     assert [finding] == list(heal.inspect(key(server)))

@@ -1,4 +1,4 @@
-"""What a sweep of heal_allocations sees from a distance: wrong owners and amounts, and what it asks for that."""
+"""The sweep of heal_allocations finds wrong owners and amounts with few requests."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def test_wrong_owners_are_found_and_put_right(cloud: NovaSimulation, heal: HealA
     assert not list(heal.sweep())
 
 
-def test_a_user_who_is_wrong_in_the_right_project_is_found(
+def test_a_wrong_user_of_the_right_project_is_found(
     cloud: NovaSimulation, heal: HealAllocations, servers: list[str]
 ) -> None:
     now = heal._placement.allocation(servers[1])
@@ -96,7 +96,7 @@ def test_a_user_who_is_wrong_in_the_right_project_is_found(
     assert set(heal.sweep()) == instances(servers[1])
 
 
-def test_what_others_hold_costs_nothing_more(
+def test_allocations_of_others_cost_nothing_more(
     cloud: NovaSimulation, heal: HealAllocations, servers: list[str], asked: list[str]
 ) -> None:
     """A deleted instance, a migration under way and a consumer that Nova does not know."""
@@ -152,7 +152,7 @@ def test_a_class_that_is_missing_is_a_wrong_amount(
     assert set(heal.sweep()) == instances(servers[0])
 
 
-def test_a_class_that_nobody_holds_of_the_node_is_elsewhere(
+def test_a_class_without_consumers_on_the_node_is_elsewhere(
     cloud: NovaSimulation, heal: HealAllocations, servers: list[str]
 ) -> None:
     """Disks may be given by shared storage; then no instance has them of its node."""
@@ -163,7 +163,7 @@ def test_a_class_that_nobody_holds_of_the_node_is_elsewhere(
 
 
 @pytest.mark.parametrize("image", ["", "dedicated"])
-def test_what_the_image_asks_for_counts(
+def test_the_requests_of_the_image_count(
     cloud: NovaSimulation, heal: HealAllocations, servers: list[str], image: str
 ) -> None:
     if image:

@@ -104,7 +104,7 @@ def test_replacing_is_compare_and_set(cloud: NovaSimulation, placement: Placemen
         placement.replace_allocation(held, {})
 
 
-def test_what_placement_refuses_is_refused(cloud: NovaSimulation, placement: Placement) -> None:
+def test_a_refusal_of_placement_is_refused(cloud: NovaSimulation, placement: Placement) -> None:
     cloud.add_compute("a", "cell1")
     server = cloud.boot("a")
     with pytest.raises(Refused, match="400"):
@@ -155,7 +155,7 @@ def test_a_page_is_not_an_answer(proxy: http.server.HTTPServer) -> None:
         client(f"http://127.0.0.1:{proxy.server_port}").compute_providers()
 
 
-def test_a_service_that_says_nothing() -> None:
+def test_a_service_without_an_answer() -> None:
     listener = socket.create_server(("127.0.0.1", 0))
     with listener, pytest.raises(Unavailable, match="ConnectTimeout"):
         client(f"http://127.0.0.1:{listener.getsockname()[1]}", timeout=0.2).compute_providers()
@@ -195,7 +195,7 @@ class Counting:
         return answer
 
 
-def test_placement_is_asked_a_few_things_at_a_time() -> None:
+def test_placement_gets_few_requests_at_a_time() -> None:
     """Whoever asks: sweeps ask for many nodes side by side, and many instances are looked at at once."""
     service = Counting()
     placement = Placement(service)  # type: ignore[arg-type]
@@ -223,7 +223,7 @@ class Slow(Counting):
         return super().read(url, **arguments)
 
 
-def test_a_sweep_does_not_wait_for_looks() -> None:
+def test_a_sweep_does_not_wait_for_inspections() -> None:
     service = Slow()
     placement = Placement(service)  # type: ignore[arg-type]
     lookers = [threading.Thread(target=placement.allocation, args=("instance",), daemon=True) for _ in range(9)]

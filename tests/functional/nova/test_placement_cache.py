@@ -1,4 +1,4 @@
-"""Sweeps of different tasks that follow each other ask Placement once what is held of a node, and miss nothing for that."""
+"""Sweeps that follow each other read the consumers of a node once, and miss nothing for that."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_two_tasks_ask_once_and_both_find_theirs(
     assert sorted(asked) == nodes(cloud)
 
 
-def test_a_task_sweeps_what_is_there_and_not_what_it_saw(
+def test_a_sweep_does_not_use_its_own_cached_answers(
     cloud: NovaSimulation, resources: Resources, servers: list[str], asked: list[str]
 ) -> None:
     heal = HealAllocations.from_resources(resources)
@@ -65,7 +65,7 @@ def test_a_task_sweeps_what_is_there_and_not_what_it_saw(
     assert sorted(asked) == sorted([*nodes(cloud), *nodes(cloud)])
 
 
-def test_what_was_told_once_is_asked_again(
+def test_an_answer_serves_one_other_sweep(
     cloud: NovaSimulation, resources: Resources, servers: list[str], asked: list[str]
 ) -> None:
     audit, heal = AuditAllocations.from_resources(resources), HealAllocations.from_resources(resources)
@@ -75,7 +75,7 @@ def test_what_was_told_once_is_asked_again(
     assert list(heal.sweep()) == [Key("instance", servers[2])]
 
 
-def test_it_is_believed_for_seconds_only(
+def test_an_answer_is_cached_for_seconds_only(
     cloud: NovaSimulation, resources: Resources, servers: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(placement_cache, "SWEEP_TTL", 0.0)
@@ -84,7 +84,7 @@ def test_it_is_believed_for_seconds_only(
     assert list(HealAllocations.from_resources(resources).sweep()) == [Key("instance", servers[2])]
 
 
-def test_a_look_asks_anew(cloud: NovaSimulation, resources: Resources, servers: list[str]) -> None:
+def test_an_inspection_reads_again(cloud: NovaSimulation, resources: Resources, servers: list[str]) -> None:
     """Sweeps suspect; what is looked at after them is what is there."""
     audit, heal = AuditAllocations.from_resources(resources), HealAllocations.from_resources(resources)
     assert list(audit.sweep()) == []

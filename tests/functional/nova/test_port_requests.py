@@ -173,7 +173,7 @@ def test_the_flavor_wants_a_card_for_each(
     assert cloud.allocation(server) == {**home(cloud, server), card: {EGRESS: 1000}, other: {EGRESS: 5}}
 
 
-def test_the_port_says_which_card(
+def test_the_port_names_the_card(
     cloud: NovaSimulation, neutron: Neutron, heal: HealAllocations, server: str, card: str
 ) -> None:
     other, asked = make_card(cloud, "a", "eth1"), group(**{EGRESS: 9})
@@ -184,7 +184,7 @@ def test_the_port_says_which_card(
     assert neutron.ports[port]["revision_number"] == revision, "it said so already"
 
 
-def test_the_trait_says_which_card(
+def test_the_trait_names_the_card(
     cloud: NovaSimulation, neutron: Neutron, heal: HealAllocations, server: str, card: str
 ) -> None:
     other = make_card(cloud, "a", "eth1", trait="CUSTOM_PHYSNET_OTHER")
@@ -193,7 +193,7 @@ def test_the_trait_says_which_card(
     assert cloud.allocation(server) == {**home(cloud, server), other: {EGRESS: 9}}
 
 
-def test_what_it_held_of_another_node(
+def test_resources_of_another_node_are_replaced(
     cloud: NovaSimulation, neutron: Neutron, heal: HealAllocations, server: str, card: str
 ) -> None:
     make_card(cloud, "b")
@@ -253,7 +253,7 @@ def test_no_card_can(
     assert "no room" in finding.refusal or "rejects the query" in finding.refusal
 
 
-def test_a_full_node_is_not_told_to_the_ports(
+def test_a_full_node_is_not_written_into_the_ports(
     cloud: NovaSimulation, neutron: Neutron, heal: HealAllocations, server: str, card: str
 ) -> None:
     cloud.hold(str(uuid.uuid4()), {cloud.node("a").uuid: {"VCPU": cloud.CAPACITY["VCPU"]}})
@@ -353,7 +353,7 @@ def test_a_healthy_instance_needs_no_neutron(cloud: NovaSimulation, neutron: Neu
     assert not list(heal.inspect(key(healthy)))
 
 
-def test_credentials_that_do_not_show_what_ports_ask_for(
+def test_credentials_that_do_not_show_the_requests_of_ports(
     cloud: NovaSimulation, neutron: Neutron, heal: HealAllocations, server: str
 ) -> None:
     attach(cloud, neutron, server)
@@ -402,7 +402,7 @@ def test_the_node_fills_up_meanwhile(
     assert said(neutron, port) is None
 
 
-def test_somebody_claims_meanwhile(
+def test_a_claim_meanwhile_wins(
     cloud: NovaSimulation, neutron: Neutron, heal: HealAllocations, server: str, card: str
 ) -> None:
     port = attach(cloud, neutron, server, group(**{EGRESS: 9}))

@@ -52,7 +52,7 @@ def wanted(specs: Mapping[str, str], image: Mapping[str, str] | None = None) -> 
         ),
     ],
 )
-def test_what_the_flavor_names(specs: Mapping[str, str], expected: Mapping[str, int]) -> None:
+def test_extra_specs_name_amounts(specs: Mapping[str, str], expected: Mapping[str, int]) -> None:
     assert wanted(specs) == expected
 
 
@@ -158,7 +158,9 @@ def test_pinned_cpus(specs: Mapping[str, str], image: Mapping[str, str], vcpus: 
         ),
     ],
 )
-def test_what_cannot_be_rebuilt(specs: Mapping[str, str], image: Mapping[str, str], reason: str) -> None:
+def test_an_entitlement_that_nothing_determines(
+    specs: Mapping[str, str], image: Mapping[str, str], reason: str
+) -> None:
     found = wanted(specs, image)
     assert isinstance(found, Unbuildable)
     assert reason in found.reason
@@ -183,5 +185,5 @@ def test_an_old_row_without_extra_specs() -> None:
 
 
 @pytest.mark.parametrize("text", [None, "", "{}", "[]", '{"cur": null}', stored(vcpus=2), stored(memory_mb="much")])
-def test_what_is_no_flavor(text: str | None) -> None:
+def test_a_text_that_is_not_a_flavor(text: str | None) -> None:
     assert isinstance(parse(text), Unbuildable)

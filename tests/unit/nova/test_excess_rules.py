@@ -320,7 +320,7 @@ def test_of_an_evacuated_instance_only_the_old_node_is_taken() -> None:
     assert verdict.keep == {HOME: {"VCPU": 1}, DISK: {"DISK_GB": 1}}
 
 
-def test_a_wait_says_how_long() -> None:
+def test_a_wait_names_its_seconds() -> None:
     just_now = decide(replace(FACTS, rows=rows(replace(DELETED, age=4.0))))
     assert just_now == Wait("was deleted only just now", 6.0)
     assert decide(instance(task_state="spawning")) == Wait("the instance is spawning", BUSY)
@@ -424,7 +424,7 @@ def test_only_what_an_instance_lacks_is_moved_to_it(known: Facts) -> None:
 
 
 @given(facts)
-def test_what_stays_is_part_of_what_was_held(known: Facts) -> None:
+def test_the_rest_is_part_of_the_former_allocation(known: Facts) -> None:
     verdict = decide(known)
     if isinstance(verdict, Take):
         assert verdict.keep.items() <= known.allocation.providers.items()

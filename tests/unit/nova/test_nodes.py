@@ -1,4 +1,4 @@
-"""Parts that are looked at ahead of whoever goes through them."""
+"""Batches are read ahead of the caller."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from handlers.nova.nodes import read_ahead
 
 
-def test_parts_come_in_their_order_and_a_look_s_error_with_its_part() -> None:
+def test_batches_come_in_order_and_an_error_with_its_batch() -> None:
     def look(part: int) -> int:
         if part == 3:
             raise ValueError("three")
