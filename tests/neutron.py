@@ -1,7 +1,7 @@
 """Neutron's ports in this process: a double for tests that need no real Neutron.
 
-It answers on loopback what the real one answers to the requests of :mod:`handlers.access.neutron`: listings with filters, fields
-and pages, revisions, ``If-Match``. That both answer alike is tested beside the real one, in ``tests/cloud``.
+On loopback it answers the requests of :mod:`handlers.access.neutron` as the real one does: listings with filters, fields and
+pages, revisions, ``If-Match``. ``tests/cloud`` compares both.
 """
 
 from __future__ import annotations
