@@ -1,6 +1,6 @@
-"""The contract of a demonstration: a small cloud of one process, and the drifts that are made in it for real.
+"""The contract of a demonstration: a small cloud in one process, and real drift in it.
 
-Like :mod:`handlers.base`, this is what ``consumer`` may know; it may import nothing of ``consumer``.
+``consumer`` imports this and :mod:`handlers.base`; this imports nothing of ``consumer``.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from handlers.base import Key
 
 @dataclass(frozen=True, slots=True)
 class Notification:
-    """A notification as it stands on the bus, for replay and for the demonstration."""
+    """A notification in the form of the bus, for replay and for the demonstration."""
 
     exchange: str
     routing_key: str
@@ -26,12 +26,11 @@ class Notification:
 class Scene:
     """One drift of a demonstration.
 
-    :param title: what happens, for the person who watches: ``an instance is deleted while Placement is down``
-    :param handler: which handler heals it
-    :param key: the key under which it will be found
-    :param play: makes the drift for real and returns the notifications that Nova or Octavia would have sent; none
-        for a drift that only a sweep can find
-    :param drift: reads the world: one phrase for what is wrong now, empty when nothing is
+    :param title: a sentence for the viewer: ``an instance is deleted while Placement is down``
+    :param handler: the name of the handler that heals it
+    :param key: the key of the finding
+    :param play: makes the drift and returns the notifications of Nova or Octavia; none for a drift that only a sweep finds
+    :param drift: reads the cloud and returns a phrase for the drift; empty without one
     """
 
     title: str
@@ -42,7 +41,7 @@ class Scene:
 
 
 class Demo(ABC):
-    """A small cloud of one process in which ``stackmend demo`` shows the handlers at work."""
+    """A small cloud in one process, in which ``stackmend demo`` shows the handlers at work."""
 
     @abstractmethod
     def start(self, folder: Path) -> Mapping[str, Mapping[str, str]]:
@@ -50,8 +49,8 @@ class Demo(ABC):
 
     @abstractmethod
     def scenes(self) -> Sequence[Scene]:
-        """The drifts, in the order in which to play them. Only after :meth:`start`."""
+        """Return the scenes in the order of the play; call :meth:`start` first."""
 
     @abstractmethod
     def stop(self) -> None:
-        """Take the cloud down; the folder is the caller's."""
+        """Stop the cloud; the folder belongs to the caller."""

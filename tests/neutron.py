@@ -1,7 +1,7 @@
 """Neutron's ports in this process: a double for tests that need no real Neutron.
 
-It answers the requests of :mod:`handlers.access.neutron` on loopback: listings with filters, fields and pages, revisions,
-``If-Match``. Tests in ``tests/cloud`` verify that its answers are those of the real Neutron.
+On loopback it answers the requests of :mod:`handlers.access.neutron` as the real one does: listings with filters, fields and
+pages, revisions, ``If-Match``. ``tests/cloud`` compares both.
 """
 
 from __future__ import annotations

@@ -136,7 +136,7 @@ class Cloud:
         :param place: where another service uses it; its region replaces ours
         """
         place = place or Place()
-        client = adapter.Adapter(
+        client = _OneRegion(
             self.session,
             service_type=service_type,
             region_name=place.region or self._region,
@@ -146,6 +146,38 @@ class Cloud:
             status_code_retries=0,
         )
         return Service(client, service_type, self._trust)
+
+
+class _OneRegion(adapter.Adapter):
+    """An adapter that calls no endpoint while the catalogue leaves a choice between regions: keystoneauth takes any."""
+
+    _settled = False
+
+    def request(self, url: str, method: str, **arguments: Any) -> requests.Response:
+        """Send a request.
+
+        :raises Unavailable: when endpoints are in several regions, and no option names one
+        """
+        self._require_one_region()
+        response: requests.Response = super().request(url, method, **arguments)
+        return response
+
+    def _require_one_region(self) -> None:
+        auth = self.session.auth
+        settled = self._settled or self.region_name or self.endpoint_override
+        if settled or not isinstance(auth, BaseIdentityPlugin):
+            return
+        catalog = auth.get_access(self.session).service_catalog
+        found = catalog.get_endpoints(self.service_type, interface=self.interface)
+        endpoints = [one for some in found.values() for one in some if one]
+        regions = sorted({str(one.get("region_id") or one.get("region")) for one in endpoints})
+        if len(regions) > 1:
+            raise Unavailable(
+                str(self.service_type),
+                f"has endpoints in the regions {', '.join(regions)}, and no option chooses one: "
+                f"set [{cloud_options.GROUP}] region_name",
+            )
+        self._settled = True
 
 
 class Service:
@@ -159,7 +191,6 @@ class Service:
         self._client = client
         self.dependency = dependency
         self._trust = trust
-        self._one_region = False
 
     def read(self, url: str, **arguments: Any) -> requests.Response:
         """GET; repeated for a moment after an error that may pass.
@@ -196,7 +227,6 @@ class Service:
 
     def _call(self, method: str, url: str, arguments: Mapping[str, Any]) -> requests.Response:
         try:
-            self._require_one_region()
             response: requests.Response = self._client.request(url, method, raise_exc=False, **arguments)
         except (ks.ConnectFailure, ks.UnknownConnectionError) as error:
             raise _PassingError(self.dependency, _reason(error)) from error
@@ -216,27 +246,6 @@ class Service:
         if status >= 500:
             raise Unavailable(self.dependency, f"answered {status} to {method} {url}")
         return response
-
-    def _require_one_region(self) -> None:
-        """Make sure that the catalogue leaves no choice between regions: keystoneauth would take any of them.
-
-        :raises Unavailable: when endpoints are in several regions, and no option names one
-        """
-        auth = self._client.session.auth
-        settled = self._one_region or self._client.region_name or self._client.endpoint_override
-        if settled or not isinstance(auth, BaseIdentityPlugin):
-            return
-        catalog = auth.get_access(self._client.session).service_catalog
-        found = catalog.get_endpoints(self._client.service_type, interface=self._client.interface)
-        endpoints = [one for some in found.values() for one in some if one]
-        regions = sorted({str(one.get("region_id") or one.get("region")) for one in endpoints})
-        if len(regions) > 1:
-            raise Unavailable(
-                self.dependency,
-                f"has endpoints in the regions {', '.join(regions)}, and no option chooses one: "
-                f"set [{cloud_options.GROUP}] region_name",
-            )
-        self._one_region = True
 
 
 class Denied(Unavailable):

@@ -1,14 +1,13 @@
-"""Neutron's ports, as far as handlers ask and tell it.
+"""The client of Neutron's ports.
 
-Everything that is written is written compare-and-set: Neutron numbers the revisions of a port, and an update or deletion
-with ``If-Match: revision_number=N`` fails when the port has changed since it was read.
+Every write is compare-and-set: Neutron numbers the revisions of a port, and a write with ``If-Match: revision_number=N`` fails
+when the port has changed since it was read.
 
-An administrator sees all ports and all of a port; others see only their own project's, without an error. Unknown never
-means absent, so a port that is shown without its binding, or without ``resource_request`` where Neutron has it, is
-:class:`~handlers.base.Unavailable`. Writing ``binding:profile`` takes the role ``service`` as well since Neutron's policy
-of 2023.2; Nova's own credentials have it.
+An administrator sees all ports and all their fields; other users see only the ports of their project, without an error. So a
+port that Neutron shows without its binding is :class:`~handlers.base.Unavailable`. Writing ``binding:profile`` also needs the
+role ``service`` since Neutron 2023.2; Nova's own credentials have it.
 
-Paths begin with ``/v2.0`` whatever the catalogue says, as those of Neutron's own client do.
+Paths begin with ``/v2.0`` whatever the catalogue contains, as those of Neutron's own client do.
 
 Sources: ``neutron/services/revisions/revision_plugin.py``, ``neutron/conf/policies/port.py``,
 ``neutron_lib/api/definitions/revisionifmatch.py``, ``portbindings.py``, ``port_resource_request.py``.
@@ -27,7 +26,7 @@ from handlers.base import Conflict, Refused, Resources, Unavailable
 
 #: ports per request; Neutron may give fewer
 PAGE = 1000
-#: values of a filter per request: servers in front of Neutron take as little as 4 kB of address and headers
+#: values of a filter per request: some servers in front of Neutron accept only 4 kB of address and headers
 VALUES = 50
 
 HOST = "binding:host_id"
@@ -36,9 +35,9 @@ PROFILE = "binding:profile"
 
 @dataclass(frozen=True, slots=True)
 class Port:
-    """A port at a revision of it.
+    """A port at one revision.
 
-    :param shown: all that Neutron says of it, by its names; of a listing with chosen fields only those
+    :param shown: its fields by Neutron's names; after a listing of chosen fields only these
     """
 
     shown: Mapping[str, Any]
@@ -49,28 +48,28 @@ class Port:
 
     @property
     def device(self) -> str:
-        """Who uses it: an instance's uuid, a router's, anything; empty when nobody does."""
+        """The user of the port: the uuid of an instance or a router, or any text; empty when it is free."""
         return self.shown.get("device_id") or ""
 
     @property
     def owner(self) -> str:
-        """What kind of user that is: ``compute:nova``, ``network:dhcp``, ``Octavia``."""
+        """The kind of user: ``compute:nova``, ``network:dhcp``, ``Octavia``."""
         return self.shown.get("device_owner") or ""
 
     @property
     def host(self) -> str:
-        """The host to which it is bound; empty when it is not."""
+        """The host to which it is bound; empty without a binding."""
         return str(self._bound(HOST) or "")
 
     @property
     def profile(self) -> Mapping[str, Any]:
-        """What Nova told Neutron about the binding: PCI device, providers of its resources."""
+        """Nova's data about the binding: PCI device, providers of its resources."""
         profile: Mapping[str, Any] = self._bound(PROFILE) or {}
         return profile
 
     @property
     def revision(self) -> int | None:
-        """Changes with every change of the port; None where Neutron does not number them."""
+        """A number that changes with the port; None where Neutron has no revisions."""
         return self.shown.get("revision_number")
 
     def _bound(self, name: str) -> Any:
@@ -93,12 +92,12 @@ class Network:
         return cls(resources.get(Cloud.from_resources).service("network"))
 
     def ports(self, filters: Mapping[str, str | Sequence[str]], fields: Sequence[str] = ()) -> Iterator[Port]:
-        """Yield the ports that match, in pages.
+        """Yield the ports that match, page by page.
 
-        :param filters: by Neutron's names: ``{"device_id": uuid}``; of several values any may match; one filter may have
-            many, and is sent in parts
-        :param fields: what to show of them besides the id; everything if not given
-        :raises Unavailable: when Neutron does not answer as it should; ports yielded before stand
+        :param filters: by Neutron's names: ``{"device_id": uuid}``; of several values one has to match. One filter may have
+            many values: it is sent in parts
+        :param fields: the fields to show besides the id; all if not given
+        :raises Unavailable: when Neutron does not answer as it should; ports yielded before count
         """
         for some in _short(filters):
             query: dict[str, Any] = {**some, "limit": PAGE, "sort_key": "id", "sort_dir": "asc"}
@@ -117,17 +116,17 @@ class Network:
                 query["marker"] = found[-1].id
 
     def port(self, port: str) -> Port | None:
-        """Return a port, or None when there is none of this id."""
+        """Return the port of this id, or None."""
         url = f"/v2.0/ports/{port}"
         response = self._service.read(url)
         return None if response.status_code == 404 else Port(self._body(response, url, "port")["port"])
 
     def update(self, before: Port, changes: Mapping[str, Any]) -> Port:
-        """Change a port, and return what it is then.
+        """Change a port; return it as it is afterwards.
 
         :param changes: by Neutron's names
         :raises Conflict: when the port changed since ``before`` was read, or is gone
-        :raises Refused: when Neutron takes the change for wrong, or does not number the port's revisions
+        :raises Refused: when Neutron rejects the change, or shows no revision of the port
         """
         url = f"/v2.0/ports/{before.id}"
         response = self._service.write("PUT", url, json={"port": dict(changes)}, headers=_unchanged(before))
@@ -145,21 +144,21 @@ class Network:
             raise _failure(response, before)
 
     def dns_domain(self, network: str) -> str:
-        """Return the domain in which a network's ports get records of an external DNS; empty when they get none."""
+        """Return the domain for records of a network's ports in an external DNS; empty without one."""
         url = f"/v2.0/networks/{network}"
         body = self._body(self._service.read(url, params={"fields": "dns_domain"}), url, "network")
         return body["network"].get("dns_domain") or ""
 
     def has(self, extension: str) -> bool:
-        """Whether Neutron has an extension, by its alias."""
+        """Return whether Neutron has the extension of this alias."""
         url = f"/v2.0/extensions/{extension}"
         response = self._service.read(url)
         return response.status_code != 404 and bool(self._body(response, url, "extension"))
 
     def _body(self, response: requests.Response, url: str, name: str) -> Mapping[str, Any]:
-        """Return an answer that has what was asked for.
+        """Return the body of an answer that has the expected object.
 
-        :raises Unavailable: when it is another one; that of another service, where no endpoint is Neutron's
+        :raises Unavailable: for any other answer, for example that of another service
         """
         if response.status_code != 200:
             raise Unavailable("network", f"answered {response.status_code} to {url}{_HINT}")
@@ -173,7 +172,7 @@ _HINT = "; is this Neutron? See [openstack] network_endpoint_override"
 
 
 def _short(filters: Mapping[str, str | Sequence[str]]) -> Iterator[Mapping[str, str | Sequence[str]]]:
-    """Split the filter that has too many values for one request; others stay as they are."""
+    """Split the filter that has too many values for one request."""
     for name, values in filters.items():
         if not isinstance(values, str) and len(values) > VALUES:
             for start in range(0, len(values), VALUES):

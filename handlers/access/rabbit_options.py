@@ -1,4 +1,4 @@
-"""How a service reaches its broker, besides the URL: what its files say of TLS in ``[oslo_messaging_rabbit]``."""
+"""The TLS options of a service's broker, ``[oslo_messaging_rabbit]`` in its files."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TLS_OPTIONS = (
 
 
 def tls_options(files: ServiceFiles) -> tuple[tuple[str, str], ...]:
-    """Return names and values of the options that the files set.
+    """Return the names and values of the options that the files set.
 
     :raises ConfigError: when one refers to an option that they do not set
     """

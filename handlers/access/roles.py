@@ -1,17 +1,14 @@
-"""The Keystone roles that the calls of handlers need, by the policies that the services ship.
-
-A cloud that writes policies of its own may get by with others.
-"""
+"""The Keystone roles that handlers need, by the policies that the services ship. A cloud may have policies of its own."""
 
 from __future__ import annotations
 
 from handlers.base import Role, Verdict
 
-#: ``placement/policies``: one of both for everything
+#: ``placement/policies``: either of them for every call
 PLACEMENT = Role(("service", "admin"), "Placement")
 #: ``neutron/conf/policies/port.py``: ``get_port:resource_request``, and ports of other projects
 PORTS = Role(("admin",), "Neutron, to see all of a port")
-#: ``update_port:binding:profile``, by the policies that Neutron enforces since 2023.2; before, an administrator's
+#: ``update_port:binding:profile``, since Neutron 2023.2; before that, the role of an administrator is enough
 PROFILES = Role(("service",), "Neutron since 2023.2, to change binding:profile", Verdict.WARNING)
 #: servers and images of another project, and Octavia's failovers
 AMPHORAE = Role(("admin",), "Nova, Neutron, Glance and Octavia")

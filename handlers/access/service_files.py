@@ -1,7 +1,7 @@
-"""Reading single values out of the configuration files of other services (``nova.conf``, ``octavia.conf``).
+"""Single values out of the configuration files of other services (``nova.conf``, ``octavia.conf``).
 
-The files belong to somebody else: they may hold anything, of any release. So no option is declared; every value that the
-files hold is taken as text, later files win, and ``$name`` is filled in from the same files, as oslo.config does.
+The files may hold any option of any release. So no option is declared: every value is text, later files win, and ``$name`` is
+filled in from the same files, as oslo.config does.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from oslo_config import cfg
 
 
 class ConfigError(cfg.Error):
-    """An option is missing or wrong; the text names it and says what to write, and holds no secret."""
+    """An option is missing or wrong. The text names it and a right value, and holds no secret."""
 
 
 class ServiceFiles:
     """The configuration files of one service.
 
-    :param option: which option of ours named them, for the errors' text: ``[nova] config_file``
-    :param paths: files, or directories whose ``*.conf`` are read in order
-    :raises ConfigError: when one cannot be read
+    :param option: the option of ours that names them, for errors: ``[nova] config_file``
+    :param paths: files, or directories whose ``*.conf`` files are read in order
+    :raises ConfigError: when a file cannot be read
     """
 
     def __init__(self, option: str, paths: Sequence[str]) -> None:
@@ -42,7 +42,7 @@ class ServiceFiles:
         return ", ".join(self.files) or f"no file (set {self.option})"
 
     def get(self, group: str, name: str) -> str | None:
-        """Return a value, or None when no file has it or it is empty.
+        """Return a value; None when no file has it, or it is empty.
 
         :raises ConfigError: when it refers to an option that the files do not set
         """
@@ -57,7 +57,7 @@ class ServiceFiles:
         return value or None
 
     def has(self, group: str, name: str) -> bool:
-        """Whether a file sets it."""
+        """Return whether a file sets it."""
         return self.get(group, name) is not None
 
     def has_section(self, group: str) -> bool:
@@ -71,22 +71,23 @@ class ServiceFiles:
         except OSError as error:
             raise ConfigError(f"{self.option} names {file}: {error.strerror}") from error
         except cfg.ParseError as error:
-            # its text would show the line, and that may hold a password
+            # the text of the error shows the line, which may hold a password
             raise ConfigError(f"{self.option} names {file}, whose line {error.lineno} cannot be understood") from None
         for section, values in sections.items():
             for name in values:
                 group = None if section == "DEFAULT" else section
-                if "-" not in name:  # no service has such an option, and it would stand in the way of one with "_"
+                if "-" not in name:  # no service has such an option, and oslo.config takes it for the one with "_"
                     self._conf.register_opt(cfg.StrOpt(name, secret=True), group=group)
                     self._declared.add((section, name))
 
 
 def database_url(given: str | None, read: Callable[[], ServiceFiles], option: str, section: str, example: str) -> str:
-    """Return the URL of a service's database: what our own option says, or else its files, which only then are read.
+    """Return the URL of a service's database: the value of our own option, or that of the service's files.
 
     :param given: the value of our option
-    :param option: its name, for the error's text: ``[nova] api_database_connection``
-    :param section: in which section of its files the service has ``connection``
+    :param read: reads the files, when there is no such value
+    :param option: the name of our option, for errors: ``[nova] api_database_connection``
+    :param section: the section of the files with ``connection``
     :param example: a URL to write
     :raises ConfigError: when neither has it
     """

@@ -1,7 +1,7 @@
-"""Whether this machine and an API agree about the time, by the ``Date`` of its answers.
+"""Whether this machine and an API agree about the time, by the ``Date`` of the API's answers.
 
-What handlers prove, they prove by the clock of the database that they read. An API's times (when a server was created) are
-compared with ours.
+Most proofs use the clock of the database that they read. Times of an API, such as the creation of a server, are compared with
+the clock of this machine.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ TOLERATED = 5.0
 
 
 def check(name: str, headers: Mapping[str, str]) -> Checked | None:
-    """Judge the clock of whoever answered; None when it does not tell the time.
+    """Judge the clock of an API; None when its answer has no date.
 
-    :param name: how it is called
-    :param headers: of an answer that has just come
+    :param name: the name of the API
+    :param headers: of an answer that has just arrived
     """
     try:
         ahead = time.time() - parsedate_to_datetime(headers["Date"]).timestamp()
@@ -29,7 +29,7 @@ def check(name: str, headers: Mapping[str, str]) -> Checked | None:
     if abs(ahead) <= TOLERATED:
         return Checked(f"{name}: clock", Verdict.OK, "this machine agrees with it")
     text = (
-        f"this machine is {abs(ahead):.0f} s {'ahead of' if ahead > 0 else 'behind'} it, so the ages that APIs tell are "
-        "judged wrong by as much: let chrony or ntpd set both"
+        f"this machine is {abs(ahead):.0f} s {'ahead of' if ahead > 0 else 'behind'} it, and ages of objects in APIs are "
+        "wrong by as much: let chrony or ntpd set both clocks"
     )
     return Checked(f"{name}: clock", Verdict.WARNING, text)

@@ -1,10 +1,8 @@
-"""The privileges of a database account: those it needs, those it has, and the GRANT statements between the two.
+"""The privileges of a database account: those that handlers need, those that it has, and the GRANT statements between the two.
 
-Each handler names the privileges that its heals need (:attr:`~handlers.base.Handler.rights`). Every handler reads with SELECT
-on the whole database, and needs nothing else in mode ``audit``.
-
-MariaDB and MySQL answer SHOW GRANTS; PostgreSQL answers ``has_table_privilege``, which includes the privileges of groups.
-SQLite has no accounts.
+Each handler names the privileges that its heals need (:attr:`~handlers.base.Handler.rights`); besides, every handler reads with
+SELECT on the whole database. MariaDB and MySQL answer SHOW GRANTS; PostgreSQL answers ``has_table_privilege``, which includes
+the privileges of groups. SQLite has no accounts.
 """
 
 from __future__ import annotations
@@ -36,15 +34,15 @@ _COLUMNS = re.compile(r"[A-Z ]+\([^)]*\),?")
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """Who a connection belongs to, and what it may do.
+    """The account of a connection, with its privileges.
 
-    :param name: as a GRANT statement wants it
-    :param schema: the database, as a GRANT statement wants it
-    :param every: what stands for all tables in a GRANT statement, where that is not ``schema.*``
-    :param server: privileges on everything there is
+    :param name: in the form of a GRANT statement
+    :param schema: the database, in the form of a GRANT statement
+    :param there: the tables that the account can see
+    :param every: the term for all tables in a GRANT statement, where that is not ``schema.*``
+    :param server: privileges on all databases
     :param whole: privileges on every table of this database
-    :param tables: privileges by table, beyond those
-    :param there: the tables that the account may see
+    :param tables: further privileges, by table
     """
 
     name: str
@@ -56,9 +54,9 @@ class Account:
     tables: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
     def lacks(self, table: str, wanted: frozenset[str]) -> frozenset[str]:
-        """Return what it may not do with a table, or with all of them (``*``)."""
-        held = self.server | self.whole | self.tables.get(table, frozenset())
-        return frozenset() if ALL in held else wanted - held
+        """Return the privileges that it lacks on a table, or on all of them (``*``)."""
+        has = self.server | self.whole | self.tables.get(table, frozenset())
+        return frozenset() if ALL in has else wanted - has
 
 
 def rights_of(handlers: Iterable[type[Handler]], database: str) -> list[Needs]:
@@ -70,7 +68,7 @@ def rights_of(handlers: Iterable[type[Handler]], database: str) -> list[Needs]:
 
 
 def merged(needs: Iterable[Needs]) -> dict[str, frozenset[str]]:
-    """Return what several handlers need together."""
+    """Return the privileges that several handlers need together."""
     found: dict[str, frozenset[str]] = {}
     for one in needs:
         for table, privileges in one.items():
@@ -81,11 +79,11 @@ def merged(needs: Iterable[Needs]) -> dict[str, frozenset[str]]:
 
 
 def statements(schema: str, account: str, wanted: Needs, every: str = "") -> list[str]:
-    """Return the GRANT statements that allow an account no more than this.
+    """Return the GRANT statements for exactly these privileges.
 
     :param schema: the name of the database; in PostgreSQL, of the schema
     :param account: ``'stackmend'@'%'``; in PostgreSQL, the name of a role
-    :param every: what stands for all tables, where that is not ``schema.*``
+    :param every: the term for all tables, where that is not ``schema.*``
     """
     whole = every or f"{schema}.*"
     return [
@@ -95,24 +93,24 @@ def statements(schema: str, account: str, wanted: Needs, every: str = "") -> lis
 
 
 class Asked(Protocol):
-    """A database that runs what it is given."""
+    """A database that runs a function."""
 
     def run(self, work: Callable[[Connection], Account | None]) -> Account | None:
-        """Run it in a transaction of its own."""
+        """Run a function in a transaction of its own."""
 
 
 def check(name: str, database: Asked, needs: Iterable[Needs], most: Iterable[Needs] = ()) -> Iterator[Checked]:
-    """Judge what the account of a database may do; nothing for SQLite, or for a database that does not answer.
+    """Judge the privileges of a database's account; nothing for SQLite, or for a database that does not answer.
 
-    :param name: how the database is called
+    :param name: the name of the database
     :param needs: of the handlers that heal
-    :param most: of all handlers there are: an account of the documented statements does not have too much, although some of
-        them only look today
+    :param most: of all handlers: an account with the documented privileges does not have too many, although some handlers
+        only report
     """
     try:
-        account = database.run(held)
+        account = database.run(account_of)
     except HandlerError:
-        return  # said by whoever looks at the schema
+        return  # the check of the schema reports it
     if account is None:
         return
     needs = list(needs)
@@ -129,24 +127,26 @@ def check(name: str, database: Asked, needs: Iterable[Needs], most: Iterable[Nee
     elif more := _more(account, merged([*needs, *most])):
         least = " ".join(statements(account.schema, ACCOUNT if not account.every else ROLE, wanted, account.every))
         yield Checked(
-            subject, Verdict.WARNING, f"{account.name} may do more than is needed ({more}); this is enough: {least}"
+            subject,
+            Verdict.WARNING,
+            f"{account.name} has privileges that no handler needs ({more}). Enough is: {least}",
         )
     else:
-        yield Checked(subject, Verdict.OK, "what is needed")
+        yield Checked(subject, Verdict.OK, "the account has the privileges that the handlers need, and no others")
 
 
 def _more(account: Account, wanted: Needs) -> str:
-    """Say what an account may do that no handler needs."""
+    """Return the privileges of an account that no handler needs, as text."""
     found = [(account.server - {"USAGE"}, "everything"), (account.whole - wanted[EVERY_TABLE], account.schema)]
     found += [
-        (held - wanted[EVERY_TABLE] - wanted.get(table, frozenset()), table)
-        for table, held in sorted(account.tables.items())
+        (has - wanted[EVERY_TABLE] - wanted.get(table, frozenset()), table)
+        for table, has in sorted(account.tables.items())
     ]
     return "; ".join(f"{', '.join(sorted(privileges))} on {where}" for privileges, where in found if privileges)
 
 
-def held(connection: Connection) -> Account | None:
-    """Return what the account of a connection may do; None where there are no accounts."""
+def account_of(connection: Connection) -> Account | None:
+    """Return the account of a connection; None where there are no accounts."""
     readers: Mapping[str, Callable[[Connection], Account]] = {
         "mysql": _mysql,
         "mariadb": _mysql,
@@ -165,9 +165,9 @@ def _mysql(connection: Connection) -> Account:
 
 
 def parsed(lines: Iterable[str], schema: str) -> tuple[frozenset[str], frozenset[str], dict[str, frozenset[str]]]:
-    """Read the lines of SHOW GRANTS: what they allow on everything, on one database, and on its tables.
+    """Read the lines of SHOW GRANTS: the privileges on all databases, on one database, and on its tables.
 
-    Privileges on single columns are left out: nothing here can do with them.
+    Privileges on single columns are left out: no handler can work with them.
     """
     server: frozenset[str] = frozenset()
     whole: frozenset[str] = frozenset()
@@ -190,7 +190,7 @@ def parsed(lines: Iterable[str], schema: str) -> tuple[frozenset[str], frozenset
 
 
 def _pattern(text: str) -> re.Pattern[str]:
-    """Return what a database's name in a grant stands for: ``_`` is any character and ``%`` any text, unless escaped."""
+    """Return the pattern of a database's name in a grant: ``_`` is any character and ``%`` any text, unless escaped."""
     wild = {"_": ".", "%": ".*"}
     parts = re.findall(r"\\.|.", text.replace("``", "`"))
     return re.compile("".join(wild.get(part) or re.escape(part[-1]) for part in parts))

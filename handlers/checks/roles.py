@@ -1,7 +1,6 @@
-"""Which of Keystone's roles the credentials of ``[openstack]`` have, which they lack, and the command that adds one.
+"""The Keystone roles of the credentials of ``[openstack]``: those that handlers need, and the command that adds a missing one.
 
-Each handler names the roles that it needs (:attr:`~handlers.base.Handler.roles`). The roles in the token count, with those
-that other roles imply.
+Each handler names its roles (:attr:`~handlers.base.Handler.roles`). The roles in the token count, with those that they imply.
 """
 
 from __future__ import annotations
@@ -19,10 +18,10 @@ from handlers.base import Checked, Handler, HandlerError, Mode, Resources, Role,
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """As whom we act, by Keystone's token.
+    """The owner of a Keystone token.
 
-    :param project: empty when we act in none
-    :param roles: their names, with those that others imply
+    :param project: empty for a token without a project
+    :param roles: their names, with those that other roles imply
     """
 
     user: str
@@ -48,33 +47,35 @@ def check(service: str, resources: Resources, modes: Mapping[type[Handler], Mode
     try:
         identity = who(resources.get(Cloud.from_resources))
     except (HandlerError, ConfigError) as error:
-        text = f"{error}; who we are say the options [openstack] auth_type, username, password and project_name"
+        text = f"{error}; see [openstack] auth_type, username, password and project_name"
         yield Checked(subject, Verdict.FAILURE, text)
         return
     if identity is None:
         return
     lacking = {need: names for need, names in wanted.items() if not identity.roles.intersection(need.any_of)}
     if not lacking:
-        yield Checked(subject, Verdict.OK, f"{identity.user} has {_counted(wanted, identity)}, which is what is needed")
+        yield Checked(
+            subject, Verdict.OK, f"{identity.user} has the roles that handlers need: {_counted(wanted, identity)}"
+        )
         return
     asked = "; ".join(
-        f"{need.purpose} asks for the role {' or '.join(need.any_of)} ({', '.join(names)})"
+        f"{need.purpose} needs the role {' or '.join(need.any_of)} ({', '.join(names)})"
         for need, names in lacking.items()
     )
     cure = "; ".join(dict.fromkeys(_addition(identity, need.any_of[0]) for need in lacking))
     worst = Verdict.FAILURE if any(need.verdict is Verdict.FAILURE for need in lacking) else Verdict.WARNING
-    yield Checked(subject, worst, f"{identity.user} lacks what is needed: {asked}: {cure}")
+    yield Checked(subject, worst, f"{identity.user} lacks roles: {asked}: {cure}")
 
 
 def who(cloud: Cloud) -> Identity | None:
-    """Return as whom Keystone knows us; None where there is no Keystone.
+    """Return the identity of the credentials; None where there is no Keystone.
 
-    :raises Unavailable: when Keystone does not answer, or does not let us in
+    :raises Unavailable: when Keystone does not answer, or does not accept the credentials
     """
     auth = cloud.session.auth
     if not isinstance(auth, BaseIdentityPlugin):
         return None
-    cloud.project()  # fetches the token, and says what is wrong with that
+    cloud.project()  # fetches the token, and raises the error of that
     access = auth.get_access(cloud.session)
     return Identity(
         access.username or "",
@@ -86,7 +87,7 @@ def who(cloud: Cloud) -> Identity | None:
 
 
 def _counted(wanted: Iterable[Role], identity: Identity) -> str:
-    """Name those of our roles that count."""
+    """Name those of the identity's roles that a handler needs."""
     return " and ".join(sorted({role for need in wanted for role in need.any_of} & identity.roles))
 
 

@@ -1,4 +1,4 @@
-"""What all of nova-audit's tasks have in common."""
+"""The bases of Nova's handlers."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ from handlers.nova.placement import Placement
 
 
 class NovaHandler(Handler):
-    """A handler of Nova's drift: its options stand in ``[audit]``, and it is left out where Nova is not configured."""
+    """A handler of Nova's drift, with options in ``[audit]``; it is left out where Nova is not configured."""
 
     group: ClassVar[str] = options.AUDIT
     relies_on: ClassVar[tuple[str, ...]] = ("nova_api", "cell", "placement")
 
     @classmethod
     def applies(cls, conf: cfg.ConfigOpts) -> bool:
-        """Tell whether the configuration says where Nova's databases are."""
+        """Return whether the configuration names Nova's databases."""
         options.register(conf)
         return bool(conf[options.GROUP].config_file or conf[options.GROUP].api_database_connection)
 
     @classmethod
     def options(cls) -> Mapping[str, Sequence[cfg.Opt]]:
-        """Where Nova's databases and the cloud's APIs are."""
+        """Return the options of Nova's databases and of the cloud's APIs."""
         return {options.GROUP: options.OPTIONS, cloud_options.GROUP: cloud_options.OPTIONS}
 
 
 class DatabaseHandler(NovaHandler):
-    """A task that needs nothing but Nova's databases: nova_api and the cells."""
+    """A handler that needs only Nova's databases: nova_api and the cells."""
 
     relies_on: ClassVar[tuple[str, ...]] = ("nova_api", "cell")
 
@@ -42,7 +42,7 @@ class DatabaseHandler(NovaHandler):
 
     @classmethod
     def options(cls) -> Mapping[str, Sequence[cfg.Opt]]:
-        """Where Nova's databases are."""
+        """Return the options of Nova's databases."""
         return {options.GROUP: options.OPTIONS}
 
     @classmethod
@@ -52,7 +52,7 @@ class DatabaseHandler(NovaHandler):
 
 
 class PlacementHandler(NovaHandler):
-    """A task that sets Nova's databases against Placement.
+    """A handler that compares Nova's databases with Placement.
 
     :param databases: nova_api and the cells
     """

@@ -1,8 +1,8 @@
-"""The brokers on which Nova publishes: the API's and every cell's own.
+"""The brokers on which Nova publishes: that of the API, and one for each cell.
 
-Services publish to the broker of their cell, unless ``[oslo_messaging_notifications] transport_url`` sends them to a
-shared one; what the services of a cell are told there cannot be seen from outside, so each cell's broker is listened to
-as well. One that nobody publishes to costs an idle connection. TLS is spoken as Nova's files say, with cells' brokers too.
+Services publish to the broker of their cell, unless ``[oslo_messaging_notifications] transport_url`` names a shared one. The
+configuration of a cell's services is not visible here, so every cell's broker is consumed; one without notifications costs an
+idle connection. The TLS options of Nova's files hold for all of them.
 """
 
 from __future__ import annotations
@@ -18,10 +18,9 @@ EXCHANGES = ("nova",)
 
 
 def nova_brokers(resources: Resources) -> Iterable[Broker]:
-    """Yield the brokers, each once, however many cells share it; none when ``[nova]`` says nothing.
+    """Yield each broker once; none when ``[nova]`` is not configured.
 
-    :raises Unavailable: when ``nova_api`` does not answer, or the URL of a cell's broker cannot be told; after those that
-        are known were yielded
+    :raises Unavailable: when ``nova_api`` does not answer, or the URL of a cell's broker is unknown; after the known ones
     :raises ConfigError: when Nova's files cannot be used
     """
     conf = resources.conf
@@ -50,5 +49,5 @@ def nova_brokers(resources: Resources) -> Iterable[Broker]:
 
 
 def _same(url: str) -> str:
-    """Return what is equal for two spellings of one URL: the default virtual host may be left out."""
+    """Return one spelling of a URL: a slash for the default virtual host may be missing."""
     return url.rstrip("/")

@@ -1,11 +1,10 @@
-"""Nova's cells: the rows of ``cell_mappings``, with their URLs filled in as Nova itself does.
+"""Nova's cells: the rows of ``cell_mappings``, with their URLs filled in as Nova does.
 
 ``database_connection`` and ``transport_url`` of a cell may be templates such as
-``mysql+pymysql://{username}:{password}@{hostname}/nova_cell2``, whose fields come from the base URL of the reading
-process: ``[database] connection`` and ``[DEFAULT] transport_url``. A message-queue URL with several hosts also gives
-``{username1}``, ``{hostname1}``, ``{port1}``, ``{username2}`` ... Values are taken as written, still percent-encoded.
-(``nova/objects/cell_mapping.py``.) Where Nova logs and goes on with the raw template, this raises: a raw template
-connects to nothing.
+``mysql+pymysql://{username}:{password}@{hostname}/nova_cell2``. The fields come from ``[database] connection`` and ``[DEFAULT]
+transport_url`` of the reading process. A message-queue URL with several hosts also gives ``{username1}``, ``{hostname1}``,
+``{port1}``, ``{username2}`` ... Values stay percent-encoded. (``nova/objects/cell_mapping.py``.) Where Nova logs an error and
+uses the raw template, this raises: nothing can connect to a raw template.
 """
 
 from __future__ import annotations
@@ -13,17 +12,17 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
-#: the uuid of the cell that holds the instances which were never scheduled
+#: the uuid of the cell for instances that were never scheduled
 CELL0 = "00000000-0000-0000-0000-000000000000"
 
 
 class TemplateError(Exception):
-    """A URL of a cell is a template that cannot be filled; the text holds no part of any URL."""
+    """The URL of a cell is a template that cannot be filled; the text holds no part of any URL."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """A row of ``cell_mappings``; a disabled cell (no new instances) is a cell like any other."""
+    """A row of ``cell_mappings``; a disabled cell only gets no new instances."""
 
     id: int
     uuid: str
@@ -34,19 +33,19 @@ class Cell:
 
     @property
     def is_cell0(self) -> bool:
-        """Whether it is the cell of what was never scheduled: it has no hosts and no broker."""
+        """Whether it is the cell for instances that were never scheduled: it has no hosts and no broker."""
         return self.uuid == CELL0
 
     @property
     def label(self) -> str:
-        """How errors call it: ``cell:cell1``, or by uuid when it has no name."""
+        """Its name in errors: ``cell:cell1``, or with the uuid when it has no name."""
         return f"cell:{self.name or self.uuid}"
 
 
 def fill(template: str, base: str | None, base_option: str) -> str:
-    """Fill the fields of a cell's URL from the base URL; a URL without fields is returned as it is.
+    """Fill the fields of a cell's URL from the base URL; return a URL without fields unchanged.
 
-    :param base_option: how an operator sets the base URL, for the error's text
+    :param base_option: the option of the base URL, for errors
     :raises TemplateError: when there is no base URL or it lacks a field
     """
     if "{" not in template:

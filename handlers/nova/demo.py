@@ -1,9 +1,8 @@
-"""What ``stackmend demo`` shows of Nova: a cloud of two cells, and the ways in which it drifts.
+"""The scenes of Nova in ``stackmend demo``: a cloud of two cells, and seven ways of drift.
 
-The cloud is :class:`~handlers.nova.simulation.NovaSimulation`: real rows, the real Placement service, captured
-notifications. Every scene makes its drift as Nova does and reads the databases and Placement to say whether it is still
-there. Three instances are in the middle of something (a live migration, a resize that waits to be confirmed, a boot) and
-hold allocations that look orphaned; whoever touches one of them has spoiled the scenes about allocations.
+The cloud is :class:`~handlers.nova.simulation.NovaSimulation`: real rows, the real Placement, captured notifications. Each
+scene makes its drift as Nova does, and reads databases and Placement to show whether it is still there. Three bystanders (a
+live migration, a resize to confirm, a boot) have allocations that look orphaned: a heal that touches one spoils the scenes.
 """
 
 from __future__ import annotations
@@ -28,23 +27,22 @@ HOSTS: Mapping[str, str] = {
 INSTANCES_PER_HOST = 2
 #: How old the cloud is when the demonstration begins.
 AGE_HOURS = 2.0
-#: Handlers leave a move alone for a minute; nobody watches that long, so the scenes about moves are dated back in the
-#: databases until this much of the minute is left (seconds).
+#: Handlers wait for a minute after a move. The rows of the scenes about moves are older, so that these seconds of it are left.
 PATIENCE = 8.0
 MOVED_AGO = MOVED_SETTLE - PATIENCE
 
 
 @dataclass(frozen=True, slots=True)
 class Bystander:
-    """An instance in the middle of something, and what it rightly holds meanwhile."""
+    """A consumer in the middle of an operation of Nova, with its right allocation."""
 
     doing: str
     consumer: str
-    held: Mapping[str, Mapping[str, int]]
+    allocation: Mapping[str, Mapping[str, int]]
 
 
 class NovaDemo(Demo):
-    """Seven drifts of Nova. One demonstration per object."""
+    """Seven drifts of Nova; one demonstration per object."""
 
     def __init__(self) -> None:
         self._running: NovaSimulation | None = None
@@ -53,13 +51,13 @@ class NovaDemo(Demo):
 
     @property
     def cloud(self) -> NovaSimulation:
-        """The cloud; only after :meth:`start`."""
+        """The cloud; call :meth:`start` first."""
         if self._running is None:
             raise RuntimeError("the demonstration has not been started")
         return self._running
 
     def start(self, folder: Path) -> Mapping[str, Mapping[str, str]]:
-        """Build a healthy cloud; see the base class.
+        """Build a healthy cloud.
 
         :raises PlacementMissing: when openstack-placement is not installed
         """
@@ -77,7 +75,7 @@ class NovaDemo(Demo):
             self._scenes = (
                 self._new_host("compute-6", "cell2"),
                 self._membership_missing("compute-2"),
-                self._holding_nothing("compute-3"),
+                self._allocation_missing("compute-3"),
                 self._deleted("compute-2"),
                 self._confirmed("compute-1", "compute-3"),
                 self._evacuated("compute-5", "compute-4"),
@@ -89,20 +87,20 @@ class NovaDemo(Demo):
         return cloud.options()
 
     def scenes(self) -> Sequence[Scene]:
-        """See the base class."""
+        """Return the seven scenes."""
         return self._scenes
 
     def stop(self) -> None:
-        """See the base class; may be called again, and before :meth:`start`."""
+        """Stop the cloud; does nothing when it does not run."""
         if self._running is not None:
             self._running.stop()
             self._running = None
 
     def harm(self) -> str:
-        """Say which of the instances that are in the middle of something lost what they hold; empty when none did."""
+        """Return a phrase for a bystander that lost its allocation; empty when none did."""
         for bystander in self._bystanders:
-            if self.cloud.allocation(bystander.consumer) != bystander.held:
-                return f"harm: {bystander.doing} does not hold what it should"
+            if self.cloud.allocation(bystander.consumer) != bystander.allocation:
+                return f"harm: {bystander.doing} lost its allocation"
         return ""
 
     # hosts
@@ -115,7 +113,7 @@ class NovaDemo(Demo):
             f"a new compute host, {host}, starts in {cell}",
             "discover_hosts",
             Key("host", host),
-            self._heard(play),
+            self._with_notifications(play),
             lambda: self._unmapped(host),
         )
 
@@ -149,7 +147,7 @@ class NovaDemo(Demo):
             f"{host} is added to the aggregate ssd while Placement does not answer",
             "sync_aggregates",
             Key("aggregate", aggregate),
-            self._heard(play),
+            self._with_notifications(play),
             lambda: self._membership(aggregate),
         )
 
@@ -172,7 +170,7 @@ class NovaDemo(Demo):
             "an instance is deleted while Placement does not answer",
             "audit_allocations",
             Key("consumer", instance),
-            self._heard(play),
+            self._with_notifications(play),
             lambda: self._leftover(instance, "of a deleted instance"),
         )
 
@@ -189,7 +187,7 @@ class NovaDemo(Demo):
             f"nova-compute died {MOVED_AGO:.0f} s ago, while a migration was being confirmed",
             "audit_allocations",
             Key("consumer", instance),  # the notification names the instance; it leads to the migration
-            self._heard(play),
+            self._with_notifications(play),
             lambda: self._leftover(migration, "of a confirmed migration"),
         )
 
@@ -205,11 +203,11 @@ class NovaDemo(Demo):
             f"{source} died, and its instance was evacuated to {destination} {MOVED_AGO:.0f} s ago",
             "audit_allocations",
             Key("consumer", instance),
-            self._heard(play),
+            self._with_notifications(play),
             lambda: self._leftover(instance, "of an evacuated instance", beside=destination),
         )
 
-    def _holding_nothing(self, host: str) -> Scene:
+    def _allocation_missing(self, host: str) -> Scene:
         instance = self.cloud.boot(host)
         self.cloud.shelve_offload(instance)
 
@@ -222,7 +220,7 @@ class NovaDemo(Demo):
             f"Placement loses the allocation of an instance that was unshelved on {host} {MOVED_AGO:.0f} s ago",
             "heal_allocations",
             Key("instance", instance),
-            self._heard(play),
+            self._with_notifications(play),
             lambda: self._missing(instance),
         )
 
@@ -232,14 +230,14 @@ class NovaDemo(Demo):
         return f"an instance on {host} has no allocation" if host and not self.cloud.allocation(instance) else ""
 
     def _leftover(self, consumer: str, of: str, beside: str = "") -> str:
-        """What a consumer holds, but for what it rightly holds on the host ``beside``."""
+        """Return a phrase for the allocation of a consumer, without its right share on the host ``beside``."""
         harm = self.harm()
         if harm:
             return harm
         held = self.cloud.allocation(consumer)
         hosts = {node.uuid: node.host for node in self.cloud.nodes()}
         if beside and beside not in {hosts[provider] for provider in held}:
-            return f"harm: the instance holds nothing on {beside}, where it runs"
+            return f"harm: the instance has no allocation on {beside}, where it runs"
         return "; ".join(
             f"{','.join(f'{name}={amount}' for name, amount in sorted(amounts.items()))} {of} on {hosts[provider]}"
             for provider, amounts in sorted(held.items())
@@ -267,8 +265,8 @@ class NovaDemo(Demo):
         }
         return tuple(Bystander(doing, consumer, cloud.allocation(consumer)) for consumer, doing in consumers.items())
 
-    def _heard(self, play: Callable[[], None]) -> Callable[[], Sequence[Notification]]:
-        """A scene whose notifications arrive."""
+    def _with_notifications(self, play: Callable[[], None]) -> Callable[[], Sequence[Notification]]:
+        """Return a play whose notifications arrive."""
 
         def played() -> Sequence[Notification]:
             self.cloud.take()

@@ -1,4 +1,4 @@
-"""Keys out of notifications. What comes in is untrusted: these check the form, and nothing but the key goes on."""
+"""Keys out of notifications. Payloads are untrusted: these functions check the form, and nothing but the key goes on."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ _UNMAPPED = re.compile(r"Host '(.{1,255})' is not mapped to any cell")
 
 
 def compute_host(event: Event) -> Key | None:
-    """The host of a nova-compute service; other services are nobody's drift."""
+    """Return the host of a nova-compute service; other services concern no handler."""
     if event.payload.get("binary") != "nova-compute":
         return None
     return _host(event.payload["host"])
 
 
 def failed_host(event: Event) -> Key | None:
-    """The host on which a build failed, or the one that the conductor found without a mapping, where it is said."""
+    """Return the host of a failed build, or the host that the conductor found without a mapping."""
     host = event.payload.get("host")
     if isinstance(host, str) and host:
         return _host(host)
@@ -29,17 +29,17 @@ def failed_host(event: Event) -> Key | None:
 
 
 def consumer(event: Event) -> Key | None:
-    """The instance, as a consumer of Placement's resources."""
+    """Return the instance as a consumer in Placement."""
     return Key("consumer", _uuid(event.payload.get("uuid") or event.payload["instance_uuid"]))
 
 
 def instance(event: Event) -> Key:
-    """The instance, as a row of Nova's."""
+    """Return the instance."""
     return Key("instance", _uuid(event.payload.get("uuid") or event.payload["instance_uuid"]))
 
 
 def aggregate(event: Event) -> Key | None:
-    """The aggregate; a legacy notification has no uuid of it but says which host came or went."""
+    """Return the aggregate, or the host that joined or left it: a legacy notification has no uuid of the aggregate."""
     uuid, host = event.payload.get("uuid"), event.payload.get("host_name")
     if uuid is None and host is None:
         return None
@@ -48,11 +48,11 @@ def aggregate(event: Event) -> Key | None:
 
 def _uuid(value: object) -> str:
     if not isinstance(value, str):
-        raise ValueError("no uuid where one belongs")
+        raise ValueError("the notification has no uuid")
     return str(UUID(value))
 
 
 def _host(value: object) -> Key:
     if not isinstance(value, str):
-        raise ValueError("no host name where one belongs")
+        raise ValueError("the notification has no host name")
     return Key.parse(f"host:{value}")

@@ -1,7 +1,6 @@
-"""The options ``[nova]``, and what is read from Nova's own files when they are not given.
+"""The options ``[nova]``, and their defaults out of Nova's own files.
 
-Pointing ``config_file`` at a copy of ``nova.conf`` is usually all that is needed; each of the other options replaces one
-value of it. The functions here take the loaded configuration; none keeps any of it.
+``config_file``, a copy of ``nova.conf``, is usually enough; each of the other options replaces one value of it.
 """
 
 from __future__ import annotations
@@ -12,17 +11,17 @@ from handlers.access import service_files
 from handlers.access.service_files import ServiceFiles
 
 GROUP = "nova"
-#: the option group of every handler of Nova, as nova-audit specified it
+#: the option group of every handler of Nova, from the specification of nova-audit
 AUDIT = "audit"
 
 OPTIONS = [
     cfg.ListOpt(
         "config_file",
         default=[],
-        help="Nova's configuration files (or directories of ``*.conf``), in order; later ones win. Read are [api_database] "
-        "connection, [database] connection, [DEFAULT] transport_url, [oslo_messaging_notifications] transport_url, "
-        "[oslo_messaging_rabbit] ssl and its files, and the credentials of [placement] or [keystone_authtoken]. Use the file "
-        "of a host that has all of them.",
+        help="Nova's configuration files (or directories of ``*.conf``), in order; later ones win. stackmend reads "
+        "[api_database] connection, [database] connection, [DEFAULT] transport_url, [oslo_messaging_notifications] "
+        "transport_url, [oslo_messaging_rabbit] ssl and its files, and the credentials of [placement] or "
+        "[keystone_authtoken]. Use the file of a host that has all of them.",
     ),
     cfg.StrOpt(
         "api_database_connection",
@@ -45,7 +44,7 @@ OPTIONS = [
 
 
 def register(conf: cfg.ConfigOpts) -> None:
-    """Declare the options, for whoever uses them without a handler."""
+    """Declare the options where no handler has declared them."""
     conf.register_opts(OPTIONS, GROUP)
 
 
@@ -70,7 +69,7 @@ def api_database_url(conf: cfg.ConfigOpts) -> str:
 
 
 def has_databases(conf: cfg.ConfigOpts) -> bool:
-    """Whether anything says where ``nova_api`` is."""
+    """Return whether an option or Nova's files name ``nova_api``."""
     return bool(conf[GROUP].api_database_connection) or files(conf).has("api_database", "connection")
 
 

@@ -1,10 +1,10 @@
-"""Rows of Nova's databases as values: only what handlers decide on."""
+"""Rows of Nova's databases as values, with the columns that handlers need."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-#: statuses after which a migration does nothing more; ``finished`` is not one: it waits to be confirmed, for days
+#: statuses after which a migration does nothing more; ``finished`` is not one: it may wait for days to be confirmed
 TERMINAL = frozenset({"confirmed", "reverted", "error", "failed", "completed", "cancelled", "done"})
 
 
@@ -12,7 +12,7 @@ TERMINAL = frozenset({"confirmed", "reverted", "error", "failed", "completed", "
 class Instance:
     """A row of ``instances``, deleted or not.
 
-    :param hidden: the copy of a cross-cell resize that does not count
+    :param hidden: whether it is the copy of a cross-cell resize that does not count
     :param age: seconds since the row last changed, by the database's clock
     """
 
@@ -51,7 +51,7 @@ class Migration:
 
     @property
     def within_node(self) -> bool:
-        """Whether it was to end where it began, with another flavor; a destination is known when a host was chosen."""
+        """Whether its destination is its source node, for another flavor; a destination is known once a host is chosen."""
         return self.dest in {self.source, (self.source[0], None)}
 
 

@@ -1,14 +1,12 @@
-"""Nova's tables, as far as this program reads or writes them: ``nova_api`` (:data:`api`) and a cell (:data:`cell`).
+"""The columns of Nova's tables that handlers read or write: ``nova_api`` (:data:`api`) and a cell (:data:`cell`).
 
-Only columns that exist in every Nova since Yoga are listed, so that a SELECT of them runs on a cloud half way through
-an upgrade. What INSERTs need beyond them are columns that are NOT NULL. Sources: ``nova/db/api/models.py`` and
-``nova/db/main/models.py``; names of keys and indexes are Nova's. ``create_all`` makes a database that is good enough
-for tests and for the demonstration; Nova's own migrations make the real ones.
+Only columns of every Nova since Yoga are listed, so that a SELECT runs in the middle of an upgrade; an INSERT also needs the
+columns that are NOT NULL. Sources: ``nova/db/api/models.py`` and ``nova/db/main/models.py``; names of keys and indexes are
+Nova's. ``create_all`` makes a database for tests and for the demonstration.
 
-All times are naive UTC. In a cell ``deleted`` is 0 for a live row and the row's ``id`` for a deleted one; ``nova_api``
-has no soft delete. Nova's models fill defaults in Python, not in the schema: so do these, where Nova does.
-``migrations.migration_type`` is an ENUM in Nova; it is only ever read here, so it is text: a value that a later release
-adds must not break the reading.
+All times are naive UTC. In a cell ``deleted`` is 0 for a live row and the row's ``id`` for a deleted one; ``nova_api`` has no
+soft delete. Defaults are in Python where Nova's models have them there. ``migrations.migration_type`` is an ENUM in Nova and
+text here, so that a value of a later release can be read.
 """
 
 from __future__ import annotations
@@ -270,7 +268,7 @@ block_device_mapping = Table(
 
 
 def _shadow(table: Table) -> Table:
-    """Make the table where ``nova-manage db archive_deleted_rows`` puts the rows: same columns, no key but the id."""
+    """Make the shadow table, into which archiving moves rows: the same columns, no key but the id."""
     columns = [Column(column.name, column.type, primary_key=column.primary_key) for column in table.columns]
     return Table(f"shadow_{table.name}", cell, *columns)
 
@@ -280,12 +278,12 @@ shadow_migrations = _shadow(migrations)
 shadow_compute_nodes = _shadow(compute_nodes)
 shadow_services = _shadow(services)
 
-# what archiving moves has a shadow table; those above are the ones that are asked for something
+# every table with soft deletion has a shadow table; handlers query those above
 for _table in list(cell.tables.values()):
     if "deleted" in _table.c and not _table.name.startswith("shadow_") and f"shadow_{_table.name}" not in cell.tables:
         _shadow(_table)
 
-# which revision a database is at; the same table in both kinds
+# the revision of the schema: the same table in nova_api and in a cell
 
 api_version = Table("alembic_version", api, Column("version_num", String(32), primary_key=True))
 cell_version = Table("alembic_version", cell, Column("version_num", String(32), primary_key=True))

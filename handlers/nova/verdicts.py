@@ -1,6 +1,6 @@
-"""The verdicts that every family of Nova's handlers shares, and the times that Nova needs to settle.
+"""The verdicts that Nova's families share, and the times that Nova needs to settle.
 
-Rules return a verdict; a handler turns it into a finding, an :class:`~handlers.base.InFlight` or nothing.
+Rules return a verdict; a handler makes a finding of it, an :class:`~handlers.base.InFlight`, or nothing.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ from dataclasses import dataclass
 
 from handlers.base import InFlight
 
-#: seconds after a deletion: nova-compute's own release of the allocation follows the deletion of the row directly, and
-#: is forced, so being late or early by some seconds hurts nobody
+#: seconds after a deletion: nova-compute releases the allocation directly after the row, and forces it, so that our write
+#: does not disturb the release
 DELETED_SETTLE = 10.0
-#: seconds after any other change: Nova sends ``resize_confirm.end`` and ``live_migration_post.end`` before it releases,
-#: and a release that finds a changed generation puts the instance into ERROR
+#: seconds after any other change: Nova sends ``resize_confirm.end`` and ``live_migration_post.end`` before the release, and
+#: puts the instance into ERROR when the release meets a changed generation
 MOVED_SETTLE = 60.0
 #: seconds to wait for a task or a migration to end
 BUSY = 30.0
@@ -22,14 +22,17 @@ BUSY = 30.0
 
 @dataclass(frozen=True, slots=True)
 class Keep:
-    """Rightful, or not Nova's."""
+    """The state is right, or none of Nova's."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """Nothing can be said yet."""
+    """The state proves nothing yet.
+
+    :param after: seconds until another inspection makes sense
+    """
 
     reason: str
     after: float
@@ -37,7 +40,7 @@ class Wait:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Wrong or strange, but not provably to be taken."""
+    """The state is wrong, and no heal is proved."""
 
     problem: str
     summary: str
@@ -45,6 +48,6 @@ class Report:
 
 
 def soonest(waits: Iterable[Wait]) -> InFlight:
-    """Return the error that asks for another look when the first of these waits ends."""
+    """Return the error that asks for another inspection when the first of these waits ends."""
     first = min(waits, key=lambda wait: wait.after)
     return InFlight(first.reason, first.after)

@@ -136,7 +136,10 @@ def test_an_account_that_may_only_read_is_enough_to_audit(
         found = checks(program)
         assert {name: line for name, line in found.items() if line[0] == "failure"} == {}
         for name in ("nova_api", "cell:cell0", "cell:cell1", "cell:cell2"):
-            assert found[f"{name}: rights"] == ("ok", "what is needed")
+            assert found[f"{name}: rights"] == (
+                "ok",
+                "the account has the privileges that the handlers need, and no others",
+            )
         before = drift.dump(cloud)
         audit = program.run("sweep", "-f", "json")
         assert audit.returncode == 2, audit.stdout + audit.stderr

@@ -379,7 +379,7 @@ class TestNovaDemo:
         assert deleted.drift() == ""
         (building,) = [row.uuid for row in cloud.live_instances() if row.vm_state == "building"]
         cloud.hold(building, {})
-        assert deleted.drift() == "harm: a boot does not hold what it should"
+        assert deleted.drift() == "harm: a boot lost its allocation"
 
     def test_an_evacuated_instance_must_keep_its_new_host(self, demo: NovaDemo) -> None:
         evacuated = demo.scenes()[5]

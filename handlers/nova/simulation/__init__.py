@@ -1,8 +1,17 @@
-"""A small Nova in one process: its databases as SQLite files, the real Placement service, and the notifications.
+"""A small Nova in one process: SQLite databases, the real Placement service, and notifications.
 
-For tests of handlers and for ``stackmend demo``. :class:`NovaSimulation` does to rows and allocations what Nova does, in
-Nova's order, and can stop or fail where Nova can; nothing in it knows a handler. It needs the extra ``stackmend[demo]``
-(openstack-placement), which is imported only when a server is made.
+For tests and for ``stackmend demo``. :class:`NovaSimulation` changes rows and allocations as Nova does, in Nova's order, and
+can stop or fail where Nova can; it knows no handler. It needs the extra ``stackmend[demo]`` (openstack-placement).
+
+cloud       the whole, of hosts, servers, moves and aggregates
+hosts, servers, moves, aggregates  the operations of Nova
+changes     changes by hand
+world       databases, Placement and notifications
+store       rows in and out
+report      Nova's client of Placement
+placement   the Placement service
+bus         notifications from captured ones
+records     flavors and compute nodes
 """
 
 from handlers.nova.simulation.bus import notification

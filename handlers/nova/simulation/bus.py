@@ -1,7 +1,4 @@
-"""Nova's notifications, made from captured ones: the envelope, the context and every payload field are Nova's own.
-
-Reads the templates beside it, writes nothing; publishing is the caller's.
-"""
+"""Nova's notifications, made from captured ones: envelope, context and payload fields are Nova's own."""
 
 from __future__ import annotations
 
@@ -14,8 +11,8 @@ from typing import Any
 
 from handlers.demo import Notification
 
-#: Events of which no sample was captured, and the captured one that has the same payload class (nova/notifications/
-#: objects/instance.py and service.py); which differs in nothing but what is filled in.
+#: events without a captured sample, each with the captured event that has the same payload class
+#: (nova/notifications/objects/instance.py and service.py)
 SAME_PAYLOAD: Mapping[str, str] = {
     "service.delete": "service.create",
     "service.update": "service.create",
@@ -29,12 +26,12 @@ SAME_PAYLOAD: Mapping[str, str] = {
 
 
 def notification(event: str, publisher: str, data: Mapping[str, Any], sent_at: datetime) -> Notification:
-    """Make the notification that Nova sends.
+    """Make a notification of Nova.
 
     :param event: a versioned event type
     :param publisher: ``nova-compute:<host>``
-    :param data: payload fields to replace; the others stay as they were captured
-    :param sent_at: naive UTC, as Nova writes it
+    :param data: payload fields to replace; the others have their captured values
+    :param sent_at: naive UTC
     :raises KeyError: when the payload of this event has no such field
     """
     template = resources.files("handlers.nova").joinpath("notifications", f"{SAME_PAYLOAD.get(event, event)}.json")

@@ -1,10 +1,8 @@
-"""Nova's side of a small cloud: what nova-api, nova-conductor, nova-scheduler and nova-compute write, row by row.
+"""The Nova of a small cloud: the writes of nova-api, nova-conductor, nova-scheduler and nova-compute, row by row.
 
-Writes ``nova_api.db``, ``cell0.db``, ``cell1.db`` ... and ``placement.db`` in one folder, nothing else. Rows and
-allocations change in Nova's order, so a test can stop half way; every method names the Nova module that does it. What
-Nova would publish is kept until :meth:`NovaSimulation.take`.
-
-Left out on purpose: quotas, networks, volumes, shadow tables, and every check that Nova makes before it acts.
+It writes ``nova_api.db``, ``cell0.db``, ``cell1.db`` ... and ``placement.db`` in one folder. Rows and allocations change in
+Nova's order, so that a test can stop half way; each method names the Nova module. Notifications wait for
+:meth:`NovaSimulation.take`. Left out: quotas, networks, volumes, shadow tables, and the checks that Nova makes first.
 """
 
 from __future__ import annotations
@@ -15,4 +13,4 @@ from handlers.nova.simulation.moves import Moves
 
 
 class NovaSimulation(Hosts, Moves, Aggregates):
-    """One cloud. Call :meth:`start` first and :meth:`stop` last."""
+    """One cloud; call :meth:`start` first and :meth:`stop` last."""

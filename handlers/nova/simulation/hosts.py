@@ -1,4 +1,4 @@
-"""Compute hosts come and go: what nova-compute, nova-api and nova-manage write for that."""
+"""The life of compute hosts: the writes of nova-compute, nova-api and nova-manage."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Hosts(World):
     """Hosts, their compute nodes, mappings and services."""
 
     def register_host(self, host: str, cell: str) -> str:
-        """First step of a new nova-compute: its service row, then ``service.create`` (nova.service.Service.start).
+        """Start a new nova-compute, first step: its service row, then ``service.create`` (nova.service.Service.start).
 
         :return: the service's uuid
         """
@@ -36,7 +36,7 @@ class Hosts(World):
         return uuid
 
     def report_node(self, host: str, node: str = "") -> Node:
-        """Second step: the compute node row, then provider, inventory and trait
+        """Start a new nova-compute, second step: the compute node row, then provider, inventory and trait
         (nova.compute.resource_tracker, nova.scheduler.client.report.update_from_provider_tree); the first heartbeat.
         """
         service, cell = self._service(host)
@@ -58,19 +58,19 @@ class Hosts(World):
         return found
 
     def add_compute(self, host: str, cell: str, nodes: int = 1) -> tuple[Node, ...]:
-        """Both steps; more than one node is what ironic has. The host is in no cell until :meth:`map_host`."""
+        """Start a new nova-compute, both steps; Ironic has several nodes. The host is in no cell until :meth:`map_host`."""
         self.register_host(host, cell)
         names = [host] if nodes == 1 else [f"{host}-node-{number}" for number in range(1, nodes + 1)]
         return tuple(self.report_node(host, name) for name in names)
 
     def map_host(self, host: str) -> None:
-        """Put the host into its cell (nova.objects.host_mapping.discover_hosts)."""
+        """Map the host to its cell (nova.objects.host_mapping.discover_hosts)."""
         _, cell = self._service(host)
         self._store.insert(self.api, tables.host_mappings, host=host, cell_id=self._cell_id(cell))
         self._store.update(self.cells[cell], tables.compute_nodes, tables.compute_nodes.c.host == host, mapped=1)
 
     def heartbeat(self, host: str) -> None:
-        """nova-compute reports that it lives (nova.servicegroup.drivers.db)."""
+        """Let nova-compute report (nova.servicegroup.drivers.db)."""
         service, cell = self._service(host)
         count = service.report_count + 1
         condition = tables.services.c.id == service.id
@@ -79,18 +79,18 @@ class Hosts(World):
         )
 
     def force_down(self, host: str) -> None:
-        """An operator or a monitor fences a dead host: ``service.update`` (nova.compute.api.HostAPI.service_update)."""
+        """Force a dead host down: ``service.update`` (nova.compute.api.HostAPI.service_update)."""
         service, cell = self._service(host)
         self._store.update(self.cells[cell], tables.services, tables.services.c.id == service.id, forced_down=True)
         data = {"host": host, "uuid": service.uuid, "forced_down": True, "report_count": service.report_count}
         self._publish("service.update", f"nova-compute:{host}", data)
 
     def delete_service(self, host: str, leak_mapping: bool = False, leak_providers: bool = False) -> None:
-        """An operator deletes the nova-compute service of a host: providers, mapping, then service and compute nodes,
+        """Delete the nova-compute service of a host: providers, mapping, then service and compute nodes,
         then ``service.delete`` (nova.api.openstack.compute.services.ServiceController.delete).
 
-        :param leak_mapping: somebody maps the host again before its service is gone
-        :param leak_providers: Placement is down, or somebody still holds something of them, which Nova passes by
+        :param leak_mapping: an operator maps the host again before its service is gone
+        :param leak_providers: Placement is down, or the providers have allocations; Nova continues
         """
         service, cell = self._service(host)
         nodes, services = tables.compute_nodes, tables.services

@@ -1,4 +1,4 @@
-"""Instances are resized, migrated and evacuated, row by row."""
+"""The moves of instances, row by row: resize, migration, evacuation."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ class Moves(Servers):
     """Migrations and evacuations."""
 
     def start_migration(self, uuid: str, host: str, live: bool = False) -> str:
-        """Begin a cold or live migration: the source's allocation goes to the migration, the destination is claimed
-        for the instance, and the move is under way (nova.conductor.tasks.migrate, .live_migrate).
+        """Begin a cold or live migration: the migration gets the source's allocation, the instance claims the destination
+        (nova.conductor.tasks.migrate, .live_migrate).
 
         :return: the migration's uuid
         """
@@ -28,21 +28,23 @@ class Moves(Servers):
         self.claim(uuid, host)
         self.set_migration(migration, status="running" if live else "migrating")
         if live:
-            self._tell(uuid, "instance.live_migration_pre.end", f"nova-compute:{host}")
+            self._publish_instance(uuid, "instance.live_migration_pre.end", f"nova-compute:{host}")
         else:
             self.set_instance(uuid, task_state="resize_migrating")
         return migration
 
     def finish_migration(self, migration: str) -> None:
-        """The instance runs on the destination. A cold migration then waits for :meth:`confirm_migration`
-        (nova.compute.manager.finish_resize); a live one only lets go of the source
-        (nova.compute.manager._post_live_migration, which publishes before it does).
+        """Run the instance on the destination. A cold migration then waits for :meth:`confirm_migration`
+        (nova.compute.manager.finish_resize); a live one publishes and then releases the source
+        (nova.compute.manager._post_live_migration).
         """
         row = self.migration(migration)
         here = {"host": row.dest_compute, "node": row.dest_node}
         if row.migration_type == "live-migration":
             self.set_instance(row.instance_uuid, **here, task_state=None)
-            self._tell(row.instance_uuid, "instance.live_migration_post.end", f"nova-compute:{row.source_compute}")
+            self._publish_instance(
+                row.instance_uuid, "instance.live_migration_post.end", f"nova-compute:{row.source_compute}"
+            )
             self.set_migration(migration, status="completed")
             self.hold(migration, {})
         else:
@@ -50,11 +52,11 @@ class Moves(Servers):
             self.set_instance(row.instance_uuid, **here, task_state="resize_finish")
             self.set_migration(migration, status="finished")
             self.set_instance(row.instance_uuid, vm_state="resized", task_state=None)
-            self._tell(row.instance_uuid, "instance.resize_finish.end", f"nova-compute:{row.dest_compute}")
+            self._publish_instance(row.instance_uuid, "instance.resize_finish.end", f"nova-compute:{row.dest_compute}")
 
     def confirm_migration(self, migration: str, leak_allocation: bool = False) -> None:
-        """The user confirms a cold migration: ``instance.resize_confirm.end``, and only then the source's allocation
-        goes (nova.compute.manager.confirm_resize).
+        """Confirm a cold migration: ``instance.resize_confirm.end``, and only then the source's allocation is released
+        (nova.compute.manager.confirm_resize).
 
         :param leak_allocation: nova-compute dies between the two
         """
@@ -62,27 +64,29 @@ class Moves(Servers):
         self.set_migration(migration, status="confirming")
         self.set_migration(migration, status="confirmed")
         self.set_instance(row.instance_uuid, vm_state="active", task_state=None)
-        self._tell(row.instance_uuid, "instance.resize_confirm.end", f"nova-compute:{row.source_compute}")
+        self._publish_instance(row.instance_uuid, "instance.resize_confirm.end", f"nova-compute:{row.source_compute}")
         if not leak_allocation:
             self.hold(migration, {})
 
     def fail_migration(self, migration: str, leak_allocation: bool = False) -> None:
-        """A live migration is rolled back: the instance gets its source allocation back, then
+        """Roll a live migration back: the instance gets its source allocation back, then
         ``instance.live_migration_rollback.end``, then the migration fails (nova.compute.manager._rollback_live_migration).
 
-        :param leak_allocation: Placement did not take the revert, which Nova only logs: the migration still holds the
-            source, the instance a host on which it is not
+        :param leak_allocation: Placement does not accept the revert, which Nova only logs: the migration still has the
+            allocation of the source, the instance that of the destination
         """
         row = self.migration(migration)
         if not leak_allocation:
             self.hold(row.instance_uuid, {})
             self._report.move(migration, row.instance_uuid)
         self.set_instance(row.instance_uuid, vm_state="active", task_state=None)
-        self._tell(row.instance_uuid, "instance.live_migration_rollback.end", f"nova-compute:{row.source_compute}")
+        self._publish_instance(
+            row.instance_uuid, "instance.live_migration_rollback.end", f"nova-compute:{row.source_compute}"
+        )
         self.set_migration(migration, status="failed")
 
     def start_evacuation(self, uuid: str, host: str) -> str:
-        """Rebuild a dead host's instance elsewhere: ``instance.evacuate``; both hosts are now allocated to the instance
+        """Rebuild a dead host's instance elsewhere: ``instance.evacuate``; the instance now has allocations of both hosts
         (nova.compute.api.API.evacuate, nova.conductor.manager.rebuild_instance).
 
         :return: the migration's uuid
@@ -90,23 +94,23 @@ class Moves(Servers):
         source, target = self.instance(uuid), self.node(host)
         self.set_instance(uuid, task_state="rebuilding")
         migration = self._create_migration(uuid, source, target, "evacuation")
-        self._tell(uuid, "instance.evacuate", "nova-api:controller")
+        self._publish_instance(uuid, "instance.evacuate", "nova-api:controller")
         self.claim(uuid, host)
         self.set_migration(migration, status="pre-migrating")
         return migration
 
     def finish_evacuation(self, migration: str) -> None:
-        """It runs there, then ``instance.rebuild.end``. The dead host's share stays allocated until that host comes
-        back, if it ever does (nova.compute.manager._do_rebuild_instance_with_claim, _destroy_evacuated_instances).
+        """Run the instance there, then ``instance.rebuild.end``. The allocation of the dead host stays until that host
+        returns (nova.compute.manager._do_rebuild_instance_with_claim, _destroy_evacuated_instances).
         """
         row = self.migration(migration)
         self.set_instance(row.instance_uuid, host=row.dest_compute, node=row.dest_node, task_state="rebuild_spawning")
         self.set_migration(migration, status="done")
         self.set_instance(row.instance_uuid, vm_state="active", task_state=None)
-        self._tell(row.instance_uuid, "instance.rebuild.end", f"nova-compute:{row.dest_compute}")
+        self._publish_instance(row.instance_uuid, "instance.rebuild.end", f"nova-compute:{row.dest_compute}")
 
     def evacuate(self, uuid: str, host: str) -> str:
-        """A whole evacuation.
+        """Evacuate an instance, start to end.
 
         :return: the migration's uuid
         """
@@ -115,7 +119,7 @@ class Moves(Servers):
         return migration
 
     def _create_migration(self, uuid: str, source: Row[Any], target: Node, kind: str) -> str:
-        """Nova's conductor does it first of all; moves between cells are another story, which is not told here."""
+        """Create the migration, the first step of Nova's conductor; moves between cells are left out."""
         if self._store.find(tables.instances, tables.instances.c.uuid == uuid)[1] != target.cell:
             raise ValueError(f"{target.host} is in another cell than the instance")
         migration = str(uuids.uuid4())

@@ -1,13 +1,12 @@
 """The real Placement service on loopback, in this process, with its database in a file.
 
-It is openstack-placement's own WSGI application behind the standard library's threading HTTP server; only Keystone is
-missing (``auth_strategy = noauth2``: the token ``admin`` is an administrator). Stopping it closes the port, so clients
-get what an operator's clients get when Placement is down: connection refused.
+openstack-placement's own WSGI application runs behind the HTTP server of the standard library, without Keystone
+(``auth_strategy = noauth2``: the token ``admin`` is an administrator). A stop closes the port, so that clients get a refused
+connection, as from a Placement that is down.
 
-Placement keeps its database connection, its policy and "the traits are synchronised" in module state, one per process.
-So one server at a time may run in a process; the second gets an error that says so. That state is put in place by
-:meth:`PlacementServer.start` and taken back by :meth:`PlacementServer.stop`. oslo.log, ``cfg.CONF`` and the threading of
-the process are not touched.
+Placement has its database connection, its policy and its synchronised traits in module state, so one server at a time may run
+in a process. :meth:`PlacementServer.start` sets that state and :meth:`PlacementServer.stop` restores it. oslo.log, ``cfg.CONF``
+and the threading of the process are not touched.
 """
 
 from __future__ import annotations
@@ -40,20 +39,20 @@ class PlacementMissing(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What Placement answered."""
+    """An answer of Placement."""
 
     status: int
     body: Mapping[str, Any] = field(default_factory=dict)
 
 
 class PlacementServer:
-    """Placement for one folder. Its port and its database stay the same over stop and start.
+    """Placement for one folder; it has the same port and database after a stop and a start.
 
-    :param folder: where ``placement.db`` is, or will be made
+    :param folder: the folder of ``placement.db``
     """
 
     TOKEN: ClassVar[str] = "admin"  # noqa: S105 (noauth2's word for an administrator)
-    #: Placement can serve one database per process; whoever runs holds this.
+    #: held by the running server: Placement can serve one database per process
     _only_one: ClassVar[threading.Lock] = threading.Lock()
 
     def __init__(self, folder: Path) -> None:
@@ -65,11 +64,11 @@ class PlacementServer:
 
     @property
     def url(self) -> str:
-        """The endpoint; known after the first start."""
+        """The endpoint, after the first start."""
         return f"http://127.0.0.1:{self._port}"
 
     def start(self) -> None:
-        """Open the port and serve until :meth:`stop`; the database is made at the first start.
+        """Open the port and serve until :meth:`stop`; the first start makes the database.
 
         :raises PlacementMissing: when openstack-placement is not installed
         :raises RuntimeError: when another server runs in this process
@@ -94,7 +93,7 @@ class PlacementServer:
         self._thread.start()
 
     def stop(self) -> None:
-        """Close the port and every connection; a request under way is finished, but its answer may be lost."""
+        """Close the port and every connection; a running request ends, but its answer may be lost."""
         if self._http is None or self._thread is None or self._application is None:
             return
         self._http.shutdown()
@@ -106,7 +105,7 @@ class PlacementServer:
         self._only_one.release()
 
     def request(self, method: str, path: str, body: Any = None, version: str = "1.36") -> Reply:
-        """Ask over the loopback, as any client would.
+        """Send a request over the loopback.
 
         :param version: the microversion; 1.36 is Nova's newest
         :raises ConnectionError: while the server is stopped
@@ -158,7 +157,7 @@ class _Application:
 
     @staticmethod
     def _configuration(url: str) -> cfg.ConfigOpts:
-        """Placement's options on an object of their own, all but logging, from no file."""
+        """Return Placement's options, without logging and from no file, on an object of their own."""
         from oslo_middleware import cors, http_proxy_to_wsgi
         from oslo_policy import opts as policy_options
         from placement.conf import api, base, database, paths, placement, workarounds
@@ -187,7 +186,7 @@ class _Application:
                     close()
 
     def close(self) -> None:
-        """Wait for the request under way, then give the module state back."""
+        """Wait for the running request, then restore the module state."""
         with self._lock:
             self._closed = True
             self._policy.reset()
@@ -196,7 +195,7 @@ class _Application:
 
 
 class _Server(ThreadingHTTPServer):
-    """HTTP in front of a WSGI application; remembers its connections, to be able to end them."""
+    """HTTP in front of a WSGI application; remembers its connections, so that it can end them."""
 
     daemon_threads = True
     block_on_close = False
@@ -215,12 +214,12 @@ class _Server(ThreadingHTTPServer):
         super().shutdown_request(request)
 
     def hang_up(self) -> None:
-        """End the connections that clients keep alive."""
+        """End the connections that clients left open."""
         for connection in tuple(self._open):
             try:
                 connection.shutdown(socket.SHUT_RDWR)
             except OSError:
-                continue  # the client was faster
+                continue  # the client closed it first
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         if not isinstance(sys.exception(), ConnectionError):
@@ -228,7 +227,7 @@ class _Server(ThreadingHTTPServer):
 
 
 class _Request(BaseHTTPRequestHandler):
-    """One connection: each request becomes a WSGI call, answered with its length so that the connection stays open."""
+    """One connection: each request becomes a WSGI call; the answer has a length, so that the connection stays open."""
 
     protocol_version = "HTTP/1.1"
     wbufsize = -1  # one packet per answer
@@ -282,4 +281,4 @@ class _Request(BaseHTTPRequestHandler):
     do_GET = do_PUT = do_POST = do_DELETE = _answer  # noqa: N815 (http.server's names)
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Say nothing: whoever watches a demonstration looks at something else."""
+        """Log no request."""

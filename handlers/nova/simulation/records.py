@@ -1,4 +1,4 @@
-"""What the simulated cloud is asked for, and what it consists of."""
+"""The flavors and compute nodes of the simulated cloud."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Flavor:
-    """What an instance asks for; Nova keeps it in the request specification."""
+    """The flavor of an instance; Nova stores it in the request specification."""
 
     name: str = "m1.tiny"
     vcpus: int = 1
@@ -15,7 +15,7 @@ class Flavor:
     root_gb: int = 1
 
     def resources(self) -> dict[str, int]:
-        """What Placement is asked for (nova.scheduler.utils.ResourceRequest)."""
+        """Return the resources that Nova claims (nova.scheduler.utils.ResourceRequest)."""
         wanted = {"VCPU": self.vcpus, "MEMORY_MB": self.memory_mb, "DISK_GB": self.root_gb}
         return {name: amount for name, amount in wanted.items() if amount}
 

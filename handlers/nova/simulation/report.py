@@ -1,6 +1,6 @@
-"""How Nova speaks with Placement: what ``nova.scheduler.client.report`` sends, call by call, over HTTP.
+"""Nova's client of Placement: the calls of ``nova.scheduler.client.report`` over HTTP, with generations as in Nova.
 
-Writes carry generations, as Nova's do; a refusal is an error of the simulation and raised.
+A refusal of Placement is an error of the simulation, and raises.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Report:
         self._user_id = user_id
 
     def create_provider(self, uuid: str, name: str, capacity: Mapping[str, int]) -> None:
-        """A compute node's provider with inventory and the trait COMPUTE_NODE (update_from_provider_tree)."""
+        """Create a compute node's provider with inventory and the trait COMPUTE_NODE (update_from_provider_tree)."""
         url = f"/resource_providers/{uuid}"
         inventories = {resource: {"total": total} for resource, total in capacity.items()}
         self._ask("POST", "/resource_providers", {"uuid": uuid, "name": name})
@@ -35,30 +35,30 @@ class Report:
         self._ask("PUT", f"{url}/traits", {"resource_provider_generation": 1, "traits": ["COMPUTE_NODE"]})
 
     def delete_provider(self, uuid: str) -> None:
-        """Delete a provider of which nobody holds anything (delete_resource_provider)."""
+        """Delete a provider without allocations (delete_resource_provider)."""
         self._ask("DELETE", f"/resource_providers/{uuid}")
 
     def held(self, consumer: str) -> dict[str, dict[str, int]]:
-        """What a consumer holds; empty when it holds nothing."""
+        """Return the allocation of a consumer; empty without one."""
         return self._read(consumer)[0]
 
     def hold(self, consumer: str, held: Held) -> None:
-        """Replace what a consumer holds (claim_resources); with nothing, it is no consumer any more."""
+        """Replace the allocation of a consumer (claim_resources); an empty one deletes the consumer."""
         _, generation = self._read(consumer)
         if held or generation is not None:
             self._ask("PUT", f"/allocations/{consumer}", self._wanted(held, generation))
 
     def move(self, source: str, target: str) -> None:
-        """Give all that one consumer holds to another that holds nothing, in one call (move_allocations)."""
+        """Move the allocation of one consumer to another that has none, in one call (move_allocations)."""
         held, generation = self._read(source)
         self._ask("POST", "/allocations", {source: self._wanted({}, generation), target: self._wanted(held, None)})
 
     def aggregates(self, provider: str) -> set[str]:
-        """The aggregates of a provider."""
+        """Return the aggregates of a provider."""
         return set(self._ask("GET", f"/resource_providers/{provider}/aggregates").body["aggregates"])
 
     def set_member(self, provider: str, aggregate: str, member: bool) -> None:
-        """Put a provider into an aggregate, or take it out (aggregate_add_host, aggregate_remove_host)."""
+        """Add a provider to an aggregate, or remove it (aggregate_add_host, aggregate_remove_host)."""
         url = f"/resource_providers/{provider}/aggregates"
         now = self._ask("GET", url).body
         wanted = set(now["aggregates"]) - {aggregate} | ({aggregate} if member else set())

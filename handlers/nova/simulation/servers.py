@@ -1,4 +1,4 @@
-"""Instances are asked for, scheduled, built, shelved and deleted, row by row."""
+"""The life of instances on one host, row by row: request, boot, shelve, delete."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Servers(Changes):
     """The life of instances on one host."""
 
     def request(self, flavor: Flavor | None = None) -> str:
-        """A user asks for a server: request specification, build request, mapping without a cell, one transaction
+        """Request a server: request specification, build request, mapping without a cell, in one transaction
         (nova.compute.api.API._provision_instances).
         """
         uuid = str(uuids.uuid4())
@@ -42,14 +42,14 @@ class Servers(Changes):
         return uuid
 
     def claim(self, uuid: str, host: str, node: str = "") -> None:
-        """The scheduler takes the resources on the node it chose, before anything else knows of it
-        (nova.scheduler.utils.claim_resources). What the consumer holds elsewhere stays (an evacuation).
+        """Claim the resources on the scheduler's node, before any other record (nova.scheduler.utils.claim_resources).
+        Allocations of other nodes stay, as in an evacuation.
         """
         there = self.node(host, node).uuid
         self.hold(uuid, {**self.allocation(uuid), there: self.flavor(uuid).resources()})
 
     def create_instance(self, uuid: str, cell: str) -> None:
-        """The instance's row in its cell, still without a host (nova.conductor.manager.schedule_and_build_instances)."""
+        """Create the instance's row in its cell, without a host (nova.conductor.manager.schedule_and_build_instances)."""
         self._store.insert(
             self.cells[cell],
             tables.instances,
@@ -66,7 +66,7 @@ class Servers(Changes):
         self._describe(uuid, cell)
 
     def map_instance(self, uuid: str, cell: str) -> None:
-        """Its mapping gets the cell, then the build request goes
+        """Set the cell in the mapping, then delete the build request
         (nova.conductor.manager.schedule_and_build_instances).
         """
         mapping = tables.instance_mappings
@@ -75,16 +75,16 @@ class Servers(Changes):
         self._store.delete(self.api, requests, requests.c.instance_uuid == uuid)
 
     def spawn(self, uuid: str, host: str, node: str = "") -> None:
-        """nova-compute takes the instance, starts it, then ``instance.create.end``
+        """Start the instance on its host, then ``instance.create.end``
         (nova.compute.manager._build_and_run_instance).
         """
         target = self.node(host, node)
         self.set_instance(uuid, host=host, node=target.name, task_state="spawning")
         self.set_instance(uuid, vm_state="active", task_state=None, launched_at=self._store.now())
-        self._tell(uuid, "instance.create.end", f"nova-compute:{host}")
+        self._publish_instance(uuid, "instance.create.end", f"nova-compute:{host}")
 
     def boot(self, host: str, flavor: Flavor | None = None, node: str = "") -> str:
-        """A whole boot; the instance is active on the host.
+        """Boot a server, start to end; the instance is active on the host.
 
         :return: the instance's uuid
         """
@@ -100,8 +100,7 @@ class Servers(Changes):
         """Delete a server, then ``instance.delete.end`` (nova.compute.api.API._delete, then
         nova.compute.manager._delete_instance).
 
-        :param leak_allocation: Placement keeps the allocation: as in releases that only logged when it did not answer,
-            or when its database was restored from a backup
+        :param leak_allocation: the allocation stays, as in releases that only logged the error, or after a restored backup
         """
         host = self.instance(uuid).host
         mapping = tables.instance_mappings
@@ -112,10 +111,10 @@ class Servers(Changes):
             self.hold(uuid, {})
         row = self.instance(uuid)
         self.set_instance(uuid, deleted=row.id, deleted_at=self._store.now())
-        self._tell(uuid, "instance.delete.end", f"nova-compute:{host}")
+        self._publish_instance(uuid, "instance.delete.end", f"nova-compute:{host}")
 
     def shelve_offload(self, uuid: str, leak_allocation: bool = False) -> None:
-        """Take a shelved server off its host, then ``instance.shelve_offload.end``
+        """Remove a shelved server from its host, then ``instance.shelve_offload.end``
         (nova.compute.manager._shelve_offload_instance).
         """
         host = self.instance(uuid).host
@@ -124,20 +123,20 @@ class Servers(Changes):
             self.hold(uuid, {})
         self.set_instance(uuid, vm_state="shelved_offloaded", task_state=None)
         self.set_instance(uuid, host=None, node=None)
-        self._tell(uuid, "instance.shelve_offload.end", f"nova-compute:{host}")
+        self._publish_instance(uuid, "instance.shelve_offload.end", f"nova-compute:{host}")
 
     def unshelve(self, uuid: str, host: str) -> None:
-        """Bring a shelved server back: resources first, host later, then ``instance.unshelve.end``
+        """Return a shelved server to a host: resources first, host later, then ``instance.unshelve.end``
         (nova.conductor.manager.unshelve_instance, nova.compute.manager._unshelve_instance).
         """
         self.set_instance(uuid, task_state="unshelving")
         self.claim(uuid, host)
         self.set_instance(uuid, host=host, node=self.node(host).name, task_state="spawning")
         self.set_instance(uuid, vm_state="active", task_state=None)
-        self._tell(uuid, "instance.unshelve.end", f"nova-compute:{host}")
+        self._publish_instance(uuid, "instance.unshelve.end", f"nova-compute:{host}")
 
     def _describe(self, uuid: str, cell: str) -> None:
-        """What an instance carries with it: its flavor and its network cache (nova.objects.instance.Instance.create)."""
+        """Create the rows with the flavor and the network cache of an instance (nova.objects.instance.Instance.create)."""
         data = {**asdict(self.flavor(uuid)), "ephemeral_gb": 0, "swap": 0, "extra_specs": {}}
         flavor = {"nova_object.name": "Flavor", "nova_object.namespace": "nova", "nova_object.data": data}
         rows: Mapping[Table, Mapping[str, Any]] = {

@@ -1,4 +1,4 @@
-"""The databases of the simulated cloud: ``nova_api`` and the cells, each a SQLite file; rows go in and out by table."""
+"""The databases of the simulated cloud, ``nova_api`` and the cells: one SQLite file each."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from handlers.nova import tables
 
 
 class Store:
-    """Rows, with the timestamps that Nova's models fill in.
+    """Rows with the timestamps of Nova's models.
 
-    :param folder: where the files are, or will be made
-    :param cells: names of all cells, cell0 among them
+    :param folder: the folder of the files
+    :param cells: names of all cells, cell0 included
     """
 
     #: heads of Nova's migrations, 2025.1 to 2026.1
@@ -42,21 +42,21 @@ class Store:
             engine.dispose()
 
     def url(self, database: str) -> str:
-        """The URL of ``nova_api`` or of a cell."""
+        """Return the URL of ``nova_api`` or of a cell."""
         return f"sqlite:///{(self._folder / database).absolute()}.db"
 
     def now(self) -> datetime:
-        """Naive UTC in whole seconds, as in Nova's MySQL columns; earlier by :attr:`age`."""
+        """Return the time as naive UTC in whole seconds, as in Nova's MySQL columns, earlier by :attr:`age`."""
         return (datetime.now(UTC) - self.age).replace(tzinfo=None, microsecond=0)
 
     def rows(self, engine: Engine, table: Table, where: ColumnElement[bool] | None = None) -> Sequence[Row[Any]]:
-        """Rows of one database, oldest first."""
+        """Return rows of one database, oldest first."""
         query = select(table).where(true() if where is None else where).order_by(table.c.id)
         with engine.connect() as connection:
             return connection.execute(query).all()
 
     def find(self, table: Table, where: ColumnElement[bool]) -> tuple[Row[Any], str]:
-        """The first such row and the name of its cell.
+        """Return the first such row and the name of its cell.
 
         :raises LookupError: when no cell has one
         """
@@ -86,7 +86,7 @@ class Store:
             connection.execute(delete(table).where(where))
 
     def _engine(self, database: str) -> Engine:
-        """Write-ahead logging, so that handlers read while Nova writes; no fsync: this cloud may be lost."""
+        """Make an engine with write-ahead logging, so that handlers read while Nova writes, and without fsync."""
         engine = create_engine(self.url(database), connect_args={"timeout": 30})
 
         @event.listens_for(engine, "connect")

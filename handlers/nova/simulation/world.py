@@ -1,4 +1,4 @@
-"""One small cloud, before anything happens in it: its databases and its Placement, what is in them, and what Nova publishes."""
+"""A small cloud before anything happens in it: databases, Placement, and the notifications of Nova."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ from handlers.nova.simulation.store import Store
 
 
 class World:
-    """What there is.
+    """A cloud before its first event.
 
     :param folder: an empty folder
-    :param cells: names of the cells beside cell0
+    :param cells: names of the cells besides cell0
     """
 
     PROJECT: ClassVar[str] = "3a7e4c8d2b6f4a0f9d1c5e7b8a6d4f20"
     USER: ClassVar[str] = "c1d2e3f4a5b64788990a1b2c3d4e5f60"
-    #: Every node has this much.
+    #: the capacity of every node
     CAPACITY: ClassVar[Mapping[str, int]] = {"VCPU": 64, "MEMORY_MB": 131072, "DISK_GB": 2000}
 
     def __init__(self, folder: Path, cells: Sequence[str] = ("cell1", "cell2")) -> None:
@@ -95,43 +95,43 @@ class World:
         }
 
     def take(self) -> list[Notification]:
-        """Return what Nova has published since the last call, in order, and forget it."""
+        """Return the notifications since the last call, in order."""
         with self._lock:
             published, self._published = self._published, []
         return published
 
     @contextlib.contextmanager
     def ago(self, **age: float) -> Iterator[None]:
-        """Do what is inside as if it happened earlier: ``with cloud.ago(hours=1): cloud.delete(uuid)``."""
+        """Date the operations inside back: ``with cloud.ago(hours=1): cloud.delete(uuid)``."""
         self._store.age = timedelta(**age)
         try:
             yield
         finally:
             self._store.age = timedelta(0)
 
-    # what is: for assertions
+    # the state, for assertions
 
     def instance(self, uuid: str) -> Row[Any]:
-        """An instance's row, live or deleted."""
+        """Return an instance's row, live or deleted."""
         return self._store.find(tables.instances, tables.instances.c.uuid == uuid)[0]
 
     def live_instances(self) -> list[Row[Any]]:
-        """Every instance that is not deleted, of all cells."""
+        """Return every live instance of all cells."""
         condition = tables.instances.c.deleted == 0
         return [row for engine in self.cells.values() for row in self._store.rows(engine, tables.instances, condition)]
 
     def migration(self, uuid: str) -> Row[Any]:
-        """A migration's row."""
+        """Return a migration's row."""
         return self._store.find(tables.migrations, tables.migrations.c.uuid == uuid)[0]
 
     def migrations(self, instance: str) -> list[Row[Any]]:
-        """Every migration of an instance, oldest first."""
+        """Return every migration of an instance, oldest first."""
         _, cell = self._store.find(tables.instances, tables.instances.c.uuid == instance)
         migrations = tables.migrations
         return list(self._store.rows(self.cells[cell], migrations, migrations.c.instance_uuid == instance))
 
     def node(self, host: str, name: str = "") -> Node:
-        """A host's compute node; its first one when no name is given."""
+        """Return a host's compute node; without a name, the first one."""
         condition = (tables.compute_nodes.c.host == host) & (tables.compute_nodes.c.deleted == 0)
         if name:
             condition &= tables.compute_nodes.c.hypervisor_hostname == name
@@ -139,7 +139,7 @@ class World:
         return Node(row.uuid, row.hypervisor_hostname, row.host, cell)
 
     def nodes(self) -> list[Node]:
-        """Every compute node that is not deleted."""
+        """Return every live compute node."""
         nodes = tables.compute_nodes
         return [
             Node(row.uuid, row.hypervisor_hostname, row.host, cell)
@@ -148,22 +148,22 @@ class World:
         ]
 
     def flavor(self, uuid: str) -> Flavor:
-        """What an instance asked for."""
+        """Return the flavor of an instance."""
         spec = tables.request_specs
         row = self._store.rows(self.api, spec, spec.c.instance_uuid == uuid)[0]
         return Flavor(**json.loads(row.spec)["nova_object.data"]["flavor"]["nova_object.data"])
 
     def allocation(self, consumer: str) -> dict[str, dict[str, int]]:
-        """What a consumer holds: provider uuid to amounts; empty when it holds nothing."""
+        """Return the allocation of a consumer: amounts by provider uuid; empty without one."""
         return self._report.held(consumer)
 
     def host_mappings(self) -> dict[str, str]:
-        """Host to name of its cell."""
+        """Return the name of its cell for each mapped host."""
         names = {row.id: row.name for row in self._store.rows(self.api, tables.cell_mappings)}
         return {row.host: names[row.cell_id] for row in self._store.rows(self.api, tables.host_mappings)}
 
     def instance_mapping(self, uuid: str) -> str | None:
-        """Name of the cell to which an instance is mapped; None while it is mapped to none."""
+        """Return the name of the cell to which an instance is mapped; None while it has none."""
         mappings, cells = tables.instance_mappings, tables.cell_mappings
         [mapping] = self._store.rows(self.api, mappings, mappings.c.instance_uuid == uuid)
         if mapping.cell_id is None:
@@ -172,21 +172,21 @@ class World:
         return str(cell.name)
 
     def build_requests(self) -> set[str]:
-        """Instances that have a build request."""
+        """Return the instances that have a build request."""
         return {row.instance_uuid for row in self._store.rows(self.api, tables.build_requests)}
 
     def aggregate_hosts(self, uuid: str) -> set[str]:
-        """Members of an aggregate according to Nova."""
+        """Return the hosts of an aggregate in Nova."""
         members = tables.aggregate_hosts
         return {
             row.host for row in self._store.rows(self.api, members, members.c.aggregate_id == self._aggregate(uuid).id)
         }
 
     def provider_aggregates(self, uuid: str) -> set[str]:
-        """The aggregates of a resource provider according to Placement."""
+        """Return the aggregates of a resource provider in Placement."""
         return self._report.aggregates(uuid)
 
-    # for those who change it
+    # for the subclasses
 
     def _service(self, host: str) -> tuple[Row[Any], str]:
         services = tables.services
@@ -206,8 +206,8 @@ class World:
         with self._lock:
             self._published.append(made)
 
-    def _tell(self, uuid: str, event_type: str, publisher: str) -> None:
-        """Publish an instance's state as it is in its row."""
+    def _publish_instance(self, uuid: str, event_type: str, publisher: str) -> None:
+        """Publish an instance with the values of its row."""
         row = self.instance(uuid)
         fields = ("uuid", "user_id", "display_name", "host", "node", "task_state")
         times = ("created_at", "updated_at", "launched_at", "terminated_at", "deleted_at")
@@ -216,7 +216,7 @@ class World:
         data |= {"tenant_id": row.project_id, "state": row.vm_state, "image_uuid": row.image_ref}
         self._publish(event_type, publisher, data)
 
-    def _tell_aggregate(self, uuid: str, event_type: str) -> None:
+    def _publish_aggregate(self, uuid: str, event_type: str) -> None:
         row = self._aggregate(uuid)
         data = {"uuid": uuid, "id": row.id, "name": row.name, "hosts": sorted(self.aggregate_hosts(uuid))}
         self._publish(event_type, "nova-api:controller", data)
