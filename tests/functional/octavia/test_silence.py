@@ -182,3 +182,15 @@ def test_amphorae_that_beat_rarely_are_silent_later(
     file.write_text(f"[octavia]\nconfig_file = {octavia}\n[housekeeping]\nmaximum_preserved_amphora_count = 1\n")
     found = settings.settings(configuration.load(plugins.handlers(), [str(file)]), 60)
     assert (found.stale_after, found.quiet_after) == (stale_after, quiet_after)
+
+
+@pytest.mark.parametrize(
+    ("octavias", "own", "bound"), [(0, 3, 3), (1, 3, 3), (2, 3, 1), (9, 3, 3), (5, 0, 4), (0, 0, 0)]
+)
+def test_octavias_own_threshold_is_not_overridden(tmp_path: Path, octavias: int, own: int, bound: int) -> None:
+    octavia = tmp_path / "octavia.conf"
+    octavia.write_text(f"[health_manager]\nfailover_threshold = {octavias}\n" if octavias else "")
+    file = tmp_path / "stackmend.conf"
+    file.write_text(f"[octavia]\nconfig_file = {octavia}\n[housekeeping]\nfailover_threshold = {own}\n")
+    found = settings.settings(configuration.load(plugins.handlers(), [str(file)]), 60)
+    assert found.failover_threshold == bound

@@ -102,6 +102,10 @@ JUDGED: dict[str, tuple[Situation, Verdict | type[Verdict]]] = {
         Failed("Octavia reports it in ERROR", beats=True),
     ),
     "the row names no server": (replace(S, amphora=amphora(server=None), server=None), Failed),
+    "Nova does not know the server, and a heartbeat contradicts": (
+        replace(S, server=None, health=health(5.0)),
+        Unclear,
+    ),
     "Nova does not know the server": (replace(S, server=None), Failed),
     "we cut it off": (replace(S, server=marked(ACTIVE), ports=()), Failed("it is cut off")),
     "we cut it off from its VIP": (
