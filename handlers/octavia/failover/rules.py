@@ -30,6 +30,8 @@ from handlers.withheld import Withheld, is_withheld, refusal
 
 #: seconds for which another process may still be giving a marked server its number
 CHOOSING = 30.0
+#: the part of a lease below which it is renewed; the shortest lease must not look like a wrong clock then
+_RENEW = 2 / 3
 #: neighbours on one host that failed as well, from which on the host is reported
 _NEIGHBOURS = 2
 
@@ -98,9 +100,9 @@ class ServerCase(Case):
 
     @property
     def wants_lease(self) -> bool:
-        """Whether the health manager must be kept off, and the lease is more than half over."""
+        """Whether the health manager must be kept off, and the lease is a third over."""
         health = self.s.health
-        return self.s.serves and health is not None and -health.silent < self.settings.preservation_lease / 2
+        return self.s.serves and health is not None and -health.silent < _RENEW * self.settings.preservation_lease
 
     @property
     def late(self) -> bool:
