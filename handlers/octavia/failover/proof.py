@@ -54,7 +54,7 @@ class Unclear:
 
 @dataclass(frozen=True, slots=True)
 class Suspect:
-    """One witness says that it has failed, and there will be no second one."""
+    """It has one witness of a failure, and will get no second one."""
 
     why: str
     reason: str
@@ -104,7 +104,7 @@ class Signs:
 
     @property
     def down(self) -> bool:
-        """Whether Nova says that its server does not run."""
+        """Whether Nova reports its server as down."""
         return self.server.status in _DOWN
 
     @property
