@@ -129,7 +129,8 @@ def let_go(connection: Connection, amphora: records.Amphora) -> None:
     """
     locked = _lock(connection, amphora)
     _check(locked, amphora)
-    if amphora.status in records.SERVING and locked.last_update is not None and locked.last_update <= locked.now:
+    leased = locked.last_update is None or locked.last_update > locked.now + timedelta(seconds=records.SKEW)
+    if amphora.status in records.SERVING and not leased:
         raise Conflict(f"amphora {amphora.id} sends heartbeats again, or its lease has expired")
     changed = connection.execute(
         sa.update(tables.amphora)

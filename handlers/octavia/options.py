@@ -152,12 +152,24 @@ def heartbeat_interval(conf: cfg.ConfigOpts) -> float:
 
     :raises ConfigError: when the value of Octavia's files is no number
     """
+    return float(_health_manager(conf, "heartbeat_interval") or HEARTBEAT_INTERVAL)
+
+
+def failover_threshold(conf: cfg.ConfigOpts) -> int:
+    """Return how many amphorae may be silent before Octavia's health manager replaces none; 0 without a bound.
+
+    :raises ConfigError: when the value of Octavia's files is no number
+    """
+    return _health_manager(conf, "failover_threshold") or 0
+
+
+def _health_manager(conf: cfg.ConfigOpts, name: str) -> int | None:
     register(conf)
     octavia = files(conf)
-    value = octavia.get("health_manager", "heartbeat_interval")
+    value = octavia.get("health_manager", name)
     if value is not None and not value.isdecimal():
-        raise ConfigError(f"[health_manager] heartbeat_interval in {octavia} is not a number of seconds")
-    return float(value) if value is not None else HEARTBEAT_INTERVAL
+        raise ConfigError(f"[health_manager] {name} in {octavia} is not a number")
+    return int(value) if value is not None else None
 
 
 def _list(value: str | None) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ IDLE = frozenset({"ACTIVE", "ERROR"})
 SERVING = frozenset({"ALLOCATED", "FAILOVER_STOPPED"})
 
 #: seconds by which a heartbeat may lie in the future because two clocks differ; further ahead, it is a lease of ours
-SKEW = 5.0
+SKEW = 15.0
 
 #: the number of amphorae of a topology (``octavia/common/constants.py``)
 AMPHORAE_OF = {"SINGLE": 1, "ACTIVE_STANDBY": 2}

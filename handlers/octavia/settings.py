@@ -126,6 +126,8 @@ OPTIONS: list[cfg.Opt] = [
 ]
 
 
+#: Octavia's failover_threshold with which its health manager replaces nothing
+_DELEGATED = 1
 #: heartbeats that a healthy amphora may lose one after the other
 _LOST = 3
 
@@ -175,6 +177,17 @@ class HousekeepingSettings:
         return self.maximum_preserved_amphora_count > 0
 
 
+def _threshold(own: int, octavias: int) -> int:
+    """Return the smaller bound; with 1, Octavia leaves every failover to others, and with 0 it has no bound.
+
+    :param own: failures of others from which on none is touched
+    :param octavias: Octavia's, which counts the amphora itself, too
+    """
+    if octavias <= _DELEGATED:
+        return own
+    return min(own, octavias - 1) if own else octavias - 1
+
+
 def settings(conf: cfg.ConfigOpts, heartbeat_timeout: int) -> HousekeepingSettings:
     """Read the settings.
 
@@ -194,7 +207,7 @@ def settings(conf: cfg.ConfigOpts, heartbeat_timeout: int) -> HousekeepingSettin
         preservation_keeps=group.preservation_keeps,
         preservation_lease=group.preservation_lease,
         preservation_deadline=group.preservation_deadline,
-        failover_threshold=group.failover_threshold,
+        failover_threshold=_threshold(group.failover_threshold, options.failover_threshold(conf)),
         failover_window=group.failover_window,
         heartbeat_timeout=float(heartbeat_timeout),
         heartbeat_interval=interval,

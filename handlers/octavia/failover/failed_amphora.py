@@ -235,6 +235,15 @@ def _listener(s: HousekeepingSettings) -> Listener:
     return Listener(s.heartbeat_timeout, s.stale_after - s.heartbeat_interval)
 
 
+def _weight(read: Situation | Replaced, step: Step) -> int:
+    """Return how many amphorae a step changes."""
+    if step.name is StepName.DETACH:
+        return len(step.objects)
+    if isinstance(read, Situation) and read.remains is not None and step.name in {StepName.REBUILD, StepName.LET_GO}:
+        return len(read.remains.amphorae)
+    return 1
+
+
 def _finding(key: Key, read: Situation | Replaced, step: Step) -> Finding:
     what = f"{step.why}; the next step: {step.summary}" if step.why else step.summary
     return Finding(
@@ -242,6 +251,7 @@ def _finding(key: Key, read: Situation | Replaced, step: Step) -> Finding:
         step.name.value,
         f"amphora {read.amphora.id}: {what}",
         Evidence.of(read, step).to_json(),
+        weight=_weight(read, step),
         undo=undo_of(read, step),
         begun=isinstance(read, Situation) and read.begun,
     )

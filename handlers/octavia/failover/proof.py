@@ -1,6 +1,7 @@
 """Whether an amphora has failed: :data:`RULES`, of which the first that applies decides.
 
-A server that Nova calls ERROR or stopped may still work, after a failed migration for example. So a heartbeat refutes it. An
+A server that Nova calls ERROR or stopped may still work, after a failed migration for example, and so may one that a restored
+Nova does not know. So a heartbeat contradicts. An
 amphora without a heartbeat record whose server is ACTIVE never sent one, and proves nothing.
 """
 
@@ -53,7 +54,7 @@ class Unclear:
 
 @dataclass(frozen=True, slots=True)
 class Suspect:
-    """One witness says that it has failed, and there will be no second one."""
+    """It has one witness of a failure, and will get no second one."""
 
     why: str
     reason: str
@@ -85,6 +86,11 @@ class Signs:
         return self.silent_for is not None and self.silent_for < self.quiet_after
 
     @property
+    def rest(self) -> float:
+        """Seconds until a heartbeat contradicts no more."""
+        return max(1.0, self.quiet_after - (self.silent_for or 0.0))
+
+    @property
     def silent(self) -> bool:
         """Whether no heartbeat has come for too long."""
         return self.silent_for is not None and self.silent_for > self.stale_after
@@ -98,7 +104,7 @@ class Signs:
 
     @property
     def down(self) -> bool:
-        """Whether Nova says that its server does not run."""
+        """Whether Nova reports its server as down."""
         return self.server.status in _DOWN
 
     @property
@@ -129,6 +135,11 @@ RULES: tuple[Rule, ...] = (
         lambda _: Failed("its row names no server"),
     ),
     Rule(
+        "Nova does not know the server, and a heartbeat contradicts",
+        lambda a: a.s.server is None and a.beating,
+        lambda a: Unclear("Nova does not know its server, but the amphora has just sent a heartbeat", a.rest),
+    ),
+    Rule(
         "Nova does not know the server",
         lambda a: a.s.server is None,
         lambda _: Failed("Nova does not know its server"),
@@ -147,8 +158,7 @@ RULES: tuple[Rule, ...] = (
         "the server is down, and a heartbeat contradicts",
         lambda a: a.down and a.beating,
         lambda a: Unclear(
-            f"server {a.server.id} is {a.server.status}, but its amphora has just sent a heartbeat",
-            max(1.0, a.quiet_after - (a.silent_for or 0.0)),
+            f"server {a.server.id} is {a.server.status}, but its amphora has just sent a heartbeat", a.rest
         ),
     ),
     Rule(

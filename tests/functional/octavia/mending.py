@@ -1,4 +1,4 @@
-"""Letting a handler mend its world, and killing it at every step of that."""
+"""Lets a handler heal its world, and kills it at every step."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Killed(BaseException):
 
 
 def findings(handler: Handler) -> list[Finding]:
-    """What a sweep and a look at each of its keys find."""
+    """Return the findings of a sweep and the inspections of its keys."""
     found: list[Finding] = []
     for key in list(handler.sweep()):
         with suppress(InFlight):
@@ -30,7 +30,7 @@ def findings(handler: Handler) -> list[Finding]:
 
 
 def problems(handler: Handler) -> list[str]:
-    """What is found, by kind."""
+    """Return the problems that are found."""
     return sorted(finding.problem for finding in findings(handler))
 
 
@@ -43,7 +43,7 @@ def mend(handler: Handler, turns: int = 20) -> list[Healed]:
             return healed
         with suppress(InFlight, Unavailable, Conflict):
             healed.append(handler.heal(todo[0]))
-    raise AssertionError(f"there is no end to it: {healed}")
+    raise AssertionError(f"the heals do not end: {healed}")
 
 
 @contextmanager

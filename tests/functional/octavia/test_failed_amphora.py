@@ -1,4 +1,4 @@
-"""A failed amphora is replaced, and kept where it is to be kept; nothing leaks."""
+"""A failed amphora is replaced, and preserved where there is room; nothing leaks."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.functional.octavia.world import House, Stuck, mend
 MakeHouse = Callable[..., House]
 
 
-def test_it_is_replaced_where_none_are_kept(house: House) -> None:
+def test_an_amphora_is_replaced_where_none_is_preserved(house: House) -> None:
     balancer = house.octavia.add_load_balancer()
     failed = house.fail(balancer)
     assert mend(house, house.handler(), Key("amphora", failed.id)) == ["failover", "detach"]
@@ -30,7 +30,7 @@ def test_it_is_replaced_where_none_are_kept(house: House) -> None:
     assert house.preserved() == []
 
 
-def test_a_living_one_is_left_alone(house: House) -> None:
+def test_an_amphora_that_lives_is_left_alone(house: House) -> None:
     balancer = house.octavia.add_load_balancer()
     (amphora,) = house.serving(balancer)
     house.octavia.heartbeat(amphora.id, silent=3)
@@ -40,7 +40,7 @@ def test_a_living_one_is_left_alone(house: House) -> None:
     assert house.serving(balancer) == [house.amphora(amphora.id)]
 
 
-def test_a_server_that_is_gone_leaves_nothing_to_keep(make_house: MakeHouse) -> None:
+def test_an_amphora_without_server_is_replaced(make_house: MakeHouse) -> None:
     house = make_house(maximum_preserved_amphora_count=3)
     balancer = house.octavia.add_load_balancer()
     (amphora,) = house.serving(balancer)
@@ -50,7 +50,7 @@ def test_a_server_that_is_gone_leaves_nothing_to_keep(make_house: MakeHouse) -> 
     house.assert_no_leak()
 
 
-def test_unplug_keeps_the_server_without_a_network(make_house: MakeHouse) -> None:
+def test_unplug_preserves_the_server_without_a_network(make_house: MakeHouse) -> None:
     house = make_house(maximum_preserved_amphora_count=1)
     balancer = house.octavia.add_load_balancer(members=2)
     (failed,) = house.serving(balancer)
@@ -71,7 +71,7 @@ def test_unplug_keeps_the_server_without_a_network(make_house: MakeHouse) -> Non
     assert list(handler.sweep()) == []
 
 
-def test_snapshot_keeps_an_image_only(make_house: MakeHouse) -> None:
+def test_snapshot_preserves_an_image(make_house: MakeHouse) -> None:
     house = make_house(maximum_preserved_amphora_count=1, preservation_method="snapshot")
     balancer = house.octavia.add_load_balancer()
     (failed,) = house.serving(balancer)
@@ -87,7 +87,7 @@ def test_snapshot_keeps_an_image_only(make_house: MakeHouse) -> None:
     assert kept.image.properties[AMPHORA] == failed.id
 
 
-def test_snapshot_keeps_the_server_too(make_house: MakeHouse) -> None:
+def test_snapshot_preserves_the_server_too(make_house: MakeHouse) -> None:
     house = make_house(maximum_preserved_amphora_count=1, preservation_method="snapshot", preservation_keeps="server")
     balancer = house.octavia.add_load_balancer()
     failed = house.fail(balancer)
@@ -114,7 +114,7 @@ def test_a_server_in_error_is_stopped_first(make_house: MakeHouse, method: str) 
 
 
 @pytest.mark.parametrize("method", ["unplug", "snapshot"])
-def test_on_a_dead_host_it_is_quarantined(make_house: MakeHouse, method: str) -> None:
+def test_on_a_dead_host_ports_are_set_down(make_house: MakeHouse, method: str) -> None:
     house = make_house(maximum_preserved_amphora_count=1, preservation_method=method)
     balancer = house.octavia.add_load_balancer()
     (failed,) = house.serving(balancer)
@@ -130,7 +130,7 @@ def test_on_a_dead_host_it_is_quarantined(make_house: MakeHouse, method: str) ->
     assert [(port.name, port.admin_up) for port in house.driver.ports_of(server.id)] == [("", False)]
 
 
-def test_ports_that_are_never_detached_are_quarantined_at_the_deadline(make_house: MakeHouse) -> None:
+def test_ports_that_nova_does_not_detach_are_set_down_at_the_deadline(make_house: MakeHouse) -> None:
     house = make_house(maximum_preserved_amphora_count=1, preservation_deadline=600)
     balancer = house.octavia.add_load_balancer()
     failed = house.fail(balancer)
@@ -165,7 +165,7 @@ def test_a_running_server_whose_ports_stay_is_stopped_before_the_quarantine(make
     house.assert_whole(balancer)
 
 
-def test_an_image_that_never_gets_ready_is_dropped_for_the_server(make_house: MakeHouse) -> None:
+def test_the_server_is_preserved_when_its_image_never_becomes_active(make_house: MakeHouse) -> None:
     house = make_house(maximum_preserved_amphora_count=1, preservation_method="snapshot")
     balancer = house.octavia.add_load_balancer()
     failed = house.fail(balancer)
@@ -182,7 +182,7 @@ def test_an_image_that_never_gets_ready_is_dropped_for_the_server(make_house: Ma
     assert kept.image is None
 
 
-def test_an_image_that_takes_its_time_is_waited_for(make_house: MakeHouse) -> None:
+def test_a_slow_image_is_waited_for(make_house: MakeHouse) -> None:
     house = make_house(maximum_preserved_amphora_count=1, preservation_method="snapshot")
     balancer = house.octavia.add_load_balancer()
     failed = house.fail(balancer)
@@ -267,7 +267,7 @@ def test_a_heartbeat_between_the_inspection_and_the_lease_saves_it(make_house: M
     assert left.status == "ALLOCATED"
 
 
-def test_half_cut_off_it_is_replaced_though_it_lives(make_house: MakeHouse) -> None:
+def test_an_amphora_that_lost_its_vip_is_replaced_though_it_beats(make_house: MakeHouse) -> None:
     house = make_house(maximum_preserved_amphora_count=1)
     balancer = house.octavia.add_load_balancer()
     (failed,) = house.serving(balancer)
@@ -298,7 +298,7 @@ def test_the_health_manager_was_faster(make_house: MakeHouse) -> None:
     assert house.preserved() == []
 
 
-def test_one_that_the_health_manager_has_taken_is_left_to_it_for_a_while(make_house: MakeHouse) -> None:
+def test_an_amphora_that_the_health_manager_has_taken_is_left_to_it_for_a_while(make_house: MakeHouse) -> None:
     house = make_house(maximum_preserved_amphora_count=1)
     balancer = house.octavia.add_load_balancer()
     (failed,) = house.serving(balancer)
@@ -332,7 +332,7 @@ def test_a_load_balancer_in_error_is_failed_over_whole(make_house: MakeHouse) ->
     assert len(house.preserved()) == 1
 
 
-def test_an_amphora_in_error_that_sends_heartbeats_is_replaced_and_not_kept(make_house: MakeHouse) -> None:
+def test_an_amphora_in_error_that_beats_is_replaced_and_not_preserved(make_house: MakeHouse) -> None:
     house = make_house(maximum_preserved_amphora_count=1)
     balancer = house.octavia.add_load_balancer()
     (failed,) = house.serving(balancer)
@@ -356,7 +356,7 @@ def test_an_immutable_load_balancer_is_waited_for(make_house: MakeHouse) -> None
 
 
 @pytest.mark.parametrize("steps", range(8))
-def test_a_load_balancer_that_is_deleted_meanwhile_leaves_only_what_is_kept(make_house: MakeHouse, steps: int) -> None:
+def test_the_deletion_of_the_load_balancer_leaves_only_the_preserved_amphora(make_house: MakeHouse, steps: int) -> None:
     house = make_house(maximum_preserved_amphora_count=1)
     balancer = house.octavia.add_load_balancer()
     failed = house.fail(balancer)
@@ -390,7 +390,7 @@ def test_the_place_in_the_server_group_is_freed(make_house: MakeHouse) -> None:
     assert house.balancer(balancer).status == "ACTIVE"
 
 
-def test_a_kept_server_that_leaves_no_host_for_the_replacement_is_shelved_first(make_house: MakeHouse) -> None:
+def test_a_preserved_server_is_shelved_when_the_replacement_finds_no_host(make_house: MakeHouse) -> None:
     house = make_house(maximum_preserved_amphora_count=1)
     del house.cloud.hosts["compute-3"]
     balancer = house.octavia.add_load_balancer("ACTIVE_STANDBY", anti_affinity=True)
@@ -406,7 +406,7 @@ def test_a_kept_server_that_leaves_no_host_for_the_replacement_is_shelved_first(
     assert len(house.preserved()) == 1
 
 
-def test_of_a_volume_backed_one_the_server_is_kept(make_house: MakeHouse) -> None:
+def test_the_server_of_a_volume_backed_amphora_is_preserved(make_house: MakeHouse) -> None:
     house = make_house(maximum_preserved_amphora_count=1, preservation_method="snapshot")
     balancer = house.octavia.add_load_balancer(volume_backed=True)
     failed = house.fail(balancer)
@@ -418,7 +418,7 @@ def test_of_a_volume_backed_one_the_server_is_kept(make_house: MakeHouse) -> Non
     assert kept.server is not None
 
 
-def test_a_stopped_one_is_judged_only_when_it_is_quiet(house: House) -> None:
+def test_a_stopped_amphora_is_judged_only_without_heartbeats(house: House) -> None:
     balancer = house.octavia.add_load_balancer()
     failed = house.fail(balancer)
     house.octavia.heartbeat(failed.id, silent=2)
@@ -429,7 +429,7 @@ def test_a_stopped_one_is_judged_only_when_it_is_quiet(house: House) -> None:
     assert mend(house, handler, key) == ["failover", "detach"]
 
 
-def test_its_server_names_it_before_and_after_it_was_let_go(make_house: MakeHouse) -> None:
+def test_a_server_leads_to_its_amphora_before_and_after_let_go(make_house: MakeHouse) -> None:
     house = make_house(maximum_preserved_amphora_count=1)
     balancer = house.octavia.add_load_balancer()
     failed = house.fail(balancer)
@@ -468,7 +468,7 @@ def test_when_many_fail_they_are_reported_and_left(make_house: MakeHouse) -> Non
     assert house.preserved() == []
 
 
-def test_what_failed_before_the_window_does_not_count(make_house: MakeHouse) -> None:
+def test_failures_before_the_window_do_not_count(make_house: MakeHouse) -> None:
     house = make_house(failover_threshold=2)
     handler = house.handler()
     for _number in range(2):
@@ -506,9 +506,7 @@ def test_an_unreachable_service_changes_nothing(make_house: MakeHouse) -> None:
 
 
 @pytest.mark.parametrize("obstacle", ["dead host", "never stops"])
-def test_a_server_in_error_that_cannot_be_stopped_is_replaced_and_not_kept(
-    make_house: MakeHouse, obstacle: str
-) -> None:
+def test_a_server_in_error_that_cannot_be_stopped_is_not_preserved(make_house: MakeHouse, obstacle: str) -> None:
     house = make_house(maximum_preserved_amphora_count=1)
     balancer = house.octavia.add_load_balancer()
     (failed,) = house.serving(balancer)
@@ -543,7 +541,7 @@ def test_the_load_balancer_does_not_wait_for_the_label(make_house: MakeHouse, st
 
 
 def test_a_server_that_octavia_failed_to_delete_loses_its_mark(make_house: MakeHouse) -> None:
-    """Else it would hold a place in the pool, and be taken for kept by whoever removes leftovers."""
+    """With the mark it would take a place in the pool, and deactivated_amphorae would not remove it."""
     house = make_house(maximum_preserved_amphora_count=1)
     balancer = house.octavia.add_load_balancer()
     failed = house.fail(balancer)
@@ -556,8 +554,8 @@ def test_a_server_that_octavia_failed_to_delete_loses_its_mark(make_house: MakeH
     assert PRESERVED not in left.tags
 
 
-def test_an_image_that_was_made_twice_is_kept_once(make_house: MakeHouse) -> None:
-    """Nova's answer was lost, or two looked at the same time."""
+def test_of_two_images_one_is_preserved(make_house: MakeHouse) -> None:
+    """Nova's answer was lost, or two processes healed at the same time."""
     house = make_house(maximum_preserved_amphora_count=1, preservation_method="snapshot")
     balancer = house.octavia.add_load_balancer()
     failed = house.fail(balancer)
@@ -571,7 +569,7 @@ def test_an_image_that_was_made_twice_is_kept_once(make_house: MakeHouse) -> Non
 
 
 def test_the_hourly_bound_does_not_stop_what_the_threshold_lets_pass() -> None:
-    """A recovery that is stopped in the middle leaves its load balancer as it is: it must not be the usual end."""
+    """The budget delays no usual recovery."""
     defaults, most_steps = HousekeepingSettings(), 13
     in_an_hour = defaults.failover_threshold * 3600 // defaults.failover_window
     conf = configuration.load(plugins.handlers())

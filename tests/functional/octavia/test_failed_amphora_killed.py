@@ -1,7 +1,7 @@
-"""Whoever is killed, wherever: the next look finishes, nothing leaks, nothing is kept twice.
+"""After a kill at any moment the next process finishes: nothing leaks, nothing is preserved twice.
 
-The process dies just before or just after each single write, to Octavia's database or by the driver, one run of the test's
-loop for each; then another takes over, which knows nothing.
+The process dies just before or just after each write to Octavia's database or by the driver. Then another process, which
+remembers nothing, takes over.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ class Killed(BaseException):
 
 
 class Axe:
-    """Kills at the n-th moment at which a process can die around a write: twice for each."""
+    """Kills at the n-th moment; before and after each write there is one."""
 
     def __init__(self, at: int) -> None:
         self.at = at
         self.moments = 0
 
     def moment(self, call: str) -> None:
-        """A write is about to be done, or has just been done."""
+        """Count a moment before or after a write."""
         if call in READS:
             return
         self.moments += 1
@@ -111,10 +111,10 @@ def test_killed_at_every_moment(
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_killed_at_every_moment_and_nobody_comes_back(
+def test_killed_at_every_moment_without_a_next_process(
     make_house: Callable[..., House], monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
-    """Without stackmend the fence expires and Octavia's health manager replaces the amphora, or the watch lists it."""
+    """The lease expires and the health manager replaces the amphora, or the next sweep lists it."""
     moment, survived = 0, False
     while not survived:
         moment += 1
@@ -128,7 +128,7 @@ def test_killed_at_every_moment_and_nobody_comes_back(
         row = house.amphora(key.id)
         assert (row.status, row.compute_id) != ("ALLOCATED", None)
         if row.status == "ALLOCATED":
-            # the health manager, once the fence has expired
+            # the health manager, once the lease has expired
             house.octavia.failover_amphora(key.id)
             assert house.balancer(balancer).status == "ACTIVE"
             assert house.cloud.server(row.compute_id or "") is None
@@ -139,7 +139,7 @@ def test_killed_at_every_moment_and_nobody_comes_back(
 
 
 def test_the_driver_of_a_new_process_goes_on(make_house: Callable[..., House], monkeypatch: pytest.MonkeyPatch) -> None:
-    """The journal is not needed: the watch finds what was let go, and finishes it."""
+    """The sweep finds an amphora that was let go, without the journal."""
     house, balancer, key = scene(make_house, "unplug", "silent")
     handler = house.handler()
     while house.amphora(key.id).compute_id is not None:

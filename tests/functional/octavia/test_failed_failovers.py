@@ -171,5 +171,6 @@ def test_a_load_balancer_in_error_that_is_whole_is_rebuilt(house: House) -> None
         mend(house, house.handler(), key)
     house.pass_time(20)
     house.cloud.hosts["compute-4"] = "nova"
+    assert [finding.weight for finding in house.handler().inspect(key)] == [2], "it replaces both amphorae"
     assert mend(house, house.handler(), key)[0] == "failover-load-balancer"
     house.assert_whole(balancer, 2)

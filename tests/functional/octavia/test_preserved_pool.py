@@ -1,4 +1,4 @@
-"""The pool of preserved amphorae: its bound holds whatever happens at once; the operator sees, takes and deletes."""
+"""The pool of preserved amphorae never exceeds its bound; the operator lists, releases and deletes."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ MakeHouse = Callable[..., House]
 METHODS = ["unplug", "snapshot"]
 
 
-def keep_one(house: House) -> str:
-    """Let an amphora fail and be seen to; return its id."""
+def preserve_one(house: House) -> str:
+    """Let an amphora fail and recover its load balancer; return the amphora."""
     balancer = house.octavia.add_load_balancer()
     failed = house.fail(balancer)
     mend(house, house.handler(), Key("amphora", failed.id))
@@ -36,15 +36,15 @@ def keep_one(house: House) -> str:
     return failed.id
 
 
-def kept(house: House) -> list[str]:
+def preserved(house: House) -> list[str]:
     return [one.amphora for one in house.preserved()]
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_keep_stops_when_the_pool_is_full(make_house: MakeHouse, method: str) -> None:
     house = make_house(maximum_preserved_amphora_count=2, failover_threshold=0, preservation_method=method)
-    failed = [keep_one(house) for _number in range(4)]
-    assert kept(house) == failed[:2]
+    failed = [preserve_one(house) for _number in range(4)]
+    assert preserved(house) == failed[:2]
     house.assert_no_leak()
 
 
@@ -56,27 +56,27 @@ def test_cycle_deletes_the_oldest(make_house: MakeHouse, method: str) -> None:
         failover_threshold=0,
         preservation_method=method,
     )
-    failed = [keep_one(house) for _number in range(4)]
-    assert kept(house) == failed[2:]
+    failed = [preserve_one(house) for _number in range(4)]
+    assert preserved(house) == failed[2:]
     house.assert_no_leak()
 
 
-def test_cycle_comes_down_to_a_lower_limit_with_the_next_one(make_house: MakeHouse) -> None:
+def test_cycle_reaches_a_lower_limit_with_the_next_amphora(make_house: MakeHouse) -> None:
     house = make_house(maximum_preserved_amphora_count=3, preservation_scheme="cycle", failover_threshold=0)
-    failed = [keep_one(house) for _number in range(3)]
+    failed = [preserve_one(house) for _number in range(3)]
     house.reconfigure(maximum_preserved_amphora_count=1)
-    assert kept(house) == failed
-    last = keep_one(house)
-    assert kept(house) == [last]
+    assert preserved(house) == failed
+    last = preserve_one(house)
+    assert preserved(house) == [last]
     house.assert_no_leak()
 
 
-def test_keep_leaves_what_is_there_when_the_limit_comes_down(make_house: MakeHouse) -> None:
+def test_keep_deletes_none_when_the_limit_comes_down(make_house: MakeHouse) -> None:
     house = make_house(maximum_preserved_amphora_count=3, failover_threshold=0)
-    failed = [keep_one(house) for _number in range(3)]
+    failed = [preserve_one(house) for _number in range(3)]
     house.reconfigure(maximum_preserved_amphora_count=0)
-    keep_one(house)
-    assert kept(house) == failed
+    preserve_one(house)
+    assert preserved(house) == failed
     house.assert_no_leak()
 
 
@@ -84,7 +84,7 @@ def test_keep_leaves_what_is_there_when_the_limit_comes_down(make_house: MakeHou
 def test_a_limit_that_comes_down_amid_a_preservation(make_house: MakeHouse, limit: int) -> None:
     for steps in range(1, 5):
         house = make_house(maximum_preserved_amphora_count=2, failover_threshold=0)
-        first = keep_one(house)
+        first = preserve_one(house)
         balancer = house.octavia.add_load_balancer()
         failed = house.fail(balancer)
         key = Key("amphora", failed.id)
@@ -95,7 +95,7 @@ def test_a_limit_that_comes_down_amid_a_preservation(make_house: MakeHouse, limi
         mend(house, house.handler(), key)
         house.assert_whole(balancer)
         house.assert_no_leak()
-        assert first in kept(house)
+        assert first in preserved(house)
 
 
 @dataclass
@@ -120,7 +120,7 @@ def machine(tmp_path: Path) -> Iterator[AmphoraMachine]:
 
 @pytest.mark.parametrize("scheme", ["keep", "cycle"])
 @pytest.mark.parametrize("method", METHODS)
-def test_ten_fail_at_once_and_three_are_kept(
+def test_ten_fail_at_once_and_three_are_preserved(
     make_house: MakeHouse, machine: AmphoraMachine, scheme: str, method: str
 ) -> None:
     house = make_house(
@@ -139,12 +139,12 @@ def test_ten_fail_at_once_and_three_are_kept(
     for balancer in balancers:
         house.assert_whole(balancer)
     house.assert_no_leak()
-    assert len(kept(house)) == 3
+    assert len(preserved(house)) == 3
     assert {entry.outcome for entry in history.listing(machine.database, limit=1000)} <= {"healed", "conflict"}
 
 
-def test_many_that_mark_at_the_same_moment_stay_within_the_bound(make_house: MakeHouse) -> None:
-    """All see an empty pool, and all mark: the numbers decide, and the others take their marks back."""
+def test_many_marks_at_the_same_moment_stay_within_the_bound(make_house: MakeHouse) -> None:
+    """All find an empty pool and mark their servers: the numbers decide, and the others lose their marks."""
     house = make_house(maximum_preserved_amphora_count=2, failover_threshold=0)
     keys = []
     for _number in range(5):
@@ -171,21 +171,21 @@ def test_many_that_mark_at_the_same_moment_stay_within_the_bound(make_house: Mak
     for thread in threads:
         thread.join()
     house.cloud.weather.before = house.cloud.weather.after = lambda _call: None
-    assert len(kept(house)) == 5
+    assert len(preserved(house)) == 5
     steps = [mend(house, handler, key) for key in keys]
     assert sum(taken[0] == "unmark" for taken in steps) == 3
-    assert len(kept(house)) == 2
+    assert len(preserved(house)) == 2
     house.assert_no_leak()
 
 
-def test_one_that_is_being_numbered_is_waited_for_but_not_for_ever(make_house: MakeHouse) -> None:
+def test_a_mark_without_a_number_is_waited_for_but_not_for_ever(make_house: MakeHouse) -> None:
     house = make_house(maximum_preserved_amphora_count=1, failover_threshold=0)
     first = house.fail(house.octavia.add_load_balancer())
     second_balancer = house.octavia.add_load_balancer()
     second = house.fail(second_balancer)
     handler, key = house.handler(), Key("amphora", second.id)
     assert handler.heal(next(iter(handler.inspect(key)))).after[SINCE]
-    # the other one was tagged, and whoever did it died before it got its number
+    # the other server was tagged by a process that died before it wrote the number
     house.driver.tag_server(first.compute_id or "", PRESERVED)
     with pytest.raises(Stuck, match="being marked"):
         mend(house, handler, key)
@@ -193,12 +193,12 @@ def test_one_that_is_being_numbered_is_waited_for_but_not_for_ever(make_house: M
     assert mend(house, handler, key) == ["unmark", "failover", "detach"]
     house.assert_whole(second_balancer)
     mend(house, handler, Key("amphora", first.id))
-    assert kept(house) == [first.id]
+    assert preserved(house) == [first.id]
 
 
 def test_numbers_grow_also_when_clocks_do_not(make_house: MakeHouse) -> None:
     house = make_house(maximum_preserved_amphora_count=3, failover_threshold=0)
-    keep_one(house)
+    preserve_one(house)
     (one,) = house.preserved()
     earlier = datetime(2001, 1, 1, tzinfo=UTC)
     assert pool.next_number(house.preserved(), earlier) > one.since
@@ -206,9 +206,9 @@ def test_numbers_grow_also_when_clocks_do_not(make_house: MakeHouse) -> None:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_the_operator_sees_what_is_kept_and_how_to_look_inside(make_house: MakeHouse, method: str) -> None:
+def test_the_operator_sees_each_preserved_amphora_and_how_to_examine_it(make_house: MakeHouse, method: str) -> None:
     house = make_house(maximum_preserved_amphora_count=2, preservation_method=method)
-    amphora = keep_one(house)
+    amphora = preserve_one(house)
     inventory = PreservedAmphorae(house.driver)
     (item,) = inventory.items()
     assert set(inventory.columns) <= set(item)
@@ -221,13 +221,13 @@ def test_the_operator_sees_what_is_kept_and_how_to_look_inside(make_house: MakeH
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_what_is_released_is_the_operators(make_house: MakeHouse, method: str) -> None:
+def test_a_released_amphora_leaves_the_pool(make_house: MakeHouse, method: str) -> None:
     house = make_house(maximum_preserved_amphora_count=1, preservation_method=method, failover_threshold=0)
-    amphora = keep_one(house)
+    amphora = preserve_one(house)
     PreservedAmphorae(house.driver).release(amphora)
-    assert kept(house) == []
-    later = keep_one(house)
-    assert kept(house) == [later]
+    assert preserved(house) == []
+    later = preserve_one(house)
+    assert preserved(house) == [later]
     if method == "unplug":
         (server,) = [found for found in house.cloud.servers() if found.name == f"{PRESERVED_PREFIX}{amphora}"]
         assert (server.locked, server.tags) == (False, frozenset())
@@ -236,18 +236,18 @@ def test_what_is_released_is_the_operators(make_house: MakeHouse, method: str) -
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_what_is_deleted_is_gone(make_house: MakeHouse, method: str) -> None:
+def test_a_deleted_amphora_is_gone(make_house: MakeHouse, method: str) -> None:
     house = make_house(maximum_preserved_amphora_count=1, preservation_method=method)
-    amphora = keep_one(house)
+    amphora = preserve_one(house)
     inventory = PreservedAmphorae(house.driver)
     inventory.delete(amphora)
-    assert kept(house) == []
+    assert preserved(house) == []
     house.assert_no_leak()
     with pytest.raises(LookupError):
         inventory.delete(amphora)
 
 
-def test_what_is_about_to_be_kept_is_neither_released_nor_deleted(make_house: MakeHouse) -> None:
+def test_an_amphora_that_is_being_preserved_is_neither_released_nor_deleted(make_house: MakeHouse) -> None:
     house = make_house(maximum_preserved_amphora_count=1)
     failed = house.fail(house.octavia.add_load_balancer())
     handler, key = house.handler(), Key("amphora", failed.id)
@@ -260,23 +260,23 @@ def test_what_is_about_to_be_kept_is_neither_released_nor_deleted(make_house: Ma
         inventory.release(failed.id)
 
 
-def test_the_pool_is_not_told_while_a_service_does_not_answer(make_house: MakeHouse) -> None:
+def test_the_pool_is_unknown_while_a_service_does_not_answer(make_house: MakeHouse) -> None:
     house = make_house(maximum_preserved_amphora_count=1)
-    keep_one(house)
+    preserve_one(house)
     house.cloud.weather.unreachable = {"image"}
     with pytest.raises(UnavailableException):
         PreservedAmphorae(house.driver).items()
 
 
 def test_the_specifications_loop(make_house: MakeHouse) -> None:
-    """Spares are topped up, a deactivated amphora is kept while there is room, the next one is removed."""
+    """Spares are built, one deactivated amphora is preserved because there is room, the next one is removed."""
     house = make_house(maximum_preserved_amphora_count=1, spare_amphora_pool_size=1, failover_threshold=0)
     handler = house.handler()
     failed = [house.fail(house.octavia.add_load_balancer()).id for _number in range(2)]
 
     def preserve(amphora: str) -> bool:
         mend(house, handler, Key("amphora", amphora))
-        return amphora in kept(house)
+        return amphora in preserved(house)
 
     turn = housekeep(Housekeeper(house.driver), failed, preserve)
     assert (turn.ready, turn.wanted) == (0, 1)

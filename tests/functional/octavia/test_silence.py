@@ -155,11 +155,30 @@ def test_among_few_a_silent_amphora_on_a_dead_host_is_replaced(make_house: MakeH
 
 
 def test_a_clock_that_is_ahead_is_not_taken_for_a_lease(make_house: MakeHouse) -> None:
+    """The health manager's host is eight seconds ahead of the database."""
     house = make_house(maximum_preserved_amphora_count=1)
-    fleet = Fleet(house, 1)
+    fleet = Fleet(house, 6)
     fleet.beat(fleet.amphorae, silent=-8)
     assert fleet.touched() == []
     assert fleet.rows() == fleet.before
+    # the others do not count as failures, either
+    failed = house.fail(fleet.balancers[0])
+    house.octavia.heartbeat(failed.id, silent=20)
+    assert "let-go" in mend(house, fleet.handler, Key("amphora", failed.id))
+
+
+def test_an_amphora_that_comes_back_by_a_clock_that_is_ahead_is_not_cut_off(make_house: MakeHouse) -> None:
+    house = make_house(maximum_preserved_amphora_count=1)
+    balancer = house.octavia.add_load_balancer()
+    (row,) = house.serving(balancer)
+    house.silence(row.id)
+    handler, key = house.handler(), Key("amphora", row.id)
+    for _step in ("mark", "lease"):
+        handler.heal(next(iter(handler.inspect(key))))
+    house.octavia.heartbeat(row.id, silent=-8)
+    assert mend(house, handler, key) == ["unmark"]
+    assert [left.id for left in house.serving(balancer)] == [row.id]
+    assert house.preserved() == []
 
 
 @pytest.mark.parametrize(("preserved", "stale_after"), [(0, 60.0), (1, 40.0)])
@@ -182,3 +201,15 @@ def test_amphorae_that_beat_rarely_are_silent_later(
     file.write_text(f"[octavia]\nconfig_file = {octavia}\n[housekeeping]\nmaximum_preserved_amphora_count = 1\n")
     found = settings.settings(configuration.load(plugins.handlers(), [str(file)]), 60)
     assert (found.stale_after, found.quiet_after) == (stale_after, quiet_after)
+
+
+@pytest.mark.parametrize(
+    ("octavias", "own", "bound"), [(0, 3, 3), (1, 3, 3), (2, 3, 1), (9, 3, 3), (5, 0, 4), (0, 0, 0)]
+)
+def test_octavias_own_threshold_is_not_overridden(tmp_path: Path, octavias: int, own: int, bound: int) -> None:
+    octavia = tmp_path / "octavia.conf"
+    octavia.write_text(f"[health_manager]\nfailover_threshold = {octavias}\n" if octavias else "")
+    file = tmp_path / "stackmend.conf"
+    file.write_text(f"[octavia]\nconfig_file = {octavia}\n[housekeeping]\nfailover_threshold = {own}\n")
+    found = settings.settings(configuration.load(plugins.handlers(), [str(file)]), 60)
+    assert found.failover_threshold == bound

@@ -13,6 +13,8 @@ from handlers.access.cloud import Service
 from handlers.octavia.drivers.openstack import OpenStackDriver
 from handlers.octavia.drivers.openstack.api import Api, age
 from handlers.octavia.drivers.openstack.compute import _server
+from handlers.octavia.drivers.openstack.loadbalancer import OctaviaCalls
+from handlers.octavia.drivers.openstack.network import NetworkCalls
 from handlers.octavia.housekeeping import (
     AmphoraDriverError,
     DeleteFailed,
@@ -204,3 +206,42 @@ def test_a_server_is_not_there_only_when_all_cells_had_a_part_in_the_answer() ->
     some = Answers((200, {"servers": [{"id": "1", "status": "UNKNOWN"}]}))
     with pytest.raises(UnavailableException):
         ACloud(Answers(gone, (200, {"services": [UP, SILENT]})), some).server("1")
+
+
+class Calls(OctaviaCalls, NetworkCalls):
+    """The calls to Octavia and Neutron, without the rest of the driver."""
+
+    def __init__(self, *answers: tuple[int, Any]) -> None:
+        self.answers = Answers(*answers)
+        self.load_balancer = self.network = Api(Service(self.answers, SERVICE))  # type: ignore[arg-type]
+
+    def project(self) -> str:
+        return "octavia"
+
+
+Calls.__abstractmethods__ = frozenset()
+
+
+def test_a_failover_is_accepted_where_the_amphora_is_shown() -> None:
+    calls = Calls((200, {"amphora": {}}), (403, {}), (503, {}))
+    calls.require_failover("a")
+    with pytest.raises(UnauthorizedException):
+        calls.require_failover("a")
+    with pytest.raises(UnavailableException):
+        calls.require_failover("a")
+    assert {(one["method"], one["url"]) for one in calls.answers.asked} == {("GET", "/v2/octavia/amphorae/a")}
+
+
+def test_a_security_group_is_found_by_its_name_and_tagged() -> None:
+    shown = {"id": "sg", "name": "lb-x", "project_id": "octavia", "tags": ["one"]}
+    calls = Calls((200, {"security_groups": [shown]}), (200, {"security_groups": [shown, shown]}), (201, {}))
+    found = calls.security_group("lb-x")
+    assert found is not None
+    assert (found.id, found.tags) == ("sg", frozenset({"one"}))
+    assert calls.answers.asked[0]["params"] == {"project_id": "octavia", "name": "lb-x"}
+    assert calls.security_group("lb-x") is None, "two of one name: neither is known to be Octavia's"
+    calls.tag_security_group("sg", "two")
+    assert (calls.answers.asked[2]["method"], calls.answers.asked[2]["url"]) == (
+        "PUT",
+        "/v2.0/security-groups/sg/tags/two",
+    )

@@ -1,4 +1,4 @@
-"""Which of Nova's notifications are about an amphora, and what of them is believed."""
+"""Which notifications of Nova lead to an amphora, and which parts of them are used."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from consumer.bus import envelope, formats
 from handlers.base import Event, Key
-from handlers.octavia.failover import keys as hints
+from handlers.octavia.failover import keys
 from handlers.octavia.failover.failed_amphora import FailedAmphora
 
 AMPHORA, SERVER = str(uuid.UUID(int=0xA)), str(uuid.UUID(int=0xB))
@@ -21,26 +21,26 @@ def event(type: str = "instance.delete.end", **payload: object) -> Event:
 
 
 def test_an_amphora_is_named_by_its_server() -> None:
-    assert hints.amphora(event(display_name=NAME)) == Key("amphora", AMPHORA)
-    assert hints.amphora(event(display_name=f"amphora-{AMPHORA.upper()}")) == Key("amphora", AMPHORA)
+    assert keys.amphora(event(display_name=NAME)) == Key("amphora", AMPHORA)
+    assert keys.amphora(event(display_name=f"amphora-{AMPHORA.upper()}")) == Key("amphora", AMPHORA)
 
 
-def test_a_random_name_says_which_server_to_look_up() -> None:
-    assert hints.amphora(event(display_name="aX81QQ0ZK2")) == Key("server", SERVER)
+def test_a_random_name_leads_to_the_server() -> None:
+    assert keys.amphora(event(display_name="aX81QQ0ZK2")) == Key("server", SERVER)
 
 
 @pytest.mark.parametrize(
     "name", ["vm1", "amphora-x", "a", "ab12", "Amphora", f"preserved-amphora-{AMPHORA}", "octavia-spare-1", "", None, 7]
 )
-def test_other_servers_are_nobodys_hint(name: object) -> None:
-    assert hints.amphora(event(display_name=name)) is None
-    assert hints.amphora(event()) is None
+def test_other_servers_give_no_key(name: object) -> None:
+    assert keys.amphora(event(display_name=name)) is None
+    assert keys.amphora(event()) is None
 
 
 @pytest.mark.parametrize("uuid", [None, "", "../servers", 7])
-def test_what_is_no_uuid_is_refused(uuid: object) -> None:
+def test_a_malformed_uuid_is_refused(uuid: object) -> None:
     with pytest.raises((ValueError, AttributeError, TypeError)):
-        hints.amphora(Event("instance.delete.end", {"uuid": uuid, "display_name": "aX81QQ0ZK2"}))
+        keys.amphora(Event("instance.delete.end", {"uuid": uuid, "display_name": "aX81QQ0ZK2"}))
 
 
 @pytest.mark.parametrize(
@@ -57,12 +57,12 @@ def test_what_is_no_uuid_is_refused(uuid: object) -> None:
         ("error", False, False),
     ],
 )
-def test_of_updates_only_those_that_tell_of_a_loss_count(update: object, lost: bool, leaving: bool) -> None:
-    told = event("instance.update", display_name=NAME, state_update=update)
-    assert hints.lost_amphora(told) == (Key("amphora", AMPHORA) if lost else None)
-    assert hints.leaving_amphora(told) == (Key("amphora", AMPHORA) if leaving else None)
+def test_only_updates_about_a_loss_give_a_key(update: object, lost: bool, leaving: bool) -> None:
+    update_event = event("instance.update", display_name=NAME, state_update=update)
+    assert keys.lost_amphora(update_event) == (Key("amphora", AMPHORA) if lost else None)
+    assert keys.leaving_amphora(update_event) == (Key("amphora", AMPHORA) if leaving else None)
     other = event("instance.update", display_name="vm1", state_update=update)
-    assert hints.lost_amphora(other) is hints.leaving_amphora(other) is None
+    assert keys.lost_amphora(other) is keys.leaving_amphora(other) is None
 
 
 def _decoded(name: str, payload: dict[str, object]) -> Event:
@@ -120,15 +120,15 @@ def _decoded(name: str, payload: dict[str, object]) -> Event:
         ),
     ],
 )
-def test_both_languages_of_nova_lead_to_the_amphora(name: str, payload: dict[str, object]) -> None:
-    told = _decoded(name, payload)
+def test_both_formats_of_nova_lead_to_the_amphora(name: str, payload: dict[str, object]) -> None:
+    decoded = _decoded(name, payload)
     assert name in formats.raw_names(frozenset(trigger.event for trigger in FailedAmphora.triggers))
-    keys = [trigger.key(told) for trigger in FailedAmphora.triggers if trigger.event == told.type]
-    assert [key for key in keys if key is not None] == [Key("amphora", AMPHORA)], "one trigger takes it"
+    found = [trigger.key(decoded) for trigger in FailedAmphora.triggers if trigger.event == decoded.type]
+    assert [key for key in found if key is not None] == [Key("amphora", AMPHORA)], "one trigger takes it"
 
 
-def test_the_handler_says_what_it_is() -> None:
+def test_the_handler_only_reports_by_default() -> None:
     assert FailedAmphora.default_mode == "audit", "a failover deletes a server"
     assert FailedAmphora.default_interval <= 10
-    told = {(trigger.event, trigger.key) for trigger in FailedAmphora.triggers}
-    assert len(told) == len(FailedAmphora.triggers)
+    triggers = {(trigger.event, trigger.key) for trigger in FailedAmphora.triggers}
+    assert len(triggers) == len(FailedAmphora.triggers)

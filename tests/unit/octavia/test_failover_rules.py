@@ -13,11 +13,13 @@ from hypothesis import strategies as st
 
 from handlers.octavia import records
 from handlers.octavia.cloud_objects import AMPHORA, METHOD, PRESERVED, SINCE, STATE, Group, Image, Port, Server
-from handlers.octavia.failover import proof, rules
+from handlers.octavia.failover import ending, proof, rules
+from handlers.octavia.failover.ending import End, Imaging
 from handlers.octavia.failover.heartbeats import Heard
 from handlers.octavia.failover.proof import Alive, Failed, Signs, Suspect, Unclear, Verdict, judge
-from handlers.octavia.failover.rules import Case, End, Imaging, Request, Row, ServerCase, at_rest, next_step
+from handlers.octavia.failover.rules import Case, Request, ServerCase, at_rest, next_step
 from handlers.octavia.failover.steps import Nothing, Replaced, Report, Situation, Step, StepName, Wait
+from handlers.octavia.failover.table import Row
 from handlers.octavia.failover.undo import undo_of
 from handlers.octavia.preserved.pool import Preserved, State
 from handlers.octavia.rebuild import PAUSES, Remains
@@ -102,6 +104,10 @@ JUDGED: dict[str, tuple[Situation, Verdict | type[Verdict]]] = {
         Failed("Octavia reports it in ERROR", beats=True),
     ),
     "the row names no server": (replace(S, amphora=amphora(server=None), server=None), Failed),
+    "Nova does not know the server, and a heartbeat contradicts": (
+        replace(S, server=None, health=health(5.0)),
+        Unclear,
+    ),
     "Nova does not know the server": (replace(S, server=None), Failed),
     "we cut it off": (replace(S, server=marked(ACTIVE), ports=()), Failed("it is cut off")),
     "we cut it off from its VIP": (
@@ -279,9 +285,9 @@ WITHHELD = {"withheld"}
         (rules.FAILED, FAILED_CASES),
         (rules.REQUEST, REQUEST_CASES),
         (rules.PRESERVE, PRESERVE_CASES),
-        (rules.IMAGE, IMAGE_CASES),
+        (ending.IMAGE, IMAGE_CASES),
         (rules.CUT_OFF, CUT_OFF_CASES),
-        (rules.REPLACED, REPLACED_CASES),
+        (ending.REPLACED, REPLACED_CASES),
     ],
     ids=["FAILED", "REQUEST", "PRESERVE", "IMAGE", "CUT_OFF", "REPLACED"],
 )

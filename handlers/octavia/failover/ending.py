@@ -1,0 +1,237 @@
+"""The last steps, once an amphora is replaced: marks, image, the oldest amphora, DELETED rows, the place in a server group."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from handlers.octavia.cloud_objects import METHOD, STATE, Image, Server
+from handlers.octavia.failover.steps import Decision, Nothing, Replaced, Report, Situation, Step, StepName, Wait
+from handlers.octavia.failover.table import Row, first
+from handlers.octavia.preserved import pool
+from handlers.octavia.preserved.pool import State
+from handlers.octavia.settings import HousekeepingSettings
+
+#: the states in which Nova detaches ports and makes images
+WILLING = frozenset({"ACTIVE", "SHUTOFF", "PAUSED"})
+#: the states in which Nova changes tags and metadata
+_DESCRIBABLE = WILLING | {"SUSPENDED"}
+#: the states of an image that may become active
+_COMING = frozenset({"queued", "saving", "uploading", "importing"})
+
+
+def marked_for(s: Situation | Replaced) -> float:
+    """Return for how many seconds an amphora has been marked."""
+    since = pool.parsed(s.since)
+    return (s.now - since).total_seconds() if since is not None else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """A replaced amphora."""
+
+    s: Replaced
+    settings: HousekeepingSettings
+
+    @property
+    def server(self) -> Server | None:
+        """The server that Octavia has forgotten, and that is to be preserved."""
+        return self.s.server if self.s.marked and self.s.amphora.compute_id is None else None
+
+    @property
+    def imaging(self) -> Imaging | None:
+        """The image that is to be made of the server, or completed; None when the server itself is preserved."""
+        server = self.server
+        if server is None or server.image is None or server.metadata.get(METHOD) != "snapshot":
+            return None
+        found = Imaging(self.s, self.settings, server)
+        return None if found.done or _is_final(server) else found
+
+    @property
+    def closing(self) -> Step | Wait | None:
+        """Make the marks of its server final: of a preserved one, or of one that Octavia failed to delete."""
+        server = self.s.server
+        if server is None or not self.s.marked or self.imaging is not None:
+            return None
+        step = label_of(server)
+        if self.server is None:
+            step = Step(StepName.UNMARK, "remove the mark of a server that is not preserved", objects=(server.id,))
+        if step is not None and (server.task_state or server.status not in _DESCRIBABLE):
+            return Wait(
+                f"Nova changes no marks of server {server.id}: it is {server.status}, {server.task_state}", 30.0
+            )
+        return step
+
+    @property
+    def oldest(self) -> str:
+        """The amphora that leaves the pool for this one; empty when there is room."""
+        limit = self.settings.maximum_preserved_amphora_count
+        complete = [one for one in self.s.others if one.complete]
+        cycles = self.settings.preservation_scheme == "cycle" and (self.s.marked or self.s.sealed is not None)
+        return complete[0].amphora if cycles and complete and len(complete) >= limit > 0 else ""
+
+    @property
+    def attached(self) -> tuple[str, ...]:
+        """The amphorae whose DELETED rows are to be taken off."""
+        if self.s.balancer is None or not self.s.balancer.idle:
+            return ()
+        return tuple(sorted({self.s.amphora.id, *self.s.rows}))
+
+    @property
+    def shelving(self) -> Step | Wait | None:
+        """Free the place of a preserved server in its server group."""
+        return shelving_of(self.server, self.s.marked) if self.server is not None else None
+
+
+@dataclass(frozen=True, slots=True)
+class Imaging:
+    """A server whose image is to be preserved."""
+
+    s: Replaced
+    settings: HousekeepingSettings
+    server: Server
+
+    @property
+    def late(self) -> bool:
+        """Whether the image is no longer waited for."""
+        return marked_for(self.s) > self.settings.preservation_deadline or self.server.host_up is False
+
+    @property
+    def image(self) -> Image | None:
+        """The sealed image, or the one that is nearest to it."""
+        rest = sorted(self.s.images, key=lambda found: (found.status != "active", found.id))
+        return self.s.sealed or next(iter(rest), None)
+
+    @property
+    def extra(self) -> tuple[str, ...]:
+        """Further images, made because an answer of Nova was lost."""
+        return tuple(found.id for found in self.s.images if found is not self.image and not found.protected)
+
+    @property
+    def complete(self) -> bool:
+        """Whether the image is active and protected."""
+        return self.s.sealed is not None and self.s.sealed.status == "active"
+
+    @property
+    def done(self) -> bool:
+        """Whether the server is to be preserved as it is: beside its image, or because no image can be made."""
+        if self.image is None:
+            return self.late or self.server.status not in {*WILLING, "ERROR"}
+        return self.complete and not self.extra and self.settings.preservation_keeps == "server"
+
+    def step(self, name: StepName, summary: str, *objects: str) -> Step:
+        """Return a step."""
+        return Step(name, summary, objects=objects)
+
+    @property
+    def named(self) -> str:
+        """The id of the image."""
+        return self.image.id if self.image is not None else ""
+
+    @property
+    def status(self) -> str:
+        """The status of the image."""
+        return self.image.status if self.image is not None else ""
+
+
+IMAGE: tuple[Row[Imaging], ...] = (
+    Row(
+        "more than one",
+        lambda i: bool(i.extra),
+        lambda i: i.step(StepName.DROP_IMAGE, "delete an image that was made twice", *i.extra),
+    ),
+    Row(
+        "Nova works on the server",
+        lambda i: i.image is None and i.server.task_state is not None,
+        lambda i: Wait(f"Nova is working on server {i.server.id}: {i.server.task_state}"),
+    ),
+    Row(
+        "the server is in ERROR",
+        lambda i: i.image is None and i.server.status == "ERROR",
+        lambda i: i.step(StepName.STOP, "stop its server, because Nova makes no image of it in ERROR", i.server.id),
+    ),
+    Row(
+        "none",
+        lambda i: i.image is None,
+        lambda i: i.step(StepName.IMAGE, "make an image of its server", i.server.id),
+    ),
+    Row(
+        "tagged",
+        lambda i: i.image is not None and bool(i.image.tags),
+        lambda i: Report(
+            f"image {i.named} has tags, and Octavia may boot amphorae from it: remove the tags", "it failed"
+        ),
+    ),
+    Row(
+        "it may become active",
+        lambda i: i.status in _COMING and not i.late,
+        lambda i: Wait(f"image {i.named} is {i.status}", 3.0),
+    ),
+    Row(
+        "it will not become active",
+        lambda i: i.status != "active",
+        lambda i: i.step(StepName.DROP_IMAGE, f"delete the image, which is {i.status}", i.named),
+    ),
+    Row(
+        "not protected",
+        lambda i: not i.complete,
+        lambda i: i.step(StepName.SEAL, "protect the image, which is complete", i.named),
+    ),
+    Row(
+        "complete",
+        lambda i: i.complete,
+        lambda i: i.step(StepName.DROP_SERVER, "delete its server, whose image is preserved", i.server.id),
+    ),
+)
+
+#: The load balancer waits neither for an image nor for a server whose marks Nova changes only later.
+REPLACED: tuple[Row[End], ...] = (
+    Row(
+        "an image that is not wanted",
+        lambda e: bool(e.s.unfinished) and e.imaging is None,
+        lambda e: Step(StepName.DROP_IMAGE, "delete its image, which is not complete", objects=e.s.unfinished),
+    ),
+    Row("marks", lambda e: isinstance(e.closing, Step), lambda e: e.closing or Nothing()),
+    Row(
+        "the pool is over its limit",
+        lambda e: bool(e.oldest),
+        lambda e: Step(StepName.TRIM, "delete the oldest preserved amphora", objects=(e.oldest,)),
+    ),
+    Row(
+        "DELETED rows",
+        lambda e: bool(e.attached),
+        lambda e: Step(StepName.DETACH, "take rows of deleted amphorae off the load balancer", objects=e.attached),
+    ),
+    Row(
+        "an image",
+        lambda e: e.imaging is not None,
+        lambda e: (first(IMAGE, e.imaging) if e.imaging is not None else None) or Nothing(),
+    ),
+    Row("marks, later", lambda e: e.closing is not None, lambda e: e.closing or Nothing()),
+    Row("a place in a server group", lambda e: e.shelving is not None, lambda e: e.shelving or Nothing()),
+    Row("nothing", lambda _: True, lambda _: Nothing()),
+)
+
+
+def finish(s: Replaced, settings: HousekeepingSettings) -> Decision:
+    return first(REPLACED, End(s, settings)) or Nothing()
+
+
+def _is_final(server: Server) -> bool:
+    return server.metadata.get(STATE) == State.PRESERVED
+
+
+def label_of(server: Server) -> Step | None:
+    if _is_final(server):
+        return None
+    return Step(StepName.LABEL, "rename and lock the preserved server", objects=(server.id,))
+
+
+def shelving_of(server: Server, marked: bool) -> Step | Wait | None:
+    """Free the place of a preserved server in its server group, if it has one and Nova can."""
+    if not marked or not server.groups or server.host is None or server.host_up is False:
+        return None
+    if server.task_state:
+        return Wait(f"Nova is working on server {server.id}: {server.task_state}", 5.0)
+    if server.status not in {*_DESCRIBABLE, "SHELVED"}:
+        return None
+    return Step(StepName.SHELVE, "shelve the server, which has a place in a server group", objects=(server.id,))
