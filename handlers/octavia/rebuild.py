@@ -57,7 +57,7 @@ class _Rule:
 
 _OWNER = "only its owner can decide to delete it or to create it again"
 
-#: The first rule that applies says why a load balancer in ERROR is only reported.
+#: The first rule that applies is the reason why a load balancer in ERROR is only reported.
 RULES = (
     _Rule(lambda r: not r.vip_port, f"its VIP port is gone, so its deletion or creation failed: {_OWNER}"),
     _Rule(lambda r: not r.amphorae, f"it has no amphora row, so its creation or deletion failed: {_OWNER}"),

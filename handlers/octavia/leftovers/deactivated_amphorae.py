@@ -36,8 +36,8 @@ at the revision that was inspected.
 
 **What is not changed.** Objects outside Octavia's project, such as the VIP port of a customer. Preserved amphorae, spares and
 released servers. Rows of other providers. An amphora that serves, or is in ERROR on a load balancer: ``failed_amphora``
-replaces it. A load balancer whose deletion or creation failed: its owner decides. Amphorae with other names, by
-``[nova] random_amphora_name_length``.
+replaces it. A load balancer whose deletion or creation failed: its owner decides. Servers with random names
+(``random_amphora_name_length`` of Octavia).
 
 **Undo.** Nothing returns what was deleted in Nova and Neutron, and nothing uses it. The history has the statement for a row.
 """
