@@ -321,6 +321,35 @@ def test_a_load_balancer_whose_deletion_failed_is_not_built_again(
     assert len(house.cloud.servers()) == 1
 
 
+def test_four_failovers_that_did_not_help_are_followed_by_a_report(house: House, handler: StuckLoadBalancers) -> None:
+    balancer = house.octavia.add_load_balancer("ACTIVE_STANDBY")
+    house.octavia._delete(house.serving(balancer)[0])
+    house.octavia.set_balancer(balancer, "ERROR")
+    house.cloud.room = 0
+    requests = 0
+    for _number in range(6):
+        grow_older(house)
+        requests += sum(heal.action.startswith("asked") for heal in mend(handler))
+    assert requests == 4
+    (finding,) = (finding for finding in findings(handler) if finding.problem == "amphora-count")
+    assert "did not help" in finding.refusal
+
+
+def test_a_request_that_the_api_refuses_is_no_attempt(house: House, handler: StuckLoadBalancers) -> None:
+    balancer = house.octavia.add_load_balancer("ACTIVE_STANDBY")
+    house.octavia._delete(house.serving(balancer)[0])
+    house.octavia.set_balancer(balancer, "ERROR")
+    grow_older(house)
+    (finding,) = (finding for finding in findings(handler) if finding.problem == "amphora-count")
+    house.cloud.weather.unreachable = {"load-balancer"}
+    for _number in range(5):
+        with pytest.raises(Unavailable):
+            handler.heal(finding)
+    house.cloud.weather.unreachable = set()
+    mend(handler)
+    assert_whole(house, balancer)
+
+
 def test_a_load_balancer_whose_creation_failed_is_not_built(house: House, handler: StuckLoadBalancers) -> None:
     balancer = house.octavia.add_load_balancer()
     (row,) = house.serving(balancer)
