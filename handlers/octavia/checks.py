@@ -1,4 +1,4 @@
-"""What Octavia's side of a deployment must have: a database of a known schema, its APIs, and settings that leave time."""
+"""Checks of Octavia's part of a deployment: its database, its APIs, its work queue and its options."""
 
 from __future__ import annotations
 
@@ -14,10 +14,14 @@ from handlers.checks.notifications import notifications
 from handlers.octavia import options, settings
 from handlers.octavia.database import OctaviaDatabase
 from handlers.octavia.drivers.chosen import chosen_driver, housekeeping_settings
+from handlers.octavia.work_queue import WorkQueue
+
+#: handlers with heals that need an idle work queue
+_NEED_QUEUE = frozenset({"deactivated_amphorae", "stuck_load_balancers"})
 
 
 def octavia_checks(resources: Resources, modes: Mapping[type[Handler], Mode]) -> Iterator[Checked]:
-    """Look at Octavia's database, its APIs and its own files; at nothing where the configuration does not speak of it.
+    """Check Octavia's database, APIs and files; nothing where the configuration does not name Octavia.
 
     :param modes: every handler's mode
     """
@@ -31,6 +35,7 @@ def octavia_checks(resources: Resources, modes: Mapping[type[Handler], Mode]) ->
     if conf[settings.GROUP].driver != "noop":
         yield from roles.check("octavia", resources, ours)
     yield _project(resources)
+    yield from _queue(resources, ours)
     yield from _files(resources, ours)
 
 
@@ -59,6 +64,21 @@ def _project(resources: Resources) -> Checked:
     return Checked("amphorae", Verdict.OK, f"the project {driver.project()} has {servers} servers")
 
 
+def _queue(resources: Resources, modes: Mapping[type[Handler], Mode]) -> Iterator[Checked]:
+    """Warn about handlers that only report, because the state of Octavia's work queue stays unknown."""
+    names = [handler.name for handler, mode in modes.items() if mode is Mode.HEAL and handler.name in _NEED_QUEUE]
+    if not names:
+        return
+    try:
+        refusal = resources.get(WorkQueue.from_resources).refusal
+    except ConfigError as error:
+        yield Checked("octavia work queue", Verdict.FAILURE, str(error))
+        return
+    if refusal:
+        text = f"{' and '.join(sorted(names))} only report objects in PENDING_*: {refusal}"
+        yield Checked("octavia work queue", Verdict.WARNING, text)
+
+
 def _files(resources: Resources, modes: Mapping[type[Handler], Mode]) -> Iterator[Checked]:
     conf = resources.conf
     files = options.files(conf)
@@ -66,7 +86,7 @@ def _files(resources: Resources, modes: Mapping[type[Handler], Mode]) -> Iterato
         return
     yield from notifications(resources.bus, files, "oslo_messaging_notifications", "topics", "notifications")
     if (files.get("controller_worker", "event_notifications") or "true").lower() in {"false", "0", "no", "off"}:
-        text = "Octavia does not tell of load balancers: write there [controller_worker] event_notifications = True"
+        text = "Octavia sends no notifications of load balancers: write there [controller_worker] event_notifications = True"
         yield Checked(f"{files}: events", Verdict.WARNING, text)
     if any(handler.name == "failed_amphora" and mode is not Mode.OFF for handler, mode in modes.items()):
         yield _heartbeats(resources, str(files))
@@ -74,7 +94,7 @@ def _files(resources: Resources, modes: Mapping[type[Handler], Mode]) -> Iterato
 
 
 def _heartbeats(resources: Resources, where: str) -> Checked:
-    """Whether a silent amphora counts as failed before Octavia's health manager deletes it."""
+    """Check that a silent amphora counts as failed before Octavia's health manager deletes it."""
     timeout = options.amphora_settings(resources.conf).heartbeat_timeout
     preservation = resources.get(housekeeping_settings)
     after = preservation.stale_after
@@ -93,9 +113,9 @@ def _heartbeats(resources: Resources, where: str) -> Checked:
 
 
 def _threshold(value: str | None, where: str) -> Checked:
-    """What Octavia's own breaker means for who fails amphorae over."""
+    """Check that Octavia's own breaker leaves its health manager working."""
     subject = f"{where}: failover_threshold"
     if value == "1":
-        text = "Octavia's health manager fails nothing over by itself: while stackmend is down, nobody does"
+        text = "Octavia's health manager fails no amphora over: while stackmend is down, failed amphorae stay"
         return Checked(subject, Verdict.WARNING, text)
-    return Checked(subject, Verdict.OK, "Octavia's health manager fails over what stackmend leaves to it")
+    return Checked(subject, Verdict.OK, "Octavia's health manager fails amphorae over that stackmend leaves to it")

@@ -107,7 +107,7 @@ def database_url(conf: cfg.ConfigOpts) -> str:
 
 
 def database_mark(conf: cfg.ConfigOpts) -> str:
-    """Return a short mark that tells this Octavia's database from others, without a secret.
+    """Return a short mark of this database, which another database does not have; it contains no secret.
 
     :raises ConfigError: as :func:`database_url`
     """

@@ -99,10 +99,10 @@ def read(driver: Driver, balancer: records.LoadBalancer, amphorae: Sequence[reco
     )
 
 
-def begin(
+def require(
     driver: Driver, balancer: records.LoadBalancer, amphorae: Sequence[records.Amphora], settled_for: float
-) -> None:
-    """Verify that a load balancer in ERROR may be failed over now, and record the attempt.
+) -> Remains:
+    """Return the remains of a load balancer in ERROR that may be failed over now.
 
     :param amphorae: all its rows
     :param settled_for: seconds for which no flow has worked on it
@@ -115,7 +115,7 @@ def begin(
         raise Refused(reason)
     if settled_for < pause(remains):
         raise InFlight(f"load balancer {balancer.id} is in ERROR for {settled_for:.0f} s", pause(remains) - settled_for)
-    record_attempt(driver, remains.security_group, remains.amphorae[0])
+    return remains
 
 
 def security_group(driver: Driver, balancer: str) -> Group | None:

@@ -24,7 +24,7 @@ by the clock of the database. No server of its amphorae is building. Octavia's q
 **What is changed.** One step for each inspection. PENDING_UPDATE becomes ERROR, if status and time are those that were proved.
 Before that write, the servers of its amphorae get the new time as metadata: it marks a load balancer in ERROR for this
 reason that has not changed since, after a crash too. Then Octavia's API fails the load balancer over, as it does for a wrong
-number of amphorae; a spare makes room first. The row of a deleted amphora is detached from its load balancer, from Octavia 16
+number of amphorae; a spare makes room. The row of a deleted amphora is detached from its load balancer, from Octavia 16
 on, once Nova has no such server and Neutron no such port.
 
 **What is not changed.** A load balancer on which a flow may work. Failed amphorae: ``failed_amphora`` replaces them. A load
@@ -397,12 +397,13 @@ class StuckLoadBalancers(OctaviaPlugin, Handler):
 
     def _fail_over(self, balancer: Balancer, settled_for: float) -> Healed:
         row = balancer.row
-        if row.status == "ERROR":
-            rebuild.begin(self._driver, row, balancer.live, settled_for)
-        if balancer.live:
-            # Octavia builds the new amphora before it deletes the old one, and those of a pair one after the other.
-            pool.make_room(self._driver, balancer.live[0])
+        remains = rebuild.require(self._driver, row, balancer.live, settled_for) if row.status == "ERROR" else None
         self._driver.failover_load_balancer(row.id)
+        if balancer.live:
+            # A spare is given up only for an accepted request. Octavia builds the amphorae of a pair one after the other.
+            pool.make_room(self._driver, balancer.live[0])
+        if remains is not None:
+            rebuild.record_attempt(self._driver, remains.security_group, remains.amphorae[0])
         return Healed(
             f"asked Octavia to fail over load balancer {row.id}, which was {row.status}",
             before=_evidence(balancer),

@@ -1,10 +1,11 @@
-"""Octavia's tables, as far as this program reads or writes them.
+"""The tables and columns of Octavia that stackmend reads or writes.
 
-Only columns that exist in every Octavia since 10 (Yoga) are listed; what came later (``amphora_member_port``) is looked
-for before it is used. Sources: ``octavia/db/models.py`` and ``octavia/db/migration``. ``create_all`` makes a database that
-is good enough for tests and for the Noop driver; Octavia's own migrations make the real ones.
+The columns exist in every Octavia since 10 (Yoga). Code checks for a later table (``amphora_member_port``) before it uses it.
+``create_all`` makes a database for tests and for the Noop driver; Octavia's migrations make the real ones.
 
-All times are naive UTC, and ``updated_at`` is set by Octavia's models, not by the schema: whoever writes must set it.
+All times are naive UTC. Octavia's models set ``updated_at``, not the schema, so every write sets it too.
+
+Sources: ``octavia/db/models.py``, ``octavia/db/migration``.
 """
 
 from __future__ import annotations

@@ -36,8 +36,8 @@ at the revision that was inspected.
 
 **What is not changed.** Objects outside Octavia's project, such as the VIP port of a customer. Preserved amphorae, spares and
 released servers. Rows of other providers. An amphora that serves, or is in ERROR on a load balancer: ``failed_amphora``
-replaces it. A load balancer whose deletion or creation failed: its owner decides. Amphorae with other names, by
-``[nova] random_amphora_name_length``.
+replaces it. A load balancer whose deletion or creation failed: its owner decides. Servers with random names
+(``random_amphora_name_length`` of Octavia).
 
 **Undo.** Nothing returns what was deleted in Nova and Neutron, and nothing uses it. The history has the statement for a row.
 """
@@ -384,14 +384,15 @@ class DeactivatedAmphorae(OctaviaPlugin, Handler):
         row, found = self._rows(amphora)[0], self._balancer(balancer)
         if found is None or not found.idle:
             raise InFlight(f"Octavia is working on load balancer {balancer}")
-        if found.status == "ERROR":
-            rows = self._database.run(partial(queries.amphorae_of, load_balancer=balancer))
-            rebuild.begin(self._driver, found, rows, found.age)
-        pool.make_room(self._driver, row)
+        rows = self._database.run(partial(queries.amphorae_of, load_balancer=balancer))
+        remains = rebuild.require(self._driver, found, rows, found.age) if found.status == "ERROR" else None
         if found.status == "ACTIVE" and row.status == "PENDING_DELETE":
             self._driver.failover_amphora(amphora)
         else:
             self._driver.failover_load_balancer(balancer)
+        pool.make_room(self._driver, row)
+        if remains is not None:
+            rebuild.record_attempt(self._driver, remains.security_group, amphora)
         return Healed(
             f"asked Octavia to replace amphora {amphora} of load balancer {balancer}, which was {found.status}",
             undo="nothing takes a failover back; the next inspection shows whether it succeeded",

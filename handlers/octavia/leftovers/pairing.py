@@ -56,7 +56,7 @@ class _Rule:
     reason: str
 
 
-#: The first rule that applies says why nothing may be removed.
+#: The first rule that applies is the reason why nothing may be removed.
 RULES = (
     _Rule(
         lambda p: not p.named,

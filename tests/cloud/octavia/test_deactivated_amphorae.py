@@ -26,7 +26,7 @@ def sweeping(octavia_cloud: ControlPlane, stackmend: Program) -> Program:
     stackmend.configure(
         {
             "journal": {"connection": f"sqlite:///{stackmend.folder}/journal.sqlite"},
-            **installation.options(octavia_cloud, "deactivated_amphorae"),
+            **installation.options(octavia_cloud, "deactivated_amphorae", deactivated_amphorae_without_rows=True),
         }
     )
     return stackmend

@@ -74,8 +74,9 @@ class Wreck:
         amphora = amphora or str(uuid.uuid4())
         compute = f"'{server}'" if server else "NULL"
         self._cloud.mariadb.execute(
-            "INSERT INTO amphora (id, compute_id, status, cert_busy, created_at, updated_at)"
-            f" VALUES ('{amphora}', {compute}, '{status}', 0, utc_timestamp(), utc_timestamp())",
+            "INSERT INTO amphora (id, compute_id, status, cert_expiration, cert_busy, created_at, updated_at)"
+            f" VALUES ('{amphora}', {compute}, '{status}', utc_timestamp() + INTERVAL 30 DAY, 0, utc_timestamp(),"
+            " utc_timestamp())",
             "octavia",
         )
         self._made.append(lambda: self._delete("amphora", "id", amphora))
@@ -106,8 +107,8 @@ class Wreck:
 
 
 def age(cloud: ControlPlane) -> None:
-    """Let two hours pass for everything there is: what was touched just now may be in the middle of something."""
-    back = "INTERVAL 2 HOUR"
+    """Make every row and object older than the longest silence of a flow."""
+    back = "INTERVAL 7 HOUR"
     for cell in ("cell0", *CELLS):
         cloud.mariadb.execute(f"UPDATE instances SET created_at = created_at - {back}", f"nova_{cell}")
     cloud.mariadb.execute(f"UPDATE standardattributes SET created_at = created_at - {back}", "neutron")

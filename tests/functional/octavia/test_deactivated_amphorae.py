@@ -79,7 +79,7 @@ def health(house: House, amphora: str) -> object:
     return house.database.run(partial(queries.health, amphora=amphora))
 
 
-def test_a_healthy_cloud_has_nothing_left_behind(house: House, handler: DeactivatedAmphorae) -> None:
+def test_a_healthy_cloud_has_no_leftovers(house: House, handler: DeactivatedAmphorae) -> None:
     house.octavia.add_load_balancer("ACTIVE_STANDBY", anti_affinity=True)
     failed = house.octavia.add_load_balancer()
     house.driver.failover_load_balancer(failed)
@@ -98,7 +98,9 @@ def test_a_healthy_cloud_has_nothing_left_behind(house: House, handler: Deactiva
 
 
 @pytest.mark.parametrize("status", ["ERROR", "READY", "PENDING_DELETE", "BOOTING", "ALLOCATED"])
-def test_an_amphora_on_no_load_balancer_goes_wholly(house: House, handler: DeactivatedAmphorae, status: str) -> None:
+def test_an_amphora_on_no_load_balancer_is_removed_completely(
+    house: House, handler: DeactivatedAmphorae, status: str
+) -> None:
     amphora = detached(house, status)
     keeps = {server.id for server in house.cloud.servers() if amphora not in server.name}
     grow_older(house)
@@ -114,7 +116,7 @@ def test_an_amphora_on_no_load_balancer_goes_wholly(house: House, handler: Deact
 
 
 @pytest.mark.parametrize("status", ["ERROR", "READY", "PENDING_DELETE"])
-def test_an_amphora_whose_server_nova_lost_goes_too(house: House, handler: DeactivatedAmphorae, status: str) -> None:
+def test_an_amphora_without_a_server_is_removed(house: House, handler: DeactivatedAmphorae, status: str) -> None:
     amphora = detached(house, status)
     house.cloud.delete_server(house.amphora(amphora).compute_id or "")
     grow_older(house)
@@ -124,7 +126,7 @@ def test_an_amphora_whose_server_nova_lost_goes_too(house: House, handler: Deact
     assert named(house, amphora) == []
 
 
-def test_the_api_that_lies_is_not_believed(
+def test_a_deletion_that_the_api_accepts_but_does_not_do_is_done_here(
     house: House, handler: DeactivatedAmphorae, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Before Octavia 18 the row becomes PENDING_DELETE, and nothing else happens."""
@@ -138,7 +140,7 @@ def test_the_api_that_lies_is_not_believed(
     assert named(house, amphora) == []
 
 
-def test_what_octavia_leaves_of_an_amphora_that_it_deleted_goes_too(
+def test_server_and_ports_that_octavia_leaves_are_removed(
     house: House, handler: DeactivatedAmphorae, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It deletes no port that the row does not name, and does not wait for Nova."""
@@ -153,10 +155,11 @@ def test_what_octavia_leaves_of_an_amphora_that_it_deleted_goes_too(
 
 
 @pytest.mark.parametrize(
-    "error", [InFlight("2 requests wait"), Unavailable("octavia-worker", "nobody consumes"), Unavailable("broker", "-")]
+    "error",
+    [InFlight("2 requests wait"), Unavailable("octavia-worker", "no worker consumes"), Unavailable("broker", "-")],
 )
 @pytest.mark.parametrize("attached", [True, False])
-def test_a_deletion_for_which_no_worker_was_there_yet_is_left_to_octavia(
+def test_a_requested_deletion_that_waits_for_a_worker_is_not_done_here(
     house: House, handler: DeactivatedAmphorae, queue: Queue, error: Exception, attached: bool
 ) -> None:
     """The API marks the row before any worker has the request."""
@@ -180,7 +183,7 @@ def test_a_deletion_for_which_no_worker_was_there_yet_is_left_to_octavia(
     assert named(house, amphora) == []
 
 
-def test_where_the_queue_cannot_be_asked_a_deletion_is_only_reported(house: House) -> None:
+def test_a_requested_deletion_is_only_reported_where_the_queue_is_unknown(house: House) -> None:
     handler = DeactivatedAmphorae(house.driver, Queue("Octavia has a jobboard"), GRACE)
     waiting, failed = detached(house, "PENDING_DELETE"), detached(house, "ERROR")
     grow_older(house)
@@ -190,7 +193,7 @@ def test_where_the_queue_cannot_be_asked_a_deletion_is_only_reported(house: Hous
     assert house.amphora(failed).status == "DELETED"
 
 
-def test_the_api_that_refuses_is_done_without(
+def test_a_deletion_that_the_api_refuses_is_done_here(
     house: House, handler: DeactivatedAmphorae, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     amphora = detached(house, "ERROR")
@@ -205,7 +208,7 @@ def test_the_api_that_refuses_is_done_without(
     assert named(house, amphora) == []
 
 
-def test_an_api_that_does_not_answer_is_waited_for(house: House, handler: DeactivatedAmphorae) -> None:
+def test_a_deletion_waits_for_an_api_that_does_not_answer(house: House, handler: DeactivatedAmphorae) -> None:
     amphora = detached(house, "ERROR")
     grow_older(house)
     (finding,) = findings(handler)
@@ -221,7 +224,7 @@ def test_an_api_that_does_not_answer_is_waited_for(house: House, handler: Deacti
 
 @pytest.mark.parametrize("lb_status", ["ACTIVE", "ERROR"])
 @pytest.mark.parametrize("status", ["PENDING_DELETE", "BOOTING", "PENDING_CREATE"])
-def test_what_is_stuck_on_a_load_balancer_is_failed_over_never_deleted(
+def test_an_amphora_that_is_stuck_on_a_load_balancer_is_failed_over(
     house: House, handler: DeactivatedAmphorae, lb_status: str, status: str
 ) -> None:
     balancer = house.octavia.add_load_balancer()
@@ -236,7 +239,7 @@ def test_what_is_stuck_on_a_load_balancer_is_failed_over_never_deleted(
     assert named(house, row.id) == []
 
 
-def test_a_flow_at_work_is_left_alone(house: House, handler: DeactivatedAmphorae) -> None:
+def test_an_amphora_on_which_a_flow_may_work_stays(house: House, handler: DeactivatedAmphorae) -> None:
     deleting = detached(house, "PENDING_DELETE")
     balancer = house.octavia.add_load_balancer()
     (replaced,) = house.serving(balancer)
@@ -250,7 +253,7 @@ def test_a_flow_at_work_is_left_alone(house: House, handler: DeactivatedAmphorae
     assert list(handler.inspect(Key("amphora", replaced.id))) == []
 
 
-def test_what_serves_is_never_removed_by_hand(house: House) -> None:
+def test_an_amphora_that_serves_cannot_be_removed(house: House) -> None:
     balancer = house.octavia.add_load_balancer()
     (row,) = house.serving(balancer)
     before = world(house)
@@ -261,7 +264,7 @@ def test_what_serves_is_never_removed_by_hand(house: House) -> None:
     assert world(house) == before
 
 
-def test_the_specifications_removal_goes_on_after_a_failure(house: House) -> None:
+def test_the_removal_of_several_amphorae_continues_after_a_failure(house: House) -> None:
     gone, serving = detached(house, "ERROR"), house.serving(house.octavia.add_load_balancer())[0]
     with pytest.raises(DeleteFailed):
         Housekeeper(house.driver).remove_amphora([serving.id, gone])
@@ -270,7 +273,7 @@ def test_the_specifications_removal_goes_on_after_a_failure(house: House) -> Non
     Housekeeper(house.driver).remove_amphora([gone])
 
 
-def test_a_fresh_deletion_of_octavias_is_not_raced(house: House) -> None:
+def test_an_amphora_that_octavia_began_to_delete_is_not_removed(house: House) -> None:
     amphora = detached(house, "PENDING_DELETE")
     before = world(house)
     with pytest.raises(UnavailableException):
@@ -278,8 +281,8 @@ def test_a_fresh_deletion_of_octavias_is_not_raced(house: House) -> None:
     assert world(house) == before
 
 
-def test_a_row_whose_server_is_somebody_elses_keeps_it(house: House, handler: DeactivatedAmphorae) -> None:
-    """A compute_id that points at a server of another project, or at a preserved one, is no licence to delete it."""
+def test_a_server_that_octavia_did_not_create_for_the_row_stays(house: House, handler: DeactivatedAmphorae) -> None:
+    """The row may name a server of another project, or a preserved one."""
     foreign = house.cloud.boot("web-1", project=OTHERS)
     first, second = detached(house, "READY"), detached(house, "READY")
     house.octavia.set_amphora(first, compute_id=foreign.id)
@@ -311,7 +314,7 @@ def test_a_server_without_a_row_goes_with_its_ports(house: House, alone: Deactiv
     assert len(house.cloud.servers()) == 2
 
 
-def test_a_zombie_goes(house: House, handler: DeactivatedAmphorae) -> None:
+def test_the_server_of_a_deleted_amphora_is_removed(house: House, handler: DeactivatedAmphorae) -> None:
     balancer = house.octavia.add_load_balancer()
     (row,) = house.serving(balancer)
     house.octavia.set_amphora(row.id, compute_id=None, status="ERROR")
@@ -360,7 +363,7 @@ def test_a_server_that_is_being_built_stays(house: House, handler: DeactivatedAm
     assert list(handler.inspect(Key("server", row.compute_id or ""))) == []
 
 
-def test_what_is_young_stays(house: House, handler: DeactivatedAmphorae) -> None:
+def test_a_young_object_stays(house: House, handler: DeactivatedAmphorae) -> None:
     house.octavia.add_load_balancer()
     grow_older(house)
     amphora = detached(house, "ERROR")
@@ -470,7 +473,7 @@ def test_leaked_groups_go_and_used_ones_stay(house: House, alone: DeactivatedAmp
     assert house.balancer(balancer).status == "ACTIVE"
 
 
-def test_a_load_balancer_that_is_being_created_keeps_its_things(house: House, handler: DeactivatedAmphorae) -> None:
+def test_the_objects_of_a_load_balancer_in_creation_stay(house: House, handler: DeactivatedAmphorae) -> None:
     balancer = house.octavia.add_load_balancer("ACTIVE_STANDBY", anti_affinity=True)
     house.octavia.set_balancer(balancer, "PENDING_CREATE")
     for row in house.serving(balancer):
@@ -520,7 +523,7 @@ def test_an_empty_listing_is_an_outage(
         list(handler.sweep())
 
 
-def test_what_does_not_answer_proves_nothing(house: House, handler: DeactivatedAmphorae) -> None:
+def test_an_api_that_does_not_answer_proves_nothing(house: House, handler: DeactivatedAmphorae) -> None:
     amphora = detached(house, "READY")
     grow_older(house)
     house.cloud.weather.unreachable = {"compute"}
@@ -598,7 +601,7 @@ def test_killed_at_any_moment_the_removal_is_completed(make_house: Callable[...,
     assert killed > 10
 
 
-def test_a_killed_failover_request_is_not_sent_for_nothing(make_house: Callable[..., House]) -> None:
+def test_a_failover_is_requested_although_the_handler_is_killed(make_house: Callable[..., House]) -> None:
     def make() -> tuple[House, DeactivatedAmphorae]:
         house = make_house()
         (row,) = house.serving(house.octavia.add_load_balancer())
@@ -612,7 +615,7 @@ def test_a_killed_failover_request_is_not_sent_for_nothing(make_house: Callable[
         assert [row.compute_id for row in house.database.run(queries.amphorae)] == [server.id], where
 
 
-def test_looking_changes_nothing(house: House, handler: DeactivatedAmphorae) -> None:
+def test_inspection_changes_nothing(house: House, handler: DeactivatedAmphorae) -> None:
     detached(house, "ERROR")
     house.cloud.boot(f"amphora-{uuid4()}")
     grow_older(house)

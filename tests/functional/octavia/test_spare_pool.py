@@ -52,7 +52,9 @@ def filled(make_house: Houses, size: int = 2, **more: object) -> tuple[House, Sp
     return house, handler
 
 
-def test_a_pool_of_three_reaches_three_and_says_so(make_house: Houses, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_pool_of_three_gets_three_spares_and_logs_its_size(
+    make_house: Houses, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level(logging.INFO)
     house = make_house(spare_amphora_pool_size=3)
     handler = SparePool(house.driver)

@@ -84,7 +84,7 @@ def test_stuck_in_an_update_it_is_freed_and_failed_over(house: House, handler: S
     assert [heal.action.split()[0] for heal in healed] == ["set", "asked", "detached"]
 
 
-def test_what_a_dead_worker_left_goes(house: House, handler: StuckLoadBalancers) -> None:
+def test_the_amphorae_of_a_dead_worker_are_replaced(house: House, handler: StuckLoadBalancers) -> None:
     """Killed mid-failover: the old amphora is PENDING_DELETE, the new one BOOTING, and both have servers."""
     balancer = house.octavia.add_load_balancer()
     house.octavia.set_amphora(house.serving(balancer)[0].id, status="PENDING_DELETE")
@@ -95,7 +95,7 @@ def test_what_a_dead_worker_left_goes(house: House, handler: StuckLoadBalancers)
     assert_whole(house, balancer)
 
 
-def test_a_server_of_which_nova_takes_no_note_does_not_keep_it_stuck(house: House, handler: StuckLoadBalancers) -> None:
+def test_a_server_in_error_does_not_prevent_the_freeing(house: House, handler: StuckLoadBalancers) -> None:
     balancer = house.octavia.add_load_balancer("ACTIVE_STANDBY")
     failed, _other = house.serving(balancer)
     house.cloud.alter_server(failed.compute_id or "", status="ERROR")
@@ -116,7 +116,7 @@ def test_the_undo_of_freeing_works(house: House, handler: StuckLoadBalancers) ->
 
 
 @pytest.mark.parametrize("status", ["PENDING_CREATE", "PENDING_DELETE"])
-def test_what_only_its_owner_can_decide_is_reported(house: House, handler: StuckLoadBalancers, status: str) -> None:
+def test_a_stuck_creation_or_deletion_is_reported(house: House, handler: StuckLoadBalancers, status: str) -> None:
     stuck(house, status)
     (finding,) = findings(handler)
     assert not finding.healable
@@ -127,7 +127,7 @@ def test_what_only_its_owner_can_decide_is_reported(house: House, handler: Stuck
 
 
 @pytest.mark.parametrize("status", ["PENDING_CREATE", "PENDING_UPDATE", "PENDING_DELETE"])
-def test_a_flow_that_may_be_at_work_is_left_alone(house: House, handler: StuckLoadBalancers, status: str) -> None:
+def test_a_load_balancer_on_which_a_flow_may_work_stays(house: House, handler: StuckLoadBalancers, status: str) -> None:
     balancer = house.octavia.add_load_balancer()
     grow_older(house)
     house.octavia.set_balancer(balancer, status)
@@ -154,8 +154,8 @@ def test_a_server_that_is_building_shows_a_flow_at_work(house: House, handler: S
         handler.inspect(key(balancer))
 
 
-@pytest.mark.parametrize("error", [InFlight("requests wait"), Unavailable("octavia-worker", "nobody consumes")])
-def test_a_request_that_waits_in_the_queue_is_not_run_over(
+@pytest.mark.parametrize("error", [InFlight("requests wait"), Unavailable("octavia-worker", "no worker consumes")])
+def test_a_load_balancer_whose_request_waits_in_the_queue_stays(
     house: House, handler: StuckLoadBalancers, queue: Queue, error: Exception
 ) -> None:
     balancer = stuck(house)
@@ -168,7 +168,7 @@ def test_a_request_that_waits_in_the_queue_is_not_run_over(
     assert house.balancer(balancer).status == "PENDING_UPDATE"
 
 
-def test_the_queue_is_asked_again_right_before_the_write(
+def test_the_queue_is_read_again_right_before_the_write(
     house: House, handler: StuckLoadBalancers, queue: Queue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     balancer = stuck(house)
@@ -185,7 +185,7 @@ def test_the_queue_is_asked_again_right_before_the_write(
     assert house.balancer(balancer).status == "PENDING_UPDATE"
 
 
-def test_where_the_queue_cannot_be_asked_it_is_only_reported(house: House) -> None:
+def test_a_stuck_load_balancer_is_only_reported_where_the_queue_is_unknown(house: House) -> None:
     handler = StuckLoadBalancers(house.driver, Queue("Octavia has a jobboard"), AFTER)
     balancer = stuck(house)
     (finding,) = findings(handler)
@@ -244,7 +244,7 @@ def test_a_new_flow_that_begins_between_proof_and_write_is_not_taken_for_the_stu
 
 
 def test_in_error_for_another_reason_it_is_only_reported(house: House, handler: StuckLoadBalancers) -> None:
-    """What told a load balancer freed is worth nothing once somebody else has written it."""
+    """The mark on the servers counts only while the row is unchanged."""
     balancer = stuck(house)
     handler.heal(findings(handler)[0])
     assert problems(handler) == ["failover-due"]
@@ -258,13 +258,13 @@ def test_in_error_for_another_reason_it_is_only_reported(house: House, handler: 
     assert (finding.problem, finding.healable) == ("load-balancer-error", False)
 
 
-def test_in_error_it_is_failed_over_when_the_operator_says_so(house: House, queue: Queue) -> None:
+def test_a_load_balancer_in_error_is_failed_over_where_the_operator_allows_it(house: House, queue: Queue) -> None:
     balancer = stuck(house, "ERROR")
     mend(StuckLoadBalancers(house.driver, queue, AFTER, failover_errors=True))
     assert_whole(house, balancer)
 
 
-def test_in_error_with_a_failed_amphora_it_is_left_to_who_replaces_those(house: House, queue: Queue) -> None:
+def test_a_load_balancer_with_a_failed_amphora_is_left_to_failed_amphora(house: House, queue: Queue) -> None:
     balancer = house.octavia.add_load_balancer()
     house.octavia.set_amphora(house.serving(balancer)[0].id, status="ERROR")
     house.octavia.set_balancer(balancer, "ERROR")
@@ -321,6 +321,35 @@ def test_a_load_balancer_whose_deletion_failed_is_not_built_again(
     assert len(house.cloud.servers()) == 1
 
 
+def test_four_failovers_that_did_not_help_are_followed_by_a_report(house: House, handler: StuckLoadBalancers) -> None:
+    balancer = house.octavia.add_load_balancer("ACTIVE_STANDBY")
+    house.octavia._delete(house.serving(balancer)[0])
+    house.octavia.set_balancer(balancer, "ERROR")
+    house.cloud.room = 0
+    requests = 0
+    for _number in range(6):
+        grow_older(house)
+        requests += sum(heal.action.startswith("asked") for heal in mend(handler))
+    assert requests == 4
+    (finding,) = (finding for finding in findings(handler) if finding.problem == "amphora-count")
+    assert "did not help" in finding.refusal
+
+
+def test_a_request_that_the_api_refuses_is_no_attempt(house: House, handler: StuckLoadBalancers) -> None:
+    balancer = house.octavia.add_load_balancer("ACTIVE_STANDBY")
+    house.octavia._delete(house.serving(balancer)[0])
+    house.octavia.set_balancer(balancer, "ERROR")
+    grow_older(house)
+    (finding,) = (finding for finding in findings(handler) if finding.problem == "amphora-count")
+    house.cloud.weather.unreachable = {"load-balancer"}
+    for _number in range(5):
+        with pytest.raises(Unavailable):
+            handler.heal(finding)
+    house.cloud.weather.unreachable = set()
+    mend(handler)
+    assert_whole(house, balancer)
+
+
 def test_a_load_balancer_whose_creation_failed_is_not_built(house: House, handler: StuckLoadBalancers) -> None:
     balancer = house.octavia.add_load_balancer()
     (row,) = house.serving(balancer)
@@ -349,7 +378,7 @@ def test_a_problem_without_a_heal_is_refused(house: House, handler: StuckLoadBal
     assert house.balancer(balancer).status == "PENDING_UPDATE"
 
 
-def test_requests_that_may_wait_inside_a_worker_are_not_run_over(house: House) -> None:
+def test_a_load_balancer_whose_request_may_wait_inside_a_worker_stays(house: House) -> None:
     """A worker of two threads takes three requests off the queue at once."""
     handler = StuckLoadBalancers(house.driver, Queue(threads=2), AFTER)
     first = stuck(house)
@@ -398,7 +427,7 @@ def test_a_failover_that_did_not_help_is_not_repeated_at_once(house: House, hand
     assert house.balancer(balancer).status == "ACTIVE"
 
 
-def test_rows_of_deleted_amphorae_are_taken_off(house: House, handler: StuckLoadBalancers) -> None:
+def test_rows_of_deleted_amphorae_are_detached(house: House, handler: StuckLoadBalancers) -> None:
     balancer, other = house.octavia.add_load_balancer(), house.octavia.add_load_balancer()
     (old,) = house.serving(balancer)
     house.driver.failover_amphora(old.id)
@@ -446,7 +475,7 @@ def test_rows_of_deleted_amphorae_stay_while_a_flow_uses_them(house: House, hand
     assert len(rows) == 2
 
 
-def test_the_row_of_an_amphora_that_is_being_preserved_is_left_to_who_does_that(
+def test_the_row_of_an_amphora_in_preservation_is_left_to_failed_amphora(
     house: House, handler: StuckLoadBalancers
 ) -> None:
     balancer = house.octavia.add_load_balancer()
@@ -459,7 +488,7 @@ def test_the_row_of_an_amphora_that_is_being_preserved_is_left_to_who_does_that(
     assert house.amphora(old.id).load_balancer_id is None
 
 
-def test_load_balancers_of_other_providers_are_not_looked_at(house: House, handler: StuckLoadBalancers) -> None:
+def test_load_balancers_of_other_providers_stay(house: House, handler: StuckLoadBalancers) -> None:
     balancer = stuck(house)
     change = sa.update(tables.load_balancer).values(provider="ovn")
     house.database.run(lambda connection: connection.execute(change))
@@ -478,7 +507,9 @@ def test_a_schema_that_is_not_known_is_not_written(house: House, handler: StuckL
     assert world(house) == before
 
 
-def test_killed_at_any_moment_it_is_freed_all_the_same(make_house: Callable[..., House]) -> None:
+def test_a_load_balancer_is_freed_although_the_handler_is_killed_at_any_moment(
+    make_house: Callable[..., House],
+) -> None:
     def make() -> tuple[House, StuckLoadBalancers]:
         house = make_house()
         stuck(house)
@@ -524,7 +555,7 @@ def work_queue(folder: Path, text: str, jobboard: bool | None = None) -> WorkQue
         (f"{URL}[controller_worker]\namp_image_tag = amphora\n[health_manager]\nheartbeat_timeout = 60\n", "unknown"),
     ],
 )
-def test_what_octavias_files_say_about_its_queue(tmp_path: Path, text: str, refusal: str) -> None:
+def test_the_queue_follows_from_octavias_files(tmp_path: Path, text: str, refusal: str) -> None:
     found = work_queue(tmp_path, text).refusal
     assert refusal in found if refusal else found == ""
     assert "secret" not in found

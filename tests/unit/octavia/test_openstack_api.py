@@ -95,16 +95,16 @@ def test_failures(
         "it is in vm_state error",
     ],
 )
-def test_what_an_api_said_is_told(body: Any) -> None:
+def test_an_error_contains_the_message_of_the_api(body: Any) -> None:
     with pytest.raises(UnavailableException, match="answered 409: it is in vm_state error"):
         api((409, body)).call("POST", "/servers/1/action", THING)
 
 
-def test_reading_what_is_not_there_is_no_error() -> None:
+def test_a_missing_object_is_no_error_for_a_read() -> None:
     assert api((404, {})).get("/servers/1", THING) is None
 
 
-def test_what_is_not_json_is_no_answer() -> None:
+def test_an_answer_without_json_is_no_answer() -> None:
     with pytest.raises(UnavailableException):
         api((200, [])).get("/servers/1", THING)
 
@@ -130,13 +130,13 @@ def test_a_server_whose_cell_does_not_answer_is_not_known() -> None:
     assert unknown.value.dependency == THING
 
 
-def test_a_server_that_is_not_shown_whole_is_not_believed() -> None:
+def test_a_server_without_its_details_is_no_answer() -> None:
     with pytest.raises(AmphoraDriverError, match="administrator"):
         _server({"id": "1", "status": "ACTIVE", "name": "amphora", "tenant_id": "p"})
 
 
 @pytest.mark.parametrize("time", ["2026-01-01T00:00:00Z", "2026-01-01T00:00:00", "2026-01-01T01:00:00+01:00"])
-def test_ages_are_told_from_every_spelling_of_a_time(time: str) -> None:
+def test_every_format_of_a_time_gives_an_age(time: str) -> None:
     assert abs(age(time) - age("2026-01-01T00:00:00Z")) < 1
     assert age(time) > 0
 
