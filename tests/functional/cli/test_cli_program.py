@@ -7,7 +7,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import ClassVar
 
@@ -218,9 +217,11 @@ class Daemon:
 
     def end(self, *signals: int) -> int:
         """Send signals; return the exit code. A heal that hangs does so for longer than this waits."""
-        for number in signals:
+        first, *more = signals
+        self.process.send_signal(first)
+        for number in more:
+            self.read_until("stopping")
             self.process.send_signal(number)
-            time.sleep(0.3)
         self.lines.read()
         return self.process.wait(60)
 

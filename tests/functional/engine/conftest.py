@@ -44,6 +44,16 @@ def hint(name: str, handler: str = "mender", priority: Priority = Priority.EVENT
     return Hint(handler, Key("thing", name), priority, "thing.broken", sent_at=time.time())
 
 
+class Rounds(Meter):
+    """Counts how often the dispatcher claimed."""
+
+    def __init__(self) -> None:
+        self.claims = 0
+
+    def beat(self, loop: str) -> None:
+        self.claims += loop == "dispatcher"
+
+
 @dataclass
 class Machine:
     """A replica without a bus."""
@@ -57,7 +67,7 @@ class Machine:
     window: Window = field(default_factory=Window)
     clock: Clock = lambda: datetime.now(UTC)
     replica: str = "r1"
-    meter: Meter = field(default_factory=Meter)
+    meter: Meter = field(default_factory=Rounds)
     running: list[tuple[Dispatcher, Upkeep]] = field(default_factory=list)
 
     def handlers(self) -> list[Handler]:
@@ -93,6 +103,14 @@ class Machine:
         work.enqueue(self.database, hints)
         for dispatcher, _upkeep in self.running:
             dispatcher.wake()
+
+    def at_rest(self) -> None:
+        """Wait until the dispatcher has claimed whatever it may claim now, and nothing is in progress."""
+        assert isinstance(self.meter, Rounds)
+        # The first of two further rounds may have begun before this call; the second has not.
+        rounds = self.meter.claims + 2
+        eventually(lambda: self.meter.claims > rounds)
+        eventually(lambda: "running" not in {row.state for row in backlog.listing(self.database)})
 
     def idle(self) -> bool:
         return not [row for row in backlog.listing(self.database) if row.state in ("pending", "running")]

@@ -148,7 +148,7 @@ def test_a_sweep_that_finds_too_much_heals_nothing_and_stops_its_handler(machine
     machine.enqueue(timer())
     eventually(lambda: controls.read(machine.database)["mender"].broken)
     machine.enqueue(hint("1"))
-    time.sleep(1.5)
+    machine.at_rest()
     assert len(machine.world.drifted()) == 20
     assert ("sweep:mender", "stopped") in outcomes(machine)
     controls.resume(machine.database, ["mender"])
@@ -177,9 +177,8 @@ def test_a_paused_handler_does_nothing_until_resumed(machine: Machine) -> None:
     machine.world.things = {"a": 1}
     machine.start()
     controls.pause(machine.database, ["mender"], "maintenance")
-    time.sleep(1.2)
     machine.enqueue(hint("a"))
-    time.sleep(0.5)
+    machine.at_rest()
     assert machine.world.drifted() == {"a"}
     controls.resume(machine.database, ["mender"])
     eventually(lambda: machine.world.drifted() == set())
@@ -191,7 +190,7 @@ def test_a_closed_window_holds_work(machine: Machine) -> None:
     machine.world.things = {"a": 1}
     machine.start()
     machine.enqueue(hint("a"))
-    time.sleep(0.5)
+    machine.at_rest()
     assert machine.world.drifted() == {"a"}
     assert not machine.idle()
 
@@ -248,16 +247,19 @@ def test_a_conflict_is_looked_at_anew(machine: Machine) -> None:
 def test_an_outage_holds_the_handler_and_all_go_on_after_it(machine: Machine) -> None:
     down = threading.Event()
     down.set()
+    refused: list[Key] = []
 
-    def ask(_key: Key) -> None:
+    def ask(key: Key) -> None:
         if down.is_set():
+            refused.append(key)
             raise Unavailable("workshop", "connection refused")
 
     machine.world.things = {str(number): 1 for number in range(30)}
     machine.world.before_look = ask
     machine.start()
     machine.enqueue(*(hint(str(number)) for number in range(30)))
-    time.sleep(2)
+    # Every worker was refused, and then one attempt after another.
+    eventually(lambda: len(refused) > machine.settings.workers + 1)
     assert machine.world.writes == {}
     down.clear()
     eventually(machine.idle)
