@@ -94,6 +94,7 @@ class Wreckage:
         drift.allocate(placement, servers["twice"], {self.nodes["compute-2"]: doubled})
         [(_, amounts)] = drift.allocation(placement, servers["elsewhere"])["allocations"].items()
         drift.allocate(placement, servers["elsewhere"], {self.nodes["compute-2"]: amounts["resources"]})
+        drift.record_live_migration(self._cloud, servers["elsewhere"], "compute-2")
         [(_, amounts)] = drift.allocation(placement, servers["owner"])["allocations"].items()
         identity: Any = self._cloud.admin.identity
         other = identity.find_project("service").id
