@@ -268,3 +268,16 @@ def _allocated(text: str) -> tuple[str, dict[str, int]]:
     """``rp=<uuid>,VCPU=1,MEMORY_MB=512``: the provider, and what is held of it."""
     first, *amounts = text.split(",")
     return first.removeprefix("rp="), {name: int(amount) for name, amount in (one.split("=") for one in amounts)}
+
+
+def record_live_migration(cloud: ControlPlane, server: str, source: str) -> None:
+    """Let a server have come to its host by a live migration from another one, which completed."""
+    columns = "created_at, updated_at, deleted, uuid, instance_uuid, status, migration_type, hidden, cross_cell_move, "
+    columns += "source_compute, source_node, dest_compute, dest_node"
+    values = "i.created_at, i.created_at, 0, UUID(), i.uuid, 'completed', 'live-migration', 0, 0, "
+    values += "n.host, n.hypervisor_hostname, i.host, i.node"
+    cloud.mariadb.execute(
+        f"INSERT INTO migrations ({columns}) SELECT {values} FROM instances i JOIN compute_nodes n "
+        f"ON n.host = '{source}' AND n.deleted = 0 WHERE i.uuid = '{server}'",
+        "nova_cell1",
+    )

@@ -94,21 +94,11 @@ class Wreckage:
         drift.allocate(placement, servers["twice"], {self.nodes["compute-2"]: doubled})
         [(_, amounts)] = drift.allocation(placement, servers["elsewhere"])["allocations"].items()
         drift.allocate(placement, servers["elsewhere"], {self.nodes["compute-2"]: amounts["resources"]})
-        self._record_move(servers["elsewhere"], "compute-2", "compute-1")
+        drift.record_live_migration(self._cloud, servers["elsewhere"], "compute-2")
         [(_, amounts)] = drift.allocation(placement, servers["owner"])["allocations"].items()
         identity: Any = self._cloud.admin.identity
         other = identity.find_project("service").id
         drift.allocate(placement, servers["owner"], {self.nodes["compute-2"]: amounts["resources"]}, project=other)
-
-    def _record_move(self, server: str, source: str, dest: str) -> None:
-        """Add the row of a migration that ended an hour ago: a lost update of Placement follows a move."""
-        self._cloud.mariadb.execute(
-            "INSERT INTO migrations (created_at, updated_at, deleted, uuid, instance_uuid, source_compute, source_node, "
-            "dest_compute, dest_node, status, migration_type, hidden, cross_cell_move) VALUES "
-            "(UTC_TIMESTAMP() - INTERVAL 1 HOUR, UTC_TIMESTAMP() - INTERVAL 1 HOUR, 0, UUID(), "
-            f"'{server}', '{source}', '{source}', '{dest}', '{dest}', 'confirmed', 'migration', 0, 0)",
-            "nova_cell1",
-        )
 
     def _aggregate(self, name: str) -> Any:
         compute = self._cloud.admin.compute
