@@ -35,7 +35,17 @@ def handler_class(monkeypatch: pytest.MonkeyPatch) -> type[Handler]:
 def test_its_tests_pass_outside_this_tree(tmp_path: Path) -> None:
     for name in ("expired_consoles.py", "test_expired_consoles.py"):
         shutil.copy(EXAMPLES / name, tmp_path)
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", str(tmp_path), str(tmp_path)]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "--rootdir",
+        str(tmp_path),
+        str(tmp_path),
+    ]
 
     ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=300)
 
