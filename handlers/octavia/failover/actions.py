@@ -148,13 +148,13 @@ class Actions:
         try:
             group = s.group or rebuild.security_group(self._driver, s.balancer.id)
             rebuild.record_attempt(self._driver, group, s.amphora.id)
-        except AmphoraDriverError as error:
+        except (AmphoraDriverError, HandlerError) as error:
             LOG.warning("the failover of amphora %s is not counted: %s", s.amphora.id, error)
 
     def _make_room(self, s: Situation) -> None:
         try:
             spares.make_room(self._driver, s.amphora)
-        except AmphoraDriverError as error:
+        except (AmphoraDriverError, HandlerError) as error:
             LOG.warning("no spare makes room for the replacement of amphora %s: %s", s.amphora.id, error)
 
     def _let_go(self, s: Situation, step: Step) -> Healed:

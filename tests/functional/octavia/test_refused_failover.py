@@ -142,6 +142,27 @@ def test_a_row_that_octavia_works_on_is_not_taken_back(make_house: MakeHouse) ->
     assert [one.amphora for one in house.preserved()] == [key.id]
 
 
+@pytest.mark.parametrize("service", ["compute", "network"])
+def test_an_accepted_failover_stands_though_its_record_or_its_spare_fails(make_house: MakeHouse, service: str) -> None:
+    house = make_house(maximum_preserved_amphora_count=1)
+    balancer, key = silent_one(house)
+    handler = house.handler()
+    finding = advance_to(house, handler, key, StepName.LET_GO)
+
+    def fail_afterwards(call: str) -> None:
+        if call == "failover_amphora":
+            house.cloud.weather.unreachable = {service}
+
+    house.cloud.weather.after = fail_afterwards
+    handler.heal(finding)
+    house.cloud.weather.after = lambda _call: None
+    house.cloud.weather.unreachable = set()
+    assert house.amphora(key.id).status == "DELETED"
+    mend(house, handler, key)
+    house.assert_whole(balancer)
+    assert [one.amphora for one in house.preserved()] == [key.id]
+
+
 def test_let_go_and_the_request_are_one_heal(make_house: MakeHouse) -> None:
     house = make_house(maximum_preserved_amphora_count=1)
     balancer, key = silent_one(house)
