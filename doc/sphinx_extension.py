@@ -15,15 +15,15 @@ if TYPE_CHECKING:
 
 def setup(app: Sphinx) -> dict[str, Any]:
     """Connect the extension."""
-    app.connect("builder-inited", _write_missing_pages)
+    app.connect("builder-inited", lambda app: write_missing_pages(Path(app.srcdir) / "handlers"))
     app.connect("source-read", _expand)
     return {"version": "1", "parallel_read_safe": True}
 
 
-def _write_missing_pages(app: Sphinx) -> None:
+def write_missing_pages(folder: Path) -> None:
     """Give each handler of this tree a page, so that a new handler needs none written by hand."""
     for handler in plugins.handlers():
-        path = Path(app.srcdir) / "handlers" / f"{handler.name}.rst"
+        path = folder / f"{handler.name}.rst"
         if handler.__module__.startswith("handlers.") and not path.exists():
             path.write_text(handler_pages.stub(handler.name))
 

@@ -10,7 +10,7 @@ import pytest
 from consumer import conf, plugins
 from consumer.cli.main import COMMANDS, INVENTORY_COMMANDS
 from consumer.conf import tasks
-from doc import directives, handler_pages
+from doc import directives, handler_pages, sphinx_extension
 from handlers.base import Handler, Mode
 
 ROOT = Path(__file__).parents[3]
@@ -45,6 +45,16 @@ def test_a_page_of_a_handler_is_generated(handler: type[Handler]) -> None:
     assert text.startswith(handler_pages.stub(handler.name))
     heads = re.findall(r"^(.+)\n=+$", directives.expand(text, HANDLERS), re.MULTILINE)
     assert len(heads) == len(set(heads))
+
+
+def test_the_build_writes_the_page_of_a_handler_that_has_none(tmp_path: Path) -> None:
+    (tmp_path / "purge.rst").write_text("a page with more text")
+
+    sphinx_extension.write_missing_pages(tmp_path)
+
+    assert {path.stem for path in tmp_path.iterdir()} == {handler.name for handler in HANDLERS}
+    assert (tmp_path / "purge.rst").read_text() == "a page with more text"
+    assert (tmp_path / "discover_hosts.rst").read_text() == handler_pages.stub("discover_hosts")
 
 
 def test_every_page_of_a_handler_belongs_to_one() -> None:
