@@ -143,7 +143,7 @@ def test_broker_and_placement_go_and_come_back(cloud: NovaSimulation, bus: Bus, 
     cloud.placement.stop()
     bus.send(sent)
     eventually(lambda: bus.messages() == 0, 60, "the message's way into the journal")
-    time.sleep(8)
+    eventually(lambda: stackmend.log.read_text().count(f"consumer:{second}: ") > 1, 120, "more than one attempt")
     cloud.placement.start()
     eventually(lambda: not cloud.allocation(second), 60, "the second allocation")
     assert stackmend.json("work", "list", "--state", "parked") == []
@@ -181,7 +181,8 @@ def test_the_journals_database_goes_and_comes_back(
         eventually(lambda: "runs as" in one.log.read_text(), 60, "the start")
         mariadb.stop()
         bus.send(cloud.take())
-        time.sleep(30)
+        eventually(lambda: "no message is acknowledged" in one.log.read_text(), 120, "an attempt to store")
+        eventually(lambda: one.log.read_text().count("trying again every") > 4, 120, "attempts to claim")
         assert bus.messages() == 20, "nothing may be acknowledged while the journal is away"
         mariadb.start()
         eventually(lambda: not held(cloud, uuids), 120, "all allocations")
