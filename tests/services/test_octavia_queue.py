@@ -34,7 +34,8 @@ def broker(rabbitmq: RabbitMQ) -> Iterator[Connection]:
 def work_queue(url: str, folder: Path) -> WorkQueue:
     file = folder / "octavia.conf"
     file.write_text(
-        f"[DEFAULT]\ntransport_url = {url}\n[task_flow]\njobboard_enabled = False\n[haproxy_amphora]\nconnection_max_retries = 9\n"
+        f"[DEFAULT]\ntransport_url = {url}\n[task_flow]\njobboard_enabled = False\n"
+        "[haproxy_amphora]\nconnection_max_retries = 9\n"
     )
     conf = cfg.ConfigOpts()
     bus_conf.register(conf)

@@ -106,10 +106,11 @@ class Machine:
 
     def at_rest(self) -> None:
         """Wait until the dispatcher has claimed whatever it may claim now, and nothing is in progress."""
-        assert isinstance(self.meter, Rounds)
+        meter = self.meter
+        assert isinstance(meter, Rounds)
         # The first of two further rounds may have begun before this call; the second has not.
-        rounds = self.meter.claims + 2
-        eventually(lambda: self.meter.claims > rounds)
+        rounds = meter.claims + 2
+        eventually(lambda: meter.claims > rounds)
         eventually(lambda: "running" not in {row.state for row in backlog.listing(self.database)})
 
     def idle(self) -> bool:
