@@ -90,8 +90,8 @@ def _request(pair: Pair, server: str, cell: str, owner_of: str = "") -> None:
 def _archive(pair: Pair, server: str, cell: str) -> None:
     """Archive a deleted server and leave its rows in nova_api, as an archiving does that ends in between."""
     columns = pair.ours.execute(
-        "SET SESSION group_concat_max_len = 1000000; SELECT GROUP_CONCAT(CONCAT('`', column_name, '`')) "
-        "FROM information_schema.columns"
+        "SET SESSION group_concat_max_len = 1000000;"
+        " SELECT GROUP_CONCAT(CONCAT('`', column_name, '`')) FROM information_schema.columns"
         " WHERE table_schema = DATABASE() AND table_name = 'instances'",
         cell,
     ).strip()
