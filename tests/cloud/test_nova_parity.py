@@ -154,7 +154,6 @@ def test_audit_allocations(wreckage: Wreckage, audited: Outcome) -> None:
             "evacuated": "healed",
             "building": "in flight",
             "evacuating": "in flight",
-            "elsewhere": "refused",
         }.items()
     }
 
