@@ -18,6 +18,7 @@ import sqlalchemy as sa
 
 from handlers.access.database import Database
 from handlers.base import Finding, Healed, Key, Refused, Unavailable
+from handlers.checks import grants
 from handlers.nova import tables
 from handlers.nova.archive.archive_deleted_rows import ArchiveDeletedRows
 from handlers.nova.archive.cycle import Settings
@@ -553,3 +554,29 @@ def test_the_schema_is_read_on_another_connection(world: World) -> None:
     assert Schema.read(database).archivable()[0].name == "instances"
     database.close()
     assert not made
+
+
+def test_archiving_on_postgresql_needs_no_more_than_the_documented_rights(postgresql_url: str) -> None:
+    world = World(postgresql_url)
+    role = f"least_{uuid.uuid4().hex[:8]}"
+    needs = [ArchiveDeletedRows.rights[kind] for kind in ("nova_api", "cell")]
+    wanted = grants.merged(needs)
+    try:
+        with world.engine.begin() as connection:
+            connection.exec_driver_sql(f"CREATE ROLE {role} LOGIN PASSWORD 'l'")
+            for statement in grants.statements("public", role, wanted, "ALL TABLES IN SCHEMA public"):
+                connection.exec_driver_sql(statement)
+        name = world.instance()
+        url = sa.make_url(postgresql_url).set(username=role, password="l")
+        address = url.render_as_string(hide_password=False)
+        with world.engine.begin() as connection:
+            connection.execute(sa.update(tables.cell_mappings).values(database_connection=address))
+        world.databases = NovaDatabases(address)
+        assert world.run().after["instances"] == 1
+        assert name not in str(world.rows()["instances"])
+    finally:
+        world.databases.close()
+        with world.engine.begin() as connection:
+            connection.exec_driver_sql(f"DROP OWNED BY {role}")
+            connection.exec_driver_sql(f"DROP ROLE {role}")
+        world.close()

@@ -11,9 +11,9 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, make_url
 
-from handlers.access.database import Database
+from handlers.access.database import READ_TIMEOUT, Database
 from handlers.base import Unavailable
-from handlers.nova import queries, tables
+from handlers.nova import clocks, queries, tables
 from handlers.nova.allocations import queries as instance_queries
 from handlers.nova.database import NovaDatabases
 from handlers.nova.records import ComputeNode
@@ -224,3 +224,34 @@ def test_upper_and_lower_case_are_the_databases_affair(mariadb_url: str) -> None
     nodes: list[ComputeNode] = database.run(lambda connection: queries.compute_nodes(connection, {"host": "compute-1"}))
     assert {node.host for node in nodes} <= {"Compute-1"}
     database.close()
+
+
+def test_the_server_ends_a_statement_that_takes_too_long(mariadb_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client that gives up first would leave the statement running."""
+    made = Database("cell:cell1", mariadb_url)
+    assert (
+        made.run(lambda connection: connection.scalar(sa.text("SELECT @@SESSION.max_statement_time"))) == READ_TIMEOUT
+    )
+
+    def slow(connection: Connection) -> None:
+        connection.execute(sa.text("SET SESSION max_statement_time = 0.2"))
+        connection.execute(sa.text("SELECT SUM(SQRT(a.seq + b.seq)) FROM seq_1_to_100000 a, seq_1_to_10000 b"))
+
+    with pytest.raises(Unavailable, match="max_statement_time"):
+        made.run(slow)
+    made.close()
+
+
+def test_the_reports_of_services_and_the_life_of_instances_are_read(engine: sa.Engine, database: Database) -> None:
+    assert database.run(clocks.read) is None
+    add(engine, tables.services, id=5, uuid="s", host="a", binary="nova-compute", topic="compute", report_count=7)
+    add(engine, tables.instances, uuid="i", host="a", node="a.x")
+    add(engine, tables.instances, uuid="d", deleted=2)
+    assert database.run(clocks.read) is None, "it has never reported"
+    with engine.begin() as connection:
+        connection.execute(sa.update(tables.services).values(updated_at=ago(seconds=4)))
+    reading = database.run(clocks.read)
+    assert reading is not None
+    assert reading.alive
+    assert reading.reports[5][0] == 7
+    assert database.run(lambda connection: queries.lives(connection, {"i", "d", "x"})) == {"i": True, "d": False}

@@ -129,7 +129,8 @@ class ArchiveDeletedRows(CellHandler):
             "request_specs": frozenset({Privilege.DELETE}),
             "instance_group_member": frozenset({Privilege.DELETE}),
         },
-        "cell": {EVERY_TABLE: frozenset({Privilege.INSERT, Privilege.DELETE})},
+        # PostgreSQL demands UPDATE for the lock of SELECT ... FOR UPDATE
+        "cell": {EVERY_TABLE: frozenset({Privilege.INSERT, Privilege.DELETE, Privilege.UPDATE})},
     }
     roles = Roles((PLACEMENT,))
 
