@@ -11,16 +11,19 @@ replace. So a successful failover resets the count, and a restart does not.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from handlers.base import InFlight, Refused
+from handlers.base import HandlerError, InFlight, Refused
 from handlers.octavia import queries, records
 from handlers.octavia.cloud_objects import Group
 from handlers.octavia.drivers.base import Driver
-from handlers.octavia.housekeeping import NotFoundError
+from handlers.octavia.housekeeping import AmphoraDriverError, NotFoundError
+
+LOG = logging.getLogger(__name__)
 
 #: seconds in ERROR before the next failover, by the number of recorded attempts: the flow that failed still undoes its work
 PAUSES = (15.0, 15.0, 300.0, 1800.0)
@@ -116,6 +119,14 @@ def require(
     if settled_for < pause(remains):
         raise InFlight(f"load balancer {balancer.id} is in ERROR for {settled_for:.0f} s", pause(remains) - settled_for)
     return remains
+
+
+def record_accepted(driver: Driver, remains: Remains, amphora: str) -> None:
+    """Record a failover that Octavia has accepted; without an answer, log that it is not counted."""
+    try:
+        record_attempt(driver, remains.security_group, amphora)
+    except (AmphoraDriverError, HandlerError) as error:
+        LOG.warning("the failover of amphora %s is not counted: %s", amphora, error)
 
 
 def security_group(driver: Driver, balancer: str) -> Group | None:

@@ -403,7 +403,7 @@ class StuckLoadBalancers(OctaviaPlugin, Handler):
             # A spare is given up only for an accepted request. Octavia builds the amphorae of a pair one after the other.
             pool.make_room(self._driver, balancer.live[0])
         if remains is not None:
-            rebuild.record_attempt(self._driver, remains.security_group, remains.amphorae[0])
+            rebuild.record_accepted(self._driver, remains, remains.amphorae[0])
         return Healed(
             f"asked Octavia to fail over load balancer {row.id}, which was {row.status}",
             before=_evidence(balancer),

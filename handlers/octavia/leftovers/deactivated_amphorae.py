@@ -392,7 +392,7 @@ class DeactivatedAmphorae(OctaviaPlugin, Handler):
             self._driver.failover_load_balancer(balancer)
         pool.make_room(self._driver, row)
         if remains is not None:
-            rebuild.record_attempt(self._driver, remains.security_group, amphora)
+            rebuild.record_accepted(self._driver, remains, amphora)
         return Healed(
             f"asked Octavia to replace amphora {amphora} of load balancer {balancer}, which was {found.status}",
             undo="nothing takes a failover back; the next inspection shows whether it succeeded",

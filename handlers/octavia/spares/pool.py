@@ -18,9 +18,10 @@ from functools import partial
 from itertools import product
 from typing import TYPE_CHECKING
 
+from handlers.base import HandlerError
 from handlers.octavia import polling, queries, records
 from handlers.octavia.cloud_objects import AMPHORA_PREFIX, SPARE, SPARE_PREFIX, STATE, Server
-from handlers.octavia.housekeeping import NotFoundError, UnavailableException
+from handlers.octavia.housekeeping import AmphoraDriverError, NotFoundError
 from handlers.octavia.settings import HousekeepingSettings
 
 if TYPE_CHECKING:
@@ -227,13 +228,11 @@ def release_spare(
 def make_room(driver: Driver, amphora: records.Amphora) -> str | None:
     """Delete a spare whose room fits the replacement of an amphora: :func:`release_spare`.
 
-    When an API does not answer, the failover goes on without a spare: it may find room.
-
-    :raises AmphoraDriverError: one of :mod:`handlers.octavia.housekeeping`, except UnavailableException
+    An error is logged, and the failover goes on without a spare: it may find room.
     """
     try:
         return release_spare(driver, amphora.zone, _taken(driver, amphora), amphora.compute_flavor)
-    except UnavailableException as error:
+    except (AmphoraDriverError, HandlerError) as error:
         LOG.warning("no spare makes room for the replacement of amphora %s: %s", amphora.id, error)
         return None
 

@@ -16,6 +16,7 @@ from consumer.conf import bus as bus_conf
 from handlers.access.service_files import ConfigError
 from handlers.base import Conflict, InFlight, Key, Refused, Resources, Unavailable
 from handlers.octavia import options, queries, tables
+from handlers.octavia.housekeeping import AmphoraDriverError
 from handlers.octavia.stuck_load_balancers import StuckLoadBalancers
 from handlers.octavia.work_queue import WorkQueue
 from tests.functional.octavia.conftest import House
@@ -348,6 +349,24 @@ def test_a_request_that_the_api_refuses_is_no_attempt(house: House, handler: Stu
     house.cloud.weather.unreachable = set()
     mend(handler)
     assert_whole(house, balancer)
+
+
+@pytest.mark.parametrize("call", ["tag_security_group", "servers"])
+def test_an_accepted_failover_stands_without_its_record_and_without_a_spare(
+    house: House, handler: StuckLoadBalancers, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    balancer = house.octavia.add_load_balancer("ACTIVE_STANDBY")
+    house.octavia._delete(house.serving(balancer)[0])
+    house.octavia.set_balancer(balancer, "ERROR")
+    grow_older(house)
+    (finding,) = (finding for finding in findings(handler) if finding.problem == "amphora-count")
+
+    def fail(*arguments: object) -> None:
+        raise AmphoraDriverError("it answered 400")
+
+    monkeypatch.setattr(house.driver, call, fail)
+    assert handler.heal(finding).action.startswith("asked Octavia to fail over")
+    assert house.balancer(balancer).status == "ACTIVE"
 
 
 def test_a_load_balancer_whose_creation_failed_is_not_built(house: House, handler: StuckLoadBalancers) -> None:
