@@ -12,7 +12,7 @@ project_copyright = "the stackmend developers, Apache-2.0"
 release = version = installed("stackmend")
 # The man page in etc is compared with a fresh one: a date in it would differ each day.
 today = release
-extensions = ["openstackdocstheme", "oslo_config.sphinxext", "doc.sphinx_extension"]
+extensions = ["openstackdocstheme", "oslo_config.sphinxext", "reno.sphinxext", "doc.sphinx_extension"]
 exclude_patterns: list[str] = []
 html_theme = "openstackdocs"
 pygments_style = "native"
