@@ -182,6 +182,7 @@ class StuckLoadBalancers(OctaviaPlugin, Handler):
     kinds = ("load-balancer",)
     healable_problems = frozenset(Problem) - {Problem.PENDING_CREATE, Problem.PENDING_DELETE}
     default_mode = Mode.AUDIT
+    follows = ("failed_amphora",)
     default_interval = 300
     confirm_after = 10.0
     requires = ("octavia_database",)

@@ -142,6 +142,7 @@ class AuditAllocations(PlacementHandler):
         Trigger("service.delete", keys.compute_host, after=10.0),
     )
     default_mode = Mode.AUDIT
+    follows = ("heal_allocations", "audit_migrations")
     default_interval = 600
     confirm_after = 5.0
     requires = ("placement", "nova_api")

@@ -112,6 +112,7 @@ class HealAllocations(NovaHandler):
     healable_problems = frozenset({"allocation-missing", "allocations-missing", "wrong-provider", "wrong-owner"})
     triggers = tuple(Trigger(event, keys.instance, after=_WRITING) for event in _HINTS)
     default_mode = Mode.HEAL
+    follows = ("map_instances", "heal_instance_mappings", "audit_migrations")
     default_interval = 600
     confirm_after = 5.0
     requires = ("placement", "nova_api")

@@ -117,6 +117,7 @@ class ArchiveDeletedRows(CellHandler):
     kinds = ("cell", "instance")
     healable_problems = frozenset({Problem.DUE})
     default_mode = Mode.HEAL
+    follows = ("audit_allocations",)
     default_interval = 86400
     requires = ("nova_api", "placement")
     cost = (

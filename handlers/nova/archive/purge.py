@@ -82,6 +82,7 @@ class Purge(CellHandler):
     kinds = ("cell",)
     healable_problems = frozenset({PROBLEM})
     default_mode = Mode.OFF
+    follows = ("archive_deleted_rows",)
     default_interval = 86400
     requires = ("nova_api",)
     cost = "A scan of each cell's shadow tables, which have no index on dates; once a day, in a quiet hour, is fine."

@@ -102,6 +102,7 @@ class SyncAggregates(PlacementHandler):
         Trigger("service.create", keys.compute_host, after=_AGAIN),
     )
     default_mode = Mode.HEAL
+    follows = ("discover_hosts",)
     default_interval = 3600
     confirm_after = 2.0
     requires = ("placement", "nova_api")

@@ -156,6 +156,7 @@ class HealInstanceMappings(PlacementHandler):
         Trigger("instance.restore.end", keys.instance, after=_SETTLED),
     )
     default_mode = Mode.HEAL
+    follows = ("map_instances",)
     default_interval = 600
     confirm_after = 5.0
     requires = ("placement", "nova_api")

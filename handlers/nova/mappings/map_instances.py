@@ -78,6 +78,7 @@ class MapInstances(PlacementHandler):
         Trigger("instance.exists", keys.instance),
     )
     default_mode = Mode.HEAL
+    follows = ("discover_hosts",)
     default_interval = 86400
     requires = ("placement", "nova_api")
     cost = (

@@ -115,6 +115,7 @@ class DeactivatedAmphorae(OctaviaPlugin, Handler):
     kinds = ("amphora", "server", "port", "security-group", "server-group")
     healable_problems = frozenset(Problem)
     default_mode = Mode.AUDIT
+    follows = ("failed_amphora",)
     interval_option = "housekeeping_interval"
     confirm_after = 20.0
     requires = ("octavia_database", "compute", "network")
