@@ -40,6 +40,7 @@ def nova_watermarks(resources: Resources) -> Iterator[Watermark]:
 
     :raises Unavailable: when nova_api does not list the cells
     """
+    options.register(resources.conf)
     if not (resources.conf[options.GROUP].config_file or resources.conf[options.GROUP].api_database_connection):
         return
     databases = resources.get(NovaDatabases.from_resources)

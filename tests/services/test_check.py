@@ -379,7 +379,7 @@ def nova_does_as_it_likes(deployment: Deployment) -> None:
             placement_is_an_hour_behind,
             "placement: clock",
             "warning",
-            "s ahead of it, so the ages that APIs tell are judged wrong by as much: let chrony or ntpd",
+            "s ahead of it, and ages of objects in APIs are wrong by as much: let chrony or ntpd",
         ),
         (databases_are_mixed_up, "nova_api", "failure", "is its URL that of another database"),
         (

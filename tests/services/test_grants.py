@@ -145,6 +145,11 @@ def drift(cloud: NovaSimulation) -> None:
         request = {"instance_uuid": split, "project_id": "p", "instance": "{}", "created_at": made}
         connection.execute(sa.insert(tables.build_requests).values(request))
         connection.execute(sa.insert(tables.instance_group_member).values(instance_uuid=lost, group_id=1))
+        connection.execute(sa.update(MAPPINGS).where(c.instance_uuid == lost).values(queued_for_delete=True))
+    with cloud.cells["cell1"].begin() as connection:
+        connection.execute(
+            sa.insert(tables.shadow_instances).values(uuid=lost, id=10_000, deleted=10_000, hidden=False)
+        )
 
 
 def test_every_heal_needs_no_more_than_is_documented(cloud: tuple[NovaSimulation, Resources]) -> None:
