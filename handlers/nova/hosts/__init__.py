@@ -1,13 +1,13 @@
 """Compute hosts: mappings to cells, aggregates, services, providers.
 
-=======================  =====================================================================
+=======================  =========================================================
 ``discover_hosts``       handler: map new hosts to their cells
-``discovery_rules``      the verdict about a host's mapping
-``sync_aggregates``      handler: add the hosts of Nova's aggregates to Placement's
-``aggregate_rules``      which providers must join or leave an aggregate
-``audit_services``       handler: delete mappings and providers that deleted services left
-``leftover_rules``       the verdicts about such mappings and providers
-``audit_providers``      handler: report names of compute nodes that other providers have
+``discovery_rules``      its verdicts
+``sync_aggregates``      handler: add hosts to Placement's aggregates
+``aggregate_rules``      its verdicts
+``audit_services``       handler: delete leftovers of deleted services
+``leftover_rules``       its verdicts
+``audit_providers``      handler: report nodes whose name another provider has
 ``queries``              the SQL
-=======================  =====================================================================
+=======================  =========================================================
 """

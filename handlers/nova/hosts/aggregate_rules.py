@@ -1,9 +1,7 @@
 """Decide which providers must join or leave Placement's aggregates. Nothing is read here.
 
-Nova's aggregates name hosts. Placement's aggregates name providers, and operators edit them too: Nova's guide "Tenant
-Isolation with Placement" puts a provider into an aggregate by hand, and with Ironic each node may have aggregates of its own.
-A membership that Nova does not know is therefore no proof of drift. It is removed only where the operator allows it, and
-never for a host with several compute nodes.
+Operators edit Placement's aggregates too: Nova's guide "Tenant Isolation with Placement" adds providers by hand, and Ironic's
+nodes may have their own. A membership that Nova does not know is therefore no proof of drift.
 """
 
 from __future__ import annotations
@@ -31,7 +29,6 @@ class Problem(StrEnum):
 class Membership:
     """A compute node's provider, and the aggregates that it must join or leave.
 
-    :param aggregates: those that it must join or leave
     :param before: all aggregates that it is in
     """
 
@@ -42,7 +39,7 @@ class Membership:
     before: frozenset[str]
 
     def to_json(self) -> Json:
-        """Return it as the evidence of a finding has it."""
+        """Return the evidence of a finding."""
         return {
             "provider": self.provider,
             "host": self.host,
@@ -64,11 +61,7 @@ class Membership:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """The aggregates of Nova, seen from one host.
-
-    :param joined: those that the host is in
-    :param left: all others
-    """
+    """The aggregates of Nova that a host is in, and all others."""
 
     joined: frozenset[str]
     left: frozenset[str]
@@ -81,7 +74,7 @@ def wanted(names: HostNames, aggregates: Collection[Aggregate], host: str) -> Wa
 
 
 def differing(node: ComputeNode, has: Collection[str], rule: Wanted) -> tuple[Membership | None, Membership | None]:
-    """Return the memberships that a node's provider lacks, and those that Nova does not know."""
+    """Return the memberships that a provider lacks, and those unknown to Nova."""
     lacks, extra = rule.joined - set(has), rule.left & set(has)
     return _membership(node, lacks, has), _membership(node, extra, has)
 
@@ -91,7 +84,7 @@ def _membership(node: ComputeNode, aggregates: frozenset[str], has: Collection[s
 
 
 def removal_refusal(allowed: bool, nodes_of_host: int) -> str:
-    """Return why a membership that Nova does not know stays; empty when it may be removed."""
+    """Return why a membership unknown to Nova stays; empty when it may go."""
     if nodes_of_host > 1:
         return (
             "its host has several compute nodes, and Nova's aggregates know hosts only: either an operator put this node "

@@ -1,22 +1,19 @@
 """Report compute nodes whose name in Placement belongs to another provider.
 
-**What drifts.** The provider of a compute node has the name and the uuid of the node. Where a provider of another uuid has
-the name, nova-compute cannot make its own: ``Conflicting resource provider name``, once a minute. No instance is scheduled to
-the host, and the instances there count against the wrong provider.
+**What drifts.** The provider of a compute node has its name and its uuid. Where another provider has the name, nova-compute
+cannot make its own (``Conflicting resource provider name``). No instance is scheduled to the host, and its instances count
+against the wrong provider.
 
-**Why Nova lets it.** A service was deleted and its provider stayed, because it had allocations or Placement did not answer;
-then the host came back with a new compute node. Or the file with the uuid of the compute node was lost with the host's disk.
-Or ``[DEFAULT] host`` changed, so that one machine reports its hypervisor under two hosts. Or two machines have one hypervisor
-name.
+**Why Nova lets it.** A deleted host came back and its provider had stayed; the file with the node's uuid was lost;
+``[DEFAULT] host`` changed; or two machines have one name.
 
-**What is read.** The live compute nodes of the host in every cell; the provider that has the name of each, its allocations,
-and the compute node of its uuid. Without an answer of every cell nothing is reported.
+**What is read.** The host's live compute nodes in every cell; the provider of each name, its allocations and the compute node
+of its uuid. Without an answer of every cell nothing is reported.
 
-**What is changed.** Nothing, in any mode. The right command depends on the guests of the host. The finding names the
-consumers of the provider, and the commands for each explanation.
+**What is changed.** Nothing, in any mode: the right command depends on the guests of the host. The finding names the
+consumers and the commands.
 
-**What is not changed.** A node that has a provider of its name and uuid, a name that no provider has, and a node that is
-younger than a minute are no findings.
+**What is not changed.** A name that no provider has, and a node younger than a minute, are no findings.
 
 Sources: ``nova/scheduler/client/report.py`` (_create_resource_provider), ``nova/virt/node.py``, ``nova/compute/manager.py``
 (_ensure_existing_node_identity), ``placement/handlers/resource_provider.py``.
@@ -52,7 +49,7 @@ class AuditProviders(PlacementHandler):
     roles = Roles((PLACEMENT,))
 
     def inspect(self, key: Key) -> Iterable[Finding]:
-        """Compare the names of a host's compute nodes with the providers that have them."""
+        """Compare the nodes of a host with the providers of their names."""
         findings = []
         for node in nodes_among(self._databases, "host", {key.id}):
             for provider in self._placement.named(node.node).values():
@@ -64,7 +61,7 @@ class AuditProviders(PlacementHandler):
         return findings
 
     def sweep(self) -> Iterator[Key]:
-        """Yield the hosts of compute nodes whose name a provider of another uuid has."""
+        """Yield the hosts of nodes whose name another provider has."""
         normal = self._databases.host_names.normal
         nodes, down = live_nodes(self._databases)
         named: dict[str, set[str]] = {}
@@ -76,12 +73,12 @@ class AuditProviders(PlacementHandler):
             raise down
 
     def population(self) -> int:
-        """Return the number of compute nodes in the cells that answer."""
+        """Return the number of compute nodes in answering cells."""
         nodes, _ = live_nodes(self._databases)
         return len(nodes)
 
     def heal(self, finding: Finding) -> Healed:
-        """Refuse: this handler only reports."""
+        """Refuse."""
         raise Refused(finding.refusal)
 
     def _finding(self, key: Key, node: ComputeNode, provider: Provider) -> Finding:
@@ -111,7 +108,7 @@ class AuditProviders(PlacementHandler):
 
 
 def advice(node: ComputeNode, provider: Provider, in_use: bool, owners: Sequence[str]) -> str:
-    """Return the explanations of a wrong provider, and the commands for each.
+    """Return the explanations of a wrong provider, with their commands.
 
     :param in_use: whether the provider has allocations
     :param owners: the hosts of the compute node that has the provider's uuid
@@ -151,6 +148,5 @@ def _shared(node: ComputeNode, owners: Sequence[str]) -> str:
 
 
 def _is_short_form(one: str, other: str) -> bool:
-    """Return whether one of two names is the other one without its domain."""
     short, long = sorted((one, other), key=len)
     return long.startswith(f"{short}.")

@@ -1,27 +1,24 @@
 """Delete the host mapping and the resource providers that a deleted compute service left.
 
-**What drifts.** The service of a compute host was deleted, and ``host_mappings`` or Placement still has the host. The
-scheduler is offered resources that do not exist. A host that comes back counts as mapped, perhaps to the wrong cell, and
-nova-compute cannot make a provider whose name is taken.
+**What drifts.** A compute service was deleted, and ``host_mappings`` or Placement still has its host. The scheduler sees
+resources that do not exist. A host that returns counts as mapped, perhaps to the wrong cell, and the name of its provider is
+taken.
 
 **Why Nova lets it.** One request deletes a service over three databases. nova-api only logs when Placement does not answer,
-and ignores a provider that still has allocations. A host that is mapped during the deletion stays mapped.
+and ignores a provider with allocations. A host that is mapped meanwhile stays mapped.
 
-**What is read.** In every cell the services, compute nodes, instances and migrations of the host, deleted and archived ones
-too. The mapping and its age. The provider, its tree, its allocations, and providers that have the name of a deleted node. The
-rules are the tables in :mod:`handlers.nova.hosts.leftover_rules`. Without an answer of every cell there is no verdict.
+**What is read.** In every cell the host's services, compute nodes, instances and migrations, deleted and archived ones too;
+its mapping; the provider's tree and allocations, and providers with its nodes' names. Without an answer of every cell there
+is no verdict. :mod:`handlers.nova.hosts.leftover_rules` has the rules.
 
 **What is changed.** ``mapping-left``: the row of ``host_mappings`` is deleted while it leads to the same cell, and inserted
-again when the host comes back meanwhile. ``provider-left``: ``DELETE /resource_providers/{uuid}``, which Placement refuses
-while the provider has allocations or children.
+again when the host came back. ``provider-left``: ``DELETE /resource_providers/{uuid}``, which Placement refuses while the
+provider has allocations or children.
 
-**What is not changed.** A mapping or a provider that no deleted row explains. A host with instances or unfinished migrations,
-one that was mapped after its deletion, or whose name a younger provider has. A provider with allocations or children, of
-Ironic, or of a host that runs nova-compute. All these are reported. Providers that never were a compute node's are no
-findings.
+**What is not changed.** A leftover that no deleted row explains, that is in use, or whose host may have come back is
+reported.
 
-**Why a race does no harm.** A nova-compute that starts at that moment makes its provider again, and ``discover_hosts`` maps
-its host.
+**Why a race does no harm.** A nova-compute that starts then makes its provider again, and ``discover_hosts`` maps its host.
 
 **Undo.** The ``INSERT`` of the mapping, or ``openstack resource provider create``, known before the heal. nova-compute
 reports inventories and traits, ``sync_aggregates`` adds the aggregates.
@@ -78,7 +75,7 @@ from handlers.nova.verdicts import MOVED_SETTLE, Report, Wait, soonest
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """A verdict with its evidence, and the undo of its heal."""
+    """A verdict, its evidence, and the undo of its heal."""
 
     verdict: Leftover
     evidence: Json
@@ -104,7 +101,7 @@ class AuditServices(PlacementHandler):
     roles = Roles((PLACEMENT,))
 
     def inspect(self, key: Key) -> Iterable[Finding]:
-        """Judge the mapping of a host and the providers of its deleted compute nodes, or one provider."""
+        """Judge a host's mapping and former providers, or one provider."""
         findings: list[Finding] = []
         waits: list[Wait] = []
         for judged in self._provider(key.id) if key.kind == "provider" else self._host(key.id):
@@ -124,10 +121,7 @@ class AuditServices(PlacementHandler):
         return findings
 
     def sweep(self) -> Iterator[Key]:
-        """Yield mapped hosts that no cell has, and providers of deleted compute nodes.
-
-        The key of such a host covers the providers of its nodes.
-        """
+        """Yield mapped hosts that no cell has, and other providers of deleted nodes."""
         normal = self._databases.host_names.normal
         mapped = self._databases.api.run(queries.mapped_hosts)
         found = self._databases.run_in_all(self._databases.host_cells(), host_queries.present).values()
@@ -174,7 +168,7 @@ class AuditServices(PlacementHandler):
         )
 
     def _unless_back(self, before: HostMapping) -> None:
-        """Insert the mapping again when the host came back meanwhile and found itself mapped.
+        """Insert the mapping again when the host came back and found itself mapped.
 
         :raises Conflict: when it did
         :raises Unavailable: when a cell does not answer; the mapping is inserted again as well
@@ -229,13 +223,13 @@ class AuditServices(PlacementHandler):
         return Judged(of_mapping(facts), evidence, f"{undo}\n-- in nova_api")
 
     def _successors(self, traces: Iterable[Traces]) -> tuple[str, ...]:
-        """Return the providers that have the name of a deleted compute node, and a uuid that no cell knows."""
+        """Return providers that have a deleted node's name and an unknown uuid."""
         names = {node.node for trace in traces for node in trace.former}
         found = {uuid for name in names for uuid in self._placement.named(name)}
         return tuple(sorted(found - set(known_places(self._databases, found))))
 
     def _provider(self, uuid: str) -> list[Judged]:
-        """Judge a provider: its allocations first, then the databases; nothing when it does not exist."""
+        """Judge a provider: allocations first, then the databases."""
         tree = self._placement.tree(uuid)
         if uuid not in tree:
             return []

@@ -1,25 +1,23 @@
 """Map new compute hosts to their cells.
 
-**What drifts.** A host runs nova-compute and has no row in ``host_mappings``. As soon as its resource provider exists, the
-scheduler may choose it. The conductor then finds no cell for it and buries the instance in cell0, in ERROR.
+**What drifts.** A host runs nova-compute and has no row in ``host_mappings``. The scheduler may choose it, but the conductor
+finds no cell for it and buries the instance in cell0, in ERROR.
 
 **Why Nova lets it.** Nova maps no host when it appears. An operator runs ``nova-manage cell_v2 discover_hosts`` or sets
 ``[scheduler] discover_hosts_in_cells_interval``, which is off by default.
 
-**What is read.** ``host_mappings``; in every cell but cell0 the live nova-compute service of the host, also a disabled one,
-and its live compute nodes. The service exists seconds before the compute node and the provider. A host that is mapped when
-``service.create`` arrives is therefore mapped before anything is scheduled to it. On Galera the event may overtake the row: a
-host that is neither mapped nor found is read again for about a second. Names are compared as Nova's database compares them.
+**What is read.** ``host_mappings``; in every cell but cell0 the host's live nova-compute service, also a disabled one, and
+its live compute nodes. The service exists seconds before the provider, so ``service.create`` comes in time. On Galera the
+event may overtake the row, so the handler reads for about a second.
 
-**What is changed.** A row is inserted into ``host_mappings``. Then ``compute_nodes.mapped`` is set to 1 where it is not,
-which spares Nova's own discovery the node. A missing mark alone does no harm and is no finding.
+**What is changed.** A row is inserted into ``host_mappings``. Then ``compute_nodes.mapped`` is set to 1 for Nova's own
+discovery; a missing mark alone does no harm.
 
-**What is not changed.** A host in several cells, or mapped to another cell than it is in, is reported. Without an answer of
-every cell no host is mapped, because it might be there as well.
+**What is not changed.** A host in several cells, or mapped to another cell, is reported. Without an answer of every cell no
+host is mapped: it might be there as well.
 
-**Why a race does no harm.** The unique key on the host decides; the loser inspects again. Nova deletes the mapping of a host
-before its service. An inspection between the two maps the host again; ``audit_services`` finds that mapping on
-``service.delete``.
+**Why a race does no harm.** The unique key on the host decides. Nova deletes a mapping before its service; ``audit_services``
+deletes a mapping that was made between the two.
 
 **Undo.** ``nova-manage cell_v2 delete_host --cell_uuid <cell> --host <host>``.
 
@@ -66,7 +64,7 @@ class DiscoverHosts(DatabaseHandler):
     }
 
     def inspect(self, key: Key) -> Iterable[Finding]:
-        """Compare the mapping of a host with the cells that have it."""
+        """Compare a host's mapping with the cells that have it."""
         mapping = self._databases.api.run(lambda connection: queries.host_mapping(connection, key.id))
         presences = self._presences(key.id)
         if mapping is None and not presences:
@@ -75,7 +73,7 @@ class DiscoverHosts(DatabaseHandler):
         return [] if found is None else [_finding(key, found)]
 
     def sweep(self) -> Iterator[Key]:
-        """Yield the hosts that a cell has and that are not mapped to it."""
+        """Yield the hosts that are not mapped to their cell."""
         normal = self._databases.host_names.normal
         mapped = {normal(host): cell for host, cell in self._databases.api.run(queries.mapped_hosts).items()}
         found, down = self._databases.run_in_available(self._databases.host_cells(), host_queries.present)
@@ -85,12 +83,12 @@ class DiscoverHosts(DatabaseHandler):
             raise down
 
     def population(self) -> int:
-        """Return the number of nova-compute services in the cells that answer."""
+        """Return the number of nova-compute services in answering cells."""
         counts, _ = self._databases.run_in_available(self._databases.host_cells(), queries.compute_services_count)
         return sum(counts.values())
 
     def heal(self, finding: Finding) -> Healed:
-        """Insert the mapping of a host that is as it was proved."""
+        """Prove again, then insert the mapping."""
         self._databases.require_known_schema()
         evidence = self.prove_again(finding).evidence
         host, cell_id = evidence["host"], evidence["cell_id"]
@@ -109,7 +107,7 @@ class DiscoverHosts(DatabaseHandler):
         )
 
     def _mark_nodes(self, cell: Cell, host: str) -> int:
-        """Mark the compute nodes; the mapping exists, so a cell that does not answer is no failure."""
+        """Mark the compute nodes; the mapping exists, so a missing answer is no failure."""
 
         def mark(connection: Connection) -> int:
             nodes = [node.id for node in queries.compute_nodes(connection, {"host": host})]

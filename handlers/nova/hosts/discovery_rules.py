@@ -1,7 +1,4 @@
-"""Decide whether a host is mapped to its cell. Nothing is read here.
-
-The first row of :data:`RULES` that applies gives the verdict.
-"""
+"""Decide whether a host is mapped to its cell. Nothing is read here."""
 
 from __future__ import annotations
 
@@ -23,11 +20,7 @@ class Problem(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Presence:
-    """A host in one cell.
-
-    :param host: its name as the cell writes it
-    :param rows: the uuids of its live services and compute nodes
-    """
+    """A host in one cell, with its name there and the uuids of its live services and nodes."""
 
     cell: Cell
     host: str
@@ -41,7 +34,7 @@ class Presence:
 
 @dataclass(frozen=True, slots=True)
 class HostFinding:
-    """Drift of a host; it is healable unless it has a refusal."""
+    """Drift of a host; healable unless it has a refusal."""
 
     problem: Problem
     summary: str
@@ -51,7 +44,7 @@ class HostFinding:
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """A host, the cell that it is mapped to (None: no cell), and the cells that have it."""
+    """A host, the cell of its mapping, and the cells that have it."""
 
     name: str
     mapped_to: int | None
@@ -59,7 +52,7 @@ class Host:
 
     @property
     def shares_rows(self) -> bool:
-        """Whether two cells have the same rows of it: then both lead to one database."""
+        """Whether two cells have the same rows, so that both lead to one database."""
         seen: set[str] = set()
         for presence in self.presences:
             if seen & presence.rows:
@@ -117,6 +110,6 @@ RULES: tuple[tuple[Callable[[Host], bool], Callable[[Host], HostFinding | None]]
 
 
 def decide(name: str, mapped_to: int | None, presences: Sequence[Presence]) -> HostFinding | None:
-    """Return the drift of a host; None when there is none."""
+    """Return the drift of a host, if any."""
     host = Host(name, mapped_to, presences)
     return next(verdict(host) for applies, verdict in RULES if applies(host))

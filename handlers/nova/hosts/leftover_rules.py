@@ -1,7 +1,6 @@
 """Decide which rows and providers the deleted service of a compute host left. Nothing is read here.
 
-A deleted row, in its table or archived, must prove that the mapping or the provider was Nova's. A missing row proves nothing.
-The first row of :data:`MAPPING` or :data:`PROVIDER` that applies gives the verdict.
+A deleted or archived row must prove that the mapping or the provider was Nova's; a missing row proves nothing.
 """
 
 from __future__ import annotations
@@ -28,13 +27,9 @@ class Problem(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Traces:
-    """The rows of a host in one cell.
+    """The rows of a host in one cell: live ones, and former (deleted) nodes.
 
-    :param services: the number of its live nova-compute services
-    :param nodes: the uuids of its live compute nodes
-    :param instances: the number of its live instances
     :param migrations: the number of migrations from or to it that have not ended
-    :param former: its deleted compute nodes
     :param deleted: seconds since its last nova-compute service or compute node was deleted; None without a deleted row
     """
 
@@ -61,9 +56,8 @@ Leftover = Forget | Report | Wait | None
 class MappedHost:
     """A row of ``host_mappings`` and the rows of the host in every cell.
 
-    :param home: the cell of the mapping
     :param age: seconds since the host was mapped
-    :param successors: providers that have the name of a deleted compute node, and a uuid that no cell knows
+    :param successors: providers that have a deleted node's name and a uuid that no cell knows
     """
 
     host: str
@@ -80,7 +74,7 @@ class MappedHost:
 
     @property
     def deleted(self) -> float | None:
-        """Seconds since the last service or compute node was deleted in the cell of the mapping."""
+        """Seconds since its own cell last deleted a service or node."""
         return self.traces[self.home].deleted
 
 
@@ -89,12 +83,10 @@ class LeftProvider:
     """A resource provider and the rows of its hosts in every cell.
 
     :param tree: the uuids of all providers of its tree, its own too
-    :param consumers: the consumers that have allocations from any of these
+    :param consumers: those with allocations from any of these
     :param alive: whether a compute node has its uuid
     :param namesake: whether a compute node has its name
-    :param marked: whether it has the trait that Nova gives to compute nodes
-    :param former: the deleted compute nodes of its uuid
-    :param traces: the rows of their hosts, by cell
+    :param marked: whether it has Nova's trait of compute nodes
     """
 
     provider: Provider
@@ -150,7 +142,6 @@ def _unexplained_provider(facts: LeftProvider) -> Report:
 
 
 def _needed(traces: Sequence[Traces]) -> str:
-    """Return the rows that still need the host; empty without any."""
     instances = sum(trace.instances for trace in traces)
     if instances:
         return f"{instances} instances that are not deleted are on the host: evacuate or delete them first"

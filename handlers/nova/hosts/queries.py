@@ -1,6 +1,6 @@
-"""The SQL about compute hosts and the rows that their services left; one function each, as in :mod:`handlers.nova.queries`.
+"""The SQL about compute hosts and the rows that their services left.
 
-Deleted rows are read from the shadow tables too, where archiving moves them. These have no index, and few rows.
+Shadow tables are read too, where archiving moves deleted rows: no index, and few rows.
 """
 
 from __future__ import annotations
@@ -20,18 +20,14 @@ from handlers.nova.sql_text import as_typed
 
 @dataclass(frozen=True, slots=True)
 class LiveRows:
-    """The live rows of a host in one cell.
-
-    :param name: the host as the cell writes it
-    :param rows: the uuids of its nova-compute services and its compute nodes
-    """
+    """A host's name as the cell writes it, and the uuids of its live services and compute nodes."""
 
     name: str
     rows: frozenset[str]
 
 
 def presence(connection: Connection, host: str) -> LiveRows | None:
-    """The live rows of a host in this cell; None without any."""
+    """The live rows of a host in this cell, if any."""
     c = tables.services.c
     query = sa.select(c.host, c.uuid).where(c.binary == queries.COMPUTE, c.deleted == 0, c.host == host)
     found = [(row.host, row.uuid) for row in connection.execute(query)]
@@ -56,14 +52,14 @@ def traces(connection: Connection, host: str) -> Traces:
 
 
 def present(connection: Connection) -> tuple[set[str], set[str]]:
-    """The hosts of this cell that have a nova-compute service or a compute node, and the uuids of the compute nodes."""
+    """This cell's hosts with nova-compute or a compute node, and the nodes' uuids."""
     nodes = queries.compute_nodes(connection)
     services = {service.host for service in queries.compute_services(connection)}
     return services | {node.host for node in nodes}, {node.uuid for node in nodes}
 
 
 def mapping_age(connection: Connection, host: str) -> float:
-    """Seconds since a host was mapped; infinity when its mapping has no time."""
+    """Seconds since a host was mapped; infinity without a time."""
     c = tables.host_mappings.c
     row = connection.execute(sa.select(c.created_at, queries.NOW).where(c.host == host)).first()
     if row is None or row.created_at is None:
@@ -72,7 +68,7 @@ def mapping_age(connection: Connection, host: str) -> float:
 
 
 def undo_of_forget(connection: Connection, mapping: records.HostMapping) -> str:
-    """Return the statement that restores the mapping of a host; empty when it does not lead to this cell any more."""
+    """Return the statement that restores a host's mapping; empty when it left this cell."""
     table = tables.host_mappings
     query = sa.select(table.c.created_at, table.c.cell_id, table.c.host).where(_same(mapping))
     row = connection.execute(query).mappings().first()
@@ -83,9 +79,8 @@ def undo_of_forget(connection: Connection, mapping: records.HostMapping) -> str:
 
 
 def forget_host(connection: Connection, before: records.HostMapping, undo: str) -> None:
-    """Delete the mapping of a host that still leads to the same cell.
+    """Delete a host's mapping to this cell.
 
-    :param undo: restores it
     :raises Conflict: when the mapping changed
     """
     restoring = undo_of_forget(connection, before)

@@ -1,27 +1,25 @@
 """Add the hosts of Nova's aggregates to Placement's aggregates.
 
-**What drifts.** A host is in an aggregate of Nova, and the providers of its compute nodes are not in Placement's aggregate of
-that uuid: requests for its availability zone or its tenant do not reach it. Or the host left, and its provider is still a
-member.
+**What drifts.** A host is in an aggregate of Nova, and its providers are not in Placement's: requests for its availability
+zone or tenant do not reach it. Or the host left, and its provider is still a member.
 
-**Why Nova lets it.** To add a host, Nova writes its database first and Placement second, and only logs a failure. A provider
-that was made anew is in no aggregate. ``nova-manage placement sync_aggregates`` gives up at a host with several nodes.
+**Why Nova lets it.** Nova writes its database first and Placement second, and only logs a failure. A new provider is in no
+aggregate. ``nova-manage placement sync_aggregates`` gives up at a host with several nodes.
 
 **What is read.** ``aggregates`` and ``aggregate_hosts``; the live compute nodes of every cell; the members of each aggregate
-in Placement, and all aggregates of each provider that differs. All compute nodes of a host count.
+in Placement, and the aggregates of each provider that differs.
 
 **What is changed.** ``PUT /resource_providers/{uuid}/aggregates``, with the provider's generation, adds the missing
-aggregates. All other memberships stay. Up to fifty providers are one finding; each is written by itself.
+aggregates and keeps all others. Up to fifty providers are one finding; each is written by itself.
 
-**What is not changed.** A membership that Nova does not know is reported: the host left the aggregate, or an operator put the
-provider there by hand, and no record proves which. ``[audit] sync_aggregates_remove`` permits the removal from the root
-provider of a live compute node, never where the host has several. Members of an aggregate that Nova does not have are
-reported only after an event or by hand, because operators make such aggregates for shared storage. A host without compute
-node and a node without provider are reported.
+**What is not changed.** A membership that Nova does not know is reported: no record proves whether the host left or an
+operator added the provider. ``[audit] sync_aggregates_remove`` permits the removal, never where the host has several nodes.
+An aggregate that Nova does not have is reported only after an event or by hand: operators make such for shared storage. A
+host without compute node and a node without provider are reported.
 
-**Why a race does no harm.** To remove a host, Nova writes Placement first, so that the host seems to be missing. Two
-inspections must agree, the heal reads providers before databases, and the generation makes the second of two writes fail. The
-event that Nova sends after both writes brings the handler back.
+**Why a race does no harm.** To remove a host, Nova writes Placement first, so the host seems to be missing. Two inspections
+must agree, the heal reads providers before databases, and the generation makes the second write fail. The event after both
+writes brings the handler back.
 
 **Undo.** ``openstack resource provider aggregate set`` with the former memberships, known before the heal.
 
@@ -115,7 +113,7 @@ class SyncAggregates(PlacementHandler):
 
     @classmethod
     def options(cls) -> Mapping[str, Sequence[cfg.Opt]]:
-        """Return the options of Nova's databases, of the cloud's APIs, and the permission to remove."""
+        """Return the options, the permission to remove among them."""
         return {
             options.GROUP: options.OPTIONS,
             cloud_options.GROUP: cloud_options.OPTIONS,
@@ -124,13 +122,13 @@ class SyncAggregates(PlacementHandler):
 
     @classmethod
     def from_resources(cls, resources: Resources) -> Self:
-        """Make the handler on the shared databases and session."""
+        """Make the handler on shared resources."""
         remove = bool(resources.conf[options.AUDIT].sync_aggregates_remove)
         databases, placement = resources.get(NovaDatabases.from_resources), resources.get(Placement.from_resources)
         return cls(databases, placement, remove)
 
     def inspect(self, key: Key) -> Iterable[Finding]:
-        """Compare the members of one aggregate, or the memberships of one host."""
+        """Compare the members of an aggregate, or the memberships of a host."""
         aggregates = {aggregate.uuid: aggregate for aggregate in self._databases.api.run(queries.aggregates)}
         if key.kind == "host":
             return self._inspect_host(key, aggregates)
@@ -139,7 +137,7 @@ class SyncAggregates(PlacementHandler):
         return self._inspect_aggregate(key, aggregates[key.id])
 
     def sweep(self) -> Iterator[Key]:
-        """Yield the aggregates whose members differ, or whose hosts have no compute node, as far as the cells answer."""
+        """Yield aggregates whose members differ, or whose hosts have no compute node."""
         names = self._databases.host_names
         nodes, down = live_nodes(self._databases)
         by_host: dict[str, set[str]] = {}
@@ -160,7 +158,7 @@ class SyncAggregates(PlacementHandler):
         return len(self._databases.api.run(queries.aggregates))
 
     def heal(self, finding: Finding) -> Healed:
-        """Change the memberships of the providers that are as they were; compare-and-set with their generations."""
+        """Write the memberships of the providers that are as they were, with their generations."""
         if not finding.healable:
             raise Refused(finding.refusal)
         self._databases.require_known_schema()
@@ -179,7 +177,7 @@ class SyncAggregates(PlacementHandler):
         )
 
     def _write_all(self, problem: str, wrong: Sequence[Membership]) -> list[Membership]:
-        """Write the memberships that are still wrong; return those that were written.
+        """Write the memberships that are still wrong, and return them.
 
         :raises Conflict: when nothing could be written
         :raises Unavailable, Refused: likewise; when something was written before, the next inspection finds the rest
@@ -212,7 +210,7 @@ class SyncAggregates(PlacementHandler):
         return done
 
     def _still_wrong(self, problem: str, wrong: Sequence[Membership]) -> list[tuple[Membership, ProviderAggregates]]:
-        """Read memberships and then the databases; return those that are as wrong as they were."""
+        """Read memberships and then the databases; return those still wrong."""
         read = [self._placement.aggregates(one.provider) for one in wrong]
         aggregates = self._databases.api.run(queries.aggregates)
         nodes = {node.uuid: node for node in nodes_among(self._databases, "uuid", {one.provider for one in wrong})}
@@ -257,7 +255,6 @@ class SyncAggregates(PlacementHandler):
         findings: list[Finding],
         waiting: list[str],
     ) -> list[Finding]:
-        """Compare the providers of these nodes with these aggregates of Nova."""
         lacking, extra = [], []
         for node in nodes:
             rule = wanted(self._databases.host_names, aggregates, node.host)
@@ -276,7 +273,6 @@ class SyncAggregates(PlacementHandler):
         return found
 
     def _extra(self, key: Key, extra: Sequence[Membership]) -> list[Finding]:
-        """Return the findings about memberships that Nova does not know, by the reason why they stay."""
         if not extra:
             return []
         nodes = nodes_among(self._databases, "host", {one.host for one in extra})
@@ -291,7 +287,6 @@ class SyncAggregates(PlacementHandler):
         ]
 
     def _nodes_of_hosts(self, nodes: Iterable[ComputeNode]) -> Counter[str]:
-        """Count all compute nodes of the hosts of these nodes."""
         hosts = {node.host for node in nodes}
         normal = self._databases.host_names.normal
         return Counter(normal(node.host) for node in nodes_among(self._databases, "host", hosts))
@@ -317,7 +312,7 @@ class SyncAggregates(PlacementHandler):
     def _missing_nodes(
         self, key: Key, hosts: Iterable[str], nodes: Iterable[ComputeNode]
     ) -> tuple[list[Finding], list[str]]:
-        """Return a finding about hosts of aggregates that have no compute node, and the nodes that new hosts will make."""
+        """Return a finding about hosts without compute node, and the nodes to wait for."""
         names = self._databases.host_names
         there = names.all_normal(node.host for node in nodes)
         missing = sorted(host for host in hosts if names.normal(host) not in there)
@@ -396,7 +391,7 @@ def _undo(wrong: Iterable[Membership]) -> str:
 
 
 def _restoring(membership: Membership) -> str:
-    """Return a command that runs as it is: 1.18 is the last version that asks for no generation."""
+    """Return a command: 1.18 is the last version that asks for no generation."""
     words = ["openstack", "--os-placement-api-version", "1.18", "resource", "provider", "aggregate", "set"]
     for aggregate in sorted(membership.before):
         words += ["--aggregate", aggregate]
