@@ -18,7 +18,7 @@ def read_mapped(
     instances: Collection[str],
     asks_allocation: Callable[[Facts], bool] = rules.asks_allocation,
 ) -> dict[str, Facts]:
-    """Return the records of these instances, as far as :mod:`~handlers.nova.mappings.rules` asks for them.
+    """Return the records that :mod:`~handlers.nova.mappings.rules` asks for.
 
     :param asks_allocation: of which instances Placement is asked
     :raises Unavailable: when a database or Placement does not answer
@@ -29,7 +29,7 @@ def read_mapped(
 
 
 def read_unmapped(databases: NovaDatabases, placement: Placement, instances: Collection[str]) -> dict[str, Facts]:
-    """Return the records of these instances, as far as :mod:`~handlers.nova.mappings.unmapped_rules` asks for them.
+    """Return the records that :mod:`~handlers.nova.mappings.unmapped_rules` asks for.
 
     :raises Unavailable: when a database or Placement does not answer
     """
@@ -44,7 +44,7 @@ def _allocated(placement: Placement, found: Mapping[str, Facts], asks: Callable[
 
 
 def _archived(databases: NovaDatabases, asked: Mapping[str, Facts]) -> dict[str, Facts]:
-    """Ask the cell of each mapping for archived rows; ask every cell for a mapping that names none."""
+    """Ask each mapping's cell for archived rows, or every cell where it names none."""
     found = dict(asked)
     for cell in databases.cells():
         here = [uuid for uuid, facts in asked.items() if facts.mapping and facts.mapping.cell_id in {None, cell.id}]

@@ -1,16 +1,15 @@
 """Repair the mappings of instances.
 
 **What drifts.** A mapping names no cell, though a cell has the instance: nova-api does not find it. A build request is left
-beside a mapped instance: lists show it as being built. A mapping, a request specification and a group membership are left of
-a deleted instance and count against quotas. ``queued_for_delete`` is set for a live instance, or not set for a deleted one.
+beside a mapped instance: lists show it as being built. Rows of a deleted instance are left and count against quotas.
+``queued_for_delete`` is set for a live instance, or not set for a deleted one.
 
 **Why Nova lets it.** A boot is four writes of two services into two databases, and a service may die between them. No command
-of Nova repairs a mapping that exists. nova-api sets the mark when it *asks* a compute host to delete, whether or not that
-succeeds.
+of Nova repairs a mapping that exists. nova-api sets the mark when it *asks* for a deletion, which may fail.
 
-**What is read.** The mapping, the build request and the instance's rows in every cell. Where the verdict depends on them, the
-allocation and the archived rows too. The rules are the tables in :mod:`handlers.nova.mappings.rules`. Without an answer of
-every cell there is no verdict.
+**What is read.** The mapping, the build request and the instance's rows in every cell; where the verdict depends on them, the
+allocation and the archived rows. Without an answer of every cell there is no verdict. :mod:`handlers.nova.mappings.rules` has
+the rules.
 
 **What is changed.** Rows of ``nova_api``, each statement with the old values in its condition:
 
@@ -19,19 +18,16 @@ every cell there is no verdict.
 - ``DELETE FROM build_requests`` for an instance in the cell of its mapping, once it has a host or is an hour old: the
   conductor takes a vanished build request for a deletion.
 - ``DELETE FROM instance_mappings, request_specs, instance_group_member`` for an instance that is marked as deleted *and*
-  archived in its cell. A row in any cell, an allocation, a build request or a cell without live instances forbids it. Up to a
-  hundred instances are one finding; each has its own transaction.
+  archived in its cell, and that nothing contradicts. Up to a hundred are one finding; each has its own transaction.
 
-**What is not changed.** A missing row proves no deletion: a purge, or a database that was restored, emptied or exchanged,
-leaves the same. Without both records a mapping is reported. So is a marked live instance without allocation, whose cell may
-be from before the deletion. Instances in several or other cells, stuck builds, and rows of ``nova_api`` without mapping are
-reported too.
+**What is not changed.** A missing row proves no deletion: a purge or an exchanged database leaves the same. Mappings without
+both records, marked live instances without allocation, instances in several or other cells, stuck builds, and rows without
+mapping are reported.
 
 **Why a race does no harm.** An instance on which Nova works has a young row, a task state or no host, and the handler waits.
 A deletion between proof and write may leave the mark false; its event repairs that.
 
-**Undo.** The exact statements, with all columns, known before the heal. It stops when a row changed after they were written
-down.
+**Undo.** The exact statements, with all columns, known before the heal, which stops when a row changed since.
 
 Sources: ``nova/compute/api.py`` (_provision_instances, _update_queued_for_deletion), ``nova/conductor/manager.py``
 (schedule_and_build_instances, _bury_in_cell0, _map_instance_to_cell, _delete_build_request),
@@ -105,7 +101,6 @@ class Evidence:
 
     :param cells: the ids of the cells that have it
     :param values: the new values of the mapping's columns
-    :param drop_request: whether the heal deletes the build request
     """
 
     instance: str
@@ -132,7 +127,7 @@ class Evidence:
 
 
 class HealInstanceMappings(PlacementHandler):
-    """Repairs mappings, and deletes those of instances whose deletion two records prove."""
+    """Repairs mappings, and deletes those whose deletion two records prove."""
 
     name = "heal_instance_mappings"
     title = "Repair mappings of instances: no cell, stale build requests, wrong marks of deletion, leftovers"
@@ -175,7 +170,7 @@ class HealInstanceMappings(PlacementHandler):
     roles = Roles((PLACEMENT,))
 
     def inspect(self, key: Key) -> Iterable[Finding]:
-        """Judge one instance, the instances of a range of mappings that no cell has, or the rows without mapping."""
+        """Judge one instance, a range of mappings, or the rows without mapping."""
         if key.kind == DATABASE:
             return self._inspect_database(key)
         if key.kind == MAPPINGS:
@@ -226,7 +221,7 @@ class HealInstanceMappings(PlacementHandler):
         return self._databases.api.run(queries.mappings_count)
 
     def heal(self, finding: Finding) -> Healed:
-        """Prove again, then change or delete the rows that still have their old values."""
+        """Prove again, then write where the old values still stand."""
         if not finding.healable:
             raise Refused(finding.refusal)
         self._databases.require_known_schema()
@@ -360,7 +355,7 @@ class HealInstanceMappings(PlacementHandler):
         )
 
     def _forget_all(self, finding: Finding) -> Healed:
-        """Delete the mappings that still have their old values; leave out the others."""
+        """Delete the mappings that still have their old values."""
         expected = {
             instance: MappingRow.from_json(instance, row) for instance, row in finding.evidence["mappings"].items()
         }
@@ -394,7 +389,7 @@ class HealInstanceMappings(PlacementHandler):
     def _suspects(
         self, page: Sequence[MappingRow], cells: Mapping[int, Cell], down: dict[int, Unavailable]
     ) -> tuple[list[MappingRow], list[MappingRow]]:
-        """Return the mappings of a page whose cell lacks the instance, and those that differ otherwise.
+        """Return the mappings whose cell lacks the instance, and those that differ otherwise.
 
         :param down: gains the cells that do not answer
         """
@@ -425,7 +420,7 @@ class HealInstanceMappings(PlacementHandler):
         return {copy.uuid: copy for copy in self._databases.database(cell).run(work)}
 
     def _elsewhere(self, cell: Cell) -> Iterator[Key]:
-        """Yield the instances of a cell whose mapping names another cell."""
+        """Yield the instances whose mapping names another cell."""
         database, after = self._databases.database(cell), 0
         while page := database.run(partial(queries.instance_page, after=after)):
             after = page[-1][0]
@@ -435,7 +430,6 @@ class HealInstanceMappings(PlacementHandler):
 
 
 def _keys(ranges: Iterable[Sequence[MappingRow]], *, together: bool) -> Iterator[Key]:
-    """Yield a key for each range, or for each mapping."""
     for part in ranges:
         if together and len(part) > 1:
             yield Key(MAPPINGS, f"{part[0].id}-{part[-1].id}", weight=len(part))
@@ -493,7 +487,6 @@ def _all_reported(key: Key, instances: Sequence[str], verdict: Report) -> Findin
 
 
 def _with_statements(refusal: str, instances: Sequence[str]) -> str:
-    """Add the statements to a refusal that asks the operator to delete the rows of instances."""
     if not refusal.endswith("delete its rows in nova_api"):
         return refusal
     names = ", ".join(f"'{instance}'" for instance in instances)

@@ -3,21 +3,19 @@
 **What drifts.** A cell has an instance, and ``instance_mappings`` has no row for it. nova-api lists the instance, but cannot
 show, stop or delete it.
 
-**Why Nova lets it.** Mapping and instance are rows of two databases. A cell that was adopted into cells v2, a restored
-database or a deletion by hand parts them. ``nova-manage cell_v2 map_instances`` is run by hand for each cell. It does not
-look into other cells, and marks no deleted instance as deleted.
+**Why Nova lets it.** Mapping and instance are rows of two databases, which an adopted cell, a restored database or a deletion
+by hand parts. ``nova-manage cell_v2 map_instances`` is run by hand for each cell, and marks no deleted instance as deleted.
 
-**What is read.** The mapping, the build request and the request specification of an instance, then its rows in every cell;
-for a live instance without request specification, its allocation. The rules are the table in
-:mod:`handlers.nova.mappings.unmapped_rules`. Without an answer of every cell nothing is mapped.
+**What is read.** The mapping, the build request and the request specification, then the instance's rows in every cell; for a
+live instance without request specification, its allocation. Without an answer of every cell nothing is mapped.
+:mod:`handlers.nova.mappings.unmapped_rules` has the rules.
 
-**What is changed.** A row is inserted into ``instance_mappings``, with owner and cell of the instance and the right mark of
-deletion. Deleted instances are mapped too, as nova-manage does. A key ``cell:<uuid>/<first>-<last>`` stands for the instances
-of these ids in a cell, ``cell:<uuid>`` for all; up to five hundred are one finding.
+**What is changed.** A row is inserted into ``instance_mappings``, with owner, cell and mark of deletion. Deleted instances
+are mapped too, as nova-manage does. A key ``cell:<uuid>/<first>-<last>`` stands for the instances of these ids in a cell,
+``cell:<uuid>`` for all; up to five hundred are one finding.
 
-**What is not changed.** An instance in several cells or without project is reported. So is a live one with neither request
-specification nor allocation: its cell may be from before its deletion. A young instance, a young build request and a resize
-to another cell are left alone. A row that exists is never changed.
+**What is not changed.** An instance in several cells, without project, or live without a second record is reported. Young
+instances, young build requests and resizes to another cell are left alone. A row that exists is never changed.
 
 **Why a race does no harm.** The unique key on the instance decides; a batch is inserted whole or not at all.
 
@@ -88,7 +86,7 @@ class MapInstances(PlacementHandler):
     roles = Roles((PLACEMENT,))
 
     def inspect(self, key: Key) -> Iterable[Finding]:
-        """Judge one instance, or the unmapped instances of a cell or of a range of it, batch by batch."""
+        """Judge one instance, or the unmapped instances of a cell or a range."""
         if key.kind == "cell":
             return self._inspect_cell(key)
         findings, waits = self._prove(key, [key.id]) if is_instance(key.id) else ([], [])
@@ -97,7 +95,7 @@ class MapInstances(PlacementHandler):
         return findings
 
     def sweep(self) -> Iterator[Key]:
-        """Yield the unmapped instances of each cell or, where there are many, the ranges of ids they are in."""
+        """Yield unmapped instances or, where there are many, ranges of their ids."""
         down: Unavailable | None = None
         for cell in self._databases.cells():
             try:
@@ -110,12 +108,12 @@ class MapInstances(PlacementHandler):
             raise down
 
     def population(self) -> int:
-        """Return the number of instances, live or deleted, in the cells that answer."""
+        """Return the number of instances in the cells that answer."""
         counts, _ = self._databases.run_in_available(self._databases.cells(), queries.instances_count)
         return sum(counts.values())
 
     def heal(self, finding: Finding) -> Healed:
-        """Insert the mappings of the instances that still have none and are where they were; leave out the others."""
+        """Insert the mappings of the instances that still lack them and are where they were."""
         if not finding.healable:
             raise Refused(finding.refusal)
         self._databases.require_known_schema()
@@ -150,7 +148,7 @@ class MapInstances(PlacementHandler):
     # one instance, or a batch of them
 
     def _prove(self, key: Key, instances: Sequence[str]) -> tuple[list[Finding], list[Wait]]:
-        """Judge instances; a key of a cell gets one finding for all that can be mapped."""
+        """Judge instances; a key of a cell gets one finding for each batch."""
         facts = records.read_unmapped(self._databases, self._placement, instances)
         cells = {cell.id: cell for cell in self._databases.cells()}
         found: dict[int, list[Copy]] = {}
@@ -187,7 +185,7 @@ class MapInstances(PlacementHandler):
                 yield Key("cell", f"{cell.uuid}/{batch[0][0]}-{batch[-1][0]}", weight=len(batch))
 
     def _missing(self, cell: Cell, after: int, last: int | None) -> Iterator[tuple[int, str]]:
-        """Yield id and uuid of the cell's instances that have no mapping, in the order of their ids."""
+        """Yield id and uuid of the cell's unmapped instances, by id."""
         database: Database = self._databases.database(cell)
         while page := database.run(partial(queries.instance_page, after=after, last=last)):
             after = page[-1][0]
@@ -277,7 +275,6 @@ def _reported(key: Key, instance: str, facts: Facts, verdict: Report) -> Finding
 
 
 def _insert(copy: Copy) -> str:
-    """Return the statement with which an operator maps an instance in nova_api."""
     owner, user = (_literal(name) for name in (copy.project_id, copy.user_id))
     return (
         "INSERT INTO instance_mappings (instance_uuid, cell_id, project_id, user_id, queued_for_delete) VALUES "

@@ -1,8 +1,7 @@
-"""The SQL about instance mappings; one function each, as in :mod:`handlers.nova.queries`.
+"""The SQL about instance mappings.
 
-A function that changes or deletes rows has their old values in its condition. It raises :class:`~handlers.base.Conflict` and
-so rolls back when no row has them. It also takes the undo that an inspection wrote down, and raises where that would not
-restore the rows as they are now. An undo restores all columns of a row, whichever release of Nova made the table.
+A write has the old values in its condition, and raises :class:`~handlers.base.Conflict`, which rolls back, when no row has
+them or the given undo would not restore the rows. An undo restores all columns, whichever release of Nova made the table.
 """
 
 from __future__ import annotations
@@ -34,9 +33,9 @@ FORGOTTEN = (tables.instance_mappings, tables.request_specs, tables.instance_gro
 def read(databases: NovaDatabases, instances: Collection[str]) -> dict[str, Facts]:
     """Read the records of these instances: their mappings first, then every cell.
 
-    In this order a boot is not taken for a lost instance: Nova writes the mapping before the row in the cell.
+    Nova writes the mapping before the row in the cell, so a boot is not taken for a lost instance.
 
-    :raises Unavailable: when a cell does not answer, or is one that ``cell_mappings`` does not list
+    :raises Unavailable: when a cell does not answer, or is not in ``cell_mappings``
     """
     cells = databases.cells()
     mappings, requests, specified = databases.api.run(
@@ -72,12 +71,12 @@ def mappings_of(connection: Connection, instances: Collection[str]) -> dict[str,
 
 
 def mapping_page(connection: Connection, after: int) -> list[MappingRow]:
-    """The next mappings in the order of their ids."""
+    """The next mappings, by id."""
     return _mappings(connection, tables.instance_mappings.c.id > after, PAGE)
 
 
 def mapping_part(connection: Connection, first: int, last: int) -> list[MappingRow]:
-    """The mappings with ids from the first to the last; at most one more than a page."""
+    """The mappings of a range of ids; at most one more than a page."""
     return _mappings(connection, tables.instance_mappings.c.id.between(first, last), PAGE + 1)
 
 
@@ -103,7 +102,7 @@ def _mappings(connection: Connection, where: sa.ColumnElement[bool], limit: int 
 
 
 def having(connection: Connection, table: sa.Table, instances: Collection[str]) -> set[str]:
-    """Those of these instances that have a row in this table."""
+    """Those of these instances with a row in this table."""
     c = table.c.instance_uuid
     return {uuid for chunk in chunks(instances) for uuid in connection.scalars(sa.select(c).where(c.in_(chunk)))}
 
@@ -114,7 +113,7 @@ def mapped(connection: Connection, instances: Collection[str]) -> set[str]:
 
 
 def mapped_elsewhere(connection: Connection, instances: Collection[str], cell_id: int) -> list[str]:
-    """Those of these instances whose mapping names another cell than this one."""
+    """Those of these instances whose mapping names another cell."""
     c = tables.instance_mappings.c
     query = sa.select(c.instance_uuid).where(c.cell_id.is_not(None), c.cell_id != cell_id).order_by(c.id)
     return [uuid for chunk in chunks(instances) for uuid in connection.scalars(query.where(c.instance_uuid.in_(chunk)))]
@@ -126,7 +125,7 @@ def mappings_count(connection: Connection) -> int:
 
 
 def request_ages(connection: Connection, instances: Collection[str]) -> dict[str, float]:
-    """Seconds since the build requests of these instances were made."""
+    """Seconds since each build request was made."""
     c = tables.build_requests.c
     found: dict[str, float] = {}
     for chunk in chunks(instances):
@@ -138,7 +137,7 @@ def request_ages(connection: Connection, instances: Collection[str]) -> dict[str
 
 
 def misplaced_requests(connection: Connection) -> list[str]:
-    """The instances whose build request stands beside a mapping to a cell, or beside none: there are few at any time."""
+    """The instances whose build request stands beside a mapping to a cell, or beside none."""
     b, m = tables.build_requests.c, tables.instance_mappings.c
     both = tables.build_requests.outerjoin(tables.instance_mappings, m.instance_uuid == b.instance_uuid)
     query = sa.select(b.instance_uuid).select_from(both)
@@ -146,7 +145,7 @@ def misplaced_requests(connection: Connection) -> list[str]:
 
 
 def without_mapping(connection: Connection, table: sa.Table, older_than: float) -> tuple[int, list[str]]:
-    """Count the rows of a table whose instance has no mapping, and name the first instances.
+    """Count a table's rows whose instance has no mapping, and name the first instances.
 
     :param older_than: seconds; younger rows may belong to a boot
     """
@@ -163,9 +162,9 @@ def without_mapping(connection: Connection, table: sa.Table, older_than: float) 
 
 
 def insert_mappings(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Insert those of these mappings that are not there, and return of which instances.
+    """Insert the missing ones of these mappings, and return their instances.
 
-    The unique key on the instance decides races: then nothing is inserted at all.
+    The unique key on the instance decides races: then nothing is inserted.
     """
     there = mapped(connection, [row["instance_uuid"] for row in rows])
     missing = [dict(row) for row in rows if row["instance_uuid"] not in there]
@@ -177,7 +176,7 @@ def insert_mappings(connection: Connection, rows: Sequence[Mapping[str, Any]]) -
 def undo_of_change(
     connection: Connection, before: MappingRow, values: Mapping[str, int | bool], drop_request: bool
 ) -> list[str]:
-    """Return the statements that take :func:`change_mapping` back."""
+    """Return the statements that undo :func:`change_mapping`."""
     table = tables.instance_mappings
     undo = []
     if values:
@@ -192,9 +191,8 @@ def undo_of_change(
 def change_mapping(
     connection: Connection, before: MappingRow, values: Mapping[str, int | bool], drop_request: bool, undo: str
 ) -> None:
-    """Change a mapping that still has its old values; delete the build request if asked to.
+    """Change a mapping that still has its old values, and perhaps delete the build request.
 
-    :param undo: restores the rows
     :raises Conflict: when the mapping or the build request changed
     """
     table = tables.instance_mappings
@@ -207,15 +205,13 @@ def change_mapping(
 
 
 def undo_of_forget(connection: Connection, instance: str) -> list[str]:
-    """Return the statements that take :func:`forget` back."""
+    """Return the statements that undo :func:`forget`."""
     return [statement for table in FORGOTTEN for statement in _restoring(connection, table, instance)]
 
 
 def forget(connection: Connection, before: MappingRow, undo: str) -> list[str]:
-    """Delete a mapping that still has its old values and has no build request, and the instance's other rows.
+    """Delete an unchanged mapping and the instance's other rows; return the statements that restore them.
 
-    :param undo: restores the rows
-    :return: the statements that restore them
     :raises Conflict: when a row changed, or a build request exists
     """
     table, requests = tables.instance_mappings, tables.build_requests
@@ -231,7 +227,7 @@ def forget(connection: Connection, before: MappingRow, undo: str) -> list[str]:
 
 
 def _require(instance: str, statements: Collection[str], undo: str) -> None:
-    """Raise when a known undo lacks a statement, so that it would not restore the rows as they are now."""
+    """Raise when a known undo would not restore the rows as they are now."""
     if not all(statement in undo for statement in statements):
         raise Conflict(f"the rows of instance {instance} in nova_api changed")
 
@@ -251,7 +247,7 @@ def _delete(connection: Connection, table: sa.Table, instance: str) -> int:
 
 
 def _restoring(connection: Connection, table: sa.Table, instance: str) -> list[str]:
-    """Return the INSERTs of an instance's rows as they are now, whatever columns there are."""
+    """Return the INSERTs of an instance's rows, whatever columns there are."""
     query = sa.select(sa.text("*")).select_from(table).where(table.c.instance_uuid == instance)
     statements = []
     for row in connection.execute(query).mappings():
@@ -265,7 +261,7 @@ def _restoring(connection: Connection, table: sa.Table, instance: str) -> list[s
 
 
 def copies(connection: Connection, cell_id: int, instances: Collection[str]) -> list[Copy]:
-    """The rows of these instances in this cell, deleted and hidden ones too."""
+    """This cell's rows of these instances, deleted and hidden ones too."""
     c = tables.instances.c
     columns = (c.uuid, c.project_id, c.user_id, c.host, c.vm_state, c.task_state, c.deleted, c.hidden)
     times = (c.created_at, c.updated_at, c.deleted_at)
@@ -289,7 +285,7 @@ def copies(connection: Connection, cell_id: int, instances: Collection[str]) -> 
 
 
 def archived_here(connection: Connection, instances: Collection[str]) -> tuple[set[str], bool]:
-    """Those of these instances that this cell has archived as deleted, and whether the cell has any live instance.
+    """Those that this cell has archived as deleted, and whether it has any live instance.
 
     The first is a full scan of ``shadow_instances``, which has no index but its id.
     """
@@ -299,7 +295,7 @@ def archived_here(connection: Connection, instances: Collection[str]) -> tuple[s
 
 
 def instance_page(connection: Connection, after: int, last: int | None = None) -> list[tuple[int, str]]:
-    """The next instances, live or deleted but not hidden, in the order of their ids up to and with the last one."""
+    """The next instances that are not hidden, by id, up to the last one."""
     c = tables.instances.c
     query = sa.select(c.id, c.uuid).where(c.id > after, _visible()).order_by(c.id).limit(PAGE)
     if last is not None:
@@ -308,7 +304,7 @@ def instance_page(connection: Connection, after: int, last: int | None = None) -
 
 
 def instances_count(connection: Connection) -> int:
-    """How many instances there are, live or deleted."""
+    """How many instances are not hidden, live or deleted."""
     query = sa.select(sa.func.count()).select_from(tables.instances).where(_visible())
     return int(connection.execute(query).scalar_one())
 

@@ -1,8 +1,8 @@
 """Decide what follows from the records of an instance and its mapping. Nothing is read here.
 
-A boot writes ``nova_api`` first: a build request and a mapping without cell. The conductor then makes the instance's row in a
-cell, writes the cell into the mapping, deletes the build request and calls the compute host, which writes ``instances.host``.
-An instance with a host is past all this; one without may be in the conductor's hands for :data:`BOOT` seconds.
+A boot writes a build request and a mapping without cell. The conductor then makes the instance's row in a cell, writes the
+cell into the mapping, deletes the build request and calls the compute host, which writes ``instances.host``. An instance
+without host may be in the conductor's hands for :data:`BOOT` seconds.
 
 A mapping is deleted only where two independent records prove the deletion and none contradicts it:
 
@@ -12,9 +12,7 @@ contradicts          a row in any cell, an allocation, a build request, or a cel
 proves nothing       a missing row: it was purged, or its database was restored, emptied or exchanged
 ===================  =====================================================================================
 
-A mark of deletion is cleared only where the live row and an allocation agree, as a failed deletion leaves them.
-
-The tables :data:`NOWHERE` and :data:`AT_HOME` are the rules: the first row that applies gives the verdict.
+A mark is cleared only where the live row and an allocation agree, as a failed deletion leaves them.
 """
 
 from __future__ import annotations
@@ -89,9 +87,8 @@ class MappingRow:
 
 @dataclass(frozen=True, slots=True)
 class Copy:
-    """A row of ``instances``. An instance has one, or two during a cross-cell resize: then one of them is hidden.
+    """A row of ``instances``; a cross-cell resize makes a second one, and one of the two is hidden.
 
-    :param cell_id: the cell of the row
     :param created_age: seconds since the row was made
     :param age: seconds since the row last changed
     """
@@ -115,7 +112,7 @@ class Copy:
 
     @property
     def unsettled(self) -> float:
-        """Seconds until the conductor has certainly finished its part; 0 when it has."""
+        """Seconds until the conductor has certainly finished."""
         return max(0.0, (SETTLE if self.host is not None else BOOT) - self.created_age)
 
 
@@ -156,7 +153,7 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Forget:
-    """The mapping, the request specification and the group membership of a deleted instance must go."""
+    """The rows of a deleted instance must go."""
 
     problem: Problem
     summary: str
@@ -167,7 +164,7 @@ Verdict = Keep | Wait | Report | Change | Forget
 
 @dataclass(frozen=True, slots=True)
 class Nowhere:
-    """A mapped instance that has no row in any cell.
+    """A mapped instance that no cell has.
 
     :param age: seconds since its mapping or its build request last changed
     """
@@ -336,7 +333,7 @@ AT_HOME: tuple[tuple[Callable[[AtHome], bool], Callable[[AtHome], Verdict]], ...
 
 
 def is_instance(identity: str, project_id: str | None = None) -> bool:
-    """Return whether this is an instance, and not a row in which Nova's own tools remember something."""
+    """Return whether this is an instance, and not a bookmark of Nova's tools."""
     if project_id == MARKER or identity == FAKE:
         return False
     try:
@@ -347,12 +344,12 @@ def is_instance(identity: str, project_id: str | None = None) -> bool:
 
 
 def wrongly_marked(queued: bool | None, copy: Copy) -> bool:
-    """Return whether the mark of deletion differs from the row; NULL counts as false, as it does to Nova."""
+    """Return whether the mark differs from the row; NULL counts as false, as in Nova."""
     return bool(queued) != copy.queued
 
 
 def asks_allocation(facts: Facts) -> bool:
-    """Return whether the verdict depends on the instance's allocation."""
+    """Return whether the verdict depends on the allocation."""
     mapping = facts.mapping
     if mapping is None or not is_instance(mapping.instance, mapping.project_id):
         return False
@@ -365,13 +362,13 @@ def asks_allocation(facts: Facts) -> bool:
 def asks_allocation_in_range(facts: Facts) -> bool:
     """Return the same for one of many instances that no cell has: only a marked one may be deleted.
 
-    Old clouds have many mappings without mark and instance. A request for each in every sweep would be a burden for Placement.
+    Old clouds have many unmarked mappings without instance; requests for all would burden Placement.
     """
     return asks_allocation(facts) and facts.mapping is not None and bool(facts.mapping.queued)
 
 
 def asks_archive(facts: Facts) -> bool:
-    """Return whether the verdict depends on the archived rows of the instance, which cost a scan of a shadow table."""
+    """Return whether the verdict depends on archived rows, which cost a scan of a shadow table."""
     mapping = facts.mapping
     return mapping is not None and bool(mapping.queued) and not facts.copies and facts.allocated is False
 
@@ -399,7 +396,7 @@ def decide(facts: Facts) -> Verdict:
 
 
 def place(copies: tuple[Copy, ...]) -> Copy | Keep | Report:
-    """Return the one copy that counts, or the reason why none does: a live copy comes before deleted ones."""
+    """Return the copy that counts, a live one first, or the reason why none does."""
     live = [copy for copy in copies if not copy.deleted]
     if any(copy.hidden for copy in live):
         return Keep("a cross-cell resize runs and may change which copy counts")
@@ -429,7 +426,7 @@ def _without_cell(facts: Facts, mapping: MappingRow, copy: Copy) -> Verdict:
 
 
 def _right_mark(facts: Facts, mapping: MappingRow, copy: Copy) -> dict[str, bool]:
-    """Return the change of the mark that the records prove; nothing when it is right or not certain."""
+    """Return the change of the mark that the records prove."""
     proved = copy.queued or bool(facts.allocated)
     if not wrongly_marked(mapping.queued, copy) or _unsure(copy) is not None or not proved:
         return {}
@@ -437,7 +434,7 @@ def _right_mark(facts: Facts, mapping: MappingRow, copy: Copy) -> dict[str, bool
 
 
 def _unsure(copy: Copy) -> Wait | None:
-    """Return why the mark of deletion cannot be judged now: Nova sets it while it deletes the instance."""
+    """Return why the mark cannot be judged now: Nova sets it while it deletes the instance."""
     if not copy.deleted and (copy.task_state is not None or copy.vm_state == "deleted"):
         return Wait(f"the instance is {copy.task_state or 'being deleted'}", BUSY)
     if copy.age < SETTLE:

@@ -1,8 +1,7 @@
 """Decide what happens to an instance that has no mapping. Nothing is read here.
 
-The row in a cell is one record of a live instance. A cell that was restored from before a deletion has that row as well, so a
-second record must agree: the request specification in ``nova_api``, or an allocation in Placement. Nova deletes both with the
-instance. A row that is marked as deleted needs no second record: its mapping gets the mark of deletion.
+A cell that was restored from before a deletion has the instance's row as well. For a live instance a second record must
+therefore agree: the request specification or an allocation, which Nova deletes with the instance. A deleted row needs none.
 """
 
 from __future__ import annotations
@@ -55,10 +54,7 @@ _WITHOUT_RECORD = Report(
 
 @dataclass(frozen=True, slots=True)
 class Unmapped:
-    """An instance without mapping that a cell has.
-
-    :param visible: its copies that are not hidden
-    """
+    """An instance without mapping, and its copies that are not hidden."""
 
     facts: Facts
     visible: tuple[Copy, ...]
@@ -91,7 +87,7 @@ UNMAPPED: tuple[tuple[Callable[[Unmapped], bool], Callable[[Unmapped], Verdict]]
 
 
 def asks_allocation(facts: Facts) -> bool:
-    """Return whether the verdict depends on the instance's allocation."""
+    """Return whether the verdict depends on the allocation."""
     live = any(not copy.deleted and not copy.hidden for copy in facts.copies)
     return facts.mapping is None and live and not facts.specified
 
