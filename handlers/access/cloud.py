@@ -1,13 +1,10 @@
 """The cloud's APIs: one authenticated session, and one place where a failed call becomes an error of the contract.
 
-A service is :class:`~handlers.base.Unavailable` when it refuses the connection, does not answer in time, answers 5xx, does not
-accept the credentials (401, 403), or has no endpoint or endpoints in several regions. Other answers, 404 and 409 among them,
-are returned: they describe the object.
+A service is :class:`~handlers.base.Unavailable` when it refuses the connection, does not answer in time, answers 5xx, does
+not accept the credentials (401, 403), or has no endpoint or endpoints in several regions. Other answers, 404 and 409 among
+them, are returned.
 
-Reads are repeated for about a second, which covers a proxy that lost its back end. Writes are never repeated, because the
-first one may have arrived.
-
-Threads share a keystoneauth session: it fetches the token under a lock, and urllib3 pools its connections.
+Reads are repeated for about a second. Writes are never repeated: the first one may have arrived. Threads share the session.
 """
 
 from __future__ import annotations
@@ -39,7 +36,7 @@ _PASSING = frozenset({502, 503, 504})
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """The place of one service by the file of another service, which uses it there.
+    """The place of one service, by the file of another service.
 
     :param region: None where the file names none
     :param interfaces: in order of preference; empty where the file names none
@@ -52,13 +49,12 @@ class Place:
 
 
 class Cloud:
-    """The credentials, and the place of the endpoints.
+    """The credentials, and the place of the endpoints; shared by all threads.
 
-    :param session: authenticated; shared by all threads
-    :param region: the region; None where the catalogue has only one
-    :param interfaces: interfaces in order of preference
+    :param region: None where the catalogue has only one
+    :param interfaces: in order of preference
     :param overrides: endpoint URLs by service type
-    :param trust: the option that names the file of trusted authorities, for errors
+    :param trust: the option that names the file of authorities, for errors
     """
 
     def __init__(
@@ -77,7 +73,7 @@ class Cloud:
 
     @classmethod
     def from_resources(cls, resources: Resources) -> Self:
-        """Make it from ``[openstack]``, or from the files of a service where that group has no credentials.
+        """Make it from ``[openstack]``, or from a service's files where that has no credentials.
 
         :raises ConfigError: when there are no credentials, or they are incomplete
         """
@@ -103,10 +99,9 @@ class Cloud:
 
     @classmethod
     def of_service(cls, files: ServiceFiles, sections: Sequence[str]) -> Self | None:
-        """Make it from the credentials in a service's files, to act as that service.
+        """Make it from a service's own credentials; None without any.
 
         :param sections: the sections to read, in this order
-        :return: None when none of them has credentials
         :raises ConfigError: when they are incomplete
         """
         for section in sections:
@@ -118,7 +113,7 @@ class Cloud:
         return None
 
     def project(self) -> str | None:
-        """Return the id of the project of the credentials; None when they are for none.
+        """Return the id of the credentials' project, if any.
 
         :raises Unavailable: when Keystone does not accept the credentials
         """
@@ -149,7 +144,7 @@ class Cloud:
 
 
 class _OneRegion(adapter.Adapter):
-    """An adapter that calls no endpoint while the catalogue leaves a choice between regions: keystoneauth takes any."""
+    """An adapter that calls no endpoint while several regions are possible: keystoneauth takes any."""
 
     _settled = False
 
@@ -184,7 +179,6 @@ class Service:
     """One API; safe to share between threads.
 
     :param dependency: its name in errors: ``placement``
-    :param trust: as in :class:`Cloud`
     """
 
     def __init__(self, client: adapter.Adapter, dependency: str, trust: str = "cafile") -> None:
@@ -215,7 +209,7 @@ class Service:
     def json(self, response: requests.Response) -> Mapping[str, Any]:
         """Return the answer's body.
 
-        :raises Unavailable: when it is no JSON object, because a proxy answered and not the service
+        :raises Unavailable: when it is no JSON object, because a proxy answered
         """
         try:
             body = response.json()
@@ -249,7 +243,7 @@ class Service:
 
 
 class Denied(Unavailable):
-    """The service does not accept the credentials (401), or does not allow the call (403)."""
+    """The service rejects the credentials (401) or the call (403)."""
 
 
 class _PassingError(Unavailable):
@@ -265,8 +259,6 @@ def _reason(error: Exception, trust: str = "") -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Access:
-    """One source of credentials."""
-
     session: Session
     region: str | None = None
     interfaces: tuple[str, ...] = ()
@@ -307,7 +299,6 @@ def _of_clouds_yaml(name: str) -> _Access:
 
 
 def _of_service(files: ServiceFiles, section: str) -> _Access | None:
-    """Return the access that a section of a service's files gives, or None when it has no credentials."""
     if not (files.has(section, "auth_type") or files.has(section, "auth_section")):
         return None
     interfaces = files.get(section, "valid_interfaces") or files.get(section, "interface") or ""
@@ -321,7 +312,7 @@ def _of_service(files: ServiceFiles, section: str) -> _Access | None:
 
 
 def _reread(foreign: ServiceFiles, section: str) -> cfg.ConfigOpts:
-    """Load the files again with keystoneauth's option types; :class:`ServiceFiles` reads every value as text."""
+    """Load the files with keystoneauth's option types; :class:`ServiceFiles` reads text."""
     conf = cfg.ConfigOpts()
     loading.register_session_conf_options(conf, section)
     loading.register_auth_conf_options(conf, section)
@@ -341,7 +332,7 @@ def _load(conf: cfg.ConfigOpts, section: str, where: str) -> Session:
 
 
 def _readable(path: str, option: str) -> str:
-    """Return the path of a file of authorities; requests would report a wrong one at the first call only.
+    """Return the path of a file of authorities, which requests would check at the first call only.
 
     :raises ConfigError: when it holds no authority
     """

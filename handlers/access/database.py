@@ -1,10 +1,8 @@
 """A database of another service, and its errors.
 
-A :class:`Database` runs a function in one transaction. Every failure becomes :class:`~handlers.base.Unavailable` with the
-database's name and the driver's reason, never with credentials; so does a missing table or column, because the URL may be that
-of another database. Deadlocks and lock timeouts are retried for at most ten seconds: every function is idempotent.
-
-All times of Nova and Octavia are naive UTC; :class:`utcnow` is the database's clock in that form.
+Every failure becomes :class:`~handlers.base.Unavailable` with the driver's reason, never with credentials; so does a missing
+table or column, because the URL may be that of another database. Deadlocks and lock timeouts are retried for at most ten
+seconds: every function must be idempotent. All times of Nova and Octavia are naive UTC.
 """
 
 from __future__ import annotations
@@ -101,7 +99,7 @@ _MARGIN = "stackmend_clock_margin"
 
 
 def seconds_since(connection: Connection, now: datetime, *times: datetime | None) -> float:
-    """Return the seconds since the latest of these times, less the margin of the connection's database, and at least 0.
+    """Return the seconds since the latest of these times, less the margin of the database, and at least 0.
 
     :param now: the database's clock
     :return: infinity when no time is given
@@ -130,7 +128,7 @@ class Database:
         self._password, self._engine = _engine(name, url)
 
     def run(self, work: Callable[[Connection], T]) -> T:
-        """Return ``work(connection)``, run in a transaction of its own; it may run more than once.
+        """Return ``work(connection)``, run in its own transaction, perhaps more than once.
 
         :raises Unavailable: when the database does not answer as it should
         :raises sqlalchemy.exc.IntegrityError: when a write violated a key; nothing was written
@@ -187,7 +185,7 @@ def _engine(name: str, text: str) -> tuple[str, Engine]:
 
 
 def _with_driver(url: URL) -> URL:
-    """Use psycopg 3 for a plain ``postgresql://`` where psycopg2 is not installed; drop DevStack's ``plugin=dbcounter``."""
+    """Use psycopg 3 where psycopg2 is missing; drop DevStack's ``plugin=dbcounter``."""
     url = url.difference_update_query(["plugin"])
     plain = url.drivername in {"postgresql", "postgresql+psycopg2"}
     if plain and importlib.util.find_spec("psycopg2") is None:

@@ -1,13 +1,11 @@
 """The client of Neutron's ports.
 
-Every write is compare-and-set: Neutron numbers the revisions of a port, and a write with ``If-Match: revision_number=N`` fails
-when the port has changed since it was read.
+Every write is compare-and-set: with ``If-Match: revision_number=N`` it fails when the port changed since it was read.
 
-An administrator sees all ports and all their fields; other users see only the ports of their project, without an error. So a
-port that Neutron shows without its binding is :class:`~handlers.base.Unavailable`. Writing ``binding:profile`` also needs the
-role ``service`` since Neutron 2023.2; Nova's own credentials have it.
+Users who are no administrator see only their project's ports, without an error. So a port without its binding is
+:class:`~handlers.base.Unavailable`. Writing ``binding:profile`` also needs the role ``service`` since Neutron 2023.2.
 
-Paths begin with ``/v2.0`` whatever the catalogue contains, as those of Neutron's own client do.
+Paths begin with ``/v2.0`` whatever the catalogue contains, as in Neutron's own client.
 
 Sources: ``neutron/services/revisions/revision_plugin.py``, ``neutron/conf/policies/port.py``,
 ``neutron_lib/api/definitions/revisionifmatch.py``, ``portbindings.py``, ``port_resource_request.py``.
@@ -37,7 +35,7 @@ PROFILE = "binding:profile"
 class Port:
     """A port at one revision.
 
-    :param shown: its fields by Neutron's names; after a listing of chosen fields only these
+    :param shown: its fields by Neutron's names; perhaps only chosen ones
     """
 
     shown: Mapping[str, Any]
@@ -48,7 +46,7 @@ class Port:
 
     @property
     def device(self) -> str:
-        """The user of the port: the uuid of an instance or a router, or any text; empty when it is free."""
+        """The uuid of an instance or router, or any text; empty when it is free."""
         return self.shown.get("device_id") or ""
 
     @property
@@ -58,18 +56,18 @@ class Port:
 
     @property
     def host(self) -> str:
-        """The host to which it is bound; empty without a binding."""
+        """The host of its binding; empty without one."""
         return str(self._bound(HOST) or "")
 
     @property
     def profile(self) -> Mapping[str, Any]:
-        """Nova's data about the binding: PCI device, providers of its resources."""
+        """Nova's data about the binding: PCI device, resource providers."""
         profile: Mapping[str, Any] = self._bound(PROFILE) or {}
         return profile
 
     @property
     def revision(self) -> int | None:
-        """A number that changes with the port; None where Neutron has no revisions."""
+        """Changes with the port; None where Neutron has no revisions."""
         return self.shown.get("revision_number")
 
     def _bound(self, name: str) -> Any:
@@ -124,7 +122,6 @@ class Network:
     def update(self, before: Port, changes: Mapping[str, Any]) -> Port:
         """Change a port; return it as it is afterwards.
 
-        :param changes: by Neutron's names
         :raises Conflict: when the port changed since ``before`` was read, or is gone
         :raises Refused: when Neutron rejects the change, or shows no revision of the port
         """
@@ -144,7 +141,7 @@ class Network:
             raise _failure(response, before)
 
     def dns_domain(self, network: str) -> str:
-        """Return the domain for records of a network's ports in an external DNS; empty without one."""
+        """Return the domain of a network's ports in an external DNS."""
         url = f"/v2.0/networks/{network}"
         body = self._body(self._service.read(url, params={"fields": "dns_domain"}), url, "network")
         return body["network"].get("dns_domain") or ""
@@ -156,7 +153,7 @@ class Network:
         return response.status_code != 404 and bool(self._body(response, url, "extension"))
 
     def _body(self, response: requests.Response, url: str, name: str) -> Mapping[str, Any]:
-        """Return the body of an answer that has the expected object.
+        """Return an answer's body with the expected object.
 
         :raises Unavailable: for any other answer, for example that of another service
         """
@@ -172,7 +169,7 @@ _HINT = "; is this Neutron? See [openstack] network_endpoint_override"
 
 
 def _short(filters: Mapping[str, str | Sequence[str]]) -> Iterator[Mapping[str, str | Sequence[str]]]:
-    """Split the filter that has too many values for one request."""
+    """Split the filter that is too long for one request."""
     for name, values in filters.items():
         if not isinstance(values, str) and len(values) > VALUES:
             for start in range(0, len(values), VALUES):

@@ -16,7 +16,7 @@ TLS_OPTIONS = (
 
 
 def tls_options(files: ServiceFiles) -> tuple[tuple[str, str], ...]:
-    """Return the names and values of the options that the files set.
+    """Return the options that the files set.
 
     :raises ConfigError: when one refers to an option that they do not set
     """

@@ -1,4 +1,4 @@
-"""The Keystone roles that handlers need, by the policies that the services ship. A cloud may have policies of its own."""
+"""The Keystone roles that handlers need, by the services' default policies."""
 
 from __future__ import annotations
 

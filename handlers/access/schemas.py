@@ -1,7 +1,7 @@
-"""The schema of another service's database: whether stackmend knows it, and whether it has every table that is read.
+"""Whether stackmend knows a database's schema, and whether it has every table that is read.
 
-Reading proves itself: a table or column that is missing is an error. Writing does not: a column that a later release added may
-have to be set too. So nothing is written to a database of an unknown schema.
+Reading fails at a missing column. Writing would not fail where a later release added a column that must be set too. So
+nothing is written to an unknown schema.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class KnownSchemas:
     """The schemas that stackmend may write to; safe to share between threads.
 
     :param revisions: the values of ``alembic_version``
-    :param releases: their releases, for errors: ``Nova 25 (Yoga) to 34``
+    :param releases: for errors: ``Nova 25 (Yoga) to 34``
     """
 
     def __init__(self, revisions: frozenset[str], releases: str) -> None:
@@ -51,7 +51,6 @@ class KnownSchemas:
     def warnings(self, database: Database, wanted: sa.MetaData) -> Iterator[str]:
         """Yield why handlers cannot inspect or heal by this database.
 
-        :param wanted: the tables that handlers read and write
         :raises Unavailable: when it does not answer
         """
         if missing := database.run(partial(lacking, wanted=wanted)):
@@ -63,7 +62,7 @@ class KnownSchemas:
             yield objection
 
     def _objection(self, database: Database) -> str:
-        """Return why nothing may be written to a database; empty when its schema is known."""
+        """Return why nothing may be written; empty when the schema is known."""
         found = database.run(revisions)
         if found and found <= self._revisions:
             return ""
@@ -79,7 +78,7 @@ def revisions(connection: Connection) -> frozenset[str]:
 
 
 def lacking(connection: Connection, wanted: sa.MetaData) -> list[str]:
-    """Return the tables and columns that a database lacks or hides: ``table instances``, ``column services.host``."""
+    """Return what a database lacks or hides: ``table instances``, ``column services.host``."""
     inspector = sa.inspect(connection)
     names = set(inspector.get_table_names())
     found: list[str] = []

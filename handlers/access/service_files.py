@@ -1,7 +1,7 @@
-"""Single values out of the configuration files of other services (``nova.conf``, ``octavia.conf``).
+"""Single values out of the files of other services (``nova.conf``, ``octavia.conf``).
 
-The files may hold any option of any release. So no option is declared: every value is text, later files win, and ``$name`` is
-filled in from the same files, as oslo.config does.
+The files may hold any option of any release: every value is text, later files win, and ``$name`` is filled in from the same
+files, as in oslo.config.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ class ConfigError(cfg.Error):
 class ServiceFiles:
     """The configuration files of one service.
 
-    :param option: the option of ours that names them, for errors: ``[nova] config_file``
+    :param option: our option that names them, for errors: ``[nova] config_file``
     :param paths: files, or directories whose ``*.conf`` files are read in order
     :raises ConfigError: when a file cannot be read
     """
@@ -42,7 +42,7 @@ class ServiceFiles:
         return ", ".join(self.files) or f"no file (set {self.option})"
 
     def get(self, group: str, name: str) -> str | None:
-        """Return a value; None when no file has it, or it is empty.
+        """Return a value; None when it is missing or empty.
 
         :raises ConfigError: when it refers to an option that the files do not set
         """
@@ -61,7 +61,7 @@ class ServiceFiles:
         return self.get(group, name) is not None
 
     def has_section(self, group: str) -> bool:
-        """Whether a file sets anything in a group; a copy with few groups may lack it."""
+        """Whether a file sets anything in a group."""
         return any(group == declared for declared, _name in self._declared)
 
     def _declare(self, file: str) -> None:
@@ -82,11 +82,11 @@ class ServiceFiles:
 
 
 def database_url(given: str | None, read: Callable[[], ServiceFiles], option: str, section: str, example: str) -> str:
-    """Return the URL of a service's database: the value of our own option, or that of the service's files.
+    """Return the URL of a service's database, from our option or the service's files.
 
     :param given: the value of our option
     :param read: reads the files, when there is no such value
-    :param option: the name of our option, for errors: ``[nova] api_database_connection``
+    :param option: our option, for errors: ``[nova] api_database_connection``
     :param section: the section of the files with ``connection``
     :param example: a URL to write
     :raises ConfigError: when neither has it

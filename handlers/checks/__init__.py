@@ -1,7 +1,9 @@
 """Parts of ``stackmend check`` that several services share.
 
-clocks         this machine and the APIs
-grants         the privileges of database accounts
-notifications  whether a service publishes to a topic that stackmend consumes
-roles          the Keystone roles of the credentials
+=================  ====================================
+``clocks``         this machine and the APIs
+``grants``         privileges of database accounts
+``notifications``  whether a service publishes to us
+``roles``          Keystone roles of the credentials
+=================  ====================================
 """

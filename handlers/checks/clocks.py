@@ -1,7 +1,6 @@
-"""Whether this machine and an API agree about the time, by the ``Date`` of the API's answers.
+"""Whether this machine and an API agree about the time, by the ``Date`` of its answers.
 
-Most proofs use the clock of the database that they read. Times of an API, such as the creation of a server, are compared with
-the clock of this machine.
+Times of an API, such as the creation of a server, are compared with the clock of this machine.
 """
 
 from __future__ import annotations
@@ -17,9 +16,8 @@ TOLERATED = 5.0
 
 
 def check(name: str, headers: Mapping[str, str]) -> Checked | None:
-    """Judge the clock of an API; None when its answer has no date.
+    """Judge an API's clock; None when its answer has no date.
 
-    :param name: the name of the API
     :param headers: of an answer that has just arrived
     """
     try:

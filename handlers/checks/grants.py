@@ -1,8 +1,7 @@
-"""The privileges of a database account: those that handlers need, those that it has, and the GRANT statements between the two.
+"""The privileges of a database account: needed, present, and the GRANT statements between the two.
 
-Each handler names the privileges that its heals need (:attr:`~handlers.base.Handler.rights`); besides, every handler reads with
-SELECT on the whole database. MariaDB and MySQL answer SHOW GRANTS; PostgreSQL answers ``has_table_privilege``, which includes
-the privileges of groups. SQLite has no accounts.
+Besides :attr:`~handlers.base.Handler.rights`, every handler needs SELECT on the whole database. MariaDB and MySQL answer SHOW
+GRANTS; PostgreSQL answers ``has_table_privilege``, which includes groups. SQLite has no accounts.
 """
 
 from __future__ import annotations
@@ -37,12 +36,11 @@ class Account:
     """The account of a connection, with its privileges.
 
     :param name: in the form of a GRANT statement
-    :param schema: the database, in the form of a GRANT statement
+    :param schema: the database, in the same form
     :param there: the tables that the account can see
-    :param every: the term for all tables in a GRANT statement, where that is not ``schema.*``
+    :param every: all tables in a GRANT statement, where that is not ``schema.*``
     :param server: privileges on all databases
     :param whole: privileges on every table of this database
-    :param tables: further privileges, by table
     """
 
     name: str
@@ -54,16 +52,13 @@ class Account:
     tables: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
     def lacks(self, table: str, wanted: frozenset[str]) -> frozenset[str]:
-        """Return the privileges that it lacks on a table, or on all of them (``*``)."""
+        """Return the privileges that it lacks on a table, or on all (``*``)."""
         has = self.server | self.whole | self.tables.get(table, frozenset())
         return frozenset() if ALL in has else wanted - has
 
 
 def rights_of(handlers: Iterable[type[Handler]], database: str) -> list[Needs]:
-    """Return the privileges that these handlers need in one kind of database.
-
-    :param database: ``nova_api``, ``cell`` or ``octavia``
-    """
+    """Return the privileges that handlers need in ``nova_api``, ``cell`` or ``octavia``."""
     return [handler.rights[database] for handler in handlers if database in handler.rights]
 
 
@@ -81,9 +76,9 @@ def merged(needs: Iterable[Needs]) -> dict[str, frozenset[str]]:
 def statements(schema: str, account: str, wanted: Needs, every: str = "") -> list[str]:
     """Return the GRANT statements for exactly these privileges.
 
-    :param schema: the name of the database; in PostgreSQL, of the schema
+    :param schema: the database; in PostgreSQL, the schema
     :param account: ``'stackmend'@'%'``; in PostgreSQL, the name of a role
-    :param every: the term for all tables, where that is not ``schema.*``
+    :param every: all tables, where that is not ``schema.*``
     """
     whole = every or f"{schema}.*"
     return [
@@ -96,16 +91,14 @@ class Asked(Protocol):
     """A database that runs a function."""
 
     def run(self, work: Callable[[Connection], Account | None]) -> Account | None:
-        """Run a function in a transaction of its own."""
+        """Run a function in its own transaction."""
 
 
 def check(name: str, database: Asked, needs: Iterable[Needs], most: Iterable[Needs] = ()) -> Iterator[Checked]:
-    """Judge the privileges of a database's account; nothing for SQLite, or for a database that does not answer.
+    """Judge an account's privileges; nothing for SQLite, or without an answer.
 
-    :param name: the name of the database
     :param needs: of the handlers that heal
-    :param most: of all handlers: an account with the documented privileges does not have too many, although some handlers
-        only report
+    :param most: of all handlers: an account may have the documented privileges, although some handlers only report
     """
     try:
         account = database.run(account_of)
@@ -136,7 +129,6 @@ def check(name: str, database: Asked, needs: Iterable[Needs], most: Iterable[Nee
 
 
 def _more(account: Account, wanted: Needs) -> str:
-    """Return the privileges of an account that no handler needs, as text."""
     found = [(account.server - {"USAGE"}, "everything"), (account.whole - wanted[EVERY_TABLE], account.schema)]
     found += [
         (has - wanted[EVERY_TABLE] - wanted.get(table, frozenset()), table)
@@ -146,7 +138,7 @@ def _more(account: Account, wanted: Needs) -> str:
 
 
 def account_of(connection: Connection) -> Account | None:
-    """Return the account of a connection; None where there are no accounts."""
+    """Return the account of a connection, if any."""
     readers: Mapping[str, Callable[[Connection], Account]] = {
         "mysql": _mysql,
         "mariadb": _mysql,
@@ -165,7 +157,7 @@ def _mysql(connection: Connection) -> Account:
 
 
 def parsed(lines: Iterable[str], schema: str) -> tuple[frozenset[str], frozenset[str], dict[str, frozenset[str]]]:
-    """Read the lines of SHOW GRANTS: the privileges on all databases, on one database, and on its tables.
+    """Read SHOW GRANTS: the privileges on all databases, on one, and on its tables.
 
     Privileges on single columns are left out: no handler can work with them.
     """
@@ -190,7 +182,7 @@ def parsed(lines: Iterable[str], schema: str) -> tuple[frozenset[str], frozenset
 
 
 def _pattern(text: str) -> re.Pattern[str]:
-    """Return the pattern of a database's name in a grant: ``_`` is any character and ``%`` any text, unless escaped."""
+    """Return the pattern of a database's name: ``_`` is any character and ``%`` any text, unless escaped."""
     wild = {"_": ".", "%": ".*"}
     parts = re.findall(r"\\.|.", text.replace("``", "`"))
     return re.compile("".join(wild.get(part) or re.escape(part[-1]) for part in parts))

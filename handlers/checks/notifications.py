@@ -1,4 +1,4 @@
-"""Whether a service publishes notifications that stackmend consumes, by the service's own files."""
+"""Whether a service publishes notifications that stackmend consumes, by its files."""
 
 from __future__ import annotations
 
@@ -12,11 +12,9 @@ PUBLISHING = frozenset({"messaging", "messagingv2"})
 
 
 def notifications(bus: Bus, files: ServiceFiles, group: str, option: str, common: str) -> Iterator[Checked]:
-    """Judge whether a service publishes its notifications, and to a topic that stackmend consumes.
+    """Judge whether a service publishes to a topic that stackmend consumes.
 
-    :param bus: the topics that stackmend consumes
-    :param group: the group of the service's option that lists topics
-    :param option: that option
+    :param option: the service's option in ``group`` that lists topics
     :param common: the topic of other consumers, which the advice keeps
     """
     subject = f"{files}: notifications"

@@ -1,6 +1,6 @@
-"""The Keystone roles of the credentials of ``[openstack]``: those that handlers need, and the command that adds a missing one.
+"""The Keystone roles of ``[openstack]``: those that handlers need, and the command that adds a missing one.
 
-Each handler names its roles (:attr:`~handlers.base.Handler.roles`). The roles in the token count, with those that they imply.
+The roles in the token count, with those that they imply.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class Identity:
     """The owner of a Keystone token.
 
     :param project: empty for a token without a project
-    :param roles: their names, with those that other roles imply
+    :param roles: their names, with implied ones
     """
 
     user: str
@@ -32,10 +32,9 @@ class Identity:
 
 
 def check(service: str, resources: Resources, modes: Mapping[type[Handler], Mode]) -> Iterator[Checked]:
-    """Judge the roles of ``[openstack]``; yield nothing where there is no Keystone, or where no handler calls an API.
+    """Judge the roles of ``[openstack]``; nothing without Keystone, or where no handler calls an API.
 
     :param service: the service of these handlers, for the subject
-    :param modes: the handlers of this service
     """
     wanted: dict[Role, list[str]] = {}
     for handler, mode in sorted(modes.items(), key=lambda item: item[0].name):
@@ -68,9 +67,9 @@ def check(service: str, resources: Resources, modes: Mapping[type[Handler], Mode
 
 
 def who(cloud: Cloud) -> Identity | None:
-    """Return the identity of the credentials; None where there is no Keystone.
+    """Return the identity of the credentials; None without Keystone.
 
-    :raises Unavailable: when Keystone does not answer, or does not accept the credentials
+    :raises Unavailable: when Keystone does not answer, or rejects the credentials
     """
     auth = cloud.session.auth
     if not isinstance(auth, BaseIdentityPlugin):
@@ -87,12 +86,10 @@ def who(cloud: Cloud) -> Identity | None:
 
 
 def _counted(wanted: Iterable[Role], identity: Identity) -> str:
-    """Name those of the identity's roles that a handler needs."""
     return " and ".join(sorted({role for need in wanted for role in need.any_of} & identity.roles))
 
 
 def _addition(identity: Identity, role: str) -> str:
-    """Return the command that adds a role."""
     if not identity.project:
         return "these credentials are for no project; set [openstack] project_name and project_domain_name"
     words = ("openstack", "role", "add", "--user", identity.user, "--user-domain", identity.user_domain)

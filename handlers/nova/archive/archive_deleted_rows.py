@@ -3,36 +3,34 @@
 **What drifts.** Nova never removes a row of a cell: it marks the row as deleted. Tables and queries grow with every instance
 that ever existed.
 
-**Why Nova lets it.** Archiving is a command for a timer, ``nova-manage db archive_deleted_rows``. It takes the oldest rows
-first, in one transaction; a row that cannot be moved (an instance with a row in ``share_mapping``, a deleted security group
-with rules) stops it at every run. It archives instances that still hold resources in Placement, which Nova then never
-releases.
+**Why Nova lets it.** Archiving is a command for a timer, ``nova-manage db archive_deleted_rows``. A row that cannot be moved
+(an instance with a row in ``share_mapping``, a deleted security group with rules) stops it at every run. It archives
+instances that still hold resources in Placement, which Nova then never releases.
 
 **What is read.** The schema of each cell, cell0 included; the rows that were deleted before a day (``[audit]
-archive_deleted_rows_after_days``, by the cell's clock); and the consumers of every provider in Placement, nested and sharing
-ones too: one request per provider and cycle. While Placement does not answer, or lists no compute node of Nova, no row moves.
+archive_deleted_rows_after_days``, by the cell's clock); the consumers of every provider in Placement: one request per
+provider and cycle. While Placement does not answer, or lists no compute node of Nova, no row moves.
 
 **What is changed.** A deleted instance moves as a tree, with all rows that refer to it, children first, whole or not at all.
-Other deleted rows (services, compute nodes, detached volumes ...) move likewise, but a row of a deleted parent waits for its
-parent. Several trees share a transaction of about ``archive_deleted_rows_rows_per_transaction`` rows; when it fails, its trees
-move one by one. Each transaction locks its rows, checks that they are still deleted and old, and compares the counts of INSERT
-and DELETE. Columns that a shadow table lacks are lost, as with nova-manage.
+Other deleted rows move likewise; a row of a deleted parent waits for its parent. Trees share a transaction of about
+``archive_deleted_rows_rows_per_transaction`` rows; when it fails, they move one by one. Each transaction locks its rows,
+checks that they are still deleted and old, and compares the counts of INSERT and DELETE. Columns that a shadow table lacks
+are lost, as with nova-manage.
 
-After each transaction the instances' rows in nova_api are deleted too: mapping, request specification, group memberships. They
-stay when the mapping is missing, or names another cell or none; when the instance is alive in another cell; and while another
-cell does not answer.
+Then the instances' rows in nova_api are deleted: mapping, request specification, group memberships. They stay when the
+mapping is missing or names another cell or none, when another cell has the instance alive, or does not answer.
 
 **What is not changed.** An instance that holds resources in Placement, itself or through a migration: audit_allocations comes
-first. Trees that cannot be moved are reported with their constraint (``row-unarchivable``) and stop no other tree.
-``task_log``, unless ``archive_deleted_rows_task_log`` is set. Tables that Nova no longer has. A cell that does not answer.
+first. Trees that cannot be moved are reported with their constraint (``row-unarchivable``). ``task_log``, unless
+``archive_deleted_rows_task_log`` is set. Tables that Nova no longer has.
 
 **Why a race does no harm.** Each transaction stands alone. A crash between the cell and nova_api leaves an orphaned mapping,
 which heal_instance_mappings finds.
 
 **No notification** starts this: a query by date finds every row.
 
-**Undo.** The rows are in the shadow tables until they are purged. The history has the statements that bring them back, written
-before the first row moves; for a single instance also its rows of nova_api.
+**Undo.** The rows are in the shadow tables until they are purged. The history has the statements that bring them back,
+written before the first row moves; for a single instance also its rows of nova_api.
 
 Sources: ``nova/db/main/api.py`` (archive_deleted_rows, _get_fk_stmts), ``nova/cmd/manage.py`` (archive_deleted_rows),
 ``nova/objects/instance_mapping.py``, ``nova/objects/instance_group.py`` (destroy_members_bulk).
@@ -91,9 +89,8 @@ class Problem(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class DeletedInstance:
-    """The evidence about one instance: its old row in a cell.
+    """The evidence about one instance: its row in a cell.
 
-    :param scope: the cell and the day
     :param row: its id in the table
     """
 
@@ -109,7 +106,7 @@ class DeletedInstance:
 class ArchiveDeletedRows(CellHandler):
     """Moves old deleted rows of each cell into its shadow tables.
 
-    A finding weighs 1, however many rows it moves: ``archive_deleted_rows_rows_per_cycle`` bounds them.
+    A finding weighs 1: ``archive_deleted_rows_rows_per_cycle`` bounds its rows.
     """
 
     name = "archive_deleted_rows"
@@ -142,17 +139,17 @@ class ArchiveDeletedRows(CellHandler):
 
     @classmethod
     def options(cls) -> Mapping[str, Sequence[cfg.Opt]]:
-        """Return the options of Nova's databases, of Placement, and of archiving."""
+        """Return the options, those of archiving among them."""
         return {**super().options(), options.AUDIT: OPTIONS}
 
     @classmethod
     def from_resources(cls, resources: Resources) -> Self:
-        """Make it on the shared databases and session."""
+        """Make it on the shared resources."""
         databases, placement = resources.get(NovaDatabases.from_resources), resources.get(Placement.from_resources)
         return cls(databases, placement, Settings.read(resources.conf))
 
     def inspect(self, key: Key) -> Iterable[Finding]:
-        """Inspect a cell, or one deleted instance in all cells."""
+        """Inspect a cell, or one instance in all cells."""
         match key.kind:
             case "instance":
                 return self._inspect_instance(key)
@@ -168,7 +165,7 @@ class ArchiveDeletedRows(CellHandler):
         return database.run(partial(statements.any_due, schema=schema, before=before, task_log=log))
 
     def heal_while(self, finding: Finding, go_on: Callable[[], bool]) -> Healed:
-        """Archive in many transactions, each of which proves again what it moves."""
+        """Archive in many transactions; each proves its rows again."""
         require_own_placement(self._databases, self._placement)
         cycle = Cycle(self._databases, self.begin(finding), self._settings, finding.undo)
         match finding.key.kind:
@@ -240,7 +237,7 @@ class ArchiveDeletedRows(CellHandler):
         )
 
     def _holders(self) -> frozenset[str]:
-        """Return every consumer in Placement, of all providers: root, nested and sharing ones."""
+        """Return every consumer in Placement, of nested and sharing providers too."""
         return frozenset[str]().union(*(self._placement.holders(provider) for provider in self._placement.providers()))
 
 

@@ -1,4 +1,4 @@
-"""The base of the handlers that go through a cell's tables by date: archiving and purging."""
+"""The base of archiving and purging: a cell's tables by date."""
 
 from __future__ import annotations
 
@@ -21,10 +21,7 @@ from handlers.nova.database import NovaDatabases
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """The evidence of a finding: rows of this cell from before this day.
-
-    :param cell: its uuid
-    """
+    """Rows of a cell (its uuid) from before a day."""
 
     cell: str
     before: date
@@ -35,7 +32,7 @@ class Scope:
         return cls(finding.evidence["cell"], date.fromisoformat(finding.evidence["before"]))
 
     def to_json(self) -> Mapping[str, Any]:
-        """Return the evidence; it is the same at every inspection of a day."""
+        """Return the evidence, the same at every inspection of a day."""
         return {"cell": self.cell, "before": self.before.isoformat()}
 
     @property
@@ -46,7 +43,7 @@ class Scope:
 
 @dataclass(frozen=True, slots=True)
 class OpenCell:
-    """A cell that may be changed, with its database, its schema, and the moment before which rows are old."""
+    """A cell open for writing, and the moment before which rows are old."""
 
     cell: Cell
     database: Database
@@ -55,10 +52,7 @@ class OpenCell:
 
 
 class CellHandler(NovaHandler):
-    """A handler of rows that are some days old.
-
-    :param after_days: their age, in whole days
-    """
+    """A handler of rows that are some whole days old."""
 
     def __init__(self, databases: NovaDatabases, after_days: int) -> None:
         self._databases = databases
@@ -88,7 +82,7 @@ class CellHandler(NovaHandler):
         return len(self._databases.cells())
 
     def heal(self, finding: Finding) -> Healed:
-        """Treat every old row, up to the limits of one cycle."""
+        """Treat old rows, up to the limits of one cycle."""
         return self.heal_while(finding, lambda: True)
 
     def cell(self, uuid: str) -> Cell | None:
@@ -104,7 +98,7 @@ class CellHandler(NovaHandler):
         return database, Schema.read(database)
 
     def limit(self, connection: Connection) -> datetime:
-        """Return the moment before which rows are old, by the clock of this database: the beginning of a day."""
+        """Return the beginning of the day before which rows are old, by this database's clock."""
         now: datetime | None = connection.scalar(sa.select(utcnow()))
         if now is None:
             raise AssertionError("a database without a clock")

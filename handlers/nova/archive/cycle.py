@@ -1,4 +1,4 @@
-"""One archiving run in one cell: table by table, tree by tree. Each transaction proves again what it moves."""
+"""One archiving run in one cell, tree by tree. Each transaction proves again what it moves."""
 
 from __future__ import annotations
 
@@ -31,10 +31,7 @@ _ROWS_PER_INSTANCE = 20
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """The options.
-
-    :param rows: per transaction
-    """
+    """The options; ``rows`` are per transaction."""
 
     after_days: int = 30
     rows: int = 1000
@@ -44,7 +41,7 @@ class Settings:
 
     @classmethod
     def read(cls, conf: cfg.ConfigOpts) -> Self:
-        """Take them from the loaded configuration."""
+        """Take them from the configuration."""
         group, prefix = conf[options.AUDIT], "archive_deleted_rows_"
         names = ("after_days", "rows_per_transaction", "pause_seconds", "rows_per_cycle", "task_log")
         return cls(*(group[prefix + name] for name in names))
@@ -88,10 +85,7 @@ class Tally:
 
 
 class Cycle:
-    """One cycle in one cell.
-
-    :param undo_text: for the history
-    """
+    """One cycle in one cell."""
 
     def __init__(self, databases: NovaDatabases, opened: OpenCell, settings: Settings, undo_text: str) -> None:
         self._databases = databases
@@ -104,7 +98,7 @@ class Cycle:
         self._tally = Tally()
 
     def everything(self, holders: Callable[[], frozenset[str]], go_on: Callable[[], bool]) -> None:
-        """Archive all tables until nothing is due or the cycle has moved its share.
+        """Archive until nothing is due or the cycle has moved its share.
 
         :param holders: returns the consumers of Placement; called before the first instance moves
         :param go_on: asked before each transaction
@@ -183,7 +177,7 @@ class Cycle:
             time.sleep(self._settings.pause)
 
     def _trees(self, table: sa.Table, keys: Sequence[Any]) -> int:
-        """Move the trees of these rows in one transaction, or one by one when that fails; return the number of rows."""
+        """Move trees in one transaction, one by one when that fails; return the number of rows."""
         try:
             moved = self._database.run(
                 lambda connection: statements.move(connection, self._schema, table, keys, self._before)
@@ -206,10 +200,7 @@ class Cycle:
         return [row for row in rows if row.uuid not in holding]
 
     def _forget(self, instances: Sequence[str]) -> None:
-        """Delete the rows of nova_api about archived instances, unless an instance may live in another cell.
-
-        While another cell does not answer, all these rows stay.
-        """
+        """Delete the rows of nova_api about archived instances that no other cell may have."""
         if not instances:
             return
         others = [cell for cell in self._databases.cells() if cell.uuid != self._cell.uuid]

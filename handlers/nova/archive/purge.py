@@ -3,26 +3,23 @@
 **What drifts.** Shadow tables only grow. They cost time in every backup and in every search, as they have no index but the
 key.
 
-**Why Nova lets it.** Purging is a command, ``nova-manage db purge``. It deletes a whole table in one transaction, which Galera
-refuses; without a date it deletes everything, and ``archive_deleted_rows --purge`` gives it none.
+**Why Nova lets it.** Purging is a command, ``nova-manage db purge``. It deletes a whole table in one transaction, which
+Galera refuses; without a date it deletes everything.
 
 **What is read.** All shadow tables of each cell, cell0 included, also those of tables that Nova no longer has; the day
 ``[audit] purge_after_days`` ago by the cell's clock.
 
-**What is changed.** Rows with a date before that day are deleted, in chunks by their key, with the size and the pause of
+**What is changed.** Rows from before that day are deleted, in chunks by their key, with the size and pause of
 archive_deleted_rows. The date is that of nova-manage: ``created_at`` of instance actions and their events, ``updated_at`` of
-``task_log``, otherwise the first of ``deleted_at``, ``updated_at`` and ``created_at`` that the table has.
+``task_log``, otherwise the first of ``deleted_at``, ``updated_at`` and ``created_at`` that the table has. A row that Nova
+adds to a deleted instance (``clean_attempts``) has no date, and goes with its archived instance.
 
-Nova gives no date to a row that it adds to a deleted instance (``clean_attempts``). Such a row goes with its archived instance,
-once that is old enough.
-
-**What is not changed.** Other rows without a date. Tables without any of these columns, or without a key of one column. A cell
-that does not answer.
+**What is not changed.** Other rows without a date, and tables without such columns or without a key of one column.
 
 **Why a race does no harm.** Nova never reads these rows. Each transaction stands alone.
 
-**Off** by default: a purged row is gone. More than history can be lost: an allocation whose consumer is in no table any more is
-never released automatically (see audit_allocations).
+**Off** by default: a purged row is gone. An allocation whose consumer is in no table any more is never released automatically
+(see audit_allocations).
 
 **Undo.** None; restore from a backup.
 
@@ -95,7 +92,7 @@ class Purge(CellHandler):
 
     @classmethod
     def options(cls) -> Mapping[str, Sequence[cfg.Opt]]:
-        """Return the options of Nova's databases and of purging."""
+        """Return the options, those of purging among them."""
         return {options.GROUP: options.OPTIONS, options.AUDIT: OPTIONS}
 
     @classmethod
@@ -116,7 +113,7 @@ class Purge(CellHandler):
         return cls(resources.get(NovaDatabases.from_resources), days, rows, pause)
 
     def inspect(self, key: Key) -> Iterable[Finding]:
-        """Name the shadow tables of a cell that have old rows."""
+        """Name the shadow tables of a cell with old rows."""
         cell = self.cell(key.id)
         if cell is None:
             return []
@@ -134,7 +131,7 @@ class Purge(CellHandler):
 
     @staticmethod
     def _due(connection: Connection, schema: Schema, before: datetime) -> tuple[datetime, list[str]]:
-        """Return the moment and the tables that have a row from before it; reads one row of each."""
+        """Return the moment and the tables with a row from before it; reads one row of each."""
         return before, [
             table.name
             for table, old in shadow_tables.purgeable(schema, before)
@@ -142,7 +139,7 @@ class Purge(CellHandler):
         ]
 
     def heal_while(self, finding: Finding, go_on: Callable[[], bool]) -> Healed:
-        """Delete in many transactions, each of which checks the dates again."""
+        """Delete in many transactions; each checks the dates again."""
         opened = self.begin(finding)
         cell, database, schema, before = opened.cell, opened.database, opened.schema, opened.before
         gone: Counter[str] = Counter()
@@ -182,8 +179,7 @@ class Purge(CellHandler):
     ) -> Iterator[int]:
         """Delete chunk by chunk; yield the number of rows of each.
 
-        :param where: the condition of the rows to try
-        :param work: deletes those of a chunk that are old, given a connection and their keys
+        :param work: deletes the old ones of a chunk, given a connection and their keys
         :raises _WindowClosed: when rows are left
         """
         last: Any = None

@@ -1,4 +1,4 @@
-"""SQL that finds old archived rows and deletes them for good.
+"""SQL that finds and deletes old archived rows.
 
 Source of the dates: ``nova/db/main/api.py`` (purge_shadow_tables).
 """
@@ -26,7 +26,7 @@ _OWNER = "instance_uuid"
 
 
 def purge_date(shadow: sa.Table) -> sa.Column[Any] | None:
-    """Return the column with the age of a shadow table's rows; None when they cannot be purged by date."""
+    """Return the column with the age of rows; None when they cannot be purged by date."""
     for name in (_DATES.get(shadow.name), "deleted_at", "updated_at", "created_at"):
         if name is not None and name in shadow.c:
             return shadow.c[name]
@@ -34,7 +34,7 @@ def purge_date(shadow: sa.Table) -> sa.Column[Any] | None:
 
 
 def purgeable(schema: Schema, before: datetime) -> list[tuple[sa.Table, ColumnElement[bool]]]:
-    """Return the shadow tables, each with the condition of its old rows; a row without a date is never old."""
+    """Return the shadow tables with the condition of their old rows."""
     found = []
     for shadow in schema.shadows():
         column = purge_date(shadow)
@@ -44,7 +44,7 @@ def purgeable(schema: Schema, before: datetime) -> list[tuple[sa.Table, ColumnEl
 
 
 def undated(schema: Schema) -> list[tuple[sa.Table, ColumnElement[bool]]]:
-    """Return the shadow tables of rows of instances, each with the condition of its rows without a date.
+    """Return the shadow tables of instances' rows, with the condition of rows without a date.
 
     Nova adds such rows to a deleted instance: ``clean_attempts``, in its system metadata.
     """
@@ -60,7 +60,7 @@ def undated(schema: Schema) -> list[tuple[sa.Table, ColumnElement[bool]]]:
 def purge_with_instances(
     connection: Connection, schema: Schema, shadow: sa.Table, keys: Collection[Any], before: datetime
 ) -> int:
-    """Delete those of these rows without a date whose archived instances are old; return their number."""
+    """Delete the rows without a date whose archived instances are old; return their number."""
     among = sa.and_(key(shadow).in_(keys), shadow.c.deleted_at.is_(None))
     instances = schema.tables[SHADOW + INSTANCES]
     asked = set(connection.scalars(sa.select(shadow.c[_OWNER]).where(among, shadow.c[_OWNER].is_not(None))))
@@ -76,5 +76,5 @@ def _belongs(shadow: sa.Table) -> bool:
 
 
 def purge(connection: Connection, shadow: sa.Table, where: ColumnElement[bool], keys: Collection[Any]) -> int:
-    """Delete those of these rows of a shadow table that are old; return their number."""
+    """Delete the old ones of these rows; return their number."""
     return int(connection.execute(sa.delete(shadow).where(key(shadow).in_(keys), where)).rowcount)

@@ -1,12 +1,8 @@
 """SQL that finds deleted rows of a cell and moves them into its shadow tables.
 
-A **tree** is a row with all rows that refer to it, over any number of foreign keys, whatever their own ``deleted`` is. It
-moves whole or not at all: children first, several trees in one transaction (:func:`move`). INSERT and DELETE of a table must
-count the same rows, or the transaction is rolled back. Conditions are lists of values, never subqueries: MySQL and MariaDB
-would scan the whole table for a DELETE with one.
-
-A row in a table without a shadow table (``share_mapping``) that refers to a tree blocks the tree (:class:`Blocked`). A row
-with a deleted parent never moves alone: it goes with its parent.
+A **tree** is a row with all rows that refer to it, directly or not, deleted or not. It moves whole or not at all
+(:func:`move`). A row in a table without a shadow table (``share_mapping``) that refers to it blocks it (:class:`Blocked`).
+Conditions are lists of values, never subqueries: MySQL and MariaDB would scan the whole table for a DELETE with one.
 """
 
 from __future__ import annotations
@@ -57,16 +53,12 @@ class Blocked(Exception):
 
 
 class Miscounted(Exception):
-    """INSERT and DELETE counted different rows; the transaction has to be rolled back."""
+    """INSERT and DELETE counted different rows; roll the transaction back."""
 
 
 @dataclass(frozen=True, slots=True)
 class Moved:
-    """The result of one transaction.
-
-    :param rows: the number of rows, by table
-    :param instances: uuids of the instances among them
-    """
+    """The result of one transaction: the number of rows by table, and the uuids of the instances."""
 
     rows: Mapping[str, int]
     instances: tuple[str, ...]
@@ -78,10 +70,9 @@ class Moved:
 
 
 def tables_due(connection: Connection, schema: Schema, before: datetime, task_log: bool) -> list[sa.Table]:
-    """Return the tables that have a row to archive; reads one row of each, and counts none.
+    """Return the tables that have a row to archive; reads one row of each.
 
-    The tables below a table that is due are left out: nearly all of their deleted rows go with a row of that table, so
-    that a search for another one would read them all.
+    Tables below one that is due are left out: nearly all their deleted rows go with it, and a search would read them all.
     """
     found: list[sa.Table] = []
     below: set[sa.Table] = set()
@@ -104,7 +95,7 @@ def any_due(connection: Connection, schema: Schema, before: datetime, task_log: 
 def blocked(
     connection: Connection, schema: Schema, before: datetime, task_log: bool, limit: int
 ) -> Iterator[tuple[Reference, list[str]]]:
-    """Yield each reference that blocks old rows, with their uuids or ids, at most so many."""
+    """Yield each reference that blocks old rows, with some of their uuids or ids."""
     for table in schema.archivable(task_log):
         name = table.c.uuid if "uuid" in table.c else key(table)
         for reference in schema.blockers(table):
@@ -127,7 +118,7 @@ def refers(connection: Connection, reference: Reference, value: str) -> bool:
 def page(
     connection: Connection, table: sa.Table, where: ColumnElement[bool], after: Any, limit: int
 ) -> list[sa.Row[Any]]:
-    """Return the next rows after a key, in its order: the key, and the uuid where there is one."""
+    """Return the next rows by key: the key, and the uuid where there is one."""
     columns = [key(table).label("key"), *([table.c.uuid] if "uuid" in table.c else [])]
     query = sa.select(*columns).where(where).order_by(key(table)).limit(limit)
     if after is not None:
@@ -220,9 +211,9 @@ def _carry(connection: Connection, schema: Schema, table: sa.Table, where: Colum
 
 
 def forget(connection: Connection, instances: Collection[str], cell: int) -> int:
-    """Delete the rows of nova_api about archived instances, as far as their mapping names the cell of the archive.
+    """Delete the rows of nova_api about archived instances whose mapping names this cell.
 
-    An instance without a mapping, or with one that names another cell or none, may live elsewhere: all its rows stay.
+    Without such a mapping an instance may live elsewhere: all its rows stay.
 
     :param cell: the cell's id in ``cell_mappings``
     :return: the number of rows

@@ -1,6 +1,6 @@
-"""The SQL that brings archived rows back, in the dialect and with the columns of one cell.
+"""The SQL that brings archived rows back, in a cell's dialect and columns.
 
-Rows return parents first, so that every foreign key holds; afterwards their copies leave the shadow tables, children first.
+Rows return parents first, for the foreign keys; then their copies leave the shadow tables, children first.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ API_TABLES = (tables.instance_mappings, tables.request_specs, tables.instance_gr
 
 
 def of_cell(connection: Connection, schema: Schema, roots: Sequence[sa.Table], cell: str) -> str:
-    """Return the undo of a cycle: for each of these tables, the statements for one row of it.
+    """Return the undo of a cycle: for each table, the statements for one row.
 
     :param cell: the name of the database, for the operator
     """
@@ -37,14 +37,14 @@ def of_cell(connection: Connection, schema: Schema, roots: Sequence[sa.Table], c
 
 
 def of_instance(connection: Connection, schema: Schema, instance: str, cell: str) -> str:
-    """Return the statements that bring one instance back into its cell."""
+    """Return the statements that bring one instance back."""
     root = schema.tables[INSTANCES]
     statements = _restoring(connection, schema, root, root.c.uuid, sa.literal(instance))
     return "\n".join([f"-- in the database of {cell}", *statements])
 
 
 def of_api_rows(connection: Connection, instance: str) -> str:
-    """Return the INSERTs of the rows that nova_api has about an instance."""
+    """Return the INSERTs of an instance's rows in nova_api."""
     lines = ["-- in nova_api"]
     for table in API_TABLES:
         for row in connection.execute(sa.select(table).where(table.c.instance_uuid == instance)).mappings():
@@ -56,7 +56,7 @@ def of_api_rows(connection: Connection, instance: str) -> str:
 def _restoring(
     connection: Connection, schema: Schema, root: sa.Table, column: sa.Column[Any], value: ColumnElement[Any]
 ) -> list[str]:
-    """Return the statements that bring back the tree of the row whose column has this value."""
+    """Return the statements that bring back one tree."""
     where = _conditions(schema, root, column, value)
     back = [as_typed(connection, _insert(table, shadow, condition)) for table, shadow, condition in where]
     away = [as_typed(connection, sa.delete(shadow).where(condition)) for _, shadow, condition in reversed(where)]
@@ -66,7 +66,7 @@ def _restoring(
 def _conditions(
     schema: Schema, root: sa.Table, column: sa.Column[Any], value: ColumnElement[Any]
 ) -> list[tuple[sa.Table, sa.Table, ColumnElement[bool]]]:
-    """Return the tables of a tree, parents first, each with its shadow table and the condition of its rows there."""
+    """Return a tree's tables, parents first, each with its shadow table and the condition there."""
     found: dict[sa.Table, tuple[sa.Table, ColumnElement[bool]]] = {}
     for table in [root, *schema.below(root)]:
         shadow = schema.shadow(table)

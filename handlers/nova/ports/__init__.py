@@ -1,6 +1,8 @@
 """Ports in Neutron that deleted instances still occupy.
 
-audit_ports  the handler
-rules        the verdict on an instance and the fate of its ports, without I/O
-queries      SQL about the remains of a deleted instance
+===============  ==========================================
+``audit_ports``  the handler
+``rules``        the verdicts on instances and ports
+``queries``      SQL about the rows of a deleted instance
+===============  ==========================================
 """

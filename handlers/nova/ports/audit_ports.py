@@ -1,15 +1,15 @@
 """Frees ports in Neutron that deleted instances still occupy.
 
-**What drifts.** A port names a deleted instance (``device_id``). Its owner can neither attach it to another instance nor delete
-its network. Its address and quota are in use, and the agent of its host keeps it wired.
+**What drifts.** A port names a deleted instance (``device_id``). Its owner cannot attach it elsewhere or delete its network.
+Its address and quota stay in use, and its host's agent keeps it wired.
 
-**Why Nova lets it.** Nova changes ports one by one, in another service. When it cannot unbind the port of a user
-(``_unbind_ports``), it logs the error and deletes the instance; likewise with ports of a build that failed or was deleted.
+**Why Nova lets it.** When Nova cannot unbind a user's port (``_unbind_ports``), it logs the error and deletes the instance;
+likewise with ports of a build that failed or was deleted.
 
-**What is read.** The ports of one instance; then its build request and mapping, its row in every cell, cell0 included, and,
-when no cell has one, the shadow tables. While one cell does not answer there is no verdict. An instance is gone when all its
-rows are deleted, one of them a visible one, or when it is archived; at least for a minute, because Nova may still clean up.
-``soft-delete``, from which an instance can return, is no deletion. The network cache of the instance tells the fate of a port:
+**What is read.** The ports of one instance; then its build request and mapping, its row in every cell, and, when no cell has
+one, the shadow tables. Without an answer of every cell there is no verdict. An instance is gone when all its rows are
+deleted, one of them a visible one, or when it is archived; at least for a minute. From ``soft-delete`` it can return. Its
+network cache decides the fate of a port:
 
 =================================================  ===================================================================
 network cache                                      fate of the port
@@ -20,16 +20,15 @@ Nova made the port                                 deleted if ``[audit] audit_po
 anything else                                      reported
 =================================================  ===================================================================
 
-**What is changed.** One port at a time, at the revision of the evidence (``If-Match``). Unbinding clears the same fields as
-Nova: ``device_id``, ``device_owner``, ``binding:host_id``, the host's part of ``binding:profile``, and ``dns_name`` unless the
-network has a ``dns_domain``. The port, its addresses and its name stay.
+**What is changed.** One port, at the revision of the evidence (``If-Match``). Unbinding clears the same fields as Nova:
+``device_id``, ``device_owner``, ``binding:host_id``, the host's part of ``binding:profile``, and ``dns_name`` unless the
+network has a ``dns_domain``.
 
-**What is not changed.** Ports of other owners (routers, DHCP, load balancers, trunks). Ports with a device of Cyborg. Ports of
-an instance without a record in any cell: another Nova may share this Neutron, so they are only reported.
+**What is not changed.** Ports of other owners (routers, DHCP, load balancers, trunks), and with a device of Cyborg. Ports of
+an instance without a record are only reported: another Nova may share this Neutron.
 
-**Why a race does no harm.** The port is read before the databases, and the write names that revision: it fails when another
-instance got the port since. A deleted instance never returns under its uuid. Two inspections, five seconds apart, catch a
-replica of the database that lags.
+**Why a race does no harm.** The port is read before the databases, and the write fails when the port changed since. A deleted
+instance never returns under its uuid. Two inspections, five seconds apart, catch a replica that lags.
 
 **Undo.** The exact ``openstack port set`` of an unbound port. A deleted port cannot return; one like it can be made.
 
@@ -168,7 +167,7 @@ class AuditPorts(NovaHandler):
 
     @classmethod
     def options(cls) -> Mapping[str, Sequence[cfg.Opt]]:
-        """Return the options of Nova's databases, of Neutron, and of deletion."""
+        """Return the options, the permission to delete among them."""
         return {
             options.GROUP: options.OPTIONS,
             cloud_options.GROUP: cloud_options.OPTIONS,
@@ -177,7 +176,7 @@ class AuditPorts(NovaHandler):
 
     @classmethod
     def from_resources(cls, resources: Resources) -> Self:
-        """Make it on the shared databases and session."""
+        """Make it on the shared resources."""
         return cls(
             resources.get(NovaDatabases.from_resources),
             resources.get(Network.from_resources),
@@ -185,7 +184,7 @@ class AuditPorts(NovaHandler):
         )
 
     def inspect(self, key: Key) -> Iterable[Finding]:
-        """Inspect the ports that name an instance; the ports are read first."""
+        """Inspect the ports that name an instance."""
         ports = [port for port in self._network.ports({"device_id": key.id}) if port.owner.startswith(_OWNER)]
         if not ports:
             return []
@@ -201,7 +200,7 @@ class AuditPorts(NovaHandler):
                 return [self._finding(key, port, True, remains) for port in ports]
 
     def sweep(self) -> Iterator[Key]:
-        """Yield the instances that ports name and that are alive in no cell; unknown ones too, when every cell answers."""
+        """Yield the instances that ports name and that no cell has alive."""
         down: Unavailable | None = None
         seen: set[str] = set()
         batch: set[str] = set()
@@ -221,11 +220,11 @@ class AuditPorts(NovaHandler):
             raise down
 
     def population(self) -> int:
-        """Return the number of live instances in the cells that answer."""
+        """Return the number of live instances in answering cells."""
         return live_instances(self._databases)
 
     def heal(self, finding: Finding) -> Healed:
-        """Prove again, then unbind or delete the port at the revision of the evidence."""
+        """Prove again, then unbind or delete at the revision of the evidence."""
         self._databases.require_known_schema()
         evidence = Evidence.of(self.prove_again(finding))
         port = self._network.port(evidence.port)
@@ -240,7 +239,6 @@ class AuditPorts(NovaHandler):
                 raise Refused(finding.refusal)
 
     def _facts(self, instance: str) -> tuple[Facts, Remains | None]:
-        """Read the records about an instance, and its remains once it is gone."""
         building, mapping = self._databases.api.run(lambda connection: _scheduling(connection, instance))
         building = building or (mapping is not None and mapping.cell_id is None)
         cells = self._databases.cells()
@@ -293,7 +291,7 @@ class AuditPorts(NovaHandler):
         )
 
     def _suspects(self, batch: set[str]) -> tuple[set[str], Unavailable | None]:
-        """Return those of these instances that are alive in no cell, and the error of a cell that does not answer.
+        """Return those that are alive in no cell, and the error of a cell that does not answer.
 
         An instance without a row is a suspect only when every cell answers.
         """
@@ -318,7 +316,7 @@ def _no_undo(port: Port) -> str:
 
 
 def _rebind(port: Port) -> str:
-    """Return the command that binds a port again; it sets fields that unbinding does not change to their present values."""
+    """Return the command that binds a port again; it also sets unchanged fields."""
     words = ["openstack", "port", "set", "--device", port.device, "--device-owner", port.owner, "--host", port.host]
     if _OF_HOST & port.profile.keys():
         words += ["--binding-profile", json.dumps(port.profile, sort_keys=True)]

@@ -1,4 +1,4 @@
-"""SQL about the remains of a deleted instance that tell where its ports came from."""
+"""SQL about the rows of a deleted instance."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from handlers.nova.ports.rules import Remains
 
 
 def remains_of(connection: Connection, instance: str) -> Remains | None:
-    """Return the remains of an instance in this cell, archived or not; None when the cell has no row of it.
+    """Return the rows of an instance in this cell, archived or not.
 
     An archived row takes a full scan: shadow tables have no index but their id.
     """
@@ -24,7 +24,7 @@ def remains_of(connection: Connection, instance: str) -> Remains | None:
 
 
 def _values(connection: Connection, table: sa.Table, column: str, instance: str, wanted: str) -> list[Any]:
-    """Read a column of an instance's rows, or where there are none, of its archived ones."""
+    """Read a column of an instance's live rows, otherwise of its archived ones."""
     for place in (table, tables.cell.tables[f"shadow_{table.name}"]):
         query = sa.select(place.c[wanted]).where(place.c[column] == instance)
         found = list(connection.execute(query).scalars())

@@ -1,7 +1,4 @@
-"""The verdict on an instance that ports name, and the fate of its ports. No I/O.
-
-Rows are tried in their order; the first that matches decides.
-"""
+"""The verdict on an instance that ports name, and the fate of its ports; the first row that matches decides. No I/O."""
 
 from __future__ import annotations
 
@@ -35,7 +32,7 @@ class Fate(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Remains:
-    """Rows of a deleted instance that tell about its ports.
+    """Rows of a deleted instance that show the origin of its ports.
 
     :param launched: whether it ever ran
     :param network_info: the network cache at its deletion; None when there is none, or several
@@ -50,7 +47,6 @@ class Facts:
     """The records about an instance.
 
     :param building: it has a build request, or a mapping without a cell
-    :param rows: its rows in all cells
     :param archived: whether the shadow tables have it
     """
 
@@ -60,7 +56,7 @@ class Facts:
 
     @property
     def deleted(self) -> bool:
-        """Whether a record proves the deletion; a hidden row is the copy of a cross-cell resize and proves nothing."""
+        """Whether a record proves the deletion; a hidden row, of a cross-cell resize, proves nothing."""
         return self.archived or any(row.deleted and not row.hidden for row in self.rows)
 
     @property
@@ -88,9 +84,8 @@ class Case:
     """One port of an instance that is gone or unknown.
 
     :param known: whether a record proves that the instance is deleted
-    :param made_by_nova: None when the remains do not tell
+    :param made_by_nova: None when the rows do not show it
     :param has_device: whether it has a device of Cyborg
-    :param may_delete: ``[audit] audit_ports_delete``
     """
 
     known: bool
@@ -127,12 +122,12 @@ _FATES: tuple[tuple[Callable[[Case], bool], Fate, str], ...] = (
 
 
 def fate(case: Case) -> tuple[Fate, str]:
-    """Return the fate of a port, with the refusal where it is only reported."""
+    """Return the fate of a port, and the refusal where it is only reported."""
     return next((found, refusal) for holds, found, refusal in _FATES if holds(case))
 
 
 def made_by_nova(remains: Remains | None, port: str) -> bool | None:
-    """Return whether Nova made a port for an instance, or None when the remains do not tell.
+    """Return whether Nova made a port; None when the rows do not show it.
 
     Nova empties the network cache after it has deleted every port that it made.
     """
