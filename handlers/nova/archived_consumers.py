@@ -1,9 +1,8 @@
 """Whether a consumer is an archived instance, or a migration of one.
 
-``shadow_instances`` and ``shadow_migrations`` have no index but their id, so every question is a full scan in each cell: some
-seconds per million rows. A sweep therefore asks for all its unknown consumers at once, and :class:`Archive` remembers both
-answers. An archived instance never returns, so a yes stays true. A no is asked again after :data:`UNKNOWN_FOR`: until then a
-consumer is reported instead of healed.
+Every question is a full scan of shadow tables in each cell: some seconds per million rows. A sweep therefore asks for all its
+unknown consumers at once. An archived instance never returns, so a yes stays true. A no is asked again after
+:data:`UNKNOWN_FOR`: until then a consumer is reported instead of healed.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ class Archive:
         self._lock = threading.Lock()
 
     def among(self, consumers: Collection[str]) -> set[str]:
-        """Return those that are archived; ask only for consumers that no cell's live tables have.
+        """Return the archived ones; ask only for consumers without a live row.
 
         :raises Unavailable: when a cell does not answer
         """

@@ -15,7 +15,7 @@ from handlers.nova.placement import Placement
 
 
 class NovaHandler(Handler):
-    """A handler of Nova's drift, with options in ``[audit]``; it is left out where Nova is not configured."""
+    """A handler of Nova's drift; left out where Nova is not configured."""
 
     group: ClassVar[str] = options.AUDIT
     relies_on: ClassVar[tuple[str, ...]] = ("nova_api", "cell", "placement")
@@ -28,12 +28,11 @@ class NovaHandler(Handler):
 
     @classmethod
     def options(cls) -> Mapping[str, Sequence[cfg.Opt]]:
-        """Return the options of Nova's databases and of the cloud's APIs."""
         return {options.GROUP: options.OPTIONS, cloud_options.GROUP: cloud_options.OPTIONS}
 
 
 class DatabaseHandler(NovaHandler):
-    """A handler that needs only Nova's databases: nova_api and the cells."""
+    """A handler that needs only Nova's databases."""
 
     relies_on: ClassVar[tuple[str, ...]] = ("nova_api", "cell")
 
@@ -42,20 +41,15 @@ class DatabaseHandler(NovaHandler):
 
     @classmethod
     def options(cls) -> Mapping[str, Sequence[cfg.Opt]]:
-        """Return the options of Nova's databases."""
         return {options.GROUP: options.OPTIONS}
 
     @classmethod
     def from_resources(cls, resources: Resources) -> Self:
-        """Make it on the shared databases."""
         return cls(resources.get(NovaDatabases.from_resources))
 
 
 class PlacementHandler(NovaHandler):
-    """A handler that compares Nova's databases with Placement.
-
-    :param databases: nova_api and the cells
-    """
+    """A handler that compares Nova's databases with Placement."""
 
     def __init__(self, databases: NovaDatabases, placement: Placement) -> None:
         self._databases = databases
@@ -63,5 +57,4 @@ class PlacementHandler(NovaHandler):
 
     @classmethod
     def from_resources(cls, resources: Resources) -> Self:
-        """Make it on the shared databases and session."""
         return cls(resources.get(NovaDatabases.from_resources), resources.get(Placement.from_resources))

@@ -1,8 +1,7 @@
 """The brokers on which Nova publishes: that of the API, and one for each cell.
 
-Services publish to the broker of their cell, unless ``[oslo_messaging_notifications] transport_url`` names a shared one. The
-configuration of a cell's services is not visible here, so every cell's broker is consumed; one without notifications costs an
-idle connection. The TLS options of Nova's files hold for all of them.
+The configuration of a cell's services is not visible here, so every cell's broker is consumed; one without notifications
+costs an idle connection. The TLS options of Nova's files hold for all of them.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ EXCHANGES = ("nova",)
 def nova_brokers(resources: Resources) -> Iterable[Broker]:
     """Yield each broker once; none when ``[nova]`` is not configured.
 
-    :raises Unavailable: when ``nova_api`` does not answer, or the URL of a cell's broker is unknown; after the known ones
+    :raises Unavailable: when ``nova_api`` does not answer, or a cell's URL is unknown; after the known ones
     :raises ConfigError: when Nova's files cannot be used
     """
     conf = resources.conf

@@ -1,10 +1,8 @@
-"""Nova's cells: the rows of ``cell_mappings``, with their URLs filled in as Nova does.
+"""Nova's cells: the rows of ``cell_mappings``, with their URLs filled in as Nova does (``nova/objects/cell_mapping.py``).
 
-``database_connection`` and ``transport_url`` of a cell may be templates such as
-``mysql+pymysql://{username}:{password}@{hostname}/nova_cell2``. The fields come from ``[database] connection`` and ``[DEFAULT]
-transport_url`` of the reading process. A message-queue URL with several hosts also gives ``{username1}``, ``{hostname1}``,
-``{port1}``, ``{username2}`` ... Values stay percent-encoded. (``nova/objects/cell_mapping.py``.) Where Nova logs an error and
-uses the raw template, this raises: nothing can connect to a raw template.
+A URL may be a template such as ``mysql+pymysql://{username}:{password}@{hostname}/nova_cell2``. The fields come from
+``[database] connection`` and ``[DEFAULT] transport_url``; a message-queue URL with several hosts also gives ``{username1}``,
+``{hostname1}``, ``{port1}`` ... Values stay percent-encoded. Where Nova uses the raw template, this raises.
 """
 
 from __future__ import annotations
@@ -17,7 +15,7 @@ CELL0 = "00000000-0000-0000-0000-000000000000"
 
 
 class TemplateError(Exception):
-    """The URL of a cell is a template that cannot be filled; the text holds no part of any URL."""
+    """A cell's URL is a template that cannot be filled; the text holds no part of any URL."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,17 +31,17 @@ class Cell:
 
     @property
     def is_cell0(self) -> bool:
-        """Whether it is the cell for instances that were never scheduled: it has no hosts and no broker."""
+        """Whether it is the cell of never scheduled instances, without hosts and broker."""
         return self.uuid == CELL0
 
     @property
     def label(self) -> str:
-        """Its name in errors: ``cell:cell1``, or with the uuid when it has no name."""
+        """Its name in errors: ``cell:cell1``, or with the uuid."""
         return f"cell:{self.name or self.uuid}"
 
 
 def fill(template: str, base: str | None, base_option: str) -> str:
-    """Fill the fields of a cell's URL from the base URL; return a URL without fields unchanged.
+    """Fill the fields of a cell's URL, if any, from the base URL.
 
     :param base_option: the option of the base URL, for errors
     :raises TemplateError: when there is no base URL or it lacks a field

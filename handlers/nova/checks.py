@@ -1,4 +1,4 @@
-"""The checks of a deployment's Nova: databases, their schemas, rights and clocks; Placement; roles; notifications."""
+"""The checks of a deployment's Nova."""
 
 from __future__ import annotations
 
@@ -24,10 +24,7 @@ FORMATS = frozenset({"versioned", "unversioned", "both"})
 
 
 def nova_checks(resources: Resources, modes: Mapping[type[Handler], Mode]) -> Iterator[Checked]:
-    """Check Nova's databases, Placement and Nova's own files.
-
-    :param modes: of every handler
-    """
+    """Check Nova's databases, Placement and Nova's own files."""
     options.register(resources.conf)
     ours = {handler: mode for handler, mode in modes.items() if handler.group == options.AUDIT}
     yield from _databases(resources, ours)
@@ -72,7 +69,6 @@ def _schema(databases: NovaDatabases, database: Database, known: MetaData) -> Ch
 
 
 def _clocks(databases: NovaDatabases) -> Iterator[Checked]:
-    """Compare the clocks of Nova's services with the clock of each cell's database."""
     found = []
     for cell in databases.host_cells():
         with suppress(HandlerError):
@@ -83,10 +79,7 @@ def _clocks(databases: NovaDatabases) -> Iterator[Checked]:
 
 
 def judge_clock(name: str, seconds: float | None) -> Checked:
-    """Judge the difference between the clocks of Nova's services and the clock of a database.
-
-    :param seconds: None when no service reported during the check
-    """
+    """Judge a cell's clock difference; None when no service reported."""
     subject = f"{name}: clocks"
     if seconds is None:
         return Checked(subject, Verdict.OK, "not compared: no service of Nova reported during the check")

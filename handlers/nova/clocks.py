@@ -1,8 +1,8 @@
 """How far the clocks of Nova's services are from the clock of a cell's database.
 
 Handlers compute ages by the database's clock, from times that Nova's services wrote. A service reports every ten seconds
-(``[DEFAULT] report_interval``): ``report_count`` grows, and ``updated_at`` is the clock of the service, or of the conductor
-that writes for it. Two readings of these rows bound the difference: a row that changed between them was written between them.
+(``[DEFAULT] report_interval``): ``report_count`` grows, and ``updated_at`` is its own or a conductor's clock. A row that
+changed between two readings was written between them, which bounds the difference.
 
 Every age is reduced by the difference, so that every settle time grows by it. Beyond :data:`LARGEST`, heals are refused.
 """
@@ -43,7 +43,7 @@ class Reading:
     """The reports of a cell's services.
 
     :param now: the database's time
-    :param reports: by the id of the service: the number of its reports, and the time of the last one by its own clock
+    :param reports: by service id: the number of its reports, and the time of the last by its own clock
     """
 
     now: datetime
@@ -56,7 +56,7 @@ class Reading:
 
 
 def difference(first: Reading, second: Reading) -> float | None:
-    """Return by how many seconds at least a service's clock differs; None when no service reported between the readings."""
+    """Return the least difference in seconds; None when no service reported meanwhile."""
     bounds = [
         max((at - second.now).total_seconds(), (first.now - at).total_seconds())
         for service, (count, at) in second.reports.items()
@@ -66,7 +66,7 @@ def difference(first: Reading, second: Reading) -> float | None:
 
 
 def read(connection: Connection) -> Reading | None:
-    """Read the reports of the services that are not deleted; None in a cell without services."""
+    """Read the reports of the live services; None in a cell without services."""
     c = tables.services.c
     query = sa.select(c.id, c.report_count, c.updated_at, utcnow().label("now")).where(
         c.deleted == 0, c.updated_at.is_not(None)
@@ -77,7 +77,7 @@ def read(connection: Connection) -> Reading | None:
 
 @dataclass(slots=True)
 class _Memory:
-    """The last reading of one database, with its time, and the differences that were measured, with theirs."""
+    """The last reading of one database, and the measured differences, with their times."""
 
     reading: Reading | None = None
     read_at: float = float("-inf")
@@ -92,7 +92,7 @@ class Clocks:
         self._lock = threading.Lock()
 
     def observe(self, database: Database) -> Reading | None:
-        """Read the reports in a database, unless they were read a moment ago, and compare them with the last reading.
+        """Read the reports, unless that was a moment ago, and compare them with the last reading.
 
         A database that does not answer is left out: the work that follows reports it.
         """
@@ -117,14 +117,14 @@ class Clocks:
         return reading
 
     def difference(self, database: Database) -> float | None:
-        """Return the largest difference of the last minutes, in seconds; None when none was measured."""
+        """Return the largest difference of the last minutes in seconds, if one was measured."""
         now = time.monotonic()
         with self._lock:
             memory = self._memories.get(database.url, _Memory())
             return max((seconds for at, seconds in memory.measured if now - at < REMEMBERED), default=None)
 
     def measure(self, databases: Iterable[Database]) -> None:
-        """Read the reports twice, some seconds apart, unless no service is alive."""
+        """Read the reports twice, some seconds apart."""
         asked = list(databases)
         if any(reading is not None and reading.alive for reading in map(self.observe, asked)):
             time.sleep(PAUSE)

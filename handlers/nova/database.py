@@ -1,7 +1,7 @@
 """Connections to ``nova_api`` and to the database of every cell.
 
-The list of cells is read again every few seconds, so that a new cell is seen. A question to all cells has one answer or none:
-a cell that does not answer raises :class:`~handlers.base.Unavailable`.
+The list of cells is read again every few seconds. A question to all cells has one answer or none: a cell that does not answer
+raises :class:`~handlers.base.Unavailable`.
 """
 
 from __future__ import annotations
@@ -34,7 +34,6 @@ CELLS_TTL = 5.0
 class NovaDatabases:
     """``nova_api`` and the cells.
 
-    :param api_url: the URL of ``nova_api``
     :param cell_base: fills the templates of ``database_connection``
     :param transport_base: fills the templates of ``transport_url``
     """
@@ -61,9 +60,9 @@ class NovaDatabases:
         return cls(options.api_database_url(conf), options.cell_database_url(conf), options.transport_url(conf))
 
     def cells(self) -> tuple[Cell, ...]:
-        """Return every cell, cell0 and disabled ones too, with the URLs of ``cell_mappings``.
+        """Return every cell, cell0 and disabled ones too.
 
-        :raises Unavailable: when ``nova_api`` does not answer or lists no cell, which cannot be right
+        :raises Unavailable: when ``nova_api`` does not answer or lists no cell
         """
         with self._lock:
             if self._read_at is not None and time.monotonic() - self._read_at < CELLS_TTL:
@@ -76,7 +75,7 @@ class NovaDatabases:
         return rows
 
     def require_known_schema(self, cells: Iterable[Cell] | None = None) -> None:
-        """Make sure that a heal may rely on these databases: known schemas, and clocks close to those of Nova's services.
+        """Make sure that a heal may rely on the schemas and clocks of these databases.
 
         :param cells: the cells that the heal relies on, besides nova_api; all of them if not given
         :raises Refused: when a schema is not known, or a clock differs too much
@@ -89,7 +88,7 @@ class NovaDatabases:
                 raise Refused(objection)
 
     def clock_objection(self, database: Database) -> str:
-        """Return why no heal may rely on the times in a database; empty when the clocks are close."""
+        """Return why no heal may rely on a database's times; empty when the clocks are close."""
         seconds = self.clocks.difference(database) or 0.0
         if seconds <= clocks.LARGEST:
             return ""
@@ -99,7 +98,7 @@ class NovaDatabases:
         )
 
     def warnings(self) -> Iterator[str]:
-        """Yield why handlers cannot inspect or heal by these databases, as far as they answer.
+        """Yield why handlers cannot inspect or heal by the databases that answer.
 
         :raises Unavailable: when ``nova_api`` does not answer
         """
@@ -116,7 +115,7 @@ class NovaDatabases:
         return tuple(cell for cell in self.cells() if not cell.is_cell0)
 
     def database(self, cell: Cell) -> Database:
-        """Return the database of a cell; the first use connects to it.
+        """Return the database of a cell.
 
         :raises Unavailable: when its URL cannot be used
         """
@@ -133,9 +132,9 @@ class NovaDatabases:
             raise Unavailable(cell.label, str(error)) from error
 
     def transport(self, cell: Cell) -> str:
-        """Return the URL of a cell's broker, its template filled.
+        """Return the URL of a cell's broker.
 
-        :raises Unavailable: when it cannot be filled
+        :raises Unavailable: when its template cannot be filled
         """
         try:
             return fill(cell.transport_url, self._transport_base, "[nova] transport_url")
@@ -143,7 +142,7 @@ class NovaDatabases:
             raise Unavailable(cell.label, str(error)) from error
 
     def run_in_all(self, cells: Iterable[Cell], work: Callable[[Connection], T]) -> dict[Cell, T]:
-        """Run the same function in each of these cells, for a proof.
+        """Run a function in each of these cells, for a proof.
 
         :raises Unavailable: when one of them does not answer
         """
@@ -152,9 +151,9 @@ class NovaDatabases:
     def run_in_available(
         self, cells: Iterable[Cell], work: Callable[[Connection], T]
     ) -> tuple[dict[Cell, T], Unavailable | None]:
-        """Run the same function in each of these cells; return the answers, and the error of a cell that gives none.
+        """Run a function in each of these cells; return the answers, and the error of a cell without one.
 
-        For lists of suspects and for counts only: an answer that is missing is unknown, not empty.
+        For lists of suspects and for counts only: a missing answer is unknown, not empty.
         """
         found: dict[Cell, T] = {}
         down: Unavailable | None = None
@@ -166,7 +165,7 @@ class NovaDatabases:
         return found, down
 
     def _observed(self, cell: Cell) -> Database:
-        """Return the database of a cell, with the margin for ages that its clocks need now."""
+        """Return a cell's database, with the margin for ages that its clocks need."""
         database = self.database(cell)
         self.clocks.observe(database)
         database.clock_margin = self.clocks.difference(database) or 0.0

@@ -1,8 +1,7 @@
 """The scenes of Nova in ``stackmend demo``: a cloud of two cells, and seven ways of drift.
 
-The cloud is :class:`~handlers.nova.simulation.NovaSimulation`: real rows, the real Placement, captured notifications. Each
-scene makes its drift as Nova does, and reads databases and Placement to show whether it is still there. Three bystanders (a
-live migration, a resize to confirm, a boot) have allocations that look orphaned: a heal that touches one spoils the scenes.
+Each scene makes its drift as Nova does, on a :class:`~handlers.nova.simulation.NovaSimulation`. Three bystanders (a live
+migration, a resize to confirm, a boot) have allocations that look orphaned: a heal that touches one spoils the scenes.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ MOVED_AGO = MOVED_SETTLE - PATIENCE
 
 @dataclass(frozen=True, slots=True)
 class Bystander:
-    """A consumer in the middle of an operation of Nova, with its right allocation."""
+    """A consumer in the middle of an operation of Nova."""
 
     doing: str
     consumer: str
@@ -91,13 +90,13 @@ class NovaDemo(Demo):
         return self._scenes
 
     def stop(self) -> None:
-        """Stop the cloud; does nothing when it does not run."""
+        """Stop the cloud, if it runs."""
         if self._running is not None:
             self._running.stop()
             self._running = None
 
     def harm(self) -> str:
-        """Return a phrase for a bystander that lost its allocation; empty when none did."""
+        """Name a bystander that lost its allocation; empty when none did."""
         for bystander in self._bystanders:
             if self.cloud.allocation(bystander.consumer) != bystander.allocation:
                 return f"harm: {bystander.doing} lost its allocation"
@@ -225,12 +224,12 @@ class NovaDemo(Demo):
         )
 
     def _missing(self, instance: str) -> str:
-        """Return a phrase for an instance that has a host and no allocation; a shelved instance rightly has neither."""
+        """Return a phrase for an instance that has a host and no allocation."""
         host = self.cloud.instance(instance).host
         return f"an instance on {host} has no allocation" if host and not self.cloud.allocation(instance) else ""
 
     def _leftover(self, consumer: str, of: str, beside: str = "") -> str:
-        """Return a phrase for the allocation of a consumer, without its right share on the host ``beside``."""
+        """Return a phrase for an allocation without its right share on the host ``beside``."""
         harm = self.harm()
         if harm:
             return harm
@@ -266,8 +265,6 @@ class NovaDemo(Demo):
         return tuple(Bystander(doing, consumer, cloud.allocation(consumer)) for consumer, doing in consumers.items())
 
     def _with_notifications(self, play: Callable[[], None]) -> Callable[[], Sequence[Notification]]:
-        """Return a play whose notifications arrive."""
-
         def played() -> Sequence[Notification]:
             self.cloud.take()
             play()

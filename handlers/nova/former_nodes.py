@@ -1,4 +1,4 @@
-"""Deleted compute nodes, also those that were archived into the shadow table."""
+"""Deleted compute nodes, archived ones too."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from handlers.nova import queries, tables
 
 @dataclass(frozen=True, slots=True)
 class FormerNode:
-    """A compute node that was deleted, and perhaps archived since.
+    """A deleted compute node.
 
     :param age: seconds since it was deleted, by the database's clock
     """
@@ -26,7 +26,7 @@ class FormerNode:
 
 
 def former_nodes(connection: Connection, column: str, values: Collection[str]) -> list[FormerNode]:
-    """Return the deleted compute nodes of this cell whose column is one of these values, archived ones too."""
+    """Return this cell's deleted compute nodes with these values in a column."""
     found = []
     for table in (tables.compute_nodes, tables.shadow_compute_nodes):
         c = table.c

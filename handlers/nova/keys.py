@@ -18,7 +18,7 @@ def compute_host(event: Event) -> Key | None:
 
 
 def failed_host(event: Event) -> Key | None:
-    """Return the host of a failed build, or the host that the conductor found without a mapping."""
+    """Return the host of a failed build, or the host without a mapping."""
     host = event.payload.get("host")
     if isinstance(host, str) and host:
         return _host(host)
@@ -39,7 +39,7 @@ def instance(event: Event) -> Key:
 
 
 def aggregate(event: Event) -> Key | None:
-    """Return the aggregate, or the host that joined or left it: a legacy notification has no uuid of the aggregate."""
+    """Return the aggregate, or the host of a legacy notification, which has no uuid of it."""
     uuid, host = event.payload.get("uuid"), event.payload.get("host_name")
     if uuid is None and host is None:
         return None

@@ -1,8 +1,7 @@
 """The rule by which Nova's databases compare host names.
 
-Nova finds a host by SQL. MySQL and MariaDB ignore letter case and trailing spaces: ``Node-1`` and ``node-1`` are one host.
-PostgreSQL and SQLite compare every character. Each comparison of host names in Python goes through :class:`HostNames`, so
-that it gives the answer that Nova's own query gives.
+MySQL and MariaDB ignore letter case and trailing spaces: ``Node-1`` and ``node-1`` are one host. PostgreSQL and SQLite
+compare every character. Each comparison in Python goes through :class:`HostNames`, to agree with Nova's own query.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ class HostNames:
         return cls(make_url(url).get_backend_name() not in _FOLDING)
 
     def normal(self, name: str) -> str:
-        """Return the normal form of a name: two names of one host have the same one."""
+        """Return the form that all names of one host share."""
         return name if self.exact else name.rstrip(" ").casefold()
 
     def all_normal(self, names: Iterable[str]) -> frozenset[str]:
@@ -39,5 +38,5 @@ class HostNames:
         return frozenset(map(self.normal, names))
 
     def same(self, one: str | None, other: str | None) -> bool:
-        """Return whether two names are one host; a name that is not known is no host."""
+        """Return whether two names are one host; None is no host."""
         return one is not None and other is not None and self.normal(one) == self.normal(other)

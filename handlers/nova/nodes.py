@@ -1,4 +1,4 @@
-"""Compute nodes and instances of all cells, for handlers that compare them with Placement."""
+"""Compute nodes and instances of all cells."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _SAMPLE = 3
 
 
 def live_nodes(databases: NovaDatabases) -> tuple[dict[str, tuple[Cell, ComputeNode]], Unavailable | None]:
-    """Return the live compute nodes by uuid, of the cells that answer, and the error of one that does not.
+    """Return the live compute nodes by uuid, of the cells that answer, and the error of another.
 
     For sweeps and samples only: a proof asks all cells or none.
     """
@@ -38,7 +38,7 @@ def live_nodes(databases: NovaDatabases) -> tuple[dict[str, tuple[Cell, ComputeN
 def require_own_placement(databases: NovaDatabases, placement: Placement) -> None:
     """Make sure that this is the Placement of this Nova; every heal that trusts or writes Placement begins with it.
 
-    Without a configured region, keystoneauth may choose the Placement of any region. That one knows no compute node of ours.
+    Without a configured region, keystoneauth may choose the Placement of any region.
 
     :raises Refused: when no compute node's uuid is a provider in Placement
     :raises Unavailable: when Placement does not answer, or no compute node is known because a cell does not
@@ -57,7 +57,7 @@ def require_own_placement(databases: NovaDatabases, placement: Placement) -> Non
 
 
 def live_instances(databases: NovaDatabases) -> int:
-    """Return how many live instances the cells that answer have: the population of sweeps over instances."""
+    """Return the number of live instances in the cells that answer."""
     counts, _ = databases.run_in_available(databases.host_cells(), queries.live_instances_count)
     return sum(counts.values())
 
@@ -94,7 +94,7 @@ def _ended(batch: tuple[S, Future[T]]) -> tuple[S, Future[T]]:
 def nodes_among(
     databases: NovaDatabases, column: str, values: Collection[str], *, deleted: bool = False
 ) -> list[ComputeNode]:
-    """Return the compute nodes of all cells whose column is one of these values; deleted ones only when asked for.
+    """Return the compute nodes of all cells with these values in a column.
 
     :raises Unavailable: when a cell does not answer
     """
@@ -106,7 +106,7 @@ def nodes_among(
 
 
 def known_places(databases: NovaDatabases, uuids: Collection[str]) -> dict[str, tuple[str, str]]:
-    """Return host and node of the compute nodes with these uuids, deleted and archived ones too.
+    """Return host and node of these compute nodes, deleted and archived ones too.
 
     :raises Unavailable: when a cell does not answer
     """

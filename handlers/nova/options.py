@@ -1,7 +1,4 @@
-"""The options ``[nova]``, and their defaults out of Nova's own files.
-
-``config_file``, a copy of ``nova.conf``, is usually enough; each of the other options replaces one value of it.
-"""
+"""The options ``[nova]``. ``config_file``, a copy of ``nova.conf``, is usually enough."""
 
 from __future__ import annotations
 
@@ -74,17 +71,17 @@ def has_databases(conf: cfg.ConfigOpts) -> bool:
 
 
 def cell_database_url(conf: cfg.ConfigOpts) -> str | None:
-    """Return the URL that fills the templates of the cells' databases, if there is one."""
+    """Return the URL that fills the templates of cells' databases."""
     return conf[GROUP].database_connection or files(conf).get("database", "connection")
 
 
 def transport_url(conf: cfg.ConfigOpts) -> str | None:
-    """Return the URL that fills the templates of the cells' brokers, if there is one."""
+    """Return the URL that fills the templates of cells' brokers."""
     return conf[GROUP].transport_url or files(conf).get("DEFAULT", "transport_url")
 
 
 def notification_url(conf: cfg.ConfigOpts) -> str | None:
-    """Return the URL of the broker on which Nova's own processes publish notifications, if there is one."""
+    """Return the URL of the broker on which Nova's own processes publish."""
     if conf[GROUP].transport_url:
         return str(conf[GROUP].transport_url)
     nova = files(conf)

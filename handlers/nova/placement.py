@@ -1,10 +1,10 @@
 """The client of Placement.
 
-Every write is compare-and-set: allocations with the consumer's generation, aggregates with the provider's.
-``DELETE /allocations`` knows no generation and is never called: an empty replacement takes an allocation away.
+Every write is compare-and-set: allocations with the consumer's generation, aggregates with the provider's. ``DELETE
+/allocations`` knows no generation and is never called: an empty replacement takes an allocation away.
 
-Microversion 1.28 (Rocky) is the oldest with consumer generations. An error code tells conflicts apart, since 1.23. The type
-of a consumer needs 1.38 (Xena) and is read where Placement has it.
+Microversion 1.28 (Rocky) is the oldest with consumer generations. Since 1.23 conflicts have an error code. Consumer types
+need 1.38 (Xena) and are read where Placement has them.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ CONCURRENT_UPDATE = "placement.concurrent_update"
 class Allocation:
     """The allocation of one consumer.
 
-    :param providers: resources by provider; empty when it holds nothing, and then all the rest is None
+    :param providers: resources by provider; when empty, all the rest is None
     :param generation: changes with every write of this consumer's allocation
     :param consumer_type: ``unknown`` for everything that Nova writes today; None from a Placement without types
     """
@@ -54,7 +54,7 @@ class Allocation:
     consumer_type: str | None = None
 
     def undo(self) -> str:
-        """Return the command that gives the consumer this allocation."""
+        """Return the command that restores this allocation."""
         words = ["openstack", "--os-placement-api-version", "1.28", "resource", "provider", "allocation", "set"]
         words += ["--project-id", self.project_id or "", "--user-id", self.user_id or ""]
         for provider, resources in sorted(self.providers.items()):
@@ -64,13 +64,13 @@ class Allocation:
 
 
 def plain(held: Held) -> dict[str, dict[str, int]]:
-    """Return the resources as plain dictionaries, for JSON."""
+    """Return the resources as dictionaries, for JSON."""
     return {provider: dict(resources) for provider, resources in held.items()}
 
 
 @dataclass(frozen=True, slots=True)
 class Provider:
-    """A resource provider; a compute node's root provider has the compute node's uuid."""
+    """A resource provider; a compute node's root has the node's uuid."""
 
     uuid: str
     name: str
@@ -101,7 +101,7 @@ class Placement:
         return cls(resources.get(Cloud.from_resources).service("placement"))
 
     def allocation(self, consumer: str) -> Allocation:
-        """Return the allocation of a consumer; an unknown consumer holds nothing."""
+        """Return a consumer's allocation; empty without one."""
         url = f"/allocations/{consumer}"
         response = None
         if self._knows_types:
@@ -123,7 +123,7 @@ class Placement:
         )
 
     def replace_allocation(self, before: Allocation, providers: Held) -> None:
-        """Give a consumer these resources instead of its former ones; with none, Placement forgets the consumer.
+        """Replace a consumer's resources; with none, Placement forgets the consumer.
 
         :raises Conflict: when its allocation changed since ``before`` was read
         :raises Refused: when Placement does not accept the new one
@@ -134,9 +134,9 @@ class Placement:
             raise self._failure(response, f"the allocations of {before.consumer}")
 
     def move_allocation(self, source: Allocation, target: Allocation) -> None:
-        """Give a consumer exactly the resources of another one, which then holds nothing: both at once, or neither.
+        """Give one consumer exactly the resources of another, which loses them; all or nothing.
 
-        :param source: the giving consumer; its project and user are kept
+        :param source: the giving consumer; its project and user stay
         :param target: the receiving consumer, which loses its former resources
         :raises Conflict: when the allocation of either changed since it was read
         :raises Refused: when Placement does not accept the move
@@ -152,10 +152,10 @@ class Placement:
             raise self._failure(response, f"the allocations of {source.consumer} and {target.consumer}")
 
     def replace_allocations(self, changes: Iterable[tuple[Allocation, Held]]) -> None:
-        """Replace the allocations of several consumers at once: of all of them or of none.
+        """Replace the allocations of several consumers: of all or of none.
 
-        :raises Conflict: when the allocation of one changed since it was read
-        :raises Refused: when Placement does not accept the new one of one of them
+        :raises Conflict: when one changed since it was read
+        :raises Refused: when Placement does not accept one
         """
         body = {before.consumer: _replacement(before, providers) for before, providers in changes}
         response = self._write("POST", "/allocations", json=body, microversion=VERSION)
@@ -163,11 +163,11 @@ class Placement:
             raise self._failure(response, f"the allocations of {len(body)} consumers")
 
     def holders(self, provider: str) -> frozenset[str]:
-        """Return the consumers that hold resources of a provider; none, when there is no such provider."""
+        """Return the consumers of a provider's resources; empty for an unknown provider."""
         return frozenset(self.consumers(provider))
 
     def consumers_of_each(self, providers: Iterable[str]) -> dict[str, ByConsumer]:
-        """Return :meth:`consumers` of each provider, for a sweep; the requests run side by side.
+        """Return :meth:`consumers` of each provider; the requests run side by side.
 
         :raises Unavailable: when one was not answered
         """
@@ -176,7 +176,7 @@ class Placement:
             return dict(zip(asked, pool.map(partial(self._consumers, self._turns_of_sweeps), asked), strict=True))
 
     def consumers(self, provider: str) -> ByConsumer:
-        """Return the resources of each consumer of a provider; none, when there is no such provider."""
+        """Return the resources of each consumer; empty for an unknown provider."""
         return self._consumers(self._turns, provider)
 
     def _consumers(self, turns: threading.Semaphore, provider: str) -> ByConsumer:
@@ -188,14 +188,14 @@ class Placement:
         return {consumer: allocation["resources"] for consumer, allocation in found.items()}
 
     def usages(self, project: str, user: str) -> Mapping[str, int]:
-        """Return the sum of the allocations of a project and user, over all providers."""
+        """Return the sum of a project's and user's allocations."""
         query = {"project_id": project, "user_id": user}
         response = self._read("/usages", params=query, microversion=VERSION)
         usages: Mapping[str, int] = self._body(response)["usages"]
         return usages
 
     def compute_providers(self) -> dict[str, Provider]:
-        """Return the root providers of all compute nodes: Nova gives each the trait ``COMPUTE_NODE``."""
+        """Return the root providers of all compute nodes, by the trait ``COMPUTE_NODE``."""
         return self._providers({"required": "COMPUTE_NODE"})
 
     def is_compute_node(self, provider: str) -> bool:
@@ -207,23 +207,23 @@ class Placement:
         return self._providers({})
 
     def generations(self) -> list[tuple[str, int]]:
-        """Return uuid and generation of the root providers of all compute nodes; a generation only grows."""
+        """Return uuid and generation, which only grows, of the compute nodes' root providers."""
         response = self._read("/resource_providers", params={"required": "COMPUTE_NODE"}, microversion=VERSION)
         return [(row["uuid"], row["generation"]) for row in self._body(response)["resource_providers"]]
 
     def sharing_providers(self) -> dict[str, Provider]:
-        """Return the providers that give resources to all providers of their aggregates, such as shared storage."""
+        """Return the providers that share resources with their aggregates, such as storage."""
         return self._providers({"required": "MISC_SHARES_VIA_AGGREGATE"})
 
     def named(self, name: str) -> dict[str, Provider]:
-        """Return the provider of this name: one or none, names are unique; Placement's database compares them."""
+        """Return the provider of this name, compared by Placement's database; one or none."""
         return self._providers({"name": name})
 
     def delete_provider(self, provider: str) -> None:
-        """Delete a provider; Placement refuses when it has consumers or children.
+        """Delete a provider.
 
-        :raises Conflict: when it refuses for that, or when there is no such provider
-        :raises Refused: when it refuses for another reason
+        :raises Conflict: when it has consumers or children, or is gone
+        :raises Refused: when Placement refuses for another reason
         """
         response = self._write("DELETE", f"/resource_providers/{provider}", microversion=VERSION)
         if response.status_code == 404:
@@ -234,7 +234,7 @@ class Placement:
             raise self._failure(response, f"provider {provider}")
 
     def tree(self, provider: str) -> dict[str, Provider]:
-        """Return the tree that a provider belongs to, itself included."""
+        """Return a provider's tree, itself included."""
         return self._providers({"in_tree": provider})
 
     def members(self, aggregate: str) -> dict[str, Provider]:
@@ -242,7 +242,7 @@ class Placement:
         return self._providers({"member_of": aggregate})
 
     def offers(self, provider: str) -> Mapping[str, int]:
-        """Return how much a provider can give of each class in all, used or not; none, when there is no such provider."""
+        """Return a provider's total capacity by class; empty for an unknown provider."""
         response = self._read(f"/resource_providers/{provider}/inventories", microversion=VERSION)
         if response.status_code == 404:
             return {}
@@ -250,7 +250,7 @@ class Placement:
         return {name: int((one["total"] - one["reserved"]) * one["allocation_ratio"]) for name, one in found.items()}
 
     def aggregates(self, provider: str) -> ProviderAggregates | None:
-        """Return the aggregates of a provider, or None when there is no such provider."""
+        """Return a provider's aggregates; None for an unknown provider."""
         response = self._read(f"/resource_providers/{provider}/aggregates", microversion=VERSION)
         if response.status_code == 404:
             return None

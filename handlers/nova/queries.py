@@ -1,7 +1,7 @@
-"""The SQL statements about Nova's databases that several families share, one function each.
+"""The SQL that several families share, one function each.
 
-Each function takes a connection within a transaction and can run again. Ages are seconds by the database's clock. Lists of
-identities are sent in chunks, so that no statement grows with the fleet.
+Each function runs in a transaction and can run again. Ages are seconds by the database's clock. Lists of identities are sent
+in chunks, so that no statement grows with the fleet.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ NOW = utcnow().label("now")
 
 
 def chunks(values: Collection[str]) -> Iterator[list[str]]:
-    """Yield these values, sorted and each once, in parts that fit into one statement."""
+    """Yield these values, sorted and distinct, in parts for one statement each."""
     ordered = sorted(set(values))
     for start in range(0, len(ordered), CHUNK):
         yield ordered[start : start + CHUNK]
@@ -31,7 +31,7 @@ def chunks(values: Collection[str]) -> Iterator[list[str]]:
 
 
 def cells(connection: Connection) -> list[Cell]:
-    """Return all cells, disabled ones and cell0 too, in the order of Nova's own queries."""
+    """Return all cells, disabled ones and cell0 too, in Nova's order."""
     c = tables.cell_mappings.c
     query = sa.select(c.id, c.uuid, c.name, c.database_connection, c.transport_url, c.disabled).order_by(c.id)
     return [
@@ -43,7 +43,7 @@ def cells(connection: Connection) -> list[Cell]:
 
 
 def host_mapping(connection: Connection, host: str) -> records.HostMapping | None:
-    """Return the mapping of a host; the database compares the letter case, as it does for Nova."""
+    """Return a host's mapping; the database compares the letter case, as for Nova."""
     c = tables.host_mappings.c
     row = connection.execute(sa.select(c.host, c.cell_id).where(c.host == host)).first()
     return None if row is None else records.HostMapping(row.host, row.cell_id)
@@ -62,7 +62,7 @@ def insert_host_mapping(connection: Connection, host: str, cell_id: int) -> None
 
 
 def instance_mapping(connection: Connection, instance: str) -> records.InstanceMapping | None:
-    """Return the mapping of an instance to its cell."""
+    """Return the mapping of an instance."""
     c = tables.instance_mappings.c
     row = connection.execute(
         sa.select(c.instance_uuid, c.cell_id, c.queued_for_delete).where(c.instance_uuid == instance)
@@ -71,7 +71,7 @@ def instance_mapping(connection: Connection, instance: str) -> records.InstanceM
 
 
 def instance_mappings(connection: Connection, instances: Collection[str]) -> list[records.InstanceMapping]:
-    """Return the mappings of these instances to their cells."""
+    """Return the mappings of these instances."""
     c = tables.instance_mappings.c
     query = sa.select(c.instance_uuid, c.cell_id, c.queued_for_delete)
     return [
@@ -82,20 +82,20 @@ def instance_mappings(connection: Connection, instances: Collection[str]) -> lis
 
 
 def build_requests(connection: Connection, instances: Collection[str]) -> set[str]:
-    """Return those of these instances that still have a build request: the conductor has not taken them over."""
+    """Return those that the conductor has not taken over: they have a build request."""
     c = tables.build_requests.c
     query = sa.select(c.instance_uuid)
     return {uuid for chunk in chunks(instances) for uuid in connection.scalars(query.where(c.instance_uuid.in_(chunk)))}
 
 
 def has_build_request(connection: Connection, instance: str) -> bool:
-    """Return whether an instance still has a build request: the conductor has not taken it over."""
+    """Return whether an instance still has a build request."""
     c = tables.build_requests.c
     return connection.execute(sa.select(c.id).where(c.instance_uuid == instance)).first() is not None
 
 
 def building(connection: Connection, instances: Collection[str]) -> set[str]:
-    """Return those of these instances that the conductor still schedules: a build request, or a mapping without a cell."""
+    """Return those that Nova still schedules: a build request, or a mapping without cell."""
     requests, mappings = tables.build_requests.c, tables.instance_mappings.c
     found: set[str] = set()
     for chunk in chunks(instances):
@@ -129,7 +129,7 @@ def aggregates(connection: Connection) -> list[records.Aggregate]:
 
 
 def compute_services(connection: Connection, host: str | None = None) -> list[records.Service]:
-    """Return the nova-compute services that are not deleted, of one host or of all; disabled and dead ones too."""
+    """Return the live rows of nova-compute services, disabled and dead ones too."""
     c = tables.services.c
     query = sa.select(c.host, c.created_at, NOW).where(c.binary == COMPUTE, c.deleted == 0, c.host.is_not(None))
     if host is not None:
@@ -141,7 +141,7 @@ def compute_services(connection: Connection, host: str | None = None) -> list[re
 
 
 def compute_services_count(connection: Connection) -> int:
-    """Return the number of nova-compute services that are not deleted."""
+    """Return the number of these services."""
     c = tables.services.c
     query = sa.select(sa.func.count()).where(c.binary == COMPUTE, c.deleted == 0)
     return int(connection.execute(query).scalar_one())
@@ -150,7 +150,7 @@ def compute_services_count(connection: Connection) -> int:
 def compute_nodes(
     connection: Connection, equal: Mapping[str, str] | None = None, *, deleted: bool = False
 ) -> list[records.ComputeNode]:
-    """Return the compute nodes whose columns equal these values, or all; deleted ones only on request."""
+    """Return the compute nodes whose columns equal these values, or all."""
     c = tables.compute_nodes.c
     return _compute_nodes(connection, [c[name] == value for name, value in (equal or {}).items()], deleted)
 
@@ -158,7 +158,7 @@ def compute_nodes(
 def compute_nodes_among(
     connection: Connection, column: str, values: Collection[str], *, deleted: bool = False
 ) -> list[records.ComputeNode]:
-    """Return the compute nodes whose column is one of these values; deleted ones only on request."""
+    """Return the compute nodes with these values in a column."""
     c = tables.compute_nodes.c
     return [node for chunk in chunks(values) for node in _compute_nodes(connection, [c[column].in_(chunk)], deleted)]
 
@@ -186,7 +186,7 @@ def _compute_nodes(
 
 
 def mark_mapped(connection: Connection, nodes: Collection[int]) -> int:
-    """Set ``mapped`` of these live compute nodes where it is not set; return the number of changed rows."""
+    """Set ``mapped`` of these live compute nodes; return the number of changed rows."""
     c = tables.compute_nodes.c
     unmapped = sa.or_(c.mapped.is_(None), c.mapped < 1)
     statement = sa.update(tables.compute_nodes).where(c.id.in_(sorted(nodes)), c.deleted == 0, unmapped)
@@ -197,7 +197,7 @@ def mark_mapped(connection: Connection, nodes: Collection[int]) -> int:
 
 
 def instance(connection: Connection, uuid: str) -> records.Instance | None:
-    """Return an instance, also a deleted or hidden one; the uuid is unique among all of them."""
+    """Return an instance, also a deleted or hidden one; the uuid is unique."""
     return next(iter(instances(connection, [uuid])), None)
 
 
@@ -225,7 +225,7 @@ def instances(connection: Connection, uuids: Collection[str]) -> list[records.In
 
 
 def lives(connection: Connection, instances: Collection[str]) -> dict[str, bool]:
-    """Return for each of these instances that has a row whether it is alive."""
+    """Return whether each of these instances is alive; without a row, nothing."""
     c = tables.instances.c
     query = sa.select(c.uuid, c.deleted)
     return {
@@ -242,7 +242,7 @@ def migration(connection: Connection, uuid: str) -> records.Migration | None:
 
 
 def migrations_of(connection: Connection, *instances: str) -> list[records.Migration]:
-    """Return all migrations of these instances, deleted ones too, youngest first; MySQL indexes the foreign key."""
+    """Return all migrations of these instances, deleted ones too, youngest first."""
     c = tables.migrations.c
     return _migrations(connection, tables.migrations, c.instance_uuid.in_(instances))
 
@@ -284,7 +284,7 @@ def _migrations(connection: Connection, table: sa.Table, where: sa.ColumnElement
 
 
 def stayed(connection: Connection) -> dict[str, dict[str, str]]:
-    """Return by compute node the ended migrations from it, each with its instance, which is there now without a task."""
+    """Return by compute node the ended migrations from it whose instance is there without a task."""
     i, m, n = tables.instances.c, tables.migrations.c, tables.compute_nodes.c
     began = sa.and_(i.uuid == m.instance_uuid, i.host == m.source_compute, i.node == m.source_node)
     there = sa.and_(n.host == i.host, n.hypervisor_hostname == i.node, n.deleted == 0)
@@ -307,7 +307,7 @@ def live_instances_count(connection: Connection) -> int:
 
 
 def known_consumers(connection: Connection, consumers: Collection[str]) -> set[str]:
-    """Return those of these consumers that are an instance or a migration of this cell, deleted or not."""
+    """Return those that are an instance or a migration of this cell, deleted or not."""
     i, m = tables.instances.c, tables.migrations.c
     found: set[str] = set()
     for chunk in chunks(consumers):
@@ -317,7 +317,7 @@ def known_consumers(connection: Connection, consumers: Collection[str]) -> set[s
 
 
 def archived_instances(connection: Connection, consumers: Collection[str]) -> set[str]:
-    """Return those of these consumers that are archived instances.
+    """Return those that are archived instances.
 
     A full scan of ``shadow_instances``: it has no index but its id.
     """
@@ -330,7 +330,7 @@ def archived_instances(connection: Connection, consumers: Collection[str]) -> se
 
 
 def archived_migrations(connection: Connection, consumers: Collection[str]) -> dict[str, str]:
-    """Return those of these consumers that are archived migrations, with their instances; a full scan too."""
+    """Return those that are archived migrations, with their instances; a full scan too."""
     c = tables.shadow_migrations.c
     found: dict[str, str] = {}
     for chunk in chunks(consumers):

@@ -1,4 +1,4 @@
-"""Rows of Nova's databases as values, with the columns that handlers need."""
+"""Rows of Nova's databases as values."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ TERMINAL = frozenset({"confirmed", "reverted", "error", "failed", "completed", "
 class Instance:
     """A row of ``instances``, deleted or not.
 
-    :param hidden: whether it is the copy of a cross-cell resize that does not count
-    :param age: seconds since the row last changed, by the database's clock
+    :param hidden: whether it is a cross-cell resize's copy that does not count
+    :param age: seconds since its last change, by the database's clock
     """
 
     uuid: str
@@ -30,9 +30,9 @@ class Instance:
 
 @dataclass(frozen=True, slots=True)
 class Migration:
-    """A row of ``migrations``, deleted or not; Nova deletes them, whatever their status, together with the instance.
+    """A row of ``migrations``, deleted or not; Nova deletes them with the instance.
 
-    :param age: seconds since the row last changed, by the database's clock
+    :param age: seconds since its last change, by the database's clock
     """
 
     uuid: str | None
@@ -51,13 +51,13 @@ class Migration:
 
     @property
     def within_node(self) -> bool:
-        """Whether its destination is its source node, for another flavor; a destination is known once a host is chosen."""
+        """Whether its destination, once chosen, is its source node."""
         return self.dest in {self.source, (self.source[0], None)}
 
 
 @dataclass(frozen=True, slots=True)
 class ComputeNode:
-    """A row of ``compute_nodes``; its uuid is that of its root provider in Placement.
+    """A row of ``compute_nodes``; its root provider has its uuid.
 
     :param age: seconds since the row was made, by the database's clock
     """
@@ -73,7 +73,7 @@ class ComputeNode:
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """A live row of ``services`` of a nova-compute, enabled or disabled, up or down."""
+    """A live row of a nova-compute service, up or down."""
 
     host: str
     age: float
@@ -89,7 +89,7 @@ class HostMapping:
 
 @dataclass(frozen=True, slots=True)
 class InstanceMapping:
-    """A row of ``instance_mappings``; no cell while the instance is being scheduled.
+    """A row of ``instance_mappings``; without cell while Nova schedules.
 
     :param queued: ``queued_for_delete``
     """

@@ -7,7 +7,7 @@ from sqlalchemy.engine import Connection
 
 
 def as_typed(connection: Connection, statement: sa.Insert | sa.Update | sa.Delete) -> str:
-    """Write a statement as an operator types it, in the dialect of this database; a value may contain newlines."""
+    """Write a statement in the dialect of this database; a value may contain newlines."""
     text = str(statement.compile(dialect=connection.dialect, compile_kwargs={"literal_binds": True}))
     if connection.dialect.paramstyle in {"format", "pyformat"}:
         text = text.replace("%%", "%")

@@ -1,7 +1,4 @@
-"""The verdicts that Nova's families share, and the times that Nova needs to settle.
-
-Rules return a verdict; a handler makes a finding of it, an :class:`~handlers.base.InFlight`, or nothing.
-"""
+"""The verdicts that Nova's families share, and the times that Nova needs to settle."""
 
 from __future__ import annotations
 
@@ -31,7 +28,7 @@ class Keep:
 class Wait:
     """The state proves nothing yet.
 
-    :param after: seconds until another inspection makes sense
+    :param after: seconds until the next inspection makes sense
     """
 
     reason: str
@@ -48,6 +45,6 @@ class Report:
 
 
 def soonest(waits: Iterable[Wait]) -> InFlight:
-    """Return the error that asks for another inspection when the first of these waits ends."""
+    """Return the error that asks for an inspection after the shortest wait."""
     first = min(waits, key=lambda wait: wait.after)
     return InFlight(first.reason, first.after)

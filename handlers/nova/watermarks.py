@@ -1,10 +1,10 @@
-"""The watermarks of nova_api, the cells and Placement: by them the machine recognises a database that went back.
+"""The watermarks of nova_api, the cells and Placement, which show that a database went back.
 
-A fall needs two witnesses. The counter behind ``AUTO_INCREMENT`` survives archive and purge, but every writer of a Galera
-cluster has its own and counts in steps. The highest id is the same on all writers, but a purge of the newest row lowers it.
-Only an older copy lowers both. Rows of ``services`` and ``cell_mappings`` keep their identity as long as they exist.
+A fall needs two witnesses. The counter behind ``AUTO_INCREMENT`` survives archive and purge, but differs between the writers
+of a Galera cluster. The highest id is the same on all, but a purge of the newest row lowers it. Only an older copy lowers
+both. Rows of ``services`` and ``cell_mappings`` keep their identity as long as they exist.
 
-Placement is reached by its API: the generation of a resource provider only grows (``placement/objects/resource_provider.py``).
+Placement is read by its API: a provider's generation only grows (``placement/objects/resource_provider.py``).
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def _of_api(connection: Connection) -> Watermark:
 
 
 def cell_watermark(database: Database) -> Watermark:
-    """Return the watermark of one cell.
+    """Return a cell's watermark.
 
     :raises Unavailable: when it does not answer
     """
@@ -93,7 +93,7 @@ def _of_placement(generations: Iterable[tuple[str, int]]) -> Watermark:
 
 
 def _rising(connection: Connection, name: str, homes: Iterable[sa.Table]) -> Rising | None:
-    """Return the two witnesses of a table; None when one of them is unknown.
+    """Return a table's two witnesses; None when one is unknown.
 
     :param homes: the table, and its shadow table where it has one
     """

@@ -139,12 +139,10 @@ class ArchiveDeletedRows(CellHandler):
 
     @classmethod
     def options(cls) -> Mapping[str, Sequence[cfg.Opt]]:
-        """Return the options, those of archiving among them."""
         return {**super().options(), options.AUDIT: OPTIONS}
 
     @classmethod
     def from_resources(cls, resources: Resources) -> Self:
-        """Make it on the shared resources."""
         databases, placement = resources.get(NovaDatabases.from_resources), resources.get(Placement.from_resources)
         return cls(databases, placement, Settings.read(resources.conf))
 
@@ -160,12 +158,10 @@ class ArchiveDeletedRows(CellHandler):
                 raise Refused(f"archive_deleted_rows has no keys such as {key}")
 
     def due(self, database: Database, schema: Schema, before: datetime) -> bool:
-        """Return whether a cell has old deleted rows, blocked ones too."""
         log = self._settings.task_log
         return database.run(partial(statements.any_due, schema=schema, before=before, task_log=log))
 
     def heal_while(self, finding: Finding, go_on: Callable[[], bool]) -> Healed:
-        """Archive in many transactions; each proves its rows again."""
         require_own_placement(self._databases, self._placement)
         cycle = Cycle(self._databases, self.begin(finding), self._settings, finding.undo)
         match finding.key.kind:

@@ -78,11 +78,9 @@ class CellHandler(NovaHandler):
             raise down
 
     def population(self) -> int:
-        """Return the number of cells."""
         return len(self._databases.cells())
 
     def heal(self, finding: Finding) -> Healed:
-        """Treat old rows, up to the limits of one cycle."""
         return self.heal_while(finding, lambda: True)
 
     def cell(self, uuid: str) -> Cell | None:

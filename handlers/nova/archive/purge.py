@@ -92,7 +92,6 @@ class Purge(CellHandler):
 
     @classmethod
     def options(cls) -> Mapping[str, Sequence[cfg.Opt]]:
-        """Return the options, those of purging among them."""
         return {options.GROUP: options.OPTIONS, options.AUDIT: OPTIONS}
 
     @classmethod
@@ -126,7 +125,6 @@ class Purge(CellHandler):
         return [Finding(key, PROBLEM, summary, scope.to_json(), undo=_UNDO)]
 
     def due(self, database: Database, schema: Schema, before: datetime) -> bool:
-        """Return whether a cell has old archived rows."""
         return bool(database.run(lambda connection: self._due(connection, schema, before))[1])
 
     @staticmethod
@@ -139,7 +137,6 @@ class Purge(CellHandler):
         ]
 
     def heal_while(self, finding: Finding, go_on: Callable[[], bool]) -> Healed:
-        """Delete in many transactions; each checks the dates again."""
         opened = self.begin(finding)
         cell, database, schema, before = opened.cell, opened.database, opened.schema, opened.before
         gone: Counter[str] = Counter()

@@ -73,12 +73,10 @@ class AuditProviders(PlacementHandler):
             raise down
 
     def population(self) -> int:
-        """Return the number of compute nodes in answering cells."""
         nodes, _ = live_nodes(self._databases)
         return len(nodes)
 
     def heal(self, finding: Finding) -> Healed:
-        """Refuse."""
         raise Refused(finding.refusal)
 
     def _finding(self, key: Key, node: ComputeNode, provider: Provider) -> Finding:

@@ -141,11 +141,9 @@ class AuditServices(PlacementHandler):
         yield from keys_of("provider", sorted(once - covered))
 
     def population(self) -> int:
-        """Return the number of mapped hosts."""
         return len(self._databases.api.run(queries.mapped_hosts))
 
     def heal(self, finding: Finding) -> Healed:
-        """Prove again, then delete."""
         self._databases.require_known_schema()
         self.prove_again(finding)
         match finding.problem:

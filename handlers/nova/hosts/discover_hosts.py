@@ -83,12 +83,10 @@ class DiscoverHosts(DatabaseHandler):
             raise down
 
     def population(self) -> int:
-        """Return the number of nova-compute services in answering cells."""
         counts, _ = self._databases.run_in_available(self._databases.host_cells(), queries.compute_services_count)
         return sum(counts.values())
 
     def heal(self, finding: Finding) -> Healed:
-        """Prove again, then insert the mapping."""
         self._databases.require_known_schema()
         evidence = self.prove_again(finding).evidence
         host, cell_id = evidence["host"], evidence["cell_id"]

@@ -113,7 +113,6 @@ class SyncAggregates(PlacementHandler):
 
     @classmethod
     def options(cls) -> Mapping[str, Sequence[cfg.Opt]]:
-        """Return the options, the permission to remove among them."""
         return {
             options.GROUP: options.OPTIONS,
             cloud_options.GROUP: cloud_options.OPTIONS,
@@ -122,7 +121,6 @@ class SyncAggregates(PlacementHandler):
 
     @classmethod
     def from_resources(cls, resources: Resources) -> Self:
-        """Make the handler on shared resources."""
         remove = bool(resources.conf[options.AUDIT].sync_aggregates_remove)
         databases, placement = resources.get(NovaDatabases.from_resources), resources.get(Placement.from_resources)
         return cls(databases, placement, remove)
@@ -154,11 +152,9 @@ class SyncAggregates(PlacementHandler):
             raise down
 
     def population(self) -> int:
-        """Return the number of aggregates."""
         return len(self._databases.api.run(queries.aggregates))
 
     def heal(self, finding: Finding) -> Healed:
-        """Write the memberships of the providers that are as they were, with their generations."""
         if not finding.healable:
             raise Refused(finding.refusal)
         self._databases.require_known_schema()

@@ -217,11 +217,9 @@ class HealInstanceMappings(PlacementHandler):
             raise error
 
     def population(self) -> int:
-        """Return the number of mappings."""
         return self._databases.api.run(queries.mappings_count)
 
     def heal(self, finding: Finding) -> Healed:
-        """Prove again, then write where the old values still stand."""
         if not finding.healable:
             raise Refused(finding.refusal)
         self._databases.require_known_schema()

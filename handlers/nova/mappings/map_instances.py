@@ -108,12 +108,10 @@ class MapInstances(PlacementHandler):
             raise down
 
     def population(self) -> int:
-        """Return the number of instances in the cells that answer."""
         counts, _ = self._databases.run_in_available(self._databases.cells(), queries.instances_count)
         return sum(counts.values())
 
     def heal(self, finding: Finding) -> Healed:
-        """Insert the mappings of the instances that still lack them and are where they were."""
         if not finding.healable:
             raise Refused(finding.refusal)
         self._databases.require_known_schema()

@@ -167,7 +167,6 @@ class AuditPorts(NovaHandler):
 
     @classmethod
     def options(cls) -> Mapping[str, Sequence[cfg.Opt]]:
-        """Return the options, the permission to delete among them."""
         return {
             options.GROUP: options.OPTIONS,
             cloud_options.GROUP: cloud_options.OPTIONS,
@@ -176,7 +175,6 @@ class AuditPorts(NovaHandler):
 
     @classmethod
     def from_resources(cls, resources: Resources) -> Self:
-        """Make it on the shared resources."""
         return cls(
             resources.get(NovaDatabases.from_resources),
             resources.get(Network.from_resources),
@@ -220,11 +218,9 @@ class AuditPorts(NovaHandler):
             raise down
 
     def population(self) -> int:
-        """Return the number of live instances in answering cells."""
         return live_instances(self._databases)
 
     def heal(self, finding: Finding) -> Healed:
-        """Prove again, then unbind or delete at the revision of the evidence."""
         self._databases.require_known_schema()
         evidence = Evidence.of(self.prove_again(finding))
         port = self._network.port(evidence.port)

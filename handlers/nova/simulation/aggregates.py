@@ -12,10 +12,7 @@ class Aggregates(World):
     """The operations on aggregates."""
 
     def create_aggregate(self, name: str) -> str:
-        """Create an aggregate without hosts: ``aggregate.create.end`` (nova.compute.api.AggregateAPI.create_aggregate).
-
-        :return: its uuid
-        """
+        """Create an aggregate: ``aggregate.create.end`` (nova.compute.api.AggregateAPI.create_aggregate); return its uuid."""
         uuid = str(uuids.uuid4())
         self._store.insert(self.api, tables.aggregates, uuid=uuid, name=name)
         self._publish_aggregate(uuid, "aggregate.create.end")
@@ -46,5 +43,5 @@ class Aggregates(World):
         self._publish_aggregate(uuid, "aggregate.remove_host.end")
 
     def set_membership(self, aggregate: str, host: str, member: bool) -> None:
-        """Make a host's provider a member of an aggregate in Placement, or not (nova.scheduler.client.report)."""
+        """Make a host's provider a member in Placement, or not (nova.scheduler.client.report)."""
         self._report.set_member(self.node(host).uuid, aggregate, member)

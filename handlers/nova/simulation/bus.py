@@ -1,4 +1,4 @@
-"""Nova's notifications, made from captured ones: envelope, context and payload fields are Nova's own."""
+"""Nova's notifications, made from captured ones."""
 
 from __future__ import annotations
 
@@ -28,7 +28,6 @@ SAME_PAYLOAD: Mapping[str, str] = {
 def notification(event: str, publisher: str, data: Mapping[str, Any], sent_at: datetime) -> Notification:
     """Make a notification of Nova.
 
-    :param event: a versioned event type
     :param publisher: ``nova-compute:<host>``
     :param data: payload fields to replace; the others have their captured values
     :param sent_at: naive UTC

@@ -1,4 +1,4 @@
-"""Changes by hand: for drift that no method of Nova makes, and for its repair."""
+"""Changes by hand: for drift that no method of Nova makes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class Changes(World):
     """Single changes without a notification."""
 
     def set_flavor(self, uuid: str, **values: Any) -> None:
-        """Change the flavor in an instance's rows: ``vcpus``, ``swap``, ``extra_specs`` ...; its allocation stays."""
+        """Change the flavor in an instance's rows; its allocation stays."""
         row, cell = self._store.find(tables.instance_extra, tables.instance_extra.c.instance_uuid == uuid)
         stored = json.loads(row.flavor)
         stored["cur"]["nova_object.data"].update(values)
@@ -23,21 +23,21 @@ class Changes(World):
         )
 
     def set_image_property(self, uuid: str, name: str, value: str) -> None:
-        """Give the instance's image a property, by its name in Glance (nova.utils.get_system_metadata_from_image)."""
+        """Give the instance's image a property (nova.utils.get_system_metadata_from_image)."""
         _, cell = self._store.find(tables.instances, tables.instances.c.uuid == uuid)
         values = {"instance_uuid": uuid, "key": f"image_{name}", "value": value, "deleted": 0}
         self._store.insert(self.cells[cell], tables.instance_system_metadata, **values)
 
     def set_instance(self, uuid: str, **values: Any) -> None:
-        """Change columns of an instance's row, live or deleted."""
+        """Change an instance's row, live or deleted."""
         _, cell = self._store.find(tables.instances, tables.instances.c.uuid == uuid)
         self._store.update(self.cells[cell], tables.instances, tables.instances.c.uuid == uuid, **values)
 
     def set_migration(self, uuid: str, **values: Any) -> None:
-        """Change columns of a migration's row."""
+        """Change a migration's row."""
         _, cell = self._store.find(tables.migrations, tables.migrations.c.uuid == uuid)
         self._store.update(self.cells[cell], tables.migrations, tables.migrations.c.uuid == uuid, **values)
 
     def hold(self, consumer: str, held: Held) -> None:
-        """Replace the allocation of a consumer: amounts by provider uuid; ``{}`` removes it."""
+        """Replace a consumer's allocation: amounts by provider uuid; ``{}`` removes it."""
         self._report.hold(consumer, held)

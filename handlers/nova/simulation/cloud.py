@@ -1,7 +1,7 @@
-"""The Nova of a small cloud: the writes of nova-api, nova-conductor, nova-scheduler and nova-compute, row by row.
+"""The Nova of a small cloud: its services' writes, row by row, to ``nova_api.db``, ``cell0.db``, ``cell1.db`` ... and
+``placement.db`` in one folder.
 
-It writes ``nova_api.db``, ``cell0.db``, ``cell1.db`` ... and ``placement.db`` in one folder. Rows and allocations change in
-Nova's order, so that a test can stop half way; each method names the Nova module. Notifications wait for
+Rows and allocations change in Nova's order, so that a test can stop half way. Notifications wait for
 :meth:`NovaSimulation.take`. Left out: quotas, networks, volumes, shadow tables, and the checks that Nova makes first.
 """
 

@@ -15,9 +15,8 @@ class Hosts(World):
     """Hosts, their compute nodes, mappings and services."""
 
     def register_host(self, host: str, cell: str) -> str:
-        """Start a new nova-compute, first step: its service row, then ``service.create`` (nova.service.Service.start).
-
-        :return: the service's uuid
+        """Start nova-compute, first step: its service row, then ``service.create`` (nova.service.Service.start); return its
+        uuid.
         """
         uuid = str(uuids.uuid4())
         self._store.insert(
@@ -36,8 +35,8 @@ class Hosts(World):
         return uuid
 
     def report_node(self, host: str, node: str = "") -> Node:
-        """Start a new nova-compute, second step: the compute node row, then provider, inventory and trait
-        (nova.compute.resource_tracker, nova.scheduler.client.report.update_from_provider_tree); the first heartbeat.
+        """Start nova-compute, second step: the node's row, provider, inventory and trait, and the first heartbeat
+        (nova.compute.resource_tracker, nova.scheduler.client.report.update_from_provider_tree).
         """
         service, cell = self._service(host)
         found = Node(str(uuids.uuid4()), node or host, host, cell)
@@ -58,7 +57,7 @@ class Hosts(World):
         return found
 
     def add_compute(self, host: str, cell: str, nodes: int = 1) -> tuple[Node, ...]:
-        """Start a new nova-compute, both steps; Ironic has several nodes. The host is in no cell until :meth:`map_host`."""
+        """Start nova-compute, both steps; the host is in no cell until :meth:`map_host`."""
         self.register_host(host, cell)
         names = [host] if nodes == 1 else [f"{host}-node-{number}" for number in range(1, nodes + 1)]
         return tuple(self.report_node(host, name) for name in names)

@@ -1,4 +1,4 @@
-"""The moves of instances, row by row: resize, migration, evacuation."""
+"""The moves of instances, row by row."""
 
 from __future__ import annotations
 
@@ -16,10 +16,8 @@ class Moves(Servers):
     """Migrations and evacuations."""
 
     def start_migration(self, uuid: str, host: str, live: bool = False) -> str:
-        """Begin a cold or live migration: the migration gets the source's allocation, the instance claims the destination
-        (nova.conductor.tasks.migrate, .live_migrate).
-
-        :return: the migration's uuid
+        """Begin a migration: it gets the source's allocation, the instance claims the destination
+        (nova.conductor.tasks.migrate, .live_migrate); return its uuid.
         """
         source, target = self.instance(uuid), self.node(host)
         self.set_instance(uuid, task_state="migrating" if live else "resize_prep")
@@ -69,11 +67,11 @@ class Moves(Servers):
             self.hold(migration, {})
 
     def fail_migration(self, migration: str, leak_allocation: bool = False) -> None:
-        """Roll a live migration back: the instance gets its source allocation back, then
-        ``instance.live_migration_rollback.end``, then the migration fails (nova.compute.manager._rollback_live_migration).
+        """Roll a live migration back: allocation, ``instance.live_migration_rollback.end``, status
+        (nova.compute.manager._rollback_live_migration).
 
-        :param leak_allocation: Placement does not accept the revert, which Nova only logs: the migration still has the
-            allocation of the source, the instance that of the destination
+        :param leak_allocation: Placement rejects the revert, which Nova only logs: the migration still has the allocation of
+            the source, the instance that of the destination
         """
         row = self.migration(migration)
         if not leak_allocation:
@@ -86,10 +84,8 @@ class Moves(Servers):
         self.set_migration(migration, status="failed")
 
     def start_evacuation(self, uuid: str, host: str) -> str:
-        """Rebuild a dead host's instance elsewhere: ``instance.evacuate``; the instance now has allocations of both hosts
-        (nova.compute.api.API.evacuate, nova.conductor.manager.rebuild_instance).
-
-        :return: the migration's uuid
+        """Rebuild a dead host's instance elsewhere: ``instance.evacuate``; allocations of both hosts
+        (nova.compute.api.API.evacuate, nova.conductor.manager.rebuild_instance); return the migration's uuid.
         """
         source, target = self.instance(uuid), self.node(host)
         self.set_instance(uuid, task_state="rebuilding")
@@ -100,8 +96,8 @@ class Moves(Servers):
         return migration
 
     def finish_evacuation(self, migration: str) -> None:
-        """Run the instance there, then ``instance.rebuild.end``. The allocation of the dead host stays until that host
-        returns (nova.compute.manager._do_rebuild_instance_with_claim, _destroy_evacuated_instances).
+        """Run the instance there, then ``instance.rebuild.end``. The dead host's allocation stays until it returns
+        (nova.compute.manager._do_rebuild_instance_with_claim, _destroy_evacuated_instances).
         """
         row = self.migration(migration)
         self.set_instance(row.instance_uuid, host=row.dest_compute, node=row.dest_node, task_state="rebuild_spawning")
@@ -110,16 +106,12 @@ class Moves(Servers):
         self._publish_instance(row.instance_uuid, "instance.rebuild.end", f"nova-compute:{row.dest_compute}")
 
     def evacuate(self, uuid: str, host: str) -> str:
-        """Evacuate an instance, start to end.
-
-        :return: the migration's uuid
-        """
+        """Evacuate an instance; return the migration's uuid."""
         migration = self.start_evacuation(uuid, host)
         self.finish_evacuation(migration)
         return migration
 
     def _create_migration(self, uuid: str, source: Row[Any], target: Node, kind: str) -> str:
-        """Create the migration, the first step of Nova's conductor; moves between cells are left out."""
         if self._store.find(tables.instances, tables.instances.c.uuid == uuid)[1] != target.cell:
             raise ValueError(f"{target.host} is in another cell than the instance")
         migration = str(uuids.uuid4())

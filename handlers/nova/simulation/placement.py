@@ -1,12 +1,10 @@
 """The real Placement service on loopback, in this process, with its database in a file.
 
-openstack-placement's own WSGI application runs behind the HTTP server of the standard library, without Keystone
-(``auth_strategy = noauth2``: the token ``admin`` is an administrator). A stop closes the port, so that clients get a refused
-connection, as from a Placement that is down.
+openstack-placement's own WSGI application runs without Keystone (``auth_strategy = noauth2``: the token ``admin`` is an
+administrator). A stop closes the port, as with a Placement that is down.
 
-Placement has its database connection, its policy and its synchronised traits in module state, so one server at a time may run
-in a process. :meth:`PlacementServer.start` sets that state and :meth:`PlacementServer.stop` restores it. oslo.log, ``cfg.CONF``
-and the threading of the process are not touched.
+Placement has its database connection, policy and traits in module state, so one server at a time may run in a process.
+:meth:`PlacementServer.stop` restores that state. oslo.log and ``cfg.CONF`` are not touched.
 """
 
 from __future__ import annotations
@@ -46,10 +44,7 @@ class Reply:
 
 
 class PlacementServer:
-    """Placement for one folder; it has the same port and database after a stop and a start.
-
-    :param folder: the folder of ``placement.db``
-    """
+    """Placement for one folder; port and database survive a stop and a start."""
 
     TOKEN: ClassVar[str] = "admin"  # noqa: S105 (noauth2's word for an administrator)
     #: held by the running server: Placement can serve one database per process
@@ -68,7 +63,7 @@ class PlacementServer:
         return f"http://127.0.0.1:{self._port}"
 
     def start(self) -> None:
-        """Open the port and serve until :meth:`stop`; the first start makes the database.
+        """Serve until :meth:`stop`; the first start makes the database.
 
         :raises PlacementMissing: when openstack-placement is not installed
         :raises RuntimeError: when another server runs in this process
@@ -93,7 +88,7 @@ class PlacementServer:
         self._thread.start()
 
     def stop(self) -> None:
-        """Close the port and every connection; a running request ends, but its answer may be lost."""
+        """Close the port and every connection; the answer to a running request may be lost."""
         if self._http is None or self._thread is None or self._application is None:
             return
         self._http.shutdown()
@@ -126,7 +121,7 @@ class PlacementServer:
 
 
 class _Application:
-    """Placement's WSGI application with its module state set to one database; one request at a time (SQLite)."""
+    """Placement's WSGI application; one request at a time (SQLite)."""
 
     def __init__(self, database: Path) -> None:
         try:
@@ -157,7 +152,7 @@ class _Application:
 
     @staticmethod
     def _configuration(url: str) -> cfg.ConfigOpts:
-        """Return Placement's options, without logging and from no file, on an object of their own."""
+        """Return Placement's options, on an object of their own."""
         from oslo_middleware import cors, http_proxy_to_wsgi
         from oslo_policy import opts as policy_options
         from placement.conf import api, base, database, paths, placement, workarounds
@@ -195,7 +190,7 @@ class _Application:
 
 
 class _Server(ThreadingHTTPServer):
-    """HTTP in front of a WSGI application; remembers its connections, so that it can end them."""
+    """HTTP in front of a WSGI application; can end its connections."""
 
     daemon_threads = True
     block_on_close = False
@@ -214,7 +209,6 @@ class _Server(ThreadingHTTPServer):
         super().shutdown_request(request)
 
     def hang_up(self) -> None:
-        """End the connections that clients left open."""
         for connection in tuple(self._open):
             try:
                 connection.shutdown(socket.SHUT_RDWR)
@@ -227,7 +221,7 @@ class _Server(ThreadingHTTPServer):
 
 
 class _Request(BaseHTTPRequestHandler):
-    """One connection: each request becomes a WSGI call; the answer has a length, so that the connection stays open."""
+    """One connection. Answers have a length, so that it stays open."""
 
     protocol_version = "HTTP/1.1"
     wbufsize = -1  # one packet per answer

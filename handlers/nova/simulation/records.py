@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Flavor:
-    """The flavor of an instance; Nova stores it in the request specification."""
+    """The flavor of an instance."""
 
     name: str = "m1.tiny"
     vcpus: int = 1

@@ -1,7 +1,4 @@
-"""Nova's client of Placement: the calls of ``nova.scheduler.client.report`` over HTTP, with generations as in Nova.
-
-A refusal of Placement is an error of the simulation, and raises.
-"""
+"""Nova's client of Placement: the calls of ``nova.scheduler.client.report``. A refusal of Placement raises."""
 
 from __future__ import annotations
 
@@ -15,11 +12,7 @@ Held = Mapping[str, Mapping[str, int]]
 
 
 class Report:
-    """Nova's client of one Placement.
-
-    :param project_id: owner of every allocation
-    :param user_id: the same
-    """
+    """Nova's client; project and user own every allocation."""
 
     def __init__(self, server: PlacementServer, project_id: str, user_id: str) -> None:
         self._server = server
@@ -27,7 +20,7 @@ class Report:
         self._user_id = user_id
 
     def create_provider(self, uuid: str, name: str, capacity: Mapping[str, int]) -> None:
-        """Create a compute node's provider with inventory and the trait COMPUTE_NODE (update_from_provider_tree)."""
+        """Create a compute node's provider, inventory and trait (update_from_provider_tree)."""
         url = f"/resource_providers/{uuid}"
         inventories = {resource: {"total": total} for resource, total in capacity.items()}
         self._ask("POST", "/resource_providers", {"uuid": uuid, "name": name})
@@ -43,13 +36,13 @@ class Report:
         return self._read(consumer)[0]
 
     def hold(self, consumer: str, held: Held) -> None:
-        """Replace the allocation of a consumer (claim_resources); an empty one deletes the consumer."""
+        """Replace a consumer's allocation (claim_resources); an empty one deletes the consumer."""
         _, generation = self._read(consumer)
         if held or generation is not None:
             self._ask("PUT", f"/allocations/{consumer}", self._wanted(held, generation))
 
     def move(self, source: str, target: str) -> None:
-        """Move the allocation of one consumer to another that has none, in one call (move_allocations)."""
+        """Move an allocation to a consumer that has none, in one call (move_allocations)."""
         held, generation = self._read(source)
         self._ask("POST", "/allocations", {source: self._wanted({}, generation), target: self._wanted(held, None)})
 

@@ -1,4 +1,4 @@
-"""The life of instances on one host, row by row: request, boot, shelve, delete."""
+"""The life of instances on one host, row by row."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Servers(Changes):
     """The life of instances on one host."""
 
     def request(self, flavor: Flavor | None = None) -> str:
-        """Request a server: request specification, build request, mapping without a cell, in one transaction
+        """Request a server: request specification, build request and mapping, in one transaction
         (nova.compute.api.API._provision_instances).
         """
         uuid = str(uuids.uuid4())
@@ -42,9 +42,7 @@ class Servers(Changes):
         return uuid
 
     def claim(self, uuid: str, host: str, node: str = "") -> None:
-        """Claim the resources on the scheduler's node, before any other record (nova.scheduler.utils.claim_resources).
-        Allocations of other nodes stay, as in an evacuation.
-        """
+        """Claim resources, before any other record (nova.scheduler.utils.claim_resources). Allocations of other nodes stay."""
         there = self.node(host, node).uuid
         self.hold(uuid, {**self.allocation(uuid), there: self.flavor(uuid).resources()})
 
@@ -84,10 +82,7 @@ class Servers(Changes):
         self._publish_instance(uuid, "instance.create.end", f"nova-compute:{host}")
 
     def boot(self, host: str, flavor: Flavor | None = None, node: str = "") -> str:
-        """Boot a server, start to end; the instance is active on the host.
-
-        :return: the instance's uuid
-        """
+        """Boot a server, start to end; return the instance's uuid."""
         uuid = self.request(flavor)
         cell = self.node(host, node).cell
         self.claim(uuid, host, node)
@@ -97,10 +92,10 @@ class Servers(Changes):
         return uuid
 
     def delete(self, uuid: str, leak_allocation: bool = False) -> None:
-        """Delete a server, then ``instance.delete.end`` (nova.compute.api.API._delete, then
+        """Delete a server, then ``instance.delete.end`` (nova.compute.api.API._delete,
         nova.compute.manager._delete_instance).
 
-        :param leak_allocation: the allocation stays, as in releases that only logged the error, or after a restored backup
+        :param leak_allocation: the allocation stays, as after a restored backup
         """
         host = self.instance(uuid).host
         mapping = tables.instance_mappings
@@ -136,7 +131,6 @@ class Servers(Changes):
         self._publish_instance(uuid, "instance.unshelve.end", f"nova-compute:{host}")
 
     def _describe(self, uuid: str, cell: str) -> None:
-        """Create the rows with the flavor and the network cache of an instance (nova.objects.instance.Instance.create)."""
         data = {**asdict(self.flavor(uuid)), "ephemeral_gb": 0, "swap": 0, "extra_specs": {}}
         flavor = {"nova_object.name": "Flavor", "nova_object.namespace": "nova", "nova_object.data": data}
         rows: Mapping[Table, Mapping[str, Any]] = {

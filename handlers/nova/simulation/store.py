@@ -1,4 +1,4 @@
-"""The databases of the simulated cloud, ``nova_api`` and the cells: one SQLite file each."""
+"""The databases of the simulated cloud: one SQLite file each."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from handlers.nova import tables
 class Store:
     """Rows with the timestamps of Nova's models.
 
-    :param folder: the folder of the files
     :param cells: names of all cells, cell0 included
     """
 
@@ -46,7 +45,7 @@ class Store:
         return f"sqlite:///{(self._folder / database).absolute()}.db"
 
     def now(self) -> datetime:
-        """Return the time as naive UTC in whole seconds, as in Nova's MySQL columns, earlier by :attr:`age`."""
+        """Return naive UTC in whole seconds, as in MySQL, earlier by :attr:`age`."""
         return (datetime.now(UTC) - self.age).replace(tzinfo=None, microsecond=0)
 
     def rows(self, engine: Engine, table: Table, where: ColumnElement[bool] | None = None) -> Sequence[Row[Any]]:
@@ -56,7 +55,7 @@ class Store:
             return connection.execute(query).all()
 
     def find(self, table: Table, where: ColumnElement[bool]) -> tuple[Row[Any], str]:
-        """Return the first such row and the name of its cell.
+        """Return the first such row and its cell's name.
 
         :raises LookupError: when no cell has one
         """
@@ -70,7 +69,7 @@ class Store:
         self.insert_together(engine, {table: values})
 
     def insert_together(self, engine: Engine, rows: Mapping[Table, Mapping[str, Any]]) -> None:
-        """Insert a row into each of these tables, in one transaction."""
+        """Insert a row into each table, in one transaction."""
         with engine.begin() as connection:
             for table, values in rows.items():
                 connection.execute(insert(table).values({"created_at": self.now(), **values}))
@@ -86,7 +85,7 @@ class Store:
             connection.execute(delete(table).where(where))
 
     def _engine(self, database: str) -> Engine:
-        """Make an engine with write-ahead logging, so that handlers read while Nova writes, and without fsync."""
+        """Make an engine with write-ahead logging, so that handlers read while Nova writes."""
         engine = create_engine(self.url(database), connect_args={"timeout": 30})
 
         @event.listens_for(engine, "connect")

@@ -1,4 +1,4 @@
-"""A small cloud before anything happens in it: databases, Placement, and the notifications of Nova."""
+"""A small cloud before anything happens in it."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class World:
     # the cloud as a whole
 
     def start(self) -> None:
-        """Make the databases and the cell mappings (``nova-manage db sync``, ``cell_v2 create_cell``); start Placement.
+        """Make the databases and cell mappings; start Placement.
 
         :raises PlacementMissing: when openstack-placement is not installed
         """
@@ -80,7 +80,7 @@ class World:
         return self._store.cells
 
     def options(self) -> Mapping[str, Mapping[str, str]]:
-        """The options, by group, that point handlers at this cloud."""
+        """Return the options that point handlers at this cloud."""
         return {
             "nova": {
                 "api_database_connection": self._store.url("nova_api"),
@@ -131,7 +131,7 @@ class World:
         return list(self._store.rows(self.cells[cell], migrations, migrations.c.instance_uuid == instance))
 
     def node(self, host: str, name: str = "") -> Node:
-        """Return a host's compute node; without a name, the first one."""
+        """Return a host's compute node, by default the first."""
         condition = (tables.compute_nodes.c.host == host) & (tables.compute_nodes.c.deleted == 0)
         if name:
             condition &= tables.compute_nodes.c.hypervisor_hostname == name
@@ -154,16 +154,16 @@ class World:
         return Flavor(**json.loads(row.spec)["nova_object.data"]["flavor"]["nova_object.data"])
 
     def allocation(self, consumer: str) -> dict[str, dict[str, int]]:
-        """Return the allocation of a consumer: amounts by provider uuid; empty without one."""
+        """Return a consumer's amounts by provider uuid."""
         return self._report.held(consumer)
 
     def host_mappings(self) -> dict[str, str]:
-        """Return the name of its cell for each mapped host."""
+        """Return each mapped host's cell."""
         names = {row.id: row.name for row in self._store.rows(self.api, tables.cell_mappings)}
         return {row.host: names[row.cell_id] for row in self._store.rows(self.api, tables.host_mappings)}
 
     def instance_mapping(self, uuid: str) -> str | None:
-        """Return the name of the cell to which an instance is mapped; None while it has none."""
+        """Return the cell to which an instance is mapped, if any."""
         mappings, cells = tables.instance_mappings, tables.cell_mappings
         [mapping] = self._store.rows(self.api, mappings, mappings.c.instance_uuid == uuid)
         if mapping.cell_id is None:
@@ -207,7 +207,6 @@ class World:
             self._published.append(made)
 
     def _publish_instance(self, uuid: str, event_type: str, publisher: str) -> None:
-        """Publish an instance with the values of its row."""
         row = self.instance(uuid)
         fields = ("uuid", "user_id", "display_name", "host", "node", "task_state")
         times = ("created_at", "updated_at", "launched_at", "terminated_at", "deleted_at")
