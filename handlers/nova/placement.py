@@ -1,10 +1,10 @@
 """The client of Placement.
 
-Every write is compare-and-set: allocations with the consumer's generation, aggregates with the provider's.
-``DELETE /allocations`` knows no generation and is never called: an empty replacement takes an allocation away.
+Every write is compare-and-set: allocations with the consumer's generation, aggregates with the provider's. ``DELETE
+/allocations`` knows no generation and must never be called; an empty replacement takes an allocation away.
 
-Microversion 1.28 (Rocky) is the oldest with consumer generations. An error code tells conflicts apart, since 1.23. The type
-of a consumer needs 1.38 (Xena) and is read where Placement has it.
+Microversion 1.28 (Rocky) is the oldest with consumer generations. Since 1.23, an error code distinguishes conflicts.
+The type of a consumer needs 1.38 (Xena) and is optional.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ CONCURRENT_UPDATE = "placement.concurrent_update"
 class Allocation:
     """The allocation of one consumer.
 
-    :param providers: resources by provider; empty when it holds nothing, and then all the rest is None
+    :param providers: resources by provider; if empty, all the rest is None
     :param generation: changes with every write of this consumer's allocation
     :param consumer_type: ``unknown`` for everything that Nova writes today; None from a Placement without types
     """
@@ -54,7 +54,7 @@ class Allocation:
     consumer_type: str | None = None
 
     def undo(self) -> str:
-        """Return the command that gives the consumer this allocation."""
+        """Return the command that restores this allocation."""
         words = ["openstack", "--os-placement-api-version", "1.28", "resource", "provider", "allocation", "set"]
         words += ["--project-id", self.project_id or "", "--user-id", self.user_id or ""]
         for provider, resources in sorted(self.providers.items()):
@@ -101,7 +101,7 @@ class Placement:
         return cls(resources.get(Cloud.from_resources).service("placement"))
 
     def allocation(self, consumer: str) -> Allocation:
-        """Return the allocation of a consumer; an unknown consumer holds nothing."""
+        """Return the allocation of a consumer, empty for an unknown one."""
         url = f"/allocations/{consumer}"
         response = None
         if self._knows_types:
@@ -123,10 +123,10 @@ class Placement:
         )
 
     def replace_allocation(self, before: Allocation, providers: Held) -> None:
-        """Give a consumer these resources instead of its former ones; with none, Placement forgets the consumer.
+        """Replace the resources of a consumer; with none, Placement forgets the consumer.
 
-        :raises Conflict: when its allocation changed since ``before`` was read
-        :raises Refused: when Placement does not accept the new one
+        :raises Conflict: if its allocation changed since ``before`` was read
+        :raises Refused: if Placement does not accept the new one
         """
         body = _replacement(before, providers)
         response = self._write("PUT", f"/allocations/{before.consumer}", json=body, microversion=VERSION)
@@ -134,12 +134,12 @@ class Placement:
             raise self._failure(response, f"the allocations of {before.consumer}")
 
     def move_allocation(self, source: Allocation, target: Allocation) -> None:
-        """Give a consumer exactly the resources of another one, which then holds nothing: both at once, or neither.
+        """Move all resources of a consumer to another one: both change at once, or neither.
 
-        :param source: the giving consumer; its project and user are kept
-        :param target: the receiving consumer, which loses its former resources
-        :raises Conflict: when the allocation of either changed since it was read
-        :raises Refused: when Placement does not accept the move
+        :param source: loses everything; its project and user are used
+        :param target: loses its former resources
+        :raises Conflict: if either allocation changed since it was read
+        :raises Refused: if Placement does not accept the move
         """
         owner = {"project_id": source.project_id, "user_id": source.user_id}
         given = {uuid: {"resources": dict(resources)} for uuid, resources in source.providers.items()}
@@ -152,10 +152,10 @@ class Placement:
             raise self._failure(response, f"the allocations of {source.consumer} and {target.consumer}")
 
     def replace_allocations(self, changes: Iterable[tuple[Allocation, Held]]) -> None:
-        """Replace the allocations of several consumers at once: of all of them or of none.
+        """Replace the allocations of several consumers at once: of all or of none.
 
-        :raises Conflict: when the allocation of one changed since it was read
-        :raises Refused: when Placement does not accept the new one of one of them
+        :raises Conflict: if one allocation changed since it was read
+        :raises Refused: if Placement does not accept one of the new ones
         """
         body = {before.consumer: _replacement(before, providers) for before, providers in changes}
         response = self._write("POST", "/allocations", json=body, microversion=VERSION)
@@ -163,20 +163,20 @@ class Placement:
             raise self._failure(response, f"the allocations of {len(body)} consumers")
 
     def holders(self, provider: str) -> frozenset[str]:
-        """Return the consumers that hold resources of a provider; none, when there is no such provider."""
+        """Return the consumers of a provider; empty for an unknown provider."""
         return frozenset(self.consumers(provider))
 
     def consumers_of_each(self, providers: Iterable[str]) -> dict[str, ByConsumer]:
         """Return :meth:`consumers` of each provider, for a sweep; the requests run side by side.
 
-        :raises Unavailable: when one was not answered
+        :raises Unavailable: if one request got no answer
         """
         asked = list(providers)
         with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="consumers") as pool:
             return dict(zip(asked, pool.map(partial(self._consumers, self._turns_of_sweeps), asked), strict=True))
 
     def consumers(self, provider: str) -> ByConsumer:
-        """Return the resources of each consumer of a provider; none, when there is no such provider."""
+        """Return the resources of each consumer of a provider; empty for an unknown provider."""
         return self._consumers(self._turns, provider)
 
     def _consumers(self, turns: threading.Semaphore, provider: str) -> ByConsumer:
@@ -188,7 +188,7 @@ class Placement:
         return {consumer: allocation["resources"] for consumer, allocation in found.items()}
 
     def usages(self, project: str, user: str) -> Mapping[str, int]:
-        """Return the sum of the allocations of a project and user, over all providers."""
+        """Return the sum of the allocations of a project and user."""
         query = {"project_id": project, "user_id": user}
         response = self._read("/usages", params=query, microversion=VERSION)
         usages: Mapping[str, int] = self._body(response)["usages"]
@@ -203,27 +203,27 @@ class Placement:
         return bool(self._providers({"uuid": provider, "required": "COMPUTE_NODE"}))
 
     def providers(self) -> dict[str, Provider]:
-        """Return all providers, those of other services too; one request, as long as the fleet."""
+        """Return all providers, also of other services, in one long request."""
         return self._providers({})
 
     def generations(self) -> list[tuple[str, int]]:
-        """Return uuid and generation of the root providers of all compute nodes; a generation only grows."""
+        """Return uuid and generation of the root provider of each compute node; a generation only grows."""
         response = self._read("/resource_providers", params={"required": "COMPUTE_NODE"}, microversion=VERSION)
         return [(row["uuid"], row["generation"]) for row in self._body(response)["resource_providers"]]
 
     def sharing_providers(self) -> dict[str, Provider]:
-        """Return the providers that give resources to all providers of their aggregates, such as shared storage."""
+        """Return the providers that serve all providers of their aggregates, such as shared storage."""
         return self._providers({"required": "MISC_SHARES_VIA_AGGREGATE"})
 
     def named(self, name: str) -> dict[str, Provider]:
-        """Return the provider of this name: one or none, names are unique; Placement's database compares them."""
+        """Return the provider of this unique name, if any; Placement's database compares names."""
         return self._providers({"name": name})
 
     def delete_provider(self, provider: str) -> None:
-        """Delete a provider; Placement refuses when it has consumers or children.
+        """Delete a provider.
 
-        :raises Conflict: when it refuses for that, or when there is no such provider
-        :raises Refused: when it refuses for another reason
+        :raises Conflict: if it has consumers or children, or does not exist
+        :raises Refused: if Placement refuses for another reason
         """
         response = self._write("DELETE", f"/resource_providers/{provider}", microversion=VERSION)
         if response.status_code == 404:
@@ -234,15 +234,15 @@ class Placement:
             raise self._failure(response, f"provider {provider}")
 
     def tree(self, provider: str) -> dict[str, Provider]:
-        """Return the tree that a provider belongs to, itself included."""
+        """Return the tree of a provider, itself included."""
         return self._providers({"in_tree": provider})
 
     def members(self, aggregate: str) -> dict[str, Provider]:
-        """Return the providers that are in an aggregate."""
+        """Return the providers of an aggregate."""
         return self._providers({"member_of": aggregate})
 
     def offers(self, provider: str) -> Mapping[str, int]:
-        """Return how much a provider can give of each class in all, used or not; none, when there is no such provider."""
+        """Return how much a provider can give of each class, used or not; empty for an unknown provider."""
         response = self._read(f"/resource_providers/{provider}/inventories", microversion=VERSION)
         if response.status_code == 404:
             return {}
@@ -250,7 +250,7 @@ class Placement:
         return {name: int((one["total"] - one["reserved"]) * one["allocation_ratio"]) for name, one in found.items()}
 
     def aggregates(self, provider: str) -> ProviderAggregates | None:
-        """Return the aggregates of a provider, or None when there is no such provider."""
+        """Return the aggregates of a provider, or None for an unknown one."""
         response = self._read(f"/resource_providers/{provider}/aggregates", microversion=VERSION)
         if response.status_code == 404:
             return None
@@ -260,7 +260,7 @@ class Placement:
     def set_aggregates(self, before: ProviderAggregates, aggregates: Iterable[str]) -> None:
         """Put a provider into exactly these aggregates.
 
-        :raises Conflict: when the provider changed since ``before`` was read, or is gone
+        :raises Conflict: if the provider changed since ``before`` was read, or is gone
         """
         body = {"aggregates": sorted(aggregates), "resource_provider_generation": before.generation}
         url = f"/resource_providers/{before.provider}/aggregates"

@@ -1,8 +1,7 @@
 """Puts instances that lack the same into one finding. Pure.
 
-A plainly missing allocation (nothing held anywhere, no requests of ports) is alike for all instances. Alone, each would cost
-ten requests to Placement. Together they are found and written at once; the weight of key and finding is their number. Every
-other drift stays a finding of its own. Wrong amounts, which are only reported, make one finding per node.
+A plainly missing allocation (no resources anywhere, no requests of ports) is alike for all instances. Alone, each would
+cost ten requests to Placement. Wrong amounts, which are only reported, make one finding per node.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ Judged = tuple[Facts, Sequence[Drift]]
 
 @dataclass(frozen=True, slots=True)
 class Missing:
-    """An instance that plainly holds nothing, and the resources that it should get."""
+    """An instance without any allocation, and the resources that it should get."""
 
     facts: Facts
     give: Give
@@ -59,7 +58,7 @@ class Missing:
 def together(missing: Iterable[tuple[str, frozenset[str]]]) -> Iterator[tuple[Key, frozenset[str]]]:
     """Yield the instances that are inspected together, and the key that stands for them.
 
-    :param missing: the compute nodes of one cell, in the order of their uuids, with their instances that hold nothing
+    :param missing: the compute nodes of one cell, by uuid, with their instances that lack an allocation
     """
     nodes: list[str] = []
     instances: frozenset[str] = frozenset()
@@ -78,7 +77,7 @@ def _key(nodes: Sequence[str], instances: frozenset[str]) -> Key:
 
 
 def grouped(key: Key, judged: Sequence[Judged]) -> tuple[list[Finding], list[Judged]]:
-    """Return the findings for several instances that the key stands for, and the instances that none of them covers."""
+    """Return the findings for instances of the key, and the instances that none of them covers."""
     match key.kind:
         case Kind.AMOUNTS:
             wrong = [
@@ -100,7 +99,6 @@ def grouped(key: Key, judged: Sequence[Judged]) -> tuple[list[Finding], list[Jud
 
 
 def _belongs(key: Key, facts: Facts) -> bool:
-    """Return whether an instance still lives where the key points; one that moved since does not belong to it."""
     return key.kind == Kind.NODES or facts.homes == (key.id,)
 
 
@@ -134,7 +132,7 @@ def where(parts: Iterable[Mapping[str, Any]]) -> str:
 
 
 def wrong_amounts(key: Key, wrong: Sequence[tuple[Facts, Report]]) -> Finding:
-    """Return the finding of all instances of a node that hold other amounts than they should."""
+    """Return one finding for all instances of a node with wrong amounts."""
     node = wrong[0][0].instance.node
     parts = {facts.instance.uuid: report.summary for facts, report in wrong}
     return Finding(

@@ -1,7 +1,7 @@
 """Asks Placement which providers could give an allocation: ``GET /allocation_candidates``.
 
-Nova uses microversion 1.36 since Train: named groups, each from one provider of a given tree, and several groups from one
-subtree.
+Like Nova since Train, it uses microversion 1.36: named groups, each from one provider of a tree, several groups from
+one subtree.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class Candidate:
     """One way to give everything.
 
     :param providers: the resources that each provider would give
-    :param mappings: the providers of each group, by the group's name; the nameless group's are at ``""``
+    :param mappings: the providers of each group, by its name; ``""`` for the nameless group
     """
 
     providers: Held
@@ -43,10 +43,7 @@ class Candidates:
         return cls(resources.get(Cloud.from_resources).service("placement"))
 
     def find(self, query: Sequence[tuple[str, str]]) -> list[Candidate] | str:
-        """Return the candidates, up to :data:`LIMIT`; or the reason for which Placement rejects the query.
-
-        :param query: the parameters of the request
-        """
+        """Return up to :data:`LIMIT` candidates, or the reason for which Placement rejects the query."""
         asked = [*query, ("limit", str(LIMIT))]
         response = self._service.read("/allocation_candidates", params=asked, microversion=VERSION)
         if response.status_code == 400:

@@ -1,8 +1,8 @@
-"""Decides whether a consumer may hold its resources in Placement. Pure: facts in, a verdict out.
+"""Decides whether a consumer may have its resources in Placement. Pure.
 
-A consumer of Nova is an instance or a migration. While an instance moves, its migration holds the source and the instance
-holds the destination. :data:`RULES` are tried in order; the first that applies gives the verdict. A resource that is not
-proved wrong is kept or reported, never taken.
+While an instance moves, its migration has the resources of the source, and the instance those of the destination. The
+first rule of :data:`RULES` that applies gives the verdict. A resource that is not proved wrong stays or is reported,
+never taken.
 
 ``audit_allocations`` acts on :class:`Take` and :class:`Report`, ``audit_migrations`` on :class:`Move`.
 """
@@ -56,17 +56,16 @@ class Located:
 class Facts:
     """Everything known about a consumer. For a migration, all but the allocation is about its instance.
 
-    :param building: there is a build request
-    :param rows: its rows in all cells, deleted and hidden ones too
-    :param migration: the consumer itself, when it is a migration
-    :param migrations: all migrations of the instance, youngest first, deleted ones too; places in normal form
-    :param archived: it was archived as a deleted instance, or as a migration of one
+    :param rows: in all cells, deleted and hidden ones too
+    :param migration: the consumer itself, if it is a migration
+    :param migrations: all of the instance, youngest first, deleted ones too; places in normal form
+    :param archived: as a deleted instance, or as a migration of one
     :param here: where the instance lives, in normal form
-    :param home: root provider of the node where the instance lives
+    :param home: root provider of that node
     :param roots: the root of each provider in the allocation
-    :param nodes: the place of those roots that are compute nodes, deleted ones too; in normal form
-    :param own: the resources of the instance itself, when the consumer is a migration; ``roots`` and ``nodes`` cover them
-    :param wanted: the instance's entitlement; None where it was not read
+    :param nodes: the place of each root that is a compute node, deleted ones too; in normal form
+    :param own: the resources of the instance of a migration; ``roots`` and ``nodes`` cover them
+    :param wanted: the instance's entitlement; None if it was not read
     """
 
     allocation: Allocation
@@ -100,7 +99,7 @@ class Facts:
 
     @property
     def is_mapped(self) -> bool:
-        """Whether the instance is mapped to the cell in which it lives."""
+        """Whether the mapping names the cell in which the instance lives."""
         return self.mapping is not None and self.mapping.cell_id == self.row.cell_id
 
     @property
@@ -120,13 +119,13 @@ class Facts:
 
     @property
     def is_at_home(self) -> bool:
-        """Whether the instance holds resources of its own node."""
+        """Whether the instance has resources of its own node."""
         held = self.allocation.providers if self.migration is None else self.own
         return self.home is not None and self.home in self.roots_of(held)
 
     @property
     def strays_are_left(self) -> bool:
-        """Whether ended migrations prove that the instance left every other node of the allocation."""
+        """Whether ended migrations prove that the instance left all strays."""
         left = moves.left_places(self.migrations, self.here)
         return all(self.nodes[root] in left for root in self.strays)
 
@@ -142,7 +141,7 @@ class Facts:
 
 @dataclass(frozen=True, slots=True)
 class Take:
-    """The consumer holds too much: only ``keep`` may stay, which may be empty."""
+    """The consumer has too much: only ``keep`` may stay, which may be empty."""
 
     problem: Problem
     summary: str
@@ -151,9 +150,9 @@ class Take:
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """An ended migration holds the resources that its instance lacks.
+    """An ended migration has the resources that its instance lacks.
 
-    :param refusal: why they cannot be moved to the instance; empty when they can
+    :param refusal: why they cannot move to the instance; empty if they can
     """
 
     problem: Problem
@@ -205,7 +204,7 @@ def _deleted(facts: Facts) -> Verdict:
 
 
 def _needs_its_own_first(facts: Facts) -> bool:
-    """Return whether a migration's share is garbage, but its instance does not hold its own node yet."""
+    """Return whether the share is garbage, but its instance does not have its own node yet."""
     move = facts.migration
     if move is None or facts.home is None or facts.is_at_home:
         return False
@@ -247,7 +246,7 @@ def _is_marked(facts: Facts) -> bool:
 
 
 def _own_is_unexplained(facts: Facts) -> bool:
-    """Return whether the instance holds a node that no ended migration names: moving would take it away."""
+    """Return whether the instance has a node that no ended migration names: the move would take it away."""
     named = {place for move in facts.migrations if move.terminal for place in (move.source, move.dest)}
     extra = facts.roots_of(facts.own) - facts.roots_of(facts.allocation.providers)
     return any(facts.nodes.get(root) not in named for root in extra)

@@ -1,49 +1,53 @@
 """Gives instances in Placement their entitlement on the node where they live.
 
-**What drifts.** A live instance holds nothing in Placement, or holds resources of another node, or for another owner. The
-scheduler overfills its node, or quotas count wrongly.
+**What drifts.** A live instance has no allocation, or one of another node or owner. The scheduler overfills its node,
+or quotas count wrongly.
 
-**Why Nova lets it.** Several services claim, move and swap an allocation, without a common transaction of Placement and Nova.
-Nova logs a failed roll-back and forgets it. Placement may have been restored from a backup. nova-compute never compares.
+**Why Nova lets it.** Placement and Nova have no common transaction, and Nova forgets a failed roll-back. Placement may
+come from an older backup. nova-compute never compares.
 
-**What is read.** The allocation; then build request and mapping; then in every cell the rows of the instance and its
-migrations; in its own cell the compute node, flavor, image, root disk and cached ports. Placement's providers and Neutron's
-ports are read only when resources are to be given, or are held for ports. When one cell does not answer, there is no verdict.
-The tables are in :mod:`handlers.nova.allocations.missing_rules`.
+**What is read.** First the allocation, then build request and mapping, then the rows of the instance and its migrations
+in every cell. Its own cell also gives compute node, flavor, image, root disk and cached ports. Placement's providers
+and Neutron's ports are read only before resources are given, and for allocations with resources of ports. If one cell
+does not answer, there is no verdict. :mod:`handlers.nova.allocations.missing_rules` has the tables.
 
-**What is changed.** The allocation of one instance, replaced as a whole at the generation of the evidence:
+**What is changed.** One allocation, replaced as a whole at the generation of the evidence:
 
-- ``allocation-missing``: it gets the amounts of flavor and image from its node's root provider, and those of its ports from
-  the providers that the ports name or that alone can give them. Several such instances of a few nodes are one finding,
-  ``allocations-missing``, whose weight is their number, and one write of up to fifty.
-- ``wrong-provider``: the same, in place of its resources of other compute nodes. An ended migration must name both nodes and
-  have led here, and no younger one may contradict it. Resources of shared storage stay and are not given twice.
+- ``allocation-missing``: the node's root provider gives the amounts of flavor and image. The ports get theirs from the
+  providers that they name, or from the only possible ones. ``allocations-missing`` stands for several such instances:
+  its weight is their number, and one write covers up to fifty.
+- ``wrong-provider``: the same, in place of the resources of other compute nodes. An ended migration must name both
+  nodes and have led here, and no younger one may contradict it. Shared storage stays and is not given twice.
 - ``wrong-owner``: the same allocation, for the project and the user of the instance.
 
-Before it, ``binding:profile`` of ports that do not name their providers, at the revision of the evidence. A refusal of
-Placement takes that back; an interrupted heal is completed by the next inspection.
+Ports that do not name their providers get them first, in ``binding:profile``, at the revision of the evidence. A
+refusal of Placement takes that back; after an interruption, the next inspection completes the heal.
 
-**Why a race does no harm.** The instance is at rest: no task, no migration that runs or waits for its user, unchanged for a
-minute, in exactly one cell, to which it is mapped, and not marked as deleted.
+**Why a race does no harm.** The instance is at rest: no task, no migration that runs or waits for its user, unchanged
+for a minute. It is in exactly one cell, to which it is mapped, and not marked as deleted.
 
-- A claim or a move after our read changes the generation, or makes the consumer, and our write fails. The databases, read
+- A claim or move after our read changes the generation or makes the consumer, and our write fails. The databases, read
   later, explain an earlier claim.
-- Nova may release an instance that is deleted just before our write. So its row is read again after the write, and the
-  allocation is taken back when the instance is gone, is leaving or cannot be read.
-- Placement gives no more than there is: it refuses for a full node, which is reported.
+- Nova may release an instance that is deleted just before our write. So its row is read again after the write. The
+  allocation is taken back if the instance is gone, is leaving or cannot be read.
+- Placement refuses to overfill a node; that is reported.
 
-**What is not changed.** Reported are: an instance that holds nothing and is marked as deleted, because its cell may have been
-restored from before the deletion; amounts that differ from the flavor's; bandwidth and packet rate of ports that are gone; a
-node that is too small or reserved; and an entitlement that flavor and image do not determine (vGPUs, device profiles,
-encrypted or persistent memory, numbered groups, classes of nested or shared providers, Cyborg's devices, ports with several
-possible providers). ``audit_migrations`` moves the share of a rolled-back migration, ``audit_allocations`` takes resources of
-further nodes. The sweep does not find two owners that hold equal amounts of each other; an inspection does.
+**What is not changed.** Only reported are:
 
-**Undo.** The exact ``openstack resource provider allocation set`` or ``delete`` is in the history.
+- an instance without allocation that is marked as deleted: its cell may come from a backup before the deletion
+- amounts that differ from the flavor's, and bandwidth or packet rate of ports that are gone
+- a node that is too small or reserved
+- an entitlement that flavor and image do not determine: vGPUs, device profiles, encrypted or persistent memory,
+  numbered groups, classes of nested or shared providers, Cyborg's devices, ports with several possible providers
 
-Sources: ``nova/cmd/manage.py`` (heal_allocations), ``nova/scheduler/utils.py`` (ResourceRequest), ``nova/virt/hardware.py``,
-``nova/compute/api.py`` (_local_delete, which releases before it deletes), ``nova/compute/manager.py``,
-``placement/objects/allocation.py`` (replace_all).
+``audit_migrations`` moves the share of a rolled-back migration, ``audit_allocations`` takes resources of further nodes.
+The sweep misses two owners that have equal amounts of each other; an inspection finds them.
+
+**Undo.** The history has the exact ``openstack resource provider allocation set`` or ``delete``.
+
+Sources: ``nova/cmd/manage.py`` (heal_allocations), ``nova/scheduler/utils.py`` (ResourceRequest),
+``nova/virt/hardware.py``, ``nova/compute/api.py`` (_local_delete, which releases before it deletes),
+``nova/compute/manager.py``, ``placement/objects/allocation.py`` (replace_all).
 """
 
 from __future__ import annotations
@@ -104,7 +108,7 @@ _HINTS = (
 
 
 class HealAllocations(NovaHandler):
-    """Finds and heals allocations that live instances lack, or that are wrong."""
+    """Finds and heals missing and wrong allocations of live instances."""
 
     name = "heal_allocations"
     title = "Give instances in Placement their entitlement on the node where they live"
@@ -151,7 +155,7 @@ class HealAllocations(NovaHandler):
         )
 
     def inspect(self, key: Key) -> Iterable[Finding]:
-        """Compare the allocation of an instance with its entitlement; or those of all suspects that the key stands for."""
+        """Compare the allocations of the instances of a key with their entitlement."""
         instances = self._instances_of(key)
         judged: list[batches.Judged] = []
         waits: list[Wait] = []
@@ -170,11 +174,11 @@ class HealAllocations(NovaHandler):
         return findings
 
     def sweep(self) -> Iterator[Key]:
-        """Yield the instances that do not seem to hold their entitlement."""
+        """Yield the instances that seem to lack their entitlement."""
         return self._suspects.everywhere()
 
     def population(self) -> int:
-        """Return how many live instances the cells that answer have."""
+        """Count the live instances of the cells that answer."""
         return live_instances(self._databases)
 
     def heal(self, finding: Finding) -> Healed:
@@ -241,10 +245,8 @@ class HealAllocations(NovaHandler):
         )
 
     def _replace(self, before: Allocation, providers: Held) -> None:
-        """Replace an allocation.
-
-        :raises Refused: also when Placement has a consumer without resources, which blocks every claim. Placement makes the
-            consumer and its first allocation in two transactions, and a worker may die between them
+        """:raises Refused: also for a consumer without resources, which blocks every claim. Placement makes consumer
+        and allocation in two transactions, and a worker may die between them
         """
         try:
             self._placement.replace_allocation(before, providers)
@@ -257,9 +259,9 @@ class HealAllocations(NovaHandler):
             raise
 
     def _heal_batch(self, finding: Finding) -> Healed:
-        """Give those instances that are as they were, all at once; the write itself proves that they hold nothing.
+        """Give resources to the instances that are unchanged; the write itself proves that they have none.
 
-        The databases are asked again. The inventories of the nodes, and that no port has a request, were proved just before.
+        The databases are asked again. The inventories and the ports were proved just before.
         """
         expected = finding.evidence["instances"]
         self._suspects.forget(finding.key)
@@ -287,7 +289,7 @@ class HealAllocations(NovaHandler):
         )
 
     def _write(self, due: Mapping[str, tuple[Instance, Held]]) -> dict[str, tuple[Instance, Held]]:
-        """Write the allocations of instances that hold nothing; when not all can be written, those that can."""
+        """Write all allocations, or those that can be written."""
         changes = [
             (Allocation(uuid, project_id=instance.project_id, user_id=instance.user_id), amounts)
             for uuid, (instance, amounts) in due.items()
@@ -310,9 +312,9 @@ class HealAllocations(NovaHandler):
             raise Refused(f"the node cannot give {len(due)} instances their resources: {error}") from error
 
     def _departed(self, cell_id: int, given: Mapping[str, tuple[Instance, Held]]) -> set[str]:
-        """Take back the allocations of instances that went away meanwhile, and return these instances.
+        """Take back the allocations of instances that departed meanwhile, and return these instances.
 
-        :raises Unavailable: when their rows cannot be read; then all allocations are taken back
+        :raises Unavailable: if their rows cannot be read; then all allocations are taken back
         """
         try:
             now = self._reader.rows(cell_id, list(given))
@@ -337,7 +339,6 @@ class HealAllocations(NovaHandler):
             raise failed
 
     def _instances_of(self, key: Key) -> list[str]:
-        """Return the instances that a key stands for: one, or the suspects of a host or of compute nodes."""
         if key.kind == "instance":
             return [key.id]
         if found := self._suspects.just_found(key):

@@ -1,8 +1,8 @@
-"""Decides whether a live instance holds its entitlement in Placement. Pure: facts in, verdicts out.
+"""Decides whether a live instance has its entitlement in Placement. Pure.
 
-:data:`RULES` are tried in order; the first that applies gives the verdict. Three conditions hold for every drift: nothing
-changed during the last minute, the instance is mapped to the cell in which it lives, and the mapping does not mark it as
-deleted. :mod:`handlers.nova.allocations.port_allocations` adds the requests of ports later, because it asks Placement for them.
+The first rule of :data:`RULES` that applies gives the verdict. Every drift needs three things: nothing changed for a
+minute, the instance is mapped to its cell, and the mapping does not mark it as deleted.
+:mod:`handlers.nova.allocations.port_allocations` adds the requests of ports later.
 """
 
 from __future__ import annotations
@@ -44,18 +44,17 @@ class Problem(StrEnum):
 class Facts:
     """Everything known about an instance.
 
-    :param building: there is a build request
-    :param rows: its rows in all cells, deleted and hidden ones too
-    :param migrations: all its migrations, youngest first, deleted ones too; places in normal form
+    :param rows: in all cells, deleted and hidden ones too
+    :param migrations: youngest first, deleted ones too; places in normal form
     :param here: where it lives, in normal form
-    :param homes: the live compute nodes of its host and node: one, when all is well
+    :param homes: the live compute nodes of its host and node: one, if all is well
     :param roots: the root of each provider in the allocation
-    :param nodes: the place of those roots that are compute nodes, deleted ones too; in normal form
-    :param offers: how much each provider of its node's tree can give of each class; empty when Placement does not know the
-        node, or was not asked because the instance holds resources of its node
+    :param nodes: the place of each root that is a compute node, deleted ones too; in normal form
+    :param offers: how much of each class the providers of its tree can give; empty if Placement does not know the node,
+        or was not asked because the instance has resources there
     :param wanted: the entitlement by flavor and image
-    :param owed: a migration that was rolled back holds resources of its node, which audit_migrations moves back
-    :param ports: the requests of its ports, or why they forbid to rebuild the allocation; None where they were not read
+    :param owed: a rolled-back migration has resources of its node, which audit_migrations moves back
+    :param ports: the requests of its ports, or why they forbid to rebuild the allocation; None if not read
     """
 
     allocation: Allocation
@@ -110,13 +109,13 @@ class Facts:
 
     @property
     def is_marked(self) -> bool:
-        """Whether its mapping marks it as deleted; Nova marks a soft-deleted instance, too."""
+        """Whether its mapping marks it as deleted, as Nova does for a soft-deleted instance, too."""
         return self.mapping is not None and self.mapping.queued and self.instance.vm_state != "soft-delete"
 
 
 @dataclass(frozen=True, slots=True)
 class Give:
-    """The instance should hold exactly ``providers``.
+    """The instance should have exactly ``providers``.
 
     :param allocations: new values of the ports' ``allocation``, by the port's id; only of ports without one
     """
@@ -163,7 +162,7 @@ def rule_of(facts: Facts) -> Rule:
 
 
 def _unless_contradicted(facts: Facts, drift: Drift) -> Drift:
-    """Make a report of a drift whose instance is mapped elsewhere or marked as deleted."""
+    """Only report a drift whose instance is mapped elsewhere or marked as deleted."""
     if facts.mapping is None or facts.mapping.cell_id != facts.row.cell_id:
         why = "the instance is not mapped to the cell it lives in: heal_instance_mappings and map_instances come first"
         return Report(drift.problem, drift.summary, why)
@@ -205,7 +204,7 @@ def _missing(facts: Facts) -> Verdict:
 
 
 def _away(facts: Facts) -> Verdict:
-    """Return the drift of an instance that holds resources, but none of its node."""
+    """Return the drift of an instance whose allocation is all on other nodes."""
     node = facts.instance.node
     if not facts.strays:
         text = f"the instance, on {node}, holds nothing of it, but of providers that are no compute node's"
@@ -219,7 +218,7 @@ def _away(facts: Facts) -> Verdict:
 
 
 def _is_unexplained(facts: Facts) -> bool:
-    """Return whether another node is held that no ended migration between it and this node explains."""
+    """Return whether no ended migration between another node and this one explains the other's resources."""
     return not all(moves.moved_between(facts.migrations, facts.here, facts.nodes[root]) for root in facts.strays)
 
 
@@ -246,7 +245,7 @@ def _at_home(facts: Facts) -> Verdict:
 
 
 def _give(facts: Facts, problem: Problem, summary: str, kept: Held) -> Drift:
-    """Return that the instance should hold its entitlement on its node, beside the kept resources; or why not."""
+    """Return the drift that gives the entitlement beside the kept resources, or a report of the obstacle."""
     wanted = facts.wanted
     if isinstance(wanted, Unbuildable):
         return Report(problem, summary, wanted.reason)
@@ -332,7 +331,7 @@ def _amounts(facts: Facts) -> list[Drift]:
 
 
 def _gone_ports(facts: Facts) -> list[Drift]:
-    """Return that the instance holds bandwidth or packet rate for which no port of it asks."""
+    """Return a drift for bandwidth or packet rate that no port of the instance requests."""
     if not isinstance(facts.ports, Needs):
         return []
     asked = facts.ports.total()

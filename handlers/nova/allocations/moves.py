@@ -1,8 +1,7 @@
-"""What ended migrations prove about the node of their instance. Pure.
+"""Proves from ended migrations where their instance lives and does not live. Pure.
 
-A migration proves two places: where the instance lives after it, and where it does not. Places are in the normal form of
-:mod:`handlers.nova.names`. A live migration in ``error`` proves neither: releases before Nova 27 left the source in the
-instance's row after the guest had switched (bug 1628606).
+Places are in the normal form of :mod:`handlers.nova.names`. A live migration in ``error`` proves nothing: before Nova
+27, the instance's row could name the source after the guest had switched (bug 1628606).
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ ROLLED_BACK = frozenset({"failed", "error", "cancelled", "reverted"})
 
 
 def normal_place(place: Place, names: HostNames) -> Place:
-    """Return the normal form of a place: equal places have equal ones."""
+    """Return the normal form of a place."""
     host, node = place
     return None if host is None else names.normal(host), None if node is None else names.normal(node)
 
@@ -39,7 +38,7 @@ def is_undecided(move: Migration) -> bool:
 
 
 def lives_on(move: Migration) -> Place | None:
-    """Return where the instance lives after a migration; None when the migration does not prove it."""
+    """Return where the instance lives after a migration; None without proof."""
     if move.deleted or is_undecided(move):
         return None
     if move.status in SUCCEEDED:
@@ -48,7 +47,7 @@ def lives_on(move: Migration) -> Place | None:
 
 
 def has_left(move: Migration) -> Place | None:
-    """Return where the instance does not live after a migration; None when the migration does not prove it."""
+    """Return where the instance does not live after a migration; None without proof."""
     if lives_on(move) is None:
         return None
     return move.source if move.status in SUCCEEDED else move.dest
@@ -57,8 +56,8 @@ def has_left(move: Migration) -> Place | None:
 def left_places(migrations: Sequence[Migration], here: Place) -> frozenset[Place]:
     """Return the places that an instance has provably left.
 
-    :param migrations: of the instance, youngest first
-    :param here: where the instance lives; when the youngest migration contradicts it, nothing is proved
+    :param migrations: youngest first
+    :param here: where the instance lives; if the youngest migration contradicts it, nothing is proved
     """
     if not _agrees(migrations, here):
         return frozenset()
@@ -68,25 +67,24 @@ def left_places(migrations: Sequence[Migration], here: Place) -> frozenset[Place
 def moved_between(migrations: Sequence[Migration], here: Place, other: Place) -> bool:
     """Return whether an ended migration names both places and proves that the instance lives here.
 
-    :param migrations: of the instance, youngest first; the youngest must not contradict
+    :param migrations: youngest first; the youngest must not contradict
     """
     return _agrees(migrations, here) and any(lives_on(move) == here and has_left(move) == other for move in migrations)
 
 
 def is_owed(move: Migration, migrations: Iterable[Migration], here: Place) -> bool:
-    """Return whether the share of a migration is what its instance should hold.
+    """Return whether the instance should have the share of a migration.
 
-    It was rolled back to the node where the instance still lives, and no younger migration succeeded since.
+    The migration was rolled back to where the instance still lives, and no younger one succeeded.
     """
     ended_there = move.status in ROLLED_BACK or (move.deleted and not move.terminal)
     return ended_there and move.source == here and not move.within_node and not is_superseded(move, migrations)
 
 
 def awaits_user(vm_state: str | None, migrations: Sequence[Migration], here: Place) -> bool:
-    """Return whether a resize waits for its confirmation or revert, or nothing proves that it does not.
+    """Return whether a resize waits for its user, or nothing proves that it does not.
 
-    nova-compute may die between the two writes of a confirmation, when the migration is ``confirmed`` and the instance still
-    ``resized``.
+    nova-compute may die between the two writes of a confirmation: ``confirmed``, but still ``resized``.
     """
     if any(not move.deleted and not move.terminal for move in migrations):
         return True
@@ -98,7 +96,7 @@ def awaits_user(vm_state: str | None, migrations: Sequence[Migration], here: Pla
 def is_superseded(move: Migration, migrations: Iterable[Migration]) -> bool:
     """Return whether a migration of the same instance succeeded after this one.
 
-    :param migrations: of the instance, youngest first; one that changed later counts as younger wherever it stands
+    :param migrations: youngest first; one that changed later counts as younger wherever it stands
     """
     younger = True
     for other in migrations:
@@ -116,5 +114,4 @@ def _agrees(migrations: Iterable[Migration], here: Place) -> bool:
 
 
 def _latest(migrations: Iterable[Migration]) -> Migration | None:
-    """Return the youngest migration that has ended."""
     return next((move for move in migrations if move.terminal and not move.deleted), None)

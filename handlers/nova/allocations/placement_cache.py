@@ -1,7 +1,8 @@
 """Recent answers of Placement, so that several readers in the same seconds cause one request.
 
-**Inspections** of many instances repeat within seconds. A cached answer cannot mislead a write, which proves by itself that
-an instance holds nothing. **Sweeps** of different handlers visit the same nodes; the same handler's next sweep asks again.
+**Inspections** of many instances repeat within seconds. A cached answer cannot mislead a write, which proves by itself
+that an instance has no allocation. **Sweeps** of different handlers visit the same nodes; the same handler's next sweep
+asks again.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ class RecentPlacement:
         return self._allocations.get(consumer, lambda allocation: not allocation.providers)
 
     def tree(self, provider: str) -> Mapping[str, Provider]:
-        """Return the tree that a provider belongs to, itself included."""
+        """Return the tree of a provider, itself included."""
         return self._trees.get(provider, bool)
 
     def offers(self, provider: str) -> Mapping[str, int]:
@@ -61,7 +62,7 @@ class RecentPlacement:
         """Return the consumers of each provider, for a sweep.
 
         :param task: the handler that sweeps; it gets the cached answers of other handlers, not its own
-        :raises Unavailable: when one was not answered
+        :raises Unavailable: if one request got no answer
         """
         asked = list(providers)
         with self._lock:
@@ -84,10 +85,7 @@ class RecentPlacement:
 
 
 class _Cache(Generic[T]):
-    """The answers to one question, each for :data:`TTL` seconds.
-
-    :param ask: gets an answer
-    """
+    """The answers to one question, each for :data:`TTL` seconds."""
 
     def __init__(self, ask: Callable[[str], T]) -> None:
         self._ask = ask
@@ -95,7 +93,7 @@ class _Cache(Generic[T]):
         self._answers: TTLCache[str, T] = TTLCache(_ANSWERS, TTL)
 
     def get(self, name: str, keep: Callable[[T], bool]) -> T:
-        """Return the answer about a name; cache it when ``keep(answer)`` is true."""
+        """Return the answer about a name; cache it if ``keep(answer)`` is true."""
         with self._lock:
             known = self._answers.get(name)
         if known is not None:

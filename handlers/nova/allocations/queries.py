@@ -29,8 +29,8 @@ class Description:
 
     :param flavor: ``instance_extra.flavor``
     :param image_properties: by their names in Glance
-    :param boot_from_volume: whether its root disk is a volume
-    :param network_info: ``instance_info_caches.network_info``; None when there is no cache
+    :param boot_from_volume: its root disk is a volume
+    :param network_info: ``instance_info_caches.network_info``; None without a cache
     """
 
     flavor: str | None
@@ -40,7 +40,7 @@ class Description:
 
 
 def descriptions(connection: Connection, uuids: Collection[str]) -> dict[str, Description]:
-    """The descriptions of live instances; deleted rows do not count."""
+    """The descriptions of live instances."""
     extra, caches = tables.instance_extra.c, tables.instance_info_caches.c
     metadata = tables.instance_system_metadata.c
     flavors = sa.select(extra.instance_uuid, extra.flavor).where(extra.instance_uuid.in_(uuids), extra.deleted == 0)
@@ -79,7 +79,7 @@ def _booted_from_volume(connection: Connection, uuids: Collection[str]) -> set[s
 class Resident:
     """A live instance on a host.
 
-    :param at_rest: whether it should hold resources of its node now
+    :param at_rest: it should have resources of its node now
     """
 
     uuid: str
@@ -94,7 +94,7 @@ class Resident:
 
 
 def residents(connection: Connection, nodes: Collection[records.ComputeNode]) -> list[Resident]:
-    """The live instances on these nodes, with the sources of their entitlement; three statements, however many."""
+    """The live instances on these nodes, with the sources of their entitlement; three statements in all."""
     i, extra = tables.instances.c, tables.instance_extra.c
     hosts, names = {node.host for node in nodes}, {node.node for node in nodes}
     here = sa.and_(i.deleted == 0, i.host.in_(hosts), i.node.in_(names))
@@ -145,7 +145,7 @@ def _roots_on(connection: Connection, here: sa.ColumnElement[bool]) -> dict[str,
 
 
 def owners(connection: Connection, consumers: Collection[str]) -> dict[str, Owner]:
-    """Project and user of those of these consumers that are an instance, deleted or not, or a migration of one."""
+    """Project and user of each consumer that is an instance, deleted or not, or a migration of one."""
     i, m = tables.instances.c, tables.migrations.c
     moved = tables.migrations.join(tables.instances, i.uuid == m.instance_uuid)
     found: dict[str, Owner] = {}
@@ -177,9 +177,9 @@ def homeless(connection: Connection) -> set[str]:
 
 
 def homes(connection: Connection, host: str, node: str) -> list[records.ComputeNode]:
-    """The live compute nodes of a host and node: one, when all is well.
+    """The live compute nodes of a host and node: one, if all is well.
 
-    The hash ring moves an Ironic node to another nova-compute, and the instances on it keep the former host.
+    The hash ring moves an Ironic node to another nova-compute; its instances keep the former host.
     """
     found = queries.compute_nodes(connection, {"host": host, "hypervisor_hostname": node})
     return found or queries.compute_nodes(connection, {"hypervisor_type": IRONIC, "hypervisor_hostname": node})
@@ -188,7 +188,7 @@ def homes(connection: Connection, host: str, node: str) -> list[records.ComputeN
 def rightful(
     connection: Connection, nodes: Collection[records.ComputeNode], consumers: Collection[str]
 ) -> dict[str, set[str]]:
-    """The consumers that clearly may hold resources of each of these nodes, by the node's uuid.
+    """The consumers that clearly belong to each of these nodes, by the node's uuid.
 
     They are its instances, and the migrations in progress from or to it together with their instances.
     """
@@ -217,7 +217,6 @@ def rightful(
 
 
 def _ironic(connection: Connection, nodes: Collection[records.ComputeNode]) -> set[str]:
-    """The names of those of these nodes that are Ironic's."""
     c = tables.compute_nodes.c
     query = sa.select(c.hypervisor_hostname).where(
         c.id.in_([node.id for node in nodes]), c.hypervisor_type == IRONIC, c.hypervisor_hostname.is_not(None)
@@ -244,7 +243,7 @@ def living(connection: Connection, consumers: Collection[str]) -> set[str]:
 
 
 def network_caches(connection: Connection, instances: Collection[str]) -> dict[str, str | None]:
-    """Nova's cache of the ports of those of these instances that are at rest on a host."""
+    """The network cache of each instance that is at rest on a host."""
     c, caches = tables.instances.c, tables.instance_info_caches.c
     cached = tables.instances.outerjoin(
         tables.instance_info_caches, sa.and_(caches.instance_uuid == c.uuid, caches.deleted == 0)
