@@ -40,8 +40,8 @@ def require_own_placement(databases: NovaDatabases, placement: Placement) -> Non
 
     Without a configured region, keystoneauth may choose any region's Placement, which knows none of our compute nodes.
 
-    :raises Refused: if no compute node's uuid is a provider in Placement
-    :raises Unavailable: if Placement does not answer, or no compute node is known because a cell does not
+    :raises Refused: if no compute node's uuid is a provider
+    :raises Unavailable: if Placement does not answer, or a cell does not and no compute node is known
     """
     nodes, down = live_nodes(databases)
     if not nodes and down is not None:

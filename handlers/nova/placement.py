@@ -3,8 +3,8 @@
 Every write is compare-and-set: allocations with the consumer's generation, aggregates with the provider's. ``DELETE
 /allocations`` knows no generation and must never be called; an empty replacement takes an allocation away.
 
-Microversion 1.28 (Rocky) is the oldest with consumer generations. Since 1.23, an error code distinguishes conflicts.
-The type of a consumer needs 1.38 (Xena) and is optional.
+Microversion 1.28 (Rocky) is the oldest with consumer generations. The consumer's type needs 1.38 (Xena) and is
+optional.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Allocation:
 
     :param providers: resources by provider; if empty, all the rest is None
     :param generation: changes with every write of this consumer's allocation
-    :param consumer_type: ``unknown`` for everything that Nova writes today; None from a Placement without types
+    :param consumer_type: ``unknown`` for all that Nova writes today; None before 1.38
     """
 
     consumer: str
@@ -123,10 +123,10 @@ class Placement:
         )
 
     def replace_allocation(self, before: Allocation, providers: Held) -> None:
-        """Replace the resources of a consumer; with none, Placement forgets the consumer.
+        """Replace a consumer's resources; with none, Placement forgets the consumer.
 
         :raises Conflict: if its allocation changed since ``before`` was read
-        :raises Refused: if Placement does not accept the new one
+        :raises Refused: if Placement does not accept it
         """
         body = _replacement(before, providers)
         response = self._write("PUT", f"/allocations/{before.consumer}", json=body, microversion=VERSION)
@@ -139,7 +139,7 @@ class Placement:
         :param source: loses everything; its project and user are used
         :param target: loses its former resources
         :raises Conflict: if either allocation changed since it was read
-        :raises Refused: if Placement does not accept the move
+        :raises Refused: if Placement does not accept it
         """
         owner = {"project_id": source.project_id, "user_id": source.user_id}
         given = {uuid: {"resources": dict(resources)} for uuid, resources in source.providers.items()}
@@ -154,8 +154,8 @@ class Placement:
     def replace_allocations(self, changes: Iterable[tuple[Allocation, Held]]) -> None:
         """Replace the allocations of several consumers at once: of all or of none.
 
-        :raises Conflict: if one allocation changed since it was read
-        :raises Refused: if Placement does not accept one of the new ones
+        :raises Conflict: if one changed since it was read
+        :raises Refused: if Placement does not accept one
         """
         body = {before.consumer: _replacement(before, providers) for before, providers in changes}
         response = self._write("POST", "/allocations", json=body, microversion=VERSION)
@@ -163,11 +163,11 @@ class Placement:
             raise self._failure(response, f"the allocations of {len(body)} consumers")
 
     def holders(self, provider: str) -> frozenset[str]:
-        """Return the consumers of a provider; empty for an unknown provider."""
+        """Return the consumers of a provider; none for an unknown one."""
         return frozenset(self.consumers(provider))
 
     def consumers_of_each(self, providers: Iterable[str]) -> dict[str, ByConsumer]:
-        """Return :meth:`consumers` of each provider, for a sweep; the requests run side by side.
+        """Return the consumers of each provider, for a sweep; the requests run side by side.
 
         :raises Unavailable: if one request got no answer
         """
@@ -176,7 +176,7 @@ class Placement:
             return dict(zip(asked, pool.map(partial(self._consumers, self._turns_of_sweeps), asked), strict=True))
 
     def consumers(self, provider: str) -> ByConsumer:
-        """Return the resources of each consumer of a provider; empty for an unknown provider."""
+        """Return the resources of each consumer; none for an unknown provider."""
         return self._consumers(self._turns, provider)
 
     def _consumers(self, turns: threading.Semaphore, provider: str) -> ByConsumer:
@@ -195,11 +195,11 @@ class Placement:
         return usages
 
     def compute_providers(self) -> dict[str, Provider]:
-        """Return the root providers of all compute nodes: Nova gives each the trait ``COMPUTE_NODE``."""
+        """Return the root providers of compute nodes: Nova gives each the trait ``COMPUTE_NODE``."""
         return self._providers({"required": "COMPUTE_NODE"})
 
     def is_compute_node(self, provider: str) -> bool:
-        """Return whether a provider exists and has the trait of compute nodes."""
+        """Return whether a provider exists and has that trait."""
         return bool(self._providers({"uuid": provider, "required": "COMPUTE_NODE"}))
 
     def providers(self) -> dict[str, Provider]:
@@ -207,16 +207,16 @@ class Placement:
         return self._providers({})
 
     def generations(self) -> list[tuple[str, int]]:
-        """Return uuid and generation of the root provider of each compute node; a generation only grows."""
+        """Return each compute node's root provider and its generation, which only grows."""
         response = self._read("/resource_providers", params={"required": "COMPUTE_NODE"}, microversion=VERSION)
         return [(row["uuid"], row["generation"]) for row in self._body(response)["resource_providers"]]
 
     def sharing_providers(self) -> dict[str, Provider]:
-        """Return the providers that serve all providers of their aggregates, such as shared storage."""
+        """Return the providers that serve their aggregates, such as shared storage."""
         return self._providers({"required": "MISC_SHARES_VIA_AGGREGATE"})
 
     def named(self, name: str) -> dict[str, Provider]:
-        """Return the provider of this unique name, if any; Placement's database compares names."""
+        """Return the provider of this unique name, if any; the database compares names."""
         return self._providers({"name": name})
 
     def delete_provider(self, provider: str) -> None:
@@ -242,7 +242,7 @@ class Placement:
         return self._providers({"member_of": aggregate})
 
     def offers(self, provider: str) -> Mapping[str, int]:
-        """Return how much a provider can give of each class, used or not; empty for an unknown provider."""
+        """Return the capacity of each class, used or not; empty for an unknown provider."""
         response = self._read(f"/resource_providers/{provider}/inventories", microversion=VERSION)
         if response.status_code == 404:
             return {}
@@ -260,7 +260,7 @@ class Placement:
     def set_aggregates(self, before: ProviderAggregates, aggregates: Iterable[str]) -> None:
         """Put a provider into exactly these aggregates.
 
-        :raises Conflict: if the provider changed since ``before`` was read, or is gone
+        :raises Conflict: if the provider changed since ``before`` was read
         """
         body = {"aggregates": sorted(aggregates), "resource_provider_generation": before.generation}
         url = f"/resource_providers/{before.provider}/aggregates"

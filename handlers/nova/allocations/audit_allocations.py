@@ -3,13 +3,11 @@
 **What drifts.** A consumer (an instance or a migration) has resources of a compute node without right. The scheduler
 counts them as used, and the node cannot be deleted.
 
-**Why Nova lets it.** Nova releases an allocation after it changed its own database, and forgets a release that fails.
-nova-compute cleans up after deleted instances of its own node, but not after archived ones. The share of an evacuated
-host stays until that host runs again or its service is deleted.
+**Why Nova lets it.** Nova releases an allocation after it changed its own database, and forgets a failed release.
+nova-compute does not clean up after archived instances, nor after evacuated ones while it is down.
 
-**What is read.** First the allocation, then build request and mapping, then the rows of the instance and its migrations
-in every cell. The shadow tables follow only if no cell knows the instance. If one cell does not answer, there is no
-verdict. :mod:`handlers.nova.allocations.excess_rules` has the table.
+**What is read.** First the allocation, then build request and mapping, then instance and migrations in every cell, last
+the shadow tables. If one cell does not answer, there is no verdict.
 
 **What is changed.** ``PUT /allocations/{consumer}`` leaves nothing or the rightful rest. A live instance loses only the
 tree of a compute node that it left, as an ended migration proves.
@@ -18,16 +16,14 @@ tree of a compute node that it left, as an ended migration proves.
 
 - A build, move or unshelve after our read changes g, and our write fails. The databases explain an earlier one: Nova
   writes build request, mapping, task state or migration before the scheduler claims.
-- If our write comes between Nova's read of g and its claim, that build or migration fails, because Nova does not repeat
-  the claim (``nova/scheduler/utils.py``). The window is some milliseconds, and the consumer was deleted or at rest
-  before.
-- A deleted instance never gets resources again. ``soft-delete`` is not a deletion: the instance can return.
-- Two inspections, five seconds apart, must agree; that catches a database replica that lags.
+- If our write comes between Nova's read of g and its claim, that build or migration fails
+  (``nova/scheduler/utils.py``). The window is some milliseconds, and the consumer was deleted or at rest before.
+- A deleted instance never gets resources again. ``soft-delete`` is not a deletion.
+- Two inspections, five seconds apart, must agree: a database replica may lag.
 - Nova gets 10 s after a deletion and 60 s after any other change to release the resources itself.
 
-**What is not changed.** Consumers unknown to Nova belong to another service or were purged. They are only reported,
-like everything without proof. An instance without resources of its own node belongs to ``heal_allocations`` and
-``audit_migrations``.
+**What is not changed.** Consumers unknown to Nova belong to another service or were purged, and are only reported. An
+instance without resources of its own node belongs to ``heal_allocations`` and ``audit_migrations``.
 
 **Undo.** The history has the exact ``openstack resource provider allocation set``.
 
@@ -94,7 +90,7 @@ class Evidence:
     keep: Held | None
 
     def to_json(self) -> Json:
-        """Return it as a finding stores it."""
+        """Return the stored form."""
         one = self.allocation
         stored: dict[str, object] = {
             "consumer": one.consumer,
@@ -171,7 +167,7 @@ class AuditAllocations(PlacementHandler):
         )
 
     def inspect(self, key: Key) -> Iterable[Finding]:
-        """Judge a consumer and its migrations, or every suspect on the nodes of a host."""
+        """Judge a consumer and its migrations, or every suspect of a host."""
         consumers = self._suspects_of_host(key.id) if key.kind == "host" else [key.id]
         judged = [one for consumer in consumers for one in self._judge.judge(consumer)]
         findings = [finding for allocation, verdict in judged for finding in _findings(key, allocation, verdict)]
@@ -181,7 +177,7 @@ class AuditAllocations(PlacementHandler):
         return findings
 
     def sweep(self) -> Iterator[Key]:
-        """Yield each consumer that does not clearly belong to the compute node whose tree serves it."""
+        """Yield each consumer that does not clearly belong to its compute node."""
         nodes, down = live_nodes(self._databases)
         providers = self._placement.compute_providers()
         if nodes and not providers:
@@ -207,7 +203,7 @@ class AuditAllocations(PlacementHandler):
         return live_instances(self._databases)
 
     def heal(self, finding: Finding) -> Healed:
-        """Prove again from databases read now, then replace the allocation at the generation of the evidence."""
+        """Prove again from databases read now; replace at the generation of the evidence."""
         if not finding.healable:
             raise Refused(finding.refusal)
         self._databases.require_known_schema()
@@ -239,10 +235,7 @@ class AuditAllocations(PlacementHandler):
     def _without_right(
         self, cell: Cell, nodes: Sequence[ComputeNode], consumers: Mapping[str, Iterable[str]]
     ) -> set[str]:
-        """Return the consumers that do not clearly belong to the node of their root provider.
-
-        :param consumers: by the root provider
-        """
+        """:param consumers: by the root provider"""
         everyone = frozenset[str]().union(*consumers.values())
         if not everyone:
             return set()
@@ -252,7 +245,6 @@ class AuditAllocations(PlacementHandler):
         return self._not_building(uuid for node, some in consumers.items() for uuid in set(some) - rightful[node])
 
     def _suspects_beside(self, nodes: Mapping[str, tuple[Cell, ComputeNode]], roots: set[str]) -> set[str]:
-        """Return the suspects among the consumers of the nested and sharing providers whose turn it is."""
         due = self._nested.due(roots)
         found = self._recent(due)
         by_root: dict[str, set[str]] = {}
@@ -299,7 +291,7 @@ class AuditAllocations(PlacementHandler):
         return sorted(suspects)
 
     def _keys(self, suspects: set[str], down: Unavailable | None) -> list[Key]:
-        """Return the keys, after one scan of the archive for all that no cell has."""
+        """Scan the archive once for all that no cell has."""
         if suspects and down is None:
             found = self._databases.run_in_all(
                 self._databases.cells(), lambda connection: queries.known_consumers(connection, suspects)

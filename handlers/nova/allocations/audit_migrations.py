@@ -1,27 +1,25 @@
 """Moves the resources of an ended migration back to its instance.
 
-**What drifts.** While an instance moves, its migration has the source's resources in Placement, and the instance those
-of the destination. After a failed or reverted move, the instance must get the source back. Until then, it has nothing
-of its own node.
+**What drifts.** During a move, the migration has the source's resources in Placement, and the instance those of the
+destination. After a failed or reverted move, the instance must get the source back.
 
-**Why Nova lets it.** The move back is one of the last steps of a roll-back, when the cause of the failure often
-persists. With Placement down, conductor and nova-compute log the failure and forget it.
+**Why Nova lets it.** The move back is one of the last steps of a roll-back. With Placement down, conductor and
+nova-compute log the failure and forget it.
 
-**What is read.** First the instance's allocation, then build request and mapping, then its rows in every cell; the
-allocations of its last five ended migrations; flavor and image. If one cell does not answer, there is no verdict.
-:mod:`handlers.nova.allocations.excess_rules` has the table.
+**What is read.** First the instance's allocation, then build request, mapping and its rows in every cell, then the
+allocations of its last five ended migrations, flavor and image. If one cell does not answer, there is no verdict.
 
-**What is changed.** One ``POST /allocations`` at both generations: the instance loses its share of the destination and
-gets exactly the resources of the migration. It works on a full node, too.
+**What is changed.** One ``POST /allocations`` at both generations replaces the instance's allocation by exactly that of
+the migration. It works on a full node, too.
 
 **Why a race does no harm.** The migration failed, was cancelled or reverted, and none succeeded since. The instance is
 at rest where the migration began, mapped to its one cell, unchanged for a minute; the amounts are those of its flavor.
 A claim or move meanwhile, also Nova's own late roll-back, changes a generation, and the request fails as a whole. If
 our request is first, Nova finds nothing to move and goes on.
 
-**What is not changed.** After a success, the share is garbage: ``audit_allocations`` takes it once ``heal_allocations``
-gave the instance its own node. Only reported are: a live migration in ``error``, which does not prove where the guest
-runs; amounts that differ from the flavor's; unexplained resources; several migrations with resources.
+**What is not changed.** After a success, the share is garbage, which ``audit_allocations`` takes. Only reported are: a
+live migration in ``error``, which does not prove where the guest runs; amounts that differ from the flavor's;
+unexplained resources; several migrations with resources.
 
 **Undo.** The history has the exact ``openstack resource provider allocation set`` of both consumers.
 
@@ -88,7 +86,7 @@ class Swap:
 
 
 class AuditMigrations(PlacementHandler):
-    """Finds and moves back the shares of migrations that were rolled back."""
+    """Finds and moves back the shares of rolled-back migrations."""
 
     name = "audit_migrations"
     title = "Move back to their instances the resources that ended migrations still hold in Placement"
@@ -115,7 +113,7 @@ class AuditMigrations(PlacementHandler):
         return [_finding(key, swap, among=len(swaps)) for swap in swaps]
 
     def sweep(self) -> Iterator[Key]:
-        """Yield the instances at rest where an ended migration began that still has resources of that node."""
+        """Yield the instances at rest where an ended migration began that still has resources there."""
         found, down = self._databases.run_in_available(self._databases.host_cells(), queries.stayed)
         for nodes in found.values():
             for node, moves in nodes.items():
@@ -129,7 +127,7 @@ class AuditMigrations(PlacementHandler):
         return live_instances(self._databases)
 
     def heal(self, finding: Finding) -> Healed:
-        """Prove again, then move the whole allocation at both generations of the evidence."""
+        """Prove again, then move at both generations of the evidence."""
         if not finding.healable:
             raise Refused(finding.refusal)
         self._databases.require_known_schema()

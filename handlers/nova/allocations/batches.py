@@ -1,7 +1,6 @@
 """Puts instances that lack the same into one finding. Pure.
 
-A plainly missing allocation (no resources anywhere, no requests of ports) is alike for all instances. Alone, each would
-cost ten requests to Placement. Wrong amounts, which are only reported, make one finding per node.
+Alone, each missing allocation costs ten requests to Placement.
 """
 
 from __future__ import annotations
@@ -56,9 +55,9 @@ class Missing:
 
 
 def together(missing: Iterable[tuple[str, frozenset[str]]]) -> Iterator[tuple[Key, frozenset[str]]]:
-    """Yield the instances that are inspected together, and the key that stands for them.
+    """Yield the instances that are inspected together, and their key.
 
-    :param missing: the compute nodes of one cell, by uuid, with their instances that lack an allocation
+    :param missing: the compute nodes of one cell, by uuid, with instances that lack an allocation
     """
     nodes: list[str] = []
     instances: frozenset[str] = frozenset()
@@ -77,7 +76,7 @@ def _key(nodes: Sequence[str], instances: frozenset[str]) -> Key:
 
 
 def grouped(key: Key, judged: Sequence[Judged]) -> tuple[list[Finding], list[Judged]]:
-    """Return the findings for instances of the key, and the instances that none of them covers."""
+    """Return the findings for instances of the key, and the instances that none covers."""
     match key.kind:
         case Kind.AMOUNTS:
             wrong = [
@@ -103,7 +102,7 @@ def _belongs(key: Key, facts: Facts) -> bool:
 
 
 def simple_of(facts: Facts, drifts: Sequence[Drift]) -> Missing | None:
-    """Return the instance as a part of a batch, if a plainly missing allocation is its only drift."""
+    """Return a part of a batch, if a missing allocation without ports' requests is the only drift."""
     match list(drifts):
         case [Give(problem=Problem.MISSING, allocations=allocations) as give] if not allocations:
             if isinstance(facts.ports, Needs) and not facts.ports.requests and not facts.allocation.providers:

@@ -1,7 +1,6 @@
 """Asks Placement which providers could give an allocation: ``GET /allocation_candidates``.
 
-Like Nova since Train, it uses microversion 1.36: named groups, each from one provider of a tree, several groups from
-one subtree.
+Nova uses its microversion, 1.36, since Train: named groups, several of them from one subtree.
 """
 
 from __future__ import annotations
@@ -23,7 +22,6 @@ LIMIT = 100
 class Candidate:
     """One way to give everything.
 
-    :param providers: the resources that each provider would give
     :param mappings: the providers of each group, by its name; ``""`` for the nameless group
     """
 

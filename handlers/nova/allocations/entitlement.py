@@ -1,18 +1,17 @@
 """Computes the entitlement of an instance in Placement from its flavor and its image. Pure.
 
 The rules are those of Nova's scheduler (``ResourceRequest`` in ``nova/scheduler/utils.py``, with
-``nova/virt/hardware.py``). They include the image, which ``nova-manage placement heal_allocations`` leaves out:
+``nova/virt/hardware.py``). ``nova-manage placement heal_allocations`` leaves out the image.
 
-- ``resources:<class>`` of the extra specs overrides. Nova ignores a class that is neither standard nor ``CUSTOM_``, and
-  an amount that is not an integer from 0. A zero counts: ``resources:VCPU=0`` means none.
+- ``resources:<class>`` overrides. Nova ignores a class that is neither standard nor ``CUSTOM_``, and an amount that is
+  not an integer from 0. A zero counts.
 - ``hw:cpu_policy`` or ``hw_cpu_policy`` of the image: ``dedicated`` makes every vCPU a PCPU. ``mixed`` does so for
   ``hw:cpu_dedicated_mask``, or else for the realtime mask of the image, or else of the flavor. With either,
   ``hw:emulator_threads_policy=isolate`` adds a PCPU.
-- The flavor gives the rest: VCPU, MEMORY_MB, and DISK_GB as ephemeral disk, swap rounded up to whole GB, and the root
-  disk unless it is a volume. Zeros are left out in the end.
+- The flavor gives the rest. DISK_GB is ephemeral disk, swap rounded up to whole GB, and the root disk unless it is a
+  volume. Zeros are left out in the end.
 
-The root provider of a compute node gives all of that. Resources that another provider may give, or that flavor and
-image do not determine, are :class:`Unbuildable`. So are contradictions that Nova's API refuses.
+Contradictions, and resources that need not come from the root provider, are :class:`Unbuildable`.
 """
 
 from __future__ import annotations
@@ -100,7 +99,6 @@ def of(
     """Return the entitlement of an instance.
 
     :param flavor: ``instance_extra.flavor``
-    :param image_properties: by their names in Glance: ``hw_cpu_policy``
     """
     parsed = parse(flavor)
     return parsed if isinstance(parsed, Unbuildable) else resources(parsed, image_properties, boot_from_volume)
@@ -111,7 +109,7 @@ def resources(
 ) -> Mapping[str, int] | Unbuildable:
     """Return the resources that the root provider of its node should give the instance.
 
-    :param image_properties: by their names in Glance
+    :param image_properties: by their names in Glance: ``hw_cpu_policy``
     """
     elsewhere = _elsewhere(flavor.extra_specs, image_properties)
     if elsewhere:
@@ -140,9 +138,9 @@ def total(held: Mapping[str, Mapping[str, int]]) -> dict[str, int]:
 
 
 def differences(wanted: Mapping[str, int], held: Mapping[str, Mapping[str, int]]) -> str:
-    """Return how the allocation differs from the entitlement, with numbers; empty if it does not.
+    """Return the differences in numbers; empty without any.
 
-    A host without pinned CPUs in Placement gives VCPU for PCPU: Nova's scheduler falls back to it.
+    A host without pinned CPUs in Placement gives VCPU for PCPU, as in Nova's scheduler.
     """
     amounts = total(held)
     names = set(wanted) | (set(amounts) & PLAIN)
@@ -153,7 +151,7 @@ def differences(wanted: Mapping[str, int], held: Mapping[str, Mapping[str, int]]
 
 
 def _elsewhere(specs: Mapping[str, str], image: Mapping[str, str]) -> str:
-    """Return why other providers may give resources, too; empty if none does."""
+    """Return why other providers may give resources, too."""
     for key, value in sorted(specs.items()):
         match = _RESOURCES.match(key)
         if match is None or _amount(match[2], value) is None:
@@ -174,7 +172,6 @@ def _elsewhere(specs: Mapping[str, str], image: Mapping[str, str]) -> str:
 
 
 def _named(specs: Mapping[str, str]) -> dict[str, int]:
-    """Return the amounts that extra specs name, zeros too."""
     named: dict[str, int] = {}
     for key, value in specs.items():
         match = _RESOURCES.match(key)
@@ -196,7 +193,7 @@ def _amount(name: str, value: str) -> int | None:
 
 
 def _cpus(flavor: Flavor, image: Mapping[str, str], named: Mapping[str, int]) -> dict[str, int]:
-    """Return the PCPUs and VCPUs of pinned vCPUs; nothing if none is pinned."""
+    """Return nothing if no vCPU is pinned."""
     policy = _policy(flavor.extra_specs.get("hw:cpu_policy"), image.get("hw_cpu_policy"))
     if policy not in {"dedicated", "mixed"}:
         return {}

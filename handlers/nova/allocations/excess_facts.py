@@ -26,8 +26,6 @@ MIGRATIONS = 5
 
 @dataclass(frozen=True, slots=True)
 class _Rows:
-    """The rows of one cell about a migration, or about an instance with its migrations."""
-
     migration: Migration | None
     instance: Instance | None
     migrations: Sequence[Migration]
@@ -56,7 +54,7 @@ class Judge:
     def judge(self, consumer: str, known: Allocation | None = None) -> Iterator[tuple[Allocation, Verdict]]:
         """Judge a consumer and, if it is an instance, its migrations.
 
-        :param known: its allocation, if already read; the write must name the generation of this allocation
+        :param known: its allocation, whose generation the write must name
         :raises Unavailable: if Placement or a database does not answer
         """
         allocation = self._placement.allocation(consumer) if known is None else known
@@ -78,7 +76,7 @@ class Judge:
                 yield other, self._of_migration(facts, seen, other, move)
 
     def _read(self, consumer: str) -> _Seen:
-        """Read nova_api before the cells, so that a read sees an instance that changes cells at least once."""
+        """Read nova_api before the cells: an instance that changes cells is then seen at least once."""
         building, mapping = self._databases.api.run(lambda connection: _scheduling(connection, consumer))
         cells = self._databases.run_in_all(self._databases.cells(), lambda connection: _rows(connection, consumer))
         return _Seen(building, mapping, cells)
@@ -99,7 +97,6 @@ class Judge:
         return self._with_home(facts, cell, instance.host, instance.node)
 
     def _with_home(self, facts: Facts, cell: Cell, host: str, node: str) -> Facts:
-        """Add where the instance lives and the nodes of the providers, in normal form."""
         found = self._databases.database(cell).run(lambda connection: instance_queries.homes(connection, host, node))
         names = self._databases.host_names
         facts = dataclasses.replace(
@@ -111,7 +108,6 @@ class Judge:
         return self._with_nodes(facts, facts.allocation)
 
     def _with_nodes(self, facts: Facts, held: Allocation) -> Facts:
-        """Add the compute nodes of the providers, if the home of the instance is known."""
         if facts.home is None:
             return facts
         roots = dict(facts.roots)

@@ -1,10 +1,8 @@
 """Decides whether a consumer may have its resources in Placement. Pure.
 
-While an instance moves, its migration has the resources of the source, and the instance those of the destination. The
-first rule of :data:`RULES` that applies gives the verdict. A resource that is not proved wrong stays or is reported,
-never taken.
-
-``audit_allocations`` acts on :class:`Take` and :class:`Report`, ``audit_migrations`` on :class:`Move`.
+The first rule of :data:`RULES` that applies gives the verdict. A resource that is not proved wrong stays or is
+reported, never taken. ``audit_allocations`` acts on :class:`Take` and :class:`Report`, ``audit_migrations`` on
+:class:`Move`.
 """
 
 from __future__ import annotations
@@ -57,15 +55,14 @@ class Facts:
     """Everything known about a consumer. For a migration, all but the allocation is about its instance.
 
     :param rows: in all cells, deleted and hidden ones too
-    :param migration: the consumer itself, if it is a migration
-    :param migrations: all of the instance, youngest first, deleted ones too; places in normal form
+    :param migrations: youngest first, deleted ones too; places in normal form
     :param archived: as a deleted instance, or as a migration of one
     :param here: where the instance lives, in normal form
     :param home: root provider of that node
     :param roots: the root of each provider in the allocation
     :param nodes: the place of each root that is a compute node, deleted ones too; in normal form
-    :param own: the resources of the instance of a migration; ``roots`` and ``nodes`` cover them
-    :param wanted: the instance's entitlement; None if it was not read
+    :param own: the resources of a migration's instance; ``roots`` and ``nodes`` cover them
+    :param wanted: the entitlement; None if not read
     """
 
     allocation: Allocation
@@ -89,7 +86,7 @@ class Facts:
 
     @property
     def row(self) -> Located:
-        """Its only live row; rules that use it stand below the rules for none and for several."""
+        """Its only live row; for rules below those for none and for several."""
         return self.live[0]
 
     @property
@@ -131,7 +128,7 @@ class Facts:
 
     @property
     def stray_names(self) -> str:
-        """The names of the other compute nodes."""
+        """Their names."""
         return ", ".join(sorted(str(self.nodes[root][1]) for root in self.strays))
 
     def roots_of(self, held: Held) -> set[str]:
@@ -141,7 +138,7 @@ class Facts:
 
 @dataclass(frozen=True, slots=True)
 class Take:
-    """The consumer has too much: only ``keep`` may stay, which may be empty."""
+    """The consumer has too much: only ``keep`` may stay."""
 
     problem: Problem
     summary: str
@@ -152,7 +149,7 @@ class Take:
 class Move:
     """An ended migration has the resources that its instance lacks.
 
-    :param refusal: why they cannot move to the instance; empty if they can
+    :param refusal: why they cannot move; empty if they can
     """
 
     problem: Problem
@@ -204,7 +201,7 @@ def _deleted(facts: Facts) -> Verdict:
 
 
 def _needs_its_own_first(facts: Facts) -> bool:
-    """Return whether the share is garbage, but its instance does not have its own node yet."""
+    """Return whether the share is garbage, but its instance lacks its own node."""
     move = facts.migration
     if move is None or facts.home is None or facts.is_at_home:
         return False
@@ -246,7 +243,7 @@ def _is_marked(facts: Facts) -> bool:
 
 
 def _own_is_unexplained(facts: Facts) -> bool:
-    """Return whether the instance has a node that no ended migration names: the move would take it away."""
+    """Return whether the move would take a node that no ended migration names."""
     named = {place for move in facts.migrations if move.terminal for place in (move.source, move.dest)}
     extra = facts.roots_of(facts.own) - facts.roots_of(facts.allocation.providers)
     return any(facts.nodes.get(root) not in named for root in extra)

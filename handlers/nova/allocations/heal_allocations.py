@@ -6,16 +6,14 @@ or quotas count wrongly.
 **Why Nova lets it.** Placement and Nova have no common transaction, and Nova forgets a failed roll-back. Placement may
 come from an older backup. nova-compute never compares.
 
-**What is read.** First the allocation, then build request and mapping, then the rows of the instance and its migrations
-in every cell. Its own cell also gives compute node, flavor, image, root disk and cached ports. Placement's providers
-and Neutron's ports are read only before resources are given, and for allocations with resources of ports. If one cell
-does not answer, there is no verdict. :mod:`handlers.nova.allocations.missing_rules` has the tables.
+**What is read.** First the allocation, then build request and mapping, then instance and migrations in every cell, last
+compute node, flavor, image and ports. If one cell does not answer, there is no verdict.
 
 **What is changed.** One allocation, replaced as a whole at the generation of the evidence:
 
-- ``allocation-missing``: the node's root provider gives the amounts of flavor and image. The ports get theirs from the
-  providers that they name, or from the only possible ones. ``allocations-missing`` stands for several such instances:
-  its weight is their number, and one write covers up to fifty.
+- ``allocation-missing``: the node's root provider gives the amounts of flavor and image. Ports get theirs from the
+  providers that they name, or from the only possible ones. ``allocations-missing`` stands for several such instances,
+  up to fifty in one write.
 - ``wrong-provider``: the same, in place of the resources of other compute nodes. An ended migration must name both
   nodes and have led here, and no younger one may contradict it. Shared storage stays and is not given twice.
 - ``wrong-owner``: the same allocation, for the project and the user of the instance.
@@ -30,17 +28,16 @@ for a minute. It is in exactly one cell, to which it is mapped, and not marked a
   later, explain an earlier claim.
 - Nova may release an instance that is deleted just before our write. So its row is read again after the write. The
   allocation is taken back if the instance is gone, is leaving or cannot be read.
-- Placement refuses to overfill a node; that is reported.
+- Placement refuses to overfill a node.
 
 **What is not changed.** Only reported are:
 
 - an instance without allocation that is marked as deleted: its cell may come from a backup before the deletion
-- amounts that differ from the flavor's, and bandwidth or packet rate of ports that are gone
+- wrong amounts, and resources of ports that are gone
 - a node that is too small or reserved
 - an entitlement that flavor and image do not determine: vGPUs, device profiles, encrypted or persistent memory,
-  numbered groups, classes of nested or shared providers, Cyborg's devices, ports with several possible providers
+  numbered groups, nested or shared providers, Cyborg's devices, ports with several possible providers
 
-``audit_migrations`` moves the share of a rolled-back migration, ``audit_allocations`` takes resources of further nodes.
 The sweep misses two owners that have equal amounts of each other; an inspection finds them.
 
 **Undo.** The history has the exact ``openstack resource provider allocation set`` or ``delete``.
@@ -206,7 +203,6 @@ class HealAllocations(NovaHandler):
         raise Conflict(f"instance {finding.evidence['instance']} is no longer as it was found")
 
     def _decide(self, facts: Facts) -> Sequence[Drift] | Wait:
-        """Decide, and add the requests of ports to the resources that an instance gets."""
         verdict = decide(facts)
         needs = facts.ports
         if isinstance(verdict, Wait) or not isinstance(needs, Needs):
@@ -245,8 +241,10 @@ class HealAllocations(NovaHandler):
         )
 
     def _replace(self, before: Allocation, providers: Held) -> None:
-        """:raises Refused: also for a consumer without resources, which blocks every claim. Placement makes consumer
-        and allocation in two transactions, and a worker may die between them
+        """Replace an allocation.
+
+        :raises Refused: also for a consumer without resources, which blocks every claim: Placement makes consumer and
+            allocation in two transactions
         """
         try:
             self._placement.replace_allocation(before, providers)
@@ -259,9 +257,9 @@ class HealAllocations(NovaHandler):
             raise
 
     def _heal_batch(self, finding: Finding) -> Healed:
-        """Give resources to the instances that are unchanged; the write itself proves that they have none.
+        """Heal the instances that are unchanged; the write itself proves that they have no allocation.
 
-        The databases are asked again. The inventories and the ports were proved just before.
+        Inventories and ports were proved just before.
         """
         expected = finding.evidence["instances"]
         self._suspects.forget(finding.key)
@@ -312,7 +310,7 @@ class HealAllocations(NovaHandler):
             raise Refused(f"the node cannot give {len(due)} instances their resources: {error}") from error
 
     def _departed(self, cell_id: int, given: Mapping[str, tuple[Instance, Held]]) -> set[str]:
-        """Take back the allocations of instances that departed meanwhile, and return these instances.
+        """Take back the allocations of departed instances, and return these instances.
 
         :raises Unavailable: if their rows cannot be read; then all allocations are taken back
         """

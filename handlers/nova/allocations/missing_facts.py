@@ -49,7 +49,7 @@ class Reader:
         self._network = network
 
     def facts(self, instances: Sequence[str]) -> list[Facts]:
-        """Read the facts about instances, in their order; in sets, except for their allocations.
+        """Read the facts about instances, in their order.
 
         :raises Unavailable: if Placement, nova_api or any cell does not answer; or Neutron, before an instance with
             ports gets resources
@@ -58,10 +58,9 @@ class Reader:
         return self._with_ports(self._with_providers(found), described)
 
     def again(self, gives: Mapping[str, Held]) -> list[Facts]:
-        """Read the databases again about instances without allocation that are to get these resources.
+        """Read the databases again about instances that are to get these resources.
 
-        The inventories of their nodes and the requests of their ports come from the proof a moment ago. The write
-        itself proves that the instances have no allocation.
+        Inventories and ports were proved just before. The write itself proves that the instances have no allocation.
 
         :raises Unavailable: if nova_api or any cell does not answer
         """
@@ -95,7 +94,6 @@ class Reader:
         return found
 
     def _entitled(self, found: Sequence[Facts]) -> tuple[list[Facts], dict[str, Description]]:
-        """Add home and entitlement of instances that live in one cell, on one host."""
         homes: dict[int, list[Instance]] = {}
         for facts in found:
             if _is_placed(facts):
@@ -117,7 +115,6 @@ class Reader:
         return [self._with_provider(facts, tree, offers) if _is_placed(facts) else facts for facts in found]
 
     def _with_ports(self, found: Sequence[Facts], described: Mapping[str, Description]) -> list[Facts]:
-        """Add the requests of ports for instances that may get resources or have resources of ports."""
         asked = [facts.instance.uuid for facts in found if facts.offers or _holds_for_ports(facts)]
         ports = self._ports(asked) if asked else None
         return [self._with_needs(facts, described, ports) for facts in found]
@@ -187,8 +184,8 @@ class Reader:
     ) -> Needs | Unbuildable:
         """Return the requests of the instance's ports.
 
-        Nova's cache lacks requests, and ports that were attached in another way. Without Neutron's answer, only an
-        instance without ports in the cache goes on.
+        Nova's cache lacks requests and some ports. Without Neutron's answer, only an instance without cached ports goes
+        on.
         """
         cached = port_requests.cached(described.network_info)
         try:
@@ -215,7 +212,6 @@ class Reader:
 
 
 def _is_placed(facts: Facts) -> bool:
-    """Return whether an instance lives in one cell, on one host, so that a node should serve it."""
     return len(facts.live) == 1 and None not in (facts.instance.host, facts.instance.node)
 
 

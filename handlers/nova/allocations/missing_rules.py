@@ -1,8 +1,7 @@
 """Decides whether a live instance has its entitlement in Placement. Pure.
 
-The first rule of :data:`RULES` that applies gives the verdict. Every drift needs three things: nothing changed for a
-minute, the instance is mapped to its cell, and the mapping does not mark it as deleted.
-:mod:`handlers.nova.allocations.port_allocations` adds the requests of ports later.
+The first rule of :data:`RULES` that applies gives the verdict. Every drift needs an instance that is unchanged for a
+minute, mapped to its cell and not marked as deleted.
 """
 
 from __future__ import annotations
@@ -50,11 +49,10 @@ class Facts:
     :param homes: the live compute nodes of its host and node: one, if all is well
     :param roots: the root of each provider in the allocation
     :param nodes: the place of each root that is a compute node, deleted ones too; in normal form
-    :param offers: how much of each class the providers of its tree can give; empty if Placement does not know the node,
-        or was not asked because the instance has resources there
+    :param offers: of each provider of its tree, by class; empty if Placement does not know the node or was not asked
     :param wanted: the entitlement by flavor and image
-    :param owed: a rolled-back migration has resources of its node, which audit_migrations moves back
-    :param ports: the requests of its ports, or why they forbid to rebuild the allocation; None if not read
+    :param owed: a rolled-back migration has resources of its node
+    :param ports: their requests, or why they forbid to rebuild the allocation; None if not read
     """
 
     allocation: Allocation
@@ -78,7 +76,7 @@ class Facts:
 
     @property
     def row(self) -> Located:
-        """Its only live row; rules that use it stand below the rules for none and for several."""
+        """Its only live row; for rules below those for none and for several."""
         return self.live[0]
 
     @property
@@ -104,7 +102,7 @@ class Facts:
 
     @property
     def stray_names(self) -> str:
-        """The names of the other compute nodes."""
+        """Their names."""
         return ", ".join(sorted(str(self.nodes[root][1]) for root in self.strays))
 
     @property
@@ -117,7 +115,7 @@ class Facts:
 class Give:
     """The instance should have exactly ``providers``.
 
-    :param allocations: new values of the ports' ``allocation``, by the port's id; only of ports without one
+    :param allocations: new ``allocation`` of the ports without one, by the port's id
     """
 
     problem: Problem
@@ -140,7 +138,7 @@ class Rule:
 
 
 def has_departed(before: Instance, now: Instance | None) -> bool:
-    """Return whether an instance left its node or is leaving, so that Nova may have released its allocation."""
+    """Return whether an instance left its node or is leaving: Nova may have released its allocation."""
     if now is None or now.deleted or (now.host, now.node) != (before.host, before.node):
         return True
     return now.task_state in _LEAVING or now.vm_state in {"deleted", "shelved_offloaded"}
@@ -204,7 +202,6 @@ def _missing(facts: Facts) -> Verdict:
 
 
 def _away(facts: Facts) -> Verdict:
-    """Return the drift of an instance whose allocation is all on other nodes."""
     node = facts.instance.node
     if not facts.strays:
         text = f"the instance, on {node}, holds nothing of it, but of providers that are no compute node's"
@@ -218,7 +215,7 @@ def _away(facts: Facts) -> Verdict:
 
 
 def _is_unexplained(facts: Facts) -> bool:
-    """Return whether no ended migration between another node and this one explains the other's resources."""
+    """Return whether no ended migration explains the resources of another node."""
     return not all(moves.moved_between(facts.migrations, facts.here, facts.nodes[root]) for root in facts.strays)
 
 
@@ -245,7 +242,7 @@ def _at_home(facts: Facts) -> Verdict:
 
 
 def _give(facts: Facts, problem: Problem, summary: str, kept: Held) -> Drift:
-    """Return the drift that gives the entitlement beside the kept resources, or a report of the obstacle."""
+    """Return the entitlement beside the kept resources, or a report of the obstacle."""
     wanted = facts.wanted
     if isinstance(wanted, Unbuildable):
         return Report(problem, summary, wanted.reason)
@@ -331,7 +328,7 @@ def _amounts(facts: Facts) -> list[Drift]:
 
 
 def _gone_ports(facts: Facts) -> list[Drift]:
-    """Return a drift for bandwidth or packet rate that no port of the instance requests."""
+    """Return a drift for bandwidth or packet rate that no port requests."""
     if not isinstance(facts.ports, Needs):
         return []
     asked = facts.ports.total()

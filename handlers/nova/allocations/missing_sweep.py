@@ -1,13 +1,7 @@
 """Finds the instances that seem to lack their entitlement, in sets: the sweep suspects, the inspection proves.
 
-**Missing and wrong amounts.** One request lists the consumers of a provider. Three statements to a cell list the
-instances of some nodes with their entitlement.
-
-**Wrong owners.** Placement shows the sum of a project and user. Only if it is too small for their instances and
-migrations, Placement is asked about each instance.
-
-**Resources of gone ports.** A nested provider gives bandwidth or packet rate, and no port in Nova's network cache names
-it.
+Placement shows the sum of a project and user. Only if it is too small for their instances and migrations, Placement is
+asked about each instance.
 
 The instances found for a key are remembered for its inspections, and forgotten before its heal. That cannot mislead a
 write: each inspection reads the databases, and the write itself proves that they have no allocation.
@@ -49,7 +43,7 @@ _flavor = lru_cache(_FLAVORS)(parse)
 
 @dataclass(frozen=True, slots=True)
 class _NodeReading:
-    """A compute node, its instances and consumers, the instances without allocation, those with other amounts."""
+    """A compute node, its instances and consumers, and its suspects."""
 
     node: ComputeNode
     here: Sequence[Resident]
@@ -61,7 +55,7 @@ class _NodeReading:
 class Suspects:
     """Lists the suspects; safe to share between threads.
 
-    :param recent: reads consumers for a sweep, perhaps from a cache of some seconds
+    :param recent: reads consumers, perhaps from a cache of some seconds
     """
 
     def __init__(self, databases: NovaDatabases, placement: Placement, recent: ConsumersOf) -> None:
@@ -116,7 +110,7 @@ class Suspects:
         return _missing(self._residents(cell, [node]), self._placement.consumers(node.uuid))
 
     def missing_together(self, cell: Cell, first: ComputeNode) -> frozenset[str]:
-        """Return the instances for which a sweep would yield one key: of a cell's nodes from this one on."""
+        """Return the instances of one key: of a cell's nodes from this one on."""
         nodes = self._databases.database(cell).run(queries.compute_nodes)
         some = sorted((node for node in nodes if node.uuid >= first.uuid), key=_uuid)[:GROUP]
         readings = self._read(cell, some, {node.uuid for node in some}, self._placement.consumers_of_each)
@@ -137,7 +131,6 @@ class Suspects:
     def _read(
         self, cell: Cell, nodes: Collection[ComputeNode], providers: Collection[str], consumers_of: ConsumersOf
     ) -> list[_NodeReading]:
-        """Read those nodes of a cell that have instances."""
         residents: dict[tuple[str, str], list[Resident]] = {}
         for one in self._residents(cell, nodes):
             residents.setdefault(_place(one), []).append(one)
@@ -149,7 +142,6 @@ class Suspects:
         return self._databases.database(cell).run(lambda connection: instance_queries.residents(connection, nodes))
 
     def _add(self, sums: Sums, cell: Cell, here: Iterable[Resident], consumers: ByConsumer) -> None:
-        """Add the allocations of a node to the sums of their owners, as far as the cell knows them."""
         owners: dict[str, Owner] = {one.uuid: (one.project_id, one.user_id) for one in here}
         strangers = consumers.keys() - owners.keys()
         if strangers:
@@ -164,7 +156,7 @@ class Suspects:
                     total[name] = total.get(name, 0) + amounts[name]
 
     def _of_gone_ports(self, roots: Collection[str]) -> set[str]:
-        """Return the instances with resources of a port provider that no port in Nova's cache names."""
+        """Return the instances with resources of a port provider that no cached port names."""
         providers_of: dict[str, set[str]] = {}
         for provider, consumers in self._recent(self._nested.due(roots)).items():
             for consumer, amounts in consumers.items():
@@ -183,7 +175,6 @@ class Suspects:
         }
 
     def _of_owners(self, sums: Sums) -> Iterator[Key]:
-        """Yield the instances whose allocation has another owner, of the owners whose sum is too small."""
         for (project, user), total in sums.items():
             counted = self._placement.usages(project, user)
             if all(counted.get(name, 0) >= amount for name, amount in total.items()):
@@ -218,7 +209,6 @@ def _several(readings: Iterable[_NodeReading]) -> Iterator[tuple[str, frozenset[
 
 
 def _keys(one: _NodeReading) -> Iterator[Key]:
-    """Yield the key of the only instance of a node without allocation, and the keys for wrong amounts."""
     if len(one.missing) == 1:
         yield from (Key("instance", instance) for instance in one.missing)
     if len(one.odd) > 1:

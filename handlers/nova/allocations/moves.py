@@ -1,7 +1,7 @@
 """Proves from ended migrations where their instance lives and does not live. Pure.
 
-Places are in the normal form of :mod:`handlers.nova.names`. A live migration in ``error`` proves nothing: before Nova
-27, the instance's row could name the source after the guest had switched (bug 1628606).
+A live migration in ``error`` proves nothing: before Nova 27, the instance's row could name the source after the guest
+had switched (bug 1628606).
 """
 
 from __future__ import annotations
@@ -54,10 +54,9 @@ def has_left(move: Migration) -> Place | None:
 
 
 def left_places(migrations: Sequence[Migration], here: Place) -> frozenset[Place]:
-    """Return the places that an instance has provably left.
+    """Return the places that an instance has provably left; none if the youngest migration did not lead here.
 
     :param migrations: youngest first
-    :param here: where the instance lives; if the youngest migration contradicts it, nothing is proved
     """
     if not _agrees(migrations, here):
         return frozenset()
@@ -108,7 +107,6 @@ def is_superseded(move: Migration, migrations: Iterable[Migration]) -> bool:
 
 
 def _agrees(migrations: Iterable[Migration], here: Place) -> bool:
-    """Return whether the youngest ended migration led here."""
     latest = _latest(migrations)
     return latest is not None and (latest.within_node or lives_on(latest) == here)
 

@@ -1,8 +1,7 @@
 """Chooses which providers below and beside compute nodes a sweep asks about.
 
-A node may have dozens of nested providers (cards, NUMA nodes), each worth one request. So a sweep asks about as many as
-there are compute nodes, at least :data:`FLOOR`; the next sweep goes on from there. Sharing providers (storage) take
-turns with them.
+A node may have dozens (cards, NUMA nodes, storage). So a sweep asks about as many as there are compute nodes, at least
+:data:`FLOOR`; the next sweep goes on from there.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ class Nested:
     def due(self, roots: Collection[str]) -> dict[str, str]:
         """Return the providers whose turn it is, each with its root.
 
-        :param roots: the root providers of compute nodes, which are not returned
+        :param roots: compute nodes, which are not returned
         :raises Unavailable: if Placement does not answer
         """
         sharing = set(self._placement.sharing_providers())

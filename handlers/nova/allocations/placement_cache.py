@@ -1,8 +1,7 @@
 """Recent answers of Placement, so that several readers in the same seconds cause one request.
 
-**Inspections** of many instances repeat within seconds. A cached answer cannot mislead a write, which proves by itself
-that an instance has no allocation. **Sweeps** of different handlers visit the same nodes; the same handler's next sweep
-asks again.
+A cached answer cannot mislead a write, which proves by itself that an instance has no allocation. A handler's next
+sweep asks again.
 """
 
 from __future__ import annotations
@@ -61,7 +60,7 @@ class RecentPlacement:
     def consumers_of(self, providers: Iterable[str], task: str) -> dict[str, ByConsumer]:
         """Return the consumers of each provider, for a sweep.
 
-        :param task: the handler that sweeps; it gets the cached answers of other handlers, not its own
+        :param task: the handler that sweeps; it gets cached answers of other handlers only
         :raises Unavailable: if one request got no answer
         """
         asked = list(providers)

@@ -1,8 +1,7 @@
 """Adds the requests of ports to an allocation, and writes the chosen providers into the ports.
 
-The ports are written before the allocation, as ``nova-manage placement heal_allocations`` does. After a crash in
-between, the ports name their providers, and the next inspection finds the same candidate. In the other order, no later
-inspection would find the ports.
+The ports are written first, as in ``nova-manage placement heal_allocations``. After a crash in between, they name their
+providers, and the next inspection completes the heal. In the other order, it would not find the ports.
 """
 
 from __future__ import annotations
@@ -51,7 +50,7 @@ class PortAllocations:
         """Write the chosen providers into the ports; return each port before and after.
 
         :raises Conflict: if a port changed since it was read
-        :raises Refused, Unavailable: if Neutron does not accept it; the written ports are restored as far as possible
+        :raises Refused, Unavailable: if Neutron does not accept it; the written ports are restored if possible
         """
         changes: list[tuple[Port, Port]] = []
         for request in needs.requests:

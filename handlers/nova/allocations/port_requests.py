@@ -1,14 +1,14 @@
 """Reads the requests of an instance's ports to Placement, and chooses the providers that give them. Pure.
 
 A port with guaranteed bandwidth or packet rate has a ``resource_request``: groups of resources, each from one provider
-below the compute node (a network card, a virtual switch). Nova claims them together with the flavor, and writes the
-provider of each group into the port's ``binding:profile``: ``allocation``.
+below the compute node. Nova claims them together with the flavor, and writes each provider into the port's
+``binding:profile``: ``allocation``.
 
-To rebuild a lost allocation, Placement names the candidates in the node's tree. Only those count that agree with the
-ports' ``allocation``, the providers that the host really uses. If exactly one is left, it is right, also for a port
-that lost its ``allocation``. If several are left, only the host knows, and nothing is chosen.
+Only candidates count that agree with the ports' ``allocation``, the providers that the host really uses. If exactly one
+is left, it is right, also for a port that lost its ``allocation``. If several are left, only the host knows, and
+nothing is chosen.
 
-A port has one group, named by the port, or, with the extension ``port-resource-request-groups``, several named ones.
+A port has one group, or, with the extension ``port-resource-request-groups``, several named ones.
 
 Sources: ``nova/cmd/manage.py`` (_get_port_allocations_to_heal), ``nova/objects/request_spec.py`` (RequestGroup),
 ``nova/network/neutron.py`` (_get_binding_profile_allocation), ``neutron/services/qos/qos_plugin.py``.
@@ -43,7 +43,6 @@ class Group:
     """The resources that one provider has to give to a port.
 
     :param name: Neutron's id of the group, or of the port if it has only one
-    :param traits: that the provider must have
     """
 
     name: str
@@ -94,7 +93,7 @@ class Needs:
 
 
 def read(ports: Iterable[Port], group_policy: str = "none") -> Needs | Unbuildable:
-    """Read the requests of ports, or return why they forbid to rebuild the allocation."""
+    """Read the requests, or return why they forbid to rebuild the allocation."""
     requests: list[Request] = []
     for port in ports:
         if port.profile.get("arq_uuid"):
@@ -131,8 +130,8 @@ def cached_providers(network_info: str | None) -> frozenset[str] | None:
 def question(needs: Needs, wanted: Mapping[str, int], home: str) -> list[tuple[str, str]]:
     """Return the query for Placement's candidates.
 
-    :param wanted: the entitlement by flavor and image, without zeros
-    :param home: the root provider of the instance's node
+    :param wanted: the entitlement without zeros
+    :param home: the root provider of the node
     """
     asked = [("in_tree", home), ("resources", _amounts(wanted))] if wanted else []
     for request in needs.requests:

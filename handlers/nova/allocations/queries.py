@@ -1,6 +1,6 @@
-"""The SQL statements about instances' entitlement, owners and homes, and about rightful consumers.
+"""The SQL statements about entitlements, owners, homes and rightful consumers.
 
-As in :mod:`handlers.nova.queries`: each takes a connection within a transaction and can be run again.
+Each takes a connection within a transaction and can be run again.
 """
 
 from __future__ import annotations
@@ -29,7 +29,6 @@ class Description:
 
     :param flavor: ``instance_extra.flavor``
     :param image_properties: by their names in Glance
-    :param boot_from_volume: its root disk is a volume
     :param network_info: ``instance_info_caches.network_info``; None without a cache
     """
 
@@ -188,10 +187,7 @@ def homes(connection: Connection, host: str, node: str) -> list[records.ComputeN
 def rightful(
     connection: Connection, nodes: Collection[records.ComputeNode], consumers: Collection[str]
 ) -> dict[str, set[str]]:
-    """The consumers that clearly belong to each of these nodes, by the node's uuid.
-
-    They are its instances, and the migrations in progress from or to it together with their instances.
-    """
+    """The instances of each node, and the migrations in progress from or to it together with their instances."""
     i, m = tables.instances.c, tables.migrations.c
     hosts, uuids = {node.host for node in nodes}, {_place(node.host, node.node): node.uuid for node in nodes}
     found: dict[str, set[str]] = {node.uuid: set() for node in nodes}
