@@ -27,7 +27,7 @@ _SAMPLE = 3
 
 
 def live_nodes(databases: NovaDatabases) -> tuple[dict[str, tuple[Cell, ComputeNode]], Unavailable | None]:
-    """Return the live compute nodes of the cells that answer, by uuid, and the error of a cell that does not.
+    """Return the live compute nodes by uuid, and the error of a cell that does not answer.
 
     For sweeps and samples only: a proof asks all cells or none.
     """
@@ -74,7 +74,7 @@ def in_groups(nodes: Iterable[tuple[Cell, ComputeNode]]) -> Iterator[tuple[Cell,
 def read_ahead(read: Callable[[S], T], batches: Iterable[S]) -> Iterator[tuple[S, Future[T]]]:
     """Read batches in their order, the next ones while the caller works on one.
 
-    :return: each batch with its finished future; its result raises the error of ``read``
+    :return: each batch with its finished future, which raises the error of ``read``
     """
     with ThreadPoolExecutor(_AHEAD, thread_name_prefix="read-ahead") as pool:
         waiting: deque[tuple[S, Future[T]]] = deque()

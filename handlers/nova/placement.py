@@ -42,7 +42,7 @@ class Allocation:
     """The allocation of one consumer.
 
     :param providers: resources by provider; if empty, all the rest is None
-    :param generation: changes with every write of this consumer's allocation
+    :param generation: changes with every write
     :param consumer_type: ``unknown`` for all that Nova writes today; None before 1.38
     """
 
@@ -134,9 +134,9 @@ class Placement:
             raise self._failure(response, f"the allocations of {before.consumer}")
 
     def move_allocation(self, source: Allocation, target: Allocation) -> None:
-        """Move all resources of a consumer to another one: both change at once, or neither.
+        """Move all resources of a consumer to another one: both change, or neither.
 
-        :param source: loses everything; its project and user are used
+        :param source: its project and user are used
         :param target: loses its former resources
         :raises Conflict: if either allocation changed since it was read
         :raises Refused: if Placement does not accept it
@@ -152,7 +152,7 @@ class Placement:
             raise self._failure(response, f"the allocations of {source.consumer} and {target.consumer}")
 
     def replace_allocations(self, changes: Iterable[tuple[Allocation, Held]]) -> None:
-        """Replace the allocations of several consumers at once: of all or of none.
+        """Replace the allocations of all these consumers, or of none.
 
         :raises Conflict: if one changed since it was read
         :raises Refused: if Placement does not accept one
@@ -163,11 +163,11 @@ class Placement:
             raise self._failure(response, f"the allocations of {len(body)} consumers")
 
     def holders(self, provider: str) -> frozenset[str]:
-        """Return the consumers of a provider; none for an unknown one."""
+        """Return a provider's consumers; none for an unknown one."""
         return frozenset(self.consumers(provider))
 
     def consumers_of_each(self, providers: Iterable[str]) -> dict[str, ByConsumer]:
-        """Return the consumers of each provider, for a sweep; the requests run side by side.
+        """Return the consumers of each provider; the requests run side by side.
 
         :raises Unavailable: if one request got no answer
         """
@@ -188,26 +188,26 @@ class Placement:
         return {consumer: allocation["resources"] for consumer, allocation in found.items()}
 
     def usages(self, project: str, user: str) -> Mapping[str, int]:
-        """Return the sum of the allocations of a project and user."""
+        """Return the sum of a project and user."""
         query = {"project_id": project, "user_id": user}
         response = self._read("/usages", params=query, microversion=VERSION)
         usages: Mapping[str, int] = self._body(response)["usages"]
         return usages
 
     def compute_providers(self) -> dict[str, Provider]:
-        """Return the root providers of compute nodes: Nova gives each the trait ``COMPUTE_NODE``."""
+        """Return the root providers of compute nodes, which have the trait ``COMPUTE_NODE``."""
         return self._providers({"required": "COMPUTE_NODE"})
 
     def is_compute_node(self, provider: str) -> bool:
-        """Return whether a provider exists and has that trait."""
+        """Return whether a provider is a compute node's."""
         return bool(self._providers({"uuid": provider, "required": "COMPUTE_NODE"}))
 
     def providers(self) -> dict[str, Provider]:
-        """Return all providers, also of other services, in one long request."""
+        """Return all providers, also of other services."""
         return self._providers({})
 
     def generations(self) -> list[tuple[str, int]]:
-        """Return each compute node's root provider and its generation, which only grows."""
+        """Return each compute node's root provider and its generation, which grows."""
         response = self._read("/resource_providers", params={"required": "COMPUTE_NODE"}, microversion=VERSION)
         return [(row["uuid"], row["generation"]) for row in self._body(response)["resource_providers"]]
 
@@ -222,7 +222,7 @@ class Placement:
     def delete_provider(self, provider: str) -> None:
         """Delete a provider.
 
-        :raises Conflict: if it has consumers or children, or does not exist
+        :raises Conflict: if it is in use or does not exist
         :raises Refused: if Placement refuses for another reason
         """
         response = self._write("DELETE", f"/resource_providers/{provider}", microversion=VERSION)

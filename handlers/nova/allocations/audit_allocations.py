@@ -84,7 +84,7 @@ _HINTS = (
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """An allocation, and the part of it that may stay; None for a report."""
+    """An allocation, and the part that may stay; None for a report."""
 
     allocation: Allocation
     keep: Held | None
@@ -159,7 +159,7 @@ class AuditAllocations(PlacementHandler):
 
     @classmethod
     def from_resources(cls, resources: Resources) -> Self:
-        """Make it on the shared databases and session."""
+        """Make it on the shared clients."""
         return cls(
             resources.get(NovaDatabases.from_resources),
             resources.get(Placement.from_resources),
@@ -235,7 +235,6 @@ class AuditAllocations(PlacementHandler):
     def _without_right(
         self, cell: Cell, nodes: Sequence[ComputeNode], consumers: Mapping[str, Iterable[str]]
     ) -> set[str]:
-        """:param consumers: by the root provider"""
         everyone = frozenset[str]().union(*consumers.values())
         if not everyone:
             return set()
@@ -260,7 +259,7 @@ class AuditAllocations(PlacementHandler):
         return suspects | self._without_home(elsewhere)
 
     def _without_home(self, consumers: set[str]) -> set[str]:
-        """Return the consumers of sharing providers that neither live on a host nor move."""
+        """Return the consumers of sharing providers that have no host and do not move."""
         if not consumers:
             return set()
         living = self._databases.run_in_all(

@@ -3,8 +3,8 @@
 **What drifts.** During a move, the migration has the source's resources in Placement, and the instance those of the
 destination. After a failed or reverted move, the instance must get the source back.
 
-**Why Nova lets it.** The move back is one of the last steps of a roll-back. With Placement down, conductor and
-nova-compute log the failure and forget it.
+**Why Nova lets it.** The move back is one of the last steps of a roll-back. With Placement down, Nova logs the failure
+and forgets it.
 
 **What is read.** First the instance's allocation, then build request, mapping and its rows in every cell, then the
 allocations of its last five ended migrations, flavor and image. If one cell does not answer, there is no verdict.
@@ -17,9 +17,9 @@ at rest where the migration began, mapped to its one cell, unchanged for a minut
 A claim or move meanwhile, also Nova's own late roll-back, changes a generation, and the request fails as a whole. If
 our request is first, Nova finds nothing to move and goes on.
 
-**What is not changed.** After a success, the share is garbage, which ``audit_allocations`` takes. Only reported are: a
-live migration in ``error``, which does not prove where the guest runs; amounts that differ from the flavor's;
-unexplained resources; several migrations with resources.
+**What is not changed.** After a success, ``audit_allocations`` takes the share. Only reported are: a live migration in
+``error``, which does not prove where the guest runs; amounts that differ from the flavor's; unexplained resources;
+several migrations with resources.
 
 **Undo.** The history has the exact ``openstack resource provider allocation set`` of both consumers.
 
@@ -59,7 +59,7 @@ _HINTS = (
 
 @dataclass(frozen=True, slots=True)
 class Swap:
-    """The allocation of a migration, and the allocation of its instance that it replaces."""
+    """The allocation of a migration, and that of its instance."""
 
     migration: Allocation
     instance: Allocation
@@ -72,7 +72,7 @@ class Swap:
         return "\n".join([self.instance.undo() if self.instance.providers else empty, self.migration.undo()])
 
     def to_json(self) -> Json:
-        """Return it as the evidence of a finding."""
+        """Return it as evidence."""
         return {
             "instance": self.instance.consumer,
             "instance_generation": self.instance.generation,
@@ -113,7 +113,7 @@ class AuditMigrations(PlacementHandler):
         return [_finding(key, swap, among=len(swaps)) for swap in swaps]
 
     def sweep(self) -> Iterator[Key]:
-        """Yield the instances at rest where an ended migration began that still has resources there."""
+        """Yield the instances at rest where an ended migration began and still has resources."""
         found, down = self._databases.run_in_available(self._databases.host_cells(), queries.stayed)
         for nodes in found.values():
             for node, moves in nodes.items():

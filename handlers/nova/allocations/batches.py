@@ -18,7 +18,7 @@ from handlers.nova.verdicts import Report
 
 
 class Kind(StrEnum):
-    """The kinds of keys that stand for several instances."""
+    """Keys that stand for several instances."""
 
     #: the instances of a compute node that hold nothing, by the node's uuid
     NODE = "node"
@@ -36,13 +36,13 @@ Judged = tuple[Facts, Sequence[Drift]]
 
 @dataclass(frozen=True, slots=True)
 class Missing:
-    """An instance without any allocation, and the resources that it should get."""
+    """An instance without allocation, and the resources that it should get."""
 
     facts: Facts
     give: Give
 
     def to_json(self) -> Json:
-        """Return it as a part of the evidence."""
+        """Return it as evidence."""
         instance = self.facts.instance
         return {
             "cell_id": self.facts.row.cell_id,
@@ -57,7 +57,7 @@ class Missing:
 def together(missing: Iterable[tuple[str, frozenset[str]]]) -> Iterator[tuple[Key, frozenset[str]]]:
     """Yield the instances that are inspected together, and their key.
 
-    :param missing: the compute nodes of one cell, by uuid, with instances that lack an allocation
+    :param missing: compute nodes of one cell, by uuid, and their instances
     """
     nodes: list[str] = []
     instances: frozenset[str] = frozenset()
@@ -131,7 +131,7 @@ def where(parts: Iterable[Mapping[str, Any]]) -> str:
 
 
 def wrong_amounts(key: Key, wrong: Sequence[tuple[Facts, Report]]) -> Finding:
-    """Return one finding for all instances of a node with wrong amounts."""
+    """Return one finding for all wrong amounts of a node."""
     node = wrong[0][0].instance.node
     parts = {facts.instance.uuid: report.summary for facts, report in wrong}
     return Finding(

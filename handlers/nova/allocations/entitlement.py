@@ -8,8 +8,8 @@ The rules are those of Nova's scheduler (``ResourceRequest`` in ``nova/scheduler
 - ``hw:cpu_policy`` or ``hw_cpu_policy`` of the image: ``dedicated`` makes every vCPU a PCPU. ``mixed`` does so for
   ``hw:cpu_dedicated_mask``, or else for the realtime mask of the image, or else of the flavor. With either,
   ``hw:emulator_threads_policy=isolate`` adds a PCPU.
-- The flavor gives the rest. DISK_GB is ephemeral disk, swap rounded up to whole GB, and the root disk unless it is a
-  volume. Zeros are left out in the end.
+- DISK_GB is ephemeral disk, swap rounded up to whole GB, and the root disk unless it is a volume. Zeros are left out in
+  the end.
 
 Contradictions, and resources that need not come from the root provider, are :class:`Unbuildable`.
 """
@@ -73,13 +73,13 @@ class Flavor:
 
 @dataclass(frozen=True, slots=True)
 class Unbuildable:
-    """Nothing determines the resources of the instance, or their provider."""
+    """Nothing determines the resources or their provider."""
 
     reason: str
 
 
 class _Contradiction(Exception):
-    """Flavor and image contradict each other; Nova's API refuses them."""
+    """Nova's API refuses such a pair of flavor and image."""
 
 
 def parse(text: str | None) -> Flavor | Unbuildable:
@@ -107,7 +107,7 @@ def of(
 def resources(
     flavor: Flavor, image_properties: Mapping[str, str], boot_from_volume: bool
 ) -> Mapping[str, int] | Unbuildable:
-    """Return the resources that the root provider of its node should give the instance.
+    """Return the resources that the root provider of its node should give.
 
     :param image_properties: by their names in Glance: ``hw_cpu_policy``
     """
@@ -193,7 +193,6 @@ def _amount(name: str, value: str) -> int | None:
 
 
 def _cpus(flavor: Flavor, image: Mapping[str, str], named: Mapping[str, int]) -> dict[str, int]:
-    """Return nothing if no vCPU is pinned."""
     policy = _policy(flavor.extra_specs.get("hw:cpu_policy"), image.get("hw_cpu_policy"))
     if policy not in {"dedicated", "mixed"}:
         return {}

@@ -55,12 +55,12 @@ class Facts:
     """Everything known about a consumer. For a migration, all but the allocation is about its instance.
 
     :param rows: in all cells, deleted and hidden ones too
-    :param migrations: youngest first, deleted ones too; places in normal form
+    :param migrations: youngest first, deleted ones too; all places are in normal form
     :param archived: as a deleted instance, or as a migration of one
-    :param here: where the instance lives, in normal form
+    :param here: where the instance lives
     :param home: root provider of that node
     :param roots: the root of each provider in the allocation
-    :param nodes: the place of each root that is a compute node, deleted ones too; in normal form
+    :param nodes: the place of each root that is a compute node, deleted ones too
     :param own: the resources of a migration's instance; ``roots`` and ``nodes`` cover them
     :param wanted: the entitlement; None if not read
     """
@@ -86,7 +86,7 @@ class Facts:
 
     @property
     def row(self) -> Located:
-        """Its only live row; for rules below those for none and for several."""
+        """Its only live row; for rules below those for none and several."""
         return self.live[0]
 
     @property
@@ -106,7 +106,7 @@ class Facts:
 
     @property
     def moving(self) -> tuple[Migration, ...]:
-        """Its migrations that have not ended; ``finished`` waits for the user."""
+        """Migrations that have not ended; ``finished`` waits for the user."""
         return tuple(move for move in self.migrations if not move.deleted and not move.terminal)
 
     @property
@@ -128,7 +128,7 @@ class Facts:
 
     @property
     def stray_names(self) -> str:
-        """Their names."""
+        """The names of the strays."""
         return ", ".join(sorted(str(self.nodes[root][1]) for root in self.strays))
 
     def roots_of(self, held: Held) -> set[str]:
@@ -175,7 +175,7 @@ def decide(facts: Facts) -> Verdict:
 
 
 def rule_of(facts: Facts) -> Rule:
-    """Return the first rule that applies; the last one always does."""
+    """Return the first rule that applies; the last always does."""
     return next(rule for rule in RULES if rule.applies(facts))
 
 
@@ -201,7 +201,6 @@ def _deleted(facts: Facts) -> Verdict:
 
 
 def _needs_its_own_first(facts: Facts) -> bool:
-    """Return whether the share is garbage, but its instance lacks its own node."""
     move = facts.migration
     if move is None or facts.home is None or facts.is_at_home:
         return False
@@ -243,7 +242,7 @@ def _is_marked(facts: Facts) -> bool:
 
 
 def _own_is_unexplained(facts: Facts) -> bool:
-    """Return whether the move would take a node that no ended migration names."""
+    """Return whether the move takes a node that no ended migration names."""
     named = {place for move in facts.migrations if move.terminal for place in (move.source, move.dest)}
     extra = facts.roots_of(facts.own) - facts.roots_of(facts.allocation.providers)
     return any(facts.nodes.get(root) not in named for root in extra)

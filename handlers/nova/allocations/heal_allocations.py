@@ -3,8 +3,8 @@
 **What drifts.** A live instance has no allocation, or one of another node or owner. The scheduler overfills its node,
 or quotas count wrongly.
 
-**Why Nova lets it.** Placement and Nova have no common transaction, and Nova forgets a failed roll-back. Placement may
-come from an older backup. nova-compute never compares.
+**Why Nova lets it.** Nova forgets a failed roll-back. Placement may come from an older backup. nova-compute never
+compares.
 
 **What is read.** First the allocation, then build request and mapping, then instance and migrations in every cell, last
 compute node, flavor, image and ports. If one cell does not answer, there is no verdict.
@@ -32,11 +32,12 @@ for a minute. It is in exactly one cell, to which it is mapped, and not marked a
 
 **What is not changed.** Only reported are:
 
-- an instance without allocation that is marked as deleted: its cell may come from a backup before the deletion
+- an instance without allocation that is marked as deleted: its cell may come from an older backup
 - wrong amounts, and resources of ports that are gone
 - a node that is too small or reserved
-- an entitlement that flavor and image do not determine: vGPUs, device profiles, encrypted or persistent memory,
-  numbered groups, nested or shared providers, Cyborg's devices, ports with several possible providers
+- an entitlement that flavor and image do not determine, such as vGPUs, device profiles, encrypted or persistent memory,
+  numbered groups, nested providers
+- ports with several possible providers
 
 The sweep misses two owners that have equal amounts of each other; an inspection finds them.
 
@@ -105,7 +106,7 @@ _HINTS = (
 
 
 class HealAllocations(NovaHandler):
-    """Finds and heals missing and wrong allocations of live instances."""
+    """Heals missing and wrong allocations of live instances."""
 
     name = "heal_allocations"
     title = "Give instances in Placement their entitlement on the node where they live"
@@ -142,7 +143,7 @@ class HealAllocations(NovaHandler):
 
     @classmethod
     def from_resources(cls, resources: Resources) -> Self:
-        """Make it on the shared databases and session."""
+        """Make it on the shared clients."""
         return cls(
             resources.get(NovaDatabases.from_resources),
             resources.get(Placement.from_resources),
@@ -152,7 +153,7 @@ class HealAllocations(NovaHandler):
         )
 
     def inspect(self, key: Key) -> Iterable[Finding]:
-        """Compare the allocations of the instances of a key with their entitlement."""
+        """Compare the allocations of a key's instances with their entitlement."""
         instances = self._instances_of(key)
         judged: list[batches.Judged] = []
         waits: list[Wait] = []
@@ -287,7 +288,6 @@ class HealAllocations(NovaHandler):
         )
 
     def _write(self, due: Mapping[str, tuple[Instance, Held]]) -> dict[str, tuple[Instance, Held]]:
-        """Write all allocations, or those that can be written."""
         changes = [
             (Allocation(uuid, project_id=instance.project_id, user_id=instance.user_id), amounts)
             for uuid, (instance, amounts) in due.items()
@@ -310,7 +310,7 @@ class HealAllocations(NovaHandler):
             raise Refused(f"the node cannot give {len(due)} instances their resources: {error}") from error
 
     def _departed(self, cell_id: int, given: Mapping[str, tuple[Instance, Held]]) -> set[str]:
-        """Take back the allocations of departed instances, and return these instances.
+        """Take back the allocations of departed instances, and return these.
 
         :raises Unavailable: if their rows cannot be read; then all allocations are taken back
         """
@@ -324,7 +324,7 @@ class HealAllocations(NovaHandler):
         return departed
 
     def _take_back(self, given: Mapping[str, Held]) -> None:
-        """Take back each allocation that is still the given one; a failure does not stop the others."""
+        """Take back each allocation that is unchanged; a failure does not stop the others."""
         failed: HandlerError | None = None
         for instance, amounts in given.items():
             try:

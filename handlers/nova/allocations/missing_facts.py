@@ -1,4 +1,4 @@
-"""Reads the facts about instances in the order that makes the verdict safe: allocations, then databases.
+"""Reads the facts about instances: first allocations, then databases.
 
 The databases, read later, explain every earlier claim. A later claim changes the generation that our write names.
 """
@@ -60,7 +60,7 @@ class Reader:
     def again(self, gives: Mapping[str, Held]) -> list[Facts]:
         """Read the databases again about instances that are to get these resources.
 
-        Inventories and ports were proved just before. The write itself proves that the instances have no allocation.
+        Inventories and ports were proved just before. The write proves that the instances have no allocation.
 
         :raises Unavailable: if nova_api or any cell does not answer
         """
@@ -142,7 +142,6 @@ class Reader:
         tree: Callable[[str], Mapping[str, Provider]],
         offers: Callable[[str], Mapping[str, int]],
     ) -> Facts:
-        """Add the compute nodes of the providers; a healthy instance costs no request."""
         held = set(facts.allocation.providers)
         if held == set(facts.homes):
             return dataclasses.replace(facts, roots={home: home for home in held})
@@ -166,7 +165,6 @@ class Reader:
         )
 
     def _is_owed(self, facts: Facts, tree: set[str]) -> bool:
-        """Return whether a recent rolled-back migration still has resources of this tree."""
         owed = (move for move in facts.migrations[:MIGRATIONS] if moves.is_owed(move, facts.migrations, facts.here))
         return any(move.uuid and tree & set(self._placement.allocation(move.uuid).providers) for move in owed)
 
@@ -182,10 +180,8 @@ class Reader:
     def _needs(
         self, described: Description, facts: Facts, found: Mapping[str, list[Port]] | Unavailable | None
     ) -> Needs | Unbuildable:
-        """Return the requests of the instance's ports.
-
-        Nova's cache lacks requests and some ports. Without Neutron's answer, only an instance without cached ports goes
-        on.
+        """Nova's cache lacks requests and some ports. Without Neutron's answer, only an instance without cached ports
+        goes on.
         """
         cached = port_requests.cached(described.network_info)
         try:

@@ -44,13 +44,13 @@ class Facts:
     """Everything known about an instance.
 
     :param rows: in all cells, deleted and hidden ones too
-    :param migrations: youngest first, deleted ones too; places in normal form
-    :param here: where it lives, in normal form
+    :param migrations: youngest first, deleted ones too; all places are in normal form
+    :param here: where it lives
     :param homes: the live compute nodes of its host and node: one, if all is well
     :param roots: the root of each provider in the allocation
-    :param nodes: the place of each root that is a compute node, deleted ones too; in normal form
-    :param offers: of each provider of its tree, by class; empty if Placement does not know the node or was not asked
-    :param wanted: the entitlement by flavor and image
+    :param nodes: the place of each root that is a compute node, deleted ones too
+    :param offers: by provider of its tree and class; empty if Placement does not know the node or was not asked
+    :param wanted: by flavor and image
     :param owed: a rolled-back migration has resources of its node
     :param ports: their requests, or why they forbid to rebuild the allocation; None if not read
     """
@@ -76,7 +76,7 @@ class Facts:
 
     @property
     def row(self) -> Located:
-        """Its only live row; for rules below those for none and for several."""
+        """Its only live row; for rules below those for none and several."""
         return self.live[0]
 
     @property
@@ -102,12 +102,12 @@ class Facts:
 
     @property
     def stray_names(self) -> str:
-        """Their names."""
+        """The names of the strays."""
         return ", ".join(sorted(str(self.nodes[root][1]) for root in self.strays))
 
     @property
     def is_marked(self) -> bool:
-        """Whether its mapping marks it as deleted, as Nova does for a soft-deleted instance, too."""
+        """Whether its mapping marks it as deleted; Nova also marks soft-deleted instances."""
         return self.mapping is not None and self.mapping.queued and self.instance.vm_state != "soft-delete"
 
 
@@ -155,12 +155,11 @@ def decide(facts: Facts) -> Verdict:
 
 
 def rule_of(facts: Facts) -> Rule:
-    """Return the first rule that applies; the last one always does."""
+    """Return the first rule that applies; the last always does."""
     return next(rule for rule in RULES if rule.applies(facts))
 
 
 def _unless_contradicted(facts: Facts, drift: Drift) -> Drift:
-    """Only report a drift whose instance is mapped elsewhere or marked as deleted."""
     if facts.mapping is None or facts.mapping.cell_id != facts.row.cell_id:
         why = "the instance is not mapped to the cell it lives in: heal_instance_mappings and map_instances come first"
         return Report(drift.problem, drift.summary, why)
@@ -215,7 +214,6 @@ def _away(facts: Facts) -> Verdict:
 
 
 def _is_unexplained(facts: Facts) -> bool:
-    """Return whether no ended migration explains the resources of another node."""
     return not all(moves.moved_between(facts.migrations, facts.here, facts.nodes[root]) for root in facts.strays)
 
 
@@ -242,7 +240,6 @@ def _at_home(facts: Facts) -> Verdict:
 
 
 def _give(facts: Facts, problem: Problem, summary: str, kept: Held) -> Drift:
-    """Return the entitlement beside the kept resources, or a report of the obstacle."""
     wanted = facts.wanted
     if isinstance(wanted, Unbuildable):
         return Report(problem, summary, wanted.reason)
@@ -328,7 +325,6 @@ def _amounts(facts: Facts) -> list[Drift]:
 
 
 def _gone_ports(facts: Facts) -> list[Drift]:
-    """Return a drift for bandwidth or packet rate that no port requests."""
     if not isinstance(facts.ports, Needs):
         return []
     asked = facts.ports.total()

@@ -1,10 +1,10 @@
 """Finds the instances that seem to lack their entitlement, in sets: the sweep suspects, the inspection proves.
 
-Placement shows the sum of a project and user. Only if it is too small for their instances and migrations, Placement is
-asked about each instance.
+Placement shows the sum of a project and user. Only if it is too small, Placement is asked about each of their
+instances.
 
-The instances found for a key are remembered for its inspections, and forgotten before its heal. That cannot mislead a
-write: each inspection reads the databases, and the write itself proves that they have no allocation.
+A key's instances are remembered for its inspections, and forgotten before its heal. That cannot mislead a write: each
+inspection reads the databases, and the write itself proves that they have no allocation.
 """
 
 from __future__ import annotations
@@ -43,8 +43,6 @@ _flavor = lru_cache(_FLAVORS)(parse)
 
 @dataclass(frozen=True, slots=True)
 class _NodeReading:
-    """A compute node, its instances and consumers, and its suspects."""
-
     node: ComputeNode
     here: Sequence[Resident]
     consumers: ByConsumer
@@ -117,7 +115,7 @@ class Suspects:
         return next((found for _, found in batches.together(_several(readings))), frozenset())
 
     def odd(self, cell: Cell, node: ComputeNode) -> frozenset[str]:
-        """Return the instances of a node that seem to have wrong amounts of it."""
+        """Return the instances of a node that seem to have wrong amounts."""
         return _odd(self._residents(cell, [node]), self._placement.consumers(node.uuid))
 
     def _of_nodes(self, cell: Cell, readings: Collection[_NodeReading], sums: Sums) -> Iterator[Key]:
@@ -156,7 +154,6 @@ class Suspects:
                     total[name] = total.get(name, 0) + amounts[name]
 
     def _of_gone_ports(self, roots: Collection[str]) -> set[str]:
-        """Return the instances with resources of a port provider that no cached port names."""
         providers_of: dict[str, set[str]] = {}
         for provider, consumers in self._recent(self._nested.due(roots)).items():
             for consumer, amounts in consumers.items():
@@ -222,7 +219,7 @@ def _missing(here: Iterable[Resident], consumers: ByConsumer) -> frozenset[str]:
 
 
 def _odd(here: Iterable[Resident], consumers: ByConsumer) -> frozenset[str]:
-    """Return the instances with other amounts; a class of which none has any there may be elsewhere."""
+    """A class that none of these instances has there may be elsewhere."""
     given = {name for amounts in consumers.values() for name in amounts} & PLAIN
     suspects = (one for one in here if one.at_rest and one.uuid in consumers)
     return frozenset(one.uuid for one in suspects if _differs(one, consumers[one.uuid], given))

@@ -1,4 +1,4 @@
-"""Proves from ended migrations where their instance lives and does not live. Pure.
+"""Proves from ended migrations where their instance lives. Pure.
 
 A live migration in ``error`` proves nothing: before Nova 27, the instance's row could name the source after the guest
 had switched (bug 1628606).
@@ -33,7 +33,7 @@ def normal(move: Migration, names: HostNames) -> Migration:
 
 
 def is_undecided(move: Migration) -> bool:
-    """Return whether a migration ended without proof of where the guest runs."""
+    """Return whether a migration ended without proof of the guest's place."""
     return move.kind == "live-migration" and move.status == "error"
 
 
@@ -54,27 +54,22 @@ def has_left(move: Migration) -> Place | None:
 
 
 def left_places(migrations: Sequence[Migration], here: Place) -> frozenset[Place]:
-    """Return the places that an instance has provably left; none if the youngest migration did not lead here.
-
-    :param migrations: youngest first
-    """
+    """Return the places that an instance has provably left; none if the youngest migration did not lead here."""
     if not _agrees(migrations, here):
         return frozenset()
     return frozenset(place for move in migrations if (place := has_left(move)) is not None) - {here}
 
 
 def moved_between(migrations: Sequence[Migration], here: Place, other: Place) -> bool:
-    """Return whether an ended migration names both places and proves that the instance lives here.
-
-    :param migrations: youngest first; the youngest must not contradict
+    """Return whether an ended migration between both places, which no younger one contradicts, proves that it lives
+    here.
     """
     return _agrees(migrations, here) and any(lives_on(move) == here and has_left(move) == other for move in migrations)
 
 
 def is_owed(move: Migration, migrations: Iterable[Migration], here: Place) -> bool:
-    """Return whether the instance should have the share of a migration.
-
-    The migration was rolled back to where the instance still lives, and no younger one succeeded.
+    """Return whether the instance should have the share of a migration: it was rolled back, and none succeeded
+    since.
     """
     ended_there = move.status in ROLLED_BACK or (move.deleted and not move.terminal)
     return ended_there and move.source == here and not move.within_node and not is_superseded(move, migrations)
@@ -95,7 +90,7 @@ def awaits_user(vm_state: str | None, migrations: Sequence[Migration], here: Pla
 def is_superseded(move: Migration, migrations: Iterable[Migration]) -> bool:
     """Return whether a migration of the same instance succeeded after this one.
 
-    :param migrations: youngest first; one that changed later counts as younger wherever it stands
+    :param migrations: youngest first; one that changed later counts as younger
     """
     younger = True
     for other in migrations:

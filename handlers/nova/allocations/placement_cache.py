@@ -29,7 +29,7 @@ _NODES = 250
 
 
 class RecentPlacement:
-    """A cache before Placement, for reading; safe to share between threads."""
+    """A cache before Placement; safe to share between threads."""
 
     def __init__(self, placement: Placement) -> None:
         self._placement = placement
@@ -92,7 +92,6 @@ class _Cache(Generic[T]):
         self._answers: TTLCache[str, T] = TTLCache(_ANSWERS, TTL)
 
     def get(self, name: str, keep: Callable[[T], bool]) -> T:
-        """Return the answer about a name; cache it if ``keep(answer)`` is true."""
         with self._lock:
             known = self._answers.get(name)
         if known is not None:

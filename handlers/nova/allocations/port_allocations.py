@@ -1,7 +1,7 @@
 """Adds the requests of ports to an allocation, and writes the chosen providers into the ports.
 
-The ports are written first, as in ``nova-manage placement heal_allocations``. After a crash in between, they name their
-providers, and the next inspection completes the heal. In the other order, it would not find the ports.
+The ports are written first, as in ``nova-manage placement heal_allocations``. After a crash in between, the next
+inspection completes the heal. In the other order, it would not find the ports.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class PortAllocations:
     def complete(self, needs: Needs, home: str, give: Give) -> Drift:
         """Add the resources of the ports; or report why nothing determines them.
 
-        :param home: the root provider of the instance's node
+        :param home: the node's root provider
         """
         if not needs.requests:
             return give
@@ -66,7 +66,7 @@ class PortAllocations:
         return changes
 
     def take_back(self, changes: Sequence[tuple[Port, Port]]) -> None:
-        """Restore the profiles of ports that are unchanged since.
+        """Restore the profiles of unchanged ports.
 
         A port that cannot be written keeps its providers; the next inspection uses them.
         """

@@ -1,14 +1,13 @@
 """Reads the requests of an instance's ports to Placement, and chooses the providers that give them. Pure.
 
 A port with guaranteed bandwidth or packet rate has a ``resource_request``: groups of resources, each from one provider
-below the compute node. Nova claims them together with the flavor, and writes each provider into the port's
-``binding:profile``: ``allocation``.
+below the compute node. Nova writes the provider of each group into the port's ``binding:profile``: ``allocation``.
 
 Only candidates count that agree with the ports' ``allocation``, the providers that the host really uses. If exactly one
 is left, it is right, also for a port that lost its ``allocation``. If several are left, only the host knows, and
 nothing is chosen.
 
-A port has one group, or, with the extension ``port-resource-request-groups``, several named ones.
+The extension ``port-resource-request-groups`` gives a port several named groups.
 
 Sources: ``nova/cmd/manage.py`` (_get_port_allocations_to_heal), ``nova/objects/request_spec.py`` (RequestGroup),
 ``nova/network/neutron.py`` (_get_binding_profile_allocation), ``neutron/services/qos/qos_plugin.py``.
@@ -54,7 +53,7 @@ class Group:
 class Request:
     """The request of a port.
 
-    :param together: names of groups whose providers have to be in one subtree
+    :param together: names of groups whose providers must be in one subtree
     :param plain: one group without a name; then ``allocation`` is a provider, else providers by group
     """
 
@@ -111,7 +110,7 @@ def read(ports: Iterable[Port], group_policy: str = "none") -> Needs | Unbuildab
 
 
 def cached(network_info: str | None) -> frozenset[str] | None:
-    """Return the ids of the ports in Nova's network cache; None if it is unreadable."""
+    """Return the ids of the ports in Nova's network cache; None if unreadable."""
     try:
         return frozenset(str(vif["id"]) for vif in json.loads(network_info or ""))
     except (ValueError, LookupError, TypeError):
@@ -119,7 +118,7 @@ def cached(network_info: str | None) -> frozenset[str] | None:
 
 
 def cached_providers(network_info: str | None) -> frozenset[str] | None:
-    """Return the providers that the ports in Nova's network cache name; None if it is unreadable."""
+    """Return the providers that the ports in Nova's network cache name; None if unreadable."""
     try:
         written = [(vif.get("profile") or {}).get(ALLOCATION) or {} for vif in json.loads(network_info or "")]
         return frozenset(one for value in written for one in ([value] if isinstance(value, str) else value.values()))

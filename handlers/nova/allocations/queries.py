@@ -1,7 +1,4 @@
-"""The SQL statements about entitlements, owners, homes and rightful consumers.
-
-Each takes a connection within a transaction and can be run again.
-"""
+"""The SQL statements about entitlements, owners, homes and rightful consumers; each can run again."""
 
 from __future__ import annotations
 
@@ -25,7 +22,7 @@ Owner = tuple[str | None, str | None]
 
 @dataclass(frozen=True, slots=True)
 class Description:
-    """The stored values from which the entitlement of an instance follows.
+    """The sources of an instance's entitlement.
 
     :param flavor: ``instance_extra.flavor``
     :param image_properties: by their names in Glance
@@ -93,7 +90,7 @@ class Resident:
 
 
 def residents(connection: Connection, nodes: Collection[records.ComputeNode]) -> list[Resident]:
-    """The live instances on these nodes, with the sources of their entitlement; three statements in all."""
+    """The live instances on these nodes, in three statements."""
     i, extra = tables.instances.c, tables.instance_extra.c
     hosts, names = {node.host for node in nodes}, {node.node for node in nodes}
     here = sa.and_(i.deleted == 0, i.host.in_(hosts), i.node.in_(names))
@@ -144,7 +141,7 @@ def _roots_on(connection: Connection, here: sa.ColumnElement[bool]) -> dict[str,
 
 
 def owners(connection: Connection, consumers: Collection[str]) -> dict[str, Owner]:
-    """Project and user of each consumer that is an instance, deleted or not, or a migration of one."""
+    """Project and user of each consumer that is an instance, deleted or not, or a migration."""
     i, m = tables.instances.c, tables.migrations.c
     moved = tables.migrations.join(tables.instances, i.uuid == m.instance_uuid)
     found: dict[str, Owner] = {}
@@ -157,7 +154,7 @@ def owners(connection: Connection, consumers: Collection[str]) -> dict[str, Owne
 
 
 def owned(connection: Connection, owner: Owner) -> set[str]:
-    """The instances at rest on a host that belong to a project and user."""
+    """The instances of a project and user at rest on a host."""
     c = tables.instances.c
     return set(
         connection.scalars(_at_rest().where(c.host.is_not(None), c.project_id == owner[0], c.user_id == owner[1]))
