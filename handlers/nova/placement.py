@@ -3,8 +3,7 @@
 Every write is compare-and-set: allocations with the consumer's generation, aggregates with the provider's. ``DELETE
 /allocations`` knows no generation and must never be called; an empty replacement takes an allocation away.
 
-Microversion 1.28 (Rocky) is the oldest with consumer generations. The consumer's type needs 1.38 (Xena) and is
-optional.
+Microversion 1.28 (Rocky) is the oldest with consumer generations; consumer types need 1.38 (Xena).
 """
 
 from __future__ import annotations
@@ -43,7 +42,7 @@ class Allocation:
 
     :param providers: resources by provider; if empty, all the rest is None
     :param generation: changes with every write
-    :param consumer_type: ``unknown`` for all that Nova writes today; None before 1.38
+    :param consumer_type: ``unknown`` for Nova today; None before 1.38
     """
 
     consumer: str
@@ -64,13 +63,13 @@ class Allocation:
 
 
 def plain(held: Held) -> dict[str, dict[str, int]]:
-    """Return the resources as plain dictionaries, for JSON."""
+    """Return plain dictionaries, for JSON."""
     return {provider: dict(resources) for provider, resources in held.items()}
 
 
 @dataclass(frozen=True, slots=True)
 class Provider:
-    """A resource provider; a compute node's root provider has the compute node's uuid."""
+    """A resource provider; a root provider has the compute node's uuid."""
 
     uuid: str
     name: str
@@ -79,7 +78,7 @@ class Provider:
 
 @dataclass(frozen=True, slots=True)
 class ProviderAggregates:
-    """The aggregates of a provider, at one of its generations."""
+    """A provider's aggregates, at one of its generations."""
 
     provider: str
     aggregates: frozenset[str]
@@ -101,7 +100,7 @@ class Placement:
         return cls(resources.get(Cloud.from_resources).service("placement"))
 
     def allocation(self, consumer: str) -> Allocation:
-        """Return the allocation of a consumer, empty for an unknown one."""
+        """Return a consumer's allocation, empty for an unknown one."""
         url = f"/allocations/{consumer}"
         response = None
         if self._knows_types:
@@ -123,10 +122,10 @@ class Placement:
         )
 
     def replace_allocation(self, before: Allocation, providers: Held) -> None:
-        """Replace a consumer's resources; with none, Placement forgets the consumer.
+        """Replace a consumer's resources; with none, Placement forgets it.
 
         :raises Conflict: if its allocation changed since ``before`` was read
-        :raises Refused: if Placement does not accept it
+        :raises Refused: if Placement rejects it
         """
         body = _replacement(before, providers)
         response = self._write("PUT", f"/allocations/{before.consumer}", json=body, microversion=VERSION)
@@ -134,12 +133,12 @@ class Placement:
             raise self._failure(response, f"the allocations of {before.consumer}")
 
     def move_allocation(self, source: Allocation, target: Allocation) -> None:
-        """Move all resources of a consumer to another one: both change, or neither.
+        """Move all resources of a consumer to another: both change, or neither.
 
         :param source: its project and user are used
         :param target: loses its former resources
         :raises Conflict: if either allocation changed since it was read
-        :raises Refused: if Placement does not accept it
+        :raises Refused: if Placement rejects it
         """
         owner = {"project_id": source.project_id, "user_id": source.user_id}
         given = {uuid: {"resources": dict(resources)} for uuid, resources in source.providers.items()}
@@ -155,7 +154,7 @@ class Placement:
         """Replace the allocations of all these consumers, or of none.
 
         :raises Conflict: if one changed since it was read
-        :raises Refused: if Placement does not accept one
+        :raises Refused: if Placement rejects one
         """
         body = {before.consumer: _replacement(before, providers) for before, providers in changes}
         response = self._write("POST", "/allocations", json=body, microversion=VERSION)
@@ -212,18 +211,18 @@ class Placement:
         return [(row["uuid"], row["generation"]) for row in self._body(response)["resource_providers"]]
 
     def sharing_providers(self) -> dict[str, Provider]:
-        """Return the providers that serve their aggregates, such as shared storage."""
+        """Return the providers that serve their aggregates."""
         return self._providers({"required": "MISC_SHARES_VIA_AGGREGATE"})
 
     def named(self, name: str) -> dict[str, Provider]:
-        """Return the provider of this unique name, if any; the database compares names."""
+        """Return the provider of this unique name; the database compares names."""
         return self._providers({"name": name})
 
     def delete_provider(self, provider: str) -> None:
         """Delete a provider.
 
         :raises Conflict: if it is in use or does not exist
-        :raises Refused: if Placement refuses for another reason
+        :raises Refused: if Placement refuses otherwise
         """
         response = self._write("DELETE", f"/resource_providers/{provider}", microversion=VERSION)
         if response.status_code == 404:
@@ -238,11 +237,11 @@ class Placement:
         return self._providers({"in_tree": provider})
 
     def members(self, aggregate: str) -> dict[str, Provider]:
-        """Return the providers of an aggregate."""
+        """Return an aggregate's providers."""
         return self._providers({"member_of": aggregate})
 
     def offers(self, provider: str) -> Mapping[str, int]:
-        """Return the capacity of each class, used or not; empty for an unknown provider."""
+        """Return the whole capacity by class; empty for an unknown provider."""
         response = self._read(f"/resource_providers/{provider}/inventories", microversion=VERSION)
         if response.status_code == 404:
             return {}
@@ -250,7 +249,7 @@ class Placement:
         return {name: int((one["total"] - one["reserved"]) * one["allocation_ratio"]) for name, one in found.items()}
 
     def aggregates(self, provider: str) -> ProviderAggregates | None:
-        """Return the aggregates of a provider, or None for an unknown one."""
+        """Return a provider's aggregates, or None for an unknown one."""
         response = self._read(f"/resource_providers/{provider}/aggregates", microversion=VERSION)
         if response.status_code == 404:
             return None

@@ -1,11 +1,11 @@
-"""Allocations in Placement: resources that consumers have without right, and resources that instances lack.
+"""Allocations in Placement: those without right, and those that instances lack.
 
-- ``audit_*``: two handlers; ``excess_*`` has their facts and decisions
-- ``heal_allocations``: the handler that gives resources; ``missing_*`` has its facts, decisions and suspects
+- ``audit_*``: two handlers, with ``excess_*``
+- ``heal_allocations``: one handler, with ``missing_*``
 - ``moves``: the places that ended migrations prove
 - ``entitlement``: the resources of a flavor and an image
 - ``batches``: several instances in one finding
 - ``port_*``, ``candidates``: resources for ports
 - ``nested``: providers below and beside compute nodes
-- ``placement_cache``: recent answers of Placement
+- ``placement_cache``: recent answers
 """

@@ -106,7 +106,7 @@ class Evidence:
 
     @staticmethod
     def allocation_of(stored: Json) -> Allocation:
-        """Return the allocation of stored evidence."""
+        """Return the stored allocation."""
         return Allocation(
             stored["consumer"],
             stored["allocations"],
@@ -118,7 +118,7 @@ class Evidence:
 
 
 class AuditAllocations(PlacementHandler):
-    """Finds and takes back allocations without right."""
+    """Takes back allocations without right."""
 
     name = "audit_allocations"
     title = "Take back resources that deleted, moved or offloaded instances still hold in Placement"

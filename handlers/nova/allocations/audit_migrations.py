@@ -86,7 +86,7 @@ class Swap:
 
 
 class AuditMigrations(PlacementHandler):
-    """Finds and moves back the shares of rolled-back migrations."""
+    """Moves back the shares of rolled-back migrations."""
 
     name = "audit_migrations"
     title = "Move back to their instances the resources that ended migrations still hold in Placement"
@@ -108,7 +108,7 @@ class AuditMigrations(PlacementHandler):
         self._judge = Judge(databases, placement, Archive(databases))
 
     def inspect(self, key: Key) -> Iterable[Finding]:
-        """Judge the allocations of the last migrations of an instance."""
+        """Judge the last migrations of an instance."""
         swaps = self._swaps(key.id)
         return [_finding(key, swap, among=len(swaps)) for swap in swaps]
 
@@ -149,7 +149,7 @@ class AuditMigrations(PlacementHandler):
         )
 
     def _swaps(self, instance: str) -> list[Swap]:
-        """:raises InFlight: while one of the allocations cannot be judged"""
+        """:raises InFlight: while one allocation cannot be judged"""
         (own, _), *moves = self._judge.judge(instance)
         waits = [verdict for _, verdict in moves if isinstance(verdict, Wait)]
         if waits:

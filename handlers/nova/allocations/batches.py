@@ -76,7 +76,7 @@ def _key(nodes: Sequence[str], instances: frozenset[str]) -> Key:
 
 
 def grouped(key: Key, judged: Sequence[Judged]) -> tuple[list[Finding], list[Judged]]:
-    """Return the findings for instances of the key, and the instances that none covers."""
+    """Return the findings of the key, and the instances that none covers."""
     match key.kind:
         case Kind.AMOUNTS:
             wrong = [
@@ -102,7 +102,7 @@ def _belongs(key: Key, facts: Facts) -> bool:
 
 
 def simple_of(facts: Facts, drifts: Sequence[Drift]) -> Missing | None:
-    """Return a part of a batch, if a missing allocation without ports' requests is the only drift."""
+    """Return a part of a batch, if a missing allocation is the only drift."""
     match list(drifts):
         case [Give(problem=Problem.MISSING, allocations=allocations) as give] if not allocations:
             if isinstance(facts.ports, Needs) and not facts.ports.requests and not facts.allocation.providers:
@@ -125,7 +125,7 @@ def finding(key: Key, missing: Sequence[Missing]) -> Finding:
 
 
 def where(parts: Iterable[Mapping[str, Any]]) -> str:
-    """Return where the instances of a finding live, in words."""
+    """Describe where the instances of a finding live."""
     nodes = sorted({str(one["node"]) for one in parts})
     return nodes[0] if len(nodes) == 1 else f"{len(nodes)} compute nodes, {nodes[0]} among them"
 
@@ -146,5 +146,5 @@ def wrong_amounts(key: Key, wrong: Sequence[tuple[Facts, Report]]) -> Finding:
 
 
 def undo(instances: Sequence[str]) -> str:
-    """Return the commands that take all of it back."""
+    """Return the commands that take everything back."""
     return "; ".join(f"openstack resource provider allocation delete {instance}" for instance in instances)

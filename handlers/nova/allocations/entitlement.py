@@ -8,8 +8,7 @@ The rules are those of Nova's scheduler (``ResourceRequest`` in ``nova/scheduler
 - ``hw:cpu_policy`` or ``hw_cpu_policy`` of the image: ``dedicated`` makes every vCPU a PCPU. ``mixed`` does so for
   ``hw:cpu_dedicated_mask``, or else for the realtime mask of the image, or else of the flavor. With either,
   ``hw:emulator_threads_policy=isolate`` adds a PCPU.
-- DISK_GB is ephemeral disk, swap rounded up to whole GB, and the root disk unless it is a volume. Zeros are left out in
-  the end.
+- DISK_GB is ephemeral disk, swap rounded up to whole GB, and the root disk unless it is a volume. Zeros are left out.
 
 Contradictions, and resources that need not come from the root provider, are :class:`Unbuildable`.
 """
@@ -58,7 +57,7 @@ _TRUE = frozenset({"1", "t", "true", "on", "y", "yes"})
 
 @dataclass(frozen=True, slots=True)
 class Flavor:
-    """The flavor of an instance at its build or last resize.
+    """The flavor at the build or last resize.
 
     :param swap: in MB, all other disks in GB
     """
@@ -83,7 +82,7 @@ class _Contradiction(Exception):
 
 
 def parse(text: str | None) -> Flavor | Unbuildable:
-    """Read the flavor in force from ``instance_extra.flavor``."""
+    """Read the flavor from ``instance_extra.flavor``."""
     try:
         data = json.loads(text or "")["cur"]["nova_object.data"]
         numbers = {name: int(data.get(name) or 0) for name in ("vcpus", "root_gb", "ephemeral_gb", "swap")}
@@ -107,7 +106,7 @@ def of(
 def resources(
     flavor: Flavor, image_properties: Mapping[str, str], boot_from_volume: bool
 ) -> Mapping[str, int] | Unbuildable:
-    """Return the resources that the root provider of its node should give.
+    """Return the resources that the node's root provider should give.
 
     :param image_properties: by their names in Glance: ``hw_cpu_policy``
     """

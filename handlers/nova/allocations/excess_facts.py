@@ -1,4 +1,4 @@
-"""Reads the facts about a consumer in the order that makes the verdict safe: its allocation, then the databases."""
+"""Reads the facts about a consumer: first its allocation, then the databases."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class _Seen:
 
 
 class Judge:
-    """Judges consumers by Placement and the databases; safe to share between threads."""
+    """Judges consumers; safe to share between threads."""
 
     def __init__(self, databases: NovaDatabases, placement: Placement, archive: Archive) -> None:
         self._databases = databases

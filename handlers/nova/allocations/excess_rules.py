@@ -96,7 +96,7 @@ class Facts:
 
     @property
     def is_mapped(self) -> bool:
-        """Whether the mapping names the cell in which the instance lives."""
+        """Whether the mapping names its cell."""
         return self.mapping is not None and self.mapping.cell_id == self.row.cell_id
 
     @property

@@ -6,8 +6,8 @@ or quotas count wrongly.
 **Why Nova lets it.** Nova forgets a failed roll-back. Placement may come from an older backup. nova-compute never
 compares.
 
-**What is read.** First the allocation, then build request and mapping, then instance and migrations in every cell, last
-compute node, flavor, image and ports. If one cell does not answer, there is no verdict.
+**What is read.** First the allocation, then nova_api and every cell, last the ports. If one cell does not answer, there
+is no verdict.
 
 **What is changed.** One allocation, replaced as a whole at the generation of the evidence:
 
@@ -16,7 +16,7 @@ compute node, flavor, image and ports. If one cell does not answer, there is no 
   up to fifty in one write.
 - ``wrong-provider``: the same, in place of the resources of other compute nodes. An ended migration must name both
   nodes and have led here, and no younger one may contradict it. Shared storage stays and is not given twice.
-- ``wrong-owner``: the same allocation, for the project and the user of the instance.
+- ``wrong-owner``: the same allocation, for the instance's project and user.
 
 Ports that do not name their providers get them first, in ``binding:profile``, at the revision of the evidence. A
 refusal of Placement takes that back; after an interruption, the next inspection completes the heal.
@@ -35,8 +35,7 @@ for a minute. It is in exactly one cell, to which it is mapped, and not marked a
 - an instance without allocation that is marked as deleted: its cell may come from an older backup
 - wrong amounts, and resources of ports that are gone
 - a node that is too small or reserved
-- an entitlement that flavor and image do not determine, such as vGPUs, device profiles, encrypted or persistent memory,
-  numbered groups, nested providers
+- an entitlement that flavor and image do not determine, such as vGPUs, device profiles or persistent memory
 - ports with several possible providers
 
 The sweep misses two owners that have equal amounts of each other; an inspection finds them.
@@ -258,7 +257,7 @@ class HealAllocations(NovaHandler):
             raise
 
     def _heal_batch(self, finding: Finding) -> Healed:
-        """Heal the instances that are unchanged; the write itself proves that they have no allocation.
+        """Heal the unchanged instances; the write itself proves that they have no allocation.
 
         Inventories and ports were proved just before.
         """

@@ -49,7 +49,7 @@ class Reader:
         self._network = network
 
     def facts(self, instances: Sequence[str]) -> list[Facts]:
-        """Read the facts about instances, in their order.
+        """Read the facts in the order of the instances.
 
         :raises Unavailable: if Placement, nova_api or any cell does not answer; or Neutron, before an instance with
             ports gets resources
@@ -73,7 +73,7 @@ class Reader:
         return completed
 
     def rows(self, cell_id: int, instances: Sequence[str]) -> dict[str, Instance]:
-        """Read the rows of instances again, in their cell."""
+        """Read the rows again, in their cell."""
         for cell in self._databases.cells():
             if cell.id == cell_id:
                 found = self._databases.database(cell).run(lambda connection: queries.instances(connection, instances))

@@ -1,8 +1,5 @@
 """Finds the instances that seem to lack their entitlement, in sets: the sweep suspects, the inspection proves.
 
-Placement shows the sum of a project and user. Only if it is too small, Placement is asked about each of their
-instances.
-
 A key's instances are remembered for its inspections, and forgotten before its heal. That cannot mislead a write: each
 inspection reads the databases, and the write itself proves that they have no allocation.
 """
@@ -65,7 +62,7 @@ class Suspects:
         self._found: dict[Key, tuple[float, frozenset[str]]] = {}
 
     def everywhere(self) -> Iterator[Key]:
-        """Yield the keys of all instances that seem to lack their entitlement.
+        """Yield the keys of all suspects.
 
         :raises Unavailable: if a listing failed; the keys before it are valid
         """

@@ -1,4 +1,4 @@
-"""Proves from ended migrations where their instance lives. Pure.
+"""Proves from ended migrations, youngest first, where their instance lives. Pure.
 
 A live migration in ``error`` proves nothing: before Nova 27, the instance's row could name the source after the guest
 had switched (bug 1628606).
@@ -28,7 +28,7 @@ def normal_place(place: Place, names: HostNames) -> Place:
 
 
 def normal(move: Migration, names: HostNames) -> Migration:
-    """Return a migration with its places in normal form."""
+    """Return a migration with normal places."""
     return dataclasses.replace(move, source=normal_place(move.source, names), dest=normal_place(move.dest, names))
 
 
@@ -47,7 +47,7 @@ def lives_on(move: Migration) -> Place | None:
 
 
 def has_left(move: Migration) -> Place | None:
-    """Return where the instance does not live after a migration; None without proof."""
+    """Return where the instance no longer lives after a migration; None without proof."""
     if lives_on(move) is None:
         return None
     return move.source if move.status in SUCCEEDED else move.dest
@@ -61,22 +61,18 @@ def left_places(migrations: Sequence[Migration], here: Place) -> frozenset[Place
 
 
 def moved_between(migrations: Sequence[Migration], here: Place, other: Place) -> bool:
-    """Return whether an ended migration between both places, which no younger one contradicts, proves that it lives
-    here.
-    """
+    """Return whether a migration from ``other`` led here, and the youngest migration agrees."""
     return _agrees(migrations, here) and any(lives_on(move) == here and has_left(move) == other for move in migrations)
 
 
 def is_owed(move: Migration, migrations: Iterable[Migration], here: Place) -> bool:
-    """Return whether the instance should have the share of a migration: it was rolled back, and none succeeded
-    since.
-    """
+    """Return whether a migration was rolled back to here, and none succeeded since."""
     ended_there = move.status in ROLLED_BACK or (move.deleted and not move.terminal)
     return ended_there and move.source == here and not move.within_node and not is_superseded(move, migrations)
 
 
 def awaits_user(vm_state: str | None, migrations: Sequence[Migration], here: Place) -> bool:
-    """Return whether a resize waits for its user, or nothing proves that it does not.
+    """Return whether a resize waits for its user, or nothing disproves it.
 
     nova-compute may die between the two writes of a confirmation: ``confirmed``, but still ``resized``.
     """
@@ -88,7 +84,7 @@ def awaits_user(vm_state: str | None, migrations: Sequence[Migration], here: Pla
 
 
 def is_superseded(move: Migration, migrations: Iterable[Migration]) -> bool:
-    """Return whether a migration of the same instance succeeded after this one.
+    """Return whether a migration succeeded after this one.
 
     :param migrations: youngest first; one that changed later counts as younger
     """

@@ -1,6 +1,6 @@
 """Chooses which providers below and beside compute nodes a sweep asks about.
 
-A node may have dozens (cards, NUMA nodes, storage). So a sweep asks about as many as there are compute nodes, at least
+A node may have dozens (cards, NUMA nodes). So a sweep asks about as many as there are compute nodes, at least
 :data:`FLOOR`; the next sweep goes on from there.
 """
 

@@ -1,7 +1,6 @@
 """Recent answers of Placement, so that several readers in the same seconds cause one request.
 
-A cached answer cannot mislead a write, which proves by itself that an instance has no allocation. A handler's next
-sweep asks again.
+A cached answer cannot mislead a write, which proves by itself that an instance has no allocation.
 """
 
 from __future__ import annotations
@@ -46,7 +45,7 @@ class RecentPlacement:
         return cls(resources.get(Placement.from_resources))
 
     def allocation(self, consumer: str) -> Allocation:
-        """Return the allocation of a consumer; only an empty one comes from the cache."""
+        """Return the allocation of a consumer; only an empty one is cached."""
         return self._allocations.get(consumer, lambda allocation: not allocation.providers)
 
     def tree(self, provider: str) -> Mapping[str, Provider]:
@@ -54,7 +53,7 @@ class RecentPlacement:
         return self._trees.get(provider, bool)
 
     def offers(self, provider: str) -> Mapping[str, int]:
-        """Return how much a provider can give of each class."""
+        """Return the capacity of each class."""
         return self._offers.get(provider, bool)
 
     def consumers_of(self, providers: Iterable[str], task: str) -> dict[str, ByConsumer]:
@@ -75,7 +74,6 @@ class RecentPlacement:
         return known | answers
 
     def _take(self, provider: str, task: str) -> ByConsumer | None:
-        """Return the answer to another handler's sweep, and drop it."""
         asker, found = self._consumers.get(provider, (task, None))
         if asker == task:
             return None

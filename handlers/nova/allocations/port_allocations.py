@@ -22,7 +22,7 @@ from handlers.nova.verdicts import Report
 
 
 class PortAllocations:
-    """Completes allocations by the requests of ports; safe to share between threads."""
+    """Completes allocations for ports; safe to share between threads."""
 
     def __init__(self, network: Network, candidates: Candidates) -> None:
         self._network = network

@@ -1,13 +1,11 @@
 """Reads the requests of an instance's ports to Placement, and chooses the providers that give them. Pure.
 
-A port with guaranteed bandwidth or packet rate has a ``resource_request``: groups of resources, each from one provider
-below the compute node. Nova writes the provider of each group into the port's ``binding:profile``: ``allocation``.
+A port with guaranteed bandwidth or packet rate requests groups of resources, each from one provider below the compute
+node. Nova writes the provider of each group into the port's ``binding:profile``: ``allocation``.
 
 Only candidates count that agree with the ports' ``allocation``, the providers that the host really uses. If exactly one
 is left, it is right, also for a port that lost its ``allocation``. If several are left, only the host knows, and
 nothing is chosen.
-
-The extension ``port-resource-request-groups`` gives a port several named groups.
 
 Sources: ``nova/cmd/manage.py`` (_get_port_allocations_to_heal), ``nova/objects/request_spec.py`` (RequestGroup),
 ``nova/network/neutron.py`` (_get_binding_profile_allocation), ``neutron/services/qos/qos_plugin.py``.
@@ -33,7 +31,7 @@ _PORT_CLASSES = ("NET_BW_", "NET_PACKET_RATE_")
 
 
 def is_port_class(name: str) -> bool:
-    """Return whether instances get this resource class for their ports."""
+    """Return whether a resource class is for ports."""
     return name.startswith(_PORT_CLASSES)
 
 
@@ -41,7 +39,7 @@ def is_port_class(name: str) -> bool:
 class Group:
     """The resources that one provider has to give to a port.
 
-    :param name: Neutron's id of the group, or of the port if it has only one
+    :param name: Neutron's id of the group, or of a port with only one
     """
 
     name: str
@@ -64,7 +62,7 @@ class Request:
 
     @property
     def given(self) -> Mapping[str, str]:
-        """The provider of each group in the port's profile; empty without one."""
+        """The provider of each group in the port's profile."""
         written = self.port.profile.get(ALLOCATION)
         if not written:
             return {}
@@ -130,7 +128,7 @@ def question(needs: Needs, wanted: Mapping[str, int], home: str) -> list[tuple[s
     """Return the query for Placement's candidates.
 
     :param wanted: the entitlement without zeros
-    :param home: the root provider of the node
+    :param home: the node's root provider
     """
     asked = [("in_tree", home), ("resources", _amounts(wanted))] if wanted else []
     for request in needs.requests:

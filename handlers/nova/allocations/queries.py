@@ -223,7 +223,7 @@ def _place(host: str | None, node: str | None) -> tuple[str, str]:
 
 
 def living(connection: Connection, consumers: Collection[str]) -> set[str]:
-    """The consumers that are live instances on a host, or migrations in progress."""
+    """The consumers that live on a host or are migrations in progress."""
     i, m = tables.instances.c, tables.migrations.c
     found: set[str] = set()
     for chunk in chunks(consumers):
