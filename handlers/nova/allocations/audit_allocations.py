@@ -6,8 +6,8 @@ counts them as used, and the node cannot be deleted.
 **Why Nova lets it.** Nova releases an allocation after it changed its own database, and forgets a failed release.
 nova-compute does not clean up after archived instances, nor after evacuated ones while it is down.
 
-**What is read.** First the allocation, then build request and mapping, then instance and migrations in every cell, last
-the shadow tables. If one cell does not answer, there is no verdict.
+**What is read.** First the allocation, then build request and mapping, then instance and migrations in every cell, or
+else the shadow tables. If one cell does not answer, there is no verdict.
 
 **What is changed.** ``PUT /allocations/{consumer}`` leaves nothing or the rightful rest. A live instance loses only the
 tree of a compute node that it left, as an ended migration proves.

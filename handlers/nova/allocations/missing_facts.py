@@ -180,8 +180,9 @@ class Reader:
     def _needs(
         self, described: Description, facts: Facts, found: Mapping[str, list[Port]] | Unavailable | None
     ) -> Needs | Unbuildable:
-        """Nova's cache lacks requests and some ports. Without Neutron's answer, only an instance without cached ports
-        goes on.
+        """Nova's cache lacks requests and some ports.
+
+        Without Neutron's answer, only an instance without cached ports goes on.
         """
         cached = port_requests.cached(described.network_info)
         try:
