@@ -27,7 +27,7 @@ _SAMPLE = 3
 
 
 def live_nodes(databases: NovaDatabases) -> tuple[dict[str, tuple[Cell, ComputeNode]], Unavailable | None]:
-    """Return the live compute nodes by uuid, of the cells that answer, and the error of another.
+    """Return the live compute nodes by uuid, and the error of a cell that does not answer.
 
     For sweeps and samples only: a proof asks all cells or none.
     """
@@ -36,12 +36,12 @@ def live_nodes(databases: NovaDatabases) -> tuple[dict[str, tuple[Cell, ComputeN
 
 
 def require_own_placement(databases: NovaDatabases, placement: Placement) -> None:
-    """Make sure that this is the Placement of this Nova; every heal that trusts or writes Placement begins with it.
+    """Require the Placement of this Nova; every heal that trusts or writes Placement begins with it.
 
-    Without a configured region, keystoneauth may choose the Placement of any region.
+    Without a configured region, keystoneauth may choose any region's Placement, which knows none of our compute nodes.
 
-    :raises Refused: when no compute node's uuid is a provider in Placement
-    :raises Unavailable: when Placement does not answer, or no compute node is known because a cell does not
+    :raises Refused: if no compute node's uuid is a provider
+    :raises Unavailable: if Placement does not answer, or a cell does not and no compute node is known
     """
     nodes, down = live_nodes(databases)
     if not nodes and down is not None:
@@ -57,7 +57,7 @@ def require_own_placement(databases: NovaDatabases, placement: Placement) -> Non
 
 
 def live_instances(databases: NovaDatabases) -> int:
-    """Return the number of live instances in the cells that answer."""
+    """Count the live instances of the cells that answer: the population of sweeps over instances."""
     counts, _ = databases.run_in_available(databases.host_cells(), queries.live_instances_count)
     return sum(counts.values())
 
@@ -74,7 +74,7 @@ def in_groups(nodes: Iterable[tuple[Cell, ComputeNode]]) -> Iterator[tuple[Cell,
 def read_ahead(read: Callable[[S], T], batches: Iterable[S]) -> Iterator[tuple[S, Future[T]]]:
     """Read batches in their order, the next ones while the caller works on one.
 
-    :return: each batch with its future, which is done; its result raises the error of ``read``
+    :return: each batch with its finished future, which raises the error of ``read``
     """
     with ThreadPoolExecutor(_AHEAD, thread_name_prefix="read-ahead") as pool:
         waiting: deque[tuple[S, Future[T]]] = deque()
@@ -94,9 +94,10 @@ def _ended(batch: tuple[S, Future[T]]) -> tuple[S, Future[T]]:
 def nodes_among(
     databases: NovaDatabases, column: str, values: Collection[str], *, deleted: bool = False
 ) -> list[ComputeNode]:
-    """Return the compute nodes of all cells with these values in a column.
+    """Return the compute nodes of all cells whose column has one of these values.
 
-    :raises Unavailable: when a cell does not answer
+    :param deleted: include deleted nodes
+    :raises Unavailable: if a cell does not answer
     """
     found = databases.run_in_all(
         databases.host_cells(),
@@ -108,7 +109,7 @@ def nodes_among(
 def known_places(databases: NovaDatabases, uuids: Collection[str]) -> dict[str, tuple[str, str]]:
     """Return host and node of these compute nodes, deleted and archived ones too.
 
-    :raises Unavailable: when a cell does not answer
+    :raises Unavailable: if a cell does not answer
     """
     if not uuids:
         return {}

@@ -1,10 +1,9 @@
 """The client of Placement.
 
 Every write is compare-and-set: allocations with the consumer's generation, aggregates with the provider's. ``DELETE
-/allocations`` knows no generation and is never called: an empty replacement takes an allocation away.
+/allocations`` knows no generation and must never be called; an empty replacement takes an allocation away.
 
-Microversion 1.28 (Rocky) is the oldest with consumer generations. Since 1.23 conflicts have an error code. Consumer types
-need 1.38 (Xena) and are read where Placement has them.
+Microversion 1.28 (Rocky) is the oldest with consumer generations; consumer types need 1.38 (Xena).
 """
 
 from __future__ import annotations
@@ -41,9 +40,9 @@ CONCURRENT_UPDATE = "placement.concurrent_update"
 class Allocation:
     """The allocation of one consumer.
 
-    :param providers: resources by provider; when empty, all the rest is None
-    :param generation: changes with every write of this consumer's allocation
-    :param consumer_type: ``unknown`` for everything that Nova writes today; None from a Placement without types
+    :param providers: resources by provider; if empty, all the rest is None
+    :param generation: changes with every write
+    :param consumer_type: ``unknown`` for Nova today; None before 1.38
     """
 
     consumer: str
@@ -64,13 +63,13 @@ class Allocation:
 
 
 def plain(held: Held) -> dict[str, dict[str, int]]:
-    """Return the resources as dictionaries, for JSON."""
+    """Return plain dictionaries, for JSON."""
     return {provider: dict(resources) for provider, resources in held.items()}
 
 
 @dataclass(frozen=True, slots=True)
 class Provider:
-    """A resource provider; a compute node's root has the node's uuid."""
+    """A resource provider; a root provider has the compute node's uuid."""
 
     uuid: str
     name: str
@@ -79,7 +78,7 @@ class Provider:
 
 @dataclass(frozen=True, slots=True)
 class ProviderAggregates:
-    """The aggregates of a provider, at one of its generations."""
+    """A provider's aggregates, at one of its generations."""
 
     provider: str
     aggregates: frozenset[str]
@@ -101,7 +100,7 @@ class Placement:
         return cls(resources.get(Cloud.from_resources).service("placement"))
 
     def allocation(self, consumer: str) -> Allocation:
-        """Return a consumer's allocation; empty without one."""
+        """Return a consumer's allocation, empty for an unknown one."""
         url = f"/allocations/{consumer}"
         response = None
         if self._knows_types:
@@ -123,10 +122,10 @@ class Placement:
         )
 
     def replace_allocation(self, before: Allocation, providers: Held) -> None:
-        """Replace a consumer's resources; with none, Placement forgets the consumer.
+        """Replace a consumer's resources; with none, Placement forgets it.
 
-        :raises Conflict: when its allocation changed since ``before`` was read
-        :raises Refused: when Placement does not accept the new one
+        :raises Conflict: if its allocation changed since ``before`` was read
+        :raises Refused: if Placement rejects it
         """
         body = _replacement(before, providers)
         response = self._write("PUT", f"/allocations/{before.consumer}", json=body, microversion=VERSION)
@@ -134,12 +133,12 @@ class Placement:
             raise self._failure(response, f"the allocations of {before.consumer}")
 
     def move_allocation(self, source: Allocation, target: Allocation) -> None:
-        """Give one consumer exactly the resources of another, which loses them; all or nothing.
+        """Move all resources of a consumer to another: both change, or neither.
 
-        :param source: the giving consumer; its project and user stay
-        :param target: the receiving consumer, which loses its former resources
-        :raises Conflict: when the allocation of either changed since it was read
-        :raises Refused: when Placement does not accept the move
+        :param source: its project and user are used
+        :param target: loses its former resources
+        :raises Conflict: if either allocation changed since it was read
+        :raises Refused: if Placement rejects it
         """
         owner = {"project_id": source.project_id, "user_id": source.user_id}
         given = {uuid: {"resources": dict(resources)} for uuid, resources in source.providers.items()}
@@ -152,10 +151,10 @@ class Placement:
             raise self._failure(response, f"the allocations of {source.consumer} and {target.consumer}")
 
     def replace_allocations(self, changes: Iterable[tuple[Allocation, Held]]) -> None:
-        """Replace the allocations of several consumers: of all or of none.
+        """Replace the allocations of all these consumers, or of none.
 
-        :raises Conflict: when one changed since it was read
-        :raises Refused: when Placement does not accept one
+        :raises Conflict: if one changed since it was read
+        :raises Refused: if Placement rejects one
         """
         body = {before.consumer: _replacement(before, providers) for before, providers in changes}
         response = self._write("POST", "/allocations", json=body, microversion=VERSION)
@@ -163,20 +162,20 @@ class Placement:
             raise self._failure(response, f"the allocations of {len(body)} consumers")
 
     def holders(self, provider: str) -> frozenset[str]:
-        """Return the consumers of a provider's resources; empty for an unknown provider."""
+        """Return a provider's consumers; none for an unknown one."""
         return frozenset(self.consumers(provider))
 
     def consumers_of_each(self, providers: Iterable[str]) -> dict[str, ByConsumer]:
-        """Return :meth:`consumers` of each provider; the requests run side by side.
+        """Return the consumers of each provider; the requests run side by side.
 
-        :raises Unavailable: when one was not answered
+        :raises Unavailable: if one request got no answer
         """
         asked = list(providers)
         with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="consumers") as pool:
             return dict(zip(asked, pool.map(partial(self._consumers, self._turns_of_sweeps), asked), strict=True))
 
     def consumers(self, provider: str) -> ByConsumer:
-        """Return the resources of each consumer; empty for an unknown provider."""
+        """Return the resources of each consumer; none for an unknown provider."""
         return self._consumers(self._turns, provider)
 
     def _consumers(self, turns: threading.Semaphore, provider: str) -> ByConsumer:
@@ -188,42 +187,42 @@ class Placement:
         return {consumer: allocation["resources"] for consumer, allocation in found.items()}
 
     def usages(self, project: str, user: str) -> Mapping[str, int]:
-        """Return the sum of a project's and user's allocations."""
+        """Return the sum of a project and user."""
         query = {"project_id": project, "user_id": user}
         response = self._read("/usages", params=query, microversion=VERSION)
         usages: Mapping[str, int] = self._body(response)["usages"]
         return usages
 
     def compute_providers(self) -> dict[str, Provider]:
-        """Return the root providers of all compute nodes, by the trait ``COMPUTE_NODE``."""
+        """Return the root providers of compute nodes, which have the trait ``COMPUTE_NODE``."""
         return self._providers({"required": "COMPUTE_NODE"})
 
     def is_compute_node(self, provider: str) -> bool:
-        """Return whether a provider exists and has the trait of compute nodes."""
+        """Return whether a provider is a compute node's."""
         return bool(self._providers({"uuid": provider, "required": "COMPUTE_NODE"}))
 
     def providers(self) -> dict[str, Provider]:
-        """Return all providers, those of other services too; one request, as long as the fleet."""
+        """Return all providers, also of other services."""
         return self._providers({})
 
     def generations(self) -> list[tuple[str, int]]:
-        """Return uuid and generation, which only grows, of the compute nodes' root providers."""
+        """Return each compute node's root provider and its generation, which grows."""
         response = self._read("/resource_providers", params={"required": "COMPUTE_NODE"}, microversion=VERSION)
         return [(row["uuid"], row["generation"]) for row in self._body(response)["resource_providers"]]
 
     def sharing_providers(self) -> dict[str, Provider]:
-        """Return the providers that share resources with their aggregates, such as storage."""
+        """Return the providers that serve their aggregates."""
         return self._providers({"required": "MISC_SHARES_VIA_AGGREGATE"})
 
     def named(self, name: str) -> dict[str, Provider]:
-        """Return the provider of this name, compared by Placement's database; one or none."""
+        """Return the provider of this unique name; the database compares names."""
         return self._providers({"name": name})
 
     def delete_provider(self, provider: str) -> None:
         """Delete a provider.
 
-        :raises Conflict: when it has consumers or children, or is gone
-        :raises Refused: when Placement refuses for another reason
+        :raises Conflict: if it is in use or does not exist
+        :raises Refused: if Placement refuses otherwise
         """
         response = self._write("DELETE", f"/resource_providers/{provider}", microversion=VERSION)
         if response.status_code == 404:
@@ -234,15 +233,15 @@ class Placement:
             raise self._failure(response, f"provider {provider}")
 
     def tree(self, provider: str) -> dict[str, Provider]:
-        """Return a provider's tree, itself included."""
+        """Return the tree of a provider, itself included."""
         return self._providers({"in_tree": provider})
 
     def members(self, aggregate: str) -> dict[str, Provider]:
-        """Return the providers that are in an aggregate."""
+        """Return an aggregate's providers."""
         return self._providers({"member_of": aggregate})
 
     def offers(self, provider: str) -> Mapping[str, int]:
-        """Return a provider's total capacity by class; empty for an unknown provider."""
+        """Return the whole capacity by class; empty for an unknown provider."""
         response = self._read(f"/resource_providers/{provider}/inventories", microversion=VERSION)
         if response.status_code == 404:
             return {}
@@ -250,7 +249,7 @@ class Placement:
         return {name: int((one["total"] - one["reserved"]) * one["allocation_ratio"]) for name, one in found.items()}
 
     def aggregates(self, provider: str) -> ProviderAggregates | None:
-        """Return a provider's aggregates; None for an unknown provider."""
+        """Return a provider's aggregates, or None for an unknown one."""
         response = self._read(f"/resource_providers/{provider}/aggregates", microversion=VERSION)
         if response.status_code == 404:
             return None
@@ -260,7 +259,7 @@ class Placement:
     def set_aggregates(self, before: ProviderAggregates, aggregates: Iterable[str]) -> None:
         """Put a provider into exactly these aggregates.
 
-        :raises Conflict: when the provider changed since ``before`` was read, or is gone
+        :raises Conflict: if the provider changed since ``before`` was read
         """
         body = {"aggregates": sorted(aggregates), "resource_provider_generation": before.generation}
         url = f"/resource_providers/{before.provider}/aggregates"

@@ -1,38 +1,35 @@
-"""Takes back the resources that deleted, moved or offloaded instances still hold in Placement.
+"""Takes back the allocations that deleted, moved or offloaded instances left in Placement.
 
-**What drifts.** A consumer (an instance, or a migration) holds resources of a compute node without right. The scheduler
+**What drifts.** A consumer (an instance or a migration) has resources of a compute node without right. The scheduler
 counts them as used, and the node cannot be deleted.
 
-**Why Nova lets it.** Nova releases an allocation after it changed its own database, without a common transaction, and forgets
-a release that fails. nova-compute cleans up after deleted instances of its own node, but not after archived ones. The share
-of an evacuated host stays until that host runs again or its service is deleted.
+**Why Nova lets it.** Nova releases an allocation after it changed its own database, and forgets a failed release.
+nova-compute does not clean up after archived instances, nor after evacuated ones while it is down.
 
-**What is read.** The allocation; then build request and mapping; then in every cell the rows of the instance and its
-migrations; the shadow tables only when no cell knows it. When one cell does not answer, there is no verdict. The table is in
-:mod:`handlers.nova.allocations.excess_rules`.
+**What is read.** First the allocation, then build request and mapping, then instance and migrations in every cell, or
+else the shadow tables. If one cell does not answer, there is no verdict.
 
-**What is changed.** ``PUT /allocations/{consumer}`` with the consumer's generation, and with nothing or the rightful rest. Of
-a live instance, only the tree of a compute node is taken that an ended migration proves left.
+**What is changed.** ``PUT /allocations/{consumer}`` leaves nothing or the rightful rest. A live instance loses only the
+tree of a compute node that it left, as an ended migration proves.
 
 **Why a race does no harm.** The allocation is read first, at generation g; the databases after it; the write names g.
 
-- A build, move or unshelve changes g. After our read, it makes our write fail. Before our read, the databases explain it:
-  Nova writes build request, mapping, task state or migration before the scheduler claims.
-- When our write comes between Nova's read of g and its claim, the claim fails. Nova does not repeat it: the build or the
-  migration fails (``nova/scheduler/utils.py``). The window is some milliseconds, and the consumer was deleted or at rest
-  before.
-- A deleted instance never gets resources again. ``soft-delete``, from which it can return, is not a deletion.
-- Two inspections, five seconds apart, must agree; that catches a database replica that lags.
+- A build, move or unshelve after our read changes g, and our write fails. The databases explain an earlier one: Nova
+  writes build request, mapping, task state or migration before the scheduler claims.
+- If our write comes between Nova's read of g and its claim, that build or migration fails
+  (``nova/scheduler/utils.py``). The window is some milliseconds, and the consumer was deleted or at rest before.
+- A deleted instance never gets resources again. ``soft-delete`` is not a deletion.
+- Two inspections, five seconds apart, must agree: a database replica may lag.
 - Nova gets 10 s after a deletion and 60 s after any other change to release the resources itself.
 
-**What is not changed.** Consumers of which Nova has no trace belong to another service or were purged; they are reported,
-like everything else that looks wrong without proof. ``heal_allocations`` and ``audit_migrations`` judge an instance that
-holds nothing of its own node.
+**What is not changed.** Consumers unknown to Nova belong to another service or were purged, and are only reported. An
+instance without resources of its own node belongs to ``heal_allocations`` and ``audit_migrations``.
 
-**Undo.** The exact ``openstack resource provider allocation set`` is in the history.
+**Undo.** The history has the exact ``openstack resource provider allocation set``.
 
-Sources: ``nova/cmd/manage.py`` (audit), ``nova/scheduler/client/report.py``, ``nova/scheduler/utils.py`` (claim_resources),
-``nova/compute/manager.py`` (_complete_deletion, _delete_allocation_after_move), ``placement/objects/allocation.py``.
+Sources: ``nova/cmd/manage.py`` (audit), ``nova/scheduler/client/report.py``, ``nova/scheduler/utils.py``
+(claim_resources), ``nova/compute/manager.py`` (_complete_deletion, _delete_allocation_after_move),
+``placement/objects/allocation.py``.
 """
 
 from __future__ import annotations
@@ -87,13 +84,13 @@ _HINTS = (
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """An allocation, and the part of it that may stay; None for a report."""
+    """An allocation, and the part that may stay; None for a report."""
 
     allocation: Allocation
     keep: Held | None
 
     def to_json(self) -> Json:
-        """Return it as a finding stores it."""
+        """Return the stored form."""
         one = self.allocation
         stored: dict[str, object] = {
             "consumer": one.consumer,
@@ -109,7 +106,7 @@ class Evidence:
 
     @staticmethod
     def allocation_of(stored: Json) -> Allocation:
-        """Return the allocation of stored evidence."""
+        """Return the stored allocation."""
         return Allocation(
             stored["consumer"],
             stored["allocations"],
@@ -121,7 +118,7 @@ class Evidence:
 
 
 class AuditAllocations(PlacementHandler):
-    """Finds and takes back allocations without right."""
+    """Takes back allocations without right."""
 
     name = "audit_allocations"
     title = "Take back resources that deleted, moved or offloaded instances still hold in Placement"
@@ -162,7 +159,7 @@ class AuditAllocations(PlacementHandler):
 
     @classmethod
     def from_resources(cls, resources: Resources) -> Self:
-        """Make it on the shared databases and session."""
+        """Make it on the shared clients."""
         return cls(
             resources.get(NovaDatabases.from_resources),
             resources.get(Placement.from_resources),
@@ -170,7 +167,7 @@ class AuditAllocations(PlacementHandler):
         )
 
     def inspect(self, key: Key) -> Iterable[Finding]:
-        """Judge a consumer and its migrations, or every suspect on the nodes of a host."""
+        """Judge a consumer and its migrations, or every suspect of a host."""
         consumers = self._suspects_of_host(key.id) if key.kind == "host" else [key.id]
         judged = [one for consumer in consumers for one in self._judge.judge(consumer)]
         findings = [finding for allocation, verdict in judged for finding in _findings(key, allocation, verdict)]
@@ -180,7 +177,7 @@ class AuditAllocations(PlacementHandler):
         return findings
 
     def sweep(self) -> Iterator[Key]:
-        """Yield each consumer that holds resources of a compute node's tree without clearly belonging there."""
+        """Yield each consumer that does not clearly belong to its compute node."""
         nodes, down = live_nodes(self._databases)
         providers = self._placement.compute_providers()
         if nodes and not providers:
@@ -202,15 +199,11 @@ class AuditAllocations(PlacementHandler):
             raise down
 
     def population(self) -> int:
-        """Return how many live instances the cells that answer have."""
+        """Count the live instances of the cells that answer."""
         return live_instances(self._databases)
 
     def heal(self, finding: Finding) -> Healed:
-        """Prove again, then replace the allocation at the generation of the evidence.
-
-        The allocation is that of the evidence, the databases are read now, and the write names the generation of the
-        evidence: it fails when anything was claimed or released since.
-        """
+        """Prove again from databases read now; replace at the generation of the evidence."""
         if not finding.healable:
             raise Refused(finding.refusal)
         self._databases.require_known_schema()
@@ -236,17 +229,12 @@ class AuditAllocations(PlacementHandler):
         )
 
     def _suspects(self, cell: Cell, nodes: Sequence[ComputeNode], consumers_of: ConsumersOf) -> set[str]:
-        """Return the consumers of these root providers that do not clearly belong there."""
         found = consumers_of(node.uuid for node in nodes)
         return self._without_right(cell, nodes, {node: frozenset(held) for node, held in found.items()})
 
     def _without_right(
         self, cell: Cell, nodes: Sequence[ComputeNode], consumers: Mapping[str, Iterable[str]]
     ) -> set[str]:
-        """Return the consumers that do not clearly belong to the node of whose tree they hold resources.
-
-        :param consumers: by the root provider
-        """
         everyone = frozenset[str]().union(*consumers.values())
         if not everyone:
             return set()
@@ -256,7 +244,6 @@ class AuditAllocations(PlacementHandler):
         return self._not_building(uuid for node, some in consumers.items() for uuid in set(some) - rightful[node])
 
     def _suspects_beside(self, nodes: Mapping[str, tuple[Cell, ComputeNode]], roots: set[str]) -> set[str]:
-        """Return the suspects among the consumers of nested and sharing providers, those that it is the turn of."""
         due = self._nested.due(roots)
         found = self._recent(due)
         by_root: dict[str, set[str]] = {}
@@ -272,7 +259,7 @@ class AuditAllocations(PlacementHandler):
         return suspects | self._without_home(elsewhere)
 
     def _without_home(self, consumers: set[str]) -> set[str]:
-        """Return the consumers of sharing providers that neither live on a host nor move."""
+        """Return the consumers of sharing providers that have no host and do not move."""
         if not consumers:
             return set()
         living = self._databases.run_in_all(
@@ -303,7 +290,7 @@ class AuditAllocations(PlacementHandler):
         return sorted(suspects)
 
     def _keys(self, suspects: set[str], down: Unavailable | None) -> list[Key]:
-        """Return the keys, after one scan of the archive for all that no cell has; alone, each would cost one."""
+        """Scan the archive once for all that no cell has."""
         if suspects and down is None:
             found = self._databases.run_in_all(
                 self._databases.cells(), lambda connection: queries.known_consumers(connection, suspects)
@@ -313,7 +300,6 @@ class AuditAllocations(PlacementHandler):
 
 
 def _findings(key: Key, allocation: Allocation, verdict: Verdict) -> list[Finding]:
-    """Return the finding of a verdict that this handler acts on; none for the other verdicts."""
     match verdict:
         case Take(problem=problem, summary=summary, keep=keep):
             evidence, refusal, undo = Evidence(allocation, keep), "", allocation.undo()

@@ -1,32 +1,31 @@
-"""Moves the resources that an ended migration still holds back to its instance.
+"""Moves the resources of an ended migration back to its instance.
 
-**What drifts.** While an instance moves, its migration holds the source in Placement, and the instance the destination. When
-the move fails or is reverted, the instance must get the source back. Without it, it holds nothing of its own node.
+**What drifts.** During a move, the migration has the source's resources in Placement, and the instance those of the
+destination. After a failed or reverted move, the instance must get the source back.
 
-**Why Nova lets it.** The move back is one of the last steps of a roll-back, when the cause of the failure often persists.
-With Placement down, conductor and nova-compute log the failure and forget it.
+**Why Nova lets it.** The move back is one of the last steps of a roll-back. With Placement down, Nova logs the failure
+and forgets it.
 
-**What is read.** The instance's allocation; then build request, mapping, and in every cell its rows; the allocations of its
-last five migrations that ended; flavor and image. When one cell does not answer, there is no verdict. The table is in
-:mod:`handlers.nova.allocations.excess_rules`.
+**What is read.** First the instance's allocation, then build request, mapping and its rows in every cell, then the
+allocations of its last five ended migrations, flavor and image. If one cell does not answer, there is no verdict.
 
-**What is changed.** One ``POST /allocations`` takes everything from the migration and gives exactly that to the instance, in
-place of its share of the destination, at both generations: both or neither. It works on a full node, too.
+**What is changed.** One ``POST /allocations`` at both generations replaces the instance's allocation by exactly that of
+the migration. It works on a full node, too.
 
-**Why a race does no harm.** The migration failed, was cancelled or reverted, and none succeeded since. The instance is at
-rest on the node where the migration began, mapped to its one cell, unchanged for a minute; the amounts are those of its
-flavor. A claim or a move meanwhile, Nova's own late roll-back included, changes a generation, and the request fails as a
-whole. When ours is first, Nova finds nothing left to move, and goes on.
+**Why a race does no harm.** The migration failed, was cancelled or reverted, and none succeeded since. The instance is
+at rest where the migration began, mapped to its one cell, unchanged for a minute; the amounts are those of its flavor.
+A claim or move meanwhile, also Nova's own late roll-back, changes a generation, and the request fails as a whole. If
+our request is first, Nova finds nothing to move and goes on.
 
-**What is not changed.** After a success (confirmed, completed, done) the share is garbage: ``audit_allocations`` takes it
-once ``heal_allocations`` gave the instance its own node. Reported are: a live migration in ``error``, which does not prove on
-which node the guest runs; amounts that differ from the flavor's; unexplained resources; several migrations that hold
-resources.
+**What is not changed.** After a success, ``audit_allocations`` takes the share. Only reported are: a live migration in
+``error``, which does not prove where the guest runs; amounts that differ from the flavor's; unexplained resources;
+several migrations with resources.
 
-**Undo.** The exact ``openstack resource provider allocation set`` of both consumers is in the history.
+**Undo.** The history has the exact ``openstack resource provider allocation set`` of both consumers.
 
 Sources: ``nova/scheduler/client/report.py`` (move_allocations), ``nova/conductor/tasks/migrate.py``
-(revert_allocation_for_migration), ``nova/conductor/tasks/live_migrate.py``, ``nova/compute/manager.py`` (_revert_allocation).
+(revert_allocation_for_migration), ``nova/conductor/tasks/live_migrate.py``, ``nova/compute/manager.py``
+(_revert_allocation).
 """
 
 from __future__ import annotations
@@ -60,7 +59,7 @@ _HINTS = (
 
 @dataclass(frozen=True, slots=True)
 class Swap:
-    """The allocation of a migration, and that of its instance which it replaces."""
+    """The allocation of a migration, and that of its instance."""
 
     migration: Allocation
     instance: Allocation
@@ -68,12 +67,12 @@ class Swap:
 
     @property
     def undo(self) -> str:
-        """The commands that give both what they hold now."""
+        """The commands that restore both allocations."""
         empty = f"openstack resource provider allocation delete {self.instance.consumer}"
         return "\n".join([self.instance.undo() if self.instance.providers else empty, self.migration.undo()])
 
     def to_json(self) -> Json:
-        """Return it as the evidence of a finding."""
+        """Return it as evidence."""
         return {
             "instance": self.instance.consumer,
             "instance_generation": self.instance.generation,
@@ -87,7 +86,7 @@ class Swap:
 
 
 class AuditMigrations(PlacementHandler):
-    """Finds and moves back the shares of migrations that were rolled back."""
+    """Moves back the shares of rolled-back migrations."""
 
     name = "audit_migrations"
     title = "Move back to their instances the resources that ended migrations still hold in Placement"
@@ -109,12 +108,12 @@ class AuditMigrations(PlacementHandler):
         self._judge = Judge(databases, placement, Archive(databases))
 
     def inspect(self, key: Key) -> Iterable[Finding]:
-        """Judge the allocations of the last migrations of an instance."""
+        """Judge the last migrations of an instance."""
         swaps = self._swaps(key.id)
         return [_finding(key, swap, among=len(swaps)) for swap in swaps]
 
     def sweep(self) -> Iterator[Key]:
-        """Yield the instances at rest where an ended migration began that still holds resources of that node."""
+        """Yield the instances at rest where an ended migration began and still has resources."""
         found, down = self._databases.run_in_available(self._databases.host_cells(), queries.stayed)
         for nodes in found.values():
             for node, moves in nodes.items():
@@ -124,11 +123,11 @@ class AuditMigrations(PlacementHandler):
             raise down
 
     def population(self) -> int:
-        """Return how many live instances the cells that answer have."""
+        """Count the live instances of the cells that answer."""
         return live_instances(self._databases)
 
     def heal(self, finding: Finding) -> Healed:
-        """Prove again, then move the whole allocation at both generations of the evidence."""
+        """Prove again, then move at both generations of the evidence."""
         if not finding.healable:
             raise Refused(finding.refusal)
         self._databases.require_known_schema()
@@ -150,10 +149,7 @@ class AuditMigrations(PlacementHandler):
         )
 
     def _swaps(self, instance: str) -> list[Swap]:
-        """Return the allocations to move.
-
-        :raises InFlight: while one of them cannot be judged
-        """
+        """:raises InFlight: while one allocation cannot be judged"""
         (own, _), *moves = self._judge.judge(instance)
         waits = [verdict for _, verdict in moves if isinstance(verdict, Wait)]
         if waits:

@@ -1,8 +1,6 @@
 """Puts instances that lack the same into one finding. Pure.
 
-A plainly missing allocation (nothing held anywhere, no requests of ports) is alike for all instances. Alone, each would cost
-ten requests to Placement. Together they are found and written at once; the weight of key and finding is their number. Every
-other drift stays a finding of its own. Wrong amounts, which are only reported, make one finding per node.
+Alone, each missing allocation costs ten requests to Placement.
 """
 
 from __future__ import annotations
@@ -20,7 +18,7 @@ from handlers.nova.verdicts import Report
 
 
 class Kind(StrEnum):
-    """The kinds of keys that stand for several instances."""
+    """Keys that stand for several instances."""
 
     #: the instances of a compute node that hold nothing, by the node's uuid
     NODE = "node"
@@ -38,13 +36,13 @@ Judged = tuple[Facts, Sequence[Drift]]
 
 @dataclass(frozen=True, slots=True)
 class Missing:
-    """An instance that plainly holds nothing, and the resources that it should get."""
+    """An instance without allocation, and the resources that it should get."""
 
     facts: Facts
     give: Give
 
     def to_json(self) -> Json:
-        """Return it as a part of the evidence."""
+        """Return it as evidence."""
         instance = self.facts.instance
         return {
             "cell_id": self.facts.row.cell_id,
@@ -57,9 +55,9 @@ class Missing:
 
 
 def together(missing: Iterable[tuple[str, frozenset[str]]]) -> Iterator[tuple[Key, frozenset[str]]]:
-    """Yield the instances that are inspected together, and the key that stands for them.
+    """Yield the instances that are inspected together, and their key.
 
-    :param missing: the compute nodes of one cell, in the order of their uuids, with their instances that hold nothing
+    :param missing: compute nodes of one cell, by uuid, and their instances
     """
     nodes: list[str] = []
     instances: frozenset[str] = frozenset()
@@ -78,7 +76,7 @@ def _key(nodes: Sequence[str], instances: frozenset[str]) -> Key:
 
 
 def grouped(key: Key, judged: Sequence[Judged]) -> tuple[list[Finding], list[Judged]]:
-    """Return the findings for several instances that the key stands for, and the instances that none of them covers."""
+    """Return the findings of the key, and the instances that none covers."""
     match key.kind:
         case Kind.AMOUNTS:
             wrong = [
@@ -100,12 +98,11 @@ def grouped(key: Key, judged: Sequence[Judged]) -> tuple[list[Finding], list[Jud
 
 
 def _belongs(key: Key, facts: Facts) -> bool:
-    """Return whether an instance still lives where the key points; one that moved since does not belong to it."""
     return key.kind == Kind.NODES or facts.homes == (key.id,)
 
 
 def simple_of(facts: Facts, drifts: Sequence[Drift]) -> Missing | None:
-    """Return the instance as a part of a batch, if a plainly missing allocation is its only drift."""
+    """Return a part of a batch, if a missing allocation is the only drift."""
     match list(drifts):
         case [Give(problem=Problem.MISSING, allocations=allocations) as give] if not allocations:
             if isinstance(facts.ports, Needs) and not facts.ports.requests and not facts.allocation.providers:
@@ -128,13 +125,13 @@ def finding(key: Key, missing: Sequence[Missing]) -> Finding:
 
 
 def where(parts: Iterable[Mapping[str, Any]]) -> str:
-    """Return where the instances of a finding live, in words."""
+    """Describe where the instances of a finding live."""
     nodes = sorted({str(one["node"]) for one in parts})
     return nodes[0] if len(nodes) == 1 else f"{len(nodes)} compute nodes, {nodes[0]} among them"
 
 
 def wrong_amounts(key: Key, wrong: Sequence[tuple[Facts, Report]]) -> Finding:
-    """Return the finding of all instances of a node that hold other amounts than they should."""
+    """Return one finding for all wrong amounts of a node."""
     node = wrong[0][0].instance.node
     parts = {facts.instance.uuid: report.summary for facts, report in wrong}
     return Finding(
@@ -149,5 +146,5 @@ def wrong_amounts(key: Key, wrong: Sequence[tuple[Facts, Report]]) -> Finding:
 
 
 def undo(instances: Sequence[str]) -> str:
-    """Return the commands that take all of it back."""
+    """Return the commands that take everything back."""
     return "; ".join(f"openstack resource provider allocation delete {instance}" for instance in instances)

@@ -1,7 +1,6 @@
 """Asks Placement which providers could give an allocation: ``GET /allocation_candidates``.
 
-Nova uses microversion 1.36 since Train: named groups, each from one provider of a given tree, and several groups from one
-subtree.
+Nova uses its microversion, 1.36, since Train: named groups, several of them from one subtree.
 """
 
 from __future__ import annotations
@@ -23,8 +22,7 @@ LIMIT = 100
 class Candidate:
     """One way to give everything.
 
-    :param providers: the resources that each provider would give
-    :param mappings: the providers of each group, by the group's name; the nameless group's are at ``""``
+    :param mappings: the providers of each group, by its name; ``""`` for the nameless group
     """
 
     providers: Held
@@ -43,10 +41,7 @@ class Candidates:
         return cls(resources.get(Cloud.from_resources).service("placement"))
 
     def find(self, query: Sequence[tuple[str, str]]) -> list[Candidate] | str:
-        """Return the candidates, up to :data:`LIMIT`; or the reason for which Placement rejects the query.
-
-        :param query: the parameters of the request
-        """
+        """Return up to :data:`LIMIT` candidates, or the reason for which Placement rejects the query."""
         asked = [*query, ("limit", str(LIMIT))]
         response = self._service.read("/allocation_candidates", params=asked, microversion=VERSION)
         if response.status_code == 400:

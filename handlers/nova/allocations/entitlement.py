@@ -1,19 +1,16 @@
 """Computes the entitlement of an instance in Placement from its flavor and its image. Pure.
 
-The rules are those of Nova's scheduler (``ResourceRequest`` in ``nova/scheduler/utils.py``, with ``nova/virt/hardware.py``).
-They include the image, which ``nova-manage placement heal_allocations`` leaves out:
+The rules are those of Nova's scheduler (``ResourceRequest`` in ``nova/scheduler/utils.py``, with
+``nova/virt/hardware.py``). ``nova-manage placement heal_allocations`` leaves out the image.
 
-- ``resources:<class>`` of the flavor's extra specs overrides. Nova ignores a class that is neither standard nor ``CUSTOM_``,
-  and an amount that is not an integer from 0. A zero counts: ``resources:VCPU=0`` means none.
-- ``hw:cpu_policy`` or the image's ``hw_cpu_policy``: ``dedicated`` makes every vCPU a PCPU. ``mixed`` does so for those of
-  ``hw:cpu_dedicated_mask``, or else for the realtime ones, where the image's mask goes before the flavor's. With either,
+- ``resources:<class>`` overrides. Nova ignores a class that is neither standard nor ``CUSTOM_``, and an amount that is
+  not an integer from 0. A zero counts.
+- ``hw:cpu_policy`` or ``hw_cpu_policy`` of the image: ``dedicated`` makes every vCPU a PCPU. ``mixed`` does so for
+  ``hw:cpu_dedicated_mask``, or else for the realtime mask of the image, or else of the flavor. With either,
   ``hw:emulator_threads_policy=isolate`` adds a PCPU.
-- The flavor gives the rest: VCPU, MEMORY_MB, and DISK_GB as ephemeral disk, swap rounded up to whole GB, and the root disk
-  unless it is a volume. Zeros are left out in the end.
+- DISK_GB is ephemeral disk, swap rounded up to whole GB, and the root disk unless it is a volume. Zeros are left out.
 
-The root provider of a compute node gives all of that. Resources that another provider may give, or that flavor and image do
-not determine, are :class:`Unbuildable`: vGPUs, device profiles, encrypted or persistent memory, numbered groups of
-resources. So are contradictions that Nova's API would not have let through.
+Contradictions, and resources that need not come from the root provider, are :class:`Unbuildable`.
 """
 
 from __future__ import annotations
@@ -60,7 +57,7 @@ _TRUE = frozenset({"1", "t", "true", "on", "y", "yes"})
 
 @dataclass(frozen=True, slots=True)
 class Flavor:
-    """The flavor of an instance at its build or last resize.
+    """The flavor at the build or last resize.
 
     :param swap: in MB, all other disks in GB
     """
@@ -75,17 +72,17 @@ class Flavor:
 
 @dataclass(frozen=True, slots=True)
 class Unbuildable:
-    """Nothing determines what the instance should hold, or of which provider."""
+    """Nothing determines the resources or their provider."""
 
     reason: str
 
 
 class _Contradiction(Exception):
-    """Flavor and image contradict each other; Nova's API would have refused them."""
+    """Nova's API refuses such a pair of flavor and image."""
 
 
 def parse(text: str | None) -> Flavor | Unbuildable:
-    """Read the flavor in force from ``instance_extra.flavor``."""
+    """Read the flavor from ``instance_extra.flavor``."""
     try:
         data = json.loads(text or "")["cur"]["nova_object.data"]
         numbers = {name: int(data.get(name) or 0) for name in ("vcpus", "root_gb", "ephemeral_gb", "swap")}
@@ -101,7 +98,6 @@ def of(
     """Return the entitlement of an instance.
 
     :param flavor: ``instance_extra.flavor``
-    :param image_properties: by their names in Glance: ``hw_cpu_policy``
     """
     parsed = parse(flavor)
     return parsed if isinstance(parsed, Unbuildable) else resources(parsed, image_properties, boot_from_volume)
@@ -110,7 +106,7 @@ def of(
 def resources(
     flavor: Flavor, image_properties: Mapping[str, str], boot_from_volume: bool
 ) -> Mapping[str, int] | Unbuildable:
-    """Return the resources that the root provider of its node should give the instance.
+    """Return the resources that the node's root provider should give.
 
     :param image_properties: by their names in Glance: ``hw_cpu_policy``
     """
@@ -141,9 +137,9 @@ def total(held: Mapping[str, Mapping[str, int]]) -> dict[str, int]:
 
 
 def differences(wanted: Mapping[str, int], held: Mapping[str, Mapping[str, int]]) -> str:
-    """Return how the allocation differs from the entitlement, with numbers; empty when it does not.
+    """Return the differences in numbers; empty without any.
 
-    A host without pinned CPUs in Placement gives VCPU for PCPU, as Nova's scheduler falls back to it.
+    A host without pinned CPUs in Placement gives VCPU for PCPU, as in Nova's scheduler.
     """
     amounts = total(held)
     names = set(wanted) | (set(amounts) & PLAIN)
@@ -154,7 +150,7 @@ def differences(wanted: Mapping[str, int], held: Mapping[str, Mapping[str, int]]
 
 
 def _elsewhere(specs: Mapping[str, str], image: Mapping[str, str]) -> str:
-    """Return why the instance may hold resources beside the root provider; empty when it does not."""
+    """Return why other providers may give resources, too."""
     for key, value in sorted(specs.items()):
         match = _RESOURCES.match(key)
         if match is None or _amount(match[2], value) is None:
@@ -175,7 +171,6 @@ def _elsewhere(specs: Mapping[str, str], image: Mapping[str, str]) -> str:
 
 
 def _named(specs: Mapping[str, str]) -> dict[str, int]:
-    """Return the amounts that extra specs name, zeros too."""
     named: dict[str, int] = {}
     for key, value in specs.items():
         match = _RESOURCES.match(key)
@@ -186,7 +181,7 @@ def _named(specs: Mapping[str, str]) -> dict[str, int]:
 
 
 def _amount(name: str, value: str) -> int | None:
-    """Return the amount, or None where Nova ignores the extra spec."""
+    """Return None where Nova ignores the extra spec."""
     if name not in STANDARD and not name.startswith("CUSTOM_"):
         return None
     try:
@@ -197,7 +192,6 @@ def _amount(name: str, value: str) -> int | None:
 
 
 def _cpus(flavor: Flavor, image: Mapping[str, str], named: Mapping[str, int]) -> dict[str, int]:
-    """Return the PCPUs and VCPUs of pinned vCPUs; nothing when none is pinned."""
     policy = _policy(flavor.extra_specs.get("hw:cpu_policy"), image.get("hw_cpu_policy"))
     if policy not in {"dedicated", "mixed"}:
         return {}
@@ -251,7 +245,7 @@ def _realtime(flavor: Flavor, image: Mapping[str, str]) -> set[int]:
 
 
 def _mask(text: str, vcpus: int) -> set[int]:
-    """Read ``0-3,^1``: exclusions count last, and a mask that begins with one is taken from all vCPUs."""
+    """Read ``0-3,^1``: exclusions count last; a mask that begins with one starts from all vCPUs."""
     if text.strip().startswith("^"):
         text = f"0-{vcpus - 1},{text}"
     chosen: set[int] = set()

@@ -1,7 +1,4 @@
-"""Reads the facts about a consumer, in the order that makes the verdict safe: its allocation, then the databases.
-
-:mod:`handlers.nova.allocations.audit_allocations` explains the order.
-"""
+"""Reads the facts about a consumer: first its allocation, then the databases."""
 
 from __future__ import annotations
 
@@ -29,8 +26,6 @@ MIGRATIONS = 5
 
 @dataclass(frozen=True, slots=True)
 class _Rows:
-    """The rows of one cell about a consumer: a migration, or an instance with its migrations."""
-
     migration: Migration | None
     instance: Instance | None
     migrations: Sequence[Migration]
@@ -38,21 +33,18 @@ class _Rows:
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
-    """The rows of all databases about a consumer."""
-
     building: bool
     mapping: InstanceMapping | None
     cells: Mapping[Cell, _Rows]
 
     @property
     def live(self) -> list[tuple[Cell, Instance]]:
-        """The cells in which the instance lives."""
         found = ((cell, rows.instance) for cell, rows in self.cells.items())
         return [(cell, row) for cell, row in found if row is not None and not row.deleted]
 
 
 class Judge:
-    """Judges consumers by Placement and the databases; safe to share between threads."""
+    """Judges consumers; safe to share between threads."""
 
     def __init__(self, databases: NovaDatabases, placement: Placement, archive: Archive) -> None:
         self._databases = databases
@@ -60,10 +52,10 @@ class Judge:
         self._archive = archive
 
     def judge(self, consumer: str, known: Allocation | None = None) -> Iterator[tuple[Allocation, Verdict]]:
-        """Judge a consumer and then, when it is an instance, its migrations.
+        """Judge a consumer and, if it is an instance, its migrations.
 
-        :param known: its allocation, if it was read already; the write must name the generation of this allocation
-        :raises Unavailable: when Placement or a database does not answer
+        :param known: its allocation, whose generation the write must name
+        :raises Unavailable: if Placement or a database does not answer
         """
         allocation = self._placement.allocation(consumer) if known is None else known
         seen = self._read(consumer)
@@ -84,7 +76,7 @@ class Judge:
                 yield other, self._of_migration(facts, seen, other, move)
 
     def _read(self, consumer: str) -> _Seen:
-        """Read nova_api before the cells: an instance that moves from there to here meanwhile is seen at least once."""
+        """Read nova_api before the cells: an instance that changes cells is then seen at least once."""
         building, mapping = self._databases.api.run(lambda connection: _scheduling(connection, consumer))
         cells = self._databases.run_in_all(self._databases.cells(), lambda connection: _rows(connection, consumer))
         return _Seen(building, mapping, cells)
@@ -105,7 +97,6 @@ class Judge:
         return self._with_home(facts, cell, instance.host, instance.node)
 
     def _with_home(self, facts: Facts, cell: Cell, host: str, node: str) -> Facts:
-        """Add where the instance lives, and the compute nodes of the providers; all names in normal form."""
         found = self._databases.database(cell).run(lambda connection: instance_queries.homes(connection, host, node))
         names = self._databases.host_names
         facts = dataclasses.replace(
@@ -117,7 +108,6 @@ class Judge:
         return self._with_nodes(facts, facts.allocation)
 
     def _with_nodes(self, facts: Facts, held: Allocation) -> Facts:
-        """Add the compute nodes of an allocation's providers, when the home of the instance is known."""
         if facts.home is None:
             return facts
         roots = dict(facts.roots)
@@ -131,7 +121,6 @@ class Judge:
         return dataclasses.replace(facts, roots=roots, nodes=nodes)
 
     def _of_migration(self, facts: Facts, seen: _Seen, allocation: Allocation, migration: Migration) -> Verdict:
-        """Judge a migration by the facts about its instance."""
         facts = self._with_nodes(facts, allocation)
         move = moves.normal(migration, self._databases.host_names)
         facts = dataclasses.replace(facts, allocation=allocation, migration=move, own=facts.allocation.providers)

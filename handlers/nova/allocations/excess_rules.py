@@ -1,10 +1,8 @@
-"""Decides whether a consumer may hold its resources in Placement. Pure: facts in, a verdict out.
+"""Decides whether a consumer may have its resources in Placement. Pure.
 
-A consumer of Nova is an instance or a migration. While an instance moves, its migration holds the source and the instance
-holds the destination. :data:`RULES` are tried in order; the first that applies gives the verdict. A resource that is not
-proved wrong is kept or reported, never taken.
-
-``audit_allocations`` acts on :class:`Take` and :class:`Report`, ``audit_migrations`` on :class:`Move`.
+The first rule of :data:`RULES` that applies gives the verdict. A resource that is not proved wrong stays or is
+reported, never taken. ``audit_allocations`` acts on :class:`Take` and :class:`Report`, ``audit_migrations`` on
+:class:`Move`.
 """
 
 from __future__ import annotations
@@ -56,17 +54,15 @@ class Located:
 class Facts:
     """Everything known about a consumer. For a migration, all but the allocation is about its instance.
 
-    :param building: there is a build request
-    :param rows: its rows in all cells, deleted and hidden ones too
-    :param migration: the consumer itself, when it is a migration
-    :param migrations: all migrations of the instance, youngest first, deleted ones too; places in normal form
-    :param archived: it was archived as a deleted instance, or as a migration of one
-    :param here: where the instance lives, in normal form
-    :param home: root provider of the node where the instance lives
+    :param rows: in all cells, deleted and hidden ones too
+    :param migrations: youngest first, deleted ones too; all places are in normal form
+    :param archived: as a deleted instance, or as a migration of one
+    :param here: where the instance lives
+    :param home: root provider of that node
     :param roots: the root of each provider in the allocation
-    :param nodes: the place of those roots that are compute nodes, deleted ones too; in normal form
-    :param own: the resources of the instance itself, when the consumer is a migration; ``roots`` and ``nodes`` cover them
-    :param wanted: the instance's entitlement; None where it was not read
+    :param nodes: the place of each root that is a compute node, deleted ones too
+    :param own: the resources of a migration's instance; ``roots`` and ``nodes`` cover them
+    :param wanted: the entitlement; None if not read
     """
 
     allocation: Allocation
@@ -90,7 +86,7 @@ class Facts:
 
     @property
     def row(self) -> Located:
-        """Its only live row; rules that use it stand below the rules for none and for several."""
+        """Its only live row; for rules below those for none and several."""
         return self.live[0]
 
     @property
@@ -100,7 +96,7 @@ class Facts:
 
     @property
     def is_mapped(self) -> bool:
-        """Whether the instance is mapped to the cell in which it lives."""
+        """Whether the mapping names its cell."""
         return self.mapping is not None and self.mapping.cell_id == self.row.cell_id
 
     @property
@@ -110,7 +106,7 @@ class Facts:
 
     @property
     def moving(self) -> tuple[Migration, ...]:
-        """Its migrations that have not ended; ``finished`` waits for the user."""
+        """Migrations that have not ended; ``finished`` waits for the user."""
         return tuple(move for move in self.migrations if not move.deleted and not move.terminal)
 
     @property
@@ -120,19 +116,19 @@ class Facts:
 
     @property
     def is_at_home(self) -> bool:
-        """Whether the instance holds resources of its own node."""
+        """Whether the instance has resources of its own node."""
         held = self.allocation.providers if self.migration is None else self.own
         return self.home is not None and self.home in self.roots_of(held)
 
     @property
     def strays_are_left(self) -> bool:
-        """Whether ended migrations prove that the instance left every other node of the allocation."""
+        """Whether ended migrations prove that the instance left all strays."""
         left = moves.left_places(self.migrations, self.here)
         return all(self.nodes[root] in left for root in self.strays)
 
     @property
     def stray_names(self) -> str:
-        """The names of the other compute nodes."""
+        """The names of the strays."""
         return ", ".join(sorted(str(self.nodes[root][1]) for root in self.strays))
 
     def roots_of(self, held: Held) -> set[str]:
@@ -142,7 +138,7 @@ class Facts:
 
 @dataclass(frozen=True, slots=True)
 class Take:
-    """The consumer holds too much: only ``keep`` may stay, which may be empty."""
+    """The consumer has too much: only ``keep`` may stay."""
 
     problem: Problem
     summary: str
@@ -151,9 +147,9 @@ class Take:
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """An ended migration holds the resources that its instance lacks.
+    """An ended migration has the resources that its instance lacks.
 
-    :param refusal: why they cannot be moved to the instance; empty when they can
+    :param refusal: why they cannot move; empty if they can
     """
 
     problem: Problem
@@ -179,7 +175,7 @@ def decide(facts: Facts) -> Verdict:
 
 
 def rule_of(facts: Facts) -> Rule:
-    """Return the first rule that applies; the last one always does."""
+    """Return the first rule that applies; the last always does."""
     return next(rule for rule in RULES if rule.applies(facts))
 
 
@@ -205,7 +201,6 @@ def _deleted(facts: Facts) -> Verdict:
 
 
 def _needs_its_own_first(facts: Facts) -> bool:
-    """Return whether a migration's share is garbage, but its instance does not hold its own node yet."""
     move = facts.migration
     if move is None or facts.home is None or facts.is_at_home:
         return False
@@ -247,7 +242,7 @@ def _is_marked(facts: Facts) -> bool:
 
 
 def _own_is_unexplained(facts: Facts) -> bool:
-    """Return whether the instance holds a node that no ended migration names: moving would take it away."""
+    """Return whether the move takes a node that no ended migration names."""
     named = {place for move in facts.migrations if move.terminal for place in (move.source, move.dest)}
     extra = facts.roots_of(facts.own) - facts.roots_of(facts.allocation.providers)
     return any(facts.nodes.get(root) not in named for root in extra)

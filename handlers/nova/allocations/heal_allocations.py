@@ -1,49 +1,50 @@
 """Gives instances in Placement their entitlement on the node where they live.
 
-**What drifts.** A live instance holds nothing in Placement, or holds resources of another node, or for another owner. The
-scheduler overfills its node, or quotas count wrongly.
+**What drifts.** A live instance has no allocation, or one of another node or owner. The scheduler overfills its node,
+or quotas count wrongly.
 
-**Why Nova lets it.** Several services claim, move and swap an allocation, without a common transaction of Placement and Nova.
-Nova logs a failed roll-back and forgets it. Placement may have been restored from a backup. nova-compute never compares.
+**Why Nova lets it.** Nova forgets a failed roll-back. Placement may come from an older backup. nova-compute never
+compares.
 
-**What is read.** The allocation; then build request and mapping; then in every cell the rows of the instance and its
-migrations; in its own cell the compute node, flavor, image, root disk and cached ports. Placement's providers and Neutron's
-ports are read only when resources are to be given, or are held for ports. When one cell does not answer, there is no verdict.
-The tables are in :mod:`handlers.nova.allocations.missing_rules`.
+**What is read.** First the allocation, then nova_api and every cell, last the ports. If one cell does not answer, there
+is no verdict.
 
-**What is changed.** The allocation of one instance, replaced as a whole at the generation of the evidence:
+**What is changed.** One allocation, replaced as a whole at the generation of the evidence:
 
-- ``allocation-missing``: it gets the amounts of flavor and image from its node's root provider, and those of its ports from
-  the providers that the ports name or that alone can give them. Several such instances of a few nodes are one finding,
-  ``allocations-missing``, whose weight is their number, and one write of up to fifty.
-- ``wrong-provider``: the same, in place of its resources of other compute nodes. An ended migration must name both nodes and
-  have led here, and no younger one may contradict it. Resources of shared storage stay and are not given twice.
-- ``wrong-owner``: the same allocation, for the project and the user of the instance.
+- ``allocation-missing``: the node's root provider gives the amounts of flavor and image. Ports get theirs from the
+  providers that they name, or from the only possible ones. ``allocations-missing`` stands for several such instances,
+  up to fifty in one write.
+- ``wrong-provider``: the same, in place of the resources of other compute nodes. An ended migration must name both
+  nodes and have led here, and no younger one may contradict it. Shared storage stays and is not given twice.
+- ``wrong-owner``: the same allocation, for the instance's project and user.
 
-Before it, ``binding:profile`` of ports that do not name their providers, at the revision of the evidence. A refusal of
-Placement takes that back; an interrupted heal is completed by the next inspection.
+Ports that do not name their providers get them first, in ``binding:profile``, at the revision of the evidence. A
+refusal of Placement takes that back; after an interruption, the next inspection completes the heal.
 
-**Why a race does no harm.** The instance is at rest: no task, no migration that runs or waits for its user, unchanged for a
-minute, in exactly one cell, to which it is mapped, and not marked as deleted.
+**Why a race does no harm.** The instance is at rest: no task, no migration that runs or waits for its user, unchanged
+for a minute. It is in exactly one cell, to which it is mapped, and not marked as deleted.
 
-- A claim or a move after our read changes the generation, or makes the consumer, and our write fails. The databases, read
+- A claim or move after our read changes the generation or makes the consumer, and our write fails. The databases, read
   later, explain an earlier claim.
-- Nova may release an instance that is deleted just before our write. So its row is read again after the write, and the
-  allocation is taken back when the instance is gone, is leaving or cannot be read.
-- Placement gives no more than there is: it refuses for a full node, which is reported.
+- Nova may release an instance that is deleted just before our write. So its row is read again after the write. The
+  allocation is taken back if the instance is gone, is leaving or cannot be read.
+- Placement refuses to overfill a node.
 
-**What is not changed.** Reported are: an instance that holds nothing and is marked as deleted, because its cell may have been
-restored from before the deletion; amounts that differ from the flavor's; bandwidth and packet rate of ports that are gone; a
-node that is too small or reserved; and an entitlement that flavor and image do not determine (vGPUs, device profiles,
-encrypted or persistent memory, numbered groups, classes of nested or shared providers, Cyborg's devices, ports with several
-possible providers). ``audit_migrations`` moves the share of a rolled-back migration, ``audit_allocations`` takes resources of
-further nodes. The sweep does not find two owners that hold equal amounts of each other; an inspection does.
+**What is not changed.** Only reported are:
 
-**Undo.** The exact ``openstack resource provider allocation set`` or ``delete`` is in the history.
+- an instance without allocation that is marked as deleted: its cell may come from an older backup
+- wrong amounts, and resources of ports that are gone
+- a node that is too small or reserved
+- an entitlement that flavor and image do not determine, such as vGPUs, device profiles or persistent memory
+- ports with several possible providers
 
-Sources: ``nova/cmd/manage.py`` (heal_allocations), ``nova/scheduler/utils.py`` (ResourceRequest), ``nova/virt/hardware.py``,
-``nova/compute/api.py`` (_local_delete, which releases before it deletes), ``nova/compute/manager.py``,
-``placement/objects/allocation.py`` (replace_all).
+The sweep misses two owners that have equal amounts of each other; an inspection finds them.
+
+**Undo.** The history has the exact ``openstack resource provider allocation set`` or ``delete``.
+
+Sources: ``nova/cmd/manage.py`` (heal_allocations), ``nova/scheduler/utils.py`` (ResourceRequest),
+``nova/virt/hardware.py``, ``nova/compute/api.py`` (_local_delete, which releases before it deletes),
+``nova/compute/manager.py``, ``placement/objects/allocation.py`` (replace_all).
 """
 
 from __future__ import annotations
@@ -104,7 +105,7 @@ _HINTS = (
 
 
 class HealAllocations(NovaHandler):
-    """Finds and heals allocations that live instances lack, or that are wrong."""
+    """Heals missing and wrong allocations of live instances."""
 
     name = "heal_allocations"
     title = "Give instances in Placement their entitlement on the node where they live"
@@ -141,7 +142,7 @@ class HealAllocations(NovaHandler):
 
     @classmethod
     def from_resources(cls, resources: Resources) -> Self:
-        """Make it on the shared databases and session."""
+        """Make it on the shared clients."""
         return cls(
             resources.get(NovaDatabases.from_resources),
             resources.get(Placement.from_resources),
@@ -151,7 +152,7 @@ class HealAllocations(NovaHandler):
         )
 
     def inspect(self, key: Key) -> Iterable[Finding]:
-        """Compare the allocation of an instance with its entitlement; or those of all suspects that the key stands for."""
+        """Compare the allocations of a key's instances with their entitlement."""
         instances = self._instances_of(key)
         judged: list[batches.Judged] = []
         waits: list[Wait] = []
@@ -170,11 +171,11 @@ class HealAllocations(NovaHandler):
         return findings
 
     def sweep(self) -> Iterator[Key]:
-        """Yield the instances that do not seem to hold their entitlement."""
+        """Yield the instances that seem to lack their entitlement."""
         return self._suspects.everywhere()
 
     def population(self) -> int:
-        """Return how many live instances the cells that answer have."""
+        """Count the live instances of the cells that answer."""
         return live_instances(self._databases)
 
     def heal(self, finding: Finding) -> Healed:
@@ -202,7 +203,6 @@ class HealAllocations(NovaHandler):
         raise Conflict(f"instance {finding.evidence['instance']} is no longer as it was found")
 
     def _decide(self, facts: Facts) -> Sequence[Drift] | Wait:
-        """Decide, and add the requests of ports to the resources that an instance gets."""
         verdict = decide(facts)
         needs = facts.ports
         if isinstance(verdict, Wait) or not isinstance(needs, Needs):
@@ -243,8 +243,8 @@ class HealAllocations(NovaHandler):
     def _replace(self, before: Allocation, providers: Held) -> None:
         """Replace an allocation.
 
-        :raises Refused: also when Placement has a consumer without resources, which blocks every claim. Placement makes the
-            consumer and its first allocation in two transactions, and a worker may die between them
+        :raises Refused: also for a consumer without resources, which blocks every claim: Placement makes consumer and
+            allocation in two transactions
         """
         try:
             self._placement.replace_allocation(before, providers)
@@ -257,9 +257,9 @@ class HealAllocations(NovaHandler):
             raise
 
     def _heal_batch(self, finding: Finding) -> Healed:
-        """Give those instances that are as they were, all at once; the write itself proves that they hold nothing.
+        """Heal the unchanged instances; the write itself proves that they have no allocation.
 
-        The databases are asked again. The inventories of the nodes, and that no port has a request, were proved just before.
+        Inventories and ports were proved just before.
         """
         expected = finding.evidence["instances"]
         self._suspects.forget(finding.key)
@@ -287,7 +287,6 @@ class HealAllocations(NovaHandler):
         )
 
     def _write(self, due: Mapping[str, tuple[Instance, Held]]) -> dict[str, tuple[Instance, Held]]:
-        """Write the allocations of instances that hold nothing; when not all can be written, those that can."""
         changes = [
             (Allocation(uuid, project_id=instance.project_id, user_id=instance.user_id), amounts)
             for uuid, (instance, amounts) in due.items()
@@ -310,9 +309,9 @@ class HealAllocations(NovaHandler):
             raise Refused(f"the node cannot give {len(due)} instances their resources: {error}") from error
 
     def _departed(self, cell_id: int, given: Mapping[str, tuple[Instance, Held]]) -> set[str]:
-        """Take back the allocations of instances that went away meanwhile, and return these instances.
+        """Take back the allocations of departed instances, and return these.
 
-        :raises Unavailable: when their rows cannot be read; then all allocations are taken back
+        :raises Unavailable: if their rows cannot be read; then all allocations are taken back
         """
         try:
             now = self._reader.rows(cell_id, list(given))
@@ -324,7 +323,7 @@ class HealAllocations(NovaHandler):
         return departed
 
     def _take_back(self, given: Mapping[str, Held]) -> None:
-        """Take back each allocation that is still the given one; a failure does not stop the others."""
+        """Take back each allocation that is unchanged; a failure does not stop the others."""
         failed: HandlerError | None = None
         for instance, amounts in given.items():
             try:
@@ -337,7 +336,6 @@ class HealAllocations(NovaHandler):
             raise failed
 
     def _instances_of(self, key: Key) -> list[str]:
-        """Return the instances that a key stands for: one, or the suspects of a host or of compute nodes."""
         if key.kind == "instance":
             return [key.id]
         if found := self._suspects.just_found(key):

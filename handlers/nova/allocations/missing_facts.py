@@ -1,7 +1,6 @@
-"""Reads the facts about instances, in the order that makes the verdict safe: allocations first, then the databases.
+"""Reads the facts about instances: first allocations, then databases.
 
-The databases, read later, explain every claim from before our read. A claim after our read changes the generation that our
-write names.
+The databases, read later, explain every earlier claim. A later claim changes the generation that our write names.
 """
 
 from __future__ import annotations
@@ -50,21 +49,20 @@ class Reader:
         self._network = network
 
     def facts(self, instances: Sequence[str]) -> list[Facts]:
-        """Read the facts about instances, in their order; in sets, except for their allocations.
+        """Read the facts in the order of the instances.
 
-        :raises Unavailable: when Placement, nova_api or any cell does not answer; or Neutron, when resources are to be given
-            to an instance that has ports
+        :raises Unavailable: if Placement, nova_api or any cell does not answer; or Neutron, before an instance with
+            ports gets resources
         """
         found, described = self._entitled(self._known([self._placement.allocation(one) for one in instances]))
         return self._with_ports(self._with_providers(found), described)
 
     def again(self, gives: Mapping[str, Held]) -> list[Facts]:
-        """Read the databases again about instances that held nothing and are to get these resources.
+        """Read the databases again about instances that are to get these resources.
 
-        The inventories of their nodes and the requests of their ports are those of the proof a moment ago. The write itself
-        will prove that they hold nothing.
+        Inventories and ports were proved just before. The write proves that the instances have no allocation.
 
-        :raises Unavailable: when nova_api or any cell does not answer
+        :raises Unavailable: if nova_api or any cell does not answer
         """
         found, _ = self._entitled(self._known([Allocation(one) for one in gives]))
         completed = []
@@ -75,7 +73,7 @@ class Reader:
         return completed
 
     def rows(self, cell_id: int, instances: Sequence[str]) -> dict[str, Instance]:
-        """Read the rows of instances again, in their cell."""
+        """Read the rows again, in their cell."""
         for cell in self._databases.cells():
             if cell.id == cell_id:
                 found = self._databases.database(cell).run(lambda connection: queries.instances(connection, instances))
@@ -96,7 +94,6 @@ class Reader:
         return found
 
     def _entitled(self, found: Sequence[Facts]) -> tuple[list[Facts], dict[str, Description]]:
-        """Add home and entitlement of instances that live in one cell, on one host."""
         homes: dict[int, list[Instance]] = {}
         for facts in found:
             if _is_placed(facts):
@@ -118,7 +115,6 @@ class Reader:
         return [self._with_provider(facts, tree, offers) if _is_placed(facts) else facts for facts in found]
 
     def _with_ports(self, found: Sequence[Facts], described: Mapping[str, Description]) -> list[Facts]:
-        """Add the requests of ports for instances that may get resources, or that hold resources of ports."""
         asked = [facts.instance.uuid for facts in found if facts.offers or _holds_for_ports(facts)]
         ports = self._ports(asked) if asked else None
         return [self._with_needs(facts, described, ports) for facts in found]
@@ -146,7 +142,6 @@ class Reader:
         tree: Callable[[str], Mapping[str, Provider]],
         offers: Callable[[str], Mapping[str, int]],
     ) -> Facts:
-        """Add the compute nodes of the providers; a healthy instance costs no request."""
         held = set(facts.allocation.providers)
         if held == set(facts.homes):
             return dataclasses.replace(facts, roots={home: home for home in held})
@@ -170,7 +165,6 @@ class Reader:
         )
 
     def _is_owed(self, facts: Facts, tree: set[str]) -> bool:
-        """Return whether one of the last migrations was rolled back and still holds resources of this tree."""
         owed = (move for move in facts.migrations[:MIGRATIONS] if moves.is_owed(move, facts.migrations, facts.here))
         return any(move.uuid and tree & set(self._placement.allocation(move.uuid).providers) for move in owed)
 
@@ -186,10 +180,9 @@ class Reader:
     def _needs(
         self, described: Description, facts: Facts, found: Mapping[str, list[Port]] | Unavailable | None
     ) -> Needs | Unbuildable:
-        """Return the requests of the instance's ports.
+        """Nova's cache lacks requests and some ports.
 
-        Nova's cache of ports is not enough: it lacks their requests, and ports that were attached in another way. Without
-        Neutron's answer, only an instance without ports in the cache goes on.
+        Without Neutron's answer, only an instance without cached ports goes on.
         """
         cached = port_requests.cached(described.network_info)
         try:
@@ -216,7 +209,6 @@ class Reader:
 
 
 def _is_placed(facts: Facts) -> bool:
-    """Return whether an instance lives in one cell, on one host, so that it should hold resources of a node."""
     return len(facts.live) == 1 and None not in (facts.instance.host, facts.instance.node)
 
 
@@ -227,7 +219,6 @@ def _holds_for_ports(facts: Facts) -> bool:
 
 
 def _with_home(facts: Facts, names: HostNames, described: Description, nodes: list[ComputeNode]) -> Facts:
-    """Add where the instance lives and its entitlement; names in normal form."""
     return dataclasses.replace(
         facts,
         here=moves.normal_place((facts.instance.host, facts.instance.node), names),

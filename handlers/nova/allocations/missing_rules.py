@@ -1,8 +1,7 @@
-"""Decides whether a live instance holds its entitlement in Placement. Pure: facts in, verdicts out.
+"""Decides whether a live instance has its entitlement in Placement. Pure.
 
-:data:`RULES` are tried in order; the first that applies gives the verdict. Three conditions hold for every drift: nothing
-changed during the last minute, the instance is mapped to the cell in which it lives, and the mapping does not mark it as
-deleted. :mod:`handlers.nova.allocations.port_allocations` adds the requests of ports later, because it asks Placement for them.
+The first rule of :data:`RULES` that applies gives the verdict. Every drift needs an instance that is unchanged for a
+minute, mapped to its cell and not marked as deleted.
 """
 
 from __future__ import annotations
@@ -44,18 +43,16 @@ class Problem(StrEnum):
 class Facts:
     """Everything known about an instance.
 
-    :param building: there is a build request
-    :param rows: its rows in all cells, deleted and hidden ones too
-    :param migrations: all its migrations, youngest first, deleted ones too; places in normal form
-    :param here: where it lives, in normal form
-    :param homes: the live compute nodes of its host and node: one, when all is well
+    :param rows: in all cells, deleted and hidden ones too
+    :param migrations: youngest first, deleted ones too; all places are in normal form
+    :param here: where it lives
+    :param homes: the live compute nodes of its host and node: one, if all is well
     :param roots: the root of each provider in the allocation
-    :param nodes: the place of those roots that are compute nodes, deleted ones too; in normal form
-    :param offers: how much each provider of its node's tree can give of each class; empty when Placement does not know the
-        node, or was not asked because the instance holds resources of its node
-    :param wanted: the entitlement by flavor and image
-    :param owed: a migration that was rolled back holds resources of its node, which audit_migrations moves back
-    :param ports: the requests of its ports, or why they forbid to rebuild the allocation; None where they were not read
+    :param nodes: the place of each root that is a compute node, deleted ones too
+    :param offers: by provider of its tree and class; empty if Placement does not know the node or was not asked
+    :param wanted: by flavor and image
+    :param owed: a rolled-back migration has resources of its node
+    :param ports: their requests, or why they forbid to rebuild the allocation; None if not read
     """
 
     allocation: Allocation
@@ -79,7 +76,7 @@ class Facts:
 
     @property
     def row(self) -> Located:
-        """Its only live row; rules that use it stand below the rules for none and for several."""
+        """Its only live row; for rules below those for none and several."""
         return self.live[0]
 
     @property
@@ -105,20 +102,20 @@ class Facts:
 
     @property
     def stray_names(self) -> str:
-        """The names of the other compute nodes."""
+        """The names of the strays."""
         return ", ".join(sorted(str(self.nodes[root][1]) for root in self.strays))
 
     @property
     def is_marked(self) -> bool:
-        """Whether its mapping marks it as deleted; Nova marks a soft-deleted instance, too."""
+        """Whether its mapping marks it as deleted; Nova also marks soft-deleted instances."""
         return self.mapping is not None and self.mapping.queued and self.instance.vm_state != "soft-delete"
 
 
 @dataclass(frozen=True, slots=True)
 class Give:
-    """The instance should hold exactly ``providers``.
+    """The instance should have exactly ``providers``.
 
-    :param allocations: new values of the ports' ``allocation``, by the port's id; only of ports without one
+    :param allocations: new ``allocation`` of the ports without one, by the port's id
     """
 
     problem: Problem
@@ -141,7 +138,7 @@ class Rule:
 
 
 def has_departed(before: Instance, now: Instance | None) -> bool:
-    """Return whether an instance left its node or is leaving, so that Nova may have released its allocation."""
+    """Return whether an instance left its node or is leaving: Nova may have released its allocation."""
     if now is None or now.deleted or (now.host, now.node) != (before.host, before.node):
         return True
     return now.task_state in _LEAVING or now.vm_state in {"deleted", "shelved_offloaded"}
@@ -158,12 +155,11 @@ def decide(facts: Facts) -> Verdict:
 
 
 def rule_of(facts: Facts) -> Rule:
-    """Return the first rule that applies; the last one always does."""
+    """Return the first rule that applies; the last always does."""
     return next(rule for rule in RULES if rule.applies(facts))
 
 
 def _unless_contradicted(facts: Facts, drift: Drift) -> Drift:
-    """Make a report of a drift whose instance is mapped elsewhere or marked as deleted."""
     if facts.mapping is None or facts.mapping.cell_id != facts.row.cell_id:
         why = "the instance is not mapped to the cell it lives in: heal_instance_mappings and map_instances come first"
         return Report(drift.problem, drift.summary, why)
@@ -205,7 +201,6 @@ def _missing(facts: Facts) -> Verdict:
 
 
 def _away(facts: Facts) -> Verdict:
-    """Return the drift of an instance that holds resources, but none of its node."""
     node = facts.instance.node
     if not facts.strays:
         text = f"the instance, on {node}, holds nothing of it, but of providers that are no compute node's"
@@ -219,7 +214,6 @@ def _away(facts: Facts) -> Verdict:
 
 
 def _is_unexplained(facts: Facts) -> bool:
-    """Return whether another node is held that no ended migration between it and this node explains."""
     return not all(moves.moved_between(facts.migrations, facts.here, facts.nodes[root]) for root in facts.strays)
 
 
@@ -246,7 +240,6 @@ def _at_home(facts: Facts) -> Verdict:
 
 
 def _give(facts: Facts, problem: Problem, summary: str, kept: Held) -> Drift:
-    """Return that the instance should hold its entitlement on its node, beside the kept resources; or why not."""
     wanted = facts.wanted
     if isinstance(wanted, Unbuildable):
         return Report(problem, summary, wanted.reason)
@@ -332,7 +325,6 @@ def _amounts(facts: Facts) -> list[Drift]:
 
 
 def _gone_ports(facts: Facts) -> list[Drift]:
-    """Return that the instance holds bandwidth or packet rate for which no port of it asks."""
     if not isinstance(facts.ports, Needs):
         return []
     asked = facts.ports.total()

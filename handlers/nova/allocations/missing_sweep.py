@@ -1,16 +1,7 @@
-"""Finds the instances that do not seem to hold their entitlement, in sets: the sweep suspects, the inspection proves.
+"""Finds the instances that seem to lack their entitlement, in sets: the sweep suspects, the inspection proves.
 
-**Missing and wrong amounts.** One request to Placement lists the consumers of a provider; three statements to a cell list the
-instances on some nodes with their entitlement.
-
-**Wrong owners.** Placement shows owners consumer by consumer, or as the sum of a project and user. Only when an owner's sum
-is smaller than that of its instances and migrations are its instances asked for one by one.
-
-**Resources of gone ports.** An instance holds bandwidth or packet rate of a nested provider that no port in Nova's network
-cache names. The nested providers take turns (:mod:`handlers.nova.allocations.nested`).
-
-The instances found for a key are remembered for its inspections, and forgotten before its heal. That cannot mislead a write:
-each inspection reads the databases, and the write itself proves that they hold nothing.
+A key's instances are remembered for its inspections, and forgotten before its heal. That cannot mislead a write: each
+inspection reads the databases, and the write itself proves that they have no allocation.
 """
 
 from __future__ import annotations
@@ -49,8 +40,6 @@ _flavor = lru_cache(_FLAVORS)(parse)
 
 @dataclass(frozen=True, slots=True)
 class _NodeReading:
-    """A compute node with its instances and consumers; the instances that hold nothing, and those with other amounts."""
-
     node: ComputeNode
     here: Sequence[Resident]
     consumers: ByConsumer
@@ -61,7 +50,7 @@ class _NodeReading:
 class Suspects:
     """Lists the suspects; safe to share between threads.
 
-    :param recent: reads consumers for a sweep, perhaps from a cache of some seconds
+    :param recent: reads consumers, perhaps from a cache of some seconds
     """
 
     def __init__(self, databases: NovaDatabases, placement: Placement, recent: ConsumersOf) -> None:
@@ -73,9 +62,9 @@ class Suspects:
         self._found: dict[Key, tuple[float, frozenset[str]]] = {}
 
     def everywhere(self) -> Iterator[Key]:
-        """Yield the keys of all instances that do not seem to hold their entitlement.
+        """Yield the keys of all suspects.
 
-        :raises Unavailable: when a listing failed; keys yielded before count
+        :raises Unavailable: if a listing failed; the keys before it are valid
         """
         self._found.clear()
         nodes, down = live_nodes(self._databases)
@@ -103,7 +92,7 @@ class Suspects:
         yield from (Key("instance", one) for one in sorted(self._of_gone_ports({*providers, *nodes})))
 
     def just_found(self, key: Key) -> frozenset[str]:
-        """Return the instances for which a sweep has just yielded this key; empty when none did."""
+        """Return the instances for which a sweep has just yielded this key."""
         at, missing = self._found.get(key, (0.0, frozenset[str]()))
         return missing if time.monotonic() - at < _JUST_FOUND else frozenset()
 
@@ -112,18 +101,18 @@ class Suspects:
         self._found.pop(key, None)
 
     def missing(self, cell: Cell, node: ComputeNode) -> frozenset[str]:
-        """Return the instances of a node that hold nothing of it."""
+        """Return the instances of a node without resources of it."""
         return _missing(self._residents(cell, [node]), self._placement.consumers(node.uuid))
 
     def missing_together(self, cell: Cell, first: ComputeNode) -> frozenset[str]:
-        """Return the instances for which a sweep would yield one key: of nodes of a cell from this one on."""
+        """Return the instances of one key: of a cell's nodes from this one on."""
         nodes = self._databases.database(cell).run(queries.compute_nodes)
         some = sorted((node for node in nodes if node.uuid >= first.uuid), key=_uuid)[:GROUP]
         readings = self._read(cell, some, {node.uuid for node in some}, self._placement.consumers_of_each)
         return next((found for _, found in batches.together(_several(readings))), frozenset())
 
     def odd(self, cell: Cell, node: ComputeNode) -> frozenset[str]:
-        """Return the instances of a node that seem to hold wrong amounts of it."""
+        """Return the instances of a node that seem to have wrong amounts."""
         return _odd(self._residents(cell, [node]), self._placement.consumers(node.uuid))
 
     def _of_nodes(self, cell: Cell, readings: Collection[_NodeReading], sums: Sums) -> Iterator[Key]:
@@ -137,7 +126,6 @@ class Suspects:
     def _read(
         self, cell: Cell, nodes: Collection[ComputeNode], providers: Collection[str], consumers_of: ConsumersOf
     ) -> list[_NodeReading]:
-        """Read those of these nodes of a cell on which instances live."""
         residents: dict[tuple[str, str], list[Resident]] = {}
         for one in self._residents(cell, nodes):
             residents.setdefault(_place(one), []).append(one)
@@ -149,7 +137,6 @@ class Suspects:
         return self._databases.database(cell).run(lambda connection: instance_queries.residents(connection, nodes))
 
     def _add(self, sums: Sums, cell: Cell, here: Iterable[Resident], consumers: ByConsumer) -> None:
-        """Add the allocations of a node to the sums of their owners, as far as the cell knows them."""
         owners: dict[str, Owner] = {one.uuid: (one.project_id, one.user_id) for one in here}
         strangers = consumers.keys() - owners.keys()
         if strangers:
@@ -164,7 +151,6 @@ class Suspects:
                     total[name] = total.get(name, 0) + amounts[name]
 
     def _of_gone_ports(self, roots: Collection[str]) -> set[str]:
-        """Return the instances that hold resources of ports of a provider which no port in Nova's cache names."""
         providers_of: dict[str, set[str]] = {}
         for provider, consumers in self._recent(self._nested.due(roots)).items():
             for consumer, amounts in consumers.items():
@@ -183,7 +169,6 @@ class Suspects:
         }
 
     def _of_owners(self, sums: Sums) -> Iterator[Key]:
-        """Yield the instances whose allocation has another owner, of the owners whose sum in Placement is too small."""
         for (project, user), total in sums.items():
             counted = self._placement.usages(project, user)
             if all(counted.get(name, 0) >= amount for name, amount in total.items()):
@@ -214,12 +199,10 @@ def _reading(node: ComputeNode, here: Sequence[Resident], consumers: ByConsumer)
 
 
 def _several(readings: Iterable[_NodeReading]) -> Iterator[tuple[str, frozenset[str]]]:
-    """Yield the nodes on which several instances hold nothing, and those instances."""
     return ((one.node.uuid, one.missing) for one in readings if len(one.missing) > 1)
 
 
 def _keys(one: _NodeReading) -> Iterator[Key]:
-    """Yield the key of the only instance of a node that holds nothing, and the keys for wrong amounts."""
     if len(one.missing) == 1:
         yield from (Key("instance", instance) for instance in one.missing)
     if len(one.odd) > 1:
@@ -233,7 +216,7 @@ def _missing(here: Iterable[Resident], consumers: ByConsumer) -> frozenset[str]:
 
 
 def _odd(here: Iterable[Resident], consumers: ByConsumer) -> frozenset[str]:
-    """Return the instances with other amounts of their node; a class that none of them holds there may be elsewhere."""
+    """A class that none of these instances has there may be elsewhere."""
     given = {name for amounts in consumers.values() for name in amounts} & PLAIN
     suspects = (one for one in here if one.at_rest and one.uuid in consumers)
     return frozenset(one.uuid for one in suspects if _differs(one, consumers[one.uuid], given))

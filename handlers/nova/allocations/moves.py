@@ -1,8 +1,7 @@
-"""What ended migrations prove about the node of their instance. Pure.
+"""Proves from ended migrations, youngest first, where their instance lives. Pure.
 
-A migration proves two places: where the instance lives after it, and where it does not. Places are in the normal form of
-:mod:`handlers.nova.names`. A live migration in ``error`` proves neither: releases before Nova 27 left the source in the
-instance's row after the guest had switched (bug 1628606).
+A live migration in ``error`` proves nothing: before Nova 27, the instance's row could name the source after the guest
+had switched (bug 1628606).
 """
 
 from __future__ import annotations
@@ -23,23 +22,23 @@ ROLLED_BACK = frozenset({"failed", "error", "cancelled", "reverted"})
 
 
 def normal_place(place: Place, names: HostNames) -> Place:
-    """Return the normal form of a place: equal places have equal ones."""
+    """Return the normal form of a place."""
     host, node = place
     return None if host is None else names.normal(host), None if node is None else names.normal(node)
 
 
 def normal(move: Migration, names: HostNames) -> Migration:
-    """Return a migration with its places in normal form."""
+    """Return a migration with normal places."""
     return dataclasses.replace(move, source=normal_place(move.source, names), dest=normal_place(move.dest, names))
 
 
 def is_undecided(move: Migration) -> bool:
-    """Return whether a migration ended without proof of where the guest runs."""
+    """Return whether a migration ended without proof of the guest's place."""
     return move.kind == "live-migration" and move.status == "error"
 
 
 def lives_on(move: Migration) -> Place | None:
-    """Return where the instance lives after a migration; None when the migration does not prove it."""
+    """Return where the instance lives after a migration; None without proof."""
     if move.deleted or is_undecided(move):
         return None
     if move.status in SUCCEEDED:
@@ -48,45 +47,34 @@ def lives_on(move: Migration) -> Place | None:
 
 
 def has_left(move: Migration) -> Place | None:
-    """Return where the instance does not live after a migration; None when the migration does not prove it."""
+    """Return where the instance no longer lives after a migration; None without proof."""
     if lives_on(move) is None:
         return None
     return move.source if move.status in SUCCEEDED else move.dest
 
 
 def left_places(migrations: Sequence[Migration], here: Place) -> frozenset[Place]:
-    """Return the places that an instance has provably left.
-
-    :param migrations: of the instance, youngest first
-    :param here: where the instance lives; when the youngest migration contradicts it, nothing is proved
-    """
+    """Return the places that an instance has provably left; none if the youngest migration did not lead here."""
     if not _agrees(migrations, here):
         return frozenset()
     return frozenset(place for move in migrations if (place := has_left(move)) is not None) - {here}
 
 
 def moved_between(migrations: Sequence[Migration], here: Place, other: Place) -> bool:
-    """Return whether an ended migration names both places and proves that the instance lives here.
-
-    :param migrations: of the instance, youngest first; the youngest must not contradict
-    """
+    """Return whether a migration from ``other`` led here, and the youngest migration agrees."""
     return _agrees(migrations, here) and any(lives_on(move) == here and has_left(move) == other for move in migrations)
 
 
 def is_owed(move: Migration, migrations: Iterable[Migration], here: Place) -> bool:
-    """Return whether the share of a migration is what its instance should hold.
-
-    It was rolled back to the node where the instance still lives, and no younger migration succeeded since.
-    """
+    """Return whether a migration was rolled back to here, and none succeeded since."""
     ended_there = move.status in ROLLED_BACK or (move.deleted and not move.terminal)
     return ended_there and move.source == here and not move.within_node and not is_superseded(move, migrations)
 
 
 def awaits_user(vm_state: str | None, migrations: Sequence[Migration], here: Place) -> bool:
-    """Return whether a resize waits for its confirmation or revert, or nothing proves that it does not.
+    """Return whether a resize waits for its user, or nothing disproves it.
 
-    nova-compute may die between the two writes of a confirmation, when the migration is ``confirmed`` and the instance still
-    ``resized``.
+    nova-compute may die between the two writes of a confirmation: ``confirmed``, but still ``resized``.
     """
     if any(not move.deleted and not move.terminal for move in migrations):
         return True
@@ -96,9 +84,9 @@ def awaits_user(vm_state: str | None, migrations: Sequence[Migration], here: Pla
 
 
 def is_superseded(move: Migration, migrations: Iterable[Migration]) -> bool:
-    """Return whether a migration of the same instance succeeded after this one.
+    """Return whether a migration succeeded after this one.
 
-    :param migrations: of the instance, youngest first; one that changed later counts as younger wherever it stands
+    :param migrations: youngest first; one that changed later counts as younger
     """
     younger = True
     for other in migrations:
@@ -110,11 +98,9 @@ def is_superseded(move: Migration, migrations: Iterable[Migration]) -> bool:
 
 
 def _agrees(migrations: Iterable[Migration], here: Place) -> bool:
-    """Return whether the youngest ended migration led here."""
     latest = _latest(migrations)
     return latest is not None and (latest.within_node or lives_on(latest) == here)
 
 
 def _latest(migrations: Iterable[Migration]) -> Migration | None:
-    """Return the youngest migration that has ended."""
     return next((move for move in migrations if move.terminal and not move.deleted), None)

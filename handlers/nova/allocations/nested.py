@@ -1,8 +1,7 @@
 """Chooses which providers below and beside compute nodes a sweep asks about.
 
-A compute node may have dozens of nested providers (cards, NUMA nodes), and each costs one request. So a sweep asks about as
-many of them as there are compute nodes, at least :data:`FLOOR`, and the next sweep goes on where it stopped. Sharing
-providers (storage) take their turn like nested ones.
+A node may have dozens (cards, NUMA nodes). So a sweep asks about as many as there are compute nodes, at least
+:data:`FLOOR`; the next sweep goes on from there.
 """
 
 from __future__ import annotations
@@ -28,10 +27,10 @@ class Nested:
         self._next = f"{random.getrandbits(32):08x}"
 
     def due(self, roots: Collection[str]) -> dict[str, str]:
-        """Return the providers that it is the turn of, each with its root.
+        """Return the providers whose turn it is, each with its root.
 
-        :param roots: the root providers of compute nodes, which are not returned
-        :raises Unavailable: when Placement does not answer
+        :param roots: compute nodes, which are not returned
+        :raises Unavailable: if Placement does not answer
         """
         sharing = set(self._placement.sharing_providers())
         found = {

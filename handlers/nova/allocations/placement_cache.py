@@ -1,7 +1,6 @@
 """Recent answers of Placement, so that several readers in the same seconds cause one request.
 
-**Inspections** of many instances repeat within seconds. A cached answer cannot mislead a write, which proves by itself that
-an instance holds nothing. **Sweeps** of different handlers visit the same nodes; the same handler's next sweep asks again.
+A cached answer cannot mislead a write, which proves by itself that an instance has no allocation.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ _NODES = 250
 
 
 class RecentPlacement:
-    """A cache before Placement, for reading; safe to share between threads."""
+    """A cache before Placement; safe to share between threads."""
 
     def __init__(self, placement: Placement) -> None:
         self._placement = placement
@@ -46,22 +45,22 @@ class RecentPlacement:
         return cls(resources.get(Placement.from_resources))
 
     def allocation(self, consumer: str) -> Allocation:
-        """Return the allocation of a consumer; only an empty one comes from the cache."""
+        """Return the allocation of a consumer; only an empty one is cached."""
         return self._allocations.get(consumer, lambda allocation: not allocation.providers)
 
     def tree(self, provider: str) -> Mapping[str, Provider]:
-        """Return the tree that a provider belongs to, itself included."""
+        """Return the tree of a provider, itself included."""
         return self._trees.get(provider, bool)
 
     def offers(self, provider: str) -> Mapping[str, int]:
-        """Return how much a provider can give of each class."""
+        """Return the capacity of each class."""
         return self._offers.get(provider, bool)
 
     def consumers_of(self, providers: Iterable[str], task: str) -> dict[str, ByConsumer]:
         """Return the consumers of each provider, for a sweep.
 
-        :param task: the handler that sweeps; it gets the cached answers of other handlers, not its own
-        :raises Unavailable: when one was not answered
+        :param task: the handler that sweeps; it gets cached answers of other handlers only
+        :raises Unavailable: if one request got no answer
         """
         asked = list(providers)
         with self._lock:
@@ -75,7 +74,6 @@ class RecentPlacement:
         return known | answers
 
     def _take(self, provider: str, task: str) -> ByConsumer | None:
-        """Return the answer to another handler's sweep, and drop it."""
         asker, found = self._consumers.get(provider, (task, None))
         if asker == task:
             return None
@@ -84,10 +82,7 @@ class RecentPlacement:
 
 
 class _Cache(Generic[T]):
-    """The answers to one question, each for :data:`TTL` seconds.
-
-    :param ask: gets an answer
-    """
+    """The answers to one question, each for :data:`TTL` seconds."""
 
     def __init__(self, ask: Callable[[str], T]) -> None:
         self._ask = ask
@@ -95,7 +90,6 @@ class _Cache(Generic[T]):
         self._answers: TTLCache[str, T] = TTLCache(_ANSWERS, TTL)
 
     def get(self, name: str, keep: Callable[[T], bool]) -> T:
-        """Return the answer about a name; cache it when ``keep(answer)`` is true."""
         with self._lock:
             known = self._answers.get(name)
         if known is not None:

@@ -1,10 +1,7 @@
 """Adds the requests of ports to an allocation, and writes the chosen providers into the ports.
 
-:mod:`handlers.nova.allocations.port_requests` decides which providers are right; this module asks Placement and writes Neutron.
-
-The ports are written before the allocation, as ``nova-manage placement heal_allocations`` does. A crash in between leaves an
-instance that still holds nothing, with ports that name their providers: the next inspection finds the same candidate and
-writes the allocation. In the other order, no later inspection would find the ports.
+The ports are written first, as in ``nova-manage placement heal_allocations``. After a crash in between, the next
+inspection completes the heal. In the other order, it would not find the ports.
 """
 
 from __future__ import annotations
@@ -25,7 +22,7 @@ from handlers.nova.verdicts import Report
 
 
 class PortAllocations:
-    """Completes allocations by the requests of ports; safe to share between threads."""
+    """Completes allocations for ports; safe to share between threads."""
 
     def __init__(self, network: Network, candidates: Candidates) -> None:
         self._network = network
@@ -34,7 +31,7 @@ class PortAllocations:
     def complete(self, needs: Needs, home: str, give: Give) -> Drift:
         """Add the resources of the ports; or report why nothing determines them.
 
-        :param home: the root provider of the instance's node, which gives flavor and image
+        :param home: the node's root provider
         """
         if not needs.requests:
             return give
@@ -52,8 +49,8 @@ class PortAllocations:
     def write(self, needs: Needs, give: Give) -> list[tuple[Port, Port]]:
         """Write the chosen providers into the ports; return each port before and after.
 
-        :raises Conflict: when a port changed since it was read
-        :raises Refused, Unavailable: when Neutron does not accept it; the written ports are taken back as far as possible
+        :raises Conflict: if a port changed since it was read
+        :raises Refused, Unavailable: if Neutron does not accept it; the written ports are restored if possible
         """
         changes: list[tuple[Port, Port]] = []
         for request in needs.requests:
@@ -69,9 +66,9 @@ class PortAllocations:
         return changes
 
     def take_back(self, changes: Sequence[tuple[Port, Port]]) -> None:
-        """Restore the profiles of ports, unless someone changed them since.
+        """Restore the profiles of unchanged ports.
 
-        A port that cannot be written keeps its providers; while the instance holds nothing, the next inspection uses them.
+        A port that cannot be written keeps its providers; the next inspection uses them.
         """
         for before, now in changes:
             with contextlib.suppress(Conflict, Refused, Unavailable):
@@ -79,7 +76,7 @@ class PortAllocations:
 
 
 def undo(give: Give) -> str:
-    """Return the commands that remove the written providers from the ports; empty without any."""
+    """Return the commands that remove the written providers; empty without any."""
     words = [("openstack", "port", "unset", "--binding-profile", ALLOCATION, port) for port in sorted(give.allocations)]
     return "".join(f"; {shlex.join(command)}" for command in words)
 

@@ -1,15 +1,11 @@
 """Reads the requests of an instance's ports to Placement, and chooses the providers that give them. Pure.
 
-A port with a guaranteed bandwidth or packet rate has a ``resource_request``: groups of resources, each to be given by one
-provider below the compute node (a network card, a virtual switch). Nova claims them for the instance together with its flavor,
-and writes the provider of each group into the port's ``binding:profile``: ``allocation``.
+A port with guaranteed bandwidth or packet rate requests groups of resources, each from one provider below the compute
+node. Nova writes the provider of each group into the port's ``binding:profile``: ``allocation``.
 
-To rebuild a lost allocation, Placement is asked for the candidates in the node's tree. Only those count that agree with the
-ports' ``allocation``, which names the providers that the host really uses. When exactly one is left, it is the right one; a
-port whose ``allocation`` was lost gets it from there. When several are left, only the host knows, and nothing is chosen.
-
-Neutron has two forms: a port has one group, named by the port, or, with the extension ``port-resource-request-groups``,
-several with names of their own.
+Only candidates count that agree with the ports' ``allocation``, the providers that the host really uses. If exactly one
+is left, it is right, also for a port that lost its ``allocation``. If several are left, only the host knows, and
+nothing is chosen.
 
 Sources: ``nova/cmd/manage.py`` (_get_port_allocations_to_heal), ``nova/objects/request_spec.py`` (RequestGroup),
 ``nova/network/neutron.py`` (_get_binding_profile_allocation), ``neutron/services/qos/qos_plugin.py``.
@@ -35,7 +31,7 @@ _PORT_CLASSES = ("NET_BW_", "NET_PACKET_RATE_")
 
 
 def is_port_class(name: str) -> bool:
-    """Return whether an instance holds this resource class for its ports."""
+    """Return whether a resource class is for ports."""
     return name.startswith(_PORT_CLASSES)
 
 
@@ -43,8 +39,7 @@ def is_port_class(name: str) -> bool:
 class Group:
     """The resources that one provider has to give to a port.
 
-    :param name: Neutron's id of the group, or the port's where a port has only one
-    :param traits: traits that the provider must have
+    :param name: Neutron's id of the group, or of a port with only one
     """
 
     name: str
@@ -56,8 +51,8 @@ class Group:
 class Request:
     """The request of a port.
 
-    :param together: names of groups whose providers have to be in one subtree
-    :param plain: Neutron's form is one group without a name; then ``allocation`` is a provider, else providers by group
+    :param together: names of groups whose providers must be in one subtree
+    :param plain: one group without a name; then ``allocation`` is a provider, else providers by group
     """
 
     port: Port
@@ -67,14 +62,14 @@ class Request:
 
     @property
     def given(self) -> Mapping[str, str]:
-        """The provider of each group in the port's profile; empty without one."""
+        """The provider of each group in the port's profile."""
         written = self.port.profile.get(ALLOCATION)
         if not written:
             return {}
         return {self.groups[0].name: written} if self.plain else written
 
     def allocation(self, candidate: Candidate) -> str | dict[str, str]:
-        """Return the value for the port's profile, for these providers."""
+        """Return the value for the port's profile."""
         providers = {group.name: candidate.mappings[group.name][0] for group in self.groups}
         return providers[self.groups[0].name] if self.plain else providers
 
@@ -95,7 +90,7 @@ class Needs:
 
 
 def read(ports: Iterable[Port], group_policy: str = "none") -> Needs | Unbuildable:
-    """Read the requests of ports; or return why they forbid to rebuild the instance's allocation."""
+    """Read the requests, or return why they forbid to rebuild the allocation."""
     requests: list[Request] = []
     for port in ports:
         if port.profile.get("arq_uuid"):
@@ -113,7 +108,7 @@ def read(ports: Iterable[Port], group_policy: str = "none") -> Needs | Unbuildab
 
 
 def cached(network_info: str | None) -> frozenset[str] | None:
-    """Return the ids of the ports in Nova's network cache; None when it cannot be read."""
+    """Return the ids of the ports in Nova's network cache; None if unreadable."""
     try:
         return frozenset(str(vif["id"]) for vif in json.loads(network_info or ""))
     except (ValueError, LookupError, TypeError):
@@ -121,7 +116,7 @@ def cached(network_info: str | None) -> frozenset[str] | None:
 
 
 def cached_providers(network_info: str | None) -> frozenset[str] | None:
-    """Return the providers that the ports in Nova's network cache name; None when it cannot be read."""
+    """Return the providers that the ports in Nova's network cache name; None if unreadable."""
     try:
         written = [(vif.get("profile") or {}).get(ALLOCATION) or {} for vif in json.loads(network_info or "")]
         return frozenset(one for value in written for one in ([value] if isinstance(value, str) else value.values()))
@@ -132,8 +127,8 @@ def cached_providers(network_info: str | None) -> frozenset[str] | None:
 def question(needs: Needs, wanted: Mapping[str, int], home: str) -> list[tuple[str, str]]:
     """Return the query for Placement's candidates.
 
-    :param wanted: the entitlement by flavor and image, without zeros
-    :param home: the root provider of the instance's node
+    :param wanted: the entitlement without zeros
+    :param home: the node's root provider
     """
     asked = [("in_tree", home), ("resources", _amounts(wanted))] if wanted else []
     for request in needs.requests:

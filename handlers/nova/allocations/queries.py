@@ -1,7 +1,4 @@
-"""The SQL statements about instances' entitlement, owners and homes, and about rightful consumers.
-
-As in :mod:`handlers.nova.queries`: each takes a connection within a transaction and can be run again.
-"""
+"""The SQL statements about entitlements, owners, homes and rightful consumers; each can run again."""
 
 from __future__ import annotations
 
@@ -25,12 +22,11 @@ Owner = tuple[str | None, str | None]
 
 @dataclass(frozen=True, slots=True)
 class Description:
-    """The stored values from which the entitlement of an instance follows.
+    """The sources of an instance's entitlement.
 
     :param flavor: ``instance_extra.flavor``
     :param image_properties: by their names in Glance
-    :param boot_from_volume: whether its root disk is a volume
-    :param network_info: ``instance_info_caches.network_info``; None when there is no cache
+    :param network_info: ``instance_info_caches.network_info``; None without a cache
     """
 
     flavor: str | None
@@ -40,7 +36,7 @@ class Description:
 
 
 def descriptions(connection: Connection, uuids: Collection[str]) -> dict[str, Description]:
-    """The descriptions of live instances; deleted rows do not count."""
+    """The descriptions of live instances."""
     extra, caches = tables.instance_extra.c, tables.instance_info_caches.c
     metadata = tables.instance_system_metadata.c
     flavors = sa.select(extra.instance_uuid, extra.flavor).where(extra.instance_uuid.in_(uuids), extra.deleted == 0)
@@ -79,7 +75,7 @@ def _booted_from_volume(connection: Connection, uuids: Collection[str]) -> set[s
 class Resident:
     """A live instance on a host.
 
-    :param at_rest: whether it should hold resources of its node now
+    :param at_rest: it should have resources of its node now
     """
 
     uuid: str
@@ -94,7 +90,7 @@ class Resident:
 
 
 def residents(connection: Connection, nodes: Collection[records.ComputeNode]) -> list[Resident]:
-    """The live instances on these nodes, with the sources of their entitlement; three statements, however many."""
+    """The live instances on these nodes, in three statements."""
     i, extra = tables.instances.c, tables.instance_extra.c
     hosts, names = {node.host for node in nodes}, {node.node for node in nodes}
     here = sa.and_(i.deleted == 0, i.host.in_(hosts), i.node.in_(names))
@@ -145,7 +141,7 @@ def _roots_on(connection: Connection, here: sa.ColumnElement[bool]) -> dict[str,
 
 
 def owners(connection: Connection, consumers: Collection[str]) -> dict[str, Owner]:
-    """Project and user of those of these consumers that are an instance, deleted or not, or a migration of one."""
+    """Project and user of each consumer that is an instance, deleted or not, or a migration."""
     i, m = tables.instances.c, tables.migrations.c
     moved = tables.migrations.join(tables.instances, i.uuid == m.instance_uuid)
     found: dict[str, Owner] = {}
@@ -158,7 +154,7 @@ def owners(connection: Connection, consumers: Collection[str]) -> dict[str, Owne
 
 
 def owned(connection: Connection, owner: Owner) -> set[str]:
-    """The instances at rest on a host that belong to a project and user."""
+    """The instances of a project and user at rest on a host."""
     c = tables.instances.c
     return set(
         connection.scalars(_at_rest().where(c.host.is_not(None), c.project_id == owner[0], c.user_id == owner[1]))
@@ -177,9 +173,9 @@ def homeless(connection: Connection) -> set[str]:
 
 
 def homes(connection: Connection, host: str, node: str) -> list[records.ComputeNode]:
-    """The live compute nodes of a host and node: one, when all is well.
+    """The live compute nodes of a host and node: one, if all is well.
 
-    The hash ring moves an Ironic node to another nova-compute, and the instances on it keep the former host.
+    The hash ring moves an Ironic node to another nova-compute; its instances keep the former host.
     """
     found = queries.compute_nodes(connection, {"host": host, "hypervisor_hostname": node})
     return found or queries.compute_nodes(connection, {"hypervisor_type": IRONIC, "hypervisor_hostname": node})
@@ -188,10 +184,7 @@ def homes(connection: Connection, host: str, node: str) -> list[records.ComputeN
 def rightful(
     connection: Connection, nodes: Collection[records.ComputeNode], consumers: Collection[str]
 ) -> dict[str, set[str]]:
-    """The consumers that clearly may hold resources of each of these nodes, by the node's uuid.
-
-    They are its instances, and the migrations in progress from or to it together with their instances.
-    """
+    """The instances of each node, and the migrations in progress from or to it together with their instances."""
     i, m = tables.instances.c, tables.migrations.c
     hosts, uuids = {node.host for node in nodes}, {_place(node.host, node.node): node.uuid for node in nodes}
     found: dict[str, set[str]] = {node.uuid: set() for node in nodes}
@@ -217,7 +210,6 @@ def rightful(
 
 
 def _ironic(connection: Connection, nodes: Collection[records.ComputeNode]) -> set[str]:
-    """The names of those of these nodes that are Ironic's."""
     c = tables.compute_nodes.c
     query = sa.select(c.hypervisor_hostname).where(
         c.id.in_([node.id for node in nodes]), c.hypervisor_type == IRONIC, c.hypervisor_hostname.is_not(None)
@@ -231,7 +223,7 @@ def _place(host: str | None, node: str | None) -> tuple[str, str]:
 
 
 def living(connection: Connection, consumers: Collection[str]) -> set[str]:
-    """The consumers that are live instances on a host, or migrations in progress."""
+    """The consumers that live on a host or are migrations in progress."""
     i, m = tables.instances.c, tables.migrations.c
     found: set[str] = set()
     for chunk in chunks(consumers):
@@ -244,7 +236,7 @@ def living(connection: Connection, consumers: Collection[str]) -> set[str]:
 
 
 def network_caches(connection: Connection, instances: Collection[str]) -> dict[str, str | None]:
-    """Nova's cache of the ports of those of these instances that are at rest on a host."""
+    """The network cache of each instance that is at rest on a host."""
     c, caches = tables.instances.c, tables.instance_info_caches.c
     cached = tables.instances.outerjoin(
         tables.instance_info_caches, sa.and_(caches.instance_uuid == c.uuid, caches.deleted == 0)
