@@ -44,7 +44,7 @@ class Neutron:
         #: what it answers instead to requests of a method
         self.faults: dict[str, int] = {}
         #: called before a request of a method is answered, with the port's id
-        self.before: dict[str, Callable[[str], None]] = {}
+        self.before: dict[str, Callable[[str], object]] = {}
         self._page = page
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
         self._server.daemon_threads = True

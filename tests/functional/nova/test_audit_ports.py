@@ -415,7 +415,7 @@ def test_a_cell_does_not_answer(
     port, stranger = occupy(neutron, gone), str(uuid.uuid4())
     occupy(neutron, stranger)
     cut(cell)
-    found = []
+    found: list[Key] = []
     with pytest.raises(Unavailable):
         found.extend(ports.sweep())
     with pytest.raises(Unavailable):

@@ -153,7 +153,7 @@ def test_a_silent_cell(cloud: NovaSimulation, audit: AuditProviders, cut: Callab
     cut(cell)
     with pytest.raises(Unavailable, match=f"cell:{cell}"):
         audit.inspect(HOST)
-    found = []
+    found: list[Key] = []
     with pytest.raises(Unavailable, match=f"cell:{cell}"):
         found.extend(audit.sweep())
 

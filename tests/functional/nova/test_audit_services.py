@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -64,13 +65,14 @@ def providers(cloud: NovaSimulation) -> dict[str, str]:
 
 def make_provider(cloud: NovaSimulation, name: str, parent: str | None = None, *traits: str) -> str:
     provider = str(uuid.uuid4())
-    body = {"uuid": provider, "name": name, **({"parent_provider_uuid": parent} if parent else {})}
+    body: dict[str, Any] = {"uuid": provider, "name": name, **({"parent_provider_uuid": parent} if parent else {})}
     assert cloud.placement.request("POST", "/resource_providers", body).status in {200, 201}
     url = f"/resource_providers/{provider}"
-    for path, more in (
+    contents: tuple[tuple[str, dict[str, Any]], ...] = (
         ("inventories", {"inventories": {"DISK_GB": {"total": 1000}}}),
         ("traits", {"traits": list(traits)}),
-    ):
+    )
+    for path, more in contents:
         generation = cloud.placement.request("GET", url).body["generation"]
         body = {"resource_provider_generation": generation, **more}
         assert cloud.placement.request("PUT", f"{url}/{path}", body).status == 200

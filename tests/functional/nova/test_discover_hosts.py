@@ -4,6 +4,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -23,7 +24,7 @@ def marks(cloud: NovaSimulation, cell: str) -> list[int]:
         return list(connection.scalars(sa.select(tables.compute_nodes.c.mapped)))
 
 
-def mapping_rows(cloud: NovaSimulation) -> list[sa.Row]:
+def mapping_rows(cloud: NovaSimulation) -> list[sa.Row[Any]]:
     with cloud.api.begin() as connection:
         return list(connection.execute(sa.select(tables.host_mappings)))
 

@@ -464,7 +464,7 @@ def test_a_cell_that_does_not_answer(
     [orphan] = healer.inspect(key(lost))
     before = everything(cloud)
     cut("cell2")
-    swept = []
+    swept: list[Key] = []
     with pytest.raises(Unavailable) as caught:
         swept.extend(healer.sweep())
     assert caught.value.dependency == "cell:cell2"

@@ -178,7 +178,7 @@ def test_a_cell_that_does_not_answer(cloud: NovaSimulation, mapper: MapInstances
     assert caught.value.dependency == "cell:cell2"
     with pytest.raises(Unavailable):
         mapper.heal(finding)
-    swept = []
+    swept: list[Key] = []
     with pytest.raises(Unavailable):
         swept.extend(mapper.sweep())
     assert mappings(cloud) == {}

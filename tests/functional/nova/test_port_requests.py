@@ -71,7 +71,7 @@ def make_card(cloud: NovaSimulation, host: str, name: str = "eth0", total: int =
     return made
 
 
-def group(trait: str = PHYSNET, **resources: int) -> dict[str, Any]:
+def group(resources: Mapping[str, int], trait: str = PHYSNET) -> dict[str, Any]:
     return {"id": str(uuid.uuid4()), "required": [trait], "resources": resources}
 
 
@@ -128,7 +128,7 @@ def said(neutron: Neutron, port: str) -> Any:
 def test_bandwidth_of_the_only_card(
     cloud: NovaSimulation, neutron: Neutron, heal: HealAllocations, server: str, card: str
 ) -> None:
-    asked = group(**{EGRESS: 1000, INGRESS: 2000})
+    asked = group({EGRESS: 1000, INGRESS: 2000})
     port = attach(cloud, neutron, server, asked, binding_profile={"capabilities": ["switchdev"]})
     [finding] = heal.inspect(key(server))
     healed = heal.heal(finding)
@@ -153,9 +153,9 @@ def test_the_old_way_of_one_group_without_a_name(
 def test_several_ports_and_groups(
     cloud: NovaSimulation, neutron: Neutron, heal: HealAllocations, server: str, card: str
 ) -> None:
-    pair = group(**{EGRESS: 1}), group(**{PACKETS: 10})
+    pair = group({EGRESS: 1}), group({PACKETS: 10})
     attach(cloud, neutron, server)
-    first, second = attach(cloud, neutron, server, *pair), attach(cloud, neutron, server, group(**{EGRESS: 30}))
+    first, second = attach(cloud, neutron, server, *pair), attach(cloud, neutron, server, group({EGRESS: 30}))
     give(heal, server)
     assert cloud.allocation(server) == {**home(cloud, server), card: {EGRESS: 31, PACKETS: 10}}
     assert said(neutron, first) == {one["id"]: card for one in pair}
@@ -166,8 +166,8 @@ def test_the_flavor_wants_a_card_for_each(
     cloud: NovaSimulation, neutron: Neutron, heal: HealAllocations, server: str, card: str
 ) -> None:
     other = make_card(cloud, "a", "eth1", total=5)
-    attach(cloud, neutron, server, group(**{EGRESS: 1000}))
-    attach(cloud, neutron, server, group(**{EGRESS: 5}))
+    attach(cloud, neutron, server, group({EGRESS: 1000}))
+    attach(cloud, neutron, server, group({EGRESS: 5}))
     cloud.set_flavor(server, extra_specs={"group_policy": "isolate"})
     give(heal, server)
     assert cloud.allocation(server) == {**home(cloud, server), card: {EGRESS: 1000}, other: {EGRESS: 5}}
@@ -176,7 +176,7 @@ def test_the_flavor_wants_a_card_for_each(
 def test_the_port_names_the_card(
     cloud: NovaSimulation, neutron: Neutron, heal: HealAllocations, server: str, card: str
 ) -> None:
-    other, asked = make_card(cloud, "a", "eth1"), group(**{EGRESS: 9})
+    other, asked = make_card(cloud, "a", "eth1"), group({EGRESS: 9})
     port = attach(cloud, neutron, server, asked, binding_profile={"allocation": {asked["id"]: other}})
     revision = neutron.ports[port]["revision_number"]
     assert "ports" not in give(heal, server).evidence
@@ -188,7 +188,7 @@ def test_the_trait_names_the_card(
     cloud: NovaSimulation, neutron: Neutron, heal: HealAllocations, server: str, card: str
 ) -> None:
     other = make_card(cloud, "a", "eth1", trait="CUSTOM_PHYSNET_OTHER")
-    attach(cloud, neutron, server, group("CUSTOM_PHYSNET_OTHER", **{EGRESS: 9}))
+    attach(cloud, neutron, server, group({EGRESS: 9}, "CUSTOM_PHYSNET_OTHER"))
     give(heal, server)
     assert cloud.allocation(server) == {**home(cloud, server), other: {EGRESS: 9}}
 
@@ -199,7 +199,7 @@ def test_resources_of_another_node_are_replaced(
     make_card(cloud, "b")
     record_move(cloud, server, "b", "failed")
     cloud.hold(server, {cloud.node("b").uuid: cloud.flavor(server).resources()})
-    attach(cloud, neutron, server, group(**{EGRESS: 9}))
+    attach(cloud, neutron, server, group({EGRESS: 9}))
     assert give(heal, server).problem == "wrong-provider"
     assert cloud.allocation(server) == {**home(cloud, server), card: {EGRESS: 9}}
 
@@ -207,7 +207,7 @@ def test_resources_of_another_node_are_replaced(
 def test_a_port_that_nova_did_not_know_of(
     cloud: NovaSimulation, neutron: Neutron, heal: HealAllocations, server: str, card: str
 ) -> None:
-    attach(cloud, neutron, server, group(**{EGRESS: 9}))
+    attach(cloud, neutron, server, group({EGRESS: 9}))
     cache(cloud, server)
     give(heal, server)
     assert cloud.allocation(server) == {**home(cloud, server), card: {EGRESS: 9}}
@@ -239,7 +239,7 @@ def test_two_cards_could(
     cloud: NovaSimulation, neutron: Neutron, heal: HealAllocations, server: str, card: str
 ) -> None:
     make_card(cloud, "a", "eth1")
-    attach(cloud, neutron, server, group(**{EGRESS: 9}))
+    attach(cloud, neutron, server, group({EGRESS: 9}))
     assert "several providers" in refused(cloud, neutron, heal, server).refusal
 
 
@@ -248,7 +248,7 @@ def test_no_card_can(
     cloud: NovaSimulation, neutron: Neutron, heal: HealAllocations, server: str, card: str, name: str
 ) -> None:
     make_card(cloud, "b", total=100_000)
-    attach(cloud, neutron, server, group(**{name: 10_001}))
+    attach(cloud, neutron, server, group({name: 10_001}))
     finding = refused(cloud, neutron, heal, server)
     assert "no room" in finding.refusal or "rejects the query" in finding.refusal
 
@@ -257,14 +257,14 @@ def test_a_full_node_is_not_written_into_the_ports(
     cloud: NovaSimulation, neutron: Neutron, heal: HealAllocations, server: str, card: str
 ) -> None:
     cloud.hold(str(uuid.uuid4()), {cloud.node("a").uuid: {"VCPU": cloud.CAPACITY["VCPU"]}})
-    attach(cloud, neutron, server, group(**{EGRESS: 9}))
+    attach(cloud, neutron, server, group({EGRESS: 9}))
     assert "no room" in refused(cloud, neutron, heal, server).refusal
 
 
 def test_a_port_that_names_a_card_of_another_node(
     cloud: NovaSimulation, neutron: Neutron, heal: HealAllocations, server: str, card: str
 ) -> None:
-    asked = group(**{EGRESS: 9})
+    asked = group({EGRESS: 9})
     said = {"allocation": {asked["id"]: make_card(cloud, "b")}}
     attach(cloud, neutron, server, asked, binding_profile=said)
     assert "cannot give their resources on its node" in refused(cloud, neutron, heal, server).refusal
@@ -368,7 +368,7 @@ def test_credentials_that_do_not_show_the_requests_of_ports(
 def test_a_port_that_changes_meanwhile(
     cloud: NovaSimulation, neutron: Neutron, heal: HealAllocations, server: str, card: str
 ) -> None:
-    first, second = (attach(cloud, neutron, server, group(**{EGRESS: 9})) for _ in range(2))
+    first, second = (attach(cloud, neutron, server, group({EGRESS: 9})) for _ in range(2))
     [finding] = heal.inspect(key(server))
     later = max(first, second)
 
@@ -388,7 +388,7 @@ def test_a_port_that_changes_meanwhile(
 def test_the_node_fills_up_meanwhile(
     cloud: NovaSimulation, neutron: Neutron, heal: HealAllocations, server: str, card: str
 ) -> None:
-    port = attach(cloud, neutron, server, group(**{EGRESS: 9}))
+    port = attach(cloud, neutron, server, group({EGRESS: 9}))
     [finding] = heal.inspect(key(server))
 
     def fill(_port: str) -> None:
@@ -405,7 +405,7 @@ def test_the_node_fills_up_meanwhile(
 def test_a_claim_meanwhile_wins(
     cloud: NovaSimulation, neutron: Neutron, heal: HealAllocations, server: str, card: str
 ) -> None:
-    port = attach(cloud, neutron, server, group(**{EGRESS: 9}))
+    port = attach(cloud, neutron, server, group({EGRESS: 9}))
     [finding] = heal.inspect(key(server))
 
     def claim(_port: str) -> None:
@@ -422,7 +422,7 @@ def test_a_claim_meanwhile_wins(
 def test_an_instance_that_leaves_meanwhile(
     cloud: NovaSimulation, neutron: Neutron, heal: HealAllocations, server: str, card: str
 ) -> None:
-    port = attach(cloud, neutron, server, group(**{EGRESS: 9}))
+    port = attach(cloud, neutron, server, group({EGRESS: 9}))
     [finding] = heal.inspect(key(server))
 
     def leave(_port: str) -> None:
@@ -445,7 +445,7 @@ def test_death_between_the_ports_and_the_allocation(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """What is killed runs nothing more: neither the next write nor any that takes back."""
-    ports = [attach(cloud, neutron, server, group(**{EGRESS: 9})) for _ in range(3)]
+    ports = [attach(cloud, neutron, server, group({EGRESS: 9})) for _ in range(3)]
     [finding] = heal.inspect(key(server))
     for alive in range(1, 4):
         with monkeypatch.context() as dying:
@@ -489,7 +489,7 @@ def test_a_lost_answer_of_placement(
 ) -> None:
     from handlers.nova.placement import Placement
 
-    port, write = attach(cloud, neutron, server, group(**{EGRESS: 9})), Placement.replace_allocation
+    port, write = attach(cloud, neutron, server, group({EGRESS: 9})), Placement.replace_allocation
     [finding] = heal.inspect(key(server))
 
     def lose(self: Placement, *arguments: Any) -> None:
@@ -511,7 +511,7 @@ def test_a_cut_cell_after_the_write(
     card: str,
     cut: Callable[[str], None],
 ) -> None:
-    attach(cloud, neutron, server, group(**{EGRESS: 9}))
+    attach(cloud, neutron, server, group({EGRESS: 9}))
     [finding] = heal.inspect(key(server))
     neutron.before["PUT"] = lambda _port: cut("cell1")
     with pytest.raises(Unavailable):
@@ -538,7 +538,7 @@ def test_bandwidth_of_a_deleted_port_is_found_by_a_sweep_and_reported(
 def test_bandwidth_of_one_of_two_ports_is_reported(
     cloud: NovaSimulation, neutron: Neutron, heal: HealAllocations, server: str, card: str
 ) -> None:
-    attach(cloud, neutron, server, group(**{EGRESS: 9}))
+    attach(cloud, neutron, server, group({EGRESS: 9}))
     cloud.hold(server, {**home(cloud, server), card: {EGRESS: 18}})
     assert f"{EGRESS} 18 instead of 9" in refused(cloud, neutron, heal, server).summary
 
@@ -546,7 +546,7 @@ def test_bandwidth_of_one_of_two_ports_is_reported(
 def test_bandwidth_of_the_ports_there_are_is_right(
     cloud: NovaSimulation, neutron: Neutron, heal: HealAllocations, server: str, card: str
 ) -> None:
-    asked = group(**{EGRESS: 9})
+    asked = group({EGRESS: 9})
     port = attach(cloud, neutron, server, asked, binding_profile={"allocation": {asked["id"]: card}})
     cloud.hold(server, {**home(cloud, server), card: {EGRESS: 9}})
     assert not heal.inspect(key(server))

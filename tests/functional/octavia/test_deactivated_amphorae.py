@@ -62,7 +62,8 @@ def detached(house: House, status: str) -> str:
 
 def named(house: House, amphora: str) -> list[str]:
     """Return the names of servers and ports that contain the id of an amphora."""
-    return [thing.name for thing in (*house.cloud.servers(), *house.cloud.ports()) if amphora in thing.name]
+    names = [*(server.name for server in house.cloud.servers()), *(port.name for port in house.cloud.ports())]
+    return [name for name in names if amphora in name]
 
 
 def make_port(name: str, project: str = "octavia-project", device: str = "", owner: str = "") -> Port:

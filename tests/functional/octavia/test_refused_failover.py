@@ -17,7 +17,7 @@ from tests.functional.octavia.world import House, mend
 
 MakeHouse = Callable[..., House]
 
-REFUSALS = {
+REFUSALS: dict[str, AmphoraDriverError] = {
     "503": UnavailableException("load-balancer", "503"),
     "403": UnauthorizedException("load-balancer", "403"),
     "409": UnavailableException("load-balancer:x", "409"),

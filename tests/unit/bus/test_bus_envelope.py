@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from consumer.bus.envelope import MAX_BODY, Sieve, Undecodable, decode
 from handlers.base import Event
 
-CAPTURED = [
+CAPTURED: list[bytes] = [
     json.loads(line)["body"].encode()
     for line in (Path(__file__).parents[2] / "data" / "notifications.jsonl").read_text().splitlines()
 ]

@@ -12,7 +12,7 @@ from consumer.cli.handler import state
 from consumer.cli.history import read_since
 from consumer.cli.session import read_key
 from consumer.cli.sweep import exit_code, summaries
-from consumer.engine.oneshot import Result
+from consumer.engine.oneshot import Action, Result
 from consumer.journal.controls import Control
 from handlers.base import Key, Mode
 from tests.doubles import Mender
@@ -77,7 +77,7 @@ def test_what_is_no_time(text: str) -> None:
 
 
 def result(action: str, problem: str = "broken", handler: str = "mender") -> Result:
-    return Result(handler, "thing:a", problem, action, "a is broken")
+    return Result(handler, "thing:a", problem, Action(action), "a is broken")
 
 
 @pytest.mark.parametrize(

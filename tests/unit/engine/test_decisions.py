@@ -8,6 +8,7 @@ import pytest
 
 from consumer.conf.engine import EngineSettings
 from consumer.engine.decisions import Clean, Heal, Report, Wait, after_error, decide, fingerprint
+from consumer.journal.history import Outcome
 from consumer.journal.work import Claim, Done, Later, Parked, Priority, Reported
 from handlers.base import Conflict, Finding, InFlight, Key, Refused, Unavailable
 
@@ -74,7 +75,7 @@ def test_a_finding_that_changed_between_two_looks_starts_over() -> None:
 
 
 def test_audit_reports_and_never_heals() -> None:
-    assert look(CLAIM, FINDING, heals=False) == Report(Reported(MARK), ((FINDING, "found"),))
+    assert look(CLAIM, FINDING, heals=False) == Report(Reported(MARK), ((FINDING, Outcome.FOUND),))
 
 
 def test_the_same_report_is_not_written_twice() -> None:
@@ -82,7 +83,7 @@ def test_the_same_report_is_not_written_twice() -> None:
 
 
 def test_what_is_not_healable_is_refused_and_does_not_keep_the_rest_from_healing() -> None:
-    assert look(CLAIM, REFUSED) == Report(Reported(fingerprint([REFUSED])), ((REFUSED, "refused"),))
+    assert look(CLAIM, REFUSED) == Report(Reported(fingerprint([REFUSED])), ((REFUSED, Outcome.REFUSED),))
     decision = look(CLAIM, REFUSED, FINDING)
     assert isinstance(decision, Heal)
     assert decision.finding == FINDING

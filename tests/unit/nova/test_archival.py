@@ -16,7 +16,9 @@ BEFORE = datetime(2026, 1, 31)
 
 
 def table(meta: sa.MetaData, name: str, *columns: sa.Column[Any], shadow: bool = True, soft: bool = True) -> sa.Table:
-    deleted = [sa.Column("deleted", sa.Integer), sa.Column("deleted_at", sa.DateTime)] if soft else []
+    deleted: list[sa.Column[Any]] = (
+        [sa.Column("deleted", sa.Integer), sa.Column("deleted_at", sa.DateTime)] if soft else []
+    )
     made = sa.Table(name, meta, sa.Column("id", sa.Integer, primary_key=True), *deleted, *columns)
     if shadow:
         sa.Table(f"shadow_{name}", meta, *(sa.Column(c.name, c.type, primary_key=c.primary_key) for c in made.c))
@@ -48,7 +50,7 @@ def names(tables: list[sa.Table]) -> list[str]:
 
 
 def sql(clause: Any) -> str:
-    return " ".join(str(clause.compile(dialect=postgresql.dialect())).split())
+    return " ".join(str(clause.compile(dialect=postgresql.dialect())).split())  # type: ignore[no-untyped-call]
 
 
 def test_what_is_archived_and_in_which_order(meta: sa.MetaData) -> None:

@@ -73,8 +73,8 @@ def test_extra_specs_name_amounts(specs: Mapping[str, str], expected: Mapping[st
         ({"root_gb": 20, "swap": 512}, True, 1),
     ],
 )
-def test_disks(disks: Mapping[str, int], volume: bool, expected: int | None) -> None:
-    found = resources(flavor(**disks), {}, volume)
+def test_disks(disks: dict[str, int], volume: bool, expected: int | None) -> None:
+    found = resources(flavor(None, **disks), {}, volume)
     assert not isinstance(found, Unbuildable)
     assert found.get("DISK_GB") == expected
 

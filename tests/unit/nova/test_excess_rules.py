@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -38,7 +39,7 @@ def rows(*instances: Instance, cell: int = 2, in_cell0: bool = False) -> tuple[L
     return tuple(Located(instance, cell + number, in_cell0) for number, instance in enumerate(instances))
 
 
-def instance(**changed: object) -> Facts:
+def instance(**changed: Any) -> Facts:
     return replace(FACTS, rows=rows(replace(INSTANCE, **changed)))
 
 
@@ -46,7 +47,7 @@ OFFLOADED = replace(instance(vm_state="shelved_offloaded", host=None, node=None)
 IN_CELL0 = replace(FACTS, rows=rows(replace(INSTANCE, host=None, vm_state="error"), in_cell0=True), home=None)
 
 
-def migration(facts: Facts, **changed: object) -> Facts:
+def migration(facts: Facts, **changed: Any) -> Facts:
     """The facts of a migration as a consumer, of the instance of these facts."""
     row = replace(EVACUATED, kind="resize", **changed)
     return replace(facts, migration=row, migrations=(row,), allocation=replace(HELD, consumer="m"), own=HELD.providers)
@@ -258,7 +259,7 @@ STAYED = replace(
 )
 
 
-def stayed(**changed: object) -> Facts:
+def stayed(**changed: Any) -> Facts:
     row = replace(FAILED, **changed)
     return replace(STAYED, migration=row, migrations=(row,))
 

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -52,7 +54,7 @@ PROVED = replace(FREE, mapping=QUEUED, archived=True, cell_alive=True)
 FAILED_DELETION = replace(FACTS, mapping=QUEUED, allocated=True)
 
 
-def copy(**changed: object) -> Facts:
+def copy(**changed: Any) -> Facts:
     return replace(FACTS, copies=(replace(COPY, **changed),))
 
 
@@ -183,7 +185,7 @@ def test_the_verdict_follows_from_the_records(name: str) -> None:
 
 @pytest.mark.parametrize("record", ["mapping", "archived", "allocated", "cell_alive"])
 def test_nothing_is_deleted_without_each_record(record: str) -> None:
-    without = {"mapping": MAPPING, "archived": False, "allocated": None, "cell_alive": False}
+    without: dict[str, Any] = {"mapping": MAPPING, "archived": False, "allocated": None, "cell_alive": False}
 
     assert isinstance(decide(PROVED), Forget)
     assert isinstance(decide(replace(PROVED, **{record: without[record]})), Report)
@@ -192,7 +194,7 @@ def test_nothing_is_deleted_without_each_record(record: str) -> None:
 @pytest.mark.parametrize(
     "contradiction", [{"copies": (COPY,)}, {"allocated": True}, {"request_age": OLD}, {"copies": (HIDDEN,)}]
 )
-def test_a_contradiction_forbids_the_deletion(contradiction: dict[str, object]) -> None:
+def test_a_contradiction_forbids_the_deletion(contradiction: dict[str, Any]) -> None:
     assert not isinstance(decide(replace(PROVED, **contradiction)), Forget)
 
 
@@ -224,11 +226,11 @@ def test_each_row_of_the_tables_has_a_case(monkeypatch: pytest.MonkeyPatch) -> N
 TABLES = {"NOWHERE": NOWHERE, "AT_HOME": AT_HOME, "UNMAPPED": UNMAPPED_ROWS}
 
 
-def _watched(table: str, rows: tuple, hit: set[tuple[str, int]]) -> tuple:
+def _watched(table: str, rows: tuple[Any, ...], hit: set[tuple[str, int]]) -> tuple[Any, ...]:
     """Return the rows with verdicts that note which row gave one."""
 
-    def noting(number: int, verdict):
-        def give(case):
+    def noting(number: int, verdict: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        def give(case: Any) -> Any:
             hit.add((table, number))
             return verdict(case)
 
@@ -318,6 +320,7 @@ anything = st.builds(
 def test_every_deletion_has_two_records_and_no_contradiction(facts: Facts) -> None:
     verdict = decide(facts)
     if isinstance(verdict, Forget):
+        assert facts.mapping is not None
         assert facts.mapping.queued
         assert facts.archived
         assert facts.cell_alive
@@ -348,10 +351,12 @@ def test_one_change_repairs_the_mapping(facts: Facts) -> None:
     verdict = decide(facts)
     if isinstance(verdict, Change):
         assert verdict.values or verdict.drop_request
+        assert facts.mapping is not None
+        values: dict[str, Any] = dict(verdict.values)
         row = replace(
             facts.mapping,
-            cell_id=verdict.values.get("cell_id", facts.mapping.cell_id),
-            queued=verdict.values.get("queued_for_delete", facts.mapping.queued),
+            cell_id=values.get("cell_id", facts.mapping.cell_id),
+            queued=values.get("queued_for_delete", facts.mapping.queued),
         )
         left = replace(facts, mapping=row, request_age=None if verdict.drop_request else facts.request_age)
         then = decide(left)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -40,7 +41,7 @@ def test_every_terminal_status_is_a_success_or_a_roll_back() -> None:
     ],
 )
 def test_a_migration_proves_two_places_or_none(
-    changed: dict[str, object], lives_on: moves.Place | None, has_left: moves.Place | None
+    changed: dict[str, Any], lives_on: moves.Place | None, has_left: moves.Place | None
 ) -> None:
     one = replace(MOVE, **changed)
     assert (moves.lives_on(one), moves.has_left(one)) == (lives_on, has_left)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from oslo_config import cfg
@@ -112,11 +113,15 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, content: str | None
     assert "verysecret" not in str(caught.value)
 
 
+def auth_url(cloud: Cloud) -> object:
+    return getattr(cloud.session.auth, "auth_url", None)
+
+
 def test_credentials_come_from_novas_file(nova_conf: Path) -> None:
     conf = configuration(nova={"config_file": [str(nova_conf)]})
     cloud = Cloud.from_resources(Resources(conf))
-    assert cloud.session.auth.auth_url == "http://keystone/v3"
-    assert cloud.session.timeout == (2.0, 60.0)
+    assert auth_url(cloud) == "http://keystone/v3"
+    assert cloud.session.timeout == (2.0, 60.0)  # type: ignore[comparison-overlap]
     client = cloud.service("placement")._client
     assert (client.region_name, client.interface) == ("here", ["admin", "internal"])
     assert client.endpoint_override == "http://placement/"
@@ -124,7 +129,11 @@ def test_credentials_come_from_novas_file(nova_conf: Path) -> None:
 
 
 def test_our_own_region_and_endpoints_win(nova_conf: Path) -> None:
-    own = {"region_name": "there", "interface": ["public"], "placement_endpoint_override": "http://other/"}
+    own: dict[str, object] = {
+        "region_name": "there",
+        "interface": ["public"],
+        "placement_endpoint_override": "http://other/",
+    }
     conf = configuration(nova={"config_file": [str(nova_conf)]}, openstack=own)
     client = Cloud.from_resources(Resources(conf)).service("placement")._client
     assert (client.region_name, client.interface, client.endpoint_override) == ("there", ["public"], "http://other/")
@@ -143,7 +152,7 @@ def test_credentials_from_keystone_authtoken_of_octavia(tmp_path: Path) -> None:
     file = tmp_path / "octavia.conf"
     file.write_text("[keystone_authtoken]\nauth_type = password\nauth_url = http://k/v3\nusername = o\npassword = x\n")
     cloud = Cloud.from_resources(Resources(configuration(octavia={"config_file": [str(file)]})))
-    assert cloud.session.auth.auth_url == "http://k/v3"
+    assert auth_url(cloud) == "http://k/v3"
 
 
 def test_no_credentials_say_what_to_write() -> None:
@@ -197,7 +206,7 @@ heartbeat_timeout = 30
 
 
 @pytest.mark.parametrize("module", [options, octavia_options])
-def test_what_holds_credentials_is_secret(module: object) -> None:
+def test_what_holds_credentials_is_secret(module: ModuleType) -> None:
     for option in module.OPTIONS:
         assert option.help
         assert option.secret == option.name.endswith(("connection", "transport_url"))

@@ -162,7 +162,7 @@ class ACloud(OpenStackDriver):
         return Api(Service(self._octavias, SERVICE))  # type: ignore[arg-type]
 
 
-NONE = (200, {"servers": []})
+NONE: tuple[int, Any] = (200, {"servers": []})
 UP = {"host": "compute-1", "status": "enabled", "binary": "nova-compute"}
 SILENT = {"host": "compute-2", "status": "UNKNOWN", "binary": "nova-compute"}
 
@@ -201,7 +201,7 @@ def test_a_listing_whose_cells_are_not_known_is_no_answer(answer: tuple[int, Any
 
 def test_a_server_is_not_there_only_when_all_cells_had_a_part_in_the_answer() -> None:
     """A server without a request spec is not found while its cell does not answer."""
-    gone = (404, {})
+    gone: tuple[int, Any] = (404, {})
     assert ACloud(Answers(gone, (200, {"services": [UP]}))).server("1") is None
     some = Answers((200, {"servers": [{"id": "1", "status": "UNKNOWN"}]}))
     with pytest.raises(UnavailableException):
@@ -223,7 +223,7 @@ Calls.__abstractmethods__ = frozenset()
 
 
 def test_a_failover_is_accepted_where_the_amphora_is_shown() -> None:
-    calls = Calls((200, {"amphora": {}}), (403, {}), (503, {}))
+    calls = Calls((200, {"amphora": {}}), (403, {}), (503, {}))  # type: ignore[abstract]
     calls.require_failover("a")
     with pytest.raises(UnauthorizedException):
         calls.require_failover("a")
@@ -234,7 +234,7 @@ def test_a_failover_is_accepted_where_the_amphora_is_shown() -> None:
 
 def test_a_security_group_is_found_by_its_name_and_tagged() -> None:
     shown = {"id": "sg", "name": "lb-x", "project_id": "octavia", "tags": ["one"]}
-    calls = Calls((200, {"security_groups": [shown]}), (200, {"security_groups": [shown, shown]}), (201, {}))
+    calls = Calls((200, {"security_groups": [shown]}), (200, {"security_groups": [shown, shown]}), (201, {}))  # type: ignore[abstract]
     found = calls.security_group("lb-x")
     assert found is not None
     assert (found.id, found.tags) == ("sg", frozenset({"one"}))

@@ -36,7 +36,7 @@ class Catalogue(BaseAuthPlugin):
 class Regions(BaseAdapter):
     """Answers for every host; a server, port or image is there only in region two, and at one endpoint."""
 
-    def send(self, request: requests.PreparedRequest, **arguments: Any) -> requests.Response:
+    def send(self, request: requests.PreparedRequest, *_arguments: Any, **_named: Any) -> requests.Response:
         url = str(request.url)
         response = requests.Response()
         response.request, response.url = request, url
