@@ -4,33 +4,31 @@
 that ever existed.
 
 **Why Nova lets it.** Archiving is a command for a timer, ``nova-manage db archive_deleted_rows``. A row that cannot be moved
-(an instance with a row in ``share_mapping``, a deleted security group with rules) stops it at every run. It archives
-instances that still hold resources in Placement, which Nova then never releases.
+(an instance with a row in ``share_mapping``) stops it at every run. It archives instances that still hold resources in
+Placement, which Nova then never releases.
 
 **What is read.** The schema of each cell, cell0 included; the rows that were deleted before a day (``[audit]
-archive_deleted_rows_after_days``, by the cell's clock); the consumers of every provider in Placement: one request per
-provider and cycle. While Placement does not answer, or lists no compute node of Nova, no row moves.
+archive_deleted_rows_after_days``, by the cell's clock); the consumers of every provider. While Placement does not answer, or
+lists no compute node of Nova, no row moves.
 
-**What is changed.** A deleted instance moves as a tree, with all rows that refer to it, children first, whole or not at all.
-Other deleted rows move likewise; a row of a deleted parent waits for its parent. Trees share a transaction of about
-``archive_deleted_rows_rows_per_transaction`` rows; when it fails, they move one by one. Each transaction locks its rows,
-checks that they are still deleted and old, and compares the counts of INSERT and DELETE. Columns that a shadow table lacks
-are lost, as with nova-manage.
+**What is changed.** A deleted instance moves as a tree, with all rows that refer to it, whole or not at all. Other deleted
+rows move likewise; a row of a deleted parent waits for its parent. Trees share a transaction of about
+``archive_deleted_rows_rows_per_transaction`` rows. Each transaction locks its rows, checks that they are still deleted and
+old, and compares the counts of INSERT and DELETE. Columns that a shadow table lacks are lost, as with nova-manage.
 
-Then the instances' rows in nova_api are deleted: mapping, request specification, group memberships. They stay when the
-mapping is missing or names another cell or none, when another cell has the instance alive, or does not answer.
+Then the instances' mapping, request specification and group memberships are deleted in nova_api. They stay unless the mapping
+names this cell and every other cell answers without the live instance.
 
-**What is not changed.** An instance that holds resources in Placement, itself or through a migration: audit_allocations comes
-first. Trees that cannot be moved are reported with their constraint (``row-unarchivable``). ``task_log``, unless
-``archive_deleted_rows_task_log`` is set. Tables that Nova no longer has.
+**What is not changed.** An instance that holds resources in Placement, itself or through a migration. Trees that cannot be
+moved are reported (``row-unarchivable``). ``task_log``, unless ``archive_deleted_rows_task_log`` is set.
 
 **Why a race does no harm.** Each transaction stands alone. A crash between the cell and nova_api leaves an orphaned mapping,
 which heal_instance_mappings finds.
 
 **No notification** starts this: a query by date finds every row.
 
-**Undo.** The rows are in the shadow tables until they are purged. The history has the statements that bring them back,
-written before the first row moves; for a single instance also its rows of nova_api.
+**Undo.** Until the purge the rows are in the shadow tables. The history has the statements that bring them back, written
+before the first row moves; for a single instance also its rows of nova_api.
 
 Sources: ``nova/db/main/api.py`` (archive_deleted_rows, _get_fk_stmts), ``nova/cmd/manage.py`` (archive_deleted_rows),
 ``nova/objects/instance_mapping.py``, ``nova/objects/instance_group.py`` (destroy_members_bulk).
@@ -89,10 +87,7 @@ class Problem(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class DeletedInstance:
-    """The evidence about one instance: its row in a cell.
-
-    :param row: its id in the table
-    """
+    """The evidence about one instance: its row (by id) in a cell."""
 
     scope: Scope
     row: int
@@ -104,7 +99,7 @@ class DeletedInstance:
 
 
 class ArchiveDeletedRows(CellHandler):
-    """Moves old deleted rows of each cell into its shadow tables.
+    """Moves old deleted rows into shadow tables.
 
     A finding weighs 1: ``archive_deleted_rows_rows_per_cycle`` bounds its rows.
     """
@@ -147,7 +142,7 @@ class ArchiveDeletedRows(CellHandler):
         return cls(databases, placement, Settings.read(resources.conf))
 
     def inspect(self, key: Key) -> Iterable[Finding]:
-        """Inspect a cell, or one instance in all cells."""
+        """Inspect a cell, or one instance."""
         match key.kind:
             case "instance":
                 return self._inspect_instance(key)
@@ -233,7 +228,6 @@ class ArchiveDeletedRows(CellHandler):
         )
 
     def _holders(self) -> frozenset[str]:
-        """Return every consumer in Placement, of nested and sharing providers too."""
         return frozenset[str]().union(*(self._placement.holders(provider) for provider in self._placement.providers()))
 
 

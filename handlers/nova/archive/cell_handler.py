@@ -32,7 +32,7 @@ class Scope:
         return cls(finding.evidence["cell"], date.fromisoformat(finding.evidence["before"]))
 
     def to_json(self) -> Mapping[str, Any]:
-        """Return the evidence, the same at every inspection of a day."""
+        """Return evidence that is the same all day."""
         return {"cell": self.cell, "before": self.before.isoformat()}
 
     @property
@@ -60,7 +60,7 @@ class CellHandler(NovaHandler):
 
     @abstractmethod
     def due(self, database: Database, schema: Schema, before: datetime) -> bool:
-        """Return whether a cell has rows from before this moment, cheaply."""
+        """Return cheaply whether a cell has older rows."""
 
     def sweep(self) -> Iterator[Key]:
         """Yield the cells that have old rows."""
@@ -88,15 +88,15 @@ class CellHandler(NovaHandler):
         return next((cell for cell in self._databases.cells() if cell.uuid == uuid), None)
 
     def open(self, cell: Cell) -> tuple[Database, Schema]:
-        """Return a cell's database with its schema.
+        """Return database and schema.
 
-        :raises Unavailable: when it does not answer
+        :raises Unavailable: when the cell does not answer
         """
         database = self._databases.database(cell)
         return database, Schema.read(database)
 
     def limit(self, connection: Connection) -> datetime:
-        """Return the beginning of the day before which rows are old, by this database's clock."""
+        """Return the beginning of the last old day, by this database's clock."""
         now: datetime | None = connection.scalar(sa.select(utcnow()))
         if now is None:
             raise AssertionError("a database without a clock")
@@ -105,8 +105,8 @@ class CellHandler(NovaHandler):
     def begin(self, finding: Finding) -> OpenCell:
         """Prove a finding again and open its cell for writing.
 
-        :raises Refused: when the finding is not healable, or the schema is not known
-        :raises Conflict: when the finding no longer holds
+        :raises Refused: when it is not healable, or the schema is not known
+        :raises Conflict: when it no longer holds
         :raises Unavailable: when the cell does not answer
         """
         scope = Scope.of(self.prove_again(finding))

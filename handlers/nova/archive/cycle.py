@@ -1,4 +1,4 @@
-"""One archiving run in one cell, tree by tree. Each transaction proves again what it moves."""
+"""One archiving run in one cell. Each transaction proves again what it moves."""
 
 from __future__ import annotations
 
@@ -51,9 +51,9 @@ class Settings:
 class Tally:
     """The results of a cycle in one cell.
 
-    :param failed: by table and key, the reason why a row was not moved
-    :param holding: deleted instances that hold resources in Placement
-    :param stopped: the reason why the cycle ended early
+    :param failed: by table and key, why a row was not moved
+    :param holding: deleted instances with resources in Placement
+    :param stopped: why the cycle ended early
     """
 
     rows: Counter[str] = field(default_factory=Counter)
@@ -100,7 +100,7 @@ class Cycle:
     def everything(self, holders: Callable[[], frozenset[str]], go_on: Callable[[], bool]) -> None:
         """Archive until nothing is due or the cycle has moved its share.
 
-        :param holders: returns the consumers of Placement; called before the first instance moves
+        :param holders: returns the consumers of Placement, before the first instance moves
         :param go_on: asked before each transaction
         """
         log = self._settings.task_log
@@ -177,7 +177,7 @@ class Cycle:
             time.sleep(self._settings.pause)
 
     def _trees(self, table: sa.Table, keys: Sequence[Any]) -> int:
-        """Move trees in one transaction, one by one when that fails; return the number of rows."""
+        """Move trees in one transaction, or one by one; return the number of rows."""
         try:
             moved = self._database.run(
                 lambda connection: statements.move(connection, self._schema, table, keys, self._before)
@@ -200,7 +200,7 @@ class Cycle:
         return [row for row in rows if row.uuid not in holding]
 
     def _forget(self, instances: Sequence[str]) -> None:
-        """Delete the rows of nova_api about archived instances that no other cell may have."""
+        """Delete rows of nova_api about instances that no other cell may have."""
         if not instances:
             return
         others = [cell for cell in self._databases.cells() if cell.uuid != self._cell.uuid]
@@ -215,7 +215,7 @@ class Cycle:
 
 
 def migrations(connection: Connection, instances: Sequence[str]) -> dict[str, str]:
-    """Return the migrations of these instances, each with its instance."""
+    """Return these instances' migrations, each with its instance."""
     c = tables.migrations.c
     query = sa.select(c.uuid, c.instance_uuid).where(c.instance_uuid.in_(instances), c.uuid.is_not(None))
     return {row.uuid: row.instance_uuid for row in connection.execute(query)}

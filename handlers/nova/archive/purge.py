@@ -1,25 +1,23 @@
 """Deletes archived rows for good, once they are old enough.
 
-**What drifts.** Shadow tables only grow. They cost time in every backup and in every search, as they have no index but the
-key.
+**What drifts.** Shadow tables only grow. They cost time in every backup and every search, as they have no index but the key.
 
 **Why Nova lets it.** Purging is a command, ``nova-manage db purge``. It deletes a whole table in one transaction, which
 Galera refuses; without a date it deletes everything.
 
-**What is read.** All shadow tables of each cell, cell0 included, also those of tables that Nova no longer has; the day
-``[audit] purge_after_days`` ago by the cell's clock.
+**What is read.** All shadow tables of each cell, also those of former tables of Nova; the day ``[audit] purge_after_days``
+ago by the cell's clock.
 
-**What is changed.** Rows from before that day are deleted, in chunks by their key, with the size and pause of
-archive_deleted_rows. The date is that of nova-manage: ``created_at`` of instance actions and their events, ``updated_at`` of
-``task_log``, otherwise the first of ``deleted_at``, ``updated_at`` and ``created_at`` that the table has. A row that Nova
-adds to a deleted instance (``clean_attempts``) has no date, and goes with its archived instance.
+**What is changed.** Rows from before that day are deleted, in chunks by their key. The date is that of nova-manage:
+``created_at`` of instance actions and their events, ``updated_at`` of ``task_log``, otherwise the first of ``deleted_at``,
+``updated_at`` and ``created_at``. A row that Nova adds to a deleted instance (``clean_attempts``) has no date, and goes with
+its archived instance.
 
 **What is not changed.** Other rows without a date, and tables without such columns or without a key of one column.
 
 **Why a race does no harm.** Nova never reads these rows. Each transaction stands alone.
 
-**Off** by default: a purged row is gone. An allocation whose consumer is in no table any more is never released automatically
-(see audit_allocations).
+**Off** by default: a purged row is gone. Without it audit_allocations never releases the consumer's allocation.
 
 **Undo.** None; restore from a backup.
 
@@ -129,7 +127,7 @@ class Purge(CellHandler):
 
     @staticmethod
     def _due(connection: Connection, schema: Schema, before: datetime) -> tuple[datetime, list[str]]:
-        """Return the moment and the tables with a row from before it; reads one row of each."""
+        """Return the moment and the tables with older rows; reads one row of each."""
         return before, [
             table.name
             for table, old in shadow_tables.purgeable(schema, before)
@@ -174,9 +172,8 @@ class Purge(CellHandler):
         work: Callable[..., int],
         go_on: Callable[[], bool],
     ) -> Iterator[int]:
-        """Delete chunk by chunk; yield the number of rows of each.
+        """Delete chunk by chunk; yield the number of rows.
 
-        :param work: deletes the old ones of a chunk, given a connection and their keys
         :raises _WindowClosed: when rows are left
         """
         last: Any = None

@@ -1,4 +1,4 @@
-"""A cell's tables, foreign keys and shadow tables, read from the database: they differ between releases."""
+"""A cell's tables, keys and shadow tables, which differ between releases."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ class Schema:
     def read(cls, database: Database) -> Schema:
         """Reflect a cell's database, on its own connection: SQLAlchemy leaves state on it.
 
-        :raises Unavailable: when it does not answer, or is not the database of a cell
+        :raises Unavailable: when it does not answer, or is no cell's database
         """
         own = Database(database.name, database.url)
         metadata = sa.MetaData()
@@ -100,11 +100,11 @@ class Schema:
         return self.tables.get(SHADOW + table.name)
 
     def shadows(self) -> list[sa.Table]:
-        """Return all shadow tables, also of tables that Nova no longer has."""
+        """Return all shadow tables, also of former tables."""
         return [table for name, table in sorted(self.tables.items()) if name.startswith(SHADOW)]
 
     def archivable(self, task_log: bool = False) -> list[sa.Table]:
-        """Return the tables to archive: instances first, then parents before children."""
+        """Return the tables to archive: instances first, then parents first."""
         found = [table for table in self._order if self._soft_deletes(table) and table.name not in REMOVED]
         found = [table for table in found if table.name != TASK_LOG or task_log]
         return sorted(found, key=lambda table: table.name != INSTANCES)
@@ -132,14 +132,14 @@ class Schema:
         return [reference for reference in self.children(table) if self.shadow(reference.child) is None]
 
     def below(self, root: sa.Table) -> list[sa.Table]:
-        """Return the tables that refer to a table, even indirectly; parents first."""
+        """Return the tables that refer to it, even indirectly; parents first."""
         inside = {root}
         for _ in self._order:
             inside |= {reference.child for reference in self._references if reference.parent in inside}
         return [table for table in self._order if table in inside and table is not root]
 
     def due(self, table: sa.Table, before: datetime) -> ColumnElement[bool]:
-        """Return the condition of the rows to archive: old, not blocked, and of no deleted parent."""
+        """Return the condition of rows to archive: old, not blocked, of no deleted parent."""
         if table.name == TASK_LOG:
             return old(table, before)
         conditions = [old(table, before)]
@@ -164,7 +164,7 @@ def key(table: sa.Table) -> sa.Column[Any]:
 
 
 def converted(column: sa.Column[Any], target: sa.Column[Any]) -> ColumnElement[Any]:
-    """Return a column as another's type: PostgreSQL's shadow tables have ENUM types of their own."""
+    """Return a column as another's type: PostgreSQL's shadow tables have their own ENUM types."""
     one, other = column.type, target.type
     if isinstance(one, sa.Enum) and isinstance(other, sa.Enum) and one.name and one.name != other.name:
         return sa.cast(sa.cast(column, sa.Text), other)

@@ -1,7 +1,4 @@
-"""SQL that finds and deletes old archived rows.
-
-Source of the dates: ``nova/db/main/api.py`` (purge_shadow_tables).
-"""
+"""SQL that finds and deletes old archived rows. Dates: ``nova/db/main/api.py`` (purge_shadow_tables)."""
 
 from __future__ import annotations
 
@@ -26,7 +23,7 @@ _OWNER = "instance_uuid"
 
 
 def purge_date(shadow: sa.Table) -> sa.Column[Any] | None:
-    """Return the column with the age of rows; None when they cannot be purged by date."""
+    """Return the column with the age of rows, if any."""
     for name in (_DATES.get(shadow.name), "deleted_at", "updated_at", "created_at"):
         if name is not None and name in shadow.c:
             return shadow.c[name]
@@ -44,9 +41,9 @@ def purgeable(schema: Schema, before: datetime) -> list[tuple[sa.Table, ColumnEl
 
 
 def undated(schema: Schema) -> list[tuple[sa.Table, ColumnElement[bool]]]:
-    """Return the shadow tables of instances' rows, with the condition of rows without a date.
+    """Return instances' shadow tables, with the condition of rows without a date.
 
-    Nova adds such rows to a deleted instance: ``clean_attempts``, in its system metadata.
+    Nova adds such rows to a deleted instance: ``clean_attempts``.
     """
     return [
         (shadow, shadow.c.deleted_at.is_(None))

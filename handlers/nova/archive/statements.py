@@ -1,8 +1,8 @@
 """SQL that finds deleted rows of a cell and moves them into its shadow tables.
 
-A **tree** is a row with all rows that refer to it, directly or not, deleted or not. It moves whole or not at all
-(:func:`move`). A row in a table without a shadow table (``share_mapping``) that refers to it blocks it (:class:`Blocked`).
-Conditions are lists of values, never subqueries: MySQL and MariaDB would scan the whole table for a DELETE with one.
+A **tree** is a row with all rows that refer to it, directly or not. It moves whole or not at all. A row in a table without a
+shadow table that refers to it blocks it. Conditions are lists of values, never subqueries: MySQL and MariaDB would scan the
+whole table for a DELETE with one.
 """
 
 from __future__ import annotations
@@ -53,12 +53,12 @@ class Blocked(Exception):
 
 
 class Miscounted(Exception):
-    """INSERT and DELETE counted different rows; roll the transaction back."""
+    """INSERT and DELETE counted different rows; roll back."""
 
 
 @dataclass(frozen=True, slots=True)
 class Moved:
-    """The result of one transaction: the number of rows by table, and the uuids of the instances."""
+    """One transaction's rows by table, and the uuids of its instances."""
 
     rows: Mapping[str, int]
     instances: tuple[str, ...]
@@ -72,7 +72,7 @@ class Moved:
 def tables_due(connection: Connection, schema: Schema, before: datetime, task_log: bool) -> list[sa.Table]:
     """Return the tables that have a row to archive; reads one row of each.
 
-    Tables below one that is due are left out: nearly all their deleted rows go with it, and a search would read them all.
+    Tables below one that is due are left out: most of their rows go with it.
     """
     found: list[sa.Table] = []
     below: set[sa.Table] = set()
@@ -95,7 +95,7 @@ def any_due(connection: Connection, schema: Schema, before: datetime, task_log: 
 def blocked(
     connection: Connection, schema: Schema, before: datetime, task_log: bool, limit: int
 ) -> Iterator[tuple[Reference, list[str]]]:
-    """Yield each reference that blocks old rows, with some of their uuids or ids."""
+    """Yield each reference that blocks old rows, with some of them."""
     for table in schema.archivable(task_log):
         name = table.c.uuid if "uuid" in table.c else key(table)
         for reference in schema.blockers(table):
@@ -118,7 +118,7 @@ def refers(connection: Connection, reference: Reference, value: str) -> bool:
 def page(
     connection: Connection, table: sa.Table, where: ColumnElement[bool], after: Any, limit: int
 ) -> list[sa.Row[Any]]:
-    """Return the next rows by key: the key, and the uuid where there is one."""
+    """Return the next rows by key, with uuid where there is one."""
     columns = [key(table).label("key"), *([table.c.uuid] if "uuid" in table.c else [])]
     query = sa.select(*columns).where(where).order_by(key(table)).limit(limit)
     if after is not None:
@@ -127,10 +127,10 @@ def page(
 
 
 def move(connection: Connection, schema: Schema, root: sa.Table, keys: Collection[Any], before: datetime) -> Moved:
-    """Move the trees of these rows, as far as the rows are still old.
+    """Move the trees of the rows that are still old.
 
     :raises Blocked: when a row that cannot be moved refers to them
-    :raises Miscounted: when another transaction changed the rows meanwhile
+    :raises Miscounted: when another transaction changed the rows
     """
     still = sa.and_(key(root).in_(keys), old(root, before))
     tree = [root, *schema.below(root)]
@@ -213,11 +213,10 @@ def _carry(connection: Connection, schema: Schema, table: sa.Table, where: Colum
 def forget(connection: Connection, instances: Collection[str], cell: int) -> int:
     """Delete the rows of nova_api about archived instances whose mapping names this cell.
 
-    Without such a mapping an instance may live elsewhere: all its rows stay.
+    Others may live elsewhere: their rows stay.
 
     :param cell: the cell's id in ``cell_mappings``
-    :return: the number of rows
-    :raises Miscounted: when another transaction changed a mapping meanwhile
+    :raises Miscounted: when another transaction changed a mapping
     """
     c = tables.instance_mappings.c
     mapped = sa.and_(c.instance_uuid.in_(sorted(instances)), c.cell_id == cell)

@@ -1,7 +1,4 @@
-"""The SQL that brings archived rows back, in a cell's dialect and columns.
-
-Rows return parents first, for the foreign keys; then their copies leave the shadow tables, children first.
-"""
+"""The SQL that brings archived rows back, in a cell's dialect and columns: parents first, for the foreign keys."""
 
 from __future__ import annotations
 
@@ -21,10 +18,7 @@ API_TABLES = (tables.instance_mappings, tables.request_specs, tables.instance_gr
 
 
 def of_cell(connection: Connection, schema: Schema, roots: Sequence[sa.Table], cell: str) -> str:
-    """Return the undo of a cycle: for each table, the statements for one row.
-
-    :param cell: the name of the database, for the operator
-    """
+    """Return the undo of a cycle: for each table, the statements for one row."""
     parts = [f"-- in the database of {cell}"]
     for root in roots:
         if root.name == INSTANCES:
@@ -56,7 +50,6 @@ def of_api_rows(connection: Connection, instance: str) -> str:
 def _restoring(
     connection: Connection, schema: Schema, root: sa.Table, column: sa.Column[Any], value: ColumnElement[Any]
 ) -> list[str]:
-    """Return the statements that bring back one tree."""
     where = _conditions(schema, root, column, value)
     back = [as_typed(connection, _insert(table, shadow, condition)) for table, shadow, condition in where]
     away = [as_typed(connection, sa.delete(shadow).where(condition)) for _, shadow, condition in reversed(where)]
@@ -66,7 +59,7 @@ def _restoring(
 def _conditions(
     schema: Schema, root: sa.Table, column: sa.Column[Any], value: ColumnElement[Any]
 ) -> list[tuple[sa.Table, sa.Table, ColumnElement[bool]]]:
-    """Return a tree's tables, parents first, each with its shadow table and the condition there."""
+    """Return a tree's tables, parents first, with shadow table and condition."""
     found: dict[sa.Table, tuple[sa.Table, ColumnElement[bool]]] = {}
     for table in [root, *schema.below(root)]:
         shadow = schema.shadow(table)

@@ -1,7 +1,7 @@
 """Decide which providers must join or leave Placement's aggregates. Nothing is read here.
 
-Operators edit Placement's aggregates too: Nova's guide "Tenant Isolation with Placement" adds providers by hand, and Ironic's
-nodes may have their own. A membership that Nova does not know is therefore no proof of drift.
+Operators edit Placement's aggregates too (Nova's guide "Tenant Isolation with Placement"). A membership that Nova does not
+know is therefore no proof of drift.
 """
 
 from __future__ import annotations
@@ -61,20 +61,20 @@ class Membership:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """The aggregates of Nova that a host is in, and all others."""
+    """The aggregates that a host is in, and all others."""
 
     joined: frozenset[str]
     left: frozenset[str]
 
 
 def wanted(names: HostNames, aggregates: Collection[Aggregate], host: str) -> Wanted:
-    """Return the aggregates that a host's providers must be in, and the others."""
+    """Return the aggregates that a host's providers must join, and the others."""
     joined = {aggregate.uuid for aggregate in aggregates if names.normal(host) in names.all_normal(aggregate.hosts)}
     return Wanted(frozenset(joined), frozenset(aggregate.uuid for aggregate in aggregates) - joined)
 
 
 def differing(node: ComputeNode, has: Collection[str], rule: Wanted) -> tuple[Membership | None, Membership | None]:
-    """Return the memberships that a provider lacks, and those unknown to Nova."""
+    """Return a provider's missing memberships, and those unknown to Nova."""
     lacks, extra = rule.joined - set(has), rule.left & set(has)
     return _membership(node, lacks, has), _membership(node, extra, has)
 

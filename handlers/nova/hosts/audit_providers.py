@@ -49,7 +49,7 @@ class AuditProviders(PlacementHandler):
     roles = Roles((PLACEMENT,))
 
     def inspect(self, key: Key) -> Iterable[Finding]:
-        """Compare the nodes of a host with the providers of their names."""
+        """Compare a host's nodes with the providers of their names."""
         findings = []
         for node in nodes_among(self._databases, "host", {key.id}):
             for provider in self._placement.named(node.node).values():
@@ -108,7 +108,6 @@ class AuditProviders(PlacementHandler):
 def advice(node: ComputeNode, provider: Provider, in_use: bool, owners: Sequence[str]) -> str:
     """Return the explanations of a wrong provider, with their commands.
 
-    :param in_use: whether the provider has allocations
     :param owners: the hosts of the compute node that has the provider's uuid
     """
     if owners:

@@ -121,7 +121,7 @@ class AuditServices(PlacementHandler):
         return findings
 
     def sweep(self) -> Iterator[Key]:
-        """Yield mapped hosts that no cell has, and other providers of deleted nodes."""
+        """Yield mapped hosts that no cell has, and providers of other deleted nodes."""
         normal = self._databases.host_names.normal
         mapped = self._databases.api.run(queries.mapped_hosts)
         found = self._databases.run_in_all(self._databases.host_cells(), host_queries.present).values()
@@ -166,10 +166,10 @@ class AuditServices(PlacementHandler):
         )
 
     def _unless_back(self, before: HostMapping) -> None:
-        """Insert the mapping again when the host came back and found itself mapped.
+        """Insert the mapping again when the host came back meanwhile.
 
         :raises Conflict: when it did
-        :raises Unavailable: when a cell does not answer; the mapping is inserted again as well
+        :raises Unavailable: when a cell does not answer; likewise inserted
         """
         try:
             traces = self._traces(before.host).values()
@@ -221,7 +221,6 @@ class AuditServices(PlacementHandler):
         return Judged(of_mapping(facts), evidence, f"{undo}\n-- in nova_api")
 
     def _successors(self, traces: Iterable[Traces]) -> tuple[str, ...]:
-        """Return providers that have a deleted node's name and an unknown uuid."""
         names = {node.node for trace in traces for node in trace.former}
         found = {uuid for name in names for uuid in self._placement.named(name)}
         return tuple(sorted(found - set(known_places(self._databases, found))))

@@ -20,7 +20,7 @@ class Problem(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Presence:
-    """A host in one cell, with its name there and the uuids of its live services and nodes."""
+    """A host in one cell, with the uuids of its live rows."""
 
     cell: Cell
     host: str
@@ -44,7 +44,7 @@ class HostFinding:
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """A host, the cell of its mapping, and the cells that have it."""
+    """A host, its mapping's cell, and the cells that have it."""
 
     name: str
     mapped_to: int | None
@@ -52,7 +52,7 @@ class Host:
 
     @property
     def shares_rows(self) -> bool:
-        """Whether two cells have the same rows, so that both lead to one database."""
+        """Whether two cells have the same rows, and thus one database."""
         seen: set[str] = set()
         for presence in self.presences:
             if seen & presence.rows:

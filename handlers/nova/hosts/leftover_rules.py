@@ -27,10 +27,11 @@ class Problem(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Traces:
-    """The rows of a host in one cell: live ones, and former (deleted) nodes.
+    """The rows of a host in one cell.
 
-    :param migrations: the number of migrations from or to it that have not ended
-    :param deleted: seconds since its last nova-compute service or compute node was deleted; None without a deleted row
+    :param migrations: the number that have not ended
+    :param former: its deleted compute nodes
+    :param deleted: seconds since its last service or compute node was deleted, if any
     """
 
     services: int
@@ -57,7 +58,7 @@ class MappedHost:
     """A row of ``host_mappings`` and the rows of the host in every cell.
 
     :param age: seconds since the host was mapped
-    :param successors: providers that have a deleted node's name and a uuid that no cell knows
+    :param successors: providers with a deleted node's name and an unknown uuid
     """
 
     host: str
@@ -82,7 +83,7 @@ class MappedHost:
 class LeftProvider:
     """A resource provider and the rows of its hosts in every cell.
 
-    :param tree: the uuids of all providers of its tree, its own too
+    :param tree: all uuids of its tree
     :param consumers: those with allocations from any of these
     :param alive: whether a compute node has its uuid
     :param namesake: whether a compute node has its name

@@ -20,14 +20,14 @@ from handlers.nova.sql_text import as_typed
 
 @dataclass(frozen=True, slots=True)
 class LiveRows:
-    """A host's name as the cell writes it, and the uuids of its live services and compute nodes."""
+    """A host's name in the cell, and the uuids of its live rows."""
 
     name: str
     rows: frozenset[str]
 
 
 def presence(connection: Connection, host: str) -> LiveRows | None:
-    """The live rows of a host in this cell, if any."""
+    """The live rows of a host, if any."""
     c = tables.services.c
     query = sa.select(c.host, c.uuid).where(c.binary == queries.COMPUTE, c.deleted == 0, c.host == host)
     found = [(row.host, row.uuid) for row in connection.execute(query)]
@@ -68,7 +68,7 @@ def mapping_age(connection: Connection, host: str) -> float:
 
 
 def undo_of_forget(connection: Connection, mapping: records.HostMapping) -> str:
-    """Return the statement that restores a host's mapping; empty when it left this cell."""
+    """Return the statement that restores a mapping to this cell."""
     table = tables.host_mappings
     query = sa.select(table.c.created_at, table.c.cell_id, table.c.host).where(_same(mapping))
     row = connection.execute(query).mappings().first()

@@ -84,10 +84,7 @@ OPTIONS: list[cfg.Opt] = [
 
 
 class SyncAggregates(PlacementHandler):
-    """Adds providers to the aggregates of their hosts.
-
-    :param remove: also remove providers from aggregates that their hosts are not in
-    """
+    """Adds providers to the aggregates of their hosts; removes others with ``remove``."""
 
     name = "sync_aggregates"
     title = "Add the hosts of Nova's aggregates to Placement's aggregates"
@@ -135,7 +132,7 @@ class SyncAggregates(PlacementHandler):
         return self._inspect_aggregate(key, aggregates[key.id])
 
     def sweep(self) -> Iterator[Key]:
-        """Yield aggregates whose members differ, or whose hosts have no compute node."""
+        """Yield aggregates whose members differ or whose hosts lack a node."""
         names = self._databases.host_names
         nodes, down = live_nodes(self._databases)
         by_host: dict[str, set[str]] = {}
@@ -175,8 +172,7 @@ class SyncAggregates(PlacementHandler):
     def _write_all(self, problem: str, wrong: Sequence[Membership]) -> list[Membership]:
         """Write the memberships that are still wrong, and return them.
 
-        :raises Conflict: when nothing could be written
-        :raises Unavailable, Refused: likewise; when something was written before, the next inspection finds the rest
+        :raises Conflict, Unavailable, Refused: when nothing could be written; the next inspection finds the rest
         """
         done: list[Membership] = []
         failed: HandlerError = Conflict(f"the memberships of {_names(wrong)} changed")
@@ -308,7 +304,7 @@ class SyncAggregates(PlacementHandler):
     def _missing_nodes(
         self, key: Key, hosts: Iterable[str], nodes: Iterable[ComputeNode]
     ) -> tuple[list[Finding], list[str]]:
-        """Return a finding about hosts without compute node, and the nodes to wait for."""
+        """Return a finding about hosts without node, and the nodes to wait for."""
         names = self._databases.host_names
         there = names.all_normal(node.host for node in nodes)
         missing = sorted(host for host in hosts if names.normal(host) not in there)

@@ -5,11 +5,10 @@ beside a mapped instance: lists show it as being built. Rows of a deleted instan
 ``queued_for_delete`` is set for a live instance, or not set for a deleted one.
 
 **Why Nova lets it.** A boot is four writes of two services into two databases, and a service may die between them. No command
-of Nova repairs a mapping that exists. nova-api sets the mark when it *asks* for a deletion, which may fail.
+of Nova repairs an existing mapping. nova-api sets the mark when it *asks* for a deletion, which may fail.
 
-**What is read.** The mapping, the build request and the instance's rows in every cell; where the verdict depends on them, the
-allocation and the archived rows. Without an answer of every cell there is no verdict. :mod:`handlers.nova.mappings.rules` has
-the rules.
+**What is read.** The mapping, the build request and the instance's rows in every cell; where needed, the allocation and the
+archived rows. Without an answer of every cell there is no verdict. :mod:`handlers.nova.mappings.rules` has the rules.
 
 **What is changed.** Rows of ``nova_api``, each statement with the old values in its condition:
 
@@ -20,9 +19,8 @@ the rules.
 - ``DELETE FROM instance_mappings, request_specs, instance_group_member`` for an instance that is marked as deleted *and*
   archived in its cell, and that nothing contradicts. Up to a hundred are one finding; each has its own transaction.
 
-**What is not changed.** A missing row proves no deletion: a purge or an exchanged database leaves the same. Mappings without
-both records, marked live instances without allocation, instances in several or other cells, stuck builds, and rows without
-mapping are reported.
+**What is not changed.** A missing row proves no deletion: a purge or an exchanged database leaves the same. Unproved
+deletions, instances in several or other cells, stuck builds, and rows without mapping are reported.
 
 **Why a race does no harm.** An instance on which Nova works has a young row, a task state or no host, and the handler waits.
 A deletion between proof and write may leave the mark false; its event repairs that.
@@ -99,7 +97,6 @@ _SETTLED = SETTLE + 5.0
 class Evidence:
     """The records that prove a finding about one instance.
 
-    :param cells: the ids of the cells that have it
     :param values: the new values of the mapping's columns
     """
 
@@ -189,7 +186,7 @@ class HealInstanceMappings(PlacementHandler):
                 return [self._forgetting(key, facts, verdict)]
 
     def sweep(self) -> Iterator[Key]:
-        """Yield mappings that differ from their cells, misplaced build requests, and nova_api for rows without mapping."""
+        """Yield mappings that differ, misplaced build requests, and nova_api for rows without mapping."""
         api = self._databases.api
         yield from keys_of("instance", api.run(queries.misplaced_requests))
         if _lone_rows(api.run(_rows_without_mapping)):
@@ -353,7 +350,6 @@ class HealInstanceMappings(PlacementHandler):
         )
 
     def _forget_all(self, finding: Finding) -> Healed:
-        """Delete the mappings that still have their old values."""
         expected = {
             instance: MappingRow.from_json(instance, row) for instance, row in finding.evidence["mappings"].items()
         }
@@ -387,7 +383,7 @@ class HealInstanceMappings(PlacementHandler):
     def _suspects(
         self, page: Sequence[MappingRow], cells: Mapping[int, Cell], down: dict[int, Unavailable]
     ) -> tuple[list[MappingRow], list[MappingRow]]:
-        """Return the mappings whose cell lacks the instance, and those that differ otherwise.
+        """Return the mappings whose cell lacks the instance, and other wrong ones.
 
         :param down: gains the cells that do not answer
         """

@@ -95,7 +95,7 @@ class MapInstances(PlacementHandler):
         return findings
 
     def sweep(self) -> Iterator[Key]:
-        """Yield unmapped instances or, where there are many, ranges of their ids."""
+        """Yield unmapped instances, or ranges of many."""
         down: Unavailable | None = None
         for cell in self._databases.cells():
             try:
@@ -146,7 +146,6 @@ class MapInstances(PlacementHandler):
     # one instance, or a batch of them
 
     def _prove(self, key: Key, instances: Sequence[str]) -> tuple[list[Finding], list[Wait]]:
-        """Judge instances; a key of a cell gets one finding for each batch."""
         facts = records.read_unmapped(self._databases, self._placement, instances)
         cells = {cell.id: cell for cell in self._databases.cells()}
         found: dict[int, list[Copy]] = {}
@@ -183,7 +182,7 @@ class MapInstances(PlacementHandler):
                 yield Key("cell", f"{cell.uuid}/{batch[0][0]}-{batch[-1][0]}", weight=len(batch))
 
     def _missing(self, cell: Cell, after: int, last: int | None) -> Iterator[tuple[int, str]]:
-        """Yield id and uuid of the cell's unmapped instances, by id."""
+        """Yield id and uuid of unmapped instances."""
         database: Database = self._databases.database(cell)
         while page := database.run(partial(queries.instance_page, after=after, last=last)):
             after = page[-1][0]

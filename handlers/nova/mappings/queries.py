@@ -1,7 +1,7 @@
 """The SQL about instance mappings.
 
-A write has the old values in its condition, and raises :class:`~handlers.base.Conflict`, which rolls back, when no row has
-them or the given undo would not restore the rows. An undo restores all columns, whichever release of Nova made the table.
+A write has the old values in its condition. It raises :class:`~handlers.base.Conflict`, which rolls back, when no row has
+them or the given undo would not restore all columns of the rows.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ FORGOTTEN = (tables.instance_mappings, tables.request_specs, tables.instance_gro
 
 
 def read(databases: NovaDatabases, instances: Collection[str]) -> dict[str, Facts]:
-    """Read the records of these instances: their mappings first, then every cell.
+    """Read these instances' mappings first, then every cell.
 
-    Nova writes the mapping before the row in the cell, so a boot is not taken for a lost instance.
+    Nova writes the mapping first, so a boot is not taken for a lost instance.
 
     :raises Unavailable: when a cell does not answer, or is not in ``cell_mappings``
     """
@@ -76,7 +76,7 @@ def mapping_page(connection: Connection, after: int) -> list[MappingRow]:
 
 
 def mapping_part(connection: Connection, first: int, last: int) -> list[MappingRow]:
-    """The mappings of a range of ids; at most one more than a page."""
+    """The mappings of a range of ids, up to a page and one."""
     return _mappings(connection, tables.instance_mappings.c.id.between(first, last), PAGE + 1)
 
 
@@ -137,7 +137,7 @@ def request_ages(connection: Connection, instances: Collection[str]) -> dict[str
 
 
 def misplaced_requests(connection: Connection) -> list[str]:
-    """The instances whose build request stands beside a mapping to a cell, or beside none."""
+    """The instances whose build request stands beside a complete mapping, or none."""
     b, m = tables.build_requests.c, tables.instance_mappings.c
     both = tables.build_requests.outerjoin(tables.instance_mappings, m.instance_uuid == b.instance_uuid)
     query = sa.select(b.instance_uuid).select_from(both)
@@ -145,7 +145,7 @@ def misplaced_requests(connection: Connection) -> list[str]:
 
 
 def without_mapping(connection: Connection, table: sa.Table, older_than: float) -> tuple[int, list[str]]:
-    """Count a table's rows whose instance has no mapping, and name the first instances.
+    """Count rows whose instance has no mapping, and name some.
 
     :param older_than: seconds; younger rows may belong to a boot
     """
@@ -162,9 +162,9 @@ def without_mapping(connection: Connection, table: sa.Table, older_than: float) 
 
 
 def insert_mappings(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Insert the missing ones of these mappings, and return their instances.
+    """Insert the missing mappings, and return their instances.
 
-    The unique key on the instance decides races: then nothing is inserted.
+    The unique key decides races: then nothing is inserted.
     """
     there = mapped(connection, [row["instance_uuid"] for row in rows])
     missing = [dict(row) for row in rows if row["instance_uuid"] not in there]
@@ -191,9 +191,9 @@ def undo_of_change(
 def change_mapping(
     connection: Connection, before: MappingRow, values: Mapping[str, int | bool], drop_request: bool, undo: str
 ) -> None:
-    """Change a mapping that still has its old values, and perhaps delete the build request.
+    """Change an unchanged mapping, and perhaps delete its build request.
 
-    :raises Conflict: when the mapping or the build request changed
+    :raises Conflict: when one of them changed
     """
     table = tables.instance_mappings
     _require(before.instance, undo_of_change(connection, before, values, drop_request), undo)
@@ -210,7 +210,7 @@ def undo_of_forget(connection: Connection, instance: str) -> list[str]:
 
 
 def forget(connection: Connection, before: MappingRow, undo: str) -> list[str]:
-    """Delete an unchanged mapping and the instance's other rows; return the statements that restore them.
+    """Delete an unchanged mapping and related rows; return the undo.
 
     :raises Conflict: when a row changed, or a build request exists
     """
@@ -227,7 +227,7 @@ def forget(connection: Connection, before: MappingRow, undo: str) -> list[str]:
 
 
 def _require(instance: str, statements: Collection[str], undo: str) -> None:
-    """Raise when a known undo would not restore the rows as they are now."""
+    """Raise when the undo would not restore the present rows."""
     if not all(statement in undo for statement in statements):
         raise Conflict(f"the rows of instance {instance} in nova_api changed")
 
@@ -247,7 +247,6 @@ def _delete(connection: Connection, table: sa.Table, instance: str) -> int:
 
 
 def _restoring(connection: Connection, table: sa.Table, instance: str) -> list[str]:
-    """Return the INSERTs of an instance's rows, whatever columns there are."""
     query = sa.select(sa.text("*")).select_from(table).where(table.c.instance_uuid == instance)
     statements = []
     for row in connection.execute(query).mappings():
@@ -285,17 +284,14 @@ def copies(connection: Connection, cell_id: int, instances: Collection[str]) -> 
 
 
 def archived_here(connection: Connection, instances: Collection[str]) -> tuple[set[str], bool]:
-    """Those that this cell has archived as deleted, and whether it has any live instance.
-
-    The first is a full scan of ``shadow_instances``, which has no index but its id.
-    """
+    """Those that this cell has archived (a full scan), and whether it has any live instance."""
     c = tables.instances.c
     alive = connection.execute(sa.select(c.id).where(c.deleted == 0).limit(1)).first() is not None
     return archived_instances(connection, instances), alive
 
 
 def instance_page(connection: Connection, after: int, last: int | None = None) -> list[tuple[int, str]]:
-    """The next instances that are not hidden, by id, up to the last one."""
+    """The next instances that are not hidden, by id."""
     c = tables.instances.c
     query = sa.select(c.id, c.uuid).where(c.id > after, _visible()).order_by(c.id).limit(PAGE)
     if last is not None:

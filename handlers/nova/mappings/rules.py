@@ -120,11 +120,11 @@ class Copy:
 class Facts:
     """The records of one instance.
 
-    :param request_age: seconds since its build request was made; None without one
+    :param request_age: seconds since its build request was made, if any
     :param copies: its rows in all cells, deleted and hidden ones too
-    :param allocated: whether it has an allocation in Placement; None where that was not asked
-    :param archived: whether its cell has archived it as deleted; asked only where :func:`asks_archive`
-    :param cell_alive: whether the cell that archived it has any live instance
+    :param allocated: whether it has an allocation; None where that was not asked
+    :param archived: whether its cell has archived it; asked only where :func:`asks_archive`
+    :param cell_alive: whether that cell has any live instance
     :param specified: whether it has a request specification
     """
 
@@ -139,11 +139,7 @@ class Facts:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """The mapping must change.
-
-    :param values: columns of the mapping and their new values
-    :param drop_request: whether the build request must go
-    """
+    """The mapping must change, and perhaps the build request must go."""
 
     problem: Problem
     summary: str
@@ -185,7 +181,7 @@ class Nowhere:
 
     @property
     def proved(self) -> bool:
-        """Whether both records of its deletion exist, and it certainly has no allocation."""
+        """Whether two records prove its deletion and it has no allocation."""
         return bool(self.mapping.queued) and self.facts.archived and self.facts.allocated is False
 
 
@@ -333,7 +329,7 @@ AT_HOME: tuple[tuple[Callable[[AtHome], bool], Callable[[AtHome], Verdict]], ...
 
 
 def is_instance(identity: str, project_id: str | None = None) -> bool:
-    """Return whether this is an instance, and not a bookmark of Nova's tools."""
+    """Return whether this is an instance, not a bookmark of Nova's tools."""
     if project_id == MARKER or identity == FAKE:
         return False
     try:
@@ -360,15 +356,15 @@ def asks_allocation(facts: Facts) -> bool:
 
 
 def asks_allocation_in_range(facts: Facts) -> bool:
-    """Return the same for one of many instances that no cell has: only a marked one may be deleted.
+    """Return the same for one of many instances that no cell has.
 
-    Old clouds have many unmarked mappings without instance; requests for all would burden Placement.
+    Old clouds have many unmarked mappings; requests for all would burden Placement.
     """
     return asks_allocation(facts) and facts.mapping is not None and bool(facts.mapping.queued)
 
 
 def asks_archive(facts: Facts) -> bool:
-    """Return whether the verdict depends on archived rows, which cost a scan of a shadow table."""
+    """Return whether the verdict depends on archived rows, which cost a scan."""
     mapping = facts.mapping
     return mapping is not None and bool(mapping.queued) and not facts.copies and facts.allocated is False
 
@@ -396,7 +392,7 @@ def decide(facts: Facts) -> Verdict:
 
 
 def place(copies: tuple[Copy, ...]) -> Copy | Keep | Report:
-    """Return the copy that counts, a live one first, or the reason why none does."""
+    """Return the copy that counts, or why none does."""
     live = [copy for copy in copies if not copy.deleted]
     if any(copy.hidden for copy in live):
         return Keep("a cross-cell resize runs and may change which copy counts")
@@ -426,7 +422,6 @@ def _without_cell(facts: Facts, mapping: MappingRow, copy: Copy) -> Verdict:
 
 
 def _right_mark(facts: Facts, mapping: MappingRow, copy: Copy) -> dict[str, bool]:
-    """Return the change of the mark that the records prove."""
     proved = copy.queued or bool(facts.allocated)
     if not wrongly_marked(mapping.queued, copy) or _unsure(copy) is not None or not proved:
         return {}

@@ -1,7 +1,7 @@
 """Decide what happens to an instance that has no mapping. Nothing is read here.
 
-A cell that was restored from before a deletion has the instance's row as well. For a live instance a second record must
-therefore agree: the request specification or an allocation, which Nova deletes with the instance. A deleted row needs none.
+A cell that was restored from before a deletion has the row as well. For a live instance the request specification or an
+allocation, which Nova deletes with it, must therefore agree.
 """
 
 from __future__ import annotations

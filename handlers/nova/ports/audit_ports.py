@@ -1,15 +1,13 @@
 """Frees ports in Neutron that deleted instances still occupy.
 
 **What drifts.** A port names a deleted instance (``device_id``). Its owner cannot attach it elsewhere or delete its network.
-Its address and quota stay in use, and its host's agent keeps it wired.
+Its address and quota stay in use.
 
-**Why Nova lets it.** When Nova cannot unbind a user's port (``_unbind_ports``), it logs the error and deletes the instance;
-likewise with ports of a build that failed or was deleted.
+**Why Nova lets it.** When Nova cannot unbind a user's port (``_unbind_ports``), it logs the error and deletes the instance.
 
-**What is read.** The ports of one instance; then its build request and mapping, its row in every cell, and, when no cell has
-one, the shadow tables. Without an answer of every cell there is no verdict. An instance is gone when all its rows are
-deleted, one of them a visible one, or when it is archived; at least for a minute. From ``soft-delete`` it can return. Its
-network cache decides the fate of a port:
+**What is read.** The instance's ports; then its build request and mapping, its row in every cell, or the shadow tables.
+Without an answer of every cell there is no verdict. An instance is gone when all its rows are deleted, a visible one among
+them, or when it is archived; at least for a minute. From ``soft-delete`` it can return. Its network cache decides:
 
 =================================================  ===================================================================
 network cache                                      fate of the port
@@ -24,10 +22,10 @@ anything else                                      reported
 ``device_id``, ``device_owner``, ``binding:host_id``, the host's part of ``binding:profile``, and ``dns_name`` unless the
 network has a ``dns_domain``.
 
-**What is not changed.** Ports of other owners (routers, DHCP, load balancers, trunks), and with a device of Cyborg. Ports of
-an instance without a record are only reported: another Nova may share this Neutron.
+**What is not changed.** Ports of other owners, and with a device of Cyborg. Ports of an unknown instance are only reported:
+another Nova may share this Neutron.
 
-**Why a race does no harm.** The port is read before the databases, and the write fails when the port changed since. A deleted
+**Why a race does no harm.** The port is read before the databases, and the write fails when it changed since. A deleted
 instance never returns under its uuid. Two inspections, five seconds apart, catch a replica that lags.
 
 **Undo.** The exact ``openstack port set`` of an unbound port. A deleted port cannot return; one like it can be made.
@@ -115,10 +113,7 @@ class Problem(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """The proof about one port.
-
-    :param known: whether a record proves that its instance is deleted
-    """
+    """The proof about one port; ``known`` when a record proves the deletion."""
 
     port: str
     revision: int | None
@@ -136,10 +131,7 @@ class Evidence:
 
 
 class AuditPorts(NovaHandler):
-    """Unbinds or deletes ports of deleted instances.
-
-    :param delete: whether to delete ports that Nova made
-    """
+    """Unbinds ports of deleted instances; deletes Nova's own with ``delete``."""
 
     name = "audit_ports"
     title = "Free the ports in Neutron that deleted instances still occupy"
@@ -287,9 +279,9 @@ class AuditPorts(NovaHandler):
         )
 
     def _suspects(self, batch: set[str]) -> tuple[set[str], Unavailable | None]:
-        """Return those that are alive in no cell, and the error of a cell that does not answer.
+        """Return those that are alive in no cell, and a missing cell's error.
 
-        An instance without a row is a suspect only when every cell answers.
+        Without a row only the answer of every cell makes a suspect.
         """
         batch = batch - self._databases.api.run(lambda connection: queries.building(connection, batch))
         cells = self._databases.cells()

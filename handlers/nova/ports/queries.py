@@ -12,10 +12,7 @@ from handlers.nova.ports.rules import Remains
 
 
 def remains_of(connection: Connection, instance: str) -> Remains | None:
-    """Return the rows of an instance in this cell, archived or not.
-
-    An archived row takes a full scan: shadow tables have no index but their id.
-    """
+    """Return an instance's rows in this cell, archived or not (a full scan)."""
     launched = _values(connection, tables.instances, "uuid", instance, "launched_at")
     if not launched:
         return None
@@ -24,7 +21,6 @@ def remains_of(connection: Connection, instance: str) -> Remains | None:
 
 
 def _values(connection: Connection, table: sa.Table, column: str, instance: str, wanted: str) -> list[Any]:
-    """Read a column of an instance's live rows, otherwise of its archived ones."""
     for place in (table, tables.cell.tables[f"shadow_{table.name}"]):
         query = sa.select(place.c[wanted]).where(place.c[column] == instance)
         found = list(connection.execute(query).scalars())

@@ -32,9 +32,8 @@ class Fate(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Remains:
-    """Rows of a deleted instance that show the origin of its ports.
+    """Rows of a deleted instance that show its ports' origin.
 
-    :param launched: whether it ever ran
     :param network_info: the network cache at its deletion; None when there is none, or several
     """
 
@@ -47,7 +46,6 @@ class Facts:
     """The records about an instance.
 
     :param building: it has a build request, or a mapping without a cell
-    :param archived: whether the shadow tables have it
     """
 
     building: bool
@@ -56,7 +54,7 @@ class Facts:
 
     @property
     def deleted(self) -> bool:
-        """Whether a record proves the deletion; a hidden row, of a cross-cell resize, proves nothing."""
+        """Whether a record proves the deletion; a hidden row proves nothing."""
         return self.archived or any(row.deleted and not row.hidden for row in self.rows)
 
     @property
@@ -83,7 +81,7 @@ def state(facts: Facts) -> State:
 class Case:
     """One port of an instance that is gone or unknown.
 
-    :param known: whether a record proves that the instance is deleted
+    :param known: whether a record proves the deletion
     :param made_by_nova: None when the rows do not show it
     :param has_device: whether it has a device of Cyborg
     """
@@ -122,12 +120,12 @@ _FATES: tuple[tuple[Callable[[Case], bool], Fate, str], ...] = (
 
 
 def fate(case: Case) -> tuple[Fate, str]:
-    """Return the fate of a port, and the refusal where it is only reported."""
+    """Return a port's fate, and the refusal where it is only reported."""
     return next((found, refusal) for holds, found, refusal in _FATES if holds(case))
 
 
 def made_by_nova(remains: Remains | None, port: str) -> bool | None:
-    """Return whether Nova made a port; None when the rows do not show it.
+    """Return whether Nova made a port, if known.
 
     Nova empties the network cache after it has deleted every port that it made.
     """
