@@ -1,10 +1,9 @@
 """The cloud's APIs: one authenticated session, and one place where a failed call becomes an error of the contract.
 
-A service is :class:`~handlers.base.Unavailable` when it refuses the connection, does not answer in time, answers 5xx, does
-not accept the credentials (401, 403), or has no endpoint or endpoints in several regions. Other answers, 404 and 409 among
-them, are returned.
+A service is :class:`~handlers.base.Unavailable` when it gives no answer in time, answers 5xx, rejects the credentials (401,
+403), or has no endpoint or endpoints in several regions. Other answers, 404 and 409 among them, are returned.
 
-Reads are repeated for about a second. Writes are never repeated: the first one may have arrived. Threads share the session.
+Reads are repeated for about a second. Writes are never repeated: the first one may have arrived.
 """
 
 from __future__ import annotations
@@ -36,11 +35,9 @@ _PASSING = frozenset({502, 503, 504})
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """The place of one service, by the file of another service.
+    """The place of one service, by the file of another service; empty or None where neither file nor catalogue has it.
 
-    :param region: None where the file names none
-    :param interfaces: in order of preference; empty where the file names none
-    :param url: the endpoint; empty where the catalogue has it
+    :param interfaces: in order of preference
     """
 
     region: str | None = None
@@ -54,7 +51,7 @@ class Cloud:
     :param region: None where the catalogue has only one
     :param interfaces: in order of preference
     :param overrides: endpoint URLs by service type
-    :param trust: the option that names the file of authorities, for errors
+    :param trust: the option of the authorities' file, for errors
     """
 
     def __init__(
@@ -73,9 +70,9 @@ class Cloud:
 
     @classmethod
     def from_resources(cls, resources: Resources) -> Self:
-        """Make it from ``[openstack]``, or from a service's files where that has no credentials.
+        """Make it from ``[openstack]``, otherwise from a service's files.
 
-        :raises ConfigError: when there are no credentials, or they are incomplete
+        :raises ConfigError: when credentials are missing or incomplete
         """
         ours = resources.conf[cloud_options.GROUP]
         access = _access(resources.conf)
@@ -99,7 +96,7 @@ class Cloud:
 
     @classmethod
     def of_service(cls, files: ServiceFiles, sections: Sequence[str]) -> Self | None:
-        """Make it from a service's own credentials; None without any.
+        """Make it from a service's own credentials, if any.
 
         :param sections: the sections to read, in this order
         :raises ConfigError: when they are incomplete
@@ -115,7 +112,7 @@ class Cloud:
     def project(self) -> str | None:
         """Return the id of the credentials' project, if any.
 
-        :raises Unavailable: when Keystone does not accept the credentials
+        :raises Unavailable: when Keystone rejects the credentials
         """
         try:
             project: str | None = self.session.get_project_id()
@@ -144,14 +141,14 @@ class Cloud:
 
 
 class _OneRegion(adapter.Adapter):
-    """An adapter that calls no endpoint while several regions are possible: keystoneauth takes any."""
+    """Calls no endpoint while several regions are possible: keystoneauth takes any."""
 
     _settled = False
 
     def request(self, url: str, method: str, **arguments: Any) -> requests.Response:
         """Send a request.
 
-        :raises Unavailable: when endpoints are in several regions, and no option names one
+        :raises Unavailable: when several regions are possible
         """
         self._require_one_region()
         response: requests.Response = super().request(url, method, **arguments)
@@ -189,7 +186,7 @@ class Service:
     def read(self, url: str, **arguments: Any) -> requests.Response:
         """GET; repeated for a moment after an error that may pass.
 
-        :raises Unavailable: when the service does not answer as it should
+        :raises Unavailable: without a proper answer
         """
         retrying = tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(_PassingError),
@@ -202,14 +199,14 @@ class Service:
     def write(self, method: str, url: str, **arguments: Any) -> requests.Response:
         """PUT, POST or DELETE, once.
 
-        :raises Unavailable: when the service does not answer as it should
+        :raises Unavailable: without a proper answer
         """
         return self._call(method, url, arguments)
 
     def json(self, response: requests.Response) -> Mapping[str, Any]:
         """Return the answer's body.
 
-        :raises Unavailable: when it is no JSON object, because a proxy answered
+        :raises Unavailable: when it is no JSON object: a proxy answered
         """
         try:
             body = response.json()
@@ -312,7 +309,7 @@ def _of_service(files: ServiceFiles, section: str) -> _Access | None:
 
 
 def _reread(foreign: ServiceFiles, section: str) -> cfg.ConfigOpts:
-    """Load the files with keystoneauth's option types; :class:`ServiceFiles` reads text."""
+    """Load the files with keystoneauth's option types."""
     conf = cfg.ConfigOpts()
     loading.register_session_conf_options(conf, section)
     loading.register_auth_conf_options(conf, section)
@@ -332,7 +329,7 @@ def _load(conf: cfg.ConfigOpts, section: str, where: str) -> Session:
 
 
 def _readable(path: str, option: str) -> str:
-    """Return the path of a file of authorities, which requests would check at the first call only.
+    """Return the path of a file of authorities.
 
     :raises ConfigError: when it holds no authority
     """

@@ -1,8 +1,7 @@
 """The options ``[openstack]``: the credentials and the endpoints of the cloud's APIs.
 
-The first of these gives the credentials: ``cloud`` (a name in ``clouds.yaml``); ``auth_type`` with its plugin's options; then
-:data:`SERVICE_CREDENTIALS`. A Placement without Keystone (``auth_strategy = noauth2``, for tests) needs ``auth_type =
-admin_token``, ``endpoint = http://...``, ``token = admin``.
+The first of these gives the credentials: ``cloud`` (in ``clouds.yaml``); ``auth_type``; :data:`SERVICE_CREDENTIALS`. A
+Placement without Keystone needs ``auth_type = admin_token``, ``endpoint = http://...``, ``token = admin``.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ class ServiceCredentials:
     """Credentials in the files of a service.
 
     :param group: the group of ours with ``config_file``
-    :param sections: the sections of these files, in order of preference
+    :param sections: of these files, in order of preference
     """
 
     group: str

@@ -1,8 +1,8 @@
 """A database of another service, and its errors.
 
 Every failure becomes :class:`~handlers.base.Unavailable` with the driver's reason, never with credentials; so does a missing
-table or column, because the URL may be that of another database. Deadlocks and lock timeouts are retried for at most ten
-seconds: every function must be idempotent. All times of Nova and Octavia are naive UTC.
+table or column, because the URL may be wrong. Deadlocks and lock timeouts are retried for at most ten seconds: every function
+must be idempotent. All times are naive UTC.
 """
 
 from __future__ import annotations
@@ -99,10 +99,10 @@ _MARGIN = "stackmend_clock_margin"
 
 
 def seconds_since(connection: Connection, now: datetime, *times: datetime | None) -> float:
-    """Return the seconds since the latest of these times, less the margin of the database, and at least 0.
+    """Return the seconds since the latest of these times, less the database's margin, and at least 0; infinity without a
+    time.
 
     :param now: the database's clock
-    :return: infinity when no time is given
     """
     known = [time for time in times if time is not None]
     if not known:
@@ -116,7 +116,7 @@ class Database:
 
     :param name: its name in errors: ``nova_api``, ``cell:cell1``
     :param url: an SQLAlchemy URL, with its secrets
-    :raises ConfigError: when the URL cannot be understood or its driver is not installed
+    :raises ConfigError: when the URL is wrong or its driver is missing
     """
 
     #: seconds by which clocks differ that wrote times into this database; ages are smaller by it
@@ -131,7 +131,7 @@ class Database:
         """Return ``work(connection)``, run in its own transaction, perhaps more than once.
 
         :raises Unavailable: when the database does not answer as it should
-        :raises sqlalchemy.exc.IntegrityError: when a write violated a key; nothing was written
+        :raises sqlalchemy.exc.IntegrityError: when a write violated a key and was rolled back
         """
         try:
             for attempt in tenacity.Retrying(
@@ -203,7 +203,6 @@ def _arguments(url: URL) -> dict[str, Any]:
 
 
 def _tls_advice(url: URL) -> str:
-    """Return the TLS options of a URL, and the option to add."""
     given = ", ".join(f"{name} = {url.query[name]}" for name in _TLS_QUERY if name in url.query)
     write = _TLS_TO_WRITE.get(url.get_backend_name(), "")
     return f"the TLS options of its URL: {given or 'none'}; {write} names the file of the authority that signed the certificate"

@@ -2,7 +2,7 @@
 
 Every write is compare-and-set: with ``If-Match: revision_number=N`` it fails when the port changed since it was read.
 
-Users who are no administrator see only their project's ports, without an error. So a port without its binding is
+Users who are no administrator see only their project's ports. So a port without its binding is
 :class:`~handlers.base.Unavailable`. Writing ``binding:profile`` also needs the role ``service`` since Neutron 2023.2.
 
 Paths begin with ``/v2.0`` whatever the catalogue contains, as in Neutron's own client.
@@ -33,10 +33,7 @@ PROFILE = "binding:profile"
 
 @dataclass(frozen=True, slots=True)
 class Port:
-    """A port at one revision.
-
-    :param shown: its fields by Neutron's names; perhaps only chosen ones
-    """
+    """A port at one revision; ``shown`` may have only chosen fields."""
 
     shown: Mapping[str, Any]
 
@@ -46,7 +43,7 @@ class Port:
 
     @property
     def device(self) -> str:
-        """The uuid of an instance or router, or any text; empty when it is free."""
+        """Its user, such as an instance's uuid; empty when free."""
         return self.shown.get("device_id") or ""
 
     @property
@@ -92,10 +89,9 @@ class Network:
     def ports(self, filters: Mapping[str, str | Sequence[str]], fields: Sequence[str] = ()) -> Iterator[Port]:
         """Yield the ports that match, page by page.
 
-        :param filters: by Neutron's names: ``{"device_id": uuid}``; of several values one has to match. One filter may have
-            many values: it is sent in parts
+        :param filters: by Neutron's names; one of several values has to match, and one filter may have many
         :param fields: the fields to show besides the id; all if not given
-        :raises Unavailable: when Neutron does not answer as it should; ports yielded before count
+        :raises Unavailable: without a proper answer; ports yielded before count
         """
         for some in _short(filters):
             query: dict[str, Any] = {**some, "limit": PAGE, "sort_key": "id", "sort_dir": "asc"}
@@ -120,10 +116,10 @@ class Network:
         return None if response.status_code == 404 else Port(self._body(response, url, "port")["port"])
 
     def update(self, before: Port, changes: Mapping[str, Any]) -> Port:
-        """Change a port; return it as it is afterwards.
+        """Change a port; return it afterwards.
 
         :raises Conflict: when the port changed since ``before`` was read, or is gone
-        :raises Refused: when Neutron rejects the change, or shows no revision of the port
+        :raises Refused: when Neutron rejects the change, or shows no revision
         """
         url = f"/v2.0/ports/{before.id}"
         response = self._service.write("PUT", url, json={"port": dict(changes)}, headers=_unchanged(before))
@@ -153,7 +149,7 @@ class Network:
         return response.status_code != 404 and bool(self._body(response, url, "extension"))
 
     def _body(self, response: requests.Response, url: str, name: str) -> Mapping[str, Any]:
-        """Return an answer's body with the expected object.
+        """Return the body's expected object.
 
         :raises Unavailable: for any other answer, for example that of another service
         """
@@ -169,7 +165,6 @@ _HINT = "; is this Neutron? See [openstack] network_endpoint_override"
 
 
 def _short(filters: Mapping[str, str | Sequence[str]]) -> Iterator[Mapping[str, str | Sequence[str]]]:
-    """Split the filter that is too long for one request."""
     for name, values in filters.items():
         if not isinstance(values, str) and len(values) > VALUES:
             for start in range(0, len(values), VALUES):

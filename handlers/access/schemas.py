@@ -1,7 +1,6 @@
 """Whether stackmend knows a database's schema, and whether it has every table that is read.
 
-Reading fails at a missing column. Writing would not fail where a later release added a column that must be set too. So
-nothing is written to an unknown schema.
+A later release may add a column that writes must set too. So nothing is written to an unknown schema.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ _VERSION = sa.table("alembic_version", sa.column("version_num"))
 class KnownSchemas:
     """The schemas that stackmend may write to; safe to share between threads.
 
-    :param revisions: the values of ``alembic_version``
+    :param revisions: values of ``alembic_version``
     :param releases: for errors: ``Nova 25 (Yoga) to 34``
     """
 

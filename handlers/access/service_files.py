@@ -1,6 +1,6 @@
 """Single values out of the files of other services (``nova.conf``, ``octavia.conf``).
 
-The files may hold any option of any release: every value is text, later files win, and ``$name`` is filled in from the same
+The files may hold options of any release: every value is text, later files win, and ``$name`` is filled in from the same
 files, as in oslo.config.
 """
 
@@ -20,7 +20,7 @@ class ServiceFiles:
     """The configuration files of one service.
 
     :param option: our option that names them, for errors: ``[nova] config_file``
-    :param paths: files, or directories whose ``*.conf`` files are read in order
+    :param paths: files, or directories with ``*.conf`` files, in order
     :raises ConfigError: when a file cannot be read
     """
 
@@ -42,7 +42,7 @@ class ServiceFiles:
         return ", ".join(self.files) or f"no file (set {self.option})"
 
     def get(self, group: str, name: str) -> str | None:
-        """Return a value; None when it is missing or empty.
+        """Return a value, if any.
 
         :raises ConfigError: when it refers to an option that the files do not set
         """
@@ -87,7 +87,7 @@ def database_url(given: str | None, read: Callable[[], ServiceFiles], option: st
     :param given: the value of our option
     :param read: reads the files, when there is no such value
     :param option: our option, for errors: ``[nova] api_database_connection``
-    :param section: the section of the files with ``connection``
+    :param section: of the files, with ``connection``
     :param example: a URL to write
     :raises ConfigError: when neither has it
     """

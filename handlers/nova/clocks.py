@@ -2,9 +2,9 @@
 
 Handlers compute ages by the database's clock, from times that Nova's services wrote. A service reports every ten seconds
 (``[DEFAULT] report_interval``): ``report_count`` grows, and ``updated_at`` is its own or a conductor's clock. A row that
-changed between two readings was written between them, which bounds the difference.
+changed between two readings bounds the difference.
 
-Every age is reduced by the difference, so that every settle time grows by it. Beyond :data:`LARGEST`, heals are refused.
+Every age is reduced by the difference. Beyond :data:`LARGEST`, heals are refused.
 """
 
 from __future__ import annotations
@@ -42,7 +42,6 @@ _ROUNDING = 1.0
 class Reading:
     """The reports of a cell's services.
 
-    :param now: the database's time
     :param reports: by service id: the number of its reports, and the time of the last by its own clock
     """
 
@@ -92,7 +91,7 @@ class Clocks:
         self._lock = threading.Lock()
 
     def observe(self, database: Database) -> Reading | None:
-        """Read the reports, unless that was a moment ago, and compare them with the last reading.
+        """Read the reports, unless that was a moment ago, and compare them.
 
         A database that does not answer is left out: the work that follows reports it.
         """

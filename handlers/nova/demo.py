@@ -1,7 +1,7 @@
 """The scenes of Nova in ``stackmend demo``: a cloud of two cells, and seven ways of drift.
 
-Each scene makes its drift as Nova does, on a :class:`~handlers.nova.simulation.NovaSimulation`. Three bystanders (a live
-migration, a resize to confirm, a boot) have allocations that look orphaned: a heal that touches one spoils the scenes.
+Three bystanders (a live migration, a resize to confirm, a boot) have allocations that look orphaned: a heal that touches one
+spoils the scenes.
 """
 
 from __future__ import annotations

@@ -1,20 +1,19 @@
 """Moves rows that were deleted long ago out of Nova's tables, into its shadow tables.
 
-**What drifts.** Nova never removes a row of a cell: it marks the row as deleted. Tables and queries grow with every instance
-that ever existed.
+**What drifts.** Nova never removes a row of a cell: it marks the row as deleted. Tables and queries grow forever.
 
 **Why Nova lets it.** Archiving is a command for a timer, ``nova-manage db archive_deleted_rows``. A row that cannot be moved
 (an instance with a row in ``share_mapping``) stops it at every run. It archives instances that still hold resources in
 Placement, which Nova then never releases.
 
-**What is read.** The schema of each cell, cell0 included; the rows that were deleted before a day (``[audit]
+**What is read.** The schema of each cell; the rows that were deleted before a day (``[audit]
 archive_deleted_rows_after_days``, by the cell's clock); the consumers of every provider. While Placement does not answer, or
 lists no compute node of Nova, no row moves.
 
 **What is changed.** A deleted instance moves as a tree, with all rows that refer to it, whole or not at all. Other deleted
-rows move likewise; a row of a deleted parent waits for its parent. Trees share a transaction of about
-``archive_deleted_rows_rows_per_transaction`` rows. Each transaction locks its rows, checks that they are still deleted and
-old, and compares the counts of INSERT and DELETE. Columns that a shadow table lacks are lost, as with nova-manage.
+rows move likewise. Trees share a transaction of about ``archive_deleted_rows_rows_per_transaction`` rows. It locks its rows,
+checks that they are still deleted and old, and compares the counts of INSERT and DELETE. Columns that a shadow table lacks
+are lost, as with nova-manage.
 
 Then the instances' mapping, request specification and group memberships are deleted in nova_api. They stay unless the mapping
 names this cell and every other cell answers without the live instance.
@@ -27,8 +26,8 @@ which heal_instance_mappings finds.
 
 **No notification** starts this: a query by date finds every row.
 
-**Undo.** Until the purge the rows are in the shadow tables. The history has the statements that bring them back, written
-before the first row moves; for a single instance also its rows of nova_api.
+**Undo.** The statements that bring the rows back from the shadow tables, until the purge. The history has them before the
+first row moves; for a single instance also its rows of nova_api.
 
 Sources: ``nova/db/main/api.py`` (archive_deleted_rows, _get_fk_stmts), ``nova/cmd/manage.py`` (archive_deleted_rows),
 ``nova/objects/instance_mapping.py``, ``nova/objects/instance_group.py`` (destroy_members_bulk).

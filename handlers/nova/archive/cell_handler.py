@@ -96,7 +96,7 @@ class CellHandler(NovaHandler):
         return database, Schema.read(database)
 
     def limit(self, connection: Connection) -> datetime:
-        """Return the beginning of the last old day, by this database's clock."""
+        """Return the moment before which rows are old, by this database's clock."""
         now: datetime | None = connection.scalar(sa.select(utcnow()))
         if now is None:
             raise AssertionError("a database without a clock")

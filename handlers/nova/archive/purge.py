@@ -5,19 +5,19 @@
 **Why Nova lets it.** Purging is a command, ``nova-manage db purge``. It deletes a whole table in one transaction, which
 Galera refuses; without a date it deletes everything.
 
-**What is read.** All shadow tables of each cell, also those of former tables of Nova; the day ``[audit] purge_after_days``
-ago by the cell's clock.
+**What is read.** All shadow tables of each cell; the day ``[audit] purge_after_days`` ago by the cell's clock.
 
 **What is changed.** Rows from before that day are deleted, in chunks by their key. The date is that of nova-manage:
 ``created_at`` of instance actions and their events, ``updated_at`` of ``task_log``, otherwise the first of ``deleted_at``,
-``updated_at`` and ``created_at``. A row that Nova adds to a deleted instance (``clean_attempts``) has no date, and goes with
-its archived instance.
+``updated_at`` and ``created_at``. Nova gives no date to a row that it adds to a deleted instance (``clean_attempts``): it
+goes with its instance.
 
-**What is not changed.** Other rows without a date, and tables without such columns or without a key of one column.
+**What is not changed.** Other rows without a date, and tables without a date or without a key of one column.
 
 **Why a race does no harm.** Nova never reads these rows. Each transaction stands alone.
 
-**Off** by default: a purged row is gone. Without it audit_allocations never releases the consumer's allocation.
+**Off** by default: a purged row is gone. The allocation of a purged consumer is never released automatically (see
+audit_allocations).
 
 **Undo.** None; restore from a backup.
 

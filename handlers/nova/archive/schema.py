@@ -139,7 +139,7 @@ class Schema:
         return [table for table in self._order if table in inside and table is not root]
 
     def due(self, table: sa.Table, before: datetime) -> ColumnElement[bool]:
-        """Return the condition of rows to archive: old, not blocked, of no deleted parent."""
+        """Return the condition of rows to archive; never of a deleted parent."""
         if table.name == TASK_LOG:
             return old(table, before)
         conditions = [old(table, before)]

@@ -76,7 +76,7 @@ def mapping_page(connection: Connection, after: int) -> list[MappingRow]:
 
 
 def mapping_part(connection: Connection, first: int, last: int) -> list[MappingRow]:
-    """The mappings of a range of ids, up to a page and one."""
+    """The mappings of a range of ids; one more than a page at most."""
     return _mappings(connection, tables.instance_mappings.c.id.between(first, last), PAGE + 1)
 
 
@@ -137,7 +137,7 @@ def request_ages(connection: Connection, instances: Collection[str]) -> dict[str
 
 
 def misplaced_requests(connection: Connection) -> list[str]:
-    """The instances whose build request stands beside a complete mapping, or none."""
+    """The instances whose build request stands beside a mapping to a cell, or beside none."""
     b, m = tables.build_requests.c, tables.instance_mappings.c
     both = tables.build_requests.outerjoin(tables.instance_mappings, m.instance_uuid == b.instance_uuid)
     query = sa.select(b.instance_uuid).select_from(both)

@@ -2,18 +2,6 @@
 
 For tests and for ``stackmend demo``. :class:`NovaSimulation` changes rows and allocations in Nova's order, and can stop or
 fail where Nova can; it knows no handler. It needs the extra ``stackmend[demo]`` (openstack-placement).
-
-=====================================  =================================
-``cloud``                              the whole
-``hosts, servers, moves, aggregates``  the operations of Nova
-``changes``                            changes by hand
-``world``                              databases, Placement, notifications
-``store``                              rows in and out
-``report``                             Nova's client of Placement
-``placement``                          the Placement service
-``bus``                                notifications from captured ones
-``records``                            flavors and compute nodes
-=====================================  =================================
 """
 
 from handlers.nova.simulation.bus import notification
