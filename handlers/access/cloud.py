@@ -175,7 +175,7 @@ class _OneRegion(adapter.Adapter):
 class Service:
     """One API; safe to share between threads.
 
-    :param dependency: its name in errors: ``placement``
+    :param dependency: its name in errors
     """
 
     def __init__(self, client: adapter.Adapter, dependency: str, trust: str = "cafile") -> None:
@@ -240,7 +240,7 @@ class Service:
 
 
 class Denied(Unavailable):
-    """The service rejects the credentials (401) or the call (403)."""
+    """The service rejects the credentials (401) or call (403)."""
 
 
 class _PassingError(Unavailable):

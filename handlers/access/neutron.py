@@ -2,7 +2,7 @@
 
 Every write is compare-and-set: with ``If-Match: revision_number=N`` it fails when the port changed since it was read.
 
-Users who are no administrator see only their project's ports. So a port without its binding is
+Only administrators see the ports of other projects. So a port without its binding is
 :class:`~handlers.base.Unavailable`. Writing ``binding:profile`` also needs the role ``service`` since Neutron 2023.2.
 
 Paths begin with ``/v2.0`` whatever the catalogue contains, as in Neutron's own client.

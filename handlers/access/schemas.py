@@ -72,7 +72,7 @@ class KnownSchemas:
 
 
 def revisions(connection: Connection) -> frozenset[str]:
-    """Return the revisions of a database's schema, usually one."""
+    """Return the revisions of a schema, usually one."""
     return frozenset(connection.execute(sa.select(_VERSION.c.version_num)).scalars())
 
 

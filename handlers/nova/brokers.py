@@ -48,5 +48,5 @@ def nova_brokers(resources: Resources) -> Iterable[Broker]:
 
 
 def _same(url: str) -> str:
-    """Return one spelling of a URL: a slash for the default virtual host may be missing."""
+    """Return one spelling of a URL, with a slash for the default virtual host."""
     return url.rstrip("/")

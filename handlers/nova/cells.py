@@ -15,7 +15,7 @@ CELL0 = "00000000-0000-0000-0000-000000000000"
 
 
 class TemplateError(Exception):
-    """A cell's URL is a template that cannot be filled; the text holds no part of any URL."""
+    """A cell's URL cannot be filled; the text holds no part of any URL."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -81,7 +81,7 @@ def transport_url(conf: cfg.ConfigOpts) -> str | None:
 
 
 def notification_url(conf: cfg.ConfigOpts) -> str | None:
-    """Return the URL of the broker on which Nova's own processes publish."""
+    """Return the URL on which Nova's own processes publish."""
     if conf[GROUP].transport_url:
         return str(conf[GROUP].transport_url)
     nova = files(conf)

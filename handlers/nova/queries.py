@@ -56,13 +56,13 @@ def mapped_hosts(connection: Connection) -> dict[str, int]:
 
 
 def insert_host_mapping(connection: Connection, host: str, cell_id: int) -> None:
-    """Map a host; the unique key on the host decides races."""
+    """Map a host; the unique key decides races."""
     table = tables.host_mappings
     connection.execute(sa.insert(table).values(host=host, cell_id=cell_id, created_at=utcnow()))
 
 
 def instance_mapping(connection: Connection, instance: str) -> records.InstanceMapping | None:
-    """Return the mapping of an instance."""
+    """Return an instance's mapping."""
     c = tables.instance_mappings.c
     row = connection.execute(
         sa.select(c.instance_uuid, c.cell_id, c.queued_for_delete).where(c.instance_uuid == instance)
@@ -129,7 +129,7 @@ def aggregates(connection: Connection) -> list[records.Aggregate]:
 
 
 def compute_services(connection: Connection, host: str | None = None) -> list[records.Service]:
-    """Return the live rows of nova-compute services, disabled and dead ones too."""
+    """Return the live rows of nova-compute services, dead ones too."""
     c = tables.services.c
     query = sa.select(c.host, c.created_at, NOW).where(c.binary == COMPUTE, c.deleted == 0, c.host.is_not(None))
     if host is not None:
@@ -150,7 +150,7 @@ def compute_services_count(connection: Connection) -> int:
 def compute_nodes(
     connection: Connection, equal: Mapping[str, str] | None = None, *, deleted: bool = False
 ) -> list[records.ComputeNode]:
-    """Return the compute nodes whose columns equal these values, or all."""
+    """Return the compute nodes with these values, or all."""
     c = tables.compute_nodes.c
     return _compute_nodes(connection, [c[name] == value for name, value in (equal or {}).items()], deleted)
 
@@ -186,7 +186,7 @@ def _compute_nodes(
 
 
 def mark_mapped(connection: Connection, nodes: Collection[int]) -> int:
-    """Set ``mapped`` of these live compute nodes; return the number of changed rows."""
+    """Mark these live compute nodes as ``mapped``; return the number of changes."""
     c = tables.compute_nodes.c
     unmapped = sa.or_(c.mapped.is_(None), c.mapped < 1)
     statement = sa.update(tables.compute_nodes).where(c.id.in_(sorted(nodes)), c.deleted == 0, unmapped)
@@ -301,13 +301,13 @@ def stayed(connection: Connection) -> dict[str, dict[str, str]]:
 
 
 def live_instances_count(connection: Connection) -> int:
-    """Return the number of instances that are not deleted."""
+    """Return the number of live instances."""
     c = tables.instances.c
     return int(connection.execute(sa.select(sa.func.count()).where(c.deleted == 0)).scalar_one())
 
 
 def known_consumers(connection: Connection, consumers: Collection[str]) -> set[str]:
-    """Return those that are an instance or a migration of this cell, deleted or not."""
+    """Return those that are this cell's instances or migrations, deleted or not."""
     i, m = tables.instances.c, tables.migrations.c
     found: set[str] = set()
     for chunk in chunks(consumers):

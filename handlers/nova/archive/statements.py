@@ -49,7 +49,7 @@ OPTIONS = [
 
 
 class Blocked(Exception):
-    """A row that cannot be moved refers to a tree; nothing was written."""
+    """A row that cannot be moved refers to a tree; nothing is written."""
 
 
 class Miscounted(Exception):
@@ -72,7 +72,7 @@ class Moved:
 def tables_due(connection: Connection, schema: Schema, before: datetime, task_log: bool) -> list[sa.Table]:
     """Return the tables that have a row to archive; reads one row of each.
 
-    Tables below one that is due are left out: most of their rows go with it.
+    Tables below one are left out: most of their rows go with it.
     """
     found: list[sa.Table] = []
     below: set[sa.Table] = set()
@@ -85,7 +85,7 @@ def tables_due(connection: Connection, schema: Schema, before: datetime, task_lo
 
 
 def any_due(connection: Connection, schema: Schema, before: datetime, task_log: bool) -> bool:
-    """Return whether any deleted row is old, blocked or not."""
+    """Return whether any deleted row is old, also a blocked one."""
     return any(
         connection.execute(sa.select(key(table)).where(old(table, before)).limit(1)).first() is not None
         for table in schema.archivable(task_log)

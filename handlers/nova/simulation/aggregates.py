@@ -19,10 +19,10 @@ class Aggregates(World):
         return uuid
 
     def add_host_to_aggregate(self, uuid: str, host: str, placement_ok: bool = True) -> None:
-        """Add a host: Nova's row, then Placement, then ``aggregate.add_host.end``
+        """Add a host: Nova's row, Placement, then ``aggregate.add_host.end``
         (nova.compute.api.AggregateAPI.add_host_to_aggregate).
 
-        :param placement_ok: whether Placement answers; otherwise Nova only logs the error
+        :param placement_ok: whether Placement answers; otherwise Nova only logs
         """
         self._store.insert(self.api, tables.aggregate_hosts, aggregate_id=self._aggregate(uuid).id, host=host)
         if placement_ok:
@@ -33,7 +33,7 @@ class Aggregates(World):
         """Remove a host: Placement, then Nova's row, then ``aggregate.remove_host.end``
         (nova.compute.api.AggregateAPI.remove_host_from_aggregate).
 
-        :param placement_ok: False when Placement did not find the provider by its name, which Nova takes for "not a member"
+        :param placement_ok: False when Placement does not find the provider, which Nova takes for "not a member"
         """
         if placement_ok:
             self.set_membership(uuid, host, member=False)

@@ -1,8 +1,7 @@
-"""The Nova of a small cloud: its services' writes, row by row, to ``nova_api.db``, ``cell0.db``, ``cell1.db`` ... and
-``placement.db`` in one folder.
+"""The Nova of a small cloud: its services' writes, row by row, to SQLite files in one folder.
 
-Rows and allocations change in Nova's order, so that a test can stop half way. Notifications wait for
-:meth:`NovaSimulation.take`. Left out: quotas, networks, volumes, shadow tables, and the checks that Nova makes first.
+Rows and allocations change in Nova's order, so that a test can stop half way. Left out: quotas, networks, volumes, shadow
+tables, and the checks that Nova makes first.
 """
 
 from __future__ import annotations

@@ -100,9 +100,8 @@ class PlacementServer:
         self._only_one.release()
 
     def request(self, method: str, path: str, body: Any = None, version: str = "1.36") -> Reply:
-        """Send a request over the loopback.
+        """Send a request; 1.36 is Nova's newest microversion.
 
-        :param version: the microversion; 1.36 is Nova's newest
         :raises ConnectionError: while the server is stopped
         """
         connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=60)

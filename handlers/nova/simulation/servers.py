@@ -121,8 +121,8 @@ class Servers(Changes):
         self._publish_instance(uuid, "instance.shelve_offload.end", f"nova-compute:{host}")
 
     def unshelve(self, uuid: str, host: str) -> None:
-        """Return a shelved server to a host: resources first, host later, then ``instance.unshelve.end``
-        (nova.conductor.manager.unshelve_instance, nova.compute.manager._unshelve_instance).
+        """Return a shelved server to a host, then ``instance.unshelve.end`` (nova.conductor.manager.unshelve_instance,
+        nova.compute.manager._unshelve_instance).
         """
         self.set_instance(uuid, task_state="unshelving")
         self.claim(uuid, host)

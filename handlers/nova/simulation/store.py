@@ -41,7 +41,7 @@ class Store:
             engine.dispose()
 
     def url(self, database: str) -> str:
-        """Return the URL of ``nova_api`` or of a cell."""
+        """Return a database's URL."""
         return f"sqlite:///{(self._folder / database).absolute()}.db"
 
     def now(self) -> datetime:
@@ -85,7 +85,7 @@ class Store:
             connection.execute(delete(table).where(where))
 
     def _engine(self, database: str) -> Engine:
-        """Make an engine with write-ahead logging, so that handlers read while Nova writes."""
+        """Make an engine with write-ahead logging: handlers read while Nova writes."""
         engine = create_engine(self.url(database), connect_args={"timeout": 30})
 
         @event.listens_for(engine, "connect")

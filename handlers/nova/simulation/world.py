@@ -102,7 +102,7 @@ class World:
 
     @contextlib.contextmanager
     def ago(self, **age: float) -> Iterator[None]:
-        """Date the operations inside back: ``with cloud.ago(hours=1): cloud.delete(uuid)``."""
+        """Date operations back: ``with cloud.ago(hours=1): cloud.delete(uuid)``."""
         self._store.age = timedelta(**age)
         try:
             yield
@@ -116,7 +116,7 @@ class World:
         return self._store.find(tables.instances, tables.instances.c.uuid == uuid)[0]
 
     def live_instances(self) -> list[Row[Any]]:
-        """Return every live instance of all cells."""
+        """Return all live instances."""
         condition = tables.instances.c.deleted == 0
         return [row for engine in self.cells.values() for row in self._store.rows(engine, tables.instances, condition)]
 
@@ -125,13 +125,13 @@ class World:
         return self._store.find(tables.migrations, tables.migrations.c.uuid == uuid)[0]
 
     def migrations(self, instance: str) -> list[Row[Any]]:
-        """Return every migration of an instance, oldest first."""
+        """Return an instance's migrations, oldest first."""
         _, cell = self._store.find(tables.instances, tables.instances.c.uuid == instance)
         migrations = tables.migrations
         return list(self._store.rows(self.cells[cell], migrations, migrations.c.instance_uuid == instance))
 
     def node(self, host: str, name: str = "") -> Node:
-        """Return a host's compute node, by default the first."""
+        """Return a host's compute node."""
         condition = (tables.compute_nodes.c.host == host) & (tables.compute_nodes.c.deleted == 0)
         if name:
             condition &= tables.compute_nodes.c.hypervisor_hostname == name
@@ -172,18 +172,18 @@ class World:
         return str(cell.name)
 
     def build_requests(self) -> set[str]:
-        """Return the instances that have a build request."""
+        """Return the instances with a build request."""
         return {row.instance_uuid for row in self._store.rows(self.api, tables.build_requests)}
 
     def aggregate_hosts(self, uuid: str) -> set[str]:
-        """Return the hosts of an aggregate in Nova."""
+        """Return an aggregate's hosts in Nova."""
         members = tables.aggregate_hosts
         return {
             row.host for row in self._store.rows(self.api, members, members.c.aggregate_id == self._aggregate(uuid).id)
         }
 
     def provider_aggregates(self, uuid: str) -> set[str]:
-        """Return the aggregates of a resource provider in Placement."""
+        """Return a provider's aggregates in Placement."""
         return self._report.aggregates(uuid)
 
     # for the subclasses
