@@ -35,9 +35,10 @@ _PASSING = frozenset({502, 503, 504})
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """The place of one service, by the file of another service; empty or None where neither file nor catalogue has it.
+    """The place of one service, by the file of another service.
 
-    :param interfaces: in order of preference
+    :param interfaces: in order of preference; empty where the file names none
+    :param url: empty where the catalogue has it
     """
 
     region: str | None = None
@@ -98,7 +99,7 @@ class Cloud:
     def of_service(cls, files: ServiceFiles, sections: Sequence[str]) -> Self | None:
         """Make it from a service's own credentials, if any.
 
-        :param sections: the sections to read, in this order
+        :param sections: to read, in this order
         :raises ConfigError: when they are incomplete
         """
         for section in sections:

@@ -6,20 +6,21 @@
 (an instance with a row in ``share_mapping``) stops it at every run. It archives instances that still hold resources in
 Placement, which Nova then never releases.
 
-**What is read.** The schema of each cell; the rows that were deleted before a day (``[audit]
+**What is read.** The schema of each cell, cell0 too; the rows that were deleted before a day (``[audit]
 archive_deleted_rows_after_days``, by the cell's clock); the consumers of every provider. While Placement does not answer, or
 lists no compute node of Nova, no row moves.
 
 **What is changed.** A deleted instance moves as a tree, with all rows that refer to it, whole or not at all. Other deleted
-rows move likewise. Trees share a transaction of about ``archive_deleted_rows_rows_per_transaction`` rows. It locks its rows,
+rows move likewise. Trees share a transaction of about ``archive_deleted_rows_rows_per_transaction`` rows. Each locks its rows,
 checks that they are still deleted and old, and compares the counts of INSERT and DELETE. Columns that a shadow table lacks
 are lost, as with nova-manage.
 
 Then the instances' mapping, request specification and group memberships are deleted in nova_api. They stay unless the mapping
 names this cell and every other cell answers without the live instance.
 
-**What is not changed.** An instance that holds resources in Placement, itself or through a migration. Trees that cannot be
-moved are reported (``row-unarchivable``). ``task_log``, unless ``archive_deleted_rows_task_log`` is set.
+**What is not changed.** An instance that holds resources in Placement, itself or through a migration: audit_allocations
+comes first. Trees that cannot be moved are reported (``row-unarchivable``). ``task_log``, unless
+``archive_deleted_rows_task_log`` is set.
 
 **Why a race does no harm.** Each transaction stands alone. A crash between the cell and nova_api leaves an orphaned mapping,
 which heal_instance_mappings finds.
@@ -86,14 +87,13 @@ class Problem(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class DeletedInstance:
-    """The evidence about one instance: its row (by id) in a cell."""
+    """One deleted instance's row in a cell."""
 
     scope: Scope
     row: int
     instance: str
 
     def to_json(self) -> Mapping[str, Any]:
-        """Return the evidence."""
         return {**self.scope.to_json(), "id": self.row, "instance": self.instance}
 
 

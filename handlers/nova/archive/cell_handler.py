@@ -52,7 +52,7 @@ class OpenCell:
 
 
 class CellHandler(NovaHandler):
-    """A handler of rows that are some whole days old."""
+    """A handler of rows that are some days old."""
 
     def __init__(self, databases: NovaDatabases, after_days: int) -> None:
         self._databases = databases

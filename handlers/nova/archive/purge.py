@@ -5,14 +5,14 @@
 **Why Nova lets it.** Purging is a command, ``nova-manage db purge``. It deletes a whole table in one transaction, which
 Galera refuses; without a date it deletes everything.
 
-**What is read.** All shadow tables of each cell; the day ``[audit] purge_after_days`` ago by the cell's clock.
+**What is read.** All shadow tables of each cell, cell0 too; the day ``[audit] purge_after_days`` ago by the cell's clock.
 
 **What is changed.** Rows from before that day are deleted, in chunks by their key. The date is that of nova-manage:
 ``created_at`` of instance actions and their events, ``updated_at`` of ``task_log``, otherwise the first of ``deleted_at``,
 ``updated_at`` and ``created_at``. Nova gives no date to a row that it adds to a deleted instance (``clean_attempts``): it
 goes with its instance.
 
-**What is not changed.** Other rows without a date, and tables without a date or without a key of one column.
+**What is not changed.** Other rows without a date, and tables without a key of one column.
 
 **Why a race does no harm.** Nova never reads these rows. Each transaction stands alone.
 

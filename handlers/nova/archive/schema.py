@@ -132,7 +132,7 @@ class Schema:
         return [reference for reference in self.children(table) if self.shadow(reference.child) is None]
 
     def below(self, root: sa.Table) -> list[sa.Table]:
-        """Return the tables that refer to it, even indirectly; parents first."""
+        """Return the tables that refer to a table, even indirectly; parents first."""
         inside = {root}
         for _ in self._order:
             inside |= {reference.child for reference in self._references if reference.parent in inside}

@@ -1,8 +1,8 @@
 """SQL that finds deleted rows of a cell and moves them into its shadow tables.
 
-A **tree** is a row with all rows that refer to it, directly or not. It moves whole or not at all. A row in a table without a
-shadow table that refers to it blocks it. Conditions are lists of values, never subqueries: MySQL and MariaDB would scan the
-whole table for a DELETE with one.
+A **tree** is a row with all rows that refer to it, directly or not, deleted or not. It moves whole or not at all. A row in a
+table without a shadow table blocks its tree. Conditions are lists of values, never subqueries: MySQL and MariaDB would scan
+the whole table for a DELETE with one.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ def blocked(
 
 
 def refers(connection: Connection, reference: Reference, value: str) -> bool:
-    """Return whether a row refers to this value."""
+    """Return whether a row has this reference."""
     query = sa.select(sa.literal(1)).select_from(reference.child).where(reference.column == value).limit(1)
     return connection.execute(query).first() is not None
 

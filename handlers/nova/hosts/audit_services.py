@@ -169,7 +169,7 @@ class AuditServices(PlacementHandler):
         """Insert the mapping again when the host came back meanwhile.
 
         :raises Conflict: when it did
-        :raises Unavailable: when a cell does not answer; likewise inserted
+        :raises Unavailable: when a cell does not answer; the mapping is inserted then too
         """
         try:
             traces = self._traces(before.host).values()

@@ -58,7 +58,7 @@ class MappedHost:
     """A row of ``host_mappings`` and the rows of the host in every cell.
 
     :param age: seconds since the host was mapped
-    :param successors: providers with a deleted node's name and an unknown uuid
+    :param successors: providers with a deleted node's name and a uuid that no cell knows
     """
 
     host: str

@@ -68,7 +68,7 @@ def mapping_age(connection: Connection, host: str) -> float:
 
 
 def undo_of_forget(connection: Connection, mapping: records.HostMapping) -> str:
-    """Return the statement that restores a mapping to this cell."""
+    """Return the statement that restores a mapping; empty when it changed."""
     table = tables.host_mappings
     query = sa.select(table.c.created_at, table.c.cell_id, table.c.host).where(_same(mapping))
     row = connection.execute(query).mappings().first()

@@ -172,7 +172,7 @@ class SyncAggregates(PlacementHandler):
     def _write_all(self, problem: str, wrong: Sequence[Membership]) -> list[Membership]:
         """Write the memberships that are still wrong, and return them.
 
-        :raises Conflict, Unavailable, Refused: when nothing could be written; the next inspection finds the rest
+        :raises Conflict, Unavailable, Refused: when nothing could be written; otherwise the next inspection finds the rest
         """
         done: list[Membership] = []
         failed: HandlerError = Conflict(f"the memberships of {_names(wrong)} changed")

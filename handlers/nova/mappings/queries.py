@@ -164,7 +164,7 @@ def without_mapping(connection: Connection, table: sa.Table, older_than: float) 
 def insert_mappings(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """Insert the missing mappings, and return their instances.
 
-    The unique key decides races: then nothing is inserted.
+    The unique key on the instance decides races: then nothing is inserted.
     """
     there = mapped(connection, [row["instance_uuid"] for row in rows])
     missing = [dict(row) for row in rows if row["instance_uuid"] not in there]

@@ -181,7 +181,7 @@ class Nowhere:
 
     @property
     def proved(self) -> bool:
-        """Whether two records prove its deletion and it has no allocation."""
+        """Whether two records prove its deletion and it certainly has no allocation."""
         return bool(self.mapping.queued) and self.facts.archived and self.facts.allocated is False
 
 
@@ -392,7 +392,7 @@ def decide(facts: Facts) -> Verdict:
 
 
 def place(copies: tuple[Copy, ...]) -> Copy | Keep | Report:
-    """Return the copy that counts, or why none does."""
+    """Return the copy that counts, a live one first, or why none does."""
     live = [copy for copy in copies if not copy.deleted]
     if any(copy.hidden for copy in live):
         return Keep("a cross-cell resize runs and may change which copy counts")
