@@ -99,8 +99,7 @@ _MARGIN = "stackmend_clock_margin"
 
 
 def seconds_since(connection: Connection, now: datetime, *times: datetime | None) -> float:
-    """Return the seconds since the latest of these times, less the database's margin, and at least 0; infinity without a
-    time.
+    """Return the seconds since the latest of these times, less the database's margin, at least 0; infinity without a time.
 
     :param now: the database's clock
     """

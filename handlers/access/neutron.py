@@ -143,7 +143,7 @@ class Network:
         return body["network"].get("dns_domain") or ""
 
     def has(self, extension: str) -> bool:
-        """Return whether Neutron has the extension of this alias."""
+        """Return whether Neutron has this extension."""
         url = f"/v2.0/extensions/{extension}"
         response = self._service.read(url)
         return response.status_code != 404 and bool(self._body(response, url, "extension"))
