@@ -147,7 +147,9 @@ class TestPlacementServer:
             "assert server.request('GET', '/resource_providers').status == 200\n"
             "server.stop()\n"
             "assert not logging.getLogger().handlers\n"
-            "assert 'eventlet' not in sys.modules\n"
+            # oslo.log below 8.3 imports eventlet where it is installed
+            "patcher = sys.modules.get('eventlet.patcher')\n"
+            "assert patcher is None or not patcher.is_monkey_patched('thread')\n"
             "assert 'placement_database' not in cfg.CONF\n"
             "assert threading.active_count() == 1\n"
         )
