@@ -1,1 +1,7 @@
-"""Parts of ``stackmend check`` that several services share: clocks, privileges, notifications and roles."""
+"""Parts of ``stackmend check`` that several services share.
+
+clocks         this machine and the APIs
+grants         the privileges of database accounts
+notifications  whether a service publishes to a topic that stackmend consumes
+roles          the Keystone roles of the credentials
+"""

@@ -1,11 +1,15 @@
-"""Allocations in Placement: those without right, and those that instances lack.
+"""Allocations in Placement: resources that consumers hold without right, and resources that instances lack.
 
-- ``audit_*``: two handlers, with ``excess_*``
-- ``heal_allocations``: one handler, with ``missing_*``
-- ``moves``: the places that ended migrations prove
+- ``audit_allocations``: the handler that takes back resources without right
+- ``audit_migrations``: the handler that moves resources from an ended migration to its instance
+- ``heal_allocations``: the handler that gives instances their entitlement
+- ``excess_facts``, ``excess_rules``: facts and decisions about a consumer, for the two audits
+- ``missing_facts``, ``missing_rules``, ``missing_sweep``: facts, decisions and suspects of heal_allocations
+- ``moves``: where an instance lives, as its ended migrations prove it
 - ``entitlement``: the resources of a flavor and an image
 - ``batches``: several instances in one finding
-- ``port_*``, ``candidates``: resources for ports
-- ``nested``: providers below and beside compute nodes
-- ``placement_cache``: recent answers
+- ``port_requests``, ``port_allocations``, ``candidates``: resources for ports, and the providers that give them
+- ``nested``: the providers below and beside compute nodes, in turn
+- ``placement_cache``: recent answers of Placement
+- ``queries``: the SQL statements
 """

@@ -1,11 +1,13 @@
 """Compute hosts: mappings to cells, aggregates, services, providers.
 
-=======================  ==============================
-handler                  verdicts
-=======================  ==============================
-``discover_hosts``       ``discovery_rules``
-``sync_aggregates``      ``aggregate_rules``
-``audit_services``       ``leftover_rules``
-``audit_providers``
-=======================  ==============================
+=======================  =====================================================================
+``discover_hosts``       handler: map new hosts to their cells
+``discovery_rules``      the verdict about a host's mapping
+``sync_aggregates``      handler: add the hosts of Nova's aggregates to Placement's
+``aggregate_rules``      which providers must join or leave an aggregate
+``audit_services``       handler: delete mappings and providers that deleted services left
+``leftover_rules``       the verdicts about such mappings and providers
+``audit_providers``      handler: report names of compute nodes that other providers have
+``queries``              the SQL
+=======================  =====================================================================
 """

@@ -1,11 +1,11 @@
 """Mappings of instances to cells.
 
-=============================  ======================================================
+=============================  ======================================================================
 ``map_instances``              handler: insert missing mappings
-``heal_instance_mappings``     handler: repair mappings, delete leftovers
-``rules``                      verdicts about mappings; records and facts
-``unmapped_rules``             verdicts about instances without mapping
+``heal_instance_mappings``     handler: repair mappings, delete those of deleted instances
+``rules``                      the verdict about a mapping; records and facts
+``unmapped_rules``             the verdict about an instance without mapping
 ``facts``                      reads the records that the rules ask for
 ``queries``                    the SQL
-=============================  ======================================================
+=============================  ======================================================================
 """

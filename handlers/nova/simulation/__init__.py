@@ -1,7 +1,17 @@
 """A small Nova in one process: SQLite databases, the real Placement service, and notifications.
 
-For tests and for ``stackmend demo``. :class:`NovaSimulation` changes rows and allocations in Nova's order, and can stop or
-fail where Nova can; it knows no handler. It needs the extra ``stackmend[demo]`` (openstack-placement).
+For tests and for ``stackmend demo``. :class:`NovaSimulation` changes rows and allocations as Nova does, in Nova's order, and
+can stop or fail where Nova can; it knows no handler. It needs the extra ``stackmend[demo]`` (openstack-placement).
+
+cloud       the whole, of hosts, servers, moves and aggregates
+hosts, servers, moves, aggregates  the operations of Nova
+changes     changes by hand
+world       databases, Placement and notifications
+store       rows in and out
+report      Nova's client of Placement
+placement   the Placement service
+bus         notifications from captured ones
+records     flavors and compute nodes
 """
 
 from handlers.nova.simulation.bus import notification
