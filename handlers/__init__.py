@@ -1,4 +1,13 @@
-"""The work: what drifts in Nova and Octavia, how it is proved, how it is healed.
+"""The work: handlers prove drift and heal it. They know neither RabbitMQ nor the journal.
 
-Nothing here knows RabbitMQ, the journal or the command line; the machine that runs handlers is the package ``consumer``.
+========== ======================================================
+base       the contract; read it first
+testing    runs a handler in a test
+demo       the contract of a demonstration
+withheld   heals that only report
+checks     what ``stackmend check`` judges
+access     sessions, databases, Neutron, the services' files
+nova       Nova's handlers, by family
+octavia    Octavia's handlers, by family
+========== ======================================================
 """
