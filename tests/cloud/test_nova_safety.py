@@ -74,7 +74,7 @@ def lifecycle(cloud: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> 
 
 def swept(program: Program, task: str) -> int:
     """How often a task has looked at everything."""
-    return program.log.read_text().count(f"{task}: sweep of ")
+    return program.log.read_text().count(f"{task}: a sweep of ")
 
 
 def done_with(cloud: ControlPlane, lived: Round, task: str) -> bool:
