@@ -1,8 +1,8 @@
 """The interface of every driver: the calls to Nova, Neutron, Glance and Octavia.
 
-Each method is one call or one listing, and decides nothing. A reading method returns None for an object that does not exist. A
-writing method raises :class:`~handlers.octavia.housekeeping.NotFoundError` for it; a removal succeeds. All of them raise
-only the exceptions of :mod:`handlers.octavia.housekeeping`. None waits for a result: the next inspection shows it.
+Each method is one call or one listing. A reading method returns None for an object that does not exist. A writing method
+raises :class:`~handlers.octavia.housekeeping.NotFoundError` for it; a removal succeeds. All raise only the exceptions of
+:mod:`handlers.octavia.housekeeping`. None waits for a result.
 """
 
 from __future__ import annotations
@@ -39,9 +39,7 @@ class Driver(ABC):
 
     @abstractmethod
     def servers(self) -> Sequence[Server]:
-        """Return every server of Octavia's project.
-
-        A listing may lack a server that Nova builds or moves meanwhile: a server is gone only if :meth:`server` agrees.
+        """Return every server of Octavia's project; a server is gone only if :meth:`server` agrees.
 
         :raises UnavailableException: also when a cell does not answer, because its servers are unknown and not absent
         """
@@ -61,10 +59,7 @@ class Driver(ABC):
 
     @abstractmethod
     def shelve_server(self, server: str) -> None:
-        """Shelve a server: its disk becomes an image, and its host and its place in a server group become free.
-
-        They are free when ``host`` is None, a moment after the status SHELVED_OFFLOADED.
-        """
+        """Shelve a server; its host and its place in a server group are free once ``host`` is None."""
 
     @abstractmethod
     def delete_server(self, server: str) -> None:

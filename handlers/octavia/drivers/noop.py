@@ -1,11 +1,9 @@
 """The driver of a cloud in memory, with Octavia on a database of its own; for trials and tests.
 
-It writes Octavia's tables as Octavia does. So it accepts an SQLite database only, which no real Octavia uses, and creates the
-tables there.
+It writes Octavia's tables. So it accepts only an SQLite database, which no real Octavia uses, and creates the tables there.
 
-Its memory ends with the process. A new process on the same database boots a server with its ports for each row that names one,
-on any host with room. Preserved amphorae and spares are gone, because only the cloud had them. It sends no heartbeats, so no
-amphora becomes silent by itself.
+Its memory ends with the process. A new process on the same database boots a server with its ports for each row that names
+one; preserved amphorae and spares are gone. It sends no heartbeats, so no amphora becomes silent by itself.
 """
 
 from __future__ import annotations

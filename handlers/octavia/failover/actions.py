@@ -1,10 +1,7 @@
-"""Carries out the steps of :mod:`handlers.octavia.failover.rules`.
+"""Carries out the steps of :mod:`handlers.octavia.failover.rules`; each step can be repeated.
 
-Each step gets the reading that decided it, read again just before. Writes into Octavia's database compare once more, under
-lock. Each step can be repeated.
-
-Before the first step that cuts anything off, Octavia's API must show that it would accept the failover. When it refuses, the
-lease ends, so that Octavia's health manager replaces the amphora as it would without stackmend.
+Writes into Octavia's database compare with the reading once more, under lock. Before the first step that cuts anything off,
+Octavia's API must show that it would accept the failover. When it refuses, the lease ends, and the health manager acts.
 """
 
 from __future__ import annotations
@@ -111,7 +108,6 @@ class Actions:
         return 2 * self._settings.heartbeat_timeout
 
     def _require_failover(self, s: Situation) -> None:
-        """Make sure that Octavia's API accepts the failover, before anything depends on it; else end the lease."""
         try:
             self._driver.require_failover(s.amphora.id)
         except AmphoraDriverError:
@@ -132,7 +128,6 @@ class Actions:
         )
 
     def _request(self, s: Situation) -> None:
-        """Ask for the failover, and give a spare up once Octavia has accepted it."""
         if s.balancer.status == "ACTIVE":
             self._driver.failover_amphora(s.amphora.id)
             self._record(s)
@@ -158,7 +153,6 @@ class Actions:
             LOG.warning("no spare makes room for the replacement of amphora %s: %s", s.amphora.id, error)
 
     def _let_go(self, s: Situation, step: Step) -> Healed:
-        """Let go and request the failover; when it is refused, give the row back."""
         self._require_failover(s)
         amphora = s.amphora
         self._driver.database.run(partial(changes.let_go, amphora=amphora))

@@ -66,7 +66,6 @@ def read(
 ) -> Situation | Replaced | Wait | Nothing:
     """Read an amphora; no more than Octavia's rows where these decide.
 
-    :param listener: takes note of the heartbeats of all amphorae
     :raises Unavailable: when a database or an API does not answer
     """
     rows = driver.database.run(partial(_rows, identity=identity, settings=settings))

@@ -5,17 +5,17 @@ silence Octavia's health manager replaces it and deletes the server, with all tr
 in ERROR, nor one that never sent a heartbeat.
 
 **Why Octavia lets it.** Its health manager knows heartbeats only. A failover that fails leaves the amphora and its load
-balancer in ERROR, without another attempt. The preservation of failed amphorae was specified in 2014 and never built.
+balancer in ERROR, without another attempt.
 
-**What is read.** Nova's notifications about servers that are named like amphorae (:mod:`handlers.octavia.failover.keys`). The
-sweep, one query over Octavia's tables every few seconds, finds silence, ERROR, rows without a server, and recoveries that were
-interrupted. :mod:`handlers.octavia.failover.proof` proves a failure. A load balancer in PENDING_* is left to Octavia.
+**What is read.** Nova's notifications about amphorae (:mod:`handlers.octavia.failover.keys`). The sweep finds silence, ERROR,
+rows without a server, and interrupted recoveries. :mod:`handlers.octavia.failover.proof` proves a failure. A load balancer in
+PENDING_* is left to Octavia.
 
 **What is changed.** One step per heal (:mod:`handlers.octavia.failover.rules`). Where the amphora is to be preserved and
-``maximum_preserved_amphora_count`` leaves room: its server is marked, a heartbeat in the future keeps the health manager off
-for a while, the server loses its networks, and Octavia forgets it. Then Octavia's API is asked for a failover. At last the
-DELETED row of the old amphora is taken off its load balancer, whose next update would fail because of it (Octavia 16 to 19).
-With the method snapshot, the image is made after that, so that the load balancer does not wait for an upload.
+``maximum_preserved_amphora_count`` leaves room: its server is marked, a heartbeat in the future keeps the health manager off,
+the server loses its networks, and Octavia forgets it. Then Octavia's API is asked for a failover. At last the DELETED row of
+the old amphora is taken off its load balancer, whose next update would fail because of it (Octavia 16 to 19). With the method
+snapshot, the image is made after that.
 
 **What is not changed.** An amphora that sends heartbeats is neither cut off nor preserved; one in ERROR is replaced once.
 Silence proves nothing while most amphorae are silent, for a whole ``heartbeat_timeout`` after that, and in a cloud of three or
@@ -25,9 +25,8 @@ times, and never after a failed deletion (:mod:`handlers.octavia.rebuild`).
 
 **Why a race does no harm.** A step is taken only while its evidence holds, and each write into Octavia's database compares
 under the locks of the health manager. If the health manager was faster, its failover goes on and nothing is preserved. Before
-anything is cut off, Octavia's API must show that it would accept the failover. Let-go and failover are one heal; when Octavia
-refuses, the row gets its server back and the health manager acts. After a crash the lease expires, and the next inspection
-continues from the marks.
+anything is cut off, Octavia's API must show that it would accept the failover. When Octavia refuses, the row gets its server
+back and the health manager acts. After a crash the lease expires, and the next inspection continues from the marks.
 
 **Modes.** ``audit`` by default, because a failover deletes a server. A recovery that has begun is not stopped by budget,
 window, pause or breaker.
@@ -82,7 +81,7 @@ _BEGUN = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What decided a step, compared again before the step; nothing in it depends on a clock."""
+    """What decided a step, compared again before the step."""
 
     amphora: str
     status: str

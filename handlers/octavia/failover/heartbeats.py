@@ -1,9 +1,8 @@
 """Whether the silence of one amphora proves anything now.
 
-A heartbeat record is old when its amphora is silent, and also when Octavia's health manager or its database was away. So
-silence is a witness only while most other amphorae are heard. After a time in which most were silent, every amphora gets a
-whole ``heartbeat_timeout`` to be heard again, as in Octavia itself (``octavia/cmd/health_manager.py``,
-``octavia/controller/healthmanager/health_manager.py``). The same holds after a start, because no earlier time was observed.
+A heartbeat record is also old when Octavia's health manager or its database was away. So silence is a witness only while most
+other amphorae are heard. After most were silent, and after a start, every amphora gets a whole ``heartbeat_timeout``, as in
+Octavia (``octavia/cmd/health_manager.py``, ``octavia/controller/healthmanager/health_manager.py``).
 """
 
 from __future__ import annotations

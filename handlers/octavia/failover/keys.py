@@ -1,15 +1,13 @@
 """From Nova's notifications about servers to amphorae.
 
-Octavia publishes nothing when an amphora fails, so Nova's notifications are the first to report it. They are untrusted: a
-user who names a server like an amphora causes one inspection, and no more.
+Octavia publishes nothing when an amphora fails. Nova's notifications are untrusted: a user who names a server like an amphora
+causes one inspection, and no more.
 
 Octavia names its servers ``amphora-<id of the amphora>``. With ``[nova] random_amphora_name_length`` the name is an ``a`` and
-random capitals and digits (``octavia/compute/drivers/nova_driver.py``); then the key is the server, and Octavia's database
-knows its amphora.
+random capitals and digits (``octavia/compute/drivers/nova_driver.py``); then the key is the server.
 
-Not used, because they prove nothing at that time: ``create.error`` and ``compute_task.build_instances.error`` (Octavia still
-builds that replacement, and reverts it); pause, rebuild and evacuation (the server is ACTIVE afterwards, or may be soon). An
-amphora that is lost by one of these, or with its host, falls silent, and the sweep finds it.
+Not used: ``create.error`` and ``compute_task.build_instances.error`` (Octavia still builds that replacement, and reverts it);
+pause, rebuild and evacuation (the server is ACTIVE afterwards). The sweep finds an amphora that is lost by one of these.
 """
 
 from __future__ import annotations

@@ -1,16 +1,7 @@
 """The next step for a failed amphora: ordered tables over one reading. Of each table, the first row that applies decides.
 
-Only the cloud and Octavia's database remember the progress. So any process continues a recovery after a crash, and a step
-that is repeated does no harm.
-
-=================== ==================================================================================
-:data:`FAILED`      may it be touched, and is it to be preserved
-:data:`REQUEST`     may a load balancer in ERROR be failed over now
-:data:`PRESERVE`    marks, place and lease of a server that is to be preserved
-:data:`CUT_OFF`     the server loses its networks, and Octavia forgets it
-=================== ==================================================================================
-
-:mod:`handlers.octavia.failover.ending` has the tables of the steps after the replacement.
+Only the cloud and Octavia's database remember the progress, so any process continues a recovery after a crash. A repeated step
+does no harm. :mod:`handlers.octavia.failover.ending` has the tables of the steps after the replacement.
 """
 
 from __future__ import annotations
@@ -174,7 +165,6 @@ def _request(s: Situation, why: str) -> Decision:
 
 
 def _not_preserved(c: Case) -> str:
-    """Return why an amphora is replaced without being preserved; empty when it is to be preserved."""
     s, server, limit = c.s, c.s.server, c.settings.maximum_preserved_amphora_count
     others = s.others if c.settings.preservation_scheme == "keep" else [one for one in s.others if not one.complete]
     if server is None:

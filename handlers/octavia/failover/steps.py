@@ -112,11 +112,9 @@ class Situation(Reading):
 
     :param failing: other amphorae that failed or were replaced lately
     :param neighbours: those of them whose servers are on the same host
-    :param heard: the heartbeats of all amphorae
     :param unsettled: seconds until silence proves something
     :param group: the security group of the load balancer; read only while it or the amphora is in ERROR
     :param attempts: failovers that did not replace its amphorae; read only then
-    :param remains: the objects of a load balancer in ERROR
     """
 
     balancer: records.LoadBalancer
@@ -167,7 +165,6 @@ class Step:
     """Take this step.
 
     :param summary: its effect, in the infinitive
-    :param why: the proof of the failure, or a detail of the choice
     :param objects: ids of the objects that it changes
     """
 
@@ -190,11 +187,7 @@ class Wait:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Change nothing, and report the amphora.
-
-    :param reason: why nothing is changed
-    :param why: the proof of its failure
-    """
+    """Change nothing, and report the amphora."""
 
     reason: str
     why: str

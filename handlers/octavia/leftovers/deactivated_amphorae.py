@@ -15,31 +15,27 @@ leaked-server-group        ``octavia-lb-<uuid>`` of a load balancer that is DELE
 orphan-health              a heartbeat record of an amphora that is DELETED or unknown; it counts for failover_threshold
 =========================  ==========================================================================================
 
-**Why Octavia lets it.** Octavia logs and forgets a server or port that it could not delete in fifteen attempts. A worker that
-dies ends its flow. When Nova fails while Octavia reverts a creation, the row goes and the server stays. And the API for
-deleting an amphora does not work: before release 18 no worker gets the request, and in 19 a failure leaves the row
-PENDING_DELETE for ever.
+**Why Octavia lets it.** Octavia forgets a server or port that it could not delete in fifteen attempts. A worker that dies ends
+its flow. When Nova fails while Octavia reverts a creation, only the row goes. The API for deleting an amphora fails: before
+release 18 no worker gets the request, and in 19 a failure leaves the row PENDING_DELETE for ever.
 
-**What is read.** The rows of Octavia; servers, ports, security groups and server groups by name and project. A row that is
-DELETED proves that its objects are leftovers. A missing row proves nothing: the object is reported, unless
+**What is read.** The rows of Octavia; servers, ports, security groups and server groups by name and project. Only a DELETED
+row proves that its objects are leftovers. Without a row, an object is reported, unless
 ``deactivated_amphorae_without_rows`` allows its removal and no port in Neutron has the address that it serves. Object and row
 must be unchanged for ``deactivated_amphorae_after``, and two inspections must agree. Nothing is removed while Nova shows less
-than 90 % of the servers of serving amphorae, or more than a few servers have no row: then the region, the project or the
-database may be wrong. A row that is PENDING_DELETE is removed only while Octavia's queue proves that no request for it waits
-(:mod:`handlers.octavia.work_queue`).
+than 90 % of the servers of serving amphorae, or more than a few servers have no row. A row in PENDING_DELETE is removed only
+while no request for it waits in Octavia's queue (:mod:`handlers.octavia.work_queue`).
 
-**What is changed.** An amphora that is stuck on a load balancer is failed over, never deleted: alone when it is
-PENDING_DELETE and the load balancer ACTIVE, else with the load balancer. An amphora in ERROR on no load balancer is deleted
-by the API. When its row does not become DELETED, and in every other state, its server, its ports and its row are removed
-here (:mod:`handlers.octavia.removal`). Servers, ports and groups are deleted, and their absence is verified. A port is deleted
-at the revision that was inspected.
+**What is changed.** An amphora that is stuck on a load balancer is failed over, never deleted. An amphora in ERROR on no load
+balancer is deleted by the API. When that fails, and in every other state, its server, its ports and its row are removed here
+(:mod:`handlers.octavia.removal`). Servers, ports and groups are deleted, and their absence is verified. A port is deleted at
+the revision that was inspected.
 
-**What is not changed.** Objects outside Octavia's project, such as the VIP port of a customer. Preserved amphorae, spares and
-released servers. Rows of other providers. An amphora that serves, or is in ERROR on a load balancer: ``failed_amphora``
-replaces it. A load balancer whose deletion or creation failed: its owner decides. Servers with random names
-(``random_amphora_name_length`` of Octavia).
+**What is not changed.** Objects outside Octavia's project. Preserved amphorae, spares and released servers. Rows of other
+providers. An amphora that serves, or is in ERROR on a load balancer: ``failed_amphora`` replaces it. A load balancer whose
+deletion or creation failed. Servers with random names (``random_amphora_name_length`` of Octavia).
 
-**Undo.** Nothing returns what was deleted in Nova and Neutron, and nothing uses it. The history has the statement for a row.
+**Undo.** Nothing returns what was deleted in Nova and Neutron. The history has the statement for a row.
 """
 
 from __future__ import annotations
@@ -234,7 +230,6 @@ class DeactivatedAmphorae(OctaviaPlugin, Handler):
             yield found, _of_server(server)
 
     def _rival(self, server: str) -> str:
-        """Return a port that has an address for which a server answers as its own; empty when there is none."""
         served = {
             (port.network_id, address) for port in self._driver.ports_of(server) for address in port.address_pairs
         }

@@ -48,7 +48,6 @@ class Problem(StrEnum):
 class Leftover:
     """An object that its owner left behind.
 
-    :param summary: one sentence for a person
     :param refusal: the reason why it is only reported; empty when it may be removed
     """
 
@@ -61,9 +60,8 @@ class Leftover:
 class Scope:
     """The facts that every decision needs.
 
-    :param project: id of Octavia's project
     :param grace: seconds for which an object and its row must be unchanged
-    :param without_rows: whether the operator allows the removal of objects that no row names
+    :param without_rows: whether objects that no row names may be removed
     :param mismatch: the reason why database and cloud may not belong together; empty when they do
     """
 
@@ -108,8 +106,7 @@ class Place:
 def row(scope: Scope, amphora: records.Amphora, place: Place | None, found: Server | None) -> Leftover | None:
     """Judge the row of an amphora.
 
-    :param place: its load balancer; None for a row on none, or on one that has no row
-    :param found: its server
+    :param place: None for a row on no load balancer, or on one that has no row
     """
     if amphora.status == "DELETED" or amphora.age < scope.grace or amphora.is_device:
         return None
@@ -153,7 +150,6 @@ def server(
     """Judge a server.
 
     :param rows: the amphora rows that name it, or that its name names
-    :param working: whether Octavia works on the load balancer of one of them
     :param rival: a port that has an address of the server's address pairs as its own; empty when there is none
     """
     rows, amphora = tuple(rows), names.amphora_of_server(found.name)
@@ -183,8 +179,6 @@ def amphora_port(
     """Judge a VRRP or member port.
 
     :param row: of the amphora in its name
-    :param working: whether Octavia works on that amphora's load balancer
-    :param device_exists: whether Nova knows the server of the port
     :param used: whether a row names the port
     """
     stays = (
@@ -205,7 +199,6 @@ def amphora_port(
 def balancer_port(scope: Scope, port: Port, balancer: records.LoadBalancer | None, used: bool) -> Leftover | None:
     """Judge a VIP port.
 
-    :param balancer: the row of the load balancer in its name
     :param used: whether a row names the port
     """
     identity = names.balancer_of_port(port.name)
@@ -231,7 +224,6 @@ def balancer_port(scope: Scope, port: Port, balancer: records.LoadBalancer | Non
 def security_group(scope: Scope, group: Group, balancer: records.LoadBalancer | None, used: bool) -> Leftover | None:
     """Judge a security group.
 
-    :param balancer: the row of the load balancer in its name
     :param used: whether a port of Octavia has it
     """
     identity = names.balancer_of_security_group(group.name)
@@ -245,7 +237,6 @@ def security_group(scope: Scope, group: Group, balancer: records.LoadBalancer | 
 def server_group(scope: Scope, group: Group, balancer: records.LoadBalancer | None, used: bool) -> Leftover | None:
     """Judge a server group.
 
-    :param balancer: the row of the load balancer in its name
     :param used: whether a row names the group
     """
     identity = names.balancer_of_server_group(group.name)

@@ -126,7 +126,7 @@ def _where(one: Preserved) -> str:
 
 
 def _how_to_examine(one: Preserved) -> str:
-    """Return the commands; a boot with a network is none of them: the amphora would send heartbeats again."""
+    """Return the commands; none boots it with a network: the amphora would send heartbeats again."""
     match one:
         case Preserved(image=Image(id=image)):
             return (

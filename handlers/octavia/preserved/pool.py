@@ -1,9 +1,8 @@
 """The preserved amphorae, read from their marks in the cloud; nothing else remembers them.
 
 A preserved server carries the tag :data:`~handlers.octavia.cloud_objects.PRESERVED`; an image counts once it is protected.
-Marks are ordered as in Lamport's bakery: a server is tagged first, then the other marks are read, then the server gets the
-next number. The number is a time later than all others. A process that reads the marks after its number is written knows
-every amphora before it. So no more than the maximum are preserved, without a lock.
+Marks are ordered as in Lamport's bakery: tag the server, read the other marks, then write a number, a time later than all
+others. So no more than the maximum are preserved, without a lock.
 """
 
 from __future__ import annotations
@@ -95,7 +94,7 @@ def read(driver: Driver) -> list[Preserved]:
 
 
 def assemble(servers: Iterable[Server], images: Iterable[Image]) -> list[Preserved]:
-    """Return the preserved amphorae among servers and images, oldest first; a server and its image are one amphora."""
+    """Return the preserved amphorae, oldest first; a server and its image are one amphora."""
     marked = {
         server.metadata.get(AMPHORA) or server.id: server
         for server in servers
@@ -141,9 +140,7 @@ def parsed(since: str) -> datetime | None:
 
 
 def discard(driver: Driver, one: Preserved) -> None:
-    """Delete a preserved amphora: its server, its image, and the ports that Octavia made for it.
-
-    After an interruption, a repetition does the rest.
+    """Delete a preserved amphora: its server, its image, and its Octavia ports; a repetition does the rest.
 
     :raises AmphoraDriverError: when a request fails
     """

@@ -1,9 +1,8 @@
-"""Octavia's API and controller in miniature: failovers and deletions of amphorae, on a database with Octavia's tables.
+"""Octavia's API and controller in miniature, on a database with Octavia's tables.
 
-The order of the steps is Octavia's (``octavia/controller/worker/v2/flows/amphora_flows.py``), because the handlers depend on
-it. A flow works on the row as it was when the flow began. It builds the new amphora before it deletes the old server, and
-deletes a server "None" without an error. The old row stays DELETED, with its load balancer and its port. A failover without a
-host leaves the old row and the load balancer in ERROR, and the old server in place.
+The order of the steps is Octavia's (``octavia/controller/worker/v2/flows/amphora_flows.py``). A flow works on the row as it
+was when the flow began. It builds the new amphora before it deletes the old server. The old row stays DELETED, with its load
+balancer and its port. A failover without a host leaves row and load balancer in ERROR, and the old server in place.
 """
 
 from __future__ import annotations

@@ -1,11 +1,9 @@
-"""The spare pool as Nova shows it: its placeholders, its gaps, and the way one is given to a failover.
+"""The spare pool as Nova shows it.
 
 A placeholder is a server of Octavia's project whose name begins with :data:`~handlers.octavia.cloud_objects.SPARE_PREFIX` and
-whose metadata names its pool and its owner. While it has the tag :data:`~handlers.octavia.cloud_objects.SPARE` it belongs to
-the pool. Only one caller can remove the tag, and that caller has claimed the placeholder. So a placeholder without the tag
-is being deleted, or its claimant died: ``spare_pool`` deletes it. A released placeholder belongs to an operator.
-
-The owner is a mark of Octavia's database: a second stackmend in the project, for another Octavia, has its own spares.
+whose metadata names its pool and its owner, a mark of Octavia's database. The tag
+:data:`~handlers.octavia.cloud_objects.SPARE` shows that it belongs to the pool. Only one caller can remove the tag and so
+claim it. ``spare_pool`` deletes a claimed placeholder whose claimant died. A released placeholder belongs to an operator.
 """
 
 from __future__ import annotations
@@ -131,7 +129,7 @@ def _state(server: Server) -> str:
 
 
 def pools(servers: Sequence[Server], settings: HousekeepingSettings) -> list[Pool]:
-    """Return every pool that is configured or has placeholders of ours, the configured ones first and in their order."""
+    """Return every pool that is configured or has placeholders of ours, the configured ones first."""
     ours = [server for server in servers if is_ours(server, settings.spare_owner)]
     configured = list(product(settings.spare_amphora_zones or (ANY,), settings.spare_amphora_flavors or ("",)))
     found = {_where(server) for server in ours}
@@ -200,14 +198,12 @@ def _create(driver: Driver, pool: Pool) -> str:
 def release_spare(
     driver: Driver, zone: str | None, other_than_hosts: Collection[str] = (), flavor: str | None = None
 ) -> str | None:
-    """Delete one spare, so that the next failover finds room; return its id.
+    """Claim one spare by removing its tag, delete it, and return its id; Nova gets half a minute for that.
 
-    Removing its tag claims it, which only one caller can do; then it is deleted, and Nova gets half a minute for that. A
-    caller that dies in between leaves a claimed placeholder, which ``spare_pool`` deletes.
+    If the caller dies in between, ``spare_pool`` deletes the placeholder.
 
     :param zone: of the new amphora; None when it is unknown
     :param other_than_hosts: hosts that the new amphora must not use
-    :param flavor: id of the new amphora's flavor; None when it is unknown
     :return: None when no spare is ready there
     :raises AmphoraDriverError: one of :mod:`handlers.octavia.housekeeping`
     """

@@ -1,26 +1,24 @@
 """Keeps placeholder servers, so that a failover finds room in a full cloud.
 
-**What drifts.** A pool has fewer or more spares than ``spare_amphora_pool_size``. Each zone and flavor has one pool. A spare
-still runs, failed to build, or was claimed by a caller that died before it deleted the spare.
+**What drifts.** A pool, one for each zone and flavor, has fewer or more spares than ``spare_amphora_pool_size``. A spare still
+runs, failed to build, or was claimed by a caller that died.
 
-**What a spare is.** A stopped, tagged server of an amphora's flavor and image in Octavia's project, without a network. It has
-an allocation in Placement and the image in the cache of its host, and uses no processor and no memory. Right before stackmend
-requests a failover, it removes the tag of one spare on another host than the surviving amphora's, and deletes it. Octavia's
-new amphora finds the room. The pool is filled up afterwards.
+**What a spare is.** A stopped, tagged server of an amphora's flavor and image in Octavia's project, without a network. It
+occupies its allocation in Placement, but no processor and no memory. Right before stackmend requests a failover, it deletes
+one spare on another host than the surviving amphora's. Octavia's new amphora finds the room.
 
-**What it brings.** A failover succeeds that would end with NoValidHost, also of an ACTIVE_STANDBY pair with anti-affinity. The
-new amphora does not boot faster than from a cached image: Octavia adopts no server that it did not build. New load balancers,
-and failovers of Octavia's health manager, get no room. For some seconds, any other server may take the room; an own aggregate
-for the amphora flavor prevents that. A spare makes room only for an amphora of its size or less. List the flavors of Octavia's
-flavor profiles in ``spare_amphora_flavors``; a failover takes a spare of the amphora's flavor first, then one of
-``amp_flavor_id``, then any. After a change of ``amp_flavor_id``, delete the spares: the pool builds new ones.
+**What it brings.** A failover succeeds that would end with NoValidHost, also with anti-affinity. The new amphora does not
+boot faster. New load balancers, and failovers of Octavia's health manager, get no room. For some seconds, any other server may
+take the room; an own aggregate for the amphora flavor prevents that. A spare makes room only for an amphora of its size or
+less. List the flavors of Octavia's flavor profiles in ``spare_amphora_flavors``. After a change of ``amp_flavor_id``, delete
+the spares: the pool builds new ones.
 
 **What is read.** The servers of Octavia's project, amphora rows and load balancers.
 
-**What is changed.** Placeholders that this stackmend created are built, stopped and deleted; nothing else. At most
+**What is changed.** Only placeholders that this stackmend created are built, stopped and deleted. At most
 ``maximum_deploying_amphora_count`` servers build at the same time, those of Octavia too. No build begins while Octavia replaces
-an amphora or a claimed spare exists: that room is for the new amphora. One pool is filled at a time, so that two replicas
-cannot exceed the bound together. A spare that failed to build stays for ten minutes and stops its pool for that time.
+an amphora or a claimed spare exists. One pool is filled at a time, so that two replicas cannot exceed the bound together. A
+spare that failed to build stops its pool for ten minutes.
 
 **What is not changed.** Placeholders of another stackmend, for another Octavia, in the same project.
 
@@ -208,7 +206,6 @@ def _wrong(pool: spares.Pool) -> Iterator[tuple[Problem, Server]]:
 
 
 def _obstacle(pool: spares.Pool, cloud: _Cloud, most: int) -> str | None:
-    """Return the reason why no spare may be built for a pool now, if there is one."""
     first = spares.next_to_fill(cloud.pools)
     if pool.failed:
         return f"a spare of {pool.name} could not be built; the next attempt is made after {RETRY_AFTER:.0f} s"
