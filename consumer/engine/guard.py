@@ -13,6 +13,8 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 
+from oslo_config import cfg
+
 from consumer.engine.engine import Engine
 from consumer.journal import controls, history, watermarks
 from consumer.journal.database import Database, JournalError
@@ -64,7 +66,7 @@ def check(
         began = watermarks.clock(database)
         try:
             seen = list(source(resources))
-        except HandlerError as error:
+        except (HandlerError, cfg.Error) as error:
             LOG.debug("a watermark is not read: %s", error)
             continue
         for one in seen:

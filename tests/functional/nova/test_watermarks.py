@@ -18,6 +18,7 @@ from handlers.nova.mappings.heal_instance_mappings import HealInstanceMappings
 from handlers.nova.simulation import NovaSimulation
 from handlers.nova.watermarks import nova_watermarks
 from handlers.octavia.leftovers.deactivated_amphorae import DeactivatedAmphorae
+from handlers.testing import configured
 
 HANDLERS: list[type[Handler]] = [DiscoverHosts, HealInstanceMappings, DeactivatedAmphorae]
 
@@ -125,3 +126,16 @@ def test_a_cell_that_does_not_answer_proves_nothing(
         file.rmdir()
         file.with_suffix(".away").rename(file)
     assert stopped(journal) == set()
+
+
+def test_without_credentials_for_placement_the_databases_are_watched(
+    journal: Database, cloud: NovaSimulation, tmp_path: Path
+) -> None:
+    folder = tmp_path / "bare"
+    folder.mkdir()
+    bare = configured(DiscoverHosts, {"nova": cloud.options()["nova"]}, folder)
+
+    assert observe(journal, bare) == []
+
+    assert {one.watermark.database for one in watermarks.listing(journal)} >= {"nova_api", "cell:cell1"}
+    bare.close()
