@@ -123,7 +123,9 @@ class Copy:
             self._cloud.mariadb.drop_database(f"{self._name}_{database}")
 
     def load(self, taken: Photograph) -> None:
-        """Become what the cloud was then, but older."""
+        """Become what the cloud was then, but older, with a journal that knows no younger databases."""
+        for file in self._folder.glob("journal.sqlite*"):
+            file.unlink()
         self._cloud.start_service(self._placement)  # it writes into an empty database until it answers
         for database, statements in taken.items():
             tables = self._dates[database]
