@@ -1,4 +1,4 @@
-"""The machine: RabbitMQ, the journal, time. Of Nova and Octavia it knows only the contract in ``handlers.base``.
+"""The machine: RabbitMQ, the journal, time. Of Nova and Octavia it knows only ``handlers.base``.
 
 bus        from RabbitMQ to decoded events
 journal    the durable table of work and its history
@@ -6,7 +6,7 @@ engine     from hints to heals
 status     metrics, health and a page over HTTP
 conf       the configuration
 cli        the command line
-plugins    finds handlers and other plugins by entry point
+plugins    finds plugins by entry point
 messaging  imports oslo.messaging with plain threads
 text       formats values for people
 """

@@ -1,8 +1,7 @@
-"""The only import of oslo.messaging.
+"""The only import of oslo.messaging, which imports oslo.service, which defaults to eventlet.
 
-It imports oslo.service, which defaults to eventlet. This process uses plain threads, so it selects the threading backend
-first. An earlier selection, for example by a test runner, stays. The import takes a third of a second, so commands without a
-broker avoid it.
+So the threading backend is selected first; an earlier selection, as by a test runner, stays. The import takes a third of a
+second: commands without a broker avoid it.
 """
 
 from contextlib import suppress

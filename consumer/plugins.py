@@ -1,4 +1,4 @@
-"""Finds handlers, brokers, inventories, checks and demonstrations by entry point, so that this package does not import them."""
+"""Finds plugins by entry point, so that this package does not import them."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def _all(group: str) -> list[tuple[str, Any]]:
 
 
 def handlers() -> list[type[Handler]]:
-    """Return every handler class, by name.
+    """Return every handler class.
 
     :raises BrokenPlugin: a class cannot be loaded or has the wrong name
     """

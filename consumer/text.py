@@ -25,7 +25,7 @@ def one_line(text: str) -> str:
 
 
 def printable(text: str, keep: str = "") -> str:
-    """Return text with control characters as escapes, so that it cannot control a terminal."""
+    """Return text with control characters escaped, so that it cannot control a terminal."""
     if text.isprintable():
         return text
     return "".join(

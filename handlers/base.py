@@ -1,16 +1,16 @@
-"""The contract between the machine (``consumer``) and the handlers. The machine knows nothing else of a handler.
+"""The contract between the machine (``consumer``) and the handlers: all that the machine knows of them.
 
-A handler stands for one kind of drift and answers three questions, always in this order:
+A handler stands for one kind of drift and answers three questions, in this order:
 
-``sweep``    Which keys look wrong?  It reads sets; it is cheap; it may list too many or too few.
-``inspect``  Is this one key really wrong?  It reads the authoritative databases and APIs, and is the only place of proof.
-``heal``     Repair the proved drift.  It is the only method that writes.
+``sweep``    Which keys look wrong?  It reads sets, is cheap, and may list too many or too few.
+``inspect``  Is this key really wrong?  It reads the authoritative databases and APIs; only here is proof.
+``heal``     Repair the proved drift.  Only this method writes; audit mode never calls it.
 
 Events, sweeps, commands and operators all take this way. An event is an untrusted hint: a :class:`Trigger` takes a
-:class:`Key` out of its payload, and no other part of the payload reaches a handler. Audit mode never calls ``heal``.
+:class:`Key` out of its payload; nothing else of it reaches a handler.
 
-The rule of proof: a heal that moves, takes or deletes something needs two independent records that support it, and no
-record that contradicts it. A missing row is never such a record. A database or an API that does not answer stops the heal.
+The rule of proof: a heal that moves, takes or deletes something needs two independent records that support it, and none
+that contradicts it. A missing row is never such a record. A database or an API that does not answer stops the heal.
 
 This module imports nothing of ``consumer``.
 """
@@ -39,7 +39,7 @@ Json = Mapping[str, Any]
 
 
 class Mode(StrEnum):
-    """What a handler may do."""
+    """A handler's mode."""
 
     OFF = "off"
     AUDIT = "audit"
@@ -47,7 +47,7 @@ class Mode(StrEnum):
 
 
 class Verdict(StrEnum):
-    """What ``stackmend check`` thinks of one part of a deployment."""
+    """The verdict of ``stackmend check`` on one part."""
 
     OK = "ok"
     WARNING = "warning"
@@ -58,10 +58,10 @@ class Verdict(StrEnum):
 class Key:
     """The object to inspect, written ``kind:id``.
 
-    :param kind: ``instance``, ``host``, ``aggregate``, ``cell``, ``consumer``, ``amphora`` ...; it contains no colon
-    :param id: a UUID or a name of 1 to 255 characters, none of which is a control character
-    :param weight: how many objects the key stands for; not part of its identity
-    :raises ValueError: when kind or id is not of this form
+    :param kind: ``instance``, ``host``, ``cell``, ``consumer``, ``amphora`` ...; no colon
+    :param id: 1 to 255 characters, no control characters: a UUID or a name
+    :param weight: how many objects it stands for; not part of its identity
+    :raises ValueError: for any other kind or id
     """
 
     kind: str
@@ -86,14 +86,14 @@ class Key:
     def parse(cls, text: str) -> Self:
         """Read ``kind:id``.
 
-        :raises ValueError: when the text is not of this form
+        :raises ValueError: for any other text
         """
         kind, _, identity = text.partition(":")
         return cls(kind, identity)
 
 
 def keys_of(kind: str, identities: Iterable[str]) -> Iterator[Key]:
-    """Yield a key for each identity; log and skip an identity that cannot be a key, so that it stops no sweep."""
+    """Yield a key for each identity; log and skip one that cannot be a key, so that it stops no sweep."""
     for identity in identities:
         try:
             yield Key(kind, identity)
@@ -103,13 +103,13 @@ def keys_of(kind: str, identities: Iterable[str]) -> Iterator[Key]:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One notification, decoded; the versioned and the legacy format of a fact give the same event.
+    """One decoded notification; a fact's versioned and legacy formats give the same event.
 
-    :param type: the versioned name, e.g. ``instance.delete.end``, for the legacy format too
-    :param payload: plain nested dicts and lists; versioned objects are unwrapped to their data
-    :param id: the notification's ``message_id``, for tracing only
+    :param type: the versioned name, always: ``instance.delete.end``
+    :param payload: plain nested dicts and lists; versioned objects are unwrapped
+    :param id: the ``message_id``, for tracing only
     :param publisher: ``nova-compute:host`` or ``compute.host``; never used as a key
-    :param sent_at: the publisher's time of sending (UTC, aware); None when the notification has none
+    :param sent_at: the publisher's time (UTC, aware), if any
     :param broker: the name of the broker that delivered it
     :param format: ``versioned`` or ``unversioned``; empty where the publisher knows one format only. Handlers ignore it
     """
@@ -125,12 +125,11 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Trigger:
-    """An event that hints at a handler's drift.
+    """An event type that hints at a handler's drift.
 
-    :param event: the event type
-    :param key: takes the key out of the event; returns None for an event that does not concern the handler, such as a
-        service that is not nova-compute. Its input is untrusted: when it raises, the notification becomes a dead letter
-    :param after: seconds to wait before the first inspection, for events that are sent before their sender has finished
+    :param key: takes the key out of an event; None for one that does not concern the handler, as of another service than
+        nova-compute. Its input is untrusted: when it raises, the notification becomes a dead letter
+    :param after: seconds before the first inspection, for events sent before their sender has finished
     """
 
     event: str
@@ -142,16 +141,15 @@ class Trigger:
 class Finding:
     """A proved drift of one key.
 
-    :param problem: a slug for the kind of drift, stable over releases: ``host-unmapped``
+    :param problem: a slug, stable over releases: ``host-unmapped``
     :param summary: one sentence for a person: the object and its drift
-    :param evidence: the proof: ids, generations, states, old values; it survives a round trip through JSON. It contains no
-        clock readings, because two inspections must give the same evidence for the same drift
-    :param healable: whether ``heal`` may be called for it
-    :param refusal: the reason why it is not healable
-    :param weight: how many objects its heal changes; budgets, the breaker and the history count it
-    :param undo: the commands or statements that take the heal back, where they are known before it
-    :param begun: whether the heal continues one that has started and must not stop halfway; budget, window, pause and
-        breaker do not stop it
+    :param evidence: the proof: ids, generations, states, old values; it survives a round trip through JSON. No clock
+        readings: two inspections of the same drift must give the same evidence
+    :param healable: whether ``heal`` may be called
+    :param refusal: why it may not
+    :param weight: how many objects its heal changes; budgets, breaker and history count it
+    :param undo: the commands or statements that take the heal back, where known before it
+    :param begun: it continues a heal that must not stop halfway; no budget, window, pause or breaker stops it
     """
 
     key: Key
@@ -172,13 +170,11 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Healed:
-    """The changes that a heal made, for the history.
+    """The changes of a heal, with old and new values, for the history.
 
     :param action: one sentence, past tense: ``mapped host compute-7 to cell cell1``
-    :param before: the old values
-    :param after: the new values
-    :param undo: the commands or statements that take the heal back
-    :param complete: False when more steps follow, so that the key is inspected again at once
+    :param undo: the commands or statements that take it back
+    :param complete: False when more steps follow: the key is inspected again at once
     """
 
     action: str
@@ -189,7 +185,7 @@ class Healed:
 
 
 class HandlerError(Exception):
-    """Root of the errors that a handler raises on purpose. Any other error is a bug: it is retried, then parked."""
+    """Root of the errors that handlers raise on purpose. Any other error is a bug: retried, then parked."""
 
 
 class InFlight(HandlerError):
@@ -215,7 +211,7 @@ class Unavailable(HandlerError):
 
 
 class Conflict(HandlerError):
-    """The world changed between the proof and the write; nothing was written. The key is inspected from the start."""
+    """The world changed between proof and write; nothing was written. The key is inspected from the start."""
 
 
 class Refused(HandlerError):
@@ -226,10 +222,10 @@ class Refused(HandlerError):
 class Broker:
     """A message broker that delivers notifications.
 
-    :param name: its name in logs and metrics: ``nova``, ``cell:cell1``, ``octavia``
-    :param transport_url: an oslo.messaging URL, with its secrets: never log it
-    :param exchanges: the topic exchanges of the services that publish there; needed to bind a queue of our own
-    :param options: names and values of ``[oslo_messaging_rabbit]`` in the files of these services: TLS and its files
+    :param name: in logs and metrics: ``nova``, ``cell:cell1``, ``octavia``
+    :param transport_url: an oslo.messaging URL with secrets: never log it
+    :param exchanges: its publishers' topic exchanges, to bind a queue of our own
+    :param options: ``[oslo_messaging_rabbit]`` in its publishers' files, for TLS
     """
 
     name: str
@@ -240,7 +236,7 @@ class Broker:
 
 @dataclass(frozen=True, slots=True)
 class QueueDepth:
-    """How many messages wait in a queue, and how many consumers it has."""
+    """The messages that wait in a queue, and its consumers."""
 
     messages: int
     consumers: int
@@ -252,12 +248,12 @@ def _no_queue(broker: Broker, queue: str) -> QueueDepth:
 
 @dataclass(frozen=True, slots=True)
 class Bus:
-    """What the machine knows about RabbitMQ, for handlers and checks; they never reach a broker themselves.
+    """The machine's knowledge of RabbitMQ; handlers and checks never reach a broker themselves.
 
-    :param topics: the topics whose notifications the machine consumes
-    :param topics_option: the option that names them: ``[bus] topics``
-    :param queue_depth: asks a broker for a queue by a passive declaration, which changes nothing; it raises
-        :class:`Unavailable` when no host answers or the queue does not exist, and ``cfg.Error`` for a malformed URL
+    :param topics: those that the machine consumes
+    :param topics_option: the option that names them
+    :param queue_depth: asks for a queue by a passive declaration, which changes nothing; raises :class:`Unavailable` when no
+        host answers or the queue does not exist, ``cfg.Error`` for a malformed URL
     """
 
     topics: tuple[str, ...] = ()
@@ -267,11 +263,11 @@ class Bus:
 
 @dataclass(frozen=True, slots=True)
 class Role:
-    """A Keystone role that calls to an API need.
+    """A Keystone role that API calls need.
 
-    :param any_of: one of these roles is enough; the first allows least
-    :param purpose: the calls that need it, for ``stackmend check``
-    :param verdict: of its lack: a warning where it depends on the release of the other service
+    :param any_of: one is enough; the first allows least
+    :param purpose: the calls, for ``stackmend check``
+    :param verdict: of its lack: a warning where it depends on the other service's release
     """
 
     any_of: tuple[str, ...]
@@ -283,8 +279,7 @@ class Role:
 class Roles:
     """The roles that a handler needs.
 
-    :param inspect: in every mode
-    :param heal: in mode ``heal``, besides
+    :param heal: besides, in mode ``heal``
     """
 
     inspect: tuple[Role, ...] = ()
@@ -297,12 +292,12 @@ class Roles:
 
 @dataclass(frozen=True, slots=True)
 class Rising:
-    """Values of a database that grow and never go back, so that a fall proves an older copy.
+    """Values of a database that only grow, so that a fall proves an older copy.
 
-    :param label: what they belong to: ``instances``
+    :param label: their subject: ``instances``
     :param witnesses: values by name: ``highest id``
-    :param quorum: how many of them must go back together. Each alone may have an innocent reason: a purge deletes the
-        newest row, another writer of a Galera cluster counts in steps
+    :param quorum: how many must go back together. Each alone may have an innocent reason: a purge deletes the newest row,
+        another writer of a Galera cluster counts in steps
     """
 
     label: str
@@ -312,12 +307,11 @@ class Rising:
 
 @dataclass(frozen=True, slots=True)
 class Watermark:
-    """What one database held at one moment. The machine compares it with the next one, and remembers it over restarts.
+    """One database at one moment. The machine compares it with the next one, and remembers it over restarts.
 
     :param database: ``nova_api``, ``cell:<name>``, ``placement``, ``octavia_database``
-    :param server: the server that answered, for messages only: the writers of a cluster take turns
-    :param rising: values that only grow
-    :param anchors: old rows that stay the same as long as they exist, by name
+    :param server: the one that answered, for messages only: the writers of a cluster take turns
+    :param anchors: old rows by name, the same as long as they exist
     """
 
     database: str
@@ -348,10 +342,10 @@ Rights = Mapping[str, Mapping[str, frozenset[Privilege]]]
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """The verdict on one part of a deployment, for ``stackmend check``.
+    """One line of ``stackmend check``.
 
-    :param subject: the part: ``nova.conf: notifications``
-    :param text: the observation and, for a warning or a failure, the line to write or the statement to run; no secrets
+    :param subject: the part of the deployment: ``nova.conf: notifications``
+    :param text: the observation; for a warning or a failure also the line to write or the statement to run; no secrets
     """
 
     subject: str
@@ -366,15 +360,14 @@ class Warns(Protocol):
     def warnings(self) -> Iterable[str]:
         """Yield one sentence for each reason.
 
-        :raises HandlerError: when the object does not answer
+        :raises HandlerError: the object does not answer
         """
 
 
 class Resources:
-    """The objects that the handlers of one process share (engines, sessions, clients), each made on first use.
+    """The objects that one process's handlers share (engines, sessions, clients), each made on first use.
 
-    :param conf: the loaded configuration, with every handler's options registered
-    :param bus: the machine's knowledge of RabbitMQ
+    :param conf: loaded, with every handler's options registered
     """
 
     def __init__(self, conf: cfg.ConfigOpts, bus: Bus | None = None) -> None:
@@ -384,7 +377,7 @@ class Resources:
         self._lock = threading.RLock()
 
     def get(self, make: Callable[[Resources], T]) -> T:
-        """Return ``make(self)``, called at most once for this object; ``make`` is usually a class's ``from_resources``."""
+        """Return ``make(self)``, called at most once; ``make`` is usually a ``from_resources``."""
         with self._lock:
             if make not in self._made:
                 self._made[make] = make(self)
@@ -392,9 +385,9 @@ class Resources:
             return made
 
     def warnings(self) -> Iterator[str]:
-        """Yield why handlers cannot heal or inspect, for example an unknown schema, from each :class:`Warns` object.
+        """Yield the warnings of each :class:`Warns` object, for example an unknown schema.
 
-        An object that does not answer yields nothing: the first inspection reports it.
+        One that does not answer yields nothing: the first inspection reports it.
         """
         with self._lock:
             made = list(self._made.values())
@@ -418,16 +411,14 @@ class Plugin(ABC):
 
     @classmethod
     def options(cls) -> Mapping[str, Sequence[cfg.Opt]]:
-        """Return the options of this plugin and of the objects it uses, by group; several plugins may share an option."""
+        """Return the options of this plugin and its objects, by group; plugins may share an option."""
         return {}
 
     @classmethod
     def applies(cls, conf: cfg.ConfigOpts) -> bool:
-        """Return whether the configuration names the service that this plugin is about.
+        """Return whether the configuration, with these options registered, names this plugin's service.
 
-        A plugin that does not apply is left out, unless it is asked for by name; then an error names the missing option.
-
-        :param conf: with these options registered
+        If not, the plugin is left out or, asked for by name, gives an error that names the missing option.
         """
         return True
 
@@ -436,7 +427,7 @@ class Plugin(ABC):
     def from_resources(cls, resources: Resources) -> Self:
         """Make the plugin.
 
-        :raises cfg.Error: when an option is missing or wrong; the message names option, file and a right value
+        :raises cfg.Error: an option is missing or wrong; the message names option, file and a right value
         """
 
 
@@ -452,23 +443,23 @@ class Inventory(Plugin):
 
     @abstractmethod
     def items(self) -> Sequence[Json]:
-        """Return all items; each has a value for every column.
+        """Return all items, each with every column.
 
-        :raises Unavailable: when a database or an API does not answer
+        :raises Unavailable: a database or an API does not answer
         """
 
     @abstractmethod
     def show(self, identity: str) -> Json:
-        """Return all that is known of one item.
+        """Return all known facts of one item.
 
-        :raises LookupError: when there is none
-        :raises Unavailable: when a database or an API does not answer
+        :raises LookupError: there is none
+        :raises Unavailable: as in :meth:`items`
         """
 
     def release(self, identity: str) -> Healed:
-        """Give an item to the operator: it stays in the cloud, and stackmend no longer counts or touches it.
+        """Give an item to the operator: it stays in the cloud; stackmend no longer counts or touches it.
 
-        :raises LookupError: when there is none
+        :raises LookupError: there is none
         :raises Unavailable, Refused: as in a handler
         """
         raise Refused(f"{self.title}: these items cannot be released")
@@ -476,14 +467,13 @@ class Inventory(Plugin):
     def delete(self, identity: str) -> Healed:
         """Delete an item.
 
-        :raises LookupError: when there is none
-        :raises Unavailable, Refused: as in a handler
+        :raises LookupError, Unavailable, Refused: as in :meth:`release`
         """
         raise Refused(f"{self.title}: these items cannot be deleted")
 
 
 class Handler(Plugin):
-    """One kind of drift. Threads share an instance: it has no state but the values that its constructor sets."""
+    """One kind of drift. Threads share an instance: it has no state but its constructor's values."""
 
     #: the handler's name, as in the specification: ``discover_hosts``; the prefix of its options
     name: ClassVar[str]
@@ -524,16 +514,16 @@ class Handler(Plugin):
 
     @abstractmethod
     def inspect(self, key: Key) -> Iterable[Finding]:
-        """Prove the drift of one key; read only. No finding means that nothing is wrong.
+        """Prove one key's drift; read only. No finding means that nothing is wrong.
 
-        :raises InFlight, Unavailable, Refused: findings that were yielded before do not count
+        :raises InFlight, Unavailable, Refused: findings yielded before do not count
         """
 
     @abstractmethod
     def sweep(self) -> Iterator[Key]:
         """Yield every key that looks wrong; read sets, never object by object.
 
-        :raises Unavailable: when a listing fails, or is empty where that cannot be right. Keys yielded before count
+        :raises Unavailable: a listing fails, or is empty where that cannot be right. Keys yielded before count
         """
 
     @abstractmethod
@@ -544,25 +534,24 @@ class Handler(Plugin):
     def heal(self, finding: Finding) -> Healed:
         """Repair a finding; idempotent, and compare-and-set on its evidence.
 
-        :raises Conflict: when the evidence no longer holds; nothing was written
+        :raises Conflict: the evidence no longer holds; nothing was written
         :raises InFlight, Unavailable, Refused: as in :meth:`inspect`
         """
 
     def heal_while(self, finding: Finding, go_on: Callable[[], bool]) -> Healed:
-        """Heal in steps, and begin no step once ``go_on`` returns False; for heals that may take long.
+        """Heal in steps; begin none once ``go_on`` returns False, because the window has closed. Only long heals override it.
 
-        A heal that stops early returns ``complete=False``. A heal of one step needs no override.
+        A heal that stops early returns ``complete=False``.
 
-        :param go_on: asked before each step; it returns False when the window has closed
         :raises: as :meth:`heal`; Conflict also when no step was done
         """
         return self.heal(finding)
 
     def prove_again(self, finding: Finding) -> Finding:
-        """Inspect the key of a finding again, right before its heal writes; return the new finding.
+        """Inspect a finding's key again, right before its heal writes; return the new finding.
 
-        :raises Refused: when the finding is not healable, or its problem is not one of :attr:`healable_problems`
-        :raises Conflict: when the drift is gone or its evidence has changed
+        :raises Refused: the finding is not healable, or its problem is not in :attr:`healable_problems`
+        :raises Conflict: the drift is gone or its evidence has changed
         :raises InFlight, Unavailable: as in :meth:`inspect`
         """
         if not finding.healable:

@@ -1,7 +1,4 @@
-"""The contract of a demonstration: a small cloud in one process, and real drift in it.
-
-``consumer`` imports this and :mod:`handlers.base`; this imports nothing of ``consumer``.
-"""
+"""The contract of a demonstration: a small cloud in one process, with real drift. It imports nothing of ``consumer``."""
 
 from __future__ import annotations
 
@@ -15,7 +12,7 @@ from handlers.base import Key
 
 @dataclass(frozen=True, slots=True)
 class Notification:
-    """A notification in the form of the bus, for replay and for the demonstration."""
+    """A notification in the form of the bus, for replay and demonstration."""
 
     exchange: str
     routing_key: str
@@ -27,10 +24,10 @@ class Scene:
     """One drift of a demonstration.
 
     :param title: a sentence for the viewer: ``an instance is deleted while Placement is down``
-    :param handler: the name of the handler that heals it
+    :param handler: the handler that heals it
     :param key: the key of the finding
-    :param play: makes the drift and returns the notifications of Nova or Octavia; none for a drift that only a sweep finds
-    :param drift: reads the cloud and returns a phrase for the drift; empty without one
+    :param play: makes the drift; returns the notifications of Nova or Octavia, none for a drift that only a sweep finds
+    :param drift: reads the cloud; returns a phrase for the drift, empty without one
     """
 
     title: str
@@ -41,7 +38,7 @@ class Scene:
 
 
 class Demo(ABC):
-    """A small cloud in one process, in which ``stackmend demo`` shows the handlers at work."""
+    """A small cloud in one process, in which ``stackmend demo`` shows the handlers."""
 
     @abstractmethod
     def start(self, folder: Path) -> Mapping[str, Mapping[str, str]]:
@@ -49,7 +46,7 @@ class Demo(ABC):
 
     @abstractmethod
     def scenes(self) -> Sequence[Scene]:
-        """Return the scenes in the order of the play; call :meth:`start` first."""
+        """Return the scenes in the order of the play, after :meth:`start`."""
 
     @abstractmethod
     def stop(self) -> None:

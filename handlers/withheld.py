@@ -1,7 +1,7 @@
-"""Heals that stackmend withholds: a review found a state in which their proof is wrong.
+"""Heals that stackmend withholds, because in some state their proof is wrong: they only report, in every mode.
 
-A withheld heal only reports, in every mode. A member leaves this list when its proof is repaired; the type checker then
-points at the code that asks for it. ``stackmend check`` and the README name every member.
+A member leaves this list when its proof is repaired; the type checker then points at the code that asks for it.
+``stackmend check`` and the README name every member.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from handlers.base import Checked, Verdict
 
 
 class Withheld(StrEnum):
-    """A heal that only reports. The value says which one, after "stackmend does not yet"."""
+    """A heal that only reports. The value completes "stackmend does not yet ..."."""
 
     REBUILD_ERROR = "rebuild a load balancer in ERROR (failed_amphora, stuck_load_balancers)"
 
@@ -28,7 +28,7 @@ def is_withheld(heal: Withheld) -> bool:
 
 
 def refusal(heal: Withheld) -> str:
-    """Return the reason that a finding gives for a withheld heal."""
+    """Return a finding's reason for a withheld heal."""
     return f"stackmend does not yet {heal}: the proof is not safe enough"
 
 

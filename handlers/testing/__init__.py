@@ -1,10 +1,10 @@
-"""What a handler's author needs to test it, inside this tree or outside.
+"""Tools for a handler's tests, inside this tree or outside.
 
-``drive``  runs a handler as the engine does: sweep, inspect, heal, again until it is done
-``setup``  makes the shared resources out of plain values, without a configuration file
+``drive``  runs a handler as the engine does: sweep, inspect, heal, until it is done
+``setup``  makes the shared resources out of plain values
 
-A simulated Nova with real tables and the real Placement is :class:`handlers.nova.simulation.NovaSimulation`; the Noop driver
-(:mod:`handlers.octavia.drivers.noop`) simulates the cloud of Octavia's handlers.
+:class:`handlers.nova.simulation.NovaSimulation` simulates Nova with real tables and the real Placement;
+:mod:`handlers.octavia.drivers.noop` simulates the cloud of Octavia's handlers.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ def swept(handler: Handler) -> list[Key]:
 
 
 def findings(handler: Handler, key: Key) -> list[Finding]:
-    """Return the findings of one inspection; an inspection of unchanged data must give the same findings again.
+    """Return the findings of one inspection.
 
     :raises AssertionError: when a second inspection differs, as with clock readings in the evidence
     :raises HandlerError: as the inspection does
@@ -32,7 +32,7 @@ def findings(handler: Handler, key: Key) -> list[Finding]:
 
 
 def refusals(handler: Handler, key: Key) -> list[str]:
-    """Return the reasons why the findings of a key are not healable.
+    """Return why the findings of a key are not healable.
 
     :raises AssertionError: when one of them is healable
     """
@@ -44,7 +44,7 @@ def refusals(handler: Handler, key: Key) -> list[str]:
 
 
 def heal_all(handler: Handler, keys: Iterable[Key] | None = None) -> list[Healed]:
-    """Heal every healable finding of these keys, one per inspection, until none is left; return the heals.
+    """Heal every healable finding, one per inspection, until none is left; return the heals.
 
     :param keys: those of a sweep, unless they are given
     :raises AssertionError: when the handler still finds something after :data:`LIMIT` heals

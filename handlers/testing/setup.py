@@ -17,8 +17,8 @@ def configured(
     """Return resources with the options of one handler, read from a file as in production.
 
     :param options: values by group and name; the others keep their defaults
-    :param folder: the folder for the file ``stackmend.conf``
-    :param bus: the machine's knowledge of RabbitMQ; none, unless the handler asks for a queue
+    :param folder: for the file ``stackmend.conf``
+    :param bus: only for a handler that asks for a queue
     :raises cfg.Error: when a value is wrong
     """
     parser = RawConfigParser()
