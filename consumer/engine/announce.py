@@ -1,7 +1,7 @@
 """Publishes findings and heals through oslo.messaging's notifier, when ``[engine] announce`` is on.
 
-A notifier without a broker blocks its caller. No heal may wait for that, so announcements pass through a bounded queue and a
-thread of their own; a full queue drops them with a warning. The history remains the record.
+A notifier without a broker blocks its caller, so announcements pass through a bounded queue and a thread. A full queue drops
+them with a warning; the history remains the record.
 """
 
 from __future__ import annotations
@@ -37,14 +37,11 @@ class Announcer:
         """Publish ``stackmend.heal.error``."""
 
     def close(self) -> None:
-        """Stop, and drop the announcements that wait."""
+        """Stop; drop the waiting announcements."""
 
 
 class NotifyingAnnouncer(Announcer):
-    """Publishes notifications.
-
-    :param conf: with ``[engine]`` registered
-    """
+    """Publishes notifications."""
 
     def __init__(self, conf: cfg.ConfigOpts, publisher: str) -> None:
         transport = oslo_messaging.get_notification_transport(conf, url=conf.engine.announce_transport_url)
@@ -94,5 +91,5 @@ class NotifyingAnnouncer(Announcer):
 
 
 def from_conf(conf: cfg.ConfigOpts, publisher: str) -> Announcer:
-    """Return the announcer that the configuration asks for."""
+    """Return the configured announcer."""
     return NotifyingAnnouncer(conf, publisher) if conf.engine.announce else Announcer()

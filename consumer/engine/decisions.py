@@ -1,9 +1,4 @@
-"""What an inspection means: pure decisions, as values.
-
-:func:`decide` takes a claim's memory and the findings of an inspection; :func:`after_error` takes the error that ended it.
-Neither reads or writes anything, so each rule has a plain test: a second inspection confirms a finding, a report is not
-repeated, a sweep may probe a parked row but not re-arm it, errors back off.
-"""
+"""The meaning of an inspection: pure decisions, as values."""
 
 from __future__ import annotations
 
@@ -24,7 +19,7 @@ from handlers.base import Conflict, Finding, InFlight, Refused, Unavailable
 class Heal:
     """Heal this finding now.
 
-    :param more: the key has other findings; the next inspection heals or reports them
+    :param more: the key has other findings, for the next inspection
     """
 
     finding: Finding
@@ -34,7 +29,7 @@ class Heal:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Leave the drift, and write a history line for each of these findings; none when they were reported before."""
+    """Leave the drift, and write a history line for each finding that was not reported before."""
 
     end: Reported
     findings: tuple[tuple[Finding, Outcome], ...]
@@ -44,7 +39,7 @@ class Report:
 class Clean:
     """Nothing is wrong.
 
-    :param resumed: an earlier heal, whose line is still open, has done its work
+    :param resumed: an earlier heal with an open line has worked
     """
 
     resumed: bool
@@ -52,7 +47,7 @@ class Clean:
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """Inspect again, or give up; only the row's new state is recorded."""
+    """Inspect again, or give up; only the row's state is recorded."""
 
     end: Later | Parked
 
@@ -61,7 +56,7 @@ Decision = Heal | Report | Clean | Wait
 
 
 def fingerprint(findings: Sequence[Finding]) -> str:
-    """Return a digest of findings; it is equal for two inspections that prove the same."""
+    """Return a digest of findings, equal for two inspections that prove the same."""
     facts = sorted(json.dumps([str(f.key), f.problem, f.evidence], sort_keys=True, default=str) for f in findings)
     return hashlib.sha256("\n".join(facts).encode()).hexdigest()
 
@@ -69,10 +64,10 @@ def fingerprint(findings: Sequence[Finding]) -> str:
 def decide(
     claim: Claim, findings: Sequence[Finding], *, heals: bool, confirm_after: float, max_attempts: int
 ) -> Decision:
-    """Decide what to do about the findings of an inspection.
+    """Decide what to do about an inspection's findings.
 
     :param heals: whether the task may change anything
-    :param confirm_after: seconds between two inspections that must give the same findings
+    :param confirm_after: seconds between two inspections that must agree
     """
     if not findings:
         return Clean(resumed=claim.healing_id is not None)
@@ -105,10 +100,7 @@ def _attempts_after_change(claim: Claim, mark: str) -> int:
 def after_error(
     claim: Claim, error: Exception, settings: EngineSettings, uniform: Callable[[float, float], float] = random.uniform
 ) -> Disposition:
-    """Decide what becomes of a row whose inspection or heal raised.
-
-    :param uniform: the source of jitter
-    """
+    """Decide what becomes of a row whose inspection or heal raised."""
     if isinstance(error, InFlight | Conflict) and claim.watched > settings.patience_seconds:
         return Done()
     waits = min(claim.waits, 40)

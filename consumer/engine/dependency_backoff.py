@@ -1,8 +1,7 @@
 """Back-off of whole handlers while a dependency is down.
 
-When every inspection of a handler needs Placement and Placement is down, a thousand keys would hammer it, and many would
-still wait long after it is back. So the handler backs off as one: no replica thread claims its rows until the back-off ends;
-then one row probes. The first inspection that gets an answer ends the back-off for all, and costs no row an attempt.
+A thousand keys would hammer Placement while it is down, and wait long after it is back. So no thread claims the handler's rows
+until the back-off ends; then one row probes. The first answer ends the back-off for all, and costs no row an attempt.
 """
 
 from __future__ import annotations
@@ -18,8 +17,6 @@ FIRST, LAST = 0.5, 5.0
 
 @dataclass(frozen=True, slots=True)
 class _Pause:
-    """A handler that waits for a dependency."""
-
     until: float
     seconds: float
 
@@ -33,7 +30,7 @@ class DependencyBackoff:
         self._lock = threading.Lock()
 
     def down(self, handler: str) -> float:
-        """Record that an inspection found the dependency down; return the seconds that the handler waits."""
+        """Record that the dependency is down; return the seconds that the handler waits."""
         with self._lock:
             before = self._pauses.get(handler)
             now = self._clock()
@@ -44,7 +41,7 @@ class DependencyBackoff:
             return seconds
 
     def up(self, handler: str) -> bool:
-        """Record that an inspection got an answer; return whether that ended a back-off."""
+        """Record an answer; return whether it ended a back-off."""
         if handler not in self._pauses:
             return False
         with self._lock:

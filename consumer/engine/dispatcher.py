@@ -1,7 +1,7 @@
 """Claims due rows for idle worker threads, and never more than these can take.
 
-This process wakes the claiming thread when it stores hints; a poll finds the hints of other replicas and the rows that become
-due. Only tasks that may run now are claimed: not paused, not stopped by the breaker, window open, dependencies answering.
+New hints of this process wake the claiming thread; a poll finds those of other replicas and rows that become due. Only tasks
+that may run now are claimed: not paused or stopped by the breaker, window open, dependencies answering.
 """
 
 from __future__ import annotations
@@ -56,14 +56,14 @@ class Dispatcher:
 
     @property
     def claims(self) -> frozenset[Claim]:
-        """The claims that threads work on now; their leases must be extended."""
+        """The claims in work; their leases must be extended."""
         with self._changed:
             return frozenset(self._claims)
 
     def stop(self, timeout: float) -> bool:
         """Claim nothing more, release claims that have not begun, let the others finish; return whether all did in time.
 
-        :param timeout: seconds; the process ends with the claims that still run then, and another inspection finds them
+        :param timeout: seconds; another inspection finds the claims that still run then
         """
         deadline = time.monotonic() + timeout
         with self._changed:
@@ -113,7 +113,7 @@ class Dispatcher:
                 self._sleep(self._engine.settings.poll_seconds)
 
     def _claim_once(self) -> bool:
-        """Claim for all idle threads; return whether there may be more to claim now."""
+        """Claim for all idle threads; return whether more may be due."""
         with self._changed:
             free = self._engine.settings.workers - len(self._claims)
         if free <= 0:

@@ -17,8 +17,7 @@ from consumer.journal.database import Database
 class Engine:
     """One replica's journal, tasks and counters.
 
-    :param tasks: by name, with their present settings; a reload exchanges entries
-    :param replica: this process's name
+    :param tasks: by name; a reload exchanges entries
     """
 
     database: Database

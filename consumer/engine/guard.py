@@ -1,9 +1,8 @@
 """Recognises a database that was restored, emptied or exchanged, and stops the handlers that rely on it.
 
-A heal compares records of several databases. A database that was restored from last night's dump contradicts the others
-everywhere, and every contradiction looks like drift. So each database's watermark is read once a minute and compared with the
-last one in the journal. When it went back, all handlers that rely on the database stop on all replicas, until an operator
-resumes them. The new watermark is stored at once, so that resuming accepts it.
+A database restored from last night's dump contradicts the others everywhere, and every contradiction looks like drift. So each
+database's watermark is compared once a minute with the last one in the journal. When it went back, the handlers that rely on it
+stop on all replicas, until an operator resumes them. The new watermark is stored at once, so that resuming accepts it.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ EVERY, _FIRST = 60.0, 10.0
 
 
 def falls(before: Watermark, now: Watermark) -> Iterator[str]:
-    """Yield a phrase for each proof that a database is older than, or another than, the one before."""
+    """Yield a phrase for each proof that a database is an older copy or another one."""
     present = {rising.label: rising for rising in now.rising}
     for rising in before.rising:
         if rising.label in present:
@@ -57,9 +56,9 @@ def check(
     handlers: Sequence[type[Handler]],
     replica: str,
 ) -> list[str]:
-    """Observe every database once; stop the handlers that rely on one that went back; return a sentence for each.
+    """Observe every database once; return a sentence for each that went back, after stopping the handlers that rely on it.
 
-    :raises JournalError: when the journal does not answer
+    :raises JournalError: the journal does not answer
     """
     stopped = []
     for source in sources:
@@ -105,7 +104,7 @@ def _stop(
 
 
 class Guard:
-    """The thread that observes the databases of one replica's cloud."""
+    """The thread that observes the databases of a cloud."""
 
     def __init__(self, engine: Engine, resources: Resources, sources: Sequence[Watermarks]) -> None:
         self._engine = engine
@@ -116,12 +115,12 @@ class Guard:
         self._thread = threading.Thread(target=self._run, name="guard", daemon=True)
 
     def start(self) -> None:
-        """Start the thread, and wait for its first observation; a silent database delays the start by seconds only."""
+        """Start, and wait for the first observation; a silent database delays this by seconds only."""
         self._thread.start()
         self._observed.wait(_FIRST)
 
     def stop(self) -> None:
-        """Stop the thread; an observation that waits for a silent database ends with the process."""
+        """Stop; an observation that waits for a silent database ends with the process."""
         self._stop.set()
         self._thread.join(1)
 

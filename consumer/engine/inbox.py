@@ -1,4 +1,4 @@
-"""Stores a batch from the bus in the journal: hints and dead letters, in one transaction. Then the bus may acknowledge."""
+"""Stores a batch from the bus in the journal, in one transaction: hints and dead letters. Then the bus may acknowledge."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Inbox:
     def store(self, batch: Batch) -> None:
         """Store a batch.
 
-        :raises NotStored: when the journal does not answer; nothing is stored
+        :raises NotStored: the journal does not answer; nothing is stored
         """
         hints, dead = _letters_and_hints(self._router, batch, self._keep_bytes)
         try:
@@ -45,7 +45,7 @@ class Inbox:
             self._wake()
 
     def _note(self, batch: Batch) -> None:
-        """Record from time to time that formats arrive from a broker; each broker has its own thread."""
+        """Record from time to time which formats arrive; each broker has its own thread."""
         for written in {received.event.format for received in batch.wanted}:
             known = (batch.broker, written)
             if time.monotonic() - self._noted.get(known, float("-inf")) >= _NOTE_EVERY:
@@ -54,7 +54,6 @@ class Inbox:
 
 
 def _letters_and_hints(router: Router, batch: Batch, keep_bytes: int) -> tuple[list[Hint], list[DeadLetter]]:
-    """Return the hints of a batch, and a dead letter for each message that gives none but should."""
     hints: list[Hint] = []
     dead = [_letter(event) for event in batch.dead]
     for received in batch.wanted:

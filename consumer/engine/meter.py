@@ -1,4 +1,4 @@
-"""The engine's counters. The engine does not know Prometheus; :mod:`consumer.status` implements a :class:`Meter` for it."""
+"""The engine's counters; :mod:`consumer.status` implements them for Prometheus."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ class Meter:
     """Counts nothing. Many threads call it."""
 
     def inspected(self, handler: str, outcome: str, seconds: float) -> None:
-        """Count an inspection, with the heal that followed it.
+        """Count an inspection with its heal.
 
         :param outcome: a value of :class:`consumer.engine.reconciler.Result`
         """
@@ -15,24 +15,20 @@ class Meter:
     def healed(self, handler: str, source: str, outcome: str, lag: float | None, weight: int = 1) -> None:
         """Count a heal that ended.
 
-        :param source: ``event``, ``sweep`` or ``operator``
         :param outcome: ``healed``, ``failed``, ``conflict`` or ``refused``
-        :param lag: seconds since the notification was sent, where there was one
+        :param lag: seconds since the notification was sent, if any
         :param weight: how many objects it changed
         """
 
     def found(self, handler: str, source: str, weight: int = 1) -> None:
-        """Count a new finding.
-
-        :param source: ``event``, ``sweep`` or ``operator``; a sweep finds drift that no event reported
-        """
+        """Count a new finding. A sweep finds drift that no event reported."""
 
     def beat(self, loop: str) -> None:
-        """Record that an endless loop has completed a round."""
+        """Record a completed round of an endless loop."""
 
 
 def source(hint: str) -> str:
-    """Return where a hint came from: ``event``, ``sweep`` or ``operator``.
+    """Return the source of a hint: ``event``, ``sweep`` or ``operator``.
 
     :param hint: as in the journal: an event type, ``sweep``, ``start``, ``operator`` ...
     """

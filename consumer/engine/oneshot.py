@@ -1,9 +1,8 @@
 """Reconciles keys for a command that ends: ``stackmend sweep``, ``inspect`` and ``heal``.
 
-The command keeps its claims in memory; :class:`~consumer.engine.reconciler.Reconciler` decides what they mean, as in the
-daemon. An audit opens no journal and writes nowhere. A heal opens and closes lines of the history and spends the same hourly
-budget as the daemon. A daemon that works on the same key does no harm: every heal is compare-and-set. Outside its window a
-task only inspects; the command does not wait for the window to open.
+The command keeps its claims in memory; :class:`~consumer.engine.reconciler.Reconciler` decides as in the daemon. An audit
+writes nowhere, not even a journal. A heal writes the history and spends the daemon's hourly budget. A daemon that works on the
+same key does no harm: every heal is compare-and-set. Outside its window a task only inspects.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ _ATTEMPTS, _BACKOFF, _BACKOFF_MAX = 3, 0.5, 3.0
 
 
 class Action(StrEnum):
-    """What the command did about a finding, or about a key without a verdict."""
+    """The end of a finding, or of a key without a verdict."""
 
     FOUND = "found"
     REFUSED = "refused"
@@ -61,7 +60,7 @@ _ERROR = frozenset({Action.UNAVAILABLE, Action.STOPPED})
 class Result:
     """The end of one finding, or of one key without a verdict.
 
-    :param change: the change, or the reason why there is none
+    :param change: the change, or why there is none
     """
 
     handler: str
@@ -108,7 +107,7 @@ class _Turn:
 
 
 def in_order(tasks: Sequence[Task]) -> list[Task]:
-    """Return tasks so that each comes after those whose heals it relies on (:attr:`handlers.base.Handler.follows`)."""
+    """Return tasks, each after those whose heals it relies on (:attr:`handlers.base.Handler.follows`)."""
     by_name = {task.name: task for task in tasks}
     graph = {task.name: [name for name in task.handler.follows if name in by_name] for task in tasks}
     return [by_name[name] for name in TopologicalSorter(graph).static_order()]
@@ -136,7 +135,7 @@ class OneShot:
         self._progress = progress
 
     def sweep(self, tasks: Sequence[Task]) -> list[Result]:
-        """Sweep every task, in the order of their dependencies, and reconcile the keys that it lists."""
+        """Sweep every task, in the order of their dependencies, and reconcile the listed keys."""
         return [result for task in in_order(tasks) for result in self._sweep(task)]
 
     def _sweep(self, task: Task) -> list[Result]:
@@ -154,7 +153,7 @@ class OneShot:
     def _believable(self, task: Task, keys: Iterable[Key]) -> Iterator[Key]:
         """Yield the keys of a sweep.
 
-        :raises _TooMany: when a task that heals lists more objects than can be believed
+        :raises _TooMany: a task that heals lists more objects than can be believed
         """
         if not task.heals:
             yield from keys
@@ -171,7 +170,7 @@ class OneShot:
     def examine(self, task: Task, keys: Iterable[Key], source: str) -> list[Result]:
         """Reconcile keys; heal nothing before the last key is listed.
 
-        :param keys: may come from a sweep that still lists; its errors are raised
+        :param keys: a sweep may still list them; its errors are raised
         :param source: the hint, for the history
         """
         turns: list[tuple[float, int, _Turn]] = []
@@ -213,7 +212,7 @@ class OneShot:
         return again, _results(task, claim, done)
 
     def _again(self, task: Task, claim: Claim, done: Reconciled) -> _Turn | None:
-        """Return the next inspection of a key; None when the command is done with it."""
+        """Return a key's next inspection; None when the command is done with it."""
         if not isinstance(done.end, Later) or done.result is reconciler.Result.DEFERRED:
             return None
         if done.result is reconciler.Result.UNAVAILABLE and done.end.healing_id is None:
@@ -229,7 +228,7 @@ def _unanswered(task: Task, error: Unavailable) -> Result:
 
 
 def _ended(running: Collection[Future[T]], due: float | None) -> Collection[Future[T]]:
-    """Wait until an inspection has ended or the next one is due, and return those that have ended."""
+    """Wait until an inspection has ended or the next is due; return those that have ended."""
     timeout = None if due is None else max(0.0, due - time.time())
     if not running:
         time.sleep(timeout or 0.0)

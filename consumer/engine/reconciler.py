@@ -1,7 +1,5 @@
 """One claim from start to end: inspect, decide, ask the gates, heal, record.
 
-The daemon's workers and the one-shot commands share it; a :class:`~consumer.engine.stores.Store` keeps their claims.
-
 The order makes kill -9 harmless at any line. First the history line is opened, with evidence and undo; then the heal changes
 the cloud; then line and claim are closed in one transaction. Killed before the change: the next inspection finds the drift
 and goes on under the same line. Killed after it: the next inspection finds nothing and closes the line as healed.
@@ -55,9 +53,8 @@ class Reconciled:
     """The end of a reconciliation.
 
     :param end: what becomes of the claim
-    :param findings: the findings that the result is about
     :param healed: the change, for ``HEALED``
-    :param reason: the error or the deferral, where there was one
+    :param reason: the error or the deferral, if any
     """
 
     result: Result
@@ -68,10 +65,7 @@ class Reconciled:
 
 
 class Reconciler:
-    """Reconciles claims; threads share it, and it keeps nothing between two claims.
-
-    :param replica: this process's name, for the history
-    """
+    """Reconciles claims; threads share it, and it keeps nothing between two claims."""
 
     def __init__(
         self,
@@ -227,7 +221,6 @@ class Reconciler:
 
 
 def _if_declared(handler: Handler, finding: Finding) -> Finding:
-    """Return a finding that is healable only if its handler declares that it heals the problem."""
     if not finding.healable or finding.problem in handler.healable_problems:
         return finding
     return replace(finding, healable=False, refusal=f"{handler.name} does not heal the problem {finding.problem}")
@@ -261,15 +254,11 @@ def _origin(claim: Claim, replica: str) -> Origin:
 
 
 def _lag(claim: Claim, took: float = 0.0) -> float | None:
-    """Return the seconds from the notification to now.
-
-    :param took: seconds since the claim's time
-    """
     return None if claim.hinted_at is None else max(0.0, claim.now - claim.hinted_at + took)
 
 
 def _keep_line(end: Disposition, claim: Claim) -> Disposition:
-    """Keep the line of an interrupted heal open as long as inspections go on."""
+    """Keep an interrupted heal's line open as long as inspections go on."""
     return replace(end, healing_id=claim.healing_id) if isinstance(end, Later) else end
 
 

@@ -1,4 +1,4 @@
-"""Turns events into hints; a lookup by event type ends most events."""
+"""Turns events into hints; a lookup by type ends most events."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from handlers.base import Event, Handler, Key, Trigger
 
 
 class Unroutable(Exception):
-    """A handler found no key in a wanted event, because the payload lacks what the event type promises."""
+    """A handler found no key in a wanted event: the payload lacks what the event type promises."""
 
 
 class Router:
@@ -25,13 +25,13 @@ class Router:
 
     @property
     def wanted(self) -> frozenset[str]:
-        """The event types that at least one handler wants."""
+        """The event types that handlers want."""
         return frozenset(self._wanted)
 
     def route(self, event: Event) -> list[Hint]:
-        """Return the hints of an event; most events have none.
+        """Return the hints of an event.
 
-        :raises Unroutable: when a handler finds no key in it
+        :raises Unroutable: a handler finds no key in it
         """
         return [
             hint
@@ -41,7 +41,7 @@ class Router:
 
 
 def _check(key: Key) -> None:
-    """Refuse a key whose id is not printable: the payload is untrusted, and people read keys in a terminal."""
+    """Refuse a key that is not printable: the payload is untrusted, and people read keys in a terminal."""
     if not key.id.isprintable():
         raise ValueError("its id is not printable")
 

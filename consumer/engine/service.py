@@ -1,8 +1,7 @@
-"""The daemon: it starts sources, journal, dispatcher and upkeep, and stops them in order.
+"""The daemon: one process with threads; replicas share the journal.
 
-It is one process with threads; replicas share the journal. A start opens the journal, takes the lock, frees the leases of
-dead processes, makes the timers due, starts workers and upkeep, and starts the bus last. So no message is acknowledged that
-could not be stored. A stop goes the other way.
+A start opens the journal, takes the lock, frees the leases of dead processes, makes the timers due, starts workers and upkeep,
+and starts the bus last, so that no message is acknowledged that could not be stored. A stop goes the other way.
 """
 
 from __future__ import annotations
@@ -49,11 +48,7 @@ _GOODBYE = 2.0
 
 
 class Service:
-    """One replica of the daemon.
-
-    :param broker_lists: the brokers that deliver notifications
-    :param watermarks: read the watermarks of the cloud's databases
-    """
+    """One replica of the daemon."""
 
     def __init__(
         self,
@@ -88,7 +83,7 @@ class Service:
 
     @property
     def tasks(self) -> Mapping[str, Task]:
-        """The running tasks by name, with their present settings."""
+        """The running tasks, by name."""
         return self._tasks
 
     @property
@@ -99,9 +94,9 @@ class Service:
     def start(self) -> None:
         """Start everything.
 
-        :raises AlreadyRunning: when another process holds an SQLite journal
-        :raises JournalUnavailable: when the journal does not answer
-        :raises cfg.Error: when an option that tells where the brokers are is wrong
+        :raises AlreadyRunning: another process holds an SQLite journal
+        :raises JournalUnavailable: the journal does not answer
+        :raises cfg.Error: an option that locates brokers is wrong
         """
         listed(self._broker_lists, self._resources)
         if self._held.enter_context(replicas.sole_user(self._database)):
@@ -119,10 +114,10 @@ class Service:
             LOG.warning("%s", sentence)
 
     def adopt(self, settings: Mapping[str, TaskSettings]) -> list[str]:
-        """Give the tasks other settings; a reconciliation that runs keeps its own.
+        """Give the tasks other settings; a running reconciliation keeps its own.
 
         :param settings: by task; a task that is ``off`` now stops, while its events are still stored
-        :return: a sentence for each task that changed, or that cannot start without a restart
+        :return: a sentence for each task that changed or needs a restart
         """
         said = []
         for name, wanted in settings.items():
@@ -227,7 +222,7 @@ def _changes(before: TaskSettings, after: TaskSettings) -> str:
 def listed(lists: Iterable[BrokerList], resources: Resources) -> tuple[list[Broker], list[str]]:
     """Return the known brokers, merged by URL, and the reasons why others are unknown.
 
-    :raises cfg.Error: when an option that tells where the brokers are is wrong
+    :raises cfg.Error: an option that locates brokers is wrong
     """
     known: list[Broker] = []
     unknown: list[str] = []
@@ -241,7 +236,7 @@ def listed(lists: Iterable[BrokerList], resources: Resources) -> tuple[list[Brok
 
 
 def merged(brokers: Iterable[Broker]) -> list[Broker]:
-    """Merge brokers of the same URL into one, with the names and exchanges of all."""
+    """Merge brokers of the same URL, with the names and exchanges of all."""
     found: dict[str, Broker] = {}
     for broker in brokers:
         known = found.get(broker.transport_url)

@@ -1,4 +1,4 @@
-"""Where a reconciliation records its claim and its heal: in the journal (daemon), or in memory (one-shot command)."""
+"""Record a reconciliation's claim and heal: in the journal (daemon), or in memory (one-shot command)."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ class Store(Protocol):
     """Keeps claims and their history."""
 
     def open_line(self, request: Request, claim: Claim, line: Line) -> int | Deferred:
-        """Ask all gates, then open the history line of a heal; return the line's id, or the gate's deferral."""
+        """Ask all gates, then open the history line of a heal; return its id, or the gate's deferral."""
 
     def settle(self, claim: Claim, end: Disposition, lines: Sequence[Line | Closing] = ()) -> None:
-        """Record the end of a reconciliation and its history lines."""
+        """Record the end of a reconciliation and its lines."""
 
 
 class JournalStore:
-    """A claim is a row of the journal; its end and its lines are one transaction."""
+    """A claim is a row of the journal."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -34,36 +34,36 @@ class JournalStore:
     def open_line(self, request: Request, claim: Claim, line: Line) -> int | Deferred:
         """Open the line and write its id into the row, in one transaction.
 
-        :raises LeaseLost: when another replica took the row over
+        :raises LeaseLost: another replica took the row over
         """
         ask = partial(_ask, request)
         return work.begin_healing(self._database, claim, line, ask)
 
     def settle(self, claim: Claim, end: Disposition, lines: Sequence[Line | Closing] = ()) -> None:
-        """Settle the row.
+        """Settle the row and write its lines, in one transaction.
 
-        :raises LeaseLost: when another replica took the row over
+        :raises LeaseLost: another replica took the row over
         """
         work.settle(self._database, claim, end, lines)
 
 
 class MemoryStore:
-    """A claim is a value of the command that made it; the history records heals only.
+    """A claim is a value of its command; the history records heals only.
 
-    :param database: the journal; None for a command that may not heal
+    :param database: None for a command that may not heal
     """
 
     def __init__(self, database: Database | None) -> None:
         self._database = database
 
     def open_line(self, request: Request, claim: Claim, line: Line) -> int | Deferred:
-        """Open the line, or keep the one that an earlier attempt left open."""
+        """Open the line, or keep an earlier attempt's open one."""
         if self._database is None:
             return Deferred("this command changes nothing", 0.0)
         return history.open_line(self._database, line, partial(_ask, request), claim.healing_id)
 
     def settle(self, claim: Claim, end: Disposition, lines: Sequence[Line | Closing] = ()) -> None:
-        """Close the line of a heal. Findings are the command's output, not history."""
+        """Close the line of a heal. Findings are output, not history."""
         if self._database is None:
             return
         for line in lines:

@@ -2,8 +2,7 @@
 
 A sweep enqueues suspects at low priority; workers prove them. In heal mode it first counts them. When more objects look wrong
 than can be believed (a wrong database URL, a restored backup), it enqueues nothing and the handler stops until an operator
-resumes it. A sweep that fails is an error and never means that everything is gone. A sweep whose window closes begins again
-when the window opens.
+resumes it. A failed sweep never means that everything is gone.
 """
 
 from __future__ import annotations
@@ -38,11 +37,7 @@ def listed(keys: Iterable[Key], down: list[Unavailable]) -> Iterator[Key]:
 
 
 def unbelievable(count: int, percent: int, population: int) -> int:
-    """Return the largest number of suspects that is believed.
-
-    :param count: this many are always believed
-    :param percent: so many percent of the population are always believed
-    """
+    """Return the largest number of suspects that is believed: a count, or a percentage of the population if that is more."""
     return max(count, population * percent // 100)
 
 
@@ -55,9 +50,9 @@ class Sweeper:
         self._replica = replica
 
     def sweep(self, task: Task, claim: Claim) -> Disposition:
-        """Run one sweep to its end; return when the next is due, or :class:`Done` for a task without an interval.
+        """Run one sweep; return when the next is due, or :class:`Done` for a task without an interval.
 
-        :raises Unavailable: when a listing did not answer; the keys listed before it are enqueued all the same
+        :raises Unavailable: a listing did not answer; the keys listed before it are enqueued all the same
         """
         try:
             through = self._run(task, claim.now)
@@ -73,7 +68,6 @@ class Sweeper:
         return Later(self._pause(task)) if task.settings.interval else Done()
 
     def _run(self, task: Task, began: float) -> bool:
-        """Sweep; return whether it reached its end."""
         population = task.handler.population()
         down: list[Unavailable] = []
         keys: Iterable[Key] = takewhile(lambda _key: task.is_open, listed(task.handler.sweep(), down))
@@ -118,7 +112,7 @@ class Sweeper:
 
 
 def _up_to(keys: Iterable[Key], limit: int) -> tuple[list[Key], int]:
-    """Return keys until the objects that they stand for exceed a limit, with the number of these objects."""
+    """Return keys until their weights exceed a limit, with the sum of these weights."""
     taken: list[Key] = []
     suspects = 0
     for key in keys:

@@ -37,7 +37,7 @@ class Task:
 
     @property
     def runs(self) -> bool:
-        """Whether it inspects anything; False when a reloaded configuration turned it off."""
+        """Whether it inspects; False when a reload turned it off."""
         return self.settings.mode != "off"
 
     @property
@@ -47,7 +47,7 @@ class Task:
 
     @property
     def timer(self) -> Key:
-        """The key of its timer row."""
+        """The key of its timer."""
         return Key(SWEEP, self.name)
 
     @property
@@ -58,7 +58,7 @@ class Task:
     def until_open(self, ahead: float = 0.0) -> float:
         """Return the seconds until its window is open, counted from ``ahead`` seconds from now.
 
-        It counts in UTC, because daylight saving makes two times of day in one zone an hour closer or farther apart.
+        It counts in UTC, because daylight saving shifts the times of day.
         """
         now = self.clock()
         then = now.astimezone(UTC) + timedelta(seconds=ahead)
@@ -72,8 +72,7 @@ def choose(
     """Return the handlers that a command names.
 
     :param only: names; none for all
-    :param group: only those of this option group
-    :raises WrongConfiguration: when a name is unknown
+    :raises WrongConfiguration: a name is unknown
     """
     known = {handler.name: handler for handler in classes if group in (None, handler.group)}
     unknown = sorted(set(only) - set(known))
@@ -97,14 +96,14 @@ def at_most_audit(mode: Mode) -> Mode:
 
 
 def always(mode: Mode) -> ModeOf:
-    """Return this mode for every task, because the operator named it."""
+    """Return this mode for every task: the operator named it."""
     return lambda _configured: mode
 
 
 def settings_of(
     conf: cfg.ConfigOpts, classes: Iterable[type[Handler]], mode_of: ModeOf = as_configured
 ) -> dict[str, TaskSettings]:
-    """Return the settings of these handlers' tasks, including those that are off."""
+    """Return these handlers' settings, including those that are off."""
     configured = {handler.name: tasks.settings(conf, handler) for handler in classes}
     return {name: replace(one, mode=mode_of(one.mode)) for name, one in configured.items()}
 
@@ -112,9 +111,9 @@ def settings_of(
 def make(
     conf: cfg.ConfigOpts, resources: Resources, classes: Iterable[type[Handler]], mode_of: ModeOf = as_configured
 ) -> list[Task]:
-    """Make the tasks of the handlers that are not off.
+    """Make the tasks that are not off.
 
-    :raises WrongConfiguration: when an option that a handler needs is missing or wrong
+    :raises WrongConfiguration: an option that a handler needs is missing or wrong
     """
     made = []
     clock = partial(datetime.now, ZoneInfo(engine_conf.settings(conf).timezone))

@@ -1,4 +1,4 @@
-"""The thread that extends leases, shows this replica's sign of life, enforces retention and adopts open lines."""
+"""Extends leases, shows this replica's sign of life, enforces retention and adopts open lines."""
 
 from __future__ import annotations
 

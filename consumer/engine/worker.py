@@ -1,4 +1,4 @@
-"""Works on claims of the journal: a sweep's timer, or a key to reconcile."""
+"""Works on claims: a sweep's timer, or a key to reconcile."""
 
 from __future__ import annotations
 

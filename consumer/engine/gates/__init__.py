@@ -1,7 +1,7 @@
-"""The conditions for a heal, one per file. All gates are asked in one place: the transaction that opens a heal's line.
+"""The conditions for a heal, one per file, all asked in the transaction that opens a heal's line.
 
-``gate`` (the contract), ``window`` (the task's hours), ``stop`` (an operator's pause and the breaker), ``budget`` (objects per
-hour). A dependency that is down stops inspections, so :mod:`consumer.engine.dependency_backoff` acts before any gate.
+``gate`` (the contract), ``window`` (the task's hours), ``stop`` (pause and breaker), ``budget`` (objects per hour).
+:mod:`consumer.engine.dependency_backoff` acts earlier: a dependency that is down stops inspections.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The number of objects that a handler may heal in an hour, over all replicas."""
+"""The objects that a handler may heal in an hour, over all replicas."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from handlers.base import Finding
 class Request:
     """A heal that asks to begin.
 
-    :param line_id: the history line of the same heal, where an earlier attempt left it open
+    :param line_id: its history line, where an earlier attempt left one open
     """
 
     task: Task
@@ -39,7 +39,7 @@ class Gate(Protocol):
 def ask_all(gates: Iterable[Gate], connection: Connection, request: Request, clock: float) -> Deferred | None:
     """Return the first reason why a heal may not begin now; None when it may.
 
-    No gate stops a heal that an earlier heal began, because stopping half-way would leave the object worse off.
+    No gate stops a heal that an earlier heal began: stopping half-way would leave the object worse off.
     """
     if request.finding.begun:
         return None

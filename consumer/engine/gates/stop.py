@@ -15,11 +15,11 @@ _AGAIN = 2.0
 class Stop:
     """Defers a heal while its handler is paused or its breaker is open.
 
-    Replicas remember a handler's state for a second; this gate reads it in the heal's own transaction.
+    It reads the state in the heal's own transaction, because replicas remember it for a second.
     """
 
     def ask(self, connection: Connection, request: Request, clock: float) -> Deferred | None:
-        """Return a deferral when the handler is stopped. It locks the handler's row, for the gates that follow too."""
+        """Return a deferral when the handler is stopped. Its row stays locked for the gates that follow."""
         name = request.task.name
         if not controls.lock(connection, name).stopped:
             return None

@@ -9,7 +9,7 @@ from consumer.journal.history import Deferred
 
 
 class OpenWindow:
-    """Defers a heal outside the task's window. The row stays due: no replica claims it until the window opens."""
+    """Defers a heal outside the task's window. The row stays due until the window opens."""
 
     def ask(self, connection: Connection, request: Request, clock: float) -> Deferred | None:
         """Return a deferral when the window is closed."""
