@@ -7,6 +7,6 @@ intake      consumes the queues of one connection
 source      reads one broker in batches, stores, acknowledges
 envelope    bytes to event
 formats     Nova's wire formats to one
-probe       answers questions of handlers about RabbitMQ
+probe       answers handlers' questions about RabbitMQ
 topology    inspects a broker; publishes for the demo and tests
 """

@@ -1,8 +1,8 @@
 """From an oslo.messaging transport URL to a kombu connection.
 
-Operators configure brokers with ``transport_url`` and ``[oslo_messaging_rabbit]``; Nova also writes such URLs into its cell
-mappings, with options in the query (``?ssl=1``). The translation follows ``impl_rabbit.Connection.__init__`` (URL, login, TLS)
-and ``_drivers.common.ConfigOptsProxy`` (query) of oslo.messaging, but uses only its public names.
+``[oslo_messaging_rabbit]`` and the URL's query (``?ssl=1``, as in Nova's cell mappings) configure it. The translation follows
+``impl_rabbit.Connection.__init__`` (URL, login, TLS) and ``_drivers.common.ConfigOptsProxy`` (query) of oslo.messaging, by
+public names only.
 
 No error of this module contains a password. Libraries quote text that they cannot parse, so their errors are replaced.
 """
@@ -58,7 +58,7 @@ class Endpoint:
     """One host of a broker.
 
     :param name: host and port, for logs
-    :param arguments: of ``kombu.Connection``; includes the password
+    :param arguments: of ``kombu.Connection``; with the password
     """
 
     name: str
@@ -69,8 +69,8 @@ class Endpoint:
 class Plan:
     """How to connect to a broker, and how to retry.
 
-    :param endpoints: the hosts, in the order of attempts
-    :param retry_first: seconds to wait after the first failure of all hosts
+    :param endpoints: in the order of attempts
+    :param retry_first: seconds to wait after all hosts failed once
     :param retry_step: seconds added to each further wait
     :param retry_most: the longest wait, in seconds
     """
@@ -84,9 +84,9 @@ class Plan:
 class Link:
     """An open connection to one host, for one thread.
 
-    kombu's Connection retries and waits inside its calls, where nothing can stop it; here only its transport is used.
+    It uses only kombu's transport, because kombu's Connection waits where nothing can stop it.
 
-    :raises LOST: by the constructor and every method except ``close`` and ``drop``; the text contains no secrets
+    :raises LOST: by the constructor and every method except ``close`` and ``drop``; without secrets
     """
 
     def __init__(self, endpoint: Endpoint, settings: BusSettings) -> None:
@@ -98,7 +98,7 @@ class Link:
         self.wait_for_answers(settings.answer_timeout)
 
     def wait_for_answers(self, seconds: float) -> None:
-        """Limit the time of a request. py-amqp itself waits forever for a silent broker."""
+        """Limit the time of a request. py-amqp waits forever for a silent broker."""
         wire = getattr(self._connection, "sock", None)
         if wire is not None:
             wire.settimeout(seconds)
@@ -111,7 +111,7 @@ class Link:
 
     @contextmanager
     def brief_channel(self) -> Iterator[Any]:
-        """Open a channel for one request. A negative answer closes the channel, so it must not be the consuming one."""
+        """Open a channel for one request, because a negative answer closes it."""
         channel = self.channel()
         try:
             yield channel
@@ -132,7 +132,7 @@ class Link:
         return True
 
     def beat(self) -> None:
-        """Send a due heartbeat and check the broker's. Call it about once a second."""
+        """Send a due heartbeat and check the broker's; about once a second."""
         self._transport.heartbeat_check(self._connection, rate=2)
 
     def close(self) -> None:
@@ -141,7 +141,7 @@ class Link:
             self._transport.close_connection(self._connection)
 
     def drop(self) -> None:
-        """Close without the closing handshake: the broker does not answer."""
+        """Close without a handshake: the broker does not answer."""
         with suppress(*LOST, AttributeError):
             collect = getattr(self._connection, "collect", None)
             if collect is not None:
@@ -151,14 +151,14 @@ class Link:
 
 
 def redacted(url: str) -> str:
-    """Return a transport URL with ``***`` for every password. Accepts malformed URLs."""
+    """Return a transport URL, even malformed, with ``***`` for every password."""
     return re.sub(r"(^(?![\w+.-]*://)|//|,)([^:@/,]*):[^@]*@(?:[^@,/]*@)*", r"\1\2:***@", url)
 
 
 def plan(url: str, settings: BusSettings, options: Options = ()) -> Plan:
     """Parse a transport URL. The hosts get a random order, as in oslo.messaging.
 
-    :param options: ``[oslo_messaging_rabbit]`` of the publishers; our own configuration and the URL's query override it
+    :param options: the publishers' ``[oslo_messaging_rabbit]``; our configuration and the URL's query override it
     :raises NoBroker: for ``none:///``
     :raises UnusableURL: malformed, or neither RabbitMQ nor memory
     """
@@ -187,7 +187,7 @@ def plan(url: str, settings: BusSettings, options: Options = ()) -> Plan:
 def connect(endpoints: tuple[Endpoint, ...], settings: BusSettings) -> Link:
     """Connect to the first host that answers.
 
-    :raises ConnectionError: no host answers; the text gives the reason for each
+    :raises ConnectionError: no host answers; with each reason
     """
     reasons = []
     for endpoint in endpoints:
@@ -202,8 +202,7 @@ def connect(endpoints: tuple[Endpoint, ...], settings: BusSettings) -> Link:
 def opened(url: str, settings: BusSettings, options: Options = ()) -> Iterator[Link]:
     """Open a connection for a short task.
 
-    :raises UnusableURL: see :func:`plan`
-    :raises ConnectionError: no host answers
+    :raises UnusableURL, ConnectionError: see :func:`plan` and :func:`connect`
     """
     link = connect(plan(url, settings, options).endpoints, settings)
     try:
@@ -218,7 +217,7 @@ def _end(url: str) -> str:
 
 
 def is_absent(error: ChannelError) -> bool:
-    """Return whether a passive declaration failed because the queue or exchange does not exist."""
+    """Return whether a passive declaration failed because the object does not exist."""
     return str(error.reply_code) == "404"
 
 
@@ -251,7 +250,7 @@ def _parsed(conf: cfg.ConfigOpts, url: str) -> oslo_messaging.TransportURL:
 
 
 def _options(conf: cfg.ConfigOpts, query: Mapping[str, str], url: str, theirs: Options) -> Mapping[str, Any]:
-    """Return ``[oslo_messaging_rabbit]``: the publishers' values, overridden by ours, overridden by the URL's query."""
+    """Return ``[oslo_messaging_rabbit]``: the publishers' values, overridden by ours, then by the URL's query."""
     opts = {opt.dest: opt for group, opts in oslo_messaging.opts.list_opts() if group == RABBIT for opt in opts}
     conf.register_opts(list(opts.values()), group=RABBIT)
     values = {name: conf[RABBIT][name] for name in opts}

@@ -1,13 +1,12 @@
 """From the bytes of a message to an event, or to the reason why it is not one.
 
-Most messages have types that no handler wants; parsing them would dominate the CPU time. :class:`Sieve` recognises them by
-the fixed order of oslo.messaging's members (``Notifier._notify`` builds the dictionary, ``serialize_msg`` the envelope). The
-pattern is anchored at the first byte and reads the event type before any payload could imitate it. The message must end with
-``}"}``: inside the envelope every quote is escaped, so a truncated message never ends like this. All other messages are
-parsed in full, so the shortcut drops only complete notifications of unwanted types.
+Parsing messages of unwanted types would dominate the CPU time. :class:`Sieve` recognises them by the fixed order of
+oslo.messaging's members (``Notifier._notify``, ``serialize_msg``). The pattern is anchored at the first byte and reads the
+event type before any payload could imitate it. The message must end with ``}"}``: the envelope escapes inner quotes, so a
+truncated message never ends like this. All other messages are parsed in full, so nothing else is dropped.
 
-Both drivers of oslo.messaging work: ``messagingv2`` (``{"oslo.version": "2.0", "oslo.message": "<JSON>"}``) and
-``messaging`` (the bare notification). Pure functions; for any input they raise only :class:`Undecodable`.
+It reads both drivers: ``messagingv2`` (``{"oslo.version": "2.0", "oslo.message": "<JSON>"}``) and ``messaging`` (the bare
+notification). Pure functions; for any input they raise only :class:`Undecodable`.
 """
 
 from __future__ import annotations
@@ -52,7 +51,7 @@ class Sieve:
         self._raw = frozenset(name.encode() for name in raw_names(wanted))
 
     def event(self, body: bytes, broker: str) -> Event | None:
-        """Return the event in ``body``, or None for a notification of an unwanted type.
+        """Return the event, or None for a notification of an unwanted type.
 
         :raises Undecodable: ``body`` is not a notification
         """
@@ -67,9 +66,8 @@ class Sieve:
 
 
 def decode(body: bytes, broker: str) -> Event:
-    """Return the event in ``body``, of any type.
+    """Return the event, of any type.
 
-    :param broker: name of the broker that delivered it
     :raises Undecodable: ``body`` is not a notification
     """
     notification = _notification(body)
@@ -77,7 +75,6 @@ def decode(body: bytes, broker: str) -> Event:
 
 
 def _notification(body: bytes) -> dict[str, Any]:
-    """Return the notification without its envelope."""
     if len(body) > MAX_BODY:
         raise Undecodable(f"the message has {len(body)} bytes, more than the limit of {MAX_BODY}")
     outer = _dictionary(body, "the message")
@@ -128,12 +125,12 @@ def _event(notification: dict[str, Any], name: str, broker: str) -> Event:
 
 
 def _text(value: Any) -> str:
-    """Return a value that serves only tracing; empty if it is not a string."""
+    """Return a value for tracing; empty if it is no string."""
     return value[:_MAX_NAME] if isinstance(value, str) else ""
 
 
 def _time(value: Any) -> datetime | None:
-    """Parse ``YYYY-MM-DD HH:MM:SS.ffffff``; oslo.messaging writes it in UTC without a zone."""
+    """Parse ``YYYY-MM-DD HH:MM:SS.ffffff``, UTC without a zone."""
     if not isinstance(value, str):
         return None
     try:

@@ -1,8 +1,7 @@
 """Nova's two wire formats, converted to one.
 
-Nova sends the *versioned* notification (``instance.delete.end``, a payload of versioned objects) and the *legacy* one
-(``compute.instance.delete.end``, a flat dictionary). Later code sees only the versioned name and plain data, so one
-trigger of a handler covers both.
+Nova sends the *versioned* notification (``instance.delete.end``, versioned objects) and the *legacy* one
+(``compute.instance.delete.end``, a flat dictionary). Later code sees only the versioned name and plain data.
 
 Sources: legacy names from ``nova.rpc.LegacyValidatingNotifier.allowed_legacy_notification_event_types``; legacy payloads
 from ``nova.notifications.base.info_from_instance``, ``nova.compute.utils`` and ``nova.scheduler.utils``; versioned names and
@@ -17,7 +16,7 @@ from typing import Any
 
 
 class Undecodable(ValueError):
-    """The message cannot be decoded; the text gives the reason to the reader of the dead letters."""
+    """The message cannot be decoded; the text is the reason in the dead letter."""
 
 
 #: Legacy instance action -> versioned, where more than the prefix differs. The phase does not change.
@@ -110,7 +109,7 @@ _STATE_UPDATE = ("old_state", "state", "old_task_state", "new_task_state")
 
 
 def normalise(name: str) -> str:
-    """Return the versioned name of an event type. Names of other services do not change."""
+    """Return the versioned name of an event type; other services' names do not change."""
     irregular = _IRREGULAR.get(name)
     if irregular is not None:
         return irregular
@@ -120,17 +119,14 @@ def normalise(name: str) -> str:
 
 
 def raw_names(wanted: frozenset[str]) -> frozenset[str]:
-    """Return every name on the wire that :func:`normalise` maps to one of ``wanted``."""
+    """Return every name on the wire that :func:`normalise` maps to a wanted one."""
     irregular = {old for old, new in _IRREGULAR.items() if new in wanted}
     regular = {f"compute.{name}" for name in wanted if name.startswith("instance.")}
     return frozenset(wanted | irregular | {name for name in regular if normalise(name) in wanted})
 
 
 def format_of(name: str, payload: Mapping[str, Any]) -> str:
-    """Return ``versioned`` or ``unversioned``, as ``[notifications] notification_format`` calls them; empty if not Nova's.
-
-    :param name: the event type on the wire
-    """
+    """Return ``versioned`` or ``unversioned``, as ``[notifications] notification_format`` calls them; empty if not Nova's."""
     if any(key.endswith(_DATA) for key in payload):
         return "versioned"
     return "unversioned" if _is_legacy(name) else ""
@@ -139,7 +135,7 @@ def format_of(name: str, payload: Mapping[str, Any]) -> str:
 def normalise_payload(name: str, payload: Mapping[str, Any]) -> dict[str, Any]:
     """Return the payload as plain nested data with the versioned keys.
 
-    :param name: the event type on the wire
+    :param name: on the wire
     :raises Undecodable: unknown major version of the payload
     """
     if any(key.endswith(_DATA) for key in payload):
@@ -153,7 +149,7 @@ def normalise_payload(name: str, payload: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _check_version(payload: Mapping[str, Any]) -> None:
-    """Refuse an unknown major version of the outermost object. Handlers take only names from inner objects."""
+    """Refuse an unknown major version of the outermost object; handlers take only names from inner ones."""
     prefix = next(key for key in payload if key.endswith(_DATA)).removesuffix("data")
     name, version = payload.get(f"{prefix}name"), payload.get(f"{prefix}version")
     if not isinstance(name, str) or not isinstance(version, str):
@@ -166,7 +162,7 @@ def _check_version(payload: Mapping[str, Any]) -> None:
 
 
 def _unwrapped(value: Any, depth: int) -> Any:
-    """Replace every versioned object in ``value`` by its data."""
+    """Replace every versioned object by its data."""
     if not depth:
         raise Undecodable(f"the payload is nested deeper than {_MAX_DEPTH} levels")
     if isinstance(value, dict):
@@ -180,12 +176,10 @@ def _unwrapped(value: Any, depth: int) -> Any:
 
 
 def _is_legacy(name: str) -> bool:
-    """Return whether the event type belongs to Nova and can have a legacy payload."""
     return name.startswith((_LEGACY_PREFIX, "aggregate.", "compute_task.", "servergroup.", "scheduler."))
 
 
 def _from_legacy(name: str, payload: dict[str, Any]) -> dict[str, Any]:
-    """Rename legacy keys to the versioned ones."""
     plain = {_LEGACY_KEYS.get(key, key): value for key, value in payload.items()}
     for key in _LEGACY_BLANKS & plain.keys():
         if plain[key] == "":

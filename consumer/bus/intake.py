@@ -1,9 +1,9 @@
 """Consumes the queues of one broker over one connection and one channel.
 
 It never declares a queue or exchange of Nova or Octavia: after a declaration with other arguments, RabbitMQ answers theirs
-with 406, and their publishing breaks. A passive declaration finds a queue. "Not found" closes the channel, so each lookup has
-its own. Lookups of a missing queue repeat; no message is lost, because oslo.messaging's publisher creates the queue with the
-first message (``impl_rabbit.Connection._publish_and_creates_default_queue``).
+with 406, and their publishing breaks. A passive declaration finds a queue, on its own channel, because "not found" closes it.
+Lookups of a missing queue repeat; no message is lost, because oslo.messaging's publisher creates the queue with the first
+message (``impl_rabbit.Connection._publish_and_creates_default_queue``).
 
 With ``queue_mode = bind``, one queue of our own is created.
 """
@@ -40,10 +40,10 @@ _LEAVE = 3.0
 class Intake:
     """The messages that arrive over one connection, in order.
 
-    ``arrived`` holds messages not yet taken, ``size`` their bytes. ``gaps`` collects a sentence for each time that messages may
-    have been missed; the caller empties it.
+    ``size`` is the bytes of ``arrived``. ``gaps`` collects a sentence for each time that messages may have been missed; the
+    caller empties it.
 
-    :param logged: (name, reply code) of problems already logged; shared by successive connections
+    :param logged: (name, reply code) of logged problems; successive connections share it
     :raises LOST: by the constructor and every method
     """
 
@@ -82,7 +82,7 @@ class Intake:
         return taken
 
     def ack(self, messages: Sequence[Any]) -> None:
-        """Acknowledge taken messages; they must include all that arrived before the last one."""
+        """Acknowledge taken messages, including all that arrived before the last one."""
         if self.link.acks_multiple:
             self._channel.basic_ack(messages[-1].delivery_tag, multiple=True)
         else:
@@ -90,7 +90,7 @@ class Intake:
                 self._channel.basic_ack(message.delivery_tag)
 
     def tend(self) -> None:
-        """Send due heartbeats and repeat due lookups. Call it at least once a second."""
+        """Send due heartbeats and repeat due lookups; at least once a second."""
         now = monotonic()
         if now >= self._next_beat:
             self._next_beat = now + 1.0
@@ -99,7 +99,7 @@ class Intake:
             self.discover()
 
     def discover(self) -> None:
-        """Consume every queue that exists by now; bind our own queue to every exchange that exists by now."""
+        """Consume every existing queue; bind our own queue to every existing exchange."""
         for queue in self.missing:
             if self._exists(queue):
                 self._consume(queue)
@@ -112,7 +112,7 @@ class Intake:
     def close(self) -> None:
         """Return unacknowledged messages; close the channel, then the connection.
 
-        In this order the broker receives every acknowledgement. A connection that is only dropped can lose the last ones.
+        In this order the broker receives every acknowledgement; a dropped connection can lose the last ones.
         """
         self.link.wait_for_answers(_LEAVE)
         self._channel.close()
@@ -160,7 +160,7 @@ class Intake:
         self.size += len(message.body)
 
     def _cancelled(self, tag: str) -> None:
-        """The broker cancelled a consumer because its queue was deleted or moved to another node."""
+        """The broker deleted the consumer's queue or moved it to another node."""
         queue = self.consumed.pop(tag, "?")
         LOG.warning("broker %s: the broker cancelled our consumer of the queue %s", self._broker.name, queue)
         self._deleted.add(queue)
@@ -169,7 +169,6 @@ class Intake:
         self._next_discovery = 0.0
 
     def _log_once(self, name: str, error: ChannelError) -> None:
-        """Log a problem once, with its solution."""
         code = str(error.reply_code)
         if (name, code) in self._logged:
             return

@@ -1,4 +1,4 @@
-"""Answers the handlers' questions about RabbitMQ: the topics that stackmend consumes, and the depth of a queue."""
+"""Answers the handlers' questions about RabbitMQ."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def bus(conf: cfg.ConfigOpts) -> Bus:
 def queue_depth(broker: Broker, queue: str, settings: BusSettings) -> QueueDepth:
     """Ask a broker how many messages and consumers a queue has.
 
-    :raises Unavailable: when its transport URL is malformed, no host of the broker answers, or it has no such queue
+    :raises Unavailable: the transport URL is malformed, no host answers, or the queue does not exist
     """
     try:
         with connection.opened(broker.transport_url, settings, broker.options) as link, link.brief_channel() as channel:

@@ -1,16 +1,14 @@
 """Reads one broker in batches until the process stops.
 
-A :class:`Source` is one thread with one connection. A batch ends when it is full or old enough. The thread picks the wanted
-events, hands the batch over to be stored, then acknowledges all its messages with one frame: half the cost for this process,
-an eighth for a quorum queue. Only stored messages are acknowledged; all others return.
+A :class:`Source` is one thread with one connection. A batch ends when it is full or old enough. It is stored, then acknowledged
+with one frame: half the cost for this process, an eighth for a quorum queue. Only stored messages are acknowledged; all others
+return.
 
 - **Journal unavailable** (:class:`NotStored`): the same batch is offered again, while heartbeats continue and the broker
   stops sending. After ``unacknowledged_seconds`` the connection is closed: RabbitMQ ends a delivery after 30 unacknowledged
   minutes, and a quorum queue counts redeliveries. Storing a message twice is harmless.
 - **Broker unreachable**: every host is tried, with growing pauses, without end.
 - **Messages may have been missed** (lost broker, deleted queue): ``on_gap`` requests a sweep once messages can arrive again.
-
-An undecodable message becomes an :class:`UndecodableMessage` and is stored like the others.
 """
 
 from __future__ import annotations
@@ -48,9 +46,8 @@ class NotStored(Exception):
 
 @dataclass(frozen=True, slots=True)
 class UndecodableMessage:
-    """A message that cannot be decoded.
+    """A message that cannot be decoded; it is stored too.
 
-    :param reason: for a person
     :param body: as received, cut at ``[bus] dead_body_bytes``
     :param size: bytes received
     """
@@ -75,9 +72,8 @@ class Received:
 class Batch:
     """The messages that are stored in one transaction and acknowledged together.
 
-    :param broker: the broker's name
     :param wanted: in the order of arrival
-    :param messages: the number of messages, unwanted ones included
+    :param messages: their number, with unwanted ones
     """
 
     broker: str
@@ -87,13 +83,10 @@ class Batch:
 
 
 class Source:
-    """Reads one broker.
+    """Reads one broker. Its attributes serve health and metrics: the running thread sets them, any thread may read them.
 
-    Its attributes serve health and metrics. The running thread sets them; any thread may read them.
-
-    :param wanted: the normalised types of the events to hand over
-    :param deliver: stores a batch or raises :class:`NotStored`. Called only by the running thread, where heartbeats wait for
-        it: it should take seconds, not minutes
+    :param wanted: normalised event types
+    :param deliver: stores a batch or raises :class:`NotStored`; heartbeats wait for it, so it should take seconds, not minutes
     :param on_gap: gets the broker's name and a sentence why messages may have been missed; must be quick
     :raises UnusableURL: see :func:`consumer.bus.connection.plan`
     """
@@ -148,7 +141,7 @@ class Source:
         self.problem = "stopped"
 
     def _read_until_lost(self, stop: threading.Event) -> str:
-        """Read over one connection; return why it was lost, or nothing after a planned end."""
+        """Read over one connection; return why it was lost, if it was."""
         try:
             link = connect(self._plan.endpoints, self._settings)
         except LOST as error:
@@ -186,7 +179,7 @@ class Source:
     def _collect(self, intake: Intake, stop: threading.Event) -> list[Any]:
         """Wait for messages until a batch is complete; return none after a silence.
 
-        ``batch_seconds`` counts from the end of the last batch, so the first message after a silence does not wait.
+        ``batch_seconds`` counts from the end of the last batch: the first message after a silence does not wait.
         """
         most, end = self._settings.batch_size, self._collected + self._settings.batch_seconds
         while len(intake.arrived) < most and intake.size < BATCH_BYTES and not stop.is_set():
@@ -222,7 +215,7 @@ class Source:
         return Batch(name, tuple(wanted), tuple(dead), len(messages))
 
     def _uncompressed(self, message: Any, body: bytes, error: Exception) -> tuple[bytes, Event | None, str]:
-        """Decode a message that its publisher compressed (``[oslo_messaging_rabbit] kombu_compression``)."""
+        """Decode a compressed message (``[oslo_messaging_rabbit] kombu_compression``)."""
         compression = (message.headers or {}).get("compression")
         if not compression:
             return body, None, _why(error)
@@ -244,7 +237,7 @@ class Source:
         )
 
     def _store(self, batch: Batch, intake: Intake, stop: threading.Event) -> bool:
-        """Store a batch; return whether it may be acknowledged. Repeats without end."""
+        """Store a batch, retrying without end; return whether it may be acknowledged."""
         if not batch.wanted and not batch.dead:
             return True
         began, wait, here = monotonic(), _STORE_AGAIN_FIRST, True
@@ -275,10 +268,9 @@ class Source:
             wait = min(wait * 2, _STORE_AGAIN_MOST)
 
     def _keep_alive(self, intake: Intake, seconds: float, last: float, stop: threading.Event) -> bool:
-        """Keep the connection alive for some seconds without acknowledging messages.
+        """Keep the connection alive for some seconds without acknowledging; return False if it had to be closed.
 
         :param last: when to return the messages to the broker
-        :return: False if the connection is closed, and its messages cannot be acknowledged
         """
         end = monotonic() + seconds
         try:

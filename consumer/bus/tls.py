@@ -1,7 +1,7 @@
 """TLS to a broker: ``[oslo_messaging_rabbit] ssl*`` for py-amqp, and advice after a failure.
 
-Same settings as oslo.messaging, with one difference: each host must have a certificate for its own name. Without
-``ssl_ca_file`` the system's authorities count, for any host name.
+As in oslo.messaging, except that each host must have a certificate for its own name. Without ``ssl_ca_file`` the system's
+authorities count, for any host name.
 """
 
 from __future__ import annotations
@@ -29,7 +29,6 @@ _FILES = {"ca_certs": "ssl_ca_file", "certfile": "ssl_cert_file", "keyfile": "ss
 def parameters(hostname: str | None, options: Mapping[str, Any]) -> dict[str, Any] | bool:
     """Return py-amqp's TLS parameters. Host names are verified only with ``ssl_ca_file``.
 
-    :param options: ``[oslo_messaging_rabbit]``
     :raises UnusableURL: this Python does not support the protocol version
     """
     if not options["ssl"]:
@@ -46,10 +45,7 @@ def parameters(hostname: str | None, options: Mapping[str, Any]) -> dict[str, An
 
 
 def advice(error: BaseException, given: Mapping[str, Any] | bool) -> str:
-    """Return which option to check after a TLS failure; empty after another failure.
-
-    :param given: the result of :func:`parameters`
-    """
+    """Return which option to check after a TLS failure; empty after another failure."""
     files = given if isinstance(given, Mapping) else {}
     set_files = ", ".join(f"{option} = {files[name]}" for name, option in _FILES.items() if files.get(name))
     if isinstance(error, ssl.SSLCertVerificationError):

@@ -1,7 +1,6 @@
-"""Inspects a broker from outside; publishes to it.
+"""Inspects a broker from outside; publishes to it for the demonstration and tests.
 
-:func:`check` explains why no event arrives: it finds the expected exchanges and queues by passive declarations, which change
-nothing, and gives advice for each that is missing or denied. :func:`publish` serves the demonstration and tests.
+:func:`check` explains why no event arrives, by passive declarations, which change nothing.
 """
 
 from __future__ import annotations
@@ -32,9 +31,9 @@ class Kind(StrEnum):
 class Found:
     """An exchange or a queue on the broker.
 
-    :param messages: waiting in the queue, without those already delivered
-    :param consumers: of the queue, ours included
-    :param advice: the problem and its solution, as a sentence; empty without a problem
+    :param messages: waiting, without those already delivered
+    :param consumers: ours included
+    :param advice: the problem and its solution
     :param allowed: whether our user may inspect the exchange, or read the queue
     """
 
@@ -51,7 +50,7 @@ class Found:
 class Topology:
     """The exchanges and queues of one broker.
 
-    :param advice: why the broker is unreachable; empty when it is reachable
+    :param advice: why the broker is unreachable
     """
 
     broker: str
@@ -61,7 +60,7 @@ class Topology:
 
     @property
     def ready(self) -> bool:
-        """Whether any queue exists. The queue of each priority appears with its first message."""
+        """Whether any queue exists; each priority's queue appears with its first message."""
         return self.reachable and any(thing.exists for thing in self.found if thing.kind is Kind.QUEUE)
 
 
@@ -140,8 +139,8 @@ def _queue(link: Link, broker: Broker, name: str, settings: BusSettings) -> Foun
 def _forbidden(link: Link, broker: Broker, queue: str, settings: BusSettings) -> str:
     """Return why the user may not read a queue; empty if it may.
 
-    Every user may declare a queue passively, so this tries to consume with an invalid argument. RabbitMQ refuses that before
-    it delivers a message: first for a missing permission, else for the argument.
+    Every user may declare passively, so this tries to consume with an invalid argument. RabbitMQ refuses that before it
+    delivers a message: first for a missing permission, else for the argument.
     """
     if not link.acks_multiple:  # the broker in memory has no users
         return ""

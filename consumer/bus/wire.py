@@ -1,7 +1,7 @@
 """py-amqp's connection with read-ahead.
 
-py-amqp reads each frame with three calls of exact size, and sets the socket's timeout around each: about 25 system calls for
-a message of three frames, half the cost of receiving it. Here one call reads a large piece, and frames are cut out of it.
+py-amqp makes about 25 system calls for a message of three frames, half the cost of receiving it. Here one call reads a large
+piece, and frames are cut out of it.
 
 The overridden names are py-amqp's extension points: ``Connection.Transport``, ``read_frame`` and ``blocking_read``. A timeout
 loses nothing: received bytes stay buffered until their frame is complete.
@@ -98,7 +98,7 @@ class _Connection(pyamqp.Connection):
         return (_TLS if ssl else _TCP)(host, connect_timeout=connect_timeout, ssl=ssl, **named)
 
     def blocking_read(self, timeout: float | None = None) -> Any:
-        """Process one frame. A frame that has already arrived needs no system call."""
+        """Process one frame; one that has already arrived needs no system call."""
         frame = self.transport.frame_at_hand()
         if frame is None:
             return super().blocking_read(timeout)
