@@ -86,7 +86,7 @@ class Link:
 
     It uses only kombu's transport, because kombu's Connection waits where nothing can stop it.
 
-    :raises LOST: by the constructor and every method except ``close`` and ``drop``; without secrets
+    :raises LOST: by the constructor and every method except ``close`` and ``drop``; the text contains no secrets
     """
 
     def __init__(self, endpoint: Endpoint, settings: BusSettings) -> None:

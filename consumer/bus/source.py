@@ -86,7 +86,8 @@ class Source:
     """Reads one broker. Its attributes serve health and metrics: the running thread sets them, any thread may read them.
 
     :param wanted: normalised event types
-    :param deliver: stores a batch or raises :class:`NotStored`; heartbeats wait for it, so it should take seconds, not minutes
+    :param deliver: stores a batch or raises :class:`NotStored`. Only the running thread calls it, and heartbeats wait for it:
+        it should take seconds, not minutes
     :param on_gap: gets the broker's name and a sentence why messages may have been missed; must be quick
     :raises UnusableURL: see :func:`consumer.bus.connection.plan`
     """

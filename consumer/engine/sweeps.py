@@ -2,7 +2,7 @@
 
 A sweep enqueues suspects at low priority; workers prove them. In heal mode it first counts them. When more objects look wrong
 than can be believed (a wrong database URL, a restored backup), it enqueues nothing and the handler stops until an operator
-resumes it. A failed sweep never means that everything is gone.
+resumes it. A failed sweep never means that everything is gone. A sweep whose window closes begins again when it opens.
 """
 
 from __future__ import annotations

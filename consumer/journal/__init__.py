@@ -10,10 +10,10 @@ work                  hints, claims and results
 backlog               the work table for operators
 history               findings and heals
 dead                  undecodable messages
-controls              pauses, breakers, sweeps of each handler
+controls              pauses, breakers, sweeps
 notification_formats  the last arrival of each wire format
-watermarks            highest seen values of each database, against restored backups
-replicas              running processes; the lock of an SQLite file
+watermarks            the last watermark of each database
+replicas              running processes; SQLite's lock
 migrations            the schema's revisions
 opening               opens the configured journal
 """

@@ -14,7 +14,7 @@ from consumer.journal.work import Priority
 
 
 class Standing(StrEnum):
-    """The state of a row for operators, in the order of its life: a leased row is running."""
+    """The state of a row for operators; a leased row is running."""
 
     PENDING = "pending"
     RUNNING = "running"
@@ -24,7 +24,7 @@ class Standing(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class WorkRow:
-    """A row of work, as shown to operators."""
+    """A row, as shown to operators."""
 
     id: int
     handler: str
@@ -41,7 +41,7 @@ class WorkRow:
 
 @dataclass(frozen=True, slots=True)
 class Depth:
-    """The number of rows of one handler in one state, without timers.
+    """One handler's rows in one state, without timers.
 
     :param oldest: seconds since the earliest first hint
     """
@@ -73,10 +73,7 @@ def depths(database: Database) -> list[Depth]:
 def listing(
     database: Database, handler: str | None = None, state: Standing | None = None, limit: int = 1000
 ) -> list[WorkRow]:
-    """Return rows, the most urgent first.
-
-    :param state: None for all
-    """
+    """Return rows, the most urgent first."""
 
     def read(connection: Connection) -> list[WorkRow]:
         clock = now(connection)
@@ -121,7 +118,7 @@ def _work_row(row: RowMapping, clock: float) -> WorkRow:
 
 
 def retry(database: Database, ids: Collection[int]) -> int:
-    """Make rows due now, as a hint of an operator does; return their number."""
+    """Make rows due now, as an operator's hint does; return their number."""
     values = {
         "state": Standing.PENDING.value,
         "attempts": 0,

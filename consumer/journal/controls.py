@@ -1,4 +1,4 @@
-"""The state of each handler, shared by all replicas: paused by an operator, stopped by the breaker, last sweep."""
+"""Each handler's state, shared by all replicas: paused, stopped by the breaker, last sweep."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from consumer.journal.schema import task
 
 @dataclass(frozen=True, slots=True)
 class Control:
-    """State of one handler.
+    """One handler's state.
 
-    :param paused: an operator paused it
-    :param broken: the breaker stopped it; no heal until an operator resumes it
+    :param paused: by an operator
+    :param broken: the breaker stopped it until an operator resumes it
     :param swept_at: start of the last complete sweep; None for never
     """
 
@@ -36,9 +36,9 @@ class Control:
 
 
 def lock(connection: Connection, name: str) -> Control:
-    """Lock a handler's row until the transaction ends, and return its state.
+    """Lock a handler's row until the transaction ends; return its state.
 
-    Replicas that ask gates for the same handler do so one after the other.
+    So replicas ask a handler's gates one after the other.
     """
     connection.execute(update(task).where(task.c.name == name).values(serial=task.c.serial + 1))
     row = connection.execute(select(task.c.paused, task.c.broken, task.c.reason).where(task.c.name == name)).first()
@@ -46,7 +46,7 @@ def lock(connection: Connection, name: str) -> Control:
 
 
 def ensure(database: Database, names: Collection[str]) -> None:
-    """Create missing rows of handlers."""
+    """Create missing rows."""
 
     def make(connection: Connection) -> None:
         there = set(connection.execute(select(task.c.name)).scalars())

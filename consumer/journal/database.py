@@ -1,4 +1,4 @@
-"""Engines of the journal, its clock, transactions, and the classification of errors.
+"""Engines of the journal, its clock, transactions, and classes of errors.
 
 The only file that knows SQL dialects. SQLite runs with a write-ahead log and full durability. Each transaction takes the
 write lock at its start: two transactions that read before they write would otherwise deadlock.
@@ -40,11 +40,11 @@ class JournalError(Exception):
 
 
 class JournalUnavailable(JournalError):
-    """The journal's database does not answer in time. It is unknown whether the transaction was committed."""
+    """The database does not answer in time. It is unknown whether the transaction was committed."""
 
 
 class WrongJournal(JournalError):
-    """The URL is wrong, a driver is missing, or the schema has the wrong revision."""
+    """The URL or the schema's revision is wrong, or a driver is missing."""
 
 
 class db_now(ColumnElement[float]):  # noqa: N801 - an SQL function
@@ -76,10 +76,10 @@ def now(connection: Connection) -> float:
 
 
 def open_engine(url: str, pool_size: int = 10) -> Engine:
-    """Return the engine of a journal, without connecting.
+    """Return a journal's engine, without connecting.
 
     :param url: an SQLAlchemy URL; ``postgresql://`` means psycopg 3, ``mysql://`` means PyMySQL
-    :param pool_size: connections in the pool, one per thread
+    :param pool_size: one per thread
     :raises WrongJournal: malformed URL or missing driver
     """
     try:
@@ -140,7 +140,7 @@ _RETRY_POSTGRESQL = frozenset({"40001", "40P01"})
 
 
 def is_retriable(error: BaseException) -> bool:
-    """Return whether a retry of the transaction may succeed at once: deadlock, failed certification, locked file."""
+    """Return whether a retry may succeed at once: deadlock, failed certification, locked file."""
     if not isinstance(error, DBAPIError) or error.orig is None:
         return False
     code = error.orig.args[0] if error.orig.args else None
@@ -175,7 +175,6 @@ def _outages_translated(url: URL) -> Iterator[None]:
 
 
 def _without_password(text: str, url: URL) -> str:
-    """Return a driver's text on one line, without the password."""
     return " ".join(text.replace(url.password, "***").split() if url.password else text.split())[:400]
 
 
@@ -186,7 +185,7 @@ class Database:
         self.engine = engine
 
     def transact(self, action: Callable[[Connection], T]) -> T:
-        """Run ``action`` in one transaction and commit. Retry the whole transaction after a deadlock, for up to 10 seconds.
+        """Run ``action`` in one transaction. After a deadlock, retry the whole transaction for up to 10 seconds.
 
         :param action: may run several times; must have no effect outside the database
         :raises JournalUnavailable: the database does not answer
@@ -213,8 +212,8 @@ def upsert(dialect: str, table: Table, unique: Sequence[str], change: Callable[[
     """Build an "insert or update" statement for executemany.
 
     :param unique: the columns of the unique key
-    :param change: maps the columns of the new row to the changes of an existing row. It may use the table's columns, but no
-        bound values: PyMySQL joins the rows of an executemany only if the part after VALUES has none
+    :param change: maps the new row's columns to an existing row's changes. It may use the table's columns, but no bound values:
+        PyMySQL joins the rows of an executemany only if the part after VALUES has none
     """
     if dialect in ("mysql", "mariadb"):
         into = mysql.insert(table)
@@ -231,7 +230,7 @@ def literal(value: str | int) -> ColumnElement[Any]:
 
 
 def greatest(left: Any, right: Any) -> ColumnElement[Any]:
-    """Return the larger of two, as CASE: SQLite's function has another name than the others'."""
+    """Return the larger of two, as CASE: SQLite's function has another name."""
     return case((left > right, left), else_=right)
 
 

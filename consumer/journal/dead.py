@@ -1,6 +1,6 @@
-"""Dead letters: undecodable messages, stored as received. Their number and age are limited.
+"""Dead letters: undecodable messages, limited in number and age.
 
-``work.enqueue`` stores them in the same transaction as the hints of their batch.
+``work.enqueue`` stores them in one transaction with their batch's hints.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class DeadLetter:
 class StoredLetter:
     """A stored dead letter.
 
-    :param size: bytes received; a longer message than ``body`` was cut and cannot be replayed
+    :param size: bytes received; more than ``body`` when it was cut and cannot be replayed
     """
 
     id: int
@@ -68,7 +68,7 @@ _SUMMARY = [column for column in dead_event.c if column.name != "body"]
 
 
 def listing(database: Database, limit: int = 1000) -> list[StoredLetter]:
-    """Return the newest letters, oldest first, without their bodies."""
+    """Return the newest letters, oldest first, without bodies."""
     query = select(*_SUMMARY).order_by(dead_event.c.id.desc()).limit(limit)
     rows = database.transact(lambda connection: connection.execute(query).mappings().all())
     return [_stored(row, b"") for row in reversed(rows)]

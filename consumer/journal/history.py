@@ -1,7 +1,7 @@
 """The history: an append-only line for each finding and each heal.
 
-A heal opens its line (outcome ``healing``) before it writes to the cloud, and closes it afterwards. The open line already
-holds evidence and undo. A process that dies in between leaves the line open; the next inspection of the key closes it.
+A heal opens its line (outcome ``healing``), with evidence and undo, before it writes to the cloud, and closes it afterwards.
+When a process dies in between, the next inspection of the key closes the line.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from handlers.base import Finding, Healed, Json, Key
 
 
 class Outcome(StrEnum):
-    """How a finding or a heal ended.
+    """The end of a finding or a heal.
 
-    ``CONFLICT`` and ``REFUSED`` end a heal that wrote nothing; ``FAILED`` ends one that may have written.
+    ``CONFLICT`` and ``REFUSED`` end a heal that wrote nothing; ``FAILED`` one that may have written.
     """
 
     FOUND = "found"
@@ -41,7 +41,7 @@ SPENDING = (Outcome.HEALING, Outcome.HEALED, Outcome.FAILED)
 
 @dataclass(frozen=True, slots=True)
 class Deferred:
-    """A gate that does not let a heal begin now.
+    """A gate does not let a heal begin now.
 
     :param after: seconds until it makes sense to ask again
     """
@@ -60,8 +60,7 @@ class Origin:
     """Why a key was inspected.
 
     :param hint: event type, ``sweep`` or ``operator``
-    :param hinted_at: time of the notification's sending, seconds since the epoch
-    :param replica: the process that inspected
+    :param hinted_at: when the notification was sent, seconds since the epoch
     """
 
     hint: str
@@ -117,7 +116,7 @@ class Closing:
 
 
 def write(connection: Connection, lines: Sequence[Line | Closing], clock: float) -> list[int]:
-    """Write new lines, and close lines that are still open; return the ids of the new ones."""
+    """Write new lines, and close open ones; return the ids of the new."""
     ids = []
     for line in lines:
         if isinstance(line, Line):
@@ -173,7 +172,7 @@ def close(database: Database, closing: Closing) -> None:
 def open_line(database: Database, line: Line, ask: Ask, line_id: int | None = None) -> int | Deferred:
     """Open the line of a heal that has no row of work, unless a gate defers it; return the line's id.
 
-    :param line_id: the line of the same heal, where an earlier attempt left it open
+    :param line_id: the same heal's line, where an earlier attempt left it open
     """
 
     def begin(connection: Connection) -> int | Deferred:
@@ -309,7 +308,7 @@ class Orphan:
 
 
 def orphans(database: Database, older_than: float) -> list[Orphan]:
-    """Return open lines without a row of work, opened more than ``older_than`` seconds ago."""
+    """Return orphans whose line was opened more than ``older_than`` seconds ago."""
 
     def read(connection: Connection) -> list[Orphan]:
         line = history.alias()
@@ -331,7 +330,7 @@ def is_key(text: str) -> bool:
 
 
 def expire(database: Database, older_than: float) -> int:
-    """Delete closed lines older than so many seconds; return how many."""
+    """Delete closed lines older than so many seconds; return their number."""
 
     def forget(connection: Connection) -> int:
         old = and_(history.c.at < now(connection) - older_than, history.c.outcome != Outcome.HEALING)

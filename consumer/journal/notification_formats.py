@@ -1,4 +1,4 @@
-"""When wanted notifications last arrived, by broker and format, for checks without access to the publishers' files."""
+"""The last arrival of each format from each broker, for checks without access to the publishers' files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The processes that share the journal, and the lock that allows one process per SQLite file.
+"""The processes that share the journal, and the lock that allows one per SQLite file.
 
 The lock is an advisory file lock: the kernel releases it when the process dies.
 """
@@ -35,13 +35,13 @@ class Replica:
 
 
 def new_id() -> str:
-    """Return a name for this process: host, pid and random characters; 64 characters at most."""
+    """Return a name for this process, at most 64 characters: host, pid, random."""
     return f"{socket.gethostname()[:40]}-{os.getpid()}-{uuid.uuid4().hex[:6]}"
 
 
 @contextmanager
 def sole_user(database: Database) -> Iterator[bool]:
-    """Lock the SQLite journal for this process. Yields False, without a lock, for a database that serves several.
+    """Lock the SQLite journal for this process; yield False, without a lock, for a database that serves several.
 
     :raises AlreadyRunning: another process has the lock
     """

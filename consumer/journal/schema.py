@@ -1,7 +1,7 @@
 """The journal's tables. Times are seconds since the epoch on the database's clock, as doubles.
 
 A lease must mean the same to every replica, whatever its host's clock; and the dialects disagree about fractions of a second
-in date types. A change here needs a migration in ``migrations/versions``; a test compares the two.
+in date types. A change needs a migration in ``migrations/versions``; a test compares the two.
 """
 
 from __future__ import annotations

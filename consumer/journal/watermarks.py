@@ -1,4 +1,4 @@
-"""The watermarks of the cloud's databases: the last observation of each, shared by all replicas."""
+"""The last observation of each cloud database, shared by all replicas."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ def listing(database: Database) -> list[Observation]:
 
 
 def exchange(database: Database, seen: Watermark, at: float) -> Observation | None:
-    """Store an observation, and return the one that it replaces.
+    """Store an observation; return the one that it replaces.
 
-    Nothing is stored, and None returned, when another replica has stored a later observation meanwhile: comparing an older
-    one with it would show a fall where there is none.
+    When another replica has stored a later one meanwhile, store nothing and return None: comparing an older one with it would
+    show a fall where there is none.
 
     :param at: when the observation began, by the journal's clock
     """

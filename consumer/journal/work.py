@@ -1,9 +1,8 @@
 """The work table: hints in, claims out.
 
-It is a work queue with two marks per key, in one row. The row itself means *wanted*: a hint inserts it, or increments
-``generation`` of the existing row. The lease (``token`` and ``lease_until``) means *being worked on*. A worker remembers the
-generation that it claimed. When it settles and the generation has moved on, a hint arrived meanwhile, and the row stays for
-another inspection. So bursts collapse, no key is worked on twice at a time, and no hint is lost.
+A row means *wanted*: a hint inserts it or increments its ``generation``. The lease (``token`` and ``lease_until``) means *being
+worked on*. When a worker settles and the generation is not the one that it claimed, a hint arrived meanwhile, and the row stays
+for another inspection. So bursts collapse, no key is worked on twice at a time, and no hint is lost.
 
 A claim is one UPDATE whose WHERE repeats the condition of the SELECT before it, so one of two replicas gets the row. SELECT
 ... FOR UPDATE is not used, because Galera does not replicate its locks. Every later write of the worker names its token;
@@ -57,9 +56,9 @@ class Hint:
     """A reason to inspect a key.
 
     :param source: the event's type, ``sweep``, ``start``, ``operator`` ...
-    :param after: seconds to wait before the first inspection
+    :param after: seconds before the first inspection
     :param source_id: the notification's message id
-    :param sent_at: when the notification was sent, seconds since the epoch
+    :param sent_at: the notification's time, seconds since the epoch
     """
 
     handler: str
@@ -73,15 +72,16 @@ class Hint:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A row held by this process until its lease ends.
+    """A row that this process works on until its lease ends.
 
     :param attempts: failed inspections or heals since the last event
     :param waits: inspections in a row that found the object in flight
-    :param watched: seconds over which inspections were repeated; time outside the window does not count
-    :param fingerprint: of the findings of an earlier inspection; ``seen_at`` is the time of the first one with it
-    :param reported: the fingerprint for which the history already has lines
+    :param watched: seconds over which inspections were repeated, without those outside the window
+    :param fingerprint: of an earlier inspection's findings; ``seen_at`` is when it was first seen
+    :param reported: the fingerprint that the history already has
     :param healing_id: the open history line of an earlier heal
-    :param first_hint_at: time of the first hint since the key was last settled; ``now`` is the time of the claim
+    :param first_hint_at: the first hint since the key was last settled
+    :param now: the time of the claim
     """
 
     id: int
@@ -115,7 +115,7 @@ class Later:
 
     :param fresh: the fingerprint is new
     :param watched: how many of these seconds count as repeated inspection
-    :param healing_id: the history line that stays open, because it is not known whether the heal took effect
+    :param healing_id: the line that stays open, because the heal may have taken effect
     """
 
     after: float
@@ -149,7 +149,7 @@ Disposition = Done | Later | Reported | Parked
 
 
 def enqueue(database: Database, hints: Iterable[Hint], dead: Sequence[DeadLetter] = ()) -> int:
-    """Store hints and dead letters in one transaction; return the number of rows of work.
+    """Store hints and dead letters in one transaction; return the number of rows.
 
     :raises JournalUnavailable: nothing is stored
     """
@@ -169,7 +169,7 @@ def enqueue(database: Database, hints: Iterable[Hint], dead: Sequence[DeadLetter
 
 
 def _fold(hints: Iterable[Hint]) -> dict[tuple[str, Key], Hint]:
-    """Keep the most urgent hint per row, because one statement must not touch a row twice."""
+    """Keep the most urgent hint per row: one statement must not touch a row twice."""
     folded: dict[tuple[str, Key], Hint] = {}
     for hint in hints:
         place = (hint.handler, hint.key)
@@ -228,10 +228,10 @@ def _enqueue_statement(dialect: str) -> Any:
 
 
 def claim(database: Database, owner: str, handlers: Collection[str], limit: int, lease: float) -> list[Claim]:
-    """Claim up to ``limit`` due rows of these handlers: events first, then by the time since they are due.
+    """Claim up to ``limit`` due rows of these handlers: events first, then the longest due.
 
     :param owner: this replica
-    :param lease: seconds until the claim ends, unless it is extended
+    :param lease: seconds until the claim ends, unless extended
     """
     if not handlers or limit <= 0:
         return []
@@ -258,7 +258,7 @@ def claim(database: Database, owner: str, handlers: Collection[str], limit: int,
 
 
 def _readable(connection: Connection, rows: Sequence[RowMapping], clock: float) -> list[Claim]:
-    """Return the claims of rows whose key can be read; park the others, so that they cannot fail every claim."""
+    """Return the claims of readable keys; park the others, so that they cannot fail every claim."""
     unreadable = [row["id"] for row in rows if not history.is_key(row["key"])]
     if unreadable:
         parked = {**_FREE, "state": State.PARKED, "error": "the key cannot be read"}
@@ -290,7 +290,7 @@ def _claim(row: RowMapping, clock: float) -> Claim:
 
 
 def extend(database: Database, claims: Iterable[Claim], lease: float) -> None:
-    """Extend the leases of rows that are being worked on, except rows that another replica took over."""
+    """Extend the leases of these claims, except of rows that another replica took over."""
     tokens = sorted({(held.id, held.token) for held in claims})
     if not tokens:
         return
@@ -307,9 +307,9 @@ def extend(database: Database, claims: Iterable[Claim], lease: float) -> None:
 def settle(
     database: Database, held: Claim, end: Disposition, lines: Sequence[history.Line | history.Closing] = ()
 ) -> None:
-    """End a claim, and write the history's lines in the same transaction.
+    """End a claim, and write its lines in the same transaction.
 
-    :raises LeaseLost: when another replica took the row over; nothing is written
+    :raises LeaseLost: another replica took the row over; nothing is written
     """
 
     def write(connection: Connection) -> None:
@@ -371,11 +371,11 @@ def free_all(database: Database) -> None:
 
 
 def begin_healing(database: Database, held: Claim, line: history.Line, ask: history.Ask) -> int | history.Deferred:
-    """Open the history line of a heal before it writes to the cloud, unless a gate defers it; return the line's id.
+    """Open a heal's history line before it writes to the cloud, unless a gate defers it; return the line's id.
 
-    A claim that already has an open line keeps it.
+    A claim keeps its open line.
 
-    :raises LeaseLost: when another replica took the row over
+    :raises LeaseLost: another replica took the row over
     """
 
     def begin(connection: Connection) -> int | history.Deferred:

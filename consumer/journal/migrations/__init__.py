@@ -1,7 +1,7 @@
 """The journal's schema over time, with alembic.
 
-Between two releases, migrations only add (columns with defaults, tables, indexes), so that replicas of the old and the new
-program can share a journal during a rolling restart.
+Between two releases, migrations only add (columns with defaults, tables, indexes): replicas of both releases can share a
+journal during a rolling restart.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def head() -> str:
 
 
 def current(database: Database) -> str | None:
-    """Return the revision of the database; None for an empty one."""
+    """Return the database's revision; None for an empty one."""
     return database.transact(_revision)
 
 
