@@ -1,8 +1,8 @@
 """Reconciles keys for a command that ends: ``stackmend sweep``, ``inspect`` and ``heal``.
 
 The command keeps its claims in memory; :class:`~consumer.engine.reconciler.Reconciler` decides as in the daemon. An audit
-writes nowhere, not even a journal. A heal writes the history and spends the daemon's hourly budget. A daemon that works on the
-same key does no harm: every heal is compare-and-set. Outside its window a task only inspects.
+opens no journal and writes nowhere. A heal writes the history and spends the daemon's hourly budget. A daemon that works on
+the same key does no harm: every heal is compare-and-set. Outside its window a task only inspects.
 """
 
 from __future__ import annotations
