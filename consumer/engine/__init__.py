@@ -13,6 +13,7 @@ gates/               the conditions for a heal, one per file
 stores               record claims and heals
 dependency_backoff   a handler waits while a dependency is down
 oneshot              the commands ``sweep``, ``inspect``, ``heal``
+guard                stops the handlers of a database that went back
 upkeep               leases, retention, open lines of dead commands
 announce, meter      notifications and counters
 engine, service      the parts that threads share; the daemon

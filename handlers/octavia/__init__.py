@@ -19,6 +19,7 @@ records.py, tables.py      the rows as values; the tables
 cloud_objects.py           servers, ports, images and groups as values; our marks on them
 names.py                   the names that Octavia gives its objects
 options.py, settings.py    the options ``[octavia]`` and ``[housekeeping]``
+watermarks.py              old rows by which another database is recognised
 database.py, revisions.py  the connection; the schemas that are known
 base.py, brokers.py        the plugins' common part; Octavia's broker
 checks.py, polling.py      ``stackmend check``; a short wait for a result
