@@ -11,12 +11,15 @@ import logging
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 
 from oslo_config import cfg
+from sqlalchemy import Connection
 
 from consumer.engine.engine import Engine
 from consumer.journal import controls, history, watermarks
 from consumer.journal.database import Database, JournalError
+from consumer.journal.database import now as journal_clock
 from consumer.journal.history import Line, Origin, Outcome
 from consumer.journal.watermarks import Observation
 from consumer.text import span
@@ -69,38 +72,31 @@ def check(
             LOG.debug("a watermark is not read: %s", error)
             continue
         for one in seen:
-            before = watermarks.exchange(database, one, began)
-            if before is not None and (reasons := list(falls(before.watermark, one))):
-                stopped.append(_stop(database, before, one, reasons, handlers, replica, began))
+            compare = partial(_compare, one, handlers, replica)
+            if reason := watermarks.exchange(database, one, began, compare):
+                LOG.critical("%s", reason)
+                stopped.append(reason)
     return stopped
 
 
-def _stop(
-    database: Database,
-    before: Observation,
-    now: Watermark,
-    reasons: Sequence[str],
-    handlers: Sequence[type[Handler]],
-    replica: str,
-    at: float,
+def _compare(
+    now: Watermark, handlers: Sequence[type[Handler]], replica: str, connection: Connection, before: Observation
 ) -> str:
-    names = [handler.name for handler in handlers if now.database.partition(":")[0] in handler.relies_on]
+    """Stop the handlers that rely on a database that went back; return why, or an empty text."""
+    if not (reasons := list(falls(before.watermark, now))):
+        return ""
+    clock = journal_clock(connection)
     reason = (
-        f"the database {now.database} is not the one of {span(at - before.at)} ago, or an older copy of it: "
+        f"the database {now.database} is not the one of {span(clock - before.at)} ago, or an older copy of it: "
         f"{'; '.join(reasons)} (server {now.server}, before {before.watermark.server}). Check its URL and whether it was "
         "restored; then: stackmend handler resume NAME"
     )
-    controls.ensure(database, names)
-    for name in names:
-        controls.break_off(database, name, reason)
-    LOG.critical("stopped %s: %s", ", ".join(names) or "no handler", reason)
-    origin = Origin("watermark", replica)
-    lines = [
-        Line(name, Key("database", now.database), Outcome.STOPPED, "database-went-back", reason, origin)
-        for name in names
-    ]
-    history.append(database, lines)
-    return reason
+    names = [handler.name for handler in handlers if now.database.partition(":")[0] in handler.relies_on]
+    controls.break_off(connection, names, reason)
+    key, origin = Key("database", now.database), Origin("watermark", replica)
+    lines = [Line(name, key, Outcome.STOPPED, "database-went-back", reason, origin) for name in names]
+    history.write(connection, lines, clock)
+    return f"stopped {', '.join(names) or 'no handler'}: {reason}"
 
 
 class Guard:

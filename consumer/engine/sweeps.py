@@ -12,11 +12,13 @@ import random
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice, takewhile
 
+from sqlalchemy import Connection
+
 from consumer.conf.engine import EngineSettings
 from consumer.engine.decisions import after_error
 from consumer.engine.task import Task
 from consumer.journal import controls, history, work
-from consumer.journal.database import Database
+from consumer.journal.database import Database, now
 from consumer.journal.history import Outcome
 from consumer.journal.work import Claim, Disposition, Done, Hint, Later, Priority
 from consumer.text import reason_of
@@ -100,11 +102,15 @@ class Sweeper:
             f"See them with 'stackmend sweep {task.name} --audit'; if they are right: 'stackmend handler resume {task.name}' "
             "and a larger [engine] breaker_count"
         )
-        controls.break_off(self._database, task.name, reason)
-        LOG.critical("%s: stopped: %s", task.name, reason)
         origin = history.Origin("sweep", self._replica)
         line = history.Line(task.name, task.timer, Outcome.STOPPED, "breaker", reason, origin)
-        history.append(self._database, [line])
+
+        def stop(connection: Connection) -> None:
+            controls.break_off(connection, [task.name], reason)
+            history.write(connection, [line], now(connection))
+
+        self._database.transact(stop)
+        LOG.critical("%s: stopped: %s", task.name, reason)
 
     def _pause(self, task: Task) -> float:
         pause = task.settings.interval * random.uniform(0.9, 1.1)

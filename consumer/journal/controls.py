@@ -47,13 +47,13 @@ def lock(connection: Connection, name: str) -> Control:
 
 def ensure(database: Database, names: Collection[str]) -> None:
     """Create missing rows."""
+    database.transact(lambda connection: _ensure(connection, names))
 
-    def make(connection: Connection) -> None:
-        there = set(connection.execute(select(task.c.name)).scalars())
-        for name in sorted(set(names) - there):
-            connection.execute(insert(task).values(name=name, paused=False, broken=False, serial=0))
 
-    database.transact(make)
+def _ensure(connection: Connection, names: Collection[str]) -> None:
+    there = set(connection.execute(select(task.c.name)).scalars())
+    for name in sorted(set(names) - there):
+        connection.execute(insert(task).values(name=name, paused=False, broken=False, serial=0))
 
 
 def read(database: Database) -> dict[str, Control]:
@@ -76,16 +76,19 @@ def resume(database: Database, names: Collection[str]) -> int:
     return _set(database, names, paused=False, broken=False, reason="")
 
 
-def break_off(database: Database, name: str, reason: str) -> None:
-    _set(database, [name], broken=True, reason=reason)
+def break_off(connection: Connection, names: Collection[str], reason: str) -> None:
+    """Stop handlers, also those without a row, until an operator resumes them."""
+    _ensure(connection, names)
+    _write(connection, names, reason, broken=True)
 
 
 def _set(database: Database, names: Collection[str], *, reason: str, **flags: bool) -> int:
-    def write(connection: Connection) -> int:
-        values = {**flags, "reason": reason, "since": now(connection)}
-        return connection.execute(update(task).where(task.c.name.in_(names)).values(values)).rowcount
+    return database.transact(lambda connection: _write(connection, names, reason, **flags))
 
-    return database.transact(write)
+
+def _write(connection: Connection, names: Collection[str], reason: str, **flags: bool) -> int:
+    values = {**flags, "reason": reason, "since": now(connection)}
+    return connection.execute(update(task).where(task.c.name.in_(names)).values(values)).rowcount
 
 
 def swept(database: Database, name: str, began: float, found: int, population: int) -> None:

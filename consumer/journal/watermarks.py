@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import Connection, delete, insert, select
 
 from consumer.journal.database import Database, now
 from consumer.journal.schema import watermark
 from handlers.base import Rising, Watermark
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,16 +34,19 @@ def listing(database: Database) -> list[Observation]:
     return [Observation(_read(row.body), row.at) for row in rows]
 
 
-def exchange(database: Database, seen: Watermark, at: float) -> Observation | None:
-    """Store an observation; return the one that it replaces.
+def exchange(
+    database: Database, seen: Watermark, at: float, compare: Callable[[Connection, Observation], T]
+) -> T | None:
+    """Store an observation; return the comparison with the one that it replaces, or None for the first of a database.
 
-    When another replica has stored a later one meanwhile, store nothing and return None: comparing an older one with it would
-    show a fall where there is none.
+    When another replica has stored a later one meanwhile, store and compare nothing: an older one would show a fall where there
+    is none.
 
     :param at: when the observation began, by the journal's clock
+    :param compare: writes its consequences in the transaction that forgets the replaced observation, so that neither is lost
     """
 
-    def swap(connection: Connection) -> Observation | None:
+    def swap(connection: Connection) -> T | None:
         mine = watermark.c.database == seen.database
         row = connection.execute(select(watermark).where(mine)).first()
         if row is not None and row.at >= at:
@@ -48,7 +54,7 @@ def exchange(database: Database, seen: Watermark, at: float) -> Observation | No
         connection.execute(delete(watermark).where(mine))
         body = json.dumps(asdict(seen), sort_keys=True)
         connection.execute(insert(watermark).values(database=seen.database, at=at, body=body))
-        return None if row is None else Observation(_read(row.body), row.at)
+        return None if row is None else compare(connection, Observation(_read(row.body), row.at))
 
     return database.transact(swap)
 

@@ -226,7 +226,7 @@ def test_pausing_and_resuming(shell: Shell, database: Database) -> None:
 
 def test_the_breaker_ends_with_resume(shell: Shell, database: Database) -> None:
     controls.ensure(database, ["mender"])
-    controls.break_off(database, "mender", "too many")
+    database.transact(lambda connection: controls.break_off(connection, ["mender"], "too many"))
     assert shell("handler", "list", "-f", "json").json[0]["state"] == "stopped: too many"
     shell("handler", "resume", "mender")
     assert not controls.read(database)["mender"].stopped

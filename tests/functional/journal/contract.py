@@ -296,7 +296,7 @@ class JournalContract:
         if stop == "pause":
             controls.pause(journal, [H], "maintenance")
         else:
-            controls.break_off(journal, H, "too many")
+            journal.transact(lambda connection: controls.break_off(connection, [H], "too many"))
         for opened in (work.begin_healing(journal, claim, line(), may(0)), history.open_line(journal, line(), may(0))):
             assert isinstance(opened, Deferred)
             assert "stopped" in opened.reason
@@ -343,7 +343,7 @@ class JournalContract:
         assert controls.pause(journal, [H], "maintenance") == 1
         assert controls.read(journal)[H].stopped
         assert not controls.read(journal)["other"].stopped
-        controls.break_off(journal, "other", "too many")
+        journal.transact(lambda connection: controls.break_off(connection, ["other"], "too many"))
         assert controls.read(journal)["other"].broken
         assert controls.resume(journal, [H, "other"]) == 2
         assert not any(control.stopped for control in controls.read(journal).values())

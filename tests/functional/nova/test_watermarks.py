@@ -99,6 +99,26 @@ def test_an_operator_resumes_and_the_new_database_counts(
     assert stopped(journal) == set()
 
 
+def test_a_fall_is_seen_again_when_its_stop_was_not_written(
+    journal: Database, resources: Resources, cloud: NovaSimulation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    observe(journal, resources)
+    with cloud.cells["cell1"].begin() as connection:
+        connection.execute(sa.update(tables.services).values(binary="nova-other"))
+
+    def die(*_arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(history, "write", die)
+        with pytest.raises(KeyboardInterrupt):
+            observe(journal, resources)
+    assert stopped(journal) == set()
+
+    assert observe(journal, resources)
+    assert stopped(journal) == {"discover_hosts", "heal_instance_mappings"}
+
+
 def test_an_older_observation_of_another_replica_is_no_fall(
     journal: Database, resources: Resources, cloud: NovaSimulation
 ) -> None:
@@ -108,7 +128,7 @@ def test_an_older_observation_of_another_replica_is_no_fall(
     observe(journal, resources)
 
     for seen in before:
-        assert watermarks.exchange(journal, seen, began) is None
+        assert watermarks.exchange(journal, seen, began, lambda _connection, _before: True) is None
     assert observe(journal, resources) == []
 
 
