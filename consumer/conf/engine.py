@@ -55,7 +55,7 @@ OPTS = [
         "heals_per_hour",
         default=200,
         min=0,
-        help="Heals of one handler in any hour, over all replicas; 0 means unlimited. Further heals wait. "
+        help="Objects that one handler may heal in any hour, over all replicas; 0 means unlimited. Further heals wait. "
         "<task>_heals_per_hour overrides it for one task.",
     ),
     cfg.IntOpt(

@@ -84,7 +84,8 @@ def options(handler: type[Handler]) -> list[cfg.Opt]:
             f"{name}_heals_per_hour",
             default=handler.default_heals_per_hour,
             min=0,
-            help=f"{handler.title}: heals in any hour, over all replicas; 0 means unlimited. Default: [engine] heals_per_hour.",
+            help=f"{handler.title}: objects healed in any hour, over all replicas; 0 means unlimited. "
+            "Default: [engine] heals_per_hour.",
         ),
     ]
 

@@ -270,9 +270,9 @@ def _close_if_given_up(end: Disposition, claim: Claim) -> list[Closing]:
 
 def _log_failure(what: str, task: Task, claim: Claim, error: Exception, end: Disposition) -> None:
     if isinstance(error, InFlight | Conflict):
-        LOG.debug("%s %s: %s: %s", task.name, claim.key, type(error).__name__, error)
+        LOG.debug("%s %s: %s: %s", task.name, claim.key, _result(error, end), error)
     elif isinstance(error, HandlerError):
-        LOG.info("%s %s: %s: %s", task.name, claim.key, type(error).__name__, error)
+        LOG.info("%s %s: %s: %s", task.name, claim.key, _result(error, end), error)
     else:
         LOG.error("%s %s: the %s failed", task.name, claim.key, what, exc_info=error)
     if isinstance(end, Done):

@@ -77,7 +77,9 @@ def choose(
     known = {handler.name: handler for handler in classes if group in (None, handler.group)}
     unknown = sorted(set(only) - set(known))
     if unknown:
-        raise WrongConfiguration(f"no handler is called {', '.join(unknown)}; there are: {', '.join(sorted(known))}")
+        raise WrongConfiguration(
+            f"there is no handler {', '.join(unknown)}; the handlers are: {', '.join(sorted(known))}"
+        )
     return [handler for name, handler in known.items() if not only or name in only]
 
 

@@ -141,7 +141,7 @@ def test_the_hourly_budget_counts(shell: Shell) -> None:
 def test_nova_audit_knows_only_its_group(shell: Shell) -> None:
     ran = shell("sweep", "fixer", program="nova-audit")
     assert ran.code == 1
-    assert ran.err == "nova-audit: no handler is called fixer; there are: mender\n"
+    assert ran.err == "nova-audit: there is no handler fixer; the handlers are: mender\n"
 
 
 def test_inspect_proves_and_changes_nothing(shell: Shell) -> None:

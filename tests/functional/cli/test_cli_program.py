@@ -91,7 +91,7 @@ def test_global_options_may_follow_the_command(shell: Shell, capsys: pytest.Capt
     [
         (["swep"], "unknown command 'swep'; did you mean 'stackmend sweep'?"),
         (["handler"], "unknown command 'handler'; did you mean 'stackmend handler list'"),
-        (["sweep", "nobody"], "no handler is called nobody; there are: fixer, mender"),
+        (["sweep", "nobody"], "there is no handler nobody; the handlers are: fixer, mender"),
         (["--config-file", "/none", "sweep"], "--config-file /none: the file does not exist"),
         (["--log-file", "/none/log", "sweep"], "cannot write the log: No such file or directory: /none/log"),
         (["sweep", "-c", "nothing"], "unknown column nothing; the columns are: handler, key,"),
