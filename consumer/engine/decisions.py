@@ -6,13 +6,18 @@ import hashlib
 import json
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from consumer.conf.engine import EngineSettings
 from consumer.journal.history import Outcome
 from consumer.journal.work import Claim, Disposition, Done, Later, Parked, Reported
 from consumer.text import reason_of
 from handlers.base import Conflict, Finding, InFlight, Refused, Unavailable
+
+
+#: Seconds until a heal is tried again that was refused twice for the same reason, and the longest time between two attempts
+#: that meet a conflict or a refusal. An event or an operator ends the pause.
+_FIRST_PAUSE, _LONGEST_PAUSE = 1200.0, 7200.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,10 +80,10 @@ def decide(
     same = claim.fingerprint == mark and claim.seen_at is not None
     if confirm_after > 0 and not same:
         attempts = _attempts_after_change(claim, mark)
-        return Wait(Later(confirm_after, attempts, fingerprint=mark, fresh=True, watched=confirm_after))
+        return Wait(Later(confirm_after, attempts, claim.waits, mark, fresh=True, watched=confirm_after))
     seen_for = claim.now - claim.seen_at if claim.seen_at is not None else 0.0
     if confirm_after > 0 and seen_for < confirm_after:
-        return Wait(Later(confirm_after - seen_for, claim.attempts, fingerprint=mark))
+        return Wait(Later(confirm_after - seen_for, claim.attempts, claim.waits, mark))
     healable = [finding for finding in findings if finding.healable]
     if not heals or not healable:
         new = [] if claim.reported == mark else [(finding, _outcome(finding)) for finding in findings]
@@ -87,6 +92,13 @@ def decide(
         return Wait(Parked("the drift is the one that could not be healed before", claim.attempts, mark))
     # Each attempt takes the next finding, so that one that cannot be healed does not block the others.
     return Heal(healable[claim.attempts % len(healable)], mark, more=len(findings) > 1)
+
+
+def refused_again(claim: Claim, end: Reported) -> Reported:
+    """Return the end of a refused heal, with a longer pause for each refusal that repeats the one before."""
+    if claim.reported != end.fingerprint:
+        return end
+    return replace(end, after=min(_LONGEST_PAUSE, _FIRST_PAUSE * 2.0**claim.waits), waits=min(claim.waits + 1, 40))
 
 
 def _outcome(finding: Finding) -> Outcome:
@@ -101,15 +113,15 @@ def after_error(
     claim: Claim, error: Exception, settings: EngineSettings, uniform: Callable[[float, float], float] = random.uniform
 ) -> Disposition:
     """Decide what becomes of a row whose inspection or heal raised."""
-    if isinstance(error, InFlight | Conflict) and claim.watched > settings.patience_seconds:
+    if isinstance(error, InFlight) and claim.watched > settings.patience_seconds:
         return Done()
     waits = min(claim.waits, 40)
-    if isinstance(error, InFlight | Conflict):
-        if isinstance(error, InFlight):
-            delay = min(error.after * 1.3**waits, max(error.after, 300.0)) * uniform(0.9, 1.1)
-        else:
-            delay = uniform(0.1, min(60.0, 1.5**waits))
+    if isinstance(error, InFlight):
+        delay = min(error.after * 1.3**waits, max(error.after, 300.0)) * uniform(0.9, 1.1)
         return Later(delay, claim.attempts, claim.waits + 1, error=reason_of(error), watched=delay)
+    if isinstance(error, Conflict):
+        ceiling = min(_LONGEST_PAUSE, 1.5**waits)
+        return Later(uniform(ceiling / 10, ceiling), claim.attempts, claim.waits + 1, error=reason_of(error))
     if isinstance(error, Unavailable):
         delay = uniform(0.5, min(60.0, 2.0 * 1.5**waits))
         return Later(delay, claim.attempts, claim.waits + 1, claim.fingerprint, error=reason_of(error))

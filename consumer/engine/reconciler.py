@@ -17,7 +17,7 @@ from enum import StrEnum
 from consumer.conf.engine import EngineSettings
 from consumer.engine import meter
 from consumer.engine.announce import Announcer
-from consumer.engine.decisions import Clean, Heal, Report, Wait, after_error, decide
+from consumer.engine.decisions import Clean, Heal, Report, Wait, after_error, decide, refused_again
 from consumer.engine.dependency_backoff import DependencyBackoff
 from consumer.engine.gates import Request
 from consumer.engine.meter import Meter
@@ -197,6 +197,8 @@ class Reconciler:
         self, task: Task, claim: Claim, store: Store, finding: Finding, line_id: int, error: Exception
     ) -> Reconciled:
         end = self.after_error(task, claim, error)
+        if isinstance(end, Reported):
+            end = refused_again(claim, end)
         _log_failure("heal", task, claim, error, end)
         if isinstance(error, Unavailable) and isinstance(end, Later):
             # The write may have arrived: the line stays open until an inspection shows whether it did.

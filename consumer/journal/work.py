@@ -130,10 +130,16 @@ class Later:
 
 @dataclass(frozen=True, slots=True)
 class Reported:
-    """The drift stays, by mode or refusal. The row stays until an inspection finds nothing."""
+    """The drift stays, by mode or refusal. The row stays until an inspection finds nothing.
+
+    :param after: seconds for which no sweep has the key inspected
+    :param waits: heals in a row that were refused for the same reason
+    """
 
     fingerprint: str
     error: str = ""
+    after: float = 0.0
+    waits: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,10 +212,14 @@ def _enqueue_statement(dialect: str) -> Any:
         # MariaDB assigns from left to right and reads what it has assigned: state and the hint's columns look at
         # work.state and work.priority, so these two are assigned after them.
         urgent = new["priority"] > literal(int(Priority.TIMER))
-        news = or_(urgent, work.c.state != literal(State.PENDING.value))
+        settled = work.c.state != literal(State.PENDING.value)
         return {
             "generation": work.c.generation + literal(1),
-            "not_before": case((news, least(work.c.not_before, new["not_before"])), else_=work.c.not_before),
+            "not_before": case(
+                (urgent, least(work.c.not_before, new["not_before"])),
+                (settled, greatest(work.c.not_before, new["not_before"])),
+                else_=work.c.not_before,
+            ),
             "attempts": case((urgent, literal(0)), else_=work.c.attempts),
             "waits": case((urgent, literal(0)), else_=work.c.waits),
             "watched": case((urgent, literal(0)), else_=work.c.watched),
@@ -348,7 +358,8 @@ def _settled(end: Later | Reported | Parked, clock: float) -> Mapping[str, Any]:
         return {**values, "seen_at": clock} if end.fresh else values
     if isinstance(end, Reported):
         marks = {"fingerprint": end.fingerprint, "reported": end.fingerprint}
-        return {**_FREE, **marks, "state": State.REPORTED, "attempts": 0, "watched": 0.0, "error": end.error or None}
+        pause = {"not_before": clock + end.after, "waits": end.waits}
+        return {**_FREE, **marks, **pause, "state": State.REPORTED, "attempts": 0, "watched": 0.0, "error": end.error or None}
     parked = {"state": State.PARKED, "attempts": end.attempts, "watched": 0.0, "error": end.error}
     return {**_FREE, **parked, "fingerprint": end.fingerprint}
 
@@ -398,7 +409,8 @@ def revisit_reported(database: Database, handler: str, before: float) -> int:
     def wake(connection: Connection) -> int:
         clock = now(connection)
         stale = and_(work.c.handler == handler, work.c.state == State.REPORTED, work.c.last_hint_at < before)
-        values = {"state": State.PENDING, "not_before": clock, "generation": work.c.generation + 1}
+        due = greatest(work.c.not_before, literal(clock))
+        values = {"state": State.PENDING, "not_before": due, "generation": work.c.generation + 1}
         return connection.execute(update(work).where(stale).values(values)).rowcount
 
     return database.transact(wake)

@@ -203,6 +203,20 @@ class JournalContract:
         assert again.attempts == (8 if isinstance(end, Parked) else 0)
         assert again.reported == (None if isinstance(end, Parked) else "f")
 
+    def test_a_sweep_does_not_shorten_the_pause_of_a_refused_heal_and_an_event_ends_it(self, journal: Database) -> None:
+        work.enqueue(journal, [hint()])
+        (claim,) = take(journal)
+        work.settle(journal, claim, Reported("f", "the node is full", after=3600, waits=2))
+        began = journal.transact(now)
+        assert work.revisit_reported(journal, H, began + 1) == 1
+        work.enqueue(journal, [hint(priority=Priority.SWEEP)])
+        assert take(journal) == []
+        (row,) = backlog.listing(journal)
+        assert row.error == "the node is full"
+        work.enqueue(journal, [hint()])
+        (again,) = take(journal)
+        assert again.waits == 0
+
     def test_reported_rows_that_a_sweep_missed_are_looked_at_again(self, journal: Database) -> None:
         work.enqueue(journal, [hint(), hint("b")])
         for claim in take(journal):

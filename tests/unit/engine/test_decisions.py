@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from consumer.conf.engine import EngineSettings
-from consumer.engine.decisions import Clean, Heal, Report, Wait, after_error, decide, fingerprint
+from consumer.engine.decisions import Clean, Heal, Report, Wait, after_error, decide, fingerprint, refused_again
 from consumer.journal.history import Outcome
 from consumer.journal.work import Claim, Done, Later, Parked, Priority, Reported
 from handlers.base import Conflict, Finding, InFlight, Key, Refused, Unavailable
@@ -145,7 +145,6 @@ def test_an_object_in_flight_must_be_confirmed_anew() -> None:
 def test_patience_ends_and_leaves_the_rest_to_the_sweep() -> None:
     late = replace(CLAIM, watched=SETTINGS.patience_seconds + 1)
     assert after_error(late, InFlight("busy", 1), SETTINGS) == Done()
-    assert after_error(late, Conflict("moved"), SETTINGS) == Done()
 
 
 def test_patience_is_for_what_was_watched_not_for_what_waited_unseen() -> None:
@@ -171,4 +170,30 @@ def test_conflicts_come_back_soon_and_park_nothing() -> None:
     worn = after_error(replace(CLAIM, attempts=2, waits=100), Conflict("moved"), SETTINGS, longest)
     assert isinstance(worn, Later)
     assert worn.attempts == 2
-    assert worn.after == 60
+    assert worn.after == 7200
+
+
+def test_a_conflict_that_repeats_for_hours_is_not_left_to_the_sweep_which_would_begin_anew() -> None:
+    late = replace(CLAIM, watched=SETTINGS.patience_seconds + 1, waits=30)
+    assert isinstance(after_error(late, Conflict("moved"), SETTINGS), Later)
+
+
+def test_a_heal_that_is_refused_for_the_same_reason_is_tried_less_and_less() -> None:
+    claim, pauses = CLAIM, []
+    for _ in range(6):
+        end = after_error(claim, Refused("the node is full"), SETTINGS)
+        assert isinstance(end, Reported)
+        end = refused_again(claim, end)
+        pauses.append(end.after)
+        claim = replace(claim, reported=end.fingerprint, waits=end.waits)
+    assert pauses == [0, 1200, 2400, 4800, 7200, 7200]
+    other = after_error(claim, Refused("another reason"), SETTINGS)
+    assert isinstance(other, Reported)
+    assert refused_again(claim, other).after == 0
+
+
+def test_a_confirmation_keeps_the_count_of_refusals() -> None:
+    decision = look(replace(CLAIM, waits=3), FINDING, confirm_after=5)
+    assert isinstance(decision, Wait)
+    assert isinstance(decision.end, Later)
+    assert decision.end.waits == 3
