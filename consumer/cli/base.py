@@ -49,6 +49,23 @@ def _machine(value: Any) -> Any:
     return value if isinstance(value, FormattableColumn) or not isinstance(value, tuple) else list(value)
 
 
+class _Once(argparse.Action):
+    """Stores a value; a second one is an error, where argparse would drop the first in silence."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        given: frozenset[str] = getattr(namespace, "_given", frozenset())
+        if option_string and self.dest in given:
+            parser.error(f"argument {option_string}: give it only once")
+        namespace._given = given | {self.dest}
+        setattr(namespace, self.dest, values)
+
+
 class Command(command.Command):
     """A command that prints sentences."""
 
@@ -67,6 +84,7 @@ class Command(command.Command):
         """Return the parser; it keeps the line breaks of description and example."""
         parser = super().get_parser(prog_name)
         parser.formatter_class = argparse.RawDescriptionHelpFormatter
+        parser.register("action", None, _Once)
         return parser
 
     def write_line(self, text: str) -> None:

@@ -49,7 +49,10 @@ class Run(Command):
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
         parser.add_argument("--audit", action="store_true", help="Only report drift, whatever the configuration.")
-        parser.add_argument("--only", nargs="+", metavar="NAME", default=[], help="Run only these handlers.")
+        parser.add_argument(
+            "--only", action="extend", nargs="+", metavar="NAME", default=[],
+            help="Run only these handlers; may be repeated.",
+        )  # fmt: skip
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> int:

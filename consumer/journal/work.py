@@ -359,7 +359,15 @@ def _settled(end: Later | Reported | Parked, clock: float) -> Mapping[str, Any]:
     if isinstance(end, Reported):
         marks = {"fingerprint": end.fingerprint, "reported": end.fingerprint}
         pause = {"not_before": clock + end.after, "waits": end.waits}
-        return {**_FREE, **marks, **pause, "state": State.REPORTED, "attempts": 0, "watched": 0.0, "error": end.error or None}
+        return {
+            **_FREE,
+            **marks,
+            **pause,
+            "state": State.REPORTED,
+            "attempts": 0,
+            "watched": 0.0,
+            "error": end.error or None,
+        }
     parked = {"state": State.PARKED, "attempts": end.attempts, "watched": 0.0, "error": end.error}
     return {**_FREE, **parked, "fingerprint": end.fingerprint}
 
@@ -409,7 +417,7 @@ def revisit_reported(database: Database, handler: str, before: float) -> int:
     def wake(connection: Connection) -> int:
         clock = now(connection)
         stale = and_(work.c.handler == handler, work.c.state == State.REPORTED, work.c.last_hint_at < before)
-        due = greatest(work.c.not_before, literal(clock))
+        due = greatest(work.c.not_before, clock)
         values = {"state": State.PENDING, "not_before": due, "generation": work.c.generation + 1}
         return connection.execute(update(work).where(stale).values(values)).rowcount
 

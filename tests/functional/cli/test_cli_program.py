@@ -91,6 +91,7 @@ def test_global_options_may_follow_the_command(shell: Shell, capsys: pytest.Capt
     [
         (["swep"], "unknown command 'swep'; did you mean 'stackmend sweep'?"),
         (["handler"], "unknown command 'handler'; did you mean 'stackmend handler list'"),
+        (["run", "--only", "nobody", "--only", "fixer"], "there is no handler nobody; the handlers are: fixer, mender"),
         (["sweep", "nobody"], "there is no handler nobody; the handlers are: fixer, mender"),
         (["--config-file", "/none", "sweep"], "--config-file /none: the file does not exist"),
         (["--log-file", "/none/log", "sweep"], "cannot write the log: No such file or directory: /none/log"),
@@ -113,6 +114,12 @@ def test_wrong_usage_is_an_error_and_not_drift(shell: Shell, arguments: list[str
     assert ran.code == 1
     assert ran.out == ""
     assert "error:" in ran.err
+
+
+def test_an_option_that_takes_one_value_takes_no_second_in_silence(shell: Shell) -> None:
+    ran = shell("work", "list", "--handler", "fixer", "--handler", "mender")
+    assert ran.code == 1
+    assert "argument --handler: give it only once" in ran.err
 
 
 @pytest.mark.parametrize(
