@@ -86,7 +86,8 @@ class Sweeper:
             return False
         work.revisit_reported(self._database, task.name, began)
         controls.swept(self._database, task.name, began, found, population)
-        LOG.info("%s: a sweep of %d objects lists %d suspects", task.name, population, found)
+        level = logging.INFO if found else logging.DEBUG
+        LOG.log(level, "%s: a sweep of %d objects lists %d suspects", task.name, population, found)
         return True
 
     def _enqueue(self, task: Task, keys: Iterable[Key]) -> int:

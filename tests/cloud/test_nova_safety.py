@@ -55,6 +55,8 @@ def installation(cloud: ControlPlane, folder: Path, *tasks: str, **nova: object)
     audit = {f"{task}_{option}": value for task in tasks for option, value in (("mode", "heal"), ("interval", 1))}
     options: dict[str, dict[str, object]] = {
         **merge(cloud.account.options(), {"nova": nova}),
+        # The log has a line for each sweep.
+        "DEFAULT": {"debug": True},
         "audit": {**only(*tasks), **audit, "archive_deleted_rows_after_days": 30},
         "engine": {"poll_seconds": 0.05, "breaker_count": 100_000, "heals_per_hour": 0},
     }
