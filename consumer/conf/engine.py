@@ -63,8 +63,8 @@ OPTS = [
         default=100,
         min=0,
         help="A sweep in heal mode stops its handler if it finds drift on more than this many objects and on more than "
-        "breaker_percent of all objects. A wrong database URL or a restored backup causes that. 'stackmend handler resume' "
-        "starts the handler again.",
+        "breaker_percent of all objects. A wrong database URL causes that. Known drift that may not be healed does not count. "
+        "Two sweeps in a row that find less start the handler again; so does 'stackmend handler resume'.",
     ),
     cfg.IntOpt("breaker_percent", default=10, min=0, max=100, help="See breaker_count."),
     cfg.FloatOpt(

@@ -86,7 +86,7 @@ def decide(
     healable = [finding for finding in findings if finding.healable]
     if not heals or not healable:
         new = [] if claim.reported == mark else [(finding, _outcome(finding)) for finding in findings]
-        return Report(Reported(mark), tuple(new))
+        return Report(Reported(mark, refused=not healable), tuple(new))
     if claim.attempts >= max_attempts and claim.fingerprint == mark:
         return Wait(Parked("the drift is the one that could not be healed before", claim.attempts, mark))
     # Each attempt takes the next finding, so that one that cannot be healed does not block the others.
@@ -125,7 +125,7 @@ def after_error(
         delay = uniform(0.5, min(60.0, 2.0 * 1.5**waits))
         return Later(delay, claim.attempts, claim.waits + 1, claim.fingerprint, error=reason_of(error))
     if isinstance(error, Refused):
-        return Reported(hashlib.sha256(str(error).encode()).hexdigest(), reason_of(error))
+        return Reported(hashlib.sha256(str(error).encode()).hexdigest(), reason_of(error), refused=True)
     attempts = claim.attempts + 1
     if attempts >= settings.max_attempts:
         return Parked(f"{type(error).__name__}: {reason_of(error)}", attempts, claim.fingerprint)

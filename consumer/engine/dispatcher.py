@@ -133,19 +133,23 @@ class Dispatcher:
         probing = [name for name, allowed in allowance.items() if 0 < allowed < free]
         for name in probing[: free - len(claims)]:
             claims += work.claim(self._engine.database, self._engine.replica, [name], 1, lease)
-        return claims
+        recovering = [name for name in self._may_run() if self._control(name).recovers]
+        timers = [self._engine.tasks[name].timer for name in recovering]
+        return claims + work.claim(
+            self._engine.database, self._engine.replica, recovering, free - len(claims), lease, timers
+        )
 
     def _runnable(self) -> list[str]:
         if time.monotonic() - self._controls_at > _CONTROLS_AGE:
             self._controls = controls.read(self._engine.database)
             self._controls_at = time.monotonic()
-        return [
-            name for name, task in self._engine.tasks.items() if task.runs and not self._stopped(name) and task.is_open
-        ]
+        return [name for name in self._may_run() if not self._control(name).stopped]
 
-    def _stopped(self, name: str) -> bool:
-        control = self._controls.get(name)
-        return control is not None and control.stopped
+    def _may_run(self) -> list[str]:
+        return [name for name, task in self._engine.tasks.items() if task.runs and task.is_open]
+
+    def _control(self, name: str) -> controls.Control:
+        return self._controls.get(name, controls.Control(name))
 
     def _sleep(self, seconds: float) -> None:
         with self._changed:

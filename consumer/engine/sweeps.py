@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import islice, takewhile
 
 from sqlalchemy import Connection
@@ -28,6 +28,9 @@ LOG = logging.getLogger(__name__)
 _CHUNK = 500
 #: Keys that the breaker names.
 _EXAMPLES = 3
+#: Sweeps in a row with few suspects that resume a handler after its breaker stopped it: one alone may have met a database that
+#: was being restored.
+CALM_SWEEPS = 2
 
 
 def listed(keys: Iterable[Key], down: list[Unavailable]) -> Iterator[Key]:
@@ -75,9 +78,11 @@ class Sweeper:
         keys: Iterable[Key] = takewhile(lambda _key: task.is_open, listed(task.handler.sweep(), down))
         if task.heals:
             limit = unbelievable(self._settings.breaker_count, self._settings.breaker_percent, population)
-            keys, suspects = _up_to(keys, limit)
+            keys, suspects = _up_to(keys, limit, work.refused(self._database, task.name))
             if suspects > limit:
                 self._break_off(task, keys, limit, population)
+                return True
+            if not down and not self._may_go_on(task):
                 return True
         found = self._enqueue(task, keys)
         if down:
@@ -101,30 +106,44 @@ class Sweeper:
         reason = (
             f"a sweep lists more than {limit} of {population} objects as wrong, for example {examples}; nothing was healed. "
             f"See them with 'stackmend sweep {task.name} --audit'; if they are right: 'stackmend handler resume {task.name}' "
-            "and a larger [engine] breaker_count"
+            f"and a larger [engine] breaker_count. Otherwise {CALM_SWEEPS} sweeps that list fewer resume it"
         )
         origin = history.Origin("sweep", self._replica)
         line = history.Line(task.name, task.timer, Outcome.STOPPED, "breaker", reason, origin)
 
-        def stop(connection: Connection) -> None:
-            controls.break_off(connection, [task.name], reason)
-            history.write(connection, [line], now(connection))
+        def stop(connection: Connection) -> bool:
+            tripped = controls.trip(connection, task.name, reason)
+            history.write(connection, [line] if tripped else [], now(connection))
+            return tripped
 
-        self._database.transact(stop)
-        LOG.critical("%s: stopped: %s", task.name, reason)
+        if self._database.transact(stop):
+            LOG.critical("%s: stopped: %s", task.name, reason)
+
+    def _may_go_on(self, task: Task) -> bool:
+        """Count a calm sweep; return whether the handler may heal."""
+        before = controls.read(self._database).get(task.name)
+        if before is None or not before.broken:
+            return True
+        after = self._database.transact(lambda connection: controls.calmed(connection, task.name, CALM_SWEEPS))
+        if not after.stopped:
+            LOG.warning("%s: resumed: %d sweeps in a row listed few suspects", task.name, CALM_SWEEPS)
+        return not after.stopped
 
     def _pause(self, task: Task) -> float:
         pause = task.settings.interval * random.uniform(0.9, 1.1)
         return pause + task.until_open(pause)
 
 
-def _up_to(keys: Iterable[Key], limit: int) -> tuple[list[Key], int]:
-    """Return keys until their weights exceed a limit, with the sum of these weights."""
+def _up_to(keys: Iterable[Key], limit: int, refused: Collection[str]) -> tuple[list[Key], int]:
+    """Return keys until their weights exceed a limit, with the sum of these weights.
+
+    :param refused: keys that do not count, because their drift is known and may not be healed
+    """
     taken: list[Key] = []
     suspects = 0
     for key in keys:
         taken.append(key)
-        suspects += key.weight
+        suspects += 0 if str(key) in refused else key.weight
         if suspects > limit:
             break
     return taken, suspects

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sqlalchemy import Connection, insert, select, update
 
@@ -16,7 +16,8 @@ class Control:
     """One handler's state.
 
     :param paused: by an operator
-    :param broken: the breaker stopped it until an operator resumes it
+    :param broken: the breaker or a restored database stopped it
+    :param calm_sweeps: sweeps in a row that listed few suspects since the breaker stopped it; None: only an operator resumes it
     :param swept_at: start of the last complete sweep; None for never
     """
 
@@ -24,6 +25,7 @@ class Control:
     paused: bool = False
     broken: bool = False
     reason: str = ""
+    calm_sweeps: int | None = None
     since: float | None = None
     swept_at: float | None = None
     sweep_seconds: float | None = None
@@ -34,6 +36,11 @@ class Control:
     def stopped(self) -> bool:
         return self.paused or self.broken
 
+    @property
+    def recovers(self) -> bool:
+        """Whether sweeps that list few suspects resume it."""
+        return self.broken and not self.paused and self.calm_sweeps is not None
+
 
 def lock(connection: Connection, name: str) -> Control:
     """Lock a handler's row until the transaction ends; return its state.
@@ -41,8 +48,9 @@ def lock(connection: Connection, name: str) -> Control:
     So replicas ask a handler's gates one after the other.
     """
     connection.execute(update(task).where(task.c.name == name).values(serial=task.c.serial + 1))
-    row = connection.execute(select(task.c.paused, task.c.broken, task.c.reason).where(task.c.name == name)).first()
-    return Control(name) if row is None else Control(name, row.paused, row.broken, row.reason or "")
+    columns = (task.c.paused, task.c.broken, task.c.reason, task.c.calm_sweeps)
+    row = connection.execute(select(*columns).where(task.c.name == name)).first()
+    return Control(name) if row is None else Control(name, row.paused, row.broken, row.reason or "", row.calm_sweeps)
 
 
 def ensure(database: Database, names: Collection[str]) -> None:
@@ -73,20 +81,48 @@ def pause(database: Database, names: Collection[str], reason: str) -> int:
 
 def resume(database: Database, names: Collection[str]) -> int:
     """Let paused and stopped handlers run again; return their number."""
-    return _set(database, names, paused=False, broken=False, reason="")
+    return _set(database, names, paused=False, broken=False, calm_sweeps=None, reason="")
 
 
 def break_off(connection: Connection, names: Collection[str], reason: str) -> None:
     """Stop handlers, also those without a row, until an operator resumes them."""
     _ensure(connection, names)
-    _write(connection, names, reason, broken=True)
+    _write(connection, names, reason, broken=True, calm_sweeps=None)
 
 
-def _set(database: Database, names: Collection[str], *, reason: str, **flags: bool) -> int:
+def trip(connection: Connection, name: str, reason: str) -> bool:
+    """Stop a handler whose sweep lists too many suspects; return False when it was stopped before."""
+    _ensure(connection, [name])
+    before = lock(connection, name)
+    if before.broken:
+        if before.recovers:
+            connection.execute(update(task).where(task.c.name == name).values(calm_sweeps=0))
+        return False
+    _write(connection, [name], reason, broken=True, calm_sweeps=0)
+    return True
+
+
+def calmed(connection: Connection, name: str, enough: int) -> Control:
+    """Count a sweep that lists few suspects, and resume a handler that the breaker stopped after enough of them.
+
+    :return: the state afterwards
+    """
+    before = lock(connection, name)
+    if not before.recovers:
+        return before
+    calm = (before.calm_sweeps or 0) + 1
+    if calm < enough:
+        connection.execute(update(task).where(task.c.name == name).values(calm_sweeps=calm))
+        return replace(before, calm_sweeps=calm)
+    _write(connection, [name], "", broken=False, calm_sweeps=None)
+    return Control(name)
+
+
+def _set(database: Database, names: Collection[str], *, reason: str, **flags: bool | int | None) -> int:
     return database.transact(lambda connection: _write(connection, names, reason, **flags))
 
 
-def _write(connection: Connection, names: Collection[str], reason: str, **flags: bool) -> int:
+def _write(connection: Connection, names: Collection[str], reason: str, **flags: bool | int | None) -> int:
     values = {**flags, "reason": reason, "since": now(connection)}
     return connection.execute(update(task).where(task.c.name.in_(names)).values(values)).rowcount
 

@@ -69,6 +69,8 @@ work = Table(
     Column("seen_at", Double),
     # the fingerprint that the history already contains
     Column("reported", String(64)),
+    # the last result was a drift that may not be healed
+    Column("refused", Boolean, nullable=False, default=False),
     Column("healing_id", BigInteger),
     Column("error", _Long),
     Column("hint", String(128), nullable=False),
@@ -134,6 +136,8 @@ task = Table(
     Column("paused", Boolean, nullable=False, default=False),
     Column("broken", Boolean, nullable=False, default=False),
     Column("reason", _Long),
+    # sweeps in a row that listed few suspects since the breaker stopped it; null: only an operator resumes it
+    Column("calm_sweeps", Integer),
     Column("since", Double),
     Column("swept_at", Double),
     Column("sweep_seconds", Double),

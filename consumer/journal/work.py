@@ -134,10 +134,12 @@ class Reported:
 
     :param after: seconds for which no sweep has the key inspected
     :param waits: heals in a row that were refused for the same reason
+    :param refused: nothing of it may be healed, in any mode
     """
 
     fingerprint: str
     error: str = ""
+    refused: bool = False
     after: float = 0.0
     waits: int = 0
 
@@ -196,6 +198,7 @@ def _row(hint: Hint, clock: float) -> dict[str, Any]:
         "attempts": 0,
         "waits": 0,
         "watched": 0.0,
+        "refused": False,
         "hint": clean(hint.source, 128),
         "hint_id": clean(hint.source_id, 64),
         "hinted_at": hint.sent_at,
@@ -237,11 +240,14 @@ def _enqueue_statement(dialect: str) -> Any:
     return upsert(dialect, work, ("handler", "key"), change)
 
 
-def claim(database: Database, owner: str, handlers: Collection[str], limit: int, lease: float) -> list[Claim]:
+def claim(
+    database: Database, owner: str, handlers: Collection[str], limit: int, lease: float, keys: Collection[Key] = ()
+) -> list[Claim]:
     """Claim up to ``limit`` due rows of these handlers: events first, then the longest due.
 
     :param owner: this replica
     :param lease: seconds until the claim ends, unless extended
+    :param keys: only rows of these keys; none for all
     """
     if not handlers or limit <= 0:
         return []
@@ -253,6 +259,7 @@ def claim(database: Database, owner: str, handlers: Collection[str], limit: int,
             work.c.state == State.PENDING,
             work.c.not_before <= clock,
             or_(work.c.lease_until.is_(None), work.c.lease_until < clock),
+            *([work.c.key.in_([str(key) for key in keys])] if keys else []),
         )
         order = (work.c.priority.desc(), work.c.not_before, work.c.id)
         due = select(work.c.id).where(free, work.c.handler.in_(handlers)).order_by(*order).limit(limit)
@@ -358,7 +365,7 @@ def _settled(end: Later | Reported | Parked, clock: float) -> Mapping[str, Any]:
         return {**values, "seen_at": clock} if end.fresh else values
     if isinstance(end, Reported):
         marks = {"fingerprint": end.fingerprint, "reported": end.fingerprint}
-        pause = {"not_before": clock + end.after, "waits": end.waits}
+        pause = {"not_before": clock + end.after, "waits": end.waits, "refused": end.refused}
         return {
             **_FREE,
             **marks,
@@ -422,6 +429,13 @@ def revisit_reported(database: Database, handler: str, before: float) -> int:
         return connection.execute(update(work).where(stale).values(values)).rowcount
 
     return database.transact(wake)
+
+
+def refused(database: Database, handler: str) -> frozenset[str]:
+    """Return the keys whose last result was a drift that may not be healed."""
+    mine = and_(work.c.handler == handler, work.c.refused.is_(True))
+    rows = database.transact(lambda connection: connection.execute(select(work.c.key).where(mine)).scalars().all())
+    return frozenset(rows)
 
 
 def adopt(database: Database, hint: Hint, line_id: int) -> None:

@@ -155,6 +155,60 @@ def test_a_sweep_that_finds_too_much_heals_nothing_and_stops_its_handler(machine
     eventually(lambda: machine.world.drifted() == {str(number) for number in range(20)} - {"1"})
 
 
+def test_a_breaker_closes_after_two_sweeps_that_list_little(machine: Machine) -> None:
+    machine.with_settings(breaker_count=5, breaker_percent=0)
+    machine.world.things = {str(number): 1 for number in range(20)}
+    machine.start()
+    assert next_sweep(machine).broken
+    assert next_sweep(machine).broken
+    assert [outcome for outcome in outcomes(machine) if outcome[1] == "stopped"] == [("sweep:mender", "stopped")]
+    machine.world.things = {"1": 1}
+    assert next_sweep(machine).broken
+    assert machine.world.drifted() == {"1"}
+    assert not next_sweep(machine).broken
+    eventually(lambda: machine.world.drifted() == set())
+
+
+def test_a_restored_database_stays_stopped_however_calm_the_sweeps(machine: Machine) -> None:
+    machine.start()
+    machine.database.transact(lambda connection: controls.break_off(connection, ["mender"], "restored"))
+    machine.enqueue(timer())
+    machine.at_rest()
+    machine.enqueue(timer())
+    machine.at_rest()
+    assert controls.read(machine.database)["mender"].broken
+
+
+def test_known_refusals_stop_no_handler(machine: Machine) -> None:
+    machine.with_settings(breaker_count=5, breaker_percent=0)
+    machine.world.things = {str(number): 1 for number in range(5)}
+    machine.world.before_look = refuse_numbers
+    machine.start()
+    machine.enqueue(timer())
+    eventually(lambda: len([one for one in outcomes(machine) if one[1] == "refused"]) == 5)
+    machine.world.things |= {"a": 1, "b": 1}
+    machine.enqueue(timer())
+    eventually(lambda: not {"a", "b"} & machine.world.drifted())
+    assert not controls.read(machine.database)["mender"].broken
+
+
+def refuse_numbers(key: Key) -> None:
+    if key.id.isdigit():
+        raise Refused("two hosts answer to it")
+
+
+def next_sweep(machine: Machine) -> controls.Control:
+    """Let one more sweep end; return the state afterwards."""
+    machine.enqueue(timer())
+
+    def ended() -> bool:
+        [row] = [row for row in backlog.listing(machine.database) if row.key == "sweep:mender"]
+        return row.state == "pending" and row.due_in > 60
+
+    eventually(ended)
+    return controls.read(machine.database)["mender"]
+
+
 def test_a_handler_has_stopped_when_it_is_said(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     """Otherwise another replica could heal after the log said that nothing was."""
     stopped: list[bool] = []

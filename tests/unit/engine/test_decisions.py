@@ -83,7 +83,7 @@ def test_the_same_report_is_not_written_twice() -> None:
 
 
 def test_what_is_not_healable_is_refused_and_does_not_keep_the_rest_from_healing() -> None:
-    assert look(CLAIM, REFUSED) == Report(Reported(fingerprint([REFUSED])), ((REFUSED, Outcome.REFUSED),))
+    assert look(CLAIM, REFUSED) == Report(Reported(fingerprint([REFUSED]), refused=True), ((REFUSED, Outcome.REFUSED),))
     decision = look(CLAIM, REFUSED, FINDING)
     assert isinstance(decision, Heal)
     assert decision.finding == FINDING
