@@ -125,7 +125,6 @@ def _event(notification: dict[str, Any], name: str, broker: str) -> Event:
 
 
 def _text(value: Any) -> str:
-    """Return a value for tracing; empty if it is no string."""
     return value[:_MAX_NAME] if isinstance(value, str) else ""
 
 

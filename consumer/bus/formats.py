@@ -162,7 +162,6 @@ def _check_version(payload: Mapping[str, Any]) -> None:
 
 
 def _unwrapped(value: Any, depth: int) -> Any:
-    """Replace every versioned object by its data."""
     if not depth:
         raise Undecodable(f"the payload is nested deeper than {_MAX_DEPTH} levels")
     if isinstance(value, dict):

@@ -142,7 +142,6 @@ class Source:
         self.problem = "stopped"
 
     def _read_until_lost(self, stop: threading.Event) -> str:
-        """Read over one connection; return why it was lost, if it was."""
         try:
             link = connect(self._plan.endpoints, self._settings)
         except LOST as error:

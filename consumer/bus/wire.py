@@ -31,15 +31,12 @@ _Frame = tuple[int, int, bytes]
 
 
 class _ReadAhead:
-    """Mixed into a transport of py-amqp."""
-
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
         self._ahead = b""
         self._at = 0
 
     def frame_at_hand(self) -> _Frame | None:
-        """Return the next frame if all of it has arrived."""
         ahead, at = self._ahead, self._at
         if len(ahead) < at + _HEADER.size:
             return None

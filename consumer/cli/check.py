@@ -119,7 +119,6 @@ def _journal(session: Session) -> Iterator[Checked]:
 
 
 def _watermarks(database: Database) -> Iterator[Checked]:
-    """Show what the journal remembers of each database of the cloud."""
     for one in watermarks.listing(database):
         seen = one.watermark
         values = [f"{rising.label}: {name} {value:,}" for rising in seen.rising[:3] for name, value in _few(rising)]
@@ -180,7 +179,6 @@ def _brokers(session: Session) -> Iterator[Checked]:
 
 
 def _listed(session: Session) -> Iterator[Broker | Checked]:
-    """Yield the brokers that the daemon reads, and why others are unknown."""
     known: list[Broker] = []
     for brokers in plugins.brokers():
         try:
@@ -192,7 +190,6 @@ def _listed(session: Session) -> Iterator[Broker | Checked]:
 
 
 def _daemons(session: Session) -> int | None:
-    """Return the number of daemons on this journal; None if unknown."""
     try:
         return len(replicas.listing(session.database))
     except JournalError:
@@ -200,7 +197,6 @@ def _daemons(session: Session) -> int | None:
 
 
 def _arrived(session: Session) -> Sequence[ArrivedFormat]:
-    """Return the recorded formats of all brokers; none if the journal does not answer."""
     try:
         return notification_formats.listing(session.database)
     except JournalError:

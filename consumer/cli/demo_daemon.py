@@ -190,7 +190,6 @@ def _configure(
     chosen: Sequence[type[Handler]],
     options: Mapping[str, Mapping[str, str]],
 ) -> cfg.ConfigOpts:
-    """Write the configuration into the folder and load only that."""
     groups: dict[str, dict[str, str]] = {group: dict(values) for group, values in _QUICK.items()}
     groups["journal"] = {"connection": f"sqlite:///{folder / 'journal.sqlite'}"}
     for group, values in options.items():
@@ -239,7 +238,6 @@ def _wait_until_ready(daemon: Service, database: Database, chosen: Sequence[type
 
 @contextmanager
 def _logging_to(file: Path) -> Iterator[None]:
-    """Log to a file, including warnings of libraries; stderr stays quiet."""
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     handler = logging.FileHandler(file)

@@ -50,8 +50,6 @@ class InventoryShow(_AboutInventory, ShowOne):
 
 
 class _Act(_AboutInventory):
-    """A command that changes items one by one."""
-
     problem = ""
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
@@ -63,7 +61,6 @@ class _Act(_AboutInventory):
         raise NotImplementedError
 
     def take_action(self, parsed_args: argparse.Namespace) -> int:
-        """Change each item; return 1 if any change failed."""
         inventory, code = self.inventory(), OK
         for identity in dict.fromkeys(parsed_args.ids):
             try:

@@ -44,7 +44,6 @@ class Dispatcher:
         self._claimer = threading.Thread(target=self._claim_all, name="dispatcher", daemon=True)
 
     def start(self) -> None:
-        """Start all threads."""
         for thread in [*self._threads, self._claimer]:
             thread.start()
 
@@ -113,7 +112,6 @@ class Dispatcher:
                 self._sleep(self._engine.settings.poll_seconds)
 
     def _claim_once(self) -> bool:
-        """Claim for all idle threads; return whether more may be due."""
         with self._changed:
             free = self._engine.settings.workers - len(self._claims)
         if free <= 0:

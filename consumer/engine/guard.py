@@ -82,7 +82,6 @@ def check(
 def _compare(
     now: Watermark, handlers: Sequence[type[Handler]], replica: str, connection: Connection, before: Observation
 ) -> str:
-    """Stop the handlers that rely on a database that went back; return why, or an empty text."""
     if not (reasons := list(falls(before.watermark, now))):
         return ""
     clock = journal_clock(connection)

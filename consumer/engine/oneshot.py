@@ -212,7 +212,6 @@ class OneShot:
         return again, _results(task, claim, done)
 
     def _again(self, task: Task, claim: Claim, done: Reconciled) -> _Turn | None:
-        """Return a key's next inspection; None when the command is done with it."""
         if not isinstance(done.end, Later) or done.result is reconciler.Result.DEFERRED:
             return None
         if done.result is reconciler.Result.UNAVAILABLE and done.end.healing_id is None:
@@ -228,7 +227,6 @@ def _unanswered(task: Task, error: Unavailable) -> Result:
 
 
 def _ended(running: Collection[Future[T]], due: float | None) -> Collection[Future[T]]:
-    """Wait until an inspection has ended or the next is due; return those that have ended."""
     timeout = None if due is None else max(0.0, due - time.time())
     if not running:
         time.sleep(timeout or 0.0)

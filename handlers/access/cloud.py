@@ -310,7 +310,6 @@ def _of_service(files: ServiceFiles, section: str) -> _Access | None:
 
 
 def _reread(foreign: ServiceFiles, section: str) -> cfg.ConfigOpts:
-    """Load the files with keystoneauth's option types."""
     conf = cfg.ConfigOpts()
     loading.register_session_conf_options(conf, section)
     loading.register_auth_conf_options(conf, section)

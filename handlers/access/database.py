@@ -166,7 +166,6 @@ class Database:
         return error
 
     def close(self) -> None:
-        """Close its idle connections."""
         self._engine.dispose()
 
 

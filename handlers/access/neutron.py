@@ -83,7 +83,6 @@ class Network:
 
     @classmethod
     def from_resources(cls, resources: Resources) -> Self:
-        """Make it on the shared session."""
         return cls(resources.get(Cloud.from_resources).service("network"))
 
     def ports(self, filters: Mapping[str, str | Sequence[str]], fields: Sequence[str] = ()) -> Iterator[Port]:

@@ -61,7 +61,6 @@ class KnownSchemas:
             yield objection
 
     def _objection(self, database: Database) -> str:
-        """Return why nothing may be written; empty when the schema is known."""
         found = database.run(revisions)
         if found and found <= self._revisions:
             return ""

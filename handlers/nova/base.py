@@ -22,7 +22,6 @@ class NovaHandler(Handler):
 
     @classmethod
     def applies(cls, conf: cfg.ConfigOpts) -> bool:
-        """Return whether the configuration names Nova's databases."""
         options.register(conf)
         return bool(conf[options.GROUP].config_file or conf[options.GROUP].api_database_connection)
 

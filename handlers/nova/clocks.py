@@ -76,8 +76,6 @@ def read(connection: Connection) -> Reading | None:
 
 @dataclass(slots=True)
 class _Memory:
-    """The last reading of one database, and the measured differences, with their times."""
-
     reading: Reading | None = None
     read_at: float = float("-inf")
     measured: list[tuple[float, float]] = field(default_factory=list)

@@ -174,7 +174,6 @@ class NovaDatabases:
         return database
 
     def close(self) -> None:
-        """Close all idle connections."""
         with self._lock:
             for database in (self.api, *self._databases.values()):
                 database.close()

@@ -90,7 +90,6 @@ class NovaDemo(Demo):
         return self._scenes
 
     def stop(self) -> None:
-        """Stop the cloud, if it runs."""
         if self._running is not None:
             self._running.stop()
             self._running = None
@@ -224,12 +223,10 @@ class NovaDemo(Demo):
         )
 
     def _missing(self, instance: str) -> str:
-        """Return a phrase for an instance that has a host and no allocation."""
         host = self.cloud.instance(instance).host
         return f"an instance on {host} has no allocation" if host and not self.cloud.allocation(instance) else ""
 
     def _leftover(self, consumer: str, of: str, beside: str = "") -> str:
-        """Return a phrase for an allocation without its right share on the host ``beside``."""
         harm = self.harm()
         if harm:
             return harm

@@ -96,7 +96,6 @@ class Placement:
 
     @classmethod
     def from_resources(cls, resources: Resources) -> Self:
-        """Make it on the shared session."""
         return cls(resources.get(Cloud.from_resources).service("placement"))
 
     def allocation(self, consumer: str) -> Allocation:

@@ -18,12 +18,10 @@ class OctaviaPlugin:
 
     @classmethod
     def applies(cls, conf: cfg.ConfigOpts) -> bool:
-        """Return whether the configuration names Octavia."""
         return options.configured(conf)
 
     @classmethod
     def options(cls) -> Mapping[str, Sequence[cfg.Opt]]:
-        """Return the options of the driver."""
         return {
             settings.GROUP: settings.OPTIONS,
             options.GROUP: options.OPTIONS,

@@ -29,8 +29,6 @@ _HEALTH = tables.amphora_health.c
 
 @dataclass(frozen=True, slots=True)
 class _Locked:
-    """The three rows of an amphora under lock, and the database's time."""
-
     now: datetime
     last_update: datetime | None
     busy: bool

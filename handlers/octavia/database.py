@@ -63,5 +63,4 @@ class OctaviaDatabase:
         yield from self._schemas.warnings(self._database, wanted)
 
     def close(self) -> None:
-        """Close idle connections."""
         self._database.close()

@@ -83,7 +83,6 @@ def _refuse_foreign(driver: Driver, row: records.Amphora) -> Server | None:
 
 
 def _remove_belongings(driver: Driver, row: records.Amphora) -> None:
-    """Remove the server and the ports."""
     found = _refuse_foreign(driver, row)
     ports = _ports_of(driver, row)
     if found is not None:

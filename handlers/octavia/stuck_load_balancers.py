@@ -199,7 +199,6 @@ class StuckLoadBalancers(OctaviaPlugin, Handler):
 
     @classmethod
     def options(cls) -> Mapping[str, Sequence[cfg.Opt]]:
-        """Return its own options and those of the driver."""
         shared = super().options()
         return {**shared, settings.GROUP: [*shared[settings.GROUP], *OPTIONS]}
 
@@ -223,7 +222,6 @@ class StuckLoadBalancers(OctaviaPlugin, Handler):
         )
 
     def inspect(self, key: Key) -> Iterable[Finding]:
-        """Judge a load balancer by its rows, its servers and Octavia's queue."""
         balancer = self._read(key.id)
         if balancer is None:
             return []
@@ -250,7 +248,6 @@ class StuckLoadBalancers(OctaviaPlugin, Handler):
         self._queue.prove_idle(self._database.run(queries.open_requests))
 
     def _building(self, balancer: Balancer) -> str | None:
-        """Return a server of its amphorae that Nova is still building, if there is one."""
         names = {f"{AMPHORA_PREFIX}{amphora.id}" for amphora in balancer.live}
         known = [self._driver.server(amphora.compute_id) for amphora in balancer.live if amphora.compute_id]
         named = [server for server in self._driver.servers() if server.name in names]
@@ -272,7 +269,6 @@ class StuckLoadBalancers(OctaviaPlugin, Handler):
         return not has_server and not has_port
 
     def _incomplete(self, key: Key, balancer: Balancer) -> Iterator[Finding]:
-        """Yield the one drift that a failover of the load balancer repairs, if there is one."""
         row = balancer.row
         again = self._after if row.status == "ERROR" else _SETTLE
         if row.status == "ERROR" and self._was_freed(balancer):
@@ -313,7 +309,6 @@ class StuckLoadBalancers(OctaviaPlugin, Handler):
         return [server for server in found if server is not None]
 
     def sweep(self) -> Iterator[Key]:
-        """Yield the load balancers whose rows look wrong."""
         rows, amphorae, detaches = self._database.run(
             lambda connection: (
                 queries.load_balancers(connection),
@@ -329,11 +324,9 @@ class StuckLoadBalancers(OctaviaPlugin, Handler):
                 yield Key("load-balancer", row.id)
 
     def population(self) -> int:
-        """Return the number of load balancers."""
         return len(self._database.run(queries.load_balancers))
 
     def heal(self, finding: Finding) -> Healed:
-        """Prove again, then take the next step."""
         self._database.require_known_schema()
         # The write compares with rows that were read before the proof, so that it never takes a later state for proved.
         balancer = self._read(finding.key.id)

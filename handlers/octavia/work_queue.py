@@ -114,7 +114,6 @@ def _threads(files: ServiceFiles) -> int:
 
 
 def _boolean(value: str, name: str) -> bool:
-    """Read a boolean as Octavia's own configuration does."""
     try:
         return bool(types.Boolean()(value))
     except ValueError:

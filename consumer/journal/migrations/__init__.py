@@ -32,7 +32,6 @@ def current(database: Database) -> str | None:
 
 
 def _revision(connection: Connection) -> str | None:
-    """Read alembic's table without alembic, which is slow to import."""
     if not sa.inspect(connection).has_table("alembic_version"):
         return None
     revision: str | None = connection.execute(sa.text("SELECT version_num FROM alembic_version")).scalar()

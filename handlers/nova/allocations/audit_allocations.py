@@ -90,7 +90,6 @@ class Evidence:
     keep: Held | None
 
     def to_json(self) -> Json:
-        """Return the stored form."""
         one = self.allocation
         stored: dict[str, object] = {
             "consumer": one.consumer,
@@ -159,7 +158,6 @@ class AuditAllocations(PlacementHandler):
 
     @classmethod
     def from_resources(cls, resources: Resources) -> Self:
-        """Make it on the shared clients."""
         return cls(
             resources.get(NovaDatabases.from_resources),
             resources.get(Placement.from_resources),
@@ -167,7 +165,6 @@ class AuditAllocations(PlacementHandler):
         )
 
     def inspect(self, key: Key) -> Iterable[Finding]:
-        """Judge a consumer and its migrations, or every suspect of a host."""
         consumers = self._suspects_of_host(key.id) if key.kind == "host" else [key.id]
         judged = [one for consumer in consumers for one in self._judge.judge(consumer)]
         findings = [finding for allocation, verdict in judged for finding in _findings(key, allocation, verdict)]
@@ -199,7 +196,6 @@ class AuditAllocations(PlacementHandler):
             raise down
 
     def population(self) -> int:
-        """Count the live instances of the cells that answer."""
         return live_instances(self._databases)
 
     def heal(self, finding: Finding) -> Healed:

@@ -72,7 +72,6 @@ class Swap:
         return "\n".join([self.instance.undo() if self.instance.providers else empty, self.migration.undo()])
 
     def to_json(self) -> Json:
-        """Return it as evidence."""
         return {
             "instance": self.instance.consumer,
             "instance_generation": self.instance.generation,
@@ -108,7 +107,6 @@ class AuditMigrations(PlacementHandler):
         self._judge = Judge(databases, placement, Archive(databases))
 
     def inspect(self, key: Key) -> Iterable[Finding]:
-        """Judge the last migrations of an instance."""
         swaps = self._swaps(key.id)
         return [_finding(key, swap, among=len(swaps)) for swap in swaps]
 
@@ -123,7 +121,6 @@ class AuditMigrations(PlacementHandler):
             raise down
 
     def population(self) -> int:
-        """Count the live instances of the cells that answer."""
         return live_instances(self._databases)
 
     def heal(self, finding: Finding) -> Healed:

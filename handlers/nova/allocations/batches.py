@@ -42,7 +42,6 @@ class Missing:
     give: Give
 
     def to_json(self) -> Json:
-        """Return it as evidence."""
         instance = self.facts.instance
         return {
             "cell_id": self.facts.row.cell_id,

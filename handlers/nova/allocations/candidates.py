@@ -37,7 +37,6 @@ class Candidates:
 
     @classmethod
     def from_resources(cls, resources: Resources) -> Self:
-        """Make it on the shared session."""
         return cls(resources.get(Cloud.from_resources).service("placement"))
 
     def find(self, query: Sequence[tuple[str, str]]) -> list[Candidate] | str:

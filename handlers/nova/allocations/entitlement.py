@@ -150,7 +150,6 @@ def differences(wanted: Mapping[str, int], held: Mapping[str, Mapping[str, int]]
 
 
 def _elsewhere(specs: Mapping[str, str], image: Mapping[str, str]) -> str:
-    """Return why other providers may give resources, too."""
     for key, value in sorted(specs.items()):
         match = _RESOURCES.match(key)
         if match is None or _amount(match[2], value) is None:

@@ -142,7 +142,6 @@ class HealAllocations(NovaHandler):
 
     @classmethod
     def from_resources(cls, resources: Resources) -> Self:
-        """Make it on the shared clients."""
         return cls(
             resources.get(NovaDatabases.from_resources),
             resources.get(Placement.from_resources),
@@ -152,7 +151,6 @@ class HealAllocations(NovaHandler):
         )
 
     def inspect(self, key: Key) -> Iterable[Finding]:
-        """Compare the allocations of a key's instances with their entitlement."""
         instances = self._instances_of(key)
         judged: list[batches.Judged] = []
         waits: list[Wait] = []
@@ -175,7 +173,6 @@ class HealAllocations(NovaHandler):
         return self._suspects.everywhere()
 
     def population(self) -> int:
-        """Count the live instances of the cells that answer."""
         return live_instances(self._databases)
 
     def heal(self, finding: Finding) -> Healed:

@@ -216,7 +216,6 @@ def _missing(here: Iterable[Resident], consumers: ByConsumer) -> frozenset[str]:
 
 
 def _odd(here: Iterable[Resident], consumers: ByConsumer) -> frozenset[str]:
-    """A class that none of these instances has there may be elsewhere."""
     given = {name for amounts in consumers.values() for name in amounts} & PLAIN
     suspects = (one for one in here if one.at_rest and one.uuid in consumers)
     return frozenset(one.uuid for one in suspects if _differs(one, consumers[one.uuid], given))

@@ -41,7 +41,6 @@ class RecentPlacement:
 
     @classmethod
     def from_resources(cls, resources: Resources) -> Self:
-        """Make it on the shared client."""
         return cls(resources.get(Placement.from_resources))
 
     def allocation(self, consumer: str) -> Allocation:
@@ -82,8 +81,6 @@ class RecentPlacement:
 
 
 class _Cache(Generic[T]):
-    """The answers to one question, each for :data:`TTL` seconds."""
-
     def __init__(self, ask: Callable[[str], T]) -> None:
         self._ask = ask
         self._lock = threading.Lock()

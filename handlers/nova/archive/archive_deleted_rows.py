@@ -141,7 +141,6 @@ class ArchiveDeletedRows(CellHandler):
         return cls(databases, placement, Settings.read(resources.conf))
 
     def inspect(self, key: Key) -> Iterable[Finding]:
-        """Inspect a cell, or one instance."""
         match key.kind:
             case "instance":
                 return self._inspect_instance(key)

@@ -63,7 +63,6 @@ class CellHandler(NovaHandler):
         """Return cheaply whether a cell has older rows."""
 
     def sweep(self) -> Iterator[Key]:
-        """Yield the cells that have old rows."""
         down: Unavailable | None = None
         for cell in self._databases.cells():
             try:

@@ -110,7 +110,6 @@ class Purge(CellHandler):
         return cls(resources.get(NovaDatabases.from_resources), days, rows, pause)
 
     def inspect(self, key: Key) -> Iterable[Finding]:
-        """Name the shadow tables of a cell with old rows."""
         cell = self.cell(key.id)
         if cell is None:
             return []

@@ -39,7 +39,6 @@ class Membership:
     before: frozenset[str]
 
     def to_json(self) -> Json:
-        """Return the evidence of a finding."""
         return {
             "provider": self.provider,
             "host": self.host,

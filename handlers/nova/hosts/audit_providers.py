@@ -49,7 +49,6 @@ class AuditProviders(PlacementHandler):
     roles = Roles((PLACEMENT,))
 
     def inspect(self, key: Key) -> Iterable[Finding]:
-        """Compare a host's nodes with the providers of their names."""
         findings = []
         for node in nodes_among(self._databases, "host", {key.id}):
             for provider in self._placement.named(node.node).values():

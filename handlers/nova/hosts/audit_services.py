@@ -101,7 +101,6 @@ class AuditServices(PlacementHandler):
     roles = Roles((PLACEMENT,))
 
     def inspect(self, key: Key) -> Iterable[Finding]:
-        """Judge a host's mapping and former providers, or one provider."""
         findings: list[Finding] = []
         waits: list[Wait] = []
         for judged in self._provider(key.id) if key.kind == "provider" else self._host(key.id):
@@ -226,7 +225,6 @@ class AuditServices(PlacementHandler):
         return tuple(sorted(found - set(known_places(self._databases, found))))
 
     def _provider(self, uuid: str) -> list[Judged]:
-        """Judge a provider: allocations first, then the databases."""
         tree = self._placement.tree(uuid)
         if uuid not in tree:
             return []

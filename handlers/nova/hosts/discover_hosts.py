@@ -64,7 +64,6 @@ class DiscoverHosts(DatabaseHandler):
     }
 
     def inspect(self, key: Key) -> Iterable[Finding]:
-        """Compare a host's mapping with the cells that have it."""
         mapping = self._databases.api.run(lambda connection: queries.host_mapping(connection, key.id))
         presences = self._presences(key.id)
         if mapping is None and not presences:
@@ -73,7 +72,6 @@ class DiscoverHosts(DatabaseHandler):
         return [] if found is None else [_finding(key, found)]
 
     def sweep(self) -> Iterator[Key]:
-        """Yield the hosts that are not mapped to their cell."""
         normal = self._databases.host_names.normal
         mapped = {normal(host): cell for host, cell in self._databases.api.run(queries.mapped_hosts).items()}
         found, down = self._databases.run_in_available(self._databases.host_cells(), host_queries.present)

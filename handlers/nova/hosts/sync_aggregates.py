@@ -123,7 +123,6 @@ class SyncAggregates(PlacementHandler):
         return cls(databases, placement, remove)
 
     def inspect(self, key: Key) -> Iterable[Finding]:
-        """Compare the members of an aggregate, or the memberships of a host."""
         aggregates = {aggregate.uuid: aggregate for aggregate in self._databases.api.run(queries.aggregates)}
         if key.kind == "host":
             return self._inspect_host(key, aggregates)
@@ -304,7 +303,6 @@ class SyncAggregates(PlacementHandler):
     def _missing_nodes(
         self, key: Key, hosts: Iterable[str], nodes: Iterable[ComputeNode]
     ) -> tuple[list[Finding], list[str]]:
-        """Return a finding about hosts without node, and the nodes to wait for."""
         names = self._databases.host_names
         there = names.all_normal(node.host for node in nodes)
         missing = sorted(host for host in hosts if names.normal(host) not in there)

@@ -110,7 +110,6 @@ class Evidence:
     drop_request: bool = False
 
     def to_json(self) -> Json:
-        """Return it as a finding has it."""
         return {
             "instance": self.instance,
             "mapping": None if self.mapping is None else self.mapping.to_json(),
@@ -167,7 +166,6 @@ class HealInstanceMappings(PlacementHandler):
     roles = Roles((PLACEMENT,))
 
     def inspect(self, key: Key) -> Iterable[Finding]:
-        """Judge one instance, a range of mappings, or the rows without mapping."""
         if key.kind == DATABASE:
             return self._inspect_database(key)
         if key.kind == MAPPINGS:
@@ -414,7 +412,6 @@ class HealInstanceMappings(PlacementHandler):
         return {copy.uuid: copy for copy in self._databases.database(cell).run(work)}
 
     def _elsewhere(self, cell: Cell) -> Iterator[Key]:
-        """Yield the instances whose mapping names another cell."""
         database, after = self._databases.database(cell), 0
         while page := database.run(partial(queries.instance_page, after=after)):
             after = page[-1][0]

@@ -86,7 +86,6 @@ class MapInstances(PlacementHandler):
     roles = Roles((PLACEMENT,))
 
     def inspect(self, key: Key) -> Iterable[Finding]:
-        """Judge one instance, or the unmapped instances of a cell or a range."""
         if key.kind == "cell":
             return self._inspect_cell(key)
         findings, waits = self._prove(key, [key.id]) if is_instance(key.id) else ([], [])
@@ -182,7 +181,6 @@ class MapInstances(PlacementHandler):
                 yield Key("cell", f"{cell.uuid}/{batch[0][0]}-{batch[-1][0]}", weight=len(batch))
 
     def _missing(self, cell: Cell, after: int, last: int | None) -> Iterator[tuple[int, str]]:
-        """Yield id and uuid of unmapped instances."""
         database: Database = self._databases.database(cell)
         while page := database.run(partial(queries.instance_page, after=after, last=last)):
             after = page[-1][0]

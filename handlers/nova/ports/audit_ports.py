@@ -174,7 +174,6 @@ class AuditPorts(NovaHandler):
         )
 
     def inspect(self, key: Key) -> Iterable[Finding]:
-        """Inspect the ports that name an instance."""
         ports = [port for port in self._network.ports({"device_id": key.id}) if port.owner.startswith(_OWNER)]
         if not ports:
             return []

@@ -151,7 +151,6 @@ class _Application:
 
     @staticmethod
     def _configuration(url: str) -> cfg.ConfigOpts:
-        """Return Placement's options, on an object of their own."""
         from oslo_middleware import cors, http_proxy_to_wsgi
         from oslo_policy import opts as policy_options
         from placement.conf import api, base, database, paths, placement, workarounds

@@ -36,7 +36,6 @@ class Store:
             self._create(engine, tables.cell, tables.cell_version, self.CELL_REVISION)
 
     def close(self) -> None:
-        """Close all connections; the files stay."""
         for engine in (self.api, *self.cells.values()):
             engine.dispose()
 

@@ -109,7 +109,6 @@ class NoopDriver(Driver):
             return tag in tags
 
     def _describable(self, server: str) -> Server:
-        """Return a server whose state allows metadata and tags."""
         known = self.cloud.present(server)
         if known.status not in {"ACTIVE", "PAUSED", "SUSPENDED", "SHUTOFF"}:
             raise UnavailableException(f"server:{server}", f"it is {known.status}")

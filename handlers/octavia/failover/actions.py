@@ -139,7 +139,6 @@ class Actions:
             self._make_room(s)
 
     def _record(self, s: Situation) -> None:
-        """Record an attempt that Octavia has accepted; the recovery goes on without the record."""
         try:
             group = s.group or rebuild.security_group(self._driver, s.balancer.id)
             rebuild.record_attempt(self._driver, group, s.amphora.id)

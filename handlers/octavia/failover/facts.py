@@ -39,8 +39,6 @@ class _Rows:
 
 @dataclass(frozen=True, slots=True)
 class _Cloud:
-    """The servers and images of the amphora and of the others."""
-
     server: Server | None
     servers: Sequence[Server]
     images: Sequence[Image]

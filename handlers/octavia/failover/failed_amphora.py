@@ -112,7 +112,6 @@ class Evidence:
         )
 
     def to_json(self) -> Json:
-        """Return it for a finding."""
         return {**asdict(self), "objects": list(self.objects)}
 
 
@@ -166,11 +165,9 @@ class FailedAmphora(OctaviaPlugin, Handler):
 
     @classmethod
     def from_resources(cls, resources: Resources) -> Self:
-        """Make it on the shared driver."""
         return cls(resources.get(chosen_driver))
 
     def inspect(self, key: Key) -> Iterable[Finding]:
-        """Judge one amphora, and return the next step of its recovery."""
         read = self._read(key)
         if isinstance(read, Nothing):
             return []
@@ -205,11 +202,9 @@ class FailedAmphora(OctaviaPlugin, Handler):
         yield from keys_of("amphora", found)
 
     def population(self) -> int:
-        """Return the number of amphorae."""
         return self._driver.database.run(queries.amphora_count)
 
     def heal(self, finding: Finding) -> Healed:
-        """Take the step of a finding, if a new reading decides the same."""
         if not finding.healable:
             raise Refused(finding.refusal)
         self._driver.database.require_known_schema()
@@ -235,7 +230,6 @@ def _listener(s: HousekeepingSettings) -> Listener:
 
 
 def _weight(read: Situation | Replaced, step: Step) -> int:
-    """Return how many amphorae a step changes."""
     if step.name is StepName.DETACH:
         return len(step.objects)
     if isinstance(read, Situation) and read.remains is not None and step.name in {StepName.REBUILD, StepName.LET_GO}:

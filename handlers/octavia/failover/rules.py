@@ -148,7 +148,6 @@ REQUEST: tuple[Row[Request], ...] = (
 
 
 def _denial(s: Situation, why: str) -> Wait | Report | None:
-    """Return why no failover may be requested now; None when it may."""
     decision = first(REQUEST, Request(s, why))
     return decision if isinstance(decision, Wait | Report) else None
 
@@ -316,7 +315,6 @@ def _recover(c: Case) -> Decision:
 
 
 def _leave_alone(s: Situation) -> Decision:
-    """Undo the preparations for an amphora that lives."""
     if s.marked and s.server is not None:
         return Step(StepName.UNMARK, "remove the mark of an amphora that lives", "it lives", (s.server.id,))
     if s.unfinished:

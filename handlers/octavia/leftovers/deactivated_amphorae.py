@@ -133,7 +133,6 @@ class DeactivatedAmphorae(OctaviaPlugin, Handler):
 
     @classmethod
     def options(cls) -> Mapping[str, Sequence[cfg.Opt]]:
-        """Return its own options and those of the driver."""
         shared = super().options()
         return {**shared, settings.GROUP: [*shared[settings.GROUP], *OPTIONS]}
 
@@ -157,7 +156,6 @@ class DeactivatedAmphorae(OctaviaPlugin, Handler):
         )
 
     def inspect(self, key: Key) -> Iterable[Finding]:
-        """Judge one object."""
         judge: Mapping[str, Callable[[str], Iterable[_Judged]]] = {
             "amphora": self._amphora,
             "server": self._server,
@@ -331,11 +329,9 @@ class DeactivatedAmphorae(OctaviaPlugin, Handler):
                 yield Key(kind, identity)
 
     def population(self) -> int:
-        """Return the number of amphora rows, deleted ones too."""
         return self._database.run(leftover_queries.count_amphorae)
 
     def heal(self, finding: Finding) -> Healed:
-        """Prove again, remove, and verify that the object is gone."""
         self._database.require_known_schema()
         now = self.prove_again(finding)
         match Problem(now.problem):
@@ -409,8 +405,6 @@ class DeactivatedAmphorae(OctaviaPlugin, Handler):
         return Healed(f"deleted port {port.id} ({port.name})", before=dict(finding.evidence), undo=_GONE)
 
     def _rows(self, amphora: str, server: str | None = None) -> tuple[records.Amphora, ...]:
-        """Return the row of an amphora and the row that names a server."""
-
         def read(connection: Connection) -> tuple[records.Amphora, ...]:
             found = [queries.amphora(connection, amphora)]
             if server is not None:

@@ -33,7 +33,6 @@ class PreservedAmphorae(OctaviaPlugin, Inventory):
 
     @classmethod
     def from_resources(cls, resources: Resources) -> Self:
-        """Make it on the shared driver."""
         return cls(resources.get(chosen_driver))
 
     def items(self) -> Sequence[Json]:

@@ -252,7 +252,6 @@ class Controller:
     # the flows
 
     def _failover(self, balancer: str, only: list[str] | None) -> None:
-        """Replace these amphorae, or all, and build missing ones."""
         row = self.database.run(partial(queries.load_balancer, identity=balancer))
         if row is None:
             return

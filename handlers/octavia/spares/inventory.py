@@ -26,7 +26,6 @@ class Spares(OctaviaPlugin, Inventory):
 
     @classmethod
     def from_resources(cls, resources: Resources) -> Self:
-        """Make it on the shared driver."""
         return cls(resources.get(chosen_driver))
 
     def items(self) -> Sequence[Json]:

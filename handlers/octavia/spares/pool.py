@@ -114,7 +114,6 @@ def pool(zone: str, flavor: str, wanted: int, servers: Iterable[Server]) -> Pool
 
 
 def _where(server: Server) -> tuple[str, str]:
-    """Return zone and flavor of a placeholder's pool."""
     return server.metadata[ZONE], server.metadata.get(FLAVOR, "")
 
 

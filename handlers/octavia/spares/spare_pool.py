@@ -69,8 +69,6 @@ def pool_key(event: Event) -> Key | None:
 
 @dataclass(frozen=True, slots=True)
 class _Cloud:
-    """The facts of one inspection."""
-
     pools: Sequence[spares.Pool]
     deploying: int
     failing_over: frozenset[str]
@@ -103,11 +101,9 @@ class SparePool(OctaviaPlugin, Handler):
 
     @classmethod
     def from_resources(cls, resources: Resources) -> Self:
-        """Make it on the shared driver."""
         return cls(resources.get(chosen_driver))
 
     def inspect(self, key: Key) -> Iterable[Finding]:
-        """Compare a pool with its size."""
         cloud = self._read()
         found = next((pool for pool in cloud.pools if pool.name == key.id), None)
         if found is None:
@@ -134,7 +130,6 @@ class SparePool(OctaviaPlugin, Handler):
         return sum(max(pool.wanted, len(pool.present)) for pool in self._read().pools)
 
     def heal(self, finding: Finding) -> Healed:
-        """Prove again, then build, stop or delete."""
         now = self.prove_again(finding)
         match Problem(now.problem):
             case Problem.SHORT:
@@ -190,7 +185,6 @@ class SparePool(OctaviaPlugin, Handler):
 
 
 def _wrong(pool: spares.Pool) -> Iterator[tuple[Problem, Server]]:
-    """Yield the placeholders of a pool that drift, with their problem."""
     surplus = {server.id for server in pool.surplus}
     for server in pool.claimed:
         if server.task_state != "deleting":
