@@ -1,13 +1,15 @@
 """Every write into Octavia's database, one function each; each compares with the state that was proved.
 
 Rows are locked in the order of Octavia's health manager (``amphora_health``, ``load_balancer``, ``amphora``;
-``octavia/controller/healthmanager/health_manager.py``), so that the two wait for each other instead of deadlocking.
-``updated_at`` is set here, because the schema does not set it.
+``octavia/controller/healthmanager/health_manager.py``), which excludes deadlocks with it. ``updated_at`` is set here, because
+the schema does not set it.
 
-Two states must never stay. For an amphora that is ALLOCATED without a ``compute_id``, Octavia takes every port that it sees
-for the amphora's, and removes the address pairs of foreign ports (``get_plugged_networks`` with ``device_id`` None). A stale
-health row beside a row in ERROR lets the health manager promote that row to FAILOVER_STOPPED, and at the next heartbeat to
-ALLOCATED. So ``busy`` is set in the same transaction as ERROR.
+Two states must never stay:
+
+- An amphora that is ALLOCATED without a ``compute_id``. Octavia then takes every port that it sees for this amphora's, and
+  removes the address pairs of foreign ports (``get_plugged_networks`` with ``device_id`` None).
+- A stale health row that is not busy, beside an amphora in ERROR. The health manager sets the amphora to FAILOVER_STOPPED, and
+  the next heartbeat sets it to ALLOCATED. So ``busy`` is set in the same transaction as ERROR.
 """
 
 from __future__ import annotations
@@ -71,10 +73,9 @@ def _check(locked: _Locked, amphora: records.Amphora) -> None:
 
 
 def lease(connection: Connection, amphora: records.Amphora, seconds: int, quiet: float = 0.0) -> bool:
-    """Keep Octavia's health manager off an amphora for a while, by a heartbeat in the future; it expires by itself.
+    """Keep Octavia's health manager off an amphora by a heartbeat in the future.
 
-    The health manager acts after the lease and another ``heartbeat_timeout``. A heartbeat of an amphora that lives ends the
-    lease.
+    The health manager acts after the lease and another ``heartbeat_timeout``. A real heartbeat ends the lease.
 
     :param amphora: as it was proved to have failed, ALLOCATED or FAILOVER_STOPPED; in ERROR it needs no lease
     :param quiet: seconds for which it must have been silent, or under lease
@@ -116,7 +117,7 @@ def _write_heartbeat(connection: Connection, amphora: records.Amphora, at: datet
 
 
 def let_go(connection: Connection, amphora: records.Amphora) -> None:
-    """Make Octavia forget an amphora's server, so that the next failover leaves the server alone.
+    """Make Octavia forget an amphora's server, so that the next failover does not delete it.
 
     The row becomes ERROR without ``compute_id``, and its health row busy. The failover then deletes a server "None", which
     Nova does not know, and continues.
@@ -145,13 +146,13 @@ def let_go(connection: Connection, amphora: records.Amphora) -> None:
 
 
 def take_back(connection: Connection, amphora: records.Amphora, silent: float) -> bool:
-    """Give an amphora that was let go its server back, because its failover was refused.
+    """Give an amphora its server back after :func:`let_go`, because Octavia refused the failover.
 
-    A serving amphora gets a state in which Octavia's health manager replaces it at once: not busy, and silent.
+    An amphora that served becomes silent and not busy, so Octavia's health manager replaces it at once.
 
     :param amphora: as it was before :func:`let_go`
     :param silent: seconds of silence that its health row shows afterwards
-    :return: False when Octavia works on the load balancer, or has changed the row: then its flow goes on
+    :return: False when Octavia works on the load balancer or has changed the row: then its flow goes on
     """
     locked = _lock(connection, amphora)
     if locked.lb_status not in records.IDLE or locked.status != "ERROR" or locked.compute_id is not None:
@@ -173,7 +174,7 @@ def take_back(connection: Connection, amphora: records.Amphora, silent: float) -
 
 
 def detach_deleted(connection: Connection, amphora: str, load_balancer: str) -> bool:
-    """Take a DELETED amphora's row off its load balancer, whose next update would fail for want of that row's port.
+    """Take a DELETED amphora's row off its load balancer, whose next update would fail because that row's port is gone.
 
     :return: whether it was still attached
     :raises InFlight: when Octavia works on the load balancer
@@ -192,10 +193,10 @@ def detach_deleted(connection: Connection, amphora: str, load_balancer: str) -> 
 
 
 def mark_error(connection: Connection, balancer: records.LoadBalancer, at: datetime) -> None:
-    """Set a load balancer that no flow works on any more from PENDING_* to ERROR, in which it can be failed over.
+    """Set a load balancer from PENDING_* to ERROR, in which Octavia accepts a failover.
 
     :param balancer: as it was proved to be stuck
-    :param at: its new ``updated_at``, by the database's clock; while the row shows this very time, nothing has written it
+    :param at: its new ``updated_at``, by the database's clock; it stays until the next write
     :raises Conflict: when it has changed since
     """
     same_time = _LB.updated_at.is_(None) if balancer.updated_at is None else _LB.updated_at == balancer.updated_at
@@ -209,7 +210,7 @@ def mark_error(connection: Connection, balancer: records.LoadBalancer, at: datet
 
 
 def mark_deleted(connection: Connection, amphora: records.Amphora) -> None:
-    """Set an amphora's row to DELETED after its server and ports are gone, with its health row and member ports.
+    """Set an amphora's row to DELETED after its server and ports are gone; delete its health row and member ports.
 
     :param amphora: as it was proved: ERROR, PENDING_DELETE or READY, on no load balancer
     :raises Conflict: when it has changed since
@@ -237,7 +238,7 @@ def mark_deleted(connection: Connection, amphora: records.Amphora) -> None:
 
 
 def forget_health(connection: Connection, amphora: str, older_than: float) -> bool:
-    """Delete the heartbeat record of an amphora that is deleted or unknown; it would count as a failure.
+    """Delete the heartbeat record of an amphora that is deleted or unknown; Octavia would count it as a failure.
 
     :param older_than: seconds of silence that the record must have; a fresh one comes from an amphora that lives
     :return: whether it was deleted

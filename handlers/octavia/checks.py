@@ -1,4 +1,4 @@
-"""Checks of Octavia's part of a deployment: its database, its APIs, its work queue and its options."""
+"""Checks of Octavia's databases, APIs, work queue and options."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def _project(resources: Resources) -> Checked:
 
 
 def _queue(resources: Resources, modes: Mapping[type[Handler], Mode]) -> Iterator[Checked]:
-    """Warn about handlers that only report, because the state of Octavia's work queue stays unknown."""
+    """Warn about handlers that only report while the state of Octavia's work queue is unknown."""
     names = [handler.name for handler, mode in modes.items() if mode is Mode.HEAL and handler.name in _NEED_QUEUE]
     if not names:
         return

@@ -35,8 +35,7 @@ SPARE_PREFIX = "octavia-spare-"
 class Server:
     """A server, as Nova shows it to an administrator.
 
-    :param status: ``ACTIVE``, ``SHUTOFF``, ``ERROR``, ``BUILD``, ``PAUSED``, ``SHELVED_OFFLOADED`` ...
-    :param host: None for a server on no host (being built, shelved and offloaded)
+    :param host: None for a server on no host (being built, or shelved and offloaded)
     :param host_up: whether its compute service answers; None when that is unknown
     :param image: None when it boots from a volume
     :param flavor: its name
@@ -67,9 +66,8 @@ class Server:
 class Port:
     """A port, as Neutron shows it to an administrator.
 
-    :param revision: changes are compare-and-set by it
+    :param revision: each write must name it, and fails when the port has another one
     :param address_pairs: the addresses of its allowed address pairs
-    :param addresses: its own addresses
     :param age: seconds since it was created, by our clock
     """
 
@@ -111,7 +109,7 @@ class Image:
 class Group:
     """A server group or a security group of Octavia's project.
 
-    :param tags: of a security group that was asked for by its name
+    :param tags: of a security group, when it was read by its name
     """
 
     id: str

@@ -44,7 +44,7 @@ class OctaviaDatabase:
         return self._database.run(work)
 
     def require_known_schema(self) -> None:
-        """Make sure that a heal may rely on this database.
+        """Refuse a heal when this database's schema is not known.
 
         :raises Refused: when its schema is not known
         :raises Unavailable: when it does not answer
@@ -52,7 +52,7 @@ class OctaviaDatabase:
         self._schemas.require([self._database])
 
     def warnings(self) -> Iterator[str]:
-        """Yield why handlers cannot inspect or heal by this database.
+        """Yield why handlers cannot inspect or heal with this database.
 
         :raises Unavailable: when it does not answer
         """

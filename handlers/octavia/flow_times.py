@@ -1,8 +1,7 @@
 """How long a flow of Octavia can work without writing a row.
 
-The age of a row proves that no flow works on it only when the age exceeds this time. It follows from the retry and timeout
-options of ``octavia.conf``. A flow waits for a build slot, the boot, the agent, a detached port, Nova and Neutron; each wait
-may use up its retries, and none of them writes a row. The sum bounds one silence.
+A row older than this time proves that no flow works on it. A flow waits for a build slot, the boot, the agent, a detached
+port, Nova and Neutron, each as long as the retry and timeout options of ``octavia.conf`` allow. The sum bounds one silence.
 
 An agent that accepts connections and never answers costs both timeouts and two pauses for each retry: ``request`` sleeps,
 and the retry of the flow sleeps again.
@@ -38,7 +37,7 @@ class FlowTimes:
 
     @property
     def longest_silence(self) -> float:
-        """Seconds after which a flow that still works has written a row."""
+        """The longest time, in seconds, in which a working flow writes no row."""
         answer = self.rest_request_conn_timeout + self.rest_request_read_timeout
         return (
             self.build_active_retries * self.build_retry_interval
@@ -51,7 +50,7 @@ class FlowTimes:
 
     @property
     def safe_age(self) -> float:
-        """Seconds for which rows must be unchanged, unless the operator sets a number: twice the longest silence."""
+        """The default age, in seconds, after which no flow works on a row: twice the longest silence."""
         return 2 * self.longest_silence
 
 
@@ -72,7 +71,7 @@ _SECTIONS = {
 
 
 def flow_times(files: ServiceFiles) -> FlowTimes:
-    """Read the options from Octavia's files; an option that they do not set has Octavia's default.
+    """Read the options from Octavia's files, with Octavia's defaults.
 
     :raises ConfigError: when a value is not a number
     """
@@ -97,9 +96,9 @@ def _number(value: str, where: str) -> float:
 
 
 def age_or_default(given: float | None, times: FlowTimes, option: str) -> float:
-    """Return the age that rows must have.
+    """Return the age, in seconds, that rows must have.
 
-    :param given: the operator's number of seconds; None for the default
+    :param given: the operator's number; None for the default
     :param option: its name, for errors
     :raises ConfigError: when it is shorter than a flow may be silent
     """

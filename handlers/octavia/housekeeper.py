@@ -23,7 +23,7 @@ class Housekeeper(HousekeepingManager):
         return sum(pool.wanted for pool in spares.pools((), self._driver.settings))
 
     def get_ready_spare_amphora_count(self) -> int:
-        """Count the ready spares of each pool up to its size: a surplus in one zone fills no gap in another."""
+        """Count the ready spares of each pool up to its size: a surplus in one zone does not replace a spare in another."""
         return sum(
             min(len(pool.ready), pool.wanted) for pool in spares.pools(self._driver.servers(), self._driver.settings)
         )

@@ -1,7 +1,6 @@
-"""The Housekeeping Manager: the interface that Octavia's specification of 2014 describes.
+"""The interface that Octavia's specification of 2014 describes: its four methods and its loop, :func:`housekeep`.
 
-It has four abstract methods, the loop of the specification in terms of them, :func:`housekeep`, and these exceptions. Every
-error of an API or of the database becomes exactly one of them:
+Every error of an API or of the database becomes exactly one of these exceptions:
 
 ======================== ==============================================================================================
 NotFoundError            the object does not exist (404)
@@ -43,7 +42,7 @@ class UnavailableException(AmphoraDriverError, Unavailable):
 
 
 class UnauthorizedException(AmphoraDriverError, Unavailable):
-    """The credentials are wrong or lack a role; handlers treat it as no answer, and an operator has to act."""
+    """The credentials are wrong or lack a role; an operator has to act."""
 
 
 class DeleteFailed(AmphoraDriverError):
@@ -51,7 +50,7 @@ class DeleteFailed(AmphoraDriverError):
 
 
 class HousekeepingManager(ABC):
-    """The interface of the specification."""
+    """The interface of the specification. Beside the errors below, its methods raise :class:`AmphoraDriverError`."""
 
     @abstractmethod
     def get_spare_amphora_size(self) -> int:
@@ -65,7 +64,6 @@ class HousekeepingManager(ABC):
         """Return the number of spare amphorae that are ready for use.
 
         :raises NotImplementedError: when this manager has no spares
-        :raises AmphoraDriverError: one of those above
         """
 
     @abstractmethod
@@ -73,16 +71,14 @@ class HousekeepingManager(ABC):
         """Begin to build spare amphorae, at most as many as may build at the same time; do not wait for them.
 
         :raises NotImplementedError: when this manager has no spares
-        :raises AmphoraDriverError: one of those above
         """
 
     @abstractmethod
     def remove_amphora(self, amphora_ids: Sequence[str]) -> None:
-        """Remove deactivated amphorae completely, and verify that they are gone.
+        """Remove deactivated amphorae completely, and verify that they are gone; an error does not stop the others.
 
-        :raises NotFoundError: when an amphora does not exist; the others are removed
-        :raises DeleteFailed: when an amphora cannot be removed, or still exists; the others are removed
-        :raises AmphoraDriverError: one of those above
+        :raises NotFoundError: when an amphora does not exist
+        :raises DeleteFailed: when an amphora cannot be removed, or still exists
         """
 
 
@@ -92,8 +88,8 @@ class Turn:
 
     :param ready: spares that were ready when it began
     :param wanted: the wanted number of spares
-    :param preserved: amphorae that were preserved
-    :param removed: amphorae that were removed
+    :param preserved: ids of amphorae
+    :param removed: ids of amphorae
     """
 
     ready: int
@@ -105,12 +101,12 @@ class Turn:
 def housekeep(manager: HousekeepingManager, deactivated: Iterable[str], preserve: Callable[[str], bool]) -> Turn:
     """Run the loop of the specification once: log the size of the pool, fill it, preserve or remove deactivated amphorae.
 
-    The machine runs the same loop event by event, by the handlers ``spare_pool``, ``failed_amphora`` and
+    The daemon does the same work event by event, in the handlers ``spare_pool``, ``failed_amphora`` and
     ``deactivated_amphorae``.
 
     :param deactivated: ids of amphorae that serve no load balancer
     :param preserve: preserves an amphora that is eligible while there is room; returns whether it did
-    :raises AmphoraDriverError: one of those above
+    :raises AmphoraDriverError: a call failed
     """
     ready, wanted = top_up(manager)
     preserved: list[str] = []
@@ -123,10 +119,9 @@ def housekeep(manager: HousekeepingManager, deactivated: Iterable[str], preserve
 
 
 def log_pool_size(manager: HousekeepingManager) -> tuple[int, int]:
-    """Log the size of the spare pool.
+    """Log and return the number of ready spares and of wanted ones; zeros when the manager has no spares.
 
-    :return: the number of ready spares and of wanted ones; zeros when the manager has no spares
-    :raises AmphoraDriverError: one of those above
+    :raises AmphoraDriverError: a call failed
     """
     try:
         wanted = manager.get_spare_amphora_size()
@@ -138,10 +133,9 @@ def log_pool_size(manager: HousekeepingManager) -> tuple[int, int]:
 
 
 def top_up(manager: HousekeepingManager) -> tuple[int, int]:
-    """Log the size of the spare pool, and begin to build missing spares.
+    """Log the size of the spare pool, begin to build missing spares, and return what :func:`log_pool_size` returns.
 
-    :return: as :func:`log_pool_size`
-    :raises AmphoraDriverError: one of those above
+    :raises AmphoraDriverError: a call failed
     """
     ready, wanted = log_pool_size(manager)
     if ready < wanted:

@@ -51,7 +51,7 @@ def _match(pattern: re.Pattern[str], name: str) -> str | None:
 
 
 def is_kept(server: Server) -> bool:
-    """Return whether a server is preserved, a spare, or was released to an operator; no such server is a leftover."""
+    """Return whether a server is preserved, a spare, or released to an operator, and thus no leftover."""
     return (
         bool({PRESERVED, SPARE} & server.tags)
         or server.name.startswith((PRESERVED_PREFIX, SPARE_PREFIX))
@@ -66,12 +66,15 @@ def may_be_stuck(row: records.Amphora) -> bool:
 
 
 def in_flow(row: records.Amphora, grace: float) -> bool:
-    """Return whether Octavia may still work on an amphora that is on no load balancer."""
+    """Return whether Octavia may still work on an amphora that is on no load balancer.
+
+    :param grace: seconds
+    """
     return row.load_balancer_id is None and row.status in IN_A_FLOW and row.age < grace
 
 
 def not_removable(found: Server, amphora: str, project: str) -> str:
-    """Return the reason why the server of an amphora's row must not be deleted with it; empty when it may be.
+    """Return why the server in an amphora's row must not be deleted with the row; empty when it may be.
 
     :param project: id of Octavia's project
     """

@@ -1,4 +1,4 @@
-"""The options ``[octavia]``, and the values of Octavia's own files that replace them."""
+"""The options ``[octavia]``, and the values of Octavia's own files that serve as their defaults."""
 
 from __future__ import annotations
 
@@ -87,7 +87,6 @@ def configured(conf: cfg.ConfigOpts) -> bool:
 
 
 def files(conf: cfg.ConfigOpts) -> ServiceFiles:
-    """Return Octavia's configuration files."""
     return ServiceFiles("[octavia] config_file", conf[GROUP].config_file)
 
 
@@ -107,7 +106,7 @@ def database_url(conf: cfg.ConfigOpts) -> str:
 
 
 def database_mark(conf: cfg.ConfigOpts) -> str:
-    """Return a short mark of this database, which another database does not have; it contains no secret.
+    """Return a mark that identifies this database; it contains no secret.
 
     :raises ConfigError: as :func:`database_url`
     """
@@ -124,7 +123,7 @@ def notification_url(conf: cfg.ConfigOpts) -> str | None:
 
 
 def amphora_settings(conf: cfg.ConfigOpts) -> AmphoraSettings:
-    """Return the way Octavia boots amphorae.
+    """Read how Octavia boots amphorae.
 
     :raises ConfigError: when a value of its files cannot be read
     """
@@ -150,15 +149,15 @@ def amphora_settings(conf: cfg.ConfigOpts) -> AmphoraSettings:
 def heartbeat_interval(conf: cfg.ConfigOpts) -> float:
     """Return the seconds between two heartbeats of an amphora.
 
-    :raises ConfigError: when the value of Octavia's files is no number
+    :raises ConfigError: when the value in Octavia's files is no number
     """
     return float(_health_manager(conf, "heartbeat_interval") or HEARTBEAT_INTERVAL)
 
 
 def failover_threshold(conf: cfg.ConfigOpts) -> int:
-    """Return how many amphorae may be silent before Octavia's health manager replaces none; 0 without a bound.
+    """Return the number of silent amphorae from which on Octavia's health manager replaces none; 0: no bound.
 
-    :raises ConfigError: when the value of Octavia's files is no number
+    :raises ConfigError: when the value in Octavia's files is no number
     """
     return _health_manager(conf, "failover_threshold") or 0
 

@@ -1,4 +1,4 @@
-"""Waiting for a short time until Nova, Neutron or Octavia has done a request."""
+"""A short wait until Nova, Neutron or Octavia has carried out a request."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ def until(done: Callable[[], bool], within: float) -> bool:
     """Call ``done`` until it returns True; return whether it did.
 
     :param within: seconds; ``done`` is called at least once
-    :raises: the errors of ``done``
     """
     asking = tenacity.Retrying(
         retry=tenacity.retry_if_result(operator.not_),

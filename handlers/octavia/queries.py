@@ -1,7 +1,6 @@
 """The SELECTs that several handlers run against Octavia's database.
 
-Each function takes a connection within a transaction and can run again. The clock of the database gives the ages. The
-writes are in :mod:`handlers.octavia.changes`.
+Each function takes a connection within a transaction and can run again. Ages are by the clock of the database.
 """
 
 from __future__ import annotations
@@ -94,7 +93,7 @@ def _health(row: Any) -> records.Health:
 
 
 def chunks(values: Collection[str]) -> Iterator[list[str]]:
-    """Split ids into lists of at most CHUNK, so that no statement grows with the fleet."""
+    """Split ids into lists of at most CHUNK, so that no statement grows with the cloud."""
     ordered = sorted(values)
     for start in range(0, len(ordered), CHUNK):
         yield ordered[start : start + CHUNK]
@@ -130,7 +129,7 @@ def open_requests(connection: Connection) -> int:
 
 
 def known_load_balancers(connection: Connection, identities: Collection[str]) -> dict[str, str]:
-    """Map those of these ids that have a row to its provisioning status; Octavia keeps a deleted row for a week."""
+    """Map each of these ids that has a row to its provisioning status; Octavia keeps a deleted row for a week."""
     found: dict[str, str] = {}
     for part in chunks(identities):
         rows = connection.execute(sa.select(_LB.id, _LB.provisioning_status).where(_LB.id.in_(part)))
@@ -171,7 +170,6 @@ def deleted_amphorae(connection: Connection) -> list[records.Amphora]:
 
 
 def health(connection: Connection, amphora: str) -> records.Health | None:
-    """Return the heartbeat record of an amphora, if it has one."""
     columns = (NOW, _HEALTH.amphora_id, _HEALTH.last_update, _HEALTH.busy)
     row = connection.execute(sa.select(*columns).where(_HEALTH.amphora_id == amphora)).first()
     return None if row is None else _health(row)
@@ -189,7 +187,7 @@ def has_member_ports(connection: Connection) -> bool:
 
 
 def member_ports(connection: Connection, amphora: str) -> list[str]:
-    """Return the ids of an amphora's ports in the networks of its members; none before Octavia 16."""
+    """Return the ids of an amphora's ports in its members' networks; none before Octavia 16."""
     if not has_member_ports(connection):
         return []
     c = tables.amphora_member_port.c
@@ -197,13 +195,13 @@ def member_ports(connection: Connection, amphora: str) -> list[str]:
 
 
 def vip_port(connection: Connection, load_balancer: str) -> str | None:
-    """Return the id of the port that holds the VIP of a load balancer."""
+    """Return the id of the port that has a load balancer's VIP."""
     v = tables.vip.c
     return connection.execute(sa.select(v.port_id).where(v.load_balancer_id == load_balancer)).scalar()
 
 
 def vip_ports(connection: Connection) -> dict[str, str]:
-    """Return the id of the VIP port of every load balancer that is not deleted, by load balancer."""
+    """Return the VIP port's id of every load balancer that is not deleted, by load balancer."""
     v = tables.vip.c
     query = (
         sa.select(v.load_balancer_id, v.port_id).join(tables.load_balancer).where(_LB.provisioning_status != "DELETED")

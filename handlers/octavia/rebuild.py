@@ -1,12 +1,12 @@
 """Whether a load balancer in ERROR may be failed over as a whole, and how often.
 
-A failover of the whole load balancer creates its VIP port again. So it must not follow a deletion or a creation that
-failed: only the owner decides about that load balancer. Octavia's deletion first removes the server group, then the security
-group and the VIP port, then the amphorae (``octavia/controller/worker/v2/flows/load_balancer_flows.py``,
+Such a failover creates the VIP port again. So it must not follow a failed deletion or creation: there only the owner
+decides. Octavia's deletion first removes the server group, then the security group and the VIP port, then the amphorae
+(``octavia/controller/worker/v2/flows/load_balancer_flows.py``,
 ``octavia/network/drivers/neutron/allowed_address_pairs.py``). A creation that failed leaves no amphora row.
 
 Each attempt is recorded as a tag of the load balancer's security group. The tag names the amphora that the attempt should
-replace. So a successful failover resets the count, and a restart does not.
+replace. So a successful failover resets the count, and a restart of stackmend does not.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Remains:
 
     @property
     def attempts(self) -> int:
-        """The failovers that were requested and left these amphorae in place."""
+        """The number of requested failovers that left these amphorae in place."""
         return attempts(self.security_group, self.amphorae)
 
 
@@ -82,12 +82,12 @@ def obstacle(remains: Remains) -> str:
 
 
 def pause(remains: Remains) -> float:
-    """Return how many seconds a load balancer must have been in ERROR before its next failover."""
+    """Return the seconds that a load balancer must have been in ERROR before its next failover."""
     return PAUSES[min(remains.attempts, len(PAUSES) - 1)]
 
 
 def read(driver: Driver, balancer: records.LoadBalancer, amphorae: Sequence[records.Amphora]) -> Remains:
-    """Read what a load balancer in ERROR still has.
+    """Read the objects that a load balancer in ERROR still has.
 
     :param amphorae: all its rows
     :raises Unavailable: when the database, Neutron or Nova does not answer
@@ -122,7 +122,7 @@ def require(
 
 
 def record_accepted(driver: Driver, remains: Remains, amphora: str) -> None:
-    """Record a failover that Octavia has accepted; without an answer, log that it is not counted."""
+    """Record a failover that Octavia has accepted; log when that fails, because the failover then does not count."""
     try:
         record_attempt(driver, remains.security_group, amphora)
     except (AmphoraDriverError, HandlerError) as error:
@@ -138,7 +138,7 @@ def security_group(driver: Driver, balancer: str) -> Group | None:
 
 
 def attempts(group: Group | None, amphorae: Collection[str]) -> int:
-    """Return how many recorded failovers should have replaced one of these amphorae."""
+    """Return the number of recorded failovers that should have replaced one of these amphorae."""
     if group is None:
         return 0
     named = [tag.removeprefix(_TAG).rpartition("-")[0] for tag in group.tags if tag.startswith(_TAG)]
@@ -146,7 +146,7 @@ def attempts(group: Group | None, amphorae: Collection[str]) -> int:
 
 
 def record_attempt(driver: Driver, group: Group | None, amphora: str) -> None:
-    """Record that a failover was requested which should replace an amphora; do nothing without a security group.
+    """Record a failover that should replace an amphora; do nothing without a security group.
 
     :raises Unavailable: when Neutron does not answer
     """

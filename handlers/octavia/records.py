@@ -72,10 +72,7 @@ class Amphora:
 
     @property
     def is_device(self) -> bool:
-        """Whether the row has nothing that the amphora provider writes.
-
-        The F5 provider has one such row for each of its devices (``status_manager.py`` of octavia-f5-provider-driver).
-        """
+        """Whether the row is a device of the F5 provider (its ``status_manager.py``), not an amphora."""
         return self.compute_id is None and self.lb_network_ip is None and self.cert_expiration is None
 
 

@@ -1,10 +1,10 @@
 """Removes an amphora completely, and verifies that it is gone.
 
-The row goes last, so that a removal that stops halfway leaves the row by which the rest is found. Every step can be
-repeated. An amphora in ERROR is deleted by Octavia's ``DELETE /octavia/amphorae/ID`` first, but only the row proves that:
-before release 18 the row becomes PENDING_DELETE and no worker gets the message; in 19 a failure leaves it PENDING_DELETE for
-ever. Without that proof in time, the server, the ports and the row are removed here. With it, server and ports are removed
-too: Octavia does not wait for Nova, and deletes only the ports that the row names.
+The row goes last, so that a removal that stops halfway can be continued from the row. Every step can be repeated.
+
+An amphora in ERROR is first deleted by Octavia's ``DELETE /octavia/amphorae/ID``, but only its row proves the deletion.
+Before release 18 the row becomes PENDING_DELETE and no worker gets the message; in 19 a failure leaves it PENDING_DELETE for
+ever. Server and ports are always removed here: Octavia does not wait for Nova, and deletes only the ports that the row names.
 
 Sources: ``octavia/api/v2/controllers/amphora.py``, ``octavia/controller/worker/v2/flows/amphora_flows.py``.
 """
@@ -112,7 +112,7 @@ def remove_server(driver: Driver, server: Server) -> None:
 
 
 def remove_port(driver: Driver, port: Port) -> None:
-    """Delete a port without a server; read it again, because Nova changes it when it deletes the server.
+    """Delete a port that has no server. Read it again first: Nova changes it when it deletes the server.
 
     :raises DeleteFailed: when a server has it, or Neutron still has it
     """

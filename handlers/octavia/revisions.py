@@ -1,9 +1,8 @@
-"""Which schemas of Octavia's database this release knows: those of Octavia 10 (Yoga) to 19.
+"""The schemas of Octavia's database that this release knows: those of Octavia 10 (Yoga) to 19.
 
-Reading proves itself: a table or column that is not there is an error. Nothing is written to a database whose
-``alembic_version`` is not one of these.
+A missing table or column makes a read fail. Nothing is written to a database whose ``alembic_version`` is not one of these.
 
-Source: ``octavia/db/migration/alembic_migrations/versions`` of the releases named.
+Source: ``octavia/db/migration/alembic_migrations/versions`` of these releases.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The options ``[housekeeping]``: those of the specification, by their names, and those that a cloud needs besides."""
+"""The options ``[housekeeping]``: those of the specification, by their names, and further ones."""
 
 from __future__ import annotations
 
@@ -168,7 +168,7 @@ class HousekeepingSettings:
 
     @property
     def heard_within(self) -> float:
-        """Seconds within which a healthy amphora has been heard."""
+        """The greatest age, in seconds, of a healthy amphora's last heartbeat."""
         return _LOST * self.heartbeat_interval
 
     @property
@@ -178,10 +178,9 @@ class HousekeepingSettings:
 
 
 def _threshold(own: int, octavias: int) -> int:
-    """Return the smaller bound; with 1, Octavia leaves every failover to others, and with 0 it has no bound.
+    """Return the smaller of two bounds on other failures. Octavia's 0 means no bound; its 1 stops each of its own failovers.
 
-    :param own: failures of others from which on none is touched
-    :param octavias: Octavia's, which counts the amphora itself, too
+    :param octavias: counts the amphora itself, too
     """
     if octavias <= _DELEGATED:
         return own

@@ -18,14 +18,14 @@ the state stays. Octavia's health manager reads heartbeats only, so it does not 
 old row on its load balancer for a week.
 
 **What is read.** The load balancer and its amphora rows. Their last change must be older than ``stuck_load_balancers_after``,
-by the clock of the database. No server of its amphorae is building. Octavia's queue proves that no request waits for a worker
-(:mod:`handlers.octavia.work_queue`); where that is unknown, the state is only reported.
+by the clock of the database. No server of its amphorae may be building. Octavia's queue proves that no request waits for a
+worker (:mod:`handlers.octavia.work_queue`); where that is unknown, the state is only reported.
 
 **What is changed.** One step for each inspection. PENDING_UPDATE becomes ERROR, if status and time are those that were proved.
-Before that write, the servers of its amphorae get the new time as metadata: it marks a load balancer in ERROR for this
-reason that has not changed since, after a crash too. Then Octavia's API fails the load balancer over, as it does for a wrong
-number of amphorae; a spare makes room. The row of a deleted amphora is detached from its load balancer, from Octavia 16
-on, once Nova has no such server and Neutron no such port.
+Before that write, the servers of its amphorae get the new time as metadata. So stackmend recognises, after a crash too, that
+it set this ERROR and that nothing has changed since. Then Octavia's API fails the load balancer over, as it does for a wrong
+number of amphorae; a spare makes room. From Octavia 16 on, a deleted amphora's row is detached from its load balancer when
+Nova has no such server and Neutron no such port.
 
 **What is not changed.** A load balancer on which a flow may work. Failed amphorae: ``failed_amphora`` replaces them. A load
 balancer in ERROR whose deletion or creation failed: its owner decides (:mod:`handlers.octavia.rebuild`).
@@ -132,7 +132,6 @@ class Balancer:
 
     @classmethod
     def of(cls, row: records.LoadBalancer, amphorae: Iterable[records.Amphora]) -> Balancer:
-        """Sort the rows of its amphorae."""
         rows = sorted(amphorae, key=lambda amphora: amphora.id)
         deleted = tuple(amphora for amphora in rows if amphora.status == "DELETED" and not _is_being_preserved(amphora))
         return cls(row, tuple(amphora for amphora in rows if amphora.status != "DELETED"), deleted)
@@ -144,7 +143,6 @@ class Balancer:
 
     @property
     def is_pending(self) -> bool:
-        """Whether its state is one of a flow."""
         return self.row.status.startswith("PENDING")
 
     @property
@@ -165,7 +163,7 @@ class Balancer:
 
 
 def _is_being_preserved(amphora: records.Amphora) -> bool:
-    """Return whether ``failed_amphora``, which removed the server from the row, may still work on it."""
+    """Return whether ``failed_amphora`` may still work on it, after it removed the server from the row."""
     return amphora.compute_id is None and amphora.age < _PRESERVING
 
 
@@ -204,10 +202,7 @@ class StuckLoadBalancers(OctaviaPlugin, Handler):
 
     @classmethod
     def from_resources(cls, resources: Resources) -> Self:
-        """Make it on the shared driver.
-
-        :raises ConfigError: when a file of Octavia is malformed, or ``stuck_load_balancers_after`` is shorter than a flow
-        """
+        """:raises ConfigError: when a file of Octavia is malformed, or ``stuck_load_balancers_after`` is shorter than a flow"""
         group = resources.conf[settings.GROUP]
         after = age_or_default(
             group.stuck_load_balancers_after,
@@ -263,7 +258,7 @@ class StuckLoadBalancers(OctaviaPlugin, Handler):
             yield Finding(key, Problem.DELETED_AMPHORA, summary, {"amphorae": ids}, weight=len(ids))
 
     def _is_gone(self, amphora: records.Amphora) -> bool:
-        """Return whether neither server nor port of an amphora exists: the deletion of its load balancer removes both."""
+        """Return whether neither server nor port of an amphora exists."""
         has_server = amphora.compute_id is not None and self._driver.server(amphora.compute_id) is not None
         has_port = amphora.vrrp_port_id is not None and self._driver.port(amphora.vrrp_port_id) is not None
         return not has_server and not has_port
@@ -289,7 +284,7 @@ class StuckLoadBalancers(OctaviaPlugin, Handler):
             yield self._failover(key, Problem.ERROR, summary, balancer, refusal)
 
     def _failover(self, key: Key, problem: Problem, summary: str, balancer: Balancer, refusal: str = "") -> Finding:
-        """Return a finding whose heal is a failover; one in ERROR may be rebuilt only while its owner wants it."""
+        """Return a finding whose heal is a failover; in ERROR, only while its owner still wants the load balancer."""
         if not refusal and balancer.row.status == "ERROR":
             if is_withheld(Withheld.REBUILD_ERROR):
                 refusal = withheld.refusal(Withheld.REBUILD_ERROR)
@@ -379,7 +374,7 @@ class StuckLoadBalancers(OctaviaPlugin, Handler):
     def _mark_freed(self, server: Server, at: datetime) -> None:
         """Write the time at which its load balancer is freed to a server.
 
-        Nova refuses that for a server in ERROR; its amphora has failed, and ``failed_amphora`` requests the failover.
+        Nova refuses that for a server in ERROR. Its amphora has failed, so ``failed_amphora`` requests the failover.
         """
         try:
             self._driver.describe_server(server.id, {FREED: at.isoformat()})
@@ -415,7 +410,7 @@ class StuckLoadBalancers(OctaviaPlugin, Handler):
 
 
 def _a_second_ago(connection: Connection) -> datetime:
-    """Return the time of the database, one second ago, in whole seconds as MySQL stores it; a later write differs."""
+    """Return the database's time of one second ago, in whole seconds as MySQL stores it, so that a later write differs."""
     now: datetime = connection.execute(sa.select(queries.NOW)).scalar_one()
     return now.replace(microsecond=0) - timedelta(seconds=1)
 

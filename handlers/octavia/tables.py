@@ -1,7 +1,7 @@
 """The tables and columns of Octavia that stackmend reads or writes.
 
-The columns exist in every Octavia since 10 (Yoga). Code checks for a later table (``amphora_member_port``) before it uses it.
-``create_all`` makes a database for tests and for the Noop driver; Octavia's migrations make the real ones.
+The columns exist since Octavia 10 (Yoga), except ``amphora_member_port``, which code checks for before it uses it.
+``create_all`` makes a database for tests and for the Noop driver only.
 
 All times are naive UTC. Octavia's models set ``updated_at``, not the schema, so every write sets it too.
 

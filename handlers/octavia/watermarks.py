@@ -1,6 +1,6 @@
-"""The watermark of Octavia's database: load balancers keep their time of creation as long as their row exists.
+"""The watermark of Octavia's database: the times at which its old load balancers were created.
 
-Its ids are UUIDs and its housekeeping deletes expired rows, so it has no value that only grows.
+No other value serves: ids are UUIDs, and Octavia's housekeeping deletes expired rows.
 """
 
 from __future__ import annotations

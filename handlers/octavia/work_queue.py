@@ -1,7 +1,7 @@
 """Octavia's work queue: whether a request for a load balancer still waits, and whether a worker would take it.
 
-The API sets a load balancer to PENDING_* and sends a request to the queue ``octavia_provisioning_v2``. A change to such a load
-balancer makes two flows run at once, and two amphorae result. So three facts must hold before anything changes:
+The API sets a load balancer to PENDING_* and sends a request to the queue ``octavia_provisioning_v2``. A heal before a worker
+takes the request makes two flows run at once, and two amphorae result. So three facts must hold before any change:
 
 - Octavia has no jobboard, with which another worker resumes the flow of a dead one at any time.
 - The queue is empty, and a worker consumes it.
@@ -9,10 +9,9 @@ balancer makes two flows run at once, and two amphorae result. So three facts mu
   the others wait inside it, where no queue shows them (``oslo_messaging/_drivers/amqpdriver.py``,
   ``oslo_messaging/server.py``).
 
-A flow that began leaves the queue empty too; the age of the rows covers it (:mod:`handlers.octavia.flow_times`).
+A flow that has begun is not in the queue; the age of the rows covers it (:mod:`handlers.octavia.flow_times`).
 
-Source: ``TOPIC_AMPHORA_V2`` in ``octavia/common/constants.py``; ``[oslo_messaging] topic`` names the queue of an older
-provider only.
+Source: ``TOPIC_AMPHORA_V2`` in ``octavia/common/constants.py``; ``[oslo_messaging] topic`` is for an older provider.
 """
 
 from __future__ import annotations
@@ -48,10 +47,7 @@ class WorkQueue:
 
     @classmethod
     def from_resources(cls, resources: Resources) -> Self:
-        """Make it from Octavia's files.
-
-        :raises ConfigError: when the files are malformed
-        """
+        """:raises ConfigError: when Octavia's files are malformed"""
         files = options.files(resources.conf)
         refusal = _jobboard(resources, files) or _flows(files)
         if refusal:
@@ -63,9 +59,9 @@ class WorkQueue:
         return cls(lambda: resources.bus.queue_depth(broker, QUEUE), threads=_threads(files))
 
     def prove_idle(self, requests: int) -> None:
-        """Return when no request waits and a worker would take one.
+        """Return only when no request waits and a worker would take one.
 
-        :param requests: load balancers and amphorae for which a request may be open, by their state
+        :param requests: number of load balancers and amphorae for which a request may be open, by their state
         :raises InFlight: when requests wait, or may wait inside a worker
         :raises Unavailable: when the broker does not answer, or no worker consumes the queue
         """
@@ -81,7 +77,7 @@ class WorkQueue:
 
 
 def _jobboard(resources: Resources, files: ServiceFiles) -> str:
-    """Return the reason why a jobboard excludes a proof; empty where Octavia has none for certain.
+    """Return why a jobboard may resume flows; empty where Octavia certainly has none.
 
     A copy of ``octavia.conf`` may lack the group, so a missing option proves nothing.
     """
@@ -98,7 +94,7 @@ def _jobboard(resources: Resources, files: ServiceFiles) -> str:
 
 
 def _flows(files: ServiceFiles) -> str:
-    """Return the reason why the age of a row excludes no flow; empty where the files have the retries of flows."""
+    """Return why the age of a row does not exclude a flow; empty where the files have the retries of flows."""
     if files.has_section("haproxy_amphora"):
         return ""
     return f"the longest time of a flow is unknown: {files} has no [haproxy_amphora]; copy that group from Octavia's own file"
