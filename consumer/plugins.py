@@ -67,7 +67,6 @@ def checks() -> list[tuple[str, Check]]:
 
 
 def watermarks() -> list[Watermarks]:
-    """Return the functions that read the watermarks of the cloud's databases."""
     return [loaded for _name, loaded in _all(WATERMARKS)]
 
 

@@ -34,7 +34,6 @@ def printable(text: str, keep: str = "") -> str:
 
 
 def utc(clock: float | None) -> str | None:
-    """Return a time in ISO 8601, with milliseconds."""
     if clock is None:
         return None
     return datetime.fromtimestamp(clock, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
@@ -56,5 +55,4 @@ def span(value: float | None) -> str:
 
 
 def plural(count: int, one: str, many: str = "") -> str:
-    """Return ``1 row`` or ``2 rows``."""
     return f"{count} {one if count == 1 else many or one + 's'}"

@@ -120,7 +120,6 @@ class Link:
                 channel.close()
 
     def drain(self, timeout: float) -> bool:
-        """Process incoming data; return False if none arrived in time."""
         try:
             self._transport.drain_events(self._connection, timeout=timeout)
         except TimeoutError as error:

@@ -66,10 +66,6 @@ class Sieve:
 
 
 def decode(body: bytes, broker: str) -> Event:
-    """Return the event, of any type.
-
-    :raises Undecodable: ``body`` is not a notification
-    """
     notification = _notification(body)
     return _event(notification, _event_type(notification), broker)
 

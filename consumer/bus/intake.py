@@ -76,7 +76,6 @@ class Intake:
         return self.link.drain(timeout)
 
     def take(self, most: int) -> list[Any]:
-        """Remove and return the oldest messages."""
         taken, self.arrived = self.arrived[:most], self.arrived[most:]
         self.size = sum(len(message.body) for message in self.arrived)
         return taken

@@ -88,7 +88,6 @@ class Command(command.Command):
         return parser
 
     def write_line(self, text: str) -> None:
-        """Print a sentence as output."""
         self.app.stdout.write(printable(text) + "\n")
 
     def remark(self, text: str) -> None:

@@ -173,7 +173,6 @@ class Narrator:
         self._last = 0
 
     def show_entry(self, act: Act | None, entry: Entry) -> None:
-        """Print a finished entry of the history."""
         if entry.outcome == "healing":
             return
         number = act.number if act else 0

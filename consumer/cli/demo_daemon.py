@@ -79,8 +79,6 @@ Watcher = Callable[[Act | None, Entry], None]
 
 
 class DemoDaemon:
-    """A running daemon and its cloud. Make it with :func:`running_demo`."""
-
     def __init__(self, demo: Demo, daemon: Service, database: Database, settings: bus_conf.BusSettings) -> None:
         self.scenes: Sequence[Scene] = demo.scenes()
         self.acts: list[Act] = []
@@ -209,7 +207,6 @@ def _configure(
 
 
 def _make_queues(settings: bus_conf.BusSettings) -> None:
-    """Declare the queues and exchanges that real publishers declare."""
     with opened(_BROKER.transport_url, settings) as link:
         channel = link.channel()
         for exchange in _BROKER.exchanges:

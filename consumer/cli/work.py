@@ -91,7 +91,6 @@ class WorkDrop(Command):
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> int:
-        """Drop; return 1 if a row stayed."""
         database = self.session.database
         ids = _known(database, parsed_args.ids)
         gone = sum(backlog.drop(database, chunk) for chunk in _chunks(ids))

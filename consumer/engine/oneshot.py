@@ -74,7 +74,6 @@ class Result:
 
     @property
     def is_drift(self) -> bool:
-        """Whether drift remains."""
         return self.action in _DRIFT
 
     @property
@@ -92,7 +91,7 @@ Progress = Callable[[str, int, int], None]
 
 
 def no_progress(_task: str, _done: int, _total: int) -> None:
-    """Show nothing."""
+    pass
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,6 @@ class Router:
 
     @property
     def wanted(self) -> frozenset[str]:
-        """The event types that handlers want."""
         return frozenset(self._wanted)
 
     def route(self, event: Event) -> list[Hint]:

@@ -83,12 +83,10 @@ class Service:
 
     @property
     def tasks(self) -> Mapping[str, Task]:
-        """The running tasks, by name."""
         return self._tasks
 
     @property
     def sources(self) -> list[Source]:
-        """The listeners, one per broker."""
         return list(self._sources.values())
 
     def start(self) -> None:
@@ -132,7 +130,6 @@ class Service:
         return said
 
     def sweep(self, source: str) -> None:
-        """Make the timer of every task due."""
         timers = [Hint(task.name, task.timer, Priority.OPERATOR, source) for task in self._tasks.values()]
         work.enqueue(self._database, timers)
         self.dispatcher.wake()
@@ -159,7 +156,6 @@ class Service:
         return finished
 
     def _follow_brokers(self) -> None:
-        """Consume from all brokers, and follow cells that come and go."""
         said: list[str] = []
         while True:
             try:

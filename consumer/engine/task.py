@@ -32,7 +32,6 @@ class Task:
 
     @property
     def name(self) -> str:
-        """The handler's name."""
         return self.handler.name
 
     @property
@@ -47,7 +46,6 @@ class Task:
 
     @property
     def timer(self) -> Key:
-        """The key of its timer."""
         return Key(SWEEP, self.name)
 
     @property

@@ -54,7 +54,6 @@ def lock(connection: Connection, name: str) -> Control:
 
 
 def ensure(database: Database, names: Collection[str]) -> None:
-    """Create missing rows."""
     database.transact(lambda connection: _ensure(connection, names))
 
 
@@ -128,8 +127,6 @@ def _write(connection: Connection, names: Collection[str], reason: str, **flags:
 
 
 def swept(database: Database, name: str, began: float, found: int, population: int) -> None:
-    """Record a complete sweep."""
-
     def write(connection: Connection) -> None:
         took = now(connection) - began
         values = {"swept_at": began, "sweep_seconds": took, "sweep_found": found, "sweep_population": population}

@@ -71,7 +71,6 @@ def _postgresql_now(_element: db_now, _compiler: Any, **_kw: Any) -> str:
 
 
 def now(connection: Connection) -> float:
-    """Return the database's clock, seconds since the epoch."""
     return float(connection.execute(select(db_now())).scalar_one())
 
 

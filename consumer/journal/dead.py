@@ -60,7 +60,6 @@ class StoredLetter:
 
     @property
     def whole(self) -> bool:
-        """Whether the body is complete."""
         return len(self.body) == self.size
 
 
@@ -91,7 +90,6 @@ def _stored(row: RowMapping, body: bytes) -> StoredLetter:
 
 
 def drop(database: Database, chosen: Collection[int]) -> int:
-    """Delete letters; return their number."""
     statement = delete(dead_event).where(dead_event.c.id.in_(chosen))
     return database.transact(lambda connection: connection.execute(statement).rowcount)
 

@@ -165,7 +165,6 @@ def _closed(line: Closing, clock: float) -> dict[str, Any]:
 
 
 def close(database: Database, closing: Closing) -> None:
-    """Close the line of a heal."""
     database.transact(lambda connection: write(connection, [closing], now(connection)))
 
 
@@ -183,7 +182,6 @@ def open_line(database: Database, line: Line, ask: Ask, line_id: int | None = No
 
 
 def append(database: Database, lines: Sequence[Line]) -> None:
-    """Write lines that belong to no row of work."""
     if lines:
         database.transact(lambda connection: write(connection, lines, now(connection)))
 
@@ -263,7 +261,6 @@ def listing(
 
 
 def find(database: Database, line_id: int) -> Entry | None:
-    """Return one line."""
     query = select(history).where(history.c.id == line_id)
     row = database.transact(lambda connection: connection.execute(query).mappings().one_or_none())
     return _entry(row) if row else None
@@ -321,7 +318,6 @@ def orphans(database: Database, older_than: float) -> list[Orphan]:
 
 
 def is_key(text: str) -> bool:
-    """Return whether a column holds a key that this version can read."""
     try:
         Key.parse(text)
     except ValueError:

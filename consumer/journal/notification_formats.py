@@ -36,8 +36,6 @@ def record(database: Database, broker: str, written: str) -> None:
 
 
 def listing(database: Database) -> list[ArrivedFormat]:
-    """Return the recorded formats, the newest first."""
-
     def read(connection: Connection) -> list[ArrivedFormat]:
         clock = now(connection)
         rows = connection.execute(select(notification_format).order_by(notification_format.c.at.desc())).mappings()

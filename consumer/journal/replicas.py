@@ -61,8 +61,6 @@ def sole_user(database: Database) -> Iterator[bool]:
 
 
 def register(database: Database, name: str, version: str) -> None:
-    """Add this process to the list."""
-
     def write(connection: Connection) -> None:
         clock = now(connection)
         host, pid = socket.gethostname()[:255], os.getpid()
@@ -89,7 +87,6 @@ def unregister(database: Database, name: str) -> None:
 
 
 def listing(database: Database) -> list[Replica]:
-    """Return the processes that share the journal."""
     query = select(replica).order_by(replica.c.started_at)
     rows = database.transact(lambda connection: connection.execute(query).mappings().all())
     return [Replica(**row) for row in rows]

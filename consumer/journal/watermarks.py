@@ -28,7 +28,6 @@ class Observation:
 
 
 def listing(database: Database) -> list[Observation]:
-    """Return the last observation of every database, by name."""
     query = select(watermark).order_by(watermark.c.database)
     rows = database.transact(lambda connection: connection.execute(query).all())
     return [Observation(_read(row.body), row.at) for row in rows]
@@ -60,7 +59,6 @@ def exchange(
 
 
 def clock(database: Database) -> float:
-    """Return the journal's time."""
     return database.transact(now)
 
 

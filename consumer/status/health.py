@@ -51,7 +51,6 @@ class Health:
 
 
 def alive(beats: Beats, sources: Sequence[Source]) -> Health:
-    """Return whether every loop runs."""
     silences = beats.silence(sources)
     lines = tuple(
         f"{loop}: {'ok' if silent <= SILENT else f'silent for {silent:.0f} s'}" for loop, silent in silences.items()
@@ -60,7 +59,6 @@ def alive(beats: Beats, sources: Sequence[Source]) -> Health:
 
 
 def ready(database: Database, sources: Sequence[Source]) -> Health:
-    """Return whether the journal answers and every broker is connected."""
     lines, healthy = [], True
     try:
         database.transact(now)

@@ -54,7 +54,6 @@ class Inventories:
         self._read_at = float("-inf")
 
     def read(self) -> tuple[Listing, ...]:
-        """Return the listings, at most ``CACHED_FOR`` seconds old."""
         with self._lock:
             if time.monotonic() - self._read_at > CACHED_FOR:
                 self._listings = tuple(_listing(inventory) for inventory in self._make())

@@ -109,7 +109,6 @@ class Network:
                 query["marker"] = found[-1].id
 
     def port(self, port: str) -> Port | None:
-        """Return the port of this id, or None."""
         url = f"/v2.0/ports/{port}"
         response = self._service.read(url)
         return None if response.status_code == 404 else Port(self._body(response, url, "port")["port"])
@@ -142,7 +141,6 @@ class Network:
         return body["network"].get("dns_domain") or ""
 
     def has(self, extension: str) -> bool:
-        """Return whether Neutron has this extension."""
         url = f"/v2.0/extensions/{extension}"
         response = self._service.read(url)
         return response.status_code != 404 and bool(self._body(response, url, "extension"))

@@ -57,11 +57,9 @@ class ServiceFiles:
         return value or None
 
     def has(self, group: str, name: str) -> bool:
-        """Return whether a file sets it."""
         return self.get(group, name) is not None
 
     def has_section(self, group: str) -> bool:
-        """Whether a file sets anything in a group."""
         return any(group == declared for declared, _name in self._declared)
 
     def _declare(self, file: str) -> None:

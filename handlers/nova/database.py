@@ -165,7 +165,6 @@ class NovaDatabases:
         return found, down
 
     def _observed(self, cell: Cell) -> Database:
-        """Return a cell's database, with the margin for ages that its clocks need."""
         database = self.database(cell)
         self.clocks.observe(database)
         database.clock_margin = self.clocks.difference(database) or 0.0

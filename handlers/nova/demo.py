@@ -86,7 +86,6 @@ class NovaDemo(Demo):
         return cloud.options()
 
     def scenes(self) -> Sequence[Scene]:
-        """Return the seven scenes."""
         return self._scenes
 
     def stop(self) -> None:

@@ -26,7 +26,6 @@ class HostNames:
 
     @classmethod
     def of(cls, url: str) -> Self:
-        """Return the rule of the database at this URL."""
         return cls(make_url(url).get_backend_name() not in _FOLDING)
 
     def normal(self, name: str) -> str:
@@ -34,7 +33,6 @@ class HostNames:
         return name if self.exact else name.rstrip(" ").casefold()
 
     def all_normal(self, names: Iterable[str]) -> frozenset[str]:
-        """Return the normal forms of these names."""
         return frozenset(map(self.normal, names))
 
     def same(self, one: str | None, other: str | None) -> bool:

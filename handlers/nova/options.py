@@ -46,7 +46,6 @@ def register(conf: cfg.ConfigOpts) -> None:
 
 
 def files(conf: cfg.ConfigOpts) -> ServiceFiles:
-    """Return Nova's configuration files."""
     return ServiceFiles("[nova] config_file", conf[GROUP].config_file)
 
 

@@ -63,7 +63,6 @@ class Allocation:
 
 
 def plain(held: Held) -> dict[str, dict[str, int]]:
-    """Return plain dictionaries, for JSON."""
     return {provider: dict(resources) for provider, resources in held.items()}
 
 
@@ -197,7 +196,6 @@ class Placement:
         return self._providers({"required": "COMPUTE_NODE"})
 
     def is_compute_node(self, provider: str) -> bool:
-        """Return whether a provider is a compute node's."""
         return bool(self._providers({"uuid": provider, "required": "COMPUTE_NODE"}))
 
     def providers(self) -> dict[str, Provider]:
@@ -232,11 +230,9 @@ class Placement:
             raise self._failure(response, f"provider {provider}")
 
     def tree(self, provider: str) -> dict[str, Provider]:
-        """Return the tree of a provider, itself included."""
         return self._providers({"in_tree": provider})
 
     def members(self, aggregate: str) -> dict[str, Provider]:
-        """Return an aggregate's providers."""
         return self._providers({"member_of": aggregate})
 
     def offers(self, provider: str) -> Mapping[str, int]:

@@ -50,7 +50,6 @@ def host_mapping(connection: Connection, host: str) -> records.HostMapping | Non
 
 
 def mapped_hosts(connection: Connection) -> dict[str, int]:
-    """Return every mapped host with the id of its cell."""
     c = tables.host_mappings.c
     return {row.host: row.cell_id for row in connection.execute(sa.select(c.host, c.cell_id))}
 
@@ -62,7 +61,6 @@ def insert_host_mapping(connection: Connection, host: str, cell_id: int) -> None
 
 
 def instance_mapping(connection: Connection, instance: str) -> records.InstanceMapping | None:
-    """Return an instance's mapping."""
     c = tables.instance_mappings.c
     row = connection.execute(
         sa.select(c.instance_uuid, c.cell_id, c.queued_for_delete).where(c.instance_uuid == instance)
@@ -71,7 +69,6 @@ def instance_mapping(connection: Connection, instance: str) -> records.InstanceM
 
 
 def instance_mappings(connection: Connection, instances: Collection[str]) -> list[records.InstanceMapping]:
-    """Return the mappings of these instances."""
     c = tables.instance_mappings.c
     query = sa.select(c.instance_uuid, c.cell_id, c.queued_for_delete)
     return [
@@ -89,7 +86,6 @@ def build_requests(connection: Connection, instances: Collection[str]) -> set[st
 
 
 def has_build_request(connection: Connection, instance: str) -> bool:
-    """Return whether an instance still has a build request."""
     c = tables.build_requests.c
     return connection.execute(sa.select(c.id).where(c.instance_uuid == instance)).first() is not None
 
@@ -141,7 +137,6 @@ def compute_services(connection: Connection, host: str | None = None) -> list[re
 
 
 def compute_services_count(connection: Connection) -> int:
-    """Return the number of these services."""
     c = tables.services.c
     query = sa.select(sa.func.count()).where(c.binary == COMPUTE, c.deleted == 0)
     return int(connection.execute(query).scalar_one())
@@ -301,7 +296,6 @@ def stayed(connection: Connection) -> dict[str, dict[str, str]]:
 
 
 def live_instances_count(connection: Connection) -> int:
-    """Return the number of live instances."""
     c = tables.instances.c
     return int(connection.execute(sa.select(sa.func.count()).where(c.deleted == 0)).scalar_one())
 

@@ -91,10 +91,6 @@ def files(conf: cfg.ConfigOpts) -> ServiceFiles:
 
 
 def database_url(conf: cfg.ConfigOpts) -> str:
-    """Return the URL of Octavia's database.
-
-    :raises ConfigError: when neither this option nor Octavia's files have it
-    """
     given = conf[GROUP].database_connection
     return service_files.database_url(
         given,

@@ -100,7 +100,6 @@ def chunks(values: Collection[str]) -> Iterator[list[str]]:
 
 
 def revisions(connection: Connection) -> frozenset[str]:
-    """Read the schema's revisions, usually one."""
     return frozenset(connection.execute(sa.select(tables.alembic_version.c.version_num)).scalars())
 
 
@@ -138,7 +137,6 @@ def known_load_balancers(connection: Connection, identities: Collection[str]) ->
 
 
 def amphora(connection: Connection, identity: str) -> records.Amphora | None:
-    """Return one amphora of any status."""
     row = connection.execute(sa.select(*_AMPHORA_COLUMNS).where(_AMPHORA.id == identity)).first()
     return None if row is None else _amphora(row)
 
@@ -158,13 +156,11 @@ def amphorae_of(connection: Connection, load_balancer: str) -> list[records.Amph
 
 
 def amphorae(connection: Connection) -> list[records.Amphora]:
-    """Return every amphora that is not deleted."""
     query = sa.select(*_AMPHORA_COLUMNS).where(_AMPHORA.status != "DELETED").order_by(_AMPHORA.id)
     return [_amphora(row) for row in connection.execute(query)]
 
 
 def deleted_amphorae(connection: Connection) -> list[records.Amphora]:
-    """Return every amphora row that is DELETED and not yet purged."""
     query = sa.select(*_AMPHORA_COLUMNS).where(_AMPHORA.status == "DELETED").order_by(_AMPHORA.id)
     return [_amphora(row) for row in connection.execute(query)]
 

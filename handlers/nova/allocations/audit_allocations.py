@@ -105,7 +105,6 @@ class Evidence:
 
     @staticmethod
     def allocation_of(stored: Json) -> Allocation:
-        """Return the stored allocation."""
         return Allocation(
             stored["consumer"],
             stored["allocations"],

@@ -67,7 +67,6 @@ class Swap:
 
     @property
     def undo(self) -> str:
-        """The commands that restore both allocations."""
         empty = f"openstack resource provider allocation delete {self.instance.consumer}"
         return "\n".join([self.instance.undo() if self.instance.providers else empty, self.migration.undo()])
 

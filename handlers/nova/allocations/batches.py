@@ -110,7 +110,6 @@ def simple_of(facts: Facts, drifts: Sequence[Drift]) -> Missing | None:
 
 
 def finding(key: Key, missing: Sequence[Missing]) -> Finding:
-    """Return one finding for all of them."""
     parts = {one.facts.instance.uuid: one.to_json() for one in missing}
     homes = sorted({home for one in missing for home in one.facts.homes})
     return Finding(

@@ -128,7 +128,6 @@ def resources(
 
 
 def total(held: Mapping[str, Mapping[str, int]]) -> dict[str, int]:
-    """Return the sum over all providers, by class."""
     amounts: dict[str, int] = {}
     for resources_of_one in held.values():
         for name, amount in resources_of_one.items():

@@ -81,7 +81,6 @@ class Facts:
 
     @property
     def live(self) -> tuple[Located, ...]:
-        """Its rows that are not deleted."""
         return tuple(row for row in self.rows if not row.instance.deleted)
 
     @property
@@ -91,7 +90,6 @@ class Facts:
 
     @property
     def instance(self) -> Instance:
-        """The instance of its only live row."""
         return self.row.instance
 
     @property
@@ -128,11 +126,9 @@ class Facts:
 
     @property
     def stray_names(self) -> str:
-        """The names of the strays."""
         return ", ".join(sorted(str(self.nodes[root][1]) for root in self.strays))
 
     def roots_of(self, held: Held) -> set[str]:
-        """Return the root providers of these resources."""
         return {self.roots.get(provider, provider) for provider in held}
 
 

@@ -71,7 +71,6 @@ class Facts:
 
     @property
     def live(self) -> tuple[Located, ...]:
-        """Its rows that are not deleted."""
         return tuple(row for row in self.rows if not row.instance.deleted)
 
     @property
@@ -81,7 +80,6 @@ class Facts:
 
     @property
     def instance(self) -> Instance:
-        """The instance of its only live row."""
         return self.row.instance
 
     @property
@@ -102,7 +100,6 @@ class Facts:
 
     @property
     def stray_names(self) -> str:
-        """The names of the strays."""
         return ", ".join(sorted(str(self.nodes[root][1]) for root in self.strays))
 
     @property

@@ -97,7 +97,6 @@ class Suspects:
         return missing if time.monotonic() - at < _JUST_FOUND else frozenset()
 
     def forget(self, key: Key) -> None:
-        """Forget the instances of a key."""
         self._found.pop(key, None)
 
     def missing(self, cell: Cell, node: ComputeNode) -> frozenset[str]:

@@ -22,13 +22,11 @@ ROLLED_BACK = frozenset({"failed", "error", "cancelled", "reverted"})
 
 
 def normal_place(place: Place, names: HostNames) -> Place:
-    """Return the normal form of a place."""
     host, node = place
     return None if host is None else names.normal(host), None if node is None else names.normal(node)
 
 
 def normal(move: Migration, names: HostNames) -> Migration:
-    """Return a migration with normal places."""
     return dataclasses.replace(move, source=normal_place(move.source, names), dest=normal_place(move.dest, names))
 
 

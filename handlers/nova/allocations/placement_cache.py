@@ -48,11 +48,9 @@ class RecentPlacement:
         return self._allocations.get(consumer, lambda allocation: not allocation.providers)
 
     def tree(self, provider: str) -> Mapping[str, Provider]:
-        """Return the tree of a provider, itself included."""
         return self._trees.get(provider, bool)
 
     def offers(self, provider: str) -> Mapping[str, int]:
-        """Return the capacity of each class."""
         return self._offers.get(provider, bool)
 
     def consumers_of(self, providers: Iterable[str], task: str) -> dict[str, ByConsumer]:

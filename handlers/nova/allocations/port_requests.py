@@ -31,7 +31,6 @@ _PORT_CLASSES = ("NET_BW_", "NET_PACKET_RATE_")
 
 
 def is_port_class(name: str) -> bool:
-    """Return whether a resource class is for ports."""
     return name.startswith(_PORT_CLASSES)
 
 
@@ -85,7 +84,6 @@ class Needs:
     isolated: bool = False
 
     def total(self) -> dict[str, int]:
-        """Return the sum over all ports, by class."""
         return total({group.name: group.resources for request in self.requests for group in request.groups})
 
 

@@ -28,7 +28,6 @@ class Scope:
 
     @classmethod
     def of(cls, finding: Finding) -> Scope:
-        """Read it back from a finding."""
         return cls(finding.evidence["cell"], date.fromisoformat(finding.evidence["before"]))
 
     def to_json(self) -> Mapping[str, Any]:
@@ -37,7 +36,6 @@ class Scope:
 
     @property
     def moment(self) -> datetime:
-        """The beginning of the day."""
         return datetime.combine(self.before, time.min)
 
 
@@ -83,7 +81,6 @@ class CellHandler(NovaHandler):
         return self.heal_while(finding, lambda: True)
 
     def cell(self, uuid: str) -> Cell | None:
-        """Return the cell of this uuid."""
         return next((cell for cell in self._databases.cells() if cell.uuid == uuid), None)
 
     def open(self, cell: Cell) -> tuple[Database, Schema]:

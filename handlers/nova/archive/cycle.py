@@ -41,7 +41,6 @@ class Settings:
 
     @classmethod
     def read(cls, conf: cfg.ConfigOpts) -> Self:
-        """Take them from the configuration."""
         group, prefix = conf[options.AUDIT], "archive_deleted_rows_"
         names = ("after_days", "rows_per_transaction", "pause_seconds", "rows_per_cycle", "task_log")
         return cls(*(group[prefix + name] for name in names))
@@ -64,7 +63,6 @@ class Tally:
     stopped: str = ""
 
     def add(self, moved: Moved) -> None:
-        """Count a transaction."""
         self.rows.update(moved.rows)
         self.instances += len(moved.instances)
 
@@ -120,7 +118,6 @@ class Cycle:
             self._tally.stopped = str(error)
 
     def one_instance(self, row: int) -> None:
-        """Archive the instance with this id."""
         self._trees(self._schema.tables[INSTANCES], [row])
 
     def healed(self) -> Healed:

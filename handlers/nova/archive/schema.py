@@ -96,7 +96,6 @@ class Schema:
         return cls(metadata)
 
     def shadow(self, table: sa.Table) -> sa.Table | None:
-        """Return the shadow table of a table."""
         return self.tables.get(SHADOW + table.name)
 
     def shadows(self) -> list[sa.Table]:
@@ -158,7 +157,6 @@ def _target(element: sa.ForeignKey) -> tuple[sa.Table, sa.Column[Any]]:
 
 
 def key(table: sa.Table) -> sa.Column[Any]:
-    """Return the primary key, of one column."""
     [column] = table.primary_key.columns
     return column
 

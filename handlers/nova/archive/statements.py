@@ -65,7 +65,6 @@ class Moved:
 
     @property
     def total(self) -> int:
-        """The number of all rows."""
         return sum(self.rows.values())
 
 
@@ -110,7 +109,6 @@ def blocked(
 
 
 def refers(connection: Connection, reference: Reference, value: str) -> bool:
-    """Return whether a row has this reference."""
     query = sa.select(sa.literal(1)).select_from(reference.child).where(reference.column == value).limit(1)
     return connection.execute(query).first() is not None
 

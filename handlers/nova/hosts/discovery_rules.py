@@ -28,7 +28,6 @@ class Presence:
 
     @property
     def name(self) -> str:
-        """The name of the cell."""
         return self.cell.name or self.cell.uuid
 
 

@@ -69,13 +69,11 @@ class MappedHost:
 
     @property
     def text(self) -> str:
-        """The summary of a finding."""
         where = self.home.name or self.home.uuid
         return f"host {self.host} is mapped to {where}, where it has no nova-compute service and no compute node"
 
     @property
     def deleted(self) -> float | None:
-        """Seconds since its own cell last deleted a service or node."""
         return self.traces[self.home].deleted
 
 
@@ -101,17 +99,14 @@ class LeftProvider:
 
     @property
     def hosts(self) -> str:
-        """The hosts of its deleted compute nodes."""
         return ", ".join(sorted({node.host for node in self.former}))
 
     @property
     def text(self) -> str:
-        """The summary of a finding."""
         return f"provider {self.provider.name} ({self.provider.uuid}) is left of a deleted compute node of host {self.hosts}"
 
     @property
     def deleted(self) -> float:
-        """Seconds since its compute node was deleted."""
         return min((node.age for node in self.former), default=float("inf"))
 
 

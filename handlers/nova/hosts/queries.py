@@ -38,7 +38,6 @@ def presence(connection: Connection, host: str) -> LiveRows | None:
 
 
 def traces(connection: Connection, host: str) -> Traces:
-    """Read the rows of a host in this cell."""
     former = former_nodes(connection, "host", [host])
     ages = [node.age for node in former] + _deleted_services(connection, host)
     return Traces(

@@ -63,7 +63,6 @@ def read(databases: NovaDatabases, instances: Collection[str]) -> dict[str, Fact
 
 
 def mappings_of(connection: Connection, instances: Collection[str]) -> dict[str, MappingRow]:
-    """The mappings of these instances."""
     c = tables.instance_mappings.c
     return {
         row.instance: row for chunk in chunks(instances) for row in _mappings(connection, c.instance_uuid.in_(chunk))
@@ -71,7 +70,6 @@ def mappings_of(connection: Connection, instances: Collection[str]) -> dict[str,
 
 
 def mapping_page(connection: Connection, after: int) -> list[MappingRow]:
-    """The next mappings, by id."""
     return _mappings(connection, tables.instance_mappings.c.id > after, PAGE)
 
 
@@ -108,7 +106,6 @@ def having(connection: Connection, table: sa.Table, instances: Collection[str]) 
 
 
 def mapped(connection: Connection, instances: Collection[str]) -> set[str]:
-    """Those of these instances that have a mapping."""
     return having(connection, tables.instance_mappings, instances)
 
 
@@ -120,7 +117,6 @@ def mapped_elsewhere(connection: Connection, instances: Collection[str], cell_id
 
 
 def mappings_count(connection: Connection) -> int:
-    """How many mappings there are."""
     return int(connection.execute(sa.select(sa.func.count()).select_from(tables.instance_mappings)).scalar_one())
 
 

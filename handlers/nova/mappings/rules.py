@@ -171,12 +171,10 @@ class Nowhere:
 
     @property
     def requested(self) -> bool:
-        """Whether it has a build request."""
         return self.facts.request_age is not None
 
     @property
     def unmapped(self) -> bool:
-        """Whether its mapping names no cell."""
         return self.mapping.cell_id is None
 
     @property
@@ -195,7 +193,6 @@ class AtHome:
 
     @property
     def requested(self) -> bool:
-        """Whether it has a build request."""
         return self.facts.request_age is not None
 
     @property

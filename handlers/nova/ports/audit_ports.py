@@ -126,7 +126,6 @@ class Evidence:
 
     @classmethod
     def of(cls, finding: Finding) -> Self:
-        """Read it back from a finding."""
         return cls(**{**finding.evidence, "fate": Fate(finding.evidence["fate"])})
 
 

@@ -73,7 +73,6 @@ _STATES: tuple[tuple[Callable[[Facts], bool], State], ...] = (
 
 
 def state(facts: Facts) -> State:
-    """Return the state of an instance."""
     return next(found for holds, found in _STATES if holds(facts))
 
 

@@ -29,12 +29,10 @@ class Changes(World):
         self._store.insert(self.cells[cell], tables.instance_system_metadata, **values)
 
     def set_instance(self, uuid: str, **values: Any) -> None:
-        """Change an instance's row, live or deleted."""
         _, cell = self._store.find(tables.instances, tables.instances.c.uuid == uuid)
         self._store.update(self.cells[cell], tables.instances, tables.instances.c.uuid == uuid, **values)
 
     def set_migration(self, uuid: str, **values: Any) -> None:
-        """Change a migration's row."""
         _, cell = self._store.find(tables.migrations, tables.migrations.c.uuid == uuid)
         self._store.update(self.cells[cell], tables.migrations, tables.migrations.c.uuid == uuid, **values)
 

@@ -28,11 +28,9 @@ class Report:
         self._ask("PUT", f"{url}/traits", {"resource_provider_generation": 1, "traits": ["COMPUTE_NODE"]})
 
     def delete_provider(self, uuid: str) -> None:
-        """Delete a provider without allocations (delete_resource_provider)."""
         self._ask("DELETE", f"/resource_providers/{uuid}")
 
     def held(self, consumer: str) -> dict[str, dict[str, int]]:
-        """Return the allocation of a consumer; empty without one."""
         return self._read(consumer)[0]
 
     def hold(self, consumer: str, held: Held) -> None:
@@ -47,7 +45,6 @@ class Report:
         self._ask("POST", "/allocations", {source: self._wanted({}, generation), target: self._wanted(held, None)})
 
     def aggregates(self, provider: str) -> set[str]:
-        """Return the aggregates of a provider."""
         return set(self._ask("GET", f"/resource_providers/{provider}/aggregates").body["aggregates"])
 
     def set_member(self, provider: str, aggregate: str, member: bool) -> None:

@@ -40,7 +40,6 @@ class Store:
             engine.dispose()
 
     def url(self, database: str) -> str:
-        """Return a database's URL."""
         return f"sqlite:///{(self._folder / database).absolute()}.db"
 
     def now(self) -> datetime:
@@ -48,7 +47,6 @@ class Store:
         return (datetime.now(UTC) - self.age).replace(tzinfo=None, microsecond=0)
 
     def rows(self, engine: Engine, table: Table, where: ColumnElement[bool] | None = None) -> Sequence[Row[Any]]:
-        """Return rows of one database, oldest first."""
         query = select(table).where(true() if where is None else where).order_by(table.c.id)
         with engine.connect() as connection:
             return connection.execute(query).all()
@@ -64,22 +62,18 @@ class Store:
         raise LookupError(f"no such row in {table.name} of any cell")
 
     def insert(self, engine: Engine, table: Table, **values: Any) -> None:
-        """Insert a row."""
         self.insert_together(engine, {table: values})
 
     def insert_together(self, engine: Engine, rows: Mapping[Table, Mapping[str, Any]]) -> None:
-        """Insert a row into each table, in one transaction."""
         with engine.begin() as connection:
             for table, values in rows.items():
                 connection.execute(insert(table).values({"created_at": self.now(), **values}))
 
     def update(self, engine: Engine, table: Table, where: ColumnElement[bool], **values: Any) -> None:
-        """Change rows."""
         with engine.begin() as connection:
             connection.execute(update(table).where(where).values({"updated_at": self.now(), **values}))
 
     def delete(self, engine: Engine, table: Table, where: ColumnElement[bool]) -> None:
-        """Delete rows for good."""
         with engine.begin() as connection:
             connection.execute(delete(table).where(where))
 

@@ -71,16 +71,13 @@ class World:
 
     @property
     def api(self) -> Engine:
-        """``nova_api``."""
         return self._store.api
 
     @property
     def cells(self) -> Mapping[str, Engine]:
-        """The cells' databases by name, cell0 first."""
         return self._store.cells
 
     def options(self) -> Mapping[str, Mapping[str, str]]:
-        """Return the options that point handlers at this cloud."""
         return {
             "nova": {
                 "api_database_connection": self._store.url("nova_api"),
@@ -112,26 +109,21 @@ class World:
     # the state, for assertions
 
     def instance(self, uuid: str) -> Row[Any]:
-        """Return an instance's row, live or deleted."""
         return self._store.find(tables.instances, tables.instances.c.uuid == uuid)[0]
 
     def live_instances(self) -> list[Row[Any]]:
-        """Return all live instances."""
         condition = tables.instances.c.deleted == 0
         return [row for engine in self.cells.values() for row in self._store.rows(engine, tables.instances, condition)]
 
     def migration(self, uuid: str) -> Row[Any]:
-        """Return a migration's row."""
         return self._store.find(tables.migrations, tables.migrations.c.uuid == uuid)[0]
 
     def migrations(self, instance: str) -> list[Row[Any]]:
-        """Return an instance's migrations, oldest first."""
         _, cell = self._store.find(tables.instances, tables.instances.c.uuid == instance)
         migrations = tables.migrations
         return list(self._store.rows(self.cells[cell], migrations, migrations.c.instance_uuid == instance))
 
     def node(self, host: str, name: str = "") -> Node:
-        """Return a host's compute node."""
         condition = (tables.compute_nodes.c.host == host) & (tables.compute_nodes.c.deleted == 0)
         if name:
             condition &= tables.compute_nodes.c.hypervisor_hostname == name
@@ -139,7 +131,6 @@ class World:
         return Node(row.uuid, row.hypervisor_hostname, row.host, cell)
 
     def nodes(self) -> list[Node]:
-        """Return every live compute node."""
         nodes = tables.compute_nodes
         return [
             Node(row.uuid, row.hypervisor_hostname, row.host, cell)
@@ -148,17 +139,14 @@ class World:
         ]
 
     def flavor(self, uuid: str) -> Flavor:
-        """Return the flavor of an instance."""
         spec = tables.request_specs
         row = self._store.rows(self.api, spec, spec.c.instance_uuid == uuid)[0]
         return Flavor(**json.loads(row.spec)["nova_object.data"]["flavor"]["nova_object.data"])
 
     def allocation(self, consumer: str) -> dict[str, dict[str, int]]:
-        """Return a consumer's amounts by provider uuid."""
         return self._report.held(consumer)
 
     def host_mappings(self) -> dict[str, str]:
-        """Return each mapped host's cell."""
         names = {row.id: row.name for row in self._store.rows(self.api, tables.cell_mappings)}
         return {row.host: names[row.cell_id] for row in self._store.rows(self.api, tables.host_mappings)}
 
@@ -172,18 +160,15 @@ class World:
         return str(cell.name)
 
     def build_requests(self) -> set[str]:
-        """Return the instances with a build request."""
         return {row.instance_uuid for row in self._store.rows(self.api, tables.build_requests)}
 
     def aggregate_hosts(self, uuid: str) -> set[str]:
-        """Return an aggregate's hosts in Nova."""
         members = tables.aggregate_hosts
         return {
             row.host for row in self._store.rows(self.api, members, members.c.aggregate_id == self._aggregate(uuid).id)
         }
 
     def provider_aggregates(self, uuid: str) -> set[str]:
-        """Return a provider's aggregates in Placement."""
         return self._report.aggregates(uuid)
 
     # for the subclasses

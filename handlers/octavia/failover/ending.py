@@ -108,7 +108,6 @@ class Imaging:
 
     @property
     def complete(self) -> bool:
-        """Whether the image is active and protected."""
         return self.s.sealed is not None and self.s.sealed.status == "active"
 
     @property
@@ -119,17 +118,14 @@ class Imaging:
         return self.complete and not self.extra and self.settings.preservation_keeps == "server"
 
     def step(self, name: StepName, summary: str, *objects: str) -> Step:
-        """Return a step."""
         return Step(name, summary, objects=objects)
 
     @property
     def named(self) -> str:
-        """The id of the image."""
         return self.image.id if self.image is not None else ""
 
     @property
     def status(self) -> str:
-        """The status of the image."""
         return self.image.status if self.image is not None else ""
 
 

@@ -96,7 +96,6 @@ class Evidence:
 
     @classmethod
     def of(cls, read: Situation | Replaced, decision: Step | Report) -> Self:
-        """Collect it."""
         server, balancer = read.server, read.balancer
         return cls(
             amphora=read.amphora.id,

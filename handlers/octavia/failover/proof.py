@@ -82,7 +82,6 @@ class Signs:
 
     @property
     def beating(self) -> bool:
-        """Whether a heartbeat has just come."""
         return self.silent_for is not None and self.silent_for < self.quiet_after
 
     @property
@@ -104,12 +103,10 @@ class Signs:
 
     @property
     def down(self) -> bool:
-        """Whether Nova reports its server as down."""
         return self.server.status in _DOWN
 
     @property
     def without_vip(self) -> bool:
-        """Whether its server has lost the port of its VIP."""
         vip = self.s.amphora.vrrp_port_id
         return vip is not None and all(port.id != vip for port in self.s.ports)
 

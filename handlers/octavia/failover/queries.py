@@ -93,5 +93,4 @@ def failing_lately(connection: Connection, stale_after: float, window: float) ->
 
 
 def amphora_count(connection: Connection) -> int:
-    """Count the amphorae that are not deleted."""
     return int(connection.execute(sa.select(sa.func.count()).where(_AMPHORA.status != "DELETED")).scalar_one())

@@ -39,7 +39,6 @@ class Case:
 
     @property
     def why(self) -> str:
-        """The proof."""
         return self.failed.why
 
     @property
@@ -48,7 +47,6 @@ class Case:
         return self.s.serves and self.s.health is not None and self.s.health.busy
 
     def step(self, name: StepName, summary: str, *objects: str) -> Step:
-        """Return a step with the proof as its reason."""
         return Step(name, summary, self.why, objects)
 
 
@@ -60,7 +58,6 @@ class ServerCase(Case):
 
     @property
     def working(self) -> Wait:
-        """Wait for Nova's work on the server."""
         return Wait(f"Nova is working on server {self.server.id}: {self.server.task_state}")
 
     @property
@@ -86,7 +83,6 @@ class ServerCase(Case):
 
     @property
     def stopping(self) -> Step:
-        """Stop a server in ERROR."""
         return self.step(StepName.STOP, "stop its server, because Nova changes nothing of it in ERROR", self.server.id)
 
 

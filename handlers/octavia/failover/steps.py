@@ -73,12 +73,10 @@ class Reading:
 
     @property
     def marked(self) -> bool:
-        """Whether its server is marked for preservation."""
         return self.server is not None and PRESERVED in self.server.tags
 
     @property
     def since(self) -> str:
-        """The number of its mark."""
         return self.server.metadata.get(SINCE, "") if self.server is not None else ""
 
     @property
@@ -102,7 +100,6 @@ class Reading:
 
     @property
     def sealed(self) -> Image | None:
-        """The image that is preserved."""
         return next((image for image in self.images if image.protected), None)
 
 

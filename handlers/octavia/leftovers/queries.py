@@ -11,7 +11,6 @@ _AMPHORA = tables.amphora.c
 
 
 def count_amphorae(connection: Connection) -> int:
-    """Count the amphora rows, deleted ones too."""
     return int(connection.execute(sa.select(sa.func.count()).select_from(tables.amphora)).scalar_one())
 
 

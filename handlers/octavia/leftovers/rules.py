@@ -97,7 +97,6 @@ class Place:
 
     @property
     def is_whole(self) -> bool:
-        """Whether it works with all its amphorae."""
         return self.balancer.status == "ACTIVE" and self.serving == records.AMPHORAE_OF.get(
             self.balancer.topology or ""
         )

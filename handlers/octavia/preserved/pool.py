@@ -67,17 +67,14 @@ class Preserved:
 
     @property
     def load_balancer(self) -> str:
-        """The load balancer that it served."""
         return self._mark(LOAD_BALANCER)
 
     @property
     def reason(self) -> str:
-        """The proof of its failure."""
         return self._mark(REASON)
 
     @property
     def method(self) -> str:
-        """``unplug`` or ``snapshot``."""
         return self._mark(METHOD)
 
     def _mark(self, name: str) -> str:

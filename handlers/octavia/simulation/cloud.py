@@ -26,7 +26,7 @@ _WILLING = frozenset({"ACTIVE", "SHUTOFF", "PAUSED"})
 
 
 def _nothing(_call: str) -> None:
-    """Let a call pass."""
+    pass
 
 
 @dataclass
@@ -73,13 +73,11 @@ class Cloud:
     # servers
 
     def server(self, identity: str) -> Server | None:
-        """One server, as Nova shows it."""
         with self.lock:
             found = self._servers.get(identity)
             return None if found is None else self._shown(found)
 
     def servers(self, project: str = OCTAVIA) -> list[Server]:
-        """The servers of a project."""
         with self.lock:
             return [self._shown(server) for server in self._servers.values() if server.project_id == project]
 
@@ -138,7 +136,6 @@ class Cloud:
         return min(fit, key=lambda host: (load[host], host)) if fit else None
 
     def finish_builds(self) -> None:
-        """Set servers in BUILD to ACTIVE."""
         with self.lock:
             for server in list(self._servers.values()):
                 if server.status == "BUILD":
@@ -150,7 +147,6 @@ class Cloud:
             self._servers[identity] = replace(self.present(identity), **changes)  # type: ignore[arg-type]
 
     def stop(self, identity: str) -> None:
-        """``os-stop``."""
         with self.lock:
             server = self.present(identity)
             if server.status not in {"ACTIVE", "ERROR"} or server.task_state:
@@ -203,13 +199,11 @@ class Cloud:
     # ports
 
     def port(self, identity: str) -> Port | None:
-        """One port, as Neutron shows it."""
         with self.lock:
             found = self._ports.get(identity)
             return None if found is None else replace(found, age=self._age(identity))
 
     def ports(self) -> list[Port]:
-        """All ports."""
         with self.lock:
             return [replace(port, age=self._age(port.id)) for port in self._ports.values()]
 
@@ -232,7 +226,6 @@ class Cloud:
             return port
 
     def detach(self, server: str, port: str) -> None:
-        """Ask Nova to detach a port."""
         with self.lock:
             shown = self.present(server)
             if shown.status not in _WILLING or shown.task_state:
@@ -249,7 +242,6 @@ class Cloud:
             del self._ports[port.id]
 
     def disable_port(self, port: Port) -> None:
-        """Set a port administratively down."""
         with self.lock:
             found = self._same_port(port)
             if found is None:
@@ -257,7 +249,6 @@ class Cloud:
             self._ports[port.id] = replace(found, admin_up=False, revision=found.revision + 1)
 
     def delete_port(self, port: Port) -> None:
-        """Delete a port."""
         with self.lock:
             if self._same_port(port) is not None:
                 del self._ports[port.id]
@@ -276,18 +267,15 @@ class Cloud:
     # images
 
     def image(self, identity: str) -> Image | None:
-        """One image, as Glance shows it."""
         with self.lock:
             found = self._images.get(identity)
             return None if found is None else replace(found, age=self._age(identity))
 
     def images(self) -> list[Image]:
-        """All images."""
         with self.lock:
             return [replace(image, age=self._age(image.id)) for image in self._images.values()]
 
     def snapshot(self, server: str, name: str, properties: Mapping[str, str]) -> str:
-        """``createImage``."""
         with self.lock:
             shown = self.present(server)
             if shown.status not in _WILLING or shown.task_state:
@@ -298,13 +286,11 @@ class Cloud:
             return self._keep_image(name, {**properties, "instance_uuid": server}, "saving" if stays else "active").id
 
     def finish_images(self) -> None:
-        """Set images in saving to active."""
         with self.lock:
             for image in list(self._images.values()):
                 self._images[image.id] = replace(image, status="active")
 
     def alter_image(self, identity: str, **changes: object) -> None:
-        """Change an image."""
         with self.lock:
             found = self._images.get(identity)
             if found is None:
@@ -312,7 +298,6 @@ class Cloud:
             self._images[identity] = replace(found, **changes)  # type: ignore[arg-type]
 
     def delete_image(self, identity: str) -> None:
-        """Delete an image that is not protected."""
         with self.lock:
             found = self._images.get(identity)
             if found is not None and found.protected:
@@ -328,34 +313,28 @@ class Cloud:
     # groups
 
     def server_groups(self) -> list[Group]:
-        """All server groups."""
         with self.lock:
             return list(self._groups.values())
 
     def add_server_group(self, name: str, identity: str = "") -> Group:
-        """Make an anti-affinity group."""
         with self.lock:
             group = Group(identity or str(uuid4()), name, OCTAVIA)
             return self._groups.setdefault(group.id, group)
 
     def delete_server_group(self, identity: str) -> None:
-        """Delete a server group."""
         with self.lock:
             self._groups.pop(identity, None)
 
     def security_groups(self) -> list[Group]:
-        """All security groups."""
         with self.lock:
             return list(self._security_groups.values())
 
     def add_security_group(self, name: str) -> Group:
-        """Make a security group."""
         with self.lock:
             group = Group(str(uuid4()), name, OCTAVIA)
             return self._security_groups.setdefault(group.id, group)
 
     def tag_security_group(self, identity: str, tag: str) -> None:
-        """Add a tag to a security group."""
         with self.lock:
             group = self._security_groups.get(identity)
             if group is None:
@@ -376,7 +355,6 @@ class Cloud:
             self._born[port.id] = time.monotonic()
 
     def grow_older(self, seconds: float) -> None:
-        """Make every object older."""
         with self.lock:
             self._born = {identity: born - seconds for identity, born in self._born.items()}
 

@@ -157,12 +157,10 @@ class Controller:
         self.database.run(lambda connection: connection.execute(change))
 
     def set_amphora(self, amphora: str, **values: object) -> None:
-        """Write a row of ``amphora``."""
         change = sa.update(_AMPHORA).where(_AMPHORA.c.id == amphora).values(updated_at=utcnow(), **values)
         self.database.run(lambda connection: connection.execute(change))
 
     def set_balancer(self, balancer: str, status: str) -> None:
-        """Write a load balancer's provisioning status."""
         change = sa.update(_LB).where(_LB.c.id == balancer).values(updated_at=utcnow(), provisioning_status=status)
         self.database.run(lambda connection: connection.execute(change))
 
@@ -225,7 +223,6 @@ class Controller:
         self.set_balancer(identity, "DELETED")
 
     def finish(self) -> None:
-        """Run the flows that wait."""
         waiting, self._waiting[:] = list(self._waiting), []
         for flow in waiting:
             flow()

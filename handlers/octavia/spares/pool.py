@@ -73,7 +73,6 @@ class Pool:
 
     @property
     def name(self) -> str:
-        """Its name in keys and in the names of its placeholders."""
         return f"{self.zone}/{self.flavor}" if self.flavor else self.zone
 
     @property
