@@ -1,8 +1,8 @@
 """The interface of every driver: the calls to Nova, Neutron, Glance and Octavia.
 
-Each method is one call or one listing. A reading method returns None for an object that does not exist. A writing method
-raises :class:`~handlers.octavia.housekeeping.NotFoundError` for it; a removal succeeds. All raise only the exceptions of
-:mod:`handlers.octavia.housekeeping`. None waits for a result.
+Each method is one call or one listing, and does not wait for the result. For an object that does not exist, a reading method
+returns None, a removal succeeds, and another writing method raises :class:`~handlers.octavia.housekeeping.NotFoundError`. All
+raise only the exceptions of :mod:`handlers.octavia.housekeeping`.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Driver(ABC):
     def servers(self) -> Sequence[Server]:
         """Return every server of Octavia's project; a server is gone only if :meth:`server` agrees.
 
-        :raises UnavailableException: also when a cell does not answer, because its servers are unknown and not absent
+        :raises UnavailableException: also when a cell does not answer: its servers are unknown, not absent
         """
 
     @abstractmethod
@@ -59,7 +59,7 @@ class Driver(ABC):
 
     @abstractmethod
     def shelve_server(self, server: str) -> None:
-        """Shelve a server; its host and its place in a server group are free once ``host`` is None."""
+        """Shelve a server. Once ``host`` is None, its host and its place in a server group are free."""
 
     @abstractmethod
     def delete_server(self, server: str) -> None:
@@ -79,7 +79,7 @@ class Driver(ABC):
 
     @abstractmethod
     def untag_server(self, server: str, tag: str) -> bool:
-        """Remove a tag; return True only for the caller whose request removed it. Refused as :meth:`tag_server`."""
+        """Remove a tag; return True only for the caller whose request removed it. Nova refuses as in :meth:`tag_server`."""
 
     @abstractmethod
     def lock_server(self, server: str, reason: str) -> None:
@@ -182,7 +182,7 @@ class Driver(ABC):
 
     @abstractmethod
     def require_failover(self, amphora: str) -> None:
-        """Ask Octavia's API for an amphora, which needs the same role as its failover (``octavia/policies/amphora.py``).
+        """Read an amphora by Octavia's API, which needs the same role as its failover (``octavia/policies/amphora.py``).
 
         :raises NotFoundError, UnauthorizedException, UnavailableException: when a failover would be refused as well
         """

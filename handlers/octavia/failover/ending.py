@@ -39,7 +39,7 @@ class End:
 
     @property
     def imaging(self) -> Imaging | None:
-        """The image that is to be made of the server, or completed; None when the server itself is preserved."""
+        """The image to make or complete; None when the server itself is preserved."""
         server = self.server
         if server is None or server.image is None or server.metadata.get(METHOD) != "snapshot":
             return None
@@ -48,7 +48,7 @@ class End:
 
     @property
     def closing(self) -> Step | Wait | None:
-        """Make the marks of its server final: of a preserved one, or of one that Octavia failed to delete."""
+        """Make its server's marks final, whether the server is preserved or Octavia failed to delete it."""
         server = self.s.server
         if server is None or not self.s.marked or self.imaging is not None:
             return None
@@ -71,7 +71,7 @@ class End:
 
     @property
     def attached(self) -> tuple[str, ...]:
-        """The amphorae whose DELETED rows are to be taken off."""
+        """The amphorae whose DELETED rows are still to be taken off."""
         if self.s.balancer is None or not self.s.balancer.idle:
             return ()
         return tuple(sorted({self.s.amphora.id, *self.s.rows}))
@@ -92,18 +92,18 @@ class Imaging:
 
     @property
     def late(self) -> bool:
-        """Whether the image is no longer waited for."""
+        """Whether the wait for the image is over."""
         return marked_for(self.s) > self.settings.preservation_deadline or self.server.host_up is False
 
     @property
     def image(self) -> Image | None:
-        """The sealed image, or the one that is nearest to it."""
+        """The sealed image, else the one that is nearest to it."""
         rest = sorted(self.s.images, key=lambda found: (found.status != "active", found.id))
         return self.s.sealed or next(iter(rest), None)
 
     @property
     def extra(self) -> tuple[str, ...]:
-        """Further images, made because an answer of Nova was lost."""
+        """Surplus images: an answer of Nova was lost, and the request was repeated."""
         return tuple(found.id for found in self.s.images if found is not self.image and not found.protected)
 
     @property
@@ -112,7 +112,7 @@ class Imaging:
 
     @property
     def done(self) -> bool:
-        """Whether the server is to be preserved as it is: beside its image, or because no image can be made."""
+        """Whether the server is preserved as it is: beside its image, or because no image can be made."""
         if self.image is None:
             return self.late or self.server.status not in {*WILLING, "ERROR"}
         return self.complete and not self.extra and self.settings.preservation_keeps == "server"

@@ -1,4 +1,4 @@
-"""Reads all that matters for one amphora: Octavia's rows in one transaction, then Nova, Neutron and Glance; writes nothing."""
+"""Reads all facts about one amphora: Octavia's rows in one transaction, then Nova, Neutron and Glance; writes nothing."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def amphora_of(driver: Driver, key: Key) -> str | None:
 def read(
     driver: Driver, settings: HousekeepingSettings, listener: Listener, identity: str
 ) -> Situation | Replaced | Wait | Nothing:
-    """Read an amphora; no more than Octavia's rows where these decide.
+    """Read an amphora; only Octavia's rows where these suffice.
 
     :raises Unavailable: when a database or an API does not answer
     """
@@ -106,7 +106,7 @@ def _cloud(driver: Driver, settings: HousekeepingSettings, rows: _Rows) -> _Clou
 
 
 def _server(driver: Driver, amphora: records.Amphora) -> Server | None:
-    """Return its server, as Nova shows it alone: a listing has no server groups."""
+    """Return its server by itself, because a listing has no server groups."""
     if amphora.compute_id is not None:
         return driver.server(amphora.compute_id)
     if amphora.status not in {"ERROR", "DELETED"}:

@@ -1,38 +1,38 @@
 """Replaces failed amphorae, and preserves some of them for examination.
 
-**What drifts.** An amphora fails: its server is deleted, stopped or in ERROR; its guest or its network dies. After a minute of
+**What drifts.** An amphora fails: its server is deleted, stopped or in ERROR, or its guest or network dies. After a minute of
 silence Octavia's health manager replaces it and deletes the server, with all traces of the cause. It never replaces an amphora
 in ERROR, nor one that never sent a heartbeat.
 
-**Why Octavia lets it.** Its health manager knows heartbeats only. A failover that fails leaves the amphora and its load
-balancer in ERROR, without another attempt.
+**Why Octavia lets it.** Its health manager knows heartbeats only. After a failover that fails, the amphora and its load
+balancer stay in ERROR.
 
 **What is read.** Nova's notifications about amphorae (:mod:`handlers.octavia.failover.keys`). The sweep finds silence, ERROR,
 rows without a server, and interrupted recoveries. :mod:`handlers.octavia.failover.proof` proves a failure. A load balancer in
 PENDING_* is left to Octavia.
 
 **What is changed.** One step per heal (:mod:`handlers.octavia.failover.rules`). Where the amphora is to be preserved and
-``maximum_preserved_amphora_count`` leaves room: its server is marked, a heartbeat in the future keeps the health manager off,
-the server loses its networks, and Octavia forgets it. Then Octavia's API is asked for a failover. At last the DELETED row of
-the old amphora is taken off its load balancer, whose next update would fail because of it (Octavia 16 to 19). With the method
+``maximum_preserved_amphora_count`` leaves room, its server is marked, a heartbeat in the future keeps the health manager off,
+the server loses its networks, and Octavia forgets it. Then Octavia's API is asked for a failover. Last, the old amphora's
+DELETED row is taken off its load balancer, whose next update would fail because of it (Octavia 16 to 19). With the method
 snapshot, the image is made after that.
 
 **What is not changed.** An amphora that sends heartbeats is neither cut off nor preserved; one in ERROR is replaced once.
-Silence proves nothing while most amphorae are silent, for a whole ``heartbeat_timeout`` after that, and in a cloud of three or
+Silence proves nothing while most amphorae are silent, for one ``heartbeat_timeout`` after that, and in a cloud of three or
 fewer amphorae (:mod:`handlers.octavia.failover.heartbeats`). When ``failover_threshold`` others failed within
 ``failover_window``, or two others on the same host, all are only reported. A load balancer in ERROR is rebuilt at most four
 times, and never after a failed deletion (:mod:`handlers.octavia.rebuild`).
 
-**Why a race does no harm.** A step is taken only while its evidence holds, and each write into Octavia's database compares
-under the locks of the health manager. If the health manager was faster, its failover goes on and nothing is preserved. Before
+**Why a race does no harm.** A step is taken only while its evidence holds. Each write into Octavia's database compares under
+the locks of the health manager. If the health manager was faster, its failover goes on and nothing is preserved. Before
 anything is cut off, Octavia's API must show that it would accept the failover. When Octavia refuses, the row gets its server
 back and the health manager acts. After a crash the lease expires, and the next inspection continues from the marks.
 
-**Modes.** ``audit`` by default, because a failover deletes a server. A recovery that has begun is not stopped by budget,
-window, pause or breaker.
+**Modes.** ``audit`` by default, because a failover deletes a server. No budget, window, pause or breaker stops a recovery that
+has begun.
 
-**Undo.** The history names the command or statement for each step; a failover cannot be taken back. ``stackmend amphora
-preserved`` releases or deletes a preserved server.
+**Undo.** The history names the command or statement for each step, except a failover. ``stackmend amphora preserved`` releases
+or deletes a preserved server.
 
 Sources: ``octavia/controller/healthmanager/health_manager.py``, ``octavia/controller/worker/v2/flows/amphora_flows.py``,
 ``octavia/api/v2/controllers/amphora.py``, ``nova/compute/api.py`` (the states in which a call is refused).
@@ -81,7 +81,7 @@ _BEGUN = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What decided a step, compared again before the step."""
+    """The facts that decided a step, compared again before the step."""
 
     amphora: str
     status: str

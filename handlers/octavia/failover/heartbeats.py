@@ -1,6 +1,6 @@
 """Whether the silence of one amphora proves anything now.
 
-A heartbeat record is also old when Octavia's health manager or its database was away. So silence is a witness only while most
+Heartbeat records also age while Octavia's health manager or its database is away. So silence is a witness only while most
 other amphorae are heard. After most were silent, and after a start, every amphora gets a whole ``heartbeat_timeout``, as in
 Octavia (``octavia/cmd/health_manager.py``, ``octavia/controller/healthmanager/health_manager.py``).
 """
@@ -21,10 +21,10 @@ FEW = 3
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """The amphorae that have a heartbeat record.
+    """The number of amphorae that have a heartbeat record.
 
-    :param amphorae: how many serve a load balancer
-    :param lately: how many of these were heard lately
+    :param amphorae: those that serve a load balancer
+    :param lately: those of them that were heard lately
     """
 
     amphorae: int
@@ -45,7 +45,7 @@ class Listener:
     """Remembers since when heartbeats arrive; safe to share between threads.
 
     :param patience: seconds for which heartbeats must have arrived: Octavia's ``heartbeat_timeout``
-    :param gap: seconds between two observations in which no dangerous silence can begin and end
+    :param gap: seconds between two observations, too few for a dangerous silence to begin and end
     :param clock: a monotonic clock, seconds
     """
 
@@ -58,7 +58,7 @@ class Listener:
         self._last = float("-inf")
 
     def observe(self, heard: Heard) -> float:
-        """Take note of the heartbeats of all amphorae.
+        """Note the heartbeats of all amphorae.
 
         :return: seconds until silence proves something; 0 when it does now
         """

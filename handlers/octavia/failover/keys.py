@@ -1,13 +1,13 @@
 """From Nova's notifications about servers to amphorae.
 
-Octavia publishes nothing when an amphora fails. Nova's notifications are untrusted: a user who names a server like an amphora
+Octavia publishes nothing when an amphora fails. Nova's notifications are untrusted: a user's server with the name of an amphora
 causes one inspection, and no more.
 
 Octavia names its servers ``amphora-<id of the amphora>``. With ``[nova] random_amphora_name_length`` the name is an ``a`` and
 random capitals and digits (``octavia/compute/drivers/nova_driver.py``); then the key is the server.
 
-Not used: ``create.error`` and ``compute_task.build_instances.error`` (Octavia still builds that replacement, and reverts it);
-pause, rebuild and evacuation (the server is ACTIVE afterwards). The sweep finds an amphora that is lost by one of these.
+Not used: ``create.error`` and ``compute_task.build_instances.error``, because Octavia reverts that build; pause, rebuild and
+evacuation, because the server is ACTIVE afterwards. The sweep finds an amphora that these lose.
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ def amphora(event: Event) -> Key | None:
 
 
 def lost_amphora(event: Event) -> Key | None:
-    """Return the key of an amphora whose server has failed or is gone, by an update; None for any other update."""
+    """Return the key of an amphora whose server has failed or is gone after an update; None for any other update."""
     return amphora(event) if _updated(event).get("state") in _LOST_STATES else None
 
 
 def leaving_amphora(event: Event) -> Key | None:
-    """Return the key of an amphora whose server is about to stop or to go, by an update; None for any other update."""
+    """Return the key of an amphora whose server is about to stop or to go; None for any other update."""
     update = _updated(event)
     leaving = update.get("new_task_state") in _LEAVING_TASKS and update.get("state") not in _LOST_STATES
     return amphora(event) if leaving else None

@@ -1,8 +1,8 @@
-"""Whether an amphora has failed: :data:`RULES`, of which the first that applies decides.
+"""Whether an amphora has failed: the first of :data:`RULES` that applies decides.
 
-A server that Nova calls ERROR or stopped may still work, after a failed migration for example, and so may one that a restored
-Nova does not know. So a heartbeat contradicts. An
-amphora without a heartbeat record whose server is ACTIVE never sent one, and proves nothing.
+A server that Nova shows as stopped or in ERROR may still run, after a failed migration for example. So may a server that a
+restored Nova does not know. A heartbeat therefore contradicts a failure. An amphora without a heartbeat record whose server is
+ACTIVE never sent one, and proves nothing.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Failed:
     """It has failed.
 
     :param why: the proof
-    :param beats: whether it sends heartbeats all the same
+    :param beats: whether it still sends heartbeats
     """
 
     why: str
@@ -54,7 +54,7 @@ class Unclear:
 
 @dataclass(frozen=True, slots=True)
 class Suspect:
-    """It has one witness of a failure, and will get no second one."""
+    """It has one witness of a failure, and no second one can appear."""
 
     why: str
     reason: str
@@ -86,7 +86,7 @@ class Signs:
 
     @property
     def rest(self) -> float:
-        """Seconds until a heartbeat contradicts no more."""
+        """Seconds until its last heartbeat no longer contradicts a failure."""
         return max(1.0, self.quiet_after - (self.silent_for or 0.0))
 
     @property

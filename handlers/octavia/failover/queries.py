@@ -61,9 +61,9 @@ def heard(connection: Connection, within: float) -> Heard:
 def failing_lately(connection: Connection, stale_after: float, window: float) -> dict[str, str | None]:
     """Return the amphorae that failed or were replaced within a window, with their servers.
 
-    Amphorae that were deleted with their load balancer do not count.
+    An amphora that was deleted with its load balancer does not count.
 
-    :param stale_after: seconds of silence
+    :param stale_after: seconds of silence that count as a failure
     :param window: seconds
     """
     now = connection.execute(sa.select(utcnow())).scalar_one()

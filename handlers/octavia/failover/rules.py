@@ -1,7 +1,7 @@
 """The next step for a failed amphora: ordered tables over one reading. Of each table, the first row that applies decides.
 
-Only the cloud and Octavia's database remember the progress, so any process continues a recovery after a crash. A repeated step
-does no harm. :mod:`handlers.octavia.failover.ending` has the tables of the steps after the replacement.
+Only the cloud and Octavia's database store the progress, so any process continues a recovery after a crash. A repeated step
+does no harm. :mod:`handlers.octavia.failover.ending` has the steps after the replacement.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Case:
 
     @property
     def taken(self) -> bool:
-        """Whether the health manager has taken it for a failover."""
+        """Whether Octavia's health manager has begun a failover of it."""
         return self.s.serves and self.s.health is not None and self.s.health.busy
 
     def step(self, name: StepName, summary: str, *objects: str) -> Step:
@@ -67,18 +67,18 @@ class ServerCase(Case):
 
     @property
     def wants_lease(self) -> bool:
-        """Whether the health manager must be kept off, and the lease is a third over."""
+        """Whether it serves, and its lease is missing or soon over."""
         health = self.s.health
         return self.s.serves and health is not None and -health.silent < _RENEW * self.settings.preservation_lease
 
     @property
     def late(self) -> bool:
-        """Whether detached ports and images are no longer waited for."""
+        """Whether the wait for detached ports and images is over."""
         return marked_for(self.s) > self.settings.preservation_deadline or self.server.host_up is False
 
     @property
     def runs(self) -> bool:
-        """Whether its server may still use its ports: setting them down stops no SR-IOV port without an agent."""
+        """Whether its server may still use its ports: setting a port down does not stop an SR-IOV port without an agent."""
         return self.server.status in {"ACTIVE", "PAUSED"} and self.server.host_up is not False
 
     @property
@@ -90,7 +90,7 @@ class ServerCase(Case):
 
 
 def at_rest(amphora: records.Amphora, balancer: records.LoadBalancer | None) -> Wait | Nothing | None:
-    """Return the decision that Octavia's rows alone allow, before anything else is read; None for the rest."""
+    """Return the decision when Octavia's rows alone suffice; None when more must be read."""
     forgotten = amphora.status == "DELETED" and amphora.compute_id is None
     if balancer is None:
         return None if forgotten else Nothing()
@@ -108,7 +108,7 @@ def at_rest(amphora: records.Amphora, balancer: records.LoadBalancer | None) -> 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A failover that is to be requested."""
+    """A failover to request."""
 
     s: Situation
     why: str

@@ -55,7 +55,7 @@ class StepName(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reading:
-    """All that matters for an amphora.
+    """All facts about an amphora.
 
     :param now: by our clock
     :param server: its server; once the row has forgotten it, the one that is marked with the amphora's id
@@ -86,7 +86,7 @@ class Reading:
 
     @property
     def connected(self) -> list[Port]:
-        """The server's ports that are not set down: the VIP's, those to members, the others."""
+        """The server's ports that are not set down: first the VIP's, then those to members, then the others."""
 
         def order(port: Port) -> tuple[bool, bool, str]:
             return (port.id != self.amphora.vrrp_port_id, not port.name.startswith("octavia-lb-"), port.id)
@@ -95,7 +95,7 @@ class Reading:
 
     @property
     def unfinished(self) -> tuple[str, ...]:
-        """The images of it that are not sealed."""
+        """Its images that are not sealed."""
         return tuple(sorted(image.id for image in self.images if not image.protected))
 
     @property
@@ -126,17 +126,17 @@ class Situation(Reading):
 
     @property
     def serves(self) -> bool:
-        """Whether its row calls it serving, so that the health manager watches it."""
+        """Whether its row shows it as serving, so that the health manager watches it."""
         return self.amphora.status in records.SERVING
 
     @property
     def forgotten(self) -> bool:
-        """Whether Octavia has forgotten its server: the state between let-go and its replacement."""
+        """Whether Octavia has forgotten its server and has not replaced it yet."""
         return self.amphora.status == "ERROR" and self.amphora.compute_id is None
 
     @property
     def leased(self) -> bool:
-        """Whether a lease of ours keeps the health manager off; a heartbeat of the future alone may be a wrong clock."""
+        """Whether a lease of ours keeps the health manager off; a heartbeat in the future alone may come from a wrong clock."""
         return self.marked and self.health is not None and self.health.silent < -records.SKEW
 
     @property

@@ -15,19 +15,19 @@ leaked-server-group        ``octavia-lb-<uuid>`` of a load balancer that is DELE
 orphan-health              a heartbeat record of an amphora that is DELETED or unknown; it counts for failover_threshold
 =========================  ==========================================================================================
 
-**Why Octavia lets it.** Octavia forgets a server or port that it could not delete in fifteen attempts. A worker that dies ends
+**Why Octavia lets it.** Octavia gives up a server or port that it could not delete in fifteen attempts. A worker that dies ends
 its flow. When Nova fails while Octavia reverts a creation, only the row goes. The API for deleting an amphora fails: before
 release 18 no worker gets the request, and in 19 a failure leaves the row PENDING_DELETE for ever.
 
 **What is read.** The rows of Octavia; servers, ports, security groups and server groups by name and project. Only a DELETED
-row proves that its objects are leftovers. Without a row, an object is reported, unless
-``deactivated_amphorae_without_rows`` allows its removal and no port in Neutron has the address that it serves. Object and row
-must be unchanged for ``deactivated_amphorae_after``, and two inspections must agree. Nothing is removed while Nova shows less
-than 90 % of the servers of serving amphorae, or more than a few servers have no row. A row in PENDING_DELETE is removed only
-while no request for it waits in Octavia's queue (:mod:`handlers.octavia.work_queue`).
+row proves that its objects are leftovers. An object without a row is reported, unless ``deactivated_amphorae_without_rows``
+allows its removal and no port in Neutron has the address that it serves. Object and row must be unchanged for
+``deactivated_amphorae_after``, and two inspections must agree. Nothing is removed while Nova shows less than 90 % of the
+servers of serving amphorae, or more than a few servers have no row. A row in PENDING_DELETE also needs the proof that no
+request for it waits in Octavia's queue (:mod:`handlers.octavia.work_queue`).
 
 **What is changed.** An amphora that is stuck on a load balancer is failed over, never deleted. An amphora in ERROR on no load
-balancer is deleted by the API. When that fails, and in every other state, its server, its ports and its row are removed here
+balancer is deleted by the API. When that fails, and in every other state, its server, ports and row are removed here
 (:mod:`handlers.octavia.removal`). Servers, ports and groups are deleted, and their absence is verified. A port is deleted at
 the revision that was inspected.
 
@@ -35,7 +35,7 @@ the revision that was inspected.
 providers. An amphora that serves, or is in ERROR on a load balancer: ``failed_amphora`` replaces it. A load balancer whose
 deletion or creation failed. Servers with random names (``random_amphora_name_length`` of Octavia).
 
-**Undo.** Nothing returns what was deleted in Nova and Neutron. The history has the statement for a row.
+**Undo.** Nothing returns a deleted object of Nova or Neutron. The history has the statement for a row.
 """
 
 from __future__ import annotations
@@ -138,10 +138,7 @@ class DeactivatedAmphorae(OctaviaPlugin, Handler):
 
     @classmethod
     def from_resources(cls, resources: Resources) -> Self:
-        """Make it on the shared driver.
-
-        :raises ConfigError: when a file of Octavia is malformed, or the grace is shorter than a flow
-        """
+        """:raises ConfigError: when a file of Octavia is malformed, or the grace is shorter than a flow"""
         group = resources.conf[settings.GROUP]
         grace = age_or_default(
             group.deactivated_amphorae_after,
@@ -205,7 +202,7 @@ class DeactivatedAmphorae(OctaviaPlugin, Handler):
         return Place(found, serving, rebuild.obstacle(rebuild.read(self._driver, found, rows)))
 
     def _unless_queued(self, found: Leftover, row: records.Amphora) -> Leftover:
-        """Verify that no request for a row in PENDING_DELETE waits; where that is unknown, it is only reported.
+        """Only report a row in PENDING_DELETE, unless Octavia's queue proves that no request for it waits.
 
         Only workers set the other states of a flow.
         """

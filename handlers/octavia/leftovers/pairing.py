@@ -1,7 +1,7 @@
-"""Whether Octavia's database and the cloud belong together; without that, nothing is removed.
+"""Whether Octavia's database and the cloud belong together; otherwise nothing is removed.
 
-A wrong region, a second Octavia in the project and a restored database look alike: the rows name few of the servers in
-Nova, and many servers have no row.
+A wrong region, a second Octavia in the project and a restored database look alike: Nova has few of the servers in the rows,
+and many servers have no row.
 """
 
 from __future__ import annotations
@@ -74,5 +74,5 @@ RULES = (
 
 
 def mismatch(found: Pairing) -> str:
-    """Return the reason why the two may not belong together; empty when they do."""
+    """Return why the two may not belong together; empty when they do."""
     return next((rule.reason.format(p=found) for rule in RULES if rule.applies(found)), "")

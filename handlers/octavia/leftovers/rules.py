@@ -2,16 +2,16 @@
 
 An object stays when any of these holds:
 
-- It is outside Octavia's project, or its name is not one that Octavia gives. The names are ``amphora-<uuid>``,
+- It is outside Octavia's project, or Octavia gives no such name. The names are ``amphora-<uuid>``,
   ``octavia-lb-vrrp-<uuid>``, ``octavia-lb-member-<uuid>``, ``octavia-lb-<uuid>`` and ``lb-<uuid>``.
 - It is preserved, a spare, or released.
 - Its row is not DELETED.
-- It is younger than the grace, or its row was written within it, so that a flow may still use it.
+- It is younger than the grace, or its row was written within it: a flow may still use it.
 - Another object uses it.
 
 A leftover is only reported when one of these holds:
 
-- No row names it: a missing row is no witness, and another Octavia may own it. An operator can allow its removal.
+- It has no row: a missing row is no witness, and another Octavia may own it. An operator can allow its removal.
 - Octavia's database and the cloud may not belong together (:mod:`handlers.octavia.leftovers.pairing`).
 - It is a VIP port outside Octavia's project: it belongs to the owner of the load balancer.
 """
@@ -48,7 +48,7 @@ class Problem(StrEnum):
 class Leftover:
     """An object that its owner left behind.
 
-    :param refusal: the reason why it is only reported; empty when it may be removed
+    :param refusal: why it is only reported; empty when it may be removed
     """
 
     problem: Problem
@@ -62,7 +62,7 @@ class Scope:
 
     :param grace: seconds for which an object and its row must be unchanged
     :param without_rows: whether objects that no row names may be removed
-    :param mismatch: the reason why database and cloud may not belong together; empty when they do
+    :param mismatch: why database and cloud may not belong together; empty when they do
     """
 
     project: str
@@ -71,7 +71,7 @@ class Scope:
     mismatch: str = ""
 
     def refusal(self, known: bool) -> str:
-        """Return the reason why a leftover must not be removed.
+        """Return why a leftover must not be removed.
 
         :param known: whether a row of Octavia names it
         """
@@ -88,7 +88,7 @@ class Place:
     """The load balancer of an amphora.
 
     :param serving: number of its amphorae that serve
-    :param obstacle: the reason why it must not be failed over while it is in ERROR; empty when it may be
+    :param obstacle: why it must not be failed over while it is in ERROR; empty when it may be
     """
 
     balancer: records.LoadBalancer

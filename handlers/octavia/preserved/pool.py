@@ -1,7 +1,7 @@
-"""The preserved amphorae, read from their marks in the cloud; nothing else remembers them.
+"""The preserved amphorae, read from their marks in the cloud; no table of ours stores them.
 
 A preserved server carries the tag :data:`~handlers.octavia.cloud_objects.PRESERVED`; an image counts once it is protected.
-Marks are ordered as in Lamport's bakery: tag the server, read the other marks, then write a number, a time later than all
+Lamport's bakery algorithm orders the marks: tag the server, read the other marks, then write a number, a time later than all
 others. So no more than the maximum are preserved, without a lock.
 """
 
@@ -137,7 +137,7 @@ def parsed(since: str) -> datetime | None:
 
 
 def discard(driver: Driver, one: Preserved) -> None:
-    """Delete a preserved amphora: its server, its image, and its Octavia ports; a repetition does the rest.
+    """Delete a preserved amphora: its server, its image, and its Octavia ports; a repetition deletes the rest.
 
     :raises AmphoraDriverError: when a request fails
     """

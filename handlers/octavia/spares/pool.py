@@ -1,9 +1,9 @@
-"""The spare pool as Nova shows it.
+"""The spare pools as Nova shows them.
 
-A placeholder is a server of Octavia's project whose name begins with :data:`~handlers.octavia.cloud_objects.SPARE_PREFIX` and
-whose metadata names its pool and its owner, a mark of Octavia's database. The tag
-:data:`~handlers.octavia.cloud_objects.SPARE` shows that it belongs to the pool. Only one caller can remove the tag and so
-claim it. ``spare_pool`` deletes a claimed placeholder whose claimant died. A released placeholder belongs to an operator.
+A placeholder is a server of Octavia's project whose name begins with :data:`~handlers.octavia.cloud_objects.SPARE_PREFIX`. Its
+metadata names its pool and its owner, a mark of Octavia's database. While it has the tag
+:data:`~handlers.octavia.cloud_objects.SPARE`, it belongs to the pool. A caller claims it by removing the tag, which only one
+caller can do. ``spare_pool`` deletes a claimed placeholder whose claimant died. A released placeholder belongs to an operator.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Pool:
     :param ready: stopped, on a host that is not known to be down
     :param running: built, but not yet stopped
     :param coming: being built, or between two states
-    :param asleep: stopped on a host that is down: not counted, and not deleted, because the host may return
+    :param asleep: stopped on a host that is down: neither counted nor deleted, because the host may return
     :param failed: in ERROR, or in a state that stackmend does not set
     :param claimed: without the tag: to be deleted
     """
@@ -198,8 +198,6 @@ def release_spare(
 ) -> str | None:
     """Claim one spare by removing its tag, delete it, and return its id; Nova gets half a minute for that.
 
-    If the caller dies in between, ``spare_pool`` deletes the placeholder.
-
     :param zone: of the new amphora; None when it is unknown
     :param other_than_hosts: hosts that the new amphora must not use
     :return: None when no spare is ready there
@@ -220,9 +218,9 @@ def release_spare(
 
 
 def make_room(driver: Driver, amphora: records.Amphora) -> str | None:
-    """Delete a spare whose room fits the replacement of an amphora: :func:`release_spare`.
+    """Delete a spare whose room fits the replacement of an amphora.
 
-    An error is logged, and the failover goes on without a spare: it may find room.
+    An error is only logged: the failover may find room without a spare.
     """
     try:
         return release_spare(driver, amphora.zone, _taken(driver, amphora), amphora.compute_flavor)

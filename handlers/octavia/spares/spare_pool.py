@@ -8,16 +8,16 @@ occupies its allocation in Placement, but no processor and no memory. Right befo
 one spare on another host than the surviving amphora's. Octavia's new amphora finds the room.
 
 **What it brings.** A failover succeeds that would end with NoValidHost, also with anti-affinity. The new amphora does not
-boot faster. New load balancers, and failovers of Octavia's health manager, get no room. For some seconds, any other server may
-take the room; an own aggregate for the amphora flavor prevents that. A spare makes room only for an amphora of its size or
-less. List the flavors of Octavia's flavor profiles in ``spare_amphora_flavors``. After a change of ``amp_flavor_id``, delete
-the spares: the pool builds new ones.
+boot faster. New load balancers, and failovers of Octavia's health manager, get no room. For some seconds any other server may
+take the room; an aggregate only for the amphora flavor prevents that. A spare makes room only for an amphora of its size or
+less, so list the flavors of Octavia's flavor profiles in ``spare_amphora_flavors``. After a change of ``amp_flavor_id``,
+delete the spares: the pool builds new ones.
 
 **What is read.** The servers of Octavia's project, amphora rows and load balancers.
 
 **What is changed.** Only placeholders that this stackmend created are built, stopped and deleted. At most
 ``maximum_deploying_amphora_count`` servers build at the same time, those of Octavia too. No build begins while Octavia replaces
-an amphora or a claimed spare exists. One pool is filled at a time, so that two replicas cannot exceed the bound together. A
+an amphora or a claimed spare exists. Pools are filled one at a time, so that two replicas cannot exceed the bound together. A
 spare that failed to build stops its pool for ten minutes.
 
 **What is not changed.** Placeholders of another stackmend, for another Octavia, in the same project.
@@ -60,7 +60,7 @@ class Problem(StrEnum):
 
 
 def pool_key(event: Event) -> Key | None:
-    """Take the pool's name out of a placeholder's name; return None for any other server."""
+    """Return the pool that a placeholder's name contains; None for any other server."""
     name = event.payload["display_name"]
     if not (isinstance(name, str) and name.startswith(SPARE_PREFIX)):
         return None
@@ -126,7 +126,7 @@ class SparePool(OctaviaPlugin, Handler):
                 yield Key("pool", pool.name)
 
     def population(self) -> int:
-        """Return the number of spares, or the wanted number where it is larger."""
+        """Return the number of spares, or the wanted number if that is larger."""
         return sum(max(pool.wanted, len(pool.present)) for pool in self._read().pools)
 
     def heal(self, finding: Finding) -> Healed:

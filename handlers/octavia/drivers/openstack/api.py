@@ -72,7 +72,7 @@ class Api:
             marker = {"marker": body[name][-1]["id"]}
 
     def call(self, method: str, url: str, thing: str, **arguments: Any) -> requests.Response:
-        """Call once, because the first call may have arrived."""
+        """Send a request once: a first one without an answer may have arrived."""
         response = translated(lambda: self._service.write(method, url, **self._always, **arguments))
         self._check(response, thing)
         return response
@@ -125,7 +125,7 @@ def age(time: str | None) -> float:
 
 
 def _answer(response: requests.Response) -> str:
-    """Return status and message of an answer in one line; each API has its own shape for the message."""
+    """Return status and message of an answer in one line; each API has its own form of message."""
     try:
         message = response.json()
         while isinstance(message, dict) and message:

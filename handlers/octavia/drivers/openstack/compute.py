@@ -1,13 +1,13 @@
 """The driver's servers and server groups: Nova.
 
-Microversion 2.73 (Train) has reasons for locks. Since 2.69 Nova shows the server of a cell that does not answer as UNKNOWN,
-with little more than its id; here that is no answer. Without a request spec Nova answers 404 for it (``nova/compute/api.py``,
+Microversion 2.73 (Train) has reasons for locks. Since 2.69 Nova shows the server of a silent cell as UNKNOWN, with little
+more than its id; here that is no answer. Without a request spec Nova answers 404 for it (``nova/compute/api.py``,
 ``_get_instance_from_cell``). A listing with a filter or in pages leaves such servers out
 (``nova/api/openstack/compute/servers.py``, ``_is_cell_down_supported``).
 
-So each answer is followed by a listing of services, which shows those of a silent cell as UNKNOWN by their host mappings
-(``nova/api/openstack/compute/services.py``, ``_get_service_detail``). Only cell0 has none, and its servers never ran. Then a
-listing with Octavia's own credentials, without a filter, shows its servers in silent cells, up to Nova's ``max_limit``.
+So two listings follow each answer. The listing of services shows those of a silent cell as UNKNOWN by their host mappings
+(``nova/api/openstack/compute/services.py``, ``_get_service_detail``); only cell0 has none, and its servers never ran. A listing
+of servers with Octavia's own credentials, without a filter, shows those in silent cells, up to Nova's ``max_limit``.
 """
 
 from __future__ import annotations
