@@ -12,7 +12,6 @@ from handlers.base import Broker, Bus, QueueDepth, Unavailable
 
 
 def bus(conf: cfg.ConfigOpts) -> Bus:
-    """Return the machine's knowledge of RabbitMQ."""
     settings = bus_conf.settings(conf)
     binds = settings.queue_mode is QueueMode.BIND
     topics = conf.bus.bind_topics if binds else conf.bus.topics

@@ -62,8 +62,6 @@ class UndecodableMessage:
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """A wanted event, and the message that carried it."""
-
     event: Event
     body: bytes
 

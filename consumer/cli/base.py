@@ -121,7 +121,6 @@ class Lister(Command, lister.Lister):
     def produce_output(
         self, parsed_args: argparse.Namespace, column_names: Sequence[str], data: Iterable[Sequence[Any]]
     ) -> int:
-        """Print; a table without rows prints nothing."""
         rows = list(data)
         if rows or parsed_args.formatter != "table" or parsed_args.print_empty:
             return super().produce_output(parsed_args, column_names, rows)
@@ -160,7 +159,6 @@ def shaped(formatter: str, titles: Sequence[str], rows: Sequence[Sequence[Any]])
 
 
 def _check_columns(wanted: Iterable[str], titles: Sequence[str]) -> None:
-    """Refuse unknown columns before the command acts."""
     known = [machine_name(title) for title in titles]
     unknown = [name for name in wanted if machine_name(name) not in known]
     if unknown:

@@ -19,8 +19,6 @@ class UnusableURL(ValueError):
 
 
 class QueueMode(StrEnum):
-    """The values of ``[bus] queue_mode``."""
-
     TOPIC = "topic"
     BIND = "bind"
 

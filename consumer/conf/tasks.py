@@ -50,7 +50,6 @@ class TaskSettings:
 
 
 def options(handler: type[Handler]) -> list[cfg.Opt]:
-    """Return the options that every handler has."""
     name = handler.name
     interval = cfg.IntOpt(
         f"{name}_interval",

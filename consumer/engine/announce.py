@@ -41,8 +41,6 @@ class Announcer:
 
 
 class NotifyingAnnouncer(Announcer):
-    """Publishes notifications."""
-
     def __init__(self, conf: cfg.ConfigOpts, publisher: str) -> None:
         transport = oslo_messaging.get_notification_transport(conf, url=conf.engine.announce_transport_url)
         topics = conf.engine.announce_topics
@@ -91,5 +89,4 @@ class NotifyingAnnouncer(Announcer):
 
 
 def from_conf(conf: cfg.ConfigOpts, publisher: str) -> Announcer:
-    """Return the configured announcer."""
     return NotifyingAnnouncer(conf, publisher) if conf.engine.announce else Announcer()

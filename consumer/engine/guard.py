@@ -99,8 +99,6 @@ def _compare(
 
 
 class Guard:
-    """The thread that observes the databases of a cloud."""
-
     def __init__(self, engine: Engine, resources: Resources, sources: Sequence[Watermarks]) -> None:
         self._engine = engine
         self._resources = resources

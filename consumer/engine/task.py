@@ -41,7 +41,6 @@ class Task:
 
     @property
     def heals(self) -> bool:
-        """Whether it may change anything."""
         return self.settings.mode == "heal"
 
     @property
@@ -50,7 +49,6 @@ class Task:
 
     @property
     def is_open(self) -> bool:
-        """Whether its window is open now."""
         return self.settings.window.is_open(self.clock())
 
     def until_open(self, ahead: float = 0.0) -> float:
@@ -86,7 +84,6 @@ ModeOf = Callable[[Mode], Mode]
 
 
 def as_configured(mode: Mode) -> Mode:
-    """Return the configured mode."""
     return mode
 
 

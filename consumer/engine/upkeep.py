@@ -22,8 +22,6 @@ _ABANDONED_AFTER = 120.0
 
 
 class Upkeep:
-    """The upkeep thread of one process."""
-
     def __init__(self, engine: Engine, dispatcher: Dispatcher, journal: JournalSettings) -> None:
         self._engine = engine
         self._dispatcher = dispatcher

@@ -53,8 +53,6 @@ class Depth:
 
 
 def depths(database: Database) -> list[Depth]:
-    """Return the number of rows by handler and state."""
-
     def read(connection: Connection) -> list[Depth]:
         clock = now(connection)
         leased = and_(work.c.lease_until.is_not(None), work.c.lease_until >= clock)
@@ -91,8 +89,6 @@ def listing(
 
 
 def find(database: Database, ids: Collection[int]) -> list[WorkRow]:
-    """Return the rows with these ids."""
-
     def read(connection: Connection) -> list[WorkRow]:
         clock = now(connection)
         return [_work_row(row, clock) for row in connection.execute(select(work).where(work.c.id.in_(ids))).mappings()]

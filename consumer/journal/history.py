@@ -90,7 +90,6 @@ class Line:
 
     @classmethod
     def of(cls, handler: str, finding: Finding, outcome: Outcome, origin: Origin, error: str = "") -> Line:
-        """Return the line of a finding."""
         return cls(
             handler,
             finding.key,
@@ -107,8 +106,6 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Closing:
-    """The end of a heal's line."""
-
     line_id: int
     outcome: Outcome
     healed: Healed | None = None

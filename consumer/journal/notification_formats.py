@@ -24,7 +24,6 @@ class ArrivedFormat:
 
 
 def record(database: Database, broker: str, written: str) -> None:
-    """Record that a notification of this format arrived."""
     statement = upsert(
         database.engine.dialect.name, notification_format, ["broker", "format"], lambda new: {"at": new.at}
     )

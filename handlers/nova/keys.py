@@ -34,7 +34,6 @@ def consumer(event: Event) -> Key | None:
 
 
 def instance(event: Event) -> Key:
-    """Return the instance."""
     return Key("instance", _uuid(event.payload.get("uuid") or event.payload["instance_uuid"]))
 
 

@@ -53,7 +53,6 @@ class Allocation:
     consumer_type: str | None = None
 
     def undo(self) -> str:
-        """Return the command that restores this allocation."""
         words = ["openstack", "--os-placement-api-version", "1.28", "resource", "provider", "allocation", "set"]
         words += ["--project-id", self.project_id or "", "--user-id", self.user_id or ""]
         for provider, resources in sorted(self.providers.items()):

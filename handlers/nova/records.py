@@ -81,8 +81,6 @@ class Service:
 
 @dataclass(frozen=True, slots=True)
 class HostMapping:
-    """A row of ``host_mappings``."""
-
     host: str
     cell_id: int
 

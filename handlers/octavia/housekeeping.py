@@ -46,7 +46,7 @@ class UnauthorizedException(AmphoraDriverError, Unavailable):
 
 
 class DeleteFailed(AmphoraDriverError):
-    """A removal was refused for good, or was accepted and did not happen."""
+    """A removal was refused for good, or did not happen."""
 
 
 class HousekeepingManager(ABC):

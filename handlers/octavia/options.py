@@ -81,7 +81,6 @@ def by_group() -> dict[str, list[cfg.Opt]]:
 
 
 def configured(conf: cfg.ConfigOpts) -> bool:
-    """Return whether the configuration names Octavia."""
     register(conf)
     return bool(conf[GROUP].config_file or conf[GROUP].database_connection)
 

@@ -173,7 +173,6 @@ class HousekeepingSettings:
 
     @property
     def preserves(self) -> bool:
-        """Whether failed amphorae are preserved."""
         return self.maximum_preserved_amphora_count > 0
 
 

@@ -93,8 +93,6 @@ _PRESERVING = 600.0
 
 
 class Problem(StrEnum):
-    """The kinds of drift of a load balancer."""
-
     PENDING_CREATE = "stuck-pending-create"
     PENDING_UPDATE = "stuck-pending-update"
     PENDING_DELETE = "stuck-pending-delete"

@@ -12,7 +12,6 @@ class OpenWindow:
     """Defers a heal outside the task's window. The row stays due until the window opens."""
 
     def ask(self, connection: Connection, request: Request, clock: float) -> Deferred | None:
-        """Return a deferral when the window is closed."""
         if request.task.is_open:
             return None
         return Deferred(f"the window of {request.task.name} ({request.task.settings.window}) is closed", 0.0)

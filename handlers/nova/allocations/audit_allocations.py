@@ -116,8 +116,6 @@ class Evidence:
 
 
 class AuditAllocations(PlacementHandler):
-    """Takes back allocations without right."""
-
     name = "audit_allocations"
     title = "Take back resources that deleted, moved or offloaded instances still hold in Placement"
     kinds = ("consumer", "host")

@@ -84,8 +84,6 @@ class Swap:
 
 
 class AuditMigrations(PlacementHandler):
-    """Moves back the shares of rolled-back migrations."""
-
     name = "audit_migrations"
     title = "Move back to their instances the resources that ended migrations still hold in Placement"
     kinds = ("instance",)

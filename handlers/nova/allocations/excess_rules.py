@@ -23,8 +23,6 @@ NOVA_TYPES = frozenset({None, "unknown", "INSTANCE", "MIGRATION"})
 
 
 class Problem(StrEnum):
-    """The kinds of drift of a consumer."""
-
     ARCHIVED = "instance-archived"
     UNKNOWN = "unknown-consumer"
     ONLY_HIDDEN = "only-hidden-copies"
@@ -43,8 +41,6 @@ class Problem(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Located:
-    """A row of an instance and its cell."""
-
     instance: Instance
     cell_id: int
     in_cell0: bool = False
@@ -158,15 +154,12 @@ Verdict = Keep | Wait | Report | Take | Move
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One row of the table."""
-
     name: str
     applies: Callable[[Facts], bool]
     verdict: Callable[[Facts], Verdict]
 
 
 def decide(facts: Facts) -> Verdict:
-    """Return the verdict of the first rule that applies."""
     return rule_of(facts).verdict(facts)
 
 

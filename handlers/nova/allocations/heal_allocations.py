@@ -105,8 +105,6 @@ _HINTS = (
 
 
 class HealAllocations(NovaHandler):
-    """Heals missing and wrong allocations of live instances."""
-
     name = "heal_allocations"
     title = "Give instances in Placement their entitlement on the node where they live"
     kinds = ("instance", "host", *(kind.value for kind in Kind))
@@ -169,14 +167,12 @@ class HealAllocations(NovaHandler):
         return findings
 
     def sweep(self) -> Iterator[Key]:
-        """Yield the instances that seem to lack their entitlement."""
         return self._suspects.everywhere()
 
     def population(self) -> int:
         return live_instances(self._databases)
 
     def heal(self, finding: Finding) -> Healed:
-        """Prove again, then replace the allocation at the generation of the evidence."""
         if not finding.healable:
             raise Refused(finding.refusal)
         self._databases.require_known_schema()

@@ -31,8 +31,6 @@ from handlers.nova.records import ComputeNode, Instance, InstanceMapping, Migrat
 
 
 class Answering(Protocol):
-    """The questions to Placement."""
-
     def allocation(self, consumer: str) -> Allocation: ...
 
     def tree(self, provider: str) -> Mapping[str, Provider]: ...

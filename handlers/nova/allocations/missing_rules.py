@@ -26,8 +26,6 @@ _NOWHERE = frozenset({"building", "deleted", "shelved_offloaded"})
 
 
 class Problem(StrEnum):
-    """The kinds of drift of an instance's allocation."""
-
     MISSING = "allocation-missing"
     SEVERAL_MISSING = "allocations-missing"
     WRONG_PROVIDER = "wrong-provider"
@@ -127,8 +125,6 @@ Verdict = Sequence[Drift] | Wait
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One row of the table."""
-
     name: str
     applies: Callable[[Facts], bool]
     verdict: Callable[[Facts], Verdict]

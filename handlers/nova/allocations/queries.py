@@ -36,7 +36,6 @@ class Description:
 
 
 def descriptions(connection: Connection, uuids: Collection[str]) -> dict[str, Description]:
-    """The descriptions of live instances."""
     extra, caches = tables.instance_extra.c, tables.instance_info_caches.c
     metadata = tables.instance_system_metadata.c
     flavors = sa.select(extra.instance_uuid, extra.flavor).where(extra.instance_uuid.in_(uuids), extra.deleted == 0)

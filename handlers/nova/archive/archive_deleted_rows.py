@@ -78,8 +78,6 @@ OPTIONS = [
 
 
 class Problem(StrEnum):
-    """The kinds of drift."""
-
     DUE = "rows-to-archive"
     UNARCHIVABLE = "row-unarchivable"
     HOLDS_RESOURCES = "instance-holds-resources"
@@ -87,8 +85,6 @@ class Problem(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class DeletedInstance:
-    """One deleted instance's row in a cell."""
-
     scope: Scope
     row: int
     instance: str

@@ -67,7 +67,6 @@ class Tally:
         self.instances += len(moved.instances)
 
     def result(self) -> dict[str, Any]:
-        """Return the results for the history."""
         found: dict[str, Any] = {"rows": dict(sorted(self.rows.items())), "instances": self.instances}
         found["api_rows_deleted"] = self.api_rows
         if self.failed:
@@ -83,8 +82,6 @@ class Tally:
 
 
 class Cycle:
-    """One cycle in one cell."""
-
     def __init__(self, databases: NovaDatabases, opened: OpenCell, settings: Settings, undo_text: str) -> None:
         self._databases = databases
         self._cell = opened.cell

@@ -70,8 +70,6 @@ class _WindowClosed(Exception):
 
 
 class Purge(CellHandler):
-    """Deletes old rows of each cell's shadow tables."""
-
     name = "purge"
     title = "Delete archived rows for good, once they are old enough"
     kinds = ("cell",)

@@ -54,8 +54,6 @@ REMOVED = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """A foreign key of one column."""
-
     constraint: str
     child: sa.Table
     column: sa.Column[Any]
@@ -119,11 +117,9 @@ class Schema:
         )
 
     def children(self, table: sa.Table) -> list[Reference]:
-        """Return the references to a table."""
         return [reference for reference in self._references if reference.parent is table]
 
     def parents(self, table: sa.Table) -> list[Reference]:
-        """Return the references of a table."""
         return [reference for reference in self._references if reference.child is table]
 
     def blockers(self, table: sa.Table) -> list[Reference]:

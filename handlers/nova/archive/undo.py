@@ -31,14 +31,12 @@ def of_cell(connection: Connection, schema: Schema, roots: Sequence[sa.Table], c
 
 
 def of_instance(connection: Connection, schema: Schema, instance: str, cell: str) -> str:
-    """Return the statements that bring one instance back."""
     root = schema.tables[INSTANCES]
     statements = _restoring(connection, schema, root, root.c.uuid, sa.literal(instance))
     return "\n".join([f"-- in the database of {cell}", *statements])
 
 
 def of_api_rows(connection: Connection, instance: str) -> str:
-    """Return the INSERTs of an instance's rows in nova_api."""
     lines = ["-- in nova_api"]
     for table in API_TABLES:
         for row in connection.execute(sa.select(table).where(table.c.instance_uuid == instance)).mappings():

@@ -16,8 +16,6 @@ from handlers.nova.records import Aggregate, ComputeNode
 
 
 class Problem(StrEnum):
-    """The problems that :mod:`~handlers.nova.hosts.sync_aggregates` finds."""
-
     MISSING = "membership-missing"
     STALE = "membership-stale"
     NO_PROVIDER = "provider-missing"
@@ -49,7 +47,6 @@ class Membership:
 
     @classmethod
     def from_json(cls, values: Json) -> Membership:
-        """Read what :meth:`to_json` returned."""
         aggregates, before = frozenset(values["aggregates"]), frozenset(values["before"])
         return cls(values["provider"], values["host"], values["node"], aggregates, before)
 

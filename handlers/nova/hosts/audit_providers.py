@@ -35,8 +35,6 @@ from handlers.nova.verdicts import MOVED_SETTLE
 
 
 class AuditProviders(PlacementHandler):
-    """Reports names of compute nodes that other providers have."""
-
     name = "audit_providers"
     title = "Report compute nodes whose name in Placement belongs to a provider of another uuid"
     kinds = ("host",)

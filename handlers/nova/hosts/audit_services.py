@@ -83,8 +83,6 @@ class Judged:
 
 
 class AuditServices(PlacementHandler):
-    """Deletes host mappings and providers that deleted services left."""
-
     name = "audit_services"
     title = "Delete host mappings and resource providers that deleted compute services left"
     kinds = ("host", "provider")

@@ -43,8 +43,6 @@ from handlers.nova.hosts.discovery_rules import HostFinding, Presence, Problem, 
 
 
 class DiscoverHosts(DatabaseHandler):
-    """Inserts the missing mappings of compute hosts."""
-
     name = "discover_hosts"
     title = "Map new compute hosts to their cells, before an instance is scheduled to them"
     kinds = ("host",)

@@ -11,8 +11,6 @@ from handlers.nova.cells import Cell
 
 
 class Problem(StrEnum):
-    """The problems that :mod:`~handlers.nova.hosts.discover_hosts` finds."""
-
     UNMAPPED = "host-unmapped"
     SEVERAL_CELLS = "host-in-several-cells"
     ELSEWHERE = "host-mapped-elsewhere"
@@ -109,6 +107,5 @@ RULES: tuple[tuple[Callable[[Host], bool], Callable[[Host], HostFinding | None]]
 
 
 def decide(name: str, mapped_to: int | None, presences: Sequence[Presence]) -> HostFinding | None:
-    """Return the drift of a host, if any."""
     host = Host(name, mapped_to, presences)
     return next(verdict(host) for applies, verdict in RULES if applies(host))

@@ -17,8 +17,6 @@ from handlers.nova.verdicts import MOVED_SETTLE, Report, Wait
 
 
 class Problem(StrEnum):
-    """The problems that :mod:`~handlers.nova.hosts.audit_services` finds."""
-
     MAPPING_LEFT = "mapping-left"
     MAPPING_UNEXPLAINED = "mapping-unexplained"
     PROVIDER_LEFT = "provider-left"
@@ -223,10 +221,8 @@ PROVIDER: tuple[tuple[Callable[[LeftProvider], bool], Callable[[LeftProvider], L
 
 
 def of_mapping(facts: MappedHost) -> Leftover:
-    """Return the verdict about the mapping of a host."""
     return next(verdict(facts) for applies, verdict in MAPPING if applies(facts))
 
 
 def of_provider(facts: LeftProvider) -> Leftover:
-    """Return the verdict about a resource provider."""
     return next(verdict(facts) for applies, verdict in PROVIDER if applies(facts))

@@ -27,7 +27,6 @@ class LiveRows:
 
 
 def presence(connection: Connection, host: str) -> LiveRows | None:
-    """The live rows of a host, if any."""
     c = tables.services.c
     query = sa.select(c.host, c.uuid).where(c.binary == queries.COMPUTE, c.deleted == 0, c.host == host)
     found = [(row.host, row.uuid) for row in connection.execute(query)]

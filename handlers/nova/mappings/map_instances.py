@@ -65,8 +65,6 @@ FEW = 50
 
 
 class MapInstances(PlacementHandler):
-    """Inserts the missing mappings of instances."""
-
     name = "map_instances"
     title = "Map instances that have no mapping to the cell they are in"
     kinds = ("instance", "cell")

@@ -37,8 +37,6 @@ FAKE = "00000000-0000-0000-0000-000000000000"
 
 
 class Problem(StrEnum):
-    """The problems that :mod:`~handlers.nova.mappings.heal_instance_mappings` finds."""
-
     WITHOUT_CELL = "mapping-without-cell"
     STALE_REQUEST = "build-request-stale"
     WRONG_MARK = "mark-of-deletion-wrong"
@@ -81,7 +79,6 @@ class MappingRow:
 
     @classmethod
     def from_json(cls, instance: str, values: Json) -> MappingRow:
-        """Read what :meth:`to_json` returned."""
         return cls(values["id"], instance, values["project_id"], values["cell_id"], values["queued_for_delete"])
 
 
@@ -367,7 +364,6 @@ def asks_archive(facts: Facts) -> bool:
 
 
 def decide(facts: Facts) -> Verdict:
-    """Return the verdict about an instance."""
     mapping = facts.mapping
     if mapping is None:
         return _without_mapping(facts)

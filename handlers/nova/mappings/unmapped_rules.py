@@ -15,8 +15,6 @@ from handlers.nova.verdicts import BUSY, Keep, Report, Wait
 
 
 class Problem(StrEnum):
-    """The problems that :mod:`~handlers.nova.mappings.map_instances` finds."""
-
     UNMAPPED = "instance-unmapped"
     ALL_UNMAPPED = "instances-unmapped"
     SEVERAL_CELLS = "unmapped-in-several-cells"
@@ -93,7 +91,6 @@ def asks_allocation(facts: Facts) -> bool:
 
 
 def decide(facts: Facts) -> Verdict:
-    """Return the verdict about an instance."""
     if facts.mapping is not None:
         return Keep("the instance has a mapping")
     if not facts.copies:

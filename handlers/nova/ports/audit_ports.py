@@ -105,8 +105,6 @@ OPTIONS: list[cfg.Opt] = [
 
 
 class Problem(StrEnum):
-    """The kinds of drift."""
-
     DELETED = "port-of-deleted-instance"
     UNKNOWN = "port-of-unknown-instance"
 

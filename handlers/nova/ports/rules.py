@@ -14,8 +14,6 @@ SETTLE = 60.0
 
 
 class State(StrEnum):
-    """The state of an instance."""
-
     ALIVE = "alive"
     UNKNOWN = "unknown"
     JUST_DELETED = "just deleted"
@@ -23,8 +21,6 @@ class State(StrEnum):
 
 
 class Fate(StrEnum):
-    """The right treatment of a port."""
-
     UNBIND = "unbind"
     DELETE = "delete"
     REPORT = "report"

@@ -9,8 +9,6 @@ from handlers.nova.simulation.world import World
 
 
 class Aggregates(World):
-    """The operations on aggregates."""
-
     def create_aggregate(self, name: str) -> str:
         """Create an aggregate: ``aggregate.create.end`` (nova.compute.api.AggregateAPI.create_aggregate); return its uuid."""
         uuid = str(uuids.uuid4())

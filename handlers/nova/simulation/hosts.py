@@ -12,8 +12,6 @@ from handlers.nova.simulation.world import World
 
 
 class Hosts(World):
-    """Hosts, their compute nodes, mappings and services."""
-
     def register_host(self, host: str, cell: str) -> str:
         """Start nova-compute, first step: its service row, then ``service.create`` (nova.service.Service.start); return its
         uuid.

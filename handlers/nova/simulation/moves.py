@@ -13,8 +13,6 @@ from handlers.nova.simulation.servers import Servers
 
 
 class Moves(Servers):
-    """Migrations and evacuations."""
-
     def start_migration(self, uuid: str, host: str, live: bool = False) -> str:
         """Begin a migration: it gets the source's allocation, the instance claims the destination
         (nova.conductor.tasks.migrate, .live_migrate); return its uuid.

@@ -37,8 +37,6 @@ class PlacementMissing(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """An answer of Placement."""
-
     status: int
     body: Mapping[str, Any] = field(default_factory=dict)
 

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Flavor:
-    """The flavor of an instance."""
-
     name: str = "m1.tiny"
     vcpus: int = 1
     memory_mb: int = 512

@@ -16,8 +16,6 @@ from handlers.nova.simulation.records import Flavor
 
 
 class Servers(Changes):
-    """The life of instances on one host."""
-
     def request(self, flavor: Flavor | None = None) -> str:
         """Request a server: request specification, build request and mapping, in one transaction
         (nova.compute.api.API._provision_instances).

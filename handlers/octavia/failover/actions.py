@@ -41,8 +41,6 @@ _SPARES = 2
 
 
 class Actions:
-    """The steps of a recovery."""
-
     def __init__(self, driver: Driver, settings: HousekeepingSettings) -> None:
         self._driver = driver
         self._settings = settings

@@ -115,8 +115,6 @@ class Evidence:
 
 
 class FailedAmphora(OctaviaPlugin, Handler):
-    """Replaces failed amphorae step by step, and preserves some of them."""
-
     name = "failed_amphora"
     title = "Replace amphorae that have failed, and preserve some of them for examination"
     group = settings.GROUP

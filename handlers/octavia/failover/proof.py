@@ -113,8 +113,6 @@ class Signs:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """A row of the table."""
-
     name: str
     applies: Callable[[Signs], bool]
     verdict: Callable[[Signs], Verdict]

@@ -31,8 +31,6 @@ _PRESERVABLE = WILLING | {"ERROR", "SUSPENDED"}
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """An amphora that has failed."""
-
     s: Situation
     settings: HousekeepingSettings
     failed: Failed
@@ -108,8 +106,6 @@ def at_rest(amphora: records.Amphora, balancer: records.LoadBalancer | None) -> 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A failover to request."""
-
     s: Situation
     why: str
 
@@ -286,7 +282,6 @@ def _ports(c: ServerCase) -> tuple[str, ...]:
 
 
 def next_step(s: Situation | Replaced, settings: HousekeepingSettings) -> Decision:
-    """Return the next step of a recovery."""
     if isinstance(s, Replaced):
         return finish(s, settings)
     if s.forgotten:

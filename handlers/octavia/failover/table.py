@@ -13,8 +13,6 @@ C = TypeVar("C")
 
 @dataclass(frozen=True, slots=True)
 class Row(Generic[C]):
-    """A row of a table."""
-
     name: str
     applies: Callable[[C], bool]
     decision: Callable[[C], Decision]

@@ -11,7 +11,6 @@ _Undo = Callable[[Situation | Replaced, Step], str]
 
 
 def undo_of(s: Situation | Replaced, step: Step) -> str:
-    """Return the undo of a step."""
     return _UNDO[step.name](s, step)
 
 

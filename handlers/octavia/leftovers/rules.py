@@ -30,8 +30,6 @@ _OCTAVIA = "Octavia"
 
 
 class Problem(StrEnum):
-    """The kinds of leftovers."""
-
     DEACTIVATED = "amphora-deactivated"
     WITHOUT_SERVER = "amphora-without-server"
     STUCK = "amphora-stuck"
@@ -135,7 +133,6 @@ def _stuck_row(amphora: records.Amphora, place: Place | None) -> Leftover | None
 
 
 def health(scope: Scope, amphora: str, row: records.Amphora | None, beat: records.Health | None) -> Leftover | None:
-    """Judge the heartbeat record of an amphora."""
     if beat is None or beat.silent < scope.grace or (row is not None and row.status != "DELETED"):
         return None
     state = "is DELETED" if row else "has no row"

@@ -22,8 +22,6 @@ _PATIENCE = 60.0
 
 
 class PreservedAmphorae(OctaviaPlugin, Inventory):
-    """Failed amphorae that are preserved for examination."""
-
     name = "amphora preserved"
     title = "Failed amphorae that are preserved for examination"
     columns = ("amphora", "load_balancer", "since", "state", "server", "image", "reason")

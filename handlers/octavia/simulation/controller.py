@@ -60,8 +60,6 @@ class Pace:
 
 @dataclass
 class Controller:
-    """Octavia."""
-
     database: OctaviaDatabase
     cloud: Cloud
     pace: Pace = field(default_factory=Pace)

@@ -15,8 +15,6 @@ from handlers.octavia.spares import pool as spares
 
 
 class Spares(OctaviaPlugin, Inventory):
-    """Placeholder servers of the pool."""
-
     name = "amphora spare"
     title = "Stopped placeholder servers that make room for failovers"
     columns = ("id", "name", "zone", "flavor", "host", "status", "ready")

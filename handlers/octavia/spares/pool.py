@@ -82,7 +82,6 @@ class Pool:
 
     @property
     def missing(self) -> int:
-        """The number of placeholders to build."""
         return max(0, self.wanted - len(self.present))
 
     @property

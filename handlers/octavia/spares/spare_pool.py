@@ -50,8 +50,6 @@ RETRY_AFTER = 600.0
 
 
 class Problem(StrEnum):
-    """The kinds of drift of a pool."""
-
     SHORT = "pool-short"
     OVER = "pool-over"
     RUNNING = "spare-not-stopped"
@@ -75,8 +73,6 @@ class _Cloud:
 
 
 class SparePool(OctaviaPlugin, Handler):
-    """Keeps the spare pools at their size."""
-
     name = "spare_pool"
     title = "Keep stopped placeholder servers that make room for failovers"
     group = settings.GROUP

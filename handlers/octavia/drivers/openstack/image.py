@@ -23,8 +23,6 @@ _FIELDS = frozenset(
 
 
 class ImageCalls(Driver):
-    """The calls to Glance."""
-
     glance: Api
     #: tag and owner of the image of amphorae
     image_tag: str | None

@@ -12,8 +12,6 @@ from handlers.octavia.drivers.openstack.api import Api
 
 
 class OctaviaCalls(Driver):
-    """The calls to Octavia."""
-
     load_balancer: Api
 
     def require_failover(self, amphora: str) -> None:
