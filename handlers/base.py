@@ -3,11 +3,11 @@
 A handler stands for one kind of drift and answers three questions, in this order:
 
 ``sweep``    Which keys look wrong?  It reads sets, is cheap, and may list too many or too few.
-``inspect``  Is this key really wrong?  It reads the authoritative databases and APIs; only here is proof.
+``inspect``  Is this key really wrong?  It proves the drift from the authoritative databases and APIs.
 ``heal``     Repair the proved drift.  Only this method writes; audit mode never calls it.
 
-Events, sweeps, commands and operators all take this way. An event is an untrusted hint: a :class:`Trigger` takes a
-:class:`Key` out of its payload; nothing else of it reaches a handler.
+An event is an untrusted hint: a :class:`Trigger` takes a :class:`Key` out of its payload, and nothing else of it reaches a
+handler.
 
 The rule of proof: a heal that moves, takes or deletes something needs two independent records that support it, and none
 that contradicts it. A missing row is never such a record. A database or an API that does not answer stops the heal.
@@ -59,7 +59,7 @@ class Key:
     """The object to inspect, written ``kind:id``.
 
     :param kind: ``instance``, ``host``, ``cell``, ``consumer``, ``amphora`` ...; no colon
-    :param id: 1 to 255 characters, no control characters: a UUID or a name
+    :param id: a UUID or a name: 1 to 255 characters, no control characters
     :param weight: how many objects it stands for; not part of its identity
     :raises ValueError: for any other kind or id
     """
@@ -106,7 +106,7 @@ class Event:
     """One decoded notification; a fact's versioned and legacy formats give the same event.
 
     :param type: the versioned name, always: ``instance.delete.end``
-    :param payload: plain nested dicts and lists; versioned objects are unwrapped
+    :param payload: plain nested dicts and lists
     :param id: the ``message_id``, for tracing only
     :param publisher: ``nova-compute:host`` or ``compute.host``; never used as a key
     :param sent_at: the publisher's time (UTC, aware), if any
@@ -127,8 +127,8 @@ class Event:
 class Trigger:
     """An event type that hints at a handler's drift.
 
-    :param key: takes the key out of an event; None for one that does not concern the handler, as of another service than
-        nova-compute. Its input is untrusted: when it raises, the notification becomes a dead letter
+    :param key: takes the key out of an untrusted event; None for one that does not concern the handler. When it raises, the
+        notification becomes a dead letter
     :param after: seconds before the first inspection, for events sent before their sender has finished
     """
 
@@ -143,8 +143,8 @@ class Finding:
 
     :param problem: a slug, stable over releases: ``host-unmapped``
     :param summary: one sentence for a person: the object and its drift
-    :param evidence: the proof: ids, generations, states, old values; it survives a round trip through JSON. No clock
-        readings: two inspections of the same drift must give the same evidence
+    :param evidence: the proof: ids, generations, states, old values, fit for JSON. No clock readings: two inspections of the
+        same drift must give the same evidence
     :param healable: whether ``heal`` may be called
     :param refusal: why it may not
     :param weight: how many objects its heal changes; budgets, breaker and history count it
@@ -252,8 +252,8 @@ class Bus:
 
     :param topics: those that the machine consumes
     :param topics_option: the option that names them
-    :param queue_depth: asks for a queue by a passive declaration, which changes nothing; raises :class:`Unavailable` when no
-        host answers or the queue does not exist, ``cfg.Error`` for a malformed URL
+    :param queue_depth: reads a queue without changing it; raises :class:`Unavailable` when no host answers or the queue does
+        not exist, ``cfg.Error`` for a malformed URL
     """
 
     topics: tuple[str, ...] = ()
@@ -267,7 +267,7 @@ class Role:
 
     :param any_of: one is enough; the first allows least
     :param purpose: the calls, for ``stackmend check``
-    :param verdict: of its lack: a warning where it depends on the other service's release
+    :param verdict: if the role is missing
     """
 
     any_of: tuple[str, ...]
@@ -279,7 +279,7 @@ class Role:
 class Roles:
     """The roles that a handler needs.
 
-    :param heal: besides, in mode ``heal``
+    :param heal: needed besides in mode ``heal``
     """
 
     inspect: tuple[Role, ...] = ()
@@ -296,7 +296,7 @@ class Rising:
 
     :param label: their subject: ``instances``
     :param witnesses: values by name: ``highest id``
-    :param quorum: how many must go back together. Each alone may have an innocent reason: a purge deletes the newest row,
+    :param quorum: how many must fall together. One alone may fall for an innocent reason: a purge deletes the newest row,
         another writer of a Galera cluster counts in steps
     """
 
@@ -385,10 +385,7 @@ class Resources:
             return made
 
     def warnings(self) -> Iterator[str]:
-        """Yield the warnings of each :class:`Warns` object, for example an unknown schema.
-
-        One that does not answer yields nothing: the first inspection reports it.
-        """
+        """Yield the warnings of each :class:`Warns` object that answers."""
         with self._lock:
             made = list(self._made.values())
         for one in made:
@@ -407,7 +404,7 @@ class Resources:
 
 
 class Plugin(ABC):
-    """An entry point's class, which the machine makes out of the configuration."""
+    """A class behind an entry point, which the machine makes from the configuration."""
 
     @classmethod
     def options(cls) -> Mapping[str, Sequence[cfg.Opt]]:
@@ -418,7 +415,7 @@ class Plugin(ABC):
     def applies(cls, conf: cfg.ConfigOpts) -> bool:
         """Return whether the configuration, with these options registered, names this plugin's service.
 
-        If not, the plugin is left out or, asked for by name, gives an error that names the missing option.
+        If not, the machine leaves the plugin out; a command that names it gets an error with the missing option.
         """
         return True
 

@@ -26,7 +26,7 @@ class Scene:
     :param title: a sentence for the viewer: ``an instance is deleted while Placement is down``
     :param handler: the handler that heals it
     :param key: the key of the finding
-    :param play: makes the drift; returns the notifications of Nova or Octavia, none for a drift that only a sweep finds
+    :param play: makes the drift; returns its notifications, none for a drift that only a sweep finds
     :param drift: reads the cloud; returns a phrase for the drift, empty without one
     """
 

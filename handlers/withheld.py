@@ -1,6 +1,6 @@
-"""Heals that stackmend withholds, because in some state their proof is wrong: they only report, in every mode.
+"""Heals that only report, in every mode, because their proof is wrong in some state.
 
-A member leaves this list when its proof is repaired; the type checker then points at the code that asks for it.
+A member leaves this list when its proof is repaired; the type checker then shows the code that uses it.
 ``stackmend check`` and the README name every member.
 """
 

@@ -1,8 +1,7 @@
 """From an oslo.messaging transport URL to a kombu connection.
 
-``[oslo_messaging_rabbit]`` and the URL's query (``?ssl=1``, as in Nova's cell mappings) configure it. The translation follows
-``impl_rabbit.Connection.__init__`` (URL, login, TLS) and ``_drivers.common.ConfigOptsProxy`` (query) of oslo.messaging, by
-public names only.
+``[oslo_messaging_rabbit]`` and the URL's query (``?ssl=1``, as in Nova's cell mappings) configure it, as in
+``impl_rabbit.Connection.__init__`` (URL, login, TLS) and ``_drivers.common.ConfigOptsProxy`` (query) of oslo.messaging.
 
 No error of this module contains a password. Libraries quote text that they cannot parse, so their errors are replaced.
 """
@@ -67,12 +66,12 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How to connect to a broker, and how to retry.
+    """How to connect to a broker, and how to retry; times in seconds.
 
     :param endpoints: in the order of attempts
-    :param retry_first: seconds to wait after all hosts failed once
-    :param retry_step: seconds added to each further wait
-    :param retry_most: the longest wait, in seconds
+    :param retry_first: the wait after all hosts failed once
+    :param retry_step: added to each further wait
+    :param retry_most: the longest wait
     """
 
     endpoints: tuple[Endpoint, ...]
@@ -84,7 +83,7 @@ class Plan:
 class Link:
     """An open connection to one host, for one thread.
 
-    It uses only kombu's transport, because kombu's Connection waits where nothing can stop it.
+    It uses only kombu's transport, because nothing can stop a wait of kombu's Connection.
 
     :raises LOST: by the constructor and every method except ``close`` and ``drop``; the text contains no secrets
     """
@@ -135,7 +134,7 @@ class Link:
         self._transport.heartbeat_check(self._connection, rate=2)
 
     def close(self) -> None:
-        """Close in order; the broker has received everything that was sent."""
+        """Close in order, so that the broker has received everything that was sent."""
         with suppress(*LOST, AttributeError):
             self._transport.close_connection(self._connection)
 

@@ -1,12 +1,12 @@
 """From the bytes of a message to an event, or to the reason why it is not one.
 
-Parsing messages of unwanted types would dominate the CPU time. :class:`Sieve` recognises them by the fixed order of
-oslo.messaging's members (``Notifier._notify``, ``serialize_msg``). The pattern is anchored at the first byte and reads the
-event type before any payload could imitate it. The message must end with ``}"}``: the envelope escapes inner quotes, so a
-truncated message never ends like this. All other messages are parsed in full, so nothing else is dropped.
+Parsing messages of unwanted types would dominate the CPU time. :class:`Sieve` recognises them by a pattern at the first byte:
+oslo.messaging's members have a fixed order (``Notifier._notify``, ``serialize_msg``), so the event type comes before any
+payload that could imitate it. The message must end with ``}"}``, which a truncated message never does, because the envelope escapes
+inner quotes. All other messages are parsed in full, so nothing else is dropped.
 
 It reads both drivers: ``messagingv2`` (``{"oslo.version": "2.0", "oslo.message": "<JSON>"}``) and ``messaging`` (the bare
-notification). Pure functions; for any input they raise only :class:`Undecodable`.
+notification). For any input these pure functions raise only :class:`Undecodable`.
 """
 
 from __future__ import annotations

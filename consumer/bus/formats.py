@@ -126,7 +126,7 @@ def raw_names(wanted: frozenset[str]) -> frozenset[str]:
 
 
 def format_of(name: str, payload: Mapping[str, Any]) -> str:
-    """Return ``versioned`` or ``unversioned``, as ``[notifications] notification_format`` calls them; empty if not Nova's."""
+    """Return ``versioned`` or ``unversioned``, as in ``[notifications] notification_format``; empty if not Nova's."""
     if any(key.endswith(_DATA) for key in payload):
         return "versioned"
     return "unversioned" if _is_legacy(name) else ""

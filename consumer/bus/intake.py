@@ -1,9 +1,9 @@
 """Consumes the queues of one broker over one connection and one channel.
 
-It never declares a queue or exchange of Nova or Octavia: after a declaration with other arguments, RabbitMQ answers theirs
-with 406, and their publishing breaks. A passive declaration finds a queue, on its own channel, because "not found" closes it.
-Lookups of a missing queue repeat; no message is lost, because oslo.messaging's publisher creates the queue with the first
-message (``impl_rabbit.Connection._publish_and_creates_default_queue``).
+It never declares a queue or exchange of Nova or Octavia: a declaration with other arguments would make RabbitMQ refuse theirs
+with 406. It looks for a queue by a passive declaration, on its own channel, because "not found" closes it, and repeats that
+while the queue is missing. No message is lost meanwhile: oslo.messaging's publisher creates the queue with the first message
+(``impl_rabbit.Connection._publish_and_creates_default_queue``).
 
 With ``queue_mode = bind``, one queue of our own is created.
 """
@@ -40,8 +40,8 @@ _LEAVE = 3.0
 class Intake:
     """The messages that arrive over one connection, in order.
 
-    ``size`` is the bytes of ``arrived``. ``gaps`` collects a sentence for each time that messages may have been missed; the
-    caller empties it.
+    ``size`` is the bytes of ``arrived``. ``gaps`` has a sentence for each time that messages may have been missed; the caller
+    empties it.
 
     :param logged: (name, reply code) of logged problems; successive connections share it
     :raises LOST: by the constructor and every method

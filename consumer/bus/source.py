@@ -1,8 +1,7 @@
 """Reads one broker in batches until the process stops.
 
 A :class:`Source` is one thread with one connection. A batch ends when it is full or old enough. It is stored, then acknowledged
-with one frame: half the cost for this process, an eighth for a quorum queue. Only stored messages are acknowledged; all others
-return.
+with one frame, which costs half as much for this process, and an eighth for a quorum queue. All other messages return.
 
 - **Journal unavailable** (:class:`NotStored`): the same batch is offered again, while heartbeats continue and the broker
   stops sending. After ``unacknowledged_seconds`` the connection is closed: RabbitMQ ends a delivery after 30 unacknowledged
@@ -81,11 +80,10 @@ class Batch:
 
 
 class Source:
-    """Reads one broker. Its attributes serve health and metrics: the running thread sets them, any thread may read them.
+    """Reads one broker. The running thread sets its attributes for health and metrics; any thread may read them.
 
     :param wanted: normalised event types
-    :param deliver: stores a batch or raises :class:`NotStored`. Only the running thread calls it, and heartbeats wait for it:
-        it should take seconds, not minutes
+    :param deliver: stores a batch or raises :class:`NotStored`. Heartbeats wait for it: it should take seconds, not minutes
     :param on_gap: gets the broker's name and a sentence why messages may have been missed; must be quick
     :raises UnusableURL: see :func:`consumer.bus.connection.plan`
     """
@@ -266,7 +264,7 @@ class Source:
             wait = min(wait * 2, _STORE_AGAIN_MOST)
 
     def _keep_alive(self, intake: Intake, seconds: float, last: float, stop: threading.Event) -> bool:
-        """Keep the connection alive for some seconds without acknowledging; return False if it had to be closed.
+        """Keep the connection alive without acknowledging; return False if it had to be closed.
 
         :param last: when to return the messages to the broker
         """

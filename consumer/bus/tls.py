@@ -1,7 +1,7 @@
 """TLS to a broker: ``[oslo_messaging_rabbit] ssl*`` for py-amqp, and advice after a failure.
 
-As in oslo.messaging, except that each host must have a certificate for its own name. Without ``ssl_ca_file`` the system's
-authorities count, for any host name.
+It works as in oslo.messaging, but each host must have a certificate for its own name. Without ``ssl_ca_file`` it trusts the
+system's authorities, for any host name.
 """
 
 from __future__ import annotations

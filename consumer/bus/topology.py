@@ -1,7 +1,4 @@
-"""Inspects a broker from outside; publishes to it for the demonstration and tests.
-
-:func:`check` explains why no event arrives, by passive declarations, which change nothing.
-"""
+"""Inspects a broker from outside; publishes to it for the demonstration and tests."""
 
 from __future__ import annotations
 
@@ -65,7 +62,7 @@ class Topology:
 
 
 def check(broker: Broker, settings: BusSettings) -> Topology:
-    """Inspect one broker.
+    """Inspect one broker by passive declarations, which change nothing, to explain why no event arrives.
 
     :raises UnusableURL: see :func:`consumer.bus.connection.plan`
     """
@@ -82,7 +79,7 @@ def publish(broker: Broker, exchange: str, routing_key: str, body: bytes, settin
     """Publish one persistent message; return when a queue has it.
 
     :param exchange: ``""`` for the default exchange, where the routing key is the queue's name
-    :raises NotPublished: the broker refuses, or routes it to no queue
+    :raises NotPublished: the broker refuses it, or no queue receives it
     :raises UnusableURL: see :func:`consumer.bus.connection.plan`
     """
     try:

@@ -1,10 +1,9 @@
 """py-amqp's connection with read-ahead.
 
 py-amqp makes about 25 system calls for a message of three frames, half the cost of receiving it. Here one call reads a large
-piece, and frames are cut out of it.
+piece, which is cut into frames. A timeout loses nothing: received bytes stay buffered until their frame is complete.
 
-The overridden names are py-amqp's extension points: ``Connection.Transport``, ``read_frame`` and ``blocking_read``. A timeout
-loses nothing: received bytes stay buffered until their frame is complete.
+The overridden names are py-amqp's extension points: ``Connection.Transport``, ``read_frame`` and ``blocking_read``.
 """
 
 from __future__ import annotations

@@ -329,7 +329,7 @@ def _load(conf: cfg.ConfigOpts, section: str, where: str) -> Session:
 
 
 def _readable(path: str, option: str) -> str:
-    """Return the path of a file of authorities.
+    """Return the path of a file of certificate authorities.
 
     :raises ConfigError: when it holds no authority
     """

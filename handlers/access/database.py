@@ -99,7 +99,7 @@ _MARGIN = "stackmend_clock_margin"
 
 
 def seconds_since(connection: Connection, now: datetime, *times: datetime | None) -> float:
-    """Return the seconds since the latest of these times, less the database's margin, at least 0; infinity without a time.
+    """Return the seconds since the latest time, less the margin for differing clocks, at least 0; infinity without a time.
 
     :param now: the database's clock
     """

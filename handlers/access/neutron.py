@@ -2,7 +2,7 @@
 
 Every write is compare-and-set: with ``If-Match: revision_number=N`` it fails when the port changed since it was read.
 
-Only administrators see the ports of other projects. So a port without its binding is
+Only administrators see the ports of other projects, so a port without its binding is
 :class:`~handlers.base.Unavailable`. Writing ``binding:profile`` also needs the role ``service`` since Neutron 2023.2.
 
 Paths begin with ``/v2.0`` whatever the catalogue contains, as in Neutron's own client.
@@ -146,10 +146,7 @@ class Network:
         return response.status_code != 404 and bool(self._body(response, url, "extension"))
 
     def _body(self, response: requests.Response, url: str, name: str) -> Mapping[str, Any]:
-        """Return the body's expected object.
-
-        :raises Unavailable: for any other answer, for example that of another service
-        """
+        """:raises Unavailable: when the answer lacks the object, for example because another service answered"""
         if response.status_code != 200:
             raise Unavailable("network", f"answered {response.status_code} to {url}{_HINT}")
         body = self._service.json(response)

@@ -34,9 +34,7 @@ class KnownSchemas:
         self._read_at: dict[str, float] = {}
 
     def require(self, databases: Iterable[Database]) -> None:
-        """Make sure that these databases have a known schema.
-
-        :raises Refused: when one has not
+        """:raises Refused: when a database has an unknown schema
         :raises Unavailable: when one does not answer
         """
         for database in databases:

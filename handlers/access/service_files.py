@@ -86,7 +86,7 @@ def database_url(given: str | None, read: Callable[[], ServiceFiles], option: st
     :param read: reads the files, when there is no such value
     :param option: our option, for errors: ``[nova] api_database_connection``
     :param section: of the files, with ``connection``
-    :param example: a URL to write
+    :param example: a URL, for errors
     :raises ConfigError: when neither has it
     """
     if given:

@@ -1,6 +1,6 @@
 """Whether this machine and an API agree about the time, by the ``Date`` of its answers.
 
-Times of an API, such as the creation of a server, are compared with the clock of this machine.
+Handlers compare times of an API, such as the creation of a server, with the clock of this machine.
 """
 
 from __future__ import annotations

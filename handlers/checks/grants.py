@@ -38,7 +38,7 @@ class Account:
     :param name: in the form of a GRANT statement
     :param schema: the database, in the same form
     :param there: the tables that the account can see
-    :param every: all tables in a GRANT statement, where that is not ``schema.*``
+    :param every: the words for all tables in a GRANT statement, where they are not ``schema.*``
     :param server: privileges on all databases
     :param whole: privileges on every table of this database
     """
@@ -52,7 +52,7 @@ class Account:
     tables: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
     def lacks(self, table: str, wanted: frozenset[str]) -> frozenset[str]:
-        """Return the privileges that it lacks on a table, or on all (``*``)."""
+        """Return the missing ones of these privileges on a table, or on all tables (``*``)."""
         has = self.server | self.whole | self.tables.get(table, frozenset())
         return frozenset() if ALL in has else wanted - has
 
@@ -78,7 +78,7 @@ def statements(schema: str, account: str, wanted: Needs, every: str = "") -> lis
 
     :param schema: the database; in PostgreSQL, the schema
     :param account: ``'stackmend'@'%'``; in PostgreSQL, the name of a role
-    :param every: all tables, where that is not ``schema.*``
+    :param every: as in :class:`Account`
     """
     whole = every or f"{schema}.*"
     return [

@@ -46,7 +46,7 @@ def refusals(handler: Handler, key: Key) -> list[str]:
 def heal_all(handler: Handler, keys: Iterable[Key] | None = None) -> list[Healed]:
     """Heal every healable finding, one per inspection, until none is left; return the heals.
 
-    :param keys: those of a sweep, unless they are given
+    :param keys: default: those of a sweep
     :raises AssertionError: when the handler still finds something after :data:`LIMIT` heals
     :raises HandlerError: as inspection and heal do
     """

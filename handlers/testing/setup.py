@@ -18,7 +18,7 @@ def configured(
 
     :param options: values by group and name; the others keep their defaults
     :param folder: for the file ``stackmend.conf``
-    :param bus: only for a handler that asks for a queue
+    :param bus: only for a handler that reads a queue
     :raises cfg.Error: when a value is wrong
     """
     parser = RawConfigParser()
