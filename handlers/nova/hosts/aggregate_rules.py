@@ -79,14 +79,23 @@ def _membership(node: ComputeNode, aggregates: frozenset[str], has: Collection[s
     return Membership(node.uuid, node.host, node.node, aggregates, frozenset(has)) if aggregates else None
 
 
-def removal_refusal(allowed: bool, nodes_of_host: int) -> str:
-    """Return why a membership unknown to Nova stays; empty when it may go."""
+def refusal(problem: str, may_remove: bool, nodes_of_uuid: int, nodes_of_host: int) -> str:
+    """Return why a membership stays as it is; empty when it may change."""
+    if nodes_of_uuid > 1:
+        return (
+            "several compute nodes have the provider's uuid: either a cell's database is a copy of another one, or two machines "
+            "have one file compute_id. nova-manage cell_v2 list_cells --verbose shows the databases"
+        )
+    return _removal_refusal(may_remove, nodes_of_host) if problem == Problem.STALE else ""
+
+
+def _removal_refusal(may_remove: bool, nodes_of_host: int) -> str:
     if nodes_of_host > 1:
         return (
             "its host has several compute nodes, and Nova's aggregates know hosts only: either an operator put this node "
             "into the aggregate, or the host left it. openstack aggregate show and the log of nova-api show which"
         )
-    if not allowed:
+    if not may_remove:
         return (
             "either the host left the aggregate and Placement kept the provider, or an operator put the provider there, as "
             "Nova's guide to tenant isolation does. The log of nova-api shows whether the host ever left. If it did: openstack "

@@ -33,7 +33,7 @@ import random
 import shlex
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Self
 
 from oslo_config import cfg
@@ -57,7 +57,7 @@ from handlers.base import (
 from handlers.nova import keys, options, queries
 from handlers.nova.base import PlacementHandler
 from handlers.nova.database import NovaDatabases
-from handlers.nova.hosts.aggregate_rules import Membership, Problem, differing, removal_refusal, wanted
+from handlers.nova.hosts.aggregate_rules import Membership, Problem, differing, refusal, wanted
 from handlers.nova.nodes import live_nodes, nodes_among
 from handlers.nova.placement import Placement, ProviderAggregates
 from handlers.nova.records import Aggregate, ComputeNode
@@ -204,19 +204,16 @@ class SyncAggregates(PlacementHandler):
         """Read memberships and then the databases; return those still wrong."""
         read = [self._placement.aggregates(one.provider) for one in wrong]
         aggregates = self._databases.api.run(queries.aggregates)
-        nodes = {node.uuid: node for node in nodes_among(self._databases, "uuid", {one.provider for one in wrong})}
-        of_host = self._nodes_of_hosts(nodes.values()) if problem == Problem.STALE else Counter()
+        nodes = nodes_among(self._databases, "uuid", {one.provider for one in wrong})
+        hosts = {node.uuid: node.host for node in nodes}
+        why = self._refusals(problem, nodes)
         found = []
         for one, now in zip(wrong, read, strict=True):
-            node = nodes.get(one.provider)
-            if now is None or node is None or node.host != one.host or now.aggregates != one.before:
+            if now is None or hosts.get(one.provider) != one.host or now.aggregates != one.before:
                 continue
             rule = wanted(self._databases.host_names, aggregates, one.host)
-            if problem == Problem.MISSING:
-                right = one.aggregates <= rule.joined
-            else:
-                right = one.aggregates <= rule.left and not self._refusal(of_host, one.host)
-            if right:
+            expected = rule.joined if problem == Problem.MISSING else rule.left
+            if one.aggregates <= expected and not why(one):
                 found.append((one, now))
         return found
 
@@ -258,32 +255,32 @@ class SyncAggregates(PlacementHandler):
                 waiting.append(f"the provider of {node.node}")
             elif rule.joined:
                 findings.append(_no_provider(key, node))
-        found = [*_findings(key, Problem.MISSING, lacking), *self._extra(key, extra), *findings]
+        found = [*self._wrong(key, Problem.MISSING, lacking), *self._wrong(key, Problem.STALE, extra), *findings]
         if waiting and not found:
             raise InFlight(f"not there yet: {', '.join(waiting)}", _AGAIN)
         return found
 
-    def _extra(self, key: Key, extra: Sequence[Membership]) -> list[Finding]:
-        if not extra:
+    def _wrong(self, key: Key, problem: Problem, wrong: Sequence[Membership]) -> list[Finding]:
+        if not wrong:
             return []
-        nodes = nodes_among(self._databases, "host", {one.host for one in extra})
-        of_host = self._nodes_of_hosts(nodes)
+        why = self._refusals(problem, nodes_among(self._databases, "uuid", {one.provider for one in wrong}))
         by_refusal: dict[str, list[Membership]] = {}
-        for one in extra:
-            by_refusal.setdefault(self._refusal(of_host, one.host), []).append(one)
-        return [
-            finding
-            for refusal, some in sorted(by_refusal.items())
-            for finding in _findings(key, Problem.STALE, some, refusal)
-        ]
+        for one in wrong:
+            by_refusal.setdefault(why(one), []).append(one)
+        return [found for text, some in sorted(by_refusal.items()) for found in _findings(key, problem, some, text)]
 
-    def _nodes_of_hosts(self, nodes: Iterable[ComputeNode]) -> Counter[str]:
-        hosts = {node.host for node in nodes}
+    def _refusals(self, problem: str, nodes: Sequence[ComputeNode]) -> Callable[[Membership], str]:
+        """Return the function that tells why a membership must not change.
+
+        :param nodes: all compute nodes with the uuids of the providers
+        """
         normal = self._databases.host_names.normal
-        return Counter(normal(node.host) for node in nodes_among(self._databases, "host", hosts))
-
-    def _refusal(self, of_host: Counter[str], host: str) -> str:
-        return removal_refusal(self._remove, of_host[self._databases.host_names.normal(host)])
+        of_uuid = Counter(node.uuid for node in nodes)
+        of_host: Counter[str] = Counter()
+        if problem == Problem.STALE:
+            beside = nodes_among(self._databases, "host", {node.host for node in nodes})
+            of_host = Counter(normal(node.host) for node in beside)
+        return lambda one: refusal(problem, self._remove, of_uuid[one.provider], of_host[normal(one.host)])
 
     def _inspect_unknown(self, key: Key) -> list[Finding]:
         nodes = nodes_among(self._databases, "uuid", set(self._placement.members(key.id)))

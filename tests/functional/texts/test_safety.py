@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -12,40 +11,13 @@ from consumer import plugins
 from handlers import withheld
 from handlers.base import Finding, Handler, Key, Refused
 from handlers.withheld import Withheld
+from tests.safety import Row, rows
 
 ROOT = Path(__file__).parents[3]
-PAGE = ROOT / "doc" / "source" / "safety.rst"
 README = ROOT / "README.rst"
 HANDLERS = [handler for handler in plugins.handlers() if handler.__module__.startswith("handlers.")]
 #: heals that change nothing that exists need the object itself and no second record
 ADDITIONS = ("adds ", "creates ")
-
-
-@dataclass(frozen=True)
-class Row:
-    """One heal of the page."""
-
-    handler: str
-    problem: str
-    heal: str
-    proof: str
-    contradiction: str
-    loss: str
-    undo: str
-
-
-def rows() -> list[Row]:
-    """Return the rows of all tables, without their headers."""
-    cells = re.findall(r"^   (\*| ) - (.+)$", PAGE.read_text(), re.MULTILINE)
-    starts = [number for number, (bullet, _) in enumerate(cells) if bullet == "*"]
-    found = [
-        [text for _, text in cells[first:last]] for first, last in zip(starts, [*starts[1:], len(cells)], strict=True)
-    ]
-    return [
-        Row(handler.strip("`"), problem.strip("`"), *others)
-        for handler, problem, *others in found
-        if handler != "Handler"
-    ]
 
 
 ROWS = rows()

@@ -1,0 +1,1 @@
+DRIFTS: tuple = ()

@@ -1,0 +1,99 @@
+"""A simulated cloud that returns to an earlier state, so that one cloud serves many tests."""
+
+from __future__ import annotations
+
+import copy
+import sqlite3
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+
+from handlers.base import Handler
+from handlers.nova import tables
+from handlers.nova.simulation import NovaSimulation
+from handlers.testing import configured
+from tests.neutron import Neutron
+
+#: the rows of each table, by ``database.table``
+Rows = Mapping[str, list[tuple[Any, ...]]]
+
+
+@dataclass(frozen=True)
+class Scene:
+    """The whole state of a cloud."""
+
+    rows: Rows
+    ports: Mapping[str, dict[str, Any]]
+
+    def differing(self, other: Scene) -> set[str]:
+        """Return the tables whose rows differ, and ``neutron.ports``."""
+        names = {name for name in {*self.rows, *other.rows} if self.rows.get(name) != other.rows.get(name)}
+        return names | ({"neutron.ports"} if self.ports != other.ports else set())
+
+
+@dataclass
+class Stage:
+    """A cloud, a Neutron beside it, and the options of the handler under test."""
+
+    cloud: NovaSimulation
+    neutron: Neutron
+    folder: Path
+    options: dict[str, dict[str, object]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        databases = {"nova_api": self.cloud.api, **self.cloud.cells}
+        self._files = {name: Path(str(engine.url.database)) for name, engine in databases.items()}
+        self._files["placement"] = self.cloud.placement.database
+
+    def scene(self) -> Scene:
+        """Return the present state."""
+        rows = {f"{name}.{table}": found for name in self._files for table, found in self._dump(name).items()}
+        return Scene(rows, copy.deepcopy(self.neutron.ports))
+
+    def show(self, scene: Scene) -> None:
+        """Return to an earlier state; start Placement if a test stopped it."""
+        self.cloud.placement.start()
+        self.options = {}
+        self.neutron.ports = copy.deepcopy(dict(scene.ports))
+        for name in self.scene().differing(scene) - {"neutron.ports"}:
+            database, _, table = name.partition(".")
+            with closing(sqlite3.connect(self._files[database], timeout=30)) as connection, connection:
+                connection.execute("PRAGMA foreign_keys = OFF")
+                connection.execute(f"DELETE FROM {table}")  # noqa: S608 (a name out of the schema)
+                for row in scene.rows[name]:
+                    marks = ", ".join("?" * len(row))
+                    connection.execute(f"INSERT INTO {table} VALUES ({marks})", row)  # noqa: S608
+
+    @contextmanager
+    def handler(self, kind: type[Handler]) -> Iterator[Handler]:
+        """Make a handler that remembers nothing."""
+        options = {group: dict(values) for group, values in self.cloud.options().items()}
+        options["openstack"]["network_endpoint_override"] = self.neutron.url
+        for group, values in self.options.items():
+            options.setdefault(group, {}).update(values)
+        with closing(configured(kind, options, self.folder)) as resources:
+            yield kind.from_resources(resources)
+
+    def execute(self, database: str, statement: sa.Executable) -> None:
+        """Run a statement in ``nova_api`` or in a cell."""
+        engine = self.cloud.api if database == "nova_api" else self.cloud.cells[database]
+        with engine.begin() as connection:
+            connection.execute(statement)
+
+    def everywhere(self, table: sa.Table, statement: sa.Executable) -> None:
+        """Run a statement in each database that has the table."""
+        for database in ("nova_api",) if table.metadata is tables.api else tuple(self.cloud.cells):
+            self.execute(database, statement)
+
+    def _dump(self, database: str) -> dict[str, list[tuple[Any, ...]]]:
+        with closing(sqlite3.connect(self._files[database], timeout=30)) as connection:
+            names = [name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+            return {
+                name: connection.execute(f"SELECT * FROM {name} ORDER BY 1").fetchall()  # noqa: S608
+                for name in names
+                if not name.startswith("sqlite_")
+            }

@@ -1,0 +1,167 @@
+"""The safety page, run: every heal follows from its records, and from no less.
+
+Each row of the page has a registered state in :mod:`tests.functional.nova.proofs`. Each record in the columns *Proof* and
+*Contradiction* has changes that remove, alter or add it. None of them lets the heal follow.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import suppress
+
+import pytest
+
+from consumer import plugins
+from handlers.base import Finding, Handler, HandlerError, Healed
+from handlers.nova import database
+from handlers.nova.simulation import NovaSimulation
+from tests.functional.nova.proofs import allocations, archive, hosts, mappings, ports
+from tests.functional.nova.proofs.drift import Built, Case, Drift, Moment
+from tests.functional.nova.proofs.stage import Scene, Stage
+from tests.neutron import Neutron
+from tests.safety import Row, rows
+
+NOVA = {handler.name for handler in plugins.handlers() if handler.__module__.startswith("handlers.nova.")}
+ROWS = [row for row in rows() if row.handler in NOVA]
+DRIFTS = (*hosts.DRIFTS, *mappings.DRIFTS, *allocations.DRIFTS, *ports.DRIFTS, *archive.DRIFTS)
+CASES = [case for drift in DRIFTS for case in drift.cases()]
+BATCHES = [case for case in CASES if case.drift.one is not None]
+#: the words of a row whose subjects are those of another row
+SAME = re.compile(r"for each (?:instance|mapping) the same(?: as ``([a-z0-9-]+)``)?|such an? \w+ is left out")
+#: columns that every write changes
+TIMES = {"placement.resource_providers", "placement.consumers", "placement.projects", "placement.users"}
+
+
+class Theatre:
+    """One cloud, and the drift that is on its stage."""
+
+    def __init__(self, stage: Stage) -> None:
+        self.stage = stage
+        self._empty = stage.scene()
+        self._built: Built | None = None
+
+    def perform(self, drift: Drift) -> Built:
+        """Show a drift from its beginning."""
+        if self._built is None or self._built.drift is not drift:
+            self.stage.show(self._empty)
+            key, subjects = drift.build(self.stage)
+            self._built = Built(drift, self.stage.scene(), key, subjects)
+        self.stage.show(self._built.scene)
+        self.stage.options = {group: dict(values) for group, values in drift.options.items()}
+        return self._built
+
+
+@pytest.fixture(scope="module")
+def theatre(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Theatre]:
+    folder = tmp_path_factory.mktemp("stage")
+    cloud, neutron = NovaSimulation(folder), Neutron()
+    cloud.start()
+    yield Theatre(Stage(cloud, neutron, folder))
+    neutron.close()
+    cloud.stop()
+
+
+@pytest.fixture(autouse=True)
+def fresh_cells(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Read the list of cells every time: changes alter it."""
+    monkeypatch.setattr(database, "CELLS_TTL", -1.0)
+
+
+def healable(handler: Handler, built: Built) -> list[Finding]:
+    """Return the findings of the drift's problem that the handler would heal."""
+    with suppress(HandlerError):
+        return [one for one in handler.inspect(built.key) if one.healable and one.problem == built.drift.problem]
+    return []
+
+
+def heal(handler: Handler, findings: list[Finding]) -> list[Healed]:
+    """Heal what can be healed."""
+    done: list[Healed] = []
+    for finding in findings:
+        with suppress(HandlerError):
+            done.append(handler.heal(finding))
+    return done
+
+
+def play(theatre: Theatre, case: Case, subjects: list[str]) -> tuple[list[Healed], Scene, Scene]:
+    """Change records, let the handler do its work, and return its heals and the states before and after."""
+    built, stage = theatre.perform(case.drift), theatre.stage
+    found: list[Finding] = []
+    if case.moment is Moment.BETWEEN:
+        with stage.handler(case.drift.handler) as handler:
+            found = healable(handler, built)
+            assert found, "without the change the heal follows"
+    for subject in subjects or built.subjects:
+        case.change.act(stage, subject)
+    before = stage.scene()
+    with stage.handler(case.drift.handler) as handler:
+        healed = heal(handler, found or healable(handler, built))
+    return healed, before, stage.scene()
+
+
+def test_every_record_of_the_page_has_a_change() -> None:
+    missing = [
+        (row.handler, row.problem, words)
+        for row in ROWS
+        for column in ("proof", "contradiction")
+        for words in getattr(row, f"{column}s")
+        if not any(_covers(drift, column, words) for drift in _of(row))
+    ]
+    assert not missing
+
+
+def test_every_change_is_about_a_record_of_the_page() -> None:
+    written = {(row.handler, row.problem): row for row in ROWS}
+    unknown = [
+        (str(drift), words)
+        for drift in DRIFTS
+        for column in ("proof", "contradiction")
+        for words in getattr(drift, column)
+        if words not in getattr(written[drift.handler.name, drift.problem], f"{column}s")
+    ]
+    assert not unknown
+
+
+@pytest.mark.parametrize("drift", DRIFTS, ids=str)
+def test_with_every_record_the_heal_follows(theatre: Theatre, drift: Drift) -> None:
+    built, stage = theatre.perform(drift), theatre.stage
+    assert not any(drift.healed(stage, subject) for subject in built.subjects)
+    with stage.handler(drift.handler) as handler:
+        if drift.swept:
+            assert built.key in set(handler.sweep())
+        [finding] = healable(handler, built)
+        assert finding.weight == len(built.subjects)
+        handler.heal(finding)
+        assert not healable(handler, built)
+    assert all(drift.healed(stage, subject) for subject in built.subjects)
+    assert stage.scene().differing(built.scene) - TIMES == drift.changed
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_without_a_record_or_with_a_contradiction_no_heal_follows(theatre: Theatre, case: Case) -> None:
+    healed, before, after = play(theatre, case, [])
+    touched = after.differing(before)
+    if case.change.spares:
+        touched = {name for name in touched if name.startswith(case.change.spares)}
+    assert not touched
+    assert case.change.spares or not healed
+
+
+@pytest.mark.parametrize("case", BATCHES, ids=str)
+def test_a_batch_leaves_out_the_subject_whose_record_is_missing(theatre: Theatre, case: Case) -> None:
+    first, *others = theatre.perform(case.drift).subjects
+    play(theatre, case, [first])
+    assert not case.drift.healed(theatre.stage, first)
+    assert all(case.drift.healed(theatre.stage, subject) for subject in others)
+
+
+def _of(row: Row) -> list[Drift]:
+    return [drift for drift in DRIFTS if (drift.handler.name, drift.problem) == (row.handler, row.problem)]
+
+
+def _covers(drift: Drift, column: str, words: str) -> bool:
+    same = SAME.fullmatch(words)
+    if same and drift.one is not None:
+        return same[1] in {None, drift.one.problem}
+    return bool(getattr(drift, column).get(words))
