@@ -26,7 +26,7 @@ NOVA = {handler.name for handler in plugins.handlers() if handler.__module__.sta
 ROWS = [row for row in rows() if row.handler in NOVA]
 DRIFTS = (*hosts.DRIFTS, *mappings.DRIFTS, *allocations.DRIFTS, *ports.DRIFTS, *archive.DRIFTS)
 CASES = [case for drift in DRIFTS for case in drift.cases()]
-BATCHES = [case for case in CASES if case.drift.one is not None]
+BATCHES = [case for case in CASES if case.drift.one is not None and case.change.alone]
 #: the words of a row whose subjects are those of another row
 SAME = re.compile(r"for each (?:instance|mapping) the same(?: as ``([a-z0-9-]+)``)?|such an? \w+ is left out")
 #: columns that every write changes

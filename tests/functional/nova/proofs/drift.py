@@ -25,11 +25,13 @@ class Change:
     """A record that is removed, altered or added.
 
     :param moments: the times at which it must stop the heal
+    :param alone: whether it concerns its subject alone, and no other one of a batch
     :param spares: the prefix of the tables that stay unchanged, where the change stops a part of the heal only
     """
 
     act: Act
     moments: tuple[Moment, ...] = tuple(Moment)
+    alone: bool = True
     spares: str = ""
 
 
