@@ -110,7 +110,6 @@ class Event:
     :param id: the ``message_id``, for tracing only
     :param publisher: ``nova-compute:host`` or ``compute.host``; never used as a key
     :param sent_at: the publisher's time (UTC, aware), if any
-    :param broker: the name of the broker that delivered it
     :param format: ``versioned`` or ``unversioned``; empty where the publisher knows one format only. Handlers ignore it
     """
 
@@ -251,7 +250,6 @@ class Bus:
     """The machine's knowledge of RabbitMQ; handlers and checks never reach a broker themselves.
 
     :param topics: those that the machine consumes
-    :param topics_option: the option that names them
     :param queue_depth: reads a queue without changing it; raises :class:`Unavailable` when no host answers or the queue does
         not exist, ``cfg.Error`` for a malformed URL
     """

@@ -24,8 +24,6 @@ class Scene:
     """One drift of a demonstration.
 
     :param title: a sentence for the viewer: ``an instance is deleted while Placement is down``
-    :param handler: the handler that heals it
-    :param key: the key of the finding
     :param play: makes the drift; returns its notifications, none for a drift that only a sweep finds
     :param drift: reads the cloud; returns a phrase for the drift, empty without one
     """

@@ -68,7 +68,6 @@ class Endpoint:
 class Plan:
     """How to connect to a broker, and how to retry; times in seconds.
 
-    :param endpoints: in the order of attempts
     :param retry_first: the wait after all hosts failed once
     :param retry_step: added to each further wait
     :param retry_most: the longest wait

@@ -2,8 +2,8 @@
 
 Parsing messages of unwanted types would dominate the CPU time. :class:`Sieve` recognises them by a pattern at the first byte:
 oslo.messaging's members have a fixed order (``Notifier._notify``, ``serialize_msg``), so the event type comes before any
-payload that could imitate it. The message must end with ``}"}``, which a truncated message never does, because the envelope escapes
-inner quotes. All other messages are parsed in full, so nothing else is dropped.
+payload that could imitate it. The message must end with ``}"}``, which a truncated message never does, because the envelope
+escapes inner quotes. All other messages are parsed in full, so nothing else is dropped.
 
 It reads both drivers: ``messagingv2`` (``{"oslo.version": "2.0", "oslo.message": "<JSON>"}``) and ``messaging`` (the bare
 notification). For any input these pure functions raise only :class:`Undecodable`.

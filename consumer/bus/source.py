@@ -69,7 +69,6 @@ class Received:
 class Batch:
     """The messages that are stored in one transaction and acknowledged together.
 
-    :param wanted: in the order of arrival
     :param messages: their number, with unwanted ones
     """
 

@@ -45,10 +45,7 @@ def parameters(hostname: str | None, options: Mapping[str, Any]) -> dict[str, An
 
 
 def advice(error: BaseException, given: Mapping[str, Any] | bool) -> str:
-    """Return which option to check after a TLS failure; empty after another failure.
-
-    :param given: the result of :func:`parameters`
-    """
+    """Return which option to check after a TLS failure; empty after another failure."""
     files = given if isinstance(given, Mapping) else {}
     set_files = ", ".join(f"{option} = {files[name]}" for name, option in _FILES.items() if files.get(name))
     if isinstance(error, ssl.SSLCertVerificationError):

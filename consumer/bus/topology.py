@@ -28,9 +28,6 @@ class Kind(StrEnum):
 class Found:
     """An exchange or a queue on the broker.
 
-    :param messages: waiting, without those already delivered
-    :param consumers: ours included
-    :param advice: the problem and its solution
     :param allowed: whether our user may inspect the exchange, or read the queue
     """
 
@@ -45,10 +42,7 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Topology:
-    """The exchanges and queues of one broker.
-
-    :param advice: why the broker is unreachable
-    """
+    """The exchanges and queues of one broker."""
 
     broker: str
     reachable: bool

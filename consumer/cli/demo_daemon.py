@@ -47,7 +47,6 @@ class Act:
     """A played scene.
 
     :param events: the notifications' event types; none if only a sweep can find the drift
-    :param ids: the notifications' message ids
     :param began: time of publishing or, without notifications, of the drift; seconds since the epoch
     :param lines: its entries of the history
     """
@@ -115,10 +114,7 @@ class DemoDaemon:
         self._service.dispatcher.wake()
 
     def watch(self, acts: Sequence[Act], seconds: float, report: Watcher) -> bool:
-        """Follow the history until these acts are over; return whether they are.
-
-        :param seconds: the time limit
-        """
+        """Follow the history until these acts are over; return whether they are."""
         deadline = time.monotonic() + seconds
         left = list(acts)
         while True:

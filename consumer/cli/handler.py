@@ -66,10 +66,7 @@ def _silence(engine: Any) -> float:
 
 
 def state(mode: Mode, control: Control, running: str = "running") -> str:
-    """Return the state of a handler in words.
-
-    :param running: the word for a handler that is on
-    """
+    """Return the state of a handler in words."""
     if control.paused:
         return f"paused: {control.reason}" if control.reason else "paused"
     if control.broken:

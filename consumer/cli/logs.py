@@ -11,10 +11,7 @@ from consumer.text import redacted
 
 
 class Masked(logging.Formatter):
-    """Masks the output of another formatter.
-
-    :param inner: the formatter that oslo.log chose: text, JSON, syslog
-    """
+    """Masks the output of another formatter."""
 
     def __init__(self, inner: logging.Formatter) -> None:
         super().__init__()

@@ -79,10 +79,7 @@ def _commands(group: str | None) -> dict[str, str]:
 
 
 class Program(App):
-    """The command line under one name.
-
-    :param group: the option group of its handlers; None for all
-    """
+    """The command line under one name."""
 
     def __init__(self, name: str, group: str | None = None) -> None:
         self.NAME = name

@@ -39,12 +39,7 @@ _LEVELS = {
 
 
 class Session:
-    """The environment of one command.
-
-    :param options: the global options
-    :param group: the option group of this program's handlers; None for all
-    :param remark: prints a sentence on stderr
-    """
+    """The environment of one command."""
 
     def __init__(self, options: argparse.Namespace, group: str | None, remark: Callable[[str], None]) -> None:
         self._options = options

@@ -70,7 +70,6 @@ def decide(
 ) -> Decision:
     """Decide what to do about an inspection's findings.
 
-    :param heals: whether the task may change anything
     :param confirm_after: seconds between two inspections that must agree
     """
     if not findings:

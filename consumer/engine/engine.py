@@ -15,10 +15,7 @@ from consumer.journal.database import Database
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """One replica's journal, tasks and counters.
-
-    :param tasks: by name; a reload exchanges entries
-    """
+    """One replica's journal, tasks and counters."""
 
     database: Database
     tasks: MutableMapping[str, Task]

@@ -19,7 +19,6 @@ _NOTE_EVERY = 60.0
 class Inbox:
     """Stores the batches of all sources.
 
-    :param wake: called when there is new work
     :param keep_bytes: bytes of a message that a dead letter keeps
     """
 

@@ -17,7 +17,6 @@ class Meter:
 
         :param outcome: ``healed``, ``failed``, ``conflict`` or ``refused``
         :param lag: seconds since the notification was sent, if any
-        :param weight: how many objects it changed
         """
 
     def found(self, handler: str, source: str, weight: int = 1) -> None:

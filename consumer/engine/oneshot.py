@@ -58,10 +58,7 @@ _ERROR = frozenset({Action.UNAVAILABLE, Action.STOPPED})
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """The end of one finding, or of one key without a verdict.
-
-    :param change: the change, or why there is none
-    """
+    """The end of one finding, or of one key without a verdict."""
 
     handler: str
     key: str
@@ -96,10 +93,7 @@ def no_progress(_task: str, _done: int, _total: int) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Turn:
-    """The next inspection of a key.
-
-    :param due: seconds since the epoch
-    """
+    """The next inspection of a key."""
 
     claim: Claim
     due: float
@@ -170,7 +164,6 @@ class OneShot:
         """Reconcile keys; heal nothing before the last key is listed.
 
         :param keys: a sweep may still list them; its errors are raised
-        :param source: the hint, for the history
         """
         turns: list[tuple[float, int, _Turn]] = []
         results: list[tuple[int, Result]] = []

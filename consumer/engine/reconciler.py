@@ -52,9 +52,7 @@ class Result(StrEnum):
 class Reconciled:
     """The end of a reconciliation.
 
-    :param end: what becomes of the claim
     :param healed: the change, for ``HEALED``
-    :param reason: the error or the deferral, if any
     """
 
     result: Result

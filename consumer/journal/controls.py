@@ -15,7 +15,6 @@ from consumer.journal.schema import task
 class Control:
     """One handler's state.
 
-    :param paused: by an operator
     :param broken: the breaker or a restored database stopped it
     :param calm_sweeps: sweeps in a row that listed few suspects since the breaker stopped it; None: only an operator resumes it
     :param swept_at: start of the last complete sweep; None for never

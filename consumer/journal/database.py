@@ -78,7 +78,6 @@ def open_engine(url: str, pool_size: int = 10) -> Engine:
     """Return a journal's engine, without connecting.
 
     :param url: an SQLAlchemy URL; ``postgresql://`` means psycopg 3, ``mysql://`` means PyMySQL
-    :param pool_size: one per thread
     :raises WrongJournal: malformed URL or missing driver
     """
     try:

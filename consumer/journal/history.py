@@ -73,7 +73,6 @@ class Origin:
 class Line:
     """A new line.
 
-    :param weight: how many objects the heal changes
     :param undo: known before the heal
     """
 
@@ -205,7 +204,6 @@ def budget_left(database: Database, handler: str, per_hour: int) -> int | None:
 class Entry:
     """A line as it is read.
 
-    :param weight: how many objects the heal changes
     :param lag: seconds from the notification to the end of the heal, or to the finding
     """
 

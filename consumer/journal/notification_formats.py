@@ -14,7 +14,6 @@ from consumer.journal.schema import notification_format
 class ArrivedFormat:
     """A format that arrives from a broker.
 
-    :param format: see :class:`handlers.base.Event`
     :param ago: seconds since the last record
     """
 

@@ -57,7 +57,6 @@ class Hint:
 
     :param source: the event's type, ``sweep``, ``start``, ``operator`` ...
     :param after: seconds before the first inspection
-    :param source_id: the notification's message id
     :param sent_at: the notification's time, seconds since the epoch
     """
 
@@ -81,7 +80,6 @@ class Claim:
     :param reported: the fingerprint that the history already has
     :param healing_id: the open history line of an earlier heal
     :param first_hint_at: the first hint since the key was last settled
-    :param now: the time of the claim
     """
 
     id: int
@@ -245,7 +243,6 @@ def claim(
 ) -> list[Claim]:
     """Claim up to ``limit`` due rows of these handlers: events first, then the longest due.
 
-    :param owner: this replica
     :param lease: seconds until the claim ends, unless extended
     :param keys: only rows of these keys; none for all
     """

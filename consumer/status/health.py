@@ -41,10 +41,7 @@ class Beats(Meter):
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """The answer of a probe.
-
-    :param lines: one per checked part
-    """
+    """The answer of a probe."""
 
     healthy: bool
     lines: tuple[str, ...]

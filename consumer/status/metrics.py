@@ -25,11 +25,7 @@ _LAGS = (0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0)
 
 
 class PrometheusMeter(Meter):
-    """Counts the engine's results.
-
-    :param registry: receives the counters
-    :param beats: receives the beats of loops
-    """
+    """Counts the engine's results."""
 
     def __init__(self, registry: CollectorRegistry, beats: Meter) -> None:
         self._inspections = Counter(
@@ -78,10 +74,7 @@ class PrometheusMeter(Meter):
 
 
 class JournalCollector(Collector):
-    """Reads the journal at each scrape. If it does not answer, only ``stackmend_journal_up`` remains.
-
-    :param tasks: the tasks of this process
-    """
+    """Reads the journal at each scrape. If it does not answer, only ``stackmend_journal_up`` remains."""
 
     def __init__(self, database: Database, tasks: Mapping[str, Task]) -> None:
         self._database = database
@@ -136,10 +129,7 @@ class JournalCollector(Collector):
 
 
 class BusCollector(Collector):
-    """Reads the listeners at each scrape.
-
-    :param sources: returns the current listeners
-    """
+    """Reads the listeners at each scrape."""
 
     def __init__(self, sources: Callable[[], Sequence[Source]]) -> None:
         self._sources = sources

@@ -70,11 +70,7 @@ def _listing(inventory: Inventory) -> Listing:
 
 
 class Page:
-    """Makes the page.
-
-    :param tasks: the tasks of this process
-    :param sources: returns the current listeners
-    """
+    """Makes the page."""
 
     def __init__(
         self,

@@ -36,10 +36,7 @@ _HEADERS = [
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """An HTTP response.
-
-    :param kind: the content type
-    """
+    """An HTTP response."""
 
     status: str
     kind: str

@@ -39,7 +39,6 @@ class Status:
     ) -> None:
         """Start to answer, if configured.
 
-        :param sources: returns the current listeners
         :raises CannotListen: the address is not available
         """
         if not self._settings.port:

@@ -50,8 +50,6 @@ class Cloud:
     """The credentials, and the place of the endpoints; shared by all threads.
 
     :param region: None where the catalogue has only one
-    :param interfaces: in order of preference
-    :param overrides: endpoint URLs by service type
     :param trust: the option of the authorities' file, for errors
     """
 
@@ -99,7 +97,6 @@ class Cloud:
     def of_service(cls, files: ServiceFiles, sections: Sequence[str]) -> Self | None:
         """Make it from a service's own credentials, if any.
 
-        :param sections: to read, in this order
         :raises ConfigError: when they are incomplete
         """
         for section in sections:
@@ -174,10 +171,7 @@ class _OneRegion(adapter.Adapter):
 
 
 class Service:
-    """One API; safe to share between threads.
-
-    :param dependency: its name in errors
-    """
+    """One API; safe to share between threads."""
 
     def __init__(self, client: adapter.Adapter, dependency: str, trust: str = "cafile") -> None:
         self._client = client

@@ -82,10 +82,8 @@ class ServiceFiles:
 def database_url(given: str | None, read: Callable[[], ServiceFiles], option: str, section: str, example: str) -> str:
     """Return the URL of a service's database, from our option or the service's files.
 
-    :param given: the value of our option
     :param read: reads the files, when there is no such value
     :param option: our option, for errors: ``[nova] api_database_connection``
-    :param section: of the files, with ``connection``
     :param example: a URL, for errors
     :raises ConfigError: when neither has it
     """

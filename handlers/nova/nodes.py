@@ -96,7 +96,6 @@ def nodes_among(
 ) -> list[ComputeNode]:
     """Return the compute nodes of all cells whose column has one of these values.
 
-    :param deleted: include deleted nodes
     :raises Unavailable: if a cell does not answer
     """
     found = databases.run_in_all(

@@ -87,10 +87,7 @@ class HostMapping:
 
 @dataclass(frozen=True, slots=True)
 class InstanceMapping:
-    """A row of ``instance_mappings``; without cell while Nova schedules.
-
-    :param queued: ``queued_for_delete``
-    """
+    """A row of ``instance_mappings``; without cell while Nova schedules."""
 
     instance_uuid: str
     cell_id: int | None

@@ -21,10 +21,7 @@ _NEED_QUEUE = frozenset({"deactivated_amphorae", "stuck_load_balancers"})
 
 
 def octavia_checks(resources: Resources, modes: Mapping[type[Handler], Mode]) -> Iterator[Checked]:
-    """Check Octavia's database, APIs and files; nothing where the configuration does not name Octavia.
-
-    :param modes: every handler's mode
-    """
+    """Check Octavia's database, APIs and files; nothing where the configuration does not name Octavia."""
     conf = resources.conf
     if not options.configured(conf):
         return

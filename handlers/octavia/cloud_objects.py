@@ -38,7 +38,6 @@ class Server:
     :param host: None for a server on no host (being built, or shelved and offloaded)
     :param host_up: whether its compute service answers; None when that is unknown
     :param image: None when it boots from a volume
-    :param flavor: its name
     :param groups: ids of its server groups; a listing does not have them
     :param age: seconds since it was created, by our clock
     :param quiet: seconds since Nova changed it, by our clock
@@ -67,7 +66,6 @@ class Port:
     """A port, as Neutron shows it to an administrator.
 
     :param revision: each write must name it, and fails when the port has another one
-    :param address_pairs: the addresses of its allowed address pairs
     :param age: seconds since it was created, by our clock
     """
 

@@ -87,9 +87,6 @@ class Turn:
     """The result of one turn of the loop.
 
     :param ready: spares that were ready when it began
-    :param wanted: the wanted number of spares
-    :param preserved: ids of amphorae
-    :param removed: ids of amphorae
     """
 
     ready: int

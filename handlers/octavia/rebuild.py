@@ -36,9 +36,7 @@ class Remains:
     """The objects that a load balancer in ERROR still has.
 
     :param amphorae: ids of the rows that are not DELETED
-    :param vip_port: whether Neutron has its VIP port
     :param security_group: None when Neutron has none of its name
-    :param server_group: whether Nova has its server group; True for a load balancer that needs none
     """
 
     amphorae: tuple[str, ...]

@@ -28,7 +28,6 @@ AMPHORAE_OF = {"SINGLE": 1, "ACTIVE_STANDBY": 2}
 class LoadBalancer:
     """A row of ``load_balancer``.
 
-    :param status: ``provisioning_status``
     :param age: seconds since it was last written
     """
 

@@ -137,7 +137,6 @@ class HousekeepingSettings:
     """The values of ``[housekeeping]``; times are in seconds.
 
     :param heartbeat_timeout: seconds of silence after which Octavia's health manager replaces an amphora
-    :param heartbeat_interval: seconds between two heartbeats
     :param stale_after: seconds of silence after which an amphora counts as failed
     :param longest_flow: seconds for which a flow of Octavia can work without a change to its rows
     :param spare_owner: the mark of this stackmend's spares

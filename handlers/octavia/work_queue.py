@@ -35,7 +35,6 @@ THREADS = 64
 class WorkQueue:
     """Octavia's queue on its own broker; safe to share between threads.
 
-    :param depth: asks the broker for the queue
     :param refusal: the reason why the queue proves nothing; empty when it does
     :param threads: requests that one worker runs at the same time
     """

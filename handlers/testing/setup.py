@@ -17,7 +17,6 @@ def configured(
     """Return resources with the options of one handler, read from a file as in production.
 
     :param options: values by group and name; the others keep their defaults
-    :param folder: for the file ``stackmend.conf``
     :param bus: only for a handler that reads a queue
     :raises cfg.Error: when a value is wrong
     """

@@ -31,7 +31,6 @@ class Gate(Protocol):
     def ask(self, connection: Connection, request: Request, clock: float) -> Deferred | None:
         """Return why the heal may not begin now; None when it may.
 
-        :param connection: in the transaction that opens the heal's line
         :param clock: the journal's time, seconds since the epoch
         """
 

@@ -95,10 +95,7 @@ def parse(text: str | None) -> Flavor | Unbuildable:
 def of(
     flavor: str | None, image_properties: Mapping[str, str], boot_from_volume: bool
 ) -> Mapping[str, int] | Unbuildable:
-    """Return the entitlement of an instance.
-
-    :param flavor: ``instance_extra.flavor``
-    """
+    """Return the entitlement of an instance."""
     parsed = parse(flavor)
     return parsed if isinstance(parsed, Unbuildable) else resources(parsed, image_properties, boot_from_volume)
 

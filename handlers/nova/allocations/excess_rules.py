@@ -53,7 +53,6 @@ class Facts:
     :param rows: in all cells, deleted and hidden ones too
     :param migrations: youngest first, deleted ones too; all places are in normal form
     :param archived: as a deleted instance, or as a migration of one
-    :param here: where the instance lives
     :param home: root provider of that node
     :param roots: the root of each provider in the allocation
     :param nodes: the place of each root that is a compute node, deleted ones too
@@ -139,10 +138,7 @@ class Take:
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """An ended migration has the resources that its instance lacks.
-
-    :param refusal: why they cannot move; empty if they can
-    """
+    """An ended migration has the resources that its instance lacks."""
 
     problem: Problem
     summary: str

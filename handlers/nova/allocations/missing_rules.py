@@ -43,12 +43,10 @@ class Facts:
 
     :param rows: in all cells, deleted and hidden ones too
     :param migrations: youngest first, deleted ones too; all places are in normal form
-    :param here: where it lives
     :param homes: the live compute nodes of its host and node: one, if all is well
     :param roots: the root of each provider in the allocation
     :param nodes: the place of each root that is a compute node, deleted ones too
     :param offers: by provider of its tree and class; empty if Placement does not know the node or was not asked
-    :param wanted: by flavor and image
     :param owed: a rolled-back migration has resources of its node
     :param ports: their requests, or why they forbid to rebuild the allocation; None if not read
     """

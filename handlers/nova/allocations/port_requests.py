@@ -126,7 +126,6 @@ def question(needs: Needs, wanted: Mapping[str, int], home: str) -> list[tuple[s
     """Return the query for Placement's candidates.
 
     :param wanted: the entitlement without zeros
-    :param home: the node's root provider
     """
     asked = [("in_tree", home), ("resources", _amounts(wanted))] if wanted else []
     for request in needs.requests:

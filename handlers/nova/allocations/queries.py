@@ -24,7 +24,6 @@ Owner = tuple[str | None, str | None]
 class Description:
     """The sources of an instance's entitlement.
 
-    :param flavor: ``instance_extra.flavor``
     :param image_properties: by their names in Glance
     :param network_info: ``instance_info_caches.network_info``; None without a cache
     """

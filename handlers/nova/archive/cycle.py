@@ -51,8 +51,6 @@ class Tally:
     """The results of a cycle in one cell.
 
     :param failed: by table and key, why a row was not moved
-    :param holding: deleted instances with resources in Placement
-    :param stopped: why the cycle ended early
     """
 
     rows: Counter[str] = field(default_factory=Counter)
@@ -96,7 +94,6 @@ class Cycle:
         """Archive until nothing is due or the cycle has moved its share.
 
         :param holders: returns the consumers of Placement, before the first instance moves
-        :param go_on: asked before each transaction
         """
         log = self._settings.task_log
         for reference, rows in self._database.run(

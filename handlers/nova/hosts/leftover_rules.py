@@ -28,7 +28,6 @@ class Traces:
     """The rows of a host in one cell.
 
     :param migrations: the number that have not ended
-    :param former: its deleted compute nodes
     :param deleted: seconds since its last service or compute node was deleted, if any
     """
 
@@ -81,8 +80,6 @@ class LeftProvider:
 
     :param tree: all uuids of its tree
     :param consumers: those with allocations from any of these
-    :param alive: whether a compute node has its uuid
-    :param namesake: whether a compute node has its name
     :param marked: whether it has Nova's trait of compute nodes
     """
 

@@ -95,10 +95,7 @@ _SETTLED = SETTLE + 5.0
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """The records that prove a finding about one instance.
-
-    :param values: the new values of the mapping's columns
-    """
+    """The records that prove a finding about one instance."""
 
     instance: str
     mapping: MappingRow | None

@@ -118,11 +118,9 @@ class Facts:
     """The records of one instance.
 
     :param request_age: seconds since its build request was made, if any
-    :param copies: its rows in all cells, deleted and hidden ones too
     :param allocated: whether it has an allocation; None where that was not asked
     :param archived: whether its cell has archived it; asked only where :func:`asks_archive`
     :param cell_alive: whether that cell has any live instance
-    :param specified: whether it has a request specification
     """
 
     mapping: MappingRow | None = None

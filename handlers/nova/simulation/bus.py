@@ -29,7 +29,6 @@ def notification(event: str, publisher: str, data: Mapping[str, Any], sent_at: d
     """Make a notification of Nova.
 
     :param publisher: ``nova-compute:<host>``
-    :param data: payload fields to replace
     :param sent_at: naive UTC
     :raises KeyError: when the payload of this event has no such field
     """

@@ -26,7 +26,6 @@ from handlers.nova.simulation.store import Store
 class World:
     """A cloud before its first event.
 
-    :param folder: an empty folder
     :param cells: names of the cells besides cell0
     """
 

@@ -16,10 +16,7 @@ from handlers.octavia.settings import HousekeepingSettings
 
 
 class Driver(ABC):
-    """The amphorae of one cloud; safe to share between threads.
-
-    :param database: Octavia's
-    """
+    """The amphorae of one cloud; safe to share between threads."""
 
     def __init__(self, settings: HousekeepingSettings, database: OctaviaDatabase) -> None:
         self.settings = settings

@@ -24,10 +24,7 @@ from handlers.octavia.settings import HousekeepingSettings
 
 @dataclass(frozen=True, slots=True)
 class _Rows:
-    """Octavia's rows, all of one moment.
-
-    :param beside: all amphorae of the load balancer
-    """
+    """Octavia's rows, all of one moment."""
 
     amphora: records.Amphora
     balancer: records.LoadBalancer | None

@@ -28,7 +28,6 @@ _STOPPING = frozenset({"deleting", "soft-deleting", "powering-off"})
 class Failed:
     """It has failed.
 
-    :param why: the proof
     :param beats: whether it still sends heartbeats
     """
 

@@ -59,7 +59,6 @@ class Reading:
 
     :param now: by our clock
     :param server: its server; once the row has forgotten it, the one that is marked with the amphora's id
-    :param ports: the server's
     :param images: images that were made of it for preservation
     :param others: other amphorae that are preserved or marked for it
     """
@@ -162,7 +161,6 @@ class Step:
     """Take this step.
 
     :param summary: its effect, in the infinitive
-    :param objects: ids of the objects that it changes
     """
 
     name: StepName

@@ -85,7 +85,6 @@ class Scope:
 class Place:
     """The load balancer of an amphora.
 
-    :param serving: number of its amphorae that serve
     :param obstacle: why it must not be failed over while it is in ERROR; empty when it may be
     """
 
@@ -218,10 +217,7 @@ def balancer_port(scope: Scope, port: Port, balancer: records.LoadBalancer | Non
 
 
 def security_group(scope: Scope, group: Group, balancer: records.LoadBalancer | None, used: bool) -> Leftover | None:
-    """Judge a security group.
-
-    :param used: whether a port of Octavia has it
-    """
+    """Judge a security group."""
     identity = names.balancer_of_security_group(group.name)
     stays = (identity is None, group.project_id != scope.project, used, not _is_gone(balancer, scope.grace))
     if any(stays):
@@ -231,10 +227,7 @@ def security_group(scope: Scope, group: Group, balancer: records.LoadBalancer | 
 
 
 def server_group(scope: Scope, group: Group, balancer: records.LoadBalancer | None, used: bool) -> Leftover | None:
-    """Judge a server group.
-
-    :param used: whether a row names the group
-    """
+    """Judge a server group."""
     identity = names.balancer_of_server_group(group.name)
     stays = (
         identity is None,

@@ -33,13 +33,10 @@ def _nothing(_call: str) -> None:
 class Weather:
     """The failures of the cloud; a test or a demonstration changes them at any time.
 
-    :param dead_hosts: hosts whose compute service does not answer
     :param clinging: servers that accept the detachment of a port, and never do it
     :param slow_images: images stay ``saving`` until :meth:`Cloud.finish_images`
     :param slow_builds: servers stay in BUILD until :meth:`Cloud.finish_builds`
     :param unreachable: services that do not answer: ``compute``, ``network``, ``image``, ``load-balancer``
-    :param before: called before each call of the driver, with its name; may raise
-    :param after: called after each
     """
 
     dead_hosts: set[str] = field(default_factory=set)
@@ -55,7 +52,6 @@ class Cloud:
     """The objects of a cloud; safe to share between threads.
 
     :param hosts: compute hosts with their availability zones
-    :param room: number of servers that fit on a host
     """
 
     def __init__(self, hosts: Mapping[str, str] | None = None, room: int = 1000) -> None:

@@ -43,7 +43,6 @@ class OpenStackDriver(ImageCalls, NetworkCalls, OctaviaCalls, ComputeCalls):
     :param cloud: the credentials for every call but a boot
     :param octavia: Octavia's own credentials; None when they are unknown
     :param project: id of Octavia's project; empty: that of ``octavia``
-    :param amphora: the way Octavia boots amphorae
     :param at: the places that Octavia's files name, by type of service
     """
 

@@ -58,7 +58,6 @@ class Api:
     def list(self, url: str, name: str, page: int, **query: Any) -> Iterator[Mapping[str, Any]]:
         """Yield a listing in pages by ``marker``, as Nova and Glance have it.
 
-        :param name: of the list in the answer
         :raises AmphoraDriverError: one of the table above; objects that were yielded before are valid
         """
         marker: dict[str, str] = {}
