@@ -1,11 +1,11 @@
 """From a hint to a heal: route, claim, inspect, decide, ask the gates, heal, record.
 
 ==================== =========================================================
-router               an event gives hints
+router               events to hints
 inbox                stores a batch of the bus
 task                 a handler with its settings
 dispatcher           the claiming thread and the worker threads
-worker               a claim is a sweep or a key
+worker               works on a claim: a sweep or a key
 sweeps               suspects, and the breaker that counts them
 reconciler           one claim from start to end
 decisions            findings and errors become decisions

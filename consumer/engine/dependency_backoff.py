@@ -1,7 +1,7 @@
 """Back-off of whole handlers while a dependency is down.
 
 A thousand keys would hammer Placement while it is down, and wait long after it is back. So no thread claims the handler's rows
-until the back-off ends; then one row probes. The first answer ends the back-off for all, and costs no row an attempt.
+until the back-off ends; then one row probes. The first answer ends the back-off for all, and no row loses an attempt.
 """
 
 from __future__ import annotations

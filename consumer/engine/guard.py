@@ -1,8 +1,8 @@
 """Recognises a database that was restored, emptied or exchanged, and stops the handlers that rely on it.
 
 A database restored from last night's dump contradicts the others everywhere, and every contradiction looks like drift. So each
-database's watermark is compared once a minute with the last one in the journal. When it went back, the handlers that rely on it
-stop on all replicas, until an operator resumes them. The new watermark is stored at once, so that resuming accepts it.
+database's watermark is compared once a minute with the last one in the journal. When it went back, those handlers stop on all
+replicas until an operator resumes them. The new watermark is stored at once, so that resuming accepts it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Reconciles keys for a command that ends: ``stackmend sweep``, ``inspect`` and ``heal``.
 
 The command keeps its claims in memory; :class:`~consumer.engine.reconciler.Reconciler` decides as in the daemon. An audit
-opens no journal and writes nowhere. A heal writes the history and spends the daemon's hourly budget. A daemon that works on
+writes nowhere and needs no journal. A heal writes the history and spends the daemon's hourly budget. A daemon that works on
 the same key does no harm: every heal is compare-and-set. Outside its window a task only inspects.
 """
 

@@ -1,8 +1,7 @@
 """The journal: the durable table of work and its history.
 
-The table ``work`` has one row per (handler, key); another hint for an existing row only raises its generation. Replicas claim
-rows by compare-and-set with a lease. They share one journal on MariaDB, Galera or PostgreSQL; SQLite serves one replica. A
-finished row is deleted; its record stays in ``history``. The journal does not know the bus.
+The table ``work`` has one row per (handler, key). Replicas claim rows by compare-and-set with a lease. They share one journal
+on MariaDB, Galera or PostgreSQL; SQLite serves one replica. A finished row is deleted; its record stays in ``history``.
 
 schema                tables
 database              engines, clock, transactions, retries

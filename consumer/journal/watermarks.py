@@ -38,11 +38,10 @@ def exchange(
 ) -> T | None:
     """Store an observation; return the comparison with the one that it replaces, or None for the first of a database.
 
-    When another replica has stored a later one meanwhile, store and compare nothing: an older one would show a fall where there
-    is none.
+    When another replica has stored a later one meanwhile, store and compare nothing: an older one would look like a fall.
 
     :param at: when the observation began, by the journal's clock
-    :param compare: writes its consequences in the transaction that forgets the replaced observation, so that neither is lost
+    :param compare: writes its consequences in the same transaction, so that neither is lost
     """
 
     def swap(connection: Connection) -> T | None:

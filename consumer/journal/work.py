@@ -1,8 +1,8 @@
 """The work table: hints in, claims out.
 
 A row means *wanted*: a hint inserts it or increments its ``generation``. The lease (``token`` and ``lease_until``) means *being
-worked on*. When a worker settles and the generation is not the one that it claimed, a hint arrived meanwhile, and the row stays
-for another inspection. So bursts collapse, no key is worked on twice at a time, and no hint is lost.
+worked on*. If the generation has changed when a worker settles, a hint arrived meanwhile, and the row stays for another
+inspection. So bursts collapse, no key is worked on twice at a time, and no hint is lost.
 
 A claim is one UPDATE whose WHERE repeats the condition of the SELECT before it, so one of two replicas gets the row. SELECT
 ... FOR UPDATE is not used, because Galera does not replicate its locks. Every later write of the worker names its token;
@@ -130,7 +130,7 @@ class Later:
 class Reported:
     """The drift stays, by mode or refusal. The row stays until an inspection finds nothing.
 
-    :param after: seconds for which no sweep has the key inspected
+    :param after: seconds in which a sweep does not make the row due
     :param waits: heals in a row that were refused for the same reason
     :param refused: nothing of it may be healed, in any mode
     """
@@ -394,9 +394,7 @@ def free_all(database: Database) -> None:
 
 
 def begin_healing(database: Database, held: Claim, line: history.Line, ask: history.Ask) -> int | history.Deferred:
-    """Open a heal's history line before it writes to the cloud, unless a gate defers it; return the line's id.
-
-    A claim keeps its open line.
+    """Open a heal's history line, or keep the claim's open one, unless a gate defers the heal; return the line's id.
 
     :raises LeaseLost: another replica took the row over
     """

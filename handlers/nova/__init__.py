@@ -1,20 +1,20 @@
-"""Nova's drift. Five families stand on the ground files of this folder and do not know each other.
+"""Nova's drift. The five families use the other files of this folder and do not know each other.
 
 Families: hosts, mappings, allocations, ports, archive.
 Tests and demonstration: simulation, notifications.
 
-base                what the machine loads: the bases of the handlers
+base                the bases of the handlers
 keys                keys out of notifications
 options             the options ``[nova]``
 brokers             the brokers on which Nova publishes
-checks              the checks of ``stackmend check``
+checks              for ``stackmend check``
 demo                the scenes of ``stackmend demo``
-watermarks          values of the databases that can only grow
+watermarks          values of the databases that only grow
 
 database            connections to nova_api and the cells
 cells               rows of ``cell_mappings`` and their URLs
 clocks              the clocks of Nova's services and of the databases
-revisions           the schemas that stackmend knows
+revisions           known schemas
 tables              the columns that handlers read or write
 records             rows as values
 queries             SQL that several families share

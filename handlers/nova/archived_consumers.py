@@ -1,8 +1,8 @@
 """Whether a consumer is an archived instance, or a migration of one.
 
-Every question is a full scan of shadow tables in each cell: some seconds per million rows. A sweep therefore asks for all its
-unknown consumers at once. An archived instance never returns, so a yes stays true. A no is asked again after
-:data:`UNKNOWN_FOR`: until then a consumer is reported instead of healed.
+Each question is a full scan of shadow tables in each cell: some seconds per million rows. So a sweep asks for all its
+unknown consumers at once. An archived instance never returns, so a yes stays true. After a no, a consumer is only reported,
+and asked about again after :data:`UNKNOWN_FOR`.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """How far the clocks of Nova's services are from the clock of a cell's database.
 
-Handlers compute ages by the database's clock, from times that Nova's services wrote. A service reports every ten seconds
-(``[DEFAULT] report_interval``): ``report_count`` grows, and ``updated_at`` is its own or a conductor's clock. A row that
-changed between two readings bounds the difference.
+Handlers compute ages by the database's clock, from times that Nova's services wrote. Every ten seconds (``[DEFAULT]
+report_interval``) a service increments ``report_count`` and writes its own or a conductor's time into ``updated_at``. A row
+that changed between two readings bounds the difference.
 
 Every age is reduced by the difference. Beyond :data:`LARGEST`, heals are refused.
 """
@@ -89,7 +89,7 @@ class Clocks:
         self._lock = threading.Lock()
 
     def observe(self, database: Database) -> Reading | None:
-        """Read the reports, unless that was a moment ago, and compare them.
+        """Read the reports, unless that was a moment ago, and compare them with the reading before.
 
         A database that does not answer is left out: the work that follows reports it.
         """

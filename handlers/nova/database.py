@@ -75,10 +75,10 @@ class NovaDatabases:
         return rows
 
     def require_known_schema(self, cells: Iterable[Cell] | None = None) -> None:
-        """Make sure that a heal may rely on the schemas and clocks of these databases.
+        """Refuse a heal when the schema of one of these databases is unknown, or a clock differs too much.
 
         :param cells: the cells that the heal relies on, besides nova_api; all of them if not given
-        :raises Refused: when a schema is not known, or a clock differs too much
+        :raises Refused: see above
         :raises Unavailable: when a database does not answer
         """
         databases = [self.database(cell) for cell in (self.cells() if cells is None else cells)]

@@ -1,7 +1,7 @@
 """The SQL that several families share, one function each.
 
 Each function runs in a transaction and can run again. Ages are seconds by the database's clock. Lists of identities are sent
-in chunks, so that no statement grows with the fleet.
+in chunks, so that no statement grows with the cloud.
 """
 
 from __future__ import annotations
@@ -279,7 +279,7 @@ def _migrations(connection: Connection, table: sa.Table, where: sa.ColumnElement
 
 
 def stayed(connection: Connection) -> dict[str, dict[str, str]]:
-    """Return by compute node the ended migrations from it whose instance is there without a task."""
+    """Return, by compute node, the ended migrations from it whose instance is still there without a task."""
     i, m, n = tables.instances.c, tables.migrations.c, tables.compute_nodes.c
     began = sa.and_(i.uuid == m.instance_uuid, i.host == m.source_compute, i.node == m.source_node)
     there = sa.and_(n.host == i.host, n.hypervisor_hostname == i.node, n.deleted == 0)

@@ -18,8 +18,8 @@ is no verdict.
   nodes and have led here, and no younger one may contradict it. Shared storage stays and is not given twice.
 - ``wrong-owner``: the same allocation, for the instance's project and user.
 
-Ports that do not name their providers get them first, in ``binding:profile``, at the revision of the evidence. A
-refusal of Placement takes that back; after an interruption, the next inspection completes the heal.
+Ports that do not name their providers get them first, in ``binding:profile``, at the revision of the evidence. If
+Placement refuses, that is taken back; after an interruption, the next inspection completes the heal.
 
 **Why a race does no harm.** The instance is at rest: no task, no migration that runs or waits for its user, unchanged
 for a minute. It is in exactly one cell, to which it is mapped, and not marked as deleted.
@@ -250,9 +250,9 @@ class HealAllocations(NovaHandler):
             raise
 
     def _heal_batch(self, finding: Finding) -> Healed:
-        """Heal the unchanged instances; the write itself proves that they have no allocation.
+        """Heal the unchanged instances, whose inventories and ports were proved just before.
 
-        Inventories and ports were proved just before.
+        The write itself proves that they have no allocation.
         """
         expected = finding.evidence["instances"]
         self._suspects.forget(finding.key)

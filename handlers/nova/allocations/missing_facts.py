@@ -58,7 +58,7 @@ class Reader:
     def again(self, gives: Mapping[str, Held]) -> list[Facts]:
         """Read the databases again about instances that are to get these resources.
 
-        Inventories and ports were proved just before. The write proves that the instances have no allocation.
+        Inventories and ports were proved just before; the write proves that no allocation exists.
 
         :raises Unavailable: if nova_api or any cell does not answer
         """
@@ -178,7 +178,7 @@ class Reader:
     def _needs(
         self, described: Description, facts: Facts, found: Mapping[str, list[Port]] | Unavailable | None
     ) -> Needs | Unbuildable:
-        """Nova's cache lacks requests and some ports.
+        """Read the ports' requests from Neutron, because Nova's cache lacks requests and some ports.
 
         Without Neutron's answer, only an instance without cached ports goes on.
         """

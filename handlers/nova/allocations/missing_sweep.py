@@ -1,4 +1,4 @@
-"""Finds the instances that seem to lack their entitlement, in sets: the sweep suspects, the inspection proves.
+"""Finds the instances that seem to lack their entitlement, in sets; the inspection proves it.
 
 A key's instances are remembered for its inspections, and forgotten before its heal. That cannot mislead a write: each
 inspection reads the databases, and the write itself proves that they have no allocation.

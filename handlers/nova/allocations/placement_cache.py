@@ -56,7 +56,7 @@ class RecentPlacement:
     def consumers_of(self, providers: Iterable[str], task: str) -> dict[str, ByConsumer]:
         """Return the consumers of each provider, for a sweep.
 
-        :param task: the handler that sweeps; it gets cached answers of other handlers only
+        :param task: the handler that sweeps; it gets only answers that other handlers caused
         :raises Unavailable: if one request got no answer
         """
         asked = list(providers)

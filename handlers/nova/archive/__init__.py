@@ -1,8 +1,8 @@
 """Deleted rows leave the live tables of a cell, and later its shadow tables.
 
-archive_deleted_rows  the handler that moves deleted rows into the shadow tables
-purge                 the handler that deletes archived rows for good
-cell_handler          the base of both: a sweep cell by cell, days by the cell's clock
+archive_deleted_rows  handler; moves deleted rows into the shadow tables
+purge                 handler; deletes archived rows for good
+cell_handler          their base: a sweep cell by cell, days by the cell's clock
 cycle                 one archiving run in one cell
 statements            SQL that finds and moves rows
 undo                  SQL that brings archived rows back

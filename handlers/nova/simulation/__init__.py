@@ -1,7 +1,7 @@
 """A small Nova in one process: SQLite databases, the real Placement service, and notifications.
 
-For tests and for ``stackmend demo``. :class:`NovaSimulation` changes rows and allocations as Nova does, in Nova's order, and
-can stop or fail where Nova can; it knows no handler. It needs the extra ``stackmend[demo]`` (openstack-placement).
+For tests and for ``stackmend demo``. :class:`NovaSimulation` changes rows and allocations in Nova's order, and can stop or fail
+where Nova can; it knows no handler. It needs the extra ``stackmend[demo]`` (openstack-placement).
 
 cloud       the whole, of hosts, servers, moves and aggregates
 hosts, servers, moves, aggregates  the operations of Nova
