@@ -23,17 +23,14 @@ WITHHELD: frozenset[Withheld] = frozenset(Withheld)
 
 
 def is_withheld(heal: Withheld) -> bool:
-    """Return whether a heal only reports."""
     return heal in WITHHELD
 
 
 def refusal(heal: Withheld) -> str:
-    """Return a finding's reason for a withheld heal."""
     return f"stackmend does not yet {heal}: the proof is not safe enough"
 
 
 def checks() -> Iterator[Checked]:
-    """Yield one line of ``stackmend check`` for each withheld heal."""
     for heal in Withheld:
         if is_withheld(heal):
             yield Checked(

@@ -119,7 +119,6 @@ def normalise(name: str) -> str:
 
 
 def raw_names(wanted: frozenset[str]) -> frozenset[str]:
-    """Return every name on the wire that :func:`normalise` maps to a wanted one."""
     irregular = {old for old, new in _IRREGULAR.items() if new in wanted}
     regular = {f"compute.{name}" for name in wanted if name.startswith("instance.")}
     return frozenset(wanted | irregular | {name for name in regular if normalise(name) in wanted})

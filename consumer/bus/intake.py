@@ -72,7 +72,6 @@ class Intake:
         return tuple(queue for queue in self._settings.queues if queue not in self.consumed.values())
 
     def drain(self, timeout: float) -> bool:
-        """Process incoming data; return False if none arrived in time."""
         return self.link.drain(timeout)
 
     def take(self, most: int) -> list[Any]:

@@ -145,7 +145,6 @@ def _forbidden(link: Link, broker: Broker, queue: str, settings: BusSettings) ->
 
 
 def _permission(broker: Broker, queue: str, settings: BusSettings) -> str:
-    """Return the command that grants the least permissions for reading."""
     arguments = plan(broker.transport_url, settings, broker.options).endpoints[0].arguments
     if settings.queue_mode is QueueMode.BIND:
         own = f"^{re.escape(queue)}$"

@@ -50,7 +50,6 @@ class _ReadAhead:
         return kind, channel, ahead[start:end]
 
     def read_frame(self) -> _Frame:
-        """Return the next frame; wait up to the socket's timeout."""
         while (frame := self.frame_at_hand()) is None:
             piece = self._receive()
             self._ahead, self._at = self._ahead[self._at :] + piece, 0

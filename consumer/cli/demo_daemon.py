@@ -114,7 +114,6 @@ class DemoDaemon:
         self._service.dispatcher.wake()
 
     def watch(self, acts: Sequence[Act], seconds: float, report: Watcher) -> bool:
-        """Follow the history until these acts are over; return whether they are."""
         deadline = time.monotonic() + seconds
         left = list(acts)
         while True:

@@ -31,7 +31,6 @@ class OneKey(Lister):
         return parser
 
     def results(self, parsed_args: argparse.Namespace, *, heals: bool) -> list[Result]:
-        """Inspect the key, and heal it on request, whatever the handler's mode."""
         handler = self.session.handler(parsed_args.handler)
         key = read_key(handler, parsed_args.key)
         [task] = self.session.tasks([handler], always(Mode.HEAL if heals else Mode.AUDIT))

@@ -98,7 +98,6 @@ class Sweep(Lister):
                 )
 
     def _respect_stops(self, database: Database, tasks: Sequence[Task]) -> list[Task]:
-        """Set tasks to audit that an operator paused or the breaker stopped."""
         controls.ensure(database, [task.name for task in tasks])
         known = controls.read(database)
         allowed = []
@@ -113,7 +112,6 @@ class Sweep(Lister):
 
 
 def exit_code(results: Iterable[Result]) -> int:
-    """Return 1 if an inspection failed, 2 if drift remains, else 0."""
     results = list(results)
     if any(result.is_error or _inspection_failed(result) for result in results):
         return ERROR
@@ -121,7 +119,6 @@ def exit_code(results: Iterable[Result]) -> int:
 
 
 def _inspection_failed(result: Result) -> bool:
-    """Return whether the inspection itself failed, so that the object's state is unknown."""
     return result.action == result.problem == "failed"
 
 

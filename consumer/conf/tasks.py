@@ -90,7 +90,6 @@ def options(handler: type[Handler]) -> list[cfg.Opt]:
 
 
 def register(conf: cfg.ConfigOpts, handlers: Iterable[type[Handler]]) -> None:
-    """Register the options of these handlers, including each handler's own."""
     for handler in handlers:
         conf.register_opts(options(handler), group=handler.group)
         for group, opts in handler.options().items():

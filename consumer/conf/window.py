@@ -29,7 +29,6 @@ class Span:
     end: time
 
     def contains(self, local: datetime) -> bool:
-        """Return whether a wall-clock time is inside."""
         clock, today = local.time(), local.weekday()
         if self.start < self.end:
             return today in self.days and self.start <= clock < self.end
@@ -58,7 +57,6 @@ class Window:
         return self.text
 
     def is_open(self, local: datetime) -> bool:
-        """Return whether a task may run at this wall-clock time."""
         return not self.spans or any(span.contains(local) for span in self.spans)
 
     def next_opening(self, at: datetime) -> datetime:

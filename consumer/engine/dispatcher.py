@@ -25,8 +25,6 @@ _OUTAGE_WAIT = 1.0
 
 
 class Dispatcher:
-    """The claiming thread and the worker threads of one process."""
-
     def __init__(self, engine: Engine, worker: Worker) -> None:
         self._engine = engine
         self._worker = worker

@@ -48,8 +48,6 @@ _GOODBYE = 2.0
 
 
 class Service:
-    """One replica of the daemon."""
-
     def __init__(
         self,
         conf: cfg.ConfigOpts,
@@ -232,7 +230,6 @@ def listed(lists: Iterable[BrokerList], resources: Resources) -> tuple[list[Brok
 
 
 def merged(brokers: Iterable[Broker]) -> list[Broker]:
-    """Merge brokers of the same URL, with the names and exchanges of all."""
     found: dict[str, Broker] = {}
     for broker in brokers:
         known = found.get(broker.transport_url)

@@ -36,7 +36,6 @@ class Task:
 
     @property
     def runs(self) -> bool:
-        """Whether it inspects; False when a reload turned it off."""
         return self.settings.mode != "off"
 
     @property

@@ -100,8 +100,6 @@ def count(database: Database) -> int:
 
 
 def expire(database: Database, older_than: float, keep: int) -> int:
-    """Delete letters older than ``older_than`` seconds, and the oldest beyond ``keep``; return their number."""
-
     def forget(connection: Connection) -> int:
         gone = connection.execute(delete(dead_event).where(dead_event.c.at < now(connection) - older_than)).rowcount
         newest = select(dead_event.c.id).order_by(dead_event.c.id.desc()).offset(keep).limit(1)

@@ -300,8 +300,6 @@ class Orphan:
 
 
 def orphans(database: Database, older_than: float) -> list[Orphan]:
-    """Return orphans whose line was opened more than ``older_than`` seconds ago."""
-
     def read(connection: Connection) -> list[Orphan]:
         line = history.alias()
         stands = exists().where(work.c.healing_id == line.c.id)
@@ -321,8 +319,6 @@ def is_key(text: str) -> bool:
 
 
 def expire(database: Database, older_than: float) -> int:
-    """Delete closed lines older than so many seconds; return their number."""
-
     def forget(connection: Connection) -> int:
         old = and_(history.c.at < now(connection) - older_than, history.c.outcome != Outcome.HEALING)
         ids = list(connection.execute(select(history.c.id).where(old).limit(1000)).scalars())

@@ -48,7 +48,6 @@ Pages = Mapping[str, Callable[[], Answer]]
 
 
 def of_health(health: Health) -> Answer:
-    """Return a probe's response: 200 or 503, one line per part."""
     text = "".join(f"{line}\n" for line in health.lines) or "ok\n"
     return Answer("200 OK" if health.healthy else "503 Service Unavailable", "text/plain", text)
 

@@ -135,7 +135,6 @@ class Network:
             raise _failure(response, before)
 
     def dns_domain(self, network: str) -> str:
-        """Return the domain of a network's ports in an external DNS."""
         url = f"/v2.0/networks/{network}"
         body = self._body(self._service.read(url, params={"fields": "dns_domain"}), url, "network")
         return body["network"].get("dns_domain") or ""

@@ -63,7 +63,6 @@ def rights_of(handlers: Iterable[type[Handler]], database: str) -> list[Needs]:
 
 
 def merged(needs: Iterable[Needs]) -> dict[str, frozenset[str]]:
-    """Return the privileges that several handlers need together."""
     found: dict[str, frozenset[str]] = {}
     for one in needs:
         for table, privileges in one.items():
@@ -138,7 +137,6 @@ def _more(account: Account, wanted: Needs) -> str:
 
 
 def account_of(connection: Connection) -> Account | None:
-    """Return the account of a connection, if any."""
     readers: Mapping[str, Callable[[Connection], Account]] = {
         "mysql": _mysql,
         "mariadb": _mysql,

@@ -26,7 +26,6 @@ class FormerNode:
 
 
 def former_nodes(connection: Connection, column: str, values: Collection[str]) -> list[FormerNode]:
-    """Return this cell's deleted compute nodes with these values in a column."""
     found = []
     for table in (tables.compute_nodes, tables.shadow_compute_nodes):
         c = table.c

@@ -18,7 +18,7 @@ def compute_host(event: Event) -> Key | None:
 
 
 def failed_host(event: Event) -> Key | None:
-    """Return the host of a failed build, or the host without a mapping."""
+    """Return the host of a failed build, or the host that the error calls unmapped."""
     host = event.payload.get("host")
     if isinstance(host, str) and host:
         return _host(host)

@@ -70,12 +70,10 @@ def has_databases(conf: cfg.ConfigOpts) -> bool:
 
 
 def cell_database_url(conf: cfg.ConfigOpts) -> str | None:
-    """Return the URL that fills the templates of cells' databases."""
     return conf[GROUP].database_connection or files(conf).get("database", "connection")
 
 
 def transport_url(conf: cfg.ConfigOpts) -> str | None:
-    """Return the URL that fills the templates of cells' brokers."""
     return conf[GROUP].transport_url or files(conf).get("DEFAULT", "transport_url")
 
 

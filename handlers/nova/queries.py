@@ -43,7 +43,7 @@ def cells(connection: Connection) -> list[Cell]:
 
 
 def host_mapping(connection: Connection, host: str) -> records.HostMapping | None:
-    """Return a host's mapping; the database compares the letter case, as for Nova."""
+    """Return a host's mapping; the database compares the names, as for Nova."""
     c = tables.host_mappings.c
     row = connection.execute(sa.select(c.host, c.cell_id).where(c.host == host)).first()
     return None if row is None else records.HostMapping(row.host, row.cell_id)
@@ -79,7 +79,7 @@ def instance_mappings(connection: Connection, instances: Collection[str]) -> lis
 
 
 def build_requests(connection: Connection, instances: Collection[str]) -> set[str]:
-    """Return those that the conductor has not taken over: they have a build request."""
+    """Return those of these instances that have a build request: no conductor has taken them over."""
     c = tables.build_requests.c
     query = sa.select(c.instance_uuid)
     return {uuid for chunk in chunks(instances) for uuid in connection.scalars(query.where(c.instance_uuid.in_(chunk)))}
@@ -91,7 +91,7 @@ def has_build_request(connection: Connection, instance: str) -> bool:
 
 
 def building(connection: Connection, instances: Collection[str]) -> set[str]:
-    """Return those that Nova still schedules: a build request, or a mapping without cell."""
+    """Return those of these instances that Nova still schedules: a build request, or a mapping without cell."""
     requests, mappings = tables.build_requests.c, tables.instance_mappings.c
     found: set[str] = set()
     for chunk in chunks(instances):
@@ -153,7 +153,6 @@ def compute_nodes(
 def compute_nodes_among(
     connection: Connection, column: str, values: Collection[str], *, deleted: bool = False
 ) -> list[records.ComputeNode]:
-    """Return the compute nodes with these values in a column."""
     c = tables.compute_nodes.c
     return [node for chunk in chunks(values) for node in _compute_nodes(connection, [c[column].in_(chunk)], deleted)]
 
@@ -220,7 +219,7 @@ def instances(connection: Connection, uuids: Collection[str]) -> list[records.In
 
 
 def lives(connection: Connection, instances: Collection[str]) -> dict[str, bool]:
-    """Return whether each of these instances is alive; without a row, nothing."""
+    """Map each of these instances that has a row to whether it is alive."""
     c = tables.instances.c
     query = sa.select(c.uuid, c.deleted)
     return {
@@ -301,7 +300,7 @@ def live_instances_count(connection: Connection) -> int:
 
 
 def known_consumers(connection: Connection, consumers: Collection[str]) -> set[str]:
-    """Return those that are this cell's instances or migrations, deleted or not."""
+    """Return those of these consumers that are this cell's instances or migrations, deleted or not."""
     i, m = tables.instances.c, tables.migrations.c
     found: set[str] = set()
     for chunk in chunks(consumers):
@@ -311,7 +310,7 @@ def known_consumers(connection: Connection, consumers: Collection[str]) -> set[s
 
 
 def archived_instances(connection: Connection, consumers: Collection[str]) -> set[str]:
-    """Return those that are archived instances.
+    """Return the archived instances among these consumers.
 
     A full scan of ``shadow_instances``: it has no index but its id.
     """
@@ -324,7 +323,7 @@ def archived_instances(connection: Connection, consumers: Collection[str]) -> se
 
 
 def archived_migrations(connection: Connection, consumers: Collection[str]) -> dict[str, str]:
-    """Return those that are archived migrations, with their instances; a full scan too."""
+    """Return the archived migrations among these consumers, with their instances; also a full scan."""
     c = tables.shadow_migrations.c
     found: dict[str, str] = {}
     for chunk in chunks(consumers):

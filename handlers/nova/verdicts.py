@@ -19,7 +19,7 @@ BUSY = 30.0
 
 @dataclass(frozen=True, slots=True)
 class Keep:
-    """The state is right, or none of Nova's."""
+    """Nothing is wrong, or the object is not Nova's."""
 
     reason: str
 

@@ -12,8 +12,6 @@ from handlers.octavia import options, settings
 
 
 class OctaviaPlugin:
-    """A plugin that needs Octavia and the driver of ``[housekeeping]``."""
-
     relies_on: ClassVar[tuple[str, ...]] = ("octavia_database",)
 
     @classmethod

@@ -14,8 +14,6 @@ LOG = logging.getLogger(__name__)
 
 
 class Housekeeper(HousekeepingManager):
-    """Builds spare amphorae and removes deactivated ones through a driver."""
-
     def __init__(self, driver: Driver) -> None:
         self._driver = driver
 
@@ -34,7 +32,6 @@ class Housekeeper(HousekeepingManager):
         LOG.info("began to build %d spare amphorae", len(made))
 
     def remove_amphora(self, amphora_ids: Sequence[str]) -> None:
-        """Remove each amphora; raise the first error after the last one."""
         failures: list[AmphoraDriverError] = []
         for amphora in amphora_ids:
             try:

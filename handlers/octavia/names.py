@@ -21,27 +21,23 @@ IN_A_FLOW = frozenset({"PENDING_CREATE", "BOOTING", "PENDING_UPDATE", "PENDING_D
 
 
 def amphora_of_server(name: str) -> str | None:
-    """Return the amphora whose id is in the name of a server."""
+    """Return the amphora whose id is in the name of a server; the functions below do the same for other names."""
     return _match(_SERVER, name)
 
 
 def amphora_of_port(name: str) -> str | None:
-    """Return the amphora whose id is in the name of a VRRP or member port."""
     return _match(_AMPHORA_PORT, name)
 
 
 def balancer_of_port(name: str) -> str | None:
-    """Return the load balancer whose id is in the name of a VIP port."""
     return _match(_BALANCER_PORT, name)
 
 
 def balancer_of_security_group(name: str) -> str | None:
-    """Return the load balancer whose id is in the name of a security group."""
     return _match(_SECURITY_GROUP, name)
 
 
 def balancer_of_server_group(name: str) -> str | None:
-    """Return the load balancer whose id is in the name of a server group."""
     return _match(_BALANCER_PORT, name)
 
 

@@ -150,7 +150,6 @@ def amphora_of_server(connection: Connection, server: str) -> records.Amphora | 
 
 
 def amphorae_of(connection: Connection, load_balancer: str) -> list[records.Amphora]:
-    """Return every amphora row of a load balancer, deleted ones too."""
     query = sa.select(*_AMPHORA_COLUMNS).where(_AMPHORA.load_balancer_id == load_balancer).order_by(_AMPHORA.id)
     return [_amphora(row) for row in connection.execute(query)]
 
@@ -191,7 +190,6 @@ def member_ports(connection: Connection, amphora: str) -> list[str]:
 
 
 def vip_port(connection: Connection, load_balancer: str) -> str | None:
-    """Return the id of the port that has a load balancer's VIP."""
     v = tables.vip.c
     return connection.execute(sa.select(v.port_id).where(v.load_balancer_id == load_balancer)).scalar()
 

@@ -19,7 +19,6 @@ class Budget:
     """
 
     def ask(self, connection: Connection, request: Request, clock: float) -> Deferred | None:
-        """Return a deferral when the budget does not cover the finding's weight."""
         name, bound, weight = request.task.name, request.task.settings.heals_per_hour, request.finding.weight
         if bound <= 0:
             return None

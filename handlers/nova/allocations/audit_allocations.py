@@ -196,7 +196,6 @@ class AuditAllocations(PlacementHandler):
         return live_instances(self._databases)
 
     def heal(self, finding: Finding) -> Healed:
-        """Prove again from databases read now; replace at the generation of the evidence."""
         if not finding.healable:
             raise Refused(finding.refusal)
         self._databases.require_known_schema()
@@ -252,7 +251,7 @@ class AuditAllocations(PlacementHandler):
         return suspects | self._without_home(elsewhere)
 
     def _without_home(self, consumers: set[str]) -> set[str]:
-        """Return the consumers of sharing providers that have no host and do not move."""
+        """Return the consumers with resources of sharing providers that have no host and do not move."""
         if not consumers:
             return set()
         living = self._databases.run_in_all(
@@ -283,7 +282,7 @@ class AuditAllocations(PlacementHandler):
         return sorted(suspects)
 
     def _keys(self, suspects: set[str], down: Unavailable | None) -> list[Key]:
-        """Scan the archive once for all that no cell has."""
+        """Return the suspects' keys, after one search of the archive for those that no cell has."""
         if suspects and down is None:
             found = self._databases.run_in_all(
                 self._databases.cells(), lambda connection: queries.known_consumers(connection, suspects)

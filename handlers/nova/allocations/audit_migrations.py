@@ -108,7 +108,6 @@ class AuditMigrations(PlacementHandler):
         return [_finding(key, swap, among=len(swaps)) for swap in swaps]
 
     def sweep(self) -> Iterator[Key]:
-        """Yield the instances at rest where an ended migration began and still has resources."""
         found, down = self._databases.run_in_available(self._databases.host_cells(), queries.stayed)
         for nodes in found.values():
             for node, moves in nodes.items():
@@ -121,7 +120,6 @@ class AuditMigrations(PlacementHandler):
         return live_instances(self._databases)
 
     def heal(self, finding: Finding) -> Healed:
-        """Prove again, then move at both generations of the evidence."""
         if not finding.healable:
             raise Refused(finding.refusal)
         self._databases.require_known_schema()

@@ -18,7 +18,7 @@ from handlers.nova.verdicts import Report
 
 
 class Kind(StrEnum):
-    """Keys that stand for several instances."""
+    """The kinds of keys that stand for several instances."""
 
     #: the instances of a compute node that hold nothing, by the node's uuid
     NODE = "node"
@@ -75,7 +75,7 @@ def _key(nodes: Sequence[str], instances: frozenset[str]) -> Key:
 
 
 def grouped(key: Key, judged: Sequence[Judged]) -> tuple[list[Finding], list[Judged]]:
-    """Return the findings of the key, and the instances that none covers."""
+    """Return the findings of the key, and the instances that none of them covers."""
     match key.kind:
         case Kind.AMOUNTS:
             wrong = [
@@ -101,7 +101,7 @@ def _belongs(key: Key, facts: Facts) -> bool:
 
 
 def simple_of(facts: Facts, drifts: Sequence[Drift]) -> Missing | None:
-    """Return a part of a batch, if a missing allocation is the only drift."""
+    """Return the instance's part of a batch; None if it has ports with requests or another drift."""
     match list(drifts):
         case [Give(problem=Problem.MISSING, allocations=allocations) as give] if not allocations:
             if isinstance(facts.ports, Needs) and not facts.ports.requests and not facts.allocation.providers:
@@ -129,7 +129,6 @@ def where(parts: Iterable[Mapping[str, Any]]) -> str:
 
 
 def wrong_amounts(key: Key, wrong: Sequence[tuple[Facts, Report]]) -> Finding:
-    """Return one finding for all wrong amounts of a node."""
     node = wrong[0][0].instance.node
     parts = {facts.instance.uuid: report.summary for facts, report in wrong}
     return Finding(

@@ -80,7 +80,7 @@ class Facts:
 
     @property
     def row(self) -> Located:
-        """Its only live row; for rules below those for none and several."""
+        """Its only live row; only rules after those for none and for several rows use it."""
         return self.live[0]
 
     @property
@@ -104,7 +104,7 @@ class Facts:
 
     @property
     def strays(self) -> frozenset[str]:
-        """The roots of other compute nodes in the allocation."""
+        """The roots of other compute nodes than its own in the allocation."""
         return frozenset(root for root in self.roots_of(self.allocation.providers) if root in self.nodes) - {self.home}
 
     @property
@@ -160,7 +160,6 @@ def decide(facts: Facts) -> Verdict:
 
 
 def rule_of(facts: Facts) -> Rule:
-    """Return the first rule that applies; the last always does."""
     return next(rule for rule in RULES if rule.applies(facts))
 
 
@@ -227,7 +226,7 @@ def _is_marked(facts: Facts) -> bool:
 
 
 def _own_is_unexplained(facts: Facts) -> bool:
-    """Return whether the move takes a node that no ended migration names."""
+    """Return whether the instance has resources of a node that no ended migration names."""
     named = {place for move in facts.migrations if move.terminal for place in (move.source, move.dest)}
     extra = facts.roots_of(facts.own) - facts.roots_of(facts.allocation.providers)
     return any(facts.nodes.get(root) not in named for root in extra)

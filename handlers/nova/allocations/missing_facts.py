@@ -178,9 +178,9 @@ class Reader:
     def _needs(
         self, described: Description, facts: Facts, found: Mapping[str, list[Port]] | Unavailable | None
     ) -> Needs | Unbuildable:
-        """Read the ports' requests from Neutron, because Nova's cache lacks requests and some ports.
+        """Return the ports' requests by Neutron's answer, because Nova's cache lacks requests and some ports.
 
-        Without Neutron's answer, only an instance without cached ports goes on.
+        Without that answer, only an instance without cached ports goes on.
         """
         cached = port_requests.cached(described.network_info)
         try:

@@ -71,7 +71,7 @@ class Facts:
 
     @property
     def row(self) -> Located:
-        """Its only live row; for rules below those for none and several."""
+        """Its only live row; only rules after those for none and for several rows use it."""
         return self.live[0]
 
     @property
@@ -91,7 +91,7 @@ class Facts:
 
     @property
     def strays(self) -> frozenset[str]:
-        """The roots of other compute nodes in the allocation."""
+        """The roots of other compute nodes than its own in the allocation."""
         return frozenset(root for root in self.roots.values() if root in self.nodes) - set(self.homes)
 
     @property
@@ -136,7 +136,6 @@ def has_departed(before: Instance, now: Instance | None) -> bool:
 
 
 def decide(facts: Facts) -> Verdict:
-    """Return the drifts of an instance, or the reason to wait."""
     verdict = rule_of(facts).verdict(facts)
     if isinstance(verdict, Wait) or not verdict or len(facts.live) > 1:
         return verdict
@@ -146,7 +145,6 @@ def decide(facts: Facts) -> Verdict:
 
 
 def rule_of(facts: Facts) -> Rule:
-    """Return the first rule that applies; the last always does."""
     return next(rule for rule in RULES if rule.applies(facts))
 
 

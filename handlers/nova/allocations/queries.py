@@ -59,7 +59,7 @@ def descriptions(connection: Connection, uuids: Collection[str]) -> dict[str, De
 
 
 def _booted_from_volume(connection: Connection, uuids: Collection[str]) -> set[str]:
-    """Those whose root disk is a volume; without a row, those without an image, as Nova assumes."""
+    """Return those whose root disk is a volume. If none is recorded, an instance without image counts, as in Nova."""
     disks, instances = tables.block_device_mapping.c, tables.instances.c
     roots = sa.select(disks.instance_uuid, disks.destination_type).where(
         disks.instance_uuid.in_(uuids), disks.deleted == 0, disks.boot_index == 0
@@ -73,7 +73,7 @@ def _booted_from_volume(connection: Connection, uuids: Collection[str]) -> set[s
 class Resident:
     """A live instance on a host.
 
-    :param at_rest: it should have resources of its node now
+    :param at_rest: no operation of Nova runs, so it should have resources of its node now
     """
 
     uuid: str
@@ -139,7 +139,7 @@ def _roots_on(connection: Connection, here: sa.ColumnElement[bool]) -> dict[str,
 
 
 def owners(connection: Connection, consumers: Collection[str]) -> dict[str, Owner]:
-    """Project and user of each consumer that is an instance, deleted or not, or a migration."""
+    """Return project and user of each consumer that is a migration or an instance, deleted or not."""
     i, m = tables.instances.c, tables.migrations.c
     moved = tables.migrations.join(tables.instances, i.uuid == m.instance_uuid)
     found: dict[str, Owner] = {}
@@ -160,7 +160,7 @@ def owned(connection: Connection, owner: Owner) -> set[str]:
 
 
 def homeless(connection: Connection) -> set[str]:
-    """The instances at rest whose host and node name no live compute node; an Ironic node may have another host."""
+    """Return the instances at rest whose host and node name no live compute node, as when an Ironic node changes its host."""
     c, nodes = tables.instances.c, tables.compute_nodes.c
     home = sa.exists().where(nodes.deleted == 0, nodes.host == c.host, nodes.hypervisor_hostname == c.node)
     ironic = sa.select(nodes.hypervisor_hostname).where(
@@ -182,7 +182,7 @@ def homes(connection: Connection, host: str, node: str) -> list[records.ComputeN
 def rightful(
     connection: Connection, nodes: Collection[records.ComputeNode], consumers: Collection[str]
 ) -> dict[str, set[str]]:
-    """The instances of each node, and the migrations in progress from or to it together with their instances."""
+    """Return each node's instances, and the migrations in progress from or to it, with their instances."""
     i, m = tables.instances.c, tables.migrations.c
     hosts, uuids = {node.host for node in nodes}, {_place(node.host, node.node): node.uuid for node in nodes}
     found: dict[str, set[str]] = {node.uuid: set() for node in nodes}
@@ -221,7 +221,6 @@ def _place(host: str | None, node: str | None) -> tuple[str, str]:
 
 
 def living(connection: Connection, consumers: Collection[str]) -> set[str]:
-    """The consumers that live on a host or are migrations in progress."""
     i, m = tables.instances.c, tables.migrations.c
     found: set[str] = set()
     for chunk in chunks(consumers):
@@ -234,7 +233,6 @@ def living(connection: Connection, consumers: Collection[str]) -> set[str]:
 
 
 def network_caches(connection: Connection, instances: Collection[str]) -> dict[str, str | None]:
-    """The network cache of each instance that is at rest on a host."""
     c, caches = tables.instances.c, tables.instance_info_caches.c
     cached = tables.instances.outerjoin(
         tables.instance_info_caches, sa.and_(caches.instance_uuid == c.uuid, caches.deleted == 0)

@@ -21,7 +21,10 @@ from handlers.nova.database import NovaDatabases
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """Rows of a cell (its uuid) from before a day."""
+    """The rows of a cell that are older than a day.
+
+    :param cell: its uuid
+    """
 
     cell: str
     before: date
@@ -31,7 +34,7 @@ class Scope:
         return cls(finding.evidence["cell"], date.fromisoformat(finding.evidence["before"]))
 
     def to_json(self) -> Mapping[str, Any]:
-        """Return evidence that is the same all day."""
+        """Return the evidence, which stays the same all day."""
         return {"cell": self.cell, "before": self.before.isoformat()}
 
     @property

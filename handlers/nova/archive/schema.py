@@ -134,7 +134,7 @@ class Schema:
         return [table for table in self._order if table in inside and table is not root]
 
     def due(self, table: sa.Table, before: datetime) -> ColumnElement[bool]:
-        """Return the condition of rows to archive; never of a deleted parent."""
+        """Return the condition of rows to archive; rows below a deleted parent are left to the parent's tree."""
         if table.name == TASK_LOG:
             return old(table, before)
         conditions = [old(table, before)]

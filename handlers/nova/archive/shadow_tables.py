@@ -23,7 +23,6 @@ _OWNER = "instance_uuid"
 
 
 def purge_date(shadow: sa.Table) -> sa.Column[Any] | None:
-    """Return the column with the age of rows, if any."""
     for name in (_DATES.get(shadow.name), "deleted_at", "updated_at", "created_at"):
         if name is not None and name in shadow.c:
             return shadow.c[name]
@@ -31,7 +30,6 @@ def purge_date(shadow: sa.Table) -> sa.Column[Any] | None:
 
 
 def purgeable(schema: Schema, before: datetime) -> list[tuple[sa.Table, ColumnElement[bool]]]:
-    """Return the shadow tables with the condition of their old rows."""
     found = []
     for shadow in schema.shadows():
         column = purge_date(shadow)
@@ -73,5 +71,5 @@ def _belongs(shadow: sa.Table) -> bool:
 
 
 def purge(connection: Connection, shadow: sa.Table, where: ColumnElement[bool], keys: Collection[Any]) -> int:
-    """Delete the old ones of these rows; return their number."""
+    """Delete those of these rows that are old; return their number."""
     return int(connection.execute(sa.delete(shadow).where(key(shadow).in_(keys), where)).rowcount)

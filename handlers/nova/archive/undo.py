@@ -57,7 +57,6 @@ def _restoring(
 def _conditions(
     schema: Schema, root: sa.Table, column: sa.Column[Any], value: ColumnElement[Any]
 ) -> list[tuple[sa.Table, sa.Table, ColumnElement[bool]]]:
-    """Return a tree's tables, parents first, with shadow table and condition."""
     found: dict[sa.Table, tuple[sa.Table, ColumnElement[bool]]] = {}
     for table in [root, *schema.below(root)]:
         shadow = schema.shadow(table)

@@ -57,8 +57,6 @@ class Membership:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """The aggregates that a host is in, and all others."""
-
     joined: frozenset[str]
     left: frozenset[str]
 

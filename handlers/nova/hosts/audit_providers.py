@@ -58,7 +58,6 @@ class AuditProviders(PlacementHandler):
         return findings
 
     def sweep(self) -> Iterator[Key]:
-        """Yield the hosts of nodes whose name another provider has."""
         normal = self._databases.host_names.normal
         nodes, down = live_nodes(self._databases)
         named: dict[str, set[str]] = {}

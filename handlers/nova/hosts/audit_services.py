@@ -75,8 +75,6 @@ from handlers.nova.verdicts import MOVED_SETTLE, Report, Wait, soonest
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """A verdict, its evidence, and the undo of its heal."""
-
     verdict: Leftover
     evidence: Json
     undo: str

@@ -41,7 +41,7 @@ class Traces:
 
 @dataclass(frozen=True, slots=True)
 class Forget:
-    """It must go."""
+    """The mapping or the provider must be deleted."""
 
     problem: Problem
     summary: str

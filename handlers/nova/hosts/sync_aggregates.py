@@ -378,7 +378,7 @@ def _undo(wrong: Iterable[Membership]) -> str:
 
 
 def _restoring(membership: Membership) -> str:
-    """Return a command: 1.18 is the last version that asks for no generation."""
+    """Return the command that restores a membership; microversion 1.18 is the last that needs no generation."""
     words = ["openstack", "--os-placement-api-version", "1.18", "resource", "provider", "aggregate", "set"]
     for aggregate in sorted(membership.before):
         words += ["--aggregate", aggregate]

@@ -44,7 +44,7 @@ def _allocated(placement: Placement, found: Mapping[str, Facts], asks: Callable[
 
 
 def _archived(databases: NovaDatabases, asked: Mapping[str, Facts]) -> dict[str, Facts]:
-    """Ask each mapping's cell for archived rows; every cell where it names none."""
+    """Look for archived rows in the mapping's cell, or in every cell when the mapping names none."""
     found = dict(asked)
     for cell in databases.cells():
         here = [uuid for uuid, facts in asked.items() if facts.mapping and facts.mapping.cell_id in {None, cell.id}]

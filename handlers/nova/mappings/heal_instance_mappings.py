@@ -120,8 +120,6 @@ class Evidence:
 
 
 class HealInstanceMappings(PlacementHandler):
-    """Repairs mappings, and deletes those whose deletion two records prove."""
-
     name = "heal_instance_mappings"
     title = "Repair mappings of instances: no cell, stale build requests, wrong marks of deletion, leftovers"
     kinds = ("instance", MAPPINGS, DATABASE)

@@ -100,7 +100,6 @@ def _mappings(connection: Connection, where: sa.ColumnElement[bool], limit: int 
 
 
 def having(connection: Connection, table: sa.Table, instances: Collection[str]) -> set[str]:
-    """Those of these instances with a row in this table."""
     c = table.c.instance_uuid
     return {uuid for chunk in chunks(instances) for uuid in connection.scalars(sa.select(c).where(c.in_(chunk)))}
 
@@ -110,7 +109,6 @@ def mapped(connection: Connection, instances: Collection[str]) -> set[str]:
 
 
 def mapped_elsewhere(connection: Connection, instances: Collection[str], cell_id: int) -> list[str]:
-    """Those of these instances whose mapping names another cell."""
     c = tables.instance_mappings.c
     query = sa.select(c.instance_uuid).where(c.cell_id.is_not(None), c.cell_id != cell_id).order_by(c.id)
     return [uuid for chunk in chunks(instances) for uuid in connection.scalars(query.where(c.instance_uuid.in_(chunk)))]
@@ -121,7 +119,7 @@ def mappings_count(connection: Connection) -> int:
 
 
 def request_ages(connection: Connection, instances: Collection[str]) -> dict[str, float]:
-    """Seconds since each build request was made."""
+    """Return the seconds since each build request was made."""
     c = tables.build_requests.c
     found: dict[str, float] = {}
     for chunk in chunks(instances):
@@ -133,7 +131,7 @@ def request_ages(connection: Connection, instances: Collection[str]) -> dict[str
 
 
 def misplaced_requests(connection: Connection) -> list[str]:
-    """The instances whose build request stands beside a mapping to a cell, or beside none."""
+    """Return the instances that have a build request, although they have no mapping or are mapped to a cell."""
     b, m = tables.build_requests.c, tables.instance_mappings.c
     both = tables.build_requests.outerjoin(tables.instance_mappings, m.instance_uuid == b.instance_uuid)
     query = sa.select(b.instance_uuid).select_from(both)
@@ -223,7 +221,6 @@ def forget(connection: Connection, before: MappingRow, undo: str) -> list[str]:
 
 
 def _require(instance: str, statements: Collection[str], undo: str) -> None:
-    """Raise when the undo would not restore the present rows."""
     if not all(statement in undo for statement in statements):
         raise Conflict(f"the rows of instance {instance} in nova_api changed")
 
@@ -280,14 +277,14 @@ def copies(connection: Connection, cell_id: int, instances: Collection[str]) -> 
 
 
 def archived_here(connection: Connection, instances: Collection[str]) -> tuple[set[str], bool]:
-    """Those that this cell has archived (a full scan), and whether it has any live instance."""
+    """Return those that this cell has archived (a full scan), and whether it has any live instance."""
     c = tables.instances.c
     alive = connection.execute(sa.select(c.id).where(c.deleted == 0).limit(1)).first() is not None
     return archived_instances(connection, instances), alive
 
 
 def instance_page(connection: Connection, after: int, last: int | None = None) -> list[tuple[int, str]]:
-    """The next instances that are not hidden, by id."""
+    """Return the next instances that are not hidden, by id."""
     c = tables.instances.c
     query = sa.select(c.id, c.uuid).where(c.id > after, _visible()).order_by(c.id).limit(PAGE)
     if last is not None:

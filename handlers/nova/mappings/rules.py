@@ -109,7 +109,7 @@ class Copy:
 
     @property
     def unsettled(self) -> float:
-        """Seconds until the conductor has certainly finished."""
+        """Seconds until a conductor that creates this instance has certainly finished."""
         return max(0.0, (SETTLE if self.host is not None else BOOT) - self.created_age)
 
 
@@ -144,7 +144,7 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Forget:
-    """The rows of a deleted instance must go."""
+    """The rows of a deleted instance must be deleted."""
 
     problem: Problem
     summary: str
@@ -332,7 +332,7 @@ def is_instance(identity: str, project_id: str | None = None) -> bool:
 
 
 def wrongly_marked(queued: bool | None, copy: Copy) -> bool:
-    """Return whether the mark differs from the row; NULL counts as false, as in Nova."""
+    """Return whether the mark of deletion differs from the row; NULL counts as false, as in Nova."""
     return bool(queued) != copy.queued
 
 
@@ -383,7 +383,7 @@ def decide(facts: Facts) -> Verdict:
 
 
 def place(copies: tuple[Copy, ...]) -> Copy | Keep | Report:
-    """Return the copy that counts, a live one first, or why none does."""
+    """Return the copy that counts, a live one first, or the reason why none does."""
     live = [copy for copy in copies if not copy.deleted]
     if any(copy.hidden for copy in live):
         return Keep("a cross-cell resize runs and may change which copy counts")

@@ -186,8 +186,6 @@ class _Application:
 
 
 class _Server(ThreadingHTTPServer):
-    """HTTP in front of a WSGI application; can end its connections."""
-
     daemon_threads = True
     block_on_close = False
 

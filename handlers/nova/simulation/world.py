@@ -150,7 +150,6 @@ class World:
         return {row.host: names[row.cell_id] for row in self._store.rows(self.api, tables.host_mappings)}
 
     def instance_mapping(self, uuid: str) -> str | None:
-        """Return the cell to which an instance is mapped, if any."""
         mappings, cells = tables.instance_mappings, tables.cell_mappings
         [mapping] = self._store.rows(self.api, mappings, mappings.c.instance_uuid == uuid)
         if mapping.cell_id is None:

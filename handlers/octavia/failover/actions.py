@@ -102,7 +102,7 @@ class Actions:
 
     @property
     def _long_silent(self) -> float:
-        """Seconds of silence after which the health manager acts, whatever the difference between two clocks."""
+        """Seconds of silence after which the health manager acts, even if its clock differs from the database's."""
         return 2 * self._settings.heartbeat_timeout
 
     def _require_failover(self, s: Situation) -> None:

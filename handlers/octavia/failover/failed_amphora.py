@@ -190,7 +190,6 @@ class FailedAmphora(OctaviaPlugin, Handler):
         return read
 
     def sweep(self) -> Iterator[Key]:
-        """Yield silent amphorae, those in ERROR, and those whose recovery was interrupted."""
         unsettled = self._listener.observe(
             self._driver.database.run(partial(queries.heard, within=self._settings.heard_within))
         )

@@ -268,7 +268,6 @@ class DeactivatedAmphorae(OctaviaPlugin, Handler):
             yield found, {"name": group.name}
 
     def sweep(self) -> Iterator[Key]:
-        """Yield the objects that look like leftovers by names, projects and rows."""
         rows, deleted, beats, used, used_groups = self._database.run(
             lambda connection: (
                 {row.id: row for row in queries.amphorae(connection)},

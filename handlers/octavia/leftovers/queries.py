@@ -15,7 +15,7 @@ def count_amphorae(connection: Connection) -> int:
 
 
 def used_ports(connection: Connection) -> frozenset[str]:
-    """Return the ports that an amphora or a load balancer names which is not deleted."""
+    """Return the ports of amphorae and load balancers that are not deleted."""
     rows = connection.execute(
         sa.select(_AMPHORA.vrrp_port_id, _AMPHORA.ha_port_id).where(_AMPHORA.status != "DELETED")
     ).all()
@@ -33,7 +33,6 @@ def used_ports(connection: Connection) -> frozenset[str]:
 
 
 def used_groups(connection: Connection) -> frozenset[str]:
-    """Return the server groups that a load balancer names which is not deleted."""
     lb = tables.load_balancer.c
     query = sa.select(lb.server_group_id).where(lb.provisioning_status != "DELETED", lb.server_group_id.is_not(None))
     return frozenset(connection.execute(query).scalars())

@@ -123,7 +123,7 @@ def _where(one: Preserved) -> str:
 
 
 def _how_to_examine(one: Preserved) -> str:
-    """Return the commands; none boots it with a network: the amphora would send heartbeats again."""
+    """Return the commands. None boots the server with a network, in which the amphora would send heartbeats again."""
     match one:
         case Preserved(image=Image(id=image)):
             return (

@@ -47,8 +47,6 @@ LEAVING = frozenset({"deleting", "soft-deleting"})
 
 @dataclass(frozen=True, slots=True)
 class Preserved:
-    """An amphora that is preserved, or is marked for it."""
-
     amphora: str
     server: Server | None
     image: Image | None

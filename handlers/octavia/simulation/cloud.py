@@ -165,7 +165,7 @@ class Cloud:
             self._keep_image(f"{server.name}-shelved", {"instance_uuid": server.id}, "active")
 
     def delete_server(self, identity: str) -> None:
-        """Delete; of a dead host's server Nova forgets at least the record."""
+        """Delete a server, as Nova does even when its host is dead."""
         with self.lock:
             server = self._servers.pop(identity, None)
             if server is None:

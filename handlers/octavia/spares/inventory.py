@@ -35,7 +35,6 @@ class Spares(OctaviaPlugin, Inventory):
         return [_item(server, server.id in ready) for server in ours]
 
     def show(self, identity: str) -> Json:
-        """Return one placeholder as Nova shows it."""
         item = next((item for item in self.items() if item["id"] == identity), None)
         if item is None:
             raise LookupError(identity)

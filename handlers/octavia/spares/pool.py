@@ -98,7 +98,6 @@ def is_placeholder(server: Server) -> bool:
 
 
 def is_ours(server: Server, owner: str) -> bool:
-    """Return whether a server is a placeholder that this stackmend created."""
     return is_placeholder(server) and server.metadata.get(OWNER, "") == owner
 
 
