@@ -7,7 +7,7 @@ Each row of the page has a registered state in :mod:`tests.functional.nova.proof
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 
 import pytest
@@ -17,7 +17,8 @@ from handlers.base import Finding, Handler, HandlerError, Healed
 from handlers.nova import database
 from handlers.nova.simulation import NovaSimulation
 from tests.functional.nova.proofs import allocations, archive, hosts, mappings, ports
-from tests.functional.nova.proofs.drift import Built, Case, Drift, Moment
+from tests.functional.nova.proofs.changes import SILENCE
+from tests.functional.nova.proofs.drift import Built, Case, Change, Drift, Moment
 from tests.functional.nova.proofs.stage import Scene, Stage
 from tests.neutron import Neutron
 from tests.safety import Row, rows
@@ -84,7 +85,7 @@ def heal(handler: Handler, findings: list[Finding]) -> list[Healed]:
     return done
 
 
-def play(theatre: Theatre, case: Case, subjects: list[str]) -> tuple[list[Healed], Scene, Scene]:
+def play(theatre: Theatre, case: Case, subjects: Sequence[str]) -> tuple[list[Healed], Scene, Scene]:
     """Change records, let the handler do its work, and return its heals and the states before and after."""
     built, stage = theatre.perform(case.drift), theatre.stage
     found: list[Finding] = []
@@ -146,6 +147,21 @@ def test_without_a_record_or_with_a_contradiction_no_heal_follows(theatre: Theat
         touched = {name for name in touched if name.startswith(case.change.spares)}
     assert not touched
     assert case.change.spares or not healed
+
+
+@pytest.mark.parametrize(
+    ("drift", "silent"),
+    [(drift, silent) for drift in DRIFTS for silent in drift.needs if silent in {"cell2", *drift.handler.requires}],
+    ids=str,
+)
+@pytest.mark.parametrize("moment", Moment)
+def test_a_database_or_an_api_that_does_not_answer_stops_the_heal(
+    theatre: Theatre, drift: Drift, silent: str, moment: Moment
+) -> None:
+    case = Case(drift, "an answer", silent, Change(SILENCE[silent], alone=False), moment)
+    healed, before, after = play(theatre, case, theatre.perform(drift).subjects[:1])
+    assert not healed
+    assert not after.differing(before)
 
 
 @pytest.mark.parametrize("case", BATCHES, ids=str)

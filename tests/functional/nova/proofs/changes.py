@@ -141,7 +141,9 @@ def hold_on(host: str, **amounts: int) -> Act:
     """Give the consumer exactly resources of one host."""
 
     def act(stage: Stage, consumer: str) -> None:
-        stage.cloud.hold(consumer, {stage.cloud.node(host).uuid: amounts or {"VCPU": 1, "MEMORY_MB": 512, "DISK_GB": 1}})
+        stage.cloud.hold(
+            consumer, {stage.cloud.node(host).uuid: amounts or {"VCPU": 1, "MEMORY_MB": 512, "DISK_GB": 1}}
+        )
 
     return act
 
@@ -210,4 +212,22 @@ UNFINISHED: Mapping[str, Act] = {
 ELSEWHERE_LAST: Mapping[str, Act] = {
     "a younger migration to d": migration("d", "completed", "live-migration", minutes=30),
     "a younger live migration in error": migration("d", "error", "live-migration", minutes=30),
+}
+
+
+# answers
+
+
+def cut(cell: str) -> Act:
+    """Let a cell's database not answer."""
+    c, url = tables.cell_mappings.c, "sqlite:////nowhere/at/all.db"
+    statement = sa.update(tables.cell_mappings).where(c.name == cell).values(database_connection=url)
+    return lambda stage, subject: stage.execute("nova_api", statement)
+
+
+#: by dependency: lets it not answer
+SILENCE: Mapping[str, Act] = {
+    "cell2": cut("cell2"),
+    "placement": lambda stage, subject: stage.cloud.placement.stop(),
+    "network": lambda stage, subject: stage.neutron.faults.update(GET=503, PUT=503, DELETE=503),
 }

@@ -50,6 +50,7 @@ class Drift:
     :param contradiction: by the words of the page: the changes that add this record
     :param state: tells apart the states of one problem
     :param one: the drift of a single subject, where this one is a batch of them
+    :param needs: the dependencies whose answers the heal needs, beside its own cell
     :param swept: whether the sweep yields the key; a batch may need more subjects
     """
 
@@ -63,6 +64,7 @@ class Drift:
     options: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
     state: str = ""
     one: Drift | None = None
+    needs: tuple[str, ...] = ("cell2", "placement", "network")
     swept: bool = True
 
     def __str__(self) -> str:

@@ -105,6 +105,7 @@ INSTANCE_UNMAPPED = Drift(
     _unmapped,
     lambda stage, instance: _mapping(stage, instance) == (2, False),
     frozenset({"nova_api.instance_mappings"}),
+    needs=("cell2",),
     state="live",
     proof={
         _VISIBLE: {
@@ -131,6 +132,7 @@ INSTANCE_UNMAPPED_DELETED = Drift(
     _unmapped_deleted,
     lambda stage, instance: _mapping(stage, instance) == (2, True),
     frozenset({"nova_api.instance_mappings"}),
+    needs=("cell2",),
     state="deleted",
     proof={
         _VISIBLE: {
@@ -147,6 +149,7 @@ INSTANCES_UNMAPPED = Drift(
     _unmapped_many,
     INSTANCE_UNMAPPED.healed,
     INSTANCE_UNMAPPED.changed,
+    needs=("cell2",),
     one=INSTANCE_UNMAPPED,
     swept=False,
 )
@@ -238,6 +241,7 @@ WITHOUT_CELL = Drift(
     _without_cell,
     lambda stage, instance: _mapping(stage, instance) == (2, False) and _without_request(stage, instance),
     frozenset({"nova_api.instance_mappings", "nova_api.build_requests"}),
+    needs=("cell2",),
     proof={
         "the mapping": {"it is gone": UNMAPPED},
         f"the row of the instance in exactly one cell, {_HOSTED}": {
@@ -260,6 +264,7 @@ STALE_REQUEST = Drift(
     _with_request,
     _without_request,
     frozenset({"nova_api.instance_mappings", "nova_api.build_requests"}),
+    needs=("cell2",),
     proof={
         "the mapping that names the cell": {
             "it is gone": UNMAPPED,
@@ -281,6 +286,7 @@ MARK_MISSING = Drift(
     _unmarked,
     lambda stage, instance: _mapping(stage, instance) == (2, True),
     frozenset({"nova_api.instance_mappings"}),
+    needs=("cell2",),
     state="set",
     proof={
         "to set it: the mapping that names the cell": {

@@ -58,15 +58,19 @@ class Stage:
         """Return to an earlier state; start Placement if a test stopped it."""
         self.cloud.placement.start()
         self.options = {}
+        self.neutron.faults = {}
         self.neutron.ports = copy.deepcopy(dict(scene.ports))
         for name in self.scene().differing(scene) - {"neutron.ports"}:
             database, _, table = name.partition(".")
             with closing(sqlite3.connect(self._files[database], timeout=30)) as connection, connection:
                 connection.execute("PRAGMA foreign_keys = OFF")
-                connection.execute(f"DELETE FROM {table}")  # noqa: S608 (a name out of the schema)
+                if name not in scene.rows:
+                    connection.execute(f"DROP TABLE {table}")
+                    continue
+                connection.execute(f"DELETE FROM {table}")
                 for row in scene.rows[name]:
                     marks = ", ".join("?" * len(row))
-                    connection.execute(f"INSERT INTO {table} VALUES ({marks})", row)  # noqa: S608
+                    connection.execute(f"INSERT INTO {table} VALUES ({marks})", row)
 
     @contextmanager
     def handler(self, kind: type[Handler]) -> Iterator[Handler]:
@@ -93,7 +97,7 @@ class Stage:
         with closing(sqlite3.connect(self._files[database], timeout=30)) as connection:
             names = [name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
             return {
-                name: connection.execute(f"SELECT * FROM {name} ORDER BY 1").fetchall()  # noqa: S608
+                name: connection.execute(f"SELECT * FROM {name} ORDER BY 1").fetchall()
                 for name in names
                 if not name.startswith("sqlite_")
             }
