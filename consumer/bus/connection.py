@@ -93,6 +93,9 @@ class Link:
         self._connection = self._transport.establish_connection()
         #: whether one acknowledgement can cover all earlier messages
         self.acks_multiple = self._transport.driver_type == "amqp"
+        properties = getattr(self._connection, "server_properties", {})
+        #: the broker's version; empty if unknown
+        self.version = str(properties.get("version", ""))
         self.wait_for_answers(settings.answer_timeout)
 
     def wait_for_answers(self, seconds: float) -> None:
@@ -149,7 +152,9 @@ class Link:
 
 def redacted(url: str) -> str:
     """Return a transport URL, even malformed, with ``***`` for every password."""
-    return re.sub(r"(^(?![\w+.-]*://)|//|,)([^:@/,]*):[^@]*@(?:[^@,/]*@)*", r"\1\2:***@", url)
+    # Without a password after the last "@", every attempt to match succeeds, so the time is linear.
+    logins, at, rest = url.rpartition("@")
+    return re.sub(r"(^(?![\w+.-]*://)|//|,)([^:@/,]*):[^@]*@(?:[^@,/]*@)*", r"\1\2:***@", logins + at) + rest
 
 
 def plan(url: str, settings: BusSettings, options: Options = ()) -> Plan:
@@ -293,6 +298,7 @@ def _endpoint(
         "connect_timeout": settings.connect_timeout,
         "transport_options": {
             "confirm_publish": True,
+            "max_body": settings.max_body_bytes + 1,
             # py-amqp's default of one second would drop the connection when a busy broker is slow to acknowledge bytes.
             "socket_settings": {socket.TCP_USER_TIMEOUT: int(settings.answer_timeout * 1000)},
             "client_properties": {

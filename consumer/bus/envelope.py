@@ -22,8 +22,9 @@ from handlers.base import Event
 
 __all__ = ["Sieve", "Undecodable", "decode"]
 
-#: RabbitMQ 4 refuses larger messages by default (``max_message_size``); notifications are far smaller.
-MAX_BODY = 16 * 1024 * 1024
+#: Bytes of the largest message that is parsed, unless configured. Parsing takes up to 60 times its size in memory; the largest
+#: captured notification has 5 kB.
+MAX_BODY = 1024 * 1024
 
 #: Longest event type and message id.
 _MAX_NAME = 255
@@ -44,10 +45,12 @@ class Sieve:
     """Picks the wanted events out of a stream of messages.
 
     :param wanted: normalised event types
+    :param max_body: bytes of the largest message that is parsed
     """
 
-    def __init__(self, wanted: frozenset[str]) -> None:
+    def __init__(self, wanted: frozenset[str], max_body: int = MAX_BODY) -> None:
         self._wanted = wanted
+        self._max_body = max_body
         self._raw = frozenset(name.encode() for name in raw_names(wanted))
 
     def event(self, body: bytes, broker: str) -> Event | None:
@@ -56,9 +59,9 @@ class Sieve:
         :raises Undecodable: ``body`` is not a notification
         """
         head = _HEAD.match(body)
-        if head is not None and head[1] not in self._raw and body.endswith(_TAIL) and len(body) <= MAX_BODY:
+        if head is not None and head[1] not in self._raw and body.endswith(_TAIL) and len(body) <= self._max_body:
             return None
-        notification = _notification(body)
+        notification = _notification(body, self._max_body)
         name = _event_type(notification)
         if normalise(name) not in self._wanted:
             return None
@@ -66,13 +69,13 @@ class Sieve:
 
 
 def decode(body: bytes, broker: str) -> Event:
-    notification = _notification(body)
+    notification = _notification(body, MAX_BODY)
     return _event(notification, _event_type(notification), broker)
 
 
-def _notification(body: bytes) -> dict[str, Any]:
-    if len(body) > MAX_BODY:
-        raise Undecodable(f"the message has {len(body)} bytes, more than the limit of {MAX_BODY}")
+def _notification(body: bytes, most: int) -> dict[str, Any]:
+    if len(body) > most:
+        raise Undecodable(f"the message has {len(body)} bytes, more than the limit of {most}")
     outer = _dictionary(body, "the message")
     if "oslo.version" not in outer and "oslo.message" not in outer:
         return outer

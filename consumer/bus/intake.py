@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 from time import monotonic
 from typing import Any
 
@@ -30,11 +31,42 @@ _ADVICE = (
     "[oslo_messaging_notifications] driver = messagingv2"
 )
 
-#: Lookups of a missing queue slow down to this many times ``queue_wait``.
-_SLOWEST = 5
+#: Lookups of a missing queue slow down to this many times ``queue_wait``: RabbitMQ logs an error for each.
+_SLOWEST = 300
 
 #: Seconds that the broker gets to answer a close.
 _LEAVE = 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class Arrived:
+    """A message as it arrived.
+
+    :param tag: acknowledges it
+    :param size: bytes sent; more than ``body``, whose end was not retained, when it exceeds ``[bus] max_body_bytes``
+    :param compression: the header of this name
+    :param unreadable: why its properties cannot be read; empty when they can
+    """
+
+    tag: Any
+    body: bytes
+    size: int
+    exchange: str = ""
+    routing_key: str = ""
+    compression: Any = None
+    unreadable: str = ""
+
+
+def queue_arguments(version: str) -> dict[str, Any]:
+    """Return the arguments of our own queue.
+
+    RabbitMQ 4 drops a message of a quorum queue after 20 returns unless the limit is -1, which RabbitMQ 3 refuses.
+
+    :param version: the broker's, as it reports it
+    """
+    major = version.partition(".")[0]
+    limit = {"x-delivery-limit": -1} if major.isdecimal() and int(major) >= 4 else {}
+    return {"x-queue-type": "quorum", **limit}
 
 
 class Intake:
@@ -44,12 +76,15 @@ class Intake:
     empties it.
 
     :param logged: (name, reply code) of logged problems; successive connections share it
+    :param prefetch: how many unacknowledged messages the broker may send, per queue
     :raises LOST: by the constructor and every method
     """
 
-    def __init__(self, link: Link, broker: Broker, settings: BusSettings, logged: set[tuple[str, str]]) -> None:
+    def __init__(
+        self, link: Link, broker: Broker, settings: BusSettings, logged: set[tuple[str, str]], prefetch: int
+    ) -> None:
         self.link = link
-        self.arrived: list[Any] = []
+        self.arrived: list[Arrived] = []
         self.size = 0
         self.gaps: list[str] = []
         self.consumed: dict[str, str] = {}
@@ -64,7 +99,7 @@ class Intake:
         self._next_beat = 0.0
         self._channel = link.channel()
         # The limit applies per consumer: quorum queues refuse one per channel.
-        self._channel.basic_qos(0, settings.prefetch, False)
+        self._channel.basic_qos(0, prefetch, False)
 
     @property
     def missing(self) -> tuple[str, ...]:
@@ -74,18 +109,18 @@ class Intake:
     def drain(self, timeout: float) -> bool:
         return self.link.drain(timeout)
 
-    def take(self, most: int) -> list[Any]:
+    def take(self, most: int) -> list[Arrived]:
         taken, self.arrived = self.arrived[:most], self.arrived[most:]
         self.size = sum(len(message.body) for message in self.arrived)
         return taken
 
-    def ack(self, messages: Sequence[Any]) -> None:
+    def ack(self, messages: Sequence[Arrived]) -> None:
         """Acknowledge taken messages, including all that arrived before the last one."""
         if self.link.acks_multiple:
-            self._channel.basic_ack(messages[-1].delivery_tag, multiple=True)
+            self._channel.basic_ack(messages[-1].tag, multiple=True)
         else:
             for message in messages:
-                self._channel.basic_ack(message.delivery_tag)
+                self._channel.basic_ack(message.tag)
 
     def tend(self) -> None:
         """Send due heartbeats and repeat due lookups; at least once a second."""
@@ -117,17 +152,23 @@ class Intake:
         self.link.close()
 
     def _exists(self, queue: str) -> bool:
-        declaration: dict[str, Any] = {"passive": True}
-        if self._settings.queue_mode is QueueMode.BIND:
-            arguments = {"x-queue-type": "quorum"}
-            declaration = {"durable": True, "auto_delete": False, "exclusive": False, "arguments": arguments}
+        """Return whether a queue exists; create our own one. An existing one is used as it is, whatever its arguments."""
         try:
-            with self.link.brief_channel() as channel:
-                channel.queue_declare(queue=queue, **declaration)
+            try:
+                self._declare(queue, passive=True)
+            except ChannelError as error:
+                if self._settings.queue_mode is not QueueMode.BIND or not is_absent(error):
+                    raise
+                arguments = queue_arguments(self.link.version)
+                self._declare(queue, durable=True, auto_delete=False, exclusive=False, arguments=arguments)
         except ChannelError as error:
             self._log_once(queue, error)
             return False
         return True
+
+    def _declare(self, queue: str, **declaration: Any) -> None:
+        with self.link.brief_channel() as channel:
+            channel.queue_declare(queue=queue, **declaration)
 
     def _consume(self, queue: str) -> None:
         self._tags += 1
@@ -154,8 +195,20 @@ class Intake:
         return True
 
     def _arrive(self, message: Any) -> None:
-        self.arrived.append(message)
-        self.size += len(message.body)
+        body, info = message.body, message.delivery_info
+        if not isinstance(body, bytes):  # empty, or of the broker in memory
+            body = str(body).encode("utf-8", "replace")
+        arrived = Arrived(
+            tag=message.delivery_tag,
+            body=body,
+            size=getattr(message, "body_size", len(body)),
+            exchange=str(info.get("exchange") or ""),
+            routing_key=str(info.get("routing_key") or ""),
+            compression=(message.headers or {}).get("compression"),
+            unreadable=getattr(message, "unreadable", ""),
+        )
+        self.arrived.append(arrived)
+        self.size += len(body)
 
     def _cancelled(self, tag: str) -> None:
         """The broker deleted the consumer's queue or moved it to another node."""

@@ -8,6 +8,9 @@ with one frame, which costs half as much for this process, and an eighth for a q
   minutes, and a quorum queue counts redeliveries. Storing a message twice is harmless.
 - **Broker unreachable**: every host is tried, with growing pauses, without end.
 - **Messages may have been missed** (lost broker, deleted queue): ``on_gap`` requests a sweep once messages can arrive again.
+- **A message cannot be decoded**: it becomes a dead letter.
+- **Unexpected error while reading**: a lost connection returns every unacknowledged message, and a quorum queue drops a message
+  that returned too often. So the next connection is careful: it takes one message at a time.
 """
 
 from __future__ import annotations
@@ -18,13 +21,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from time import monotonic
-from typing import Any
 
-from kombu.compression import decompress
-
+from consumer.bus.compression import decompress
 from consumer.bus.connection import LOST, connect, plan, reason
 from consumer.bus.envelope import Sieve, Undecodable
-from consumer.bus.intake import Intake
+from consumer.bus.intake import Arrived, Intake
 from consumer.conf.bus import BusSettings
 from handlers.base import Broker, Event
 
@@ -109,7 +110,7 @@ class Source:
         #: monotonic time of the last loop; at most a few seconds old, even during an outage
         self.turned_at = monotonic()
         self._settings = settings
-        self._sieve = Sieve(wanted)
+        self._sieve = Sieve(wanted, settings.max_body_bytes)
         self._deliver = deliver
         self._on_gap = on_gap
         self._plan = plan(broker.transport_url, settings, broker.options)
@@ -117,6 +118,8 @@ class Source:
         self._collected = float("-inf")
         self._gaps_from = float("-inf")
         self._logged: set[tuple[str, str]] = set()
+        #: how many messages to take one by one
+        self._careful = 0
 
     def run(self, stop: threading.Event) -> None:
         """Read until ``stop`` is set; then return within a second, unless ``deliver`` or the broker takes longer."""
@@ -125,8 +128,10 @@ class Source:
             self.turned_at = began = monotonic()
             lost = self._read_until_lost(stop)
             self.connected = False
-            if not lost or stop.is_set():
+            if stop.is_set():
                 break
+            if not lost:
+                continue
             if lost != self.problem:
                 LOG.warning("broker %s: connection lost, trying again without end: %s", self.broker.name, lost)
             self.problem = lost
@@ -142,7 +147,8 @@ class Source:
         except LOST as error:
             return reason(error)
         try:
-            intake = Intake(link, self.broker, self._settings, self._logged)
+            prefetch = 1 if self._careful else self._settings.prefetch
+            intake = Intake(link, self.broker, self._settings, self._logged, prefetch)
             lost = self._read(intake, stop)
             if not lost:
                 intake.close()
@@ -150,6 +156,7 @@ class Source:
             lost = f"{link.name}: {reason(error)}"
         except Exception as error:  # the thread must survive its own bugs
             LOG.exception("broker %s: unexpected error while reading", self.broker.name)
+            self._careful = self._settings.prefetch
             lost = f"{link.name}: {type(error).__name__}: {reason(error)}"
         finally:
             link.drop()
@@ -168,10 +175,15 @@ class Source:
                 if not self._store(self._batch(messages), intake, stop):
                     return "" if stop.is_set() else "the journal was unavailable for too long"
                 intake.ack(messages)
+                if self._careful:
+                    self._careful -= len(messages)
+                    if self._careful <= 0:
+                        self._careful = 0
+                        return ""
             intake.tend()
         return ""
 
-    def _collect(self, intake: Intake, stop: threading.Event) -> list[Any]:
+    def _collect(self, intake: Intake, stop: threading.Event) -> list[Arrived]:
         """Wait for messages until a batch is complete; return none after a silence.
 
         ``batch_seconds`` counts from the end of the last batch: the first message after a silence does not wait.
@@ -188,19 +200,17 @@ class Source:
         self._collected = monotonic()
         return intake.take(most)
 
-    def _batch(self, messages: Sequence[Any]) -> Batch:
+    def _batch(self, messages: Sequence[Arrived]) -> Batch:
         name, pick = self.broker.name, self._sieve.event
         wanted, dead = [], []
         for message in messages:
             body = message.body
-            if not isinstance(body, bytes):  # empty, or of the broker in memory
-                body = str(body).encode("utf-8", "replace")
             try:
                 event = pick(body, name)
             except Exception as error:  # Undecodable, or a bug: no message may block the later ones
-                body, event, why = self._uncompressed(message, body, error)
+                body, event, why = self._uncompressed(message, error)
                 if why:
-                    dead.append(self._dead(message, body, why))
+                    dead.append(self._dead(message, why))
             if event is not None:
                 wanted.append(Received(event, body))
         self.last_message_at = datetime.now(UTC)
@@ -209,26 +219,29 @@ class Source:
         self.dead += len(dead)
         return Batch(name, tuple(wanted), tuple(dead), len(messages))
 
-    def _uncompressed(self, message: Any, body: bytes, error: Exception) -> tuple[bytes, Event | None, str]:
+    def _uncompressed(self, message: Arrived, error: Exception) -> tuple[bytes, Event | None, str]:
         """Decode a compressed message (``[oslo_messaging_rabbit] kombu_compression``)."""
-        compression = (message.headers or {}).get("compression")
-        if not compression:
+        body = message.body
+        if message.size > self._settings.max_body_bytes:
+            return body, None, f"the message has {message.size} bytes, more than [bus] max_body_bytes"
+        if message.unreadable:
+            return body, None, f"{message.unreadable}; {_why(error)}"
+        if not message.compression:
             return body, None, _why(error)
         try:
-            plain = decompress(body, compression)
+            plain = decompress(body, message.compression, self._settings.max_body_bytes)
             return plain, self._sieve.event(plain, self.broker.name), ""
-        except Exception as failed:  # each compressor has its own errors
+        except Exception as failed:  # Undecodable, or a bug
             return body, None, _why(failed)
 
-    def _dead(self, message: Any, body: bytes, why: str) -> UndecodableMessage:
-        info = message.delivery_info or {}
+    def _dead(self, message: Arrived, why: str) -> UndecodableMessage:
         return UndecodableMessage(
             broker=self.broker.name,
             reason=why,
-            body=bytes(body[: self._settings.dead_body_bytes]),
-            size=len(body),
-            exchange=str(info.get("exchange") or ""),
-            routing_key=str(info.get("routing_key") or ""),
+            body=message.body[: self._settings.dead_body_bytes],
+            size=message.size,
+            exchange=message.exchange,
+            routing_key=message.routing_key,
         )
 
     def _store(self, batch: Batch, intake: Intake, stop: threading.Event) -> bool:

@@ -1,17 +1,23 @@
-"""py-amqp's connection with read-ahead.
+"""py-amqp's connection, with read-ahead, and with messages that cannot fail.
 
 py-amqp makes about 25 system calls for a message of three frames, half the cost of receiving it. Here one call reads a large
-piece, which is cut into frames. A timeout loses nothing: received bytes stay buffered until their frame is complete.
+piece, and frames are cut out of it. A timeout loses nothing: received bytes stay buffered until their frame is complete.
 
-The overridden names are py-amqp's extension points: ``Connection.Transport``, ``read_frame`` and ``blocking_read``.
+py-amqp parses properties and names before a message exists: one that is not UTF-8 would end the connection, and its message
+would return for ever. Here an unreadable property is a mark on its message, and a body beyond the limit is cut.
+
+The overridden names are py-amqp's extension points: ``Connection.Transport``, ``Connection.Channel``, ``frame_handler``,
+``read_frame``, ``blocking_read`` and ``dispatch_method``.
 """
 
 from __future__ import annotations
 
 import errno
+from collections.abc import Callable
 from struct import Struct
 from typing import Any
 
+from amqp import Message, spec
 from amqp.exceptions import UnexpectedFrame
 from amqp.transport import SSLTransport, TCPTransport
 from kombu.transport import pyamqp
@@ -79,7 +85,110 @@ class _TLS(_ReadAhead, SSLTransport):  # type: ignore[misc]
     pass
 
 
+class _Received(Message):  # type: ignore[misc]
+    """A message of the broker.
+
+    :param method: the frame that announced it
+    :param most: bytes of the body that are retained; ``body_size`` is the number of bytes sent
+    """
+
+    def __init__(self, method: tuple[int, int], arguments: bytes, most: int) -> None:
+        super().__init__(frame_method=method, frame_args=arguments)
+        #: why the properties cannot be read; empty when they can
+        self.unreadable = ""
+        self._left = most
+
+    def _load_properties(self, class_id: int, data: bytes, offset: int) -> int:
+        try:
+            return int(super()._load_properties(class_id, data, offset))
+        except Exception as error:  # each kind of damage raises another one
+            self.properties: dict[str, Any] = {}
+            self.unreadable = f"the properties cannot be read: {type(error).__name__}: {str(error)[:200]}"
+            return len(data)
+
+    def inbound_body(self, data: bytes) -> None:
+        self.body_received += len(data)
+        if self._left > 0:
+            self._pending_chunks.append(data[: self._left])
+            self._left -= len(data)
+        if self.body_received >= self.body_size:
+            self.body = b"".join(self._pending_chunks)
+            self._pending_chunks.clear()
+            self.ready = True
+
+
+_METHOD, _CONTENT_HEADER, _CONTENT_BODY, _HEARTBEAT = 1, 2, 3, 8
+_WITH_CONTENT = frozenset({spec.Basic.Return, spec.Basic.Deliver, spec.Basic.GetOk})
+_SIGNATURE = Struct(">HH")
+
+
+class _Assembler:
+    """Makes messages out of frames, as py-amqp's ``method_framing.frame_handler`` does, of the class :class:`_Received`."""
+
+    def __init__(self, connection: Any, callback: Callable[..., object]) -> None:
+        self._connection = connection
+        self._callback = callback
+        self._begun: dict[int, _Received] = {}
+
+    def __call__(self, frame: _Frame) -> bool:
+        """Process a frame; return whether it completed a method."""
+        kind, channel, payload = frame
+        self._connection.bytes_recv += 1
+        if kind == _HEARTBEAT:
+            return False
+        message = self._begun.get(channel)
+        if message is None and kind == _METHOD:
+            signature = _SIGNATURE.unpack_from(payload)
+            if signature not in _WITH_CONTENT:
+                self._callback(channel, signature, payload, None)
+                return True
+            self._begun[channel] = _Received(signature, payload, self._connection.max_body)
+            return False
+        if message is None or kind not in (_CONTENT_HEADER, _CONTENT_BODY):
+            raise UnexpectedFrame(f"a frame of type {kind} arrived out of order")
+        read = message.inbound_header if kind == _CONTENT_HEADER else message.inbound_body
+        read(payload)
+        if not message.ready:
+            return False
+        del self._begun[channel]
+        self._callback(channel, message.frame_method, message.frame_args, message)
+        return True
+
+
+_TAG_AND_FLAGS = Struct(">QB")
+
+
+def _name(data: bytes, at: int) -> tuple[str, int]:
+    """Read a short string; return it and the offset after it."""
+    end = at + 1 + data[at]
+    return data[at + 1 : end].decode("utf-8", "replace"), end
+
+
+class _Channel(pyamqp.Channel):
+    def dispatch_method(self, method_sig: tuple[int, int], payload: bytes, content: Any) -> None:
+        """Deliver a message, even if its exchange or routing key is not UTF-8."""
+        if method_sig != spec.Basic.Deliver or self.is_closing:
+            super().dispatch_method(method_sig, payload, content)
+            return
+        consumer, at = _name(payload, _SIGNATURE.size)
+        tag, redelivered = _TAG_AND_FLAGS.unpack_from(payload, at)
+        exchange, at = _name(payload, at + _TAG_AND_FLAGS.size)
+        routing_key, _end = _name(payload, at)
+        self._on_basic_deliver(consumer, tag, bool(redelivered), exchange, routing_key, content)
+
+
 class _Connection(pyamqp.Connection):
+    """A connection.
+
+    :param max_body: bytes of a message's body that are retained
+    """
+
+    Channel = _Channel
+
+    def __init__(self, *arguments: Any, max_body: int, **named: Any) -> None:
+        super().__init__(*arguments, frame_handler=_Assembler, **named)
+        self.max_body = max_body
+
     def Transport(  # noqa: N802 - py-amqp's name
         self,
         host: str,

@@ -115,10 +115,20 @@ silence does not wait; under load, a message waits at most this long.
 """),
     ),
     cfg.IntOpt(
-        "dead_body_bytes",
+        "max_body_bytes",
         default=1024 * 1024,
+        min=64 * 1024,
+        max=128 * 1024 * 1024,
+        help=_prose("""
+The largest message that is parsed, in bytes, after decompression. A larger one becomes a dead letter, and only its start is
+read into memory. Notifications have a few kB. Parsing takes up to 60 times this size in memory.
+"""),
+    ),
+    cfg.IntOpt(
+        "dead_body_bytes",
+        default=64 * 1024,
         min=1024,
-        max=16 * 1024 * 1024,
+        max=16 * 1024 * 1024 - 1,
         help=_prose("""
 How many bytes of an undecodable message are stored for inspection. Notifications have a few kB.
 """),
@@ -145,7 +155,8 @@ Seconds to wait for the broker's answer to a request (open, declare, close), bef
         min=0.1,
         max=300.0,
         help=_prose("""
-Seconds between two lookups of a queue or exchange that does not exist yet. Grows to five times this value.
+Seconds between the first two lookups of a queue or exchange that does not exist yet. Each further wait doubles, up to 300
+times this value, because RabbitMQ logs an error for each lookup.
 """),
     ),
     cfg.FloatOpt(
@@ -177,7 +188,8 @@ class BusSettings:
     bind_topics: tuple[str, ...] = ("versioned_notifications", "notifications")
     batch_size: int = 500
     batch_seconds: float = 0.05
-    dead_body_bytes: int = 1024 * 1024
+    max_body_bytes: int = 1024 * 1024
+    dead_body_bytes: int = 64 * 1024
     connect_timeout: float = 5.0
     answer_timeout: float = 15.0
     queue_wait: float = 1.0
@@ -216,6 +228,7 @@ def settings(conf: cfg.ConfigOpts) -> BusSettings:
         bind_topics=tuple(bus.bind_topics),
         batch_size=bus.batch_size,
         batch_seconds=bus.batch_seconds,
+        max_body_bytes=bus.max_body_bytes,
         dead_body_bytes=bus.dead_body_bytes,
         connect_timeout=bus.connect_timeout,
         answer_timeout=bus.answer_timeout,

@@ -2,6 +2,7 @@
 
 import contextlib
 import ssl
+import time
 from typing import Any
 
 import pytest
@@ -168,3 +169,12 @@ def test_options_are_read_as_they_are_written(tmp_path: Any) -> None:
 def test_a_wrong_option_is_refused(line: str, tmp_path: Any) -> None:
     with pytest.raises(ValueError):
         configured(f"[bus]\n{line}\n", tmp_path)
+
+
+@pytest.mark.parametrize(
+    "text", ["rabbit://u:p@h/" + ",:" * 100_000, ",:" * 100_000, "//" * 100_000, "a:" + "@," * 100_000]
+)
+def test_hostile_text_is_redacted_in_linear_time(text: str) -> None:
+    began = time.process_time()
+    redacted(text)
+    assert time.process_time() - began < 5  # quadratic: minutes

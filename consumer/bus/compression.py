@@ -1,0 +1,55 @@
+"""Decompresses a message within a bound: 3 kB can expand to gigabytes."""
+
+from __future__ import annotations
+
+import bz2
+import lzma
+import zlib
+from collections.abc import Callable
+from typing import Protocol
+
+from consumer.bus.formats import Undecodable
+
+#: Memory that an LZMA stream may demand for its dictionary.
+_LZMA_MEMORY = 64 * 1024 * 1024
+
+
+class _Decompressor(Protocol):
+    @property
+    def eof(self) -> bool: ...
+
+    def decompress(self, data: bytes, max_length: int, /) -> bytes: ...
+
+
+def _lzma() -> _Decompressor:
+    return lzma.LZMADecompressor(memlimit=_LZMA_MEMORY)
+
+
+#: By the names that kombu writes into the header ``compression`` (``kombu.compression``).
+_KNOWN: dict[str, Callable[[], _Decompressor]] = {
+    **dict.fromkeys(("application/x-gzip", "gzip", "zlib"), zlib.decompressobj),
+    **dict.fromkeys(("application/x-bz2", "bzip2", "bzip"), bz2.BZ2Decompressor),
+    **dict.fromkeys(("application/x-lzma", "lzma", "xz"), _lzma),
+}
+
+
+def decompress(body: bytes, name: object, most: int) -> bytes:
+    """Return the decompressed body.
+
+    :param name: the message's header ``compression``
+    :param most: the largest result, in bytes
+    :raises Undecodable: unknown compression, damaged, or too large
+    """
+    make = _KNOWN.get(name) if isinstance(name, str) else None
+    if make is None:
+        raise Undecodable(f"stackmend cannot decompress {str(name)[:40]!r}: use gzip, bz2 or lzma")
+    stream = make()
+    try:
+        plain = stream.decompress(body, most + 1)
+    except (zlib.error, OSError, lzma.LZMAError, EOFError, ValueError) as error:
+        raise Undecodable(f"decompression failed: {str(error)[:200]}") from None
+    if len(plain) > most:
+        raise Undecodable(f"the message has more than the limit of {most} bytes when decompressed")
+    if not stream.eof:
+        raise Undecodable("the compressed message is incomplete")
+    return plain
