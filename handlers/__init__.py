@@ -4,7 +4,6 @@
 base       the contract; read it first
 testing    runs a handler in a test
 demo       the contract of a demonstration
-withheld   heals that only report
 checks     what ``stackmend check`` judges
 access     sessions, databases, Neutron, the services' files
 nova       Nova's handlers, by family

@@ -15,15 +15,6 @@ from typing import IO, Any
 
 from consumer import plugins
 
-#: the program without its list of withheld heals, so that these heals stay tested
-_WITHHOLDS_NOTHING = """
-import sys
-from consumer.cli.main import stackmend
-from handlers import withheld
-withheld.WITHHELD = frozenset()
-sys.exit(stackmend())
-"""
-
 Options = Mapping[str, Mapping[str, object]]
 
 
@@ -37,11 +28,9 @@ class Program:
     """One installation: a folder with a configuration, and at most one daemon.
 
     :param options: by group; the journal is an SQLite file in the folder unless they name another
-    :param withholds: whether the withheld heals only report, as they do for operators
     """
 
-    def __init__(self, folder: Path, options: Options, *, withholds: bool = True) -> None:
-        self._withholds = withholds
+    def __init__(self, folder: Path, options: Options) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self.conf = folder / "stackmend.conf"
@@ -123,9 +112,7 @@ class Program:
             raise AssertionError(f"{arguments} printed no JSON: {done.stdout}{done.stderr}") from None
 
     def _command(self, *arguments: str) -> list[str]:
-        installed = [str(Path(sys.executable).parent / "stackmend")]
-        program = installed if self._withholds else [sys.executable, "-c", _WITHHOLDS_NOTHING]
-        return [*program, "--config-file", str(self.conf), *arguments]
+        return [str(Path(sys.executable).parent / "stackmend"), "--config-file", str(self.conf), *arguments]
 
     def _environment(self) -> dict[str, str]:
         return {name: value for name, value in os.environ.items() if not name.startswith("OS_")}

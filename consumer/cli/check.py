@@ -27,7 +27,6 @@ from consumer.journal import dead, notification_formats, replicas, watermarks
 from consumer.journal.database import Database, JournalError, now
 from consumer.journal.notification_formats import ArrivedFormat
 from consumer.text import one_line, plural, span
-from handlers import withheld
 from handlers.base import Broker, Checked, HandlerError, Rising, Verdict
 
 #: Tolerated difference between the clocks of this machine and of the journal's database, in seconds.
@@ -82,7 +81,6 @@ def machine_checks(session: Session) -> Iterator[Checked]:
     yield from _files(session)
     yield from _journal(session)
     yield from _brokers(session)
-    yield from withheld.checks()
 
 
 def _files(session: Session) -> Iterator[Checked]:

@@ -5,30 +5,71 @@ decides. Octavia's deletion first removes the server group, then the security gr
 (``octavia/controller/worker/v2/flows/load_balancer_flows.py``,
 ``octavia/network/drivers/neutron/allowed_address_pairs.py``). A creation that failed leaves no amphora row.
 
-Each attempt is recorded as a tag of the load balancer's security group. The tag names the amphora that the attempt should
-replace. So a successful failover resets the count, and a restart of stackmend does not.
+Each attempt is recorded before the request, as a tag of the load balancer's security group. The tag names an amphora that the
+attempt should replace, and the version of the load balancer's row. The attempt counts once the row has changed, because
+Octavia writes the row when it accepts the request. So a lost answer counts; a refused request, or one that was never sent, does
+not. A restart changes nothing. A failover that replaces the amphora ends the count.
+
+The first failover of an amphora under an ACTIVE load balancer needs no record: if it fails, Octavia sets the load balancer to
+ERROR.
 """
 
 from __future__ import annotations
 
-import logging
-import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from functools import partial
 
-from handlers.base import HandlerError, InFlight, Refused
+from handlers.base import Conflict, InFlight, Refused
 from handlers.octavia import queries, records
 from handlers.octavia.cloud_objects import Group
 from handlers.octavia.drivers.base import Driver
-from handlers.octavia.housekeeping import AmphoraDriverError, NotFoundError
+from handlers.octavia.housekeeping import NotFoundError
 
-LOG = logging.getLogger(__name__)
+#: seconds in ERROR before the next failover, by the number of attempts: the flow that failed still undoes its work
+PAUSES = (15.0, 300.0, 1800.0)
 
-#: seconds in ERROR before the next failover, by the number of recorded attempts: the flow that failed still undoes its work
-PAUSES = (15.0, 15.0, 300.0, 1800.0)
+#: the time for which an attempt counts after its amphora was replaced, and its tag stays
+_MEMORY = timedelta(days=7) // timedelta(microseconds=1)
 
 _TAG = "stackmend-"
+_EPOCH = datetime(1970, 1, 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """A recorded failover.
+
+    :param amphora: one that it should replace
+    :param version: of the load balancer's row before the request
+    """
+
+    amphora: str
+    version: int
+
+    @property
+    def tag(self) -> str:
+        """The tag that records it; Neutron allows 60 characters (``neutron/extensions/tagging.py``)."""
+        return f"{_TAG}{self.amphora}-{self.version:x}"
+
+
+def version(balancer: records.LoadBalancer) -> int:
+    """Return the version of a load balancer's row: the microseconds of its last change."""
+    return 0 if balancer.updated_at is None else (balancer.updated_at - _EPOCH) // timedelta(microseconds=1)
+
+
+def recorded(group: Group | None) -> Iterator[Attempt]:
+    """Yield the attempts that the tags of a security group record."""
+    for tag in sorted(group.tags) if group is not None else ():
+        amphora, _, number = tag.removeprefix(_TAG).rpartition("-")
+        if tag.startswith(_TAG) and amphora and set(number) <= set("0123456789abcdef"):
+            yield Attempt(amphora, int(number or "0", 16))
+
+
+def attempts(group: Group | None, amphorae: Collection[str], balancer: records.LoadBalancer) -> int:
+    """Count the failovers that should have replaced one of these amphorae, and did not."""
+    return sum(one.amphora in amphorae and one.version != version(balancer) for one in recorded(group))
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +80,7 @@ class Remains:
     :param security_group: None when Neutron has none of its name
     """
 
+    balancer: records.LoadBalancer
     amphorae: tuple[str, ...]
     vip_port: bool
     security_group: Group | None
@@ -46,8 +88,14 @@ class Remains:
 
     @property
     def attempts(self) -> int:
-        """The number of requested failovers that left these amphorae in place."""
-        return attempts(self.security_group, self.amphorae)
+        """The failovers that left these amphorae in place."""
+        return attempts(self.security_group, self.amphorae, self.balancer)
+
+    @property
+    def lately(self) -> int:
+        """The failovers of the last week that did not last, whatever they replaced."""
+        now = version(self.balancer)
+        return sum(now - _MEMORY <= one.version != now for one in recorded(self.security_group))
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +116,9 @@ RULES = (
         f"its security group lb-<id> is gone, so its deletion may have failed, and no failover can be counted: {_OWNER}",
     ),
     _Rule(
-        lambda r: r.attempts >= len(PAUSES),
-        f"{len(PAUSES)} failovers did not help: examine the logs of octavia-worker, then run openstack loadbalancer failover",
+        lambda r: max(r.attempts, r.lately) >= len(PAUSES),
+        f"{len(PAUSES)} failovers within a week did not help: examine the logs of octavia-worker, then run openstack "
+        "loadbalancer failover",
     ),
 )
 
@@ -93,6 +142,7 @@ def read(driver: Driver, balancer: records.LoadBalancer, amphorae: Sequence[reco
     vip = driver.database.run(partial(queries.vip_port, load_balancer=balancer.id))
     group = balancer.server_group_id
     return Remains(
+        balancer=balancer,
         amphorae=tuple(sorted(row.id for row in amphorae if row.status != "DELETED")),
         vip_port=vip is not None and driver.port(vip) is not None,
         security_group=security_group(driver, balancer.id),
@@ -119,14 +169,6 @@ def require(
     return remains
 
 
-def record_accepted(driver: Driver, remains: Remains, amphora: str) -> None:
-    """Record a failover that Octavia has accepted; log when that fails, because the failover then does not count."""
-    try:
-        record_attempt(driver, remains.security_group, amphora)
-    except (AmphoraDriverError, HandlerError) as error:
-        LOG.warning("the failover of amphora %s is not counted: %s", amphora, error)
-
-
 def security_group(driver: Driver, balancer: str) -> Group | None:
     """Return the security group that Octavia made for a load balancer.
 
@@ -135,22 +177,23 @@ def security_group(driver: Driver, balancer: str) -> Group | None:
     return driver.security_group(f"lb-{balancer}")
 
 
-def attempts(group: Group | None, amphorae: Collection[str]) -> int:
-    """Return the number of recorded failovers that should have replaced one of these amphorae."""
-    if group is None:
-        return 0
-    named = [tag.removeprefix(_TAG).rpartition("-")[0] for tag in group.tags if tag.startswith(_TAG)]
-    return sum(amphora in amphorae for amphora in named)
+def record_attempt(driver: Driver, group: Group | None, balancer: records.LoadBalancer, amphora: str) -> None:
+    """Record a failover that will be requested now; do nothing without a security group.
 
+    Old tags go, because Neutron allows 50 (``neutron/extensions/tagging.py``).
 
-def record_attempt(driver: Driver, group: Group | None, amphora: str) -> None:
-    """Record a failover that should replace an amphora; do nothing without a security group.
-
+    :param balancer: its row, as the proof read it
+    :param amphora: one that the failover should replace
+    :raises Conflict: when the security group is gone
     :raises Unavailable: when Neutron does not answer
     """
     if group is None:
         return
+    attempt = Attempt(amphora, version(balancer))
     try:
-        driver.tag_security_group(group.id, f"{_TAG}{amphora}-{time.time_ns() // 1000:x}")
-    except NotFoundError:
-        return
+        for old in recorded(group):
+            if old.version < attempt.version - _MEMORY:
+                driver.untag_security_group(group.id, old.tag)
+        driver.tag_security_group(group.id, attempt.tag)
+    except NotFoundError as error:
+        raise Conflict(f"the security group of load balancer {balancer.id} is gone: its deletion has begun") from error

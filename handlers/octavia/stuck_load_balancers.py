@@ -30,8 +30,8 @@ Nova has no such server and Neutron no such port.
 **What is not changed.** A load balancer on which a flow may work. Failed amphorae: ``failed_amphora`` replaces them. A load
 balancer in ERROR whose deletion or creation failed: its owner decides (:mod:`handlers.octavia.rebuild`).
 
-**Why a race does no harm.** A failover that did not help is repeated only after ``stuck_load_balancers_after``, four times in
-all. Octavia refuses a failover while a flow works on the load balancer.
+**Why a race does no harm.** A failover that did not help is repeated only after ``stuck_load_balancers_after``, three times
+a week. Octavia refuses a failover while a flow works on the load balancer.
 
 **Undo.** The history has the statement for a row; nothing takes a failover back.
 
@@ -53,7 +53,6 @@ import sqlalchemy as sa
 from oslo_config import cfg
 from sqlalchemy.engine import Connection
 
-from handlers import withheld
 from handlers.access.roles import AMPHORAE
 from handlers.base import Conflict, Finding, Handler, Healed, InFlight, Key, Mode, Privilege, Refused, Resources, Roles
 from handlers.octavia import changes, options, queries, rebuild, records, settings
@@ -65,7 +64,6 @@ from handlers.octavia.flow_times import age_or_default, flow_times
 from handlers.octavia.housekeeping import NotFoundError, UnavailableException
 from handlers.octavia.spares import pool
 from handlers.octavia.work_queue import WorkQueue
-from handlers.withheld import Withheld, is_withheld
 
 OPTIONS: list[cfg.Opt] = [
     cfg.IntOpt(
@@ -284,10 +282,7 @@ class StuckLoadBalancers(OctaviaPlugin, Handler):
     def _failover(self, key: Key, problem: Problem, summary: str, balancer: Balancer, refusal: str = "") -> Finding:
         """Return a finding whose heal is a failover; in ERROR, only while its owner still wants the load balancer."""
         if not refusal and balancer.row.status == "ERROR":
-            if is_withheld(Withheld.REBUILD_ERROR):
-                refusal = withheld.refusal(Withheld.REBUILD_ERROR)
-            else:
-                refusal = rebuild.obstacle(rebuild.read(self._driver, balancer.row, balancer.live))
+            refusal = rebuild.obstacle(rebuild.read(self._driver, balancer.row, balancer.live))
         return Finding(key, problem, summary, _evidence(balancer), not refusal, refusal, weight=len(balancer.live) or 1)
 
     def _was_freed(self, balancer: Balancer) -> bool:
@@ -384,13 +379,13 @@ class StuckLoadBalancers(OctaviaPlugin, Handler):
 
     def _fail_over(self, balancer: Balancer, settled_for: float) -> Healed:
         row = balancer.row
-        remains = rebuild.require(self._driver, row, balancer.live, settled_for) if row.status == "ERROR" else None
+        if row.status == "ERROR":
+            remains = rebuild.require(self._driver, row, balancer.live, settled_for)
+            rebuild.record_attempt(self._driver, remains.security_group, row, remains.amphorae[0])
         self._driver.failover_load_balancer(row.id)
         if balancer.live:
             # A spare is given up only for an accepted request. Octavia builds the amphorae of a pair one after the other.
             pool.make_room(self._driver, balancer.live[0])
-        if remains is not None:
-            rebuild.record_accepted(self._driver, remains, remains.amphorae[0])
         return Healed(
             f"asked Octavia to fail over load balancer {row.id}, which was {row.status}",
             before=_evidence(balancer),

@@ -175,6 +175,10 @@ class Driver(ABC):
     def tag_security_group(self, group: str, tag: str) -> None:
         """Add a tag of at most 60 characters to a security group."""
 
+    @abstractmethod
+    def untag_security_group(self, group: str, tag: str) -> None:
+        """Remove a tag of a security group, if it has the tag."""
+
     # Octavia
 
     @abstractmethod

@@ -209,6 +209,10 @@ class NoopDriver(Driver):
         with self._calling("network", "tag_security_group"):
             self.cloud.tag_security_group(group, tag)
 
+    def untag_security_group(self, group: str, tag: str) -> None:
+        with self._calling("network", "untag_security_group"):
+            self.cloud.untag_security_group(group, tag)
+
     # Octavia
 
     def require_failover(self, amphora: str) -> None:

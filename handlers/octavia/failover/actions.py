@@ -36,8 +36,8 @@ LOG = logging.getLogger(__name__)
 
 #: characters that Nova takes as a value of metadata
 _MAX_VALUE = 255
-#: failovers of one load balancer that get a spare: the first may have begun before the spare had left its host
-_SPARES = 2
+#: recorded attempts for which a spare still makes room: the first may have begun before the spare had left its host
+_SPARES = 1
 
 
 class Actions:
@@ -113,6 +113,7 @@ class Actions:
             raise
 
     def _replace(self, s: Situation, step: Step) -> Healed:
+        self._record(s)
         self._request(s)
         return Healed(
             f"asked Octavia to {_request_of(s)}: {step.why}",
@@ -125,23 +126,16 @@ class Actions:
             undo=undo_of(s, step),
         )
 
+    def _record(self, s: Situation) -> None:
+        rebuild.record_attempt(self._driver, s.group, s.balancer, s.amphora.id)
+
     def _request(self, s: Situation) -> None:
         if s.balancer.status == "ACTIVE":
             self._driver.failover_amphora(s.amphora.id)
-            self._record(s)
         else:
-            # before the request: an attempt whose answer is lost counts, too
-            rebuild.record_attempt(self._driver, s.group, s.amphora.id)
             self._driver.failover_load_balancer(s.balancer.id)
         if s.attempts < _SPARES:
             self._make_room(s)
-
-    def _record(self, s: Situation) -> None:
-        try:
-            group = s.group or rebuild.security_group(self._driver, s.balancer.id)
-            rebuild.record_attempt(self._driver, group, s.amphora.id)
-        except (AmphoraDriverError, HandlerError) as error:
-            LOG.warning("the failover of amphora %s is not counted: %s", s.amphora.id, error)
 
     def _make_room(self, s: Situation) -> None:
         try:
@@ -151,6 +145,7 @@ class Actions:
 
     def _let_go(self, s: Situation, step: Step) -> Healed:
         self._require_failover(s)
+        self._record(s)
         amphora = s.amphora
         self._driver.database.run(partial(changes.let_go, amphora=amphora))
         try:

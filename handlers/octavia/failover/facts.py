@@ -167,6 +167,6 @@ def _situation(
         heard=rows.heard,
         unsettled=unsettled,
         group=group,
-        attempts=rebuild.attempts(group, live),
+        attempts=rebuild.attempts(group, live, balancer),
         remains=rebuild.read(driver, balancer, rows.beside) if balancer.status == "ERROR" else None,
     )

@@ -20,8 +20,8 @@ snapshot, the image is made after that.
 **What is not changed.** An amphora that sends heartbeats is neither cut off nor preserved; one in ERROR is replaced once.
 Silence proves nothing while most amphorae are silent, for one ``heartbeat_timeout`` after that, and in a cloud of three or
 fewer amphorae (:mod:`handlers.octavia.failover.heartbeats`). When ``failover_threshold`` others failed within
-``failover_window``, or two others on the same host, all are only reported. A load balancer in ERROR is rebuilt at most four
-times, and never after a failed deletion (:mod:`handlers.octavia.rebuild`).
+``failover_window``, or two others on the same host, all are only reported. A load balancer in ERROR is rebuilt at most three
+times a week, and never after a failed deletion (:mod:`handlers.octavia.rebuild`).
 
 **Why a race does no harm.** A step is taken only while its evidence holds. Each write into Octavia's database compares under
 the locks of the health manager. If the health manager was faster, its failover goes on and nothing is preserved. Before

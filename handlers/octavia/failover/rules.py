@@ -16,7 +16,6 @@ from handlers.octavia.failover.steps import Decision, Nothing, Replaced, Report,
 from handlers.octavia.failover.table import Row, first
 from handlers.octavia.preserved import pool
 from handlers.octavia.settings import HousekeepingSettings
-from handlers.withheld import Withheld, is_withheld, refusal
 
 #: seconds for which another process may still be giving a marked server its number
 CHOOSING = 30.0
@@ -124,15 +123,10 @@ REQUEST: tuple[Row[Request], ...] = (
     Row("the load balancer is ACTIVE", lambda r: r.s.balancer.status == "ACTIVE", lambda _: Nothing()),
     Row("only its owner decides", lambda r: bool(r.obstacle), lambda r: Report(r.obstacle, r.why)),
     Row(
-        "withheld",
-        lambda _: is_withheld(Withheld.REBUILD_ERROR),
-        lambda r: Report(refusal(Withheld.REBUILD_ERROR), r.why),
-    ),
-    Row(
         "too early",
         lambda r: r.remaining > 0,
         lambda r: Wait(
-            f"load balancer {r.s.balancer.id} is in ERROR after {r.s.attempts} failovers, and the next one waits",
+            f"load balancer {r.s.balancer.id} is in ERROR, and the next failover waits",
             r.remaining,
         ),
     ),

@@ -47,7 +47,6 @@ from typing import Any, Self
 from oslo_config import cfg
 from sqlalchemy.engine import Connection
 
-from handlers import withheld
 from handlers.access.roles import AMPHORAE
 from handlers.base import (
     Conflict,
@@ -76,7 +75,6 @@ from handlers.octavia.leftovers.pairing import mismatch, pairing
 from handlers.octavia.leftovers.rules import Leftover, Place, Problem, Scope
 from handlers.octavia.spares import pool
 from handlers.octavia.work_queue import WorkQueue
-from handlers.withheld import Withheld, is_withheld
 
 OPTIONS: list[cfg.Opt] = [
     cfg.IntOpt(
@@ -197,8 +195,6 @@ class DeactivatedAmphorae(OctaviaPlugin, Handler):
         serving = sum(row.status in records.SERVING for row in rows)
         if found.status != "ERROR":
             return Place(found, serving)
-        if is_withheld(Withheld.REBUILD_ERROR):
-            return Place(found, serving, withheld.refusal(Withheld.REBUILD_ERROR))
         return Place(found, serving, rebuild.obstacle(rebuild.read(self._driver, found, rows)))
 
     def _unless_queued(self, found: Leftover, row: records.Amphora) -> Leftover:
@@ -372,15 +368,15 @@ class DeactivatedAmphorae(OctaviaPlugin, Handler):
         row, found = self._rows(amphora)[0], self._balancer(balancer)
         if found is None or not found.idle:
             raise InFlight(f"Octavia is working on load balancer {balancer}")
-        rows = self._database.run(partial(queries.amphorae_of, load_balancer=balancer))
-        remains = rebuild.require(self._driver, found, rows, found.age) if found.status == "ERROR" else None
+        if found.status == "ERROR":
+            rows = self._database.run(partial(queries.amphorae_of, load_balancer=balancer))
+            remains = rebuild.require(self._driver, found, rows, found.age)
+            rebuild.record_attempt(self._driver, remains.security_group, found, amphora)
         if found.status == "ACTIVE" and row.status == "PENDING_DELETE":
             self._driver.failover_amphora(amphora)
         else:
             self._driver.failover_load_balancer(balancer)
         pool.make_room(self._driver, row)
-        if remains is not None:
-            rebuild.record_accepted(self._driver, remains, amphora)
         return Healed(
             f"asked Octavia to replace amphora {amphora} of load balancer {balancer}, which was {found.status}",
             undo="nothing takes a failover back; the next inspection shows whether it succeeded",

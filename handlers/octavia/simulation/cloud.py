@@ -337,6 +337,13 @@ class Cloud:
                 raise NotFoundError(f"there is no security group {identity}")
             self._security_groups[identity] = replace(group, tags=group.tags | {tag})
 
+    def untag_security_group(self, identity: str, tag: str) -> None:
+        """Remove a tag of a security group."""
+        with self.lock:
+            group = self._security_groups.get(identity)
+            if group is not None:
+                self._security_groups[identity] = replace(group, tags=group.tags - {tag})
+
     def delete_security_group(self, identity: str) -> None:
         """Delete a security group; one that a port uses stays."""
         with self.lock:

@@ -225,6 +225,10 @@ class Controller:
         for flow in waiting:
             flow()
 
+    def forget(self) -> None:
+        """Drop the flows that wait, as a worker that dies does."""
+        self._waiting.clear()
+
     def _take(self, balancer: str, accepted: set[str], status: str = "PENDING_UPDATE") -> None:
         change = (
             sa.update(_LB)

@@ -113,6 +113,7 @@ def killed_everywhere(make: Callable[[], tuple[House, Handler]]) -> Iterator[tup
 def grow_older(house: House, seconds: float = LONG) -> None:
     """Let time have passed, for the cloud and for every row."""
     house.cloud.grow_older(seconds)
+    house.make_attempts_older(seconds)
     back = timedelta(seconds=seconds)
 
     def shift(connection: Any) -> None:

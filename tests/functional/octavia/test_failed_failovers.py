@@ -57,7 +57,7 @@ def test_failovers_that_cannot_succeed_end_with_a_report(house: House) -> None:
     pass_hours(house, key, 600)
     assert len(made) <= 3
     pass_hours(house, key, 3 * 3600, 60)
-    assert len(made) == len(PAUSES)
+    assert len(made) == 1 + len(PAUSES), "one while it was ACTIVE"
     assert "did not help" in report(house, key).refusal
     assert house.amphora(key.id).status == "ERROR"
 
@@ -167,7 +167,7 @@ def test_a_load_balancer_in_error_that_is_whole_is_rebuilt(house: House) -> None
     house.cloud.delete_server(first.compute_id or "")
     house.octavia.set_balancer(balancer, "ERROR")
     key = Key("amphora", first.id)
-    with pytest.raises(Stuck, match="the next one waits"):
+    with pytest.raises(Stuck, match="the next failover waits"):
         mend(house, house.handler(), key)
     house.pass_time(20)
     house.cloud.hosts["compute-4"] = "nova"

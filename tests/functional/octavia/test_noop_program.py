@@ -43,7 +43,7 @@ def test_the_daemon_replaces_failed_amphorae_and_preserves_one(tmp_path: Path) -
         left = [row for balancer in balancers for row in rows(balancer)]
         return [row.status for row in left] == ["ALLOCATED"] * 3 and not {row.id for row in left} & set(failed)
 
-    with Program(tmp_path / "stackmend", options, withholds=False) as program:
+    with Program(tmp_path / "stackmend", options) as program:
         program.start()
         eventually(whole, 120)
         assert program.running, program.log.read_text()

@@ -217,6 +217,6 @@ def test_a_recovery_that_must_wait_waits_before_anything_is_cut_off(make_house: 
     house = make_house(maximum_preserved_amphora_count=1)
     balancer, key = silent_one(house)
     house.octavia.set_balancer(balancer, "ERROR")
-    with pytest.raises(InFlight, match="the next one waits"):
+    with pytest.raises(InFlight, match="the next failover waits"):
         list(house.handler().inspect(key))
     assert house.preserved() == []

@@ -10,7 +10,7 @@ from functools import partial
 import sqlalchemy as sa
 
 from handlers.base import Handler, InFlight, Key
-from handlers.octavia import queries, records, tables
+from handlers.octavia import queries, rebuild, records, tables
 from handlers.octavia.cloud_objects import PRESERVED, SINCE
 from handlers.octavia.database import OctaviaDatabase
 from handlers.octavia.drivers.noop import NoopDriver
@@ -123,6 +123,15 @@ class House:
                     connection.execute(sa.update(table).where(table.c.id == row.id).values(**times))
 
         self.database.run(age)
+        self.make_attempts_older(seconds)
+
+    def make_attempts_older(self, seconds: float) -> None:
+        """Make the versions of recorded failovers older, like the rows that they name."""
+        for group in self.cloud.security_groups():
+            for attempt in rebuild.recorded(group):
+                older = replace(attempt, version=attempt.version - round(seconds * 1_000_000))
+                self.cloud.untag_security_group(group.id, attempt.tag)
+                self.cloud.tag_security_group(group.id, older.tag)
 
     def preserved(self) -> list[pool.Preserved]:
         """Return the preserved amphorae, and those that are marked for it."""

@@ -234,7 +234,9 @@ def test_a_failover_is_accepted_where_the_amphora_is_shown() -> None:
 
 def test_a_security_group_is_found_by_its_name_and_tagged() -> None:
     shown = {"id": "sg", "name": "lb-x", "project_id": "octavia", "tags": ["one"]}
-    calls = Calls((200, {"security_groups": [shown]}), (200, {"security_groups": [shown, shown]}), (201, {}))  # type: ignore[abstract]
+    calls = Calls(  # type: ignore[abstract]
+        (200, {"security_groups": [shown]}), (200, {"security_groups": [shown, shown]}), (201, {}), (204, {}), (404, {})
+    )
     found = calls.security_group("lb-x")
     assert found is not None
     assert (found.id, found.tags) == ("sg", frozenset({"one"}))
@@ -245,3 +247,9 @@ def test_a_security_group_is_found_by_its_name_and_tagged() -> None:
         "PUT",
         "/v2.0/security-groups/sg/tags/two",
     )
+    calls.untag_security_group("sg", "one")
+    calls.untag_security_group("sg", "gone")
+    assert [(one["method"], one["url"]) for one in calls.answers.asked[3:]] == [
+        ("DELETE", "/v2.0/security-groups/sg/tags/one"),
+        ("DELETE", "/v2.0/security-groups/sg/tags/gone"),
+    ]

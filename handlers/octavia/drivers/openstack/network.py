@@ -85,6 +85,9 @@ class NetworkCalls(Driver):
     def tag_security_group(self, group: str, tag: str) -> None:
         self.network.call("PUT", f"/v2.0/security-groups/{group}/tags/{tag}", f"security-group:{group}")
 
+    def untag_security_group(self, group: str, tag: str) -> None:
+        self.network.remove(f"/v2.0/security-groups/{group}/tags/{tag}", f"security-group:{group}")
+
     def _ports(self, filters: Mapping[str, str]) -> list[Port]:
         return translated(lambda: [_port(found) for found in self.neutron.ports(filters)])
 

@@ -1,0 +1,194 @@
+"""An attempt counts when Octavia has accepted it, and never otherwise, whichever handler requests it and wherever it dies."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import pytest
+
+from handlers.base import Conflict, Finding, Handler, InFlight, Key
+from handlers.octavia import rebuild
+from handlers.octavia.housekeeping import UnavailableException
+from handlers.octavia.leftovers.deactivated_amphorae import DeactivatedAmphorae
+from handlers.octavia.stuck_load_balancers import StuckLoadBalancers
+from tests.functional.octavia.mending import Killed, grow_older
+from tests.functional.octavia.work_queue import Queue
+from tests.functional.octavia.world import House
+
+AFTER = 3600.0
+
+
+@dataclass(frozen=True)
+class Case:
+    """A load balancer in ERROR, and the handler that rebuilds it."""
+
+    house: House
+    balancer: str
+    handler: Handler
+    key: Key
+
+    def finding(self) -> Finding:
+        (found,) = (one for one in self.handler.inspect(self.key) if one.problem != "deleted-amphora")
+        return found
+
+    def remains(self) -> rebuild.Remains:
+        return rebuild.read(self.house.driver, self.house.balancer(self.balancer), self.house.rows(self.balancer))
+
+    def fail(self) -> None:
+        """Let the flow of an accepted request fail and revert."""
+        assert self.house.balancer(self.balancer).status == "PENDING_UPDATE"
+        self.house.octavia.forget()
+        self.house.octavia.set_balancer(self.balancer, "ERROR")
+
+
+def failed(house: House) -> Case:
+    balancer = house.octavia.add_load_balancer()
+    amphora = house.fail(balancer)
+    return Case(house, balancer, house.handler(), Key("amphora", amphora.id))
+
+
+def miscounted(house: House) -> Case:
+    balancer = house.octavia.add_load_balancer("ACTIVE_STANDBY")
+    house.octavia._delete(house.serving(balancer)[0])
+    return Case(house, balancer, StuckLoadBalancers(house.driver, Queue(), AFTER), Key("load-balancer", balancer))
+
+
+def in_error(house: House) -> Case:
+    balancer = house.octavia.add_load_balancer()
+    handler = StuckLoadBalancers(house.driver, Queue(), AFTER, failover_errors=True)
+    return Case(house, balancer, handler, Key("load-balancer", balancer))
+
+
+def booting(house: House) -> Case:
+    balancer = house.octavia.add_load_balancer()
+    (row,) = house.serving(balancer)
+    house.octavia.set_amphora(row.id, status="BOOTING")
+    return Case(house, balancer, DeactivatedAmphorae(house.driver, Queue(), AFTER), Key("amphora", row.id))
+
+
+@pytest.fixture(params=[failed, miscounted, in_error, booting])
+def case(request: pytest.FixtureRequest, house: House) -> Case:
+    make: Callable[[House], Case] = request.param
+    case = make(house)
+    house.octavia.set_balancer(case.balancer, "ERROR")
+    grow_older(house)
+    # the cloud of the comparison: a second load balancer that works
+    house.octavia.add_load_balancer()
+    house.octavia.pace.held = True
+    return case
+
+
+def at_the_request(error: BaseException) -> Callable[[str], None]:
+    def strike(call: str) -> None:
+        if call.startswith("failover"):
+            raise error
+
+    return strike
+
+
+NO_ANSWER = UnavailableException("load-balancer", "no answer")
+REFUSED = UnavailableException("load-balancer:x", "answered 409")
+
+
+@pytest.mark.parametrize("error", [NO_ANSWER, Killed("after the request")], ids=["lost answer", "killed"])
+def test_an_accepted_request_counts_although_its_answer_is_lost(case: Case, error: BaseException) -> None:
+    finding = case.finding()
+    case.house.cloud.weather.after = at_the_request(error)
+
+    with pytest.raises(type(error)):
+        case.handler.heal(finding)
+
+    case.house.cloud.weather.after = lambda _call: None
+    case.fail()
+    assert (case.remains().attempts, case.remains().lately) == (1, 1)
+
+
+@pytest.mark.parametrize("error", [REFUSED, NO_ANSWER, Killed("before")], ids=["refused", "not sent", "killed"])
+def test_a_request_that_octavia_did_not_accept_does_not_count(case: Case, error: BaseException) -> None:
+    for _number in range(5):
+        finding = case.finding()
+        case.house.cloud.weather.before = at_the_request(error)
+        with pytest.raises(type(error)):
+            case.handler.heal(finding)
+        case.house.cloud.weather.before = lambda _call: None
+        assert (case.remains().attempts, case.remains().lately) == (0, 0)
+
+    case.handler.heal(case.finding())
+    case.fail()
+    assert (case.remains().attempts, case.remains().lately) == (1, 1)
+
+
+def test_nothing_is_requested_that_cannot_be_counted(case: Case) -> None:
+    finding = case.finding()
+    before = case.house.balancer(case.balancer)
+    (group,) = (one for one in case.house.cloud.security_groups() if one.name == f"lb-{case.balancer}")
+
+    def delete(call: str) -> None:
+        if call == "tag_security_group":
+            case.house.cloud.delete_security_group(group.id)
+
+    case.house.cloud.weather.before = delete
+    with pytest.raises(Conflict, match="is gone"):
+        case.handler.heal(finding)
+    assert case.house.balancer(case.balancer).updated_at == before.updated_at
+
+
+def test_three_attempts_are_followed_by_a_report(case: Case) -> None:
+    requests = 0
+    for _number in range(6):
+        finding = case.finding()
+        if finding.healable:
+            case.handler.heal(finding)
+            requests += 1
+            case.fail()
+            grow_older(case.house)
+    assert requests == len(rebuild.PAUSES)
+    assert "did not help" in case.finding().refusal
+
+
+def test_pauses_outlive_a_restart(house: House) -> None:
+    case = failed(house)
+    house.octavia.set_balancer(case.balancer, "ERROR")
+    house.octavia.pace.held = True
+    for pause in rebuild.PAUSES:
+        house.pass_time(pause - 2)
+        with pytest.raises(InFlight, match="the next failover waits"):
+            list(replace(case, handler=house.handler()).handler.inspect(case.key))
+        house.pass_time(3)
+        again = replace(case, handler=house.handler())
+        again.handler.heal(again.finding())
+        case.fail()
+
+
+def test_old_records_go(house: House) -> None:
+    """Neutron keeps 50 tags of an object."""
+    case = failed(house)
+    house.octavia.set_balancer(case.balancer, "ERROR")
+    house.cloud.room = 0
+    for _number in range(60):
+        grow_older(house, 100_000)
+        (finding,) = case.handler.inspect(case.key)
+        if finding.healable:
+            case.handler.heal(finding)
+            house.cloud.room = 0
+        else:
+            house.cloud.room = 1000
+            house.octavia.failover_load_balancer(case.balancer)
+            case = replace(case, key=Key("amphora", house.fail(case.balancer).id))
+            house.octavia.set_balancer(case.balancer, "ERROR")
+            house.cloud.room = 0
+    (group,) = (one for one in house.cloud.security_groups() if one.name == f"lb-{case.balancer}")
+    assert 0 < len(group.tags) <= 10
+
+
+def test_a_working_amphora_is_replaced_without_a_record(house: House) -> None:
+    """Nothing waits for Neutron while the load balancer is ACTIVE: its failure sets ERROR, and only then attempts count."""
+    balancer = house.octavia.add_load_balancer()
+    key = Key("amphora", house.fail(balancer).id)
+    called: list[str] = []
+    house.cloud.weather.before = called.append
+    handler = house.handler()
+    (finding,) = handler.inspect(key)
+    handler.heal(finding)
+    assert not [call for call in called if "security_group" in call]
