@@ -22,6 +22,7 @@ options.py, settings.py    the options ``[octavia]`` and ``[housekeeping]``
 watermarks.py              old rows that identify a database
 database.py, revisions.py  the connection; known schemas
 base.py, brokers.py        the handlers' common base; Octavia's broker
+notifications.py           Octavia's notifications of load balancers
 checks.py, polling.py      ``stackmend check``; a short wait for a result
 =========================  ===========================================================================================
 """

@@ -29,6 +29,16 @@ def amphora_of_port(name: str) -> str | None:
     return _match(_AMPHORA_PORT, name)
 
 
+def ports_of_amphora(amphora: str) -> tuple[str, str]:
+    """Return the names of an amphora's VRRP port and of its member ports."""
+    return f"octavia-lb-vrrp-{amphora}", f"octavia-lb-member-{amphora}"
+
+
+def port_of_balancer(balancer: str) -> str:
+    """Return the name of a load balancer's VIP port."""
+    return f"octavia-lb-{balancer}"
+
+
 def balancer_of_port(name: str) -> str | None:
     return _match(_BALANCER_PORT, name)
 

@@ -17,9 +17,10 @@ load-balancer-error    in ERROR, with all its amphorae: reported, unless stuck_l
 the state stays. Octavia's health manager reads heartbeats only, so it does not see a missing amphora. A failover leaves the
 old row on its load balancer for a week.
 
-**What is read.** The load balancer and its amphora rows. Their last change must be older than ``stuck_load_balancers_after``,
-by the clock of the database. No server of its amphorae may be building. Octavia's queue proves that no request waits for a
-worker (:mod:`handlers.octavia.work_queue`); where that is unknown, the state is only reported.
+**What is read.** The load balancer and its amphora rows; Octavia's notifications of a creation and of an update name it. The
+last change of the rows must be older than ``stuck_load_balancers_after``, by the clock of the database. No server of its
+amphorae is building. Octavia's queue proves that no request waits for a worker (:mod:`handlers.octavia.work_queue`); where
+that is unknown, the state is only reported.
 
 **What is changed.** One step for each inspection. PENDING_UPDATE becomes ERROR, if status and time are those that were proved.
 Before that write, the servers of its amphorae get the new time as metadata. So stackmend recognises, after a crash too, that
@@ -54,8 +55,21 @@ from oslo_config import cfg
 from sqlalchemy.engine import Connection
 
 from handlers.access.roles import AMPHORAE
-from handlers.base import Conflict, Finding, Handler, Healed, InFlight, Key, Mode, Privilege, Refused, Resources, Roles
-from handlers.octavia import changes, options, queries, rebuild, records, settings
+from handlers.base import (
+    Conflict,
+    Finding,
+    Handler,
+    Healed,
+    InFlight,
+    Key,
+    Mode,
+    Privilege,
+    Refused,
+    Resources,
+    Roles,
+    Trigger,
+)
+from handlers.octavia import changes, notifications, options, queries, rebuild, records, settings
 from handlers.octavia.base import OctaviaPlugin
 from handlers.octavia.cloud_objects import AMPHORA_PREFIX, Server
 from handlers.octavia.drivers.base import Driver
@@ -180,6 +194,10 @@ class StuckLoadBalancers(OctaviaPlugin, Handler):
     default_interval = 300
     confirm_after = 10.0
     requires = ("octavia_database",)
+    triggers = (
+        Trigger(notifications.CREATED, notifications.load_balancer),
+        Trigger(notifications.UPDATED, notifications.load_balancer),
+    )
     cost = "Three queries of Octavia's database; five minutes suit thousands of load balancers."
     rights = {"octavia": {"amphora": frozenset({Privilege.UPDATE}), "load_balancer": frozenset({Privilege.UPDATE})}}
     roles = Roles((AMPHORAE,))
@@ -220,7 +238,10 @@ class StuckLoadBalancers(OctaviaPlugin, Handler):
             return self._stuck(key, balancer)
         if not balancer.row.idle:
             return []
-        return [*self._deleted(key, balancer), *self._incomplete(key, balancer)]
+        findings = [*self._deleted(key, balancer), *self._incomplete(key, balancer)]
+        if not findings and balancer.row.status == "ACTIVE" and balancer.miscounted and balancer.quiet < _SETTLE:
+            raise InFlight(f"load balancer {key.id} or its amphorae have just changed", _SETTLE - balancer.quiet)
+        return findings
 
     def _stuck(self, key: Key, balancer: Balancer) -> list[Finding]:
         if balancer.quiet < self._after or balancer.row.status not in _STUCK:

@@ -8,7 +8,7 @@ raise only the exceptions of :mod:`handlers.octavia.housekeeping`.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from handlers.octavia.cloud_objects import Group, Image, Port, Server
 from handlers.octavia.database import OctaviaDatabase
@@ -110,6 +110,10 @@ class Driver(ABC):
     @abstractmethod
     def ports_at(self, network: str, address: str) -> Sequence[Port]:
         """Return the ports of a network that have an address as their own, of any project."""
+
+    @abstractmethod
+    def ports_named(self, names: Collection[str]) -> Sequence[Port]:
+        """Return the ports of any project that have one of these names."""
 
     @abstractmethod
     def detach_port(self, server: str, port: str) -> None:

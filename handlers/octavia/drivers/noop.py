@@ -8,7 +8,7 @@ one; preserved amphorae and spares are gone. It sends no heartbeats, so no ampho
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Self
@@ -144,6 +144,10 @@ class NoopDriver(Driver):
     def ports_at(self, network: str, address: str) -> Sequence[Port]:
         with self._calling("network", "ports_at"):
             return [port for port in self.cloud.ports() if port.network_id == network and address in port.addresses]
+
+    def ports_named(self, names: Collection[str]) -> Sequence[Port]:
+        with self._calling("network", "ports_named"):
+            return [port for port in self.cloud.ports() if port.name in names]
 
     def detach_port(self, server: str, port: str) -> None:
         with self._calling("compute", "detach_port"):

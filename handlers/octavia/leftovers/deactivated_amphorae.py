@@ -13,6 +13,7 @@ leaked-vip-port            the VIP port of a load balancer that is DELETED or ha
 leaked-security-group      ``lb-<uuid>`` of a load balancer that is DELETED or has no row
 leaked-server-group        ``octavia-lb-<uuid>`` of a load balancer that is DELETED or has no row, without members
 orphan-health              a heartbeat record of an amphora that is DELETED or unknown; it counts for failover_threshold
+load-balancer-leftovers    objects of the kinds above that a load balancer left, after Octavia's notification of its deletion
 =========================  ==========================================================================================
 
 **Why Octavia lets it.** Octavia gives up a server or port that it could not delete in fifteen attempts. A worker that dies ends
@@ -20,11 +21,12 @@ its flow. When Nova fails while Octavia reverts a creation, only the row goes. T
 release 18 no worker gets the request, and in 19 a failure leaves the row PENDING_DELETE for ever.
 
 **What is read.** The rows of Octavia; servers, ports, security groups and server groups by name and project. Only a DELETED
-row proves that its objects are leftovers. An object without a row is reported, unless ``deactivated_amphorae_without_rows``
-allows its removal and no port in Neutron has the address that it serves. Object and row must be unchanged for
-``deactivated_amphorae_after``, and two inspections must agree. Nothing is removed while Nova shows less than 90 % of the
-servers of serving amphorae, or more than a few servers have no row. A row in PENDING_DELETE also needs the proof that no
-request for it waits in Octavia's queue (:mod:`handlers.octavia.work_queue`).
+row proves that its objects are leftovers. Without a row, an object is reported, unless
+``deactivated_amphorae_without_rows`` allows its removal and no port in Neutron has the address that it serves. Object and row
+must be unchanged for ``deactivated_amphorae_after``, and two inspections must agree. For a DELETED load balancer half a minute
+is enough: DELETED is the last row that its flow writes, and no flow begins on it. Nothing is removed while Nova shows less
+than 90 % of the servers of serving amphorae, or more than a few servers have no row. A row in PENDING_DELETE is removed only
+while no request for it waits in Octavia's queue (:mod:`handlers.octavia.work_queue`).
 
 **What is changed.** An amphora that is stuck on a load balancer is failed over, never deleted. An amphora in ERROR on no load
 balancer is deleted by the API. When that fails, and in every other state, its server, ports and row are removed here
@@ -40,6 +42,7 @@ deletion or creation failed. Servers with random names (``random_amphora_name_le
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, Self
@@ -52,6 +55,7 @@ from handlers.base import (
     Conflict,
     Finding,
     Handler,
+    HandlerError,
     Healed,
     InFlight,
     Key,
@@ -59,22 +63,25 @@ from handlers.base import (
     Privilege,
     Resources,
     Roles,
+    Trigger,
     Unavailable,
 )
-from handlers.octavia import changes, names, options, queries, rebuild, records, removal, settings
+from handlers.octavia import changes, names, notifications, options, queries, rebuild, records, removal, settings
 from handlers.octavia.base import OctaviaPlugin
 from handlers.octavia.cloud_objects import Group, Port, Server
 from handlers.octavia.drivers.base import Driver
 from handlers.octavia.drivers.chosen import chosen_driver
 from handlers.octavia.flow_times import age_or_default, flow_times
 from handlers.octavia.housekeeper import Housekeeper
-from handlers.octavia.housekeeping import DeleteFailed, NotFoundError
+from handlers.octavia.housekeeping import AmphoraDriverError, DeleteFailed, NotFoundError
 from handlers.octavia.leftovers import queries as leftover_queries
 from handlers.octavia.leftovers import rules
 from handlers.octavia.leftovers.pairing import mismatch, pairing
 from handlers.octavia.leftovers.rules import Leftover, Place, Problem, Scope
 from handlers.octavia.spares import pool
 from handlers.octavia.work_queue import WorkQueue
+
+LOG = logging.getLogger(__name__)
 
 OPTIONS: list[cfg.Opt] = [
     cfg.IntOpt(
@@ -106,8 +113,9 @@ class DeactivatedAmphorae(OctaviaPlugin, Handler):
     name = "deactivated_amphorae"
     title = "Remove amphorae that serve nothing, and the servers, ports and groups that Octavia left behind"
     group = settings.GROUP
-    kinds = ("amphora", "server", "port", "security-group", "server-group")
+    kinds = ("amphora", "server", "port", "security-group", "server-group", "load-balancer")
     healable_problems = frozenset(Problem)
+    triggers = (Trigger(notifications.DELETED, notifications.load_balancer, after=rules.SETTLED),)
     default_mode = Mode.AUDIT
     follows = ("failed_amphora",)
     interval_option = "housekeeping_interval"
@@ -151,6 +159,8 @@ class DeactivatedAmphorae(OctaviaPlugin, Handler):
         )
 
     def inspect(self, key: Key) -> Iterable[Finding]:
+        if key.kind == "load-balancer":
+            return self._load_balancer(key)
         judge: Mapping[str, Callable[[str], Iterable[_Judged]]] = {
             "amphora": self._amphora,
             "server": self._server,
@@ -163,12 +173,53 @@ class DeactivatedAmphorae(OctaviaPlugin, Handler):
             for found, evidence in judge[key.kind](key.id)
         ]
 
-    def _scope(self) -> Scope:
+    def _load_balancer(self, key: Key) -> list[Finding]:
+        balancer = self._balancer(key.id)
+        if balancer is None or balancer.status != "DELETED" or balancer.provider not in records.AMPHORA_PROVIDERS:
+            return []
+        if balancer.age < rules.SETTLED:
+            raise InFlight(f"load balancer {key.id} has just been deleted", rules.SETTLED - balancer.age)
+        found = [finding for part in self._parts(balancer) for finding in self.inspect(part)]
+        left = [finding for finding in found if finding.healable]
+        reported = [finding for finding in found if not finding.healable]
+        if not left:
+            return reported
+        summary = f"load balancer {key.id} is DELETED, and left {len(left)} objects: {_listed(left)}"
+        evidence = {str(one.key): {"problem": one.problem, **one.evidence} for one in left}
+        return [*reported, Finding(key, Problem.BALANCER, summary, evidence, weight=len(left))]
+
+    def _parts(self, balancer: records.LoadBalancer) -> Iterator[Key]:
+        """Yield the objects of a load balancer, in the order of their removal; list no kind as a whole without need.
+
+        :raises InFlight: while Nova deletes a server
+        """
+        rows = self._database.run(partial(queries.amphorae_of, load_balancer=balancer.id))
+        for identity in (row.compute_id for row in rows if row.compute_id):
+            server = self._driver.server(identity)
+            if server is not None and server.task_state is not None:
+                raise InFlight(f"Nova is working on server {identity}: {server.task_state}", 10.0)
+            if server is not None:
+                yield Key("server", identity)
+        named = [
+            names.port_of_balancer(balancer.id),
+            *(name for row in rows for name in names.ports_of_amphora(row.id)),
+        ]
+        yield from (Key("port", port.id) for port in self._driver.ports_named(named))
+        group = rebuild.security_group(self._driver, balancer.id)
+        if group is not None:
+            yield Key("security-group", group.id)
+        if balancer.server_group_id:
+            yield Key("server-group", balancer.server_group_id)
+
+    def _scope(self, *balancers: records.LoadBalancer | None) -> Scope:
+        """Return the facts for an object of these load balancers; no flow works on those that are DELETED."""
+        ended = bool(balancers) and all(found is not None and found.status == "DELETED" for found in balancers)
+        grace = min(rules.SETTLED, self._grace) if ended else self._grace
         live, deleted = self._database.run(
             lambda connection: (queries.amphorae(connection), queries.deleted_amphorae(connection))
         )
         compared = pairing(self._driver.servers(), live, deleted)
-        return Scope(self._driver.project(), self._grace, self._without_rows, mismatch(compared))
+        return Scope(self._driver.project(), grace, self._without_rows, mismatch(compared))
 
     def _amphora(self, identity: str) -> Iterable[_Judged]:
         row, beat = self._database.run(
@@ -216,7 +267,8 @@ class DeactivatedAmphorae(OctaviaPlugin, Handler):
             return
         rows = self._rows(amphora, identity)
         rival = "" if rows else self._rival(identity)
-        found = rules.server(self._scope(), server, rows, self._is_working(rows), rival)
+        balancers = self._balancers(rows)
+        found = rules.server(self._scope(*balancers), server, rows, _any_works(balancers), rival)
         if found:
             yield found, _of_server(server)
 
@@ -232,14 +284,15 @@ class DeactivatedAmphorae(OctaviaPlugin, Handler):
         if port is None:
             return
         used = identity in self._database.run(leftover_queries.used_ports)
-        scope, amphora = self._scope(), names.amphora_of_port(port.name)
+        amphora = names.amphora_of_port(port.name)
         if amphora is not None:
             row = self._database.run(partial(queries.amphora, identity=amphora))
             attached = bool(port.device_id) and self._driver.server(port.device_id) is not None
-            working = row is not None and self._is_working((row,))
-            found = rules.amphora_port(scope, port, row, working, attached, used)
+            balancers = self._balancers([row] if row is not None else [])
+            found = rules.amphora_port(self._scope(*balancers), port, row, _any_works(balancers), attached, used)
         else:
-            found = rules.balancer_port(scope, port, self._balancer(names.balancer_of_port(port.name)), used)
+            balancer = self._balancer(names.balancer_of_port(port.name))
+            found = rules.balancer_port(self._scope(balancer), port, balancer, used)
         if found:
             yield found, _of_port(port)
 
@@ -249,7 +302,7 @@ class DeactivatedAmphorae(OctaviaPlugin, Handler):
             return
         balancer = self._balancer(names.balancer_of_security_group(group.name))
         used = any(identity in port.security_groups for port in self._driver.ports())
-        found = rules.security_group(self._scope(), group, balancer, used)
+        found = rules.security_group(self._scope(balancer), group, balancer, used)
         if found:
             yield found, {"name": group.name}
 
@@ -259,7 +312,7 @@ class DeactivatedAmphorae(OctaviaPlugin, Handler):
             return
         balancer = self._balancer(names.balancer_of_server_group(group.name))
         used = identity in self._database.run(leftover_queries.used_groups)
-        found = rules.server_group(self._scope(), group, balancer, used)
+        found = rules.server_group(self._scope(balancer), group, balancer, used)
         if found:
             yield found, {"name": group.name}
 
@@ -342,6 +395,31 @@ class DeactivatedAmphorae(OctaviaPlugin, Handler):
             case Problem.SERVER_GROUP:
                 self._driver.delete_server_group(now.key.id)
                 return _verified(now, self._driver.server_groups())
+            case Problem.BALANCER:
+                return self._remove_leftovers(now)
+
+    def _remove_leftovers(self, finding: Finding) -> Healed:
+        """Remove each object, proved again; raise the first error if none was removed."""
+        removed: list[str] = []
+        failures: list[AmphoraDriverError | HandlerError] = []
+        for part, evidence in finding.evidence.items():
+            rest = {name: value for name, value in evidence.items() if name != "problem"}
+            try:
+                self.heal(Finding(Key.parse(part), evidence["problem"], "", rest))
+                removed.append(part)
+            except (AmphoraDriverError, HandlerError) as error:
+                LOG.warning("%s, which %s left, is not removed yet: %s", part, finding.key, error)
+                failures.append(error)
+        if not removed:
+            raise failures[0]
+        # a server that is gone leaves its ports
+        complete = not failures and not any(part.startswith("server:") for part in removed)
+        return Healed(
+            f"removed {len(removed)} objects that {finding.key} left: {', '.join(removed)}",
+            before={part: finding.evidence[part] for part in removed},
+            undo=_GONE,
+            complete=complete,
+        )
 
     def _forget_health(self, amphora: str) -> Healed:
         if not self._database.run(partial(changes.forget_health, amphora=amphora, older_than=self._grace)):
@@ -408,9 +486,16 @@ class DeactivatedAmphorae(OctaviaPlugin, Handler):
     def _balancer(self, identity: str | None) -> records.LoadBalancer | None:
         return self._database.run(partial(queries.load_balancer, identity=identity)) if identity else None
 
-    def _is_working(self, rows: Iterable[records.Amphora]) -> bool:
-        found = [self._balancer(row.load_balancer_id) for row in rows]
-        return any(balancer is not None and balancer.status.startswith("PENDING") for balancer in found)
+    def _balancers(self, rows: Iterable[records.Amphora]) -> list[records.LoadBalancer | None]:
+        return [self._balancer(row.load_balancer_id) for row in rows]
+
+
+def _any_works(balancers: Iterable[records.LoadBalancer | None]) -> bool:
+    return any(found is not None and found.status.startswith("PENDING") for found in balancers)
+
+
+def _listed(findings: Iterable[Finding]) -> str:
+    return ", ".join(str(finding.key) for finding in findings)
 
 
 def _verified(finding: Finding, left: Sequence[Group]) -> Healed:

@@ -25,6 +25,10 @@ from enum import StrEnum
 from handlers.octavia import names, records
 from handlers.octavia.cloud_objects import Group, Port, Server
 
+#: seconds after which Nova and Neutron have done what the deletion of a load balancer requested. Its flow writes DELETED into
+#: the load balancer's row last (``octavia/controller/worker/v2/flows/load_balancer_flows.py``)
+SETTLED = 30.0
+
 #: the owner that Neutron shows for a port of Octavia (``octavia/common/constants.py``)
 _OCTAVIA = "Octavia"
 
@@ -40,6 +44,7 @@ class Problem(StrEnum):
     SECURITY_GROUP = "leaked-security-group"
     SERVER_GROUP = "leaked-server-group"
     HEALTH = "orphan-health"
+    BALANCER = "load-balancer-leftovers"
 
 
 @dataclass(frozen=True, slots=True)

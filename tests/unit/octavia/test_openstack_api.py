@@ -10,6 +10,7 @@ import requests
 from keystoneauth1 import exceptions as ks
 
 from handlers.access.cloud import Service
+from handlers.access.neutron import Network
 from handlers.octavia.drivers.openstack import OpenStackDriver
 from handlers.octavia.drivers.openstack.api import Api, age
 from handlers.octavia.drivers.openstack.compute import _server
@@ -247,9 +248,24 @@ def test_a_security_group_is_found_by_its_name_and_tagged() -> None:
         "PUT",
         "/v2.0/security-groups/sg/tags/two",
     )
+<<<<<<< HEAD
     calls.untag_security_group("sg", "one")
     calls.untag_security_group("sg", "gone")
     assert [(one["method"], one["url"]) for one in calls.answers.asked[3:]] == [
         ("DELETE", "/v2.0/security-groups/sg/tags/one"),
         ("DELETE", "/v2.0/security-groups/sg/tags/gone"),
     ]
+=======
+
+
+def test_ports_are_asked_for_by_all_their_names_at_once() -> None:
+    shown = {"id": "p", "name": "octavia-lb-vrrp-a", "project_id": "octavia", "network_id": "n", "device_id": ""}
+    shown |= {"device_owner": "", "mac_address": "fa:16:3e:00:00:01"}
+    calls = Calls((200, {"ports": [{**shown, "admin_state_up": False, "revision_number": 3}]}))  # type: ignore[abstract]
+    calls.neutron = Network(Service(calls.answers, SERVICE))  # type: ignore[arg-type]
+    (found,) = calls.ports_named(["octavia-lb-vrrp-a", "octavia-lb-a"])
+    assert (found.id, found.revision) == ("p", 3)
+    assert calls.answers.asked[0]["params"]["name"] == ["octavia-lb-a", "octavia-lb-vrrp-a"]
+    assert calls.ports_named([]) == [], "without a name, Neutron lists every port"
+    assert len(calls.answers.asked) == 1
+>>>>>>> 156ca8e (Act on Octavia's notifications of load balancers)

@@ -7,7 +7,7 @@ beginning of a name, but all VIP ports have the owner ``Octavia``
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from handlers.access import neutron
@@ -45,6 +45,9 @@ class NetworkCalls(Driver):
 
     def ports_at(self, network: str, address: str) -> Sequence[Port]:
         return self._ports({"network_id": network, "fixed_ips": f"ip_address={address}"})
+
+    def ports_named(self, names: Collection[str]) -> Sequence[Port]:
+        return self._ports({"name": sorted(names)}) if names else []
 
     def disable_port(self, port: Port) -> None:
         try:
@@ -88,7 +91,7 @@ class NetworkCalls(Driver):
     def untag_security_group(self, group: str, tag: str) -> None:
         self.network.remove(f"/v2.0/security-groups/{group}/tags/{tag}", f"security-group:{group}")
 
-    def _ports(self, filters: Mapping[str, str]) -> list[Port]:
+    def _ports(self, filters: Mapping[str, str | Sequence[str]]) -> list[Port]:
         return translated(lambda: [_port(found) for found in self.neutron.ports(filters)])
 
 
