@@ -248,14 +248,12 @@ def test_a_security_group_is_found_by_its_name_and_tagged() -> None:
         "PUT",
         "/v2.0/security-groups/sg/tags/two",
     )
-<<<<<<< HEAD
     calls.untag_security_group("sg", "one")
     calls.untag_security_group("sg", "gone")
     assert [(one["method"], one["url"]) for one in calls.answers.asked[3:]] == [
         ("DELETE", "/v2.0/security-groups/sg/tags/one"),
         ("DELETE", "/v2.0/security-groups/sg/tags/gone"),
     ]
-=======
 
 
 def test_ports_are_asked_for_by_all_their_names_at_once() -> None:
@@ -268,4 +266,3 @@ def test_ports_are_asked_for_by_all_their_names_at_once() -> None:
     assert calls.answers.asked[0]["params"]["name"] == ["octavia-lb-a", "octavia-lb-vrrp-a"]
     assert calls.ports_named([]) == [], "without a name, Neutron lists every port"
     assert len(calls.answers.asked) == 1
->>>>>>> 156ca8e (Act on Octavia's notifications of load balancers)
