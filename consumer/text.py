@@ -15,12 +15,10 @@ def redacted(text: str) -> str:
 
 
 def reason_of(error: BaseException) -> str:
-    """Return an error's text without passwords: a library may have included a URL."""
     return redacted(str(error) or repr(error))
 
 
 def one_line(text: str) -> str:
-    """Return text without passwords and line breaks."""
     return printable(" ".join(redacted(text).split()))
 
 

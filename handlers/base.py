@@ -277,7 +277,7 @@ class Role:
 class Roles:
     """The roles that a handler needs.
 
-    :param heal: needed besides in mode ``heal``
+    :param heal: those that only mode ``heal`` needs
     """
 
     inspect: tuple[Role, ...] = ()

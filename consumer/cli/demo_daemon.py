@@ -69,7 +69,6 @@ class Act:
         return bool(self.healed) and not self.scene.drift()
 
     def after(self, clock: float | None) -> float:
-        """Return the seconds from ``began`` to a time."""
         return max(0.0, (clock or self.began) - self.began)
 
 

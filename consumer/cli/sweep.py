@@ -146,7 +146,6 @@ def summaries(results: Iterable[Result]) -> Iterator[str]:
 
 @contextmanager
 def progress() -> Iterator[Progress]:
-    """Show progress on stderr, if it is a terminal."""
     if not sys.stderr.isatty():
         yield no_progress
         return

@@ -74,7 +74,6 @@ def load(
 
 
 def _read_all(conf: cfg.ConfigOpts) -> None:
-    """Read every option once, so that a wrong value fails the start."""
     for group in (one for one in GROUPS if one in conf):
         for name in conf[group]:
             try:

@@ -239,5 +239,5 @@ def settings(conf: cfg.ConfigOpts) -> BusSettings:
 
 
 def _keys(topics: tuple[str, ...], priorities: tuple[str, ...]) -> tuple[str, ...]:
-    """Return routing keys as oslo.messaging builds them; its default queues have the same names."""
+    """Return the routing keys of oslo.messaging, which are also the names of its default queues."""
     return tuple(dict.fromkeys(f"{topic}.{priority}" for topic in topics for priority in priorities))

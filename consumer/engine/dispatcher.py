@@ -1,7 +1,7 @@
 """Claims due rows for idle worker threads, and never more than these can take.
 
 New hints of this process wake the claiming thread; a poll finds those of other replicas and rows that become due. Only tasks
-that may run now are claimed: not paused or stopped by the breaker, window open, dependencies answering.
+that may run now are claimed: not paused or stopped by the breaker, in their window, with dependencies that answer.
 """
 
 from __future__ import annotations

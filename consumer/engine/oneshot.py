@@ -36,8 +36,6 @@ _ATTEMPTS, _BACKOFF, _BACKOFF_MAX = 3, 0.5, 3.0
 
 
 class Action(StrEnum):
-    """The end of a finding, or of a key without a verdict."""
-
     FOUND = "found"
     REFUSED = "refused"
     HEALED = "healed"
@@ -93,8 +91,6 @@ def no_progress(_task: str, _done: int, _total: int) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Turn:
-    """The next inspection of a key."""
-
     claim: Claim
     due: float
 

@@ -63,7 +63,7 @@ class Reconciled:
 
 
 class Reconciler:
-    """Reconciles claims; threads share it, and it keeps nothing between two claims."""
+    """Reconciles claims; without state, so that threads share it."""
 
     def __init__(
         self,
@@ -258,7 +258,7 @@ def _lag(claim: Claim, took: float = 0.0) -> float | None:
 
 
 def _keep_line(end: Disposition, claim: Claim) -> Disposition:
-    """Keep an interrupted heal's line open as long as inspections go on."""
+    """Keep an interrupted heal's line open until the last inspection of its key."""
     return replace(end, healing_id=claim.healing_id) if isinstance(end, Later) else end
 
 

@@ -17,7 +17,7 @@ LOG = logging.getLogger(__name__)
 
 
 class Worker:
-    """Works on claims; all worker threads share it, and it keeps nothing between two claims."""
+    """Works on claims; without state, so that all worker threads share it."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine

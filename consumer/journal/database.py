@@ -147,7 +147,6 @@ def is_retriable(error: BaseException) -> bool:
 
 
 def is_outage(error: BaseException) -> bool:
-    """Return whether the server is unavailable, as opposed to a wrong statement."""
     if isinstance(error, PoolTimeout):
         return True
     if not isinstance(error, DBAPIError):

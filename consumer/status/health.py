@@ -32,7 +32,6 @@ class Beats(Meter):
             self._at[loop] = self._clock()
 
     def silence(self, sources: Sequence[Source]) -> Mapping[str, float]:
-        """Return the seconds since the last round of each loop, listeners included."""
         with self._lock:
             clock = self._clock()
             loops = {loop: clock - at for loop, at in sorted(self._at.items())}

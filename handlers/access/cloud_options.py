@@ -18,7 +18,7 @@ GROUP = "openstack"
 class ServiceCredentials:
     """Credentials in the files of a service.
 
-    :param group: the group of ours with ``config_file``
+    :param group: our option group with ``config_file``
     :param sections: of these files, in order of preference
     """
 

@@ -1,4 +1,4 @@
-"""Whether a service publishes notifications that stackmend consumes, by its files."""
+"""Whether a service's files let it publish notifications that stackmend consumes."""
 
 from __future__ import annotations
 

@@ -77,7 +77,7 @@ class NovaDatabases:
     def require_known_schema(self, cells: Iterable[Cell] | None = None) -> None:
         """Refuse a heal when the schema of one of these databases is unknown, or a clock differs too much.
 
-        :param cells: the cells that the heal relies on, besides nova_api; all of them if not given
+        :param cells: the cells that the heal relies on beside nova_api; default: all
         :raises Refused: see above
         :raises Unavailable: when a database does not answer
         """

@@ -50,7 +50,6 @@ class NovaDemo(Demo):
 
     @property
     def cloud(self) -> NovaSimulation:
-        """The cloud; call :meth:`start` first."""
         if self._running is None:
             raise RuntimeError("the demonstration has not been started")
         return self._running

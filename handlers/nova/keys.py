@@ -1,4 +1,4 @@
-"""Keys out of notifications. Payloads are untrusted: these functions check the form, and nothing but the key goes on."""
+"""Keys out of notifications. Payloads are untrusted: these functions check the form, and return only the key."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ CONCURRENT_UPDATE = "placement.concurrent_update"
 class Allocation:
     """The allocation of one consumer.
 
-    :param providers: resources by provider; if empty, all the rest is None
+    :param providers: resources by provider; if empty, all other fields are None
     :param generation: changes with every write
     :param consumer_type: ``unknown`` for Nova today; None before 1.38
     """

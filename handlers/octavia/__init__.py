@@ -12,7 +12,7 @@ housekeeping.py            the interface of the specification
 housekeeper.py             its implementation over any driver
 rebuild.py                 whether a load balancer in ERROR may be failed over
 removal.py                 complete removal of an amphora
-flow_times.py              the longest time of a flow, by octavia.conf
+flow_times.py              how long a flow can work without writing a row
 work_queue.py              whether a request waits for Octavia's workers
 queries.py, changes.py     shared SELECTs; every write
 records.py, tables.py      rows as values; tables

@@ -77,7 +77,7 @@ def lease(connection: Connection, amphora: records.Amphora, seconds: int, quiet:
 
     The health manager acts after the lease and another ``heartbeat_timeout``. A real heartbeat ends the lease.
 
-    :param amphora: as it was proved to have failed, ALLOCATED or FAILOVER_STOPPED; in ERROR it needs no lease
+    :param amphora: the row of the proof; ALLOCATED or FAILOVER_STOPPED, because one in ERROR needs no lease
     :param quiet: seconds for which it must have been silent, or under lease
     :return: whether it has a health row; without one the health manager never acts
     :raises InFlight: when Octavia works on the load balancer, or its health manager was faster
@@ -122,7 +122,7 @@ def let_go(connection: Connection, amphora: records.Amphora) -> None:
     The row becomes ERROR without ``compute_id``, and its health row busy. The failover then deletes a server "None", which
     Nova does not know, and continues.
 
-    :param amphora: as it was proved; ALLOCATED, FAILOVER_STOPPED or ERROR, with a server
+    :param amphora: the row of the proof; ALLOCATED, FAILOVER_STOPPED or ERROR, with a server
     :raises InFlight: when Octavia works on the load balancer
     :raises Conflict: when the row has changed, or the amphora has sent a heartbeat since
     """
@@ -152,7 +152,7 @@ def take_back(connection: Connection, amphora: records.Amphora, silent: float) -
 
     :param amphora: as it was before :func:`let_go`
     :param silent: seconds of silence that its health row shows afterwards
-    :return: False when Octavia works on the load balancer or has changed the row: then its flow goes on
+    :return: False when Octavia works on the load balancer or has changed the row
     """
     locked = _lock(connection, amphora)
     if locked.lb_status not in records.IDLE or locked.status != "ERROR" or locked.compute_id is not None:
@@ -195,7 +195,7 @@ def detach_deleted(connection: Connection, amphora: str, load_balancer: str) -> 
 def mark_error(connection: Connection, balancer: records.LoadBalancer, at: datetime) -> None:
     """Set a load balancer from PENDING_* to ERROR, in which Octavia accepts a failover.
 
-    :param balancer: as it was proved to be stuck
+    :param balancer: the row of the proof
     :param at: its new ``updated_at``, by the database's clock; it stays until the next write
     :raises Conflict: when it has changed since
     """
@@ -212,7 +212,7 @@ def mark_error(connection: Connection, balancer: records.LoadBalancer, at: datet
 def mark_deleted(connection: Connection, amphora: records.Amphora) -> None:
     """Set an amphora's row to DELETED after its server and ports are gone; delete its health row and member ports.
 
-    :param amphora: as it was proved: ERROR, PENDING_DELETE or READY, on no load balancer
+    :param amphora: the row of the proof: ERROR, PENDING_DELETE or READY, on no load balancer
     :raises Conflict: when it has changed since
     """
     same_server = (

@@ -110,7 +110,6 @@ def _heartbeats(resources: Resources, where: str) -> Checked:
 
 
 def _threshold(value: str | None, where: str) -> Checked:
-    """Check that Octavia's own breaker leaves its health manager working."""
     subject = f"{where}: failover_threshold"
     if value == "1":
         text = "Octavia's health manager fails no amphora over: while stackmend is down, failed amphorae stay"

@@ -27,7 +27,6 @@ class Housekeeper(HousekeepingManager):
         )
 
     def create_amphora(self, num_to_create: int = 1) -> None:
-        """Begin to build spares for one pool, at most as many as it lacks."""
         made = spares.begin(self._driver, num_to_create)
         LOG.info("began to build %d spare amphorae", len(made))
 

@@ -1,14 +1,7 @@
 """The interface that Octavia's specification of 2014 describes: its four methods and its loop, :func:`housekeep`.
 
-Every error of an API or of the database becomes exactly one of these exceptions:
-
-======================== ==============================================================================================
-NotFoundError            the object does not exist (404)
-UnauthorizedException    the credentials are wrong or lack a role (401, 403)
-UnavailableException     no answer, 5xx, a state that refuses the call (409), or a database that does not answer
-DeleteFailed             a removal was refused for good, or was accepted and did not happen
-NotImplementedError      the method is switched off, or the driver lacks it
-======================== ==============================================================================================
+Every error of an API or of the database becomes exactly one of the exceptions below, or NotImplementedError when the method is
+switched off or the driver lacks it. :mod:`handlers.octavia.drivers.openstack.api` maps HTTP answers to them.
 
 Source: Octavia's ``specs/version0.5/housekeeping-manager-interface.rst``; it does not map HTTP answers.
 """
@@ -30,11 +23,11 @@ class AmphoraDriverError(Exception):
 
 
 class NotFoundError(AmphoraDriverError):
-    """The object does not exist."""
+    """The object does not exist (404)."""
 
 
 class UnavailableException(AmphoraDriverError, Unavailable):
-    """The call has no answer now, and proves nothing.
+    """No answer, 5xx, a state that refuses the call (409), or a silent database; this proves nothing.
 
     :param dependency: the service that did not answer: ``compute``, ``network``, ``image``, ``load-balancer``; or the one
         object whose state refuses the call: ``server:<id>``
@@ -42,11 +35,11 @@ class UnavailableException(AmphoraDriverError, Unavailable):
 
 
 class UnauthorizedException(AmphoraDriverError, Unavailable):
-    """The credentials are wrong or lack a role; an operator has to act."""
+    """The credentials are wrong or lack a role (401, 403); an operator has to act."""
 
 
 class DeleteFailed(AmphoraDriverError):
-    """A removal was refused for good, or did not happen."""
+    """A removal was refused for good, or was accepted and did not happen."""
 
 
 class HousekeepingManager(ABC):

@@ -1,4 +1,4 @@
-"""The names that Octavia gives its objects, and the marks of those that stackmend needs.
+"""The names that Octavia gives its objects, and whether stackmend needs an object.
 
 Source: ``octavia/common/constants.py`` and the tasks that create servers, ports and groups.
 """

@@ -59,7 +59,7 @@ OPTIONS = [
 
 @dataclass(frozen=True, slots=True)
 class AmphoraSettings:
-    """The way Octavia boots amphorae, by its files; networks and groups are lists of ids."""
+    """The options in Octavia's files by which it boots amphorae; networks and groups are lists of ids."""
 
     image_tag: str | None
     image_owner: str | None

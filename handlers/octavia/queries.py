@@ -104,7 +104,6 @@ def revisions(connection: Connection) -> frozenset[str]:
 
 
 def load_balancer(connection: Connection, identity: str) -> records.LoadBalancer | None:
-    """Return one load balancer of any provider and any status."""
     row = connection.execute(sa.select(*_LB_COLUMNS).where(_LB.id == identity)).first()
     return None if row is None else _load_balancer(row)
 
@@ -171,7 +170,6 @@ def health(connection: Connection, amphora: str) -> records.Health | None:
 
 
 def healths(connection: Connection) -> dict[str, records.Health]:
-    """Return every heartbeat record by amphora."""
     columns = (NOW, _HEALTH.amphora_id, _HEALTH.last_update, _HEALTH.busy)
     return {row.amphora_id: _health(row) for row in connection.execute(sa.select(*columns))}
 

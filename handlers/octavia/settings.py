@@ -1,4 +1,4 @@
-"""The options ``[housekeeping]``: those of the specification, by their names, and further ones."""
+"""The options ``[housekeeping]``: those that the specification names, and further ones."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@
 stuck-pending-update   PENDING_UPDATE for longer than any flow of Octavia works: no change and no failover is possible
 stuck-pending-create   PENDING_CREATE for as long: reported, because its owner can delete it once it is in ERROR
 stuck-pending-delete   PENDING_DELETE for as long: reported, because the extent of the deletion is unknown (cascade)
-failover-due           in ERROR because stackmend freed it
+failover-due           in ERROR because stackmend freed it: its failover is due
 amphora-count          more or fewer amphorae than its topology has, although no flow works on it
 deleted-amphora        rows of deleted amphorae are still on it; from Octavia 16 on, the next update looks for their ports,
                        fails, and sets the load balancer to ERROR

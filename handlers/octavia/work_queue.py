@@ -60,7 +60,7 @@ class WorkQueue:
     def prove_idle(self, requests: int) -> None:
         """Return only when no request waits and a worker would take one.
 
-        :param requests: number of load balancers and amphorae for which a request may be open, by their state
+        :param requests: number of load balancers and amphorae whose state allows an open request
         :raises InFlight: when requests wait, or may wait inside a worker
         :raises Unavailable: when the broker does not answer, or no worker consumes the queue
         """

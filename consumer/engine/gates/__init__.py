@@ -1,4 +1,4 @@
-"""The conditions for a heal, one per file, all asked in the transaction that opens a heal's line.
+"""The conditions for a heal, one per file; the transaction that opens a heal's line checks all of them.
 
 ``gate`` (the contract), ``window`` (the task's hours), ``stop`` (pause and breaker), ``budget`` (objects per hour).
 :mod:`consumer.engine.dependency_backoff` acts earlier: a dependency that is down stops inspections.

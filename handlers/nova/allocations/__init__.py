@@ -9,7 +9,7 @@
 - ``entitlement``: the resources of a flavor and an image
 - ``batches``: several instances in one finding
 - ``port_requests``, ``port_allocations``, ``candidates``: resources for ports, and the providers that give them
-- ``nested``: the providers below and beside compute nodes, in turn
+- ``nested``: which providers below and beside compute nodes a sweep reads
 - ``placement_cache``: recent answers of Placement
 - ``queries``: the SQL
 """

@@ -15,7 +15,7 @@ the migration. It works on a full node, too.
 **Why a race does no harm.** The migration failed, was cancelled or reverted, and none succeeded since. The instance is
 at rest where the migration began, mapped to its one cell, unchanged for a minute; the amounts are those of its flavor.
 A claim or move meanwhile, also Nova's own late roll-back, changes a generation, and the request fails as a whole. If
-our request is first, Nova finds nothing to move and goes on.
+our request is first, Nova finds nothing to move and continues.
 
 **What is not changed.** After a success, ``audit_allocations`` takes the share. Only reported are: a live migration in
 ``error``, which does not prove where the guest runs; amounts that differ from the flavor's; unexplained resources;

@@ -316,7 +316,6 @@ class HealAllocations(NovaHandler):
         return departed
 
     def _take_back(self, given: Mapping[str, Held]) -> None:
-        """Take back each allocation that is unchanged; a failure does not stop the others."""
         failed: HandlerError | None = None
         for instance, amounts in given.items():
             try:

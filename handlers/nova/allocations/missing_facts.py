@@ -180,7 +180,7 @@ class Reader:
     ) -> Needs | Unbuildable:
         """Return the ports' requests by Neutron's answer, because Nova's cache lacks requests and some ports.
 
-        Without that answer, only an instance without cached ports goes on.
+        Without that answer, only an instance without cached ports can be judged.
         """
         cached = port_requests.cached(described.network_info)
         try:

@@ -46,7 +46,7 @@ class Facts:
     :param homes: the live compute nodes of its host and node: one, if all is well
     :param roots: the root of each provider in the allocation
     :param nodes: the place of each root that is a compute node, deleted ones too
-    :param offers: by provider of its tree and class; empty if Placement does not know the node or was not asked
+    :param offers: by provider of its tree and class; empty if not read, or if Placement does not know the node
     :param owed: a rolled-back migration has resources of its node
     :param ports: their requests, or why they forbid to rebuild the allocation; None if not read
     """

@@ -59,7 +59,7 @@ def left_places(migrations: Sequence[Migration], here: Place) -> frozenset[Place
 
 
 def moved_between(migrations: Sequence[Migration], here: Place, other: Place) -> bool:
-    """Return whether a migration from ``other`` led here, and the youngest migration agrees."""
+    """Return whether a migration led from ``other`` to here, and the youngest migration led here too."""
     return _agrees(migrations, here) and any(lives_on(move) == here and has_left(move) == other for move in migrations)
 
 

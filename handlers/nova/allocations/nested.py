@@ -1,7 +1,7 @@
 """Chooses which providers below and beside compute nodes a sweep asks about.
 
 A node may have dozens (cards, NUMA nodes). So a sweep asks about as many as there are compute nodes, at least
-:data:`FLOOR`; the next sweep goes on from there.
+:data:`FLOOR`; the next sweep continues with the others.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ FLOOR = 100
 
 
 class Nested:
-    """Takes the providers in turn; safe to share between threads."""
+    """Gives every provider its turn; safe to share between threads."""
 
     def __init__(self, placement: Placement) -> None:
         self._placement = placement

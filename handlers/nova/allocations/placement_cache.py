@@ -1,6 +1,6 @@
 """Recent answers of Placement, so that several readers in the same seconds cause one request.
 
-A cached answer cannot mislead a write, which proves by itself that an instance has no allocation.
+A cached answer cannot mislead a write, because Placement refuses it when an allocation exists.
 """
 
 from __future__ import annotations

@@ -76,7 +76,6 @@ class PortAllocations:
 
 
 def undo(give: Give) -> str:
-    """Return the commands that remove the written providers; empty without any."""
     words = [("openstack", "port", "unset", "--binding-profile", ALLOCATION, port) for port in sorted(give.allocations)]
     return "".join(f"; {shlex.join(command)}" for command in words)
 

@@ -88,7 +88,7 @@ class Resident:
 
 
 def residents(connection: Connection, nodes: Collection[records.ComputeNode]) -> list[Resident]:
-    """The live instances on these nodes, in three statements."""
+    """Return the live instances on these nodes."""
     i, extra = tables.instances.c, tables.instance_extra.c
     hosts, names = {node.host for node in nodes}, {node.node for node in nodes}
     here = sa.and_(i.deleted == 0, i.host.in_(hosts), i.node.in_(names))
@@ -152,7 +152,7 @@ def owners(connection: Connection, consumers: Collection[str]) -> dict[str, Owne
 
 
 def owned(connection: Connection, owner: Owner) -> set[str]:
-    """The instances of a project and user at rest on a host."""
+    """Return the instances of a project and user that are at rest on a host."""
     c = tables.instances.c
     return set(
         connection.scalars(_at_rest().where(c.host.is_not(None), c.project_id == owner[0], c.user_id == owner[1]))
@@ -171,7 +171,7 @@ def homeless(connection: Connection) -> set[str]:
 
 
 def homes(connection: Connection, host: str, node: str) -> list[records.ComputeNode]:
-    """The live compute nodes of a host and node: one, if all is well.
+    """Return the live compute nodes of a host and node; normally one.
 
     The hash ring moves an Ironic node to another nova-compute; its instances keep the former host.
     """

@@ -22,7 +22,7 @@ names this cell and every other cell answers without the live instance.
 comes first. Trees that cannot be moved are reported (``row-unarchivable``). ``task_log``, unless
 ``archive_deleted_rows_task_log`` is set.
 
-**Why a race does no harm.** Each transaction stands alone. A crash between the cell and nova_api leaves an orphaned mapping,
+**Why a race does no harm.** A crash between the cell and nova_api leaves an orphaned mapping,
 which heal_instance_mappings finds.
 
 **No notification** starts this: a query by date finds every row.

@@ -87,7 +87,7 @@ class CellHandler(NovaHandler):
         return next((cell for cell in self._databases.cells() if cell.uuid == uuid), None)
 
     def open(self, cell: Cell) -> tuple[Database, Schema]:
-        """Return database and schema.
+        """Return a cell's database and schema.
 
         :raises Unavailable: when the cell does not answer
         """

@@ -191,7 +191,6 @@ class Cycle:
         return [row for row in rows if row.uuid not in holding]
 
     def _forget(self, instances: Sequence[str]) -> None:
-        """Delete rows of nova_api about instances that no other cell may have."""
         if not instances:
             return
         others = [cell for cell in self._databases.cells() if cell.uuid != self._cell.uuid]

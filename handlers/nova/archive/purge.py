@@ -14,7 +14,7 @@ goes with its instance.
 
 **What is not changed.** Other rows without a date, and tables without a key of one column.
 
-**Why a race does no harm.** Nova never reads these rows. Each transaction stands alone.
+**Why a race does no harm.** Nova never reads these rows.
 
 **Off** by default: a purged row is gone. The allocation of a purged consumer is never released automatically (see
 audit_allocations).
@@ -124,7 +124,6 @@ class Purge(CellHandler):
 
     @staticmethod
     def _due(connection: Connection, schema: Schema, before: datetime) -> tuple[datetime, list[str]]:
-        """Return the moment and the tables with older rows; reads one row of each."""
         return before, [
             table.name
             for table, old in shadow_tables.purgeable(schema, before)

@@ -71,7 +71,7 @@ class Moved:
 def tables_due(connection: Connection, schema: Schema, before: datetime, task_log: bool) -> list[sa.Table]:
     """Return the tables that have a row to archive; reads one row of each.
 
-    Tables below one are left out: most of their rows go with it.
+    The tables that refer to one of them are left out: most of their rows move with it.
     """
     found: list[sa.Table] = []
     below: set[sa.Table] = set()

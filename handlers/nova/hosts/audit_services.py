@@ -116,7 +116,6 @@ class AuditServices(PlacementHandler):
         return findings
 
     def sweep(self) -> Iterator[Key]:
-        """Yield mapped hosts that no cell has, and providers of other deleted nodes."""
         normal = self._databases.host_names.normal
         mapped = self._databases.api.run(queries.mapped_hosts)
         found = self._databases.run_in_all(self._databases.host_cells(), host_queries.present).values()

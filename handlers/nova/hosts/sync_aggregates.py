@@ -10,15 +10,15 @@ aggregate. ``nova-manage placement sync_aggregates`` gives up at a host with sev
 in Placement, and the aggregates of each provider that differs.
 
 **What is changed.** ``PUT /resource_providers/{uuid}/aggregates``, with the provider's generation, adds the missing
-aggregates and keeps all others. Up to fifty providers are one finding; each is written by itself.
+aggregates and keeps all others. Up to fifty providers are one finding; each has its own request.
 
 **What is not changed.** A membership that Nova does not know is reported: no record proves whether the host left or an
 operator added the provider. ``[audit] sync_aggregates_remove`` permits the removal, never where the host has several nodes.
-An aggregate that Nova does not have is reported only after an event or by hand: operators make such for shared storage. A
-host without compute node and a node without provider are reported.
+An aggregate that Nova does not have is reported only after an event or a command: operators make such aggregates for shared
+storage. A host without compute node and a node without provider are reported.
 
-**Why a race does no harm.** To remove a host, Nova writes Placement first, so the host seems to be missing. Two inspections
-must agree, the heal reads providers before databases, and the generation makes the second write fail. The event after both
+**Why a race does no harm.** To remove a host, Nova writes Placement first, so the host seems to be missing there. Two
+inspections must agree, the heal reads providers before databases, and the generation makes the second write fail. The event after both
 writes brings the handler back.
 
 **Undo.** ``openstack resource provider aggregate set`` with the former memberships, known before the heal.
@@ -201,7 +201,6 @@ class SyncAggregates(PlacementHandler):
         return done
 
     def _still_wrong(self, problem: str, wrong: Sequence[Membership]) -> list[tuple[Membership, ProviderAggregates]]:
-        """Read memberships and then the databases; return those still wrong."""
         read = [self._placement.aggregates(one.provider) for one in wrong]
         aggregates = self._databases.api.run(queries.aggregates)
         nodes = nodes_among(self._databases, "uuid", {one.provider for one in wrong})

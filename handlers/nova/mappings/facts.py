@@ -20,7 +20,7 @@ def read_mapped(
 ) -> dict[str, Facts]:
     """Return the records that :mod:`~handlers.nova.mappings.rules` asks for.
 
-    :param asks_allocation: of which instances Placement is asked
+    :param asks_allocation: selects the instances whose allocation is read
     :raises Unavailable: when a database or Placement does not answer
     """
     found = _allocated(placement, queries.read(databases, instances), asks_allocation)

@@ -378,7 +378,7 @@ class HealInstanceMappings(PlacementHandler):
     ) -> tuple[list[MappingRow], list[MappingRow]]:
         """Return the mappings whose cell lacks the instance, and other wrong ones.
 
-        :param down: gains the cells that do not answer
+        :param down: the method adds the cells that do not answer
         """
         astray, others = [], []
         by_cell: dict[int, list[MappingRow]] = {}

@@ -74,7 +74,7 @@ def mapping_page(connection: Connection, after: int) -> list[MappingRow]:
 
 
 def mapping_part(connection: Connection, first: int, last: int) -> list[MappingRow]:
-    """The mappings of a range of ids; one more than a page at most."""
+    """Return the mappings of a range of ids, at most one more than a page."""
     return _mappings(connection, tables.instance_mappings.c.id.between(first, last), PAGE + 1)
 
 
@@ -253,7 +253,7 @@ def _restoring(connection: Connection, table: sa.Table, instance: str) -> list[s
 
 
 def copies(connection: Connection, cell_id: int, instances: Collection[str]) -> list[Copy]:
-    """This cell's rows of these instances, deleted and hidden ones too."""
+    """Return this cell's rows of these instances, deleted and hidden ones too."""
     c = tables.instances.c
     columns = (c.uuid, c.project_id, c.user_id, c.host, c.vm_state, c.task_state, c.deleted, c.hidden)
     times = (c.created_at, c.updated_at, c.deleted_at)

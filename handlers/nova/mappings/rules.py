@@ -118,8 +118,8 @@ class Facts:
     """The records of one instance.
 
     :param request_age: seconds since its build request was made, if any
-    :param allocated: whether it has an allocation; None where that was not asked
-    :param archived: whether its cell has archived it; asked only where :func:`asks_archive`
+    :param allocated: whether it has an allocation; None if not read
+    :param archived: whether its cell has archived it; read only where :func:`asks_archive`
     :param cell_alive: whether that cell has any live instance
     """
 

@@ -186,7 +186,6 @@ class AuditPorts(NovaHandler):
                 return [self._finding(key, port, True, remains) for port in ports]
 
     def sweep(self) -> Iterator[Key]:
-        """Yield the instances that ports name and that no cell has alive."""
         down: Unavailable | None = None
         seen: set[str] = set()
         batch: set[str] = set()

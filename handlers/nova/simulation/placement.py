@@ -1,10 +1,8 @@
 """The real Placement service on loopback, in this process, with its database in a file.
 
 openstack-placement's own WSGI application runs without Keystone (the token ``admin`` is an administrator). A stop closes the
-port, as with a Placement that is down.
-
-Placement has its database connection, policy and traits in module state, so one server at a time may run in a process.
-:meth:`PlacementServer.stop` restores that state.
+port, as when Placement is down, and restores the module state in which Placement has its database connection, policy and
+traits. So one server at a time may run in a process.
 """
 
 from __future__ import annotations

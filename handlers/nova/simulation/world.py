@@ -26,7 +26,7 @@ from handlers.nova.simulation.store import Store
 class World:
     """A cloud before its first event.
 
-    :param cells: names of the cells besides cell0
+    :param cells: names of the cells, without cell0
     """
 
     PROJECT: ClassVar[str] = "3a7e4c8d2b6f4a0f9d1c5e7b8a6d4f20"

@@ -103,7 +103,7 @@ def _cloud(driver: Driver, settings: HousekeepingSettings, rows: _Rows) -> _Clou
 
 
 def _server(driver: Driver, amphora: records.Amphora) -> Server | None:
-    """Return its server by itself, because a listing has no server groups."""
+    """Return its server, read alone because a listing has no server groups."""
     if amphora.compute_id is not None:
         return driver.server(amphora.compute_id)
     if amphora.status not in {"ERROR", "DELETED"}:

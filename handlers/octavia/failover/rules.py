@@ -166,7 +166,7 @@ def _not_preserved(c: Case) -> str:
 
 
 def _replace(c: Case, reason: str) -> Decision:
-    """Replace without preserving. A mark may stay: it proves that we cut the amphora off, and goes with its server."""
+    """Replace without preserving. A mark may stay: it proves that the amphora was cut off, and disappears with its server."""
     if c.s.unfinished:
         return c.step(StepName.DROP_IMAGE, "delete its image, which is not complete", *c.s.unfinished)
     return _request(c.s, f"{c.why}; {reason}")

@@ -60,7 +60,7 @@ class Reading:
     :param now: by our clock
     :param server: its server; once the row has forgotten it, the one that is marked with the amphora's id
     :param images: images that were made of it for preservation
-    :param others: other amphorae that are preserved or marked for it
+    :param others: other amphorae that are preserved or marked for preservation
     """
 
     amphora: records.Amphora
@@ -135,7 +135,7 @@ class Situation(Reading):
 
     @property
     def leased(self) -> bool:
-        """Whether a lease of ours keeps the health manager off; a heartbeat in the future alone may come from a wrong clock."""
+        """Whether our lease keeps the health manager off; a heartbeat in the future alone may come from a wrong clock."""
         return self.marked and self.health is not None and self.health.silent < -records.SKEW
 
     @property

@@ -34,7 +34,7 @@ class PreservedAmphorae(OctaviaPlugin, Inventory):
         return cls(resources.get(chosen_driver))
 
     def items(self) -> Sequence[Json]:
-        """Return all preserved amphorae, oldest first, and those that are marked for it."""
+        """Return all amphorae that are preserved or marked for preservation, oldest first."""
         return [_item(one) for one in pool.read(self._driver)]
 
     def show(self, identity: str) -> Json:

@@ -81,7 +81,7 @@ class Preserved:
 
 
 def read(driver: Driver) -> list[Preserved]:
-    """Return every amphora that is preserved or marked for it, oldest first.
+    """Return every amphora that is preserved or marked for preservation, oldest first.
 
     :raises AmphoraDriverError: when Nova or Glance does not answer
     """
@@ -135,7 +135,7 @@ def parsed(since: str) -> datetime | None:
 
 
 def discard(driver: Driver, one: Preserved) -> None:
-    """Delete a preserved amphora: its server, its image, and its Octavia ports; a repetition deletes the rest.
+    """Delete a preserved amphora: its server, its image, and its Octavia ports. After an error, call again.
 
     :raises AmphoraDriverError: when a request fails
     """

@@ -1,8 +1,8 @@
 """Nova, Neutron and Glance in memory, as far as amphorae need them.
 
-It refuses the same calls as they do. A server in ERROR loses no port and gives no image, but can be stopped, and is SHUTOFF
-then. A call to a server on a dead host is accepted and not done, except a deletion. A port of Nova goes when it is detached;
-another port is only unbound. Every call is done at once, unless :class:`Weather` delays it.
+It refuses the same calls as they do. A server in ERROR loses no port and gives no image, but can be stopped. A call to a server
+on a dead host is accepted and not done, except a deletion. A port of Nova goes when it is detached; another port is only
+unbound. Every call is done at once, unless :class:`Weather` delays it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Octavia's API and controller in miniature, on a database with Octavia's tables.
 
 The order of the steps is Octavia's (``octavia/controller/worker/v2/flows/amphora_flows.py``). A flow works on the row as it
-was when the flow began. It builds the new amphora before it deletes the old server. The old row stays DELETED, with its load
+was when the flow began, and builds the new amphora before it deletes the old server. The old row stays DELETED, with its load
 balancer and its port. A failover without a host leaves row and load balancer in ERROR, and the old server in place.
 """
 
@@ -38,7 +38,6 @@ CERTIFICATE_END = datetime(2100, 1, 1)
 
 
 def vip_address(balancer: str) -> str:
-    """Return the address of a load balancer's VIP, which differs between load balancers."""
     return f"198.18.{int(balancer[0:2], 16)}.{int(balancer[2:4], 16)}"
 
 

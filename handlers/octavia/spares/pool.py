@@ -102,7 +102,6 @@ def is_ours(server: Server, owner: str) -> bool:
 
 
 def pool(zone: str, flavor: str, wanted: int, servers: Iterable[Server]) -> Pool:
-    """Sort the placeholders of one pool by their state."""
     sorted_out: dict[str, list[Server]] = {}
     for server in servers:
         if _where(server) == (zone, flavor):
@@ -125,7 +124,7 @@ def _state(server: Server) -> str:
 
 
 def pools(servers: Sequence[Server], settings: HousekeepingSettings) -> list[Pool]:
-    """Return every pool that is configured or has placeholders of ours, the configured ones first."""
+    """Return every pool that is configured or has our placeholders, the configured ones first."""
     ours = [server for server in servers if is_ours(server, settings.spare_owner)]
     configured = list(product(settings.spare_amphora_zones or (ANY,), settings.spare_amphora_flavors or ("",)))
     found = {_where(server) for server in ours}

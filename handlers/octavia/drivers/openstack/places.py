@@ -1,4 +1,4 @@
-"""The regions and endpoints that Octavia uses, by its own files.
+"""The regions and endpoints in Octavia's own files.
 
 Octavia boots amphorae in the region of ``[nova] region_name``. In another region, servers with names of amphorae belong to
 another Octavia. So these options come before ``[openstack] region_name``.
