@@ -82,7 +82,7 @@ class ServiceFiles:
 def database_url(given: str | None, read: Callable[[], ServiceFiles], option: str, section: str, example: str) -> str:
     """Return the URL of a service's database, from our option or the service's files.
 
-    :param read: reads the files, when there is no such value
+    :param read: reads the files; called only without a value of our option
     :param option: our option, for errors: ``[nova] api_database_connection``
     :param example: a URL, for errors
     :raises ConfigError: when neither has it

@@ -19,7 +19,7 @@ from handlers.access.service_files import ConfigError, ServiceFiles
 
 @dataclass(frozen=True, slots=True)
 class FlowTimes:
-    """The retry and timeout options of Octavia with its defaults; times are in seconds."""
+    """Octavia's retry and timeout options, with Octavia's defaults; times are in seconds."""
 
     build_active_retries: float = 120
     build_retry_interval: float = 5

@@ -80,7 +80,7 @@ def in_flow(row: records.Amphora, grace: float) -> bool:
 
 
 def not_removable(found: Server, amphora: str, project: str) -> str:
-    """Return why the server in an amphora's row must not be deleted with the row; empty when it may be.
+    """Return why a server must not be deleted together with its amphora's row; empty when it may be.
 
     :param project: id of Octavia's project
     """

@@ -386,7 +386,7 @@ class StuckLoadBalancers(OctaviaPlugin, Handler):
         )
 
     def _mark_freed(self, server: Server, at: datetime) -> None:
-        """Write the time at which its load balancer is freed to a server.
+        """Write into a server's metadata the time at which its load balancer is freed.
 
         Nova refuses that for a server in ERROR. Its amphora has failed, so ``failed_amphora`` requests the failover.
         """

@@ -18,8 +18,8 @@ An aggregate that Nova does not have is reported only after an event or a comman
 storage. A host without compute node and a node without provider are reported.
 
 **Why a race does no harm.** To remove a host, Nova writes Placement first, so the host seems to be missing there. Two
-inspections must agree, the heal reads providers before databases, and the generation makes the second write fail. The event after both
-writes brings the handler back.
+inspections must agree, the heal reads providers before databases, and the generation makes the second write fail. The event
+after both writes brings the handler back.
 
 **Undo.** ``openstack resource provider aggregate set`` with the former memberships, known before the heal.
 

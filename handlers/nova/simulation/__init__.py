@@ -3,11 +3,11 @@
 For tests and for ``stackmend demo``. :class:`NovaSimulation` changes rows and allocations in Nova's order, and can stop or fail
 where Nova can; it knows no handler. It needs the extra ``stackmend[demo]`` (openstack-placement).
 
-cloud       the whole, of hosts, servers, moves and aggregates
-hosts, servers, moves, aggregates  the operations of Nova
-changes     changes by hand
+cloud       the class NovaSimulation, with the operations of the next four files
+hosts, servers, moves, aggregates  operations of Nova
+changes     changes that no operation of Nova makes
 world       databases, Placement and notifications
-store       rows in and out
+store       reads and writes rows
 report      Nova's client of Placement
 placement   the Placement service
 bus         notifications from captured ones

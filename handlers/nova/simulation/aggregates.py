@@ -17,7 +17,7 @@ class Aggregates(World):
         return uuid
 
     def add_host_to_aggregate(self, uuid: str, host: str, placement_ok: bool = True) -> None:
-        """Add a host: Nova's row, Placement, then ``aggregate.add_host.end``
+        """Add a host: Nova's row, Placement, then publish ``aggregate.add_host.end``
         (nova.compute.api.AggregateAPI.add_host_to_aggregate).
 
         :param placement_ok: whether Placement answers; otherwise Nova only logs
@@ -28,7 +28,7 @@ class Aggregates(World):
         self._publish_aggregate(uuid, "aggregate.add_host.end")
 
     def remove_host_from_aggregate(self, uuid: str, host: str, placement_ok: bool = True) -> None:
-        """Remove a host: Placement, then Nova's row, then ``aggregate.remove_host.end``
+        """Remove a host: Placement, then Nova's row, then publish ``aggregate.remove_host.end``
         (nova.compute.api.AggregateAPI.remove_host_from_aggregate).
 
         :param placement_ok: False when Placement does not find the provider, which Nova takes for "not a member"

@@ -13,7 +13,7 @@ from handlers.nova.simulation.world import World
 
 class Hosts(World):
     def register_host(self, host: str, cell: str) -> str:
-        """Start nova-compute, first step: its service row, then ``service.create`` (nova.service.Service.start); return its
+        """Start nova-compute, first step: its service row, then publish ``service.create`` (nova.service.Service.start); return its
         uuid.
         """
         uuid = str(uuids.uuid4())
@@ -84,7 +84,7 @@ class Hosts(World):
 
     def delete_service(self, host: str, leak_mapping: bool = False, leak_providers: bool = False) -> None:
         """Delete the nova-compute service of a host: providers, mapping, then service and compute nodes,
-        then ``service.delete`` (nova.api.openstack.compute.services.ServiceController.delete).
+        then publish ``service.delete`` (nova.api.openstack.compute.services.ServiceController.delete).
 
         :param leak_mapping: an operator maps the host again before its service is gone
         :param leak_providers: Placement is down, or the providers have allocations; Nova continues

@@ -51,7 +51,7 @@ class Moves(Servers):
             self._publish_instance(row.instance_uuid, "instance.resize_finish.end", f"nova-compute:{row.dest_compute}")
 
     def confirm_migration(self, migration: str, leak_allocation: bool = False) -> None:
-        """Confirm a cold migration: ``instance.resize_confirm.end``, and only then the source's allocation is released
+        """Confirm a cold migration: publish ``instance.resize_confirm.end``, and only then release the source's allocation
         (nova.compute.manager.confirm_resize).
 
         :param leak_allocation: nova-compute dies between the two
@@ -65,7 +65,7 @@ class Moves(Servers):
             self.hold(migration, {})
 
     def fail_migration(self, migration: str, leak_allocation: bool = False) -> None:
-        """Roll a live migration back: allocation, ``instance.live_migration_rollback.end``, status
+        """Roll a live migration back: restore the allocation, publish ``instance.live_migration_rollback.end``, set the status
         (nova.compute.manager._rollback_live_migration).
 
         :param leak_allocation: Placement rejects the revert, which Nova only logs: the migration still has the allocation of
@@ -94,7 +94,7 @@ class Moves(Servers):
         return migration
 
     def finish_evacuation(self, migration: str) -> None:
-        """Run the instance there, then ``instance.rebuild.end``. The dead host's allocation stays until it returns
+        """Run the instance there, then publish ``instance.rebuild.end``. The dead host's allocation stays until it returns
         (nova.compute.manager._do_rebuild_instance_with_claim, _destroy_evacuated_instances).
         """
         row = self.migration(migration)

@@ -71,7 +71,7 @@ class Servers(Changes):
         self._store.delete(self.api, requests, requests.c.instance_uuid == uuid)
 
     def spawn(self, uuid: str, host: str, node: str = "") -> None:
-        """Start the instance on its host, then ``instance.create.end``
+        """Start the instance on its host, then publish ``instance.create.end``
         (nova.compute.manager._build_and_run_instance).
         """
         target = self.node(host, node)
@@ -90,7 +90,7 @@ class Servers(Changes):
         return uuid
 
     def delete(self, uuid: str, leak_allocation: bool = False) -> None:
-        """Delete a server, then ``instance.delete.end`` (nova.compute.api.API._delete,
+        """Delete a server, then publish ``instance.delete.end`` (nova.compute.api.API._delete,
         nova.compute.manager._delete_instance).
 
         :param leak_allocation: the allocation stays, as after a restored backup
@@ -107,7 +107,7 @@ class Servers(Changes):
         self._publish_instance(uuid, "instance.delete.end", f"nova-compute:{host}")
 
     def shelve_offload(self, uuid: str, leak_allocation: bool = False) -> None:
-        """Remove a shelved server from its host, then ``instance.shelve_offload.end``
+        """Remove a shelved server from its host, then publish ``instance.shelve_offload.end``
         (nova.compute.manager._shelve_offload_instance).
         """
         host = self.instance(uuid).host
@@ -119,7 +119,7 @@ class Servers(Changes):
         self._publish_instance(uuid, "instance.shelve_offload.end", f"nova-compute:{host}")
 
     def unshelve(self, uuid: str, host: str) -> None:
-        """Return a shelved server to a host, then ``instance.unshelve.end`` (nova.conductor.manager.unshelve_instance,
+        """Return a shelved server to a host, then publish ``instance.unshelve.end`` (nova.conductor.manager.unshelve_instance,
         nova.compute.manager._unshelve_instance).
         """
         self.set_instance(uuid, task_state="unshelving")

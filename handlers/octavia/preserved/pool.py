@@ -58,7 +58,7 @@ class Preserved:
 
     @property
     def complete(self) -> bool:
-        """Whether no step is left to do for it."""
+        """Whether every step of its preservation is done."""
         if self.server is not None:
             return self.server.metadata.get(STATE) == State.PRESERVED
         return self.image is not None
