@@ -5,6 +5,7 @@ tls         TLS settings of a connection
 wire        py-amqp with fewer system calls
 intake      consumes the queues of one connection
 source      reads one broker in batches, stores, acknowledges
+compression decompresses a message within a bound
 envelope    bytes to event
 formats     Nova's wire formats to one
 probe       answers handlers' questions about RabbitMQ

@@ -53,7 +53,7 @@ class Facts:
     :param rows: in all cells, deleted and hidden ones too
     :param migrations: youngest first, deleted ones too; all places are in normal form
     :param archived: as a deleted instance, or as a migration of one
-    :param home: root provider of that node
+    :param home: root provider of the node where the instance lives
     :param roots: the root of each provider in the allocation
     :param nodes: the place of each root that is a compute node, deleted ones too
     :param own: the resources of a migration's instance; ``roots`` and ``nodes`` cover them

@@ -13,8 +13,9 @@ from handlers.nova.simulation.world import World
 
 class Hosts(World):
     def register_host(self, host: str, cell: str) -> str:
-        """Start nova-compute, first step: its service row, then publish ``service.create`` (nova.service.Service.start); return its
-        uuid.
+        """Start nova-compute, first step: write its service row, then publish ``service.create`` (nova.service.Service.start).
+
+        :return: its uuid
         """
         uuid = str(uuids.uuid4())
         self._store.insert(
