@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
-from consumer.bus.source import Batch, NotStored, UndecodableMessage
+from consumer.bus.source import Batch, NotStored, Received, UndecodableMessage
 from consumer.engine.router import Router, Unroutable
 from consumer.journal import notification_formats, work
-from consumer.journal.database import Database, JournalUnavailable
+from consumer.journal.database import Database, JournalUnavailable, ValuesRefused
 from consumer.journal.dead import DeadLetter
 from consumer.journal.work import Hint
 
@@ -30,18 +31,42 @@ class Inbox:
         self._noted: dict[tuple[str, str], float] = {}
 
     def store(self, batch: Batch) -> None:
-        """Store a batch.
+        """Store a batch; of messages that the journal refuses, store a dead letter.
 
-        :raises NotStored: the journal does not answer; nothing is stored
+        :raises NotStored: the journal does not answer, or refuses even a dead letter without a body
         """
-        hints, dead = _letters_and_hints(self._router, batch, self._keep_bytes)
         try:
-            stored = work.enqueue(self._database, hints, dead)
+            stored = self._store(batch)
             self._note(batch)
-        except JournalUnavailable as outage:
-            raise NotStored(str(outage)) from outage
+        except (JournalUnavailable, ValuesRefused) as error:
+            raise NotStored(str(error)) from error
         if stored:
             self._wake()
+
+    def _store(self, batch: Batch) -> int:
+        """Store a batch, or each half of it when the journal refuses it; return the number of hints."""
+        hints, dead = _letters_and_hints(self._router, batch, self._keep_bytes)
+        try:
+            return work.enqueue(self._database, hints, dead)
+        except ValuesRefused as refusal:
+            wanted, letters = batch.wanted, batch.dead
+            if wanted and letters:
+                return self._store(replace(batch, dead=())) + self._store(replace(batch, wanted=()))
+            whole: tuple[Received | UndecodableMessage, ...] = wanted or letters
+            if len(whole) == 1:
+                return self._refused(batch.broker, whole[0], str(refusal))
+            at = len(whole) // 2
+            halves = (replace(batch, wanted=wanted[part], dead=letters[part]) for part in (slice(at), slice(at, None)))
+            return sum(self._store(half) for half in halves)
+
+    def _refused(self, broker: str, message: Received | UndecodableMessage, refusal: str) -> int:
+        """Store a message that the journal refuses as a dead letter, if need be without its body."""
+        size = message.size if isinstance(message, UndecodableMessage) else len(message.body)
+        letter = DeadLetter(broker, "", "", f"the journal refuses it: {refusal}", size, message.body[: self._keep_bytes])
+        try:
+            return work.enqueue(self._database, [], [letter])
+        except ValuesRefused:
+            return work.enqueue(self._database, [], [replace(letter, body=b"")])
 
     def _note(self, batch: Batch) -> None:
         """Record from time to time which formats arrive; each broker has its own thread."""

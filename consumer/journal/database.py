@@ -27,7 +27,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects import mysql, postgresql, sqlite
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
+from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError, NoSuchModuleError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.compiler import compiles
 
@@ -41,6 +41,10 @@ class JournalError(Exception):
 
 class JournalUnavailable(JournalError):
     """The database does not answer in time. It is unknown whether the transaction was committed."""
+
+
+class ValuesRefused(JournalError):
+    """The database refuses values for good, for example a character that its character set lacks; nothing is stored."""
 
 
 class WrongJournal(JournalError):
@@ -99,9 +103,25 @@ def open_engine(url: str, pool_size: int = 10) -> Engine:
     return engine
 
 
+def encoding(connection: Connection) -> str:
+    """Return why the database cannot store every character; empty if it can."""
+    dialect = connection.dialect.name
+    if dialect == "postgresql":
+        server = connection.exec_driver_sql("SHOW server_encoding").scalar_one()
+        return "" if server == "UTF8" else f"the database has the encoding {server} instead of UTF8"
+    if dialect not in ("mysql", "mariadb"):
+        return ""
+    narrow = connection.exec_driver_sql(
+        "SELECT table_name, column_name, character_set_name FROM information_schema.columns "
+        "WHERE table_schema = DATABASE() AND character_set_name <> 'utf8mb4' AND table_name <> 'alembic_version'"
+    ).first()
+    return f"the column {narrow[0]}.{narrow[1]} has the character set {narrow[2]} instead of utf8mb4" if narrow else ""
+
+
 def _with_driver(url: URL) -> URL:
     default = {"postgresql": "postgresql+psycopg", "mysql": "mysql+pymysql", "mariadb": "mariadb+pymysql"}
-    return url.set(drivername=default.get(url.drivername, url.drivername))
+    # The connection sets its character set itself.
+    return url.set(drivername=default.get(url.drivername, url.drivername)).difference_update_query(["charset"])
 
 
 def _engine_arguments(url: URL, pool_size: int) -> dict[str, Any]:
@@ -113,7 +133,8 @@ def _engine_arguments(url: URL, pool_size: int) -> dict[str, Any]:
         # In a zone with daylight saving, UNIX_TIMESTAMP repeats an hour every autumn.
         session = "SET time_zone = '+00:00'"
         timeouts = {"connect_timeout": 5, "read_timeout": 30, "write_timeout": 30}
-        connect = {"init_command": session, **timeouts}
+        # Whatever the URL says: many URLs of OpenStack say utf8, which lacks every character beyond the basic plane.
+        connect = {"init_command": session, "charset": "utf8mb4", **timeouts}
         return {**common, "isolation_level": "READ COMMITTED", "connect_args": connect}
     if backend == "postgresql":
         return {**common, "connect_args": {"connect_timeout": 5, "options": "-c statement_timeout=30000"}}
@@ -165,6 +186,8 @@ def _outages_translated(url: URL) -> Iterator[None]:
             raise JournalUnavailable(
                 f"the journal's database does not answer: {text}; check [journal] connection"
             ) from None
+        if isinstance(error, DataError | IntegrityError):
+            raise ValuesRefused(_without_password(str(error.orig), url)) from error
         raise
     except OSError as error:  # raised by drivers for unreadable TLS files
         text = f"{error.strerror or error}; check the TLS files in [journal] connection"

@@ -12,7 +12,7 @@ from pathlib import Path
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
-from consumer.journal.database import Database, WrongJournal
+from consumer.journal.database import Database, WrongJournal, encoding
 
 #: the newest revision in ``versions``
 HEAD = "0001"
@@ -69,3 +69,5 @@ def check(database: Database) -> None:
             f"the journal's schema has revision {revision or 'none'}, and this program needs {head()}: "
             "run 'stackmend db upgrade'"
         )
+    if reason := database.transact(encoding):
+        raise WrongJournal(f"the journal cannot store every host name: {reason}. Convert it, or make a new database for it")
