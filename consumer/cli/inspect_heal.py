@@ -40,7 +40,7 @@ class OneKey(Lister):
         database = self.session.database if heals else None
         if database is not None:
             controls.ensure(database, [task.name])
-            self.session.compare_watermarks([handler])
+            self.session.compare_watermarks()
         found = OneShot(database, self.session.engine, replicas.new_id()).examine(task, [key], "operator")
         for sentence in summaries(found):
             self.remark(sentence)

@@ -72,6 +72,7 @@ class Run(Command):
             plugins.brokers(),
             status.meter,
             plugins.watermarks(),
+            session.all_classes,
         )
         inventories = Inventories(session.inventories)
         status.serve(session.database, service.tasks, lambda: service.sources, inventories)

@@ -60,7 +60,7 @@ class Sweep(Lister):
         tasks = self._tasks(parsed_args.names, parsed_args.audit)
         database = self.session.database if any(task.heals for task in tasks) else None
         if database is not None:
-            self.session.compare_watermarks([type(task.handler) for task in tasks])
+            self.session.compare_watermarks()
             tasks = self._respect_stops(database, tasks)
         for sentence in self.session.resources.warnings():
             self.remark(sentence)
@@ -100,14 +100,17 @@ class Sweep(Lister):
     def _respect_stops(self, database: Database, tasks: Sequence[Task]) -> list[Task]:
         controls.ensure(database, [task.name for task in tasks])
         known = controls.read(database)
+        names: dict[tuple[str, str], list[str]] = {}
         allowed = []
         for task in tasks:
             control = known[task.name]
             if task.heals and control.stopped:
-                how = "paused" if control.paused else "stopped"
-                self.remark(f"{task.name} is {how} and heals nothing ({control.reason})")
+                names.setdefault(("paused" if control.paused else "stopped", control.reason), []).append(task.name)
                 task = replace(task, settings=replace(task.settings, mode=Mode.AUDIT))  # noqa: PLW2901
             allowed.append(task)
+        for (how, reason), stopped in names.items():
+            verbs = f"is {how} and heals" if len(stopped) == 1 else f"are {how} and heal"
+            self.remark(f"{', '.join(stopped)} {verbs} nothing ({reason})")
         return allowed
 
 

@@ -61,6 +61,8 @@ def check(
 ) -> list[str]:
     """Observe every database once; return a sentence for each that went back, after stopping the handlers that rely on it.
 
+    :param handlers: all that are installed, also those that another process runs: the journal remembers only the newest
+        watermark, so that no other process sees this fall
     :raises JournalError: the journal does not answer
     """
     stopped = []
@@ -99,10 +101,13 @@ def _compare(
 
 
 class Guard:
-    def __init__(self, engine: Engine, resources: Resources, sources: Sequence[Watermarks]) -> None:
+    def __init__(
+        self, engine: Engine, resources: Resources, sources: Sequence[Watermarks], handlers: Sequence[type[Handler]]
+    ) -> None:
         self._engine = engine
         self._resources = resources
         self._sources = sources
+        self._handlers = handlers
         self._stop = threading.Event()
         self._observed = threading.Event()
         self._thread = threading.Thread(target=self._run, name="guard", daemon=True)
@@ -126,10 +131,9 @@ class Guard:
 
     def _observe(self) -> None:
         engine = self._engine
-        handlers = [type(task.handler) for task in engine.tasks.values()]
         began = time.monotonic()
         try:
-            check(engine.database, self._resources, self._sources, handlers, engine.replica)
+            check(engine.database, self._resources, self._sources, self._handlers, engine.replica)
         except JournalError as outage:
             LOG.debug("the watermarks are not compared: %s", outage)
         except Exception:

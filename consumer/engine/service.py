@@ -35,7 +35,7 @@ from consumer.engine.worker import Worker
 from consumer.journal import controls, replicas, work
 from consumer.journal.database import Database, JournalUnavailable
 from consumer.journal.work import Hint, Priority
-from handlers.base import Broker, HandlerError, Resources, Watermarks
+from handlers.base import Broker, Handler, HandlerError, Resources, Watermarks
 
 LOG = logging.getLogger(__name__)
 
@@ -48,6 +48,11 @@ _GOODBYE = 2.0
 
 
 class Service:
+    """One replica of the daemon.
+
+    :param installed: the handlers to stop when a database went back, also those that another process runs
+    """
+
     def __init__(
         self,
         conf: cfg.ConfigOpts,
@@ -57,6 +62,7 @@ class Service:
         broker_lists: Sequence[BrokerList],
         meter: Meter,
         watermarks: Sequence[Watermarks] = (),
+        installed: Sequence[type[Handler]] = (),
     ) -> None:
         self._database = database
         self._resources = resources
@@ -71,7 +77,7 @@ class Service:
         self._bus = bus_conf.settings(conf)
         self._inbox = Inbox(database, self._router, self.dispatcher.wake, self._bus.dead_body_bytes)
         self._upkeep = Upkeep(engine, self.dispatcher, journal_conf.settings(conf))
-        self._guard = Guard(engine, resources, watermarks)
+        self._guard = Guard(engine, resources, watermarks, installed)
         self._sources: dict[Broker, Source] = {}
         self._listening: dict[Broker, tuple[threading.Thread, threading.Event]] = {}
         self._stop_listening = threading.Event()

@@ -6,10 +6,12 @@ from datetime import UTC, datetime
 
 import pytest
 
+from consumer import plugins
 from consumer.conf.window import DAYS
 from consumer.journal import controls, history
 from consumer.journal.database import Database
-from handlers.base import Finding, InFlight, Key, Unavailable
+from handlers.base import Finding, InFlight, Key, Unavailable, Watermark
+from tests.doubles import Mender
 from tests.functional.cli.conftest import Shell
 
 
@@ -74,6 +76,34 @@ def test_a_paused_handler_is_looked_at_and_not_healed(shell: Shell, database: Da
     ran = shell("sweep")
     assert ran.code == 2
     assert "mender is paused and heals nothing (restoring)" in ran.err
+    assert shell.world.drifted() == {"a"}
+
+
+def test_handlers_that_stopped_for_one_reason_share_one_remark(shell: Shell, database: Database) -> None:
+    shell.configure("[housekeeping]\nfixer_mode = heal\n")
+    assert shell("handler", "pause", "mender", "fixer", "--reason", "restoring").code == 0
+    ran = shell("sweep")
+    assert "mender, fixer are paused and heal nothing (restoring)" in ran.err
+    assert ran.err.count("restoring") == 1
+
+
+def test_a_sweep_of_one_handler_stops_every_handler_that_relies_on_a_restored_database(
+    shell: Shell, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The journal remembers the newest watermark, so that a later command of another handler sees no difference."""
+    rows = {"row 1": "old"}
+    monkeypatch.setattr(plugins, "watermarks", lambda: [lambda _resources: [Watermark("world", "db", (), dict(rows))]])
+    monkeypatch.setattr(Mender, "relies_on", ("world",))
+    shell.configure("[housekeeping]\nfixer_mode = heal\n")
+    assert shell("sweep", "fixer").code == 0
+    shell.world.things = {"a": 1}
+    rows["row 1"] = "other"
+    assert shell("sweep", "fixer").code == 2
+
+    ran = shell("sweep", "mender")
+
+    assert ran.code == 2
+    assert "mender is stopped and heals nothing (the database world" in ran.err
     assert shell.world.drifted() == {"a"}
 
 
