@@ -62,7 +62,9 @@ class Inbox:
     def _refused(self, broker: str, message: Received | UndecodableMessage, refusal: str) -> int:
         """Store a message that the journal refuses as a dead letter, if need be without its body."""
         size = message.size if isinstance(message, UndecodableMessage) else len(message.body)
-        letter = DeadLetter(broker, "", "", f"the journal refuses it: {refusal}", size, message.body[: self._keep_bytes])
+        letter = DeadLetter(
+            broker, "", "", f"the journal refuses it: {refusal}", size, message.body[: self._keep_bytes]
+        )
         try:
             return work.enqueue(self._database, [], [letter])
         except ValuesRefused:

@@ -70,4 +70,6 @@ def check(database: Database) -> None:
             "run 'stackmend db upgrade'"
         )
     if reason := database.transact(encoding):
-        raise WrongJournal(f"the journal cannot store every host name: {reason}. Convert it, or make a new database for it")
+        raise WrongJournal(
+            f"the journal cannot store every host name: {reason}. Convert it, or make a new database for it"
+        )
