@@ -36,7 +36,7 @@ def live_nodes(databases: NovaDatabases) -> tuple[dict[str, tuple[Cell, ComputeN
 
 
 def require_own_placement(databases: NovaDatabases, placement: Placement) -> None:
-    """Require the Placement of this Nova; every heal that trusts or writes Placement begins with it.
+    """Require the Placement of this Nova; every heal begins with it that writes Placement or takes its silence for an answer.
 
     Without a configured region, keystoneauth may choose any region's Placement, which knows none of our compute nodes.
 

@@ -81,8 +81,8 @@ def refusal(problem: str, may_remove: bool, nodes_of_uuid: int, nodes_of_host: i
     """Return why a membership stays as it is; empty when it may change."""
     if nodes_of_uuid > 1:
         return (
-            "several compute nodes have the provider's uuid: either a cell's database is a copy of another one, or two machines "
-            "have one file compute_id. nova-manage cell_v2 list_cells --verbose shows the databases"
+            "several compute nodes have the provider's uuid: either a cell's database is a copy of another one, or two "
+            "machines have one file compute_id. nova-manage cell_v2 list_cells --verbose shows the databases"
         )
     return _removal_refusal(may_remove, nodes_of_host) if problem == Problem.STALE else ""
 

@@ -67,7 +67,7 @@ from handlers.nova.hosts.leftover_rules import (
     of_mapping,
     of_provider,
 )
-from handlers.nova.nodes import known_places, nodes_among
+from handlers.nova.nodes import known_places, nodes_among, require_own_placement
 from handlers.nova.placement import Provider
 from handlers.nova.records import HostMapping
 from handlers.nova.verdicts import MOVED_SETTLE, Report, Wait, soonest
@@ -139,6 +139,7 @@ class AuditServices(PlacementHandler):
 
     def heal(self, finding: Finding) -> Healed:
         self._databases.require_known_schema()
+        require_own_placement(self._databases, self._placement)
         self.prove_again(finding)
         match finding.problem:
             case Problem.MAPPING_LEFT:

@@ -58,7 +58,7 @@ from handlers.nova import keys, options, queries
 from handlers.nova.base import PlacementHandler
 from handlers.nova.database import NovaDatabases
 from handlers.nova.hosts.aggregate_rules import Membership, Problem, differing, refusal, wanted
-from handlers.nova.nodes import live_nodes, nodes_among
+from handlers.nova.nodes import live_nodes, nodes_among, require_own_placement
 from handlers.nova.placement import Placement, ProviderAggregates
 from handlers.nova.records import Aggregate, ComputeNode
 
@@ -154,6 +154,7 @@ class SyncAggregates(PlacementHandler):
         if not finding.healable:
             raise Refused(finding.refusal)
         self._databases.require_known_schema()
+        require_own_placement(self._databases, self._placement)
         match finding.problem:
             case Problem.MISSING | Problem.STALE:
                 wrong = [Membership.from_json(provider) for provider in finding.evidence["providers"]]

@@ -78,6 +78,7 @@ from handlers.nova.mappings.rules import (
     is_instance,
     wrongly_marked,
 )
+from handlers.nova.nodes import require_own_placement
 from handlers.nova.verdicts import Keep, Report, Wait, soonest
 
 #: the kind of a key that stands for a range of mappings, ``<first>-<last>`` by their ids
@@ -215,10 +216,14 @@ class HealInstanceMappings(PlacementHandler):
         self._databases.require_known_schema()
         match finding.problem:
             case Problem.ALL_LEFT_BEHIND:
+                require_own_placement(self._databases, self._placement)
                 return self._forget_all(finding)
             case Problem.LEFT_BEHIND | Problem.ORPHANED:
+                require_own_placement(self._databases, self._placement)
                 return self._forget(self.prove_again(finding), finding.undo)
             case Problem.WITHOUT_CELL | Problem.STALE_REQUEST | Problem.WRONG_MARK:
+                if finding.evidence["allocated"] is not None:
+                    require_own_placement(self._databases, self._placement)
                 return self._change(self.prove_again(finding), finding.undo)
             case _:
                 raise Refused(f"{self.name} has no heal for {finding.problem}")

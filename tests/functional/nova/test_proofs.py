@@ -17,7 +17,7 @@ from handlers.base import Finding, Handler, HandlerError, Healed
 from handlers.nova import database
 from handlers.nova.simulation import NovaSimulation
 from tests.functional.nova.proofs import allocations, archive, hosts, mappings, ports
-from tests.functional.nova.proofs.changes import SILENCE
+from tests.functional.nova.proofs.changes import SILENCE, another_placement
 from tests.functional.nova.proofs.drift import Built, Case, Change, Drift, Moment
 from tests.functional.nova.proofs.stage import Scene, Stage
 from tests.neutron import Neutron
@@ -159,6 +159,17 @@ def test_a_database_or_an_api_that_does_not_answer_stops_the_heal(
     theatre: Theatre, drift: Drift, silent: str, moment: Moment
 ) -> None:
     case = Case(drift, "an answer", silent, Change(SILENCE[silent], alone=False), moment)
+    healed, before, after = play(theatre, case, theatre.perform(drift).subjects[:1])
+    assert not healed
+    assert not after.differing(before)
+
+
+@pytest.mark.parametrize(
+    "drift", [drift for drift in DRIFTS if "placement" in {*drift.needs} & {*drift.handler.requires}], ids=str
+)
+@pytest.mark.parametrize("moment", Moment)
+def test_the_placement_of_another_region_lets_no_heal_follow(theatre: Theatre, drift: Drift, moment: Moment) -> None:
+    case = Case(drift, "our Placement", "another region's", Change(another_placement, alone=False), moment)
     healed, before, after = play(theatre, case, theatre.perform(drift).subjects[:1])
     assert not healed
     assert not after.differing(before)

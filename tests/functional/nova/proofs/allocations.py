@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from handlers.base import Key
 from handlers.nova import tables
@@ -11,7 +11,6 @@ from handlers.nova.allocations.audit_migrations import AuditMigrations
 from handlers.nova.allocations.heal_allocations import HealAllocations
 from tests.functional.nova.proofs.changes import (
     BUILD_REQUEST,
-    CHANGED_JUST_NOW,
     ELSEWHERE,
     ELSEWHERE_LAST,
     LONG,
@@ -25,6 +24,7 @@ from tests.functional.nova.proofs.changes import (
     also_hold,
     alter,
     archived,
+    changed_just_now,
     delete_marked,
     drop,
     hold_on,
@@ -53,7 +53,7 @@ def _boot(stage: Stage, count: int = 1) -> list[str]:
         return [stage.cloud.boot("a") for _ in range(count)]
 
 
-def _holds(*hosts: str) -> Act:
+def _holds(*hosts: str) -> Callable[[Stage, str], bool]:
     def holds(stage: Stage, consumer: str) -> bool:
         return stage.cloud.allocation(consumer) == {stage.cloud.node(host).uuid: _FULL for host in hosts}
 
@@ -144,7 +144,7 @@ ALLOCATION_MISSING = Drift(
             "the row is deleted": delete_marked,
             "the row has no host": set_instance(host=None),
             "the row has no node": set_instance(node=None),
-            "the row is of this moment": CHANGED_JUST_NOW,
+            "the row is of this moment": changed_just_now,
         },
         "the live compute node": {"it is deleted": Change(_no_node, alone=False)},
         "the flavor of the instance": {
@@ -304,7 +304,7 @@ DELETED = Drift(
             **_NO_ROW,
             "the row is live": set_instance(deleted=0, deleted_at=None, vm_state="active"),
             "the row is hidden": set_instance(hidden=True),
-            "the row was deleted this moment": CHANGED_JUST_NOW,
+            "the row was deleted this moment": changed_just_now,
         },
     },
     contradiction={

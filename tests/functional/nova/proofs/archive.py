@@ -20,7 +20,7 @@ from tests.functional.nova.proofs.changes import (
     row_in,
     set_up,
 )
-from tests.functional.nova.proofs.drift import Act, Change, Drift
+from tests.functional.nova.proofs.drift import Act, Change, Changes, Drift
 from tests.functional.nova.proofs.stage import Stage
 from tests.functional.nova.world import add_archived, long_ago, make_provider
 
@@ -92,7 +92,7 @@ def _part(act: Act) -> Change:
     return Change(act, spares=_API)
 
 
-_PROOF = {
+_PROOF: dict[str, Changes] = {
     "the mark of deletion of each row": {
         "it is not set": alter(tables.instances, "uuid", deleted=0),
     },
@@ -106,7 +106,7 @@ _PROOF = {
         "it is gone": _part(UNMAPPED),
     },
 }
-_CONTRADICTION = {
+_CONTRADICTION: dict[str, Changes] = {
     "an allocation of the instance or of its migrations, of any provider": {
         "of a compute node": hold_on("a"),
         "of a nested provider": _holds_of("a"),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sqlite3
 import uuid
 from collections.abc import Mapping
+from contextlib import closing
 from typing import Any
 
 import sqlalchemy as sa
@@ -119,10 +121,12 @@ def archived(stage: Stage, instance: str) -> None:
     archive(stage.cloud, instance)
 
 
+def changed_just_now(stage: Stage, instance: str) -> None:
+    """Let the row have changed this moment."""
+    alter(tables.instances, "uuid", updated_at=long_ago(seconds=0))(stage, instance)
+
+
 RUNNING_TASK = set_instance(task_state="rebooting")
-CHANGED_JUST_NOW: Act = lambda stage, instance: alter(  # noqa: E731
-    tables.instances, "uuid", updated_at=long_ago(seconds=0)
-)(stage, instance)
 ELSEWHERE: Mapping[str, Act] = {
     "a live row in another cell": row_in("cell2"),
     "a live row in cell0": row_in("cell0"),
@@ -216,6 +220,15 @@ ELSEWHERE_LAST: Mapping[str, Act] = {
 
 
 # answers
+
+
+def another_placement(stage: Stage, subject: str) -> None:
+    """Let Placement be that of another region, which knows none of the live compute nodes."""
+    live = {node.uuid for node in stage.cloud.nodes()}
+    with closing(sqlite3.connect(stage.cloud.placement.database, timeout=30)) as connection, connection:
+        for provider in live:
+            other = (str(uuid.uuid4()), provider)
+            connection.execute("UPDATE resource_providers SET uuid = ? WHERE uuid = ?", other)
 
 
 def cut(cell: str) -> Act:

@@ -75,9 +75,9 @@ class Drift:
         source = self.one or self
         for words, changes in [*source.proof.items(), *source.contradiction.items()]:
             for name, change in changes.items():
-                change = change if isinstance(change, Change) else Change(change)
-                for moment in change.moments:
-                    yield Case(self, words, name, change, moment)
+                whole = change if isinstance(change, Change) else Change(change)
+                for moment in whole.moments:
+                    yield Case(self, words, name, whole, moment)
 
 
 @dataclass(frozen=True)

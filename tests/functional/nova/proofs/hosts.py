@@ -143,9 +143,7 @@ MEMBERSHIP_MISSING = Drift(
         "the host's row in ``aggregate_hosts``": {"the row is gone": drop(tables.aggregate_hosts, "host")},
         "a live compute node of the host with the provider's uuid": {
             "the node is marked as deleted": _without_node,
-            "the node has another uuid": lambda stage, host: alter(
-                tables.compute_nodes, "host", uuid=str(uuid.uuid4())
-            )(stage, host),
+            "the node has another uuid": alter(tables.compute_nodes, "host", uuid=str(uuid.uuid4())),
             "the node is of another host": alter(tables.compute_nodes, "host", host="x"),
         },
     },
@@ -254,9 +252,7 @@ MAPPING_LEFT = Drift(
         },
         "an instance or an unfinished migration on it": _ON_HOST,
         "a mapping or a provider of the name that is younger than the deletion": {
-            "a mapping": lambda stage, host: alter(tables.host_mappings, "host", created_at=long_ago(hours=1))(
-                stage, host
-            ),
+            "a mapping": alter(tables.host_mappings, "host", created_at=long_ago(hours=1)),
             "a provider": lambda stage, host: make_provider(stage.cloud, host, {"VCPU": 4}),
         },
     },
@@ -271,9 +267,7 @@ PROVIDER_LEFT = Drift(
     proof={
         "a deleted or archived compute node with the provider's uuid": {
             "both rows are purged": _purged,
-            "the node had another uuid": lambda stage, host: alter(
-                tables.compute_nodes, "host", uuid=str(uuid.uuid4())
-            )(stage, host),
+            "the node had another uuid": alter(tables.compute_nodes, "host", uuid=str(uuid.uuid4())),
         },
         "the provider without allocations and children": {
             "an allocation": _allocation,
@@ -284,9 +278,7 @@ PROVIDER_LEFT = Drift(
     contradiction={
         "a live compute node with its uuid or name": {
             "the uuid": _same_uuid_in("cell2"),
-            "the name": lambda stage, host: add(
-                "cell2", tables.compute_nodes, "hypervisor_hostname", uuid=str(uuid.uuid4()), host="x"
-            )(stage, host),
+            "the name": add("cell2", tables.compute_nodes, "hypervisor_hostname", uuid=str(uuid.uuid4()), host="x"),
         },
         "a service, an instance or an unfinished migration of its host": {
             "a service": _service_in("cell1"),

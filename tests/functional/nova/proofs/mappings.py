@@ -10,7 +10,6 @@ from handlers.nova.mappings.heal_instance_mappings import HealInstanceMappings
 from handlers.nova.mappings.map_instances import MapInstances
 from tests.functional.nova.proofs.changes import (
     BUILD_REQUEST,
-    CHANGED_JUST_NOW,
     ELSEWHERE,
     LONG,
     MAPPED_TO_CELL2,
@@ -21,6 +20,7 @@ from tests.functional.nova.proofs.changes import (
     UNMARKED,
     archived,
     both,
+    changed_just_now,
     delete_marked,
     drop,
     hold_on,
@@ -301,7 +301,7 @@ MARK_MISSING = Drift(
         },
     },
     contradiction={
-        "a change in the last minute": {"of this moment": CHANGED_JUST_NOW},
+        "a change in the last minute": {"of this moment": changed_just_now},
     },
 )
 
@@ -326,7 +326,7 @@ MARK_WRONG = Drift(
             "a deletion": set_instance(task_state="deleting"),
             "another task": RUNNING_TASK,
         },
-        "a change in the last minute": {"of this moment": CHANGED_JUST_NOW},
+        "a change in the last minute": {"of this moment": changed_just_now},
     },
 )
 

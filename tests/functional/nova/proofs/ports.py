@@ -9,18 +9,18 @@ from handlers.nova import tables
 from handlers.nova.ports.audit_ports import AuditPorts
 from tests.functional.nova.proofs.changes import (
     BUILD_REQUEST,
-    CHANGED_JUST_NOW,
     ELSEWHERE,
     LONG,
     MAPPED_TO_NO_CELL,
     alter,
     archived,
+    changed_just_now,
     purged,
     row_in,
     set_instance,
     set_up,
 )
-from tests.functional.nova.proofs.drift import Act, Change, Drift, Moment
+from tests.functional.nova.proofs.drift import Act, Change, Changes, Drift, Moment
 from tests.functional.nova.proofs.stage import Stage
 
 _PORTS = frozenset({"neutron.ports"})
@@ -45,11 +45,8 @@ def _made_by_nova(stage: Stage) -> tuple[Key, list[str]]:
 def _archived(stage: Stage) -> tuple[Key, list[str]]:
     key, instances = _deleted(stage)
     _remember(preserve_on_delete=True)(stage, instances[0])
-    caches = tables.instance_info_caches
-    [cache] = [
-        row
-        for row in stage.cloud._store.rows(stage.cloud.cells["cell1"], caches, caches.c.instance_uuid == instances[0])
-    ]
+    cell, caches = stage.cloud.cells["cell1"], tables.instance_info_caches
+    [cache] = stage.cloud._store.rows(cell, caches, caches.c.instance_uuid == instances[0])
     archived(stage, instances[0])
     stage.execute("cell1", tables.cell.tables["shadow_instance_info_caches"].insert().values(dict(cache._mapping)))
     return key, instances
@@ -89,7 +86,7 @@ _CACHE: dict[str, Act] = {
     "it names other ports": alter(tables.instance_info_caches, "instance_uuid", network_info='[{"id": "x"}]'),
     "it does not show the port's origin": _remember(),
 }
-_CONTRADICTIONS = {
+_CONTRADICTIONS: dict[str, Changes] = {
     "a live row in any cell": {
         **ELSEWHERE,
         "a live hidden row": row_in("cell2", hidden=True),
@@ -119,7 +116,7 @@ UNBIND = Drift(
             "it is live": set_instance(deleted=0, deleted_at=None, vm_state="active"),
             "it is soft-deleted": set_instance(deleted=0, deleted_at=None, vm_state="soft-delete"),
             "it is hidden": set_instance(hidden=True),
-            "it was deleted this moment": CHANGED_JUST_NOW,
+            "it was deleted this moment": changed_just_now,
         },
         _CACHE_WORDS: {**_CACHE, "it is empty, and the instance never ran": set_instance(launched_at=None)},
     },

@@ -75,7 +75,7 @@ class Stage:
     @contextmanager
     def handler(self, kind: type[Handler]) -> Iterator[Handler]:
         """Make a handler that remembers nothing."""
-        options = {group: dict(values) for group, values in self.cloud.options().items()}
+        options: dict[str, dict[str, object]] = {group: {**values} for group, values in self.cloud.options().items()}
         options["openstack"]["network_endpoint_override"] = self.neutron.url
         for group, values in self.options.items():
             options.setdefault(group, {}).update(values)
