@@ -108,7 +108,7 @@ class DemoDaemon:
         return act
 
     def sweep(self, names: Collection[str]) -> None:
-        timers = [work.Hint(name, Key(tasks.SWEEP, name), work.Priority.OPERATOR, "operator") for name in names]
+        timers = [work.Hint(name, Key(work.SWEEP, name), work.Priority.OPERATOR, "operator") for name in names]
         work.enqueue(self._database, timers)
         self._service.dispatcher.wake()
 

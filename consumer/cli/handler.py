@@ -9,11 +9,10 @@ from typing import Any
 
 from consumer.cli.base import Command, Lister, SpanCell
 from consumer.conf import tasks as task_conf
-from consumer.engine.task import SWEEP
 from consumer.journal import controls, history, replicas, work
 from consumer.journal.controls import Control
 from consumer.journal.database import Database, now
-from consumer.journal.work import Hint, Priority
+from consumer.journal.work import SWEEP, Hint, Priority
 from consumer.text import plural
 from handlers.base import Handler, Key, Mode
 

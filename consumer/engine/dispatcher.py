@@ -125,7 +125,9 @@ class Dispatcher:
         allowance = {name: self._engine.backoff.allowance(name, free) for name in self._runnable()}
         lease = self._engine.settings.lease_seconds
         open_names = [name for name, allowed in allowance.items() if allowed == free]
-        claims = work.claim(self._engine.database, self._engine.replica, open_names, free, lease)
+        claims = work.claim(
+            self._engine.database, self._engine.replica, open_names, free, lease, timers=self._free_for_sweeps()
+        )
         probing = [name for name, allowed in allowance.items() if 0 < allowed < free]
         for name in probing[: free - len(claims)]:
             claims += work.claim(self._engine.database, self._engine.replica, [name], 1, lease)
@@ -134,6 +136,12 @@ class Dispatcher:
         return claims + work.claim(
             self._engine.database, self._engine.replica, recovering, free - len(claims), lease, timers
         )
+
+    def _free_for_sweeps(self) -> int:
+        """Return how many sweeps may begin: half of the workers remain for keys, because a sweep may take minutes."""
+        with self._changed:
+            sweeping = sum(claim.key.kind == work.SWEEP for claim in self._claims)
+        return max(0, max(1, self._engine.settings.workers // 2) - sweeping)
 
     def _runnable(self) -> list[str]:
         if time.monotonic() - self._controls_at > _CONTROLS_AGE:

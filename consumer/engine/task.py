@@ -13,10 +13,8 @@ from oslo_config import cfg
 from consumer.conf import WrongConfiguration, tasks
 from consumer.conf import engine as engine_conf
 from consumer.conf.tasks import TaskSettings
+from consumer.journal.work import SWEEP
 from handlers.base import Handler, Key, Mode, Resources
-
-#: The kind of the keys of timers.
-SWEEP = "sweep"
 
 #: Returns the time of day, aware, in the zone of the windows.
 Clock = Callable[[], datetime]

@@ -8,9 +8,9 @@ from consumer.engine.engine import Engine
 from consumer.engine.reconciler import Reconciler
 from consumer.engine.stores import JournalStore
 from consumer.engine.sweeps import Sweeper
-from consumer.engine.task import SWEEP, Task
+from consumer.engine.task import Task
 from consumer.journal.database import JournalUnavailable
-from consumer.journal.work import Claim, LeaseLost, settle
+from consumer.journal.work import SWEEP, Claim, LeaseLost, settle
 from handlers.base import Unavailable
 
 LOG = logging.getLogger(__name__)

@@ -79,7 +79,8 @@ work = Table(
     Column("first_hint_at", Double, nullable=False),
     Column("last_hint_at", Double, nullable=False),
     UniqueConstraint("handler", "key", name="uniq_work0handler0key"),
-    Index("work_due_idx", "state", "priority", "not_before"),
+    # in the order of claims
+    Index("work_due_idx", "handler", "state", "priority", "not_before", "id"),
     Index("work_token_idx", "token"),
     **_TABLE,
 )
@@ -111,6 +112,7 @@ history = Table(
     Index("history_at_idx", "at"),
     Index("history_key_idx", "key", "at"),
     Index("history_budget_idx", "handler", "outcome", "at"),
+    Index("history_outcome_idx", "outcome", "at"),
     **_TABLE,
 )
 

@@ -11,20 +11,42 @@ a worker that lost its lease changes nothing (:class:`LeaseLost`).
 
 from __future__ import annotations
 
+import random
 import uuid
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 from functools import cache
+from itertools import zip_longest
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, and_, bindparam, case, delete, insert, null, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Double,
+    Executable,
+    Integer,
+    RowMapping,
+    and_,
+    bindparam,
+    case,
+    delete,
+    insert,
+    null,
+    or_,
+    select,
+    union_all,
+    update,
+)
 
 from consumer.journal import history
 from consumer.journal.database import Database, JournalError, clean, greatest, least, literal, now, upsert
 from consumer.journal.dead import DeadLetter
 from consumer.journal.schema import dead_event, work
 from handlers.base import Key
+
+#: The kind of the keys of timers.
+SWEEP = "sweep"
 
 #: More rows than this in one statement gain nothing and make long transactions.
 _CHUNK = 500
@@ -49,6 +71,10 @@ class Priority(IntEnum):
     TIMER = 50
     OPERATOR = 90
     EVENT = 100
+
+
+#: Priorities that claims treat alike, the more urgent first.
+_LEVELS = ((Priority.EVENT, Priority.OPERATOR, Priority.TIMER), (Priority.SWEEP,))
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,12 +265,21 @@ def _enqueue_statement(dialect: str) -> Any:
 
 
 def claim(
-    database: Database, owner: str, handlers: Collection[str], limit: int, lease: float, keys: Collection[Key] = ()
+    database: Database,
+    owner: str,
+    handlers: Collection[str],
+    limit: int,
+    lease: float,
+    keys: Collection[Key] = (),
+    timers: int | None = None,
 ) -> list[Claim]:
-    """Claim up to ``limit`` due rows of these handlers: events first, then the longest due.
+    """Claim up to ``limit`` due rows of these handlers: events and timers before suspects of sweeps.
+
+    Handlers take turns in random order. Of one handler, the most urgent rows come first, then the longest due.
 
     :param lease: seconds until the claim ends, unless extended
     :param keys: only rows of these keys; none for all
+    :param timers: the most timers of sweeps to claim; None for all
     """
     if not handlers or limit <= 0:
         return []
@@ -252,23 +287,67 @@ def claim(
 
     def take(connection: Connection) -> list[Claim]:
         clock = now(connection)
-        free = and_(
-            work.c.state == State.PENDING,
-            work.c.not_before <= clock,
-            or_(work.c.lease_until.is_(None), work.c.lease_until < clock),
-            *([work.c.key.in_([str(key) for key in keys])] if keys else []),
-        )
-        order = (work.c.priority.desc(), work.c.not_before, work.c.id)
-        due = select(work.c.id).where(free, work.c.handler.in_(handlers)).order_by(*order).limit(limit)
-        ids = list(connection.execute(due).scalars())
+        bounds: dict[str, Any] = {"clock": clock, "most": limit}
+        if keys:
+            bounds["keys"] = [str(key) for key in keys]
+        ids: list[int] = []
+        for level in _LEVELS:
+            if len(ids) < limit:
+                due = connection.execute(due_rows(tuple(handlers), level, bool(keys)), bounds)
+                ids += _in_turns(due.all(), limit - len(ids), limit if timers is None else timers)
         if not ids:
             return []
         mine = {"owner": owner, "token": token, "lease_until": clock + lease}
+        free = and_(work.c.state == State.PENDING, work.c.not_before <= clock, _unleased(clock))
         connection.execute(update(work).where(work.c.id.in_(ids), free).values(**mine))
+        order = (work.c.priority.desc(), work.c.not_before, work.c.id)
         rows = connection.execute(select(work).where(work.c.token == token).order_by(*order)).mappings()
         return _readable(connection, rows.all(), clock)
 
     return database.transact(take)
+
+
+def _unleased(clock: Any) -> ColumnElement[bool]:
+    return or_(work.c.lease_until.is_(None), work.c.lease_until < clock)
+
+
+@cache
+def due_rows(handlers: tuple[str, ...], level: tuple[Priority, ...], by_key: bool) -> Executable:
+    """Build the statement that reads the first due rows of each handler and priority, each in the order of the index.
+
+    One ORDER BY over all rows would sort everything that waits. Building the statement costs more than running it.
+    """
+    clock: ColumnElement[float] = bindparam("clock", type_=Double())
+    conditions = [work.c.state == literal(State.PENDING.value), work.c.not_before <= clock, _unleased(clock)]
+    if by_key:
+        conditions.append(work.c.key.in_(bindparam("keys", expanding=True)))
+    columns = (work.c.handler, work.c.priority, work.c.not_before, work.c.id, work.c.key)
+    heads = [
+        select(*columns)
+        .where(work.c.handler == handler, work.c.priority == literal(int(priority)), *conditions)
+        .order_by(work.c.not_before, work.c.id)
+        .limit(bindparam("most", type_=Integer()))
+        .subquery()
+        for handler in handlers
+        for priority in level
+    ]
+    return union_all(*(select(head) for head in heads))
+
+
+def _in_turns(rows: Iterable[Any], limit: int, timers: int) -> list[int]:
+    """Return the ids of up to ``limit`` rows, one of each handler in turn, with up to ``timers`` timers."""
+    queues: dict[str, list[tuple[int, float, int]]] = {}
+    sweeps = 0
+    for handler, priority, not_before, row_id, key in rows:
+        if key.startswith(f"{SWEEP}:"):
+            sweeps += 1
+            if sweeps > timers:
+                continue
+        queues.setdefault(handler, []).append((-priority, not_before, row_id))
+    turns = [sorted(queue) for queue in queues.values()]
+    random.shuffle(turns)
+    taken = [place for round_ in zip_longest(*turns) for place in round_ if place is not None]
+    return [row_id for _priority, _not_before, row_id in taken[:limit]]
 
 
 def _readable(connection: Connection, rows: Sequence[RowMapping], clock: float) -> list[Claim]:

@@ -17,9 +17,9 @@ from consumer import conf as configuration
 from consumer.conf.window import Window
 from consumer.engine import task as tasks
 from consumer.engine.oneshot import OneShot
-from consumer.engine.task import SWEEP, Task
+from consumer.engine.task import Task
 from consumer.journal import backlog, controls, history, schema
-from consumer.journal.work import Hint, Priority
+from consumer.journal.work import SWEEP, Hint, Priority
 from handlers.base import Finding, Handler, Healed, InFlight, Key, Mode, Resources
 from tests.doubles import Mender
 from tests.functional.engine.conftest import SETTINGS, Machine, eventually, hint

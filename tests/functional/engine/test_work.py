@@ -14,9 +14,8 @@ from hypothesis import strategies as st
 
 from consumer.conf.window import Window
 from consumer.engine import sweeps
-from consumer.engine.task import SWEEP
 from consumer.journal import backlog, controls, history, work
-from consumer.journal.work import Hint, Priority
+from consumer.journal.work import SWEEP, Hint, Priority
 from handlers.base import Finding, InFlight, Key, Mode, Refused, Unavailable
 from tests.functional.engine.conftest import Machine, eventually, hint
 

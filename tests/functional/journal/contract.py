@@ -8,7 +8,7 @@ from collections import Counter
 from datetime import UTC, datetime
 
 import pytest
-from sqlalchemy import inspect, update
+from sqlalchemy import Executable, inspect, update
 
 from consumer.conf.tasks import TaskSettings
 from consumer.conf.window import Window
@@ -68,6 +68,18 @@ def take(journal: Database, limit: int = 10, lease: float = 30.0, owner: str = "
     return work.claim(journal, owner, [H], limit, lease)
 
 
+def explained(journal: Database, statement: Executable) -> str:
+    """Return the database's plan for a statement that reads due rows."""
+    bounds = {"clock": time.time(), "most": 8}
+    compiled = statement.compile(journal.engine, compile_kwargs={"render_postcompile": True})  # type: ignore[attr-defined]
+    values = {**compiled.params, **bounds}
+    text = str(compiled)
+    given = tuple(values[name] for name in compiled.positiontup) if compiled.positiontup else values
+    prefix = "EXPLAIN QUERY PLAN " if journal.engine.dialect.name == "sqlite" else "EXPLAIN "
+    with journal.engine.begin() as connection:
+        return "\n".join(str(tuple(row)) for row in connection.exec_driver_sql(prefix + text, given))
+
+
 class JournalContract:
     """Subclasses give the fixture ``journal``: an upgraded, empty database."""
 
@@ -100,6 +112,37 @@ class JournalContract:
         tick(journal)
         work.enqueue(journal, [hint("second"), hint("later", after=60)])
         assert [claim.key.id for claim in take(journal)] == ["first", "second", "swept"]
+
+    def test_a_claim_reads_the_index_in_its_order_and_sorts_nothing_that_waits(self, journal: Database) -> None:
+        for priority in Priority:
+            work.enqueue(journal, [hint(f"{priority}-{number}", priority) for number in range(1000)])
+        with journal.engine.begin() as connection:
+            connection.exec_driver_sql("ANALYZE TABLE work" if "mysql" in str(journal.engine.url) else "ANALYZE")
+        for level in ((Priority.EVENT, Priority.TIMER), (Priority.SWEEP,)):
+            assert "work_due_idx" in (plan := explained(journal, work.due_rows((H, "other"), level, False)))
+            assert not [
+                word for word in ("filesort", "TEMP B-TREE", "SCAN work", "Seq Scan", "Sort Key") if word in plan
+            ]
+
+    def test_handlers_take_turns(self, journal: Database) -> None:
+        work.enqueue(journal, [hint(str(number), handler="busy") for number in range(300)])
+        tick(journal)
+        work.enqueue(journal, [hint("lonely")])
+        taken = work.claim(journal, "r1", ["busy", H], 2, 30.0)
+        assert sorted(claim.handler for claim in taken) == ["busy", H]
+
+    def test_suspects_of_a_sweep_do_not_take_turns_with_events(self, journal: Database) -> None:
+        work.enqueue(journal, [hint("swept", Priority.SWEEP)])
+        tick(journal)
+        work.enqueue(journal, [hint(str(number), handler="busy") for number in range(3)])
+        taken = work.claim(journal, "r1", ["busy", H], 3, 30.0)
+        assert {claim.handler for claim in taken} == {"busy"}
+
+    def test_timers_beyond_the_limit_wait(self, journal: Database) -> None:
+        timers = [Hint(name, Key(work.SWEEP, name), Priority.TIMER, "sweep") for name in ("a", "b", "c")]
+        work.enqueue(journal, [*timers, hint("key", handler="a")])
+        taken = work.claim(journal, "r1", ["a", "b", "c"], 10, 30.0, timers=2)
+        assert sorted(claim.key.kind for claim in taken) == ["sweep", "sweep", "thing"]
 
     def test_what_has_arrived_is_known_by_broker_and_format(self, journal: Database) -> None:
         for broker, written in (("a", "versioned"), ("b", ""), ("a", "unversioned"), ("a", "versioned")):
