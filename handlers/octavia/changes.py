@@ -209,12 +209,25 @@ def mark_error(connection: Connection, balancer: records.LoadBalancer, at: datet
         raise Conflict(f"load balancer {balancer.id} is no longer {balancer.status} since {balancer.updated_at}")
 
 
+def forget_server(connection: Connection, amphora: records.Amphora) -> None:
+    """Set the row of an amphora to DELETED without its server, which is preserved, with its health row and member ports.
+
+    :param amphora: as it was read: ERROR, on no load balancer, with a server
+    :raises Conflict: when it has changed since
+    """
+    _delete(connection, amphora, compute_id=None)
+
+
 def mark_deleted(connection: Connection, amphora: records.Amphora) -> None:
     """Set an amphora's row to DELETED after its server and ports are gone; delete its health row and member ports.
 
     :param amphora: the row of the proof: ERROR, PENDING_DELETE or READY, on no load balancer
     :raises Conflict: when it has changed since
     """
+    _delete(connection, amphora, compute_id=amphora.compute_id)
+
+
+def _delete(connection: Connection, amphora: records.Amphora, compute_id: str | None) -> None:
     same_server = (
         _AMPHORA.compute_id.is_(None) if amphora.compute_id is None else _AMPHORA.compute_id == amphora.compute_id
     )
@@ -226,7 +239,7 @@ def mark_deleted(connection: Connection, amphora: records.Amphora) -> None:
             _AMPHORA.load_balancer_id.is_(None),
             same_server,
         )
-        .values(status="DELETED", updated_at=utcnow())
+        .values(status="DELETED", compute_id=compute_id, updated_at=utcnow())
     )
     if changed.rowcount != 1:
         raise Conflict(f"amphora {amphora.id} is no longer {amphora.status} without a load balancer")

@@ -8,7 +8,16 @@ from __future__ import annotations
 import re
 
 from handlers.octavia import records
-from handlers.octavia.cloud_objects import AMPHORA, PRESERVED, PRESERVED_PREFIX, SPARE, SPARE_PREFIX, STATE, Server
+from handlers.octavia.cloud_objects import (
+    AMPHORA,
+    AMPHORA_PREFIX,
+    PRESERVED,
+    PRESERVED_PREFIX,
+    SPARE,
+    SPARE_PREFIX,
+    STATE,
+    Server,
+)
 
 _UUID = r"([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})"
 _SERVER = re.compile(rf"amphora-{_UUID}")
@@ -58,11 +67,14 @@ def _match(pattern: re.Pattern[str], name: str) -> str | None:
 
 def is_kept(server: Server) -> bool:
     """Return whether a server is preserved, a spare, or released to an operator, and thus no leftover."""
+    return _is_marked(server) or server.name.startswith(PRESERVED_PREFIX)
+
+
+def _is_marked(server: Server) -> bool:
     return (
         bool({PRESERVED, SPARE} & server.tags)
-        or server.name.startswith((PRESERVED_PREFIX, SPARE_PREFIX))
-        or AMPHORA in server.metadata
-        or STATE in server.metadata
+        or server.name.startswith(SPARE_PREFIX)
+        or bool(server.metadata.get(AMPHORA) or server.metadata.get(STATE))
     )
 
 
@@ -79,11 +91,24 @@ def in_flow(row: records.Amphora, grace: float) -> bool:
     return row.load_balancer_id is None and row.status in IN_A_FLOW and row.age < grace
 
 
+def foreign(found: Server, amphora: str, project: str) -> str:
+    """Return the reason why the server of an amphora's row is not one that Octavia created for it; empty when it is.
+
+    A preservation that was given up may have renamed it.
+
+    :param project: id of Octavia's project
+    """
+    own = (f"{AMPHORA_PREFIX}{amphora}", f"{PRESERVED_PREFIX}{amphora}")
+    if found.project_id == project and found.name in own:
+        return ""
+    return f"server {found.id} ({found.name}) was not created by Octavia for amphora {amphora}"
+
+
 def not_removable(found: Server, amphora: str, project: str) -> str:
     """Return why a server must not be deleted together with its amphora's row; empty when it may be.
 
     :param project: id of Octavia's project
     """
-    if found.project_id != project or amphora_of_server(found.name) != amphora:
-        return f"server {found.id} ({found.name}) was not created by Octavia for amphora {amphora}"
-    return f"server {found.id} of amphora {amphora} is preserved, a spare or released" if is_kept(found) else ""
+    if reason := foreign(found, amphora, project):
+        return reason
+    return f"server {found.id} of amphora {amphora} is preserved, a spare or released" if _is_marked(found) else ""

@@ -24,7 +24,7 @@ from handlers.octavia.cloud_objects import (
     Server,
 )
 from handlers.octavia.drivers.base import Driver
-from handlers.octavia.failover.steps import Replaced, Situation, Step, StepName
+from handlers.octavia.failover.steps import AnyReading, Deactivated, Replaced, Situation, Step, StepName
 from handlers.octavia.failover.undo import undo_of
 from handlers.octavia.housekeeping import AmphoraDriverError
 from handlers.octavia.preserved import pool
@@ -44,19 +44,26 @@ class Actions:
     def __init__(self, driver: Driver, settings: HousekeepingSettings) -> None:
         self._driver = driver
         self._settings = settings
-        either: dict[StepName, Callable[[Situation | Replaced, Step], Healed]] = {
+        either: dict[StepName, Callable[[AnyReading, Step], Healed]] = {
             StepName.UNMARK: self._unmark,
             StepName.DROP_IMAGE: self._drop_image,
             StepName.LABEL: self._label,
             StepName.SHELVE: self._shelve,
             StepName.STOP: self._stop,
         }
-        self._recovering: Mapping[StepName, Callable[[Situation, Step], Healed]] = {
+        cutting_off: dict[StepName, Callable[[Situation | Deactivated, Step], Healed]] = {
             **either,
-            StepName.LEASE: self._lease,
             StepName.MARK: self._mark,
             StepName.UNPLUG: self._unplug,
             StepName.QUARANTINE: self._quarantine,
+        }
+        self._deactivated: Mapping[StepName, Callable[[Deactivated, Step], Healed]] = {
+            **cutting_off,
+            StepName.FORGET: self._forget,
+        }
+        self._recovering: Mapping[StepName, Callable[[Situation, Step], Healed]] = {
+            **cutting_off,
+            StepName.LEASE: self._lease,
             StepName.LET_GO: self._let_go,
             StepName.FAILOVER: self._replace,
             StepName.REBUILD: self._replace,
@@ -70,7 +77,7 @@ class Actions:
             StepName.DETACH: self._detach,
         }
 
-    def take(self, s: Situation | Replaced, step: Step) -> Healed:
+    def take(self, s: AnyReading, step: Step) -> Healed:
         """Carry out a step.
 
         :raises Conflict: when the world has changed since the reading
@@ -79,6 +86,8 @@ class Actions:
         """
         if isinstance(s, Situation) and step.name in self._recovering:
             return self._recovering[step.name](s, step)
+        if isinstance(s, Deactivated) and step.name in self._deactivated:
+            return self._deactivated[step.name](s, step)
         if isinstance(s, Replaced) and step.name in self._finishing:
             return self._finishing[step.name](s, step)
         raise Refused(f"{step.name} is no step for amphora {s.amphora.id}, which is {s.amphora.status}")
@@ -171,9 +180,18 @@ class Actions:
         if taken:
             LOG.warning("Octavia refused the failover of amphora %s; its health manager can replace it", s.amphora.id)
 
+    def _forget(self, s: Deactivated, step: Step) -> Healed:
+        self._driver.database.run(partial(changes.forget_server, amphora=s.amphora))
+        return Healed(
+            f"set the row of amphora {s.amphora.id} to DELETED, without its server {s.amphora.compute_id}",
+            before={"status": s.amphora.status, "compute_id": s.amphora.compute_id},
+            after={"status": "DELETED", "compute_id": None},
+            undo=undo_of(s, step),
+        )
+
     # the server
 
-    def _mark(self, s: Situation, step: Step) -> Healed:
+    def _mark(self, s: Situation | Deactivated, step: Step) -> Healed:
         server = _server(s)
         self._driver.tag_server(server.id, PRESERVED)
         others = [one for one in pool.read(self._driver) if one.amphora != s.amphora.id]
@@ -187,7 +205,7 @@ class Actions:
             undo=undo_of(s, step),
         )
 
-    def _marks(self, s: Situation, why: str) -> dict[str, str]:
+    def _marks(self, s: Situation | Deactivated, why: str) -> dict[str, str]:
         return {
             AMPHORA: s.amphora.id,
             LOAD_BALANCER: s.amphora.load_balancer_id or "",
@@ -196,20 +214,20 @@ class Actions:
             STATE: State.PRESERVING,
         }
 
-    def _unmark(self, s: Situation | Replaced, step: Step) -> Healed:
+    def _unmark(self, s: AnyReading, step: Step) -> Healed:
         server = _server(s)
         if isinstance(s, Situation):
             self._end_lease(s)
         # the number first: a tag without a number is a server that is about to get one
-        self._driver.describe_server(server.id, {SINCE: "", STATE: ""})
+        self._driver.describe_server(server.id, {SINCE: "", STATE: "", AMPHORA: ""})
         self._driver.untag_server(server.id, PRESERVED)
         return Healed(
             f"removed the mark of server {server.id} of amphora {s.amphora.id}: {step.why or step.summary}",
-            before={name: server.metadata.get(name, "") for name in (SINCE, STATE)},
+            before={name: server.metadata.get(name, "") for name in (SINCE, STATE, AMPHORA)},
             undo=undo_of(s, step),
         )
 
-    def _stop(self, s: Situation | Replaced, step: Step) -> Healed:
+    def _stop(self, s: AnyReading, step: Step) -> Healed:
         if isinstance(s, Situation):
             self._require_failover(s)
         server = _server(s)
@@ -223,8 +241,9 @@ class Actions:
             undo=undo_of(s, step),
         )
 
-    def _unplug(self, s: Situation, step: Step) -> Healed:
-        self._require_failover(s)
+    def _unplug(self, s: Situation | Deactivated, step: Step) -> Healed:
+        if isinstance(s, Situation):
+            self._require_failover(s)
         server = _server(s)
         for port in s.connected:
             self._driver.detach_port(server.id, port.id)
@@ -235,8 +254,9 @@ class Actions:
             undo=undo_of(s, step),
         )
 
-    def _quarantine(self, s: Situation, step: Step) -> Healed:
-        self._require_failover(s)
+    def _quarantine(self, s: Situation | Deactivated, step: Step) -> Healed:
+        if isinstance(s, Situation):
+            self._require_failover(s)
         for port in s.connected:
             self._driver.disable_port(port)
         return Healed(
@@ -245,7 +265,7 @@ class Actions:
             undo=undo_of(s, step),
         )
 
-    def _label(self, s: Situation | Replaced, step: Step) -> Healed:
+    def _label(self, s: AnyReading, step: Step) -> Healed:
         server, name = _server(s), f"{PRESERVED_PREFIX}{s.amphora.id}"
         self._driver.lock_server(server.id, f"preserved by stackmend: amphora {s.amphora.id} failed")
         self._driver.describe_server(server.id, {STATE: State.PRESERVED}, name)
@@ -256,7 +276,7 @@ class Actions:
             undo=undo_of(s, step),
         )
 
-    def _shelve(self, s: Situation | Replaced, step: Step) -> Healed:
+    def _shelve(self, s: AnyReading, step: Step) -> Healed:
         server = _server(s)
         self._driver.shelve_server(server.id)
         return Healed(
@@ -288,7 +308,7 @@ class Actions:
             undo=undo_of(s, step),
         )
 
-    def _drop_image(self, s: Situation | Replaced, step: Step) -> Healed:
+    def _drop_image(self, s: AnyReading, step: Step) -> Healed:
         for image in step.objects:
             self._driver.delete_image(image)
         return Healed(
@@ -338,7 +358,7 @@ class Actions:
         )
 
 
-def _server(s: Situation | Replaced) -> Server:
+def _server(s: AnyReading) -> Server:
     if s.server is None:
         raise Conflict(f"amphora {s.amphora.id} has no server any more")
     return s.server

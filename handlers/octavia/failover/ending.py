@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from handlers.octavia.cloud_objects import METHOD, STATE, Image, Server
-from handlers.octavia.failover.steps import Decision, Nothing, Replaced, Report, Situation, Step, StepName, Wait
+from handlers.octavia.failover.steps import Decision, Nothing, Reading, Replaced, Report, Step, StepName, Wait
 from handlers.octavia.failover.table import Row, first
 from handlers.octavia.preserved import pool
 from handlers.octavia.preserved.pool import State
@@ -19,7 +19,7 @@ _DESCRIBABLE = WILLING | {"SUSPENDED"}
 _COMING = frozenset({"queued", "saving", "uploading", "importing"})
 
 
-def marked_for(s: Situation | Replaced) -> float:
+def marked_for(s: Reading) -> float:
     """Return for how many seconds an amphora has been marked."""
     since = pool.parsed(s.since)
     return (s.now - since).total_seconds() if since is not None else 0.0

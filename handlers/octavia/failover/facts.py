@@ -17,7 +17,7 @@ from handlers.octavia.drivers.base import Driver
 from handlers.octavia.failover import queries
 from handlers.octavia.failover.heartbeats import Heard, Listener
 from handlers.octavia.failover.rules import at_rest
-from handlers.octavia.failover.steps import Nothing, Replaced, Situation, Wait
+from handlers.octavia.failover.steps import Deactivated, Nothing, Replaced, Situation, Wait
 from handlers.octavia.preserved import pool
 from handlers.octavia.settings import HousekeepingSettings
 
@@ -74,6 +74,24 @@ def read(
     if rows.amphora.status == "DELETED" or rows.balancer is None:
         return _replaced(driver, settings, rows, cloud)
     return _situation(driver, settings, rows, rows.balancer, cloud, unsettled)
+
+
+def read_deactivated(
+    driver: Driver, settings: HousekeepingSettings, amphora: records.Amphora
+) -> Deactivated | Replaced | Nothing:
+    """Read an amphora on no load balancer that is in ERROR, or whose server is preserved.
+
+    :raises Unavailable: when an API does not answer
+    """
+    preserved = amphora.status == "DELETED" and amphora.compute_id is None
+    if amphora.load_balancer_id is not None or not (preserved or amphora.status == "ERROR"):
+        return Nothing()
+    server, images = _server(driver, amphora), driver.images()
+    ports = tuple(driver.ports_of(server.id)) if server is not None else ()
+    own = tuple(image for image in images if image.properties.get(AMPHORA) == amphora.id)
+    others = tuple(one for one in pool.assemble(driver.servers(), images) if one.amphora != amphora.id)
+    made = partial(Replaced, balancer=None) if preserved else Deactivated
+    return made(amphora=amphora, now=datetime.now(UTC), server=server, ports=ports, images=own, others=others)
 
 
 def _rows(connection: Connection, identity: str, settings: HousekeepingSettings) -> _Rows | None:

@@ -119,7 +119,7 @@ class FailedAmphora(OctaviaPlugin, Handler):
     title = "Replace amphorae that have failed, and preserve some of them for examination"
     group = settings.GROUP
     kinds = ("amphora", "server")
-    healable_problems = frozenset(step.value for step in StepName)
+    healable_problems = frozenset(step.value for step in StepName if step is not StepName.FORGET)
     triggers = (
         Trigger("instance.update", keys.lost_amphora),
         Trigger("instance.update", keys.leaving_amphora, after=_BEGUN),

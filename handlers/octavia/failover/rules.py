@@ -12,7 +12,18 @@ from handlers.octavia import rebuild, records
 from handlers.octavia.cloud_objects import Server
 from handlers.octavia.failover.ending import WILLING, finish, label_of, marked_for, shelving_of
 from handlers.octavia.failover.proof import Alive, Failed, Suspect, Unclear, judge
-from handlers.octavia.failover.steps import Decision, Nothing, Replaced, Report, Situation, Step, StepName, Wait
+from handlers.octavia.failover.steps import (
+    AnyReading,
+    Deactivated,
+    Decision,
+    Nothing,
+    Replaced,
+    Report,
+    Situation,
+    Step,
+    StepName,
+    Wait,
+)
 from handlers.octavia.failover.table import Row, first
 from handlers.octavia.preserved import pool
 from handlers.octavia.settings import HousekeepingSettings
@@ -39,6 +50,11 @@ class Case:
         return self.failed.why
 
     @property
+    def not_preserved(self) -> str:
+        """Why it is not preserved; empty when it is."""
+        return _not_preserved(self.s, self.settings, self.failed.beats)
+
+    @property
     def taken(self) -> bool:
         """Whether Octavia's health manager has begun a failover of it."""
         return self.s.serves and self.s.health is not None and self.s.health.busy
@@ -48,10 +64,17 @@ class Case:
 
 
 @dataclass(frozen=True, slots=True)
-class ServerCase(Case):
+class ServerCase:
     """A failed amphora whose server is to be preserved."""
 
+    s: Situation | Deactivated
+    settings: HousekeepingSettings
+    failed: Failed
     server: Server
+
+    def step(self, name: StepName, summary: str, *objects: str) -> Step:
+        """Return a step with the proof as its reason."""
+        return Step(name, summary, self.failed.why, objects)
 
     @property
     def working(self) -> Wait:
@@ -149,20 +172,20 @@ def _request(s: Situation, why: str) -> Decision:
 # a failed amphora
 
 
-def _not_preserved(c: Case) -> str:
-    s, server, limit = c.s, c.s.server, c.settings.maximum_preserved_amphora_count
-    others = s.others if c.settings.preservation_scheme == "keep" else [one for one in s.others if not one.complete]
+def _not_preserved(s: Situation | Deactivated, settings: HousekeepingSettings, beats: bool) -> str:
+    server, limit = s.server, settings.maximum_preserved_amphora_count
+    others = s.others if settings.preservation_scheme == "keep" else [one for one in s.others if not one.complete]
     if server is None:
         return "it has no server to preserve"
     unkeepable = server.status not in _PRESERVABLE or server.task_state in pool.LEAVING
     reasons = (
         (limit == 0, "none is preserved"),
-        (c.failed.beats, "it still sends heartbeats, so it is not cut off before it has a replacement"),
+        (beats, "it still sends heartbeats, so it is not cut off before it has a replacement"),
         (unkeepable, f"its server is {server.status} and cannot be preserved"),
         (not s.marked and s.sealed is None and len(others) >= limit, "the pool is full"),
     )
     found = next((reason for applies, reason in reasons if applies), "")
-    return found or ("" if s.marked else pool.obstacle(server, c.settings.preservation_deadline))
+    return found or ("" if s.marked else pool.obstacle(server, settings.preservation_deadline))
 
 
 def _replace(c: Case, reason: str) -> Decision:
@@ -211,8 +234,22 @@ FAILED: tuple[Row[Case], ...] = (
         lambda c: c.taken,
         lambda c: _replace(c, "Octavia's health manager took it, and gave up"),
     ),
-    Row("not preserved", lambda c: bool(_not_preserved(c)), lambda c: _replace(c, _not_preserved(c))),
+    Row("not preserved", lambda c: bool(c.not_preserved), lambda c: _replace(c, c.not_preserved)),
 )
+
+
+def _leave(c: ServerCase) -> Decision:
+    """Return the step after which Octavia no longer knows a server that is cut off."""
+    if isinstance(c.s, Deactivated):
+        return c.step(StepName.FORGET, "set its row to DELETED, without its server", c.server.id)
+    return c.step(StepName.LET_GO, "let Octavia forget its server, and replace it", c.server.id)
+
+
+def _give_up(c: ServerCase, reason: str) -> Decision:
+    if isinstance(c.s, Deactivated):
+        return c.step(StepName.UNMARK, f"remove its mark: {reason}", c.server.id)
+    return _replace(Case(c.s, c.settings, c.failed), reason)
+
 
 PRESERVE: tuple[Row[ServerCase], ...] = (
     Row("Nova works on it", lambda c: not c.s.marked and c.server.task_state is not None, lambda c: c.working),
@@ -243,12 +280,12 @@ CUT_OFF: tuple[Row[ServerCase], ...] = (
     Row(
         "no network is left",
         lambda c: not c.s.connected,
-        lambda c: c.step(StepName.LET_GO, "let Octavia forget its server, and replace it", c.server.id),
+        _leave,
     ),
     Row(
         "Nova neither detaches nor stops",
         lambda c: c.late and c.runs and c.server.task_state is not None,
-        lambda c: _replace(c, "Nova neither detaches its ports nor stops it"),
+        lambda c: _give_up(c, "Nova neither detaches its ports nor stops it"),
     ),
     Row(
         "Nova does not detach from a running server",
@@ -275,9 +312,11 @@ def _ports(c: ServerCase) -> tuple[str, ...]:
     return tuple(port.id for port in c.s.connected)
 
 
-def next_step(s: Situation | Replaced, settings: HousekeepingSettings) -> Decision:
+def next_step(s: AnyReading, settings: HousekeepingSettings) -> Decision:
     if isinstance(s, Replaced):
         return finish(s, settings)
+    if isinstance(s, Deactivated):
+        return _preserve(s, settings)
     if s.forgotten:
         return _recover_forgotten(s)
     match judge(s, settings):
@@ -299,6 +338,17 @@ def _recover(c: Case) -> Decision:
     return first(PRESERVE, case) or first(CUT_OFF, case) or Nothing()
 
 
+def _preserve(s: Deactivated, settings: HousekeepingSettings) -> Decision:
+    """Return the next step for an amphora in ERROR on no load balancer; Nothing when it is not preserved."""
+    reason = _not_preserved(s, settings, beats=False)
+    if s.server is None or (reason and not s.marked):
+        return Nothing()
+    case = ServerCase(s, settings, Failed("Octavia reports it in ERROR, and it is on no load balancer"), s.server)
+    if reason:
+        return _give_up(case, reason)
+    return first(PRESERVE, case) or first(CUT_OFF, case) or Nothing()
+
+
 def _leave_alone(s: Situation) -> Decision:
     if s.marked and s.server is not None:
         return Step(StepName.UNMARK, "remove the mark of an amphora that lives", "it lives", (s.server.id,))
@@ -314,7 +364,7 @@ def _recover_forgotten(s: Situation) -> Decision:
     return _request(s, why)
 
 
-def has_place(s: Situation, settings: HousekeepingSettings) -> bool | None:
+def has_place(s: Situation | Deactivated, settings: HousekeepingSettings) -> bool | None:
     """Return whether an amphora's number is within the maximum; None while others have no number yet."""
     mine = (s.since, s.amphora.id)
     limit = settings.maximum_preserved_amphora_count

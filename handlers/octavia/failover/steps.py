@@ -39,6 +39,8 @@ class StepName(StrEnum):
     QUARANTINE = "quarantine"
     #: Octavia forgets the server, so that the failover leaves it alone, and is asked for the failover
     LET_GO = "let-go"
+    #: the row of an amphora on no load balancer becomes DELETED, without its server, which is preserved
+    FORGET = "forget"
     #: Octavia replaces the amphora
     FAILOVER = "failover"
     #: Octavia replaces all amphorae of a load balancer in ERROR
@@ -145,6 +147,19 @@ class Situation(Reading):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Deactivated(Reading):
+    """An amphora in ERROR on no load balancer: no health manager watches it, and no failover follows."""
+
+    balancer: None = None
+    health: None = None
+
+    @property
+    def serves(self) -> bool:
+        """Whether its row calls it serving."""
+        return False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Replaced(Reading):
     """An amphora whose row is DELETED.
 
@@ -194,3 +209,4 @@ class Nothing:
 
 
 Decision = Step | Wait | Report | Nothing
+AnyReading = Situation | Deactivated | Replaced

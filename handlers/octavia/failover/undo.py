@@ -5,25 +5,25 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from handlers.octavia.cloud_objects import AMPHORA, PRESERVED
-from handlers.octavia.failover.steps import Replaced, Situation, Step, StepName
+from handlers.octavia.failover.steps import AnyReading, Step, StepName
 
-_Undo = Callable[[Situation | Replaced, Step], str]
+_Undo = Callable[[AnyReading, Step], str]
 
 
-def undo_of(s: Situation | Replaced, step: Step) -> str:
+def undo_of(s: AnyReading, step: Step) -> str:
     return _UNDO[step.name](s, step)
 
 
-def _server(s: Situation | Replaced) -> str:
+def _server(s: AnyReading) -> str:
     return s.server.id if s.server is not None else ""
 
 
-def _lease(s: Situation | Replaced, _step: Step) -> str:
+def _lease(s: AnyReading, _step: Step) -> str:
     statement = f"UPDATE amphora_health SET last_update=utc_timestamp() WHERE amphora_id='{s.amphora.id}'"
     return f"the lease ends by itself, or: {statement}"
 
 
-def _let_go(s: Situation | Replaced, _step: Step) -> str:
+def _let_go(s: AnyReading, _step: Step) -> str:
     amphora = s.amphora
     return (
         f"only while the row is ERROR without a server: UPDATE amphora SET status='{amphora.status}', "
@@ -32,20 +32,28 @@ def _let_go(s: Situation | Replaced, _step: Step) -> str:
     )
 
 
-def _unplug(s: Situation | Replaced, step: Step) -> str:
+def _forget(s: AnyReading, _step: Step) -> str:
+    amphora = s.amphora
+    return (
+        f"UPDATE amphora SET status='{amphora.status}', compute_id='{amphora.compute_id}' WHERE id='{amphora.id}' "
+        "AND status='DELETED' AND compute_id IS NULL"
+    )
+
+
+def _unplug(s: AnyReading, step: Step) -> str:
     return (
         f"openstack server add port {_server(s)} PORT, for: {' '.join(step.objects)}. Nova deletes the port in the "
         "management network: create it again"
     )
 
 
-def _detach(s: Situation | Replaced, step: Step) -> str:
+def _detach(s: AnyReading, step: Step) -> str:
     rows = ", ".join(f"'{row}'" for row in step.objects)
     balancer = s.balancer.id if s.balancer is not None else ""
     return f"UPDATE amphora SET load_balancer_id='{balancer}' WHERE id IN ({rows}) AND status='DELETED'"
 
 
-def _impossible(_s: Situation | Replaced, step: Step) -> str:
+def _impossible(_s: AnyReading, step: Step) -> str:
     return f"{step.name} cannot be taken back"
 
 
@@ -63,6 +71,7 @@ _UNDO: Mapping[StepName, _Undo] = {
     StepName.UNPLUG: _unplug,
     StepName.QUARANTINE: lambda _, step: "; ".join(f"openstack port set --enable {port}" for port in step.objects),
     StepName.LET_GO: _let_go,
+    StepName.FORGET: _forget,
     StepName.FAILOVER: _impossible,
     StepName.REBUILD: _impossible,
     StepName.LABEL: lambda s, _: f"stackmend amphora preserved release {s.amphora.id}, or delete",

@@ -4,6 +4,7 @@
 
 =========================  ==========================================================================================
 amphora-deactivated        a row on no load balancer, in ERROR, READY or another state, with its server
+amphora-eligible           such a row in ERROR, whose server is to be preserved (``maximum_preserved_amphora_count``)
 amphora-without-server     the same, and Nova does not know its server
 amphora-stuck              a row in a state of a flow, while no flow works on its load balancer; or PENDING_DELETE on none
 server-without-row         a server named ``amphora-<uuid>`` that no row of Octavia names
@@ -29,9 +30,10 @@ than 90 % of the servers of serving amphorae, or more than a few servers have no
 while no request for it waits in Octavia's queue (:mod:`handlers.octavia.work_queue`).
 
 **What is changed.** An amphora that is stuck on a load balancer is failed over, never deleted. An amphora in ERROR on no load
-balancer is deleted by the API. When that fails, and in every other state, its server, ports and row are removed here
-(:mod:`handlers.octavia.removal`). Servers, ports and groups are deleted, and their absence is verified. A port is deleted at
-the revision that was inspected.
+balancer is preserved while there is room, by the steps of ``failed_amphora`` (:mod:`handlers.octavia.failover.rules`): mark,
+cut off, DELETED row without the server, image, label. One that is not preserved is deleted by the API. When that fails, and in
+every other state, its server, its ports and its row are removed here (:mod:`handlers.octavia.removal`). Servers, ports and
+groups are deleted, and their absence is verified. A port is deleted at the revision that was inspected.
 
 **What is not changed.** Objects outside Octavia's project. Preserved amphorae, spares and released servers. Rows of other
 providers. An amphora that serves, or is in ERROR on a load balancer: ``failed_amphora`` replaces it. A load balancer whose
@@ -44,6 +46,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, Self
 
@@ -71,6 +74,10 @@ from handlers.octavia.base import OctaviaPlugin
 from handlers.octavia.cloud_objects import Group, Port, Server
 from handlers.octavia.drivers.base import Driver
 from handlers.octavia.drivers.chosen import chosen_driver
+from handlers.octavia.failover import facts
+from handlers.octavia.failover.actions import Actions
+from handlers.octavia.failover.rules import next_step
+from handlers.octavia.failover.steps import Deactivated, Nothing, Replaced, Step, Wait
 from handlers.octavia.flow_times import age_or_default, flow_times
 from handlers.octavia.housekeeper import Housekeeper
 from handlers.octavia.housekeeping import AmphoraDriverError, DeleteFailed, NotFoundError
@@ -78,6 +85,7 @@ from handlers.octavia.leftovers import queries as leftover_queries
 from handlers.octavia.leftovers import rules
 from handlers.octavia.leftovers.pairing import mismatch, pairing
 from handlers.octavia.leftovers.rules import Leftover, Place, Problem, Scope
+from handlers.octavia.preserved import pool as preserved
 from handlers.octavia.spares import pool
 from handlers.octavia.work_queue import WorkQueue
 
@@ -135,6 +143,7 @@ class DeactivatedAmphorae(OctaviaPlugin, Handler):
         self._queue = queue
         self._database = driver.database
         self._grace = grace
+        self._actions = Actions(driver, driver.settings)
         self._without_rows = without_rows
 
     @classmethod
@@ -235,8 +244,24 @@ class DeactivatedAmphorae(OctaviaPlugin, Handler):
             raise InFlight(f"amphora {identity} is {row.status}, and Octavia may work on it", 60.0)
         server = self._driver.server(row.compute_id) if row.compute_id else None
         found = rules.row(scope, row, self._place(row.load_balancer_id), server)
-        if found:
+        step = self._step(row) if rules.may_be_preserved(scope, row, found, server) else None
+        if step is not None:
+            text = f"amphora {identity}: {step.why or 'it is preserved'}; the next step: {step.summary}"
+            evidence = {**_of_row(row), "step": step.name.value, "objects": list(step.objects)}
+            yield Leftover(Problem.ELIGIBLE, text), evidence
+        elif found:
             yield self._unless_queued(found, row), _of_row(row)
+
+    def _step(self, row: records.Amphora) -> Step | None:
+        """Return the next step of a preservation; None for an amphora that is not preserved."""
+        read = facts.read_deactivated(self._driver, self._driver.settings, row)
+        return None if isinstance(read, Nothing) else self._decided(read)
+
+    def _decided(self, read: Deactivated | Replaced) -> Step | None:
+        decision = next_step(read, self._driver.settings)
+        if isinstance(decision, Wait):
+            raise InFlight(decision.reason, decision.after)
+        return decision if isinstance(decision, Step) else None
 
     def _place(self, balancer: str | None) -> Place | None:
         found = self._balancer(balancer)
@@ -332,6 +357,9 @@ class DeactivatedAmphorae(OctaviaPlugin, Handler):
         for row in rows.values():
             if names.may_be_stuck(row) and row.age >= self._grace and not row.is_device:
                 yield Key("amphora", row.id)
+        for identity in self._unfinished(servers):
+            if identity in deleted and deleted[identity].load_balancer_id is None:
+                yield Key("amphora", identity)
         for identity, beat in beats.items():
             if identity not in rows and beat.silent >= self._grace:
                 yield Key("amphora", identity)
@@ -339,6 +367,13 @@ class DeactivatedAmphorae(OctaviaPlugin, Handler):
             return  # a database without any amphora proves nothing
         yield from self._sweep_compute(servers, rows, used_groups)
         yield from self._sweep_network(rows, used)
+
+    def _unfinished(self, servers: Sequence[Server]) -> list[str]:
+        """Return the amphorae whose preservation is not finished: by their marks, or because the oldest has to go."""
+        kept, settings = preserved.assemble(servers, ()), self._driver.settings
+        complete = [one.amphora for one in kept if one.complete]
+        over = settings.preservation_scheme == "cycle" and len(complete) > settings.maximum_preserved_amphora_count > 0
+        return [*(one.amphora for one in kept if not one.complete), *(complete[-1:] if over else [])]
 
     def _sweep_compute(
         self, servers: Sequence[Server], rows: Mapping[str, records.Amphora], used_groups: frozenset[str]
@@ -382,6 +417,8 @@ class DeactivatedAmphorae(OctaviaPlugin, Handler):
         match Problem(now.problem):
             case Problem.HEALTH:
                 return self._forget_health(now.key.id)
+            case Problem.ELIGIBLE:
+                return self._preserve(now)
             case Problem.DEACTIVATED | Problem.WITHOUT_SERVER | Problem.STUCK:
                 balancer = now.evidence["load_balancer"]
                 return self._fail_over(now.key.id, balancer) if balancer else self._remove_amphora(now)
@@ -420,6 +457,17 @@ class DeactivatedAmphorae(OctaviaPlugin, Handler):
             undo=_GONE,
             complete=complete,
         )
+
+    def _preserve(self, finding: Finding) -> Healed:
+        row = self._database.run(partial(queries.amphora, identity=finding.key.id))
+        read = facts.read_deactivated(self._driver, self._driver.settings, row) if row is not None else Nothing()
+        step = None if isinstance(read, Nothing) else self._decided(read)
+        if isinstance(read, Nothing) or step is None or step.name != finding.evidence["step"]:
+            raise Conflict(f"{finding.key} is no longer as it was found")
+        try:
+            return replace(self._actions.take(read, step), complete=False)
+        except NotFoundError as gone:
+            raise Conflict(str(gone)) from gone
 
     def _forget_health(self, amphora: str) -> Healed:
         if not self._database.run(partial(changes.forget_health, amphora=amphora, older_than=self._grace)):

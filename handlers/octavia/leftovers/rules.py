@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from handlers.octavia import names, records
-from handlers.octavia.cloud_objects import Group, Port, Server
+from handlers.octavia.cloud_objects import AMPHORA, PRESERVED, Group, Port, Server
 
 #: seconds after which Nova and Neutron have done what the deletion of a load balancer requested. Its flow writes DELETED into
 #: the load balancer's row last (``octavia/controller/worker/v2/flows/load_balancer_flows.py``)
@@ -35,6 +35,7 @@ _OCTAVIA = "Octavia"
 
 class Problem(StrEnum):
     DEACTIVATED = "amphora-deactivated"
+    ELIGIBLE = "amphora-eligible"
     WITHOUT_SERVER = "amphora-without-server"
     STUCK = "amphora-stuck"
     WITHOUT_ROW = "server-without-row"
@@ -121,6 +122,25 @@ def row(scope: Scope, amphora: records.Amphora, place: Place | None, found: Serv
         return Leftover(Problem.STUCK, f"amphora {amphora.id} is PENDING_DELETE, and no worker deletes it", refusal)
     text = f"amphora {amphora.id} is {amphora.status} and serves no load balancer, but has a server"
     return Leftover(Problem.DEACTIVATED, text, refusal)
+
+
+def may_be_preserved(scope: Scope, amphora: records.Amphora, leftover: Leftover | None, found: Server | None) -> bool:
+    """Return whether the server of an amphora on no load balancer is one to preserve, or is being preserved.
+
+    The specification calls amphorae in ERROR eligible.
+
+    :param leftover: the judgement of :func:`row`
+    """
+    if amphora.load_balancer_id is not None or scope.mismatch:
+        return False
+    if amphora.status == "DELETED":
+        return amphora.compute_id is None
+    if amphora.status != "ERROR" or leftover is None or found is None:
+        return False
+    if names.foreign(found, amphora.id, scope.project):
+        return False
+    begun = PRESERVED in found.tags and found.metadata.get(AMPHORA) in (None, "", amphora.id)
+    return begun or not names.not_removable(found, amphora.id, scope.project)
 
 
 def _stuck_row(amphora: records.Amphora, place: Place | None) -> Leftover | None:
