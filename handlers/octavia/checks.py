@@ -29,7 +29,7 @@ def octavia_checks(resources: Resources, modes: Mapping[type[Handler], Mode]) ->
     conf.register_opts(cloud_options.OPTIONS, group=cloud_options.GROUP)
     ours = {handler: mode for handler, mode in modes.items() if handler.group == settings.GROUP}
     yield from _database(resources, ours)
-    if conf[settings.GROUP].driver != "noop":
+    if conf[settings.GROUP].driver == "openstack":
         yield from roles.check("octavia", resources, ours)
     yield _project(resources)
     yield from _queue(resources, ours)

@@ -1,4 +1,6 @@
-"""The interface that Octavia's specification of 2014 describes: its four methods and its loop, :func:`housekeep`.
+"""The interface that Octavia's specification of 2014 describes: its four methods.
+
+The handlers ``spare_pool``, ``failed_amphora`` and ``deactivated_amphorae`` run its loop, object by object.
 
 Every error of an API or of the database becomes exactly one of the exceptions below, or NotImplementedError when the method is
 switched off or the driver lacks it. :mod:`handlers.octavia.drivers.openstack.api` maps HTTP answers to them.
@@ -10,8 +12,7 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 from handlers.base import Unavailable
 
@@ -73,39 +74,6 @@ class HousekeepingManager(ABC):
         :raises NotFoundError: when an amphora does not exist
         :raises DeleteFailed: when an amphora cannot be removed, or still exists
         """
-
-
-@dataclass(frozen=True, slots=True)
-class Turn:
-    """The result of one turn of the loop.
-
-    :param ready: spares that were ready when it began
-    """
-
-    ready: int
-    wanted: int
-    preserved: tuple[str, ...]
-    removed: tuple[str, ...]
-
-
-def housekeep(manager: HousekeepingManager, deactivated: Iterable[str], preserve: Callable[[str], bool]) -> Turn:
-    """Run the loop of the specification once: log the size of the pool, fill it, preserve or remove deactivated amphorae.
-
-    The daemon does the same work event by event, in the handlers ``spare_pool``, ``failed_amphora`` and
-    ``deactivated_amphorae``.
-
-    :param deactivated: ids of amphorae that serve no load balancer
-    :param preserve: preserves an amphora that is eligible while there is room; returns whether it did
-    :raises AmphoraDriverError: a call failed
-    """
-    ready, wanted = top_up(manager)
-    preserved: list[str] = []
-    removed: list[str] = []
-    for amphora in deactivated:
-        (preserved if preserve(amphora) else removed).append(amphora)
-    if removed:
-        manager.remove_amphora(removed)
-    return Turn(ready, wanted, tuple(preserved), tuple(removed))
 
 
 def log_pool_size(manager: HousekeepingManager) -> tuple[int, int]:

@@ -15,11 +15,8 @@ OPTIONS: list[cfg.Opt] = [
     cfg.StrOpt(
         "driver",
         default="openstack",
-        choices=[
-            ("openstack", "the APIs of the cloud"),
-            ("noop", "a cloud in memory, to try stackmend without a cloud"),
-        ],
-        help="The cloud that the handlers of amphorae work on.",
+        help="The cloud of the handlers of amphorae: ``openstack`` for the APIs of the cloud; ``noop`` for a cloud in memory, "
+        "to try stackmend without a cloud; or the name of an installed driver (entry point ``stackmend.amphora_drivers``).",
     ),
     cfg.IntOpt(
         "housekeeping_interval",
@@ -33,6 +30,7 @@ OPTIONS: list[cfg.Opt] = [
         "spare_amphora_pool_size",
         default=0,
         min=0,
+        deprecated_name="spare_pool_size",
         help="Number of stopped placeholder servers in each availability zone of spare_amphora_zones; 0 for none. A "
         "failover in a full cloud gets the room of one. Each takes the room of one amphora.",
     ),
@@ -57,6 +55,7 @@ OPTIONS: list[cfg.Opt] = [
         "maximum_preserved_amphora_count",
         default=0,
         min=0,
+        deprecated_name="preservation_count",
         help="Number of failed amphorae that are preserved for examination; 0: every failed amphora is replaced and deleted. "
         "Each occupies its disk, and with the method unplug its room on the host, until you release or delete it.",
     ),
@@ -85,7 +84,9 @@ OPTIONS: list[cfg.Opt] = [
             ("image", "the image only; the server is deleted"),
             ("server", "the image and the server, stopped and without a network"),
         ],
-        help="The objects that are preserved after a snapshot.",
+        help="The objects that are preserved after a snapshot. The specification demands ``server``. The default deletes the "
+        "server, because a stopped one occupies its disk on the host and its place in a server group, so that a replacement "
+        "may find no host.",
     ),
     cfg.IntOpt(
         "preservation_lease",

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
+from typing import Self
 
+from handlers.base import Resources
 from handlers.octavia.cloud_objects import Group, Image, Port, Server
 from handlers.octavia.database import OctaviaDatabase
 from handlers.octavia.settings import HousekeepingSettings
@@ -21,6 +23,14 @@ class Driver(ABC):
     def __init__(self, settings: HousekeepingSettings, database: OctaviaDatabase) -> None:
         self.settings = settings
         self.database = database
+
+    @classmethod
+    @abstractmethod
+    def made(cls, resources: Resources, settings: HousekeepingSettings, database: OctaviaDatabase) -> Self:
+        """Make the driver out of the configuration.
+
+        :raises ConfigError: when an option is missing or wrong
+        """
 
     # the project
 

@@ -115,7 +115,11 @@ class Imaging:
         """Whether the server is preserved as it is: beside its image, or because no image can be made."""
         if self.image is None:
             return self.late or self.server.status not in {*WILLING, "ERROR"}
-        return self.complete and not self.extra and self.settings.preservation_keeps == "server"
+        return self.complete and not self.extra and self.keeps_server and (self.server.status != "ACTIVE" or self.late)
+
+    @property
+    def keeps_server(self) -> bool:
+        return self.settings.preservation_keeps == "server"
 
     def step(self, name: StepName, summary: str, *objects: str) -> Step:
         return Step(name, summary, objects=objects)
@@ -171,6 +175,16 @@ IMAGE: tuple[Row[Imaging], ...] = (
         "not protected",
         lambda i: not i.complete,
         lambda i: i.step(StepName.SEAL, "protect the image, which is complete", i.named),
+    ),
+    Row(
+        "complete, and the server stops",
+        lambda i: i.keeps_server and i.server.task_state is not None,
+        lambda i: Wait(f"Nova is working on server {i.server.id}: {i.server.task_state}"),
+    ),
+    Row(
+        "complete, and the server stays",
+        lambda i: i.keeps_server,
+        lambda i: i.step(StepName.STOP, "stop its server, which is preserved beside its image", i.server.id),
     ),
     Row(
         "complete",

@@ -100,6 +100,19 @@ def test_snapshot_preserves_the_server_too(make_house: MakeHouse) -> None:
     assert kept.image is not None
 
 
+def test_a_running_server_that_is_preserved_beside_its_image_is_stopped(make_house: MakeHouse) -> None:
+    """As the specification demands: take a snapshot, then stop it."""
+    house = make_house(maximum_preserved_amphora_count=1, preservation_method="snapshot", preservation_keeps="server")
+    balancer = house.octavia.add_load_balancer()
+    (failed,) = house.serving(balancer)
+    house.silence(failed.id)
+    steps = mend(house, house.handler(), Key("amphora", failed.id))
+    assert steps[-4:] == ["image", "seal", "stop", "label"]
+    (kept,) = house.preserved()
+    assert kept.server is not None
+    assert (kept.server.status, kept.complete) == ("SHUTOFF", True)
+
+
 @pytest.mark.parametrize("method", ["unplug", "snapshot"])
 def test_a_server_in_error_is_stopped_first(make_house: MakeHouse, method: str) -> None:
     house = make_house(maximum_preserved_amphora_count=1, preservation_method=method)

@@ -15,8 +15,7 @@ from consumer.journal.database import Database, open_engine
 from consumer.journal.work import Hint, Priority
 from handlers.base import Handler, Key, Refused
 from handlers.octavia.cloud_objects import PRESERVED, PRESERVED_PREFIX, SINCE
-from handlers.octavia.housekeeper import Housekeeper
-from handlers.octavia.housekeeping import UnavailableException, housekeep
+from handlers.octavia.housekeeping import UnavailableException
 from handlers.octavia.preserved import pool
 from handlers.octavia.preserved.inventory import PreservedAmphorae
 from tests.doubles import World
@@ -266,23 +265,3 @@ def test_the_pool_is_unknown_while_a_service_does_not_answer(make_house: MakeHou
     house.cloud.weather.unreachable = {"image"}
     with pytest.raises(UnavailableException):
         PreservedAmphorae(house.driver).items()
-
-
-def test_the_specifications_loop(make_house: MakeHouse) -> None:
-    """Spares are built, one deactivated amphora is preserved because there is room, the next one is removed."""
-    house = make_house(maximum_preserved_amphora_count=1, spare_amphora_pool_size=1, failover_threshold=0)
-    handler = house.handler()
-    failed = [house.fail(house.octavia.add_load_balancer()).id for _number in range(2)]
-
-    def preserve(amphora: str) -> bool:
-        mend(house, handler, Key("amphora", amphora))
-        return amphora in preserved(house)
-
-    turn = housekeep(Housekeeper(house.driver), failed, preserve)
-    assert (turn.ready, turn.wanted) == (0, 1)
-    assert (turn.preserved, turn.removed) == ((failed[0],), (failed[1],))
-    assert [row.status for row in (house.amphora(failed[0]), house.amphora(failed[1]))] == ["DELETED", "DELETED"]
-    for server in house.cloud.servers():
-        if server.name.startswith("octavia-spare-"):
-            house.driver.stop_server(server.id)
-    assert housekeep(Housekeeper(house.driver), [], preserve).ready == 1

@@ -246,6 +246,11 @@ IMAGE_CASES = {
     "it may become active": (imaging(replace(LEFT, images=(image(status="saving"),))), Wait),
     "it will not become active": (imaging(replace(LEFT, images=(image(status="killed"),))), StepName.DROP_IMAGE),
     "not protected": (imaging(replace(LEFT, images=(image(),))), StepName.SEAL),
+    "complete, and the server stops": (
+        imaging(replace(LEFT, server=replace(SNAPPED, task_state="x"), images=(image(protected=True),)), BOTH),
+        Wait,
+    ),
+    "complete, and the server stays": (imaging(replace(LEFT, images=(image(protected=True),)), BOTH), StepName.STOP),
     "complete": (imaging(replace(LEFT, images=(image(protected=True),))), StepName.DROP_SERVER),
 }
 REPLACED_CASES = {
