@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib.util
 import re
 from collections.abc import Callable, Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
@@ -106,8 +106,19 @@ def seconds_since(connection: Connection, now: datetime, *times: datetime | None
     known = [time for time in times if time is not None]
     if not known:
         return float("inf")
-    margin = float(connection.get_execution_options().get(_MARGIN, 0.0))
-    return max(0.0, (now - max(known)).total_seconds() - margin)
+    return max(0.0, (now - max(known)).total_seconds() - _margin(connection))
+
+
+def time_before(connection: Connection, now: datetime, seconds: float) -> datetime:
+    """Return the latest time that is certainly so many seconds ago: the limit of a search by age.
+
+    :param now: the database's clock
+    """
+    return now - timedelta(seconds=seconds + _margin(connection))
+
+
+def _margin(connection: Connection) -> float:
+    return float(connection.get_execution_options().get(_MARGIN, 0.0))
 
 
 class Database:

@@ -146,7 +146,7 @@ class NovaDatabases:
 
         :raises Unavailable: when one of them does not answer
         """
-        return {cell: self._observed(cell).run(work) for cell in cells}
+        return {cell: self.observe_clocks(cell).run(work) for cell in cells}
 
     def run_in_available(
         self, cells: Iterable[Cell], work: Callable[[Connection], T]
@@ -164,7 +164,11 @@ class NovaDatabases:
                 down = error
         return found, down
 
-    def _observed(self, cell: Cell) -> Database:
+    def observe_clocks(self, cell: Cell) -> Database:
+        """Return a cell's database, with the margin for ages that its clocks need.
+
+        :raises Unavailable: when its URL cannot be used
+        """
         database = self.database(cell)
         self.clocks.observe(database)
         database.clock_margin = self.clocks.difference(database) or 0.0

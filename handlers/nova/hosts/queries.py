@@ -60,9 +60,7 @@ def mapping_age(connection: Connection, host: str) -> float:
     """Seconds since a host was mapped; infinity without a time."""
     c = tables.host_mappings.c
     row = connection.execute(sa.select(c.created_at, queries.NOW).where(c.host == host)).first()
-    if row is None or row.created_at is None:
-        return float("inf")
-    return float((row.now - row.created_at).total_seconds())
+    return float("inf") if row is None else seconds_since(connection, row.now, row.created_at)
 
 
 def undo_of_forget(connection: Connection, mapping: records.HostMapping) -> str:

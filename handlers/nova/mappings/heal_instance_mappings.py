@@ -87,8 +87,6 @@ MAPPINGS = "mappings"
 DATABASE = "database"
 #: mappings of one finding
 BATCH = 100
-#: up to this share of all mappings, those without instance are ordinary drift and share keys. Above it each has its own key
-ORDINARY = 0.1
 
 #: seconds from an event to the first inspection
 _SETTLED = SETTLE + 5.0
@@ -187,15 +185,13 @@ class HealInstanceMappings(PlacementHandler):
             yield Key(DATABASE, API)
         cells = {cell.id: cell for cell in self._databases.cells()}
         down: dict[int, Unavailable] = {}
-        after, seen = 0, 0
-        ranges: list[list[MappingRow]] = []
+        after = 0
         while page := api.run(partial(queries.mapping_page, after=after)):
             after = page[-1].id
-            seen += len(page)
             astray, others = self._suspects(page, cells, down)
-            ranges += [astray[start : start + BATCH] for start in range(0, len(astray), BATCH)]
+            for start in range(0, len(astray), BATCH):
+                yield from _keys(astray[start : start + BATCH])
             yield from keys_of("instance", (row.instance for row in others))
-        yield from _keys(ranges, together=sum(map(len, ranges)) <= ORDINARY * seen)
         for cell in cells.values():
             if cell.id not in down:
                 try:
@@ -420,12 +416,11 @@ class HealInstanceMappings(PlacementHandler):
             yield from keys_of("instance", self._databases.api.run(work))
 
 
-def _keys(ranges: Iterable[Sequence[MappingRow]], *, together: bool) -> Iterator[Key]:
-    for part in ranges:
-        if together and len(part) > 1:
-            yield Key(MAPPINGS, f"{part[0].id}-{part[-1].id}", weight=len(part))
-        else:
-            yield from keys_of("instance", (row.instance for row in part))
+def _keys(part: Sequence[MappingRow]) -> Iterator[Key]:
+    if len(part) > 1:
+        yield Key(MAPPINGS, f"{part[0].id}-{part[-1].id}", weight=len(part))
+    else:
+        yield from keys_of("instance", (row.instance for row in part))
 
 
 def _looks_wrong(row: MappingRow, copy: Copy | None) -> bool:

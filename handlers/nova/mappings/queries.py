@@ -7,14 +7,13 @@ them or the given undo would not restore all columns of the rows.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from datetime import timedelta
 from functools import partial
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from handlers.access.database import seconds_since, utcnow
+from handlers.access.database import seconds_since, time_before, utcnow
 from handlers.base import Conflict, Unavailable
 from handlers.nova import tables
 from handlers.nova.database import API, NovaDatabases
@@ -38,6 +37,8 @@ def read(databases: NovaDatabases, instances: Collection[str]) -> dict[str, Fact
     :raises Unavailable: when a cell does not answer, or is not in ``cell_mappings``
     """
     cells = databases.cells()
+    for cell in cells:
+        databases.observe_clocks(cell)
     mappings, requests, specified = databases.api.run(
         lambda connection: (
             mappings_of(connection, instances),
@@ -144,7 +145,7 @@ def without_mapping(connection: Connection, table: sa.Table, older_than: float) 
     :param older_than: seconds; younger rows may belong to a boot
     """
     c, m = table.c, tables.instance_mappings.c
-    oldest = connection.execute(sa.select(NOW)).scalar_one() - timedelta(seconds=older_than)
+    oldest = time_before(connection, connection.execute(sa.select(NOW)).scalar_one(), older_than)
     rows = table.outerjoin(tables.instance_mappings, m.instance_uuid == c.instance_uuid)
     lone = sa.and_(m.id.is_(None), c.instance_uuid.is_not(None), sa.or_(c.created_at.is_(None), c.created_at <= oldest))
     count = connection.execute(sa.select(sa.func.count()).select_from(rows).where(lone)).scalar_one()

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import pytest
+import sqlalchemy as sa
 
 from handlers.base import Mode, Refused, Resources, Verdict
-from handlers.nova import clocks, queries
+from handlers.nova import clocks, queries, tables
 from handlers.nova.checks import nova_checks
 from handlers.nova.database import NovaDatabases
+from handlers.nova.hosts import queries as host_queries
+from handlers.nova.mappings import queries as mapping_queries
 from handlers.nova.simulation import NovaSimulation
 
 
@@ -46,6 +49,46 @@ def test_ages_shrink_by_the_difference_of_the_clocks(
     other = cloud.request()
     assert databases.api.run(lambda connection: queries.has_build_request(connection, other))
     assert 15 < databases.api.clock_margin < 21
+
+
+def test_proofs_about_mappings_measure_the_clocks_themselves(cloud: NovaSimulation, databases: NovaDatabases) -> None:
+    """No other handler need run."""
+    with cloud.ago(seconds=65):
+        server = cloud.boot("a")
+    mapping_queries.read(databases, [server])
+    with cloud.ago(seconds=50):
+        cloud.heartbeat("a")
+    mapping_queries.read(databases, [server])
+    facts = mapping_queries.read(databases, [server])[server]
+    assert facts.mapping is not None
+    assert facts.copies[0].age < 55
+    assert facts.mapping.age < 55
+
+
+def test_the_age_of_a_host_mapping_shrinks_like_that_of_the_deletion(
+    cloud: NovaSimulation, databases: NovaDatabases
+) -> None:
+    with cloud.ago(seconds=65):
+        cloud.add_compute("b", "cell1")
+        cloud.map_host("b")
+    report(cloud, databases, "a", 50.0)
+    assert databases.api.run(lambda connection: host_queries.mapping_age(connection, "b")) < 55
+
+
+def test_a_search_by_age_leaves_out_rows_within_the_difference(cloud: NovaSimulation, databases: NovaDatabases) -> None:
+    with cloud.ago(minutes=10):
+        server = cloud.boot("a")
+    with cloud.api.begin() as connection:
+        connection.execute(sa.delete(tables.instance_mappings))
+
+    def lone() -> list[str]:
+        return databases.api.run(
+            lambda connection: mapping_queries.without_mapping(connection, tables.request_specs, older_than=590)
+        )[1]
+
+    assert lone() == [server]
+    databases.api.clock_margin = 30.0
+    assert not lone()
 
 
 def test_a_dead_service_is_no_wrong_clock(cloud: NovaSimulation, databases: NovaDatabases) -> None:

@@ -384,9 +384,8 @@ def test_the_advice_of_a_report_deletes_the_rows(
 
 
 def test_many_reports_of_a_range_are_one_finding(
-    cloud: NovaSimulation, healer: HealInstanceMappings, server: str, monkeypatch: pytest.MonkeyPatch
+    cloud: NovaSimulation, healer: HealInstanceMappings, server: str
 ) -> None:
-    monkeypatch.setattr(heal_instance_mappings, "ORDINARY", 1.0)
     lost = astray(cloud, 3, archived=False)
     [where] = healer.sweep()
     [finding] = healer.inspect(where)
@@ -623,14 +622,8 @@ def left(cloud: NovaSimulation, lost: list[str]) -> list[str]:
     return [one for one in lost if mapping(cloud, one) is not None or one in specs]
 
 
-@pytest.fixture
-def ordinary(monkeypatch: pytest.MonkeyPatch) -> None:
-    """However many of the few mappings of these tests lead nowhere, it is ordinary drift."""
-    monkeypatch.setattr(heal_instance_mappings, "ORDINARY", 1.0)
-
-
 def test_the_mappings_of_deleted_instances_go_together(
-    cloud: NovaSimulation, healer: HealInstanceMappings, server: str, ordinary: None
+    cloud: NovaSimulation, healer: HealInstanceMappings, server: str
 ) -> None:
     lost = astray(cloud, 4)
     [where] = healer.sweep()
@@ -651,7 +644,7 @@ def test_the_mappings_of_deleted_instances_go_together(
 
 
 def test_an_instance_that_came_back_or_has_an_allocation_stays(
-    cloud: NovaSimulation, healer: HealInstanceMappings, server: str, ordinary: None
+    cloud: NovaSimulation, healer: HealInstanceMappings, server: str
 ) -> None:
     lost = astray(cloud, 4)
     [where] = healer.sweep()
@@ -672,7 +665,7 @@ def test_an_instance_that_came_back_or_has_an_allocation_stays(
 
 
 def test_an_instance_that_its_cell_has_is_no_part_of_a_range(
-    cloud: NovaSimulation, healer: HealInstanceMappings, server: str, ordinary: None
+    cloud: NovaSimulation, healer: HealInstanceMappings, server: str
 ) -> None:
     lost = astray(cloud, 3)
     set_mapping(cloud, server, queued_for_delete=True, updated_at=None)
@@ -687,7 +680,6 @@ def test_ranges_are_no_larger_than_a_batch(
     cloud: NovaSimulation, healer: HealInstanceMappings, server: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(heal_instance_mappings, "BATCH", 2)
-    monkeypatch.setattr(heal_instance_mappings, "ORDINARY", 1.0)
     lost = astray(cloud, 5)
     keys = list(healer.sweep())
     assert sorted(where.kind for where in keys) == ["instance", "mappings", "mappings"]
@@ -697,12 +689,14 @@ def test_ranges_are_no_larger_than_a_batch(
     assert not left(cloud, lost)
 
 
-def test_more_than_ordinary_is_counted_one_by_one(
-    cloud: NovaSimulation, healer: HealInstanceMappings, server: str
+def test_the_breaker_sees_every_mapping_of_a_range(
+    cloud: NovaSimulation, healer: HealInstanceMappings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A cell with the database of another one looks like this: the breaker must see how many instances it concerns."""
-    lost = astray(cloud, 2)
-    assert swept(healer) == {key(one) for one in lost}
+    """A cell with the database of another one looks like this."""
+    monkeypatch.setattr(heal_instance_mappings, "BATCH", 2)
+    astray(cloud, 5)
+    keys = list(healer.sweep())
+    assert len(keys) < sum(one.weight for one in keys) == 5 == healer.population()
 
 
 def test_a_range_that_an_operator_types_is_bounded(

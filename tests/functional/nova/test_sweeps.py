@@ -15,7 +15,7 @@ from handlers.nova.hosts.audit_providers import AuditProviders
 from handlers.nova.hosts.audit_services import AuditServices
 from handlers.nova.hosts.discover_hosts import DiscoverHosts
 from handlers.nova.hosts.sync_aggregates import SyncAggregates
-from handlers.nova.mappings import heal_instance_mappings, map_instances, rules, unmapped_rules
+from handlers.nova.mappings import map_instances, rules, unmapped_rules
 from handlers.nova.mappings.heal_instance_mappings import HealInstanceMappings
 from handlers.nova.mappings.map_instances import MapInstances
 from handlers.nova.simulation import NovaSimulation
@@ -217,7 +217,6 @@ def hosts(cloud: NovaSimulation) -> None:
 @pytest.fixture(autouse=True)
 def ranges(monkeypatch: pytest.MonkeyPatch) -> None:
     """Few instances share a key too."""
-    monkeypatch.setattr(heal_instance_mappings, "ORDINARY", 1.0)
     monkeypatch.setattr(map_instances, "FEW", 1)
 
 
