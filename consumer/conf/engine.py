@@ -39,6 +39,13 @@ OPTS = [
         min=0.05,
         help="Seconds between two queries for work that became due or came from another replica.",
     ),
+    cfg.FloatOpt(
+        "claim_seconds",
+        default=3600,
+        min=60,
+        help="Seconds after which the work on one object, a step of a long heal, or a sweep counts as hung. Then another "
+        "replica may take it over, and /healthz reports it.",
+    ),
     cfg.IntOpt("max_attempts", default=8, min=1, help="Failed attempts after which an object is parked."),
     cfg.FloatOpt(
         "backoff_seconds", default=2, min=0.01, help="Seconds to wait after the first failure; doubles each time."
@@ -96,6 +103,7 @@ class EngineSettings:
 
     workers: int = 8
     lease_seconds: float = 20.0
+    claim_seconds: float = 3600.0
     poll_seconds: float = 1.0
     max_attempts: int = 8
     backoff_seconds: float = 2.0

@@ -25,6 +25,12 @@ OPTS = [
         min=0,
         help="The largest number of stored dead letters; the oldest are deleted first.",
     ),
+    cfg.IntOpt(
+        "dead_bytes",
+        default=256 * 1024 * 1024,
+        min=1024 * 1024,
+        help="The largest size of all stored dead letters, in bytes; the oldest are deleted first.",
+    ),
 ]
 
 
@@ -36,6 +42,7 @@ class JournalSettings:
     history_days: int = 90
     dead_days: int = 14
     dead_keep: int = 100_000
+    dead_bytes: int = 256 * 1024 * 1024
 
 
 def register(conf: cfg.ConfigOpts) -> None:
@@ -45,4 +52,4 @@ def register(conf: cfg.ConfigOpts) -> None:
 
 def settings(conf: cfg.ConfigOpts) -> JournalSettings:
     group = conf.journal
-    return JournalSettings(group.connection, group.history_days, group.dead_days, group.dead_keep)
+    return JournalSettings(group.connection, group.history_days, group.dead_days, group.dead_keep, group.dead_bytes)

@@ -14,7 +14,8 @@ stores               record claims and heals
 dependency_backoff   a handler waits while a dependency is down
 oneshot              the commands ``sweep``, ``inspect``, ``heal``
 guard                stops the handlers of a database that went back
-upkeep               leases, retention, open lines of dead commands
+leases               extends leases; deadline of claims
+upkeep               retention, open lines of dead commands
 announce, meter      notifications and counters
 engine, service      the parts that threads share; the daemon
 ==================== =========================================================

@@ -10,6 +10,7 @@ import logging
 import queue
 import threading
 import time
+from functools import partial
 
 from consumer.engine.engine import Engine
 from consumer.engine.worker import Worker
@@ -31,7 +32,8 @@ class Dispatcher:
         self._changed = threading.Condition()
         self._woken = False
         self._stopping = False
-        self._claims: set[Claim] = set()
+        #: monotonic time of each claim's beginning or last step
+        self._claims: dict[Claim, float] = {}
         self._todo: queue.Queue[Claim | None] = queue.Queue()
         self._controls: dict[str, controls.Control] = {}
         self._controls_at = float("-inf")
@@ -51,11 +53,17 @@ class Dispatcher:
             self._woken = True
             self._changed.notify()
 
-    @property
-    def claims(self) -> frozenset[Claim]:
-        """The claims in work; their leases must be extended."""
+    def ages(self) -> dict[Claim, float]:
+        """Return the claims in work, with the seconds since each began or made a step."""
         with self._changed:
-            return frozenset(self._claims)
+            now = time.monotonic()
+            return {claim: now - since for claim, since in self._claims.items()}
+
+    def step(self, claim: Claim) -> None:
+        """Record that a claim makes progress."""
+        with self._changed:
+            if claim in self._claims:
+                self._claims[claim] = time.monotonic()
 
     def stop(self, timeout: float) -> bool:
         """Claim nothing more, release claims that have not begun, let the others finish; return whether all did in time.
@@ -116,7 +124,7 @@ class Dispatcher:
             return False
         claims = self._claim(free)
         with self._changed:
-            self._claims.update(claims)
+            self._claims.update(dict.fromkeys(claims, time.monotonic()))
         for claim in claims:
             self._todo.put(claim)
         return len(claims) >= free
@@ -164,9 +172,9 @@ class Dispatcher:
     def _work(self) -> None:
         while (claim := self._todo.get()) is not None:
             try:
-                self._worker.work(claim)
+                self._worker.work(claim, partial(self.step, claim))
             finally:
                 with self._changed:
-                    self._claims.discard(claim)
+                    self._claims.pop(claim, None)
                     self._woken = True
                     self._changed.notify()

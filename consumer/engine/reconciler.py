@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
@@ -80,17 +81,18 @@ class Reconciler:
         self._announcer = announcer or Announcer()
         self._meter = meter or Meter()
 
-    def reconcile(self, task: Task, claim: Claim, store: Store) -> Reconciled:
+    def reconcile(self, task: Task, claim: Claim, store: Store, step: Callable[[], None] = lambda: None) -> Reconciled:
         """Inspect the claim's key and do what follows.
 
+        :param step: called before each step of a long heal
         :raises LeaseLost, JournalUnavailable: from the store; the claim is not settled then
         """
         began = time.monotonic()
-        done = self._reconcile(task, claim, store)
+        done = self._reconcile(task, claim, store, step)
         self._meter.inspected(task.name, done.result, time.monotonic() - began)
         return done
 
-    def _reconcile(self, task: Task, claim: Claim, store: Store) -> Reconciled:
+    def _reconcile(self, task: Task, claim: Claim, store: Store, step: Callable[[], None]) -> Reconciled:
         try:
             findings = tuple(_if_declared(task.handler, finding) for finding in task.handler.inspect(claim.key))
         except Exception as error:
@@ -107,7 +109,7 @@ class Reconciler:
             case Report(end=end, findings=new):
                 return self._report(task, claim, store, end, new, findings)
             case Heal():
-                return self._heal(task, claim, store, decision)
+                return self._heal(task, claim, store, decision, step)
 
     def answered(self, task: Task) -> None:
         """Record that the task's dependencies answered."""
@@ -154,8 +156,13 @@ class Reconciler:
         refused = bool(new) and new[0][1] is Outcome.REFUSED
         return Reconciled(Result.REFUSED if refused else Result.FOUND, end, findings)
 
-    def _heal(self, task: Task, claim: Claim, store: Store, decision: Heal) -> Reconciled:
+    def _heal(self, task: Task, claim: Claim, store: Store, decision: Heal, step: Callable[[], None]) -> Reconciled:
         finding = decision.finding
+
+        def go_on() -> bool:
+            step()
+            return finding.begun or (task.is_open and store.may_go_on(claim))
+
         if claim.attempts >= self._settings.max_attempts:
             claim = replace(claim, attempts=0)
         claim = replace(claim, fingerprint=decision.fingerprint)
@@ -168,7 +175,7 @@ class Reconciler:
         claim = replace(claim, healing_id=opened)
         started = time.monotonic()
         try:
-            healed = task.handler.heal_while(finding, lambda: finding.begun or task.is_open)
+            healed = task.handler.heal_while(finding, go_on)
         except Exception as error:
             return self._heal_failed(task, claim, store, finding, opened, error)
         took = time.monotonic() - started

@@ -22,11 +22,12 @@ from consumer.conf import engine as engine_conf
 from consumer.conf import journal as journal_conf
 from consumer.conf.bus import UnusableURL
 from consumer.conf.tasks import TaskSettings
-from consumer.engine import announce
+from consumer.engine import announce, sweeps
 from consumer.engine.dispatcher import Dispatcher
 from consumer.engine.engine import Engine
 from consumer.engine.guard import Guard
 from consumer.engine.inbox import Inbox
+from consumer.engine.leases import Leases
 from consumer.engine.meter import Meter
 from consumer.engine.router import Router
 from consumer.engine.task import Task
@@ -76,7 +77,8 @@ class Service:
         self.dispatcher = Dispatcher(engine, Worker(engine))
         self._bus = bus_conf.settings(conf)
         self._inbox = Inbox(database, self._router, self.dispatcher.wake, self._bus.dead_body_bytes)
-        self._upkeep = Upkeep(engine, self.dispatcher, journal_conf.settings(conf))
+        self._leases = Leases(engine, self.dispatcher)
+        self._upkeep = Upkeep(engine, journal_conf.settings(conf))
         self._guard = Guard(engine, resources, watermarks, installed)
         self._sources: dict[Broker, Source] = {}
         self._listening: dict[Broker, tuple[threading.Thread, threading.Event]] = {}
@@ -108,6 +110,7 @@ class Service:
         self._guard.start()
         self.sweep("start")
         self.dispatcher.start()
+        self._leases.start()
         self._upkeep.start()
         self._broker_thread.start()
         modes = ", ".join(f"{task.name} ({task.settings.mode})" for task in self._tasks.values())
@@ -134,7 +137,10 @@ class Service:
         return said
 
     def sweep(self, source: str) -> None:
-        timers = [Hint(task.name, task.timer, Priority.OPERATOR, source) for task in self._tasks.values()]
+        self._make_due(self._tasks.values(), source)
+
+    def _make_due(self, tasks: Iterable[Task], source: str) -> None:
+        timers = [Hint(task.name, task.timer, Priority.OPERATOR, source) for task in tasks]
         work.enqueue(self._database, timers)
         self.dispatcher.wake()
 
@@ -147,6 +153,7 @@ class Service:
         for thread in [self._broker_thread, *(thread for thread, _stop in self._listening.values())]:
             thread.join(max(0.0, deadline - time.monotonic()))
         finished = self.dispatcher.stop(self._settings.stop_seconds)
+        self._leases.stop()
         self._upkeep.stop()
         self._guard.stop()
         self._announcer.close()
@@ -203,11 +210,13 @@ class Service:
         thread.start()
 
     def _on_gap(self, broker: str, reason: str) -> None:
+        """Make the timers due of handlers that events may have missed.
+
+        :raises JournalUnavailable: the source asks again
+        """
+        missed = [task for task in self._tasks.values() if task.handler.triggers]
+        self._make_due(missed, f"{sweeps.GAP}: {reason}"[:128])
         LOG.info("broker %s: %s; sweeping, because events may be lost", broker, reason)
-        try:
-            self.sweep(f"bus: {reason}"[:128])
-        except JournalUnavailable as outage:
-            LOG.warning("the next timer sweeps instead: %s", outage)
 
 
 def _changes(before: TaskSettings, after: TaskSettings) -> str:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Protocol
 
 from sqlalchemy import Connection
 
 from consumer.engine.gates import GATES, Request, ask_all
-from consumer.journal import history, work
-from consumer.journal.database import Database
+from consumer.engine.task import Task
+from consumer.journal import controls, history, work
+from consumer.journal.database import Database, JournalUnavailable
 from consumer.journal.history import Closing, Deferred, Line
 from consumer.journal.work import Claim, Disposition
 
@@ -21,6 +22,9 @@ class Store(Protocol):
     def open_line(self, request: Request, claim: Claim, line: Line) -> int | Deferred:
         """Ask all gates, then open the history line of a heal; return its id, or the gate's deferral."""
 
+    def may_go_on(self, claim: Claim) -> bool:
+        """Return whether a heal may make its next step."""
+
     def settle(self, claim: Claim, end: Disposition, lines: Sequence[Line | Closing] = ()) -> None:
         """Record the end of a reconciliation and its lines."""
 
@@ -28,8 +32,23 @@ class Store(Protocol):
 class JournalStore:
     """A claim is a row of the journal."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, tasks: Mapping[str, Task]) -> None:
         self._database = database
+        self._tasks = tasks
+
+    def may_go_on(self, claim: Claim) -> bool:
+        """Return False once the mode is no longer heal, the handler is stopped, or the lease is lost or unknown."""
+        task = self._tasks.get(claim.handler)
+        if task is None or not task.heals:
+            return False
+        try:
+            return self._database.transact(
+                lambda connection: (
+                    work.is_held(connection, claim) and not controls.state(connection, claim.handler).stopped
+                )
+            )
+        except JournalUnavailable:
+            return False
 
     def open_line(self, request: Request, claim: Claim, line: Line) -> int | Deferred:
         """Open the line and write its id into the row, in one transaction.
@@ -55,6 +74,15 @@ class MemoryStore:
 
     def __init__(self, database: Database | None) -> None:
         self._database = database
+
+    def may_go_on(self, claim: Claim) -> bool:
+        """Return False once the handler is stopped."""
+        if self._database is None:
+            return False
+        try:
+            return not self._database.transact(partial(controls.state, name=claim.handler)).stopped
+        except JournalUnavailable:
+            return False
 
     def open_line(self, request: Request, claim: Claim, line: Line) -> int | Deferred:
         """Open the line, or keep an earlier attempt's open one."""

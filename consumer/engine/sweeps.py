@@ -33,6 +33,12 @@ _EXAMPLES = 3
 CALM_SWEEPS = 2
 
 
+#: How the source of a hint begins that asks for a sweep because events may be lost.
+GAP = "bus"
+#: Seconds between two such sweeps of a handler, unless its interval is shorter: a broker may come and go every few seconds.
+_GAP_PAUSE = 300.0
+
+
 def listed(keys: Iterable[Key], down: list[Unavailable]) -> Iterator[Key]:
     """Yield the keys of a sweep; add the error that ended it early to ``down``."""
     try:
@@ -59,6 +65,8 @@ class Sweeper:
 
         :raises Unavailable: a listing did not answer; the keys listed before it are enqueued all the same
         """
+        if (wait := self._wait_after_gap(task, claim)) > 0:
+            return Later(wait)
         try:
             through = self._run(task, claim.now)
         except Unavailable:
@@ -71,6 +79,13 @@ class Sweeper:
             LOG.info("%s: the window closed during a sweep; the sweep begins again when it opens", task.name)
             return Later(0.0)
         return Later(self._pause(task)) if task.settings.interval else Done()
+
+    def _wait_after_gap(self, task: Task, claim: Claim) -> float:
+        """Return how many seconds a sweep after a gap must wait, because the last one is recent."""
+        if not claim.hint.startswith(f"{GAP}:"):
+            return 0.0
+        swept_at = controls.read(self._database).get(task.name, controls.Control(task.name)).swept_at
+        return 0.0 if swept_at is None else swept_at + min(_GAP_PAUSE, task.settings.interval or _GAP_PAUSE) - claim.now
 
     def _run(self, task: Task, began: float) -> bool:
         population = task.handler.population()

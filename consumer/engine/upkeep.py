@@ -1,33 +1,30 @@
-"""Extends leases, shows this replica's sign of life, enforces retention and adopts open lines."""
+"""Enforces retention and adopts the open lines of dead commands, in bounded transactions."""
 
 from __future__ import annotations
 
 import logging
 import threading
-import time
+from collections.abc import Callable
 
 from consumer.conf.journal import JournalSettings
-from consumer.engine.dispatcher import Dispatcher
 from consumer.engine.engine import Engine
-from consumer.journal import dead, history, replicas, work
+from consumer.journal import dead, history, work
 from consumer.journal.database import JournalUnavailable
 from consumer.journal.work import Hint, Priority
 
 LOG = logging.getLogger(__name__)
 DAY = 86400.0
-#: Seconds between two rounds of retention, and the silence after which a replica is forgotten.
-_TIDY_EVERY, _FORGET_AFTER = 60.0, 120.0
+#: Seconds between two rounds, and between two transactions of a round.
+_EVERY, _PAUSE = 60.0, 0.05
 #: Seconds after which the open line of a one-shot command counts as abandoned.
 _ABANDONED_AFTER = 120.0
 
 
 class Upkeep:
-    def __init__(self, engine: Engine, dispatcher: Dispatcher, journal: JournalSettings) -> None:
+    def __init__(self, engine: Engine, journal: JournalSettings) -> None:
         self._engine = engine
-        self._dispatcher = dispatcher
         self._journal = journal
         self._stop = threading.Event()
-        self._tidied = float("-inf")
         self._thread = threading.Thread(target=self._run, name="upkeep", daemon=True)
 
     def start(self) -> None:
@@ -38,27 +35,38 @@ class Upkeep:
         self._thread.join(5)
 
     def _run(self) -> None:
-        while not self._stop.wait(self._engine.settings.lease_seconds / 4):
-            self._engine.meter.beat("upkeep")
+        while True:
             try:
-                self._beat()
+                self._tidy()
             except JournalUnavailable as outage:
-                LOG.debug("leases are not extended: %s", outage)
+                LOG.debug("retention waits: %s", outage)
             except Exception:
                 LOG.exception("a bug in stackmend's upkeep")
-
-    def _beat(self) -> None:
-        work.extend(self._engine.database, self._dispatcher.claims, self._engine.settings.lease_seconds)
-        replicas.beat(self._engine.database, self._engine.replica, _FORGET_AFTER)
-        if time.monotonic() - self._tidied > _TIDY_EVERY:
-            self._tidied = time.monotonic()
-            self._tidy()
+            if self._stop.wait(_EVERY):
+                return
 
     def _tidy(self) -> None:
-        history.expire(self._engine.database, self._journal.history_days * DAY)
-        forgotten = dead.expire(self._engine.database, self._journal.dead_days * DAY, self._journal.dead_keep)
+        database, journal = self._engine.database, self._journal
+        self._adopt()
+        self._in_chunks(lambda: history.expire(database, journal.history_days * DAY))
+        forgotten = self._in_chunks(
+            lambda: dead.expire(database, journal.dead_days * DAY, journal.dead_keep, journal.dead_bytes)
+        )
         if forgotten:
-            LOG.warning("deleted %d dead letters ([journal] dead_days, dead_keep)", forgotten)
+            LOG.warning("deleted %d dead letters ([journal] dead_days, dead_keep, dead_bytes)", forgotten)
+
+    def _in_chunks(self, expire: Callable[[], int]) -> int:
+        """Repeat a bounded deletion until nothing is left; return the number of deleted rows."""
+        deleted = 0
+        while more := expire():
+            deleted += more
+            self._engine.meter.beat("upkeep")
+            if self._stop.wait(_PAUSE):
+                break
+        self._engine.meter.beat("upkeep")
+        return deleted
+
+    def _adopt(self) -> None:
         for orphan in history.orphans(self._engine.database, _ABANDONED_AFTER):
             if orphan.handler in self._engine.tasks:
                 work.adopt(

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
+from dataclasses import replace
 
+from consumer.engine.decisions import after_error
 from consumer.engine.engine import Engine
 from consumer.engine.reconciler import Reconciler
 from consumer.engine.stores import JournalStore
 from consumer.engine.sweeps import Sweeper
 from consumer.engine.task import Task
-from consumer.journal.database import JournalUnavailable
-from consumer.journal.work import SWEEP, Claim, LeaseLost, settle
+from consumer.journal.database import JournalError, JournalUnavailable
+from consumer.journal.history import Closing, Outcome
+from consumer.journal.work import SWEEP, Claim, Later, LeaseLost, settle
 from handlers.base import Unavailable
 
 LOG = logging.getLogger(__name__)
@@ -21,28 +25,48 @@ class Worker:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._store = JournalStore(engine.database)
+        self._store = JournalStore(engine.database, engine.tasks)
         self._reconciler = Reconciler(
             engine.settings, engine.replica, backoff=engine.backoff, announcer=engine.announcer, meter=engine.meter
         )
         self._sweeper = Sweeper(engine.database, engine.settings, engine.replica)
 
-    def work(self, claim: Claim) -> None:
-        """Work on a claim; raise nothing. A row that cannot be settled becomes free when its lease ends."""
+    def work(self, claim: Claim, step: Callable[[], None] = lambda: None) -> None:
+        """Work on a claim; raise nothing. A row that cannot be settled becomes free when its lease ends.
+
+        :param step: called before each step of a long heal
+        """
         task = self._engine.tasks[claim.handler]
         try:
             if claim.key.kind == SWEEP:
                 self._sweep(task, claim)
             else:
-                self._reconciler.reconcile(task, claim, self._store)
+                self._reconciler.reconcile(task, claim, self._store, step)
         except LeaseLost as lost:
             LOG.warning("%s", lost)
         except JournalUnavailable as outage:
             LOG.warning(
                 "%s %s: the result is not recorded; the key is inspected again: %s", claim.handler, claim.key, outage
             )
-        except Exception:
+        except Exception as error:
             LOG.exception("%s %s: a bug in stackmend", claim.handler, claim.key)
+            self._settle_fault(claim, error)
+
+    def _settle_fault(self, claim: Claim, error: Exception) -> None:
+        """Try again later or park the row, without the values that may have caused the fault."""
+        settings = self._engine.settings
+        end = after_error(claim, RuntimeError(type(error).__name__), settings)
+        lines: list[Closing] = []
+        if isinstance(end, Later):
+            end = replace(end, healing_id=claim.healing_id)
+        elif claim.key.kind == SWEEP:
+            end = Later(settings.backoff_max_seconds)  # a timer that is parked would end the sweeps
+        elif claim.healing_id is not None:
+            lines = [Closing(claim.healing_id, Outcome.FAILED, error="a bug in stackmend; see its log")]
+        try:
+            settle(self._engine.database, claim, end, lines)
+        except JournalError as unsettled:
+            LOG.warning("%s %s: not settled: %s", claim.handler, claim.key, unsettled)
 
     def _sweep(self, task: Task, claim: Claim) -> None:
         try:

@@ -47,6 +47,11 @@ def lock(connection: Connection, name: str) -> Control:
     So replicas ask a handler's gates one after the other.
     """
     connection.execute(update(task).where(task.c.name == name).values(serial=task.c.serial + 1))
+    return state(connection, name)
+
+
+def state(connection: Connection, name: str) -> Control:
+    """Return whether a handler is stopped, and why."""
     columns = (task.c.paused, task.c.broken, task.c.reason, task.c.calm_sweeps)
     row = connection.execute(select(*columns).where(task.c.name == name)).first()
     return Control(name) if row is None else Control(name, row.paused, row.broken, row.reason or "", row.calm_sweeps)

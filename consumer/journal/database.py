@@ -137,7 +137,9 @@ def _engine_arguments(url: URL, pool_size: int) -> dict[str, Any]:
         connect = {"init_command": session, "charset": "utf8mb4", **timeouts}
         return {**common, "isolation_level": "READ COMMITTED", "connect_args": connect}
     if backend == "postgresql":
-        return {**common, "connect_args": {"connect_timeout": 5, "options": "-c statement_timeout=30000"}}
+        # The server's timeout does not help when the server is gone.
+        alive = {"tcp_user_timeout": 30_000, "keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3}
+        return {**common, "connect_args": {"connect_timeout": 5, "options": "-c statement_timeout=30000", **alive}}
     raise ValueError(backend)
 
 

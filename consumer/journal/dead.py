@@ -38,6 +38,7 @@ class DeadLetter:
             "routing_key": clean(self.routing_key, 255),
             "reason": clean(self.reason, 500),
             "size": self.size,
+            "stored": len(self.body),
             "body": self.body,
         }
 
@@ -63,7 +64,7 @@ class StoredLetter:
         return len(self.body) == self.size
 
 
-_SUMMARY = [column for column in dead_event.c if column.name != "body"]
+_SUMMARY = [column for column in dead_event.c if column.name not in ("body", "stored")]
 
 
 def listing(database: Database, limit: int = 1000) -> list[StoredLetter]:
@@ -99,13 +100,35 @@ def count(database: Database) -> int:
     return database.transact(lambda connection: int(connection.execute(query).scalar_one()))
 
 
-def expire(database: Database, older_than: float, keep: int) -> int:
+#: Letters that one transaction deletes: their bodies are large.
+_CHUNK = 200
+
+
+def expire(database: Database, older_than: float, keep: int, keep_bytes: int) -> int:
+    """Delete some of the letters that are too old or too many; return their number, 0 when none is left.
+
+    :param older_than: seconds
+    :param keep_bytes: bytes that all bodies together may have
+    """
+
     def forget(connection: Connection) -> int:
-        gone = connection.execute(delete(dead_event).where(dead_event.c.at < now(connection) - older_than)).rowcount
-        newest = select(dead_event.c.id).order_by(dead_event.c.id.desc()).offset(keep).limit(1)
-        last = connection.execute(newest).scalar_one_or_none()
-        if last is not None:
-            gone += connection.execute(delete(dead_event).where(dead_event.c.id <= last)).rowcount
-        return gone
+        old = select(dead_event.c.id).where(dead_event.c.at < now(connection) - older_than).limit(_CHUNK)
+        gone = list(connection.execute(old).scalars()) or _surplus(connection, keep, keep_bytes)
+        return connection.execute(delete(dead_event).where(dead_event.c.id.in_(gone))).rowcount if gone else 0
 
     return database.transact(forget)
+
+
+def _surplus(connection: Connection, keep: int, keep_bytes: int) -> list[int]:
+    """Return the oldest letters beyond a number or a size."""
+    rows, stored = connection.execute(
+        select(func.count(), func.coalesce(func.sum(dead_event.c.stored), 0)).select_from(dead_event)
+    ).one()
+    gone = []
+    oldest = select(dead_event.c.id, dead_event.c.stored).order_by(dead_event.c.id).limit(_CHUNK)
+    for letter, size in connection.execute(oldest) if rows > keep or stored > keep_bytes else ():
+        if rows <= keep and stored <= keep_bytes:
+            break
+        gone.append(letter)
+        rows, stored = rows - 1, stored - size
+    return gone

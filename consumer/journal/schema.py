@@ -125,9 +125,13 @@ dead_event = Table(
     Column("exchange", String(255), nullable=False),
     Column("routing_key", String(255), nullable=False),
     Column("reason", String(500), nullable=False),
+    # bytes received, and bytes in body
     Column("size", BigInteger, nullable=False),
+    Column("stored", BigInteger, nullable=False),
     Column("body", _Bytes, nullable=False),
     Index("dead_event_at_idx", "at"),
+    # so that the sum of all sizes reads no body
+    Index("dead_event_stored_idx", "stored"),
     **_TABLE,
 )
 

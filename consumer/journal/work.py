@@ -397,6 +397,12 @@ def extend(database: Database, claims: Iterable[Claim], lease: float) -> None:
     database.transact(prolong)
 
 
+def is_held(connection: Connection, held: Claim) -> bool:
+    """Return whether a claim's lease has not ended."""
+    mine = and_(work.c.id == held.id, work.c.token == held.token, work.c.lease_until >= now(connection))
+    return connection.execute(select(work.c.id).where(mine)).first() is not None
+
+
 def settle(
     database: Database, held: Claim, end: Disposition, lines: Sequence[history.Line | history.Closing] = ()
 ) -> None:

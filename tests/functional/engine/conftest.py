@@ -11,14 +11,13 @@ from pathlib import Path
 import pytest
 
 from consumer.conf.engine import EngineSettings
-from consumer.conf.journal import JournalSettings
 from consumer.conf.tasks import TaskSettings
 from consumer.conf.window import Window
 from consumer.engine.dispatcher import Dispatcher
 from consumer.engine.engine import Engine
+from consumer.engine.leases import Leases
 from consumer.engine.meter import Meter
 from consumer.engine.task import Clock, Task
-from consumer.engine.upkeep import Upkeep
 from consumer.engine.worker import Worker
 from consumer.journal import backlog, controls, migrations, work
 from consumer.journal.database import Database, open_engine
@@ -68,7 +67,7 @@ class Machine:
     clock: Clock = lambda: datetime.now(UTC)
     replica: str = "r1"
     meter: Meter = field(default_factory=Rounds)
-    running: list[tuple[Dispatcher, Upkeep]] = field(default_factory=list)
+    running: list[tuple[Dispatcher, Leases]] = field(default_factory=list)
 
     def handlers(self) -> list[Handler]:
         return [Mender(self.world), CarefulMender(self.world)]
@@ -87,21 +86,21 @@ class Machine:
         engine = self.engine()
         controls.ensure(self.database, engine.tasks)
         dispatcher = Dispatcher(engine, Worker(engine))
-        upkeep = Upkeep(engine, dispatcher, JournalSettings(""))
+        leases = Leases(engine, dispatcher)
         dispatcher.start()
-        upkeep.start()
-        self.running.append((dispatcher, upkeep))
+        leases.start()
+        self.running.append((dispatcher, leases))
         return dispatcher
 
     def stop(self) -> None:
-        for dispatcher, upkeep in self.running:
+        for dispatcher, leases in self.running:
             dispatcher.stop(5)
-            upkeep.stop()
+            leases.stop()
         self.running.clear()
 
     def enqueue(self, *hints: Hint) -> None:
         work.enqueue(self.database, hints)
-        for dispatcher, _upkeep in self.running:
+        for dispatcher, _leases in self.running:
             dispatcher.wake()
 
     def at_rest(self) -> None:

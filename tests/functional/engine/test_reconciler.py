@@ -77,7 +77,7 @@ def run(request: pytest.FixtureRequest, journal: Database, world: World) -> Run:
     controls.ensure(journal, ["mender"])
     world.things = {"a": 1}
     if request.param == "journal":
-        return Run(journal, world, JournalStore(journal), _from_journal(journal))
+        return Run(journal, world, JournalStore(journal, {}), _from_journal(journal))
     return Run(journal, world, MemoryStore(journal), _from_memory)
 
 

@@ -374,7 +374,8 @@ class JournalContract:
         work.enqueue(journal, [hint()], letters)
         ids = dead.ids(journal)
         assert [event.body for event in dead.find(journal, ids)] == bodies
-        assert dead.expire(journal, 3600, keep=5) == 15
+        assert dead.expire(journal, 3600, keep=5, keep_bytes=10**6) == 15
+        assert dead.expire(journal, 3600, keep=5, keep_bytes=10**6) == 0
         assert [event.body for event in dead.find(journal, dead.ids(journal))] == bodies[15:]
         assert dead.drop(journal, dead.ids(journal)[:2]) == 2
         assert dead.count(journal) == 3

@@ -1,0 +1,58 @@
+"""Extends the leases of this replica's claims, in a thread that does nothing else.
+
+A claim beyond its deadline is not extended: another replica may take it over. While there is one, the loop ``workers`` is
+silent, so ``/healthz`` reports it.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+
+from consumer.engine.dispatcher import Dispatcher
+from consumer.engine.engine import Engine
+from consumer.journal import replicas, work
+from consumer.journal.database import JournalUnavailable
+
+LOG = logging.getLogger(__name__)
+#: Seconds of silence after which a replica is forgotten.
+_FORGET_AFTER = 120.0
+
+
+class Leases:
+    def __init__(self, engine: Engine, dispatcher: Dispatcher) -> None:
+        self._engine = engine
+        self._dispatcher = dispatcher
+        self._stop = threading.Event()
+        self._hung: frozenset[str] = frozenset()
+        self._thread = threading.Thread(target=self._run, name="leases", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stop.set()
+        self._thread.join(5)
+
+    def _run(self) -> None:
+        while not self._stop.wait(self._engine.settings.lease_seconds / 4):
+            self._engine.meter.beat("leases")
+            try:
+                self._extend()
+            except JournalUnavailable as outage:
+                LOG.debug("leases are not extended: %s", outage)
+            except Exception:
+                LOG.exception("a bug in stackmend's leases")
+
+    def _extend(self) -> None:
+        settings = self._engine.settings
+        ages = self._dispatcher.ages()
+        hung = frozenset(f"{claim.handler} {claim.key}" for claim, age in ages.items() if age > settings.claim_seconds)
+        if not hung:
+            self._engine.meter.beat("workers")
+        for name in hung - self._hung:
+            LOG.error("%s: a worker hangs for more than %g s ([engine] claim_seconds)", name, settings.claim_seconds)
+        self._hung = hung
+        live = [claim for claim, age in ages.items() if age <= settings.claim_seconds]
+        work.extend(self._engine.database, live, settings.lease_seconds)
+        replicas.beat(self._engine.database, self._engine.replica, _FORGET_AFTER)

@@ -1,0 +1,198 @@
+"""Heals that stop at their next step, workers that hang, faults that repeat, and leases beside slow upkeep."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import ClassVar
+
+import pytest
+
+from consumer.conf.journal import JournalSettings
+from consumer.engine.upkeep import Upkeep
+from consumer.engine.worker import Worker
+from consumer.journal import backlog, controls, dead, history, work
+from consumer.journal.dead import DeadLetter
+from consumer.status import health
+from consumer.status.health import Beats, alive
+from handlers.base import Finding, Handler, Healed, Key, Mode
+from tests.doubles import Mender
+from tests.functional.engine.conftest import Machine, eventually, hint
+
+STEPS = 50
+
+
+class Stepwise(Mender):
+    """Heals in steps until it may not go on."""
+
+    name: ClassVar[str] = "stepwise"
+    begun: bool = False
+
+    def inspect(self, key: Key) -> Iterator[Finding]:
+        for finding in super().inspect(key):
+            yield replace(finding, begun=self.begun)
+
+    def heal_while(self, finding: Finding, go_on: Callable[[], bool]) -> Healed:
+        for step in range(STEPS):
+            if not go_on():
+                return Healed(f"stopped after {step} steps", complete=False)
+            self.world.writes[finding.key.id] = step + 1
+            self.world.after_heal(finding)
+        return self.heal(finding)
+
+
+class Steps(Machine):
+    begun = False
+
+    def handlers(self) -> list[Handler]:
+        handler = Stepwise(self.world)
+        handler.begun = self.begun
+        return [handler]
+
+
+@pytest.fixture
+def steps(machine: Machine) -> Steps:
+    made = Steps(machine.database, machine.world)
+    made.world.things = {"a": 1}
+    controls.ensure(made.database, made.tasks())
+    work.enqueue(made.database, [hint("a", "stepwise")])
+    return made
+
+
+def pause(steps: Steps) -> None:
+    controls.pause(steps.database, ["stepwise"], "an operator")
+
+
+def lose(steps: Steps) -> None:
+    work.free_all(steps.database)
+    work.claim(steps.database, "another", ["stepwise"], 1, 30.0)
+
+
+@pytest.mark.parametrize("stop", [pause, lose], ids=["pause", "a lost lease"])
+def test_a_heal_stops_at_its_next_step(steps: Steps, stop: Callable[[Steps], None]) -> None:
+    steps.world.after_heal = lambda finding: stop(steps) if steps.world.writes["a"] == 3 else None
+    (claim,) = work.claim(steps.database, "r1", ["stepwise"], 1, 30.0)
+    steps.worker().work(claim)
+    assert steps.world.writes == {"a": 3}
+    assert steps.world.drifted() == {"a"}
+
+
+def test_another_mode_stops_a_heal_at_its_next_step(steps: Steps) -> None:
+    engine = steps.engine()
+
+    def audit(_finding: Finding) -> None:
+        task = engine.tasks["stepwise"]
+        engine.tasks["stepwise"] = replace(task, settings=replace(task.settings, mode=Mode.AUDIT))
+
+    steps.world.after_heal = audit
+    (claim,) = work.claim(steps.database, "r1", ["stepwise"], 1, 30.0)
+    Worker(engine).work(claim)
+    assert steps.world.writes == {"a": 1}
+
+
+def test_a_heal_that_was_begun_goes_on_to_its_end(steps: Steps) -> None:
+    steps.begun = True
+    steps.world.after_heal = lambda _finding: pause(steps)
+    (claim,) = work.claim(steps.database, "r1", ["stepwise"], 1, 30.0)
+    steps.worker().work(claim)
+    assert steps.world.drifted() == set()
+
+
+def test_a_worker_that_hangs_loses_its_lease_and_is_unhealthy(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(health, "SILENT", 1.0)
+    release = threading.Event()
+    machine.world.things = {"a": 1}
+    machine.world.before_look = lambda _key: (release.wait(60), None)[1]
+    beats = Beats()
+    machine.meter = beats
+    machine.with_settings(claim_seconds=0.5, lease_seconds=1)
+    machine.start()
+    try:
+        eventually(lambda: "workers" in beats.silence([]))
+        machine.enqueue(hint("a"))
+        eventually(lambda: not alive(beats, []).healthy)
+        taken: list[work.Claim] = []
+        eventually(lambda: bool(taken.extend(work.claim(machine.database, "r2", ["mender"], 1, 30.0)) or taken))
+    finally:
+        release.set()
+
+
+def test_leases_are_extended_while_retention_is_slow(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    release, begun = threading.Event(), threading.Event()
+
+    def slow(*_arguments: object) -> int:
+        begun.set()
+        release.wait(60)
+        return 0
+
+    monkeypatch.setattr(history, "expire", slow)
+    machine.world.things = {"a": 1}
+    machine.world.before_look = lambda _key: (release.wait(60), None)[1]
+    engine = machine.engine()
+    upkeep = Upkeep(engine, JournalSettings(""))
+    upkeep.start()
+    machine.start()
+    machine.enqueue(hint("a"))
+    try:
+        assert begun.wait(20)
+        eventually(lambda: [row.state for row in backlog.listing(machine.database)] == ["running"])
+        end = time.monotonic() + 3 * machine.settings.lease_seconds
+        while time.monotonic() < end:
+            assert work.claim(machine.database, "r2", ["mender"], 1, 30.0) == []
+            time.sleep(0.1)
+    finally:
+        release.set()
+        upkeep.stop()
+
+
+def test_a_fault_that_repeats_is_parked(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For example a NUL in a summary, which PostgreSQL refuses."""
+
+    def fails(*_arguments: object, **_named: object) -> None:
+        raise TypeError("keys must be str")
+
+    machine.world.things = {"a": 1}
+    machine.mode = Mode.AUDIT
+    monkeypatch.setattr("consumer.journal.history.write", lambda connection, lines, clock: fails() if lines else [])
+    machine.start()
+    machine.enqueue(hint("a"))
+    eventually(lambda: [row.state for row in backlog.listing(machine.database)] == ["parked"])
+
+
+def test_half_of_the_workers_remain_for_keys_while_sweeps_hang(machine: Machine) -> None:
+    release = threading.Event()
+
+    class Slow(Mender):
+        def population(self) -> int:
+            release.wait(60)
+            return 0
+
+    slow = [type(f"Slow{number}", (Slow,), {"name": f"slow{number}"})(machine.world) for number in range(6)]
+    machine.handlers = lambda: [Mender(machine.world), *slow]  # type: ignore[method-assign]
+    machine.world.things = {"a": 1}
+    timers = [work.Hint(task.name, task.timer, work.Priority.EVENT, "start") for task in machine.tasks().values()]
+    work.enqueue(machine.database, timers[1:])
+    machine.start()
+    try:
+        eventually(
+            lambda: [row.state for row in backlog.listing(machine.database)].count(backlog.Standing.RUNNING) == 2
+        )
+        machine.enqueue(hint("a"))
+        eventually(lambda: machine.world.drifted() == set())
+    finally:
+        release.set()
+
+
+def test_retention_deletes_everything_old_in_small_transactions(machine: Machine) -> None:
+    letters = [DeadLetter("nova", "", "", "garbage", 1000, b"x" * 1000) for _ in range(2500)]
+    work.enqueue(machine.database, [], letters)
+    upkeep = Upkeep(machine.engine(), JournalSettings("", dead_bytes=1_000_000))
+    upkeep.start()
+    try:
+        eventually(lambda: dead.count(machine.database) == 1000)
+    finally:
+        upkeep.stop()
