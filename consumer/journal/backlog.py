@@ -65,7 +65,7 @@ def depths(database: Database) -> list[Depth]:
         rows = connection.execute(query)
         return [Depth(row.handler, Standing(row.standing), row.rows, max(0.0, clock - row.first)) for row in rows]
 
-    return database.transact(read)
+    return database.read(read)
 
 
 def listing(

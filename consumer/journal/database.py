@@ -151,8 +151,13 @@ def _prepare_sqlite(connection: Any, _record: Any) -> None:
     cursor.close()
 
 
+#: The execution option of a transaction that only reads.
+_READS = "stackmend_reads"
+
+
 def _begin_immediate(connection: Connection) -> None:
-    connection.exec_driver_sql("BEGIN IMMEDIATE")
+    reads = connection.get_execution_options().get(_READS, False)
+    connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
 
 
 #: MariaDB: deadlock (also Galera's certification failure), lock wait timeout. PostgreSQL: serialisation failure, deadlock.
@@ -221,6 +226,16 @@ class Database:
         with _outages_translated(self.engine.url):
             result: T = retry(self._once, action)
             return result
+
+    def read(self, action: Callable[[Connection], T]) -> T:
+        """Run an action that only reads; unlike :meth:`transact`, it does not lock an SQLite file for writers.
+
+        :raises JournalUnavailable: the database does not answer
+        """
+        with _outages_translated(self.engine.url), self.engine.connect() as connection:
+            reading = connection.execution_options(**{_READS: True})
+            with reading.begin():
+                return action(reading)
 
     def _once(self, action: Callable[[Connection], T]) -> T:
         with self.engine.begin() as connection:

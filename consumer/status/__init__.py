@@ -1,5 +1,6 @@
 """Read-only status over HTTP: metrics, health, a page.
 
+cached   remembered answers
 health   the probes /healthz and /readyz
 metrics  counters and gauges for Prometheus
 page     the HTML page

@@ -19,6 +19,7 @@ from consumer.engine.meter import Meter
 from consumer.engine.task import Task
 from consumer.journal import backlog, controls, dead, history, replicas
 from consumer.journal.database import Database, JournalError, now
+from consumer.status.cached import Cached
 
 _DURATIONS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 _LAGS = (0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0)
@@ -74,25 +75,28 @@ class PrometheusMeter(Meter):
 
 
 class JournalCollector(Collector):
-    """Reads the journal at each scrape. If it does not answer, only ``stackmend_journal_up`` remains."""
+    """Reads the journal every few seconds at most. If it does not answer, only ``stackmend_journal_up`` remains."""
 
     def __init__(self, database: Database, tasks: Mapping[str, Task]) -> None:
         self._database = database
         self._tasks = tasks
+        self._remembered = Cached(self._metrics)
 
     def describe(self) -> Iterable[Metric]:
         """Return nothing, so that registration does not read the journal."""
         return []
 
     def collect(self) -> Iterable[Metric]:
+        return self._remembered()
+
+    def _metrics(self) -> Sequence[Metric]:
         up = GaugeMetricFamily("stackmend_journal_up", "Whether the journal's database answered this scrape.")
         try:
             found = list(self._read())
         except JournalError:
             found = []
         up.add_metric([], 1.0 if found else 0.0)
-        yield up
-        yield from found
+        return [up, *found]
 
     def _read(self) -> Iterable[Metric]:
         clock = self._database.transact(now)

@@ -6,10 +6,12 @@ GET and HEAD only; no request changes anything. There is no password, so the def
 from __future__ import annotations
 
 import logging
+import socket
 import threading
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
-from socketserver import ThreadingMixIn
+from socketserver import TCPServer, ThreadingMixIn
 from typing import TYPE_CHECKING, Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
@@ -23,8 +25,8 @@ if TYPE_CHECKING:
 
 LOG = logging.getLogger(__name__)
 
-#: Seconds that a client may take to send its request.
-_PATIENCE = 10.0
+#: Seconds for one request, from the connection to the end of the answer; and how many are served at a time.
+_PATIENCE, _MOST = 10.0, 16
 _HEADERS = [
     ("Cache-Control", "no-store"),
     ("X-Content-Type-Options", "nosniff"),
@@ -84,7 +86,45 @@ def _made(page: Callable[[], Answer], path: str) -> Answer:
 
 
 class _Server(ThreadingMixIn, WSGIServer):
+    """Serves few clients at a time, each until a deadline: the engine needs the threads, files and connections."""
+
     daemon_threads = True
+    request_queue_size = 16
+
+    def __init__(self, address: tuple[str, int], handler: type[WSGIRequestHandler]) -> None:
+        self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+        self._free = threading.BoundedSemaphore(_MOST)
+        super().__init__(address, handler)
+
+    def server_bind(self) -> None:
+        """Listen, without the lookup of the host's name in DNS that ``HTTPServer`` makes."""
+        TCPServer.server_bind(self)
+        self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
+        self.setup_environ()
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        if self._free.acquire(blocking=False):
+            super().process_request(request, client_address)
+        else:
+            self.shutdown_request(request)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        deadline = threading.Timer(_PATIENCE, _cut_off, [request])
+        deadline.daemon = True
+        deadline.start()
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            deadline.cancel()
+            self._free.release()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        LOG.debug("the status port cannot answer %s", client_address, exc_info=True)
+
+
+def _cut_off(request: socket.socket) -> None:
+    with suppress(OSError):
+        request.shutdown(socket.SHUT_RDWR)
 
 
 class _Request(WSGIRequestHandler):

@@ -11,6 +11,7 @@ from consumer.conf.status import StatusSettings
 from consumer.engine.meter import Meter
 from consumer.engine.task import Task
 from consumer.journal.database import Database
+from consumer.status.cached import Cached
 from consumer.status.health import Beats, alive, ready
 from consumer.status.metrics import BusCollector, JournalCollector, PrometheusMeter
 from consumer.status.page import Inventories, Page
@@ -49,10 +50,10 @@ class Status:
         PlatformCollector(registry=self._registry)
         pages: dict[str, Callable[[], Answer]] = {
             "/healthz": lambda: of_health(alive(self._beats, sources())),
-            "/readyz": lambda: of_health(ready(database, sources())),
+            "/readyz": Cached(lambda: of_health(ready(database, sources()))),
         }
         if self._settings.page:
-            pages["/"] = Page(database, tasks, sources, inventories).make
+            pages["/"] = Cached(Page(database, tasks, sources, inventories).make)
         self._server = StatusServer(self._settings, application(self._registry, pages))
         self._server.start()
 

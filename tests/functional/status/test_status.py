@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import socket
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -18,6 +20,7 @@ from consumer.conf.status import CannotListen, StatusSettings
 from consumer.journal import history, work
 from consumer.journal.database import JournalUnavailable
 from consumer.journal.history import Outcome
+from consumer.status import cached, server
 from consumer.status.health import SILENT, Beats, alive, ready
 from consumer.status.page import Inventories, Page
 from consumer.status.serving import Status
@@ -71,7 +74,8 @@ class Daemon:
 
 
 @pytest.fixture
-def daemon(machine: Machine) -> Iterator[Daemon]:
+def daemon(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> Iterator[Daemon]:
+    monkeypatch.setattr(cached, "AGE", 0.0)
     port = _free_port()
     status = Status(StatusSettings("127.0.0.1", port, page=True))
     machine.meter = status.meter
@@ -238,3 +242,59 @@ def test_ready_says_so_when_no_broker_is_known(machine: Machine) -> None:
     health = ready(machine.database, [])
     assert health.healthy
     assert re.search("only sweeps find drift", health.lines[1])
+
+
+def test_clients_that_send_slowly_are_few_and_cut_off(daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A byte now and then renews no deadline."""
+    monkeypatch.setattr(server, "_PATIENCE", 2.0)
+    slow = [socket.create_connection(("127.0.0.1", daemon.port)) for _ in range(100)]
+    try:
+        for _ in range(6):
+            for client in slow:
+                with contextlib.suppress(OSError):
+                    client.sendall(b"G")
+            assert sum("process_request_thread" in thread.name for thread in threading.enumerate()) <= 16
+            time.sleep(0.5)
+        eventually(lambda: _answers(daemon))
+    finally:
+        for client in slow:
+            client.close()
+
+
+def _answers(daemon: Daemon) -> bool:
+    try:
+        return daemon.get("/healthz")[0] == 200
+    except OSError:
+        return False
+
+
+def test_many_scrapes_read_the_journal_once(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    transactions: list[object] = []
+    transact = machine.database.transact
+    monkeypatch.setattr(machine.database, "transact", lambda action: (transactions.append(action), transact(action))[1])
+    port = _free_port()
+    status = Status(StatusSettings("127.0.0.1", port, page=True))
+    status.serve(machine.database, machine.tasks(), list, Inventories(list))
+    daemon = Daemon(machine, [], port)
+    try:
+        pages = ("/metrics", "/readyz", "/")
+        for page in pages:
+            assert daemon.get(page)[0] in (200, 503)
+        once = len(transactions)
+        for page in pages * 10:
+            daemon.get(page)
+        assert len(transactions) == once > 0
+    finally:
+        status.stop()
+
+
+@pytest.mark.parametrize("address", ["::1", "::"])
+def test_an_address_of_ipv6_is_served(machine: Machine, address: str) -> None:
+    port = _free_port()
+    status = Status(StatusSettings(address, port))
+    status.serve(machine.database, machine.tasks(), list, Inventories(list))
+    try:
+        with urllib.request.urlopen(f"http://[::1]:{port}/healthz", timeout=20) as answer:
+            assert answer.status == 200
+    finally:
+        status.stop()
