@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from consumer import plugins
 from tests.cloud.control_plane import ControlPlane
 from tests.cloud.parity import Copy, Pair
 from tests.cloud.wreckage import Wreckage
+from tests.program import Program
 from tests.servers.mariadb import MariaDB
 from tests.servers.rabbitmq import RabbitMQ
 
@@ -34,16 +36,26 @@ def served(
     octavia: bool,
     computes: dict[str, str] | None = None,
 ) -> Iterator[ControlPlane]:
-    """A control plane, and its end; the logs are kept when a test failed meanwhile."""
+    """A healthy control plane, and its end; the logs are kept when a test failed meanwhile."""
     failed_before = request.session.testsfailed
+    folders: pytest.TempPathFactory = request.getfixturevalue("tmp_path_factory")
     plane = ControlPlane(rabbitmq, mariadb, octavia=octavia, computes=computes)
     plane.up()
     try:
+        assert_healthy(plane, folders.mktemp("healthy"))
         yield plane
     finally:
         logs = plane.down(keep_logs=request.session.testsfailed > failed_before)
         if logs is not None:
             request.config.stash.setdefault(_LOGS, []).append(logs)
+
+
+def assert_healthy(plane: ControlPlane, folder: Path) -> None:
+    """An audit by every handler finds nothing in a new cloud, and no inspection fails."""
+    names = [handler.name for handler in plugins.handlers() if plane.octavia or handler.group == "audit"]
+    with Program(folder, plane.account.options(octavia=plane.octavia)) as program:
+        audit = program.run("sweep", "--audit", *names, "-f", "json")
+    assert (audit.returncode, audit.stdout.strip()) == (0, "[]"), audit.stdout + audit.stderr
 
 
 @pytest.fixture(scope="session")

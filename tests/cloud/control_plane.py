@@ -88,7 +88,7 @@ class ControlPlane:
         self.account = Account(self._configuration)
         self._accounts = [self.account]
         self._vhosts: list[str] = []
-        self._image_id = ""
+        self.image_id = ""
 
     # Where things are
 
@@ -316,7 +316,7 @@ class ControlPlane:
         content = self.folder / "image"
         content.write_text("nothing\n")
         image = seed.create_image(connection, content)
-        self._image_id = image.id
+        self.image_id = image.id
         seed.create_flavors(connection)
         if self.octavia:
             amphora = seed.create_amphora_network(connection, image)
@@ -532,7 +532,7 @@ class ControlPlane:
             more["host"] = host
         server = self.admin.compute.create_server(
             name=name,
-            image_id=self._image_id,
+            image_id=self.image_id,
             flavor_id=flavor,
             **{"networks": "none", **more},
         )
