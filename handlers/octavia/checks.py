@@ -16,6 +16,10 @@ from handlers.octavia.database import OctaviaDatabase
 from handlers.octavia.drivers.chosen import chosen_driver, housekeeping_settings
 from handlers.octavia.work_queue import WorkQueue
 
+#: seconds between two sweeps of failed_amphora up to which silence proves something
+#: (:class:`handlers.octavia.failover.heartbeats.Listener`)
+LONGEST_WATCH = 30
+
 #: handlers with heals that need an idle work queue
 _NEED_QUEUE = frozenset({"deactivated_amphorae", "stuck_load_balancers"})
 
@@ -88,6 +92,7 @@ def _files(resources: Resources, modes: Mapping[type[Handler], Mode]) -> Iterato
     if any(handler.name == "failed_amphora" and mode is not Mode.OFF for handler, mode in modes.items()):
         yield _heartbeats(resources, str(files))
         yield _threshold(files.get("health_manager", "failover_threshold"), str(files))
+        yield from _watch(conf)
 
 
 def _heartbeats(resources: Resources, where: str) -> Checked:
@@ -106,6 +111,18 @@ def _heartbeats(resources: Resources, where: str) -> Checked:
         Verdict.WARNING,
         f"Octavia deletes a silent amphora after {timeout} s, before it counts as failed here ({after:.0f} s), so that it "
         "cannot be preserved: write there [health_manager] heartbeat_timeout = 60",
+    )
+
+
+def _watch(conf: cfg.ConfigOpts) -> Iterator[Checked]:
+    """Warn when the watch is too slow to observe heartbeats without a gap."""
+    option = "failed_amphora_interval"
+    if option not in conf[settings.GROUP] or conf[settings.GROUP][option] <= LONGEST_WATCH:
+        return
+    yield Checked(
+        f"[{settings.GROUP}] {option}",
+        Verdict.WARNING,
+        f"with more than {LONGEST_WATCH} s, silent amphorae are left to Octavia's health manager: write {option} = 5",
     )
 
 

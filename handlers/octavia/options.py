@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from hashlib import sha256
 
 from oslo_config import cfg
-from sqlalchemy.engine import make_url
 
 from handlers.access import service_files
 from handlers.access.service_files import ConfigError, ServiceFiles
@@ -98,15 +96,6 @@ def database_url(conf: cfg.ConfigOpts) -> str:
         "database",
         "mysql+pymysql://octavia:PASSWORD@HOST/octavia",
     )
-
-
-def database_mark(conf: cfg.ConfigOpts) -> str:
-    """Return a mark that identifies this database; it contains no secret.
-
-    :raises ConfigError: as :func:`database_url`
-    """
-    url = make_url(database_url(conf))
-    return sha256(f"{url.host}:{url.port}/{url.database}".encode()).hexdigest()[:12]
 
 
 def notification_url(conf: cfg.ConfigOpts) -> str | None:

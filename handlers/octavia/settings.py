@@ -45,6 +45,13 @@ OPTIONS: list[cfg.Opt] = [
         help="Ids of the flavors of spares; each zone has spare_amphora_pool_size of each. Empty: only [controller_worker] "
         "amp_flavor_id of Octavia. A failover first gets a spare of the amphora's own flavor.",
     ),
+    cfg.StrOpt(
+        "spare_amphora_owner",
+        default="octavia",
+        help="Mark of the spares that this stackmend creates; it neither claims nor deletes spares with another mark. Where "
+        "several Octavias boot amphorae in one project, each of their stackmends needs its own. After a change, delete the old "
+        "spares.",
+    ),
     cfg.IntOpt(
         "maximum_deploying_amphora_count",
         default=2,
@@ -198,6 +205,7 @@ def settings(conf: cfg.ConfigOpts, heartbeat_timeout: int) -> HousekeepingSettin
         spare_amphora_pool_size=group.spare_amphora_pool_size,
         spare_amphora_zones=tuple(group.spare_amphora_zones),
         spare_amphora_flavors=tuple(group.spare_amphora_flavors),
+        spare_owner=group.spare_amphora_owner,
         maximum_deploying_amphora_count=group.maximum_deploying_amphora_count,
         maximum_preserved_amphora_count=group.maximum_preserved_amphora_count,
         preservation_scheme=group.preservation_scheme,

@@ -30,7 +30,6 @@ def housekeeping_settings(resources: Resources) -> HousekeepingSettings:
     return replace(
         settings(conf, options.amphora_settings(conf).heartbeat_timeout),
         longest_flow=flow_times(options.files(conf)).longest_silence,
-        spare_owner=options.database_mark(conf),
     )
 
 

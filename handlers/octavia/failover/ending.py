@@ -74,7 +74,7 @@ class End:
         """The amphorae whose DELETED rows are still to be taken off."""
         if self.s.balancer is None or not self.s.balancer.idle:
             return ()
-        return tuple(sorted({self.s.amphora.id, *self.s.rows}))
+        return tuple(sorted(self.s.rows))
 
     @property
     def shelving(self) -> Step | Wait | None:

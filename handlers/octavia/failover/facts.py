@@ -32,6 +32,7 @@ class _Rows:
     health: records.Health | None
     failing: dict[str, str | None]
     heard: Heard
+    detaches: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +109,7 @@ def _rows(connection: Connection, identity: str, settings: HousekeepingSettings)
         health=octavia_queries.health(connection, identity),
         failing=failing,
         heard=queries.heard(connection, settings.heard_within),
+        detaches=octavia_queries.has_member_ports(connection),
     )
 
 
@@ -149,9 +151,18 @@ def _replaced(driver: Driver, settings: HousekeepingSettings, rows: _Rows, cloud
         images=_images(rows, cloud),
         others=_others(settings, rows, cloud),
         balancer=rows.balancer,
-        # the inspection of an amphora that was let go takes its own row off
-        rows=tuple(row.id for row in rows.beside if row.status == "DELETED" and row.compute_id is not None),
+        rows=tuple(row.id for row in rows.beside if _is_to_detach(driver, rows, row)),
     )
+
+
+def _is_to_detach(driver: Driver, rows: _Rows, row: records.Amphora) -> bool:
+    """Return whether a row is to be taken off its load balancer, whose deletion then no longer removes server and port."""
+    if row.status != "DELETED":
+        return False
+    if row.compute_id is None:
+        return row.id == rows.amphora.id
+    has_port = row.vrrp_port_id is not None and driver.port(row.vrrp_port_id) is not None
+    return rows.detaches and not has_port and driver.server(row.compute_id) is None
 
 
 def _situation(

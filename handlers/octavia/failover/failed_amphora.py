@@ -42,7 +42,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from typing import Self
 
 from handlers.access.roles import AMPHORAE
@@ -62,6 +61,7 @@ from handlers.base import (
     Trigger,
     keys_of,
 )
+from handlers.octavia import queries as octavia_queries
 from handlers.octavia import settings
 from handlers.octavia.base import OctaviaPlugin
 from handlers.octavia.drivers.base import Driver
@@ -73,6 +73,7 @@ from handlers.octavia.failover.rules import next_step
 from handlers.octavia.failover.steps import Nothing, Replaced, Report, Situation, Step, StepName, Wait
 from handlers.octavia.failover.undo import undo_of
 from handlers.octavia.housekeeping import NotFoundError
+from handlers.octavia.leftovers.pairing import mismatch, pairing
 from handlers.octavia.settings import HousekeepingSettings
 
 #: seconds from a notification of a start to the first inspection: by then Nova has begun
@@ -141,9 +142,9 @@ class FailedAmphora(OctaviaPlugin, Handler):
     default_heals_per_hour = 500
     requires = ("octavia_database", "compute")
     cost = (
-        "A sweep is one query over Octavia's tables; every few seconds suits thousands of amphorae. Of "
-        "failed_amphora_heals_per_hour, each step takes one: a replacement takes two, a preservation about "
-        "eight. With more than 30 s, silence is left to Octavia's health manager."
+        "A sweep is one query over Octavia's tables, and lists servers only while amphorae have no heartbeat record; every few "
+        "seconds suits thousands of amphorae. Of failed_amphora_heals_per_hour, each step takes one: a replacement takes two, "
+        "a preservation about eight. With more than 30 s, silence is left to Octavia's health manager."
     )
     rights = {
         "octavia": {
@@ -190,12 +191,26 @@ class FailedAmphora(OctaviaPlugin, Handler):
         return read
 
     def sweep(self) -> Iterator[Key]:
-        unsettled = self._listener.observe(
-            self._driver.database.run(partial(queries.heard, within=self._settings.heard_within))
-        )
+        rows = self._driver.database.run(queries.watch)
+        unsettled = self._listener.observe(queries.heard_of(rows, self._settings.heard_within))
         stale_after = None if unsettled else self._settings.stale_after
-        found = self._driver.database.run(partial(queries.failed_amphorae, stale_after=stale_after))
-        yield from keys_of("amphora", found)
+        yield from keys_of("amphora", [row.id for row in rows if row.looks_failed(stale_after)])
+        yield from keys_of("amphora", self._gone(rows))
+
+    def _gone(self, rows: Iterable[queries.Watched]) -> Iterator[str]:
+        """Yield amphorae without a heartbeat record whose servers Nova does not list; list servers only for these."""
+        patience = self._settings.heartbeat_timeout
+        unheard = {row.id: row.compute_id for row in rows if row.compute_id and row.never_heard(patience)}
+        if not unheard:
+            return
+        servers = self._driver.servers()
+        live, deleted = self._driver.database.run(
+            lambda connection: (octavia_queries.amphorae(connection), octavia_queries.deleted_amphorae(connection))
+        )
+        if mismatch(pairing(servers, live, deleted)):
+            return
+        shown = {server.id for server in servers}
+        yield from (amphora for amphora, server in unheard.items() if server not in shown)
 
     def population(self) -> int:
         return self._driver.database.run(queries.amphora_count)

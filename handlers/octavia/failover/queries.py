@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 
 import sqlalchemy as sa
@@ -16,29 +18,88 @@ _AMPHORA = tables.amphora.c
 _HEALTH = tables.amphora_health.c
 
 
-def failed_amphorae(connection: Connection, stale_after: float | None) -> list[str]:
-    """Return amphorae of idle load balancers that look failed, and those whose recovery is not finished.
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """An amphora on a load balancer, as the watch reads it.
 
-    :param stale_after: seconds of silence that count as a failure; None when silence proves nothing now
+    :param idle: whether no flow works on its load balancer
+    :param silent: seconds since its last heartbeat; None without a record
+    :param age: seconds since its row changed
     """
-    now = connection.execute(sa.select(utcnow())).scalar_one()
-    silent = sa.false() if stale_after is None else _HEALTH.last_update < now - timedelta(seconds=stale_after)
+
+    id: str
+    status: str
+    compute_id: str | None
+    idle: bool
+    silent: float | None
+    age: float
+
+    @property
+    def serves(self) -> bool:
+        """Whether its row calls it serving."""
+        return self.status in records.SERVING
+
+    def looks_failed(self, stale_after: float | None) -> bool:
+        """Return whether it looks failed, or its recovery is not finished.
+
+        :param stale_after: seconds of silence that count as a failure; None when silence proves nothing now
+        """
+        if not self.idle or not self.serves:
+            return self.idle
+        silent = stale_after is not None and self.silent is not None and self.silent > stale_after
+        return silent or self.compute_id is None
+
+    def never_heard(self, patience: float) -> bool:
+        """Return whether it should have sent a heartbeat, and has no record.
+
+        :param patience: seconds that its row must be unchanged
+        """
+        return self.idle and self.serves and self.silent is None and self.age > patience
+
+
+def watch(connection: Connection) -> list[Watched]:
+    """Return the amphorae that serve, are in ERROR, or were replaced and not yet detached, by one query."""
     query = (
-        sa.select(_AMPHORA.id)
+        sa.select(
+            utcnow().label("now"),
+            _AMPHORA.id,
+            _AMPHORA.status,
+            _AMPHORA.compute_id,
+            sa.func.coalesce(_AMPHORA.updated_at, _AMPHORA.created_at).label("changed"),
+            _LB.provisioning_status,
+            _HEALTH.last_update,
+        )
         .join(tables.load_balancer, _LB.id == _AMPHORA.load_balancer_id)
         .outerjoin(tables.amphora_health, _HEALTH.amphora_id == _AMPHORA.id)
         .where(
-            _LB.provisioning_status.in_(records.IDLE),
             _LB.provider.in_(records.AMPHORA_PROVIDERS),
             sa.or_(
-                _AMPHORA.status == "ERROR",
-                sa.and_(_AMPHORA.status.in_(records.SERVING), sa.or_(silent, _AMPHORA.compute_id.is_(None))),
+                _AMPHORA.status.in_((*records.SERVING, "ERROR")),
                 sa.and_(_AMPHORA.status == "DELETED", _AMPHORA.compute_id.is_(None)),
             ),
         )
         .order_by(_AMPHORA.id)
     )
-    return list(connection.execute(query).scalars())
+    return [
+        Watched(
+            row.id,
+            row.status,
+            row.compute_id,
+            row.provisioning_status in records.IDLE,
+            (row.now - row.last_update).total_seconds() if row.last_update is not None else None,
+            (row.now - row.changed).total_seconds() if row.changed is not None else float("inf"),
+        )
+        for row in connection.execute(query)
+    ]
+
+
+def heard_of(rows: Sequence[Watched], within: float) -> Heard:
+    """Count the serving amphorae that have a heartbeat record, and those that were heard lately.
+
+    :param within: seconds
+    """
+    silent = [row.silent for row in rows if row.serves and row.silent is not None]
+    return Heard(len(silent), sum(seconds <= within for seconds in silent))
 
 
 def heard(connection: Connection, within: float) -> Heard:
@@ -78,9 +139,10 @@ def failing_lately(connection: Connection, stale_after: float, window: float) ->
         .where(
             sa.or_(
                 sa.and_(_AMPHORA.status.in_(("ERROR", "PENDING_DELETE", "DELETED")), recent, replaced),
-                _AMPHORA.status == "FAILOVER_STOPPED",
+                sa.and_(_AMPHORA.status == "FAILOVER_STOPPED", _LB.id.is_not(None)),
                 sa.and_(
                     _AMPHORA.status == "ALLOCATED",
+                    _LB.id.is_not(None),
                     sa.or_(
                         _HEALTH.last_update < now - timedelta(seconds=stale_after),
                         _HEALTH.last_update > now + timedelta(seconds=records.SKEW),

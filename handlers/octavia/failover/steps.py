@@ -164,7 +164,7 @@ class Replaced(Reading):
     """An amphora whose row is DELETED.
 
     :param balancer: None when the row was taken off its load balancer
-    :param rows: the amphorae whose DELETED rows are still on the load balancer
+    :param rows: the amphorae whose DELETED rows are to be taken off the load balancer
     """
 
     balancer: records.LoadBalancer | None

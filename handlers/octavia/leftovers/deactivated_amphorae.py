@@ -13,6 +13,7 @@ leaked-port                a VRRP or member port of an amphora that is DELETED o
 leaked-vip-port            the VIP port of a load balancer that is DELETED or has no row
 leaked-security-group      ``lb-<uuid>`` of a load balancer that is DELETED or has no row
 leaked-server-group        ``octavia-lb-<uuid>`` of a load balancer that is DELETED or has no row, without members
+leaked-image               an image that stackmend began for preservation, of an amphora that is DELETED or has no row
 orphan-health              a heartbeat record of an amphora that is DELETED or unknown; it counts for failover_threshold
 load-balancer-leftovers    objects of the kinds above that a load balancer left, after Octavia's notification of its deletion
 =========================  ==========================================================================================
@@ -71,7 +72,7 @@ from handlers.base import (
 )
 from handlers.octavia import changes, names, notifications, options, queries, rebuild, records, removal, settings
 from handlers.octavia.base import OctaviaPlugin
-from handlers.octavia.cloud_objects import Group, Port, Server
+from handlers.octavia.cloud_objects import AMPHORA, Group, Port, Server
 from handlers.octavia.drivers.base import Driver
 from handlers.octavia.drivers.chosen import chosen_driver
 from handlers.octavia.failover import facts
@@ -121,7 +122,7 @@ class DeactivatedAmphorae(OctaviaPlugin, Handler):
     name = "deactivated_amphorae"
     title = "Remove amphorae that serve nothing, and the servers, ports and groups that Octavia left behind"
     group = settings.GROUP
-    kinds = ("amphora", "server", "port", "security-group", "server-group", "load-balancer")
+    kinds = ("amphora", "server", "port", "security-group", "server-group", "image", "load-balancer")
     healable_problems = frozenset(Problem)
     triggers = (Trigger(notifications.DELETED, notifications.load_balancer, after=rules.SETTLED),)
     default_mode = Mode.AUDIT
@@ -176,6 +177,7 @@ class DeactivatedAmphorae(OctaviaPlugin, Handler):
             "port": self._port,
             "security-group": self._security_group,
             "server-group": self._server_group,
+            "image": self._image,
         }
         return [
             Finding(key, found.problem, found.summary, evidence, not found.refusal, found.refusal)
@@ -341,6 +343,17 @@ class DeactivatedAmphorae(OctaviaPlugin, Handler):
         if found:
             yield found, {"name": group.name}
 
+    def _image(self, identity: str) -> Iterable[_Judged]:
+        image = self._driver.image(identity)
+        amphora = image.properties.get(AMPHORA) if image is not None else None
+        if image is None or amphora is None:
+            return
+        row = self._database.run(partial(queries.amphora, identity=amphora))
+        preserving = any(preserved.is_about(server, amphora) for server in self._driver.servers())
+        found = rules.image(self._scope(), image, row, preserving)
+        if found:
+            yield found, {"name": image.name, "status": image.status}
+
     def sweep(self) -> Iterator[Key]:
         rows, deleted, beats, used, used_groups = self._database.run(
             lambda connection: (
@@ -367,6 +380,10 @@ class DeactivatedAmphorae(OctaviaPlugin, Handler):
             return  # a database without any amphora proves nothing
         yield from self._sweep_compute(servers, rows, used_groups)
         yield from self._sweep_network(rows, used)
+        for image in self._driver.images():
+            left = not image.protected and image.age >= self._grace
+            if left and image.properties.get(AMPHORA) not in rows:
+                yield Key("image", image.id)
 
     def _unfinished(self, servers: Sequence[Server]) -> list[str]:
         """Return the amphorae whose preservation is not finished: by their marks, or because the oldest has to go."""
@@ -432,6 +449,11 @@ class DeactivatedAmphorae(OctaviaPlugin, Handler):
             case Problem.SERVER_GROUP:
                 self._driver.delete_server_group(now.key.id)
                 return _verified(now, self._driver.server_groups())
+            case Problem.IMAGE:
+                self._driver.delete_image(now.key.id)
+                if self._driver.image(now.key.id) is not None:
+                    raise DeleteFailed(f"{now.key} still exists, although its deletion was accepted")
+                return Healed(f"deleted {now.key} ({now.evidence['name']})", before=dict(now.evidence), undo=_GONE)
             case Problem.BALANCER:
                 return self._remove_leftovers(now)
 

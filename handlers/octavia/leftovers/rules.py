@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from handlers.octavia import names, records
-from handlers.octavia.cloud_objects import AMPHORA, PRESERVED, Group, Port, Server
+from handlers.octavia.cloud_objects import AMPHORA, PRESERVED, PRESERVED_PREFIX, Group, Image, Port, Server
 
 #: seconds after which Nova and Neutron have done what the deletion of a load balancer requested. Its flow writes DELETED into
 #: the load balancer's row last (``octavia/controller/worker/v2/flows/load_balancer_flows.py``)
@@ -44,6 +44,7 @@ class Problem(StrEnum):
     VIP_PORT = "leaked-vip-port"
     SECURITY_GROUP = "leaked-security-group"
     SERVER_GROUP = "leaked-server-group"
+    IMAGE = "leaked-image"
     HEALTH = "orphan-health"
     BALANCER = "load-balancer-leftovers"
 
@@ -265,6 +266,28 @@ def server_group(scope: Scope, group: Group, balancer: records.LoadBalancer | No
         return None
     text = f"server group {group.id} belongs to load balancer {identity}, which {_state(balancer)}"
     return Leftover(Problem.SERVER_GROUP, text, scope.refusal(known=balancer is not None))
+
+
+def image(scope: Scope, found: Image, row: records.Amphora | None, preserving: bool) -> Leftover | None:
+    """Judge an image of an amphora.
+
+    :param row: of the amphora in its marks
+    :param preserving: whether a server is marked as this amphora's: ``failed_amphora`` completes its image
+    """
+    amphora = found.properties.get(AMPHORA, "")
+    stays = (
+        found.name != f"{PRESERVED_PREFIX}{amphora}",
+        found.owner != scope.project,
+        found.protected,
+        bool(found.tags),
+        found.age < scope.grace,
+        preserving,
+        row is not None and (row.status != "DELETED" or row.age < scope.grace),
+    )
+    if any(stays):
+        return None
+    text = f"image {found.id} of amphora {amphora}, which {'is DELETED' if row else 'has no row'}, was never completed"
+    return Leftover(Problem.IMAGE, text, scope.refusal(known=row is not None))
 
 
 def _is_gone(balancer: records.LoadBalancer | None, grace: float) -> bool:

@@ -1,7 +1,7 @@
 """The spare pools as Nova shows them.
 
 A placeholder is a server of Octavia's project whose name begins with :data:`~handlers.octavia.cloud_objects.SPARE_PREFIX`. Its
-metadata names its pool and its owner, a mark of Octavia's database. While it has the tag
+metadata names its pool and its owner, ``spare_amphora_owner``. While it has the tag
 :data:`~handlers.octavia.cloud_objects.SPARE`, it belongs to the pool. A caller claims it by removing the tag, which only one
 caller can do. ``spare_pool`` deletes a claimed placeholder whose claimant died. A released placeholder belongs to an operator.
 """

@@ -41,6 +41,7 @@ from handlers.octavia.cloud_objects import SPARE, SPARE_PREFIX, Server
 from handlers.octavia.drivers.base import Driver
 from handlers.octavia.drivers.chosen import chosen_driver
 from handlers.octavia.housekeeper import Housekeeper
+from handlers.octavia.leftovers.pairing import FEW, pairing
 from handlers.octavia.spares import pool as spares
 
 LOG = logging.getLogger(__name__)
@@ -70,6 +71,7 @@ class _Cloud:
     pools: Sequence[spares.Pool]
     deploying: int
     failing_over: frozenset[str]
+    strangers: int
 
 
 class SparePool(OctaviaPlugin, Handler):
@@ -104,7 +106,8 @@ class SparePool(OctaviaPlugin, Handler):
         found = next((pool for pool in cloud.pools if pool.name == key.id), None)
         if found is None:
             return []
-        findings = [_finding(key, problem, server) for problem, server in _wrong(found)]
+        foreign = _FOREIGN if not found.wanted and cloud.strangers > FEW else ""
+        findings = [_finding(key, problem, server, foreign) for problem, server in _wrong(found)]
         if not found.missing:
             return findings
         wait = _obstacle(found, cloud, self._driver.settings.maximum_deploying_amphora_count)
@@ -140,14 +143,19 @@ class SparePool(OctaviaPlugin, Handler):
                 return self._delete(now)
 
     def _read(self) -> _Cloud:
-        rows, balancers = self._driver.database.run(
-            lambda connection: (queries.amphorae(connection), queries.load_balancers(connection))
+        rows, deleted, balancers = self._driver.database.run(
+            lambda connection: (
+                queries.amphorae(connection),
+                queries.deleted_amphorae(connection),
+                queries.load_balancers(connection),
+            )
         )
         servers, settings = self._driver.servers(), self._driver.settings
         return _Cloud(
             spares.pools(servers, settings),
             spares.deploying(servers, rows, settings.longest_flow),
             spares.failing_over(balancers, rows, settings.longest_flow),
+            pairing(servers, rows, deleted).strangers,
         )
 
     def _create(self, finding: Finding) -> Healed:
@@ -208,6 +216,12 @@ def _obstacle(pool: spares.Pool, cloud: _Cloud, most: int) -> str | None:
     return None if first is None or first == pool else f"the spares of {first.name} are built first"
 
 
+#: why the spares of a pool that is not configured stay
+_FOREIGN = (
+    "several amphorae in the project are not of this Octavia, so the spare may belong to another stackmend: write "
+    "[housekeeping] spare_amphora_owner there and here, or delete the spare"
+)
+
 _SUMMARIES = {
     Problem.CLAIMED: "spare {name} was claimed, but not deleted",
     Problem.FAILED: "spare {name} is {status}",
@@ -216,9 +230,10 @@ _SUMMARIES = {
 }
 
 
-def _finding(key: Key, problem: Problem, server: Server) -> Finding:
+def _finding(key: Key, problem: Problem, server: Server, foreign: str) -> Finding:
     summary = _SUMMARIES[problem].format(name=server.name, status=server.status)
-    return Finding(key, problem, summary, {"server": server.id, "name": server.name, "status": server.status})
+    evidence = {"server": server.id, "name": server.name, "status": server.status}
+    return Finding(key, problem, summary, evidence, not foreign, foreign)
 
 
 def _short(key: Key, pool: spares.Pool) -> Finding:

@@ -730,3 +730,50 @@ def test_a_problem_without_a_heal_is_refused(house: House, handler: DeactivatedA
     with pytest.raises(Refused, match="does not heal"):
         handler.heal(replace(finding, problem="a-new-problem"))
     assert world(house) == before
+
+
+def begun_image(house: House, amphora: str, **changes: object) -> str:
+    """Make an image of an amphora that no recovery completes any more."""
+    server = house.cloud.boot(f"amphora-{amphora}")
+    image = house.cloud.snapshot(server.id, f"preserved-amphora-{amphora}", {AMPHORA: amphora})
+    house.cloud.delete_server(server.id)
+    house.cloud.alter_image(image, **changes)
+    return image
+
+
+def test_an_image_that_no_recovery_completes_goes(house: House, handler: DeactivatedAmphorae) -> None:
+    balancer = house.octavia.add_load_balancer()
+    gone = house.octavia.add_load_balancer()
+    (row,) = house.serving(gone)
+    house.octavia.delete_load_balancer(gone)
+    (serving,) = house.serving(balancer)
+    left = begun_image(house, row.id)
+    kept = {
+        begun_image(house, row.id, protected=True),
+        begun_image(house, row.id, tags=frozenset({"amphora"})),
+        begun_image(house, row.id, name="mine"),
+        begun_image(house, row.id, owner="another-project"),
+        begun_image(house, serving.id),
+        begun_image(house, str(uuid4())),
+    }
+    grow_older(house)
+    young = begun_image(house, row.id)
+    assert problems(handler).count("leaked-image") == 2
+    mend(handler)
+    assert {image.id for image in house.cloud.images()} == {*kept, young}
+    assert left not in kept
+
+
+def test_an_image_of_a_server_that_is_being_preserved_stays(house: House, handler: DeactivatedAmphorae) -> None:
+    house.octavia.add_load_balancer()
+    gone = house.octavia.add_load_balancer()
+    (row,) = house.serving(gone)
+    house.octavia.delete_load_balancer(gone)
+    image = begun_image(house, row.id)
+    marked = house.cloud.boot(f"preserved-amphora-{row.id}", tags=frozenset({PRESERVED}), metadata={AMPHORA: row.id})
+    grow_older(house)
+    mend(handler)
+    assert [one.id for one in house.cloud.images()] == [image]
+    house.cloud.delete_server(marked.id)
+    mend(handler)
+    assert house.cloud.images() == []

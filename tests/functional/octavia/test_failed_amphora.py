@@ -6,16 +6,19 @@ from collections.abc import Callable
 from typing import NoReturn
 
 import pytest
+import sqlalchemy as sa
 
 from consumer import conf as configuration
 from consumer import plugins
 from consumer.conf import tasks
 from handlers.base import Conflict, InFlight, Key
+from handlers.octavia import tables
 from handlers.octavia.cloud_objects import AMPHORA, PRESERVED, PRESERVED_PREFIX
 from handlers.octavia.failover.failed_amphora import FailedAmphora
 from handlers.octavia.housekeeping import UnavailableException
 from handlers.octavia.preserved.inventory import PreservedAmphorae
 from handlers.octavia.settings import HousekeepingSettings
+from handlers.octavia.simulation.cloud import VIPS
 from tests.functional.octavia.world import House, Stuck, mend
 
 MakeHouse = Callable[..., House]
@@ -561,7 +564,7 @@ def test_a_server_that_octavia_failed_to_delete_loses_its_mark(make_house: MakeH
     handler, key = house.handler(), Key("amphora", failed.id)
     handler.heal(next(iter(handler.inspect(key))))
     house.octavia.set_amphora(failed.id, status="DELETED")
-    assert mend(house, handler, key) == ["unmark", "detach"]
+    assert mend(house, handler, key) == ["unmark"]
     assert house.preserved() == []
     assert (left := house.cloud.server(failed.compute_id or ""))
     assert PRESERVED not in left.tags
@@ -600,3 +603,95 @@ def test_a_failover_does_not_wait_for_a_cell_in_which_there_may_be_spares(
     failed = house.fail(balancer)
     assert mend(house, house.handler(), Key("amphora", failed.id)) == ["failover", "detach"]
     house.assert_whole(balancer)
+
+
+def test_a_sweep_finds_a_gone_server_that_never_sent_a_heartbeat(house: House) -> None:
+    """No notification came, and the health manager knows only amphorae with a heartbeat record."""
+    balancer = house.octavia.add_load_balancer()
+    for _number in range(9):
+        house.octavia.add_load_balancer()
+    (row,) = house.serving(balancer)
+    house.cloud.delete_server(row.compute_id or "")
+    handler = house.handler()
+    assert list(handler.sweep()) == [], "a young amphora is still about to send one"
+    house.pass_time(120)
+    assert list(handler.sweep()) == [Key("amphora", row.id)]
+    mend(house, handler, Key("amphora", row.id))
+    house.assert_whole(balancer)
+
+
+def test_a_sweep_of_a_strange_nova_finds_no_gone_server(house: House) -> None:
+    for _number in range(3):
+        (row,) = house.serving(house.octavia.add_load_balancer())
+        house.cloud.delete_server(row.compute_id or "")
+    house.pass_time(120)
+    assert list(house.handler().sweep()) == []
+
+
+def test_a_device_of_another_provider_is_no_failure_of_others(house: House) -> None:
+    """F5 has a row for each device, on no load balancer."""
+    balancer = house.octavia.add_load_balancer()
+    failed = house.fail(balancer)
+    for _number in range(3):
+        (device,) = house.serving(house.octavia.add_load_balancer())
+        house.octavia.set_amphora(device.id, load_balancer_id=None, compute_id=None, cert_expiration=None)
+        house.octavia.heartbeat(device.id, silent=3600)
+    mend(house, house.handler(), Key("amphora", failed.id))
+    house.assert_whole(balancer)
+
+
+@pytest.mark.parametrize("left", ["server", "port"])
+def test_a_deleted_row_stays_on_its_load_balancer_while_server_or_port_exists(house: House, left: str) -> None:
+    """The deletion of the load balancer removes both by its rows."""
+    balancer = house.octavia.add_load_balancer()
+    failed = house.fail(balancer)
+    handler, key = house.handler(), Key("amphora", failed.id)
+    (finding,) = handler.inspect(key)
+    handler.heal(finding)
+    if left == "server":
+        house.cloud.boot(f"amphora-{failed.id}", identity=failed.compute_id or "")
+    else:
+        house.cloud.plug("", VIPS, f"octavia-lb-vrrp-{failed.id}", identity=failed.vrrp_port_id or "")
+    assert mend(house, handler, key) == []
+    assert house.amphora(failed.id).load_balancer_id == balancer
+
+
+def test_before_octavia_16_deleted_rows_stay(house: House) -> None:
+    """No update looks for their ports there."""
+    balancer = house.octavia.add_load_balancer(members=0)
+    failed = house.fail(balancer)
+    house.database.run(tables.amphora_member_port.drop)
+    house.octavia.pace.held = True
+    handler, key = house.handler(), Key("amphora", failed.id)
+    (finding,) = handler.inspect(key)
+    handler.heal(finding)
+    house.octavia.set_amphora(failed.id, status="DELETED")
+    house.cloud.delete_server(failed.compute_id or "")
+    house.cloud.remove_port(failed.vrrp_port_id or "")
+    house.octavia.set_balancer(balancer, "ACTIVE")
+    assert list(handler.inspect(key)) == []
+
+
+def test_the_watch_is_one_query_and_no_log_line_while_nothing_changes(
+    house: House, caplog: pytest.LogCaptureFixture
+) -> None:
+    for _number in range(5):
+        for row in house.serving(house.octavia.add_load_balancer()):
+            house.octavia.heartbeat(row.id)
+    house.pass_time(600)
+    asked: list[str] = []
+    calls: list[str] = []
+    house.cloud.weather.before = calls.append
+    handler = house.handler()
+
+    def note(*given: object) -> None:
+        asked.append(str(given[2]))
+
+    sa.event.listen(sa.Engine, "before_cursor_execute", note)
+    try:
+        with caplog.at_level("INFO"):
+            assert list(handler.sweep()) == []
+    finally:
+        sa.event.remove(sa.Engine, "before_cursor_execute", note)
+    assert len([text for text in asked if text.startswith("SELECT")]) == 1, asked
+    assert (calls, caplog.records) == ([], [])

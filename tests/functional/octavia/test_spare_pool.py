@@ -6,10 +6,13 @@ import logging
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
+from oslo_config import cfg
 
 from handlers.base import Conflict, Event, Finding, InFlight, Key, Refused, Resources, Unavailable
+from handlers.octavia import options, settings
 from handlers.octavia.cloud_objects import PRESERVED, SPARE, Server
 from handlers.octavia.housekeeper import Housekeeper
 from handlers.octavia.simulation.cloud import Cloud
@@ -504,6 +507,33 @@ def test_a_problem_without_a_heal_is_refused(make_house: Houses) -> None:
     with pytest.raises(Refused, match="does not heal"):
         handler.heal(new)
     assert [server.id for server in spare_servers(house)] == [server.id]
+
+
+def test_the_spares_beside_another_octavia_stay(make_house: Houses) -> None:
+    """A second stackmend was installed with its defaults: no spares, and the same owner."""
+    house, _first = filled(make_house, 2)
+    servers = [house.cloud.boot(f"amphora-{uuid4()}") for _number in range(3)]
+    house.reconfigure(spare_amphora_pool_size=0)
+    second = SparePool(house.driver)
+    found = findings(second)
+    assert {(finding.problem, finding.healable) for finding in found} == {("pool-over", False)}
+    with pytest.raises(Refused, match="spare_amphora_owner"):
+        second.heal(found[0])
+    assert len(spare_servers(house)) == 2
+    house.cloud.delete_server(servers[0].id)
+    assert {finding.healable for finding in findings(second)} == {True}
+
+
+def test_the_owner_of_spares_does_not_depend_on_the_url_of_the_database() -> None:
+    assert not hasattr(options, "database_mark")
+    conf = cfg.ConfigOpts()
+    conf([])
+    options.register(conf)
+    conf.register_opts(settings.OPTIONS, settings.GROUP)
+    conf.set_override("database_connection", "sqlite://", "octavia")
+    mark = settings.settings(conf, 60).spare_owner
+    conf.set_override("database_connection", "mysql+pymysql://octavia@other-name:3306/octavia?charset=utf8", "octavia")
+    assert settings.settings(conf, 60).spare_owner == mark == "octavia"
 
 
 def test_the_spares_of_another_stackmend_stay(make_house: Houses) -> None:

@@ -263,7 +263,7 @@ REPLACED_CASES = {
         ),
         StepName.TRIM,
     ),
-    "DELETED rows": (End(replace(GONE, balancer=balancer()), ROOM), StepName.DETACH),
+    "DELETED rows": (End(replace(GONE, balancer=balancer(), rows=(ID,)), ROOM), StepName.DETACH),
     "an image": (End(LEFT, SNAPSHOT), StepName.IMAGE),
     "marks, later": (End(replace(GONE, server=replace(marked(DOWN), status="ERROR")), ROOM), Wait),
     "a place in a server group": (
