@@ -1,0 +1,1 @@
+"""States in which a heal of an Octavia handler is proved, and the changes of their records."""

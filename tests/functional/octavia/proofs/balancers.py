@@ -1,0 +1,318 @@
+"""Load balancers: stuck, in ERROR, with a wrong number of amphorae, with rows of deleted amphorae."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import sqlalchemy as sa
+
+from handlers.base import Key, QueueDepth
+from handlers.octavia import rebuild, tables
+from handlers.octavia.stuck_load_balancers import FREED, StuckLoadBalancers
+from tests.functional.octavia.mending import grow_older
+from tests.functional.octavia.proofs.drift import Act, Drift, Scene
+from tests.functional.octavia.work_queue import Queue
+from tests.functional.octavia.world import House
+
+AFTER = 3600.0
+
+
+def scene(house: House, balancer: str, failover_errors: bool = False) -> Scene:
+    """Return a scene whose rows are old."""
+    grow_older(house)
+    queue = Queue()
+    handler = StuckLoadBalancers(house.driver, queue, AFTER, failover_errors)
+    return Scene(house, handler, Key("load-balancer", balancer), queue, balancer)
+
+
+# changes
+
+
+def status(value: str) -> Act:
+    """Set the load balancer's status, long ago."""
+
+    def act(scene: Scene) -> None:
+        scene.house.octavia.set_balancer(scene.balancer, value)
+        grow_older(scene.house)
+
+    return act
+
+
+def touched(scene: Scene) -> None:
+    """Write the load balancer's row now, with its status."""
+    scene.house.octavia.set_balancer(scene.balancer, scene.house.balancer(scene.balancer).status)
+
+
+def amphora_touched(scene: Scene) -> None:
+    """Write an amphora's row now, with its status."""
+    row = scene.house.serving(scene.balancer)[0]
+    scene.house.octavia.set_amphora(row.id, status=row.status)
+
+
+def vip_port_gone(scene: Scene) -> None:
+    """Delete the VIP port."""
+    for port in scene.house.cloud.ports():
+        if port.device_id == f"lb-{scene.balancer}":
+            scene.house.cloud.remove_port(port.id)
+
+
+def server_group_gone(scene: Scene) -> None:
+    """Delete the server group."""
+    for group in scene.house.cloud.server_groups():
+        scene.house.cloud.delete_server_group(group.id)
+
+
+def security_group_gone(scene: Scene) -> None:
+    """Delete the security group."""
+    for group in scene.house.cloud.security_groups():
+        if group.name == f"lb-{scene.balancer}":
+            scene.house.cloud.delete_security_group(group.id)
+
+
+def rows_gone(scene: Scene) -> None:
+    """Let all its amphora rows become DELETED."""
+    for row in scene.house.serving(scene.balancer):
+        scene.house.octavia.set_amphora(row.id, status="DELETED", load_balancer_id=None)
+
+
+def attempted(scene: Scene) -> None:
+    """Record three failovers of the last days."""
+    (group,) = (one for one in scene.house.cloud.security_groups() if one.name == f"lb-{scene.balancer}")
+    version = rebuild.version(scene.house.balancer(scene.balancer))
+    for days in range(1, 4):
+        attempt = rebuild.Attempt("another-amphora", version - timedelta(days=days) // timedelta(microseconds=1))
+        scene.house.cloud.tag_security_group(group.id, attempt.tag)
+
+
+REMAINS = {
+    "VIP port": vip_port_gone,
+    "server group": server_group_gone,
+    "security group": security_group_gone,
+    "amphora rows": rows_gone,
+}
+ALL_REMAINS = {**REMAINS, "three failovers": attempted}
+
+
+def topology(value: str | None) -> Act:
+    """Set the topology."""
+
+    def act(scene: Scene) -> None:
+        change = sa.update(tables.load_balancer).where(tables.load_balancer.c.id == scene.balancer)
+        scene.house.database.run(lambda connection: connection.execute(change.values(topology=value)))
+
+    return act
+
+
+def depth(messages: int, consumers: int) -> Act:
+    """Let the broker report this of Octavia's queue."""
+
+    def act(scene: Scene) -> None:
+        scene.queue._depth = lambda: QueueDepth(messages, consumers)
+
+    return act
+
+
+def requests_inside(scene: Scene) -> None:
+    """Let as many requests be open as one worker has threads."""
+    scene.queue._threads = 1
+
+
+def jobboard(reason: str) -> Act:
+    """Let the queue prove nothing."""
+
+    def act(scene: Scene) -> None:
+        scene.queue.refusal = reason
+
+    return act
+
+
+def building(scene: Scene) -> None:
+    """Let Nova build a server of its amphorae."""
+    scene.house.cloud.alter_server(scene.house.serving(scene.balancer)[0].compute_id or "", status="BUILD")
+
+
+# states
+
+
+def _deleted_row(house: House) -> Scene:
+    balancer = house.octavia.add_load_balancer("ACTIVE_STANDBY")
+    house.octavia.failover_load_balancer(balancer)
+    return scene(house, balancer)
+
+
+def _deleted(scene: Scene) -> str:
+    return next(row.id for row in scene.house.rows(scene.balancer) if row.status == "DELETED")
+
+
+def _all_deleted(**values: object) -> Act:
+    def act(scene: Scene) -> None:
+        for row in scene.house.rows(scene.balancer):
+            if row.status == "DELETED":
+                scene.house.octavia.set_amphora(row.id, **values)
+
+    return act
+
+
+def _server_exists(scene: Scene) -> None:
+    for row in scene.house.rows(scene.balancer):
+        if row.status == "DELETED":
+            scene.house.cloud.boot(f"amphora-{row.id}", identity=row.compute_id or "")
+
+
+def _port_exists(scene: Scene) -> None:
+    for row in scene.house.rows(scene.balancer):
+        if row.status == "DELETED":
+            scene.house.cloud.plug("", "vip-net", f"octavia-lb-vrrp-{row.id}", identity=row.vrrp_port_id or "")
+
+
+def _pending(house: House) -> Scene:
+    balancer = house.octavia.add_load_balancer()
+    house.octavia.set_balancer(balancer, "PENDING_UPDATE")
+    return scene(house, balancer)
+
+
+def _freed(house: House) -> Scene:
+    balancer = house.octavia.add_load_balancer("ACTIVE_STANDBY", anti_affinity=True)
+    house.cloud.hosts["compute-4"] = "nova"
+    house.octavia.set_balancer(balancer, "PENDING_UPDATE")
+    found = scene(house, balancer)
+    (finding,) = found.handler.inspect(found.key)
+    found.handler.heal(finding)
+    return found
+
+
+def _without_mark(scene: Scene) -> None:
+    for row in scene.house.serving(scene.balancer):
+        scene.house.cloud.alter_server(row.compute_id or "", metadata={})
+
+
+def _with_another_time(scene: Scene) -> None:
+    for row in scene.house.serving(scene.balancer):
+        scene.house.cloud.alter_server(row.compute_id or "", metadata={FREED: "2020-01-01T00:00:00"})
+
+
+def _miscounted(house: House) -> Scene:
+    balancer = house.octavia.add_load_balancer("ACTIVE_STANDBY", anti_affinity=True)
+    house.octavia._delete(house.serving(balancer)[0])
+    house.octavia.set_balancer(balancer, "ERROR")
+    return scene(house, balancer)
+
+
+def _in_error(house: House) -> Scene:
+    balancer = house.octavia.add_load_balancer("ACTIVE_STANDBY", anti_affinity=True)
+    house.cloud.hosts["compute-4"] = "nova"
+    house.octavia.set_balancer(balancer, "ERROR")
+    return scene(house, balancer, failover_errors=True)
+
+
+def _is_rebuilt(scene: Scene) -> bool:
+    return scene.house.balancer(scene.balancer).status == "ACTIVE" and len(scene.house.serving(scene.balancer)) == 2
+
+
+def _without_permission(scene: Scene) -> None:
+    scene.handler = StuckLoadBalancers(scene.house.driver, scene.queue, AFTER)
+
+
+NAME = StuckLoadBalancers.name
+PENDING = {value: status(value) for value in ("PENDING_CREATE", "PENDING_UPDATE", "PENDING_DELETE")}
+
+DRIFTS = (
+    Drift(
+        NAME,
+        "deleted-amphora",
+        _deleted_row,
+        lambda scene: all(row.status != "DELETED" for row in scene.house.rows(scene.balancer)),
+        proof={
+            "the row of the amphora, DELETED": {"the row is gone": _all_deleted(load_balancer_id=None)},
+            "Nova's and Neutron's answer 404 for its server and port": {
+                "the servers exist": _server_exists,
+                "the ports exist": _port_exists,
+                "Nova does not answer": lambda scene: scene.house.cloud.weather.unreachable.add("compute"),
+                "Neutron does not answer": lambda scene: scene.house.cloud.weather.unreachable.add("network"),
+            },
+        },
+        contradiction={
+            "a row that is no longer DELETED": {"ALLOCATED": _all_deleted(status="ALLOCATED")},
+            "a load balancer in PENDING_*": PENDING,
+        },
+    ),
+    Drift(
+        NAME,
+        "stuck-pending-update",
+        _pending,
+        lambda scene: scene.house.balancer(scene.balancer).status == "ERROR",
+        proof={
+            "rows unchanged for ``stuck_load_balancers_after``": {
+                "the load balancer's row": touched,
+                "an amphora's row": amphora_touched,
+            },
+            "Octavia's queue, empty, with a consumer": {
+                "no consumer": depth(0, 0),
+                "the broker does not answer": lambda scene: setattr(scene.queue, "error", ConnectionError("away")),
+            },
+        },
+        contradiction={
+            "a server that is being built": {"of an amphora": building},
+            "a request in the queue or inside a worker": {
+                "in the queue": depth(1, 1),
+                "inside a worker": requests_inside,
+            },
+            "a jobboard, or none known": {
+                "a jobboard": jobboard("Octavia has a jobboard"),
+                "none known": jobboard("it is unknown whether Octavia has a jobboard"),
+            },
+        },
+    ),
+    Drift(
+        NAME,
+        "failover-due",
+        _freed,
+        _is_rebuilt,
+        proof={
+            "the load balancer in ERROR": {"ACTIVE": status("ACTIVE"), **PENDING},
+            "the mark on its servers with the time of that write": {"no mark": _without_mark},
+        },
+        contradiction={
+            "another time in the row: another program has written it": {
+                "in the row": touched,
+                "in the mark": _with_another_time,
+            },
+            "the same as for ``load-balancer-error``": ALL_REMAINS,
+        },
+    ),
+    Drift(
+        NAME,
+        "amphora-count",
+        _miscounted,
+        _is_rebuilt,
+        proof={
+            "the topology in its row": {"another": topology("SINGLE"), "none": topology(None)},
+            "the rows of its amphorae, unchanged for two minutes, or in ERROR for ``stuck_load_balancers_after``": {
+                "the load balancer's row": touched,
+                "an amphora's row": amphora_touched,
+            },
+        },
+        contradiction={
+            "a load balancer in PENDING_*": PENDING,
+            "in ERROR the same as for ``load-balancer-error``": ALL_REMAINS,
+        },
+    ),
+    Drift(
+        NAME,
+        "load-balancer-error",
+        _in_error,
+        _is_rebuilt,
+        proof={
+            "your permission, ``stuck_load_balancers_failover_errors``": {"withdrawn": _without_permission},
+            "the load balancer in ERROR, unchanged for ``stuck_load_balancers_after``": {
+                "ACTIVE": status("ACTIVE"),
+                "the row has changed": touched,
+                **PENDING,
+            },
+        },
+        contradiction={
+            "a VIP port, a server group, a security group or an amphora row that is gone": REMAINS,
+            "three failovers within a week that did not help": {"three": attempted},
+        },
+    ),
+)
