@@ -2,14 +2,18 @@
 
 A URL may be a template such as ``mysql+pymysql://{username}:{password}@{hostname}/nova_cell2``. The fields come from
 ``[database] connection`` and ``[DEFAULT] transport_url``; a message-queue URL with several hosts also gives ``{username1}``,
-``{hostname1}``, ``{port1}`` ... Values stay percent-encoded. Where Nova uses the raw template, this raises.
+``{hostname1}``, ``{port1}`` ... Values stay percent-encoded. A URL with other braces, as in a password, is used as it is, like
+in Nova. Where a field has no value, Nova uses the raw template and this raises.
 """
 
 from __future__ import annotations
 
+import re
+import string
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
+_FIELD = re.compile(r"(scheme|username|password|hostname|port|path|query|fragment)\d*")
 #: the uuid of the cell for instances that were never scheduled
 CELL0 = "00000000-0000-0000-0000-000000000000"
 
@@ -46,7 +50,7 @@ def fill(template: str, base: str | None, base_option: str) -> str:
     :param base_option: the option of the base URL, for errors
     :raises TemplateError: when there is no base URL or it lacks a field
     """
-    if "{" not in template:
+    if not _is_template(template):
         return template
     if not base:
         raise TemplateError(f"its URL is a template, and {base_option} is not set")
@@ -54,6 +58,14 @@ def fill(template: str, base: str | None, base_option: str) -> str:
         return template.format(**_fields(base))
     except (KeyError, IndexError, ValueError) as error:
         raise TemplateError(f"its URL is a template that {base_option} cannot fill ({type(error).__name__})") from None
+
+
+def _is_template(url: str) -> bool:
+    try:
+        names = {name for _, name, _, _ in string.Formatter().parse(url) if name is not None}
+    except ValueError:
+        return False
+    return bool(names) and all(_FIELD.fullmatch(name) for name in names)
 
 
 def _fields(base: str) -> dict[str, object]:

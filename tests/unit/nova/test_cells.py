@@ -33,6 +33,13 @@ def test_templates_are_filled_as_nova_does(template: str, base: str, filled: str
     assert fill(template, base, "[nova] database_connection") == filled
 
 
+@pytest.mark.parametrize("password", ["a{b", "a}b", "{}", "{secret}", "a{0}b", "{{x}}"])
+@pytest.mark.parametrize("base", [None, BASE])
+def test_braces_in_a_password_are_no_template(password: str, base: str | None) -> None:
+    url = f"mysql+pymysql://nova:{password}@db/nova_cell1"
+    assert fill(url, base, "[nova] database_connection") == url
+
+
 @pytest.mark.parametrize("base", [None, "", "rabbit://u:p@h/"])
 def test_a_template_that_cannot_be_filled_says_why_without_secrets(base: str | None) -> None:
     with pytest.raises(TemplateError, match=r"\[nova\] transport_url") as caught:
