@@ -34,13 +34,14 @@ Sources: ``nova/cmd/manage.py`` (audit), ``nova/scheduler/client/report.py``, ``
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Self
 
 from handlers.access.roles import PLACEMENT
-from handlers.base import Conflict, Finding, Healed, Json, Key, Mode, Refused, Resources, Roles, Trigger, Unavailable
+from handlers.base import Finding, Healed, Json, Key, Mode, Resources, Roles, Trigger, Unavailable
 from handlers.nova import keys, queries
 from handlers.nova.allocations import queries as instance_queries
 from handlers.nova.allocations.excess_facts import Judge
@@ -196,22 +197,13 @@ class AuditAllocations(PlacementHandler):
         return live_instances(self._databases)
 
     def heal(self, finding: Finding) -> Healed:
-        if not finding.healable:
-            raise Refused(finding.refusal)
         self._databases.require_known_schema()
         require_own_placement(self._databases, self._placement)
-        known = Evidence.allocation_of(finding.evidence)
-        for allocation, verdict in self._judge.judge(known.consumer, known):
-            if any(finding.same_as(now) for now in _findings(finding.key, allocation, verdict)):
-                return self._replace(allocation, verdict)
-        raise Conflict(f"{finding.key} is no longer as it was found")
-
-    def _replace(self, allocation: Allocation, verdict: Verdict) -> Healed:
-        match verdict:
-            case Take(keep=keep):
-                self._placement.replace_allocation(allocation, keep)
-            case _:
-                raise Refused(f"nothing proves that consumer {allocation.consumer} holds too much")
+        # a key of a host stands for many consumers: this one alone is proved
+        alone = dataclasses.replace(finding, key=Key("consumer", finding.evidence["consumer"]))
+        proved = self.prove_again(alone).evidence
+        allocation, keep = Evidence.allocation_of(proved), proved["keep"]
+        self._placement.replace_allocation(allocation, keep)
         taken = sorted(set(allocation.providers) - set(keep))
         return Healed(
             f"took from consumer {allocation.consumer} its resources of {', '.join(taken)}",

@@ -34,7 +34,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from handlers.access.roles import PLACEMENT
-from handlers.base import Conflict, Finding, Healed, Json, Key, Mode, Refused, Roles, Trigger
+from handlers.base import Finding, Healed, Json, Key, Mode, Roles, Trigger
 from handlers.nova import keys, queries
 from handlers.nova.allocations.excess_facts import Judge
 from handlers.nova.allocations.excess_rules import Move
@@ -120,24 +120,20 @@ class AuditMigrations(PlacementHandler):
         return live_instances(self._databases)
 
     def heal(self, finding: Finding) -> Healed:
-        if not finding.healable:
-            raise Refused(finding.refusal)
         self._databases.require_known_schema()
         require_own_placement(self._databases, self._placement)
-        swaps = self._swaps(finding.key.id)
-        for swap in swaps:
-            if finding.same_as(_finding(finding.key, swap, among=len(swaps))):
-                return self._move(swap)
-        raise Conflict(f"{finding.key} is no longer as it was found")
-
-    def _move(self, swap: Swap) -> Healed:
-        self._placement.move_allocation(swap.migration, swap.instance)
-        instance, migration = swap.instance, swap.migration
+        proved = self.prove_again(finding).evidence
+        owner = proved["project_id"], proved["user_id"]
+        migration, instance = (
+            Allocation(proved[one], proved[f"{one}_allocations"], *owner, proved[f"{one}_generation"])
+            for one in ("migration", "instance")
+        )
+        self._placement.move_allocation(migration, instance)
         return Healed(
             f"moved the resources of migration {migration.consumer} to its instance {instance.consumer}",
             before={"migration": plain(migration.providers), "instance": plain(instance.providers)},
             after={"migration": {}, "instance": plain(migration.providers)},
-            undo=swap.undo,
+            undo=finding.undo,
         )
 
     def _swaps(self, instance: str) -> list[Swap]:

@@ -51,13 +51,12 @@ class Judge:
         self._placement = placement
         self._archive = archive
 
-    def judge(self, consumer: str, known: Allocation | None = None) -> Iterator[tuple[Allocation, Verdict]]:
+    def judge(self, consumer: str) -> Iterator[tuple[Allocation, Verdict]]:
         """Judge a consumer and, if it is an instance, its migrations.
 
-        :param known: its allocation, whose generation the write must name
         :raises Unavailable: if Placement or a database does not answer
         """
-        allocation = self._placement.allocation(consumer) if known is None else known
+        allocation = self._placement.allocation(consumer)
         seen = self._read(consumer)
         migration = next((rows.migration for rows in seen.cells.values() if rows.migration is not None), None)
         if migration is not None:
