@@ -17,6 +17,9 @@ from consumer import plugins
 
 Options = Mapping[str, Mapping[str, object]]
 
+#: Options with which the log tells of each sweep, also of one that lists nothing.
+LOGS_SWEEPS: dict[str, dict[str, object]] = {"DEFAULT": {"default_log_levels": "consumer.engine.sweeps=DEBUG"}}
+
 
 def only(*names: str, group: str = "audit") -> dict[str, object]:
     """Return options that switch every handler off but these, of those whose options stand in this group."""

@@ -15,7 +15,7 @@ from tests.cloud import census, drift
 from tests.cloud.configuration import merge
 from tests.cloud.control_plane import CELLS, ControlPlane, cell_database, wait_until
 from tests.cloud.lifecycle import Lifecycle, Round
-from tests.program import Program, only
+from tests.program import LOGS_SWEEPS, Program, only
 from tests.relay import Relay
 from tests.servers.server import HOST
 
@@ -54,6 +54,7 @@ def installation(cloud: ControlPlane, folder: Path, *tasks: str, **nova: object)
     """
     audit = {f"{task}_{option}": value for task in tasks for option, value in (("mode", "heal"), ("interval", 1))}
     options: dict[str, dict[str, object]] = {
+        **LOGS_SWEEPS,
         **merge(cloud.account.options(), {"nova": nova}),
         # The log has a line for each sweep.
         "DEFAULT": {"debug": True},

@@ -26,7 +26,7 @@ from tests.cloud import backup, census, drift
 from tests.cloud.backup import Backup
 from tests.cloud.control_plane import ControlPlane, wait_until
 from tests.cloud.long.writers import LARGE, Gate, Ledger, Writer
-from tests.program import Program
+from tests.program import LOGS_SWEEPS, Program
 
 MINUTES = float(os.environ.get("STACKMEND_CHURN_MINUTES", "0"))
 NAMES = tuple(handler.name for handler in plugins.handlers() if handler.group == "audit")
@@ -64,7 +64,7 @@ def options(cloud: ControlPlane) -> dict[str, dict[str, object]]:
     audit |= {f"{name}_interval": 20 for name in NAMES}
     audit |= {"archive_deleted_rows_after_days": 30, "purge_after_days": 60}
     engine: dict[str, object] = {"breaker_count": 100_000, "heals_per_hour": 0}
-    return {**cloud.account.options(), "audit": audit, "engine": engine}
+    return {**LOGS_SWEEPS, **cloud.account.options(), "audit": audit, "engine": engine}
 
 
 class Installation:
