@@ -22,8 +22,9 @@ tree of a compute node that it left, as an ended migration proves.
 - Two inspections, five seconds apart, must agree: a database replica may lag.
 - Nova gets 10 s after a deletion and 60 s after any other change to release the resources itself.
 
-**What is not changed.** Consumers unknown to Nova belong to another service or were purged, and are only reported. An
-instance without resources of its own node belongs to ``heal_allocations`` and ``audit_migrations``.
+**What is not changed.** Consumers unknown to Nova belong to another service or were purged, and are only reported. So is
+an offloaded instance: one row alone shows that no host runs it. An instance without resources of its own node belongs to
+``heal_allocations`` and ``audit_migrations``.
 
 **Undo.** The history has the exact ``openstack resource provider allocation set``.
 
@@ -126,7 +127,6 @@ class AuditAllocations(PlacementHandler):
             "instance-archived",
             "migration-leftover",
             "instance-in-cell0",
-            "instance-offloaded",
             "left-on-another-node",
         }
     )

@@ -403,7 +403,12 @@ RULES: tuple[Rule, ...] = (
             and facts.instance.vm_state == "shelved_offloaded"
             and facts.is_mapped
         ),
-        _take_all(Problem.OFFLOADED, "an instance that is shelved and offloaded holds resources"),
+        lambda facts: Report(
+            Problem.OFFLOADED,
+            "an instance that is shelved and offloaded holds resources",
+            "only its row shows that no host runs it, and a restored database has such a row of a running instance. Make sure "
+            f"that no host runs it, then: openstack resource provider allocation delete {facts.instance.uuid}",
+        ),
     ),
     Rule(
         "without host",

@@ -221,13 +221,21 @@ def test_a_migration_of_a_deleted_instance_in_any_state(cloud: NovaSimulation, a
     assert cloud.allocation(migration) == {}
 
 
-def test_an_offloaded_instance_loses_everything(cloud: NovaSimulation, audit: AuditAllocations) -> None:
+def test_an_offloaded_instance_is_reported_because_one_row_alone_proves_it(
+    cloud: NovaSimulation, audit: AuditAllocations
+) -> None:
+    """A cell that was restored from before an unshelve has this row of a running instance."""
     with cloud.ago(**LONG):
         server = cloud.boot("a")
         cloud.shelve_offload(server, leak_allocation=True)
-    [finding] = heal_all(audit, server)
+    held = cloud.allocation(server)
+    assert swept_ids(audit) == {server}
+    [finding] = audit.inspect(key(server))
     assert finding.problem == "instance-offloaded"
-    assert cloud.allocation(server) == {}
+    assert f"openstack resource provider allocation delete {server}" in finding.refusal
+    with pytest.raises(Refused):
+        audit.heal(finding)
+    assert cloud.allocation(server) == held
 
 
 def test_an_instance_in_cell0_loses_everything(cloud: NovaSimulation, audit: AuditAllocations) -> None:
@@ -527,9 +535,9 @@ def test_nova_gets_time_to_finish(cloud: NovaSimulation, audit: AuditAllocations
 def test_a_claim_between_proof_and_heal_wins(cloud: NovaSimulation, audit: AuditAllocations) -> None:
     with cloud.ago(**LONG):
         server = cloud.boot("a")
-        cloud.shelve_offload(server, leak_allocation=True)
+        cloud.evacuate(server, "b")
         [finding] = audit.inspect(key(server))
-        cloud.unshelve(server, "b")
+        cloud.claim(server, "c")
     held = cloud.allocation(server)
     with pytest.raises(Conflict):
         audit.heal(finding)
@@ -541,18 +549,18 @@ def test_a_claim_in_the_middle_of_the_heal_wins(
 ) -> None:
     with cloud.ago(**LONG):
         server = cloud.boot("a")
-        cloud.shelve_offload(server, leak_allocation=True)
+        cloud.evacuate(server, "b")
     [finding] = audit.inspect(key(server))
     replace = audit._placement.replace_allocation
 
     def claim_first(before: Allocation, providers: Held) -> None:
-        cloud.unshelve(server, "b")
+        cloud.claim(server, "c")
         replace(before, providers)
 
     monkeypatch.setattr(audit._placement, "replace_allocation", claim_first)
     with pytest.raises(Conflict):
         audit.heal(finding)
-    assert cloud.node("b").uuid in cloud.allocation(server)
+    assert cloud.node("c").uuid in cloud.allocation(server)
 
 
 def test_evidence_that_is_no_longer_exact_heals_nothing(cloud: NovaSimulation, audit: AuditAllocations) -> None:

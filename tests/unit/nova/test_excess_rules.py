@@ -110,7 +110,7 @@ CASES = {
     ),
     "soft-deleted": (instance(vm_state="soft-delete"), "holds its node only", Keep),
     "shelved": (instance(vm_state="shelved"), "holds its node only", Keep),
-    "offloaded": (OFFLOADED, "shelved and offloaded", Take),
+    "offloaded": (OFFLOADED, "shelved and offloaded", Report),
     "offloaded just now": (
         replace(OFFLOADED, rows=rows(replace(OFFLOADED.instance, age=5.0))),
         "changed a moment ago",

@@ -271,13 +271,6 @@ def _in_cell0(stage: Stage) -> tuple[Key, list[str]]:
     return Key("consumer", instance), [instance]
 
 
-def _offloaded(stage: Stage) -> tuple[Key, list[str]]:
-    [instance] = _boot(stage)
-    with stage.cloud.ago(**LONG):
-        stage.cloud.shelve_offload(instance, leak_allocation=True)
-    return Key("consumer", instance), [instance]
-
-
 def _evacuated(stage: Stage) -> tuple[Key, list[str]]:
     [instance] = _boot(stage)
     with stage.cloud.ago(**LONG):
@@ -402,38 +395,6 @@ IN_CELL0 = Drift(
     },
 )
 
-OFFLOADED = Drift(
-    AuditAllocations,
-    "instance-offloaded",
-    _offloaded,
-    _nothing,
-    _ALLOCATIONS,
-    proof={
-        "``vm_state`` ``shelved_offloaded``": {
-            **_NO_ROW,
-            "it is active": set_instance(vm_state="active"),
-            "it is in error": set_instance(vm_state="error"),
-            "it is shelved": set_instance(vm_state="shelved"),
-        },
-        "no host in the same row": {"a host": set_instance(host="a", node="a")},
-        "the mapping to that cell": {
-            "it is gone": UNMAPPED,
-            "it names no cell": MAPPED_TO_NO_CELL,
-            "it names another cell": MAPPED_TO_CELL2,
-        },
-    },
-    contradiction={
-        "a task, such as unshelving": {"unshelving": set_instance(task_state="unshelving")},
-        "an unfinished migration": {
-            "it runs": lambda stage, instance: add_migration(
-                stage, instance, stage.cloud.node("b"), "running", source="a"
-            )
-        },
-        "a row in another cell": ELSEWHERE,
-        "another generation of the allocation": _WRITTEN_AGAIN,
-    },
-)
-
 LEFT_ON_ANOTHER_NODE = Drift(
     AuditAllocations,
     "left-on-another-node",
@@ -539,7 +500,6 @@ DRIFTS = (
     ARCHIVED,
     LEFTOVER,
     IN_CELL0,
-    OFFLOADED,
     LEFT_ON_ANOTHER_NODE,
     MIGRATION_HOLDS,
 )
