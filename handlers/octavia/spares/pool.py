@@ -152,13 +152,17 @@ def failing_over(
 ) -> frozenset[str]:
     """Return the load balancers whose amphora Octavia is replacing: no spare may take the room of the new one.
 
+    A failover that finds no room leaves its load balancer in ERROR. The next attempt needs the room that a spare gave up.
+
     :param longest_flow: seconds after which a load balancer is older than any failover
     """
+    rows = tuple(rows)
     replaced = {row.load_balancer_id for row in rows if row.status in _REPLACED}
+    of_status = {"PENDING_UPDATE": replaced, "ERROR": {row.load_balancer_id for row in rows}}
     return frozenset(
         balancer.id
         for balancer in balancers
-        if balancer.status == "PENDING_UPDATE" and balancer.age < longest_flow and balancer.id in replaced
+        if balancer.age < longest_flow and balancer.id in of_status.get(balancer.status, ())
     )
 
 

@@ -208,7 +208,7 @@ def _obstacle(pool: spares.Pool, cloud: _Cloud, most: int) -> str | None:
     if pool.failed:
         return f"a spare of {pool.name} could not be built; the next attempt is made after {RETRY_AFTER:.0f} s"
     if cloud.failing_over:
-        return f"Octavia is replacing amphorae of {', '.join(sorted(cloud.failing_over))}, which need the room"
+        return f"the failovers of {', '.join(sorted(cloud.failing_over))} need the room"
     if any(other.claimed for other in cloud.pools):
         return "a spare was claimed, and its room is for a failover"
     if cloud.deploying >= most:

@@ -369,7 +369,7 @@ def test_the_room_is_not_taken_again_before_the_failover_has_it(make_house: Hous
     assert release_spare(house.driver, row.zone)
     house.driver.failover_amphora(row.id)
     house.octavia.set_amphora(row.id, status="PENDING_DELETE")
-    with pytest.raises(InFlight, match="is replacing"):
+    with pytest.raises(InFlight, match="need the room"):
         handler.inspect(Key("pool", ANY))
     house.cloud.room = 9
     house.octavia.finish()

@@ -52,6 +52,10 @@ def _replacing(scene: Scene) -> None:
     scene.house.octavia.set_balancer(balancer, "PENDING_UPDATE")
 
 
+def _left_in_error(scene: Scene) -> None:
+    scene.house.octavia.set_balancer(scene.house.octavia.add_load_balancer(), "ERROR")
+
+
 def _builds(scene: Scene) -> None:
     for number in range(scene.house.driver.settings.maximum_deploying_amphora_count):
         server = scene.house.cloud.boot(f"amphora-00000000-0000-4000-8000-00000000000{number}")
@@ -114,6 +118,7 @@ DRIFTS = (
         },
         contradiction={
             "an amphora that is being replaced": {"one": _replacing},
+            "a load balancer that a failover left in ERROR": {"one": _left_in_error},
             "as many builds as ``maximum_deploying_amphora_count``": {"so many": _builds},
         },
         settings=ONE,
