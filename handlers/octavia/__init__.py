@@ -23,6 +23,7 @@ watermarks.py              old rows that identify a database
 database.py, revisions.py  the connection; known schemas
 base.py, brokers.py        the handlers' common base; Octavia's broker
 notifications.py           Octavia's notifications of load balancers
+pairing.py                 pure decision: whether Octavia's database and the cloud belong together
 checks.py, polling.py      ``stackmend check``; a short wait for a result
 =========================  ===========================================================================================
 """

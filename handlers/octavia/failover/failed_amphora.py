@@ -73,7 +73,7 @@ from handlers.octavia.failover.rules import next_step
 from handlers.octavia.failover.steps import Nothing, Replaced, Report, Situation, Step, StepName, Wait
 from handlers.octavia.failover.undo import undo_of
 from handlers.octavia.housekeeping import NotFoundError
-from handlers.octavia.leftovers.pairing import mismatch, pairing
+from handlers.octavia.pairing import mismatch, pairing
 from handlers.octavia.settings import HousekeepingSettings
 
 #: seconds from a notification of a start to the first inspection: by then Nova has begun

@@ -3,7 +3,6 @@
 =========================  ===========================================================================================
 deactivated_amphorae.py    the handler: inspect, sweep, heal
 rules.py                   pure decisions: whether an object is a leftover, and whether it may be removed
-pairing.py                 pure decision: whether Octavia's database and the cloud belong together
 queries.py                 the objects that rows of Octavia still name
 =========================  ===========================================================================================
 """

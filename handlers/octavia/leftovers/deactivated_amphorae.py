@@ -84,8 +84,8 @@ from handlers.octavia.housekeeper import Housekeeper
 from handlers.octavia.housekeeping import AmphoraDriverError, DeleteFailed, NotFoundError
 from handlers.octavia.leftovers import queries as leftover_queries
 from handlers.octavia.leftovers import rules
-from handlers.octavia.leftovers.pairing import mismatch, pairing
 from handlers.octavia.leftovers.rules import Leftover, Place, Problem, Scope
+from handlers.octavia.pairing import mismatch, pairing
 from handlers.octavia.preserved import pool as preserved
 from handlers.octavia.spares import pool
 from handlers.octavia.work_queue import WorkQueue

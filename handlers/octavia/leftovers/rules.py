@@ -12,7 +12,7 @@ An object stays when any of these holds:
 A leftover is only reported when one of these holds:
 
 - It has no row: a missing row is no witness, and another Octavia may own it. An operator can allow its removal.
-- Octavia's database and the cloud may not belong together (:mod:`handlers.octavia.leftovers.pairing`).
+- Octavia's database and the cloud may not belong together (:mod:`handlers.octavia.pairing`).
 - It is a VIP port outside Octavia's project: it belongs to the owner of the load balancer.
 """
 

@@ -41,7 +41,7 @@ from handlers.octavia.cloud_objects import SPARE, SPARE_PREFIX, Server
 from handlers.octavia.drivers.base import Driver
 from handlers.octavia.drivers.chosen import chosen_driver
 from handlers.octavia.housekeeper import Housekeeper
-from handlers.octavia.leftovers.pairing import FEW, pairing
+from handlers.octavia.pairing import FEW, pairing
 from handlers.octavia.spares import pool as spares
 
 LOG = logging.getLogger(__name__)

@@ -9,8 +9,8 @@ import pytest
 from handlers.octavia import records
 from handlers.octavia.cloud_objects import PRESERVED, Group, Port, Server
 from handlers.octavia.leftovers import rules
-from handlers.octavia.leftovers.pairing import Pairing, mismatch, pairing
 from handlers.octavia.leftovers.rules import Leftover, Place, Problem, Scope
+from handlers.octavia.pairing import Pairing, mismatch, pairing
 
 AMPHORA = "5b0f2d3c-8a55-4a0a-9a33-3b1d9d2a7c11"
 BALANCER = "0c4b6f0e-4f0e-4c1c-8f0d-5d5b7a1e2f33"
