@@ -35,6 +35,10 @@ class Heartbeats:
             known = f"SELECT 1 FROM amphora_health WHERE amphora_id = '{amphora}'"
             wait_until(lambda known=known: self._cloud.mariadb.execute(known, "octavia"), 90, "a heartbeat")  # type: ignore[misc]
 
+    def only(self, amphorae: set[str]) -> None:
+        """Let exactly these live."""
+        self._beating = set(amphorae)
+
     def stop(self, *amphorae: str, silent: int = 0) -> None:
         """Let these fall silent, and some seconds pass for them."""
         self._beating -= set(amphorae)
