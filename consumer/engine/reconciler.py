@@ -187,7 +187,8 @@ class Reconciler:
         return Reconciled(Result.HEALED, end, (finding,), healed)
 
     def _defer(self, task: Task, claim: Claim, store: Store, finding: Finding, deferred: Deferred) -> Reconciled:
-        LOG.warning("%s %s: the heal is deferred: %s", task.name, claim.key, deferred.reason)
+        level = logging.DEBUG if deferred.known else logging.WARNING
+        LOG.log(level, "%s %s: the heal is deferred: %s", task.name, claim.key, deferred.reason)
         later = Later(deferred.after, claim.attempts, claim.waits, claim.fingerprint, error=deferred.reason)
         store.settle(claim, _keep_line(later, claim))
         return Reconciled(Result.DEFERRED, later, (finding,), reason=deferred.reason)

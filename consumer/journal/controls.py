@@ -57,6 +57,18 @@ def state(connection: Connection, name: str) -> Control:
     return Control(name) if row is None else Control(name, row.paused, row.broken, row.reason or "", row.calm_sweeps)
 
 
+def queue_up(connection: Connection, name: str, earliest: float, step: float, latest: float) -> tuple[float, float]:
+    """Give a heal that waits for its handler's budget a place after the others that wait.
+
+    :param step: seconds after the last place
+    :return: the last place before, and the new one, seconds since the epoch
+    """
+    last = connection.execute(select(task.c.deferred_until).where(task.c.name == name)).scalar() or 0.0
+    place = min(max(earliest, last + step), latest)
+    connection.execute(update(task).where(task.c.name == name).values(deferred_until=place))
+    return last, place
+
+
 def ensure(database: Database, names: Collection[str]) -> None:
     database.transact(lambda connection: _ensure(connection, names))
 
@@ -68,7 +80,7 @@ def _ensure(connection: Connection, names: Collection[str]) -> None:
 
 
 def read(database: Database) -> dict[str, Control]:
-    fields = [column for column in task.c if column.name != "serial"]
+    fields = [column for column in task.c if column.name not in ("serial", "deferred_until")]
 
     def load(connection: Connection) -> dict[str, Control]:
         rows = connection.execute(select(*fields)).mappings()

@@ -7,8 +7,9 @@ write lock at its start: two transactions that read before they write would othe
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
 import tenacity
@@ -98,6 +99,7 @@ def open_engine(url: str, pool_size: int = 10) -> Engine:
             "install stackmend[mysql] or stackmend[postgresql]"
         ) from error
     if parsed.get_backend_name() == "sqlite":
+        event.listen(engine, "do_connect", _create_private)
         event.listen(engine, "connect", _prepare_sqlite)
         event.listen(engine, "begin", _begin_immediate)
     return engine
@@ -141,6 +143,14 @@ def _engine_arguments(url: URL, pool_size: int) -> dict[str, Any]:
         alive = {"tcp_user_timeout": 30_000, "keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3}
         return {**common, "connect_args": {"connect_timeout": 5, "options": "-c statement_timeout=30000", **alive}}
     raise ValueError(backend)
+
+
+def _create_private(_dialect: Any, _record: Any, arguments: Sequence[Any], _named: Any) -> None:
+    """Create an SQLite file for its owner only: it names hosts and instances, and dead letters may contain secrets."""
+    path = str(arguments[0]) if arguments else ""
+    if path and path != ":memory:" and not path.startswith("file:"):
+        with suppress(OSError):  # it exists, or connecting gives the error
+            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
 
 
 def _prepare_sqlite(connection: Any, _record: Any) -> None:

@@ -44,10 +44,12 @@ class Deferred:
     """A gate does not let a heal begin now.
 
     :param after: seconds until it makes sense to ask again
+    :param known: other heals of the handler already wait for the same reason
     """
 
     reason: str
     after: float
+    known: bool = False
 
 
 #: Asks every gate, in the transaction that opens a heal's line; None when the heal may begin.
@@ -180,6 +182,13 @@ def open_line(database: Database, line: Line, ask: Ask, line_id: int | None = No
 def append(database: Database, lines: Sequence[Line]) -> None:
     if lines:
         database.transact(lambda connection: write(connection, lines, now(connection)))
+
+
+def oldest_spent(connection: Connection, handler: str, clock: float) -> float:
+    """Return the time of the first line that counts in the hour that ends at ``clock``; ``clock`` if there is none."""
+    hour = [history.c.handler == handler, history.c.outcome.in_(SPENDING), history.c.at > clock - 3600]
+    oldest = connection.execute(select(func.min(history.c.at)).where(*hour)).scalar()
+    return clock if oldest is None else float(oldest)
 
 
 def spent(connection: Connection, handler: str, clock: float, but: int | None = None) -> int:

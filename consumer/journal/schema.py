@@ -150,6 +150,8 @@ task = Table(
     Column("sweep_found", Integer),
     Column("sweep_population", Integer),
     Column("serial", BigInteger, nullable=False, default=0),
+    # when the last heal may begin that waits for the budget
+    Column("deferred_until", Double),
     **_TABLE,
 )
 

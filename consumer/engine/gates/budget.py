@@ -5,11 +5,10 @@ from __future__ import annotations
 from sqlalchemy import Connection
 
 from consumer.engine.gates.gate import Request
-from consumer.journal import history
+from consumer.journal import controls, history
 from consumer.journal.history import Deferred
 
-#: Seconds until a used-up budget is asked for again.
-_AGAIN = 60.0
+_HOUR = 3600.0
 
 
 class Budget:
@@ -24,8 +23,11 @@ class Budget:
             return None
         if weight > bound:
             text = f"the heal changes {weight} objects; {name} may heal {bound} in an hour ([engine] heals_per_hour)"
-            return Deferred(text, 3600.0)
+            return Deferred(text, _HOUR)
         if history.spent(connection, name, clock, but=request.line_id) + weight > bound:
             text = f"{name} has used up the {bound} objects of this hour ([engine] heals_per_hour)"
-            return Deferred(text, _AGAIN)
+            # Each waiting key gets a moment of its own, when a heal is free: inspections before it would be in vain.
+            free = history.oldest_spent(connection, name, clock) + _HOUR
+            last, place = controls.queue_up(connection, name, free, _HOUR * weight / bound, clock + _HOUR)
+            return Deferred(text, max(1.0, place - clock), known=last > clock)
         return None

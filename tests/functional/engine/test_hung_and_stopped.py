@@ -196,3 +196,22 @@ def test_retention_deletes_everything_old_in_small_transactions(machine: Machine
         eventually(lambda: dead.count(machine.database) == 1000)
     finally:
         upkeep.stop()
+
+
+def test_keys_that_wait_for_a_used_up_budget_are_not_inspected_again_and_warned_of_once(
+    machine: Machine, caplog: pytest.LogCaptureFixture
+) -> None:
+    looks: list[str] = []
+    machine.world.things = {str(number): 1 for number in range(30)}
+    machine.world.before_look = lambda key: looks.append(key.id)
+    machine.heals_per_hour = 5
+    with caplog.at_level("WARNING"):
+        machine.start()
+        machine.enqueue(*(hint(str(number)) for number in range(30)))
+        eventually(lambda: len(machine.world.drifted()) == 25)
+        eventually(lambda: len(looks) >= 30)
+        machine.at_rest()
+    assert sorted(looks) == sorted(machine.world.things)
+    assert len([record for record in caplog.records if "used up" in record.getMessage()]) == 1
+    waits = sorted(row.due_in for row in backlog.listing(machine.database))
+    assert all(wait > 3000 for wait in waits)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -78,3 +79,15 @@ def test_an_old_schema_on_a_server_is_refused(journal: Database, monkeypatch: py
     monkeypatch.setattr(migrations, "upgrade", lambda database: None)
     with pytest.raises(WrongJournal, match="stackmend db upgrade"):
         migrations.check(journal)
+
+
+def test_the_file_is_private_whatever_the_umask(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        database = Database(open_engine(f"sqlite:///{tmp_path}/private.sqlite"))
+        migrations.upgrade(database)
+        files = list(tmp_path.glob("private.sqlite*"))
+        assert {file.stat().st_mode & 0o777 for file in files} == {0o600}
+        database.close()
+    finally:
+        os.umask(before)
