@@ -141,8 +141,11 @@ class Dispatcher:
             claims += work.claim(self._engine.database, self._engine.replica, [name], 1, lease)
         recovering = [name for name in self._may_run() if self._control(name).recovers]
         timers = [self._engine.tasks[name].timer for name in recovering]
-        return claims + work.claim(
-            self._engine.database, self._engine.replica, recovering, free - len(claims), lease, timers
+        claims += work.claim(self._engine.database, self._engine.replica, recovering, free - len(claims), lease, timers)
+        # A heal that must not stop halfway goes on, whatever stops its handler. The gates defer the others.
+        stopped = [name for name, task in self._engine.tasks.items() if task.runs and name not in allowance]
+        return claims + work.claim_interrupted(
+            self._engine.database, self._engine.replica, stopped, free - len(claims), lease
         )
 
     def _free_for_sweeps(self) -> int:

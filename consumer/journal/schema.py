@@ -82,6 +82,7 @@ work = Table(
     # in the order of claims
     Index("work_due_idx", "handler", "state", "priority", "not_before", "id"),
     Index("work_token_idx", "token"),
+    Index("work_healing_idx", "healing_id"),
     **_TABLE,
 )
 

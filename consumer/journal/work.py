@@ -283,7 +283,6 @@ def claim(
     """
     if not handlers or limit <= 0:
         return []
-    token = uuid.uuid4().hex
 
     def take(connection: Connection) -> list[Claim]:
         clock = now(connection)
@@ -295,16 +294,41 @@ def claim(
             if len(ids) < limit:
                 due = connection.execute(due_rows(tuple(handlers), level, bool(keys)), bounds)
                 ids += _in_turns(due.all(), limit - len(ids), limit if timers is None else timers)
-        if not ids:
-            return []
-        mine = {"owner": owner, "token": token, "lease_until": clock + lease}
-        free = and_(work.c.state == State.PENDING, work.c.not_before <= clock, _unleased(clock))
-        connection.execute(update(work).where(work.c.id.in_(ids), free).values(**mine))
-        order = (work.c.priority.desc(), work.c.not_before, work.c.id)
-        rows = connection.execute(select(work).where(work.c.token == token).order_by(*order)).mappings()
-        return _readable(connection, rows.all(), clock)
+        return _take(connection, ids, owner, lease, clock)
 
     return database.transact(take)
+
+
+def claim_interrupted(
+    database: Database, owner: str, handlers: Collection[str], limit: int, lease: float
+) -> list[Claim]:
+    """Claim due rows of these handlers whose heal began and has not ended."""
+    if not handlers or limit <= 0:
+        return []
+
+    def take(connection: Connection) -> list[Claim]:
+        clock = now(connection)
+        begun = and_(work.c.healing_id.is_not(None), work.c.handler.in_(handlers), _is_free(clock))
+        ids = connection.execute(select(work.c.id).where(begun).limit(limit)).scalars().all()
+        return _take(connection, ids, owner, lease, clock)
+
+    return database.transact(take)
+
+
+def _take(connection: Connection, ids: Sequence[int], owner: str, lease: float, clock: float) -> list[Claim]:
+    """Take those of the rows that are still free."""
+    if not ids:
+        return []
+    token = uuid.uuid4().hex
+    mine = {"owner": owner, "token": token, "lease_until": clock + lease}
+    connection.execute(update(work).where(work.c.id.in_(ids), _is_free(clock)).values(**mine))
+    order = (work.c.priority.desc(), work.c.not_before, work.c.id)
+    rows = connection.execute(select(work).where(work.c.token == token).order_by(*order)).mappings()
+    return _readable(connection, rows.all(), clock)
+
+
+def _is_free(clock: float) -> ColumnElement[bool]:
+    return and_(work.c.state == State.PENDING, work.c.not_before <= clock, _unleased(clock))
 
 
 def _unleased(clock: Any) -> ColumnElement[bool]:

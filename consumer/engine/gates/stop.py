@@ -8,8 +8,8 @@ from consumer.engine.gates.gate import Request
 from consumer.journal import controls
 from consumer.journal.history import Deferred
 
-#: Seconds until a stopped handler is asked for again.
-_AGAIN = 2.0
+#: Seconds until a stopped handler is asked for again: a new heal, and one that was interrupted.
+_AGAIN, _INTERRUPTED = 2.0, 30.0
 
 
 class Stop:
@@ -23,4 +23,7 @@ class Stop:
         name = request.task.name
         if not controls.lock(connection, name).stopped:
             return None
-        return Deferred(f"{name} is stopped; 'stackmend handler list' gives the reason", _AGAIN)
+        reason = f"{name} is stopped; 'stackmend handler list' gives the reason"
+        if request.line_id is None:
+            return Deferred(reason, _AGAIN)
+        return Deferred(reason, _INTERRUPTED, known=True)

@@ -7,6 +7,9 @@ from sqlalchemy import Connection
 from consumer.engine.gates.gate import Request
 from consumer.journal.history import Deferred
 
+#: Seconds until an interrupted heal asks again; other rows are not claimed before the window opens.
+_INTERRUPTED = 30.0
+
 
 class OpenWindow:
     """Defers a heal outside the task's window. The row stays due until the window opens."""
@@ -14,4 +17,9 @@ class OpenWindow:
     def ask(self, connection: Connection, request: Request, clock: float) -> Deferred | None:
         if request.task.is_open:
             return None
-        return Deferred(f"the window of {request.task.name} ({request.task.settings.window}) is closed", 0.0)
+        after = 0.0 if request.line_id is None else _INTERRUPTED
+        return Deferred(
+            f"the window of {request.task.name} ({request.task.settings.window}) is closed",
+            after,
+            known=request.line_id is not None,
+        )

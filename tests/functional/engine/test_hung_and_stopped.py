@@ -11,6 +11,7 @@ from typing import ClassVar
 import pytest
 
 from consumer.conf.journal import JournalSettings
+from consumer.conf.window import Window
 from consumer.engine.upkeep import Upkeep
 from consumer.engine.worker import Worker
 from consumer.journal import backlog, controls, dead, history, work
@@ -98,6 +99,43 @@ def test_a_heal_that_was_begun_goes_on_to_its_end(steps: Steps) -> None:
     (claim,) = work.claim(steps.database, "r1", ["stepwise"], 1, 30.0)
     steps.worker().work(claim)
     assert steps.world.drifted() == set()
+
+
+@pytest.mark.parametrize("begun", [True, False])
+@pytest.mark.parametrize("how", ["pause", "breaker", "window"])
+def test_after_a_kill_a_begun_heal_ends_though_its_handler_is_stopped(steps: Steps, how: str, begun: bool) -> None:
+    steps.begun = begun
+    steps.world.after_heal = die
+    (claim,) = work.claim(steps.database, "r1", ["stepwise"], 1, 30.0)
+    with pytest.raises(Killed):
+        steps.worker().work(claim)
+    work.free_all(steps.database)
+    steps.world.after_heal = lambda _finding: None
+    match how:
+        case "pause":
+            pause(steps)
+        case "breaker":
+            steps.database.transact(lambda connection: controls.break_off(connection, ["stepwise"], "restored"))
+        case _:
+            hour = (time.gmtime().tm_hour + 12) % 24
+            steps.window = Window.parse(f"{hour:02}:00-{hour:02}:01")
+    steps.start()
+    try:
+        if begun:
+            eventually(lambda: steps.world.drifted() == set())
+        else:
+            steps.at_rest()
+            assert steps.world.drifted() == {"a"}
+    finally:
+        steps.stop()
+
+
+class Killed(BaseException):
+    """Stands for kill -9."""
+
+
+def die(_finding: Finding) -> None:
+    raise Killed
 
 
 def test_a_worker_that_hangs_loses_its_lease_and_is_unhealthy(
