@@ -144,5 +144,6 @@ def world(house: House) -> dict[str, Sequence[str]]:
         "rows": sorted(with_rows),
         "servers": sorted(f"{server.id} {server.name} {server.status}" for server in house.cloud.servers()),
         "ports": sorted(f"{port.id} {port.name} {port.device_id}" for port in house.cloud.ports()),
+        "images": sorted(image.id for image in house.cloud.images()),
         "groups": sorted(group.id for group in (*house.cloud.server_groups(), *house.cloud.security_groups())),
     }

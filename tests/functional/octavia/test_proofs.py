@@ -13,13 +13,13 @@ import pytest
 
 from handlers.base import Finding, HandlerError
 from tests.functional.octavia.mending import world
-from tests.functional.octavia.proofs import balancers, spares
+from tests.functional.octavia.proofs import balancers, leftovers, spares
 from tests.functional.octavia.proofs.drift import Case, Drift, Scene
 from tests.functional.octavia.world import House
 from tests.safety import rows
 
-DRIFTS = (*balancers.DRIFTS, *spares.DRIFTS)
-#: the handlers whose rows are run; each row of theirs has a state
+DRIFTS = (*balancers.DRIFTS, *leftovers.DRIFTS, *spares.DRIFTS)
+#: the handlers whose rows are run: each row of theirs has a state. Those of failed_amphora are not run yet
 HANDLERS = {drift.handler for drift in DRIFTS}
 ROWS = [row for row in rows() if row.handler in HANDLERS]
 CASES = [case for drift in DRIFTS for case in drift.cases()]
@@ -46,7 +46,7 @@ def test_every_record_of_the_page_has_a_change() -> None:
 @pytest.mark.parametrize("drift", DRIFTS, ids=str)
 def test_with_every_record_the_heal_follows(make_house: MakeHouse, drift: Drift) -> None:
     scene = drift.build(make_house(**drift.settings))
-    assert scene.key in set(scene.handler.sweep())
+    assert drift.swept == (scene.key in set(scene.handler.sweep()))
     assert not drift.healed(scene)
     (finding,) = healable(drift, scene)
     scene.handler.heal(finding)

@@ -114,6 +114,7 @@ def depth(messages: int, consumers: int) -> Act:
 
 def requests_inside(scene: Scene) -> None:
     """Let as many requests be open as one worker has threads."""
+    scene.house.octavia.set_balancer(scene.house.octavia.add_load_balancer(), "PENDING_UPDATE")
     scene.queue._threads = 1
 
 

@@ -37,7 +37,8 @@ class Drift:
     :param proof: by the words of the page: the changes that remove this record
     :param contradiction: by the words of the page: the changes that add this record
     :param settings: of ``[housekeeping]``
-    :param before_only: changes of the configuration, which a process reads once
+    :param between_only: changes that the next inspection takes as the new evidence
+    :param swept: whether a sweep yields the key; else an event does
     """
 
     handler: str
@@ -47,7 +48,8 @@ class Drift:
     proof: Mapping[str, Mapping[str, Act]]
     contradiction: Mapping[str, Mapping[str, Act]]
     settings: Mapping[str, object] = field(default_factory=dict)
-    before_only: frozenset[str] = frozenset()
+    swept: bool = True
+    between_only: frozenset[str] = frozenset()
 
     def __str__(self) -> str:
         return f"{self.handler}-{self.problem}"
@@ -56,9 +58,8 @@ class Drift:
         """Yield every change, made before the inspection and between inspection and heal."""
         for words, changes in [*self.proof.items(), *self.contradiction.items()]:
             for name, act in changes.items():
-                yield Case(self, words, name, act, between=False)
-                if name not in self.before_only:
-                    yield Case(self, words, name, act, between=True)
+                moments = (True,) if name in self.between_only else (False, True)
+                yield from (Case(self, words, name, act, between) for between in moments)
 
 
 @dataclass(frozen=True)
