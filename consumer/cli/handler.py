@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from consumer.cli.base import Command, Lister, SpanCell
+from consumer.cli.errors import CommandError
 from consumer.conf import tasks as task_conf
 from consumer.journal import controls, history, replicas, work
 from consumer.journal.controls import Control
@@ -98,7 +99,11 @@ class HandlerPause(Command):
 
 
 class HandlerResume(Command):
-    """Let handlers run again after a pause or after the breaker stopped them. Each sweeps at once."""
+    """Let handlers run again after a pause or after the breaker stopped them. Each sweeps at once.
+
+    If a database has gone back since the last comparison, this resumes nothing and gives the reason. Run it again to accept the
+    database as it is now.
+    """
 
     example = "example:\n  %(prog)s handler resume audit_allocations"
 
@@ -113,6 +118,8 @@ class HandlerResume(Command):
         on = [one.name for one in classes if task_conf.settings(self.session.conf, one).mode is not Mode.OFF]
         database = self.session.database
         controls.ensure(database, names)
+        if reasons := self.session.compare_watermarks():
+            raise CommandError(f"nothing is resumed: {'; '.join(reasons)}. Run this again to accept it as it is now")
         controls.resume(database, names)
         work.enqueue(database, [Hint(name, Key(SWEEP, name), Priority.OPERATOR, "operator") for name in on])
         self.write_line(f"resumed: {', '.join(names)}; {plural(len(on), 'sweep')} due now")

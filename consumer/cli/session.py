@@ -109,9 +109,9 @@ class Session:
     def resources(self) -> Resources:
         return Resources(self.conf, probe.bus(self.conf))
 
-    def compare_watermarks(self) -> None:
-        """Compare the cloud's databases with the journal's memory, before a command heals; stop handlers if one went back."""
-        guard.check(self.database, self.resources, plugins.watermarks(), self.all_classes, replicas.new_id())
+    def compare_watermarks(self) -> list[str]:
+        """Compare the cloud's databases with the journal's memory; stop handlers, and return why, if one went back."""
+        return guard.check(self.database, self.resources, plugins.watermarks(), self.all_classes, replicas.new_id())
 
     def tasks(self, classes: Sequence[type[Handler]], mode_of: ModeOf = as_configured) -> list[Task]:
         return tasks.make(self.conf, self.resources, classes, mode_of)

@@ -107,6 +107,27 @@ def test_a_sweep_of_one_handler_stops_every_handler_that_relies_on_a_restored_da
     assert shell.world.drifted() == {"a"}
 
 
+def test_resume_accepts_no_database_that_the_operator_has_not_heard_of(
+    shell: Shell, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = {"row 1": "old"}
+    monkeypatch.setattr(plugins, "watermarks", lambda: [lambda _resources: [Watermark("world", "db", (), dict(rows))]])
+    monkeypatch.setattr(Mender, "relies_on", ("world",))
+    assert shell("sweep", "mender").code == 0
+    assert shell("handler", "pause", "mender").code == 0
+    rows["row 1"] = "other"
+
+    refused = shell("handler", "resume", "mender")
+    assert refused.code == 1
+    assert "nothing is resumed" in refused.err
+    assert "row 1 was old, is other now" in refused.err
+    assert controls.read(database)["mender"].stopped
+
+    assert shell("handler", "resume", "mender").code == 0
+    assert not controls.read(database)["mender"].stopped
+    assert shell("sweep", "mender").code == 0
+
+
 def test_outside_its_window_a_sweep_heals_nothing_and_a_named_object_is_healed(
     shell: Shell, database: Database
 ) -> None:
