@@ -30,6 +30,9 @@ class Members:
     def members(self, aggregate: str) -> dict[str, Provider]:
         return {NODE: Provider(NODE, "node-1", NODE)} if aggregate in self.held.aggregates else {}
 
+    def is_compute_node(self, provider: str) -> bool:
+        return provider == NODE
+
     def aggregates(self, provider: str) -> ProviderAggregates | None:
         return self.held if provider == NODE else None
 

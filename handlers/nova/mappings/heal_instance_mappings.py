@@ -35,7 +35,7 @@ Sources: ``nova/compute/api.py`` (_provision_instances, _update_queued_for_delet
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from sqlalchemy.engine import Connection
@@ -87,6 +87,10 @@ MAPPINGS = "mappings"
 DATABASE = "database"
 #: mappings of one finding
 BATCH = 100
+#: wrong mappings of a range up to which Placement is asked for each
+FEW = 10
+#: the end of advice to delete, which the statements follow
+_DELETE = "delete its rows in nova_api"
 
 #: seconds from an event to the first inspection
 _SETTLED = SETTLE + 5.0
@@ -242,13 +246,14 @@ class HealInstanceMappings(PlacementHandler):
         astray, _ = self._suspects(page, cells, down)
         for error in down.values():
             raise error
-        judged = self._judge([row.instance for row in astray], asks_allocation_in_range)
+        asks = asks_allocation if len(astray) <= FEW else asks_allocation_in_range
+        judged = self._judge([row.instance for row in astray], asks)
         left = [facts.mapping for facts, verdict in judged.values() if facts.mapping and isinstance(verdict, Forget)]
         findings = [self._forgetting_all(key, left[start : start + BATCH]) for start in range(0, len(left), BATCH)]
         reports: dict[Report, list[str]] = {}
-        for uuid, (_, verdict) in judged.items():
+        for uuid, (facts, verdict) in judged.items():
             if isinstance(verdict, Report):
-                reports.setdefault(verdict, []).append(uuid)
+                reports.setdefault(_without_advice(facts, verdict), []).append(uuid)
         return findings + [_all_reported(key, instances, report) for report, instances in reports.items()]
 
     def _inspect_database(self, key: Key) -> list[Finding]:
@@ -473,11 +478,22 @@ def _all_reported(key: Key, instances: Sequence[str], verdict: Report) -> Findin
 
 
 def _with_statements(refusal: str, instances: Sequence[str]) -> str:
-    if not refusal.endswith("delete its rows in nova_api"):
+    if not refusal.endswith(_DELETE):
         return refusal
     names = ", ".join(f"'{instance}'" for instance in instances)
     deleted = (*queries.FORGOTTEN, tables.build_requests)
     return f"{refusal}: " + " ".join(f"DELETE FROM {table.name} WHERE instance_uuid IN ({names});" for table in deleted)
+
+
+def _without_advice(facts: Facts, verdict: Report) -> Report:
+    """Return a report that deletes nothing while it is unknown whether Placement has an allocation of a running guest."""
+    if facts.allocated is not None or not verdict.refusal.endswith(_DELETE):
+        return verdict
+    refusal = (
+        "a range is judged without Placement: run 'stackmend inspect heal_instance_mappings instance:UUID' for each, which "
+        "asks for its allocation"
+    )
+    return replace(verdict, refusal=refusal)
 
 
 def _bounds(key: Key) -> tuple[int, int]:

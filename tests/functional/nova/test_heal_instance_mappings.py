@@ -386,14 +386,27 @@ def test_the_advice_of_a_report_deletes_the_rows(
 def test_many_reports_of_a_range_are_one_finding(
     cloud: NovaSimulation, healer: HealInstanceMappings, server: str
 ) -> None:
-    lost = astray(cloud, 3, archived=False)
+    lost = astray(cloud, 11, archived=False)
     [where] = healer.sweep()
     [finding] = healer.inspect(where)
-    assert (refused(healer, finding).problem, finding.weight) == ("mapping-left-behind", 3)
+    assert (refused(healer, finding).problem, finding.weight) == ("mapping-left-behind", 11)
+    assert "DELETE" not in finding.refusal, "whether a guest still runs is not known"
     cloud.placement.stop()
     assert list(healer.inspect(where)) == [finding], "Placement is asked only where a mapping may be deleted"
     cloud.placement.start()
     assert set(finding.evidence["instances"]) == set(lost)
+
+
+def test_few_reports_of_a_range_say_which_instance_has_an_allocation(
+    cloud: NovaSimulation, healer: HealInstanceMappings, server: str
+) -> None:
+    lost = astray(cloud, 3, archived=False)
+    cloud.hold(lost[0], {cloud.node("a").uuid: {"VCPU": 1}})
+    [where] = healer.sweep()
+    found = {finding.problem: finding for finding in healer.inspect(where)}
+    assert found["nowhere-but-holding"].evidence["instances"] == lost[:1]
+    assert "DELETE FROM instance_mappings" in found["mapping-left-behind"].refusal
+    assert lost[0] not in found["mapping-left-behind"].refusal
 
 
 # rows of nova_api without mapping
