@@ -5,17 +5,17 @@ failover/                  replaces failed amphorae
 preserved/                 failed amphorae, preserved for examination
 leftovers/                 removes objects that Octavia left behind
 spares/                    placeholder servers that make room for failovers
-stuck_load_balancers.py    load balancers in PENDING_*, and wrong numbers of amphorae
+stuck_load_balancers.py    frees load balancers in PENDING_*, restores numbers of amphorae
 drivers/                   the calls to the cloud: a real one, and one in memory
 simulation/                the cloud in memory, with Octavia
-housekeeping.py            the interface of the specification
-housekeeper.py             its implementation over any driver
+housekeeping.py            the interface of Octavia's Housekeeping Manager specification
+housekeeper.py             implements that interface with any driver
 rebuild.py                 whether a load balancer in ERROR may be failed over
 removal.py                 complete removal of an amphora
-flow_times.py              how long a flow can work without writing a row
-work_queue.py              whether a request waits for Octavia's workers
+flow_times.py              the longest time that a flow works without writing a row
+work_queue.py              whether requests wait for Octavia's workers
 queries.py, changes.py     shared SELECTs; every write
-records.py, tables.py      rows as values; tables
+records.py, tables.py      row values; table definitions
 cloud_objects.py           servers, ports, images and groups as values; our marks on them
 names.py                   the names that Octavia gives its objects
 options.py, settings.py    the options ``[octavia]`` and ``[housekeeping]``
@@ -23,7 +23,7 @@ watermarks.py              old rows that identify a database
 database.py, revisions.py  the connection; known schemas
 base.py, brokers.py        the handlers' common base; Octavia's broker
 notifications.py           Octavia's notifications of load balancers
-pairing.py                 pure decision: whether Octavia's database and the cloud belong together
+pairing.py                 whether Octavia's database and the cloud belong together
 checks.py, polling.py      ``stackmend check``; a short wait for a result
 =========================  ===========================================================================================
 """

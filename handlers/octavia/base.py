@@ -1,4 +1,4 @@
-"""The common part of Octavia's handlers and inventories."""
+"""The base class of Octavia's handlers and inventories."""
 
 from __future__ import annotations
 

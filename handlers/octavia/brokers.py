@@ -1,4 +1,4 @@
-"""The broker on which Octavia publishes."""
+"""The broker on which Octavia publishes notifications."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from handlers.octavia import options
 
 
 def octavia_brokers(resources: Resources) -> Iterable[Broker]:
-    """Yield the broker; none where ``[octavia]`` names none, as in a cloud without load balancers.
+    """Yield Octavia's broker; nothing where ``[octavia]`` names no broker, as in a cloud without load balancers.
 
     :raises ConfigError: when Octavia's files are malformed
     """

@@ -1,6 +1,6 @@
-"""The objects of amphorae in Nova, Neutron and Glance as values, and our marks on them.
+"""Servers, ports, images and groups as values, and stackmend's marks on these objects.
 
-The marks are in the cloud itself, so that no table of ours can drift from it.
+The marks are in the cloud itself, so that no table can differ from the cloud.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ SPARE_PREFIX = "octavia-spare-"
 class Server:
     """A server, as Nova shows it to an administrator.
 
-    :param host: None for a server on no host (being built, or shelved and offloaded)
-    :param host_up: whether its compute service answers; None when that is unknown
-    :param image: None when it boots from a volume
-    :param groups: ids of its server groups; a listing does not have them
-    :param age: seconds since it was created, by our clock
-    :param quiet: seconds since Nova changed it, by our clock
+    :param host: None for a server without a host (being built, or shelved and offloaded)
+    :param host_up: whether the host's compute service answers; None when unknown
+    :param image: None for a server that boots from a volume
+    :param groups: ids of the server's groups; empty in a listing
+    :param age: seconds since the creation, by our clock
+    :param quiet: seconds since Nova's last change, by our clock
     """
 
     id: str
@@ -65,8 +65,8 @@ class Server:
 class Port:
     """A port, as Neutron shows it to an administrator.
 
-    :param revision: each write must name it, and fails when the port has another one
-    :param age: seconds since it was created, by our clock
+    :param revision: every write names this revision, and fails when the port has another revision
+    :param age: seconds since the creation, by our clock
     """
 
     id: str
@@ -88,8 +88,8 @@ class Port:
 class Image:
     """An image, as Glance shows it.
 
-    :param status: the image is complete only when it is ``active``
-    :param age: seconds since it was created, by our clock
+    :param status: ``active`` when the image is complete
+    :param age: seconds since the creation, by our clock
     """
 
     id: str
@@ -107,7 +107,7 @@ class Image:
 class Group:
     """A server group or a security group of Octavia's project.
 
-    :param tags: of a security group, when it was read by its name
+    :param tags: the tags of a security group that was read by name; else empty
     """
 
     id: str

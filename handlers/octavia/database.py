@@ -30,31 +30,31 @@ class OctaviaDatabase:
 
     @classmethod
     def from_resources(cls, resources: Resources) -> Self:
-        """Make it from the options ``[octavia]``.
+        """Connect by the options ``[octavia]``.
 
         :raises ConfigError: when no URL of Octavia's database is known
         """
         return cls(options.database_url(resources.conf))
 
     def run(self, work: Callable[[Connection], T]) -> T:
-        """Return ``work(connection)``, run in a transaction of its own; it may run more than once.
+        """Return ``work(connection)``, run in its own transaction; ``work`` may run more than once.
 
-        :raises Unavailable: when the database does not answer as it should
+        :raises Unavailable: when the database does not answer, or answers with an error
         """
         return self._database.run(work)
 
     def require_known_schema(self) -> None:
-        """Refuse a heal when this database's schema is not known.
+        """Return only when stackmend knows the database's schema.
 
-        :raises Refused: when its schema is not known
-        :raises Unavailable: when it does not answer
+        :raises Refused: when stackmend does not know the schema
+        :raises Unavailable: when the database does not answer
         """
         self._schemas.require([self._database])
 
     def warnings(self) -> Iterator[str]:
-        """Yield why handlers cannot inspect or heal with this database.
+        """Yield the reasons why handlers cannot inspect or heal with this database.
 
-        :raises Unavailable: when it does not answer
+        :raises Unavailable: when the database does not answer
         """
         wanted = sa.MetaData()
         for table in tables.octavia.sorted_tables:

@@ -1,10 +1,11 @@
-"""How long a flow of Octavia can work without writing a row.
+"""The longest time that a flow of Octavia works without writing a row.
 
-A row older than this time proves that no flow works on it. A flow waits for a build slot, the boot, the agent, a detached
-port, Nova and Neutron, each as long as the retry and timeout options of ``octavia.conf`` allow. The sum bounds one silence.
+No flow works on a row that is older than this time. A flow waits for a build slot, the boot, the agent, a detached port, Nova
+and Neutron, each as long as the retry and timeout options of ``octavia.conf`` allow. The sum is the longest time between two
+writes.
 
-An agent that accepts connections and never answers costs both timeouts and two pauses for each retry: ``request`` sleeps,
-and the retry of the flow sleeps again.
+An agent that accepts connections and never answers costs, for each retry, both timeouts and two pauses. ``request`` sleeps,
+then the flow's retry sleeps.
 
 Sources: ``octavia/common/config.py``, ``octavia/amphorae/drivers/haproxy/rest_api_driver.py`` (``request``),
 ``octavia/controller/worker/v2/tasks/retry_tasks.py``, ``octavia/controller/worker/v2/tasks/compute_tasks.py``.
@@ -19,7 +20,7 @@ from handlers.access.service_files import ConfigError, ServiceFiles
 
 @dataclass(frozen=True, slots=True)
 class FlowTimes:
-    """Octavia's retry and timeout options, with Octavia's defaults; times are in seconds."""
+    """Octavia's retry and timeout options, with Octavia's defaults. Times are in seconds."""
 
     build_active_retries: float = 120
     build_retry_interval: float = 5
@@ -50,7 +51,7 @@ class FlowTimes:
 
     @property
     def safe_age(self) -> float:
-        """The default age, in seconds, after which no flow works on a row: twice the longest silence."""
+        """The default age, in seconds, at which no flow works on a row: twice the longest silence."""
         return 2 * self.longest_silence
 
 
@@ -96,11 +97,11 @@ def _number(value: str, where: str) -> float:
 
 
 def age_or_default(given: float | None, times: FlowTimes, option: str) -> float:
-    """Return the age, in seconds, that rows must have.
+    """Return the age, in seconds, at which no flow works on a row.
 
-    :param given: the operator's number; None for the default
-    :param option: its name, for errors
-    :raises ConfigError: when it is shorter than a flow may be silent
+    :param given: the operator's value; None for the default age
+    :param option: the option's name, for errors
+    :raises ConfigError: when ``given`` is below the longest silence of a flow
     """
     if given is None:
         return times.safe_age

@@ -1,4 +1,4 @@
-"""The four methods of the specification, over any driver."""
+"""The four methods of Octavia's Housekeeping Manager specification, for any driver."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Housekeeper(HousekeepingManager):
         return sum(pool.wanted for pool in spares.pools((), self._driver.settings))
 
     def get_ready_spare_amphora_count(self) -> int:
-        """Count the ready spares of each pool up to its size: a surplus in one zone does not replace a spare in another."""
+        """Count ready spares, in each pool at most its size: a surplus in one zone replaces no spare in another."""
         return sum(
             min(len(pool.ready), pool.wanted) for pool in spares.pools(self._driver.servers(), self._driver.settings)
         )

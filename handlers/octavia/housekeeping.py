@@ -1,11 +1,11 @@
-"""The interface that Octavia's specification of 2014 describes: its four methods.
+"""The four methods of Octavia's Housekeeping Manager specification (2014).
 
-The handlers ``spare_pool``, ``failed_amphora`` and ``deactivated_amphorae`` run its loop, object by object.
+The specification's loop is the work of the handlers ``spare_pool``, ``failed_amphora`` and ``deactivated_amphorae``.
 
-Every error of an API or of the database becomes exactly one of the exceptions below, or NotImplementedError when the method is
-switched off or the driver lacks it. :mod:`handlers.octavia.drivers.openstack.api` maps HTTP answers to them.
+Every error of an API or of the database becomes exactly one of the exceptions below. A method that is switched off, or that the
+driver lacks, raises NotImplementedError. :mod:`handlers.octavia.drivers.openstack.api` maps HTTP answers to them.
 
-Source: Octavia's ``specs/version0.5/housekeeping-manager-interface.rst``; it does not map HTTP answers.
+Source: Octavia's ``specs/version0.5/housekeeping-manager-interface.rst``, which maps no HTTP answers.
 """
 
 from __future__ import annotations
@@ -28,23 +28,23 @@ class NotFoundError(AmphoraDriverError):
 
 
 class UnavailableException(AmphoraDriverError, Unavailable):
-    """No answer, 5xx, a state that refuses the call (409), or a silent database; this proves nothing.
+    """No answer, a 5xx answer, a silent database, or an object whose state refuses the call (409): this proves nothing.
 
-    :param dependency: the service that did not answer: ``compute``, ``network``, ``image``, ``load-balancer``; or the one
-        object whose state refuses the call: ``server:<id>``
+    :param dependency: the silent service (``compute``, ``network``, ``image``, ``load-balancer``), or the refusing object
+        (``server:<id>``)
     """
 
 
 class UnauthorizedException(AmphoraDriverError, Unavailable):
-    """The credentials are wrong or lack a role (401, 403); an operator has to act."""
+    """The credentials are wrong or lack a role (401, 403), and an operator must act."""
 
 
 class DeleteFailed(AmphoraDriverError):
-    """A removal was refused for good, or was accepted and did not happen."""
+    """An API refused a removal for good, or accepted it without removing the object."""
 
 
 class HousekeepingManager(ABC):
-    """The interface of the specification. Beside the errors below, its methods raise :class:`AmphoraDriverError`."""
+    """The specification's interface. Every method may also raise :class:`AmphoraDriverError`."""
 
     @abstractmethod
     def get_spare_amphora_size(self) -> int:
@@ -62,14 +62,14 @@ class HousekeepingManager(ABC):
 
     @abstractmethod
     def create_amphora(self, num_to_create: int = 1) -> None:
-        """Begin to build spare amphorae, at most as many as may build at the same time; do not wait for them.
+        """Begin to build spare amphorae, within the limit of simultaneous builds; do not wait for the builds.
 
         :raises NotImplementedError: when this manager has no spares
         """
 
     @abstractmethod
     def remove_amphora(self, amphora_ids: Sequence[str]) -> None:
-        """Remove deactivated amphorae completely, and verify that they are gone; an error does not stop the others.
+        """Remove deactivated amphorae completely, and verify the removal. After an error, continue with the next amphora.
 
         :raises NotFoundError: when an amphora does not exist
         :raises DeleteFailed: when an amphora cannot be removed, or still exists
@@ -77,9 +77,9 @@ class HousekeepingManager(ABC):
 
 
 def log_pool_size(manager: HousekeepingManager) -> tuple[int, int]:
-    """Log and return the number of ready spares and of wanted ones; zeros when the manager has no spares.
+    """Log and return the numbers of ready and of wanted spares; zeros when the manager has no spares.
 
-    :raises AmphoraDriverError: a call failed
+    :raises AmphoraDriverError: when a call fails
     """
     try:
         wanted = manager.get_spare_amphora_size()
@@ -91,9 +91,9 @@ def log_pool_size(manager: HousekeepingManager) -> tuple[int, int]:
 
 
 def top_up(manager: HousekeepingManager) -> tuple[int, int]:
-    """Log the size of the spare pool, begin to build missing spares, and return what :func:`log_pool_size` returns.
+    """Begin to build missing spares; log and return the numbers of :func:`log_pool_size`.
 
-    :raises AmphoraDriverError: a call failed
+    :raises AmphoraDriverError: when a call fails
     """
     ready, wanted = log_pool_size(manager)
     if ready < wanted:

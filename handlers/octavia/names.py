@@ -1,4 +1,4 @@
-"""The names that Octavia gives its objects, and whether stackmend needs an object.
+"""The names that Octavia gives to objects, and whether stackmend keeps a server.
 
 Source: ``octavia/common/constants.py`` and the tasks that create servers, ports and groups.
 """
@@ -30,7 +30,7 @@ IN_A_FLOW = frozenset({"PENDING_CREATE", "BOOTING", "PENDING_UPDATE", "PENDING_D
 
 
 def amphora_of_server(name: str) -> str | None:
-    """Return the amphora whose id is in the name of a server; the functions below do the same for other names."""
+    """Return the amphora's id in a server's name, or None; the functions below return ids in other names."""
     return _match(_SERVER, name)
 
 
@@ -39,7 +39,7 @@ def amphora_of_port(name: str) -> str | None:
 
 
 def ports_of_amphora(amphora: str) -> tuple[str, str]:
-    """Return the names of an amphora's VRRP port and of its member ports."""
+    """Return the names of an amphora's VRRP port and member ports."""
     return f"octavia-lb-vrrp-{amphora}", f"octavia-lb-member-{amphora}"
 
 
@@ -66,7 +66,7 @@ def _match(pattern: re.Pattern[str], name: str) -> str | None:
 
 
 def is_kept(server: Server) -> bool:
-    """Return whether a server is preserved, a spare, or released to an operator, and thus no leftover."""
+    """Return whether a server is preserved, a spare or released to an operator, so that it is no leftover."""
     return _is_marked(server) or server.name.startswith(PRESERVED_PREFIX)
 
 
@@ -79,22 +79,22 @@ def _is_marked(server: Server) -> bool:
 
 
 def may_be_stuck(row: records.Amphora) -> bool:
-    """Return whether a row is on no load balancer, or in a state that only a flow sets."""
+    """Return whether an amphora is on no load balancer, or in a state that only a flow sets."""
     return row.load_balancer_id is None or row.status in IN_A_FLOW
 
 
 def in_flow(row: records.Amphora, grace: float) -> bool:
     """Return whether Octavia may still work on an amphora that is on no load balancer.
 
-    :param grace: seconds
+    :param grace: seconds after the last change during which Octavia may still work
     """
     return row.load_balancer_id is None and row.status in IN_A_FLOW and row.age < grace
 
 
 def foreign(found: Server, amphora: str, project: str) -> str:
-    """Return the reason why the server of an amphora's row is not one that Octavia created for it; empty when it is.
+    """Return why an amphora's server was not created by Octavia for that amphora; empty when Octavia created it.
 
-    A preservation that was given up may have renamed it.
+    The server may have the name of a preserved one, because stackmend gave up a preservation.
 
     :param project: id of Octavia's project
     """
@@ -105,7 +105,7 @@ def foreign(found: Server, amphora: str, project: str) -> str:
 
 
 def not_removable(found: Server, amphora: str, project: str) -> str:
-    """Return why a server must not be deleted together with its amphora's row; empty when it may be.
+    """Return why stackmend must not delete a server with its amphora's row; empty when deletion is allowed.
 
     :param project: id of Octavia's project
     """

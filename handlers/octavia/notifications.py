@@ -1,8 +1,8 @@
-"""From Octavia's notifications to load balancers.
+"""Finds the load balancer that a notification of Octavia names.
 
-Octavia sends three, each as the last task of a flow that succeeded: ``octavia.loadbalancer.create.end``, ``update.end`` and
-``delete.end``. The payload is the load balancer as its provider driver sees it, without any status. Nothing is sent about
-amphorae, failovers and failures.
+The last task of a successful flow sends one of three: ``octavia.loadbalancer.create.end``, ``update.end`` or ``delete.end``.
+The payload is the load balancer as the provider driver sees it, without a status. Octavia sends nothing about amphorae,
+failovers or failures.
 
 Sources: ``octavia/controller/worker/v2/tasks/notification_tasks.py``,
 ``octavia/controller/worker/v2/flows/load_balancer_flows.py``, ``octavia/api/drivers/utils.py``

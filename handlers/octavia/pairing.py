@@ -1,7 +1,7 @@
-"""Whether Octavia's database and the cloud belong together; otherwise nothing is removed.
+"""Whether Octavia's database and the cloud belong together. If not, stackmend removes nothing.
 
-A wrong region, a second Octavia in the project and a restored database look alike: Nova has few of the servers in the rows,
-and many servers have no row.
+A wrong region, a second Octavia in the project and a restored database look alike. Nova has few of the servers that the rows
+name, or many servers have no row.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ FEW, FEW_PART = 2, 0.05
 
 @dataclass(frozen=True, slots=True)
 class Pairing:
-    """The servers by Octavia's rows and by Nova.
+    """Counts of the servers that Octavia's rows name and that Nova shows.
 
-    :param named: number of servers that rows of serving amphorae name
-    :param seen: number of these that Nova shows
-    :param strangers: number of servers with the name of an amphora that no row names
+    :param named: servers that the rows of serving amphorae name
+    :param seen: servers among ``named`` that Nova shows
+    :param strangers: servers that have an amphora's name, but no row
     """
 
     named: int
@@ -33,7 +33,7 @@ class Pairing:
 
 
 def pairing(servers: Iterable[Server], live: Iterable[records.Amphora], deleted: Iterable[records.Amphora]) -> Pairing:
-    """Compare the servers of Octavia's project with all rows.
+    """Count the servers of Octavia's project against all amphora rows.
 
     :param live: the rows that are not DELETED
     """
@@ -74,5 +74,5 @@ RULES = (
 
 
 def mismatch(found: Pairing) -> str:
-    """Return why the two may not belong together; empty when they do."""
+    """Return why database and cloud may not belong together; empty when they do."""
     return next((rule.reason.format(p=found) for rule in RULES if rule.applies(found)), "")

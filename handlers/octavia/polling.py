@@ -12,9 +12,9 @@ POLL = 0.5
 
 
 def until(done: Callable[[], bool], within: float) -> bool:
-    """Call ``done`` until it returns True; return whether it did.
+    """Call ``done``, at least once, until it returns True; return False when time is over.
 
-    :param within: seconds; ``done`` is called at least once
+    :param within: seconds to wait
     """
     asking = tenacity.Retrying(
         retry=tenacity.retry_if_result(operator.not_),

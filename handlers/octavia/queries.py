@@ -1,6 +1,6 @@
 """The SELECTs that several handlers run against Octavia's database.
 
-Each function takes a connection within a transaction and can run again. Ages are by the clock of the database.
+Each function runs in a transaction of the caller, and can run again. Ages are by the clock of the database.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def _health(row: Any) -> records.Health:
 
 
 def chunks(values: Collection[str]) -> Iterator[list[str]]:
-    """Split ids into lists of at most CHUNK, so that no statement grows with the cloud."""
+    """Split ids into lists of at most CHUNK ids, so that no statement grows with the cloud."""
     ordered = sorted(values)
     for start in range(0, len(ordered), CHUNK):
         yield ordered[start : start + CHUNK]
@@ -109,13 +109,13 @@ def load_balancer(connection: Connection, identity: str) -> records.LoadBalancer
 
 
 def load_balancers(connection: Connection) -> list[records.LoadBalancer]:
-    """Return every load balancer of an amphora provider that is not deleted."""
+    """Return every load balancer that is not DELETED and has an amphora provider."""
     ours = sa.and_(_LB.provider.in_(records.AMPHORA_PROVIDERS), _LB.provisioning_status != "DELETED")
     return [_load_balancer(row) for row in connection.execute(sa.select(*_LB_COLUMNS).where(ours).order_by(_LB.id))]
 
 
 def open_requests(connection: Connection) -> int:
-    """Count the load balancers and amphorae for which a request may wait in Octavia's queue or inside a worker."""
+    """Count load balancers and amphorae whose request may wait in Octavia's queue or in a worker."""
     pending = sa.select(sa.func.count()).where(
         _LB.provider.in_(records.AMPHORA_PROVIDERS), _LB.provisioning_status.startswith("PENDING_")
     )
@@ -127,7 +127,7 @@ def open_requests(connection: Connection) -> int:
 
 
 def known_load_balancers(connection: Connection, identities: Collection[str]) -> dict[str, str]:
-    """Map each of these ids that has a row to its provisioning status; Octavia keeps a deleted row for a week."""
+    """Return the provisioning status of each load balancer that has a row. Octavia keeps a DELETED row for a week."""
     found: dict[str, str] = {}
     for part in chunks(identities):
         rows = connection.execute(sa.select(_LB.id, _LB.provisioning_status).where(_LB.id.in_(part)))
@@ -141,7 +141,7 @@ def amphora(connection: Connection, identity: str) -> records.Amphora | None:
 
 
 def amphora_of_server(connection: Connection, server: str) -> records.Amphora | None:
-    """Return the amphora of a server; a deleted one only if no other names the server."""
+    """Return the amphora whose row names a server; a row that is not DELETED goes first."""
     query = sa.select(*_AMPHORA_COLUMNS).where(_AMPHORA.compute_id == server)
     rows = [_amphora(row) for row in connection.execute(query)]
     rows.sort(key=lambda found: (found.status == "DELETED", found.age))
@@ -180,7 +180,7 @@ def has_member_ports(connection: Connection) -> bool:
 
 
 def member_ports(connection: Connection, amphora: str) -> list[str]:
-    """Return the ids of an amphora's ports in its members' networks; none before Octavia 16."""
+    """Return the ids of an amphora's member ports; no ids before Octavia 16."""
     if not has_member_ports(connection):
         return []
     c = tables.amphora_member_port.c
@@ -193,7 +193,7 @@ def vip_port(connection: Connection, load_balancer: str) -> str | None:
 
 
 def vip_ports(connection: Connection) -> dict[str, str]:
-    """Return the VIP port's id of every load balancer that is not deleted, by load balancer."""
+    """Map each load balancer that is not DELETED to the id of its VIP port."""
     v = tables.vip.c
     query = (
         sa.select(v.load_balancer_id, v.port_id).join(tables.load_balancer).where(_LB.provisioning_status != "DELETED")

@@ -1,6 +1,6 @@
-"""Rows of Octavia's database as values, with the columns that handlers decide by.
+"""Rows of Octavia's database as values, with the columns that handlers need.
 
-Ages are seconds by the clock of the database. Guarded writes compare ``updated_at``, so it stays as it was read.
+Ages are in seconds, by the clock of the database. ``updated_at`` keeps the value that was read, because writes compare it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ AMPHORAE_OF = {"SINGLE": 1, "ACTIVE_STANDBY": 2}
 class LoadBalancer:
     """A row of ``load_balancer``.
 
-    :param age: seconds since it was last written
+    :param age: seconds since the row was last written
     """
 
     id: str
@@ -43,7 +43,7 @@ class LoadBalancer:
 
     @property
     def idle(self) -> bool:
-        """Whether no flow works on it and Octavia accepts a failover."""
+        """Whether no flow works on the load balancer, so that Octavia accepts a failover."""
         return self.status in IDLE
 
 
@@ -51,8 +51,8 @@ class LoadBalancer:
 class Amphora:
     """A row of ``amphora``.
 
-    :param age: seconds since it was last written
-    :param cert_expiration: the end of its certificate, which Octavia's worker writes before it boots the server
+    :param age: seconds since the row was last written
+    :param cert_expiration: the end of the amphora's certificate; Octavia's worker writes this time before it boots the server
     """
 
     id: str
@@ -71,7 +71,7 @@ class Amphora:
 
     @property
     def is_device(self) -> bool:
-        """Whether the row is a device of the F5 provider (its ``status_manager.py``), not an amphora."""
+        """Whether the row is a device of the F5 provider (``status_manager.py`` there), not an amphora."""
         return self.compute_id is None and self.lb_network_ip is None and self.cert_expiration is None
 
 
@@ -79,8 +79,8 @@ class Amphora:
 class Health:
     """A row of ``amphora_health``.
 
-    :param silent: seconds since the last heartbeat; below zero for a time in the future
-    :param busy: Octavia's health manager has begun to replace the amphora; Octavia never clears it
+    :param silent: seconds since the last heartbeat; negative for a heartbeat in the future
+    :param busy: whether Octavia's health manager has begun to replace the amphora; Octavia never clears this column
     """
 
     amphora_id: str

@@ -1,6 +1,6 @@
 """The schemas of Octavia's database that this release knows: those of Octavia 10 (Yoga) to 19.
 
-A missing table or column makes a read fail. Nothing is written to a database whose ``alembic_version`` is not one of these.
+A read fails when a table or column is missing. stackmend never writes to a database with another ``alembic_version``.
 
 Source: ``octavia/db/migration/alembic_migrations/versions`` of these releases.
 """

@@ -1,9 +1,9 @@
 """The tables and columns of Octavia that stackmend reads or writes.
 
-The columns exist since Octavia 10 (Yoga), except ``amphora_member_port``, which code checks for before it uses it.
-``create_all`` makes a database for tests and for the Noop driver only.
+All tables and columns exist since Octavia 10 (Yoga), except the table ``amphora_member_port``: code checks for that table
+first. Only tests and the Noop driver call ``create_all``.
 
-All times are naive UTC. Octavia's models set ``updated_at``, not the schema, so every write sets it too.
+All times are naive UTC. The schema does not set ``updated_at``, so every write sets it, as Octavia's models do.
 
 Sources: ``octavia/db/models.py``, ``octavia/db/migration``.
 """

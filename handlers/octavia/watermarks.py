@@ -1,6 +1,6 @@
-"""The watermark of Octavia's database: the times at which its old load balancers were created.
+"""The watermark of Octavia's database: the creation times of old load balancers.
 
-No other value serves: ids are UUIDs, and Octavia's housekeeping deletes expired rows.
+No value in the database only grows: ids are UUIDs, and Octavia's housekeeping deletes expired rows.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _MOST, _FEWEST = 20, 3
 
 
 def octavia_watermarks(resources: Resources) -> Iterator[Watermark]:
-    """Yield the watermark; nothing where Octavia is not configured or its database does not answer."""
+    """Yield the watermark; nothing when Octavia is not configured or the database does not answer."""
     if not options.configured(resources.conf):
         return
     try:

@@ -1,15 +1,14 @@
 """Octavia's work queue: whether a request for a load balancer still waits, and whether a worker would take it.
 
-The API sets a load balancer to PENDING_* and sends a request to the queue ``octavia_provisioning_v2``. A heal before a worker
-takes the request makes two flows run at once, and two amphorae result. So three facts must hold before any change:
+The API sets a load balancer to PENDING_* and sends a request to the queue ``octavia_provisioning_v2``. If stackmend healed
+before a worker takes the request, two flows would run and create two amphorae. So three facts must hold before any change:
 
-- Octavia has no jobboard, with which another worker resumes the flow of a dead one at any time.
+- Octavia has no jobboard. With one, a worker can resume a dead worker's flow at any time.
 - The queue is empty, and a worker consumes it.
-- Fewer requests are open than one worker has threads. A worker takes every message at once and runs as many as it has threads;
-  the others wait inside it, where no queue shows them (``oslo_messaging/_drivers/amqpdriver.py``,
-  ``oslo_messaging/server.py``).
+- Fewer requests are open than one worker has threads. A worker takes every message at once. Messages without a thread wait
+  inside the worker, where no queue shows them (``oslo_messaging/_drivers/amqpdriver.py``, ``oslo_messaging/server.py``).
 
-A flow that has begun is not in the queue; the age of the rows covers it (:mod:`handlers.octavia.flow_times`).
+The queue does not show a flow that has begun. The age of the rows excludes such a flow (:mod:`handlers.octavia.flow_times`).
 
 Source: ``TOPIC_AMPHORA_V2`` in ``octavia/common/constants.py``; ``[oslo_messaging] topic`` is for an older provider.
 """
@@ -33,9 +32,9 @@ THREADS = 64
 
 
 class WorkQueue:
-    """Octavia's queue on its own broker; safe to share between threads.
+    """Octavia's queue on Octavia's broker; safe to share between threads.
 
-    :param refusal: the reason why the queue proves nothing; empty when it does
+    :param refusal: why the queue proves nothing; empty when the queue can prove that no request waits
     :param threads: requests that one worker runs at the same time
     """
 
@@ -60,7 +59,7 @@ class WorkQueue:
     def prove_idle(self, requests: int) -> None:
         """Return only when no request waits and a worker would take one.
 
-        :param requests: number of load balancers and amphorae whose state allows an open request
+        :param requests: load balancers and amphorae whose state allows an open request
         :raises InFlight: when requests wait, or may wait inside a worker
         :raises Unavailable: when the broker does not answer, or no worker consumes the queue
         """
@@ -76,9 +75,9 @@ class WorkQueue:
 
 
 def _jobboard(resources: Resources, files: ServiceFiles) -> str:
-    """Return why a jobboard may resume flows; empty where Octavia certainly has none.
+    """Return why a jobboard may resume flows; empty where Octavia certainly has no jobboard.
 
-    A copy of ``octavia.conf`` may lack the group, so a missing option proves nothing.
+    A missing option proves nothing, because a copy of ``octavia.conf`` may lack its group.
     """
     has_jobboard = resources.conf[options.GROUP].jobboard
     if has_jobboard is None:
@@ -93,7 +92,7 @@ def _jobboard(resources: Resources, files: ServiceFiles) -> str:
 
 
 def _flows(files: ServiceFiles) -> str:
-    """Return why the age of a row does not exclude a flow; empty where the files have the retries of flows."""
+    """Return why a row's age does not exclude a flow; empty where the files have the flows' retry options."""
     if files.has_section("haproxy_amphora"):
         return ""
     return f"the longest time of a flow is unknown: {files} has no [haproxy_amphora]; copy that group from Octavia's own file"
