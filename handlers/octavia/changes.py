@@ -1,15 +1,14 @@
-"""Every write into Octavia's database, one function each; each compares with the state that was proved.
+"""Every write into Octavia's database, one function each. Each write succeeds only if the proved state still holds.
 
-Rows are locked in the order of Octavia's health manager (``amphora_health``, ``load_balancer``, ``amphora``;
-``octavia/controller/healthmanager/health_manager.py``), which excludes deadlocks with it. ``updated_at`` is set here, because
-the schema does not set it.
+To exclude deadlocks, the functions lock rows in the order of Octavia's health manager: ``amphora_health``, ``load_balancer``,
+``amphora`` (``octavia/controller/healthmanager/health_manager.py``). They also set ``updated_at``, because the schema does not.
 
 Two states must never stay:
 
-- An amphora that is ALLOCATED without a ``compute_id``. Octavia then takes every port that it sees for this amphora's, and
-  removes the address pairs of foreign ports (``get_plugged_networks`` with ``device_id`` None).
-- A stale health row that is not busy, beside an amphora in ERROR. The health manager sets the amphora to FAILOVER_STOPPED, and
-  the next heartbeat sets it to ALLOCATED. So ``busy`` is set in the same transaction as ERROR.
+- An ALLOCATED amphora without a ``compute_id``. Octavia would treat every visible port as this amphora's, and remove address
+  pairs from foreign ports (``get_plugged_networks`` with ``device_id`` None).
+- An amphora in ERROR with a stale health row that is not busy. The health manager would set the amphora to FAILOVER_STOPPED,
+  and the next heartbeat to ALLOCATED. So one transaction sets ERROR and ``busy``.
 """
 
 from __future__ import annotations
@@ -73,15 +72,15 @@ def _check(locked: _Locked, amphora: records.Amphora) -> None:
 
 
 def lease(connection: Connection, amphora: records.Amphora, seconds: int, quiet: float = 0.0) -> bool:
-    """Keep Octavia's health manager off an amphora by a heartbeat in the future.
+    """Write a heartbeat in the future, so that Octavia's health manager leaves an amphora alone.
 
-    The health manager acts after the lease and another ``heartbeat_timeout``. A real heartbeat ends the lease.
+    The health manager acts one ``heartbeat_timeout`` after the lease ends. A real heartbeat ends the lease.
 
-    :param amphora: the row of the proof; ALLOCATED or FAILOVER_STOPPED, because one in ERROR needs no lease
-    :param quiet: seconds for which it must have been silent, or under lease
-    :return: whether it has a health row; without one the health manager never acts
-    :raises InFlight: when Octavia works on the load balancer, or its health manager was faster
-    :raises Conflict: when the row has changed, or the amphora has sent a heartbeat since
+    :param amphora: the row that proved the failure; ALLOCATED or FAILOVER_STOPPED (ERROR needs no lease)
+    :param quiet: required seconds of silence; a current lease also suffices
+    :return: False without a health row: then the health manager never acts
+    :raises InFlight: when Octavia works on the load balancer or already replaces the amphora
+    :raises Conflict: when the row has changed, or the amphora sends heartbeats again
     """
     locked = _lock(connection, amphora)
     _check(locked, amphora)
@@ -97,8 +96,8 @@ def lease(connection: Connection, amphora: records.Amphora, seconds: int, quiet:
 def end_lease(connection: Connection, amphora: records.Amphora, silent: float) -> bool:
     """End a lease, so that Octavia's health manager replaces the amphora at once.
 
-    :param silent: seconds of silence that its health row shows afterwards
-    :return: whether there was a lease
+    :param silent: seconds of silence to write into the health row
+    :return: False when no lease existed
     :raises Conflict: when the row has changed
     """
     locked = _lock(connection, amphora)
@@ -117,14 +116,14 @@ def _write_heartbeat(connection: Connection, amphora: records.Amphora, at: datet
 
 
 def let_go(connection: Connection, amphora: records.Amphora) -> None:
-    """Make Octavia forget an amphora's server, so that the next failover does not delete it.
+    """Remove the server from an amphora's row, so that the next failover does not delete the server.
 
-    The row becomes ERROR without ``compute_id``, and its health row busy. The failover then deletes a server "None", which
-    Nova does not know, and continues.
+    The amphora becomes ERROR without ``compute_id``, and the health row busy. The failover then asks Nova to delete a server
+    "None". Nova knows no such server, and the failover continues.
 
-    :param amphora: the row of the proof; ALLOCATED, FAILOVER_STOPPED or ERROR, with a server
+    :param amphora: the row that proved the failure; ALLOCATED, FAILOVER_STOPPED or ERROR, with a server
     :raises InFlight: when Octavia works on the load balancer
-    :raises Conflict: when the row has changed, or the amphora has sent a heartbeat since
+    :raises Conflict: when the row has changed, the amphora sends heartbeats, or the lease has expired
     """
     locked = _lock(connection, amphora)
     _check(locked, amphora)
@@ -146,12 +145,13 @@ def let_go(connection: Connection, amphora: records.Amphora) -> None:
 
 
 def take_back(connection: Connection, amphora: records.Amphora, silent: float) -> bool:
-    """Give an amphora its server back after :func:`let_go`, because Octavia refused the failover.
+    """Undo :func:`let_go`, after Octavia refused the failover: write the server into the amphora's row again.
 
-    An amphora that served becomes silent and not busy, so Octavia's health manager replaces it at once.
+    The health row of an amphora that served becomes silent and not busy. So Octavia's health manager replaces the amphora at
+    once.
 
-    :param amphora: as it was before :func:`let_go`
-    :param silent: seconds of silence that its health row shows afterwards
+    :param amphora: the row before :func:`let_go`
+    :param silent: seconds of silence to write into the health row
     :return: False when Octavia works on the load balancer or has changed the row
     """
     locked = _lock(connection, amphora)
@@ -174,9 +174,9 @@ def take_back(connection: Connection, amphora: records.Amphora, silent: float) -
 
 
 def detach_deleted(connection: Connection, amphora: str, load_balancer: str) -> bool:
-    """Take a DELETED amphora's row off its load balancer, whose next update would fail because that row's port is gone.
+    """Detach a DELETED amphora's row from a load balancer: without the row's port, the next update would fail.
 
-    :return: whether it was still attached
+    :return: False when the row was already detached
     :raises InFlight: when Octavia works on the load balancer
     """
     status = connection.execute(
@@ -193,11 +193,11 @@ def detach_deleted(connection: Connection, amphora: str, load_balancer: str) -> 
 
 
 def mark_error(connection: Connection, balancer: records.LoadBalancer, at: datetime) -> None:
-    """Set a load balancer from PENDING_* to ERROR, in which Octavia accepts a failover.
+    """Set a load balancer from PENDING_* to ERROR, so that Octavia accepts a failover.
 
-    :param balancer: the row of the proof
-    :param at: its new ``updated_at``, by the database's clock; it stays until the next write
-    :raises Conflict: when it has changed since
+    :param balancer: the row that proved the state
+    :param at: the new ``updated_at``, by the database's clock
+    :raises Conflict: when the row has changed
     """
     same_time = _LB.updated_at.is_(None) if balancer.updated_at is None else _LB.updated_at == balancer.updated_at
     changed = connection.execute(
@@ -210,19 +210,19 @@ def mark_error(connection: Connection, balancer: records.LoadBalancer, at: datet
 
 
 def forget_server(connection: Connection, amphora: records.Amphora) -> None:
-    """Set the row of an amphora to DELETED without its server, which is preserved, with its health row and member ports.
+    """Set a preserved amphora's row to DELETED without the server; delete the health row and member port rows.
 
-    :param amphora: as it was read: ERROR, on no load balancer, with a server
-    :raises Conflict: when it has changed since
+    :param amphora: the row that was read: ERROR, on no load balancer, with a server
+    :raises Conflict: when the row has changed
     """
     _delete(connection, amphora, compute_id=None)
 
 
 def mark_deleted(connection: Connection, amphora: records.Amphora) -> None:
-    """Set an amphora's row to DELETED after its server and ports are gone; delete its health row and member ports.
+    """Set an amphora's row to DELETED once server and ports are gone; delete the health row and member port rows.
 
-    :param amphora: the row of the proof: ERROR, PENDING_DELETE or READY, on no load balancer
-    :raises Conflict: when it has changed since
+    :param amphora: the row that was read: ERROR, PENDING_DELETE or READY, on no load balancer
+    :raises Conflict: when the row has changed
     """
     _delete(connection, amphora, compute_id=amphora.compute_id)
 
@@ -251,10 +251,10 @@ def _delete(connection: Connection, amphora: records.Amphora, compute_id: str | 
 
 
 def forget_health(connection: Connection, amphora: str, older_than: float) -> bool:
-    """Delete the heartbeat record of an amphora that is deleted or unknown; Octavia would count it as a failure.
+    """Delete the health row of an amphora that is DELETED or has no row; Octavia would count a failure.
 
-    :param older_than: seconds of silence that the record must have; a fresh one comes from an amphora that lives
-    :return: whether it was deleted
+    :param older_than: required seconds of silence; a fresh heartbeat proves that the amphora lives
+    :return: whether the health row was deleted
     """
     row = connection.execute(
         sa.select(_HEALTH.last_update, queries.NOW).where(_HEALTH.amphora_id == amphora).with_for_update()

@@ -25,7 +25,7 @@ _NEED_QUEUE = frozenset({"deactivated_amphorae", "stuck_load_balancers"})
 
 
 def octavia_checks(resources: Resources, modes: Mapping[type[Handler], Mode]) -> Iterator[Checked]:
-    """Check Octavia's database, APIs and files; nothing where the configuration does not name Octavia."""
+    """Check Octavia's database, APIs and files; yield nothing when Octavia is not configured."""
     conf = resources.conf
     if not options.configured(conf):
         return
@@ -66,7 +66,7 @@ def _project(resources: Resources) -> Checked:
 
 
 def _queue(resources: Resources, modes: Mapping[type[Handler], Mode]) -> Iterator[Checked]:
-    """Warn about handlers that only report while the state of Octavia's work queue is unknown."""
+    """Warn about handlers that cannot heal, because stackmend cannot judge Octavia's queue."""
     names = [handler.name for handler, mode in modes.items() if mode is Mode.HEAL and handler.name in _NEED_QUEUE]
     if not names:
         return
@@ -96,7 +96,7 @@ def _files(resources: Resources, modes: Mapping[type[Handler], Mode]) -> Iterato
 
 
 def _heartbeats(resources: Resources, where: str) -> Checked:
-    """Check that a silent amphora counts as failed before Octavia's health manager deletes it."""
+    """Check that stackmend calls a silent amphora failed before Octavia's health manager deletes the server."""
     timeout = options.amphora_settings(resources.conf).heartbeat_timeout
     preservation = resources.get(housekeeping_settings)
     after = preservation.stale_after
@@ -115,7 +115,7 @@ def _heartbeats(resources: Resources, where: str) -> Checked:
 
 
 def _watch(conf: cfg.ConfigOpts) -> Iterator[Checked]:
-    """Warn when the watch is too slow to observe heartbeats without a gap."""
+    """Warn when stackmend looks too rarely at heartbeats to notice every silence."""
     option = "failed_amphora_interval"
     if option not in conf[settings.GROUP] or conf[settings.GROUP][option] <= LONGEST_WATCH:
         return

@@ -1,4 +1,4 @@
-"""The options ``[octavia]``, and the values of Octavia's own files that serve as their defaults."""
+"""The options ``[octavia]``; values in Octavia's own files are the defaults."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ OPTIONS = [
 
 @dataclass(frozen=True, slots=True)
 class AmphoraSettings:
-    """The options in Octavia's files by which it boots amphorae; networks and groups are lists of ids."""
+    """The options by which Octavia boots amphorae. Networks and groups are lists of ids."""
 
     image_tag: str | None
     image_owner: str | None
@@ -69,12 +69,12 @@ class AmphoraSettings:
 
 
 def register(conf: cfg.ConfigOpts) -> None:
-    """Declare the options, for code that reads them without a handler."""
+    """Declare the options ``[octavia]``, for code without a handler."""
     conf.register_opts(OPTIONS, GROUP)
 
 
 def by_group() -> dict[str, list[cfg.Opt]]:
-    """Return the options for the generated sample and the loaded configuration (entry point ``stackmend.options``)."""
+    """Return the options by group, for the sample file and the loaded configuration (entry point ``stackmend.options``)."""
     return {GROUP: OPTIONS}
 
 
@@ -99,7 +99,7 @@ def database_url(conf: cfg.ConfigOpts) -> str:
 
 
 def notification_url(conf: cfg.ConfigOpts) -> str | None:
-    """Return the URL of the broker on which Octavia publishes notifications, if there is one."""
+    """Return the URL of the broker on which Octavia publishes notifications; None when no file names a broker."""
     if conf[GROUP].transport_url:
         return str(conf[GROUP].transport_url)
     octavia = files(conf)
@@ -107,9 +107,9 @@ def notification_url(conf: cfg.ConfigOpts) -> str | None:
 
 
 def amphora_settings(conf: cfg.ConfigOpts) -> AmphoraSettings:
-    """Read how Octavia boots amphorae.
+    """Read the options by which Octavia boots amphorae.
 
-    :raises ConfigError: when a value of its files cannot be read
+    :raises ConfigError: when a value in Octavia's files cannot be read
     """
     octavia = files(conf)
 
@@ -133,15 +133,15 @@ def amphora_settings(conf: cfg.ConfigOpts) -> AmphoraSettings:
 def heartbeat_interval(conf: cfg.ConfigOpts) -> float:
     """Return the seconds between two heartbeats of an amphora.
 
-    :raises ConfigError: when the value in Octavia's files is no number
+    :raises ConfigError: when the value in Octavia's files is not a number
     """
     return float(_health_manager(conf, "heartbeat_interval") or HEARTBEAT_INTERVAL)
 
 
 def failover_threshold(conf: cfg.ConfigOpts) -> int:
-    """Return the number of silent amphorae from which on Octavia's health manager replaces none; 0: no bound.
+    """Return the number of silent amphorae at which Octavia's health manager stops all failovers; 0: no limit.
 
-    :raises ConfigError: when the value in Octavia's files is no number
+    :raises ConfigError: when the value in Octavia's files is not a number
     """
     return _health_manager(conf, "failover_threshold") or 0
 

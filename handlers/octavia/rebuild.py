@@ -1,14 +1,14 @@
-"""Whether a load balancer in ERROR may be failed over as a whole, and how often.
+"""Whether stackmend may fail over a load balancer in ERROR as a whole, and how often.
 
-Such a failover creates the VIP port again. So it must not follow a failed deletion or creation: there only the owner
-decides. Octavia's deletion first removes the server group, then the security group and the VIP port, then the amphorae
-(``octavia/controller/worker/v2/flows/load_balancer_flows.py``,
-``octavia/network/drivers/neutron/allowed_address_pairs.py``). A creation that failed leaves no amphora row.
+Such a failover creates the VIP port again. So it must not follow a failed deletion or creation: then only the owner decides.
+Octavia's deletion first removes the server group, then the security group and the VIP port, then the amphorae
+(``octavia/controller/worker/v2/flows/load_balancer_flows.py``, ``octavia/network/drivers/neutron/allowed_address_pairs.py``). A
+failed creation leaves no amphora row.
 
-Each attempt is recorded before the request, as a tag of the load balancer's security group. The tag names an amphora that the
-attempt should replace, and the version of the load balancer's row. The attempt counts once the row has changed, because
-Octavia writes the row when it accepts the request. So a lost answer counts; a refused request, or one that was never sent, does
-not. A restart changes nothing. A failover that replaces the amphora ends the count.
+Before each request, stackmend records the attempt as a tag of the load balancer's security group. The tag names an amphora to
+replace and the version of the load balancer's row. Octavia writes the row when it accepts a request. So an attempt counts once
+the row has changed, even if the answer was lost. A request that was refused or never sent does not count. The tags survive a
+restart. A failover that replaces the amphora ends the count.
 
 The first failover of an amphora under an ACTIVE load balancer needs no record: if it fails, Octavia sets the load balancer to
 ERROR.
@@ -41,8 +41,8 @@ _EPOCH = datetime(1970, 1, 1)
 class Attempt:
     """A recorded failover.
 
-    :param amphora: one that it should replace
-    :param version: of the load balancer's row before the request
+    :param amphora: one amphora that the failover should replace
+    :param version: version of the load balancer's row before the request
     """
 
     amphora: str
@@ -50,12 +50,12 @@ class Attempt:
 
     @property
     def tag(self) -> str:
-        """The tag that records it; Neutron allows 60 characters (``neutron/extensions/tagging.py``)."""
+        """The tag that records the attempt; Neutron allows 60 characters (``neutron/extensions/tagging.py``)."""
         return f"{_TAG}{self.amphora}-{self.version:x}"
 
 
 def version(balancer: records.LoadBalancer) -> int:
-    """Return the version of a load balancer's row: the microseconds of its last change."""
+    """Return the version of a load balancer's row: the time of the last change, in microseconds."""
     return 0 if balancer.updated_at is None else (balancer.updated_at - _EPOCH) // timedelta(microseconds=1)
 
 
@@ -68,7 +68,7 @@ def recorded(group: Group | None) -> Iterator[Attempt]:
 
 
 def attempts(group: Group | None, amphorae: Collection[str], balancer: records.LoadBalancer) -> int:
-    """Count the failovers that should have replaced one of these amphorae, and did not."""
+    """Count the failovers that failed to replace one of these amphorae."""
     return sum(one.amphora in amphorae and one.version != version(balancer) for one in recorded(group))
 
 
@@ -77,7 +77,7 @@ class Remains:
     """The objects that a load balancer in ERROR still has.
 
     :param amphorae: ids of the rows that are not DELETED
-    :param security_group: None when Neutron has none of its name
+    :param security_group: None when Neutron has no such security group
     """
 
     balancer: records.LoadBalancer
@@ -88,12 +88,12 @@ class Remains:
 
     @property
     def attempts(self) -> int:
-        """The failovers that left these amphorae in place."""
+        """The number of failovers that failed to replace these amphorae."""
         return attempts(self.security_group, self.amphorae, self.balancer)
 
     @property
     def lately(self) -> int:
-        """The failovers of the last week that did not last, whatever they replaced."""
+        """The number of failovers within the last week, of any amphora."""
         now = version(self.balancer)
         return sum(now - _MEMORY <= one.version != now for one in recorded(self.security_group))
 
@@ -124,7 +124,7 @@ RULES = (
 
 
 def obstacle(remains: Remains) -> str:
-    """Return why a load balancer in ERROR must not be failed over; empty when it may be."""
+    """Return why stackmend must not fail over a load balancer in ERROR; empty when a failover is allowed."""
     return next((rule.reason for rule in RULES if rule.applies(remains)), "")
 
 
@@ -136,7 +136,7 @@ def pause(remains: Remains) -> float:
 def read(driver: Driver, balancer: records.LoadBalancer, amphorae: Sequence[records.Amphora]) -> Remains:
     """Read the objects that a load balancer in ERROR still has.
 
-    :param amphorae: all its rows
+    :param amphorae: all amphora rows of the load balancer
     :raises Unavailable: when the database, Neutron or Nova does not answer
     """
     vip = driver.database.run(partial(queries.vip_port, load_balancer=balancer.id))
@@ -153,12 +153,12 @@ def read(driver: Driver, balancer: records.LoadBalancer, amphorae: Sequence[reco
 def require(
     driver: Driver, balancer: records.LoadBalancer, amphorae: Sequence[records.Amphora], settled_for: float
 ) -> Remains:
-    """Return the remains of a load balancer in ERROR that may be failed over now.
+    """Return the remaining objects of a load balancer in ERROR that stackmend may fail over now.
 
-    :param amphorae: all its rows
-    :param settled_for: seconds for which no flow has worked on it
-    :raises Refused: when only its owner may decide, or failovers did not help
-    :raises InFlight: when the last attempt was too short ago
+    :param amphorae: all amphora rows of the load balancer
+    :param settled_for: seconds since a flow last worked on the load balancer
+    :raises Refused: when only the owner may decide, or failovers did not help
+    :raises InFlight: when the last attempt is too recent
     :raises Unavailable: as :func:`read`
     """
     remains = read(driver, balancer, amphorae)
@@ -178,12 +178,12 @@ def security_group(driver: Driver, balancer: str) -> Group | None:
 
 
 def record_attempt(driver: Driver, group: Group | None, balancer: records.LoadBalancer, amphora: str) -> None:
-    """Record a failover that will be requested now; do nothing without a security group.
+    """Record a failover right before the request; do nothing without a security group.
 
-    Old tags go, because Neutron allows 50 (``neutron/extensions/tagging.py``).
+    The function removes old tags, because Neutron allows 50 tags (``neutron/extensions/tagging.py``).
 
-    :param balancer: its row, as the proof read it
-    :param amphora: one that the failover should replace
+    :param balancer: the row that the proof read
+    :param amphora: one amphora that the failover should replace
     :raises Conflict: when the security group is gone
     :raises Unavailable: when Neutron does not answer
     """

@@ -1,10 +1,11 @@
-"""Removes an amphora completely, and verifies that it is gone.
+"""Removes an amphora completely, and verifies the removal.
 
-The row goes last, so that a removal that stops halfway can be continued from the row. Every step can be repeated.
+The row goes last: from the row, stackmend can continue an interrupted removal. Every step can run again.
 
-An amphora in ERROR is first deleted by Octavia's ``DELETE /octavia/amphorae/ID``, but only its row proves the deletion.
-Before release 18 the row becomes PENDING_DELETE and no worker gets the message; in 19 a failure leaves it PENDING_DELETE for
-ever. Server and ports are always removed here: Octavia does not wait for Nova, and deletes only the ports that the row names.
+For an amphora in ERROR, stackmend first calls Octavia's ``DELETE /octavia/amphorae/ID``. Only the row proves the deletion.
+Before Octavia 18, the row becomes PENDING_DELETE and no worker gets the message. In Octavia 19, after a failure, the row stays
+PENDING_DELETE for ever. stackmend always removes server and ports itself: Octavia does not wait for Nova, and deletes only the
+ports that the row names.
 
 Sources: ``octavia/api/v2/controllers/amphora.py``, ``octavia/controller/worker/v2/flows/amphora_flows.py``.
 """
@@ -28,9 +29,9 @@ SERVER_DEADLINE = 60.0
 def remove_amphora(driver: Driver, identity: str) -> None:
     """Remove an amphora that serves no load balancer: server, ports and row.
 
-    :raises NotFoundError: when it does not exist
-    :raises DeleteFailed: when it serves a load balancer, its server is not Octavia's, or it still exists
-    :raises UnavailableException: when Octavia may work on it, or an API or the database does not answer
+    :raises NotFoundError: when the amphora does not exist
+    :raises DeleteFailed: when the amphora serves a load balancer or still exists, or Octavia did not create the server
+    :raises UnavailableException: when Octavia may work on the amphora, or an API or the database does not answer
     """
     row = _row(driver, identity)
     if row is None:
@@ -52,7 +53,7 @@ def remove_amphora(driver: Driver, identity: str) -> None:
 
 
 def _octavia_deletes(driver: Driver, identity: str) -> bool:
-    """Request the deletion; return whether the row became DELETED in time."""
+    """Ask Octavia to delete an amphora; return whether the row became DELETED in time."""
 
     def is_deleted() -> bool:
         row = _row(driver, identity)
@@ -71,9 +72,9 @@ def _octavia_deletes(driver: Driver, identity: str) -> bool:
 
 
 def _refuse_foreign(driver: Driver, row: records.Amphora) -> Server | None:
-    """Return the amphora's server; None when Nova does not know it.
+    """Return the amphora's server; None when Nova has no such server.
 
-    :raises DeleteFailed: when Octavia did not create the server for this amphora
+    :raises DeleteFailed: when Octavia did not create the server for this amphora, or stackmend keeps the server
     """
     found = driver.server(row.compute_id) if row.compute_id else None
     refusal = names.not_removable(found, row.id, driver.project()) if found is not None else ""
@@ -92,7 +93,7 @@ def _remove_belongings(driver: Driver, row: records.Amphora) -> None:
 
 
 def _ports_of(driver: Driver, row: records.Amphora) -> Sequence[Port]:
-    """Return the amphora's ports by their names, in Octavia's project; Nova deletes the port in the management network."""
+    """Return ports in Octavia's project that have the amphora's name. Nova deletes the management port."""
     project = driver.project()
     return [
         port for port in driver.ports() if port.project_id == project and names.amphora_of_port(port.name) == row.id
@@ -100,9 +101,9 @@ def _ports_of(driver: Driver, row: records.Amphora) -> Sequence[Port]:
 
 
 def remove_server(driver: Driver, server: Server) -> None:
-    """Delete a server, and wait until Nova no longer knows it.
+    """Delete a server, and wait until Nova has no such server.
 
-    :raises DeleteFailed: when Nova still has it
+    :raises DeleteFailed: when Nova still has the server
     """
     driver.delete_server(server.id)
     if not polling.until(lambda: driver.server(server.id) is None, SERVER_DEADLINE):
@@ -112,9 +113,9 @@ def remove_server(driver: Driver, server: Server) -> None:
 
 
 def remove_port(driver: Driver, port: Port) -> None:
-    """Delete a port that has no server. Read it again first: Nova changes it when it deletes the server.
+    """Delete a port without a server. First read the port again: Nova changes a port when it deletes the server.
 
-    :raises DeleteFailed: when a server has it, or Neutron still has it
+    :raises DeleteFailed: when a server uses the port, or Neutron still has the port
     """
     now = driver.port(port.id)
     if now is None:

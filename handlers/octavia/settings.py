@@ -1,4 +1,4 @@
-"""The options ``[housekeeping]``: those that the specification names, and further ones."""
+"""The options ``[housekeeping]``: those of Octavia's Housekeeping Manager specification, and our own."""
 
 from __future__ import annotations
 
@@ -146,8 +146,8 @@ class HousekeepingSettings:
 
     :param heartbeat_timeout: seconds of silence after which Octavia's health manager replaces an amphora
     :param stale_after: seconds of silence after which an amphora counts as failed
-    :param longest_flow: seconds for which a flow of Octavia can work without a change to its rows
-    :param spare_owner: the mark of this stackmend's spares
+    :param longest_flow: longest time in which a working flow of Octavia writes no row
+    :param spare_owner: marks the spares that belong to this stackmend
     """
 
     spare_amphora_pool_size: int = 0
@@ -170,12 +170,12 @@ class HousekeepingSettings:
 
     @property
     def quiet_after(self) -> float:
-        """Seconds without a heartbeat after which heartbeats no longer contradict a failure."""
+        """Seconds after the last heartbeat for which that heartbeat contradicts a failure."""
         return 1.2 * self.heartbeat_interval
 
     @property
     def heard_within(self) -> float:
-        """The greatest age, in seconds, of a healthy amphora's last heartbeat."""
+        """The greatest age, in seconds, that a healthy amphora's last heartbeat reaches."""
         return _LOST * self.heartbeat_interval
 
     @property
@@ -184,9 +184,10 @@ class HousekeepingSettings:
 
 
 def _threshold(own: int, octavias: int) -> int:
-    """Return the smaller of two bounds on other failures. Octavia's 0 means no bound; its 1 stops each of its own failovers.
+    """Return the smaller limit of other failed amphorae: ours or Octavia's.
 
-    :param octavias: counts the amphora itself, too
+    :param octavias: Octavia's limit, which counts the amphora itself; 0: no limit; 1: Octavia leaves every failover to
+        stackmend
     """
     if octavias <= _DELEGATED:
         return own
@@ -194,9 +195,9 @@ def _threshold(own: int, octavias: int) -> int:
 
 
 def settings(conf: cfg.ConfigOpts, heartbeat_timeout: int) -> HousekeepingSettings:
-    """Read the settings.
+    """Read the options ``[housekeeping]``.
 
-    :param heartbeat_timeout: Octavia's, seconds
+    :param heartbeat_timeout: Octavia's option, in seconds
     """
     group = conf[GROUP]
     interval = options.heartbeat_interval(conf)
