@@ -1,15 +1,15 @@
 """Replaces failed amphorae, and preserves some of them.
 
 ``failed_amphora``  the handler
-``keys``            from Nova's notifications to amphorae
-``queries``         Octavia's rows about failures and heartbeats
+``keys``            finds the amphora that a notification of Nova names
+``queries``         reads Octavia's rows about failures and heartbeats
 ``heartbeats``      whether silence proves anything now
 ``facts``           reads the rows, server, ports and images of an amphora
 ``proof``           whether an amphora has failed
-``table``           a table of rules
+``table``           what a table of rules is, and which row decides
 ``rules``           the next step of a recovery
 ``ending``          the steps after the replacement
-``steps``           the names of the steps, and the other decisions
+``steps``           one reading of an amphora, and the possible decisions
 ``actions``         carries out the steps
-``undo``            the commands and statements that take a step back
+``undo``            the commands and statements that reverse a step
 """

@@ -1,7 +1,8 @@
-"""Carries out the steps of :mod:`handlers.octavia.failover.rules`; each step can be repeated.
+"""Carries out the steps of :mod:`handlers.octavia.failover.rules`; each step can run again.
 
-Writes into Octavia's database compare with the reading once more, under lock. Before the first step that cuts anything off,
-Octavia's API must show that it would accept the failover. When it refuses, the lease ends, and the health manager acts.
+Each write into Octavia's database first compares the locked row with the reading. Before the first step that cuts anything off,
+Octavia's API must show that it would accept the failover. When Octavia refuses, stackmend ends the lease, and the health
+manager acts.
 """
 
 from __future__ import annotations
@@ -81,8 +82,8 @@ class Actions:
         """Carry out a step.
 
         :raises Conflict: when the world has changed since the reading
-        :raises Refused: for a step that does not belong to the reading
-        :raises InFlight, AmphoraDriverError: as in the calls that it makes
+        :raises Refused: when the step does not fit the reading
+        :raises InFlight, AmphoraDriverError: as the called functions raise them
         """
         if isinstance(s, Situation) and step.name in self._recovering:
             return self._recovering[step.name](s, step)
@@ -111,7 +112,7 @@ class Actions:
 
     @property
     def _long_silent(self) -> float:
-        """Seconds of silence after which the health manager acts, even if its clock differs from the database's."""
+        """Seconds of silence after which the health manager surely acts, even if clocks differ."""
         return 2 * self._settings.heartbeat_timeout
 
     def _require_failover(self, s: Situation) -> None:

@@ -1,4 +1,8 @@
-"""The last steps, once an amphora is replaced: marks, image, the oldest amphora, DELETED rows, the place in a server group."""
+"""The steps after the replacement of an amphora.
+
+The steps complete image and marks, delete the oldest preserved amphora, detach DELETED rows and free the place in a server
+group.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +24,7 @@ _COMING = frozenset({"queued", "saving", "uploading", "importing"})
 
 
 def marked_for(s: Reading) -> float:
-    """Return for how many seconds an amphora has been marked."""
+    """Return the seconds since an amphora was marked."""
     since = pool.parsed(s.since)
     return (s.now - since).total_seconds() if since is not None else 0.0
 
@@ -34,12 +38,12 @@ class End:
 
     @property
     def server(self) -> Server | None:
-        """The server that Octavia has forgotten, and that is to be preserved."""
+        """The marked server that Octavia has forgotten; None without such a server."""
         return self.s.server if self.s.marked and self.s.amphora.compute_id is None else None
 
     @property
     def imaging(self) -> Imaging | None:
-        """The image to make or complete; None when the server itself is preserved."""
+        """The server whose image must be made or completed; None when no image remains to do."""
         server = self.server
         if server is None or server.image is None or server.metadata.get(METHOD) != "snapshot":
             return None
@@ -48,7 +52,7 @@ class End:
 
     @property
     def closing(self) -> Step | Wait | None:
-        """Make its server's marks final, whether the server is preserved or Octavia failed to delete it."""
+        """Complete the marks of a preserved server, or remove the mark of a server that Octavia failed to delete."""
         server = self.s.server
         if server is None or not self.s.marked or self.imaging is not None:
             return None
@@ -63,7 +67,7 @@ class End:
 
     @property
     def oldest(self) -> str:
-        """The amphora that leaves the pool for this one; empty when there is room."""
+        """The preserved amphora to delete in favour of this one; empty when the pool has room."""
         limit = self.settings.maximum_preserved_amphora_count
         complete = [one for one in self.s.others if one.complete]
         cycles = self.settings.preservation_scheme == "cycle" and (self.s.marked or self.s.sealed is not None)
@@ -71,14 +75,14 @@ class End:
 
     @property
     def attached(self) -> tuple[str, ...]:
-        """The amphorae whose DELETED rows are still to be taken off."""
+        """The amphorae whose DELETED rows must still be detached from the load balancer."""
         if self.s.balancer is None or not self.s.balancer.idle:
             return ()
         return tuple(sorted(self.s.rows))
 
     @property
     def shelving(self) -> Step | Wait | None:
-        """Free the place of a preserved server in its server group."""
+        """The step that frees a preserved server's place in a server group, if any."""
         return shelving_of(self.server, self.s.marked) if self.server is not None else None
 
 
@@ -97,13 +101,13 @@ class Imaging:
 
     @property
     def image(self) -> Image | None:
-        """The sealed image, else the one that is nearest to it."""
+        """The sealed image; otherwise an active image; otherwise any other."""
         rest = sorted(self.s.images, key=lambda found: (found.status != "active", found.id))
         return self.s.sealed or next(iter(rest), None)
 
     @property
     def extra(self) -> tuple[str, ...]:
-        """Surplus images: an answer of Nova was lost, and the request was repeated."""
+        """Surplus images. After a lost answer of Nova, stackmend repeated the request."""
         return tuple(found.id for found in self.s.images if found is not self.image and not found.protected)
 
     @property
@@ -112,7 +116,7 @@ class Imaging:
 
     @property
     def done(self) -> bool:
-        """Whether the server is preserved as it is: beside its image, or because no image can be made."""
+        """Whether no image remains to do: the server stays beside a complete image, or no image is possible."""
         if self.image is None:
             return self.late or self.server.status not in {*WILLING, "ERROR"}
         return self.complete and not self.extra and self.keeps_server and (self.server.status != "ACTIVE" or self.late)
@@ -237,7 +241,7 @@ def label_of(server: Server) -> Step | None:
 
 
 def shelving_of(server: Server, marked: bool) -> Step | Wait | None:
-    """Free the place of a preserved server in its server group, if it has one and Nova can."""
+    """Return the step that frees a preserved server's place in a server group; None when none is needed or possible."""
     if not marked or not server.groups or server.host is None or server.host_up is False:
         return None
     if server.task_state:

@@ -24,7 +24,7 @@ from handlers.octavia.settings import HousekeepingSettings
 
 @dataclass(frozen=True, slots=True)
 class _Rows:
-    """Octavia's rows, all of one moment."""
+    """Octavia's rows, read in one transaction."""
 
     amphora: records.Amphora
     balancer: records.LoadBalancer | None
@@ -43,7 +43,7 @@ class _Cloud:
 
 
 def amphora_of(driver: Driver, key: Key) -> str | None:
-    """Return the amphora of a key, which may name its server.
+    """Return the id of the amphora that a key names, directly or by the server.
 
     :raises Unavailable: when Octavia's database or Nova does not answer
     """
@@ -60,7 +60,7 @@ def amphora_of(driver: Driver, key: Key) -> str | None:
 def read(
     driver: Driver, settings: HousekeepingSettings, listener: Listener, identity: str
 ) -> Situation | Replaced | Wait | Nothing:
-    """Read an amphora; only Octavia's rows where these suffice.
+    """Read an amphora's facts; return a decision when Octavia's rows alone suffice.
 
     :raises Unavailable: when a database or an API does not answer
     """
@@ -80,7 +80,7 @@ def read(
 def read_deactivated(
     driver: Driver, settings: HousekeepingSettings, amphora: records.Amphora
 ) -> Deactivated | Replaced | Nothing:
-    """Read an amphora on no load balancer that is in ERROR, or whose server is preserved.
+    """Read the facts of an amphora that is on no load balancer, and in ERROR or preserved.
 
     :raises Unavailable: when an API does not answer
     """
@@ -123,7 +123,7 @@ def _cloud(driver: Driver, settings: HousekeepingSettings, rows: _Rows) -> _Clou
 
 
 def _server(driver: Driver, amphora: records.Amphora) -> Server | None:
-    """Return its server, read alone because a listing has no server groups."""
+    """Return the amphora's server, by a single read: a listing shows no server groups."""
     if amphora.compute_id is not None:
         return driver.server(amphora.compute_id)
     if amphora.status not in {"ERROR", "DELETED"}:
@@ -156,7 +156,7 @@ def _replaced(driver: Driver, settings: HousekeepingSettings, rows: _Rows, cloud
 
 
 def _is_to_detach(driver: Driver, rows: _Rows, row: records.Amphora) -> bool:
-    """Return whether a row is to be taken off its load balancer, whose deletion then no longer removes server and port."""
+    """Return whether to detach a row. Once it is detached, the load balancer's deletion leaves server and port alone."""
     if row.status != "DELETED":
         return False
     if row.compute_id is None:

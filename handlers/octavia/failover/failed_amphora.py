@@ -1,38 +1,40 @@
 """Replaces failed amphorae, and preserves some of them for examination.
 
-**What drifts.** An amphora fails: its server is deleted, stopped or in ERROR, or its guest or network dies. After a minute of
-silence Octavia's health manager replaces it and deletes the server, with all traces of the cause. It never replaces an amphora
-in ERROR, nor one that never sent a heartbeat.
+**What drifts.** An amphora fails: the server is deleted, stopped or in ERROR, or the guest or network dies. After a minute of
+silence, Octavia's health manager replaces the amphora. The deletion of the server destroys all traces of the cause. The health
+manager never replaces an amphora that is in ERROR or never sent a heartbeat.
 
-**Why Octavia lets it.** Its health manager knows heartbeats only. After a failover that fails, the amphora and its load
-balancer stay in ERROR.
+**Why Octavia lets it.** The health manager knows heartbeats only. After a failed failover, amphora and load balancer stay in
+ERROR.
 
-**What is read.** Nova's notifications about amphorae (:mod:`handlers.octavia.failover.keys`). The sweep finds silence, ERROR,
-rows without a server, and interrupted recoveries. :mod:`handlers.octavia.failover.proof` proves a failure. A load balancer in
-PENDING_* is left to Octavia.
+**What is read.** Nova's notifications about amphorae (:mod:`handlers.octavia.failover.keys`). The sweep finds silent amphorae,
+ERROR, rows without a server, and interrupted recoveries. :mod:`handlers.octavia.failover.proof` proves a failure. stackmend
+leaves a load balancer in PENDING_* to Octavia.
 
-**What is changed.** One step per heal (:mod:`handlers.octavia.failover.rules`). Where the amphora is to be preserved and
-``maximum_preserved_amphora_count`` leaves room, its server is marked, a heartbeat in the future keeps the health manager off,
-the server loses its networks, and Octavia forgets it. Then Octavia's API is asked for a failover. Last, the old amphora's
-DELETED row is taken off its load balancer, whose next update would fail because of it (Octavia 16 to 19). With the method
-snapshot, the image is made after that.
+**What is changed.** One step per heal (:mod:`handlers.octavia.failover.rules`). To preserve an amphora within
+``maximum_preserved_amphora_count``, stackmend marks the server and writes a heartbeat in the future, which keeps the health
+manager off. Then the server loses the networks, and Octavia forgets the server. Next, stackmend asks Octavia's API for a
+failover. Last, it detaches the old amphora's DELETED row from the load balancer, whose next update would otherwise fail
+(Octavia 16 to 19). With the method snapshot, the image follows.
 
-**What is not changed.** An amphora that sends heartbeats is neither cut off nor preserved; one in ERROR is replaced once.
-Silence proves nothing while most amphorae are silent, for one ``heartbeat_timeout`` after that, and in a cloud of three or
-fewer amphorae (:mod:`handlers.octavia.failover.heartbeats`). When ``failover_threshold`` others failed within
-``failover_window``, or two others on the same host, all are only reported. A load balancer in ERROR is rebuilt at most three
-times a week, and never after a failed deletion (:mod:`handlers.octavia.rebuild`).
+**What is not changed.** An amphora that sends heartbeats is neither cut off nor preserved; if it is in ERROR, stackmend
+replaces it once. Silence proves nothing while most amphorae are silent, nor for one ``heartbeat_timeout`` afterwards. In a
+cloud of three or fewer amphorae, silence proves nothing alone (:mod:`handlers.octavia.failover.heartbeats`). stackmend only
+reports a failure when, within ``failover_window``, ``failover_threshold`` others failed, or two others on the same host. It
+rebuilds a load balancer in ERROR at most three times a week, and never after a failed deletion
+(:mod:`handlers.octavia.rebuild`).
 
-**Why a race does no harm.** A step is taken only while its evidence holds. Each write into Octavia's database compares under
-the locks of the health manager. If the health manager was faster, its failover goes on and nothing is preserved. Before
-anything is cut off, Octavia's API must show that it would accept the failover. When Octavia refuses, the row gets its server
-back and the health manager acts. After a crash the lease expires, and the next inspection continues from the marks.
+**Why a race does no harm.** stackmend takes a step only while the evidence holds. Each write into Octavia's database compares
+the row under the health manager's locks. If the health manager was faster, its failover goes on, and stackmend preserves
+nothing. Before stackmend cuts anything off, Octavia's API must show that it would accept the failover. If Octavia then refuses,
+stackmend writes the server back into the row, and the health manager acts. After a crash, the lease expires, and the next
+inspection continues from the marks.
 
-**Modes.** ``audit`` by default, because a failover deletes a server. No budget, window, pause or breaker stops a recovery that
-has begun.
+**Modes.** The default is ``audit``, because a failover deletes a server. No budget, window, pause or breaker stops a recovery
+once it has begun.
 
-**Undo.** The history names the command or statement for each step, except a failover. ``stackmend amphora preserved`` releases
-or deletes a preserved server.
+**Undo.** The history has the command or statement that reverses each step; a failover has none. ``stackmend amphora preserved``
+releases or deletes a preserved server.
 
 Sources: ``octavia/controller/healthmanager/health_manager.py``, ``octavia/controller/worker/v2/flows/amphora_flows.py``,
 ``octavia/api/v2/controllers/amphora.py``, ``nova/compute/api.py`` (the states in which a call is refused).
@@ -82,7 +84,7 @@ _BEGUN = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """The facts that decided a step, compared again before the step."""
+    """The facts that decided a step. stackmend compares the facts again before the step."""
 
     amphora: str
     status: str
@@ -198,7 +200,7 @@ class FailedAmphora(OctaviaPlugin, Handler):
         yield from keys_of("amphora", self._gone(rows))
 
     def _gone(self, rows: Iterable[queries.Watched]) -> Iterator[str]:
-        """Yield amphorae without a heartbeat record whose servers Nova does not list; list servers only for these."""
+        """Yield amphorae that have neither a heartbeat record nor a server in Nova."""
         patience = self._settings.heartbeat_timeout
         unheard = {row.id: row.compute_id for row in rows if row.compute_id and row.never_heard(patience)}
         if not unheard:

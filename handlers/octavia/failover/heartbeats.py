@@ -1,8 +1,9 @@
 """Whether the silence of one amphora proves anything now.
 
-Heartbeat records also age while Octavia's health manager or its database is away. So silence is a witness only while most
-other amphorae are heard. After most were silent, and after a start, every amphora gets a whole ``heartbeat_timeout``, as in
-Octavia (``octavia/cmd/health_manager.py``, ``octavia/controller/healthmanager/health_manager.py``).
+Heartbeat records also age while Octavia's health manager or database is away. So silence is a witness only while most other
+amphorae send heartbeats. After a start, or once most amphorae are heard again, every amphora gets a whole
+``heartbeat_timeout``, as in Octavia (``octavia/cmd/health_manager.py``,
+``octavia/controller/healthmanager/health_manager.py``).
 """
 
 from __future__ import annotations
@@ -21,10 +22,10 @@ FEW = 3
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """The number of amphorae that have a heartbeat record.
+    """Counts of amphorae by heartbeat.
 
-    :param amphorae: those that serve a load balancer
-    :param lately: those of them that were heard lately
+    :param amphorae: serving amphorae that have a heartbeat record
+    :param lately: those among ``amphorae`` with a recent heartbeat
     """
 
     amphorae: int
@@ -32,21 +33,21 @@ class Heard:
 
     @property
     def mostly_silent(self) -> bool:
-        """Whether more than half were not heard."""
+        """Whether more than half sent no recent heartbeat."""
         return self.lately * 2 < self.amphorae
 
     @property
     def few(self) -> bool:
-        """Whether silence needs a second witness."""
+        """Whether the cloud has so few amphorae that silence needs a second witness."""
         return self.amphorae <= FEW
 
 
 class Listener:
-    """Remembers since when heartbeats arrive; safe to share between threads.
+    """Remembers since when most amphorae send heartbeats; safe to share between threads.
 
-    :param patience: seconds for which heartbeats must have arrived: Octavia's ``heartbeat_timeout``
-    :param gap: seconds between two observations, too few for a dangerous silence to begin and end
-    :param clock: a monotonic clock, seconds
+    :param patience: seconds of heartbeats before silence proves anything: Octavia's ``heartbeat_timeout``
+    :param gap: greatest time between two observations, in seconds; too short to hide a dangerous silence
+    :param clock: a monotonic clock, in seconds
     """
 
     def __init__(self, patience: float, gap: float = 30.0, clock: Callable[[], float] = time.monotonic) -> None:
@@ -60,7 +61,7 @@ class Listener:
     def observe(self, heard: Heard) -> float:
         """Note the heartbeats of all amphorae.
 
-        :return: seconds until silence proves something; 0 when it does now
+        :return: seconds until silence proves anything; 0 when silence does so now
         """
         with self._lock:
             now = self._clock()

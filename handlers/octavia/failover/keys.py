@@ -1,13 +1,13 @@
-"""From Nova's notifications about servers to amphorae.
+"""Finds the amphora that a notification of Nova names.
 
-Octavia publishes nothing when an amphora fails. Nova's notifications are untrusted: a user's server with the name of an amphora
+Octavia publishes nothing when an amphora fails. Nova's notifications are untrusted: a user's server with an amphora's name
 causes one inspection, and no more.
 
-Octavia names its servers ``amphora-<id of the amphora>``. With ``[nova] random_amphora_name_length`` the name is an ``a`` and
-random capitals and digits (``octavia/compute/drivers/nova_driver.py``); then the key is the server.
+Octavia names its servers ``amphora-<id of the amphora>``. With ``[nova] random_amphora_name_length``, the name is ``a`` with
+random capitals and digits (``octavia/compute/drivers/nova_driver.py``). Then the key names the server.
 
-Not used: ``create.error`` and ``compute_task.build_instances.error``, because Octavia reverts that build; pause, rebuild and
-evacuation, because the server is ACTIVE afterwards. The sweep finds an amphora that these lose.
+Not used: ``create.error`` and ``compute_task.build_instances.error``, because Octavia reverts such a build; pause, rebuild and
+evacuation, because the server is ACTIVE afterwards. The sweep finds an amphora that fails without a used notification.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _LEAVING_TASKS = frozenset({"deleting", "soft-deleting", "powering-off"})
 
 
 def amphora(event: Event) -> Key | None:
-    """Return the key of an amphora, or of its server where the name is random; None for other servers."""
+    """Return an amphora's key, or the server's key for a random name; None for other servers."""
     name = event.payload.get("display_name")
     if not isinstance(name, str):
         return None
@@ -41,12 +41,12 @@ def amphora(event: Event) -> Key | None:
 
 
 def lost_amphora(event: Event) -> Key | None:
-    """Return the key of an amphora whose server has failed or is gone after an update; None for any other update."""
+    """Return the amphora's key when an update shows a failed or missing server; None for other updates."""
     return amphora(event) if _updated(event).get("state") in _LOST_STATES else None
 
 
 def leaving_amphora(event: Event) -> Key | None:
-    """Return the key of an amphora whose server is about to stop or to go; None for any other update."""
+    """Return the amphora's key when an update shows that the server will stop or go; None for other updates."""
     update = _updated(event)
     leaving = update.get("new_task_state") in _LEAVING_TASKS and update.get("state") not in _LOST_STATES
     return amphora(event) if leaving else None

@@ -1,8 +1,8 @@
 """Whether an amphora has failed: the first of :data:`RULES` that applies decides.
 
-A server that Nova shows as stopped or in ERROR may still run, after a failed migration for example. So may a server that a
-restored Nova does not know. A heartbeat therefore contradicts a failure. An amphora without a heartbeat record whose server is
-ACTIVE never sent one, and proves nothing.
+A server that Nova shows as stopped or in ERROR may still run, for example after a failed migration. A server that a restored
+Nova does not know may run too. So a heartbeat contradicts a failure. A missing heartbeat record proves nothing while the server
+is ACTIVE: the amphora never sent a heartbeat.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ _STOPPING = frozenset({"deleting", "soft-deleting", "powering-off"})
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """It has failed.
+    """The amphora has failed.
 
-    :param beats: whether it still sends heartbeats
+    :param beats: whether the amphora still sends heartbeats
     """
 
     why: str
@@ -37,12 +37,12 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class Alive:
-    """Nothing proves that it has failed."""
+    """Nothing proves that the amphora has failed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Unclear:
-    """Nothing is proved yet.
+    """The facts prove neither life nor failure yet.
 
     :param after: seconds until an inspection may prove something
     """
@@ -53,7 +53,7 @@ class Unclear:
 
 @dataclass(frozen=True, slots=True)
 class Suspect:
-    """It has one witness of a failure, and no second one can appear."""
+    """One witness supports a failure, and no second witness can appear."""
 
     why: str
     reason: str
@@ -67,7 +67,7 @@ class Signs:
     """The signs that the rules combine.
 
     :param stale_after: seconds of silence that count as a failure
-    :param quiet_after: seconds without a heartbeat after which heartbeats contradict no failure
+    :param quiet_after: seconds after the last heartbeat for which that heartbeat contradicts a failure
     """
 
     s: Situation
@@ -76,7 +76,7 @@ class Signs:
 
     @property
     def silent_for(self) -> float | None:
-        """Seconds since its last heartbeat; None without a record, or under lease, which overwrites the record."""
+        """Seconds since the last heartbeat. None when no record exists, or a lease has overwritten the record."""
         return None if self.s.health is None or self.s.leased else self.s.health.silent
 
     @property
@@ -85,17 +85,17 @@ class Signs:
 
     @property
     def rest(self) -> float:
-        """Seconds until its last heartbeat no longer contradicts a failure."""
+        """Seconds until the last heartbeat no longer contradicts a failure."""
         return max(1.0, self.quiet_after - (self.silent_for or 0.0))
 
     @property
     def silent(self) -> bool:
-        """Whether no heartbeat has come for too long."""
+        """Whether the last heartbeat is too old."""
         return self.silent_for is not None and self.silent_for > self.stale_after
 
     @property
     def server(self) -> Server:
-        """The server that Nova shows; only rules after that of the missing server use it."""
+        """The server in Nova. Earlier rules handle a missing server."""
         if self.s.server is None:
             raise LookupError(self.s.amphora.id)
         return self.s.server
@@ -203,6 +203,6 @@ RULES: tuple[Rule, ...] = (
 
 
 def judge(situation: Situation, settings: HousekeepingSettings) -> Verdict:
-    """Judge an amphora that is ALLOCATED, FAILOVER_STOPPED or in ERROR, on a load balancer that no flow works on."""
+    """Judge an ALLOCATED, FAILOVER_STOPPED or ERROR amphora on a load balancer without a running flow."""
     signs = Signs(situation, settings.stale_after, settings.quiet_after)
     return next(rule.verdict(signs) for rule in RULES if rule.applies(signs))

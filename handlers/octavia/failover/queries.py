@@ -20,11 +20,11 @@ _HEALTH = tables.amphora_health.c
 
 @dataclass(frozen=True, slots=True)
 class Watched:
-    """An amphora on a load balancer, as the watch reads it.
+    """An amphora on a load balancer, with the columns that the sweep needs.
 
-    :param idle: whether no flow works on its load balancer
-    :param silent: seconds since its last heartbeat; None without a record
-    :param age: seconds since its row changed
+    :param idle: whether no flow works on the load balancer
+    :param silent: seconds since the last heartbeat; None without a heartbeat record
+    :param age: seconds since the amphora's row changed
     """
 
     id: str
@@ -36,11 +36,11 @@ class Watched:
 
     @property
     def serves(self) -> bool:
-        """Whether its row calls it serving."""
+        """Whether the amphora's status is one of :data:`~handlers.octavia.records.SERVING`."""
         return self.status in records.SERVING
 
     def looks_failed(self, stale_after: float | None) -> bool:
-        """Return whether it looks failed, or its recovery is not finished.
+        """Return whether the amphora looks failed, or a recovery is not finished.
 
         :param stale_after: seconds of silence that count as a failure; None when silence proves nothing now
         """
@@ -50,15 +50,15 @@ class Watched:
         return silent or self.compute_id is None
 
     def never_heard(self, patience: float) -> bool:
-        """Return whether it should have sent a heartbeat, and has no record.
+        """Return whether a serving amphora has no heartbeat record, although it should.
 
-        :param patience: seconds that its row must be unchanged
+        :param patience: seconds for which the row must be unchanged
         """
         return self.idle and self.serves and self.silent is None and self.age > patience
 
 
 def watch(connection: Connection) -> list[Watched]:
-    """Return the amphorae that serve, are in ERROR, or were replaced and not yet detached, by one query."""
+    """Return the amphorae that serve, are in ERROR, or are preserved but not yet detached."""
     query = (
         sa.select(
             utcnow().label("now"),
@@ -94,18 +94,18 @@ def watch(connection: Connection) -> list[Watched]:
 
 
 def heard_of(rows: Sequence[Watched], within: float) -> Heard:
-    """Count the serving amphorae that have a heartbeat record, and those that were heard lately.
+    """Count the serving amphorae with a heartbeat record, and those with a recent heartbeat, from ``rows``.
 
-    :param within: seconds
+    :param within: greatest age of a recent heartbeat, in seconds
     """
     silent = [row.silent for row in rows if row.serves and row.silent is not None]
     return Heard(len(silent), sum(seconds <= within for seconds in silent))
 
 
 def heard(connection: Connection, within: float) -> Heard:
-    """Count the serving amphorae that have a heartbeat record, and those that were heard lately.
+    """Count the serving amphorae with a heartbeat record, and those with a recent heartbeat, in the database.
 
-    :param within: seconds
+    :param within: greatest age of a recent heartbeat, in seconds
     """
     now = connection.execute(sa.select(utcnow())).scalar_one()
     lately = sa.case((_HEALTH.last_update >= now - timedelta(seconds=within), 1), else_=0)
@@ -120,12 +120,12 @@ def heard(connection: Connection, within: float) -> Heard:
 
 
 def failing_lately(connection: Connection, stale_after: float, window: float) -> dict[str, str | None]:
-    """Return the amphorae that failed or were replaced within a window, with their servers.
+    """Map the amphorae that recently failed or were replaced to their servers.
 
-    An amphora that was deleted with its load balancer does not count.
+    An amphora that was deleted with a load balancer does not count.
 
     :param stale_after: seconds of silence that count as a failure
-    :param window: seconds
+    :param window: how many seconds back counts as recent
     """
     now = connection.execute(sa.select(utcnow())).scalar_one()
     recent = sa.func.coalesce(_AMPHORA.updated_at, _AMPHORA.created_at) > now - timedelta(seconds=window)

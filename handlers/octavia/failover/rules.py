@@ -1,6 +1,6 @@
-"""The next step for a failed amphora: ordered tables over one reading. Of each table, the first row that applies decides.
+"""Ordered tables that choose the next step for a failed amphora. In each table, the first row that applies decides.
 
-Only the cloud and Octavia's database store the progress, so any process continues a recovery after a crash. A repeated step
+Only the cloud and Octavia's database store the progress, so any process can continue a recovery after a crash. A repeated step
 does no harm. :mod:`handlers.octavia.failover.ending` has the steps after the replacement.
 """
 
@@ -51,12 +51,12 @@ class Case:
 
     @property
     def not_preserved(self) -> str:
-        """Why it is not preserved; empty when it is."""
+        """Why stackmend does not preserve the amphora; empty when it does."""
         return _not_preserved(self.s, self.settings, self.failed.beats)
 
     @property
     def taken(self) -> bool:
-        """Whether Octavia's health manager has begun a failover of it."""
+        """Whether Octavia's health manager has begun to replace the amphora."""
         return self.s.serves and self.s.health is not None and self.s.health.busy
 
     def step(self, name: StepName, summary: str, *objects: str) -> Step:
@@ -65,7 +65,7 @@ class Case:
 
 @dataclass(frozen=True, slots=True)
 class ServerCase:
-    """A failed amphora whose server is to be preserved."""
+    """A failed amphora whose server stackmend preserves."""
 
     s: Situation | Deactivated
     settings: HousekeepingSettings
@@ -73,7 +73,7 @@ class ServerCase:
     server: Server
 
     def step(self, name: StepName, summary: str, *objects: str) -> Step:
-        """Return a step with the proof as its reason."""
+        """Return a step; its reason is the proof of the failure."""
         return Step(name, summary, self.failed.why, objects)
 
     @property
@@ -82,12 +82,12 @@ class ServerCase:
 
     @property
     def place(self) -> bool | None:
-        """Whether its number is within the maximum; None while other servers have no number yet."""
+        """Whether the pool has room for this amphora; None when that depends on servers without a number yet."""
         return has_place(self.s, self.settings)
 
     @property
     def wants_lease(self) -> bool:
-        """Whether it serves, and its lease is missing or soon over."""
+        """Whether the amphora serves, and needs a new lease."""
         health = self.s.health
         return self.s.serves and health is not None and -health.silent < _RENEW * self.settings.preservation_lease
 
@@ -98,7 +98,7 @@ class ServerCase:
 
     @property
     def runs(self) -> bool:
-        """Whether its server may still use its ports: setting a port down does not stop an SR-IOV port without an agent."""
+        """Whether the server may still use the ports: without an agent, an SR-IOV port works even when set down."""
         return self.server.status in {"ACTIVE", "PAUSED"} and self.server.host_up is not False
 
     @property
@@ -110,7 +110,7 @@ class ServerCase:
 
 
 def at_rest(amphora: records.Amphora, balancer: records.LoadBalancer | None) -> Wait | Nothing | None:
-    """Return the decision when Octavia's rows alone suffice; None when more must be read."""
+    """Return the decision if Octavia's rows alone suffice; None when the cloud must be read too."""
     forgotten = amphora.status == "DELETED" and amphora.compute_id is None
     if balancer is None:
         return None if forgotten else Nothing()
@@ -133,12 +133,12 @@ class Request:
 
     @property
     def obstacle(self) -> str:
-        """Why a load balancer in ERROR must not be rebuilt."""
+        """Why stackmend must not rebuild the load balancer; empty when a rebuild is allowed."""
         return rebuild.obstacle(self.s.remains) if self.s.remains is not None else ""
 
     @property
     def remaining(self) -> float:
-        """Seconds until a load balancer in ERROR may be failed over."""
+        """Seconds until stackmend may fail over the load balancer; at most 0 when that is now."""
         return rebuild.pause(self.s.remains) - self.s.balancer.age if self.s.remains is not None else 0.0
 
 
@@ -189,7 +189,7 @@ def _not_preserved(s: Situation | Deactivated, settings: HousekeepingSettings, b
 
 
 def _replace(c: Case, reason: str) -> Decision:
-    """Replace without preserving. A mark may stay: it proves that the amphora was cut off, and disappears with its server."""
+    """Replace the amphora without preserving the server. Any mark stays until the server is gone."""
     if c.s.unfinished:
         return c.step(StepName.DROP_IMAGE, "delete its image, which is not complete", *c.s.unfinished)
     return _request(c.s, f"{c.why}; {reason}")
@@ -239,7 +239,7 @@ FAILED: tuple[Row[Case], ...] = (
 
 
 def _leave(c: ServerCase) -> Decision:
-    """Return the step after which Octavia no longer knows a server that is cut off."""
+    """Return the step that makes Octavia forget a server that is cut off."""
     if isinstance(c.s, Deactivated):
         return c.step(StepName.FORGET, "set its row to DELETED, without its server", c.server.id)
     return c.step(StepName.LET_GO, "let Octavia forget its server, and replace it", c.server.id)
@@ -339,7 +339,7 @@ def _recover(c: Case) -> Decision:
 
 
 def _preserve(s: Deactivated, settings: HousekeepingSettings) -> Decision:
-    """Return the next step for an amphora in ERROR on no load balancer; Nothing when it is not preserved."""
+    """Return the next step to preserve an amphora in ERROR on no load balancer; Nothing when no step is needed."""
     reason = _not_preserved(s, settings, beats=False)
     if s.server is None or (reason and not s.marked):
         return Nothing()
@@ -365,7 +365,7 @@ def _recover_forgotten(s: Situation) -> Decision:
 
 
 def has_place(s: Situation | Deactivated, settings: HousekeepingSettings) -> bool | None:
-    """Return whether an amphora's number is within the maximum; None while others have no number yet."""
+    """Return whether the pool has room for an amphora; None when that depends on amphorae without a number yet."""
     mine = (s.since, s.amphora.id)
     limit = settings.maximum_preserved_amphora_count
     cycles = settings.preservation_scheme == "cycle"

@@ -1,4 +1,4 @@
-"""One reading of an amphora, and the decisions about it, as values."""
+"""One reading of an amphora, and the possible decisions, as values."""
 
 from __future__ import annotations
 
@@ -59,9 +59,9 @@ class StepName(StrEnum):
 class Reading:
     """All facts about an amphora.
 
-    :param now: by our clock
-    :param server: its server; once the row has forgotten it, the one that is marked with the amphora's id
-    :param images: images that were made of it for preservation
+    :param now: the time by our clock
+    :param server: the server that the row names; if it names none, the server that is marked with the amphora's id
+    :param images: images of the server that stackmend made for preservation
     :param others: other amphorae that are preserved or marked for preservation
     """
 
@@ -82,12 +82,12 @@ class Reading:
 
     @property
     def detaching(self) -> bool:
-        """Whether Nova was asked to detach its ports."""
+        """Whether we asked Nova to detach the ports."""
         return self.server is not None and self.server.metadata.get(STATE) == State.DETACHING
 
     @property
     def connected(self) -> list[Port]:
-        """The server's ports that are not set down: first the VIP's, then those to members, then the others."""
+        """The server's ports that are not set down: first the VRRP port, then member ports, then others."""
 
         def order(port: Port) -> tuple[bool, bool, str]:
             return (port.id != self.amphora.vrrp_port_id, not port.name.startswith("octavia-lb-"), port.id)
@@ -96,7 +96,7 @@ class Reading:
 
     @property
     def unfinished(self) -> tuple[str, ...]:
-        """Its images that are not sealed."""
+        """The ids of the images that are not sealed."""
         return tuple(sorted(image.id for image in self.images if not image.protected))
 
     @property
@@ -108,11 +108,11 @@ class Reading:
 class Situation(Reading):
     """An amphora that is on a load balancer and is not DELETED.
 
-    :param failing: other amphorae that failed or were replaced lately
-    :param neighbours: those of them whose servers are on the same host
-    :param unsettled: seconds until silence proves something
-    :param group: the security group of the load balancer; read only while it or the amphora is in ERROR
-    :param attempts: failovers that did not replace its amphorae; read only then
+    :param failing: other amphorae that recently failed or were replaced
+    :param neighbours: those in ``failing`` whose servers are on this amphora's host
+    :param unsettled: seconds until silence proves anything
+    :param group: the load balancer's security group; read only when load balancer or amphora is in ERROR
+    :param attempts: failovers that failed to replace the load balancer's amphorae; counted only when ``group`` was read
     """
 
     balancer: records.LoadBalancer
@@ -127,22 +127,22 @@ class Situation(Reading):
 
     @property
     def serves(self) -> bool:
-        """Whether its row shows it as serving, so that the health manager watches it."""
+        """Whether the row shows a serving amphora, which the health manager watches."""
         return self.amphora.status in records.SERVING
 
     @property
     def forgotten(self) -> bool:
-        """Whether Octavia has forgotten its server and has not replaced it yet."""
+        """Whether Octavia has forgotten the server, but has not replaced the amphora yet."""
         return self.amphora.status == "ERROR" and self.amphora.compute_id is None
 
     @property
     def leased(self) -> bool:
-        """Whether our lease keeps the health manager off; a heartbeat in the future alone may come from a wrong clock."""
+        """Whether our lease is active. Without our mark, a wrong clock may have caused the future heartbeat."""
         return self.marked and self.health is not None and self.health.silent < -records.SKEW
 
     @property
     def begun(self) -> bool:
-        """Whether its recovery has begun, so that it must not stop halfway."""
+        """Whether the recovery has begun, and must not stop halfway."""
         return self.marked or self.forgotten
 
 
@@ -155,7 +155,7 @@ class Deactivated(Reading):
 
     @property
     def serves(self) -> bool:
-        """Whether its row calls it serving."""
+        """False: the amphora serves no load balancer."""
         return False
 
 
@@ -163,8 +163,8 @@ class Deactivated(Reading):
 class Replaced(Reading):
     """An amphora whose row is DELETED.
 
-    :param balancer: None when the row was taken off its load balancer
-    :param rows: the amphorae whose DELETED rows are to be taken off the load balancer
+    :param balancer: None when the row is already detached
+    :param rows: the amphorae whose DELETED rows must be detached from the load balancer
     """
 
     balancer: records.LoadBalancer | None
@@ -175,7 +175,7 @@ class Replaced(Reading):
 class Step:
     """Take this step.
 
-    :param summary: its effect, in the infinitive
+    :param summary: the step's effect, in the infinitive
     """
 
     name: StepName
@@ -188,7 +188,7 @@ class Step:
 class Wait:
     """Inspect again later.
 
-    :param after: seconds
+    :param after: seconds until then
     """
 
     reason: str
@@ -205,7 +205,7 @@ class Report:
 
 @dataclass(frozen=True, slots=True)
 class Nothing:
-    """Nothing is wrong, or the object does not concern this handler."""
+    """Nothing is wrong, or another handler is responsible."""
 
 
 Decision = Step | Wait | Report | Nothing

@@ -1,4 +1,4 @@
-"""A table of rules: the first row that applies decides."""
+"""Tables of rules: in each table, the first row that applies decides."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The commands and statements that take a step back, known before the step."""
+"""The commands and statements that reverse a step, known before the step."""
 
 from __future__ import annotations
 
