@@ -93,7 +93,7 @@ class Remains:
 
     @property
     def lately(self) -> int:
-        """The number of failovers within the last week, of any amphora."""
+        """The number of accepted failovers within the last week, of any amphora."""
         now = version(self.balancer)
         return sum(now - _MEMORY <= one.version != now for one in recorded(self.security_group))
 

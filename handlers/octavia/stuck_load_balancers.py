@@ -1,40 +1,39 @@
-"""Frees load balancers that are stuck in PENDING_*, and restores their number of amphorae.
+"""Frees load balancers that are stuck in PENDING_*, and restores numbers of amphorae.
 
 **What drifts.**
 
 =====================  =================================================================================================
 stuck-pending-update   PENDING_UPDATE for longer than any flow of Octavia works: no change and no failover is possible
-stuck-pending-create   PENDING_CREATE for as long: reported, because its owner can delete it once it is in ERROR
+stuck-pending-create   PENDING_CREATE for as long: reported; in ERROR, the owner could delete the load balancer
 stuck-pending-delete   PENDING_DELETE for as long: reported, because the extent of the deletion is unknown (cascade)
-failover-due           in ERROR because stackmend freed it: its failover is due
-amphora-count          more or fewer amphorae than its topology has, although no flow works on it
-deleted-amphora        rows of deleted amphorae are still on it; from Octavia 16 on, the next update looks for their ports,
+failover-due           in ERROR because stackmend freed the load balancer: the failover is due
+amphora-count          more or fewer amphorae than the topology has, although no flow works on the load balancer
+deleted-amphora        rows of deleted amphorae are still attached; from Octavia 16 on, the next update looks for their ports,
                        fails, and sets the load balancer to ERROR
 load-balancer-error    in ERROR, with all its amphorae: reported, unless stuck_load_balancers_failover_errors
 =====================  =================================================================================================
 
 **Why Octavia lets it.** A worker takes a request off the queue before it begins. When the worker dies, the request is lost and
-the state stays. Octavia's health manager reads heartbeats only, so it does not see a missing amphora. A failover leaves the
-old row on its load balancer for a week.
+the state stays. Octavia's health manager reads heartbeats only, so it does not see a missing amphora. After a failover, the old
+amphora's row stays on the load balancer for a week.
 
-**What is read.** The load balancer and its amphora rows; Octavia's notifications of a creation and of an update name it. The
-last change of the rows must be older than ``stuck_load_balancers_after``, by the clock of the database. No server of its
-amphorae is building. Octavia's queue proves that no request waits for a worker (:mod:`handlers.octavia.work_queue`); where
-that is unknown, the state is only reported.
+**What is read.** The load balancer and the amphora rows on it. Octavia's notifications of a creation or update name the load
+balancer. No row may have changed within ``stuck_load_balancers_after``, by the clock of the database. No amphora's server may
+be building. Octavia's queue must prove that no request waits for a worker (:mod:`handlers.octavia.work_queue`). Without this
+proof, stackmend only reports the load balancer.
 
-**What is changed.** One step for each inspection. PENDING_UPDATE becomes ERROR, if status and time are those that were proved.
-Before that write, the servers of its amphorae get the new time as metadata. So stackmend recognises, after a crash too, that
-it set this ERROR and that nothing has changed since. Then Octavia's API fails the load balancer over, as it does for a wrong
-number of amphorae; a spare makes room. From Octavia 16 on, a deleted amphora's row is detached from its load balancer when
-Nova has no such server and Neutron no such port.
+**What is changed.** One step for each inspection. PENDING_UPDATE becomes ERROR, if the row still has the proved status and
+time. Before that write, the amphorae's servers get the new time as metadata. So stackmend recognises its own ERROR even after a
+crash, while the row is unchanged. Then, or for a wrong number of amphorae, stackmend asks Octavia's API for a failover, and a
+spare makes room. From Octavia 16 on, stackmend detaches a deleted amphora's row once the amphora has no server and no port.
 
-**What is not changed.** A load balancer on which a flow may work. Failed amphorae: ``failed_amphora`` replaces them. A load
-balancer in ERROR whose deletion or creation failed: its owner decides (:mod:`handlers.octavia.rebuild`).
+**What is not changed.** A load balancer on which a flow may work. Failed amphorae: the handler ``failed_amphora`` replaces
+these amphorae. A load balancer in ERROR whose deletion or creation failed: the owner decides (:mod:`handlers.octavia.rebuild`).
 
-**Why a race does no harm.** A failover that did not help is repeated only after ``stuck_load_balancers_after``, three times
-a week. Octavia refuses a failover while a flow works on the load balancer.
+**Why a race does no harm.** stackmend repeats a failover that did not help only after ``stuck_load_balancers_after``, and at
+most three times a week. Octavia refuses a failover while a flow works on the load balancer.
 
-**Undo.** The history has the statement for a row; nothing takes a failover back.
+**Undo.** The history has the SQL statement that restores a row. Nothing takes a failover back.
 
 Sources: ``octavia/controller/worker/v2/controller_worker.py``, ``octavia/controller/worker/v2/flows/load_balancer_flows.py``
 (get_failover_LB_flow), ``octavia/controller/worker/v2/tasks/network_tasks.py`` (UpdateAmphoraSecurityGroup).
@@ -130,10 +129,10 @@ _STUCK = {
 
 @dataclass(frozen=True, slots=True)
 class Balancer:
-    """A load balancer with its amphora rows.
+    """A load balancer with amphora rows.
 
     :param live: the rows that are not DELETED
-    :param deleted: the DELETED rows that ``failed_amphora`` does not detach
+    :param deleted: the DELETED rows, without those that ``failed_amphora`` will detach
     """
 
     row: records.LoadBalancer
@@ -148,7 +147,7 @@ class Balancer:
 
     @property
     def quiet(self) -> float:
-        """Seconds since the last change of one of its rows."""
+        """Seconds since any of these rows changed."""
         return min([self.row.age, *(amphora.age for amphora in (*self.live, *self.deleted))])
 
     @property
@@ -157,14 +156,14 @@ class Balancer:
 
     @property
     def miscounted(self) -> bool:
-        """Whether it has more or fewer amphorae than its topology; False for an unknown topology."""
+        """Whether an idle load balancer has a wrong number of amphorae; False for an unknown topology."""
         wanted = records.AMPHORAE_OF.get(self.row.topology or "")
         return self.row.idle and wanted is not None and len(self.live) != wanted
 
     def looks_wrong(self, after: float, detaches: bool) -> bool:
-        """Return whether its rows look wrong.
+        """Return whether the rows look wrong.
 
-        :param after: seconds without a change after which no flow works on it
+        :param after: seconds without a change after which no flow works on a load balancer
         :param detaches: whether this Octavia looks for the ports of deleted amphorae
         """
         if self.is_pending:
@@ -173,7 +172,7 @@ class Balancer:
 
 
 def _is_being_preserved(amphora: records.Amphora) -> bool:
-    """Return whether ``failed_amphora`` may still work on it, after it removed the server from the row."""
+    """Return whether ``failed_amphora`` removed the server from the row, and may still work on the amphora."""
     return amphora.compute_id is None and amphora.age < _PRESERVING
 
 
@@ -181,7 +180,7 @@ class StuckLoadBalancers(OctaviaPlugin, Handler):
     """Frees stuck load balancers and restores their amphorae.
 
     :param after: seconds without a change after which no flow works on a load balancer
-    :param failover_errors: whether one in ERROR that has all its amphorae is failed over
+    :param failover_errors: whether stackmend fails over a load balancer in ERROR that has all amphorae
     """
 
     name = "stuck_load_balancers"
@@ -216,7 +215,7 @@ class StuckLoadBalancers(OctaviaPlugin, Handler):
 
     @classmethod
     def from_resources(cls, resources: Resources) -> Self:
-        """:raises ConfigError: when a file of Octavia is malformed, or ``stuck_load_balancers_after`` is shorter than a flow"""
+        """:raises ConfigError: when a file of Octavia is malformed or ``stuck_load_balancers_after`` is too short"""
         group = resources.conf[settings.GROUP]
         after = age_or_default(
             group.stuck_load_balancers_after,
@@ -275,7 +274,7 @@ class StuckLoadBalancers(OctaviaPlugin, Handler):
             yield Finding(key, Problem.DELETED_AMPHORA, summary, {"amphorae": ids}, weight=len(ids))
 
     def _is_gone(self, amphora: records.Amphora) -> bool:
-        """Return whether neither server nor port of an amphora exists."""
+        """Return whether an amphora has neither server nor VRRP port."""
         has_server = amphora.compute_id is not None and self._driver.server(amphora.compute_id) is not None
         has_port = amphora.vrrp_port_id is not None and self._driver.port(amphora.vrrp_port_id) is not None
         return not has_server and not has_port
@@ -301,13 +300,13 @@ class StuckLoadBalancers(OctaviaPlugin, Handler):
             yield self._failover(key, Problem.ERROR, summary, balancer, refusal)
 
     def _failover(self, key: Key, problem: Problem, summary: str, balancer: Balancer, refusal: str = "") -> Finding:
-        """Return a finding whose heal is a failover; in ERROR, only while its owner still wants the load balancer."""
+        """Return a finding whose heal is a failover; not healable in ERROR when only the owner may decide."""
         if not refusal and balancer.row.status == "ERROR":
             refusal = rebuild.obstacle(rebuild.read(self._driver, balancer.row, balancer.live))
         return Finding(key, problem, summary, _evidence(balancer), not refusal, refusal, weight=len(balancer.live) or 1)
 
     def _was_freed(self, balancer: Balancer) -> bool:
-        """Return whether its row is unchanged since stackmend set it to ERROR."""
+        """Return whether the balancer is unchanged since we set it to ERROR."""
         at = balancer.row.updated_at
         return at is not None and any(
             server.metadata.get(FREED) == at.isoformat() for server in self._servers(balancer.live)
@@ -386,9 +385,10 @@ class StuckLoadBalancers(OctaviaPlugin, Handler):
         )
 
     def _mark_freed(self, server: Server, at: datetime) -> None:
-        """Write into a server's metadata the time at which its load balancer is freed.
+        """Write the time of the change to ERROR into a server's metadata.
 
-        Nova refuses that for a server in ERROR. Its amphora has failed, so ``failed_amphora`` requests the failover.
+        Nova refuses metadata for a server in ERROR. That server's amphora has failed, so ``failed_amphora`` requests the
+        failover.
         """
         try:
             self._driver.describe_server(server.id, {FREED: at.isoformat()})
@@ -424,7 +424,7 @@ class StuckLoadBalancers(OctaviaPlugin, Handler):
 
 
 def _a_second_ago(connection: Connection) -> datetime:
-    """Return the database's time of one second ago, in whole seconds as MySQL stores it, so that a later write differs."""
+    """Return the database's time one second ago, in whole seconds as in MySQL; a later write then differs."""
     now: datetime = connection.execute(sa.select(queries.NOW)).scalar_one()
     return now.replace(microsecond=0) - timedelta(seconds=1)
 
