@@ -1,4 +1,4 @@
-"""The spare pool on the command line."""
+"""The operator's view of the spare pools: list, show, release, delete."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Spares(OctaviaPlugin, Inventory):
         return cls(resources.get(chosen_driver))
 
     def items(self) -> Sequence[Json]:
-        """Return every placeholder of ours, the oldest first."""
+        """Return every placeholder of this stackmend, the oldest first."""
         servers = self._driver.servers()
         ready = {server.id for pool in spares.pools(servers, self._driver.settings) for server in pool.ready}
         ours = [server for server in servers if spares.is_ours(server, self._driver.settings.spare_owner)]
@@ -42,7 +42,7 @@ class Spares(OctaviaPlugin, Inventory):
         return {**item, "image": server.image, "host_up": server.host_up}
 
     def release(self, identity: str) -> Healed:
-        """Give a placeholder to the operator, stopped; the pool builds another."""
+        """Give a placeholder to the operator; the pool builds another."""
         server = self._one(identity)
         self._driver.describe_server(identity, {STATE: spares.RELEASED})
         self._driver.untag_server(identity, SPARE)

@@ -1,9 +1,10 @@
 """The spare pools as Nova shows them.
 
-A placeholder is a server of Octavia's project whose name begins with :data:`~handlers.octavia.cloud_objects.SPARE_PREFIX`. Its
-metadata names its pool and its owner, ``spare_amphora_owner``. While it has the tag
-:data:`~handlers.octavia.cloud_objects.SPARE`, it belongs to the pool. A caller claims it by removing the tag, which only one
-caller can do. ``spare_pool`` deletes a claimed placeholder whose claimant died. A released placeholder belongs to an operator.
+A placeholder is a server of Octavia's project whose name begins with :data:`~handlers.octavia.cloud_objects.SPARE_PREFIX`. The
+server's metadata names the pool and the owner, ``spare_amphora_owner``. A placeholder with the tag
+:data:`~handlers.octavia.cloud_objects.SPARE` is a spare of the pool. To claim a spare, a caller removes the tag; only one
+caller can succeed. ``spare_pool`` deletes a claimed placeholder whose claimant died. A released placeholder belongs to an
+operator.
 """
 
 from __future__ import annotations
@@ -51,14 +52,14 @@ _REPLACED = _BUILDING | {"PENDING_DELETE", "ERROR"}
 class Pool:
     """The placeholders of one flavor in one zone.
 
-    :param flavor: its id; empty for Octavia's ``amp_flavor_id``
-    :param wanted: its size; 0 for a zone or flavor that is not configured
-    :param ready: stopped, on a host that is not known to be down
+    :param flavor: the flavor's id; empty for Octavia's ``amp_flavor_id``
+    :param wanted: the pool's size; 0 for a zone or flavor that is not configured
+    :param ready: stopped, and the host is not known to be down
     :param running: built, but not yet stopped
-    :param coming: being built, or between two states
-    :param asleep: stopped on a host that is down: neither counted nor deleted, because the host may return
+    :param coming: in BUILD, or Nova is working on the server
+    :param asleep: stopped on a host that is down; not counted, and not deleted while the pool is configured
     :param failed: in ERROR, or in a state that stackmend does not set
-    :param claimed: without the tag: to be deleted
+    :param claimed: without the tag; ``spare_pool`` deletes these
     """
 
     zone: str
@@ -77,7 +78,7 @@ class Pool:
 
     @property
     def present(self) -> tuple[Server, ...]:
-        """The placeholders that are or will be ready."""
+        """The placeholders that are ready or will be."""
         return self.ready + self.running + self.coming
 
     @property
@@ -86,14 +87,14 @@ class Pool:
 
     @property
     def surplus(self) -> tuple[Server, ...]:
-        """The youngest placeholders beyond the size; not those in BUILD, because Nova removes no tag from them."""
+        """The youngest placeholders beyond the size, without those in BUILD, from which Nova removes no tag."""
         over = max(0, len(self.present) - self.wanted)
         youngest = sorted(self.ready + self.running, key=lambda server: (server.age, server.id))
         return (*youngest[:over], *(self.asleep if self.wanted == 0 else ()))
 
 
 def is_placeholder(server: Server) -> bool:
-    """Return whether a server was created for a spare pool and not released."""
+    """Return whether a server is a placeholder of any stackmend that no operator released."""
     return server.name.startswith(SPARE_PREFIX) and ZONE in server.metadata and server.metadata.get(STATE) != RELEASED
 
 
@@ -124,7 +125,7 @@ def _state(server: Server) -> str:
 
 
 def pools(servers: Sequence[Server], settings: HousekeepingSettings) -> list[Pool]:
-    """Return every pool that is configured or has our placeholders, the configured ones first."""
+    """Return the configured pools, then other pools that still have our placeholders."""
     ours = [server for server in servers if is_ours(server, settings.spare_owner)]
     configured = list(product(settings.spare_amphora_zones or (ANY,), settings.spare_amphora_flavors or ("",)))
     found = {_where(server) for server in ours}
@@ -135,11 +136,11 @@ def pools(servers: Sequence[Server], settings: HousekeepingSettings) -> list[Poo
 
 
 def deploying(servers: Iterable[Server], rows: Iterable[records.Amphora], longest_flow: float) -> int:
-    """Count the amphorae and placeholders that are building, those of Octavia too.
+    """Count the amphorae and placeholders that are building, whoever builds.
 
-    An amphora counts once, by its row or its server. An older row belongs to a worker that died.
+    An amphora counts once, by row or server. A row older than ``longest_flow`` belongs to a worker that died.
 
-    :param longest_flow: seconds after which a row is older than any build
+    :param longest_flow: longest time of a build, in seconds
     """
     of_octavia = {row.id for row in rows if row.status in _BUILDING and row.age < longest_flow}
     building = [server for server in servers if server.status == "BUILD"]
@@ -150,11 +151,11 @@ def deploying(servers: Iterable[Server], rows: Iterable[records.Amphora], longes
 def failing_over(
     balancers: Iterable[records.LoadBalancer], rows: Iterable[records.Amphora], longest_flow: float
 ) -> frozenset[str]:
-    """Return the load balancers whose amphora Octavia is replacing: no spare may take the room of the new one.
+    """Return the load balancers whose amphora Octavia is replacing; a new spare could take the replacement's room.
 
-    A failover that finds no room leaves its load balancer in ERROR. The next attempt needs the room that a spare gave up.
+    A failover that finds no room leaves the load balancer in ERROR. The next failover needs the room that a spare gave up.
 
-    :param longest_flow: seconds after which a load balancer is older than any failover
+    :param longest_flow: longest time of a failover, in seconds
     """
     rows = tuple(rows)
     replaced = {row.load_balancer_id for row in rows if row.status in _REPLACED}
@@ -167,15 +168,15 @@ def failing_over(
 
 
 def next_to_fill(found: Sequence[Pool]) -> Pool | None:
-    """Return the only pool for which spares may be built now, so that two replicas never build for two at once.
+    """Return the one pool to fill now, so that two replicas never fill two pools at once; None if no pool needs spares.
 
-    A pool with a spare that failed to build is left out: it has no room.
+    The function skips a pool with a failed spare, because that pool finds no room.
     """
     return next((one for one in found if one.missing and not one.failed), None)
 
 
 def begin(driver: Driver, number: int) -> list[str]:
-    """Begin to build placeholders for one pool, at most as many as it lacks and as may build; return their ids.
+    """Begin to build at most ``number`` placeholders for one pool, within the pool's lack and the limit; return their ids.
 
     :raises AmphoraDriverError: one of :mod:`handlers.octavia.housekeeping`
     """
@@ -197,11 +198,11 @@ def _create(driver: Driver, pool: Pool) -> str:
 def release_spare(
     driver: Driver, zone: str | None, other_than_hosts: Collection[str] = (), flavor: str | None = None
 ) -> str | None:
-    """Claim one spare by removing its tag, delete it, and return its id; Nova gets half a minute for that.
+    """Claim and delete one ready spare; return the spare's id. Wait up to half a minute for Nova.
 
-    :param zone: of the new amphora; None when it is unknown
+    :param zone: the new amphora's zone; None when unknown
     :param other_than_hosts: hosts that the new amphora must not use
-    :return: None when no spare is ready there
+    :return: None when no ready spare fits
     :raises AmphoraDriverError: one of :mod:`handlers.octavia.housekeeping`
     """
     for spare in _eligible(driver.servers(), driver.settings.spare_owner, zone, other_than_hosts, flavor):
@@ -221,7 +222,7 @@ def release_spare(
 def make_room(driver: Driver, amphora: records.Amphora) -> str | None:
     """Delete a spare whose room fits the replacement of an amphora.
 
-    An error is only logged: the failover may find room without a spare.
+    Log an error without raising it: the failover may find room without a spare.
     """
     try:
         return release_spare(driver, amphora.zone, _taken(driver, amphora), amphora.compute_flavor)
@@ -235,7 +236,10 @@ def _is_gone(driver: Driver, server: str) -> bool:
 
 
 def _taken(driver: Driver, amphora: records.Amphora) -> frozenset[str]:
-    """Return the hosts that its replacement must not use: the survivor's, and in a server group its own."""
+    """Return the hosts that an amphora's replacement must not use.
+
+    These are the surviving amphora's host and, in a server group, the failed amphora's host.
+    """
     pair = (
         driver.database.run(partial(queries.amphorae_of, load_balancer=amphora.load_balancer_id))
         if amphora.load_balancer_id
@@ -253,9 +257,9 @@ def _taken(driver: Driver, amphora: records.Amphora) -> frozenset[str]:
 def _eligible(
     servers: Iterable[Server], owner: str, zone: str | None, taken: Collection[str], flavor: str | None
 ) -> list[Server]:
-    """Return the ready spares in the order of their use: first by zone, then by flavor, then ``amp_flavor_id``.
+    """Return the ready spares, best first: the wanted zone, then the wanted flavor, then ``amp_flavor_id``.
 
-    A spare of another zone counts only when Nova chose its host.
+    A spare in another zone counts only when that spare's pool has the zone ``any``.
     """
     ready = [
         server

@@ -1,28 +1,28 @@
-"""Keeps placeholder servers, so that a failover finds room in a full cloud.
+"""Keeps placeholder servers (spares), so that a failover finds room in a full cloud.
 
-**What drifts.** A pool, one for each zone and flavor, has fewer or more spares than ``spare_amphora_pool_size``. A spare still
-runs, failed to build, or was claimed by a caller that died.
+**What drifts.** Each zone and flavor has one pool. A pool has fewer or more spares than ``spare_amphora_pool_size``. Or a spare
+still runs, failed to build, or belongs to a claimant that died.
 
-**What a spare is.** A stopped, tagged server of an amphora's flavor and image in Octavia's project, without a network. It
-occupies its allocation in Placement, but no processor and no memory. Right before stackmend requests a failover, it deletes
-one spare on another host than the surviving amphora's. Octavia's new amphora finds the room.
+**What a spare is.** A stopped, tagged server without a network in Octavia's project, with an amphora's flavor and image. A
+spare holds an allocation in Placement, but uses no processor and no memory. For a failover, stackmend deletes one spare that is
+not on the surviving amphora's host. Octavia's new amphora then finds the room.
 
-**What it brings.** A failover succeeds that would end with NoValidHost, also with anti-affinity. The new amphora does not
-boot faster. New load balancers, and failovers of Octavia's health manager, get no room. For some seconds any other server may
-take the room; an aggregate only for the amphora flavor prevents that. A spare makes room only for an amphora of its size or
-less, so list the flavors of Octavia's flavor profiles in ``spare_amphora_flavors``. After a change of ``amp_flavor_id``,
-delete the spares: the pool builds new ones.
+**What it brings.** A failover that would end with NoValidHost succeeds, also with anti-affinity. The new amphora does not boot
+faster. New load balancers, and failovers of Octavia's health manager, get no room. For some seconds, any other server can take
+the room. An aggregate that accepts only the amphora flavor prevents that. A spare makes no room for a larger amphora. So list
+the flavors of Octavia's flavor profiles in ``spare_amphora_flavors``. After a change of ``amp_flavor_id``, delete the spares,
+and the pool builds new ones.
 
 **What is read.** The servers of Octavia's project, amphora rows and load balancers.
 
-**What is changed.** Only placeholders that this stackmend created are built, stopped and deleted. At most
-``maximum_deploying_amphora_count`` servers build at the same time, those of Octavia too. No build begins while Octavia replaces
-an amphora or a claimed spare exists. Pools are filled one at a time, so that two replicas cannot exceed the bound together. A
-spare that failed to build stops its pool for ten minutes.
+**What is changed.** stackmend builds spares, and stops and deletes only its own. At most ``maximum_deploying_amphora_count``
+servers build at the same time; Octavia's servers count. No build begins while Octavia replaces an amphora or a claimed spare
+exists. stackmend fills one pool at a time, so that two replicas together cannot exceed the limit. After a failed build, the
+pool waits ten minutes.
 
-**What is not changed.** Placeholders of another stackmend, for another Octavia, in the same project.
+**What is not changed.** Spares in the same project that another stackmend created for another Octavia.
 
-**Undo.** Lower ``spare_amphora_pool_size``; the pool deletes the surplus.
+**Undo.** Lower ``spare_amphora_pool_size``; stackmend then deletes the surplus.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class Problem(StrEnum):
 
 
 def pool_key(event: Event) -> Key | None:
-    """Return the pool that a placeholder's name contains; None for any other server."""
+    """Return the key of the pool in a placeholder's name; None for other servers."""
     name = event.payload["display_name"]
     if not (isinstance(name, str) and name.startswith(SPARE_PREFIX)):
         return None
@@ -118,14 +118,14 @@ class SparePool(OctaviaPlugin, Handler):
         return findings
 
     def sweep(self) -> Iterator[Key]:
-        """Log the number of ready spares, and yield the pools that drift."""
+        """Log the number of ready spares; yield the pools that look wrong."""
         housekeeping.log_pool_size(self._manager)
         for pool in self._read().pools:
             if pool.missing or any(_wrong(pool)):
                 yield Key("pool", pool.name)
 
     def population(self) -> int:
-        """Return the number of spares, or the wanted number if that is larger."""
+        """Return, summed over the pools, the number of present or wanted spares, whichever is larger."""
         return sum(max(pool.wanted, len(pool.present)) for pool in self._read().pools)
 
     def heal(self, finding: Finding) -> Healed:
