@@ -1,5 +1,5 @@
 """Amphorae that are preserved for examination.
 
-``pool``       the preserved amphorae as Nova and Glance show them, their order, and their removal
+``pool``       reads the preserved amphorae from Nova and Glance, orders and removes them
 ``inventory``  the operator's commands: list, show, release, delete
 """

@@ -38,7 +38,7 @@ class PreservedAmphorae(OctaviaPlugin, Inventory):
         return [_item(one) for one in pool.read(self._driver)]
 
     def show(self, identity: str) -> Json:
-        """Return one preserved amphora, and how to examine it."""
+        """Return one preserved amphora, with the commands to examine it."""
         one = self._find(identity)
         shown = {
             **_item(one),
@@ -52,7 +52,7 @@ class PreservedAmphorae(OctaviaPlugin, Inventory):
         return shown
 
     def release(self, identity: str) -> Healed:
-        """Give one to the operator: remove its marks, unlock it, unprotect its image; its name stays."""
+        """Give a preserved amphora to the operator: unlock and unmark the server, unprotect the image; keep both names."""
         one = self._not_in_use(identity)
         undo = []
         if one.image is not None:
@@ -77,9 +77,9 @@ class PreservedAmphorae(OctaviaPlugin, Inventory):
         self._driver.untag_server(server.id, PRESERVED)
 
     def delete(self, identity: str) -> Healed:
-        """Delete one: its server, its image and its ports; return when they are gone.
+        """Delete a preserved amphora's server, image and ports; return when server and image are gone.
 
-        :raises Unavailable: when it still exists after a minute
+        :raises Unavailable: when server or image still exists after a minute
         """
         one = self._not_in_use(identity)
         pool.discard(self._driver, one)
@@ -123,7 +123,7 @@ def _where(one: Preserved) -> str:
 
 
 def _how_to_examine(one: Preserved) -> str:
-    """Return the commands. None boots the server with a network, in which the amphora would send heartbeats again."""
+    """Return the commands to examine an amphora. They never boot the server with a network, so no heartbeats follow."""
     match one:
         case Preserved(image=Image(id=image)):
             return (

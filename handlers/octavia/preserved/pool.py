@@ -1,8 +1,9 @@
 """The preserved amphorae, read from their marks in the cloud; no table of ours stores them.
 
-A preserved server carries the tag :data:`~handlers.octavia.cloud_objects.PRESERVED`; an image counts once it is protected.
-Lamport's bakery algorithm orders the marks: tag the server, read the other marks, then write a number, a time later than all
-others. So no more than the maximum are preserved, without a lock.
+A preserved server has the tag :data:`~handlers.octavia.cloud_objects.PRESERVED`; a preserved image is protected.
+
+Lamport's bakery algorithm orders the amphorae: tag the server, read the other marks, then write a number. The number is a time
+later than all other numbers. So stackmend never preserves more than the maximum, although it takes no lock.
 """
 
 from __future__ import annotations
@@ -53,12 +54,12 @@ class Preserved:
 
     @property
     def since(self) -> str:
-        """Its number, the time of its mark; empty before it has one."""
+        """The amphora's number, the time of the mark; empty when no number is written yet."""
         return self._mark(SINCE)
 
     @property
     def complete(self) -> bool:
-        """Whether every step of its preservation is done."""
+        """Whether every step of the preservation is done."""
         if self.server is not None:
             return self.server.metadata.get(STATE) == State.PRESERVED
         return self.image is not None
@@ -89,7 +90,7 @@ def read(driver: Driver) -> list[Preserved]:
 
 
 def assemble(servers: Iterable[Server], images: Iterable[Image]) -> list[Preserved]:
-    """Return the preserved amphorae, oldest first; a server and its image are one amphora."""
+    """Return the preserved or marked amphorae, oldest first; a server and an image of one amphora count once."""
     marked = {
         server.metadata.get(AMPHORA) or server.id: server
         for server in servers
@@ -101,10 +102,10 @@ def assemble(servers: Iterable[Server], images: Iterable[Image]) -> list[Preserv
 
 
 def obstacle(server: Server, deadline: float) -> str:
-    """Return why a server will never take marks: it is in ERROR, or Nova has worked on it for too long.
+    """Return why a server will never accept marks: ERROR that Nova cannot end, or endless work of Nova.
 
     :param deadline: seconds to wait for Nova's work
-    :return: empty when it takes marks now, or may do so soon
+    :return: empty when the server accepts marks now, or perhaps later
     """
     if server.task_state and server.quiet > deadline:
         return f"Nova has been working on its server for too long: {server.task_state}"
@@ -115,18 +116,18 @@ def obstacle(server: Server, deadline: float) -> str:
 
 
 def is_about(server: Server, amphora: str) -> bool:
-    """Return whether a server is marked as this amphora's."""
+    """Return whether a server's marks name this amphora."""
     return PRESERVED in server.tags and server.metadata.get(AMPHORA) == amphora
 
 
 def next_number(preserved: Sequence[Preserved], now: datetime) -> str:
-    """Return a number later than all others: this moment, or just after the last number."""
+    """Return a number later than all others: the current time, or just after the latest number."""
     numbers = [when for one in preserved if (when := parsed(one.since)) is not None]
     return max([now, *(number + timedelta(microseconds=1) for number in numbers)]).isoformat(timespec="microseconds")
 
 
 def parsed(since: str) -> datetime | None:
-    """Return a number as a time; None when it is empty, or was not written by stackmend."""
+    """Return a number as a time; None when the number is empty, or stackmend did not write it."""
     try:
         when = datetime.fromisoformat(since)
     except ValueError:
@@ -135,7 +136,7 @@ def parsed(since: str) -> datetime | None:
 
 
 def discard(driver: Driver, one: Preserved) -> None:
-    """Delete a preserved amphora: its server, its image, and its Octavia ports. After an error, call again.
+    """Delete a preserved amphora's server, image and Octavia ports. After an error, a second call continues.
 
     :raises AmphoraDriverError: when a request fails
     """
