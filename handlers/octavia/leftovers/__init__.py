@@ -2,7 +2,7 @@
 
 =========================  ===========================================================================================
 deactivated_amphorae.py    the handler: inspect, sweep, heal
-rules.py                   pure decisions: whether an object is a leftover, and whether it may be removed
-queries.py                 the objects that rows of Octavia still name
+rules.py                   decides whether an object is a leftover, and whether stackmend may remove it
+queries.py                 reads the ports and groups that Octavia's rows still name
 =========================  ===========================================================================================
 """

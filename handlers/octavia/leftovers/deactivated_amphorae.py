@@ -4,9 +4,9 @@
 
 =========================  ==========================================================================================
 amphora-deactivated        a row on no load balancer, in ERROR, READY or another state, with its server
-amphora-eligible           such a row in ERROR, whose server is to be preserved (``maximum_preserved_amphora_count``)
-amphora-without-server     the same, and Nova does not know its server
-amphora-stuck              a row in a state of a flow, while no flow works on its load balancer; or PENDING_DELETE on none
+amphora-eligible           such a row in ERROR, whose server stackmend preserves (``maximum_preserved_amphora_count``)
+amphora-without-server     a row on no load balancer whose server is not in Nova
+amphora-stuck              a row in a state of a flow, on a load balancer without a flow; or PENDING_DELETE on no load balancer
 server-without-row         a server named ``amphora-<uuid>`` that no row of Octavia names
 zombie-server              a server whose amphora is DELETED; it may still answer for an address of another amphora
 leaked-port                a VRRP or member port of an amphora that is DELETED or has no row
@@ -14,33 +14,34 @@ leaked-vip-port            the VIP port of a load balancer that is DELETED or ha
 leaked-security-group      ``lb-<uuid>`` of a load balancer that is DELETED or has no row
 leaked-server-group        ``octavia-lb-<uuid>`` of a load balancer that is DELETED or has no row, without members
 leaked-image               an image that stackmend began for preservation, of an amphora that is DELETED or has no row
-orphan-health              a heartbeat record of an amphora that is DELETED or unknown; it counts for failover_threshold
-load-balancer-leftovers    objects of the kinds above that a load balancer left, after Octavia's notification of its deletion
+orphan-health              a heartbeat record of an amphora that is DELETED or has no row; counts for failover_threshold
+load-balancer-leftovers    all leftovers of one load balancer, found after Octavia's notification of the deletion
 =========================  ==========================================================================================
 
-**Why Octavia lets it.** Octavia gives up a server or port that it could not delete in fifteen attempts. A worker that dies ends
-its flow. When Nova fails while Octavia reverts a creation, only the row goes. The API for deleting an amphora fails: before
-release 18 no worker gets the request, and in 19 a failure leaves the row PENDING_DELETE for ever.
+**Why Octavia lets it.** Octavia gives up a server or port that it could not delete in fifteen attempts. When a worker dies, the
+flow ends halfway. When Nova fails while Octavia reverts a creation, only the row goes. The API call that deletes an amphora is
+unreliable. Before Octavia 18, no worker gets the request. In Octavia 19, after a failure, the row stays PENDING_DELETE for
+ever.
 
-**What is read.** The rows of Octavia; servers, ports, security groups and server groups by name and project. Only a DELETED
-row proves that its objects are leftovers. Without a row, an object is reported, unless
-``deactivated_amphorae_without_rows`` allows its removal and no port in Neutron has the address that it serves. Object and row
-must be unchanged for ``deactivated_amphorae_after``, and two inspections must agree. For a DELETED load balancer half a minute
-is enough: DELETED is the last row that its flow writes, and no flow begins on it. Nothing is removed while Nova shows less
-than 90 % of the servers of serving amphorae, or more than a few servers have no row. A row in PENDING_DELETE is removed only
-while no request for it waits in Octavia's queue (:mod:`handlers.octavia.work_queue`).
+**What is read.** Octavia's rows; servers, ports, security groups and server groups by name and project. Only a DELETED row
+proves that the row's objects are leftovers. stackmend reports an object without a row. It removes such an object if
+``deactivated_amphorae_without_rows`` is set and no port has the server's address. Object and row must be unchanged for
+``deactivated_amphorae_after``, and two inspections must agree. For a DELETED load balancer, half a minute is enough: DELETED is
+the flow's last write, and no other flow begins. stackmend removes nothing while Nova shows less than 90 % of the serving
+amphorae's servers, or more than a few servers have no row. It removes a row in PENDING_DELETE only while no request waits in
+Octavia's queue (:mod:`handlers.octavia.work_queue`).
 
-**What is changed.** An amphora that is stuck on a load balancer is failed over, never deleted. An amphora in ERROR on no load
-balancer is preserved while there is room, by the steps of ``failed_amphora`` (:mod:`handlers.octavia.failover.rules`): mark,
-cut off, DELETED row without the server, image, label. One that is not preserved is deleted by the API. When that fails, and in
-every other state, its server, its ports and its row are removed here (:mod:`handlers.octavia.removal`). Servers, ports and
-groups are deleted, and their absence is verified. A port is deleted at the revision that was inspected.
+**What is changed.** stackmend fails over an amphora that is stuck on a load balancer, and never deletes it. While there is
+room, it preserves an amphora in ERROR on no load balancer by the steps of ``failed_amphora``
+(:mod:`handlers.octavia.failover.rules`). Otherwise it asks Octavia's API to delete such an amphora. If the API fails, and for
+every other state, stackmend itself removes server, ports and row (:mod:`handlers.octavia.removal`). It deletes servers, ports
+and groups, then verifies their absence. A port must still have the inspected revision.
 
 **What is not changed.** Objects outside Octavia's project. Preserved amphorae, spares and released servers. Rows of other
-providers. An amphora that serves, or is in ERROR on a load balancer: ``failed_amphora`` replaces it. A load balancer whose
+providers. Amphorae that serve, or are in ERROR on a load balancer: ``failed_amphora`` handles them. A load balancer whose
 deletion or creation failed. Servers with random names (``random_amphora_name_length`` of Octavia).
 
-**Undo.** Nothing returns a deleted object of Nova or Neutron. The history has the statement for a row.
+**Undo.** Nothing restores a deleted object of Nova or Neutron. The history has the SQL statement that restores a row.
 """
 
 from __future__ import annotations
@@ -113,10 +114,10 @@ _Judged = tuple[Leftover, dict[str, Any]]
 
 
 class DeactivatedAmphorae(OctaviaPlugin, Handler):
-    """Removes what Octavia left behind.
+    """Removes the objects that Octavia left behind.
 
     :param grace: seconds for which an object must be unchanged
-    :param without_rows: whether objects that no row names may be removed
+    :param without_rows: whether stackmend may remove objects that no row names
     """
 
     name = "deactivated_amphorae"
@@ -154,7 +155,7 @@ class DeactivatedAmphorae(OctaviaPlugin, Handler):
 
     @classmethod
     def from_resources(cls, resources: Resources) -> Self:
-        """:raises ConfigError: when a file of Octavia is malformed, or the grace is shorter than a flow"""
+        """:raises ConfigError: when a file of Octavia is malformed or ``deactivated_amphorae_after`` is too short"""
         group = resources.conf[settings.GROUP]
         grace = age_or_default(
             group.deactivated_amphorae_after,
@@ -200,7 +201,7 @@ class DeactivatedAmphorae(OctaviaPlugin, Handler):
         return [*reported, Finding(key, Problem.BALANCER, summary, evidence, weight=len(left))]
 
     def _parts(self, balancer: records.LoadBalancer) -> Iterator[Key]:
-        """Yield the objects of a load balancer, in the order of their removal; list no kind as a whole without need.
+        """Yield a load balancer's objects in the order of removal, found by id or name.
 
         :raises InFlight: while Nova deletes a server
         """
@@ -223,7 +224,7 @@ class DeactivatedAmphorae(OctaviaPlugin, Handler):
             yield Key("server-group", balancer.server_group_id)
 
     def _scope(self, *balancers: records.LoadBalancer | None) -> Scope:
-        """Return the facts for an object of these load balancers; no flow works on those that are DELETED."""
+        """Return the facts for judging objects of these load balancers; the grace is short if all are DELETED."""
         ended = bool(balancers) and all(found is not None and found.status == "DELETED" for found in balancers)
         grace = min(rules.SETTLED, self._grace) if ended else self._grace
         live, deleted = self._database.run(
@@ -255,7 +256,7 @@ class DeactivatedAmphorae(OctaviaPlugin, Handler):
             yield self._unless_queued(found, row), _of_row(row)
 
     def _step(self, row: records.Amphora) -> Step | None:
-        """Return the next step of a preservation; None for an amphora that is not preserved."""
+        """Return the next step to preserve an amphora; None when no step is needed."""
         read = facts.read_deactivated(self._driver, self._driver.settings, row)
         return None if isinstance(read, Nothing) else self._decided(read)
 
@@ -276,9 +277,9 @@ class DeactivatedAmphorae(OctaviaPlugin, Handler):
         return Place(found, serving, rebuild.obstacle(rebuild.read(self._driver, found, rows)))
 
     def _unless_queued(self, found: Leftover, row: records.Amphora) -> Leftover:
-        """Only report a row in PENDING_DELETE, unless Octavia's queue proves that no request for it waits.
+        """Return the leftover; add a refusal for PENDING_DELETE when Octavia's queue proves nothing.
 
-        Only workers set the other states of a flow.
+        Octavia's API sets PENDING_DELETE before it sends the request; only workers set a flow's other states.
         """
         if row.status != "PENDING_DELETE" or found.refusal:
             return found
@@ -386,7 +387,7 @@ class DeactivatedAmphorae(OctaviaPlugin, Handler):
                 yield Key("image", image.id)
 
     def _unfinished(self, servers: Sequence[Server]) -> list[str]:
-        """Return the amphorae whose preservation is not finished: by their marks, or because the oldest has to go."""
+        """Return the amphorae whose preservation is not finished, or for which the oldest preserved amphora must go."""
         kept, settings = preserved.assemble(servers, ()), self._driver.settings
         complete = [one.amphora for one in kept if one.complete]
         over = settings.preservation_scheme == "cycle" and len(complete) > settings.maximum_preserved_amphora_count > 0
@@ -458,7 +459,7 @@ class DeactivatedAmphorae(OctaviaPlugin, Handler):
                 return self._remove_leftovers(now)
 
     def _remove_leftovers(self, finding: Finding) -> Healed:
-        """Remove each object, proved again; raise the first error if none was removed."""
+        """Prove and remove each object; raise the first error if no removal succeeded."""
         removed: list[str] = []
         failures: list[AmphoraDriverError | HandlerError] = []
         for part, evidence in finding.evidence.items():

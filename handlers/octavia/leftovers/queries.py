@@ -1,4 +1,4 @@
-"""The objects that rows of Octavia still name."""
+"""The ports and groups that Octavia's rows still name."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def count_amphorae(connection: Connection) -> int:
 
 
 def used_ports(connection: Connection) -> frozenset[str]:
-    """Return the ports of amphorae and load balancers that are not deleted."""
+    """Return the ports of all amphorae and load balancers that are not DELETED."""
     rows = connection.execute(
         sa.select(_AMPHORA.vrrp_port_id, _AMPHORA.ha_port_id).where(_AMPHORA.status != "DELETED")
     ).all()

@@ -1,19 +1,20 @@
-"""Whether an object of Octavia is a leftover, and whether it may be removed; pure decisions.
+"""Decides whether an object of Octavia is a leftover, and whether stackmend may remove it.
 
 An object stays when any of these holds:
 
-- It is outside Octavia's project, or Octavia gives no such name. The names are ``amphora-<uuid>``,
+- The object is outside Octavia's project, or Octavia gives no such name. The names are ``amphora-<uuid>``,
   ``octavia-lb-vrrp-<uuid>``, ``octavia-lb-member-<uuid>``, ``octavia-lb-<uuid>`` and ``lb-<uuid>``.
-- It is preserved, a spare, or released.
-- Its row is not DELETED.
-- It is younger than the grace, or its row was written within it: a flow may still use it.
-- Another object uses it.
+- The object is preserved, a spare, or released.
+- The object's row is not DELETED.
+- Object or row changed within the grace: a flow may still use the object.
+- Another object uses the object.
 
-A leftover is only reported when one of these holds:
+stackmend only reports a leftover when one of these holds:
 
-- It has no row: a missing row is no witness, and another Octavia may own it. An operator can allow its removal.
+- The leftover has no row: a missing row is no witness, and another Octavia may own the object. An operator can allow the
+  removal.
 - Octavia's database and the cloud may not belong together (:mod:`handlers.octavia.pairing`).
-- It is a VIP port outside Octavia's project: it belongs to the owner of the load balancer.
+- The leftover is a VIP port outside Octavia's project: the load balancer's owner owns the port.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ class Problem(StrEnum):
 class Leftover:
     """An object that its owner left behind.
 
-    :param refusal: why it is only reported; empty when it may be removed
+    :param refusal: why stackmend only reports the leftover; empty when removal is allowed
     """
 
     problem: Problem
@@ -66,8 +67,8 @@ class Scope:
     """The facts that every decision needs.
 
     :param grace: seconds for which an object and its row must be unchanged
-    :param without_rows: whether objects that no row names may be removed
-    :param mismatch: why database and cloud may not belong together; empty when they do
+    :param without_rows: whether stackmend may remove objects that no row names
+    :param mismatch: why database and cloud may not belong together; empty when both match
     """
 
     project: str
@@ -76,9 +77,9 @@ class Scope:
     mismatch: str = ""
 
     def refusal(self, known: bool) -> str:
-        """Return why a leftover must not be removed.
+        """Return why stackmend must not remove a leftover; empty when removal is allowed.
 
-        :param known: whether a row of Octavia names it
+        :param known: whether a row of Octavia names the leftover
         """
         if self.mismatch or known or self.without_rows:
             return self.mismatch
@@ -92,7 +93,7 @@ class Scope:
 class Place:
     """The load balancer of an amphora.
 
-    :param obstacle: why it must not be failed over while it is in ERROR; empty when it may be
+    :param obstacle: why stackmend must not fail over the load balancer in ERROR; empty when a failover is allowed
     """
 
     balancer: records.LoadBalancer
@@ -107,9 +108,9 @@ class Place:
 
 
 def row(scope: Scope, amphora: records.Amphora, place: Place | None, found: Server | None) -> Leftover | None:
-    """Judge the row of an amphora.
+    """Judge an amphora's row.
 
-    :param place: None for a row on no load balancer, or on one that has no row
+    :param place: None when the row names no load balancer, or one without a row
     """
     if amphora.status == "DELETED" or amphora.age < scope.grace or amphora.is_device:
         return None
@@ -126,11 +127,11 @@ def row(scope: Scope, amphora: records.Amphora, place: Place | None, found: Serv
 
 
 def may_be_preserved(scope: Scope, amphora: records.Amphora, leftover: Leftover | None, found: Server | None) -> bool:
-    """Return whether the server of an amphora on no load balancer is one to preserve, or is being preserved.
+    """Return whether stackmend preserves, or should preserve, the server of an amphora on no load balancer.
 
-    The specification calls amphorae in ERROR eligible.
+    Octavia's Housekeeping Manager specification calls amphorae in ERROR eligible.
 
-    :param leftover: the judgement of :func:`row`
+    :param leftover: the result of :func:`row`
     """
     if amphora.load_balancer_id is not None or scope.mismatch:
         return False
@@ -170,8 +171,8 @@ def server(
 ) -> Leftover | None:
     """Judge a server.
 
-    :param rows: the amphora rows that name it, or that its name names
-    :param rival: a port that has an address of the server's address pairs as its own; empty when there is none
+    :param rows: amphora rows that name the server, or whose id is in the server's name
+    :param rival: a port whose own address is in the server's address pairs; empty when no such port exists
     """
     rows, amphora = tuple(rows), names.amphora_of_server(found.name)
     stays = (
@@ -199,7 +200,7 @@ def amphora_port(
 ) -> Leftover | None:
     """Judge a VRRP or member port.
 
-    :param row: of the amphora in its name
+    :param row: the row of the amphora in the port's name
     :param used: whether a row names the port
     """
     stays = (
@@ -271,8 +272,8 @@ def server_group(scope: Scope, group: Group, balancer: records.LoadBalancer | No
 def image(scope: Scope, found: Image, row: records.Amphora | None, preserving: bool) -> Leftover | None:
     """Judge an image of an amphora.
 
-    :param row: of the amphora in its marks
-    :param preserving: whether a server is marked as this amphora's: ``failed_amphora`` completes its image
+    :param row: the row of the amphora in the image's marks
+    :param preserving: whether a server has this amphora's marks: ``failed_amphora`` then completes the image
     """
     amphora = found.properties.get(AMPHORA, "")
     stays = (
