@@ -4,7 +4,7 @@
 
 =====================  =================================================================================================
 stuck-pending-update   PENDING_UPDATE for longer than any flow of Octavia works: no change and no failover is possible
-stuck-pending-create   PENDING_CREATE for as long: reported; in ERROR, the owner could delete the load balancer
+stuck-pending-create   PENDING_CREATE for as long: reported; once in ERROR, the owner can delete the load balancer
 stuck-pending-delete   PENDING_DELETE for as long: reported, because the extent of the deletion is unknown (cascade)
 failover-due           in ERROR because stackmend freed the load balancer: the failover is due
 amphora-count          more or fewer amphorae than the topology has, although no flow works on the load balancer
