@@ -1,8 +1,8 @@
-"""The interface of every driver: the calls to Nova, Neutron, Glance and Octavia.
+"""The interface that every driver implements: the calls to Nova, Neutron, Glance and Octavia.
 
-Each method is one call or one listing, and does not wait for the result. For an object that does not exist, a reading method
-returns None, a removal succeeds, and another writing method raises :class:`~handlers.octavia.housekeeping.NotFoundError`. All
-raise only the exceptions of :mod:`handlers.octavia.housekeeping`.
+Each method makes one call or one listing, and does not wait for the result. When an object does not exist, a read returns None,
+a removal succeeds, and any other write raises :class:`~handlers.octavia.housekeeping.NotFoundError`. Every method raises only
+the exceptions of :mod:`handlers.octavia.housekeeping`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from handlers.octavia.settings import HousekeepingSettings
 
 
 class Driver(ABC):
-    """The amphorae of one cloud; safe to share between threads."""
+    """The calls to one cloud; safe to share between threads."""
 
     def __init__(self, settings: HousekeepingSettings, database: OctaviaDatabase) -> None:
         self.settings = settings
@@ -27,7 +27,7 @@ class Driver(ABC):
     @classmethod
     @abstractmethod
     def made(cls, resources: Resources, settings: HousekeepingSettings, database: OctaviaDatabase) -> Self:
-        """Make the driver out of the configuration.
+        """Make the driver from the configuration.
 
         :raises ConfigError: when an option is missing or wrong
         """
@@ -42,13 +42,13 @@ class Driver(ABC):
 
     @abstractmethod
     def server(self, server: str) -> Server | None:
-        """Return one server of any project."""
+        """Return one server, of any project."""
 
     @abstractmethod
     def servers(self) -> Sequence[Server]:
-        """Return every server of Octavia's project; a server is gone only if :meth:`server` agrees.
+        """Return every server of Octavia's project. To prove that a server is gone, also call :meth:`server`.
 
-        :raises UnavailableException: also when a cell does not answer: its servers are unknown, not absent
+        :raises UnavailableException: also when a cell does not answer, because the cell's servers are unknown, not absent
         """
 
     @abstractmethod
@@ -57,16 +57,16 @@ class Driver(ABC):
     ) -> str:
         """Boot a server without a network from the amphora image, in Octavia's project; return its id.
 
-        :param flavor: id; empty for that of amphorae
+        :param flavor: a flavor's id; empty for the flavor of amphorae
         """
 
     @abstractmethod
     def stop_server(self, server: str) -> None:
-        """Stop a server; one in ERROR becomes SHUTOFF too."""
+        """Stop a server; a server in ERROR becomes SHUTOFF too."""
 
     @abstractmethod
     def shelve_server(self, server: str) -> None:
-        """Shelve a server. Once ``host`` is None, its host and its place in a server group are free."""
+        """Shelve a server. Once ``host`` is None, the room on the host and the place in a server group are free."""
 
     @abstractmethod
     def delete_server(self, server: str) -> None:
@@ -74,23 +74,23 @@ class Driver(ABC):
 
     @abstractmethod
     def describe_server(self, server: str, metadata: Mapping[str, str], name: str = "") -> None:
-        """Add metadata, and set a new name if one is given.
+        """Add metadata, and set a new name unless ``name`` is empty.
 
-        :raises UnavailableException: for metadata of a server that is not ACTIVE, PAUSED, SUSPENDED or SHUTOFF; Nova accepts
-            a name in every state (``nova/compute/api.py``)
+        :raises UnavailableException: when metadata are given and the server is not ACTIVE, PAUSED, SUSPENDED or SHUTOFF; Nova
+            accepts a name in every state (``nova/compute/api.py``)
         """
 
     @abstractmethod
     def tag_server(self, server: str, tag: str) -> None:
-        """Add a tag; Nova refuses it in the same states as metadata."""
+        """Add a tag to a server; Nova refuses tags in the states in which it refuses metadata."""
 
     @abstractmethod
     def untag_server(self, server: str, tag: str) -> bool:
-        """Remove a tag; return True only for the caller whose request removed it. Nova refuses as in :meth:`tag_server`."""
+        """Remove a server's tag; return whether this call removed the tag. Nova refuses as for :meth:`tag_server`."""
 
     @abstractmethod
     def lock_server(self, server: str, reason: str) -> None:
-        """Lock a server, so that only an administrator changes it."""
+        """Lock a server, so that only an administrator can change the server."""
 
     @abstractmethod
     def unlock_server(self, server: str) -> None:
@@ -98,7 +98,7 @@ class Driver(ABC):
 
     @abstractmethod
     def console(self, server: str, lines: int) -> str:
-        """Return the last lines of a server's console log; empty where its host has none."""
+        """Return the last lines of a server's console log; empty where the host keeps no log."""
 
     # ports
 
@@ -110,32 +110,32 @@ class Driver(ABC):
     def ports_of(self, device: str) -> Sequence[Port]:
         """Return the ports of a device.
 
-        :param device: never empty: Neutron would list every port
+        :param device: the user's id; never empty, because Neutron would list every port
         """
 
     @abstractmethod
     def ports(self) -> Sequence[Port]:
-        """Return the ports of any project whose name begins with ``octavia-lb-``."""
+        """Return all ports, of any project, with a name that begins with ``octavia-lb-``."""
 
     @abstractmethod
     def ports_at(self, network: str, address: str) -> Sequence[Port]:
-        """Return the ports of a network that have an address as their own, of any project."""
+        """Return the ports in a network, of any project, that have this address as a fixed address."""
 
     @abstractmethod
     def ports_named(self, names: Collection[str]) -> Sequence[Port]:
-        """Return the ports of any project that have one of these names."""
+        """Return all ports, of any project, that have one of these names."""
 
     @abstractmethod
     def detach_port(self, server: str, port: str) -> None:
-        """Ask Nova to detach a port; :meth:`ports_of` shows the result. A port that is gone is a success."""
+        """Ask Nova to detach a port; :meth:`ports_of` shows the result. Succeed when the port is gone."""
 
     @abstractmethod
     def disable_port(self, port: Port) -> None:
-        """Set a port administratively down, if it still has this revision."""
+        """Set a port administratively down, if Neutron's port still has this revision."""
 
     @abstractmethod
     def delete_port(self, port: Port) -> None:
-        """Delete a port, if it still has this revision."""
+        """Delete a port, if Neutron's port still has this revision."""
 
     # images
 
@@ -145,7 +145,7 @@ class Driver(ABC):
 
     @abstractmethod
     def images(self) -> Sequence[Image]:
-        """Return every image of :meth:`create_image`."""
+        """Return every image that :meth:`create_image` began."""
 
     @abstractmethod
     def create_image(self, server: str, name: str, properties: Mapping[str, str]) -> str:
@@ -179,7 +179,7 @@ class Driver(ABC):
 
     @abstractmethod
     def delete_security_group(self, group: str) -> None:
-        """Delete a security group; Neutron refuses one that a port uses."""
+        """Delete a security group; Neutron refuses while a port uses the group."""
 
     @abstractmethod
     def security_group(self, name: str) -> Group | None:
@@ -191,25 +191,25 @@ class Driver(ABC):
 
     @abstractmethod
     def untag_security_group(self, group: str, tag: str) -> None:
-        """Remove a tag of a security group, if it has the tag."""
+        """Remove a tag from a security group; succeed when the tag is missing."""
 
     # Octavia
 
     @abstractmethod
     def require_failover(self, amphora: str) -> None:
-        """Read an amphora by Octavia's API, which needs the same role as its failover (``octavia/policies/amphora.py``).
+        """Read an amphora through Octavia's API, which needs the role that a failover needs (``octavia/policies/amphora.py``).
 
-        :raises NotFoundError, UnauthorizedException, UnavailableException: when a failover would be refused as well
+        :raises NotFoundError, UnauthorizedException, UnavailableException: when Octavia would refuse a failover too
         """
 
     @abstractmethod
     def failover_amphora(self, amphora: str) -> None:
-        """Ask Octavia to replace an amphora; its load balancer must be ACTIVE."""
+        """Ask Octavia to replace an amphora; the load balancer must be ACTIVE."""
 
     @abstractmethod
     def failover_load_balancer(self, balancer: str) -> None:
-        """Ask Octavia to replace all amphorae of a load balancer; it must be ACTIVE or ERROR."""
+        """Ask Octavia to replace all amphorae of a load balancer that is ACTIVE or ERROR."""
 
     @abstractmethod
     def delete_amphora(self, amphora: str) -> None:
-        """Ask Octavia to delete an amphora; only its row shows the result."""
+        """Ask Octavia to delete an amphora; only the amphora's row shows the result."""

@@ -1,4 +1,4 @@
-"""The driver that ``[housekeeping] driver`` names; all handlers share it."""
+"""Chooses the driver that ``[housekeeping] driver`` names; all handlers share this driver."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ def housekeeping_settings(resources: Resources) -> HousekeepingSettings:
 
 
 def chosen_driver(resources: Resources) -> Driver:
-    """Return the driver; call it by ``resources.get(chosen_driver)``, so that all handlers share one.
+    """Return the driver. Only ``resources.get(chosen_driver)`` makes all handlers share one driver.
 
-    :raises ConfigError: when an option is missing or wrong, or no such driver is installed
+    :raises ConfigError: when an option is missing or wrong, or the named driver is not installed
     """
     made = _class(resources.conf[GROUP].driver).made
     return made(resources, resources.get(housekeeping_settings), resources.get(OctaviaDatabase.from_resources))

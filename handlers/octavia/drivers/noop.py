@@ -1,9 +1,10 @@
-"""The driver of a cloud in memory, with Octavia on a database of its own; for trials and tests.
+"""The driver of a cloud in memory, with Octavia on its own database; for trials and tests.
 
-It writes Octavia's tables. So it accepts only an SQLite database, which no real Octavia uses, and creates the tables there.
+The driver writes Octavia's tables. So it accepts only an SQLite database, which no real Octavia uses, and creates the tables
+there.
 
-Its memory ends with the process. A new process on the same database boots a server with its ports for each row that names
-one; preserved amphorae and spares are gone. It sends no heartbeats, so no amphora becomes silent by itself.
+The cloud ends with the process. A new process on the same database boots a server with ports for each row that names a server.
+Preserved amphorae and spares are gone. The driver sends no heartbeats, so no amphora becomes silent by itself.
 """
 
 from __future__ import annotations
@@ -28,9 +29,9 @@ from handlers.octavia.simulation.controller import Controller
 
 
 class NoopDriver(Driver):
-    """A cloud of amphorae in memory.
+    """The calls to a cloud in memory.
 
-    :param cloud: its objects; None for an empty cloud of three hosts
+    :param cloud: the cloud's objects; None for an empty cloud with three hosts
     """
 
     def __init__(self, settings: HousekeepingSettings, database: OctaviaDatabase, cloud: Cloud | None = None) -> None:
@@ -41,7 +42,7 @@ class NoopDriver(Driver):
 
     @classmethod
     def made(cls, resources: Resources, settings: HousekeepingSettings, database: OctaviaDatabase) -> Self:
-        """Make it on the configured database.
+        """Make the driver on the configured database.
 
         :raises ConfigError: when the database may belong to a real Octavia
         """

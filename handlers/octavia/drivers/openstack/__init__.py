@@ -5,12 +5,12 @@ compute.py           servers and server groups: Nova
 network.py           ports and security groups: Neutron
 image.py             images: Glance
 loadbalancer.py      failovers and deletions: Octavia
-api.py               one API; every failure becomes an exception of the specification
+api.py               calls one API; turns failures into exceptions of the specification
 places.py            the regions and endpoints that Octavia uses
 ===================  =================================================================================================
 
-Nova gives a server to the project of the credentials, so spares are booted with those of Octavia (``[service_auth]`` of its
-files). All other calls use ``[openstack]``, with an administrator's role.
+Nova gives a new server to the project of the credentials. So the driver boots spares with Octavia's credentials
+(``[service_auth]`` in Octavia's files). All other calls use ``[openstack]``, with an administrator's role.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ SECTIONS = ("service_auth", "keystone_authtoken")
 
 
 class OpenStackDriver(ImageCalls, NetworkCalls, OctaviaCalls, ComputeCalls):
-    """A real cloud's amphorae.
+    """The calls to a real cloud.
 
     :param cloud: the credentials for every call but a boot
-    :param octavia: Octavia's own credentials; None when they are unknown
-    :param project: id of Octavia's project; empty: that of ``octavia``
-    :param at: the places that Octavia's files name, by type of service
+    :param octavia: Octavia's own credentials; None when unknown
+    :param project: id of Octavia's project; empty: the project of ``octavia``
+    :param at: regions and endpoints in Octavia's files, by type of service
     """
 
     def __init__(
@@ -73,9 +73,9 @@ class OpenStackDriver(ImageCalls, NetworkCalls, OctaviaCalls, ComputeCalls):
 
     @classmethod
     def made(cls, resources: Resources, settings: HousekeepingSettings, database: OctaviaDatabase) -> Self:
-        """Make it from the options ``[openstack]`` and ``[octavia]``.
+        """Make the driver from the options ``[openstack]`` and ``[octavia]``.
 
-        :raises ConfigError: when Octavia's project, or the image and flavor of spares, is unknown
+        :raises ConfigError: when Octavia's project is unknown, or the image or flavor of spares
         """
         conf = resources.conf
         amphora = options.amphora_settings(conf)

@@ -1,11 +1,13 @@
-"""One API of the cloud; every failure becomes exactly one exception of the specification.
+"""Calls one API of the cloud.
+
+Every failure becomes exactly one exception of Octavia's Housekeeping Manager specification:
 
 ======================================= ==============================================================================
-the object does not exist (404)         NotFoundError; for reads None, for removals success
+the object does not exist (404)         a read returns None, a removal succeeds; otherwise NotFoundError
 wrong credentials or role (401, 403)    UnauthorizedException
-no answer, too slow, 5xx, 413, 429      UnavailableException, ``dependency`` the service
-its state refuses the call (409, 412)   UnavailableException, ``dependency`` the object: ``server:<id>``
-a removal is refused otherwise          DeleteFailed
+no answer, too slow, 5xx, 413, 429      UnavailableException; ``dependency`` is the service
+the object's state refuses (409, 412)   UnavailableException; ``dependency`` is the object, ``server:<id>``
+a removal is refused for other reasons  DeleteFailed
 anything else                           AmphoraDriverError
 ======================================= ==============================================================================
 """
@@ -37,7 +39,7 @@ _BUSY = frozenset({413, 429})
 class Api:
     """One API; safe to share between threads.
 
-    :param microversion: of every call, where the API has them
+    :param microversion: used in every call, where the API has microversions
     """
 
     def __init__(self, service: Service, microversion: str = "") -> None:
@@ -47,7 +49,7 @@ class Api:
     def get(self, url: str, thing: str, **arguments: Any) -> Mapping[str, Any] | None:
         """Return the object at ``url``; None when it does not exist.
 
-        :param thing: its name in errors: ``server:<id>``
+        :param thing: the object's name in errors: ``server:<id>``
         """
         response = translated(lambda: self._service.read(url, **self._always, **arguments))
         if response.status_code == 404:
@@ -56,9 +58,9 @@ class Api:
         return translated(lambda: self._service.json(response))
 
     def list(self, url: str, name: str, page: int, **query: Any) -> Iterator[Mapping[str, Any]]:
-        """Yield a listing in pages by ``marker``, as Nova and Glance have it.
+        """Yield the objects of a listing that Nova or Glance divides into pages by ``marker``.
 
-        :raises AmphoraDriverError: one of the table above; objects that were yielded before are valid
+        :raises AmphoraDriverError: one of the table above; objects yielded before are valid
         """
         marker: dict[str, str] = {}
         while True:
@@ -71,13 +73,13 @@ class Api:
             marker = {"marker": body[name][-1]["id"]}
 
     def call(self, method: str, url: str, thing: str, **arguments: Any) -> requests.Response:
-        """Send a request once: a first one without an answer may have arrived."""
+        """Send a request once, without repetition: a request without an answer may have arrived."""
         response = translated(lambda: self._service.write(method, url, **self._always, **arguments))
         self._check(response, thing)
         return response
 
     def remove(self, url: str, thing: str) -> None:
-        """DELETE; an object that does not exist is a success."""
+        """Send DELETE; succeed when the object does not exist."""
         response = translated(lambda: self._service.write("DELETE", url, **self._always))
         if response.status_code == 404:
             return
@@ -103,7 +105,7 @@ class Api:
 
 
 def translated(call: Callable[[], T]) -> T:
-    """Return ``call()``; translate errors of the contract to those of the specification."""
+    """Return ``call()``; turn errors of :mod:`handlers.base` into errors of :mod:`handlers.octavia.housekeeping`."""
     try:
         return call()
     except Denied as error:
@@ -115,7 +117,7 @@ def translated(call: Callable[[], T]) -> T:
 
 
 def age(time: str | None) -> float:
-    """Return the seconds since a time that an API shows; 0 for a missing or a future time."""
+    """Return the seconds since a time in an API's answer; 0 for a missing or future time."""
     if not time:
         return 0.0
     then = datetime.fromisoformat(time)
@@ -124,7 +126,7 @@ def age(time: str | None) -> float:
 
 
 def _answer(response: requests.Response) -> str:
-    """Return status and message of an answer in one line; each API has its own form of message."""
+    """Return an answer's status and message in one line, for every API's form of message."""
     try:
         message = response.json()
         while isinstance(message, dict) and message:

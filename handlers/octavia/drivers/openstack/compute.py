@@ -1,13 +1,14 @@
-"""The driver's servers and server groups: Nova.
+"""The driver's calls to Nova: servers and server groups.
 
-Microversion 2.73 (Train) has reasons for locks. Since 2.69 Nova shows the server of a silent cell as UNKNOWN, with little
-more than its id; here that is no answer. Without a request spec Nova answers 404 for it (``nova/compute/api.py``,
-``_get_instance_from_cell``). A listing with a filter or in pages leaves such servers out
+Microversion 2.73 (Train) adds reasons for locks. Since 2.69, Nova shows a silent cell's server as UNKNOWN, with little more
+than an id. The driver treats UNKNOWN as no answer. Without a request spec, Nova answers 404 for such a server
+(``nova/compute/api.py``, ``_get_instance_from_cell``). A listing with a filter or in pages omits these servers
 (``nova/api/openstack/compute/servers.py``, ``_is_cell_down_supported``).
 
-So two listings follow each answer. The listing of services shows those of a silent cell as UNKNOWN by their host mappings
-(``nova/api/openstack/compute/services.py``, ``_get_service_detail``); only cell0 has none, and its servers never ran. A listing
-of servers with Octavia's own credentials, without a filter, shows those in silent cells, up to Nova's ``max_limit``.
+So after a 404 or a listing, the driver reads two more listings. The listing of services shows a silent cell's services as
+UNKNOWN, by host mappings (``nova/api/openstack/compute/services.py``, ``_get_service_detail``). Only cell0 has no host
+mappings, and its servers never ran. A listing of servers without a filter, with Octavia's own credentials, shows servers in
+silent cells, up to Nova's ``max_limit``.
 """
 
 from __future__ import annotations
@@ -32,24 +33,24 @@ _HOST_UP = {"UP": True, "MAINTENANCE": True, "DOWN": False}
 
 
 class ComputeCalls(Driver):
-    """The calls to Nova; ``compute`` uses our credentials, ``builder`` those of Octavia."""
+    """The calls to Nova; ``compute`` uses our credentials, ``builder`` Octavia's credentials."""
 
     compute: Api
 
     @abstractmethod
     def builder(self) -> Api:
-        """Return Nova with credentials for Octavia's project, to which new servers then belong.
+        """Return Nova's API with Octavia's credentials, so that new servers belong to Octavia's project.
 
         :raises AmphoraDriverError: one of :mod:`handlers.octavia.housekeeping`
         """
 
     @abstractmethod
     def amphora_image(self) -> str:
-        """Return the id of the image of new amphorae."""
+        """Return the id of the image for new amphorae."""
 
     @abstractmethod
     def amphora_flavor(self) -> str:
-        """Return the id of the flavor of amphorae."""
+        """Return the id of the flavor for new amphorae."""
 
     def server(self, server: str) -> Server | None:
         body = self.compute.get(f"/servers/{server}", f"server:{server}")
@@ -65,9 +66,9 @@ class ComputeCalls(Driver):
         return found
 
     def _must_be_whole(self) -> None:
-        """Verify that no cell with servers of Octavia was silent.
+        """Verify that no cell with Octavia's servers is silent.
 
-        :raises UnavailableException: when one may have been
+        :raises UnavailableException: when such a cell may be silent
         """
         services = _listed(self.compute.get("/os-services", "services", params={"binary": "nova-compute"}), "services")
         silent = sorted(shown["host"] for shown in services if shown["status"] == _UNKNOWN)
@@ -103,7 +104,7 @@ class ComputeCalls(Driver):
         self._act(server, {"os-stop": None})
 
     def shelve_server(self, server: str) -> None:
-        """Shelve a server, or offload one that is shelved: Nova may be configured to offload later or never."""
+        """Shelve a server, or offload a shelved server: Nova's configuration may offload later or never."""
         found = self.server(server)
         if found is None:
             raise NotFoundError(f"server:{server}: it does not exist")
@@ -169,9 +170,9 @@ class ComputeCalls(Driver):
 
 
 def _listed(body: Mapping[str, Any] | None, name: str) -> Sequence[Mapping[str, Any]]:
-    """Return the list of an answer.
+    """Return the list in an answer.
 
-    :raises UnavailableException: when it has none, because another service answered
+    :raises UnavailableException: when the answer has no such list, because another service answered
     """
     if body is None or name not in body:
         raise UnavailableException("compute", f"answered without {name}")

@@ -1,4 +1,4 @@
-"""The images of the driver: Glance."""
+"""The driver's calls to Glance: images."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class ImageCalls(Driver):
             raise
 
     def amphora_image(self) -> str:
-        """Return the newest active image with the tag, as Octavia does (``octavia/image/drivers/glance_driver.py``)."""
+        """Return the newest active image's id by tag, as Octavia does (``octavia/image/drivers/glance_driver.py``)."""
         if not self.image_tag:
             raise NotFoundError("image: neither [octavia] amp_image_tag nor config_file sets it")
         query = {"tag": self.image_tag, "status": "active", "sort": "created_at:desc"}

@@ -1,7 +1,7 @@
-"""The requests of the driver to Octavia; only Octavia's database shows their results.
+"""The driver's requests to Octavia; only Octavia's database shows the results.
 
-Octavia answers 409 while a flow works on the load balancer, 404 for an amphora that is DELETED, and 500 for the failover of
-an amphora without a load balancer. It deletes an amphora in ERROR even when that serves a load balancer
+Octavia answers 409 while a flow works on the load balancer, 404 for an amphora that is DELETED, and 500 for the failover of an
+amphora without a load balancer. Octavia deletes an amphora in ERROR even while the amphora serves a load balancer
 (``octavia/api/v2/controllers/amphora.py``).
 """
 

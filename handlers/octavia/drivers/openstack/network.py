@@ -1,7 +1,7 @@
-"""The ports and security groups of the driver: Neutron.
+"""The driver's calls to Neutron: ports and security groups.
 
-Octavia creates VRRP and member ports in its own project, and VIP ports in the load balancer's. Neutron has no filter for the
-beginning of a name, but all VIP ports have the owner ``Octavia``
+Octavia creates VRRP and member ports in Octavia's project, and VIP ports in the load balancer's project. Neutron cannot filter
+by the beginning of a name, but all VIP ports have the owner ``Octavia``
 (``octavia/network/drivers/neutron/allowed_address_pairs.py``).
 """
 
@@ -25,7 +25,7 @@ _NO_REVISION = -1
 
 
 class NetworkCalls(Driver):
-    """The calls to Neutron; ``network`` is the API, ``neutron`` the client of its ports."""
+    """The calls to Neutron; ``network`` is the API, ``neutron`` the client for ports."""
 
     network: Api
     neutron: neutron.Network
@@ -119,7 +119,7 @@ def _as_read(port: Port) -> neutron.Port:
 
 
 def _changed(port: Port, error: AmphoraDriverError) -> AmphoraDriverError:
-    """Return UnavailableException when another caller has changed the port; else the error itself."""
+    """Return UnavailableException when another caller has changed the port; otherwise return ``error``."""
     if isinstance(error.__cause__, Conflict):
         return UnavailableException(f"port:{port.id}", str(error))
     return error

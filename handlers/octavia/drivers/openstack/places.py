@@ -1,7 +1,7 @@
 """The regions and endpoints in Octavia's own files.
 
 Octavia boots amphorae in the region of ``[nova] region_name``. In another region, servers with names of amphorae belong to
-another Octavia. So these options come before ``[openstack] region_name``.
+another Octavia. So Octavia's options override ``[openstack] region_name``.
 
 Sources: ``octavia/common/clients.py``, ``octavia/compute/drivers/nova_driver.py``, ``octavia/image/drivers/glance_driver.py``.
 """
@@ -18,7 +18,7 @@ _SECTIONS = {"compute": ("nova", ""), "network": ("neutron", "/v2.0"), "image": 
 
 
 def places(files: ServiceFiles) -> Mapping[str, Place]:
-    """Return the places of the services that Octavia's files name, by type of service."""
+    """Return the region and endpoint of each service, from Octavia's files, by type of service."""
     return {service: _place(files, section, version) for service, (section, version) in _SECTIONS.items()}
 
 
