@@ -1,5 +1,5 @@
-"""A cloud of amphorae in one process, behind :class:`~handlers.octavia.drivers.noop.NoopDriver`; for trials and tests.
+"""A cloud with Octavia in one process, behind :class:`~handlers.octavia.drivers.noop.NoopDriver`; for trials and tests.
 
-``cloud``       servers, ports, images and groups, with the rules by which Nova and Neutron refuse or ignore a call
+``cloud``       servers, ports, images and groups; refuses or ignores calls as Nova and Neutron do
 ``controller``  Octavia's API and controller, on a database with Octavia's tables
 """

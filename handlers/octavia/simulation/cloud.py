@@ -1,8 +1,8 @@
-"""Nova, Neutron and Glance in memory, as far as amphorae need them.
+"""Nova, Neutron and Glance in memory, as far as amphorae need these services.
 
-It refuses the same calls as they do. A server in ERROR loses no port and gives no image, but can be stopped. A call to a server
-on a dead host is accepted and not done, except a deletion. A port of Nova goes when it is detached; another port is only
-unbound. Every call is done at once, unless :class:`Weather` delays it.
+The cloud refuses the calls that the real services refuse. A server in ERROR accepts a stop, but no detachment and no image. The
+cloud accepts calls for a server on a dead host, but does only deletions. The detachment of a port deletes Nova's own port, and
+only unbinds any other port. Every call takes effect at once, unless :class:`Weather` delays the effect.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ def _nothing(_call: str) -> None:
 
 @dataclass
 class Weather:
-    """The failures of the cloud; a test or a demonstration changes them at any time.
+    """The cloud's failures, which a test or a demonstration can change at any time.
 
-    :param clinging: servers that accept the detachment of a port, and never do it
-    :param slow_images: images stay ``saving`` until :meth:`Cloud.finish_images`
-    :param slow_builds: servers stay in BUILD until :meth:`Cloud.finish_builds`
+    :param clinging: servers whose ports Nova never detaches, although it accepts the request
+    :param slow_images: whether images stay ``saving`` until :meth:`Cloud.finish_images`
+    :param slow_builds: whether servers stay in BUILD until :meth:`Cloud.finish_builds`
     :param unreachable: services that do not answer: ``compute``, ``network``, ``image``, ``load-balancer``
     """
 
@@ -95,7 +95,7 @@ class Cloud:
         image: str | None = BOOT_IMAGE,
         flavor: str = FLAVOR,
     ) -> Server:
-        """Boot a server; in ERROR and on no host when there is no room for it."""
+        """Boot a server; without room, the server is in ERROR and on no host."""
         with self.lock:
             host = self._schedule(zone, group)
             status = "ERROR" if host is None else "BUILD" if self.weather.slow_builds else "ACTIVE"
@@ -138,7 +138,7 @@ class Cloud:
                     self._servers[server.id] = replace(server, status="ACTIVE")
 
     def alter_server(self, identity: str, **changes: object) -> None:
-        """Change a server without a call: a crash, or an operator."""
+        """Change a server as a crash or an operator does, without an API call."""
         with self.lock:
             self._servers[identity] = replace(self.present(identity), **changes)  # type: ignore[arg-type]
 
@@ -153,7 +153,7 @@ class Cloud:
                 self._servers[identity] = replace(server, status="SHUTOFF")
 
     def shelve(self, identity: str) -> None:
-        """``shelve``, of a cloud that offloads at once."""
+        """Shelve a server, and offload at once."""
         with self.lock:
             server = self.present(identity)
             if server.status not in _WILLING or server.task_state:
@@ -165,7 +165,7 @@ class Cloud:
             self._keep_image(f"{server.name}-shelved", {"instance_uuid": server.id}, "active")
 
     def delete_server(self, identity: str) -> None:
-        """Delete a server, as Nova does even when its host is dead."""
+        """Delete a server; Nova does so even when the host is dead."""
         with self.lock:
             server = self._servers.pop(identity, None)
             if server is None:
@@ -180,9 +180,9 @@ class Cloud:
                     del self._images[image.id]
 
     def present(self, identity: str) -> Server:
-        """One server.
+        """Return one server.
 
-        :raises NotFoundError: when there is none
+        :raises NotFoundError: when the server does not exist
         """
         server = self._servers.get(identity)
         if server is None:
@@ -212,7 +212,7 @@ class Cloud:
         identity: str = "",
         addresses: tuple[str, ...] = (),
     ) -> Port:
-        """Create a port and attach it; a port without a name is Nova's own and goes when it is detached."""
+        """Create and attach a port. A port without a name is Nova's own, and its detachment deletes it."""
         with self.lock:
             made = identity or str(uuid4())
             mac = "fa:16:3e:" + ":".join(made[index : index + 2] for index in (0, 2, 4))
@@ -250,7 +250,7 @@ class Cloud:
                 del self._ports[port.id]
 
     def remove_port(self, identity: str) -> None:
-        """Delete a port of any revision, as Octavia does."""
+        """Delete a port without comparing revisions, as Octavia does."""
         with self.lock:
             self._ports.pop(identity, None)
 
@@ -338,14 +338,14 @@ class Cloud:
             self._security_groups[identity] = replace(group, tags=group.tags | {tag})
 
     def untag_security_group(self, identity: str, tag: str) -> None:
-        """Remove a tag of a security group."""
+        """Remove a tag from a security group."""
         with self.lock:
             group = self._security_groups.get(identity)
             if group is not None:
                 self._security_groups[identity] = replace(group, tags=group.tags - {tag})
 
     def delete_security_group(self, identity: str) -> None:
-        """Delete a security group; one that a port uses stays."""
+        """Delete a security group; keep a group that a port uses."""
         with self.lock:
             if any(identity in port.security_groups for port in self._ports.values()):
                 raise UnavailableException(f"security_group:{identity}", "it is in use")

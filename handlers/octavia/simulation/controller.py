@@ -1,8 +1,8 @@
 """Octavia's API and controller in miniature, on a database with Octavia's tables.
 
-The order of the steps is Octavia's (``octavia/controller/worker/v2/flows/amphora_flows.py``). A flow works on the row as it
-was when the flow began, and builds the new amphora before it deletes the old server. The old row stays DELETED, with its load
-balancer and its port. A failover without a host leaves row and load balancer in ERROR, and the old server in place.
+The order of the steps is that of Octavia (``octavia/controller/worker/v2/flows/amphora_flows.py``). A flow uses the row that it
+read at the beginning. It builds the new amphora before it deletes the old server. The old row becomes DELETED, and keeps load
+balancer and port. When a failover finds no host, row and load balancer stay in ERROR, and the old server remains.
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ class NoValidHost(Exception):
 class Pace:
     """The speed of flows.
 
-    :param held: flows begin and wait for :meth:`Controller.finish`
-    :param seconds: duration of a flow; 0: the call returns when it is done
+    :param held: whether flows wait for :meth:`Controller.finish`
+    :param seconds: delay of a flow; 0: the call returns when the flow has ended
     """
 
     held: bool = False
@@ -96,9 +96,9 @@ class Controller:
     def add_load_balancer(
         self, topology: str = "SINGLE", *, anti_affinity: bool = False, members: int = 1, volume_backed: bool = False
     ) -> str:
-        """Create a load balancer with its amphorae, ACTIVE; return its id.
+        """Create an ACTIVE load balancer with amphorae; return the load balancer's id.
 
-        :param members: networks of members in which each amphora has a port
+        :param members: number of member ports of each amphora
         """
         balancer, vip = str(uuid4()), str(uuid4())
         group = self.cloud.add_server_group(f"octavia-lb-{balancer}").id if anti_affinity else None
@@ -134,7 +134,7 @@ class Controller:
     def heartbeat(self, amphora: str, silent: float = 0.0) -> None:
         """Write an amphora's heartbeat, as Octavia's health manager does.
 
-        :param silent: seconds ago
+        :param silent: age of the heartbeat in seconds
         """
 
         def write(connection: Connection) -> None:
@@ -149,7 +149,7 @@ class Controller:
         self.database.run(write)
 
     def set_busy(self, amphora: str) -> None:
-        """Mark an amphora as taken for a failover, as Octavia's health manager does for ever."""
+        """Mark an amphora as being replaced. Octavia's health manager does the same, and never removes the mark."""
         change = sa.update(_HEALTH).where(_HEALTH.c.amphora_id == amphora).values(busy=True)
         self.database.run(lambda connection: connection.execute(change))
 
@@ -225,7 +225,7 @@ class Controller:
             flow()
 
     def forget(self) -> None:
-        """Drop the flows that wait, as a worker that dies does."""
+        """Drop the waiting flows, as the death of a worker does."""
         self._waiting.clear()
 
     def _take(self, balancer: str, accepted: set[str], status: str = "PENDING_UPDATE") -> None:
