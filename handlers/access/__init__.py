@@ -1,11 +1,11 @@
 """How handlers reach a cloud. This layer knows no handler.
 
-cloud           the session, and one place where a failed call becomes an error of the contract
+cloud           the session; turns a failed call into an error of :mod:`handlers.base`
 cloud_options   the options of ``[openstack]``
-database        a database of another service, its errors, and ages by its clock
-schemas         whether a database has a schema that stackmend knows
-neutron         the client of Neutron's ports
+database        a service's database, its errors, and ages by its clock
+schemas         whether stackmend knows a database's schema
+neutron         the client for Neutron's ports
 roles           the Keystone roles that calls need
 rabbit_options  the TLS options of a service's broker
-service_files   single values out of the files of other services
+service_files   reads single values from the files of other services
 """

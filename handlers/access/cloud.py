@@ -1,9 +1,10 @@
-"""The cloud's APIs: one authenticated session, and one place where a failed call becomes an error of the contract.
+"""The cloud's APIs: one authenticated session; a failed call becomes an error of :mod:`handlers.base`.
 
-A service is :class:`~handlers.base.Unavailable` when it gives no answer in time, answers 5xx, rejects the credentials (401,
-403), or has no endpoint or endpoints in several regions. Other answers, 404 and 409 among them, are returned.
+A call raises :class:`~handlers.base.Unavailable` when the service gives no answer in time, answers 5xx, or rejects the
+credentials (401, 403). It does so too without an endpoint, or with endpoints in several regions. The caller gets every other
+answer, such as 404 and 409.
 
-Reads are repeated for about a second. Writes are never repeated: the first one may have arrived.
+Reads are repeated for about a second. Writes are never repeated, because the first write may have arrived.
 """
 
 from __future__ import annotations
@@ -35,10 +36,10 @@ _PASSING = frozenset({502, 503, 504})
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """The place of one service, by the file of another service.
+    """Region, interfaces and endpoint of one service, as named in another service's file.
 
-    :param interfaces: in order of preference; empty where the file names none
-    :param url: empty where the catalogue has it
+    :param interfaces: in order of preference; empty when the file names no interface
+    :param url: the endpoint; empty: the catalogue's endpoint
     """
 
     region: str | None = None
@@ -47,10 +48,10 @@ class Place:
 
 
 class Cloud:
-    """The credentials, and the place of the endpoints; shared by all threads.
+    """Credentials and endpoints; shared by all threads.
 
-    :param region: None where the catalogue has only one
-    :param trust: the option of the authorities' file, for errors
+    :param region: the endpoints' region; None suffices while the catalogue has one region
+    :param trust: name of the option for the file of certificate authorities, for errors
     """
 
     def __init__(
@@ -69,7 +70,7 @@ class Cloud:
 
     @classmethod
     def from_resources(cls, resources: Resources) -> Self:
-        """Make it from ``[openstack]``, otherwise from a service's files.
+        """Make the cloud from ``[openstack]``, otherwise from a service's files.
 
         :raises ConfigError: when credentials are missing or incomplete
         """
@@ -95,9 +96,9 @@ class Cloud:
 
     @classmethod
     def of_service(cls, files: ServiceFiles, sections: Sequence[str]) -> Self | None:
-        """Make it from a service's own credentials, if any.
+        """Make the cloud from a service's own credentials; return None when the files have no credentials.
 
-        :raises ConfigError: when they are incomplete
+        :raises ConfigError: when the credentials are incomplete
         """
         for section in sections:
             access = _of_service(files, section)
@@ -108,9 +109,9 @@ class Cloud:
         return None
 
     def project(self) -> str | None:
-        """Return the id of the credentials' project, if any.
+        """Return the id of the credentials' project; None when the credentials have no project.
 
-        :raises Unavailable: when Keystone rejects the credentials
+        :raises Unavailable: when Keystone does not answer, or rejects the credentials
         """
         try:
             project: str | None = self.session.get_project_id()
@@ -123,7 +124,7 @@ class Cloud:
     def service(self, service_type: str, place: Place | None = None) -> Service:
         """Return the API of a service.
 
-        :param place: where another service uses it; its region replaces ours
+        :param place: the place that another service uses; the place's region replaces ours
         """
         place = place or Place()
         client = _OneRegion(
@@ -139,7 +140,7 @@ class Cloud:
 
 
 class _OneRegion(adapter.Adapter):
-    """Calls no endpoint while several regions are possible: keystoneauth takes any."""
+    """Refuses calls while several regions are possible, because keystoneauth would pick any region."""
 
     _settled = False
 
@@ -179,9 +180,9 @@ class Service:
         self._trust = trust
 
     def read(self, url: str, **arguments: Any) -> requests.Response:
-        """GET; repeated for a moment after an error that may pass.
+        """Send GET; after a passing error, repeat for about a second.
 
-        :raises Unavailable: without a proper answer
+        :raises Unavailable: when no usable answer arrives
         """
         retrying = tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(_PassingError),
@@ -192,16 +193,16 @@ class Service:
         return retrying(self._call, "GET", url, arguments)
 
     def write(self, method: str, url: str, **arguments: Any) -> requests.Response:
-        """PUT, POST or DELETE, once.
+        """Send PUT, POST or DELETE once.
 
-        :raises Unavailable: without a proper answer
+        :raises Unavailable: when no usable answer arrives
         """
         return self._call(method, url, arguments)
 
     def json(self, response: requests.Response) -> Mapping[str, Any]:
         """Return the answer's body.
 
-        :raises Unavailable: when it is no JSON object: a proxy answered
+        :raises Unavailable: when the body is not a JSON object, for example because a proxy answered
         """
         try:
             body = response.json()
@@ -235,7 +236,7 @@ class Service:
 
 
 class Denied(Unavailable):
-    """The service rejects the credentials (401) or call (403)."""
+    """The service rejects the credentials (401) or the call (403)."""
 
 
 class _PassingError(Unavailable):
@@ -323,9 +324,9 @@ def _load(conf: cfg.ConfigOpts, section: str, where: str) -> Session:
 
 
 def _readable(path: str, option: str) -> str:
-    """Return the path of a file of certificate authorities.
+    """Return the path after a check that the file contains certificate authorities.
 
-    :raises ConfigError: when it holds no authority
+    :raises ConfigError: when the file contains no authority
     """
     try:
         ssl.create_default_context(cafile=path)

@@ -1,6 +1,6 @@
 """The options ``[openstack]``: the credentials and the endpoints of the cloud's APIs.
 
-The first of these gives the credentials: ``cloud`` (in ``clouds.yaml``); ``auth_type``; :data:`SERVICE_CREDENTIALS`. A
+Credentials come from the first that is set: ``cloud`` (in ``clouds.yaml``), ``auth_type``, :data:`SERVICE_CREDENTIALS`.
 Placement without Keystone needs ``auth_type = admin_token``, ``endpoint = http://...``, ``token = admin``.
 """
 
@@ -18,8 +18,8 @@ GROUP = "openstack"
 class ServiceCredentials:
     """Credentials in the files of a service.
 
-    :param group: our option group with ``config_file``
-    :param sections: of these files, in order of preference
+    :param group: our option group whose ``config_file`` names the files
+    :param sections: sections of these files, in order of preference
     """
 
     group: str

@@ -1,8 +1,8 @@
-"""A database of another service, and its errors.
+"""The database of another service, and the database's errors.
 
-Every failure becomes :class:`~handlers.base.Unavailable` with the driver's reason, never with credentials; so does a missing
-table or column, because the URL may be wrong. Deadlocks and lock timeouts are retried for at most ten seconds: every function
-must be idempotent. All times are naive UTC.
+Every failure becomes :class:`~handlers.base.Unavailable` with the driver's reason, never with credentials. A missing table or
+column counts as a failure, because the URL may be wrong. After a deadlock or lock timeout, the function runs again, for at most
+ten seconds. So every function must be idempotent. All times are naive UTC.
 """
 
 from __future__ import annotations
@@ -99,9 +99,11 @@ _MARGIN = "stackmend_clock_margin"
 
 
 def seconds_since(connection: Connection, now: datetime, *times: datetime | None) -> float:
-    """Return the seconds since the latest time, less the margin for differing clocks, at least 0; infinity without a time.
+    """Return the least certain age of the latest of ``times``: infinity without a time.
 
-    :param now: the database's clock
+    The age, in seconds, is at least 0 and allows for differing clocks.
+
+    :param now: the time by the database's clock
     """
     known = [time for time in times if time is not None]
     if not known:
@@ -110,9 +112,9 @@ def seconds_since(connection: Connection, now: datetime, *times: datetime | None
 
 
 def time_before(connection: Connection, now: datetime, seconds: float) -> datetime:
-    """Return the latest time that is certainly so many seconds ago: the limit of a search by age.
+    """Return a time that is certainly so many seconds ago, even if clocks differ: the limit of a search by age.
 
-    :param now: the database's clock
+    :param now: the time by the database's clock
     """
     return now - timedelta(seconds=seconds + _margin(connection))
 
@@ -124,9 +126,9 @@ def _margin(connection: Connection) -> float:
 class Database:
     """One database under one name; safe to share between threads.
 
-    :param name: its name in errors: ``nova_api``, ``cell:cell1``
+    :param name: the database's name in errors: ``nova_api``, ``cell:cell1``
     :param url: an SQLAlchemy URL, with its secrets
-    :raises ConfigError: when the URL is wrong or its driver is missing
+    :raises ConfigError: when the URL is wrong or the URL's driver is not installed
     """
 
     #: seconds by which clocks differ that wrote times into this database; ages are smaller by it
@@ -138,10 +140,10 @@ class Database:
         self._password, self._engine = _engine(name, url)
 
     def run(self, work: Callable[[Connection], T]) -> T:
-        """Return ``work(connection)``, run in its own transaction, perhaps more than once.
+        """Return ``work(connection)``, run in its own transaction; ``work`` may run more than once.
 
-        :raises Unavailable: when the database does not answer as it should
-        :raises sqlalchemy.exc.IntegrityError: when a write violated a key and was rolled back
+        :raises Unavailable: when the database does not answer, or answers with an error
+        :raises sqlalchemy.exc.IntegrityError: when a write violated a key; the database rolled the write back
         """
         try:
             for attempt in tenacity.Retrying(
@@ -194,7 +196,7 @@ def _engine(name: str, text: str) -> tuple[str, Engine]:
 
 
 def _with_driver(url: URL) -> URL:
-    """Use psycopg 3 where psycopg2 is missing; drop DevStack's ``plugin=dbcounter``."""
+    """Return the URL with psycopg 3 where psycopg2 is missing, and without DevStack's ``plugin=dbcounter``."""
     url = url.difference_update_query(["plugin"])
     plain = url.drivername in {"postgresql", "postgresql+psycopg2"}
     if plain and importlib.util.find_spec("psycopg2") is None:

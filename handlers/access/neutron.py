@@ -1,9 +1,9 @@
-"""The client of Neutron's ports.
+"""The client for Neutron's ports.
 
-Every write is compare-and-set: with ``If-Match: revision_number=N`` it fails when the port changed since it was read.
+Every write is compare-and-set: with ``If-Match: revision_number=N``, the write fails when the port changed since the read.
 
-Only administrators see the ports of other projects, so a port without its binding is
-:class:`~handlers.base.Unavailable`. Writing ``binding:profile`` also needs the role ``service`` since Neutron 2023.2.
+Only administrators see other projects' ports and bindings. So a port whose binding Neutron hides causes
+:class:`~handlers.base.Unavailable`. Since Neutron 2023.2, writing ``binding:profile`` also needs the role ``service``.
 
 Paths begin with ``/v2.0`` whatever the catalogue contains, as in Neutron's own client.
 
@@ -33,7 +33,7 @@ PROFILE = "binding:profile"
 
 @dataclass(frozen=True, slots=True)
 class Port:
-    """A port at one revision; ``shown`` may have only chosen fields."""
+    """A port at one revision; ``shown`` holds the requested fields."""
 
     shown: Mapping[str, Any]
 
@@ -43,7 +43,7 @@ class Port:
 
     @property
     def device(self) -> str:
-        """Its user, such as an instance's uuid; empty when free."""
+        """The id of the port's user, such as an instance's uuid; empty without a user."""
         return self.shown.get("device_id") or ""
 
     @property
@@ -53,7 +53,7 @@ class Port:
 
     @property
     def host(self) -> str:
-        """The host of its binding; empty without one."""
+        """The host of the port's binding; empty for an unbound port."""
         return str(self._bound(HOST) or "")
 
     @property
@@ -64,7 +64,7 @@ class Port:
 
     @property
     def revision(self) -> int | None:
-        """Changes with the port; None where Neutron has no revisions."""
+        """The revision number, which changes with the port; None when Neutron shows no revisions."""
         return self.shown.get("revision_number")
 
     def _bound(self, name: str) -> Any:
@@ -76,7 +76,7 @@ class Port:
 
 
 class Network:
-    """The client; safe to share between threads."""
+    """The client for ports; safe to share between threads."""
 
     def __init__(self, service: Service) -> None:
         self._service = service
@@ -88,9 +88,9 @@ class Network:
     def ports(self, filters: Mapping[str, str | Sequence[str]], fields: Sequence[str] = ()) -> Iterator[Port]:
         """Yield the ports that match, page by page.
 
-        :param filters: by Neutron's names; one of several values has to match, and one filter may have many
-        :param fields: the fields to show besides the id; all if not given
-        :raises Unavailable: without a proper answer; ports yielded before count
+        :param filters: values by Neutron's filter names; one of a filter's values must match; one filter may have many values
+        :param fields: the fields to show besides the id; empty: all fields
+        :raises Unavailable: when no usable answer arrives; ports yielded before are valid
         """
         for some in _short(filters):
             query: dict[str, Any] = {**some, "limit": PAGE, "sort_key": "id", "sort_dir": "asc"}
@@ -114,9 +114,9 @@ class Network:
         return None if response.status_code == 404 else Port(self._body(response, url, "port")["port"])
 
     def update(self, before: Port, changes: Mapping[str, Any]) -> Port:
-        """Change a port; return it afterwards.
+        """Change a port; return the changed port.
 
-        :raises Conflict: when the port changed since ``before`` was read, or is gone
+        :raises Conflict: when the port is gone, or changed since ``before`` was read
         :raises Refused: when Neutron rejects the change, or shows no revision
         """
         url = f"/v2.0/ports/{before.id}"
@@ -128,7 +128,7 @@ class Network:
     def delete(self, before: Port) -> None:
         """Delete a port.
 
-        :raises Conflict, Refused: as :meth:`update`
+        :raises Conflict, Refused: as :meth:`update` raises them
         """
         response = self._service.write("DELETE", f"/v2.0/ports/{before.id}", headers=_unchanged(before))
         if response.status_code != 204:
@@ -145,7 +145,7 @@ class Network:
         return response.status_code != 404 and bool(self._body(response, url, "extension"))
 
     def _body(self, response: requests.Response, url: str, name: str) -> Mapping[str, Any]:
-        """:raises Unavailable: when the answer lacks the object, for example because another service answered"""
+        """:raises Unavailable: when the answer lacks ``name``, for example because another service answered"""
         if response.status_code != 200:
             raise Unavailable("network", f"answered {response.status_code} to {url}{_HINT}")
         body = self._service.json(response)

@@ -1,4 +1,4 @@
-"""The TLS options of a service's broker, ``[oslo_messaging_rabbit]`` in its files."""
+"""The TLS options for a service's broker: ``[oslo_messaging_rabbit]`` in the service's files."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ TLS_OPTIONS = (
 
 
 def tls_options(files: ServiceFiles) -> tuple[tuple[str, str], ...]:
-    """Return the options that the files set.
+    """Return the TLS options that the files set.
 
-    :raises ConfigError: when one refers to an option that they do not set
+    :raises ConfigError: when a value refers to an option that the files do not set
     """
     return tuple((name, value) for name in TLS_OPTIONS if (value := files.get(GROUP, name)) is not None)

@@ -1,6 +1,6 @@
-"""Whether stackmend knows a database's schema, and whether it has every table that is read.
+"""Whether stackmend knows a database's schema, and what the schema lacks.
 
-A later release may add a column that writes must set too. So nothing is written to an unknown schema.
+A later release may add a column that every write must set. So stackmend never writes to an unknown schema.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class KnownSchemas:
     """The schemas that stackmend may write to; safe to share between threads.
 
     :param revisions: values of ``alembic_version``
-    :param releases: for errors: ``Nova 25 (Yoga) to 34``
+    :param releases: the known releases, for errors: ``Nova 25 (Yoga) to 34``
     """
 
     def __init__(self, revisions: frozenset[str], releases: str) -> None:
@@ -35,7 +35,7 @@ class KnownSchemas:
 
     def require(self, databases: Iterable[Database]) -> None:
         """:raises Refused: when a database has an unknown schema
-        :raises Unavailable: when one does not answer
+        :raises Unavailable: when a database does not answer
         """
         for database in databases:
             now = time.monotonic()
@@ -46,9 +46,9 @@ class KnownSchemas:
             self._read_at[database.url] = now
 
     def warnings(self, database: Database, wanted: sa.MetaData) -> Iterator[str]:
-        """Yield why handlers cannot inspect or heal by this database.
+        """Yield the reasons why handlers cannot inspect or heal with this database.
 
-        :raises Unavailable: when it does not answer
+        :raises Unavailable: when the database does not answer
         """
         if missing := database.run(partial(lacking, wanted=wanted)):
             yield (
@@ -69,12 +69,12 @@ class KnownSchemas:
 
 
 def revisions(connection: Connection) -> frozenset[str]:
-    """Return the revisions of a schema, usually one."""
+    """Return a schema's revisions, usually one."""
     return frozenset(connection.execute(sa.select(_VERSION.c.version_num)).scalars())
 
 
 def lacking(connection: Connection, wanted: sa.MetaData) -> list[str]:
-    """Return what a database lacks or hides: ``table instances``, ``column services.host``."""
+    """Return the tables and columns that a database lacks or hides: ``table instances``, ``column services.host``."""
     inspector = sa.inspect(connection)
     names = set(inspector.get_table_names())
     found: list[str] = []

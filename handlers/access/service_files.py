@@ -1,7 +1,7 @@
-"""Single values out of the files of other services (``nova.conf``, ``octavia.conf``).
+"""Reads single values from the files of other services (``nova.conf``, ``octavia.conf``).
 
-The files may hold options of any release: every value is text, later files win, and ``$name`` is filled in from the same
-files, as in oslo.config.
+The files may hold options of any release, so every value is text. As in oslo.config, later files win, and the same files give
+the values of ``$name``.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from oslo_config import cfg
 
 
 class ConfigError(cfg.Error):
-    """An option is missing or wrong. The text names it and a right value, and holds no secret."""
+    """An option is missing or wrong. The message names the option and a right value, and holds no secret."""
 
 
 class ServiceFiles:
     """The configuration files of one service.
 
-    :param option: our option that names them, for errors: ``[nova] config_file``
+    :param option: our option that names the files, for errors: ``[nova] config_file``
     :param paths: files, or directories with ``*.conf`` files, in order
     :raises ConfigError: when a file cannot be read
     """
@@ -42,9 +42,9 @@ class ServiceFiles:
         return ", ".join(self.files) or f"no file (set {self.option})"
 
     def get(self, group: str, name: str) -> str | None:
-        """Return a value, if any.
+        """Return the value of an option; None when no file sets the option.
 
-        :raises ConfigError: when it refers to an option that the files do not set
+        :raises ConfigError: when the value refers to an option that the files do not set
         """
         if (group, name) not in self._declared:
             return None
@@ -82,10 +82,11 @@ class ServiceFiles:
 def database_url(given: str | None, read: Callable[[], ServiceFiles], option: str, section: str, example: str) -> str:
     """Return the URL of a service's database, from our option or the service's files.
 
-    :param read: reads the files; called only without a value of our option
+    :param given: the value of our option
+    :param read: reads the files; called only when ``given`` is empty
     :param option: our option, for errors: ``[nova] api_database_connection``
-    :param example: a URL, for errors
-    :raises ConfigError: when neither has it
+    :param example: a valid URL, for errors
+    :raises ConfigError: when neither option nor files have a URL
     """
     if given:
         return given
