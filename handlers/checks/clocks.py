@@ -1,4 +1,4 @@
-"""Whether this machine and an API agree about the time, by the ``Date`` of its answers.
+"""Whether this machine and an API agree about the time, by the header ``Date`` of an answer.
 
 Handlers compare times of an API, such as the creation of a server, with the clock of this machine.
 """
@@ -16,9 +16,9 @@ TOLERATED = 5.0
 
 
 def check(name: str, headers: Mapping[str, str]) -> Checked | None:
-    """Judge an API's clock; None when its answer has no date.
+    """Judge an API's clock; return None when the answer has no date.
 
-    :param headers: of an answer that has just arrived
+    :param headers: the headers of an answer that has just arrived
     """
     try:
         ahead = time.time() - parsedate_to_datetime(headers["Date"]).timestamp()

@@ -1,7 +1,7 @@
-"""The privileges of a database account: needed, present, and the GRANT statements between the two.
+"""The privileges that a database account needs and has, and the GRANT statements for missing ones.
 
-Besides :attr:`~handlers.base.Handler.rights`, every handler needs SELECT on the whole database. MariaDB and MySQL answer SHOW
-GRANTS; PostgreSQL answers ``has_table_privilege``, which includes groups. SQLite has no accounts.
+Besides :attr:`~handlers.base.Handler.rights`, every handler needs SELECT on the whole database. The check asks MariaDB and
+MySQL by SHOW GRANTS, and PostgreSQL by ``has_table_privilege``, which includes groups. SQLite has no accounts.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ _COLUMNS = re.compile(r"[A-Z ]+\([^)]*\),?")
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """The account of a connection, with its privileges.
+    """The account of a connection, with the account's privileges.
 
-    :param name: in the form of a GRANT statement
-    :param schema: the database, in the same form
+    :param name: the account as GRANT writes it
+    :param schema: the database as GRANT writes it
     :param there: the tables that the account can see
-    :param every: the words for all tables in a GRANT statement, where they are not ``schema.*``
+    :param every: how GRANT writes all tables; empty: ``schema.*``
     :param server: privileges on all databases
     :param whole: privileges on every table of this database
     """
@@ -52,13 +52,13 @@ class Account:
     tables: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
     def lacks(self, table: str, wanted: frozenset[str]) -> frozenset[str]:
-        """Return the missing ones of these privileges on a table, or on all tables (``*``)."""
+        """Return the wanted privileges that the account lacks on a table, or on all tables (``*``)."""
         has = self.server | self.whole | self.tables.get(table, frozenset())
         return frozenset() if ALL in has else wanted - has
 
 
 def rights_of(handlers: Iterable[type[Handler]], database: str) -> list[Needs]:
-    """Return the privileges that handlers need in ``nova_api``, ``cell`` or ``octavia``."""
+    """Return the privileges that handlers need in a database: ``nova_api``, ``cell`` or ``octavia``."""
     return [handler.rights[database] for handler in handlers if database in handler.rights]
 
 
@@ -73,7 +73,7 @@ def merged(needs: Iterable[Needs]) -> dict[str, frozenset[str]]:
 
 
 def statements(schema: str, account: str, wanted: Needs, every: str = "") -> list[str]:
-    """Return the GRANT statements for exactly these privileges.
+    """Return GRANT statements for the wanted privileges only.
 
     :param schema: the database; in PostgreSQL, the schema
     :param account: ``'stackmend'@'%'``; in PostgreSQL, the name of a role
@@ -94,10 +94,10 @@ class Asked(Protocol):
 
 
 def check(name: str, database: Asked, needs: Iterable[Needs], most: Iterable[Needs] = ()) -> Iterator[Checked]:
-    """Judge an account's privileges; nothing for SQLite, or without an answer.
+    """Judge an account's privileges; yield nothing for SQLite, or when the database does not answer.
 
-    :param needs: of the handlers that heal
-    :param most: of all handlers: an account may have the documented privileges, although some handlers only report
+    :param needs: privileges that the healing handlers need
+    :param most: privileges that all handlers would need; the account may have these although some handlers only report
     """
     try:
         account = database.run(account_of)
@@ -155,9 +155,9 @@ def _mysql(connection: Connection) -> Account:
 
 
 def parsed(lines: Iterable[str], schema: str) -> tuple[frozenset[str], frozenset[str], dict[str, frozenset[str]]]:
-    """Read SHOW GRANTS: the privileges on all databases, on one, and on its tables.
+    """Return the privileges in SHOW GRANTS: on all databases, on this database, and on each of its tables.
 
-    Privileges on single columns are left out: no handler can work with them.
+    The result omits privileges on single columns, because no handler can work with these.
     """
     server: frozenset[str] = frozenset()
     whole: frozenset[str] = frozenset()
@@ -180,7 +180,7 @@ def parsed(lines: Iterable[str], schema: str) -> tuple[frozenset[str], frozenset
 
 
 def _pattern(text: str) -> re.Pattern[str]:
-    """Return the pattern of a database's name: ``_`` is any character and ``%`` any text, unless escaped."""
+    """Return a pattern for database names: unless escaped, ``_`` is any character and ``%`` any text."""
     wild = {"_": ".", "%": ".*"}
     parts = re.findall(r"\\.|.", text.replace("``", "`"))
     return re.compile("".join(wild.get(part) or re.escape(part[-1]) for part in parts))

@@ -1,4 +1,4 @@
-"""Whether a service's files let it publish notifications that stackmend consumes."""
+"""Whether a service, by its files, publishes notifications that stackmend consumes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def notifications(bus: Bus, files: ServiceFiles, group: str, option: str, common
     """Judge whether a service publishes to a topic that stackmend consumes.
 
     :param option: the service's option in ``group`` that lists topics
-    :param common: the topic of other consumers, which the advice keeps
+    :param common: the topic of other consumers, which the advised value keeps
     """
     subject = f"{files}: notifications"
     driver = files.get("oslo_messaging_notifications", "driver")

@@ -1,6 +1,6 @@
-"""The Keystone roles of ``[openstack]``: those that handlers need, and the command that adds a missing one.
+"""Whether the credentials of ``[openstack]`` have the Keystone roles that handlers need.
 
-The roles in the token count, with those that they imply.
+The check counts the token's roles, implied roles included, and names the command that adds a missing role.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from handlers.base import Checked, Handler, HandlerError, Mode, Resources, Role,
 class Identity:
     """The owner of a Keystone token.
 
-    :param project: empty for a token without a project
-    :param roles: their names, with implied ones
+    :param project: the project's name; empty for a token without a project
+    :param roles: names of the roles, implied roles included
     """
 
     user: str
@@ -32,9 +32,9 @@ class Identity:
 
 
 def check(service: str, resources: Resources, modes: Mapping[type[Handler], Mode]) -> Iterator[Checked]:
-    """Judge the roles of ``[openstack]``; nothing without Keystone, or where no handler calls an API.
+    """Judge the roles of ``[openstack]``; yield nothing without Keystone, or when no handler needs a role.
 
-    :param service: the service of these handlers, for the subject
+    :param service: the handlers' service, for the subject of the result
     """
     wanted: dict[Role, list[str]] = {}
     for handler, mode in sorted(modes.items(), key=lambda item: item[0].name):
@@ -67,7 +67,7 @@ def check(service: str, resources: Resources, modes: Mapping[type[Handler], Mode
 
 
 def who(cloud: Cloud) -> Identity | None:
-    """Return the identity of the credentials; None without Keystone.
+    """Return the owner of the credentials' token; None without Keystone.
 
     :raises Unavailable: when Keystone does not answer, or rejects the credentials
     """
