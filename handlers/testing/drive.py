@@ -1,4 +1,4 @@
-"""Runs a handler as the engine does, without journal, waits or gates. Tests then assert the state of the world."""
+"""Runs a handler as the engine does, without journal, waits or gates. Afterwards, tests assert the state of the cloud."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ LIMIT = 100
 def swept(handler: Handler) -> list[Key]:
     """Return the keys that a sweep lists, sorted.
 
-    :raises HandlerError: as the sweep does
+    :raises HandlerError: as the sweep raises it
     """
     return sorted(handler.sweep())
 
@@ -21,8 +21,8 @@ def swept(handler: Handler) -> list[Key]:
 def findings(handler: Handler, key: Key) -> list[Finding]:
     """Return the findings of one inspection.
 
-    :raises AssertionError: when a second inspection differs, as with clock readings in the evidence
-    :raises HandlerError: as the inspection does
+    :raises AssertionError: when a second inspection differs, for example because the evidence has clock readings
+    :raises HandlerError: as the inspection raises it
     """
     first, second = list(handler.inspect(key)), list(handler.inspect(key))
     same = len(first) == len(second) and all(one.same_as(other) for one, other in zip(first, second, strict=True))
@@ -32,9 +32,9 @@ def findings(handler: Handler, key: Key) -> list[Finding]:
 
 
 def refusals(handler: Handler, key: Key) -> list[str]:
-    """Return why the findings of a key are not healable.
+    """Return the reasons why a key's findings are not healable.
 
-    :raises AssertionError: when one of them is healable
+    :raises AssertionError: when a finding is healable
     """
     found = findings(handler, key)
     healable = [finding for finding in found if finding.healable]
@@ -44,11 +44,11 @@ def refusals(handler: Handler, key: Key) -> list[str]:
 
 
 def heal_all(handler: Handler, keys: Iterable[Key] | None = None) -> list[Healed]:
-    """Heal every healable finding, one per inspection, until none is left; return the heals.
+    """Heal one healable finding per inspection until no such finding is left; return the heals.
 
-    :param keys: default: those of a sweep
+    :param keys: the keys to inspect; None: the keys of a sweep
     :raises AssertionError: when the handler still finds something after :data:`LIMIT` heals
-    :raises HandlerError: as inspection and heal do
+    :raises HandlerError: as inspection and heal raise it
     """
     done: list[Healed] = []
     for key in swept(handler) if keys is None else keys:

@@ -1,4 +1,4 @@
-"""Makes the resources that handlers share, out of plain values."""
+"""Makes the resources that handlers share, from plain values."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from handlers.base import Bus, Handler, Resources
 def configured(
     handler: type[Handler], options: Mapping[str, Mapping[str, object]], folder: Path, bus: Bus | None = None
 ) -> Resources:
-    """Return resources with the options of one handler, read from a file as in production.
+    """Return resources with one handler's options, read from a file as in production.
 
-    :param options: values by group and name; the others keep their defaults
+    :param options: values by group and name; all other options keep their defaults
     :param bus: only for a handler that reads a queue
     :raises cfg.Error: when a value is wrong
     """
