@@ -1,18 +1,18 @@
-"""The contract between the machine (``consumer``) and the handlers: all that the machine knows of them.
+"""The contract between the machine (``consumer``) and the handlers: all that the machine knows of handlers.
 
 A handler stands for one kind of drift and answers three questions, in this order:
 
-``sweep``    Which keys look wrong?  It reads sets, is cheap, and may list too many or too few.
-``inspect``  Is this key really wrong?  It proves the drift from the authoritative databases and APIs.
+``sweep``    Which keys look wrong?  A sweep reads sets, is cheap, and can list too many or too few keys.
+``inspect``  Is this key really wrong?  An inspection proves the drift from the authoritative databases and APIs.
 ``heal``     Repair the proved drift.  Only this method writes; audit mode never calls it.
 
-An event is an untrusted hint: a :class:`Trigger` takes a :class:`Key` out of its payload, and nothing else of it reaches a
+An event is an untrusted hint: a :class:`Trigger` takes a :class:`Key` from the event, and nothing else in the event reaches a
 handler.
 
-The rule of proof: a heal that moves, takes or deletes something needs two independent records that support it, and none
-that contradicts it. A missing row is never such a record. A database or an API that does not answer stops the heal.
+The rule of proof: a heal that moves, takes or deletes an object needs two independent records that support the heal, and no
+record that contradicts it. A missing row is never such a record. When a database or an API does not answer, the heal stops.
 
-This module imports nothing of ``consumer``.
+This module imports nothing from ``consumer``.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ Json = Mapping[str, Any]
 
 
 class Mode(StrEnum):
-    """A handler's mode."""
+    """The mode of a handler."""
 
     OFF = "off"
     AUDIT = "audit"
@@ -47,7 +47,7 @@ class Mode(StrEnum):
 
 
 class Verdict(StrEnum):
-    """The verdict of ``stackmend check`` on one part."""
+    """The verdict of ``stackmend check`` on one part of the deployment."""
 
     OK = "ok"
     WARNING = "warning"
@@ -60,8 +60,8 @@ class Key:
 
     :param kind: ``instance``, ``host``, ``cell``, ``consumer``, ``amphora`` ...; no colon
     :param id: a UUID or a name: 1 to 255 characters, no control characters
-    :param weight: how many objects it stands for; not part of its identity
-    :raises ValueError: for any other kind or id
+    :param weight: number of objects that the key stands for; equality ignores the weight
+    :raises ValueError: when kind or id is invalid
     """
 
     kind: str
@@ -86,14 +86,14 @@ class Key:
     def parse(cls, text: str) -> Self:
         """Read ``kind:id``.
 
-        :raises ValueError: for any other text
+        :raises ValueError: when the text is not a key
         """
         kind, _, identity = text.partition(":")
         return cls(kind, identity)
 
 
 def keys_of(kind: str, identities: Iterable[str]) -> Iterator[Key]:
-    """Yield a key for each identity; log and skip one that cannot be a key, so that it stops no sweep."""
+    """Yield a key for each identity; log and skip an invalid identity, so that the sweep continues."""
     for identity in identities:
         try:
             yield Key(kind, identity)
@@ -103,14 +103,14 @@ def keys_of(kind: str, identities: Iterable[str]) -> Iterator[Key]:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One decoded notification; a fact's versioned and legacy formats give the same event.
+    """One decoded notification; the versioned and the legacy format of a notification give the same event.
 
-    :param type: the versioned name, always: ``instance.delete.end``
+    :param type: always the name in the versioned format: ``instance.delete.end``
     :param payload: plain nested dicts and lists
     :param id: the ``message_id``, for tracing only
     :param publisher: ``nova-compute:host`` or ``compute.host``; never used as a key
-    :param sent_at: the publisher's time (UTC, aware), if any
-    :param format: ``versioned`` or ``unversioned``; empty where the publisher knows one format only. Handlers ignore it
+    :param sent_at: the publisher's time (UTC, aware); None when the notification has no time
+    :param format: ``versioned`` or ``unversioned``; empty when the publisher has only one format. Handlers ignore ``format``
     """
 
     type: str
@@ -126,9 +126,9 @@ class Event:
 class Trigger:
     """An event type that hints at a handler's drift.
 
-    :param key: takes the key out of an untrusted event; None for one that does not concern the handler. When it raises, the
+    :param key: returns the key in an untrusted event; None when the event does not concern the handler. After an exception, the
         notification becomes a dead letter
-    :param after: seconds before the first inspection, for events sent before their sender has finished
+    :param after: seconds to wait before the first inspection, because some services send an event before their work ends
     """
 
     event: str
@@ -142,13 +142,13 @@ class Finding:
 
     :param problem: a slug, stable over releases: ``host-unmapped``
     :param summary: one sentence for a person: the object and its drift
-    :param evidence: the proof: ids, generations, states, old values, fit for JSON. No clock readings: two inspections of the
-        same drift must give the same evidence
+    :param evidence: the values that prove the drift, fit for JSON: ids, generations, states. No clock readings, because two
+        inspections of the same drift must give the same evidence
     :param healable: whether ``heal`` may be called
-    :param refusal: why it may not
-    :param weight: how many objects its heal changes; budgets, breaker and history count it
-    :param undo: the commands or statements that take the heal back, where known before it
-    :param begun: it continues a heal that must not stop halfway; no budget, window, pause or breaker stops it
+    :param refusal: why ``heal`` must not be called
+    :param weight: number of objects that the heal changes; budgets, breaker and history count weights
+    :param undo: the commands or statements that reverse the heal; empty when not known before the heal
+    :param begun: whether the heal continues one that must not stop halfway; then no budget, window, pause or breaker stops it
     """
 
     key: Key
@@ -162,7 +162,7 @@ class Finding:
     begun: bool = False
 
     def same_as(self, other: Finding) -> bool:
-        """Return whether another inspection proved the same drift; wording, weight, undo and begun do not count."""
+        """Return whether two findings prove the same drift; compare only key, problem, healable and evidence."""
         mine = (self.key, self.problem, self.healable, self.evidence)
         return mine == (other.key, other.problem, other.healable, other.evidence)
 
@@ -172,8 +172,8 @@ class Healed:
     """The changes of a heal, with old and new values, for the history.
 
     :param action: one sentence, past tense: ``mapped host compute-7 to cell cell1``
-    :param undo: the commands or statements that take it back
-    :param complete: False when more steps follow: the key is inspected again at once
+    :param undo: the commands or statements that reverse the heal
+    :param complete: False when more steps follow; then the machine inspects the key again at once
     """
 
     action: str
@@ -184,11 +184,11 @@ class Healed:
 
 
 class HandlerError(Exception):
-    """Root of the errors that handlers raise on purpose. Any other error is a bug: retried, then parked."""
+    """Root of the errors that handlers raise on purpose. Any other error is a bug: the machine retries, then parks the key."""
 
 
 class InFlight(HandlerError):
-    """Nova or Octavia is working on the object, so its state proves nothing now.
+    """Nova or Octavia is working on the object, so the object's state proves nothing now.
 
     :param after: seconds until another inspection makes sense
     """
@@ -199,9 +199,9 @@ class InFlight(HandlerError):
 
 
 class Unavailable(HandlerError):
-    """A database or an API that the proof needs did not answer. Unknown never means absent: nothing is changed.
+    """A database or an API that the proof needs did not answer. Unknown never means absent, so the heal changes nothing.
 
-    :param dependency: ``placement``, ``nova_api``, ``cell:<name>`` ...
+    :param dependency: the silent database or API: ``placement``, ``nova_api``, ``cell:<name>`` ...
     """
 
     def __init__(self, dependency: str, reason: str) -> None:
@@ -210,21 +210,21 @@ class Unavailable(HandlerError):
 
 
 class Conflict(HandlerError):
-    """The world changed between proof and write; nothing was written. The key is inspected from the start."""
+    """The cloud changed between proof and write, and the heal wrote nothing. The machine inspects the key from the start."""
 
 
 class Refused(HandlerError):
-    """A heal would be unsafe or ambiguous: report, never heal."""
+    """A heal would be unsafe or ambiguous, so the machine only reports the finding."""
 
 
 @dataclass(frozen=True, slots=True)
 class Broker:
     """A message broker that delivers notifications.
 
-    :param name: in logs and metrics: ``nova``, ``cell:cell1``, ``octavia``
-    :param transport_url: an oslo.messaging URL with secrets: never log it
-    :param exchanges: its publishers' topic exchanges, to bind a queue of our own
-    :param options: ``[oslo_messaging_rabbit]`` in its publishers' files, for TLS
+    :param name: the name in logs and metrics: ``nova``, ``cell:cell1``, ``octavia``
+    :param transport_url: an oslo.messaging URL with secrets; never log this URL
+    :param exchanges: the publishers' topic exchanges, to which we bind our own queue
+    :param options: ``[oslo_messaging_rabbit]`` in the publishers' files, for TLS
     """
 
     name: str
@@ -235,7 +235,7 @@ class Broker:
 
 @dataclass(frozen=True, slots=True)
 class QueueDepth:
-    """The messages that wait in a queue, and its consumers."""
+    """The numbers of waiting messages and of consumers in a queue."""
 
     messages: int
     consumers: int
@@ -247,11 +247,12 @@ def _no_queue(broker: Broker, queue: str) -> QueueDepth:
 
 @dataclass(frozen=True, slots=True)
 class Bus:
-    """The machine's knowledge of RabbitMQ; handlers and checks never reach a broker themselves.
+    """The machine's access to RabbitMQ; handlers and checks never connect to a broker themselves.
 
-    :param topics: those that the machine consumes
-    :param queue_depth: reads a queue without changing it; raises :class:`Unavailable` when no host answers or the queue does
-        not exist, ``cfg.Error`` for a malformed URL
+    :param topics: the topics that the machine consumes
+    :param topics_option: our option that sets ``topics``, for errors
+    :param queue_depth: reads a queue without a change; raises :class:`Unavailable` when no host answers or the queue does not
+        exist, and ``cfg.Error`` for a malformed URL
     """
 
     topics: tuple[str, ...] = ()
@@ -263,9 +264,9 @@ class Bus:
 class Role:
     """A Keystone role that API calls need.
 
-    :param any_of: one is enough; the first allows least
-    :param purpose: the calls, for ``stackmend check``
-    :param verdict: if the role is missing
+    :param any_of: one of these roles is enough; the first one allows least
+    :param purpose: the calls that need the role, for ``stackmend check``
+    :param verdict: the verdict when the role is missing
     """
 
     any_of: tuple[str, ...]
@@ -277,14 +278,15 @@ class Role:
 class Roles:
     """The roles that a handler needs.
 
-    :param heal: those that only mode ``heal`` needs
+    :param inspect: roles that every mode but ``off`` needs
+    :param heal: further roles that mode ``heal`` needs
     """
 
     inspect: tuple[Role, ...] = ()
     heal: tuple[Role, ...] = ()
 
     def needed(self, mode: Mode) -> tuple[Role, ...]:
-        """Return the roles that a mode needs."""
+        """Return the roles that mode ``audit`` or ``heal`` needs."""
         return self.inspect + self.heal if mode is Mode.HEAL else self.inspect
 
 
@@ -292,10 +294,10 @@ class Roles:
 class Rising:
     """Values of a database that only grow, so that a fall proves an older copy.
 
-    :param label: their subject: ``instances``
-    :param witnesses: values by name: ``highest id``
-    :param quorum: how many must fall together. One alone may fall for an innocent reason: a purge deletes the newest row,
-        another writer of a Galera cluster counts in steps
+    :param label: the subject of the values: ``instances``
+    :param witnesses: the values by name: ``highest id``
+    :param quorum: number of values that must fall together to prove an older copy. One value can fall for an innocent reason: a
+        purge deletes the newest row, or another writer of a Galera cluster counts in steps
     """
 
     label: str
@@ -305,11 +307,11 @@ class Rising:
 
 @dataclass(frozen=True, slots=True)
 class Watermark:
-    """One database at one moment. The machine compares it with the next one, and remembers it over restarts.
+    """Marks of one database at one moment. The machine compares each watermark with the next, and stores it for restarts.
 
     :param database: ``nova_api``, ``cell:<name>``, ``placement``, ``octavia_database``
-    :param server: the one that answered, for messages only: the writers of a cluster take turns
-    :param anchors: old rows by name, the same as long as they exist
+    :param server: the server that answered, for messages only, because a cluster's writers take turns
+    :param anchors: values of old rows by name; a value never changes while the row exists
     """
 
     database: str
@@ -324,7 +326,7 @@ Watermarks = Callable[["Resources"], Iterable[Watermark]]
 
 
 class Privilege(StrEnum):
-    """A database privilege that a heal needs beside SELECT."""
+    """A database privilege that a heal needs besides SELECT."""
 
     DELETE = "DELETE"
     INSERT = "INSERT"
@@ -343,7 +345,7 @@ class Checked:
     """One line of ``stackmend check``.
 
     :param subject: the part of the deployment: ``nova.conf: notifications``
-    :param text: the observation; for a warning or a failure also the line to write or the statement to run; no secrets
+    :param text: the observation, without secrets; a warning or failure also gives the line to write or the statement to run
     """
 
     subject: str
@@ -358,14 +360,14 @@ class Warns(Protocol):
     def warnings(self) -> Iterable[str]:
         """Yield one sentence for each reason.
 
-        :raises HandlerError: the object does not answer
+        :raises HandlerError: when the database or API behind the object does not answer
         """
 
 
 class Resources:
     """The objects that one process's handlers share (engines, sessions, clients), each made on first use.
 
-    :param conf: loaded, with every handler's options registered
+    :param conf: the loaded configuration, with every handler's options registered
     """
 
     def __init__(self, conf: cfg.ConfigOpts, bus: Bus | None = None) -> None:
@@ -375,7 +377,7 @@ class Resources:
         self._lock = threading.RLock()
 
     def get(self, make: Callable[[Resources], T]) -> T:
-        """Return ``make(self)``, called at most once; ``make`` is usually a ``from_resources``."""
+        """Return ``make(self)``, and call each ``make`` at most once; ``make`` is usually a ``from_resources``."""
         with self._lock:
             if make not in self._made:
                 self._made[make] = make(self)
@@ -383,7 +385,7 @@ class Resources:
             return made
 
     def warnings(self) -> Iterator[str]:
-        """Yield the warnings of each :class:`Warns` object that answers."""
+        """Yield the warnings of each :class:`Warns` object; skip an object that raises HandlerError."""
         with self._lock:
             made = list(self._made.values())
         for one in made:
@@ -406,14 +408,14 @@ class Plugin(ABC):
 
     @classmethod
     def options(cls) -> Mapping[str, Sequence[cfg.Opt]]:
-        """Return the options of this plugin and its objects, by group; plugins may share an option."""
+        """Return the options of the plugin and of its shared objects, by group; plugins can share an option."""
         return {}
 
     @classmethod
     def applies(cls, conf: cfg.ConfigOpts) -> bool:
-        """Return whether the configuration, with these options registered, names this plugin's service.
+        """Return whether the configuration, with these options registered, names the plugin's service.
 
-        If not, the machine leaves the plugin out; a command that names it gets an error with the missing option.
+        If not, the machine leaves the plugin out. A command that names the plugin gets an error with the missing option.
         """
         return True
 
@@ -422,7 +424,7 @@ class Plugin(ABC):
     def from_resources(cls, resources: Resources) -> Self:
         """Make the plugin.
 
-        :raises cfg.Error: an option is missing or wrong; the message names option, file and a right value
+        :raises cfg.Error: when an option is missing or wrong; the message names option, file and a right value
         """
 
 
@@ -440,22 +442,22 @@ class Inventory(Plugin):
     def items(self) -> Sequence[Json]:
         """Return all items, each with every column.
 
-        :raises Unavailable: a database or an API does not answer
+        :raises Unavailable: when a database or an API does not answer
         """
 
     @abstractmethod
     def show(self, identity: str) -> Json:
         """Return all known facts of one item.
 
-        :raises LookupError: there is none
+        :raises LookupError: when there is no such item
         :raises Unavailable: as in :meth:`items`
         """
 
     def release(self, identity: str) -> Healed:
-        """Give an item to the operator: it stays in the cloud; stackmend no longer counts or touches it.
+        """Give an item to the operator. The item stays in the cloud, but stackmend no longer counts or touches it.
 
-        :raises LookupError: there is none
-        :raises Unavailable, Refused: as in a handler
+        :raises LookupError: when there is no such item
+        :raises Unavailable, Refused: as in :meth:`Handler.heal`
         """
         raise Refused(f"{self.title}: these items cannot be released")
 
@@ -468,7 +470,7 @@ class Inventory(Plugin):
 
 
 class Handler(Plugin):
-    """One kind of drift. Threads share an instance: it has no state but its constructor's values."""
+    """One kind of drift. Threads share an instance, so it has no state but the constructor's values."""
 
     #: the handler's name, as in the specification: ``discover_hosts``; the prefix of its options
     name: ClassVar[str]
@@ -509,44 +511,44 @@ class Handler(Plugin):
 
     @abstractmethod
     def inspect(self, key: Key) -> Iterable[Finding]:
-        """Prove one key's drift; read only. No finding means that nothing is wrong.
+        """Prove one key's drift, without writing. No finding means that nothing is wrong.
 
-        :raises InFlight, Unavailable, Refused: findings yielded before do not count
+        :raises InFlight, Unavailable, Refused: when no proof is possible; findings yielded before do not count
         """
 
     @abstractmethod
     def sweep(self) -> Iterator[Key]:
         """Yield every key that looks wrong; read sets, never object by object.
 
-        :raises Unavailable: a listing fails, or is empty where that cannot be right. Keys yielded before count
+        :raises Unavailable: when a listing fails, or is empty and cannot be; keys yielded before count
         """
 
     @abstractmethod
     def population(self) -> int:
-        """Return roughly how many objects a sweep covers; the breaker compares the suspects with it."""
+        """Return roughly how many objects a sweep covers; the breaker compares the number of yielded keys with it."""
 
     @abstractmethod
     def heal(self, finding: Finding) -> Healed:
-        """Repair a finding; idempotent, and compare-and-set on its evidence.
+        """Repair a finding, by idempotent writes that succeed only if the evidence still holds.
 
-        :raises Conflict: the evidence no longer holds; nothing was written
+        :raises Conflict: when the evidence no longer holds; the heal wrote nothing
         :raises InFlight, Unavailable, Refused: as in :meth:`inspect`
         """
 
     def heal_while(self, finding: Finding, go_on: Callable[[], bool]) -> Healed:
-        """Heal in steps; begin none once ``go_on`` returns False, because the window has closed. Only long heals override it.
+        """Heal in steps; begin no step once ``go_on`` returns False, because the window has closed.
 
-        A heal that stops early returns ``complete=False``.
+        Only handlers with long heals override this method. A heal that stops early returns ``complete=False``.
 
         :raises: as :meth:`heal`; Conflict also when no step was done
         """
         return self.heal(finding)
 
     def prove_again(self, finding: Finding) -> Finding:
-        """Inspect a finding's key again, right before its heal writes; return the new finding.
+        """Inspect a finding's key again, right before the heal writes; return the new finding.
 
-        :raises Refused: the finding is not healable, or its problem is not in :attr:`healable_problems`
-        :raises Conflict: the drift is gone or its evidence has changed
+        :raises Refused: when the finding is not healable, or the problem is not in :attr:`healable_problems`
+        :raises Conflict: when the drift is gone or the evidence has changed
         :raises InFlight, Unavailable: as in :meth:`inspect`
         """
         if not finding.healable:
