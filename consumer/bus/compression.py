@@ -1,4 +1,4 @@
-"""Decompresses a message within a bound: 3 kB can expand to gigabytes."""
+"""Decompresses a message up to a size limit, because 3 kB can expand to gigabytes."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ _KNOWN: dict[str, Callable[[], _Decompressor]] = {
 
 
 def decompress(body: bytes, name: object, most: int) -> bytes:
-    """Return the decompressed body.
+    """Decompress a body.
 
     :param name: the message's header ``compression``
     :param most: the largest result, in bytes
-    :raises Undecodable: unknown compression, damaged, or too large
+    :raises Undecodable: the compression is unknown, or the body is damaged or too large
     """
     make = _KNOWN.get(name) if isinstance(name, str) else None
     if make is None:

@@ -1,9 +1,9 @@
 """From an oslo.messaging transport URL to a kombu connection.
 
-``[oslo_messaging_rabbit]`` and the URL's query (``?ssl=1``, as in Nova's cell mappings) configure it, as in
-``impl_rabbit.Connection.__init__`` (URL, login, TLS) and ``_drivers.common.ConfigOptsProxy`` (query) of oslo.messaging.
+``[oslo_messaging_rabbit]`` and the URL's query (``?ssl=1``, as in Nova's cell mappings) configure the connection. The rules are
+those of oslo.messaging: ``impl_rabbit.Connection.__init__`` (URL, login, TLS) and ``_drivers.common.ConfigOptsProxy`` (query).
 
-No error of this module contains a password. Libraries quote text that they cannot parse, so their errors are replaced.
+No error of this module contains a password. Libraries quote text that they cannot parse, so this module replaces their errors.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ Options = Sequence[tuple[str, str]]
 
 
 class NoBroker(UnusableURL):
-    """The transport URL is ``none:///``: no broker by intent."""
+    """The transport URL is ``none:///``: the operator wants no broker."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ class Endpoint:
     """One host of a broker.
 
     :param name: host and port, for logs
-    :param arguments: of ``kombu.Connection``; with the password
+    :param arguments: for ``kombu.Connection``; they contain the password
     """
 
     name: str
@@ -66,10 +66,10 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How to connect to a broker, and how to retry; times in seconds.
+    """How to connect to a broker, and how to retry. Times are in seconds.
 
     :param retry_first: the wait after all hosts failed once
-    :param retry_step: added to each further wait
+    :param retry_step: how much longer each further wait is
     :param retry_most: the longest wait
     """
 
@@ -82,9 +82,9 @@ class Plan:
 class Link:
     """An open connection to one host, for one thread.
 
-    It uses only kombu's transport, because nothing can stop a wait of kombu's Connection.
+    It uses only kombu's transport, because nothing can interrupt a wait inside ``kombu.Connection``.
 
-    :raises LOST: by the constructor and every method except ``close`` and ``drop``; the text contains no secrets
+    :raises LOST: from the constructor and every method except ``close`` and ``drop``; its text contains no secrets
     """
 
     def __init__(self, endpoint: Endpoint, settings: BusSettings) -> None:
@@ -132,16 +132,16 @@ class Link:
         return True
 
     def beat(self) -> None:
-        """Send a due heartbeat and check the broker's; about once a second."""
+        """Send a due heartbeat and check the broker's heartbeat. Call this about once a second."""
         self._transport.heartbeat_check(self._connection, rate=2)
 
     def close(self) -> None:
-        """Close in order, so that the broker has received everything that was sent."""
+        """Close with a handshake, after which the broker has received everything that was sent."""
         with suppress(*LOST, AttributeError):
             self._transport.close_connection(self._connection)
 
     def drop(self) -> None:
-        """Close without a handshake: the broker does not answer."""
+        """Close without a handshake, for a broker that does not answer."""
         with suppress(*LOST, AttributeError):
             collect = getattr(self._connection, "collect", None)
             if collect is not None:
@@ -151,7 +151,7 @@ class Link:
 
 
 def redacted(url: str) -> str:
-    """Return a transport URL, even malformed, with ``***`` for every password."""
+    """Return a transport URL, even a malformed one, with ``***`` in place of every password."""
     # Without a password after the last "@", every attempt to match succeeds, so the time is linear.
     logins, at, rest = url.rpartition("@")
     return re.sub(r"(^(?![\w+.-]*://)|//|,)([^:@/,]*):[^@]*@(?:[^@,/]*@)*", r"\1\2:***@", logins + at) + rest
@@ -160,9 +160,9 @@ def redacted(url: str) -> str:
 def plan(url: str, settings: BusSettings, options: Options = ()) -> Plan:
     """Parse a transport URL. The hosts get a random order, as in oslo.messaging.
 
-    :param options: the publishers' ``[oslo_messaging_rabbit]``; our configuration and the URL's query override it
+    :param options: ``[oslo_messaging_rabbit]`` of the publishers; our configuration and the URL's query override it
     :raises NoBroker: for ``none:///``
-    :raises UnusableURL: malformed, or neither RabbitMQ nor memory
+    :raises UnusableURL: the URL is malformed, or is neither for RabbitMQ nor for memory
     """
     conf = settings.conf if settings.conf is not None else _defaults()
     parsed = _parsed(conf, url)
@@ -189,7 +189,7 @@ def plan(url: str, settings: BusSettings, options: Options = ()) -> Plan:
 def connect(endpoints: tuple[Endpoint, ...], settings: BusSettings) -> Link:
     """Connect to the first host that answers.
 
-    :raises ConnectionError: no host answers; with each reason
+    :raises ConnectionError: no host answers; the text gives the reason of each host
     """
     reasons = []
     for endpoint in endpoints:
@@ -214,7 +214,7 @@ def opened(url: str, settings: BusSettings, options: Options = ()) -> Iterator[L
 
 
 def _end(url: str) -> str:
-    """Return the part after the last ``@``, which never contains the password, even in a malformed URL."""
+    """Return the part after the last ``@``. Even in a malformed URL, that part contains no password."""
     return f"...@{url.rpartition('@')[2]}" if "@" in url else "(without user and password)"
 
 
@@ -224,7 +224,7 @@ def is_absent(error: ChannelError) -> bool:
 
 
 def reason(error: BaseException) -> str:
-    """Return an error as short text without passwords."""
+    """Return a short text of an error, without passwords."""
     text = str(error) or type(error).__name__
     return " ".join(redacted(text).split())[:600]
 

@@ -1,12 +1,12 @@
-"""From the bytes of a message to an event, or to the reason why it is not one.
+"""Decodes the bytes of a message to an event, or raises the reason why that is impossible.
 
-Parsing messages of unwanted types would dominate the CPU time. :class:`Sieve` recognises them by a pattern at the first byte:
-oslo.messaging's members have a fixed order (``Notifier._notify``, ``serialize_msg``), so the event type comes before any
-payload that could imitate it. The message must end with ``}"}``, which a truncated message never does, because the envelope
-escapes inner quotes. All other messages are parsed in full, so nothing else is dropped.
+Most CPU time would go into parsing messages of unwanted types. So :class:`Sieve` drops these by a pattern that starts at the
+first byte. oslo.messaging writes JSON members in a fixed order (``Notifier._notify``, ``serialize_msg``), so the event type
+comes before any payload that could imitate one. A message must also end with ``}"}`` to match. A truncated message never does,
+because the envelope escapes inner quotes. :class:`Sieve` parses every message that the pattern does not match.
 
-It reads both drivers: ``messagingv2`` (``{"oslo.version": "2.0", "oslo.message": "<JSON>"}``) and ``messaging`` (the bare
-notification). For any input these pure functions raise only :class:`Undecodable`.
+It reads messages of both drivers: ``messagingv2`` (``{"oslo.version": "2.0", "oslo.message": "<JSON>"}``) and ``messaging``
+(the bare notification). The functions are pure. For any input they raise only :class:`Undecodable`.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Sieve:
     """Picks the wanted events out of a stream of messages.
 
     :param wanted: normalised event types
-    :param max_body: bytes of the largest message that is parsed
+    :param max_body: size of the largest message to parse, in bytes
     """
 
     def __init__(self, wanted: frozenset[str], max_body: int = MAX_BODY) -> None:
@@ -128,7 +128,7 @@ def _text(value: Any) -> str:
 
 
 def _time(value: Any) -> datetime | None:
-    """Parse ``YYYY-MM-DD HH:MM:SS.ffffff``, UTC without a zone."""
+    """Parse ``YYYY-MM-DD HH:MM:SS.ffffff``, which is UTC without a zone."""
     if not isinstance(value, str):
         return None
     try:

@@ -1,11 +1,11 @@
 """Consumes the queues of one broker over one connection and one channel.
 
-It never declares a queue or exchange of Nova or Octavia: a declaration with other arguments would make RabbitMQ refuse theirs
-with 406. It looks for a queue by a passive declaration, on its own channel, because "not found" closes it, and repeats that
-while the queue is missing. No message is lost meanwhile: oslo.messaging's publisher creates the queue with the first message
-(``impl_rabbit.Connection._publish_and_creates_default_queue``).
+It never declares a queue or exchange of Nova or Octavia: if our arguments differed, RabbitMQ would refuse their declarations
+with 406. A passive declaration shows whether a queue exists. It has its own channel, because the answer "not found" closes the
+channel. The lookup is repeated while the queue is missing. No message is lost meanwhile: oslo.messaging's publisher creates the
+queue with the first message (``impl_rabbit.Connection._publish_and_creates_default_queue``).
 
-With ``queue_mode = bind``, one queue of our own is created.
+With ``queue_mode = bind``, it creates one queue of our own.
 """
 
 from __future__ import annotations
@@ -42,10 +42,10 @@ _LEAVE = 3.0
 class Arrived:
     """A message as it arrived.
 
-    :param tag: acknowledges it
-    :param size: bytes sent; more than ``body``, whose end was not retained, when it exceeds ``[bus] max_body_bytes``
+    :param tag: the delivery tag, which acknowledges the message
+    :param size: bytes sent; ``body`` is shorter if the message exceeds ``[bus] max_body_bytes``, because its end is cut
     :param compression: the header of this name
-    :param unreadable: why its properties cannot be read; empty when they can
+    :param unreadable: why the properties of the message cannot be read; empty if they can
     """
 
     tag: Any
@@ -62,7 +62,7 @@ def queue_arguments(version: str) -> dict[str, Any]:
 
     RabbitMQ 4 drops a message of a quorum queue after 20 returns unless the limit is -1, which RabbitMQ 3 refuses.
 
-    :param version: the broker's, as it reports it
+    :param version: the version that the broker reports
     """
     major = version.partition(".")[0]
     limit = {"x-delivery-limit": -1} if major.isdecimal() and int(major) >= 4 else {}
@@ -72,12 +72,12 @@ def queue_arguments(version: str) -> dict[str, Any]:
 class Intake:
     """The messages that arrive over one connection, in order.
 
-    ``size`` is the bytes of ``arrived``. ``gaps`` has a sentence for each time that messages may have been missed; the caller
-    empties it.
+    ``size`` is the total bytes of ``arrived``. ``gaps`` has a sentence for each time that messages were perhaps missed; the
+    caller empties ``gaps``.
 
-    :param logged: (name, reply code) of logged problems; successive connections share it
+    :param logged: (name, reply code) of problems that were logged; successive connections share this set
     :param prefetch: how many unacknowledged messages the broker may send, per queue
-    :raises LOST: by the constructor and every method
+    :raises LOST: from the constructor and every method
     """
 
     def __init__(
@@ -103,7 +103,7 @@ class Intake:
 
     @property
     def missing(self) -> tuple[str, ...]:
-        """The queues that do not exist or deny access."""
+        """The queues that do not exist or that our user may not read."""
         return tuple(queue for queue in self._settings.queues if queue not in self.consumed.values())
 
     def drain(self, timeout: float) -> bool:
@@ -115,7 +115,7 @@ class Intake:
         return taken
 
     def ack(self, messages: Sequence[Arrived]) -> None:
-        """Acknowledge taken messages, including all that arrived before the last one."""
+        """Acknowledge these messages, and all messages that arrived before the last of them."""
         if self.link.acks_multiple:
             self._channel.basic_ack(messages[-1].tag, multiple=True)
         else:
@@ -123,7 +123,7 @@ class Intake:
                 self._channel.basic_ack(message.tag)
 
     def tend(self) -> None:
-        """Send due heartbeats and repeat due lookups; at least once a second."""
+        """Send due heartbeats and repeat due lookups. Call this at least once a second."""
         now = monotonic()
         if now >= self._next_beat:
             self._next_beat = now + 1.0
@@ -145,14 +145,14 @@ class Intake:
     def close(self) -> None:
         """Return unacknowledged messages; close the channel, then the connection.
 
-        In this order the broker receives every acknowledgement; a dropped connection can lose the last ones.
+        This order delivers every acknowledgement to the broker; a dropped connection can lose the last ones.
         """
         self.link.wait_for_answers(_LEAVE)
         self._channel.close()
         self.link.close()
 
     def _exists(self, queue: str) -> bool:
-        """Return whether a queue exists; create our own one. An existing one is used as it is, whatever its arguments."""
+        """Return whether a queue exists; create our own queue if it is missing. An existing queue keeps its arguments."""
         try:
             try:
                 self._declare(queue, passive=True)
@@ -211,7 +211,7 @@ class Intake:
         self.size += len(body)
 
     def _cancelled(self, tag: str) -> None:
-        """The broker deleted the consumer's queue or moved it to another node."""
+        """Handle a cancelled consumer: the broker deleted the queue or moved it to another node."""
         queue = self.consumed.pop(tag, "?")
         LOG.warning("broker %s: the broker cancelled our consumer of the queue %s", self._broker.name, queue)
         self._deleted.add(queue)

@@ -1,16 +1,17 @@
 """Reads one broker in batches until the process stops.
 
-A :class:`Source` is one thread with one connection. A batch ends when it is full or old enough. It is stored, then acknowledged
-with one frame, which costs half as much for this process, and an eighth for a quorum queue. All other messages return.
+A :class:`Source` is one thread with one connection. A batch ends when it is full or old enough. The batch is stored, then
+acknowledged with one frame. One frame per message would cost this process twice as much, and a quorum queue eight times as
+much. The broker sends all other messages again.
 
-- **Journal unavailable** (:class:`NotStored`): the same batch is offered again, while heartbeats continue and the broker
-  stops sending. After ``unacknowledged_seconds`` the connection is closed: RabbitMQ ends a delivery after 30 unacknowledged
-  minutes, and a quorum queue counts redeliveries. Storing a message twice is harmless.
-- **Broker unreachable**: every host is tried, with growing pauses, without end.
-- **Messages may have been missed** (lost broker, deleted queue): ``on_gap`` requests a sweep once messages can arrive again.
+- **Journal unavailable** (:class:`NotStored`): the source offers the same batch again. Meanwhile heartbeats continue and the
+  broker stops sending. After ``unacknowledged_seconds`` the source closes the connection: RabbitMQ ends a delivery after 30
+  unacknowledged minutes, and a quorum queue counts redeliveries. Storing a message twice is harmless.
+- **Broker unreachable**: the source tries every host, with growing pauses, without end.
+- **Messages were perhaps missed** (lost broker, deleted queue): ``on_gap`` requests a sweep once messages can arrive again.
 - **A message cannot be decoded**: it becomes a dead letter.
-- **Unexpected error while reading**: a lost connection returns every unacknowledged message, and a quorum queue drops a message
-  that returned too often. So the next connection is careful: it takes one message at a time.
+- **Unexpected error while reading**: the source reconnects, and RabbitMQ sends every unacknowledged message again. A quorum
+  queue drops a message that it has sent too often. So the next connection takes one message at a time.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ class NotStored(Exception):
 
 @dataclass(frozen=True, slots=True)
 class UndecodableMessage:
-    """A message that cannot be decoded; it is stored too.
+    """A message that cannot be decoded. The source stores it as a dead letter.
 
     :param body: as received, cut at ``[bus] dead_body_bytes``
     :param size: bytes received
@@ -70,7 +71,7 @@ class Received:
 class Batch:
     """The messages that are stored in one transaction and acknowledged together.
 
-    :param messages: their number, with unwanted ones
+    :param messages: the number of messages, including unwanted ones
     """
 
     broker: str
@@ -80,11 +81,12 @@ class Batch:
 
 
 class Source:
-    """Reads one broker. The running thread sets its attributes for health and metrics; any thread may read them.
+    """Reads one broker. Its thread sets the attributes that health and metrics need; any thread may read them.
 
     :param wanted: normalised event types
-    :param deliver: stores a batch or raises :class:`NotStored`. Heartbeats wait for it: it should take seconds, not minutes
-    :param on_gap: gets the broker's name and a sentence why messages may have been missed; must be quick
+    :param deliver: stores a batch or raises :class:`NotStored`; heartbeats wait meanwhile, so it should take seconds, not
+        minutes
+    :param on_gap: gets the broker's name and a sentence why messages were perhaps missed; must be quick
     :raises UnusableURL: see :func:`consumer.bus.connection.plan`
     """
 
@@ -122,7 +124,7 @@ class Source:
         self._careful = 0
 
     def run(self, stop: threading.Event) -> None:
-        """Read until ``stop`` is set; then return within a second, unless ``deliver`` or the broker takes longer."""
+        """Read until ``stop`` is set. The call then returns within a second, unless ``deliver`` or the broker takes longer."""
         wait = 0.0
         while not stop.is_set():
             self.turned_at = began = monotonic()
@@ -184,9 +186,9 @@ class Source:
         return ""
 
     def _collect(self, intake: Intake, stop: threading.Event) -> list[Arrived]:
-        """Wait for messages until a batch is complete; return none after a silence.
+        """Wait until a batch is complete; return its messages, or none if the broker was silent.
 
-        ``batch_seconds`` counts from the end of the last batch: the first message after a silence does not wait.
+        ``batch_seconds`` counts from the end of the last batch, so the first message after a silence does not wait.
         """
         most, end = self._settings.batch_size, self._collected + self._settings.batch_seconds
         while len(intake.arrived) < most and intake.size < BATCH_BYTES and not stop.is_set():
@@ -245,7 +247,7 @@ class Source:
         )
 
     def _store(self, batch: Batch, intake: Intake, stop: threading.Event) -> bool:
-        """Store a batch, retrying without end; return whether it may be acknowledged."""
+        """Store a batch, and repeat failed attempts without end; return whether the batch may be acknowledged."""
         if not batch.wanted and not batch.dead:
             return True
         began, wait, here = monotonic(), _STORE_AGAIN_FIRST, True
@@ -276,7 +278,7 @@ class Source:
             wait = min(wait * 2, _STORE_AGAIN_MOST)
 
     def _keep_alive(self, intake: Intake, seconds: float, last: float, stop: threading.Event) -> bool:
-        """Keep the connection alive without acknowledging; return False if it had to be closed.
+        """Keep the connection alive without acknowledging; return False if the connection had to be closed.
 
         :param last: when to return the messages to the broker
         """

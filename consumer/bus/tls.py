@@ -1,7 +1,7 @@
-"""TLS to a broker: ``[oslo_messaging_rabbit] ssl*`` for py-amqp, and advice after a failure.
+"""TLS to a broker: converts ``[oslo_messaging_rabbit] ssl*`` for py-amqp, and gives advice after a failure.
 
-It works as in oslo.messaging, but each host must have a certificate for its own name. Without ``ssl_ca_file`` it trusts the
-system's authorities, for any host name.
+TLS works as in oslo.messaging, but each host must have a certificate for its own name. Without ``ssl_ca_file``, a certificate
+of the system's authorities is trusted, and its host name is not checked.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _FILES = {"ca_certs": "ssl_ca_file", "certfile": "ssl_cert_file", "keyfile": "ss
 
 
 def parameters(hostname: str | None, options: Mapping[str, Any]) -> dict[str, Any] | bool:
-    """Return py-amqp's TLS parameters. Host names are verified only with ``ssl_ca_file``.
+    """Return py-amqp's TLS parameters. py-amqp verifies host names only if ``ssl_ca_file`` is set.
 
     :raises UnusableURL: this Python does not support the protocol version
     """
@@ -45,7 +45,7 @@ def parameters(hostname: str | None, options: Mapping[str, Any]) -> dict[str, An
 
 
 def advice(error: BaseException, given: Mapping[str, Any] | bool) -> str:
-    """Return which option to check after a TLS failure; empty after another failure."""
+    """Return which option the operator should check after a TLS failure; empty after any other failure."""
     files = given if isinstance(given, Mapping) else {}
     set_files = ", ".join(f"{option} = {files[name]}" for name, option in _FILES.items() if files.get(name))
     if isinstance(error, ssl.SSLCertVerificationError):

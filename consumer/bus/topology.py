@@ -1,4 +1,4 @@
-"""Inspects a broker from outside; publishes to it for the demonstration and tests."""
+"""Inspects a broker without consuming; publishes messages for the demonstration and tests."""
 
 from __future__ import annotations
 
@@ -51,12 +51,12 @@ class Topology:
 
     @property
     def ready(self) -> bool:
-        """Whether any queue exists; each priority's queue appears with its first message."""
+        """Whether any queue exists. The queue of a priority appears with the first message of that priority."""
         return self.reachable and any(thing.exists for thing in self.found if thing.kind is Kind.QUEUE)
 
 
 def check(broker: Broker, settings: BusSettings) -> Topology:
-    """Inspect one broker by passive declarations, which change nothing, to explain why no event arrives.
+    """Inspect one broker, to explain why no event arrives. The passive declarations change nothing.
 
     :raises UnusableURL: see :func:`consumer.bus.connection.plan`
     """
@@ -70,10 +70,10 @@ def check(broker: Broker, settings: BusSettings) -> Topology:
 
 
 def publish(broker: Broker, exchange: str, routing_key: str, body: bytes, settings: BusSettings | None = None) -> None:
-    """Publish one persistent message; return when a queue has it.
+    """Publish one persistent message; return once a queue has the message.
 
     :param exchange: ``""`` for the default exchange, where the routing key is the queue's name
-    :raises NotPublished: the broker refuses it, or no queue receives it
+    :raises NotPublished: the broker refuses the message, or no queue receives it
     :raises UnusableURL: see :func:`consumer.bus.connection.plan`
     """
     try:
@@ -96,7 +96,7 @@ def _things(link: Link, broker: Broker, settings: BusSettings) -> Iterator[Found
 
 
 def _exchange(link: Link, name: str) -> Found:
-    """Look up an exchange. A passive declaration does not reveal whether it is durable."""
+    """Look up an exchange. A passive declaration does not reveal whether the exchange is durable."""
     try:
         with link.brief_channel() as channel:
             channel.exchange_declare(exchange=name, type="topic", passive=True)
@@ -128,10 +128,10 @@ def _queue(link: Link, broker: Broker, name: str, settings: BusSettings) -> Foun
 
 
 def _forbidden(link: Link, broker: Broker, queue: str, settings: BusSettings) -> str:
-    """Return why the user may not read a queue; empty if it may.
+    """Return why our user may not read a queue; empty if it may.
 
-    Every user may declare passively, so this tries to consume with an invalid argument. RabbitMQ refuses that before it
-    delivers a message: first for a missing permission, else for the argument.
+    Every user may declare passively, so this function tries to consume with an invalid argument. RabbitMQ always refuses that,
+    before it delivers a message. It names a missing permission first, and otherwise the argument.
     """
     if not link.acks_multiple:  # the broker in memory has no users
         return ""

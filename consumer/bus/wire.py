@@ -1,10 +1,11 @@
-"""py-amqp's connection, with read-ahead, and with messages that cannot fail.
+"""py-amqp's connection, but it reads ahead, and an unreadable message does not end it.
 
-py-amqp makes about 25 system calls for a message of three frames, half the cost of receiving it. Here one call reads a large
-piece, and frames are cut out of it. A timeout loses nothing: received bytes stay buffered until their frame is complete.
+py-amqp makes about 25 system calls for a message of three frames, which is half the cost of receiving the message. Here one
+call reads many bytes, and frames are cut out of them. A timeout loses nothing: received bytes stay buffered until their frame
+is complete.
 
-py-amqp parses properties and names before a message exists: one that is not UTF-8 would end the connection, and its message
-would return for ever. Here an unreadable property is a mark on its message, and a body beyond the limit is cut.
+py-amqp parses properties and names before a message exists. A name that is not UTF-8 would end the connection, and RabbitMQ
+would send the message again for ever. Here the message records an unreadable property, and a body beyond the limit is cut.
 
 The overridden names are py-amqp's extension points: ``Connection.Transport``, ``Connection.Channel``, ``frame_handler``,
 ``read_frame``, ``blocking_read`` and ``dispatch_method``.
@@ -86,10 +87,10 @@ class _TLS(_ReadAhead, SSLTransport):  # type: ignore[misc]
 
 
 class _Received(Message):  # type: ignore[misc]
-    """A message of the broker.
+    """A message from the broker.
 
-    :param method: the frame that announced it
-    :param most: bytes of the body that are retained; ``body_size`` is the number of bytes sent
+    :param method: the frame that announced the message
+    :param most: how many bytes of the body to keep; ``body_size`` is the number of bytes sent
     """
 
     def __init__(self, method: tuple[int, int], arguments: bytes, most: int) -> None:
@@ -123,7 +124,7 @@ _SIGNATURE = Struct(">HH")
 
 
 class _Assembler:
-    """Makes messages out of frames, as py-amqp's ``method_framing.frame_handler`` does, of the class :class:`_Received`."""
+    """Makes :class:`_Received` messages out of frames, like py-amqp's ``method_framing.frame_handler``."""
 
     def __init__(self, connection: Any, callback: Callable[..., object]) -> None:
         self._connection = connection
@@ -131,7 +132,7 @@ class _Assembler:
         self._begun: dict[int, _Received] = {}
 
     def __call__(self, frame: _Frame) -> bool:
-        """Process a frame; return whether it completed a method."""
+        """Process a frame; return whether the frame completed a method."""
         kind, channel, payload = frame
         self._connection.bytes_recv += 1
         if kind == _HEARTBEAT:
@@ -159,14 +160,14 @@ _TAG_AND_FLAGS = Struct(">QB")
 
 
 def _name(data: bytes, at: int) -> tuple[str, int]:
-    """Read a short string; return it and the offset after it."""
+    """Read a short string; return the string and the offset of its end."""
     end = at + 1 + data[at]
     return data[at + 1 : end].decode("utf-8", "replace"), end
 
 
 class _Channel(pyamqp.Channel):
     def dispatch_method(self, method_sig: tuple[int, int], payload: bytes, content: Any) -> None:
-        """Deliver a message, even if its exchange or routing key is not UTF-8."""
+        """Deliver a message, even if the name of its exchange or its routing key is not UTF-8."""
         if method_sig != spec.Basic.Deliver or self.is_closing:
             super().dispatch_method(method_sig, payload, content)
             return
@@ -178,9 +179,9 @@ class _Channel(pyamqp.Channel):
 
 
 class _Connection(pyamqp.Connection):
-    """A connection.
+    """A connection of py-amqp that cuts long bodies.
 
-    :param max_body: bytes of a message's body that are retained
+    :param max_body: how many bytes of a message's body to keep
     """
 
     Channel = _Channel
@@ -202,7 +203,7 @@ class _Connection(pyamqp.Connection):
         return (_TLS if ssl else _TCP)(host, connect_timeout=connect_timeout, ssl=ssl, **named)
 
     def blocking_read(self, timeout: float | None = None) -> Any:
-        """Process one frame; one that has already arrived needs no system call."""
+        """Process one frame. A frame that has already arrived needs no system call."""
         frame = self.transport.frame_at_hand()
         if frame is None:
             return super().blocking_read(timeout)
