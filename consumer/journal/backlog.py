@@ -14,7 +14,7 @@ from consumer.journal.work import Priority
 
 
 class Standing(StrEnum):
-    """The state of a row for operators; a leased row is running."""
+    """The state of a row, as operators see it; a leased row is running."""
 
     PENDING = "pending"
     RUNNING = "running"
@@ -24,7 +24,7 @@ class Standing(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class WorkRow:
-    """A row, as shown to operators."""
+    """A row of work, as operators see it."""
 
     id: int
     handler: str
@@ -41,9 +41,9 @@ class WorkRow:
 
 @dataclass(frozen=True, slots=True)
 class Depth:
-    """One handler's rows in one state, without timers.
+    """The number of one handler's rows in one state, without timers.
 
-    :param oldest: seconds since the earliest first hint
+    :param oldest: seconds since the first hint of the row that has waited longest
     """
 
     handler: str
@@ -114,7 +114,7 @@ def _work_row(row: RowMapping, clock: float) -> WorkRow:
 
 
 def retry(database: Database, ids: Collection[int]) -> int:
-    """Make rows due now, as an operator's hint does; return their number."""
+    """Make rows due now, as an operator's hint does; return the number of rows."""
     values = {
         "state": Standing.PENDING.value,
         "attempts": 0,
@@ -133,7 +133,7 @@ def retry(database: Database, ids: Collection[int]) -> int:
 
 
 def drop(database: Database, ids: Collection[int]) -> int:
-    """Delete rows without a lease; return their number. A sweep finds remaining drift again."""
+    """Delete rows without a lease; return the number of rows. A sweep finds remaining drift again."""
 
     def forget(connection: Connection) -> int:
         free = or_(work.c.lease_until.is_(None), work.c.lease_until < now(connection))

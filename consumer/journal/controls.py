@@ -15,9 +15,10 @@ from consumer.journal.schema import task
 class Control:
     """One handler's state.
 
-    :param broken: the breaker or a restored database stopped it
-    :param calm_sweeps: sweeps in a row that listed few suspects since the breaker stopped it; None: only an operator resumes it
-    :param swept_at: start of the last complete sweep; None for never
+    :param broken: the breaker or a restored database stopped the handler
+    :param calm_sweeps: sweeps in a row with few suspects since the breaker opened; None if only an operator can resume the
+        handler
+    :param swept_at: start of the last complete sweep; None before the first
     """
 
     name: str
@@ -37,31 +38,31 @@ class Control:
 
     @property
     def recovers(self) -> bool:
-        """Whether sweeps that list few suspects resume it."""
+        """Whether sweeps with few suspects can resume the handler."""
         return self.broken and not self.paused and self.calm_sweeps is not None
 
 
 def lock(connection: Connection, name: str) -> Control:
-    """Lock a handler's row until the transaction ends; return its state.
+    """Lock a handler's row until the transaction ends; return the handler's state.
 
-    So replicas ask a handler's gates one after the other.
+    The lock makes replicas ask a handler's gates one after the other.
     """
     connection.execute(update(task).where(task.c.name == name).values(serial=task.c.serial + 1))
     return state(connection, name)
 
 
 def state(connection: Connection, name: str) -> Control:
-    """Return whether a handler is stopped, and why."""
+    """Return a handler's state: whether it is stopped, and why."""
     columns = (task.c.paused, task.c.broken, task.c.reason, task.c.calm_sweeps)
     row = connection.execute(select(*columns).where(task.c.name == name)).first()
     return Control(name) if row is None else Control(name, row.paused, row.broken, row.reason or "", row.calm_sweeps)
 
 
 def queue_up(connection: Connection, name: str, earliest: float, step: float, latest: float) -> tuple[float, float]:
-    """Give a heal that waits for its handler's budget a place after the others that wait.
+    """Give a heal that waits for its handler's budget a place behind the other waiting heals.
 
-    :param step: seconds after the last place
-    :return: the last place before, and the new one, seconds since the epoch
+    :param step: seconds between two places
+    :return: the place that was the last before, and the new place, in seconds since the epoch
     """
     last = connection.execute(select(task.c.deferred_until).where(task.c.name == name)).scalar() or 0.0
     place = min(max(earliest, last + step), latest)
@@ -90,23 +91,23 @@ def read(database: Database) -> dict[str, Control]:
 
 
 def pause(database: Database, names: Collection[str], reason: str) -> int:
-    """Stop handlers on every replica, within seconds; return their number."""
+    """Stop handlers on every replica, within seconds; return the number of handlers."""
     return _set(database, names, paused=True, reason=reason)
 
 
 def resume(database: Database, names: Collection[str]) -> int:
-    """Let paused and stopped handlers run again; return their number."""
+    """Let paused and stopped handlers run again; return the number of handlers."""
     return _set(database, names, paused=False, broken=False, calm_sweeps=None, reason="")
 
 
 def break_off(connection: Connection, names: Collection[str], reason: str) -> None:
-    """Stop handlers, also those without a row, until an operator resumes them."""
+    """Stop these handlers, even if they have no row yet, until an operator resumes them."""
     _ensure(connection, names)
     _write(connection, names, reason, broken=True, calm_sweeps=None)
 
 
 def trip(connection: Connection, name: str, reason: str) -> bool:
-    """Stop a handler whose sweep lists too many suspects; return False when it was stopped before."""
+    """Stop a handler whose sweep lists too many suspects; return False if it was stopped already."""
     _ensure(connection, [name])
     before = lock(connection, name)
     if before.broken:
@@ -118,9 +119,9 @@ def trip(connection: Connection, name: str, reason: str) -> bool:
 
 
 def calmed(connection: Connection, name: str, enough: int) -> Control:
-    """Count a sweep that lists few suspects, and resume a handler that the breaker stopped after enough of them.
+    """Count a sweep with few suspects. After ``enough`` such sweeps, resume a handler that the breaker stopped.
 
-    :return: the state afterwards
+    :return: the handler's state afterwards
     """
     before = lock(connection, name)
     if not before.recovers:

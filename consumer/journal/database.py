@@ -1,7 +1,7 @@
-"""Engines of the journal, its clock, transactions, and classes of errors.
+"""Engines, clock, transactions and errors of the journal.
 
-The only file that knows SQL dialects. SQLite runs with a write-ahead log and full durability. Each transaction takes the
-write lock at its start: two transactions that read before they write would otherwise deadlock.
+Only this file knows SQL dialects. SQLite runs with a write-ahead log and full durability. Each transaction takes the write lock
+when it begins. Otherwise two transactions that read before they write would deadlock.
 """
 
 from __future__ import annotations
@@ -41,11 +41,11 @@ class JournalError(Exception):
 
 
 class JournalUnavailable(JournalError):
-    """The database does not answer in time. It is unknown whether the transaction was committed."""
+    """The database does not answer in time. The transaction was perhaps committed."""
 
 
 class ValuesRefused(JournalError):
-    """The database refuses values for good, for example a character that its character set lacks; nothing is stored."""
+    """The database will always refuse these values, for example a character outside its character set. Nothing is stored."""
 
 
 class WrongJournal(JournalError):
@@ -80,10 +80,10 @@ def now(connection: Connection) -> float:
 
 
 def open_engine(url: str, pool_size: int = 10) -> Engine:
-    """Return a journal's engine, without connecting.
+    """Return an engine for the journal, without connecting.
 
     :param url: an SQLAlchemy URL; ``postgresql://`` means psycopg 3, ``mysql://`` means PyMySQL
-    :raises WrongJournal: malformed URL or missing driver
+    :raises WrongJournal: the URL is malformed, or its driver is missing
     """
     try:
         parsed = _with_driver(make_url(url))
@@ -106,7 +106,7 @@ def open_engine(url: str, pool_size: int = 10) -> Engine:
 
 
 def encoding(connection: Connection) -> str:
-    """Return why the database cannot store every character; empty if it can."""
+    """Return the reason if the database cannot store every character; otherwise an empty text."""
     dialect = connection.dialect.name
     if dialect == "postgresql":
         server = connection.exec_driver_sql("SHOW server_encoding").scalar_one()
@@ -146,7 +146,7 @@ def _engine_arguments(url: URL, pool_size: int) -> dict[str, Any]:
 
 
 def _create_private(_dialect: Any, _record: Any, arguments: Sequence[Any], _named: Any) -> None:
-    """Create an SQLite file for its owner only: it names hosts and instances, and dead letters may contain secrets."""
+    """Create an SQLite file that only its owner can read: it names instances, and dead letters may contain secrets."""
     path = str(arguments[0]) if arguments else ""
     if path and path != ":memory:" and not path.startswith("file:"):
         with suppress(OSError):  # it exists, or connecting gives the error
@@ -176,7 +176,7 @@ _RETRY_POSTGRESQL = frozenset({"40001", "40P01"})
 
 
 def is_retriable(error: BaseException) -> bool:
-    """Return whether a retry may succeed at once: deadlock, failed certification, locked file."""
+    """Return whether an immediate retry can succeed: after a deadlock, a failed certification or a locked file."""
     if not isinstance(error, DBAPIError) or error.orig is None:
         return False
     code = error.orig.args[0] if error.orig.args else None
@@ -216,15 +216,15 @@ def _without_password(text: str, url: URL) -> str:
 
 
 class Database:
-    """Transactions on the journal. Deadlocks are retried; outages become :class:`JournalUnavailable`."""
+    """Runs transactions on the journal. It repeats them after deadlocks; an outage raises :class:`JournalUnavailable`."""
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
 
     def transact(self, action: Callable[[Connection], T]) -> T:
-        """Run ``action`` in one transaction. After a deadlock, retry the whole transaction for up to 10 seconds.
+        """Run ``action`` in its own transaction; return its result. A deadlock repeats ``action``, for up to 10 seconds.
 
-        :param action: may run several times; must have no effect outside the database
+        :param action: must have no effect outside the database, because it can run several times
         :raises JournalUnavailable: the database does not answer
         """
         retry = tenacity.Retrying(
@@ -238,7 +238,8 @@ class Database:
             return result
 
     def read(self, action: Callable[[Connection], T]) -> T:
-        """Run an action that only reads; unlike :meth:`transact`, it does not lock an SQLite file for writers.
+        """Run ``action``, which only reads; return its result. Unlike :meth:`transact`, this does not lock out writers of
+        SQLite.
 
         :raises JournalUnavailable: the database does not answer
         """
@@ -256,11 +257,11 @@ class Database:
 
 
 def upsert(dialect: str, table: Table, unique: Sequence[str], change: Callable[[Any], Mapping[str, Any]]) -> Executable:
-    """Build an "insert or update" statement for executemany.
+    """Build a statement for executemany that inserts each row, or updates the row with the same key.
 
     :param unique: the columns of the unique key
-    :param change: maps the new row's columns to an existing row's changes. It may use the table's columns, but no bound values:
-        PyMySQL joins the rows of an executemany only if the part after VALUES has none
+    :param change: gets the new row's columns; returns the new values for an existing row. These may use the table's columns,
+        but no bound values: with one after VALUES, PyMySQL would not join the rows of an executemany
     """
     if dialect in ("mysql", "mariadb"):
         into = mysql.insert(table)
@@ -272,12 +273,12 @@ def upsert(dialect: str, table: Table, unique: Sequence[str], change: Callable[[
 
 
 def literal(value: str | int) -> ColumnElement[Any]:
-    """Return a constant as SQL text, where a bound value is not possible. Never use it for data."""
+    """Return a constant as SQL text, for places where SQL allows no bound value. Never use it for data."""
     return literal_column(f"'{value}'" if isinstance(value, str) else str(value))
 
 
 def greatest(left: Any, right: Any) -> ColumnElement[Any]:
-    """Return the larger of two, as CASE: SQLite's function has another name."""
+    """Return the larger of two values. It uses CASE, because SQLite's function has another name."""
     return case((left > right, left), else_=right)
 
 
@@ -286,5 +287,5 @@ def least(left: Any, right: Any) -> ColumnElement[Any]:
 
 
 def clean(text: str, length: int) -> str:
-    """Return text that every database accepts: PostgreSQL refuses NUL, and none accepts lone surrogates."""
+    """Return text that every database accepts. PostgreSQL refuses NUL, and every database refuses lone surrogates."""
     return text.encode("utf-8", "replace").decode().replace("\0", "?")[:length]

@@ -1,6 +1,6 @@
 """Dead letters: undecodable messages, limited in number and age.
 
-``work.enqueue`` stores them in one transaction with their batch's hints.
+``work.enqueue`` stores the dead letters and hints of a batch in one transaction.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from consumer.journal.schema import dead_event
 class DeadLetter:
     """An undecodable message.
 
-    :param body: as received, perhaps cut
+    :param body: the received bytes; a long body is cut
     :param size: bytes received
     """
 
@@ -47,7 +47,7 @@ class DeadLetter:
 class StoredLetter:
     """A stored dead letter.
 
-    :param size: bytes received; more than ``body`` when it was cut and cannot be replayed
+    :param size: bytes received; if ``body`` has fewer bytes, it was cut, and the letter cannot be replayed
     """
 
     id: int
@@ -75,7 +75,7 @@ def listing(database: Database, limit: int = 1000) -> list[StoredLetter]:
 
 
 def find(database: Database, ids: Collection[int]) -> list[StoredLetter]:
-    """Return complete letters, ordered by id."""
+    """Return these letters with their bodies, ordered by id."""
     query = select(dead_event).where(dead_event.c.id.in_(ids)).order_by(dead_event.c.id)
     rows = database.transact(lambda connection: connection.execute(query).mappings().all())
     return [_stored(row, bytes(row["body"])) for row in rows]
@@ -105,10 +105,10 @@ _CHUNK = 200
 
 
 def expire(database: Database, older_than: float, keep: int, keep_bytes: int) -> int:
-    """Delete some of the letters that are too old or too many; return their number, 0 when none is left.
+    """Delete a part of the letters that are too old or too many; return how many were deleted, 0 at the end.
 
-    :param older_than: seconds
-    :param keep_bytes: bytes that all bodies together may have
+    :param older_than: the age from which a letter is too old, in seconds
+    :param keep_bytes: the most bytes that all bodies together keep
     """
 
     def forget(connection: Connection) -> int:
@@ -120,7 +120,7 @@ def expire(database: Database, older_than: float, keep: int, keep_bytes: int) ->
 
 
 def _surplus(connection: Connection, keep: int, keep_bytes: int) -> list[int]:
-    """Return the oldest letters beyond a number or a size."""
+    """Return the oldest letters that exceed the number or the size to keep."""
     rows, stored = connection.execute(
         select(func.count(), func.coalesce(func.sum(dead_event.c.stored), 0)).select_from(dead_event)
     ).one()

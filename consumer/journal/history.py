@@ -1,7 +1,7 @@
 """The history: an append-only line for each finding and each heal.
 
-A heal opens its line (outcome ``healing``), with evidence and undo, before it writes to the cloud, and closes it afterwards.
-When a process dies in between, the next inspection of the key closes the line.
+A heal opens its line (outcome ``healing``), with evidence and undo, before it writes to the cloud. Afterwards it closes the
+line. If the process dies in between, the next inspection of the key closes the line.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from handlers.base import Finding, Healed, Json, Key
 
 
 class Outcome(StrEnum):
-    """The end of a finding or a heal.
+    """The state of a finding or a heal.
 
-    ``CONFLICT`` and ``REFUSED`` end a heal that wrote nothing; ``FAILED`` one that may have written.
+    After ``CONFLICT`` or ``REFUSED``, the heal wrote nothing; after ``FAILED``, it may have written.
     """
 
     FOUND = "found"
@@ -61,7 +61,7 @@ Ask = Callable[[Connection, float], Deferred | None]
 class Origin:
     """Why a key was inspected.
 
-    :param hint: event type, ``sweep`` or ``operator``
+    :param hint: the source of the hint: an event type, ``sweep`` or ``operator``
     :param hinted_at: when the notification was sent, seconds since the epoch
     """
 
@@ -75,7 +75,7 @@ class Origin:
 class Line:
     """A new line.
 
-    :param undo: known before the heal
+    :param undo: the undo of the heal, known before the heal begins
     """
 
     handler: str
@@ -114,7 +114,7 @@ class Closing:
 
 
 def write(connection: Connection, lines: Sequence[Line | Closing], clock: float) -> list[int]:
-    """Write new lines, and close open ones; return the ids of the new."""
+    """Write new lines, and close open lines; return the ids of the new lines."""
     ids = []
     for line in lines:
         if isinstance(line, Line):
@@ -167,9 +167,9 @@ def close(database: Database, closing: Closing) -> None:
 
 
 def open_line(database: Database, line: Line, ask: Ask, line_id: int | None = None) -> int | Deferred:
-    """Open the line of a heal that has no row of work, unless a gate defers it; return the line's id.
+    """Open the line of a heal without a row of work; return the line's id, or the deferral of a gate.
 
-    :param line_id: the same heal's line, where an earlier attempt left it open
+    :param line_id: the line that an earlier attempt at the same heal left open, if any
     """
 
     def begin(connection: Connection) -> int | Deferred:
@@ -185,16 +185,16 @@ def append(database: Database, lines: Sequence[Line]) -> None:
 
 
 def oldest_spent(connection: Connection, handler: str, clock: float) -> float:
-    """Return the time of the first line that counts in the hour that ends at ``clock``; ``clock`` if there is none."""
+    """Return the time of the first heal that spends the budget of the hour before ``clock``; ``clock`` if there is none."""
     hour = [history.c.handler == handler, history.c.outcome.in_(SPENDING), history.c.at > clock - 3600]
     oldest = connection.execute(select(func.min(history.c.at)).where(*hour)).scalar()
     return clock if oldest is None else float(oldest)
 
 
 def spent(connection: Connection, handler: str, clock: float, but: int | None = None) -> int:
-    """Return how many objects the handler has healed, or begun to heal, in the hour that ends at ``clock``.
+    """Return how many objects the handler has healed, or begun to heal, in the hour before ``clock``.
 
-    :param but: the id of a line that does not count
+    :param but: the id of a line to leave out
     """
     hour = [history.c.handler == handler, history.c.outcome.in_(SPENDING), history.c.at > clock - 3600]
     if but is not None:
@@ -203,7 +203,7 @@ def spent(connection: Connection, handler: str, clock: float, but: int | None = 
 
 
 def budget_left(database: Database, handler: str, per_hour: int) -> int | None:
-    """Return how many objects the handler may still heal in this hour; None for no bound."""
+    """Return how many objects the handler may still heal in this hour; None without a limit."""
     if per_hour <= 0:
         return None
     return database.transact(lambda connection: max(0, per_hour - spent(connection, handler, now(connection))))
@@ -211,7 +211,7 @@ def budget_left(database: Database, handler: str, per_hour: int) -> int | None:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A line as it is read.
+    """A stored line.
 
     :param lag: seconds from the notification to the end of the heal, or to the finding
     """
@@ -247,7 +247,7 @@ def listing(
     outcomes: Sequence[str] = (),
     limit: int = 1000,
 ) -> list[Entry]:
-    """Return lines, oldest first; of too many, the newest.
+    """Return lines, oldest first. If there are more than ``limit``, return the newest.
 
     :param since: seconds since the epoch
     """
@@ -301,7 +301,7 @@ def _entry(row: RowMapping) -> Entry:
 
 @dataclass(frozen=True, slots=True)
 class Orphan:
-    """An open line without a row of work: a one-shot command died while it healed."""
+    """An open line without a row of work, left by a one-shot command that died during a heal."""
 
     line_id: int
     handler: str

@@ -1,4 +1,4 @@
-"""The last arrival of each format from each broker, for checks without access to the publishers' files."""
+"""When each format last arrived from each broker. Checks use this where they cannot read the publishers' files."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from consumer.journal.schema import notification_format
 
 @dataclass(frozen=True, slots=True)
 class ArrivedFormat:
-    """A format that arrives from a broker.
+    """A wire format that arrives from a broker.
 
-    :param ago: seconds since the last record
+    :param ago: seconds since the last recorded arrival
     """
 
     broker: str

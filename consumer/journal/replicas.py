@@ -1,4 +1,4 @@
-"""The processes that share the journal, and the lock that allows one per SQLite file.
+"""The processes that share the journal, and the lock that lets only one process use an SQLite file.
 
 The lock is an advisory file lock: the kernel releases it when the process dies.
 """
@@ -41,7 +41,7 @@ def new_id() -> str:
 
 @contextmanager
 def sole_user(database: Database) -> Iterator[bool]:
-    """Lock the SQLite journal for this process; yield False, without a lock, for a database that serves several.
+    """Yield whether this process is the journal's only user, as with SQLite; lock an SQLite file meanwhile.
 
     :raises AlreadyRunning: another process has the lock
     """
@@ -72,7 +72,7 @@ def register(database: Database, name: str, version: str) -> None:
 
 
 def beat(database: Database, name: str, forget_after: float) -> None:
-    """Record that this process is alive; remove those without a beat for ``forget_after`` seconds."""
+    """Record that this process is alive; remove processes that recorded nothing for ``forget_after`` seconds."""
 
     def write(connection: Connection) -> None:
         clock = now(connection)

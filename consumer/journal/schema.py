@@ -1,7 +1,7 @@
 """The journal's tables. Times are seconds since the epoch on the database's clock, as doubles.
 
-A lease must mean the same to every replica, whatever its host's clock; and the dialects disagree about fractions of a second
-in date types. A change needs a migration in ``migrations/versions``; a test compares the two.
+A lease must mean the same to every replica, whatever the clock of its host. SQL dialects disagree about fractions of a second
+in date types. A change needs a migration in ``migrations/versions``; a test compares schema and migrations.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _TABLE: dict[str, Any] = {
 
 
 def _exact(length: int) -> String:
-    """Return a string type that compares byte by byte: host names that differ in case are two hosts."""
+    """Return a string type that compares byte by byte, because host names that differ in case are two hosts."""
     binary = mysql.VARCHAR(length, charset="utf8mb4", collation="utf8mb4_bin")
     return String(length).with_variant(binary, "mysql", "mariadb")
 

@@ -1,4 +1,4 @@
-"""The last observation of each cloud database, shared by all replicas."""
+"""The last watermark of each cloud database, shared by all replicas."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """A watermark with its time.
+    """A watermark, and when it was read.
 
     :param at: seconds since the epoch, by the journal's clock
     """
@@ -36,12 +36,12 @@ def listing(database: Database) -> list[Observation]:
 def exchange(
     database: Database, seen: Watermark, at: float, compare: Callable[[Connection, Observation], T]
 ) -> T | None:
-    """Store an observation; return the comparison with the one that it replaces, or None for the first of a database.
+    """Store a watermark; return the result of ``compare``, or None if the database had no watermark before.
 
-    When another replica has stored a later one meanwhile, store and compare nothing: an older one would look like a fall.
+    If another replica has stored a later watermark, store and compare nothing: the older one would look like a fall.
 
-    :param at: when the observation began, by the journal's clock
-    :param compare: writes its consequences in the same transaction, so that neither is lost
+    :param at: when reading the watermark began, by the journal's clock
+    :param compare: gets the watermark before; writes the consequences in the same transaction, so that none is lost
     """
 
     def swap(connection: Connection) -> T | None:

@@ -1,12 +1,13 @@
 """The work table: hints in, claims out.
 
-A row means *wanted*: a hint inserts it or increments its ``generation``. The lease (``token`` and ``lease_until``) means *being
-worked on*. If the generation has changed when a worker settles, a hint arrived meanwhile, and the row stays for another
-inspection. So bursts collapse, no key is worked on twice at a time, and no hint is lost.
+A row means that an inspection is wanted. A hint inserts the row or increments its ``generation``. A lease (``token`` and
+``lease_until``) means that a worker works on the row. If the generation has changed when the worker settles, a hint arrived
+meanwhile, and the row stays for another inspection. So many hints cause one inspection, one worker at a time works on a key,
+and no hint is lost.
 
-A claim is one UPDATE whose WHERE repeats the condition of the SELECT before it, so one of two replicas gets the row. SELECT
-... FOR UPDATE is not used, because Galera does not replicate its locks. Every later write of the worker names its token;
-a worker that lost its lease changes nothing (:class:`LeaseLost`).
+A claim is a SELECT, then an UPDATE whose WHERE repeats the condition, so only one replica gets a row. SELECT ... FOR UPDATE
+would not do, because Galera does not replicate row locks. Every later write names the token; a worker that lost its lease
+changes nothing (:class:`LeaseLost`).
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ _CHUNK = 500
 
 
 class LeaseLost(JournalError):
-    """Another replica has taken the row over; the results of this one no longer count."""
+    """Another replica has taken the row over; this replica's results no longer count."""
 
 
 class State(StrEnum):
@@ -81,9 +82,9 @@ _LEVELS = ((Priority.EVENT, Priority.OPERATOR, Priority.TIMER), (Priority.SWEEP,
 class Hint:
     """A reason to inspect a key.
 
-    :param source: the event's type, ``sweep``, ``start``, ``operator`` ...
+    :param source: an event type, ``sweep``, ``start``, ``operator`` ...
     :param after: seconds before the first inspection
-    :param sent_at: the notification's time, seconds since the epoch
+    :param sent_at: when the notification was sent, seconds since the epoch
     """
 
     handler: str
@@ -101,11 +102,11 @@ class Claim:
 
     :param attempts: failed inspections or heals since the last event
     :param waits: inspections in a row that found the object in flight
-    :param watched: seconds over which inspections were repeated, without those outside the window
-    :param fingerprint: of an earlier inspection's findings; ``seen_at`` is when it was first seen
-    :param reported: the fingerprint that the history already has
+    :param watched: seconds for which inspections were repeated while the window was open
+    :param fingerprint: digest of an earlier inspection's findings, first seen at ``seen_at``
+    :param reported: the fingerprint of the findings that the history already has
     :param healing_id: the open history line of an earlier heal
-    :param first_hint_at: the first hint since the key was last settled
+    :param first_hint_at: time of the first hint since the key was last settled
     """
 
     id: int
@@ -130,16 +131,16 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """Nothing is wrong: the row is deleted."""
+    """Delete the row: nothing is wrong."""
 
 
 @dataclass(frozen=True, slots=True)
 class Later:
     """Inspect again after some seconds.
 
-    :param fresh: the fingerprint is new
-    :param watched: how many of these seconds count as repeated inspection
-    :param healing_id: the line that stays open, because the heal may have taken effect
+    :param fresh: whether the fingerprint is new
+    :param watched: seconds to add to the claim's ``watched``
+    :param healing_id: the line that stays open, because the heal may have written
     """
 
     after: float
@@ -154,11 +155,11 @@ class Later:
 
 @dataclass(frozen=True, slots=True)
 class Reported:
-    """The drift stays, by mode or refusal. The row stays until an inspection finds nothing.
+    """Keep the row until an inspection finds nothing: the mode or a refusal forbids to heal the drift.
 
-    :param after: seconds in which a sweep does not make the row due
+    :param after: seconds for which a sweep does not make the row due
     :param waits: heals in a row that were refused for the same reason
-    :param refused: nothing of it may be healed, in any mode
+    :param refused: whether no mode permits to heal any finding
     """
 
     fingerprint: str
@@ -170,7 +171,7 @@ class Reported:
 
 @dataclass(frozen=True, slots=True)
 class Parked:
-    """Given up, until an operator, an event or a changed finding re-arms it."""
+    """Try no more until an operator, an event or a changed finding makes the row due."""
 
     error: str
     attempts: int
@@ -201,7 +202,7 @@ def enqueue(database: Database, hints: Iterable[Hint], dead: Sequence[DeadLetter
 
 
 def _fold(hints: Iterable[Hint]) -> dict[tuple[str, Key], Hint]:
-    """Keep the most urgent hint per row: one statement must not touch a row twice."""
+    """Return the most urgent hint of each row, because one statement must not write a row twice."""
     folded: dict[tuple[str, Key], Hint] = {}
     for hint in hints:
         place = (hint.handler, hint.key)
@@ -233,7 +234,7 @@ def _row(hint: Hint, clock: float) -> dict[str, Any]:
 
 @cache
 def _enqueue_statement(dialect: str) -> Any:
-    """Build the statement once: that costs more than running it."""
+    """Build the statement. The cache saves time: building costs more than running."""
 
     def change(new: Any) -> Mapping[str, Any]:
         # MariaDB assigns from left to right and reads what it has assigned: state and the hint's columns look at
@@ -275,11 +276,12 @@ def claim(
 ) -> list[Claim]:
     """Claim up to ``limit`` due rows of these handlers: events and timers before suspects of sweeps.
 
-    Handlers take turns in random order. Of one handler, the most urgent rows come first, then the longest due.
+    Handlers take turns in random order. Each handler's most urgent rows come first; among equals, those that have been due
+    longest.
 
     :param lease: seconds until the claim ends, unless extended
-    :param keys: only rows of these keys; none for all
-    :param timers: the most timers of sweeps to claim; None for all
+    :param keys: claim only rows of these keys; empty for all
+    :param timers: how many timers of sweeps to claim at most; None for all
     """
     if not handlers or limit <= 0:
         return []
@@ -302,7 +304,7 @@ def claim(
 def claim_interrupted(
     database: Database, owner: str, handlers: Collection[str], limit: int, lease: float
 ) -> list[Claim]:
-    """Claim due rows of these handlers whose heal began and has not ended."""
+    """Claim these handlers' due rows with a heal that began and has not ended."""
     if not handlers or limit <= 0:
         return []
 
@@ -316,7 +318,7 @@ def claim_interrupted(
 
 
 def _take(connection: Connection, ids: Sequence[int], owner: str, lease: float, clock: float) -> list[Claim]:
-    """Take those of the rows that are still free."""
+    """Claim the rows that are still free."""
     if not ids:
         return []
     token = uuid.uuid4().hex
@@ -337,9 +339,9 @@ def _unleased(clock: Any) -> ColumnElement[bool]:
 
 @cache
 def due_rows(handlers: tuple[str, ...], level: tuple[Priority, ...], by_key: bool) -> Executable:
-    """Build the statement that reads the first due rows of each handler and priority, each in the order of the index.
+    """Build the statement that reads each handler's first due rows of each priority, in the order of the index.
 
-    One ORDER BY over all rows would sort everything that waits. Building the statement costs more than running it.
+    One ORDER BY over all rows would sort all waiting rows. The cache saves time: building costs more than running.
     """
     clock: ColumnElement[float] = bindparam("clock", type_=Double())
     conditions = [work.c.state == literal(State.PENDING.value), work.c.not_before <= clock, _unleased(clock)]
@@ -359,7 +361,7 @@ def due_rows(handlers: tuple[str, ...], level: tuple[Priority, ...], by_key: boo
 
 
 def _in_turns(rows: Iterable[Any], limit: int, timers: int) -> list[int]:
-    """Return the ids of up to ``limit`` rows, one of each handler in turn, with up to ``timers`` timers."""
+    """Return the ids of up to ``limit`` rows, at most ``timers`` of them timers; handlers take turns."""
     queues: dict[str, list[tuple[int, float, int]]] = {}
     sweeps = 0
     for handler, priority, not_before, row_id, key in rows:
@@ -375,7 +377,7 @@ def _in_turns(rows: Iterable[Any], limit: int, timers: int) -> list[int]:
 
 
 def _readable(connection: Connection, rows: Sequence[RowMapping], clock: float) -> list[Claim]:
-    """Return the claims of readable keys; park the others, so that they cannot fail every claim."""
+    """Return the claims of rows with readable keys; park the other rows, which would make every claim fail."""
     unreadable = [row["id"] for row in rows if not history.is_key(row["key"])]
     if unreadable:
         parked = {**_FREE, "state": State.PARKED, "error": "the key cannot be read"}
@@ -407,7 +409,7 @@ def _claim(row: RowMapping, clock: float) -> Claim:
 
 
 def extend(database: Database, claims: Iterable[Claim], lease: float) -> None:
-    """Extend the leases of these claims, except of rows that another replica took over."""
+    """Extend the leases of these claims; skip rows that another replica took over."""
     tokens = sorted({(held.id, held.token) for held in claims})
     if not tokens:
         return
@@ -422,7 +424,7 @@ def extend(database: Database, claims: Iterable[Claim], lease: float) -> None:
 
 
 def is_held(connection: Connection, held: Claim) -> bool:
-    """Return whether a claim's lease has not ended."""
+    """Return whether a claim's lease still runs."""
     mine = and_(work.c.id == held.id, work.c.token == held.token, work.c.lease_until >= now(connection))
     return connection.execute(select(work.c.id).where(mine)).first() is not None
 
@@ -430,7 +432,7 @@ def is_held(connection: Connection, held: Claim) -> bool:
 def settle(
     database: Database, held: Claim, end: Disposition, lines: Sequence[history.Line | history.Closing] = ()
 ) -> None:
-    """End a claim, and write its lines in the same transaction.
+    """End a claim, and write history lines in the same transaction.
 
     :raises LeaseLost: another replica took the row over; nothing is written
     """
@@ -497,13 +499,13 @@ def release(database: Database, claims: Iterable[Claim]) -> None:
 
 
 def free_all(database: Database) -> None:
-    """End every lease. Only for the sole user of a journal: the other owners are dead."""
+    """End every lease. Call this only as the journal's sole user: all other owners are dead."""
     values = {"owner": None, "token": None, "lease_until": None}
     database.transact(lambda connection: connection.execute(update(work).values(**values)))
 
 
 def begin_healing(database: Database, held: Claim, line: history.Line, ask: history.Ask) -> int | history.Deferred:
-    """Open a heal's history line, or keep the claim's open one, unless a gate defers the heal; return the line's id.
+    """Open a heal's history line, or keep the claim's open line; return the line's id, or a gate's deferral.
 
     :raises LeaseLost: another replica took the row over
     """
@@ -523,7 +525,7 @@ def begin_healing(database: Database, held: Claim, line: history.Line, ask: hist
 
 
 def revisit_reported(database: Database, handler: str, before: float) -> int:
-    """Make reported rows due that a complete sweep, begun at ``before``, did not list."""
+    """Make the reported rows due that the sweep since ``before`` did not list."""
 
     def wake(connection: Connection) -> int:
         clock = now(connection)
@@ -536,14 +538,14 @@ def revisit_reported(database: Database, handler: str, before: float) -> int:
 
 
 def refused(database: Database, handler: str) -> frozenset[str]:
-    """Return the keys whose last result was a drift that may not be healed."""
+    """Return the keys whose last result was a drift that no mode may heal."""
     mine = and_(work.c.handler == handler, work.c.refused.is_(True))
     rows = database.transact(lambda connection: connection.execute(select(work.c.key).where(mine)).scalars().all())
     return frozenset(rows)
 
 
 def adopt(database: Database, hint: Hint, line_id: int) -> None:
-    """Have a key inspected whose heal a dead process began; that inspection closes the line."""
+    """Request an inspection of a key whose heal a dead process began. The inspection closes the heal's line."""
     enqueue(database, [hint])
     free = and_(work.c.handler == hint.handler, work.c.key == str(hint.key), work.c.healing_id.is_(None))
     database.transact(lambda connection: connection.execute(update(work).where(free).values(healing_id=line_id)))

@@ -1,6 +1,6 @@
 """The journal's schema over time, with alembic.
 
-Between two releases, migrations only add (columns with defaults, tables, indexes): replicas of both releases can share a
+Between two releases, migrations only add (columns with defaults, tables, indexes). So replicas of both releases can share a
 journal during a rolling restart.
 """
 
@@ -22,12 +22,12 @@ logging.getLogger("alembic").setLevel(logging.WARNING)
 
 
 def head() -> str:
-    """Return the revision that this program needs."""
+    """Return the revision of the schema that this program needs."""
     return HEAD
 
 
 def current(database: Database) -> str | None:
-    """Return the database's revision; None for an empty one."""
+    """Return the database's revision; None if the database is empty."""
     return database.transact(_revision)
 
 
@@ -59,7 +59,7 @@ def _upgrade(connection: Connection) -> None:
 def check(database: Database) -> None:
     """Check the schema's revision; upgrade an SQLite file first.
 
-    :raises WrongJournal: wrong revision
+    :raises WrongJournal: the revision is not the one that this program needs
     """
     if database.engine.dialect.name == "sqlite":
         upgrade(database)

@@ -1,4 +1,4 @@
-"""Runs migrations for alembic on the given connection, in its open transaction."""
+"""Runs migrations for alembic on the given connection, inside the open transaction."""
 
 from alembic import context
 

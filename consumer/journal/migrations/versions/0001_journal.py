@@ -9,5 +9,5 @@ down_revision = None
 
 
 def upgrade() -> None:
-    """Create the tables of ``schema``. With a second revision, freeze them here."""
+    """Create the tables of ``schema``. Whoever adds a second revision must copy the tables here."""
     metadata.create_all(op.get_bind())
