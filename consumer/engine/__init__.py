@@ -1,21 +1,21 @@
-"""From a hint to a heal: route, claim, inspect, decide, ask the gates, heal, record.
+"""Turns a hint into a heal: route, claim, inspect, decide, ask the gates, heal, record.
 
 ==================== =========================================================
-router               events to hints
+router               turns events into hints
 inbox                stores a batch of the bus
 task                 a handler with its settings
 dispatcher           the claiming thread and the worker threads
-worker               works on a claim: a sweep or a key
-sweeps               suspects, and the breaker that counts them
+worker               works on a claim: runs a sweep or reconciles a key
+sweeps               lists suspects; the breaker counts them
 reconciler           one claim from start to end
-decisions            findings and errors become decisions
+decisions            turns findings and errors into decisions
 gates/               the conditions for a heal, one per file
-stores               record claims and heals
-dependency_backoff   a handler waits while a dependency is down
+stores               records claims and heals
+dependency_backoff   lets a handler wait while a dependency is down
 oneshot              the commands ``sweep``, ``inspect``, ``heal``
 guard                stops the handlers of a database that went back
-leases               extends leases; deadline of claims
-upkeep               retention, open lines of dead commands
+leases               extends leases until a claim's deadline
+upkeep               deletes old records; adopts open lines of dead commands
 announce, meter      notifications and counters
 engine, service      the parts that threads share; the daemon
 ==================== =========================================================

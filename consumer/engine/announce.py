@@ -1,7 +1,7 @@
 """Publishes findings and heals through oslo.messaging's notifier, when ``[engine] announce`` is on.
 
 A notifier without a broker blocks its caller, so announcements pass through a bounded queue and a thread. A full queue drops
-them with a warning; the history remains the record.
+announcements with a warning; the history still has every heal.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Message = tuple[str, str, Mapping[str, Any]]
 
 
 class Announcer:
-    """Publishes nothing."""
+    """Publishes nothing; the base of the announcer that publishes."""
 
     def finding(self, handler: str, finding: Finding) -> None:
         """Publish ``stackmend.finding``: a drift that is not healed."""

@@ -1,4 +1,4 @@
-"""The meaning of an inspection: pure decisions, as values."""
+"""Decides what follows from an inspection. Pure."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 1200.0, 7200.0
 class Heal:
     """Heal this finding now.
 
-    :param more: the key has other findings, for the next inspection
+    :param more: whether the key has other findings, which the next inspection handles
     """
 
     finding: Finding
@@ -43,7 +43,7 @@ class Report:
 class Clean:
     """Nothing is wrong.
 
-    :param resumed: an earlier heal with an open line has worked
+    :param resumed: whether an earlier heal with an open line has worked
     """
 
     resumed: bool
@@ -51,7 +51,7 @@ class Clean:
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """Inspect again, or give up; only the row's state is recorded."""
+    """Inspect again later, or park the row. Only the row records this, not the history."""
 
     end: Later | Parked
 
@@ -60,7 +60,7 @@ Decision = Heal | Report | Clean | Wait
 
 
 def fingerprint(findings: Sequence[Finding]) -> str:
-    """Return a digest of findings, equal for two inspections that prove the same."""
+    """Return a digest of findings. Two inspections that prove the same have equal digests."""
     facts = sorted(json.dumps([str(f.key), f.problem, f.evidence], sort_keys=True, default=str) for f in findings)
     return hashlib.sha256("\n".join(facts).encode()).hexdigest()
 
@@ -93,7 +93,7 @@ def decide(
 
 
 def refused_again(claim: Claim, end: Reported) -> Reported:
-    """Return the end of a refused heal, with a longer pause for each refusal that repeats the one before."""
+    """Return the end of a refused heal. Each repetition of the same refusal makes the pause longer."""
     if claim.reported != end.fingerprint:
         return end
     return replace(end, after=min(_LONGEST_PAUSE, _FIRST_PAUSE * 2.0**claim.waits), waits=min(claim.waits + 1, 40))
@@ -110,7 +110,7 @@ def _attempts_after_change(claim: Claim, mark: str) -> int:
 def after_error(
     claim: Claim, error: Exception, settings: EngineSettings, uniform: Callable[[float, float], float] = random.uniform
 ) -> Disposition:
-    """Decide what becomes of a row whose inspection or heal raised."""
+    """Decide what becomes of a row whose inspection or heal raised an error."""
     if isinstance(error, InFlight) and claim.watched > settings.patience_seconds:
         return Done()
     waits = min(claim.waits, 40)

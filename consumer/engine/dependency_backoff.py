@@ -1,7 +1,8 @@
 """Back-off of whole handlers while a dependency is down.
 
-A thousand keys would hammer Placement while it is down, and wait long after it is back. So no thread claims the handler's rows
-until the back-off ends; then one row probes. The first answer ends the back-off for all, and no row loses an attempt.
+Without it, a thousand keys would hammer Placement while it is down, and wait long after it is back. So no thread claims the
+handler's rows until the back-off ends. Then one row is the probe. The first answer ends the back-off for all rows, and no row
+loses an attempt.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ class _Pause:
 
 
 class DependencyBackoff:
-    """The back-offs of this process; another replica may reach the dependency."""
+    """The back-offs of this process only, because another replica may reach the dependency."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -41,7 +42,7 @@ class DependencyBackoff:
             return seconds
 
     def up(self, handler: str) -> bool:
-        """Record an answer; return whether it ended a back-off."""
+        """Record an answer; return whether the answer ended a back-off."""
         if handler not in self._pauses:
             return False
         with self._lock:

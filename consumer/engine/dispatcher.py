@@ -1,7 +1,7 @@
-"""Claims due rows for idle worker threads, and never more than these can take.
+"""Claims due rows for idle worker threads, and never more rows than these threads can take.
 
-New hints of this process wake the claiming thread; a poll finds those of other replicas and rows that become due. Only tasks
-that may run now are claimed: not paused or stopped by the breaker, in their window, with dependencies that answer.
+New hints of this process wake the claiming thread. A poll finds other replicas' hints, and rows that become due. It claims rows
+only for tasks that are not stopped, are in their window, and have dependencies that answer.
 """
 
 from __future__ import annotations
@@ -54,21 +54,22 @@ class Dispatcher:
             self._changed.notify()
 
     def ages(self) -> dict[Claim, float]:
-        """Return the claims in work, with the seconds since each began or made a step."""
+        """Return the running claims, with the seconds since each began or made its last step."""
         with self._changed:
             now = time.monotonic()
             return {claim: now - since for claim, since in self._claims.items()}
 
     def step(self, claim: Claim) -> None:
-        """Record that a claim makes progress."""
+        """Record that a running claim made a step."""
         with self._changed:
             if claim in self._claims:
                 self._claims[claim] = time.monotonic()
 
     def stop(self, timeout: float) -> bool:
-        """Claim nothing more, release claims that have not begun, let the others finish; return whether all did in time.
+        """Claim nothing more, release claims that have not begun, and let running claims finish; return whether all finished in
+        time.
 
-        :param timeout: seconds; another inspection finds the claims that still run then
+        :param timeout: seconds to wait; keys of claims that still run afterwards are inspected again
         """
         deadline = time.monotonic() + timeout
         with self._changed:
@@ -149,7 +150,7 @@ class Dispatcher:
         )
 
     def _free_for_sweeps(self) -> int:
-        """Return how many sweeps may begin: half of the workers remain for keys, because a sweep may take minutes."""
+        """Return how many sweeps may begin. Half of the workers remain for keys, because a sweep can take minutes."""
         with self._changed:
             sweeping = sum(claim.key.kind == work.SWEEP for claim in self._claims)
         return max(0, max(1, self._engine.settings.workers // 2) - sweeping)

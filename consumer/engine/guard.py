@@ -1,8 +1,8 @@
-"""Recognises a database that was restored, emptied or exchanged, and stops the handlers that rely on it.
+"""Stops the handlers that rely on a database that was restored, emptied or exchanged.
 
-A database restored from last night's dump contradicts the others everywhere, and every contradiction looks like drift. So each
-database's watermark is compared once a minute with the last one in the journal. When it went back, those handlers stop on all
-replicas until an operator resumes them. The new watermark is stored at once, so that resuming accepts it.
+A database from last night's dump contradicts all other databases, and every contradiction looks like drift. So once a minute
+the guard compares each database's watermark with the last one in the journal. If a watermark fell, the handlers stop on all
+replicas until an operator resumes them. The journal stores the new watermark at once, so that the resumed handlers run on.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ EVERY, _FIRST = 60.0, 10.0
 
 
 def falls(before: Watermark, now: Watermark) -> Iterator[str]:
-    """Yield a phrase for each proof that a database is an older copy or another one."""
+    """Yield a phrase for each proof that a database is an older copy or another database."""
     present = {rising.label: rising for rising in now.rising}
     for rising in before.rising:
         if rising.label in present:
@@ -59,10 +59,11 @@ def check(
     handlers: Sequence[type[Handler]],
     replica: str,
 ) -> list[str]:
-    """Observe every database once; return a sentence for each that went back, after stopping the handlers that rely on it.
+    """Read every database's watermark. If it fell, stop the handlers that rely on the database. Return a sentence for each
+    fall.
 
-    :param handlers: all that are installed, also those that another process runs: the journal remembers only the newest
-        watermark, so that no other process sees this fall
+    :param handlers: all installed handlers, even those of other processes: the journal keeps only the newest watermark, so no
+        other process sees this fall
     :raises JournalError: the journal does not answer
     """
     stopped = []
@@ -113,12 +114,12 @@ class Guard:
         self._thread = threading.Thread(target=self._run, name="guard", daemon=True)
 
     def start(self) -> None:
-        """Start, and wait for the first observation; a silent database delays this by seconds only."""
+        """Start, and wait for the first comparison; a silent database delays this by seconds only."""
         self._thread.start()
         self._observed.wait(_FIRST)
 
     def stop(self) -> None:
-        """Stop; an observation that waits for a silent database ends with the process."""
+        """Stop. A comparison that waits for a silent database ends with the process."""
         self._stop.set()
         self._thread.join(1)
 

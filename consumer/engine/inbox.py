@@ -20,7 +20,7 @@ _NOTE_EVERY = 60.0
 class Inbox:
     """Stores the batches of all sources.
 
-    :param keep_bytes: bytes of a message that a dead letter keeps
+    :param keep_bytes: how many bytes of a message a dead letter keeps
     """
 
     def __init__(self, database: Database, router: Router, wake: Callable[[], None], keep_bytes: int) -> None:
@@ -31,7 +31,7 @@ class Inbox:
         self._noted: dict[tuple[str, str], float] = {}
 
     def store(self, batch: Batch) -> None:
-        """Store a batch; of messages that the journal refuses, store a dead letter.
+        """Store a batch; replace each message that the journal refuses by a dead letter.
 
         :raises NotStored: the journal does not answer, or refuses even a dead letter without a body
         """
@@ -44,7 +44,7 @@ class Inbox:
             self._wake()
 
     def _store(self, batch: Batch) -> int:
-        """Store a batch, or each half of it when the journal refuses it; return the number of hints."""
+        """Store a batch; if the journal refuses it, store each half by itself. Return the number of hints."""
         hints, dead = _letters_and_hints(self._router, batch, self._keep_bytes)
         try:
             return work.enqueue(self._database, hints, dead)
@@ -60,7 +60,7 @@ class Inbox:
             return sum(self._store(half) for half in halves)
 
     def _refused(self, broker: str, message: Received | UndecodableMessage, refusal: str) -> int:
-        """Store a message that the journal refuses as a dead letter, if need be without its body."""
+        """Store a refused message as a dead letter; omit the body if the journal refuses that too."""
         size = message.size if isinstance(message, UndecodableMessage) else len(message.body)
         letter = DeadLetter(
             broker, "", "", f"the journal refuses it: {refusal}", size, message.body[: self._keep_bytes]
@@ -71,7 +71,7 @@ class Inbox:
             return work.enqueue(self._database, [], [replace(letter, body=b"")])
 
     def _note(self, batch: Batch) -> None:
-        """Record from time to time which formats arrive; each broker has its own thread."""
+        """Record from time to time which formats arrive. Each broker's thread calls this."""
         for written in {received.event.format for received in batch.wanted}:
             known = (batch.broker, written)
             if time.monotonic() - self._noted.get(known, float("-inf")) >= _NOTE_EVERY:

@@ -1,7 +1,7 @@
 """Extends the leases of this replica's claims, in a thread that does nothing else.
 
-A claim beyond its deadline is not extended: another replica may take it over. While there is one, the loop ``workers`` is
-silent, so ``/healthz`` reports it.
+It does not extend a claim beyond the deadline, so another replica can take the row over. While such a claim runs, the loop
+``workers`` records no beat, and ``/healthz`` reports that.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class Meter:
-    """Counts nothing. Many threads call it."""
+    """Counts nothing; the base of the meter that counts. Many threads call it."""
 
     def inspected(self, handler: str, outcome: str, seconds: float) -> None:
         """Count an inspection with its heal.
@@ -16,7 +16,7 @@ class Meter:
         """Count a heal that ended.
 
         :param outcome: ``healed``, ``failed``, ``conflict`` or ``refused``
-        :param lag: seconds since the notification was sent, if any
+        :param lag: seconds since the notification was sent; None without a notification
         """
 
     def found(self, handler: str, source: str, weight: int = 1) -> None:
@@ -29,7 +29,7 @@ class Meter:
 def source(hint: str) -> str:
     """Return the source of a hint: ``event``, ``sweep`` or ``operator``.
 
-    :param hint: as in the journal: an event type, ``sweep``, ``start``, ``operator`` ...
+    :param hint: an event type, ``sweep``, ``start``, ``operator`` ...
     """
     if hint in {"sweep", "operator"}:
         return hint

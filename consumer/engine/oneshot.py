@@ -1,8 +1,8 @@
 """Reconciles keys for a command that ends: ``stackmend sweep``, ``inspect`` and ``heal``.
 
 The command keeps its claims in memory; :class:`~consumer.engine.reconciler.Reconciler` decides as in the daemon. An audit
-writes nowhere and needs no journal. A heal writes the history and spends the daemon's hourly budget. A daemon that works on
-the same key does no harm: every heal is compare-and-set. Outside its window a task only inspects.
+writes nothing and needs no journal. A heal writes the history and spends the daemon's hourly budget. A daemon may work on the
+same key, because every heal is compare-and-set. Outside its window a task only inspects.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ _ERROR = frozenset({Action.UNAVAILABLE, Action.STOPPED})
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """The end of one finding, or of one key without a verdict."""
+    """The result for one finding, or for one key without a verdict."""
 
     handler: str
     key: str
@@ -96,17 +96,17 @@ class _Turn:
 
 
 def in_order(tasks: Sequence[Task]) -> list[Task]:
-    """Return tasks, each after those whose heals it relies on (:attr:`handlers.base.Handler.follows`)."""
+    """Return the tasks in order: each follows the tasks whose heals it relies on (:attr:`handlers.base.Handler.follows`)."""
     by_name = {task.name: task for task in tasks}
     graph = {task.name: [name for name in task.handler.follows if name in by_name] for task in tasks}
     return [by_name[name] for name in TopologicalSorter(graph).static_order()]
 
 
 class OneShot:
-    """Reconciles keys to the end, in threads.
+    """Reconciles keys in threads until each has a result.
 
-    :param database: the journal; None where no task heals
-    :param patience: seconds over which an object in flight is inspected again
+    :param database: the journal; None if no task heals
+    :param patience: for how many seconds to inspect an object in flight again
     """
 
     def __init__(
@@ -124,7 +124,7 @@ class OneShot:
         self._progress = progress
 
     def sweep(self, tasks: Sequence[Task]) -> list[Result]:
-        """Sweep every task, in the order of their dependencies, and reconcile the listed keys."""
+        """Sweep every task in the order of :func:`in_order`, and reconcile the listed keys."""
         return [result for task in in_order(tasks) for result in self._sweep(task)]
 
     def _sweep(self, task: Task) -> list[Result]:
@@ -157,9 +157,9 @@ class OneShot:
             yield key
 
     def examine(self, task: Task, keys: Iterable[Key], source: str) -> list[Result]:
-        """Reconcile keys; heal nothing before the last key is listed.
+        """Reconcile keys; begin no heal before the last key is listed.
 
-        :param keys: a sweep may still list them; its errors are raised
+        :param keys: may be a running sweep, whose errors are raised
         """
         turns: list[tuple[float, int, _Turn]] = []
         results: list[tuple[int, Result]] = []

@@ -1,8 +1,9 @@
 """One claim from start to end: inspect, decide, ask the gates, heal, record.
 
 The order makes kill -9 harmless at any line. First the history line is opened, with evidence and undo; then the heal changes
-the cloud; then line and claim are closed in one transaction. Killed before the change: the next inspection finds the drift
-and goes on under the same line. Killed after it: the next inspection finds nothing and closes the line as healed.
+the cloud; then line and claim are closed in one transaction. After a kill before the change, the next inspection finds the
+drift and heals it under the same line. After a kill behind the change, the next inspection finds nothing and closes the line as
+healed.
 
 One inspection heals one finding, because a heal may change the proof of another.
 """
@@ -53,7 +54,7 @@ class Result(StrEnum):
 class Reconciled:
     """The end of a reconciliation.
 
-    :param healed: the change, for ``HEALED``
+    :param healed: the change, if the result is ``HEALED``
     """
 
     result: Result
@@ -64,7 +65,7 @@ class Reconciled:
 
 
 class Reconciler:
-    """Reconciles claims; without state, so that threads share it."""
+    """Reconciles claims. It has no state, so threads can share it."""
 
     def __init__(
         self,
@@ -82,10 +83,10 @@ class Reconciler:
         self._meter = meter or Meter()
 
     def reconcile(self, task: Task, claim: Claim, store: Store, step: Callable[[], None] = lambda: None) -> Reconciled:
-        """Inspect the claim's key and do what follows.
+        """Inspect the claim's key; decide, heal and record.
 
         :param step: called before each step of a long heal
-        :raises LeaseLost, JournalUnavailable: from the store; the claim is not settled then
+        :raises LeaseLost, JournalUnavailable: the store raised this, and the claim is not settled
         """
         began = time.monotonic()
         done = self._reconcile(task, claim, store, step)
@@ -112,12 +113,12 @@ class Reconciler:
                 return self._heal(task, claim, store, decision, step)
 
     def answered(self, task: Task) -> None:
-        """Record that the task's dependencies answered."""
+        """Record that the dependencies of a task answered."""
         if self._backoff.up(task.name):
             LOG.info("%s: its dependency answers again", task.name)
 
     def after_error(self, task: Task, claim: Claim, error: Exception) -> Disposition:
-        """Decide what becomes of a claim whose inspection, heal or sweep raised."""
+        """Decide what becomes of a claim whose inspection, heal or sweep raised an error."""
         if isinstance(error, Unavailable) and error.dependency in task.handler.requires:
             self._backoff.down(task.name)
             # Due at once: the back-off of the handler, not that of the row, decides when all its rows go on together.
@@ -235,7 +236,7 @@ def _if_declared(handler: Handler, finding: Finding) -> Finding:
 
 
 def _untouched(error: Exception) -> Outcome | None:
-    """Return the outcome of a heal that raised before it wrote; None when it may have written."""
+    """Return the outcome of a heal whose error proves that nothing was written; None for other errors."""
     match error:
         case Conflict() | InFlight():
             return Outcome.CONFLICT
@@ -266,7 +267,7 @@ def _lag(claim: Claim, took: float = 0.0) -> float | None:
 
 
 def _keep_line(end: Disposition, claim: Claim) -> Disposition:
-    """Keep an interrupted heal's line open until the last inspection of its key."""
+    """Keep an interrupted heal's line open while further inspections of the key follow."""
     return replace(end, healing_id=claim.healing_id) if isinstance(end, Later) else end
 
 

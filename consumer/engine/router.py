@@ -1,4 +1,4 @@
-"""Turns events into hints; a lookup by type ends most events."""
+"""Turns events into hints. A lookup by type is enough for most events."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from handlers.base import Event, Handler, Key, Trigger
 
 
 class Unroutable(Exception):
-    """A handler found no key in a wanted event: the payload lacks what the event type promises."""
+    """A handler found no key in a wanted event, because the payload lacks a promised field."""
 
 
 class Router:
@@ -30,7 +30,7 @@ class Router:
     def route(self, event: Event) -> list[Hint]:
         """Return the hints of an event.
 
-        :raises Unroutable: a handler finds no key in it
+        :raises Unroutable: a handler finds no key in the event
         """
         return [
             hint
@@ -40,7 +40,7 @@ class Router:
 
 
 def _check(key: Key) -> None:
-    """Refuse a key that is not printable: the payload is untrusted, and people read keys in a terminal."""
+    """Refuse an unprintable key, because payloads are untrusted and people read keys in a terminal."""
     if not key.id.isprintable():
         raise ValueError("its id is not printable")
 

@@ -1,7 +1,7 @@
 """The daemon: one process with threads; replicas share the journal.
 
-A start opens the journal, takes the lock, frees the leases of dead processes, makes the timers due, starts workers and upkeep,
-and starts the bus last, so that no message is acknowledged that could not be stored. A stop goes the other way.
+A start opens the journal, takes the lock, frees the leases of dead processes, makes the timers due, and starts workers and
+upkeep. The bus starts last, because it needs the journal to store what it acknowledges. A stop goes the other way.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ _GOODBYE = 2.0
 class Service:
     """One replica of the daemon.
 
-    :param installed: the handlers to stop when a database went back, also those that another process runs
+    :param installed: the handlers to stop if a database's watermark fell, even those of other processes
     """
 
     def __init__(
@@ -119,9 +119,9 @@ class Service:
             LOG.warning("%s", sentence)
 
     def adopt(self, settings: Mapping[str, TaskSettings]) -> list[str]:
-        """Give the tasks other settings; a running reconciliation keeps its own.
+        """Give the tasks new settings; a running reconciliation keeps the old settings.
 
-        :param settings: by task; a task that is ``off`` now stops, while its events are still stored
+        :param settings: new settings by task; a task with the new mode ``off`` stops, but its events are still stored
         :return: a sentence for each task that changed or needs a restart
         """
         said = []
@@ -210,9 +210,9 @@ class Service:
         thread.start()
 
     def _on_gap(self, broker: str, reason: str) -> None:
-        """Make the timers due of handlers that events may have missed.
+        """Make due the timers of handlers whose events were perhaps missed.
 
-        :raises JournalUnavailable: the source asks again
+        :raises JournalUnavailable: the journal does not answer; the source calls again
         """
         missed = [task for task in self._tasks.values() if task.handler.triggers]
         self._make_due(missed, f"{sweeps.GAP}: {reason}"[:128])
@@ -229,7 +229,7 @@ def _changes(before: TaskSettings, after: TaskSettings) -> str:
 
 
 def listed(lists: Iterable[BrokerList], resources: Resources) -> tuple[list[Broker], list[str]]:
-    """Return the known brokers, merged by URL, and the reasons why others are unknown.
+    """Return the known brokers, without duplicate URLs, and the reasons why other brokers are unknown.
 
     :raises cfg.Error: an option that locates brokers is wrong
     """

@@ -1,4 +1,4 @@
-"""Record a reconciliation's claim and heal: in the journal (daemon), or in memory (one-shot command)."""
+"""Records the claim and heal of a reconciliation: in the journal (daemon), or in memory (one-shot command)."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ from consumer.journal.work import Claim, Disposition
 
 
 class Store(Protocol):
-    """Keeps claims and their history."""
+    """Records claims and history lines."""
 
     def open_line(self, request: Request, claim: Claim, line: Line) -> int | Deferred:
-        """Ask all gates, then open the history line of a heal; return its id, or the gate's deferral."""
+        """Ask all gates, then open the history line of a heal; return the line's id, or a gate's deferral."""
 
     def may_go_on(self, claim: Claim) -> bool:
-        """Return whether a heal may make its next step."""
+        """Return whether a heal may make the next step."""
 
     def settle(self, claim: Claim, end: Disposition, lines: Sequence[Line | Closing] = ()) -> None:
-        """Record the end of a reconciliation and its lines."""
+        """Record the end of a reconciliation, and history lines."""
 
 
 class JournalStore:
-    """A claim is a row of the journal."""
+    """Records in the journal; a claim is a row of the journal."""
 
     def __init__(self, database: Database, tasks: Mapping[str, Task]) -> None:
         self._database = database
         self._tasks = tasks
 
     def may_go_on(self, claim: Claim) -> bool:
-        """Return False once the mode is no longer heal, the handler is stopped, or the lease is lost or unknown."""
+        """Return whether the mode is still heal, the handler is not stopped, and the lease certainly runs."""
         task = self._tasks.get(claim.handler)
         if task is None or not task.heals:
             return False
@@ -51,7 +51,7 @@ class JournalStore:
             return False
 
     def open_line(self, request: Request, claim: Claim, line: Line) -> int | Deferred:
-        """Open the line and write its id into the row, in one transaction.
+        """Open the line and write the line's id into the row, in one transaction.
 
         :raises LeaseLost: another replica took the row over
         """
@@ -59,7 +59,7 @@ class JournalStore:
         return work.begin_healing(self._database, claim, line, ask)
 
     def settle(self, claim: Claim, end: Disposition, lines: Sequence[Line | Closing] = ()) -> None:
-        """Settle the row and write its lines, in one transaction.
+        """Settle the row and write the lines, in one transaction.
 
         :raises LeaseLost: another replica took the row over
         """
@@ -67,7 +67,7 @@ class JournalStore:
 
 
 class MemoryStore:
-    """A claim is a value of its command; the history records heals only.
+    """Keeps claims in memory; the history records only heals.
 
     :param database: None for a command that may not heal
     """
@@ -76,7 +76,7 @@ class MemoryStore:
         self._database = database
 
     def may_go_on(self, claim: Claim) -> bool:
-        """Return False once the handler is stopped."""
+        """Return whether the handler is not stopped."""
         if self._database is None:
             return False
         try:
@@ -85,7 +85,7 @@ class MemoryStore:
             return False
 
     def open_line(self, request: Request, claim: Claim, line: Line) -> int | Deferred:
-        """Open the line, or keep an earlier attempt's open one."""
+        """Open the line, or keep the line that an earlier attempt left open."""
         if self._database is None:
             return Deferred("this command changes nothing", 0.0)
         return history.open_line(self._database, line, partial(_ask, request), claim.healing_id)

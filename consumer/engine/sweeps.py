@@ -1,8 +1,9 @@
-"""Sweeps find the drift that no event reported. A handler's timer is a row of the journal that one replica claims.
+"""Sweeps find the drift that no event reported. A handler's timer is a row of the journal, which one replica claims.
 
-A sweep enqueues suspects at low priority; workers prove them. In heal mode it first counts them. When more objects look wrong
-than can be believed (a wrong database URL, a restored backup), it enqueues nothing and the handler stops until an operator
-resumes it. A failed sweep never means that everything is gone. A sweep whose window closes begins again when it opens.
+A sweep enqueues suspects at low priority; workers prove the drift. In heal mode the sweep first counts the suspects. If there
+are more than is plausible (a wrong database URL, a restored backup), the sweep enqueues nothing and the breaker stops the
+handler. A failed sweep never proves that objects are gone. If the window closes during a sweep, the sweep begins again when the
+window opens.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ _GAP_PAUSE = 300.0
 
 
 def listed(keys: Iterable[Key], down: list[Unavailable]) -> Iterator[Key]:
-    """Yield the keys of a sweep; add the error that ended it early to ``down``."""
+    """Yield the keys of a sweep. If an error ends the sweep early, add the error to ``down``."""
     try:
         yield from keys
     except Unavailable as error:
@@ -48,7 +49,7 @@ def listed(keys: Iterable[Key], down: list[Unavailable]) -> Iterator[Key]:
 
 
 def unbelievable(count: int, percent: int, population: int) -> int:
-    """Return the largest number of suspects that is believed: a count, or a percentage of the population if that is more."""
+    """Return the largest plausible number of suspects: ``count``, or ``percent`` of the population if that is more."""
     return max(count, population * percent // 100)
 
 
@@ -61,9 +62,9 @@ class Sweeper:
         self._replica = replica
 
     def sweep(self, task: Task, claim: Claim) -> Disposition:
-        """Run one sweep; return when the next is due, or :class:`Done` for a task without an interval.
+        """Run one sweep; return when the next sweep is due, or :class:`Done` for a task without an interval.
 
-        :raises Unavailable: a listing did not answer; the keys listed before it are enqueued all the same
+        :raises Unavailable: a listing did not answer; the earlier keys are enqueued nevertheless
         """
         if (wait := self._wait_after_gap(task, claim)) > 0:
             return Later(wait)
@@ -81,7 +82,7 @@ class Sweeper:
         return Later(self._pause(task)) if task.settings.interval else Done()
 
     def _wait_after_gap(self, task: Task, claim: Claim) -> float:
-        """Return how many seconds a sweep after a gap must wait, because the last one is recent."""
+        """Return how many seconds a sweep after a gap must wait because of a recent sweep; 0 or less for none."""
         if not claim.hint.startswith(f"{GAP}:"):
             return 0.0
         swept_at = controls.read(self._database).get(task.name, controls.Control(task.name)).swept_at
@@ -150,9 +151,9 @@ class Sweeper:
 
 
 def _up_to(keys: Iterable[Key], limit: int, refused: Collection[str]) -> tuple[list[Key], int]:
-    """Return keys until their weights exceed a limit, with the sum of these weights.
+    """Return keys until the sum of their weights exceeds a limit; return the sum too.
 
-    :param refused: keys that do not count, because their drift is known and may not be healed
+    :param refused: keys whose weights do not count: their drift is known, and no mode may heal it
     """
     taken: list[Key] = []
     suspects = 0

@@ -1,4 +1,4 @@
-"""A task: a handler with its settings and its clock."""
+"""A task: a handler with settings and a clock."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Clock = Callable[[], datetime]
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A handler that is not off."""
+    """A handler with a mode other than ``off``."""
 
     handler: Handler
     settings: TaskSettings
@@ -49,9 +49,9 @@ class Task:
         return self.settings.window.is_open(self.clock())
 
     def until_open(self, ahead: float = 0.0) -> float:
-        """Return the seconds until its window is open, counted from ``ahead`` seconds from now.
+        """Return how long after ``now + ahead`` the window opens, in seconds; 0 if it is open then.
 
-        It counts in UTC, because daylight saving shifts the times of day.
+        The function counts in UTC, because daylight saving shifts the times of day.
         """
         now = self.clock()
         then = now.astimezone(UTC) + timedelta(seconds=ahead)
@@ -64,7 +64,7 @@ def choose(
 ) -> list[type[Handler]]:
     """Return the handlers that a command names.
 
-    :param only: names; none for all
+    :param only: names of handlers; empty for all
     :raises WrongConfiguration: a name is unknown
     """
     known = {handler.name: handler for handler in classes if group in (None, handler.group)}
@@ -85,19 +85,19 @@ def as_configured(mode: Mode) -> Mode:
 
 
 def at_most_audit(mode: Mode) -> Mode:
-    """Return ``audit`` instead of ``heal``; ``off`` stays off."""
+    """Return ``audit`` for ``heal``; return any other mode unchanged."""
     return Mode.OFF if mode is Mode.OFF else Mode.AUDIT
 
 
 def always(mode: Mode) -> ModeOf:
-    """Return this mode for every task: the operator named it."""
+    """Return a function that gives every task this mode, which the operator named."""
     return lambda _configured: mode
 
 
 def settings_of(
     conf: cfg.ConfigOpts, classes: Iterable[type[Handler]], mode_of: ModeOf = as_configured
 ) -> dict[str, TaskSettings]:
-    """Return these handlers' settings, including those that are off."""
+    """Return the settings of these handlers, even of handlers that are off."""
     configured = {handler.name: tasks.settings(conf, handler) for handler in classes}
     return {name: replace(one, mode=mode_of(one.mode)) for name, one in configured.items()}
 

@@ -1,4 +1,4 @@
-"""Enforces retention and adopts the open lines of dead commands, in bounded transactions."""
+"""Deletes old records and adopts the open lines of dead commands, in bounded transactions."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Upkeep:
             LOG.warning("deleted %d dead letters ([journal] dead_days, dead_keep, dead_bytes)", forgotten)
 
     def _in_chunks(self, expire: Callable[[], int]) -> int:
-        """Repeat a bounded deletion until nothing is left; return the number of deleted rows."""
+        """Repeat a bounded deletion until it deletes nothing; return the number of deleted rows."""
         deleted = 0
         while more := expire():
             deleted += more

@@ -21,7 +21,7 @@ LOG = logging.getLogger(__name__)
 
 
 class Worker:
-    """Works on claims; without state, so that all worker threads share it."""
+    """Works on claims. It has no state, so all worker threads share it."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -32,7 +32,7 @@ class Worker:
         self._sweeper = Sweeper(engine.database, engine.settings, engine.replica)
 
     def work(self, claim: Claim, step: Callable[[], None] = lambda: None) -> None:
-        """Work on a claim; raise nothing. A row that cannot be settled becomes free when its lease ends.
+        """Work on a claim; raise nothing. If the row cannot be settled, it becomes free when the lease ends.
 
         :param step: called before each step of a long heal
         """
@@ -53,7 +53,7 @@ class Worker:
             self._settle_fault(claim, error)
 
     def _settle_fault(self, claim: Claim, error: Exception) -> None:
-        """Try again later or park the row, without the values that may have caused the fault."""
+        """Settle the row for a later attempt, or park it. Leave out the values that perhaps caused the fault."""
         settings = self._engine.settings
         end = after_error(claim, RuntimeError(type(error).__name__), settings)
         lines: list[Closing] = []

@@ -1,7 +1,7 @@
-"""The conditions for a heal, one per file; the transaction that opens a heal's line checks all of them.
+"""The conditions for a heal, one per file. The transaction that opens a heal's line checks all conditions.
 
 ``gate`` (the contract), ``window`` (the task's hours), ``stop`` (pause and breaker), ``budget`` (objects per hour).
-:mod:`consumer.engine.dependency_backoff` acts earlier: a dependency that is down stops inspections.
+:mod:`consumer.engine.dependency_backoff` acts earlier: it stops inspections while a dependency is down.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The objects that a handler may heal in an hour, over all replicas."""
+"""Limits the objects that a handler may heal in an hour, over all replicas."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ _HOUR = 3600.0
 
 
 class Budget:
-    """Defers a heal that would exceed the objects of this hour.
+    """Defers a heal that would exceed the budget of this hour.
 
-    It relies on the lock that :class:`~consumer.engine.gates.stop.Stop` takes: replicas count one after the other.
+    :class:`~consumer.engine.gates.stop.Stop` has locked the handler's row, so replicas count one after the other.
     """
 
     def ask(self, connection: Connection, request: Request, clock: float) -> Deferred | None:

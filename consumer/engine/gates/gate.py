@@ -17,7 +17,7 @@ from handlers.base import Finding
 class Request:
     """A heal that asks to begin.
 
-    :param line_id: its history line, where an earlier attempt left one open
+    :param line_id: the history line that an earlier attempt left open, if any
     """
 
     task: Task
@@ -29,16 +29,16 @@ class Gate(Protocol):
     """One condition for a heal."""
 
     def ask(self, connection: Connection, request: Request, clock: float) -> Deferred | None:
-        """Return why the heal may not begin now; None when it may.
+        """Return why the heal may not begin now; None if it may.
 
         :param clock: the journal's time, seconds since the epoch
         """
 
 
 def ask_all(gates: Iterable[Gate], connection: Connection, request: Request, clock: float) -> Deferred | None:
-    """Return the first reason why a heal may not begin now; None when it may.
+    """Return the first reason why a heal may not begin now; None if it may.
 
-    No gate stops a heal that an earlier heal began: stopping half-way would leave the object worse off.
+    No gate stops a heal that an earlier attempt began: a half-finished heal would leave the object worse off.
     """
     if request.finding.begun:
         return None

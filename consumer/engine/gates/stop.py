@@ -15,11 +15,11 @@ _AGAIN, _INTERRUPTED = 2.0, 30.0
 class Stop:
     """Defers a heal while its handler is paused or its breaker is open.
 
-    It reads the state in the heal's own transaction, because replicas remember it for a second.
+    The gate reads the handler's state in the heal's own transaction, because a replica's copy may be a second old.
     """
 
     def ask(self, connection: Connection, request: Request, clock: float) -> Deferred | None:
-        """Return a deferral when the handler is stopped. Its row stays locked for the gates that follow."""
+        """Return a deferral if the handler is stopped. The handler's row stays locked for the next gates."""
         name = request.task.name
         if not controls.lock(connection, name).stopped:
             return None
