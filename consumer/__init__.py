@@ -1,8 +1,8 @@
-"""The machine: RabbitMQ, the journal, time. Of Nova and Octavia it knows only ``handlers.base``.
+"""The machine: RabbitMQ, the journal, time. It knows Nova and Octavia only through ``handlers.base``.
 
-bus        from RabbitMQ to decoded events
+bus        turns messages of RabbitMQ into events
 journal    the durable table of work and its history
-engine     from hints to heals
+engine     turns hints into heals
 status     metrics, health and a page over HTTP
 conf       the configuration
 cli        the command line

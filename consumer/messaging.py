@@ -1,7 +1,7 @@
-"""The only import of oslo.messaging, which imports oslo.service, which defaults to eventlet.
+"""The only module that imports oslo.messaging, after it has selected oslo.service's threading backend.
 
-So the threading backend is selected first; an earlier selection, as by a test runner, stays. The import takes a third of a
-second: commands without a broker avoid it.
+oslo.messaging imports oslo.service, whose default is eventlet. An earlier selection, such as a test runner's, stays. Commands
+without a broker avoid this import, because it takes a third of a second.
 """
 
 from contextlib import suppress

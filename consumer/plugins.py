@@ -76,10 +76,10 @@ def inventory_names() -> list[str]:
 
 
 def inventory(name: str) -> type[Inventory]:
-    """Return one inventory class.
+    """Return an inventory's class.
 
-    :raises LookupError: unknown name
-    :raises BrokenPlugin: it cannot be loaded
+    :raises LookupError: no inventory has this name
+    :raises BrokenPlugin: the class cannot be loaded
     """
     for entry in entry_points(group=INVENTORIES):
         if entry.name == name:
