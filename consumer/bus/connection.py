@@ -1,7 +1,7 @@
 """From an oslo.messaging transport URL to a kombu connection.
 
-``[oslo_messaging_rabbit]`` and the URL's query (``?ssl=1``, as in Nova's cell mappings) configure the connection. The rules are
-those of oslo.messaging: ``impl_rabbit.Connection.__init__`` (URL, login, TLS) and ``_drivers.common.ConfigOptsProxy`` (query).
+``[oslo_messaging_rabbit]`` and the URL's query (``?ssl=1``) configure the connection by the rules of oslo.messaging:
+``impl_rabbit.Connection.__init__`` (URL, login, TLS) and ``_drivers.common.ConfigOptsProxy`` (query).
 
 No error of this module contains a password. Libraries quote text that they cannot parse, so this module replaces their errors.
 """
@@ -136,7 +136,7 @@ class Link:
         self._transport.heartbeat_check(self._connection, rate=2)
 
     def close(self) -> None:
-        """Close with a handshake, after which the broker has received everything that was sent."""
+        """Close with a handshake, so that the broker has received everything."""
         with suppress(*LOST, AttributeError):
             self._transport.close_connection(self._connection)
 

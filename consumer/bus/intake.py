@@ -1,9 +1,9 @@
 """Consumes the queues of one broker over one connection and one channel.
 
 It never declares a queue or exchange of Nova or Octavia: if our arguments differed, RabbitMQ would refuse their declarations
-with 406. A passive declaration shows whether a queue exists. It has its own channel, because the answer "not found" closes the
-channel. The lookup is repeated while the queue is missing. No message is lost meanwhile: oslo.messaging's publisher creates the
-queue with the first message (``impl_rabbit.Connection._publish_and_creates_default_queue``).
+with 406. A passive declaration shows whether a queue exists. It has its own channel, which the answer "not found" closes. No
+message is lost while the queue is missing: oslo.messaging's publisher creates the queue with the first message
+(``impl_rabbit.Connection._publish_and_creates_default_queue``).
 
 With ``queue_mode = bind``, it creates one queue of our own.
 """
@@ -72,8 +72,7 @@ def queue_arguments(version: str) -> dict[str, Any]:
 class Intake:
     """The messages that arrive over one connection, in order.
 
-    ``size`` is the total bytes of ``arrived``. ``gaps`` has a sentence for each time that messages were perhaps missed; the
-    caller empties ``gaps``.
+    ``size`` is the total bytes of ``arrived``. ``gaps`` has a sentence for each time that messages were perhaps missed.
 
     :param logged: (name, reply code) of problems that were logged; successive connections share this set
     :param prefetch: how many unacknowledged messages the broker may send, per queue
@@ -152,7 +151,7 @@ class Intake:
         self.link.close()
 
     def _exists(self, queue: str) -> bool:
-        """Return whether a queue exists; create our own queue if it is missing. An existing queue keeps its arguments."""
+        """Return whether a queue exists; create our own queue if it is missing."""
         try:
             try:
                 self._declare(queue, passive=True)

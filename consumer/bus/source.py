@@ -1,12 +1,12 @@
 """Reads one broker in batches until the process stops.
 
 A :class:`Source` is one thread with one connection. A batch ends when it is full or old enough. The batch is stored, then
-acknowledged with one frame. One frame per message would cost this process twice as much, and a quorum queue eight times as
-much. The broker sends all other messages again.
+acknowledged with one frame. A frame for each message would cost a quorum queue eight times as much. The broker sends all other
+messages again.
 
-- **Journal unavailable** (:class:`NotStored`): the source offers the same batch again. Meanwhile heartbeats continue and the
-  broker stops sending. After ``unacknowledged_seconds`` the source closes the connection: RabbitMQ ends a delivery after 30
-  unacknowledged minutes, and a quorum queue counts redeliveries. Storing a message twice is harmless.
+- **Journal unavailable** (:class:`NotStored`): the source offers the same batch again. Meanwhile heartbeats continue. After
+  ``unacknowledged_seconds`` the source closes the connection: RabbitMQ ends a delivery after 30 unacknowledged minutes, and a
+  quorum queue counts redeliveries. Storing a message twice is harmless.
 - **Broker unreachable**: the source tries every host, with growing pauses, without end.
 - **Messages were perhaps missed** (lost broker, deleted queue): ``on_gap`` requests a sweep once messages can arrive again.
 - **A message cannot be decoded**: it becomes a dead letter.
@@ -124,7 +124,7 @@ class Source:
         self._careful = 0
 
     def run(self, stop: threading.Event) -> None:
-        """Read until ``stop`` is set. The call then returns within a second, unless ``deliver`` or the broker takes longer."""
+        """Read until ``stop`` is set; then return within a second, or when ``deliver`` or the broker is done."""
         wait = 0.0
         while not stop.is_set():
             self.turned_at = began = monotonic()
@@ -188,7 +188,7 @@ class Source:
     def _collect(self, intake: Intake, stop: threading.Event) -> list[Arrived]:
         """Wait until a batch is complete; return its messages, or none if the broker was silent.
 
-        ``batch_seconds`` counts from the end of the last batch, so the first message after a silence does not wait.
+        ``batch_seconds`` counts from the last batch, so the first message after a silence does not wait.
         """
         most, end = self._settings.batch_size, self._collected + self._settings.batch_seconds
         while len(intake.arrived) < most and intake.size < BATCH_BYTES and not stop.is_set():

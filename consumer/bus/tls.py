@@ -1,7 +1,7 @@
 """TLS to a broker: converts ``[oslo_messaging_rabbit] ssl*`` for py-amqp, and gives advice after a failure.
 
-TLS works as in oslo.messaging, but each host must have a certificate for its own name. Without ``ssl_ca_file``, a certificate
-of the system's authorities is trusted, and its host name is not checked.
+TLS works as in oslo.messaging, but each host must have a certificate for its own name. Without ``ssl_ca_file``, any certificate
+of the system's authorities is trusted.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _FILES = {"ca_certs": "ssl_ca_file", "certfile": "ssl_cert_file", "keyfile": "ss
 
 
 def parameters(hostname: str | None, options: Mapping[str, Any]) -> dict[str, Any] | bool:
-    """Return py-amqp's TLS parameters. py-amqp verifies host names only if ``ssl_ca_file`` is set.
+    """Return py-amqp's TLS parameters. Only ``ssl_ca_file`` turns on the check of host names.
 
     :raises UnusableURL: this Python does not support the protocol version
     """

@@ -130,8 +130,8 @@ def _queue(link: Link, broker: Broker, name: str, settings: BusSettings) -> Foun
 def _forbidden(link: Link, broker: Broker, queue: str, settings: BusSettings) -> str:
     """Return why our user may not read a queue; empty if it may.
 
-    Every user may declare passively, so this function tries to consume with an invalid argument. RabbitMQ always refuses that,
-    before it delivers a message. It names a missing permission first, and otherwise the argument.
+    Every user may declare passively, so this function tries to consume with an invalid argument. RabbitMQ always refuses: first
+    for a missing permission, otherwise for the argument.
     """
     if not link.acks_multiple:  # the broker in memory has no users
         return ""

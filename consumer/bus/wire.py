@@ -1,14 +1,12 @@
 """py-amqp's connection, but it reads ahead, and an unreadable message does not end it.
 
-py-amqp makes about 25 system calls for a message of three frames, which is half the cost of receiving the message. Here one
-call reads many bytes, and frames are cut out of them. A timeout loses nothing: received bytes stay buffered until their frame
-is complete.
+For a message of three frames py-amqp makes about 25 system calls, half the cost of receiving. Here one call reads many bytes,
+and frames are cut out of them. A timeout loses nothing: received bytes stay buffered until their frame is complete.
 
 py-amqp parses properties and names before a message exists. A name that is not UTF-8 would end the connection, and RabbitMQ
-would send the message again for ever. Here the message records an unreadable property, and a body beyond the limit is cut.
+would send the message again for ever. Here the message records an unreadable property, and a long body is cut.
 
-The overridden names are py-amqp's extension points: ``Connection.Transport``, ``Connection.Channel``, ``frame_handler``,
-``read_frame``, ``blocking_read`` and ``dispatch_method``.
+The overridden names are py-amqp's extension points.
 """
 
 from __future__ import annotations
