@@ -25,7 +25,7 @@ Message = tuple[str, str, Mapping[str, Any]]
 
 
 class Announcer:
-    """Publishes nothing; the base of the announcer that publishes."""
+    """Publishes nothing; the base class."""
 
     def finding(self, handler: str, finding: Finding) -> None:
         """Publish ``stackmend.finding``: a drift that is not healed."""

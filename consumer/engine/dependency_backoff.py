@@ -1,8 +1,7 @@
 """Back-off of whole handlers while a dependency is down.
 
-Without it, a thousand keys would hammer Placement while it is down, and wait long after it is back. So no thread claims the
-handler's rows until the back-off ends. Then one row is the probe. The first answer ends the back-off for all rows, and no row
-loses an attempt.
+Without it, a thousand keys would hammer Placement during an outage. So no thread claims the handler's rows until the back-off
+ends. Then one row is the probe. The first answer ends the back-off for all rows, and no row loses an attempt.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class Meter:
-    """Counts nothing; the base of the meter that counts. Many threads call it."""
+    """Counts nothing; the base class. Many threads call it."""
 
     def inspected(self, handler: str, outcome: str, seconds: float) -> None:
         """Count an inspection with its heal.

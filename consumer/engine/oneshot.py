@@ -2,7 +2,7 @@
 
 The command keeps its claims in memory; :class:`~consumer.engine.reconciler.Reconciler` decides as in the daemon. An audit
 writes nothing and needs no journal. A heal writes the history and spends the daemon's hourly budget. A daemon may work on the
-same key, because every heal is compare-and-set. Outside its window a task only inspects.
+same key, because every heal is compare-and-set.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ _HOUR = 3600.0
 class Budget:
     """Defers a heal that would exceed the budget of this hour.
 
-    :class:`~consumer.engine.gates.stop.Stop` has locked the handler's row, so replicas count one after the other.
+    :class:`~consumer.engine.gates.stop.Stop` holds a lock, so replicas count one after the other.
     """
 
     def ask(self, connection: Connection, request: Request, clock: float) -> Deferred | None:
