@@ -5,7 +5,7 @@ engine   [engine]
 journal  [journal]
 status   [status]
 tasks    the options that every handler has
-window   the value of <task>_window
+window   the type of the option <task>_window
 opts     all options, for oslo.config's generator and validator
 """
 
@@ -33,11 +33,11 @@ _PLACE = re.compile(r"LocationInfo\(.*?detail='(.*?)'\)")
 
 
 class WrongConfiguration(Exception):
-    """An option is wrong or missing; the message names option, file and solution."""
+    """An option is wrong or missing. The message names option, file and solution."""
 
 
 def new(handlers: Iterable[type[Handler]]) -> cfg.ConfigOpts:
-    """Return a configuration with every option registered and no file read."""
+    """Return a configuration that has every option registered, but has read no file."""
     conf = cfg.ConfigOpts()
     log.register_options(conf)
     journal.register(conf)
@@ -53,9 +53,9 @@ def new(handlers: Iterable[type[Handler]]) -> cfg.ConfigOpts:
 def load(
     handlers: Iterable[type[Handler]], config_files: Sequence[str] = (), config_dirs: Sequence[str] = ()
 ) -> cfg.ConfigOpts:
-    """Read the configuration from the given files and folders, or the default ones, and from ``OS_<GROUP>__<OPTION>``.
+    """Read the configuration from these files and folders, or from the default files, and from ``OS_<GROUP>__<OPTION>``.
 
-    :raises WrongConfiguration: unreadable file or wrong value
+    :raises WrongConfiguration: a file is unreadable or a value is wrong
     """
     conf = new(handlers)
     for name in config_files:
@@ -111,14 +111,14 @@ def _with_file(text: str, conf: cfg.ConfigOpts) -> str:
 
 
 def readable_by_others(conf: cfg.ConfigOpts) -> list[str]:
-    """Return the configuration files that every user of the machine can read."""
+    """Return the configuration files that every user of the host can read."""
     return [name for name in conf.config_file or [] if Path(name).stat().st_mode & stat.S_IROTH]
 
 
 def differences(before: cfg.ConfigOpts, after: cfg.ConfigOpts, tasks_of: Iterable[type[Handler]]) -> list[str]:
-    """Return the names of options whose values differ, except the timing and modes of tasks.
+    """Return the names of options whose values differ. Leave out the timing and modes of some tasks.
 
-    :param tasks_of: handlers whose new timing and modes are already in effect
+    :param tasks_of: the handlers of these tasks: their new timing and modes are already in effect
     """
     taken = {
         (handler.group, name)

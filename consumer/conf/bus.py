@@ -1,6 +1,6 @@
 """``[bus]``: which notifications to read, and in which batches.
 
-Access to a broker (hosts, TLS, heartbeats) is configured as in every OpenStack service: ``transport_url`` and
+Access to a broker (hosts, TLS, heartbeats) is configured as in every OpenStack service, by ``transport_url`` and
 ``[oslo_messaging_rabbit]``.
 """
 
@@ -15,7 +15,7 @@ GROUP = cfg.OptGroup("bus", title="Reading notifications from RabbitMQ")
 
 
 class UnusableURL(ValueError):
-    """The transport URL is malformed or not of RabbitMQ; the text contains no secrets."""
+    """The transport URL is malformed or not for RabbitMQ. The text contains no secrets."""
 
 
 class QueueMode(StrEnum):
@@ -24,7 +24,7 @@ class QueueMode(StrEnum):
 
 
 def _prose(text: str) -> str:
-    """Join the lines of each paragraph; the generated sample wraps them again."""
+    """Join the lines of each paragraph, because oslo.config wraps the text of the generated sample."""
     return "\n\n".join(" ".join(paragraph.split()) for paragraph in text.strip().split("\n\n"))
 
 
@@ -176,9 +176,9 @@ one close, an outage of any length counts as one redelivery.
 
 @dataclass(frozen=True, slots=True)
 class BusSettings:
-    """``[bus]`` as values; the help texts explain them.
+    """The values of ``[bus]``; the help texts explain the options.
 
-    :param conf: where ``[oslo_messaging_rabbit]`` is read; None for the library's defaults
+    :param conf: the configuration with ``[oslo_messaging_rabbit]``; None for oslo.messaging's defaults
     """
 
     queue_mode: QueueMode = QueueMode.TOPIC
@@ -198,7 +198,7 @@ class BusSettings:
 
     @property
     def prefetch(self) -> int:
-        """How many unacknowledged messages the broker may send, per queue."""
+        """How many messages per queue the broker sends before it waits for an acknowledgement."""
         return 2 * self.batch_size
 
     @property
@@ -209,7 +209,7 @@ class BusSettings:
 
     @property
     def bindings(self) -> tuple[str, ...]:
-        """The routing keys to bind our own queue to; empty with ``queue_mode = topic``."""
+        """The routing keys that bind our own queue; empty with ``queue_mode = topic``."""
         return _keys(self.bind_topics, self.priorities) if self.queue_mode is QueueMode.BIND else ()
 
 

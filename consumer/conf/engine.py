@@ -99,7 +99,7 @@ OPTS = [
 
 @dataclass(frozen=True, slots=True)
 class EngineSettings:
-    """``[engine]`` as values; the help texts explain them."""
+    """The values of ``[engine]``; the help texts explain the options."""
 
     workers: int = 8
     lease_seconds: float = 20.0

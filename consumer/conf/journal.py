@@ -1,4 +1,4 @@
-"""``[journal]``: the database of the work and its history."""
+"""``[journal]``: the database of work and history."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ OPTS = [
 
 @dataclass(frozen=True, slots=True)
 class JournalSettings:
-    """``[journal]`` as values. ``repr`` omits the URL, which contains a password."""
+    """The values of ``[journal]``. ``repr`` omits the URL, which contains a password."""
 
     connection: str = field(repr=False)
     history_days: int = 90

@@ -30,14 +30,14 @@ OPTS = [
 
 
 class CannotListen(Exception):
-    """The address is in use or not local."""
+    """The configured address is in use, or is not an address of this host."""
 
 
 @dataclass(frozen=True, slots=True)
 class StatusSettings:
-    """``[status]`` as values.
+    """The values of ``[status]``.
 
-    :param port: 0 for none
+    :param port: 0 starts no server
     """
 
     bind: str = "127.0.0.1"

@@ -1,7 +1,7 @@
 """The options that every handler has: ``<task>_mode``, ``_interval``, ``_window``, ``_heals_per_hour``.
 
-They are in the group that the specification gave the task: ``[audit]`` for Nova, ``[housekeeping]`` for Octavia. A handler
-whose interval has another name in the specification has that option instead of ``<task>_interval``.
+Their group is ``[audit]`` for Nova and ``[housekeeping]`` for Octavia. If a task's specification names the interval
+differently, that name replaces ``<task>_interval``.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ class _WindowType(types.ConfigType):
 class TaskSettings:
     """Settings of one handler.
 
-    :param interval: seconds between two sweeps; 0 for none
-    :param heals_per_hour: 0 for unlimited
+    :param interval: seconds between two sweeps; 0 for no regular sweeps
+    :param heals_per_hour: the hourly budget; 0 for no limit
     """
 
     mode: Mode

@@ -1,7 +1,7 @@
 """The hours and days in which a task may run.
 
-Windows use wall-clock time in a zone, so they keep their hours across daylight saving. A skipped hour is closed; a repeated
-hour counts twice. Pure values; callers pass the time.
+A window uses wall-clock time in a zone, so daylight saving does not shift the hours. A skipped hour is closed; a repeated hour
+counts twice.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ _EXAMPLE = "write for example 'Sat,Sun 01:00-05:00' or 'Mon-Fri 22:00-06:00'"
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """Hours of some days. A span that ends before it starts reaches into the next day.
+    """Some hours on some days. If ``end`` is before ``start``, the span reaches into the next day.
 
-    :param days: on which it starts; Monday is 0
-    :param end: exclusive; 00:00 and 24:00 mean the end of the day
+    :param days: the days on which the span starts; Monday is 0
+    :param end: the first minute after the span; 00:00 and 24:00 mean the end of the day
     """
 
     days: frozenset[int]
@@ -39,7 +39,7 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """A set of spans; without spans, always open."""
+    """A set of spans. A window without spans is always open."""
 
     spans: tuple[Span, ...] = ()
     text: str = ""
@@ -48,7 +48,7 @@ class Window:
     def parse(cls, text: str) -> Self:
         """Parse ``Sat,Sun 01:00-05:00; Mon-Fri 22:00-06:00``.
 
-        :raises ValueError: wrong format
+        :raises ValueError: the text has another format
         """
         parts = [part.strip() for part in text.split(";") if part.strip()]
         return cls(tuple(_span(part) for part in parts), "; ".join(parts))
@@ -60,9 +60,9 @@ class Window:
         return not self.spans or any(span.contains(local) for span in self.spans)
 
     def next_opening(self, at: datetime) -> datetime:
-        """Return the first open minute from ``at`` (aware) on, within eight days.
+        """Return the first open minute at or after ``at`` (aware), within eight days.
 
-        It advances on the UTC clock, so skipped and repeated hours are no special case.
+        The search advances in UTC, so skipped and repeated hours are no special case.
         """
         zone, moment = at.tzinfo, at.astimezone(UTC)
         for _ in range(8 * 24 * 60):
