@@ -1,10 +1,10 @@
-"""Read-only status over HTTP: metrics, health, a page.
+"""Shows the status over HTTP, read-only: metrics, health, a page.
 
-cached   remembered answers
-health   the probes /healthz and /readyz
+cached   remembers answers
+health   answers the probes /healthz and /readyz
 metrics  counters and gauges for Prometheus
-page     the HTML page
+page     makes the HTML page
 server   the HTTP server
 serving  assembles meter, probes, page and server
-systemd  readiness and watchdog messages
+systemd  sends readiness and watchdog messages
 """

@@ -1,4 +1,4 @@
-"""Remembers an answer, so that many clients cost the journal as little as one."""
+"""Remembers an answer, so that many clients burden the journal no more than one client."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ AGE, SHARE = 5.0, 10.0
 
 
 class Cached(Generic[T]):
-    """Calls a function, one caller at a time, and remembers its result for a while."""
+    """Calls a function and remembers the result for a while. Other callers wait meanwhile."""
 
     def __init__(self, make: Callable[[], T]) -> None:
         self._make = make

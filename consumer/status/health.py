@@ -1,7 +1,7 @@
-"""Health of the process: ``/healthz`` covers its loops, ``/readyz`` the journal and the brokers.
+"""Health of the process: ``/healthz`` covers the loops, ``/readyz`` covers the journal and the brokers.
 
-Each endless loop reports every round; a loop that is silent for too long makes the process unhealthy, and its supervisor may
-restart it. An unavailable broker or journal does not: a restart would not help.
+Each endless loop records a beat every round. A loop without a beat for too long makes the process unhealthy, so that a
+supervisor restarts it. For an unavailable broker or journal, a restart would not help.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ SILENT = 120.0
 
 
 class Beats(Meter):
-    """Records the time of each loop's last round; counts nothing."""
+    """A meter that counts nothing, but records the time of each loop's last round."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock

@@ -1,7 +1,7 @@
 """Metrics for Prometheus: counters of this process, and gauges read from the journal at each scrape.
 
-Gauges of the journal are the same on every replica. Labels name handlers, brokers and outcomes, never objects of the cloud,
-so that their number is bounded.
+Gauges of the journal are the same on every replica. Labels never name objects of the cloud, so the number of time series is
+bounded.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class PrometheusMeter(Meter):
 
 
 class JournalCollector(Collector):
-    """Reads the journal every few seconds at most. If it does not answer, only ``stackmend_journal_up`` remains."""
+    """Reads the journal every few seconds at most; reports only ``stackmend_journal_up`` if the journal does not answer."""
 
     def __init__(self, database: Database, tasks: Mapping[str, Task]) -> None:
         self._database = database
@@ -133,13 +133,13 @@ class JournalCollector(Collector):
 
 
 class BusCollector(Collector):
-    """Reads the listeners at each scrape."""
+    """Reports all brokers at each scrape."""
 
     def __init__(self, sources: Callable[[], Sequence[Source]]) -> None:
         self._sources = sources
 
     def describe(self) -> Iterable[Metric]:
-        """Return nothing: the brokers are not known yet."""
+        """Return nothing, because the brokers are not known yet."""
         return []
 
     def collect(self) -> Iterable[Metric]:

@@ -1,7 +1,7 @@
 """The status page: one HTML text without scripts.
 
-Each request reads everything anew, except the inventories: they need API calls, so they are cached for half a minute. If
-the cloud does not answer, its error is shown instead.
+Each request reads everything anew, but inventories need API calls, so they are cached for half a minute. If the cloud does not
+answer, the page shows the error instead.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ class Listing:
 
 
 class Inventories:
-    """The listings of all inventories, cached.
+    """Lists all inventories, and caches the listings.
 
-    :param make: returns the inventories; called at each refresh
+    :param make: returns the inventories; called when the cache is too old
     """
 
     def __init__(self, make: Callable[[], Sequence[Inventory]]) -> None:
@@ -70,7 +70,7 @@ def _listing(inventory: Inventory) -> Listing:
 
 
 class Page:
-    """Makes the page."""
+    """Makes the status page."""
 
     def __init__(
         self,
@@ -90,7 +90,7 @@ class Page:
         self._template = jinja.get_template("page.html")
 
     def make(self) -> Answer:
-        """Return the page. Without the journal it contains only brokers and inventories."""
+        """Return the page. If the journal does not answer, the page has only brokers and inventories."""
         facts: dict[str, Any] = {
             "version": __version__,
             "made_at": datetime.now(UTC).timestamp(),
@@ -143,5 +143,5 @@ def _clock(at: float) -> str:
 
 
 def _line(value: object) -> str:
-    """Return text for one cell, without line breaks, control characters and passwords of URLs."""
+    """Return a value as text for one cell, without line breaks, control characters or passwords of URLs."""
     return one_line("" if value is None else str(value))

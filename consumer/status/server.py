@@ -1,6 +1,6 @@
 """The HTTP server: ``/metrics``, ``/healthz``, ``/readyz`` and, if configured, the page at ``/``.
 
-GET and HEAD only; no request changes anything. There is no password, so the default address is the loopback.
+The server accepts only GET and HEAD; no request changes anything. There is no password, so the default address is the loopback.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def _made(page: Callable[[], Answer], path: str) -> Answer:
 
 
 class _Server(ThreadingMixIn, WSGIServer):
-    """Serves few clients at a time, each until a deadline: the engine needs the threads, files and connections."""
+    """Serves few clients at a time, each until a deadline, because the engine needs threads, files and connections."""
 
     daemon_threads = True
     request_queue_size = 16
@@ -97,7 +97,7 @@ class _Server(ThreadingMixIn, WSGIServer):
         super().__init__(address, handler)
 
     def server_bind(self) -> None:
-        """Listen, without the lookup of the host's name in DNS that ``HTTPServer`` makes."""
+        """Listen. Unlike ``HTTPServer``, do not look up the host's name in DNS."""
         TCPServer.server_bind(self)
         self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
         self.setup_environ()

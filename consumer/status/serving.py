@@ -1,4 +1,4 @@
-"""Assembles meter, probes, page and server by ``[status]``."""
+"""Assembles meter, probes, page and server, as ``[status]`` configures."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from consumer.status.server import Answer, StatusServer, application, of_health
 
 
 class Status:
-    """The status of one daemon. The engine uses its ``meter``; ``serve`` needs the running engine.
+    """The status of one daemon. The engine needs ``meter``, and ``serve`` needs the running engine.
 
     :param settings: with port 0, no server starts, and the meter records only beats
     """
@@ -38,7 +38,7 @@ class Status:
         sources: Callable[[], Sequence[Source]],
         inventories: Inventories,
     ) -> None:
-        """Start to answer, if configured.
+        """Start the server, unless the port is 0.
 
         :raises CannotListen: the address is not available
         """

@@ -1,4 +1,4 @@
-"""Messages to systemd (``sd_notify(3)``): ready, alive, stopping. Without effect if systemd did not start the process."""
+"""Sends messages to systemd (``sd_notify(3)``): ready, alive, stopping. Without systemd, nothing happens."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def notify(state: str, environment: Mapping[str, str] = os.environ) -> None:
 
 
 def watchdog_seconds(environment: Mapping[str, str] = os.environ) -> float | None:
-    """Return the interval of watchdog messages, half of systemd's limit; None without a watchdog."""
+    """Return the interval between watchdog messages, which is half of systemd's limit; None without a watchdog."""
     text, pid = environment.get("WATCHDOG_USEC", ""), environment.get("WATCHDOG_PID", str(os.getpid()))
     if not text.isdigit() or text == "0" or pid != str(os.getpid()):
         return None
