@@ -1,7 +1,7 @@
 """Base classes of commands, and the format of their output.
 
-Tables are for people: titles, text, escaped control characters. Other formats are for programs: lower-case names. JSON and
-YAML also have the columns that do not fit into a table.
+Tables are for people: they have titles, text and escaped control characters. Other formats are for programs: they have
+lower-case names. JSON and YAML also have the columns that do not fit into a table.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ if TYPE_CHECKING:
 
 
 class JsonCell(FormattableColumn[Any]):
-    """A structure: text in a table, structure in JSON."""
+    """A cell that is text in a table, and a structure in JSON."""
 
     def human_readable(self) -> str:
         return printable(json.dumps(self._value, sort_keys=True, ensure_ascii=False)) if self._value else ""
 
 
 class SpanCell(FormattableColumn[Any]):
-    """Seconds: hours or days in a table."""
+    """A duration: hours or days in a table, seconds in JSON."""
 
     def human_readable(self) -> str:
         return span(self._value)
 
 
 def cell(value: Any) -> Any:
-    """Return a value as a table cell, safe for a terminal."""
+    """Convert a value to a cell that is safe for a terminal."""
     if isinstance(value, Mapping | list | tuple):
         return JsonCell(value)
     if isinstance(value, str):
@@ -50,7 +50,7 @@ def _machine(value: Any) -> Any:
 
 
 class _Once(argparse.Action):
-    """Stores a value; a second one is an error, where argparse would drop the first in silence."""
+    """Stores an option's value; refuses a second value, where argparse would silently drop the first."""
 
     def __call__(
         self,
@@ -81,7 +81,7 @@ class Command(command.Command):
         return self.example % {"prog": self.app.NAME} if self.example else ""
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
-        """Return the parser; it keeps the line breaks of description and example."""
+        """Return a parser that keeps the line breaks of description and example."""
         parser = super().get_parser(prog_name)
         parser.formatter_class = argparse.RawDescriptionHelpFormatter
         parser.register("action", None, _Once)
@@ -172,8 +172,8 @@ def machine_name(title: str) -> str:
 def known_ids(wanted: Sequence[int], there: Iterable[int], what: str) -> list[int]:
     """Return the wanted ids without duplicates.
 
-    :param what: ``row of work``, for the message
-    :raises CommandError: an id does not exist
+    :param what: the noun for the error message, such as ``row of work``
+    :raises CommandError: one of the wanted ids does not exist
     """
     chosen = list(dict.fromkeys(wanted))
     unknown = [str(number) for number in chosen if number not in set(there)]
@@ -185,7 +185,7 @@ def known_ids(wanted: Sequence[int], there: Iterable[int], what: str) -> list[in
 def row_id(text: str) -> int:
     """Parse the id of a row.
 
-    :raises argparse.ArgumentTypeError: not an id
+    :raises argparse.ArgumentTypeError: the text is not an id
     """
     if not (text.isascii() and text.isdigit() and len(text) < 19):
         raise argparse.ArgumentTypeError(f"{text!r} is not an id; ids are the numbers in the listing's first column")
@@ -195,7 +195,7 @@ def row_id(text: str) -> int:
 def positive(text: str) -> int:
     """Parse a number of rows.
 
-    :raises argparse.ArgumentTypeError: less than 1
+    :raises argparse.ArgumentTypeError: the number is less than 1
     """
     number = row_id(text)
     if number < 1:

@@ -1,7 +1,7 @@
-"""``check``: whether the deployment gives stackmend all that it needs, and nothing more.
+"""``check``: finds out whether the deployment gives stackmend all that it needs, and nothing more.
 
-Table and exit codes are those of ``<service>-status upgrade check`` (oslo.upgradecheck). Checks of Nova and Octavia come from
-entry points (``stackmend.checks``).
+Table and exit codes are those of ``<service>-status upgrade check`` (oslo.upgradecheck). Entry points (``stackmend.checks``)
+add the checks of Nova and Octavia.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def _result(one: Checked) -> Callable[[UpgradeCommands], Result]:
 
 
 def machine_checks(session: Session) -> Iterator[Checked]:
-    """Check the machine's own needs: configuration files, journal, brokers."""
+    """Check what stackmend itself needs: configuration files, journal, brokers."""
     yield from _files(session)
     yield from _journal(session)
     yield from _brokers(session)
@@ -202,9 +202,9 @@ def _arrived(session: Session) -> Sequence[ArrivedFormat]:
 
 
 def _formats(broker: Broker, arrived: Sequence[ArrivedFormat]) -> Checked:
-    """Judge the format of notifications by their arrival, which covers publishers whose files are not readable here.
+    """Judge the format of the notifications that arrive. This also covers publishers whose files are not readable here.
 
-    :param arrived: from this broker, the newest first
+    :param arrived: the formats that arrived from this broker, newest first
     """
     subject = f"broker {broker.name}: notifications"
     if not arrived:
@@ -227,8 +227,8 @@ def _formats(broker: Broker, arrived: Sequence[ArrivedFormat]) -> Checked:
 def _thing(broker: Broker, thing: Found, *, ready: bool, ours: int | None) -> Checked:
     """Judge an exchange or queue.
 
-    :param ready: whether any of our queues exists; the queue of a priority appears with its first message
-    :param ours: the number of daemons, each with one consumer per queue; None if unknown
+    :param ready: whether any queue exists; the queue of a priority appears with the first message of that priority
+    :param ours: how many daemons share this journal, each with one consumer per queue; None if unknown
     """
     subject = f"broker {broker.name}: {thing.kind} {thing.name}"
     if not thing.allowed:

@@ -1,4 +1,4 @@
-"""``dead list``, ``show``, ``replay``, ``drop``: dead letters, that is, undecodable messages."""
+"""``dead list``, ``show``, ``replay``, ``drop``: commands for dead letters, that is, undecodable messages."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class DeadList(Lister):
     """List the dead letters (undecodable messages), oldest first.
 
     Typical causes: messages of another program, a format that this release does not know, a damaged body. stackmend deletes
-    them after [journal] dead_days.
+    dead letters after [journal] dead_days.
     """
 
     titles = ("ID", "Time", "Broker", "Exchange", "Routing key", "Size", "Reason")
@@ -44,7 +44,7 @@ class DeadList(Lister):
 
 
 class DeadShow(ShowOne):
-    """Show one dead letter with its body; passwords are masked where they are recognised."""
+    """Show one dead letter with its body. Recognised passwords are masked."""
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
@@ -69,10 +69,9 @@ class DeadShow(ShowOne):
 
 
 class DeadReplay(Lister):
-    """Decode dead letters again with this release and configuration, and store their hints as work.
+    """Decode dead letters again with this release and configuration, and store the resulting hints as work.
 
-    Nothing is published, so the right to read the queues is sufficient. Decoded letters are deleted; the others stay. Exit code
-    2 if any letter stays.
+    This needs no right to publish. It deletes the letters that it can decode. Exit code 2 if any letter stays.
     """
 
     example = "example:\n  %(prog)s dead replay --all"
@@ -120,7 +119,7 @@ class DeadDrop(Command):
 
 
 def reread(message: StoredLetter, router: Router) -> tuple[str, list[Hint], str]:
-    """Return the event's type, its hints, and the problem; the problem is empty on success."""
+    """Decode a dead letter; return the event's type, the event's hints, and the problem, which is empty on success."""
     if not message.whole:
         return "", [], f"only {len(message.body)} of its {message.size} bytes are stored"
     try:

@@ -32,12 +32,12 @@ _PLAIN_WIDTH = 150
 
 
 class Demonstration(Command):
-    """Show stackmend at work on its own small cloud. Needs no configuration, no root, and no OpenStack.
+    """Show stackmend at work on a small cloud of its own. Needs no configuration, no root, and no OpenStack.
 
     One process and a temporary folder contain Nova's databases with two cells, the real Placement service, a message broker in
     memory, and the daemon. The cloud drifts as real clouds do. For each drift, the daemon receives a notification (or a sweep
     finds the drift), proves it, heals it, and checks the result. It takes half a minute on an idle machine. Exit code 0 if all
-    drift is healed, else 2.
+    drift is healed, otherwise 2.
     """
 
     example = "example:\n  %(prog)s demo -f json"
@@ -102,9 +102,9 @@ def _perform(daemon: DemoDaemon, narrator: Narrator, confirm_after: dict[str, fl
 
 
 def heals(daemon: DemoDaemon) -> list[dict[str, Any]]:
-    """Return the heals in order of their ends, then the acts without a heal.
+    """Return a row for each heal, by time of its end, then a row for each act that is not healed.
 
-    ``lag_s``: seconds from the notification (or, without one, from the drift) to the end of the heal.
+    ``lag_s`` counts seconds from the notification to the end of the heal. Without a notification it counts from the drift.
     """
     done = [(entry, act.after(entry.closed_at)) for act in daemon.acts for entry in act.healed]
     done += [(entry, entry.lag or 0.0) for entry in daemon.stray.values() if entry.outcome == "healed"]
@@ -129,7 +129,7 @@ def heals(daemon: DemoDaemon) -> list[dict[str, Any]]:
 
 
 class Narrator:
-    """Prints the story line by line; on a terminal in colour and with a spinner."""
+    """Prints the demonstration line by line. On a terminal it uses colours and a spinner."""
 
     def __init__(self, console: Console) -> None:
         self._console = console

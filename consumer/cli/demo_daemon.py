@@ -1,7 +1,7 @@
 """The demonstration's daemon, with a broker in memory, a journal in SQLite, and a small cloud.
 
-One folder and one process contain everything. The machine's own configuration is never read, so a demonstration on a
-controller cannot touch the real cloud.
+One folder and one process contain everything. The demonstration never reads the host's own configuration. So a demonstration on
+a controller cannot touch the real cloud.
 """
 
 from __future__ import annotations
@@ -44,11 +44,11 @@ _START_WITHIN = 20.0
 
 @dataclass(slots=True)
 class Act:
-    """A played scene.
+    """A scene that has been played.
 
-    :param events: the notifications' event types; none if only a sweep can find the drift
-    :param began: time of publishing or, without notifications, of the drift; seconds since the epoch
-    :param lines: its entries of the history
+    :param events: event types of the published notifications; empty if only a sweep can find the drift
+    :param began: when the notifications were published, or else when the drift began; seconds since the epoch
+    :param lines: the entries of this act in the history
     """
 
     number: int
@@ -65,7 +65,7 @@ class Act:
 
     @property
     def over(self) -> bool:
-        """Whether it was healed and has no drift left."""
+        """Whether the act was healed and no drift is left."""
         return bool(self.healed) and not self.scene.drift()
 
     def after(self, clock: float | None) -> float:
@@ -148,7 +148,7 @@ class DemoDaemon:
 def running_demo(demo: Demo, classes: Sequence[type[Handler]], folder: Path) -> Iterator[DemoDaemon]:
     """Build the cloud in an empty folder and run the daemon on it.
 
-    :raises CommandError: a package is missing, or the daemon does not start in time
+    :raises CommandError: a package is missing, or the daemon is not ready in time
     """
     with ExitStack() as stack:
         stack.enter_context(_logging_to(folder / "stackmend.log"))
@@ -214,7 +214,7 @@ def _make_queues(settings: bus_conf.BusSettings) -> None:
 
 
 def _wait_until_ready(daemon: Service, database: Database, chosen: Sequence[type[Handler]]) -> None:
-    """Wait until the daemon receives and its first sweeps are over, so that they do not find the drift of scenes."""
+    """Wait until the daemon receives notifications and the first sweeps are over: they would find the drift of scenes."""
     deadline = time.monotonic() + _START_WITHIN
     while time.monotonic() < deadline:
         listens = daemon.sources and all(source.connected and not source.missing for source in daemon.sources)

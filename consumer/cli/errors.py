@@ -4,4 +4,4 @@ OK, ERROR, DRIFT, INTERRUPTED, PIPE_CLOSED = 0, 1, 2, 130, 141
 
 
 class CommandError(Exception):
-    """The operator can solve this; the message names problem and solution."""
+    """A problem that the operator can solve. The message names problem and solution."""

@@ -1,4 +1,4 @@
-"""``handler list``, ``pause``, ``resume``."""
+"""``handler list``, ``pause``, ``resume``: commands for handlers."""
 
 from __future__ import annotations
 
@@ -75,9 +75,9 @@ def state(mode: Mode, control: Control, running: str = "running") -> str:
 
 
 class HandlerPause(Command):
-    """Stop handlers on every replica, within seconds, until they are resumed.
+    """Stop handlers on every replica, within seconds, until 'handler resume'.
 
-    Running heals finish. Notifications are still received, so no event is missed.
+    Running heals finish. The daemon still receives notifications, so it misses no event.
     """
 
     example = "example:\n  %(prog)s handler pause audit_allocations --reason 'restoring placement'"

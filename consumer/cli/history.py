@@ -21,10 +21,10 @@ _AGO = re.compile(r"(\d{1,9}(?:\.\d{1,3})?)(s|m|min|h|d|w)")
 
 
 def read_since(text: str, clock: float) -> float:
-    """Parse ``90s``, ``15m``, ``2h``, ``3d``, ``1w`` (ago), or a date with optional time, in UTC by default.
+    """Return a time from ``90s``, ``15m``, ``2h``, ``3d``, ``1w`` (ago), or from a date with optional time, in UTC by default.
 
     :param clock: the current time, seconds since the epoch
-    :raises CommandError: wrong format
+    :raises CommandError: the text has another format
     """
     ago = _AGO.fullmatch(text.strip())
     if ago:
@@ -109,7 +109,7 @@ def _row(entry: Entry) -> list[Any]:
 
 
 class HistoryShow(ShowOne):
-    """Show one entry with evidence, old and new values, and undo."""
+    """Show one entry with evidence, undo, and old and new values."""
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)

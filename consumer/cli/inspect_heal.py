@@ -1,4 +1,4 @@
-"""``inspect`` and ``heal``: one object, named by an operator."""
+"""``inspect`` and ``heal``: commands for one object, which the operator names."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class OneKey(Lister):
 class Inspect(OneKey):
     """Inspect one object and show its proved drift; changes nothing.
 
-    Needs no journal. If the handler requires two inspections, this waits for the second.
+    Needs no journal. If the handler requires two inspections, the command waits for the second.
 
     Exit codes: 0 no drift, 2 drift, 1 the inspection failed.
     """
@@ -69,8 +69,7 @@ class Inspect(OneKey):
 class Heal(OneKey):
     """Inspect one object and heal its proved drift, whatever the handler's mode.
 
-    This also works for a handler that is off, paused or outside its window. The proof is the same as in the daemon. The
-    history records each change.
+    This also works for a handler that is off, paused or outside its window. The history records each change.
 
     Exit codes: 0 no drift left, 2 drift remains, 1 the inspection failed.
     """

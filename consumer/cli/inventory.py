@@ -1,7 +1,7 @@
-"""``<name> list``, ``show``, ``release``, ``delete``: objects that handlers keep in the cloud for an operator.
+"""``<name> list``, ``show``, ``release``, ``delete``: commands for objects that handlers keep in the cloud for an operator.
 
-The inventories come from entry points (``stackmend.inventories``); ``amphora preserved list`` is one such command. The
-history records each release and deletion: a line is opened before the change and closed after it.
+The inventories come from entry points (``stackmend.inventories``); ``amphora preserved list`` is one such command. The history
+records each release and deletion: its line is opened before the change and closed afterwards.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class InventoryList(_AboutInventory, Lister):
 
 
 class InventoryShow(_AboutInventory, ShowOne):
-    """Show one item, with the details that an examination needs."""
+    """Show one item, with the details that help to examine it."""
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         return _with_id(super().get_parser(prog_name))
@@ -89,7 +89,7 @@ class _Act(_AboutInventory):
 
 
 class Release(_Act):
-    """Release items: they stay in the cloud and belong to you. stackmend neither counts nor touches them any more."""
+    """Release items: they stay in the cloud and belong to you. stackmend no longer counts or touches released items."""
 
     problem = "release"
 
@@ -98,7 +98,7 @@ class Release(_Act):
 
 
 class Delete(_Act):
-    """Delete items completely. This cannot be undone."""
+    """Delete items from the cloud. There is no undo."""
 
     problem = "delete"
 

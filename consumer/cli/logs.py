@@ -1,6 +1,6 @@
 """Masks passwords of URLs in every log line, including tracebacks and JSON.
 
-Our own texts contain none, but a traceback contains the texts of other libraries' exceptions.
+Our own texts contain no passwords, but a traceback contains exceptions of other libraries.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from consumer.text import redacted
 
 
 class Masked(logging.Formatter):
-    """Masks the output of another formatter."""
+    """Masks passwords in the output of another formatter."""
 
     def __init__(self, inner: logging.Formatter) -> None:
         super().__init__()
@@ -22,6 +22,6 @@ class Masked(logging.Formatter):
 
 
 def mask_secrets() -> None:
-    """Mask the output of all log handlers. Call it once, after the setup of logging."""
+    """Mask passwords in the output of all log handlers. Call this once, after the setup of logging."""
     for handler in logging.getLogger().handlers:
         handler.setFormatter(Masked(handler.formatter or logging.Formatter()))

@@ -72,14 +72,14 @@ EXPECTED = (
 
 
 def _commands(group: str | None) -> dict[str, str]:
-    """Return module and class of every command. The program of one group has no inventories."""
+    """Return the module and class of every command. A program for one group has no commands for inventories."""
     names = plugins.inventory_names() if group is None else []
     inventories = {f"{name} {verb}": f"inventory:{kind}" for name in names for verb, kind in INVENTORY_COMMANDS.items()}
     return COMMANDS | inventories
 
 
 class Program(App):
-    """The command line under one name."""
+    """The command line, as the program ``name``."""
 
     def __init__(self, name: str, group: str | None = None) -> None:
         self.NAME = name
@@ -192,10 +192,10 @@ def _main(name: str, group: str | None, argv: list[str] | None) -> int:
 
 
 def stackmend(argv: list[str] | None = None) -> int:
-    """Run the command line; return the exit code."""
+    """Run ``stackmend``; return the exit code."""
     return _main("stackmend", None, argv)
 
 
 def nova_audit(argv: list[str] | None = None) -> int:
-    """Run the command line of the specification, with only Nova's handlers."""
+    """Run ``nova-audit``: the command line with only Nova's handlers."""
     return _main("nova-audit", "audit", argv)

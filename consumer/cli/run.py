@@ -1,4 +1,4 @@
-"""``run``: the daemon."""
+"""``run``: runs the daemon."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ STOP_WITHIN = 9.5
 class Run(Command):
     """Run the daemon: read notifications, sweep, heal.
 
-    It runs in the foreground until SIGTERM or SIGINT, then lets running heals finish for up to 10 seconds. A second signal ends
-    it at once, which is safe: the next start finishes interrupted heals. SIGHUP reads the configuration again: new modes,
-    intervals, windows and budgets of running handlers take effect at once; a log line names other changes.
+    The daemon runs in the foreground until SIGTERM or SIGINT, then lets running heals finish for up to 10 seconds. A second
+    signal ends the daemon at once; the next start finishes interrupted heals. SIGHUP reads the configuration again. New modes,
+    intervals, windows and budgets of running handlers take effect at once; a log line names all other changes.
     """
 
     example = (
@@ -97,9 +97,9 @@ class Run(Command):
     def _reread(
         self, service: Service, as_read: cfg.ConfigOpts, classes: Sequence[type[Handler]], mode_of: ModeOf
     ) -> None:
-        """Apply the changes that need no restart, and log the others.
+        """Apply the changes that need no restart, and log all other changes.
 
-        :param as_read: the configuration at the start, without overrides of the command line
+        :param as_read: the configuration files at the start, without the options of the command line
         """
         try:
             fresh = self.session.reread()
@@ -115,10 +115,10 @@ class Run(Command):
 
 
 class Signals:
-    """SIGTERM or SIGINT ends the wait, a second one ends the process. SIGHUP reads the configuration again.
+    """SIGTERM or SIGINT ends the wait; a second signal ends the process. SIGHUP reads the configuration again.
 
-    A signal handler interrupts the main thread at any point, so it must not take a lock that this thread may own: it uses no
-    event and no log, only a SimpleQueue, which is reentrant.
+    A signal handler interrupts the main thread at any point, perhaps while that thread owns a lock. So it uses only a
+    SimpleQueue, which is reentrant.
     """
 
     def __init__(self) -> None:
@@ -130,7 +130,7 @@ class Signals:
     def wait(self, on_hangup: Callable[[], None], beat: Callable[[], None], every: float | None) -> None:
         """Wait for the first SIGTERM or SIGINT.
 
-        :param on_hangup: called for each SIGHUP, in this thread
+        :param on_hangup: called in this thread for each SIGHUP
         :param beat: called every ``every`` seconds
         """
         while True:
@@ -153,6 +153,6 @@ class Signals:
 
 
 def _give_up() -> None:
-    """End the process while threads are busy. The next start finishes their work."""
+    """End the process although threads are busy. The next start finishes their work."""
     logging.shutdown()
     os._exit(OK)

@@ -1,4 +1,4 @@
-"""The objects that a command needs: handlers, configuration, journal, resources. Each is made on first use."""
+"""The objects that a command needs: handlers, configuration, journal, resources. Each object is made on first use."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Session:
         self._loaded = False
 
     def log_as_daemon(self) -> None:
-        """Log as configured for the daemon. Call it before any other method."""
+        """Log as the configuration of the daemon says. Call this before any other method."""
         self._daemon = True
 
     @cached_property
@@ -59,8 +59,8 @@ class Session:
     def classes(self, names: Collection[str] = ()) -> list[type[Handler]]:
         """Return the handlers that a command names.
 
-        :param names: none for all handlers of configured services
-        :raises WrongConfiguration: unknown name
+        :param names: empty for all handlers of configured services
+        :raises WrongConfiguration: no handler has this name
         """
         chosen = tasks.choose(self.all_classes, names, self._group)
         if names:
@@ -74,7 +74,7 @@ class Session:
 
     @cached_property
     def conf(self) -> cfg.ConfigOpts:
-        """The configuration; reading it also sets up logging."""
+        """The configuration. The first use also sets up logging."""
         loaded = conf.load(self.all_classes, self._options.config_file or [], self._options.config_dir or [])
         self._set_up_logging(loaded)
         for sentence in conf.misspelt(loaded):
@@ -84,7 +84,7 @@ class Session:
     def reread(self) -> cfg.ConfigOpts:
         """Read the configuration again, without replacing the current one.
 
-        :raises WrongConfiguration: unreadable file or wrong value
+        :raises WrongConfiguration: a file is unreadable or a value is wrong
         """
         return conf.load(self.all_classes, self._options.config_file or [], self._options.config_dir or [])
 
@@ -101,7 +101,7 @@ class Session:
         return database
 
     def unchecked_database(self) -> Database:
-        """Return the journal with any schema; the caller closes it."""
+        """Return the journal without a check of the schema; the caller closes the journal."""
         self._check_folder()
         return Database(open_engine(journal_conf.settings(self.conf).connection))
 
@@ -117,7 +117,7 @@ class Session:
         return tasks.make(self.conf, self.resources, classes, mode_of)
 
     def inventories(self) -> list[Inventory]:
-        """Return the inventories of configured services; none for the program of one group."""
+        """Return the inventories of configured services; a program for one group has none."""
         names = plugins.inventory_names() if self._group is None else []
         found = [self._inventory_class(name) for name in names]
         return [one.from_resources(self.resources) for one in found if one.applies(self.conf)]
@@ -138,7 +138,7 @@ class Session:
             self.database.close()
 
     def _check_folder(self) -> None:
-        """Check the folder of an SQLite file; SQLite's own error does not name it."""
+        """Check the folder of an SQLite file, because SQLite's own error does not name the folder."""
         try:
             url = make_url(journal_conf.settings(self.conf).connection)
         except ArgumentError:
@@ -177,9 +177,9 @@ class Session:
 
 
 def read_key(handler: type[Handler], text: str) -> Key:
-    """Parse a key of a handler: ``kind:id``, or only the id if the handler has one kind.
+    """Parse a key of a handler: ``kind:id``, or only ``id`` if the handler has one kind.
 
-    :raises CommandError: not a key of this handler
+    :raises CommandError: the text is not a key of this handler
     """
     kinds = handler.kinds
     kind, colon, _identity = text.partition(":")

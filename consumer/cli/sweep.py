@@ -1,4 +1,4 @@
-"""``sweep``: one sweep over the whole cloud."""
+"""``sweep``: sweeps the whole cloud once."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ _OPEN = frozenset({Action.IN_FLIGHT, Action.UNAVAILABLE, Action.STOPPED})
 class Sweep(Lister):
     """Inspect the whole cloud once: list drift and, in mode heal, heal it.
 
-    It works like the daemon's sweeps, with the same proofs, budgets and history, and then ends. It omits handlers with mode
-    off. It heals nothing for a handler that is paused, stopped by the breaker, or outside its window.
+    The command sweeps like the daemon, with the same proofs, budgets and history, and then ends. It omits handlers with mode
+    off. For a handler that is paused, stopped by the breaker, or outside its window, it heals nothing.
 
     Exit codes: 0 no drift or all healed, 2 drift remains, 1 an inspection failed.
     """
@@ -126,7 +126,7 @@ def _inspection_failed(result: Result) -> bool:
 
 
 def summaries(results: Iterable[Result]) -> Iterator[str]:
-    """Yield sentences: the drift, then the inspections without a result."""
+    """Yield sentences: first on drift, then on inspections without a result."""
     results = list(results)
     drifts = [result for result in results if result.action not in _OPEN and not _inspection_failed(result)]
     rest = Counter(

@@ -1,4 +1,4 @@
-"""``work list``, ``show``, ``retry``, ``drop``: the table of work."""
+"""``work list``, ``show``, ``retry``, ``drop``: commands for the table of work."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ _ALL = 1_000_000
 class WorkList(Lister):
     """List the work, the most urgent first.
 
-    States: pending (waits for an inspection); running (in progress); reported (drift that is not healed, because of the mode
-    or because it is unsafe); parked (no further attempts until 'work retry', an event or a changed finding). Keys of kind
-    sweep are the timers of handlers.
+    States: pending (waits for an inspection); running (in progress); reported (drift that is not healed, because of the mode or
+    because it is unsafe); parked (no further attempts until 'work retry', an event or a changed finding). A key of kind sweep
+    is the timer of a handler.
     """
 
     example = "example:\n  %(prog)s work list --state parked"
@@ -46,7 +46,7 @@ class WorkList(Lister):
 
 
 class WorkShow(ShowOne):
-    """Show one row."""
+    """Show one row of work."""
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
@@ -60,7 +60,7 @@ class WorkShow(ShowOne):
 
 
 class WorkRetry(Command):
-    """Inspect rows again now: waiting, reported or parked ones."""
+    """Inspect waiting, reported or parked rows again now."""
 
     example = "example:\n  %(prog)s work retry --all-parked"
 
