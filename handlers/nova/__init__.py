@@ -1,28 +1,28 @@
-"""Nova's drift. The five families use the other files of this folder and do not know each other.
+"""Handlers for Nova's drift, in five families. A family uses the files of this folder, but no other family.
 
 Families: hosts, mappings, allocations, ports, archive.
 Tests and demonstration: simulation, notifications.
 
 base                the bases of the handlers
-keys                keys out of notifications
+keys                gets keys out of notifications
 options             the options ``[nova]``
 brokers             the brokers on which Nova publishes
-checks              for ``stackmend check``
+checks              the checks of ``stackmend check``
 demo                the scenes of ``stackmend demo``
-watermarks          values of the databases that only grow
+watermarks          values of databases that only grow
 
 database            connections to nova_api and the cells
 cells               rows of ``cell_mappings`` and their URLs
-clocks              the clocks of Nova's services and of the databases
-revisions           known schemas
+clocks              compares the clocks of services and databases
+revisions           the schemas of known releases
 tables              the columns that handlers read or write
 records             rows as values
 queries             SQL that several families share
 sql_text            statements as an operator types them
-names               the comparison of host names
-nodes               compute nodes and instances of all cells
-former_nodes        deleted compute nodes
-archived_consumers  archived instances and migrations
+names               compares host names
+nodes               reads compute nodes and instances of all cells
+former_nodes        reads deleted compute nodes
+archived_consumers  finds archived instances and migrations
 placement           the client of Placement
 verdicts            the verdicts of rules, and settle times
 """

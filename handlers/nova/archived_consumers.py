@@ -1,8 +1,8 @@
-"""Whether a consumer is an archived instance, or a migration of one.
+"""Finds out whether a consumer is an archived instance or the migration of one.
 
-Each question is a full scan of shadow tables in each cell: some seconds per million rows. So a sweep asks for all its
-unknown consumers at once. An archived instance never returns, so a yes stays true. After a no, a consumer is only reported,
-and asked about again after :data:`UNKNOWN_FOR`.
+Each question is a full scan of shadow tables in each cell: some seconds per million rows. So a sweep asks for all its unknown
+consumers at once. An archived instance never returns, so the answer "yes" stays true. After "no", the consumer is only
+reported; after :data:`UNKNOWN_FOR` the sweep asks again.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ UNKNOWN_FOR = 1800.0
 
 
 class Archive:
-    """The shadow tables of all cells; safe to share between threads."""
+    """The shadow tables of all cells. Thread-safe."""
 
     def __init__(self, databases: NovaDatabases) -> None:
         self._databases = databases
@@ -31,7 +31,7 @@ class Archive:
         self._lock = threading.Lock()
 
     def among(self, consumers: Collection[str]) -> set[str]:
-        """Return the archived ones; ask only for consumers without a live row.
+        """Return the archived consumers. Call this only for consumers without a live row.
 
         :raises Unavailable: when a cell does not answer
         """

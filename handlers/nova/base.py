@@ -15,7 +15,7 @@ from handlers.nova.placement import Placement
 
 
 class NovaHandler(Handler):
-    """A handler of Nova's drift; left out where Nova is not configured."""
+    """A handler of Nova's drift. stackmend omits it if Nova is not configured."""
 
     group: ClassVar[str] = options.AUDIT
     relies_on: ClassVar[tuple[str, ...]] = ("nova_api", "cell", "placement")

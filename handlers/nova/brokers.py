@@ -1,7 +1,7 @@
-"""The brokers on which Nova publishes: that of the API, and one for each cell.
+"""The brokers on which Nova publishes: the broker of the API, and one broker for each cell.
 
-The configuration of a cell's services is not visible here, so every cell's broker is consumed; one without notifications
-costs an idle connection. The TLS options of Nova's files hold for all of them.
+The configuration of a cell's services is not visible here, so stackmend reads every cell's broker. A broker without
+notifications costs an idle connection. The TLS options of Nova's files hold for all brokers.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ EXCHANGES = ("nova",)
 
 
 def nova_brokers(resources: Resources) -> Iterable[Broker]:
-    """Yield each broker once; none when ``[nova]`` is not configured.
+    """Yield each broker once; yield nothing if ``[nova]`` is not configured.
 
-    :raises Unavailable: when ``nova_api`` does not answer, or a cell's URL is unknown; after the known ones
+    :raises Unavailable: after the known brokers, when ``nova_api`` does not answer or a cell's URL is unknown
     :raises ConfigError: when Nova's files cannot be used
     """
     conf = resources.conf
@@ -48,5 +48,5 @@ def nova_brokers(resources: Resources) -> Iterable[Broker]:
 
 
 def _same(url: str) -> str:
-    """Return one spelling of a URL, with a slash for the default virtual host."""
+    """Return a normal form of a URL, which ends with a slash for the default virtual host."""
     return url.rstrip("/")

@@ -1,9 +1,9 @@
-"""Nova's cells: the rows of ``cell_mappings``, with their URLs filled in as Nova does (``nova/objects/cell_mapping.py``).
+"""Nova's cells: the rows of ``cell_mappings``, with URLs completed as in Nova (``nova/objects/cell_mapping.py``).
 
 A URL may be a template such as ``mysql+pymysql://{username}:{password}@{hostname}/nova_cell2``. The fields come from
 ``[database] connection`` and ``[DEFAULT] transport_url``; a message-queue URL with several hosts also gives ``{username1}``,
-``{hostname1}``, ``{port1}`` ... Values stay percent-encoded. A URL with other braces, as in a password, is used as it is, like
-in Nova. Where a field has no value, Nova uses the raw template and this raises.
+``{hostname1}``, ``{port1}`` ... Values stay percent-encoded. A URL with other braces, for example in a password, is used
+unchanged, as in Nova. If a field has no value, Nova uses the raw template, but this module raises.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ CELL0 = "00000000-0000-0000-0000-000000000000"
 
 
 class TemplateError(Exception):
-    """A cell's URL cannot be filled; the text holds no part of any URL."""
+    """A cell's URL cannot be completed. The text contains no part of any URL."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """A row of ``cell_mappings``; a disabled cell only gets no new instances."""
+    """A row of ``cell_mappings``. A disabled cell gets no new instances, but works otherwise."""
 
     id: int
     uuid: str
@@ -35,19 +35,19 @@ class Cell:
 
     @property
     def is_cell0(self) -> bool:
-        """Whether it is the cell of never scheduled instances, without hosts and broker."""
+        """Whether this is cell0, which has instances that were never scheduled, but no hosts and no broker."""
         return self.uuid == CELL0
 
     @property
     def label(self) -> str:
-        """Its name in errors: ``cell:cell1``, or with the uuid."""
+        """The cell's name in errors: ``cell:cell1``, or ``cell:<uuid>`` for a cell without a name."""
         return f"cell:{self.name or self.uuid}"
 
 
 def fill(template: str, base: str | None, base_option: str) -> str:
-    """Fill the fields of a cell's URL, if any, from the base URL.
+    """Replace the fields of a cell's URL by parts of the base URL.
 
-    :param base_option: the option of the base URL, for errors
+    :param base_option: the option that has the base URL, for errors
     :raises TemplateError: when there is no base URL or it lacks a field
     """
     if not _is_template(template):

@@ -1,4 +1,4 @@
-"""The checks of a deployment's Nova."""
+"""Nova's part of ``stackmend check``."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def _clocks(databases: NovaDatabases) -> Iterator[Checked]:
 
 
 def judge_clock(name: str, seconds: float | None) -> Checked:
-    """Judge a cell's clock difference; None when no service reported."""
+    """Judge a clock difference; it is None if no service reported."""
     subject = f"{name}: clocks"
     if seconds is None:
         return Checked(subject, Verdict.OK, "not compared: no service of Nova reported during the check")

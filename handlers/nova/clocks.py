@@ -1,10 +1,10 @@
-"""How far the clocks of Nova's services are from the clock of a cell's database.
+"""Measures how far the clocks of Nova's services are from a cell database's clock.
 
 Handlers compute ages by the database's clock, from times that Nova's services wrote. Every ten seconds (``[DEFAULT]
-report_interval``) a service increments ``report_count`` and writes its own or a conductor's time into ``updated_at``. A row
-that changed between two readings bounds the difference.
+report_interval``) a service increments ``report_count``. It also writes its own or a conductor's time into ``updated_at``. If a
+row changed between two readings, its time and the times of the readings give a lower bound of the difference.
 
-Every age is reduced by the difference. Beyond :data:`LARGEST`, heals are refused.
+Handlers subtract the difference from every age. Beyond :data:`LARGEST`, they refuse heals.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ _ROUNDING = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """The reports of a cell's services.
+    """One reading of the reports of a cell's services.
 
-    :param reports: by service id: the number of its reports, and the time of the last by its own clock
+    :param reports: for each service id, the number of reports and the service's time in the last report
     """
 
     now: datetime
@@ -55,7 +55,7 @@ class Reading:
 
 
 def difference(first: Reading, second: Reading) -> float | None:
-    """Return the least difference in seconds; None when no service reported meanwhile."""
+    """Return a lower bound of the difference in seconds; None if no service reported between the readings."""
     bounds = [
         max((at - second.now).total_seconds(), (first.now - at).total_seconds())
         for service, (count, at) in second.reports.items()
@@ -65,7 +65,7 @@ def difference(first: Reading, second: Reading) -> float | None:
 
 
 def read(connection: Connection) -> Reading | None:
-    """Read the reports of the live services; None in a cell without services."""
+    """Read the reports of the services that are not deleted; return None if the cell has none."""
     c = tables.services.c
     query = sa.select(c.id, c.report_count, c.updated_at, utcnow().label("now")).where(
         c.deleted == 0, c.updated_at.is_not(None)
@@ -82,16 +82,16 @@ class _Memory:
 
 
 class Clocks:
-    """The differences of several databases; safe to share between threads."""
+    """Remembers the clock differences of several databases. Thread-safe."""
 
     def __init__(self) -> None:
         self._memories: dict[str, _Memory] = {}
         self._lock = threading.Lock()
 
     def observe(self, database: Database) -> Reading | None:
-        """Read the reports, unless that was a moment ago, and compare them with the reading before.
+        """Read the reports, unless the last reading is recent, and compare them with that reading.
 
-        A database that does not answer is left out: the work that follows reports it.
+        Ignore a database that does not answer: the work that follows reports the error.
         """
         now = time.monotonic()
         with self._lock:
@@ -114,7 +114,7 @@ class Clocks:
         return reading
 
     def difference(self, database: Database) -> float | None:
-        """Return the largest difference of the last minutes in seconds, if one was measured."""
+        """Return the largest difference of the last minutes in seconds; None if none was measured."""
         now = time.monotonic()
         with self._lock:
             memory = self._memories.get(database.url, _Memory())

@@ -1,7 +1,7 @@
 """Connections to ``nova_api`` and to the database of every cell.
 
-The list of cells is read again every few seconds. A question to all cells has one answer or none: a cell that does not answer
-raises :class:`~handlers.base.Unavailable`.
+The list of cells is read again every few seconds. If one cell does not answer a question to all cells, the question raises
+:class:`~handlers.base.Unavailable`.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ CELLS_TTL = 5.0
 class NovaDatabases:
     """``nova_api`` and the cells.
 
-    :param cell_base: fills the templates of ``database_connection``
-    :param transport_base: fills the templates of ``transport_url``
+    :param cell_base: the base URL for templates of ``database_connection``
+    :param transport_base: the base URL for templates of ``transport_url``
     """
 
     def __init__(self, api_url: str, cell_base: str | None = None, transport_base: str | None = None) -> None:
@@ -52,7 +52,7 @@ class NovaDatabases:
 
     @classmethod
     def from_resources(cls, resources: Resources) -> Self:
-        """Make it from the options ``[nova]``.
+        """Read the URLs from the options ``[nova]``.
 
         :raises ConfigError: when no URL of ``nova_api`` is known
         """
@@ -60,7 +60,7 @@ class NovaDatabases:
         return cls(options.api_database_url(conf), options.cell_database_url(conf), options.transport_url(conf))
 
     def cells(self) -> tuple[Cell, ...]:
-        """Return every cell, cell0 and disabled ones too.
+        """Return every cell, including cell0 and disabled cells.
 
         :raises Unavailable: when ``nova_api`` does not answer or lists no cell
         """
@@ -75,9 +75,9 @@ class NovaDatabases:
         return rows
 
     def require_known_schema(self, cells: Iterable[Cell] | None = None) -> None:
-        """Refuse a heal when the schema of one of these databases is unknown, or a clock differs too much.
+        """Refuse a heal if a schema is unknown, or if Nova's clock differs too much from a database's clock.
 
-        :param cells: the cells that the heal relies on beside nova_api; default: all
+        :param cells: the cells that the heal relies on besides nova_api; all cells by default
         :raises Refused: see above
         :raises Unavailable: when a database does not answer
         """
@@ -88,7 +88,7 @@ class NovaDatabases:
                 raise Refused(objection)
 
     def clock_objection(self, database: Database) -> str:
-        """Return why no heal may rely on a database's times; empty when the clocks are close."""
+        """Return why no heal may rely on a database's times; empty if the clocks are close."""
         seconds = self.clocks.difference(database) or 0.0
         if seconds <= clocks.LARGEST:
             return ""
@@ -98,7 +98,7 @@ class NovaDatabases:
         )
 
     def warnings(self) -> Iterator[str]:
-        """Yield why handlers cannot inspect or heal by the databases that answer.
+        """Yield why handlers cannot inspect or heal; skip cells that are down.
 
         :raises Unavailable: when ``nova_api`` does not answer
         """
@@ -134,7 +134,7 @@ class NovaDatabases:
     def transport(self, cell: Cell) -> str:
         """Return the URL of a cell's broker.
 
-        :raises Unavailable: when its template cannot be filled
+        :raises Unavailable: when a field of the URL has no value
         """
         try:
             return fill(cell.transport_url, self._transport_base, "[nova] transport_url")
@@ -144,16 +144,16 @@ class NovaDatabases:
     def run_in_all(self, cells: Iterable[Cell], work: Callable[[Connection], T]) -> dict[Cell, T]:
         """Run a function in each of these cells, for a proof.
 
-        :raises Unavailable: when one of them does not answer
+        :raises Unavailable: when one cell does not answer
         """
         return {cell: self.observe_clocks(cell).run(work) for cell in cells}
 
     def run_in_available(
         self, cells: Iterable[Cell], work: Callable[[Connection], T]
     ) -> tuple[dict[Cell, T], Unavailable | None]:
-        """Run a function in each of these cells; return the answers, and the error of a cell without one.
+        """Run a function in each of these cells; return the answers, and the error of a cell that did not answer.
 
-        For lists of suspects and for counts only: a missing answer is unknown, not empty.
+        Use this only for suspects and counts: a missing answer is unknown, not empty.
         """
         found: dict[Cell, T] = {}
         down: Unavailable | None = None
@@ -165,7 +165,7 @@ class NovaDatabases:
         return found, down
 
     def observe_clocks(self, cell: Cell) -> Database:
-        """Return a cell's database, with the margin for ages that its clocks need.
+        """Measure a cell's clocks; return its database, whose ages allow for the clock difference.
 
         :raises Unavailable: when its URL cannot be used
         """

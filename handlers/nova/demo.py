@@ -1,7 +1,6 @@
-"""The scenes of Nova in ``stackmend demo``: a cloud of two cells, and seven ways of drift.
+"""Nova's scenes in ``stackmend demo``: a cloud of two cells, and seven ways of drift.
 
-Three bystanders (a live migration, a resize to confirm, a boot) have allocations that look orphaned: a heal that touches one
-spoils the scenes.
+Three bystanders (a live migration, a resize to confirm, a boot) have allocations that look orphaned. No heal may touch them.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ MOVED_AGO = MOVED_SETTLE - PATIENCE
 
 @dataclass(frozen=True, slots=True)
 class Bystander:
-    """A consumer in the middle of an operation of Nova."""
+    """A consumer during an operation of Nova."""
 
     doing: str
     consumer: str
@@ -41,7 +40,7 @@ class Bystander:
 
 
 class NovaDemo(Demo):
-    """Seven drifts of Nova; one demonstration per object."""
+    """Seven drifts of Nova. Each demonstration needs a new object."""
 
     def __init__(self) -> None:
         self._running: NovaSimulation | None = None
@@ -93,7 +92,7 @@ class NovaDemo(Demo):
             self._running = None
 
     def harm(self) -> str:
-        """Name a bystander that lost its allocation; empty when none did."""
+        """Return the name of a bystander that lost an allocation; empty if there is none."""
         for bystander in self._bystanders:
             if self.cloud.allocation(bystander.consumer) != bystander.allocation:
                 return f"harm: {bystander.doing} lost its allocation"

@@ -1,4 +1,4 @@
-"""Deleted compute nodes, archived ones too."""
+"""Reads deleted compute nodes, including archived ones."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from handlers.nova import queries, tables
 class FormerNode:
     """A deleted compute node.
 
-    :param age: seconds since it was deleted, by the database's clock
+    :param age: seconds since the deletion, by the database's clock
     """
 
     uuid: str

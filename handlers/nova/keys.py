@@ -1,4 +1,4 @@
-"""Keys out of notifications. Payloads are untrusted: these functions check the form, and return only the key."""
+"""Gets keys out of notifications. Payloads are untrusted, so these functions check the form and return only the key."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ _UNMAPPED = re.compile(r"Host '(.{1,255})' is not mapped to any cell")
 
 
 def compute_host(event: Event) -> Key | None:
-    """Return the host of a nova-compute service; other services concern no handler."""
+    """Return the host of a nova-compute service; None for other services."""
     if event.payload.get("binary") != "nova-compute":
         return None
     return _host(event.payload["host"])
 
 
 def failed_host(event: Event) -> Key | None:
-    """Return the host of a failed build, or the host that the error calls unmapped."""
+    """Return a failed build's host, or the unmapped host in its error message."""
     host = event.payload.get("host")
     if isinstance(host, str) and host:
         return _host(host)
@@ -29,7 +29,7 @@ def failed_host(event: Event) -> Key | None:
 
 
 def consumer(event: Event) -> Key | None:
-    """Return the instance as a consumer in Placement."""
+    """Return the key of the instance as a consumer of Placement."""
     return Key("consumer", _uuid(event.payload.get("uuid") or event.payload["instance_uuid"]))
 
 
@@ -38,7 +38,7 @@ def instance(event: Event) -> Key:
 
 
 def aggregate(event: Event) -> Key | None:
-    """Return the aggregate, or the host of a legacy notification, which has no uuid of it."""
+    """Return the aggregate; for a legacy notification without the aggregate's uuid, return the host."""
     uuid, host = event.payload.get("uuid"), event.payload.get("host_name")
     if uuid is None and host is None:
         return None

@@ -1,7 +1,7 @@
 """The rule by which Nova's databases compare host names.
 
-MySQL and MariaDB ignore letter case and trailing spaces: ``Node-1`` and ``node-1`` are one host. PostgreSQL and SQLite
-compare every character. Each comparison in Python goes through :class:`HostNames`, to agree with Nova's own query.
+MySQL and MariaDB ignore letter case and trailing spaces: ``Node-1`` and ``node-1`` are one host. PostgreSQL and SQLite compare
+every character. Python code compares names only through :class:`HostNames`, so that it agrees with Nova's own query.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ _FOLDING = frozenset({"mysql", "mariadb"})
 
 @dataclass(frozen=True, slots=True)
 class HostNames:
-    """The rule of one database.
+    """One database's rule for host names.
 
-    :param exact: whether names that differ in letter case only are two hosts
+    :param exact: whether names that differ only in letter case are two hosts
     """
 
     exact: bool
@@ -36,5 +36,5 @@ class HostNames:
         return frozenset(map(self.normal, names))
 
     def same(self, one: str | None, other: str | None) -> bool:
-        """Return whether two names are one host; None is no host."""
+        """Return whether two names mean one host. None means no host."""
         return one is not None and other is not None and self.normal(one) == self.normal(other)

@@ -1,4 +1,4 @@
-"""Compute nodes and instances of all cells."""
+"""Reads compute nodes and instances of all cells."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ _SAMPLE = 3
 def live_nodes(databases: NovaDatabases) -> tuple[dict[str, tuple[Cell, ComputeNode]], Unavailable | None]:
     """Return the live compute nodes by uuid, and the error of a cell that does not answer.
 
-    For sweeps and samples only: a proof asks all cells or none.
+    Use this only for sweeps and samples: a proof needs the answer of every cell.
     """
     found, down = databases.run_in_available(databases.host_cells(), queries.compute_nodes)
     return {node.uuid: (cell, node) for cell, nodes in found.items() for node in nodes}, down
 
 
 def require_own_placement(databases: NovaDatabases, placement: Placement) -> None:
-    """Require the Placement of this Nova; every heal begins with it that writes Placement or takes its silence for an answer.
+    """Require that this Placement belongs to this Nova. Call this before a heal that relies on Placement.
 
-    Without a configured region, keystoneauth may choose any region's Placement, which knows none of our compute nodes.
+    Without a configured region, keystoneauth may choose another region's Placement, which knows none of our compute nodes.
 
     :raises Refused: if no compute node's uuid is a provider
-    :raises Unavailable: if Placement does not answer, or a cell does not and no compute node is known
+    :raises Unavailable: if Placement does not answer, or if a cell does not answer and no compute node is known
     """
     nodes, down = live_nodes(databases)
     if not nodes and down is not None:
@@ -57,13 +57,13 @@ def require_own_placement(databases: NovaDatabases, placement: Placement) -> Non
 
 
 def live_instances(databases: NovaDatabases) -> int:
-    """Count the live instances of the cells that answer: the population of sweeps over instances."""
+    """Count the live instances of the cells that answer. The count is the population for sweeps of instances."""
     counts, _ = databases.run_in_available(databases.host_cells(), queries.live_instances_count)
     return sum(counts.values())
 
 
 def in_groups(nodes: Iterable[tuple[Cell, ComputeNode]]) -> Iterator[tuple[Cell, list[ComputeNode]]]:
-    """Yield the nodes in batches of one cell each."""
+    """Yield the nodes in batches. All nodes of a batch are in one cell."""
     by_cell: dict[Cell, list[ComputeNode]] = {}
     for cell, node in nodes:
         by_cell.setdefault(cell, []).append(node)
@@ -72,9 +72,9 @@ def in_groups(nodes: Iterable[tuple[Cell, ComputeNode]]) -> Iterator[tuple[Cell,
 
 
 def read_ahead(read: Callable[[S], T], batches: Iterable[S]) -> Iterator[tuple[S, Future[T]]]:
-    """Read batches in their order, the next ones while the caller works on one.
+    """Read batches in order. While the caller works on one batch, read the next batches.
 
-    :return: each batch with its finished future, which raises the error of ``read``
+    :return: each batch with a finished future, whose result raises the error of ``read``
     """
     with ThreadPoolExecutor(_AHEAD, thread_name_prefix="read-ahead") as pool:
         waiting: deque[tuple[S, Future[T]]] = deque()
@@ -106,7 +106,7 @@ def nodes_among(
 
 
 def known_places(databases: NovaDatabases, uuids: Collection[str]) -> dict[str, tuple[str, str]]:
-    """Return host and node of these compute nodes, deleted and archived ones too.
+    """Return host and node of these compute nodes, including deleted and archived ones.
 
     :raises Unavailable: if a cell does not answer
     """

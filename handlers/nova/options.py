@@ -41,7 +41,7 @@ OPTIONS = [
 
 
 def register(conf: cfg.ConfigOpts) -> None:
-    """Declare the options where no handler has declared them."""
+    """Register the options, unless a handler has registered them."""
     conf.register_opts(OPTIONS, GROUP)
 
 
@@ -52,7 +52,7 @@ def files(conf: cfg.ConfigOpts) -> ServiceFiles:
 def api_database_url(conf: cfg.ConfigOpts) -> str:
     """Return the URL of ``nova_api``.
 
-    :raises ConfigError: when neither this option nor Nova's files have it
+    :raises ConfigError: when neither the option nor Nova's files contain the URL
     """
     given = conf[GROUP].api_database_connection
     return service_files.database_url(

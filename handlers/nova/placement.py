@@ -1,9 +1,9 @@
 """The client of Placement.
 
 Every write is compare-and-set: allocations with the consumer's generation, aggregates with the provider's. ``DELETE
-/allocations`` knows no generation and must never be called; an empty replacement takes an allocation away.
+/allocations`` takes no generation, so it must never be called. A replacement by nothing removes an allocation instead.
 
-Microversion 1.28 (Rocky) is the oldest with consumer generations; consumer types need 1.38 (Xena).
+Consumer generations need microversion 1.28 (Rocky); consumer types need 1.38 (Xena).
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ CONCURRENT_UPDATE = "placement.concurrent_update"
 class Allocation:
     """The allocation of one consumer.
 
-    :param providers: resources by provider; if empty, all other fields are None
-    :param generation: changes with every write
-    :param consumer_type: ``unknown`` for Nova today; None before 1.38
+    :param providers: resources by provider; if there are none, the fields below are None
+    :param generation: the consumer's generation, which every write changes
+    :param consumer_type: ``unknown`` for Nova's consumers; None if Placement is older than 1.38
     """
 
     consumer: str
@@ -67,7 +67,7 @@ def plain(held: Held) -> dict[str, dict[str, int]]:
 
 @dataclass(frozen=True, slots=True)
 class Provider:
-    """A resource provider; a root provider has the compute node's uuid."""
+    """A resource provider. A compute node's root provider has the uuid of the compute node."""
 
     uuid: str
     name: str
@@ -76,7 +76,7 @@ class Provider:
 
 @dataclass(frozen=True, slots=True)
 class ProviderAggregates:
-    """A provider's aggregates, at one of its generations."""
+    """A provider's aggregates, and the provider's generation when they were read."""
 
     provider: str
     aggregates: frozenset[str]
@@ -84,7 +84,7 @@ class ProviderAggregates:
 
 
 class Placement:
-    """The client; safe to share between threads."""
+    """The client. Thread-safe."""
 
     def __init__(self, service: Service) -> None:
         self._service = service
@@ -97,7 +97,7 @@ class Placement:
         return cls(resources.get(Cloud.from_resources).service("placement"))
 
     def allocation(self, consumer: str) -> Allocation:
-        """Return a consumer's allocation, empty for an unknown one."""
+        """Return a consumer's allocation; empty for an unknown consumer."""
         url = f"/allocations/{consumer}"
         response = None
         if self._knows_types:
@@ -119,10 +119,10 @@ class Placement:
         )
 
     def replace_allocation(self, before: Allocation, providers: Held) -> None:
-        """Replace a consumer's resources; with none, Placement forgets it.
+        """Replace a consumer's resources. Without resources, Placement forgets the consumer.
 
-        :raises Conflict: if its allocation changed since ``before`` was read
-        :raises Refused: if Placement rejects it
+        :raises Conflict: if the allocation changed since ``before`` was read
+        :raises Refused: if Placement rejects the request
         """
         body = _replacement(before, providers)
         response = self._write("PUT", f"/allocations/{before.consumer}", json=body, microversion=VERSION)
@@ -130,12 +130,11 @@ class Placement:
             raise self._failure(response, f"the allocations of {before.consumer}")
 
     def move_allocation(self, source: Allocation, target: Allocation) -> None:
-        """Move all resources of a consumer to another: both change, or neither.
+        """Move all resources of a consumer to another consumer: both allocations change, or neither.
 
-        :param source: its project and user are used
-        :param target: loses its former resources
-        :raises Conflict: if either allocation changed since it was read
-        :raises Refused: if Placement rejects it
+        :param source: project and user of the result come from this allocation
+        :param target: loses all former resources
+        :raises Conflict: if either allocation changed since it was read :raises Refused: if Placement rejects the move
         """
         owner = {"project_id": source.project_id, "user_id": source.user_id}
         given = {uuid: {"resources": dict(resources)} for uuid, resources in source.providers.items()}
@@ -150,8 +149,8 @@ class Placement:
     def replace_allocations(self, changes: Iterable[tuple[Allocation, Held]]) -> None:
         """Replace the allocations of all these consumers, or of none.
 
-        :raises Conflict: if one changed since it was read
-        :raises Refused: if Placement rejects one
+        :raises Conflict: if an allocation changed since it was read
+        :raises Refused: if Placement rejects an allocation
         """
         body = {before.consumer: _replacement(before, providers) for before, providers in changes}
         response = self._write("POST", "/allocations", json=body, microversion=VERSION)
@@ -159,7 +158,7 @@ class Placement:
             raise self._failure(response, f"the allocations of {len(body)} consumers")
 
     def holders(self, provider: str) -> frozenset[str]:
-        """Return a provider's consumers; none for an unknown one."""
+        """Return a provider's consumers; none for an unknown provider."""
         return frozenset(self.consumers(provider))
 
     def consumers_of_each(self, providers: Iterable[str]) -> dict[str, ByConsumer]:
@@ -184,7 +183,7 @@ class Placement:
         return {consumer: allocation["resources"] for consumer, allocation in found.items()}
 
     def usages(self, project: str, user: str) -> Mapping[str, int]:
-        """Return the sum of a project and user."""
+        """Return the resources of all consumers of a project and user."""
         query = {"project_id": project, "user_id": user}
         response = self._read("/usages", params=query, microversion=VERSION)
         usages: Mapping[str, int] = self._body(response)["usages"]
@@ -198,26 +197,26 @@ class Placement:
         return bool(self._providers({"uuid": provider, "required": "COMPUTE_NODE"}))
 
     def providers(self) -> dict[str, Provider]:
-        """Return all providers, also of other services."""
+        """Return all providers, even those of other services."""
         return self._providers({})
 
     def generations(self) -> list[tuple[str, int]]:
-        """Return each compute node's root provider and its generation, which grows."""
+        """Return each compute node's root provider, and the provider's generation, which only grows."""
         response = self._read("/resource_providers", params={"required": "COMPUTE_NODE"}, microversion=VERSION)
         return [(row["uuid"], row["generation"]) for row in self._body(response)["resource_providers"]]
 
     def sharing_providers(self) -> dict[str, Provider]:
-        """Return the providers that serve their aggregates."""
+        """Return the providers that share resources with their aggregates."""
         return self._providers({"required": "MISC_SHARES_VIA_AGGREGATE"})
 
     def named(self, name: str) -> dict[str, Provider]:
-        """Return the provider of this unique name; the database compares names."""
+        """Return the provider with this name, as Placement's database compares names."""
         return self._providers({"name": name})
 
     def delete_provider(self, provider: str) -> None:
         """Delete a provider.
 
-        :raises Conflict: if it is in use or does not exist
+        :raises Conflict: if the provider is in use or does not exist
         :raises Refused: if Placement refuses otherwise
         """
         response = self._write("DELETE", f"/resource_providers/{provider}", microversion=VERSION)
@@ -235,7 +234,7 @@ class Placement:
         return self._providers({"member_of": aggregate})
 
     def offers(self, provider: str) -> Mapping[str, int]:
-        """Return the whole capacity by class; empty for an unknown provider."""
+        """Return the total capacity by resource class; empty for an unknown provider."""
         response = self._read(f"/resource_providers/{provider}/inventories", microversion=VERSION)
         if response.status_code == 404:
             return {}
@@ -243,7 +242,7 @@ class Placement:
         return {name: int((one["total"] - one["reserved"]) * one["allocation_ratio"]) for name, one in found.items()}
 
     def aggregates(self, provider: str) -> ProviderAggregates | None:
-        """Return a provider's aggregates, or None for an unknown one."""
+        """Return a provider's aggregates; None for an unknown provider."""
         response = self._read(f"/resource_providers/{provider}/aggregates", microversion=VERSION)
         if response.status_code == 404:
             return None

@@ -21,7 +21,7 @@ NOW = utcnow().label("now")
 
 
 def chunks(values: Collection[str]) -> Iterator[list[str]]:
-    """Yield these values, sorted and distinct, in parts for one statement each."""
+    """Yield these values, sorted and distinct, in parts that each fit into one statement."""
     ordered = sorted(set(values))
     for start in range(0, len(ordered), CHUNK):
         yield ordered[start : start + CHUNK]
@@ -31,7 +31,7 @@ def chunks(values: Collection[str]) -> Iterator[list[str]]:
 
 
 def cells(connection: Connection) -> list[Cell]:
-    """Return all cells, disabled ones and cell0 too, in Nova's order."""
+    """Return all cells in Nova's order, including disabled cells and cell0."""
     c = tables.cell_mappings.c
     query = sa.select(c.id, c.uuid, c.name, c.database_connection, c.transport_url, c.disabled).order_by(c.id)
     return [
@@ -43,7 +43,7 @@ def cells(connection: Connection) -> list[Cell]:
 
 
 def host_mapping(connection: Connection, host: str) -> records.HostMapping | None:
-    """Return a host's mapping; the database compares the names, as for Nova."""
+    """Return a host's mapping. The database compares the names, as for Nova."""
     c = tables.host_mappings.c
     row = connection.execute(sa.select(c.host, c.cell_id).where(c.host == host)).first()
     return None if row is None else records.HostMapping(row.host, row.cell_id)
@@ -55,7 +55,7 @@ def mapped_hosts(connection: Connection) -> dict[str, int]:
 
 
 def insert_host_mapping(connection: Connection, host: str, cell_id: int) -> None:
-    """Map a host; the unique key decides races."""
+    """Map a host. If another process maps it first, the unique key refuses this row."""
     table = tables.host_mappings
     connection.execute(sa.insert(table).values(host=host, cell_id=cell_id, created_at=utcnow()))
 
@@ -79,7 +79,7 @@ def instance_mappings(connection: Connection, instances: Collection[str]) -> lis
 
 
 def build_requests(connection: Connection, instances: Collection[str]) -> set[str]:
-    """Return those of these instances that have a build request: no conductor has taken them over."""
+    """Return the instances that have a build request, which shows that no conductor has taken over."""
     c = tables.build_requests.c
     query = sa.select(c.instance_uuid)
     return {uuid for chunk in chunks(instances) for uuid in connection.scalars(query.where(c.instance_uuid.in_(chunk)))}
@@ -91,7 +91,7 @@ def has_build_request(connection: Connection, instance: str) -> bool:
 
 
 def building(connection: Connection, instances: Collection[str]) -> set[str]:
-    """Return those of these instances that Nova still schedules: a build request, or a mapping without cell."""
+    """Return the instances that Nova still schedules: they have a build request, or a mapping without a cell."""
     requests, mappings = tables.build_requests.c, tables.instance_mappings.c
     found: set[str] = set()
     for chunk in chunks(instances):
@@ -125,7 +125,7 @@ def aggregates(connection: Connection) -> list[records.Aggregate]:
 
 
 def compute_services(connection: Connection, host: str | None = None) -> list[records.Service]:
-    """Return the live rows of nova-compute services, dead ones too."""
+    """Return the nova-compute services that are not deleted, up or down."""
     c = tables.services.c
     query = sa.select(c.host, c.created_at, NOW).where(c.binary == COMPUTE, c.deleted == 0, c.host.is_not(None))
     if host is not None:
@@ -145,7 +145,7 @@ def compute_services_count(connection: Connection) -> int:
 def compute_nodes(
     connection: Connection, equal: Mapping[str, str] | None = None, *, deleted: bool = False
 ) -> list[records.ComputeNode]:
-    """Return the compute nodes with these values, or all."""
+    """Return the compute nodes whose columns equal these values; all nodes without values."""
     c = tables.compute_nodes.c
     return _compute_nodes(connection, [c[name] == value for name, value in (equal or {}).items()], deleted)
 
@@ -180,7 +180,7 @@ def _compute_nodes(
 
 
 def mark_mapped(connection: Connection, nodes: Collection[int]) -> int:
-    """Mark these live compute nodes as ``mapped``; return the number of changes."""
+    """Mark these live compute nodes as ``mapped``; return the number of changed rows."""
     c = tables.compute_nodes.c
     unmapped = sa.or_(c.mapped.is_(None), c.mapped < 1)
     statement = sa.update(tables.compute_nodes).where(c.id.in_(sorted(nodes)), c.deleted == 0, unmapped)
@@ -191,12 +191,12 @@ def mark_mapped(connection: Connection, nodes: Collection[int]) -> int:
 
 
 def instance(connection: Connection, uuid: str) -> records.Instance | None:
-    """Return an instance, also a deleted or hidden one; the uuid is unique."""
+    """Return an instance, even if it is deleted or hidden. The uuid is unique."""
     return next(iter(instances(connection, [uuid])), None)
 
 
 def instances(connection: Connection, uuids: Collection[str]) -> list[records.Instance]:
-    """Return these instances, also deleted or hidden ones."""
+    """Return these instances, even if they are deleted or hidden."""
     c = tables.instances.c
     columns = (c.uuid, c.project_id, c.user_id, c.host, c.node, c.vm_state, c.task_state, c.deleted, c.hidden)
     query = sa.select(*columns, c.created_at, c.updated_at, c.deleted_at, NOW)
@@ -219,7 +219,7 @@ def instances(connection: Connection, uuids: Collection[str]) -> list[records.In
 
 
 def lives(connection: Connection, instances: Collection[str]) -> dict[str, bool]:
-    """Map each of these instances that has a row to whether it is alive."""
+    """Return whether each instance is alive; omit instances without a row."""
     c = tables.instances.c
     query = sa.select(c.uuid, c.deleted)
     return {
@@ -230,13 +230,13 @@ def lives(connection: Connection, instances: Collection[str]) -> dict[str, bool]
 
 
 def migration(connection: Connection, uuid: str) -> records.Migration | None:
-    """Return the migration of this uuid, also a deleted one."""
+    """Return the migration with this uuid, even if it is deleted."""
     found = _migrations(connection, tables.migrations, tables.migrations.c.uuid == uuid)
     return found[0] if found else None
 
 
 def migrations_of(connection: Connection, *instances: str) -> list[records.Migration]:
-    """Return all migrations of these instances, deleted ones too, youngest first."""
+    """Return all migrations of these instances, youngest first, including deleted ones."""
     c = tables.migrations.c
     return _migrations(connection, tables.migrations, c.instance_uuid.in_(instances))
 
@@ -278,7 +278,7 @@ def _migrations(connection: Connection, table: sa.Table, where: sa.ColumnElement
 
 
 def stayed(connection: Connection) -> dict[str, dict[str, str]]:
-    """Return, by compute node, the ended migrations from it whose instance is still there without a task."""
+    """Return each compute node's ended migrations away from it, if the instance is still on the node without a task."""
     i, m, n = tables.instances.c, tables.migrations.c, tables.compute_nodes.c
     began = sa.and_(i.uuid == m.instance_uuid, i.host == m.source_compute, i.node == m.source_node)
     there = sa.and_(n.host == i.host, n.hypervisor_hostname == i.node, n.deleted == 0)
@@ -300,7 +300,7 @@ def live_instances_count(connection: Connection) -> int:
 
 
 def known_consumers(connection: Connection, consumers: Collection[str]) -> set[str]:
-    """Return those of these consumers that are this cell's instances or migrations, deleted or not."""
+    """Return the consumers that are this cell's instances or migrations, deleted or not."""
     i, m = tables.instances.c, tables.migrations.c
     found: set[str] = set()
     for chunk in chunks(consumers):
@@ -312,7 +312,7 @@ def known_consumers(connection: Connection, consumers: Collection[str]) -> set[s
 def archived_instances(connection: Connection, consumers: Collection[str]) -> set[str]:
     """Return the archived instances among these consumers.
 
-    A full scan of ``shadow_instances``: it has no index but its id.
+    This scans all of ``shadow_instances``, whose only index is the id.
     """
     c = tables.shadow_instances.c
     hidden = sa.or_(c.hidden.is_(None), c.hidden == sa.false())
@@ -323,7 +323,7 @@ def archived_instances(connection: Connection, consumers: Collection[str]) -> se
 
 
 def archived_migrations(connection: Connection, consumers: Collection[str]) -> dict[str, str]:
-    """Return the archived migrations among these consumers, with their instances; also a full scan."""
+    """Return the archived migrations among these consumers, with their instances; scan the whole table."""
     c = tables.shadow_migrations.c
     found: dict[str, str] = {}
     for chunk in chunks(consumers):

@@ -1,4 +1,4 @@
-"""Rows of Nova's databases as values."""
+"""The values of rows in Nova's databases."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ TERMINAL = frozenset({"confirmed", "reverted", "error", "failed", "completed", "
 class Instance:
     """A row of ``instances``, deleted or not.
 
-    :param hidden: whether it is a cross-cell resize's copy that does not count
+    :param hidden: whether this row is the copy that does not count during a cross-cell resize
     :param age: seconds since its last change, by the database's clock
     """
 
@@ -30,7 +30,7 @@ class Instance:
 
 @dataclass(frozen=True, slots=True)
 class Migration:
-    """A row of ``migrations``, deleted or not; Nova deletes them with the instance.
+    """A row of ``migrations``, deleted or not. Nova deletes an instance's migrations with the instance.
 
     :param age: seconds since its last change, by the database's clock
     """
@@ -46,18 +46,18 @@ class Migration:
 
     @property
     def terminal(self) -> bool:
-        """Whether it does nothing more."""
+        """Whether the migration has ended."""
         return self.status in TERMINAL
 
     @property
     def within_node(self) -> bool:
-        """Whether its destination, once chosen, is its source node."""
+        """Whether the destination is the source node, or its host while no node is chosen."""
         return self.dest in {self.source, (self.source[0], None)}
 
 
 @dataclass(frozen=True, slots=True)
 class ComputeNode:
-    """A row of ``compute_nodes``; its root provider has its uuid.
+    """A row of ``compute_nodes``. The node's root provider has the same uuid.
 
     :param age: seconds since the row was made, by the database's clock
     """
@@ -73,7 +73,7 @@ class ComputeNode:
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """A live row of a nova-compute service, up or down."""
+    """A nova-compute service that is not deleted, up or down."""
 
     host: str
     age: float
@@ -87,7 +87,7 @@ class HostMapping:
 
 @dataclass(frozen=True, slots=True)
 class InstanceMapping:
-    """A row of ``instance_mappings``; without cell while Nova schedules."""
+    """A row of ``instance_mappings``. It has no cell while Nova schedules the instance."""
 
     instance_uuid: str
     cell_id: int | None
@@ -96,7 +96,7 @@ class InstanceMapping:
 
 @dataclass(frozen=True, slots=True)
 class Aggregate:
-    """A row of ``aggregates`` with the hosts in it."""
+    """A row of ``aggregates``, with the hosts of the aggregate."""
 
     uuid: str
     name: str

@@ -1,7 +1,7 @@
 """The columns of Nova's tables that handlers read or write: ``nova_api`` (:data:`api`) and a cell (:data:`cell`).
 
-Only columns of every Nova since Yoga are listed, so that a SELECT runs during an upgrade; an INSERT also needs the columns
-that are NOT NULL. Sources: ``nova/db/api/models.py`` and ``nova/db/main/models.py``.
+Only columns of every Nova since Yoga are listed, so that a SELECT runs during an upgrade. For INSERT, the NOT NULL columns are
+listed too. Sources: ``nova/db/api/models.py`` and ``nova/db/main/models.py``.
 
 All times are naive UTC. In a cell ``deleted`` is 0 for a live row and the row's ``id`` for a deleted one; ``nova_api`` has no
 soft delete. ``migrations.migration_type`` is an ENUM in Nova and text here, to read values of later releases.
@@ -266,7 +266,7 @@ block_device_mapping = Table(
 
 
 def _shadow(table: Table) -> Table:
-    """Make the shadow table: the same columns, no key but the id."""
+    """Make the shadow table: it has the same columns, but the id is the only key."""
     columns = [Column(column.name, column.type, primary_key=column.primary_key) for column in table.columns]
     return Table(f"shadow_{table.name}", cell, *columns)
 

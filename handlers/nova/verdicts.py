@@ -19,14 +19,14 @@ BUSY = 30.0
 
 @dataclass(frozen=True, slots=True)
 class Keep:
-    """Nothing is wrong, or the object is not Nova's."""
+    """Leave the object: nothing is wrong, or the object is not Nova's."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """The state proves nothing yet.
+    """Inspect again later: the state proves nothing yet.
 
     :param after: seconds until the next inspection makes sense
     """
@@ -37,7 +37,7 @@ class Wait:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """The state is wrong, and no heal is proved."""
+    """Report the drift: the state is wrong, but nothing proves the right heal."""
 
     problem: str
     summary: str

@@ -1,10 +1,10 @@
 """The watermarks of nova_api, the cells and Placement, which show that a database went back.
 
-A fall needs two witnesses. The counter behind ``AUTO_INCREMENT`` survives archive and purge, but differs between the writers
-of a Galera cluster. The highest id is the same on all, but a purge of the newest row lowers it. Only an older copy lowers
-both. Rows of ``services`` and ``cell_mappings`` keep their identity as long as they exist.
+A fall needs two witnesses. The counter behind ``AUTO_INCREMENT`` survives archive and purge, but differs between the writers of
+a Galera cluster. The highest id is the same on all writers, but a purge of the newest row lowers the id. Only an older copy
+lowers both values. Rows of ``services`` and ``cell_mappings`` keep their identity as long as they exist.
 
-Placement is read by its API: a provider's generation only grows (``placement/objects/resource_provider.py``).
+For Placement, the API gives the generations of providers, which only grow (``placement/objects/resource_provider.py``).
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def _of_api(connection: Connection) -> Watermark:
 def cell_watermark(database: Database) -> Watermark:
     """Return a cell's watermark.
 
-    :raises Unavailable: when it does not answer
+    :raises Unavailable: when the cell does not answer
     """
 
     def read(connection: Connection) -> Watermark:
@@ -95,9 +95,9 @@ def _of_placement(generations: Iterable[tuple[str, int]]) -> Watermark:
 
 
 def _rising(connection: Connection, name: str, homes: Iterable[sa.Table]) -> Rising | None:
-    """Return a table's two witnesses; None when one is unknown.
+    """Return a table's two witnesses; None if one witness is unknown.
 
-    :param homes: the table, and its shadow table where it has one
+    :param homes: the table, and its shadow table if there is one
     """
     highest = [connection.execute(sa.select(sa.func.max(table.c.id))).scalar() for table in homes]
     next_id = _next_id(connection, name)
