@@ -87,7 +87,6 @@ class Source:
     :param deliver: stores a batch or raises :class:`NotStored`; heartbeats wait meanwhile, so it should take seconds, not
         minutes
     :param on_gap: gets the broker's name and a sentence why messages were perhaps missed; must be quick
-    :raises UnusableURL: see :func:`consumer.bus.connection.plan`
     """
 
     def __init__(

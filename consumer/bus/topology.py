@@ -56,10 +56,7 @@ class Topology:
 
 
 def check(broker: Broker, settings: BusSettings) -> Topology:
-    """Inspect one broker, to explain why no event arrives. The passive declarations change nothing.
-
-    :raises UnusableURL: see :func:`consumer.bus.connection.plan`
-    """
+    """Inspect one broker, to explain why no event arrives. The passive declarations change nothing."""
     try:
         with opened(broker.transport_url, settings, broker.options) as link:
             return Topology(broker.name, True, tuple(_things(link, broker, settings)))
@@ -74,7 +71,6 @@ def publish(broker: Broker, exchange: str, routing_key: str, body: bytes, settin
 
     :param exchange: ``""`` for the default exchange, where the routing key is the queue's name
     :raises NotPublished: the broker refuses the message, or no queue receives it
-    :raises UnusableURL: see :func:`consumer.bus.connection.plan`
     """
     try:
         with opened(broker.transport_url, settings or BusSettings(), broker.options) as link:

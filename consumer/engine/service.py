@@ -99,7 +99,6 @@ class Service:
         """Start everything.
 
         :raises AlreadyRunning: another process holds an SQLite journal
-        :raises JournalUnavailable: the journal does not answer
         :raises cfg.Error: an option that locates brokers is wrong
         """
         listed(self._broker_lists, self._resources)

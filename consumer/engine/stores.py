@@ -51,18 +51,12 @@ class JournalStore:
             return False
 
     def open_line(self, request: Request, claim: Claim, line: Line) -> int | Deferred:
-        """Open the line and write the line's id into the row, in one transaction.
-
-        :raises LeaseLost: another replica took the row over
-        """
+        """Open the line and write the line's id into the row, in one transaction."""
         ask = partial(_ask, request)
         return work.begin_healing(self._database, claim, line, ask)
 
     def settle(self, claim: Claim, end: Disposition, lines: Sequence[Line | Closing] = ()) -> None:
-        """Settle the row and write the lines, in one transaction.
-
-        :raises LeaseLost: another replica took the row over
-        """
+        """Settle the row and write the lines, in one transaction."""
         work.settle(self._database, claim, end, lines)
 
 

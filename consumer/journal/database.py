@@ -225,7 +225,6 @@ class Database:
         """Run ``action`` in its own transaction; return its result. A deadlock repeats ``action``, for up to 10 seconds.
 
         :param action: must have no effect outside the database, because it can run several times
-        :raises JournalUnavailable: the database does not answer
         """
         retry = tenacity.Retrying(
             retry=tenacity.retry_if_exception(is_retriable),
@@ -240,8 +239,6 @@ class Database:
     def read(self, action: Callable[[Connection], T]) -> T:
         """Run ``action``, which only reads; return its result. Unlike :meth:`transact`, this does not lock out writers of
         SQLite.
-
-        :raises JournalUnavailable: the database does not answer
         """
         with _outages_translated(self.engine.url), self.engine.connect() as connection:
             reading = connection.execution_options(**{_READS: True})

@@ -41,10 +41,7 @@ def new_id() -> str:
 
 @contextmanager
 def sole_user(database: Database) -> Iterator[bool]:
-    """Yield whether this process is the journal's only user, as with SQLite; lock an SQLite file meanwhile.
-
-    :raises AlreadyRunning: another process has the lock
-    """
+    """Yield whether this process is the journal's only user, as with SQLite; lock an SQLite file meanwhile."""
     path = database.engine.url.database
     if database.engine.dialect.name != "sqlite" or not path or path == ":memory:":
         yield database.engine.dialect.name == "sqlite"

@@ -505,10 +505,7 @@ def free_all(database: Database) -> None:
 
 
 def begin_healing(database: Database, held: Claim, line: history.Line, ask: history.Ask) -> int | history.Deferred:
-    """Open a heal's history line, or keep the claim's open line; return the line's id, or a gate's deferral.
-
-    :raises LeaseLost: another replica took the row over
-    """
+    """Open a heal's history line, or keep the claim's open line; return the line's id, or a gate's deferral."""
 
     def begin(connection: Connection) -> int | history.Deferred:
         clock = now(connection)

@@ -31,10 +31,7 @@ class Archive:
         self._lock = threading.Lock()
 
     def among(self, consumers: Collection[str]) -> set[str]:
-        """Return the archived consumers. Call this only for consumers without a live row.
-
-        :raises Unavailable: when a cell does not answer
-        """
+        """Return the archived consumers. Call this only for consumers without a live row."""
         now = time.monotonic()
         with self._lock:
             known = {consumer for consumer in consumers if consumer in self._archived}

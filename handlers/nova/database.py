@@ -79,7 +79,6 @@ class NovaDatabases:
 
         :param cells: the cells that the heal relies on besides nova_api; all cells by default
         :raises Refused: see above
-        :raises Unavailable: when a database does not answer
         """
         databases = [self.database(cell) for cell in (self.cells() if cells is None else cells)]
         self.schemas.require([self.api, *databases])
@@ -98,10 +97,7 @@ class NovaDatabases:
         )
 
     def warnings(self) -> Iterator[str]:
-        """Yield why handlers cannot inspect or heal; skip cells that are down.
-
-        :raises Unavailable: when ``nova_api`` does not answer
-        """
+        """Yield why handlers cannot inspect or heal; skip cells that are down."""
         yield from self.schemas.warnings(self.api, tables.api)
         for cell in self.cells():
             with suppress(Unavailable):
@@ -142,10 +138,7 @@ class NovaDatabases:
             raise Unavailable(cell.label, str(error)) from error
 
     def run_in_all(self, cells: Iterable[Cell], work: Callable[[Connection], T]) -> dict[Cell, T]:
-        """Run a function in each of these cells, for a proof.
-
-        :raises Unavailable: when one cell does not answer
-        """
+        """Run a function in each of these cells, for a proof."""
         return {cell: self.observe_clocks(cell).run(work) for cell in cells}
 
     def run_in_available(

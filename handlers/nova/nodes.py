@@ -94,10 +94,7 @@ def _ended(batch: tuple[S, Future[T]]) -> tuple[S, Future[T]]:
 def nodes_among(
     databases: NovaDatabases, column: str, values: Collection[str], *, deleted: bool = False
 ) -> list[ComputeNode]:
-    """Return the compute nodes of all cells whose column has one of these values.
-
-    :raises Unavailable: if a cell does not answer
-    """
+    """Return the compute nodes of all cells whose column has one of these values."""
     found = databases.run_in_all(
         databases.host_cells(),
         lambda connection: queries.compute_nodes_among(connection, column, values, deleted=deleted),
@@ -106,10 +103,7 @@ def nodes_among(
 
 
 def known_places(databases: NovaDatabases, uuids: Collection[str]) -> dict[str, tuple[str, str]]:
-    """Return host and node of these compute nodes, including deleted and archived ones.
-
-    :raises Unavailable: if a cell does not answer
-    """
+    """Return host and node of these compute nodes, including deleted and archived ones."""
     if not uuids:
         return {}
     nodes = nodes_among(databases, "uuid", uuids, deleted=True)

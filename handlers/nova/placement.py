@@ -162,10 +162,7 @@ class Placement:
         return frozenset(self.consumers(provider))
 
     def consumers_of_each(self, providers: Iterable[str]) -> dict[str, ByConsumer]:
-        """Return the consumers of each provider; the requests run side by side.
-
-        :raises Unavailable: if one request got no answer
-        """
+        """Return the consumers of each provider; the requests run side by side."""
         asked = list(providers)
         with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="consumers") as pool:
             return dict(zip(asked, pool.map(partial(self._consumers, self._turns_of_sweeps), asked), strict=True))

@@ -72,10 +72,7 @@ def _of_api(connection: Connection) -> Watermark:
 
 
 def cell_watermark(database: Database) -> Watermark:
-    """Return a cell's watermark.
-
-    :raises Unavailable: when the cell does not answer
-    """
+    """Return a cell's watermark."""
 
     def read(connection: Connection) -> Watermark:
         c = tables.services.c

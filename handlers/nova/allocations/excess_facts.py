@@ -52,10 +52,7 @@ class Judge:
         self._archive = archive
 
     def judge(self, consumer: str) -> Iterator[tuple[Allocation, Verdict]]:
-        """Judge a consumer and, if it is an instance, its migrations.
-
-        :raises Unavailable: if Placement or a database does not answer
-        """
+        """Judge a consumer and, if it is an instance, its migrations."""
         allocation = self._placement.allocation(consumer)
         seen = self._read(consumer)
         migration = next((rows.migration for rows in seen.cells.values() if rows.migration is not None), None)

@@ -59,8 +59,6 @@ class Reader:
         """Read the databases again about instances that are to get these resources.
 
         Inventories and ports were proved just before; the write proves that no allocation exists.
-
-        :raises Unavailable: if nova_api or any cell does not answer
         """
         found, _ = self._entitled(self._known([Allocation(one) for one in gives]))
         completed = []

@@ -30,7 +30,6 @@ class Nested:
         """Return the providers whose turn it is, each with its root.
 
         :param roots: compute nodes, which are not returned
-        :raises Unavailable: if Placement does not answer
         """
         sharing = set(self._placement.sharing_providers())
         found = {

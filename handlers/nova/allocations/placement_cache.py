@@ -57,7 +57,6 @@ class RecentPlacement:
         """Return the consumers of each provider, for a sweep.
 
         :param task: the handler that sweeps; it gets only answers that other handlers caused
-        :raises Unavailable: if one request got no answer
         """
         asked = list(providers)
         with self._lock:

@@ -87,10 +87,7 @@ class CellHandler(NovaHandler):
         return next((cell for cell in self._databases.cells() if cell.uuid == uuid), None)
 
     def open(self, cell: Cell) -> tuple[Database, Schema]:
-        """Return a cell's database and schema.
-
-        :raises Unavailable: when the cell does not answer
-        """
+        """Return a cell's database and schema."""
         database = self._databases.database(cell)
         return database, Schema.read(database)
 
@@ -106,7 +103,6 @@ class CellHandler(NovaHandler):
 
         :raises Refused: when it is not healable, or the schema is not known
         :raises Conflict: when it no longer holds
-        :raises Unavailable: when the cell does not answer
         """
         scope = Scope.of(self.prove_again(finding))
         cell = self.cell(scope.cell)

@@ -21,7 +21,6 @@ def read_mapped(
     """Return the records that :mod:`~handlers.nova.mappings.rules` asks for.
 
     :param asks_allocation: selects the instances whose allocation is read
-    :raises Unavailable: when a database or Placement does not answer
     """
     found = _allocated(placement, queries.read(databases, instances), asks_allocation)
     asked = {uuid: facts for uuid, facts in found.items() if rules.asks_archive(facts)}
@@ -29,10 +28,7 @@ def read_mapped(
 
 
 def read_unmapped(databases: NovaDatabases, placement: Placement, instances: Collection[str]) -> dict[str, Facts]:
-    """Return the records that :mod:`~handlers.nova.mappings.unmapped_rules` asks for.
-
-    :raises Unavailable: when a database or Placement does not answer
-    """
+    """Return the records that :mod:`~handlers.nova.mappings.unmapped_rules` asks for."""
     return _allocated(placement, queries.read(databases, instances), unmapped_rules.asks_allocation)
 
 
