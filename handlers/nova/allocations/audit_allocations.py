@@ -1,30 +1,30 @@
 """Takes back the allocations that deleted, moved or offloaded instances left in Placement.
 
-**What drifts.** A consumer (an instance or a migration) has resources of a compute node without right. The scheduler
-counts them as used, and the node cannot be deleted.
+**What drifts.** A consumer (an instance or a migration) has resources of a compute node, but no right to them. The scheduler
+counts these resources as used, and Nova cannot delete the node.
 
-**Why Nova lets it.** Nova releases an allocation after it changed its own database, and forgets a failed release.
-nova-compute does not clean up after archived instances, nor after evacuated ones while it is down.
+**Why Nova lets it.** Nova first changes its own database, then releases the allocation, and forgets a failed release.
+nova-compute cleans up neither archived instances nor, while it is down, evacuated instances.
 
-**What is read.** First the allocation, then build request and mapping, then instance and migrations in every cell, or
-else the shadow tables. If one cell does not answer, there is no verdict.
+**What is read.** First the allocation, then build request and mapping, then instance and migrations in every cell. If no cell
+has the instance, the shadow tables follow. If one cell does not answer, there is no verdict.
 
-**What is changed.** ``PUT /allocations/{consumer}`` leaves nothing or the rightful rest. A live instance loses only the
-tree of a compute node that it left, as an ended migration proves.
+**What is changed.** ``PUT /allocations/{consumer}`` removes all resources, or keeps only the rightful ones. A live instance
+loses only the resources of a compute node that it left. An ended migration must prove the move.
 
-**Why a race does no harm.** The allocation is read first, at generation g; the databases after it; the write names g.
+**Why a race does no harm.** The handler reads the allocation at generation g, then the databases. The write names g.
 
-- A build, move or unshelve after our read changes g, and our write fails. The databases explain an earlier one: Nova
-  writes build request, mapping, task state or migration before the scheduler claims.
-- If our write comes between Nova's read of g and its claim, that build or migration fails
-  (``nova/scheduler/utils.py``). The window is some milliseconds, and the consumer was deleted or at rest before.
+- If a build, move or unshelve claims after our read, it changes g, and our write fails. The databases show an earlier claim:
+  Nova writes build request, mapping, task state or migration before the scheduler claims.
+- If our write comes between Nova's read of g and its claim, that build or migration fails (``nova/scheduler/utils.py``). This
+  can happen only within some milliseconds, to a consumer that was deleted or at rest.
 - A deleted instance never gets resources again. ``soft-delete`` is not a deletion.
-- Two inspections, five seconds apart, must agree: a database replica may lag.
+- Two inspections, five seconds apart, must agree, because a database replica may lag.
 - Nova gets 10 s after a deletion and 60 s after any other change to release the resources itself.
 
-**What is not changed.** Consumers unknown to Nova belong to another service or were purged, and are only reported. So is
-an offloaded instance: one row alone shows that no host runs it. An instance without resources of its own node belongs to
-``heal_allocations`` and ``audit_migrations``.
+**What is not changed.** Consumers unknown to Nova belong to another service or were purged; they are only reported. Offloaded
+instances are only reported, because a single row shows that no host runs them. ``heal_allocations`` and ``audit_migrations``
+treat instances without resources of their own node.
 
 **Undo.** The history has the exact ``openstack resource provider allocation set``.
 
@@ -86,7 +86,7 @@ _HINTS = (
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """An allocation, and the part that may stay; None for a report."""
+    """An allocation, and the part that may stay. A report has no such part."""
 
     allocation: Allocation
     keep: Held | None
@@ -172,7 +172,7 @@ class AuditAllocations(PlacementHandler):
         return findings
 
     def sweep(self) -> Iterator[Key]:
-        """Yield each consumer that does not clearly belong to its compute node."""
+        """Yield each consumer unless it clearly has a right to resources of its compute node."""
         nodes, down = live_nodes(self._databases)
         providers = self._placement.compute_providers()
         if nodes and not providers:
@@ -243,7 +243,7 @@ class AuditAllocations(PlacementHandler):
         return suspects | self._without_home(elsewhere)
 
     def _without_home(self, consumers: set[str]) -> set[str]:
-        """Return the consumers with resources of sharing providers that have no host and do not move."""
+        """Return these consumers of sharing providers, without those that have a host or move."""
         if not consumers:
             return set()
         living = self._databases.run_in_all(
@@ -274,7 +274,7 @@ class AuditAllocations(PlacementHandler):
         return sorted(suspects)
 
     def _keys(self, suspects: set[str], down: Unavailable | None) -> list[Key]:
-        """Return the suspects' keys, after one search of the archive for those that no cell has."""
+        """Return the suspects' keys. First search the archive once for all suspects that no cell has."""
         if suspects and down is None:
             found = self._databases.run_in_all(
                 self._databases.cells(), lambda connection: queries.known_consumers(connection, suspects)

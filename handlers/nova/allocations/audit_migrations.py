@@ -1,25 +1,25 @@
 """Moves the resources of an ended migration back to its instance.
 
-**What drifts.** During a move, the migration has the source's resources in Placement, and the instance those of the
-destination. After a failed or reverted move, the instance must get the source back.
+**What drifts.** During a move, Placement gives the source's resources to the migration, and the destination's resources to the
+instance. After a failed or reverted move, the instance must get the source's resources back.
 
-**Why Nova lets it.** The move back is one of the last steps of a roll-back. With Placement down, Nova logs the failure
-and forgets it.
+**Why Nova lets it.** The instance gets the resources late in the roll-back. If Placement is down then, Nova only logs the
+failure.
 
-**What is read.** First the instance's allocation, then build request, mapping and its rows in every cell, then the
-allocations of its last five ended migrations, flavor and image. If one cell does not answer, there is no verdict.
+**What is read.** First the instance's allocation, then build request, mapping and the instance's rows in every cell. Then the
+allocations of the last five ended migrations, flavor and image. If one cell does not answer, there is no verdict.
 
-**What is changed.** One ``POST /allocations`` at both generations replaces the instance's allocation by exactly that of
-the migration. It works on a full node, too.
+**What is changed.** One ``POST /allocations`` at both generations gives the migration's allocation to the instance, in place of
+the instance's own. This works even on a full node.
 
-**Why a race does no harm.** The migration failed, was cancelled or reverted, and none succeeded since. The instance is
-at rest where the migration began, mapped to its one cell, unchanged for a minute; the amounts are those of its flavor.
-A claim or move meanwhile, also Nova's own late roll-back, changes a generation, and the request fails as a whole. If
-our request is first, Nova finds nothing to move and continues.
+**Why a race does no harm.** The migration failed, was cancelled or reverted, and no migration succeeded since. The instance is
+at rest where the migration began, mapped to its one cell, unchanged for a minute. The amounts are those of the flavor. A claim,
+a move or Nova's own late roll-back meanwhile changes a generation, and the whole request fails. If our request is first, Nova's
+roll-back finds nothing to move and continues.
 
-**What is not changed.** After a success, ``audit_allocations`` takes the share. Only reported are: a live migration in
-``error``, which does not prove where the guest runs; amounts that differ from the flavor's; unexplained resources;
-several migrations with resources.
+**What is not changed.** After a successful move, ``audit_allocations`` takes the migration's resources. Only reported are: a
+live migration in ``error``, which does not prove where the guest runs; amounts that differ from the flavor; unexplained
+resources; several migrations with resources.
 
 **Undo.** The history has the exact ``openstack resource provider allocation set`` of both consumers.
 
@@ -59,7 +59,7 @@ _HINTS = (
 
 @dataclass(frozen=True, slots=True)
 class Swap:
-    """The allocation of a migration, and that of its instance."""
+    """The allocation of a migration, and the allocation of the migration's instance."""
 
     migration: Allocation
     instance: Allocation

@@ -1,6 +1,6 @@
-"""Puts instances that lack the same into one finding. Pure.
+"""Puts instances with the same drift into one finding. Pure.
 
-Alone, each missing allocation costs ten requests to Placement.
+By itself, each missing allocation would cost ten requests to Placement.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ Judged = tuple[Facts, Sequence[Drift]]
 
 @dataclass(frozen=True, slots=True)
 class Missing:
-    """An instance without allocation, and the resources that it should get."""
+    """An instance without an allocation, and the resources that the instance should get."""
 
     facts: Facts
     give: Give
@@ -54,9 +54,9 @@ class Missing:
 
 
 def together(missing: Iterable[tuple[str, frozenset[str]]]) -> Iterator[tuple[Key, frozenset[str]]]:
-    """Yield the instances that are inspected together, and their key.
+    """Yield a key for each group of instances that are inspected together, and the instances.
 
-    :param missing: compute nodes of one cell, by uuid, and their instances
+    :param missing: compute nodes of one cell, in order of uuid, each with its instances
     """
     nodes: list[str] = []
     instances: frozenset[str] = frozenset()
@@ -75,7 +75,7 @@ def _key(nodes: Sequence[str], instances: frozenset[str]) -> Key:
 
 
 def grouped(key: Key, judged: Sequence[Judged]) -> tuple[list[Finding], list[Judged]]:
-    """Return the findings of the key, and the instances that none of them covers."""
+    """Return the findings of the key, and the instances that no finding covers."""
     match key.kind:
         case Kind.AMOUNTS:
             wrong = [
@@ -101,7 +101,7 @@ def _belongs(key: Key, facts: Facts) -> bool:
 
 
 def simple_of(facts: Facts, drifts: Sequence[Drift]) -> Missing | None:
-    """Return the instance's part of a batch; None if it has ports with requests or another drift."""
+    """Return the instance's part of a batch; None if the instance has another drift, or ports with requests."""
     match list(drifts):
         case [Give(problem=Problem.MISSING, allocations=allocations) as give] if not allocations:
             if isinstance(facts.ports, Needs) and not facts.ports.requests and not facts.allocation.providers:
@@ -143,5 +143,5 @@ def wrong_amounts(key: Key, wrong: Sequence[tuple[Facts, Report]]) -> Finding:
 
 
 def undo(instances: Sequence[str]) -> str:
-    """Return the commands that take everything back."""
+    """Return the commands that undo the heal of these instances."""
     return "; ".join(f"openstack resource provider allocation delete {instance}" for instance in instances)

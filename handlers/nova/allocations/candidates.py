@@ -1,6 +1,6 @@
 """Asks Placement which providers could give an allocation: ``GET /allocation_candidates``.
 
-Nova uses its microversion, 1.36, since Train: named groups, several of them from one subtree.
+Nova has used microversion 1.36 since Train. It has named groups, and can require one subtree for several groups.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ LIMIT = 100
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """One way to give everything.
+    """One way to give an allocation all resources.
 
-    :param mappings: the providers of each group, by its name; ``""`` for the nameless group
+    :param mappings: providers by the name of the group; ``""`` is the nameless group
     """
 
     providers: Held
@@ -30,7 +30,7 @@ class Candidate:
 
 
 class Candidates:
-    """The client; safe to share between threads."""
+    """The client. Thread-safe."""
 
     def __init__(self, service: Service) -> None:
         self._service = service
@@ -40,7 +40,7 @@ class Candidates:
         return cls(resources.get(Cloud.from_resources).service("placement"))
 
     def find(self, query: Sequence[tuple[str, str]]) -> list[Candidate] | str:
-        """Return up to :data:`LIMIT` candidates, or the reason for which Placement rejects the query."""
+        """Return up to :data:`LIMIT` candidates, or the reason why Placement rejects the query."""
         asked = [*query, ("limit", str(LIMIT))]
         response = self._service.read("/allocation_candidates", params=asked, microversion=VERSION)
         if response.status_code == 400:

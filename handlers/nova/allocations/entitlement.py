@@ -1,16 +1,16 @@
-"""Computes the entitlement of an instance in Placement from its flavor and its image. Pure.
+"""Computes the entitlement of an instance: the resources in Placement that flavor and image require. Pure.
 
 The rules are those of Nova's scheduler (``ResourceRequest`` in ``nova/scheduler/utils.py``, with
 ``nova/virt/hardware.py``). ``nova-manage placement heal_allocations`` leaves out the image.
 
 - ``resources:<class>`` overrides. Nova ignores a class that is neither standard nor ``CUSTOM_``, and an amount that is
   not an integer from 0. A zero counts.
-- ``hw:cpu_policy`` or ``hw_cpu_policy`` of the image: ``dedicated`` makes every vCPU a PCPU. ``mixed`` does so for
-  ``hw:cpu_dedicated_mask``, or else for the realtime mask of the image, or else of the flavor. With either,
+- ``hw:cpu_policy`` or ``hw_cpu_policy`` of the image: ``dedicated`` makes every vCPU a PCPU. ``mixed`` does so for the vCPUs in
+  ``hw:cpu_dedicated_mask``, or else in the image's realtime mask, or else in the flavor's. With both policies,
   ``hw:emulator_threads_policy=isolate`` adds a PCPU.
 - DISK_GB is ephemeral disk, swap rounded up to whole GB, and the root disk unless it is a volume. Zeros are left out.
 
-Contradictions, and resources that need not come from the root provider, are :class:`Unbuildable`.
+Contradictions give :class:`Unbuildable`. So do resources that perhaps come from another provider than the root.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ _TRUE = frozenset({"1", "t", "true", "on", "y", "yes"})
 class Flavor:
     """The flavor at the build or last resize.
 
-    :param swap: in MB, all other disks in GB
+    :param swap: size of the swap disk in MB; all other disks are in GB
     """
 
     vcpus: int
@@ -72,13 +72,13 @@ class Flavor:
 
 @dataclass(frozen=True, slots=True)
 class Unbuildable:
-    """Nothing determines the resources or their provider."""
+    """The reason why the resources or the provider cannot be determined."""
 
     reason: str
 
 
 class _Contradiction(Exception):
-    """Nova's API refuses such a pair of flavor and image."""
+    """Flavor and image contradict each other; Nova's API refuses such a pair."""
 
 
 def parse(text: str | None) -> Flavor | Unbuildable:
@@ -105,7 +105,7 @@ def resources(
 ) -> Mapping[str, int] | Unbuildable:
     """Return the resources that the node's root provider should give.
 
-    :param image_properties: by their names in Glance: ``hw_cpu_policy``
+    :param image_properties: values by the property's name in Glance, such as ``hw_cpu_policy``
     """
     elsewhere = _elsewhere(flavor.extra_specs, image_properties)
     if elsewhere:
@@ -133,9 +133,9 @@ def total(held: Mapping[str, Mapping[str, int]]) -> dict[str, int]:
 
 
 def differences(wanted: Mapping[str, int], held: Mapping[str, Mapping[str, int]]) -> str:
-    """Return the differences in numbers; empty without any.
+    """Describe how the resources differ; empty if they are equal.
 
-    A host without pinned CPUs in Placement gives VCPU for PCPU, as in Nova's scheduler.
+    If a host has no PCPU in Placement, VCPU replaces PCPU, as in Nova's scheduler.
     """
     amounts = total(held)
     names = set(wanted) | (set(amounts) & PLAIN)
@@ -176,7 +176,7 @@ def _named(specs: Mapping[str, str]) -> dict[str, int]:
 
 
 def _amount(name: str, value: str) -> int | None:
-    """Return None where Nova ignores the extra spec."""
+    """Return the amount; None if Nova ignores it."""
     if name not in STANDARD and not name.startswith("CUSTOM_"):
         return None
     try:
@@ -240,7 +240,7 @@ def _realtime(flavor: Flavor, image: Mapping[str, str]) -> set[int]:
 
 
 def _mask(text: str, vcpus: int) -> set[int]:
-    """Read ``0-3,^1``: exclusions count last; a mask that begins with one starts from all vCPUs."""
+    """Read a mask such as ``0-3,^1``. Exclusions count last; if one is first, they reduce the set of all vCPUs."""
     if text.strip().startswith("^"):
         text = f"0-{vcpus - 1},{text}"
     chosen: set[int] = set()

@@ -44,7 +44,7 @@ class _Seen:
 
 
 class Judge:
-    """Judges consumers; safe to share between threads."""
+    """Judges consumers. Thread-safe."""
 
     def __init__(self, databases: NovaDatabases, placement: Placement, archive: Archive) -> None:
         self._databases = databases
@@ -52,7 +52,7 @@ class Judge:
         self._archive = archive
 
     def judge(self, consumer: str) -> Iterator[tuple[Allocation, Verdict]]:
-        """Judge a consumer and, if it is an instance, its migrations."""
+        """Judge a consumer. If the consumer is an instance, judge the instance's migrations too."""
         allocation = self._placement.allocation(consumer)
         seen = self._read(consumer)
         migration = next((rows.migration for rows in seen.cells.values() if rows.migration is not None), None)
@@ -72,7 +72,7 @@ class Judge:
                 yield other, self._of_migration(facts, seen, other, move)
 
     def _read(self, consumer: str) -> _Seen:
-        """Read nova_api before the cells: an instance that changes cells is then seen at least once."""
+        """Read nova_api before the cells, so that an instance that changes cells is seen at least once."""
         building, mapping = self._databases.api.run(lambda connection: _scheduling(connection, consumer))
         cells = self._databases.run_in_all(self._databases.cells(), lambda connection: _rows(connection, consumer))
         return _Seen(building, mapping, cells)

@@ -1,8 +1,7 @@
-"""Decides whether a consumer may have its resources in Placement. Pure.
+"""Decides which resources in Placement a consumer has a right to. Pure.
 
-The first rule of :data:`RULES` that applies gives the verdict. A resource that is not proved wrong stays or is
-reported, never taken. ``audit_allocations`` acts on :class:`Take` and :class:`Report`, ``audit_migrations`` on
-:class:`Move`.
+The first rule of :data:`RULES` that applies gives the verdict. A resource that is not proved wrong is kept or reported, never
+taken. ``audit_allocations`` acts on :class:`Take` and :class:`Report`, ``audit_migrations`` on :class:`Move`.
 """
 
 from __future__ import annotations
@@ -48,16 +47,17 @@ class Located:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """Everything known about a consumer. For a migration, all but the allocation is about its instance.
+    """Everything known about a consumer. If the consumer is a migration, all but the allocation is about the migration's
+    instance.
 
-    :param rows: in all cells, deleted and hidden ones too
-    :param migrations: youngest first, deleted ones too; all places are in normal form
-    :param archived: as a deleted instance, or as a migration of one
-    :param home: root provider of the node where the instance lives
-    :param roots: the root of each provider in the allocation
-    :param nodes: the place of each root that is a compute node, deleted ones too
-    :param own: the resources of a migration's instance; ``roots`` and ``nodes`` cover them
-    :param wanted: the entitlement; None if not read
+    :param rows: the instance's rows in all cells, including deleted and hidden ones
+    :param migrations: youngest first, including deleted ones; places have normal names
+    :param archived: whether the consumer is an archived instance or the migration of one
+    :param home: root provider of the instance's node
+    :param roots: each provider's root, for the providers of the allocation
+    :param nodes: the place of each root that is a compute node, deleted or not
+    :param own: if the consumer is a migration, the resources of the instance; ``roots`` and ``nodes`` cover them
+    :param wanted: the instance's entitlement; None if not read
     """
 
     allocation: Allocation
@@ -80,7 +80,7 @@ class Facts:
 
     @property
     def row(self) -> Located:
-        """Its only live row; only rules after those for none and for several rows use it."""
+        """The only live row. Earlier rules handle instances without one or with several."""
         return self.live[0]
 
     @property
@@ -89,7 +89,7 @@ class Facts:
 
     @property
     def is_mapped(self) -> bool:
-        """Whether the mapping names its cell."""
+        """Whether the mapping names the cell of the live row."""
         return self.mapping is not None and self.mapping.cell_id == self.row.cell_id
 
     @property
@@ -99,17 +99,17 @@ class Facts:
 
     @property
     def moving(self) -> tuple[Migration, ...]:
-        """Migrations that have not ended; ``finished`` waits for the user."""
+        """Migrations that have not ended, including ``finished`` ones, which wait for the user."""
         return tuple(move for move in self.migrations if not move.deleted and not move.terminal)
 
     @property
     def strays(self) -> frozenset[str]:
-        """The roots of other compute nodes than its own in the allocation."""
+        """The compute nodes in the allocation, except the instance's own node."""
         return frozenset(root for root in self.roots_of(self.allocation.providers) if root in self.nodes) - {self.home}
 
     @property
     def is_at_home(self) -> bool:
-        """Whether the instance has resources of its own node."""
+        """Whether the instance has resources of the node where it lives."""
         held = self.allocation.providers if self.migration is None else self.own
         return self.home is not None and self.home in self.roots_of(held)
 
@@ -129,7 +129,7 @@ class Facts:
 
 @dataclass(frozen=True, slots=True)
 class Take:
-    """The consumer has too much: only ``keep`` may stay."""
+    """Take all resources except ``keep``."""
 
     problem: Problem
     summary: str
@@ -138,7 +138,7 @@ class Take:
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """An ended migration has the resources that its instance lacks."""
+    """Move the resources of an ended migration to the migration's instance."""
 
     problem: Problem
     summary: str
@@ -226,7 +226,7 @@ def _is_marked(facts: Facts) -> bool:
 
 
 def _own_is_unexplained(facts: Facts) -> bool:
-    """Return whether the instance has resources of a node that no ended migration names."""
+    """Return whether the instance has resources of another node that no ended migration names."""
     named = {place for move in facts.migrations if move.terminal for place in (move.source, move.dest)}
     extra = facts.roots_of(facts.own) - facts.roots_of(facts.allocation.providers)
     return any(facts.nodes.get(root) not in named for root in extra)

@@ -1,44 +1,44 @@
-"""Gives instances in Placement their entitlement on the node where they live.
+"""Gives each instance its entitlement: the resources in Placement of the node where it lives.
 
-**What drifts.** A live instance has no allocation, or one of another node or owner. The scheduler overfills its node,
-or quotas count wrongly.
+**What drifts.** A live instance has no allocation, or an allocation of another node or owner. So the scheduler overfills the
+instance's node, or quotas count wrongly.
 
-**Why Nova lets it.** Nova forgets a failed roll-back. Placement may come from an older backup. nova-compute never
-compares.
+**Why Nova lets it.** Nova forgets a failed roll-back. Placement may come from an older backup. nova-compute never compares
+instances with allocations.
 
 **What is read.** First the allocation, then nova_api and every cell, last the ports. If one cell does not answer, there
 is no verdict.
 
-**What is changed.** One allocation, replaced as a whole at the generation of the evidence:
+**What is changed.** One write replaces a whole allocation, at the generation of the evidence:
 
-- ``allocation-missing``: the node's root provider gives the amounts of flavor and image. Ports get theirs from the
-  providers that they name, or from the only possible ones. ``allocations-missing`` stands for several such instances,
-  up to fifty in one write.
-- ``wrong-provider``: the same, in place of the resources of other compute nodes. An ended migration must name both
-  nodes and have led here, and no younger one may contradict it. Shared storage stays and is not given twice.
-- ``wrong-owner``: the same allocation, for the instance's project and user.
+- ``allocation-missing``: the node's root provider gives the amounts of flavor and image. Resources for ports come from the
+  providers that the ports name, or from the only possible providers. ``allocations-missing`` stands for up to fifty such
+  instances in one write.
+- ``wrong-provider``: the same amounts replace the resources of other compute nodes. An ended migration must have led from there
+  to here, and no younger migration may contradict it. Shared storage stays and is not given twice.
+- ``wrong-owner``: the allocation stays, but gets the instance's project and user.
 
-Ports that do not name their providers get them first, in ``binding:profile``, at the revision of the evidence. If
-Placement refuses, that is taken back; after an interruption, the next inspection completes the heal.
+Before this write, the handler writes missing providers into the ports' ``binding:profile``, at the revision of the evidence. If
+Placement refuses, it restores the ports; after an interruption, the next inspection completes the heal.
 
-**Why a race does no harm.** The instance is at rest: no task, no migration that runs or waits for its user, unchanged
-for a minute. It is in exactly one cell, to which it is mapped, and not marked as deleted.
+**Why a race does no harm.** The instance is at rest: it has no task, no migration that runs or waits for the user, and no
+change for a minute. It is in exactly one cell, mapped to that cell, and not marked as deleted.
 
-- A claim or move after our read changes the generation or makes the consumer, and our write fails. The databases, read
-  later, explain an earlier claim.
-- Nova may release an instance that is deleted just before our write. So its row is read again after the write. The
-  allocation is taken back if the instance is gone, is leaving or cannot be read.
+- A claim or move after our read changes the generation or makes the consumer, and our write fails. The databases, read later,
+  show an earlier claim.
+- Nova may delete the instance and release its allocation just before our write. So the handler reads the row again afterwards.
+  It takes the allocation back if the instance is gone, is leaving or cannot be read.
 - Placement refuses to overfill a node.
 
 **What is not changed.** Only reported are:
 
 - an instance without allocation that is marked as deleted: its cell may come from an older backup
-- wrong amounts, and resources of ports that are gone
+- wrong amounts, and resources for ports that are gone
 - a node that is too small or reserved
 - an entitlement that flavor and image do not determine, such as vGPUs, device profiles or persistent memory
 - ports with several possible providers
 
-The sweep misses two owners that have equal amounts of each other; an inspection finds them.
+The sweep compares sums by owner, so it misses two owners with equal amounts of each other; an inspection finds them.
 
 **Undo.** The history has the exact ``openstack resource provider allocation set`` or ``delete``.
 
@@ -236,8 +236,8 @@ class HealAllocations(NovaHandler):
     def _replace(self, before: Allocation, providers: Held) -> None:
         """Replace an allocation.
 
-        :raises Refused: also for a consumer without resources, which blocks every claim: Placement makes consumer and
-            allocation in two transactions
+        :raises Refused: also if the consumer exists without resources, which blocks every first claim. This can happen because
+            Placement makes consumer and allocation in two transactions
         """
         try:
             self._placement.replace_allocation(before, providers)
@@ -250,7 +250,7 @@ class HealAllocations(NovaHandler):
             raise
 
     def _heal_batch(self, finding: Finding) -> Healed:
-        """Heal the unchanged instances, whose inventories and ports were proved just before.
+        """Heal the unchanged instances. Their inventories and ports were proved just before.
 
         The write itself proves that they have no allocation.
         """
@@ -302,9 +302,9 @@ class HealAllocations(NovaHandler):
             raise Refused(f"the node cannot give {len(due)} instances their resources: {error}") from error
 
     def _departed(self, cell_id: int, given: Mapping[str, tuple[Instance, Held]]) -> set[str]:
-        """Take back the allocations of departed instances, and return these.
+        """Take back the allocations of departed instances; return the departed instances.
 
-        :raises Unavailable: if their rows cannot be read; then all allocations are taken back
+        :raises Unavailable: if the instances' rows cannot be read, after all allocations were taken back
         """
         try:
             now = self._reader.rows(cell_id, list(given))

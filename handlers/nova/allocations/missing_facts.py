@@ -1,6 +1,6 @@
 """Reads the facts about instances: first allocations, then databases.
 
-The databases, read later, explain every earlier claim. A later claim changes the generation that our write names.
+The databases, read later, show every earlier claim. A later claim changes the generation, so our write fails.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Answering(Protocol):
 
 
 class Reader:
-    """Reads facts about instances; safe to share between threads."""
+    """Reads facts about instances. Thread-safe."""
 
     def __init__(self, databases: NovaDatabases, placement: Answering, network: Network) -> None:
         self._databases = databases
@@ -49,14 +49,14 @@ class Reader:
     def facts(self, instances: Sequence[str]) -> list[Facts]:
         """Read the facts in the order of the instances.
 
-        :raises Unavailable: if Placement, nova_api or any cell does not answer; or Neutron, before an instance with
-            ports gets resources
+        :raises Unavailable: if Placement, nova_api or a cell does not answer; if Neutron does not, and an instance with ports
+            needs resources
         """
         found, described = self._entitled(self._known([self._placement.allocation(one) for one in instances]))
         return self._with_ports(self._with_providers(found), described)
 
     def again(self, gives: Mapping[str, Held]) -> list[Facts]:
-        """Read the databases again about instances that are to get these resources.
+        """Read the databases again for instances that shall get these resources.
 
         Inventories and ports were proved just before; the write proves that no allocation exists.
         """
@@ -69,7 +69,7 @@ class Reader:
         return completed
 
     def rows(self, cell_id: int, instances: Sequence[str]) -> dict[str, Instance]:
-        """Read the rows again, in their cell."""
+        """Read the instances' rows in this cell again."""
         for cell in self._databases.cells():
             if cell.id == cell_id:
                 found = self._databases.database(cell).run(lambda connection: queries.instances(connection, instances))
@@ -176,9 +176,9 @@ class Reader:
     def _needs(
         self, described: Description, facts: Facts, found: Mapping[str, list[Port]] | Unavailable | None
     ) -> Needs | Unbuildable:
-        """Return the ports' requests by Neutron's answer, because Nova's cache lacks requests and some ports.
+        """Return the ports' requests from Neutron's answer, because Nova's cache lacks requests and some ports.
 
-        Without that answer, only an instance without cached ports can be judged.
+        Without Neutron's answer, only an instance without cached ports can be judged.
         """
         cached = port_requests.cached(described.network_info)
         try:

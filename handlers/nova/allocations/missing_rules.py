@@ -1,7 +1,7 @@
 """Decides whether a live instance has its entitlement in Placement. Pure.
 
-The first rule of :data:`RULES` that applies gives the verdict. Every drift needs an instance that is unchanged for a
-minute, mapped to its cell and not marked as deleted.
+The first rule of :data:`RULES` that applies gives the verdict. Each drift requires that the instance is unchanged for a minute,
+mapped to its cell and not marked as deleted.
 """
 
 from __future__ import annotations
@@ -41,14 +41,15 @@ class Problem(StrEnum):
 class Facts:
     """Everything known about an instance.
 
-    :param rows: in all cells, deleted and hidden ones too
-    :param migrations: youngest first, deleted ones too; all places are in normal form
-    :param homes: the live compute nodes of its host and node: one, if all is well
-    :param roots: the root of each provider in the allocation
-    :param nodes: the place of each root that is a compute node, deleted ones too
-    :param offers: by provider of its tree and class; empty if not read, or if Placement does not know the node
-    :param owed: a rolled-back migration has resources of its node
-    :param ports: their requests, or why they forbid to rebuild the allocation; None if not read
+    :param rows: the instance's rows in all cells, including deleted and hidden ones
+    :param migrations: youngest first, including deleted ones; places have normal names
+    :param homes: the live compute nodes with the instance's host and node; normally one
+    :param roots: each provider's root, for the providers of the allocation
+    :param nodes: the place of each root that is a compute node, deleted or not
+    :param offers: total capacity by provider and class, for the node's tree; empty if not read, or if Placement does not know
+        the node
+    :param owed: whether a rolled-back migration has resources of the instance's node
+    :param ports: the ports' requests, or why the allocation cannot be rebuilt; None if not read
     """
 
     allocation: Allocation
@@ -71,7 +72,7 @@ class Facts:
 
     @property
     def row(self) -> Located:
-        """Its only live row; only rules after those for none and for several rows use it."""
+        """The only live row. Earlier rules handle instances without one or with several."""
         return self.live[0]
 
     @property
@@ -80,7 +81,7 @@ class Facts:
 
     @property
     def moving(self) -> tuple[Migration, ...]:
-        """Its migrations in progress; ``finished`` waits for the user."""
+        """The migrations in progress, without ``finished`` ones, which wait for the user."""
         open_ones = (move for move in self.migrations if not move.deleted and not move.terminal)
         return tuple(move for move in open_ones if move.status != "finished")
 
@@ -91,7 +92,7 @@ class Facts:
 
     @property
     def strays(self) -> frozenset[str]:
-        """The roots of other compute nodes than its own in the allocation."""
+        """The compute nodes in the allocation that are not in ``homes``."""
         return frozenset(root for root in self.roots.values() if root in self.nodes) - set(self.homes)
 
     @property
@@ -100,7 +101,7 @@ class Facts:
 
     @property
     def is_marked(self) -> bool:
-        """Whether its mapping marks it as deleted; Nova also marks soft-deleted instances."""
+        """Whether the mapping marks the instance as deleted, and it is not soft-deleted, which Nova also marks."""
         return self.mapping is not None and self.mapping.queued and self.instance.vm_state != "soft-delete"
 
 
@@ -108,7 +109,7 @@ class Facts:
 class Give:
     """The instance should have exactly ``providers``.
 
-    :param allocations: new ``allocation`` of the ports without one, by the port's id
+    :param allocations: by port id, the new ``allocation`` of each port without one
     """
 
     problem: Problem
@@ -129,7 +130,7 @@ class Rule:
 
 
 def has_departed(before: Instance, now: Instance | None) -> bool:
-    """Return whether an instance left its node or is leaving: Nova may have released its allocation."""
+    """Return whether an instance left its node or is leaving, so that Nova perhaps released the allocation."""
     if now is None or now.deleted or (now.host, now.node) != (before.host, before.node):
         return True
     return now.task_state in _LEAVING or now.vm_state in {"deleted", "shelved_offloaded"}

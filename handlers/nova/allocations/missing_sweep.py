@@ -1,7 +1,7 @@
-"""Finds the instances that seem to lack their entitlement, in sets; the inspection proves it.
+"""Finds sets of instances that seem to lack their entitlement. Inspections prove the drift.
 
-A key's instances are remembered for its inspections, and forgotten before its heal. That cannot mislead a write: each
-inspection reads the databases, and the write itself proves that they have no allocation.
+The sweep remembers a key's instances for the key's inspections, until the heal begins. An outdated set cannot mislead a write:
+each inspection reads the databases, and the write itself proves that no allocation exists.
 """
 
 from __future__ import annotations
@@ -48,9 +48,9 @@ class _NodeReading:
 
 
 class Suspects:
-    """Lists the suspects; safe to share between threads.
+    """Lists the suspects. Thread-safe.
 
-    :param recent: reads consumers, perhaps from a cache of some seconds
+    :param recent: reads consumers; answers may be some seconds old
     """
 
     def __init__(self, databases: NovaDatabases, placement: Placement, recent: ConsumersOf) -> None:
@@ -64,7 +64,7 @@ class Suspects:
     def everywhere(self) -> Iterator[Key]:
         """Yield the keys of all suspects.
 
-        :raises Unavailable: if a listing failed; the keys before it are valid
+        :raises Unavailable: if a listing failed; the earlier keys are valid
         """
         self._found.clear()
         nodes, down = live_nodes(self._databases)
@@ -92,7 +92,7 @@ class Suspects:
         yield from (Key("instance", one) for one in sorted(self._of_gone_ports({*providers, *nodes})))
 
     def just_found(self, key: Key) -> frozenset[str]:
-        """Return the instances for which a sweep has just yielded this key."""
+        """Return the instances that a recent sweep put under this key."""
         at, missing = self._found.get(key, (0.0, frozenset[str]()))
         return missing if time.monotonic() - at < _JUST_FOUND else frozenset()
 
@@ -100,18 +100,18 @@ class Suspects:
         self._found.pop(key, None)
 
     def missing(self, cell: Cell, node: ComputeNode) -> frozenset[str]:
-        """Return the instances of a node without resources of it."""
+        """Return the instances on a node that have no resources of the node."""
         return _missing(self._residents(cell, [node]), self._placement.consumers(node.uuid))
 
     def missing_together(self, cell: Cell, first: ComputeNode) -> frozenset[str]:
-        """Return the instances of one key: of a cell's nodes from this one on."""
+        """Return the instances of the key that begins with this node of a cell."""
         nodes = self._databases.database(cell).run(queries.compute_nodes)
         some = sorted((node for node in nodes if node.uuid >= first.uuid), key=_uuid)[:GROUP]
         readings = self._read(cell, some, {node.uuid for node in some}, self._placement.consumers_of_each)
         return next((found for _, found in batches.together(_several(readings))), frozenset())
 
     def odd(self, cell: Cell, node: ComputeNode) -> frozenset[str]:
-        """Return the instances of a node that seem to have wrong amounts."""
+        """Return the instances on a node that seem to have wrong amounts."""
         return _odd(self._residents(cell, [node]), self._placement.consumers(node.uuid))
 
     def _of_nodes(self, cell: Cell, readings: Collection[_NodeReading], sums: Sums) -> Iterator[Key]:

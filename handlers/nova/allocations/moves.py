@@ -1,7 +1,7 @@
-"""Proves from ended migrations, youngest first, where their instance lives. Pure.
+"""Proves from ended migrations where an instance lives. Pure.
 
-A live migration in ``error`` proves nothing: before Nova 27, the instance's row could name the source after the guest
-had switched (bug 1628606).
+A live migration in ``error`` proves nothing: before Nova 27, the row could name the source after the guest had switched (bug
+1628606).
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ def normal(move: Migration, names: HostNames) -> Migration:
 
 
 def is_undecided(move: Migration) -> bool:
-    """Return whether a migration ended without proof of the guest's place."""
+    """Return whether a migration ended without proof where the guest runs."""
     return move.kind == "live-migration" and move.status == "error"
 
 
 def lives_on(move: Migration) -> Place | None:
-    """Return where the instance lives after a migration; None without proof."""
+    """Return where a migration proves that the instance lives; None without proof."""
     if move.deleted or is_undecided(move):
         return None
     if move.status in SUCCEEDED:
@@ -45,34 +45,34 @@ def lives_on(move: Migration) -> Place | None:
 
 
 def has_left(move: Migration) -> Place | None:
-    """Return where the instance no longer lives after a migration; None without proof."""
+    """Return which place a migration proves that the instance has left; None without proof."""
     if lives_on(move) is None:
         return None
     return move.source if move.status in SUCCEEDED else move.dest
 
 
 def left_places(migrations: Sequence[Migration], here: Place) -> frozenset[Place]:
-    """Return the places that an instance has provably left; none if the youngest migration did not lead here."""
+    """Return the places that the instance has provably left; empty if the youngest migration did not lead ``here``."""
     if not _agrees(migrations, here):
         return frozenset()
     return frozenset(place for move in migrations if (place := has_left(move)) is not None) - {here}
 
 
 def moved_between(migrations: Sequence[Migration], here: Place, other: Place) -> bool:
-    """Return whether a migration led from ``other`` to here, and the youngest migration led here too."""
+    """Return whether a migration led from ``other`` to ``here``, and the youngest migration led ``here`` too."""
     return _agrees(migrations, here) and any(lives_on(move) == here and has_left(move) == other for move in migrations)
 
 
 def is_owed(move: Migration, migrations: Iterable[Migration], here: Place) -> bool:
-    """Return whether a migration was rolled back to here, and none succeeded since."""
+    """Return whether ``move`` was rolled back to ``here``, and no migration succeeded since."""
     ended_there = move.status in ROLLED_BACK or (move.deleted and not move.terminal)
     return ended_there and move.source == here and not move.within_node and not is_superseded(move, migrations)
 
 
 def awaits_user(vm_state: str | None, migrations: Sequence[Migration], here: Place) -> bool:
-    """Return whether a resize waits for its user, or nothing disproves it.
+    """Return whether a resize waits, or perhaps waits, for the user.
 
-    nova-compute may die between the two writes of a confirmation: ``confirmed``, but still ``resized``.
+    If nova-compute dies during a confirmation, the migration is ``confirmed``, but the instance is still ``resized``.
     """
     if any(not move.deleted and not move.terminal for move in migrations):
         return True
@@ -82,9 +82,9 @@ def awaits_user(vm_state: str | None, migrations: Sequence[Migration], here: Pla
 
 
 def is_superseded(move: Migration, migrations: Iterable[Migration]) -> bool:
-    """Return whether a migration succeeded after this one.
+    """Return whether another migration succeeded after ``move``.
 
-    :param migrations: youngest first; one that changed later counts as younger
+    :param migrations: youngest first; the last change decides which is younger
     """
     younger = True
     for other in migrations:

@@ -1,7 +1,7 @@
 """Chooses which providers below and beside compute nodes a sweep asks about.
 
-A node may have dozens (cards, NUMA nodes). So a sweep asks about as many as there are compute nodes, at least
-:data:`FLOOR`; the next sweep continues with the others.
+A node may have dozens of such providers (cards, NUMA nodes). So a sweep asks about only one provider per compute node, but at
+least :data:`FLOOR`. The next sweep continues with the other providers.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ FLOOR = 100
 
 
 class Nested:
-    """Gives every provider its turn; safe to share between threads."""
+    """Gives every provider a turn. Thread-safe."""
 
     def __init__(self, placement: Placement) -> None:
         self._placement = placement
@@ -27,9 +27,9 @@ class Nested:
         self._next = f"{random.getrandbits(32):08x}"
 
     def due(self, roots: Collection[str]) -> dict[str, str]:
-        """Return the providers whose turn it is, each with its root.
+        """Return the providers whose turn it is, each with the root provider.
 
-        :param roots: compute nodes, which are not returned
+        :param roots: root providers of compute nodes, which are not returned
         """
         sharing = set(self._placement.sharing_providers())
         found = {

@@ -1,6 +1,6 @@
-"""Recent answers of Placement, so that several readers in the same seconds cause one request.
+"""Caches answers of Placement for some seconds, so that several readers cause one request.
 
-A cached answer cannot mislead a write, because Placement refuses it when an allocation exists.
+A cached answer cannot mislead a write, because Placement refuses the write when an allocation exists.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _NODES = 250
 
 
 class RecentPlacement:
-    """A cache before Placement; safe to share between threads."""
+    """Caches Placement answers. Thread-safe."""
 
     def __init__(self, placement: Placement) -> None:
         self._placement = placement
@@ -44,7 +44,7 @@ class RecentPlacement:
         return cls(resources.get(Placement.from_resources))
 
     def allocation(self, consumer: str) -> Allocation:
-        """Return the allocation of a consumer; only an empty one is cached."""
+        """Return a consumer's allocation. Only empty allocations are cached."""
         return self._allocations.get(consumer, lambda allocation: not allocation.providers)
 
     def tree(self, provider: str) -> Mapping[str, Provider]:
@@ -56,7 +56,7 @@ class RecentPlacement:
     def consumers_of(self, providers: Iterable[str], task: str) -> dict[str, ByConsumer]:
         """Return the consumers of each provider, for a sweep.
 
-        :param task: the handler that sweeps; it gets only answers that other handlers caused
+        :param task: the handler that sweeps; it never gets answers from its own former sweep
         """
         asked = list(providers)
         with self._lock:

@@ -1,7 +1,7 @@
-"""Adds the requests of ports to an allocation, and writes the chosen providers into the ports.
+"""Adds the resources for ports to an allocation, and writes the chosen providers into the ports.
 
-The ports are written first, as in ``nova-manage placement heal_allocations``. After a crash in between, the next
-inspection completes the heal. In the other order, it would not find the ports.
+The ports are written first, as in ``nova-manage placement heal_allocations``. After a crash in between, the next inspection
+completes the heal. In the other order, the next inspection would not find the ports.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from handlers.nova.verdicts import Report
 
 
 class PortAllocations:
-    """Completes allocations for ports; safe to share between threads."""
+    """Completes allocations for ports. Thread-safe."""
 
     def __init__(self, network: Network, candidates: Candidates) -> None:
         self._network = network
         self._candidates = candidates
 
     def complete(self, needs: Needs, home: str, give: Give) -> Drift:
-        """Add the resources of the ports; or report why nothing determines them.
+        """Add the resources for the ports, or report why they cannot be determined.
 
         :param home: the node's root provider
         """
@@ -50,7 +50,7 @@ class PortAllocations:
         """Write the chosen providers into the ports; return each port before and after.
 
         :raises Conflict: if a port changed since it was read
-        :raises Refused, Unavailable: if Neutron does not accept it; the written ports are restored if possible
+        :raises Refused, Unavailable: if Neutron does not accept a change, after written ports were restored if possible
         """
         changes: list[tuple[Port, Port]] = []
         for request in needs.requests:
@@ -68,7 +68,7 @@ class PortAllocations:
     def take_back(self, changes: Sequence[tuple[Port, Port]]) -> None:
         """Restore the profiles of unchanged ports.
 
-        A port that cannot be written keeps its providers; the next inspection uses them.
+        A port that cannot be restored keeps the new providers; the next inspection uses these.
         """
         for before, now in changes:
             with contextlib.suppress(Conflict, Refused, Unavailable):

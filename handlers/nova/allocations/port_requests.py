@@ -1,11 +1,11 @@
-"""Reads the requests of an instance's ports to Placement, and chooses the providers that give them. Pure.
+"""Reads which resources an instance's ports request, and chooses the providers for them. Pure.
 
-A port with guaranteed bandwidth or packet rate requests groups of resources, each from one provider below the compute
-node. Nova writes the provider of each group into the port's ``binding:profile``: ``allocation``.
+A port with guaranteed bandwidth or packet rate requests groups of resources. Each group comes from one provider below the
+compute node. Nova writes the provider of each group into the port's ``binding:profile``: ``allocation``.
 
-Only candidates count that agree with the ports' ``allocation``, the providers that the host really uses. If exactly one
-is left, it is right, also for a port that lost its ``allocation``. If several are left, only the host knows, and
-nothing is chosen.
+Only candidates that agree with the ports' ``allocation`` count, because the host really uses these providers. If exactly one
+candidate is left, it is right, even for a port that lost its ``allocation``. If several are left, only the host knows the right
+one, and nothing is chosen.
 
 Sources: ``nova/cmd/manage.py`` (_get_port_allocations_to_heal), ``nova/objects/request_spec.py`` (RequestGroup),
 ``nova/network/neutron.py`` (_get_binding_profile_allocation), ``neutron/services/qos/qos_plugin.py``.
@@ -38,7 +38,7 @@ def is_port_class(name: str) -> bool:
 class Group:
     """The resources that one provider has to give to a port.
 
-    :param name: Neutron's id of the group, or of a port with only one
+    :param name: Neutron's id of the group, or the port's id if the port has only one group
     """
 
     name: str
@@ -48,10 +48,11 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """The request of a port.
+    """All resources that a port requests.
 
     :param together: names of groups whose providers must be in one subtree
-    :param plain: one group without a name; then ``allocation`` is a provider, else providers by group
+    :param plain: whether the port has one group without a name; then ``allocation`` is a provider, otherwise it maps groups to
+        providers
     """
 
     port: Port
@@ -61,14 +62,14 @@ class Request:
 
     @property
     def given(self) -> Mapping[str, str]:
-        """The provider of each group in the port's profile."""
+        """The provider of each group that the port's profile names."""
         written = self.port.profile.get(ALLOCATION)
         if not written:
             return {}
         return {self.groups[0].name: written} if self.plain else written
 
     def allocation(self, candidate: Candidate) -> str | dict[str, str]:
-        """Return the value for the port's profile."""
+        """Return the value of ``allocation`` for the port's profile."""
         providers = {group.name: candidate.mappings[group.name][0] for group in self.groups}
         return providers[self.groups[0].name] if self.plain else providers
 
@@ -77,7 +78,7 @@ class Request:
 class Needs:
     """The requests of all ports of an instance.
 
-    :param isolated: groups must not share a provider (the flavor's ``group_policy``)
+    :param isolated: whether groups must have different providers (the flavor's ``group_policy``)
     """
 
     requests: tuple[Request, ...] = ()
@@ -88,7 +89,7 @@ class Needs:
 
 
 def read(ports: Iterable[Port], group_policy: str = "none") -> Needs | Unbuildable:
-    """Read the requests, or return why they forbid to rebuild the allocation."""
+    """Return the ports' requests, or why the allocation cannot be rebuilt."""
     requests: list[Request] = []
     for port in ports:
         if port.profile.get("arq_uuid"):
@@ -106,7 +107,7 @@ def read(ports: Iterable[Port], group_policy: str = "none") -> Needs | Unbuildab
 
 
 def cached(network_info: str | None) -> frozenset[str] | None:
-    """Return the ids of the ports in Nova's network cache; None if unreadable."""
+    """Return the port ids in Nova's network cache; None if the cache is unreadable."""
     try:
         return frozenset(str(vif["id"]) for vif in json.loads(network_info or ""))
     except (ValueError, LookupError, TypeError):
@@ -114,7 +115,7 @@ def cached(network_info: str | None) -> frozenset[str] | None:
 
 
 def cached_providers(network_info: str | None) -> frozenset[str] | None:
-    """Return the providers that the ports in Nova's network cache name; None if unreadable."""
+    """Return the providers that ports in Nova's network cache name; None if the cache is unreadable."""
     try:
         written = [(vif.get("profile") or {}).get(ALLOCATION) or {} for vif in json.loads(network_info or "")]
         return frozenset(one for value in written for one in ([value] if isinstance(value, str) else value.values()))
@@ -125,7 +126,7 @@ def cached_providers(network_info: str | None) -> frozenset[str] | None:
 def question(needs: Needs, wanted: Mapping[str, int], home: str) -> list[tuple[str, str]]:
     """Return the query for Placement's candidates.
 
-    :param wanted: the entitlement without zeros
+    :param wanted: the entitlement, without amounts of zero
     """
     asked = [("in_tree", home), ("resources", _amounts(wanted))] if wanted else []
     for request in needs.requests:
@@ -139,7 +140,7 @@ def question(needs: Needs, wanted: Mapping[str, int], home: str) -> list[tuple[s
 
 
 def choose(needs: Needs, candidates: Sequence[Candidate]) -> Candidate | Unbuildable:
-    """Return the only candidate that agrees with the ports' profiles; or why there is none."""
+    """Return the only candidate that agrees with the ports' profiles, or why there is not exactly one."""
     if not candidates:
         return Unbuildable(
             "its node has no room, or no fitting providers, for all that flavor, image and ports ask for together"

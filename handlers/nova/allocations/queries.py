@@ -1,4 +1,4 @@
-"""The SQL statements about entitlements, owners, homes and rightful consumers; each can run again."""
+"""The SQL about entitlements, owners, homes and rightful consumers. Every statement can run again."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Owner = tuple[str | None, str | None]
 class Description:
     """The sources of an instance's entitlement.
 
-    :param image_properties: by their names in Glance
+    :param image_properties: values by the property's name in Glance
     :param network_info: ``instance_info_caches.network_info``; None without a cache
     """
 
@@ -59,7 +59,7 @@ def descriptions(connection: Connection, uuids: Collection[str]) -> dict[str, De
 
 
 def _booted_from_volume(connection: Connection, uuids: Collection[str]) -> set[str]:
-    """Return those whose root disk is a volume. If none is recorded, an instance without image counts, as in Nova."""
+    """Return the instances whose root disk is a volume. If no root disk is recorded, no image means a volume, as in Nova."""
     disks, instances = tables.block_device_mapping.c, tables.instances.c
     roots = sa.select(disks.instance_uuid, disks.destination_type).where(
         disks.instance_uuid.in_(uuids), disks.deleted == 0, disks.boot_index == 0
@@ -73,7 +73,7 @@ def _booted_from_volume(connection: Connection, uuids: Collection[str]) -> set[s
 class Resident:
     """A live instance on a host.
 
-    :param at_rest: no operation of Nova runs, so it should have resources of its node now
+    :param at_rest: whether no operation of Nova runs; then the instance should have resources of its node
     """
 
     uuid: str
@@ -139,7 +139,7 @@ def _roots_on(connection: Connection, here: sa.ColumnElement[bool]) -> dict[str,
 
 
 def owners(connection: Connection, consumers: Collection[str]) -> dict[str, Owner]:
-    """Return project and user of each consumer that is a migration or an instance, deleted or not."""
+    """Return project and user of each consumer that is an instance or a migration, deleted or not."""
     i, m = tables.instances.c, tables.migrations.c
     moved = tables.migrations.join(tables.instances, i.uuid == m.instance_uuid)
     found: dict[str, Owner] = {}
@@ -160,7 +160,7 @@ def owned(connection: Connection, owner: Owner) -> set[str]:
 
 
 def homeless(connection: Connection) -> set[str]:
-    """Return the instances at rest whose host and node name no live compute node, as when an Ironic node changes its host."""
+    """Return the instances at rest without a live compute node. An Ironic node that changed hosts leaves such instances."""
     c, nodes = tables.instances.c, tables.compute_nodes.c
     home = sa.exists().where(nodes.deleted == 0, nodes.host == c.host, nodes.hypervisor_hostname == c.node)
     ironic = sa.select(nodes.hypervisor_hostname).where(
@@ -171,9 +171,9 @@ def homeless(connection: Connection) -> set[str]:
 
 
 def homes(connection: Connection, host: str, node: str) -> list[records.ComputeNode]:
-    """Return the live compute nodes of a host and node; normally one.
+    """Return the live compute nodes that match a host and node; normally one.
 
-    The hash ring moves an Ironic node to another nova-compute; its instances keep the former host.
+    If the hash ring moves an Ironic node to another nova-compute, the node's instances keep the former host.
     """
     found = queries.compute_nodes(connection, {"host": host, "hypervisor_hostname": node})
     return found or queries.compute_nodes(connection, {"hypervisor_type": IRONIC, "hypervisor_hostname": node})
@@ -182,7 +182,7 @@ def homes(connection: Connection, host: str, node: str) -> list[records.ComputeN
 def rightful(
     connection: Connection, nodes: Collection[records.ComputeNode], consumers: Collection[str]
 ) -> dict[str, set[str]]:
-    """Return each node's instances, and the migrations in progress from or to it, with their instances."""
+    """Return the rightful consumers of each node: its instances, and migrations from or to the node with their instances."""
     i, m = tables.instances.c, tables.migrations.c
     hosts, uuids = {node.host for node in nodes}, {_place(node.host, node.node): node.uuid for node in nodes}
     found: dict[str, set[str]] = {node.uuid: set() for node in nodes}
