@@ -62,7 +62,6 @@ def demos() -> dict[str, type[Demo]]:
 
 
 def checks() -> list[tuple[str, Check]]:
-    """Return the functions of ``stackmend check``, by name."""
     return _all(CHECKS)
 
 
@@ -78,7 +77,6 @@ def inventory_names() -> list[str]:
 def inventory(name: str) -> type[Inventory]:
     """Return an inventory's class.
 
-    :raises LookupError: no inventory has this name
     :raises BrokenPlugin: the class cannot be loaded
     """
     for entry in entry_points(group=INVENTORIES):

@@ -38,7 +38,6 @@ def utc(clock: float | None) -> str | None:
 
 
 def seconds(value: float | None) -> float | None:
-    """Return a duration rounded to milliseconds."""
     return None if value is None else round(value, 3)
 
 

@@ -202,10 +202,7 @@ def connect(endpoints: tuple[Endpoint, ...], settings: BusSettings) -> Link:
 
 @contextmanager
 def opened(url: str, settings: BusSettings, options: Options = ()) -> Iterator[Link]:
-    """Open a connection for a short task.
-
-    :raises UnusableURL, ConnectionError: see :func:`plan` and :func:`connect`
-    """
+    """Open a connection for a short task."""
     link = connect(plan(url, settings, options).endpoints, settings)
     try:
         yield link

@@ -42,8 +42,6 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Topology:
-    """The exchanges and queues of one broker."""
-
     broker: str
     reachable: bool
     found: tuple[Found, ...] = ()

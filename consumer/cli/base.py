@@ -173,7 +173,6 @@ def known_ids(wanted: Sequence[int], there: Iterable[int], what: str) -> list[in
     """Return the wanted ids without duplicates.
 
     :param what: the noun for the error message, such as ``row of work``
-    :raises CommandError: one of the wanted ids does not exist
     """
     chosen = list(dict.fromkeys(wanted))
     unknown = [str(number) for number in chosen if number not in set(there)]
@@ -183,20 +182,14 @@ def known_ids(wanted: Sequence[int], there: Iterable[int], what: str) -> list[in
 
 
 def row_id(text: str) -> int:
-    """Parse the id of a row.
-
-    :raises argparse.ArgumentTypeError: the text is not an id
-    """
+    """Parse the id of a row."""
     if not (text.isascii() and text.isdigit() and len(text) < 19):
         raise argparse.ArgumentTypeError(f"{text!r} is not an id; ids are the numbers in the listing's first column")
     return int(text)
 
 
 def positive(text: str) -> int:
-    """Parse a number of rows.
-
-    :raises argparse.ArgumentTypeError: the number is less than 1
-    """
+    """Parse a number of rows."""
     number = row_id(text)
     if number < 1:
         raise argparse.ArgumentTypeError("it must be 1 or more")

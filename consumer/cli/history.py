@@ -24,7 +24,6 @@ def read_since(text: str, clock: float) -> float:
     """Return a time from ``90s``, ``15m``, ``2h``, ``3d``, ``1w`` (ago), or from a date with optional time, in UTC by default.
 
     :param clock: the current time, seconds since the epoch
-    :raises CommandError: the text has another format
     """
     ago = _AGO.fullmatch(text.strip())
     if ago:

@@ -60,7 +60,6 @@ class Session:
         """Return the handlers that a command names.
 
         :param names: empty for all handlers of configured services
-        :raises WrongConfiguration: no handler has this name
         """
         chosen = tasks.choose(self.all_classes, names, self._group)
         if names:
@@ -82,10 +81,7 @@ class Session:
         return loaded
 
     def reread(self) -> cfg.ConfigOpts:
-        """Read the configuration again, without replacing the current one.
-
-        :raises WrongConfiguration: a file is unreadable or a value is wrong
-        """
+        """Read the configuration again, without replacing the current one."""
         return conf.load(self.all_classes, self._options.config_file or [], self._options.config_dir or [])
 
     @cached_property
@@ -177,10 +173,7 @@ class Session:
 
 
 def read_key(handler: type[Handler], text: str) -> Key:
-    """Parse a key of a handler: ``kind:id``, or only ``id`` if the handler has one kind.
-
-    :raises CommandError: the text is not a key of this handler
-    """
+    """Parse a key of a handler: ``kind:id``, or only ``id`` if the handler has one kind."""
     kinds = handler.kinds
     kind, colon, _identity = text.partition(":")
     whole = text if colon or len(kinds) != 1 else f"{kinds[0]}:{text}"

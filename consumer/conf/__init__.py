@@ -53,10 +53,7 @@ def new(handlers: Iterable[type[Handler]]) -> cfg.ConfigOpts:
 def load(
     handlers: Iterable[type[Handler]], config_files: Sequence[str] = (), config_dirs: Sequence[str] = ()
 ) -> cfg.ConfigOpts:
-    """Read the configuration from these files and folders, or from the default files, and from ``OS_<GROUP>__<OPTION>``.
-
-    :raises WrongConfiguration: a file is unreadable or a value is wrong
-    """
+    """Read the configuration from these files and folders, or from the default files, and from ``OS_<GROUP>__<OPTION>``."""
     conf = new(handlers)
     for name in config_files:
         if not os.access(name, os.R_OK):

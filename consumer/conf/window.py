@@ -46,10 +46,7 @@ class Window:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Parse ``Sat,Sun 01:00-05:00; Mon-Fri 22:00-06:00``.
-
-        :raises ValueError: the text has another format
-        """
+        """Parse ``Sat,Sun 01:00-05:00; Mon-Fri 22:00-06:00``."""
         parts = [part.strip() for part in text.split(";") if part.strip()]
         return cls(tuple(_span(part) for part in parts), "; ".join(parts))
 

@@ -15,8 +15,6 @@ from consumer.journal.database import Database
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """One replica's journal, tasks and counters."""
-
     database: Database
     tasks: MutableMapping[str, Task]
     settings: EngineSettings

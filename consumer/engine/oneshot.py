@@ -73,7 +73,6 @@ class Result:
 
     @property
     def is_error(self) -> bool:
-        """Whether there is no verdict."""
         return self.action in _ERROR
 
 

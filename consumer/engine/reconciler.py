@@ -37,8 +37,6 @@ RESUMED = Healed("completed before an interruption; a new inspection finds nothi
 
 
 class Result(StrEnum):
-    """How a reconciliation ended."""
-
     CLEAN = "clean"
     FOUND = "found"
     REFUSED = "refused"

@@ -54,8 +54,6 @@ def unbelievable(count: int, percent: int, population: int) -> int:
 
 
 class Sweeper:
-    """Runs sweeps for the worker."""
-
     def __init__(self, database: Database, settings: EngineSettings, replica: str) -> None:
         self._database = database
         self._settings = settings

@@ -65,7 +65,6 @@ def choose(
     """Return the handlers that a command names.
 
     :param only: names of handlers; empty for all
-    :raises WrongConfiguration: a name is unknown
     """
     known = {handler.name: handler for handler in classes if group in (None, handler.group)}
     unknown = sorted(set(only) - set(known))

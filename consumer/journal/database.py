@@ -83,7 +83,6 @@ def open_engine(url: str, pool_size: int = 10) -> Engine:
     """Return an engine for the journal, without connecting.
 
     :param url: an SQLAlchemy URL; ``postgresql://`` means psycopg 3, ``mysql://`` means PyMySQL
-    :raises WrongJournal: the URL is malformed, or its driver is missing
     """
     try:
         parsed = _with_driver(make_url(url))

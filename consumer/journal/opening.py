@@ -11,10 +11,7 @@ from consumer.journal.database import Database, open_engine
 
 
 def open_journal(conf: cfg.ConfigOpts) -> Database:
-    """Open the configured journal and check its schema.
-
-    :raises WrongJournal, JournalUnavailable: see :class:`Database` and :func:`migrations.check`
-    """
+    """Open the configured journal and check its schema."""
     url = journal_conf.settings(conf).connection
     database = Database(open_engine(url, pool_size=engine_conf.settings(conf).workers + 4))
     migrations.check(database)

@@ -58,8 +58,6 @@ class LeaseLost(JournalError):
 
 
 class State(StrEnum):
-    """The state of a row."""
-
     PENDING = "pending"
     REPORTED = "reported"
     PARKED = "parked"
@@ -318,7 +316,6 @@ def claim_interrupted(
 
 
 def _take(connection: Connection, ids: Sequence[int], owner: str, lease: float, clock: float) -> list[Claim]:
-    """Claim the rows that are still free."""
     if not ids:
         return []
     token = uuid.uuid4().hex
@@ -424,7 +421,6 @@ def extend(database: Database, claims: Iterable[Claim], lease: float) -> None:
 
 
 def is_held(connection: Connection, held: Claim) -> bool:
-    """Return whether a claim's lease still runs."""
     mine = and_(work.c.id == held.id, work.c.token == held.token, work.c.lease_until >= now(connection))
     return connection.execute(select(work.c.id).where(mine)).first() is not None
 

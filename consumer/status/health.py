@@ -40,8 +40,6 @@ class Beats(Meter):
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """The answer of a probe."""
-
     healthy: bool
     lines: tuple[str, ...]
 

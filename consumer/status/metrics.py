@@ -26,8 +26,6 @@ _LAGS = (0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0)
 
 
 class PrometheusMeter(Meter):
-    """Counts the engine's results."""
-
     def __init__(self, registry: CollectorRegistry, beats: Meter) -> None:
         self._inspections = Counter(
             "stackmend_reconciles", "Inspections of one object, by outcome.", ["handler", "outcome"], registry=registry

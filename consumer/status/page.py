@@ -70,8 +70,6 @@ def _listing(inventory: Inventory) -> Listing:
 
 
 class Page:
-    """Makes the status page."""
-
     def __init__(
         self,
         database: Database,

@@ -38,8 +38,6 @@ _HEADERS = [
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """An HTTP response."""
-
     status: str
     kind: str
     body: str

@@ -22,8 +22,6 @@ UNKNOWN_FOR = 1800.0
 
 
 class Archive:
-    """The shadow tables of all cells. Thread-safe."""
-
     def __init__(self, databases: NovaDatabases) -> None:
         self._databases = databases
         self._archived: OrderedDict[str, float] = OrderedDict()

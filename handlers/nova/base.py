@@ -31,8 +31,6 @@ class NovaHandler(Handler):
 
 
 class DatabaseHandler(NovaHandler):
-    """A handler that needs only Nova's databases."""
-
     relies_on: ClassVar[tuple[str, ...]] = ("nova_api", "cell")
 
     def __init__(self, databases: NovaDatabases) -> None:
@@ -48,8 +46,6 @@ class DatabaseHandler(NovaHandler):
 
 
 class PlacementHandler(NovaHandler):
-    """A handler that compares Nova's databases with Placement."""
-
     def __init__(self, databases: NovaDatabases, placement: Placement) -> None:
         self._databases = databases
         self._placement = placement

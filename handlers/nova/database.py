@@ -107,7 +107,6 @@ class NovaDatabases:
                     yield objection
 
     def host_cells(self) -> tuple[Cell, ...]:
-        """Return the cells with hosts: all but cell0."""
         return tuple(cell for cell in self.cells() if not cell.is_cell0)
 
     def database(self, cell: Cell) -> Database:

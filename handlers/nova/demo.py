@@ -54,10 +54,7 @@ class NovaDemo(Demo):
         return self._running
 
     def start(self, folder: Path) -> Mapping[str, Mapping[str, str]]:
-        """Build a healthy cloud.
-
-        :raises PlacementMissing: when openstack-placement is not installed
-        """
+        """Build a healthy cloud."""
         cloud = NovaSimulation(folder)
         self._running = cloud
         cloud.start()

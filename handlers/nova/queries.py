@@ -230,7 +230,6 @@ def lives(connection: Connection, instances: Collection[str]) -> dict[str, bool]
 
 
 def migration(connection: Connection, uuid: str) -> records.Migration | None:
-    """Return the migration with this uuid, even if it is deleted."""
     found = _migrations(connection, tables.migrations, tables.migrations.c.uuid == uuid)
     return found[0] if found else None
 

@@ -46,7 +46,6 @@ class Migration:
 
     @property
     def terminal(self) -> bool:
-        """Whether the migration has ended."""
         return self.status in TERMINAL
 
     @property

@@ -72,8 +72,6 @@ def _of_api(connection: Connection) -> Watermark:
 
 
 def cell_watermark(database: Database) -> Watermark:
-    """Return a cell's watermark."""
-
     def read(connection: Connection) -> Watermark:
         c = tables.services.c
         rows = connection.execute(sa.select(c.id, c.uuid, c.host, c.binary).order_by(c.id).limit(_ANCHORS))

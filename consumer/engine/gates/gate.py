@@ -26,8 +26,6 @@ class Request:
 
 
 class Gate(Protocol):
-    """One condition for a heal."""
-
     def ask(self, connection: Connection, request: Request, clock: float) -> Deferred | None:
         """Return why the heal may not begin now; None if it may.
 

@@ -123,7 +123,6 @@ def finding(key: Key, missing: Sequence[Missing]) -> Finding:
 
 
 def where(parts: Iterable[Mapping[str, Any]]) -> str:
-    """Describe where the instances of a finding live."""
     nodes = sorted({str(one["node"]) for one in parts})
     return nodes[0] if len(nodes) == 1 else f"{len(nodes)} compute nodes, {nodes[0]} among them"
 

@@ -30,8 +30,6 @@ class Candidate:
 
 
 class Candidates:
-    """The client. Thread-safe."""
-
     def __init__(self, service: Service) -> None:
         self._service = service
 

@@ -82,7 +82,6 @@ class _Contradiction(Exception):
 
 
 def parse(text: str | None) -> Flavor | Unbuildable:
-    """Read the flavor from ``instance_extra.flavor``."""
     try:
         data = json.loads(text or "")["cur"]["nova_object.data"]
         numbers = {name: int(data.get(name) or 0) for name in ("vcpus", "root_gb", "ephemeral_gb", "swap")}
@@ -95,7 +94,6 @@ def parse(text: str | None) -> Flavor | Unbuildable:
 def of(
     flavor: str | None, image_properties: Mapping[str, str], boot_from_volume: bool
 ) -> Mapping[str, int] | Unbuildable:
-    """Return the entitlement of an instance."""
     parsed = parse(flavor)
     return parsed if isinstance(parsed, Unbuildable) else resources(parsed, image_properties, boot_from_volume)
 

@@ -94,7 +94,6 @@ class Facts:
 
     @property
     def age(self) -> float:
-        """Seconds since the last change of any row."""
         return min([row.instance.age for row in self.rows] + [move.age for move in self.migrations])
 
     @property

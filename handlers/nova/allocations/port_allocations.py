@@ -22,8 +22,6 @@ from handlers.nova.verdicts import Report
 
 
 class PortAllocations:
-    """Completes allocations for ports. Thread-safe."""
-
     def __init__(self, network: Network, candidates: Candidates) -> None:
         self._network = network
         self._candidates = candidates

@@ -88,7 +88,6 @@ class Resident:
 
 
 def residents(connection: Connection, nodes: Collection[records.ComputeNode]) -> list[Resident]:
-    """Return the live instances on these nodes."""
     i, extra = tables.instances.c, tables.instance_extra.c
     hosts, names = {node.host for node in nodes}, {node.node for node in nodes}
     here = sa.and_(i.deleted == 0, i.host.in_(hosts), i.node.in_(names))

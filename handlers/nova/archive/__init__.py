@@ -2,10 +2,10 @@
 
 archive_deleted_rows  handler; moves deleted rows into the shadow tables
 purge                 handler; deletes archived rows for good
-cell_handler          their base: a sweep cell by cell, days by the cell's clock
-cycle                 one archiving run in one cell
+cell_handler          the base of both handlers
+cycle                 archives in one cell
 statements            SQL that finds and moves rows
 undo                  SQL that brings archived rows back
 shadow_tables         SQL that finds and purges archived rows
-schema                the tables of a cell, their foreign keys and shadow tables
+schema                reads a cell's tables, foreign keys and shadow tables
 """

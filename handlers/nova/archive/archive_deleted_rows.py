@@ -1,24 +1,23 @@
-"""Moves rows that were deleted long ago out of Nova's tables, into its shadow tables.
+"""Moves rows that were deleted long ago into Nova's shadow tables.
 
 **What drifts.** Nova never removes a row of a cell: it marks the row as deleted. Tables and queries grow forever.
 
-**Why Nova lets it.** Archiving is a command for a timer, ``nova-manage db archive_deleted_rows``. A row that cannot be moved
-(an instance with a row in ``share_mapping``) stops it at every run. It archives instances that still hold resources in
-Placement, which Nova then never releases.
+**Why Nova lets it.** Archiving is a command for a timer, ``nova-manage db archive_deleted_rows``. An instance that cannot be
+moved, because it has a row in ``share_mapping``, stops every run. The command also archives instances that still hold resources
+in Placement, which Nova then never releases.
 
 **What is read.** The schema of each cell, cell0 too; the rows that were deleted before a day (``[audit]
-archive_deleted_rows_after_days``, by the cell's clock); the consumers of every provider. While Placement does not answer, or
-lists no compute node of Nova, no row moves.
+archive_deleted_rows_after_days``, by the cell's clock); the consumers of every provider. If Placement does not answer, or lists
+no compute node of Nova, no row moves.
 
-**What is changed.** A deleted instance moves as a tree, with all rows that refer to it, whole or not at all. Other deleted
-rows move likewise. Trees share a transaction of about ``archive_deleted_rows_rows_per_transaction`` rows. Each locks its rows,
-checks that they are still deleted and old, and compares the counts of INSERT and DELETE. Columns that a shadow table lacks
-are lost, as with nova-manage.
+**What is changed.** A deleted row and all rows that refer to it are a tree, which moves whole or not at all. One transaction
+moves trees with about ``archive_deleted_rows_rows_per_transaction`` rows. It locks the rows, checks that they are still deleted
+and old, and compares the counts of INSERT and DELETE. Columns that a shadow table lacks are lost, as with nova-manage.
 
-Then the instances' mapping, request specification and group memberships are deleted in nova_api. They stay unless the mapping
-names this cell and every other cell answers without the live instance.
+Then each instance's mapping, request specification and group memberships are deleted in nova_api, but only if the mapping names
+this cell and every other cell answers that it has no such live instance.
 
-**What is not changed.** An instance that holds resources in Placement, itself or through a migration: audit_allocations
+**What is not changed.** An instance stays while it, or one of its migrations, has resources in Placement: ``audit_allocations``
 comes first. Trees that cannot be moved are reported (``row-unarchivable``). ``task_log``, unless
 ``archive_deleted_rows_task_log`` is set.
 
@@ -27,8 +26,8 @@ which heal_instance_mappings finds.
 
 **No notification** starts this: a query by date finds every row.
 
-**Undo.** The statements that bring the rows back from the shadow tables, until the purge. The history has them before the
-first row moves; for a single instance also its rows of nova_api.
+**Undo.** Statements bring the rows back from the shadow tables, until the purge. The history has these before the first row
+moves; for a single instance, it also restores the rows of nova_api.
 
 Sources: ``nova/db/main/api.py`` (archive_deleted_rows, _get_fk_stmts), ``nova/cmd/manage.py`` (archive_deleted_rows),
 ``nova/objects/instance_mapping.py``, ``nova/objects/instance_group.py`` (destroy_members_bulk).
@@ -96,7 +95,7 @@ class DeletedInstance:
 class ArchiveDeletedRows(CellHandler):
     """Moves old deleted rows into shadow tables.
 
-    A finding weighs 1: ``archive_deleted_rows_rows_per_cycle`` bounds its rows.
+    A finding weighs 1; ``archive_deleted_rows_rows_per_cycle`` limits the rows.
     """
 
     name = "archive_deleted_rows"

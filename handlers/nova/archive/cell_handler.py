@@ -1,4 +1,4 @@
-"""The base of archiving and purging: a cell's tables by date."""
+"""The base of the handlers that archive and purge a cell's old rows."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from handlers.nova.database import NovaDatabases
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """The rows of a cell that are older than a day.
+    """The rows of a cell that are older than a date.
 
-    :param cell: its uuid
+    :param cell: the cell's uuid
     """
 
     cell: str
@@ -61,7 +61,7 @@ class CellHandler(NovaHandler):
 
     @abstractmethod
     def due(self, database: Database, schema: Schema, before: datetime) -> bool:
-        """Return cheaply whether a cell has older rows."""
+        """Return whether a cell has rows from before this moment. This must be cheap."""
 
     def sweep(self) -> Iterator[Key]:
         down: Unavailable | None = None
@@ -87,7 +87,6 @@ class CellHandler(NovaHandler):
         return next((cell for cell in self._databases.cells() if cell.uuid == uuid), None)
 
     def open(self, cell: Cell) -> tuple[Database, Schema]:
-        """Return a cell's database and schema."""
         database = self._databases.database(cell)
         return database, Schema.read(database)
 
@@ -101,8 +100,8 @@ class CellHandler(NovaHandler):
     def begin(self, finding: Finding) -> OpenCell:
         """Prove a finding again and open its cell for writing.
 
-        :raises Refused: when it is not healable, or the schema is not known
-        :raises Conflict: when it no longer holds
+        :raises Refused: the finding is not healable, or the schema is unknown
+        :raises Conflict: the finding is no longer true
         """
         scope = Scope.of(self.prove_again(finding))
         cell = self.cell(scope.cell)

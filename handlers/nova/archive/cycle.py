@@ -31,7 +31,7 @@ _ROWS_PER_INSTANCE = 20
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """The options; ``rows`` are per transaction."""
+    """The options; ``rows`` is the limit of one transaction."""
 
     after_days: int = 30
     rows: int = 1000
@@ -91,9 +91,9 @@ class Cycle:
         self._tally = Tally()
 
     def everything(self, holders: Callable[[], frozenset[str]], go_on: Callable[[], bool]) -> None:
-        """Archive until nothing is due or the cycle has moved its share.
+        """Archive until nothing is due or the cycle's limit is reached.
 
-        :param holders: returns the consumers of Placement, before the first instance moves
+        :param holders: returns Placement's consumers; called before the first instance moves
         """
         log = self._settings.task_log
         for reference, rows in self._database.run(
@@ -117,8 +117,8 @@ class Cycle:
     def healed(self) -> Healed:
         """Return the results.
 
-        :raises Refused: when no row could be moved
-        :raises Conflict: when the cycle ended before its first transaction
+        :raises Refused: no row could be moved
+        :raises Conflict: the cycle ended before the first transaction
         """
         tally, name = self._tally, self._cell.name or self._cell.uuid
         total = sum(tally.rows.values())

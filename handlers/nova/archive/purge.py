@@ -1,6 +1,6 @@
 """Deletes archived rows for good, once they are old enough.
 
-**What drifts.** Shadow tables only grow. They cost time in every backup and every search, as they have no index but the key.
+**What drifts.** Shadow tables only grow. They slow down every backup and, because they have no index but the key, every search.
 
 **Why Nova lets it.** Purging is a command, ``nova-manage db purge``. It deletes a whole table in one transaction, which
 Galera refuses; without a date it deletes everything.
@@ -9,8 +9,8 @@ Galera refuses; without a date it deletes everything.
 
 **What is changed.** Rows from before that day are deleted, in chunks by their key. The date is that of nova-manage:
 ``created_at`` of instance actions and their events, ``updated_at`` of ``task_log``, otherwise the first of ``deleted_at``,
-``updated_at`` and ``created_at``. Nova gives no date to a row that it adds to a deleted instance (``clean_attempts``): it
-goes with its instance.
+``updated_at`` and ``created_at``. Nova writes no date into ``clean_attempts``, which it adds to deleted instances. Such a row
+is deleted with the instance.
 
 **What is not changed.** Other rows without a date, and tables without a key of one column.
 
@@ -92,9 +92,9 @@ class Purge(CellHandler):
 
     @classmethod
     def from_resources(cls, resources: Resources) -> Self:
-        """Make it on the shared databases.
+        """Make the handler.
 
-        :raises ConfigError: when rows would be purged as soon as they are archived
+        :raises ConfigError: rows would be purged as soon as they are archived
         """
         group = resources.conf[options.AUDIT]
         archived = group.archive_deleted_rows_after_days
@@ -170,7 +170,7 @@ class Purge(CellHandler):
     ) -> Iterator[int]:
         """Delete chunk by chunk; yield the number of rows.
 
-        :raises _WindowClosed: when rows are left
+        :raises _WindowClosed: rows are left
         """
         last: Any = None
         while rows := database.run(partial(statements.page, table=table, where=where, after=last, limit=self._rows)):

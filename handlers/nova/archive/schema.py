@@ -1,4 +1,4 @@
-"""A cell's tables, keys and shadow tables, which differ between releases."""
+"""A cell's tables, foreign keys and shadow tables; releases differ."""
 
 from __future__ import annotations
 
@@ -62,8 +62,6 @@ class Reference:
 
 
 class Schema:
-    """The tables reflected from one cell."""
-
     def __init__(self, metadata: sa.MetaData) -> None:
         self.tables: Mapping[str, sa.Table] = metadata.tables
         live = [table for table in metadata.sorted_tables if not table.name.startswith(SHADOW)]
@@ -78,9 +76,9 @@ class Schema:
 
     @classmethod
     def read(cls, database: Database) -> Schema:
-        """Reflect a cell's database, on its own connection: SQLAlchemy leaves state on it.
+        """Reflect a cell's database. This needs a new connection, because SQLAlchemy leaves state on it.
 
-        :raises Unavailable: when it does not answer, or is no cell's database
+        :raises Unavailable: the database does not answer or is no cell's
         """
         own = Database(database.name, database.url)
         metadata = sa.MetaData()
@@ -97,11 +95,11 @@ class Schema:
         return self.tables.get(SHADOW + table.name)
 
     def shadows(self) -> list[sa.Table]:
-        """Return all shadow tables, also of former tables."""
+        """Return all shadow tables, including those of removed tables."""
         return [table for name, table in sorted(self.tables.items()) if name.startswith(SHADOW)]
 
     def archivable(self, task_log: bool = False) -> list[sa.Table]:
-        """Return the tables to archive: instances first, then parents first."""
+        """Return the tables to archive: first instances, then parents before children."""
         found = [table for table in self._order if self._soft_deletes(table) and table.name not in REMOVED]
         found = [table for table in found if table.name != TASK_LOG or task_log]
         return sorted(found, key=lambda table: table.name != INSTANCES)
@@ -123,18 +121,18 @@ class Schema:
         return [reference for reference in self._references if reference.child is table]
 
     def blockers(self, table: sa.Table) -> list[Reference]:
-        """Return the references from tables without a shadow table."""
+        """Return the references to a table from tables without a shadow table."""
         return [reference for reference in self.children(table) if self.shadow(reference.child) is None]
 
     def below(self, root: sa.Table) -> list[sa.Table]:
-        """Return the tables that refer to a table, even indirectly; parents first."""
+        """Return the tables that refer to a table, even indirectly; parents before children."""
         inside = {root}
         for _ in self._order:
             inside |= {reference.child for reference in self._references if reference.parent in inside}
         return [table for table in self._order if table in inside and table is not root]
 
     def due(self, table: sa.Table, before: datetime) -> ColumnElement[bool]:
-        """Return the condition of rows to archive; rows below a deleted parent are left to the parent's tree."""
+        """Return the condition for rows to archive, except rows below a deleted parent, which move in the parent's tree."""
         if table.name == TASK_LOG:
             return old(table, before)
         conditions = [old(table, before)]
@@ -158,7 +156,7 @@ def key(table: sa.Table) -> sa.Column[Any]:
 
 
 def converted(column: sa.Column[Any], target: sa.Column[Any]) -> ColumnElement[Any]:
-    """Return a column as another's type: PostgreSQL's shadow tables have their own ENUM types."""
+    """Return a column as the target column's type, because PostgreSQL's shadow tables have their own ENUM types."""
     one, other = column.type, target.type
     if isinstance(one, sa.Enum) and isinstance(other, sa.Enum) and one.name and one.name != other.name:
         return sa.cast(sa.cast(column, sa.Text), other)
@@ -166,7 +164,7 @@ def converted(column: sa.Column[Any], target: sa.Column[Any]) -> ColumnElement[A
 
 
 def old(table: sa.Table, before: datetime) -> ColumnElement[bool]:
-    """Return the condition of old rows; a row without a date is never old."""
+    """Return the condition for old rows. A row without a date is never old."""
     if table.name == TASK_LOG:  # its rows are never deleted
         return table.c.updated_at < before
     return sa.and_(table.c.deleted != 0, table.c.deleted_at < before)

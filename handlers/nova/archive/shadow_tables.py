@@ -1,4 +1,4 @@
-"""SQL that finds and deletes old archived rows. Dates: ``nova/db/main/api.py`` (purge_shadow_tables)."""
+"""SQL that finds and deletes old archived rows. Source of the dates: ``nova/db/main/api.py`` (purge_shadow_tables)."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ def purgeable(schema: Schema, before: datetime) -> list[tuple[sa.Table, ColumnEl
 
 
 def undated(schema: Schema) -> list[tuple[sa.Table, ColumnElement[bool]]]:
-    """Return instances' shadow tables, with the condition of rows without a date.
+    """Return shadow tables with an instance, and the condition for rows without a date.
 
-    Nova adds such rows to a deleted instance: ``clean_attempts``.
+    Nova adds such a row (``clean_attempts``) to a deleted instance.
     """
     return [
         (shadow, shadow.c.deleted_at.is_(None))
@@ -55,7 +55,7 @@ def undated(schema: Schema) -> list[tuple[sa.Table, ColumnElement[bool]]]:
 def purge_with_instances(
     connection: Connection, schema: Schema, shadow: sa.Table, keys: Collection[Any], before: datetime
 ) -> int:
-    """Delete the rows without a date whose archived instances are old; return their number."""
+    """Delete rows without a date whose archived instances are old; return how many were deleted."""
     among = sa.and_(key(shadow).in_(keys), shadow.c.deleted_at.is_(None))
     instances = schema.tables[SHADOW + INSTANCES]
     asked = set(connection.scalars(sa.select(shadow.c[_OWNER]).where(among, shadow.c[_OWNER].is_not(None))))
@@ -71,5 +71,5 @@ def _belongs(shadow: sa.Table) -> bool:
 
 
 def purge(connection: Connection, shadow: sa.Table, where: ColumnElement[bool], keys: Collection[Any]) -> int:
-    """Delete those of these rows that are old; return their number."""
+    """Delete the old ones of these rows; return how many were deleted."""
     return int(connection.execute(sa.delete(shadow).where(key(shadow).in_(keys), where)).rowcount)

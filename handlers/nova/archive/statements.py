@@ -1,8 +1,8 @@
 """SQL that finds deleted rows of a cell and moves them into its shadow tables.
 
-A **tree** is a row with all rows that refer to it, directly or not, deleted or not. It moves whole or not at all. A row in a
-table without a shadow table blocks its tree. Conditions are lists of values, never subqueries: MySQL and MariaDB would scan
-the whole table for a DELETE with one.
+A **tree** is a row with all rows that refer to it, directly or not, deleted or not. A tree moves whole or not at all. A row in
+a table without a shadow table blocks the tree. Conditions are lists of values: for a DELETE with a subquery, MySQL and MariaDB
+would scan the whole table.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Miscounted(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Moved:
-    """One transaction's rows by table, and the uuids of its instances."""
+    """The number of moved rows by table, and the uuids of moved instances."""
 
     rows: Mapping[str, int]
     instances: tuple[str, ...]
@@ -69,9 +69,9 @@ class Moved:
 
 
 def tables_due(connection: Connection, schema: Schema, before: datetime, task_log: bool) -> list[sa.Table]:
-    """Return the tables that have a row to archive; reads one row of each.
+    """Return the tables that have a row to archive. Read one row of each table.
 
-    The tables that refer to one of them are left out: most of their rows move with it.
+    Leave out tables below one of these: most of their rows move with the parents.
     """
     found: list[sa.Table] = []
     below: set[sa.Table] = set()
@@ -84,7 +84,7 @@ def tables_due(connection: Connection, schema: Schema, before: datetime, task_lo
 
 
 def any_due(connection: Connection, schema: Schema, before: datetime, task_log: bool) -> bool:
-    """Return whether any deleted row is old, also a blocked one."""
+    """Return whether any deleted row is old, even a blocked row."""
     return any(
         connection.execute(sa.select(key(table)).where(old(table, before)).limit(1)).first() is not None
         for table in schema.archivable(task_log)
@@ -94,7 +94,7 @@ def any_due(connection: Connection, schema: Schema, before: datetime, task_log: 
 def blocked(
     connection: Connection, schema: Schema, before: datetime, task_log: bool, limit: int
 ) -> Iterator[tuple[Reference, list[str]]]:
-    """Yield each reference that blocks old rows, with some of them."""
+    """Yield each reference that blocks old rows, with some of the rows."""
     for table in schema.archivable(task_log):
         name = table.c.uuid if "uuid" in table.c else key(table)
         for reference in schema.blockers(table):
@@ -116,7 +116,7 @@ def refers(connection: Connection, reference: Reference, value: str) -> bool:
 def page(
     connection: Connection, table: sa.Table, where: ColumnElement[bool], after: Any, limit: int
 ) -> list[sa.Row[Any]]:
-    """Return the next rows by key, with uuid where there is one."""
+    """Return the next rows in order of key, with uuid if the table has one."""
     columns = [key(table).label("key"), *([table.c.uuid] if "uuid" in table.c else [])]
     query = sa.select(*columns).where(where).order_by(key(table)).limit(limit)
     if after is not None:
@@ -127,8 +127,8 @@ def page(
 def move(connection: Connection, schema: Schema, root: sa.Table, keys: Collection[Any], before: datetime) -> Moved:
     """Move the trees of the rows that are still old.
 
-    :raises Blocked: when a row that cannot be moved refers to them
-    :raises Miscounted: when another transaction changed the rows
+    :raises Blocked: a row that cannot be moved refers to these rows
+    :raises Miscounted: another transaction changed the rows
     """
     still = sa.and_(key(root).in_(keys), old(root, before))
     tree = [root, *schema.below(root)]
@@ -211,10 +211,8 @@ def _carry(connection: Connection, schema: Schema, table: sa.Table, where: Colum
 def forget(connection: Connection, instances: Collection[str], cell: int) -> int:
     """Delete the rows of nova_api about archived instances whose mapping names this cell.
 
-    Others may live elsewhere: their rows stay.
-
     :param cell: the cell's id in ``cell_mappings``
-    :raises Miscounted: when another transaction changed a mapping
+    :raises Miscounted: another transaction changed a mapping
     """
     c = tables.instance_mappings.c
     mapped = sa.and_(c.instance_uuid.in_(sorted(instances)), c.cell_id == cell)

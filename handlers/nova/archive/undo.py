@@ -1,4 +1,4 @@
-"""The SQL that brings archived rows back, in a cell's dialect and columns: parents first, for the foreign keys."""
+"""The SQL that brings archived rows back, in a cell's dialect. Parents come first, because of foreign keys."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ class Problem(StrEnum):
 class Membership:
     """A compute node's provider, and the aggregates that it must join or leave.
 
-    :param before: all aggregates that it is in
+    :param before: all aggregates of the provider
     """
 
     provider: str
@@ -62,13 +62,13 @@ class Wanted:
 
 
 def wanted(names: HostNames, aggregates: Collection[Aggregate], host: str) -> Wanted:
-    """Return the aggregates that a host's providers must join, and the others."""
+    """Return the aggregates that a host's providers must join, and all other aggregates."""
     joined = {aggregate.uuid for aggregate in aggregates if names.normal(host) in names.all_normal(aggregate.hosts)}
     return Wanted(frozenset(joined), frozenset(aggregate.uuid for aggregate in aggregates) - joined)
 
 
 def differing(node: ComputeNode, has: Collection[str], rule: Wanted) -> tuple[Membership | None, Membership | None]:
-    """Return a provider's missing memberships, and those unknown to Nova."""
+    """Return a provider's missing memberships, and the memberships unknown to Nova."""
     lacks, extra = rule.joined - set(has), rule.left & set(has)
     return _membership(node, lacks, has), _membership(node, extra, has)
 
@@ -78,7 +78,7 @@ def _membership(node: ComputeNode, aggregates: frozenset[str], has: Collection[s
 
 
 def refusal(problem: str, may_remove: bool, nodes_of_uuid: int, nodes_of_host: int) -> str:
-    """Return why a membership stays as it is; empty when it may change."""
+    """Return why a membership must not change; empty if it may."""
     if nodes_of_uuid > 1:
         return (
             "several compute nodes have the provider's uuid: either a cell's database is a copy of another one, or two "

@@ -1,14 +1,14 @@
 """Report compute nodes whose name in Placement belongs to another provider.
 
-**What drifts.** The provider of a compute node has its name and its uuid. Where another provider has the name, nova-compute
-cannot make its own (``Conflicting resource provider name``). No instance is scheduled to the host, and its instances count
-against the wrong provider.
+**What drifts.** A compute node's provider has the node's name and uuid. If another provider has the name, nova-compute cannot
+make a provider (``Conflicting resource provider name``). No instance is scheduled to the host, and its instances count against
+the wrong provider.
 
-**Why Nova lets it.** A deleted host came back and its provider had stayed; the file with the node's uuid was lost;
+**Why Nova lets it.** A deleted host came back after its provider had stayed; the file with the node's uuid was lost;
 ``[DEFAULT] host`` changed; or two machines have one name.
 
 **What is read.** The host's live compute nodes in every cell; the provider of each name, its allocations and the compute node
-of its uuid. Without an answer of every cell nothing is reported.
+of its uuid. If one cell does not answer, nothing is reported.
 
 **What is changed.** Nothing, in any mode: the right command depends on the guests of the host. The finding names the
 consumers and the commands.
@@ -102,7 +102,7 @@ class AuditProviders(PlacementHandler):
 
 
 def advice(node: ComputeNode, provider: Provider, in_use: bool, owners: Sequence[str]) -> str:
-    """Return the explanations of a wrong provider, with their commands.
+    """Return possible causes of a wrong provider, with commands.
 
     :param owners: the hosts of the compute node that has the provider's uuid
     """

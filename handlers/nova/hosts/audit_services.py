@@ -4,21 +4,21 @@
 resources that do not exist. A host that returns counts as mapped, perhaps to the wrong cell, and the name of its provider is
 taken.
 
-**Why Nova lets it.** One request deletes a service over three databases. nova-api only logs when Placement does not answer,
-and ignores a provider with allocations. A host that is mapped meanwhile stays mapped.
+**Why Nova lets it.** One request deletes a service in three databases. nova-api only logs an outage of Placement, and ignores a
+provider with allocations. A mapping that is made meanwhile stays.
 
-**What is read.** In every cell the host's services, compute nodes, instances and migrations, deleted and archived ones too;
-its mapping; the provider's tree and allocations, and providers with its nodes' names. Without an answer of every cell there
-is no verdict. :mod:`handlers.nova.hosts.leftover_rules` has the rules.
+**What is read.** In every cell the host's services, compute nodes, instances and migrations, including deleted and archived
+ones; the host's mapping; the provider's tree and allocations; providers with the nodes' names. If one cell does not answer,
+there is no verdict. :mod:`handlers.nova.hosts.leftover_rules` has the rules.
 
-**What is changed.** ``mapping-left``: the row of ``host_mappings`` is deleted while it leads to the same cell, and inserted
-again when the host came back. ``provider-left``: ``DELETE /resource_providers/{uuid}``, which Placement refuses while the
-provider has allocations or children.
+**What is changed.** ``mapping-left``: if the row of ``host_mappings`` names the same cell, it is deleted. If the host came back
+meanwhile, the row is inserted again. ``provider-left``: ``DELETE /resource_providers/{uuid}``, which Placement refuses while
+the provider has allocations or children.
 
-**What is not changed.** A leftover that no deleted row explains, that is in use, or whose host may have come back is
-reported.
+**What is not changed.** A leftover is only reported if no deleted row explains it, if it is in use, or if its host perhaps came
+back.
 
-**Why a race does no harm.** A nova-compute that starts then makes its provider again, and ``discover_hosts`` maps its host.
+**Why a race does no harm.** A nova-compute that starts meanwhile makes a new provider, and ``discover_hosts`` maps the host.
 
 **Undo.** The ``INSERT`` of the mapping, or ``openstack resource provider create``, known before the heal. nova-compute
 reports inventories and traits, ``sync_aggregates`` adds the aggregates.
@@ -161,10 +161,10 @@ class AuditServices(PlacementHandler):
         )
 
     def _unless_back(self, before: HostMapping) -> None:
-        """Insert the mapping again when the host came back meanwhile.
+        """Insert the mapping again if the host came back meanwhile.
 
-        :raises Conflict: when it did
-        :raises Unavailable: when a cell does not answer; the mapping is inserted then too
+        :raises Conflict: the host came back
+        :raises Unavailable: a cell did not answer, and the mapping was inserted
         """
         try:
             traces = self._traces(before.host).values()

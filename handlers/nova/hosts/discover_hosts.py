@@ -6,18 +6,18 @@ finds no cell for it and buries the instance in cell0, in ERROR.
 **Why Nova lets it.** Nova maps no host when it appears. An operator runs ``nova-manage cell_v2 discover_hosts`` or sets
 ``[scheduler] discover_hosts_in_cells_interval``, which is off by default.
 
-**What is read.** ``host_mappings``; in every cell but cell0 the host's live nova-compute service, also a disabled one, and
-its live compute nodes. The service exists seconds before the provider, so ``service.create`` comes in time. On Galera the
-event may overtake the row, so the handler reads for about a second.
+**What is read.** ``host_mappings``; in every cell but cell0 the host's nova-compute service, even a disabled one, and compute
+nodes. The service exists seconds before the provider, so ``service.create`` comes in time. On Galera the event can overtake the
+row, so the handler retries for about a second.
 
-**What is changed.** A row is inserted into ``host_mappings``. Then ``compute_nodes.mapped`` is set to 1 for Nova's own
-discovery; a missing mark alone does no harm.
+**What is changed.** A row is inserted into ``host_mappings``. Then ``compute_nodes.mapped`` is set to 1, for Nova's own
+discovery; without this mark, nothing breaks.
 
-**What is not changed.** A host in several cells, or mapped to another cell, is reported. Without an answer of every cell no
-host is mapped: it might be there as well.
+**What is not changed.** A host in several cells, or mapped to another cell, is reported. If one cell does not answer, no host
+is mapped: that cell may have the host too.
 
-**Why a race does no harm.** The unique key on the host decides. Nova deletes a mapping before its service; ``audit_services``
-deletes a mapping that was made between the two.
+**Why a race does no harm.** The unique key on the host refuses a second mapping. Nova deletes the mapping, then the service;
+``audit_services`` deletes a mapping made in between.
 
 **Undo.** ``nova-manage cell_v2 delete_host --cell_uuid <cell> --host <host>``.
 
@@ -101,7 +101,7 @@ class DiscoverHosts(DatabaseHandler):
         )
 
     def _mark_nodes(self, cell: Cell, host: str) -> int:
-        """Mark the compute nodes; the mapping exists, so a missing answer is no failure."""
+        """Mark the compute nodes as mapped. The mapping exists already, so an outage is no failure."""
 
         def mark(connection: Connection) -> int:
             nodes = [node.id for node in queries.compute_nodes(connection, {"host": host})]

@@ -31,7 +31,7 @@ class Presence:
 
 @dataclass(frozen=True, slots=True)
 class HostFinding:
-    """Drift of a host; healable unless it has a refusal."""
+    """A host's drift. It is healable if ``refusal`` is empty."""
 
     problem: Problem
     summary: str
@@ -41,7 +41,7 @@ class HostFinding:
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """A host, its mapping's cell, and the cells that have it."""
+    """A host, the cell of its mapping, and the cells that have the host."""
 
     name: str
     mapped_to: int | None
@@ -49,7 +49,7 @@ class Host:
 
     @property
     def shares_rows(self) -> bool:
-        """Whether two cells have the same rows, and thus one database."""
+        """Whether two cells have the same rows, so they share a database."""
         seen: set[str] = set()
         for presence in self.presences:
             if seen & presence.rows:

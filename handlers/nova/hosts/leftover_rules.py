@@ -27,8 +27,8 @@ class Problem(StrEnum):
 class Traces:
     """The rows of a host in one cell.
 
-    :param migrations: the number that have not ended
-    :param deleted: seconds since its last service or compute node was deleted, if any
+    :param migrations: the number of migrations that have not ended
+    :param deleted: seconds since the host's last service or compute node was deleted, if any
     """
 
     services: int
@@ -55,7 +55,7 @@ class MappedHost:
     """A row of ``host_mappings`` and the rows of the host in every cell.
 
     :param age: seconds since the host was mapped
-    :param successors: providers with a deleted node's name and a uuid that no cell knows
+    :param successors: providers named like a deleted node, but with a uuid in no cell
     """
 
     host: str
@@ -78,9 +78,8 @@ class MappedHost:
 class LeftProvider:
     """A resource provider and the rows of its hosts in every cell.
 
-    :param tree: all uuids of its tree
-    :param consumers: those with allocations from any of these
-    :param marked: whether it has Nova's trait of compute nodes
+    :param tree: uuids of all providers in the tree :param consumers: consumers with allocations in the tree :param marked:
+        whether the provider has the trait ``COMPUTE_NODE``
     """
 
     provider: Provider

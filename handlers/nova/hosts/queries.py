@@ -1,6 +1,6 @@
 """The SQL about compute hosts and the rows that their services left.
 
-Shadow tables are read too, where archiving moves deleted rows: no index, and few rows.
+It reads shadow tables too, because archiving moves deleted rows there. They have no index, but few rows.
 """
 
 from __future__ import annotations
@@ -57,14 +57,14 @@ def present(connection: Connection) -> tuple[set[str], set[str]]:
 
 
 def mapping_age(connection: Connection, host: str) -> float:
-    """Seconds since a host was mapped; infinity without a time."""
+    """Seconds since a host was mapped; infinity if the time is unknown."""
     c = tables.host_mappings.c
     row = connection.execute(sa.select(c.created_at, queries.NOW).where(c.host == host)).first()
     return float("inf") if row is None else seconds_since(connection, row.now, row.created_at)
 
 
 def undo_of_forget(connection: Connection, mapping: records.HostMapping) -> str:
-    """Return the statement that restores a mapping; empty when it changed."""
+    """Return the statement that restores a mapping; empty if the mapping changed."""
     table = tables.host_mappings
     query = sa.select(table.c.created_at, table.c.cell_id, table.c.host).where(_same(mapping))
     row = connection.execute(query).mappings().first()

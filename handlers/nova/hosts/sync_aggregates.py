@@ -1,25 +1,25 @@
 """Add the hosts of Nova's aggregates to Placement's aggregates.
 
-**What drifts.** A host is in an aggregate of Nova, and its providers are not in Placement's: requests for its availability
-zone or tenant do not reach it. Or the host left, and its provider is still a member.
+**What drifts.** A host is in an aggregate of Nova, but its providers are not in the aggregate in Placement. So requests for the
+availability zone or tenant do not reach the host. Or the host left, but its provider is still a member.
 
 **Why Nova lets it.** Nova writes its database first and Placement second, and only logs a failure. A new provider is in no
 aggregate. ``nova-manage placement sync_aggregates`` gives up at a host with several nodes.
 
-**What is read.** ``aggregates`` and ``aggregate_hosts``; the live compute nodes of every cell; the members of each aggregate
-in Placement, and the aggregates of each provider that differs.
+**What is read.** ``aggregates`` and ``aggregate_hosts``; the live compute nodes of every cell; each aggregate's members in
+Placement; the aggregates of each provider that differs.
 
-**What is changed.** ``PUT /resource_providers/{uuid}/aggregates``, with the provider's generation, adds the missing
-aggregates and keeps all others. Up to fifty providers are one finding; each has its own request.
+**What is changed.** ``PUT /resource_providers/{uuid}/aggregates``, with the provider's generation, adds the missing aggregates
+and keeps all others. A finding has up to fifty providers; each needs its own request.
 
-**What is not changed.** A membership that Nova does not know is reported: no record proves whether the host left or an
-operator added the provider. ``[audit] sync_aggregates_remove`` permits the removal, never where the host has several nodes.
-An aggregate that Nova does not have is reported only after an event or a command: operators make such aggregates for shared
-storage. A host without compute node and a node without provider are reported.
+**What is not changed.** A membership that Nova does not know is reported: no record proves whether the host left or an operator
+added the provider. ``[audit] sync_aggregates_remove`` permits the removal, unless the host has several nodes. An aggregate
+unknown to Nova is reported only after an event or a command, because operators make such aggregates for shared storage. A host
+without compute node and a node without provider are reported.
 
-**Why a race does no harm.** To remove a host, Nova writes Placement first, so the host seems to be missing there. Two
-inspections must agree, the heal reads providers before databases, and the generation makes the second write fail. The event
-after both writes brings the handler back.
+**Why a race does no harm.** Nova removes a host first from Placement, so a membership seems to be missing meanwhile. Therefore
+two inspections must agree, the heal reads providers before databases, and the generation makes the second write fail. Nova's
+event after both writes causes another inspection.
 
 **Undo.** ``openstack resource provider aggregate set`` with the former memberships, known before the heal.
 
@@ -84,7 +84,7 @@ OPTIONS: list[cfg.Opt] = [
 
 
 class SyncAggregates(PlacementHandler):
-    """Adds providers to the aggregates of their hosts; removes others with ``remove``."""
+    """Adds providers to their hosts' aggregates. With ``remove``, removes them from other aggregates."""
 
     name = "sync_aggregates"
     title = "Add the hosts of Nova's aggregates to Placement's aggregates"
@@ -131,7 +131,7 @@ class SyncAggregates(PlacementHandler):
         return self._inspect_aggregate(key, aggregates[key.id])
 
     def sweep(self) -> Iterator[Key]:
-        """Yield aggregates whose members differ or whose hosts lack a node."""
+        """Yield aggregates with wrong members, or with hosts that have no node."""
         names = self._databases.host_names
         nodes, down = live_nodes(self._databases)
         by_host: dict[str, set[str]] = {}
@@ -172,7 +172,8 @@ class SyncAggregates(PlacementHandler):
     def _write_all(self, problem: str, wrong: Sequence[Membership]) -> list[Membership]:
         """Write the memberships that are still wrong, and return them.
 
-        :raises Conflict, Unavailable, Refused: when nothing could be written; otherwise the next inspection finds the rest
+        :raises Conflict, Unavailable, Refused: nothing could be written; after a partial success, the next inspection finds the
+            rest
         """
         done: list[Membership] = []
         failed: HandlerError = Conflict(f"the memberships of {_names(wrong)} changed")
@@ -270,7 +271,7 @@ class SyncAggregates(PlacementHandler):
         return [found for text, some in sorted(by_refusal.items()) for found in _findings(key, problem, some, text)]
 
     def _refusals(self, problem: str, nodes: Sequence[ComputeNode]) -> Callable[[Membership], str]:
-        """Return the function that tells why a membership must not change.
+        """Return a function that returns why a membership must not change.
 
         :param nodes: all compute nodes with the uuids of the providers
         """
@@ -378,7 +379,7 @@ def _undo(wrong: Iterable[Membership]) -> str:
 
 
 def _restoring(membership: Membership) -> str:
-    """Return the command that restores a membership; microversion 1.18 is the last that needs no generation."""
+    """Return the command that restores a membership. Its microversion 1.18 is the last without generations."""
     words = ["openstack", "--os-placement-api-version", "1.18", "resource", "provider", "aggregate", "set"]
     for aggregate in sorted(membership.before):
         words += ["--aggregate", aggregate]

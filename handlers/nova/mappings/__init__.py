@@ -2,7 +2,7 @@
 
 =============================  ======================================================================
 ``map_instances``              handler: insert missing mappings
-``heal_instance_mappings``     handler: repair mappings, delete those of deleted instances
+``heal_instance_mappings``     handler: repair mappings; delete mappings of deleted instances
 ``rules``                      the verdict about a mapping; records and facts
 ``unmapped_rules``             the verdict about an instance without mapping
 ``facts``                      reads the records that the rules ask for

@@ -20,7 +20,7 @@ def read_mapped(
 ) -> dict[str, Facts]:
     """Return the records that :mod:`~handlers.nova.mappings.rules` asks for.
 
-    :param asks_allocation: selects the instances whose allocation is read
+    :param asks_allocation: returns whether to read an instance's allocation
     """
     found = _allocated(placement, queries.read(databases, instances), asks_allocation)
     asked = {uuid: facts for uuid, facts in found.items() if rules.asks_archive(facts)}
@@ -40,7 +40,7 @@ def _allocated(placement: Placement, found: Mapping[str, Facts], asks: Callable[
 
 
 def _archived(databases: NovaDatabases, asked: Mapping[str, Facts]) -> dict[str, Facts]:
-    """Look for archived rows in the mapping's cell, or in every cell when the mapping names none."""
+    """Look for archived rows in the mapping's cell; without a cell, look in every cell."""
     found = dict(asked)
     for cell in databases.cells():
         here = [uuid for uuid, facts in asked.items() if facts.mapping and facts.mapping.cell_id in {None, cell.id}]

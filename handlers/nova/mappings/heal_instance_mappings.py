@@ -1,31 +1,31 @@
 """Repair the mappings of instances.
 
-**What drifts.** A mapping names no cell, though a cell has the instance: nova-api does not find it. A build request is left
-beside a mapped instance: lists show it as being built. Rows of a deleted instance are left and count against quotas.
-``queued_for_delete`` is set for a live instance, or not set for a deleted one.
+**What drifts.** A mapping names no cell, though a cell has the instance, so nova-api does not find the instance. A mapped
+instance still has a build request, so lists show a build. Rows of a deleted instance remain and count against quotas.
+``queued_for_delete`` is true for a live instance, or false for a deleted one.
 
 **Why Nova lets it.** A boot is four writes of two services into two databases, and a service may die between them. No command
-of Nova repairs an existing mapping. nova-api sets the mark when it *asks* for a deletion, which may fail.
+of Nova repairs an existing mapping. nova-api sets the mark ``queued_for_delete`` when it *asks* for a deletion, which can fail.
 
 **What is read.** The mapping, the build request and the instance's rows in every cell; where needed, the allocation and the
-archived rows. Without an answer of every cell there is no verdict. :mod:`handlers.nova.mappings.rules` has the rules.
+archived rows. If one cell does not answer, there is no verdict. :mod:`handlers.nova.mappings.rules` has the rules.
 
 **What is changed.** Rows of ``nova_api``, each statement with the old values in its condition:
 
-- ``UPDATE instance_mappings`` sets the cell where there is none, and the mark of an instance whose row is deleted. It clears
-  the mark only where a live row and an allocation prove that the deletion failed.
-- ``DELETE FROM build_requests`` for an instance in the cell of its mapping, once it has a host or is an hour old: the
-  conductor takes a vanished build request for a deletion.
+- ``UPDATE instance_mappings`` sets a missing cell, and the mark of an instance whose row is deleted. It clears the mark only if
+  a live row and an allocation prove that the deletion failed.
+- ``DELETE FROM build_requests`` for an instance in the cell of its mapping, once it has a host or is an hour old. Before, the
+  conductor would take a missing build request for a deletion.
 - ``DELETE FROM instance_mappings, request_specs, instance_group_member`` for an instance that is marked as deleted *and*
-  archived in its cell, and that nothing contradicts. Up to a hundred are one finding; each has its own transaction.
+  archived in its cell, if nothing contradicts the deletion. Up to a hundred are one finding; each has its own transaction.
 
-**What is not changed.** A missing row proves no deletion: a purge or an exchanged database leaves the same. Unproved
-deletions, instances in several or other cells, stuck builds, and rows without mapping are reported.
+**What is not changed.** A missing row proves no deletion, because an exchanged database lacks rows too. Unproved deletions,
+instances in several or other cells, stuck builds, and rows without a mapping are only reported.
 
-**Why a race does no harm.** An instance on which Nova works has a young row, a task state or no host, and the handler waits.
-A deletion between proof and write may leave the mark false; its event repairs that.
+**Why a race does no harm.** An instance on which Nova works has a young row, a task state or no host, and the handler waits. A
+deletion between proof and write can leave the mark false; the deletion's event causes the repair.
 
-**Undo.** The exact statements, with all columns, known before the heal, which stops when a row changed since.
+**Undo.** The exact statements with all columns, known before the heal. If a row changed since, the heal stops.
 
 Sources: ``nova/compute/api.py`` (_provision_instances, _update_queued_for_deletion), ``nova/conductor/manager.py``
 (schedule_and_build_instances, _bury_in_cell0, _map_instance_to_cell, _delete_build_request),
@@ -182,7 +182,7 @@ class HealInstanceMappings(PlacementHandler):
                 return [self._forgetting(key, facts, verdict)]
 
     def sweep(self) -> Iterator[Key]:
-        """Yield mappings that differ, misplaced build requests, and nova_api for rows without mapping."""
+        """Yield wrong mappings, misplaced build requests, and the key of nova_api if rows lack a mapping."""
         api = self._databases.api
         yield from keys_of("instance", api.run(queries.misplaced_requests))
         if _lone_rows(api.run(_rows_without_mapping)):
@@ -382,9 +382,9 @@ class HealInstanceMappings(PlacementHandler):
     def _suspects(
         self, page: Sequence[MappingRow], cells: Mapping[int, Cell], down: dict[int, Unavailable]
     ) -> tuple[list[MappingRow], list[MappingRow]]:
-        """Return the mappings whose cell lacks the instance, and other wrong ones.
+        """Return the mappings whose cell lacks the instance, and the mappings that are wrong otherwise.
 
-        :param down: the method adds the cells that do not answer
+        :param down: receives the cells that do not answer
         """
         astray, others = [], []
         by_cell: dict[int, list[MappingRow]] = {}

@@ -3,21 +3,22 @@
 **What drifts.** A cell has an instance, and ``instance_mappings`` has no row for it. nova-api lists the instance, but cannot
 show, stop or delete it.
 
-**Why Nova lets it.** Mapping and instance are rows of two databases, which an adopted cell, a restored database or a deletion
-by hand parts. ``nova-manage cell_v2 map_instances`` is run by hand for each cell, and marks no deleted instance as deleted.
+**Why Nova lets it.** Mapping and instance are rows of two databases. An adopted cell, a restored database or a manual deletion
+can leave only one row. An operator must run ``nova-manage cell_v2 map_instances`` for each cell, and it marks no instance as
+deleted.
 
 **What is read.** The mapping, the build request and the request specification, then the instance's rows in every cell; for a
-live instance without request specification, its allocation. Without an answer of every cell nothing is mapped.
+live instance without request specification, its allocation. If one cell does not answer, nothing is mapped.
 :mod:`handlers.nova.mappings.unmapped_rules` has the rules.
 
-**What is changed.** A row is inserted into ``instance_mappings``, with owner, cell and mark of deletion. Deleted instances
-are mapped too, as nova-manage does. A key ``cell:<uuid>/<first>-<last>`` stands for the instances of these ids in a cell,
-``cell:<uuid>`` for all; up to five hundred are one finding.
+**What is changed.** A row is inserted into ``instance_mappings``, with owner, cell and mark of deletion. Deleted instances are
+mapped too, as nova-manage does. A key ``cell:<uuid>/<first>-<last>`` stands for a cell's instances with these ids,
+``cell:<uuid>`` for all instances. A finding has up to five hundred.
 
-**What is not changed.** An instance in several cells, without project, or live without a second record is reported. Young
-instances, young build requests and resizes to another cell are left alone. A row that exists is never changed.
+**What is not changed.** An instance is only reported if it is in several cells, has no project, or lives without a second
+record. Young instances, young build requests and resizes to another cell are left alone. A row that exists is never changed.
 
-**Why a race does no harm.** The unique key on the instance decides; a batch is inserted whole or not at all.
+**Why a race does no harm.** The unique key refuses a second mapping; a batch is inserted whole or not at all.
 
 **Undo.** ``DELETE FROM instance_mappings WHERE instance_uuid IN (...)``, known before the heal.
 
@@ -92,7 +93,7 @@ class MapInstances(PlacementHandler):
         return findings
 
     def sweep(self) -> Iterator[Key]:
-        """Yield unmapped instances, or ranges of many."""
+        """Yield unmapped instances; if there are many, yield ranges."""
         down: Unavailable | None = None
         for cell in self._databases.cells():
             try:

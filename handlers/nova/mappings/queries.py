@@ -1,7 +1,7 @@
 """The SQL about instance mappings.
 
-A write has the old values in its condition. It raises :class:`~handlers.base.Conflict`, which rolls back, when no row has
-them or the given undo would not restore all columns of the rows.
+A write has the old values in its condition. If no row has these values, or the undo would not restore all columns, it raises
+:class:`~handlers.base.Conflict` and rolls back.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ FORGOTTEN = (tables.instance_mappings, tables.request_specs, tables.instance_gro
 def read(databases: NovaDatabases, instances: Collection[str]) -> dict[str, Facts]:
     """Read these instances' mappings first, then every cell.
 
-    Nova writes the mapping first, so a boot is not taken for a lost instance.
+    Nova writes the mapping first, so a boot does not look like a lost instance.
 
-    :raises Unavailable: when a cell does not answer, or is not in ``cell_mappings``
+    :raises Unavailable: a cell does not answer or is not in ``cell_mappings``
     """
     cells = databases.cells()
     for cell in cells:
@@ -75,7 +75,7 @@ def mapping_page(connection: Connection, after: int) -> list[MappingRow]:
 
 
 def mapping_part(connection: Connection, first: int, last: int) -> list[MappingRow]:
-    """Return the mappings of a range of ids, at most one more than a page."""
+    """Return the mappings in a range of ids, up to a page plus one."""
     return _mappings(connection, tables.instance_mappings.c.id.between(first, last), PAGE + 1)
 
 
@@ -132,7 +132,7 @@ def request_ages(connection: Connection, instances: Collection[str]) -> dict[str
 
 
 def misplaced_requests(connection: Connection) -> list[str]:
-    """Return the instances that have a build request, although they have no mapping or are mapped to a cell."""
+    """Return instances that should have no build request: they have no mapping, or are mapped to a cell."""
     b, m = tables.build_requests.c, tables.instance_mappings.c
     both = tables.build_requests.outerjoin(tables.instance_mappings, m.instance_uuid == b.instance_uuid)
     query = sa.select(b.instance_uuid).select_from(both)
@@ -142,7 +142,7 @@ def misplaced_requests(connection: Connection) -> list[str]:
 def without_mapping(connection: Connection, table: sa.Table, older_than: float) -> tuple[int, list[str]]:
     """Count rows whose instance has no mapping, and name some.
 
-    :param older_than: seconds; younger rows may belong to a boot
+    :param older_than: minimum age in seconds; younger rows can belong to a boot
     """
     c, m = table.c, tables.instance_mappings.c
     oldest = time_before(connection, connection.execute(sa.select(NOW)).scalar_one(), older_than)
@@ -159,7 +159,7 @@ def without_mapping(connection: Connection, table: sa.Table, older_than: float) 
 def insert_mappings(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """Insert the missing mappings, and return their instances.
 
-    The unique key on the instance decides races: then nothing is inserted.
+    If an instance is mapped meanwhile, the unique key refuses the whole batch.
     """
     there = mapped(connection, [row["instance_uuid"] for row in rows])
     missing = [dict(row) for row in rows if row["instance_uuid"] not in there]
@@ -171,7 +171,6 @@ def insert_mappings(connection: Connection, rows: Sequence[Mapping[str, Any]]) -
 def undo_of_change(
     connection: Connection, before: MappingRow, values: Mapping[str, int | bool], drop_request: bool
 ) -> list[str]:
-    """Return the statements that undo :func:`change_mapping`."""
     table = tables.instance_mappings
     undo = []
     if values:
@@ -186,9 +185,9 @@ def undo_of_change(
 def change_mapping(
     connection: Connection, before: MappingRow, values: Mapping[str, int | bool], drop_request: bool, undo: str
 ) -> None:
-    """Change an unchanged mapping, and perhaps delete its build request.
+    """Change a mapping, and delete its build request if ``drop_request``.
 
-    :raises Conflict: when one of them changed
+    :raises Conflict: a row changed since it was read
     """
     table = tables.instance_mappings
     _require(before.instance, undo_of_change(connection, before, values, drop_request), undo)
@@ -200,14 +199,13 @@ def change_mapping(
 
 
 def undo_of_forget(connection: Connection, instance: str) -> list[str]:
-    """Return the statements that undo :func:`forget`."""
     return [statement for table in FORGOTTEN for statement in _restoring(connection, table, instance)]
 
 
 def forget(connection: Connection, before: MappingRow, undo: str) -> list[str]:
-    """Delete an unchanged mapping and related rows; return the undo.
+    """Delete a mapping and related rows; return the undo.
 
-    :raises Conflict: when a row changed, or a build request exists
+    :raises Conflict: a row changed since it was read, or a build request exists
     """
     table, requests = tables.instance_mappings, tables.build_requests
     statements = undo_of_forget(connection, before.instance)
@@ -254,7 +252,7 @@ def _restoring(connection: Connection, table: sa.Table, instance: str) -> list[s
 
 
 def copies(connection: Connection, cell_id: int, instances: Collection[str]) -> list[Copy]:
-    """Return this cell's rows of these instances, deleted and hidden ones too."""
+    """Return these instances' rows in this cell, including deleted and hidden ones."""
     c = tables.instances.c
     columns = (c.uuid, c.project_id, c.user_id, c.host, c.vm_state, c.task_state, c.deleted, c.hidden)
     times = (c.created_at, c.updated_at, c.deleted_at)
@@ -278,14 +276,14 @@ def copies(connection: Connection, cell_id: int, instances: Collection[str]) -> 
 
 
 def archived_here(connection: Connection, instances: Collection[str]) -> tuple[set[str], bool]:
-    """Return those that this cell has archived (a full scan), and whether it has any live instance."""
+    """Return the instances that this cell has archived (a full scan), and whether the cell has a live instance."""
     c = tables.instances.c
     alive = connection.execute(sa.select(c.id).where(c.deleted == 0).limit(1)).first() is not None
     return archived_instances(connection, instances), alive
 
 
 def instance_page(connection: Connection, after: int, last: int | None = None) -> list[tuple[int, str]]:
-    """Return the next instances that are not hidden, by id."""
+    """Return the next instances in order of id, without hidden ones."""
     c = tables.instances.c
     query = sa.select(c.id, c.uuid).where(c.id > after, _visible()).order_by(c.id).limit(PAGE)
     if last is not None:
@@ -294,7 +292,7 @@ def instance_page(connection: Connection, after: int, last: int | None = None) -
 
 
 def instances_count(connection: Connection) -> int:
-    """How many instances are not hidden, live or deleted."""
+    """The number of instances, live or deleted, without hidden ones."""
     query = sa.select(sa.func.count()).select_from(tables.instances).where(_visible())
     return int(connection.execute(query).scalar_one())
 

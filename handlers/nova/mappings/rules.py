@@ -1,18 +1,18 @@
 """Decide what follows from the records of an instance and its mapping. Nothing is read here.
 
-A boot writes a build request and a mapping without cell. The conductor then makes the instance's row in a cell, writes the
-cell into the mapping, deletes the build request and calls the compute host, which writes ``instances.host``. An instance
-without host may be in the conductor's hands for :data:`BOOT` seconds.
+A boot writes a build request and a mapping without cell. The conductor then makes the instance's row in a cell, writes the cell
+into the mapping, deletes the build request and calls the compute host, which writes ``instances.host``. For :data:`BOOT`
+seconds, the conductor perhaps still works on an instance without a host.
 
 A mapping is deleted only where two independent records prove the deletion and none contradicts it:
 
 ===================  =====================================================================================
 proves               ``queued_for_delete`` is true (nova-api), and an archived row of the instance (its cell)
 contradicts          a row in any cell, an allocation, a build request, or a cell without any live instance
-proves nothing       a missing row: it was purged, or its database was restored, emptied or exchanged
+proves nothing       a missing row: perhaps it was purged, or the database was restored, emptied or exchanged
 ===================  =====================================================================================
 
-A mark is cleared only where the live row and an allocation agree, as a failed deletion leaves them.
+A mark is cleared only if a live row and an allocation exist, which a failed deletion leaves behind.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Problem(StrEnum):
 class MappingRow:
     """A row of ``instance_mappings``.
 
-    :param age: seconds since it last changed, by the database's clock
+    :param age: seconds since the last change, by the database's clock
     """
 
     id: int
@@ -69,7 +69,7 @@ class MappingRow:
     age: float = 0.0
 
     def to_json(self) -> Json:
-        """Return the columns that a change must meet again."""
+        """Return the columns that must be unchanged when a heal writes."""
         return {
             "id": self.id,
             "cell_id": self.cell_id,
@@ -84,7 +84,7 @@ class MappingRow:
 
 @dataclass(frozen=True, slots=True)
 class Copy:
-    """A row of ``instances``; a cross-cell resize makes a second one, and one of the two is hidden.
+    """A row of ``instances``. A cross-cell resize makes a second row; one of both is hidden.
 
     :param created_age: seconds since the row was made
     :param age: seconds since the row last changed
@@ -104,12 +104,11 @@ class Copy:
 
     @property
     def queued(self) -> bool:
-        """The right value of ``queued_for_delete``."""
         return self.deleted or self.vm_state == "soft-delete"
 
     @property
     def unsettled(self) -> float:
-        """Seconds until a conductor that creates this instance has certainly finished."""
+        """Seconds until the conductor has certainly finished with this instance."""
         return max(0.0, (SETTLE if self.host is not None else BOOT) - self.created_age)
 
 
@@ -117,10 +116,9 @@ class Copy:
 class Facts:
     """The records of one instance.
 
-    :param request_age: seconds since its build request was made, if any
-    :param allocated: whether it has an allocation; None if not read
-    :param archived: whether its cell has archived it; read only where :func:`asks_archive`
-    :param cell_alive: whether that cell has any live instance
+    :param request_age: age of the build request in seconds, if any :param allocated: whether the instance has an allocation;
+        None if not read :param archived: whether the mapping's cell has archived the instance; read only if
+        :func:`asks_archive` :param cell_alive: whether the mapping's cell has a live instance
     """
 
     mapping: MappingRow | None = None
@@ -134,7 +132,7 @@ class Facts:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """The mapping must change, and perhaps the build request must go."""
+    """Change the mapping, and perhaps delete the build request."""
 
     problem: Problem
     summary: str
@@ -144,7 +142,7 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Forget:
-    """The rows of a deleted instance must be deleted."""
+    """Delete the rows of a deleted instance."""
 
     problem: Problem
     summary: str
@@ -157,7 +155,7 @@ Verdict = Keep | Wait | Report | Change | Forget
 class Nowhere:
     """A mapped instance that no cell has.
 
-    :param age: seconds since its mapping or its build request last changed
+    :param age: seconds since the mapping or the build request last changed
     """
 
     facts: Facts
@@ -174,7 +172,7 @@ class Nowhere:
 
     @property
     def proved(self) -> bool:
-        """Whether two records prove its deletion and it certainly has no allocation."""
+        """Whether two records prove the deletion, and there is no allocation."""
         return bool(self.mapping.queued) and self.facts.archived and self.facts.allocated is False
 
 
@@ -321,7 +319,7 @@ AT_HOME: tuple[tuple[Callable[[AtHome], bool], Callable[[AtHome], Verdict]], ...
 
 
 def is_instance(identity: str, project_id: str | None = None) -> bool:
-    """Return whether this is an instance, not a bookmark of Nova's tools."""
+    """Return whether this mapping is of an instance, not a bookmark of nova-manage."""
     if project_id == MARKER or identity == FAKE:
         return False
     try:
@@ -332,12 +330,11 @@ def is_instance(identity: str, project_id: str | None = None) -> bool:
 
 
 def wrongly_marked(queued: bool | None, copy: Copy) -> bool:
-    """Return whether the mark of deletion differs from the row; NULL counts as false, as in Nova."""
+    """Return whether the mark of deletion differs from the row. NULL means false, as in Nova."""
     return bool(queued) != copy.queued
 
 
 def asks_allocation(facts: Facts) -> bool:
-    """Return whether the verdict depends on the allocation."""
     mapping = facts.mapping
     if mapping is None or not is_instance(mapping.instance, mapping.project_id):
         return False
@@ -348,9 +345,9 @@ def asks_allocation(facts: Facts) -> bool:
 
 
 def asks_allocation_in_range(facts: Facts) -> bool:
-    """Return the same for one of many instances that no cell has.
+    """Return whether to read the allocation of one of many instances that no cell has.
 
-    Old clouds have many unmarked mappings; requests for all would burden Placement.
+    Old clouds have many unmarked mappings, whose requests would burden Placement.
     """
     return asks_allocation(facts) and facts.mapping is not None and bool(facts.mapping.queued)
 
@@ -383,7 +380,7 @@ def decide(facts: Facts) -> Verdict:
 
 
 def place(copies: tuple[Copy, ...]) -> Copy | Keep | Report:
-    """Return the copy that counts, a live one first, or the reason why none does."""
+    """Return the copy that counts, preferably a live one, or why no copy counts."""
     live = [copy for copy in copies if not copy.deleted]
     if any(copy.hidden for copy in live):
         return Keep("a cross-cell resize runs and may change which copy counts")
@@ -420,7 +417,7 @@ def _right_mark(facts: Facts, mapping: MappingRow, copy: Copy) -> dict[str, bool
 
 
 def _unsure(copy: Copy) -> Wait | None:
-    """Return why the mark cannot be judged now: Nova sets it while it deletes the instance."""
+    """Return why the mark cannot be judged yet; None if it can."""
     if not copy.deleted and (copy.task_state is not None or copy.vm_state == "deleted"):
         return Wait(f"the instance is {copy.task_state or 'being deleted'}", BUSY)
     if copy.age < SETTLE:

@@ -1,7 +1,7 @@
 """Decide what happens to an instance that has no mapping. Nothing is read here.
 
-A cell that was restored from before a deletion has the row as well. For a live instance the request specification or an
-allocation, which Nova deletes with it, must therefore agree.
+An older backup of a cell still has the rows of deleted instances. So a live row needs a second record that Nova deletes with
+the instance: a request specification or an allocation.
 """
 
 from __future__ import annotations
@@ -52,14 +52,14 @@ _WITHOUT_RECORD = Report(
 
 @dataclass(frozen=True, slots=True)
 class Unmapped:
-    """An instance without mapping, and its copies that are not hidden."""
+    """An instance without a mapping, and its visible copies."""
 
     facts: Facts
     visible: tuple[Copy, ...]
 
     @property
     def copy(self) -> Copy:
-        """The first of its visible copies."""
+        """The first visible copy."""
         return self.visible[0]
 
 
@@ -85,7 +85,6 @@ UNMAPPED: tuple[tuple[Callable[[Unmapped], bool], Callable[[Unmapped], Verdict]]
 
 
 def asks_allocation(facts: Facts) -> bool:
-    """Return whether the verdict depends on the allocation."""
     live = any(not copy.deleted and not copy.hidden for copy in facts.copies)
     return facts.mapping is None and live and not facts.specified
 

@@ -1,13 +1,13 @@
 """Frees ports in Neutron that deleted instances still occupy.
 
-**What drifts.** A port names a deleted instance (``device_id``). Its owner cannot attach it elsewhere or delete its network.
-Its address and quota stay in use.
+**What drifts.** A port names a deleted instance (``device_id``). The owner cannot attach the port elsewhere or delete the
+network. Address and quota stay in use.
 
 **Why Nova lets it.** When Nova cannot unbind a user's port (``_unbind_ports``), it logs the error and deletes the instance.
 
-**What is read.** The instance's ports; then its build request and mapping, its row in every cell, or the shadow tables.
-Without an answer of every cell there is no verdict. An instance is gone when all its rows are deleted, a visible one among
-them, or when it is archived; at least for a minute. From ``soft-delete`` it can return. Its network cache decides:
+**What is read.** The instance's ports; then build request and mapping, the row in every cell, or the shadow tables. If one cell
+does not answer, there is no verdict. An instance is gone if all its rows are deleted, at least one of them visible, or if it is
+archived. It must be gone for a minute. From ``soft-delete`` it can return. The instance's network cache decides:
 
 =================================================  ===================================================================
 network cache                                      fate of the port
@@ -22,13 +22,14 @@ anything else                                      reported
 ``device_id``, ``device_owner``, ``binding:host_id``, the host's part of ``binding:profile``, and ``dns_name`` unless the
 network has a ``dns_domain``.
 
-**What is not changed.** Ports of other owners, and with a device of Cyborg. Ports of an unknown instance are only reported:
-another Nova may share this Neutron.
+**What is not changed.** Ports that other services own, and ports with a device of Cyborg. Ports of an unknown instance are only
+reported: another Nova may share this Neutron.
 
-**Why a race does no harm.** The port is read before the databases, and the write fails when it changed since. A deleted
-instance never returns under its uuid. Two inspections, five seconds apart, catch a replica that lags.
+**Why a race does no harm.** The handler reads the port before the databases; the write fails if the port changed since. A
+deleted instance never returns under its uuid. Two inspections, five seconds apart, must agree, because a replica may lag.
 
-**Undo.** The exact ``openstack port set`` of an unbound port. A deleted port cannot return; one like it can be made.
+**Undo.** The exact ``openstack port set`` for an unbound port. A deleted port cannot return; the history has the command for a
+similar port.
 
 Sources: ``nova/network/neutron.py`` (deallocate_for_instance, _unbind_ports, _delete_ports), ``nova/compute/manager.py``
 (_shutdown_instance), ``nova/compute/api.py`` (_local_delete).
@@ -111,7 +112,7 @@ class Problem(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """The proof about one port; ``known`` when a record proves the deletion."""
+    """The proof about one port; ``known`` if a record proves the deletion."""
 
     port: str
     revision: int | None
@@ -128,7 +129,7 @@ class Evidence:
 
 
 class AuditPorts(NovaHandler):
-    """Unbinds ports of deleted instances; deletes Nova's own with ``delete``."""
+    """Unbinds ports of deleted instances. With ``delete``, deletes ports that Nova made."""
 
     name = "audit_ports"
     title = "Free the ports in Neutron that deleted instances still occupy"
@@ -274,9 +275,9 @@ class AuditPorts(NovaHandler):
         )
 
     def _suspects(self, batch: set[str]) -> tuple[set[str], Unavailable | None]:
-        """Return those that are alive in no cell, and a missing cell's error.
+        """Return the instances that are alive in no cell, and the error of a cell that did not answer.
 
-        Without a row only the answer of every cell makes a suspect.
+        An instance without a row is a suspect only if every cell answered.
         """
         batch = batch - self._databases.api.run(lambda connection: queries.building(connection, batch))
         cells = self._databases.cells()
@@ -299,7 +300,7 @@ def _no_undo(port: Port) -> str:
 
 
 def _rebind(port: Port) -> str:
-    """Return the command that binds a port again; it also sets unchanged fields."""
+    """Return the command that binds a port again. The command sets unchanged fields too."""
     words = ["openstack", "port", "set", "--device", port.device, "--device-owner", port.owner, "--host", port.host]
     if _OF_HOST & port.profile.keys():
         words += ["--binding-profile", json.dumps(port.profile, sort_keys=True)]

@@ -1,4 +1,4 @@
-"""The verdict on an instance that ports name, and the fate of its ports; the first row that matches decides. No I/O."""
+"""Decides about an instance that ports name, and about the ports. The first matching row decides. No I/O."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ class Fate(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Remains:
-    """Rows of a deleted instance that show its ports' origin.
+    """Rows of a deleted instance that show who made the ports.
 
-    :param network_info: the network cache at its deletion; None when there is none, or several
+    :param network_info: the network cache at the deletion; None without exactly one
     """
 
     launched: bool
@@ -41,7 +41,7 @@ class Remains:
 class Facts:
     """The records about an instance.
 
-    :param building: it has a build request, or a mapping without a cell
+    :param building: whether the instance has a build request, or a mapping without a cell
     """
 
     building: bool
@@ -55,7 +55,7 @@ class Facts:
 
     @property
     def age(self) -> float:
-        """Seconds since its last change; an archived instance has settled."""
+        """Seconds since the last change; an archived instance counts as old."""
         return min((row.age for row in self.rows), default=SETTLE)
 
 
@@ -77,8 +77,7 @@ class Case:
     """One port of an instance that is gone or unknown.
 
     :param known: whether a record proves the deletion
-    :param made_by_nova: None when the rows do not show it
-    :param has_device: whether it has a device of Cyborg
+    :param made_by_nova: whether Nova made the port; None if unknown :param has_device: whether the port has a device of Cyborg
     """
 
     known: bool
@@ -115,12 +114,12 @@ _FATES: tuple[tuple[Callable[[Case], bool], Fate, str], ...] = (
 
 
 def fate(case: Case) -> tuple[Fate, str]:
-    """Return a port's fate, and the refusal where it is only reported."""
+    """Return a port's fate, and the reason if the port is only reported."""
     return next((found, refusal) for holds, found, refusal in _FATES if holds(case))
 
 
 def made_by_nova(remains: Remains | None, port: str) -> bool | None:
-    """Return whether Nova made a port, if known.
+    """Return whether Nova made a port; None if unknown.
 
     Nova empties the network cache after it has deleted every port that it made.
     """

@@ -1,4 +1,4 @@
-"""Changes by hand: for drift that no method of Nova makes."""
+"""Manual changes, for drift that no operation of Nova makes."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ class Hosts(World):
     def register_host(self, host: str, cell: str) -> str:
         """Start nova-compute, first step: write its service row, then publish ``service.create`` (nova.service.Service.start).
 
-        :return: its uuid
+        :return: the service's uuid
         """
         uuid = str(uuids.uuid4())
         self._store.insert(
@@ -87,7 +87,7 @@ class Hosts(World):
         """Delete the nova-compute service of a host: providers, mapping, then service and compute nodes,
         then publish ``service.delete`` (nova.api.openstack.compute.services.ServiceController.delete).
 
-        :param leak_mapping: an operator maps the host again before its service is gone
+        :param leak_mapping: an operator maps the host again before the service is deleted
         :param leak_providers: Placement is down, or the providers have allocations; Nova continues
         """
         service, cell = self._service(host)

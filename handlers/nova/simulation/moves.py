@@ -14,7 +14,7 @@ from handlers.nova.simulation.servers import Servers
 
 class Moves(Servers):
     def start_migration(self, uuid: str, host: str, live: bool = False) -> str:
-        """Begin a migration: it gets the source's allocation, the instance claims the destination
+        """Begin a migration, which gets the source's allocation; the instance claims the destination
         (nova.conductor.tasks.migrate, .live_migrate); return its uuid.
         """
         source, target = self.instance(uuid), self.node(host)
@@ -54,7 +54,7 @@ class Moves(Servers):
         """Confirm a cold migration: publish ``instance.resize_confirm.end``, and only then release the source's allocation
         (nova.compute.manager.confirm_resize).
 
-        :param leak_allocation: nova-compute dies between the two
+        :param leak_allocation: nova-compute dies between both steps
         """
         row = self.migration(migration)
         self.set_migration(migration, status="confirming")
@@ -82,7 +82,7 @@ class Moves(Servers):
         self.set_migration(migration, status="failed")
 
     def start_evacuation(self, uuid: str, host: str) -> str:
-        """Rebuild a dead host's instance elsewhere: ``instance.evacuate``; allocations of both hosts
+        """Begin to rebuild a dead host's instance on ``host``: it has allocations of both hosts; publish ``instance.evacuate``
         (nova.compute.api.API.evacuate, nova.conductor.manager.rebuild_instance); return the migration's uuid.
         """
         source, target = self.instance(uuid), self.node(host)
@@ -94,8 +94,8 @@ class Moves(Servers):
         return migration
 
     def finish_evacuation(self, migration: str) -> None:
-        """Run the instance there, then publish ``instance.rebuild.end``. The dead host's allocation stays until it returns
-        (nova.compute.manager._do_rebuild_instance_with_claim, _destroy_evacuated_instances).
+        """Run the instance on the new host, then publish ``instance.rebuild.end``. The dead host's allocation stays until that
+        host returns (nova.compute.manager._do_rebuild_instance_with_claim, _destroy_evacuated_instances).
         """
         row = self.migration(migration)
         self.set_instance(row.instance_uuid, host=row.dest_compute, node=row.dest_node, task_state="rebuild_spawning")

@@ -1,8 +1,8 @@
 """The real Placement service on loopback, in this process, with its database in a file.
 
 openstack-placement's own WSGI application runs without Keystone (the token ``admin`` is an administrator). A stop closes the
-port, as when Placement is down, and restores the module state in which Placement has its database connection, policy and
-traits. So one server at a time may run in a process.
+port, as in an outage. It also restores the module state in which Placement keeps database connection, policy and traits. So a
+process can run only one server at a time.
 """
 
 from __future__ import annotations
@@ -61,7 +61,6 @@ class PlacementServer:
     def start(self) -> None:
         """Serve until :meth:`stop`; the first start makes the database.
 
-        :raises PlacementMissing: when openstack-placement is not installed
         :raises RuntimeError: when another server runs in this process
         """
         if self._http is not None:
@@ -213,7 +212,7 @@ class _Server(ThreadingHTTPServer):
 
 
 class _Request(BaseHTTPRequestHandler):
-    """One connection. Answers have a length, so that it stays open."""
+    """One connection. It stays open, because answers have a length."""
 
     protocol_version = "HTTP/1.1"
     wbufsize = -1  # one packet per answer

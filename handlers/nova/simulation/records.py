@@ -20,7 +20,7 @@ class Flavor:
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A compute node: its row's uuid is its resource provider's."""
+    """A compute node. Row and resource provider have the same uuid."""
 
     uuid: str
     name: str

@@ -93,7 +93,7 @@ class Servers(Changes):
         """Delete a server, then publish ``instance.delete.end`` (nova.compute.api.API._delete,
         nova.compute.manager._delete_instance).
 
-        :param leak_allocation: the allocation stays, as after a restored backup
+        :param leak_allocation: keep the allocation, as a restored backup would
         """
         host = self.instance(uuid).host
         mapping = tables.instance_mappings

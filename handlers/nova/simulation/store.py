@@ -43,7 +43,7 @@ class Store:
         return f"sqlite:///{(self._folder / database).absolute()}.db"
 
     def now(self) -> datetime:
-        """Return naive UTC in whole seconds, as in MySQL, earlier by :attr:`age`."""
+        """Return the time :attr:`age` ago, in naive UTC and whole seconds, as in MySQL."""
         return (datetime.now(UTC) - self.age).replace(tzinfo=None, microsecond=0)
 
     def rows(self, engine: Engine, table: Table, where: ColumnElement[bool] | None = None) -> Sequence[Row[Any]]:
@@ -52,10 +52,7 @@ class Store:
             return connection.execute(query).all()
 
     def find(self, table: Table, where: ColumnElement[bool]) -> tuple[Row[Any], str]:
-        """Return the first such row and its cell's name.
-
-        :raises LookupError: when no cell has one
-        """
+        """Return the first matching row, and the name of the row's cell."""
         for name, engine in self.cells.items():
             for row in self.rows(engine, table, where):
                 return row, name

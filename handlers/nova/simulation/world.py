@@ -1,4 +1,4 @@
-"""A small cloud before anything happens in it."""
+"""The base of the simulated cloud."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from handlers.nova.simulation.store import Store
 
 
 class World:
-    """A cloud before its first event.
+    """The base of a simulated cloud.
 
     :param cells: names of the cells, without cell0
     """
@@ -45,10 +45,7 @@ class World:
     # the cloud as a whole
 
     def start(self) -> None:
-        """Make the databases and cell mappings; start Placement.
-
-        :raises PlacementMissing: when openstack-placement is not installed
-        """
+        """Make the databases and cell mappings; start Placement."""
         self.placement.start()
         self._store.create()
         for number, name in enumerate(self.cells):
