@@ -2,8 +2,8 @@
 
 Parsing unwanted messages would take most CPU time, so :class:`Sieve` drops them by a pattern at the first byte. oslo.messaging
 writes JSON members in a fixed order (``Notifier._notify``, ``serialize_msg``), so the event type comes before any payload that
-could imitate one. The message must also end with ``}"}``, which a truncated message never does, because the envelope escapes
-inner quotes. :class:`Sieve` parses all other messages.
+could imitate one. The message must also end with ``}"}``, which a truncated message never does. :class:`Sieve` parses all
+other messages.
 
 It reads messages of both drivers: ``messagingv2`` (``{"oslo.version": "2.0", "oslo.message": "<JSON>"}``) and ``messaging``
 (the bare notification). The functions are pure. For any input they raise only :class:`Undecodable`.

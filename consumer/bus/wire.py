@@ -5,8 +5,6 @@ and frames are cut out of them. A timeout loses nothing: received bytes stay buf
 
 py-amqp parses properties and names before a message exists. A name that is not UTF-8 would end the connection, and RabbitMQ
 would send the message again for ever. Here the message records an unreadable property, and a long body is cut.
-
-The overridden names are py-amqp's extension points.
 """
 
 from __future__ import annotations

@@ -202,7 +202,7 @@ def _arrived(session: Session) -> Sequence[ArrivedFormat]:
 
 
 def _formats(broker: Broker, arrived: Sequence[ArrivedFormat]) -> Checked:
-    """Judge the format of the notifications that arrive. This also covers publishers whose files are not readable here.
+    """Judge the format of the notifications that arrive.
 
     :param arrived: the formats that arrived from this broker, newest first
     """
@@ -228,7 +228,7 @@ def _thing(broker: Broker, thing: Found, *, ready: bool, ours: int | None) -> Ch
     """Judge an exchange or queue.
 
     :param ready: whether any queue exists; the queue of a priority appears with the first message of that priority
-    :param ours: how many daemons share this journal, each with one consumer per queue; None if unknown
+    :param ours: how many daemons share this journal, each with one consumer per queue
     """
     subject = f"broker {broker.name}: {thing.kind} {thing.name}"
     if not thing.allowed:

@@ -97,10 +97,7 @@ class Run(Command):
     def _reread(
         self, service: Service, as_read: cfg.ConfigOpts, classes: Sequence[type[Handler]], mode_of: ModeOf
     ) -> None:
-        """Apply the changes that need no restart, and log all other changes.
-
-        :param as_read: the configuration files at the start, without the options of the command line
-        """
+        """Apply the changes that need no restart, and log all other changes."""
         try:
             fresh = self.session.reread()
             settings = settings_of(fresh, classes, mode_of)

@@ -4,8 +4,7 @@ No flow works on a row that is older than this time. A flow waits for a build sl
 and Neutron, each as long as the retry and timeout options of ``octavia.conf`` allow. The sum is the longest time between two
 writes.
 
-An agent that accepts connections and never answers costs, for each retry, both timeouts and two pauses. ``request`` sleeps,
-then the flow's retry sleeps.
+An agent that accepts connections and never answers costs both timeouts and two pauses for each retry.
 
 Sources: ``octavia/common/config.py``, ``octavia/amphorae/drivers/haproxy/rest_api_driver.py`` (``request``),
 ``octavia/controller/worker/v2/tasks/retry_tasks.py``, ``octavia/controller/worker/v2/tasks/compute_tasks.py``.

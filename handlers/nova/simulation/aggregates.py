@@ -31,7 +31,7 @@ class Aggregates(World):
         """Remove a host: Placement, then Nova's row, then publish ``aggregate.remove_host.end``
         (nova.compute.api.AggregateAPI.remove_host_from_aggregate).
 
-        :param placement_ok: False when Placement does not find the provider, which Nova takes for "not a member"
+        :param placement_ok: False when Placement does not find the provider
         """
         if placement_ok:
             self.set_membership(uuid, host, member=False)

@@ -87,7 +87,7 @@ class Hosts(World):
         """Delete the nova-compute service of a host: providers, mapping, then service and compute nodes,
         then publish ``service.delete`` (nova.api.openstack.compute.services.ServiceController.delete).
 
-        :param leak_mapping: an operator maps the host again before the service is deleted
+        :param leak_mapping: the mapping stays
         :param leak_providers: Placement is down, or the providers have allocations; Nova continues
         """
         service, cell = self._service(host)

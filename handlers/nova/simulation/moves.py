@@ -68,8 +68,7 @@ class Moves(Servers):
         """Roll a live migration back: restore the allocation, publish ``instance.live_migration_rollback.end``, set the status
         (nova.compute.manager._rollback_live_migration).
 
-        :param leak_allocation: Placement rejects the revert, which Nova only logs: the migration still has the allocation of
-            the source, the instance that of the destination
+        :param leak_allocation: Placement rejects the revert
         """
         row = self.migration(migration)
         if not leak_allocation:

@@ -7,7 +7,7 @@ Octavia names its servers ``amphora-<id of the amphora>``. With ``[nova] random_
 random capitals and digits (``octavia/compute/drivers/nova_driver.py``). Then the key names the server.
 
 Not used: ``create.error`` and ``compute_task.build_instances.error``, because Octavia reverts such a build; pause, rebuild and
-evacuation, because the server is ACTIVE afterwards. The sweep finds an amphora that fails without a used notification.
+evacuation, because the server is ACTIVE afterwards.
 """
 
 from __future__ import annotations
