@@ -99,10 +99,10 @@ class HandlerPause(Command):
 
 
 class HandlerResume(Command):
-    """Let handlers run again after a pause or after the breaker stopped them. Each sweeps at once.
+    """Let handlers run again after a pause, or after the breaker stopped them. Each handler sweeps at once.
 
-    If a database has gone back since the last comparison, this resumes nothing and gives the reason. Run it again to accept the
-    database as it is now.
+    If a database's watermark has just fallen, the command resumes no handler and gives the reason. Run the command again to
+    accept the database.
     """
 
     example = "example:\n  %(prog)s handler resume audit_allocations"

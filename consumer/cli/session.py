@@ -106,7 +106,7 @@ class Session:
         return Resources(self.conf, probe.bus(self.conf))
 
     def compare_watermarks(self) -> list[str]:
-        """Compare the cloud's databases with the journal's memory; stop handlers, and return why, if one went back."""
+        """Compare the databases with their watermarks; stop the handlers of a database that fell, and return why."""
         return guard.check(self.database, self.resources, plugins.watermarks(), self.all_classes, replicas.new_id())
 
     def tasks(self, classes: Sequence[type[Handler]], mode_of: ModeOf = as_configured) -> list[Task]:

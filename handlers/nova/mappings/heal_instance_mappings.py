@@ -486,7 +486,7 @@ def _with_statements(refusal: str, instances: Sequence[str]) -> str:
 
 
 def _without_advice(facts: Facts, verdict: Report) -> Report:
-    """Return a report that deletes nothing while it is unknown whether Placement has an allocation of a running guest."""
+    """Return the report; without an answer of Placement, replace the advice to delete rows, because a guest perhaps runs."""
     if facts.allocated is not None or not verdict.refusal.endswith(_DELETE):
         return verdict
     refusal = (
