@@ -1,7 +1,8 @@
 """The watermarks of nova_api, the cells and Placement, which show that a database went back.
 
 A fall needs two witnesses. The counter behind ``AUTO_INCREMENT`` survives archive and purge, but differs between the writers of
-a Galera cluster. The highest id is the same on all writers, but a purge of the newest row lowers the id. Only an older copy lowers both. Rows of ``services`` and ``cell_mappings`` keep their identity as long as they exist.
+a Galera cluster. The highest id is the same on all writers, but a purge of the newest row lowers the id. Only an older copy
+lowers both. Rows of ``services`` and ``cell_mappings`` keep their identity as long as they exist.
 
 For Placement, the API gives the generations of providers, which only grow (``placement/objects/resource_provider.py``).
 """
