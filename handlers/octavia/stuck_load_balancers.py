@@ -403,10 +403,10 @@ class StuckLoadBalancers(OctaviaPlugin, Handler):
         if row.status == "ERROR":
             remains = rebuild.require(self._driver, row, balancer.live, settled_for)
             rebuild.record_attempt(self._driver, remains.security_group, row, remains.amphorae[0])
+        # Octavia builds the amphorae of a pair one after the other.
+        ready = pool.spares_for(self._driver, balancer.live[0]) if balancer.live else []
         self._driver.failover_load_balancer(row.id)
-        if balancer.live:
-            # A spare is given up only for an accepted request. Octavia builds the amphorae of a pair one after the other.
-            pool.make_room(self._driver, balancer.live[0])
+        pool.make_room(self._driver, ready)
         return Healed(
             f"asked Octavia to fail over load balancer {row.id}, which was {row.status}",
             before=_evidence(balancer),

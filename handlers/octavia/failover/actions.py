@@ -140,18 +140,12 @@ class Actions:
         rebuild.record_attempt(self._driver, s.group, s.balancer, s.amphora.id)
 
     def _request(self, s: Situation) -> None:
+        ready = spares.spares_for(self._driver, s.amphora) if s.attempts < _SPARES else []
         if s.balancer.status == "ACTIVE":
             self._driver.failover_amphora(s.amphora.id)
         else:
             self._driver.failover_load_balancer(s.balancer.id)
-        if s.attempts < _SPARES:
-            self._make_room(s)
-
-    def _make_room(self, s: Situation) -> None:
-        try:
-            spares.make_room(self._driver, s.amphora)
-        except (AmphoraDriverError, HandlerError) as error:
-            LOG.warning("no spare makes room for the replacement of amphora %s: %s", s.amphora.id, error)
+        spares.make_room(self._driver, ready)
 
     def _let_go(self, s: Situation, step: Step) -> Healed:
         self._require_failover(s)

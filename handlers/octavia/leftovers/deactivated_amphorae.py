@@ -521,11 +521,12 @@ class DeactivatedAmphorae(OctaviaPlugin, Handler):
             rows = self._database.run(partial(queries.amphorae_of, load_balancer=balancer))
             remains = rebuild.require(self._driver, found, rows, found.age)
             rebuild.record_attempt(self._driver, remains.security_group, found, amphora)
+        ready = pool.spares_for(self._driver, row)
         if found.status == "ACTIVE" and row.status == "PENDING_DELETE":
             self._driver.failover_amphora(amphora)
         else:
             self._driver.failover_load_balancer(balancer)
-        pool.make_room(self._driver, row)
+        pool.make_room(self._driver, ready)
         return Healed(
             f"asked Octavia to replace amphora {amphora} of load balancer {balancer}, which was {found.status}",
             undo="nothing takes a failover back; the next inspection shows whether it succeeded",

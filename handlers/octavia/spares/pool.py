@@ -195,40 +195,40 @@ def _create(driver: Driver, pool: Pool) -> str:
     return driver.create_server(name, None if pool.zone == ANY else pool.zone, SPARE, marks, pool.flavor)
 
 
-def release_spare(
-    driver: Driver, zone: str | None, other_than_hosts: Collection[str] = (), flavor: str | None = None
-) -> str | None:
-    """Claim and delete one ready spare; return the spare's id. Wait up to half a minute for Nova.
+def spares_for(driver: Driver, amphora: records.Amphora) -> list[Server]:
+    """Return the ready spares whose room fits the replacement of an amphora, best first.
 
-    :param zone: the new amphora's zone; None when unknown
-    :param other_than_hosts: hosts that the new amphora must not use
-    :return: None when no ready spare fits
-    :raises AmphoraDriverError: one of :mod:`handlers.octavia.housekeeping`
+    Read them before the failover request: Octavia asks Nova for a server within a second after the request.
+    On an error, log it and return none: the failover may find room without a spare.
     """
-    for spare in _eligible(driver.servers(), driver.settings.spare_owner, zone, other_than_hosts, flavor):
+    try:
+        taken = _taken(driver, amphora)
+        return eligible(driver.servers(), driver.settings.spare_owner, amphora.zone, taken, amphora.compute_flavor)
+    except (AmphoraDriverError, HandlerError) as error:
+        LOG.warning("no spare makes room for the replacement of amphora %s: %s", amphora.id, error)
+        return []
+
+
+def make_room(driver: Driver, spares: Iterable[Server]) -> str | None:
+    """Claim and delete the first spare that nobody else claims; return its id. Wait up to half a minute for Nova.
+
+    Call it after Octavia has accepted the failover, so that a refused request costs no spare. Log an error without raising it.
+    """
+    for spare in spares:
         try:
-            ours = driver.untag_server(spare.id, SPARE)
-        except NotFoundError:
-            continue
-        if ours:
+            if not driver.untag_server(spare.id, SPARE):
+                continue
             driver.delete_server(spare.id)
             if not polling.until(partial(_is_gone, driver, spare.id), _RELEASE):
                 LOG.warning("spare %s is not deleted yet; the failover may find no room", spare.id)
-            LOG.info("spare %s on host %s made room for a failover", spare.id, spare.host)
-            return spare.id
+        except NotFoundError:
+            continue
+        except (AmphoraDriverError, HandlerError) as error:
+            LOG.warning("spare %s makes no room for a failover: %s", spare.id, error)
+            return None
+        LOG.info("spare %s on host %s made room for a failover", spare.id, spare.host)
+        return spare.id
     return None
-
-
-def make_room(driver: Driver, amphora: records.Amphora) -> str | None:
-    """Delete a spare whose room fits the replacement of an amphora.
-
-    Log an error without raising it: the failover may find room without a spare.
-    """
-    try:
-        return release_spare(driver, amphora.zone, _taken(driver, amphora), amphora.compute_flavor)
-    except (AmphoraDriverError, HandlerError) as error:
-        LOG.warning("no spare makes room for the replacement of amphora %s: %s", amphora.id, error)
-        return None
 
 
 def _is_gone(driver: Driver, server: str) -> bool:
@@ -254,10 +254,13 @@ def _taken(driver: Driver, amphora: records.Amphora) -> frozenset[str]:
     )
 
 
-def _eligible(
+def eligible(
     servers: Iterable[Server], owner: str, zone: str | None, taken: Collection[str], flavor: str | None
 ) -> list[Server]:
     """Return the ready spares, best first: the wanted zone, then the wanted flavor, then ``amp_flavor_id``.
+
+    :param zone: the new amphora's zone; None when unknown
+    :param taken: hosts that the new amphora must not use
 
     A spare in another zone counts only when that spare's pool has the zone ``any``.
     """

@@ -82,7 +82,8 @@ def test_a_full_cloud_has_room_for_failovers_while_there_are_spares(before: set[
     try:
         scene.fail(first, "stopped")
         scene.whole(single, first)
-        assert scene.program.log.read_text().count("made room for a failover") == 1
+        # Where Octavia asks Nova before the first spare is gone, the next attempt gets the room of the second.
+        assert scene.program.log.read_text().count("made room for a failover") in {1, 2}
         scene.program.stop()
         for spare in placeholders(scene):
             scene.cloud.delete(spare.id)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from pathlib import Path
 from uuid import uuid4
@@ -12,13 +12,14 @@ import pytest
 from oslo_config import cfg
 
 from handlers.base import Conflict, Event, Finding, InFlight, Key, Refused, Resources, Unavailable
-from handlers.octavia import options, settings
+from handlers.octavia import options, records, settings
 from handlers.octavia.cloud_objects import PRESERVED, SPARE, Server
+from handlers.octavia.drivers.base import Driver
 from handlers.octavia.housekeeper import Housekeeper
 from handlers.octavia.simulation.cloud import Cloud
 from handlers.octavia.spares import pool
 from handlers.octavia.spares.inventory import Spares
-from handlers.octavia.spares.pool import ANY, ZONE, make_room, release_spare
+from handlers.octavia.spares.pool import ANY, ZONE
 from handlers.octavia.spares.spare_pool import RETRY_AFTER, SparePool, pool_key
 from tests.functional.octavia.conftest import House
 from tests.functional.octavia.mending import Killed, findings, grow_older, killed_everywhere, mend, problems, stepping
@@ -252,6 +253,16 @@ def test_nova_that_does_not_answer_proves_no_shortage(make_house: Houses) -> Non
 # handing over
 
 
+def release_spare(
+    driver: Driver, zone: str | None, taken: Collection[str] = (), flavor: str | None = None
+) -> str | None:
+    return pool.make_room(driver, pool.eligible(driver.servers(), driver.settings.spare_owner, zone, taken, flavor))
+
+
+def room_for(driver: Driver, amphora: records.Amphora) -> str | None:
+    return pool.make_room(driver, pool.spares_for(driver, amphora))
+
+
 def full(make_house: Houses, size: int) -> tuple[House, SparePool, str]:
     """A cloud without room for anything, one amphora and the pool."""
     house, handler = filled(make_house, size)
@@ -268,7 +279,7 @@ def test_a_failover_in_a_full_cloud_succeeds_with_spares_and_fails_without(make_
             house.cloud.alter_server(server.id, host="compute-1", zone="nova")
         house.cloud.room = len(house.cloud.servers())
         (row,) = house.serving(balancer)
-        assert bool(make_room(house.driver, row)) == bool(size)
+        assert bool(room_for(house.driver, row)) == bool(size)
         house.driver.failover_amphora(row.id)
         assert house.balancer(balancer).status == status
 
@@ -301,7 +312,7 @@ def test_where_the_replacement_of_one_of_a_pair_may_stand(make_house: Houses) ->
         assert len(set(hosts.values())) == 2
         free = {server.id for server in spare_servers(house) if server.host not in hosts.values()}
         on_failed = {server.id for server in spare_servers(house) if server.host == hosts[failed.id]}
-        handed = {make_room(house.driver, failed) for _number in range(3)}
+        handed = {room_for(house.driver, failed) for _number in range(3)}
         assert handed == (free if apart else free | on_failed) | {None}
         assert hosts[survivor.id] in {server.host for server in spare_servers(house)}
 
@@ -336,8 +347,8 @@ def test_each_flavor_has_its_pool_and_an_amphora_gets_one_of_its_own_first(make_
     (row,) = house.serving(balancer)
     house.cloud.alter_server(row.compute_id or "", host="compute-2")
     asked = replace(row, zone="az-1", compute_flavor="large")
-    assert make_room(house.driver, asked) == of["large"].id
-    assert make_room(house.driver, asked) == of["small"].id, "the room of another flavor is better than none"
+    assert room_for(house.driver, asked) == of["large"].id
+    assert room_for(house.driver, asked) == of["small"].id, "the room of another flavor is better than none"
 
 
 @pytest.mark.parametrize(("flavor", "own"), [("huge", True), (None, True), ("large", False)])
