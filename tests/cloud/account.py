@@ -29,7 +29,15 @@ _ROLE = re.compile(r"\$ openstack role add --user stackmend --user-domain defaul
 #: the groups of the services' files that stackmend reads but for URLs and credentials
 _KEPT = {
     "nova": ("notifications", "oslo_messaging_notifications"),
-    "octavia": ("controller_worker", "health_manager", "oslo_messaging_notifications"),
+    "octavia": (
+        "oslo_messaging_notifications",
+        "task_flow",
+        "controller_worker",
+        "haproxy_amphora",
+        "compute",
+        "networking",
+        "health_manager",
+    ),
 }
 
 
@@ -147,7 +155,7 @@ class Account:
         theirs = configparser.RawConfigParser(default_section="")
         theirs.read(file)
         ours = configparser.RawConfigParser(default_section="")
-        for group in _KEPT[service]:
+        for group in filter(theirs.has_section, _KEPT[service]):
             ours[group] = {name: value for name, value in theirs[group].items() if not name.endswith("_key")}
         folder = self._configuration.folder / "etc" / self.name
         folder.mkdir(exist_ok=True)

@@ -27,8 +27,6 @@ def options(cloud: ControlPlane, *on: str, **housekeeping: object) -> dict[str, 
     for handler in plugins.handlers():
         written.setdefault(handler.group, {})[f"{handler.name}_mode"] = "heal" if handler.name in on else "off"
     written.setdefault("housekeeping", {}).update(housekeeping)
-    # The hardened copy of octavia.conf lacks [task_flow], and an unknown jobboard refuses heals.
-    written["octavia"]["jobboard"] = False
     return written
 
 
