@@ -39,11 +39,17 @@ Json = Mapping[str, Any]
 
 
 class Mode(StrEnum):
-    """The mode of a handler."""
+    """The mode of a handler. In mode ``ask``, each heal waits for an operator's approval."""
 
     OFF = "off"
     AUDIT = "audit"
+    ASK = "ask"
     HEAL = "heal"
+
+    @property
+    def heals(self) -> bool:
+        """Whether the handler may write, with or without approval."""
+        return self in (Mode.ASK, Mode.HEAL)
 
 
 class Verdict(StrEnum):
@@ -148,6 +154,8 @@ class Finding:
     :param refusal: why ``heal`` must not be called
     :param weight: number of objects that the heal changes; budgets, breaker and history count weights
     :param undo: the commands or statements that reverse the heal; empty when not known before the heal
+    :param plan: the exact writes of the heal, one per line: request with body and generation, or statement with values
+    :param concerns: further objects that an exemption can name: ``host:compute-7``, ``project:<id>``, ``cell:cell1``
     :param begun: whether the heal continues one that must not stop halfway; then no budget, window, pause or breaker stops it
     """
 
@@ -159,6 +167,8 @@ class Finding:
     refusal: str = ""
     weight: int = 1
     undo: str = ""
+    plan: str = ""
+    concerns: frozenset[str] = frozenset()
     begun: bool = False
 
     def same_as(self, other: Finding) -> bool:
@@ -279,15 +289,15 @@ class Roles:
     """The roles that a handler needs.
 
     :param inspect: roles that every mode but ``off`` needs
-    :param heal: further roles that mode ``heal`` needs
+    :param heal: further roles that the modes ``ask`` and ``heal`` need
     """
 
     inspect: tuple[Role, ...] = ()
     heal: tuple[Role, ...] = ()
 
     def needed(self, mode: Mode) -> tuple[Role, ...]:
-        """Return the roles that mode ``audit`` or ``heal`` needs."""
-        return self.inspect + self.heal if mode is Mode.HEAL else self.inspect
+        """Return the roles that a mode other than ``off`` needs."""
+        return self.inspect + self.heal if mode.heals else self.inspect
 
 
 @dataclass(frozen=True, slots=True)
@@ -493,6 +503,8 @@ class Handler(Plugin):
     #: the option of its group that holds its interval, where a specification names one for several handlers; then it has
     #: no ``<name>_interval``, and declares that option itself
     interval_option: ClassVar[str] = ""
+    #: the kinds of objects that its findings name in ``concerns``: ``host``, ``project``, ``cell``
+    concerned_kinds: ClassVar[frozenset[str]] = frozenset()
     #: objects that it may heal in any hour, unless the operator sets a number; None: as ``[engine] heals_per_hour``
     default_heals_per_hour: ClassVar[int | None] = None
     #: dependencies of every inspection: when one is Unavailable, the handler waits for it as a whole

@@ -47,6 +47,7 @@ class Mender(Handler):
     default_mode: ClassVar[Mode] = Mode.HEAL
     default_interval: ClassVar[int] = 3600
     requires: ClassVar[tuple[str, ...]] = ("workshop",)
+    concerned_kinds: ClassVar[frozenset[str]] = frozenset({"host"})
 
     def __init__(self, world: World) -> None:
         self.world = world
@@ -61,7 +62,17 @@ class Mender(Handler):
         if generation:
             healable = key.id not in self.world.unhealable
             refusal = "" if healable else "nobody knows how"
-            yield Finding(key, "broken", f"{key.id} is broken", {"generation": generation}, healable, refusal)
+            yield Finding(
+                key,
+                "broken",
+                f"{key.id} is broken",
+                {"generation": generation},
+                healable,
+                refusal,
+                undo=f"break {key.id}",
+                plan=f"set {key.id} from {generation} to 0",
+                concerns=frozenset({f"host:shelf-{key.id}"}),
+            )
 
     def sweep(self) -> Iterator[Key]:
         yield from (Key("thing", name) for name in sorted(self.world.drifted()))

@@ -7,7 +7,9 @@ lower-case names. JSON and YAML also have the columns that do not fit into a tab
 from __future__ import annotations
 
 import argparse
+import getpass
 import json
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -167,6 +169,17 @@ def _check_columns(wanted: Iterable[str], titles: Sequence[str]) -> None:
 
 def machine_name(title: str) -> str:
     return title.lower().replace(" ", "_")
+
+
+def person() -> str:
+    """Return the user who runs the command, behind sudo too."""
+    return os.environ.get("SUDO_USER") or getpass.getuser()
+
+
+def add_by(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--by", default=person(), metavar="NAME", help="Your name for the record; default: %(default)s."
+    )
 
 
 def known_ids(wanted: Sequence[int], there: Iterable[int], what: str) -> list[int]:

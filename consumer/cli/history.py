@@ -3,38 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import re
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime
 from typing import Any
 
 from consumer.cli.base import Lister, ShowOne, known_ids, positive, row_id
-from consumer.cli.errors import CommandError
+from consumer.cli.moments import read_since
 from consumer.journal import history
 from consumer.journal.database import now
 from consumer.journal.history import Entry, Outcome
 from consumer.text import seconds, utc
 
 OUTCOMES = tuple(one.value for one in Outcome)
-_UNITS = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
-_AGO = re.compile(r"(\d{1,9}(?:\.\d{1,3})?)(s|m|min|h|d|w)")
-
-
-def read_since(text: str, clock: float) -> float:
-    """Return a time from ``90s``, ``15m``, ``2h``, ``3d``, ``1w`` (ago), or from a date with optional time, in UTC by default.
-
-    :param clock: the current time, seconds since the epoch
-    """
-    ago = _AGO.fullmatch(text.strip())
-    if ago:
-        return clock - float(ago[1]) * _UNITS[ago[2]]
-    try:
-        moment = datetime.fromisoformat(text.strip())
-        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
-    except (ValueError, OverflowError):
-        raise CommandError(
-            f"--since {text!r} is not a time; write a time span (90s, 15m, 2h, 3d, 1w) or a UTC time (2026-11-22T10:00)"
-        ) from None
 
 
 class History(Lister):
@@ -42,7 +21,8 @@ class History(Lister):
 
     Outcomes of heals: healed; failed; conflict (the world changed meanwhile, so nothing was written); healing (in progress).
     Outcomes of findings: found (not healed because of the mode); refused (unsafe to heal); parked (no further attempts);
-    stopped (a sweep found too much drift, so the breaker stopped the handler).
+    stopped (a sweep found too much drift, so the breaker stopped the handler); asked (waits for approval);
+    denied and exempt (an operator does not want the heal).
     """
 
     example = (
@@ -52,7 +32,7 @@ class History(Lister):
         "  %(prog)s history --since 2026-11-22T10:00 --outcome healed -f json"
     )
     titles = ("ID", "Time", "Handler", "Key", "Outcome", "Summary", "Action", "Undo", "Lag s")
-    more_titles = ("Problem", "Evidence", "Before", "After", "Error", "Hint")
+    more_titles = ("Problem", "Evidence", "Before", "After", "Error", "Hint", "Plan", "Operator")
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
@@ -104,11 +84,13 @@ def _row(entry: Entry) -> list[Any]:
         entry.after,
         entry.error,
         entry.hint,
+        entry.plan,
+        entry.operator,
     ]
 
 
 class HistoryShow(ShowOne):
-    """Show one entry with evidence, undo, and old and new values."""
+    """Show one entry with evidence, plan, undo, and old and new values."""
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
@@ -131,6 +113,7 @@ class HistoryShow(ShowOne):
             "Action": entry.action,
             "Before": entry.before,
             "After": entry.after,
+            "Plan": entry.plan,
             "Undo": entry.undo,
             "Error": entry.error,
             "Hint": entry.hint,
@@ -139,4 +122,5 @@ class HistoryShow(ShowOne):
             "Closed at": utc(entry.closed_at),
             "Lag s": seconds(entry.lag),
             "Replica": entry.replica,
+            "Operator": entry.operator,
         }

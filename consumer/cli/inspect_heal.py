@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from consumer.cli.base import Lister
+from consumer.cli.base import Lister, person
 from consumer.cli.session import read_key
 from consumer.cli.sweep import exit_code, summaries
 from consumer.conf.window import Window
@@ -41,7 +41,9 @@ class OneKey(Lister):
         if database is not None:
             controls.ensure(database, [task.name])
             self.session.compare_watermarks()
-        found = OneShot(database, self.session.engine, replicas.new_id()).examine(task, [key], "operator")
+        found = OneShot(database, self.session.engine, replicas.new_id(), operator=person()).examine(
+            task, [key], "operator"
+        )
         for sentence in summaries(found):
             self.remark(sentence)
         if not found:
@@ -51,7 +53,7 @@ class OneKey(Lister):
 
 
 class Inspect(OneKey):
-    """Inspect one object and show its proved drift; changes nothing.
+    """Inspect one object; show its proved drift, the writes that would heal it, and their undo. Changes nothing.
 
     Needs no journal. If the handler requires two inspections, the command waits for the second.
 
@@ -59,17 +61,18 @@ class Inspect(OneKey):
     """
 
     example = "example:\n  %(prog)s inspect discover_hosts host:compute-7"
-    titles = ("Key", "Problem", "Action", "Summary", "Why not healed", "Evidence")
+    titles = ("Key", "Problem", "Action", "Summary", "Why not healed", "Evidence", "Plan", "Undo")
 
     def rows(self, parsed_args: argparse.Namespace) -> Iterable[Sequence[Any]]:
         found = self.results(parsed_args, heals=False)
-        return [(r.key, r.problem, r.action, r.summary, r.change, dict(r.evidence)) for r in found]
+        return [(r.key, r.problem, r.action, r.summary, r.change, dict(r.evidence), r.plan, r.undo) for r in found]
 
 
 class Heal(OneKey):
     """Inspect one object and heal its proved drift, whatever the handler's mode.
 
-    This also works for a handler that is off, paused or outside its window. The history records each change.
+    This also works for a handler that is off, paused, outside its window, or in mode ask; an exempt object stays as it is.
+    The history records each change and the person.
 
     Exit codes: 0 no drift left, 2 drift remains, 1 the inspection failed.
     """

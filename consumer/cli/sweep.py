@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bar
 
-from consumer.cli.base import Lister
+from consumer.cli.base import Lister, person
 from consumer.cli.errors import DRIFT, ERROR, OK, CommandError
 from consumer.conf import tasks as task_conf
 from consumer.engine.oneshot import Action, OneShot, Progress, Result, no_progress
@@ -27,6 +27,7 @@ from handlers.base import Handler, Mode
 #: Action -> words of the summary, where they differ.
 _WORDS = {
     Action.FOUND: "not healed",
+    Action.ASKED: "wait for approval ('stackmend work asks')",
     Action.DEFERRED: "deferred by the hourly budget, a stop or a closed window",
 }
 #: Actions without a verdict.
@@ -39,7 +40,9 @@ class Sweep(Lister):
     The command sweeps like the daemon, with the same proofs, budgets and history, and then ends. It omits handlers with mode
     off. For a handler that is paused, stopped by the breaker, or outside its window, it heals nothing.
 
-    Exit codes: 0 no drift or all healed, 2 drift remains, 1 an inspection failed.
+    In mode ask, the command stores a proved finding in the journal, where it waits for 'work approve'.
+
+    Exit codes: 0 no drift or all healed, 2 drift remains, 1 an inspection failed. Exempt drift does not count.
     """
 
     example = (
@@ -48,7 +51,7 @@ class Sweep(Lister):
         "  %(prog)s sweep discover_hosts -f json     one handler, output for a program"
     )
     titles = ("Handler", "Key", "Problem", "Action", "Details")
-    more_titles = ("Changed", "Summary", "Evidence", "Undo")
+    more_titles = ("Changed", "Summary", "Evidence", "Plan", "Undo")
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
@@ -67,7 +70,7 @@ class Sweep(Lister):
         for task in (task for task in tasks if task.heals and not task.is_open):
             self.remark(f"{task.name} is outside its window ({task.settings.window}) and heals nothing")
         with progress() as shown:
-            results = OneShot(database, self.session.engine, replicas.new_id(), shown).sweep(tasks)
+            results = OneShot(database, self.session.engine, replicas.new_id(), shown, operator=person()).sweep(tasks)
         for sentence in summaries(results):
             self.remark(sentence)
         self.exit_code = exit_code(results)
@@ -77,6 +80,7 @@ class Sweep(Lister):
                 r.change,
                 r.summary,
                 dict(r.evidence),
+                r.plan,
                 r.undo,
             )
             for r in results

@@ -75,6 +75,13 @@ OPTS = [
     ),
     cfg.IntOpt("breaker_percent", default=10, min=0, max=100, help="See breaker_count."),
     cfg.FloatOpt(
+        "ask_hours",
+        default=72,
+        min=0.01,
+        help="Hours for which a finding of a handler in mode ask waits for approval. An approval ends at the same time. Later "
+        "proofs of the same drift ask again.",
+    ),
+    cfg.FloatOpt(
         "stop_seconds",
         default=8,
         min=0,

@@ -41,12 +41,14 @@ class TaskSettings:
 
     :param interval: seconds between two sweeps; 0 for no regular sweeps
     :param heals_per_hour: the hourly budget; 0 for no limit
+    :param ask_hours: hours for which a finding waits for approval in mode ``ask``
     """
 
     mode: Mode
     interval: int
     window: Window
     heals_per_hour: int
+    ask_hours: float = 72.0
 
 
 def options(handler: type[Handler]) -> list[cfg.Opt]:
@@ -65,6 +67,7 @@ def options(handler: type[Handler]) -> list[cfg.Opt]:
             choices=[
                 (Mode.OFF.value, "inactive"),
                 (Mode.AUDIT.value, "reports drift, changes nothing"),
+                (Mode.ASK.value, "heals proved drift that an operator approves with 'work approve'"),
                 (Mode.HEAL.value, "heals proved drift"),
             ],
             help=f"{handler.title}: the mode.",
@@ -104,4 +107,5 @@ def settings(conf: cfg.ConfigOpts, handler: type[Handler]) -> TaskSettings:
         interval=group[handler.interval_option or f"{name}_interval"],
         window=group[f"{name}_window"],
         heals_per_hour=conf.engine.heals_per_hour if own_bound is None else own_bound,
+        ask_hours=conf.engine.ask_hours,
     )

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from consumer.conf.engine import EngineSettings
-from consumer.journal.history import Outcome
+from consumer.journal.history import Outcome, Withheld
 from consumer.journal.work import Claim, Disposition, Done, Later, Parked, Reported
 from consumer.text import reason_of
 from handlers.base import Conflict, Finding, InFlight, Refused, Unavailable
@@ -21,14 +21,20 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 1200.0, 7200.0
 
 @dataclass(frozen=True, slots=True)
 class Heal:
-    """Heal this finding now.
+    """Heal the first of these findings that the gates allow.
 
-    :param more: whether the key has other findings, which the next inspection handles
+    :param findings: the healable findings of the key, the next one to try first
+    :param others: the findings that no mode heals; the next inspection reports them
     """
 
-    finding: Finding
+    findings: tuple[Finding, ...]
     fingerprint: str
-    more: bool
+    others: tuple[Finding, ...] = ()
+
+    @property
+    def more(self) -> bool:
+        """Whether findings remain after one heal."""
+        return len(self.findings) + len(self.others) > 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +95,19 @@ def decide(
     if claim.attempts >= max_attempts and claim.fingerprint == mark:
         return Wait(Parked("the drift is the one that could not be healed before", claim.attempts, mark))
     # Each attempt takes the next finding, so that one that cannot be healed does not block the others.
-    return Heal(healable[claim.attempts % len(healable)], mark, more=len(findings) > 1)
+    first = claim.attempts % len(healable)
+    others = tuple(finding for finding in findings if not finding.healable)
+    return Heal((*healable[first:], *healable[:first]), mark, others)
+
+
+def withheld(claim: Claim, mark: str, answers: Sequence[Withheld]) -> tuple[Reported, bool]:
+    """Decide what becomes of a row whose heals all wait for an operator; return also whether the history lacks the answers.
+
+    :param mark: the fingerprint of the key's findings
+    """
+    texts = sorted({f"{answer.outcome}: {answer.reason}" for answer in answers})
+    both = hashlib.sha256("\n".join([mark, *texts]).encode()).hexdigest()
+    return Reported(both, error="; ".join(texts)), claim.reported != both
 
 
 def refused_again(claim: Claim, end: Reported) -> Reported:

@@ -42,6 +42,10 @@ class Action(StrEnum):
     FAILED = "failed"
     #: by the hourly budget, the window or a stop
     DEFERRED = "deferred"
+    #: waits for approval
+    ASKED = "asked"
+    DENIED = "denied"
+    EXEMPT = "exempt"
     IN_FLIGHT = "in flight"
     UNAVAILABLE = "unavailable"
     #: too many suspects to believe
@@ -49,7 +53,17 @@ class Action(StrEnum):
 
 
 #: Drift remains after these.
-_DRIFT = frozenset({Action.FOUND, Action.REFUSED, Action.FAILED, Action.DEFERRED, Action.STOPPED})
+_DRIFT = frozenset(
+    {
+        Action.FOUND,
+        Action.REFUSED,
+        Action.FAILED,
+        Action.DEFERRED,
+        Action.STOPPED,
+        Action.ASKED,
+        Action.DENIED,
+    }
+)
 #: There is no verdict after these.
 _ERROR = frozenset({Action.UNAVAILABLE, Action.STOPPED})
 
@@ -66,6 +80,7 @@ class Result:
     change: str = ""
     undo: str = ""
     evidence: Json = field(default_factory=dict)
+    plan: str = ""
 
     @property
     def is_drift(self) -> bool:
@@ -106,6 +121,7 @@ class OneShot:
 
     :param database: the journal; None if no task heals
     :param patience: for how many seconds to inspect an object in flight again
+    :param operator: the person who runs the command
     """
 
     def __init__(
@@ -115,10 +131,11 @@ class OneShot:
         replica: str,
         progress: Progress = no_progress,
         patience: float = 60.0,
+        operator: str = "",
     ) -> None:
         bounds = {"max_attempts": _ATTEMPTS, "backoff_seconds": _BACKOFF, "backoff_max_seconds": _BACKOFF_MAX}
         self._settings = replace(settings, patience_seconds=patience, **bounds)  # type: ignore[arg-type]
-        self._reconciler = Reconciler(self._settings, replica)
+        self._reconciler = Reconciler(self._settings, replica, operator=operator)
         self._store = MemoryStore(database)
         self._progress = progress
 
@@ -259,6 +276,9 @@ _ACTIONS = {
     reconciler.Result.REFUSED: Action.REFUSED,
     reconciler.Result.WAITS: Action.IN_FLIGHT,
     reconciler.Result.DEFERRED: Action.DEFERRED,
+    reconciler.Result.ASKED: Action.ASKED,
+    reconciler.Result.DENIED: Action.DENIED,
+    reconciler.Result.EXEMPT: Action.EXEMPT,
     reconciler.Result.UNAVAILABLE: Action.UNAVAILABLE,
     reconciler.Result.HEALED: Action.HEALED,
     reconciler.Result.FAILED: Action.FAILED,
@@ -291,6 +311,7 @@ def _reported(task: Task, finding: Finding) -> Result:
 
 
 def _of(task: Task, finding: Finding, action: Action, change: str, healed: Healed | None = None) -> Result:
-    undo = (healed.undo or finding.undo) if healed else ""
+    undo = (healed.undo if healed else "") or finding.undo
     change = healed.action if healed else change
-    return Result(task.name, str(finding.key), finding.problem, action, finding.summary, change, undo, finding.evidence)
+    problem, plan = finding.problem, finding.plan if finding.healable else ""
+    return Result(task.name, str(finding.key), problem, action, finding.summary, change, undo, finding.evidence, plan)

@@ -12,20 +12,20 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from consumer.conf.engine import EngineSettings
 from consumer.engine import meter
 from consumer.engine.announce import Announcer
-from consumer.engine.decisions import Clean, Heal, Report, Wait, after_error, decide, refused_again
+from consumer.engine.decisions import Clean, Heal, Report, Wait, after_error, decide, refused_again, withheld
 from consumer.engine.dependency_backoff import DependencyBackoff
 from consumer.engine.gates import Request
 from consumer.engine.meter import Meter
 from consumer.engine.stores import Store
 from consumer.engine.task import Task
-from consumer.journal.history import Closing, Deferred, Line, Origin, Outcome
+from consumer.journal.history import Closing, Deferred, Line, Origin, Outcome, Withheld
 from consumer.journal.work import Claim, Disposition, Done, Later, Parked, Reported
 from consumer.text import reason_of
 from handlers.base import Conflict, Finding, Handler, HandlerError, Healed, InFlight, Refused, Unavailable
@@ -42,10 +42,17 @@ class Result(StrEnum):
     REFUSED = "refused"
     WAITS = "waits"
     DEFERRED = "deferred"
+    ASKED = "asked"
+    DENIED = "denied"
+    EXEMPT = "exempt"
     UNAVAILABLE = "unavailable"
     HEALED = "healed"
     FAILED = "failed"
     PARKED = "parked"
+
+
+#: The result of a reconciliation whose first heal a gate withheld.
+_WITHHELD = {Outcome.ASKED: Result.ASKED, Outcome.DENIED: Result.DENIED, Outcome.EXEMPT: Result.EXEMPT}
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +70,10 @@ class Reconciled:
 
 
 class Reconciler:
-    """Reconciles claims. It has no state, so threads can share it."""
+    """Reconciles claims. It has no state, so threads can share it.
+
+    :param operator: the person who runs the command, for the history
+    """
 
     def __init__(
         self,
@@ -73,9 +83,11 @@ class Reconciler:
         backoff: DependencyBackoff | None = None,
         announcer: Announcer | None = None,
         meter: Meter | None = None,
+        operator: str = "",
     ) -> None:
         self._settings = settings
         self._replica = replica
+        self._operator = operator
         self._backoff = backoff or DependencyBackoff()
         self._announcer = announcer or Announcer()
         self._meter = meter or Meter()
@@ -143,32 +155,63 @@ class Reconciler:
         new: tuple[tuple[Finding, Outcome], ...],
         findings: tuple[Finding, ...],
     ) -> Reconciled:
-        lines = [
-            Line.of(task.name, finding, outcome, _origin(claim, self._replica), finding.refusal)
-            for finding, outcome in new
-        ]
-        store.settle(claim, end, [*lines, *_close_if_given_up(end, claim)])
-        for finding, outcome in new:
-            LOG.info("%s %s: %s: %s", task.name, claim.key, outcome, finding.summary)
-            self._announcer.finding(task.name, finding)
-            self._meter.found(task.name, meter.source(claim.hint), finding.weight)
+        lines = [(finding, *_outcome(store, finding, outcome)) for finding, outcome in new]
+        self._write_findings(task, claim, store, end, lines)
         refused = bool(new) and new[0][1] is Outcome.REFUSED
         return Reconciled(Result.REFUSED if refused else Result.FOUND, end, findings)
 
     def _heal(self, task: Task, claim: Claim, store: Store, decision: Heal, step: Callable[[], None]) -> Reconciled:
-        finding = decision.finding
+        if claim.attempts >= self._settings.max_attempts:
+            claim = replace(claim, attempts=0)
+        claim = replace(claim, fingerprint=decision.fingerprint)
+        answers: list[Withheld] = []
+        for finding in decision.findings:
+            line = Line.of(task.name, finding, Outcome.HEALING, self._origin(claim))
+            opened = store.open_line(Request(task, finding, claim.healing_id), claim, line)
+            if isinstance(opened, Deferred):
+                return self._defer(task, claim, store, finding, opened)
+            if isinstance(opened, int):
+                return self._heal_one(task, claim, store, finding, opened, decision.more, step)
+            answers.append(opened)
+        return self._withhold(task, claim, store, decision, answers)
 
+    def _withhold(
+        self, task: Task, claim: Claim, store: Store, decision: Heal, answers: Sequence[Withheld]
+    ) -> Reconciled:
+        end, is_new = withheld(claim, decision.fingerprint, answers)
+        pairs = zip(decision.findings, answers, strict=True)
+        new = [
+            *((finding, answer.outcome, answer.reason) for finding, answer in pairs),
+            *((finding, Outcome.REFUSED, finding.refusal) for finding in decision.others),
+        ]
+        self._write_findings(task, claim, store, end, new if is_new else [])
+        return Reconciled(_WITHHELD[answers[0].outcome], end, decision.findings, reason=answers[0].reason)
+
+    def _write_findings(
+        self, task: Task, claim: Claim, store: Store, end: Reported, new: Sequence[tuple[Finding, Outcome, str]]
+    ) -> None:
+        origin = self._origin(claim)
+        lines = [Line.of(task.name, finding, outcome, origin, why) for finding, outcome, why in new]
+        store.settle(claim, end, [*lines, *_close_if_given_up(end, claim)])
+        for finding, outcome, why in new:
+            LOG.info("%s %s: %s: %s%s", task.name, claim.key, outcome, finding.summary, f" ({why})" if why else "")
+            self._announcer.finding(task.name, finding)
+            self._meter.found(task.name, meter.source(claim.hint), finding.weight)
+
+    def _heal_one(
+        self,
+        task: Task,
+        claim: Claim,
+        store: Store,
+        finding: Finding,
+        opened: int,
+        more: bool,
+        step: Callable[[], None],
+    ) -> Reconciled:
         def go_on() -> bool:
             step()
             return finding.begun or (task.is_open and store.may_go_on(claim))
 
-        if claim.attempts >= self._settings.max_attempts:
-            claim = replace(claim, attempts=0)
-        claim = replace(claim, fingerprint=decision.fingerprint)
-        line = Line.of(task.name, finding, Outcome.HEALING, _origin(claim, self._replica))
-        opened = store.open_line(Request(task, finding, claim.healing_id), claim, line)
-        if isinstance(opened, Deferred):
-            return self._defer(task, claim, store, finding, opened)
         if claim.healing_id is None:
             self._meter.found(task.name, meter.source(claim.hint), finding.weight)
         claim = replace(claim, healing_id=opened)
@@ -179,7 +222,7 @@ class Reconciler:
             return self._heal_failed(task, claim, store, finding, opened, error)
         took = time.monotonic() - started
         LOG.info("%s %s: healed in %.3f s: %s", task.name, claim.key, took, healed.action)
-        end: Disposition = Later(0.0) if decision.more or not healed.complete else Done()
+        end: Disposition = Later(0.0) if more or not healed.complete else Done()
         store.settle(claim, end, [Closing(opened, Outcome.HEALED, healed)])
         self._announcer.healed(task.name, finding, healed)
         self._meter.healed(task.name, meter.source(claim.hint), Outcome.HEALED, _lag(claim, took), finding.weight)
@@ -217,12 +260,15 @@ class Reconciler:
             self._announcer.failed(task.name, finding, reason_of(error))
         return Reconciled(_result(error, end), end, (finding,), reason=reason_of(error))
 
+    def _origin(self, claim: Claim) -> Origin:
+        return Origin(claim.hint, self._replica, claim.hint_id, claim.hinted_at, self._operator)
+
     def _lines_of_failure(self, task: Task, claim: Claim, error: Exception, end: Disposition) -> list[Line | Closing]:
         lines: list[Line | Closing] = list(_close_if_given_up(end, claim))
         known = isinstance(end, Reported) and claim.reported == end.fingerprint
         if isinstance(end, Reported | Parked) and not known:
             outcome = Outcome.REFUSED if isinstance(end, Reported) else Outcome.PARKED
-            origin = _origin(claim, self._replica)
+            origin = self._origin(claim)
             lines.append(Line(task.name, claim.key, outcome, outcome, reason_of(error), origin, error=end.error))
         return lines
 
@@ -231,6 +277,11 @@ def _if_declared(handler: Handler, finding: Finding) -> Finding:
     if not finding.healable or finding.problem in handler.healable_problems:
         return finding
     return replace(finding, healable=False, refusal=f"{handler.name} does not heal the problem {finding.problem}")
+
+
+def _outcome(store: Store, finding: Finding, outcome: Outcome) -> tuple[Outcome, str]:
+    reason = store.exemption(finding)
+    return (Outcome.EXEMPT, reason) if reason else (outcome, finding.refusal)
 
 
 def _untouched(error: Exception) -> Outcome | None:
@@ -254,10 +305,6 @@ def _result(error: Exception, end: Disposition) -> Result:
             return Result.WAITS
         case _:
             return Result.PARKED if isinstance(end, Parked) else Result.FAILED
-
-
-def _origin(claim: Claim, replica: str) -> Origin:
-    return Origin(claim.hint, replica, claim.hint_id, claim.hinted_at)
 
 
 def _lag(claim: Claim, took: float = 0.0) -> float | None:

@@ -8,19 +8,23 @@ from typing import Protocol
 
 from sqlalchemy import Connection
 
-from consumer.engine.gates import GATES, Request, ask_all
+from consumer.engine.gates import GATES, Request, ask_all, exempt
 from consumer.engine.task import Task
-from consumer.journal import controls, history, work
-from consumer.journal.database import Database, JournalUnavailable
-from consumer.journal.history import Closing, Deferred, Line
-from consumer.journal.work import Claim, Disposition
+from consumer.journal import asks, controls, exemptions, history, work
+from consumer.journal.database import Database, JournalUnavailable, now
+from consumer.journal.history import Answer, Closing, Deferred, Line, Outcome, Withheld
+from consumer.journal.work import Claim, Disposition, Done
+from handlers.base import Finding
 
 
 class Store(Protocol):
     """Records claims and history lines."""
 
-    def open_line(self, request: Request, claim: Claim, line: Line) -> int | Deferred:
-        """Ask all gates, then open the history line of a heal; return the line's id, or a gate's deferral."""
+    def open_line(self, request: Request, claim: Claim, line: Line) -> int | Deferred | Withheld:
+        """Ask all gates, then open the history line of a heal; return the line's id, or a gate's objection."""
+
+    def exemption(self, finding: Finding) -> str:
+        """Return the operator and the reason of an exemption of a finding; an empty text if it has none."""
 
     def may_go_on(self, claim: Claim) -> bool:
         """Return whether a heal may make the next step."""
@@ -50,14 +54,17 @@ class JournalStore:
         except JournalUnavailable:
             return False
 
-    def open_line(self, request: Request, claim: Claim, line: Line) -> int | Deferred:
+    def open_line(self, request: Request, claim: Claim, line: Line) -> int | Deferred | Withheld:
         """Open the line and write the line's id into the row, in one transaction."""
         ask = partial(_ask, request)
         return work.begin_healing(self._database, claim, line, ask)
 
+    def exemption(self, finding: Finding) -> str:
+        return _exemption(self._database, finding)
+
     def settle(self, claim: Claim, end: Disposition, lines: Sequence[Line | Closing] = ()) -> None:
         """Settle the row and write the lines, in one transaction."""
-        work.settle(self._database, claim, end, lines)
+        work.settle(self._database, claim, end, lines, partial(_end_asks, claim, end, lines))
 
 
 class MemoryStore:
@@ -78,11 +85,14 @@ class MemoryStore:
         except JournalUnavailable:
             return False
 
-    def open_line(self, request: Request, claim: Claim, line: Line) -> int | Deferred:
+    def open_line(self, request: Request, claim: Claim, line: Line) -> int | Deferred | Withheld:
         """Open the line, or keep the line that an earlier attempt left open."""
         if self._database is None:
             return Deferred("this command changes nothing", 0.0)
         return history.open_line(self._database, line, partial(_ask, request), claim.healing_id)
+
+    def exemption(self, finding: Finding) -> str:
+        return "" if self._database is None else _exemption(self._database, finding)
 
     def settle(self, claim: Claim, end: Disposition, lines: Sequence[Line | Closing] = ()) -> None:
         """Close the line of a heal. Findings are output, not history."""
@@ -91,7 +101,25 @@ class MemoryStore:
         for line in lines:
             if isinstance(line, Closing):
                 history.close(self._database, line)
+        self._database.transact(partial(_end_asks, claim, end, lines))
 
 
-def _ask(request: Request, connection: Connection, clock: float) -> Deferred | None:
+def _ask(request: Request, connection: Connection, clock: float) -> Answer:
     return ask_all(GATES, connection, request, clock)
+
+
+def _end_asks(claim: Claim, end: Disposition, lines: Sequence[Line | Closing], connection: Connection) -> None:
+    """Delete the approval that a heal used, and the asks about a key whose drift is gone."""
+    for line in lines:
+        if isinstance(line, Closing) and line.outcome is Outcome.HEALED:
+            asks.consume(connection, line.line_id)
+    if isinstance(end, Done) and claim.reported is not None:
+        asks.withdraw(connection, claim.handler, claim.key)
+
+
+def _exemption(database: Database, finding: Finding) -> str:
+    def read(connection: Connection) -> str:
+        found = exemptions.covering(connection, finding, now(connection))
+        return exempt.reason(found) if found else ""
+
+    return database.transact(read)

@@ -38,7 +38,7 @@ class Task:
 
     @property
     def heals(self) -> bool:
-        return self.settings.mode == "heal"
+        return self.settings.mode.heals
 
     @property
     def timer(self) -> Key:
@@ -84,7 +84,7 @@ def as_configured(mode: Mode) -> Mode:
 
 
 def at_most_audit(mode: Mode) -> Mode:
-    """Return ``audit`` for ``heal``; return any other mode unchanged."""
+    """Return ``audit`` for every mode but ``off``."""
     return Mode.OFF if mode is Mode.OFF else Mode.AUDIT
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from consumer.conf.journal import JournalSettings
 from consumer.engine.engine import Engine
-from consumer.journal import dead, history, work
+from consumer.journal import asks, dead, history, work
 from consumer.journal.database import JournalUnavailable
 from consumer.journal.work import Hint, Priority
 
@@ -49,6 +49,7 @@ class Upkeep:
         database, journal = self._engine.database, self._journal
         self._adopt()
         self._in_chunks(lambda: history.expire(database, journal.history_days * DAY))
+        self._in_chunks(lambda: asks.expire(database, journal.history_days * DAY))
         forgotten = self._in_chunks(
             lambda: dead.expire(database, journal.dead_days * DAY, journal.dead_keep, journal.dead_bytes)
         )

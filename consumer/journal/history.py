@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
 from sqlalchemy import Connection, RowMapping, and_, delete, exists, func, insert, select, update
 
-from consumer.journal.database import Database, now
+from consumer.journal.database import Database, clean, now
 from consumer.journal.schema import history, work
 from handlers.base import Finding, Healed, Json, Key
 
@@ -29,6 +29,9 @@ class Outcome(StrEnum):
     REFUSED = "refused"
     PARKED = "parked"
     STOPPED = "stopped"
+    ASKED = "asked"
+    DENIED = "denied"
+    EXEMPT = "exempt"
     HEALING = "healing"
     HEALED = "healed"
     FAILED = "failed"
@@ -52,9 +55,32 @@ class Deferred:
     known: bool = False
 
 
-#: Asks every gate, in the transaction that opens a heal's line; None when the heal may begin.
-#: It gets the connection and the database's time.
-Ask = Callable[[Connection, float], Deferred | None]
+@dataclass(frozen=True, slots=True)
+class Withheld:
+    """A gate leaves the finding to an operator, so the machine reports it.
+
+    :param outcome: ``ASKED``, ``DENIED`` or ``EXEMPT``
+    """
+
+    outcome: Outcome
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Allowed:
+    """The heal may begin.
+
+    :param operator: the person who approved it; empty if the mode needs no approval
+    """
+
+    operator: str = ""
+
+
+#: A gate's answer to a heal that asks to begin.
+Answer = Allowed | Deferred | Withheld
+
+#: Asks every gate, in the transaction that opens a heal's line. It gets the connection and the database's time.
+Ask = Callable[[Connection, float], Answer]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,12 +89,14 @@ class Origin:
 
     :param hint: the source of the hint: an event type, ``sweep`` or ``operator``
     :param hinted_at: when the notification was sent, seconds since the epoch
+    :param operator: the person who asked for the inspection; empty for events and sweeps
     """
 
     hint: str
     replica: str
     hint_id: str = ""
     hinted_at: float | None = None
+    operator: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +116,7 @@ class Line:
     error: str = ""
     weight: int = 1
     undo: str = ""
+    plan: str = ""
 
     @classmethod
     def of(cls, handler: str, finding: Finding, outcome: Outcome, origin: Origin, error: str = "") -> Line:
@@ -102,7 +131,12 @@ class Line:
             error,
             finding.weight,
             finding.undo,
+            finding.plan if finding.healable else "",
         )
+
+    def approved_by(self, operator: str) -> Line:
+        """Return the line with the operator who approved the heal, if one did."""
+        return replace(self, origin=replace(self.origin, operator=operator)) if operator else self
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +172,8 @@ def _row(line: Line, clock: float) -> dict[str, Any]:
         "outcome": line.outcome.value,
         "weight": line.weight,
         "undo": line.undo or None,
+        "plan": line.plan or None,
+        "operator": clean(line.origin.operator, 255) or None,
         "problem": line.problem,
         "summary": line.summary,
         "evidence": _dump(line.evidence),
@@ -166,15 +202,18 @@ def close(database: Database, closing: Closing) -> None:
     database.transact(lambda connection: write(connection, [closing], now(connection)))
 
 
-def open_line(database: Database, line: Line, ask: Ask, line_id: int | None = None) -> int | Deferred:
-    """Open the line of a heal without a row of work; return the line's id, or the deferral of a gate.
+def open_line(database: Database, line: Line, ask: Ask, line_id: int | None = None) -> int | Deferred | Withheld:
+    """Open the line of a heal without a row of work; return the line's id, or the answer of a gate that does not allow it.
 
     :param line_id: the line that an earlier attempt at the same heal left open, if any
     """
 
-    def begin(connection: Connection) -> int | Deferred:
+    def begin(connection: Connection) -> int | Deferred | Withheld:
         clock = now(connection)
-        return ask(connection, clock) or line_id or write(connection, [line], clock)[0]
+        answer = ask(connection, clock)
+        if not isinstance(answer, Allowed):
+            return answer
+        return line_id or write(connection, [line.approved_by(answer.operator)], clock)[0]
 
     return database.transact(begin)
 
@@ -236,6 +275,8 @@ class Entry:
     lag: float | None
     replica: str
     weight: int = 1
+    plan: str = ""
+    operator: str = ""
 
 
 def listing(
@@ -296,6 +337,8 @@ def _entry(row: RowMapping) -> Entry:
         lag=row["lag"],
         replica=row["replica"],
         weight=row["weight"],
+        plan=row["plan"] or "",
+        operator=row["operator"] or "",
     )
 
 

@@ -103,7 +103,10 @@ history = Table(
     Column("before", _Long),
     Column("after", _Long),
     Column("undo", _Long),
+    Column("plan", _Long),
     Column("error", _Long),
+    # the person who asked for the heal, or approved it
+    Column("operator", String(255)),
     Column("hint", String(128), nullable=False),
     Column("hint_id", String(64)),
     Column("hinted_at", Double),
@@ -174,6 +177,49 @@ replica = Table(
     Column("version", String(32), nullable=False),
     Column("started_at", Double, nullable=False),
     Column("beat_at", Double, nullable=False),
+    **_TABLE,
+)
+
+ask = Table(
+    "ask",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    Column("handler", _exact(64), nullable=False),
+    Column("key", _exact(300), nullable=False),
+    Column("problem", _exact(64), nullable=False),
+    # of the finding that an operator approves or denies
+    Column("fingerprint", String(64), nullable=False),
+    # waiting, approved or denied
+    Column("state", String(16), nullable=False),
+    Column("at", Double, nullable=False),
+    # an older ask cannot be approved, and an older approval heals nothing
+    Column("expires_at", Double, nullable=False),
+    Column("weight", Integer, nullable=False),
+    Column("summary", _Long, nullable=False),
+    Column("evidence", _Long, nullable=False),
+    Column("plan", _Long),
+    Column("undo", _Long),
+    Column("operator", String(255)),
+    Column("reason", _Long),
+    Column("decided_at", Double),
+    UniqueConstraint("handler", "key", "problem", name="uniq_ask0handler0key0problem"),
+    # an id that an operator saw must never name another ask
+    sqlite_autoincrement=True,
+    **_TABLE,
+)
+
+exemption = Table(
+    "exemption",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    # a key, or host:..., project:..., cell:..., problem:...
+    Column("scope", _exact(300), nullable=False, unique=True),
+    Column("at", Double, nullable=False),
+    # null: until an operator removes it
+    Column("until", Double),
+    Column("operator", String(255), nullable=False),
+    Column("reason", _Long, nullable=False),
+    sqlite_autoincrement=True,
     **_TABLE,
 )
 

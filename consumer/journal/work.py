@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import random
 import uuid
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 from functools import cache
@@ -184,13 +184,11 @@ def enqueue(database: Database, hints: Iterable[Hint], dead: Sequence[DeadLetter
 
     :raises JournalUnavailable: nothing is stored
     """
-    folded = sorted(_fold(hints).values(), key=lambda hint: (hint.handler, str(hint.key)))
+    folded = _fold(hints)
 
     def store(connection: Connection) -> None:
         clock = now(connection)
-        statement = _enqueue_statement(connection.dialect.name)
-        for start in range(0, len(folded), _CHUNK):
-            connection.execute(statement, [_row(hint, clock) for hint in folded[start : start + _CHUNK]])
+        put(connection, folded, clock)
         if dead:
             connection.execute(insert(dead_event), [letter.row(clock) for letter in dead])
 
@@ -199,15 +197,26 @@ def enqueue(database: Database, hints: Iterable[Hint], dead: Sequence[DeadLetter
     return len(folded)
 
 
-def _fold(hints: Iterable[Hint]) -> dict[tuple[str, Key], Hint]:
-    """Return the most urgent hint of each row, because one statement must not write a row twice."""
+def put(connection: Connection, hints: Iterable[Hint], clock: float) -> None:
+    """Store hints in the caller's transaction."""
+    folded = _fold(hints)
+    statement = _enqueue_statement(connection.dialect.name)
+    for start in range(0, len(folded), _CHUNK):
+        connection.execute(statement, [_row(hint, clock) for hint in folded[start : start + _CHUNK]])
+
+
+def _fold(hints: Iterable[Hint]) -> list[Hint]:
+    """Return the most urgent hint of each row, because one statement must not write a row twice.
+
+    The order of the rows is the same in each process, so that two transactions do not deadlock.
+    """
     folded: dict[tuple[str, Key], Hint] = {}
     for hint in hints:
         place = (hint.handler, hint.key)
         other = folded.get(place)
         if other is None or (hint.priority, -hint.after) > (other.priority, -other.after):
             folded[place] = hint
-    return folded
+    return sorted(folded.values(), key=lambda hint: (hint.handler, str(hint.key)))
 
 
 def _row(hint: Hint, clock: float) -> dict[str, Any]:
@@ -426,10 +435,15 @@ def is_held(connection: Connection, held: Claim) -> bool:
 
 
 def settle(
-    database: Database, held: Claim, end: Disposition, lines: Sequence[history.Line | history.Closing] = ()
+    database: Database,
+    held: Claim,
+    end: Disposition,
+    lines: Sequence[history.Line | history.Closing] = (),
+    also: Callable[[Connection], None] = lambda _connection: None,
 ) -> None:
     """End a claim, and write history lines in the same transaction.
 
+    :param also: another write for this transaction
     :raises LeaseLost: another replica took the row over; nothing is written
     """
 
@@ -447,6 +461,7 @@ def settle(
         if not changed:
             raise LeaseLost(f"{held.handler} {held.key}: taken over by another replica")
         history.write(connection, lines, clock)
+        also(connection)
 
     database.transact(write)
 
@@ -500,15 +515,20 @@ def free_all(database: Database) -> None:
     database.transact(lambda connection: connection.execute(update(work).values(**values)))
 
 
-def begin_healing(database: Database, held: Claim, line: history.Line, ask: history.Ask) -> int | history.Deferred:
-    """Open a heal's history line, or keep the claim's open line; return the line's id, or a gate's deferral."""
+def begin_healing(
+    database: Database, held: Claim, line: history.Line, ask: history.Ask
+) -> int | history.Deferred | history.Withheld:
+    """Open a heal's history line, or keep the claim's open line.
 
-    def begin(connection: Connection) -> int | history.Deferred:
+    :return: the line's id, or the answer of a gate that does not allow the heal
+    """
+
+    def begin(connection: Connection) -> int | history.Deferred | history.Withheld:
         clock = now(connection)
-        deferred = ask(connection, clock)
-        if deferred is not None:
-            return deferred
-        line_id = held.healing_id or history.write(connection, [line], clock)[0]
+        answer = ask(connection, clock)
+        if not isinstance(answer, history.Allowed):
+            return answer
+        line_id = held.healing_id or history.write(connection, [line.approved_by(answer.operator)], clock)[0]
         mine = and_(work.c.id == held.id, work.c.token == held.token)
         if not connection.execute(update(work).where(mine).values(healing_id=line_id)).rowcount:
             raise LeaseLost(f"{held.handler} {held.key}: taken over by another replica")

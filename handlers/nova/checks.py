@@ -41,7 +41,7 @@ def _databases(resources: Resources, modes: Mapping[type[Handler], Mode]) -> Ite
         yield Checked("nova_api", Verdict.FAILURE, str(error))
         return
     yield _schema(databases, databases.api, tables.api)
-    healing = [handler for handler, mode in modes.items() if mode is Mode.HEAL]
+    healing = [handler for handler, mode in modes.items() if mode.heals]
     needs = grants.rights_of(healing, "nova_api")
     yield from grants.check(databases.api.name, databases.api, needs, grants.rights_of(modes, "nova_api"))
     for cell in cells:

@@ -51,7 +51,7 @@ def _database(resources: Resources, modes: Mapping[type[Handler], Mode]) -> Iter
         yield Checked("octavia_database", Verdict.WARNING, "; ".join(sentences))
     else:
         yield Checked("octavia_database", Verdict.OK, "its schema is known")
-    healing = [handler for handler, mode in modes.items() if mode is Mode.HEAL]
+    healing = [handler for handler, mode in modes.items() if mode.heals]
     needs = grants.rights_of(healing, "octavia")
     yield from grants.check("octavia_database", database, needs, grants.rights_of(modes, "octavia"))
 
@@ -67,7 +67,7 @@ def _project(resources: Resources) -> Checked:
 
 def _queue(resources: Resources, modes: Mapping[type[Handler], Mode]) -> Iterator[Checked]:
     """Warn about handlers that cannot heal, because stackmend cannot judge Octavia's queue."""
-    names = [handler.name for handler, mode in modes.items() if mode is Mode.HEAL and handler.name in _NEED_QUEUE]
+    names = [handler.name for handler, mode in modes.items() if mode.heals and handler.name in _NEED_QUEUE]
     if not names:
         return
     try:

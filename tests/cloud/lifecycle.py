@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+import tenacity
+
 from tests.cloud import drift
 from tests.cloud.control_plane import CELLS, ControlPlane, wait_until
 from tests.cloud.seed import together
@@ -256,7 +258,16 @@ class Lifecycle:
             f"UPDATE {p}instance_actions_events x JOIN {p}instance_actions a ON a.id = x.action_id SET {older} {of}"
             for p in ("", "shadow_")
         ]
-        self._cloud.mariadb.execute(f"BEGIN; {'; '.join(statements)}; COMMIT", f"nova_{cell}")
+        self._execute(f"BEGIN; {'; '.join(statements)}; COMMIT", f"nova_{cell}")
+
+    @tenacity.retry(
+        retry=tenacity.retry_if_exception_message(match="(?s).*ERROR 1213"),
+        stop=tenacity.stop_after_attempt(10),
+        reraise=True,
+    )
+    def _execute(self, statements: str, schema: str) -> None:
+        """Execute statements; repeat them after a deadlock with an archive, as Nova's own do."""
+        self._cloud.mariadb.execute(statements, schema)
 
     def _boot(self, name: str, host: str, **more: Any) -> Any:
         booted = self._cloud.boot(f"{name}-{uuid.uuid4().hex[:6]}", host=host, wait=False, **more)

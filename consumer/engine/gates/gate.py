@@ -9,7 +9,7 @@ from typing import Protocol
 from sqlalchemy import Connection
 
 from consumer.engine.task import Task
-from consumer.journal.history import Deferred
+from consumer.journal.history import Allowed, Answer
 from handlers.base import Finding
 
 
@@ -26,19 +26,27 @@ class Request:
 
 
 class Gate(Protocol):
-    def ask(self, connection: Connection, request: Request, clock: float) -> Deferred | None:
-        """Return why the heal may not begin now; None if it may.
+    def ask(self, connection: Connection, request: Request, clock: float) -> Answer | None:
+        """Return why the heal may not begin now, or which operator approved it; None if the gate has no objection.
 
         :param clock: the journal's time, seconds since the epoch
         """
 
 
-def ask_all(gates: Iterable[Gate], connection: Connection, request: Request, clock: float) -> Deferred | None:
-    """Return the first reason why a heal may not begin now; None if it may.
+def ask_all(gates: Iterable[Gate], connection: Connection, request: Request, clock: float) -> Answer:
+    """Return the first reason why a heal may not begin now; if there is none, the approval.
 
     No gate stops a heal that an earlier attempt began: a half-finished heal would leave the object worse off.
     """
+    allowed = Allowed()
     if request.finding.begun:
-        return None
-    answers = (gate.ask(connection, request, clock) for gate in gates)
-    return next((deferred for deferred in answers if deferred is not None), None)
+        return allowed
+    for gate in gates:
+        match gate.ask(connection, request, clock):
+            case None:
+                continue
+            case Allowed() as approval:
+                allowed = approval
+            case objection:
+                return objection
+    return allowed

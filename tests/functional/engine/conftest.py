@@ -63,6 +63,7 @@ class Machine:
     mode: Mode = Mode.HEAL
     heals_per_hour: int = 0
     interval: int = 3600
+    ask_hours: float = 72.0
     window: Window = field(default_factory=Window)
     clock: Clock = lambda: datetime.now(UTC)
     replica: str = "r1"
@@ -73,7 +74,7 @@ class Machine:
         return [Mender(self.world), CarefulMender(self.world)]
 
     def tasks(self) -> dict[str, Task]:
-        settings = TaskSettings(self.mode, self.interval, self.window, self.heals_per_hour)
+        settings = TaskSettings(self.mode, self.interval, self.window, self.heals_per_hour, self.ask_hours)
         return {handler.name: Task(handler, settings, self.clock) for handler in self.handlers()}
 
     def engine(self) -> Engine:

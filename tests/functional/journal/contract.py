@@ -27,7 +27,7 @@ from consumer.journal import (
 )
 from consumer.journal.database import Database, now
 from consumer.journal.dead import DeadLetter
-from consumer.journal.history import Ask, Closing, Deferred, Line, Origin, Outcome
+from consumer.journal.history import Ask, Closing, Deferred, Line, Origin, Outcome, Withheld
 from consumer.journal.work import Done, Hint, Later, LeaseLost, Parked, Priority, Reported
 from handlers.base import Finding, Healed, Key, Mode
 from tests.doubles import Mender, World
@@ -298,7 +298,7 @@ class JournalContract:
     def test_budget_counts_over_threads(self, journal: Database) -> None:
         controls.ensure(journal, [H])
         work.enqueue(journal, [hint(str(number)) for number in range(12)])
-        opened: list[int | Deferred] = []
+        opened: list[int | Deferred | Withheld] = []
 
         def heal(claim: work.Claim) -> None:
             opened.append(work.begin_healing(journal, claim, line(claim.key.id), may(5)))

@@ -9,7 +9,7 @@ import pytest
 
 from consumer.cli.errors import DRIFT, ERROR, OK, CommandError
 from consumer.cli.handler import state
-from consumer.cli.history import read_since
+from consumer.cli.moments import read_since
 from consumer.cli.session import read_key
 from consumer.cli.sweep import exit_code, summaries
 from consumer.engine.oneshot import Action, Result

@@ -57,7 +57,7 @@ def test_nothing_found_after_an_interrupted_heal_ends_that_heal() -> None:
 
 
 def test_a_finding_is_healed_at_once_where_once_is_proof() -> None:
-    assert look(CLAIM, FINDING) == Heal(FINDING, MARK, more=False)
+    assert look(CLAIM, FINDING) == Heal((FINDING,), MARK)
 
 
 def test_a_finding_must_be_seen_twice_unchanged() -> None:
@@ -65,7 +65,7 @@ def test_a_finding_must_be_seen_twice_unchanged() -> None:
     assert first == Wait(Later(5, fingerprint=MARK, fresh=True, watched=5))
     seen = replace(CLAIM, fingerprint=MARK, seen_at=1000.0)
     assert look(replace(seen, now=1003.0), FINDING, confirm_after=5) == Wait(Later(2.0, fingerprint=MARK))
-    assert look(replace(seen, now=1005.0), FINDING, confirm_after=5) == Heal(FINDING, MARK, more=False)
+    assert look(replace(seen, now=1005.0), FINDING, confirm_after=5) == Heal((FINDING,), MARK)
 
 
 def test_a_finding_that_changed_between_two_looks_starts_over() -> None:
@@ -86,15 +86,16 @@ def test_what_is_not_healable_is_refused_and_does_not_keep_the_rest_from_healing
     assert look(CLAIM, REFUSED) == Report(Reported(fingerprint([REFUSED]), refused=True), ((REFUSED, Outcome.REFUSED),))
     decision = look(CLAIM, REFUSED, FINDING)
     assert isinstance(decision, Heal)
-    assert decision.finding == FINDING
-    assert decision.more, "the one that cannot be healed is reported by the next look"
+    assert decision.findings == (FINDING,)
+    assert decision.others == (REFUSED,)
+    assert decision.more, "the next inspection reports the one that cannot be healed"
 
 
 def test_findings_take_turns() -> None:
     first, second = (look(replace(CLAIM, attempts=attempts), FINDING, OTHER) for attempts in (0, 1))
     assert isinstance(first, Heal)
     assert isinstance(second, Heal)
-    assert first.finding is not second.finding
+    assert first.findings == tuple(reversed(second.findings))
     assert first.more
 
 

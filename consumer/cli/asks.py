@@ -1,0 +1,151 @@
+"""``work asks``, ``approve``, ``deny``: the findings that wait for approval in mode ``ask``."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from consumer.cli.base import Command, Lister, SpanCell, add_by, known_ids, row_id
+from consumer.cli.errors import ERROR, CommandError
+from consumer.cli.moments import read_since
+from consumer.journal import asks
+from consumer.journal.asks import Ask, State
+from consumer.journal.database import now
+from consumer.text import plural, utc
+
+
+class Asks(Lister):
+    """List the findings that wait for approval, and the decisions about them.
+
+    States: waiting; approved (a new proof follows, then the heal); denied; expired (a new proof asks again). An ask with other
+    evidence replaces an earlier ask and has a new id.
+
+    Exit codes: 0 whether asks wait or not, 1 an error.
+    """
+
+    example = "examples:\n  %(prog)s work asks\n  %(prog)s work asks --handler audit_allocations -f json"
+    titles = ("ID", "Handler", "Key", "Problem", "State", "Age", "Summary", "Plan", "Operator", "Reason")
+    more_titles = ("Objects", "Evidence", "Undo", "Expires at")
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        parser = super().get_parser(prog_name)
+        parser.add_argument("--handler", metavar="NAME", help="Only asks of this handler.")
+        parser.add_argument("--problem", metavar="NAME", help="Only asks about this problem.")
+        parser.add_argument("--state", choices=[one.value for one in State], help="Only asks in this state.")
+        return parser
+
+    def rows(self, parsed_args: argparse.Namespace) -> Iterable[Sequence[Any]]:
+        if parsed_args.handler:
+            self.session.handler(parsed_args.handler)
+        database = self.session.database
+        clock = database.transact(now)
+        found = asks.listing(database, parsed_args.handler, parsed_args.problem)
+        return [_row(one, clock) for one in found if parsed_args.state in {None, one.state}]
+
+
+def _row(one: Ask, clock: float) -> list[Any]:
+    return [
+        one.id,
+        one.handler,
+        one.key,
+        one.problem,
+        "expired" if one.expired else one.state,
+        SpanCell(round(max(0.0, clock - one.at), 1)),
+        one.summary,
+        one.plan,
+        one.operator,
+        one.reason,
+        one.weight,
+        one.evidence,
+        one.undo,
+        utc(one.expires_at),
+    ]
+
+
+class Decide(Command):
+    """A decision about asks, which the operator names by id or by filters."""
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        parser = super().get_parser(prog_name)
+        parser.add_argument("ids", nargs="*", type=row_id, metavar="ID", help="IDs in 'work asks'.")
+        parser.add_argument("--handler", metavar="NAME", help="All asks of this handler that wait.")
+        parser.add_argument("--problem", metavar="NAME", help="All asks about this problem that wait.")
+        parser.add_argument(
+            "--older-than",
+            metavar="WHEN",
+            help="All asks that wait since before then: 90s, 15m, 2h, 3d, or a UTC time.",
+        )
+        add_by(parser)
+        return parser
+
+    def chosen(self, parsed_args: argparse.Namespace) -> list[Ask]:
+        """Return the named asks.
+
+        :raises CommandError: no ask is named, an id is unknown, or ids and filters are combined
+        """
+        database = self.session.database
+        filters = (parsed_args.handler, parsed_args.problem, parsed_args.older_than)
+        if bool(parsed_args.ids) == any(filters):
+            raise CommandError("give the ids of asks, or --handler, --problem or --older-than; see 'work asks'")
+        if parsed_args.ids:
+            found = asks.find(database, parsed_args.ids)
+            known_ids(parsed_args.ids, [one.id for one in found], "ask")
+            return found
+        if parsed_args.handler:
+            self.session.handler(parsed_args.handler)
+        found = asks.listing(database, parsed_args.handler, parsed_args.problem)
+        before = None
+        if parsed_args.older_than:
+            before = read_since(parsed_args.older_than, database.transact(now), "--older-than")
+        return [
+            one
+            for one in found
+            if one.state is State.WAITING and not one.expired and (before is None or one.at < before)
+        ]
+
+
+class Approve(Decide):
+    """Approve findings that wait in mode ask.
+
+    stackmend proves each finding again before the heal. If the evidence differs, it asks again.
+
+    Exit codes: 0 all are approved, 1 an error, or an ask has expired.
+    """
+
+    example = (
+        "examples:\n"
+        "  %(prog)s work approve 41 42 --by alice\n"
+        "  %(prog)s work approve --handler audit_allocations --problem orphan-allocation"
+    )
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        parser = super().get_parser(prog_name)
+        parser.add_argument("--reason", default="", metavar="TEXT", help="A note for the record.")
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace) -> int:
+        chosen = self.chosen(parsed_args)
+        approved = asks.approve(self.session.database, [one.id for one in chosen], parsed_args.by, parsed_args.reason)
+        self.write_line(f"{plural(len(approved), 'ask')} approved; a new proof follows")
+        expired = [str(one.id) for one in chosen if one.expired]
+        if not expired:
+            return 0
+        self.remark(f"expired and not approved: {', '.join(expired)}; the next proof asks again")
+        return ERROR
+
+
+class Deny(Decide):
+    """Deny findings that wait in mode ask. stackmend remembers the denial until the evidence changes."""
+
+    example = "example:\n  %(prog)s work deny 41 --reason 'the host is under repair' --by alice"
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        parser = super().get_parser(prog_name)
+        parser.add_argument("--reason", required=True, metavar="TEXT", help="Why the heal is not wanted.")
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace) -> None:
+        chosen = self.chosen(parsed_args)
+        denied = asks.deny(self.session.database, [one.id for one in chosen], parsed_args.by, parsed_args.reason)
+        self.write_line(f"{plural(len(denied), 'ask')} denied")

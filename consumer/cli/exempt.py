@@ -1,0 +1,122 @@
+"""``exempt add``, ``list``, ``remove``: objects that no heal changes."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from consumer.cli.base import Command, Lister, add_by, known_ids, row_id
+from consumer.cli.errors import CommandError
+from consumer.cli.moments import read_until
+from consumer.journal import exemptions
+from consumer.journal.database import now
+from consumer.text import plural, utc
+from handlers.base import Handler, Key
+
+#: kinds of scopes that are no kinds of keys, with an example
+_WIDE = {"host": "host:compute-7", "project": "project:<id>", "cell": "cell:cell1", "problem": "problem:host-unmapped"}
+
+
+class ExemptAdd(Command):
+    """Exempt objects from heals, on every replica. Findings about them are still reported, as exempt.
+
+    An exemption of a host, project or cell covers the objects there. A new exemption replaces an earlier one of the same scope.
+    A heal that has begun goes on.
+    """
+
+    example = (
+        "examples:\n"
+        "  %(prog)s exempt add host:compute-7 --until 2d --reason 'memory test'\n"
+        "  %(prog)s exempt add problem:orphan-allocation --reason 'migration of the cell' --by alice"
+    )
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        parser = super().get_parser(prog_name)
+        parser.add_argument(
+            "scope", metavar="SCOPE", help=f"A key, as 'work list' shows it, or {', '.join(_WIDE.values())}."
+        )
+        parser.add_argument(
+            "--until",
+            metavar="WHEN",
+            help="End of the exemption: 2h, 3d or 1w from now, or a UTC time (2026-11-22T10:00). Default: none.",
+        )
+        parser.add_argument("--reason", required=True, metavar="TEXT", help="Why; shown with each finding.")
+        add_by(parser)
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace) -> None:
+        scope = read_scope(parsed_args.scope, self.session.all_classes)
+        database = self.session.database
+        until = read_until(parsed_args.until, database.transact(now)) if parsed_args.until else None
+        row = exemptions.add(database, scope, until, parsed_args.by, parsed_args.reason)
+        end = f" until {utc(until)}" if until is not None else ""
+        self.write_line(f"exemption {row}: no heal changes {scope}{end}")
+        kind = scope.partition(":")[0]
+        blind = sorted(one.name for one in self.session.all_classes if kind in _WIDE and not knows(one, kind))
+        if blind:
+            self.remark(f"these handlers do not know the {kind} of an object and still heal there: {', '.join(blind)}")
+
+
+class ExemptList(Lister):
+    """List the exemptions, oldest first."""
+
+    titles = ("ID", "Scope", "Since", "Until", "Operator", "Reason", "State")
+
+    def rows(self, parsed_args: argparse.Namespace) -> Iterable[Sequence[Any]]:
+        return [
+            (
+                one.id,
+                one.scope,
+                utc(one.at),
+                utc(one.until),
+                one.operator,
+                one.reason,
+                "ended" if one.ended else "valid",
+            )
+            for one in exemptions.listing(self.session.database)
+        ]
+
+
+class ExemptRemove(Command):
+    """Remove exemptions. The next sweep heals the drift that remains."""
+
+    example = "example:\n  %(prog)s exempt remove 3"
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        parser = super().get_parser(prog_name)
+        parser.add_argument("ids", nargs="+", type=row_id, metavar="ID", help="IDs in 'exempt list'.")
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace) -> None:
+        database = self.session.database
+        ids = known_ids(parsed_args.ids, [one.id for one in exemptions.listing(database)], "exemption")
+        self.write_line(f"{plural(exemptions.remove(database, ids), 'exemption')} removed")
+
+
+def knows(handler: type[Handler], kind: str) -> bool:
+    """Return whether each finding of a handler names the objects of a kind that it concerns."""
+    return kind == "problem" or kind in handler.kinds or kind in handler.concerned_kinds
+
+
+def read_scope(text: str, handlers: Iterable[type[Handler]]) -> str:
+    """Check the scope of an exemption.
+
+    :raises CommandError: it is no key, host, project, cell or problem of these handlers
+    """
+    classes = list(handlers)
+    try:
+        key = Key.parse(text)
+    except ValueError as error:
+        raise CommandError(f"SCOPE: {error}") from None
+    kinds = {kind for handler in classes for kind in handler.kinds}
+    if key.kind not in kinds | _WIDE.keys():
+        raise CommandError(
+            f"SCOPE: {text!r} has an unknown kind; the kinds are: {', '.join(sorted(kinds | _WIDE.keys()))}"
+        )
+    problems = {problem for handler in classes for problem in handler.healable_problems}
+    if key.kind == "problem" and key.id not in problems:
+        raise CommandError(
+            f"SCOPE: no handler heals the problem {key.id!r}; the problems are: {', '.join(sorted(problems))}"
+        )
+    return text

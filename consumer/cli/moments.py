@@ -1,0 +1,48 @@
+"""Times on the command line: a time span from now, or a date."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+
+from consumer.cli.errors import CommandError
+
+_UNITS = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
+_SPAN = re.compile(r"(\d{1,9}(?:\.\d{1,3})?)(s|m|min|h|d|w)")
+
+
+def read_since(text: str, clock: float, option: str = "--since") -> float:
+    """Return a time in the past: ``90s``, ``15m``, ``2h``, ``3d``, ``1w`` ago, or a date with optional time, in UTC by default.
+
+    :param clock: the current time, seconds since the epoch
+    :raises CommandError: the text is no time
+    """
+    span = _seconds(text)
+    return _moment(text, option) if span is None else clock - span
+
+
+def read_until(text: str, clock: float, option: str = "--until") -> float:
+    """Return a time in the future, like :func:`read_since`.
+
+    :raises CommandError: the text is no time, or the time is past
+    """
+    span = _seconds(text)
+    moment = _moment(text, option) if span is None else clock + span
+    if moment <= clock:
+        raise CommandError(f"{option} {text!r} is past")
+    return moment
+
+
+def _seconds(text: str) -> float | None:
+    found = _SPAN.fullmatch(text.strip())
+    return float(found[1]) * _UNITS[found[2]] if found else None
+
+
+def _moment(text: str, option: str) -> float:
+    try:
+        moment = datetime.fromisoformat(text.strip())
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, OverflowError):
+        raise CommandError(
+            f"{option} {text!r} is not a time; write a time span (90s, 15m, 2h, 3d, 1w) or a UTC time (2026-11-22T10:00)"
+        ) from None

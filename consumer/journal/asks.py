@@ -1,0 +1,197 @@
+"""The findings that wait for an operator's approval, and the operators' decisions.
+
+An ask belongs to one finding: handler, key, problem and fingerprint. If a later proof differs, a new ask with a new id replaces
+the old one. So an approval never counts for evidence that its operator did not see.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from sqlalchemy import ColumnElement, Connection, RowMapping, and_, delete, insert, select, update
+
+from consumer.journal import work
+from consumer.journal.database import Database, clean, now
+from consumer.journal.schema import ask, history
+from consumer.journal.work import Hint, Priority
+from handlers.base import Finding, Json, Key
+
+
+class State(StrEnum):
+    WAITING = "waiting"
+    APPROVED = "approved"
+    DENIED = "denied"
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """A finding that waits for approval, or the decision about it.
+
+    :param expires_at: end of the ask, or of its approval, in seconds since the epoch; a denial does not expire
+    :param operator: the person who decided
+    """
+
+    id: int
+    handler: str
+    key: str
+    problem: str
+    fingerprint: str
+    state: State
+    at: float
+    expires_at: float
+    weight: int
+    summary: str
+    evidence: Json
+    plan: str
+    undo: str
+    operator: str
+    reason: str
+    expired: bool
+
+
+def standing(connection: Connection, handler: str, key: Key, problem: str, clock: float) -> Ask | None:
+    """Return the ask about a problem of a key, with any fingerprint."""
+    query = select(ask).where(_of(handler, key), ask.c.problem == problem)
+    row = connection.execute(query).mappings().one_or_none()
+    return _ask(row, clock) if row else None
+
+
+def put(
+    connection: Connection, handler: str, finding: Finding, fingerprint: str, expires_at: float, clock: float
+) -> int:
+    """Store the ask of a finding in place of an earlier ask about the same problem; return the new ask's id."""
+    connection.execute(delete(ask).where(_of(handler, finding.key), ask.c.problem == finding.problem))
+    values = {
+        "handler": handler,
+        "key": str(finding.key),
+        "problem": finding.problem,
+        "fingerprint": fingerprint,
+        "state": State.WAITING.value,
+        "at": clock,
+        "expires_at": expires_at,
+        "weight": finding.weight,
+        "summary": finding.summary,
+        "evidence": json.dumps(finding.evidence, sort_keys=True, default=str, ensure_ascii=False),
+        "plan": finding.plan or None,
+        "undo": finding.undo or None,
+    }
+    result = connection.execute(insert(ask).values(values))
+    return int(result.inserted_primary_key[0])  # type: ignore[index]
+
+
+def consume(connection: Connection, line_id: int) -> None:
+    """Delete the approval that a finished heal used; the same drift asks again when it comes back."""
+    line = select(history.c.handler, history.c.key, history.c.problem).where(history.c.id == line_id)
+    row = connection.execute(line).first()
+    if row is not None:
+        same = and_(ask.c.handler == row.handler, ask.c.key == row.key, ask.c.problem == row.problem)
+        connection.execute(delete(ask).where(same, ask.c.state == State.APPROVED))
+
+
+def withdraw(connection: Connection, handler: str, key: Key) -> None:
+    """Delete the asks about a key without drift; keep denials."""
+    connection.execute(delete(ask).where(_of(handler, key), ask.c.state != State.DENIED))
+
+
+def listing(database: Database, handler: str | None = None, problem: str | None = None) -> list[Ask]:
+    """Return the asks and denials, oldest first."""
+    query = select(ask).order_by(ask.c.id)
+    if handler:
+        query = query.where(ask.c.handler == handler)
+    if problem:
+        query = query.where(ask.c.problem == problem)
+
+    def read(connection: Connection) -> list[Ask]:
+        clock = now(connection)
+        return [_ask(row, clock) for row in connection.execute(query).mappings()]
+
+    return database.transact(read)
+
+
+def find(database: Database, ids: Collection[int]) -> list[Ask]:
+    def read(connection: Connection) -> list[Ask]:
+        clock = now(connection)
+        rows = connection.execute(select(ask).where(ask.c.id.in_(ids)).order_by(ask.c.id)).mappings()
+        return [_ask(row, clock) for row in rows]
+
+    return database.transact(read)
+
+
+def approve(database: Database, ids: Sequence[int], operator: str, reason: str = "") -> list[Ask]:
+    """Approve asks that have not expired, and request a new proof of each; return them.
+
+    An earlier denial of the same finding is replaced.
+    """
+
+    def decide(connection: Connection) -> list[Ask]:
+        clock = now(connection)
+        alive = and_(ask.c.id.in_(ids), ask.c.expires_at > clock, ask.c.state != State.APPROVED)
+        found = [_ask(row, clock) for row in connection.execute(select(ask).where(alive)).mappings()]
+        _decide(connection, [one.id for one in found], State.APPROVED, operator, reason, clock)
+        work.put(connection, [_hint(one) for one in found], clock)
+        return found
+
+    return database.transact(decide)
+
+
+def deny(database: Database, ids: Sequence[int], operator: str, reason: str) -> list[Ask]:
+    """Deny asks, and remember the reason for their fingerprints; return the denied asks."""
+
+    def decide(connection: Connection) -> list[Ask]:
+        clock = now(connection)
+        mine = and_(ask.c.id.in_(ids), ask.c.state != State.DENIED)
+        found = [_ask(row, clock) for row in connection.execute(select(ask).where(mine)).mappings()]
+        _decide(connection, [one.id for one in found], State.DENIED, operator, reason, clock)
+        return found
+
+    return database.transact(decide)
+
+
+def expire(database: Database, older_than: float) -> int:
+    """Delete asks whose decision or expiry is older than some seconds; return their number."""
+
+    def forget(connection: Connection) -> int:
+        end = now(connection) - older_than
+        ids = connection.execute(select(ask.c.id).where(ask.c.expires_at < end).limit(1000)).scalars().all()
+        return connection.execute(delete(ask).where(ask.c.id.in_(ids))).rowcount if ids else 0
+
+    return database.transact(forget)
+
+
+def _decide(
+    connection: Connection, ids: Collection[int], state: State, operator: str, reason: str, clock: float
+) -> None:
+    values = {"state": state.value, "operator": clean(operator, 255), "reason": reason or None, "decided_at": clock}
+    connection.execute(update(ask).where(ask.c.id.in_(ids)).values(values))
+
+
+def _hint(one: Ask) -> Hint:
+    return Hint(one.handler, Key.parse(one.key), Priority.OPERATOR, "approval")
+
+
+def _of(handler: str, key: Key) -> ColumnElement[bool]:
+    return and_(ask.c.handler == handler, ask.c.key == str(key))
+
+
+def _ask(row: RowMapping, clock: float) -> Ask:
+    return Ask(
+        id=row["id"],
+        handler=row["handler"],
+        key=row["key"],
+        problem=row["problem"],
+        fingerprint=row["fingerprint"],
+        state=State(row["state"]),
+        at=row["at"],
+        expires_at=row["expires_at"],
+        weight=row["weight"],
+        summary=row["summary"],
+        evidence=json.loads(row["evidence"]),
+        plan=row["plan"] or "",
+        undo=row["undo"] or "",
+        operator=row["operator"] or "",
+        reason=row["reason"] or "",
+        expired=row["expires_at"] <= clock and row["state"] != State.DENIED,
+    )

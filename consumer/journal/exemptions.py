@@ -1,0 +1,79 @@
+"""The objects that operators exempt from heals. Each replica reads the exemptions when it opens a heal."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from sqlalchemy import Connection, RowMapping, delete, insert, or_, select
+
+from consumer.journal.database import Database, clean, now
+from consumer.journal.schema import exemption
+from handlers.base import Finding
+
+
+@dataclass(frozen=True, slots=True)
+class Exemption:
+    """Objects that no heal changes.
+
+    :param scope: a key, or ``host:<name>``, ``project:<id>``, ``cell:<name>``, ``problem:<name>``
+    :param until: its end, in seconds since the epoch; None if only an operator ends it
+    """
+
+    id: int
+    scope: str
+    at: float
+    until: float | None
+    operator: str
+    reason: str
+    ended: bool
+
+
+def add(database: Database, scope: str, until: float | None, operator: str, reason: str) -> int:
+    """Add an exemption in place of an earlier one of the same scope; return its id."""
+
+    def store(connection: Connection) -> int:
+        connection.execute(delete(exemption).where(exemption.c.scope == scope))
+        values = {"scope": scope, "at": now(connection), "until": until, "operator": clean(operator, 255)}
+        result = connection.execute(insert(exemption).values(reason=reason, **values))
+        return int(result.inserted_primary_key[0])  # type: ignore[index]
+
+    return database.transact(store)
+
+
+def listing(database: Database) -> list[Exemption]:
+    """Return all exemptions, oldest first, with those that have ended."""
+
+    def read(connection: Connection) -> list[Exemption]:
+        clock = now(connection)
+        rows = connection.execute(select(exemption).order_by(exemption.c.id)).mappings()
+        return [_exemption(row, clock) for row in rows]
+
+    return database.transact(read)
+
+
+def remove(database: Database, ids: Collection[int]) -> int:
+    """Remove exemptions; return their number."""
+    gone = delete(exemption).where(exemption.c.id.in_(ids))
+    return database.transact(lambda connection: connection.execute(gone).rowcount)
+
+
+def covering(connection: Connection, finding: Finding, clock: float) -> Exemption | None:
+    """Return an exemption of a finding's key, problem, or one of the objects that it concerns; None without one."""
+    scopes = {str(finding.key), f"problem:{finding.problem}", *finding.concerns}
+    lasts = or_(exemption.c.until.is_(None), exemption.c.until > clock)
+    query = select(exemption).where(exemption.c.scope.in_(scopes), lasts).order_by(exemption.c.id).limit(1)
+    row = connection.execute(query).mappings().first()
+    return _exemption(row, clock) if row else None
+
+
+def _exemption(row: RowMapping, clock: float) -> Exemption:
+    return Exemption(
+        id=row["id"],
+        scope=row["scope"],
+        at=row["at"],
+        until=row["until"],
+        operator=row["operator"],
+        reason=row["reason"],
+        ended=row["until"] is not None and row["until"] <= clock,
+    )

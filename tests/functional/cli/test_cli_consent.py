@@ -1,0 +1,140 @@
+"""``work asks``, ``approve``, ``deny`` and ``exempt``, beside one-shot sweeps in mode ask."""
+
+from __future__ import annotations
+
+import getpass
+
+import pytest
+
+from consumer.journal import backlog, exemptions
+from consumer.journal.database import Database
+from tests.functional.cli.conftest import Ran, Shell
+
+
+@pytest.fixture
+def asking(shell: Shell, database: Database) -> Shell:
+    shell.configure("[audit]\nmender_mode = ask\n")
+    shell.world.things = {"a": 1, "b": 2}
+    assert sweep(shell).code == 2
+    return shell
+
+
+def sweep(shell: Shell) -> Ran:
+    return shell("sweep", "mender", "-f", "json")
+
+
+def ids(shell: Shell, *arguments: str) -> dict[str, int]:
+    return {row["key"]: row["id"] for row in shell("work", "asks", "-f", "json", *arguments).json}
+
+
+def test_a_sweep_in_mode_ask_leaves_asks_with_plan_and_undo(asking: Shell) -> None:
+    first, second = asking("work", "asks", "-f", "json").json
+    assert (first["key"], first["state"], first["plan"], first["undo"]) == (
+        "thing:a",
+        "waiting",
+        "set a from 1 to 0",
+        "break a",
+    )
+    assert second["evidence"] == {"generation": 2}
+    assert asking.world.writes == {}
+    ran = sweep(asking)
+    assert [row["action"] for row in ran.json] == ["asked", "asked"]
+    assert "2 wait for approval" in ran.err
+
+
+def test_an_approved_ask_is_healed_by_the_next_sweep_in_the_name_of_the_operator(asking: Shell) -> None:
+    asked = ids(asking)
+    ran = asking("work", "approve", str(asked["thing:a"]), "--by", "alice")
+    assert (ran.code, ran.out) == (0, "1 ask approved; a new proof follows\n")
+    assert ids(asking, "--state", "approved") == {"thing:a": asked["thing:a"]}
+    assert [row["action"] for row in sweep(asking).json] == ["healed", "asked"]
+    (line,) = asking("history", "--outcome", "healed", "-f", "json").json
+    assert (line["key"], line["operator"], line["plan"]) == ("thing:a", "alice", "set a from 1 to 0")
+    assert list(ids(asking)) == ["thing:b"]
+
+
+def test_an_approval_without_a_daemon_leaves_work_for_one(asking: Shell, database: Database) -> None:
+    asking("work", "approve", str(ids(asking)["thing:a"]))
+    assert [(row.key, row.hint) for row in backlog.listing(database)] == [("thing:a", "approval")]
+
+
+def test_filters_choose_the_asks_that_wait(asking: Shell) -> None:
+    assert asking("work", "approve", "--problem", "melted").out == "0 asks approved; a new proof follows\n"
+    assert asking("work", "approve", "--handler", "mender", "--older-than", "1h").out.startswith("0 asks")
+    assert asking("work", "approve", "--handler", "mender", "--problem", "broken").out.startswith("2 asks")
+
+
+def test_a_denial_has_a_reason_and_a_person(asking: Shell) -> None:
+    ran = asking("work", "deny", str(ids(asking)["thing:a"]), "--reason", "under repair")
+    assert (ran.code, ran.out) == (0, "1 ask denied\n")
+    row = next(row for row in asking("work", "asks", "-f", "json").json if row["key"] == "thing:a")
+    assert (row["state"], row["reason"], row["operator"]) == ("denied", "under repair", getpass.getuser())
+    assert [one["action"] for one in sweep(asking).json] == ["denied", "asked"]
+    assert asking.world.drifted() == {"a", "b"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        (("approve",), "give the ids of asks, or --handler, --problem or --older-than; see 'work asks'"),
+        (("approve", "1", "--handler", "mender"), "give the ids of asks, or --handler, --problem or --older-than; see"),
+        (("approve", "1", "99"), "no ask has the id 99; nothing was done"),
+        (("deny", "--handler", "nobody", "--reason", "x"), "there is no handler nobody"),
+        (("approve", "--older-than", "soon"), "--older-than 'soon' is not a time"),
+    ],
+)
+def test_a_wrong_decision_changes_nothing(asking: Shell, arguments: tuple[str, ...], error: str) -> None:
+    ran = asking("work", *arguments)
+    assert ran.code == 1
+    assert error in ran.err
+    assert len(ids(asking, "--state", "waiting")) == 2
+
+
+def test_heal_is_the_operators_own_approval(asking: Shell) -> None:
+    assert asking("heal", "mender", "thing:a", "-f", "json").code == 0
+    (line,) = asking("history", "--outcome", "healed", "-f", "json").json
+    assert line["operator"] == getpass.getuser()
+
+
+def test_an_exemption_is_listed_honoured_and_removed(shell: Shell, database: Database) -> None:
+    shell.world.things = {"a": 1}
+    ran = shell("exempt", "add", "host:shelf-a", "--until", "2d", "--reason", "memory test", "--by", "alice")
+    assert ran.code == 0
+    assert ran.out.startswith("exemption 1: no heal changes host:shelf-a until ")
+    (row,) = shell("exempt", "list", "-f", "json").json
+    assert (row["scope"], row["operator"], row["reason"], row["state"]) == (
+        "host:shelf-a",
+        "alice",
+        "memory test",
+        "valid",
+    )
+    swept = shell("sweep", "mender", "-f", "json")
+    assert swept.code == 0, "a person has decided about this drift"
+    assert [(one["action"], one["key"]) for one in swept.json] == [("exempt", "thing:a")]
+    assert shell("heal", "mender", "thing:a", "-f", "json").json[0]["action"] == "exempt"
+    assert shell.world.drifted() == {"a"}
+    assert shell("exempt", "remove", "1").out == "1 exemption removed\n"
+    assert [one["action"] for one in sweep(shell).json] == ["healed"]
+
+
+def test_handlers_that_cannot_honour_an_exemption_are_named(shell: Shell, database: Database) -> None:
+    ran = shell("exempt", "add", "cell:cell1", "--reason", "it moves")
+    assert ran.err == "these handlers do not know the cell of an object and still heal there: fixer, mender\n"
+    assert shell("exempt", "add", "host:shelf-a", "--reason", "it moves").err == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        (("compute-7",), "SCOPE: 'compute-7:' is not a key"),
+        (("hosts:compute-7",), "SCOPE: 'hosts:compute-7' has an unknown kind; the kinds are: cell, host, part, "),
+        (("problem:melted",), "SCOPE: no handler heals the problem 'melted'; the problems are: broken"),
+        (("host:a", "--until", "2020-01-01"), "--until '2020-01-01' is past"),
+        (("host:a", "--until", "later"), "--until 'later' is not a time"),
+    ],
+)
+def test_a_wrong_exemption_is_refused(shell: Shell, database: Database, arguments: tuple[str, ...], error: str) -> None:
+    ran = shell("exempt", "add", *arguments, "--reason", "x")
+    assert ran.code == 1
+    assert error in ran.err
+    assert exemptions.listing(database) == []
