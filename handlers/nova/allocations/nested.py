@@ -6,12 +6,10 @@ least :data:`FLOOR`. The next sweep continues with the other providers.
 
 from __future__ import annotations
 
-import random
-import threading
-from bisect import bisect_left
 from collections.abc import Collection
 
 from handlers.nova.placement import Placement
+from handlers.nova.turns import Turns
 
 #: providers of a sweep in a small fleet
 FLOOR = 100
@@ -22,9 +20,7 @@ class Nested:
 
     def __init__(self, placement: Placement) -> None:
         self._placement = placement
-        self._lock = threading.Lock()
-        #: the first provider of the next sweep; a process begins anywhere, so that short-lived ones cover all in time
-        self._next = f"{random.getrandbits(32):08x}"
+        self._turns = Turns()
 
     def due(self, roots: Collection[str]) -> dict[str, str]:
         """Return the providers whose turn it is, each with the root provider.
@@ -37,13 +33,4 @@ class Nested:
             for one in self._placement.providers().values()
             if one.uuid not in roots and (one.root in roots or one.uuid in sharing)
         }
-        return {uuid: found[uuid] for uuid in self._turn(sorted(found), max(FLOOR, len(roots)))}
-
-    def _turn(self, ordered: list[str], size: int) -> list[str]:
-        if len(ordered) <= size:
-            return ordered
-        with self._lock:
-            start = bisect_left(ordered, self._next) % len(ordered)
-            chosen = (ordered + ordered)[start : start + size]
-            self._next = (ordered + ordered)[start + size]
-        return chosen
+        return {uuid: found[uuid] for uuid in self._turns.take(found, max(FLOOR, len(roots)))}

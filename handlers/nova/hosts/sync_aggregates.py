@@ -13,9 +13,10 @@ Placement; the aggregates of each provider that differs.
 and keeps all others. A finding has up to fifty providers; each needs its own request.
 
 **What is not changed.** A membership that Nova does not know is reported: no record proves whether the host left or an operator
-added the provider. ``[audit] sync_aggregates_remove`` permits the removal, unless the host has several nodes. An aggregate
-unknown to Nova is reported only after an event or a command, because operators make such aggregates for shared storage. A host
-without compute node and a node without provider are reported.
+added the provider. ``[audit] sync_aggregates_remove`` permits the removal, unless the host has several nodes. Compute nodes in
+an aggregate unknown to Nova are reported, unless a provider shares its resources with that aggregate. Placement cannot list
+aggregates, so a sweep asks for those of a hundred nodes, and the next sweep continues. A host without compute node and a node
+without provider are reported.
 
 **Why a race does no harm.** Nova removes a host first from Placement, so a membership seems to be missing meanwhile. Therefore
 two inspections must agree, the heal reads providers before databases, and the generation makes the second write fail. Nova's
@@ -53,6 +54,7 @@ from handlers.base import (
     Roles,
     Trigger,
     Unavailable,
+    keys_of,
 )
 from handlers.nova import keys, options, queries
 from handlers.nova.base import PlacementHandler
@@ -61,12 +63,17 @@ from handlers.nova.hosts.aggregate_rules import Membership, Problem, differing, 
 from handlers.nova.nodes import live_nodes, nodes_among, require_own_placement
 from handlers.nova.placement import Placement, ProviderAggregates
 from handlers.nova.records import Aggregate, ComputeNode
+from handlers.nova.turns import Turns
 
 #: seconds that a new host has for making its compute node and its provider before that is reported
 PATIENCE = 600
 _AGAIN = 5.0
 #: providers of one finding
 BATCH = 50
+#: compute nodes of one sweep whose aggregates are compared with Nova's
+NODES = 100
+#: aggregates unknown to Nova that one sweep yields: too few to trip the breaker, because operators may have made many
+UNKNOWN = 20
 #: nodes that a sentence names
 _NAMED = 5
 #: how often the heal reads again what changed between reading and writing, and seconds in between
@@ -101,12 +108,14 @@ class SyncAggregates(PlacementHandler):
     default_interval = 3600
     confirm_after = 2.0
     requires = ("placement", "nova_api")
-    cost = "One request to Placement per aggregate and one query per cell; an hour is fine."
+    cost = "One request to Placement per aggregate, up to a hundred for compute nodes, and one query per cell; an hour is fine."
     roles = Roles((PLACEMENT,))
 
     def __init__(self, databases: NovaDatabases, placement: Placement, remove: bool = False) -> None:
         super().__init__(databases, placement)
         self._remove = remove
+        self._nodes = Turns()
+        self._strangers = Turns()
 
     @classmethod
     def options(cls) -> Mapping[str, Sequence[cfg.Opt]]:
@@ -131,19 +140,21 @@ class SyncAggregates(PlacementHandler):
         return self._inspect_aggregate(key, aggregates[key.id])
 
     def sweep(self) -> Iterator[Key]:
-        """Yield aggregates with wrong members, or with hosts that have no node."""
+        """Yield aggregates with wrong members, with hosts that have no node, or unknown to Nova."""
         names = self._databases.host_names
         nodes, down = live_nodes(self._databases)
         by_host: dict[str, set[str]] = {}
         for _, node in nodes.values():
             by_host.setdefault(names.normal(node.host), set()).add(node.uuid)
-        for aggregate in self._databases.api.run(queries.aggregates):
+        aggregates = self._databases.api.run(queries.aggregates)
+        for aggregate in aggregates:
             hosts = names.all_normal(aggregate.hosts)
             expected = {uuid for host in hosts for uuid in by_host.get(host, ())}
             members = set(self._placement.members(aggregate.uuid)) & set(nodes)
             without_node = down is None and not hosts <= set(by_host)
             if expected != members or without_node:
                 yield Key("aggregate", aggregate.uuid)
+        yield from keys_of("aggregate", self._unknown(nodes, {aggregate.uuid for aggregate in aggregates}))
         if down is not None:
             raise down
 
@@ -283,9 +294,21 @@ class SyncAggregates(PlacementHandler):
             of_host = Counter(normal(node.host) for node in beside)
         return lambda one: refusal(problem, self._remove, of_uuid[one.provider], of_host[normal(one.host)])
 
+    def _unknown(self, nodes: Iterable[str], known: set[str]) -> list[str]:
+        """Return the aggregates unknown to Nova, without those with which a provider shares its resources."""
+        unknown = self._aggregates_of(self._nodes.take(nodes, NODES)) - known
+        if unknown:
+            unknown -= self._aggregates_of(self._placement.sharing_providers())
+        return self._strangers.take(unknown, UNKNOWN)
+
+    def _aggregates_of(self, providers: Iterable[str]) -> set[str]:
+        found = (self._placement.aggregates(provider) for provider in providers)
+        return {aggregate for one in found if one is not None for aggregate in one.aggregates}
+
     def _inspect_unknown(self, key: Key) -> list[Finding]:
-        nodes = nodes_among(self._databases, "uuid", set(self._placement.members(key.id)))
-        if not nodes:
+        members = set(self._placement.members(key.id))
+        nodes = nodes_among(self._databases, "uuid", members)
+        if not nodes or members & set(self._placement.sharing_providers()):
             return []
         finding = Finding(
             key,

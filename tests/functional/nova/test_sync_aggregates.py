@@ -13,7 +13,7 @@ from handlers.nova.hosts.sync_aggregates import SyncAggregates
 from handlers.nova.names import HostNames
 from handlers.nova.placement import ProviderAggregates
 from handlers.nova.simulation import NovaSimulation
-from tests.functional.nova.world import refused, swept
+from tests.functional.nova.world import make_provider, refused, set_traits, swept
 
 
 @pytest.fixture
@@ -386,3 +386,45 @@ def test_more_than_a_batch_is_several_findings(
     hosts = crowd(cloud, aggregate, 5)
     assert heal_all(sync, key(aggregate)) == ["membership-missing"] * 3
     assert members(cloud, aggregate) == set(hosts)
+
+
+# aggregates that Nova does not have
+
+
+def test_a_sweep_finds_an_aggregate_that_nova_does_not_have(
+    cloud: NovaSimulation, sync: SyncAggregates, aggregate: str
+) -> None:
+    unknown = str(uuid.uuid4())
+    cloud.set_membership(unknown, "c", member=True)
+    assert swept(sync) == {key(unknown)}
+    [finding] = sync.inspect(key(unknown))
+    assert refused(sync, finding).problem == "members-of-unknown-aggregate"
+
+
+def test_an_aggregate_of_shared_storage_is_no_drift(
+    cloud: NovaSimulation, sync: SyncAggregates, aggregate: str
+) -> None:
+    shared, unknown = str(uuid.uuid4()), str(uuid.uuid4())
+    storage = make_provider(cloud, "nfs", {"DISK_GB": 1000})
+    set_traits(cloud, storage, "MISC_SHARES_VIA_AGGREGATE")
+    generation = cloud.placement.request("GET", f"/resource_providers/{storage}").body["generation"]
+    body = {"aggregates": [shared], "resource_provider_generation": generation}
+    assert cloud.placement.request("PUT", f"/resource_providers/{storage}/aggregates", body).status == 200
+    cloud.set_membership(shared, "a", member=True)
+    assert not swept(sync)
+    assert not sync.inspect(key(shared))
+    cloud.set_membership(unknown, "a", member=True)
+    assert swept(sync) == {key(unknown)}
+
+
+@pytest.mark.parametrize("part", ["NODES", "UNKNOWN"])
+def test_a_sweep_asks_for_a_part_and_the_next_one_continues(
+    cloud: NovaSimulation, sync: SyncAggregates, aggregate: str, monkeypatch: pytest.MonkeyPatch, part: str
+) -> None:
+    monkeypatch.setattr(sync_aggregates, part, 1)
+    unknown = {host: str(uuid.uuid4()) for host in "abc"}
+    for host, one in unknown.items():
+        cloud.set_membership(one, host, member=True)
+    found = [swept(sync) for _ in unknown]
+    assert [len(some) for some in found] == [1, 1, 1]
+    assert set().union(*found) == {key(one) for one in unknown.values()}
