@@ -277,14 +277,17 @@ def _migrations(connection: Connection, table: sa.Table, where: sa.ColumnElement
 
 
 def stayed(connection: Connection) -> dict[str, dict[str, str]]:
-    """Return each compute node's ended migrations away from it, if the instance is still on the node without a task."""
+    """Return each compute node's migrations away from it that ended or are deleted.
+
+    The instance is still on the node, without a task.
+    """
     i, m, n = tables.instances.c, tables.migrations.c, tables.compute_nodes.c
     began = sa.and_(i.uuid == m.instance_uuid, i.host == m.source_compute, i.node == m.source_node)
     there = sa.and_(n.host == i.host, n.hypervisor_hostname == i.node, n.deleted == 0)
     query = (
         sa.select(n.uuid.label("node"), m.uuid, m.instance_uuid)
         .select_from(tables.migrations.join(tables.instances, began).join(tables.compute_nodes, there))
-        .where(m.deleted == 0, m.uuid.is_not(None), m.status.in_(sorted(records.TERMINAL)))
+        .where(m.uuid.is_not(None), sa.or_(m.deleted != 0, m.status.in_(sorted(records.TERMINAL))))
         .where(i.deleted == 0, i.task_state.is_(None), n.uuid.is_not(None))
     )
     found: dict[str, dict[str, str]] = {}

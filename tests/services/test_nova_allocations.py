@@ -117,10 +117,7 @@ def test_consumers_that_live_or_move(engine: sa.Engine, database: Database) -> N
     assert database.run(lambda connection: queries.living(connection, asked)) == {"live", "running"}
 
 
-def test_network_caches_of_instances_at_rest(engine: sa.Engine, database: Database) -> None:
-    for name, task in (("rest", None), ("busy", "rebooting"), ("bare", None)):
+def test_instances_at_rest(engine: sa.Engine, database: Database) -> None:
+    for name, task in (("rest", None), ("busy", "rebooting"), ("other", None)):
         add(engine, tables.instances, uuid=name, host="a", vm_state="active", task_state=task, hidden=False)
-    for name in ("rest", "busy"):
-        add(engine, tables.instance_info_caches, instance_uuid=name, network_info="[]")
-    found = database.run(lambda connection: queries.network_caches(connection, ["rest", "busy", "bare"]))
-    assert found == {"rest": "[]", "bare": None}
+    assert database.run(lambda connection: queries.those_at_rest(connection, ["rest", "busy", "gone"])) == {"rest"}

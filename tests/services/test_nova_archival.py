@@ -402,7 +402,7 @@ def test_who_holds_resources_stays(world: World) -> None:
     with pytest.raises(Refused, match="audit_allocations"):
         world.run()
     [finding] = world.archive().inspect(Key("instance", names[1]))
-    assert (finding.problem, finding.healable) == ("instance-holds-resources", False)
+    assert (finding.problem, finding.healable) == ("rows-to-archive", False)
 
 
 def test_nothing_is_archived_while_placement_is_down(world: World) -> None:

@@ -24,7 +24,7 @@ loses only the resources of a compute node that it left. An ended migration must
 
 **What is not changed.** Consumers unknown to Nova belong to another service or were purged; they are only reported. Offloaded
 instances are only reported, because a single row shows that no host runs them. ``heal_allocations`` and ``audit_migrations``
-treat instances without resources of their own node.
+treat instances without resources of their own node, ``heal_instance_mappings`` those in several cells.
 
 **Undo.** The history has the exact ``openstack resource provider allocation set``.
 
@@ -46,7 +46,7 @@ from handlers.base import Finding, Healed, Json, Key, Mode, Resources, Roles, Tr
 from handlers.nova import keys, queries
 from handlers.nova.allocations import queries as instance_queries
 from handlers.nova.allocations.excess_facts import Judge
-from handlers.nova.allocations.excess_rules import Take, Verdict
+from handlers.nova.allocations.excess_rules import Problem, Take, Verdict
 from handlers.nova.allocations.nested import Nested
 from handlers.nova.allocations.placement_cache import RecentPlacement
 from handlers.nova.archived_consumers import Archive
@@ -122,13 +122,7 @@ class AuditAllocations(PlacementHandler):
     title = "Take back resources that deleted, moved or offloaded instances still hold in Placement"
     kinds = ("consumer", "host")
     healable_problems = frozenset(
-        {
-            "instance-deleted",
-            "instance-archived",
-            "migration-leftover",
-            "instance-in-cell0",
-            "left-on-another-node",
-        }
+        {Problem.DELETED, Problem.ARCHIVED, Problem.LEFTOVER, Problem.IN_CELL0, Problem.LEFT_BEHIND}
     )
     triggers = (
         *(Trigger(event, keys.consumer, after=_RELEASING) for event in _HINTS),

@@ -37,7 +37,7 @@ from handlers.access.roles import PLACEMENT
 from handlers.base import Finding, Healed, Json, Key, Mode, Roles, Trigger
 from handlers.nova import keys, queries
 from handlers.nova.allocations.excess_facts import Judge
-from handlers.nova.allocations.excess_rules import Move
+from handlers.nova.allocations.excess_rules import Move, Problem
 from handlers.nova.archived_consumers import Archive
 from handlers.nova.base import PlacementHandler
 from handlers.nova.database import NovaDatabases
@@ -87,7 +87,7 @@ class AuditMigrations(PlacementHandler):
     name = "audit_migrations"
     title = "Move back to their instances the resources that ended migrations still hold in Placement"
     kinds = ("instance",)
-    healable_problems = frozenset({"migration-holds-the-allocation"})
+    healable_problems = frozenset({Problem.MISPLACED})
     triggers = tuple(Trigger(event, keys.instance, after=_ROLLED_BACK) for event in _HINTS)
     default_mode = Mode.AUDIT
     default_interval = 3600

@@ -108,7 +108,9 @@ class HealAllocations(NovaHandler):
     name = "heal_allocations"
     title = "Give instances in Placement their entitlement on the node where they live"
     kinds = ("instance", "host", *(kind.value for kind in Kind))
-    healable_problems = frozenset({"allocation-missing", "allocations-missing", "wrong-provider", "wrong-owner"})
+    healable_problems = frozenset(
+        {Problem.MISSING, Problem.SEVERAL_MISSING, Problem.WRONG_PROVIDER, Problem.WRONG_OWNER}
+    )
     triggers = tuple(Trigger(event, keys.instance, after=_WRITING) for event in _HINTS)
     default_mode = Mode.HEAL
     follows = ("map_instances", "heal_instance_mappings", "audit_migrations")
@@ -119,7 +121,7 @@ class HealAllocations(NovaHandler):
         "One request to Placement per compute node, as many for nested and sharing providers, one per project and user, three "
         "queries per 25 nodes; ten minutes is fine for hundreds of nodes, an hour for thousands. Each inspected instance costs "
         "one request and a few queries by key in every cell; so does each instance of a project and user whose sum in "
-        "Placement is too small."
+        "Placement is too small. For each fifty instances with resources for ports, Neutron gets one request."
     )
     roles = Roles((PLACEMENT, PORTS), (PROFILES,))
 
@@ -133,7 +135,7 @@ class HealAllocations(NovaHandler):
     ) -> None:
         self._databases = databases
         self._placement = placement
-        self._suspects = Suspects(databases, placement, partial(recent.consumers_of, task=self.name))
+        self._suspects = Suspects(databases, placement, partial(recent.consumers_of, task=self.name), network)
         self._reader = Reader(databases, placement, network)
         self._reader_of_many = Reader(databases, recent, network)
         self._ports = PortAllocations(network, candidates)

@@ -33,7 +33,6 @@ class Problem(StrEnum):
     WRONG_AMOUNTS = "wrong-amounts"
     NOTHING_AT_HOME = "nothing-at-home"
     NO_NODE = "node-unknown"
-    SEVERAL_CELLS = "instance-in-several-cells"
     GONE_PORTS = "resources-of-gone-ports"
 
 
@@ -137,7 +136,7 @@ def has_departed(before: Instance, now: Instance | None) -> bool:
 
 def decide(facts: Facts) -> Verdict:
     verdict = rule_of(facts).verdict(facts)
-    if isinstance(verdict, Wait) or not verdict or len(facts.live) > 1:
+    if isinstance(verdict, Wait) or not verdict:
         return verdict
     if facts.age < MOVED_SETTLE:
         return Wait("changed only just now", MOVED_SETTLE - facts.age)
@@ -168,13 +167,6 @@ def _marked(facts: Facts) -> str:
 
 def _nothing(facts: Facts) -> Verdict:
     return []
-
-
-def _several_cells(facts: Facts) -> Verdict:
-    if facts.allocation.providers:
-        return []  # audit_allocations reports it
-    text = "the instance lives in several cells, and holds nothing"
-    return [Report(Problem.SEVERAL_CELLS, text, "delete the wrong copy first")]
 
 
 def _no_node(facts: Facts) -> Verdict:
@@ -345,7 +337,7 @@ RULES: tuple[Rule, ...] = (
     Rule("another service's consumer", lambda facts: facts.allocation.consumer_type not in NOVA_TYPES, _nothing),
     Rule("not alive", lambda facts: not facts.live, _nothing),
     Rule("cross-cell resize", lambda facts: any(row.instance.hidden for row in facts.live), _nothing),
-    Rule("live in several cells", lambda facts: len(facts.live) > 1, _several_cells),
+    Rule("live in several cells", lambda facts: len(facts.live) > 1, _nothing),
     Rule(
         "on no host",
         lambda facts: (

@@ -7,17 +7,18 @@ each inspection reads the databases, and the write itself proves that no allocat
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import lru_cache
 
+from handlers.access.neutron import PROFILE, Network, Port
 from handlers.base import Key, Unavailable
 from handlers.nova import queries
-from handlers.nova.allocations import batches
+from handlers.nova.allocations import batches, port_requests
 from handlers.nova.allocations import queries as instance_queries
 from handlers.nova.allocations.entitlement import PLAIN, Unbuildable, parse, resources
 from handlers.nova.allocations.nested import Nested
-from handlers.nova.allocations.port_requests import cached_providers, is_port_class
+from handlers.nova.allocations.port_requests import REQUEST, Needs, is_port_class
 from handlers.nova.allocations.queries import Owner, Resident
 from handlers.nova.cells import Cell
 from handlers.nova.database import NovaDatabases
@@ -34,6 +35,8 @@ _JUST_FOUND = 120.0
 
 Resources = Mapping[str, int]
 Sums = dict[tuple[str, str], dict[str, int]]
+#: by instance and provider: the resources that only ports ask for
+ForPorts = dict[str, dict[str, Resources]]
 
 _flavor = lru_cache(_FLAVORS)(parse)
 
@@ -53,9 +56,10 @@ class Suspects:
     :param recent: reads consumers; answers may be some seconds old
     """
 
-    def __init__(self, databases: NovaDatabases, placement: Placement, recent: ConsumersOf) -> None:
+    def __init__(self, databases: NovaDatabases, placement: Placement, recent: ConsumersOf, network: Network) -> None:
         self._databases = databases
         self._placement = placement
+        self._network = network
         self._recent = recent
         self._nested = Nested(placement)
         #: by key: the time of the sweep, and the instances that hold nothing
@@ -74,22 +78,29 @@ class Suspects:
         homeless, _ = self._databases.run_in_available(self._databases.host_cells(), instance_queries.homeless)
         yield from (Key("instance", one) for one in sorted(set().union(*homeless.values())))
         sums: Sums = {}
+        for_ports: ForPorts = {}
         dead: set[str] = set()
         groups = in_groups(nodes[uuid] for uuid in sorted(nodes))
         for (cell, _), read in read_ahead(lambda group: self._read(*group, providers, self._recent), groups):
             if cell.uuid in dead:
                 continue
             try:
-                yield from self._of_nodes(cell, read.result(), sums)
+                readings = read.result()
+                yield from self._of_nodes(cell, readings, sums)
             except Unavailable as error:
                 if error.dependency != cell.label:
                     raise
                 down = error
                 dead.add(cell.uuid)
+                continue
+            for one in readings:
+                _add_for_ports(for_ports, one.node.uuid, one.consumers)
         yield from self._of_owners(sums)
         if down is not None:
             raise down
-        yield from (Key("instance", one) for one in sorted(self._of_gone_ports({*providers, *nodes})))
+        for provider, consumers in self._recent(self._nested.due({*providers, *nodes})).items():
+            _add_for_ports(for_ports, provider, consumers)
+        yield from (Key("instance", one) for one in self._of_gone_ports(for_ports))
 
     def just_found(self, key: Key) -> frozenset[str]:
         """Return the instances that a recent sweep put under this key."""
@@ -149,23 +160,20 @@ class Suspects:
                 for name in _SUMMED & amounts.keys():
                     total[name] = total.get(name, 0) + amounts[name]
 
-    def _of_gone_ports(self, roots: Collection[str]) -> set[str]:
-        providers_of: dict[str, set[str]] = {}
-        for provider, consumers in self._recent(self._nested.due(roots)).items():
-            for consumer, amounts in consumers.items():
-                if any(is_port_class(name) for name in amounts):
-                    providers_of.setdefault(consumer, set()).add(provider)
-        if not providers_of:
-            return set()
+    def _of_gone_ports(self, for_ports: ForPorts) -> Iterator[str]:
+        if not for_ports:
+            return
         found = self._databases.run_in_all(
-            self._databases.host_cells(), lambda connection: instance_queries.network_caches(connection, providers_of)
+            self._databases.host_cells(), lambda connection: instance_queries.those_at_rest(connection, for_ports)
         )
-        return {
-            instance
-            for caches in found.values()
-            for instance, network_info in caches.items()
-            if providers_of[instance] - (cached_providers(network_info) or set())
-        }
+        resting = sorted(set[str]().union(*found.values()))
+        ports: dict[str, list[Port]] = {}
+        for port in self._network.ports({"device_id": resting}, ("device_id", REQUEST, PROFILE)) if resting else ():
+            ports.setdefault(port.device, []).append(port)
+        for instance in resting:
+            needs = port_requests.read(ports.get(instance, ()))
+            if isinstance(needs, Needs) and port_requests.exceeds(for_ports[instance], needs):
+                yield instance
 
     def _of_owners(self, sums: Sums) -> Iterator[Key]:
         for (project, user), total in sums.items():
@@ -182,6 +190,12 @@ class Suspects:
             self._databases.host_cells(), lambda connection: instance_queries.owned(connection, (project, user))
         )
         return sorted(set[str]().union(*found.values()))
+
+
+def _add_for_ports(for_ports: ForPorts, provider: str, consumers: ByConsumer) -> None:
+    for consumer, amounts in consumers.items():
+        if some := {name: amount for name, amount in amounts.items() if is_port_class(name)}:
+            for_ports.setdefault(consumer, {})[provider] = some
 
 
 def _place(one: ComputeNode | Resident) -> tuple[str, str]:
@@ -215,19 +229,19 @@ def _missing(here: Iterable[Resident], consumers: ByConsumer) -> frozenset[str]:
 
 
 def _odd(here: Iterable[Resident], consumers: ByConsumer) -> frozenset[str]:
-    given = {name for amounts in consumers.values() for name in amounts} & PLAIN
+    given = {name for amounts in consumers.values() for name in amounts}
     suspects = (one for one in here if one.at_rest and one.uuid in consumers)
     return frozenset(one.uuid for one in suspects if _differs(one, consumers[one.uuid], given))
 
 
-def _differs(one: Resident, amounts: Resources, given: Collection[str]) -> bool:
+def _differs(one: Resident, amounts: Resources, given: Set[str]) -> bool:
     flavor = _flavor(one.flavor)
     if isinstance(flavor, Unbuildable):
         return False
     wanted = resources(flavor, one.image_properties, one.boot_from_volume)
     if isinstance(wanted, Unbuildable):
         return False
-    names = set(given)
+    names = (PLAIN & given) | (wanted.keys() & (given | _SUMMED))
     if "PCPU" in wanted and "PCPU" not in amounts:
         names -= {"VCPU", "PCPU"}
     return any(amounts.get(name, 0) != wanted.get(name, 0) for name in names)

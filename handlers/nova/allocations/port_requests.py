@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from handlers.access.neutron import Port
 from handlers.nova.allocations.candidates import Candidate
 from handlers.nova.allocations.entitlement import Unbuildable, total
+from handlers.nova.placement import Held
 
 #: the key of ``binding:profile`` with the providers of a port's resources
 ALLOCATION = "allocation"
@@ -114,13 +115,22 @@ def cached(network_info: str | None) -> frozenset[str] | None:
         return None
 
 
-def cached_providers(network_info: str | None) -> frozenset[str] | None:
-    """Return the providers that ports in Nova's network cache name; None if the cache is unreadable."""
-    try:
-        written = [(vif.get("profile") or {}).get(ALLOCATION) or {} for vif in json.loads(network_info or "")]
-        return frozenset(one for value in written for one in ([value] if isinstance(value, str) else value.values()))
-    except (ValueError, LookupError, TypeError, AttributeError):
-        return None
+def exceeds(held: Held, needs: Needs) -> bool:
+    """Return whether a provider gives more than the ports that name it ask for.
+
+    :param held: resources of port classes
+    """
+    asked: dict[tuple[str, str], int] = {}
+    for request in needs.requests:
+        for group in request.groups:
+            for name, amount in group.resources.items():
+                place = request.given.get(group.name, ""), name
+                asked[place] = asked.get(place, 0) + amount
+    return any(
+        amount > asked.get((provider, name), 0)
+        for provider, amounts in held.items()
+        for name, amount in amounts.items()
+    )
 
 
 def question(needs: Needs, wanted: Mapping[str, int], home: str) -> list[tuple[str, str]]:

@@ -73,6 +73,7 @@ def _booted_from_volume(connection: Connection, uuids: Collection[str]) -> set[s
 class Resident:
     """A live instance on a host.
 
+    :param host: the host of its compute node; that of an Ironic node's instance may name a former host
     :param at_rest: whether no operation of Nova runs; then the instance should have resources of its node
     """
 
@@ -89,8 +90,10 @@ class Resident:
 
 def residents(connection: Connection, nodes: Collection[records.ComputeNode]) -> list[Resident]:
     i, extra = tables.instances.c, tables.instance_extra.c
-    hosts, names = {node.host for node in nodes}, {node.node for node in nodes}
-    here = sa.and_(i.deleted == 0, i.host.in_(hosts), i.node.in_(names))
+    hosts, names, ironic = {node.host for node in nodes}, {node.node for node in nodes}, _ironic(connection, nodes)
+    places = {_place(node.host, node.node) for node in nodes}
+    moved = {_place(None, node.node): node.host for node in nodes if node.node in ironic}
+    here = sa.and_(i.deleted == 0, i.node.in_(names), sa.or_(i.host.in_(hosts), i.node.in_(ironic)))
     flavored = tables.instances.outerjoin(
         tables.instance_extra, sa.and_(extra.instance_uuid == i.uuid, extra.deleted == 0)
     )
@@ -101,7 +104,7 @@ def residents(connection: Connection, nodes: Collection[records.ComputeNode]) ->
     return [
         Resident(
             row.uuid,
-            row.host,
+            row.host if _place(row.host, row.node) in places else moved.get(_place(None, row.node), row.host),
             row.node,
             row.project_id,
             row.user_id,
@@ -231,15 +234,11 @@ def living(connection: Connection, consumers: Collection[str]) -> set[str]:
     return found
 
 
-def network_caches(connection: Connection, instances: Collection[str]) -> dict[str, str | None]:
-    c, caches = tables.instances.c, tables.instance_info_caches.c
-    cached = tables.instances.outerjoin(
-        tables.instance_info_caches, sa.and_(caches.instance_uuid == c.uuid, caches.deleted == 0)
-    )
-    found: dict[str, str | None] = {}
+def those_at_rest(connection: Connection, instances: Collection[str]) -> set[str]:
+    c = tables.instances.c
+    found: set[str] = set()
     for chunk in chunks(instances):
-        query = sa.select(c.uuid, caches.network_info).select_from(cached).where(c.uuid.in_(chunk), *_resting())
-        found.update({row.uuid: row.network_info for row in connection.execute(query)})
+        found.update(connection.scalars(_at_rest().where(c.uuid.in_(chunk))))
     return found
 
 

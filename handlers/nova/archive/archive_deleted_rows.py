@@ -79,7 +79,6 @@ OPTIONS = [
 class Problem(StrEnum):
     DUE = "rows-to-archive"
     UNARCHIVABLE = "row-unarchivable"
-    HOLDS_RESOURCES = "instance-holds-resources"
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,21 +200,22 @@ class ArchiveDeletedRows(CellHandler):
                 return _unarchivable(key, cell, reference, [key.id])
         consumers = [key.id, *database.run(lambda connection: migrations(connection, [key.id]))]
         holding = [consumer for consumer in consumers if self._placement.allocation(consumer).providers]
+        summary = f"instance {key.id} of {cell.name or cell.uuid} was deleted before {evidence.scope.before}"
         if holding:
             return Finding(
                 key,
-                Problem.HOLDS_RESOURCES,
-                f"instance {key.id} is deleted, but it still holds resources in Placement",
+                Problem.DUE,
+                summary,
                 {**evidence.to_json(), "consumers": holding},
                 healable=False,
-                refusal="audit_allocations has to release them first",
+                refusal="it still has resources in Placement: audit_allocations has to release them first",
             )
         back = database.run(lambda connection: undo.of_instance(connection, schema, key.id, cell.label))
         api_rows = self._databases.api.run(lambda connection: undo.of_api_rows(connection, key.id))
         return Finding(
             key,
             Problem.DUE,
-            f"instance {key.id} of {cell.name or cell.uuid} was deleted before {evidence.scope.before}",
+            summary,
             evidence.to_json(),
             undo="\n".join(part for part in (back, api_rows) if part),
         )

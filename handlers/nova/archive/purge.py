@@ -30,6 +30,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
+from enum import StrEnum
 from functools import partial
 from typing import Any, Self
 
@@ -61,8 +62,9 @@ OPTIONS = [
 
 _UNDO = "none: purged rows are gone; restore them from a backup"
 
-#: the kind of drift
-PROBLEM = "rows-to-purge"
+
+class Problem(StrEnum):
+    DUE = "rows-to-purge"
 
 
 class _WindowClosed(Exception):
@@ -73,7 +75,7 @@ class Purge(CellHandler):
     name = "purge"
     title = "Delete archived rows for good, once they are old enough"
     kinds = ("cell",)
-    healable_problems = frozenset({PROBLEM})
+    healable_problems = frozenset({Problem.DUE})
     default_mode = Mode.OFF
     follows = ("archive_deleted_rows",)
     default_interval = 86400
@@ -117,7 +119,7 @@ class Purge(CellHandler):
             return []
         scope = Scope(cell.uuid, before.date())
         summary = f"{cell.name or cell.uuid} has archived rows from before {scope.before} in {', '.join(names)}"
-        return [Finding(key, PROBLEM, summary, scope.to_json(), undo=_UNDO)]
+        return [Finding(key, Problem.DUE, summary, scope.to_json(), undo=_UNDO)]
 
     def due(self, database: Database, schema: Schema, before: datetime) -> bool:
         return bool(database.run(lambda connection: self._due(connection, schema, before))[1])

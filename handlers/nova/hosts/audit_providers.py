@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterable, Iterator, Sequence
+from enum import StrEnum
 
 from handlers.access.roles import PLACEMENT
 from handlers.base import Finding, Healed, InFlight, Key, Mode, Refused, Roles, Trigger, keys_of
@@ -32,6 +33,10 @@ from handlers.nova.nodes import live_nodes, nodes_among
 from handlers.nova.placement import Provider
 from handlers.nova.records import ComputeNode
 from handlers.nova.verdicts import MOVED_SETTLE
+
+
+class Problem(StrEnum):
+    WRONG_UUID = "provider-uuid-wrong"
 
 
 class AuditProviders(PlacementHandler):
@@ -92,7 +97,7 @@ class AuditProviders(PlacementHandler):
         }
         return Finding(
             key,
-            "provider-uuid-wrong",
+            Problem.WRONG_UUID,
             f"compute node {node.node} of host {node.host} is {node.uuid}, but the provider of that name is {provider.uuid}, "
             f"from which {len(consumers)} consumers have allocations",
             evidence,

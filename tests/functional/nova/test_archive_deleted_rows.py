@@ -119,7 +119,8 @@ def test_an_instance_that_holds_resources_waits_for_audit_allocations(
     with pytest.raises(Refused, match="audit_allocations"):
         archive.heal(due(archive, key))
     [finding] = archive.inspect(Key("instance", leaked))
-    assert finding.problem == "instance-holds-resources"
+    assert (finding.problem, finding.healable) == ("rows-to-archive", False)
+    assert "audit_allocations" in finding.refusal
 
     cloud.hold(leaked, {})
 
@@ -314,7 +315,7 @@ def poison(cloud: NovaSimulation, instance: str) -> None:
     [
         ("rows-to-archive", gone),
         ("row-unarchivable", lambda cloud: poison(cloud, gone(cloud))),
-        ("instance-holds-resources", lambda cloud: gone(cloud, leak_allocation=True)),
+        ("rows-to-archive", lambda cloud: gone(cloud, leak_allocation=True)),
     ],
 )
 def test_a_sweep_finds_the_cell_of_every_problem(

@@ -1,240 +1,99 @@
-"""A sweep finds every problem of hosts and mappings that an inspection can prove, without any event."""
+"""A sweep finds every problem that an inspection can prove, without any event.
+
+The table of drifts is in :mod:`tests.functional.nova.sweeps`. The problems come from the code, so that a new problem without a
+drift fails.
+"""
 
 from __future__ import annotations
 
-import uuid
-from collections.abc import Callable
+import ast
+import importlib
+import pkgutil
+from collections.abc import Iterable, Iterator
+from enum import StrEnum
+from pathlib import Path
 
 import pytest
-import sqlalchemy as sa
 
-from handlers.base import Handler, Resources
-from handlers.nova import tables
-from handlers.nova.hosts import aggregate_rules, discovery_rules, leftover_rules
-from handlers.nova.hosts.audit_providers import AuditProviders
-from handlers.nova.hosts.audit_services import AuditServices
-from handlers.nova.hosts.discover_hosts import DiscoverHosts
-from handlers.nova.hosts.sync_aggregates import SyncAggregates
-from handlers.nova.mappings import map_instances, rules, unmapped_rules
-from handlers.nova.mappings.heal_instance_mappings import HealInstanceMappings
-from handlers.nova.mappings.map_instances import MapInstances
+import handlers.nova
+from consumer import plugins
+from handlers.base import Handler
+from handlers.nova import database
+from handlers.nova.mappings import map_instances
 from handlers.nova.simulation import NovaSimulation
-from tests.functional.nova.world import archive, long_ago, purge, swept
+from tests.functional.nova.proofs.changes import set_up
+from tests.functional.nova.proofs.stage import Scene, Stage
+from tests.functional.nova.sweeps import allocations, archive, hosts, mappings, ports
+from tests.functional.nova.sweeps.drift import Drift
+from tests.functional.nova.world import swept
+from tests.neutron import Neutron
 
-Drift = Callable[[NovaSimulation], object]
-
-MAPPINGS, REQUESTS = tables.instance_mappings, tables.build_requests
-
-#: problems that only an event or an operator's key leads to, with the reason
-NOT_SWEPT = {
-    aggregate_rules.Problem.UNKNOWN_AGGREGATE: "operators make such aggregates in Placement, for shared storage"
-}
-
-
-def server(cloud: NovaSimulation, host: str = "a") -> str:
-    with cloud.ago(hours=3):
-        return cloud.boot(host)
+DRIFTS = (*hosts.DRIFTS, *mappings.DRIFTS, *allocations.DRIFTS, *ports.DRIFTS, *archive.DRIFTS)
+NOVA = [handler for handler in plugins.handlers() if handler.__module__.startswith("handlers.nova.")]
+#: by call: the position of its argument that is a problem
+PROBLEM_OF = {"Finding": 1, "Report": 0}
 
 
-def requested(cloud: NovaSimulation) -> str:
-    with cloud.ago(hours=3):
-        return cloud.request()
+@pytest.fixture(scope="module")
+def healthy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Stage, Scene]]:
+    folder = tmp_path_factory.mktemp("stage")
+    cloud, neutron = NovaSimulation(folder), Neutron()
+    cloud.start()
+    stage = Stage(cloud, neutron, folder)
+    set_up(stage)
+    yield stage, stage.scene()
+    neutron.close()
+    cloud.stop()
 
 
-def deleted(cloud: NovaSimulation) -> str:
-    with cloud.ago(hours=3):
-        instance = cloud.boot("a")
-        cloud.delete(instance)
-    return instance
-
-
-def set_mapping(cloud: NovaSimulation, instance: str, **values: object) -> None:
-    with cloud.api.begin() as connection:
-        connection.execute(sa.update(MAPPINGS).where(MAPPINGS.c.instance_uuid == instance).values(values))
-
-
-def unmap(cloud: NovaSimulation, instance: str) -> None:
-    with cloud.api.begin() as connection:
-        connection.execute(sa.delete(MAPPINGS).where(MAPPINGS.c.instance_uuid == instance))
-
-
-def in_cell(cloud: NovaSimulation, cell: str, instance: str, **values: object) -> None:
-    row = {"uuid": instance, "project_id": "p", "host": "b", "vm_state": "active", "created_at": long_ago(), **values}
-    with cloud.cells[cell].begin() as connection:
-        connection.execute(sa.insert(tables.instances).values(row))
-
-
-def request_again(cloud: NovaSimulation, instance: str) -> None:
-    row = {"instance_uuid": instance, "project_id": "p", "instance": "{}", "created_at": long_ago()}
-    with cloud.api.begin() as connection:
-        connection.execute(sa.insert(REQUESTS).values(row))
-
-
-def lost(cloud: NovaSimulation) -> str:
-    instance = deleted(cloud)
-    purge(cloud, instance)
-    set_mapping(cloud, instance, updated_at=None)
-    return instance
-
-
-def archived(cloud: NovaSimulation) -> str:
-    server(cloud)
-    instance = deleted(cloud)
-    archive(cloud, instance)
-    return instance
-
-
-def without_specification(cloud: NovaSimulation) -> None:
-    instance = server(cloud)
-    cloud.hold(instance, {})
-    unmap(cloud, instance)
-    with cloud.api.begin() as connection:
-        connection.execute(sa.delete(tables.request_specs))
-
-
-def without_owner(cloud: NovaSimulation) -> None:
-    instance = server(cloud)
-    unmap(cloud, instance)
-    cloud.set_instance(instance, project_id=None)
-
-
-def retire(cloud: NovaSimulation, **leak: bool) -> None:
-    with cloud.ago(hours=1):
-        cloud.delete_service("a", **leak)
-
-
-def forget_deletions(cloud: NovaSimulation) -> None:
-    """Archive and purge the deleted services and compute nodes."""
-    with cloud.cells["cell1"].begin() as connection:
-        for table in (tables.services, tables.compute_nodes):
-            connection.execute(sa.delete(table).where(table.c.deleted != 0))
-
-
-def retire_and_purge(cloud: NovaSimulation, **leak: bool) -> None:
-    retire(cloud, **leak)
-    forget_deletions(cloud)
-
-
-def aggregate(cloud: NovaSimulation, *hosts: str, placement_ok: bool = True) -> str:
-    made = cloud.create_aggregate("fast")
-    for host in hosts:
-        cloud.add_host_to_aggregate(made, host, placement_ok=placement_ok)
-    return made
-
-
-def with_unknown_host(cloud: NovaSimulation) -> None:
-    aggregate(cloud)
-    with cloud.api.begin() as connection:
-        connection.execute(sa.insert(tables.aggregate_hosts).values(host="gone", aggregate_id=1))
-
-
-def without_provider(cloud: NovaSimulation) -> None:
-    aggregate(cloud, "a")
-    assert cloud.placement.request("DELETE", f"/resource_providers/{cloud.node('a').uuid}").status == 204
-
-
-def two_cells(cloud: NovaSimulation) -> None:
-    with cloud.ago(days=1):
-        cloud.register_host("a", "cell2")
-
-
-def other_cell(cloud: NovaSimulation) -> None:
-    with cloud.api.begin() as connection:
-        connection.execute(sa.update(tables.host_mappings).where(tables.host_mappings.c.host == "a").values(cell_id=3))
-
-
-def new_node(cloud: NovaSimulation) -> None:
-    retire(cloud, leak_providers=True)
-    with cloud.ago(minutes=30):
-        cloud.register_host("a", "cell1")
-    row = {"uuid": str(uuid.uuid4()), "host": "a", "hypervisor_hostname": "a", "created_at": long_ago(minutes=30)}
-    with cloud.cells["cell1"].begin() as connection:
-        connection.execute(sa.insert(tables.compute_nodes).values(row))
-
-
-M, U, A, D, L = (
-    rules.Problem,
-    unmapped_rules.Problem,
-    aggregate_rules.Problem,
-    discovery_rules.Problem,
-    leftover_rules.Problem,
-)
-
-DRIFTS: dict[tuple[type[Handler], str], Drift] = {
-    (HealInstanceMappings, M.WITHOUT_CELL): lambda cloud: set_mapping(cloud, server(cloud), cell_id=None),
-    (HealInstanceMappings, M.STALE_REQUEST): lambda cloud: request_again(cloud, server(cloud)),
-    (HealInstanceMappings, M.WRONG_MARK): lambda cloud: set_mapping(cloud, server(cloud), queued_for_delete=True),
-    (HealInstanceMappings, M.MARKED_WITHOUT_ALLOCATION): lambda cloud: (
-        instance := server(cloud),
-        cloud.hold(instance, {}),
-        set_mapping(cloud, instance, queued_for_delete=True),
-    ),
-    (HealInstanceMappings, M.LEFT_BEHIND): archived,
-    (HealInstanceMappings, M.ALL_LEFT_BEHIND): lambda cloud: [archived(cloud), archived(cloud)],
-    (HealInstanceMappings, M.ORPHANED): lambda cloud: set_mapping(cloud, archived(cloud), cell_id=None),
-    (HealInstanceMappings, M.NOWHERE_WITH_ALLOCATION): lambda cloud: cloud.hold(
-        lost(cloud), {cloud.node("a").uuid: {"VCPU": 1}}
-    ),
-    (HealInstanceMappings, M.BUILD_STUCK): requested,
-    (HealInstanceMappings, M.REQUEST_WITHOUT_INSTANCE): lambda cloud: request_again(cloud, lost(cloud)),
-    (HealInstanceMappings, M.REQUEST_WITHOUT_MAPPING): lambda cloud: unmap(cloud, requested(cloud)),
-    (HealInstanceMappings, M.ROWS_WITHOUT_MAPPING): lambda cloud: unmap(cloud, lost(cloud)),
-    (HealInstanceMappings, M.ELSEWHERE): lambda cloud: in_cell(cloud, "cell2", deleted(cloud)),
-    (HealInstanceMappings, M.SEVERAL_CELLS): lambda cloud: in_cell(cloud, "cell2", server(cloud)),
-    (HealInstanceMappings, M.ONLY_HIDDEN): lambda cloud: cloud.set_instance(deleted(cloud), hidden=True),
-    (MapInstances, U.UNMAPPED): lambda cloud: unmap(cloud, server(cloud)),
-    (MapInstances, U.ALL_UNMAPPED): lambda cloud: [unmap(cloud, server(cloud)) for _ in range(2)],
-    (MapInstances, U.SEVERAL_CELLS): lambda cloud: (
-        instance := server(cloud),
-        in_cell(cloud, "cell2", instance),
-        unmap(cloud, instance),
-    ),
-    (MapInstances, U.WITHOUT_OWNER): without_owner,
-    (MapInstances, U.WITHOUT_RECORD): without_specification,
-    (SyncAggregates, A.MISSING): lambda cloud: aggregate(cloud, "a", placement_ok=False),
-    (SyncAggregates, A.STALE): lambda cloud: cloud.set_membership(aggregate(cloud), "a", member=True),
-    (SyncAggregates, A.NO_PROVIDER): without_provider,
-    (SyncAggregates, A.NO_NODE): with_unknown_host,
-    (DiscoverHosts, D.UNMAPPED): lambda cloud: cloud.register_host("new", "cell1"),
-    (DiscoverHosts, D.SEVERAL_CELLS): two_cells,
-    (DiscoverHosts, D.ELSEWHERE): other_cell,
-    (AuditServices, L.MAPPING_LEFT): lambda cloud: retire(cloud, leak_mapping=True),
-    (AuditServices, L.MAPPING_UNEXPLAINED): lambda cloud: retire_and_purge(cloud, leak_mapping=True),
-    (AuditServices, L.PROVIDER_LEFT): lambda cloud: retire(cloud, leak_providers=True),
-    (AuditServices, L.PROVIDER_UNEXPLAINED): lambda cloud: retire_and_purge(cloud, leak_providers=True),
-    (AuditProviders, "provider-uuid-wrong"): new_node,
-}
-
-
-@pytest.fixture(autouse=True)
-def hosts(cloud: NovaSimulation) -> None:
-    with cloud.ago(days=1):
-        for host, cell in (("a", "cell1"), ("b", "cell2")):
-            cloud.add_compute(host, cell)
-            cloud.map_host(host)
-
-
-@pytest.fixture(autouse=True)
-def ranges(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Few instances share a key too."""
+@pytest.fixture
+def stage(healthy: tuple[Stage, Scene], monkeypatch: pytest.MonkeyPatch) -> Stage:
+    """A healthy cloud; few instances share a key too, and the list of cells is always read."""
     monkeypatch.setattr(map_instances, "FEW", 1)
+    monkeypatch.setattr(database, "CELLS_TTL", -1.0)
+    stage, scene = healthy
+    stage.show(scene)
+    return stage
 
 
-@pytest.mark.parametrize(("handler", "problem"), DRIFTS, ids=lambda value: getattr(value, "name", value))
-def test_a_sweep_finds_the_problem(
-    cloud: NovaSimulation, resources: Resources, handler: type[Handler], problem: str
-) -> None:
-    made = handler.from_resources(resources)
-    assert not swept(made)
+def problems() -> Iterator[StrEnum]:
+    """Yield the members of every ``Problem`` of Nova's handlers."""
+    for module in pkgutil.walk_packages(handlers.nova.__path__, "handlers.nova."):
+        yield from getattr(importlib.import_module(module.name), "Problem", ())
 
-    DRIFTS[handler, problem](cloud)
 
-    found = {finding.problem for key in swept(made) for finding in made.inspect(key)}
-    assert problem in found
+def named(members: Iterable[StrEnum]) -> set[str]:
+    """Tell apart equal slugs of several families."""
+    return {f"{type(one).__module__}.{one.name}" for one in members}
+
+
+@pytest.mark.parametrize("drift", DRIFTS, ids=str)
+def test_a_sweep_finds_the_problem(stage: Stage, drift: Drift) -> None:
+    with stage.handler(drift.handler) as handler:
+        assert not swept(handler)
+    drift.make(stage)
+    with stage.handler(drift.handler) as handler:
+        found = {finding.problem for key in swept(handler) for finding in handler.inspect(key)}
+    assert drift.problem in found
 
 
 def test_every_problem_has_a_drift() -> None:
-    problems = {problem for kind in (M, U, A, D, L) for problem in kind} - set(NOT_SWEPT)
-    assert {problem for _, problem in DRIFTS} == problems | {"provider-uuid-wrong"}
-    for handler in {handler for handler, _ in DRIFTS}:
-        assert handler.healable_problems <= {problem for one, problem in DRIFTS if one is handler}
+    assert named(drift.problem for drift in DRIFTS) == named(problems())
+
+
+@pytest.mark.parametrize("handler", NOVA, ids=lambda handler: handler.name)
+def test_a_handler_heals_only_problems_of_the_table(handler: type[Handler]) -> None:
+    found = {drift.problem for drift in DRIFTS if drift.handler is handler}
+    assert found
+    assert handler.healable_problems <= found
+
+
+def test_every_finding_names_a_member_of_problem() -> None:
+    literal = [
+        f"{file}:{call.lineno}"
+        for file in sorted(Path(handlers.nova.__path__[0]).rglob("*.py"))
+        for call in ast.walk(ast.parse(file.read_text()))
+        if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id in PROBLEM_OF
+        if isinstance(call.args[PROBLEM_OF[call.func.id]], ast.Constant)
+    ]
+    assert not literal

@@ -89,7 +89,7 @@ CASES = {
         "a live hidden copy",
         Keep,
     ),
-    "in two cells": (replace(FACTS, rows=rows(INSTANCE, INSTANCE)), "live in several cells", Report),
+    "in two cells": (replace(FACTS, rows=rows(INSTANCE, INSTANCE)), "live in several cells", Keep),
     "task state": (instance(task_state="unshelving"), "a task", Wait),
     "about to be deleted": (instance(vm_state="deleted"), "about to be deleted", Wait),
     "resized": (replace(instance(vm_state="resized"), allocation=BOTH), "waits for confirm or revert", Keep),

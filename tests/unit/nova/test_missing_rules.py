@@ -68,7 +68,7 @@ CASES: dict[str, tuple[Facts, str, list[str] | None]] = {
     "in two cells, holding nothing": (
         replace(LACKING, rows=(Located(INSTANCE, 2), Located(INSTANCE, 3))),
         "live in several cells",
-        [Problem.SEVERAL_CELLS],
+        [],
     ),
     "in two cells": (replace(HEALTHY, rows=(Located(INSTANCE, 2), Located(INSTANCE, 3))), "live in several cells", []),
     "offloaded": (instance(LACKING, vm_state="shelved_offloaded", host=None), "on no host", []),
