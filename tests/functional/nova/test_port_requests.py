@@ -554,6 +554,17 @@ def test_bandwidth_of_the_ports_there_are_is_right(
     assert swept_ids(heal) == set()
 
 
+def test_a_sweep_without_neutron_is_incomplete_only_where_instances_have_bandwidth(
+    cloud: NovaSimulation, neutron: Neutron, heal: HealAllocations, server: str, card: str
+) -> None:
+    neutron.faults = {"GET": 503}
+    assert swept_ids(heal) == {server}
+    cloud.hold(server, {**home(cloud, server), card: {EGRESS: 1000}})
+    with pytest.raises(Unavailable) as error:
+        swept_ids(heal)
+    assert error.value.dependency == "network"
+
+
 def test_without_neutron_nothing_is_known_of_bandwidth(
     cloud: NovaSimulation, alone: HealAllocations, server: str, card: str
 ) -> None:

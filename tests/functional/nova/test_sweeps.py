@@ -10,13 +10,17 @@ import ast
 import importlib
 import pkgutil
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
+from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
 import handlers.nova
 from consumer import plugins
+from handlers.access.cloud import Service
 from handlers.base import Handler
 from handlers.nova import database
 from handlers.nova.mappings import map_instances
@@ -25,6 +29,7 @@ from tests.functional.nova.proofs.changes import set_up
 from tests.functional.nova.proofs.stage import Scene, Stage
 from tests.functional.nova.sweeps import allocations, archive, hosts, mappings, ports
 from tests.functional.nova.sweeps.drift import Drift
+from tests.functional.nova.test_port_requests import EGRESS, group, make_card
 from tests.functional.nova.world import swept
 from tests.neutron import Neutron
 
@@ -75,6 +80,62 @@ def test_a_sweep_finds_the_problem(stage: Stage, drift: Drift) -> None:
     with stage.handler(drift.handler) as handler:
         found = {finding.problem for key in swept(handler) for finding in handler.inspect(key)}
     assert drift.problem in found
+
+
+def live(stage: Stage, card: str, count: int) -> None:
+    """Boot instances with a port that has bandwidth, offload some, and delete some."""
+    cloud = stage.cloud
+    with cloud.ago(hours=3):
+        for _ in range(count):
+            instance, asked = cloud.boot("a"), group({EGRESS: 5})
+            given = {"allocation": {asked["id"]: card}}
+            stage.neutron.add(
+                device_id=instance,
+                device_owner="compute:nova",
+                binding_host_id="a",
+                binding_profile=given,
+                resource_request={"request_groups": [asked], "same_subtree": [asked["id"]]},
+            )
+            cloud.hold(instance, {**cloud.allocation(instance), card: {EGRESS: 5}})
+            cloud.shelve_offload(cloud.boot("a"))
+            cloud.delete(cloud.boot("a"))
+
+
+@contextmanager
+def counted(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """Collect the statements and requests of a handler."""
+    asked: list[str] = []
+    call, placement = Service._call, str(stage.cloud.placement.database)
+
+    def noted(service: Service, method: str, url: str, arguments: Any) -> Any:
+        asked.append(url)
+        return call(service, method, url, arguments)
+
+    def listen(connection: sa.Connection, cursor: object, statement: str, *rest: object) -> None:
+        if connection.engine.url.database != placement:
+            asked.append(statement)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Service, "_call", noted)
+        sa.event.listen(sa.Engine, "before_cursor_execute", listen)
+        try:
+            yield asked
+        finally:
+            sa.event.remove(sa.Engine, "before_cursor_execute", listen)
+
+
+@pytest.mark.parametrize("kind", NOVA, ids=lambda handler: handler.name)
+def test_the_sweep_of_a_healthy_cloud_costs_the_same_for_more_instances(
+    stage: Stage, kind: type[Handler], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    card = make_card(stage.cloud, "a")
+    costs = []
+    for count in (1, 5):
+        live(stage, card, count)
+        with stage.handler(kind) as handler, counted(stage, monkeypatch) as asked:
+            assert not swept(handler)
+        costs.append(len(asked))
+    assert costs[0] == costs[1] > 0
 
 
 def test_every_problem_has_a_drift() -> None:

@@ -15,7 +15,7 @@ from handlers.nova.allocations.heal_allocations import HealAllocations
 from tests.functional.nova.proofs.stage import Stage
 from tests.functional.nova.sweeps.drift import Drift
 from tests.functional.nova.test_heal_allocations import own
-from tests.functional.nova.test_port_requests import EGRESS, attach, cache, group, make_card
+from tests.functional.nova.test_port_requests import EGRESS, PACKETS, attach, cache, group, make_card
 from tests.functional.nova.world import archive, make_provider, record_move, set_inventory, set_traits
 
 HOUR = {"hours": 1}
@@ -140,10 +140,10 @@ def nothing_without_node(stage: Stage) -> None:
     delete_node(stage, "a")
 
 
-def gone_ports(stage: Stage) -> None:
+def gone_ports(stage: Stage, resource: str = EGRESS) -> None:
     server = boot(stage)
     cache(stage.cloud, server)
-    stage.cloud.hold(server, {**on(stage, "a"), make_card(stage.cloud, "a"): {EGRESS: 5}})
+    stage.cloud.hold(server, {**on(stage, "a"), make_card(stage.cloud, "a"): {resource: 5}})
 
 
 # below and beside compute nodes
@@ -263,6 +263,7 @@ DRIFTS = (
     Drift(HealAllocations, MISSING.NOTHING_AT_HOME, nothing_at_home),
     Drift(HealAllocations, MISSING.NO_NODE, nothing_without_node),
     Drift(HealAllocations, MISSING.GONE_PORTS, gone_ports),
+    Drift(HealAllocations, MISSING.GONE_PORTS, lambda stage: gone_ports(stage, PACKETS), "packet rate"),
     Drift(HealAllocations, MISSING.GONE_PORTS, gone_port_beside_another, "beside another port"),
     Drift(HealAllocations, MISSING.GONE_PORTS, gone_port_of_a_node, "of the node itself"),
     Drift(HealAllocations, MISSING.MISSING, missing_on_moved_node, "on an Ironic node that moved"),
