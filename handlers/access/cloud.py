@@ -292,7 +292,7 @@ def _of_clouds_yaml(name: str) -> _Access:
 
 
 def _of_service(files: ServiceFiles, section: str) -> _Access | None:
-    if not (files.has(section, "auth_type") or files.has(section, "auth_section")):
+    if not any(files.has(section, name) for name in ("auth_type", "auth_plugin", "auth_section")):
         return None
     interfaces = files.get(section, "valid_interfaces") or files.get(section, "interface") or ""
     return _Access(

@@ -6,10 +6,25 @@ the values of ``$name``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from oslo_config import cfg
+
+_NOTIFICATIONS, _RABBIT = "oslo_messaging_notifications", "oslo_messaging_rabbit"
+#: Former names of options. Sources: ``oslo_messaging`` until 14.9 (notify/notifier.py, _drivers/impl_rabbit.py),
+#: ``nova/conf/notifications.py``
+FORMER_NAMES: Mapping[tuple[str, str], tuple[tuple[str, str], ...]] = {
+    (_NOTIFICATIONS, "driver"): (("DEFAULT", "notification_driver"),),
+    (_NOTIFICATIONS, "transport_url"): (("DEFAULT", "notification_transport_url"),),
+    (_NOTIFICATIONS, "topics"): (("rpc_notifier2", "topics"), ("DEFAULT", "notification_topics")),
+    ("notifications", "notification_format"): (("DEFAULT", "notification_format"),),
+    (_RABBIT, "ssl"): ((_RABBIT, "rabbit_use_ssl"),),
+    (_RABBIT, "ssl_version"): ((_RABBIT, "kombu_ssl_version"),),
+    (_RABBIT, "ssl_ca_file"): ((_RABBIT, "kombu_ssl_ca_certs"),),
+    (_RABBIT, "ssl_cert_file"): ((_RABBIT, "kombu_ssl_certfile"),),
+    (_RABBIT, "ssl_key_file"): ((_RABBIT, "kombu_ssl_keyfile"),),
+}
 
 
 class ConfigError(cfg.Error):
@@ -28,10 +43,11 @@ class ServiceFiles:
         self.option = option
         self.files = [file for path in paths for file in _expand(path)]
         self._conf = cfg.ConfigOpts()
-        self._declared: set[tuple[str, str]] = set()
+        #: for each option, the position of the last file that sets it, and its texts in all files
+        self._declared: dict[tuple[str, str], tuple[int, list[str]]] = {}
         try:
-            for file in self.files:
-                self._declare(file)
+            for position, file in enumerate(self.files):
+                self._declare(position, file)
             self._conf(args=[], project="stackmend-foreign", default_config_files=self.files, default_config_dirs=[])
         except ConfigError:
             raise
@@ -42,12 +58,14 @@ class ServiceFiles:
         return ", ".join(self.files) or f"no file (set {self.option})"
 
     def get(self, group: str, name: str) -> str | None:
-        """Return the value of an option; None when no file sets the option.
+        """Return the value of an option, or of its former names; None when no file sets the option.
 
         :raises ConfigError: when the value refers to an option that the files do not set
         """
-        if (group, name) not in self._declared:
+        names = self._names(group, name)
+        if not names:
             return None
+        group, name = max(names, key=lambda one: self._declared[one][0])
         try:
             value = self._conf[name] if group == "DEFAULT" else self._conf[group][name]
         except (cfg.NoSuchOptError, cfg.TemplateSubstitutionError, cfg.ConfigFileValueError):
@@ -56,13 +74,21 @@ class ServiceFiles:
             ) from None
         return value or None
 
+    def texts(self, group: str, name: str) -> list[str]:
+        """Return all values of an option that may be set several times."""
+        return [text for one in self._names(group, name) for text in self._declared[one][1]]
+
     def has(self, group: str, name: str) -> bool:
         return self.get(group, name) is not None
 
     def has_section(self, group: str) -> bool:
         return any(group == declared for declared, _name in self._declared)
 
-    def _declare(self, file: str) -> None:
+    def _names(self, group: str, name: str) -> list[tuple[str, str]]:
+        """Return the names under which the files set an option, the present name first."""
+        return [one for one in ((group, name), *FORMER_NAMES.get((group, name), ())) if one in self._declared]
+
+    def _declare(self, position: int, file: str) -> None:
         sections: dict[str, dict[str, list[str]]] = {}
         try:
             cfg.ConfigParser(file, sections).parse()
@@ -72,11 +98,12 @@ class ServiceFiles:
             # the text of the error shows the line, which may hold a password
             raise ConfigError(f"{self.option} names {file}, whose line {error.lineno} cannot be understood") from None
         for section, values in sections.items():
-            for name in values:
+            for name, texts in values.items():
                 group = None if section == "DEFAULT" else section
                 if "-" not in name:  # no service has such an option, and oslo.config takes it for the one with "_"
                     self._conf.register_opt(cfg.StrOpt(name, secret=True), group=group)
-                    self._declared.add((section, name))
+                    _, before = self._declared.get((section, name), (position, []))
+                    self._declared[section, name] = (position, [*before, *texts])
 
 
 def database_url(given: str | None, read: Callable[[], ServiceFiles], option: str, section: str, example: str) -> str:

@@ -18,9 +18,9 @@ def notifications(bus: Bus, files: ServiceFiles, group: str, option: str, common
     :param common: the topic of other consumers, which the advised value keeps
     """
     subject = f"{files}: notifications"
-    driver = files.get("oslo_messaging_notifications", "driver")
-    if driver not in PUBLISHING:
-        state = f"driver is {driver}" if driver else "no driver is set"
+    drivers = files.texts("oslo_messaging_notifications", "driver")
+    if PUBLISHING.isdisjoint(drivers):
+        state = f"driver is {', '.join(drivers)}" if any(drivers) else "no driver is set"
         yield Checked(
             subject,
             Verdict.WARNING,

@@ -13,7 +13,8 @@ from handlers.base import Broker, Resources, Unavailable
 from handlers.nova import options
 from handlers.nova.database import NovaDatabases
 
-EXCHANGES = ("nova",)
+#: the exchange where no file sets ``[DEFAULT] control_exchange`` (nova/config.py)
+EXCHANGE = "nova"
 
 
 def nova_brokers(resources: Resources) -> Iterable[Broker]:
@@ -25,10 +26,12 @@ def nova_brokers(resources: Resources) -> Iterable[Broker]:
     conf = resources.conf
     options.register(conf)
     seen: set[str] = set()
-    url, tls = options.notification_url(conf), tls_options(options.files(conf))
+    files = options.files(conf)
+    url, tls = options.notification_url(conf), tls_options(files)
+    exchanges = (files.get("DEFAULT", "control_exchange") or EXCHANGE,)
     if url:
         seen.add(_same(url))
-        yield Broker("nova", url, EXCHANGES, tls)
+        yield Broker("nova", url, exchanges, tls)
     if not options.has_databases(conf):
         return
     databases = resources.get(NovaDatabases.from_resources)
@@ -42,11 +45,12 @@ def nova_brokers(resources: Resources) -> Iterable[Broker]:
         if not url or url.startswith("none:") or _same(url) in seen:
             continue
         seen.add(_same(url))
-        yield Broker(cell.label, url, EXCHANGES, tls)
+        yield Broker(cell.label, url, exchanges, tls)
     if unknown is not None:
         raise unknown
 
 
 def _same(url: str) -> str:
-    """Return a normal form of a URL, which ends with a slash for the default virtual host."""
-    return url.rstrip("/")
+    """Return a normal form of a URL: ``//host``, ``//host/`` and ``//host//`` name the default virtual host."""
+    place, _, query = url.partition("?")
+    return f"{place.rstrip('/')}?{query}"

@@ -17,4 +17,6 @@ def octavia_brokers(resources: Resources) -> Iterable[Broker]:
     options.register(resources.conf)
     url = options.notification_url(resources.conf)
     if url:
-        yield Broker("octavia", url, ("octavia",), tls_options(options.files(resources.conf)))
+        files = options.files(resources.conf)
+        exchange = files.get("DEFAULT", "control_exchange") or "octavia"
+        yield Broker("octavia", url, (exchange,), tls_options(files))

@@ -134,3 +134,11 @@ def test_brokers_of_the_cells_each_once(cloud: NovaSimulation, resources: Resour
     set_cell(cloud, "cell2", transport_url="rabbit://{hostname9}/")
     with pytest.raises(Unavailable, match="cell:cell2"):
         list(nova_brokers(resources))
+
+
+@pytest.mark.parametrize("spelling", ["rabbit://u:p@api:5672?ssl=0", "rabbit://u:p@api:5672//?ssl=0"])
+def test_two_spellings_of_one_broker_are_one(cloud: NovaSimulation, resources: Resources, spelling: str) -> None:
+    resources.conf.set_override("transport_url", "rabbit://u:p@api:5672/?ssl=0", "nova")
+    set_cell(cloud, "cell1", transport_url=spelling)
+    set_cell(cloud, "cell2", transport_url="rabbit://u:p@api:5672/cell2?ssl=0")
+    assert [broker.name for broker in nova_brokers(resources)] == ["nova", "cell:cell2"]

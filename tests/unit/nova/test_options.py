@@ -210,3 +210,52 @@ def test_what_holds_credentials_is_secret(module: ModuleType) -> None:
     for option in module.OPTIONS:
         assert option.help
         assert option.secret == option.name.endswith(("connection", "transport_url"))
+
+
+@pytest.fixture
+def old(tmp_path: Path) -> Path:
+    """A nova.conf with option names of earlier releases."""
+    file = tmp_path / "old.conf"
+    file.write_text(
+        """
+[DEFAULT]
+transport_url = rabbit://rpc/
+notification_transport_url = rabbit://notifications/
+notification_driver = messagingv2
+notification_driver = log
+notification_topics = notifications,stackmend
+notification_format = both
+control_exchange = openstack
+[oslo_messaging_rabbit]
+rabbit_use_ssl = true
+kombu_ssl_ca_certs = /etc/ca.pem
+[placement]
+auth_plugin = password
+auth_url = http://keystone/v3
+username = nova
+password = x
+[keystone_authtoken]
+auth_type = password
+auth_url = http://another/v3
+username = other
+password = x
+"""
+    )
+    return file
+
+
+def test_former_names_of_options_count(old: Path) -> None:
+    conf = configuration(nova={"config_file": [str(old)]})
+    [broker] = nova_brokers(Resources(conf))
+    assert broker.transport_url == "rabbit://notifications/"
+    assert broker.exchanges == ("openstack",)
+    assert dict(broker.options) == {"ssl": "true", "ssl_ca_file": "/etc/ca.pem"}
+    assert auth_url(Cloud.from_resources(Resources(conf))) == "http://keystone/v3"
+
+
+def test_a_later_file_wins_whatever_name_it_uses(old: Path, tmp_path: Path) -> None:
+    later = tmp_path / "later.conf"
+    later.write_text("[oslo_messaging_notifications]\ntransport_url = rabbit://later/\n")
+    for order, url in (((old, later), "rabbit://later/"), ((later, old), "rabbit://notifications/")):
+        conf = configuration(nova={"config_file": list(map(str, order))})
+        assert options.notification_url(conf) == url

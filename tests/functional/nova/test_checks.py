@@ -1,0 +1,59 @@
+"""``stackmend check`` of a nova.conf."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from handlers.base import Bus, Checked, Resources, Verdict
+from handlers.nova.checks import nova_checks
+
+PUBLISHES = "[oslo_messaging_notifications]\ndriver = messagingv2\ntopics = notifications,stackmend\n"
+VERSIONED = "[notifications]\nnotification_format = versioned\nversioned_notifications_topics = stackmend\n"
+PUBLISHES_BY_FORMER_NAMES = """
+[DEFAULT]
+notification_driver = messagingv2
+notification_driver = log
+notification_topics = notifications,stackmend
+"""
+
+
+def checked(resources: Resources, file: Path, text: str) -> dict[str, Checked]:
+    """Return what the check finds in a nova.conf, by the last word of the subject."""
+    file.write_text(text)
+    resources.conf.set_override("config_file", [str(file)], "nova")
+    checking = Resources(resources.conf, Bus(("stackmend",)))
+    found = list(nova_checks(checking, {}))
+    checking.close()
+    return {one.subject.rpartition(" ")[2]: one for one in found if one.subject.startswith(str(file))}
+
+
+@pytest.mark.parametrize("text", [PUBLISHES, PUBLISHES_BY_FORMER_NAMES])
+def test_unversioned_notifications_are_published_but_incomplete(
+    resources: Resources, tmp_path: Path, text: str
+) -> None:
+    found = checked(resources, tmp_path / "nova.conf", text)
+    assert (found["notifications"].verdict, found["notifications"].text) == (Verdict.OK, "published to stackmend")
+    assert found["format"].verdict is Verdict.WARNING
+
+
+@pytest.mark.parametrize("text", [VERSIONED + PUBLISHES, VERSIONED + PUBLISHES_BY_FORMER_NAMES])
+def test_versioned_notifications_are_right(resources: Resources, tmp_path: Path, text: str) -> None:
+    found = checked(resources, tmp_path / "nova.conf", text)
+    assert [(name, one.verdict) for name, one in found.items()] == [("notifications", Verdict.OK)]
+
+
+def test_the_format_in_its_former_group_counts(resources: Resources, tmp_path: Path) -> None:
+    text = "[DEFAULT]\nnotification_format = both\n[notifications]\nversioned_notifications_topics = stackmend\n"
+    found = checked(resources, tmp_path / "nova.conf", text + PUBLISHES)
+    assert [(name, one.verdict) for name, one in found.items()] == [("notifications", Verdict.OK)]
+
+
+@pytest.mark.parametrize(
+    ("driver", "state"), [("", "no driver is set"), ("driver = log\ndriver = noop\n", "driver is log, noop")]
+)
+def test_drivers_that_publish_nothing_are_named(resources: Resources, tmp_path: Path, driver: str, state: str) -> None:
+    found = checked(resources, tmp_path / "nova.conf", f"{VERSIONED}[oslo_messaging_notifications]\n{driver}")
+    assert found["notifications"].verdict is Verdict.WARNING
+    assert found["notifications"].text.startswith(f"{state}, so the service publishes nothing")
