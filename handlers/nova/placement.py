@@ -52,7 +52,8 @@ class Allocation:
     generation: int | None = None
     consumer_type: str | None = None
 
-    def undo(self) -> str:
+    def command(self) -> str:
+        """Return the command that gives the consumer this allocation."""
         words = ["openstack", "--os-placement-api-version", "1.28", "resource", "provider", "allocation", "set"]
         words += ["--project-id", self.project_id or "", "--user-id", self.user_id or ""]
         for provider, resources in sorted(self.providers.items()):

@@ -203,7 +203,7 @@ class AuditAllocations(PlacementHandler):
             f"took from consumer {allocation.consumer} its resources of {', '.join(taken)}",
             before={"allocations": plain(allocation.providers), "generation": allocation.generation},
             after={"allocations": plain(keep)},
-            undo=allocation.undo(),
+            undo=allocation.command(),
         )
 
     def _suspects(self, cell: Cell, nodes: Sequence[ComputeNode], consumers_of: ConsumersOf) -> set[str]:
@@ -280,7 +280,7 @@ class AuditAllocations(PlacementHandler):
 def _findings(key: Key, allocation: Allocation, verdict: Verdict) -> list[Finding]:
     match verdict:
         case Take(problem=problem, summary=summary, keep=keep):
-            evidence, refusal, undo = Evidence(allocation, keep), "", allocation.undo()
+            evidence, refusal, undo = Evidence(allocation, keep), "", allocation.command()
         case Report(problem=problem, summary=summary, refusal=refusal):
             evidence, undo = Evidence(allocation, None), ""
         case _:

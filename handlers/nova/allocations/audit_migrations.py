@@ -68,7 +68,7 @@ class Swap:
     @property
     def undo(self) -> str:
         empty = f"openstack resource provider allocation delete {self.instance.consumer}"
-        return "\n".join([self.instance.undo() if self.instance.providers else empty, self.migration.undo()])
+        return "\n".join([self.instance.command() if self.instance.providers else empty, self.migration.command()])
 
     def to_json(self) -> Json:
         return {

@@ -294,12 +294,12 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "no row anywhere",
         lambda facts: not facts.rows,
-        _report(
+        lambda facts: Report(
             Problem.UNKNOWN,
             "a consumer that Nova does not know holds resources of a compute node",
             "Nova has no trace of it, not even archived. Either another service owns it, or its rows were purged. Look for "
             "its uuid in the other services that use Placement; if none knows it, run: "
-            "openstack resource provider allocation delete",
+            f"openstack resource provider allocation delete {facts.allocation.consumer}",
         ),
     ),
     Rule(

@@ -366,7 +366,7 @@ def _amounts(held: Held) -> str:
 
 def _undo(before: Allocation, give: Give) -> str:
     empty = f"openstack resource provider allocation delete {before.consumer}"
-    return (before.undo() if before.providers else empty) + port_allocations.undo(give)
+    return (before.command() if before.providers else empty) + port_allocations.undo(give)
 
 
 def _finding(key: Key, facts: Facts, drift: Drift) -> Finding:

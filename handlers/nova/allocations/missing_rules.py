@@ -299,8 +299,8 @@ def _amounts(facts: Facts) -> list[Drift]:
     if not numbers:
         return []
     why = (
-        "nothing proves which of them is right. Compare the guest with its flavor; if the flavor is right, run: "
-        "openstack resource provider allocation set"
+        "nothing proves which of them is right. Compare the guest with its flavor; if the flavor is right, correct the amounts "
+        f"in this command and run it: {facts.allocation.command()}"
     )
     return [Report(Problem.WRONG_AMOUNTS, f"the instance holds other amounts than its flavor names: {numbers}", why)]
 
@@ -318,8 +318,9 @@ def _gone_ports(facts: Facts) -> list[Drift]:
     numbers = ", ".join(f"{name} {held[name]} instead of {asked.get(name, 0)}" for name in surplus)
     text = f"the instance holds more than its ports ask for: {numbers}"
     why = (
-        "a port was deleted or detached, or its QoS policy changed. Compare openstack port list --server with the allocation; "
-        "then run openstack resource provider allocation set with the smaller amounts"
+        "either a port was deleted or detached, or its QoS policy changed. Compare the allocation with the ports: "
+        f"openstack port list --server {facts.instance.uuid}; then correct the amounts in this command and run it: "
+        f"{facts.allocation.command()}"
     )
     return [Report(Problem.GONE_PORTS, text, why)]
 

@@ -54,6 +54,7 @@ from handlers.nova.archive import statements, undo
 from handlers.nova.archive.cell_handler import CellHandler, Scope
 from handlers.nova.archive.cycle import NAMED, Cycle, Settings, migrations
 from handlers.nova.archive.schema import INSTANCES, Reference, Schema, old
+from handlers.nova.archive.schema import key as primary_key
 from handlers.nova.cells import Cell
 from handlers.nova.database import NovaDatabases
 from handlers.nova.nodes import require_own_placement
@@ -233,6 +234,16 @@ def _unarchivable(key: Key, cell: Cell, reference: Reference, rows: Sequence[str
         f"{some} deleted rows of {parent} in {cell.name or cell.uuid} cannot be archived: {child} refers to them",
         {"cell": cell.uuid, "table": parent, "by": child, "constraint": reference.constraint, "rows": list(rows)},
         healable=False,
-        refusal=f"{child} has no shadow table. If its rows are leftovers, delete them "
-        f"(DELETE FROM {child} WHERE {reference.column.name} = ...); then the others can be archived",
+        refusal=f"{child} has no shadow table. If its rows are leftovers, delete them, and the others can be archived: "
+        f"{_deletion(reference, rows)}",
     )
+
+
+def _deletion(reference: Reference, rows: Sequence[str]) -> str:
+    """Return the statement that deletes the rows which refer to these, named by their uuids or keys."""
+    child, column, parent = reference.child.name, reference.column.name, reference.parent
+    name = "uuid" if "uuid" in parent.c else primary_key(parent).name
+    values = ", ".join(f"'{row}'" for row in rows)
+    if name != reference.parent_column.name:
+        values = f"SELECT {reference.parent_column.name} FROM {parent.name} WHERE {name} IN ({values})"
+    return f"DELETE FROM {child} WHERE {column} IN ({values});"

@@ -14,6 +14,9 @@ from handlers.base import Json
 from handlers.nova.names import HostNames
 from handlers.nova.records import Aggregate, ComputeNode
 
+#: ends the refusals behind which the commands follow that remove the memberships
+OR_RUN = "or run"
+
 
 class Problem(StrEnum):
     MISSING = "membership-missing"
@@ -91,12 +94,12 @@ def _removal_refusal(may_remove: bool, nodes_of_host: int) -> str:
     if nodes_of_host > 1:
         return (
             "its host has several compute nodes, and Nova's aggregates know hosts only: either an operator put this node "
-            "into the aggregate, or the host left it. openstack aggregate show and the log of nova-api show which"
+            "into the aggregate, or the host left it. openstack aggregate show NAME and the log of nova-api show which"
         )
     if not may_remove:
         return (
             "either the host left the aggregate and Placement kept the provider, or an operator put the provider there, as "
-            "Nova's guide to tenant isolation does. The log of nova-api shows whether the host ever left. If it did: openstack "
-            "resource provider aggregate set, or [audit] sync_aggregates_remove = true"
+            "Nova's guide to tenant isolation does. The log of nova-api shows whether the host ever left. If it did, set "
+            f"[audit] sync_aggregates_remove = true, {OR_RUN}"
         )
     return ""

@@ -116,7 +116,7 @@ def advice(node: ComputeNode, provider: Provider, in_use: bool, owners: Sequence
     if provider.root != provider.uuid:
         return (
             f"the provider is part of the tree of {provider.root}: either an operator or another service made it. Rename it "
-            f"there: openstack resource provider set --name <other> {provider.uuid}"
+            f"there: openstack resource provider set --name NAME {provider.uuid}"
         )
     if in_use:
         old = shlex.quote(f"{node.node}-{provider.uuid[:8]}")
@@ -125,7 +125,7 @@ def advice(node: ComputeNode, provider: Provider, in_use: bool, owners: Sequence
             "made the provider. In the first case: openstack resource provider set --name "
             f"{old} {provider.uuid}; wait until nova-compute has made {node.uuid}; openstack resource provider show "
             f"--allocations {provider.uuid}; for each instance nova-manage placement heal_allocations --force --instance "
-            "<uuid>; then audit_services deletes the rest"
+            "UUID; then audit_services deletes the rest"
         )
     return f"it has no allocation: openstack resource provider delete {provider.uuid}, and nova-compute makes its own"
 

@@ -213,7 +213,7 @@ class AuditServices(PlacementHandler):
         evidence = {"host": mapping.host, "cell": home.uuid, "cell_id": home.id}
         facts = MappedHost(mapping.host, home, traces, age, self._successors(traces.values()))
         undo = self._databases.api.run(lambda connection: host_queries.undo_of_forget(connection, mapping))
-        return Judged(of_mapping(facts), evidence, f"{undo}\n-- in nova_api")
+        return Judged(of_mapping(facts), evidence, f"-- in nova_api\n{undo}")
 
     def _successors(self, traces: Iterable[Traces]) -> tuple[str, ...]:
         names = {node.node for trace in traces for node in trace.former}

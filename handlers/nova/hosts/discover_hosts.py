@@ -39,7 +39,7 @@ from handlers.nova import keys, queries
 from handlers.nova.base import DatabaseHandler
 from handlers.nova.cells import Cell
 from handlers.nova.hosts import queries as host_queries
-from handlers.nova.hosts.discovery_rules import HostFinding, Presence, Problem, decide
+from handlers.nova.hosts.discovery_rules import HostFinding, Mapped, Presence, Problem, decide
 
 
 class DiscoverHosts(DatabaseHandler):
@@ -66,7 +66,7 @@ class DiscoverHosts(DatabaseHandler):
         presences = self._presences(key.id)
         if mapping is None and not presences:
             presences = self._read_longer(key.id)
-        found = decide(key.id, None if mapping is None else mapping.cell_id, presences)
+        found = decide(key.id, None if mapping is None else self._mapped_to(mapping.cell_id), presences)
         return [] if found is None else [_finding(key, found)]
 
     def sweep(self) -> Iterator[Key]:
@@ -112,6 +112,10 @@ class DiscoverHosts(DatabaseHandler):
         except Unavailable:
             return 0
 
+    def _mapped_to(self, cell_id: int) -> Mapped:
+        uuids = {cell.id: cell.uuid for cell in self._databases.cells()}
+        return Mapped(cell_id, uuids.get(cell_id, "CELL"))
+
     def _cell(self, uuid: str) -> Cell:
         for cell in self._databases.host_cells():
             if cell.uuid == uuid:
@@ -122,7 +126,9 @@ class DiscoverHosts(DatabaseHandler):
         found = self._databases.run_in_all(
             self._databases.host_cells(), lambda connection: host_queries.presence(connection, host)
         )
-        return [Presence(cell, seen.name, seen.rows) for cell, seen in found.items() if seen is not None]
+        return [
+            Presence(cell, seen.name, seen.services, seen.nodes) for cell, seen in found.items() if seen is not None
+        ]
 
     def _read_longer(self, host: str) -> Sequence[Presence]:
         retrying = tenacity.Retrying(

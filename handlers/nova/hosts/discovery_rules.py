@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import shlex
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -18,15 +19,24 @@ class Problem(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Presence:
-    """A host in one cell, with the uuids of its live rows."""
+    """A host in one cell, with the uuids of its live services and compute nodes."""
 
     cell: Cell
     host: str
-    rows: frozenset[str] = frozenset()
+    services: frozenset[str] = frozenset()
+    nodes: frozenset[str] = frozenset()
 
     @property
     def name(self) -> str:
         return self.cell.name or self.cell.uuid
+
+
+@dataclass(frozen=True, slots=True)
+class Mapped:
+    """The cell of a host's mapping."""
+
+    id: int
+    uuid: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,35 +54,55 @@ class Host:
     """A host, the cell of its mapping, and the cells that have the host."""
 
     name: str
-    mapped_to: int | None
+    mapped_to: Mapped | None
     presences: Sequence[Presence]
 
     @property
-    def shares_rows(self) -> bool:
-        """Whether two cells have the same rows, so they share a database."""
-        seen: set[str] = set()
-        for presence in self.presences:
-            if seen & presence.rows:
-                return True
-            seen |= presence.rows
-        return False
+    def shares_services(self) -> bool:
+        """Whether two cells have one service, so they share a database or one is a copy."""
+        return _repeats(presence.services for presence in self.presences)
+
+    @property
+    def shares_nodes(self) -> bool:
+        """Whether two cells have one compute node, which a machine takes along in its file ``compute_id``."""
+        return _repeats(presence.nodes for presence in self.presences)
+
+    @property
+    def mapping(self) -> int | None:
+        return None if self.mapped_to is None else self.mapped_to.id
+
+
+def _repeats(groups: Iterable[frozenset[str]]) -> bool:
+    listed = [uuid for group in groups for uuid in group]
+    return len(listed) > len(set(listed))
 
 
 def _several_cells(host: Host) -> HostFinding:
-    if host.shares_rows:
+    name = shlex.quote(host.presences[0].host)
+    delete = (
+        f"openstack compute service list --host {name} shows the service that is down; delete that one: "
+        "openstack compute service delete ID, and add the host to its aggregates again, because Nova removes it from all"
+    )
+    if host.shares_services:
         refusal = (
-            "these cells have the same rows, so their mappings lead to one database: find the mapping that is not used with "
-            "nova-manage cell_v2 list_cells --verbose, and correct or delete that mapping. Do not delete the service"
+            "these cells have one service, so either two mappings of cells lead to one database, or one database is a copy of "
+            "the other: nova-manage cell_v2 list_cells --verbose shows two equal URLs in the first case. Correct or delete the "
+            "mapping that is not used. Do not delete the service"
+        )
+    elif host.shares_nodes:
+        refusal = (
+            "these cells have one compute node, but different services, so most likely the machine moved to another cell with "
+            f"its file compute_id: {delete}. Or two machines have a copy of that file: rename one machine, without that file"
         )
     else:
         refusal = (
             "either the machine moved to another cell and its old service stayed, or two machines have one name. In the first "
-            "case delete the service that is down: openstack compute service delete. In the second rename one machine"
+            f"case {delete}. In the second, in which both services are up, rename one machine"
         )
     return HostFinding(
         Problem.SEVERAL_CELLS,
         f"host {host.name} has services or compute nodes in the cells {', '.join(one.name for one in host.presences)}",
-        {"host": host.name, "cells": [one.cell.uuid for one in host.presences], "mapped_to": host.mapped_to},
+        {"host": host.name, "cells": [one.cell.uuid for one in host.presences], "mapped_to": host.mapping},
         refusal,
     )
 
@@ -91,9 +121,10 @@ def _elsewhere(host: Host) -> HostFinding:
     return HostFinding(
         Problem.ELSEWHERE,
         f"host {presence.host} is in {presence.name} and mapped to another cell",
-        {"host": presence.host, "cell": presence.cell.uuid, "mapped_to": host.mapped_to},
+        {"host": presence.host, "cell": presence.cell.uuid, "mapped_to": host.mapping},
         "either the host moved and its old mapping stayed, or the database of a cell is another cell's. If no instance of the "
-        "host is left in the cell of the mapping: nova-manage cell_v2 delete_host",
+        "host is left in the cell of the mapping: nova-manage cell_v2 delete_host "
+        f"--cell_uuid {'' if host.mapped_to is None else host.mapped_to.uuid} --host {shlex.quote(host.name)}",
     )
 
 
@@ -101,11 +132,11 @@ RULES: tuple[tuple[Callable[[Host], bool], Callable[[Host], HostFinding | None]]
     (lambda host: not host.presences, lambda host: None),
     (lambda host: len(host.presences) > 1, _several_cells),
     (lambda host: host.mapped_to is None, _unmapped),
-    (lambda host: host.mapped_to != host.presences[0].cell.id, _elsewhere),
+    (lambda host: host.mapping != host.presences[0].cell.id, _elsewhere),
     (lambda host: True, lambda host: None),
 )
 
 
-def decide(name: str, mapped_to: int | None, presences: Sequence[Presence]) -> HostFinding | None:
+def decide(name: str, mapped_to: Mapped | None, presences: Sequence[Presence]) -> HostFinding | None:
     host = Host(name, mapped_to, presences)
     return next(verdict(host) for applies, verdict in RULES if applies(host))

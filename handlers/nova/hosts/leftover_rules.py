@@ -207,8 +207,8 @@ PROVIDER: tuple[tuple[Callable[[LeftProvider], bool], Callable[[LeftProvider], L
         _provider_stays(
             lambda it: (
                 "it has children, which may be Neutron's or Cyborg's: "
-                f"{', '.join(sorted(it.tree - {it.provider.uuid}))}. When they are not needed, openstack resource provider "
-                "delete for each, the deepest first"
+                f"{', '.join(sorted(it.tree - {it.provider.uuid}))}. When they are not needed: openstack resource provider "
+                "delete UUID, for each, the deepest first"
             )
         ),
     ),

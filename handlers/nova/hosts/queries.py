@@ -23,17 +23,17 @@ class LiveRows:
     """A host's name in the cell, and the uuids of its live rows."""
 
     name: str
-    rows: frozenset[str]
+    services: frozenset[str]
+    nodes: frozenset[str]
 
 
 def presence(connection: Connection, host: str) -> LiveRows | None:
     c = tables.services.c
     query = sa.select(c.host, c.uuid).where(c.binary == queries.COMPUTE, c.deleted == 0, c.host == host)
-    found = [(row.host, row.uuid) for row in connection.execute(query)]
-    found += [(node.host, node.uuid) for node in queries.compute_nodes(connection, {"host": host})]
-    if not found:
-        return None
-    return LiveRows(found[0][0], frozenset(uuid for _, uuid in found if uuid is not None))
+    services = {row.uuid: row.host for row in connection.execute(query)}
+    nodes = {node.uuid: node.host for node in queries.compute_nodes(connection, {"host": host})}
+    names = [*services.values(), *nodes.values()]
+    return LiveRows(names[0], frozenset(services) - {None}, frozenset(nodes)) if names else None
 
 
 def traces(connection: Connection, host: str) -> Traces:

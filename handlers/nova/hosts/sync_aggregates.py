@@ -59,7 +59,7 @@ from handlers.base import (
 from handlers.nova import keys, options, queries
 from handlers.nova.base import PlacementHandler
 from handlers.nova.database import NovaDatabases
-from handlers.nova.hosts.aggregate_rules import Membership, Problem, differing, refusal, wanted
+from handlers.nova.hosts.aggregate_rules import OR_RUN, Membership, Problem, differing, refusal, wanted
 from handlers.nova.nodes import live_nodes, nodes_among, require_own_placement
 from handlers.nova.placement import Placement, ProviderAggregates
 from handlers.nova.records import Aggregate, ComputeNode
@@ -310,16 +310,24 @@ class SyncAggregates(PlacementHandler):
         nodes = nodes_among(self._databases, "uuid", members)
         if not nodes or members & set(self._placement.sharing_providers()):
             return []
+        providers = sorted({node.uuid for node in nodes})
         finding = Finding(
             key,
             Problem.UNKNOWN_AGGREGATE,
             f"{len(nodes)} compute nodes are members of {key.id} in Placement, and Nova has no such aggregate",
-            {"aggregate": key.id, "providers": sorted(node.uuid for node in nodes)},
+            {"aggregate": key.id, "providers": providers},
             healable=False,
             refusal="either an operator made it in Placement, for example for shared storage, or Nova's aggregate was deleted. "
-            "Only in the second case remove the providers: openstack resource provider aggregate set",
+            f"Only in the second case remove the providers: {self._without(key.id, providers)}",
         )
         return [finding]
+
+    def _without(self, aggregate: str, providers: Sequence[str]) -> str:
+        """Return the commands that remove the first providers from an aggregate, and from no other one."""
+        read = {one: self._placement.aggregates(one) for one in providers[:_NAMED]}
+        commands = [_setting(one, has.aggregates - {aggregate}) for one, has in read.items() if has is not None]
+        more = len(providers) - _NAMED
+        return "; ".join([*commands, *([f"likewise {more} more"] if more > 0 else [])])
 
     def _missing_nodes(
         self, key: Key, hosts: Iterable[str], nodes: Iterable[ComputeNode]
@@ -342,7 +350,7 @@ class SyncAggregates(PlacementHandler):
             {"hosts": gone},
             healable=False,
             refusal="either nova-compute does not run there, or the host is gone. Start it, or: openstack aggregate remove "
-            "host",
+            f"host AGGREGATE {shlex.quote(gone[0]) if len(gone) == 1 else 'HOST'}",
         )
         return [finding], waiting
 
@@ -351,13 +359,14 @@ def _findings(key: Key, problem: Problem, wrong: Sequence[Membership], refusal: 
     ordered = sorted(wrong, key=lambda one: one.provider)
     for start in range(0, len(ordered), BATCH):
         part = ordered[start : start + BATCH]
+        removing = "; ".join(_setting(one.provider, one.after(problem)) for one in part)
         yield Finding(
             key,
             problem,
             _summary(problem, part),
             {"providers": [one.to_json() for one in part]},
             healable=not refusal,
-            refusal=refusal,
+            refusal=f"{refusal}: {removing}" if refusal.endswith(OR_RUN) else refusal,
             weight=len(part),
             undo="" if refusal else _undo(part),
         )
@@ -398,12 +407,12 @@ def _action(problem: str, done: Sequence[Membership]) -> str:
 
 
 def _undo(wrong: Iterable[Membership]) -> str:
-    return "\n".join(_restoring(one) for one in wrong)
+    return "\n".join(_setting(one.provider, one.before) for one in wrong)
 
 
-def _restoring(membership: Membership) -> str:
-    """Return the command that restores a membership. Its microversion 1.18 is the last without generations."""
+def _setting(provider: str, aggregates: Iterable[str]) -> str:
+    """Return the command that sets all aggregates of a provider. Its microversion 1.18 is the last without generations."""
     words = ["openstack", "--os-placement-api-version", "1.18", "resource", "provider", "aggregate", "set"]
-    for aggregate in sorted(membership.before):
+    for aggregate in sorted(aggregates):
         words += ["--aggregate", aggregate]
-    return shlex.join([*words, membership.provider])
+    return shlex.join([*words, provider])

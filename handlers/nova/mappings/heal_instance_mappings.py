@@ -479,7 +479,7 @@ def _all_reported(key: Key, instances: Sequence[str], verdict: Report) -> Findin
 
 def _with_statements(refusal: str, instances: Sequence[str]) -> str:
     if not refusal.endswith(_DELETE):
-        return refusal
+        return refusal.replace("UUID", instances[0]) if len(instances) == 1 else refusal
     names = ", ".join(f"'{instance}'" for instance in instances)
     deleted = (*queries.FORGOTTEN, tables.build_requests)
     return f"{refusal}: " + " ".join(f"DELETE FROM {table.name} WHERE instance_uuid IN ({names});" for table in deleted)
@@ -505,4 +505,4 @@ def _bounds(key: Key) -> tuple[int, int]:
 
 
 def _in_nova_api(statements: Sequence[str]) -> str:
-    return "\n".join([*statements, "-- in nova_api"])
+    return "\n".join(["-- in nova_api", *statements])

@@ -252,7 +252,7 @@ def _batch(key: Key, cell: Cell, copies: Sequence[Copy]) -> Finding:
 
 def _undo(instances: Sequence[str]) -> str:
     names = ", ".join(f"'{instance}'" for instance in instances)
-    return f"DELETE FROM instance_mappings WHERE instance_uuid IN ({names});\n-- in nova_api"
+    return f"-- in nova_api\nDELETE FROM instance_mappings WHERE instance_uuid IN ({names});"
 
 
 def _reported(key: Key, instance: str, facts: Facts, verdict: Report) -> Finding:

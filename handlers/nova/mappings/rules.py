@@ -200,19 +200,19 @@ _BUILD_STUCK = Report(
     Problem.BUILD_STUCK,
     "Nova has not scheduled the instance for over an hour",
     "either the conductor died with the request, or it still waits: read its log for the instance. If it died: openstack "
-    "server delete, then create the server again",
+    "server delete UUID; then create the server again",
 )
 _REQUEST_WITHOUT_INSTANCE = Report(
     Problem.REQUEST_WITHOUT_INSTANCE,
     "a build request is left, and the cell of its mapping does not have the instance",
     "either the conductor died before it made the instance, or the cell's database lost it: if other instances of that cell "
-    "are missing too, check the database first. If not: openstack server delete",
+    "are missing too, check the database first. If not, the API answers 404 to a deletion, so delete its rows in nova_api",
 )
 _NOWHERE_WITH_ALLOCATION = Report(
     Problem.NOWHERE_WITH_ALLOCATION,
     "no cell has the instance, and it has an allocation in Placement",
     "either the cell's database lost it and its guest still runs, or its deletion left the allocation: look for the guest on "
-    "the hypervisor of the provider. If there is none: openstack resource provider allocation delete",
+    "the hypervisor of the provider. If there is none: openstack resource provider allocation delete UUID",
 )
 _CELL_WITHOUT_INSTANCES = Report(
     Problem.LEFT_BEHIND,
@@ -236,7 +236,8 @@ _MARKED_WITHOUT_ALLOCATION = Report(
     Problem.MARKED_WITHOUT_ALLOCATION,
     "the instance is alive in its cell, its mapping is marked as deleted, and it has no allocation",
     "either its cell's database was restored from before the deletion, or the deletion failed after it released the "
-    "allocation: look for the guest on its hypervisor, or for the shelved image. If there is none: openstack server delete",
+    "allocation: look for the guest on its hypervisor, or for the shelved image. If there is none: openstack server delete "
+    "UUID",
 )
 _ELSEWHERE = Report(
     Problem.ELSEWHERE,

@@ -239,7 +239,9 @@ class AuditPorts(NovaHandler):
 
     def _finding(self, key: Key, port: Port, known: bool, remains: Remains | None) -> Finding:
         made = rules.made_by_nova(remains, port.id)
-        fate, refusal = rules.fate(Case(known, made, bool(port.profile.get("arq_uuid")), self._delete))
+        device = port.profile.get("arq_uuid")
+        fate, refusal = rules.fate(Case(known, made, bool(device), self._delete))
+        refusal = refusal.format(port=port.id, device=device)
         evidence = asdict(
             Evidence(port.id, port.revision, port.owner, port.host, port.shown.get("network_id"), known, made, fate)
         )

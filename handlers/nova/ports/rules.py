@@ -90,31 +90,32 @@ _FATES: tuple[tuple[Callable[[Case], bool], Fate, str], ...] = (
     (
         lambda case: not case.known,
         Fate.REPORT,
-        "another Nova may have the instance, or it was purged; find out who made the port: openstack port show",
+        "another Nova may have the instance, or it was purged; find out who made the port: openstack port show {port}",
     ),
     (
         lambda case: case.has_device,
         Fate.REPORT,
-        "it has a device of Cyborg, which has to be released first: openstack accelerator arq delete",
+        "it has a device of Cyborg, which has to be released first: openstack accelerator arq delete {device}; then "
+        "openstack port unset --binding-profile arq_uuid {port}",
     ),
     (
         lambda case: case.made_by_nova is None,
         Fate.REPORT,
-        "no record shows whether Nova or the user made it. If Nova made it, delete it with openstack port delete; otherwise "
-        "unbind it with openstack port unset --device --device-owner --host",
+        "no record shows whether Nova or the user made it. If Nova made it, delete it: openstack port delete {port}. "
+        "Otherwise unbind it: openstack port unset --device --device-owner --host {port}",
     ),
     (lambda case: case.made_by_nova is False, Fate.UNBIND, ""),
     (lambda case: case.may_delete, Fate.DELETE, ""),
     (
         lambda case: True,
         Fate.REPORT,
-        "Nova made it, so it has to be deleted: set [audit] audit_ports_delete, or use openstack port delete",
+        "Nova made it, so it has to be deleted: set [audit] audit_ports_delete, or run: openstack port delete {port}",
     ),
 )
 
 
 def fate(case: Case) -> tuple[Fate, str]:
-    """Return a port's fate, and the reason if the port is only reported."""
+    """Return a port's fate, and the reason if the port is only reported, with ``{port}`` and ``{device}``."""
     return next((found, refusal) for holds, found, refusal in _FATES if holds(case))
 
 

@@ -108,8 +108,21 @@ def test_two_mappings_of_one_cell_do_not_cost_the_service(cloud: NovaSimulation,
     assert swept(discover) == {HOST}
     [finding] = discover.inspect(HOST)
     assert refused(discover, finding).problem == "host-in-several-cells"
-    assert "their mappings lead to one database" in finding.refusal
+    assert "two mappings of cells lead to one database" in finding.refusal
     assert "Do not delete the service" in finding.refusal
+
+
+def test_a_machine_that_took_its_compute_id_to_another_cell_has_moved(
+    cloud: NovaSimulation, discover: DiscoverHosts
+) -> None:
+    node = cloud.add_compute("compute-1", "cell1")[0]
+    cloud.register_host("compute-1", "cell2")
+    values = {"uuid": node.uuid, "host": "compute-1", "hypervisor_hostname": "compute-1"}
+    with cloud.cells["cell2"].begin() as connection:
+        connection.execute(sa.insert(tables.compute_nodes).values(values))
+    [finding] = discover.inspect(HOST)
+    assert "most likely the machine moved to another cell" in refused(discover, finding).refusal
+    assert "lead to one database" not in finding.refusal
 
 
 def test_a_mapping_in_other_letters_is_right_for_mysql(

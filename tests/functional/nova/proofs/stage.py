@@ -82,6 +82,10 @@ class Stage:
         with closing(configured(kind, options, self.folder)) as resources:
             yield kind.from_resources(resources)
 
+    def file(self, database: str) -> Path:
+        """Return the file of ``nova_api`` or of a cell."""
+        return self._files[database]
+
     def execute(self, database: str, statement: sa.Executable) -> None:
         """Run a statement in ``nova_api`` or in a cell."""
         engine = self.cloud.api if database == "nova_api" else self.cloud.cells[database]
