@@ -15,6 +15,7 @@ from handlers.nova.allocations.audit_allocations import AuditAllocations
 from handlers.nova.hosts.discover_hosts import DiscoverHosts
 from handlers.nova.hosts.sync_aggregates import SyncAggregates
 from handlers.nova.simulation import NovaSimulation
+from tests.functional.nova.proofs.stage import Scene, Stage
 from tests.neutron import Neutron
 
 HANDLERS: tuple[type[Handler], ...] = (DiscoverHosts, SyncAggregates, AuditAllocations)
@@ -24,6 +25,22 @@ HANDLERS: tuple[type[Handler], ...] = (DiscoverHosts, SyncAggregates, AuditAlloc
 def fresh_cells(monkeypatch: pytest.MonkeyPatch) -> None:
     """Read the list of cells every time: tests change it."""
     monkeypatch.setattr(database, "CELLS_TTL", -1.0)
+
+
+@pytest.fixture(scope="module")
+def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    """One cloud for all tests of a module, which show the scene that they need."""
+    folder = tmp_path_factory.mktemp("stage")
+    simulation, double = NovaSimulation(folder), Neutron()
+    simulation.start()
+    yield Stage(simulation, double, folder)
+    double.close()
+    simulation.stop()
+
+
+@pytest.fixture(scope="module")
+def empty(stage: Stage) -> Scene:
+    return stage.scene()
 
 
 @pytest.fixture

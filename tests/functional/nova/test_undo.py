@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 
 import pytest
 
-from handlers.nova import database
-from handlers.nova.simulation import NovaSimulation
+from handlers.nova.allocations import port_allocations
+from handlers.nova.allocations.missing_rules import Give, Problem
 from tests.functional.nova.commands.operator import Operator
+from tests.functional.nova.commands.syntax import commands
 from tests.functional.nova.proofs import allocations, archive, hosts, mappings, ports
+from tests.functional.nova.proofs.changes import set_up
 from tests.functional.nova.proofs.drift import Drift
 from tests.functional.nova.proofs.stage import Scene, Stage
-from tests.neutron import Neutron
 
 DRIFTS = (*hosts.DRIFTS, *mappings.DRIFTS, *allocations.DRIFTS, *ports.DRIFTS, *archive.DRIFTS)
 #: heals that nothing reverses
@@ -29,27 +30,6 @@ VOLATILE = frozenset({"id", "created_at", "updated_at", "generation", "revision_
 REGISTERS = frozenset({"placement.placement_aggregates"})
 #: the rows of each table without volatile columns
 Facts = dict[str, list[str]]
-
-
-@pytest.fixture(scope="module")
-def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
-    folder = tmp_path_factory.mktemp("stage")
-    cloud, neutron = NovaSimulation(folder), Neutron()
-    cloud.start()
-    yield Stage(cloud, neutron, folder)
-    neutron.close()
-    cloud.stop()
-
-
-@pytest.fixture(scope="module")
-def empty(stage: Stage) -> Scene:
-    return stage.scene()
-
-
-@pytest.fixture(autouse=True)
-def fresh_cells(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Read the list of cells every time."""
-    monkeypatch.setattr(database, "CELLS_TTL", -1.0)
 
 
 def facts(stage: Stage) -> Facts:
@@ -94,4 +74,25 @@ def test_the_undo_restores_the_state_before_the_heal(stage: Stage, empty: Scene,
 
 @pytest.mark.parametrize("drift", [drift for drift in DRIFTS if str(drift) in FINAL], ids=str)
 def test_a_heal_without_undo_says_so(stage: Stage, empty: Scene, drift: Drift) -> None:
-    assert heal(stage, empty, drift)[2].startswith("none: ")
+    undo = heal(stage, empty, drift)[2]
+    assert undo.startswith("none: ")
+    assert [one.missing for one in commands(undo)] == [() for _ in commands(undo)]
+
+
+def test_the_command_for_a_deleted_port_makes_one_like_it(stage: Stage, empty: Scene) -> None:
+    undo = heal(stage, empty, ports.DELETE)[2]
+    [command] = commands(undo)
+    Operator(stage).run(command)
+    [port] = stage.neutron.ports.values()
+    assert (port["network_id"], port["mac_address"]) == (stage.neutron.network["id"], "fa:16:3e:00:00:01")
+
+
+def test_the_undo_for_an_instance_with_ports_frees_both(stage: Stage, empty: Scene) -> None:
+    stage.show(empty)
+    set_up(stage)
+    port = stage.neutron.add(**{"binding:profile": {"allocation": {"group": "card"}, "other": 1}})
+    instance = stage.cloud.boot("a")
+    give = Give(Problem.MISSING, "", {}, {port: {"group": "card"}})
+    Operator(stage).follow(f"openstack resource provider allocation delete {instance}{port_allocations.undo(give)}")
+    assert not stage.cloud.allocation(instance)
+    assert stage.neutron.ports[port]["binding:profile"] == {"other": 1}

@@ -104,6 +104,12 @@ class Operator:
         self._ask(command, "DELETE", f"/allocations/{command.arguments[0]}")
         return ""
 
+    def allocation_show(self, command: Command) -> str:
+        return json.dumps(self._ask(command, "GET", f"/allocations/{command.arguments[0]}")["allocations"])
+
+    def provider_list(self, command: Command) -> str:
+        return json.dumps(self._ask(command, "GET", "/resource_providers"))
+
     def allocation_set(self, command: Command) -> str:
         """Replace an allocation. From 1.28 on, the client reads the generation first."""
         path = f"/allocations/{command.arguments[0]}"
@@ -198,6 +204,15 @@ class Operator:
         self._stage.execute("nova_api", sa.delete(mapped).where(mapped.c.host == host))
         return ""
 
+    def list_hosts(self, command: Command) -> str:
+        return json.dumps([row.host for row in self._rows("nova_api", sa.select(tables.host_mappings))])
+
+    def verify_instance(self, command: Command) -> str:
+        mappings = tables.instance_mappings
+        query = sa.select(mappings).where(mappings.c.instance_uuid == command.option("--uuid"))
+        mapped = [row.cell_id for row in self._rows("nova_api", query) if row.cell_id is not None]
+        return f"is in cell {self._cell(mapped[0])}" if mapped else "is not mapped to a cell"
+
     def list_cells(self, command: Command) -> str:
         cells = tables.cell_mappings
         return json.dumps([row.database_connection for row in self._rows("nova_api", sa.select(cells))])
@@ -217,6 +232,12 @@ class Operator:
 
     def port_show(self, command: Command) -> str:
         return json.dumps(self._stage.neutron.ports[command.arguments[0]])
+
+    def port_create(self, command: Command) -> str:
+        addresses = [dict(part.split("=") for part in one.split(",")) for one in command.options.get("--fixed-ip", ())]
+        fixed = [{"subnet_id": one["subnet"], "ip_address": one["ip-address"]} for one in addresses]
+        mac, network = command.option("--mac-address"), command.option("--network")
+        return self._stage.neutron.add(name=command.arguments[0], network_id=network, mac_address=mac, fixed_ips=fixed)
 
     def port_delete(self, command: Command) -> str:
         del self._stage.neutron.ports[command.arguments[0]]
@@ -277,12 +298,15 @@ def _lines(text: str) -> Iterator[tuple[str, str]]:
 _RUN: Mapping[str, Callable[[Operator, Command], str]] = {
     "nova-manage cell_v2 delete_host": Operator.delete_host,
     "nova-manage cell_v2 list_cells": Operator.list_cells,
+    "nova-manage cell_v2 list_hosts": Operator.list_hosts,
+    "nova-manage cell_v2 verify_instance": Operator.verify_instance,
     "nova-manage placement heal_allocations": Operator.heal_allocations,
     "openstack accelerator arq delete": Operator.arq_delete,
     "openstack aggregate remove host": Operator.aggregate_remove_host,
     "openstack aggregate show": Operator.aggregate_show,
     "openstack compute service delete": Operator.service_delete,
     "openstack compute service list": Operator.service_list,
+    "openstack port create": Operator.port_create,
     "openstack port delete": Operator.port_delete,
     "openstack port list": Operator.port_list,
     "openstack port set": Operator.port_set,
@@ -291,8 +315,10 @@ _RUN: Mapping[str, Callable[[Operator, Command], str]] = {
     "openstack resource provider aggregate set": Operator.aggregate_set,
     "openstack resource provider allocation delete": Operator.allocation_delete,
     "openstack resource provider allocation set": Operator.allocation_set,
+    "openstack resource provider allocation show": Operator.allocation_show,
     "openstack resource provider create": Operator.provider_create,
     "openstack resource provider delete": Operator.provider_delete,
+    "openstack resource provider list": Operator.provider_list,
     "openstack resource provider set": Operator.provider_set,
     "openstack resource provider show": Operator.provider_show,
     "openstack server delete": Operator.server_delete,
