@@ -13,6 +13,7 @@ housekeeper.py             implements that interface with any driver
 rebuild.py                 whether a load balancer in ERROR may be failed over
 removal.py                 complete removal of an amphora
 flow_times.py              the longest time that a flow works without writing a row
+children.py                listeners, pools and their parts in PENDING_*
 work_queue.py              whether requests wait for Octavia's workers
 queries.py, changes.py     shared SELECTs; every write
 records.py, tables.py      row values; table definitions

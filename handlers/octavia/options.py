@@ -22,9 +22,9 @@ OPTIONS = [
         default=[],
         help="Octavia's configuration files (or directories of ``*.conf``), in order; later ones win. Read are [database] "
         "connection, [DEFAULT] transport_url, [oslo_messaging_notifications] transport_url, [oslo_messaging_rabbit] ssl and "
-        "its files, [controller_worker] ``amp_*``, [health_manager] heartbeat_timeout, [task_flow] jobboard_enabled, the "
-        "retries and timeouts of [haproxy_amphora], [compute] and [networking], region and endpoint of [nova], [neutron] "
-        "and [glance], and the credentials of [service_auth] or [keystone_authtoken].",
+        "its files, [oslo_messaging] topic, [controller_worker] ``amp_*``, [health_manager] heartbeat_timeout, [task_flow] "
+        "jobboard_enabled, the retries and timeouts of [haproxy_amphora], [compute] and [networking], region and endpoint of "
+        "[nova], [neutron] and [glance], and the credentials of [service_auth] or [keystone_authtoken].",
     ),
     cfg.BoolOpt(
         "jobboard",

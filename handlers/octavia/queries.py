@@ -51,7 +51,8 @@ _AMPHORA_COLUMNS = (
 )
 
 
-def _age(row: Any) -> float:
+def age(row: Any) -> float:
+    """Return the seconds since a row with the column ``now`` was last written."""
     times = [time for time in (row.created_at, row.updated_at) if time is not None]
     return max(0.0, (row.now - max(times)).total_seconds()) if times else float("inf")
 
@@ -66,7 +67,7 @@ def _load_balancer(row: Any) -> records.LoadBalancer:
         row.server_group_id,
         row.provider,
         row.updated_at,
-        _age(row),
+        age(row),
     )
 
 
@@ -83,7 +84,7 @@ def _amphora(row: Any) -> records.Amphora:
         row.cached_zone,
         row.compute_flavor,
         row.updated_at,
-        _age(row),
+        age(row),
         row.cert_expiration,
     )
 
@@ -115,7 +116,7 @@ def load_balancers(connection: Connection) -> list[records.LoadBalancer]:
 
 
 def open_requests(connection: Connection) -> int:
-    """Count load balancers and amphorae whose request may wait in Octavia's queue or in a worker."""
+    """Count load balancers and amphorae whose request may wait in Octavia's queues or in a worker."""
     pending = sa.select(sa.func.count()).where(
         _LB.provider.in_(records.AMPHORA_PROVIDERS), _LB.provisioning_status.startswith("PENDING_")
     )
@@ -124,6 +125,12 @@ def open_requests(connection: Connection) -> int:
         _AMPHORA.status == "PENDING_DELETE", _AMPHORA.load_balancer_id.is_(None)
     )
     return int(connection.execute(pending).scalar_one() + connection.execute(deleting).scalar_one())
+
+
+def providers(connection: Connection) -> frozenset[str]:
+    """Return the amphora providers that have a load balancer."""
+    query = sa.select(_LB.provider).where(_LB.provider.in_(records.AMPHORA_PROVIDERS)).distinct()
+    return frozenset(connection.execute(query).scalars())
 
 
 def known_load_balancers(connection: Connection, identities: Collection[str]) -> dict[str, str]:

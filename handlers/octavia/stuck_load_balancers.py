@@ -11,16 +11,19 @@ amphora-count          more or fewer amphorae than the topology has, although no
 deleted-amphora        rows of deleted amphorae are still attached; from Octavia 16 on, the next update looks for their ports,
                        fails, and sets the load balancer to ERROR
 load-balancer-error    in ERROR, with all its amphorae: reported, unless stuck_load_balancers_failover_errors
+stuck-children         ACTIVE, but a listener, pool, member, health monitor, L7 policy or L7 rule of it stays in PENDING_*:
+                       reported, unless stuck_load_balancers_failover_children
 =====================  =================================================================================================
 
 **Why Octavia lets it.** A worker takes a request off the queue before it begins. When the worker dies, the request is lost and
 the state stays. Octavia's health manager reads heartbeats only, so it does not see a missing amphora. After a failover, the old
-amphora's row stays on the load balancer for a week.
+amphora's row stays on the load balancer for a week. A flow that fails can set the load balancer back, but not each of its
+objects (:mod:`handlers.octavia.children`).
 
-**What is read.** The load balancer and the amphora rows on it. Octavia's notifications of a creation or update name the load
-balancer. No row may have changed within ``stuck_load_balancers_after``, by the clock of the database. No amphora's server may
-be building. Octavia's queue must prove that no request waits for a worker (:mod:`handlers.octavia.work_queue`). Without this
-proof, stackmend only reports the load balancer.
+**What is read.** The load balancer, its objects in PENDING_*, and the amphora rows on it. Octavia's notifications of a creation
+or update name the load balancer. No row may have changed within ``stuck_load_balancers_after``, by the database's clock, and no
+amphora's server may be building. Octavia's queue must prove that no request waits for a worker
+(:mod:`handlers.octavia.work_queue`). Without this proof, stackmend only reports the load balancer.
 
 **What is changed.** One step for each inspection. PENDING_UPDATE becomes ERROR, if the row still has the proved status and
 time. Before that write, the amphorae's servers get the new time as metadata. So stackmend recognises its own ERROR even after a
@@ -29,9 +32,11 @@ spare makes room. From Octavia 16 on, stackmend detaches a deleted amphora's row
 
 **What is not changed.** A load balancer on which a flow may work. Failed amphorae: the handler ``failed_amphora`` replaces
 these amphorae. A load balancer in ERROR whose deletion or creation failed: the owner decides (:mod:`handlers.octavia.rebuild`).
+An object in PENDING_DELETE: a failover would restore it.
 
 **Why a race does no harm.** stackmend repeats a failover that did not help only after ``stuck_load_balancers_after``, and at
-most three times a week. Octavia refuses a failover while a flow works on the load balancer.
+most three times a week. It does not repeat one that left an object in PENDING_*. Octavia refuses a failover while a flow works
+on the load balancer.
 
 **Undo.** The history has the SQL statement that restores a row. Nothing takes a failover back.
 
@@ -68,8 +73,9 @@ from handlers.base import (
     Roles,
     Trigger,
 )
-from handlers.octavia import changes, notifications, options, queries, rebuild, records, settings
+from handlers.octavia import changes, children, notifications, options, queries, rebuild, records, settings
 from handlers.octavia.base import OctaviaPlugin
+from handlers.octavia.children import Child
 from handlers.octavia.cloud_objects import AMPHORA_PREFIX, Server
 from handlers.octavia.drivers.base import Driver
 from handlers.octavia.drivers.chosen import chosen_driver
@@ -91,6 +97,13 @@ OPTIONS: list[cfg.Opt] = [
         help="Whether a load balancer in ERROR that has all its amphorae is failed over too, after "
         "stuck_load_balancers_after without a change. It may still pass traffic, and the reason of the error is unknown.",
     ),
+    cfg.BoolOpt(
+        "stuck_load_balancers_failover_children",
+        default=False,
+        help="Whether an ACTIVE load balancer is failed over, once, when a listener, pool, member, health monitor, L7 policy "
+        "or L7 rule of it stays in PENDING_CREATE or PENDING_UPDATE for stuck_load_balancers_after. The failover interrupts a "
+        "load balancer that has one amphora.",
+    ),
 ]
 
 #: metadata of a server: the time at which stackmend set the load balancer of its amphora to ERROR
@@ -111,6 +124,7 @@ class Problem(StrEnum):
     COUNT = "amphora-count"
     DELETED_AMPHORA = "deleted-amphora"
     ERROR = "load-balancer-error"
+    CHILDREN = "stuck-children"
 
 
 #: states of a flow, with the problem of one that stays and the reason why it is only reported
@@ -129,21 +143,24 @@ _STUCK = {
 
 @dataclass(frozen=True, slots=True)
 class Balancer:
-    """A load balancer with amphora rows.
+    """A load balancer with amphora rows and unfinished objects.
 
     :param live: the rows that are not DELETED
     :param deleted: the DELETED rows, without those that ``failed_amphora`` will detach
+    :param children: its listeners, pools and their parts in PENDING_*
     """
 
     row: records.LoadBalancer
     live: tuple[records.Amphora, ...]
     deleted: tuple[records.Amphora, ...]
+    children: tuple[Child, ...]
 
     @classmethod
-    def of(cls, row: records.LoadBalancer, amphorae: Iterable[records.Amphora]) -> Balancer:
+    def of(cls, row: records.LoadBalancer, amphorae: Iterable[records.Amphora], pending: Iterable[Child]) -> Balancer:
         rows = sorted(amphorae, key=lambda amphora: amphora.id)
         deleted = tuple(amphora for amphora in rows if amphora.status == "DELETED" and not _is_being_preserved(amphora))
-        return cls(row, tuple(amphora for amphora in rows if amphora.status != "DELETED"), deleted)
+        live = tuple(amphora for amphora in rows if amphora.status != "DELETED")
+        return cls(row, live, deleted, tuple(pending))
 
     @property
     def quiet(self) -> float:
@@ -160,6 +177,11 @@ class Balancer:
         wanted = records.AMPHORAE_OF.get(self.row.topology or "")
         return self.row.idle and wanted is not None and len(self.live) != wanted
 
+    def has_stuck_children(self, after: float) -> bool:
+        """Return whether an ACTIVE load balancer has objects in PENDING_*, all without a change for ``after`` seconds."""
+        ages = [child.age for child in self.children]
+        return self.row.status == "ACTIVE" and self.quiet >= _SETTLE and bool(ages) and min(ages) >= after
+
     def looks_wrong(self, after: float, detaches: bool) -> bool:
         """Return whether the rows look wrong.
 
@@ -168,7 +190,10 @@ class Balancer:
         """
         if self.is_pending:
             return self.quiet >= after
-        return self.row.idle and bool((detaches and self.deleted) or self.miscounted or self.row.status == "ERROR")
+        if not self.row.idle:
+            return False
+        wrong = (detaches and self.deleted) or self.miscounted or self.row.status == "ERROR"
+        return bool(wrong) or self.has_stuck_children(after)
 
 
 def _is_being_preserved(amphora: records.Amphora) -> bool:
@@ -181,6 +206,7 @@ class StuckLoadBalancers(OctaviaPlugin, Handler):
 
     :param after: seconds without a change after which no flow works on a load balancer
     :param failover_errors: whether stackmend fails over a load balancer in ERROR that has all amphorae
+    :param failover_children: whether stackmend fails over a load balancer with objects in PENDING_*
     """
 
     name = "stuck_load_balancers"
@@ -197,16 +223,24 @@ class StuckLoadBalancers(OctaviaPlugin, Handler):
         Trigger(notifications.CREATED, notifications.load_balancer),
         Trigger(notifications.UPDATED, notifications.load_balancer),
     )
-    cost = "Three queries of Octavia's database; five minutes suit thousands of load balancers."
+    cost = "Nine queries of Octavia's database; five minutes suit thousands of load balancers."
     rights = {"octavia": {"amphora": frozenset({Privilege.UPDATE}), "load_balancer": frozenset({Privilege.UPDATE})}}
     roles = Roles((AMPHORAE,))
 
-    def __init__(self, driver: Driver, queue: WorkQueue, after: float, failover_errors: bool = False) -> None:
+    def __init__(
+        self,
+        driver: Driver,
+        queue: WorkQueue,
+        after: float,
+        failover_errors: bool = False,
+        failover_children: bool = False,
+    ) -> None:
         self._driver = driver
         self._database = driver.database
         self._queue = queue
         self._after = after
         self._failover_errors = failover_errors
+        self._failover_children = failover_children
 
     @classmethod
     def options(cls) -> Mapping[str, Sequence[cfg.Opt]]:
@@ -227,6 +261,7 @@ class StuckLoadBalancers(OctaviaPlugin, Handler):
             resources.get(WorkQueue.from_resources),
             after,
             group.stuck_load_balancers_failover_errors,
+            group.stuck_load_balancers_failover_children,
         )
 
     def inspect(self, key: Key) -> Iterable[Finding]:
@@ -240,7 +275,7 @@ class StuckLoadBalancers(OctaviaPlugin, Handler):
         findings = [*self._deleted(key, balancer), *self._incomplete(key, balancer)]
         if not findings and balancer.row.status == "ACTIVE" and balancer.miscounted and balancer.quiet < _SETTLE:
             raise InFlight(f"load balancer {key.id} or its amphorae have just changed", _SETTLE - balancer.quiet)
-        return findings
+        return findings or [*self._stuck_children(key, balancer)]
 
     def _stuck(self, key: Key, balancer: Balancer) -> list[Finding]:
         if balancer.quiet < self._after or balancer.row.status not in _STUCK:
@@ -256,7 +291,9 @@ class StuckLoadBalancers(OctaviaPlugin, Handler):
         return [Finding(key, problem, summary, _evidence(balancer), not refusal, refusal)]
 
     def _prove_idle(self) -> None:
-        self._queue.prove_idle(self._database.run(queries.open_requests))
+        self._queue.prove_idle(
+            *self._database.run(lambda connection: (queries.open_requests(connection), queries.providers(connection)))
+        )
 
     def _building(self, balancer: Balancer) -> str | None:
         names = {f"{AMPHORA_PREFIX}{amphora.id}" for amphora in balancer.live}
@@ -299,6 +336,21 @@ class StuckLoadBalancers(OctaviaPlugin, Handler):
             summary = f"load balancer {key.id} is in ERROR, although it has all its amphorae"
             yield self._failover(key, Problem.ERROR, summary, balancer, refusal)
 
+    def _stuck_children(self, key: Key, balancer: Balancer) -> Iterator[Finding]:
+        if not balancer.has_stuck_children(self._after):
+            return
+        refusal = children.deleted(balancer.children) or self._queue.refusal
+        if not self._failover_children:
+            refusal = refusal or f"a failover would complete them: openstack loadbalancer failover {key.id}"
+        if not refusal:
+            self._prove_idle()
+            refusal = children.obstacle(rebuild.read(self._driver, balancer.row, balancer.live), balancer.children)
+        summary = f"load balancer {key.id} is ACTIVE, but no flow works on its {children.names(balancer.children)}"
+        evidence = _evidence(balancer) | {
+            "children": {str(child): [child.status, str(child.updated_at)] for child in balancer.children}
+        }
+        yield Finding(key, Problem.CHILDREN, summary, evidence, not refusal, refusal, weight=len(balancer.live) or 1)
+
     def _failover(self, key: Key, problem: Problem, summary: str, balancer: Balancer, refusal: str = "") -> Finding:
         """Return a finding whose heal is a failover; not healable in ERROR when only the owner may decide."""
         if not refusal and balancer.row.status == "ERROR":
@@ -317,18 +369,22 @@ class StuckLoadBalancers(OctaviaPlugin, Handler):
         return [server for server in found if server is not None]
 
     def sweep(self) -> Iterator[Key]:
-        rows, amphorae, detaches = self._database.run(
+        rows, amphorae, pending, detaches = self._database.run(
             lambda connection: (
                 queries.load_balancers(connection),
                 [*queries.amphorae(connection), *queries.deleted_amphorae(connection)],
+                children.pending(connection),
                 queries.has_member_ports(connection),
             )
         )
         by_balancer: dict[str | None, list[records.Amphora]] = defaultdict(list)
         for amphora in amphorae:
             by_balancer[amphora.load_balancer_id].append(amphora)
+        unfinished: dict[str, list[Child]] = defaultdict(list)
+        for child in pending:
+            unfinished[child.load_balancer_id].append(child)
         for row in rows:
-            if Balancer.of(row, by_balancer[row.id]).looks_wrong(self._after, detaches):
+            if Balancer.of(row, by_balancer[row.id], unfinished[row.id]).looks_wrong(self._after, detaches):
                 yield Key("load-balancer", row.id)
 
     def population(self) -> int:
@@ -350,6 +406,8 @@ class StuckLoadBalancers(OctaviaPlugin, Handler):
                 return self._fail_over(balancer, settled_for=float("inf"))
             case Problem.COUNT | Problem.ERROR:
                 return self._fail_over(balancer, settled_for=balancer.quiet)
+            case Problem.CHILDREN:
+                return self._complete_children(balancer)
             case Problem.PENDING_CREATE | Problem.PENDING_DELETE:
                 raise Refused(f"{now.problem} is only reported")
 
@@ -403,6 +461,17 @@ class StuckLoadBalancers(OctaviaPlugin, Handler):
         if row.status == "ERROR":
             remains = rebuild.require(self._driver, row, balancer.live, settled_for)
             rebuild.record_attempt(self._driver, remains.security_group, row, remains.amphorae[0])
+        return self._request_failover(balancer)
+
+    def _complete_children(self, balancer: Balancer) -> Healed:
+        if not balancer.children:
+            raise Conflict(f"load balancer {balancer.row.id} has other objects in PENDING_* now")
+        group = rebuild.security_group(self._driver, balancer.row.id)
+        rebuild.record_attempt(self._driver, group, balancer.row, balancer.children[0].id)
+        return self._request_failover(balancer)
+
+    def _request_failover(self, balancer: Balancer) -> Healed:
+        row = balancer.row
         # Octavia builds the amphorae of a pair one after the other.
         ready = pool.spares_for(self._driver, balancer.live[0]) if balancer.live else []
         self._driver.failover_load_balancer(row.id)
@@ -418,7 +487,9 @@ class StuckLoadBalancers(OctaviaPlugin, Handler):
             row = queries.load_balancer(connection, identity)
             if row is None or row.provider not in records.AMPHORA_PROVIDERS:
                 return None
-            return Balancer.of(row, queries.amphorae_of(connection, identity))
+            return Balancer.of(
+                row, queries.amphorae_of(connection, identity), children.pending_of(connection, identity)
+            )
 
         return self._database.run(read)
 

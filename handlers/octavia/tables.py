@@ -91,3 +91,24 @@ flavor = Table(
     Column("enabled", Boolean, nullable=False),
     Column("flavor_profile_id", String(36), nullable=False),
 )
+
+
+def _child(name: str, parent: str) -> Table:
+    """Return the table of listeners, of pools or of their parts."""
+    return Table(
+        name,
+        octavia,
+        Column("id", String(36), primary_key=True),
+        Column(f"{parent}_id", String(36), ForeignKey(f"{parent}.id")),
+        Column("provisioning_status", String(16), nullable=False),
+        Column("created_at", DateTime),
+        Column("updated_at", DateTime),
+    )
+
+
+listener = _child("listener", "load_balancer")
+pool = _child("pool", "load_balancer")
+member = _child("member", "pool")
+health_monitor = _child("health_monitor", "pool")
+l7policy = _child("l7policy", "listener")
+l7rule = _child("l7rule", "l7policy")

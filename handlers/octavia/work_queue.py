@@ -4,18 +4,19 @@ The API sets a load balancer to PENDING_* and sends a request to the queue ``oct
 before a worker takes the request, two flows would run and create two amphorae. So three facts must hold before any change:
 
 - Octavia has no jobboard. With one, a worker can resume a dead worker's flow at any time.
-- The queue is empty, and a worker consumes it.
+- The queue is empty, and a worker consumes it. Load balancers of the provider ``amphorav1`` (Octavia 10 to 12) have a queue of
+  their own, ``[oslo_messaging] topic``.
 - Fewer requests are open than one worker has threads. A worker takes every message at once. Messages without a thread wait
   inside the worker, where no queue shows them (``oslo_messaging/_drivers/amqpdriver.py``, ``oslo_messaging/server.py``).
 
 The queue does not show a flow that has begun. The age of the rows excludes such a flow (:mod:`handlers.octavia.flow_times`).
 
-Source: ``TOPIC_AMPHORA_V2`` in ``octavia/common/constants.py``; ``[oslo_messaging] topic`` is for an older provider.
+Sources: ``TOPIC_AMPHORA_V2`` in ``octavia/common/constants.py``; in Octavia 12 ``octavia/controller/queue/v1/consumer.py``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Self
 
 from oslo_config import types
@@ -27,21 +28,29 @@ from handlers.octavia import options
 
 QUEUE = "octavia_provisioning_v2"
 
+#: the provider that has a queue of its own
+_OLD_PROVIDER = "amphorav1"
+
 #: threads of one worker where ``[DEFAULT] executor_thread_pool_size`` is not set (``oslo_messaging/server.py``)
 THREADS = 64
 
 
 class WorkQueue:
-    """Octavia's queue on Octavia's broker; safe to share between threads.
+    """Octavia's queues on Octavia's broker; safe to share between threads.
 
+    :param depth: reads the queue with this name
     :param refusal: why the queue proves nothing; empty when the queue can prove that no request waits
     :param threads: requests that one worker runs at the same time
+    :param old_topic: the queue of the provider ``amphorav1``; empty when unknown
     """
 
-    def __init__(self, depth: Callable[[], QueueDepth], refusal: str = "", threads: int = THREADS) -> None:
+    def __init__(
+        self, depth: Callable[[str], QueueDepth], refusal: str = "", threads: int = THREADS, old_topic: str = ""
+    ) -> None:
         self._depth = depth
         self.refusal = refusal
         self._threads = threads
+        self._old_topic = old_topic
 
     @classmethod
     def from_resources(cls, resources: Resources) -> Self:
@@ -54,24 +63,37 @@ class WorkQueue:
         if not url:
             return cls(_unknown, f"the state of Octavia's work queue is unknown: {files} has no transport_url")
         broker = Broker("octavia", url, (), tls_options(files))
-        return cls(lambda: resources.bus.queue_depth(broker, QUEUE), threads=_threads(files))
+        return cls(
+            lambda queue: resources.bus.queue_depth(broker, queue),
+            threads=_threads(files),
+            old_topic=files.get("oslo_messaging", "topic") or "",
+        )
 
-    def prove_idle(self, requests: int) -> None:
+    def prove_idle(self, requests: int, providers: Collection[str] = ()) -> None:
         """Return only when no request waits and a worker would take one.
 
         :param requests: load balancers and amphorae whose state allows an open request
+        :param providers: the amphora providers that have a load balancer
         :raises InFlight: when requests wait, or may wait inside a worker
         :raises Unavailable: when the broker does not answer, or no worker consumes the queue
         """
-        depth = self._depth()
-        if depth.messages:
-            raise InFlight(f"{depth.messages} requests wait for Octavia's workers", 30.0)
-        if not depth.consumers:
-            raise Unavailable("octavia-worker", f"no worker consumes the queue {QUEUE}; requests wait until one does")
+        self._prove_empty(QUEUE)
+        if _OLD_PROVIDER in providers:
+            if not self._old_topic:
+                reason = f"the queue of provider {_OLD_PROVIDER} is unknown: octavia.conf has no [oslo_messaging] topic"
+                raise Unavailable("octavia-worker", reason)
+            self._prove_empty(self._old_topic)
         if requests >= self._threads:
             raise InFlight(
                 f"{requests} requests are open, and some may wait inside a worker of {self._threads} threads", 60.0
             )
+
+    def _prove_empty(self, queue: str) -> None:
+        depth = self._depth(queue)
+        if depth.messages:
+            raise InFlight(f"{depth.messages} requests wait for Octavia's workers", 30.0)
+        if not depth.consumers:
+            raise Unavailable("octavia-worker", f"no worker consumes the queue {queue}; requests wait until one does")
 
 
 def _jobboard(resources: Resources, files: ServiceFiles) -> str:
@@ -114,5 +136,5 @@ def _boolean(value: str, name: str) -> bool:
         raise ConfigError(f"{name} = {value} is neither true nor false") from None
 
 
-def _unknown() -> QueueDepth:
-    raise Unavailable("octavia-broker", "the place of Octavia's work queue is unknown")
+def _unknown(queue: str) -> QueueDepth:
+    raise Unavailable("octavia-broker", f"the place of Octavia's work queue {queue} is unknown")

@@ -8,10 +8,16 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+from oslo_config import cfg
 
+from consumer.bus import probe
+from consumer.conf import bus as bus_conf
+from handlers.base import Resources, Unavailable
 from handlers.nova import tables
 from handlers.nova.cells import CELL0
 from handlers.nova.simulation import NovaSimulation
+from handlers.octavia import options as octavia_options
+from handlers.octavia.work_queue import QUEUE, WorkQueue
 from tests.faults import FaultyProxy
 from tests.program import Options, Program, only
 from tests.servers.mariadb import MariaDB
@@ -317,3 +323,28 @@ def test_an_api_that_cannot_be_trusted(
     ours = place == "ours" and given != "none"
     assert ("[openstack] cafile" if ours else f"[placement] cafile of {file}") in said
     assert given != "a missing one" or "/no/such.pem" in said
+
+
+@pytest.mark.parametrize("ours", [False, True], ids=["octavia.conf", "stackmend.conf"])
+def test_octavias_work_queue_is_reached_with_the_tls_options_of(
+    secured_rabbitmq: RabbitMQ, certificate: Certificate, tmp_path: Path, ours: bool
+) -> None:
+    """Octavia's file names its container's path of the authority; then stackmend's own file goes before."""
+    inside = "/etc/ssl/of/the/container.pem"
+    octavia, own = tmp_path / "octavia.conf", tmp_path / "stackmend.conf"
+    octavia.write_text(
+        f"[DEFAULT]\ntransport_url = {secured_rabbitmq.transport_url('/')}\n[task_flow]\njobboard_enabled = False\n"
+        "[haproxy_amphora]\nconnection_max_retries = 9\n"
+        f"[oslo_messaging_rabbit]\nssl = true\nssl_ca_file = {inside if ours else certificate.authority}\n"
+    )
+    given = f"[oslo_messaging_rabbit]\nssl_ca_file = {certificate.authority}\n" if ours else ""
+    own.write_text(f"[octavia]\nconfig_file = {octavia}\n{given}")
+    conf = cfg.ConfigOpts()
+    bus_conf.register(conf)
+    octavia_options.register(conf)
+    conf(["--config-file", str(own)], project="stackmend")
+
+    queue = WorkQueue.from_resources(Resources(conf, probe.bus(conf)))
+
+    with pytest.raises(Unavailable, match=f"the queue {QUEUE} cannot be asked"):
+        queue.prove_idle(0)

@@ -285,7 +285,9 @@ class DeactivatedAmphorae(OctaviaPlugin, Handler):
             return found
         if self._queue.refusal:
             return Leftover(found.problem, found.summary, self._queue.refusal)
-        self._queue.prove_idle(self._database.run(queries.open_requests))
+        self._queue.prove_idle(
+            *self._database.run(lambda connection: (queries.open_requests(connection), queries.providers(connection)))
+        )
         return found
 
     def _server(self, identity: str) -> Iterable[_Judged]:

@@ -18,7 +18,8 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from handlers.access.database import utcnow
-from handlers.octavia import queries, records, revisions, tables
+from handlers.octavia import children, queries, records, revisions, tables
+from handlers.octavia.children import Kind
 from handlers.octavia.cloud_objects import AMPHORA_PREFIX
 from handlers.octavia.database import OctaviaDatabase
 from handlers.octavia.housekeeping import NotFoundError, UnavailableException
@@ -28,6 +29,15 @@ _LB = tables.load_balancer
 _AMPHORA = tables.amphora
 _HEALTH = tables.amphora_health
 _MEMBERS = tables.amphora_member_port
+#: the table of each kind of child
+CHILDREN = {
+    Kind.LISTENER: tables.listener,
+    Kind.POOL: tables.pool,
+    Kind.MEMBER: tables.member,
+    Kind.HEALTH_MONITOR: tables.health_monitor,
+    Kind.L7POLICY: tables.l7policy,
+    Kind.L7RULE: tables.l7rule,
+}
 
 #: the schema that an empty database gets
 REVISION = max(revisions.KNOWN)
@@ -130,6 +140,32 @@ class Controller:
             self._build(balancer, role, group, members, volume_backed)
         self.set_balancer(balancer, "ACTIVE")
         return balancer
+
+    def add_children(self, balancer: str) -> dict[Kind, str]:
+        """Create a listener, a pool, and one of each of their parts, ACTIVE; return their ids by kind."""
+        identities = {kind: str(uuid4()) for kind in Kind}
+        listener, pool, policy = (identities[kind] for kind in (Kind.LISTENER, Kind.POOL, Kind.L7POLICY))
+        parents = {
+            tables.listener: {"load_balancer_id": balancer},
+            tables.pool: {"load_balancer_id": balancer},
+            tables.member: {"pool_id": pool},
+            tables.health_monitor: {"pool_id": pool},
+            tables.l7policy: {"listener_id": listener},
+            tables.l7rule: {"l7policy_id": policy},
+        }
+
+        def add(connection: Connection) -> None:
+            for identity, (table, parent) in zip(identities.values(), parents.items(), strict=True):
+                values = {"id": identity, "provisioning_status": "ACTIVE", "created_at": utcnow(), **parent}
+                connection.execute(sa.insert(table).values(values))
+
+        self.database.run(add)
+        return identities
+
+    def set_child(self, kind: Kind, identity: str, status: str) -> None:
+        table = CHILDREN[kind]
+        change = sa.update(table).where(table.c.id == identity).values(updated_at=utcnow(), provisioning_status=status)
+        self.database.run(lambda connection: connection.execute(change))
 
     def heartbeat(self, amphora: str, silent: float = 0.0) -> None:
         """Write an amphora's heartbeat, as Octavia's health manager does.
@@ -267,11 +303,18 @@ class Controller:
                 except NoValidHost:
                     if failed is not None:
                         self.set_amphora(failed.id, status="ERROR")
+                    self._finish_children(balancer, "ERROR")
                     self.set_balancer(balancer, "ERROR")
                     return
             if failed is not None:
                 self._delete(failed)
+        self._finish_children(balancer, "ACTIVE")
         self.set_balancer(balancer, "ACTIVE")
+
+    def _finish_children(self, balancer: str, status: str) -> None:
+        """End the work on every object of a load balancer, also on those that their owner deleted."""
+        for child in self.database.run(partial(children.pending_of, load_balancer=balancer)):
+            self.set_child(child.kind, child.id, status)
 
     def _mark_busy(self, amphora: records.Amphora) -> None:
         self.set_amphora(amphora.id, status="PENDING_DELETE")

@@ -11,6 +11,7 @@ import sqlalchemy as sa
 
 from handlers.base import Conflict, Finding, Handler, Healed, InFlight, Unavailable
 from handlers.octavia import tables
+from handlers.octavia.simulation.controller import CHILDREN
 from tests.functional.octavia.world import House
 
 LONG = 86_400.0
@@ -120,6 +121,7 @@ def grow_older(house: House, seconds: float = LONG) -> None:
         for table, columns in (
             (tables.amphora, ("created_at", "updated_at")),
             (tables.load_balancer, ("created_at", "updated_at")),
+            *((table, ("created_at", "updated_at")) for table in CHILDREN.values()),
             (tables.amphora_health, ("last_update",)),
         ):
             (key,) = table.primary_key.columns

@@ -14,11 +14,11 @@ from oslo_config import cfg
 from consumer.bus import probe
 from consumer.conf import bus as bus_conf
 from handlers.access.service_files import ConfigError
-from handlers.base import Conflict, InFlight, Key, Refused, Resources, Unavailable
+from handlers.base import Broker, Bus, Conflict, InFlight, Key, QueueDepth, Refused, Resources, Unavailable
 from handlers.octavia import options, queries, tables
 from handlers.octavia.housekeeping import AmphoraDriverError
 from handlers.octavia.stuck_load_balancers import StuckLoadBalancers
-from handlers.octavia.work_queue import WorkQueue
+from handlers.octavia.work_queue import QUEUE, WorkQueue
 from tests.functional.octavia.conftest import House
 from tests.functional.octavia.mending import findings, grow_older, killed_everywhere, mend, problems, world
 from tests.functional.octavia.work_queue import Queue
@@ -211,7 +211,7 @@ def test_a_flow_that_writes_in_the_last_moment_wins(
 ) -> None:
     balancer = stuck(house)
     (finding,) = findings(handler)
-    monkeypatch.setattr(queue, "prove_idle", lambda requests: None)
+    monkeypatch.setattr(queue, "prove_idle", lambda *requests: None)
     describe = house.driver.describe_server
 
     def flow_ends(*arguments: object) -> None:
@@ -514,6 +514,15 @@ def test_load_balancers_of_other_providers_stay(house: House, handler: StuckLoad
     assert list(handler.inspect(key(balancer))) == []
 
 
+@pytest.mark.parametrize("provider", ["octavia", "amphorav1", "amphorav2"])
+def test_other_names_of_the_amphora_provider_are_handled_like_amphora(house: House, provider: str) -> None:
+    balancer = stuck(house)
+    change = sa.update(tables.load_balancer).values(provider=provider)
+    house.database.run(lambda connection: connection.execute(change))
+    mend(StuckLoadBalancers(house.driver, Queue(old_topic="octavia_prov"), AFTER))
+    assert_whole(house, balancer)
+
+
 def test_a_schema_that_is_not_known_is_not_written(house: House, handler: StuckLoadBalancers) -> None:
     stuck(house)
     (finding,) = findings(handler)
@@ -548,7 +557,12 @@ RETRIES = "[haproxy_amphora]\nconnection_max_retries = 120\n"
 NO_JOBBOARD = f"{RETRIES}[task_flow]\njobboard_enabled = False\n"
 
 
-def work_queue(folder: Path, text: str, jobboard: bool | None = None) -> WorkQueue:
+def work_queue(
+    folder: Path,
+    text: str,
+    jobboard: bool | None = None,
+    depth: Callable[[Broker, str], QueueDepth] | None = None,
+) -> WorkQueue:
     """Return Octavia's queue by a file with this text; by no file for an empty text."""
     conf = cfg.ConfigOpts()
     bus_conf.register(conf)
@@ -558,7 +572,8 @@ def work_queue(folder: Path, text: str, jobboard: bool | None = None) -> WorkQue
         (folder / "octavia.conf").write_text(text)
         conf.set_override("config_file", [str(folder / "octavia.conf")], "octavia")
     conf.set_override("jobboard", jobboard, "octavia")
-    return WorkQueue.from_resources(Resources(conf, probe.bus(conf)))
+    bus = probe.bus(conf) if depth is None else Bus(queue_depth=depth)
+    return WorkQueue.from_resources(Resources(conf, bus))
 
 
 @pytest.mark.parametrize(
@@ -577,6 +592,21 @@ def test_the_queue_follows_from_octavias_files(tmp_path: Path, text: str, refusa
     found = work_queue(tmp_path, text).refusal
     assert refusal in found if refusal else found == ""
     assert "secret" not in found
+
+
+def test_the_topic_of_the_provider_amphorav1_is_read_from_octavias_file(tmp_path: Path) -> None:
+    text = f"[DEFAULT]\ntransport_url = kombu+memory://\n{NO_JOBBOARD}"
+    asked: list[str] = []
+
+    def depth(_broker: object, queue: str) -> QueueDepth:
+        asked.append(queue)
+        return QueueDepth(0, 1)
+
+    found = work_queue(tmp_path, f"{text}[oslo_messaging]\ntopic = octavia_prov\n", depth=depth)
+    found.prove_idle(0, {"amphora"})
+    assert asked == [QUEUE]
+    found.prove_idle(0, {"amphora", "amphorav1"})
+    assert asked == [QUEUE, QUEUE, "octavia_prov"]
 
 
 @pytest.mark.parametrize(("jobboard", "refused"), [(False, False), (True, True)])

@@ -7,17 +7,20 @@ from handlers.octavia.work_queue import WorkQueue
 
 
 class Queue(WorkQueue):
-    """Empty and consumed, unless a test sets an error.
+    """Empty and consumed, unless a test sets an error or waiting requests.
 
     :param refusal: the reason why it proves nothing
     :param threads: requests that one worker runs at the same time
+    :param old_topic: the queue of the provider ``amphorav1``
     """
 
-    def __init__(self, refusal: str = "", threads: int = 64) -> None:
-        super().__init__(self._answer, refusal, threads)
+    def __init__(self, refusal: str = "", threads: int = 64, old_topic: str = "") -> None:
+        super().__init__(self._answer, refusal, threads, old_topic)
         self.error: Exception | None = None
+        #: numbers of waiting requests by queue
+        self.waiting: dict[str, int] = {}
 
-    def _answer(self) -> QueueDepth:
+    def _answer(self, queue: str) -> QueueDepth:
         if self.error:
             raise self.error
-        return QueueDepth(0, 1)
+        return QueueDepth(self.waiting.get(queue, 0), 1)

@@ -7,7 +7,9 @@ from datetime import timedelta
 import sqlalchemy as sa
 
 from handlers.base import Key, QueueDepth
-from handlers.octavia import rebuild, tables
+from handlers.octavia import children, rebuild, tables
+from handlers.octavia.children import Kind
+from handlers.octavia.simulation.controller import CHILDREN
 from handlers.octavia.stuck_load_balancers import FREED, StuckLoadBalancers
 from tests.functional.octavia.mending import grow_older
 from tests.functional.octavia.proofs.drift import Act, Drift, Scene
@@ -107,7 +109,7 @@ def depth(messages: int, consumers: int) -> Act:
     """Let the broker report this of Octavia's queue."""
 
     def act(scene: Scene) -> None:
-        scene.queue._depth = lambda: QueueDepth(messages, consumers)
+        scene.queue._depth = lambda _queue: QueueDepth(messages, consumers)
 
     return act
 
@@ -204,6 +206,40 @@ def _in_error(house: House) -> Scene:
     house.cloud.hosts["compute-4"] = "nova"
     house.octavia.set_balancer(balancer, "ERROR")
     return scene(house, balancer, failover_errors=True)
+
+
+def _unfinished(house: House) -> Scene:
+    balancer = house.octavia.add_load_balancer("ACTIVE_STANDBY", anti_affinity=True)
+    house.cloud.hosts["compute-4"] = "nova"
+    house.octavia.set_child(Kind.POOL, house.octavia.add_children(balancer)[Kind.POOL], "PENDING_UPDATE")
+    found = scene(house, balancer)
+    found.handler = StuckLoadBalancers(house.driver, found.queue, AFTER, failover_children=True)
+    return found
+
+
+def _child(kind: Kind, status: str, long_ago: bool = True) -> Act:
+    """Set one of its objects to a status."""
+
+    def act(scene: Scene) -> None:
+        c = CHILDREN[kind].c
+        identity = scene.house.database.run(lambda connection: connection.execute(sa.select(c.id)).scalar_one())
+        scene.house.octavia.set_child(kind, identity, status)
+        if long_ago:
+            grow_older(scene.house)
+
+    return act
+
+
+def _failed_over(scene: Scene) -> None:
+    """Let a failover leave the pool in PENDING_UPDATE, as Octavia 12 does with a pool without a listener."""
+    (found,) = scene.handler.inspect(scene.key)
+    scene.handler.heal(found)
+    _child(Kind.POOL, "PENDING_UPDATE")(scene)
+
+
+def _is_finished(scene: Scene) -> bool:
+    unfinished = scene.house.database.run(lambda connection: children.pending_of(connection, scene.balancer))
+    return not unfinished and _is_rebuilt(scene)
 
 
 def _is_rebuilt(scene: Scene) -> bool:
@@ -314,6 +350,44 @@ DRIFTS = (
         contradiction={
             "a VIP port, a server group, a security group or an amphora row that is gone": REMAINS,
             "three failovers within a week that did not help": {"three": attempted},
+        },
+    ),
+    Drift(
+        NAME,
+        "stuck-children",
+        _unfinished,
+        _is_finished,
+        proof={
+            "your permission, ``stuck_load_balancers_failover_children``": {"withdrawn": _without_permission},
+            "the load balancer ACTIVE, unchanged for two minutes": {
+                "ERROR": status("ERROR"),
+                "its row has changed": touched,
+                "an amphora's row has changed": amphora_touched,
+                **PENDING,
+            },
+            "the rows of its objects in PENDING_*, unchanged for ``stuck_load_balancers_after``": {
+                "the pool is ACTIVE": _child(Kind.POOL, "ACTIVE"),
+                "the pool is in ERROR": _child(Kind.POOL, "ERROR"),
+                "the pool has just changed": _child(Kind.POOL, "PENDING_UPDATE", long_ago=False),
+                "a member has just changed": _child(Kind.MEMBER, "PENDING_CREATE", long_ago=False),
+            },
+            "Octavia's queue, empty, with a consumer": {
+                "no consumer": depth(0, 0),
+                "the broker does not answer": lambda scene: setattr(scene.queue, "error", ConnectionError("away")),
+            },
+        },
+        contradiction={
+            "an object in PENDING_DELETE": {kind: _child(kind, "PENDING_DELETE") for kind in Kind},
+            "a request in the queue or inside a worker": {
+                "in the queue": depth(1, 1),
+                "inside a worker": requests_inside,
+            },
+            "a jobboard, or none known": {
+                "a jobboard": jobboard("Octavia has a jobboard"),
+                "none known": jobboard("it is unknown whether Octavia has a jobboard"),
+            },
+            "a failover that left the object in PENDING_*": {"in PENDING_UPDATE": _failed_over},
+            "the same as for ``load-balancer-error``": ALL_REMAINS,
         },
     ),
 )
