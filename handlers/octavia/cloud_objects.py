@@ -22,6 +22,7 @@ SINCE = "stackmend_since"
 METHOD = "stackmend_method"
 #: ``preserving`` until the load balancer has its amphorae again, then ``preserved``; ``released`` to an operator
 STATE = "stackmend_state"
+RELEASED = "released"
 
 #: the name of an amphora's server begins with it (``octavia/controller/worker/v2/tasks/compute_tasks.py``)
 AMPHORA_PREFIX = "amphora-"

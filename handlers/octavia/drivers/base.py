@@ -145,7 +145,7 @@ class Driver(ABC):
 
     @abstractmethod
     def images(self) -> Sequence[Image]:
-        """Return every image that :meth:`create_image` began."""
+        """Return every image that :meth:`create_image` began, except released ones."""
 
     @abstractmethod
     def create_image(self, server: str, name: str, properties: Mapping[str, str]) -> str:
@@ -154,6 +154,10 @@ class Driver(ABC):
     @abstractmethod
     def seal_image(self, image: str) -> None:
         """Set an image to private and protected."""
+
+    @abstractmethod
+    def release_image(self, image: str) -> None:
+        """Remove an image's protection, and set its property ``stackmend_state`` to ``released``, in one request."""
 
     @abstractmethod
     def unseal_image(self, image: str) -> None:

@@ -19,7 +19,7 @@ from sqlalchemy.engine import make_url
 from handlers.access.service_files import ConfigError
 from handlers.base import Resources
 from handlers.octavia import options
-from handlers.octavia.cloud_objects import AMPHORA, Group, Image, Port, Server
+from handlers.octavia.cloud_objects import AMPHORA, RELEASED, STATE, Group, Image, Port, Server
 from handlers.octavia.database import OctaviaDatabase
 from handlers.octavia.drivers.base import Driver
 from handlers.octavia.housekeeping import UnavailableException
@@ -170,7 +170,8 @@ class NoopDriver(Driver):
 
     def images(self) -> Sequence[Image]:
         with self._calling("image", "images"):
-            return [image for image in self.cloud.images() if AMPHORA in image.properties]
+            ours = (image for image in self.cloud.images() if AMPHORA in image.properties)
+            return [image for image in ours if image.properties.get(STATE) != RELEASED]
 
     def create_image(self, server: str, name: str, properties: Mapping[str, str]) -> str:
         with self._calling("compute", "create_image"):
@@ -179,6 +180,12 @@ class NoopDriver(Driver):
     def seal_image(self, image: str) -> None:
         with self._calling("image", "seal_image"):
             self.cloud.alter_image(image, protected=True, visibility="private")
+
+    def release_image(self, image: str) -> None:
+        with self._calling("image", "release_image"):
+            found = self.cloud.image(image)
+            properties = {**(found.properties if found is not None else {}), STATE: RELEASED}
+            self.cloud.alter_image(image, protected=False, properties=properties)
 
     def unseal_image(self, image: str) -> None:
         with self._calling("image", "unseal_image"):

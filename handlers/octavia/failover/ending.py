@@ -67,11 +67,12 @@ class End:
 
     @property
     def oldest(self) -> str:
-        """The preserved amphora to delete in favour of this one; empty when the pool has room."""
+        """The preserved amphora to delete in favour of this one; empty when the pool has room, or none has a number."""
         limit = self.settings.maximum_preserved_amphora_count
         complete = [one for one in self.s.others if one.complete]
+        numbered = [one for one in complete if one.since]
         cycles = self.settings.preservation_scheme == "cycle" and (self.s.marked or self.s.sealed is not None)
-        return complete[0].amphora if cycles and complete and len(complete) >= limit > 0 else ""
+        return numbered[0].amphora if cycles and numbered and len(complete) >= limit > 0 else ""
 
     @property
     def attached(self) -> tuple[str, ...]:

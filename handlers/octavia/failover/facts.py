@@ -12,7 +12,7 @@ from sqlalchemy.engine import Connection
 from handlers.base import Key
 from handlers.octavia import queries as octavia_queries
 from handlers.octavia import rebuild, records
-from handlers.octavia.cloud_objects import AMPHORA, PRESERVED, Image, Server
+from handlers.octavia.cloud_objects import AMPHORA, PRESERVED, PRESERVED_PREFIX, Image, Server
 from handlers.octavia.drivers.base import Driver
 from handlers.octavia.failover import queries
 from handlers.octavia.failover.heartbeats import Heard, Listener
@@ -89,7 +89,7 @@ def read_deactivated(
         return Nothing()
     server, images = _server(driver, amphora), driver.images()
     ports = tuple(driver.ports_of(server.id)) if server is not None else ()
-    own = tuple(image for image in images if image.properties.get(AMPHORA) == amphora.id)
+    own = _images(amphora, images)
     others = tuple(one for one in pool.assemble(driver.servers(), images) if one.amphora != amphora.id)
     made = partial(Replaced, balancer=None) if preserved else Deactivated
     return made(amphora=amphora, now=datetime.now(UTC), server=server, ports=ports, images=own, others=others)
@@ -132,8 +132,10 @@ def _server(driver: Driver, amphora: records.Amphora) -> Server | None:
     return driver.server(marked[0]) if marked else None
 
 
-def _images(rows: _Rows, cloud: _Cloud) -> tuple[Image, ...]:
-    return tuple(image for image in cloud.images if image.properties.get(AMPHORA) == rows.amphora.id)
+def _images(amphora: records.Amphora, images: Sequence[Image]) -> tuple[Image, ...]:
+    """Return the images of an amphora that still have their name."""
+    name = f"{PRESERVED_PREFIX}{amphora.id}"
+    return tuple(image for image in images if image.properties.get(AMPHORA) == amphora.id and image.name == name)
 
 
 def _others(settings: HousekeepingSettings, rows: _Rows, cloud: _Cloud) -> tuple[pool.Preserved, ...]:
@@ -148,7 +150,7 @@ def _replaced(driver: Driver, settings: HousekeepingSettings, rows: _Rows, cloud
         now=datetime.now(UTC),
         server=cloud.server,
         ports=tuple(driver.ports_of(cloud.server.id)) if cloud.server is not None else (),
-        images=_images(rows, cloud),
+        images=_images(rows.amphora, cloud.images),
         others=_others(settings, rows, cloud),
         balancer=rows.balancer,
         rows=tuple(row.id for row in rows.beside if _is_to_detach(driver, rows, row)),
@@ -183,7 +185,7 @@ def _situation(
         now=datetime.now(UTC),
         server=server,
         ports=tuple(driver.ports_of(server.id)) if server is not None else (),
-        images=_images(rows, cloud),
+        images=_images(rows.amphora, cloud.images),
         others=_others(settings, rows, cloud),
         balancer=balancer,
         health=rows.health,

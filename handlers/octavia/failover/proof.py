@@ -10,13 +10,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from handlers.octavia.cloud_objects import Server
+from handlers.octavia.cloud_objects import REASON, Server
 from handlers.octavia.failover.heartbeats import FEW
 from handlers.octavia.failover.steps import Situation
 from handlers.octavia.settings import HousekeepingSettings
 
 #: seconds after which heartbeats are observed again while they prove nothing
 _OBSERVE = 5.0
+
+#: the reason in the mark of an amphora whose silence proved the failure
+_SILENT = "no heartbeat has come"
 
 #: states of a server in which no amphora serves
 _DOWN = frozenset({"SHUTOFF", "ERROR", "SUSPENDED", "SHELVED", "SHELVED_OFFLOADED", "SOFT_DELETED", "DELETED"})
@@ -94,6 +97,14 @@ class Signs:
         return self.silent_for is not None and self.silent_for > self.stale_after
 
     @property
+    def silence(self) -> str:
+        return f"{_SILENT} for {self.stale_after:g} s"
+
+    @property
+    def marked_for_silence(self) -> bool:
+        return self.server.metadata.get(REASON, "").startswith(_SILENT)
+
+    @property
     def server(self) -> Server:
         """The server in Nova. Earlier rules handle a missing server."""
         if self.s.server is None:
@@ -166,15 +177,20 @@ RULES: tuple[Rule, ...] = (
         lambda a: Failed(f"its server is {a.server.status}"),
     ),
     Rule(
-        "under lease, which began after the proof",
+        "under lease, which began after silence was proved",
+        lambda a: a.s.leased and a.marked_for_silence,
+        lambda a: Failed(a.silence),
+    ),
+    Rule(
+        "under lease, and its server is no longer down",
         lambda a: a.s.leased,
-        lambda a: Failed(f"no heartbeat has come for {a.stale_after:g} s"),
+        lambda a: Unclear(f"server {a.server.id} is {a.server.status} again, so a heartbeat may come", _OBSERVE),
     ),
     Rule(
         "silent, among few",
         lambda a: a.silent and a.s.heard.few and a.server.host_up is not False,
         lambda a: Suspect(
-            f"no heartbeat has come for {a.stale_after:g} s",
+            a.silence,
             f"only {a.s.heard.amphorae} amphorae send heartbeats, and Nova reports server {a.server.id} ACTIVE on a host "
             f"that is up; with {FEW} or fewer, stackmend leaves silence to Octavia's health manager",
         ),
@@ -191,7 +207,7 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "silent",
         lambda a: a.silent,
-        lambda a: Failed(f"no heartbeat has come for {a.stale_after:g} s"),
+        lambda a: Failed(a.silence),
     ),
     Rule(
         "Nova stops the server",

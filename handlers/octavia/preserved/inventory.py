@@ -52,16 +52,17 @@ class PreservedAmphorae(OctaviaPlugin, Inventory):
         return shown
 
     def release(self, identity: str) -> Healed:
-        """Give a preserved amphora to the operator: unlock and unmark the server, unprotect the image; keep both names."""
+        """Give a preserved amphora to the operator: unlock and unmark the server, unprotect and mark the image."""
         one = self._not_in_use(identity)
         undo = []
         if one.image is not None:
-            undo.append(f"openstack image set --protected {one.image.id}")
+            mark = f"--property {STATE}={State.PRESERVED}"
+            undo.append(f"openstack image set --protected {mark} {one.image.id}")
         if one.server is not None:
             self._release_server(one.server)
             undo.append(f"openstack server set --tag {PRESERVED} {one.server.id}")
         if one.image is not None:
-            self._driver.unseal_image(one.image.id)
+            self._driver.release_image(one.image.id)
         return Healed(
             f"released preserved amphora {identity}: {_where(one)} is yours", before=_item(one), undo="; ".join(undo)
         )

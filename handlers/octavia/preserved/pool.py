@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 
+from handlers.octavia import cloud_objects
 from handlers.octavia.cloud_objects import (
     AMPHORA,
     LOAD_BALANCER,
@@ -39,7 +40,7 @@ class State(StrEnum):
     #: the load balancer has its replacement
     PRESERVED = "preserved"
     #: an operator took it
-    RELEASED = "released"
+    RELEASED = cloud_objects.RELEASED
 
 
 #: the tasks with which Nova deletes a server

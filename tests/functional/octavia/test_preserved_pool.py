@@ -14,12 +14,16 @@ from consumer.journal import history, migrations
 from consumer.journal.database import Database, open_engine
 from consumer.journal.work import Hint, Priority
 from handlers.base import Handler, Key, Refused
-from handlers.octavia.cloud_objects import PRESERVED, PRESERVED_PREFIX, SINCE
+from handlers.octavia.cloud_objects import PRESERVED, PRESERVED_PREFIX, SINCE, STATE
 from handlers.octavia.housekeeping import UnavailableException
+from handlers.octavia.leftovers.deactivated_amphorae import DeactivatedAmphorae
 from handlers.octavia.preserved import pool
 from handlers.octavia.preserved.inventory import PreservedAmphorae
 from tests.doubles import World
 from tests.functional.engine.conftest import SETTINGS, Machine, eventually
+from tests.functional.octavia.mending import grow_older
+from tests.functional.octavia.mending import mend as sweep_and_heal
+from tests.functional.octavia.work_queue import Queue
 from tests.functional.octavia.world import House, Stuck, mend
 
 MakeHouse = Callable[..., House]
@@ -232,6 +236,26 @@ def test_a_released_amphora_leaves_the_pool(make_house: MakeHouse, method: str) 
         assert (server.locked, server.tags) == (False, frozenset())
     else:
         assert len(house.cloud.images()) == 2
+
+
+@pytest.mark.parametrize("keeps", ["image", "server"])
+def test_no_handler_deletes_a_released_image(make_house: MakeHouse, keeps: str) -> None:
+    house = make_house(
+        maximum_preserved_amphora_count=1,
+        preservation_method="snapshot",
+        preservation_keeps=keeps,
+        failover_threshold=0,
+    )
+    amphora = preserve_one(house)
+    PreservedAmphorae(house.driver).release(amphora)
+    before = house.cloud.images()
+    grow_older(house)
+
+    mend(house, house.handler(), Key("amphora", amphora))
+    sweep_and_heal(DeactivatedAmphorae(house.driver, Queue(), 3600.0))
+
+    assert [image.id for image in house.cloud.images()] == [image.id for image in before]
+    assert [image.properties[STATE] for image in house.cloud.images()] == ["released"]
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -12,7 +12,7 @@ from hypothesis import settings as patience
 from hypothesis import strategies as st
 
 from handlers.octavia import records
-from handlers.octavia.cloud_objects import AMPHORA, METHOD, PRESERVED, SINCE, STATE, Group, Image, Port, Server
+from handlers.octavia.cloud_objects import AMPHORA, METHOD, PRESERVED, REASON, SINCE, STATE, Group, Image, Port, Server
 from handlers.octavia.failover import ending, proof, rules
 from handlers.octavia.failover.ending import End, Imaging
 from handlers.octavia.failover.heartbeats import Heard
@@ -64,9 +64,11 @@ def health(silent: float, busy: bool = False) -> records.Health:
     return records.Health(ID, silent, busy)
 
 
-def marked(server: Server, age: float = 100.0, state: State = State.PRESERVING, number: bool = True) -> Server:
+def marked(
+    server: Server, age: float = 100.0, state: State = State.PRESERVING, number: bool = True, reason: str = ""
+) -> Server:
     since = (NOW - timedelta(seconds=age)).isoformat() if number else ""
-    metadata = {AMPHORA: ID, SINCE: since, STATE: state}
+    metadata = {AMPHORA: ID, SINCE: since, STATE: state, REASON: reason}
     return replace(server, tags=frozenset({PRESERVED}), metadata=metadata)
 
 
@@ -117,7 +119,14 @@ JUDGED: dict[str, tuple[Situation, Verdict | type[Verdict]]] = {
     "the server is down, and a heartbeat contradicts": (replace(S, health=health(5.0)), Unclear),
     "the server is down, and Nova works on it": (replace(S, server=replace(DOWN, task_state="powering-on")), Unclear),
     "the server is down": (replace(S, health=health(13.0)), Failed("its server is SHUTOFF")),
-    "under lease, which began after the proof": (replace(S, server=marked(ACTIVE), health=health(-60.0)), Failed),
+    "under lease, which began after silence was proved": (
+        replace(S, server=marked(ACTIVE, reason="no heartbeat has come for 40 s"), health=health(-60.0)),
+        Failed,
+    ),
+    "under lease, and its server is no longer down": (
+        replace(S, server=marked(ACTIVE, reason="its server is SHUTOFF"), health=health(-60.0)),
+        Unclear,
+    ),
     "silent, among few": (replace(S, server=ACTIVE, health=health(41.0), heard=Heard(3, 2)), Suspect),
     "silent, while heartbeats prove nothing": (
         replace(S, server=ACTIVE, health=health(41.0), unsettled=50.0),

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from handlers.octavia.cloud_objects import Image
+from handlers.octavia.cloud_objects import RELEASED, STATE, Image
 from handlers.octavia.drivers.base import Driver
 from handlers.octavia.drivers.openstack.api import Api, age
 from handlers.octavia.housekeeping import DeleteFailed, NotFoundError, UnauthorizedException
@@ -35,6 +35,9 @@ class ImageCalls(Driver):
     def seal_image(self, image: str) -> None:
         self._set(image, {"visibility": "private", "protected": True})
 
+    def release_image(self, image: str) -> None:
+        self._set(image, {"protected": False, STATE: RELEASED})
+
     def unseal_image(self, image: str) -> None:
         self._set(image, {"protected": False})
 
@@ -59,7 +62,8 @@ class ImageCalls(Driver):
         raise NotFoundError(f"image: none has the tag {self.image_tag}")
 
     def images(self) -> Sequence[Image]:
-        return [_image(shown) for shown in self.glance.list("/v2/images", "images", PAGE, **MARK)]
+        found = [_image(shown) for shown in self.glance.list("/v2/images", "images", PAGE, **MARK)]
+        return [image for image in found if image.properties.get(STATE) != RELEASED]
 
     def _set(self, image: str, values: Mapping[str, Any]) -> None:
         patch = json.dumps([{"op": "replace", "path": f"/{name}", "value": value} for name, value in values.items()])
