@@ -217,6 +217,7 @@ class Unavailable(HandlerError):
     def __init__(self, dependency: str, reason: str) -> None:
         super().__init__(f"{dependency}: {reason}")
         self.dependency = dependency
+        self.reason = reason
 
 
 class Conflict(HandlerError):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import time
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
@@ -20,40 +21,49 @@ from sqlalchemy.engine import URL, Connection, Engine, make_url
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 
+from handlers.access import patience
+from handlers.access.backoff import Backoff
 from handlers.access.service_files import ConfigError
 from handlers.base import Unavailable
 
 T = TypeVar("T")
 
+#: seconds to connect, handshake included, and to answer a ping
 CONNECT_TIMEOUT = 5
+#: seconds for one statement
 READ_TIMEOUT = 60
+#: seconds for which a client waits for a statement, so that the server ends it first
+_PATIENCE = READ_TIMEOUT + 5
 
 #: lets the server end a statement itself: without it, a statement goes on after its client has gone. MariaDB reads the first
 #: comment, MySQL the second
 _MYSQL_LIMIT = (
     f"SET SESSION /*M! max_statement_time = {READ_TIMEOUT} */ /*!50708 max_execution_time = {READ_TIMEOUT}000 */"
 )
+_POSTGRESQL: Mapping[str, Any] = {
+    "connect_timeout": CONNECT_TIMEOUT,
+    "options": f"-c statement_timeout={READ_TIMEOUT * 1000}",
+    # A server whose host or network is gone ends no statement itself.
+    "tcp_user_timeout": 30_000,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+}
 
 _TIMEOUTS: Mapping[str, Mapping[str, Any]] = {
     "mysql+pymysql": {
         "connect_timeout": CONNECT_TIMEOUT,
-        "read_timeout": READ_TIMEOUT + 5,
-        "write_timeout": READ_TIMEOUT + 5,
+        "read_timeout": CONNECT_TIMEOUT,
+        "write_timeout": _PATIENCE,
         "init_command": _MYSQL_LIMIT,
     },
     "mysql+mysqldb": {
         "connect_timeout": CONNECT_TIMEOUT,
-        "read_timeout": READ_TIMEOUT + 5,
+        "read_timeout": _PATIENCE,
         "init_command": _MYSQL_LIMIT,
     },
-    "postgresql+psycopg": {
-        "connect_timeout": CONNECT_TIMEOUT,
-        "options": f"-c statement_timeout={READ_TIMEOUT * 1000}",
-    },
-    "postgresql+psycopg2": {
-        "connect_timeout": CONNECT_TIMEOUT,
-        "options": f"-c statement_timeout={READ_TIMEOUT * 1000}",
-    },
+    "postgresql+psycopg": _POSTGRESQL,
+    "postgresql+psycopg2": _POSTGRESQL,
     "sqlite+pysqlite": {"timeout": CONNECT_TIMEOUT},
 }
 
@@ -138,30 +148,43 @@ class Database:
         self.name = name
         self.url = url
         self._password, self._engine = _engine(name, url)
+        self._backoff = Backoff()
 
     def run(self, work: Callable[[Connection], T]) -> T:
         """Return ``work(connection)``, run in its own transaction; ``work`` may run more than once.
 
-        :raises Unavailable: when the database does not answer, or answers with an error
+        :raises Unavailable: when the database does not answer, or answers with an error. After a silence, each call fails at
+            once until a retry time
         :raises sqlalchemy.exc.IntegrityError: when a write violated a key; the database rolled the write back
         """
+        if refusal := self._backoff.refusal():
+            raise Unavailable(self.name, refusal)
+        began = time.monotonic()
         try:
-            for attempt in tenacity.Retrying(
-                retry=tenacity.retry_if_exception(_is_deadlock),
-                wait=tenacity.wait_random_exponential(multiplier=0.05, max=1),
-                stop=tenacity.stop_after_delay(10),
-                reraise=True,
-            ):
-                with attempt, self._engine.begin() as connection:
-                    return work(connection.execution_options(**{_MARGIN: self.clock_margin}))
+            done = self._retried(work)
         except exc.IntegrityError:
             raise
         except exc.TimeoutError as error:
             raise Unavailable(self.name, "no connection became free in time") from error
         except exc.DBAPIError as error:
-            raise self._unavailable(error) from error
+            raised = self._unavailable(error)
+            if isinstance(raised, Unavailable) and _is_silence(error):
+                self._backoff.failed(raised.reason, time.monotonic() - began)
+            raise raised from error
         except OSError as error:  # drivers raise it for files of TLS that cannot be read
             raise Unavailable(self.name, f"{error.strerror or error}; {_tls_advice(self._engine.url)}") from error
+        self._backoff.answered()
+        return done
+
+    def _retried(self, work: Callable[[Connection], T]) -> T:
+        for attempt in tenacity.Retrying(
+            retry=tenacity.retry_if_exception(_is_deadlock),
+            wait=tenacity.wait_random_exponential(multiplier=0.05, max=1),
+            stop=tenacity.stop_after_delay(10),
+            reraise=True,
+        ):
+            with attempt, self._engine.begin() as connection:
+                return work(connection.execution_options(**{_MARGIN: self.clock_margin}))
         raise AssertionError("tenacity returns or raises")
 
     def _unavailable(self, error: exc.DBAPIError) -> Exception:
@@ -186,6 +209,8 @@ def _engine(name: str, text: str) -> tuple[str, Engine]:
     try:
         url = _with_driver(make_url(text))
         engine = sa.create_engine(url, pool_pre_ping=True, pool_recycle=300, pool_timeout=10, **_arguments(url))
+        short, long = _seconds(url, "connect_timeout", CONNECT_TIMEOUT), _seconds(url, "read_timeout", _PATIENCE)
+        patience.apply(engine, short, long)
     except (exc.ArgumentError, ValueError):
         raise ConfigError(f"the URL of {name} is not a database URL; write mysql+pymysql://user:pw@host/db") from None
     except ImportError as error:
@@ -207,10 +232,19 @@ def _with_driver(url: URL) -> URL:
 def _arguments(url: URL) -> dict[str, Any]:
     driver = f"{url.get_backend_name()}+{url.get_driver_name()}"
     arguments = {name: value for name, value in _TIMEOUTS.get(driver, {}).items() if name not in url.query}
+    if driver == "mysql+pymysql":
+        # connect_timeout ends before the handshake; a URL's read_timeout counts from the first statement.
+        arguments["read_timeout"] = _seconds(url, "connect_timeout", CONNECT_TIMEOUT)
     if driver == "mysql+pymysql" and not {"ssl_verify_cert", "ssl_verify_identity"}.isdisjoint(url.query):
         # SQLAlchemy passes ssl_ca in a form that PyMySQL ignores beside one of these options.
         arguments |= {name: url.query[name] for name in ("ssl_ca", "ssl_cert", "ssl_key") if name in url.query}
     return {"connect_args": arguments}
+
+
+def _seconds(url: URL, name: str, default: int) -> int:
+    """Return a timeout that the URL sets, or the default."""
+    given = url.query.get(name)
+    return int(given) if isinstance(given, str) else default
 
 
 def _tls_advice(url: URL) -> str:
@@ -237,6 +271,11 @@ def _is_deadlock(error: BaseException) -> bool:
         or _sqlstate(error) in _DEADLOCK_SQLSTATES
         or (isinstance(errno, str) and "database is locked" in errno)
     )
+
+
+def _is_silence(error: exc.DBAPIError) -> bool:
+    """Return whether the connection failed: before a statement, or in the middle of one."""
+    return error.statement is None or error.connection_invalidated
 
 
 def _is_schema(error: exc.DBAPIError) -> bool:

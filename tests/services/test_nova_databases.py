@@ -11,6 +11,7 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, make_url
 
+from handlers.access import database as access
 from handlers.access.database import READ_TIMEOUT, Database
 from handlers.base import Unavailable
 from handlers.nova import clocks, queries, tables
@@ -212,6 +213,43 @@ def test_a_server_that_is_gone_and_comes_back(request: pytest.FixtureRequest, ki
     server.start()
     assert databases.api.run(queries.mapped_hosts) == {}
     databases.close()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_client_gives_up_a_statement_that_a_frozen_server_never_ends(
+    request: pytest.FixtureRequest, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(access, "_PATIENCE", 1)
+    frozen = {"mariadb": ("SET SESSION max_statement_time = 0", "SELECT SLEEP(40)")}
+    unbounded, sleep = frozen.get(kind, ("SET statement_timeout = 0", "SELECT pg_sleep(40)"))
+    request.getfixturevalue(kind)
+    made = Database("cell:cell1", str(request.getfixturevalue(f"{kind}_url")))
+
+    def work(connection: Connection) -> None:
+        connection.execute(sa.text(unbounded))
+        connection.execute(sa.text(sleep))
+
+    started = time.monotonic()
+    with pytest.raises(Unavailable, match="cell:cell1"):
+        made.run(work)
+    with pytest.raises(Unavailable, match="asking again in"):
+        made.run(lambda connection: connection.scalar(sa.text("SELECT 1")))
+    assert time.monotonic() - started < 20
+    made.close()
+
+
+def test_a_pooled_connection_to_a_frozen_server_fails_soon(mariadb: MariaDB, mariadb_url: str) -> None:
+    made = Database("cell:cell1", f"{mariadb_url}?connect_timeout=1")
+    assert made.run(lambda connection: connection.scalar(sa.text("SELECT 1"))) == 1
+    mariadb.pause()
+    try:
+        started = time.monotonic()
+        with pytest.raises(Unavailable):
+            made.run(lambda connection: connection.scalar(sa.text("SELECT 1")))
+        assert time.monotonic() - started < 20
+    finally:
+        mariadb.resume()
+    made.close()
 
 
 def test_upper_and_lower_case_are_the_databases_affair(mariadb_url: str) -> None:

@@ -1,0 +1,48 @@
+"""Remembers that a server did not answer, so that the next callers do not wait for it too."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+#: A failure that took fewer seconds than this costs its caller nothing, and is not remembered.
+SLOW = 1.0
+#: Seconds between a slow failure and the next question to the server.
+PAUSE = 10.0
+
+
+class Backoff:
+    """The memory of one server. Thread-safe."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._reason = ""
+        self._until = 0.0
+
+    def refusal(self) -> str:
+        """Return why the caller must not ask the server now; empty if it may.
+
+        After the pause, one caller may ask; the others wait for another pause, unless that caller gets an answer.
+        """
+        with self._lock:
+            now = self._clock()
+            if not self._reason:
+                return ""
+            if now >= self._until:
+                self._until = now + PAUSE
+                return ""
+            return f"{self._reason}; asking again in {self._until - now:.0f} s"
+
+    def failed(self, reason: str, seconds: float) -> None:
+        """Remember a failure, if it took long."""
+        with self._lock:
+            if seconds >= SLOW:
+                self._reason, self._until = reason, self._clock() + PAUSE
+
+    def answered(self) -> None:
+        """Forget the failure."""
+        if self._reason:
+            with self._lock:
+                self._reason = ""

@@ -1,0 +1,88 @@
+"""How long a connection waits for its database: seconds for the handshake and for a ping, longer for a statement.
+
+A server that accepts connections and then stays silent would otherwise hold a thread as long as a slow statement may take. The
+drivers do not help: PyMySQL's ``connect_timeout`` ends with the TCP connection, and psycopg waits for a statement without end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from functools import cache
+from time import monotonic
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Engine
+
+#: sets the seconds for which a driver's connection waits for an answer
+_Set = Callable[[Any, float], None]
+
+
+def _set_pymysql(connection: Any, seconds: float) -> None:
+    connection._read_timeout = seconds
+
+
+def _set_psycopg(connection: Any, seconds: float) -> None:
+    connection.patience = seconds
+
+
+_SETTERS: dict[str, _Set] = {"mysql+pymysql": _set_pymysql, "postgresql+psycopg": _set_psycopg}
+
+
+def apply(engine: Engine, short: float, long: float) -> None:
+    """Let the engine's connections wait for ``long`` seconds while they are in use, otherwise for ``short`` seconds.
+
+    A driver other than PyMySQL and psycopg keeps its own timeouts.
+    """
+    set_patience = _SETTERS.get(f"{engine.dialect.name}+{engine.dialect.driver}")
+    if set_patience is None:
+        return
+    if engine.dialect.driver == "psycopg":
+        sa.event.listen(engine, "do_connect", _connect_psycopg)
+
+    def connect(connection: Any, _record: Any) -> None:
+        set_patience(connection, short)
+
+    def checkout(connection: Any, _record: Any, _proxy: Any) -> None:
+        set_patience(connection, long)
+
+    def checkin(connection: Any, _record: Any) -> None:
+        if connection is not None:
+            set_patience(connection, short)
+
+    sa.event.listen(engine, "connect", connect, insert=True)
+    sa.event.listen(engine, "checkout", checkout)
+    sa.event.listen(engine, "checkin", checkin)
+
+
+def _connect_psycopg(_dialect: Any, _record: Any, arguments: Any, named: Any) -> Any:
+    return _patient_psycopg().connect(*arguments, **named)
+
+
+@cache
+def _patient_psycopg() -> Any:
+    """Return a class of connections; psycopg is optional, so this module does not import it at once."""
+    import psycopg
+
+    class PatientConnection(psycopg.Connection[Any]):
+        patience = float("inf")
+
+        def wait(self, gen: Any, *arguments: Any, **named: Any) -> Any:
+            return super().wait(self._bounded(gen), *arguments, **named)
+
+        def _bounded(self, generator: Generator[Any, Any, Any]) -> Generator[Any, Any, Any]:
+            """Run the generator; close the connection if the server stays silent for too long."""
+            ready, end = None, monotonic() + self.patience
+            while True:
+                try:
+                    wanted = generator.send(ready)
+                except StopIteration as stop:
+                    return stop.value
+                ready = yield wanted
+                if ready:
+                    end = monotonic() + self.patience
+                elif monotonic() > end:
+                    self.close()
+                    raise psycopg.OperationalError(f"the server was silent for {self.patience:g} s")
+
+    return PatientConnection
