@@ -305,10 +305,9 @@ class Roles:
 class Rising:
     """Values of a database that only grow, so that a fall proves an older copy.
 
-    :param label: the subject of the values: ``instances``
-    :param witnesses: the values by name: ``highest id``
-    :param quorum: number of values that must fall together to prove an older copy. One value can fall for an innocent reason: a
-        purge deletes the newest row, or another writer of a Galera cluster counts in steps
+    :param label: the subject of the values: ``generations of resource providers``
+    :param witnesses: the values by name
+    :param quorum: number of values that must fall together to prove an older copy
     """
 
     label: str
@@ -317,11 +316,28 @@ class Rising:
 
 
 @dataclass(frozen=True, slots=True)
+class Ids:
+    """The ids of a table.
+
+    The database gives no id twice, so the next id is above every id that a row ever had. Only in an older copy can the next
+    row get the id of an earlier row. Next ids alone prove nothing: on Galera, each writer counts in steps of its own.
+
+    :param highest: the highest id of a row, which a purge of the newest row lowers; 0 without rows
+    :param next: the least id that the next row can get
+    """
+
+    label: str
+    highest: int
+    next: int
+
+
+@dataclass(frozen=True, slots=True)
 class Watermark:
     """Marks of one database at one moment. The machine compares each watermark with the next, and stores it for restarts.
 
     :param database: ``nova_api``, ``cell:<name>``, ``placement``, ``octavia_database``
     :param server: the server that answered, for messages only, because a cluster's writers take turns
+    :param ids: the ids of tables with a counter
     :param anchors: values of old rows by name; a value never changes while the row exists
     """
 
@@ -329,6 +345,7 @@ class Watermark:
     server: str
     rising: tuple[Rising, ...] = ()
     anchors: Mapping[str, str] = field(default_factory=dict)
+    ids: tuple[Ids, ...] = ()
 
 
 #: Reads the watermarks of a service's databases (entry point ``stackmend.watermarks``). A database that does not answer is

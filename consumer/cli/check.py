@@ -119,7 +119,8 @@ def _journal(session: Session) -> Iterator[Checked]:
 def _watermarks(database: Database) -> Iterator[Checked]:
     for one in watermarks.listing(database):
         seen = one.watermark
-        values = [f"{rising.label}: {name} {value:,}" for rising in seen.rising[:3] for name, value in _few(rising)]
+        values = [f"{ids.label}: highest id {ids.highest:,}, next id {ids.next:,}" for ids in seen.ids[:3]]
+        values += [f"{rising.label}: {name} {value:,}" for rising in seen.rising[:3] for name, value in _few(rising)]
         text = (
             f"seen {span(time.time() - one.at)} ago on {seen.server}; {len(seen.anchors)} old rows; {', '.join(values)}"
         )

@@ -23,16 +23,23 @@ from consumer.journal.database import now as journal_clock
 from consumer.journal.history import Line, Origin, Outcome
 from consumer.journal.watermarks import Observation
 from consumer.text import span
-from handlers.base import Handler, HandlerError, Key, Resources, Rising, Watermark, Watermarks
+from handlers.base import Handler, HandlerError, Ids, Key, Resources, Rising, Watermark, Watermarks
 
 LOG = logging.getLogger(__name__)
 
 #: Seconds between two observations, and seconds that a start waits for the first one.
 EVERY, _FIRST = 60.0, 10.0
 
+#: Fewer old rows can all be deleted between two observations.
+_FEWEST = 3
+
 
 def falls(before: Watermark, now: Watermark) -> Iterator[str]:
     """Yield a phrase for each proof that a database is an older copy or another database."""
+    counters = {ids.label: ids for ids in now.ids}
+    for ids in before.ids:
+        if ids.label in counters:
+            yield from _reused(ids, counters[ids.label])
     present = {rising.label: rising for rising in now.rising}
     for rising in before.rising:
         if rising.label in present:
@@ -41,8 +48,16 @@ def falls(before: Watermark, now: Watermark) -> Iterator[str]:
         new = now.anchors.get(name)
         if new is not None and new != old:
             yield f"{name} was {old}, is {new} now"
-    if before.anchors and not now.anchors:
+    if len(before.anchors) >= _FEWEST and not now.anchors:
         yield f"none of {len(before.anchors)} known rows is there, for example {next(iter(before.anchors))}"
+
+
+def _reused(before: Ids, now: Ids) -> Iterator[str]:
+    if now.highest < before.highest and now.next <= before.highest:
+        yield (
+            f"{before.label}: highest id {before.highest:,} before, {now.highest:,} now, "
+            f"and the next row can get the id {now.next:,} again"
+        )
 
 
 def _fall(before: Rising, now: Rising) -> Iterator[str]:
@@ -68,7 +83,7 @@ def check(
     """
     stopped = []
     for source in sources:
-        began = watermarks.clock(database)
+        remembered = {one.watermark.database: one for one in watermarks.listing(database)}
         try:
             seen = list(source(resources))
         except (HandlerError, cfg.Error) as error:
@@ -76,7 +91,7 @@ def check(
             continue
         for one in seen:
             compare = partial(_compare, one, handlers, replica)
-            if reason := watermarks.exchange(database, one, began, compare):
+            if reason := watermarks.exchange(database, one, remembered.get(one.database), compare):
                 LOG.critical("%s", reason)
                 stopped.append(reason)
     return stopped

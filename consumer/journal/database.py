@@ -27,7 +27,7 @@ from sqlalchemy import (
     select,
 )
 from sqlalchemy.dialects import mysql, postgresql, sqlite
-from sqlalchemy.engine import URL, make_url
+from sqlalchemy.engine import URL, ExceptionContext, make_url
 from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError, NoSuchModuleError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.compiler import compiles
@@ -101,6 +101,9 @@ def open_engine(url: str, pool_size: int = 10) -> Engine:
         event.listen(engine, "do_connect", _create_private)
         event.listen(engine, "connect", _prepare_sqlite)
         event.listen(engine, "begin", _begin_immediate)
+    if parsed.get_backend_name() in ("mysql", "mariadb"):
+        event.listen(engine, "connect", _read_latest)
+        event.listen(engine, "handle_error", _leave_unready_node)
     return engine
 
 
@@ -160,6 +163,24 @@ def _prepare_sqlite(connection: Any, _record: Any) -> None:
     cursor.close()
 
 
+def _read_latest(connection: Any, _record: Any) -> None:
+    """On Galera, let reads wait until the node has applied the writes of all other nodes."""
+    with connection.cursor() as cursor:
+        cursor.execute("SHOW VARIABLES LIKE 'wsrep_on'")
+        if ("wsrep_on", "ON") in cursor.fetchall():
+            cursor.execute("SET SESSION wsrep_sync_wait = 1")
+
+
+#: Galera: the node has left the majority, or does not have the state yet, and refuses the statement.
+_UNREADY = 1047
+
+
+def _leave_unready_node(context: ExceptionContext) -> None:
+    """Let the pool connect again, because a load balancer leads new connections to another node."""
+    if context.original_exception.args[:1] == (_UNREADY,):
+        context.is_disconnect = True
+
+
 #: The execution option of a transaction that only reads.
 _READS = "stackmend_reads"
 
@@ -169,13 +190,16 @@ def _begin_immediate(connection: Connection) -> None:
     connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
 
 
-#: MariaDB: deadlock (also Galera's certification failure), lock wait timeout. PostgreSQL: serialisation failure, deadlock.
-_RETRY_MYSQL = frozenset({1213, 1205, 1020})
+#: MariaDB: deadlock (also Galera's certification failure), lock wait timeout, changed row, refusing node.
+#: PostgreSQL: serialisation failure, deadlock.
+_RETRY_MYSQL = frozenset({1213, 1205, 1020, _UNREADY})
 _RETRY_POSTGRESQL = frozenset({"40001", "40P01"})
 
 
 def is_retriable(error: BaseException) -> bool:
-    """Return whether an immediate retry can succeed: after a deadlock, a failed certification or a locked file."""
+    """Return whether an immediate retry can succeed: after a deadlock, a failed certification, a refusing node or a locked
+    file. Nothing was committed.
+    """
     if not isinstance(error, DBAPIError) or error.orig is None:
         return False
     code = error.orig.args[0] if error.orig.args else None

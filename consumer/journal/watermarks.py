@@ -11,7 +11,7 @@ from sqlalchemy import Connection, delete, insert, select
 
 from consumer.journal.database import Database, now
 from consumer.journal.schema import watermark
-from handlers.base import Rising, Watermark
+from handlers.base import Ids, Rising, Watermark
 
 T = TypeVar("T")
 
@@ -34,34 +34,32 @@ def listing(database: Database) -> list[Observation]:
 
 
 def exchange(
-    database: Database, seen: Watermark, at: float, compare: Callable[[Connection, Observation], T]
+    database: Database, seen: Watermark, last: Observation | None, compare: Callable[[Connection, Observation], T]
 ) -> T | None:
     """Store a watermark; return the result of ``compare``, or None if the database had no watermark before.
 
-    If another replica has stored a later watermark, store and compare nothing: the older one would look like a fall.
+    If another replica has stored a watermark meanwhile, store and compare nothing: ours may be older and look like a fall.
 
-    :param at: when reading the watermark began, by the journal's clock
-    :param compare: gets the watermark before; writes the consequences in the same transaction, so that none is lost
+    :param last: the watermark that the journal had before reading ``seen`` began
+    :param compare: writes the consequences in the same transaction, so that none is lost
     """
 
     def swap(connection: Connection) -> T | None:
         mine = watermark.c.database == seen.database
         row = connection.execute(select(watermark).where(mine)).first()
-        if row is not None and row.at >= at:
+        before = None if row is None else Observation(_read(row.body), row.at)
+        if before != last:
             return None
         connection.execute(delete(watermark).where(mine))
         body = json.dumps(asdict(seen), sort_keys=True)
-        connection.execute(insert(watermark).values(database=seen.database, at=at, body=body))
-        return None if row is None else compare(connection, Observation(_read(row.body), row.at))
+        connection.execute(insert(watermark).values(database=seen.database, at=now(connection), body=body))
+        return None if before is None else compare(connection, before)
 
     return database.transact(swap)
-
-
-def clock(database: Database) -> float:
-    return database.transact(now)
 
 
 def _read(body: str) -> Watermark:
     values: dict[str, Any] = json.loads(body)
     rising = tuple(Rising(**one) for one in values["rising"])
-    return Watermark(values["database"], values["server"], rising, values["anchors"])
+    ids = tuple(Ids(**one) for one in values.get("ids", ()))
+    return Watermark(values["database"], values["server"], rising, values["anchors"], ids)

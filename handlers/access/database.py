@@ -21,7 +21,7 @@ from sqlalchemy.engine import URL, Connection, Engine, make_url
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 
-from handlers.access import patience
+from handlers.access import galera, patience
 from handlers.access.backoff import Backoff
 from handlers.access.service_files import ConfigError
 from handlers.base import Unavailable
@@ -211,6 +211,8 @@ def _engine(name: str, text: str) -> tuple[str, Engine]:
         engine = sa.create_engine(url, pool_pre_ping=True, pool_recycle=300, pool_timeout=10, **_arguments(url))
         short, long = _seconds(url, "connect_timeout", CONNECT_TIMEOUT), _seconds(url, "read_timeout", _PATIENCE)
         patience.apply(engine, short, long)
+        if url.get_backend_name() in {"mysql", "mariadb"}:
+            galera.prepare(engine)
     except (exc.ArgumentError, ValueError):
         raise ConfigError(f"the URL of {name} is not a database URL; write mysql+pymysql://user:pw@host/db") from None
     except ImportError as error:
@@ -263,9 +265,14 @@ def _sqlstate(error: exc.DBAPIError) -> object:
 
 
 def _is_deadlock(error: BaseException) -> bool:
-    if not isinstance(error, exc.DBAPIError) or error.connection_invalidated:
+    """Return whether the database rolled everything back and an immediate retry can succeed."""
+    if not isinstance(error, exc.DBAPIError):
         return False
     errno = _errno(error)
+    if errno == galera.UNREADY:
+        return True
+    if error.connection_invalidated:
+        return False
     return (
         errno in _DEADLOCK_ERRNOS
         or _sqlstate(error) in _DEADLOCK_SQLSTATES

@@ -1,8 +1,7 @@
 """The watermarks of nova_api, the cells and Placement, which show that a database went back.
 
-A fall needs two witnesses. The counter behind ``AUTO_INCREMENT`` survives archive and purge, but differs between the writers of
-a Galera cluster. The highest id is the same on all writers, but a purge of the newest row lowers the id. Only an older copy
-lowers both. Rows of ``services`` and ``cell_mappings`` keep their identity as long as they exist.
+The counter behind ``AUTO_INCREMENT`` survives archive and purge. On Galera, the counter of each writer is above the ids of all
+rows. Rows of ``services`` and ``cell_mappings`` keep their identity as long as they exist.
 
 For Placement, the API gives the generations of providers, which only grow (``placement/objects/resource_provider.py``).
 """
@@ -16,7 +15,7 @@ from oslo_config import cfg
 from sqlalchemy.engine import Connection
 
 from handlers.access.database import Database
-from handlers.base import HandlerError, Resources, Rising, Watermark
+from handlers.base import HandlerError, Ids, Resources, Rising, Watermark
 from handlers.nova import options, tables
 from handlers.nova.database import NovaDatabases
 from handlers.nova.placement import Placement
@@ -30,7 +29,7 @@ _PROVIDERS = 50
 _NEXT_ID = {
     "mysql": "SELECT AUTO_INCREMENT FROM information_schema.TABLES "
     "WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME = :name",
-    "postgresql": "SELECT last_value FROM pg_sequences "
+    "postgresql": "SELECT last_value + 1 FROM pg_sequences "
     "WHERE schemaname = current_schema() AND sequencename = :name || '_id_seq'",
 }
 _NEXT_ID["mariadb"] = _NEXT_ID["mysql"]
@@ -64,11 +63,11 @@ def _of_api(connection: Connection) -> Watermark:
     c = tables.cell_mappings.c
     rows = connection.execute(sa.select(c.id, c.uuid).order_by(c.id).limit(_ANCHORS))
     anchors = {f"cell mapping {row.id}": row.uuid for row in rows}
-    rising = [
-        _rising(connection, "instance_mappings", [tables.instance_mappings]),
-        _rising(connection, "request_specs", [tables.request_specs]),
+    ids = [
+        _ids(connection, "instance_mappings", [tables.instance_mappings]),
+        _ids(connection, "request_specs", [tables.request_specs]),
     ]
-    return Watermark("nova_api", _server(connection), tuple(one for one in rising if one), anchors)
+    return Watermark("nova_api", _server(connection), anchors=anchors, ids=tuple(one for one in ids if one))
 
 
 def cell_watermark(database: Database) -> Watermark:
@@ -76,8 +75,8 @@ def cell_watermark(database: Database) -> Watermark:
         c = tables.services.c
         rows = connection.execute(sa.select(c.id, c.uuid, c.host, c.binary).order_by(c.id).limit(_ANCHORS))
         anchors = {f"service {row.id}": f"{row.binary} on {row.host} ({row.uuid})" for row in rows}
-        rising = _rising(connection, "instances", [tables.instances, tables.shadow_instances])
-        return Watermark(database.name, _server(connection), (rising,) if rising else (), anchors)
+        ids = _ids(connection, "instances", [tables.instances, tables.shadow_instances])
+        return Watermark(database.name, _server(connection), anchors=anchors, ids=(ids,) if ids else ())
 
     return database.run(read)
 
@@ -89,8 +88,8 @@ def _of_placement(generations: Iterable[tuple[str, int]]) -> Watermark:
     return Watermark("placement", "its API", (rising,) if known else (), anchors)
 
 
-def _rising(connection: Connection, name: str, homes: Iterable[sa.Table]) -> Rising | None:
-    """Return a table's two witnesses; None if one witness is unknown.
+def _ids(connection: Connection, name: str, homes: Iterable[sa.Table]) -> Ids | None:
+    """Return a table's ids; None if the next id is unknown.
 
     :param homes: the table, and its shadow table if there is one
     """
@@ -98,14 +97,14 @@ def _rising(connection: Connection, name: str, homes: Iterable[sa.Table]) -> Ris
     next_id = _next_id(connection, name)
     if next_id is None:
         return None
-    return Rising(name, {"next id": next_id, "highest id": max((one or 0 for one in highest), default=0)}, 2)
+    return Ids(name, max((one or 0 for one in highest), default=0), next_id)
 
 
 def _next_id(connection: Connection, name: str) -> int | None:
     dialect = connection.dialect.name
     if dialect == "sqlite":
         found = connection.execute(sa.text(f'SELECT MAX(id) FROM "{name}"')).scalar()
-        return int(found or 0)
+        return int(found or 0) + 1
     if dialect == "mysql" and not getattr(connection.dialect, "is_mariadb", False):
         # MySQL 8 answers from a cache that is a day old
         connection.exec_driver_sql("SET SESSION information_schema_stats_expiry = 0")

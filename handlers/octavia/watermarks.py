@@ -14,8 +14,8 @@ from handlers.base import HandlerError, Resources, Watermark
 from handlers.octavia import options, tables
 from handlers.octavia.database import OctaviaDatabase
 
-#: the oldest load balancers that are remembered; fewer prove nothing when they are gone
-_MOST, _FEWEST = 20, 3
+#: the oldest load balancers that are remembered
+_MOST = 20
 
 
 def octavia_watermarks(resources: Resources) -> Iterator[Watermark]:
@@ -32,4 +32,4 @@ def _read(connection: Connection) -> Watermark:
     c = tables.load_balancer.c
     query = sa.select(c.id, c.created_at).order_by(c.created_at, c.id).limit(_MOST)
     anchors = {f"load balancer {row.id}": f"created at {row.created_at}" for row in connection.execute(query)}
-    return Watermark("octavia_database", connection.dialect.name, (), anchors if len(anchors) >= _FEWEST else {})
+    return Watermark("octavia_database", connection.dialect.name, anchors=anchors)

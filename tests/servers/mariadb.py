@@ -82,7 +82,7 @@ class MariaDB(Server):
                 self._install,
                 "--no-defaults",
                 f"--datadir={self.folder / 'data'}",
-                f"--user={_me()}",
+                f"--user={self.account}",
                 "--auth-root-authentication-method=normal",
                 "--skip-test-db",
                 "--skip-name-resolve",
@@ -92,30 +92,38 @@ class MariaDB(Server):
         )
 
     def spawn(self) -> Process:
-        return Process(
-            [
-                self._server,
-                "--no-defaults",
-                f"--user={_me()}",
-                f"--datadir={self.folder / 'data'}",
-                f"--tmpdir={self.folder / 'tmp'}",
-                f"--socket={self.socket}",
-                f"--pid-file={self.folder / 'mariadb.pid'}",
-                f"--init-file={self.folder / 'rights.sql'}",
-                f"--bind-address={HOST}",
-                f"--port={self.port}",
-                "--skip-name-resolve",
-                "--max-connections=1000",
-                "--innodb-buffer-pool-size=256M",
-                "--innodb-flush-log-at-trx-commit=2",
-                "--innodb-doublewrite=0",
-                "--innodb-log-file-size=64M",
-                "--skip-log-bin",
-                *self._secured(),
-            ],
-            clean_environment(),
-            self.log,
-        )
+        return Process([self._server, *self.arguments()], clean_environment(), self.log)
+
+    def arguments(self) -> list[str]:
+        """Return the arguments of the server's program."""
+        return [
+            "--no-defaults",
+            f"--user={self.account}",
+            f"--datadir={self.folder / 'data'}",
+            f"--tmpdir={self.folder / 'tmp'}",
+            f"--socket={self.socket}",
+            f"--pid-file={self.folder / 'mariadb.pid'}",
+            f"--bind-address={HOST}",
+            f"--port={self.port}",
+            "--skip-name-resolve",
+            "--max-connections=1000",
+            "--innodb-buffer-pool-size=256M",
+            "--innodb-flush-log-at-trx-commit=2",
+            "--innodb-doublewrite=0",
+            "--innodb-log-file-size=64M",
+            "--skip-log-bin",
+            *self._at_start(),
+            *self._secured(),
+        ]
+
+    def _at_start(self) -> list[str]:
+        """Return the argument that names the statements to run at start."""
+        return [f"--init-file={self.folder / 'rights.sql'}"]
+
+    @property
+    def account(self) -> str:
+        """The system user of the server's process."""
+        return pwd.getpwuid(os.geteuid()).pw_name
 
     def _secured(self) -> list[str]:
         if self._tls is None:
@@ -132,7 +140,3 @@ class MariaDB(Server):
             check=False,
         )
         return done.returncode == 0
-
-
-def _me() -> str:
-    return pwd.getpwuid(os.geteuid()).pw_name

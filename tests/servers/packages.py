@@ -17,6 +17,7 @@ from pathlib import Path
 
 _FOLDERS = {
     "rabbitmq-server": ("/usr/lib/rabbitmq/bin", "/opt/rabbitmq/sbin"),
+    "galera-4": ("/usr/lib/galera", "/usr/lib64/galera-4"),
     "mariadb-server": ("/usr/sbin", "/usr/bin", "/usr/local/sbin", "/usr/libexec"),
     "postgresql": tuple(
         str(folder)
@@ -59,7 +60,8 @@ def _one_at_a_time() -> Iterator[None]:
 def _look(program: str, package: str) -> Path | None:
     folders = [*_FOLDERS.get(package, ()), *_versions(package)]
     path = os.pathsep.join([*folders, os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"])
-    found = shutil.which(program, path=path)
+    # A library has no permission to be executed.
+    found = shutil.which(program, mode=os.F_OK, path=path)
     return Path(found) if found else None
 
 

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from consumer.engine import guard
 from consumer.journal import controls, history, migrations, watermarks
 from consumer.journal.database import Database, open_engine
-from handlers.base import Handler, Resources
+from handlers.base import Handler, Resources, Watermark
 from handlers.nova import tables
 from handlers.nova.hosts.discover_hosts import DiscoverHosts
 from handlers.nova.mappings.heal_instance_mappings import HealInstanceMappings
@@ -74,6 +74,7 @@ def test_a_restored_cell_stops_every_handler_of_nova(
 
 
 def test_an_empty_schema_stops_them(journal: Database, resources: Resources, cloud: NovaSimulation) -> None:
+    cloud.add_compute("compute-3", "cell1")
     observe(journal, resources)
     with cloud.cells["cell1"].begin() as connection:
         for table in (tables.services, tables.compute_nodes, tables.instances):
@@ -122,14 +123,18 @@ def test_a_fall_is_seen_again_when_its_stop_was_not_written(
 def test_an_older_observation_of_another_replica_is_no_fall(
     journal: Database, resources: Resources, cloud: NovaSimulation
 ) -> None:
-    [*before] = nova_watermarks(resources)
-    began = watermarks.clock(journal)
-    cloud.boot("compute-1")
+    def slow(resources: Resources) -> Iterator[Watermark]:
+        """Read the watermarks; then another replica reads and stores younger ones."""
+        seen = list(nova_watermarks(resources))
+        cloud.boot("compute-1")
+        observe(journal, resources, "r2")
+        yield from seen
+
     observe(journal, resources)
 
-    for seen in before:
-        assert watermarks.exchange(journal, seen, began, lambda _connection, _before: True) is None
+    assert guard.check(journal, resources, [slow], HANDLERS, "r1") == []
     assert observe(journal, resources) == []
+    assert stopped(journal) == set()
 
 
 def test_a_cell_that_does_not_answer_proves_nothing(

@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 
 from consumer.engine.guard import falls
-from handlers.base import Rising, Watermark
+from handlers.base import Ids, Rising, Watermark
 
-ANCHORS = {"service 1": "nova-compute on a", "service 2": "nova-compute on b"}
+ANCHORS = {"service 1": "nova-compute on a", "service 2": "nova-compute on b", "service 3": "nova-compute on c"}
 
 
 def cell(next_id: int, highest: int, anchors: dict[str, str] | None = None) -> Watermark:
-    rising = Rising("instances", {"next id": next_id, "highest id": highest}, 2)
-    return Watermark("cell:cell1", "db1", (rising,), ANCHORS if anchors is None else anchors)
+    ids = Ids("instances", highest, next_id)
+    return Watermark("cell:cell1", "db1", anchors=ANCHORS if anchors is None else anchors, ids=(ids,))
 
 
 @pytest.mark.parametrize(
@@ -21,9 +21,13 @@ def cell(next_id: int, highest: int, anchors: dict[str, str] | None = None) -> W
         pytest.param(cell(101, 100), [], id="nothing happened"),
         pytest.param(cell(140, 139), [], id="it grew"),
         pytest.param(cell(101, 40), [], id="the newest rows were purged"),
-        pytest.param(cell(98, 100), [], id="another writer of the cluster answered"),
+        pytest.param(cell(104, 100), [], id="a writer of the cluster answered that is ahead"),
+        pytest.param(cell(101, 97), [], id="the newest rows were purged, and another writer of the cluster answered"),
+        pytest.param(cell(90, 100), [], id="the server answered from an old cache"),
         pytest.param(
-            cell(80, 79), ["instances: next id 101 before, 80 now, highest id 100 before, 79 now"], id="restored"
+            cell(80, 79),
+            ["instances: highest id 100 before, 79 now, and the next row can get the id 80 again"],
+            id="restored",
         ),
         pytest.param(
             cell(101, 100, {"service 1": "nova-compute on x"}),
@@ -32,13 +36,17 @@ def cell(next_id: int, highest: int, anchors: dict[str, str] | None = None) -> W
         ),
         pytest.param(cell(101, 100, {"service 2": ANCHORS["service 2"]}), [], id="one old row is gone"),
         pytest.param(
-            cell(101, 100, {}), ["none of 2 known rows is there, for example service 1"], id="an empty schema"
+            cell(101, 100, {}), ["none of 3 known rows is there, for example service 1"], id="an empty schema"
         ),
-        pytest.param(Watermark("cell:cell1", "db1", (), ANCHORS), [], id="the counters are unknown now"),
+        pytest.param(Watermark("cell:cell1", "db1", anchors=ANCHORS), [], id="the counters are unknown now"),
     ],
 )
 def test_falls(now: Watermark, reasons: list[str]) -> None:
-    assert list(falls(cell(101, 100), now)) == reasons
+    assert list(falls(cell(103, 100), now)) == reasons
+
+
+def test_two_old_rows_can_be_deleted() -> None:
+    assert list(falls(cell(103, 100, {"service 1": "a", "service 2": "b"}), cell(103, 100, {}))) == []
 
 
 def test_two_generations_of_providers_must_fall() -> None:

@@ -1,0 +1,32 @@
+"""Connections to a Galera cluster, whose nodes apply each other's writes late, and refuse statements outside the majority."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import Engine, event
+from sqlalchemy.engine import ExceptionContext
+
+#: the node has left the majority, or does not have the state yet
+UNREADY = 1047
+
+
+def prepare(engine: Engine) -> None:
+    """Let reads see the latest writes of every node, and connections to an unready node end."""
+    event.listen(engine, "connect", _read_latest)
+    event.listen(engine, "handle_error", _leave_unready_node)
+
+
+def _read_latest(connection: Any, _record: Any) -> None:
+    """Let reads wait until the node has applied the writes of the others. A state of before proves nothing."""
+    cursor = connection.cursor()
+    cursor.execute("SHOW VARIABLES LIKE 'wsrep_on'")
+    if ("wsrep_on", "ON") in cursor.fetchall():
+        cursor.execute("SET SESSION wsrep_sync_wait = 1")
+    cursor.close()
+
+
+def _leave_unready_node(context: ExceptionContext) -> None:
+    """Let the pool connect again, because a load balancer leads new connections to another node."""
+    if context.original_exception.args[:1] == (UNREADY,):
+        context.is_disconnect = True
