@@ -2,7 +2,7 @@
 
 A handler stands for one kind of drift and answers three questions, in this order:
 
-``sweep``    Which keys look wrong?  A sweep reads sets, is cheap, and can list too many or too few keys.
+``sweep``    Which keys look wrong?  A sweep reads in bulk, is cheap, and can list too many or too few keys.
 ``inspect``  Is this key really wrong?  An inspection proves the drift from the authoritative databases and APIs.
 ``heal``     Repair the proved drift.  Only this method writes; audit mode never calls it.
 

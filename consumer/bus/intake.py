@@ -1,8 +1,8 @@
 """Consumes the queues of one broker over one connection and one channel.
 
 It never declares a queue or exchange of Nova or Octavia: if our arguments differed, RabbitMQ would refuse their declarations
-with 406. A passive declaration shows whether a queue exists. It has its own channel, which the answer "not found" closes. No
-message is lost while the queue is missing: oslo.messaging's publisher creates the queue with the first message
+with 406. A passive declaration shows whether a queue exists. It uses a second channel, because the answer "not found" closes
+it. No message is lost while the queue is missing: oslo.messaging's publisher creates the queue with the first message
 (``impl_rabbit.Connection._publish_and_creates_default_queue``).
 
 With ``queue_mode = bind``, it creates one queue of our own.

@@ -74,11 +74,10 @@ def check(
     handlers: Sequence[type[Handler]],
     replica: str,
 ) -> list[str]:
-    """Read every database's watermark. If it fell, stop the handlers that rely on the database. Return a sentence for each
-    fall.
+    """Compare each database with its stored watermark. Where the database is older, stop the handlers that rely on it.
 
-    :param handlers: all installed handlers, even those of other processes: the journal keeps only the newest watermark, so no
-        other process sees this fall
+    :param handlers: all installed handlers. Another process would not notice: the journal then has the lower watermark
+    :return: one sentence for each older database
     :raises JournalError: the journal does not answer
     """
     stopped = []

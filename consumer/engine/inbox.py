@@ -71,7 +71,7 @@ class Inbox:
             return work.enqueue(self._database, [], [replace(letter, body=b"")])
 
     def _note(self, batch: Batch) -> None:
-        """Record from time to time which formats arrive. Each broker's thread calls this."""
+        """Record which notification formats arrive, once in ``_NOTE_EVERY`` seconds. Each broker's thread calls this."""
         for written in {received.event.format for received in batch.wanted}:
             known = (batch.broker, written)
             if time.monotonic() - self._noted.get(known, float("-inf")) >= _NOTE_EVERY:

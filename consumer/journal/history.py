@@ -224,7 +224,7 @@ def append(database: Database, lines: Sequence[Line]) -> None:
 
 
 def oldest_spent(connection: Connection, handler: str, clock: float) -> float:
-    """Return the time of the first heal that spends the budget of the hour before ``clock``; ``clock`` if there is none."""
+    """Return the time of the oldest heal that counts for this hour's budget; ``clock`` if there is none."""
     hour = [history.c.handler == handler, history.c.outcome.in_(SPENDING), history.c.at > clock - 3600]
     oldest = connection.execute(select(func.min(history.c.at)).where(*hour)).scalar()
     return clock if oldest is None else float(oldest)

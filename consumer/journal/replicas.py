@@ -41,7 +41,7 @@ def new_id() -> str:
 
 @contextmanager
 def sole_user(database: Database) -> Iterator[bool]:
-    """Yield whether this process is the journal's only user, as with SQLite; lock an SQLite file meanwhile."""
+    """Yield True for SQLite, and keep the file locked; yield False for other databases, which serve several replicas."""
     path = database.engine.url.database
     if database.engine.dialect.name != "sqlite" or not path or path == ":memory:":
         yield database.engine.dialect.name == "sqlite"

@@ -1,7 +1,7 @@
 """The client of Placement.
 
 Every write is compare-and-set: allocations with the consumer's generation, aggregates with the provider's. ``DELETE
-/allocations`` takes no generation, so it must never be called. A replacement by nothing removes an allocation instead.
+/allocations`` takes no generation, so it must never be called. To remove an allocation, replace it with an empty one.
 
 Consumer generations need microversion 1.28 (Rocky); consumer types need 1.38 (Xena).
 """

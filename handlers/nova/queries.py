@@ -325,7 +325,7 @@ def archived_instances(connection: Connection, consumers: Collection[str]) -> se
 
 
 def archived_migrations(connection: Connection, consumers: Collection[str]) -> dict[str, str]:
-    """Return the archived migrations among these consumers, with their instances; scan the whole table."""
+    """Return the consumers that are archived migrations, each mapped to its instance; scan the whole table."""
     c = tables.shadow_migrations.c
     found: dict[str, str] = {}
     for chunk in chunks(consumers):

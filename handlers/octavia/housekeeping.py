@@ -91,7 +91,7 @@ def log_pool_size(manager: HousekeepingManager) -> tuple[int, int]:
 
 
 def top_up(manager: HousekeepingManager) -> tuple[int, int]:
-    """Begin to build missing spares; log and return the numbers of :func:`log_pool_size`.
+    """Begin to build missing spares; log and return how many spares are ready and wanted.
 
     :raises AmphoraDriverError: when a call fails
     """

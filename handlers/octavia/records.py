@@ -71,7 +71,7 @@ class Amphora:
 
     @property
     def is_device(self) -> bool:
-        """Whether the row is a device of the F5 provider (``status_manager.py`` there), not an amphora."""
+        """Whether the row is an F5 device, not an amphora (the F5 provider's ``status_manager.py``)."""
         return self.compute_id is None and self.lb_network_ip is None and self.cert_expiration is None
 
 

@@ -15,7 +15,7 @@ _AGAIN, _INTERRUPTED = 2.0, 30.0
 class Stop:
     """Defers a heal while its handler is paused or its breaker is open.
 
-    The gate reads the handler's state in the heal's own transaction, because a replica's copy may be a second old.
+    The gate reads the handler's state in the heal's own transaction, because the dispatcher's copy may be a second old.
     """
 
     def ask(self, connection: Connection, request: Request, clock: float) -> Deferred | None:

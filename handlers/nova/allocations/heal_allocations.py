@@ -238,8 +238,8 @@ class HealAllocations(NovaHandler):
     def _replace(self, before: Allocation, providers: Held) -> None:
         """Replace an allocation.
 
-        :raises Refused: also if the consumer exists without resources, which blocks every first claim. This can happen because
-            Placement makes consumer and allocation in two transactions
+        :raises Refused: also if the consumer exists without resources; Placement then refuses every new allocation. Placement
+            writes consumer and allocation in two transactions
         """
         try:
             self._placement.replace_allocation(before, providers)

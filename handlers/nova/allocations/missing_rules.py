@@ -80,7 +80,7 @@ class Facts:
 
     @property
     def moving(self) -> tuple[Migration, ...]:
-        """The migrations in progress, without ``finished`` ones, which wait for the user."""
+        """The migrations in progress, except ``finished`` ones, which wait until the user confirms the resize."""
         open_ones = (move for move in self.migrations if not move.deleted and not move.terminal)
         return tuple(move for move in open_ones if move.status != "finished")
 

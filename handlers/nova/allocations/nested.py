@@ -23,7 +23,7 @@ class Nested:
         self._turns = Turns()
 
     def due(self, roots: Collection[str]) -> dict[str, str]:
-        """Return the providers whose turn it is, each with the root provider.
+        """Return the providers to check in this sweep, each mapped to its root provider.
 
         :param roots: root providers of compute nodes, which are not returned
         """

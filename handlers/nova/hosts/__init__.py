@@ -7,7 +7,7 @@
 ``aggregate_rules``      which providers must join or leave an aggregate
 ``audit_services``       handler: delete mappings and providers that deleted services left
 ``leftover_rules``       the verdicts about such mappings and providers
-``audit_providers``      handler: report names of compute nodes that other providers have
+``audit_providers``      handler: report compute nodes whose name another provider has
 ``queries``              the SQL
 =======================  =====================================================================
 """

@@ -122,7 +122,7 @@ def fate(case: Case) -> tuple[Fate, str]:
 def made_by_nova(remains: Remains | None, port: str) -> bool | None:
     """Return whether Nova made a port; None if unknown.
 
-    Nova empties the network cache after it has deleted every port that it made.
+    An empty network cache proves that Nova has deleted its own ports.
     """
     if remains is None:
         return None

@@ -1,4 +1,4 @@
-"""The life of instances on one host, row by row."""
+"""Boots, moves and deletes simulated instances by writing the rows that Nova writes."""
 
 from __future__ import annotations
 

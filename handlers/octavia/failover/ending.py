@@ -97,7 +97,7 @@ class Imaging:
 
     @property
     def late(self) -> bool:
-        """Whether the wait for the image is over."""
+        """Whether the time limit for the image has passed."""
         return marked_for(self.s) > self.settings.preservation_deadline or self.server.host_up is False
 
     @property

@@ -80,7 +80,7 @@ def read(
 def read_deactivated(
     driver: Driver, settings: HousekeepingSettings, amphora: records.Amphora
 ) -> Deactivated | Replaced | Nothing:
-    """Read the facts of an amphora that is on no load balancer, and in ERROR or preserved.
+    """Read the facts of an amphora without a load balancer: its row is in ERROR, or its server is preserved.
 
     :raises Unavailable: when an API does not answer
     """

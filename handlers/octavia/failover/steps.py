@@ -110,7 +110,7 @@ class Situation(Reading):
 
     :param failing: other amphorae that recently failed or were replaced
     :param neighbours: those in ``failing`` whose servers are on this amphora's host
-    :param unsettled: seconds until silence proves anything
+    :param unsettled: seconds until missing heartbeats count as evidence
     :param group: the load balancer's security group; read only when load balancer or amphora is in ERROR
     :param attempts: failovers that failed to replace the load balancer's amphorae; counted only when ``group`` was read
     """

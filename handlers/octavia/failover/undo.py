@@ -1,4 +1,4 @@
-"""The commands and statements that reverse a step, known before the step."""
+"""Builds the commands and statements that reverse a step, before the step is taken."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ from handlers.octavia.housekeeping import NotFoundError
 
 
 class State(StrEnum):
-    """The value of the mark :data:`~handlers.octavia.cloud_objects.STATE`."""
+    """The step that a preserved server has reached; stored in the server's metadata."""
 
     #: marked
     PRESERVING = "preserving"
