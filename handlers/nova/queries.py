@@ -277,13 +277,13 @@ def _migrations(connection: Connection, table: sa.Table, where: sa.ColumnElement
 
 
 def stayed(connection: Connection) -> dict[str, dict[str, str]]:
-    """Return each compute node's migrations away from it that ended or are deleted.
+    """Return each compute node's migrations away from it that ended or are deleted; a deleted node counts too.
 
     The instance is still on the node, without a task.
     """
     i, m, n = tables.instances.c, tables.migrations.c, tables.compute_nodes.c
     began = sa.and_(i.uuid == m.instance_uuid, i.host == m.source_compute, i.node == m.source_node)
-    there = sa.and_(n.host == i.host, n.hypervisor_hostname == i.node, n.deleted == 0)
+    there = sa.and_(n.host == i.host, n.hypervisor_hostname == i.node)
     query = (
         sa.select(n.uuid.label("node"), m.uuid, m.instance_uuid)
         .select_from(tables.migrations.join(tables.instances, began).join(tables.compute_nodes, there))

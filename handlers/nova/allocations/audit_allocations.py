@@ -225,13 +225,16 @@ class AuditAllocations(PlacementHandler):
         due = self._nested.due(roots)
         found = self._recent(due)
         by_root: dict[str, set[str]] = {}
+        of_former_nodes: set[str] = set()
         elsewhere: set[str] = set()
         for provider, root in due.items():
             if root in nodes:
                 by_root.setdefault(root, set()).update(found[provider])
+            elif root in roots:
+                of_former_nodes.update(found[provider])
             else:
                 elsewhere.update(found[provider])
-        suspects: set[str] = set()
+        suspects = self._not_building(of_former_nodes)
         for cell, some in in_groups(nodes[root] for root in by_root):
             suspects |= self._without_right(cell, some, {node.uuid: by_root[node.uuid] for node in some})
         return suspects | self._without_home(elsewhere)

@@ -38,7 +38,8 @@ change for a minute. It is in exactly one cell, mapped to that cell, and not mar
 - an entitlement that flavor and image do not determine, such as vGPUs, device profiles or persistent memory
 - ports with several possible providers
 
-The sweep compares sums by owner, so it misses two owners with equal amounts of each other; an inspection finds them.
+The sweep compares sums by owner, so it misses two owners with equal amounts of each other. It misses a lack of DISK_GB or of a
+custom class if no instance on the node has the class, because another provider may give it. An inspection finds both.
 
 **Undo.** The history has the exact ``openstack resource provider allocation set`` or ``delete``.
 

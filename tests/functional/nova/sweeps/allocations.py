@@ -174,6 +174,11 @@ def left_card(stage: Stage) -> None:
     stage.cloud.hold(server, {**on(stage, "b"), card(stage, "a"): {"SRIOV_NET_VF": 1}})
 
 
+def left_card_of_deleted_node(stage: Stage) -> None:
+    left_card(stage)
+    delete_node(stage, "a")
+
+
 def unexplained_card(stage: Stage) -> None:
     stage.cloud.hold(boot(stage), {**on(stage, "a"), card(stage, "b"): {"SRIOV_NET_VF": 1}})
 
@@ -195,6 +200,11 @@ def misplaced_of_deleted_row(stage: Stage) -> None:
         stage.cloud.set_migration(migration, deleted=1)
     stage.cloud.hold(migration, on(stage, "a"))
     stage.cloud.hold(server, {})
+
+
+def misplaced_without_node(stage: Stage) -> None:
+    misplaced(stage)
+    delete_node(stage, "a")
 
 
 # amounts
@@ -251,10 +261,12 @@ DRIFTS = (
     Drift(AuditAllocations, EXCESS.DELETED, deleted_on_card, "on a card"),
     Drift(AuditAllocations, EXCESS.UNKNOWN, unknown_on_storage, "on shared storage"),
     Drift(AuditAllocations, EXCESS.LEFT_BEHIND, left_card, "on a card"),
+    Drift(AuditAllocations, EXCESS.LEFT_BEHIND, left_card_of_deleted_node, "on a card of a deleted node"),
     Drift(AuditAllocations, EXCESS.SEVERAL_NODES, unexplained_card, "on a card"),
     Drift(AuditAllocations, EXCESS.LEFTOVER, left_card_of_migration, "on a card"),
     Drift(AuditMigrations, EXCESS.MISPLACED, misplaced),
     Drift(AuditMigrations, EXCESS.MISPLACED, misplaced_of_deleted_row, "deleted before its end"),
+    Drift(AuditMigrations, EXCESS.MISPLACED, misplaced_without_node, "of a deleted node"),
     Drift(HealAllocations, MISSING.MISSING, missing),
     Drift(HealAllocations, MISSING.SEVERAL_MISSING, several_missing),
     Drift(HealAllocations, MISSING.WRONG_PROVIDER, wrong_provider),
