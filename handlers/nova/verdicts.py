@@ -15,6 +15,11 @@ DELETED_SETTLE = 10.0
 MOVED_SETTLE = 60.0
 #: seconds to wait for a task or a migration to end
 BUSY = 30.0
+#: the causes of an instance whose host and node have no compute node
+NODE_GONE = (
+    "either [DEFAULT] host of its nova-compute changed, or the service was deleted, or a node of Ironic moves to another "
+    "nova-compute. The log of nova-compute shows which; in the last case the row returns, at the latest after a restart"
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from handlers.nova.allocations.entitlement import Unbuildable, differences
 from handlers.nova.allocations.moves import Place
 from handlers.nova.placement import Allocation, Held
 from handlers.nova.records import Instance, InstanceMapping, Migration
-from handlers.nova.verdicts import BUSY, DELETED_SETTLE, MOVED_SETTLE, Keep, Report, Wait
+from handlers.nova.verdicts import BUSY, DELETED_SETTLE, MOVED_SETTLE, NODE_GONE, Keep, Report, Wait
 
 #: consumer types of Nova: today always the first, or none from an old Placement
 NOVA_TYPES = frozenset({None, "unknown", "INSTANCE", "MIGRATION"})
@@ -423,7 +423,7 @@ RULES: tuple[Rule, ...] = (
         lambda facts: Report(
             Problem.NO_NODE,
             f"the instance's node {facts.instance.node} has no compute node, or several",
-            "see its nova-compute: was the service deleted, or its [DEFAULT] host changed?",
+            NODE_GONE,
         ),
     ),
     Rule(

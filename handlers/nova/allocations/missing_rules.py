@@ -17,7 +17,7 @@ from handlers.nova.allocations.moves import Place
 from handlers.nova.allocations.port_requests import Needs, is_port_class
 from handlers.nova.placement import Allocation, Held
 from handlers.nova.records import Instance, InstanceMapping, Migration
-from handlers.nova.verdicts import BUSY, MOVED_SETTLE, Report, Wait
+from handlers.nova.verdicts import BUSY, MOVED_SETTLE, NODE_GONE, Report, Wait
 
 #: tasks at whose end Nova releases the allocation
 _LEAVING = frozenset({"deleting", "shelving_offloading"})
@@ -173,7 +173,7 @@ def _no_node(facts: Facts) -> Verdict:
     if facts.allocation.providers:
         return []  # audit_allocations reports it
     text = f"the instance holds nothing, and its node {facts.instance.node} has {len(facts.homes)} compute nodes"
-    return [Report(Problem.NO_NODE, text, "see nova-compute on its host: was [DEFAULT] host changed?")]
+    return [Report(Problem.NO_NODE, text, NODE_GONE)]
 
 
 def _missing(facts: Facts) -> Verdict:

@@ -134,7 +134,8 @@ def _shared(node: ComputeNode, owners: Sequence[str]) -> str:
     names = ", ".join(sorted(owners))
     renamed = (
         f"one machine changed its name ([DEFAULT] host or host name): give it the name {names} back, restart its nova-compute, "
-        f"then delete the service of {node.host}, which is then down"
+        f"then delete the service of {node.host}, which is then down: openstack compute service list --host "
+        f"{shlex.quote(node.host)} shows it; openstack compute service delete ID"
     )
     shared = (
         "two machines report one hypervisor name: rename one (its host name, or [DEFAULT] host with Ironic), and restart its "

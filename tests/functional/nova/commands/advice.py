@@ -292,6 +292,24 @@ def _counted_here(stage: Stage, key: Key, outputs: Sequence[str]) -> bool:
     return held == {stage.cloud.node("a").uuid: stage.cloud.flavor(server).resources()} and server in outputs[1]
 
 
+def _renamed_host(stage: Stage) -> Key:
+    """Let host a report as a.example.org, under its hypervisor name of before."""
+    _boot(stage)
+    return _reborn(stage, "a.example.org", "a")
+
+
+def _service(stage: Stage, host: str) -> str:
+    return str(_rows(stage, "cell1", tables.services, "host", host)[0].uuid)
+
+
+def _named_as_before(stage: Stage, key: Key, outputs: Sequence[str]) -> bool:
+    """Whether only the service of the new name is gone; the provider and its allocations stay."""
+    server, node = _server(stage), stage.cloud.node("a")
+    kept = stage.cloud.allocation(server) == {node.uuid: stage.cloud.flavor(server).resources()}
+    alive = [row.host for row in _rows(stage, "cell1", tables.services, "deleted", "0")]
+    return kept and key.id not in alive and "a" in alive and _provider_named(stage, "a") == node.uuid
+
+
 def _named_child(stage: Stage) -> Key:
     set_up(stage)
     make_provider(stage.cloud, "e", {"VGPU": 1}, stage.cloud.node("b").uuid)
@@ -427,6 +445,16 @@ HOSTS = (
         lambda stage, key, outputs: bool(_provider_named(stage, "card")) and not _provider_named(stage, "e"),
         words=lambda stage, key: {"NAME": "card"},
         state="child",
+    ),
+    Advice(
+        "hosts/audit_providers.py",
+        AuditProviders,
+        "provider-uuid-wrong",
+        _renamed_host,
+        ("openstack compute service list", "openstack compute service delete"),
+        _named_as_before,
+        words=lambda stage, key: {" ID.": f" {_service(stage, key.id)}."},
+        state="renamed",
     ),
     Advice(
         "hosts/discovery_rules.py",
