@@ -135,11 +135,13 @@ class Trigger:
     :param key: returns the key in an untrusted event; None when the event does not concern the handler. After an exception, the
         notification becomes a dead letter
     :param after: seconds to wait before the first inspection, because some services send an event before their work ends
+    :param periodic: whether a service sends the event at intervals for each object, changed or not; other events come first
     """
 
     event: str
     key: Callable[[Event], Key | None]
     after: float = 0.0
+    periodic: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -506,6 +508,8 @@ class Handler(Plugin):
     title: ClassVar[str]
     #: the option group of ``<name>_interval``, ``<name>_mode``, ``<name>_window``: ``audit`` or ``housekeeping``
     group: ClassVar[str]
+    #: the service whose drift it heals: ``nova``, ``octavia``. Each service has workers that no other service takes
+    service: ClassVar[str] = ""
     #: the kinds of its keys
     kinds: ClassVar[tuple[str, ...]]
     #: the problems that ``heal`` repairs; it refuses all others. Each has a row in ``doc/source/safety.rst``

@@ -25,7 +25,12 @@ class _Zone(types.String):
 
 OPTS = [
     cfg.IntOpt(
-        "workers", default=8, min=1, max=256, help="How many objects are inspected and healed at the same time."
+        "workers",
+        default=8,
+        min=1,
+        max=256,
+        help="How many objects are inspected and healed at the same time. Part of them is reserved for each service and for its "
+        "events; with fewer than 4, one slow dependency can delay everything.",
     ),
     cfg.FloatOpt(
         "lease_seconds",

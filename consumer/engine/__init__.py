@@ -5,6 +5,7 @@ router               turns events into hints
 inbox                stores a batch of the bus
 task                 a handler with its settings
 dispatcher           the claiming thread and the worker threads
+shares               shares the workers between services, events and background work
 worker               works on a claim: runs a sweep or reconciles a key
 sweeps               lists suspects; the breaker counts them
 reconciler           one claim from start to end

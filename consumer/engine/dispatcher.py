@@ -10,13 +10,16 @@ import logging
 import queue
 import threading
 import time
+from collections.abc import Sequence
 from functools import partial
 
 from consumer.engine.engine import Engine
+from consumer.engine.shares import Shares
 from consumer.engine.worker import Worker
 from consumer.journal import controls, work
 from consumer.journal.database import JournalUnavailable
 from consumer.journal.work import Claim
+from handlers.base import Key
 
 LOG = logging.getLogger(__name__)
 #: Seconds for which pauses and open breakers are remembered.
@@ -35,6 +38,8 @@ class Dispatcher:
         #: monotonic time of each claim's beginning or last step
         self._claims: dict[Claim, float] = {}
         self._todo: queue.Queue[Claim | None] = queue.Queue()
+        services = {name: task.handler.service for name, task in engine.tasks.items()}
+        self._shares = Shares(engine.settings.workers, services)
         self._controls: dict[str, controls.Control] = {}
         self._controls_at = float("-inf")
         self._threads = [
@@ -131,29 +136,31 @@ class Dispatcher:
         return len(claims) >= free
 
     def _claim(self, free: int) -> list[Claim]:
-        allowance = {name: self._engine.backoff.allowance(name, free) for name in self._runnable()}
-        lease = self._engine.settings.lease_seconds
-        open_names = [name for name, allowed in allowance.items() if allowed == free]
-        claims = work.claim(
-            self._engine.database, self._engine.replica, open_names, free, lease, timers=self._free_for_sweeps()
-        )
-        probing = [name for name, allowed in allowance.items() if 0 < allowed < free]
-        for name in probing[: free - len(claims)]:
-            claims += work.claim(self._engine.database, self._engine.replica, [name], 1, lease)
+        with self._changed:
+            running = list(self._claims)
+        # One more than is free, so that a probe differs from all.
+        allowance = {name: self._engine.backoff.allowance(name, free + 1) for name in self._runnable()}
+        open_names = [name for name, allowed in allowance.items() if allowed > 1]
+        claims = self._take(open_names, free, running)
+        busy = {claim.handler for claim in running}
+        for name in [name for name, allowed in allowance.items() if allowed == 1 and name not in busy]:
+            claims += self._take([name], min(1, free - len(claims)), [*running, *claims])
         recovering = [name for name in self._may_run() if self._control(name).recovers]
         timers = [self._engine.tasks[name].timer for name in recovering]
-        claims += work.claim(self._engine.database, self._engine.replica, recovering, free - len(claims), lease, timers)
+        claims += self._take(recovering, free - len(claims), [*running, *claims], timers)
         # A heal that must not stop halfway goes on, whatever stops its handler. The gates defer the others.
         stopped = [name for name, task in self._engine.tasks.items() if task.runs and name not in allowance]
+        lease = self._engine.settings.lease_seconds
         return claims + work.claim_interrupted(
             self._engine.database, self._engine.replica, stopped, free - len(claims), lease
         )
 
-    def _free_for_sweeps(self) -> int:
-        """Return how many sweeps may begin. Half of the workers remain for keys, because a sweep can take minutes."""
-        with self._changed:
-            sweeping = sum(claim.key.kind == work.SWEEP for claim in self._claims)
-        return max(0, max(1, self._engine.settings.workers // 2) - sweeping)
+    def _take(
+        self, names: Sequence[str], limit: int, running: Sequence[Claim], keys: Sequence[Key] = ()
+    ) -> list[Claim]:
+        admit = partial(self._shares.admit, [claim.kind for claim in running])
+        lease = self._engine.settings.lease_seconds
+        return work.claim(self._engine.database, self._engine.replica, names, limit, lease, keys, admit)
 
     def _runnable(self) -> list[str]:
         if time.monotonic() - self._controls_at > _CONTROLS_AGE:

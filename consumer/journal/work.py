@@ -18,7 +18,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 from functools import cache
-from itertools import zip_longest
+from itertools import islice, zip_longest
 from typing import Any
 
 from sqlalchemy import (
@@ -67,13 +67,32 @@ class Priority(IntEnum):
     """The rank of a hint. A sweep must never delay an event."""
 
     SWEEP = 10
+    #: an event that a service sends at intervals for each object, changed or not
+    PERIODIC = 20
     TIMER = 50
     OPERATOR = 90
     EVENT = 100
 
 
 #: Priorities that claims treat alike, the more urgent first.
-_LEVELS = ((Priority.EVENT, Priority.OPERATOR, Priority.TIMER), (Priority.SWEEP,))
+_LEVELS = ((Priority.EVENT, Priority.OPERATOR, Priority.TIMER), (Priority.PERIODIC, Priority.SWEEP))
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """The properties of a row that decide whether a worker is free for it."""
+
+    handler: str
+    priority: int
+    is_sweep: bool
+
+
+#: Returns whether a further row may be claimed, and counts it.
+Admit = Callable[[Kind], bool]
+
+
+def _admit_all() -> Admit:
+    return lambda _kind: True
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +144,10 @@ class Claim:
     hinted_at: float | None
     first_hint_at: float
     now: float
+
+    @property
+    def kind(self) -> Kind:
+        return Kind(self.handler, self.priority, self.key.kind == SWEEP)
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,7 +302,7 @@ def claim(
     limit: int,
     lease: float,
     keys: Collection[Key] = (),
-    timers: int | None = None,
+    admit: Callable[[], Admit] = _admit_all,
 ) -> list[Claim]:
     """Claim up to ``limit`` due rows of these handlers: events and timers before suspects of sweeps.
 
@@ -288,7 +311,7 @@ def claim(
 
     :param lease: seconds until the claim ends, unless extended
     :param keys: claim only rows of these keys; empty for all
-    :param timers: how many timers of sweeps to claim at most; None for all
+    :param admit: called once for each transaction
     """
     if not handlers or limit <= 0:
         return []
@@ -299,10 +322,11 @@ def claim(
         if keys:
             bounds["keys"] = [str(key) for key in keys]
         ids: list[int] = []
+        admitted = admit()
         for level in _LEVELS:
             if len(ids) < limit:
                 due = connection.execute(due_rows(tuple(handlers), level, bool(keys)), bounds)
-                ids += _in_turns(due.all(), limit - len(ids), limit if timers is None else timers)
+                ids += _in_turns(due.all(), limit - len(ids), admitted)
         return _take(connection, ids, owner, lease, clock)
 
     return database.transact(take)
@@ -366,20 +390,18 @@ def due_rows(handlers: tuple[str, ...], level: tuple[Priority, ...], by_key: boo
     return union_all(*(select(head) for head in heads))
 
 
-def _in_turns(rows: Iterable[Any], limit: int, timers: int) -> list[int]:
-    """Return the ids of up to ``limit`` rows, at most ``timers`` of them timers; handlers take turns."""
-    queues: dict[str, list[tuple[int, float, int]]] = {}
-    sweeps = 0
+def _in_turns(rows: Iterable[Any], limit: int, admit: Admit) -> list[int]:
+    """Return the ids of up to ``limit`` admitted rows; handlers take turns."""
+    queues: dict[str, list[tuple[int, float, int, bool]]] = {}
     for handler, priority, not_before, row_id, key in rows:
-        if key.startswith(f"{SWEEP}:"):
-            sweeps += 1
-            if sweeps > timers:
-                continue
-        queues.setdefault(handler, []).append((-priority, not_before, row_id))
-    turns = [sorted(queue) for queue in queues.values()]
+        queues.setdefault(handler, []).append((-priority, not_before, row_id, key.startswith(f"{SWEEP}:")))
+    turns = [[(handler, *place) for place in sorted(queue)] for handler, queue in queues.items()]
     random.shuffle(turns)
-    taken = [place for round_ in zip_longest(*turns) for place in round_ if place is not None]
-    return [row_id for _priority, _not_before, row_id in taken[:limit]]
+    places = (place for round_ in zip_longest(*turns) for place in round_ if place is not None)
+    taken = (
+        row_id for handler, urgency, _not_before, row_id, is_sweep in places if admit(Kind(handler, -urgency, is_sweep))
+    )
+    return list(islice(taken, limit))
 
 
 def _readable(connection: Connection, rows: Sequence[RowMapping], clock: float) -> list[Claim]:

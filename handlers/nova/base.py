@@ -18,6 +18,7 @@ class NovaHandler(Handler):
     """A handler of Nova's drift. stackmend omits it if Nova is not configured."""
 
     group: ClassVar[str] = options.AUDIT
+    service: ClassVar[str] = "nova"
     relies_on: ClassVar[tuple[str, ...]] = ("nova_api", "cell", "placement")
 
     @classmethod

@@ -12,6 +12,7 @@ from handlers.octavia import options, settings
 
 
 class OctaviaPlugin:
+    service: ClassVar[str] = "octavia"
     relies_on: ClassVar[tuple[str, ...]] = ("octavia_database",)
 
     @classmethod

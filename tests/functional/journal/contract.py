@@ -138,11 +138,23 @@ class JournalContract:
         taken = work.claim(journal, "r1", ["busy", H], 3, 30.0)
         assert {claim.handler for claim in taken} == {"busy"}
 
-    def test_timers_beyond_the_limit_wait(self, journal: Database) -> None:
+    def test_rows_that_are_not_admitted_wait(self, journal: Database) -> None:
         timers = [Hint(name, Key(work.SWEEP, name), Priority.TIMER, "sweep") for name in ("a", "b", "c")]
         work.enqueue(journal, [*timers, hint("key", handler="a")])
-        taken = work.claim(journal, "r1", ["a", "b", "c"], 10, 30.0, timers=2)
-        assert sorted(claim.key.kind for claim in taken) == ["sweep", "sweep", "thing"]
+
+        def one_sweep() -> work.Admit:
+            admitted: list[work.Kind] = []
+            return lambda kind: not kind.is_sweep or (not admitted and admitted.append(kind) is None)
+
+        taken = work.claim(journal, "r1", ["a", "b", "c"], 10, 30.0, admit=one_sweep)
+        assert sorted(claim.key.kind for claim in taken) == ["sweep", "thing"]
+
+    def test_other_events_come_before_periodic_events(self, journal: Database) -> None:
+        work.enqueue(journal, [hint(str(number), Priority.PERIODIC, handler="periodic") for number in range(50)])
+        tick(journal)
+        work.enqueue(journal, [hint("host"), hint("late", handler="periodic")])
+        taken = work.claim(journal, "r1", ["periodic", H], 2, 30.0)
+        assert {claim.key.id for claim in taken} == {"host", "late"}
 
     def test_what_has_arrived_is_known_by_broker_and_format(self, journal: Database) -> None:
         for broker, written in (("a", "versioned"), ("b", ""), ("a", "unversioned"), ("a", "versioned")):
