@@ -53,6 +53,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Self
 
@@ -63,7 +64,7 @@ from handlers.base import (
     Finding,
     HandlerError,
     Healed,
-    InFlight,
+    Json,
     Key,
     Mode,
     Refused,
@@ -103,6 +104,40 @@ _HINTS = (
     "instance.resize_revert.end",
     "instance.unshelve.end",
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """An instance's facts, and the drift that they prove."""
+
+    facts: Facts
+    drift: Drift
+
+    def to_json(self) -> Json:
+        instance, allocation = self.facts.instance, self.facts.allocation
+        stored: dict[str, Any] = {
+            "instance": instance.uuid,
+            "host": instance.host,
+            "node": instance.node,
+            "compute_nodes": list(self.facts.homes),
+            "vm_state": instance.vm_state,
+            "owner": [instance.project_id, instance.user_id],
+            "generation": allocation.generation,
+            **_owned(allocation),
+        }
+        if isinstance(self.drift, Give):
+            stored |= {"give": plain(self.drift.providers), **_of_ports(self.drift)}
+            if isinstance(self.facts.ports, Needs) and self.facts.ports.requests:
+                stored["revisions"] = {one.port.id: one.port.revision for one in self.facts.ports.requests}
+        return stored
+
+
+@dataclass(frozen=True, slots=True)
+class Proved(Finding):
+    """A finding with the facts for its write. The journal does not store them."""
+
+    facts: Facts | None = field(default=None, compare=False)
+    give: Give | None = field(default=None, compare=False)
 
 
 class HealAllocations(NovaHandler):
@@ -189,14 +224,12 @@ class HealAllocations(NovaHandler):
                 raise Refused(f"heal_allocations has no heal for {finding.problem}")
 
     def _heal_one(self, finding: Finding) -> Healed:
-        [facts] = self._reader.facts([finding.evidence["instance"]])
-        verdict = self._decide(facts)
-        if isinstance(verdict, Wait):
-            raise InFlight(verdict.reason, verdict.after)
-        for drift in verdict:
-            if isinstance(drift, Give) and finding.same_as(_finding(finding.key, facts, drift)):
-                return self._give(facts, drift)
-        raise Conflict(f"instance {finding.evidence['instance']} is no longer as it was found")
+        # A key of a host or node stands for many instances: this one alone is proved, by fresh facts.
+        alone = dataclasses.replace(finding, key=Key("instance", finding.evidence["instance"]))
+        match self.prove_again(alone):
+            case Proved(facts=Facts() as facts, give=Give() as give):
+                return self._give(facts, give)
+        raise Refused(f"{finding.problem} names nothing to give")
 
     def _decide(self, facts: Facts) -> Sequence[Drift] | Wait:
         verdict = decide(facts)
@@ -371,25 +404,11 @@ def _undo(before: Allocation, give: Give) -> str:
 
 
 def _finding(key: Key, facts: Facts, drift: Drift) -> Finding:
-    instance, held = facts.instance, facts.allocation
-    evidence: dict[str, Any] = {
-        "instance": instance.uuid,
-        "host": instance.host,
-        "node": instance.node,
-        "compute_nodes": list(facts.homes),
-        "vm_state": instance.vm_state,
-        "owner": [instance.project_id, instance.user_id],
-        "generation": held.generation,
-        **_owned(held),
-    }
-    refusal, undo = "", ""
+    evidence = Evidence(facts, drift).to_json()
+    problem, summary = str(drift.problem), f"{drift.summary} (instance {facts.instance.uuid})"
     match drift:
-        case Give():
-            evidence |= {"give": plain(drift.providers), **_of_ports(drift)}
-            if isinstance(facts.ports, Needs) and facts.ports.requests:
-                evidence["revisions"] = {one.port.id: one.port.revision for one in facts.ports.requests}
-            undo = _undo(held, drift)
-        case Report():
-            refusal = drift.refusal
-    summary = f"{drift.summary} (instance {instance.uuid})"
-    return Finding(key, str(drift.problem), summary, evidence, not refusal, refusal, undo=undo)
+        case Give() as give:
+            undo = _undo(facts.allocation, give)
+            return Proved(key, problem, summary, evidence, undo=undo, facts=facts, give=give)
+        case Report(refusal=refusal):
+            return Finding(key, problem, summary, evidence, not refusal, refusal)
