@@ -33,6 +33,10 @@ class Relay:
         with self._lock:
             self._words, self.is_cut = b"", False
 
+    def redirect(self, port: int) -> None:
+        """Lead new connections to another port; open connections stay."""
+        self._target = (self._target[0], port)
+
     def close(self) -> None:
         """Stop."""
         self._cut()

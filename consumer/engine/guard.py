@@ -54,10 +54,7 @@ def falls(before: Watermark, now: Watermark) -> Iterator[str]:
 
 def _reused(before: Ids, now: Ids) -> Iterator[str]:
     if now.highest < before.highest and now.next <= before.highest:
-        yield (
-            f"{before.label}: highest id {before.highest:,} before, {now.highest:,} now, "
-            f"and the next row can get the id {now.next:,} again"
-        )
+        yield f"{before.label}: highest id {before.highest:,} before, {now.highest:,} now with the next id {now.next:,}"
 
 
 def _fall(before: Rising, now: Rising) -> Iterator[str]:

@@ -94,7 +94,7 @@ def test_a_dump_of_before_is_a_fall(
     mariadb.execute(dump.read_text(), name)
 
     [reason] = falls(before, cell_watermark(cell))
-    assert "highest id 7 before, 5 now, and the next row can get the id 6 again" in reason
+    assert "highest id 7 before, 5 now with the next id 6" in reason
 
 
 def test_steps_of_a_cluster_are_no_fall(mariadb_url: str, request: pytest.FixtureRequest) -> None:

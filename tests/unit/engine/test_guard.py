@@ -26,7 +26,7 @@ def cell(next_id: int, highest: int, anchors: dict[str, str] | None = None) -> W
         pytest.param(cell(90, 100), [], id="the server answered from an old cache"),
         pytest.param(
             cell(80, 79),
-            ["instances: highest id 100 before, 79 now, and the next row can get the id 80 again"],
+            ["instances: highest id 100 before, 79 now with the next id 80"],
             id="restored",
         ),
         pytest.param(
