@@ -321,8 +321,8 @@ class Rising:
 class Ids:
     """The ids of a table.
 
-    The database gives no id twice, so the next id is above every id that a row ever had. Only in an older copy can the next
-    row get the id of an earlier row. Next ids alone prove nothing: on Galera, each writer counts in steps of its own.
+    A database gives no id twice. Only in an older copy can the next row get the id of an earlier row. Next ids alone prove
+    nothing: on Galera, each writer counts in steps of its own.
 
     :param highest: the highest id of a row, which a purge of the newest row lowers; 0 without rows
     :param next: the least id that the next row can get

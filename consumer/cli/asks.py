@@ -18,10 +18,7 @@ from consumer.text import plural, utc
 class Asks(Lister):
     """List the findings that wait for approval, and the decisions about them.
 
-    States: waiting; approved (a new proof follows, then the heal); denied; expired (a new proof asks again). An ask with other
-    evidence replaces an earlier ask and has a new id.
-
-    Exit codes: 0 whether asks wait or not, 1 an error.
+    States: waiting; approved (a new proof follows, then the heal); denied; expired (a new proof asks again).
     """
 
     example = "examples:\n  %(prog)s work asks\n  %(prog)s work asks --handler audit_allocations -f json"
@@ -64,7 +61,7 @@ def _row(one: Ask, clock: float) -> list[Any]:
 
 
 class Decide(Command):
-    """A decision about asks, which the operator names by id or by filters."""
+    """A decision about asks."""
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
@@ -80,10 +77,7 @@ class Decide(Command):
         return parser
 
     def chosen(self, parsed_args: argparse.Namespace) -> list[Ask]:
-        """Return the named asks.
-
-        :raises CommandError: no ask is named, an id is unknown, or ids and filters are combined
-        """
+        """:raises CommandError: no ask is named, an id is unknown, or ids and filters are combined"""
         database = self.session.database
         filters = (parsed_args.handler, parsed_args.problem, parsed_args.older_than)
         if bool(parsed_args.ids) == any(filters):
@@ -108,9 +102,7 @@ class Decide(Command):
 class Approve(Decide):
     """Approve findings that wait in mode ask.
 
-    stackmend proves each finding again before the heal. If the evidence differs, it asks again.
-
-    Exit codes: 0 all are approved, 1 an error, or an ask has expired.
+    stackmend proves each finding again before the heal. If the evidence differs, it asks again. An expired ask is an error.
     """
 
     example = (

@@ -21,8 +21,7 @@ _WIDE = {"host": "host:compute-7", "project": "project:<id>", "cell": "cell:cell
 class ExemptAdd(Command):
     """Exempt objects from heals, on every replica. Findings about them are still reported, as exempt.
 
-    An exemption of a host, project or cell covers the objects there. A new exemption replaces an earlier one of the same scope.
-    A heal that has begun goes on.
+    A new exemption replaces an earlier one of the same scope. A heal that has begun goes on.
     """
 
     example = (
@@ -95,15 +94,11 @@ class ExemptRemove(Command):
 
 
 def knows(handler: type[Handler], kind: str) -> bool:
-    """Return whether each finding of a handler names the objects of a kind that it concerns."""
     return kind == "problem" or kind in handler.kinds or kind in handler.concerned_kinds
 
 
 def read_scope(text: str, handlers: Iterable[type[Handler]]) -> str:
-    """Check the scope of an exemption.
-
-    :raises CommandError: it is no key, host, project, cell or problem of these handlers
-    """
+    """:raises CommandError: it is no key, host, project, cell or problem of these handlers"""
     classes = list(handlers)
     try:
         key = Key.parse(text)

@@ -71,8 +71,8 @@ class Inspect(OneKey):
 class Heal(OneKey):
     """Inspect one object and heal its proved drift, whatever the handler's mode.
 
-    This also works for a handler that is off, paused, outside its window, or in mode ask; an exempt object stays as it is.
-    The history records each change and the person.
+    This also works for a handler that is off, paused or outside its window; an exempt object stays as it is. The history
+    records each change.
 
     Exit codes: 0 no drift left, 2 drift remains, 1 the inspection failed.
     """

@@ -22,10 +22,7 @@ def read_since(text: str, clock: float, option: str = "--since") -> float:
 
 
 def read_until(text: str, clock: float, option: str = "--until") -> float:
-    """Return a time in the future, like :func:`read_since`.
-
-    :raises CommandError: the text is no time, or the time is past
-    """
+    """:raises CommandError: the text is no time, or the time is past"""
     span = _seconds(text)
     moment = _moment(text, option) if span is None else clock + span
     if moment <= clock:

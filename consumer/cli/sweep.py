@@ -40,7 +40,7 @@ class Sweep(Lister):
     The command sweeps like the daemon, with the same proofs, budgets and history, and then ends. It omits handlers with mode
     off. For a handler that is paused, stopped by the breaker, or outside its window, it heals nothing.
 
-    In mode ask, the command stores a proved finding in the journal, where it waits for 'work approve'.
+    In mode ask, a proved finding waits for 'work approve'.
 
     Exit codes: 0 no drift or all healed, 2 drift remains, 1 an inspection failed. Exempt drift does not count.
     """

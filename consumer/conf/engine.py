@@ -29,8 +29,8 @@ OPTS = [
         default=8,
         min=1,
         max=256,
-        help="How many objects are inspected and healed at the same time. Part of them is reserved for each service and for its "
-        "events; with fewer than 4, one slow dependency can delay everything.",
+        help="Objects that are inspected and healed at the same time. Some of the workers are reserved for each service "
+        "and its events; with fewer than 4, one slow dependency can delay everything.",
     ),
     cfg.FloatOpt(
         "lease_seconds",

@@ -41,7 +41,6 @@ class TaskSettings:
 
     :param interval: seconds between two sweeps; 0 for no regular sweeps
     :param heals_per_hour: the hourly budget; 0 for no limit
-    :param ask_hours: hours for which a finding waits for approval in mode ``ask``
     """
 
     mode: Mode

@@ -101,7 +101,7 @@ def decide(
 
 
 def withheld(claim: Claim, mark: str, answers: Sequence[Withheld]) -> tuple[Reported, bool]:
-    """Decide what becomes of a row whose heals all wait for an operator; return also whether the history lacks the answers.
+    """Return the end of a row whose heals all wait for an operator, and whether the history lacks the answers.
 
     :param mark: the fingerprint of the key's findings
     """

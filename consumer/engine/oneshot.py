@@ -121,7 +121,6 @@ class OneShot:
 
     :param database: the journal; None if no task heals
     :param patience: for how many seconds to inspect an object in flight again
-    :param operator: the person who runs the command
     """
 
     def __init__(

@@ -70,10 +70,7 @@ class Reconciled:
 
 
 class Reconciler:
-    """Reconciles claims. It has no state, so threads can share it.
-
-    :param operator: the person who runs the command, for the history
-    """
+    """Reconciles claims. It has no state, so threads can share it.""" ""
 
     def __init__(
         self,

@@ -21,10 +21,10 @@ class Store(Protocol):
     """Records claims and history lines."""
 
     def open_line(self, request: Request, claim: Claim, line: Line) -> int | Deferred | Withheld:
-        """Ask all gates, then open the history line of a heal; return the line's id, or a gate's objection."""
+        """Ask all gates, then open a heal's line; return the line's id, or a gate's objection."""
 
     def exemption(self, finding: Finding) -> str:
-        """Return the operator and the reason of an exemption of a finding; an empty text if it has none."""
+        """Return why a finding is exempt; empty if it is not."""
 
     def may_go_on(self, claim: Claim) -> bool:
         """Return whether a heal may make the next step."""
@@ -109,7 +109,6 @@ def _ask(request: Request, connection: Connection, clock: float) -> Answer:
 
 
 def _end_asks(claim: Claim, end: Disposition, lines: Sequence[Line | Closing], connection: Connection) -> None:
-    """Delete the approval that a heal used, and the asks about a key whose drift is gone."""
     for line in lines:
         if isinstance(line, Closing) and line.outcome is Outcome.HEALED:
             asks.consume(connection, line.line_id)

@@ -1,7 +1,7 @@
 """The findings that wait for an operator's approval, and the operators' decisions.
 
-An ask belongs to one finding: handler, key, problem and fingerprint. If a later proof differs, a new ask with a new id replaces
-the old one. So an approval never counts for evidence that its operator did not see.
+If a later proof differs, a new ask with a new id replaces the old one. So an approval never counts for evidence that its
+operator did not see.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def standing(connection: Connection, handler: str, key: Key, problem: str, clock
 def put(
     connection: Connection, handler: str, finding: Finding, fingerprint: str, expires_at: float, clock: float
 ) -> int:
-    """Store the ask of a finding in place of an earlier ask about the same problem; return the new ask's id."""
+    """Store an ask in place of an earlier one about the same problem; return its id."""
     connection.execute(delete(ask).where(_of(handler, finding.key), ask.c.problem == finding.problem))
     values = {
         "handler": handler,
@@ -83,7 +83,7 @@ def put(
 
 
 def consume(connection: Connection, line_id: int) -> None:
-    """Delete the approval that a finished heal used; the same drift asks again when it comes back."""
+    """Delete the approval that a finished heal used."""
     line = select(history.c.handler, history.c.key, history.c.problem).where(history.c.id == line_id)
     row = connection.execute(line).first()
     if row is not None:
@@ -97,7 +97,6 @@ def withdraw(connection: Connection, handler: str, key: Key) -> None:
 
 
 def listing(database: Database, handler: str | None = None, problem: str | None = None) -> list[Ask]:
-    """Return the asks and denials, oldest first."""
     query = select(ask).order_by(ask.c.id)
     if handler:
         query = query.where(ask.c.handler == handler)
@@ -121,10 +120,7 @@ def find(database: Database, ids: Collection[int]) -> list[Ask]:
 
 
 def approve(database: Database, ids: Sequence[int], operator: str, reason: str = "") -> list[Ask]:
-    """Approve asks that have not expired, and request a new proof of each; return them.
-
-    An earlier denial of the same finding is replaced.
-    """
+    """Approve asks that have not expired, also denied ones, and request a new proof of each; return them."""
 
     def decide(connection: Connection) -> list[Ask]:
         clock = now(connection)
@@ -138,7 +134,6 @@ def approve(database: Database, ids: Sequence[int], operator: str, reason: str =
 
 
 def deny(database: Database, ids: Sequence[int], operator: str, reason: str) -> list[Ask]:
-    """Deny asks, and remember the reason for their fingerprints; return the denied asks."""
 
     def decide(connection: Connection) -> list[Ask]:
         clock = now(connection)

@@ -1,4 +1,4 @@
-"""The objects that operators exempt from heals. Each replica reads the exemptions when it opens a heal."""
+"""The objects that operators exempt from heals."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Exemption:
 
 
 def add(database: Database, scope: str, until: float | None, operator: str, reason: str) -> int:
-    """Add an exemption in place of an earlier one of the same scope; return its id."""
+    """Add or replace the exemption of a scope; return its id."""
 
     def store(connection: Connection) -> int:
         connection.execute(delete(exemption).where(exemption.c.scope == scope))
@@ -42,7 +42,6 @@ def add(database: Database, scope: str, until: float | None, operator: str, reas
 
 
 def listing(database: Database) -> list[Exemption]:
-    """Return all exemptions, oldest first, with those that have ended."""
 
     def read(connection: Connection) -> list[Exemption]:
         clock = now(connection)
@@ -53,13 +52,12 @@ def listing(database: Database) -> list[Exemption]:
 
 
 def remove(database: Database, ids: Collection[int]) -> int:
-    """Remove exemptions; return their number."""
     gone = delete(exemption).where(exemption.c.id.in_(ids))
     return database.transact(lambda connection: connection.execute(gone).rowcount)
 
 
 def covering(connection: Connection, finding: Finding, clock: float) -> Exemption | None:
-    """Return an exemption of a finding's key, problem, or one of the objects that it concerns; None without one."""
+    """Return an exemption of a finding's key, problem or objects; None without one."""
     scopes = {str(finding.key), f"problem:{finding.problem}", *finding.concerns}
     lasts = or_(exemption.c.until.is_(None), exemption.c.until > clock)
     query = select(exemption).where(exemption.c.scope.in_(scopes), lasts).order_by(exemption.c.id).limit(1)

@@ -89,7 +89,6 @@ class Origin:
 
     :param hint: the source of the hint: an event type, ``sweep`` or ``operator``
     :param hinted_at: when the notification was sent, seconds since the epoch
-    :param operator: the person who asked for the inspection; empty for events and sweeps
     """
 
     hint: str
@@ -203,7 +202,7 @@ def close(database: Database, closing: Closing) -> None:
 
 
 def open_line(database: Database, line: Line, ask: Ask, line_id: int | None = None) -> int | Deferred | Withheld:
-    """Open the line of a heal without a row of work; return the line's id, or the answer of a gate that does not allow it.
+    """Open the line of a heal without a row of work; return the line's id, or a gate's objection.
 
     :param line_id: the line that an earlier attempt at the same heal left open, if any
     """

@@ -542,7 +542,7 @@ def begin_healing(
 ) -> int | history.Deferred | history.Withheld:
     """Open a heal's history line, or keep the claim's open line.
 
-    :return: the line's id, or the answer of a gate that does not allow the heal
+    :return: the line's id, or a gate's objection
     """
 
     def begin(connection: Connection) -> int | history.Deferred | history.Withheld:

@@ -24,7 +24,7 @@ class Backoff:
     def refusal(self) -> str:
         """Return why the caller must not ask the server now; empty if it may.
 
-        After the pause, one caller may ask; the others wait for another pause, unless that caller gets an answer.
+        After each pause, one caller may ask.
         """
         with self._lock:
             now = self._clock()

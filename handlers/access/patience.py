@@ -1,7 +1,6 @@
 """How long a connection waits for its database: seconds for the handshake and for a ping, longer for a statement.
 
-A server that accepts connections and then stays silent would otherwise hold a thread as long as a slow statement may take. The
-drivers do not help: PyMySQL's ``connect_timeout`` ends with the TCP connection, and psycopg waits for a statement without end.
+PyMySQL's ``connect_timeout`` ends with the TCP connection, and psycopg waits for a statement without end.
 """
 
 from __future__ import annotations
@@ -61,7 +60,7 @@ def _connect_psycopg(_dialect: Any, _record: Any, arguments: Any, named: Any) ->
 
 @cache
 def _patient_psycopg() -> Any:
-    """Return a class of connections; psycopg is optional, so this module does not import it at once."""
+    # psycopg is optional
     import psycopg
 
     class PatientConnection(psycopg.Connection[Any]):

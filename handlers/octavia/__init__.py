@@ -2,7 +2,7 @@
 
 =========================  ===========================================================================================
 failover/                  replaces failed amphorae
-preserved/                 failed amphorae, preserved for examination
+preserved/                 failed amphorae for examination
 leftovers/                 removes objects that Octavia left behind
 spares/                    placeholder servers that make room for failovers
 stuck_load_balancers.py    frees load balancers in PENDING_*, restores numbers of amphorae

@@ -1,12 +1,11 @@
 """Listeners, pools and their parts that stay in PENDING_* under an ACTIVE load balancer.
 
 Octavia's API sets an object and its load balancer to PENDING_* in one transaction, and a flow sets both back. So an object in
-PENDING_* under a load balancer that is ACTIVE has lost its flow. Octavia refuses most changes to it and its parts.
+PENDING_* under an ACTIVE load balancer has lost its flow.
 
-A failover of the load balancer writes all objects into the new amphorae, except those in PENDING_DELETE. Then it sets all of
-them to ACTIVE. So it completes a creation or an update, but restores an object that its owner deleted. Octavia 10 to 12 do not
-set pools that no listener uses. So stackmend records the first of the objects with the failover
-(:mod:`handlers.octavia.rebuild`), and requests no second one while that object stays.
+A failover writes all objects into the new amphorae, except those in PENDING_DELETE, and sets all to ACTIVE. So it completes a
+creation or an update, but restores an object that its owner deleted. Octavia 10 to 12 do not set pools without a listener, so
+stackmend requests no second failover for the same object.
 
 Sources: ``octavia/controller/worker/v2/tasks/database_tasks.py`` (MarkLBActiveInDB, mark_subobjects),
 ``octavia/common/jinja/haproxy/combined_listeners/jinja_cfg.py``, ``octavia/api/v2/controllers``; commit 3a157c021.

@@ -145,7 +145,6 @@ _STUCK = {
 class Balancer:
     """A load balancer with amphora rows and unfinished objects.
 
-    :param live: the rows that are not DELETED
     :param deleted: the DELETED rows, without those that ``failed_amphora`` will detach
     :param children: its listeners, pools and their parts in PENDING_*
     """

@@ -1,13 +1,13 @@
 """Octavia's work queue: whether a request for a load balancer still waits, and whether a worker would take it.
 
-The API sets a load balancer to PENDING_* and sends a request to the queue ``octavia_provisioning_v2``. If stackmend healed
-before a worker takes the request, two flows would run and create two amphorae. So three facts must hold before any change:
+The API sets a load balancer to PENDING_* and sends a request to the queue ``octavia_provisioning_v2``. A heal before
+a worker takes the request would make two flows. So three facts must hold before any change:
 
 - Octavia has no jobboard. With one, a worker can resume a dead worker's flow at any time.
 - The queue is empty, and a worker consumes it. Load balancers of the provider ``amphorav1`` (Octavia 10 to 12) have a queue of
   their own, ``[oslo_messaging] topic``.
-- Fewer requests are open than one worker has threads. A worker takes every message at once. Messages without a thread wait
-  inside the worker, where no queue shows them (``oslo_messaging/_drivers/amqpdriver.py``, ``oslo_messaging/server.py``).
+- Fewer requests are open than one worker has threads. A worker takes every message at once, and messages without a thread wait
+  unseen inside the worker (``oslo_messaging/_drivers/amqpdriver.py``, ``oslo_messaging/server.py``).
 
 The queue does not show a flow that has begun. The age of the rows excludes such a flow (:mod:`handlers.octavia.flow_times`).
 

@@ -15,7 +15,7 @@ from sqlalchemy import text
 
 from consumer.journal import backlog, controls, history, migrations, work
 from consumer.journal.database import Database, JournalUnavailable, open_engine
-from consumer.journal.history import Deferred, Outcome
+from consumer.journal.history import Deferred, Outcome, Withheld
 from consumer.journal.work import Done, LeaseLost
 from tests.functional.journal.contract import H, JournalContract, hint, line, may
 from tests.servers.galera import Galera
@@ -172,7 +172,7 @@ def test_the_budget_holds_over_nodes(journals: Sequence[Database]) -> None:
     work.enqueue(journals[0], [hint(str(number)) for number in range(30)])
     claims = work.claim(journals[1], "r1", [H], 30, 60)
 
-    def heal(number: int) -> int | Deferred:
+    def heal(number: int) -> int | Deferred | Withheld:
         claim = claims[number]
         return work.begin_healing(journals[number % 3], claim, line(claim.key.id), may(5))
 

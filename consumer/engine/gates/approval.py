@@ -15,7 +15,7 @@ _HOUR = 3600.0
 
 
 class Approval:
-    """Withholds a heal until an operator approves this finding with this evidence. The gate stores the ask."""
+    """Withholds a heal until an operator approves the finding; stores the ask."""
 
     def ask(self, connection: Connection, request: Request, clock: float) -> Allowed | Withheld | None:
         settings, name, finding = request.task.settings, request.task.name, request.finding

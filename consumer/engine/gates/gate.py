@@ -27,7 +27,7 @@ class Request:
 
 class Gate(Protocol):
     def ask(self, connection: Connection, request: Request, clock: float) -> Answer | None:
-        """Return why the heal may not begin now, or which operator approved it; None if the gate has no objection.
+        """Return an objection or an approval; None if the gate has neither.
 
         :param clock: the journal's time, seconds since the epoch
         """
