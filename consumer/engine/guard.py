@@ -11,6 +11,7 @@ import logging
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 
 from oslo_config import cfg
@@ -52,6 +53,15 @@ def falls(before: Watermark, now: Watermark) -> Iterator[str]:
         yield f"none of {len(before.anchors)} known rows is there, for example {next(iter(before.anchors))}"
 
 
+def remembered(before: Watermark, now: Watermark) -> Watermark:
+    """Return the watermark to store: with the highest ids that any row ever had, unless the database went back."""
+    if any(falls(before, now)):
+        return now
+    highest = {ids.label: ids.highest for ids in before.ids}
+    raised = [replace(ids, highest=max(ids.highest, highest.get(ids.label, 0))) for ids in now.ids]
+    return replace(now, ids=tuple(raised))
+
+
 def _reused(before: Ids, now: Ids) -> Iterator[str]:
     if now.highest < before.highest and now.next <= before.highest:
         yield f"{before.label}: highest id {before.highest:,} before, {now.highest:,} now with the next id {now.next:,}"
@@ -79,7 +89,7 @@ def check(
     """
     stopped = []
     for source in sources:
-        remembered = {one.watermark.database: one for one in watermarks.listing(database)}
+        known = {one.watermark.database: one for one in watermarks.listing(database)}
         try:
             seen = list(source(resources))
         except (HandlerError, cfg.Error) as error:
@@ -87,7 +97,9 @@ def check(
             continue
         for one in seen:
             compare = partial(_compare, one, handlers, replica)
-            if reason := watermarks.exchange(database, one, remembered.get(one.database), compare):
+            last = known.get(one.database)
+            stored = one if last is None else remembered(last.watermark, one)
+            if reason := watermarks.exchange(database, stored, last, compare):
                 LOG.critical("%s", reason)
                 stopped.append(reason)
     return stopped

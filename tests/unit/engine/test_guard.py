@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from consumer.engine.guard import falls
+from consumer.engine.guard import falls, remembered
 from handlers.base import Ids, Rising, Watermark
 
 ANCHORS = {"service 1": "nova-compute on a", "service 2": "nova-compute on b", "service 3": "nova-compute on c"}
@@ -43,6 +43,20 @@ def cell(next_id: int, highest: int, anchors: dict[str, str] | None = None) -> W
 )
 def test_falls(now: Watermark, reasons: list[str]) -> None:
     assert list(falls(cell(103, 100), now)) == reasons
+
+
+def test_a_copy_from_before_rows_that_were_purged_is_recognised() -> None:
+    """The newest rows were purged first, so the copy has a higher id than the database had a minute ago."""
+    purged = remembered(cell(103, 100), cell(103, 40))
+    assert list(falls(purged, cell(81, 60))) == [
+        "instances: highest id 100 before, 60 now with the next id 81",
+    ]
+    assert not list(falls(purged, cell(104, 40)))
+    assert not list(falls(purged, cell(104, 103)))
+
+
+def test_after_a_fall_the_older_copy_counts() -> None:
+    assert remembered(cell(103, 100), cell(61, 60)) == cell(61, 60)
 
 
 def test_two_old_rows_can_be_deleted() -> None:
