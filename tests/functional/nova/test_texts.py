@@ -29,8 +29,15 @@ NOVA = {one.name for one in plugins.handlers() if one.__module__.startswith("han
 OF_OCTAVIA = {one.name for one in plugins.handlers() if one.__module__.startswith("handlers.octavia.")}
 PAGES = [path for path in texts.pages() if path.stem not in OF_OCTAVIA]
 _OURS = re.compile(r"(?:sudo -u stackmend |/opt/stackmend/bin/|')?stackmend (?=[a-z])")
-#: what stands on pages for a key, a name or a number
-_PLACES = {"HANDLER": "audit_ports", "NAME": "audit_ports", "KEY": "instance:1", "ID": "7", "...": "purge"}
+#: what stands on pages and in the code for a key, a name or a number
+_PLACES = {
+    "HANDLER": "audit_ports",
+    "NAME": "audit_ports",
+    "KEY": "instance:1",
+    "ID": "7",
+    "VALUE": "7",
+    "...": "purge",
+}
 #: commands that prepare a cloud and are no part of a heal; an operator runs them once
 _PREPARE = {
     "nova-manage cell_v2 update_cell",

@@ -31,10 +31,6 @@ openstack compute service delete SERVICE
 openstack compute service list [--host HOST] [--service BINARY] [--long]
 openstack image delete IMAGE
 openstack image set [--protected] [--unprotected] [--property PROPERTY] [--tag TAG] IMAGE
-openstack loadbalancer amphora failover [--wait] AMPHORA
-openstack loadbalancer amphora list [--status STATUS] [--loadbalancer BALANCER]
-openstack loadbalancer failover [--wait] BALANCER
-openstack loadbalancer show BALANCER
 openstack port create --network NETWORK [--mac-address MAC] [--fixed-ip IP] [--device ID] [--device-owner OWNER] NAME
 openstack port delete PORT
 openstack port list [--server SERVER] [--device-id DEVICE] [--device-owner OWNER]
