@@ -54,4 +54,5 @@ def _hint(name: str, trigger: Trigger, event: Event) -> Hint | None:
     except Exception as error:
         raise Unroutable(f"{event.type}: {name} finds no key in it: {type(error).__name__} {error}") from error
     sent = event.sent_at.timestamp() if event.sent_at else None
-    return Hint(name, key, Priority.EVENT, event.type, trigger.after, event.id, sent)
+    priority = Priority.PERIODIC if trigger.periodic else Priority.EVENT
+    return Hint(name, key, priority, event.type, trigger.after, event.id, sent)

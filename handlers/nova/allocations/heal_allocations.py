@@ -95,7 +95,6 @@ _WRITING = 5.0
 
 _HINTS = (
     "instance.create.end",
-    "instance.exists",
     "instance.live_migration_post_dest.end",
     "instance.live_migration_rollback.end",
     "instance.rebuild.end",
@@ -147,7 +146,10 @@ class HealAllocations(NovaHandler):
     healable_problems = frozenset(
         {Problem.MISSING, Problem.SEVERAL_MISSING, Problem.WRONG_PROVIDER, Problem.WRONG_OWNER}
     )
-    triggers = tuple(Trigger(event, keys.instance, after=_WRITING) for event in _HINTS)
+    triggers = (
+        *(Trigger(event, keys.instance, after=_WRITING) for event in _HINTS),
+        Trigger("instance.exists", keys.instance, after=_WRITING, periodic=True),
+    )
     default_mode = Mode.HEAL
     follows = ("map_instances", "heal_instance_mappings", "audit_migrations")
     default_interval = 600

@@ -72,7 +72,7 @@ class MapInstances(PlacementHandler):
     healable_problems = frozenset({Problem.UNMAPPED, Problem.ALL_UNMAPPED})
     triggers = (
         Trigger("instance.create.end", keys.instance, after=SETTLE),
-        Trigger("instance.exists", keys.instance),
+        Trigger("instance.exists", keys.instance, periodic=True),
     )
     default_mode = Mode.HEAL
     follows = ("discover_hosts",)

@@ -10,6 +10,8 @@ import pytest
 from consumer.engine.router import Router, Unroutable
 from consumer.journal.work import Priority
 from handlers.base import Event, Key
+from handlers.nova.allocations.heal_allocations import HealAllocations
+from handlers.nova.mappings.map_instances import MapInstances
 from tests.doubles import CarefulMender, Mender
 
 ROUTER = Router([Mender, CarefulMender])
@@ -47,3 +49,12 @@ def test_unwanted_events_give_nothing(event_type: str, payload: dict[str, Any]) 
 def test_a_payload_without_a_usable_key_is_unroutable(payload: dict[str, Any]) -> None:
     with pytest.raises(Unroutable, match=r"thing\.broken"):
         ROUTER.route(event("thing.broken", payload))
+
+
+def test_the_hourly_event_of_an_instance_stands_behind_all_other_events() -> None:
+    payload = {"uuid": "3f0c0e37-6b5f-4a08-8e5f-5d1c2a6b7c8d"}
+    hints = Router([MapInstances, HealAllocations]).route(event("instance.exists", payload))
+    assert {hint.handler: hint.priority for hint in hints} == {
+        "map_instances": Priority.PERIODIC,
+        "heal_allocations": Priority.PERIODIC,
+    }
