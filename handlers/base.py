@@ -557,6 +557,12 @@ class Handler(Plugin):
         :raises Unavailable: when a listing fails, or is empty and cannot be; keys yielded before count
         """
 
+    def require(self, dependency: str) -> None:
+        """Return once a dependency answers that ended a sweep early; by default, at once. This must be cheap.
+
+        :raises Unavailable: when the dependency still does not answer
+        """
+
     @abstractmethod
     def population(self) -> int:
         """Return roughly how many objects a sweep covers; the breaker compares the number of yielded keys with it."""

@@ -2,7 +2,8 @@
 
 A sweep enqueues suspects at low priority; workers prove the drift. In heal mode the sweep first counts the suspects. If there
 are more than is plausible (a wrong database URL, a restored backup), the sweep enqueues nothing and the breaker stops the
-handler. A failed sweep never proves that objects are gone. If the window closes during a sweep, the sweep begins again when the
+handler. A failed sweep never proves that objects are gone. A sweep that a silent cell ended early is repeated once the cell
+answers, or at its next interval. If the window closes during a sweep, the sweep begins again when the
 window opens.
 """
 
@@ -19,6 +20,7 @@ from consumer.conf.engine import EngineSettings
 from consumer.engine.decisions import after_error
 from consumer.engine.task import Task
 from consumer.journal import controls, history, work
+from consumer.journal.controls import Control
 from consumer.journal.database import Database, now
 from consumer.journal.history import Outcome
 from consumer.journal.work import Claim, Disposition, Done, Hint, Later, Priority
@@ -53,6 +55,20 @@ def unbelievable(count: int, percent: int, population: int) -> int:
     return max(count, population * percent // 100)
 
 
+def _wait_after_gap(task: Task, claim: Claim, control: Control) -> float:
+    """Return how many seconds a sweep after a gap must wait because of a recent sweep; 0 or less for none."""
+    if not claim.hint.startswith(f"{GAP}:") or control.swept_at is None:
+        return 0.0
+    return control.swept_at + min(_GAP_PAUSE, task.settings.interval or _GAP_PAUSE) - claim.now
+
+
+def _is_repetition(task: Task, claim: Claim, control: Control) -> bool:
+    """Return whether this sweep only repeats an incomplete one: it is not due yet, and no operator requested it."""
+    if not control.missing or control.missed_at is None or claim.waits == 0:
+        return False
+    return not task.settings.interval or claim.now < control.missed_at + task.settings.interval
+
+
 class Sweeper:
     def __init__(self, database: Database, settings: EngineSettings, replica: str) -> None:
         self._database = database
@@ -64,11 +80,16 @@ class Sweeper:
 
         :raises Unavailable: a listing did not answer; the earlier keys are enqueued nevertheless
         """
-        if (wait := self._wait_after_gap(task, claim)) > 0:
+        control = controls.read(self._database).get(task.name, controls.Control(task.name))
+        if (wait := _wait_after_gap(task, claim, control)) > 0:
             return Later(wait)
+        if _is_repetition(task, claim, control):
+            task.handler.require(control.missing or "")
         try:
             through = self._run(task, claim.now)
-        except Unavailable:
+        except Unavailable as error:
+            if error.dependency not in task.handler.requires:
+                controls.missed(self._database, task.name, claim.now, error.dependency)
             raise
         except Exception as error:
             LOG.exception("%s: the sweep failed", task.name)
@@ -78,13 +99,6 @@ class Sweeper:
             LOG.info("%s: the window closed during a sweep; the sweep begins again when it opens", task.name)
             return Later(0.0)
         return Later(self._pause(task)) if task.settings.interval else Done()
-
-    def _wait_after_gap(self, task: Task, claim: Claim) -> float:
-        """Return how many seconds a sweep after a gap must wait because of a recent sweep; 0 or less for none."""
-        if not claim.hint.startswith(f"{GAP}:"):
-            return 0.0
-        swept_at = controls.read(self._database).get(task.name, controls.Control(task.name)).swept_at
-        return 0.0 if swept_at is None else swept_at + min(_GAP_PAUSE, task.settings.interval or _GAP_PAUSE) - claim.now
 
     def _run(self, task: Task, began: float) -> bool:
         population = task.handler.population()

@@ -19,6 +19,8 @@ class Control:
     :param calm_sweeps: sweeps in a row with few suspects since the breaker opened; None if only an operator can resume the
         handler
     :param swept_at: start of the last complete sweep; None before the first
+    :param missing: the dependency that did not answer in the last sweep; empty after a complete sweep
+    :param missed_at: start of that incomplete sweep
     """
 
     name: str
@@ -31,6 +33,8 @@ class Control:
     sweep_seconds: float | None = None
     sweep_found: int | None = None
     sweep_population: int | None = None
+    missing: str | None = None
+    missed_at: float | None = None
 
     @property
     def stopped(self) -> bool:
@@ -147,6 +151,13 @@ def swept(database: Database, name: str, began: float, found: int, population: i
     def write(connection: Connection) -> None:
         took = now(connection) - began
         values = {"swept_at": began, "sweep_seconds": took, "sweep_found": found, "sweep_population": population}
-        connection.execute(update(task).where(task.c.name == name).values(values))
+        complete = {"missing": None, "missed_at": None}
+        connection.execute(update(task).where(task.c.name == name).values({**values, **complete}))
 
     database.transact(write)
+
+
+def missed(database: Database, name: str, began: float, dependency: str) -> None:
+    """Record an incomplete sweep."""
+    values = {"missing": dependency[:300], "missed_at": began}
+    database.transact(lambda connection: connection.execute(update(task).where(task.c.name == name).values(values)))

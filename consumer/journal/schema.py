@@ -153,6 +153,9 @@ task = Table(
     Column("sweep_seconds", Double),
     Column("sweep_found", Integer),
     Column("sweep_population", Integer),
+    # the dependency that ended the last sweep early, and when that sweep began
+    Column("missing", _exact(300)),
+    Column("missed_at", Double),
     Column("serial", BigInteger, nullable=False, default=0),
     # when the last heal may begin that waits for the budget
     Column("deferred_until", Double),

@@ -20,6 +20,10 @@ class NovaHandler(Handler):
     group: ClassVar[str] = options.AUDIT
     service: ClassVar[str] = "nova"
     relies_on: ClassVar[tuple[str, ...]] = ("nova_api", "cell", "placement")
+    _databases: NovaDatabases
+
+    def require(self, dependency: str) -> None:
+        self._databases.require(dependency)
 
     @classmethod
     def applies(cls, conf: cfg.ConfigOpts) -> bool:

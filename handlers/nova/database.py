@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from typing import Self, TypeVar
 
+import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from handlers.access.database import Database
@@ -135,6 +136,15 @@ class NovaDatabases:
             return fill(cell.transport_url, self._transport_base, "[nova] transport_url")
         except TemplateError as error:
             raise Unavailable(cell.label, str(error)) from error
+
+    def require(self, dependency: str) -> None:
+        """Ask the cell with this label for nothing; do nothing if no cell has it.
+
+        :raises Unavailable: when the cell does not answer
+        """
+        for cell in self.cells():
+            if cell.label == dependency:
+                self.database(cell).run(lambda connection: connection.execute(sa.text("SELECT 1")))
 
     def run_in_all(self, cells: Iterable[Cell], work: Callable[[Connection], T]) -> dict[Cell, T]:
         """Run a function in each of these cells, for a proof."""

@@ -142,3 +142,12 @@ def test_two_spellings_of_one_broker_are_one(cloud: NovaSimulation, resources: R
     set_cell(cloud, "cell1", transport_url=spelling)
     set_cell(cloud, "cell2", transport_url="rabbit://u:p@api:5672/cell2?ssl=0")
     assert [broker.name for broker in nova_brokers(resources)] == ["nova", "cell:cell2"]
+
+
+def test_only_the_required_cell_must_answer(databases: NovaDatabases, cut: Callable[[str], None]) -> None:
+    databases.cells()
+    cut("cell1")
+    databases.require("cell:cell2")
+    databases.require("cell:gone")
+    with pytest.raises(Unavailable, match="cell:cell1"):
+        databases.require("cell:cell1")
