@@ -255,9 +255,9 @@ class Source:
             try:
                 self._deliver(batch)
             except NotStored as error:
-                problem = f"the journal is unavailable: {reason(error)}"
+                problem = f"the journal stores nothing now: {reason(error)}"
                 if not self.problem:
-                    LOG.warning("broker %s: %s; no message is acknowledged until it answers", self.broker.name, problem)
+                    LOG.warning("broker %s: %s; no message is acknowledged until it does", self.broker.name, problem)
             except Exception as error:  # a bug: keep the messages
                 problem = f"the journal failed: {type(error).__name__}: {reason(error)}"
                 if not self.problem:

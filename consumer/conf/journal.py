@@ -17,6 +17,13 @@ OPTS = [
         "PostgreSQL, for example mysql+pymysql://stackmend:password@controller/stackmend or "
         "postgresql+psycopg://stackmend:password@controller/stackmend; then run 'stackmend db upgrade' once.",
     ),
+    cfg.IntOpt(
+        "max_waiting",
+        default=1_000_000,
+        min=0,
+        help="The largest number of objects that wait for an inspection. Beyond it, stackmend reads no further notifications; "
+        "they wait in RabbitMQ. Sweeps still add objects. 0 means unlimited.",
+    ),
     cfg.IntOpt("history_days", default=90, min=1, help="Days before history entries are deleted."),
     cfg.IntOpt("dead_days", default=14, min=1, help="Days before dead letters (undecodable messages) are deleted."),
     cfg.IntOpt(
@@ -43,6 +50,7 @@ class JournalSettings:
     dead_days: int = 14
     dead_keep: int = 100_000
     dead_bytes: int = 256 * 1024 * 1024
+    max_waiting: int = 1_000_000
 
 
 def register(conf: cfg.ConfigOpts) -> None:
@@ -52,4 +60,6 @@ def register(conf: cfg.ConfigOpts) -> None:
 
 def settings(conf: cfg.ConfigOpts) -> JournalSettings:
     group = conf.journal
-    return JournalSettings(group.connection, group.history_days, group.dead_days, group.dead_keep, group.dead_bytes)
+    return JournalSettings(
+        group.connection, group.history_days, group.dead_days, group.dead_keep, group.dead_bytes, group.max_waiting
+    )

@@ -3,6 +3,7 @@
 ==================== =========================================================
 router               turns events into hints
 inbox                stores a batch of the bus
+capacity             bounds the rows of work that wait
 task                 a handler with its settings
 dispatcher           the claiming thread and the worker threads
 shares               shares the workers between services, events and background work

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from consumer.bus.source import Batch, NotStored, Received, UndecodableMessage
+from consumer.engine.capacity import Capacity
 from consumer.engine.router import Router, Unroutable
 from consumer.journal import notification_formats, work
 from consumer.journal.database import Database, JournalUnavailable, ValuesRefused
@@ -21,22 +22,30 @@ class Inbox:
     """Stores the batches of all sources.
 
     :param keep_bytes: how many bytes of a message a dead letter keeps
+    :param most_waiting: how many rows of work may wait; 0 for any number
     """
 
-    def __init__(self, database: Database, router: Router, wake: Callable[[], None], keep_bytes: int) -> None:
+    def __init__(
+        self, database: Database, router: Router, wake: Callable[[], None], keep_bytes: int, most_waiting: int = 0
+    ) -> None:
         self._database = database
         self._router = router
         self._wake = wake
         self._keep_bytes = keep_bytes
+        self._most_waiting = most_waiting
+        self._capacity = Capacity(database, most_waiting)
         self._noted: dict[tuple[str, str], float] = {}
 
     def store(self, batch: Batch) -> None:
         """Store a batch; replace each message that the journal refuses by a dead letter.
 
-        :raises NotStored: the journal does not answer, or refuses even a dead letter without a body
+        :raises NotStored: the journal is full, does not answer, or refuses even a dead letter without a body
         """
         try:
+            if batch.wanted and not self._capacity.has_room():
+                raise NotStored(f"{self._most_waiting} objects wait for an inspection ([journal] max_waiting)")
             stored = self._store(batch)
+            self._capacity.stored(stored)
             self._note(batch)
         except (JournalUnavailable, ValuesRefused) as error:
             raise NotStored(str(error)) from error

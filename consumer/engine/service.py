@@ -76,9 +76,12 @@ class Service:
         engine = Engine(database, self._tasks, self._settings, self.replica, announcer=self._announcer, meter=meter)
         self.dispatcher = Dispatcher(engine, Worker(engine))
         self._bus = bus_conf.settings(conf)
-        self._inbox = Inbox(database, self._router, self.dispatcher.wake, self._bus.dead_body_bytes)
+        journal = journal_conf.settings(conf)
+        self._inbox = Inbox(
+            database, self._router, self.dispatcher.wake, self._bus.dead_body_bytes, journal.max_waiting
+        )
         self._leases = Leases(engine, self.dispatcher)
-        self._upkeep = Upkeep(engine, journal_conf.settings(conf))
+        self._upkeep = Upkeep(engine, journal)
         self._guard = Guard(engine, resources, watermarks, installed)
         self._sources: dict[Broker, Source] = {}
         self._listening: dict[Broker, tuple[threading.Thread, threading.Event]] = {}

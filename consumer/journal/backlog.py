@@ -68,6 +68,12 @@ def depths(database: Database) -> list[Depth]:
     return database.read(read)
 
 
+def waiting(database: Database) -> int:
+    """Return the number of rows to inspect, timers included."""
+    query = select(func.count()).select_from(work).where(work.c.state == Standing.PENDING.value)
+    return database.read(lambda connection: connection.execute(query).scalar_one())
+
+
 def listing(
     database: Database, handler: str | None = None, state: Standing | None = None, limit: int = 1000
 ) -> list[WorkRow]:

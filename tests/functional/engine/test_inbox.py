@@ -66,3 +66,24 @@ def test_a_journal_that_refuses_everything_acknowledges_nothing(journal: Databas
     refuse(journal, "dead_event", "1")
     with pytest.raises(NotStored):
         inbox(journal).store(batch("a", "b"))
+
+
+def test_a_full_journal_takes_no_further_events_and_the_bus_keeps_them(
+    journal: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("consumer.engine.capacity._RECOUNT_FULL", 0.0)
+    bounded = Inbox(journal, Router([Mender]), lambda: None, 1024, most_waiting=3)
+    bounded.store(batch("a", "b", "c"))
+    with pytest.raises(NotStored, match="3 objects wait"):
+        bounded.store(batch("d"))
+    assert keys(journal) == ["thing:a", "thing:b", "thing:c"]
+    backlog.drop(journal, [row.id for row in backlog.listing(journal)])
+    bounded.store(batch("d"))
+    assert keys(journal) == ["thing:d"]
+
+
+def test_a_full_journal_takes_dead_letters(journal: Database) -> None:
+    bounded = Inbox(journal, Router([Mender]), lambda: None, 1024, most_waiting=1)
+    bounded.store(batch("a"))
+    bounded.store(batch())
+    assert dead.count(journal) == 2
