@@ -32,7 +32,7 @@ def test_a_node_is_killed_and_joins_again_while_three_daemons_heal(
     with ExitStack() as stack:
         daemons = []
         for number, url in enumerate(galera.urls(database_name)):
-            given = {**options, "journal": {"connection": url}}
+            given: dict[str, dict[str, object]] = {**options, "journal": {"connection": url}}
             daemons.append(stack.enter_context(Program(tmp_path / str(number), given)))
         assert daemons[0].run("db", "upgrade").returncode == 0
         for daemon in daemons:
