@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -11,6 +12,7 @@ import sqlalchemy as sa
 
 from handlers.base import Conflict, Finding, Handler, Healed, InFlight, Unavailable
 from handlers.octavia import tables
+from handlers.octavia.cloud_objects import Image, Port, Server
 from handlers.octavia.simulation.controller import CHILDREN
 from tests.functional.octavia.world import House
 
@@ -133,8 +135,8 @@ def grow_older(house: House, seconds: float = LONG) -> None:
     house.database.run(shift)
 
 
-def world(house: House) -> dict[str, Sequence[str]]:
-    """Everything there is, by id and state, to see that nothing else was touched."""
+def world(house: House) -> dict[str, list[str]]:
+    """Return everything in the cloud, without ages and the records of attempts, to see that nothing else was touched."""
     with_rows = house.database.run(
         lambda connection: [
             f"{table.name} {dict(row)}"
@@ -144,8 +146,14 @@ def world(house: House) -> dict[str, Sequence[str]]:
     )
     return {
         "rows": sorted(with_rows),
-        "servers": sorted(f"{server.id} {server.name} {server.status}" for server in house.cloud.servers()),
-        "ports": sorted(f"{port.id} {port.name} {port.device_id}" for port in house.cloud.ports()),
-        "images": sorted(image.id for image in house.cloud.images()),
+        "servers": sorted(_text(replace(server, age=0.0)) for server in house.cloud.servers()),
+        "ports": sorted(_text(replace(port, age=0.0)) for port in house.cloud.ports()),
+        "images": sorted(_text(replace(image, age=0.0)) for image in house.cloud.images()),
         "groups": sorted(group.id for group in (*house.cloud.server_groups(), *house.cloud.security_groups())),
     }
+
+
+def _text(thing: Server | Port | Image) -> str:
+    """Return every value of an object, with tags and marks in order."""
+    values = {name: getattr(thing, name) for name in thing.__dataclass_fields__}
+    return str({name: sorted(value) if isinstance(value, frozenset) else value for name, value in values.items()})

@@ -37,6 +37,7 @@ class Drift:
     :param proof: by the words of the page: the changes that remove this record
     :param contradiction: by the words of the page: the changes that add this record
     :param settings: of ``[housekeeping]``
+    :param gives_back: changes after which the heal ends its lease and restores the row, so that the health manager acts
     :param between_only: changes that the next inspection takes as the new evidence
     :param swept: whether a sweep yields the key; else an event does
     """
@@ -49,6 +50,7 @@ class Drift:
     contradiction: Mapping[str, Mapping[str, Act]]
     settings: Mapping[str, object] = field(default_factory=dict)
     swept: bool = True
+    gives_back: frozenset[str] = frozenset()
     between_only: frozenset[str] = frozenset()
 
     def __str__(self) -> str:
@@ -71,6 +73,10 @@ class Case:
     name: str
     act: Act
     between: bool
+
+    @property
+    def gives_back(self) -> bool:
+        return self.name in self.drift.gives_back
 
     def __str__(self) -> str:
         return f"{self.drift}: {self.words} / {self.name} / {'between' if self.between else 'before'}"
