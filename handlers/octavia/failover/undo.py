@@ -1,4 +1,7 @@
-"""Builds the commands and statements that reverse a step, before the step is taken."""
+"""Builds the commands and statements that reverse a step, before the step is taken.
+
+The statements run on MariaDB and PostgreSQL.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,8 @@ def _server(s: AnyReading) -> str:
 
 
 def _lease(s: AnyReading, _step: Step) -> str:
-    statement = f"UPDATE amphora_health SET last_update=utc_timestamp() WHERE amphora_id='{s.amphora.id}'"
+    at = s.now.strftime("%Y-%m-%d %H:%M:%S")
+    statement = f"UPDATE amphora_health SET last_update='{at}' WHERE amphora_id='{s.amphora.id}'"
     return f"the lease ends by itself, or: {statement}"
 
 
@@ -28,7 +32,7 @@ def _let_go(s: AnyReading, _step: Step) -> str:
     return (
         f"only while the row is ERROR without a server: UPDATE amphora SET status='{amphora.status}', "
         f"compute_id='{amphora.compute_id}' WHERE id='{amphora.id}' AND status='ERROR' AND compute_id IS NULL; "
-        f"UPDATE amphora_health SET busy=0 WHERE amphora_id='{amphora.id}'"
+        f"UPDATE amphora_health SET busy=FALSE WHERE amphora_id='{amphora.id}'"
     )
 
 

@@ -1,0 +1,64 @@
+"""The statements that reverse a step of failed_amphora, on the databases that Octavia uses."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+import sqlalchemy as sa
+
+from handlers.octavia import tables
+from handlers.octavia.failover.heartbeats import Heard
+from handlers.octavia.failover.steps import Situation, Step, StepName
+from handlers.octavia.failover.undo import undo_of
+from handlers.octavia.records import Amphora, LoadBalancer
+
+BALANCER, AMPHORA, SERVER = "balancer", "amphora", "server"
+NOW = datetime(2030, 1, 1, 12, 0, 0, tzinfo=UTC)
+LATER = datetime(2030, 1, 1, 12, 2, 0)
+SITUATION = Situation(
+    amphora=Amphora(
+        AMPHORA, BALANCER, SERVER, "ALLOCATED", "STANDALONE", None, None, None, None, None, updated_at=None, age=0.0
+    ),
+    balancer=LoadBalancer(BALANCER, None, None, "ACTIVE", "SINGLE", None, "amphora", updated_at=None, age=0.0),
+    now=NOW,
+    heard=Heard(1, 1),
+)
+
+
+@pytest.fixture(params=["mariadb_url", "postgresql_url"])
+def engine(request: pytest.FixtureRequest) -> sa.Engine:
+    """Return a database after the steps lease and let-go."""
+    engine = sa.create_engine(request.getfixturevalue(request.param))
+    tables.octavia.create_all(engine)
+    with engine.begin() as connection:
+        balancer = {"id": BALANCER, "provisioning_status": "ACTIVE", "operating_status": "ONLINE", "enabled": True}
+        connection.execute(sa.insert(tables.load_balancer).values(balancer))
+        row = {"id": AMPHORA, "status": "ERROR", "load_balancer_id": BALANCER, "cert_busy": False}
+        connection.execute(sa.insert(tables.amphora).values(row))
+        health = {"amphora_id": AMPHORA, "last_update": LATER, "busy": True}
+        connection.execute(sa.insert(tables.amphora_health).values(health))
+    return engine
+
+
+def run(engine: sa.Engine, statements: str) -> None:
+    with engine.begin() as connection:
+        for statement in statements.split("; "):
+            connection.exec_driver_sql(statement)
+
+
+def test_the_undo_of_a_lease_ends_the_lease(engine: sa.Engine) -> None:
+    undo = undo_of(SITUATION, Step(StepName.LEASE, ""))
+    run(engine, undo.partition("or: ")[2])
+    with engine.connect() as connection:
+        found = connection.execute(sa.select(tables.amphora_health.c.last_update)).scalar_one()
+    assert found == LATER - timedelta(minutes=2)
+
+
+def test_the_undo_of_let_go_restores_server_and_row(engine: sa.Engine) -> None:
+    undo = undo_of(SITUATION, Step(StepName.LET_GO, ""))
+    run(engine, undo.partition(": ")[2])
+    with engine.connect() as connection:
+        row = connection.execute(sa.select(tables.amphora.c.status, tables.amphora.c.compute_id)).one()
+        busy = connection.execute(sa.select(tables.amphora_health.c.busy)).scalar_one()
+    assert (row.status, row.compute_id, busy) == ("ALLOCATED", SERVER, False)
