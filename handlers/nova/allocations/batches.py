@@ -6,7 +6,7 @@ By itself, each missing allocation would cost ten requests to Placement.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
 
@@ -51,6 +51,22 @@ class Missing:
             "owner": [instance.project_id, instance.user_id],
             "give": plain_amounts(self.give.providers),
         }
+
+
+@dataclass(frozen=True, slots=True)
+class MissingEvidence:
+    """:param instances: by uuid, the evidence of :class:`Missing`"""
+
+    compute_nodes: Sequence[str]
+    instances: Mapping[str, Json]
+
+
+@dataclass(frozen=True, slots=True)
+class WrongEvidence:
+    """:param instances: by uuid, the differences"""
+
+    compute_node: str
+    instances: Mapping[str, str]
 
 
 def together(missing: Iterable[tuple[str, frozenset[str]]]) -> Iterator[tuple[Key, frozenset[str]]]:
@@ -116,7 +132,7 @@ def finding(key: Key, missing: Sequence[Missing]) -> Finding:
         key,
         str(Problem.SEVERAL_MISSING),
         f"{len(parts)} instances hold nothing, though they live on {where(parts.values())}",
-        {"compute_nodes": homes, "instances": parts},
+        asdict(MissingEvidence(homes, parts)),
         weight=len(parts),
         undo=undo(sorted(parts)),
     )
@@ -134,7 +150,7 @@ def wrong_amounts(key: Key, wrong: Sequence[tuple[Facts, Report]]) -> Finding:
         key,
         str(Problem.WRONG_AMOUNTS),
         f"{len(parts)} instances on {node} hold other amounts than their flavors name",
-        {"compute_node": key.id, "instances": parts},
+        asdict(WrongEvidence(key.id, parts)),
         healable=False,
         refusal=wrong[0][1].refusal,
         weight=len(parts),

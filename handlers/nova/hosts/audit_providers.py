@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
 from enum import StrEnum
 
 from handlers.access.roles import PLACEMENT
@@ -37,6 +38,19 @@ from handlers.nova.verdicts import MOVED_SETTLE
 
 class Problem(StrEnum):
     WRONG_UUID = "provider-uuid-wrong"
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """:param owners: other hosts with a compute node of the provider's uuid"""
+
+    host: str
+    node: str
+    compute_node: str
+    provider: str
+    root: str
+    owners: Sequence[str]
+    holders: Sequence[str]
 
 
 class AuditProviders(PlacementHandler):
@@ -86,21 +100,21 @@ class AuditProviders(PlacementHandler):
         owners = [
             other for other in nodes_among(self._databases, "uuid", {provider.uuid}) if not same(other.host, node.host)
         ]
-        evidence = {
-            "host": node.host,
-            "node": node.node,
-            "compute_node": node.uuid,
-            "provider": provider.uuid,
-            "root": provider.root,
-            "owners": sorted(other.host for other in owners),
-            "holders": consumers[: queries.CHUNK],
-        }
+        evidence = Evidence(
+            node.host,
+            node.node,
+            node.uuid,
+            provider.uuid,
+            provider.root,
+            owners=sorted(other.host for other in owners),
+            holders=consumers[: queries.CHUNK],
+        )
         return Finding(
             key,
             Problem.WRONG_UUID,
             f"compute node {node.node} of host {node.host} is {node.uuid}, but the provider of that name is {provider.uuid}, "
             f"from which {len(consumers)} consumers have allocations",
-            evidence,
+            asdict(evidence),
             healable=False,
             refusal=advice(node, provider, bool(consumers), [other.host for other in owners]),
         )

@@ -30,8 +30,8 @@ Sources: ``nova/api/openstack/compute/services.py`` (delete), ``nova/scheduler/c
 from __future__ import annotations
 
 import shlex
-from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
 
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import IntegrityError
@@ -41,7 +41,6 @@ from handlers.base import (
     Conflict,
     Finding,
     Healed,
-    Json,
     Key,
     Mode,
     Privilege,
@@ -74,9 +73,27 @@ from handlers.nova.verdicts import MOVED_SETTLE, Report, Wait, soonest
 
 
 @dataclass(frozen=True, slots=True)
+class MappingEvidence:
+    host: str
+    cell: str
+    cell_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderEvidence:
+    """:param nodes: host and name of each former compute node"""
+
+    provider: str
+    name: str
+    nodes: Sequence[str]
+    children: Sequence[str]
+    holders: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
 class Judged:
     verdict: Leftover
-    evidence: Json
+    evidence: MappingEvidence | ProviderEvidence
     undo: str
 
 
@@ -100,15 +117,14 @@ class AuditServices(PlacementHandler):
         findings: list[Finding] = []
         waits: list[Wait] = []
         for judged in self._provider(key.id) if key.kind == "provider" else self._host(key.id):
+            evidence = asdict(judged.evidence)
             match judged.verdict:
                 case Wait() as wait:
                     waits.append(wait)
                 case Report() as report:
-                    findings.append(
-                        Finding(key, report.problem, report.summary, judged.evidence, False, report.refusal)
-                    )
+                    findings.append(Finding(key, report.problem, report.summary, evidence, False, report.refusal))
                 case Forget() as forget:
-                    findings.append(Finding(key, forget.problem, forget.summary, judged.evidence, undo=judged.undo))
+                    findings.append(Finding(key, forget.problem, forget.summary, evidence, undo=judged.undo))
                 case None:
                     pass
         if waits and not findings:
@@ -140,24 +156,24 @@ class AuditServices(PlacementHandler):
     def heal(self, finding: Finding) -> Healed:
         self._databases.require_known_schema()
         require_own_placement(self._databases, self._placement)
-        self.prove_again(finding)
-        match finding.problem:
+        now = self.prove_again(finding)
+        match now.problem:
             case Problem.MAPPING_LEFT:
-                return self._unmap(finding)
+                return self._unmap(MappingEvidence(**now.evidence), finding.undo)
             case Problem.PROVIDER_LEFT:
-                return self._remove(finding)
+                return self._remove(ProviderEvidence(**now.evidence), finding.undo)
             case _:
                 raise Refused(f"{self.name} has no heal for {finding.problem}")
 
-    def _unmap(self, finding: Finding) -> Healed:
-        before = HostMapping(finding.evidence["host"], finding.evidence["cell_id"])
-        self._databases.api.run(lambda connection: host_queries.forget_host(connection, before, finding.undo))
+    def _unmap(self, evidence: MappingEvidence, undo: str) -> Healed:
+        before = HostMapping(evidence.host, evidence.cell_id)
+        self._databases.api.run(lambda connection: host_queries.forget_host(connection, before, undo))
         self._unless_back(before)
         return Healed(
             f"deleted the mapping of host {before.host}",
-            before={"host": before.host, "cell": finding.evidence["cell"]},
+            before={"host": before.host, "cell": evidence.cell},
             after={"cell": None},
-            undo=finding.undo,
+            undo=undo,
         )
 
     def _unless_back(self, before: HostMapping) -> None:
@@ -184,14 +200,14 @@ class AuditServices(PlacementHandler):
         except IntegrityError as error:
             raise Conflict(f"another process mapped host {before.host} again") from error
 
-    def _remove(self, finding: Finding) -> Healed:
-        uuid, name = finding.evidence["provider"], finding.evidence["name"]
+    def _remove(self, evidence: ProviderEvidence, undo: str) -> Healed:
+        uuid, name = evidence.provider, evidence.name
         self._placement.delete_provider(uuid)
         return Healed(
             f"deleted the resource provider {name} ({uuid})",
-            before={"provider": uuid, "name": name, "nodes": finding.evidence["nodes"]},
+            before={"provider": uuid, "name": name, "nodes": evidence.nodes},
             after={"provider": None},
-            undo=finding.undo,
+            undo=undo,
         )
 
     def _host(self, host: str) -> list[Judged]:
@@ -210,7 +226,7 @@ class AuditServices(PlacementHandler):
             raise Unavailable(
                 API, f"host {mapping.host} is mapped to the cell {mapping.cell_id}, which cannot have hosts"
             )
-        evidence = {"host": mapping.host, "cell": home.uuid, "cell_id": home.id}
+        evidence = MappingEvidence(mapping.host, home.uuid, home.id)
         facts = MappedHost(mapping.host, home, traces, age, self._successors(traces.values()))
         undo = self._databases.api.run(lambda connection: host_queries.undo_of_forget(connection, mapping))
         return Judged(of_mapping(facts), evidence, f"-- in nova_api\n{undo}")
@@ -225,13 +241,13 @@ class AuditServices(PlacementHandler):
         if uuid not in tree:
             return []
         facts = self._facts(tree[uuid], frozenset(tree))
-        evidence = {
-            "provider": uuid,
-            "name": facts.provider.name,
-            "nodes": sorted({f"{node.host} {node.node}" for node in facts.former}),
-            "children": sorted(facts.tree - {uuid}),
-            "holders": sorted(facts.consumers)[: queries.CHUNK],
-        }
+        evidence = ProviderEvidence(
+            uuid,
+            facts.provider.name,
+            nodes=sorted({f"{node.host} {node.node}" for node in facts.former}),
+            children=sorted(facts.tree - {uuid}),
+            holders=sorted(facts.consumers)[: queries.CHUNK],
+        )
         undo = f"openstack resource provider create --uuid {uuid} {shlex.quote(facts.provider.name)}"
         return [Judged(of_provider(facts), evidence, undo)]
 

@@ -29,6 +29,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict
 
 import tenacity
 from sqlalchemy.engine import Connection
@@ -39,7 +40,7 @@ from handlers.nova import keys, queries
 from handlers.nova.base import DatabaseHandler
 from handlers.nova.cells import Cell
 from handlers.nova.hosts import queries as host_queries
-from handlers.nova.hosts.discovery_rules import HostFinding, Mapped, Presence, Problem, decide
+from handlers.nova.hosts.discovery_rules import HostFinding, Mapped, Presence, Problem, Unmapped, decide
 
 
 class DiscoverHosts(DatabaseHandler):
@@ -84,9 +85,8 @@ class DiscoverHosts(DatabaseHandler):
 
     def heal(self, finding: Finding) -> Healed:
         self._databases.require_known_schema()
-        evidence = self.prove_again(finding).evidence
-        host, cell_id = evidence["host"], evidence["cell_id"]
-        cell = self._cell(evidence["cell"])
+        evidence = Unmapped(**self.prove_again(finding).evidence)
+        host, cell_id, cell = evidence.host, evidence.cell_id, self._cell(evidence.cell)
         try:
             self._databases.api.run(lambda connection: queries.insert_host_mapping(connection, host, cell_id))
         except IntegrityError as error:
@@ -142,16 +142,16 @@ class DiscoverHosts(DatabaseHandler):
 
 def _finding(key: Key, found: HostFinding) -> Finding:
     undo = ""
-    if not found.refusal:
+    if isinstance(found.evidence, Unmapped):
         undo = (
-            f"nova-manage cell_v2 delete_host --cell_uuid {found.evidence['cell']} "
-            f"--host {shlex.quote(found.evidence['host'])}"
+            f"nova-manage cell_v2 delete_host --cell_uuid {found.evidence.cell} "
+            f"--host {shlex.quote(found.evidence.host)}"
         )
     return Finding(
         key,
         found.problem,
         found.summary,
-        found.evidence,
+        asdict(found.evidence),
         healable=not found.refusal,
         refusal=found.refusal,
         undo=undo,

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from handlers.base import Json
 from handlers.nova.cells import Cell
 
 
@@ -40,12 +39,33 @@ class Mapped:
 
 
 @dataclass(frozen=True, slots=True)
+class Unmapped:
+    host: str
+    cell: str
+    cell_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class SeveralCells:
+    host: str
+    cells: Sequence[str]
+    mapped_to: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Elsewhere:
+    host: str
+    cell: str
+    mapped_to: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class HostFinding:
     """A host's drift. It is healable if ``refusal`` is empty."""
 
     problem: Problem
     summary: str
-    evidence: Json
+    evidence: Unmapped | SeveralCells | Elsewhere
     refusal: str = ""
 
 
@@ -102,7 +122,7 @@ def _several_cells(host: Host) -> HostFinding:
     return HostFinding(
         Problem.SEVERAL_CELLS,
         f"host {host.name} has services or compute nodes in the cells {', '.join(one.name for one in host.presences)}",
-        {"host": host.name, "cells": [one.cell.uuid for one in host.presences], "mapped_to": host.mapping},
+        SeveralCells(host.name, [one.cell.uuid for one in host.presences], host.mapping),
         refusal,
     )
 
@@ -112,7 +132,7 @@ def _unmapped(host: Host) -> HostFinding:
     return HostFinding(
         Problem.UNMAPPED,
         f"host {presence.host} of {presence.name} is not mapped: instances scheduled to it end in cell0",
-        {"host": presence.host, "cell": presence.cell.uuid, "cell_id": presence.cell.id},
+        Unmapped(presence.host, presence.cell.uuid, presence.cell.id),
     )
 
 
@@ -121,7 +141,7 @@ def _elsewhere(host: Host) -> HostFinding:
     return HostFinding(
         Problem.ELSEWHERE,
         f"host {presence.host} is in {presence.name} and mapped to another cell",
-        {"host": presence.host, "cell": presence.cell.uuid, "mapped_to": host.mapping},
+        Elsewhere(presence.host, presence.cell.uuid, host.mapping),
         "either the host moved and its old mapping stayed, or the database of a cell is another cell's. If no instance of the "
         "host is left in the cell of the mapping: nova-manage cell_v2 delete_host "
         f"--cell_uuid {'' if host.mapped_to is None else host.mapped_to.uuid} --host {shlex.quote(host.name)}",

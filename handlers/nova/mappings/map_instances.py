@@ -29,6 +29,7 @@ Sources: ``nova/cmd/manage.py`` (map_instances), ``nova/compute/api.py`` (_provi
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
@@ -40,7 +41,6 @@ from handlers.base import (
     Conflict,
     Finding,
     Healed,
-    Json,
     Key,
     Mode,
     Privilege,
@@ -63,6 +63,32 @@ from handlers.nova.verdicts import Keep, Report, Wait, soonest
 BATCH = 500
 #: up to this many unmapped instances of a cell have keys of their own
 FEW = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Single:
+    """:param mapping: the row to insert"""
+
+    cell: str
+    cell_id: int
+    mapping: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    cell: str
+    cell_id: int
+    count: int
+    first: str
+    last: str
+    uuids: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Reported:
+    instance: str
+    cells: Sequence[int]
+    allocated: bool | None
 
 
 class MapInstances(PlacementHandler):
@@ -115,16 +141,11 @@ class MapInstances(PlacementHandler):
         self._databases.require_known_schema()
         match finding.problem:
             case Problem.UNMAPPED:
-                instances = [finding.evidence["mapping"]["instance_uuid"]]
+                rows = [self.prove_again(finding).evidence["mapping"]]
             case Problem.ALL_UNMAPPED:
-                instances = list(finding.evidence["uuids"])
+                rows = self._still_unmapped(Batch(**finding.evidence))
             case _:
                 raise Refused(f"{self.name} has no heal for {finding.problem}")
-        again = records.read_unmapped(self._databases, self._placement, instances)
-        found = [verdict.copy for verdict in map(decide, again.values()) if isinstance(verdict, Map)]
-        rows = [_row(copy) for copy in found if copy.cell_id == finding.evidence["cell_id"]]
-        if finding.evidence.get("mapping") not in (None, *rows):
-            raise Conflict(f"instance {instances[0]} changed")
         try:
             inserted = self._databases.api.run(partial(queries.insert_mappings, rows=rows))
         except IntegrityError as error:
@@ -140,6 +161,11 @@ class MapInstances(PlacementHandler):
             after={"mappings": len(inserted), "cell": finding.evidence["cell"]},
             undo=_undo(inserted),
         )
+
+    def _still_unmapped(self, batch: Batch) -> list[dict[str, Any]]:
+        again = records.read_unmapped(self._databases, self._placement, batch.uuids)
+        found = [verdict.copy for verdict in map(decide, again.values()) if isinstance(verdict, Map)]
+        return [_row(copy) for copy in found if copy.cell_id == batch.cell_id]
 
     # one instance, or a batch of them
 
@@ -222,10 +248,6 @@ def _row(copy: Copy) -> dict[str, Any]:
     }
 
 
-def _cell(cell: Cell) -> Json:
-    return {"cell": cell.uuid, "cell_id": cell.id}
-
-
 def _single(key: Key, cell: Cell, copies: Sequence[Copy]) -> Finding:
     [copy] = copies
     what = "deleted instance" if copy.deleted else "instance"
@@ -233,7 +255,7 @@ def _single(key: Key, cell: Cell, copies: Sequence[Copy]) -> Finding:
         key,
         Problem.UNMAPPED,
         f"the {what} {copy.uuid} of {cell.name or cell.uuid} has no mapping: nova-api does not find it",
-        {**_cell(cell), "mapping": _row(copy)},
+        asdict(Single(cell.uuid, cell.id, _row(copy))),
         undo=_undo([copy.uuid]),
     )
 
@@ -244,7 +266,7 @@ def _batch(key: Key, cell: Cell, copies: Sequence[Copy]) -> Finding:
         key,
         Problem.ALL_UNMAPPED,
         f"{len(uuids)} instances of {cell.name or cell.uuid} have no mapping: nova-api does not find them",
-        {**_cell(cell), "count": len(uuids), "first": uuids[0], "last": uuids[-1], "uuids": uuids},
+        asdict(Batch(cell.uuid, cell.id, len(uuids), uuids[0], uuids[-1], uuids)),
         weight=len(uuids),
         undo=_undo(uuids),
     )
@@ -256,16 +278,12 @@ def _undo(instances: Sequence[str]) -> str:
 
 
 def _reported(key: Key, instance: str, facts: Facts, verdict: Report) -> Finding:
-    evidence: Mapping[str, Any] = {
-        "instance": instance,
-        "cells": sorted(copy.cell_id for copy in facts.copies),
-        "allocated": facts.allocated,
-    }
+    evidence = Reported(instance, sorted(copy.cell_id for copy in facts.copies), facts.allocated)
     summary = f"instance {instance}: {verdict.summary}"
     refusal = verdict.refusal
     if verdict.problem == Problem.WITHOUT_RECORD:
         refusal += "".join(f": {_insert(copy)}" for copy in facts.copies if not copy.hidden)
-    return Finding(key, verdict.problem, summary, evidence, healable=False, refusal=refusal)
+    return Finding(key, verdict.problem, summary, asdict(evidence), healable=False, refusal=refusal)
 
 
 def _insert(copy: Copy) -> str:

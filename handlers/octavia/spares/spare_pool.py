@@ -29,7 +29,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Self
 
@@ -230,14 +230,28 @@ _SUMMARIES = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class SpareEvidence:
+    server: str
+    name: str
+    status: str
+
+
+@dataclass(frozen=True, slots=True)
+class PoolEvidence:
+    pool: str
+    wanted: int
+    present: Sequence[str]
+
+
 def _finding(key: Key, problem: Problem, server: Server, foreign: str) -> Finding:
     summary = _SUMMARIES[problem].format(name=server.name, status=server.status)
-    evidence = {"server": server.id, "name": server.name, "status": server.status}
-    return Finding(key, problem, summary, evidence, not foreign, foreign)
+    evidence = SpareEvidence(server.id, server.name, server.status)
+    return Finding(key, problem, summary, asdict(evidence), not foreign, foreign)
 
 
 def _short(key: Key, pool: spares.Pool) -> Finding:
     present = sorted(server.id for server in pool.present)
     summary = f"the spare pool {pool.name} has {len(present)} of {pool.wanted} amphorae"
-    evidence = {"pool": pool.name, "wanted": pool.wanted, "present": present}
-    return Finding(key, Problem.SHORT, summary, evidence, weight=pool.missing)
+    evidence = PoolEvidence(pool.name, pool.wanted, present)
+    return Finding(key, Problem.SHORT, summary, asdict(evidence), weight=pool.missing)
