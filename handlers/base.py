@@ -66,7 +66,7 @@ class Key:
 
     :param kind: ``instance``, ``host``, ``cell``, ``consumer``, ``amphora`` ...; no colon
     :param id: a UUID or a name: 1 to 255 characters, no control characters
-    :param weight: number of objects that the key stands for; equality ignores the weight
+    :param weight: number of objects that the breaker counts; equality ignores the weight
     :raises ValueError: when kind or id is invalid
     """
 

@@ -1,4 +1,4 @@
-"""A reverse proxy on loopback that answers instead of the server behind it, when a test tells it to."""
+"""A reverse proxy on loopback that answers instead of the server behind it, when a test wants that."""
 
 from __future__ import annotations
 

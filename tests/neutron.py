@@ -68,7 +68,7 @@ class Neutron:
         return made
 
     def change(self, port: str, **values: Any) -> None:
-        """Change a port as somebody else would."""
+        """Change a port as another client would."""
         names = {name.replace("binding_", "binding:"): value for name, value in values.items()}
         self.ports[port] |= {**names, "revision_number": self.ports[port]["revision_number"] + 1}
 

@@ -1,4 +1,4 @@
-"""A line to a server that can be cut in the middle of a conversation: after a client has said a certain thing so many times."""
+"""A line to a server that a test can cut after a client has sent a certain text a number of times."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Relay:
         threading.Thread(target=self._accept, daemon=True).start()
 
     def cut_at(self, words: str, times: int = 1) -> None:
-        """Cut all lines when a client says this for the ``times``-th time; what it says then does not arrive."""
+        """Cut all lines when a client sends this text for the ``times``-th time; that text does not arrive."""
         with self._lock:
             self._words, self._left = words.encode(), times
 

@@ -167,8 +167,8 @@ times this value, because RabbitMQ logs an error for each lookup.
         help=_prose("""
 Seconds for which messages stay unacknowledged while the journal's database cannot store them. Then the connection is
 closed until the database answers. RabbitMQ itself ends a delivery that stays unacknowledged for 30 minutes
-(``consumer_timeout``), and a quorum queue of RabbitMQ 4 drops a message after 20 redeliveries (``delivery-limit``). With
-one close, an outage of any length counts as one redelivery.
+(``consumer_timeout``). A quorum queue of RabbitMQ 4 drops a message after 20 redeliveries (``delivery-limit``). With one
+close, an outage of any length counts as one redelivery.
 """),
     ),
 ]

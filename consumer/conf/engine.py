@@ -74,7 +74,7 @@ OPTS = [
         "breaker_count",
         default=100,
         min=0,
-        help="A sweep in heal mode stops its handler if it finds drift on more than this many objects and on more than "
+        help="A sweep in heal mode stops its handler if more objects have drift than this number, and more than "
         "breaker_percent of all objects. A wrong database URL causes that. Known drift that may not be healed does not count. "
         "Two sweeps in a row that find less start the handler again; so does 'stackmend handler resume'.",
     ),

@@ -14,8 +14,8 @@ from consumer.journal.work import Claim, Disposition, Done, Later, Parked, Repor
 from consumer.text import reason_of
 from handlers.base import Conflict, Finding, InFlight, Refused, Unavailable
 
-#: Seconds until a heal is tried again that was refused twice for the same reason, and the longest time between two attempts
-#: that meet a conflict or a refusal. An event or an operator ends the pause.
+#: Seconds between two attempts at a heal, after two refusals for the same reason; the longest such pause, also after
+#: conflicts. An event or an operator ends the pause.
 _FIRST_PAUSE, _LONGEST_PAUSE = 1200.0, 7200.0
 
 

@@ -272,9 +272,10 @@ def _access(conf: cfg.ConfigOpts) -> _Access:
             if access is not None:
                 return access
     raise ConfigError(
-        "there are no credentials: write, in stackmend's configuration file, [openstack] cloud = <a name in clouds.yaml>, "
-        "or [openstack] auth_type = password with auth_url, username, password, project_name, user_domain_name and "
-        "project_domain_name, or [nova] config_file = a nova.conf with auth_type in [placement]"
+        "there are no credentials. In stackmend's configuration file, write one of these three: "
+        "[openstack] cloud = <a name in clouds.yaml>; "
+        "[openstack] auth_type = password with auth_url, username, password, project_name, user_domain_name and "
+        "project_domain_name; [nova] config_file = a nova.conf with auth_type in [placement]"
     )
 
 

@@ -1,8 +1,7 @@
 """The longest time that a flow of Octavia works without writing a row.
 
 No flow works on a row that is older than this time. A flow waits for a build slot, the boot, the agent, a detached port, Nova
-and Neutron, each as long as the retry and timeout options of ``octavia.conf`` allow. The sum is the longest time between two
-writes.
+and Neutron. Options of ``octavia.conf`` limit each wait. The sum is the longest time between two writes.
 
 An agent that accepts connections and never answers costs both timeouts and two pauses for each retry.
 

@@ -92,8 +92,7 @@ OPTIONS: list[cfg.Opt] = [
             ("server", "the image and the server, stopped and without a network"),
         ],
         help="The objects that are preserved after a snapshot. The specification demands ``server``. The default deletes the "
-        "server, because a stopped one occupies its disk on the host and its place in a server group, so that a replacement "
-        "may find no host.",
+        "server: a stopped one occupies disk on its host and a place in its server group. Then a replacement may find no host.",
     ),
     cfg.IntOpt(
         "preservation_lease",
@@ -128,8 +127,7 @@ OPTIONS: list[cfg.Opt] = [
         default=20,
         min=0,
         help="Where amphorae are preserved, a silent amphora counts as failed this many seconds before [health_manager] "
-        "heartbeat_timeout, so that Octavia's health manager does not delete it first; never before three heartbeats are "
-        "missing.",
+        "heartbeat_timeout. So Octavia's health manager does not delete it first. At least three heartbeats must be missing.",
     ),
 ]
 

@@ -100,9 +100,9 @@ OPTIONS: list[cfg.Opt] = [
     cfg.BoolOpt(
         "stuck_load_balancers_failover_children",
         default=False,
-        help="Whether an ACTIVE load balancer is failed over, once, when a listener, pool, member, health monitor, L7 policy "
-        "or L7 rule of it stays in PENDING_CREATE or PENDING_UPDATE for stuck_load_balancers_after. The failover interrupts a "
-        "load balancer that has one amphora.",
+        help="Whether an ACTIVE load balancer is failed over, once, when one of its objects stays in PENDING_CREATE or "
+        "PENDING_UPDATE for stuck_load_balancers_after. Its objects are listeners, pools, members, health monitors, L7 "
+        "policies and L7 rules. The failover interrupts a load balancer that has one amphora.",
     ),
 ]
 

@@ -151,7 +151,7 @@ class Account:
         return statement.replace(f"'{NAME}'@", f"'{self.name}'@")
 
     def _copied(self, service: str, file: Path) -> Path:
-        """Write down what a service's file says that is no secret."""
+        """Write the values of a service's file that are no secrets."""
         theirs = configparser.RawConfigParser(default_section="")
         theirs.read(file)
         ours = configparser.RawConfigParser(default_section="")

@@ -86,7 +86,7 @@ def create_flavors(connection: Any) -> None:
 
 
 def create_amphora_network(connection: Any, image: Any) -> dict[str, object]:
-    """The management network of amphorae, and the options that tell Octavia of it."""
+    """The management network of amphorae, and Octavia's options for it."""
     network = connection.network
     service = connection.identity.find_project("service")
     management = network.create_network(name="lb-mgmt", project_id=service.id, shared=True)

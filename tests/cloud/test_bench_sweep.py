@@ -27,7 +27,7 @@ def options(*arguments: str) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def test_both_programs_are_right_and_everything_is_told() -> None:
+def test_both_programs_are_right_and_every_figure_is_reported() -> None:
     report = sweep.run(options("--hosts", "2", "--instances", "20"))
     figures: dict[str, Any] = json.loads(report.as_json())
     memory, goals = figures.pop("memory"), figures.pop("goals")

@@ -204,7 +204,7 @@ def test_a_delete_that_fails_with_placement_is_no_drift(cloud: ControlPlane, run
     assert server.id in drift.allocations(cloud), "the instance is alive in Nova's database, and so is its allocation"
 
 
-def test_a_sweep_audits_and_then_heals_what_no_event_told(
+def test_a_sweep_audits_and_then_heals_drift_without_an_event(
     cloud: ControlPlane, stackmend: Program, aggregate: Any, server: Any
 ) -> None:
     doomed = cloud.boot("doomed", host="compute-3")

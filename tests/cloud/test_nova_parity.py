@@ -76,7 +76,7 @@ def test_discover_hosts(pair: Pair, wreckage: Wreckage) -> None:
 
 
 def test_map_instances(pair: Pair, wreckage: Wreckage) -> None:
-    """nova-manage says of deleted instances that they are not, and passes mappings without cell by (8)."""
+    """nova-manage marks deleted instances as not deleted, and skips mappings without cell (8)."""
     pair.load(wreckage.at_rest)
     lost = [wreckage.servers[name] for name in ("first", "deleted", "other-cell", "buried")]
     without_cell = wreckage.servers["owner"]

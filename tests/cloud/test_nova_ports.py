@@ -188,7 +188,7 @@ def test_what_else_is_asked(client: tuple[Network, Callable[..., str]]) -> None:
         list(network.ports({"no_such_thing": "x"}))
 
 
-def test_who_is_no_administrator_is_told_so(wires: Wires, cloud: ControlPlane) -> None:
+def test_a_user_without_the_administrator_s_role_gets_an_error(wires: Wires, cloud: ControlPlane) -> None:
     identity: Any = cloud.admin.identity
     name = uuid.uuid4().hex
     project = identity.create_project(name=name, domain_id="default")
@@ -258,7 +258,7 @@ def test_a_port_that_nova_made(wires: Wires, cloud: ControlPlane, stackmend: Pro
 
 
 @pytest.mark.timeout(1200)
-def test_an_event_tells_of_it_and_ports_in_use_stay(wires: Wires, cloud: ControlPlane, stackmend: Program) -> None:
+def test_an_event_starts_the_heal_and_ports_in_use_stay(wires: Wires, cloud: ControlPlane, stackmend: Program) -> None:
     kept = {name: wires.port(name=name) for name in ("shelved", "resized", "stopped")}
     servers = {name: cloud.boot(name, host="compute-1", networks=[{"port": kept[name]}]) for name in kept}
     compute = cloud.admin.compute

@@ -129,7 +129,7 @@ class TestPlacementServer:
         assert second.request("GET", "/traits?name=in:COMPUTE_NODE").body == {"traits": ["COMPUTE_NODE"]}
         second.stop()
 
-    def test_a_server_that_could_not_start_is_in_nobodys_way(self, server: PlacementServer, tmp_path: Path) -> None:
+    def test_a_server_that_could_not_start_blocks_no_other(self, server: PlacementServer, tmp_path: Path) -> None:
         server.stop()
         with pytest.raises(Exception, match="unable to open database file"):
             PlacementServer(tmp_path / "no" / "such" / "folder").start()
@@ -344,7 +344,7 @@ class TestNovaDemo:
             assert "harm" not in scene.drift()
         assert demo.harm() == ""
 
-    def test_every_scene_but_the_silent_one_is_told_of(self, demo: NovaDemo) -> None:
+    def test_every_scene_but_the_silent_one_sends_a_notification(self, demo: NovaDemo) -> None:
         told = [[message(sent)["event_type"] for sent in scene.play()] for scene in demo.scenes()]
         assert told == [
             ["service.create"],

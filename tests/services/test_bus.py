@@ -44,7 +44,7 @@ def until(condition: Callable[[], Any], seconds: float = 180.0) -> None:
 
 
 class Journal:
-    """Stores batches in a list, unless it is told to be down."""
+    """Stores batches in a list, unless a test sets it down."""
 
     def __init__(self) -> None:
         self.up = True
@@ -138,7 +138,7 @@ def _connected(source: Source) -> bool:
 
 
 def queues(rabbitmq: RabbitMQ, broker: Broker) -> dict[str, tuple[str, int, int]]:
-    """What the broker itself says: type, ready and unacknowledged messages of each queue."""
+    """The broker's own figures: type, ready and unacknowledged messages of each queue."""
     name = broker.transport_url.rpartition("/")[2]
     rows = rabbitmq.ctl(
         "list_queues", "-p", name, "--no-table-headers", "name", "type", "messages_ready", "messages_unacknowledged"
@@ -303,7 +303,7 @@ def test_a_queue_that_is_deleted_and_made_again_is_a_gap(broker: Broker, journal
         until(lambda: len(journal.gaps) == 2)
 
 
-def test_a_gap_that_cannot_be_told_now_is_told_later(
+def test_a_gap_that_cannot_be_stored_now_is_stored_later(
     broker: Broker, journal: Journal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("consumer.bus.source._STORE_AGAIN_MOST", 1.0)
@@ -380,7 +380,7 @@ def test_replicas_share_a_queue(rabbitmq: RabbitMQ, broker: Broker, journal: Jou
     assert queues(rabbitmq, broker)["stackmend.info"][1:] == (0, 0)
 
 
-def test_a_wrong_password_is_told_without_the_password(broker: Broker, journal: Journal) -> None:
+def test_the_error_for_a_wrong_password_hides_the_password(broker: Broker, journal: Journal) -> None:
     login, _, rest = broker.transport_url.removeprefix("rabbit://").partition("@")
     user = login.partition(":")[0]
     wrong = Broker("nova", f"rabbit://{user}:Geheim1@{rest}", ())
@@ -457,7 +457,7 @@ def test_what_is_published_is_in_a_queue_or_refused(rabbitmq: RabbitMQ, broker: 
 
 
 class PrivateRabbitMQ(RabbitMQ):
-    """A broker that speaks TLS only, with a certificate of an authority that nobody else knows."""
+    """A broker that speaks TLS only, with a certificate of a private authority."""
 
     name = "rabbitmq-tls"
 

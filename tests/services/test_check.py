@@ -1,4 +1,4 @@
-"""A deployment with one thing wrong at a time: ``stackmend check`` finds it and says what to write."""
+"""A deployment with one fault at a time: ``stackmend check`` finds it and gives the line to write."""
 
 from __future__ import annotations
 
@@ -423,8 +423,8 @@ def versioned(event: str) -> bytes:
     return json.dumps({"oslo.version": "2.0", "oslo.message": json.dumps(body)}).encode()
 
 
-def test_without_nova_s_file_the_format_is_told_by_what_has_arrived(deployment: Deployment) -> None:
-    """The daemon takes what comes; the check then knows, whoever published it."""
+def test_without_nova_s_file_arrived_notifications_show_the_format(deployment: Deployment) -> None:
+    """The check learns the format from the notifications that the daemon received."""
     deployment.write()
     telling = deployment.nova["oslo_messaging_notifications"]
     deployment.options["nova"] = {

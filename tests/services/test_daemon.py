@@ -41,7 +41,7 @@ def held(cloud: NovaSimulation, uuids: list[str]) -> set[str]:
     return {uuid for uuid in uuids if cloud.allocation(uuid)}
 
 
-def test_an_event_is_healed_and_told(cloud: NovaSimulation, bus: Bus, stackmend: Program) -> None:
+def test_an_event_is_healed_and_announced(cloud: NovaSimulation, bus: Bus, stackmend: Program) -> None:
     stackmend.start()
     cloud.register_host("compute-9", "cell2")
     (uuid,) = leak(cloud, 1)
@@ -83,7 +83,7 @@ def nothing_left(stackmend: Program) -> bool:
 
 
 def assert_healed_once(stackmend: Program, uuids: list[str]) -> None:
-    """Every deletion has exactly one line that says healed, and none is open."""
+    """Every deletion has exactly one line with the outcome healed, and no line is open."""
     lines = stackmend.json("history", "--handler", "audit_allocations", "--limit", "100000")
     outcomes = Counter((line["key"], line["outcome"]) for line in lines)
     assert {key for key, outcome in outcomes if outcome == "healed"} == {f"consumer:{uuid}" for uuid in uuids}

@@ -185,7 +185,7 @@ def make(url: str, schemas: Sequence[sa.MetaData]) -> None:
 
 
 @pytest.mark.parametrize("kind", SCHEMAS)
-def test_each_right_that_is_missing_is_told_with_the_statement_that_gives_it(
+def test_each_missing_right_has_the_statement_that_grants_it(
     kind: str, mariadb: MariaDB, mariadb_url: str, account: str
 ) -> None:
     schemas, needs = SCHEMAS[kind]

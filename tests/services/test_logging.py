@@ -80,7 +80,7 @@ def heal_one(cloud: NovaSimulation, bus: Bus, where: str = "the allocation") -> 
 
 @pytest.fixture(params=["an option of the command", "[DEFAULT] log_file"])
 def logged(request: pytest.FixtureRequest, options: Options, tmp_path: Path) -> Callable[[Program], Path]:
-    """Return what starts a daemon that logs to a file, and tells which."""
+    """Return a function that starts a daemon, and returns the file of its log."""
     file = tmp_path / "logs" / "stackmend.log"
     file.parent.mkdir()
     arguments = ("--log-file", str(file)) if request.param == "an option of the command" else ()

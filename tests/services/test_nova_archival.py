@@ -352,7 +352,7 @@ def test_task_log_goes_by_its_last_change_when_wanted(world: World) -> None:
     assert (world.count("task_log"), world.count("shadow_task_log")) == (2, 1)
 
 
-def test_what_cannot_be_moved_blocks_nobody(world: World) -> None:
+def test_a_row_that_cannot_be_moved_blocks_no_other(world: World) -> None:
     names = [world.instance() for _ in range(6)]
     world.add("share_mapping", instance_uuid=names[0])
     healed = world.run(rows=1000)
@@ -369,7 +369,7 @@ def test_what_cannot_be_moved_blocks_nobody(world: World) -> None:
         world.archive().heal(finding)
 
 
-def test_a_row_that_the_database_refuses_is_left_and_told(world: World) -> None:
+def test_a_row_that_the_database_refuses_stays_and_is_reported(world: World) -> None:
     """A row of this id is in the shadow table already: a backup was restored over half of an archive."""
     names = [world.instance() for _ in range(6)]
     world.add("shadow_instances", id=3, uuid="other")
@@ -510,7 +510,7 @@ def test_a_cycle_is_bounded(world: World) -> None:
     assert 10 <= world.count("shadow_instances") <= 25
 
 
-def test_a_user_without_a_cell_schema_is_told(world: World) -> None:
+def test_a_user_without_a_cell_schema_gets_an_error(world: World) -> None:
     with world.engine.begin() as connection:
         connection.execute(sa.text("DROP TABLE shadow_instances"))
     with pytest.raises(Unavailable, match="shadow_instances"):

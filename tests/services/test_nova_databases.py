@@ -180,7 +180,7 @@ def test_a_wrong_password_is_not_shown(mariadb: MariaDB, mariadb_url: str) -> No
     assert "verysecret" not in str(caught.value)
 
 
-def test_a_user_that_may_only_read_is_told(mariadb: MariaDB, mariadb_url: str) -> None:
+def test_a_user_that_may_only_read_gets_an_error(mariadb: MariaDB, mariadb_url: str) -> None:
     base = make_url(mariadb_url)
     made = sa.create_engine(base)
     tables.api.create_all(made)

@@ -56,7 +56,7 @@ def test_what_is_left_of_a_host(engine: sa.Engine, database: Database) -> None:
     assert database.run(queries.stayed) == {"n1": {"m0": "i", "m3": "i"}}
 
 
-def test_a_mapping_is_deleted_as_it_was_and_restored_as_it_says(engine: sa.Engine, database: Database) -> None:
+def test_a_mapping_is_deleted_as_it_was_and_its_undo_restores_it(engine: sa.Engine, database: Database) -> None:
     for number in (1, 2):
         add(engine, tables.cell_mappings, id=number, uuid=f"u{number}", name=f"cell{number}")
     name, made = "it's 100% gone", ago(days=3)

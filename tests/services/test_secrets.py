@@ -73,7 +73,7 @@ def configuration(folder: Path, broker: str, database: str, api: str) -> dict[st
 
 
 def fetch(port: object, path: str) -> str:
-    """Return what the daemon says there, whatever its code; nothing while it does not listen."""
+    """Return the body of the daemon's answer with any code; empty while it does not listen."""
     try:
         with urllib.request.urlopen(f"http://{HOST}:{port}{path}", timeout=30) as answer:
             return str(answer.read().decode())
@@ -120,7 +120,7 @@ def test_where_everybody_refuses_us(tmp_path: Path, rabbitmq: RabbitMQ, mariadb:
     assert_no_secret(found)
 
 
-def test_where_nobody_answers(tmp_path: Path) -> None:
+def test_a_service_that_does_not_answer(tmp_path: Path) -> None:
     away = f"{HOST}:{free_port()}"
     options = configuration(tmp_path, f"one:{{}}@{away},two:{{}}@{away}/", f"{away}/nova_api", f"http://{away}/v3")
     found = everything_written(tmp_path, options, lambda log: "refused" in log)

@@ -1,4 +1,4 @@
-"""Broker, databases and API speak TLS only, with certificates of an authority that nobody else knows."""
+"""Broker, databases and API speak TLS only, with certificates of a private authority."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ def placement(url: str, **more: object) -> dict[str, object]:
 
 
 def refusal(program: Program, *command: str) -> str:
-    """Run what must fail; return what it said, in which there is neither a password nor a traceback."""
+    """Run a command that must fail; return its output, which has no password and no traceback."""
     done = program.run(*command)
     said = done.stdout + done.stderr
     assert done.returncode == 1, said
@@ -143,7 +143,7 @@ def refusal(program: Program, *command: str) -> str:
     return said
 
 
-def test_an_event_is_healed_with_what_nova_conf_says(
+def test_an_event_is_healed_with_the_options_of_nova_conf(
     cloud: NovaSimulation,
     secured: Bus,
     api: str,

@@ -14,8 +14,11 @@ no compute node of Nova, no row moves.
 moves trees with about ``archive_deleted_rows_rows_per_transaction`` rows. It locks the rows, checks that they are still deleted
 and old, and compares the counts of INSERT and DELETE. Columns that a shadow table lacks are lost, as with nova-manage.
 
-Then each instance's mapping, request specification and group memberships are deleted in nova_api, but only if the mapping names
-this cell and every other cell answers that it has no such live instance.
+Then each instance's mapping, request specification and group memberships are deleted in nova_api. This happens only if the
+mapping names this cell and no other cell has such a live instance.
+
+Budget and breaker count no rows: deleted rows grow old every day, and counting them times out on large tables. The heal of a
+cell spends one object of the budget; ``archive_deleted_rows_rows_per_cycle`` limits its rows.
 
 **What is not changed.** An instance stays while it, or one of its migrations, has resources in Placement: ``audit_allocations``
 comes first. Trees that cannot be moved are reported (``row-unarchivable``). ``task_log``, unless
@@ -93,10 +96,7 @@ class DeletedInstance:
 
 
 class ArchiveDeletedRows(CellHandler):
-    """Moves old deleted rows into shadow tables.
-
-    A finding weighs 1; ``archive_deleted_rows_rows_per_cycle`` limits the rows.
-    """
+    """Moves old deleted rows into shadow tables."""
 
     name = "archive_deleted_rows"
     title = "Move rows that were deleted long ago into Nova's shadow tables"

@@ -12,6 +12,8 @@ Galera refuses; without a date it deletes everything.
 ``updated_at`` and ``created_at``. Nova writes no date into ``clean_attempts``, which it adds to deleted instances. Such a row
 is deleted with the instance.
 
+Budget and breaker count no rows, as for ``archive_deleted_rows``. Only the window limits one purge.
+
 **What is not changed.** Other rows without a date, and tables without a key of one column.
 
 **Why a race does no harm.** Nova never reads these rows.

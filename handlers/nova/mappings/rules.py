@@ -1,8 +1,8 @@
 """Decide what follows from the records of an instance and its mapping. Nothing is read here.
 
-A boot writes a build request and a mapping without cell. The conductor then makes the instance's row in a cell, writes the cell
-into the mapping, deletes the build request and calls the compute host, which writes ``instances.host``. For :data:`BOOT`
-seconds, the conductor perhaps still works on an instance without a host.
+A boot writes a build request and a mapping without cell. Then the conductor makes the instance's row in a cell, writes the cell
+into the mapping and deletes the build request. Last, the compute host writes ``instances.host``. For :data:`BOOT` seconds, the
+conductor perhaps still works on an instance without a host.
 
 A mapping is deleted only where two independent records prove the deletion and none contradicts it:
 

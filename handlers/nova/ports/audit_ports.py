@@ -144,8 +144,8 @@ class AuditPorts(NovaHandler):
     confirm_after = 5.0
     requires = ("network", "nova_api")
     cost = (
-        "One request to Neutron per thousand ports, three queries per five hundred instances in every cell, and for "
-        "instances that no cell knows one scan of the shadow tables per sweep; an hour is fine."
+        "One request to Neutron per thousand ports, and three queries per five hundred instances in every cell. If no cell "
+        "knows an instance, one scan of the shadow tables per sweep. An hour is fine."
     )
     roles = Roles((PORTS,), (PROFILES,))
 

@@ -103,7 +103,7 @@ class Scene:
         wait_until(lambda: set(self.kept()) == wanted, PATIENCE, "the preserved servers")
 
     def is_cut_off(self, server: str) -> bool:
-        """Whether a server has no port at all, so that it can answer for nobody's address."""
+        """Whether a server has no port, so that it answers for no address."""
         return not self.cloud.mariadb.execute(f"SELECT id FROM ports WHERE device_id = '{server}'", "neutron")
 
     def steps(self, amphora: Amphora) -> int:

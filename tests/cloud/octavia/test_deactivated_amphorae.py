@@ -154,7 +154,7 @@ def leave_a_request_alone(cloud: ControlPlane, balancers: Balancers, wreck: Wrec
 
 
 def make_look_alikes(wreck: Wreck) -> None:
-    """Make what is somebody else's, or kept, or named by hand."""
+    """Make objects that belong to another user, are preserved, or were named by hand."""
     stranger: Any = wreck.stranger
     somebodys = some()
     wreck.server(some(), stranger)

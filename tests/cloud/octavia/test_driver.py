@@ -173,9 +173,7 @@ def test_ports_are_changed_only_as_they_were_read(
         driver.ports_of("")
 
 
-def test_octavia_s_ports_are_all_listed_and_nobody_else_s(
-    driver: OpenStackDriver, balancers: Balancers, balancer: str
-) -> None:
+def test_exactly_octavia_s_ports_are_listed(driver: OpenStackDriver, balancers: Balancers, balancer: str) -> None:
     (amphora,) = balancers.serving(balancer)
     names = {port.name: port for port in driver.ports()}
     assert {f"octavia-lb-{balancer}", f"octavia-lb-vrrp-{amphora.id}"} <= set(names)

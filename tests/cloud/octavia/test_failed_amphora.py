@@ -42,7 +42,7 @@ def test_one_after_the_other_is_replaced(before: set[str], scene: Scene) -> None
     assert world(scene.cloud) == before
 
 
-def test_unplugged_amphorae_are_kept_and_harm_nobody(before: set[str], scene: Scene) -> None:
+def test_unplugged_amphorae_are_preserved_and_do_no_harm(before: set[str], scene: Scene) -> None:
     made = filled, pair, _plain = scene.create("SINGLE", "ACTIVE_STANDBY", "SINGLE")
     scene.balancers.fill(filled)
     scene.heal(maximum_preserved_amphora_count=10, preservation_method="unplug")

@@ -1,4 +1,4 @@
-"""stackmend and Octavia's own health manager see the same silence: whoever is second stands back."""
+"""stackmend and Octavia's own health manager see the same silence: the second of the two stands back."""
 
 from __future__ import annotations
 

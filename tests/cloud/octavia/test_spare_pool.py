@@ -37,7 +37,7 @@ def building(scene: Scene) -> set[str]:
 
 
 def turns(scene: Scene) -> int:
-    """How often the size of the pool was told."""
+    """How often the size of the pool was logged."""
     return scene.program.log.read_text().count("spare amphora pool: ")
 
 

@@ -1,4 +1,4 @@
-"""A load balancer that nobody works on is freed and gets its amphorae back; one on which somebody may work is not."""
+"""A load balancer without a flow is freed and gets its amphorae back; one on which a flow may work is not."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ def broken(name: str) -> Notification:
 
 
 class DictionaryDemo(Demo):
-    """Two things break; of one a notification tells."""
+    """Two things break; one has a notification."""
 
     def __init__(self) -> None:
         self.stopped = False
@@ -72,7 +72,7 @@ def folders(shell: Shell) -> list[Path]:
     return list(shell.folder.glob("stackmend-demo-*"))
 
 
-def test_it_tells_what_happens(demo: Shell) -> None:
+def test_the_demo_shows_drift_and_heals(demo: Shell) -> None:
     ran = demo("demo")
     assert ran.code == 0
     assert ran.err == ""
@@ -94,7 +94,7 @@ def test_json_is_all_there_is(demo: Shell) -> None:
     assert all(0 <= row["lag_s"] < 10 for row in ran.json)
 
 
-def test_what_is_not_healed_is_said(demo: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_demo_shows_drift_that_is_not_healed(demo: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("consumer.cli.demo._PATIENCE_AT_END", 0.5)
     monkeypatch.setattr("consumer.cli.demo._PATIENCE", 0.5)
     WORLD.unhealable = frozenset({"told"})

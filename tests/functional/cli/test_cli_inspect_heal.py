@@ -148,7 +148,7 @@ def test_outside_its_window_a_sweep_heals_nothing_and_a_named_object_is_healed(
     assert shell.world.drifted() == {"b"}
 
 
-def test_a_handler_that_is_off_says_so_when_it_is_named(shell: Shell) -> None:
+def test_naming_a_handler_that_is_off_is_an_error(shell: Shell) -> None:
     shell.world.things = {"a": 1}
     ran = shell("sweep", "fixer")
     assert ran.code == 1
@@ -212,7 +212,7 @@ def test_inspect_finds_nothing(shell: Shell) -> None:
     assert "thing:a has no drift, or mender does not know it" in ran.err, "the key may be mistyped"
 
 
-def test_a_sweep_that_gets_no_answer_says_from_whom(shell: Shell) -> None:
+def test_a_sweep_names_the_dependency_that_does_not_answer(shell: Shell) -> None:
     shell.world.sweep_error = Unavailable("cell1", "does not answer")
     ran = shell("sweep", "--audit")
     assert ran.code == 1

@@ -80,7 +80,7 @@ def test_one_that_cannot_be_deleted_does_not_keep_the_rest(shell: Shell, databas
     ]
 
 
-def test_what_cannot_be_released_says_so(shell: Shell, database: Database) -> None:
+def test_the_error_names_items_that_cannot_be_released(shell: Shell, database: Database) -> None:
     ran = shell("thing", "kept", "release", "a")
     assert ran.code == 1
     assert "these items cannot be released" in ran.err

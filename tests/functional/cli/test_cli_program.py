@@ -161,7 +161,7 @@ def test_wrong_configuration_is_one_line_without_secrets(shell: Shell, text: str
         ("[engine]\nzzz = 1\n", "[engine] zzz in {conf} has no effect, because it is unknown"),
     ],
 )
-def test_an_option_that_nobody_knows_is_named(shell: Shell, text: str, said: str) -> None:
+def test_the_error_names_an_unknown_option(shell: Shell, text: str, said: str) -> None:
     shell.configure(text)
     ran = shell("sweep", "--audit")
     assert ran.code == 0
@@ -282,7 +282,7 @@ def test_a_hangup_with_a_wrong_file_changes_nothing(shell: Shell) -> None:
     assert daemon.end(signal.SIGTERM) == 0
 
 
-def test_systemd_is_told_of_start_life_and_stop(shell: Shell, tmp_path: Path) -> None:
+def test_systemd_learns_of_start_life_and_stop(shell: Shell, tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
         systemd.bind(str(tmp_path / "notify"))
         systemd.settimeout(20)

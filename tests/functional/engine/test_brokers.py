@@ -1,4 +1,4 @@
-"""Which brokers the daemon listens to, and what it says while it does not know."""
+"""The brokers that the daemon listens to, and its log while they are unknown."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def daemon(journal: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     return lambda *lists: Service(conf, journal, Resources(conf), [], lists, Meter())
 
 
-def test_what_keeps_brokers_unknown_is_said_once(
+def test_the_reason_for_unknown_brokers_is_logged_once(
     daemon: Callable[..., Service], caplog: pytest.LogCaptureFixture
 ) -> None:
     asked = []

@@ -31,7 +31,7 @@ NIGHTS, OPEN, CLOSED = "22:00-06:00", "2026-11-23T23:00", "2026-11-24T06:00"
 
 @dataclass
 class Clock:
-    """A clock on the wall that somebody sets."""
+    """A wall clock that a test sets."""
 
     text: str
     zone: ZoneInfo = BERLIN
@@ -102,7 +102,7 @@ def timer(name: str) -> Hint:
 
 
 def untouched(machine: Machine, rows: int) -> bool:
-    """Whether so many rows wait, and nobody works on any."""
+    """Whether so many rows wait, and no worker has one."""
     left = backlog.listing(machine.database)
     return len(left) == rows and not [row for row in left if row.owner]
 

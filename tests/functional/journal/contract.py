@@ -83,7 +83,7 @@ def explained(journal: Database, statement: Executable) -> str:
 class JournalContract:
     """Subclasses give the fixture ``journal``: an upgraded, empty database."""
 
-    def test_migrations_make_what_schema_says(self, journal: Database) -> None:
+    def test_migrations_make_the_schema(self, journal: Database) -> None:
         found = inspect(journal.engine)
         for table in schema.metadata.sorted_tables:
             assert {column["name"] for column in found.get_columns(table.name)} == set(table.c.keys())

@@ -55,7 +55,7 @@ def test_the_revision_that_the_program_needs_is_the_newest_migration() -> None:
 
 
 @pytest.mark.parametrize("url", ["nonsense", "oracle://x/y", "sqlite+nothing:///x", ""])
-def test_a_wrong_url_says_which_option_and_what_to_write(url: str) -> None:
+def test_the_error_for_a_wrong_url_names_the_option(url: str) -> None:
     with pytest.raises(WrongJournal, match=r"\[journal\] connection"):
         open_engine(url)
 
@@ -68,7 +68,7 @@ def test_an_unreachable_database_is_unavailable_and_keeps_its_secret() -> None:
     assert "planted-secret" not in repr(database.engine)
 
 
-def test_a_folder_that_does_not_exist_is_said(tmp_path: Path) -> None:
+def test_the_error_names_a_missing_folder(tmp_path: Path) -> None:
     database = Database(open_engine(f"sqlite:///{tmp_path}/nowhere/journal.sqlite"))
     with pytest.raises((JournalUnavailable, WrongJournal)):
         migrations.check(database)

@@ -96,7 +96,7 @@ def audit(resources: Resources) -> AuditAllocations:
 
 @pytest.fixture
 def cut(cloud: NovaSimulation) -> Callable[[str], None]:
-    """Make a cell unreachable for whoever asks from now on."""
+    """Make a cell unreachable from now on."""
 
     def cut_off(name: str) -> None:
         mappings = tables.cell_mappings

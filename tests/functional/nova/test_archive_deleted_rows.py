@@ -16,6 +16,7 @@ from handlers.nova import tables
 from handlers.nova.archive.archive_deleted_rows import ArchiveDeletedRows
 from handlers.nova.cells import CELL0
 from handlers.nova.simulation import NovaSimulation
+from tests.program import Program, only
 
 
 @pytest.fixture
@@ -187,7 +188,9 @@ def test_in_an_unknown_schema_nothing_is_archived(cloud: NovaSimulation, archive
     assert ids(cloud, tables.shadow_instances) == []
 
 
-def test_it_stops_between_two_transactions_when_told_to(cloud: NovaSimulation, archive: ArchiveDeletedRows) -> None:
+def test_it_stops_between_two_transactions_when_the_window_closes(
+    cloud: NovaSimulation, archive: ArchiveDeletedRows
+) -> None:
     old = [gone(cloud) for _ in range(3)]
     archive._settings = replace(archive._settings, rows=1)
     [key] = archive.sweep()
@@ -361,3 +364,14 @@ def test_the_undo_of_one_instance_restores_its_rows_of_nova_api(
                 connection.exec_driver_sql(statement)
     assert (ids(cloud, tables.instances), ids(cloud, tables.shadow_instances)) == ([one], [])
     assert api_rows(cloud, one) == [True, True]
+
+
+def test_old_rows_in_many_cells_do_not_trip_the_breaker(cloud: NovaSimulation, tmp_path: Path) -> None:
+    old = {gone(cloud), gone(cloud, "compute-3")}
+    settings = {**only("archive_deleted_rows"), "archive_deleted_rows_mode": "heal"}
+    engine = {"breaker_count": 1, "breaker_percent": 0}
+    with Program(tmp_path / "stackmend", {**cloud.options(), "audit": settings, "engine": engine}) as program:
+        done = program.run("sweep")
+    assert done.returncode == 0, done.stderr
+    left = {*ids(cloud, tables.instances), *ids(cloud, tables.instances, cell="cell2")}
+    assert not old & left

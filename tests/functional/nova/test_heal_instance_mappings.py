@@ -78,7 +78,7 @@ def in_cell(cloud: NovaSimulation, cell: str, instance: str, **values: Any) -> N
 
 
 def everything(cloud: NovaSimulation) -> dict[str, list[dict[str, Any]]]:
-    """What nova_api says of instances, but for when it changed."""
+    """nova_api's rows about instances, without the times of changes."""
     found = {}
     with cloud.api.connect() as connection:
         for table in (IM, tables.build_requests, tables.request_specs, tables.instance_group_member):
@@ -397,7 +397,7 @@ def test_many_reports_of_a_range_are_one_finding(
     assert set(finding.evidence["instances"]) == set(lost)
 
 
-def test_few_reports_of_a_range_say_which_instance_has_an_allocation(
+def test_few_reports_of_a_range_name_the_instance_that_has_an_allocation(
     cloud: NovaSimulation, healer: HealInstanceMappings, server: str
 ) -> None:
     lost = astray(cloud, 3, archived=False)

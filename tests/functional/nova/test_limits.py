@@ -1,4 +1,4 @@
-"""What is told at start: schemas that are not known, tables and columns that are not there."""
+"""Warnings at start: unknown schemas, missing tables and columns."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ UNKNOWN = "is at the schema ffffffffffff. stackmend knows those of Nova 25 (Yoga
 
 
 def upgrade(engine: sa.Engine) -> None:
-    """Let a database be at a revision that nobody knows yet."""
+    """Set a database to an unknown revision."""
     with engine.begin() as connection:
         connection.execute(sa.update(tables.cell_version).values(version_num="ffffffffffff"))
 
@@ -29,7 +29,7 @@ def told(resources: Resources) -> list[str]:
     return list(resources.warnings())
 
 
-def test_nothing_to_tell(resources: Resources) -> None:
+def test_known_schemas_give_no_warning(resources: Resources) -> None:
     assert told(resources) == []
 
 
@@ -55,7 +55,7 @@ def test_what_is_missing_is_named(cloud: NovaSimulation, resources: Resources) -
     )
 
 
-def test_a_cell_that_is_away_says_nothing_and_hides_nothing(
+def test_a_cell_that_does_not_answer_hides_no_warning(
     cloud: NovaSimulation, resources: Resources, cut: Callable[[str], None]
 ) -> None:
     upgrade(cloud.cells["cell2"])
@@ -73,14 +73,14 @@ def program(cloud: NovaSimulation, tmp_path: Path) -> Iterator[Program]:
         yield program
 
 
-def test_a_one_shot_sweep_says_it_once_and_changes_nothing(cloud: NovaSimulation, program: Program) -> None:
+def test_a_one_shot_sweep_warns_once_and_changes_nothing(cloud: NovaSimulation, program: Program) -> None:
     done = program.run("sweep")
     assert done.returncode == 2, done.stderr
     assert done.stderr.count(f"cell:cell1 {UNKNOWN}") == 1
     assert cloud.host_mappings() == {}
 
 
-def test_the_daemon_says_it_once_at_start(cloud: NovaSimulation, program: Program) -> None:
+def test_the_daemon_warns_once_at_start(cloud: NovaSimulation, program: Program) -> None:
     program.start()
     eventually(lambda: UNKNOWN in program.log.read_text(), 60)
     lines = [line for line in program.log.read_text().splitlines() if "WARNING" in line and UNKNOWN in line]

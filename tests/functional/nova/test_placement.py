@@ -177,7 +177,7 @@ def test_one_session_for_many_threads(cloud: NovaSimulation, placement: Placemen
 
 
 class Counting:
-    """A service that says how many requests it has had at a time."""
+    """A service that counts the requests it serves at one time."""
 
     def __init__(self) -> None:
         self.most = self._now = 0
@@ -211,7 +211,7 @@ def test_placement_gets_few_requests_at_a_time() -> None:
 
 
 class Slow(Counting):
-    """A service that answers what is asked about an instance only when it is told to."""
+    """A service that answers requests about an instance only after the event ``answers``."""
 
     def __init__(self) -> None:
         super().__init__()

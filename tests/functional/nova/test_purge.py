@@ -132,7 +132,7 @@ def test_a_cell_that_does_not_answer(
     assert not make("").inspect(Key("cell", "no such cell"))
 
 
-def test_it_stops_between_two_transactions_when_told_to(
+def test_it_stops_between_two_transactions_when_the_window_closes(
     cloud: NovaSimulation, make: Make, keys: dict[str, Key]
 ) -> None:
     shelve(cloud, 100, 101, 102, 103, 104)

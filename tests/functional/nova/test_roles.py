@@ -15,7 +15,7 @@ from tests.keystone import Keystone
 
 
 def judged(folder: Path, held: list[str], **modes: str) -> list[tuple[str, str]]:
-    """Verdicts and texts, for somebody with these roles."""
+    """Verdicts and texts for a user with these roles."""
     with Keystone("token", held) as keystone:
         file = folder / "stackmend.conf"
         file.write_text(

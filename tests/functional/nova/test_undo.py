@@ -73,7 +73,7 @@ def test_the_undo_restores_the_state_before_the_heal(stage: Stage, empty: Scene,
 
 
 @pytest.mark.parametrize("drift", [drift for drift in DRIFTS if str(drift) in FINAL], ids=str)
-def test_a_heal_without_undo_says_so(stage: Stage, empty: Scene, drift: Drift) -> None:
+def test_a_heal_without_undo_has_a_text_for_it(stage: Stage, empty: Scene, drift: Drift) -> None:
     undo = heal(stage, empty, drift)[2]
     assert undo.startswith("none: ")
     assert [one.missing for one in commands(undo)] == [() for _ in commands(undo)]

@@ -112,7 +112,7 @@ def test_what_nova_refuses_is_refused(house: House) -> None:
     assert house.driver.server("00000000-0000-0000-0000-000000000000") is None
 
 
-def test_a_new_process_boots_what_the_rows_say(house: House) -> None:
+def test_a_new_process_boots_the_servers_of_the_rows(house: House) -> None:
     balancer = house.octavia.add_load_balancer("ACTIVE_STANDBY", anti_affinity=True)
     before = {row.compute_id for row in house.serving(balancer)}
     again = NoopDriver(HousekeepingSettings(), house.database)

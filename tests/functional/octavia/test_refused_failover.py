@@ -175,7 +175,7 @@ def test_let_go_and_the_request_are_one_heal(make_house: MakeHouse) -> None:
 
 
 @pytest.mark.parametrize("method", ["unplug", "snapshot"])
-def test_what_was_begun_says_so_until_the_request(make_house: MakeHouse, method: str) -> None:
+def test_findings_of_a_begun_recovery_are_marked_until_the_request(make_house: MakeHouse, method: str) -> None:
     house = make_house(maximum_preserved_amphora_count=1, preservation_method=method)
     _balancer, key = silent_one(house)
     handler = house.handler()

@@ -431,7 +431,7 @@ def test_killed_while_filling_or_emptying_the_pool_is_right_in_the_end(make_hous
 # hints and the operator
 
 
-def test_a_notification_tells_the_zone(make_house: Houses) -> None:
+def test_a_notification_gives_the_zone(make_house: Houses) -> None:
     house = make_house(spare_amphora_pool_size=1, spare_amphora_zones=("az-1-a",))
     house.cloud.hosts = {"compute-1": "az-1-a"}
     mend(SparePool(house.driver))
@@ -488,7 +488,7 @@ def test_a_spare_that_vanishes_is_a_conflict(make_house: Houses) -> None:
         handler.heal(finding)
 
 
-def test_the_clouds_of_these_tests_are_full_when_they_say_so() -> None:
+def test_a_cloud_without_room_boots_no_server() -> None:
     assert Cloud({"one": "nova"}, room=0).boot("x").status == "ERROR"
 
 

@@ -33,7 +33,7 @@ __all__ = ["journal", "machine", "world"]
 
 @dataclass
 class Listener:
-    """What a source tells of itself."""
+    """A source's state."""
 
     broker: Broker = field(default_factory=lambda: Broker("nova", "rabbit://u:secret@host/", ("nova",)))
     connected: bool = True
@@ -91,7 +91,7 @@ def _free_port() -> int:
         return int(free.getsockname()[1])
 
 
-def test_metrics_tell_what_was_healed_and_by_what_it_was_hinted(daemon: Daemon) -> None:
+def test_metrics_count_heals_by_source(daemon: Daemon) -> None:
     machine = daemon.machine
     machine.world.things = {"a": 1, "b": 1, "glued": 1}
     machine.world.unhealable = frozenset({"glued"})
@@ -112,7 +112,7 @@ def test_metrics_tell_what_was_healed_and_by_what_it_was_hinted(daemon: Daemon) 
     assert found["stackmend_bus_connected nova"] == 1
 
 
-def test_what_a_sweep_finds_is_told_apart(daemon: Daemon) -> None:
+def test_metrics_count_the_finds_of_a_sweep_separately(daemon: Daemon) -> None:
     machine = daemon.machine
     machine.world.things = {"missed": 1}
     machine.start()
@@ -215,7 +215,7 @@ def test_the_page_escapes_what_comes_from_events(daemon: Daemon) -> None:
     assert "rabbit://nova:***@host/" in page
 
 
-def test_the_page_says_what_an_inventory_holds_or_why_not(machine: Machine) -> None:
+def test_the_page_shows_an_inventory_or_its_error(machine: Machine) -> None:
     class Burning(Shelf):
         title = "Burning things"
 
@@ -238,7 +238,7 @@ def test_a_taken_port_is_named(daemon: Daemon) -> None:
         other.serve(daemon.machine.database, {}, list, Inventories(list))
 
 
-def test_ready_says_so_when_no_broker_is_known(machine: Machine) -> None:
+def test_readiness_reports_that_no_broker_is_known(machine: Machine) -> None:
     health = ready(machine.database, [])
     assert health.healthy
     assert re.search("only sweeps find drift", health.lines[1])

@@ -81,7 +81,7 @@ def installed(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def ran(folder: Path, *command: str) -> str:
-    """Run an installed program from elsewhere; return what it says."""
+    """Run an installed program from another folder; return its output."""
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     program = [str(folder / "bin" / command[0]), *command[1:]]
     done = subprocess.run(

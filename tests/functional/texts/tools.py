@@ -8,7 +8,7 @@ from tests.servers import packages
 
 
 def tool(program: str, package: str) -> str:
-    """Return the path of a program, installed where that is possible; elsewhere the test is skipped and says of what."""
+    """Return the path of a program, installed if possible; otherwise skip the test and name the program."""
     try:
         return str(packages.find(program, package))
     except packages.Missing as missing:

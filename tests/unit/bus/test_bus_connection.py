@@ -68,7 +68,7 @@ def test_tls_is_verified_against_the_private_authority(tmp_path: Any) -> None:
     assert arguments("rabbit://u:p@h1/?ssl=1")[0]["ssl"] is True
 
 
-def test_tls_as_the_publishers_have_it_unless_we_say_otherwise(tmp_path: Any) -> None:
+def test_tls_is_that_of_the_publishers_unless_our_options_differ(tmp_path: Any) -> None:
     theirs = (("ssl", "true"), ("ssl_ca_file", "/theirs.pem"))
 
     def chosen(url: str, settings: BusSettings) -> object:
@@ -111,7 +111,7 @@ def test_no_broker_on_purpose() -> None:
         "rabbit://[::1/",
     ],
 )
-def test_a_url_that_cannot_be_used_is_told_without_its_password(url: str) -> None:
+def test_the_error_for_an_unusable_url_hides_the_password(url: str) -> None:
     with pytest.raises(UnusableURL) as caught:
         plan(url, BusSettings())
     assert SECRET not in str(caught.value)

@@ -42,7 +42,7 @@ def test_is_open(text: str, moment: str, is_open: bool) -> None:
 @pytest.mark.parametrize(
     "text", ["Sat", "25:00-26:00", "Caturday 01:00-02:00", "01:00-01:00", "Mon- 01:00-02:00", "1-2"]
 )
-def test_wrong_text_says_what_to_write(text: str) -> None:
+def test_the_error_for_wrong_text_gives_a_right_value(text: str) -> None:
     with pytest.raises(ValueError, match="write for example"):
         Window.parse(text)
 

@@ -41,7 +41,7 @@ def test_braces_in_a_password_are_no_template(password: str, base: str | None) -
 
 
 @pytest.mark.parametrize("base", [None, "", "rabbit://u:p@h/"])
-def test_a_template_that_cannot_be_filled_says_why_without_secrets(base: str | None) -> None:
+def test_the_error_for_a_template_hides_secrets(base: str | None) -> None:
     with pytest.raises(TemplateError, match=r"\[nova\] transport_url") as caught:
         fill("rabbit://{username2}:verysecret@h/", base, "[nova] transport_url")
     assert "verysecret" not in str(caught.value)

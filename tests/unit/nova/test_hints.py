@@ -52,7 +52,7 @@ def test_what_is_no_host_is_refused(value: object) -> None:
         keys.compute_host(event(binary="nova-compute", host=value))
 
 
-def test_handlers_say_what_they_are() -> None:
+def test_handlers_declare_their_attributes() -> None:
     for handler in (DiscoverHosts, SyncAggregates, AuditAllocations):
         assert handler.group == "audit"
         assert handler.title

@@ -85,7 +85,7 @@ def test_a_later_file_wins_and_a_folder_is_its_files(nova_conf: Path, tmp_path: 
     assert options.transport_url(conf) == "rabbit://nova:verysecret@192.0.2.7/"
 
 
-def test_a_missing_value_says_what_to_write(tmp_path: Path) -> None:
+def test_the_error_for_a_missing_value_gives_the_line_to_write(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"\[nova\] config_file is not set either: write"):
         options.api_database_url(configuration())
     file = tmp_path / "nova.conf"
@@ -155,8 +155,8 @@ def test_credentials_from_keystone_authtoken_of_octavia(tmp_path: Path) -> None:
     assert auth_url(cloud) == "http://k/v3"
 
 
-def test_no_credentials_say_what_to_write() -> None:
-    with pytest.raises(ConfigError, match=r"there are no credentials: write"):
+def test_the_error_for_missing_credentials_gives_the_lines_to_write() -> None:
+    with pytest.raises(ConfigError, match=r"there are no credentials\..* write"):
         Cloud.from_resources(Resources(configuration()))
 
 
@@ -167,7 +167,7 @@ def test_wrong_credentials_are_named() -> None:
         Cloud.from_resources(Resources(configuration(openstack={"cloud": "nowhere"})))
 
 
-def test_no_brokers_where_nothing_is_said() -> None:
+def test_no_brokers_without_options() -> None:
     resources = Resources(configuration())
     assert not list(nova_brokers(resources))
     assert not list(octavia_brokers(resources))

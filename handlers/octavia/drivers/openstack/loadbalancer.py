@@ -1,8 +1,8 @@
 """The driver's requests to Octavia; only Octavia's database shows the results.
 
-Octavia answers 409 while a flow works on the load balancer, 404 for an amphora that is DELETED, and 500 for the failover of an
-amphora without a load balancer. Octavia deletes an amphora in ERROR even while the amphora serves a load balancer
-(``octavia/api/v2/controllers/amphora.py``).
+Octavia answers 409 while a flow works on the load balancer, and 404 for an amphora that is DELETED. It answers 500 for
+the failover of an amphora without a load balancer. Octavia deletes an amphora in ERROR even while the amphora serves a load
+balancer (``octavia/api/v2/controllers/amphora.py``).
 """
 
 from __future__ import annotations
