@@ -37,8 +37,8 @@ _OPEN = frozenset({Action.IN_FLIGHT, Action.UNAVAILABLE, Action.STOPPED})
 class Sweep(Lister):
     """Inspect the whole cloud once: list drift and, in mode heal, heal it.
 
-    The command sweeps like the daemon, with the same proofs, budgets and history, and then ends. It omits handlers with mode
-    off. For a handler that is paused, stopped by the breaker, or outside its window, it heals nothing.
+    The command sweeps like the daemon, with the same proofs, budgets and history. It omits handlers with mode off. For a
+    handler that is paused, stopped by the breaker, or outside its window, it heals nothing.
 
     In mode ask, a proved finding waits for 'work approve'.
 

@@ -3,8 +3,8 @@
 Octavia's API sets an object and its load balancer to PENDING_* in one transaction, and a flow sets both back. So an object in
 PENDING_* under an ACTIVE load balancer has lost its flow.
 
-A failover writes all objects into the new amphorae, except those in PENDING_DELETE, and sets all to ACTIVE. So it completes a
-creation or an update, but restores an object that its owner deleted. Octavia 10 to 12 do not set pools without a listener, so
+A failover writes all objects into the new amphorae, except those in PENDING_DELETE, and sets all to ACTIVE. So it
+restores an object that its owner deleted. Octavia 10 to 12 do not set pools without a listener, so
 stackmend requests no second failover for the same object.
 
 Sources: ``octavia/controller/worker/v2/tasks/database_tasks.py`` (MarkLBActiveInDB, mark_subobjects),

@@ -15,10 +15,10 @@ moves trees with about ``archive_deleted_rows_rows_per_transaction`` rows. It lo
 and old, and compares the counts of INSERT and DELETE. Columns that a shadow table lacks are lost, as with nova-manage.
 
 Then each instance's mapping, request specification and group memberships are deleted in nova_api. This happens only if the
-mapping names this cell and no other cell has such a live instance.
+mapping names this cell and every other cell answers that it has no such live instance.
 
-Budget and breaker count no rows: deleted rows grow old every day, and counting them times out on large tables. The heal of a
-cell spends one object of the budget; ``archive_deleted_rows_rows_per_cycle`` limits its rows.
+Budget and breaker count no rows, because a count times out on large tables. ``archive_deleted_rows_rows_per_cycle`` limits
+them.
 
 **What is not changed.** An instance stays while it, or one of its migrations, has resources in Placement: ``audit_allocations``
 comes first. Trees that cannot be moved are reported (``row-unarchivable``). ``task_log``, unless
