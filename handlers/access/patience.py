@@ -45,13 +45,13 @@ def apply(engine: Engine, short: float, long: float) -> None:
     def checkout(connection: Any, _record: Any, _proxy: Any) -> None:
         set_patience(connection, long)
 
-    def checkin(connection: Any, _record: Any) -> None:
+    def returned(connection: Any, _record: Any) -> None:
         if connection is not None:
             set_patience(connection, short)
 
     sa.event.listen(engine, "connect", connect, insert=True)
     sa.event.listen(engine, "checkout", checkout)
-    sa.event.listen(engine, "checkin", checkin)
+    sa.event.listen(engine, "checkin", returned)
 
 
 def _connect_psycopg(_dialect: Any, _record: Any, arguments: Any, named: Any) -> Any:
