@@ -108,7 +108,7 @@ class Approve(Decide):
     example = (
         "examples:\n"
         "  %(prog)s work approve 41 42 --by alice\n"
-        "  %(prog)s work approve --handler audit_allocations --problem orphan-allocation"
+        "  %(prog)s work approve --handler audit_allocations --problem instance-deleted"
     )
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:

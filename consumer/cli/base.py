@@ -173,7 +173,10 @@ def machine_name(title: str) -> str:
 
 def person() -> str:
     """Return the user who runs the command, behind sudo too."""
-    return os.environ.get("SUDO_USER") or getpass.getuser()
+    try:
+        return os.environ.get("SUDO_USER") or getpass.getuser()
+    except (KeyError, OSError):
+        return "an unknown user"
 
 
 def add_by(parser: argparse.ArgumentParser) -> None:

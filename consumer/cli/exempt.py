@@ -27,7 +27,7 @@ class ExemptAdd(Command):
     example = (
         "examples:\n"
         "  %(prog)s exempt add host:compute-7 --until 2d --reason 'memory test'\n"
-        "  %(prog)s exempt add problem:orphan-allocation --reason 'migration of the cell' --by alice"
+        "  %(prog)s exempt add problem:instance-deleted --reason 'the cell moves' --by alice"
     )
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
@@ -52,9 +52,8 @@ class ExemptAdd(Command):
         end = f" until {utc(until)}" if until is not None else ""
         self.write_line(f"exemption {row}: no heal changes {scope}{end}")
         kind = scope.partition(":")[0]
-        blind = sorted(one.name for one in self.session.all_classes if kind in _WIDE and not knows(one, kind))
-        if blind:
-            self.remark(f"these handlers do not know the {kind} of an object and still heal there: {', '.join(blind)}")
+        if names := blind(kind, self.session.all_classes):
+            self.remark(f"these handlers do not know the {kind} of each finding and can still heal: {', '.join(names)}")
 
 
 class ExemptList(Lister):
@@ -93,8 +92,14 @@ class ExemptRemove(Command):
         self.write_line(f"{plural(exemptions.remove(database, ids), 'exemption')} removed")
 
 
-def knows(handler: type[Handler], kind: str) -> bool:
-    return kind == "problem" or kind in handler.kinds or kind in handler.concerned_kinds
+def blind(kind: str, handlers: Iterable[type[Handler]]) -> list[str]:
+    """Return the handlers whose findings do not all name their object of this kind."""
+    if kind == "problem":
+        return []
+    healing = [one for one in handlers if one.healable_problems]
+    services = {one.service for one in healing if kind in one.kinds} or {one.service for one in healing}
+    concerned = [one for one in healing if one.service in services]
+    return sorted(one.name for one in concerned if one.kinds != (kind,) and kind not in one.concerned_kinds)
 
 
 def read_scope(text: str, handlers: Iterable[type[Handler]]) -> str:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import getpass
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from consumer.cli.base import Command, Lister, SpanCell
+from consumer.cli.base import Command, Lister, SpanCell, person
 from consumer.cli.errors import CommandError
 from consumer.conf import tasks as task_conf
 from consumer.journal import controls, history, replicas, work
@@ -94,7 +93,7 @@ class HandlerPause(Command):
         names = [handler.name for handler in self.session.classes(parsed_args.names)]
         database = self.session.database
         controls.ensure(database, names)
-        controls.pause(database, names, parsed_args.reason or f"by {_user()}")
+        controls.pause(database, names, parsed_args.reason or f"by {person()}")
         self.write_line(f"paused: {', '.join(names)}")
 
 
@@ -125,10 +124,3 @@ class HandlerResume(Command):
         self.write_line(f"resumed: {', '.join(names)}; {plural(len(on), 'sweep')} due now")
         for name in sorted(set(names) - set(on)):
             self.remark(f"{name} stays off: its mode in the configuration is off")
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return "an unknown user"

@@ -70,7 +70,7 @@ class Reconciled:
 
 
 class Reconciler:
-    """Reconciles claims. It has no state, so threads can share it.""" ""
+    """Reconciles claims. It has no state, so threads can share it."""
 
     def __init__(
         self,

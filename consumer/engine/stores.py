@@ -98,14 +98,18 @@ class MemoryStore:
         """Close the line of a heal. Findings are output, not history."""
         if self._database is None:
             return
-        for line in lines:
-            if isinstance(line, Closing):
-                history.close(self._database, line)
-        self._database.transact(partial(_end_asks, claim, end, lines))
+        closings = [line for line in lines if isinstance(line, Closing)]
+        if closings:
+            self._database.transact(partial(_close, claim, end, closings))
 
 
 def _ask(request: Request, connection: Connection, clock: float) -> Answer:
     return ask_all(GATES, connection, request, clock)
+
+
+def _close(claim: Claim, end: Disposition, closings: Sequence[Closing], connection: Connection) -> None:
+    history.write(connection, closings, now(connection))
+    _end_asks(claim, end, closings, connection)
 
 
 def _end_asks(claim: Claim, end: Disposition, lines: Sequence[Line | Closing], connection: Connection) -> None:

@@ -51,7 +51,7 @@ def apply(engine: Engine, short: float, long: float) -> None:
 
     sa.event.listen(engine, "connect", connect, insert=True)
     sa.event.listen(engine, "checkout", checkout)
-    sa.event.listen(engine, "checkin", returned)
+    sa.event.listen(engine, "checkin", returned)  # codespell:ignore checkin
 
 
 def _connect_psycopg(_dialect: Any, _record: Any, arguments: Any, named: Any) -> Any:

@@ -8,22 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from tests.servers.fixtures import serve
 from tests.servers.galera import Galera
-from tests.servers.packages import Missing
 
 
 @pytest.fixture(scope="session")
 def cluster(servers_folder: Path) -> Iterator[Galera]:
     """Yield a cluster; tests may kill its nodes."""
-    try:
-        made = Galera(servers_folder / "galera")
-    except Missing as missing:
-        pytest.fail(str(missing), pytrace=False)
-    try:
-        made.start()
-        yield made
-    finally:
-        made.stop()
+    yield from serve(Galera, servers_folder / "galera")
 
 
 @pytest.fixture

@@ -10,9 +10,9 @@ from __future__ import annotations
 import shutil
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import pytest
 
@@ -21,9 +21,17 @@ from tests.servers.mariadb import MariaDB
 from tests.servers.packages import Missing
 from tests.servers.postgresql import PostgreSQL
 from tests.servers.rabbitmq import RabbitMQ
-from tests.servers.server import Server
 
-S = TypeVar("S", bound=Server)
+
+class Startable(Protocol):
+    """A server or a cluster."""
+
+    def start(self) -> None: ...
+
+    def stop(self) -> None: ...
+
+
+S = TypeVar("S", bound=Startable)
 
 
 @pytest.fixture(scope="session")
@@ -37,9 +45,10 @@ def servers_folder() -> Iterator[Path]:
     keeper.keep_folder(folder)
 
 
-def _serve(kind: type[S], folder: Path) -> Iterator[S]:
+def serve(make: Callable[[Path], S], folder: Path) -> Iterator[S]:
+    """Start what ``make`` returns for a folder, and stop it afterwards."""
     try:
-        server = kind(folder / kind.name)
+        server = make(folder)
     except Missing as missing:
         pytest.fail(str(missing), pytrace=False)
     try:
@@ -52,19 +61,19 @@ def _serve(kind: type[S], folder: Path) -> Iterator[S]:
 @pytest.fixture(scope="session")
 def rabbitmq(servers_folder: Path) -> Iterator[RabbitMQ]:
     """A broker for the whole session."""
-    yield from _serve(RabbitMQ, servers_folder)
+    yield from serve(RabbitMQ, servers_folder / RabbitMQ.name)
 
 
 @pytest.fixture(scope="session")
 def mariadb(servers_folder: Path) -> Iterator[MariaDB]:
     """A MariaDB server for the whole session."""
-    yield from _serve(MariaDB, servers_folder)
+    yield from serve(MariaDB, servers_folder / MariaDB.name)
 
 
 @pytest.fixture(scope="session")
 def postgresql(servers_folder: Path) -> Iterator[PostgreSQL]:
     """A PostgreSQL server for the whole session."""
-    yield from _serve(PostgreSQL, servers_folder)
+    yield from serve(PostgreSQL, servers_folder / PostgreSQL.name)
 
 
 @pytest.fixture

@@ -71,7 +71,7 @@ class Node(MariaDB):
             "base_host": HOST,
             "base_port": self.group_port,
             "gmcast.listen_addr": f"tcp://{HOST}:{self.group_port}",
-            "ist.recv_addr": f"{HOST}:{self._incremental_port}",
+            "ist.recv_addr": f"{HOST}:{self._incremental_port}",  # codespell:ignore ist
             "gcache.size": "32M",
             # A dead node leaves the group after seconds, so that the others go on.
             "evs.suspect_timeout": "PT3S",

@@ -210,7 +210,7 @@ def test_nothing_is_acknowledged_before_it_is_stored(rabbitmq: RabbitMQ, broker:
     with running(source):
         until(lambda: journal.asked >= 3)
         assert queues(rabbitmq, broker)["stackmend.info"] == ("classic", 0, 30)
-        assert "unavailable" in source.problem
+        assert "the journal stores nothing now" in source.problem
         assert source.connected
         journal.up = True
         until(lambda: len(journal.ids) == 30)

@@ -210,7 +210,7 @@ def spares_for(driver: Driver, amphora: records.Amphora) -> list[Server]:
 
 
 def make_room(driver: Driver, spares: Iterable[Server]) -> str | None:
-    """Claim and delete the first spare that nobody else claims; return its id. Wait up to half a minute for Nova.
+    """Claim and delete the first free spare; return its id. Wait up to half a minute for Nova.
 
     Call it after Octavia has accepted the failover, so that a refused request costs no spare. Log an error without raising it.
     """

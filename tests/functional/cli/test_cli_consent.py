@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import getpass
+import re
+from pathlib import Path
 
 import pytest
 
+from consumer import plugins
+from consumer.cli.asks import Approve
+from consumer.cli.exempt import ExemptAdd, blind, read_scope
 from consumer.journal import backlog, exemptions
 from consumer.journal.database import Database
 from tests.functional.cli.conftest import Ran, Shell
+
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture
@@ -118,9 +125,50 @@ def test_an_exemption_is_listed_honoured_and_removed(shell: Shell, database: Dat
 
 
 def test_handlers_that_cannot_honour_an_exemption_are_named(shell: Shell, database: Database) -> None:
-    ran = shell("exempt", "add", "cell:cell1", "--reason", "it moves")
-    assert ran.err == "these handlers do not know the cell of an object and still heal there: fixer, mender\n"
-    assert shell("exempt", "add", "host:shelf-a", "--reason", "it moves").err == ""
+    def remark(scope: str) -> str:
+        return shell("exempt", "add", scope, "--reason", "it moves").err
+
+    assert remark("cell:cell1") == (
+        "these handlers do not know the cell of each finding and can still heal: fixer, mender\n"
+    )
+    assert remark("host:shelf-a") == "", "each finding names its host"
+    assert "fixer" in remark("thing:a"), "its part:a can be the same object under another key"
+    assert "mender" not in remark("thing:a"), "it has no other key of the object"
+
+
+def test_nova_names_every_handler_that_could_heal_an_exempt_object() -> None:
+    real = plugins.handlers()
+    assert blind("problem", real) == []
+    assert {"audit_allocations", "heal_allocations", "map_instances"} <= set(blind("instance", real))
+    assert "failed_amphora" not in blind("instance", real), "Octavia's handlers know no instances"
+    assert {"audit_allocations", "audit_services"} <= set(blind("host", real)), "they have keys that name no host"
+
+
+def test_the_documented_exemptions_and_problems_are_real() -> None:
+    real = plugins.handlers()
+    texts = [ExemptAdd.example, Approve.example, (ROOT / "doc/source/consent.rst").read_text(encoding="utf-8")]
+    scopes = {scope for text in texts for scope in re.findall(r"exempt add (\S+)", text) if ":" in scope}
+    assert len(scopes) >= 3
+    assert {read_scope(scope, real) for scope in scopes} == scopes
+    problems = {name for text in texts for name in re.findall(r"--problem (\S+)", text)}
+    assert problems
+    assert problems <= {problem for handler in real for problem in handler.healable_problems}
+
+
+def test_a_user_without_a_name_can_run_commands(
+    shell: Shell, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a container, the user id may have no entry in the password file."""
+
+    def unknown() -> str:
+        raise KeyError("getpwuid(): uid not found: 4711")
+
+    monkeypatch.setattr(getpass, "getuser", unknown)
+    monkeypatch.delenv("SUDO_USER", raising=False)
+    shell.world.things = {"a": 1}
+    assert shell("heal", "mender", "thing:a").code == 0
+    (line,) = shell("history", "-f", "json").json
+    assert line["operator"] == "an unknown user"
 
 
 @pytest.mark.parametrize(

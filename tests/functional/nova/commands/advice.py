@@ -56,7 +56,7 @@ Words = Mapping[str, str]
 
 @dataclass(frozen=True)
 class Advice:
-    """A finding, what the operator does, and what is then true.
+    """A finding, the act of the operator, and the state afterwards.
 
     :param source: the file below ``handlers/nova`` that names the commands
     :param runs: the commands that the operator runs, in the order of the text

@@ -28,7 +28,7 @@ class CommandFailed(AssertionError):
 
 
 class Operator:
-    """Runs commands; each returns what it prints."""
+    """Runs commands; each returns its output."""
 
     def __init__(self, stage: Stage) -> None:
         self._stage = stage

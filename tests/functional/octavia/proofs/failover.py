@@ -251,6 +251,13 @@ FORGOTTEN: Mapping[str, Act] = {
 }
 UNMARKED: Mapping[str, Act] = {"no tag": _alter(tags=frozenset())}
 MARKED_AND_LEASED: Mapping[str, Act] = {**UNMARKED, "no number": _without_metadata(SINCE), "no lease": _without_lease}
+#: Of a heal that cuts an amphora off before its failover.
+CUT_OFF = {
+    "the failure, proved as for ``failover``": NO_FAILURE,
+    "the mark and the lease": MARKED_AND_LEASED,
+    "an API that accepts the failover": REFUSES,
+}
+CUT_OFF_CONTRADICTED = {"a heartbeat": BEATS, "an API that would refuse the failover": REFUSES}
 
 
 # states
@@ -493,12 +500,8 @@ DRIFTS = (
         settings=PRESERVING,
         swept=False,
         gives_back=frozenset(REFUSES),
-        proof={
-            "the failure, proved as for ``failover``": NO_FAILURE,
-            "the mark and the lease": MARKED_AND_LEASED,
-            "an API that accepts the failover": REFUSES,
-        },
-        contradiction={"a heartbeat": BEATS, "an API that would refuse the failover": REFUSES},
+        proof=CUT_OFF,
+        contradiction=CUT_OFF_CONTRADICTED,
     ),
     Drift(
         NAME,
@@ -508,12 +511,8 @@ DRIFTS = (
         settings=PRESERVING,
         swept=False,
         gives_back=frozenset(REFUSES),
-        proof={
-            "the failure, proved as for ``failover``": NO_FAILURE,
-            "the mark and the lease": MARKED_AND_LEASED,
-            "an API that accepts the failover": REFUSES,
-        },
-        contradiction={"a heartbeat": BEATS, "an API that would refuse the failover": REFUSES},
+        proof=CUT_OFF,
+        contradiction=CUT_OFF_CONTRADICTED,
     ),
     Drift(
         NAME,
