@@ -12,13 +12,13 @@ import pytest
 import sqlalchemy as sa
 
 from handlers.access.database import Database
-from handlers.base import Conflict, Finding, InFlight, Key, Refused, Unavailable
+from handlers.base import Conflict, InFlight, Key, Refused, Unavailable
 from handlers.nova import tables
 from handlers.nova.allocations.audit_allocations import AuditAllocations
 from handlers.nova.names import HostNames
 from handlers.nova.placement import Allocation, Held
 from handlers.nova.simulation import NovaSimulation
-from tests.functional.nova.world import make_provider, record_move, swept_ids
+from tests.functional.nova.world import heal_all, make_provider, record_move, swept_ids
 
 LONG = {"hours": 1}
 
@@ -35,14 +35,6 @@ def hosts(cloud: NovaSimulation) -> None:
 
 def key(consumer: str) -> Key:
     return Key("consumer", consumer)
-
-
-def heal_all(audit: AuditAllocations, consumer: str) -> list[Finding]:
-    findings = list(audit.inspect(key(consumer)))
-    for finding in findings:
-        audit.heal(finding)
-    assert not list(audit.inspect(key(consumer)))
-    return findings
 
 
 def archive(cloud: NovaSimulation, cell: str, instance: str) -> None:
@@ -70,7 +62,7 @@ def test_a_deleted_instance_loses_everything(cloud: NovaSimulation, audit: Audit
         server, other = cloud.boot("a"), cloud.boot("a")
         cloud.delete(server, leak_allocation=True)
     assert swept_ids(audit) == {server}
-    [finding] = heal_all(audit, server)
+    [finding] = heal_all(audit, key(server))
     assert finding.problem == "instance-deleted"
     assert cloud.allocation(server) == {}
     assert cloud.allocation(other) != {}
@@ -89,7 +81,7 @@ def test_an_instance_deleted_while_placement_was_down(cloud: NovaSimulation, aud
     with cloud.ago(seconds=15):
         cloud.delete(server, leak_allocation=True)
     cloud.placement.start()
-    heal_all(audit, server)
+    heal_all(audit, key(server))
     assert cloud.allocation(server) == {}
 
 
@@ -99,7 +91,7 @@ def test_an_archived_instance_loses_everything(cloud: NovaSimulation, audit: Aud
         cloud.delete(server, leak_allocation=True)
     archive(cloud, "cell1", server)
     assert swept_ids(audit) == {server}
-    [finding] = heal_all(audit, server)
+    [finding] = heal_all(audit, key(server))
     assert finding.problem == "instance-archived"
     assert cloud.allocation(server) == {}
 
@@ -113,7 +105,7 @@ def test_a_migration_of_an_archived_instance(cloud: NovaSimulation, audit: Audit
         cloud.delete(server)
     archive(cloud, "cell1", server)
     assert swept_ids(audit) == {migration}
-    [finding] = heal_all(audit, migration)
+    [finding] = heal_all(audit, key(migration))
     assert finding.problem == "instance-archived"
     assert cloud.allocation(migration) == {}
 
@@ -125,7 +117,7 @@ def test_the_dead_host_of_an_evacuation_is_given_back(cloud: NovaSimulation, aud
     a, b = cloud.node("a").uuid, cloud.node("b").uuid
     assert set(cloud.allocation(server)) == {a, b}
     assert swept_ids(audit) == {server}
-    [finding] = heal_all(audit, server)
+    [finding] = heal_all(audit, key(server))
     assert finding.problem == "left-on-another-node"
     assert set(cloud.allocation(server)) == {b}
     assert swept_ids(audit) == set()
@@ -139,7 +131,7 @@ def test_a_sharing_provider_stays_when_a_tree_is_taken(cloud: NovaSimulation, au
     child = make_provider(cloud, "a-card", {"DISK_GB": 1000}, cloud.node("a").uuid)
     held = {**cloud.allocation(server), shared: {"DISK_GB": 5}, child: {"DISK_GB": 3}}
     cloud.hold(server, held)
-    heal_all(audit, server)
+    heal_all(audit, key(server))
     b = cloud.node("b").uuid
     assert cloud.allocation(server) == {b: held[b], shared: {"DISK_GB": 5}}
 
@@ -155,7 +147,7 @@ def test_the_share_of_a_confirmed_migration_is_taken(
         cloud.confirm_migration(migration, leak_allocation=True)
     assert swept_ids(audit) == {migration}
     held = cloud.allocation(server)
-    [finding] = heal_all(audit, server if asked == "instance" else migration)
+    [finding] = heal_all(audit, key(server if asked == "instance" else migration))
     assert (finding.problem, finding.evidence["consumer"]) == ("migration-leftover", migration)
     assert cloud.allocation(migration) == {}
     assert cloud.allocation(server) == held
@@ -174,7 +166,7 @@ def test_a_confirmed_migration_of_an_instance_that_is_still_resized(
         cloud.set_instance(server, vm_state="resized")
     cloud.hold(migration, held)
     assert swept_ids(audit) == {migration}
-    [finding] = heal_all(audit, migration)
+    [finding] = heal_all(audit, key(migration))
     assert finding.problem == "migration-leftover"
     assert cloud.allocation(migration) == {}
     assert set(cloud.allocation(server)) == {cloud.node("b").uuid}
@@ -206,7 +198,7 @@ def test_letter_case_of_names_follows_the_database(
     [finding] = audit.inspect(key(server))
     assert not finding.healable, "for PostgreSQL, A is another host"
     monkeypatch.setattr(audit._databases, "host_names", HostNames(exact=False))
-    heal_all(audit, server)
+    heal_all(audit, key(server))
     assert set(cloud.allocation(server)) == {cloud.node("b").uuid}
 
 
@@ -217,7 +209,7 @@ def test_a_migration_of_a_deleted_instance_in_any_state(cloud: NovaSimulation, a
         cloud.finish_migration(migration)
         cloud.delete(server)
         cloud.set_migration(migration, deleted=1)
-    heal_all(audit, server)
+    heal_all(audit, key(server))
     assert cloud.allocation(migration) == {}
 
 
@@ -246,7 +238,7 @@ def test_an_instance_in_cell0_loses_everything(cloud: NovaSimulation, audit: Aud
         cloud.map_instance(server, "cell0")
         cloud.set_instance(server, vm_state="error", task_state=None)
     assert swept_ids(audit) == {server}
-    heal_all(audit, server)
+    heal_all(audit, key(server))
     assert cloud.allocation(server) == {}
 
 
@@ -261,7 +253,7 @@ def test_an_evacuated_instance_whose_lost_host_was_archived(cloud: NovaSimulatio
         connection.execute(sa.insert(shadow).from_select([column.name for column in nodes.columns], gone))
         connection.execute(sa.delete(nodes).where(nodes.c.host == "a"))
     assert swept_ids(audit) == {server}
-    [finding] = heal_all(audit, server)
+    [finding] = heal_all(audit, key(server))
     assert finding.problem == "left-on-another-node"
     assert set(cloud.allocation(server)) == {cloud.node("b").uuid}
 
@@ -653,5 +645,5 @@ def test_a_sweep_scans_the_archive_once_for_all(
     monkeypatch.setattr(audit._archive, "_instances", lambda wanted: scans.append(len(wanted)) or scan(wanted))
     assert swept_ids(audit) == set(servers)
     for server in servers:
-        heal_all(audit, server)
+        heal_all(audit, key(server))
     assert [size for size in scans if size] == [5]

@@ -14,7 +14,7 @@ from handlers.nova.allocations.audit_migrations import AuditMigrations
 from handlers.nova.allocations.heal_allocations import HealAllocations
 from handlers.nova.placement import Placement
 from handlers.nova.simulation import NovaSimulation
-from tests.functional.nova.world import make_provider, record_move, swept_ids
+from tests.functional.nova.world import instance_key, make_provider, record_move, swept_ids
 
 LONG = {"hours": 1}
 Held = dict[str, dict[str, int]]
@@ -49,10 +49,6 @@ def failed(cloud: NovaSimulation, **age: float) -> tuple[str, str]:
     return server, migration
 
 
-def key(server: str) -> Key:
-    return Key("instance", server)
-
-
 def used(cloud: NovaSimulation, host: str) -> dict[str, int]:
     url = f"/resource_providers/{cloud.node(host).uuid}/usages"
     return dict(cloud.placement.request("GET", url).body["usages"])
@@ -65,7 +61,7 @@ def test_moves_back_the_share_of_a_failed_migration(cloud: NovaSimulation, migra
     server, migration = failed(cloud)
     held = cloud.allocation(migration)
     assert swept_ids(migrations) == {server}
-    [finding] = migrations.inspect(key(server))
+    [finding] = migrations.inspect(instance_key(server))
     assert (finding.problem, finding.healable) == ("migration-holds-the-allocation", True)
 
     healed = migrations.heal(finding)
@@ -74,7 +70,7 @@ def test_moves_back_the_share_of_a_failed_migration(cloud: NovaSimulation, migra
     assert cloud.allocation(migration) == {}
     assert used(cloud, "b") == {"VCPU": 0, "MEMORY_MB": 0, "DISK_GB": 0}
     assert migration in healed.undo
-    assert not migrations.inspect(key(server))
+    assert not migrations.inspect(instance_key(server))
     assert swept_ids(migrations) == set()
 
 
@@ -82,7 +78,7 @@ def test_moves_back_to_an_instance_that_holds_nothing(cloud: NovaSimulation, mig
     server, migration = failed(cloud)
     cloud.hold(server, {})
     held = cloud.allocation(migration)
-    [finding] = migrations.inspect(key(server))
+    [finding] = migrations.inspect(instance_key(server))
     migrations.heal(finding)
     assert (cloud.allocation(server), cloud.allocation(migration)) == (held, {})
 
@@ -91,7 +87,7 @@ def test_works_on_a_full_node(cloud: NovaSimulation, migrations: AuditMigrations
     server, migration = failed(cloud)
     rest = {name: total - used(cloud, "a")[name] for name, total in cloud.CAPACITY.items()}
     cloud.hold(str(uuid.uuid4()), {cloud.node("a").uuid: rest})
-    [finding] = migrations.inspect(key(server))
+    [finding] = migrations.inspect(instance_key(server))
     migrations.heal(finding)
     assert used(cloud, "a") == dict(cloud.CAPACITY)
     assert cloud.allocation(migration) == {}
@@ -104,14 +100,14 @@ def test_devices_and_shared_storage_go_with_it(cloud: NovaSimulation, migrations
     held = {cloud.node("a").uuid: {"VCPU": 1, "MEMORY_MB": 512}, card: {"SRIOV_NET_VF": 1}, shared: {"DISK_GB": 1}}
     cloud.hold(migration, held)
     cloud.hold(server, {**cloud.allocation(server), shared: {"DISK_GB": 1}})
-    [finding] = migrations.inspect(key(server))
+    [finding] = migrations.inspect(instance_key(server))
     migrations.heal(finding)
     assert cloud.allocation(server) == held
 
 
 def test_a_second_heal_is_a_conflict(cloud: NovaSimulation, migrations: AuditMigrations) -> None:
     server, _ = failed(cloud)
-    [finding] = migrations.inspect(key(server))
+    [finding] = migrations.inspect(instance_key(server))
     migrations.heal(finding)
     held = cloud.allocation(server)
     with pytest.raises(Conflict):
@@ -126,7 +122,7 @@ def test_its_events_name_the_instance(cloud: NovaSimulation) -> None:
     assert "instance.live_migration_rollback.end" in sent & set(events)
     for trigger in events.values():
         for name in ("uuid", "instance_uuid"):
-            assert trigger.key(Event(trigger.event, {name: server})) == key(server)
+            assert trigger.key(Event(trigger.event, {name: server})) == instance_key(server)
         assert trigger.after >= 60, "Nova gets time to finish"
 
 
@@ -139,9 +135,9 @@ def test_a_move_in_progress(cloud: NovaSimulation, migrations: AuditMigrations, 
         server = cloud.boot("a")
         migration = cloud.start_migration(server, "b", live=live)
     before = cloud.allocation(server), cloud.allocation(migration)
-    assert not migrations.inspect(key(server)), "a migration in progress is nobody's"
+    assert not migrations.inspect(instance_key(server)), "a migration in progress is nobody's"
     cloud.set_instance(server, task_state=None)
-    assert not migrations.inspect(key(server))
+    assert not migrations.inspect(instance_key(server))
     assert swept_ids(migrations) == set()
     assert (cloud.allocation(server), cloud.allocation(migration)) == before
 
@@ -153,11 +149,11 @@ def test_a_roll_back_that_has_only_just_begun(cloud: NovaSimulation, migrations:
         migration = cloud.start_migration(server, "b")
         cloud.set_migration(migration, status="error")
     with pytest.raises(InFlight, match="resize_migrating"):
-        migrations.inspect(key(server))
+        migrations.inspect(instance_key(server))
     assert swept_ids(migrations) == set()
     cloud.set_instance(server, task_state=None)
     with pytest.raises(InFlight, match="just now"):
-        migrations.inspect(key(server))
+        migrations.inspect(instance_key(server))
 
 
 def test_a_second_move_is_waited_for(cloud: NovaSimulation, migrations: AuditMigrations) -> None:
@@ -165,16 +161,16 @@ def test_a_second_move_is_waited_for(cloud: NovaSimulation, migrations: AuditMig
     with cloud.ago(**LONG):
         second = cloud._create_migration(server, cloud.instance(server), cloud.node("d"), "migration")
     with pytest.raises(InFlight, match="accepted"):
-        migrations.inspect(key(server))
+        migrations.inspect(instance_key(server))
     cloud.set_migration(second, status="finished")
-    assert not migrations.inspect(key(server)), "a resize waits to be confirmed"
+    assert not migrations.inspect(instance_key(server)), "a resize waits to be confirmed"
 
 
 def test_a_resize_that_waits_to_be_confirmed(cloud: NovaSimulation, migrations: AuditMigrations) -> None:
     with cloud.ago(days=3):
         server = cloud.boot("a")
         cloud.finish_migration(cloud.start_migration(server, "b"))
-    assert not migrations.inspect(key(server))
+    assert not migrations.inspect(instance_key(server))
     assert swept_ids(migrations) == set()
 
 
@@ -195,7 +191,7 @@ def test_garbage_is_left_to_audit_allocations(
             held = cloud.allocation(migration)
             cloud.fail_migration(migration)
             cloud.hold(migration, held)
-    assert not migrations.inspect(key(server))
+    assert not migrations.inspect(instance_key(server))
     assert [finding.healable for finding in audit.inspect(Key("consumer", server))] == [True]
 
 
@@ -205,12 +201,12 @@ def test_an_instance_that_is_deleted_is_left_to_audit_allocations(
     server, _ = failed(cloud)
     with cloud.ago(**LONG):
         cloud.delete(server, leak_allocation=True)
-    assert not migrations.inspect(key(server))
+    assert not migrations.inspect(instance_key(server))
     assert swept_ids(migrations) == set()
 
 
 def test_an_unknown_instance(migrations: AuditMigrations) -> None:
-    assert not migrations.inspect(key(str(uuid.uuid4())))
+    assert not migrations.inspect(instance_key(str(uuid.uuid4())))
 
 
 # wrong, but not to be moved
@@ -218,7 +214,7 @@ def test_an_unknown_instance(migrations: AuditMigrations) -> None:
 
 def refused(migrations: AuditMigrations, cloud: NovaSimulation, server: str) -> Finding:
     before = cloud.allocation(server)
-    findings = list(migrations.inspect(key(server)))
+    findings = list(migrations.inspect(instance_key(server)))
     assert findings
     for finding in findings:
         assert not finding.healable
@@ -251,12 +247,12 @@ def test_garbage_is_never_moved(
     cloud.set_flavor(server, vcpus=8)
     cloud.hold(server, {})
     leaked = cloud.allocation(migration)
-    assert not migrations.inspect(key(server))
+    assert not migrations.inspect(instance_key(server))
     assert not audit.inspect(Key("consumer", migration)), "the instance needs its own first"
     assert cloud.allocation(migration) == leaked
 
     heal = HealAllocations.from_resources(resources)
-    [missing] = heal.inspect(key(server))
+    [missing] = heal.inspect(instance_key(server))
     heal.heal(missing)
     [leftover] = audit.inspect(Key("consumer", migration))
     audit.heal(leftover)
@@ -283,7 +279,7 @@ def test_nothing_is_moved_over_a_younger_success(cloud: NovaSimulation, migratio
         cloud.set_instance(server, host="a", node="a")
     held = cloud.allocation(migration)
     assert held
-    assert not migrations.inspect(key(server))
+    assert not migrations.inspect(instance_key(server))
     assert cloud.allocation(migration) == held
 
 
@@ -306,7 +302,7 @@ def test_one_leaked_roll_back_is_found_by_one_handler(
 ) -> None:
     server, migration = failed(cloud)
     heal = HealAllocations.from_resources(resources)
-    found = [*migrations.inspect(key(server)), *heal.inspect(key(server))]
+    found = [*migrations.inspect(instance_key(server)), *heal.inspect(instance_key(server))]
     for consumer in (server, migration):
         found += audit.inspect(Key("consumer", consumer))
     assert [finding.problem for finding in found] == ["migration-holds-the-allocation"]
@@ -346,7 +342,7 @@ def test_a_write_in_between_wins(
     who: str,
 ) -> None:
     server, migration = failed(cloud)
-    [finding] = migrations.inspect(key(server))
+    [finding] = migrations.inspect(instance_key(server))
     proved = migrations._swaps(server)
     consumer = server if who == "instance" else migration
     cloud.hold(consumer, {provider: {"VCPU": 2} for provider in cloud.allocation(consumer)})
@@ -364,7 +360,7 @@ def test_nova_s_own_late_roll_back_wins(
 ) -> None:
     server, migration = failed(cloud)
     cloud.hold(server, {})
-    [finding] = migrations.inspect(key(server))
+    [finding] = migrations.inspect(instance_key(server))
     proved = migrations._swaps(server)
     cloud._report.move(migration, server)
     monkeypatch.setattr(migrations, "_swaps", lambda instance: proved)
@@ -379,10 +375,10 @@ def test_a_silent_cell_moves_nothing(
 ) -> None:
     server, migration = failed(cloud)
     before = cloud.allocation(server), cloud.allocation(migration)
-    [finding] = migrations.inspect(key(server))
+    [finding] = migrations.inspect(instance_key(server))
     cut(cell)
     with pytest.raises(Unavailable, match=f"cell:{cell}"):
-        migrations.inspect(key(server))
+        migrations.inspect(instance_key(server))
     with pytest.raises(Unavailable):
         migrations.heal(finding)
     assert (cloud.allocation(server), cloud.allocation(migration)) == before
@@ -394,7 +390,7 @@ def test_a_sweep_reports_a_silent_cell(
     server, _ = failed(cloud)
     cut("cell2")
     sweep = migrations.sweep()
-    assert next(sweep) == key(server)
+    assert next(sweep) == instance_key(server)
     with pytest.raises(Unavailable, match="cell:cell2"):
         next(sweep)
     assert migrations.population() == 1
@@ -404,7 +400,7 @@ def test_a_placement_that_is_down(cloud: NovaSimulation, migrations: AuditMigrat
     server, _ = failed(cloud)
     cloud.placement.stop()
     with pytest.raises(Unavailable, match="placement"):
-        migrations.inspect(key(server))
+        migrations.inspect(instance_key(server))
     with pytest.raises(Unavailable, match="placement"):
         list(migrations.sweep())
 
@@ -414,7 +410,7 @@ def test_an_unknown_schema_is_inspected_and_not_changed(cloud: NovaSimulation, m
     held = cloud.allocation(migration)
     with cloud.cells["cell2"].begin() as connection:
         connection.execute(sa.update(tables.cell_version).values(version_num="ffffffffffff"))
-    [finding] = migrations.inspect(key(server))
+    [finding] = migrations.inspect(instance_key(server))
     with pytest.raises(Refused, match="ffffffffffff"):
         migrations.heal(finding)
     assert cloud.allocation(migration) == held

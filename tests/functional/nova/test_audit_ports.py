@@ -13,6 +13,7 @@ from handlers.base import Conflict, Event, Finding, InFlight, Key, Refused, Reso
 from handlers.nova import tables
 from handlers.nova.ports.audit_ports import AuditPorts
 from handlers.nova.simulation import NovaSimulation
+from tests.functional.nova.world import heal_only, instance_key
 from tests.neutron import Neutron
 
 HOUR = {"hours": 1}
@@ -49,10 +50,6 @@ def gone(cloud: NovaSimulation) -> str:
     return made
 
 
-def key(instance: str) -> Key:
-    return Key("instance", instance)
-
-
 def occupy(neutron: Neutron, instance: str, **values: Any) -> str:
     bound = {"device_id": instance, "device_owner": "compute:nova", "binding_host_id": "a", "dns_name": "web"}
     return neutron.add(**{**bound, **values})
@@ -82,17 +79,9 @@ def swept(ports: AuditPorts) -> list[str]:
     return [found.id for found in ports.sweep()]
 
 
-def free(ports: AuditPorts, instance: str) -> Finding:
-    [finding] = ports.inspect(key(instance))
-    assert finding.healable, finding.refusal
-    ports.heal(finding)
-    assert not list(ports.inspect(key(instance)))
-    return finding
-
-
 def refused(ports: AuditPorts, neutron: Neutron, instance: str) -> Finding:
     before = json.dumps(neutron.ports)
-    [finding] = ports.inspect(key(instance))
+    [finding] = ports.inspect(instance_key(instance))
     assert not finding.healable
     with pytest.raises(Refused):
         ports.heal(finding)
@@ -108,7 +97,7 @@ def test_what_the_user_made_is_unbound(cloud: NovaSimulation, neutron: Neutron, 
     port = occupy(neutron, gone, binding_profile=profile, name="mine")
     remember(cloud, gone, {"id": "another"}, {"id": port, "preserve_on_delete": True})
     assert swept(ports) == [gone]
-    assert free(ports, gone).problem == "port-of-deleted-instance"
+    assert heal_only(ports, instance_key(gone)).problem == "port-of-deleted-instance"
     now = neutron.ports[port]
     assert (now["device_id"], now["device_owner"], now["binding:host_id"], now["dns_name"]) == ("", "", "", "")
     assert now["binding:profile"] == {"capabilities": ["switchdev"]}
@@ -118,7 +107,7 @@ def test_what_the_user_made_is_unbound(cloud: NovaSimulation, neutron: Neutron, 
 
 def test_what_nova_could_not_unbind_is_unbound(neutron: Neutron, ports: AuditPorts, gone: str) -> None:
     port = occupy(neutron, gone)
-    [finding] = ports.inspect(key(gone))
+    [finding] = ports.inspect(instance_key(gone))
     healed = ports.heal(finding)
     assert healed.undo == finding.undo, "it is known before the heal"
     assert neutron.ports[port]["device_id"] == ""
@@ -131,14 +120,14 @@ def test_what_nova_could_not_unbind_is_unbound(neutron: Neutron, ports: AuditPor
 def test_a_name_that_is_recorded_elsewhere_stays(neutron: Neutron, ports: AuditPorts, gone: str) -> None:
     neutron.network["dns_domain"] = "example.org."
     port = occupy(neutron, gone)
-    free(ports, gone)
+    heal_only(ports, instance_key(gone))
     assert neutron.ports[port]["dns_name"] == "web"
     assert neutron.ports[port]["device_id"] == ""
 
 
 def test_a_profile_without_anything_of_the_host_is_not_written(neutron: Neutron, ports: AuditPorts, gone: str) -> None:
     occupy(neutron, gone, binding_profile={"capabilities": ["switchdev"]})
-    [finding] = ports.inspect(key(gone))
+    [finding] = ports.inspect(instance_key(gone))
     assert "binding:profile" not in ports.heal(finding).before, "it would take the role service"
 
 
@@ -146,20 +135,20 @@ def test_an_archived_instance(cloud: NovaSimulation, neutron: Neutron, ports: Au
     port = occupy(neutron, gone)
     archive(cloud, gone)
     assert swept(ports) == [gone]
-    free(ports, gone)
+    heal_only(ports, instance_key(gone))
     assert neutron.ports[port]["device_id"] == ""
 
 
 def test_all_ports_of_an_instance_one_by_one(neutron: Neutron, ports: AuditPorts, gone: str) -> None:
     mine = [occupy(neutron, gone) for _ in range(5)]
-    findings = list(ports.inspect(key(gone)))
+    findings = list(ports.inspect(instance_key(gone)))
     assert {finding.evidence["port"] for finding in findings} == set(mine)
     for finding in findings:
         ports.heal(finding)
     assert all(neutron.ports[port]["device_id"] == "" for port in mine)
 
 
-def test_what_nova_made_is_deleted_when_the_operator_says_so(
+def test_a_port_that_nova_made_is_deleted_when_the_option_is_set(
     cloud: NovaSimulation, neutron: Neutron, ports: AuditPorts, gone: str, resources: Resources
 ) -> None:
     port, other = occupy(neutron, gone, fixed_ips=[{"subnet_id": "s", "ip_address": "10.0.0.9"}]), neutron.add()
@@ -167,7 +156,7 @@ def test_what_nova_made_is_deleted_when_the_operator_says_so(
     assert "audit_ports_delete" in refused(ports, neutron, gone).refusal
     resources.conf.set_override("audit_ports_delete", True, "audit")
     deleting = AuditPorts.from_resources(resources)
-    [finding] = deleting.inspect(key(gone))
+    [finding] = deleting.inspect(instance_key(gone))
     assert "ip-address=10.0.0.9" in deleting.heal(finding).undo
     assert set(neutron.ports) == {other}
 
@@ -177,7 +166,7 @@ def test_the_option_deletes_nothing_else(
 ) -> None:
     port = occupy(neutron, gone)
     remember(cloud, gone, {"id": port, "preserve_on_delete": True})
-    free(deleting, gone)
+    heal_only(deleting, instance_key(gone))
     assert port in neutron.ports
 
 
@@ -185,7 +174,7 @@ def test_the_option_deletes_nothing_else(
 
 
 @pytest.mark.parametrize("text", ["", "{", "7", "null", '[["x"]]', '[{"id": "another", "preserve_on_delete": true}]'])
-def test_a_cache_that_says_nothing_of_the_port(
+def test_a_cache_without_the_port_proves_nothing(
     cloud: NovaSimulation, neutron: Neutron, deleting: AuditPorts, gone: str, text: str
 ) -> None:
     occupy(neutron, gone)
@@ -216,7 +205,7 @@ def test_a_device_of_cyborgs(neutron: Neutron, ports: AuditPorts, gone: str) -> 
     assert "Cyborg" in refused(ports, neutron, gone).refusal
 
 
-def test_an_instance_that_nobody_knows(neutron: Neutron, deleting: AuditPorts) -> None:
+def test_an_instance_that_no_cell_knows(neutron: Neutron, deleting: AuditPorts) -> None:
     stranger = str(uuid.uuid4())
     occupy(neutron, stranger)
     assert swept(deleting) == [stranger]
@@ -249,7 +238,9 @@ def test_an_unknown_instance_costs_one_scan_for_a_while(
         for _ in range(2):
             assert set(swept(ports)) == set(strangers)
             for stranger in strangers:
-                assert [finding.problem for finding in ports.inspect(key(stranger))] == ["port-of-unknown-instance"]
+                assert [finding.problem for finding in ports.inspect(instance_key(stranger))] == [
+                    "port-of-unknown-instance"
+                ]
         scans = [statement for statement in asked if "FROM shadow_instances" in statement]
         assert len(scans) == len(cloud.cells)
         monkeypatch.setattr("handlers.nova.archived_consumers.UNKNOWN_FOR", -1.0)
@@ -269,7 +260,7 @@ def test_a_deleted_instance_with_a_row_costs_no_scan(neutron: Neutron, ports: Au
     sa.event.listen(sa.Engine, "before_cursor_execute", listen)
     try:
         assert swept(ports) == [gone]
-        free(ports, gone)
+        heal_only(ports, instance_key(gone))
     finally:
         sa.event.remove(sa.Engine, "before_cursor_execute", listen)
     assert not any("FROM shadow_" in statement for statement in asked)
@@ -296,14 +287,14 @@ def test_a_live_instance(cloud: NovaSimulation, neutron: Neutron, deleting: Audi
         cloud.set_instance(lives, **state)
     occupy(neutron, lives)
     assert swept(deleting) == []
-    assert not list(deleting.inspect(key(lives)))
+    assert not list(deleting.inspect(instance_key(lives)))
 
 
 def test_an_instance_that_is_just_asked_for(cloud: NovaSimulation, neutron: Neutron, deleting: AuditPorts) -> None:
     asked = cloud.request()
     occupy(neutron, asked)
     assert swept(deleting) == []
-    assert not list(deleting.inspect(key(asked)))
+    assert not list(deleting.inspect(instance_key(asked)))
 
 
 def test_deleted_in_one_cell_and_alive_in_another(
@@ -314,14 +305,14 @@ def test_deleted_in_one_cell_and_alive_in_another(
         connection.execute(sa.insert(tables.instances).values(row))
     occupy(neutron, gone)
     assert swept(deleting) == []
-    assert not list(deleting.inspect(key(gone)))
+    assert not list(deleting.inspect(instance_key(gone)))
 
 
 @pytest.mark.parametrize("owner", ["network:dhcp", "trunk:subport", "Octavia", "", "baremetal:none"])
 def test_ports_of_other_owners(neutron: Neutron, deleting: AuditPorts, gone: str, owner: str) -> None:
     occupy(neutron, gone, device_owner=owner)
     assert swept(deleting) == []
-    assert not list(deleting.inspect(key(gone)))
+    assert not list(deleting.inspect(instance_key(gone)))
 
 
 def test_deleted_a_moment_ago(cloud: NovaSimulation, neutron: Neutron, ports: AuditPorts) -> None:
@@ -330,7 +321,7 @@ def test_deleted_a_moment_ago(cloud: NovaSimulation, neutron: Neutron, ports: Au
         cloud.delete(made)
     occupy(neutron, made)
     with pytest.raises(InFlight) as error:
-        list(ports.inspect(key(made)))
+        list(ports.inspect(instance_key(made)))
     assert 0 < error.value.after <= 41
 
 
@@ -338,12 +329,12 @@ def test_deleted_a_moment_ago(cloud: NovaSimulation, neutron: Neutron, ports: Au
 
 
 @pytest.mark.parametrize("method", ["PUT", "DELETE"])
-def test_a_port_that_somebody_else_takes_meanwhile(
+def test_a_port_that_another_instance_takes_meanwhile(
     cloud: NovaSimulation, neutron: Neutron, deleting: AuditPorts, gone: str, method: str
 ) -> None:
     port, heir = occupy(neutron, gone), str(uuid.uuid4())
     remember(cloud, gone, {"id": port, "preserve_on_delete": method == "PUT"})
-    [finding] = deleting.inspect(key(gone))
+    [finding] = deleting.inspect(instance_key(gone))
     neutron.before[method] = lambda one: neutron.change(one, device_id=heir)
     with pytest.raises(Conflict):
         deleting.heal(finding)
@@ -353,7 +344,7 @@ def test_a_port_that_somebody_else_takes_meanwhile(
 
 def test_a_port_that_changed_since_it_was_found(neutron: Neutron, ports: AuditPorts, gone: str) -> None:
     port = occupy(neutron, gone)
-    [finding] = ports.inspect(key(gone))
+    [finding] = ports.inspect(instance_key(gone))
     neutron.change(port, name="looked at")
     with pytest.raises(Conflict):
         ports.heal(finding)
@@ -362,7 +353,7 @@ def test_a_port_that_changed_since_it_was_found(neutron: Neutron, ports: AuditPo
 
 def test_a_port_that_is_deleted_meanwhile(neutron: Neutron, ports: AuditPorts, gone: str) -> None:
     occupy(neutron, gone)
-    [finding] = ports.inspect(key(gone))
+    [finding] = ports.inspect(instance_key(gone))
     neutron.before["PUT"] = neutron.ports.pop
     with pytest.raises(Conflict):
         ports.heal(finding)
@@ -371,7 +362,7 @@ def test_a_port_that_is_deleted_meanwhile(neutron: Neutron, ports: AuditPorts, g
 def test_a_port_without_revision_is_not_changed(neutron: Neutron, ports: AuditPorts, gone: str) -> None:
     port = occupy(neutron, gone)
     neutron.hidden = {"revision_number"}
-    [finding] = ports.inspect(key(gone))
+    [finding] = ports.inspect(instance_key(gone))
     with pytest.raises(Refused):
         ports.heal(finding)
     assert neutron.ports[port]["device_id"] == gone
@@ -383,7 +374,7 @@ def test_a_port_without_revision_is_not_changed(neutron: Neutron, ports: AuditPo
 @pytest.mark.parametrize("status", [403, 404, 500, 503])
 def test_neutron_does_not_answer(neutron: Neutron, ports: AuditPorts, gone: str, status: int) -> None:
     port = occupy(neutron, gone)
-    [finding] = ports.inspect(key(gone))
+    [finding] = ports.inspect(instance_key(gone))
     neutron.faults = {"PUT": status} if status == 500 else {"GET": status}
     with pytest.raises(Unavailable) as error:
         ports.heal(finding)
@@ -398,14 +389,14 @@ def test_another_service_answers(cloud: NovaSimulation, resources: Resources, po
     resources.conf.set_override("network_endpoint_override", cloud.placement.url, "openstack")
     resources.close()
     with pytest.raises(Unavailable, match="network_endpoint_override"):
-        list(AuditPorts.from_resources(resources).inspect(key(gone)))
+        list(AuditPorts.from_resources(resources).inspect(instance_key(gone)))
 
 
 def test_credentials_that_do_not_show_the_binding(neutron: Neutron, ports: AuditPorts, gone: str) -> None:
     occupy(neutron, gone)
     neutron.hidden = {"binding:profile", "binding:host_id"}
     with pytest.raises(Unavailable, match="administrator"):
-        list(ports.inspect(key(gone)))
+        list(ports.inspect(instance_key(gone)))
 
 
 @pytest.mark.parametrize("cell", ["cell0", "cell2"])
@@ -419,8 +410,8 @@ def test_a_cell_does_not_answer(
     with pytest.raises(Unavailable):
         found.extend(ports.sweep())
     with pytest.raises(Unavailable):
-        list(ports.inspect(key(gone)))
-    assert found == [key(gone)], "a stranger may live in the cell that does not answer"
+        list(ports.inspect(instance_key(gone)))
+    assert found == [instance_key(gone)], "a stranger may live in the cell that does not answer"
     assert neutron.ports[port]["device_id"] == gone
 
 
@@ -456,4 +447,4 @@ def test_events() -> None:
     events = {trigger.event: trigger for trigger in AuditPorts.triggers}
     assert set(events) == {"instance.delete.start", "instance.delete.end"}
     for trigger in events.values():
-        assert trigger.key(Event(trigger.event, {"uuid": instance})) == key(instance)
+        assert trigger.key(Event(trigger.event, {"uuid": instance})) == instance_key(instance)

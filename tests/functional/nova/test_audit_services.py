@@ -15,7 +15,7 @@ from handlers.nova.names import HostNames
 from handlers.nova.placement import Placement
 from handlers.nova.simulation import NovaSimulation
 from handlers.nova.simulation.records import Node
-from tests.functional.nova.world import dump, execute, refused, restore, swept
+from tests.functional.nova.world import dump, execute, heal_all, refused, restore, swept
 
 LONG = {"hours": 1}
 HOST = Key("host", "a")
@@ -81,15 +81,6 @@ def make_provider(cloud: NovaSimulation, name: str, parent: str | None = None, *
 
 def world(cloud: NovaSimulation) -> tuple[dict[str, str], dict[str, str]]:
     return cloud.host_mappings(), providers(cloud)
-
-
-def heal_all(services: AuditServices, key: Key) -> list[Finding]:
-    findings = list(services.inspect(key))
-    assert all(finding.healable for finding in findings)
-    for finding in findings:
-        services.heal(finding)
-    assert not services.inspect(key)
-    return findings
 
 
 def reported(cloud: NovaSimulation, services: AuditServices, key: Key = HOST) -> Finding:

@@ -19,7 +19,7 @@ from handlers.nova.allocations.heal_allocations import HealAllocations
 from handlers.nova.names import HostNames
 from handlers.nova.placement import Allocation, Held
 from handlers.nova.simulation import NovaSimulation
-from tests.functional.nova.world import make_provider, record_move, set_inventory, swept_ids
+from tests.functional.nova.world import heal_only, instance_key, make_provider, record_move, set_inventory, swept_ids
 
 LONG = {"hours": 1}
 
@@ -48,24 +48,12 @@ def server(cloud: NovaSimulation) -> str:
     return made
 
 
-def key(instance: str) -> Key:
-    return Key("instance", instance)
-
-
 def home(cloud: NovaSimulation, instance: str, host: str = "a") -> dict[str, dict[str, int]]:
     return {cloud.node(host).uuid: cloud.flavor(instance).resources()}
 
 
-def heal_all(heal: HealAllocations, instance: str) -> Finding:
-    [finding] = heal.inspect(key(instance))
-    assert finding.healable, finding.refusal
-    heal.heal(finding)
-    assert not list(heal.inspect(key(instance)))
-    return finding
-
-
 def refused(heal: HealAllocations, instance: str) -> Finding:
-    [finding] = heal.inspect(key(instance))
+    [finding] = heal.inspect(instance_key(instance))
     assert not finding.healable
     with pytest.raises(Refused):
         heal.heal(finding)
@@ -95,7 +83,7 @@ def test_a_missing_allocation_is_given(cloud: NovaSimulation, heal: HealAllocati
     with cloud.ago(**LONG):
         other = cloud.boot("a")
     assert swept_ids(heal) == {server}
-    assert heal_all(heal, server).problem == "allocation-missing"
+    assert heal_only(heal, instance_key(server)).problem == "allocation-missing"
     assert cloud.allocation(server) == home(cloud, server)
     assert owner(cloud, server) == (cloud.PROJECT, cloud.USER)
     assert cloud.allocation(other) == home(cloud, other)
@@ -103,14 +91,14 @@ def test_a_missing_allocation_is_given(cloud: NovaSimulation, heal: HealAllocati
 
 
 def test_a_healthy_instance_is_left_alone_at_any_age(cloud: NovaSimulation, heal: HealAllocations) -> None:
-    assert not list(heal.inspect(key(cloud.boot("a"))))
+    assert not list(heal.inspect(instance_key(cloud.boot("a"))))
 
 
 def test_a_soft_deleted_instance_without_allocation(cloud: NovaSimulation, heal: HealAllocations, server: str) -> None:
     with cloud.ago(**LONG):
         cloud.set_instance(server, vm_state="soft-delete")
     assert swept_ids(heal) == {server}
-    heal_all(heal, server)
+    heal_only(heal, instance_key(server))
     assert cloud.allocation(server) == home(cloud, server)
 
 
@@ -120,7 +108,7 @@ def test_the_flavor_in_force_decides(cloud: NovaSimulation, heal: HealAllocation
     assert cloud.placement.request("PUT", "/resource_classes/CUSTOM_LICENCE").status == 201
     node = cloud.node("a").uuid
     set_inventory(cloud, node, {**cloud.CAPACITY, "CUSTOM_LICENCE": 5})
-    heal_all(heal, server)
+    heal_only(heal, instance_key(server))
     assert cloud.allocation(server) == {node: {"VCPU": 3, "MEMORY_MB": 512, "DISK_GB": 7, "CUSTOM_LICENCE": 2}}
 
 
@@ -128,7 +116,7 @@ def test_the_image_pins_the_cpus(cloud: NovaSimulation, heal: HealAllocations, s
     node = cloud.node("a").uuid
     set_inventory(cloud, node, {**cloud.CAPACITY, "PCPU": 8})
     cloud.set_image_property(server, "hw_cpu_policy", "dedicated")
-    heal_all(heal, server)
+    heal_only(heal, instance_key(server))
     assert cloud.allocation(server) == {node: {"PCPU": 1, "MEMORY_MB": 512, "DISK_GB": 1}}
 
 
@@ -151,7 +139,7 @@ def test_a_root_disk_that_is_a_volume(
             connection.execute(sa.insert(tables.block_device_mapping).values(row))
             gone = {**row, "destination_type": "volume", "deleted": 7, "boot_index": 0}
             connection.execute(sa.insert(tables.block_device_mapping).values(gone))
-    heal_all(heal, server)
+    heal_only(heal, instance_key(server))
     volume = destination == "volume" if boot_index == 0 else not image
     assert ("DISK_GB" in cloud.allocation(server)[cloud.node("a").uuid]) is not volume
 
@@ -173,7 +161,7 @@ def test_all_instances_of_a_host(cloud: NovaSimulation, heal: HealAllocations, s
 
 def test_the_wrong_owner(cloud: NovaSimulation, heal: HealAllocations, server: str) -> None:
     own(cloud, server, home(cloud, server), "somebody", cloud.USER)
-    finding = heal_all(heal, server)
+    finding = heal_only(heal, instance_key(server))
     assert finding.problem == "wrong-owner"
     assert owner(cloud, server) == (cloud.PROJECT, cloud.USER)
     assert cloud.allocation(server) == home(cloud, server)
@@ -185,7 +173,7 @@ def test_another_node_from_which_an_ended_migration_proves_it_away(
     record_move(cloud, server, "b", "failed")
     own(cloud, server, home(cloud, server, "b"), "somebody", "else")
     assert swept_ids(heal) == {server}
-    assert heal_all(heal, server).problem == "wrong-provider"
+    assert heal_only(heal, instance_key(server)).problem == "wrong-provider"
     assert cloud.allocation(server) == home(cloud, server)
     assert owner(cloud, server) == (cloud.PROJECT, cloud.USER)
 
@@ -197,13 +185,13 @@ def test_the_share_of_a_failed_migration_is_not_given_a_second_time(
         server = cloud.boot("a")
         migration = cloud.start_migration(server, "b", live=True)
         cloud.fail_migration(migration, leak_allocation=True)
-    assert not heal.inspect(key(server)), "audit_migrations finds it"
+    assert not heal.inspect(instance_key(server)), "audit_migrations finds it"
     migrations = AuditMigrations.from_resources(resources)
-    [finding] = migrations.inspect(key(server))
+    [finding] = migrations.inspect(instance_key(server))
     migrations.heal(finding)
     assert cloud.allocation(migration) == {}
     assert cloud.allocation(server) == home(cloud, server)
-    assert not heal.inspect(key(server))
+    assert not heal.inspect(instance_key(server))
 
 
 def test_a_share_is_not_given_a_second_time_when_only_the_letter_case_differs(
@@ -217,7 +205,7 @@ def test_a_share_is_not_given_a_second_time_when_only_the_letter_case_differs(
         cloud.set_migration(migration, source_compute="A", source_node="A")
     cloud.hold(server, {})
     monkeypatch.setattr(heal._databases, "host_names", HostNames(exact=False))
-    assert not heal.inspect(key(server)), "audit_migrations moves it back"
+    assert not heal.inspect(instance_key(server)), "audit_migrations moves it back"
     assert cloud.allocation(server) == {}
 
 
@@ -230,7 +218,7 @@ def test_after_a_resize_within_its_node_the_flavor_counts(
         cloud.fail_migration(migration, leak_allocation=True)
         cloud.set_migration(migration, dest_compute="a", dest_node="a")
     cloud.hold(server, {})
-    heal_all(heal, server)
+    heal_only(heal, instance_key(server))
     assert cloud.allocation(server) == home(cloud, server)
     [leftover] = audit.inspect(Key("consumer", server))
     audit.heal(leftover)
@@ -241,7 +229,7 @@ def test_shared_storage_stays_and_is_not_given_twice(cloud: NovaSimulation, heal
     record_move(cloud, server, "b", "failed")
     shared = make_provider(cloud, "nfs", {"DISK_GB": 100})
     cloud.hold(server, {cloud.node("b").uuid: {"VCPU": 1, "MEMORY_MB": 512}, shared: {"DISK_GB": 1}})
-    heal_all(heal, server)
+    heal_only(heal, instance_key(server))
     node = cloud.node("a").uuid
     assert cloud.allocation(server) == {node: {"VCPU": 1, "MEMORY_MB": 512}, shared: {"DISK_GB": 1}}
 
@@ -278,7 +266,7 @@ def test_an_earlier_node_of_the_same_name_is_reported(
 
 def test_a_node_and_another_one_are_for_the_audit(cloud: NovaSimulation, heal: HealAllocations, server: str) -> None:
     cloud.hold(server, {**home(cloud, server), **home(cloud, server, "b")})
-    assert not heal.inspect(key(server))
+    assert not heal.inspect(instance_key(server))
 
 
 # amounts
@@ -300,7 +288,7 @@ def test_resources_of_ports_and_devices_are_not_wrong_amounts(
 ) -> None:
     card = make_provider(cloud, "card", {"NET_BW_EGR_KILOBIT_PER_SEC": 4000}, cloud.node("a").uuid)
     cloud.hold(server, {**home(cloud, server), card: {"NET_BW_EGR_KILOBIT_PER_SEC": 1000}})
-    assert not heal.inspect(key(server))
+    assert not heal.inspect(instance_key(server))
 
 
 def test_pinned_cpus_of_a_node_without_such_an_inventory(
@@ -308,7 +296,7 @@ def test_pinned_cpus_of_a_node_without_such_an_inventory(
 ) -> None:
     cloud.set_image_property(server, "hw_cpu_policy", "dedicated")
     cloud.hold(server, home(cloud, server))
-    assert not heal.inspect(key(server)), "the scheduler falls back to VCPU"
+    assert not heal.inspect(instance_key(server)), "the scheduler falls back to VCPU"
     cloud.hold(server, {})
     assert "no PCPU" in refused(heal, server).refusal
 
@@ -316,7 +304,7 @@ def test_pinned_cpus_of_a_node_without_such_an_inventory(
 def test_a_healthy_vgpu_is_not_judged(cloud: NovaSimulation, heal: HealAllocations, server: str) -> None:
     cloud.hold(server, home(cloud, server))
     cloud.set_flavor(server, vcpus=9, extra_specs={"resources:VGPU": "1"})
-    assert not heal.inspect(key(server))
+    assert not heal.inspect(instance_key(server))
 
 
 # what cannot be rebuilt
@@ -346,7 +334,7 @@ def test_flavors_that_cannot_be_rebuilt(
     assert finding.problem == "allocation-missing"
     assert reason in finding.refusal
     assert cloud.allocation(server) == {}
-    heal_all(heal, other)
+    heal_only(heal, instance_key(other))
 
 
 def test_a_class_that_the_node_has_below(cloud: NovaSimulation, heal: HealAllocations, server: str) -> None:
@@ -356,7 +344,7 @@ def test_a_class_that_the_node_has_below(cloud: NovaSimulation, heal: HealAlloca
 
 def test_a_node_below_which_there_is_something_else(cloud: NovaSimulation, heal: HealAllocations, server: str) -> None:
     make_provider(cloud, "card", {"SRIOV_NET_VF": 1}, cloud.node("a").uuid)
-    heal_all(heal, server)
+    heal_only(heal, instance_key(server))
     assert cloud.allocation(server) == home(cloud, server)
 
 
@@ -393,7 +381,7 @@ def test_an_unknown_node(cloud: NovaSimulation, heal: HealAllocations, server: s
     assert swept_ids(heal) == {server}
     assert refused(heal, server).problem == "node-unknown"
     cloud.hold(server, home(cloud, server))
-    assert not heal.inspect(key(server))
+    assert not heal.inspect(instance_key(server))
 
 
 def test_a_node_without_provider(cloud: NovaSimulation, heal: HealAllocations, server: str) -> None:
@@ -406,7 +394,7 @@ def test_an_instance_in_two_cells_gets_nothing(cloud: NovaSimulation, heal: Heal
     row = cloud.instance(server)
     with cloud.cells["cell2"].begin() as connection:
         connection.execute(sa.insert(tables.instances).values({**row._mapping}))
-    assert not heal.inspect(key(server))
+    assert not heal.inspect(instance_key(server))
 
 
 # what is left alone
@@ -415,16 +403,16 @@ def test_an_instance_in_two_cells_gets_nothing(cloud: NovaSimulation, heal: Heal
 def test_building(cloud: NovaSimulation, heal: HealAllocations) -> None:
     with cloud.ago(**LONG):
         server = cloud.request()
-        assert not heal.inspect(key(server))
+        assert not heal.inspect(instance_key(server))
         cloud.create_instance(server, "cell1")
         cloud.set_instance(server, host="a", node="a", task_state=None, vm_state="active")
-        assert not heal.inspect(key(server)), "has a build request"
+        assert not heal.inspect(instance_key(server)), "has a build request"
         with cloud.api.begin() as connection:
             connection.execute(sa.delete(tables.build_requests))
-        assert not heal.inspect(key(server)), "mapped to no cell"
+        assert not heal.inspect(instance_key(server)), "mapped to no cell"
         cloud.map_instance(server, "cell1")
         cloud.set_instance(server, vm_state="building")
-    assert not heal.inspect(key(server))
+    assert not heal.inspect(instance_key(server))
     assert swept_ids(heal) == set()
 
 
@@ -434,7 +422,7 @@ def test_never_scheduled(cloud: NovaSimulation, heal: HealAllocations) -> None:
         cloud.create_instance(server, "cell0")
         cloud.map_instance(server, "cell0")
         cloud.set_instance(server, vm_state="error", task_state=None)
-    assert not heal.inspect(key(server))
+    assert not heal.inspect(instance_key(server))
 
 
 @pytest.mark.parametrize("state", ["deleted", "hidden", "offloaded", "about to be deleted", "without host"])
@@ -453,19 +441,19 @@ def test_an_instance_that_should_hold_nothing(
                 "without host": {"host": None, "vm_state": "error"},
             }
             cloud.set_instance(server, **change[state])
-    assert not heal.inspect(key(server))
+    assert not heal.inspect(instance_key(server))
     assert swept_ids(heal) == set()
 
 
 def test_an_unknown_instance(heal: HealAllocations) -> None:
-    assert not heal.inspect(key(str(uuid.uuid4())))
+    assert not heal.inspect(instance_key(str(uuid.uuid4())))
 
 
 def test_a_task_is_waited_for(cloud: NovaSimulation, heal: HealAllocations, server: str) -> None:
     with cloud.ago(**LONG):
         cloud.set_instance(server, task_state="rebooting")
     with pytest.raises(InFlight, match="rebooting"):
-        heal.inspect(key(server))
+        heal.inspect(instance_key(server))
     assert swept_ids(heal) == set()
 
 
@@ -477,7 +465,7 @@ def test_a_migration_in_progress_is_waited_for(cloud: NovaSimulation, heal: Heal
         cloud.set_migration(migration, status=status)
         cloud.set_instance(server, task_state=None)
     with pytest.raises(InFlight, match=f"migration of the instance is {status}"):
-        heal.inspect(key(server))
+        heal.inspect(instance_key(server))
 
 
 def test_a_resize_that_waits_to_be_confirmed(cloud: NovaSimulation, heal: HealAllocations) -> None:
@@ -486,10 +474,10 @@ def test_a_resize_that_waits_to_be_confirmed(cloud: NovaSimulation, heal: HealAl
         migration = cloud.start_migration(server, "b")
         cloud.finish_migration(migration)
     cloud.hold(server, {})
-    assert not heal.inspect(key(server))
+    assert not heal.inspect(instance_key(server))
     with cloud.ago(**LONG):
         cloud.set_instance(server, vm_state="active")
-    assert not heal.inspect(key(server)), "the migration is still finished"
+    assert not heal.inspect(instance_key(server)), "the migration is still finished"
     assert swept_ids(heal) == {server}
 
 
@@ -497,7 +485,7 @@ def test_a_change_a_moment_ago_is_waited_for(cloud: NovaSimulation, heal: HealAl
     server = cloud.boot("a")
     cloud.hold(server, {})
     with pytest.raises(InFlight) as caught:
-        heal.inspect(key(server))
+        heal.inspect(instance_key(server))
     assert 50 < caught.value.after <= 60
 
 
@@ -510,7 +498,7 @@ def test_a_consumer_of_another_service(cloud: NovaSimulation, heal: HealAllocati
         "consumer_type": "CONTAINER",
     }
     assert cloud.placement.request("PUT", f"/allocations/{server}", body, version="1.38").status == 204
-    assert not heal.inspect(key(server))
+    assert not heal.inspect(instance_key(server))
 
 
 # races
@@ -542,7 +530,7 @@ def around(
 
 
 def test_a_claim_before_the_heal_wins(cloud: NovaSimulation, heal: HealAllocations, server: str) -> None:
-    [finding] = heal.inspect(key(server))
+    [finding] = heal.inspect(instance_key(server))
     cloud.hold(server, home(cloud, server, "b"))
     with pytest.raises(Conflict):
         heal.heal(finding)
@@ -558,7 +546,7 @@ def test_a_claim_in_the_middle_of_the_heal_wins(
         cloud.hold(server, home(cloud, server, "b"))
     elif problem == "wrong-owner":
         own(cloud, server, home(cloud, server), "p", "u")
-    [finding] = heal.inspect(key(server))
+    [finding] = heal.inspect(instance_key(server))
     assert finding.problem == problem
     claimed = {cloud.node("b").uuid: {"VCPU": 7}}
     around(heal, monkeypatch, before=lambda: cloud.hold(server, claimed))
@@ -577,7 +565,7 @@ def test_an_instance_that_leaves_meanwhile_gets_nothing(
         "offloaded": lambda: cloud.shelve_offload(server),
         "moved": lambda: cloud.set_instance(server, host="b", node="b"),
     }
-    [finding] = heal.inspect(key(server))
+    [finding] = heal.inspect(instance_key(server))
     around(heal, monkeypatch, before=leave[how])
     with pytest.raises(Conflict, match="went away"):
         heal.heal(finding)
@@ -587,7 +575,7 @@ def test_an_instance_that_leaves_meanwhile_gets_nothing(
 def test_an_instance_that_works_meanwhile_keeps_it(
     cloud: NovaSimulation, heal: HealAllocations, server: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    [finding] = heal.inspect(key(server))
+    [finding] = heal.inspect(instance_key(server))
     around(heal, monkeypatch, before=lambda: cloud.set_instance(server, task_state="rebooting"))
     heal.heal(finding)
     assert cloud.allocation(server) == home(cloud, server)
@@ -596,7 +584,7 @@ def test_an_instance_that_works_meanwhile_keeps_it(
 def test_a_claim_after_the_write_is_not_taken_back(
     cloud: NovaSimulation, heal: HealAllocations, server: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    [finding] = heal.inspect(key(server))
+    [finding] = heal.inspect(instance_key(server))
     claimed = home(cloud, server, "b")
 
     def move() -> None:
@@ -616,7 +604,7 @@ def test_a_cell_that_is_lost_in_the_middle(
     monkeypatch: pytest.MonkeyPatch,
     cut: Callable[[str], None],
 ) -> None:
-    [finding] = heal.inspect(key(server))
+    [finding] = heal.inspect(instance_key(server))
     around(heal, monkeypatch, after=lambda: cut("cell1"))
     with pytest.raises(Unavailable, match="cell:cell1"):
         heal.heal(finding)
@@ -628,16 +616,16 @@ def test_a_full_node_refuses_and_others_go_on(cloud: NovaSimulation, heal: HealA
         other = cloud.boot("b")
     cloud.hold(other, {})
     cloud.hold(str(uuid.uuid4()), {cloud.node("a").uuid: {"MEMORY_MB": 131072}})
-    [finding] = heal.inspect(key(server))
+    [finding] = heal.inspect(instance_key(server))
     with pytest.raises(Refused, match=r"node a cannot give .*MEMORY_MB=512.*full\?.*409"):
         heal.heal(finding)
     assert cloud.allocation(server) == {}
-    heal_all(heal, other)
+    heal_only(heal, instance_key(other))
     assert cloud.allocation(other) == home(cloud, other, "b")
 
 
 def test_a_task_since_the_proof(cloud: NovaSimulation, heal: HealAllocations, server: str) -> None:
-    [finding] = heal.inspect(key(server))
+    [finding] = heal.inspect(instance_key(server))
     cloud.set_instance(server, task_state="resize_prep")
     with pytest.raises(InFlight):
         heal.heal(finding)
@@ -645,7 +633,7 @@ def test_a_task_since_the_proof(cloud: NovaSimulation, heal: HealAllocations, se
 
 
 def test_another_flavor_since_the_proof(cloud: NovaSimulation, heal: HealAllocations, server: str) -> None:
-    [finding] = heal.inspect(key(server))
+    [finding] = heal.inspect(instance_key(server))
     cloud.set_flavor(server, vcpus=2)
     with pytest.raises(Conflict):
         heal.heal(finding)
@@ -653,7 +641,7 @@ def test_another_flavor_since_the_proof(cloud: NovaSimulation, heal: HealAllocat
 
 
 def test_healing_twice_is_a_conflict(cloud: NovaSimulation, heal: HealAllocations, server: str) -> None:
-    [finding] = heal.inspect(key(server))
+    [finding] = heal.inspect(instance_key(server))
     heal.heal(finding)
     with pytest.raises(Conflict):
         heal.heal(finding)
@@ -661,21 +649,21 @@ def test_healing_twice_is_a_conflict(cloud: NovaSimulation, heal: HealAllocation
 
 
 def test_two_inspections_are_equal_and_survive_json(cloud: NovaSimulation, heal: HealAllocations, server: str) -> None:
-    [finding] = heal.inspect(key(server))
+    [finding] = heal.inspect(instance_key(server))
     time.sleep(1.1)
-    assert [finding] == list(heal.inspect(key(server)))
+    assert [finding] == list(heal.inspect(instance_key(server)))
     stored = json.loads(json.dumps(finding.evidence, sort_keys=True))
     heal.heal(dataclasses.replace(finding, evidence=stored))
     assert cloud.allocation(server) == home(cloud, server)
 
 
 def test_the_undo(cloud: NovaSimulation, heal: HealAllocations, server: str) -> None:
-    [finding] = heal.inspect(key(server))
+    [finding] = heal.inspect(instance_key(server))
     assert heal.heal(finding).undo == f"openstack resource provider allocation delete {server}"
     held = home(cloud, server, "b")
     record_move(cloud, server, "b", "failed")
     own(cloud, server, held, "p", "u")
-    [finding] = heal.inspect(key(server))
+    [finding] = heal.inspect(instance_key(server))
     healed = heal.heal(finding)
     assert finding.undo == healed.undo, "known before the heal"
     assert "--project-id p --user-id u" in healed.undo
@@ -694,11 +682,11 @@ def test_a_silent_cell_proves_nothing(
     with cloud.ago(**LONG):
         far = cloud.boot("c")
     cloud.hold(far, {})
-    [finding] = heal.inspect(key(server))
+    [finding] = heal.inspect(instance_key(server))
     cut(cell)
     for instance in (server, far):
         with pytest.raises(Unavailable, match=f"cell:{cell}"):
-            heal.inspect(key(instance))
+            heal.inspect(instance_key(instance))
     with pytest.raises(Unavailable):
         heal.heal(finding)
     assert cloud.allocation(server) == {}
@@ -732,7 +720,7 @@ def test_a_cell_that_is_lost_during_a_sweep(
 def test_a_silent_placement(cloud: NovaSimulation, heal: HealAllocations, server: str) -> None:
     cloud.placement.stop()
     with pytest.raises(Unavailable, match="placement"):
-        heal.inspect(key(server))
+        heal.inspect(instance_key(server))
     with pytest.raises(Unavailable, match="placement"):
         list(heal.sweep())
 
@@ -769,5 +757,5 @@ def test_population_counts_live_instances(
 def test_the_events_name_the_instance(heal: HealAllocations) -> None:
     server = str(uuid.uuid4())
     hinting = {trigger.event: trigger for trigger in heal.triggers}
-    assert hinting["instance.create.end"].key(Event("instance.create.end", {"uuid": server})) == key(server)
+    assert hinting["instance.create.end"].key(Event("instance.create.end", {"uuid": server})) == instance_key(server)
     assert all(trigger.after > 0 for trigger in heal.triggers)

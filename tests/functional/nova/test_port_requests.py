@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from handlers.base import Conflict, Finding, Key, Refused, Resources, Unavailable
+from handlers.base import Conflict, Finding, Refused, Resources, Unavailable
 from handlers.nova import tables
 from handlers.nova.allocations.heal_allocations import HealAllocations
 from handlers.nova.simulation import NovaSimulation
-from tests.functional.nova.world import record_move, swept_ids
+from tests.functional.nova.world import heal_only, instance_key, record_move, swept_ids
 from tests.neutron import Neutron
 
 EGRESS, INGRESS = "NET_BW_EGR_KILOBIT_PER_SEC", "NET_BW_IGR_KILOBIT_PER_SEC"
@@ -91,25 +91,13 @@ def cache(cloud: NovaSimulation, instance: str, *ports: str, text: str | None = 
         connection.execute(sa.update(caches).where(caches.c.instance_uuid == instance).values(network_info=said))
 
 
-def key(instance: str) -> Key:
-    return Key("instance", instance)
-
-
 def home(cloud: NovaSimulation, instance: str) -> dict[str, dict[str, int]]:
     return {cloud.node("a").uuid: cloud.flavor(instance).resources()}
 
 
-def give(heal: HealAllocations, instance: str) -> Finding:
-    [finding] = heal.inspect(key(instance))
-    assert finding.healable, finding.refusal
-    heal.heal(finding)
-    assert not list(heal.inspect(key(instance)))
-    return finding
-
-
 def refused(cloud: NovaSimulation, neutron: Neutron, heal: HealAllocations, instance: str) -> Finding:
     before, held = json.dumps(neutron.ports), cloud.allocation(instance)
-    [finding] = heal.inspect(key(instance))
+    [finding] = heal.inspect(instance_key(instance))
     assert not finding.healable
     with pytest.raises(Refused):
         heal.heal(finding)
@@ -130,7 +118,7 @@ def test_bandwidth_of_the_only_card(
 ) -> None:
     asked = group({EGRESS: 1000, INGRESS: 2000})
     port = attach(cloud, neutron, server, asked, binding_profile={"capabilities": ["switchdev"]})
-    [finding] = heal.inspect(key(server))
+    [finding] = heal.inspect(instance_key(server))
     healed = heal.heal(finding)
     assert cloud.allocation(server) == {**home(cloud, server), card: {EGRESS: 1000, INGRESS: 2000}}
     assert neutron.ports[port]["binding:profile"] == {
@@ -138,14 +126,14 @@ def test_bandwidth_of_the_only_card(
         "allocation": {asked["id"]: card},
     }
     assert f"port unset --binding-profile allocation {port}" in healed.undo
-    assert not list(heal.inspect(key(server)))
+    assert not list(heal.inspect(instance_key(server)))
 
 
 def test_the_old_way_of_one_group_without_a_name(
     cloud: NovaSimulation, neutron: Neutron, heal: HealAllocations, server: str, card: str
 ) -> None:
     port = attach(cloud, neutron, server, resource_request={"resources": {EGRESS: 7}, "required": [PHYSNET]})
-    give(heal, server)
+    heal_only(heal, instance_key(server))
     assert cloud.allocation(server) == {**home(cloud, server), card: {EGRESS: 7}}
     assert said(neutron, port) == card
 
@@ -156,7 +144,7 @@ def test_several_ports_and_groups(
     pair = group({EGRESS: 1}), group({PACKETS: 10})
     attach(cloud, neutron, server)
     first, second = attach(cloud, neutron, server, *pair), attach(cloud, neutron, server, group({EGRESS: 30}))
-    give(heal, server)
+    heal_only(heal, instance_key(server))
     assert cloud.allocation(server) == {**home(cloud, server), card: {EGRESS: 31, PACKETS: 10}}
     assert said(neutron, first) == {one["id"]: card for one in pair}
     assert list(said(neutron, second).values()) == [card]
@@ -169,7 +157,7 @@ def test_the_flavor_wants_a_card_for_each(
     attach(cloud, neutron, server, group({EGRESS: 1000}))
     attach(cloud, neutron, server, group({EGRESS: 5}))
     cloud.set_flavor(server, extra_specs={"group_policy": "isolate"})
-    give(heal, server)
+    heal_only(heal, instance_key(server))
     assert cloud.allocation(server) == {**home(cloud, server), card: {EGRESS: 1000}, other: {EGRESS: 5}}
 
 
@@ -179,7 +167,7 @@ def test_the_port_names_the_card(
     other, asked = make_card(cloud, "a", "eth1"), group({EGRESS: 9})
     port = attach(cloud, neutron, server, asked, binding_profile={"allocation": {asked["id"]: other}})
     revision = neutron.ports[port]["revision_number"]
-    assert "ports" not in give(heal, server).evidence
+    assert "ports" not in heal_only(heal, instance_key(server)).evidence
     assert cloud.allocation(server) == {**home(cloud, server), other: {EGRESS: 9}}
     assert neutron.ports[port]["revision_number"] == revision, "it said so already"
 
@@ -189,7 +177,7 @@ def test_the_trait_names_the_card(
 ) -> None:
     other = make_card(cloud, "a", "eth1", trait="CUSTOM_PHYSNET_OTHER")
     attach(cloud, neutron, server, group({EGRESS: 9}, "CUSTOM_PHYSNET_OTHER"))
-    give(heal, server)
+    heal_only(heal, instance_key(server))
     assert cloud.allocation(server) == {**home(cloud, server), other: {EGRESS: 9}}
 
 
@@ -200,7 +188,7 @@ def test_resources_of_another_node_are_replaced(
     record_move(cloud, server, "b", "failed")
     cloud.hold(server, {cloud.node("b").uuid: cloud.flavor(server).resources()})
     attach(cloud, neutron, server, group({EGRESS: 9}))
-    assert give(heal, server).problem == "wrong-provider"
+    assert heal_only(heal, instance_key(server)).problem == "wrong-provider"
     assert cloud.allocation(server) == {**home(cloud, server), card: {EGRESS: 9}}
 
 
@@ -209,7 +197,7 @@ def test_a_port_that_nova_did_not_know_of(
 ) -> None:
     attach(cloud, neutron, server, group({EGRESS: 9}))
     cache(cloud, server)
-    give(heal, server)
+    heal_only(heal, instance_key(server))
     assert cloud.allocation(server) == {**home(cloud, server), card: {EGRESS: 9}}
 
 
@@ -219,7 +207,7 @@ def test_ports_that_ask_for_nothing(
     attach(cloud, neutron, server)
     attach(cloud, neutron, server, resource_request={"request_groups": []})
     attach(cloud, neutron, server, binding_profile={"pci_slot": "0000:01:00.1"})
-    give(heal, server)
+    heal_only(heal, instance_key(server))
     assert cloud.allocation(server) == home(cloud, server)
 
 
@@ -228,7 +216,7 @@ def test_a_neutron_without_the_extension(
 ) -> None:
     neutron.extensions, neutron.hidden = set(), {"resource_request"}
     attach(cloud, neutron, server)
-    give(heal, server)
+    heal_only(heal, instance_key(server))
     assert cloud.allocation(server) == home(cloud, server)
 
 
@@ -312,7 +300,7 @@ def test_neither_neutron_nor_the_cache_knows_a_port(
     attach(cloud, neutron, server)
     with cloud.cells["cell1"].begin() as connection:
         connection.execute(sa.update(caches).values(network_info=text))
-    give(heal, server)
+    heal_only(heal, instance_key(server))
 
 
 # what does not answer
@@ -328,20 +316,20 @@ def test_without_neutron_only_instances_without_ports_go_on(
     cloud.hold(other, {})
     neutron.faults = {"GET": status}
     with pytest.raises(Unavailable) as error:
-        list(heal.inspect(key(server)))
+        list(heal.inspect(instance_key(server)))
     assert error.value.dependency == "network"
-    give(heal, other)
+    heal_only(heal, instance_key(other))
     assert cloud.allocation(server) == {}
     neutron.faults = {}
-    give(heal, server)
+    heal_only(heal, instance_key(server))
 
 
 def test_a_cloud_without_neutron(cloud: NovaSimulation, alone: HealAllocations, server: str) -> None:
     cache(cloud, server, str(uuid.uuid4()))
     with pytest.raises(Unavailable, match="network_endpoint_override"):
-        list(alone.inspect(key(server)))
+        list(alone.inspect(instance_key(server)))
     cache(cloud, server)
-    give(alone, server)
+    heal_only(alone, instance_key(server))
     assert cloud.allocation(server) == home(cloud, server)
 
 
@@ -350,7 +338,7 @@ def test_a_healthy_instance_needs_no_neutron(cloud: NovaSimulation, neutron: Neu
         healthy = cloud.boot("a")
     attach(cloud, neutron, healthy)
     neutron.faults = {"GET": 500}
-    assert not list(heal.inspect(key(healthy)))
+    assert not list(heal.inspect(instance_key(healthy)))
 
 
 def test_credentials_that_do_not_show_the_requests_of_ports(
@@ -359,7 +347,7 @@ def test_credentials_that_do_not_show_the_requests_of_ports(
     attach(cloud, neutron, server)
     neutron.hidden = {"resource_request"}
     with pytest.raises(Unavailable, match="administrator"):
-        list(heal.inspect(key(server)))
+        list(heal.inspect(instance_key(server)))
 
 
 # what changes, or dies, in between
@@ -369,7 +357,7 @@ def test_a_port_that_changes_meanwhile(
     cloud: NovaSimulation, neutron: Neutron, heal: HealAllocations, server: str, card: str
 ) -> None:
     first, second = (attach(cloud, neutron, server, group({EGRESS: 9})) for _ in range(2))
-    [finding] = heal.inspect(key(server))
+    [finding] = heal.inspect(instance_key(server))
     later = max(first, second)
 
     def change(port: str) -> None:
@@ -382,14 +370,14 @@ def test_a_port_that_changes_meanwhile(
         heal.heal(finding)
     assert cloud.allocation(server) == {}
     assert said(neutron, first) is said(neutron, second) is None
-    give(heal, server)
+    heal_only(heal, instance_key(server))
 
 
 def test_the_node_fills_up_meanwhile(
     cloud: NovaSimulation, neutron: Neutron, heal: HealAllocations, server: str, card: str
 ) -> None:
     port = attach(cloud, neutron, server, group({EGRESS: 9}))
-    [finding] = heal.inspect(key(server))
+    [finding] = heal.inspect(instance_key(server))
 
     def fill(_port: str) -> None:
         neutron.before.clear()
@@ -406,7 +394,7 @@ def test_a_claim_meanwhile_wins(
     cloud: NovaSimulation, neutron: Neutron, heal: HealAllocations, server: str, card: str
 ) -> None:
     port = attach(cloud, neutron, server, group({EGRESS: 9}))
-    [finding] = heal.inspect(key(server))
+    [finding] = heal.inspect(instance_key(server))
 
     def claim(_port: str) -> None:
         neutron.before.clear()
@@ -423,7 +411,7 @@ def test_an_instance_that_leaves_meanwhile(
     cloud: NovaSimulation, neutron: Neutron, heal: HealAllocations, server: str, card: str
 ) -> None:
     port = attach(cloud, neutron, server, group({EGRESS: 9}))
-    [finding] = heal.inspect(key(server))
+    [finding] = heal.inspect(instance_key(server))
 
     def leave(_port: str) -> None:
         neutron.before.clear()
@@ -446,7 +434,7 @@ def test_death_between_the_ports_and_the_allocation(
 ) -> None:
     """What is killed runs nothing more: neither the next write nor any that takes back."""
     ports = [attach(cloud, neutron, server, group({EGRESS: 9})) for _ in range(3)]
-    [finding] = heal.inspect(key(server))
+    [finding] = heal.inspect(instance_key(server))
     for alive in range(1, 4):
         with monkeypatch.context() as dying:
             _die_after(dying, neutron, alive)
@@ -454,9 +442,9 @@ def test_death_between_the_ports_and_the_allocation(
                 heal.heal(finding)
         assert sum(said(neutron, port) is not None for port in ports) == alive
         assert cloud.allocation(server) == {}
-        [finding] = heal.inspect(key(server))
+        [finding] = heal.inspect(instance_key(server))
     assert {one.id for one in heal.sweep()} == {server}, "the sweep finds it again"
-    give(heal, server)
+    heal_only(heal, instance_key(server))
     assert cloud.allocation(server) == {**home(cloud, server), card: {EGRESS: 27}}
 
 
@@ -490,7 +478,7 @@ def test_a_lost_answer_of_placement(
     from handlers.nova.placement import Placement
 
     port, write = attach(cloud, neutron, server, group({EGRESS: 9})), Placement.replace_allocation
-    [finding] = heal.inspect(key(server))
+    [finding] = heal.inspect(instance_key(server))
 
     def lose(self: Placement, *arguments: Any) -> None:
         write(self, *arguments)
@@ -500,7 +488,7 @@ def test_a_lost_answer_of_placement(
     with pytest.raises(Unavailable):
         heal.heal(finding)
     assert said(neutron, port) is not None, "the allocation may be there, and is"
-    assert not list(heal.inspect(key(server)))
+    assert not list(heal.inspect(instance_key(server)))
 
 
 def test_a_cut_cell_after_the_write(
@@ -512,7 +500,7 @@ def test_a_cut_cell_after_the_write(
     cut: Callable[[str], None],
 ) -> None:
     attach(cloud, neutron, server, group({EGRESS: 9}))
-    [finding] = heal.inspect(key(server))
+    [finding] = heal.inspect(instance_key(server))
     neutron.before["PUT"] = lambda _port: cut("cell1")
     with pytest.raises(Unavailable):
         heal.heal(finding)
@@ -549,7 +537,7 @@ def test_bandwidth_of_the_ports_there_are_is_right(
     asked = group({EGRESS: 9})
     port = attach(cloud, neutron, server, asked, binding_profile={"allocation": {asked["id"]: card}})
     cloud.hold(server, {**home(cloud, server), card: {EGRESS: 9}})
-    assert not heal.inspect(key(server))
+    assert not heal.inspect(instance_key(server))
     cache(cloud, server, text=json.dumps([{"id": port, "profile": {"allocation": {asked["id"]: card}}}]))
     assert swept_ids(heal) == set()
 
@@ -570,4 +558,4 @@ def test_without_neutron_nothing_is_known_of_bandwidth(
 ) -> None:
     cache(cloud, server)
     cloud.hold(server, {**home(cloud, server), card: {EGRESS: 1000}})
-    assert not alone.inspect(key(server))
+    assert not alone.inspect(instance_key(server))

@@ -13,7 +13,7 @@ from handlers.nova.hosts.sync_aggregates import SyncAggregates
 from handlers.nova.names import HostNames
 from handlers.nova.placement import ProviderAggregates
 from handlers.nova.simulation import NovaSimulation
-from tests.functional.nova.world import make_provider, refused, set_traits, swept
+from tests.functional.nova.world import heal_all, make_provider, refused, set_traits, swept
 
 
 @pytest.fixture
@@ -40,14 +40,6 @@ def members(cloud: NovaSimulation, aggregate: str) -> set[str]:
     return {node.name for node in cloud.nodes() if aggregate in cloud.provider_aggregates(node.uuid)}
 
 
-def heal_all(sync: SyncAggregates, where: Key) -> list[str]:
-    findings = list(sync.inspect(where))
-    for finding in findings:
-        sync.heal(finding)
-    assert not list(sync.inspect(where))
-    return [finding.problem for finding in findings]
-
-
 def test_nothing_to_do(cloud: NovaSimulation, sync: SyncAggregates, aggregate: str) -> None:
     cloud.add_host_to_aggregate(aggregate, "a")
     assert not list(sync.sweep())
@@ -61,7 +53,7 @@ def test_a_host_that_placement_does_not_know_is_added(
     cloud.add_host_to_aggregate(aggregate, "a", placement_ok=False)
     cloud.add_host_to_aggregate(aggregate, "c", placement_ok=False)
     assert list(sync.sweep()) == [key(aggregate)]
-    assert heal_all(sync, key(aggregate)) == ["membership-missing"]
+    assert [finding.problem for finding in heal_all(sync, key(aggregate))] == ["membership-missing"]
     assert members(cloud, aggregate) == {"a", "c"}
     assert not list(sync.sweep())
 
@@ -73,7 +65,7 @@ def test_a_host_that_left_is_removed_where_the_operator_permits_it(
     cloud.add_host_to_aggregate(aggregate, "b")
     cloud.remove_host_from_aggregate(aggregate, "b", placement_ok=False)
     assert swept(removing) == {key(aggregate)}
-    assert heal_all(removing, key(aggregate)) == ["membership-stale"]
+    assert [finding.problem for finding in heal_all(removing, key(aggregate))] == ["membership-stale"]
     assert members(cloud, aggregate) == {"a"}
 
 
@@ -134,7 +126,7 @@ def test_adding_and_removing_are_two_findings(
     }
     sync.heal(findings["membership-missing"])
     assert members(cloud, aggregate) == {"a", "b", "c"}
-    assert heal_all(removing, key(aggregate)) == ["membership-stale"]
+    assert [finding.problem for finding in heal_all(removing, key(aggregate))] == ["membership-stale"]
     assert members(cloud, aggregate) == {"a"}
 
 
@@ -158,7 +150,7 @@ def test_memberships_that_changed_meanwhile_are_read_again(
     with pytest.raises(Conflict):
         sync.heal(finding)
     assert members(cloud, aggregate) == set()
-    assert heal_all(sync, key(aggregate)) == ["membership-missing"]
+    assert [finding.problem for finding in heal_all(sync, key(aggregate))] == ["membership-missing"]
 
 
 def test_a_host_in_other_letters_is_the_same_host_for_mysql(
@@ -194,7 +186,7 @@ def test_a_sweep_finds_hosts_without_node_and_nodes_without_provider(
 def test_every_node_of_a_host_is_a_member(cloud: NovaSimulation, sync: SyncAggregates, aggregate: str) -> None:
     cloud.add_compute("ironic", "cell2", nodes=3)
     cloud.add_host_to_aggregate(aggregate, "ironic", placement_ok=False)
-    assert heal_all(sync, Key("host", "ironic")) == ["membership-missing"]
+    assert [finding.problem for finding in heal_all(sync, Key("host", "ironic"))] == ["membership-missing"]
     assert members(cloud, aggregate) == {"ironic-node-1", "ironic-node-2", "ironic-node-3"}
 
 
@@ -290,7 +282,7 @@ def test_nothing_is_judged_while_a_cell_is_silent(
 def test_allocations_on_the_node_do_not_stop_the_heal(
     cloud: NovaSimulation, sync: SyncAggregates, aggregate: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each claim moves the provider's generation; that says nothing about its aggregates."""
+    """Each claim changes the provider's generation, but not its aggregates."""
     cloud.add_host_to_aggregate(aggregate, "a", placement_ok=False)
     [finding] = sync.inspect(key(aggregate))
     booted: list[str] = []
@@ -375,7 +367,7 @@ def test_a_heal_reports_the_writes_before_placement_fell_silent(
     with pytest.raises(Unavailable):
         sync.heal(finding)
     monkeypatch.undo()
-    assert heal_all(sync, key(aggregate)) == ["membership-missing"]
+    assert [finding.problem for finding in heal_all(sync, key(aggregate))] == ["membership-missing"]
     assert members(cloud, aggregate) == set(hosts)
 
 
@@ -384,7 +376,7 @@ def test_more_than_a_batch_is_several_findings(
 ) -> None:
     monkeypatch.setattr(sync_aggregates, "BATCH", 2)
     hosts = crowd(cloud, aggregate, 5)
-    assert heal_all(sync, key(aggregate)) == ["membership-missing"] * 3
+    assert [finding.problem for finding in heal_all(sync, key(aggregate))] == ["membership-missing"] * 3
     assert members(cloud, aggregate) == set(hosts)
 
 

@@ -33,8 +33,24 @@ def refused(handler: Handler, finding: Finding) -> Finding:
     return finding
 
 
+def heal_all(handler: Handler, key: Key) -> list[Finding]:
+    """Heal every finding of a key; check that no drift is left. Return the findings."""
+    findings = list(handler.inspect(key))
+    for finding in findings:
+        assert finding.healable, finding.refusal
+        handler.heal(finding)
+    assert not list(handler.inspect(key))
+    return findings
+
+
+def heal_only(handler: Handler, key: Key) -> Finding:
+    """Heal the only finding of a key, as :func:`heal_all` does; return the finding."""
+    [finding] = heal_all(handler, key)
+    return finding
+
+
 def execute(cloud: NovaSimulation, statements: str) -> None:
-    """Run what a finding or a history line tells an operator to run in nova_api."""
+    """Run the statements of a finding or history line in nova_api."""
     with cloud.api.begin() as connection:
         for statement in statements.split(";\n"):
             lines = [line for line in statement.splitlines() if not line.startswith("--")]
