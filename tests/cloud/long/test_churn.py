@@ -101,6 +101,11 @@ class Installation:
     def _sweeps(self, name: str) -> int:
         return self.program.log.read_text().count(f"{name}: a sweep of ") if self.program.log.exists() else 0
 
+    def audit(self) -> list[dict[str, str]]:
+        """Return the drift that an audit finds; stopped handlers sweep in no other way."""
+        found: list[dict[str, str]] = self.program.json("sweep", "--audit")
+        return found
+
     def stopped(self) -> set[str]:
         """Return the handlers that are stopped."""
         listed = self.program.json("handler", "list")
@@ -219,7 +224,7 @@ def restore(cloud: ControlPlane, stackmend: Installation, old: Backup, *, rememb
     with restored(cloud, old):
         if remembers:
             wait_until(lambda: stackmend.stopped() == set(NAMES), 120, "the stop of every handler")
-            stackmend.let_it_sweep(1)
+            assert stackmend.audit(), "an audit of the copy reports nothing"
         else:
             stackmend.start()
             assert stackmend.stopped() == set()
