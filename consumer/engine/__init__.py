@@ -8,7 +8,8 @@ task                 a handler with its settings
 dispatcher           the claiming thread and the worker threads
 shares               shares the workers between services, events and background work
 worker               works on a claim: runs a sweep or reconciles a key
-sweeps               lists suspects; the breaker counts them
+sweeps               lists suspects
+breaker              counts the suspects of a sweep that heals
 reconciler           one claim from start to end
 decisions            turns findings and errors into decisions
 gates/               the conditions for a heal, one per file

@@ -19,9 +19,10 @@ from typing import TypeVar
 
 from consumer.conf.engine import EngineSettings
 from consumer.engine import reconciler
+from consumer.engine.breaker import Breaker, plausible
 from consumer.engine.reconciler import Reconciled, Reconciler
 from consumer.engine.stores import MemoryStore
-from consumer.engine.sweeps import listed, unbelievable
+from consumer.engine.sweeps import listed
 from consumer.engine.task import Task
 from consumer.journal.database import Database
 from consumer.journal.work import Claim, Later, Priority
@@ -163,12 +164,10 @@ class OneShot:
             yield from keys
             return
         population = task.handler.population()
-        limit = unbelievable(self._settings.breaker_count, self._settings.breaker_percent, population)
-        suspects = 0
-        for key in keys:
-            suspects += key.weight
-            if suspects > limit:
-                raise _TooMany(f"more than {limit} of {population} objects look wrong; nothing was healed")
+        breaker = Breaker(task.handler, plausible(self._settings, population))
+        for key in breaker.through(keys):
+            if breaker.trips:
+                raise _TooMany(f"more than {breaker.limit} of {population} objects look wrong; nothing was healed")
             yield key
 
     def examine(self, task: Task, keys: Iterable[Key], source: str) -> list[Result]:

@@ -1,8 +1,8 @@
 """Sweeps find the drift that no event reported. A handler's timer is a row of the journal, which one replica claims.
 
-A sweep enqueues suspects at low priority; workers prove the drift. In heal mode the sweep first counts the suspects. If there
-are more than is plausible (a wrong database URL, a restored backup), the sweep enqueues nothing and the breaker stops the
-handler. A failed sweep never proves that objects are gone. A sweep that a silent cell ended early is repeated once the cell
+A sweep enqueues suspects at low priority; workers prove the drift. In heal mode :mod:`consumer.engine.breaker` first counts the
+suspects. If there are more than is plausible (a wrong database URL, a restored backup), the sweep enqueues nothing and stops
+the handler. A failed sweep never proves that objects are gone. A sweep that a silent cell ended early is repeated once the cell
 answers, or at its next interval. If the window closes during a sweep, the sweep begins again when the
 window opens.
 """
@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice, takewhile
 
 from sqlalchemy import Connection
 
 from consumer.conf.engine import EngineSettings
+from consumer.engine.breaker import Breaker, plausible
 from consumer.engine.decisions import after_error
 from consumer.engine.task import Task
 from consumer.journal import controls, history, work
@@ -48,11 +49,6 @@ def listed(keys: Iterable[Key], down: list[Unavailable]) -> Iterator[Key]:
         yield from keys
     except Unavailable as error:
         down.append(error)
-
-
-def unbelievable(count: int, percent: int, population: int) -> int:
-    """Return the largest plausible number of suspects: ``count``, or ``percent`` of the population if that is more."""
-    return max(count, population * percent // 100)
 
 
 def _wait_after_gap(task: Task, claim: Claim, control: Control) -> float:
@@ -105,9 +101,10 @@ class Sweeper:
         down: list[Unavailable] = []
         keys: Iterable[Key] = takewhile(lambda _key: task.is_open, listed(task.handler.sweep(), down))
         if task.heals:
-            limit = unbelievable(self._settings.breaker_count, self._settings.breaker_percent, population)
-            keys, suspects = _up_to(keys, limit, work.refused(self._database, task.name))
-            if suspects > limit:
+            limit = plausible(self._settings, population)
+            breaker = Breaker(task.handler, limit, work.refused(self._database, task.name))
+            keys = list(breaker.through(keys))
+            if breaker.trips:
                 self._break_off(task, keys, limit, population)
                 return True
             if not down and not self._may_go_on(task):
@@ -160,21 +157,6 @@ class Sweeper:
     def _pause(self, task: Task) -> float:
         pause = task.settings.interval * random.uniform(0.9, 1.1)
         return pause + task.until_open(pause)
-
-
-def _up_to(keys: Iterable[Key], limit: int, refused: Collection[str]) -> tuple[list[Key], int]:
-    """Return keys until the sum of their weights exceeds a limit; return the sum too.
-
-    :param refused: keys whose weights do not count: their drift is known, and no mode may heal it
-    """
-    taken: list[Key] = []
-    suspects = 0
-    for key in keys:
-        taken.append(key)
-        suspects += 0 if str(key) in refused else key.weight
-        if suspects > limit:
-            break
-    return taken, suspects
 
 
 def _chunks(keys: Iterable[Key]) -> Iterator[tuple[Key, ...]]:

@@ -191,6 +191,31 @@ def test_known_refusals_stop_no_handler(machine: Machine) -> None:
     assert not controls.read(machine.database)["mender"].broken
 
 
+def test_many_refusals_at_first_sight_stop_no_handler(machine: Machine) -> None:
+    machine.with_settings(breaker_count=5, breaker_percent=0)
+    machine.world.things = {str(number): 1 for number in range(20)} | {"a": 1}
+    machine.world.before_look = refuse_numbers
+    machine.start()
+    machine.enqueue(timer())
+    eventually(lambda: len([one for one in outcomes(machine) if one[1] == "refused"]) == 20)
+    eventually(lambda: "a" not in machine.world.drifted())
+    assert not controls.read(machine.database)["mender"].broken
+
+
+def test_suspects_that_no_inspection_can_judge_count_for_the_breaker(machine: Machine) -> None:
+    machine.with_settings(breaker_count=5, breaker_percent=0)
+    machine.world.things = {str(number): 1 for number in range(20)}
+    machine.world.before_look = answer_nothing
+    machine.start()
+    machine.enqueue(timer())
+    eventually(lambda: controls.read(machine.database)["mender"].broken)
+    assert len(machine.world.drifted()) == 20
+
+
+def answer_nothing(key: Key) -> None:
+    raise InFlight(f"{key} changes", after=1.0)
+
+
 def refuse_numbers(key: Key) -> None:
     if key.id.isdigit():
         raise Refused("two hosts answer to it")

@@ -8,6 +8,7 @@ import pytest
 import sqlalchemy as sa
 
 from consumer import plugins
+from consumer.engine.breaker import Breaker
 from handlers.base import Finding, Handler, Key, Unavailable
 from handlers.nova import tables
 from handlers.nova.allocations.audit_allocations import AuditAllocations
@@ -113,6 +114,16 @@ def test_an_instance_whose_ironic_node_was_deleted_is_only_reported(world: Stage
     assert (finding.problem, finding.healable) == ("node-unknown", False)
     for cause in ("[DEFAULT] host", "service was deleted", "Ironic"):
         assert cause in finding.refusal
+
+
+def test_instances_of_a_deleted_ironic_node_do_not_trip_the_breaker(world: Stage) -> None:
+    """Bug 1839560: each of them is reported, and no heal could follow."""
+    servers = {boot(world) for _ in range(3)}
+    mark_deleted(world, tables.compute_nodes, "host", "a")
+    with world.handler(AuditAllocations) as handler:
+        breaker = Breaker(handler, limit=1)
+        assert {key.id for key in breaker.through(handler.sweep())} == servers
+    assert not breaker.trips
 
 
 def test_an_ended_migration_in_other_letters_is_not_given_twice(world: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
