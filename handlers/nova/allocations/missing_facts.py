@@ -21,7 +21,7 @@ from handlers.nova.allocations.entitlement import Unbuildable
 from handlers.nova.allocations.excess_facts import MIGRATIONS
 from handlers.nova.allocations.excess_rules import Located
 from handlers.nova.allocations.missing_rules import Facts
-from handlers.nova.allocations.port_requests import Needs
+from handlers.nova.allocations.port_requests import Needs, Unshown
 from handlers.nova.allocations.queries import Description
 from handlers.nova.database import NovaDatabases
 from handlers.nova.names import HostNames
@@ -194,14 +194,15 @@ class Reader:
         if hidden:
             why = f"does not show {port_requests.REQUEST} of ports; do the credentials have an administrator's role?"
             raise Unavailable("network", why)
-        missing = sorted((cached or frozenset()) - {port.id for port in ports})
-        if missing:
-            return Unbuildable(f"Neutron does not show its port {missing[0]}, so that its request is unknown")
         if cached is None and not ports:
             return Unbuildable("its network cache cannot be read, so that its ports are unknown")
         flavor = entitlement.parse(described.flavor)
         policy = "none" if isinstance(flavor, Unbuildable) else flavor.extra_specs.get("group_policy", "none")
-        return port_requests.read(ports, policy)
+        needs = port_requests.read(ports, policy)
+        unshown = sorted((cached or frozenset()) - {port.id for port in ports})
+        if not unshown or isinstance(needs, Unbuildable):
+            return needs
+        return Unshown(f"Neutron does not show its port {unshown[0]}, so that its request is unknown", needs)
 
 
 def _is_placed(facts: Facts) -> bool:

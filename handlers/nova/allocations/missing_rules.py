@@ -14,7 +14,7 @@ from handlers.nova.allocations import moves
 from handlers.nova.allocations.entitlement import Unbuildable, differences, total
 from handlers.nova.allocations.excess_rules import NOVA_TYPES, Located
 from handlers.nova.allocations.moves import Place
-from handlers.nova.allocations.port_requests import Needs, is_port_class
+from handlers.nova.allocations.port_requests import Needs, Unshown, is_port_class
 from handlers.nova.placement import Allocation, Held
 from handlers.nova.records import Instance, InstanceMapping, Migration
 from handlers.nova.verdicts import BUSY, MOVED_SETTLE, NODE_GONE, Report, Wait
@@ -306,9 +306,14 @@ def _amounts(facts: Facts) -> list[Drift]:
 
 
 def _gone_ports(facts: Facts) -> list[Drift]:
-    if not isinstance(facts.ports, Needs):
-        return []
-    asked = facts.ports.total()
+    match facts.ports:
+        case Needs() as needs:
+            cause = "either a port was deleted or detached, or its QoS policy changed"
+        case Unshown(reason, needs):
+            cause = f"Nova's network cache may name a deleted port ({reason}), or a QoS policy changed"
+        case _:
+            return []
+    asked = needs.total()
     if not isinstance(facts.wanted, Unbuildable):
         asked = {name: asked.get(name, 0) + facts.wanted.get(name, 0) for name in {*asked, *facts.wanted}}
     held = {name: amount for name, amount in total(facts.allocation.providers).items() if is_port_class(name)}
@@ -318,7 +323,7 @@ def _gone_ports(facts: Facts) -> list[Drift]:
     numbers = ", ".join(f"{name} {held[name]} instead of {asked.get(name, 0)}" for name in surplus)
     text = f"the instance holds more than its ports ask for: {numbers}"
     why = (
-        "either a port was deleted or detached, or its QoS policy changed. Compare the allocation with the ports: "
+        f"{cause}. Compare the allocation with the ports: "
         f"openstack port list --server {facts.instance.uuid}; then correct the amounts in this command and run it: "
         f"{facts.allocation.command()}"
     )

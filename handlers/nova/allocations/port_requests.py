@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from handlers.access.neutron import Port
 from handlers.nova.allocations.candidates import Candidate
@@ -87,6 +87,16 @@ class Needs:
 
     def total(self) -> dict[str, int]:
         return total({group.name: group.resources for request in self.requests for group in request.groups})
+
+
+@dataclass(frozen=True, slots=True)
+class Unshown(Unbuildable):
+    """Neutron does not show a port that Nova's network cache names.
+
+    :param others: the requests of the ports that Neutron shows
+    """
+
+    others: Needs = field(default_factory=Needs)
 
 
 def read(ports: Iterable[Port], group_policy: str = "none") -> Needs | Unbuildable:

@@ -238,6 +238,13 @@ def gone_port_beside_another(stage: Stage) -> None:
     stage.cloud.hold(server, {**on(stage, "a"), adapter: {EGRESS: 10}})
 
 
+def gone_port_in_the_cache(stage: Stage) -> None:
+    """Delete a port; Nova's network cache still names it, because Neutron's event was lost."""
+    server = boot(stage)
+    cache(stage.cloud, server, text=json.dumps([{"id": str(uuid.uuid4())}]))
+    stage.cloud.hold(server, {**on(stage, "a"), make_card(stage.cloud, "a"): {EGRESS: 5}})
+
+
 def gone_port_of_a_node(stage: Stage) -> None:
     """Let the compute node itself give bandwidth."""
     server, node = boot(stage), stage.cloud.node("a").uuid
@@ -278,6 +285,7 @@ DRIFTS = (
     Drift(HealAllocations, MISSING.GONE_PORTS, lambda stage: gone_ports(stage, PACKETS), "packet rate"),
     Drift(HealAllocations, MISSING.GONE_PORTS, gone_port_beside_another, "beside another port"),
     Drift(HealAllocations, MISSING.GONE_PORTS, gone_port_of_a_node, "of the node itself"),
+    Drift(HealAllocations, MISSING.GONE_PORTS, gone_port_in_the_cache, "that the cache names"),
     Drift(HealAllocations, MISSING.MISSING, missing_on_moved_node, "on an Ironic node that moved"),
     Drift(HealAllocations, MISSING.WRONG_AMOUNTS, without_memory, "a class is missing"),
 )
