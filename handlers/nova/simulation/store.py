@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Engine, MetaData, Row, Table, create_engine, delete, event, insert, select, true, update
+from sqlalchemy.dialects import sqlite
+from sqlalchemy.schema import CreateIndex, CreateTable
 from sqlalchemy.sql import ColumnElement
 
 from handlers.nova import tables
@@ -87,6 +90,16 @@ class Store:
 
     @staticmethod
     def _create(engine: Engine, schema: MetaData, version: Table, revision: str) -> None:
-        schema.create_all(engine)
         with engine.begin() as connection:
+            for statement in _statements(schema):
+                connection.exec_driver_sql(statement)
             connection.execute(insert(version).values(version_num=revision))
+
+
+@cache
+def _statements(schema: MetaData) -> tuple[str, ...]:
+    """Return the statements that make a schema. To compile them takes longer than to run them."""
+    dialect = sqlite.dialect()
+    tables = [str(CreateTable(table).compile(dialect=dialect)) for table in schema.sorted_tables]
+    indexes = [index for table in schema.sorted_tables for index in table.indexes]
+    return (*tables, *(str(CreateIndex(index).compile(dialect=dialect)) for index in indexes))

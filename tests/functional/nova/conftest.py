@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from handlers.nova.allocations.audit_allocations import AuditAllocations
 from handlers.nova.hosts.discover_hosts import DiscoverHosts
 from handlers.nova.hosts.sync_aggregates import SyncAggregates
 from handlers.nova.simulation import NovaSimulation
+from handlers.nova.simulation.placement import PlacementServer
 from tests.functional.nova.proofs.stage import Scene, Stage
 from tests.neutron import Neutron
 
@@ -43,10 +45,20 @@ def empty(stage: Stage) -> Scene:
     return stage.scene()
 
 
+@pytest.fixture(scope="session")
+def placement_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Placement that has no provider. To make it takes longer than most tests."""
+    server = PlacementServer(tmp_path_factory.mktemp("placement"))
+    server.start()
+    server.stop()
+    return server.database
+
+
 @pytest.fixture
-def cloud(tmp_path: Path) -> Iterator[NovaSimulation]:
+def cloud(tmp_path: Path, placement_database: Path) -> Iterator[NovaSimulation]:
     folder = tmp_path / "cloud"
     folder.mkdir()
+    shutil.copy(placement_database, folder)
     simulation = NovaSimulation(folder)
     simulation.start()
     yield simulation
