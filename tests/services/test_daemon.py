@@ -58,6 +58,7 @@ def test_an_event_is_healed_and_announced(cloud: NovaSimulation, bus: Bus, stack
     assert all(line["undo"] for line in lines.values())
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_killed_three_times_among_a_thousand_deletions(cloud: NovaSimulation, bus: Bus, stackmend: Program) -> None:
     uuids = leak(cloud, DELETIONS)
@@ -91,6 +92,7 @@ def assert_healed_once(stackmend: Program, uuids: list[str]) -> None:
     assert not [key for key, outcome in outcomes if outcome == "healing"]
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_two_replicas_on_mariadb_one_killed(
     cloud: NovaSimulation,
@@ -255,6 +257,7 @@ def resident_kb(pid: int) -> int:
     return int(next(line for line in status.splitlines() if line.startswith("VmRSS")).split()[1])
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_ten_thousand_bad_messages_among_ten_thousand_good_ones(
     cloud: NovaSimulation, bus: Bus, stackmend: Program

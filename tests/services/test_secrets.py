@@ -109,6 +109,7 @@ def assert_no_secret(found: dict[str, str]) -> None:
     assert {place: text[max(0, text.index(MARK) - 300) :][:400] for place, text in found.items() if MARK in text} == {}
 
 
+@pytest.mark.slow
 def test_where_everybody_refuses_us(tmp_path: Path, rabbitmq: RabbitMQ, mariadb: MariaDB) -> None:
     rabbitmq.start()
     mariadb.start()
@@ -120,6 +121,7 @@ def test_where_everybody_refuses_us(tmp_path: Path, rabbitmq: RabbitMQ, mariadb:
     assert_no_secret(found)
 
 
+@pytest.mark.slow
 def test_a_service_that_does_not_answer(tmp_path: Path) -> None:
     away = f"{HOST}:{free_port()}"
     options = configuration(tmp_path, f"one:{{}}@{away},two:{{}}@{away}/", f"{away}/nova_api", f"http://{away}/v3")

@@ -200,6 +200,7 @@ def test_the_operator_sees_and_deletes_it(make_house: Callable[..., House]) -> N
     assert house.cloud.server(server) is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("method", "scheme"), [("unplug", "cycle"), ("snapshot", "keep")])
 def test_killed_at_any_moment_the_next_process_finishes_it(
     make_house: Callable[..., House], method: str, scheme: str

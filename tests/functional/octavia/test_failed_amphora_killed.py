@@ -87,6 +87,7 @@ def scene(make_house: Callable[..., House], method: str, way: str) -> tuple[Hous
     return house, balancer, Key("amphora", failed.id)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["silent", "error"])
 @pytest.mark.parametrize("method", METHODS)
 def test_killed_at_every_moment(
@@ -110,6 +111,7 @@ def test_killed_at_every_moment(
     assert moment > (2 if method == "replaced" else 14)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_killed_at_every_moment_without_a_next_process(
     make_house: Callable[..., House], monkeypatch: pytest.MonkeyPatch, method: str

@@ -415,6 +415,7 @@ def test_killed_while_handing_over_nothing_is_left(make_house: Houses) -> None:
     assert number >= 6
 
 
+@pytest.mark.slow
 def test_killed_while_filling_or_emptying_the_pool_is_right_in_the_end(make_house: Houses) -> None:
     def make() -> tuple[House, SparePool]:
         house = make_house(spare_amphora_pool_size=2)
@@ -461,6 +462,7 @@ def test_an_operator_lists_takes_and_deletes(make_house: Houses) -> None:
                 act(gone)
 
 
+@pytest.mark.slow
 def test_killed_while_it_is_released_it_is_the_pools_or_the_operators(make_house: Houses) -> None:
     for number in range(12):
         house, handler = filled(make_house, 1)

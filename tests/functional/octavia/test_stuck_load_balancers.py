@@ -534,6 +534,7 @@ def test_a_schema_that_is_not_known_is_not_written(house: House, handler: StuckL
     assert world(house) == before
 
 
+@pytest.mark.slow
 def test_a_load_balancer_is_freed_although_the_handler_is_killed_at_any_moment(
     make_house: Callable[..., House],
 ) -> None:
