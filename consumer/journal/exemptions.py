@@ -33,7 +33,9 @@ def add(database: Database, scope: str, until: float | None, operator: str, reas
     """Add or replace the exemption of a scope; return its id."""
 
     def store(connection: Connection) -> int:
-        connection.execute(delete(exemption).where(exemption.c.scope == scope))
+        known = connection.execute(select(exemption.c.id, exemption.c.scope))
+        same = [row.id for row in known if _normal(row.scope) == _normal(scope)]
+        connection.execute(delete(exemption).where(exemption.c.id.in_(same)))
         values = {"scope": scope, "at": now(connection), "until": until, "operator": clean(operator, 255)}
         result = connection.execute(insert(exemption).values(reason=reason, **values))
         return int(result.inserted_primary_key[0])  # type: ignore[index]
@@ -58,11 +60,19 @@ def remove(database: Database, ids: Collection[int]) -> int:
 
 def covering(connection: Connection, finding: Finding, clock: float) -> Exemption | None:
     """Return an exemption of a finding's key, problem or objects; None without one."""
-    scopes = {str(finding.key), f"problem:{finding.problem}", *finding.concerns}
+    scopes = {_normal(scope) for scope in (str(finding.key), f"problem:{finding.problem}", *finding.concerns)}
     lasts = or_(exemption.c.until.is_(None), exemption.c.until > clock)
-    query = select(exemption).where(exemption.c.scope.in_(scopes), lasts).order_by(exemption.c.id).limit(1)
-    row = connection.execute(query).mappings().first()
-    return _exemption(row, clock) if row else None
+    rows = connection.execute(select(exemption).where(lasts).order_by(exemption.c.id)).mappings()
+    return next((_exemption(row, clock) for row in rows if _normal(row["scope"]) in scopes), None)
+
+
+def _normal(scope: str) -> str:
+    """Return the form that all spellings of a scope share.
+
+    MySQL ignores letter case and trailing spaces, so Nova and an operator can spell one host in two ways. Databases disagree
+    about case, so Python compares. Two hosts that differ only in case share an exemption: it withholds one heal too many.
+    """
+    return scope.rstrip(" ").casefold()
 
 
 def _exemption(row: RowMapping, clock: float) -> Exemption:

@@ -152,6 +152,24 @@ def test_an_exempt_object_is_reported_and_stays_as_it_is(machine: Machine, scope
     assert asks.listing(machine.database) == []
 
 
+@pytest.mark.parametrize("scope", ["host:Shelf-A", "HOST:shelf-a", "thing:A"])
+def test_an_exemption_ignores_letter_case(machine: Machine, scope: str) -> None:
+    """MySQL ignores case, so that Nova and an operator can spell one host in two ways."""
+    machine.world.things = {"a": 1}
+    exemptions.add(machine.database, scope, None, "alice", "memory test")
+    machine.start()
+    machine.enqueue(hint("a"))
+    eventually(machine.idle)
+    assert outcomes(machine) == ["exempt"]
+    assert machine.world.writes == {}
+
+
+def test_another_spelling_replaces_an_exemption(machine: Machine) -> None:
+    exemptions.add(machine.database, "host:shelf-a", None, "alice", "memory test")
+    exemptions.add(machine.database, "host:Shelf-A", None, "bob", "new board")
+    assert [(one.scope, one.operator) for one in exemptions.listing(machine.database)] == [("host:Shelf-A", "bob")]
+
+
 def test_an_exemption_of_one_object_leaves_others_to_heal(machine: Machine) -> None:
     machine.world.things = {"a": 1, "b": 1}
     exemptions.add(machine.database, "host:shelf-a", None, "alice", "memory test")
