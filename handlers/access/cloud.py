@@ -9,9 +9,10 @@ Reads are repeated for about a second. Writes are never repeated, because the fi
 
 from __future__ import annotations
 
+import json
 import ssl
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 import requests
@@ -45,6 +46,20 @@ class Place:
     region: str | None = None
     interfaces: tuple[str, ...] = ()
     url: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """A request that changes an object; its text is a line of a plan."""
+
+    method: str
+    url: str
+    body: Mapping[str, Any] | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        body = [] if self.body is None else [json.dumps(self.body, sort_keys=True)]
+        return " ".join([self.method, self.url, *(f"{name}: {value}" for name, value in self.headers.items()), *body])
 
 
 class Cloud:
@@ -198,6 +213,11 @@ class Service:
         :raises Unavailable: when no usable answer arrives
         """
         return self._call(method, url, arguments)
+
+    def send(self, write: Write, **arguments: Any) -> requests.Response:
+        """Send a planned write, as :meth:`write` does."""
+        body = {} if write.body is None else {"json": write.body}
+        return self.write(write.method, write.url, headers=dict(write.headers), **body, **arguments)
 
     def json(self, response: requests.Response) -> Mapping[str, Any]:
         """Return the answer's body.

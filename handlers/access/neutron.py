@@ -19,7 +19,7 @@ from typing import Any, Self
 
 import requests
 
-from handlers.access.cloud import Cloud, Service
+from handlers.access.cloud import Cloud, Service, Write
 from handlers.base import Conflict, Refused, Resources, Unavailable
 
 #: ports per request; Neutron may give fewer
@@ -119,18 +119,18 @@ class Network:
         :raises Conflict: when the port is gone, or changed since ``before`` was read
         :raises Refused: when Neutron rejects the change, or shows no revision
         """
-        url = f"/v2.0/ports/{before.id}"
-        response = self._service.write("PUT", url, json={"port": dict(changes)}, headers=_unchanged(before))
+        write = changing(before, changes)
+        response = self._send(before, write)
         if response.status_code != 200:
             raise _failure(response, before)
-        return Port(self._body(response, url, "port")["port"])
+        return Port(self._body(response, write.url, "port")["port"])
 
     def delete(self, before: Port) -> None:
         """Delete a port.
 
         :raises Conflict, Refused: as :meth:`update` raises them
         """
-        response = self._service.write("DELETE", f"/v2.0/ports/{before.id}", headers=_unchanged(before))
+        response = self._send(before, deleting(before))
         if response.status_code != 204:
             raise _failure(response, before)
 
@@ -143,6 +143,11 @@ class Network:
         url = f"/v2.0/extensions/{extension}"
         response = self._service.read(url)
         return response.status_code != 404 and bool(self._body(response, url, "extension"))
+
+    def _send(self, before: Port, write: Write) -> requests.Response:
+        if before.revision is None:
+            raise Refused(f"Neutron shows no revision of port {before.id}, so that it cannot be changed safely")
+        return self._service.send(write)
 
     def _body(self, response: requests.Response, url: str, name: str) -> Mapping[str, Any]:
         """:raises Unavailable: when the answer lacks ``name``, for example because another service answered"""
@@ -166,9 +171,15 @@ def _short(filters: Mapping[str, str | Sequence[str]]) -> Iterator[Mapping[str, 
     yield filters
 
 
+def changing(before: Port, changes: Mapping[str, Any]) -> Write:
+    return Write("PUT", f"/v2.0/ports/{before.id}", {"port": dict(changes)}, _unchanged(before))
+
+
+def deleting(before: Port) -> Write:
+    return Write("DELETE", f"/v2.0/ports/{before.id}", headers=_unchanged(before))
+
+
 def _unchanged(before: Port) -> dict[str, str]:
-    if before.revision is None:
-        raise Refused(f"Neutron shows no revision of port {before.id}, so that it cannot be changed safely")
     return {"If-Match": f"revision_number={before.revision}"}
 
 

@@ -12,13 +12,13 @@ import shlex
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Self
 
 import requests
 
-from handlers.access.cloud import Cloud, Service
+from handlers.access.cloud import Cloud, Service, Write
 from handlers.base import Conflict, Refused, Resources, Unavailable
 
 #: the resources of one consumer, by provider: ``{provider: {"VCPU": 2}}``
@@ -125,8 +125,7 @@ class Placement:
         :raises Conflict: if the allocation changed since ``before`` was read
         :raises Refused: if Placement rejects the request
         """
-        body = _replacement(before, providers)
-        response = self._write("PUT", f"/allocations/{before.consumer}", json=body, microversion=VERSION)
+        response = self._write(replacing(before, providers))
         if response.status_code != 204:
             raise self._failure(response, f"the allocations of {before.consumer}")
 
@@ -137,13 +136,7 @@ class Placement:
         :param target: loses all former resources
         :raises Conflict: if either allocation changed since it was read :raises Refused: if Placement rejects the move
         """
-        owner = {"project_id": source.project_id, "user_id": source.user_id}
-        given = {uuid: {"resources": dict(resources)} for uuid, resources in source.providers.items()}
-        body = {
-            source.consumer: {**owner, "allocations": {}, "consumer_generation": source.generation},
-            target.consumer: {**owner, "allocations": given, "consumer_generation": target.generation},
-        }
-        response = self._write("POST", "/allocations", json=body, microversion=VERSION)
+        response = self._write(moving(source, target))
         if response.status_code != 204:
             raise self._failure(response, f"the allocations of {source.consumer} and {target.consumer}")
 
@@ -153,10 +146,10 @@ class Placement:
         :raises Conflict: if an allocation changed since it was read
         :raises Refused: if Placement rejects an allocation
         """
-        body = {before.consumer: _replacement(before, providers) for before, providers in changes}
-        response = self._write("POST", "/allocations", json=body, microversion=VERSION)
+        write = replacing_all(changes)
+        response = self._write(write)
         if response.status_code != 204:
-            raise self._failure(response, f"the allocations of {len(body)} consumers")
+            raise self._failure(response, f"the allocations of {len(write.body or ())} consumers")
 
     def holders(self, provider: str) -> frozenset[str]:
         """Return a provider's consumers; none for an unknown provider."""
@@ -217,7 +210,7 @@ class Placement:
         :raises Conflict: if the provider is in use or does not exist
         :raises Refused: if Placement refuses otherwise
         """
-        response = self._write("DELETE", f"/resource_providers/{provider}", microversion=VERSION)
+        response = self._write(deleting_provider(provider))
         if response.status_code == 404:
             raise Conflict(f"provider {provider} is gone")
         if response.status_code == 409:
@@ -252,9 +245,7 @@ class Placement:
 
         :raises Conflict: if the provider changed since ``before`` was read
         """
-        body = {"aggregates": sorted(aggregates), "resource_provider_generation": before.generation}
-        url = f"/resource_providers/{before.provider}/aggregates"
-        response = self._write("PUT", url, json=body, microversion=VERSION)
+        response = self._write(joining(before, aggregates))
         if response.status_code == 404:
             raise Conflict(f"provider {before.provider} is gone")
         if response.status_code != 200:
@@ -269,9 +260,9 @@ class Placement:
         with self._turns:
             return self._service.read(url, **arguments)
 
-    def _write(self, method: str, url: str, **arguments: Any) -> requests.Response:
+    def _write(self, write: Write) -> requests.Response:
         with self._turns:
-            return self._service.write(method, url, **arguments)
+            return self._service.send(write, microversion=VERSION)
 
     def _body(self, response: requests.Response) -> Mapping[str, Any]:
         if response.status_code != 200:
@@ -291,6 +282,31 @@ class Placement:
             return f"{error.get('code', '')} {' '.join(str(error.get('detail', '')).split())}".strip()
         except (ValueError, LookupError, TypeError, AttributeError):
             return "no detail"
+
+
+def replacing(before: Allocation, providers: Held) -> Write:
+    return Write("PUT", f"/allocations/{before.consumer}", _replacement(before, providers))
+
+
+def replacing_all(changes: Iterable[tuple[Allocation, Held]]) -> Write:
+    return Write(
+        "POST", "/allocations", {before.consumer: _replacement(before, providers) for before, providers in changes}
+    )
+
+
+def moving(source: Allocation, target: Allocation) -> Write:
+    """Return the request that gives the target, in place of its own resources, those of the source."""
+    owned = replace(target, project_id=source.project_id, user_id=source.user_id)
+    return replacing_all([(source, {}), (owned, source.providers)])
+
+
+def deleting_provider(provider: str) -> Write:
+    return Write("DELETE", f"/resource_providers/{provider}")
+
+
+def joining(before: ProviderAggregates, aggregates: Iterable[str]) -> Write:
+    body = {"aggregates": sorted(aggregates), "resource_provider_generation": before.generation}
+    return Write("PUT", f"/resource_providers/{before.provider}/aggregates", body)
 
 
 def _replacement(before: Allocation, providers: Held) -> dict[str, Any]:

@@ -46,7 +46,7 @@ from handlers.base import Finding, Healed, Json, Key, Mode, Resources, Roles, Tr
 from handlers.nova import keys, queries
 from handlers.nova.allocations import queries as instance_queries
 from handlers.nova.allocations.excess_facts import Judge
-from handlers.nova.allocations.excess_rules import Problem, Take, Verdict
+from handlers.nova.allocations.excess_rules import Facts, Problem, Take, Verdict
 from handlers.nova.allocations.nested import Nested
 from handlers.nova.allocations.placement_cache import RecentPlacement
 from handlers.nova.archived_consumers import Archive
@@ -54,7 +54,7 @@ from handlers.nova.base import PlacementHandler
 from handlers.nova.cells import Cell
 from handlers.nova.database import NovaDatabases
 from handlers.nova.nodes import in_groups, live_instances, live_nodes, read_ahead, require_own_placement
-from handlers.nova.placement import Allocation, ConsumersOf, Held, Placement, plain
+from handlers.nova.placement import Allocation, ConsumersOf, Held, Placement, plain, replacing
 from handlers.nova.records import ComputeNode
 from handlers.nova.verdicts import Report, Wait, soonest
 
@@ -129,6 +129,7 @@ class AuditAllocations(PlacementHandler):
         Trigger("instance.delete.start", keys.consumer, after=_DELETING),
         Trigger("service.delete", keys.compute_host, after=10.0),
     )
+    concerned_kinds = frozenset({"project"})
     default_mode = Mode.AUDIT
     follows = ("heal_allocations", "audit_migrations")
     default_interval = 600
@@ -159,7 +160,7 @@ class AuditAllocations(PlacementHandler):
     def inspect(self, key: Key) -> Iterable[Finding]:
         consumers = self._suspects_of_host(key.id) if key.kind == "host" else [key.id]
         judged = [one for consumer in consumers for one in self._judge.judge(consumer)]
-        findings = [finding for allocation, verdict in judged for finding in _findings(key, allocation, verdict)]
+        findings = [finding for facts, verdict in judged for finding in _findings(key, facts, verdict)]
         waits = [verdict for _, verdict in judged if isinstance(verdict, Wait)]
         if waits and not findings:
             raise soonest(waits)
@@ -280,13 +281,27 @@ class AuditAllocations(PlacementHandler):
         return [Key("consumer", suspect) for suspect in sorted(suspects)]
 
 
-def _findings(key: Key, allocation: Allocation, verdict: Verdict) -> list[Finding]:
+def _findings(key: Key, facts: Facts, verdict: Verdict) -> list[Finding]:
+    allocation, plan = facts.allocation, ""
     match verdict:
         case Take(problem=problem, summary=summary, keep=keep):
             evidence, refusal, undo = Evidence(allocation, keep), "", allocation.command()
+            plan = str(replacing(allocation, keep))
         case Report(problem=problem, summary=summary, refusal=refusal):
             evidence, undo = Evidence(allocation, None), ""
         case _:
             return []
     text = f"{summary} (consumer {allocation.consumer})"
-    return [Finding(key, str(problem), text, evidence.to_json(), not refusal, refusal, undo=undo)]
+    return [
+        Finding(
+            key,
+            str(problem),
+            text,
+            evidence.to_json(),
+            not refusal,
+            refusal,
+            undo=undo,
+            plan=plan,
+            concerns=facts.concerns,
+        )
+    ]

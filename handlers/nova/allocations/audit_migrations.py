@@ -42,7 +42,7 @@ from handlers.nova.archived_consumers import Archive
 from handlers.nova.base import PlacementHandler
 from handlers.nova.database import NovaDatabases
 from handlers.nova.nodes import live_instances, require_own_placement
-from handlers.nova.placement import Allocation, Placement, plain
+from handlers.nova.placement import Allocation, Placement, moving, plain
 from handlers.nova.verdicts import Wait, soonest
 
 #: seconds from a notification to the first inspection: a change of the last minute is not judged
@@ -64,6 +64,7 @@ class Swap:
     migration: Allocation
     instance: Allocation
     verdict: Move
+    concerns: frozenset[str]
 
     @property
     def undo(self) -> str:
@@ -88,6 +89,7 @@ class AuditMigrations(PlacementHandler):
     title = "Move back to their instances the resources that ended migrations still hold in Placement"
     kinds = ("instance",)
     healable_problems = frozenset({Problem.MISPLACED})
+    concerned_kinds = frozenset({"host", "project", "cell"})
     triggers = tuple(Trigger(event, keys.instance, after=_ROLLED_BACK) for event in _HINTS)
     default_mode = Mode.AUDIT
     default_interval = 3600
@@ -142,7 +144,11 @@ class AuditMigrations(PlacementHandler):
         waits = [verdict for _, verdict in moves if isinstance(verdict, Wait)]
         if waits:
             raise soonest(waits)
-        return [Swap(held, own, verdict) for held, verdict in moves if isinstance(verdict, Move)]
+        return [
+            Swap(facts.allocation, own.allocation, verdict, facts.concerns)
+            for facts, verdict in moves
+            if isinstance(verdict, Move)
+        ]
 
 
 def _finding(key: Key, swap: Swap, among: int) -> Finding:
@@ -150,5 +156,6 @@ def _finding(key: Key, swap: Swap, among: int) -> Finding:
     if among > 1 and not refusal:
         refusal = f"{among} migrations of the instance hold resources: nothing proves which of them is right"
     summary = f"{swap.verdict.summary} (instance {swap.instance.consumer}, migration {swap.migration.consumer})"
-    undo = "" if refusal else swap.undo
-    return Finding(key, str(swap.verdict.problem), summary, swap.to_json(), not refusal, refusal, undo=undo)
+    undo, plan = ("", "") if refusal else (swap.undo, str(moving(swap.migration, swap.instance)))
+    problem, evidence = str(swap.verdict.problem), swap.to_json()
+    return Finding(key, problem, summary, evidence, not refusal, refusal, undo=undo, plan=plan, concerns=swap.concerns)

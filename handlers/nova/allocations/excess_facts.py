@@ -51,7 +51,7 @@ class Judge:
         self._placement = placement
         self._archive = archive
 
-    def judge(self, consumer: str) -> Iterator[tuple[Allocation, Verdict]]:
+    def judge(self, consumer: str) -> Iterator[tuple[Facts, Verdict]]:
         """Judge a consumer. If the consumer is an instance, judge the instance's migrations too."""
         allocation = self._placement.allocation(consumer)
         seen = self._read(consumer)
@@ -60,16 +60,16 @@ class Judge:
             owner = migration.instance_uuid or consumer
             own = self._placement.allocation(owner)
             owners = self._read(owner)
-            yield allocation, self._of_migration(self._facts(own, owners), owners, allocation, migration)
+            yield self._of_migration(self._facts(own, owners), owners, allocation, migration)
             return
         facts = self._facts(allocation, seen)
         if facts.allocation.providers and not facts.rows:
             facts = dataclasses.replace(facts, archived=consumer in self._archive.among({consumer}))
-        yield allocation, decide(facts)
+        yield facts, decide(facts)
         for move in facts.migrations[:MIGRATIONS]:
             if move.uuid is not None and (move.terminal or move.deleted):
                 other = self._placement.allocation(move.uuid)
-                yield other, self._of_migration(facts, seen, other, move)
+                yield self._of_migration(facts, seen, other, move)
 
     def _read(self, consumer: str) -> _Seen:
         """Read nova_api before the cells, so that an instance that changes cells is seen at least once."""
@@ -79,7 +79,7 @@ class Judge:
 
     def _facts(self, allocation: Allocation, seen: _Seen) -> Facts:
         rows = tuple(
-            Located(found.instance, cell.id, cell.is_cell0)
+            Located(found.instance, cell.id, cell.is_cell0, cell.name or cell.uuid)
             for cell, found in seen.cells.items()
             if found.instance is not None
         )
@@ -116,13 +116,15 @@ class Judge:
         nodes = {**facts.nodes, **{uuid: moves.normal_place(place, names) for uuid, place in places.items()}}
         return dataclasses.replace(facts, roots=roots, nodes=nodes)
 
-    def _of_migration(self, facts: Facts, seen: _Seen, allocation: Allocation, migration: Migration) -> Verdict:
+    def _of_migration(
+        self, facts: Facts, seen: _Seen, allocation: Allocation, migration: Migration
+    ) -> tuple[Facts, Verdict]:
         facts = self._with_nodes(facts, allocation)
         move = moves.normal(migration, self._databases.host_names)
         facts = dataclasses.replace(facts, allocation=allocation, migration=move, own=facts.allocation.providers)
         if allocation.providers and facts.home is not None and not facts.is_at_home:
             facts = dataclasses.replace(facts, wanted=self._entitlement(*seen.live[0]))
-        return decide(facts)
+        return facts, decide(facts)
 
     def _entitlement(self, cell: Cell, instance: Instance) -> Mapping[str, int] | Unbuildable:
         described = self._databases.database(cell).run(
