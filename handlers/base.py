@@ -525,7 +525,7 @@ class Handler(Plugin):
     #: the option of its group that holds its interval, where a specification names one for several handlers; then it has
     #: no ``<name>_interval``, and declares that option itself
     interval_option: ClassVar[str] = ""
-    #: the kinds of objects that its findings name in ``concerns``: ``host``, ``project``, ``cell``
+    #: the kinds of objects of which its findings name all that they belong to: ``host``, ``project``, ``cell``
     concerned_kinds: ClassVar[frozenset[str]] = frozenset()
     #: objects that it may heal in any hour, unless the operator sets a number; None: as ``[engine] heals_per_hour``
     default_heals_per_hour: ClassVar[int | None] = None

@@ -50,16 +50,18 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Write:
-    """A request that changes an object; its text is a line of a plan."""
+    """A request that changes an object; its text is a line of a plan: service, method, path, headers, body."""
 
+    service: str
     method: str
     url: str
     body: Mapping[str, Any] | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
+        headers = [f"{name}: {value}" for name, value in self.headers.items()]
         body = [] if self.body is None else [json.dumps(self.body, sort_keys=True)]
-        return " ".join([self.method, self.url, *(f"{name}: {value}" for name, value in self.headers.items()), *body])
+        return " ".join([f"{self.service}:", self.method, self.url, *headers, *body])
 
 
 class Cloud:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib.util
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
@@ -24,6 +24,7 @@ from sqlalchemy.sql.functions import FunctionElement
 from handlers.access import galera, patience
 from handlers.access.backoff import Backoff
 from handlers.access.service_files import ConfigError
+from handlers.access.sql_text import Writing, as_typed
 from handlers.base import Unavailable
 
 T = TypeVar("T")
@@ -104,6 +105,9 @@ def _postgresql_utcnow(element: utcnow, compiler: Any, **kwargs: Any) -> str:
 def _default_utcnow(element: utcnow, compiler: Any, **kwargs: Any) -> str:
     return "CURRENT_TIMESTAMP"
 
+
+# SQLAlchemy begins some clauses on a new line
+_BEFORE_CLAUSE = re.compile(r"\s*\n(?=FROM\b|WHERE\b)")
 
 _MARGIN = "stackmend_clock_margin"
 
@@ -200,6 +204,11 @@ class Database:
         if isinstance(error, (exc.OperationalError, exc.InterfaceError, exc.InternalError)):
             return Unavailable(self.name, reason)
         return error
+
+    def plan(self, statements: Iterable[Writing]) -> str:
+        """Return statements as the lines of a plan."""
+        texts = (as_typed(self._engine.dialect, one) for one in statements)
+        return "\n".join(f"{self.name}: {_BEFORE_CLAUSE.sub(' ', text)}" for text in texts)
 
     def close(self) -> None:
         self._engine.dispose()

@@ -172,11 +172,11 @@ def _short(filters: Mapping[str, str | Sequence[str]]) -> Iterator[Mapping[str, 
 
 
 def changing(before: Port, changes: Mapping[str, Any]) -> Write:
-    return Write("PUT", f"/v2.0/ports/{before.id}", {"port": dict(changes)}, _unchanged(before))
+    return Write("network", "PUT", f"/v2.0/ports/{before.id}", {"port": dict(changes)}, _unchanged(before))
 
 
 def deleting(before: Port) -> Write:
-    return Write("DELETE", f"/v2.0/ports/{before.id}", headers=_unchanged(before))
+    return Write("network", "DELETE", f"/v2.0/ports/{before.id}", headers=_unchanged(before))
 
 
 def _unchanged(before: Port) -> dict[str, str]:

@@ -10,10 +10,13 @@ from __future__ import annotations
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Mapping
+from typing import TypeVar
 
-from handlers.nova import queries
+from handlers.nova import concerns, queries
 from handlers.nova.database import NovaDatabases
+
+T = TypeVar("T")
 
 #: answers of each kind that are remembered: some megabytes
 REMEMBERED = 20_000
@@ -24,34 +27,43 @@ UNKNOWN_FOR = 1800.0
 class Archive:
     def __init__(self, databases: NovaDatabases) -> None:
         self._databases = databases
-        self._archived: OrderedDict[str, float] = OrderedDict()
+        self._archived: OrderedDict[str, frozenset[str]] = OrderedDict()
         self._unknown: OrderedDict[str, float] = OrderedDict()
         self._lock = threading.Lock()
 
-    def among(self, consumers: Collection[str]) -> set[str]:
-        """Return the archived consumers. Call this only for consumers without a live row."""
+    def among(self, consumers: Collection[str]) -> Mapping[str, frozenset[str]]:
+        """Return the archived consumers, each with the objects that an exemption can name.
+
+        Call this only for consumers without a live row.
+        """
         now = time.monotonic()
         with self._lock:
-            known = {consumer for consumer in consumers if consumer in self._archived}
+            known = {one: self._archived[one] for one in consumers if one in self._archived}
             unknown = {one for one in consumers if now - self._unknown.get(one, float("-inf")) < UNKNOWN_FOR}
-        missing = set(consumers) - known - unknown
+        missing = set(consumers) - known.keys() - unknown
         if not missing:
             return known
         found = self._instances(missing)
-        owners = self._owners(missing - found)
-        gone = self._instances(set(owners.values())) - self._alive(set(owners.values()))
-        found |= {migration for migration, owner in owners.items() if owner in gone}
+        owners = self._owners(missing - found.keys())
+        instances, alive = self._instances(set(owners.values())), self._alive(set(owners.values()))
+        found |= {
+            migration: instances[owner] | concerns.of_consumers(migration)
+            for migration, owner in owners.items()
+            if owner in instances and owner not in alive
+        }
         with self._lock:
-            _remember(self._archived, found, now)
-            _remember(self._unknown, missing - found, now)
+            _remember(self._archived, found)
+            _remember(self._unknown, dict.fromkeys(missing - found.keys(), now))
         return known | found
 
-    def _instances(self, consumers: set[str]) -> set[str]:
+    def _instances(self, consumers: set[str]) -> dict[str, frozenset[str]]:
         if not consumers:
-            return set()
+            return {}
         cells = self._databases.cells()
         found = self._databases.run_in_all(cells, lambda connection: queries.archived_instances(connection, consumers))
-        return set().union(*found.values())
+        return {
+            row.uuid: concerns.of_row(*row) | concerns.of_cell(cell) for cell, rows in found.items() for row in rows
+        }
 
     def _owners(self, consumers: set[str]) -> dict[str, str]:
         if not consumers:
@@ -68,9 +80,9 @@ class Archive:
         return set().union(*found.values())
 
 
-def _remember(memory: OrderedDict[str, float], consumers: Iterable[str], now: float) -> None:
-    for consumer in consumers:
+def _remember(memory: OrderedDict[str, T], answers: Mapping[str, T]) -> None:
+    for consumer, answer in answers.items():
         memory.pop(consumer, None)
-        memory[consumer] = now
+        memory[consumer] = answer
     while len(memory) > REMEMBERED:
         memory.popitem(last=False)

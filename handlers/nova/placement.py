@@ -285,13 +285,12 @@ class Placement:
 
 
 def replacing(before: Allocation, providers: Held) -> Write:
-    return Write("PUT", f"/allocations/{before.consumer}", _replacement(before, providers))
+    return Write("placement", "PUT", f"/allocations/{before.consumer}", _replacement(before, providers))
 
 
 def replacing_all(changes: Iterable[tuple[Allocation, Held]]) -> Write:
-    return Write(
-        "POST", "/allocations", {before.consumer: _replacement(before, providers) for before, providers in changes}
-    )
+    body = {before.consumer: _replacement(before, providers) for before, providers in changes}
+    return Write("placement", "POST", "/allocations", body)
 
 
 def moving(source: Allocation, target: Allocation) -> Write:
@@ -301,12 +300,12 @@ def moving(source: Allocation, target: Allocation) -> Write:
 
 
 def deleting_provider(provider: str) -> Write:
-    return Write("DELETE", f"/resource_providers/{provider}")
+    return Write("placement", "DELETE", f"/resource_providers/{provider}")
 
 
 def joining(before: ProviderAggregates, aggregates: Iterable[str]) -> Write:
     body = {"aggregates": sorted(aggregates), "resource_provider_generation": before.generation}
-    return Write("PUT", f"/resource_providers/{before.provider}/aggregates", body)
+    return Write("placement", "PUT", f"/resource_providers/{before.provider}/aggregates", body)
 
 
 def _replacement(before: Allocation, providers: Held) -> dict[str, Any]:

@@ -7,6 +7,7 @@ in chunks, so that no statement grows with the cloud.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
+from typing import NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
@@ -56,8 +57,11 @@ def mapped_hosts(connection: Connection) -> dict[str, int]:
 
 def insert_host_mapping(connection: Connection, host: str, cell_id: int) -> None:
     """Map a host. If another process maps it first, the unique key refuses this row."""
-    table = tables.host_mappings
-    connection.execute(sa.insert(table).values(host=host, cell_id=cell_id, created_at=utcnow()))
+    connection.execute(mapping_host(host, cell_id))
+
+
+def mapping_host(host: str, cell_id: int) -> sa.Insert:
+    return sa.insert(tables.host_mappings).values(host=host, cell_id=cell_id, created_at=utcnow())
 
 
 def instance_mapping(connection: Connection, instance: str) -> records.InstanceMapping | None:
@@ -179,12 +183,11 @@ def _compute_nodes(
     ]
 
 
-def mark_mapped(connection: Connection, nodes: Collection[int]) -> int:
-    """Mark these live compute nodes as ``mapped``; return the number of changed rows."""
+def marking_mapped(host: str) -> sa.Update:
+    """Return the statement that marks a host's live compute nodes as ``mapped``."""
     c = tables.compute_nodes.c
     unmapped = sa.or_(c.mapped.is_(None), c.mapped < 1)
-    statement = sa.update(tables.compute_nodes).where(c.id.in_(sorted(nodes)), c.deleted == 0, unmapped)
-    return int(connection.execute(statement.values(mapped=1)).rowcount)
+    return sa.update(tables.compute_nodes).where(c.host == host, c.deleted == 0, unmapped).values(mapped=1)
 
 
 # a cell: instances and migrations
@@ -311,17 +314,24 @@ def known_consumers(connection: Connection, consumers: Collection[str]) -> set[s
     return found
 
 
-def archived_instances(connection: Connection, consumers: Collection[str]) -> set[str]:
+class ArchivedRow(NamedTuple):
+    uuid: str
+    project_id: str | None
+    host: str | None
+    node: str | None
+
+
+def archived_instances(connection: Connection, consumers: Collection[str]) -> list[ArchivedRow]:
     """Return the archived instances among these consumers.
 
     This scans all of ``shadow_instances``, whose only index is the id.
     """
     c = tables.shadow_instances.c
     hidden = sa.or_(c.hidden.is_(None), c.hidden == sa.false())
-    found: set[str] = set()
-    for chunk in chunks(consumers):
-        found.update(connection.scalars(sa.select(c.uuid).where(c.uuid.in_(chunk), c.deleted != 0, hidden)))
-    return found
+    query = sa.select(c.uuid, c.project_id, c.host, c.node).where(c.deleted != 0, hidden)
+    return [
+        ArchivedRow(*row) for chunk in chunks(consumers) for row in connection.execute(query.where(c.uuid.in_(chunk)))
+    ]
 
 
 def archived_migrations(connection: Connection, consumers: Collection[str]) -> dict[str, str]:

@@ -79,8 +79,8 @@ def test_every_query_runs(engine: sa.Engine, database: Database) -> None:
     [node] = database.run(lambda connection: queries.compute_nodes(connection, {"host": "a"}))
     assert (node.id, node.mapped, node.deleted) == (7, False, False)
     assert database.run(lambda connection: queries.compute_nodes_among(connection, "uuid", {"n", "o"})) == [node]
-    assert database.run(lambda connection: queries.mark_mapped(connection, [7])) == 1
-    assert database.run(lambda connection: queries.mark_mapped(connection, [7])) == 0
+    assert database.run(lambda connection: connection.execute(queries.marking_mapped("a")).rowcount) == 1
+    assert database.run(lambda connection: connection.execute(queries.marking_mapped("a")).rowcount) == 0
     instance = database.run(lambda connection: queries.instance(connection, "i"))
     assert instance is not None
     assert instance.age == pytest.approx(300, abs=5)
@@ -91,7 +91,7 @@ def test_every_query_runs(engine: sa.Engine, database: Database) -> None:
     assert database.run(queries.live_instances_count) == 1
     assert database.run(lambda connection: instance_queries.rightful(connection, [node], some)) == {"n": {"i", "m"}}
     assert database.run(lambda connection: queries.known_consumers(connection, some)) == {"i", "m"}
-    assert database.run(lambda connection: queries.archived_instances(connection, some)) == {"si"}
+    assert database.run(lambda connection: [row.uuid for row in queries.archived_instances(connection, some)]) == ["si"]
     assert database.run(lambda connection: queries.archived_migrations(connection, some)) == {"sm": "si"}
     assert database.run(lambda connection: queries.building(connection, some)) == {"b", "u"}
     assert database.run(lambda connection: queries.has_build_request(connection, "b"))
@@ -128,7 +128,7 @@ def test_a_deadlock_is_tried_again(engine: sa.Engine, database: Database) -> Non
             tables.compute_nodes,
             id=number,
             uuid=str(number),
-            host="a",
+            host=str(number),
             hypervisor_hostname=str(number),
             mapped=0,
         )
@@ -138,10 +138,10 @@ def test_a_deadlock_is_tried_again(engine: sa.Engine, database: Database) -> Non
     def crossing(name: str, first: int, second: int) -> None:
         def work(connection: Connection) -> None:
             tries[name] += 1
-            queries.mark_mapped(connection, [first])
+            connection.execute(queries.marking_mapped(str(first)))
             if tries[name] == 1:
                 both.wait()
-            queries.mark_mapped(connection, [second])
+            connection.execute(queries.marking_mapped(str(second)))
 
         database.run(work)
 

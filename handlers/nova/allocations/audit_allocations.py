@@ -43,10 +43,10 @@ from typing import Self
 
 from handlers.access.roles import PLACEMENT
 from handlers.base import Finding, Healed, Json, Key, Mode, Resources, Roles, Trigger, Unavailable
-from handlers.nova import keys, queries
+from handlers.nova import concerns, keys, queries
 from handlers.nova.allocations import queries as instance_queries
-from handlers.nova.allocations.excess_facts import Judge
-from handlers.nova.allocations.excess_rules import Facts, Problem, Take, Verdict
+from handlers.nova.allocations.excess_facts import Judge, Judged
+from handlers.nova.allocations.excess_rules import Problem, Take
 from handlers.nova.allocations.nested import Nested
 from handlers.nova.allocations.placement_cache import RecentPlacement
 from handlers.nova.archived_consumers import Archive
@@ -129,7 +129,7 @@ class AuditAllocations(PlacementHandler):
         Trigger("instance.delete.start", keys.consumer, after=_DELETING),
         Trigger("service.delete", keys.compute_host, after=10.0),
     )
-    concerned_kinds = frozenset({"project"})
+    concerned_kinds = concerns.KINDS
     default_mode = Mode.AUDIT
     follows = ("heal_allocations", "audit_migrations")
     default_interval = 600
@@ -160,8 +160,8 @@ class AuditAllocations(PlacementHandler):
     def inspect(self, key: Key) -> Iterable[Finding]:
         consumers = self._suspects_of_host(key.id) if key.kind == "host" else [key.id]
         judged = [one for consumer in consumers for one in self._judge.judge(consumer)]
-        findings = [finding for facts, verdict in judged for finding in _findings(key, facts, verdict)]
-        waits = [verdict for _, verdict in judged if isinstance(verdict, Wait)]
+        findings = [finding for one in judged if (finding := _finding(key, one)) is not None]
+        waits = [one.verdict for one in judged if isinstance(one.verdict, Wait)]
         if waits and not findings:
             raise soonest(waits)
         return findings
@@ -281,27 +281,24 @@ class AuditAllocations(PlacementHandler):
         return [Key("consumer", suspect) for suspect in sorted(suspects)]
 
 
-def _findings(key: Key, facts: Facts, verdict: Verdict) -> list[Finding]:
-    allocation, plan = facts.allocation, ""
-    match verdict:
+def _finding(key: Key, judged: Judged) -> Finding | None:
+    allocation = judged.allocation
+    match judged.verdict:
         case Take(problem=problem, summary=summary, keep=keep):
-            evidence, refusal, undo = Evidence(allocation, keep), "", allocation.command()
-            plan = str(replacing(allocation, keep))
+            evidence, refusal = Evidence(allocation, keep), ""
+            undo, plan = allocation.command(), str(replacing(allocation, keep))
         case Report(problem=problem, summary=summary, refusal=refusal):
-            evidence, undo = Evidence(allocation, None), ""
+            evidence, undo, plan = Evidence(allocation, None), "", ""
         case _:
-            return []
-    text = f"{summary} (consumer {allocation.consumer})"
-    return [
-        Finding(
-            key,
-            str(problem),
-            text,
-            evidence.to_json(),
-            not refusal,
-            refusal,
-            undo=undo,
-            plan=plan,
-            concerns=facts.concerns,
-        )
-    ]
+            return None
+    return Finding(
+        key,
+        str(problem),
+        f"{summary} (consumer {allocation.consumer})",
+        evidence.to_json(),
+        not refusal,
+        refusal,
+        undo=undo,
+        plan=plan,
+        concerns=judged.concerns,
+    )

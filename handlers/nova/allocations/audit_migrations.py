@@ -35,7 +35,7 @@ from dataclasses import dataclass
 
 from handlers.access.roles import PLACEMENT
 from handlers.base import Finding, Healed, Json, Key, Mode, Roles, Trigger
-from handlers.nova import keys, queries
+from handlers.nova import concerns, keys, queries
 from handlers.nova.allocations.excess_facts import Judge
 from handlers.nova.allocations.excess_rules import Move, Problem
 from handlers.nova.archived_consumers import Archive
@@ -89,7 +89,7 @@ class AuditMigrations(PlacementHandler):
     title = "Move back to their instances the resources that ended migrations still hold in Placement"
     kinds = ("instance",)
     healable_problems = frozenset({Problem.MISPLACED})
-    concerned_kinds = frozenset({"host", "project", "cell"})
+    concerned_kinds = concerns.KINDS
     triggers = tuple(Trigger(event, keys.instance, after=_ROLLED_BACK) for event in _HINTS)
     default_mode = Mode.AUDIT
     default_interval = 3600
@@ -140,14 +140,14 @@ class AuditMigrations(PlacementHandler):
 
     def _swaps(self, instance: str) -> list[Swap]:
         """:raises InFlight: while one allocation cannot be judged"""
-        (own, _), *moves = self._judge.judge(instance)
-        waits = [verdict for _, verdict in moves if isinstance(verdict, Wait)]
+        own, *moves = self._judge.judge(instance)
+        waits = [one.verdict for one in moves if isinstance(one.verdict, Wait)]
         if waits:
             raise soonest(waits)
         return [
-            Swap(facts.allocation, own.allocation, verdict, facts.concerns)
-            for facts, verdict in moves
-            if isinstance(verdict, Move)
+            Swap(one.allocation, own.allocation, one.verdict, one.concerns)
+            for one in moves
+            if isinstance(one.verdict, Move)
         ]
 
 

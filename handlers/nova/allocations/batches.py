@@ -13,6 +13,7 @@ from typing import Any
 from handlers.base import Finding, Json, Key
 from handlers.nova.allocations.missing_rules import Drift, Facts, Give, Problem
 from handlers.nova.allocations.port_requests import Needs
+from handlers.nova.placement import Allocation, Held, replacing_all
 from handlers.nova.placement import plain as plain_amounts
 from handlers.nova.verdicts import Report
 
@@ -40,6 +41,13 @@ class Missing:
 
     facts: Facts
     give: Give
+
+    @property
+    def change(self) -> tuple[Allocation, Held]:
+        """The allocation without resources, and the resources to give."""
+        instance = self.facts.instance
+        before = Allocation(instance.uuid, project_id=instance.project_id, user_id=instance.user_id)
+        return before, self.give.providers
 
     def to_json(self) -> Json:
         instance = self.facts.instance
@@ -135,6 +143,8 @@ def finding(key: Key, missing: Sequence[Missing]) -> Finding:
         asdict(MissingEvidence(homes, parts)),
         weight=len(parts),
         undo=undo(sorted(parts)),
+        plan=str(replacing_all(one.change for one in missing)),
+        concerns=frozenset[str]().union(*(one.facts.concerns for one in missing)),
     )
 
 
@@ -154,6 +164,7 @@ def wrong_amounts(key: Key, wrong: Sequence[tuple[Facts, Report]]) -> Finding:
         healable=False,
         refusal=wrong[0][1].refusal,
         weight=len(parts),
+        concerns=frozenset[str]().union(*(facts.concerns for facts, _ in wrong)),
     )
 
 

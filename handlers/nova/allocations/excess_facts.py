@@ -8,17 +8,18 @@ from dataclasses import dataclass
 
 from sqlalchemy.engine import Connection
 
-from handlers.nova import queries
+from handlers.nova import concerns, queries
 from handlers.nova.allocations import entitlement, moves
 from handlers.nova.allocations import queries as instance_queries
 from handlers.nova.allocations.entitlement import Unbuildable
-from handlers.nova.allocations.excess_rules import Facts, Located, Verdict, decide
+from handlers.nova.allocations.excess_rules import Facts, Located, Move, Take, Verdict, decide
 from handlers.nova.archived_consumers import Archive
 from handlers.nova.cells import Cell
 from handlers.nova.database import NovaDatabases
 from handlers.nova.nodes import known_places
 from handlers.nova.placement import Allocation, Placement
 from handlers.nova.records import Instance, InstanceMapping, Migration
+from handlers.nova.verdicts import Report
 
 #: how many migrations of an instance are judged as consumers, youngest first
 MIGRATIONS = 5
@@ -43,6 +44,15 @@ class _Seen:
         return [(cell, row) for cell, row in found if row is not None and not row.deleted]
 
 
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """:param concerns: the objects that an exemption can name; empty without drift"""
+
+    allocation: Allocation
+    verdict: Verdict
+    concerns: frozenset[str]
+
+
 class Judge:
     """Judges consumers. Thread-safe."""
 
@@ -51,8 +61,14 @@ class Judge:
         self._placement = placement
         self._archive = archive
 
-    def judge(self, consumer: str) -> Iterator[tuple[Facts, Verdict]]:
+    def judge(self, consumer: str) -> Iterator[Judged]:
         """Judge a consumer. If the consumer is an instance, judge the instance's migrations too."""
+        for facts in self._all_facts(consumer):
+            verdict = decide(facts)
+            found = self._concerns(facts) if isinstance(verdict, Take | Move | Report) else frozenset()
+            yield Judged(facts.allocation, verdict, found)
+
+    def _all_facts(self, consumer: str) -> Iterator[Facts]:
         allocation = self._placement.allocation(consumer)
         seen = self._read(consumer)
         migration = next((rows.migration for rows in seen.cells.values() if rows.migration is not None), None)
@@ -60,16 +76,25 @@ class Judge:
             owner = migration.instance_uuid or consumer
             own = self._placement.allocation(owner)
             owners = self._read(owner)
-            yield self._of_migration(self._facts(own, owners), owners, allocation, migration)
+            yield self._facts_of_migration(self._facts(own, owners), owners, allocation, migration)
             return
         facts = self._facts(allocation, seen)
         if facts.allocation.providers and not facts.rows:
             facts = dataclasses.replace(facts, archived=consumer in self._archive.among({consumer}))
-        yield facts, decide(facts)
+        yield facts
         for move in facts.migrations[:MIGRATIONS]:
             if move.uuid is not None and (move.terminal or move.deleted):
                 other = self._placement.allocation(move.uuid)
-                yield self._of_migration(facts, seen, other, move)
+                yield self._facts_of_migration(facts, seen, other, move)
+
+    def _concerns(self, facts: Facts) -> frozenset[str]:
+        held = facts.allocation
+        archived = (
+            self._archive.among({held.consumer}).get(held.consumer, frozenset()) if facts.archived else frozenset()
+        )
+        own = concerns.of_consumers(held.consumer) | concerns.named("project", held.project_id)
+        hosts = concerns.of_providers(self._databases, self._placement, [*held.providers, *facts.own])
+        return own.union(archived, hosts, *(row.concerns for row in facts.rows))
 
     def _read(self, consumer: str) -> _Seen:
         """Read nova_api before the cells, so that an instance that changes cells is seen at least once."""
@@ -78,11 +103,7 @@ class Judge:
         return _Seen(building, mapping, cells)
 
     def _facts(self, allocation: Allocation, seen: _Seen) -> Facts:
-        rows = tuple(
-            Located(found.instance, cell.id, cell.is_cell0, cell.name or cell.uuid)
-            for cell, found in seen.cells.items()
-            if found.instance is not None
-        )
+        rows = tuple(located(cell, found.instance) for cell, found in seen.cells.items() if found.instance is not None)
         migrations = tuple(move for found in seen.cells.values() for move in found.migrations)
         facts = Facts(allocation, seen.building, seen.mapping, rows, migrations=migrations)
         if len(seen.live) != 1:
@@ -116,21 +137,23 @@ class Judge:
         nodes = {**facts.nodes, **{uuid: moves.normal_place(place, names) for uuid, place in places.items()}}
         return dataclasses.replace(facts, roots=roots, nodes=nodes)
 
-    def _of_migration(
-        self, facts: Facts, seen: _Seen, allocation: Allocation, migration: Migration
-    ) -> tuple[Facts, Verdict]:
+    def _facts_of_migration(self, facts: Facts, seen: _Seen, allocation: Allocation, migration: Migration) -> Facts:
         facts = self._with_nodes(facts, allocation)
         move = moves.normal(migration, self._databases.host_names)
         facts = dataclasses.replace(facts, allocation=allocation, migration=move, own=facts.allocation.providers)
         if allocation.providers and facts.home is not None and not facts.is_at_home:
             facts = dataclasses.replace(facts, wanted=self._entitlement(*seen.live[0]))
-        return facts, decide(facts)
+        return facts
 
     def _entitlement(self, cell: Cell, instance: Instance) -> Mapping[str, int] | Unbuildable:
         described = self._databases.database(cell).run(
             lambda connection: instance_queries.descriptions(connection, [instance.uuid])[instance.uuid]
         )
         return entitlement.of(described.flavor, described.image_properties, described.boot_from_volume)
+
+
+def located(cell: Cell, instance: Instance) -> Located:
+    return Located(instance, cell.id, cell.is_cell0, concerns.of_instance(instance) | concerns.of_cell(cell))
 
 
 def _scheduling(connection: Connection, instance: str) -> tuple[bool, InstanceMapping | None]:

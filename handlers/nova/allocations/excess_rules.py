@@ -39,16 +39,15 @@ class Problem(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Located:
+    """An instance's row in one cell.
+
+    :param concerns: the names of instance and cell for exemptions
+    """
+
     instance: Instance
     cell_id: int
     in_cell0: bool = False
-    cell: str = ""
-
-    @property
-    def concerns(self) -> frozenset[str]:
-        """Host, project and cell, as an exemption names them."""
-        places = {"host": self.instance.host, "project": self.instance.project_id, "cell": self.cell}
-        return frozenset(f"{kind}:{name}" for kind, name in places.items() if name)
+    concerns: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,16 +126,6 @@ class Facts:
     @property
     def stray_names(self) -> str:
         return ", ".join(sorted(str(self.nodes[root][1]) for root in self.strays))
-
-    @property
-    def concerns(self) -> frozenset[str]:
-        """The objects that an exemption can name."""
-        consumers = {self.allocation.consumer, *(row.instance.uuid for row in self.rows)}
-        found = {f"{kind}:{consumer}" for kind in ("consumer", "instance") for consumer in consumers}
-        for row in self.rows:
-            found |= row.concerns
-        found |= {f"host:{host}" for host, _ in (self.nodes[root] for root in self.strays) if host}
-        return frozenset(found | {f"project:{self.allocation.project_id}"})
 
     def roots_of(self, held: Held) -> set[str]:
         return {self.roots.get(provider, provider) for provider in held}

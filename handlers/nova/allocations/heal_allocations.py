@@ -73,7 +73,7 @@ from handlers.base import (
     Trigger,
     Unavailable,
 )
-from handlers.nova import keys, queries
+from handlers.nova import concerns, keys, queries
 from handlers.nova.allocations import batches, port_allocations
 from handlers.nova.allocations.batches import Kind
 from handlers.nova.allocations.candidates import Candidates
@@ -86,7 +86,7 @@ from handlers.nova.allocations.port_requests import Needs
 from handlers.nova.base import NovaHandler
 from handlers.nova.database import NovaDatabases
 from handlers.nova.nodes import live_instances, require_own_placement
-from handlers.nova.placement import Allocation, Held, Placement, plain
+from handlers.nova.placement import Allocation, Held, Placement, plain, replacing
 from handlers.nova.records import Instance
 from handlers.nova.verdicts import Report, Wait, soonest
 
@@ -146,6 +146,7 @@ class HealAllocations(NovaHandler):
     healable_problems = frozenset(
         {Problem.MISSING, Problem.SEVERAL_MISSING, Problem.WRONG_PROVIDER, Problem.WRONG_OWNER}
     )
+    concerned_kinds = concerns.KINDS
     triggers = (
         *(Trigger(event, keys.instance, after=_WRITING) for event in _HINTS),
         Trigger("instance.exists", keys.instance, after=_WRITING, periodic=True),
@@ -248,9 +249,8 @@ class HealAllocations(NovaHandler):
                 return drift
 
     def _give(self, facts: Facts, drift: Give) -> Healed:
-        before, row = facts.allocation, facts.row
+        before, row, owned = facts.allocation, facts.row, _owned_by_instance(facts)
         instance = row.instance
-        owned = dataclasses.replace(before, project_id=instance.project_id, user_id=instance.user_id)
         ports = self._ports.write(facts.ports, drift) if isinstance(facts.ports, Needs) else []
         try:
             self._replace(owned, drift.providers)
@@ -294,13 +294,13 @@ class HealAllocations(NovaHandler):
         """
         expected = finding.evidence["instances"]
         self._suspects.forget(finding.key)
-        due: dict[str, tuple[Instance, Held]] = {}
+        due: dict[str, batches.Missing] = {}
         cell_id = next(iter(expected.values()))["cell_id"]
         for facts in self._reader.again({uuid: one["give"] for uuid, one in expected.items()}):
             verdict = self._decide(facts)
             missing = None if isinstance(verdict, Wait) else batches.simple_of(facts, verdict)
             if missing is not None and missing.to_json() == expected[facts.allocation.consumer]:
-                due[facts.allocation.consumer] = (facts.instance, missing.give.providers)
+                due[facts.allocation.consumer] = missing
         if not due:
             raise Conflict(f"no instance of {finding.key} is as it was found")
         given = self._write(due)
@@ -317,22 +317,19 @@ class HealAllocations(NovaHandler):
             complete=len(stay) == len(expected),
         )
 
-    def _write(self, due: Mapping[str, tuple[Instance, Held]]) -> dict[str, tuple[Instance, Held]]:
-        changes = [
-            (Allocation(uuid, project_id=instance.project_id, user_id=instance.user_id), amounts)
-            for uuid, (instance, amounts) in due.items()
-        ]
+    def _write(self, due: Mapping[str, batches.Missing]) -> dict[str, tuple[Instance, Held]]:
+        everything = {uuid: (one.facts.instance, one.give.providers) for uuid, one in due.items()}
         try:
-            self._placement.replace_allocations(changes)
-            return dict(due)
+            self._placement.replace_allocations(one.change for one in due.values())
+            return everything
         except (Refused, Conflict) as error:
             given = {}
             # When Placement stops answering in between, the rows of those given before are still read again.
             with suppress(Unavailable):
-                for change in changes:
+                for uuid, one in due.items():
                     with suppress(Refused, Conflict):
-                        self._placement.replace_allocation(*change)
-                        given[change[0].consumer] = due[change[0].consumer]
+                        self._placement.replace_allocation(*one.change)
+                        given[uuid] = everything[uuid]
             if given:
                 return given
             if isinstance(error, Conflict):
@@ -405,12 +402,30 @@ def _undo(before: Allocation, give: Give) -> str:
     return (before.command() if before.providers else empty) + port_allocations.undo(give)
 
 
+def _plan(facts: Facts, give: Give) -> str:
+    ports = port_allocations.writes(facts.ports, give) if isinstance(facts.ports, Needs) else []
+    return "\n".join(map(str, [*ports, replacing(_owned_by_instance(facts), give.providers)]))
+
+
+def _owned_by_instance(facts: Facts) -> Allocation:
+    return dataclasses.replace(facts.allocation, project_id=facts.instance.project_id, user_id=facts.instance.user_id)
+
+
 def _finding(key: Key, facts: Facts, drift: Drift) -> Finding:
     evidence = Evidence(facts, drift).to_json()
     problem, summary = str(drift.problem), f"{drift.summary} (instance {facts.instance.uuid})"
     match drift:
         case Give() as give:
-            undo = _undo(facts.allocation, give)
-            return Proved(key, problem, summary, evidence, undo=undo, facts=facts, give=give)
+            return Proved(
+                key,
+                problem,
+                summary,
+                evidence,
+                undo=_undo(facts.allocation, give),
+                plan=_plan(facts, give),
+                concerns=facts.concerns,
+                facts=facts,
+                give=give,
+            )
         case Report(refusal=refusal):
-            return Finding(key, problem, summary, evidence, not refusal, refusal)
+            return Finding(key, problem, summary, evidence, not refusal, refusal, concerns=facts.concerns)

@@ -18,8 +18,7 @@ from handlers.nova import queries
 from handlers.nova.allocations import entitlement, moves, port_requests
 from handlers.nova.allocations import queries as instance_queries
 from handlers.nova.allocations.entitlement import Unbuildable
-from handlers.nova.allocations.excess_facts import MIGRATIONS
-from handlers.nova.allocations.excess_rules import Located
+from handlers.nova.allocations.excess_facts import MIGRATIONS, located
 from handlers.nova.allocations.missing_rules import Facts
 from handlers.nova.allocations.port_requests import Needs, Unshown
 from handlers.nova.allocations.queries import Description
@@ -84,7 +83,7 @@ class Reader:
         found = []
         for allocation in allocations:
             key = allocation.consumer.lower()
-            rows = tuple(Located(rows[key], cell.id, cell.is_cell0) for cell, (rows, _) in seen.items() if key in rows)
+            rows = tuple(located(cell, rows[key]) for cell, (rows, _) in seen.items() if key in rows)
             migrations = tuple(move for _, moves_of in seen.values() for move in moves_of.get(key, ()))
             found.append(Facts(allocation, key in building, mappings.get(key), rows, migrations))
         return found

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from handlers.nova import concerns
 from handlers.nova.allocations import moves
 from handlers.nova.allocations.entitlement import Unbuildable, differences, total
 from handlers.nova.allocations.excess_rules import NOVA_TYPES, Located
@@ -87,6 +88,13 @@ class Facts:
     @property
     def age(self) -> float:
         return min([row.instance.age for row in self.rows] + [move.age for move in self.migrations])
+
+    @property
+    def concerns(self) -> frozenset[str]:
+        """The objects that an exemption can name."""
+        rows = (row.concerns for row in self.rows)
+        hosts = (concerns.named("host", *self.nodes[root]) for root in self.strays)
+        return concerns.named("project", self.allocation.project_id).union(*rows, *hosts)
 
     @property
     def strays(self) -> frozenset[str]:

@@ -9,9 +9,11 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
-from handlers.access.neutron import PROFILE, Network, Port
+from handlers.access.cloud import Write
+from handlers.access.neutron import PROFILE, Network, Port, changing
 from handlers.base import Conflict, HandlerError, Refused, Unavailable
 from handlers.nova.allocations import port_requests
 from handlers.nova.allocations.candidates import Candidates
@@ -51,13 +53,9 @@ class PortAllocations:
         :raises Refused, Unavailable: if Neutron does not accept a change, after written ports were restored if possible
         """
         changes: list[tuple[Port, Port]] = []
-        for request in needs.requests:
-            port = request.port
-            if port.id not in give.allocations:
-                continue
-            profile = {**port.profile, ALLOCATION: give.allocations[port.id]}
+        for port, change in _profiles(needs, give):
             try:
-                changes.append((port, self._network.update(port, {PROFILE: profile})))
+                changes.append((port, self._network.update(port, change)))
             except HandlerError:
                 self.take_back(changes)
                 raise
@@ -71,6 +69,17 @@ class PortAllocations:
         for before, now in changes:
             with contextlib.suppress(Conflict, Refused, Unavailable):
                 self._network.update(now, {PROFILE: dict(before.profile)})
+
+
+def writes(needs: Needs, give: Give) -> list[Write]:
+    return [changing(port, change) for port, change in _profiles(needs, give)]
+
+
+def _profiles(needs: Needs, give: Give) -> Iterator[tuple[Port, Mapping[str, Any]]]:
+    """Yield each port to write, and its new profile."""
+    for port in (request.port for request in needs.requests):
+        if port.id in give.allocations:
+            yield port, {PROFILE: {**port.profile, ALLOCATION: give.allocations[port.id]}}
 
 
 def undo(give: Give) -> str:

@@ -20,6 +20,7 @@ from tests.functional.nova.proofs import allocations, archive, hosts, mappings, 
 from tests.functional.nova.proofs.changes import SILENCE, another_placement
 from tests.functional.nova.proofs.drift import Built, Case, Change, Drift, Moment
 from tests.functional.nova.proofs.stage import Scene, Stage
+from tests.functional.nova.proofs.theatre import Theatre
 from tests.neutron import Neutron
 from tests.safety import Row, rows
 
@@ -32,25 +33,6 @@ BATCHES = [case for case in CASES if case.drift.one is not None and case.change.
 SAME = re.compile(r"for each (?:instance|mapping) the same(?: as ``([a-z0-9-]+)``)?|such an? \w+ is left out")
 #: columns that every write changes
 TIMES = {"placement.resource_providers", "placement.consumers", "placement.projects", "placement.users"}
-
-
-class Theatre:
-    """One cloud, and the drift that is on its stage."""
-
-    def __init__(self, stage: Stage) -> None:
-        self.stage = stage
-        self._empty = stage.scene()
-        self._built: Built | None = None
-
-    def perform(self, drift: Drift) -> Built:
-        """Show a drift from its beginning."""
-        if self._built is None or self._built.drift is not drift:
-            self.stage.show(self._empty)
-            key, subjects = drift.build(self.stage)
-            self._built = Built(drift, self.stage.scene(), key, subjects)
-        self.stage.show(self._built.scene)
-        self.stage.options = {group: dict(values) for group, values in drift.options.items()}
-        return self._built
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,80 @@
+"""The objects of a finding that an exemption can name.
+
+One name too many withholds a heal; one too few lets a heal change an exempt object. So a compute node counts under its host and
+under its hypervisor's name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from sqlalchemy.engine import Connection
+
+from handlers.nova import queries
+from handlers.nova.cells import Cell
+from handlers.nova.database import NovaDatabases
+from handlers.nova.former_nodes import former_nodes
+from handlers.nova.placement import Placement
+from handlers.nova.records import Instance
+
+#: the kinds of objects of which these functions name all that a finding belongs to
+KINDS = frozenset({"cell", "consumer", "host", "instance", "project"})
+
+
+def named(kind: str, *names: str | None) -> frozenset[str]:
+    return frozenset(f"{kind}:{name}" for name in names if name)
+
+
+def of_consumers(*uuids: str | None) -> frozenset[str]:
+    """Name instances or migrations, under both kinds of keys."""
+    return named("consumer", *uuids) | named("instance", *uuids)
+
+
+def of_cell(cell: Cell) -> frozenset[str]:
+    return named("cell", cell.name, cell.uuid)
+
+
+def of_row(uuid: str, project: str | None, host: str | None, node: str | None) -> frozenset[str]:
+    """Name the objects of an instance's row."""
+    return of_consumers(uuid) | named("project", project) | named("host", host, node)
+
+
+def of_instance(instance: Instance) -> frozenset[str]:
+    return of_row(instance.uuid, instance.project_id, instance.host, instance.node)
+
+
+def of_providers(databases: NovaDatabases, placement: Placement, providers: Iterable[str]) -> frozenset[str]:
+    """Name the compute nodes, live or not, of which these providers are a part, and the nodes' cells.
+
+    :raises Unavailable: if Placement or a cell does not answer
+    """
+    roots: dict[str, str] = {}
+    names: set[str] = set()
+    for provider in sorted(providers):
+        if provider not in roots:
+            tree = placement.tree(provider)
+            roots |= {uuid: member.root for uuid, member in tree.items()}
+            names |= {member.name for uuid, member in tree.items() if uuid == member.root}
+    return named("host", *names) | of_nodes(databases, {*roots.values(), *providers})
+
+
+def of_nodes(databases: NovaDatabases, uuids: Iterable[str]) -> frozenset[str]:
+    """Name the hosts and cells of compute nodes, live, deleted or archived.
+
+    :raises Unavailable: if a cell does not answer
+    """
+    wanted = sorted(uuids)
+    if not wanted:
+        return frozenset()
+    found = databases.run_in_all(databases.host_cells(), lambda connection: _places(connection, wanted))
+    return frozenset[str]().union(
+        *(of_cell(cell) | named("host", *names) for cell, places in found.items() for names in places)
+    )
+
+
+def _places(connection: Connection, uuids: list[str]) -> list[tuple[str, str]]:
+    live = queries.compute_nodes_among(connection, "uuid", uuids)
+    return [
+        *((node.host, node.node) for node in live),
+        *((node.host, node.node) for node in former_nodes(connection, "uuid", uuids)),
+    ]
