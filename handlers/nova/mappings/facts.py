@@ -6,10 +6,13 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from functools import partial
 
+from handlers.nova import concerns
+from handlers.nova.cells import Cell
 from handlers.nova.database import NovaDatabases
 from handlers.nova.mappings import queries, rules, unmapped_rules
 from handlers.nova.mappings.rules import Facts
 from handlers.nova.placement import Placement
+from handlers.nova.queries import ArchivedRow
 
 
 def read_mapped(
@@ -47,9 +50,14 @@ def _archived(databases: NovaDatabases, asked: Mapping[str, Facts]) -> dict[str,
         if not here:
             continue
         archived, alive = databases.database(cell).run(partial(queries.archived_here, instances=here))
-        found |= {uuid: _archived_in(found[uuid], alive) for uuid in archived}
+        found |= {row.uuid: _archived_in(found[row.uuid], cell, row, alive) for row in archived}
     return found
 
 
-def _archived_in(facts: Facts, alive: bool) -> Facts:
-    return replace(facts, archived=True, cell_alive=alive and (facts.cell_alive or not facts.archived))
+def _archived_in(facts: Facts, cell: Cell, row: ArchivedRow, alive: bool) -> Facts:
+    return replace(
+        facts,
+        archived=True,
+        cell_alive=alive and (facts.cell_alive or not facts.archived),
+        concerns=facts.concerns | concerns.of_row(*row) | concerns.of_cell(cell),
+    )

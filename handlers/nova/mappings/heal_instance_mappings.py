@@ -56,7 +56,7 @@ from handlers.base import (
     Unavailable,
     keys_of,
 )
-from handlers.nova import keys, tables
+from handlers.nova import concerns, keys, tables
 from handlers.nova.base import PlacementHandler
 from handlers.nova.cells import Cell
 from handlers.nova.database import API
@@ -144,6 +144,7 @@ class HealInstanceMappings(PlacementHandler):
         Trigger("instance.soft_delete.end", keys.instance, after=_SETTLED),
         Trigger("instance.restore.end", keys.instance, after=_SETTLED),
     )
+    concerned_kinds = concerns.KINDS
     default_mode = Mode.HEAL
     follows = ("map_instances",)
     default_interval = 600
@@ -248,12 +249,12 @@ class HealInstanceMappings(PlacementHandler):
             raise error
         asks = asks_allocation if len(astray) <= FEW else asks_allocation_in_range
         judged = self._judge([row.instance for row in astray], asks)
-        left = [facts.mapping for facts, verdict in judged.values() if facts.mapping and isinstance(verdict, Forget)]
+        left = [facts for facts, verdict in judged.values() if facts.mapping and isinstance(verdict, Forget)]
         findings = [self._forgetting_all(key, left[start : start + BATCH]) for start in range(0, len(left), BATCH)]
-        reports: dict[Report, list[str]] = {}
+        reports: dict[Report, dict[str, Facts]] = {}
         for uuid, (facts, verdict) in judged.items():
             if isinstance(verdict, Report):
-                reports.setdefault(_without_advice(facts, verdict), []).append(uuid)
+                reports.setdefault(_without_advice(facts, verdict), {})[uuid] = facts
         return findings + [_all_reported(key, instances, report) for report, instances in reports.items()]
 
     def _inspect_database(self, key: Key) -> list[Finding]:
@@ -288,9 +289,13 @@ class HealInstanceMappings(PlacementHandler):
             f"instance {facts.mapping.instance}: {verdict.summary}",
             evidence.to_json(),
             undo=_in_nova_api(self._databases.api.run(undo)),
+            plan=self._databases.api.plan(queries.changes(facts.mapping, verdict.values, verdict.drop_request)),
+            concerns=facts.concerns,
         )
 
     def _forgetting(self, key: Key, facts: Facts, verdict: Forget) -> Finding:
+        if facts.mapping is None:
+            raise Conflict(f"{key} has no mapping")
         evidence = _evidence(key.id, facts)
         undo = partial(queries.undo_of_forget, instance=key.id)
         summary = f"instance {key.id}: {verdict.summary}"
@@ -300,9 +305,13 @@ class HealInstanceMappings(PlacementHandler):
             summary,
             evidence.to_json(),
             undo=_in_nova_api(self._databases.api.run(undo)),
+            plan=self._databases.api.plan(queries.deletions(facts.mapping)),
+            concerns=facts.concerns,
         )
 
-    def _forgetting_all(self, key: Key, left: Sequence[MappingRow]) -> Finding:
+    def _forgetting_all(self, key: Key, forgotten: Sequence[Facts]) -> Finding:
+        left = [facts.mapping for facts in forgotten if facts.mapping is not None]
+
         def undo(connection: Connection) -> list[str]:
             return [statement for row in left for statement in queries.undo_of_forget(connection, row.instance)]
 
@@ -313,6 +322,8 @@ class HealInstanceMappings(PlacementHandler):
             {"mappings": {row.instance: row.to_json() for row in left}},
             weight=len(left),
             undo=_in_nova_api(self._databases.api.run(undo)),
+            plan=self._databases.api.plan(deletion for row in left for deletion in queries.deletions(row)),
+            concerns=frozenset[str]().union(*(facts.concerns for facts in forgotten)),
         )
 
     # heals
@@ -462,18 +473,20 @@ def _reported(key: Key, instance: str, facts: Facts, verdict: Report) -> Finding
         _evidence(instance, facts).to_json(),
         healable=False,
         refusal=_with_statements(verdict.refusal, [instance]),
+        concerns=facts.concerns,
     )
 
 
-def _all_reported(key: Key, instances: Sequence[str], verdict: Report) -> Finding:
+def _all_reported(key: Key, instances: Mapping[str, Facts], verdict: Report) -> Finding:
     return Finding(
         key,
         verdict.problem,
         f"{len(instances)} instances: {verdict.summary}",
         {"instances": list(instances)},
         healable=False,
-        refusal=_with_statements(verdict.refusal, instances),
+        refusal=_with_statements(verdict.refusal, list(instances)),
         weight=len(instances),
+        concerns=frozenset[str]().union(*(facts.concerns for facts in instances.values())),
     )
 
 

@@ -29,7 +29,7 @@ Sources: ``nova/cmd/manage.py`` (map_instances), ``nova/compute/api.py`` (_provi
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -50,7 +50,7 @@ from handlers.base import (
     Unavailable,
     keys_of,
 )
-from handlers.nova import keys
+from handlers.nova import concerns, keys
 from handlers.nova.base import PlacementHandler
 from handlers.nova.cells import Cell
 from handlers.nova.mappings import facts as records
@@ -100,6 +100,7 @@ class MapInstances(PlacementHandler):
         Trigger("instance.create.end", keys.instance, after=SETTLE),
         Trigger("instance.exists", keys.instance, periodic=True),
     )
+    concerned_kinds = concerns.KINDS
     default_mode = Mode.HEAL
     follows = ("discover_hosts",)
     default_interval = 86400
@@ -172,13 +173,13 @@ class MapInstances(PlacementHandler):
     def _prove(self, key: Key, instances: Sequence[str]) -> tuple[list[Finding], list[Wait]]:
         facts = records.read_unmapped(self._databases, self._placement, instances)
         cells = {cell.id: cell for cell in self._databases.cells()}
-        found: dict[int, list[Copy]] = {}
+        found: dict[int, dict[str, Copy]] = {}
         reports: list[Finding] = []
         waits: list[Wait] = []
         for instance, known in facts.items():
             match decide(known):
                 case Map(copy):
-                    found.setdefault(copy.cell_id, []).append(copy)
+                    found.setdefault(copy.cell_id, {})[instance] = copy
                 case Report() as report:
                     reports.append(_reported(key, instance, known, report))
                 case Wait() as wait:
@@ -186,7 +187,15 @@ class MapInstances(PlacementHandler):
                 case Keep():
                     pass
         make = _batch if key.kind == "cell" else _single
-        return [make(key, cells[cell_id], copies) for cell_id, copies in found.items()] + reports, waits
+        findings = [
+            replace(
+                make(key, cells[cell_id], list(copies.values())),
+                plan=self._databases.api.plan([queries.insertion([_row(copy) for copy in copies.values()])]),
+                concerns=frozenset[str]().union(*(facts[instance].concerns for instance in copies)),
+            )
+            for cell_id, copies in found.items()
+        ]
+        return findings + reports, waits
 
     # a cell
 
@@ -283,7 +292,9 @@ def _reported(key: Key, instance: str, facts: Facts, verdict: Report) -> Finding
     refusal = verdict.refusal
     if verdict.problem == Problem.WITHOUT_RECORD:
         refusal += "".join(f": {_insert(copy)}" for copy in facts.copies if not copy.hidden)
-    return Finding(key, verdict.problem, summary, asdict(evidence), healable=False, refusal=refusal)
+    return Finding(
+        key, verdict.problem, summary, asdict(evidence), healable=False, refusal=refusal, concerns=facts.concerns
+    )
 
 
 def _insert(copy: Copy) -> str:

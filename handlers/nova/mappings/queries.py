@@ -7,6 +7,7 @@ A write has the old values in its condition. If no row has these values, or the 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -14,12 +15,12 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from handlers.access.database import seconds_since, time_before, utcnow
+from handlers.access.sql_text import Writing, as_typed
 from handlers.base import Conflict, Unavailable
-from handlers.nova import tables
+from handlers.nova import concerns, tables
 from handlers.nova.database import API, NovaDatabases
 from handlers.nova.mappings.rules import Copy, Facts, MappingRow
-from handlers.nova.queries import NOW, archived_instances, chunks
-from handlers.nova.sql_text import as_typed
+from handlers.nova.queries import NOW, ArchivedRow, archived_instances, chunks
 
 #: rows read at a time
 PAGE = 1000
@@ -54,10 +55,24 @@ def read(databases: NovaDatabases, instances: Collection[str]) -> dict[str, Fact
     for cell in cells:
         for copy in databases.database(cell).run(partial(copies, cell_id=cell.id, instances=instances)):
             found.setdefault(copy.uuid, []).append(copy)
+    names = {cell.id: concerns.of_cell(cell) for cell in cells}
     return {
-        uuid: Facts(mappings.get(uuid), requests.get(uuid), tuple(found.get(uuid, ())), specified=uuid in specified)
+        uuid: _named(
+            Facts(mappings.get(uuid), requests.get(uuid), tuple(found.get(uuid, ())), specified=uuid in specified),
+            uuid,
+            names,
+        )
         for uuid in dict.fromkeys(instances)
     }
+
+
+def _named(facts: Facts, instance: str, cells: Mapping[int, frozenset[str]]) -> Facts:
+    """:param cells: the names of each cell for exemptions"""
+    rows = [(copy.cell_id, concerns.of_row(copy.uuid, copy.project_id, copy.host, copy.node)) for copy in facts.copies]
+    if facts.mapping is not None:
+        rows.append((facts.mapping.cell_id or 0, concerns.named("project", facts.mapping.project_id)))
+    known = (found | cells.get(cell_id, frozenset()) for cell_id, found in rows)
+    return replace(facts, concerns=concerns.of_consumers(instance).union(*known))
 
 
 # nova_api, reading
@@ -162,10 +177,14 @@ def insert_mappings(connection: Connection, rows: Sequence[Mapping[str, Any]]) -
     If an instance is mapped meanwhile, the unique key refuses the whole batch.
     """
     there = mapped(connection, [row["instance_uuid"] for row in rows])
-    missing = [dict(row) for row in rows if row["instance_uuid"] not in there]
+    missing = [row for row in rows if row["instance_uuid"] not in there]
     if missing:
-        connection.execute(sa.insert(tables.instance_mappings).values(created_at=utcnow()), missing)
+        connection.execute(insertion(missing))
     return [row["instance_uuid"] for row in missing]
+
+
+def insertion(rows: Sequence[Mapping[str, Any]]) -> sa.Insert:
+    return sa.insert(tables.instance_mappings).values([{**row, "created_at": utcnow()} for row in rows])
 
 
 def undo_of_change(
@@ -176,7 +195,7 @@ def undo_of_change(
     if values:
         old = {"cell_id": before.cell_id, "queued_for_delete": before.queued}
         restore = sa.update(table).where(table.c.id == before.id, table.c.instance_uuid == before.instance)
-        undo.append(as_typed(connection, restore.values({name: old[name] for name in values})))
+        undo.append(as_typed(connection.dialect, restore.values({name: old[name] for name in values})))
     if drop_request:
         undo += _restoring(connection, tables.build_requests, before.instance)
     return undo
@@ -189,13 +208,18 @@ def change_mapping(
 
     :raises Conflict: a row changed since it was read
     """
-    table = tables.instance_mappings
     _require(before.instance, undo_of_change(connection, before, values, drop_request), undo)
-    changed = connection.execute(sa.update(table).where(_as_it_was(before)).values({**values, "updated_at": utcnow()}))
-    if changed.rowcount != 1:
+    changing, *dropping = changes(before, values, drop_request)
+    if connection.execute(changing).rowcount != 1:
         raise Conflict(f"the mapping of instance {before.instance} changed")
-    if drop_request and not _delete(connection, tables.build_requests, before.instance):
+    if any(not connection.execute(one).rowcount for one in dropping):
         raise Conflict(f"instance {before.instance} has no build request any more")
+
+
+def changes(before: MappingRow, values: Mapping[str, int | bool], drop_request: bool) -> list[Writing]:
+    """Return the statements that change a mapping."""
+    changing = sa.update(tables.instance_mappings).where(_as_it_was(before)).values({**values, "updated_at": utcnow()})
+    return [changing, *([_deletion(tables.build_requests, before.instance)] if drop_request else [])]
 
 
 def undo_of_forget(connection: Connection, instance: str) -> list[str]:
@@ -207,16 +231,22 @@ def forget(connection: Connection, before: MappingRow, undo: str) -> list[str]:
 
     :raises Conflict: a row changed since it was read, or a build request exists
     """
-    table, requests = tables.instance_mappings, tables.build_requests
     statements = undo_of_forget(connection, before.instance)
     _require(before.instance, statements, undo)
-    building = sa.exists().where(requests.c.instance_uuid == before.instance)
-    gone = connection.execute(sa.delete(table).where(_as_it_was(before), sa.not_(building)))
-    if gone.rowcount != 1:
+    mapping, *others = deletions(before)
+    if connection.execute(mapping).rowcount != 1:
         raise Conflict(f"the mapping of instance {before.instance} changed")
-    for leftover in FORGOTTEN[1:]:
-        _delete(connection, leftover, before.instance)
+    for deletion in others:
+        connection.execute(deletion)
     return statements
+
+
+def deletions(before: MappingRow) -> list[sa.Delete]:
+    """Return the statements that delete a mapping and related rows."""
+    table, requests = tables.instance_mappings, tables.build_requests
+    building = sa.exists().where(requests.c.instance_uuid == before.instance)
+    mapping = sa.delete(table).where(_as_it_was(before), sa.not_(building))
+    return [mapping, *(_deletion(leftover, before.instance) for leftover in FORGOTTEN[1:])]
 
 
 def _require(instance: str, statements: Collection[str], undo: str) -> None:
@@ -234,8 +264,8 @@ def _as_it_was(before: MappingRow) -> sa.ColumnElement[bool]:
     )
 
 
-def _delete(connection: Connection, table: sa.Table, instance: str) -> int:
-    return connection.execute(sa.delete(table).where(table.c.instance_uuid == instance)).rowcount
+def _deletion(table: sa.Table, instance: str) -> sa.Delete:
+    return sa.delete(table).where(table.c.instance_uuid == instance)
 
 
 def _restoring(connection: Connection, table: sa.Table, instance: str) -> list[str]:
@@ -244,7 +274,7 @@ def _restoring(connection: Connection, table: sa.Table, instance: str) -> list[s
     for row in connection.execute(query).mappings():
         columns: list[sa.ColumnClause[Any]] = [sa.column(name) for name in row]
         values = {name: sa.null() if value is None else sa.literal(value) for name, value in row.items()}
-        statements.append(as_typed(connection, sa.insert(sa.table(table.name, *columns)).values(values)))
+        statements.append(as_typed(connection.dialect, sa.insert(sa.table(table.name, *columns)).values(values)))
     return statements
 
 
@@ -254,7 +284,7 @@ def _restoring(connection: Connection, table: sa.Table, instance: str) -> list[s
 def copies(connection: Connection, cell_id: int, instances: Collection[str]) -> list[Copy]:
     """Return these instances' rows in this cell, including deleted and hidden ones."""
     c = tables.instances.c
-    columns = (c.uuid, c.project_id, c.user_id, c.host, c.vm_state, c.task_state, c.deleted, c.hidden)
+    columns = (c.uuid, c.project_id, c.user_id, c.host, c.vm_state, c.task_state, c.deleted, c.hidden, c.node)
     times = (c.created_at, c.updated_at, c.deleted_at)
     return [
         Copy(
@@ -269,13 +299,14 @@ def copies(connection: Connection, cell_id: int, instances: Collection[str]) -> 
             bool(row.hidden),
             seconds_since(connection, row.now, row.created_at),
             seconds_since(connection, row.now, row.created_at, row.updated_at, row.deleted_at),
+            row.node,
         )
         for chunk in chunks(instances)
         for row in connection.execute(sa.select(*columns, *times, NOW).where(c.uuid.in_(chunk)))
     ]
 
 
-def archived_here(connection: Connection, instances: Collection[str]) -> tuple[set[str], bool]:
+def archived_here(connection: Connection, instances: Collection[str]) -> tuple[list[ArchivedRow], bool]:
     """Return the instances that this cell has archived (a full scan), and whether the cell has a live instance."""
     c = tables.instances.c
     alive = connection.execute(sa.select(c.id).where(c.deleted == 0).limit(1)).first() is not None

@@ -101,6 +101,7 @@ class Copy:
     hidden: bool
     created_age: float
     age: float
+    node: str | None = None
 
     @property
     def queued(self) -> bool:
@@ -119,6 +120,7 @@ class Facts:
     :param request_age: age of the build request in seconds, if any :param allocated: whether the instance has an allocation;
         None if not read :param archived: whether the mapping's cell has archived the instance; read only if
         :func:`asks_archive` :param cell_alive: whether the mapping's cell has a live instance
+    :param concerns: the objects that an exemption can name
     """
 
     mapping: MappingRow | None = None
@@ -128,6 +130,7 @@ class Facts:
     archived: bool = False
     cell_alive: bool = False
     specified: bool = False
+    concerns: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
