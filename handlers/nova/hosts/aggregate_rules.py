@@ -7,7 +7,7 @@ know is therefore no proof of drift.
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from handlers.base import Json
@@ -31,6 +31,7 @@ class Membership:
     """A compute node's provider, and the aggregates that it must join or leave.
 
     :param before: all aggregates of the provider
+    :param generation: the provider's generation, for the plan only: every allocation changes it
     """
 
     provider: str
@@ -38,6 +39,7 @@ class Membership:
     node: str
     aggregates: frozenset[str]
     before: frozenset[str]
+    generation: int = field(default=0, compare=False)
 
     def to_json(self) -> Json:
         return {

@@ -31,7 +31,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import IntegrityError
@@ -50,7 +50,7 @@ from handlers.base import (
     Unavailable,
     keys_of,
 )
-from handlers.nova import keys, queries
+from handlers.nova import concerns, keys, queries
 from handlers.nova.base import PlacementHandler
 from handlers.nova.cells import Cell
 from handlers.nova.database import API
@@ -67,7 +67,7 @@ from handlers.nova.hosts.leftover_rules import (
     of_provider,
 )
 from handlers.nova.nodes import known_places, nodes_among, require_own_placement
-from handlers.nova.placement import Provider
+from handlers.nova.placement import Provider, deleting_provider
 from handlers.nova.records import HostMapping
 from handlers.nova.verdicts import MOVED_SETTLE, Report, Wait, soonest
 
@@ -95,6 +95,8 @@ class Judged:
     verdict: Leftover
     evidence: MappingEvidence | ProviderEvidence
     undo: str
+    plan: str
+    concerns: frozenset[str]
 
 
 class AuditServices(PlacementHandler):
@@ -103,6 +105,7 @@ class AuditServices(PlacementHandler):
     kinds = ("host", "provider")
     healable_problems = frozenset({Problem.MAPPING_LEFT, Problem.PROVIDER_LEFT})
     triggers = (Trigger("service.delete", keys.compute_host, after=MOVED_SETTLE),)
+    concerned_kinds = concerns.KINDS
     default_mode = Mode.AUDIT
     default_interval = 3600
     confirm_after = 5.0
@@ -117,14 +120,16 @@ class AuditServices(PlacementHandler):
         findings: list[Finding] = []
         waits: list[Wait] = []
         for judged in self._provider(key.id) if key.kind == "provider" else self._host(key.id):
-            evidence = asdict(judged.evidence)
+            evidence, names = asdict(judged.evidence), judged.concerns
             match judged.verdict:
                 case Wait() as wait:
                     waits.append(wait)
                 case Report() as report:
-                    findings.append(Finding(key, report.problem, report.summary, evidence, False, report.refusal))
+                    finding = Finding(key, report.problem, report.summary, evidence, False, report.refusal)
+                    findings.append(replace(finding, concerns=names))
                 case Forget() as forget:
-                    findings.append(Finding(key, forget.problem, forget.summary, evidence, undo=judged.undo))
+                    finding = Finding(key, forget.problem, forget.summary, evidence, concerns=names)
+                    findings.append(replace(finding, undo=judged.undo, plan=judged.plan))
                 case None:
                     pass
         if waits and not findings:
@@ -229,7 +234,9 @@ class AuditServices(PlacementHandler):
         evidence = MappingEvidence(mapping.host, home.uuid, home.id)
         facts = MappedHost(mapping.host, home, traces, age, self._successors(traces.values()))
         undo = self._databases.api.run(lambda connection: host_queries.undo_of_forget(connection, mapping))
-        return Judged(of_mapping(facts), evidence, f"-- in nova_api\n{undo}")
+        plan = self._databases.api.plan([host_queries.forgetting(mapping)])
+        names = concerns.named("host", mapping.host) | concerns.of_cell(home)
+        return Judged(of_mapping(facts), evidence, f"-- in nova_api\n{undo}", plan, names)
 
     def _successors(self, traces: Iterable[Traces]) -> tuple[str, ...]:
         names = {node.node for trace in traces for node in trace.former}
@@ -249,7 +256,9 @@ class AuditServices(PlacementHandler):
             holders=sorted(facts.consumers)[: queries.CHUNK],
         )
         undo = f"openstack resource provider create --uuid {uuid} {shlex.quote(facts.provider.name)}"
-        return [Judged(of_provider(facts), evidence, undo)]
+        names = concerns.named("host", facts.provider.name) | concerns.named("provider", uuid)
+        names |= concerns.of_nodes(self._databases, {uuid})
+        return [Judged(of_provider(facts), evidence, undo, str(deleting_provider(uuid)), names)]
 
     def _facts(self, provider: Provider, tree: frozenset[str]) -> LeftProvider:
         consumers = frozenset().union(*(self._placement.holders(member) for member in tree))

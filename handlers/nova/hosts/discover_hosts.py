@@ -29,14 +29,13 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import tenacity
-from sqlalchemy.engine import Connection
 from sqlalchemy.exc import IntegrityError
 
 from handlers.base import Conflict, Finding, Healed, Key, Mode, Privilege, Trigger, Unavailable, keys_of
-from handlers.nova import keys, queries
+from handlers.nova import concerns, keys, queries
 from handlers.nova.base import DatabaseHandler
 from handlers.nova.cells import Cell
 from handlers.nova.hosts import queries as host_queries
@@ -53,6 +52,7 @@ class DiscoverHosts(DatabaseHandler):
         Trigger("instance.create.error", keys.failed_host),
         Trigger("compute_task.build_instances.error", keys.failed_host),
     )
+    concerned_kinds = concerns.KINDS
     default_mode = Mode.HEAL
     default_interval = 600
     requires = ("nova_api",)
@@ -68,7 +68,7 @@ class DiscoverHosts(DatabaseHandler):
         if mapping is None and not presences:
             presences = self._read_longer(key.id)
         found = decide(key.id, None if mapping is None else self._mapped_to(mapping.cell_id), presences)
-        return [] if found is None else [_finding(key, found)]
+        return [] if found is None else [self._finding(key, found, presences)]
 
     def sweep(self) -> Iterator[Key]:
         normal = self._databases.host_names.normal
@@ -102,13 +102,9 @@ class DiscoverHosts(DatabaseHandler):
 
     def _mark_nodes(self, cell: Cell, host: str) -> int:
         """Mark the compute nodes as mapped. The mapping exists already, so an outage is no failure."""
-
-        def mark(connection: Connection) -> int:
-            nodes = [node.id for node in queries.compute_nodes(connection, {"host": host})]
-            return queries.mark_mapped(connection, nodes)
-
+        marking = queries.marking_mapped(host)
         try:
-            return self._databases.database(cell).run(mark)
+            return self._databases.database(cell).run(lambda connection: int(connection.execute(marking).rowcount))
         except Unavailable:
             return 0
 
@@ -139,20 +135,26 @@ class DiscoverHosts(DatabaseHandler):
         )
         return retrying(self._presences, host)
 
-
-def _finding(key: Key, found: HostFinding) -> Finding:
-    undo = ""
-    if isinstance(found.evidence, Unmapped):
-        undo = (
-            f"nova-manage cell_v2 delete_host --cell_uuid {found.evidence.cell} "
-            f"--host {shlex.quote(found.evidence.host)}"
+    def _finding(self, key: Key, found: HostFinding, presences: Sequence[Presence]) -> Finding:
+        finding = Finding(
+            key,
+            found.problem,
+            found.summary,
+            asdict(found.evidence),
+            healable=not found.refusal,
+            refusal=found.refusal,
+            concerns=frozenset[str]().union(
+                *(concerns.of_cell(one.cell) | concerns.named("host", one.host) for one in presences)
+            ),
         )
-    return Finding(
-        key,
-        found.problem,
-        found.summary,
-        asdict(found.evidence),
-        healable=not found.refusal,
-        refusal=found.refusal,
-        undo=undo,
-    )
+        match found.evidence:
+            case Unmapped(host=host, cell_id=cell_id, cell=uuid):
+                cell = self._databases.database(self._cell(uuid))
+                mapping = self._databases.api.plan([queries.mapping_host(host, cell_id)])
+                return replace(
+                    finding,
+                    undo=f"nova-manage cell_v2 delete_host --cell_uuid {uuid} --host {shlex.quote(host)}",
+                    plan=f"{mapping}\n{cell.plan([queries.marking_mapped(host)])}",
+                )
+            case _:
+                return finding

@@ -11,11 +11,11 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from handlers.access.database import seconds_since
+from handlers.access.sql_text import as_typed
 from handlers.base import Conflict
 from handlers.nova import queries, records, tables
 from handlers.nova.former_nodes import former_nodes
 from handlers.nova.hosts.leftover_rules import Traces
-from handlers.nova.sql_text import as_typed
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,7 @@ def undo_of_forget(connection: Connection, mapping: records.HostMapping) -> str:
     if row is None:
         return ""
     values = {name: sa.null() if value is None else sa.literal(value) for name, value in row.items()}
-    return as_typed(connection, sa.insert(table).values(values))
+    return as_typed(connection.dialect, sa.insert(table).values(values))
 
 
 def forget_host(connection: Connection, before: records.HostMapping, undo: str) -> None:
@@ -80,9 +80,13 @@ def forget_host(connection: Connection, before: records.HostMapping, undo: str) 
     :raises Conflict: when the mapping changed
     """
     restoring = undo_of_forget(connection, before)
-    gone = connection.execute(sa.delete(tables.host_mappings).where(_same(before))).rowcount
+    gone = connection.execute(forgetting(before)).rowcount
     if gone != 1 or restoring not in undo:
         raise Conflict(f"the mapping of host {before.host} changed")
+
+
+def forgetting(before: records.HostMapping) -> sa.Delete:
+    return sa.delete(tables.host_mappings).where(_same(before))
 
 
 def _same(mapping: records.HostMapping) -> sa.ColumnElement[bool]:

@@ -35,11 +35,13 @@ import shlex
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Self
 
 from oslo_config import cfg
 
 from handlers.access import cloud_options
+from handlers.access.cloud import Write
 from handlers.access.roles import PLACEMENT
 from handlers.base import (
     Conflict,
@@ -56,12 +58,12 @@ from handlers.base import (
     Unavailable,
     keys_of,
 )
-from handlers.nova import keys, options, queries
+from handlers.nova import concerns, keys, options, queries
 from handlers.nova.base import PlacementHandler
 from handlers.nova.database import NovaDatabases
 from handlers.nova.hosts.aggregate_rules import OR_RUN, Membership, Problem, differing, refusal, wanted
 from handlers.nova.nodes import live_nodes, nodes_among, require_own_placement
-from handlers.nova.placement import Placement, ProviderAggregates
+from handlers.nova.placement import Placement, ProviderAggregates, joining
 from handlers.nova.records import Aggregate, ComputeNode
 from handlers.nova.turns import Turns
 
@@ -103,6 +105,7 @@ class SyncAggregates(PlacementHandler):
         Trigger("aggregate.delete.end", keys.aggregate),
         Trigger("service.create", keys.compute_host, after=_AGAIN),
     )
+    concerned_kinds = concerns.KINDS | {"aggregate"}
     default_mode = Mode.HEAL
     follows = ("discover_hosts",)
     default_interval = 3600
@@ -261,8 +264,8 @@ class SyncAggregates(PlacementHandler):
             has = self._placement.aggregates(node.uuid)
             if has is not None:
                 lacks, more = differing(node, has.aggregates, rule)
-                lacking += [lacks] if lacks else []
-                extra += [more] if more else []
+                lacking += [replace(lacks, generation=has.generation)] if lacks else []
+                extra += [replace(more, generation=has.generation)] if more else []
             elif rule.joined and node.age < PATIENCE:
                 waiting.append(f"the provider of {node.node}")
             elif rule.joined:
@@ -279,7 +282,13 @@ class SyncAggregates(PlacementHandler):
         by_refusal: dict[str, list[Membership]] = {}
         for one in wrong:
             by_refusal.setdefault(why(one), []).append(one)
-        return [found for text, some in sorted(by_refusal.items()) for found in _findings(key, problem, some, text)]
+        found = (one for text, some in sorted(by_refusal.items()) for one in _findings(key, problem, some, text))
+        return [replace(finding, concerns=self._concerns(memberships)) for finding, memberships in found]
+
+    def _concerns(self, wrong: Sequence[Membership]) -> frozenset[str]:
+        aggregates = (concerns.named("aggregate", *one.aggregates) for one in wrong)
+        hosts = (concerns.named("host", one.host, one.node) for one in wrong)
+        return concerns.of_nodes(self._databases, {one.provider for one in wrong}).union(*aggregates, *hosts)
 
     def _refusals(self, problem: str, nodes: Sequence[ComputeNode]) -> Callable[[Membership], str]:
         """Return a function that returns why a membership must not change.
@@ -355,12 +364,15 @@ class SyncAggregates(PlacementHandler):
         return [finding], waiting
 
 
-def _findings(key: Key, problem: Problem, wrong: Sequence[Membership], refusal: str = "") -> Iterator[Finding]:
+def _findings(
+    key: Key, problem: Problem, wrong: Sequence[Membership], refusal: str = ""
+) -> Iterator[tuple[Finding, Sequence[Membership]]]:
+    """Yield findings, each with its memberships."""
     ordered = sorted(wrong, key=lambda one: one.provider)
     for start in range(0, len(ordered), BATCH):
         part = ordered[start : start + BATCH]
         removing = "; ".join(_setting(one.provider, one.after(problem)) for one in part)
-        yield Finding(
+        finding = Finding(
             key,
             problem,
             _summary(problem, part),
@@ -369,7 +381,13 @@ def _findings(key: Key, problem: Problem, wrong: Sequence[Membership], refusal: 
             refusal=f"{refusal}: {removing}" if refusal.endswith(OR_RUN) else refusal,
             weight=len(part),
             undo="" if refusal else _undo(part),
+            plan="" if refusal else "\n".join(str(_write(problem, one)) for one in part),
         )
+        yield finding, part
+
+
+def _write(problem: Problem, one: Membership) -> Write:
+    return joining(ProviderAggregates(one.provider, one.before, one.generation), one.after(problem))
 
 
 def _summary(problem: Problem, wrong: Sequence[Membership]) -> str:

@@ -48,7 +48,7 @@ from oslo_config import cfg
 from sqlalchemy.engine import Connection
 
 from handlers.access import cloud_options
-from handlers.access.neutron import HOST, PROFILE, Network, Port
+from handlers.access.neutron import HOST, PROFILE, Network, Port, changing, deleting
 from handlers.access.roles import PORTS, PROFILES
 from handlers.base import (
     Conflict,
@@ -64,7 +64,7 @@ from handlers.base import (
     Unavailable,
     keys_of,
 )
-from handlers.nova import keys, options, queries
+from handlers.nova import concerns, keys, options, queries
 from handlers.nova.archived_consumers import Archive
 from handlers.nova.base import NovaHandler
 from handlers.nova.database import NovaDatabases
@@ -139,6 +139,7 @@ class AuditPorts(NovaHandler):
         Trigger("instance.delete.end", keys.instance, after=_ENDED),
         Trigger("instance.delete.start", keys.instance, after=_DELETING),
     )
+    concerned_kinds = concerns.KINDS
     default_mode = Mode.AUDIT
     default_interval = 3600
     confirm_after = 5.0
@@ -175,16 +176,16 @@ class AuditPorts(NovaHandler):
         ports = [port for port in self._network.ports({"device_id": key.id}) if port.owner.startswith(_OWNER)]
         if not ports:
             return []
-        facts, remains = self._facts(key.id)
+        facts, remains, names = self._facts(key.id)
         match rules.state(facts):
             case State.ALIVE:
                 return []
             case State.UNKNOWN:
-                return [self._finding(key, port, False, None) for port in ports]
+                return [self._finding(key, port, False, None, names) for port in ports]
             case State.JUST_DELETED:
                 raise InFlight("the instance was deleted a moment ago", SETTLE - facts.age)
             case State.GONE:
-                return [self._finding(key, port, True, remains) for port in ports]
+                return [self._finding(key, port, True, remains, names) for port in ports]
 
     def sweep(self) -> Iterator[Key]:
         down: Unavailable | None = None
@@ -222,22 +223,26 @@ class AuditPorts(NovaHandler):
             case Fate.REPORT:
                 raise Refused(finding.refusal)
 
-    def _facts(self, instance: str) -> tuple[Facts, Remains | None]:
+    def _facts(self, instance: str) -> tuple[Facts, Remains | None, frozenset[str]]:
+        """Return the facts, the remains, and the names of the instance for exemptions."""
         building, mapping = self._databases.api.run(lambda connection: _scheduling(connection, instance))
         building = building or (mapping is not None and mapping.cell_id is None)
         cells = self._databases.cells()
         seen = self._databases.run_in_all(cells, lambda connection: queries.instance(connection, instance))
         rows = {cell: row for cell, row in seen.items() if row is not None}
-        archived = not building and not rows and instance in self._archive.among({instance})
-        facts = Facts(building, tuple(rows.values()), archived)
+        archived = {} if building or rows else self._archive.among({instance})
+        facts = Facts(building, tuple(rows.values()), archived=bool(archived))
+        names = concerns.of_consumers(instance).union(
+            *archived.values(), *(concerns.of_instance(row) | concerns.of_cell(cell) for cell, row in rows.items())
+        )
         if rules.state(facts) is not State.GONE:
-            return facts, None
+            return facts, None, names
         places = list(rows) or cells
         found = self._databases.run_in_all(places, lambda connection: remains_of(connection, instance))
         known = [remains for remains in found.values() if remains is not None]
-        return facts, known[0] if len(known) == 1 else None
+        return facts, known[0] if len(known) == 1 else None, names
 
-    def _finding(self, key: Key, port: Port, known: bool, remains: Remains | None) -> Finding:
+    def _finding(self, key: Key, port: Port, known: bool, remains: Remains | None, names: frozenset[str]) -> Finding:
         made = rules.made_by_nova(remains, port.id)
         device = port.profile.get("arq_uuid")
         fate, refusal = rules.fate(Case(known, made, bool(device), self._delete))
@@ -247,18 +252,44 @@ class AuditPorts(NovaHandler):
         )
         if not known:
             summary = f"port {port.id} names instance {key.id}, which no cell has a record of"
-            return Finding(key, Problem.UNKNOWN, summary, evidence, False, refusal)
+            return Finding(key, Problem.UNKNOWN, summary, evidence, False, refusal, concerns=names)
         summary = f"port {port.id} still names instance {key.id}, which is deleted"
         undo = {Fate.UNBIND: _rebind, Fate.DELETE: _remake, Fate.REPORT: _no_undo}[fate](port)
-        return Finding(key, Problem.DELETED, summary, evidence, not refusal, refusal, undo=undo)
+        return Finding(
+            key,
+            Problem.DELETED,
+            summary,
+            evidence,
+            not refusal,
+            refusal,
+            undo=undo,
+            plan=self._plan(port, fate),
+            concerns=names
+            | concerns.named("host", port.host)
+            | concerns.named("project", port.shown.get("project_id")),
+        )
 
-    def _unbind(self, port: Port) -> Healed:
+    def _plan(self, port: Port, fate: Fate) -> str:
+        match fate:
+            case Fate.UNBIND:
+                return str(changing(port, self._changes(port)))
+            case Fate.DELETE:
+                return str(deleting(port))
+            case Fate.REPORT:
+                return ""
+
+    def _changes(self, port: Port) -> dict[str, Any]:
+        """Return the fields that unbind a port, with their values."""
         changes: dict[str, Any] = {"device_id": "", "device_owner": "", HOST: None}
         profile = {name: value for name, value in port.profile.items() if name not in _OF_HOST}
         if profile != port.profile:
             changes[PROFILE] = profile
         if port.shown.get("dns_name") and not self._network.dns_domain(port.shown["network_id"]):
             changes["dns_name"] = ""
+        return changes
+
+    def _unbind(self, port: Port) -> Healed:
+        changes = self._changes(port)
         now = self._network.update(port, changes)
         return Healed(
             f"unbound port {port.id} from the deleted instance {port.device}",
