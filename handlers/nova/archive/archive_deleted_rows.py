@@ -39,7 +39,7 @@ Sources: ``nova/db/main/api.py`` (archive_deleted_rows, _get_fk_stmts), ``nova/c
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime
 from enum import StrEnum
 from functools import partial
@@ -52,7 +52,7 @@ from sqlalchemy.engine import Connection
 from handlers.access.database import Database
 from handlers.access.roles import PLACEMENT
 from handlers.base import EVERY_TABLE, Finding, Healed, Key, Mode, Privilege, Refused, Resources, Roles
-from handlers.nova import options, tables
+from handlers.nova import concerns, options, tables
 from handlers.nova.archive import statements, undo
 from handlers.nova.archive.cell_handler import CellHandler, Scope
 from handlers.nova.archive.cycle import NAMED, Cycle, Settings, migrations
@@ -102,6 +102,8 @@ class ArchiveDeletedRows(CellHandler):
     title = "Move rows that were deleted long ago into Nova's shadow tables"
     kinds = ("cell", "instance")
     healable_problems = frozenset({Problem.DUE})
+    # a cell's rows belong to many hosts and projects
+    concerned_kinds = frozenset({"cell"})
     default_mode = Mode.HEAL
     follows = ("audit_allocations",)
     default_interval = 86400
@@ -165,33 +167,63 @@ class ArchiveDeletedRows(CellHandler):
         database, schema = self.open(cell)
         log = self._settings.task_log
 
-        def read(connection: Connection) -> tuple[date, list[sa.Table], list[tuple[Reference, list[str]]], str]:
+        def read(connection: Connection) -> tuple[datetime, list[sa.Table], list[tuple[Reference, list[str]]], str]:
             before = self.limit(connection)
             due = statements.tables_due(connection, schema, before, log)
             blocked = list(statements.blocked(connection, schema, before, log, NAMED))
-            return before.date(), due, blocked, undo.of_cell(connection, schema, due, cell.label)
+            return before, due, blocked, undo.of_cell(connection, schema, due, cell.label)
 
         before, due, blocked, back = database.run(read)
         findings = []
         if due:
             names = ", ".join(table.name for table in due)
-            summary = f"{cell.name or cell.uuid} has rows deleted before {before} in {names}, which can be archived"
-            findings.append(Finding(key, Problem.DUE, summary, Scope(cell.uuid, before).to_json(), undo=back))
+            finding = Finding(
+                key,
+                Problem.DUE,
+                f"{cell.name or cell.uuid} has rows deleted before {before.date()} in {names}, which can be archived",
+                Scope(cell.uuid, before.date()).to_json(),
+                undo=back,
+                plan=self._plan_of_cell(cell, database, schema, due, before),
+                concerns=concerns.of_cell(cell),
+            )
+            findings.append(finding)
         return findings + [_unarchivable(key, cell, reference, rows) for reference, rows in blocked]
+
+    def _plan_of_cell(
+        self, cell: Cell, database: Database, schema: Schema, due: Sequence[sa.Table], before: datetime
+    ) -> str:
+        """Return one statement for what the heal does in parts, and UUIDS in place of the instances that it moves."""
+        moves = (one for table in due for one in statements.moving(schema, table, schema.due(table, before)))
+        plan = [
+            f"-- in transactions of about {self._settings.rows} rows, at most {self._settings.rows_per_cycle} rows; "
+            "instances with resources in Placement stay",
+            database.plan(moves),
+        ]
+        if schema.tables[INSTANCES] in due:
+            uuids: list[sa.ColumnElement[str]] = [sa.literal_column("UUIDS")]
+            plan += [
+                "-- UUIDS: the moved instances without a live row in another cell",
+                self._databases.api.plan(statements.forgetting(uuids, cell.id)),
+            ]
+        return "\n".join(plan)
 
     def _inspect_instance(self, key: Key) -> list[Finding]:
         table = tables.instances
 
-        def read(connection: Connection) -> tuple[int, date] | None:
+        def read(connection: Connection) -> tuple[int, date, frozenset[str]] | None:
             before = self.limit(connection)
-            query = sa.select(table.c.id).where(table.c.uuid == key.id, old(table, before))
-            row = connection.execute(query).first()
-            return None if row is None else (row.id, before.date())
+            columns = (table.c.id, table.c.project_id, table.c.host, table.c.node)
+            row = connection.execute(sa.select(*columns).where(table.c.uuid == key.id, old(table, before))).first()
+            if row is None:
+                return None
+            return row.id, before.date(), concerns.of_row(key.id, row.project_id, row.host, row.node)
 
         for cell, seen in self._databases.run_in_all(self._databases.cells(), read).items():
             if seen is not None:
-                row, before = seen
-                return [self._judge_instance(key, cell, DeletedInstance(Scope(cell.uuid, before), row, key.id))]
+                row, before, names = seen
+                evidence = DeletedInstance(Scope(cell.uuid, before), row, key.id)
+                finding = self._judge_instance(key, cell, evidence)
+                return [replace(finding, concerns=names | concerns.of_cell(cell))]
         return []
 
     def _judge_instance(self, key: Key, cell: Cell, evidence: DeletedInstance) -> Finding:
@@ -219,7 +251,15 @@ class ArchiveDeletedRows(CellHandler):
             summary,
             evidence.to_json(),
             undo="\n".join(part for part in (back, api_rows) if part),
+            plan=self._plan_of_instance(cell, evidence, database, schema),
         )
+
+    def _plan_of_instance(self, cell: Cell, evidence: DeletedInstance, database: Database, schema: Schema) -> str:
+        root = schema.tables[INSTANCES]
+        one = sa.and_(root.c.id == evidence.row, old(root, evidence.scope.moment))
+        forgetting = statements.forgetting([sa.literal(evidence.instance)], cell.id)
+        moves = database.plan(statements.moving(schema, root, one))
+        return f"{moves}\n{self._databases.api.plan(forgetting)}"
 
     def _holders(self) -> frozenset[str]:
         return frozenset[str]().union(*(self._placement.holders(provider) for provider in self._placement.providers()))

@@ -44,7 +44,7 @@ from sqlalchemy.sql import ColumnElement
 from handlers.access.database import Database
 from handlers.access.service_files import ConfigError
 from handlers.base import EVERY_TABLE, Conflict, Finding, Healed, Key, Mode, Privilege, Resources, Unavailable
-from handlers.nova import options
+from handlers.nova import concerns, options
 from handlers.nova.archive import shadow_tables, statements
 from handlers.nova.archive.cell_handler import CellHandler, Scope
 from handlers.nova.archive.schema import Schema
@@ -78,6 +78,8 @@ class Purge(CellHandler):
     title = "Delete archived rows for good, once they are old enough"
     kinds = ("cell",)
     healable_problems = frozenset({Problem.DUE})
+    # a cell's rows belong to many hosts and projects
+    concerned_kinds = frozenset({"cell"})
     default_mode = Mode.OFF
     follows = ("archive_deleted_rows",)
     default_interval = 86400
@@ -121,7 +123,20 @@ class Purge(CellHandler):
             return []
         scope = Scope(cell.uuid, before.date())
         summary = f"{cell.name or cell.uuid} has archived rows from before {scope.before} in {', '.join(names)}"
-        return [Finding(key, Problem.DUE, summary, scope.to_json(), undo=_UNDO)]
+        plan = f"-- in transactions of about {self._rows} rows\n" + database.plan(
+            shadow_tables.purging(schema, names, before)
+        )
+        return [
+            Finding(
+                key,
+                Problem.DUE,
+                summary,
+                scope.to_json(),
+                undo=_UNDO,
+                plan=plan,
+                concerns=concerns.of_cell(cell),
+            )
+        ]
 
     def due(self, database: Database, schema: Schema, before: datetime) -> bool:
         return bool(database.run(lambda connection: self._due(connection, schema, before))[1])

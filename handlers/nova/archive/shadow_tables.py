@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from datetime import datetime
 from typing import Any
 
@@ -50,6 +50,18 @@ def undated(schema: Schema) -> list[tuple[sa.Table, ColumnElement[bool]]]:
         and purge_date(shadow) is shadow.c.get("deleted_at")
         and len(shadow.primary_key.columns) == 1
     ]
+
+
+def purging(schema: Schema, names: Collection[str], before: datetime) -> Iterator[sa.Delete]:
+    """Yield the statements that purge old rows, for a plan: lists of values are subqueries in it.
+
+    :param names: the shadow tables that have old rows with a date
+    """
+    instances = schema.tables[SHADOW + INSTANCES]
+    old = sa.select(instances.c.uuid).where(instances.c.deleted_at < before)
+    for shadow, lacking in undated(schema):
+        yield sa.delete(shadow).where(lacking, shadow.c[_OWNER].in_(old))
+    yield from (sa.delete(shadow).where(where) for shadow, where in purgeable(schema, before) if shadow.name in names)
 
 
 def purge_with_instances(

@@ -7,7 +7,7 @@ would scan the whole table.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -17,6 +17,7 @@ from oslo_config import cfg
 from sqlalchemy.engine import Connection
 from sqlalchemy.sql import ColumnElement
 
+from handlers.access.sql_text import Writing
 from handlers.nova import tables
 from handlers.nova.archive.schema import INSTANCES, Reference, Schema, converted, key, old
 
@@ -69,18 +70,12 @@ class Moved:
 
 
 def tables_due(connection: Connection, schema: Schema, before: datetime, task_log: bool) -> list[sa.Table]:
-    """Return the tables that have a row to archive. Read one row of each table.
-
-    Leave out tables below one of these: most of their rows move with the parents.
-    """
-    found: list[sa.Table] = []
-    below: set[sa.Table] = set()
-    for table in schema.archivable(task_log):
-        query = sa.select(key(table)).where(schema.due(table, before)).limit(1)
-        if table not in below and connection.execute(query).first() is not None:
-            found.append(table)
-            below.update(schema.below(table))
-    return found
+    """Return the tables that have a row to archive, besides rows below such a row. Read one row of each table."""
+    return [
+        table
+        for table in schema.archivable(task_log)
+        if connection.execute(sa.select(key(table)).where(schema.due(table, before)).limit(1)).first() is not None
+    ]
 
 
 def any_due(connection: Connection, schema: Schema, before: datetime, task_log: bool) -> bool:
@@ -192,17 +187,36 @@ def _refuse(
         raise Blocked(f"rows of {table.name}, which has no shadow table, refer to it ({', '.join(names)})")
 
 
-def _carry(connection: Connection, schema: Schema, table: sa.Table, where: ColumnElement[bool]) -> int:
+def carrying(schema: Schema, table: sa.Table, where: ColumnElement[bool]) -> tuple[sa.Insert, sa.Delete]:
+    """Return the statements that move rows of one table into its shadow table."""
     shadow = schema.shadow(table)
     if shadow is None:
         raise AssertionError(f"{table.name} has no shadow table")
     names = [column.name for column in table.c if column.name in shadow.c]
     query = sa.select(*(converted(table.c[name], shadow.c[name]) for name in names)).where(where)
-    insert = sa.insert(shadow).from_select(names, query, include_defaults=False)
-    copied = connection.execute(insert, execution_options={"preserve_rowcount": True}).rowcount
+    return sa.insert(shadow).from_select(names, query, include_defaults=False), sa.delete(table).where(where)
+
+
+def moving(schema: Schema, root: sa.Table, where: ColumnElement[bool]) -> list[Writing]:
+    """Return the statements that move the trees of these rows, for a plan: lists of values are subqueries in it."""
+    found = {root: where}
+    for table in schema.below(root):
+        conditions = [
+            reference.column.in_(sa.select(reference.parent_column).where(found[reference.parent]))
+            for reference in schema.parents(table)
+            if reference.parent in found
+        ]
+        if conditions and schema.shadow(table) is not None:
+            found[table] = sa.or_(*conditions)
+    return [one for table, rows in reversed(found.items()) for one in carrying(schema, table, rows)]
+
+
+def _carry(connection: Connection, schema: Schema, table: sa.Table, where: ColumnElement[bool]) -> int:
+    copying, deletion = carrying(schema, table, where)
+    copied = connection.execute(copying, execution_options={"preserve_rowcount": True}).rowcount
     if not copied:
         return 0
-    deleted = connection.execute(sa.delete(table).where(where)).rowcount
+    deleted = connection.execute(deletion).rowcount
     if deleted != copied:
         raise Miscounted(f"{copied} rows of {table.name} were copied, {deleted} deleted")
     return int(copied)
@@ -219,11 +233,18 @@ def forget(connection: Connection, instances: Collection[str], cell: int) -> int
     gone = sorted(connection.scalars(sa.select(c.instance_uuid).where(mapped)))
     if not gone:
         return 0
-    mappings = int(connection.execute(sa.delete(tables.instance_mappings).where(mapped)).rowcount)
+    mapping, *others = forgetting([sa.literal(uuid) for uuid in gone], cell)
+    mappings = int(connection.execute(mapping).rowcount)
     if mappings != len(gone):
         raise Miscounted(f"{len(gone)} mappings were read, {mappings} deleted")
-    others = [
-        sa.delete(table).where(table.c.instance_uuid.in_(gone))
-        for table in (tables.request_specs, tables.instance_group_member)
-    ]
     return mappings + sum(int(connection.execute(statement).rowcount) for statement in others)
+
+
+def forgetting(instances: Sequence[ColumnElement[Any]], cell: int) -> list[sa.Delete]:
+    """Return the statements that delete the rows of nova_api about instances that are mapped to a cell."""
+    mappings = tables.instance_mappings
+    others = (tables.request_specs, tables.instance_group_member)
+    return [
+        sa.delete(mappings).where(mappings.c.instance_uuid.in_(instances), mappings.c.cell_id == cell),
+        *(sa.delete(table).where(table.c.instance_uuid.in_(instances)) for table in others),
+    ]

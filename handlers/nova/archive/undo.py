@@ -9,9 +9,9 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 from sqlalchemy.sql import ColumnElement
 
+from handlers.access.sql_text import as_typed
 from handlers.nova import tables
 from handlers.nova.archive.schema import INSTANCES, Schema, converted, key
-from handlers.nova.sql_text import as_typed
 
 #: the tables of nova_api that have rows about an instance
 API_TABLES = (tables.instance_mappings, tables.request_specs, tables.instance_group_member)
@@ -41,7 +41,7 @@ def of_api_rows(connection: Connection, instance: str) -> str:
     for table in API_TABLES:
         for row in connection.execute(sa.select(table).where(table.c.instance_uuid == instance)).mappings():
             values = {name: sa.null() if value is None else sa.literal(value) for name, value in row.items()}
-            lines.append(as_typed(connection, sa.insert(table).values(values)))
+            lines.append(as_typed(connection.dialect, sa.insert(table).values(values)))
     return "\n".join(lines) if len(lines) > 1 else ""
 
 
@@ -49,8 +49,10 @@ def _restoring(
     connection: Connection, schema: Schema, root: sa.Table, column: sa.Column[Any], value: ColumnElement[Any]
 ) -> list[str]:
     where = _conditions(schema, root, column, value)
-    back = [as_typed(connection, _insert(table, shadow, condition)) for table, shadow, condition in where]
-    away = [as_typed(connection, sa.delete(shadow).where(condition)) for _, shadow, condition in reversed(where)]
+    back = [as_typed(connection.dialect, _insert(table, shadow, condition)) for table, shadow, condition in where]
+    away = [
+        as_typed(connection.dialect, sa.delete(shadow).where(condition)) for _, shadow, condition in reversed(where)
+    ]
     return [" ".join(statement.split()) for statement in back + away]
 
 

@@ -139,9 +139,10 @@ def test_handlers_that_cannot_honour_an_exemption_are_named(shell: Shell, databa
 def test_nova_names_every_handler_that_could_heal_an_exempt_object() -> None:
     real = plugins.handlers()
     assert blind("problem", real) == []
-    assert {"audit_allocations", "heal_allocations", "map_instances"} <= set(blind("instance", real))
-    assert "failed_amphora" not in blind("instance", real), "Octavia's handlers know no instances"
-    assert {"audit_allocations", "audit_services"} <= set(blind("host", real)), "they have keys that name no host"
+    of_a_whole_cell = {"archive_deleted_rows", "purge"}
+    for kind in ("consumer", "host", "instance"):
+        assert set(blind(kind, real)) == of_a_whole_cell, "their keys stand for rows of many hosts and projects"
+    assert of_a_whole_cell.isdisjoint(blind("cell", real))
 
 
 def test_the_documented_exemptions_and_problems_are_real() -> None:

@@ -2,72 +2,156 @@
 
 from __future__ import annotations
 
-import json
-from typing import Any
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 
-from handlers.access.cloud import Service
-from handlers.base import Finding, Handler
-from handlers.nova.allocations.audit_allocations import AuditAllocations
-from handlers.nova.allocations.audit_migrations import AuditMigrations
-from tests.functional.nova.proofs import allocations
-from tests.functional.nova.proofs.drift import Drift
-from tests.functional.nova.proofs.stage import Scene, Stage
+from consumer.conf.engine import EngineSettings
+from consumer.conf.tasks import TaskSettings
+from consumer.conf.window import Window
+from consumer.engine.oneshot import OneShot, Result
+from consumer.engine.task import Task
+from consumer.journal import controls, exemptions, history, migrations
+from consumer.journal.database import Database, open_engine
+from handlers.base import Finding, Handler, Key, Mode
+from tests.functional.nova.proofs import allocations, archive, hosts, mappings, ports
+from tests.functional.nova.proofs.drift import Built, Drift
+from tests.functional.nova.proofs.stage import Stage
+from tests.functional.nova.proofs.theatre import Theatre
+from tests.writes import recorded
 
-PLANNED: tuple[type[Handler], ...] = (AuditAllocations, AuditMigrations)
-DRIFTS = [drift for drift in allocations.DRIFTS if drift.handler in PLANNED]
+DRIFTS = (*allocations.DRIFTS, *mappings.DRIFTS, *hosts.DRIFTS, *ports.DRIFTS, *archive.DRIFTS)
+
+
+@pytest.fixture(scope="module", params=DRIFTS, ids=str)
+def drift(request: pytest.FixtureRequest) -> Drift:
+    """One drift after the other, so that each is built once."""
+    one: Drift = request.param
+    return one
+
+
+@pytest.fixture(scope="module")
+def theatre(stage: Stage) -> Theatre:
+    return Theatre(stage)
 
 
 @pytest.fixture
-def sent(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Return the writes that reach the APIs, as lines of a plan."""
-    lines: list[str] = []
-    write = Service.write
-
-    def record(self: Service, method: str, url: str, **arguments: Any) -> Any:
-        headers = [f"{name}: {value}" for name, value in (arguments.get("headers") or {}).items()]
-        body = [json.dumps(arguments["json"], sort_keys=True)] if "json" in arguments else []
-        lines.append(" ".join([method, url, *headers, *body]))
-        return write(self, method, url, **arguments)
-
-    monkeypatch.setattr(Service, "write", record)
-    return lines
+def built(theatre: Theatre, drift: Drift) -> Built:
+    return theatre.perform(drift)
 
 
-def found(handler: Handler, stage: Stage, drift: Drift) -> tuple[Finding, list[str]]:
-    key, subjects = drift.build(stage)
-    [finding] = [one for one in handler.inspect(key) if one.problem == drift.problem and one.healable]
-    return finding, list(subjects)
+@pytest.fixture
+def handler(stage: Stage, built: Built) -> Iterator[Handler]:
+    with stage.handler(built.drift.handler) as handler:
+        yield handler
 
 
-@pytest.mark.parametrize("drift", DRIFTS, ids=str)
-def test_the_heal_makes_the_planned_writes_and_no_others(
-    stage: Stage, empty: Scene, sent: list[str], drift: Drift
-) -> None:
-    stage.show(empty)
-    with stage.handler(drift.handler) as handler:
-        finding, subjects = found(handler, stage, drift)
+def found(handler: Handler, built: Built) -> Finding:
+    [finding] = [one for one in handler.inspect(built.key) if one.problem == built.drift.problem and one.healable]
+    return finding
+
+
+def writes(stage: Stage) -> dict[str, dict[str, str]]:
+    names = {name: name if name == "nova_api" else f"cell:{name}" for name in ("nova_api", *stage.cloud.cells)}
+    return {
+        "services": {stage.cloud.placement.url: "placement", stage.neutron.url: "network"},
+        "databases": {str(stage.file(name)): label for name, label in names.items()},
+    }
+
+
+def swept(handler: Handler, key: Key, database: Database, monkeypatch: pytest.MonkeyPatch) -> list[Result]:
+    """Sweep in mode heal, as the command does."""
+    monkeypatch.setattr(type(handler), "confirm_after", 0.0)
+    monkeypatch.setattr(handler, "sweep", lambda: iter([key]))
+    task = Task(handler, TaskSettings(Mode.HEAL, 3600, Window(), 0), lambda: datetime.now(UTC))
+    controls.ensure(database, [task.name])
+    return OneShot(database, EngineSettings(breaker_count=1000), "cli").sweep([task])
+
+
+@pytest.fixture(scope="module")
+def journal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
+    file: Path = tmp_path_factory.mktemp("journal") / "journal.sqlite"
+    opened = Database(open_engine(f"sqlite:///{file}"))
+    migrations.upgrade(opened)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def database(journal: Database) -> Iterator[Database]:
+    yield journal
+    exemptions.remove(journal, [one.id for one in exemptions.listing(journal)])
+
+
+def test_the_heal_makes_the_planned_writes_and_no_others(stage: Stage, built: Built, handler: Handler) -> None:
+    if built.drift in archive.DRIFTS:
+        pytest.skip("the heal makes these writes in parts")
+    finding = found(handler, built)
+    with recorded(**writes(stage)) as lines:
         handler.heal(finding)
-    assert finding.plan.splitlines() == sent
-    assert all(drift.healed(stage, subject) for subject in subjects)
+    assert finding.plan.split() == "\n".join(lines).split()
+    assert all(built.drift.healed(stage, subject) for subject in built.subjects)
 
 
-@pytest.mark.parametrize("drift", DRIFTS, ids=str)
-def test_a_finding_names_its_instance_and_the_kinds_that_its_handler_declares(
-    stage: Stage, empty: Scene, drift: Drift
+@pytest.mark.parametrize("one", archive.DRIFTS, ids=str)
+def test_the_statements_of_a_plan_have_the_effect_of_the_heal(stage: Stage, theatre: Theatre, one: Drift) -> None:
+    built = theatre.perform(one)
+    with stage.handler(one.handler) as handler:
+        finding = found(handler, built)
+        handler.heal(finding)
+        healed = stage.scene()
+    stage.show(built.scene)
+    for line in finding.plan.splitlines():
+        if not line.startswith("--"):
+            database, _, statement = line.removeprefix("cell:").partition(": ")
+            uuids = ", ".join(f"'{uuid}'" for uuid in built.subjects)
+            stage.execute(database, sa.text(statement.replace("UUIDS", uuids).replace(":", "\\:")))
+    assert not stage.scene().differing(healed)
+    assert healed.differing(built.scene) == one.changed
+
+
+def names(stage: Stage, built: Built) -> dict[str, str]:
+    """Return the objects that an operator would exempt, by kind."""
+    subject = built.subjects[0]
+    if built.drift in hosts.DRIFTS:
+        return {"host": f"host:{subject}", "cell": "cell:cell2" if subject == "c" else "cell:cell1"}
+    if built.key.kind == "cell" and built.drift in archive.DRIFTS:
+        return {"cell": "cell:cell1"}
+    project = stage.cloud.PROJECT
+    return {"host": "host:a", "cell": "cell:cell1", "project": f"project:{project}", "instance": f"instance:{subject}"}
+
+
+def test_a_finding_names_its_objects(stage: Stage, built: Built, handler: Handler) -> None:
+    concerns = found(handler, built).concerns | {str(built.key)}
+    expected = names(stage, built)
+    assert set(expected.values()) <= concerns
+    if "project" in expected:
+        assert handler.concerned_kinds <= {one.partition(":")[0] for one in concerns}
+
+
+@pytest.mark.parametrize("kind", ["host", "project", "cell", "instance"])
+def test_an_exemption_withholds_the_heal_and_the_sweep_reports_it(
+    stage: Stage, built: Built, handler: Handler, database: Database, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
-    stage.show(empty)
-    with stage.handler(drift.handler) as handler:
-        finding, [instance] = found(handler, stage, drift)
-    assert f"instance:{instance}" in finding.concerns
-    assert f"project:{stage.cloud.PROJECT}" in finding.concerns
-    assert drift.handler.concerned_kinds <= {one.partition(":")[0] for one in finding.concerns}
+    named = names(stage, built).get(kind)
+    if named is None:
+        pytest.skip("the object belongs to none")
+    if kind == "host":
+        named = f"host:{named.removeprefix('host:').upper()}"
+    exemptions.add(database, named, None, "alice", "memory test")
+    [result] = swept(handler, built.key, database, monkeypatch)
+    assert (result.action, result.problem) == ("exempt", built.drift.problem)
+    assert result.change == f"alice exempted {named}: memory test"
+    assert not stage.scene().differing(built.scene)
 
 
-def test_a_moved_allocation_names_host_and_cell(stage: Stage, empty: Scene) -> None:
-    stage.show(empty)
-    drift = allocations.MIGRATION_HOLDS
-    with stage.handler(drift.handler) as handler:
-        finding, _ = found(handler, stage, drift)
-    assert {"host:a", "cell:cell1"} <= finding.concerns
+def test_without_an_exemption_the_history_has_the_plan_of_the_heal(
+    built: Built, handler: Handler, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exemptions.add(database, "host:another", None, "alice", "memory test")
+    plan = found(handler, built).plan
+    assert "healed" in [one.action for one in swept(handler, built.key, database, monkeypatch)]
+    assert plan in [one.plan for one in history.listing(database, handler=handler.name)]
