@@ -6,8 +6,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
-from handlers.base import Key
+from handlers.base import Key, Resources
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,15 +37,26 @@ class Scene:
 
 
 class Demo(ABC):
-    """A small cloud in one process, in which ``stackmend demo`` shows the handlers."""
+    """A small cloud in one process, in which ``stackmend demo`` shows the handlers.
+
+    :cvar world: the parts of the cloud, for the viewer: ``a real Placement``
+    :cvar handlers: names of the handlers that heal the scenes
+    """
+
+    world: ClassVar[str]
+    handlers: ClassVar[frozenset[str]]
 
     @abstractmethod
     def start(self, folder: Path) -> Mapping[str, Mapping[str, str]]:
-        """Build the cloud in an empty folder; return the options, by group, that point handlers at it."""
+        """Build the cloud in a folder; return the options, by group, that point handlers at it."""
+
+    @abstractmethod
+    def join(self, resources: Resources) -> None:
+        """Take from the daemon's resources what the scenes need, before the daemon starts."""
 
     @abstractmethod
     def scenes(self) -> Sequence[Scene]:
-        """Return the scenes in the order of the play, after :meth:`start`."""
+        """Return the scenes in the order of the play, after :meth:`join`."""
 
     @abstractmethod
     def stop(self) -> None:

@@ -7,7 +7,7 @@ import json
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -34,10 +34,10 @@ _PLAIN_WIDTH = 150
 class Demonstration(Command):
     """Show stackmend at work on a small cloud of its own. Needs no configuration, no root, and no OpenStack.
 
-    One process and a temporary folder contain Nova's databases with two cells, the real Placement service, a message broker in
-    memory, and the daemon. The cloud drifts as real clouds do. For each drift, the daemon receives a notification (or a sweep
-    finds the drift), proves it, heals it, and checks the result. It takes half a minute on an idle machine. Exit code 0 if all
-    drift is healed, otherwise 2.
+    One process and a temporary folder contain Nova's databases with two cells, the real Placement service, Octavia's database
+    with amphorae in memory, a message broker in memory, and the daemon. The cloud drifts as real clouds do. For each drift, the
+    daemon receives a notification (or a sweep finds the drift), proves it, heals it, and checks the result. It takes half a
+    minute on an idle machine. Exit code 0 if all drift is healed, otherwise 2.
     """
 
     example = "example:\n  %(prog)s demo -f json"
@@ -54,9 +54,9 @@ class Demonstration(Command):
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> int:
-        demo = plugins.demos().get("nova")
-        if demo is None:
-            raise CommandError("this installation has no demonstration (entry point stackmend.demos nova)")
+        demos = [demo() for demo in plugins.demos().values()]
+        if not demos:
+            raise CommandError("this installation has no demonstration (entry point stackmend.demos)")
         classes = self.session.all_classes
         folder = Path(tempfile.mkdtemp(prefix="stackmend-demo-"))
         quiet = parsed_args.format == "json"
@@ -64,8 +64,8 @@ class Demonstration(Command):
         narrator = Narrator(Console(file=self.app.stdout, quiet=quiet, highlight=False, markup=False, width=wide))
         began = time.monotonic()
         try:
-            with narrator.spinning(), running_demo(demo(), classes, folder) as daemon:
-                narrator.show_introduction(self.app.NAME)
+            with narrator.spinning(), running_demo(demos, classes, folder) as daemon:
+                narrator.show_introduction(self.app.NAME, [demo.world for demo in demos])
                 _perform(daemon, narrator, {handler.name: handler.confirm_after for handler in classes})
                 rows, all_well = heals(daemon), all(act.over for act in daemon.acts)
                 narrator.show_result(daemon, time.monotonic() - began)
@@ -151,9 +151,9 @@ class Narrator:
     def line(self, text: str = "", style: str = "") -> None:
         self._console.print(Text(printable(text), style=style), soft_wrap=True)
 
-    def show_introduction(self, name: str) -> None:
+    def show_introduction(self, name: str, worlds: Iterable[str]) -> None:
         self.line(f"{name} demo", "bold")
-        self.line("A cloud in one process: Nova's databases with two cells, a real Placement, a broker in memory;")
+        self.line(f"A cloud in one process: {'; '.join(worlds)}; a broker in memory;")
         self.line("and the daemon, which receives notifications. Now the cloud drifts.")
 
     def show_scene(self, act: Act, total: int, twice: float) -> None:
@@ -183,8 +183,9 @@ class Narrator:
         lag = entry.lag if act is None else None
         proved = act.after(entry.at) if act else lag
         ended = act.after(entry.closed_at) if act else lag
-        self._fact("noticed", f"{entry.handler}, by {entry.hint}", "cyan")
-        self._fact("proved", f"{entry.summary}{_ms(proved)}", "yellow")
+        if act is None or entry.id == min(act.lines):  # the steps that follow have the same event and proof
+            self._fact("noticed", f"{entry.handler}, by {entry.hint}", "cyan")
+            self._fact("proved", f"{entry.summary}{_ms(proved)}", "yellow")
         if entry.outcome == "healed":
             self._fact("healed", f"{entry.action}{_ms(ended)}", "green")
         else:

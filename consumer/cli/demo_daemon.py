@@ -65,8 +65,9 @@ class Act:
 
     @property
     def over(self) -> bool:
-        """Whether the act was healed and no drift is left."""
-        return bool(self.healed) and not self.scene.drift()
+        """Whether the act was healed, no heal is open, and no drift is left."""
+        is_open = any(entry.outcome == "healing" for entry in self.lines.values())
+        return bool(self.healed) and not is_open and not self.scene.drift()
 
     def after(self, clock: float | None) -> float:
         return max(0.0, (clock or self.began) - self.began)
@@ -77,8 +78,10 @@ Watcher = Callable[[Act | None, Entry], None]
 
 
 class DemoDaemon:
-    def __init__(self, demo: Demo, daemon: Service, database: Database, settings: bus_conf.BusSettings) -> None:
-        self.scenes: Sequence[Scene] = demo.scenes()
+    def __init__(
+        self, scenes: Sequence[Scene], daemon: Service, database: Database, settings: bus_conf.BusSettings
+    ) -> None:
+        self.scenes = scenes
         self.acts: list[Act] = []
         self.stray: dict[int, Entry] = {}
         self._service = daemon
@@ -145,26 +148,22 @@ class DemoDaemon:
 
 
 @contextmanager
-def running_demo(demo: Demo, classes: Sequence[type[Handler]], folder: Path) -> Iterator[DemoDaemon]:
-    """Build the cloud in an empty folder and run the daemon on it.
+def running_demo(demos: Sequence[Demo], classes: Sequence[type[Handler]], folder: Path) -> Iterator[DemoDaemon]:
+    """Build the clouds in an empty folder and run one daemon on them.
 
     :raises CommandError: a package is missing, or the daemon is not ready in time
     """
     with ExitStack() as stack:
         stack.enter_context(_logging_to(folder / "stackmend.log"))
         stack.enter_context(_no_proxy())
-        stack.callback(demo.stop)
-        try:
-            options = demo.start(folder)
-        except Exception as error:
-            if isinstance(error.__cause__, ImportError):
-                raise CommandError(str(error)) from error
-            raise
-        chosen = tasks.choose(classes, {scene.handler for scene in demo.scenes()})
+        options = [_started(demo, folder, stack) for demo in demos]
+        chosen = tasks.choose(classes, {name for demo in demos for name in demo.handlers})
         loaded = _configure(folder, classes, chosen, options)
         settings = bus_conf.settings(loaded)
         _make_queues(settings)
         resources = Resources(loaded)
+        for demo in demos:
+            demo.join(resources)
         database = open_journal(loaded)
         stack.callback(database.close)
         daemon = Service(
@@ -173,19 +172,30 @@ def running_demo(demo: Demo, classes: Sequence[type[Handler]], folder: Path) -> 
         stack.callback(daemon.stop)
         daemon.start()
         _wait_until_ready(daemon, database, chosen)
-        yield DemoDaemon(demo, daemon, database, settings)
+        yield DemoDaemon([scene for demo in demos for scene in demo.scenes()], daemon, database, settings)
+
+
+def _started(demo: Demo, folder: Path, stack: ExitStack) -> Mapping[str, Mapping[str, str]]:
+    stack.callback(demo.stop)
+    try:
+        return demo.start(folder)
+    except Exception as error:
+        if isinstance(error.__cause__, ImportError):
+            raise CommandError(str(error)) from error
+        raise
 
 
 def _configure(
     folder: Path,
     known: Sequence[type[Handler]],
     chosen: Sequence[type[Handler]],
-    options: Mapping[str, Mapping[str, str]],
+    options: Sequence[Mapping[str, Mapping[str, str]]],
 ) -> cfg.ConfigOpts:
     groups: dict[str, dict[str, str]] = {group: dict(values) for group, values in _QUICK.items()}
     groups["journal"] = {"connection": f"sqlite:///{folder / 'journal.sqlite'}"}
-    for group, values in options.items():
-        groups.setdefault(group, {}).update(values)
+    for one in options:
+        for group, values in one.items():
+            groups.setdefault(group, {}).update(values)
     for handler in chosen:
         group_options = groups.setdefault(handler.group, {})
         group_options |= {f"{handler.name}_mode": Mode.HEAL, f"{handler.name}_interval": "0"}

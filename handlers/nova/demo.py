@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from handlers.base import Key
+from handlers.base import Key, Resources
 from handlers.demo import Demo, Notification, Scene
 from handlers.nova.simulation import NovaSimulation
 from handlers.nova.verdicts import MOVED_SETTLE
@@ -41,6 +41,9 @@ class Bystander:
 
 class NovaDemo(Demo):
     """Seven drifts of Nova. Each demonstration needs a new object."""
+
+    world = "Nova's databases with two cells, and a real Placement"
+    handlers = frozenset({"discover_hosts", "sync_aggregates", "audit_allocations", "heal_allocations"})
 
     def __init__(self) -> None:
         self._running: NovaSimulation | None = None
@@ -79,6 +82,9 @@ class NovaDemo(Demo):
             cloud.heartbeat(host)
         cloud.take()
         return cloud.options()
+
+    def join(self, resources: Resources) -> None:
+        """Take nothing: the scenes change the databases and Placement."""
 
     def scenes(self) -> Sequence[Scene]:
         return self._scenes

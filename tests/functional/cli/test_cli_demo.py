@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -13,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from consumer import plugins
-from handlers.base import Key
+from handlers.base import Key, Resources
 from handlers.demo import Demo, Notification, Scene
 from tests.functional.cli.conftest import WORLD, Shell
 
@@ -36,15 +37,23 @@ def broken(name: str) -> Notification:
 class DictionaryDemo(Demo):
     """Two things break; one has a notification."""
 
+    world = "a dictionary"
+    handlers = frozenset({"mender"})
+
     def __init__(self) -> None:
         self.stopped = False
+        self.joined = False
 
     def start(self, folder: Path) -> Mapping[str, Mapping[str, str]]:
         assert list(folder.iterdir()) == [folder / "stackmend.log"]
         WORLD.things = {"told": 0, "silent": 0}
         return {"engine": {"workers": "2"}}
 
+    def join(self, resources: Resources) -> None:
+        self.joined = True
+
     def scenes(self) -> Sequence[Scene]:
+        assert self.joined
         return [self._scene("told", [broken("told")]), self._scene("silent", [])]
 
     def stop(self) -> None:
@@ -81,6 +90,25 @@ def test_the_demo_shows_drift_and_heals(demo: Shell) -> None:
     assert "mender, by sweep" in ran.out
     assert "\x1b" not in ran.out
     assert folders(demo) == []
+
+
+def test_the_demo_plays_every_cloud_on_one_daemon(demo: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    class OtherDemo(DictionaryDemo):
+        world = "a second dictionary"
+
+        def start(self, folder: Path) -> Mapping[str, Mapping[str, str]]:
+            WORLD.things["other"] = 0
+            return {}
+
+        def scenes(self) -> Sequence[Scene]:
+            return [self._scene("other", [broken("other")])]
+
+    monkeypatch.setattr(plugins, "demos", lambda: {"nova": DictionaryDemo, "octavia": OtherDemo})
+    ran = demo("demo")
+    assert ran.code == 0
+    assert "a dictionary; a second dictionary; a broker in memory" in ran.out
+    assert "3/3  other breaks" in ran.out
+    assert "3 of 3 drifts healed" in ran.out
 
 
 def test_json_is_all_there_is(demo: Shell) -> None:
@@ -138,7 +166,26 @@ def test_the_whole_of_it(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=110, check=False, cwd=root, env=environment)
     rows = json.loads(done.stdout)
     assert done.returncode == 0, rows
-    healers = {"discover_hosts", "sync_aggregates", "audit_allocations", "heal_allocations"}
+    healers = {
+        "discover_hosts",
+        "sync_aggregates",
+        "audit_allocations",
+        "heal_allocations",
+        "failed_amphora",
+        "spare_pool",
+    }
     assert {row["handler"] for row in rows} == healers
-    assert len(rows) >= 7
     assert list(tmp_path.glob("stackmend-demo-*")) == []
+    amphorae = [row for row in rows if row["handler"] == "failed_amphora"]
+    first, second, third = dict.fromkeys(row["key"].removeprefix("amphora:") for row in amphorae)
+    unplugged, imaged = (
+        [
+            key
+            for key in (first, second, third)
+            if any(one.search(row["action"]) for row in rows if row["key"].endswith(key))
+        ]
+        for one in (re.compile(r"^preserved server"), re.compile(r"^deleted server .* preserved as image"))
+    )
+    assert (unplugged, imaged) == ([first], [second, third])
+    trimmed = [row["action"] for row in amphorae if row["action"].startswith("deleted preserved amphora")]
+    assert trimmed == [f"deleted preserved amphora {first}, the oldest: amphora {third} took its place"]
