@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -14,7 +14,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bar
 
-from consumer.cli.base import Lister, person
+from consumer import plugins
+from consumer.cli.base import Lister, person, positive
 from consumer.cli.errors import DRIFT, ERROR, OK, CommandError
 from consumer.conf import tasks as task_conf
 from consumer.engine.oneshot import Action, OneShot, Progress, Result, no_progress
@@ -22,13 +23,13 @@ from consumer.engine.task import Task, always, as_configured, at_most_audit
 from consumer.journal import controls, replicas
 from consumer.journal.database import Database
 from consumer.text import plural
-from handlers.base import Handler, Mode
+from handlers.base import Finding, Handler, Key, Mode
 
 #: Action -> words of the summary, where they differ.
 _WORDS = {
     Action.FOUND: "not healed",
     Action.ASKED: "wait for approval ('stackmend work asks')",
-    Action.DEFERRED: "deferred by the hourly budget, a stop or a closed window",
+    Action.DEFERRED: "deferred by a limit, a stop or a closed window",
 }
 #: Actions without a verdict.
 _OPEN = frozenset({Action.IN_FLIGHT, Action.UNAVAILABLE, Action.STOPPED})
@@ -38,7 +39,8 @@ class Sweep(Lister):
     """Inspect the whole cloud once: list drift and, in mode heal, heal it.
 
     The command sweeps like the daemon, with the same proofs, budgets and history. It omits handlers with mode off. For a
-    handler that is paused, stopped by the breaker, or outside its window, it heals nothing.
+    handler that is paused, stopped by the breaker, or outside its window, it heals nothing. It can run beside a daemon, and
+    beside itself.
 
     In mode ask, a proved finding waits for 'work approve'.
 
@@ -48,7 +50,8 @@ class Sweep(Lister):
     example = (
         "examples:\n"
         "  %(prog)s sweep --audit                    only report; needs no journal\n"
-        "  %(prog)s sweep discover_hosts -f json     one handler, output for a program"
+        "  %(prog)s sweep discover_hosts -f json     one handler, output for a program\n"
+        "  %(prog)s sweep heal_allocations --cell cell1 --max-count 100"
     )
     titles = ("Handler", "Key", "Problem", "Action", "Details")
     more_titles = ("Changed", "Summary", "Evidence", "Plan", "Undo")
@@ -57,10 +60,28 @@ class Sweep(Lister):
         parser = super().get_parser(prog_name)
         parser.add_argument("names", nargs="*", metavar="NAME", help="Handlers; default: all whose mode is not off.")
         parser.add_argument("--audit", action="store_true", help="Only report drift, whatever the configuration.")
+        parser.add_argument(
+            "--cell", action="append", default=[], metavar="NAME",
+            help="Report and heal only drift in this cell; may be repeated. Handlers that do not name the cell of each finding "
+            "are omitted.",
+        )  # fmt: skip
+        parser.add_argument(
+            "--key", action="append", default=[], type=_key, metavar="KEY",
+            help="Inspect only this object (kind:id), in each handler that takes its kind; may be repeated.",
+        )  # fmt: skip
+        parser.add_argument(
+            "--max-count", type=positive, metavar="N",
+            help="Heal at most N objects in this run, all handlers together; defer the rest.",
+        )  # fmt: skip
         return parser
 
     def rows(self, parsed_args: argparse.Namespace) -> Iterable[Sequence[Any]]:
         tasks = self._tasks(parsed_args.names, parsed_args.audit)
+        if parsed_args.key:
+            tasks = _taking(tasks, parsed_args.key)
+        if parsed_args.cell:
+            self._require_cells(parsed_args.cell)
+            tasks = self._knowing_cells(tasks, bool(parsed_args.names))
         database = self.session.database if any(task.heals for task in tasks) else None
         if database is not None:
             self.session.compare_watermarks()
@@ -70,7 +91,12 @@ class Sweep(Lister):
         for task in (task for task in tasks if task.heals and not task.is_open):
             self.remark(f"{task.name} is outside its window ({task.settings.window}) and heals nothing")
         with progress() as shown:
-            results = OneShot(database, self.session.engine, replicas.new_id(), shown, operator=person()).sweep(tasks)
+            one_shot = OneShot(
+                database, self.session.engine, replicas.new_id(), shown,
+                operator=person(), selected=in_cells(parsed_args.cell), most=parsed_args.max_count,
+            )  # fmt: skip
+            keys = parsed_args.key
+            results = one_shot.examine_all(tasks, keys) if keys else one_shot.sweep(tasks)
         for sentence in summaries(results):
             self.remark(sentence)
         self.exit_code = exit_code(results)
@@ -94,6 +120,29 @@ class Sweep(Lister):
             self._refuse_off(classes)
         return self.session.tasks(classes, at_most_audit if audit else as_configured)
 
+    def _require_cells(self, names: Sequence[str]) -> None:
+        """:raises CommandError: a name is not of a cell whose database answers"""
+        marks = {one.database for source in plugins.watermarks() for one in source(self.session.resources)}
+        if unknown := [name for name in names if f"cell:{name}" not in marks]:
+            cells = sorted(mark.removeprefix("cell:") for mark in marks if mark.startswith("cell:"))
+            raise CommandError(
+                f"--cell: there is no cell {', '.join(unknown)}, or its database does not answer; the cells are: "
+                f"{', '.join(cells) or 'none'}"
+            )
+
+    def _knowing_cells(self, tasks: Sequence[Task], named: bool) -> list[Task]:
+        """Omit the tasks whose findings may lack a cell.
+
+        :raises CommandError: when the operator named such a task, or no other remains
+        """
+        known = [task for task in tasks if "cell" in task.handler.concerned_kinds]
+        omitted = [task.name for task in tasks if task not in known]
+        if omitted and (named or not known):
+            raise CommandError(f"--cell: these handlers do not name the cell of each finding: {', '.join(omitted)}")
+        if omitted:
+            self.remark(f"--cell: omitted, because they do not name the cell of each finding: {', '.join(omitted)}")
+        return known
+
     def _refuse_off(self, classes: Sequence[type[Handler]]) -> None:
         for handler in classes:
             if task_conf.settings(self.session.conf, handler).mode is Mode.OFF:
@@ -116,6 +165,33 @@ class Sweep(Lister):
             verbs = f"is {how} and heals" if len(stopped) == 1 else f"are {how} and heal"
             self.remark(f"{', '.join(stopped)} {verbs} nothing ({reason})")
         return allowed
+
+
+def _key(text: str) -> Key:
+    try:
+        return Key.parse(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _taking(tasks: Sequence[Task], keys: Sequence[Key]) -> list[Task]:
+    """Return the tasks that take one of the keys.
+
+    :raises CommandError: when no task takes one of the keys
+    """
+    kinds = {kind for task in tasks for kind in task.handler.kinds}
+    if strange := [str(key) for key in keys if key.kind not in kinds]:
+        raise CommandError(
+            f"--key: no handler of this run takes {', '.join(strange)}; the kinds are: {', '.join(sorted(kinds))}"
+        )
+    wanted = {key.kind for key in keys}
+    return [task for task in tasks if wanted.intersection(task.handler.kinds)]
+
+
+def in_cells(names: Collection[str]) -> Callable[[Finding], bool]:
+    """Return whether a finding is in one of these cells; without a name, every finding is."""
+    wanted = {f"cell:{name}" for name in names}
+    return lambda finding: not wanted or not wanted.isdisjoint({str(finding.key), *finding.concerns})
 
 
 def exit_code(results: Iterable[Result]) -> int:

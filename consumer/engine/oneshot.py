@@ -20,6 +20,7 @@ from typing import TypeVar
 from consumer.conf.engine import EngineSettings
 from consumer.engine import reconciler
 from consumer.engine.breaker import Breaker, plausible
+from consumer.engine.gates import Bound
 from consumer.engine.reconciler import Reconciled, Reconciler
 from consumer.engine.stores import MemoryStore
 from consumer.engine.sweeps import listed
@@ -122,6 +123,8 @@ class OneShot:
 
     :param database: the journal; None if no task heals
     :param patience: for how many seconds to inspect an object in flight again
+    :param selected: whether the command works on a finding
+    :param most: the number of objects that the command may heal; None for no limit
     """
 
     def __init__(
@@ -132,16 +135,26 @@ class OneShot:
         progress: Progress = no_progress,
         patience: float = 60.0,
         operator: str = "",
+        selected: Callable[[Finding], bool] = lambda _finding: True,
+        most: int | None = None,
     ) -> None:
         bounds = {"max_attempts": _ATTEMPTS, "backoff_seconds": _BACKOFF, "backoff_max_seconds": _BACKOFF_MAX}
         self._settings = replace(settings, patience_seconds=patience, **bounds)  # type: ignore[arg-type]
-        self._reconciler = Reconciler(self._settings, replica, operator=operator)
-        self._store = MemoryStore(database)
+        self._reconciler = Reconciler(self._settings, replica, operator=operator, selected=selected)
+        self._store = MemoryStore(database, [] if most is None else [Bound(most)])
         self._progress = progress
 
     def sweep(self, tasks: Sequence[Task]) -> list[Result]:
         """Sweep every task in the order of :func:`in_order`, and reconcile the listed keys."""
         return [result for task in in_order(tasks) for result in self._sweep(task)]
+
+    def examine_all(self, tasks: Sequence[Task], keys: Sequence[Key]) -> list[Result]:
+        """Reconcile each key in every task that takes its kind, in the order of :func:`in_order`."""
+        return [
+            result
+            for task in in_order(tasks)
+            for result in self.examine(task, [key for key in keys if key.kind in task.handler.kinds], "operator")
+        ]
 
     def _sweep(self, task: Task) -> list[Result]:
         self._progress(task.name, 0, 0)

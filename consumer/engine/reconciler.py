@@ -81,9 +81,12 @@ class Reconciler:
         announcer: Announcer | None = None,
         meter: Meter | None = None,
         operator: str = "",
+        selected: Callable[[Finding], bool] = lambda _finding: True,
     ) -> None:
+        """:param selected: whether to work on a finding; an unselected finding counts as not found"""
         self._settings = settings
         self._replica = replica
+        self._selected = selected
         self._operator = operator
         self._backoff = backoff or DependencyBackoff()
         self._announcer = announcer or Announcer()
@@ -102,7 +105,8 @@ class Reconciler:
 
     def _reconcile(self, task: Task, claim: Claim, store: Store, step: Callable[[], None]) -> Reconciled:
         try:
-            findings = tuple(_if_declared(task.handler, finding) for finding in task.handler.inspect(claim.key))
+            found = filter(self._selected, task.handler.inspect(claim.key))
+            findings = tuple(_if_declared(task.handler, finding) for finding in found)
         except Exception as error:
             return self._inspection_failed(task, claim, store, error)
         self.answered(task)

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from sqlalchemy import Connection
 
-from consumer.engine.gates import GATES, Request, ask_all, exempt
+from consumer.engine.gates import GATES, Gate, Request, ask_all, exempt
 from consumer.engine.task import Task
 from consumer.journal import asks, controls, exemptions, history, work
 from consumer.journal.database import Database, JournalUnavailable, now
@@ -56,7 +56,7 @@ class JournalStore:
 
     def open_line(self, request: Request, claim: Claim, line: Line) -> int | Deferred | Withheld:
         """Open the line and write the line's id into the row, in one transaction."""
-        ask = partial(_ask, request)
+        ask = partial(_ask, GATES, request)
         return work.begin_healing(self._database, claim, line, ask)
 
     def exemption(self, finding: Finding) -> str:
@@ -71,10 +71,12 @@ class MemoryStore:
     """Keeps claims in memory; the history records only heals.
 
     :param database: None for a command that may not heal
+    :param gates: gates of this command, asked after all others
     """
 
-    def __init__(self, database: Database | None) -> None:
+    def __init__(self, database: Database | None, gates: Sequence[Gate] = ()) -> None:
         self._database = database
+        self._gates = (*GATES, *gates)
 
     def may_go_on(self, claim: Claim) -> bool:
         """Return whether the handler is not stopped."""
@@ -89,7 +91,7 @@ class MemoryStore:
         """Open the line, or keep the line that an earlier attempt left open."""
         if self._database is None:
             return Deferred("this command changes nothing", 0.0)
-        return history.open_line(self._database, line, partial(_ask, request), claim.healing_id)
+        return history.open_line(self._database, line, partial(_ask, self._gates, request), claim.healing_id)
 
     def exemption(self, finding: Finding) -> str:
         return "" if self._database is None else _exemption(self._database, finding)
@@ -103,8 +105,8 @@ class MemoryStore:
             self._database.transact(partial(_close, claim, end, closings))
 
 
-def _ask(request: Request, connection: Connection, clock: float) -> Answer:
-    return ask_all(GATES, connection, request, clock)
+def _ask(gates: Sequence[Gate], request: Request, connection: Connection, clock: float) -> Answer:
+    return ask_all(gates, connection, request, clock)
 
 
 def _close(claim: Claim, end: Disposition, closings: Sequence[Closing], connection: Connection) -> None:

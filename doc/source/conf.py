@@ -20,4 +20,7 @@ pygments_style = "native"
 openstackdocs_auto_name = False
 openstackdocs_auto_version = False
 html_theme_options = {"display_badge": False, "display_global_toc_section": True}
-man_pages = [("cli", "stackmend", "keeps an OpenStack cloud mended", [author], 8)]
+man_pages = [
+    ("cli", "stackmend", "keeps an OpenStack cloud mended", [author], 8),
+    ("nova-audit", "nova-audit", "finds and heals drift in Nova's data", [author], 8),
+]

@@ -14,7 +14,7 @@ from handlers.access.service_files import ConfigError
 from handlers.base import Checked, Handler, HandlerError, Mode, Resources, Verdict
 from handlers.checks import clocks, grants, roles
 from handlers.checks.notifications import notifications
-from handlers.nova import options, tables
+from handlers.nova import options, replaced, tables
 from handlers.nova.clocks import LARGEST, TOLERATED
 from handlers.nova.database import NovaDatabases
 from handlers.nova.placement import VERSION, Placement
@@ -31,6 +31,7 @@ def nova_checks(resources: Resources, modes: Mapping[type[Handler], Mode]) -> It
     yield from roles.check("nova", resources, ours)
     yield from _placement(resources)
     yield from _files(resources)
+    yield from replaced.check(options.files(resources.conf), ours)
 
 
 def _databases(resources: Resources, modes: Mapping[type[Handler], Mode]) -> Iterator[Checked]:

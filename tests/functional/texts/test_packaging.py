@@ -10,13 +10,16 @@ import subprocess
 import sys
 import sysconfig
 import tarfile
+import time
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from consumer import __version__, plugins
 from consumer.cli import main
+from consumer.cli.errors import DRIFT
 from tests.functional.texts.tools import tool
 
 ROOT = Path(__file__).parents[3]
@@ -103,21 +106,54 @@ def test_the_wheel_runs_where_nothing_else_is(installed: Path) -> None:
     listed = json.loads(ran(installed, "stackmend", "--config-file", str(conf), "handler", "list", "-f", "json"))
     assert {line["name"] for line in listed} <= {handler.name for handler in plugins.handlers()}
     assert len(listed) > 5
-    for name in ("man/man8/stackmend.8", "bash-completion/completions/stackmend", "stackmend/stackmend.service"):
+    for name in (
+        "man/man8/stackmend.8",
+        "man/man8/nova-audit.8",
+        "bash-completion/completions/stackmend",
+        "stackmend/stackmend.service",
+    ):
         assert (installed / "share" / name).is_file()
 
 
-def test_the_unit_is_valid_and_exposes_little(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["stackmend.service", "nova-audit.service", "nova-audit.timer"])
+def test_the_unit_is_valid_and_exposes_little(name: str, tmp_path: Path) -> None:
     analyze = tool("systemd-analyze", "systemd")
-    unit = tmp_path / "stackmend.service"
-    text = (ROOT / "etc" / "systemd" / "stackmend.service").read_text()
-    # The program of this unit is not installed here, nor its man page.
-    unit.write_text(text.replace("/opt/stackmend/bin/stackmend run", "/bin/true"))
-    for judge in (["verify", "--man=no"], ["security", "--offline=true", "--threshold=20"]):
-        said = subprocess.run([analyze, *judge, str(unit)], capture_output=True, text=True, timeout=120, check=False)
-        assert (said.returncode, said.stderr) == (0, ""), said.stdout
-    assert "Type=notify" in text
-    assert "WatchdogSec=" in text
+    for unit in (ROOT / "etc" / "systemd").iterdir():
+        # The programs of these units are not installed here, nor their man pages.
+        (tmp_path / unit.name).write_text(re.sub(r"/opt/stackmend/bin/.*", "/bin/true", unit.read_text()))
+    security = [] if name.endswith(".timer") else [["security", "--offline=true", "--threshold=20"]]
+    for judge in (["verify", "--man=no"], *security):
+        command = [analyze, *judge, str(tmp_path / name)]
+        ran = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+        assert (ran.returncode, ran.stderr) == (0, ""), ran.stdout
+
+
+def test_the_daemon_s_unit_has_a_watchdog_and_the_sweep_s_unit_expects_drift() -> None:
+    daemon, sweep = (
+        (ROOT / "etc" / "systemd" / f"{name}.service").read_text().splitlines() for name in ("stackmend", "nova-audit")
+    )
+    assert {"Type=notify", "WatchdogSec=60"} <= set(daemon)
+    assert {"Type=oneshot", f"SuccessExitStatus={DRIFT}"} <= set(sweep)
+    assert "OnCalendar=hourly" in (ROOT / "etc" / "systemd" / "nova-audit.timer").read_text()
+
+
+def test_the_line_for_cron_starts_no_second_sweep(tmp_path: Path) -> None:
+    text = (ROOT / "etc" / "cron" / "nova-audit").read_text()
+    [line] = [one for one in text.splitlines() if one and one[0] not in "#P"]
+    assert line.split()[5] == "stackmend"
+    begun, lock = tmp_path / "begun", tmp_path / "lock"
+    program = tmp_path / "nova-audit"
+    program.write_text(f"#!/bin/sh\necho $* >> {begun}\nsleep 3\necho table\nexit 2\n")
+    program.chmod(0o755)
+    command = line.split(maxsplit=6)[6].replace("/var/lib/stackmend/nova-audit.lock", str(lock))
+    command = command.replace("/opt/stackmend/bin/nova-audit", str(program))
+    with subprocess.Popen(["sh", "-c", command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as first:
+        while not begun.exists():
+            time.sleep(0.05)
+        second = subprocess.run(["sh", "-c", command], capture_output=True, timeout=30, check=False)
+        mail, _ = first.communicate(timeout=30)
+    assert begun.read_text() == "--quiet sweep\n"
+    assert (mail, second.stdout, second.stderr) == (b"", b"", b"")
 
 
 def test_the_devstack_plugin_is_good_bash() -> None:
@@ -148,13 +184,17 @@ def commands_in(completion: str) -> dict[str, set[str]]:
     return {name: set(words.split()) for name, words in re.findall(r"^  (cmds\w*)='(.*)'$", completion, re.MULTILINE)}
 
 
-def test_the_completion_that_is_shipped_is_up_to_date(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main.stackmend(["complete"]) == 0
-    said = capsys.readouterr().out
-    shipped = (ROOT / "etc" / "completion" / "stackmend").read_text()
-    assert commands_in(shipped) == commands_in(said), "stackmend complete > etc/completion/stackmend"
-    assert {"run", "history", "amphora"} <= commands_in(shipped)["cmds"]
-    assert "complete -F _stackmend stackmend" in shipped
+@pytest.mark.parametrize(("program", "run"), [("stackmend", main.stackmend), ("nova-audit", main.nova_audit)])
+def test_the_completion_that_is_shipped_is_up_to_date(
+    program: str, run: Callable[[list[str]], int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["complete"]) == 0
+    printed = capsys.readouterr().out
+    shipped = (ROOT / "etc" / "completion" / program).read_text()
+    assert commands_in(shipped) == commands_in(printed), f"{program} complete > etc/completion/{program}"
+    assert {"run", "history", "sweep"} <= commands_in(shipped)["cmds"]
+    assert ("amphora" in commands_in(shipped)["cmds"]) is (program == "stackmend")
+    assert f"complete -F _{program.replace('-', '_')} {program}" in shipped
     subprocess.run(["bash", "-n"], input=shipped, text=True, check=True, timeout=30)
 
 
@@ -164,3 +204,11 @@ def test_the_man_page_that_is_shipped_names_every_command_and_global_option() ->
     assert {word for word in words if not re.search(rf"\b{word}\b", page)} == set()
     for option in ("--config-file", "--config-dir", "--log-file", "--debug"):
         assert option in page
+
+
+def test_the_man_page_of_nova_audit_names_the_options_of_a_sweep(capsys: pytest.CaptureFixture[str]) -> None:
+    page = re.sub(r"\\f[A-Z]|\\(?=-)", "", (ROOT / "etc" / "man" / "nova-audit.8").read_text())
+    assert main.nova_audit(["help", "sweep"]) == 0
+    own = re.findall(r"^  (--[a-z-]+)", capsys.readouterr().out.partition("output formatters:")[0], re.MULTILINE)
+    assert {"--audit", "--cell", "--key", "--max-count"} <= set(own)
+    assert [option for option in own if option not in page] == []

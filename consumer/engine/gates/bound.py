@@ -1,0 +1,31 @@
+"""Limits the objects that one command may heal."""
+
+from __future__ import annotations
+
+import threading
+
+from sqlalchemy import Connection
+
+from consumer.engine.gates.gate import Request
+from consumer.journal.history import Deferred
+from handlers.base import Key
+
+
+class Bound:
+    """Defers the heals beyond a number of objects; safe to share between threads.
+
+    Further heals of the same key count as one, because a heal may have several steps.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._granted: dict[tuple[str, Key], int] = {}
+        self._lock = threading.Lock()
+
+    def ask(self, connection: Connection, request: Request, clock: float) -> Deferred | None:
+        key, weight = (request.task.name, request.finding.key), request.finding.weight
+        with self._lock:
+            if key not in self._granted and sum(self._granted.values()) + weight > self._most:
+                return Deferred(f"this run may heal {self._most} objects (--max-count)", 0.0, known=True)
+            self._granted[key] = max(weight, self._granted.get(key, 0))
+        return None

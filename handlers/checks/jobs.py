@@ -1,0 +1,49 @@
+"""Finds commands in the cron jobs and systemd units of this host."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+#: files and folders with jobs, below the root of a host
+_CRON = (
+    "etc/crontab",
+    "etc/cron.d/*",
+    "etc/cron.hourly/*",
+    "etc/cron.daily/*",
+    "etc/cron.weekly/*",
+    "etc/cron.monthly/*",
+    "var/spool/cron/*",
+    "var/spool/cron/crontabs/*",
+)
+_UNITS = "etc/systemd/system/*.service"
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A line of a job.
+
+    :param place: the file and the number of the line
+    """
+
+    place: str
+    line: str
+
+
+def jobs(pattern: re.Pattern[str], root: Path = Path("/")) -> Iterator[Job]:
+    """Yield the lines of jobs that match; skip comments, and files that this user cannot read."""
+    for glob in (*_CRON, _UNITS):
+        for file in sorted(root.glob(glob)):
+            yield from _lines(file, pattern)
+
+
+def _lines(file: Path, pattern: re.Pattern[str]) -> Iterator[Job]:
+    try:
+        text = file.read_text(errors="replace")
+    except OSError:
+        return
+    for number, line in enumerate(text.splitlines(), start=1):
+        if not line.lstrip().startswith(("#", ";")) and pattern.search(line):
+            yield Job(f"{file}:{number}", line.strip())
