@@ -13,7 +13,7 @@ Two states must never stay:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 import sqlalchemy as sa
@@ -34,31 +34,35 @@ class _Locked:
     last_update: datetime | None
     busy: bool
     lb_status: str
+    lb_updated_at: datetime | None
     status: str
     compute_id: str | None
+    updated_at: datetime | None
 
 
 def _lock(connection: Connection, amphora: records.Amphora) -> _Locked:
     health = connection.execute(
         sa.select(_HEALTH.last_update, _HEALTH.busy).where(_HEALTH.amphora_id == amphora.id).with_for_update()
     ).first()
-    lb_status = connection.execute(
-        sa.select(_LB.provisioning_status).where(_LB.id == amphora.load_balancer_id).with_for_update()
-    ).scalar()
+    balancer = connection.execute(
+        sa.select(_LB.provisioning_status, _LB.updated_at).where(_LB.id == amphora.load_balancer_id).with_for_update()
+    ).first()
     row = connection.execute(
-        sa.select(_AMPHORA.status, _AMPHORA.compute_id, _AMPHORA.load_balancer_id, queries.NOW)
+        sa.select(_AMPHORA.status, _AMPHORA.compute_id, _AMPHORA.load_balancer_id, _AMPHORA.updated_at, queries.NOW)
         .where(_AMPHORA.id == amphora.id)
         .with_for_update()
     ).first()
-    if row is None or lb_status is None or row.load_balancer_id != amphora.load_balancer_id:
+    if row is None or balancer is None or row.load_balancer_id != amphora.load_balancer_id:
         raise Conflict(f"amphora {amphora.id} has changed")
     return _Locked(
         row.now,
         None if health is None else health.last_update,
         health is not None and bool(health.busy),
-        lb_status,
+        balancer.provisioning_status,
+        balancer.updated_at,
         row.status,
         row.compute_id,
+        row.updated_at,
     )
 
 
@@ -115,13 +119,14 @@ def _write_heartbeat(connection: Connection, amphora: records.Amphora, at: datet
     return changed.rowcount == 1
 
 
-def let_go(connection: Connection, amphora: records.Amphora) -> None:
+def let_go(connection: Connection, amphora: records.Amphora) -> records.Amphora:
     """Remove the server from an amphora's row, so that the next failover does not delete the server.
 
     The amphora becomes ERROR without ``compute_id``, and the health row busy. The failover then asks Nova to delete a server
     "None". Nova knows no such server, and the failover continues.
 
     :param amphora: the row that proved the failure; ALLOCATED, FAILOVER_STOPPED or ERROR, with a server
+    :return: the new row; ``updated_at`` lies a second back, so that every later write has another time
     :raises InFlight: when Octavia works on the load balancer
     :raises Conflict: when the row has changed, the amphora sends heartbeats, or the lease has expired
     """
@@ -130,6 +135,7 @@ def let_go(connection: Connection, amphora: records.Amphora) -> None:
     leased = locked.last_update is None or locked.last_update > locked.now + timedelta(seconds=records.SKEW)
     if amphora.status in records.SERVING and not leased:
         raise Conflict(f"amphora {amphora.id} sends heartbeats again, or its lease has expired")
+    at = locked.now.replace(microsecond=0) - timedelta(seconds=1)
     changed = connection.execute(
         sa.update(tables.amphora)
         .where(
@@ -137,25 +143,31 @@ def let_go(connection: Connection, amphora: records.Amphora) -> None:
             _AMPHORA.compute_id == amphora.compute_id,
             _AMPHORA.status.in_((*records.SERVING, "ERROR")),
         )
-        .values(status="ERROR", compute_id=None, updated_at=utcnow())
+        .values(status="ERROR", compute_id=None, updated_at=at)
     )
     if changed.rowcount != 1:
         raise Conflict(f"amphora {amphora.id} has changed")
     connection.execute(sa.update(tables.amphora_health).where(_HEALTH.amphora_id == amphora.id).values(busy=True))
+    return replace(amphora, status="ERROR", compute_id=None, updated_at=at)
 
 
-def take_back(connection: Connection, amphora: records.Amphora, silent: float) -> bool:
+def take_back(
+    connection: Connection, amphora: records.Amphora, silent: float, forgotten: records.Amphora | None = None
+) -> bool:
     """Undo :func:`let_go`, after Octavia refused the failover: write the server into the amphora's row again.
 
     The health row of an amphora that served becomes silent and not busy. So Octavia's health manager replaces the amphora at
-    once.
+    once. A failover that began has changed the amphora's row, and later the load balancer's; then nothing is undone.
 
     :param amphora: the row before :func:`let_go`
     :param silent: seconds of silence to write into the health row
-    :return: False when Octavia works on the load balancer or has changed the row
+    :param forgotten: the row that :func:`let_go` returned; None when another process called it
+    :return: False when Octavia works on the load balancer, or a failover began
     """
     locked = _lock(connection, amphora)
     if locked.lb_status not in records.IDLE or locked.status != "ERROR" or locked.compute_id is not None:
+        return False
+    if not (_is_before_requests(locked) if forgotten is None else locked.updated_at == forgotten.updated_at):
         return False
     changed = connection.execute(
         sa.update(tables.amphora)
@@ -170,6 +182,35 @@ def take_back(connection: Connection, amphora: records.Amphora, silent: float) -
             .where(_HEALTH.amphora_id == amphora.id)
             .values(busy=False, last_update=locked.now - timedelta(seconds=silent))
         )
+    return True
+
+
+def _is_before_requests(locked: _Locked) -> bool:
+    """Return whether no failover has failed since :func:`let_go`; one sets the amphora and then the load balancer to ERROR."""
+    if locked.lb_status == "ACTIVE" or locked.lb_updated_at is None:
+        return True
+    return locked.updated_at is not None and locked.lb_updated_at < locked.updated_at
+
+
+def end_lost_request(connection: Connection, amphora: records.Amphora) -> bool:
+    """Set a load balancer to ACTIVE again, if Octavia's API set it to ERROR because it could not send our failover request.
+
+    The API does not report that error (``octavia/api/v2/controllers/amphora.py``). A worker that takes the request first writes
+    the amphora's row.
+
+    :param amphora: the row when Octavia accepted the request, under an ACTIVE load balancer
+    :return: whether the request was lost
+    :raises Conflict: when the row is gone
+    """
+    locked = _lock(connection, amphora)
+    found = (locked.lb_status, locked.status, locked.compute_id, locked.updated_at)
+    if found != ("ERROR", amphora.status, amphora.compute_id, amphora.updated_at):
+        return False
+    connection.execute(
+        sa.update(tables.load_balancer)
+        .where(_LB.id == amphora.load_balancer_id, _LB.provisioning_status == "ERROR")
+        .values(provisioning_status="ACTIVE", updated_at=utcnow())
+    )
     return True
 
 

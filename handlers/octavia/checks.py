@@ -22,6 +22,8 @@ LONGEST_WATCH = 30
 
 #: handlers with heals that need an idle work queue
 _NEED_QUEUE = frozenset({"deactivated_amphorae", "stuck_load_balancers"})
+#: handlers with heals that ask Octavia's API for a flow
+_REQUEST = _NEED_QUEUE | {"failed_amphora"}
 
 
 def octavia_checks(resources: Resources, modes: Mapping[type[Handler], Mode]) -> Iterator[Checked]:
@@ -66,18 +68,28 @@ def _project(resources: Resources) -> Checked:
 
 
 def _queue(resources: Resources, modes: Mapping[type[Handler], Mode]) -> Iterator[Checked]:
-    """Warn about handlers that cannot heal, because stackmend cannot judge Octavia's queue."""
-    names = [handler.name for handler, mode in modes.items() if mode.heals and handler.name in _NEED_QUEUE]
-    if not names:
+    """Name the handlers that cannot heal, because stackmend cannot judge Octavia's queue, or no worker consumes it."""
+    healing = {handler.name for handler, mode in modes.items() if mode.heals}
+    names = " and ".join(sorted(healing & _NEED_QUEUE))
+    requesting = " and ".join(sorted(healing & _REQUEST))
+    if not requesting:
         return
     try:
-        refusal = resources.get(WorkQueue.from_resources).refusal
+        queue = resources.get(WorkQueue.from_resources)
     except ConfigError as error:
         yield Checked("octavia work queue", Verdict.FAILURE, str(error))
         return
-    if refusal:
-        text = f"{' and '.join(sorted(names))} only report objects in PENDING_*: {refusal}"
+    if names and queue.refusal:
+        text = f"{names} only report objects in PENDING_*: {queue.refusal}"
         yield Checked("octavia work queue", Verdict.WARNING, text)
+    if resources.conf[settings.GROUP].driver != "openstack":
+        return
+    try:
+        queue.require_worker()
+    except HandlerError as error:
+        yield Checked("octavia worker", Verdict.FAILURE, f"{requesting} cannot ask Octavia for a failover: {error}")
+    else:
+        yield Checked("octavia worker", Verdict.OK, "a worker consumes Octavia's work queue")
 
 
 def _files(resources: Resources, modes: Mapping[type[Handler], Mode]) -> Iterator[Checked]:

@@ -11,6 +11,10 @@ a worker takes the request would make two flows. So three facts must hold before
 
 The queue does not show a flow that has begun. The age of the rows excludes such a flow (:mod:`handlers.octavia.flow_times`).
 
+Before stackmend itself asks Octavia's API for a flow, the broker must answer, and a worker must consume the queue. Without its
+broker, the API waits without end, and locks the load balancer's row all the while
+(``octavia/api/v2/controllers/amphora.py``, ``oslo_messaging/rpc/client.py``). The lock also stops Octavia's health manager.
+
 Sources: ``TOPIC_AMPHORA_V2`` in ``octavia/common/constants.py``; in Octavia 12 ``octavia/controller/queue/v1/consumer.py``.
 """
 
@@ -23,7 +27,7 @@ from oslo_config import types
 
 from handlers.access.rabbit_options import tls_options
 from handlers.access.service_files import ConfigError, ServiceFiles
-from handlers.base import Broker, InFlight, QueueDepth, Resources, Unavailable
+from handlers.base import Broker, InFlight, QueueDepth, Refused, Resources, Unavailable
 from handlers.octavia import options
 
 QUEUE = "octavia_provisioning_v2"
@@ -57,14 +61,15 @@ class WorkQueue:
         """:raises ConfigError: when Octavia's files are malformed"""
         files = options.files(resources.conf)
         refusal = _jobboard(resources, files) or _flows(files)
-        if refusal:
-            return cls(_unknown, refusal)
         url = files.get("DEFAULT", "transport_url") or resources.conf[options.GROUP].transport_url
         if not url:
-            return cls(_unknown, f"the state of Octavia's work queue is unknown: {files} has no transport_url")
+            return cls(
+                _unknown, refusal or f"the state of Octavia's work queue is unknown: {files} has no transport_url"
+            )
         broker = Broker("octavia", url, (), tls_options(files))
         return cls(
             lambda queue: resources.bus.queue_depth(broker, queue),
+            refusal,
             threads=_threads(files),
             old_topic=files.get("oslo_messaging", "topic") or "",
         )
@@ -76,7 +81,10 @@ class WorkQueue:
         :param providers: the amphora providers that have a load balancer
         :raises InFlight: when requests wait, or may wait inside a worker
         :raises Unavailable: when the broker does not answer, or no worker consumes the queue
+        :raises Refused: when the queue proves nothing
         """
+        if self.refusal:
+            raise Refused(self.refusal)
         self._prove_empty(QUEUE)
         if _OLD_PROVIDER in providers:
             if not self._old_topic:
@@ -88,12 +96,23 @@ class WorkQueue:
                 f"{requests} requests are open, and some may wait inside a worker of {self._threads} threads", 60.0
             )
 
+    def require_worker(self) -> None:
+        """Return only when the broker answers and a worker takes requests, so that the API can send one.
+
+        :raises Unavailable: when the broker is unknown or does not answer, or no worker consumes the queue
+        """
+        _require_consumer(QUEUE, self._depth(QUEUE))
+
     def _prove_empty(self, queue: str) -> None:
         depth = self._depth(queue)
         if depth.messages:
             raise InFlight(f"{depth.messages} requests wait for Octavia's workers", 30.0)
-        if not depth.consumers:
-            raise Unavailable("octavia-worker", f"no worker consumes the queue {queue}; requests wait until one does")
+        _require_consumer(queue, depth)
+
+
+def _require_consumer(queue: str, depth: QueueDepth) -> None:
+    if not depth.consumers:
+        raise Unavailable("octavia-worker", f"no worker consumes the queue {queue}; requests wait until one does")
 
 
 def _jobboard(resources: Resources, files: ServiceFiles) -> str:
@@ -137,4 +156,8 @@ def _boolean(value: str, name: str) -> bool:
 
 
 def _unknown(queue: str) -> QueueDepth:
-    raise Unavailable("octavia-broker", f"the place of Octavia's work queue {queue} is unknown")
+    raise Unavailable(
+        "octavia-broker",
+        f"the broker of Octavia's work queue {queue} is unknown: write [DEFAULT] transport_url in a file of [octavia] "
+        "config_file, or [octavia] transport_url in stackmend's configuration",
+    )

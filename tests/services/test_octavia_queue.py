@@ -54,6 +54,8 @@ def test_it_is_idle_only_when_empty_and_consumed(broker: Connection, rabbitmq: R
     Queue(QUEUE, durable=False, channel=broker).declare()
     with pytest.raises(Unavailable, match="no worker consumes"):
         queue.prove_idle(0)
+    with pytest.raises(Unavailable, match="no worker consumes"):
+        queue.require_worker()
 
     broker.Producer().publish({"method": "failover_load_balancer"}, routing_key=QUEUE)
     with pytest.raises(InFlight, match="1 requests wait"):
@@ -65,6 +67,7 @@ def test_it_is_idle_only_when_empty_and_consumed(broker: Connection, rabbitmq: R
     ):
         broker.drain_events(timeout=30)
         queue.prove_idle(0)
+        queue.require_worker()
 
 
 def test_of_several_hosts_one_that_answers_is_enough(broker: Connection, rabbitmq: RabbitMQ, tmp_path: Path) -> None:

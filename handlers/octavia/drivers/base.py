@@ -201,7 +201,9 @@ class Driver(ABC):
 
     @abstractmethod
     def require_failover(self, amphora: str) -> None:
-        """Read an amphora through Octavia's API, which needs the role that a failover needs (``octavia/policies/amphora.py``).
+        """Verify that Octavia's API can send requests to a worker, and read the amphora through the API.
+
+        The read needs the role that a failover needs (``octavia/policies/amphora.py``).
 
         :raises NotFoundError, UnauthorizedException, UnavailableException: when Octavia would refuse a failover too
         """

@@ -228,17 +228,24 @@ class NoopDriver(Driver):
     # Octavia
 
     def require_failover(self, amphora: str) -> None:
-        with self._calling("load-balancer", "require_failover"):
+        with self._asking_octavia("require_failover"):
             self.octavia.require_amphora(amphora)
 
     def failover_amphora(self, amphora: str) -> None:
-        with self._calling("load-balancer", "failover_amphora"):
+        with self._asking_octavia("failover_amphora"):
             self.octavia.failover_amphora(amphora)
 
     def failover_load_balancer(self, balancer: str) -> None:
-        with self._calling("load-balancer", "failover_load_balancer"):
+        with self._asking_octavia("failover_load_balancer"):
             self.octavia.failover_load_balancer(balancer)
 
     def delete_amphora(self, amphora: str) -> None:
-        with self._calling("load-balancer", "delete_amphora"):
+        with self._asking_octavia("delete_amphora"):
             self.octavia.delete_amphora(amphora)
+
+    @contextmanager
+    def _asking_octavia(self, name: str) -> Iterator[None]:
+        if "broker" in self.cloud.weather.unreachable:
+            raise UnavailableException("broker:octavia", "no answer")
+        with self._calling("load-balancer", name):
+            yield

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 
 from handlers.base import Conflict, HandlerError, Healed, Refused
-from handlers.octavia import changes, rebuild
+from handlers.octavia import changes, rebuild, records
 from handlers.octavia.cloud_objects import (
     AMPHORA,
     LOAD_BALANCER,
@@ -27,7 +28,7 @@ from handlers.octavia.cloud_objects import (
 from handlers.octavia.drivers.base import Driver
 from handlers.octavia.failover.steps import AnyReading, Deactivated, Replaced, Situation, Step, StepName
 from handlers.octavia.failover.undo import undo_of
-from handlers.octavia.housekeeping import AmphoraDriverError
+from handlers.octavia.housekeeping import AmphoraDriverError, UnavailableException
 from handlers.octavia.preserved import pool
 from handlers.octavia.preserved.pool import State
 from handlers.octavia.settings import HousekeepingSettings
@@ -124,7 +125,14 @@ class Actions:
 
     def _replace(self, s: Situation, step: Step) -> Healed:
         self._record(s)
-        self._request(s)
+        ready = self._spares(s)
+        try:
+            self._request(s, s.amphora)
+        except AmphoraDriverError:
+            if s.forgotten and s.server is not None and not s.server.locked:
+                self._take_back(replace(s.amphora, status="ALLOCATED", compute_id=s.server.id))
+            raise
+        spares.make_room(self._driver, ready)
         return Healed(
             f"asked Octavia to {_request_of(s)}: {step.why}",
             before={
@@ -139,24 +147,42 @@ class Actions:
     def _record(self, s: Situation) -> None:
         rebuild.record_attempt(self._driver, s.group, s.balancer, s.amphora.id)
 
-    def _request(self, s: Situation) -> None:
-        ready = spares.spares_for(self._driver, s.amphora) if s.attempts < _SPARES else []
-        if s.balancer.status == "ACTIVE":
-            self._driver.failover_amphora(s.amphora.id)
-        else:
+    def _spares(self, s: Situation) -> list[Server]:
+        return spares.spares_for(self._driver, s.amphora) if s.attempts < _SPARES else []
+
+    def _request(self, s: Situation, amphora: records.Amphora) -> None:
+        """Ask Octavia for the failover.
+
+        :param amphora: the row as Octavia's worker will find it
+        :raises AmphoraDriverError: when Octavia refused or lost the request
+        """
+        if s.balancer.status != "ACTIVE":
             self._driver.failover_load_balancer(s.balancer.id)
-        spares.make_room(self._driver, ready)
+            return
+        self._driver.failover_amphora(amphora.id)
+        if self._is_lost(amphora):
+            raise UnavailableException(
+                "octavia-broker", f"Octavia's API could not send the failover of amphora {amphora.id} to a worker"
+            )
+
+    def _is_lost(self, amphora: records.Amphora) -> bool:
+        try:
+            return self._driver.database.run(partial(changes.end_lost_request, amphora=amphora))
+        except HandlerError as error:
+            LOG.warning("nothing shows whether a worker has the failover of amphora %s: %s", amphora.id, error)
+            return False
 
     def _let_go(self, s: Situation, step: Step) -> Healed:
         self._require_failover(s)
         self._record(s)
-        amphora = s.amphora
-        self._driver.database.run(partial(changes.let_go, amphora=amphora))
+        amphora, ready = s.amphora, self._spares(s)
+        forgotten = self._driver.database.run(partial(changes.let_go, amphora=amphora))
         try:
-            self._request(s)
+            self._request(s, forgotten)
         except AmphoraDriverError:
-            self._take_back(s)
+            self._take_back(amphora, forgotten)
             raise
+        spares.make_room(self._driver, ready)
         return Healed(
             f"let Octavia forget server {amphora.compute_id} of amphora {amphora.id}, and asked it to {_request_of(s)} "
             f"({step.why})",
@@ -165,15 +191,15 @@ class Actions:
             undo=undo_of(s, step),
         )
 
-    def _take_back(self, s: Situation) -> None:
-        take_back = partial(changes.take_back, amphora=s.amphora, silent=self._long_silent)
+    def _take_back(self, amphora: records.Amphora, forgotten: records.Amphora | None = None) -> None:
+        take_back = partial(changes.take_back, amphora=amphora, silent=self._long_silent, forgotten=forgotten)
         try:
             taken = self._driver.database.run(take_back)
         except HandlerError as error:
-            LOG.warning("the row of amphora %s is not restored yet: %s", s.amphora.id, error)
+            LOG.warning("the row of amphora %s is not restored yet: %s", amphora.id, error)
             return
         if taken:
-            LOG.warning("Octavia refused the failover of amphora %s; its health manager can replace it", s.amphora.id)
+            LOG.warning("Octavia refused the failover of amphora %s; its health manager can replace it", amphora.id)
 
     def _forget(self, s: Deactivated, step: Step) -> Healed:
         self._driver.database.run(partial(changes.forget_server, amphora=s.amphora))

@@ -36,7 +36,7 @@ class Weather:
     :param clinging: servers whose ports Nova never detaches, although it accepts the request
     :param slow_images: whether images stay ``saving`` until :meth:`Cloud.finish_images`
     :param slow_builds: whether servers stay in BUILD until :meth:`Cloud.finish_builds`
-    :param unreachable: services that do not answer: ``compute``, ``network``, ``image``, ``load-balancer``
+    :param unreachable: services that do not answer: ``compute``, ``network``, ``image``, ``load-balancer``, ``broker``
     """
 
     dead_hosts: set[str] = field(default_factory=set)

@@ -7,6 +7,7 @@ from typing import Any
 
 from consumer import conf as configuration
 from consumer import plugins
+from consumer.bus import probe
 from handlers.access import cloud_options
 from handlers.base import Resources
 from handlers.octavia import options as octavia_options
@@ -49,7 +50,7 @@ def resources(program: Program) -> Resources:
     for group, opts in ((cloud_options.GROUP, cloud_options.OPTIONS), (settings.GROUP, settings.OPTIONS)):
         conf.register_opts(opts, group)
     octavia_options.register(conf)
-    return Resources(conf)
+    return Resources(conf, probe.bus(conf))
 
 
 def healing(program: Program, cloud: ControlPlane, *on: str, **housekeeping: object) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from oslo_config import cfg
 
-from handlers.base import Handler, Mode, Resources, Verdict
+from handlers.base import Bus, Checked, Handler, Mode, QueueDepth, Resources, Verdict
 from handlers.octavia import options, settings
 from handlers.octavia.checks import octavia_checks
 from handlers.octavia.failover.failed_amphora import FailedAmphora
@@ -33,6 +33,18 @@ def warnings(
     more: tuple[cfg.Opt, ...] = (),
 ) -> list[str]:
     """Return the warnings about a subject, with such a file of Octavia."""
+    return [one.text for one in checked(folder, text, modes, subject, more=more) if one.verdict is Verdict.WARNING]
+
+
+def checked(
+    folder: Path,
+    text: str,
+    modes: dict[type[Handler], Mode],
+    subject: str,
+    driver: str = "noop",
+    bus: Bus | None = None,
+    more: tuple[cfg.Opt, ...] = (),
+) -> list[Checked]:
     (folder / "octavia.conf").write_text(text)
     conf = cfg.ConfigOpts()
     options.register(conf)
@@ -40,9 +52,8 @@ def warnings(
     conf([], default_config_files=[])
     conf.set_override("config_file", [str(folder / "octavia.conf")], "octavia")
     conf.set_override("database_connection", f"sqlite:///{folder}/octavia.sqlite", "octavia")
-    conf.set_override("driver", "noop", "housekeeping")
-    found = list(octavia_checks(Resources(conf), modes))
-    return [one.text for one in found if one.subject == subject and one.verdict is Verdict.WARNING]
+    conf.set_override("driver", driver, "housekeeping")
+    return [one for one in octavia_checks(Resources(conf, bus), modes) if one.subject == subject]
 
 
 @pytest.mark.parametrize(
@@ -75,3 +86,29 @@ def test_a_watch_that_is_too_slow_for_heartbeats_is_a_warning(tmp_path: Path, se
     modes: dict[type[Handler], Mode] = {FailedAmphora: Mode.AUDIT}
     found = warnings(tmp_path, WHOLE, modes, "[housekeeping] failed_amphora_interval", (interval,))
     assert [text.partition(",")[0] for text in found] == words
+
+
+@pytest.mark.parametrize(
+    ("text", "consumers", "verdict", "words"),
+    [
+        (WHOLE, 1, Verdict.OK, "a worker consumes"),
+        (
+            WHOLE,
+            0,
+            Verdict.FAILURE,
+            "failed_amphora cannot ask Octavia for a failover: octavia-worker: no worker consumes",
+        ),
+        ("", 1, Verdict.FAILURE, "write [DEFAULT] transport_url in a file of [octavia] config_file"),
+    ],
+)
+def test_a_failover_needs_a_worker_on_a_known_broker(
+    tmp_path: Path, text: str, consumers: int, verdict: Verdict, words: str
+) -> None:
+    bus = Bus(queue_depth=lambda _broker, _queue: QueueDepth(0, consumers))
+    (found,) = checked(tmp_path, text, {FailedAmphora: Mode.HEAL}, "octavia worker", "openstack", bus)
+    assert (found.verdict, words in found.text) == (verdict, True), found.text
+
+
+def test_a_handler_that_asks_for_nothing_needs_no_worker(tmp_path: Path) -> None:
+    modes: dict[type[Handler], Mode] = {FailedAmphora: Mode.AUDIT, SparePool: Mode.HEAL}
+    assert checked(tmp_path, "", modes, "octavia worker", "openstack") == []

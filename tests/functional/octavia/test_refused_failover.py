@@ -64,13 +64,14 @@ def advance_to(house: House, handler: Handler, key: Key, step: StepName) -> Find
     raise AssertionError(step)
 
 
+@pytest.mark.parametrize("silent", ["load-balancer", "broker"])
 @pytest.mark.parametrize("method", ["unplug", "snapshot"])
-def test_nothing_is_cut_off_while_the_api_does_not_answer(make_house: MakeHouse, method: str) -> None:
+def test_nothing_is_cut_off_while_octavia_takes_no_request(make_house: MakeHouse, method: str, silent: str) -> None:
     house = make_house(maximum_preserved_amphora_count=1, preservation_method=method)
     _balancer, key = silent_one(house)
     row = house.amphora(key.id)
     handler = house.handler()
-    house.cloud.weather.unreachable = {"load-balancer"}
+    house.cloud.weather.unreachable = {silent}
     with pytest.raises(Unavailable):
         mend(house, handler, key)
     assert (left := house.amphora(key.id)).status == "ALLOCATED"
@@ -220,3 +221,85 @@ def test_a_recovery_that_must_wait_waits_before_anything_is_cut_off(make_house: 
     with pytest.raises(InFlight, match="the next failover waits"):
         list(house.handler().inspect(key))
     assert house.preserved() == []
+
+
+def lose_requests(house: House, balancer: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let Octavia's API accept failovers, fail to send them, and set the load balancer to ERROR."""
+    monkeypatch.setattr(
+        house.octavia, "failover_amphora", lambda _amphora: house.octavia.set_balancer(balancer, "ERROR")
+    )
+
+
+@pytest.mark.parametrize("topology", ["SINGLE", "ACTIVE_STANDBY"])
+def test_a_lost_request_gives_the_amphora_and_the_load_balancer_back(
+    make_house: MakeHouse, monkeypatch: pytest.MonkeyPatch, topology: str
+) -> None:
+    house = make_house(maximum_preserved_amphora_count=1)
+    balancer, key = silent_one(house, topology)
+    before, handler = house.amphora(key.id), house.handler()
+    others = {row.id for row in house.serving(balancer)} - {key.id}
+    finding = advance_to(house, handler, key, StepName.LET_GO)
+    with monkeypatch.context() as broken:
+        lose_requests(house, balancer, broken)
+        with pytest.raises(Unavailable, match="could not send"):
+            handler.heal(finding)
+
+    after = house.amphora(key.id)
+    assert (after.status, after.compute_id) == (before.status, before.compute_id)
+    assert house.balancer(balancer).status == "ACTIVE"
+    assert house.health_manager_replaces() == [key.id]
+    mend(house, handler, key)
+    house.assert_whole(balancer, len(others) + 1)
+    assert others <= {row.id for row in house.serving(balancer)}, "the amphora that lives is not replaced"
+
+
+@pytest.mark.parametrize("topology", ["SINGLE", "ACTIVE_STANDBY"])
+def test_a_lost_request_leaves_the_load_balancer_active_where_nothing_is_preserved(
+    make_house: MakeHouse, monkeypatch: pytest.MonkeyPatch, topology: str
+) -> None:
+    house = make_house()
+    balancer, key = silent_one(house, topology)
+    before, handler = house.amphora(key.id), house.handler()
+    lose_requests(house, balancer, monkeypatch)
+    with pytest.raises(Unavailable, match="could not send"):
+        mend(house, handler, key)
+    after = house.amphora(key.id)
+    assert (after.status, after.compute_id) == (before.status, before.compute_id)
+    assert house.balancer(balancer).status == "ACTIVE"
+    assert house.health_manager_replaces() == [key.id]
+
+
+@pytest.mark.parametrize("silent", ["load-balancer", "broker"])
+@pytest.mark.parametrize("status", ["ACTIVE", "ERROR"])
+def test_a_process_killed_before_the_request_leaves_a_row_that_the_next_one_gives_back(
+    make_house: MakeHouse, silent: str, status: str
+) -> None:
+    house = make_house(maximum_preserved_amphora_count=1)
+    balancer, key = silent_one(house)
+    house.octavia.set_balancer(balancer, status)
+    house.pass_time(60)
+    before = house.amphora(key.id)
+    advance_to(house, house.handler(), key, StepName.LET_GO)
+    house.database.run(partial(changes.let_go, amphora=before))
+    house.cloud.weather.unreachable = {silent}
+    with pytest.raises(Unavailable):
+        mend(house, house.handler(), key)
+    after = house.amphora(key.id)
+    assert (after.status, after.compute_id) == (before.status, before.compute_id)
+    assert house.health_manager_replaces() == [key.id]
+
+
+@pytest.mark.parametrize("silent", ["load-balancer", "broker"])
+def test_a_row_is_not_given_back_after_its_failover_failed(make_house: MakeHouse, silent: str) -> None:
+    house = make_house(maximum_preserved_amphora_count=1)
+    balancer, key = silent_one(house)
+    handler = house.handler()
+    finding = advance_to(house, handler, key, StepName.LET_GO)
+    house.cloud.hosts.clear()
+    handler.heal(finding)
+    house.pass_time(60)
+    house.cloud.weather.unreachable = {silent}
+    with pytest.raises(Unavailable):
+        mend(house, handler, key)
+    assert (house.amphora(key.id).status, house.amphora(key.id).compute_id) == ("ERROR", None)
+    assert house.balancer(balancer).status == "ERROR"

@@ -11,6 +11,7 @@ from keystoneauth1 import exceptions as ks
 
 from handlers.access.cloud import Service
 from handlers.access.neutron import Network
+from handlers.base import Unavailable
 from handlers.octavia.drivers.openstack import OpenStackDriver
 from handlers.octavia.drivers.openstack.api import Api, age
 from handlers.octavia.drivers.openstack.compute import _server
@@ -23,6 +24,7 @@ from handlers.octavia.housekeeping import (
     UnauthorizedException,
     UnavailableException,
 )
+from tests.functional.octavia.work_queue import Queue
 
 SERVICE, THING = "compute", "server:1"
 
@@ -215,6 +217,7 @@ class Calls(OctaviaCalls, NetworkCalls):
     def __init__(self, *answers: tuple[int, Any]) -> None:
         self.answers = Answers(*answers)
         self.load_balancer = self.network = Api(Service(self.answers, SERVICE))  # type: ignore[arg-type]
+        self.queue = Queue()
 
     def project(self) -> str:
         return "octavia"
@@ -231,6 +234,16 @@ def test_a_failover_is_accepted_where_the_amphora_is_shown() -> None:
     with pytest.raises(UnavailableException):
         calls.require_failover("a")
     assert {(one["method"], one["url"]) for one in calls.answers.asked} == {("GET", "/v2/octavia/amphorae/a")}
+
+
+@pytest.mark.parametrize("call", ["require_failover", "failover_amphora", "failover_load_balancer", "delete_amphora"])
+def test_octavia_gets_no_request_without_a_worker_that_takes_it(call: str) -> None:
+    calls = Calls()  # type: ignore[abstract]
+    calls.queue = queue = Queue()
+    queue.error = Unavailable("broker:octavia", "no host of the broker answers")
+    with pytest.raises(UnavailableException, match="no host of the broker answers"):
+        getattr(calls, call)("a")
+    assert calls.answers.asked == []
 
 
 def test_a_security_group_is_found_by_its_name_and_tagged() -> None:

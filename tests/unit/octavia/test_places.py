@@ -19,6 +19,7 @@ from handlers.octavia.drivers.openstack import OpenStackDriver
 from handlers.octavia.drivers.openstack.places import places
 from handlers.octavia.options import AmphoraSettings
 from handlers.octavia.settings import HousekeepingSettings
+from tests.functional.octavia.work_queue import Queue
 
 AMPHORA = AmphoraSettings(None, None, None, (), (), None, 60)
 
@@ -79,7 +80,7 @@ def driver(folder: Path, text: str, region: str | None) -> OpenStackDriver:
     http.mount("http://", Regions())
     cloud = Cloud(Session(auth=Catalogue(), session=http), region)
     database = cast(OctaviaDatabase, None)
-    return OpenStackDriver(HousekeepingSettings(), database, cloud, None, "octavia", AMPHORA, places(files))
+    return OpenStackDriver(HousekeepingSettings(), database, cloud, None, "octavia", AMPHORA, Queue(), places(files))
 
 
 def finds(found: OpenStackDriver) -> list[bool]:

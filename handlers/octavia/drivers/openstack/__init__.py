@@ -32,6 +32,7 @@ from handlers.octavia.drivers.openstack.network import NetworkCalls
 from handlers.octavia.drivers.openstack.places import places
 from handlers.octavia.housekeeping import AmphoraDriverError, UnauthorizedException
 from handlers.octavia.settings import HousekeepingSettings
+from handlers.octavia.work_queue import WorkQueue
 
 #: sections of Octavia's files with the credentials that boot amphorae
 SECTIONS = ("service_auth", "keystone_authtoken")
@@ -54,10 +55,12 @@ class OpenStackDriver(ImageCalls, NetworkCalls, OctaviaCalls, ComputeCalls):
         octavia: Cloud | None,
         project: str,
         amphora: options.AmphoraSettings,
+        queue: WorkQueue,
         at: Mapping[str, Place] | None = None,
     ) -> None:
         super().__init__(settings, database)
         self._at = at or {}
+        self.queue = queue
         network = cloud.service("network", self._at.get("network"))
         self.compute = self._nova(cloud)
         self.network = Api(network)
@@ -92,7 +95,8 @@ class OpenStackDriver(ImageCalls, NetworkCalls, OctaviaCalls, ComputeCalls):
                 "[housekeeping] spare_amphora_pool_size is set, but the image and flavor of spares are unknown: write "
                 "[octavia] amp_image_tag and amp_flavor_id, or config_file = an octavia.conf that has them"
             )
-        return cls(settings, database, resources.get(Cloud.from_resources), octavia, project, amphora, places(files))
+        cloud, queue = resources.get(Cloud.from_resources), resources.get(WorkQueue.from_resources)
+        return cls(settings, database, cloud, octavia, project, amphora, queue, places(files))
 
     def project(self) -> str:
         if not self._project:  # two threads may both call Keystone; they get the same answer

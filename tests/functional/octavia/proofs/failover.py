@@ -240,10 +240,11 @@ NO_FAILURE: Mapping[str, Act] = {
 RESTLESS: Mapping[str, Act] = {f"the load balancer is {name}": act for name, act in PENDING.items()}
 BEATS: Mapping[str, Act] = {"one second ago": _heartbeat}
 #: Octavia's API answers no question, or refuses the amphora
-REFUSES: Mapping[str, Act] = {
+SILENT: Mapping[str, Act] = {
     "it does not answer": _unreachable("load-balancer"),
-    "it refuses": _refuses("require_failover"),
+    "its broker does not answer": _unreachable("broker"),
 }
+REFUSES: Mapping[str, Act] = {**SILENT, "it refuses": _refuses("require_failover")}
 AT_WORK: Mapping[str, Act] = {"powering on": _alter(task_state="powering-on")}
 FORGOTTEN: Mapping[str, Act] = {
     "the row has its server": _row_with_server,
@@ -344,6 +345,7 @@ DRIFTS = (
             "a load balancer in PENDING_*": PENDING,
             "as many failures at once as ``failover_threshold``": {"in ERROR": _others_in_error},
             "a task of the server": AT_WORK,
+            "an API or broker of Octavia that does not answer": SILENT,
         },
     ),
     Drift(
@@ -371,6 +373,7 @@ DRIFTS = (
                 "of 30 min": _attempts(2400, 1700),
             },
             "a heartbeat": BEATS,
+            "an API or broker of Octavia that does not answer": SILENT,
         },
     ),
     Drift(
