@@ -51,7 +51,7 @@ def _machine(value: Any) -> Any:
     return value if isinstance(value, FormattableColumn) or not isinstance(value, tuple) else list(value)
 
 
-class _Once(argparse.Action):
+class Once(argparse.Action):
     """Stores an option's value; refuses a second value, where argparse would silently drop the first."""
 
     def __call__(
@@ -86,7 +86,7 @@ class Command(command.Command):
         """Return a parser that keeps the line breaks of description and example."""
         parser = super().get_parser(prog_name)
         parser.formatter_class = argparse.RawDescriptionHelpFormatter
-        parser.register("action", None, _Once)
+        parser.register("action", None, Once)
         return parser
 
     def write_line(self, text: str) -> None:

@@ -1,24 +1,24 @@
 """``check``: finds out whether the deployment gives stackmend all that it needs, and nothing more.
 
-Table and exit codes are those of ``<service>-status upgrade check`` (oslo.upgradecheck). Entry points (``stackmend.checks``)
-add the checks of Nova and Octavia.
+The exit codes are those of ``<service>-status upgrade check``. Entry points (``stackmend.checks``) add the checks of Nova and
+Octavia.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 from oslo_config import cfg
-from oslo_upgradecheck.upgradecheck import Code, Result, UpgradeCommands
 
 from consumer import conf, plugins
 from consumer.bus import topology
 from consumer.bus.topology import Found, Kind
-from consumer.cli.base import Command
-from consumer.cli.session import Session
+from consumer.cli.base import Lister
+from consumer.cli.session import Audience, Session
 from consumer.conf import bus as bus_conf
 from consumer.conf import tasks as task_conf
 from consumer.conf.bus import UnusableURL
@@ -35,45 +35,61 @@ _SKEW = 2.0
 _BACKLOG = 10_000
 #: A format that has not arrived for this many seconds is out of use.
 _LATELY = 86_400.0
-_CODES = {Verdict.OK: Code.SUCCESS, Verdict.WARNING: Code.WARNING, Verdict.FAILURE: Code.FAILURE}
+#: Width of the table, in characters.
+_WIDTH = 100
+_CODES = {Verdict.OK: 0, Verdict.WARNING: 1, Verdict.FAILURE: 2}
 
 
-class CheckCommand(Command):
+class CheckCommand(Lister):
     """Check the deployment: files, journal, brokers, databases, APIs, rights. Changes nothing.
 
     Each warning or failure names the line to write or the command to run. Run this before the first start, and after each
-    upgrade of stackmend, Nova or Octavia.
+    upgrade of stackmend, Nova or Octavia. The table has one row for each observation, the worst at the end; the other formats
+    have one row for each check.
 
     Exit codes: 0 no problem, 1 warnings, 2 failures.
     """
 
     example = "examples:\n  %(prog)s check\n  %(prog)s check -f json"
+    titles = ("Result", "Check", "Details")
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
-        parser.add_argument(
-            "-f", "--format", choices=("table", "json"), default="table", help="Output format; default: table."
-        )
+        parser.set_defaults(max_width=parser.get_default("max_width") or _WIDTH)
         return parser
 
-    def take_action(self, parsed_args: argparse.Namespace) -> int:
-        found = [*machine_checks(self.session), *_plugged(self.session)]
-        if parsed_args.format == "json":
-            lines = [{"check": one.subject, "result": one.verdict, "details": one_line(one.text)} for one in found]
-            self.app.stdout.write(json.dumps({"name": "stackmend check", "checks": lines}, indent=2) + "\n")
-            return int(max(_CODES[one.verdict] for one in found))
-        return int(_Table(found).check())
+    def rows(self, parsed_args: argparse.Namespace) -> Iterable[Sequence[Any]]:
+        self.session.log_for(Audience.CHECK)
+        self._found = [*machine_checks(self.session), *_plugged(self.session)]
+        self.exit_code = max(_CODES[one.verdict] for one in self._found)
+        if parsed_args.formatter == "table":
+            return grouped(self._found)
+        return [(one.verdict, one.subject, one_line(one.text)) for one in self._found]
+
+    def produce_output(
+        self, parsed_args: argparse.Namespace, column_names: Sequence[str], data: Iterable[Sequence[Any]]
+    ) -> int:
+        code = super().produce_output(parsed_args, column_names, data)
+        self.app.stdout.flush()
+        self.remark(count(self._found))
+        return code
 
 
-class _Table(UpgradeCommands):
-    display_title = "stackmend check"
+def grouped(found: Iterable[Checked]) -> list[tuple[str, str, str]]:
+    """Return rows for a table, the worst at the end; checks with the same observation share a row."""
+    subjects: dict[tuple[Verdict, str], list[str]] = {}
+    for one in found:
+        subjects.setdefault((one.verdict, one_line(one.text)), []).append(one.subject)
+    rows = [(verdict, "\n".join(dict.fromkeys(names)), text) for (verdict, text), names in subjects.items()]
+    return sorted(rows, key=lambda row: _CODES[Verdict(row[0])])
 
-    def __init__(self, found: Iterable[Checked]) -> None:
-        self._upgrade_checks = tuple((one.subject, _result(one)) for one in found)
 
-
-def _result(one: Checked) -> Callable[[UpgradeCommands], Result]:
-    return lambda _commands: Result(_CODES[one.verdict], one_line(one.text) or None)
+def count(found: Iterable[Checked]) -> str:
+    """Return one sentence: ``19 checks: 12 ok, 4 warnings, 3 failures``."""
+    verdicts = Counter(one.verdict for one in found)
+    parts = [f"{verdicts[Verdict.OK]} ok"]
+    parts += [plural(verdicts[one], str(one)) for one in (Verdict.WARNING, Verdict.FAILURE) if verdicts[one]]
+    return f"{plural(verdicts.total(), 'check')}: {', '.join(parts)}"
 
 
 def machine_checks(session: Session) -> Iterator[Checked]:

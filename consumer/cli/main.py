@@ -19,6 +19,7 @@ from cliff.help import HelpExit
 from oslo_config import cfg
 
 from consumer import __version__, plugins
+from consumer.cli.base import Once
 from consumer.cli.errors import ERROR, INTERRUPTED, OK, PIPE_CLOSED, CommandError
 from consumer.cli.session import Session
 from consumer.conf import WrongConfiguration
@@ -103,6 +104,7 @@ class Program(App):
         parser = super().build_option_parser(description, version, kwargs)
         parser.usage = "%(prog)s [options] <command> [options of the command]"
         parser.epilog = f"Details: '{self.NAME} help <command>'. Exit codes: 0 success, 1 error, 2 drift remains."
+        parser.register("action", None, Once)
         parser.add_argument(
             "--version", action="version", version=f"{self.NAME} {version}", help="Print the version and exit."
         )

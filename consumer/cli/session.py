@@ -6,6 +6,7 @@ import argparse
 import logging
 import re
 from collections.abc import Callable, Collection, Sequence
+from enum import Enum
 from functools import cached_property
 from pathlib import Path
 
@@ -31,10 +32,22 @@ from handlers.base import Handler, Inventory, Key, Resources
 
 LOG = logging.getLogger(__name__)
 
-#: Whether it is the daemon -> log level by verbosity (``-q`` is 0, the default 1, ``-v`` 2).
+
+class Audience(Enum):
+    """The readers of a process's log."""
+
+    COMMAND = "command"
+    #: reads the result, which names unknown options and silent services itself
+    CHECK = "check"
+    #: reads the places that the configuration names
+    DAEMON = "daemon"
+
+
+#: Log level by verbosity (``-q`` is 0, the default 1, ``-v`` 2).
 _LEVELS = {
-    False: (logging.ERROR, logging.WARNING, logging.INFO, logging.DEBUG),
-    True: (logging.WARNING, logging.INFO, logging.DEBUG, logging.DEBUG),
+    Audience.COMMAND: (logging.ERROR, logging.WARNING, logging.INFO, logging.DEBUG),
+    Audience.CHECK: (logging.ERROR, logging.ERROR, logging.INFO, logging.DEBUG),
+    Audience.DAEMON: (logging.WARNING, logging.INFO, logging.DEBUG, logging.DEBUG),
 }
 
 
@@ -45,12 +58,12 @@ class Session:
         self._options = options
         self._remark = remark
         self._group = group
-        self._daemon = False
+        self._audience = Audience.COMMAND
         self._loaded = False
 
-    def log_as_daemon(self) -> None:
-        """Log as the configuration of the daemon says. Call this before any other method."""
-        self._daemon = True
+    def log_for(self, audience: Audience) -> None:
+        """Choose the readers of the log. Call this before any other method."""
+        self._audience = audience
 
     @cached_property
     def all_classes(self) -> list[type[Handler]]:
@@ -76,8 +89,9 @@ class Session:
         """The configuration. The first use also sets up logging."""
         loaded = conf.load(self.all_classes, self._options.config_file or [], self._options.config_dir or [])
         self._set_up_logging(loaded)
+        tell = {Audience.COMMAND: self._remark, Audience.CHECK: LOG.info, Audience.DAEMON: LOG.warning}[self._audience]
         for sentence in conf.misspelt(loaded):
-            (LOG.warning if self._daemon else self._remark)(sentence)
+            tell(sentence)
         return loaded
 
     def reread(self) -> cfg.ConfigOpts:
@@ -152,7 +166,7 @@ class Session:
         options = self._options
         if options.log_file:
             loaded.set_override("log_file", str(Path(options.log_file).absolute()))
-        elif not self._daemon:
+        elif self._audience is not Audience.DAEMON:
             # Only the daemon logs to the configured places; other users may not be able to write there.
             for name in ("log_file", "log_dir", "log_config_append"):
                 loaded.set_override(name, None)
@@ -168,8 +182,12 @@ class Session:
             raise CommandError(f"cannot write the log: {error.strerror}: {error.filename}") from error
         logs.mask_secrets()
         if not loaded.log_config_append and not loaded.debug:
-            levels = _LEVELS[self._daemon]
-            logging.getLogger().setLevel(levels[min(options.verbose_level, len(levels) - 1)])
+            levels, root = _LEVELS[self._audience], logging.getLogger()
+            root.setLevel(levels[min(options.verbose_level, len(levels) - 1)])
+            if self._audience is not Audience.DAEMON:
+                # oslo.log gives some libraries levels of their own
+                for handler in root.handlers:
+                    handler.setLevel(root.level)
 
 
 def read_key(handler: type[Handler], text: str) -> Key:

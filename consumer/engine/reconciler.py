@@ -323,11 +323,17 @@ def _close_if_given_up(end: Disposition, claim: Claim) -> list[Closing]:
     return [Closing(claim.healing_id, Outcome.FAILED, error="interrupted; it is not known whether it took effect")]
 
 
+def _repeats(claim: Claim, end: Disposition) -> bool:
+    """Return whether the log has the error already, from an earlier attempt."""
+    return claim.reported == end.fingerprint if isinstance(end, Reported) else claim.waits > 0
+
+
 def _log_failure(what: str, task: Task, claim: Claim, error: Exception, end: Disposition) -> None:
     if isinstance(error, InFlight | Conflict):
         LOG.debug("%s %s: %s: %s", task.name, claim.key, _result(error, end), error)
     elif isinstance(error, HandlerError):
-        LOG.info("%s %s: %s: %s", task.name, claim.key, _result(error, end), error)
+        level = logging.DEBUG if _repeats(claim, end) else logging.INFO
+        LOG.log(level, "%s %s: %s: %s", task.name, claim.key, _result(error, end), error)
     else:
         LOG.error("%s %s: the %s failed", task.name, claim.key, what, exc_info=error)
     if isinstance(end, Done):

@@ -25,7 +25,7 @@ from consumer.journal.controls import Control
 from consumer.journal.database import Database, now
 from consumer.journal.history import Outcome
 from consumer.journal.work import Claim, Disposition, Done, Hint, Later, Priority
-from consumer.text import reason_of
+from consumer.text import plural, reason_of
 from handlers.base import Key, Unavailable
 
 LOG = logging.getLogger(__name__)
@@ -82,7 +82,7 @@ class Sweeper:
         if _is_repetition(task, claim, control):
             task.handler.require(control.missing or "")
         try:
-            through = self._run(task, claim.now)
+            through = self._run(task, claim.now, control)
         except Unavailable as error:
             if error.dependency not in task.handler.requires:
                 controls.missed(self._database, task.name, claim.now, error.dependency)
@@ -96,7 +96,7 @@ class Sweeper:
             return Later(0.0)
         return Later(self._pause(task)) if task.settings.interval else Done()
 
-    def _run(self, task: Task, began: float) -> bool:
+    def _run(self, task: Task, began: float, last: Control) -> bool:
         population = task.handler.population()
         down: list[Unavailable] = []
         keys: Iterable[Key] = takewhile(lambda _key: task.is_open, listed(task.handler.sweep(), down))
@@ -116,8 +116,8 @@ class Sweeper:
             return False
         work.revisit_reported(self._database, task.name, began)
         controls.swept(self._database, task.name, began, found, population)
-        level = logging.INFO if found else logging.DEBUG
-        LOG.log(level, "%s: a sweep of %d objects lists %d suspects", task.name, population, found)
+        level = logging.INFO if found and found != last.sweep_found else logging.DEBUG
+        LOG.log(level, "%s: a sweep of %d objects lists %s", task.name, population, plural(found, "suspect"))
         return True
 
     def _enqueue(self, task: Task, keys: Iterable[Key]) -> int:

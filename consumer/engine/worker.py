@@ -72,7 +72,8 @@ class Worker:
         try:
             end = self._sweeper.sweep(task, claim)
         except Unavailable as error:
-            LOG.warning("%s: the sweep is incomplete and will be repeated: %s", task.name, error)
+            level = logging.DEBUG if claim.waits else logging.WARNING
+            LOG.log(level, "%s: the sweep is incomplete and will be repeated: %s", task.name, error)
             end = self._reconciler.after_error(task, claim, error)
         else:
             self._reconciler.answered(task)

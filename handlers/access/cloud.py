@@ -10,6 +10,7 @@ Reads are repeated for about a second. Writes are never repeated, because the fi
 from __future__ import annotations
 
 import json
+import re
 import ssl
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -33,6 +34,8 @@ READ_AGAIN_FOR = 1.0
 INTERFACES = ("internal", "public")
 
 _PASSING = frozenset({502, 503, 504})
+#: requests' text for a failed connection: address and cause
+_FAILED_CONNECTION = re.compile(r"connection to (\S+?):? .*\[Errno -?\d+\] ([^\"')]+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,6 +270,8 @@ class _PassingError(Unavailable):
 
 def _reason(error: Exception, trust: str = "") -> str:
     text = f"{type(error).__name__}: {' '.join(str(error).split())}"
+    if found := _FAILED_CONNECTION.search(text):
+        return f"no connection to {found[1]}: {found[2]}"
     if "CERTIFICATE_VERIFY_FAILED" in text:
         return f"{text}; its certificate must be signed by an authority in the file that {trust} names"
     return text

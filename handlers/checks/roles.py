@@ -15,6 +15,9 @@ from handlers.access.cloud import Cloud
 from handlers.access.service_files import ConfigError
 from handlers.base import Checked, Handler, HandlerError, Mode, Resources, Role, Verdict
 
+#: the cure for rejected or missing credentials
+CREDENTIALS = "see [openstack] auth_type, username, password and project_name"
+
 
 @dataclass(frozen=True, slots=True)
 class Identity:
@@ -46,8 +49,7 @@ def check(service: str, resources: Resources, modes: Mapping[type[Handler], Mode
     try:
         identity = who(resources.get(Cloud.from_resources))
     except (HandlerError, ConfigError) as error:
-        text = f"{error}; see [openstack] auth_type, username, password and project_name"
-        yield Checked(subject, Verdict.FAILURE, text)
+        yield Checked(subject, Verdict.FAILURE, f"{error}; {CREDENTIALS}")
         return
     if identity is None:
         return

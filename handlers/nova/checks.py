@@ -95,6 +95,11 @@ def judge_clock(name: str, seconds: float | None) -> Checked:
 
 def _placement(resources: Resources) -> Iterator[Checked]:
     try:
+        roles.who(resources.get(Cloud.from_resources))
+    except (HandlerError, cfg.Error) as error:
+        yield Checked("placement", Verdict.FAILURE, f"{error}; {roles.CREDENTIALS}")
+        return
+    try:
         resources.get(Placement.from_resources).named("stackmend-check")
         headers = resources.get(Cloud.from_resources).service("placement").read("/").headers
     except (HandlerError, cfg.Error) as error:

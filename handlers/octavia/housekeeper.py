@@ -28,7 +28,7 @@ class Housekeeper(HousekeepingManager):
 
     def create_amphora(self, num_to_create: int = 1) -> None:
         made = spares.begin(self._driver, num_to_create)
-        LOG.info("began to build %d spare amphorae", len(made))
+        LOG.debug("began to build %d spare amphorae", len(made))
 
     def remove_amphora(self, amphora_ids: Sequence[str]) -> None:
         failures: list[AmphoraDriverError] = []

@@ -87,7 +87,7 @@ def log_pool_size(manager: HousekeepingManager) -> tuple[int, int]:
         ready = manager.get_ready_spare_amphora_count()
     except NotImplementedError:
         return 0, 0
-    LOG.info("spare amphora pool: %d of %d ready", ready, wanted)
+    LOG.debug("spare amphora pool: %d of %d ready", ready, wanted)
     return ready, wanted
 
 

@@ -38,7 +38,7 @@ def said(page: str, words: str) -> str:
 
 def checks(program: Program) -> dict[str, tuple[str, str]]:
     """What ``stackmend check`` says, by subject."""
-    return {line["check"]: (line["result"], line["details"]) for line in program.json("check")["checks"]}
+    return {line["check"]: (line["result"], line["details"]) for line in program.json("check")}
 
 
 def metrics(port: int) -> str:

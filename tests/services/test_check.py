@@ -85,7 +85,7 @@ def checked(program: Program) -> tuple[int, dict[str, tuple[str, str]]]:
     done = program.run("check", "-f", "json")
     assert done.stdout, done.stderr
     assert "Traceback" not in done.stderr, done.stderr
-    lines = json.loads(done.stdout)["checks"]
+    lines = json.loads(done.stdout)
     return done.returncode, {line["check"]: (line["result"], line["details"]) for line in lines}
 
 

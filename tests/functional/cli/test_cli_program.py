@@ -116,6 +116,32 @@ def test_wrong_usage_is_an_error_and_not_drift(shell: Shell, arguments: list[str
     assert "error:" in ran.err
 
 
+#: cliff's own options for the format of an output
+FORMATTING = {"formatter", "columns", "sort_columns", "quote_mode", "max_width", "prefix"}
+
+
+@pytest.mark.parametrize("words", COMMANDS)
+def test_no_option_of_a_command_drops_a_value(words: str, shell: Shell) -> None:
+    """An option keeps all its values, or takes only one."""
+    program = main.Program("stackmend")
+    factory, name, _rest = program.command_manager.find_command(words.split())
+    parser = factory(program, None, cmd_name=name).get_parser(name)
+    options = [one for one in [*parser._actions, *program.parser._actions] if one.option_strings and one.nargs != 0]
+    dropping = [one.dest for one in options if type(one).__name__ == "_StoreAction" and one.dest not in FORMATTING]
+    assert dropping == []
+
+
+def test_run_keeps_the_handlers_of_every_only(shell: Shell) -> None:
+    program = main.Program("stackmend")
+    factory, name, _rest = program.command_manager.find_command(["run"])
+    parsed = (
+        factory(program, None, cmd_name=name)
+        .get_parser(name)
+        .parse_args(["--only", "a", "b", "--only", "c", "--audit"])
+    )
+    assert parsed.only == ["a", "b", "c"]
+
+
 def test_an_option_that_takes_one_value_takes_no_second_in_silence(shell: Shell) -> None:
     ran = shell("work", "list", "--handler", "fixer", "--handler", "mender")
     assert ran.code == 1
