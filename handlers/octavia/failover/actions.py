@@ -1,8 +1,8 @@
 """Carries out the steps of :mod:`handlers.octavia.failover.rules`; each step can run again.
 
-Each write into Octavia's database first compares the locked row with the reading. Before the first step that cuts anything off,
-Octavia's API must show that it would accept the failover. When Octavia refuses, stackmend ends the lease, and the health
-manager acts.
+Each write into Octavia's database first compares the locked row with the row that was read. Before stackmend cuts a server off
+its network, Octavia's API must show that it would accept the failover. If not, stackmend ends the heartbeat lease, and
+Octavia's health manager replaces the amphora.
 """
 
 from __future__ import annotations
@@ -82,9 +82,10 @@ class Actions:
     def take(self, s: AnyReading, step: Step) -> Healed:
         """Carry out a step.
 
-        :raises Conflict: when the world has changed since the reading
-        :raises Refused: when the step does not fit the reading
-        :raises InFlight, AmphoraDriverError: as the called functions raise them
+        :raises Conflict: when the cloud has changed since ``s`` was read
+        :raises Refused: when ``s`` is of a kind for which the step does not exist
+        :raises InFlight: when Octavia works on the load balancer
+        :raises AmphoraDriverError: when a call to the cloud fails
         """
         if isinstance(s, Situation) and step.name in self._recovering:
             return self._recovering[step.name](s, step)
@@ -113,7 +114,7 @@ class Actions:
 
     @property
     def _long_silent(self) -> float:
-        """Seconds of silence after which the health manager surely acts, even if clocks differ."""
+        """Seconds of silence after which Octavia's health manager replaces an amphora, even if clocks differ."""
         return 2 * self._settings.heartbeat_timeout
 
     def _require_failover(self, s: Situation) -> None:

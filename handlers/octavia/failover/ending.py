@@ -1,7 +1,7 @@
-"""The steps after the replacement of an amphora.
+"""The steps after Octavia has replaced an amphora.
 
-The steps complete image and marks, delete the oldest preserved amphora, detach DELETED rows and free the place in a server
-group.
+The steps complete the old amphora's image and marks, and shelve its server if it is in a server group. They also delete the
+oldest preserved amphora from a full pool, and detach DELETED rows from the load balancer.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class End:
 
     @property
     def imaging(self) -> Imaging | None:
-        """The server whose image must be made or completed; None when no image remains to do."""
+        """The server whose image must be made or completed; None when nothing remains to do for the image."""
         server = self.server
         if server is None or server.image is None or server.metadata.get(METHOD) != "snapshot":
             return None
@@ -52,7 +52,10 @@ class End:
 
     @property
     def closing(self) -> Step | Wait | None:
-        """Complete the marks of a preserved server, or remove the mark of a server that Octavia failed to delete."""
+        """The step that completes the marks of a preserved server, or removes those of a server that Octavia did not delete.
+
+        ``Wait`` when Nova refuses the step now; None when no step is needed.
+        """
         server = self.s.server
         if server is None or not self.s.marked or self.imaging is not None:
             return None
@@ -67,7 +70,7 @@ class End:
 
     @property
     def oldest(self) -> str:
-        """The preserved amphora to delete in favour of this one; empty when the pool has room, or none has a number."""
+        """The preserved amphora to delete, so that the pool has room for this one; empty when stackmend deletes none."""
         limit = self.settings.maximum_preserved_amphora_count
         complete = [one for one in self.s.others if one.complete]
         numbered = [one for one in complete if one.since]
@@ -76,14 +79,13 @@ class End:
 
     @property
     def attached(self) -> tuple[str, ...]:
-        """The amphorae whose DELETED rows must still be detached from the load balancer."""
+        """The amphorae whose DELETED rows must be detached from the load balancer; none while a flow works on it."""
         if self.s.balancer is None or not self.s.balancer.idle:
             return ()
         return tuple(sorted(self.s.rows))
 
     @property
     def shelving(self) -> Step | Wait | None:
-        """The step that frees a preserved server's place in a server group, if any."""
         return shelving_of(self.server, self.s.marked) if self.server is not None else None
 
 
@@ -102,13 +104,13 @@ class Imaging:
 
     @property
     def image(self) -> Image | None:
-        """The sealed image; otherwise an active image; otherwise any other."""
+        """The protected image; otherwise an active image; otherwise any other; None when no image exists."""
         rest = sorted(self.s.images, key=lambda found: (found.status != "active", found.id))
         return self.s.sealed or next(iter(rest), None)
 
     @property
     def extra(self) -> tuple[str, ...]:
-        """Surplus images. After a lost answer of Nova, stackmend repeated the request."""
+        """The ids of surplus images: stackmend asked for an image again after it lost Nova's answer."""
         return tuple(found.id for found in self.s.images if found is not self.image and not found.protected)
 
     @property
@@ -117,7 +119,7 @@ class Imaging:
 
     @property
     def done(self) -> bool:
-        """Whether no image remains to do: the server stays beside a complete image, or no image is possible."""
+        """Whether nothing remains to do for the image: it is complete and the server stays, or no image is possible."""
         if self.image is None:
             return self.late or self.server.status not in {*WILLING, "ERROR"}
         return self.complete and not self.extra and self.keeps_server and (self.server.status != "ACTIVE" or self.late)
@@ -242,7 +244,10 @@ def label_of(server: Server) -> Step | None:
 
 
 def shelving_of(server: Server, marked: bool) -> Step | Wait | None:
-    """Return the step that frees a preserved server's place in a server group; None when none is needed or possible."""
+    """Return the step that shelves a preserved server, which frees its place in a server group.
+
+    Return ``Wait`` while Nova works on the server; None when the step is not needed or not possible.
+    """
     if not marked or not server.groups or server.host is None or server.host_up is False:
         return None
     if server.task_state:

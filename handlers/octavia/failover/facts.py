@@ -60,7 +60,7 @@ def amphora_of(driver: Driver, key: Key) -> str | None:
 def read(
     driver: Driver, settings: HousekeepingSettings, listener: Listener, identity: str
 ) -> Situation | Replaced | Wait | Nothing:
-    """Read an amphora's facts; return a decision when Octavia's rows alone suffice.
+    """Return an amphora's facts, or ``Wait`` or ``Nothing`` when Octavia's rows alone give this decision.
 
     :raises Unavailable: when a database or an API does not answer
     """
@@ -123,7 +123,7 @@ def _cloud(driver: Driver, settings: HousekeepingSettings, rows: _Rows) -> _Clou
 
 
 def _server(driver: Driver, amphora: records.Amphora) -> Server | None:
-    """Return the amphora's server, by a single read: a listing shows no server groups."""
+    """Return the server that the row names, or else the marked server; read it alone: a listing shows no server groups."""
     if amphora.compute_id is not None:
         return driver.server(amphora.compute_id)
     if amphora.status not in {"ERROR", "DELETED"}:
@@ -133,7 +133,7 @@ def _server(driver: Driver, amphora: records.Amphora) -> Server | None:
 
 
 def _images(amphora: records.Amphora, images: Sequence[Image]) -> tuple[Image, ...]:
-    """Return the images of an amphora that still have their name."""
+    """Return the images that stackmend made of an amphora, without those that an operator renamed."""
     name = f"{PRESERVED_PREFIX}{amphora.id}"
     return tuple(image for image in images if image.properties.get(AMPHORA) == amphora.id and image.name == name)
 
@@ -158,7 +158,10 @@ def _replaced(driver: Driver, settings: HousekeepingSettings, rows: _Rows, cloud
 
 
 def _is_to_detach(driver: Driver, rows: _Rows, row: records.Amphora) -> bool:
-    """Return whether to detach a row. Once it is detached, the load balancer's deletion leaves server and port alone."""
+    """Return whether to detach an amphora's row from its load balancer.
+
+    When Octavia deletes the load balancer, it deletes the servers and ports of attached rows only.
+    """
     if row.status != "DELETED":
         return False
     if row.compute_id is None:

@@ -8,16 +8,16 @@ manager never replaces an amphora that is in ERROR or never sent a heartbeat.
 ERROR.
 
 **What is read.** Nova's notifications about amphorae (:mod:`handlers.octavia.failover.keys`). The sweep finds silent amphorae,
-ERROR, rows without a server, and interrupted recoveries. :mod:`handlers.octavia.failover.proof` proves a failure. stackmend
-leaves a load balancer in PENDING_* to Octavia.
+amphorae in ERROR or without a server, and interrupted recoveries. :mod:`handlers.octavia.failover.proof` proves a failure.
+stackmend leaves a load balancer in PENDING_* to Octavia.
 
 **What is changed.** One step per heal (:mod:`handlers.octavia.failover.rules`). To preserve an amphora within
-``maximum_preserved_amphora_count``, stackmend marks the server and writes a heartbeat in the future, which keeps the health
-manager off. Then the server loses the networks, and Octavia forgets the server. Next, stackmend asks Octavia's API for a
-failover. Last, it detaches the old amphora's DELETED row from the load balancer, whose next update would otherwise fail
-(Octavia 16 to 19). With the method snapshot, the image follows.
+``maximum_preserved_amphora_count``, stackmend marks the server and writes a heartbeat lease: a heartbeat in the future, which
+keeps the health manager off. Then it detaches the server's networks, and removes the server from the amphora's row. Next, it
+asks Octavia's API for a failover. Last, it detaches the old amphora's DELETED row from the load balancer, whose next update
+would otherwise fail (Octavia 16 to 19). With the method snapshot, stackmend then makes an image of the server.
 
-**What is not changed.** An amphora that sends heartbeats is neither cut off nor preserved; if it is in ERROR, stackmend
+**What is not changed.** An amphora that sends heartbeats keeps its networks and is not preserved; if it is in ERROR, stackmend
 replaces it once. Silence proves nothing while most amphorae are silent, nor for one ``heartbeat_timeout`` afterwards. In a
 cloud of three or fewer amphorae, silence proves nothing alone (:mod:`handlers.octavia.failover.heartbeats`). stackmend only
 reports a failure when, within ``failover_window``, ``failover_threshold`` others failed, or two others on the same host. It
@@ -26,9 +26,9 @@ rebuilds a load balancer in ERROR at most three times a week, and never after a 
 
 **Why a race does no harm.** stackmend takes a step only while the evidence holds. Each write into Octavia's database compares
 the row under the health manager's locks. If the health manager was faster, its failover goes on, and stackmend preserves
-nothing. Before stackmend cuts anything off, Octavia's API must show that it would accept the failover. If Octavia then refuses,
-stackmend writes the server back into the row, and the health manager acts. After a crash, the lease expires, and the next
-inspection continues from the marks.
+nothing. Before stackmend detaches a network, Octavia's API must show that it would accept the failover. If Octavia then
+refuses, stackmend writes the server back into the row, and the health manager replaces the amphora. After a crash of stackmend,
+the heartbeat lease expires, and the next inspection continues from the marks.
 
 **Modes.** The default is ``audit``, because a failover deletes a server. No budget, window, pause or breaker stops a recovery
 once it has begun.
@@ -84,7 +84,7 @@ _BEGUN = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """The facts that decided a step. stackmend compares the facts again before the step."""
+    """The facts that decided a step; compared again before the step."""
 
     amphora: str
     status: str

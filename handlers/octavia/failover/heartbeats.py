@@ -1,8 +1,8 @@
-"""Whether the silence of one amphora proves anything now.
+"""Whether the silence of one amphora can prove a failure now.
 
 Heartbeat records also age while Octavia's health manager or database is away. So silence is a witness only while most other
-amphorae send heartbeats. After a start, or once most amphorae are heard again, every amphora gets a whole
-``heartbeat_timeout``, as in Octavia (``octavia/cmd/health_manager.py``,
+amphorae send heartbeats. After a start of stackmend, or once most amphorae send heartbeats again, silence proves nothing for
+one ``heartbeat_timeout``, as in Octavia (``octavia/cmd/health_manager.py``,
 ``octavia/controller/healthmanager/health_manager.py``).
 """
 
@@ -33,7 +33,7 @@ class Heard:
 
     @property
     def mostly_silent(self) -> bool:
-        """Whether more than half sent no recent heartbeat."""
+        """Whether more than half of these amphorae sent no recent heartbeat."""
         return self.lately * 2 < self.amphorae
 
     @property
@@ -45,8 +45,8 @@ class Heard:
 class Listener:
     """Remembers since when most amphorae send heartbeats; safe to share between threads.
 
-    :param patience: seconds of heartbeats before silence proves anything: Octavia's ``heartbeat_timeout``
-    :param gap: greatest time between two observations, in seconds; too short to hide a dangerous silence
+    :param patience: seconds for which most amphorae must send heartbeats before silence proves a failure
+    :param gap: greatest time between two observations, in seconds; after a longer time, ``patience`` begins anew
     :param clock: a monotonic clock, in seconds
     """
 
@@ -59,9 +59,9 @@ class Listener:
         self._last = float("-inf")
 
     def observe(self, heard: Heard) -> float:
-        """Note the heartbeats of all amphorae.
+        """Remember the heartbeats of all amphorae.
 
-        :return: seconds until silence proves anything; 0 when silence does so now
+        :return: seconds until silence can prove a failure; 0 when it can now
         """
         with self._lock:
             now = self._clock()

@@ -1,8 +1,8 @@
-"""Whether an amphora has failed: the first of :data:`RULES` that applies decides.
+"""Whether an amphora has failed: the first rule of :data:`RULES` that applies decides.
 
-A server that Nova shows as stopped or in ERROR may still run, for example after a failed migration. A server that a restored
-Nova does not know may run too. So a heartbeat contradicts a failure. A missing heartbeat record proves nothing while the server
-is ACTIVE: the amphora never sent a heartbeat.
+A server that Nova shows as stopped or in ERROR may still run, for example after a failed migration. So may a server that Nova
+does not know because its database was restored from a backup. So a heartbeat contradicts a failure. A missing heartbeat record
+proves nothing while the server is ACTIVE: the amphora never sent a heartbeat.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Unclear:
 
 @dataclass(frozen=True, slots=True)
 class Suspect:
-    """One witness supports a failure, and no second witness can appear."""
+    """One witness supports a failure, and no second witness can appear: stackmend only reports the amphora."""
 
     why: str
     reason: str
@@ -67,7 +67,7 @@ Verdict = Failed | Alive | Unclear | Suspect
 
 @dataclass(frozen=True, slots=True)
 class Signs:
-    """The signs that the rules combine.
+    """The facts on which the rules decide.
 
     :param stale_after: seconds of silence that count as a failure
     :param quiet_after: seconds after the last heartbeat for which that heartbeat contradicts a failure
@@ -79,7 +79,7 @@ class Signs:
 
     @property
     def silent_for(self) -> float | None:
-        """Seconds since the last heartbeat. None when no record exists, or a lease has overwritten the record."""
+        """Seconds since the last heartbeat; None without a heartbeat record, or when a heartbeat lease has overwritten it."""
         return None if self.s.health is None or self.s.leased else self.s.health.silent
 
     @property
@@ -93,7 +93,7 @@ class Signs:
 
     @property
     def silent(self) -> bool:
-        """Whether the last heartbeat is too old."""
+        """Whether the silence counts as a failure."""
         return self.silent_for is not None and self.silent_for > self.stale_after
 
     @property
@@ -106,7 +106,7 @@ class Signs:
 
     @property
     def server(self) -> Server:
-        """The server in Nova. Earlier rules handle a missing server."""
+        """The server in Nova. Rules read it only after those for a missing server."""
         if self.s.server is None:
             raise LookupError(self.s.amphora.id)
         return self.s.server
@@ -219,6 +219,6 @@ RULES: tuple[Rule, ...] = (
 
 
 def judge(situation: Situation, settings: HousekeepingSettings) -> Verdict:
-    """Judge an ALLOCATED, FAILOVER_STOPPED or ERROR amphora on a load balancer without a running flow."""
+    """Return whether an ALLOCATED, FAILOVER_STOPPED or ERROR amphora has failed; no flow works on its load balancer."""
     signs = Signs(situation, settings.stale_after, settings.quiet_after)
     return next(rule.verdict(signs) for rule in RULES if rule.applies(signs))

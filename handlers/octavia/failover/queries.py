@@ -40,7 +40,7 @@ class Watched:
         return self.status in records.SERVING
 
     def looks_failed(self, stale_after: float | None) -> bool:
-        """Return whether the amphora looks failed, or a recovery is not finished.
+        """Return whether the amphora looks failed, or its replacement is not finished.
 
         :param stale_after: seconds of silence that count as a failure; None when silence proves nothing now
         """
@@ -58,7 +58,7 @@ class Watched:
 
 
 def watch(connection: Connection) -> list[Watched]:
-    """Return the amphorae that serve, are in ERROR, or are preserved but not yet detached."""
+    """Return the amphorae on load balancers that serve, are in ERROR, or are preserved with their DELETED row."""
     query = (
         sa.select(
             utcnow().label("now"),
@@ -120,12 +120,12 @@ def heard(connection: Connection, within: float) -> Heard:
 
 
 def failing_lately(connection: Connection, stale_after: float, window: float) -> dict[str, str | None]:
-    """Map the amphorae that recently failed or were replaced to their servers.
+    """Return the amphorae that recently failed or were replaced, each with its server's id.
 
     An amphora that was deleted with a load balancer does not count.
 
     :param stale_after: seconds of silence that count as a failure
-    :param window: how many seconds back counts as recent
+    :param window: length of the recent past, in seconds
     """
     now = connection.execute(sa.select(utcnow())).scalar_one()
     recent = sa.func.coalesce(_AMPHORA.updated_at, _AMPHORA.created_at) > now - timedelta(seconds=window)

@@ -1,4 +1,4 @@
-"""Ordered tables that choose the next step for a failed amphora. In each table, the first row that applies decides.
+"""The rules that choose the next step for a failed amphora.
 
 Only the cloud and Octavia's database store the progress, so any process can continue a recovery after a crash. A repeated step
 does no harm. :mod:`handlers.octavia.failover.ending` has the steps after the replacement.
@@ -73,7 +73,6 @@ class ServerCase:
     server: Server
 
     def step(self, name: StepName, summary: str, *objects: str) -> Step:
-        """Return a step; its reason is the proof of the failure."""
         return Step(name, summary, self.failed.why, objects)
 
     @property
@@ -82,23 +81,22 @@ class ServerCase:
 
     @property
     def place(self) -> bool | None:
-        """Whether the pool has room for this amphora; None when that depends on servers without a number yet."""
         return has_place(self.s, self.settings)
 
     @property
     def wants_lease(self) -> bool:
-        """Whether the amphora serves, and needs a new lease."""
+        """Whether the amphora serves, and its heartbeat lease is missing or ends soon."""
         health = self.s.health
         return self.s.serves and health is not None and -health.silent < _RENEW * self.settings.preservation_lease
 
     @property
     def late(self) -> bool:
-        """Whether the wait for detached ports and images is over."""
+        """Whether stackmend waits for Nova no longer: the deadline has passed, or the host is down."""
         return marked_for(self.s) > self.settings.preservation_deadline or self.server.host_up is False
 
     @property
     def runs(self) -> bool:
-        """Whether the server may still use the ports: without an agent, an SR-IOV port works even when set down."""
+        """Whether the server may still use its ports. Without an agent, an SR-IOV port works even after it is set down."""
         return self.server.status in {"ACTIVE", "PAUSED"} and self.server.host_up is not False
 
     @property
@@ -110,7 +108,7 @@ class ServerCase:
 
 
 def at_rest(amphora: records.Amphora, balancer: records.LoadBalancer | None) -> Wait | Nothing | None:
-    """Return the decision if Octavia's rows alone suffice; None when the cloud must be read too."""
+    """Return the decision if Octavia's rows alone give it; None when the cloud must be read too."""
     forgotten = amphora.status == "DELETED" and amphora.compute_id is None
     if balancer is None:
         return None if forgotten else Nothing()
@@ -189,7 +187,7 @@ def _not_preserved(s: Situation | Deactivated, settings: HousekeepingSettings, b
 
 
 def _replace(c: Case, reason: str) -> Decision:
-    """Replace the amphora without preserving the server. Any mark stays until the server is gone."""
+    """Return the step that replaces the amphora without preserving its server."""
     if c.s.unfinished:
         return c.step(StepName.DROP_IMAGE, "delete its image, which is not complete", *c.s.unfinished)
     return _request(c.s, f"{c.why}; {reason}")
@@ -239,7 +237,7 @@ FAILED: tuple[Row[Case], ...] = (
 
 
 def _leave(c: ServerCase) -> Decision:
-    """Return the step that makes Octavia forget a server that is cut off."""
+    """Return the step that removes a server without networks from its amphora's row, so that Octavia does not delete it."""
     if isinstance(c.s, Deactivated):
         return c.step(StepName.FORGET, "set its row to DELETED, without its server", c.server.id)
     return c.step(StepName.LET_GO, "let Octavia forget its server, and replace it", c.server.id)
@@ -365,7 +363,7 @@ def _recover_forgotten(s: Situation) -> Decision:
 
 
 def has_place(s: Situation | Deactivated, settings: HousekeepingSettings) -> bool | None:
-    """Return whether the pool has room for an amphora; None when that depends on amphorae without a number yet."""
+    """Return whether the pool has room for an amphora; None while the answer depends on amphorae without a number."""
     mine = (s.since, s.amphora.id)
     limit = settings.maximum_preserved_amphora_count
     cycles = settings.preservation_scheme == "cycle"

@@ -1,4 +1,4 @@
-"""One reading of an amphora, and the possible decisions, as values."""
+"""The facts about one amphora, and the possible decisions, as values."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class StepName(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reading:
-    """All facts about an amphora.
+    """All facts about an amphora, read at one time.
 
     :param now: the time by our clock
     :param server: the server that the row names; if it names none, the server that is marked with the amphora's id
@@ -82,7 +82,7 @@ class Reading:
 
     @property
     def detaching(self) -> bool:
-        """Whether we asked Nova to detach the ports."""
+        """Whether stackmend asked Nova to detach the ports."""
         return self.server is not None and self.server.metadata.get(STATE) == State.DETACHING
 
     @property
@@ -96,7 +96,7 @@ class Reading:
 
     @property
     def unfinished(self) -> tuple[str, ...]:
-        """The ids of the images that are not sealed."""
+        """The ids of the images that are not protected yet."""
         return tuple(sorted(image.id for image in self.images if not image.protected))
 
     @property
@@ -110,7 +110,7 @@ class Situation(Reading):
 
     :param failing: other amphorae that recently failed or were replaced
     :param neighbours: those in ``failing`` whose servers are on this amphora's host
-    :param unsettled: seconds until missing heartbeats count as evidence
+    :param unsettled: seconds until silence can prove a failure
     :param group: the load balancer's security group; read only when load balancer or amphora is in ERROR
     :param attempts: failovers that failed to replace the load balancer's amphorae; counted only when ``group`` was read
     """
@@ -132,17 +132,17 @@ class Situation(Reading):
 
     @property
     def forgotten(self) -> bool:
-        """Whether Octavia has forgotten the server, but has not replaced the amphora yet."""
+        """Whether the row no longer names the server, and Octavia has not replaced the amphora yet."""
         return self.amphora.status == "ERROR" and self.amphora.compute_id is None
 
     @property
     def leased(self) -> bool:
-        """Whether our lease is active. Without our mark, a wrong clock may have caused the future heartbeat."""
+        """Whether a heartbeat lease is active. Without a mark, a heartbeat in the future may come from a wrong clock."""
         return self.marked and self.health is not None and self.health.silent < -records.SKEW
 
     @property
     def begun(self) -> bool:
-        """Whether the recovery has begun, and must not stop halfway."""
+        """Whether stackmend has begun to preserve or replace the amphora, and must not stop halfway."""
         return self.marked or self.forgotten
 
 
@@ -155,7 +155,6 @@ class Deactivated(Reading):
 
     @property
     def serves(self) -> bool:
-        """False: the amphora serves no load balancer."""
         return False
 
 
@@ -163,7 +162,7 @@ class Deactivated(Reading):
 class Replaced(Reading):
     """An amphora whose row is DELETED.
 
-    :param balancer: None when the row is already detached
+    :param balancer: None when the row is already detached from its load balancer
     :param rows: the amphorae whose DELETED rows must be detached from the load balancer
     """
 
@@ -173,7 +172,7 @@ class Replaced(Reading):
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """Take this step.
+    """The decision to take a step.
 
     :param summary: the step's effect, in the infinitive
     """
@@ -186,7 +185,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """Inspect again later.
+    """The decision to inspect again later.
 
     :param after: seconds until then
     """
@@ -197,7 +196,7 @@ class Wait:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Change nothing, and report the amphora."""
+    """The decision to change nothing, and to report the amphora."""
 
     reason: str
     why: str
@@ -205,7 +204,7 @@ class Report:
 
 @dataclass(frozen=True, slots=True)
 class Nothing:
-    """Nothing is wrong, or another handler is responsible."""
+    """The decision that nothing is wrong, or that another handler is responsible."""
 
 
 Decision = Step | Wait | Report | Nothing

@@ -1,4 +1,4 @@
-"""Tables of rules: in each table, the first row that applies decides."""
+"""Lists of rules: a Row is a rule, and the first rule that applies decides."""
 
 from __future__ import annotations
 
