@@ -2,9 +2,9 @@
 
 =========================  ===========================================================================================
 failover/                  replaces failed amphorae
-preserved/                 failed amphorae for examination
+preserved/                 lists, releases and deletes preserved amphorae
 leftovers/                 removes objects that Octavia left behind
-spares/                    placeholder servers that make room for failovers
+spares/                    placeholders that make room for failovers
 stuck_load_balancers.py    frees load balancers in PENDING_*, restores numbers of amphorae
 drivers/                   the calls to the cloud: a real one, and one in memory
 simulation/                the cloud in memory, with Octavia
@@ -17,7 +17,7 @@ children.py                listeners, pools and their parts in PENDING_*
 work_queue.py              whether requests wait for Octavia's workers
 queries.py, changes.py     shared SELECTs; every write
 records.py, tables.py      row values; table definitions
-cloud_objects.py           servers, ports, images and groups as values; our marks on them
+cloud_objects.py           servers, ports, images and groups as values; stackmend's marks on them
 names.py                   the names that Octavia gives its objects
 options.py, settings.py    the options ``[octavia]`` and ``[housekeeping]``
 watermarks.py              old rows that identify a database

@@ -1,14 +1,14 @@
-"""Every write into Octavia's database, one function each. Each write succeeds only if the proved state still holds.
+"""Every write into Octavia's database, one function each. Each write succeeds only if the row is still as it was read.
 
 To exclude deadlocks, the functions lock rows in the order of Octavia's health manager: ``amphora_health``, ``load_balancer``,
 ``amphora`` (``octavia/controller/healthmanager/health_manager.py``). They also set ``updated_at``, because the schema does not.
 
-Two states must never stay:
+No write may leave one of these two states in the database:
 
 - An ALLOCATED amphora without a ``compute_id``. Octavia would treat every visible port as this amphora's, and remove address
   pairs from foreign ports (``get_plugged_networks`` with ``device_id`` None).
-- An amphora in ERROR with a stale health row that is not busy. The health manager would set the amphora to FAILOVER_STOPPED,
-  and the next heartbeat to ALLOCATED. So one transaction sets ERROR and ``busy``.
+- An amphora in ERROR whose health row has an old heartbeat and is not busy. The health manager would set the amphora to
+  FAILOVER_STOPPED, and the next heartbeat would set it to ALLOCATED. So one transaction sets ERROR and ``busy``.
 """
 
 from __future__ import annotations
@@ -76,13 +76,14 @@ def _check(locked: _Locked, amphora: records.Amphora) -> None:
 
 
 def lease(connection: Connection, amphora: records.Amphora, seconds: int, quiet: float = 0.0) -> bool:
-    """Write a heartbeat in the future, so that Octavia's health manager leaves an amphora alone.
+    """Write a heartbeat lease. A real heartbeat overwrites it.
 
-    The health manager acts one ``heartbeat_timeout`` after the lease ends. A real heartbeat ends the lease.
+    Octavia's health manager replaces the amphora one ``heartbeat_timeout`` after the lease ends.
 
     :param amphora: the row that proved the failure; ALLOCATED or FAILOVER_STOPPED (ERROR needs no lease)
-    :param quiet: required seconds of silence; a current lease also suffices
-    :return: False without a health row: then the health manager never acts
+    :param seconds: length of the lease
+    :param quiet: required seconds of silence, unless a lease exists
+    :return: False without a health row: then the health manager never replaces the amphora
     :raises InFlight: when Octavia works on the load balancer or already replaces the amphora
     :raises Conflict: when the row has changed, or the amphora sends heartbeats again
     """
@@ -98,7 +99,7 @@ def lease(connection: Connection, amphora: records.Amphora, seconds: int, quiet:
 
 
 def end_lease(connection: Connection, amphora: records.Amphora, silent: float) -> bool:
-    """End a lease, so that Octavia's health manager replaces the amphora at once.
+    """End a heartbeat lease, so that Octavia's health manager replaces the amphora at once.
 
     :param silent: seconds of silence to write into the health row
     :return: False when no lease existed
@@ -128,7 +129,7 @@ def let_go(connection: Connection, amphora: records.Amphora) -> records.Amphora:
     :param amphora: the row that proved the failure; ALLOCATED, FAILOVER_STOPPED or ERROR, with a server
     :return: the new row; ``updated_at`` lies a second back, so that every later write has another time
     :raises InFlight: when Octavia works on the load balancer
-    :raises Conflict: when the row has changed, the amphora sends heartbeats, or the lease has expired
+    :raises Conflict: when the row has changed, the amphora sends heartbeats, or the heartbeat lease has expired
     """
     locked = _lock(connection, amphora)
     _check(locked, amphora)
@@ -215,7 +216,7 @@ def end_lost_request(connection: Connection, amphora: records.Amphora) -> bool:
 
 
 def detach_deleted(connection: Connection, amphora: str, load_balancer: str) -> bool:
-    """Detach a DELETED amphora's row from a load balancer: without the row's port, the next update would fail.
+    """Detach a DELETED amphora's row from a load balancer, whose next update would otherwise fail: the row's port is gone.
 
     :return: False when the row was already detached
     :raises InFlight: when Octavia works on the load balancer
@@ -292,7 +293,7 @@ def _delete(connection: Connection, amphora: records.Amphora, compute_id: str | 
 
 
 def forget_health(connection: Connection, amphora: str, older_than: float) -> bool:
-    """Delete the health row of an amphora that is DELETED or has no row; Octavia would count a failure.
+    """Delete the health row of an amphora that is DELETED or has no row; Octavia would count it as a silent amphora.
 
     :param older_than: required seconds of silence; a fresh heartbeat proves that the amphora lives
     :return: whether the health row was deleted

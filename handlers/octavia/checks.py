@@ -108,7 +108,7 @@ def _files(resources: Resources, modes: Mapping[type[Handler], Mode]) -> Iterato
 
 
 def _heartbeats(resources: Resources, where: str) -> Checked:
-    """Check that stackmend calls a silent amphora failed before Octavia's health manager deletes the server."""
+    """Check that silence counts as a failure before Octavia's health manager deletes the server."""
     timeout = options.amphora_settings(resources.conf).heartbeat_timeout
     preservation = resources.get(housekeeping_settings)
     after = preservation.stale_after
@@ -127,7 +127,7 @@ def _heartbeats(resources: Resources, where: str) -> Checked:
 
 
 def _watch(conf: cfg.ConfigOpts) -> Iterator[Checked]:
-    """Warn when stackmend looks too rarely at heartbeats to notice every silence."""
+    """Warn when the sweep reads heartbeats too rarely, so that silence cannot prove a failure."""
     option = "failed_amphora_interval"
     if option not in conf[settings.GROUP] or conf[settings.GROUP][option] <= LONGEST_WATCH:
         return

@@ -3,9 +3,9 @@
 Octavia's API sets an object and its load balancer to PENDING_* in one transaction, and a flow sets both back. So an object in
 PENDING_* under an ACTIVE load balancer has lost its flow.
 
-A failover writes all objects into the new amphorae, except those in PENDING_DELETE, and sets all to ACTIVE. So it
-restores an object that its owner deleted. Octavia 10 to 12 do not set pools without a listener, so
-stackmend requests no second failover for the same object.
+A failover writes all objects into the new amphorae, except those in PENDING_DELETE. Then it sets all objects to ACTIVE, even
+one that its owner deleted. Octavia 10 to 12 leave a pool without a listener in PENDING_*, so stackmend requests no second
+failover for the same object.
 
 Sources: ``octavia/controller/worker/v2/tasks/database_tasks.py`` (MarkLBActiveInDB, mark_subobjects),
 ``octavia/common/jinja/haproxy/combined_listeners/jinja_cfg.py``, ``octavia/api/v2/controllers``; commit 3a157c021.
@@ -28,7 +28,7 @@ _LISTED = 5
 
 
 class Kind(StrEnum):
-    """The tables of children, with the words of ``openstack loadbalancer``."""
+    """The kinds of listeners, pools and their parts, in the words of ``openstack loadbalancer``."""
 
     LISTENER = "listener"
     POOL = "pool"
@@ -69,12 +69,11 @@ class Child:
 
 
 def pending(connection: Connection) -> list[Child]:
-    """Return every child in PENDING_*."""
+    """Return the listeners, pools and their parts in PENDING_*, of all load balancers."""
     return [child for kind in Kind for child in _pending(connection, kind)]
 
 
 def pending_of(connection: Connection, load_balancer: str) -> list[Child]:
-    """Return the children of a load balancer that are in PENDING_*."""
     return [child for kind in Kind for child in _pending(connection, kind, _SOURCES[kind][2] == load_balancer)]
 
 
@@ -92,19 +91,19 @@ def _pending(connection: Connection, kind: Kind, *conditions: sa.ColumnElement[b
 
 
 def names(children: Sequence[Child]) -> str:
-    """Return kind, id and status of a few children."""
+    """Return kind, id and status of the first children, and the number of the others, as text."""
     listed = ", ".join(f"{child} ({child.status})" for child in children[:_LISTED])
     return listed if len(children) <= _LISTED else f"{listed} and {len(children) - _LISTED} others"
 
 
 def deleted(children: Iterable[Child]) -> str:
-    """Return why a failover would undo its owner's deletion; empty when no child is in PENDING_DELETE."""
+    """Return why a failover would restore a child that its owner deleted; empty when no child is in PENDING_DELETE."""
     found = [str(child) for child in children if child.status == "PENDING_DELETE"]
     return f"its owner deleted {found[0]}, and a failover restores it: delete it again" if found else ""
 
 
 def obstacle(remains: rebuild.Remains, children: Iterable[Child]) -> str:
-    """Return why stackmend must not fail over the load balancer of these children; empty when a failover is allowed."""
+    """Return why stackmend must not fail over the children's load balancer; empty when a failover is allowed."""
     if rebuild.attempts(remains.security_group, {child.id for child in children}, remains.balancer):
         return "a failover did not help: examine the logs of octavia-worker"
     return rebuild.obstacle(remains)

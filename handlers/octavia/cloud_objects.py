@@ -1,6 +1,6 @@
 """Servers, ports, images and groups as values, and stackmend's marks on these objects.
 
-The marks are in the cloud itself, so that no table can differ from the cloud.
+Only the cloud stores the marks, so they cannot disagree with it.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Server:
     :param host: None for a server without a host (being built, or shelved and offloaded)
     :param host_up: whether the host's compute service answers; None when unknown
     :param image: None for a server that boots from a volume
-    :param groups: ids of the server's groups; empty in a listing
+    :param groups: ids of the server groups; empty when the server was read by a listing
     :param age: seconds since the creation, by our clock
     :param quiet: seconds since Nova's last change, by our clock
     """
@@ -66,7 +66,7 @@ class Server:
 class Port:
     """A port, as Neutron shows it to an administrator.
 
-    :param revision: every write names this revision, and fails when the port has another revision
+    :param revision: a write names this revision, and fails when Neutron's port has another
     :param age: seconds since the creation, by our clock
     """
 
@@ -108,7 +108,7 @@ class Image:
 class Group:
     """A server group or a security group of Octavia's project.
 
-    :param tags: the tags of a security group that was read by name; else empty
+    :param tags: tags of a security group that was read by name; otherwise empty
     """
 
     id: str

@@ -19,10 +19,7 @@ NAME = "octavia_database"
 
 
 class OctaviaDatabase:
-    """Octavia's database; safe to share between threads.
-
-    :param url: an SQLAlchemy URL, with its secrets
-    """
+    """Octavia's database; safe to share between threads."""
 
     def __init__(self, url: str) -> None:
         self._database = Database(NAME, url)

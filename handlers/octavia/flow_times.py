@@ -1,9 +1,9 @@
 """The longest time that a flow of Octavia works without writing a row.
 
-No flow works on a row that is older than this time. A flow waits for a build slot, the boot, the agent, a detached port, Nova
-and Neutron. Options of ``octavia.conf`` limit each wait. The sum is the longest time between two writes.
+No flow works on a row that was unchanged for longer. A flow waits for a build slot, the boot, the amphora's agent, a detached
+port, Nova and Neutron. Options of ``octavia.conf`` limit each wait. The sum is the longest time between two writes.
 
-An agent that accepts connections and never answers costs both timeouts and two pauses for each retry.
+If the agent accepts connections and never answers, each retry takes both timeouts and two pauses.
 
 Sources: ``octavia/common/config.py``, ``octavia/amphorae/drivers/haproxy/rest_api_driver.py`` (``request``),
 ``octavia/controller/worker/v2/tasks/retry_tasks.py``, ``octavia/controller/worker/v2/tasks/compute_tasks.py``.
@@ -49,7 +49,7 @@ class FlowTimes:
 
     @property
     def safe_age(self) -> float:
-        """The default age, in seconds, at which no flow works on a row: twice the longest silence."""
+        """The default time without a change, in seconds, after which no flow works on a row."""
         return 2 * self.longest_silence
 
 
@@ -95,11 +95,11 @@ def _number(value: str, where: str) -> float:
 
 
 def age_or_default(given: float | None, times: FlowTimes, option: str) -> float:
-    """Return the age, in seconds, at which no flow works on a row.
+    """Return the time without a change, in seconds, after which no flow works on a row.
 
-    :param given: the operator's value; None for the default age
+    :param given: the operator's value; None for the default
     :param option: the option's name, for errors
-    :raises ConfigError: when ``given`` is below the longest silence of a flow
+    :raises ConfigError: when a flow can work longer than ``given`` without a change
     """
     if given is None:
         return times.safe_age

@@ -21,7 +21,7 @@ class Housekeeper(HousekeepingManager):
         return sum(pool.wanted for pool in spares.pools((), self._driver.settings))
 
     def get_ready_spare_amphora_count(self) -> int:
-        """Count ready spares, in each pool at most its size: a surplus in one zone replaces no spare in another."""
+        """Count ready spares, but not those beyond a pool's size: they replace no spare of another pool."""
         return sum(
             min(len(pool.ready), pool.wanted) for pool in spares.pools(self._driver.servers(), self._driver.settings)
         )

@@ -29,10 +29,10 @@ class NotFoundError(AmphoraDriverError):
 
 
 class UnavailableException(AmphoraDriverError, Unavailable):
-    """No answer, a 5xx answer, a silent database, or an object whose state refuses the call (409): this proves nothing.
+    """No answer, a 5xx answer, or a refusal because of the object's state (409). This proves nothing about the object.
 
-    :param dependency: the silent service (``compute``, ``network``, ``image``, ``load-balancer``), or the refusing object
-        (``server:<id>``)
+    :param dependency: the service that did not answer (``compute``, ``network``, ``image``, ``load-balancer``), or the object
+        whose state refused the call (``server:<id>``)
     """
 
 
@@ -49,24 +49,15 @@ class HousekeepingManager(ABC):
 
     @abstractmethod
     def get_spare_amphora_size(self) -> int:
-        """Return the wanted number of spare amphorae.
-
-        :raises NotImplementedError: when this manager has no spares
-        """
+        """Return the wanted number of spare amphorae."""
 
     @abstractmethod
     def get_ready_spare_amphora_count(self) -> int:
-        """Return the number of spare amphorae that are ready for use.
-
-        :raises NotImplementedError: when this manager has no spares
-        """
+        """Return the number of spare amphorae that are ready for use."""
 
     @abstractmethod
     def create_amphora(self, num_to_create: int = 1) -> None:
-        """Begin to build spare amphorae, within the limit of simultaneous builds; do not wait for the builds.
-
-        :raises NotImplementedError: when this manager has no spares
-        """
+        """Begin to build spare amphorae, within the limit of simultaneous builds; do not wait for the builds."""
 
     @abstractmethod
     def remove_amphora(self, amphora_ids: Sequence[str]) -> None:
@@ -78,7 +69,7 @@ class HousekeepingManager(ABC):
 
 
 def log_pool_size(manager: HousekeepingManager) -> tuple[int, int]:
-    """Log and return the numbers of ready and of wanted spares; zeros when the manager has no spares.
+    """Log and return the numbers of ready and of wanted spares; zeros when the manager supports no spares.
 
     :raises AmphoraDriverError: when a call fails
     """
@@ -92,7 +83,7 @@ def log_pool_size(manager: HousekeepingManager) -> tuple[int, int]:
 
 
 def top_up(manager: HousekeepingManager) -> tuple[int, int]:
-    """Begin to build missing spares; log and return how many spares are ready and wanted.
+    """As :func:`log_pool_size`; then begin to build the missing spares.
 
     :raises AmphoraDriverError: when a call fails
     """

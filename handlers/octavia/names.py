@@ -1,4 +1,4 @@
-"""The names that Octavia gives to objects, and whether stackmend keeps a server.
+"""The names that Octavia gives to objects, and whether a server is preserved, a spare or released.
 
 Source: ``octavia/common/constants.py`` and the tasks that create servers, ports and groups.
 """
@@ -30,7 +30,7 @@ IN_A_FLOW = frozenset({"PENDING_CREATE", "BOOTING", "PENDING_UPDATE", "PENDING_D
 
 
 def amphora_of_server(name: str) -> str | None:
-    """Return the amphora's id in a server's name, or None; the functions below return ids in other names."""
+    """Return the amphora's id in a server's name; None for other names."""
     return _match(_SERVER, name)
 
 
@@ -39,12 +39,10 @@ def amphora_of_port(name: str) -> str | None:
 
 
 def ports_of_amphora(amphora: str) -> tuple[str, str]:
-    """Return the names of an amphora's VRRP port and member ports."""
     return f"octavia-lb-vrrp-{amphora}", f"octavia-lb-member-{amphora}"
 
 
 def port_of_balancer(balancer: str) -> str:
-    """Return the name of a load balancer's VIP port."""
     return f"octavia-lb-{balancer}"
 
 
@@ -92,9 +90,9 @@ def in_flow(row: records.Amphora, grace: float) -> bool:
 
 
 def foreign(found: Server, amphora: str, project: str) -> str:
-    """Return why an amphora's server was not created by Octavia for that amphora; empty when Octavia created it.
+    """Return why Octavia did not create a server for an amphora; empty when it did.
 
-    The server may have the name of a preserved one, because stackmend gave up a preservation.
+    stackmend may have renamed the server before it gave up a preservation.
 
     :param project: id of Octavia's project
     """
@@ -105,7 +103,7 @@ def foreign(found: Server, amphora: str, project: str) -> str:
 
 
 def not_removable(found: Server, amphora: str, project: str) -> str:
-    """Return why stackmend must not delete a server with its amphora's row; empty when deletion is allowed.
+    """Return why stackmend must not delete an amphora's server; empty when the deletion is allowed.
 
     :param project: id of Octavia's project
     """

@@ -1,7 +1,7 @@
 """Whether Octavia's database and the cloud belong together. If not, stackmend removes nothing.
 
-A wrong region, a second Octavia in the project and a restored database look alike. Nova has few of the servers that the rows
-name, or many servers have no row.
+They may not after a mistake in the region, with a second Octavia in the project, or when a database was restored. The signs are
+the same: Nova has few of the servers that the rows name, or many servers have no row.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Pairing:
 
 
 def pairing(servers: Iterable[Server], live: Iterable[records.Amphora], deleted: Iterable[records.Amphora]) -> Pairing:
-    """Count the servers of Octavia's project against all amphora rows.
+    """Compare the servers of Octavia's project with all amphora rows.
 
     :param live: the rows that are not DELETED
     """

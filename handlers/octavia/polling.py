@@ -12,9 +12,9 @@ POLL = 0.5
 
 
 def until(done: Callable[[], bool], within: float) -> bool:
-    """Call ``done``, at least once, until it returns True; return False when time is over.
+    """Call ``done``, at least once, until it returns True; return False when it never does.
 
-    :param within: seconds to wait
+    :param within: seconds after which to stop
     """
     asking = tenacity.Retrying(
         retry=tenacity.retry_if_result(operator.not_),

@@ -1,6 +1,6 @@
 """The SELECTs that several handlers run against Octavia's database.
 
-Each function runs in a transaction of the caller, and can run again. Ages are by the clock of the database.
+Each function runs in a transaction of the caller, and can run twice. Ages are by the clock of the database.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ def _health(row: Any) -> records.Health:
 
 
 def chunks(values: Collection[str]) -> Iterator[list[str]]:
-    """Split ids into lists of at most CHUNK ids, so that no statement grows with the cloud."""
+    """Yield the ids in lists of at most CHUNK, so that no statement grows with the cloud."""
     ordered = sorted(values)
     for start in range(0, len(ordered), CHUNK):
         yield ordered[start : start + CHUNK]
@@ -128,7 +128,6 @@ def open_requests(connection: Connection) -> int:
 
 
 def providers(connection: Connection) -> frozenset[str]:
-    """Return the amphora providers that have a load balancer."""
     query = sa.select(_LB.provider).where(_LB.provider.in_(records.AMPHORA_PROVIDERS)).distinct()
     return frozenset(connection.execute(query).scalars())
 
@@ -200,7 +199,7 @@ def vip_port(connection: Connection, load_balancer: str) -> str | None:
 
 
 def vip_ports(connection: Connection) -> dict[str, str]:
-    """Map each load balancer that is not DELETED to the id of its VIP port."""
+    """Return the id of each load balancer's VIP port, by the load balancer's id; skip DELETED load balancers."""
     v = tables.vip.c
     query = (
         sa.select(v.load_balancer_id, v.port_id).join(tables.load_balancer).where(_LB.provisioning_status != "DELETED")

@@ -1,14 +1,14 @@
 """Whether stackmend may fail over a load balancer in ERROR as a whole, and how often.
 
-Such a failover creates the VIP port again. So it must not follow a failed deletion or creation: then only the owner decides.
-Octavia's deletion first removes the server group, then the security group and the VIP port, then the amphorae
+Such a failover creates the VIP port again. So stackmend requests none after a failed deletion or creation: the owner must
+choose. Octavia's deletion first removes the server group, then the security group and the VIP port, then the amphorae
 (``octavia/controller/worker/v2/flows/load_balancer_flows.py``, ``octavia/network/drivers/neutron/allowed_address_pairs.py``). A
 failed creation leaves no amphora row.
 
 Before each request, stackmend records the attempt as a tag of the load balancer's security group. The tag names an amphora to
 replace and the version of the load balancer's row. Octavia writes the row when it accepts a request. So an attempt counts once
-the row has changed, even if the answer was lost. A request that was refused or never sent does not count. The tags survive a
-restart. A failover that replaces the amphora ends the count.
+the row has changed, even if the answer was lost. A request that was refused or never sent does not count. A failover that
+replaces the amphora ends the count.
 
 The first failover of an amphora under an ACTIVE load balancer needs no record: if it fails, Octavia sets the load balancer to
 ERROR.
@@ -68,7 +68,7 @@ def recorded(group: Group | None) -> Iterator[Attempt]:
 
 
 def attempts(group: Group | None, amphorae: Collection[str], balancer: records.LoadBalancer) -> int:
-    """Count the failovers that failed to replace one of these amphorae."""
+    """Count the failovers that Octavia accepted and that failed to replace any of these amphorae."""
     return sum(one.amphora in amphorae and one.version != version(balancer) for one in recorded(group))
 
 
@@ -88,7 +88,6 @@ class Remains:
 
     @property
     def attempts(self) -> int:
-        """The number of failovers that failed to replace these amphorae."""
         return attempts(self.security_group, self.amphorae, self.balancer)
 
     @property
@@ -124,7 +123,7 @@ RULES = (
 
 
 def obstacle(remains: Remains) -> str:
-    """Return why stackmend must not fail over a load balancer in ERROR; empty when a failover is allowed."""
+    """Return why stackmend must not fail over the load balancer; empty when a failover is allowed."""
     return next((rule.reason for rule in RULES if rule.applies(remains)), "")
 
 
@@ -153,11 +152,11 @@ def read(driver: Driver, balancer: records.LoadBalancer, amphorae: Sequence[reco
 def require(
     driver: Driver, balancer: records.LoadBalancer, amphorae: Sequence[records.Amphora], settled_for: float
 ) -> Remains:
-    """Return the remaining objects of a load balancer in ERROR that stackmend may fail over now.
+    """Return the objects that a load balancer in ERROR still has, if stackmend may fail over the load balancer now.
 
     :param amphorae: all amphora rows of the load balancer
     :param settled_for: seconds since a flow last worked on the load balancer
-    :raises Refused: when only the owner may decide, or failovers did not help
+    :raises Refused: when a deletion or creation has failed, or earlier failovers did not help
     :raises InFlight: when the last attempt is too recent
     :raises Unavailable: as :func:`read`
     """
@@ -178,9 +177,9 @@ def security_group(driver: Driver, balancer: str) -> Group | None:
 
 
 def record_attempt(driver: Driver, group: Group | None, balancer: records.LoadBalancer, amphora: str) -> None:
-    """Record a failover right before the request; do nothing without a security group.
+    """Record a failover, right before the request, as a tag of the security group; do nothing when ``group`` is None.
 
-    The function removes old tags, because Neutron allows 50 tags (``neutron/extensions/tagging.py``).
+    Remove tags of more than a week ago, because Neutron allows 50 tags (``neutron/extensions/tagging.py``).
 
     :param balancer: the row that the proof read
     :param amphora: one amphora that the failover should replace

@@ -77,7 +77,7 @@ class Amphora:
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """A row of ``amphora_health``.
+    """A row of ``amphora_health``: the heartbeat record of an amphora.
 
     :param silent: seconds since the last heartbeat; negative for a heartbeat in the future
     :param busy: whether Octavia's health manager has begun to replace the amphora; Octavia never clears this column

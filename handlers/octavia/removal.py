@@ -1,9 +1,9 @@
 """Removes an amphora completely, and verifies the removal.
 
-The row goes last: from the row, stackmend can continue an interrupted removal. Every step can run again.
+stackmend deletes the row last, because it needs the row to continue an interrupted removal. Every step can run twice.
 
-For an amphora in ERROR, stackmend first calls Octavia's ``DELETE /octavia/amphorae/ID``. Only the row proves the deletion.
-Before Octavia 18, the row becomes PENDING_DELETE and no worker gets the message. In Octavia 19, after a failure, the row stays
+For an amphora in ERROR, stackmend first calls Octavia's ``DELETE /octavia/amphorae/ID``. Only the row shows the result. Before
+Octavia 18, the row becomes PENDING_DELETE and no worker gets the message. In Octavia 19, after a failure, the row stays
 PENDING_DELETE for ever. stackmend always removes server and ports itself: Octavia does not wait for Nova, and deletes only the
 ports that the row names.
 
@@ -53,7 +53,7 @@ def remove_amphora(driver: Driver, identity: str) -> None:
 
 
 def _octavia_deletes(driver: Driver, identity: str) -> bool:
-    """Ask Octavia to delete an amphora; return whether the row became DELETED in time."""
+    """Ask Octavia to delete an amphora; return whether the row became DELETED within OCTAVIA_DEADLINE."""
 
     def is_deleted() -> bool:
         row = _row(driver, identity)
@@ -74,7 +74,7 @@ def _octavia_deletes(driver: Driver, identity: str) -> bool:
 def _refuse_foreign(driver: Driver, row: records.Amphora) -> Server | None:
     """Return the amphora's server; None when Nova has no such server.
 
-    :raises DeleteFailed: when Octavia did not create the server for this amphora, or stackmend keeps the server
+    :raises DeleteFailed: when Octavia did not create the server for this amphora, or it is preserved, a spare or released
     """
     found = driver.server(row.compute_id) if row.compute_id else None
     refusal = names.not_removable(found, row.id, driver.project()) if found is not None else ""
@@ -93,7 +93,7 @@ def _remove_belongings(driver: Driver, row: records.Amphora) -> None:
 
 
 def _ports_of(driver: Driver, row: records.Amphora) -> Sequence[Port]:
-    """Return ports in Octavia's project that have the amphora's name. Nova deletes the management port."""
+    """Return the ports of Octavia's project whose name has the amphora's id; Nova itself deletes the management port."""
     project = driver.project()
     return [
         port for port in driver.ports() if port.project_id == project and names.amphora_of_port(port.name) == row.id
@@ -113,7 +113,7 @@ def remove_server(driver: Driver, server: Server) -> None:
 
 
 def remove_port(driver: Driver, port: Port) -> None:
-    """Delete a port without a server. First read the port again: Nova changes a port when it deletes the server.
+    """Delete a port. First read it again, because Nova changes a port when it deletes the server.
 
     :raises DeleteFailed: when a server uses the port, or Neutron still has the port
     """

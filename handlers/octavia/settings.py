@@ -145,7 +145,7 @@ class HousekeepingSettings:
     :param heartbeat_timeout: seconds of silence after which Octavia's health manager replaces an amphora
     :param stale_after: seconds of silence after which an amphora counts as failed
     :param longest_flow: longest time in which a working flow of Octavia writes no row
-    :param spare_owner: marks the spares that belong to this stackmend
+    :param spare_owner: metadata value of the placeholders that belong to this stackmend
     """
 
     spare_amphora_pool_size: int = 0
@@ -182,10 +182,10 @@ class HousekeepingSettings:
 
 
 def _threshold(own: int, octavias: int) -> int:
-    """Return the smaller limit of other failed amphorae: ours or Octavia's.
+    """Return the number of other failed amphorae at which stackmend stops failovers: the smaller of both limits; 0: none.
 
-    :param octavias: Octavia's limit, which counts the amphora itself; 0: no limit; 1: Octavia leaves every failover to
-        stackmend
+    :param own: stackmend's limit; 0: no limit
+    :param octavias: Octavia's limit, which counts the amphora itself; 0: no limit; 1: Octavia fails over no amphora
     """
     if octavias <= _DELEGATED:
         return own

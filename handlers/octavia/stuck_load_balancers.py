@@ -145,6 +145,7 @@ _STUCK = {
 class Balancer:
     """A load balancer with amphora rows and unfinished objects.
 
+    :param live: the amphora rows that are not DELETED
     :param deleted: the DELETED rows, without those that ``failed_amphora`` will detach
     :param children: its listeners, pools and their parts in PENDING_*
     """
@@ -163,7 +164,7 @@ class Balancer:
 
     @property
     def quiet(self) -> float:
-        """Seconds since any of these rows changed."""
+        """Seconds since the last change of any of these rows."""
         return min([self.row.age, *(amphora.age for amphora in (*self.live, *self.deleted))])
 
     @property
@@ -182,7 +183,7 @@ class Balancer:
         return self.row.status == "ACTIVE" and self.quiet >= _SETTLE and bool(ages) and min(ages) >= after
 
     def looks_wrong(self, after: float, detaches: bool) -> bool:
-        """Return whether the rows look wrong.
+        """Return whether a sweep must list the load balancer.
 
         :param after: seconds without a change after which no flow works on a load balancer
         :param detaches: whether this Octavia looks for the ports of deleted amphorae
@@ -196,7 +197,7 @@ class Balancer:
 
 
 def _is_being_preserved(amphora: records.Amphora) -> bool:
-    """Return whether ``failed_amphora`` removed the server from the row, and may still work on the amphora."""
+    """Return whether ``failed_amphora`` removed the server from the row so recently that it may still work on the row."""
     return amphora.compute_id is None and amphora.age < _PRESERVING
 
 
@@ -351,13 +352,13 @@ class StuckLoadBalancers(OctaviaPlugin, Handler):
         yield Finding(key, Problem.CHILDREN, summary, evidence, not refusal, refusal, weight=len(balancer.live) or 1)
 
     def _failover(self, key: Key, problem: Problem, summary: str, balancer: Balancer, refusal: str = "") -> Finding:
-        """Return a finding whose heal is a failover; not healable in ERROR when only the owner may decide."""
+        """Return a finding whose heal is a failover; not healable when :func:`rebuild.obstacle` forbids the failover."""
         if not refusal and balancer.row.status == "ERROR":
             refusal = rebuild.obstacle(rebuild.read(self._driver, balancer.row, balancer.live))
         return Finding(key, problem, summary, _evidence(balancer), not refusal, refusal, weight=len(balancer.live) or 1)
 
     def _was_freed(self, balancer: Balancer) -> bool:
-        """Return whether the balancer is unchanged since we set it to ERROR."""
+        """Return whether stackmend set the load balancer to ERROR, and nothing has changed it since."""
         at = balancer.row.updated_at
         return at is not None and any(
             server.metadata.get(FREED) == at.isoformat() for server in self._servers(balancer.live)
@@ -494,7 +495,7 @@ class StuckLoadBalancers(OctaviaPlugin, Handler):
 
 
 def _a_second_ago(connection: Connection) -> datetime:
-    """Return the database's time one second ago, in whole seconds as in MySQL; a later write then differs."""
+    """Return the database's time one second ago, in whole seconds as in MySQL; any later write has another time."""
     now: datetime = connection.execute(sa.select(queries.NOW)).scalar_one()
     return now.replace(microsecond=0) - timedelta(seconds=1)
 

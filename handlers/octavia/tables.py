@@ -94,7 +94,10 @@ flavor = Table(
 
 
 def _child(name: str, parent: str) -> Table:
-    """Return the table of listeners, of pools or of their parts."""
+    """Return a table of listeners, of pools or of their parts.
+
+    :param parent: the column with the id of the owning object
+    """
     return Table(
         name,
         octavia,

@@ -1,6 +1,6 @@
 """The watermark of Octavia's database: the creation times of old load balancers.
 
-No value in the database only grows: ids are UUIDs, and Octavia's housekeeping deletes expired rows.
+The watermark has no highest ids: the ids are UUIDs, and Octavia's housekeeping deletes expired rows.
 """
 
 from __future__ import annotations

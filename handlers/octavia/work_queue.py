@@ -4,10 +4,10 @@ The API sets a load balancer to PENDING_* and sends a request to the queue ``oct
 a worker takes the request would make two flows. So three facts must hold before any change:
 
 - Octavia has no jobboard. With one, a worker can resume a dead worker's flow at any time.
-- The queue is empty, and a worker consumes it. Load balancers of the provider ``amphorav1`` (Octavia 10 to 12) have a queue of
-  their own, ``[oslo_messaging] topic``.
-- Fewer requests are open than one worker has threads. A worker takes every message at once, and messages without a thread wait
-  unseen inside the worker (``oslo_messaging/_drivers/amqpdriver.py``, ``oslo_messaging/server.py``).
+- The queue is empty, and a worker consumes it. Load balancers of the provider ``amphorav1`` (Octavia 10 to 12) have another
+  queue, ``[oslo_messaging] topic``.
+- Fewer requests are open than one worker has threads. A worker takes every message off the queue at once, and a message without
+  a thread waits inside the worker (``oslo_messaging/_drivers/amqpdriver.py``, ``oslo_messaging/server.py``).
 
 The queue does not show a flow that has begun. The age of the rows excludes such a flow (:mod:`handlers.octavia.flow_times`).
 
@@ -77,7 +77,7 @@ class WorkQueue:
     def prove_idle(self, requests: int, providers: Collection[str] = ()) -> None:
         """Return only when no request waits and a worker would take one.
 
-        :param requests: load balancers and amphorae whose state allows an open request
+        :param requests: number of load balancers and amphorae whose request may still be open
         :param providers: the amphora providers that have a load balancer
         :raises InFlight: when requests wait, or may wait inside a worker
         :raises Unavailable: when the broker does not answer, or no worker consumes the queue
@@ -116,9 +116,9 @@ def _require_consumer(queue: str, depth: QueueDepth) -> None:
 
 
 def _jobboard(resources: Resources, files: ServiceFiles) -> str:
-    """Return why a jobboard may resume flows; empty where Octavia certainly has no jobboard.
+    """Return why a jobboard may resume flows; empty where an option proves that Octavia has no jobboard.
 
-    A missing option proves nothing, because a copy of ``octavia.conf`` may lack its group.
+    A missing option proves nothing, because stackmend's copy of ``octavia.conf`` may lack the group.
     """
     has_jobboard = resources.conf[options.GROUP].jobboard
     if has_jobboard is None:
@@ -133,7 +133,7 @@ def _jobboard(resources: Resources, files: ServiceFiles) -> str:
 
 
 def _flows(files: ServiceFiles) -> str:
-    """Return why a row's age does not exclude a flow; empty where the files have the flows' retry options."""
+    """Return why the longest time of a flow is unknown; empty where the files have the group with the retry options."""
     if files.has_section("haproxy_amphora"):
         return ""
     return f"the longest time of a flow is unknown: {files} has no [haproxy_amphora]; copy that group from Octavia's own file"

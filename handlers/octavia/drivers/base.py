@@ -1,8 +1,8 @@
 """The interface that every driver implements: the calls to Nova, Neutron, Glance and Octavia.
 
-Each method makes one call or one listing, and does not wait for the result. When an object does not exist, a read returns None,
-a removal succeeds, and any other write raises :class:`~handlers.octavia.housekeeping.NotFoundError`. Every method raises only
-the exceptions of :mod:`handlers.octavia.housekeeping`.
+Each method makes one call or one listing, and does not wait for the effect of a write. When an object does not exist, a read
+returns None, a removal succeeds, and any other write raises :class:`~handlers.octavia.housekeeping.NotFoundError`. Every method
+raises only the exceptions of :mod:`handlers.octavia.housekeeping`.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Driver(ABC):
 
     @abstractmethod
     def servers(self) -> Sequence[Server]:
-        """Return every server of Octavia's project. To prove that a server is gone, also call :meth:`server`.
+        """Return every server of Octavia's project. Absence from this list proves nothing; :meth:`server` can prove it.
 
         :raises UnavailableException: also when a cell does not answer, because the cell's servers are unknown, not absent
         """
@@ -62,11 +62,11 @@ class Driver(ABC):
 
     @abstractmethod
     def stop_server(self, server: str) -> None:
-        """Stop a server; a server in ERROR becomes SHUTOFF too."""
+        """Stop a server; even a server in ERROR becomes SHUTOFF."""
 
     @abstractmethod
     def shelve_server(self, server: str) -> None:
-        """Shelve a server. Once ``host`` is None, the room on the host and the place in a server group are free."""
+        """Shelve a server. Once its ``host`` is None, it takes no room on a host, and no host from its server group."""
 
     @abstractmethod
     def delete_server(self, server: str) -> None:
@@ -86,7 +86,7 @@ class Driver(ABC):
 
     @abstractmethod
     def untag_server(self, server: str, tag: str) -> bool:
-        """Remove a server's tag; return whether this call removed the tag. Nova refuses as for :meth:`tag_server`."""
+        """Remove a server's tag; return whether this call removed it. Nova refuses in the states in which it refuses tags."""
 
     @abstractmethod
     def lock_server(self, server: str, reason: str) -> None:
@@ -108,9 +108,9 @@ class Driver(ABC):
 
     @abstractmethod
     def ports_of(self, device: str) -> Sequence[Port]:
-        """Return the ports of a device.
+        """Return the ports that a device uses.
 
-        :param device: the user's id; never empty, because Neutron would list every port
+        :param device: a server's id; never empty, because Neutron would list every port
         """
 
     @abstractmethod
@@ -131,11 +131,11 @@ class Driver(ABC):
 
     @abstractmethod
     def disable_port(self, port: Port) -> None:
-        """Set a port administratively down, if Neutron's port still has this revision."""
+        """Set a port administratively down, if Neutron's port still has the revision of ``port``."""
 
     @abstractmethod
     def delete_port(self, port: Port) -> None:
-        """Delete a port, if Neutron's port still has this revision."""
+        """Delete a port, if Neutron's port still has the revision of ``port``."""
 
     # images
 

@@ -4,7 +4,7 @@ The driver writes Octavia's tables. So it accepts only an SQLite database, which
 there.
 
 The cloud ends with the process. A new process on the same database boots a server with ports for each row that names a server.
-Preserved amphorae and spares are gone. The driver sends no heartbeats, so no amphora becomes silent by itself.
+Preserved amphorae and spares are lost. The driver writes no heartbeats, so no amphora becomes silent unless a test does that.
 """
 
 from __future__ import annotations

@@ -24,8 +24,6 @@ from handlers.octavia.settings import HousekeepingSettings
 
 @dataclass(frozen=True, slots=True)
 class _Rows:
-    """Octavia's rows, read in one transaction."""
-
     amphora: records.Amphora
     balancer: records.LoadBalancer | None
     beside: Sequence[records.Amphora]

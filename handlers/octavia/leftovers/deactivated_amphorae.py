@@ -224,7 +224,7 @@ class DeactivatedAmphorae(OctaviaPlugin, Handler):
             yield Key("server-group", balancer.server_group_id)
 
     def _scope(self, *balancers: records.LoadBalancer | None) -> Scope:
-        """Return the facts for judging objects of these load balancers; the grace is short if all are DELETED."""
+        """Return the facts for decisions about objects of these load balancers; the grace is short if all are DELETED."""
         ended = bool(balancers) and all(found is not None and found.status == "DELETED" for found in balancers)
         grace = min(rules.SETTLED, self._grace) if ended else self._grace
         live, deleted = self._database.run(
@@ -277,9 +277,9 @@ class DeactivatedAmphorae(OctaviaPlugin, Handler):
         return Place(found, serving, rebuild.obstacle(rebuild.read(self._driver, found, rows)))
 
     def _unless_queued(self, found: Leftover, row: records.Amphora) -> Leftover:
-        """Return the leftover; add a refusal for PENDING_DELETE when Octavia's queue proves nothing.
+        """Return the leftover, with a refusal if the amphora is PENDING_DELETE and its request may still wait in the queue.
 
-        Octavia's API sets PENDING_DELETE before it sends the request; only workers set a flow's other states.
+        The API sets PENDING_DELETE before it sends the request; only workers set the other states of a flow.
         """
         if row.status != "PENDING_DELETE" or found.refusal:
             return found
@@ -389,7 +389,7 @@ class DeactivatedAmphorae(OctaviaPlugin, Handler):
                 yield Key("image", image.id)
 
     def _unfinished(self, servers: Sequence[Server]) -> list[str]:
-        """Return the amphorae whose preservation is not finished, or for which the oldest preserved amphora must go."""
+        """Return the marked amphorae that need a step, and the newest one if the pool is over its maximum."""
         kept, settings = preserved.assemble(servers, ()), self._driver.settings
         complete = [one.amphora for one in kept if one.complete]
         over = settings.preservation_scheme == "cycle" and len(complete) > settings.maximum_preserved_amphora_count > 0
@@ -461,7 +461,7 @@ class DeactivatedAmphorae(OctaviaPlugin, Handler):
                 return self._remove_leftovers(now)
 
     def _remove_leftovers(self, finding: Finding) -> Healed:
-        """Prove and remove each object; raise the first error if no removal succeeded."""
+        """Prove again and remove each object of the finding; raise the first error if no removal succeeded."""
         removed: list[str] = []
         failures: list[AmphoraDriverError | HandlerError] = []
         for part, evidence in finding.evidence.items():

@@ -1,12 +1,12 @@
 """Decides whether an object of Octavia is a leftover, and whether stackmend may remove it.
 
-An object stays when any of these holds:
+An object is no leftover when any of these holds:
 
-- The object is outside Octavia's project, or Octavia gives no such name. The names are ``amphora-<uuid>``,
+- The object is outside Octavia's project, or does not have a name that Octavia gives: ``amphora-<uuid>``,
   ``octavia-lb-vrrp-<uuid>``, ``octavia-lb-member-<uuid>``, ``octavia-lb-<uuid>`` and ``lb-<uuid>``.
 - The object is preserved, a spare, or released.
 - The object's row is not DELETED.
-- Object or row changed within the grace: a flow may still use the object.
+- The object or its row changed within the grace (a number of seconds): a flow may still use the object.
 - Another object uses the object.
 
 stackmend only reports a leftover when one of these holds:
@@ -64,7 +64,7 @@ class Leftover:
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """The facts that every decision needs.
+    """The facts that every decision of this module needs.
 
     :param grace: seconds for which an object and its row must be unchanged
     :param without_rows: whether stackmend may remove objects that no row names
@@ -93,6 +93,7 @@ class Scope:
 class Place:
     """The load balancer of an amphora.
 
+    :param serving: number of amphorae that serve it
     :param obstacle: why stackmend must not fail over the load balancer in ERROR; empty when a failover is allowed
     """
 
@@ -108,9 +109,10 @@ class Place:
 
 
 def row(scope: Scope, amphora: records.Amphora, place: Place | None, found: Server | None) -> Leftover | None:
-    """Judge an amphora's row.
+    """Return a leftover if an amphora's row is one; otherwise None.
 
     :param place: None when the row names no load balancer, or one without a row
+    :param found: the amphora's server; None when Nova has none
     """
     if amphora.status == "DELETED" or amphora.age < scope.grace or amphora.is_device:
         return None
@@ -127,9 +129,7 @@ def row(scope: Scope, amphora: records.Amphora, place: Place | None, found: Serv
 
 
 def may_be_preserved(scope: Scope, amphora: records.Amphora, leftover: Leftover | None, found: Server | None) -> bool:
-    """Return whether stackmend preserves, or should preserve, the server of an amphora on no load balancer.
-
-    Octavia's Housekeeping Manager specification calls amphorae in ERROR eligible.
+    """Return whether stackmend preserves, or may preserve, the server of an amphora on no load balancer.
 
     :param leftover: the result of :func:`row`
     """
@@ -169,9 +169,10 @@ def health(scope: Scope, amphora: str, row: records.Amphora | None, beat: record
 def server(
     scope: Scope, found: Server, rows: Iterable[records.Amphora], working: bool, rival: str = ""
 ) -> Leftover | None:
-    """Judge a server.
+    """Return a leftover if a server is one; otherwise None.
 
     :param rows: amphora rows that name the server, or whose id is in the server's name
+    :param working: whether a flow works on a load balancer of ``rows``
     :param rival: a port whose own address is in the server's address pairs; empty when no such port exists
     """
     rows, amphora = tuple(rows), names.amphora_of_server(found.name)
@@ -198,9 +199,11 @@ def server(
 def amphora_port(
     scope: Scope, port: Port, row: records.Amphora | None, working: bool, device_exists: bool, used: bool
 ) -> Leftover | None:
-    """Judge a VRRP or member port.
+    """Return a leftover if a VRRP or member port is one; otherwise None.
 
     :param row: the row of the amphora in the port's name
+    :param working: whether a flow works on that amphora's load balancer
+    :param device_exists: whether the server that uses the port exists
     :param used: whether a row names the port
     """
     stays = (
@@ -219,7 +222,7 @@ def amphora_port(
 
 
 def balancer_port(scope: Scope, port: Port, balancer: records.LoadBalancer | None, used: bool) -> Leftover | None:
-    """Judge a VIP port.
+    """Return a leftover if a VIP port is one; otherwise None.
 
     :param used: whether a row names the port
     """
@@ -244,7 +247,7 @@ def balancer_port(scope: Scope, port: Port, balancer: records.LoadBalancer | Non
 
 
 def security_group(scope: Scope, group: Group, balancer: records.LoadBalancer | None, used: bool) -> Leftover | None:
-    """Judge a security group."""
+    """Return a leftover if a security group is one; otherwise None."""
     identity = names.balancer_of_security_group(group.name)
     stays = (identity is None, group.project_id != scope.project, used, not _is_gone(balancer, scope.grace))
     if any(stays):
@@ -254,7 +257,7 @@ def security_group(scope: Scope, group: Group, balancer: records.LoadBalancer | 
 
 
 def server_group(scope: Scope, group: Group, balancer: records.LoadBalancer | None, used: bool) -> Leftover | None:
-    """Judge a server group."""
+    """Return a leftover if a server group is one; otherwise None."""
     identity = names.balancer_of_server_group(group.name)
     stays = (
         identity is None,
@@ -270,10 +273,10 @@ def server_group(scope: Scope, group: Group, balancer: records.LoadBalancer | No
 
 
 def image(scope: Scope, found: Image, row: records.Amphora | None, preserving: bool) -> Leftover | None:
-    """Judge an image of an amphora.
+    """Return a leftover if an image of an amphora is one; otherwise None.
 
-    :param row: the row of the amphora in the image's marks
-    :param preserving: whether a server has this amphora's marks: ``failed_amphora`` then completes the image
+    :param row: the row of the amphora that the image's properties name
+    :param preserving: whether a server has this amphora's mark: ``failed_amphora`` then completes the image
     """
     amphora = found.properties.get(AMPHORA, "")
     stays = (

@@ -34,11 +34,9 @@ class PreservedAmphorae(OctaviaPlugin, Inventory):
         return cls(resources.get(chosen_driver))
 
     def items(self) -> Sequence[Json]:
-        """Return all amphorae that are preserved or marked for preservation, oldest first."""
         return [_item(one) for one in pool.read(self._driver)]
 
     def show(self, identity: str) -> Json:
-        """Return one preserved amphora, with the commands to examine it."""
         one = self._find(identity)
         shown = {
             **_item(one),
@@ -52,7 +50,7 @@ class PreservedAmphorae(OctaviaPlugin, Inventory):
         return shown
 
     def release(self, identity: str) -> Healed:
-        """Give a preserved amphora to the operator: unlock and unmark the server, unprotect and mark the image."""
+        """Give a preserved amphora to the operator: remove lock and mark of the server, and the image's protection."""
         one = self._not_in_use(identity)
         undo = []
         if one.image is not None:
@@ -124,7 +122,7 @@ def _where(one: Preserved) -> str:
 
 
 def _how_to_examine(one: Preserved) -> str:
-    """Return the commands to examine an amphora. They never boot the server with a network, so no heartbeats follow."""
+    """Return the commands to examine an amphora. None of them boots the server with a network, so it sends no heartbeats."""
     match one:
         case Preserved(image=Image(id=image)):
             return (

@@ -1,9 +1,9 @@
-"""The preserved amphorae, read from their marks in the cloud; no table of ours stores them.
+"""The preserved amphorae, read from their marks in the cloud. No table stores them.
 
 A preserved server has the tag :data:`~handlers.octavia.cloud_objects.PRESERVED`; a preserved image is protected.
 
 Lamport's bakery algorithm orders the amphorae: tag the server, read the other marks, then write a number. The number is a time
-later than all other numbers. So stackmend never preserves more than the maximum, although it takes no lock.
+later than all other numbers. So several replicas never preserve more than the maximum, although they use no lock.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from handlers.octavia.housekeeping import NotFoundError
 
 
 class State(StrEnum):
-    """The step that a preserved server has reached; stored in the server's metadata."""
+    """The last step of the preservation that a server has reached; stored in the server's metadata."""
 
     #: marked
     PRESERVING = "preserving"
@@ -103,7 +103,7 @@ def assemble(servers: Iterable[Server], images: Iterable[Image]) -> list[Preserv
 
 
 def obstacle(server: Server, deadline: float) -> str:
-    """Return why a server will never accept marks: ERROR that Nova cannot end, or endless work of Nova.
+    """Return why a server will never accept a mark: Nova cannot end its ERROR, or has worked on it for too long.
 
     :param deadline: seconds to wait for Nova's work
     :return: empty when the server accepts marks now, or perhaps later
@@ -117,7 +117,7 @@ def obstacle(server: Server, deadline: float) -> str:
 
 
 def is_about(server: Server, amphora: str) -> bool:
-    """Return whether a server's marks name this amphora."""
+    """Return whether a server has a mark that names this amphora."""
     return PRESERVED in server.tags and server.metadata.get(AMPHORA) == amphora
 
 

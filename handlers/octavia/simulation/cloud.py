@@ -1,8 +1,8 @@
 """Nova, Neutron and Glance in memory, as far as amphorae need these services.
 
-The cloud refuses the calls that the real services refuse. A server in ERROR accepts a stop, but no detachment and no image. The
-cloud accepts calls for a server on a dead host, but does only deletions. The detachment of a port deletes Nova's own port, and
-only unbinds any other port. Every call takes effect at once, unless :class:`Weather` delays the effect.
+The cloud refuses the calls that the real services refuse. Nova accepts a stop of a server in ERROR, but no detachment and no
+image. For a server on a dead host, it accepts every call, but carries out only deletions. Detaching a port that Nova created
+deletes the port. Every call takes effect at once, unless :class:`Weather` delays it.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ class Cloud:
         image: str | None = BOOT_IMAGE,
         flavor: str = FLAVOR,
     ) -> Server:
-        """Boot a server; without room, the server is in ERROR and on no host."""
+        """Boot a server; if no host has room, the server is in ERROR and on no host."""
         with self.lock:
             host = self._schedule(zone, group)
             status = "ERROR" if host is None else "BUILD" if self.weather.slow_builds else "ACTIVE"
@@ -153,7 +153,6 @@ class Cloud:
                 self._servers[identity] = replace(server, status="SHUTOFF")
 
     def shelve(self, identity: str) -> None:
-        """Shelve a server, and offload at once."""
         with self.lock:
             server = self.present(identity)
             if server.status not in _WILLING or server.task_state:
@@ -165,7 +164,6 @@ class Cloud:
             self._keep_image(f"{server.name}-shelved", {"instance_uuid": server.id}, "active")
 
     def delete_server(self, identity: str) -> None:
-        """Delete a server; Nova does so even when the host is dead."""
         with self.lock:
             server = self._servers.pop(identity, None)
             if server is None:
@@ -338,21 +336,19 @@ class Cloud:
             self._security_groups[identity] = replace(group, tags=group.tags | {tag})
 
     def untag_security_group(self, identity: str, tag: str) -> None:
-        """Remove a tag from a security group."""
         with self.lock:
             group = self._security_groups.get(identity)
             if group is not None:
                 self._security_groups[identity] = replace(group, tags=group.tags - {tag})
 
     def delete_security_group(self, identity: str) -> None:
-        """Delete a security group; keep a group that a port uses."""
+        """Delete a security group, but do nothing if a port uses it."""
         with self.lock:
             if any(identity in port.security_groups for port in self._ports.values()):
                 raise UnavailableException(f"security_group:{identity}", "it is in use")
             self._security_groups.pop(identity, None)
 
     def add_port(self, port: Port) -> None:
-        """Add a port that Nova did not create."""
         with self.lock:
             self._ports[port.id] = port
             self._born[port.id] = time.monotonic()

@@ -1,8 +1,8 @@
 """Octavia's API and controller in miniature, on a database with Octavia's tables.
 
 The order of the steps is that of Octavia (``octavia/controller/worker/v2/flows/amphora_flows.py``). A flow uses the row that it
-read at the beginning. It builds the new amphora before it deletes the old server. The old row becomes DELETED, and keeps load
-balancer and port. When a failover finds no host, row and load balancer stay in ERROR, and the old server remains.
+read at the beginning. It builds the new amphora before it deletes the old server. The old row becomes DELETED, and still names
+load balancer and port. When a failover finds no host, row and load balancer become ERROR, and the old server remains.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def vip_address(balancer: str) -> str:
 
 
 class NoValidHost(Exception):
-    """No host has room for a replacement."""
+    """No host has room."""
 
 
 @dataclass
@@ -60,7 +60,7 @@ class Pace:
     """The speed of flows.
 
     :param held: whether flows wait for :meth:`Controller.finish`
-    :param seconds: delay of a flow; 0: the call returns when the flow has ended
+    :param seconds: time that a flow takes; 0: the call returns when the flow has ended
     """
 
     held: bool = False
@@ -185,7 +185,7 @@ class Controller:
         self.database.run(write)
 
     def set_busy(self, amphora: str) -> None:
-        """Mark an amphora as being replaced. Octavia's health manager does the same, and never removes the mark."""
+        """Set ``busy`` in an amphora's health row, as Octavia's health manager does before it replaces the amphora."""
         change = sa.update(_HEALTH).where(_HEALTH.c.amphora_id == amphora).values(busy=True)
         self.database.run(lambda connection: connection.execute(change))
 
@@ -261,7 +261,7 @@ class Controller:
             flow()
 
     def forget(self) -> None:
-        """Drop the waiting flows, as the death of a worker does."""
+        """Drop the waiting flows: their worker has died."""
         self._waiting.clear()
 
     def _take(self, balancer: str, accepted: set[str], status: str = "PENDING_UPDATE") -> None:
@@ -312,7 +312,7 @@ class Controller:
         self.set_balancer(balancer, "ACTIVE")
 
     def _finish_children(self, balancer: str, status: str) -> None:
-        """End the work on every object of a load balancer, also on those that their owner deleted."""
+        """Set every object of a load balancer in PENDING_* to a status, even those that their owner deleted."""
         for child in self.database.run(partial(children.pending_of, load_balancer=balancer)):
             self.set_child(child.kind, child.id, status)
 

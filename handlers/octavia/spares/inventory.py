@@ -27,7 +27,6 @@ class Spares(OctaviaPlugin, Inventory):
         return cls(resources.get(chosen_driver))
 
     def items(self) -> Sequence[Json]:
-        """Return every placeholder of this stackmend, the oldest first."""
         servers = self._driver.servers()
         ready = {server.id for pool in spares.pools(servers, self._driver.settings) for server in pool.ready}
         ours = [server for server in servers if spares.is_ours(server, self._driver.settings.spare_owner)]
@@ -42,7 +41,6 @@ class Spares(OctaviaPlugin, Inventory):
         return {**item, "image": server.image, "host_up": server.host_up}
 
     def release(self, identity: str) -> Healed:
-        """Give a placeholder to the operator; the pool builds another."""
         server = self._one(identity)
         self._driver.describe_server(identity, {STATE: spares.RELEASED})
         self._driver.untag_server(identity, SPARE)
@@ -53,7 +51,6 @@ class Spares(OctaviaPlugin, Inventory):
         )
 
     def delete(self, identity: str) -> Healed:
-        """Delete a placeholder; the pool builds another."""
         server = self._one(identity)
         removal.remove_server(self._driver, server)
         return Healed(f"deleted spare {server.name} ({identity})", undo="the pool builds another")

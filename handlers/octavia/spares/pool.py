@@ -3,8 +3,8 @@
 A placeholder is a server of Octavia's project whose name begins with :data:`~handlers.octavia.cloud_objects.SPARE_PREFIX`. The
 server's metadata names the pool and the owner, ``spare_amphora_owner``. A placeholder with the tag
 :data:`~handlers.octavia.cloud_objects.SPARE` is a spare of the pool. To claim a spare, a caller removes the tag; only one
-caller can succeed. ``spare_pool`` deletes a claimed placeholder whose claimant died. A released placeholder belongs to an
-operator.
+caller can succeed. Then the caller deletes the placeholder; if the caller dies, ``spare_pool`` deletes it. A released
+placeholder belongs to an operator.
 """
 
 from __future__ import annotations
@@ -54,12 +54,12 @@ class Pool:
 
     :param flavor: the flavor's id; empty for Octavia's ``amp_flavor_id``
     :param wanted: the pool's size; 0 for a zone or flavor that is not configured
-    :param ready: stopped, and the host is not known to be down
+    :param ready: stopped placeholders; the host is not known to be down
     :param running: built, but not yet stopped
     :param coming: in BUILD, or Nova is working on the server
     :param asleep: stopped on a host that is down; not counted, and not deleted while the pool is configured
     :param failed: in ERROR, or in a state that stackmend does not set
-    :param claimed: without the tag; ``spare_pool`` deletes these
+    :param claimed: without the tag of a spare; ``spare_pool`` deletes these
     """
 
     zone: str
@@ -87,14 +87,14 @@ class Pool:
 
     @property
     def surplus(self) -> tuple[Server, ...]:
-        """The youngest placeholders beyond the size, without those in BUILD, from which Nova removes no tag."""
+        """The youngest placeholders beyond the pool's size. None is in BUILD, because Nova then refuses to remove the tag."""
         over = max(0, len(self.present) - self.wanted)
         youngest = sorted(self.ready + self.running, key=lambda server: (server.age, server.id))
         return (*youngest[:over], *(self.asleep if self.wanted == 0 else ()))
 
 
 def is_placeholder(server: Server) -> bool:
-    """Return whether a server is a placeholder of any stackmend that no operator released."""
+    """Return whether a server is a placeholder, of this or another stackmend, that no operator has released."""
     return server.name.startswith(SPARE_PREFIX) and ZONE in server.metadata and server.metadata.get(STATE) != RELEASED
 
 
@@ -125,7 +125,7 @@ def _state(server: Server) -> str:
 
 
 def pools(servers: Sequence[Server], settings: HousekeepingSettings) -> list[Pool]:
-    """Return the configured pools, then other pools that still have our placeholders."""
+    """Return the configured pools, then other pools that still have placeholders of this stackmend."""
     ours = [server for server in servers if is_ours(server, settings.spare_owner)]
     configured = list(product(settings.spare_amphora_zones or (ANY,), settings.spare_amphora_flavors or ("",)))
     found = {_where(server) for server in ours}
@@ -136,9 +136,9 @@ def pools(servers: Sequence[Server], settings: HousekeepingSettings) -> list[Poo
 
 
 def deploying(servers: Iterable[Server], rows: Iterable[records.Amphora], longest_flow: float) -> int:
-    """Count the amphorae and placeholders that are building, whoever builds.
+    """Count the amphorae and placeholders that Octavia or any stackmend is building.
 
-    An amphora counts once, by row or server. A row older than ``longest_flow`` belongs to a worker that died.
+    An amphora with a row and a server counts once. A row older than ``longest_flow`` does not count: its worker has died.
 
     :param longest_flow: longest time of a build, in seconds
     """
@@ -151,9 +151,9 @@ def deploying(servers: Iterable[Server], rows: Iterable[records.Amphora], longes
 def failing_over(
     balancers: Iterable[records.LoadBalancer], rows: Iterable[records.Amphora], longest_flow: float
 ) -> frozenset[str]:
-    """Return the load balancers whose amphora Octavia is replacing; a new spare could take the replacement's room.
+    """Return the load balancers of which Octavia is replacing an amphora, or recently failed to.
 
-    A failover that finds no room leaves the load balancer in ERROR. The next failover needs the room that a spare gave up.
+    While there are any, stackmend builds no spare, because it could take the room that the replacement needs.
 
     :param longest_flow: longest time of a failover, in seconds
     """
@@ -168,15 +168,15 @@ def failing_over(
 
 
 def next_to_fill(found: Sequence[Pool]) -> Pool | None:
-    """Return the one pool to fill now, so that two replicas never fill two pools at once; None if no pool needs spares.
+    """Return the first pool that lacks spares and has no failed spare; None without such a pool.
 
-    The function skips a pool with a failed spare, because that pool finds no room.
+    All replicas fill the same pool, so that together they do not exceed the limit of simultaneous builds.
     """
     return next((one for one in found if one.missing and not one.failed), None)
 
 
 def begin(driver: Driver, number: int) -> list[str]:
-    """Begin to build at most ``number`` placeholders for one pool, within the pool's lack and the limit; return their ids.
+    """Begin to build at most ``number`` of the placeholders that one pool lacks, within the build limit; return their ids.
 
     :raises AmphoraDriverError: one of :mod:`handlers.octavia.housekeeping`
     """
@@ -210,9 +210,11 @@ def spares_for(driver: Driver, amphora: records.Amphora) -> list[Server]:
 
 
 def make_room(driver: Driver, spares: Iterable[Server]) -> str | None:
-    """Claim and delete the first free spare; return its id. Wait up to half a minute for Nova.
+    """Claim and delete the first spare that no other caller has claimed; wait up to half a minute for Nova.
 
     Call it after Octavia has accepted the failover, so that a refused request costs no spare. Log an error without raising it.
+
+    :return: the spare's id; None when no spare was deleted
     """
     for spare in spares:
         try:

@@ -1,7 +1,7 @@
 """Keeps placeholder servers (spares), so that a failover finds room in a full cloud.
 
 **What drifts.** Each zone and flavor has one pool. A pool has fewer or more spares than ``spare_amphora_pool_size``. Or a spare
-still runs, failed to build, or belongs to a claimant that died.
+still runs, failed to build, or was claimed for a failover and not deleted.
 
 **What a spare is.** A stopped, tagged server without a network in Octavia's project, with an amphora's flavor and image. A
 spare holds an allocation in Placement, but uses no processor and no memory. For a failover, stackmend deletes one spare that is
@@ -125,7 +125,7 @@ class SparePool(OctaviaPlugin, Handler):
                 yield Key("pool", pool.name)
 
     def population(self) -> int:
-        """Return, summed over the pools, the number of present or wanted spares, whichever is larger."""
+        """Return the sum over the pools: of each, the larger of the numbers of present and of wanted spares."""
         return sum(max(pool.wanted, len(pool.present)) for pool in self._read().pools)
 
     def heal(self, finding: Finding) -> Healed:

@@ -126,7 +126,7 @@ def age(time: str | None) -> float:
 
 
 def _answer(response: requests.Response) -> str:
-    """Return an answer's status and message in one line, for every API's form of message."""
+    """Return an answer's HTTP status and message in one line; each API has its own form of message."""
     try:
         message = response.json()
         while isinstance(message, dict) and message:

@@ -1,14 +1,14 @@
 """The driver's calls to Nova: servers and server groups.
 
-Microversion 2.73 (Train) adds reasons for locks. Since 2.69, Nova shows a silent cell's server as UNKNOWN, with little more
-than an id. The driver treats UNKNOWN as no answer. Without a request spec, Nova answers 404 for such a server
+Microversion 2.73 (Train) adds reasons for locks. Since 2.69, Nova shows a server as UNKNOWN, with little more than an id, when
+its cell does not answer. The driver treats UNKNOWN as no answer. Without a request spec, Nova answers 404 for such a server
 (``nova/compute/api.py``, ``_get_instance_from_cell``). A listing with a filter or in pages omits these servers
 (``nova/api/openstack/compute/servers.py``, ``_is_cell_down_supported``).
 
-So after a 404 or a listing, the driver reads two more listings. The listing of services shows a silent cell's services as
+So after a 404 or a listing, the driver reads two more listings. The listing of services shows the services of such a cell as
 UNKNOWN, by host mappings (``nova/api/openstack/compute/services.py``, ``_get_service_detail``). Only cell0 has no host
-mappings, and its servers never ran. A listing of servers without a filter, with Octavia's own credentials, shows servers in
-silent cells, up to Nova's ``max_limit``.
+mappings, and its servers never ran. A listing of servers without a filter, with Octavia's own credentials, shows the servers of
+such cells, up to Nova's ``max_limit``.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _HOST_UP = {"UP": True, "MAINTENANCE": True, "DOWN": False}
 
 
 class ComputeCalls(Driver):
-    """The calls to Nova; ``compute`` uses our credentials, ``builder`` Octavia's credentials."""
+    """The calls to Nova; ``compute`` uses the credentials of ``[openstack]``, ``builder`` Octavia's credentials."""
 
     compute: Api
 
@@ -41,7 +41,7 @@ class ComputeCalls(Driver):
     def builder(self) -> Api:
         """Return Nova's API with Octavia's credentials, so that new servers belong to Octavia's project.
 
-        :raises AmphoraDriverError: one of :mod:`handlers.octavia.housekeeping`
+        :raises UnauthorizedException: when no known credentials belong to that project
         """
 
     @abstractmethod
@@ -66,9 +66,9 @@ class ComputeCalls(Driver):
         return found
 
     def _must_be_whole(self) -> None:
-        """Verify that no cell with Octavia's servers is silent.
+        """Return only when every cell that may have servers of Octavia answers.
 
-        :raises UnavailableException: when such a cell may be silent
+        :raises UnavailableException: when such a cell does not answer
         """
         services = _listed(self.compute.get("/os-services", "services", params={"binary": "nova-compute"}), "services")
         silent = sorted(shown["host"] for shown in services if shown["status"] == _UNKNOWN)
@@ -104,7 +104,7 @@ class ComputeCalls(Driver):
         self._act(server, {"os-stop": None})
 
     def shelve_server(self, server: str) -> None:
-        """Shelve a server, or offload a shelved server: Nova's configuration may offload later or never."""
+        """Shelve a server; offload a shelved server, because Nova's configuration may offload it late or never."""
         found = self.server(server)
         if found is None:
             raise NotFoundError(f"server:{server}: it does not exist")

@@ -1,4 +1,4 @@
-"""The driver's requests to Octavia; only Octavia's database shows the results.
+"""The driver's requests to Octavia. An answer only accepts a request; Octavia's database shows the result.
 
 The API sends each request to a worker. Without its broker, the API would wait, and lock the load balancer's row. So the broker
 must answer first (:mod:`handlers.octavia.work_queue`).
