@@ -3,21 +3,21 @@
 **What drifts.** A consumer (an instance or a migration) has resources of a compute node, but no right to them. The scheduler
 counts these resources as used, and Nova cannot delete the node.
 
-**Why Nova lets it.** Nova first changes its own database, then releases the allocation, and forgets a failed release.
+**Why Nova lets it.** Nova first changes its own database, then releases the allocation, and does not repeat a failed release.
 nova-compute cleans up neither archived instances nor, while it is down, evacuated instances.
 
 **What is read.** First the allocation, then build request and mapping, then instance and migrations in every cell. If no cell
-has the instance, the shadow tables follow. If one cell does not answer, there is no verdict.
+has the instance, the shadow tables follow. If one cell does not answer, the handler decides nothing.
 
-**What is changed.** ``PUT /allocations/{consumer}`` removes all resources, or keeps only the rightful ones. A live instance
+**What is changed.** ``PUT /allocations/{consumer}`` removes all resources to which the consumer has no right. A live instance
 loses only the resources of a compute node that it left. An ended migration must prove the move.
 
 **Why a race does no harm.** The handler reads the allocation at generation g, then the databases. The write names g.
 
-- If a build, move or unshelve claims after our read, it changes g, and our write fails. The databases show an earlier claim:
-  Nova writes build request, mapping, task state or migration before the scheduler claims.
-- If our write comes between Nova's read of g and its claim, that build or migration fails (``nova/scheduler/utils.py``). This
-  can happen only within some milliseconds, to a consumer that was deleted or at rest.
+- If Nova's scheduler allocates resources after our read, it changes g, and our write fails. If it did so before, the databases
+  show it: Nova first writes build request, mapping, task state or migration.
+- If our write comes between the scheduler's read of g and its write, that build or migration fails
+  (``nova/scheduler/utils.py``). This can happen only within some milliseconds, to a consumer that was deleted or at rest.
 - A deleted instance never gets resources again. ``soft-delete`` is not a deletion.
 - Two inspections, five seconds apart, must agree, because a database replica may lag.
 - Nova gets 10 s after a deletion and 60 s after any other change to release the resources itself.
@@ -86,7 +86,7 @@ _HINTS = (
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """An allocation, and the part that may stay. A report has no such part."""
+    """A consumer's allocation, and the resources that the consumer keeps; None if the finding is only reported."""
 
     allocation: Allocation
     keep: Held | None
@@ -167,7 +167,7 @@ class AuditAllocations(PlacementHandler):
         return findings
 
     def sweep(self) -> Iterator[Key]:
-        """Yield each consumer unless it clearly has a right to resources of its compute node."""
+        """Yield the consumers of compute nodes, except those whose rows show a right to the resources."""
         nodes, down = live_nodes(self._databases)
         providers = self._placement.compute_providers()
         if nodes and not providers:
@@ -241,7 +241,7 @@ class AuditAllocations(PlacementHandler):
         return suspects | self._without_home(elsewhere)
 
     def _without_home(self, consumers: set[str]) -> set[str]:
-        """Return these consumers of sharing providers, without those that have a host or move."""
+        """Return the consumers that are no live instance on a host, no open migration and no build."""
         if not consumers:
             return set()
         living = self._databases.run_in_all(
@@ -272,7 +272,7 @@ class AuditAllocations(PlacementHandler):
         return sorted(suspects)
 
     def _keys(self, suspects: set[str], down: Unavailable | None) -> list[Key]:
-        """Return the suspects' keys. First search the archive once for all suspects that no cell has."""
+        """Return the suspects' keys. First search the shadow tables once for all suspects that no cell knows."""
         if suspects and down is None:
             found = self._databases.run_in_all(
                 self._databases.cells(), lambda connection: queries.known_consumers(connection, suspects)

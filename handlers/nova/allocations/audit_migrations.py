@@ -7,18 +7,18 @@ instance. After a failed or reverted move, the instance must get the source's re
 failure.
 
 **What is read.** First the instance's allocation, then build request, mapping and the instance's rows in every cell. Then the
-allocations of the last five ended migrations, flavor and image. If one cell does not answer, there is no verdict.
+allocations of the last five ended migrations, flavor and image. If one cell does not answer, the handler decides nothing.
 
 **What is changed.** One ``POST /allocations`` at both generations gives the migration's allocation to the instance, in place of
 the instance's own. This works even on a full node.
 
 **Why a race does no harm.** The migration failed, was cancelled or reverted, and no migration succeeded since. The instance is
-at rest where the migration began, mapped to its one cell, unchanged for a minute. The amounts are those of the flavor. A claim,
-a move or Nova's own late roll-back meanwhile changes a generation, and the whole request fails. If our request is first, Nova's
-roll-back finds nothing to move and continues.
+at rest on the node where the migration began, mapped to its one cell, unchanged for a minute. The amounts are those of the
+flavor. An allocation by the scheduler, a move or Nova's own late roll-back meanwhile changes a generation, and the whole
+request fails. If our request is first, Nova's roll-back finds nothing to move and continues.
 
-**What is not changed.** After a successful move, ``audit_allocations`` takes the migration's resources. Only reported are: a
-live migration in ``error``, which does not prove where the guest runs; amounts that differ from the flavor; unexplained
+**What is not changed.** After a successful move, ``audit_allocations`` takes the migration's resources. stackmend only reports
+a live migration in ``error``, which does not prove where the guest runs; amounts that differ from the flavor; unexplained
 resources; several migrations with resources.
 
 **Undo.** The history has the exact ``openstack resource provider allocation set`` of both consumers.
@@ -59,7 +59,7 @@ _HINTS = (
 
 @dataclass(frozen=True, slots=True)
 class Swap:
-    """The allocation of a migration, and the allocation of the migration's instance."""
+    """The allocations of an ended migration and of its instance, which gets the migration's resources."""
 
     migration: Allocation
     instance: Allocation

@@ -1,6 +1,6 @@
 """Puts instances with the same drift into one finding. Pure.
 
-By itself, each missing allocation would cost ten requests to Placement.
+Healed one by one, each instance would cost ten requests to Placement.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class Missing:
 
 @dataclass(frozen=True, slots=True)
 class MissingEvidence:
-    """:param instances: by uuid, the evidence of :class:`Missing`"""
+    """:param instances: by uuid, the JSON of each :class:`Missing`"""
 
     compute_nodes: Sequence[str]
     instances: Mapping[str, Json]
@@ -71,7 +71,7 @@ class MissingEvidence:
 
 @dataclass(frozen=True, slots=True)
 class WrongEvidence:
-    """:param instances: by uuid, the differences"""
+    """:param instances: by uuid, how the amounts differ from the flavor"""
 
     compute_node: str
     instances: Mapping[str, str]
@@ -80,7 +80,7 @@ class WrongEvidence:
 def together(missing: Iterable[tuple[str, frozenset[str]]]) -> Iterator[tuple[Key, frozenset[str]]]:
     """Yield a key for each group of instances that are inspected together, and the instances.
 
-    :param missing: compute nodes of one cell, in order of uuid, each with its instances
+    :param missing: compute nodes of one cell, in order of uuid, each with its instances that have no allocation
     """
     nodes: list[str] = []
     instances: frozenset[str] = frozenset()
@@ -99,7 +99,7 @@ def _key(nodes: Sequence[str], instances: frozenset[str]) -> Key:
 
 
 def grouped(key: Key, judged: Sequence[Judged]) -> tuple[list[Finding], list[Judged]]:
-    """Return the findings of the key, and the instances that no finding covers."""
+    """Return the findings that cover several instances of the key, and the instances that these do not cover."""
     match key.kind:
         case Kind.AMOUNTS:
             wrong = [
@@ -125,7 +125,7 @@ def _belongs(key: Key, facts: Facts) -> bool:
 
 
 def simple_of(facts: Facts, drifts: Sequence[Drift]) -> Missing | None:
-    """Return the instance's part of a batch; None if the instance has another drift, or ports with requests."""
+    """Return the instance's part of a common finding; None if it has another drift, or ports that request resources."""
     match list(drifts):
         case [Give(problem=Problem.MISSING, allocations=allocations) as give] if not allocations:
             if isinstance(facts.ports, Needs) and not facts.ports.requests and not facts.allocation.providers:

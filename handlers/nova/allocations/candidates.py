@@ -1,6 +1,7 @@
 """Asks Placement which providers could give an allocation: ``GET /allocation_candidates``.
 
-Nova has used microversion 1.36 since Train. It has named groups, and can require one subtree for several groups.
+Microversion 1.36, which Nova uses since Train, has named groups of resources. One subtree must give the groups of a
+``same_subtree``.
 """
 
 from __future__ import annotations
@@ -20,9 +21,10 @@ LIMIT = 100
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """One way to give an allocation all resources.
+    """One way to give all resources that a query asks for.
 
-    :param mappings: providers by the name of the group; ``""`` is the nameless group
+    :param providers: the resources that each provider gives
+    :param mappings: providers by the name of the group of resources; ``""`` is the group without a name
     """
 
     providers: Held

@@ -1,16 +1,17 @@
-"""Computes the entitlement of an instance: the resources in Placement that flavor and image require. Pure.
+"""Computes the entitlement of an instance from flavor and image, without its ports. Pure.
 
 The rules are those of Nova's scheduler (``ResourceRequest`` in ``nova/scheduler/utils.py``, with
 ``nova/virt/hardware.py``). ``nova-manage placement heal_allocations`` leaves out the image.
 
-- ``resources:<class>`` overrides. Nova ignores a class that is neither standard nor ``CUSTOM_``, and an amount that is
-  not an integer from 0. A zero counts.
+- ``resources:<class>`` sets the amount of a class, also to 0. Nova ignores a class that is neither standard nor ``CUSTOM_``,
+  and an amount that is not an integer from 0.
 - ``hw:cpu_policy`` or ``hw_cpu_policy`` of the image: ``dedicated`` makes every vCPU a PCPU. ``mixed`` does so for the vCPUs in
   ``hw:cpu_dedicated_mask``, or else in the image's realtime mask, or else in the flavor's. With both policies,
   ``hw:emulator_threads_policy=isolate`` adds a PCPU.
 - DISK_GB is ephemeral disk, swap rounded up to whole GB, and the root disk unless it is a volume. Zeros are left out.
 
-Contradictions give :class:`Unbuildable`. So do resources that perhaps come from another provider than the root.
+The result is :class:`Unbuildable` if flavor and image contradict each other. So it is if another provider than the node's root
+provider may give a resource.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ _TRUE = frozenset({"1", "t", "true", "on", "y", "yes"})
 
 @dataclass(frozen=True, slots=True)
 class Flavor:
-    """The flavor at the build or last resize.
+    """An instance's flavor, as of its build or last resize.
 
     :param swap: size of the swap disk in MB; all other disks are in GB
     """
@@ -72,7 +73,7 @@ class Flavor:
 
 @dataclass(frozen=True, slots=True)
 class Unbuildable:
-    """The reason why the resources or the provider cannot be determined."""
+    """The reason why an entitlement, or the provider that gives it, cannot be determined."""
 
     reason: str
 
@@ -131,9 +132,11 @@ def total(held: Mapping[str, Mapping[str, int]]) -> dict[str, int]:
 
 
 def differences(wanted: Mapping[str, int], held: Mapping[str, Mapping[str, int]]) -> str:
-    """Describe how the resources differ; empty if they are equal.
+    """Return how allocated resources differ from the wanted ones, as text; empty if they are equal.
 
-    If a host has no PCPU in Placement, VCPU replaces PCPU, as in Nova's scheduler.
+    An instance may have VCPU instead of PCPU, because Nova's scheduler does so on a host without PCPU.
+
+    :param held: the allocated resources by provider
     """
     amounts = total(held)
     names = set(wanted) | (set(amounts) & PLAIN)
@@ -174,7 +177,7 @@ def _named(specs: Mapping[str, str]) -> dict[str, int]:
 
 
 def _amount(name: str, value: str) -> int | None:
-    """Return the amount; None if Nova ignores it."""
+    """Return the amount of ``resources:<name>``; None if Nova ignores this extra spec."""
     if name not in STANDARD and not name.startswith("CUSTOM_"):
         return None
     try:
@@ -238,7 +241,7 @@ def _realtime(flavor: Flavor, image: Mapping[str, str]) -> set[int]:
 
 
 def _mask(text: str, vcpus: int) -> set[int]:
-    """Read a mask such as ``0-3,^1``. Exclusions count last; if one is first, they reduce the set of all vCPUs."""
+    """Return the vCPUs of a mask such as ``0-3,^1``; a mask that begins with ``^`` means all others."""
     if text.strip().startswith("^"):
         text = f"0-{vcpus - 1},{text}"
     chosen: set[int] = set()

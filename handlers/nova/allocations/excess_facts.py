@@ -54,7 +54,7 @@ class Judged:
 
 
 class Judge:
-    """Judges consumers. Thread-safe."""
+    """Reads facts, and decides which resources consumers have a right to. Thread-safe."""
 
     def __init__(self, databases: NovaDatabases, placement: Placement, archive: Archive) -> None:
         self._databases = databases
@@ -97,7 +97,7 @@ class Judge:
         return own.union(archived, hosts, *(row.concerns for row in facts.rows))
 
     def _read(self, consumer: str) -> _Seen:
-        """Read nova_api before the cells, so that an instance that changes cells is seen at least once."""
+        """Read nova_api before the cells, so that an instance that changes cells is found in at least one."""
         building, mapping = self._databases.api.run(lambda connection: _scheduling(connection, consumer))
         cells = self._databases.run_in_all(self._databases.cells(), lambda connection: _rows(connection, consumer))
         return _Seen(building, mapping, cells)

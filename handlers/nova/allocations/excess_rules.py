@@ -1,7 +1,7 @@
 """Decides which resources in Placement a consumer has a right to. Pure.
 
-The first rule of :data:`RULES` that applies gives the verdict. A resource that is not proved wrong is kept or reported, never
-taken. ``audit_allocations`` acts on :class:`Take` and :class:`Report`, ``audit_migrations`` on :class:`Move`.
+The first rule of :data:`RULES` that applies gives the verdict. No verdict takes a resource without a proof that it is wrong.
+``audit_allocations`` acts on :class:`Take` and :class:`Report`, ``audit_migrations`` on :class:`Move`.
 """
 
 from __future__ import annotations
@@ -52,15 +52,16 @@ class Located:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """Everything known about a consumer. If the consumer is a migration, all but the allocation is about the migration's
-    instance.
+    """The facts about a consumer. If the consumer is a migration, all but the allocation is about its instance.
 
     :param rows: the instance's rows in all cells, including deleted and hidden ones
-    :param migrations: youngest first, including deleted ones; places have normal names
+    :param migration: the consumer, if it is a migration
+    :param migrations: the instance's migrations, youngest first, including deleted ones
     :param archived: whether the consumer is an archived instance or the migration of one
-    :param home: root provider of the instance's node
-    :param roots: each provider's root, for the providers of the allocation
-    :param nodes: the place of each root that is a compute node, deleted or not
+    :param here: host and node of the instance
+    :param home: root provider of that node
+    :param roots: the root provider of each provider of the allocation
+    :param nodes: host and node of each root that is a compute node, deleted or not
     :param own: if the consumer is a migration, the resources of the instance; ``roots`` and ``nodes`` cover them
     :param wanted: the instance's entitlement; None if not read
     """
@@ -85,7 +86,7 @@ class Facts:
 
     @property
     def row(self) -> Located:
-        """The only live row. Earlier rules handle instances without one or with several."""
+        """The only live row. Rules read it only after those for no live row or several."""
         return self.live[0]
 
     @property
@@ -94,7 +95,7 @@ class Facts:
 
     @property
     def is_mapped(self) -> bool:
-        """Whether the mapping names the cell of the live row."""
+        """Whether the instance's mapping names the cell of the live row."""
         return self.mapping is not None and self.mapping.cell_id == self.row.cell_id
 
     @property
@@ -108,18 +109,18 @@ class Facts:
 
     @property
     def strays(self) -> frozenset[str]:
-        """The compute nodes in the allocation, except the instance's own node."""
+        """The compute nodes that give resources of the allocation, except the instance's own node."""
         return frozenset(root for root in self.roots_of(self.allocation.providers) if root in self.nodes) - {self.home}
 
     @property
     def is_at_home(self) -> bool:
-        """Whether the instance has resources of the node where it lives."""
+        """Whether the instance has resources of its own node."""
         held = self.allocation.providers if self.migration is None else self.own
         return self.home is not None and self.home in self.roots_of(held)
 
     @property
     def strays_are_left(self) -> bool:
-        """Whether ended migrations prove that the instance left all strays."""
+        """Whether ended migrations prove that the instance left all nodes in :attr:`strays`."""
         left = moves.left_places(self.migrations, self.here)
         return all(self.nodes[root] in left for root in self.strays)
 
@@ -133,7 +134,7 @@ class Facts:
 
 @dataclass(frozen=True, slots=True)
 class Take:
-    """Take all resources except ``keep``."""
+    """The verdict to take all resources of the consumer except ``keep``."""
 
     problem: Problem
     summary: str
@@ -142,7 +143,7 @@ class Take:
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """Move the resources of an ended migration to the migration's instance."""
+    """The verdict to move the resources of an ended migration to its instance; a refusal means only to report."""
 
     problem: Problem
     summary: str

@@ -1,13 +1,13 @@
-"""Gives each instance its entitlement: the resources in Placement of the node where it lives.
+"""Gives each instance its entitlement: the resources in Placement of the node where it runs.
 
 **What drifts.** A live instance has no allocation, or an allocation of another node or owner. So the scheduler overfills the
 instance's node, or quotas count wrongly.
 
-**Why Nova lets it.** Nova forgets a failed roll-back. Placement may come from an older backup. nova-compute never compares
-instances with allocations.
+**Why Nova lets it.** Nova does not repeat a failed roll-back. Placement may come from an older backup. nova-compute never
+compares instances with allocations.
 
-**What is read.** First the allocation, then nova_api and every cell, last the ports. If one cell does not answer, there
-is no verdict.
+**What is read.** First the allocation, then nova_api and every cell, last the ports. If one cell does not answer, the handler
+decides nothing.
 
 **What is changed.** One write replaces a whole allocation, at the generation of the evidence:
 
@@ -22,24 +22,24 @@ Before this write, the handler writes missing providers into the ports' ``bindin
 Placement refuses, it restores the ports; after an interruption, the next inspection completes the heal.
 
 **Why a race does no harm.** The instance is at rest: it has no task, no migration that runs or waits for the user, and no
-change for a minute. It is in exactly one cell, mapped to that cell, and not marked as deleted.
+change for a minute. It is in exactly one cell. Its mapping names that cell, and has no ``queued_for_delete``.
 
-- A claim or move after our read changes the generation or makes the consumer, and our write fails. The databases, read later,
-  show an earlier claim.
+- If Nova's scheduler allocates resources after our read, it changes the generation or makes the consumer, and our write fails.
+  If it did so before, the databases show it, because we read them later.
 - Nova may delete the instance and release its allocation just before our write. So the handler reads the row again afterwards.
   It takes the allocation back if the instance is gone, is leaving or cannot be read.
 - Placement refuses to overfill a node.
 
-**What is not changed.** Only reported are:
+**What is not changed.** stackmend only reports:
 
-- an instance without allocation that is marked as deleted: its cell may come from an older backup
+- an instance without allocation whose mapping has ``queued_for_delete``: its cell may come from an older backup
 - wrong amounts, and resources for ports that are gone
 - a node that is too small or reserved
 - an entitlement that flavor and image do not determine, such as vGPUs, device profiles or persistent memory
 - ports with several possible providers
 
-The sweep compares sums by owner, so it misses two owners with equal amounts of each other. It misses a lack of DISK_GB or of a
-custom class if no instance on the node has the class, because another provider may give it. An inspection finds both.
+The sweep compares sums by owner, so it misses two owners who have equal amounts of each other's resources. It also misses a
+lack of DISK_GB or of a custom class on a node where no instance has any. An inspection finds both.
 
 **Undo.** The history has the exact ``openstack resource provider allocation set`` or ``delete``.
 
@@ -133,7 +133,7 @@ class Evidence:
 
 @dataclass(frozen=True, slots=True)
 class Proved(Finding):
-    """A finding with the facts for its write. The journal does not store them."""
+    """A finding with the facts for its write, which the journal does not store."""
 
     facts: Facts | None = field(default=None, compare=False)
     give: Give | None = field(default=None, compare=False)
@@ -274,8 +274,8 @@ class HealAllocations(NovaHandler):
     def _replace(self, before: Allocation, providers: Held) -> None:
         """Replace an allocation.
 
-        :raises Refused: also if the consumer exists without resources; Placement then refuses every new allocation. Placement
-            writes consumer and allocation in two transactions
+        :raises Refused: also if Placement has the consumer without an allocation, and so refuses a new one. Placement writes
+            both in two transactions, so a crash can leave this state
         """
         try:
             self._placement.replace_allocation(before, providers)
@@ -288,9 +288,9 @@ class HealAllocations(NovaHandler):
             raise
 
     def _heal_batch(self, finding: Finding) -> Healed:
-        """Heal the unchanged instances. Their inventories and ports were proved just before.
+        """Heal the instances of a finding that have not changed.
 
-        The write itself proves that they have no allocation.
+        An inspection read inventories and ports just before. The write itself proves that the instances have no allocation.
         """
         expected = finding.evidence["instances"]
         self._suspects.forget(finding.key)
@@ -337,9 +337,9 @@ class HealAllocations(NovaHandler):
             raise Refused(f"the node cannot give {len(due)} instances their resources: {error}") from error
 
     def _departed(self, cell_id: int, given: Mapping[str, tuple[Instance, Held]]) -> set[str]:
-        """Take back the allocations of departed instances; return the departed instances.
+        """Take back the allocations of instances that meanwhile left their node; return these instances.
 
-        :raises Unavailable: if the instances' rows cannot be read, after all allocations were taken back
+        :raises Unavailable: if the instances' rows cannot be read; then all these allocations are taken back
         """
         try:
             now = self._reader.rows(cell_id, list(given))

@@ -1,6 +1,7 @@
 """Reads the facts about instances: first allocations, then databases.
 
-The databases, read later, show every earlier claim. A later claim changes the generation, so our write fails.
+If Nova's scheduler allocated resources before, the databases show it. If it does so later, it changes the generation, and our
+write fails.
 """
 
 from __future__ import annotations
@@ -46,18 +47,18 @@ class Reader:
         self._network = network
 
     def facts(self, instances: Sequence[str]) -> list[Facts]:
-        """Read the facts in the order of the instances.
+        """Return the facts about each instance, in the same order.
 
-        :raises Unavailable: if Placement, nova_api or a cell does not answer; if Neutron does not, and an instance with ports
-            needs resources
+        :raises Unavailable: if Placement, nova_api or a cell does not answer; if Neutron does not answer, and an instance with
+            ports lacks resources
         """
         found, described = self._entitled(self._known([self._placement.allocation(one) for one in instances]))
         return self._with_ports(self._with_providers(found), described)
 
     def again(self, gives: Mapping[str, Held]) -> list[Facts]:
-        """Read the databases again for instances that shall get these resources.
+        """Read the databases again, right before a heal gives instances these resources; do not read Placement and Neutron.
 
-        Inventories and ports were proved just before; the write proves that no allocation exists.
+        An inspection read inventories and ports just before; the write proves that no allocation exists.
         """
         found, _ = self._entitled(self._known([Allocation(one) for one in gives]))
         completed = []
@@ -68,7 +69,7 @@ class Reader:
         return completed
 
     def rows(self, cell_id: int, instances: Sequence[str]) -> dict[str, Instance]:
-        """Read the instances' rows in this cell again."""
+        """Return the current rows of instances in a cell."""
         for cell in self._databases.cells():
             if cell.id == cell_id:
                 found = self._databases.database(cell).run(lambda connection: queries.instances(connection, instances))
@@ -175,9 +176,9 @@ class Reader:
     def _needs(
         self, described: Description, facts: Facts, found: Mapping[str, list[Port]] | Unavailable | None
     ) -> Needs | Unbuildable:
-        """Return the ports' requests from Neutron's answer, because Nova's cache lacks requests and some ports.
+        """Return the requests of the instance's ports, from Neutron's answer ``found``.
 
-        Without Neutron's answer, only an instance without cached ports can be judged.
+        :raises Unavailable: without Neutron's answer, unless Nova's cache proves that the instance has no ports
         """
         cached = port_requests.cached(described.network_info)
         try:

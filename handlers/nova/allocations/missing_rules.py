@@ -1,7 +1,7 @@
 """Decides whether a live instance has its entitlement in Placement. Pure.
 
-The first rule of :data:`RULES` that applies gives the verdict. Each drift requires that the instance is unchanged for a minute,
-mapped to its cell and not marked as deleted.
+The first rule of :data:`RULES` that applies gives the verdict. A heal requires that the instance is unchanged for a minute and
+mapped to its cell, and that the mapping has no ``queued_for_delete``.
 """
 
 from __future__ import annotations
@@ -39,15 +39,15 @@ class Problem(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """Everything known about an instance.
+    """The facts about an instance.
 
     :param rows: the instance's rows in all cells, including deleted and hidden ones
-    :param migrations: youngest first, including deleted ones; places have normal names
+    :param migrations: youngest first, including deleted ones
     :param homes: the live compute nodes with the instance's host and node; normally one
-    :param roots: each provider's root, for the providers of the allocation
-    :param nodes: the place of each root that is a compute node, deleted or not
-    :param offers: total capacity by provider and class, for the node's tree; empty if not read, or if Placement does not know
-        the node
+    :param roots: the root provider of each provider of the allocation
+    :param nodes: host and node of each root that is a compute node, deleted or not
+    :param offers: total capacity by provider and class, for the node's provider tree; empty if not read, or if Placement does
+        not know the node
     :param owed: whether a rolled-back migration has resources of the instance's node
     :param ports: the ports' requests, or why the allocation cannot be rebuilt; None if not read
     """
@@ -72,7 +72,7 @@ class Facts:
 
     @property
     def row(self) -> Located:
-        """The only live row. Earlier rules handle instances without one or with several."""
+        """The only live row. Rules read it only after those for no live row or several."""
         return self.live[0]
 
     @property
@@ -98,7 +98,7 @@ class Facts:
 
     @property
     def strays(self) -> frozenset[str]:
-        """The compute nodes in the allocation that are not in ``homes``."""
+        """The compute nodes that give resources of the allocation, but are not in ``homes``."""
         return frozenset(root for root in self.roots.values() if root in self.nodes) - set(self.homes)
 
     @property
@@ -107,15 +107,15 @@ class Facts:
 
     @property
     def is_marked(self) -> bool:
-        """Whether the mapping marks the instance as deleted, and it is not soft-deleted, which Nova also marks."""
+        """Whether the mapping has ``queued_for_delete``, which is right only for a soft-deleted instance."""
         return self.mapping is not None and self.mapping.queued and self.instance.vm_state != "soft-delete"
 
 
 @dataclass(frozen=True, slots=True)
 class Give:
-    """The instance should have exactly ``providers``.
+    """The drift of an instance that should have exactly the resources ``providers``.
 
-    :param allocations: by port id, the new ``allocation`` of each port without one
+    :param allocations: the new ``allocation`` in the profiles of ports that lack it, by port id
     """
 
     problem: Problem
@@ -136,7 +136,7 @@ class Rule:
 
 
 def has_departed(before: Instance, now: Instance | None) -> bool:
-    """Return whether an instance left its node or is leaving, so that Nova perhaps released the allocation."""
+    """Return whether an instance has left its node or is leaving, so that Nova may have released the allocation."""
     if now is None or now.deleted or (now.host, now.node) != (before.host, before.node):
         return True
     return now.task_state in _LEAVING or now.vm_state in {"deleted", "shelved_offloaded"}

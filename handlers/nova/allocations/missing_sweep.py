@@ -1,7 +1,7 @@
-"""Finds sets of instances that seem to lack their entitlement. Inspections prove the drift.
+"""Finds instances that seem to lack their entitlement, by compute node. Inspections prove the drift.
 
-The sweep remembers a key's instances for the key's inspections, until the heal begins. An outdated set cannot mislead a write:
-each inspection reads the databases, and the write itself proves that no allocation exists.
+A key can stand for several instances. The sweep remembers them for the key's inspections, until the heal begins. If they change
+meanwhile, no write goes wrong: each inspection reads the databases, and the write itself proves that no allocation exists.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class _NodeReading:
 class Suspects:
     """Lists the suspects. Thread-safe.
 
-    :param recent: reads consumers; answers may be some seconds old
+    :param recent: returns the consumers of providers; answers may be some seconds old
     """
 
     def __init__(self, databases: NovaDatabases, placement: Placement, recent: ConsumersOf, network: Network) -> None:
@@ -103,7 +103,7 @@ class Suspects:
         yield from (Key("instance", one) for one in self._of_gone_ports(for_ports))
 
     def just_found(self, key: Key) -> frozenset[str]:
-        """Return the instances that a recent sweep put under this key."""
+        """Return the instances for which a recent sweep yielded this key; empty if there was none."""
         at, missing = self._found.get(key, (0.0, frozenset[str]()))
         return missing if time.monotonic() - at < _JUST_FOUND else frozenset()
 
@@ -115,7 +115,7 @@ class Suspects:
         return _missing(self._residents(cell, [node]), self._placement.consumers(node.uuid))
 
     def missing_together(self, cell: Cell, first: ComputeNode) -> frozenset[str]:
-        """Return the instances of the key that begins with this node of a cell."""
+        """Return the instances without resources on ``first`` and the next nodes by uuid, as far as one key covers them."""
         nodes = self._databases.database(cell).run(queries.compute_nodes)
         some = sorted((node for node in nodes if node.uuid >= first.uuid), key=_uuid)[:GROUP]
         readings = self._read(cell, some, {node.uuid for node in some}, self._placement.consumers_of_each)

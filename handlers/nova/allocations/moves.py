@@ -1,4 +1,4 @@
-"""Proves from ended migrations where an instance lives. Pure.
+"""Proves from ended migrations on which node an instance runs. Pure.
 
 A live migration in ``error`` proves nothing: before Nova 27, the row could name the source after the guest had switched (bug
 1628606).
@@ -31,12 +31,12 @@ def normal(move: Migration, names: HostNames) -> Migration:
 
 
 def is_undecided(move: Migration) -> bool:
-    """Return whether a migration ended without proof where the guest runs."""
+    """Return whether a migration ended in a way that does not prove where the guest runs."""
     return move.kind == "live-migration" and move.status == "error"
 
 
 def lives_on(move: Migration) -> Place | None:
-    """Return where a migration proves that the instance lives; None without proof."""
+    """Return the host and node on which a migration proves that the instance runs; None without proof."""
     if move.deleted or is_undecided(move):
         return None
     if move.status in SUCCEEDED:
@@ -45,21 +45,21 @@ def lives_on(move: Migration) -> Place | None:
 
 
 def has_left(move: Migration) -> Place | None:
-    """Return which place a migration proves that the instance has left; None without proof."""
+    """Return the host and node that a migration proves the instance has left; None without proof."""
     if lives_on(move) is None:
         return None
     return move.source if move.status in SUCCEEDED else move.dest
 
 
 def left_places(migrations: Sequence[Migration], here: Place) -> frozenset[Place]:
-    """Return the places that the instance has provably left; empty if the youngest migration did not lead ``here``."""
+    """Return the hosts and nodes that the instance has provably left; none if its last migration did not end ``here``."""
     if not _agrees(migrations, here):
         return frozenset()
     return frozenset(place for move in migrations if (place := has_left(move)) is not None) - {here}
 
 
 def moved_between(migrations: Sequence[Migration], here: Place, other: Place) -> bool:
-    """Return whether a migration led from ``other`` to ``here``, and the youngest migration led ``here`` too."""
+    """Return whether a migration led from ``other`` to ``here``, and the last migration ended ``here`` too."""
     return _agrees(migrations, here) and any(lives_on(move) == here and has_left(move) == other for move in migrations)
 
 
@@ -70,7 +70,7 @@ def is_owed(move: Migration, migrations: Iterable[Migration], here: Place) -> bo
 
 
 def awaits_user(vm_state: str | None, migrations: Sequence[Migration], here: Place) -> bool:
-    """Return whether a resize waits, or perhaps waits, for the user.
+    """Return whether a resize may wait until the user confirms or reverts it.
 
     If nova-compute dies during a confirmation, the migration is ``confirmed``, but the instance is still ``resized``.
     """
@@ -84,7 +84,7 @@ def awaits_user(vm_state: str | None, migrations: Sequence[Migration], here: Pla
 def is_superseded(move: Migration, migrations: Iterable[Migration]) -> bool:
     """Return whether another migration succeeded after ``move``.
 
-    :param migrations: youngest first; the last change decides which is younger
+    :param migrations: youngest first; one that is listed later counts if its row changed after that of ``move``
     """
     younger = True
     for other in migrations:

@@ -1,7 +1,7 @@
-"""Chooses which providers below and beside compute nodes a sweep asks about.
+"""Chooses of which nested and sharing providers a sweep reads the consumers.
 
-A node may have dozens of such providers (cards, NUMA nodes). So a sweep asks about only one provider per compute node, but at
-least :data:`FLOOR`. The next sweep continues with the other providers.
+A compute node may have dozens of nested providers (cards, NUMA nodes). So a sweep reads only as many as there are compute
+nodes, but at least :data:`FLOOR`. The next sweep continues with the others.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ FLOOR = 100
 
 
 class Nested:
-    """Gives every provider a turn. Thread-safe."""
+    """Chooses nested and sharing providers, so that a series of sweeps reads all. Thread-safe."""
 
     def __init__(self, placement: Placement) -> None:
         self._placement = placement
         self._turns = Turns()
 
     def due(self, roots: Collection[str]) -> dict[str, str]:
-        """Return the providers to check in this sweep, each mapped to its root provider.
+        """Return the providers to read in this sweep, each with its root provider.
 
         :param roots: root providers of compute nodes, which are not returned
         """

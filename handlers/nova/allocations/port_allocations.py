@@ -1,7 +1,7 @@
 """Adds the resources for ports to an allocation, and writes the chosen providers into the ports.
 
-The ports are written first, as in ``nova-manage placement heal_allocations``. After a crash in between, the next inspection
-completes the heal. In the other order, the next inspection would not find the ports.
+The heal writes the ports before the allocation, as does ``nova-manage placement heal_allocations``. After a crash in between,
+the next inspection completes the heal. In the other order, it would find an allocation, and not see that the ports lack theirs.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class PortAllocations:
         self._candidates = candidates
 
     def complete(self, needs: Needs, home: str, give: Give) -> Drift:
-        """Add the resources for the ports, or report why they cannot be determined.
+        """Return ``give`` with the resources for the ports added, or a report why these cannot be determined.
 
         :param home: the node's root provider
         """
@@ -62,9 +62,10 @@ class PortAllocations:
         return changes
 
     def take_back(self, changes: Sequence[tuple[Port, Port]]) -> None:
-        """Restore the profiles of unchanged ports.
+        """Undo :meth:`write`: restore the profiles of these ports.
 
-        A port that cannot be restored keeps the new providers; the next inspection uses these.
+        A port that has changed since, or that Neutron does not accept, keeps the new providers, and the next inspection uses
+        them.
         """
         for before, now in changes:
             with contextlib.suppress(Conflict, Refused, Unavailable):

@@ -3,9 +3,9 @@
 A port with guaranteed bandwidth or packet rate requests groups of resources. Each group comes from one provider below the
 compute node. Nova writes the provider of each group into the port's ``binding:profile``: ``allocation``.
 
-Only candidates that agree with the ports' ``allocation`` count, because the host really uses these providers. If exactly one
-candidate is left, it is right, even for a port that lost its ``allocation``. If several are left, only the host knows the right
-one, and nothing is chosen.
+Placement proposes candidates: sets of providers that could give all resources. Only those that agree with the ports'
+``allocation`` count, because the host uses these providers. If exactly one is left, it is right, even for a port that lost its
+``allocation``. If several are left, the module chooses none.
 
 Sources: ``nova/cmd/manage.py`` (_get_port_allocations_to_heal), ``nova/objects/request_spec.py`` (RequestGroup),
 ``nova/network/neutron.py`` (_get_binding_profile_allocation), ``neutron/services/qos/qos_plugin.py``.
@@ -63,7 +63,7 @@ class Request:
 
     @property
     def given(self) -> Mapping[str, str]:
-        """The provider of each group that the port's profile names."""
+        """The provider of each group, as far as the port's profile names it."""
         written = self.port.profile.get(ALLOCATION)
         if not written:
             return {}
@@ -126,9 +126,9 @@ def cached(network_info: str | None) -> frozenset[str] | None:
 
 
 def exceeds(held: Held, needs: Needs) -> bool:
-    """Return whether a provider gives more than the ports that name it ask for.
+    """Return whether the instance has more resources of a provider than its ports request from that provider.
 
-    :param held: resources of port classes
+    :param held: the instance's resources of classes that only ports request
     """
     asked: dict[tuple[str, str], int] = {}
     for request in needs.requests:
@@ -144,7 +144,7 @@ def exceeds(held: Held, needs: Needs) -> bool:
 
 
 def question(needs: Needs, wanted: Mapping[str, int], home: str) -> list[tuple[str, str]]:
-    """Return the query for Placement's candidates.
+    """Return the query by which Placement proposes candidates.
 
     :param wanted: the entitlement, without amounts of zero
     """

@@ -1,4 +1,4 @@
-"""The SQL about entitlements, owners, homes and rightful consumers. Every statement can run again."""
+"""The SQL of the handlers of allocations. Every statement can run twice."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Owner = tuple[str | None, str | None]
 
 @dataclass(frozen=True, slots=True)
 class Description:
-    """The sources of an instance's entitlement.
+    """The values that determine an instance's entitlement.
 
     :param image_properties: values by the property's name in Glance
     :param network_info: ``instance_info_caches.network_info``; None without a cache
@@ -59,7 +59,7 @@ def descriptions(connection: Connection, uuids: Collection[str]) -> dict[str, De
 
 
 def _booted_from_volume(connection: Connection, uuids: Collection[str]) -> set[str]:
-    """Return the instances whose root disk is a volume. If no root disk is recorded, no image means a volume, as in Nova."""
+    """Return the instances whose root disk is a volume, or that have neither a recorded root disk nor an image."""
     disks, instances = tables.block_device_mapping.c, tables.instances.c
     roots = sa.select(disks.instance_uuid, disks.destination_type).where(
         disks.instance_uuid.in_(uuids), disks.deleted == 0, disks.boot_index == 0
@@ -73,8 +73,8 @@ def _booted_from_volume(connection: Connection, uuids: Collection[str]) -> set[s
 class Resident:
     """A live instance on a host.
 
-    :param host: the host of its compute node; that of an Ironic node's instance may name a former host
-    :param at_rest: whether no operation of Nova runs; then the instance should have resources of its node
+    :param host: the host of its compute node; the row of an instance on an Ironic node may name a former host
+    :param at_rest: whether the instance is at rest, and so should have resources of its node
     """
 
     uuid: str
@@ -162,7 +162,7 @@ def owned(connection: Connection, owner: Owner) -> set[str]:
 
 
 def homeless(connection: Connection) -> set[str]:
-    """Return the instances at rest without a live compute node. An Ironic node that changed hosts leaves such instances."""
+    """Return the instances at rest whose host and node are no live compute node. An Ironic node may have changed hosts."""
     c, nodes = tables.instances.c, tables.compute_nodes.c
     home = sa.exists().where(nodes.deleted == 0, nodes.host == c.host, nodes.hypervisor_hostname == c.node)
     ironic = sa.select(nodes.hypervisor_hostname).where(
@@ -175,7 +175,7 @@ def homeless(connection: Connection) -> set[str]:
 def homes(connection: Connection, host: str, node: str) -> list[records.ComputeNode]:
     """Return the live compute nodes that match a host and node; normally one.
 
-    If the hash ring moves an Ironic node to another nova-compute, the node's instances keep the former host.
+    If an Ironic node moves to another nova-compute, the rows of its instances keep the former host.
     """
     found = queries.compute_nodes(connection, {"host": host, "hypervisor_hostname": node})
     return found or queries.compute_nodes(connection, {"hypervisor_type": IRONIC, "hypervisor_hostname": node})
@@ -184,7 +184,7 @@ def homes(connection: Connection, host: str, node: str) -> list[records.ComputeN
 def rightful(
     connection: Connection, nodes: Collection[records.ComputeNode], consumers: Collection[str]
 ) -> dict[str, set[str]]:
-    """Return the rightful consumers of each node: its instances, and migrations from or to the node with their instances."""
+    """Return the consumers with a right to resources of each node: its instances, and open migrations with their instances."""
     i, m = tables.instances.c, tables.migrations.c
     hosts, uuids = {node.host for node in nodes}, {_place(node.host, node.node): node.uuid for node in nodes}
     found: dict[str, set[str]] = {node.uuid: set() for node in nodes}
