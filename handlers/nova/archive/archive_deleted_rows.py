@@ -280,7 +280,7 @@ def _unarchivable(key: Key, cell: Cell, reference: Reference, rows: Sequence[str
 
 
 def _deletion(reference: Reference, rows: Sequence[str]) -> str:
-    """Return the statement that deletes the rows which refer to these, named by their uuids or keys."""
+    """Return the statement that deletes the rows that refer to ``rows``, which are uuids or keys of the parent table."""
     child, column, parent = reference.child.name, reference.column.name, reference.parent
     name = "uuid" if "uuid" in parent.c else primary_key(parent).name
     values = ", ".join(f"'{row}'" for row in rows)

@@ -34,7 +34,7 @@ class Scope:
         return cls(finding.evidence["cell"], date.fromisoformat(finding.evidence["before"]))
 
     def to_json(self) -> Mapping[str, Any]:
-        """Return the evidence, which stays the same all day."""
+        """Return the evidence; it is the same all day."""
         return {"cell": self.cell, "before": self.before.isoformat()}
 
     @property
@@ -53,7 +53,7 @@ class OpenCell:
 
 
 class CellHandler(NovaHandler):
-    """A handler of rows that are some days old."""
+    """A handler of rows of cells that are at least ``after_days`` old."""
 
     def __init__(self, databases: NovaDatabases, after_days: int) -> None:
         self._databases = databases

@@ -31,7 +31,7 @@ _ROWS_PER_INSTANCE = 20
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """The options; ``rows`` is the limit of one transaction."""
+    """The options; ``rows`` limits one transaction, ``rows_per_cycle`` one run."""
 
     after_days: int = 30
     rows: int = 1000
@@ -48,9 +48,11 @@ class Settings:
 
 @dataclass(slots=True)
 class Tally:
-    """The results of a cycle in one cell.
+    """The results of one run in one cell.
 
     :param failed: by table and key, why a row was not moved
+    :param holding: deleted instances that still have resources in Placement
+    :param stopped: why the run ended early
     """
 
     rows: Counter[str] = field(default_factory=Counter)
@@ -91,7 +93,7 @@ class Cycle:
         self._tally = Tally()
 
     def everything(self, holders: Callable[[], frozenset[str]], go_on: Callable[[], bool]) -> None:
-        """Archive until nothing is due or the cycle's limit is reached.
+        """Archive until no row is due or the run's limit is reached.
 
         :param holders: returns Placement's consumers; called before the first instance moves
         """
@@ -115,10 +117,10 @@ class Cycle:
         self._trees(self._schema.tables[INSTANCES], [row])
 
     def healed(self) -> Healed:
-        """Return the results.
+        """Return the results of the run.
 
         :raises Refused: no row could be moved
-        :raises Conflict: the cycle ended before the first transaction
+        :raises Conflict: the run ended before the first transaction
         """
         tally, name = self._tally, self._cell.name or self._cell.uuid
         total = sum(tally.rows.values())
@@ -168,7 +170,7 @@ class Cycle:
             time.sleep(self._settings.pause)
 
     def _trees(self, table: sa.Table, keys: Sequence[Any]) -> int:
-        """Move trees in one transaction, or one by one; return the number of rows."""
+        """Move the trees of these rows in one transaction; if it fails, in one each. Return the number of moved rows."""
         try:
             moved = self._database.run(
                 lambda connection: statements.move(connection, self._schema, table, keys, self._before)
@@ -205,7 +207,7 @@ class Cycle:
 
 
 def migrations(connection: Connection, instances: Sequence[str]) -> dict[str, str]:
-    """Return these instances' migrations, each with its instance."""
+    """Return the migrations of instances, each with its instance's uuid."""
     c = tables.migrations.c
     query = sa.select(c.uuid, c.instance_uuid).where(c.instance_uuid.in_(instances), c.uuid.is_not(None))
     return {row.uuid: row.instance_uuid for row in connection.execute(query)}

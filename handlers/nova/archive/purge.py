@@ -187,9 +187,9 @@ class Purge(CellHandler):
         work: Callable[..., int],
         go_on: Callable[[], bool],
     ) -> Iterator[int]:
-        """Delete chunk by chunk; yield the number of rows.
+        """Delete rows in chunks; yield the number of deleted rows of each.
 
-        :raises _WindowClosed: rows are left
+        :raises _WindowClosed: ``go_on`` returned False, and rows are left
         """
         last: Any = None
         while rows := database.run(partial(statements.page, table=table, where=where, after=last, limit=self._rows)):

@@ -1,4 +1,4 @@
-"""A cell's tables, foreign keys and shadow tables; releases differ."""
+"""A cell's tables, foreign keys and shadow tables, read from the database because releases differ."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ class Schema:
         return self.tables.get(SHADOW + table.name)
 
     def shadows(self) -> list[sa.Table]:
-        """Return all shadow tables, including those of removed tables."""
+        """Return all shadow tables, including those of tables that Nova no longer has."""
         return [table for name, table in sorted(self.tables.items()) if name.startswith(SHADOW)]
 
     def archivable(self, task_log: bool = False) -> list[sa.Table]:
@@ -132,7 +132,7 @@ class Schema:
         return [table for table in self._order if table in inside and table is not root]
 
     def due(self, table: sa.Table, before: datetime) -> ColumnElement[bool]:
-        """Return the condition for rows to archive, except rows below a deleted parent, which move in the parent's tree."""
+        """Return the condition for old rows at the top of a tree that can be moved: they refer to no deleted row."""
         if table.name == TASK_LOG:
             return old(table, before)
         conditions = [old(table, before)]
@@ -156,7 +156,7 @@ def key(table: sa.Table) -> sa.Column[Any]:
 
 
 def converted(column: sa.Column[Any], target: sa.Column[Any]) -> ColumnElement[Any]:
-    """Return a column as the target column's type, because PostgreSQL's shadow tables have their own ENUM types."""
+    """Return a column, cast to the target column's type: PostgreSQL's shadow tables have ENUM types of their own."""
     one, other = column.type, target.type
     if isinstance(one, sa.Enum) and isinstance(other, sa.Enum) and one.name and one.name != other.name:
         return sa.cast(sa.cast(column, sa.Text), other)
@@ -164,7 +164,7 @@ def converted(column: sa.Column[Any], target: sa.Column[Any]) -> ColumnElement[A
 
 
 def old(table: sa.Table, before: datetime) -> ColumnElement[bool]:
-    """Return the condition for old rows. A row without a date is never old."""
+    """Return the condition for rows deleted before a moment. A row without a date is never old."""
     if table.name == TASK_LOG:  # its rows are never deleted
         return table.c.updated_at < before
     return sa.and_(table.c.deleted != 0, table.c.deleted_at < before)

@@ -39,7 +39,7 @@ def purgeable(schema: Schema, before: datetime) -> list[tuple[sa.Table, ColumnEl
 
 
 def undated(schema: Schema) -> list[tuple[sa.Table, ColumnElement[bool]]]:
-    """Return shadow tables with an instance, and the condition for rows without a date.
+    """Return the shadow tables that belong to an instance, each with the condition for rows without a date.
 
     Nova adds such a row (``clean_attempts``) to a deleted instance.
     """
@@ -83,5 +83,5 @@ def _belongs(shadow: sa.Table) -> bool:
 
 
 def purge(connection: Connection, shadow: sa.Table, where: ColumnElement[bool], keys: Collection[Any]) -> int:
-    """Delete the old ones of these rows; return how many were deleted."""
+    """Delete those of these rows that still fulfil the condition; return how many were deleted."""
     return int(connection.execute(sa.delete(shadow).where(key(shadow).in_(keys), where)).rowcount)

@@ -1,8 +1,7 @@
 """SQL that finds deleted rows of a cell and moves them into its shadow tables.
 
-A **tree** is a row with all rows that refer to it, directly or not, deleted or not. A tree moves whole or not at all. A row in
-a table without a shadow table blocks the tree. Conditions are lists of values: for a DELETE with a subquery, MySQL and MariaDB
-would scan the whole table.
+A tree moves whole or not at all. A row in a table without a shadow table blocks the tree. Conditions are lists of values: for a
+DELETE with a subquery, MySQL and MariaDB would scan the whole table.
 """
 
 from __future__ import annotations
@@ -50,11 +49,11 @@ OPTIONS = [
 
 
 class Blocked(Exception):
-    """A row that cannot be moved refers to a tree; nothing is written."""
+    """A row without a shadow table refers to the tree, so nothing of the tree was moved."""
 
 
 class Miscounted(Exception):
-    """INSERT and DELETE counted different rows; roll back."""
+    """Two statements of a transaction counted different numbers of rows, so the transaction rolls back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +78,7 @@ def tables_due(connection: Connection, schema: Schema, before: datetime, task_lo
 
 
 def any_due(connection: Connection, schema: Schema, before: datetime, task_log: bool) -> bool:
-    """Return whether any deleted row is old, even a blocked row."""
+    """Return whether a cell has any old deleted row, even one that cannot be moved."""
     return any(
         connection.execute(sa.select(key(table)).where(old(table, before)).limit(1)).first() is not None
         for table in schema.archivable(task_log)
@@ -89,7 +88,7 @@ def any_due(connection: Connection, schema: Schema, before: datetime, task_log: 
 def blocked(
     connection: Connection, schema: Schema, before: datetime, task_log: bool, limit: int
 ) -> Iterator[tuple[Reference, list[str]]]:
-    """Yield each reference that blocks old rows, with some of the rows."""
+    """Yield each foreign key of a table without a shadow table that refers to old rows, and some of these rows."""
     for table in schema.archivable(task_log):
         name = table.c.uuid if "uuid" in table.c else key(table)
         for reference in schema.blockers(table):
@@ -111,7 +110,7 @@ def refers(connection: Connection, reference: Reference, value: str) -> bool:
 def page(
     connection: Connection, table: sa.Table, where: ColumnElement[bool], after: Any, limit: int
 ) -> list[sa.Row[Any]]:
-    """Return the next rows in order of key, with uuid if the table has one."""
+    """Return key, and uuid if the table has one, of the next rows by key."""
     columns = [key(table).label("key"), *([table.c.uuid] if "uuid" in table.c else [])]
     query = sa.select(*columns).where(where).order_by(key(table)).limit(limit)
     if after is not None:

@@ -1,4 +1,4 @@
-"""Decide which providers must join or leave Placement's aggregates. Nothing is read here.
+"""Decide which providers must join or leave Placement's aggregates. Pure.
 
 Operators edit Placement's aggregates too (Nova's guide "Tenant Isolation with Placement"). A membership that Nova does not
 know is therefore no proof of drift.
@@ -56,7 +56,7 @@ class Membership:
         return cls(values["provider"], values["host"], values["node"], aggregates, before)
 
     def after(self, problem: str) -> frozenset[str]:
-        """Return the aggregates of the provider after the heal."""
+        """Return all aggregates of the provider after the heal."""
         return self.before | self.aggregates if problem == Problem.MISSING else self.before - self.aggregates
 
 
@@ -73,7 +73,7 @@ def wanted(names: HostNames, aggregates: Collection[Aggregate], host: str) -> Wa
 
 
 def differing(node: ComputeNode, has: Collection[str], rule: Wanted) -> tuple[Membership | None, Membership | None]:
-    """Return a provider's missing memberships, and the memberships unknown to Nova."""
+    """Return the aggregates that a node's provider must join, and those in which it is although its host is not."""
     lacks, extra = rule.joined - set(has), rule.left & set(has)
     return _membership(node, lacks, has), _membership(node, extra, has)
 
@@ -83,7 +83,10 @@ def _membership(node: ComputeNode, aggregates: frozenset[str], has: Collection[s
 
 
 def refusal(problem: str, may_remove: bool, nodes_of_uuid: int, nodes_of_host: int) -> str:
-    """Return why a membership must not change; empty if it may."""
+    """Return why a membership must not change; empty if it may.
+
+    :param nodes_of_uuid: number of compute nodes with the provider's uuid
+    """
     if nodes_of_uuid > 1:
         return (
             "several compute nodes have the provider's uuid: either a cell's database is a copy of another one, or two "

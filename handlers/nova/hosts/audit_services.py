@@ -9,14 +9,14 @@ provider with allocations. A mapping that is made meanwhile stays.
 
 **What is read.** In every cell the host's services, compute nodes, instances and migrations, including deleted and archived
 ones; the host's mapping; the provider's tree and allocations; providers with the nodes' names. If one cell does not answer,
-there is no verdict. :mod:`handlers.nova.hosts.leftover_rules` has the rules.
+the handler decides nothing. :mod:`handlers.nova.hosts.leftover_rules` has the rules.
 
 **What is changed.** ``mapping-left``: if the row of ``host_mappings`` names the same cell, it is deleted. If the host came back
 meanwhile, the row is inserted again. ``provider-left``: ``DELETE /resource_providers/{uuid}``, which Placement refuses while
 the provider has allocations or children.
 
-**What is not changed.** A leftover is only reported if no deleted row explains it, if it is in use, or if its host perhaps came
-back.
+**What is not changed.** stackmend only reports a leftover if no deleted row explains it, it is in use, or its host may have
+come back.
 
 **Why a race does no harm.** A nova-compute that starts meanwhile makes a new provider, and ``discover_hosts`` maps the host.
 
@@ -185,7 +185,7 @@ class AuditServices(PlacementHandler):
         """Insert the mapping again if the host came back meanwhile.
 
         :raises Conflict: the host came back
-        :raises Unavailable: a cell did not answer, and the mapping was inserted
+        :raises Unavailable: a cell did not answer, so the mapping was inserted too
         """
         try:
             traces = self._traces(before.host).values()

@@ -11,7 +11,7 @@ nodes. The service exists seconds before the provider, so ``service.create`` com
 row, so the handler retries for about a second.
 
 **What is changed.** A row is inserted into ``host_mappings``. Then ``compute_nodes.mapped`` is set to 1, for Nova's own
-discovery; without this mark, nothing breaks.
+discovery; a failure to do so breaks nothing.
 
 **What is not changed.** A host in several cells, or mapped to another cell, is reported. If one cell does not answer, no host
 is mapped: that cell may have the host too.

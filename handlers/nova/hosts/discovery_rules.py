@@ -1,4 +1,4 @@
-"""Decide whether a host is mapped to its cell. Nothing is read here."""
+"""Decide whether a host is mapped to its cell. Pure."""
 
 from __future__ import annotations
 
@@ -79,12 +79,12 @@ class Host:
 
     @property
     def shares_services(self) -> bool:
-        """Whether two cells have one service, so they share a database or one is a copy."""
+        """Whether two cells have the same service: they share a database, or one database is a copy of the other."""
         return _repeats(presence.services for presence in self.presences)
 
     @property
     def shares_nodes(self) -> bool:
-        """Whether two cells have one compute node, which a machine takes along in its file ``compute_id``."""
+        """Whether two cells have the same compute node: a host that changes cells keeps the uuid in its file ``compute_id``."""
         return _repeats(presence.nodes for presence in self.presences)
 
     @property

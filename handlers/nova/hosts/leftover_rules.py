@@ -1,4 +1,4 @@
-"""Decide which rows and providers the deleted service of a compute host left. Nothing is read here.
+"""Decide which rows and providers the deleted service of a compute host left. Pure.
 
 A deleted or archived row must prove that the mapping or the provider was Nova's; a missing row proves nothing.
 """
@@ -25,7 +25,7 @@ class Problem(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Traces:
-    """The rows of a host in one cell.
+    """Counts of a host's live rows in one cell, and its former compute nodes.
 
     :param migrations: the number of migrations that have not ended
     :param deleted: seconds since the host's last service or compute node was deleted, if any
@@ -41,7 +41,7 @@ class Traces:
 
 @dataclass(frozen=True, slots=True)
 class Forget:
-    """The mapping or the provider must be deleted."""
+    """The verdict that the mapping or the provider must be deleted."""
 
     problem: Problem
     summary: str
@@ -55,7 +55,7 @@ class MappedHost:
     """A row of ``host_mappings`` and the rows of the host in every cell.
 
     :param age: seconds since the host was mapped
-    :param successors: providers named like a deleted node, but with a uuid in no cell
+    :param successors: providers with the name of a deleted node, whose uuid no cell has
     """
 
     host: str
@@ -78,8 +78,11 @@ class MappedHost:
 class LeftProvider:
     """A resource provider and the rows of its hosts in every cell.
 
-    :param tree: uuids of all providers in the tree :param consumers: consumers with allocations in the tree :param marked:
-        whether the provider has the trait ``COMPUTE_NODE``
+    :param tree: uuids of all providers in the provider tree
+    :param consumers: consumers with allocations in that tree
+    :param alive: whether a live compute node has the provider's uuid
+    :param namesake: whether a live compute node has the provider's name
+    :param marked: whether the provider has the trait ``COMPUTE_NODE``
     """
 
     provider: Provider

@@ -50,14 +50,14 @@ def traces(connection: Connection, host: str) -> Traces:
 
 
 def present(connection: Connection) -> tuple[set[str], set[str]]:
-    """This cell's hosts with nova-compute or a compute node, and the nodes' uuids."""
+    """Return the cell's hosts with nova-compute or a compute node, and the nodes' uuids."""
     nodes = queries.compute_nodes(connection)
     services = {service.host for service in queries.compute_services(connection)}
     return services | {node.host for node in nodes}, {node.uuid for node in nodes}
 
 
 def mapping_age(connection: Connection, host: str) -> float:
-    """Seconds since a host was mapped; infinity if the time is unknown."""
+    """Return the seconds since a host was mapped; infinity if the time is unknown."""
     c = tables.host_mappings.c
     row = connection.execute(sa.select(c.created_at, queries.NOW).where(c.host == host)).first()
     return float("inf") if row is None else seconds_since(connection, row.now, row.created_at)
@@ -77,7 +77,7 @@ def undo_of_forget(connection: Connection, mapping: records.HostMapping) -> str:
 def forget_host(connection: Connection, before: records.HostMapping, undo: str) -> None:
     """Delete a host's mapping to this cell.
 
-    :raises Conflict: when the mapping changed
+    :raises Conflict: when the mapping changed, or ``undo`` would not restore it
     """
     restoring = undo_of_forget(connection, before)
     gone = connection.execute(forgetting(before)).rowcount

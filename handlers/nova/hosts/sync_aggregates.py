@@ -143,7 +143,7 @@ class SyncAggregates(PlacementHandler):
         return self._inspect_aggregate(key, aggregates[key.id])
 
     def sweep(self) -> Iterator[Key]:
-        """Yield aggregates with wrong members, with hosts that have no node, or unknown to Nova."""
+        """Yield aggregates that have wrong members, hosts without a compute node, or no row in Nova."""
         names = self._databases.host_names
         nodes, down = live_nodes(self._databases)
         by_host: dict[str, set[str]] = {}
@@ -186,8 +186,8 @@ class SyncAggregates(PlacementHandler):
     def _write_all(self, problem: str, wrong: Sequence[Membership]) -> list[Membership]:
         """Write the memberships that are still wrong, and return them.
 
-        :raises Conflict, Unavailable, Refused: nothing could be written; after a partial success, the next inspection finds the
-            rest
+        :raises Conflict, Unavailable, Refused: if nothing was written; after a partial success, the next inspection finds the
+            others
         """
         done: list[Membership] = []
         failed: HandlerError = Conflict(f"the memberships of {_names(wrong)} changed")
@@ -291,9 +291,9 @@ class SyncAggregates(PlacementHandler):
         return concerns.of_nodes(self._databases, {one.provider for one in wrong}).union(*aggregates, *hosts)
 
     def _refusals(self, problem: str, nodes: Sequence[ComputeNode]) -> Callable[[Membership], str]:
-        """Return a function that returns why a membership must not change.
+        """Return a function that returns why a membership must not change, or an empty text.
 
-        :param nodes: all compute nodes with the uuids of the providers
+        :param nodes: all compute nodes that have the uuids of the memberships' providers
         """
         normal = self._databases.host_names.normal
         of_uuid = Counter(node.uuid for node in nodes)
@@ -304,7 +304,7 @@ class SyncAggregates(PlacementHandler):
         return lambda one: refusal(problem, self._remove, of_uuid[one.provider], of_host[normal(one.host)])
 
     def _unknown(self, nodes: Iterable[str], known: set[str]) -> list[str]:
-        """Return the aggregates unknown to Nova, without those with which a provider shares its resources."""
+        """Return aggregates of some nodes that Nova does not know, without those to which a sharing provider belongs."""
         unknown = self._aggregates_of(self._nodes.take(nodes, NODES)) - known
         if unknown:
             unknown -= self._aggregates_of(self._placement.sharing_providers())
@@ -429,7 +429,7 @@ def _undo(wrong: Iterable[Membership]) -> str:
 
 
 def _setting(provider: str, aggregates: Iterable[str]) -> str:
-    """Return the command that sets all aggregates of a provider. Its microversion 1.18 is the last without generations."""
+    """Return the command that sets all aggregates of a provider; later microversions than 1.18 need a generation."""
     words = ["openstack", "--os-placement-api-version", "1.18", "resource", "provider", "aggregate", "set"]
     for aggregate in sorted(aggregates):
         words += ["--aggregate", aggregate]

@@ -3,8 +3,8 @@
 =============================  ======================================================================
 ``map_instances``              handler: insert missing mappings
 ``heal_instance_mappings``     handler: repair mappings; delete mappings of deleted instances
-``rules``                      the verdict about a mapping; records and facts
-``unmapped_rules``             the verdict about an instance without mapping
+``rules``                      decides about a mapping; records and facts
+``unmapped_rules``             decides about an instance without mapping
 ``facts``                      reads the records that the rules ask for
 ``queries``                    the SQL
 =============================  ======================================================================

@@ -1,4 +1,4 @@
-"""Read the records of instances that the rules judge: Nova's databases first, then Placement, then the archive."""
+"""Read the records on which the rules decide: Nova's databases first, then Placement, then the shadow tables."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def read_mapped(
     instances: Collection[str],
     asks_allocation: Callable[[Facts], bool] = rules.asks_allocation,
 ) -> dict[str, Facts]:
-    """Return the records that :mod:`~handlers.nova.mappings.rules` asks for.
+    """Return the records that :mod:`~handlers.nova.mappings.rules` needs, by instance.
 
     :param asks_allocation: returns whether to read an instance's allocation
     """
@@ -31,7 +31,7 @@ def read_mapped(
 
 
 def read_unmapped(databases: NovaDatabases, placement: Placement, instances: Collection[str]) -> dict[str, Facts]:
-    """Return the records that :mod:`~handlers.nova.mappings.unmapped_rules` asks for."""
+    """Return the records that :mod:`~handlers.nova.mappings.unmapped_rules` needs, by instance."""
     return _allocated(placement, queries.read(databases, instances), unmapped_rules.asks_allocation)
 
 
@@ -43,7 +43,7 @@ def _allocated(placement: Placement, found: Mapping[str, Facts], asks: Callable[
 
 
 def _archived(databases: NovaDatabases, asked: Mapping[str, Facts]) -> dict[str, Facts]:
-    """Look for archived rows in the mapping's cell; without a cell, look in every cell."""
+    """Return the facts, completed by the archived rows in the mapping's cell; if it names none, in every cell."""
     found = dict(asked)
     for cell in databases.cells():
         here = [uuid for uuid, facts in asked.items() if facts.mapping and facts.mapping.cell_id in {None, cell.id}]

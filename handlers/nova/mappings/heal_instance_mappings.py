@@ -5,25 +5,25 @@ instance still has a build request, so lists show a build. Rows of a deleted ins
 ``queued_for_delete`` is true for a live instance, or false for a deleted one.
 
 **Why Nova lets it.** A boot is four writes of two services into two databases, and a service may die between them. No command
-of Nova repairs an existing mapping. nova-api sets the mark ``queued_for_delete`` when it *asks* for a deletion, which can fail.
+of Nova repairs an existing mapping. nova-api sets ``queued_for_delete`` when it *asks* for a deletion, which can fail.
 
 **What is read.** The mapping, the build request and the instance's rows in every cell; where needed, the allocation and the
-archived rows. If one cell does not answer, there is no verdict. :mod:`handlers.nova.mappings.rules` has the rules.
+archived rows. If one cell does not answer, the handler decides nothing. :mod:`handlers.nova.mappings.rules` has the rules.
 
 **What is changed.** Rows of ``nova_api``, each statement with the old values in its condition:
 
-- ``UPDATE instance_mappings`` sets a missing cell, and the mark of an instance whose row is deleted. It clears the mark only if
-  a live row and an allocation prove that the deletion failed.
+- ``UPDATE instance_mappings`` sets a missing cell, and ``queued_for_delete`` of an instance whose row is deleted. It clears
+  ``queued_for_delete`` only if a live row and an allocation prove that the deletion failed.
 - ``DELETE FROM build_requests`` for an instance in the cell of its mapping, once it has a host or is an hour old. Before, the
   conductor would take a missing build request for a deletion.
-- ``DELETE FROM instance_mappings, request_specs, instance_group_member`` for an instance that is marked as deleted *and*
-  archived in its cell, if nothing contradicts the deletion. Up to a hundred are one finding; each has its own transaction.
+- ``DELETE FROM instance_mappings, request_specs, instance_group_member`` for an instance with ``queued_for_delete`` *and* an
+  archived row in its cell, if nothing contradicts the deletion. Up to a hundred are one finding; each has its own transaction.
 
 **What is not changed.** A missing row proves no deletion, because an exchanged database lacks rows too. Unproved deletions,
 instances in several or other cells, stuck builds, and rows without a mapping are only reported.
 
 **Why a race does no harm.** An instance on which Nova works has a young row, a task state or no host, and the handler waits. A
-deletion between proof and write can leave the mark false; the deletion's event causes the repair.
+deletion between proof and write can leave ``queued_for_delete`` false; the deletion's event causes the repair.
 
 **Undo.** The exact statements with all columns, known before the heal. If a row changed since, the heal stops.
 
@@ -183,7 +183,7 @@ class HealInstanceMappings(PlacementHandler):
                 return [self._forgetting(key, facts, verdict)]
 
     def sweep(self) -> Iterator[Key]:
-        """Yield wrong mappings, misplaced build requests, and the key of nova_api if rows lack a mapping."""
+        """Yield keys of wrong mappings and of misplaced build requests, and that of nova_api if its rows lack mappings."""
         api = self._databases.api
         yield from keys_of("instance", api.run(queries.misplaced_requests))
         if _lone_rows(api.run(_rows_without_mapping)):
@@ -393,7 +393,7 @@ class HealInstanceMappings(PlacementHandler):
     def _suspects(
         self, page: Sequence[MappingRow], cells: Mapping[int, Cell], down: dict[int, Unavailable]
     ) -> tuple[list[MappingRow], list[MappingRow]]:
-        """Return the mappings whose cell lacks the instance, and the mappings that are wrong otherwise.
+        """Return the mappings whose cell lacks the instance, and those that look wrong for another reason.
 
         :param down: receives the cells that do not answer
         """
@@ -499,7 +499,7 @@ def _with_statements(refusal: str, instances: Sequence[str]) -> str:
 
 
 def _without_advice(facts: Facts, verdict: Report) -> Report:
-    """Return the report; without an answer of Placement, replace the advice to delete rows, because a guest perhaps runs."""
+    """Return the report. If the allocation was not read, replace the advice to delete rows, because the guest may run."""
     if facts.allocated is not None or not verdict.refusal.endswith(_DELETE):
         return verdict
     refusal = (

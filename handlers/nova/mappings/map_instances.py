@@ -4,15 +4,15 @@
 show, stop or delete it.
 
 **Why Nova lets it.** Mapping and instance are rows of two databases. An adopted cell, a restored database or a manual deletion
-can leave only one row. An operator must run ``nova-manage cell_v2 map_instances`` for each cell, and it marks no instance as
-deleted.
+can leave only one row. An operator must run ``nova-manage cell_v2 map_instances`` for each cell, and it never sets
+``queued_for_delete``.
 
 **What is read.** The mapping, the build request and the request specification, then the instance's rows in every cell; for a
 live instance without request specification, its allocation. If one cell does not answer, nothing is mapped.
 :mod:`handlers.nova.mappings.unmapped_rules` has the rules.
 
-**What is changed.** A row is inserted into ``instance_mappings``, with owner, cell and mark of deletion. Deleted instances are
-mapped too, as nova-manage does. A key ``cell:<uuid>/<first>-<last>`` stands for a cell's instances with these ids,
+**What is changed.** A row is inserted into ``instance_mappings``, with owner, cell and ``queued_for_delete``. Deleted instances
+are mapped too, as nova-manage does. A key ``cell:<uuid>/<first>-<last>`` stands for a cell's instances with these ids,
 ``cell:<uuid>`` for all instances. A finding has up to five hundred.
 
 **What is not changed.** An instance is only reported if it is in several cells, has no project, or lives without a second
@@ -120,7 +120,7 @@ class MapInstances(PlacementHandler):
         return findings
 
     def sweep(self) -> Iterator[Key]:
-        """Yield unmapped instances; if there are many, yield ranges."""
+        """Yield the keys of unmapped instances; if a cell has many, keys of ranges of their ids."""
         down: Unavailable | None = None
         for cell in self._databases.cells():
             try:

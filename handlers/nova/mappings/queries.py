@@ -31,9 +31,9 @@ FORGOTTEN = (tables.instance_mappings, tables.request_specs, tables.instance_gro
 
 
 def read(databases: NovaDatabases, instances: Collection[str]) -> dict[str, Facts]:
-    """Read these instances' mappings first, then every cell.
+    """Return the records about instances: first read the mappings, then every cell.
 
-    Nova writes the mapping first, so a boot does not look like a lost instance.
+    Nova writes the mapping first too, so a boot does not look like a lost instance.
 
     :raises Unavailable: a cell does not answer or is not in ``cell_mappings``
     """
@@ -90,7 +90,7 @@ def mapping_page(connection: Connection, after: int) -> list[MappingRow]:
 
 
 def mapping_part(connection: Connection, first: int, last: int) -> list[MappingRow]:
-    """Return the mappings in a range of ids, up to a page plus one."""
+    """Return the mappings in a range of ids, at most one more than :data:`PAGE`."""
     return _mappings(connection, tables.instance_mappings.c.id.between(first, last), PAGE + 1)
 
 
@@ -155,7 +155,7 @@ def misplaced_requests(connection: Connection) -> list[str]:
 
 
 def without_mapping(connection: Connection, table: sa.Table, older_than: float) -> tuple[int, list[str]]:
-    """Count rows whose instance has no mapping, and name some.
+    """Return the number of a table's rows whose instance has no mapping, and some of these instances.
 
     :param older_than: minimum age in seconds; younger rows can belong to a boot
     """
@@ -172,9 +172,9 @@ def without_mapping(connection: Connection, table: sa.Table, older_than: float) 
 
 
 def insert_mappings(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Insert the missing mappings, and return their instances.
+    """Insert the mappings that do not exist yet; return their instances.
 
-    If an instance is mapped meanwhile, the unique key refuses the whole batch.
+    If another process maps one of these instances meanwhile, the unique key refuses all.
     """
     there = mapped(connection, [row["instance_uuid"] for row in rows])
     missing = [row for row in rows if row["instance_uuid"] not in there]
@@ -227,7 +227,7 @@ def undo_of_forget(connection: Connection, instance: str) -> list[str]:
 
 
 def forget(connection: Connection, before: MappingRow, undo: str) -> list[str]:
-    """Delete a mapping and related rows; return the undo.
+    """Delete a mapping and the instance's other rows in nova_api; return the statements that restore them.
 
     :raises Conflict: a row changed since it was read, or a build request exists
     """
@@ -314,7 +314,7 @@ def archived_here(connection: Connection, instances: Collection[str]) -> tuple[l
 
 
 def instance_page(connection: Connection, after: int, last: int | None = None) -> list[tuple[int, str]]:
-    """Return the next instances in order of id, without hidden ones."""
+    """Return id and uuid of the next instances by id, without hidden ones."""
     c = tables.instances.c
     query = sa.select(c.id, c.uuid).where(c.id > after, _visible()).order_by(c.id).limit(PAGE)
     if last is not None:
@@ -323,7 +323,7 @@ def instance_page(connection: Connection, after: int, last: int | None = None) -
 
 
 def instances_count(connection: Connection) -> int:
-    """The number of instances, live or deleted, without hidden ones."""
+    """Return the number of instances, live or deleted, without hidden ones."""
     query = sa.select(sa.func.count()).select_from(tables.instances).where(_visible())
     return int(connection.execute(query).scalar_one())
 

@@ -1,8 +1,8 @@
-"""Decide what follows from the records of an instance and its mapping. Nothing is read here.
+"""Decide from an instance's records whether its mapping is right. Pure.
 
 A boot writes a build request and a mapping without cell. Then the conductor makes the instance's row in a cell, writes the cell
 into the mapping and deletes the build request. Last, the compute host writes ``instances.host``. For :data:`BOOT` seconds, the
-conductor perhaps still works on an instance without a host.
+conductor may still work on an instance without a host.
 
 A mapping is deleted only where two independent records prove the deletion and none contradicts it:
 
@@ -12,7 +12,7 @@ contradicts          a row in any cell, an allocation, a build request, or a cel
 proves nothing       a missing row: perhaps it was purged, or the database was restored, emptied or exchanged
 ===================  =====================================================================================
 
-A mark is cleared only if a live row and an allocation exist, which a failed deletion leaves behind.
+``queued_for_delete`` is cleared only if a live row and an allocation exist, which a failed deletion leaves behind.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ class MappingRow:
 
 @dataclass(frozen=True, slots=True)
 class Copy:
-    """A row of ``instances``. A cross-cell resize makes a second row; one of both is hidden.
+    """A row of ``instances``.
 
     :param created_age: seconds since the row was made
     :param age: seconds since the row last changed
@@ -135,7 +135,7 @@ class Facts:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """Change the mapping, and perhaps delete the build request."""
+    """The verdict to change the mapping, and to delete the build request if ``drop_request``."""
 
     problem: Problem
     summary: str
@@ -145,7 +145,7 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Forget:
-    """Delete the rows of a deleted instance."""
+    """The verdict to delete the rows of a deleted instance from nova_api."""
 
     problem: Problem
     summary: str
@@ -193,7 +193,7 @@ class AtHome:
 
     @property
     def wrong(self) -> bool:
-        """Whether the mark of deletion differs from the row."""
+        """Whether ``queued_for_delete`` disagrees with the row."""
         return wrongly_marked(self.mapping.queued, self.copy)
 
 
@@ -323,7 +323,7 @@ AT_HOME: tuple[tuple[Callable[[AtHome], bool], Callable[[AtHome], Verdict]], ...
 
 
 def is_instance(identity: str, project_id: str | None = None) -> bool:
-    """Return whether this mapping is of an instance, not a bookmark of nova-manage."""
+    """Return whether a mapping is of an instance; nova-manage stores its progress in such a row too."""
     if project_id == MARKER or identity == FAKE:
         return False
     try:
@@ -334,7 +334,7 @@ def is_instance(identity: str, project_id: str | None = None) -> bool:
 
 
 def wrongly_marked(queued: bool | None, copy: Copy) -> bool:
-    """Return whether the mark of deletion differs from the row. NULL means false, as in Nova."""
+    """Return whether ``queued_for_delete`` disagrees with the copy. NULL means false, as in Nova."""
     return bool(queued) != copy.queued
 
 
@@ -349,9 +349,9 @@ def asks_allocation(facts: Facts) -> bool:
 
 
 def asks_allocation_in_range(facts: Facts) -> bool:
-    """Return whether to read the allocation of one of many instances that no cell has.
+    """Return whether to read an instance's allocation when many instances are in no cell: only with ``queued_for_delete``.
 
-    Old clouds have many unmarked mappings, whose requests would burden Placement.
+    Old clouds have many mappings without it, and one request for each would burden Placement.
     """
     return asks_allocation(facts) and facts.mapping is not None and bool(facts.mapping.queued)
 
@@ -384,7 +384,7 @@ def decide(facts: Facts) -> Verdict:
 
 
 def place(copies: tuple[Copy, ...]) -> Copy | Keep | Report:
-    """Return the copy that counts, preferably a live one, or why no copy counts."""
+    """Return the copy with which the mapping must agree: the only live or only visible one. Or why no copy counts."""
     live = [copy for copy in copies if not copy.deleted]
     if any(copy.hidden for copy in live):
         return Keep("a cross-cell resize runs and may change which copy counts")
@@ -421,7 +421,7 @@ def _right_mark(facts: Facts, mapping: MappingRow, copy: Copy) -> dict[str, bool
 
 
 def _unsure(copy: Copy) -> Wait | None:
-    """Return why the mark cannot be judged yet; None if it can."""
+    """Return why it is too early to correct ``queued_for_delete``; None if it is not."""
     if not copy.deleted and (copy.task_state is not None or copy.vm_state == "deleted"):
         return Wait(f"the instance is {copy.task_state or 'being deleted'}", BUSY)
     if copy.age < SETTLE:

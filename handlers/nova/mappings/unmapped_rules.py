@@ -1,4 +1,4 @@
-"""Decide what happens to an instance that has no mapping. Nothing is read here.
+"""Decide whether an instance without a mapping must get one. Pure.
 
 An older backup of a cell still has the rows of deleted instances. So a live row needs a second record that Nova deletes with
 the instance: a request specification or an allocation.
@@ -24,7 +24,7 @@ class Problem(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Map:
-    """The instance must be mapped to the cell of this copy."""
+    """The verdict to map an instance to the cell of this copy."""
 
     copy: Copy
 
@@ -59,7 +59,6 @@ class Unmapped:
 
     @property
     def copy(self) -> Copy:
-        """The first visible copy."""
         return self.visible[0]
 
 

@@ -1,6 +1,6 @@
 """Ports in Neutron that deleted instances still occupy.
 
 audit_ports  the handler
-rules        decides about an instance and its ports, without I/O
-queries      SQL about the remains of a deleted instance
+rules        whether the instance is deleted, and the fate of its ports
+queries      SQL about the rows of a deleted instance
 """

@@ -6,8 +6,8 @@ network. Address and quota stay in use.
 **Why Nova lets it.** When Nova cannot unbind a user's port (``_unbind_ports``), it logs the error and deletes the instance.
 
 **What is read.** The instance's ports; then build request and mapping, the row in every cell, or the shadow tables. If one cell
-does not answer, there is no verdict. An instance is gone if all its rows are deleted, at least one of them visible, or if it is
-archived. It must be gone for a minute. From ``soft-delete`` it can return. The instance's network cache decides:
+does not answer, the handler decides nothing. An instance is gone if all its rows are deleted, at least one of them visible, or
+if it is archived. It must be gone for a minute. From ``soft-delete`` it can return. The instance's network cache decides:
 
 =================================================  ===================================================================
 network cache                                      fate of the port
@@ -333,7 +333,7 @@ def _no_undo(port: Port) -> str:
 
 
 def _rebind(port: Port) -> str:
-    """Return the command that binds a port again. The command sets unchanged fields too."""
+    """Return the command that binds a port again."""
     words = ["openstack", "port", "set", "--device", port.device, "--device-owner", port.owner, "--host", port.host]
     if _OF_HOST & port.profile.keys():
         words += ["--binding-profile", json.dumps(port.profile, sort_keys=True)]

@@ -1,4 +1,4 @@
-"""Decides about an instance that ports name, and about the ports. The first matching row decides. No I/O."""
+"""Decides whether an instance that ports name is gone, and whether to unbind, delete or report each port. Pure."""
 
 from __future__ import annotations
 
@@ -28,9 +28,10 @@ class Fate(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Remains:
-    """Rows of a deleted instance that show who made the ports.
+    """Facts about a deleted instance that show whether Nova made its ports.
 
-    :param network_info: the network cache at the deletion; None without exactly one
+    :param launched: whether the instance ever ran
+    :param network_info: the network cache at the deletion; None if there is not exactly one
     """
 
     launched: bool
@@ -39,7 +40,7 @@ class Remains:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """The records about an instance.
+    """The records about an instance that ports name.
 
     :param building: whether the instance has a build request, or a mapping without a cell
     """
@@ -77,7 +78,8 @@ class Case:
     """One port of an instance that is gone or unknown.
 
     :param known: whether a record proves the deletion
-    :param made_by_nova: whether Nova made the port; None if unknown :param has_device: whether the port has a device of Cyborg
+    :param made_by_nova: whether Nova made the port; None if unknown
+    :param has_device: whether the port has a device of Cyborg
     """
 
     known: bool
@@ -115,7 +117,7 @@ _FATES: tuple[tuple[Callable[[Case], bool], Fate, str], ...] = (
 
 
 def fate(case: Case) -> tuple[Fate, str]:
-    """Return a port's fate, and the reason if the port is only reported, with ``{port}`` and ``{device}``."""
+    """Return a port's fate, and the reason for a report, a text with the placeholders ``{port}`` and ``{device}``."""
     return next((found, refusal) for holds, found, refusal in _FATES if holds(case))
 
 
