@@ -1,6 +1,6 @@
-"""The contract between the machine (``consumer``) and the handlers: all that the machine knows of handlers.
+"""The contract between the machine and the handlers: all that the machine knows of handlers.
 
-A handler stands for one kind of drift and answers three questions, in this order:
+A handler has three methods, called in this order:
 
 ``sweep``    Which keys look wrong?  A sweep reads in bulk, is cheap, and can list too many or too few keys.
 ``inspect``  Is this key really wrong?  An inspection proves the drift from the authoritative databases and APIs.
@@ -66,7 +66,7 @@ class Key:
 
     :param kind: ``instance``, ``host``, ``cell``, ``consumer``, ``amphora`` ...; no colon
     :param id: a UUID or a name: 1 to 255 characters, no control characters
-    :param weight: number of objects that the breaker counts; equality ignores the weight
+    :param weight: number of objects for which the key stands; equality ignores it
     :raises ValueError: when kind or id is invalid
     """
 
@@ -130,12 +130,12 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Trigger:
-    """An event type that hints at a handler's drift.
+    """A type of event after which a handler inspects a key.
 
     :param key: returns the key in an untrusted event; None when the event does not concern the handler. After an exception, the
         notification becomes a dead letter
     :param after: seconds to wait before the first inspection, because some services send an event before their work ends
-    :param periodic: whether a service sends the event at intervals for each object, changed or not; other events come first
+    :param periodic: whether a service sends the event at intervals for each object, changed or not; other events go first
     """
 
     event: str
@@ -148,17 +148,17 @@ class Trigger:
 class Finding:
     """A proved drift of one key.
 
-    :param problem: a slug, stable over releases: ``host-unmapped``
+    :param problem: a short name, the same in all releases: ``host-unmapped``
     :param summary: one sentence for a person: the object and its drift
     :param evidence: the values that prove the drift, fit for JSON: ids, generations, states. No clock readings, because two
         inspections of the same drift must give the same evidence
     :param healable: whether ``heal`` may be called
     :param refusal: why ``heal`` must not be called
     :param weight: number of objects that the heal changes; budgets, breaker and history count weights
-    :param undo: the commands or statements that reverse the heal; empty when not known before the heal
+    :param undo: commands or statements that reverse the heal; empty when not known before the heal
     :param plan: the exact writes of the heal, one per line: request with body and generation, or statement with values
     :param concerns: further objects that an exemption can name: ``host:compute-7``, ``project:<id>``, ``cell:cell1``
-    :param begun: whether the heal continues one that must not stop halfway; then no budget, window, pause or breaker stops it
+    :param begun: whether an earlier heal began a work that must not stop halfway; then no gate stops this heal
     """
 
     key: Key
@@ -213,7 +213,7 @@ class InFlight(HandlerError):
 class Unavailable(HandlerError):
     """A database or an API that the proof needs did not answer. Unknown never means absent, so the heal changes nothing.
 
-    :param dependency: the silent database or API: ``placement``, ``nova_api``, ``cell:<name>`` ...
+    :param dependency: the database or API: ``placement``, ``nova_api``, ``cell:<name>`` ...
     """
 
     def __init__(self, dependency: str, reason: str) -> None:
@@ -236,7 +236,7 @@ class Broker:
 
     :param name: the name in logs and metrics: ``nova``, ``cell:cell1``, ``octavia``
     :param transport_url: an oslo.messaging URL with secrets; never log this URL
-    :param exchanges: the publishers' topic exchanges, to which we bind our own queue
+    :param exchanges: the publishers' topic exchanges, to which stackmend binds its own queue
     :param options: ``[oslo_messaging_rabbit]`` in the publishers' files, for TLS
     """
 
@@ -248,7 +248,7 @@ class Broker:
 
 @dataclass(frozen=True, slots=True)
 class QueueDepth:
-    """The numbers of waiting messages and of consumers in a queue."""
+    """The numbers of waiting messages and of consumers of a queue."""
 
     messages: int
     consumers: int
@@ -305,9 +305,9 @@ class Roles:
 
 @dataclass(frozen=True, slots=True)
 class Rising:
-    """Values of a database that only grow, so that a fall proves an older copy.
+    """Values of a database that only grow. If they fall, the database is an older copy.
 
-    :param label: the subject of the values: ``generations of resource providers``
+    :param label: a name for all values: ``generations of resource providers``
     :param witnesses: the values by name
     :param quorum: number of values that must fall together to prove an older copy
     """
@@ -319,12 +319,12 @@ class Rising:
 
 @dataclass(frozen=True, slots=True)
 class Ids:
-    """The ids of a table.
+    """The highest id and the next id of a table.
 
-    A database gives no id twice. Only in an older copy can the next row get the id of an earlier row. Next ids alone prove
-    nothing: on Galera, each writer counts in steps of its own.
+    A database gives no id twice. Only in an older copy can ``next`` be an id that a row already had. Two values of ``next``
+    prove nothing: on Galera, each writer has its own counter.
 
-    :param highest: the highest id of a row, which a purge of the newest row lowers; 0 without rows
+    :param highest: the highest id of a row, which falls when the newest row is purged; 0 without rows
     :param next: the least id that the next row can get
     """
 
@@ -335,10 +335,11 @@ class Ids:
 
 @dataclass(frozen=True, slots=True)
 class Watermark:
-    """Marks of one database at one moment. The machine compares each watermark with the next, and stores it for restarts.
+    """The highest ids and some old rows of one database at one moment. The machine compares it with the stored one.
 
     :param database: ``nova_api``, ``cell:<name>``, ``placement``, ``octavia_database``
-    :param server: the server that answered, for messages only, because a cluster's writers take turns
+    :param server: the server that answered, for messages only: a cluster has several
+    :param rising: values that only grow
     :param ids: the ids of tables with a counter
     :param anchors: values of old rows by name; a value never changes while the row exists
     """
@@ -385,7 +386,7 @@ class Checked:
 
 @runtime_checkable
 class Warns(Protocol):
-    """A shared object that knows why handlers cannot heal or inspect."""
+    """A shared object that can give reasons why handlers cannot inspect or heal."""
 
     def warnings(self) -> Iterable[str]:
         """Yield one sentence for each reason.
@@ -547,18 +548,18 @@ class Handler(Plugin):
     def inspect(self, key: Key) -> Iterable[Finding]:
         """Prove one key's drift, without writing. No finding means that nothing is wrong.
 
-        :raises InFlight, Unavailable, Refused: when no proof is possible; findings yielded before do not count
+        :raises InFlight, Unavailable, Refused: when no proof is possible; then the machine ignores findings yielded before
         """
 
     @abstractmethod
     def sweep(self) -> Iterator[Key]:
-        """Yield every key that looks wrong; read sets, never object by object.
+        """Yield every key that looks wrong; read many objects at a time.
 
-        :raises Unavailable: when a listing fails, or is empty and cannot be; keys yielded before count
+        :raises Unavailable: when a listing fails, or is empty although it cannot be; keys yielded before are valid
         """
 
     def require(self, dependency: str) -> None:
-        """Return once a dependency answers that ended a sweep early; by default, at once. This must be cheap.
+        """Ask cheaply whether a dependency that ended a sweep early answers again. By default, assume that it does.
 
         :raises Unavailable: when the dependency still does not answer
         """

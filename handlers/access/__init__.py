@@ -4,7 +4,8 @@ cloud           the session; turns a failed call into an error of :mod:`handlers
 cloud_options   the options of ``[openstack]``
 database        a service's database, its errors, and ages by its clock
 patience        how long a connection waits for its database
-backoff         remembers a silent database, so that the next callers do not wait
+backoff         remembers that a database did not answer, so that the next callers do not wait
+galera          connections to a Galera cluster
 schemas         whether stackmend knows a database's schema
 neutron         the client for Neutron's ports
 roles           the Keystone roles that calls need

@@ -13,7 +13,7 @@ PAUSE = 10.0
 
 
 class Backoff:
-    """The memory of one server. Thread-safe."""
+    """Remembers the failure of one server. Thread-safe."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -36,13 +36,12 @@ class Backoff:
             return f"{self._reason}; asking again in {self._until - now:.0f} s"
 
     def failed(self, reason: str, seconds: float) -> None:
-        """Remember a failure, if it took long."""
+        """Remember a failure, unless the caller got it within :data:`SLOW` seconds."""
         with self._lock:
             if seconds >= SLOW:
                 self._reason, self._until = reason, self._clock() + PAUSE
 
     def answered(self) -> None:
-        """Forget the failure."""
         if self._reason:
             with self._lock:
                 self._reason = ""

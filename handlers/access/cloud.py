@@ -1,8 +1,8 @@
 """The cloud's APIs: one authenticated session; a failed call becomes an error of :mod:`handlers.base`.
 
 A call raises :class:`~handlers.base.Unavailable` when the service gives no answer in time, answers 5xx, or rejects the
-credentials (401, 403). It does so too without an endpoint, or with endpoints in several regions. The caller gets every other
-answer, such as 404 and 409.
+credentials (401, 403). It also does so when the catalogue has no endpoint, or endpoints in several regions. The caller gets
+every other answer, such as 404 and 409.
 
 Reads are repeated for about a second. Writes are never repeated, because the first write may have arrived.
 """
@@ -144,7 +144,7 @@ class Cloud:
     def service(self, service_type: str, place: Place | None = None) -> Service:
         """Return the API of a service.
 
-        :param place: the place that another service uses; the place's region replaces ours
+        :param place: region and endpoint in another service's file; they replace ours
         """
         place = place or Place()
         client = _OneRegion(
@@ -165,10 +165,7 @@ class _OneRegion(adapter.Adapter):
     _settled = False
 
     def request(self, url: str, method: str, **arguments: Any) -> requests.Response:
-        """Send a request.
-
-        :raises Unavailable: when several regions are possible
-        """
+        """:raises Unavailable: when several regions are possible"""
         self._require_one_region()
         response: requests.Response = super().request(url, method, **arguments)
         return response
@@ -352,7 +349,7 @@ def _load(conf: cfg.ConfigOpts, section: str, where: str) -> Session:
 
 
 def _readable(path: str, option: str) -> str:
-    """Return the path after a check that the file contains certificate authorities.
+    """Return the path, if the file contains certificate authorities.
 
     :raises ConfigError: when the file contains no authority
     """

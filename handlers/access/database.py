@@ -113,9 +113,9 @@ _MARGIN = "stackmend_clock_margin"
 
 
 def seconds_since(connection: Connection, now: datetime, *times: datetime | None) -> float:
-    """Return the least certain age of the latest of ``times``: infinity without a time.
+    """Return the seconds since the latest of ``times``; infinity without a time.
 
-    The age, in seconds, is at least 0 and allows for differing clocks.
+    If clocks may differ, the result is the least possible age, and at least 0.
 
     :param now: the time by the database's clock
     """
@@ -126,7 +126,7 @@ def seconds_since(connection: Connection, now: datetime, *times: datetime | None
 
 
 def time_before(connection: Connection, now: datetime, seconds: float) -> datetime:
-    """Return a time that is certainly so many seconds ago, even if clocks differ: the limit of a search by age.
+    """Return a time that is at least ``seconds`` ago, even if clocks differ: the limit of a search by age.
 
     :param now: the time by the database's clock
     """
@@ -157,8 +157,8 @@ class Database:
     def run(self, work: Callable[[Connection], T]) -> T:
         """Return ``work(connection)``, run in its own transaction; ``work`` may run more than once.
 
-        :raises Unavailable: when the database does not answer, or answers with an error. After a silence, each call fails at
-            once until a retry time
+        :raises Unavailable: when the database does not answer, or answers with an error. After a timeout, all calls fail at
+            once for some seconds
         :raises sqlalchemy.exc.IntegrityError: when a write violated a key; the database rolled the write back
         """
         if refusal := self._backoff.refusal():
@@ -290,7 +290,7 @@ def _is_deadlock(error: BaseException) -> bool:
 
 
 def _is_silence(error: exc.DBAPIError) -> bool:
-    """Return whether the connection failed: before a statement, or in the middle of one."""
+    """Return whether the connection failed, before or during a statement."""
     return error.statement is None or error.connection_invalidated
 
 

@@ -12,13 +12,13 @@ UNREADY = 1047
 
 
 def prepare(engine: Engine) -> None:
-    """Let reads see the latest writes of every node, and connections to an unready node end."""
+    """Make reads see the latest writes of every node, and end connections to a node that refuses statements."""
     event.listen(engine, "connect", _read_latest)
     event.listen(engine, "handle_error", _leave_unready_node)
 
 
 def _read_latest(connection: Any, _record: Any) -> None:
-    """Let reads wait until the node has applied the writes of the others. A state of before proves nothing."""
+    """Let reads wait until the node has applied the writes of the others; an older state proves nothing."""
     cursor = connection.cursor()
     cursor.execute("SHOW VARIABLES LIKE 'wsrep_on'")
     if ("wsrep_on", "ON") in cursor.fetchall():
@@ -27,6 +27,6 @@ def _read_latest(connection: Any, _record: Any) -> None:
 
 
 def _leave_unready_node(context: ExceptionContext) -> None:
-    """Let the pool connect again, because a load balancer leads new connections to another node."""
+    """Let the pool connect again, because a load balancer may lead the new connection to another node."""
     if context.original_exception.args[:1] == (UNREADY,):
         context.is_disconnect = True

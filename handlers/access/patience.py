@@ -29,7 +29,7 @@ _SETTERS: dict[str, _Set] = {"mysql+pymysql": _set_pymysql, "postgresql+psycopg"
 
 
 def apply(engine: Engine, short: float, long: float) -> None:
-    """Let the engine's connections wait for ``long`` seconds while they are in use, otherwise for ``short`` seconds.
+    """Let an engine's connections wait ``long`` seconds for a statement, ``short`` seconds for handshake and ping.
 
     A driver other than PyMySQL and psycopg keeps its own timeouts.
     """
@@ -70,7 +70,7 @@ def _patient_psycopg() -> Any:
             return super().wait(self._bounded(gen), *arguments, **named)
 
         def _bounded(self, generator: Generator[Any, Any, Any]) -> Generator[Any, Any, Any]:
-            """Run the generator; close the connection if the server stays silent for too long."""
+            """Run the generator; close the connection if the server does not answer in time."""
             ready, end = None, monotonic() + self.patience
             while True:
                 try:

@@ -1,6 +1,6 @@
-"""Whether this machine and an API agree about the time, by the header ``Date`` of an answer.
+"""Whether this host and an API agree about the time, by the header ``Date`` of an answer.
 
-Handlers compare times of an API, such as the creation of a server, with the clock of this machine.
+Handlers compare times of an API, such as the creation of a server, with the clock of this host.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ TOLERATED = 5.0
 
 
 def check(name: str, headers: Mapping[str, str]) -> Checked | None:
-    """Judge an API's clock; return None when the answer has no date.
+    """Check an API's clock; return None when the answer has no date.
 
     :param headers: the headers of an answer that has just arrived
     """

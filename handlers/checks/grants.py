@@ -58,7 +58,7 @@ class Account:
 
 
 def rights_of(handlers: Iterable[type[Handler]], database: str) -> list[Needs]:
-    """Return the privileges that handlers need in a database: ``nova_api``, ``cell`` or ``octavia``."""
+    """Return the privileges, by table, that handlers need in a database (``nova_api``, ``cell`` or ``octavia``)."""
     return [handler.rights[database] for handler in handlers if database in handler.rights]
 
 
@@ -87,17 +87,17 @@ def statements(schema: str, account: str, wanted: Needs, every: str = "") -> lis
 
 
 class Asked(Protocol):
-    """A database that runs a function."""
+    """A database whose account is checked."""
 
     def run(self, work: Callable[[Connection], Account | None]) -> Account | None:
         """Run a function in its own transaction."""
 
 
 def check(name: str, database: Asked, needs: Iterable[Needs], most: Iterable[Needs] = ()) -> Iterator[Checked]:
-    """Judge an account's privileges; yield nothing for SQLite, or when the database does not answer.
+    """Check an account's privileges; yield nothing for SQLite, or when the database does not answer.
 
-    :param needs: privileges that the healing handlers need
-    :param most: privileges that all handlers would need; the account may have these although some handlers only report
+    :param needs: privileges that the handlers in the modes ``ask`` and ``heal`` need; a missing one is a failure
+    :param most: privileges that all handlers would need; a warning names any others that the account has
     """
     try:
         account = database.run(account_of)

@@ -12,7 +12,7 @@ PUBLISHING = frozenset({"messaging", "messagingv2"})
 
 
 def notifications(bus: Bus, files: ServiceFiles, group: str, option: str, common: str) -> Iterator[Checked]:
-    """Judge whether a service publishes to a topic that stackmend consumes.
+    """Check whether a service publishes to a topic that stackmend consumes.
 
     :param option: the service's option in ``group`` that lists topics
     :param common: the topic of other consumers, which the advised value keeps

@@ -35,7 +35,7 @@ class Identity:
 
 
 def check(service: str, resources: Resources, modes: Mapping[type[Handler], Mode]) -> Iterator[Checked]:
-    """Judge the roles of ``[openstack]``; yield nothing without Keystone, or when no handler needs a role.
+    """Check the roles of ``[openstack]``; yield nothing without Keystone, or when no handler needs a role.
 
     :param service: the handlers' service, for the subject of the result
     """

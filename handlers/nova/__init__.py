@@ -24,5 +24,5 @@ nodes               reads compute nodes and instances of all cells
 former_nodes        reads deleted compute nodes
 archived_consumers  finds archived instances and migrations
 placement           the client of Placement
-verdicts            the verdicts of rules, and settle times
+verdicts            the verdicts of rules
 """

@@ -2,7 +2,7 @@
 
 Each question is a full scan of shadow tables in each cell: some seconds per million rows. So a sweep asks for all its unknown
 consumers at once. An archived instance never returns, so the answer "yes" stays true. After "no", the consumer is only
-reported; after :data:`UNKNOWN_FOR` the sweep asks again.
+reported; the sweep asks again after :data:`UNKNOWN_FOR` seconds.
 """
 
 from __future__ import annotations

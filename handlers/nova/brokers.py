@@ -1,7 +1,7 @@
 """The brokers on which Nova publishes: the broker of the API, and one broker for each cell.
 
-The configuration of a cell's services is not visible here, so stackmend reads every cell's broker. A broker without
-notifications costs an idle connection. The TLS options of Nova's files hold for all brokers.
+stackmend cannot read whether a cell's services publish, so it connects to every cell's broker. The TLS options of Nova's files
+hold for all brokers.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 A URL may be a template such as ``mysql+pymysql://{username}:{password}@{hostname}/nova_cell2``. The fields come from
 ``[database] connection`` and ``[DEFAULT] transport_url``; a message-queue URL with several hosts also gives ``{username1}``,
 ``{hostname1}``, ``{port1}`` ... Values stay percent-encoded. A URL with other braces, for example in a password, is used
-unchanged, as in Nova. If a field has no value, Nova uses the raw template, but this module raises.
+unchanged, as in Nova. If a field has no value, Nova uses the raw template, but this module raises :class:`TemplateError`.
 """
 
 from __future__ import annotations

@@ -80,7 +80,7 @@ def _clocks(databases: NovaDatabases) -> Iterator[Checked]:
 
 
 def judge_clock(name: str, seconds: float | None) -> Checked:
-    """Judge a clock difference; it is None if no service reported."""
+    """Return the check of a clock difference in seconds; None: no service reported."""
     subject = f"{name}: clocks"
     if seconds is None:
         return Checked(subject, Verdict.OK, "not compared: no service of Nova reported during the check")

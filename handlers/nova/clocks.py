@@ -4,7 +4,7 @@ Handlers compute ages by the database's clock, from times that Nova's services w
 report_interval``) a service increments ``report_count``. It also writes its own or a conductor's time into ``updated_at``. If a
 row changed between two readings, its time and the times of the readings give a lower bound of the difference.
 
-Handlers subtract the difference from every age. Beyond :data:`LARGEST`, they refuse heals.
+Handlers subtract the difference from every age. If it exceeds :data:`LARGEST`, they refuse heals.
 """
 
 from __future__ import annotations
@@ -121,7 +121,7 @@ class Clocks:
             return max((seconds for at, seconds in memory.measured if now - at < REMEMBERED), default=None)
 
     def measure(self, databases: Iterable[Database]) -> None:
-        """Read the reports twice, some seconds apart."""
+        """Read the reports of each database twice, some seconds apart."""
         asked = list(databases)
         if any(reading is not None and reading.alive for reading in map(self.observe, asked)):
             time.sleep(PAUSE)

@@ -1,7 +1,6 @@
 """Connections to ``nova_api`` and to the database of every cell.
 
-The list of cells is read again every few seconds. If one cell does not answer a question to all cells, the question raises
-:class:`~handlers.base.Unavailable`.
+The list of cells is read again every few seconds.
 """
 
 from __future__ import annotations
@@ -79,7 +78,6 @@ class NovaDatabases:
         """Refuse a heal if a schema is unknown, or if Nova's clock differs too much from a database's clock.
 
         :param cells: the cells that the heal relies on besides nova_api; all cells by default
-        :raises Refused: see above
         """
         databases = [self.database(cell) for cell in (self.cells() if cells is None else cells)]
         self.schemas.require([self.api, *databases])
@@ -138,16 +136,19 @@ class NovaDatabases:
             raise Unavailable(cell.label, str(error)) from error
 
     def require(self, dependency: str) -> None:
-        """Ask the cell with this label for nothing; do nothing if no cell has it.
+        """Do nothing if no cell has this label.
 
-        :raises Unavailable: when the cell does not answer
+        :raises Unavailable: when the cell with this label does not answer
         """
         for cell in self.cells():
             if cell.label == dependency:
                 self.database(cell).run(lambda connection: connection.execute(sa.text("SELECT 1")))
 
     def run_in_all(self, cells: Iterable[Cell], work: Callable[[Connection], T]) -> dict[Cell, T]:
-        """Run a function in each of these cells, for a proof."""
+        """Return the result of a function in each of these cells.
+
+        :raises Unavailable: when one of the cells does not answer
+        """
         return {cell: self.observe_clocks(cell).run(work) for cell in cells}
 
     def run_in_available(
@@ -155,7 +156,7 @@ class NovaDatabases:
     ) -> tuple[dict[Cell, T], Unavailable | None]:
         """Run a function in each of these cells; return the answers, and the error of a cell that did not answer.
 
-        Use this only for suspects and counts: a missing answer is unknown, not empty.
+        Use this only for suspects and counts: a cell that does not answer may have any rows.
         """
         found: dict[Cell, T] = {}
         down: Unavailable | None = None

@@ -32,7 +32,7 @@ MOVED_AGO = MOVED_SETTLE - PATIENCE
 
 @dataclass(frozen=True, slots=True)
 class Bystander:
-    """A consumer during an operation of Nova."""
+    """A consumer that Nova works on, and that no heal may touch."""
 
     doing: str
     consumer: str

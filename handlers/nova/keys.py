@@ -1,4 +1,4 @@
-"""Gets keys out of notifications. Payloads are untrusted, so these functions check the form and return only the key."""
+"""Gets keys out of notifications. Payloads are untrusted, so these functions check their form, and return nothing but a key."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ _UNMAPPED = re.compile(r"Host '(.{1,255})' is not mapped to any cell")
 
 
 def compute_host(event: Event) -> Key | None:
-    """Return the host of a nova-compute service; None for other services."""
+    """Return the key of a nova-compute service's host; None for other services."""
     if event.payload.get("binary") != "nova-compute":
         return None
     return _host(event.payload["host"])
 
 
 def failed_host(event: Event) -> Key | None:
-    """Return a failed build's host, or the unmapped host in its error message."""
+    """Return the key of a failed build's host, or of the host that its error message calls unmapped; None without either."""
     host = event.payload.get("host")
     if isinstance(host, str) and host:
         return _host(host)
@@ -38,7 +38,7 @@ def instance(event: Event) -> Key:
 
 
 def aggregate(event: Event) -> Key | None:
-    """Return the aggregate; for a legacy notification without the aggregate's uuid, return the host."""
+    """Return the key of the aggregate, or of the host if a legacy notification lacks the aggregate's uuid."""
     uuid, host = event.payload.get("uuid"), event.payload.get("host_name")
     if uuid is None and host is None:
         return None

@@ -63,7 +63,7 @@ def live_instances(databases: NovaDatabases) -> int:
 
 
 def in_groups(nodes: Iterable[tuple[Cell, ComputeNode]]) -> Iterator[tuple[Cell, list[ComputeNode]]]:
-    """Yield the nodes in batches. All nodes of a batch are in one cell."""
+    """Yield the nodes in groups. All nodes of a group are in one cell."""
     by_cell: dict[Cell, list[ComputeNode]] = {}
     for cell, node in nodes:
         by_cell.setdefault(cell, []).append(node)
@@ -72,7 +72,7 @@ def in_groups(nodes: Iterable[tuple[Cell, ComputeNode]]) -> Iterator[tuple[Cell,
 
 
 def read_ahead(read: Callable[[S], T], batches: Iterable[S]) -> Iterator[tuple[S, Future[T]]]:
-    """Read batches in order. While the caller works on one batch, read the next batches.
+    """Read batches in order; while the caller works on one batch, threads read the next ones.
 
     :return: each batch with a finished future, whose result raises the error of ``read``
     """

@@ -77,7 +77,7 @@ class Provider:
 
 @dataclass(frozen=True, slots=True)
 class ProviderAggregates:
-    """A provider's aggregates, and the provider's generation when they were read."""
+    """A provider's aggregates, with the provider's generation at that time."""
 
     provider: str
     aggregates: frozenset[str]
@@ -134,7 +134,8 @@ class Placement:
 
         :param source: project and user of the result come from this allocation
         :param target: loses all former resources
-        :raises Conflict: if either allocation changed since it was read :raises Refused: if Placement rejects the move
+        :raises Conflict: if either allocation changed since it was read
+        :raises Refused: if Placement rejects the move
         """
         response = self._write(moving(source, target))
         if response.status_code != 204:
@@ -156,7 +157,7 @@ class Placement:
         return frozenset(self.consumers(provider))
 
     def consumers_of_each(self, providers: Iterable[str]) -> dict[str, ByConsumer]:
-        """Return the consumers of each provider; the requests run side by side."""
+        """Return the consumers of each provider, by parallel requests."""
         asked = list(providers)
         with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="consumers") as pool:
             return dict(zip(asked, pool.map(partial(self._consumers, self._turns_of_sweeps), asked), strict=True))

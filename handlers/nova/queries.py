@@ -1,7 +1,6 @@
 """The SQL that several families share, one function each.
 
-Each function runs in a transaction and can run again. Ages are seconds by the database's clock. Lists of identities are sent
-in chunks, so that no statement grows with the cloud.
+Each function runs in a transaction and can run twice. Ages are seconds by the database's clock.
 """
 
 from __future__ import annotations
@@ -83,7 +82,7 @@ def instance_mappings(connection: Connection, instances: Collection[str]) -> lis
 
 
 def build_requests(connection: Connection, instances: Collection[str]) -> set[str]:
-    """Return the instances that have a build request, which shows that no conductor has taken over."""
+    """Return the instances that have a build request, so that the conductor has not finished their build."""
     c = tables.build_requests.c
     query = sa.select(c.instance_uuid)
     return {uuid for chunk in chunks(instances) for uuid in connection.scalars(query.where(c.instance_uuid.in_(chunk)))}
@@ -280,9 +279,11 @@ def _migrations(connection: Connection, table: sa.Table, where: sa.ColumnElement
 
 
 def stayed(connection: Connection) -> dict[str, dict[str, str]]:
-    """Return each compute node's migrations away from it that ended or are deleted; a deleted node counts too.
+    """Return, by compute node, the ended or deleted migrations of instances that are on their source node.
 
-    The instance is still on the node, without a task.
+    Instances with a task do not count; deleted nodes do.
+
+    :return: for each node, the instance of each migration
     """
     i, m, n = tables.instances.c, tables.migrations.c, tables.compute_nodes.c
     began = sa.and_(i.uuid == m.instance_uuid, i.host == m.source_compute, i.node == m.source_node)
@@ -335,7 +336,7 @@ def archived_instances(connection: Connection, consumers: Collection[str]) -> li
 
 
 def archived_migrations(connection: Connection, consumers: Collection[str]) -> dict[str, str]:
-    """Return the consumers that are archived migrations, each mapped to its instance; scan the whole table."""
+    """Return the consumers that are archived migrations, each with its instance; scan the whole table."""
     c = tables.shadow_migrations.c
     found: dict[str, str] = {}
     for chunk in chunks(consumers):

@@ -50,7 +50,7 @@ class Migration:
 
     @property
     def within_node(self) -> bool:
-        """Whether the destination is the source node, or its host while no node is chosen."""
+        """Whether the destination is the source node, or the source's host while Nova has chosen no node."""
         return self.dest in {self.source, (self.source[0], None)}
 
 

@@ -1,4 +1,4 @@
-"""Bounds the requests of a sweep: each sweep reads a part of many objects, and the next sweep continues."""
+"""Limits the requests of a sweep: each sweep reads a part of the objects, and the next sweep continues."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 
 class Turns:
-    """Gives every id a turn. Thread-safe."""
+    """Chooses a part of many ids for each sweep, so that successive sweeps cover all. Thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -17,7 +17,7 @@ class Turns:
         self._next = f"{random.getrandbits(32):08x}"
 
     def take(self, ids: Iterable[str], size: int) -> list[str]:
-        """Return up to ``size`` ids, beginning where the last call ended."""
+        """Return up to ``size`` ids, in order, beginning where the last call ended."""
         ordered = sorted(ids)
         if len(ordered) <= size:
             return ordered

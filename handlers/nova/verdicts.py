@@ -1,4 +1,4 @@
-"""The verdicts that Nova's families share, and the times that Nova needs to settle."""
+"""The verdicts that Nova's families share, and the times for which Nova may still work after a change."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ NODE_GONE = (
 
 @dataclass(frozen=True, slots=True)
 class Keep:
-    """Leave the object: nothing is wrong, or the object is not Nova's."""
+    """The verdict to leave the object alone: nothing is wrong, or the object is not Nova's."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """Inspect again later: the state proves nothing yet.
+    """The verdict to inspect again later: the state proves nothing yet.
 
     :param after: seconds until the next inspection makes sense
     """
@@ -42,7 +42,7 @@ class Wait:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Report the drift: the state is wrong, but nothing proves the right heal."""
+    """The verdict to report the drift: the state is wrong, but nothing proves the right heal."""
 
     problem: str
     summary: str
@@ -50,6 +50,6 @@ class Report:
 
 
 def soonest(waits: Iterable[Wait]) -> InFlight:
-    """Return the error that asks for an inspection after the shortest wait."""
+    """Return the error that asks for another inspection after the shortest of these waits."""
     first = min(waits, key=lambda wait: wait.after)
     return InFlight(first.reason, first.after)

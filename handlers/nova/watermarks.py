@@ -1,7 +1,7 @@
-"""The watermarks of nova_api, the cells and Placement, which show that a database went back.
+"""The watermarks of nova_api, the cells and Placement.
 
 The counter behind ``AUTO_INCREMENT`` survives archive and purge. On Galera, the counter of each writer is above the ids of all
-rows. Rows of ``services`` and ``cell_mappings`` keep their identity as long as they exist.
+rows. Rows of ``services`` and ``cell_mappings`` keep their uuid as long as they exist.
 
 For Placement, the API gives the generations of providers, which only grow (``placement/objects/resource_provider.py``).
 """

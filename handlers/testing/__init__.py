@@ -1,10 +1,10 @@
 """Tools for a handler's tests, inside this tree or outside.
 
-``drive``  runs a handler as the engine does: sweep, inspect and heal until nothing is left
+``drive``  runs a handler as the machine does: sweep, inspect and heal until nothing is left
 ``setup``  makes the shared resources from plain values
 
-:class:`handlers.nova.simulation.NovaSimulation` simulates Nova with real tables and the real Placement;
-    :mod:`handlers.octavia.drivers.noop` simulates the cloud of Octavia's handlers.
+:class:`handlers.nova.simulation.NovaSimulation` simulates Nova with real tables and the real Placement.
+:mod:`handlers.octavia.drivers.noop` simulates the cloud of Octavia's handlers.
 """
 
 from __future__ import annotations

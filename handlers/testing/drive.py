@@ -1,4 +1,4 @@
-"""Runs a handler as the engine does, without journal, waits or gates. Afterwards, tests assert the state of the cloud."""
+"""Runs a handler as the machine does, without journal, waits or gates."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ class Aggregates(World):
         """Add a host: Nova's row, Placement, then publish ``aggregate.add_host.end``
         (nova.compute.api.AggregateAPI.add_host_to_aggregate).
 
-        :param placement_ok: whether Placement answers; otherwise Nova only logs
+        :param placement_ok: False when Placement does not answer: Nova only logs that
         """
         self._store.insert(self.api, tables.aggregate_hosts, aggregate_id=self._aggregate(uuid).id, host=host)
         if placement_ok:

@@ -26,11 +26,11 @@ SAME_PAYLOAD: Mapping[str, str] = {
 
 
 def notification(event: str, publisher: str, data: Mapping[str, Any], sent_at: datetime) -> Notification:
-    """Make a notification of Nova.
+    """Make a notification of Nova from a captured one.
 
     :param publisher: ``nova-compute:<host>``
+    :param data: the fields of the payload to replace
     :param sent_at: naive UTC
-    :raises KeyError: when the payload of this event has no such field
     """
     template = resources.files("handlers.nova").joinpath("notifications", f"{SAME_PAYLOAD.get(event, event)}.json")
     sample = json.loads(template.read_text(encoding="utf-8"))

@@ -14,7 +14,7 @@ from handlers.nova.simulation.servers import Servers
 
 class Moves(Servers):
     def start_migration(self, uuid: str, host: str, live: bool = False) -> str:
-        """Begin a migration, which gets the source's allocation; the instance claims the destination
+        """Begin a migration, which gets the source's allocation; the instance gets one of the destination
         (nova.conductor.tasks.migrate, .live_migrate); return its uuid.
         """
         source, target = self.instance(uuid), self.node(host)

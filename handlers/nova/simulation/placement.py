@@ -174,7 +174,7 @@ class _Application:
                     close()
 
     def close(self) -> None:
-        """Wait for the running request, then restore the module state."""
+        """Wait for the running request, then restore Placement's module state."""
         with self._lock:
             self._closed = True
             self._policy.reset()
@@ -212,8 +212,6 @@ class _Server(ThreadingHTTPServer):
 
 
 class _Request(BaseHTTPRequestHandler):
-    """One connection. It stays open, because answers have a length."""
-
     protocol_version = "HTTP/1.1"
     wbufsize = -1  # one packet per answer
     disable_nagle_algorithm = True

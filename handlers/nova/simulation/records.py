@@ -13,7 +13,7 @@ class Flavor:
     root_gb: int = 1
 
     def resources(self) -> dict[str, int]:
-        """Return the resources that Nova claims (nova.scheduler.utils.ResourceRequest)."""
+        """Return the resources that Nova's scheduler allocates (nova.scheduler.utils.ResourceRequest)."""
         wanted = {"VCPU": self.vcpus, "MEMORY_MB": self.memory_mb, "DISK_GB": self.root_gb}
         return {name: amount for name, amount in wanted.items() if amount}
 

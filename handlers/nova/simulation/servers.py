@@ -40,7 +40,7 @@ class Servers(Changes):
         return uuid
 
     def claim(self, uuid: str, host: str, node: str = "") -> None:
-        """Claim resources, before any other record (nova.scheduler.utils.claim_resources). Allocations of other nodes stay."""
+        """Give the instance an allocation of a node, besides those it has (nova.scheduler.utils.claim_resources)."""
         there = self.node(host, node).uuid
         self.hold(uuid, {**self.allocation(uuid), there: self.flavor(uuid).resources()})
 
@@ -93,7 +93,7 @@ class Servers(Changes):
         """Delete a server, then publish ``instance.delete.end`` (nova.compute.api.API._delete,
         nova.compute.manager._delete_instance).
 
-        :param leak_allocation: keep the allocation, as a restored backup would
+        :param leak_allocation: the allocation stays
         """
         host = self.instance(uuid).host
         mapping = tables.instance_mappings

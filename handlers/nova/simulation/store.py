@@ -78,7 +78,6 @@ class Store:
             connection.execute(delete(table).where(where))
 
     def _engine(self, database: str) -> Engine:
-        """Make an engine with write-ahead logging: handlers read while Nova writes."""
         engine = create_engine(self.url(database), connect_args={"timeout": 30})
 
         @event.listens_for(engine, "connect")

@@ -24,10 +24,7 @@ from handlers.nova.simulation.store import Store
 
 
 class World:
-    """The base of a simulated cloud.
-
-    :param cells: names of the cells, without cell0
-    """
+    """:param cells: names of the cells, without cell0"""
 
     PROJECT: ClassVar[str] = "3a7e4c8d2b6f4a0f9d1c5e7b8a6d4f20"
     USER: ClassVar[str] = "c1d2e3f4a5b64788990a1b2c3d4e5f60"
@@ -95,7 +92,7 @@ class World:
 
     @contextlib.contextmanager
     def ago(self, **age: float) -> Iterator[None]:
-        """Date operations back: ``with cloud.ago(hours=1): cloud.delete(uuid)``."""
+        """Date back the operations of a block: ``with cloud.ago(hours=1): cloud.delete(uuid)``."""
         self._store.age = timedelta(**age)
         try:
             yield
