@@ -165,7 +165,6 @@ class _OneRegion(adapter.Adapter):
     _settled = False
 
     def request(self, url: str, method: str, **arguments: Any) -> requests.Response:
-        """:raises Unavailable: when several regions are possible"""
         self._require_one_region()
         response: requests.Response = super().request(url, method, **arguments)
         return response

@@ -253,7 +253,6 @@ def _arguments(url: URL) -> dict[str, Any]:
 
 
 def _seconds(url: URL, name: str, default: int) -> int:
-    """Return a timeout that the URL sets, or the default."""
     given = url.query.get(name)
     return int(given) if isinstance(given, str) else default
 
@@ -290,7 +289,6 @@ def _is_deadlock(error: BaseException) -> bool:
 
 
 def _is_silence(error: exc.DBAPIError) -> bool:
-    """Return whether the connection failed, before or during a statement."""
     return error.statement is None or error.connection_invalidated
 
 

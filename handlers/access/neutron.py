@@ -150,7 +150,6 @@ class Network:
         return self._service.send(write)
 
     def _body(self, response: requests.Response, url: str, name: str) -> Mapping[str, Any]:
-        """:raises Unavailable: when the answer lacks ``name``, for example because another service answered"""
         if response.status_code != 200:
             raise Unavailable("network", f"answered {response.status_code} to {url}{_HINT}")
         body = self._service.json(response)

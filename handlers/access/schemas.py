@@ -69,7 +69,6 @@ class KnownSchemas:
 
 
 def revisions(connection: Connection) -> frozenset[str]:
-    """Return a schema's revisions, usually one."""
     return frozenset(connection.execute(sa.select(_VERSION.c.version_num)).scalars())
 
 

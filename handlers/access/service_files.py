@@ -85,7 +85,6 @@ class ServiceFiles:
         return any(group == declared for declared, _name in self._declared)
 
     def _names(self, group: str, name: str) -> list[tuple[str, str]]:
-        """Return the names under which the files set an option, the present name first."""
         return [one for one in ((group, name), *FORMER_NAMES.get((group, name), ())) if one in self._declared]
 
     def _declare(self, position: int, file: str) -> None:

@@ -1,4 +1,4 @@
-"""Whether a service, by its files, publishes notifications that stackmend consumes."""
+"""The check of a service's notifications."""
 
 from __future__ import annotations
 

@@ -24,7 +24,6 @@ FORMATS = frozenset({"versioned", "unversioned", "both"})
 
 
 def nova_checks(resources: Resources, modes: Mapping[type[Handler], Mode]) -> Iterator[Checked]:
-    """Check Nova's databases, Placement and Nova's own files."""
     options.register(resources.conf)
     ours = {handler: mode for handler, mode in modes.items() if handler.group == options.AUDIT}
     yield from _databases(resources, ours)

@@ -57,7 +57,6 @@ class NovaDemo(Demo):
         return self._running
 
     def start(self, folder: Path) -> Mapping[str, Mapping[str, str]]:
-        """Build a healthy cloud."""
         cloud = NovaSimulation(folder)
         self._running = cloud
         cloud.start()

@@ -65,7 +65,6 @@ def api_database_url(conf: cfg.ConfigOpts) -> str:
 
 
 def has_databases(conf: cfg.ConfigOpts) -> bool:
-    """Return whether an option or Nova's files name ``nova_api``."""
     return bool(conf[GROUP].api_database_connection) or files(conf).has("api_database", "connection")
 
 

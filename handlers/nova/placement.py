@@ -85,7 +85,7 @@ class ProviderAggregates:
 
 
 class Placement:
-    """The client. Thread-safe."""
+    """Thread-safe."""
 
     def __init__(self, service: Service) -> None:
         self._service = service

@@ -1,6 +1,6 @@
 """Servers, ports, images and groups as values, and stackmend's marks on these objects.
 
-Only the cloud stores the marks, so they cannot disagree with it.
+Only the cloud stores the marks, so they cannot disagree with it. Ages are by the clock of this host.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ class Server:
     :param host_up: whether the host's compute service answers; None when unknown
     :param image: None for a server that boots from a volume
     :param groups: ids of the server groups; empty when the server was read by a listing
-    :param age: seconds since the creation, by our clock
-    :param quiet: seconds since Nova's last change, by our clock
+    :param age: seconds since the creation
+    :param quiet: seconds since Nova's last change
     """
 
     id: str
@@ -67,7 +67,7 @@ class Port:
     """A port, as Neutron shows it to an administrator.
 
     :param revision: a write names this revision, and fails when Neutron's port has another
-    :param age: seconds since the creation, by our clock
+    :param age: seconds since the creation
     """
 
     id: str
@@ -90,7 +90,7 @@ class Image:
     """An image, as Glance shows it.
 
     :param status: ``active`` when the image is complete
-    :param age: seconds since the creation, by our clock
+    :param age: seconds since the creation
     """
 
     id: str

@@ -2,8 +2,7 @@
 
 The specification's loop is the work of the handlers ``spare_pool``, ``failed_amphora`` and ``deactivated_amphorae``.
 
-Every error of an API or of the database becomes exactly one of the exceptions below;
-:mod:`handlers.octavia.drivers.openstack.api` maps HTTP answers to these exceptions. A method that is switched off, or that the
+Every error of an API or of the database becomes exactly one of the exceptions below. A method that is switched off, or that the
 driver lacks, raises NotImplementedError.
 
 Source: Octavia's ``specs/version0.5/housekeeping-manager-interface.rst``.

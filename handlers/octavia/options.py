@@ -70,7 +70,6 @@ class AmphoraSettings:
 
 
 def register(conf: cfg.ConfigOpts) -> None:
-    """Declare the options ``[octavia]``, for code without a handler."""
     conf.register_opts(OPTIONS, GROUP)
 
 
@@ -108,10 +107,7 @@ def notification_url(conf: cfg.ConfigOpts) -> str | None:
 
 
 def amphora_settings(conf: cfg.ConfigOpts) -> AmphoraSettings:
-    """Read the options by which Octavia boots amphorae.
-
-    :raises ConfigError: when a value in Octavia's files cannot be read
-    """
+    """:raises ConfigError: when a value in Octavia's files cannot be read"""
     octavia = files(conf)
 
     def worker(name: str) -> str | None:

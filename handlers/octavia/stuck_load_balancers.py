@@ -311,7 +311,6 @@ class StuckLoadBalancers(OctaviaPlugin, Handler):
             yield Finding(key, Problem.DELETED_AMPHORA, summary, {"amphorae": ids}, weight=len(ids))
 
     def _is_gone(self, amphora: records.Amphora) -> bool:
-        """Return whether an amphora has neither server nor VRRP port."""
         has_server = amphora.compute_id is not None and self._driver.server(amphora.compute_id) is not None
         has_port = amphora.vrrp_port_id is not None and self._driver.port(amphora.vrrp_port_id) is not None
         return not has_server and not has_port

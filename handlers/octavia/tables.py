@@ -94,10 +94,6 @@ flavor = Table(
 
 
 def _child(name: str, parent: str) -> Table:
-    """Return a table of listeners, of pools or of their parts.
-
-    :param parent: the column with the id of the owning object
-    """
     return Table(
         name,
         octavia,

@@ -19,8 +19,6 @@ from handlers.nova.verdicts import Report
 
 
 class Kind(StrEnum):
-    """The kinds of keys that stand for several instances."""
-
     #: the instances of a compute node that hold nothing, by the node's uuid
     NODE = "node"
     #: those of several nodes of a cell: from this node on, in the order of their uuids, as far as one finding goes

@@ -1,6 +1,6 @@
 """Decides which resources in Placement a consumer has a right to. Pure.
 
-The first rule of :data:`RULES` that applies gives the verdict. No verdict takes a resource without a proof that it is wrong.
+No verdict takes a resource without a proof that it is wrong.
 ``audit_allocations`` acts on :class:`Take` and :class:`Report`, ``audit_migrations`` on :class:`Move`.
 """
 
@@ -114,7 +114,6 @@ class Facts:
 
     @property
     def is_at_home(self) -> bool:
-        """Whether the instance has resources of its own node."""
         held = self.allocation.providers if self.migration is None else self.own
         return self.home is not None and self.home in self.roots_of(held)
 
@@ -231,7 +230,6 @@ def _is_marked(facts: Facts) -> bool:
 
 
 def _own_is_unexplained(facts: Facts) -> bool:
-    """Return whether the instance has resources of another node that no ended migration names."""
     named = {place for move in facts.migrations if move.terminal for place in (move.source, move.dest)}
     extra = facts.roots_of(facts.own) - facts.roots_of(facts.allocation.providers)
     return any(facts.nodes.get(root) not in named for root in extra)

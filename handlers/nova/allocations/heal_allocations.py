@@ -107,8 +107,6 @@ _HINTS = (
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """An instance's facts, and the drift that they prove."""
-
     facts: Facts
     drift: Drift
 
@@ -339,7 +337,7 @@ class HealAllocations(NovaHandler):
     def _departed(self, cell_id: int, given: Mapping[str, tuple[Instance, Held]]) -> set[str]:
         """Take back the allocations of instances that meanwhile left their node; return these instances.
 
-        :raises Unavailable: if the instances' rows cannot be read; then all these allocations are taken back
+        :raises Unavailable: if the rows cannot be read, after all allocations were taken back
         """
         try:
             now = self._reader.rows(cell_id, list(given))

@@ -69,7 +69,6 @@ class Reader:
         return completed
 
     def rows(self, cell_id: int, instances: Sequence[str]) -> dict[str, Instance]:
-        """Return the current rows of instances in a cell."""
         for cell in self._databases.cells():
             if cell.id == cell_id:
                 found = self._databases.database(cell).run(lambda connection: queries.instances(connection, instances))

@@ -1,6 +1,6 @@
 """Decides whether a live instance has its entitlement in Placement. Pure.
 
-The first rule of :data:`RULES` that applies gives the verdict. A heal requires that the instance is unchanged for a minute and
+A heal requires that the instance is unchanged for a minute and
 mapped to its cell, and that the mapping has no ``queued_for_delete``.
 """
 

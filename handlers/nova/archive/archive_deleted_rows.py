@@ -96,8 +96,6 @@ class DeletedInstance:
 
 
 class ArchiveDeletedRows(CellHandler):
-    """Moves old deleted rows into shadow tables."""
-
     name = "archive_deleted_rows"
     title = "Move rows that were deleted long ago into Nova's shadow tables"
     kinds = ("cell", "instance")

@@ -98,10 +98,7 @@ class Purge(CellHandler):
 
     @classmethod
     def from_resources(cls, resources: Resources) -> Self:
-        """Make the handler.
-
-        :raises ConfigError: rows would be purged as soon as they are archived
-        """
+        """:raises ConfigError: rows would be purged as soon as they are archived"""
         group = resources.conf[options.AUDIT]
         archived = group.archive_deleted_rows_after_days
         days = 2 * archived if group.purge_after_days is None else group.purge_after_days
@@ -187,10 +184,7 @@ class Purge(CellHandler):
         work: Callable[..., int],
         go_on: Callable[[], bool],
     ) -> Iterator[int]:
-        """Delete rows in chunks; yield the number of deleted rows of each.
-
-        :raises _WindowClosed: ``go_on`` returned False, and rows are left
-        """
+        """Delete rows in chunks; yield the number of deleted rows of each."""
         last: Any = None
         while rows := database.run(partial(statements.page, table=table, where=where, after=last, limit=self._rows)):
             if not go_on():

@@ -32,8 +32,6 @@ class Presence:
 
 @dataclass(frozen=True, slots=True)
 class Mapped:
-    """The cell of a host's mapping."""
-
     id: int
     uuid: str
 

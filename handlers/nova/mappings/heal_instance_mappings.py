@@ -98,8 +98,6 @@ _SETTLED = SETTLE + 5.0
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """The records that prove a finding about one instance."""
-
     instance: str
     mapping: MappingRow | None
     build_request: bool

@@ -135,7 +135,6 @@ def mappings_count(connection: Connection) -> int:
 
 
 def request_ages(connection: Connection, instances: Collection[str]) -> dict[str, float]:
-    """Return the seconds since each build request was made."""
     c = tables.build_requests.c
     found: dict[str, float] = {}
     for chunk in chunks(instances):

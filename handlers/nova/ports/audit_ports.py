@@ -333,7 +333,6 @@ def _no_undo(port: Port) -> str:
 
 
 def _rebind(port: Port) -> str:
-    """Return the command that binds a port again."""
     words = ["openstack", "port", "set", "--device", port.device, "--device-owner", port.owner, "--host", port.host]
     if _OF_HOST & port.profile.keys():
         words += ["--binding-profile", json.dumps(port.profile, sort_keys=True)]

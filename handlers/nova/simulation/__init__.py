@@ -1,9 +1,8 @@
 """A small Nova in one process: SQLite databases, the real Placement service, and notifications.
 
-For tests and for ``stackmend demo``. :class:`NovaSimulation` changes rows and allocations in Nova's order, and can stop or fail
-where Nova can. It needs the extra ``stackmend[demo]`` (openstack-placement).
+For tests and for ``stackmend demo``. It needs the extra ``stackmend[demo]`` (openstack-placement).
 
-cloud       the class NovaSimulation, with the operations of the next four files
+cloud       the class NovaSimulation: the operations of the next four files
 hosts, servers, moves, aggregates  Nova's operations
 changes     changes that no operation of Nova makes
 world       databases, Placement and notifications

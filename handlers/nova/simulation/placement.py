@@ -55,7 +55,6 @@ class PlacementServer:
 
     @property
     def url(self) -> str:
-        """The endpoint, after the first start."""
         return f"http://127.0.0.1:{self._port}"
 
     def start(self) -> None:

@@ -12,8 +12,6 @@ Held = Mapping[str, Mapping[str, int]]
 
 
 class Report:
-    """Nova's client; project and user own every allocation."""
-
     def __init__(self, server: PlacementServer, project_id: str, user_id: str) -> None:
         self._server = server
         self._project_id = project_id

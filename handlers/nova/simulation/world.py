@@ -42,7 +42,6 @@ class World:
     # the cloud as a whole
 
     def start(self) -> None:
-        """Make the databases and cell mappings; start Placement."""
         self.placement.start()
         self._store.create()
         for number, name in enumerate(self.cells):
@@ -58,7 +57,6 @@ class World:
             )
 
     def stop(self) -> None:
-        """Stop Placement and close the databases; the files stay."""
         self.placement.stop()
         self._store.close()
 

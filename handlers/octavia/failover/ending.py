@@ -24,15 +24,12 @@ _COMING = frozenset({"queued", "saving", "uploading", "importing"})
 
 
 def marked_for(s: Reading) -> float:
-    """Return the seconds since an amphora was marked."""
     since = pool.parsed(s.since)
     return (s.now - since).total_seconds() if since is not None else 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """A replaced amphora."""
-
     s: Replaced
     settings: HousekeepingSettings
 
@@ -91,8 +88,6 @@ class End:
 
 @dataclass(frozen=True, slots=True)
 class Imaging:
-    """A server whose image is to be preserved."""
-
     s: Replaced
     settings: HousekeepingSettings
     server: Server

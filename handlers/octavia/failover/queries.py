@@ -36,7 +36,6 @@ class Watched:
 
     @property
     def serves(self) -> bool:
-        """Whether the amphora's status is one of :data:`~handlers.octavia.records.SERVING`."""
         return self.status in records.SERVING
 
     def looks_failed(self, stale_after: float | None) -> bool:

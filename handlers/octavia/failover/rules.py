@@ -65,8 +65,6 @@ class Case:
 
 @dataclass(frozen=True, slots=True)
 class ServerCase:
-    """A failed amphora whose server stackmend preserves."""
-
     s: Situation | Deactivated
     settings: HousekeepingSettings
     failed: Failed
@@ -187,7 +185,6 @@ def _not_preserved(s: Situation | Deactivated, settings: HousekeepingSettings, b
 
 
 def _replace(c: Case, reason: str) -> Decision:
-    """Return the step that replaces the amphora without preserving its server."""
     if c.s.unfinished:
         return c.step(StepName.DROP_IMAGE, "delete its image, which is not complete", *c.s.unfinished)
     return _request(c.s, f"{c.why}; {reason}")
@@ -337,7 +334,6 @@ def _recover(c: Case) -> Decision:
 
 
 def _preserve(s: Deactivated, settings: HousekeepingSettings) -> Decision:
-    """Return the next step to preserve an amphora in ERROR on no load balancer; Nothing when no step is needed."""
     reason = _not_preserved(s, settings, beats=False)
     if s.server is None or (reason and not s.marked):
         return Nothing()

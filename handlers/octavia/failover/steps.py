@@ -82,7 +82,6 @@ class Reading:
 
     @property
     def detaching(self) -> bool:
-        """Whether stackmend asked Nova to detach the ports."""
         return self.server is not None and self.server.metadata.get(STATE) == State.DETACHING
 
     @property

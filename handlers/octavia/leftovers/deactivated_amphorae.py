@@ -256,7 +256,6 @@ class DeactivatedAmphorae(OctaviaPlugin, Handler):
             yield self._unless_queued(found, row), _of_row(row)
 
     def _step(self, row: records.Amphora) -> Step | None:
-        """Return the next step to preserve an amphora; None when no step is needed."""
         read = facts.read_deactivated(self._driver, self._driver.settings, row)
         return None if isinstance(read, Nothing) else self._decided(read)
 

@@ -9,12 +9,9 @@ An object is no leftover when any of these holds:
 - The object or its row changed within the grace (a number of seconds): a flow may still use the object.
 - Another object uses the object.
 
-stackmend only reports a leftover when one of these holds:
-
-- The leftover has no row: a missing row is no witness, and another Octavia may own the object. An operator can allow the
-  removal.
-- Octavia's database and the cloud may not belong together (:mod:`handlers.octavia.pairing`).
-- The leftover is a VIP port outside Octavia's project: the load balancer's owner owns the port.
+stackmend only reports a leftover without a row, because another Octavia may own it; an operator can allow the removal. It only
+reports a VIP port outside Octavia's project, which the load balancer's owner owns. It removes nothing while Octavia's database
+and the cloud may not belong together (:mod:`handlers.octavia.pairing`).
 """
 
 from __future__ import annotations

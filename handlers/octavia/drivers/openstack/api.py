@@ -88,7 +88,6 @@ class Api:
         self._check(response, thing)
 
     def body(self, response: requests.Response) -> Mapping[str, Any]:
-        """Return the JSON object of an answer."""
         return translated(lambda: self._service.json(response))
 
     def _check(self, response: requests.Response, thing: str) -> None:

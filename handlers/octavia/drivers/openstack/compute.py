@@ -66,10 +66,7 @@ class ComputeCalls(Driver):
         return found
 
     def _must_be_whole(self) -> None:
-        """Return only when every cell that may have servers of Octavia answers.
-
-        :raises UnavailableException: when such a cell does not answer
-        """
+        """:raises UnavailableException: when a cell that may have servers of Octavia does not answer"""
         services = _listed(self.compute.get("/os-services", "services", params={"binary": "nova-compute"}), "services")
         silent = sorted(shown["host"] for shown in services if shown["status"] == _UNKNOWN)
         if silent and self._may_be_in_silent_cells():
@@ -170,10 +167,7 @@ class ComputeCalls(Driver):
 
 
 def _listed(body: Mapping[str, Any] | None, name: str) -> Sequence[Mapping[str, Any]]:
-    """Return the list in an answer.
-
-    :raises UnavailableException: when the answer has no such list, because another service answered
-    """
+    """:raises UnavailableException: when the answer has no such list, because another service answered"""
     if body is None or name not in body:
         raise UnavailableException("compute", f"answered without {name}")
     listed: Sequence[Mapping[str, Any]] = body[name]
