@@ -248,8 +248,6 @@ class Broker:
 
 @dataclass(frozen=True, slots=True)
 class QueueDepth:
-    """The numbers of waiting messages and of consumers of a queue."""
-
     messages: int
     consumers: int
 

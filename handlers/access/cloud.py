@@ -68,7 +68,7 @@ class Write:
 
 
 class Cloud:
-    """Credentials and endpoints; shared by all threads.
+    """Credentials and endpoints. Thread-safe.
 
     :param region: the endpoints' region; None suffices while the catalogue has one region
     :param trust: name of the option for the file of certificate authorities, for errors
@@ -188,7 +188,7 @@ class _OneRegion(adapter.Adapter):
 
 
 class Service:
-    """One API; safe to share between threads."""
+    """One API. Thread-safe."""
 
     def __init__(self, client: adapter.Adapter, dependency: str, trust: str = "cafile") -> None:
         self._client = client

@@ -138,7 +138,7 @@ def _margin(connection: Connection) -> float:
 
 
 class Database:
-    """One database under one name; safe to share between threads.
+    """One database under one name. Thread-safe.
 
     :param name: the database's name in errors: ``nova_api``, ``cell:cell1``
     :param url: an SQLAlchemy URL, with its secrets

@@ -76,7 +76,7 @@ class Port:
 
 
 class Network:
-    """The client for ports; safe to share between threads."""
+    """The client for ports. Thread-safe."""
 
     def __init__(self, service: Service) -> None:
         self._service = service

@@ -22,7 +22,7 @@ _VERSION = sa.table("alembic_version", sa.column("version_num"))
 
 
 class KnownSchemas:
-    """The schemas that stackmend may write to; safe to share between threads.
+    """The schemas that stackmend may write to. Thread-safe.
 
     :param revisions: values of ``alembic_version``
     :param releases: the known releases, for errors: ``Nova 25 (Yoga) to 34``

@@ -108,7 +108,6 @@ def building(connection: Connection, instances: Collection[str]) -> set[str]:
 
 
 def aggregates(connection: Connection) -> list[records.Aggregate]:
-    """Return all aggregates that have a uuid, with their hosts."""
     a, h = tables.aggregates.c, tables.aggregate_hosts.c
     query = (
         sa.select(a.uuid, a.name, h.host)

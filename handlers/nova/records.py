@@ -95,8 +95,6 @@ class InstanceMapping:
 
 @dataclass(frozen=True, slots=True)
 class Aggregate:
-    """A row of ``aggregates``, with the hosts of the aggregate."""
-
     uuid: str
     name: str
     hosts: frozenset[str]

@@ -7,7 +7,7 @@ No write may leave one of these two states in the database:
 
 - An ALLOCATED amphora without a ``compute_id``. Octavia would treat every visible port as this amphora's, and remove address
   pairs from foreign ports (``get_plugged_networks`` with ``device_id`` None).
-- An amphora in ERROR whose health row has an old heartbeat and is not busy. The health manager would set the amphora to
+- An amphora in ERROR whose heartbeat record has an old heartbeat and is not busy. The health manager would set the amphora to
   FAILOVER_STOPPED, and the next heartbeat would set it to ALLOCATED. So one transaction sets ERROR and ``busy``.
 """
 
@@ -83,7 +83,7 @@ def lease(connection: Connection, amphora: records.Amphora, seconds: int, quiet:
     :param amphora: the row that proved the failure; ALLOCATED or FAILOVER_STOPPED (ERROR needs no lease)
     :param seconds: length of the lease
     :param quiet: required seconds of silence, unless a lease exists
-    :return: False without a health row: then the health manager never replaces the amphora
+    :return: False without a heartbeat record: then the health manager never replaces the amphora
     :raises InFlight: when Octavia works on the load balancer or already replaces the amphora
     :raises Conflict: when the row has changed, or the amphora sends heartbeats again
     """
@@ -101,7 +101,7 @@ def lease(connection: Connection, amphora: records.Amphora, seconds: int, quiet:
 def end_lease(connection: Connection, amphora: records.Amphora, silent: float) -> bool:
     """End a heartbeat lease, so that Octavia's health manager replaces the amphora at once.
 
-    :param silent: seconds of silence to write into the health row
+    :param silent: seconds of silence to write into the heartbeat record
     :return: False when no lease existed
     :raises Conflict: when the row has changed
     """
@@ -123,8 +123,8 @@ def _write_heartbeat(connection: Connection, amphora: records.Amphora, at: datet
 def let_go(connection: Connection, amphora: records.Amphora) -> records.Amphora:
     """Remove the server from an amphora's row, so that the next failover does not delete the server.
 
-    The amphora becomes ERROR without ``compute_id``, and the health row busy. The failover then asks Nova to delete a server
-    "None". Nova knows no such server, and the failover continues.
+    The amphora becomes ERROR without ``compute_id``, and the heartbeat record busy. The failover then asks Nova to delete a
+    server "None". Nova knows no such server, and the failover continues.
 
     :param amphora: the row that proved the failure; ALLOCATED, FAILOVER_STOPPED or ERROR, with a server
     :return: the new row; ``updated_at`` lies a second back, so that every later write has another time
@@ -252,7 +252,7 @@ def mark_error(connection: Connection, balancer: records.LoadBalancer, at: datet
 
 
 def forget_server(connection: Connection, amphora: records.Amphora) -> None:
-    """Set a preserved amphora's row to DELETED without the server; delete the health row and member port rows.
+    """Set a preserved amphora's row to DELETED without the server; delete the heartbeat record and member port rows.
 
     :param amphora: the row that was read: ERROR, on no load balancer, with a server
     :raises Conflict: when the row has changed
@@ -261,7 +261,7 @@ def forget_server(connection: Connection, amphora: records.Amphora) -> None:
 
 
 def mark_deleted(connection: Connection, amphora: records.Amphora) -> None:
-    """Set an amphora's row to DELETED once server and ports are gone; delete the health row and member port rows.
+    """Set an amphora's row to DELETED once server and ports are gone; delete the heartbeat record and member port rows.
 
     :param amphora: the row that was read: ERROR, PENDING_DELETE or READY, on no load balancer
     :raises Conflict: when the row has changed
@@ -293,10 +293,10 @@ def _delete(connection: Connection, amphora: records.Amphora, compute_id: str | 
 
 
 def forget_health(connection: Connection, amphora: str, older_than: float) -> bool:
-    """Delete the health row of an amphora that is DELETED or has no row; Octavia would count it as a silent amphora.
+    """Delete the heartbeat record of an amphora that is DELETED or has no row; Octavia would count it as a silent amphora.
 
     :param older_than: required seconds of silence; a fresh heartbeat proves that the amphora lives
-    :return: whether the health row was deleted
+    :return: whether the heartbeat record was deleted
     """
     row = connection.execute(
         sa.select(_HEALTH.last_update, queries.NOW).where(_HEALTH.amphora_id == amphora).with_for_update()

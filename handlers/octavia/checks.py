@@ -27,7 +27,6 @@ _REQUEST = _NEED_QUEUE | {"failed_amphora"}
 
 
 def octavia_checks(resources: Resources, modes: Mapping[type[Handler], Mode]) -> Iterator[Checked]:
-    """Check Octavia's database, APIs and files; yield nothing when Octavia is not configured."""
     conf = resources.conf
     if not options.configured(conf):
         return

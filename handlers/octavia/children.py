@@ -28,8 +28,6 @@ _LISTED = 5
 
 
 class Kind(StrEnum):
-    """The kinds of listeners, pools and their parts, in the words of ``openstack loadbalancer``."""
-
     LISTENER = "listener"
     POOL = "pool"
     MEMBER = "member"

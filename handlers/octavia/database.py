@@ -19,7 +19,7 @@ NAME = "octavia_database"
 
 
 class OctaviaDatabase:
-    """Octavia's database; safe to share between threads."""
+    """Octavia's database. Thread-safe."""
 
     def __init__(self, url: str) -> None:
         self._database = Database(NAME, url)
@@ -41,9 +41,7 @@ class OctaviaDatabase:
         return self._database.run(work)
 
     def require_known_schema(self) -> None:
-        """Return only when stackmend knows the database's schema.
-
-        :raises Refused: when stackmend does not know the schema
+        """:raises Refused: when stackmend does not know the schema
         :raises Unavailable: when the database does not answer
         """
         self._schemas.require([self._database])

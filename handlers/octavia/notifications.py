@@ -21,5 +21,4 @@ DELETED = "octavia.loadbalancer.delete.end"
 
 
 def load_balancer(event: Event) -> Key:
-    """Return the key of the load balancer that Octavia has created, updated or deleted."""
     return Key("load-balancer", str(UUID(event.payload["loadbalancer_id"])))

@@ -60,7 +60,6 @@ def version(balancer: records.LoadBalancer) -> int:
 
 
 def recorded(group: Group | None) -> Iterator[Attempt]:
-    """Yield the attempts that the tags of a security group record."""
     for tag in sorted(group.tags) if group is not None else ():
         amphora, _, number = tag.removeprefix(_TAG).rpartition("-")
         if tag.startswith(_TAG) and amphora and set(number) <= set("0123456789abcdef"):

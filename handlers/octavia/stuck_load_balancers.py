@@ -202,9 +202,7 @@ def _is_being_preserved(amphora: records.Amphora) -> bool:
 
 
 class StuckLoadBalancers(OctaviaPlugin, Handler):
-    """Frees stuck load balancers and restores their amphorae.
-
-    :param after: seconds without a change after which no flow works on a load balancer
+    """:param after: seconds without a change after which no flow works on a load balancer
     :param failover_errors: whether stackmend fails over a load balancer in ERROR that has all amphorae
     :param failover_children: whether stackmend fails over a load balancer with objects in PENDING_*
     """

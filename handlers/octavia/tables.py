@@ -1,7 +1,7 @@
 """The tables and columns of Octavia that stackmend reads or writes.
 
 All tables and columns exist since Octavia 10 (Yoga), except the table ``amphora_member_port``: code checks for that table
-first. Only tests and the Noop driver call ``create_all``.
+first.
 
 All times are naive UTC. The schema does not set ``updated_at``, so every write sets it, as Octavia's models do.
 

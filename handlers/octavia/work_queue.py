@@ -40,7 +40,7 @@ THREADS = 64
 
 
 class WorkQueue:
-    """Octavia's queues on Octavia's broker; safe to share between threads.
+    """Octavia's queues on Octavia's broker. Thread-safe.
 
     :param depth: reads the queue with this name
     :param refusal: why the queue proves nothing; empty when the queue can prove that no request waits

@@ -86,7 +86,7 @@ _HINTS = (
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """A consumer's allocation, and the resources that the consumer keeps; None if the finding is only reported."""
+    """:param keep: the resources that the consumer keeps; None if the finding is only reported"""
 
     allocation: Allocation
     keep: Held | None

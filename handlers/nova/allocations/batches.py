@@ -167,5 +167,4 @@ def wrong_amounts(key: Key, wrong: Sequence[tuple[Facts, Report]]) -> Finding:
 
 
 def undo(instances: Sequence[str]) -> str:
-    """Return the commands that undo the heal of these instances."""
     return "; ".join(f"openstack resource provider allocation delete {instance}" for instance in instances)

@@ -1,7 +1,6 @@
 """Asks Placement which providers could give an allocation: ``GET /allocation_candidates``.
 
-Microversion 1.36, which Nova uses since Train, has named groups of resources. One subtree must give the groups of a
-``same_subtree``.
+Microversion 1.36, which Nova uses since Train, has named groups of resources, and can take several groups from one subtree.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Decides which resources in Placement a consumer has a right to. Pure.
 
-No verdict takes a resource without a proof that it is wrong.
-``audit_allocations`` acts on :class:`Take` and :class:`Report`, ``audit_migrations`` on :class:`Move`.
+No verdict takes a resource without a proof that it is wrong. ``audit_allocations`` acts on :class:`Take` and :class:`Report`,
+``audit_migrations`` on :class:`Move`.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ class Facts:
 
     @property
     def row(self) -> Located:
-        """The only live row. Rules read it only after those for no live row or several."""
+        """The first live row; IndexError without one."""
         return self.live[0]
 
     @property
@@ -95,7 +95,6 @@ class Facts:
 
     @property
     def is_mapped(self) -> bool:
-        """Whether the instance's mapping names the cell of the live row."""
         return self.mapping is not None and self.mapping.cell_id == self.row.cell_id
 
     @property
@@ -119,7 +118,6 @@ class Facts:
 
     @property
     def strays_are_left(self) -> bool:
-        """Whether ended migrations prove that the instance left all nodes in :attr:`strays`."""
         left = moves.left_places(self.migrations, self.here)
         return all(self.nodes[root] in left for root in self.strays)
 

@@ -1,7 +1,6 @@
 """Decides whether a live instance has its entitlement in Placement. Pure.
 
-A heal requires that the instance is unchanged for a minute and
-mapped to its cell, and that the mapping has no ``queued_for_delete``.
+A heal requires that the instance is unchanged for a minute, and that its mapping names its cell, without ``queued_for_delete``.
 """
 
 from __future__ import annotations
@@ -72,7 +71,7 @@ class Facts:
 
     @property
     def row(self) -> Located:
-        """The only live row. Rules read it only after those for no live row or several."""
+        """The first live row; IndexError without one."""
         return self.live[0]
 
     @property
@@ -107,7 +106,7 @@ class Facts:
 
     @property
     def is_marked(self) -> bool:
-        """Whether the mapping has ``queued_for_delete``, which is right only for a soft-deleted instance."""
+        """Whether the mapping has ``queued_for_delete``, although the live instance is not soft-deleted."""
         return self.mapping is not None and self.mapping.queued and self.instance.vm_state != "soft-delete"
 
 

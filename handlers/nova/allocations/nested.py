@@ -1,4 +1,4 @@
-"""Chooses of which nested and sharing providers a sweep reads the consumers.
+"""Chooses the nested and sharing providers whose consumers a sweep reads.
 
 A compute node may have dozens of nested providers (cards, NUMA nodes). So a sweep reads only as many as there are compute
 nodes, but at least :data:`FLOOR`. The next sweep continues with the others.
@@ -16,7 +16,7 @@ FLOOR = 100
 
 
 class Nested:
-    """Chooses nested and sharing providers, so that a series of sweeps reads all. Thread-safe."""
+    """Chooses other providers for each sweep, until all were read. Thread-safe."""
 
     def __init__(self, placement: Placement) -> None:
         self._placement = placement

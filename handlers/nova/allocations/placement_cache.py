@@ -44,7 +44,7 @@ class RecentPlacement:
         return cls(resources.get(Placement.from_resources))
 
     def allocation(self, consumer: str) -> Allocation:
-        """Return a consumer's allocation. Only empty allocations are cached."""
+        """Return a consumer's allocation; cache it only if it is empty."""
         return self._allocations.get(consumer, lambda allocation: not allocation.providers)
 
     def tree(self, provider: str) -> Mapping[str, Provider]:

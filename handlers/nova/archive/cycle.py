@@ -207,7 +207,6 @@ class Cycle:
 
 
 def migrations(connection: Connection, instances: Sequence[str]) -> dict[str, str]:
-    """Return the migrations of instances, each with its instance's uuid."""
     c = tables.migrations.c
     query = sa.select(c.uuid, c.instance_uuid).where(c.instance_uuid.in_(instances), c.uuid.is_not(None))
     return {row.uuid: row.instance_uuid for row in connection.execute(query)}

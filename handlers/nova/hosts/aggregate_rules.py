@@ -56,7 +56,6 @@ class Membership:
         return cls(values["provider"], values["host"], values["node"], aggregates, before)
 
     def after(self, problem: str) -> frozenset[str]:
-        """Return all aggregates of the provider after the heal."""
         return self.before | self.aggregates if problem == Problem.MISSING else self.before - self.aggregates
 
 

@@ -69,8 +69,6 @@ class HostFinding:
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """A host, the cell of its mapping, and the cells that have the host."""
-
     name: str
     mapped_to: Mapped | None
     presences: Sequence[Presence]

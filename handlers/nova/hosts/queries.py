@@ -20,8 +20,6 @@ from handlers.nova.hosts.leftover_rules import Traces
 
 @dataclass(frozen=True, slots=True)
 class LiveRows:
-    """A host's name in the cell, and the uuids of its live rows."""
-
     name: str
     services: frozenset[str]
     nodes: frozenset[str]

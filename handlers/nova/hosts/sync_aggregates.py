@@ -93,7 +93,7 @@ OPTIONS: list[cfg.Opt] = [
 
 
 class SyncAggregates(PlacementHandler):
-    """Adds providers to their hosts' aggregates. With ``remove``, removes them from other aggregates."""
+    """:param remove: whether to remove providers from aggregates in which their hosts are not"""
 
     name = "sync_aggregates"
     title = "Add the hosts of Nova's aggregates to Placement's aggregates"
@@ -304,7 +304,7 @@ class SyncAggregates(PlacementHandler):
         return lambda one: refusal(problem, self._remove, of_uuid[one.provider], of_host[normal(one.host)])
 
     def _unknown(self, nodes: Iterable[str], known: set[str]) -> list[str]:
-        """Return aggregates of some nodes that Nova does not know, without those to which a sharing provider belongs."""
+        """Return aggregates with some of these nodes, but unknown to Nova and without a sharing provider."""
         unknown = self._aggregates_of(self._nodes.take(nodes, NODES)) - known
         if unknown:
             unknown -= self._aggregates_of(self._placement.sharing_providers())

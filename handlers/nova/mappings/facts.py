@@ -31,7 +31,6 @@ def read_mapped(
 
 
 def read_unmapped(databases: NovaDatabases, placement: Placement, instances: Collection[str]) -> dict[str, Facts]:
-    """Return the records that :mod:`~handlers.nova.mappings.unmapped_rules` needs, by instance."""
     return _allocated(placement, queries.read(databases, instances), unmapped_rules.asks_allocation)
 
 

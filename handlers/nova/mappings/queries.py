@@ -322,7 +322,6 @@ def instance_page(connection: Connection, after: int, last: int | None = None) -
 
 
 def instances_count(connection: Connection) -> int:
-    """Return the number of instances, live or deleted, without hidden ones."""
     query = sa.select(sa.func.count()).select_from(tables.instances).where(_visible())
     return int(connection.execute(query).scalar_one())
 

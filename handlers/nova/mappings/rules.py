@@ -11,8 +11,6 @@ proves               ``queued_for_delete`` is true (nova-api), and an archived r
 contradicts          a row in any cell, an allocation, a build request, or a cell without any live instance
 proves nothing       a missing row: perhaps it was purged, or the database was restored, emptied or exchanged
 ===================  =====================================================================================
-
-``queued_for_delete`` is cleared only if a live row and an allocation exist, which a failed deletion leaves behind.
 """
 
 from __future__ import annotations
@@ -193,7 +191,7 @@ class AtHome:
 
     @property
     def wrong(self) -> bool:
-        """Whether ``queued_for_delete`` disagrees with the row."""
+        """Whether the mapping's ``queued_for_delete`` disagrees with the copy."""
         return wrongly_marked(self.mapping.queued, self.copy)
 
 
@@ -384,7 +382,7 @@ def decide(facts: Facts) -> Verdict:
 
 
 def place(copies: tuple[Copy, ...]) -> Copy | Keep | Report:
-    """Return the copy with which the mapping must agree: the only live or only visible one. Or why no copy counts."""
+    """Return the copy with which the mapping must agree: the only live or only visible one; or why there is none."""
     live = [copy for copy in copies if not copy.deleted]
     if any(copy.hidden for copy in live):
         return Keep("a cross-cell resize runs and may change which copy counts")
@@ -421,7 +419,7 @@ def _right_mark(facts: Facts, mapping: MappingRow, copy: Copy) -> dict[str, bool
 
 
 def _unsure(copy: Copy) -> Wait | None:
-    """Return why it is too early to correct ``queued_for_delete``; None if it is not."""
+    """Return why it is too early to correct the mapping's ``queued_for_delete``; None if it is not."""
     if not copy.deleted and (copy.task_state is not None or copy.vm_state == "deleted"):
         return Wait(f"the instance is {copy.task_state or 'being deleted'}", BUSY)
     if copy.age < SETTLE:

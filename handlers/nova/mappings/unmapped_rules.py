@@ -52,8 +52,6 @@ _WITHOUT_RECORD = Report(
 
 @dataclass(frozen=True, slots=True)
 class Unmapped:
-    """An instance without a mapping, and its visible copies."""
-
     facts: Facts
     visible: tuple[Copy, ...]
 

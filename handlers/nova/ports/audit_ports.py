@@ -129,7 +129,7 @@ class Evidence:
 
 
 class AuditPorts(NovaHandler):
-    """Unbinds ports of deleted instances. With ``delete``, deletes ports that Nova made."""
+    """:param delete: whether to delete ports that Nova made"""
 
     name = "audit_ports"
     title = "Free the ports in Neutron that deleted instances still occupy"

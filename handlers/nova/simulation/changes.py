@@ -12,7 +12,6 @@ from handlers.nova.simulation.world import World
 
 class Changes(World):
     def set_flavor(self, uuid: str, **values: Any) -> None:
-        """Change the flavor in an instance's rows; its allocation stays."""
         row, cell = self._store.find(tables.instance_extra, tables.instance_extra.c.instance_uuid == uuid)
         stored = json.loads(row.flavor)
         stored["cur"]["nova_object.data"].update(values)

@@ -103,7 +103,6 @@ class Moves(Servers):
         self._publish_instance(row.instance_uuid, "instance.rebuild.end", f"nova-compute:{row.dest_compute}")
 
     def evacuate(self, uuid: str, host: str) -> str:
-        """Evacuate an instance, start to end; return the migration's uuid."""
         migration = self.start_evacuation(uuid, host)
         self.finish_evacuation(migration)
         return migration

@@ -80,7 +80,6 @@ class Servers(Changes):
         self._publish_instance(uuid, "instance.create.end", f"nova-compute:{host}")
 
     def boot(self, host: str, flavor: Flavor | None = None, node: str = "") -> str:
-        """Boot a server, start to end; return the instance's uuid."""
         uuid = self.request(flavor)
         cell = self.node(host, node).cell
         self.claim(uuid, host, node)

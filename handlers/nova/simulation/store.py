@@ -55,7 +55,6 @@ class Store:
             return connection.execute(query).all()
 
     def find(self, table: Table, where: ColumnElement[bool]) -> tuple[Row[Any], str]:
-        """Return the first matching row, and the name of the row's cell."""
         for name, engine in self.cells.items():
             for row in self.rows(engine, table, where):
                 return row, name

@@ -18,7 +18,7 @@ from handlers.octavia.settings import HousekeepingSettings
 
 
 class Driver(ABC):
-    """The calls to one cloud; safe to share between threads."""
+    """The calls to one cloud. Thread-safe."""
 
     def __init__(self, settings: HousekeepingSettings, database: OctaviaDatabase) -> None:
         self.settings = settings

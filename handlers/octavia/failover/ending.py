@@ -35,7 +35,7 @@ class End:
 
     @property
     def server(self) -> Server | None:
-        """The marked server that Octavia has forgotten; None without such a server."""
+        """The marked server that the amphora's row no longer names; None without one."""
         return self.s.server if self.s.marked and self.s.amphora.compute_id is None else None
 
     @property

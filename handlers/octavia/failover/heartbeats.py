@@ -43,7 +43,7 @@ class Heard:
 
 
 class Listener:
-    """Remembers since when most amphorae send heartbeats; safe to share between threads.
+    """Remembers since when most amphorae send heartbeats. Thread-safe.
 
     :param patience: seconds for which most amphorae must send heartbeats before silence proves a failure
     :param gap: greatest time between two observations, in seconds; after a longer time, ``patience`` begins anew

@@ -46,7 +46,7 @@ def lost_amphora(event: Event) -> Key | None:
 
 
 def leaving_amphora(event: Event) -> Key | None:
-    """Return the amphora's key when an update shows that the server will stop or go; None for other updates."""
+    """Return the amphora's key when an update shows that Nova stops or deletes the server; None for other updates."""
     update = _updated(event)
     leaving = update.get("new_task_state") in _LEAVING_TASKS and update.get("state") not in _LOST_STATES
     return amphora(event) if leaving else None

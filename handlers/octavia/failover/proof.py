@@ -106,7 +106,7 @@ class Signs:
 
     @property
     def server(self) -> Server:
-        """The server in Nova. Rules read it only after those for a missing server."""
+        """The server in Nova; LookupError without one."""
         if self.s.server is None:
             raise LookupError(self.s.amphora.id)
         return self.s.server

@@ -57,7 +57,7 @@ class Watched:
 
 
 def watch(connection: Connection) -> list[Watched]:
-    """Return the amphorae on load balancers that serve, are in ERROR, or are preserved with their DELETED row."""
+    """Return the amphorae that are on a load balancer, and serve, are in ERROR, or are preserved with a DELETED row."""
     query = (
         sa.select(
             utcnow().label("now"),

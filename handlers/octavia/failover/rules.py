@@ -129,7 +129,6 @@ class Request:
 
     @property
     def obstacle(self) -> str:
-        """Why stackmend must not rebuild the load balancer; empty when a rebuild is allowed."""
         return rebuild.obstacle(self.s.remains) if self.s.remains is not None else ""
 
     @property

@@ -19,9 +19,8 @@ load-balancer-leftovers    all leftovers of one load balancer, found after Octav
 =========================  ==========================================================================================
 
 **Why Octavia lets it.** Octavia gives up a server or port that it could not delete in fifteen attempts. When a worker dies, the
-flow ends halfway. When Nova fails while Octavia reverts a creation, only the row goes. The API call that deletes an amphora is
-unreliable. Before Octavia 18, no worker gets the request. In Octavia 19, after a failure, the row stays PENDING_DELETE for
-ever.
+flow ends halfway. When Nova fails while Octavia reverts a creation, only the row is deleted. The API call that deletes an
+amphora is unreliable (:mod:`handlers.octavia.removal`).
 
 **What is read.** Octavia's rows; servers, ports, security groups and server groups by name and project. Only a DELETED row
 proves that the row's objects are leftovers. stackmend reports an object without a row. It removes such an object if
@@ -114,9 +113,7 @@ _Judged = tuple[Leftover, dict[str, Any]]
 
 
 class DeactivatedAmphorae(OctaviaPlugin, Handler):
-    """Removes the objects that Octavia left behind.
-
-    :param grace: seconds for which an object must be unchanged
+    """:param grace: seconds for which an object must be unchanged
     :param without_rows: whether stackmend may remove objects that no row names
     """
 

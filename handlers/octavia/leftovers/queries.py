@@ -15,7 +15,6 @@ def count_amphorae(connection: Connection) -> int:
 
 
 def used_ports(connection: Connection) -> frozenset[str]:
-    """Return the ports of all amphorae and load balancers that are not DELETED."""
     rows = connection.execute(
         sa.select(_AMPHORA.vrrp_port_id, _AMPHORA.ha_port_id).where(_AMPHORA.status != "DELETED")
     ).all()

@@ -49,7 +49,7 @@ class Weather:
 
 
 class Cloud:
-    """The objects of a cloud; safe to share between threads.
+    """The objects of a cloud. Thread-safe.
 
     :param hosts: compute hosts with their availability zones
     """

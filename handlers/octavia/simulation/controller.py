@@ -185,7 +185,7 @@ class Controller:
         self.database.run(write)
 
     def set_busy(self, amphora: str) -> None:
-        """Set ``busy`` in an amphora's health row, as Octavia's health manager does before it replaces the amphora."""
+        """Set ``busy`` in an amphora's heartbeat record, as Octavia's health manager does before it replaces the amphora."""
         change = sa.update(_HEALTH).where(_HEALTH.c.amphora_id == amphora).values(busy=True)
         self.database.run(lambda connection: connection.execute(change))
 

@@ -37,7 +37,7 @@ _BUSY = frozenset({413, 429})
 
 
 class Api:
-    """One API; safe to share between threads.
+    """One API. Thread-safe.
 
     :param microversion: used in every call, where the API has microversions
     """

@@ -25,8 +25,6 @@ _NO_REVISION = -1
 
 
 class NetworkCalls(Driver):
-    """The calls to Neutron; ``network`` is the API, ``neutron`` the client for ports."""
-
     network: Api
     neutron: neutron.Network
 
