@@ -433,7 +433,7 @@ class Resources:
 
 
 class Plugin(ABC):
-    """A class behind an entry point, which the machine makes from the configuration."""
+    """A class that an entry point names; the machine makes an instance from the configuration."""
 
     @classmethod
     def options(cls) -> Mapping[str, Sequence[cfg.Opt]]:

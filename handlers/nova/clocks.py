@@ -50,7 +50,6 @@ class Reading:
 
     @property
     def alive(self) -> bool:
-        """Whether a service has reported within the last minute."""
         return any(abs((self.now - at).total_seconds()) < _DOWN for _, at in self.reports.values())
 
 

@@ -16,7 +16,7 @@ from handlers.nova import queries, tables
 class FormerNode:
     """A deleted compute node.
 
-    :param age: seconds since the deletion, by the database's clock
+    :param age: seconds since the deletion
     """
 
     uuid: str

@@ -29,7 +29,7 @@ class HostNames:
         return cls(make_url(url).get_backend_name() not in _FOLDING)
 
     def normal(self, name: str) -> str:
-        """Return the form that all names of one host share."""
+        """Return a form of the name that is equal for all names of one host."""
         return name if self.exact else name.rstrip(" ").casefold()
 
     def all_normal(self, names: Iterable[str]) -> frozenset[str]:

@@ -57,7 +57,7 @@ def require_own_placement(databases: NovaDatabases, placement: Placement) -> Non
 
 
 def live_instances(databases: NovaDatabases) -> int:
-    """Count the live instances of the cells that answer. The count is the population for sweeps of instances."""
+    """Count the live instances of the cells that answer."""
     counts, _ = databases.run_in_available(databases.host_cells(), queries.live_instances_count)
     return sum(counts.values())
 

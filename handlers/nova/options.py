@@ -41,7 +41,6 @@ OPTIONS = [
 
 
 def register(conf: cfg.ConfigOpts) -> None:
-    """Register the options, unless a handler has registered them."""
     conf.register_opts(OPTIONS, GROUP)
 
 
@@ -77,7 +76,6 @@ def transport_url(conf: cfg.ConfigOpts) -> str | None:
 
 
 def notification_url(conf: cfg.ConfigOpts) -> str | None:
-    """Return the URL on which Nova's own processes publish."""
     if conf[GROUP].transport_url:
         return str(conf[GROUP].transport_url)
     nova = files(conf)

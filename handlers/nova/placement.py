@@ -77,8 +77,6 @@ class Provider:
 
 @dataclass(frozen=True, slots=True)
 class ProviderAggregates:
-    """A provider's aggregates, with the provider's generation at that time."""
-
     provider: str
     aggregates: frozenset[str]
     generation: int

@@ -1,4 +1,4 @@
-"""The values of rows in Nova's databases."""
+"""The values of rows in Nova's databases. Ages are by the clock of the database."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class Instance:
     """A row of ``instances``, deleted or not.
 
     :param hidden: whether this row is the copy that does not count during a cross-cell resize
-    :param age: seconds since its last change, by the database's clock
+    :param age: seconds since its last change
     """
 
     uuid: str
@@ -32,7 +32,7 @@ class Instance:
 class Migration:
     """A row of ``migrations``, deleted or not. Nova deletes an instance's migrations with the instance.
 
-    :param age: seconds since its last change, by the database's clock
+    :param age: seconds since its last change
     """
 
     uuid: str | None
@@ -58,7 +58,7 @@ class Migration:
 class ComputeNode:
     """A row of ``compute_nodes``. The node's root provider has the same uuid.
 
-    :param age: seconds since the row was made, by the database's clock
+    :param age: seconds since the row was made
     """
 
     id: int

@@ -1,4 +1,4 @@
-"""Frees load balancers that are stuck in PENDING_*, and restores numbers of amphorae.
+"""Frees load balancers that are stuck in PENDING_*, and restores their number of amphorae.
 
 **What drifts.**
 
@@ -26,9 +26,10 @@ amphora's server may be building. Octavia's queue must prove that no request wai
 (:mod:`handlers.octavia.work_queue`). Without this proof, stackmend only reports the load balancer.
 
 **What is changed.** One step for each inspection. PENDING_UPDATE becomes ERROR, if the row still has the proved status and
-time. Before that write, the amphorae's servers get the new time as metadata. So stackmend recognises its own ERROR even after a
-crash, while the row is unchanged. Then, or for a wrong number of amphorae, stackmend asks Octavia's API for a failover, and a
-spare makes room. From Octavia 16 on, stackmend detaches a deleted amphora's row once the amphora has no server and no port.
+time. Before that, stackmend writes the row's new time into the metadata of the amphorae's servers. So it recognises its own
+ERROR even after a crash, while the row is unchanged. Then, or for a wrong number of amphorae, stackmend asks Octavia's API for
+a failover, and a spare makes room. From Octavia 16 on, stackmend detaches a deleted amphora's row once the amphora has no
+server and no port.
 
 **What is not changed.** A load balancer on which a flow may work. Failed amphorae: the handler ``failed_amphora`` replaces
 these amphorae. A load balancer in ERROR whose deletion or creation failed: the owner decides (:mod:`handlers.octavia.rebuild`).

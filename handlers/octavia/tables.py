@@ -3,7 +3,7 @@
 All tables and columns exist since Octavia 10 (Yoga), except the table ``amphora_member_port``: code checks for that table
 first.
 
-All times are naive UTC. The schema does not set ``updated_at``, so every write sets it, as Octavia's models do.
+All times are naive UTC. The schema does not set ``updated_at``, so every write sets it.
 
 Sources: ``octavia/db/models.py``, ``octavia/db/migration``.
 """

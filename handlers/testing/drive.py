@@ -11,10 +11,7 @@ LIMIT = 100
 
 
 def swept(handler: Handler) -> list[Key]:
-    """Return the keys that a sweep lists, sorted.
-
-    :raises HandlerError: as the sweep raises it
-    """
+    """Return the keys that a sweep lists, sorted."""
     return sorted(handler.sweep())
 
 
@@ -22,7 +19,6 @@ def findings(handler: Handler, key: Key) -> list[Finding]:
     """Return the findings of one inspection.
 
     :raises AssertionError: when a second inspection differs, for example because the evidence has clock readings
-    :raises HandlerError: as the inspection raises it
     """
     first, second = list(handler.inspect(key)), list(handler.inspect(key))
     same = len(first) == len(second) and all(one.same_as(other) for one, other in zip(first, second, strict=True))
@@ -48,7 +44,6 @@ def heal_all(handler: Handler, keys: Iterable[Key] | None = None) -> list[Healed
 
     :param keys: the keys to inspect; None: the keys of a sweep
     :raises AssertionError: when the handler still finds something after :data:`LIMIT` heals
-    :raises HandlerError: as inspection and heal raise it
     """
     done: list[Healed] = []
     for key in swept(handler) if keys is None else keys:

@@ -21,8 +21,8 @@ decides nothing.
 Before this write, the handler writes missing providers into the ports' ``binding:profile``, at the revision of the evidence. If
 Placement refuses, it restores the ports; after an interruption, the next inspection completes the heal.
 
-**Why a race does no harm.** The instance is at rest: it has no task, no migration that runs or waits for the user, and no
-change for a minute. It is in exactly one cell. Its mapping names that cell, and has no ``queued_for_delete``.
+**Why a race does no harm.** The instance is at rest, and unchanged for a minute. It is in exactly one cell. Its mapping names
+that cell, and has no ``queued_for_delete``.
 
 - If Nova's scheduler allocates resources after our read, it changes the generation or makes the consumer, and our write fails.
   If it did so before, the databases show it, because we read them later.

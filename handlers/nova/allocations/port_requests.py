@@ -144,7 +144,7 @@ def exceeds(held: Held, needs: Needs) -> bool:
 
 
 def question(needs: Needs, wanted: Mapping[str, int], home: str) -> list[tuple[str, str]]:
-    """Return the query by which Placement proposes candidates.
+    """Return the query for Placement's allocation candidates.
 
     :param wanted: the entitlement, without amounts of zero
     """

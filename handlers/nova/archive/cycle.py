@@ -48,7 +48,7 @@ class Settings:
 
 @dataclass(slots=True)
 class Tally:
-    """The results of one run in one cell.
+    """The results of one run of archiving in one cell.
 
     :param failed: by table and key, why a row was not moved
     :param holding: deleted instances that still have resources in Placement

@@ -132,7 +132,7 @@ class Schema:
         return [table for table in self._order if table in inside and table is not root]
 
     def due(self, table: sa.Table, before: datetime) -> ColumnElement[bool]:
-        """Return the condition for old rows at the top of a tree that can be moved: they refer to no deleted row."""
+        """Return the condition for old rows to which no unmovable row refers, and that refer to no deleted row."""
         if table.name == TASK_LOG:
             return old(table, before)
         conditions = [old(table, before)]

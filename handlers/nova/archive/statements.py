@@ -58,8 +58,6 @@ class Miscounted(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Moved:
-    """The number of moved rows by table, and the uuids of moved instances."""
-
     rows: Mapping[str, int]
     instances: tuple[str, ...]
 

@@ -67,7 +67,7 @@ FEW = 50
 
 @dataclass(frozen=True, slots=True)
 class Single:
-    """:param mapping: the row to insert"""
+    """:param mapping: the columns of the mapping to insert"""
 
     cell: str
     cell_id: int

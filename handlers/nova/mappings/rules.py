@@ -56,7 +56,7 @@ class Problem(StrEnum):
 class MappingRow:
     """A row of ``instance_mappings``.
 
-    :param age: seconds since the last change, by the database's clock
+    :param age: seconds since the last change
     """
 
     id: int

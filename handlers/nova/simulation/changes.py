@@ -1,4 +1,4 @@
-"""Manual changes, for drift that no operation of Nova makes."""
+"""Changes of the simulated cloud that no operation of Nova makes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Boots, moves and deletes simulated instances by writing the rows that Nova writes."""
+"""Boots, shelves and deletes simulated instances by writing the rows that Nova writes."""
 
 from __future__ import annotations
 

@@ -24,7 +24,10 @@ from handlers.nova.simulation.store import Store
 
 
 class World:
-    """:param cells: names of the cells, without cell0"""
+    """A simulated cloud.
+
+    :param cells: names of the cells, without cell0
+    """
 
     PROJECT: ClassVar[str] = "3a7e4c8d2b6f4a0f9d1c5e7b8a6d4f20"
     USER: ClassVar[str] = "c1d2e3f4a5b64788990a1b2c3d4e5f60"

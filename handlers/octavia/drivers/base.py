@@ -66,7 +66,7 @@ class Driver(ABC):
 
     @abstractmethod
     def shelve_server(self, server: str) -> None:
-        """Shelve a server. Once its ``host`` is None, it takes no room on a host, and no host from its server group."""
+        """Shelve a server. Once its ``host`` is None, its room on the host and its place in a server group are free."""
 
     @abstractmethod
     def delete_server(self, server: str) -> None:

@@ -33,7 +33,6 @@ class Heard:
 
     @property
     def mostly_silent(self) -> bool:
-        """Whether more than half of these amphorae sent no recent heartbeat."""
         return self.lately * 2 < self.amphorae
 
     @property

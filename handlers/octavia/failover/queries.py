@@ -102,7 +102,7 @@ def heard_of(rows: Sequence[Watched], within: float) -> Heard:
 
 
 def heard(connection: Connection, within: float) -> Heard:
-    """Count the serving amphorae with a heartbeat record, and those with a recent heartbeat, in the database.
+    """Count the serving amphorae with a heartbeat record, and those with a recent heartbeat.
 
     :param within: greatest age of a recent heartbeat, in seconds
     """

@@ -199,7 +199,6 @@ def amphora_port(
     """Return a leftover if a VRRP or member port is one; otherwise None.
 
     :param row: the row of the amphora in the port's name
-    :param working: whether a flow works on that amphora's load balancer
     :param device_exists: whether the server that uses the port exists
     :param used: whether a row names the port
     """

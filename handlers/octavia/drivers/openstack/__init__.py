@@ -5,7 +5,7 @@ compute.py           servers and server groups: Nova
 network.py           ports and security groups: Neutron
 image.py             images: Glance
 loadbalancer.py      failovers and deletions: Octavia
-api.py               calls one API; turns failures into exceptions of the specification
+api.py               calls one API; turns failures into exceptions of ``handlers.octavia.housekeeping``
 places.py            the regions and endpoints that Octavia uses
 ===================  =================================================================================================
 

@@ -60,7 +60,7 @@ class Api:
     def list(self, url: str, name: str, page: int, **query: Any) -> Iterator[Mapping[str, Any]]:
         """Yield the objects of a listing that Nova or Glance divides into pages by ``marker``.
 
-        :raises AmphoraDriverError: one of the table above; objects yielded before are valid
+        :raises AmphoraDriverError: as the module's table shows; objects yielded before are valid
         """
         marker: dict[str, str] = {}
         while True:
