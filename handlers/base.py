@@ -1,4 +1,4 @@
-"""The contract between the machine and the handlers: all that the machine knows of handlers.
+"""The contract of a handler: all that the package ``consumer``, which runs the handlers, knows of them.
 
 A handler has three methods, called in this order:
 
@@ -185,7 +185,7 @@ class Healed:
 
     :param action: one sentence, past tense: ``mapped host compute-7 to cell cell1``
     :param undo: the commands or statements that reverse the heal
-    :param complete: False when more steps follow; then the machine inspects the key again at once
+    :param complete: False when more steps follow; then stackmend inspects the key again at once
     """
 
     action: str
@@ -196,7 +196,7 @@ class Healed:
 
 
 class HandlerError(Exception):
-    """Root of the errors that handlers raise on purpose. Any other error is a bug: the machine retries, then parks the key."""
+    """Root of the errors that handlers raise on purpose. Any other error is a bug: stackmend retries, then parks the key."""
 
 
 class InFlight(HandlerError):
@@ -223,11 +223,11 @@ class Unavailable(HandlerError):
 
 
 class Conflict(HandlerError):
-    """The cloud changed between proof and write, and the heal wrote nothing. The machine inspects the key from the start."""
+    """The cloud changed between proof and write, and the heal wrote nothing. stackmend inspects the key from the start."""
 
 
 class Refused(HandlerError):
-    """A heal would be unsafe or ambiguous, so the machine only reports the finding."""
+    """A heal would be unsafe or ambiguous, so stackmend only reports the finding."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,9 +258,9 @@ def _no_queue(broker: Broker, queue: str) -> QueueDepth:
 
 @dataclass(frozen=True, slots=True)
 class Bus:
-    """The machine's access to RabbitMQ; handlers and checks never connect to a broker themselves.
+    """stackmend's access to RabbitMQ; handlers and checks never connect to a broker themselves.
 
-    :param topics: the topics that the machine consumes
+    :param topics: the topics that stackmend consumes
     :param topics_option: our option that sets ``topics``, for errors
     :param queue_depth: reads a queue without a change; raises :class:`Unavailable` when no host answers or the queue does not
         exist, and ``cfg.Error`` for a malformed URL
@@ -333,7 +333,7 @@ class Ids:
 
 @dataclass(frozen=True, slots=True)
 class Watermark:
-    """The highest ids and some old rows of one database at one moment. The machine compares it with the stored one.
+    """The highest ids and some old rows of one database at one moment. stackmend compares it with the stored one.
 
     :param database: ``nova_api``, ``cell:<name>``, ``placement``, ``octavia_database``
     :param server: the server that answered, for messages only: a cluster has several
@@ -433,7 +433,7 @@ class Resources:
 
 
 class Plugin(ABC):
-    """A class that an entry point names; the machine makes an instance from the configuration."""
+    """A class that an entry point names; stackmend makes an instance from the configuration."""
 
     @classmethod
     def options(cls) -> Mapping[str, Sequence[cfg.Opt]]:
@@ -444,7 +444,7 @@ class Plugin(ABC):
     def applies(cls, conf: cfg.ConfigOpts) -> bool:
         """Return whether the configuration, with these options registered, names the plugin's service.
 
-        If not, the machine leaves the plugin out. A command that names the plugin gets an error with the missing option.
+        If not, stackmend leaves the plugin out. A command that names the plugin gets an error with the missing option.
         """
         return True
 
@@ -546,7 +546,7 @@ class Handler(Plugin):
     def inspect(self, key: Key) -> Iterable[Finding]:
         """Prove one key's drift, without writing. No finding means that nothing is wrong.
 
-        :raises InFlight, Unavailable, Refused: when no proof is possible; then the machine ignores findings yielded before
+        :raises InFlight, Unavailable, Refused: when no proof is possible; then stackmend ignores findings yielded before
         """
 
     @abstractmethod

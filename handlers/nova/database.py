@@ -156,7 +156,7 @@ class NovaDatabases:
     ) -> tuple[dict[Cell, T], Unavailable | None]:
         """Run a function in each of these cells; return the answers, and the error of a cell that did not answer.
 
-        Use this only for suspects and counts: a cell that does not answer may have any rows.
+        Use this only for suspects and counts: the rows of a cell that does not answer are unknown.
         """
         found: dict[Cell, T] = {}
         down: Unavailable | None = None

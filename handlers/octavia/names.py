@@ -90,7 +90,7 @@ def in_flow(row: records.Amphora, grace: float) -> bool:
 
 
 def foreign(found: Server, amphora: str, project: str) -> str:
-    """Return why Octavia did not create a server for an amphora; empty when it did.
+    """Return a refusal if Octavia did not create the server for this amphora; empty if it did.
 
     stackmend may have renamed the server before it gave up a preservation.
 

@@ -1,6 +1,6 @@
 """Tools for a handler's tests, inside this tree or outside.
 
-``drive``  runs a handler as the machine does: sweep, inspect and heal until nothing is left
+``drive``  runs a handler as stackmend does: sweep, inspect and heal until nothing is left
 ``setup``  makes the shared resources from plain values
 
 :class:`handlers.nova.simulation.NovaSimulation` simulates Nova with real tables and the real Placement.

@@ -1,4 +1,4 @@
-"""Runs a handler as the machine does, without journal, waits or gates."""
+"""Runs a handler as stackmend does, without journal, waits or gates."""
 
 from __future__ import annotations
 

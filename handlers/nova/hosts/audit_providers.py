@@ -5,7 +5,7 @@ make a provider (``Conflicting resource provider name``). No instance is schedul
 the wrong provider.
 
 **Why Nova lets it.** A deleted host came back after its provider had stayed; the file with the node's uuid was lost;
-``[DEFAULT] host`` changed; or two machines have one name.
+``[DEFAULT] host`` changed; or two computers have one name.
 
 **What is read.** The host's live compute nodes in every cell; the provider of each name, its allocations and the compute node
 of its uuid. If one cell does not answer, nothing is reported.

@@ -4,7 +4,7 @@ The driver writes Octavia's tables. So it accepts only an SQLite database, which
 there.
 
 The cloud ends with the process. A new process on the same database boots a server with ports for each row that names a server.
-Preserved amphorae and spares are lost. The driver writes no heartbeats, so no amphora becomes silent unless a test does that.
+Preserved amphorae and spares are lost. The driver writes no heartbeat records; without one, no amphora becomes silent.
 """
 
 from __future__ import annotations

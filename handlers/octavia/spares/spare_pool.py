@@ -125,7 +125,7 @@ class SparePool(OctaviaPlugin, Handler):
                 yield Key("pool", pool.name)
 
     def population(self) -> int:
-        """Return the sum over the pools: of each, the larger of the numbers of present and of wanted spares."""
+        """Return the sum, over all pools, of the present or the wanted spares, whichever are more."""
         return sum(max(pool.wanted, len(pool.present)) for pool in self._read().pools)
 
     def heal(self, finding: Finding) -> Healed:
