@@ -32,7 +32,7 @@ class Archive:
         self._lock = threading.Lock()
 
     def among(self, consumers: Collection[str]) -> Mapping[str, frozenset[str]]:
-        """Return the archived consumers, each with the objects that an exemption can name.
+        """Return the archived consumers, each with its concerns.
 
         Call this only for consumers without a live row.
         """

@@ -1,7 +1,7 @@
-"""The objects of a finding that an exemption can name.
+"""The concerns of findings.
 
-One name too many withholds a heal; one too few lets a heal change an exempt object. So a compute node counts under its host and
-under its hypervisor's name.
+One key too many withholds a heal; one too few lets a heal change an exempt object. So a compute node has keys for its host and
+for its hypervisor's name.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def named(kind: str, *names: str | None) -> frozenset[str]:
 
 
 def of_consumers(*uuids: str | None) -> frozenset[str]:
-    """Name instances or migrations, under both kinds of keys."""
+    """Return keys of instances or migrations, of both kinds: consumer and instance."""
     return named("consumer", *uuids) | named("instance", *uuids)
 
 
@@ -35,7 +35,7 @@ def of_cell(cell: Cell) -> frozenset[str]:
 
 
 def of_row(uuid: str, project: str | None, host: str | None, node: str | None) -> frozenset[str]:
-    """Name the objects of an instance's row."""
+    """Return the keys of an instance, its project, host and node."""
     return of_consumers(uuid) | named("project", project) | named("host", host, node)
 
 
@@ -44,7 +44,7 @@ def of_instance(instance: Instance) -> frozenset[str]:
 
 
 def of_providers(databases: NovaDatabases, placement: Placement, providers: Iterable[str]) -> frozenset[str]:
-    """Name the compute nodes, live or not, of which these providers are a part, and the nodes' cells.
+    """Return the keys of the compute nodes, live or not, of which these providers are a part, and of their cells.
 
     :raises Unavailable: if Placement or a cell does not answer
     """
@@ -59,7 +59,7 @@ def of_providers(databases: NovaDatabases, placement: Placement, providers: Iter
 
 
 def of_nodes(databases: NovaDatabases, uuids: Iterable[str]) -> frozenset[str]:
-    """Name the hosts and cells of compute nodes, live, deleted or archived.
+    """Return the keys of the hosts and cells of compute nodes, live, deleted or archived.
 
     :raises Unavailable: if a cell does not answer
     """

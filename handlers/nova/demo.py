@@ -40,8 +40,6 @@ class Bystander:
 
 
 class NovaDemo(Demo):
-    """Seven drifts of Nova. Each demonstration needs a new object."""
-
     world = "Nova's databases with two cells, and a real Placement"
     handlers = frozenset({"discover_hosts", "sync_aggregates", "audit_allocations", "heal_allocations"})
 
@@ -83,7 +81,7 @@ class NovaDemo(Demo):
         return cloud.options()
 
     def join(self, resources: Resources) -> None:
-        """Take nothing: the scenes change the databases and Placement."""
+        """Do nothing: the scenes need only the databases and Placement."""
 
     def scenes(self) -> Sequence[Scene]:
         return self._scenes

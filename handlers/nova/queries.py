@@ -182,7 +182,7 @@ def _compute_nodes(
 
 
 def marking_mapped(host: str) -> sa.Update:
-    """Return the statement that marks a host's live compute nodes as ``mapped``."""
+    """Return the statement that sets ``mapped`` of a host's live compute nodes."""
     c = tables.compute_nodes.c
     unmapped = sa.or_(c.mapped.is_(None), c.mapped < 1)
     return sa.update(tables.compute_nodes).where(c.host == host, c.deleted == 0, unmapped).values(mapped=1)

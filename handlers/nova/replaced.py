@@ -1,4 +1,4 @@
-"""The periodic tasks that a handler replaces, where Nova's files or this host's jobs still run them."""
+"""Finds periodic tasks in Nova's options and in this host's jobs that do the work of a handler."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _DANGEROUS = re.compile(r"\bplacement\s+audit\b.*--delete\b")
 
 
 def check(files: ServiceFiles, modes: Mapping[type[Handler], Mode], root: Path = Path("/")) -> Iterator[Checked]:
-    """Warn of the scheduler's discovery, and of jobs with nova-manage, beside a handler that heals.
+    """Warn of nova-scheduler's discovery of hosts, and of nova-manage in jobs, if a handler that heals does the same.
 
     :param modes: the modes of Nova's handlers
     :param root: the root folder of the host

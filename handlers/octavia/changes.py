@@ -157,11 +157,11 @@ def take_back(
 ) -> bool:
     """Undo :func:`let_go`, after Octavia refused the failover: write the server into the amphora's row again.
 
-    The health row of an amphora that served becomes silent and not busy. So Octavia's health manager replaces the amphora at
-    once. A failover that began has changed the amphora's row, and later the load balancer's; then nothing is undone.
+    If the amphora served, its heartbeat record gets an old heartbeat and is no longer busy. So Octavia's health manager
+    replaces the amphora at once. Do nothing if a failover has begun: then the amphora's or the load balancer's row has changed.
 
     :param amphora: the row before :func:`let_go`
-    :param silent: seconds of silence to write into the health row
+    :param silent: seconds of silence to write into the heartbeat record
     :param forgotten: the row that :func:`let_go` returned; None when another process called it
     :return: False when Octavia works on the load balancer, or a failover began
     """
@@ -187,7 +187,7 @@ def take_back(
 
 
 def _is_before_requests(locked: _Locked) -> bool:
-    """Return whether no failover has failed since :func:`let_go`; one sets the amphora and then the load balancer to ERROR."""
+    """Return whether no failover has failed since :func:`let_go`; a failed one sets the load balancer to ERROR."""
     if locked.lb_status == "ACTIVE" or locked.lb_updated_at is None:
         return True
     return locked.updated_at is not None and locked.lb_updated_at < locked.updated_at

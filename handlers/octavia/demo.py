@@ -33,7 +33,7 @@ _POOL = Key("pool", spares.ANY)
 
 
 class OctaviaDemo(Demo):
-    """A missing spare and three failed amphorae. Each demonstration needs a new object."""
+    """A missing spare and three failed amphorae."""
 
     world = "Octavia's database, with amphorae in memory"
     handlers = frozenset({"failed_amphora", "spare_pool"})
@@ -138,7 +138,7 @@ class OctaviaDemo(Demo):
         return f"the row of the failed amphora is still on {name}" if row is not None and row.load_balancer_id else ""
 
     def _harm(self) -> str:
-        """Return the harm to an amphora that never failed; empty if there is none."""
+        """Return a text about an amphora that lost its server although it never failed; empty without one."""
         for amphora, server in self._bystanders.items():
             found = self.driver.cloud.server(server or "")
             if found is None or found.status != "ACTIVE":

@@ -11,8 +11,8 @@ a worker takes the request would make two flows. So three facts must hold before
 
 The queue does not show a flow that has begun. The age of the rows excludes such a flow (:mod:`handlers.octavia.flow_times`).
 
-Before stackmend itself asks Octavia's API for a flow, the broker must answer, and a worker must consume the queue. Without its
-broker, the API waits without end, and locks the load balancer's row all the while
+Before stackmend asks Octavia's API for a flow, the broker must answer, and a worker must consume the queue. If the broker does
+not answer, the API waits without end, and locks the load balancer's row all the while
 (``octavia/api/v2/controllers/amphora.py``, ``oslo_messaging/rpc/client.py``). The lock also stops Octavia's health manager.
 
 Sources: ``TOPIC_AMPHORA_V2`` in ``octavia/common/constants.py``; in Octavia 12 ``octavia/controller/queue/v1/consumer.py``.

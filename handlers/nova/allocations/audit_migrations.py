@@ -139,7 +139,6 @@ class AuditMigrations(PlacementHandler):
         )
 
     def _swaps(self, instance: str) -> list[Swap]:
-        """:raises InFlight: while one allocation cannot be judged"""
         own, *moves = self._judge.judge(instance)
         waits = [one.verdict for one in moves if isinstance(one.verdict, Wait)]
         if waits:

@@ -46,7 +46,7 @@ class _Seen:
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """:param concerns: the objects that an exemption can name; empty without drift"""
+    """:param concerns: empty without drift"""
 
     allocation: Allocation
     verdict: Verdict
@@ -62,7 +62,7 @@ class Judge:
         self._archive = archive
 
     def judge(self, consumer: str) -> Iterator[Judged]:
-        """Judge a consumer. If the consumer is an instance, judge the instance's migrations too."""
+        """Yield the verdict on a consumer; for an instance, then those on its ended migrations."""
         for facts in self._all_facts(consumer):
             verdict = decide(facts)
             found = self._concerns(facts) if isinstance(verdict, Take | Move | Report) else frozenset()

@@ -39,10 +39,7 @@ class Problem(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Located:
-    """An instance's row in one cell.
-
-    :param concerns: the names of instance and cell for exemptions
-    """
+    """An instance's row in one cell, with its concerns."""
 
     instance: Instance
     cell_id: int

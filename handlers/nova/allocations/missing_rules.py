@@ -90,7 +90,6 @@ class Facts:
 
     @property
     def concerns(self) -> frozenset[str]:
-        """The objects that an exemption can name."""
         rows = (row.concerns for row in self.rows)
         hosts = (concerns.named("host", *self.nodes[root]) for root in self.strays)
         return concerns.named("project", self.allocation.project_id).union(*rows, *hosts)

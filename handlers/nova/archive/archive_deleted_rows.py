@@ -190,7 +190,7 @@ class ArchiveDeletedRows(CellHandler):
     def _plan_of_cell(
         self, cell: Cell, database: Database, schema: Schema, due: Sequence[sa.Table], before: datetime
     ) -> str:
-        """Return one statement for what the heal does in parts, and UUIDS in place of the instances that it moves."""
+        """Return the plan: statements that move all rows at once, although the heal moves them in parts."""
         moves = (one for table in due for one in statements.moving(schema, table, schema.due(table, before)))
         plan = [
             f"-- in transactions of about {self._settings.rows} rows, at most {self._settings.rows_per_cycle} rows; "

@@ -53,7 +53,7 @@ def undated(schema: Schema) -> list[tuple[sa.Table, ColumnElement[bool]]]:
 
 
 def purging(schema: Schema, names: Collection[str], before: datetime) -> Iterator[sa.Delete]:
-    """Yield the statements that purge old rows, for a plan: lists of values are subqueries in it.
+    """Yield statements for a plan that purge old rows; they have subqueries where the heal has lists of values.
 
     :param names: the shadow tables that have old rows with a date
     """

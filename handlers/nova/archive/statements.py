@@ -67,7 +67,7 @@ class Moved:
 
 
 def tables_due(connection: Connection, schema: Schema, before: datetime, task_log: bool) -> list[sa.Table]:
-    """Return the tables that have a row to archive, besides rows below such a row. Read one row of each table."""
+    """Return the tables that have a row with which a tree to archive begins. Read one row of each table."""
     return [
         table
         for table in schema.archivable(task_log)
@@ -195,7 +195,7 @@ def carrying(schema: Schema, table: sa.Table, where: ColumnElement[bool]) -> tup
 
 
 def moving(schema: Schema, root: sa.Table, where: ColumnElement[bool]) -> list[Writing]:
-    """Return the statements that move the trees of these rows, for a plan: lists of values are subqueries in it."""
+    """Return statements for a plan that move the trees of rows; they have subqueries where the heal has lists of values."""
     found = {root: where}
     for table in schema.below(root):
         conditions = [

@@ -101,7 +101,7 @@ class DiscoverHosts(DatabaseHandler):
         )
 
     def _mark_nodes(self, cell: Cell, host: str) -> int:
-        """Mark the compute nodes as mapped. The mapping exists already, so an outage is no failure."""
+        """Set ``compute_nodes.mapped``; return the number of nodes, 0 if the cell does not answer."""
         marking = queries.marking_mapped(host)
         try:
             return self._databases.database(cell).run(lambda connection: int(connection.execute(marking).rowcount))

@@ -115,10 +115,11 @@ class Copy:
 class Facts:
     """The records of one instance.
 
-    :param request_age: age of the build request in seconds, if any :param allocated: whether the instance has an allocation;
-        None if not read :param archived: whether the mapping's cell has archived the instance; read only if
-        :func:`asks_archive` :param cell_alive: whether the mapping's cell has a live instance
-    :param concerns: the objects that an exemption can name
+    :param request_age: age of the build request in seconds, if any
+    :param allocated: whether the instance has an allocation; None if not read
+    :param archived: whether the mapping's cell has archived the instance; read only if :func:`asks_archive`
+    :param cell_alive: whether the mapping's cell has any live instance
+    :param specified: whether the instance has a request specification
     """
 
     mapping: MappingRow | None = None

@@ -224,7 +224,7 @@ class AuditPorts(NovaHandler):
                 raise Refused(finding.refusal)
 
     def _facts(self, instance: str) -> tuple[Facts, Remains | None, frozenset[str]]:
-        """Return the facts, the remains, and the names of the instance for exemptions."""
+        """Return the facts, the remains and the concerns of an instance."""
         building, mapping = self._databases.api.run(lambda connection: _scheduling(connection, instance))
         building = building or (mapping is not None and mapping.cell_id is None)
         cells = self._databases.cells()

@@ -96,7 +96,7 @@ class Store:
 
 @cache
 def _statements(schema: MetaData) -> tuple[str, ...]:
-    """Return the statements that make a schema. To compile them takes longer than to run them."""
+    """Return the statements that make a schema; cached, because they take longer to compile than to run."""
     dialect = sqlite.dialect()
     tables = [str(CreateTable(table).compile(dialect=dialect)) for table in schema.sorted_tables]
     indexes = [index for table in schema.sorted_tables for index in table.indexes]

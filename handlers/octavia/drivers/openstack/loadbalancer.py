@@ -1,7 +1,7 @@
 """The driver's requests to Octavia. An answer only accepts a request; Octavia's database shows the result.
 
-The API sends each request to a worker. Without its broker, the API would wait, and lock the load balancer's row. So the broker
-must answer first (:mod:`handlers.octavia.work_queue`).
+The API sends each request to a worker. While its broker does not answer, the API would wait, and lock the load balancer's row.
+So the driver asks the broker first (:mod:`handlers.octavia.work_queue`).
 
 Octavia answers 409 while a flow works on the load balancer, and 404 for an amphora that is DELETED. It answers 500 for
 the failover of an amphora without a load balancer. Octavia deletes an amphora in ERROR even while the amphora serves a load
