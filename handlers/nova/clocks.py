@@ -88,7 +88,7 @@ class Clocks:
         self._lock = threading.Lock()
 
     def observe(self, database: Database) -> Reading | None:
-        """Read the reports, unless the last reading is recent, and compare them with that reading.
+        """Read the reports of a database's services, unless the last reading is recent; compare both readings.
 
         Ignore a database that does not answer: the work that follows reports the error.
         """

@@ -18,7 +18,7 @@ API_TABLES = (tables.instance_mappings, tables.request_specs, tables.instance_gr
 
 
 def of_cell(connection: Connection, schema: Schema, roots: Sequence[sa.Table], cell: str) -> str:
-    """Return the undo of a run: for each table, the statements that restore one row, with a placeholder for its id."""
+    """Return the undo of one run of archiving: for each table, the statements that restore one row, by a placeholder."""
     parts = [f"-- in the database of {cell}"]
     for root in roots:
         if root.name == INSTANCES:
