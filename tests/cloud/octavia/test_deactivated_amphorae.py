@@ -93,7 +93,7 @@ def test_leftovers_go_and_look_alikes_stay(
         balancers.api.failover_load_balancer(flowing)
         wait_until(lambda: is_booting(balancers, flowing), PATIENCE, "the middle of a failover")
         in_flow = world(octavia_cloud)
-        age(octavia_cloud)
+        age(octavia_cloud, sweeping)
         assert sweep(sweeping, "--audit") == PROBLEMS
         assert world(octavia_cloud) == in_flow
         sweep(sweeping)
@@ -101,13 +101,13 @@ def test_leftovers_go_and_look_alikes_stay(
         assert (balancers.status(flowing), is_booting(balancers, flowing)) == ("PENDING_UPDATE", True)
     balancers.wait_replaced(flowing, replaced.id)
     balancers.wait_replaced(stuck, master.id)
-    age(octavia_cloud)
+    age(octavia_cloud, sweeping)
     sweep(sweeping)
 
     balancers.touch(*(balancer for balancer in made if len(balancers.amphorae(balancer)) == 1))
     balancers.delete(*made)
     wait_until(lambda: world(octavia_cloud) == kept, PATIENCE, "a world of nothing but look-alikes")
-    age(octavia_cloud)
+    age(octavia_cloud, sweeping)
     assert sweep(sweeping) == {"leaked-vip-port"}, "one is somebody else's, and only reported"
     assert world(octavia_cloud) == kept
 
@@ -142,7 +142,7 @@ def leave_a_request_alone(cloud: ControlPlane, balancers: Balancers, wreck: Wrec
     cloud.stop_service("octavia-worker")
     try:
         assert balancers.api.delete(f"/octavia/amphorae/{amphora}").status_code == 204
-        age(cloud)
+        age(cloud, sweeping)
         before = world(cloud)
         assert sweep(sweeping) == {"leaked-vip-port"}
         assert world(cloud) == before

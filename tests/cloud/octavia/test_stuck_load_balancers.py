@@ -72,7 +72,7 @@ def test_a_worker_died_in_the_middle(before: set[str], scene: Scene) -> None:
         state = rows(scene)
         sweep(scene)
         assert rows(scene) == state, "a flow may be at work on it"
-        age(scene.cloud)
+        age(scene.cloud, scene.program)
         state = rows(scene)
         sweep(scene)
         assert rows(scene) == state, "Nova is at work on its server"
@@ -110,7 +110,7 @@ def test_a_request_that_waits_for_a_worker_is_carried_out_once(before: set[str],
     scene.cloud.stop_service("octavia-worker")
     try:
         scene.balancers.api.failover_load_balancer(single)
-        age(scene.cloud)
+        age(scene.cloud, scene.program)
         waiting = scene.cloud.rabbitmq.ctl("list_queues", "-p", "api", "name", "messages", "consumers")
         assert "octavia_provisioning_v2\t1\t0" in waiting
         state = rows(scene)
@@ -152,7 +152,7 @@ def test_wrong_numbers_and_rows_that_break_the_next_update(before: set[str], sce
             "UPDATE load_balancer SET updated_at = utc_timestamp() + INTERVAL 1 HOUR", "octavia"
         )
         assert "amphora-count" not in sweep(scene, "--audit").stdout, "a flow that has just ended looks like it"
-        age(scene.cloud)
+        age(scene.cloud, scene.program)
         state = rows(scene)
         found = sweep(scene, "--audit")
         assert found.returncode == 2
@@ -167,7 +167,7 @@ def test_wrong_numbers_and_rows_that_break_the_next_update(before: set[str], sce
         assert balancers.status(broken) == "ERROR", "why is not known, and its amphora serves"
         assert balancers.status(foreign) == "PENDING_UPDATE", "it has no amphorae"
     serving = balancers.serving(broken)[0]
-    age(scene.cloud)
+    age(scene.cloud, scene.program)
     sweep_until_whole(scene, broken, serving.id, stuck_load_balancers_failover_errors=True)
     wait_for_rest(scene.cloud)
     assert disorders(scene.cloud) == set()

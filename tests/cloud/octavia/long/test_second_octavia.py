@@ -29,7 +29,7 @@ def test_its_servers_and_ports_are_not_deleted(
             theirs = str(uuid.uuid4())
             wreck.server(theirs)
             wreck.port(f"octavia-lb-vrrp-{theirs}")
-        age(cloud)
+        age(cloud, stackmend)
         there = world(cloud)
         stackmend.configure(
             {
