@@ -8,12 +8,12 @@ from typing import Any
 
 from oslo_config import cfg
 
-from handlers.base import Broker, Check, Handler, Inventory, Resources, Watermarks
+from handlers.base import Broker, Check, Handler, HoldSources, Inventory, Resources, Watermarks
 from handlers.demo import Demo
 
 HANDLERS, BROKERS, OPTIONS = "stackmend.handlers", "stackmend.brokers", "stackmend.options"
 DEMOS, INVENTORIES, CHECKS = "stackmend.demos", "stackmend.inventories", "stackmend.checks"
-WATERMARKS = "stackmend.watermarks"
+WATERMARKS, HOLDS = "stackmend.watermarks", "stackmend.holds"
 
 
 class BrokenPlugin(Exception):
@@ -67,6 +67,10 @@ def checks() -> list[tuple[str, Check]]:
 
 def watermarks() -> list[Watermarks]:
     return [loaded for _name, loaded in _all(WATERMARKS)]
+
+
+def holds() -> list[HoldSources]:
+    return [loaded for _name, loaded in _all(HOLDS)]
 
 
 def inventory_names() -> list[str]:

@@ -349,6 +349,25 @@ class Watermark:
     ids: tuple[Ids, ...] = ()
 
 
+#: The scope of a hold over every heal.
+EVERYTHING = "all"
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """A reason outside stackmend why heals wait.
+
+    :param scope: ``all``, ``host:<name>`` or ``cell:<name>``
+    """
+
+    scope: str
+    reason: str
+
+
+#: Names the configured sources of a service's holds, each with a function that reads them (entry point ``stackmend.holds``).
+#: Such a function raises when it cannot read: then every heal waits.
+HoldSources = Callable[["Resources"], Iterable[tuple[str, Callable[[], Iterable[Hold]]]]]
+
 #: Reads the watermarks of a service's databases (entry point ``stackmend.watermarks``). A database that does not answer is
 #: left out: silence proves nothing.
 Watermarks = Callable[["Resources"], Iterable[Watermark]]

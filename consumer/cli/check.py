@@ -93,10 +93,11 @@ def count(found: Iterable[Checked]) -> str:
 
 
 def machine_checks(session: Session) -> Iterator[Checked]:
-    """Check what stackmend itself needs: configuration files, journal, brokers."""
+    """Check what stackmend itself needs: configuration files, journal, brokers, sources of holds."""
     yield from _files(session)
     yield from _journal(session)
     yield from _brokers(session)
+    yield from _holds(session)
 
 
 def _files(session: Session) -> Iterator[Checked]:
@@ -191,6 +192,22 @@ def _brokers(session: Session) -> Iterator[Checked]:
     if none:
         text = "none known, so only sweeps find drift: set [nova] config_file or [nova] transport_url"
         yield Checked("brokers", Verdict.WARNING, text)
+
+
+def _holds(session: Session) -> Iterator[Checked]:
+    board = session.board
+    board.refresh()
+    standing = board.standing()
+    for source in board.sources:
+        mine = [one for one in standing if one.source == source.name]
+        subject = f"holds: {source.name}"
+        if any(not one.readable for one in mine):
+            yield Checked(subject, Verdict.FAILURE, f"{mine[0].hold.reason}. Until it can be read, all heals wait")
+        elif mine:
+            few = ", ".join(f"{one.hold.scope} ({one.hold.reason})" for one in mine[:3])
+            yield Checked(subject, Verdict.WARNING, f"{plural(len(mine), 'hold')}, for example {few}")
+        else:
+            yield Checked(subject, Verdict.OK, "no heal is on hold")
 
 
 def _listed(session: Session) -> Iterator[Broker | Checked]:

@@ -41,9 +41,9 @@ class OneKey(Lister):
         if database is not None:
             controls.ensure(database, [task.name])
             self.session.compare_watermarks()
-        found = OneShot(database, self.session.engine, replicas.new_id(), operator=person()).examine(
-            task, [key], "operator"
-        )
+        found = OneShot(
+            database, self.session.engine, replicas.new_id(), operator=person(), board=self.session.board
+        ).examine(task, [key], "operator")
         for sentence in summaries(found):
             self.remark(sentence)
         if not found:
@@ -71,8 +71,8 @@ class Inspect(OneKey):
 class Heal(OneKey):
     """Inspect one object and heal its proved drift, whatever the handler's mode.
 
-    This also works for a handler that is off, paused or outside its window; an exempt object stays as it is. The history
-    records each change.
+    This also works for a handler that is off, paused or outside its window; an exempt object and one on hold stay as they are.
+    The history records each change.
 
     Exit codes: 0 no drift left, 2 drift remains, 1 the inspection failed.
     """

@@ -50,6 +50,7 @@ COMMANDS = {
     "exempt add": "exempt:ExemptAdd",
     "exempt list": "exempt:ExemptList",
     "exempt remove": "exempt:ExemptRemove",
+    "hold list": "hold:HoldList",
     "history": "history:History",
     "history show": "history:HistoryShow",
     "dead list": "dead:DeadList",

@@ -74,9 +74,10 @@ class Run(Command):
             status.meter,
             plugins.watermarks(),
             session.all_classes,
+            session.board,
         )
         inventories = Inventories(session.inventories)
-        status.serve(session.database, service.tasks, lambda: service.sources, inventories)
+        status.serve(session.database, service.tasks, lambda: service.sources, inventories, session.board)
         service.start()
         systemd.notify("READY=1")
         signals.wait(

@@ -20,10 +20,12 @@ from consumer.bus import probe
 from consumer.cli import logs
 from consumer.cli.errors import CommandError
 from consumer.conf import engine as engine_conf
+from consumer.conf import holds as hold_conf
 from consumer.conf import journal as journal_conf
 from consumer.conf.engine import EngineSettings
 from consumer.engine import guard
 from consumer.engine import task as tasks
+from consumer.engine.holds import Board, sources
 from consumer.engine.task import ModeOf, Task, as_configured
 from consumer.journal import replicas
 from consumer.journal.database import Database, open_engine
@@ -118,6 +120,11 @@ class Session:
     @cached_property
     def resources(self) -> Resources:
         return Resources(self.conf, probe.bus(self.conf))
+
+    @cached_property
+    def board(self) -> Board:
+        """The board of holds, not read yet."""
+        return sources.board(hold_conf.settings(self.conf), self.resources, plugins.holds())
 
     def compare_watermarks(self) -> list[str]:
         """Compare the databases with their watermarks; stop the handlers of a database that fell, and return why."""

@@ -29,7 +29,7 @@ from handlers.base import Finding, Handler, Key, Mode
 _WORDS = {
     Action.FOUND: "not healed",
     Action.ASKED: "wait for approval ('stackmend work asks')",
-    Action.DEFERRED: "deferred by a limit, a stop or a closed window",
+    Action.DEFERRED: "deferred by a limit, a hold, a stop or a closed window",
 }
 #: Actions without a verdict.
 _OPEN = frozenset({Action.IN_FLIGHT, Action.UNAVAILABLE, Action.STOPPED})
@@ -93,7 +93,7 @@ class Sweep(Lister):
         with progress() as shown:
             one_shot = OneShot(
                 database, self.session.engine, replicas.new_id(), shown,
-                operator=person(), selected=in_cells(parsed_args.cell), most=parsed_args.max_count,
+                operator=person(), selected=in_cells(parsed_args.cell), most=parsed_args.max_count, board=self.session.board,
             )  # fmt: skip
             keys = parsed_args.key
             results = one_shot.examine_all(tasks, keys) if keys else one_shot.sweep(tasks)

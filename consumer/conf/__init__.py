@@ -2,6 +2,7 @@
 
 bus      [bus]
 engine   [engine]
+holds    the options of [engine] for holds
 journal  [journal]
 status   [status]
 tasks    the options that every handler has
@@ -22,7 +23,7 @@ from oslo_config import cfg
 from oslo_log import log
 
 from consumer import __version__, plugins
-from consumer.conf import bus, engine, journal, status, tasks
+from consumer.conf import bus, engine, holds, journal, status, tasks
 from handlers.base import Handler
 
 PROJECT = "stackmend"
@@ -65,6 +66,7 @@ def load(
     try:
         conf(arguments, project=PROJECT, version=__version__)
         _read_all(conf)
+        holds.settings(conf)
     except (cfg.Error, ValueError) as error:
         raise WrongConfiguration(_with_file(_PLACE.sub(r"\1", str(error)), conf)) from error
     return conf

@@ -7,6 +7,8 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from oslo_config import cfg, types
 
+from consumer.conf import holds
+
 GROUP = cfg.OptGroup("engine", title="Workers, retries, budgets")
 
 
@@ -106,6 +108,7 @@ OPTS = [
         "[oslo_messaging_notifications] or [DEFAULT].",
     ),
     cfg.ListOpt("announce_topics", default=["stackmend_notifications"], help="Topics of these notifications."),
+    *holds.OPTS,
 ]
 
 

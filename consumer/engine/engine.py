@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from consumer.conf.engine import EngineSettings
 from consumer.engine.announce import Announcer
 from consumer.engine.dependency_backoff import DependencyBackoff
+from consumer.engine.holds import Board
 from consumer.engine.meter import Meter
 from consumer.engine.task import Task
 from consumer.journal.database import Database
@@ -22,3 +23,4 @@ class Engine:
     backoff: DependencyBackoff = field(default_factory=DependencyBackoff)
     announcer: Announcer = field(default_factory=Announcer)
     meter: Meter = field(default_factory=Meter)
+    holds: Board = field(default_factory=Board)

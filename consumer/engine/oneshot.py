@@ -21,6 +21,7 @@ from consumer.conf.engine import EngineSettings
 from consumer.engine import reconciler
 from consumer.engine.breaker import Breaker, plausible
 from consumer.engine.gates import Bound
+from consumer.engine.holds import Board
 from consumer.engine.reconciler import Reconciled, Reconciler
 from consumer.engine.stores import MemoryStore
 from consumer.engine.sweeps import listed
@@ -42,7 +43,7 @@ class Action(StrEnum):
     REFUSED = "refused"
     HEALED = "healed"
     FAILED = "failed"
-    #: by the hourly budget, the window or a stop
+    #: by the hourly budget, the window, a hold or a stop
     DEFERRED = "deferred"
     #: waits for approval
     ASKED = "asked"
@@ -137,11 +138,12 @@ class OneShot:
         operator: str = "",
         selected: Callable[[Finding], bool] = lambda _finding: True,
         most: int | None = None,
+        board: Board | None = None,
     ) -> None:
         bounds = {"max_attempts": _ATTEMPTS, "backoff_seconds": _BACKOFF, "backoff_max_seconds": _BACKOFF_MAX}
         self._settings = replace(settings, patience_seconds=patience, **bounds)  # type: ignore[arg-type]
         self._reconciler = Reconciler(self._settings, replica, operator=operator, selected=selected)
-        self._store = MemoryStore(database, [] if most is None else [Bound(most)])
+        self._store = MemoryStore(database, [] if most is None else [Bound(most)], board)
         self._progress = progress
 
     def sweep(self, tasks: Sequence[Task]) -> list[Result]:

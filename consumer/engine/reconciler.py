@@ -211,7 +211,7 @@ class Reconciler:
     ) -> Reconciled:
         def go_on() -> bool:
             step()
-            return finding.begun or (task.is_open and store.may_go_on(claim))
+            return finding.begun or (task.is_open and store.may_go_on(claim, finding))
 
         if claim.healing_id is None:
             self._meter.found(task.name, meter.source(claim.hint), finding.weight)
@@ -230,7 +230,7 @@ class Reconciler:
         return Reconciled(Result.HEALED, end, (finding,), healed)
 
     def _defer(self, task: Task, claim: Claim, store: Store, finding: Finding, deferred: Deferred) -> Reconciled:
-        level = logging.DEBUG if deferred.known else logging.WARNING
+        level = logging.DEBUG if deferred.known or claim.error == deferred.reason else logging.WARNING
         LOG.log(level, "%s %s: the heal is deferred: %s", task.name, claim.key, deferred.reason)
         later = Later(deferred.after, claim.attempts, claim.waits, claim.fingerprint, error=deferred.reason)
         store.settle(claim, _keep_line(later, claim))

@@ -26,6 +26,8 @@ from consumer.engine import announce, sweeps
 from consumer.engine.dispatcher import Dispatcher
 from consumer.engine.engine import Engine
 from consumer.engine.guard import Guard
+from consumer.engine.holds import Board
+from consumer.engine.holds.reader import Reader
 from consumer.engine.inbox import Inbox
 from consumer.engine.leases import Leases
 from consumer.engine.meter import Meter
@@ -64,6 +66,7 @@ class Service:
         meter: Meter,
         watermarks: Sequence[Watermarks] = (),
         installed: Sequence[type[Handler]] = (),
+        board: Board | None = None,
     ) -> None:
         self._database = database
         self._resources = resources
@@ -73,8 +76,12 @@ class Service:
         self.replica = replicas.new_id()
         self._router = Router(task.handler for task in tasks)
         self._announcer = announce.from_conf(conf, f"stackmend:{self.replica}")
-        engine = Engine(database, self._tasks, self._settings, self.replica, announcer=self._announcer, meter=meter)
+        board = board or Board()
+        engine = Engine(
+            database, self._tasks, self._settings, self.replica, announcer=self._announcer, meter=meter, holds=board
+        )
         self.dispatcher = Dispatcher(engine, Worker(engine))
+        self._holds = Reader(board, database, self.dispatcher.wake)
         self._bus = bus_conf.settings(conf)
         journal = journal_conf.settings(conf)
         self._inbox = Inbox(
@@ -110,6 +117,7 @@ class Service:
         replicas.register(self._database, self.replica, __version__)
         controls.ensure(self._database, self._tasks)
         self._guard.start()
+        self._holds.start()
         self.sweep("start")
         self.dispatcher.start()
         self._leases.start()
@@ -158,6 +166,7 @@ class Service:
         self._leases.stop()
         self._upkeep.stop()
         self._guard.stop()
+        self._holds.stop()
         self._announcer.close()
         try:
             replicas.unregister(self._database, self.replica)

@@ -8,7 +8,8 @@ from typing import Protocol
 
 from sqlalchemy import Connection
 
-from consumer.engine.gates import GATES, Gate, Request, ask_all, exempt
+from consumer.engine.gates import Gate, Request, all_gates, ask_all, exempt
+from consumer.engine.holds import Board
 from consumer.engine.task import Task
 from consumer.journal import asks, controls, exemptions, history, work
 from consumer.journal.database import Database, JournalUnavailable, now
@@ -26,7 +27,7 @@ class Store(Protocol):
     def exemption(self, finding: Finding) -> str:
         """Return why a finding is exempt; empty if it is not."""
 
-    def may_go_on(self, claim: Claim) -> bool:
+    def may_go_on(self, claim: Claim, finding: Finding) -> bool:
         """Return whether a heal may make the next step."""
 
     def settle(self, claim: Claim, end: Disposition, lines: Sequence[Line | Closing] = ()) -> None:
@@ -36,14 +37,16 @@ class Store(Protocol):
 class JournalStore:
     """Records in the journal; a claim is a row of the journal."""
 
-    def __init__(self, database: Database, tasks: Mapping[str, Task]) -> None:
+    def __init__(self, database: Database, tasks: Mapping[str, Task], board: Board | None = None) -> None:
         self._database = database
         self._tasks = tasks
+        self._board = board or Board()
+        self._gates = all_gates(self._board)
 
-    def may_go_on(self, claim: Claim) -> bool:
-        """Return whether the mode is still heal, the handler is not stopped, and the lease certainly runs."""
+    def may_go_on(self, claim: Claim, finding: Finding) -> bool:
+        """Return whether the mode is still heal, no hold or stop covers the heal, and the lease certainly runs."""
         task = self._tasks.get(claim.handler)
-        if task is None or not task.heals:
+        if task is None or not task.heals or self._board.covering(finding):
             return False
         try:
             return self._database.transact(
@@ -56,7 +59,7 @@ class JournalStore:
 
     def open_line(self, request: Request, claim: Claim, line: Line) -> int | Deferred | Withheld:
         """Open the line and write the line's id into the row, in one transaction."""
-        ask = partial(_ask, GATES, request)
+        ask = partial(_ask, self._gates, request)
         return work.begin_healing(self._database, claim, line, ask)
 
     def exemption(self, finding: Finding) -> str:
@@ -74,13 +77,17 @@ class MemoryStore:
     :param gates: gates of this command, asked after all others
     """
 
-    def __init__(self, database: Database | None, gates: Sequence[Gate] = ()) -> None:
+    def __init__(self, database: Database | None, gates: Sequence[Gate] = (), board: Board | None = None) -> None:
         self._database = database
-        self._gates = (*GATES, *gates)
+        self._board = board or Board()
+        self._gates = (*all_gates(self._board), *gates)
 
-    def may_go_on(self, claim: Claim) -> bool:
-        """Return whether the handler is not stopped."""
+    def may_go_on(self, claim: Claim, finding: Finding) -> bool:
+        """Return whether no hold or stop covers the heal."""
         if self._database is None:
+            return False
+        self._board.keep_fresh()
+        if self._board.covering(finding):
             return False
         try:
             return not self._database.transact(partial(controls.state, name=claim.handler)).stopped
@@ -91,6 +98,7 @@ class MemoryStore:
         """Open the line, or keep the line that an earlier attempt left open."""
         if self._database is None:
             return Deferred("this command changes nothing", 0.0)
+        self._board.keep_fresh()
         return history.open_line(self._database, line, partial(_ask, self._gates, request), claim.healing_id)
 
     def exemption(self, finding: Finding) -> str:
@@ -107,6 +115,8 @@ class MemoryStore:
 
 def _ask(gates: Sequence[Gate], request: Request, connection: Connection, clock: float) -> Answer:
     return ask_all(gates, connection, request, clock)
+def _ask(asked: Sequence[Gate], request: Request, connection: Connection, clock: float) -> Answer:
+    return ask_all(asked, connection, request, clock)
 
 
 def _close(claim: Claim, end: Disposition, closings: Sequence[Closing], connection: Connection) -> None:

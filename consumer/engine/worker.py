@@ -25,7 +25,7 @@ class Worker:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._store = JournalStore(engine.database, engine.tasks)
+        self._store = JournalStore(engine.database, engine.tasks, engine.holds)
         self._reconciler = Reconciler(
             engine.settings, engine.replica, backoff=engine.backoff, announcer=engine.announcer, meter=engine.meter
         )

@@ -124,6 +124,7 @@ class Claim:
     :param reported: the fingerprint of the findings that the history already has
     :param healing_id: the open history line of an earlier heal
     :param first_hint_at: time of the first hint since the key was last settled
+    :param error: why the last inspection or heal did not end the work
     """
 
     id: int
@@ -144,6 +145,7 @@ class Claim:
     hinted_at: float | None
     first_hint_at: float
     now: float
+    error: str = ""
 
     @property
     def kind(self) -> Kind:
@@ -433,6 +435,7 @@ def _claim(row: RowMapping, clock: float) -> Claim:
         hinted_at=row["hinted_at"],
         first_hint_at=row["first_hint_at"],
         now=clock,
+        error=row["error"] or "",
     )
 
 
@@ -568,6 +571,18 @@ def revisit_reported(database: Database, handler: str, before: float) -> int:
         due = greatest(work.c.not_before, clock)
         values = {"state": State.PENDING, "not_before": due, "generation": work.c.generation + 1}
         return connection.execute(update(work).where(stale).values(values)).rowcount
+
+    return database.transact(wake)
+
+
+def make_due(database: Database, error: str) -> int:
+    """Make the waiting rows due whose error begins with a text; return their number."""
+
+    def wake(connection: Connection) -> int:
+        clock = now(connection)
+        waiting = and_(work.c.state == State.PENDING, work.c.not_before > clock)
+        rows = update(work).where(waiting, work.c.error.startswith(error, autoescape=True))
+        return connection.execute(rows.values(not_before=clock)).rowcount
 
     return database.transact(wake)
 

@@ -15,6 +15,7 @@ from prometheus_client.registry import Collector
 
 from consumer import __version__
 from consumer.bus.source import Source
+from consumer.engine.holds import Board
 from consumer.engine.meter import Meter
 from consumer.engine.task import Task
 from consumer.journal import backlog, controls, dead, history, replicas
@@ -128,6 +129,30 @@ class JournalCollector(Collector):
                 found.add_metric([name], control.sweep_found or 0)
                 of.add_metric([name], control.sweep_population or 0)
         return [left, stopped, age, took, found, of]
+
+
+class HoldCollector(Collector):
+    """Reports the holds of this process, by source."""
+
+    def __init__(self, board: Board) -> None:
+        self._board = board
+
+    def describe(self) -> Iterable[Metric]:
+        """Return nothing: the sources are read after the registration."""
+        return []
+
+    def collect(self) -> Iterable[Metric]:
+        holds = GaugeMetricFamily("stackmend_holds", "Holds that let heals wait.", labels=["source"])
+        unreadable = GaugeMetricFamily(
+            "stackmend_hold_unreadable", "Whether a source of holds cannot be read, so that all heals wait.",
+            labels=["source"],
+        )  # fmt: skip
+        standing = self._board.standing()
+        for name in dict.fromkeys([*(one.name for one in self._board.sources), *(one.source for one in standing)]):
+            mine = [one for one in standing if one.source == name]
+            holds.add_metric([name], len(mine))
+            unreadable.add_metric([name], float(any(not one.readable for one in mine)))
+        return [holds, unreadable]
 
 
 class BusCollector(Collector):

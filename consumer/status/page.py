@@ -17,6 +17,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from consumer import __version__
 from consumer.bus.source import Source
+from consumer.engine.holds import Board
 from consumer.engine.task import Task
 from consumer.journal import backlog, controls, dead, history
 from consumer.journal.backlog import Standing
@@ -76,11 +77,13 @@ class Page:
         tasks: Mapping[str, Task],
         sources: Callable[[], Sequence[Source]],
         inventories: Inventories,
+        board: Board,
     ) -> None:
         self._database = database
         self._tasks = tasks
         self._sources = sources
         self._inventories = inventories
+        self._board = board
         jinja = Environment(
             loader=PackageLoader("consumer.status", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True
         )
@@ -94,6 +97,7 @@ class Page:
             "made_at": datetime.now(UTC).timestamp(),
             "brokers": self._sources(),
             "inventories": self._inventories.read(),
+            "holds": self._board.standing(),
         }
         try:
             facts |= {"journal": True, **self._journal()}

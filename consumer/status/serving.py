@@ -8,12 +8,13 @@ from prometheus_client import CollectorRegistry, PlatformCollector, ProcessColle
 
 from consumer.bus.source import Source
 from consumer.conf.status import StatusSettings
+from consumer.engine.holds import Board
 from consumer.engine.meter import Meter
 from consumer.engine.task import Task
 from consumer.journal.database import Database
 from consumer.status.cached import Cached
 from consumer.status.health import Beats, alive, ready
-from consumer.status.metrics import BusCollector, JournalCollector, PrometheusMeter
+from consumer.status.metrics import BusCollector, HoldCollector, JournalCollector, PrometheusMeter
 from consumer.status.page import Inventories, Page
 from consumer.status.server import Answer, StatusServer, application, of_health
 
@@ -37,6 +38,7 @@ class Status:
         tasks: Mapping[str, Task],
         sources: Callable[[], Sequence[Source]],
         inventories: Inventories,
+        board: Board,
     ) -> None:
         """Start the server, unless the port is 0.
 
@@ -44,7 +46,7 @@ class Status:
         """
         if not self._settings.port:
             return
-        for collector in (JournalCollector(database, tasks), BusCollector(sources)):
+        for collector in (JournalCollector(database, tasks), BusCollector(sources), HoldCollector(board)):
             self._registry.register(collector)
         ProcessCollector(registry=self._registry)
         PlatformCollector(registry=self._registry)
@@ -53,7 +55,7 @@ class Status:
             "/readyz": Cached(lambda: of_health(ready(database, sources()))),
         }
         if self._settings.page:
-            pages["/"] = Cached(Page(database, tasks, sources, inventories).make)
+            pages["/"] = Cached(Page(database, tasks, sources, inventories, board).make)
         self._server = StatusServer(self._settings, application(self._registry, pages))
         self._server.start()
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from oslo_config import cfg
+import re
+
+from oslo_config import cfg, types
 
 from handlers.access import service_files
 from handlers.access.service_files import ServiceFiles
@@ -10,6 +12,20 @@ from handlers.access.service_files import ServiceFiles
 GROUP = "nova"
 #: the option group of every handler of Nova, from the specification of nova-audit
 AUDIT = "audit"
+
+
+class _Pattern(types.String):
+    def __init__(self) -> None:
+        super().__init__(type_name="regular expression")
+
+    def __call__(self, value: object) -> str:
+        text = str(super().__call__(value))
+        try:
+            re.compile(text)
+        except re.error as error:
+            raise ValueError(f"{text!r} is not a regular expression: {error}") from None
+        return text
+
 
 OPTIONS = [
     cfg.ListOpt(
@@ -36,6 +52,13 @@ OPTIONS = [
         secret=True,
         help="URL of the broker on which Nova publishes notifications, instead of [oslo_messaging_notifications] or "
         "[DEFAULT] transport_url of config_file; it also fills the templates of the cells' broker URLs.",
+    ),
+    cfg.Opt(
+        "hold_disabled_reason",
+        type=_Pattern(),
+        help="A regular expression, for example (?i)maintenance. Heals of a host wait while its nova-compute is disabled with "
+        "a reason that matches: openstack compute service set --disable --disable-reason maintenance HOST nova-compute. If a "
+        "cell does not answer, all heals wait. Without the option, disabled services hold nothing.",
     ),
 ]
 

@@ -1,7 +1,8 @@
 """The conditions for a heal, one per file. The transaction that opens a heal's line checks all conditions.
 
-``gate`` (the contract), ``exempt`` (exempt objects), ``approval`` (mode ``ask``), ``window`` (the task's hours), ``stop``
-(pause and breaker), ``budget`` (objects per hour). A command may add ``bound`` (objects of one run).
+``gate`` (the contract), ``exempt`` (exempt objects), ``approval`` (mode ``ask``), ``window`` (the task's hours), ``hold``
+(holds from outside), ``stop`` (pause and breaker), ``budget`` (objects per hour). A command may add ``bound`` (objects of one
+run).
 :mod:`consumer.engine.dependency_backoff` acts earlier: it stops inspections while a dependency is down.
 """
 
@@ -12,10 +13,15 @@ from consumer.engine.gates.bound import Bound
 from consumer.engine.gates.budget import Budget
 from consumer.engine.gates.exempt import Exempt
 from consumer.engine.gates.gate import Gate, Request, ask_all
+from consumer.engine.gates.hold import OnHold
 from consumer.engine.gates.stop import Stop
 from consumer.engine.gates.window import OpenWindow
+from consumer.engine.holds.board import Board
 
-#: Every gate, in the order in which they are asked; the first that objects to a heal gives the reason.
-GATES: tuple[Gate, ...] = (Exempt(), Approval(), OpenWindow(), Stop(), Budget())
 
-__all__ = ["GATES", "Bound", "Gate", "Request", "ask_all"]
+def all_gates(board: Board) -> tuple[Gate, ...]:
+    """Return every gate, in the order in which they are asked; the first that objects to a heal gives the reason."""
+    return (Exempt(), Approval(), OpenWindow(), OnHold(board), Stop(), Budget())
+
+
+__all__ = ["Bound", "Gate", "Request", "all_gates", "ask_all"]

@@ -12,7 +12,8 @@ from sqlalchemy import Executable, inspect, update
 
 from consumer.conf.tasks import TaskSettings
 from consumer.conf.window import Window
-from consumer.engine.gates import GATES, Request, ask_all
+from consumer.engine.gates import Request, all_gates, ask_all
+from consumer.engine.holds import Board
 from consumer.engine.task import Task
 from consumer.journal import (
     backlog,
@@ -54,7 +55,7 @@ def may(per_hour: int, weight: int = 1) -> Ask:
     """Ask the real gates for a heal of so many objects."""
     task = Task(Mender(World()), TaskSettings(Mode.HEAL, 3600, Window(), per_hour), lambda: datetime.now(UTC))
     request = Request(task, finding("a", weight))
-    return lambda connection, clock: ask_all(GATES, connection, request, clock)
+    return lambda connection, clock: ask_all(all_gates(Board()), connection, request, clock)
 
 
 def tick(journal: Database) -> None:

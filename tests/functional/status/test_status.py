@@ -17,6 +17,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from consumer.conf.status import CannotListen, StatusSettings
+from consumer.engine.holds import Board, Source
 from consumer.journal import history, work
 from consumer.journal.database import JournalUnavailable
 from consumer.journal.history import Outcome
@@ -24,7 +25,7 @@ from consumer.status import cached, server
 from consumer.status.health import SILENT, Beats, alive, ready
 from consumer.status.page import Inventories, Page
 from consumer.status.serving import Status
-from handlers.base import Broker, Finding, Key, Unavailable
+from handlers.base import Broker, Finding, Hold, Key, Unavailable
 from tests.functional.cli.test_cli_inventory import SHELF, Shelf
 from tests.functional.engine.conftest import Machine, eventually, hint, journal, machine, world
 
@@ -80,7 +81,9 @@ def daemon(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> Iterator[Daemon
     status = Status(StatusSettings("127.0.0.1", port, page=True))
     machine.meter = status.meter
     listeners = [Listener(turned_at=time.monotonic())]
-    status.serve(machine.database, machine.tasks(), lambda: listeners, Inventories(list))  # type: ignore[arg-type,return-value]
+    board = Board([Source("[engine] hold_file", lambda: [Hold("host:compute-7", "memory test")])])
+    board.refresh()
+    status.serve(machine.database, machine.tasks(), lambda: listeners, Inventories(list), board)  # type: ignore[arg-type,return-value]
     yield Daemon(machine, listeners, port)
     status.stop()
 
@@ -224,7 +227,7 @@ def test_the_page_shows_an_inventory_or_its_error(machine: Machine) -> None:
 
     SHELF.clear()
     SHELF["kept-thing"] = "because"
-    page = Page(machine.database, machine.tasks(), list, Inventories(lambda: [Shelf(), Burning()])).make().body
+    page = Page(machine.database, machine.tasks(), list, Inventories(lambda: [Shelf(), Burning()]), Board()).make().body
     SHELF.clear()
     assert "Things on the shelf" in page
     assert "kept-thing" in page
@@ -232,10 +235,18 @@ def test_the_page_shows_an_inventory_or_its_error(machine: Machine) -> None:
     assert "No broker is known" in page
 
 
+def test_the_page_and_the_metrics_show_holds(daemon: Daemon) -> None:
+    _status, page = daemon.get("/")
+    assert all(text in page for text in ("On hold", "host:compute-7", "memory test", "[engine] hold_file"))
+    samples = daemon.samples()
+    assert samples["stackmend_holds [engine] hold_file"] == 1
+    assert samples["stackmend_hold_unreadable [engine] hold_file"] == 0
+
+
 def test_a_taken_port_is_named(daemon: Daemon) -> None:
     other = Status(StatusSettings("127.0.0.1", daemon.port))
     with pytest.raises(CannotListen, match=rf"\[status\] bind = 127.0.0.1, port = {daemon.port}: .*choose another"):
-        other.serve(daemon.machine.database, {}, list, Inventories(list))
+        other.serve(daemon.machine.database, {}, list, Inventories(list), Board())
 
 
 def test_readiness_reports_that_no_broker_is_known(machine: Machine) -> None:
@@ -274,7 +285,7 @@ def test_many_scrapes_read_the_journal_once(machine: Machine, monkeypatch: pytes
     monkeypatch.setattr(machine.database, "transact", lambda action: (transactions.append(action), transact(action))[1])
     port = _free_port()
     status = Status(StatusSettings("127.0.0.1", port, page=True))
-    status.serve(machine.database, machine.tasks(), list, Inventories(list))
+    status.serve(machine.database, machine.tasks(), list, Inventories(list), Board())
     daemon = Daemon(machine, [], port)
     try:
         pages = ("/metrics", "/readyz", "/")
@@ -292,7 +303,7 @@ def test_many_scrapes_read_the_journal_once(machine: Machine, monkeypatch: pytes
 def test_an_address_of_ipv6_is_served(machine: Machine, address: str) -> None:
     port = _free_port()
     status = Status(StatusSettings(address, port))
-    status.serve(machine.database, machine.tasks(), list, Inventories(list))
+    status.serve(machine.database, machine.tasks(), list, Inventories(list), Board())
     try:
         with urllib.request.urlopen(f"http://[::1]:{port}/healthz", timeout=20) as answer:
             assert answer.status == 200

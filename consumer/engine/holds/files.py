@@ -1,0 +1,47 @@
+"""Holds from files of this host."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from handlers.base import EVERYTHING, Hold
+
+#: what a line of ``hold_file`` can hold besides everything
+_SCOPES = ("host:", "cell:")
+
+
+def hold_file(path: Path) -> Iterator[Hold]:
+    """Yield the holds of a file; none without the file.
+
+    A line is a scope and a reason: ``host:compute-7 memory test``. A line without a scope is a reason to hold everything; so is
+    an empty file.
+
+    :raises OSError: when the file cannot be read
+    """
+    try:
+        lines = _lines(path)
+    except FileNotFoundError:
+        return
+    for line in lines or [""]:
+        scope, _space, reason = line.partition(" ")
+        if not scope.startswith(_SCOPES) or scope in _SCOPES:
+            scope, reason = EVERYTHING, line.removeprefix(EVERYTHING)
+        yield Hold(scope, reason.strip() or f"{path} exists")
+
+
+def hosts_file(path: Path) -> Iterator[Hold]:
+    """Yield a hold for each host of a list. A line is the name of a host; a reason may follow.
+
+    :raises OSError: when the file does not exist or cannot be read
+    """
+    for line in _lines(path):
+        host, _space, reason = line.partition(" ")
+        yield Hold(f"host:{host.removeprefix('host:')}", reason.strip() or "in maintenance")
+
+
+def _lines(path: Path) -> list[str]:
+    """Return the lines without comments, line breaks and empty lines."""
+    text = path.read_text(encoding="utf-8", errors="replace")
+    lines = (" ".join(line.split()) for line in text.splitlines())
+    return [line for line in lines if line and not line.startswith("#")]
