@@ -21,9 +21,11 @@ from consumer.cli.base import Lister
 from consumer.cli.session import Audience, Session
 from consumer.conf import bus as bus_conf
 from consumer.conf import tasks as task_conf
+from consumer.conf import webhooks
 from consumer.conf.bus import UnusableURL
 from consumer.engine import service
-from consumer.journal import dead, notification_formats, replicas, watermarks
+from consumer.engine.webhooks.message import Renderer, WrongTemplate
+from consumer.journal import dead, deliveries, notification_formats, replicas, watermarks
 from consumer.journal.database import Database, JournalError, now
 from consumer.journal.notification_formats import ArrivedFormat
 from consumer.text import one_line, plural, span
@@ -93,11 +95,12 @@ def count(found: Iterable[Checked]) -> str:
 
 
 def machine_checks(session: Session) -> Iterator[Checked]:
-    """Check what stackmend itself needs: configuration files, journal, brokers, sources of holds."""
+    """Check what stackmend itself needs: configuration files, journal, brokers, sources of holds, webhooks."""
     yield from _files(session)
     yield from _journal(session)
     yield from _brokers(session)
     yield from _holds(session)
+    yield from _webhooks(session)
 
 
 def _files(session: Session) -> Iterator[Checked]:
@@ -208,6 +211,27 @@ def _holds(session: Session) -> Iterator[Checked]:
             yield Checked(subject, Verdict.WARNING, f"{plural(len(mine), 'hold')}, for example {few}")
         else:
             yield Checked(subject, Verdict.OK, "no heal is on hold")
+
+
+def _webhooks(session: Session) -> Iterator[Checked]:
+    sinks = webhooks.settings(session.conf).sinks
+    try:
+        waiting = {one.sink: one for one in deliveries.waiting(session.database)} if sinks else {}
+    except JournalError:
+        return  # the check of the journal reports it
+    for sink in sinks:
+        subject, late = f"webhook {sink.name}", waiting.get(sink.name)
+        try:
+            Renderer(sink.template)
+        except WrongTemplate as error:
+            yield Checked(subject, Verdict.FAILURE, str(error))
+            continue
+        if late and late.error:
+            text = f"{plural(late.messages, 'message waits', 'messages wait')}, the oldest for {span(late.oldest)}"
+            advice = f"last error: {late.error}. Run stackmend webhook test {sink.name}"
+            yield Checked(subject, Verdict.WARNING, f"{text}; {advice}")
+        else:
+            yield Checked(subject, Verdict.OK, f"events: {', '.join(sink.events)}")
 
 
 def _listed(session: Session) -> Iterator[Broker | Checked]:

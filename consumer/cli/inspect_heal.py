@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -41,9 +42,11 @@ class OneKey(Lister):
         if database is not None:
             controls.ensure(database, [task.name])
             self.session.compare_watermarks()
-        found = OneShot(
+        one_shot = OneShot(
             database, self.session.engine, replicas.new_id(), operator=person(), board=self.session.board
-        ).examine(task, [key], "operator")
+        )
+        with self.session.sending() if heals else nullcontext():
+            found = one_shot.examine(task, [key], "operator")
         for sentence in summaries(found):
             self.remark(sentence)
         if not found:

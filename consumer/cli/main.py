@@ -25,6 +25,7 @@ from consumer.cli.session import Session
 from consumer.conf import WrongConfiguration
 from consumer.conf.bus import UnusableURL
 from consumer.conf.status import CannotListen
+from consumer.engine.webhooks.message import WrongTemplate
 from consumer.journal.database import JournalError
 from consumer.plugins import BrokenPlugin
 from consumer.text import one_line, redacted
@@ -57,6 +58,8 @@ COMMANDS = {
     "dead show": "dead:DeadShow",
     "dead replay": "dead:DeadReplay",
     "dead drop": "dead:DeadDrop",
+    "webhook list": "webhook:WebhookList",
+    "webhook test": "webhook:WebhookTest",
     "db upgrade": "db:DbUpgrade",
     "db version": "db:DbVersion",
     "check": "check:CheckCommand",
@@ -76,6 +79,7 @@ EXPECTED = (
     BrokenPlugin,
     HandlerError,
     UnusableURL,
+    WrongTemplate,
 )
 
 

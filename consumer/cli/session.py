@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import logging
 import re
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from enum import Enum
 from functools import cached_property
 from pathlib import Path
@@ -22,11 +23,13 @@ from consumer.cli.errors import CommandError
 from consumer.conf import engine as engine_conf
 from consumer.conf import holds as hold_conf
 from consumer.conf import journal as journal_conf
+from consumer.conf import webhooks as webhook_conf
 from consumer.conf.engine import EngineSettings
 from consumer.engine import guard
 from consumer.engine import task as tasks
 from consumer.engine.holds import Board, sources
 from consumer.engine.task import ModeOf, Task, as_configured
+from consumer.engine.webhooks.sender import Sender
 from consumer.journal import replicas
 from consumer.journal.database import Database, open_engine
 from consumer.journal.opening import open_journal
@@ -44,6 +47,9 @@ class Audience(Enum):
     #: reads the places that the configuration names
     DAEMON = "daemon"
 
+
+#: Seconds for which a command sends its messages before it ends.
+_FLUSH = 10.0
 
 #: Log level by verbosity (``-q`` is 0, the default 1, ``-v`` 2).
 _LEVELS = {
@@ -125,6 +131,18 @@ class Session:
     def board(self) -> Board:
         """The board of holds, not read yet."""
         return sources.board(hold_conf.settings(self.conf), self.resources, plugins.holds())
+
+    @contextmanager
+    def sending(self) -> Iterator[None]:
+        """Let the webhooks hear of the heals inside, and send the messages at the end."""
+        settings = webhook_conf.settings(self.conf)
+        if not settings.sinks:
+            yield
+            return
+        sender = Sender(self.database, settings)
+        sender.subscribe()
+        yield
+        sender.flush(_FLUSH)
 
     def compare_watermarks(self) -> list[str]:
         """Compare the databases with their watermarks; stop the handlers of a database that fell, and return why."""

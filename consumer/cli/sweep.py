@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -90,7 +90,8 @@ class Sweep(Lister):
             self.remark(sentence)
         for task in (task for task in tasks if task.heals and not task.is_open):
             self.remark(f"{task.name} is outside its window ({task.settings.window}) and heals nothing")
-        with progress() as shown:
+        sending = self.session.sending() if database is not None else nullcontext()
+        with sending, progress() as shown:
             one_shot = OneShot(
                 database, self.session.engine, replicas.new_id(), shown,
                 operator=person(), selected=in_cells(parsed_args.cell), most=parsed_args.max_count, board=self.session.board,

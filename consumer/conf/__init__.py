@@ -5,6 +5,7 @@ engine   [engine]
 holds    the options of [engine] for holds
 journal  [journal]
 status   [status]
+webhooks [webhooks] and a group for each sink
 tasks    the options that every handler has
 window   the type of the option <task>_window
 opts     all options, for oslo.config's generator and validator
@@ -23,12 +24,12 @@ from oslo_config import cfg
 from oslo_log import log
 
 from consumer import __version__, plugins
-from consumer.conf import bus, engine, holds, journal, status, tasks
+from consumer.conf import bus, engine, holds, journal, status, tasks, webhooks
 from handlers.base import Handler
 
 PROJECT = "stackmend"
 #: Groups that contain only our options; other groups also contain options of libraries and authentication plugins.
-GROUPS = ("journal", "bus", "engine", "status", "audit", "housekeeping")
+GROUPS = ("journal", "bus", "engine", "status", "webhooks", "audit", "housekeeping")
 #: oslo.config's text for the place of a value.
 _PLACE = re.compile(r"LocationInfo\(.*?detail='(.*?)'\)")
 
@@ -45,6 +46,7 @@ def new(handlers: Iterable[type[Handler]]) -> cfg.ConfigOpts:
     bus.register(conf)
     engine.register(conf)
     status.register(conf)
+    webhooks.register(conf)
     tasks.register(conf, handlers)
     for group, opts in plugins.options().items():
         conf.register_opts(opts, group=group)
@@ -65,15 +67,17 @@ def load(
     arguments = [f"--config-file={name}" for name in config_files] + [f"--config-dir={name}" for name in config_dirs]
     try:
         conf(arguments, project=PROJECT, version=__version__)
+        webhooks.register_sinks(conf)
         _read_all(conf)
         holds.settings(conf)
+        webhooks.settings(conf)
     except (cfg.Error, ValueError) as error:
         raise WrongConfiguration(_with_file(_PLACE.sub(r"\1", str(error)), conf)) from error
     return conf
 
 
 def _read_all(conf: cfg.ConfigOpts) -> None:
-    for group in (one for one in GROUPS if one in conf):
+    for group in (one for one in conf if _is_ours(one)):
         for name in conf[group]:
             try:
                 getattr(conf[group], name)
@@ -88,12 +92,16 @@ def misspelt(conf: cfg.ConfigOpts) -> list[str]:
         sections: dict[str, dict[str, list[str]]] = {}
         cfg.ConfigParser(path, sections).parse()
         for group, given in sorted(sections.items()):
-            if group in GROUPS and group in conf:
+            if _is_ours(group) and group in conf:
                 unknown = sorted(set(given) - set(conf[group]))
                 sentences += [_no_effect(f"[{group}] {name}", path, _near(name, conf[group])) for name in unknown]
             elif group not in conf and (near := _near(group, GROUPS)):
                 sentences.append(_no_effect(f"[{group}]", path, f"[{near}]"))
     return sentences
+
+
+def _is_ours(group: str) -> bool:
+    return group in GROUPS or group.startswith(webhooks.PREFIX)
 
 
 def _near(name: str, known: Iterable[str]) -> str:

@@ -20,6 +20,7 @@ from consumer.bus.source import Source
 from consumer.conf import bus as bus_conf
 from consumer.conf import engine as engine_conf
 from consumer.conf import journal as journal_conf
+from consumer.conf import webhooks as webhook_conf
 from consumer.conf.bus import UnusableURL
 from consumer.conf.tasks import TaskSettings
 from consumer.engine import announce, sweeps
@@ -34,6 +35,7 @@ from consumer.engine.meter import Meter
 from consumer.engine.router import Router
 from consumer.engine.task import Task
 from consumer.engine.upkeep import Upkeep
+from consumer.engine.webhooks.sender import Sender
 from consumer.engine.worker import Worker
 from consumer.journal import controls, replicas, work
 from consumer.journal.database import Database, JournalUnavailable
@@ -82,6 +84,7 @@ class Service:
         )
         self.dispatcher = Dispatcher(engine, Worker(engine))
         self._holds = Reader(board, database, self.dispatcher.wake)
+        self._webhooks = Sender(database, webhook_conf.settings(conf))
         self._bus = bus_conf.settings(conf)
         journal = journal_conf.settings(conf)
         self._inbox = Inbox(
@@ -118,6 +121,7 @@ class Service:
         controls.ensure(self._database, self._tasks)
         self._guard.start()
         self._holds.start()
+        self._webhooks.start()
         self.sweep("start")
         self.dispatcher.start()
         self._leases.start()
@@ -167,6 +171,7 @@ class Service:
         self._upkeep.stop()
         self._guard.stop()
         self._holds.stop()
+        self._webhooks.stop()
         self._announcer.close()
         try:
             replicas.unregister(self._database, self.replica)

@@ -115,8 +115,6 @@ class MemoryStore:
 
 def _ask(gates: Sequence[Gate], request: Request, connection: Connection, clock: float) -> Answer:
     return ask_all(gates, connection, request, clock)
-def _ask(asked: Sequence[Gate], request: Request, connection: Connection, clock: float) -> Answer:
-    return ask_all(asked, connection, request, clock)
 
 
 def _close(claim: Claim, end: Disposition, closings: Sequence[Closing], connection: Connection) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 from sqlalchemy import Connection, RowMapping, and_, delete, exists, func, insert, select, update
 
+from consumer.journal import outbox
 from consumer.journal.database import Database, clean, now
 from consumer.journal.schema import history, work
 from handlers.base import Finding, Healed, Json, Key
@@ -153,9 +154,11 @@ def write(connection: Connection, lines: Sequence[Line | Closing], clock: float)
         if isinstance(line, Line):
             result = connection.execute(insert(history).values(_row(line, clock)))
             ids.append(int(result.inserted_primary_key[0]))  # type: ignore[index]
+            outbox.add(connection, ids[-1], line.outcome.value, clock)
         else:
             still_open = and_(history.c.id == line.line_id, history.c.outcome == Outcome.HEALING)
-            connection.execute(update(history).where(still_open).values(_closed(line, clock)))
+            if connection.execute(update(history).where(still_open).values(_closed(line, clock))).rowcount:
+                outbox.add(connection, line.line_id, line.outcome.value, clock)
     return ids
 
 
@@ -301,16 +304,16 @@ def listing(
     if outcomes:
         query = query.where(history.c.outcome.in_(outcomes))
     rows = database.transact(lambda connection: connection.execute(query).mappings().all())
-    return [_entry(row) for row in reversed(rows)]
+    return [entry_of(row) for row in reversed(rows)]
 
 
 def find(database: Database, line_id: int) -> Entry | None:
     query = select(history).where(history.c.id == line_id)
     row = database.transact(lambda connection: connection.execute(query).mappings().one_or_none())
-    return _entry(row) if row else None
+    return entry_of(row) if row else None
 
 
-def _entry(row: RowMapping) -> Entry:
+def entry_of(row: RowMapping) -> Entry:
     def load(text: str | None) -> Json:
         value: Json = json.loads(text) if text else {}
         return value

@@ -235,3 +235,33 @@ watermark = Table(
     Column("body", _Long, nullable=False),
     **_TABLE,
 )
+
+webhook = Table(
+    "webhook",
+    metadata,
+    Column("sink", _exact(64), primary_key=True),
+    # the sink gets the lines of the history with this outcome
+    Column("outcome", _exact(16), primary_key=True),
+    **_TABLE,
+)
+
+delivery = Table(
+    "delivery",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    Column("sink", _exact(64), nullable=False),
+    # a line of the history, and the outcome that it had then
+    Column("line_id", BigInteger, nullable=False),
+    Column("outcome", String(16), nullable=False),
+    Column("at", Double, nullable=False),
+    Column("not_before", Double, nullable=False),
+    Column("attempts", Integer, nullable=False, default=0),
+    Column("token", String(32)),
+    Column("lease_until", Double),
+    Column("error", _Long),
+    # a sink's messages leave in this order
+    Index("delivery_sink_idx", "sink", "id"),
+    # a receiver recognises a repetition by the id
+    sqlite_autoincrement=True,
+    **_TABLE,
+)

@@ -18,7 +18,7 @@ from consumer.bus.source import Source
 from consumer.engine.holds import Board
 from consumer.engine.meter import Meter
 from consumer.engine.task import Task
-from consumer.journal import backlog, controls, dead, history, replicas
+from consumer.journal import backlog, controls, dead, deliveries, history, replicas
 from consumer.journal.database import Database, JournalError, now
 from consumer.status.cached import Cached
 
@@ -100,6 +100,10 @@ class JournalCollector(Collector):
     def _read(self) -> Iterable[Metric]:
         clock = self._database.transact(now)
         yield from _backlog(backlog.depths(self._database), self._tasks)
+        late = GaugeMetricFamily("stackmend_webhook_waiting", "Messages that wait for a webhook.", labels=["sink"])
+        for one in deliveries.waiting(self._database):
+            late.add_metric([one.sink], one.messages)
+        yield late
         yield from self._handlers(controls.read(self._database), clock)
         yield _gauge("stackmend_dead_events", "Stored dead letters (undecodable messages).", dead.count(self._database))
         alive = len(replicas.listing(self._database))

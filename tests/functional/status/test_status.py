@@ -18,7 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from consumer.conf.status import CannotListen, StatusSettings
 from consumer.engine.holds import Board, Source
-from consumer.journal import history, work
+from consumer.journal import deliveries, history, work
 from consumer.journal.database import JournalUnavailable
 from consumer.journal.history import Outcome
 from consumer.status import cached, server
@@ -84,6 +84,7 @@ def daemon(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> Iterator[Daemon
     board = Board([Source("[engine] hold_file", lambda: [Hold("host:compute-7", "memory test")])])
     board.refresh()
     status.serve(machine.database, machine.tasks(), lambda: listeners, Inventories(list), board)  # type: ignore[arg-type,return-value]
+    deliveries.subscribe(machine.database, {"chat": ["healed"]})
     yield Daemon(machine, listeners, port)
     status.stop()
 

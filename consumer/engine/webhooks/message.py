@@ -1,0 +1,122 @@
+"""The body of a message: JSON, or a Jinja template."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from jinja2 import StrictUndefined, TemplateError
+from jinja2.sandbox import SandboxedEnvironment
+
+from consumer.journal.history import Entry
+from consumer.text import printable, redacted, utc
+
+#: A line of the history to try a template with.
+SAMPLE = Entry(
+    id=1,
+    at=1_795_860_000.0,
+    handler="discover_hosts",
+    key="host:compute-7",
+    outcome="healed",
+    problem="host-unmapped",
+    summary="host compute-7 is in no cell",
+    evidence={"cell": "cell1"},
+    action="mapped host compute-7 to cell cell1",
+    before={},
+    after={"cell": "cell1"},
+    undo="nova-manage cell_v2 delete_host --cell_uuid 1 --host compute-7",
+    error="",
+    hint="service.create",
+    hint_id="",
+    hinted_at=1_795_859_999.0,
+    closed_at=1_795_860_000.5,
+    lag=1.5,
+    replica="controller-1-41-7e7b44",
+    weight=1,
+    plan="",
+    operator="",
+)
+
+
+class WrongTemplate(Exception):
+    """A template cannot be read or rendered. The message names the file and the fault."""
+
+
+def values(entry: Entry, event: str) -> dict[str, Any]:
+    """Return the values of a message, without passwords of URLs.
+
+    :param event: the outcome that the message is about; the line can have another one now
+    """
+    shown: dict[str, Any] = _safe(
+        {
+            "event": event,
+            "line": entry.id,
+            "at": utc(entry.at),
+            "closed_at": utc(entry.closed_at),
+            "handler": entry.handler,
+            "key": entry.key,
+            "problem": entry.problem,
+            "summary": entry.summary,
+            "evidence": entry.evidence,
+            "plan": entry.plan,
+            "undo": entry.undo,
+            "action": entry.action,
+            "before": entry.before,
+            "after": entry.after,
+            "error": entry.error,
+            "weight": entry.weight,
+            "operator": entry.operator,
+            "hint": entry.hint,
+            "lag_s": None if entry.lag is None else round(entry.lag, 3),
+            "replica": entry.replica,
+        }
+    )
+    return shown
+
+
+def _safe(value: Any) -> Any:
+    if isinstance(value, str):
+        return redacted(value)
+    if isinstance(value, Mapping):
+        return {str(name): _safe(one) for name, one in value.items()}
+    return [_safe(one) for one in value] if isinstance(value, list | tuple) else value
+
+
+def plain(value: object) -> str:
+    """Return text that Slack and Mattermost show as it is: without links, mentions and control characters."""
+    text = printable("" if value is None else str(value), keep="\n")
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace("@", "@\N{ZERO WIDTH SPACE}")
+
+
+class Renderer:
+    """Renders messages.
+
+    :param path: the template's file; empty for JSON
+    :raises WrongTemplate: the template cannot be read or rendered
+    """
+
+    def __init__(self, path: str = "") -> None:
+        self._path = path
+        self._template = None
+        if path:
+            environment = SandboxedEnvironment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+            environment.filters |= {"plain": plain, "utc": utc}
+            try:
+                self._template = environment.from_string(Path(path).read_text(encoding="utf-8"))
+            except (OSError, UnicodeError, TemplateError) as error:
+                raise WrongTemplate(f"the template {path} cannot be used: {error}") from None
+            self.body(SAMPLE, "healed")
+
+    def body(self, entry: Entry, event: str) -> bytes:
+        """:raises WrongTemplate: the template cannot be rendered with this line"""
+        shown = values(entry, event)
+        if self._template is None:
+            return json.dumps(shown, ensure_ascii=False, default=str).encode()
+        try:
+            return self._template.render(shown, epoch=entry.at).encode("utf-8", "replace")
+        except Exception as error:  # a template can raise anything
+            raise WrongTemplate(
+                f"the template {self._path} cannot be rendered: {type(error).__name__}: {error}"
+            ) from None

@@ -1,0 +1,127 @@
+"""Sends the waiting messages of the journal, in a thread that no heal waits for."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+
+from consumer.conf.webhooks import Sink, WebhookSettings
+from consumer.engine.webhooks import sending
+from consumer.engine.webhooks.message import Renderer, WrongTemplate
+from consumer.engine.webhooks.sending import Attempt
+from consumer.journal import deliveries
+from consumer.journal.database import Database, JournalError
+from consumer.journal.deliveries import Delivery
+
+LOG = logging.getLogger(__name__)
+
+#: Seconds between two searches for messages, and between two deletions of old ones.
+_EVERY, _TIDY = 2.0, 300.0
+#: Seconds before the second attempt; each further pause is twice as long, up to the longest.
+_FIRST_PAUSE, _LONGEST_PAUSE = 5.0, 900.0
+
+#: Makes one attempt: sink, id of the message, body.
+Post = Callable[[Sink, str, bytes], Attempt]
+
+
+class Sender:
+    """Sends messages. Several processes can send for one sink: each message is sent by one of them at a time.
+
+    :raises WrongTemplate: a template cannot be used
+    """
+
+    def __init__(self, database: Database, settings: WebhookSettings, post: Post = sending.post) -> None:
+        self._database = database
+        self._settings = settings
+        self._post = post
+        self._renderers = {sink.name: Renderer(sink.template) for sink in settings.sinks}
+        self._stop = threading.Event()
+        self._threads = [
+            threading.Thread(target=self._run, args=(sink,), name=f"webhook-{sink.name}", daemon=True)
+            for sink in settings.sinks
+        ]
+
+    def start(self) -> None:
+        """Subscribe to the history, and start a thread for each sink: a silent one delays no other."""
+        self.subscribe()
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self) -> None:
+        """Stop. What waits, waits for the next start."""
+        self._stop.set()
+        for thread in self._threads:
+            if thread.is_alive():
+                thread.join(1)
+
+    def subscribe(self) -> None:
+        deliveries.subscribe(self._database, {sink.name: sink.events for sink in self._settings.sinks})
+
+    def flush(self, seconds: float) -> None:
+        """Send what waits, for some seconds at most; for a command that ends."""
+        threads = [threading.Thread(target=self._round, args=(sink,), daemon=True) for sink in self._settings.sinks]
+        end = time.monotonic() + seconds
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(max(0.0, end - time.monotonic()))
+        self._stop.set()
+
+    def _run(self, sink: Sink) -> None:
+        tidied_at = float("-inf")
+        while not self._stop.is_set():
+            if time.monotonic() - tidied_at > _TIDY:
+                self._guarded(self._tidy, sink)
+                tidied_at = time.monotonic()
+            self._round(sink)
+            self._stop.wait(_EVERY)
+
+    def _round(self, sink: Sink) -> None:
+        self._guarded(self.send_all, sink)
+
+    def _guarded(self, act: Callable[[Sink], None], sink: Sink) -> None:
+        try:
+            act(sink)
+        except JournalError as outage:
+            LOG.debug("webhook %s waits for the journal: %s", sink.name, outage)
+        except Exception:
+            LOG.exception("a bug in the webhook %s", sink.name)
+
+    def send_all(self, sink: Sink) -> None:
+        """Send a sink's messages in their order, until one must wait."""
+        while not self._stop.is_set():
+            held = deliveries.claim(self._database, sink.name, 2 * sink.timeout + 30)
+            if held is None or not self._send(sink, held):
+                return
+
+    def _send(self, sink: Sink, held: Delivery) -> bool:
+        """Make one attempt; return whether the next message may follow."""
+        attempt = self._attempt(sink, held)
+        if attempt.error and not attempt.final:
+            level = logging.DEBUG if held.attempts else logging.WARNING
+            LOG.log(level, "webhook %s: %s; trying again", sink.name, attempt.error)
+            pause = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2.0 ** min(held.attempts, 20))
+            deliveries.again(self._database, held, max(pause, attempt.after or 0.0), attempt.error)
+            return False
+        if attempt.error:
+            LOG.warning("webhook %s: message %d is dropped: %s", sink.name, held.id, attempt.error)
+        deliveries.done(self._database, held)
+        return True
+
+    def _attempt(self, sink: Sink, held: Delivery) -> Attempt:
+        if held.entry is None:
+            return Attempt("its line of the history has expired", final=True)
+        try:
+            body = self._renderers[sink.name].body(held.entry, held.outcome)
+        except WrongTemplate as error:
+            return Attempt(str(error), final=True)
+        return self._post(sink, f"stackmend-{held.id}", body)
+
+    def _tidy(self, sink: Sink) -> None:
+        deleted = 0
+        while more := deliveries.expire(self._database, sink.name, self._settings.keep_seconds, self._settings.keep):
+            deleted += more
+        if deleted:
+            LOG.warning("webhook %s: deleted %d undelivered messages ([webhooks] keep_hours, keep)", sink.name, deleted)
