@@ -60,6 +60,13 @@ class Driver(ABC):
         :param flavor: a flavor's id; empty for the flavor of amphorae
         """
 
+    def headroom(self, flavor: str = "") -> int | None:
+        """Return how many more servers the quotas of Octavia's project allow; None without a limit.
+
+        :param flavor: a flavor's id; empty for the flavor of amphorae
+        """
+        return None
+
     @abstractmethod
     def stop_server(self, server: str) -> None:
         """Stop a server; even a server in ERROR becomes SHUTOFF."""

@@ -82,6 +82,10 @@ class NoopDriver(Driver):
             more = {"flavor": flavor} if flavor else {}
             return self.cloud.boot(name, zone=zone, tags=frozenset({tag}), metadata=metadata, **more).id
 
+    def headroom(self, flavor: str = "") -> int | None:
+        with self._calling("compute", "headroom"):
+            return self.cloud.headroom()
+
     def stop_server(self, server: str) -> None:
         with self._calling("compute", "stop_server"):
             self.cloud.stop(server)

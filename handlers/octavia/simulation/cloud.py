@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from uuid import uuid4
 
 from handlers.octavia.cloud_objects import Group, Image, Port, Server
-from handlers.octavia.housekeeping import NotFoundError, UnavailableException
+from handlers.octavia.housekeeping import NotFoundError, UnauthorizedException, UnavailableException
 
 #: Octavia's project, and the one of the load balancers' owners
 OCTAVIA, OWNER = "octavia-project", "owner-project"
@@ -52,11 +52,13 @@ class Cloud:
     """The objects of a cloud. Thread-safe.
 
     :param hosts: compute hosts with their availability zones
+    :param quota: greatest number of servers in Octavia's project; None: no limit
     """
 
-    def __init__(self, hosts: Mapping[str, str] | None = None, room: int = 1000) -> None:
+    def __init__(self, hosts: Mapping[str, str] | None = None, room: int = 1000, quota: int | None = None) -> None:
         self.hosts = dict(hosts or {"compute-1": "nova", "compute-2": "nova", "compute-3": "nova"})
         self.room = room
+        self.quota = quota
         self.weather = Weather()
         self.lock = threading.RLock()
         self._servers: dict[str, Server] = {}
@@ -95,8 +97,13 @@ class Cloud:
         image: str | None = BOOT_IMAGE,
         flavor: str = FLAVOR,
     ) -> Server:
-        """Boot a server; if no host has room, the server is in ERROR and on no host."""
+        """Boot a server; if no host has room, the server is in ERROR and on no host.
+
+        :raises UnauthorizedException: when the quota of Octavia's project is used up
+        """
         with self.lock:
+            if project == OCTAVIA and self.headroom() == 0:
+                raise UnauthorizedException("compute", "answered 403: Quota exceeded for instances")
             host = self._schedule(zone, group)
             status = "ERROR" if host is None else "BUILD" if self.weather.slow_builds else "ACTIVE"
             server = Server(
@@ -117,6 +124,10 @@ class Cloud:
                 kept = self._groups[group]
                 self._groups[group] = replace(kept, members=(*kept.members, server.id))
             return self._shown(server)
+
+    def headroom(self) -> int | None:
+        """Return how many more servers the quota of Octavia's project allows; None without a quota."""
+        return None if self.quota is None else max(0, self.quota - len(self.servers()))
 
     def _schedule(self, zone: str | None, group: str | None) -> str | None:
         taken = {self._servers[member].host for member in self._groups[group].members} if group else set()

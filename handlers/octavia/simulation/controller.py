@@ -52,7 +52,7 @@ def vip_address(balancer: str) -> str:
 
 
 class NoValidHost(Exception):
-    """No host has room."""
+    """No host, or no quota, has room."""
 
 
 @dataclass
@@ -323,6 +323,8 @@ class Controller:
     def _build(
         self, balancer: str, role: str | None, group: str | None, members: int, volume_backed: bool = False
     ) -> str:
+        if self.cloud.headroom() == 0:
+            raise NoValidHost(balancer)
         identity = str(uuid4())
         image = None if volume_backed else "amphora-image"
         server = self.cloud.boot(f"{AMPHORA_PREFIX}{identity}", group=group, image=image)

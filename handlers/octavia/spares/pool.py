@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import uuid
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
 from typing import TYPE_CHECKING
@@ -39,6 +39,9 @@ ANY = "any"
 #: :data:`~handlers.octavia.cloud_objects.STATE` of a placeholder that belongs to an operator
 RELEASED = "released"
 
+#: servers that the quotas of Octavia's project must leave free: the amphorae of one load balancer
+RESERVE = 2
+
 #: seconds to wait until Nova has deleted a claimed placeholder and its room is free
 _RELEASE = 30.0
 
@@ -54,6 +57,7 @@ class Pool:
 
     :param flavor: the flavor's id; empty for Octavia's ``amp_flavor_id``
     :param wanted: the pool's size; 0 for a zone or flavor that is not configured
+    :param excess: spares to delete, because the quotas leave Octavia too little room
     :param ready: stopped placeholders; the host is not known to be down
     :param running: built, but not yet stopped
     :param coming: in BUILD, or Nova is working on the server
@@ -65,6 +69,7 @@ class Pool:
     zone: str
     flavor: str
     wanted: int
+    excess: int = 0
     ready: tuple[Server, ...] = ()
     running: tuple[Server, ...] = ()
     coming: tuple[Server, ...] = ()
@@ -88,7 +93,7 @@ class Pool:
     @property
     def surplus(self) -> tuple[Server, ...]:
         """The youngest placeholders beyond the pool's size. None is in BUILD, because Nova then refuses to remove the tag."""
-        over = max(0, len(self.present) - self.wanted)
+        over = max(self.excess, len(self.present) - self.wanted, 0)
         youngest = sorted(self.ready + self.running, key=lambda server: (server.age, server.id))
         return (*youngest[:over], *(self.asleep if self.wanted == 0 else ()))
 
@@ -103,11 +108,22 @@ def is_ours(server: Server, owner: str) -> bool:
 
 
 def pool(zone: str, flavor: str, wanted: int, servers: Iterable[Server]) -> Pool:
-    sorted_out: dict[str, list[Server]] = {}
-    for server in servers:
-        if _where(server) == (zone, flavor):
-            sorted_out.setdefault(_state(server), []).append(server)
-    return Pool(zone, flavor, wanted, **{name: tuple(found) for name, found in sorted_out.items()})
+    own = [server for server in servers if _where(server) == (zone, flavor)]
+
+    def of(state: str) -> tuple[Server, ...]:
+        return tuple(server for server in own if _state(server) == state)
+
+    return Pool(
+        zone,
+        flavor,
+        wanted,
+        ready=of("ready"),
+        running=of("running"),
+        coming=of("coming"),
+        asleep=of("asleep"),
+        failed=of("failed"),
+        claimed=of("claimed"),
+    )
 
 
 def _where(server: Server) -> tuple[str, str]:
@@ -175,8 +191,32 @@ def next_to_fill(found: Sequence[Pool]) -> Pool | None:
     return next((one for one in found if one.missing and not one.failed), None)
 
 
+def giving_way(driver: Driver, found: Sequence[Pool]) -> list[Pool]:
+    """Return the pools; the last one that has spares deletes those whose quota Octavia's next builds need.
+
+    A quota that is used up fails every build of Octavia, also those of its health manager
+    (``octavia/compute/drivers/nova_driver.py``).
+
+    :raises AmphoraDriverError: one of :mod:`handlers.octavia.housekeeping`
+    """
+    last = next((one for one in reversed(found) if one.wanted and (one.ready or one.running)), None)
+    room = driver.headroom(last.flavor) if last is not None else None
+    if room is None or room >= RESERVE:
+        return list(found)
+    return [replace(one, excess=RESERVE - room) if one is last else one for one in found]
+
+
+def quota_for(driver: Driver, pool: Pool) -> int | None:
+    """Return how many spares of a pool the quotas allow, so that :data:`RESERVE` servers remain; None without a limit.
+
+    :raises AmphoraDriverError: one of :mod:`handlers.octavia.housekeeping`
+    """
+    room = driver.headroom(pool.flavor)
+    return None if room is None else max(0, room - RESERVE)
+
+
 def begin(driver: Driver, number: int) -> list[str]:
-    """Begin to build at most ``number`` of the placeholders that one pool lacks, within the build limit; return their ids.
+    """Begin to build at most ``number`` of the placeholders that one pool lacks, within the limits; return their ids.
 
     :raises AmphoraDriverError: one of :mod:`handlers.octavia.housekeeping`
     """
@@ -186,7 +226,9 @@ def begin(driver: Driver, number: int) -> list[str]:
     short = next_to_fill(pools(servers, settings))
     if short is None:
         return []
-    return [_create(driver, short) for _ in range(min(number, room, short.missing))]
+    allowed = quota_for(driver, short)
+    most = min(number, room, short.missing, *(() if allowed is None else (allowed,)))
+    return [_create(driver, short) for _ in range(most)]
 
 
 def _create(driver: Driver, pool: Pool) -> str:

@@ -10,15 +10,16 @@ not on the surviving amphora's host. Octavia's new amphora then finds the room.
 **What it brings.** A failover that would end with NoValidHost succeeds, also with anti-affinity. The new amphora does not boot
 faster. New load balancers, and failovers of Octavia's health manager, get no room. For some seconds, any other server can take
 the room. An aggregate that accepts only the amphora flavor prevents that. A spare makes no room for a larger amphora. So list
-the flavors of Octavia's flavor profiles in ``spare_amphora_flavors``. After a change of ``amp_flavor_id``, delete the spares,
-and the pool builds new ones.
+the flavors of Octavia's flavor profiles in ``spare_amphora_flavors``. A spare holds no SR-IOV device and no volume. After a
+change of ``amp_flavor_id``, delete the spares, and the pool builds new ones.
 
-**What is read.** The servers of Octavia's project, amphora rows and load balancers.
+**What is read.** The servers and quotas of Octavia's project, amphora rows and load balancers.
 
 **What is changed.** stackmend builds spares, and stops and deletes only its own. At most ``maximum_deploying_amphora_count``
 servers build at the same time; Octavia's servers count. No build begins while Octavia replaces an amphora or a claimed spare
 exists. stackmend fills one pool at a time, so that two replicas together cannot exceed the limit. After a failed build, the
-pool waits ten minutes.
+pool waits ten minutes. The quotas of Octavia's project count spares too, and Octavia builds nothing where they are used up. So
+stackmend leaves the quota of two amphorae free, and deletes spares for it.
 
 **What is not changed.** Spares in the same project that another stackmend created for another Octavia.
 
@@ -112,7 +113,7 @@ class SparePool(OctaviaPlugin, Handler):
             return findings
         wait = _obstacle(found, cloud, self._driver.settings.maximum_deploying_amphora_count)
         if wait is None:
-            return [*findings, _short(key, found)]
+            return [*findings, _short(key, found, _QUOTA if spares.quota_for(self._driver, found) == 0 else "")]
         if not findings:
             raise InFlight(wait, 10.0)
         return findings
@@ -151,10 +152,12 @@ class SparePool(OctaviaPlugin, Handler):
             )
         )
         servers, settings = self._driver.servers(), self._driver.settings
+        found, failing = spares.pools(servers, settings), spares.failing_over(balancers, rows, settings.longest_flow)
         return _Cloud(
-            spares.pools(servers, settings),
+            # a failover needs the quota of one more amphora for a moment
+            found if failing else spares.giving_way(self._driver, found),
             spares.deploying(servers, rows, settings.longest_flow),
-            spares.failing_over(balancers, rows, settings.longest_flow),
+            failing,
             pairing(servers, rows, deleted).strangers,
         )
 
@@ -222,10 +225,16 @@ _FOREIGN = (
     "[housekeeping] spare_amphora_owner there and here, or delete the spare"
 )
 
+#: why a pool is not filled
+_QUOTA = (
+    f"the quotas of Octavia's project leave room for no more than {spares.RESERVE} further amphorae, which Octavia needs: "
+    "raise the project's instances, cores and ram (openstack quota set), or lower [housekeeping] spare_amphora_pool_size"
+)
+
 _SUMMARIES = {
     Problem.CLAIMED: "spare {name} was claimed, but not deleted",
     Problem.FAILED: "spare {name} is {status}",
-    Problem.OVER: "the pool does not need spare {name}",
+    Problem.OVER: "spare {name} is more than the pool needs, or than the quotas of Octavia's project allow",
     Problem.RUNNING: "spare {name} is built and still runs",
 }
 
@@ -250,8 +259,8 @@ def _finding(key: Key, problem: Problem, server: Server, foreign: str) -> Findin
     return Finding(key, problem, summary, asdict(evidence), not foreign, foreign)
 
 
-def _short(key: Key, pool: spares.Pool) -> Finding:
+def _short(key: Key, pool: spares.Pool, refusal: str) -> Finding:
     present = sorted(server.id for server in pool.present)
     summary = f"the spare pool {pool.name} has {len(present)} of {pool.wanted} amphorae"
     evidence = PoolEvidence(pool.name, pool.wanted, present)
-    return Finding(key, Problem.SHORT, summary, asdict(evidence), weight=pool.missing)
+    return Finding(key, Problem.SHORT, summary, asdict(evidence), not refusal, refusal, weight=pool.missing)

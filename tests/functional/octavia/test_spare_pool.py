@@ -98,6 +98,56 @@ def test_never_more_than_the_cap_are_building(make_house: Houses, most: int) -> 
     assert states(house) == ["SHUTOFF"] * 5
 
 
+def test_spares_leave_octavia_the_quota_of_a_load_balancer(make_house: Houses) -> None:
+    house = make_house(spare_amphora_pool_size=5, maximum_deploying_amphora_count=9)
+    house.cloud.quota = 6
+    balancer = house.octavia.add_load_balancer()
+    handler = SparePool(house.driver)
+    mend(handler)
+    assert house.cloud.headroom() == 2
+    assert states(house) == ["SHUTOFF"] * 3
+    (finding,) = handler.inspect(Key("pool", ANY))
+    assert (finding.problem, finding.healable) == ("pool-short", False)
+    assert "raise the project's instances, cores and ram" in finding.refusal
+    house.octavia.failover_amphora(house.serving(balancer)[0].id)  # as the health manager does, without our spare
+    assert house.balancer(balancer).status == "ACTIVE"
+
+
+def test_spares_give_way_to_load_balancers_that_use_the_quota(make_house: Houses) -> None:
+    house, handler = filled(make_house, size=3)
+    house.cloud.quota = 6
+    house.octavia.add_load_balancer("ACTIVE_STANDBY")
+    mend(handler)
+    assert house.cloud.headroom() == 2
+    assert states(house) == ["SHUTOFF"] * 2
+    house.octavia.add_load_balancer("ACTIVE_STANDBY")
+    mend(handler)
+    assert states(house) == []
+    house.cloud.quota = None
+    mend(handler)
+    assert states(house) == ["SHUTOFF"] * 3
+
+
+def test_only_the_pool_that_is_filled_last_gives_way(zoned: House) -> None:
+    handler = SparePool(zoned.driver)
+    mend(handler)
+    zoned.cloud.quota = 5
+    mend(handler)
+    assert sorted(server.zone or "" for server in spare_servers(zoned)) == ["az-1", "az-1", "az-2"]
+
+
+def test_no_spare_gives_way_to_a_failover_that_ends(make_house: Houses) -> None:
+    house, handler = filled(make_house, size=2)
+    (row,) = house.serving(house.octavia.add_load_balancer())
+    house.cloud.quota = 5
+    house.octavia.pace.held = True
+    house.octavia.failover_amphora(row.id)
+    house.octavia.set_amphora(row.id, status="PENDING_DELETE")
+    house.cloud.boot("amphora-00000000-0000-4000-8000-000000000000")
+    assert house.cloud.headroom() == 1
+    assert [one.problem for one in findings(handler)] == []
+
+
 def test_octavias_own_builds_count(make_house: Houses) -> None:
     house = make_house(spare_amphora_pool_size=2, maximum_deploying_amphora_count=2)
     handler = SparePool(house.driver)

@@ -211,6 +211,24 @@ def test_a_server_is_not_there_only_when_all_cells_had_a_part_in_the_answer() ->
         ACloud(Answers(gone, (200, {"services": [UP, SILENT]})), some).server("1")
 
 
+@pytest.mark.parametrize(
+    ("most", "room"),
+    [
+        ((10, -1, -1), 7),
+        ((10, 8, -1), 2),
+        ((10, -1, 5000), 1),
+        ((2, -1, -1), 0),
+        ((-1, -1, -1), None),
+    ],
+)
+def test_the_quotas_give_the_number_of_further_servers(most: tuple[int, int, int], room: int | None) -> None:
+    absolute = dict(zip(("maxTotalInstances", "maxTotalCores", "maxTotalRAMSize"), most, strict=True))
+    absolute |= {"totalInstancesUsed": 3, "totalCoresUsed": 4, "totalRAMUsed": 3072}
+    octavias = Answers((200, {"limits": {"absolute": absolute}}), (200, {"flavor": {"vcpus": 2, "ram": 1024}}))
+    cloud = ACloud(Answers(), octavias)
+    assert cloud.headroom("flavor") == room
+
+
 class Calls(OctaviaCalls, NetworkCalls):
     """The calls to Octavia and Neutron, without the rest of the driver."""
 

@@ -97,6 +97,20 @@ class ComputeCalls(Driver):
         nova = self.builder()
         return str(nova.body(nova.call("POST", "/servers", "server", json={"server": wanted}))["server"]["id"])
 
+    def headroom(self, flavor: str = "") -> int | None:
+        nova, of = self.builder(), flavor or self.amphora_flavor()
+        limits, shown = nova.get("/limits", "limits"), nova.get(f"/flavors/{of}", f"flavor:{of}")
+        if limits is None or shown is None:
+            raise NotFoundError(f"flavor:{of}: it does not exist")
+        absolute, size = limits["limits"]["absolute"], shown["flavor"]
+        needs = (("Instances", "Instances", 1), ("Cores", "Cores", size["vcpus"]), ("RAMSize", "RAM", size["ram"]))
+        room = [
+            (absolute[f"maxTotal{most}"] - absolute[f"total{used}Used"]) // need
+            for most, used, need in needs
+            if need and absolute[f"maxTotal{most}"] >= 0
+        ]
+        return max(0, min(room)) if room else None
+
     def stop_server(self, server: str) -> None:
         self._act(server, {"os-stop": None})
 

@@ -80,6 +80,10 @@ def _claimed(house: House) -> Scene:
     return found
 
 
+def _quota(scene: Scene) -> None:
+    scene.house.cloud.quota = len(scene.house.cloud.servers()) + 2
+
+
 def _failed(house: House) -> Scene:
     found = _filled(house)
     _alter(status="ERROR")(found)
@@ -120,6 +124,7 @@ DRIFTS = (
             "an amphora that is being replaced": {"one": _replacing},
             "a load balancer that a failover left in ERROR": {"one": _left_in_error},
             "as many builds as ``maximum_deploying_amphora_count``": {"so many": _builds},
+            "quotas that leave room for no more than two servers": {"two": _quota},
         },
         settings=ONE,
     ),
@@ -144,7 +149,9 @@ DRIFTS = (
         _gone,
         proof={
             "its tag and name as a spare": {name: act for name, act in NO_SPARE.items() if name != "no tag"},
-            "the size of the pool in the configuration": {"one": _size(1)},
+            "the size of the pool in the configuration, or quotas that leave room for fewer than two servers": {
+                "one": _size(1)
+            },
         },
         contradiction={
             "a missing tag: a failover claims the spare": {"no tag": NO_SPARE["no tag"]},
