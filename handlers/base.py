@@ -158,6 +158,9 @@ class Finding:
     :param undo: commands or statements that reverse the heal; empty when not known before the heal
     :param plan: the exact writes of the heal, one per line: request with body and generation, or statement with values
     :param concerns: further objects that an exemption can name: ``host:compute-7``, ``project:<id>``, ``cell:cell1``
+    :param approvable: whether it lacks only its second witness, which an operator can be; then ``healable`` is False, and
+        ``refusal`` names what the operator must know
+    :param witnessed: whether an operator approved it as its second witness; the machine sets this for the heal
     :param begun: whether an earlier heal began a work that must not stop halfway; then no gate stops this heal
     """
 
@@ -172,6 +175,8 @@ class Finding:
     plan: str = ""
     concerns: frozenset[str] = frozenset()
     begun: bool = False
+    approvable: bool = False
+    witnessed: bool = False
 
     def same_as(self, other: Finding) -> bool:
         """Return whether two findings prove the same drift; compare only key, problem, healable and evidence."""
@@ -532,6 +537,8 @@ class Handler(Plugin):
     kinds: ClassVar[tuple[str, ...]]
     #: the problems that ``heal`` repairs; it refuses all others. Each has a row in ``doc/source/safety.rst``
     healable_problems: ClassVar[frozenset[str]] = frozenset()
+    #: the problems of approvable findings, which ``heal`` repairs only after an operator approved each by its id
+    witnessed_problems: ClassVar[frozenset[str]] = frozenset()
     #: the events that hint at this drift
     triggers: ClassVar[tuple[Trigger, ...]] = ()
     #: seconds between two inspections that must give the same finding; 0 when one inspection is proof
@@ -605,13 +612,14 @@ class Handler(Plugin):
     def prove_again(self, finding: Finding) -> Finding:
         """Inspect a finding's key again, right before the heal writes; return the new finding.
 
-        :raises Refused: when the finding is not healable, or the problem is not in :attr:`healable_problems`
+        :raises Refused: when the finding is neither healable nor witnessed, or the problem is not in :attr:`healable_problems`
+            or :attr:`witnessed_problems`
         :raises Conflict: when the drift is gone or the evidence has changed
         :raises InFlight, Unavailable: as in :meth:`inspect`
         """
-        if not finding.healable:
+        if not finding.healable and not finding.witnessed:
             raise Refused(finding.refusal)
-        if finding.problem not in self.healable_problems:
+        if finding.problem not in (self.healable_problems if finding.healable else self.witnessed_problems):
             raise Refused(f"{self.name} does not heal the problem {finding.problem}")
         for now in self.inspect(finding.key):
             if finding.same_as(now):

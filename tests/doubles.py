@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import ClassVar, Self
 
-from handlers.base import Conflict, Event, Finding, Handler, Healed, Key, Mode, Resources, Trigger
+from handlers.base import Conflict, Event, Finding, Handler, Healed, Key, Mode, Refused, Resources, Trigger
 
 
 def thing(event: Event) -> Key | None:
@@ -28,6 +28,7 @@ class World:
     after_heal: Callable[[Finding], None] = lambda finding: None
     sweep_error: Exception | None = None
     unhealable: frozenset[str] = frozenset()
+    with_one_witness: frozenset[str] = frozenset()
 
     def drifted(self) -> set[str]:
         """Return the names of what is wrong."""
@@ -43,6 +44,7 @@ class Mender(Handler):
     group: ClassVar[str] = "audit"
     kinds: ClassVar[tuple[str, ...]] = ("thing",)
     healable_problems: ClassVar[frozenset[str]] = frozenset({"broken"})
+    witnessed_problems: ClassVar[frozenset[str]] = frozenset({"ownerless"})
     triggers: ClassVar[tuple[Trigger, ...]] = (Trigger("thing.broken", thing), Trigger("thing.slow", thing, after=0.5))
     default_mode: ClassVar[Mode] = Mode.HEAL
     default_interval: ClassVar[int] = 3600
@@ -60,11 +62,12 @@ class Mender(Handler):
         self.world.before_look(key)
         generation = self.world.things.get(key.id, 0)
         if generation:
-            healable = key.id not in self.world.unhealable
-            refusal = "" if healable else "nobody knows how"
+            approvable = key.id in self.world.with_one_witness
+            healable = key.id not in self.world.unhealable and not approvable
+            refusal = "" if healable else "look for its owner" if approvable else "nobody knows how"
             yield Finding(
                 key,
-                "broken",
+                "ownerless" if approvable else "broken",
                 f"{key.id} is broken",
                 {"generation": generation},
                 healable,
@@ -72,6 +75,7 @@ class Mender(Handler):
                 undo=f"break {key.id}",
                 plan=f"set {key.id} from {generation} to 0",
                 concerns=frozenset({f"host:shelf-{key.id}"}),
+                approvable=approvable,
             )
 
     def sweep(self) -> Iterator[Key]:
@@ -85,6 +89,8 @@ class Mender(Handler):
     def heal(self, finding: Finding) -> Healed:
         self.world.before_heal(finding)
         name = finding.key.id
+        if not finding.healable and not finding.witnessed:
+            raise Refused(finding.refusal)
         with self.world.lock:
             if self.world.things[name] != finding.evidence["generation"]:
                 raise Conflict(f"{name} has changed")

@@ -98,11 +98,19 @@ class Decide(Command):
             if one.state is State.WAITING and not one.expired and (before is None or one.at < before)
         ]
 
+    def needing_witness(self, chosen: Sequence[Ask]) -> list[Ask]:
+        """Return the asks whose operator becomes the second witness."""
+        problems = {one.name: one.witnessed_problems for one in self.session.all_classes}
+        return [one for one in chosen if one.problem in problems.get(one.handler, frozenset())]
+
 
 class Approve(Decide):
     """Approve findings that wait in mode ask.
 
     stackmend proves each finding again before the heal. If the evidence differs, it asks again. An expired ask is an error.
+
+    Some findings lack their second witness, and their ask says in 'Reason' what to examine. Who approves such an ask is the
+    witness, so it needs its ID: the filters leave it out.
     """
 
     example = (
@@ -118,6 +126,10 @@ class Approve(Decide):
 
     def take_action(self, parsed_args: argparse.Namespace) -> int:
         chosen = self.chosen(parsed_args)
+        if not parsed_args.ids and (left := self.needing_witness(chosen)):
+            chosen = [one for one in chosen if one not in left]
+            named = ", ".join(str(one.id) for one in left)
+            self.remark(f"approve these by ID, because you become their second witness: {named}")
         approved = asks.approve(self.session.database, [one.id for one in chosen], parsed_args.by, parsed_args.reason)
         self.write_line(f"{plural(len(approved), 'ask')} approved; a new proof follows")
         expired = [str(one.id) for one in chosen if one.expired]

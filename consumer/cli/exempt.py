@@ -97,7 +97,8 @@ def blind(kind: str, handlers: Iterable[type[Handler]]) -> list[str]:
     if kind == "problem":
         return []
     healing = [one for one in handlers if one.healable_problems]
-    services = {one.service for one in healing if kind in one.kinds} or {one.service for one in healing}
+    known = {one.service for one in healing if kind in one.kinds and kind not in _WIDE}
+    services = known or {one.service for one in healing}
     concerned = [one for one in healing if one.service in services]
     return sorted(one.name for one in concerned if one.kinds != (kind,) and kind not in one.concerned_kinds)
 
@@ -114,7 +115,7 @@ def read_scope(text: str, handlers: Iterable[type[Handler]]) -> str:
         raise CommandError(
             f"SCOPE: {text!r} has an unknown kind; the kinds are: {', '.join(sorted(kinds | _WIDE.keys()))}"
         )
-    problems = {problem for handler in classes for problem in handler.healable_problems}
+    problems = {problem for handler in classes for problem in handler.healable_problems | handler.witnessed_problems}
     if key.kind == "problem" and key.id not in problems:
         raise CommandError(
             f"SCOPE: no handler heals the problem {key.id!r}; the problems are: {', '.join(sorted(problems))}"

@@ -12,7 +12,7 @@ from consumer.conf.engine import EngineSettings
 from consumer.journal.history import Outcome, Withheld
 from consumer.journal.work import Claim, Disposition, Done, Later, Parked, Reported
 from consumer.text import reason_of
-from handlers.base import Conflict, Finding, InFlight, Refused, Unavailable
+from handlers.base import Conflict, Finding, InFlight, Mode, Refused, Unavailable
 
 #: Seconds between two attempts at a heal, after two refusals for the same reason; the longest such pause, also after
 #: conflicts. An event or an operator ends the pause.
@@ -72,7 +72,7 @@ def fingerprint(findings: Sequence[Finding]) -> str:
 
 
 def decide(
-    claim: Claim, findings: Sequence[Finding], *, heals: bool, confirm_after: float, max_attempts: int
+    claim: Claim, findings: Sequence[Finding], *, mode: Mode, confirm_after: float, max_attempts: int
 ) -> Decision:
     """Decide what to do about an inspection's findings.
 
@@ -88,26 +88,24 @@ def decide(
     seen_for = claim.now - claim.seen_at if claim.seen_at is not None else 0.0
     if confirm_after > 0 and seen_for < confirm_after:
         return Wait(Later(confirm_after - seen_for, claim.attempts, claim.waits, mark))
-    healable = [finding for finding in findings if finding.healable]
-    if not heals or not healable:
+    healable = [one for one in findings if one.healable or (one.approvable and mode is Mode.ASK)]
+    if not mode.heals or not healable:
         new = [] if claim.reported == mark else [(finding, _outcome(finding)) for finding in findings]
-        return Report(Reported(mark, refused=not healable), tuple(new))
+        return Report(Reported(mark, refused=not any(finding.healable for finding in findings)), tuple(new))
     if claim.attempts >= max_attempts and claim.fingerprint == mark:
         return Wait(Parked("the drift is the one that could not be healed before", claim.attempts, mark))
     # Each attempt takes the next finding, so that one that cannot be healed does not block the others.
     first = claim.attempts % len(healable)
-    others = tuple(finding for finding in findings if not finding.healable)
+    others = tuple(finding for finding in findings if finding not in healable)
     return Heal((*healable[first:], *healable[:first]), mark, others)
 
 
-def withheld(claim: Claim, mark: str, answers: Sequence[Withheld]) -> tuple[Reported, bool]:
-    """Return the end of a row whose heals all wait for an operator, and whether the history lacks the answers.
-
-    :param mark: the fingerprint of the key's findings
-    """
+def withheld(claim: Claim, decision: Heal, answers: Sequence[Withheld]) -> tuple[Reported, bool]:
+    """Return the end of a row whose heals all wait for an operator, and whether the history lacks the answers."""
     texts = sorted({f"{answer.outcome}: {answer.reason}" for answer in answers})
-    both = hashlib.sha256("\n".join([mark, *texts]).encode()).hexdigest()
-    return Reported(both, error="; ".join(texts)), claim.reported != both
+    both = hashlib.sha256("\n".join([decision.fingerprint, *texts]).encode()).hexdigest()
+    refused = not any(finding.healable for finding in decision.findings)
+    return Reported(both, error="; ".join(texts), refused=refused), claim.reported != both
 
 
 def refused_again(claim: Claim, end: Reported) -> Reported:

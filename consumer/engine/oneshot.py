@@ -326,5 +326,5 @@ def _reported(task: Task, finding: Finding) -> Result:
 def _of(task: Task, finding: Finding, action: Action, change: str, healed: Healed | None = None) -> Result:
     undo = (healed.undo if healed else "") or finding.undo
     change = healed.action if healed else change
-    problem, plan = finding.problem, finding.plan if finding.healable else ""
+    problem, plan = finding.problem, finding.plan if finding.healable or finding.approvable else ""
     return Result(task.name, str(finding.key), problem, action, finding.summary, change, undo, finding.evidence, plan)

@@ -111,7 +111,9 @@ class Reconciler:
             return self._inspection_failed(task, claim, store, error)
         self.answered(task)
         handler, limit = task.handler, self._settings.max_attempts
-        decision = decide(claim, findings, heals=task.heals, confirm_after=handler.confirm_after, max_attempts=limit)
+        decision = decide(
+            claim, findings, mode=task.settings.mode, confirm_after=handler.confirm_after, max_attempts=limit
+        )
         match decision:
             case Clean():
                 return self._clean(task, claim, store)
@@ -172,14 +174,15 @@ class Reconciler:
             if isinstance(opened, Deferred):
                 return self._defer(task, claim, store, finding, opened)
             if isinstance(opened, int):
-                return self._heal_one(task, claim, store, finding, opened, decision.more, step)
+                approved = replace(finding, witnessed=not finding.healable)
+                return self._heal_one(task, claim, store, approved, opened, decision.more, step)
             answers.append(opened)
         return self._withhold(task, claim, store, decision, answers)
 
     def _withhold(
         self, task: Task, claim: Claim, store: Store, decision: Heal, answers: Sequence[Withheld]
     ) -> Reconciled:
-        end, is_new = withheld(claim, decision.fingerprint, answers)
+        end, is_new = withheld(claim, decision, answers)
         pairs = zip(decision.findings, answers, strict=True)
         new = [
             *((finding, answer.outcome, answer.reason) for finding, answer in pairs),
@@ -275,6 +278,8 @@ class Reconciler:
 
 
 def _if_declared(handler: Handler, finding: Finding) -> Finding:
+    if finding.approvable and finding.problem not in handler.witnessed_problems:
+        return replace(finding, approvable=False)
     if not finding.healable or finding.problem in handler.healable_problems:
         return finding
     return replace(finding, healable=False, refusal=f"{handler.name} does not heal the problem {finding.problem}")

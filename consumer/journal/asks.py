@@ -32,6 +32,7 @@ class Ask:
 
     :param expires_at: end of the ask, or of its approval, in seconds since the epoch; a denial does not expire
     :param operator: the person who decided
+    :param reason: why the person decided; before, what a person must know who is the second witness
     """
 
     id: int
@@ -77,6 +78,7 @@ def put(
         "evidence": json.dumps(finding.evidence, sort_keys=True, default=str, ensure_ascii=False),
         "plan": finding.plan or None,
         "undo": finding.undo or None,
+        "reason": finding.refusal or None,
     }
     result = connection.execute(insert(ask).values(values))
     return int(result.inserted_primary_key[0])  # type: ignore[index]

@@ -131,7 +131,7 @@ class Line:
             error,
             finding.weight,
             finding.undo,
-            finding.plan if finding.healable else "",
+            finding.plan if finding.healable or finding.approvable else "",
         )
 
     def approved_by(self, operator: str) -> Line:

@@ -15,11 +15,14 @@ _HOUR = 3600.0
 
 
 class Approval:
-    """Withholds a heal until an operator approves the finding; stores the ask."""
+    """Withholds a heal until an operator approves the finding; stores the ask.
+
+    A finding without its second witness needs an approval in every mode: the operator is the witness.
+    """
 
     def ask(self, connection: Connection, request: Request, clock: float) -> Allowed | Withheld | None:
         settings, name, finding = request.task.settings, request.task.name, request.finding
-        if settings.mode is not Mode.ASK:
+        if settings.mode is not Mode.ASK and finding.healable:
             return None
         mark = fingerprint([finding])
         found = asks.standing(connection, name, finding.key, finding.problem, clock)

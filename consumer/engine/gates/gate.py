@@ -39,7 +39,7 @@ def ask_all(gates: Iterable[Gate], connection: Connection, request: Request, clo
     No gate stops a heal that an earlier attempt began: a half-finished heal would leave the object worse off.
     """
     allowed = Allowed()
-    if request.finding.begun:
+    if request.finding.begun and request.finding.healable:
         return allowed
     for gate in gates:
         match gate.ask(connection, request, clock):

@@ -22,9 +22,10 @@ loses only the resources of a compute node that it left. An ended migration must
 - Two inspections, five seconds apart, must agree, because a database replica may lag.
 - Nova gets 10 s after a deletion and 60 s after any other change to release the resources itself.
 
-**What is not changed.** Consumers unknown to Nova belong to another service or were purged; they are only reported. Offloaded
-instances are only reported, because a single row shows that no host runs them. ``heal_allocations`` and ``audit_migrations``
-treat instances without resources of their own node, ``heal_instance_mappings`` those in several cells.
+**What is not changed.** Consumers unknown to Nova belong to another service or were purged. They are only reported, unless an
+operator, in mode ``ask``, approves the finding by its id and so is the second witness. Offloaded instances are only reported,
+because a single row shows that no host runs them. ``heal_allocations`` and ``audit_migrations`` treat instances without
+resources of their own node, ``heal_instance_mappings`` those in several cells.
 
 **Undo.** The history has the exact ``openstack resource provider allocation set``.
 
@@ -46,7 +47,7 @@ from handlers.base import Finding, Healed, Json, Key, Mode, Resources, Roles, Tr
 from handlers.nova import concerns, keys, queries
 from handlers.nova.allocations import queries as instance_queries
 from handlers.nova.allocations.excess_facts import Judge, Judged
-from handlers.nova.allocations.excess_rules import Problem, Take
+from handlers.nova.allocations.excess_rules import Problem, Take, TakeIfWitnessed
 from handlers.nova.allocations.nested import Nested
 from handlers.nova.allocations.placement_cache import RecentPlacement
 from handlers.nova.archived_consumers import Archive
@@ -129,6 +130,7 @@ class AuditAllocations(PlacementHandler):
         Trigger("instance.delete.start", keys.consumer, after=_DELETING),
         Trigger("service.delete", keys.compute_host, after=10.0),
     )
+    witnessed_problems = frozenset({Problem.UNKNOWN})
     concerned_kinds = concerns.KINDS
     default_mode = Mode.AUDIT
     follows = ("heal_allocations", "audit_migrations")
@@ -201,7 +203,8 @@ class AuditAllocations(PlacementHandler):
         self._placement.replace_allocation(allocation, keep)
         taken = sorted(set(allocation.providers) - set(keep))
         return Healed(
-            f"took from consumer {allocation.consumer} its resources of {', '.join(taken)}",
+            f"took from consumer {allocation.consumer} its resources of {', '.join(taken)}"
+            + ("; an operator is the second witness" if finding.witnessed else ""),
             before={"allocations": plain(allocation.providers), "generation": allocation.generation},
             after={"allocations": plain(keep)},
             undo=allocation.command(),
@@ -287,6 +290,8 @@ def _finding(key: Key, judged: Judged) -> Finding | None:
         case Take(problem=problem, summary=summary, keep=keep):
             evidence, refusal = Evidence(allocation, keep), ""
             undo, plan = allocation.command(), str(replacing(allocation, keep))
+        case TakeIfWitnessed(problem=problem, summary=summary, refusal=refusal):
+            evidence, undo, plan = Evidence(allocation, {}), allocation.command(), str(replacing(allocation, {}))
         case Report(problem=problem, summary=summary, refusal=refusal):
             evidence, undo, plan = Evidence(allocation, None), "", ""
         case _:
@@ -301,4 +306,5 @@ def _finding(key: Key, judged: Judged) -> Finding | None:
         undo=undo,
         plan=plan,
         concerns=judged.concerns,
+        approvable=isinstance(judged.verdict, TakeIfWitnessed),
     )

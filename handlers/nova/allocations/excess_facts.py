@@ -12,7 +12,7 @@ from handlers.nova import concerns, queries
 from handlers.nova.allocations import entitlement, moves
 from handlers.nova.allocations import queries as instance_queries
 from handlers.nova.allocations.entitlement import Unbuildable
-from handlers.nova.allocations.excess_rules import Facts, Located, Move, Take, Verdict, decide
+from handlers.nova.allocations.excess_rules import Facts, Located, Move, Take, TakeIfWitnessed, Verdict, decide
 from handlers.nova.archived_consumers import Archive
 from handlers.nova.cells import Cell
 from handlers.nova.database import NovaDatabases
@@ -65,7 +65,9 @@ class Judge:
         """Yield the verdict on a consumer; for an instance, then those on its ended migrations."""
         for facts in self._all_facts(consumer):
             verdict = decide(facts)
-            found = self._concerns(facts) if isinstance(verdict, Take | Move | Report) else frozenset()
+            found = (
+                self._concerns(facts) if isinstance(verdict, Take | TakeIfWitnessed | Move | Report) else frozenset()
+            )
             yield Judged(facts.allocation, verdict, found)
 
     def _all_facts(self, consumer: str) -> Iterator[Facts]:

@@ -1,7 +1,7 @@
 """Decides which resources in Placement a consumer has a right to. Pure.
 
-No verdict takes a resource without a proof that it is wrong. ``audit_allocations`` acts on :class:`Take` and :class:`Report`,
-``audit_migrations`` on :class:`Move`.
+No verdict takes a resource without a proof that it is wrong. ``audit_migrations`` acts on :class:`Move`, ``audit_allocations`` on
+the other verdicts.
 """
 
 from __future__ import annotations
@@ -136,6 +136,18 @@ class Take:
 
 
 @dataclass(frozen=True, slots=True)
+class TakeIfWitnessed:
+    """The verdict to take all resources if an operator is the second witness.
+
+    :param refusal: what the operator must know
+    """
+
+    problem: Problem
+    summary: str
+    refusal: str
+
+
+@dataclass(frozen=True, slots=True)
 class Move:
     """The verdict to move the resources of an ended migration to its instance; a refusal means only to report."""
 
@@ -144,7 +156,7 @@ class Move:
     refusal: str
 
 
-Verdict = Keep | Wait | Report | Take | Move
+Verdict = Keep | Wait | Report | Take | TakeIfWitnessed | Move
 
 
 @dataclass(frozen=True, slots=True)
@@ -294,7 +306,7 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "no row anywhere",
         lambda facts: not facts.rows,
-        lambda facts: Report(
+        lambda facts: TakeIfWitnessed(
             Problem.UNKNOWN,
             "a consumer that Nova does not know holds resources of a compute node",
             "Nova has no trace of it, not even archived. Either another service owns it, or its rows were purged. Look for "

@@ -103,6 +103,24 @@ def test_heal_is_the_operators_own_approval(asking: Shell) -> None:
     assert line["operator"] == getpass.getuser()
 
 
+def test_the_second_witness_approves_by_id_only(
+    shell: Shell, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shell.configure("[audit]\nmender_mode = ask\n")
+    shell.world.things = {"a": 1, "b": 2}
+    monkeypatch.setattr(shell.world, "with_one_witness", frozenset({"a"}))
+    assert sweep(shell).code == 2
+    known = ids(shell)
+    ran = shell("work", "approve", "--handler", "mender", "--by", "alice")
+    assert ran.out == "1 ask approved; a new proof follows\n"
+    assert ran.err == f"approve these by ID, because you become their second witness: {known['thing:a']}\n"
+    sweep(shell)
+    assert shell.world.drifted() == {"a"}
+    assert shell("work", "approve", str(known["thing:a"]), "--by", "alice").code == 0
+    assert [(one["key"], one["action"]) for one in sweep(shell).json] == [("thing:a", "healed")]
+    assert shell("history", "--outcome", "healed", "-f", "json").json[-1]["operator"] == "alice"
+
+
 def test_an_exemption_is_listed_honoured_and_removed(shell: Shell, database: Database) -> None:
     shell.world.things = {"a": 1}
     ran = shell("exempt", "add", "host:shelf-a", "--until", "2d", "--reason", "memory test", "--by", "alice")
@@ -140,8 +158,9 @@ def test_nova_names_every_handler_that_could_heal_an_exempt_object() -> None:
     real = plugins.handlers()
     assert blind("problem", real) == []
     of_a_whole_cell = {"archive_deleted_rows", "purge"}
-    for kind in ("consumer", "host", "instance"):
+    for kind in ("consumer", "instance"):
         assert set(blind(kind, real)) == of_a_whole_cell, "their keys stand for rows of many hosts and projects"
+    assert of_a_whole_cell <= set(blind("host", real))
     assert of_a_whole_cell.isdisjoint(blind("cell", real))
 
 

@@ -136,6 +136,41 @@ def test_an_approved_heal_that_was_cut_off_goes_on_without_another_approval(aski
     assert outcomes(asking) == ["asked", "healed"]
 
 
+def test_an_operator_can_be_the_second_witness(asking: Machine) -> None:
+    asking.world.with_one_witness = frozenset({"a"})
+    one = asked(asking)
+    assert (one.problem, one.plan, one.reason) == ("ownerless", "set a from 1 to 0", "look for its owner")
+    assert asking.world.writes == {}
+    asks.approve(asking.database, [one.id], "alice", "I asked its owner")
+    eventually(lambda: asking.world.drifted() == set())
+    eventually(asking.idle)
+    entry = history.listing(asking.database)[-1]
+    assert (entry.outcome, entry.operator, entry.plan) == ("healed", "alice", "set a from 1 to 0")
+
+
+@pytest.mark.parametrize("mode", [Mode.HEAL, Mode.AUDIT])
+def test_other_modes_only_report_a_finding_with_one_witness(machine: Machine, mode: Mode) -> None:
+    machine.mode = mode
+    machine.world.things = {"a": 1}
+    machine.world.with_one_witness = frozenset({"a"})
+    machine.start()
+    machine.enqueue(hint("a"))
+    eventually(machine.idle)
+    (entry,) = history.listing(machine.database)
+    assert (entry.outcome, entry.error) == ("refused", "look for its owner")
+    assert machine.world.writes == {}
+    assert asks.listing(machine.database) == []
+
+
+def test_a_witness_counts_only_for_the_evidence_that_it_saw(asking: Machine) -> None:
+    asking.world.with_one_witness = frozenset({"a"})
+    one = asked(asking)
+    asking.world.things["a"] = 2
+    asks.approve(asking.database, [one.id], "alice")
+    eventually(lambda: [one.evidence for one in waiting(asking)] == [{"generation": 2}])
+    assert asking.world.writes == {}
+
+
 @pytest.mark.parametrize("scope", ["thing:a", "problem:broken", "host:shelf-a"])
 @pytest.mark.parametrize("mode", [Mode.HEAL, Mode.ASK, Mode.AUDIT])
 def test_an_exempt_object_is_reported_and_stays_as_it_is(machine: Machine, scope: str, mode: Mode) -> None:

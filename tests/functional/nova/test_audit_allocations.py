@@ -452,9 +452,44 @@ def test_an_unknown_consumer_is_reported(cloud: NovaSimulation, audit: AuditAllo
     cloud.hold(stranger, {cloud.node("a").uuid: {"VCPU": 1}})
     assert swept_ids(audit) == {stranger}
     [finding] = audit.inspect(key(stranger))
-    assert (finding.problem, finding.healable) == ("unknown-consumer", False)
+    assert (finding.problem, finding.healable, finding.approvable) == ("unknown-consumer", False, True)
     with pytest.raises(Refused):
         audit.heal(finding)
+    assert cloud.allocation(stranger)
+
+
+def test_an_operator_is_the_second_witness_of_an_unknown_consumer(
+    cloud: NovaSimulation, audit: AuditAllocations
+) -> None:
+    stranger = str(uuid.uuid4())
+    cloud.hold(stranger, {cloud.node("a").uuid: {"VCPU": 1}})
+    [finding] = audit.inspect(key(stranger))
+    assert finding.plan.startswith(f"placement: PUT /allocations/{stranger} ")
+    healed = audit.heal(dataclasses.replace(finding, witnessed=True))
+    assert healed.action.endswith("an operator is the second witness")
+    assert cloud.allocation(stranger) == {}
+
+
+def written_again(cloud: NovaSimulation, stranger: str) -> None:
+    cloud.hold(stranger, {cloud.node("a").uuid: {"VCPU": 1}})
+
+
+def scheduled(cloud: NovaSimulation, stranger: str) -> None:
+    with cloud.api.begin() as connection:
+        connection.execute(sa.insert(tables.build_requests).values(instance_uuid=stranger, project_id="p"))
+
+
+@pytest.mark.parametrize("change", [written_again, scheduled])
+def test_no_witness_replaces_a_contradiction(
+    cloud: NovaSimulation, audit: AuditAllocations, change: Callable[[NovaSimulation, str], None]
+) -> None:
+    """Between approval and heal, the allocation changes, or Nova schedules the consumer as an instance."""
+    stranger = str(uuid.uuid4())
+    cloud.hold(stranger, {cloud.node("a").uuid: {"VCPU": 1}})
+    [finding] = audit.inspect(key(stranger))
+    change(cloud, stranger)
+    with pytest.raises(Conflict):
+        audit.heal(dataclasses.replace(finding, witnessed=True))
     assert cloud.allocation(stranger)
 
 
@@ -584,7 +619,7 @@ def test_an_archived_hidden_copy_proves_nothing(cloud: NovaSimulation, audit: Au
         cloud.set_instance(server, hidden=True)
     archive(cloud, "cell1", server)
     [finding] = audit.inspect(key(server))
-    assert (finding.problem, finding.healable) == ("unknown-consumer", False)
+    assert (finding.problem, finding.healable, finding.approvable) == ("unknown-consumer", False, True)
 
 
 def test_healing_twice_is_a_conflict(cloud: NovaSimulation, audit: AuditAllocations) -> None:

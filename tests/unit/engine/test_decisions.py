@@ -10,7 +10,7 @@ from consumer.conf.engine import EngineSettings
 from consumer.engine.decisions import Clean, Heal, Report, Wait, after_error, decide, fingerprint, refused_again
 from consumer.journal.history import Outcome
 from consumer.journal.work import Claim, Done, Later, Parked, Priority, Reported
-from handlers.base import Conflict, Finding, InFlight, Key, Refused, Unavailable
+from handlers.base import Conflict, Finding, InFlight, Key, Mode, Refused, Unavailable
 
 KEY = Key("thing", "a")
 FINDING = Finding(KEY, "broken", "a is broken", {"generation": 1})
@@ -41,7 +41,7 @@ CLAIM = Claim(
 
 
 def look(claim: Claim = CLAIM, *findings: Finding, heals: bool = True, confirm_after: float = 0.0) -> object:
-    return decide(claim, findings, heals=heals, confirm_after=confirm_after, max_attempts=3)
+    return decide(claim, findings, mode=Mode.HEAL if heals else Mode.AUDIT, confirm_after=confirm_after, max_attempts=3)
 
 
 def longest(low: float, high: float) -> float:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from handlers.nova.allocations.entitlement import Unbuildable
-from handlers.nova.allocations.excess_rules import RULES, Facts, Located, Move, Take, decide, rule_of
+from handlers.nova.allocations.excess_rules import RULES, Facts, Located, Move, Take, TakeIfWitnessed, decide, rule_of
 from handlers.nova.allocations.moves import ROLLED_BACK, SUCCEEDED
 from handlers.nova.placement import Allocation
 from handlers.nova.records import TERMINAL, Instance, InstanceMapping, Migration
@@ -69,8 +69,8 @@ CASES = {
     "a build request": (replace(FACTS, rows=(), mapping=None, building=True), "build request", Keep),
     "a build request of a deleted one": (replace(FACTS, rows=rows(DELETED), building=True), "build request", Keep),
     "no cell yet": (replace(FACTS, rows=(), mapping=InstanceMapping("i", None)), "mapping without cell", Keep),
-    "unknown": (replace(FACTS, rows=(), mapping=None), "no row anywhere", Report),
-    "mapped, but nowhere": (replace(FACTS, rows=()), "no row anywhere", Report),
+    "unknown": (replace(FACTS, rows=(), mapping=None), "no row anywhere", TakeIfWitnessed),
+    "mapped, but nowhere": (replace(FACTS, rows=()), "no row anywhere", TakeIfWitnessed),
     "archived": (replace(FACTS, rows=(), mapping=None, archived=True), "archived", Take),
     "deleted": (replace(FACTS, rows=rows(DELETED)), "deleted", Take),
     "deleted just now": (replace(FACTS, rows=rows(replace(DELETED, age=2.0))), "deleted a moment ago", Wait),
