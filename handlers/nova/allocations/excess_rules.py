@@ -1,7 +1,7 @@
 """Decides which resources in Placement a consumer has a right to. Pure.
 
-No verdict takes a resource without a proof that it is wrong. ``audit_migrations`` acts on :class:`Move`, ``audit_allocations`` on
-the other verdicts.
+No verdict takes a resource without a proof that it is wrong. ``audit_migrations`` acts on :class:`Move`, ``audit_allocations``
+on the other verdicts.
 """
 
 from __future__ import annotations
