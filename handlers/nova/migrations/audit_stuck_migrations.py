@@ -1,0 +1,199 @@
+"""End migrations that no service of Nova carries on.
+
+**What drifts.** A migration is not in a final status, and its instance is deleted, or has moved again since. Nova counts the
+migration as in progress: the deletion of the compute service answers 409, and the resource tracker reserves resources.
+
+**Why Nova lets it.** A migration is one row that several services write, the last of them at the very end. A service that stops
+or is installed anew does not finish the row. Nova repairs only unconfirmed resizes, and only with ``resize_confirm_window``.
+
+**What is read.** The build request and the mapping; in every cell the instance's row and its migrations. If one cell does not
+answer, there is no verdict. :mod:`handlers.nova.migrations.rules` has the rules.
+
+**What is changed.** One row: ``UPDATE migrations SET status = 'error'``. The condition has id, old status and ``updated_at``;
+the instance must still be deleted or without a task. Nova writes the same status for a failed migration.
+
+**What is not changed.** A resize that waits for the user, an instance with a task, and a cross-cell resize. Without a younger
+migration that succeeded, nothing proves where the guest runs. Then the finding has the statement for an operator.
+
+**Why a race does no harm.** A deleted instance needs a minute without a change, a live one
+``[audit] audit_stuck_migrations_after``. If Nova writes the row after all, its own status replaces ours.
+
+**Undo.** The ``UPDATE`` with the old status, known before the heal.
+
+Sources: ``nova/db/main/api.py`` (migration_get_in_progress_by_host_and_node), ``nova/compute/manager.py``
+(_poll_unconfirmed_resizes, _post_live_migration, _init_instance), ``nova/api/openstack/compute/services.py`` (delete).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Self
+
+from oslo_config import cfg
+
+from handlers.base import Conflict, Finding, Healed, Key, Mode, Privilege, Resources, Trigger, keys_of
+from handlers.nova import concerns, keys, options
+from handlers.nova.base import DatabaseHandler
+from handlers.nova.cells import Cell
+from handlers.nova.database import NovaDatabases
+from handlers.nova.migrations import facts, queries
+from handlers.nova.migrations.rules import Case, Fail, Problem, decide
+from handlers.nova.nodes import live_instances
+from handlers.nova.verdicts import MOVED_SETTLE, Keep, Report, Wait, soonest
+
+OPTIONS: list[cfg.Opt] = [
+    cfg.IntOpt(
+        "audit_stuck_migrations_after",
+        default=7200,
+        min=600,
+        help="Seconds without a change of a migration and its instance, after which no flow of Nova can be at work. Set it to "
+        "at least twice [DEFAULT] long_rpc_timeout of nova.conf.",
+    ),
+]
+
+_SETTLED = MOVED_SETTLE + 5.0
+_HINTS = (
+    "instance.delete.end",
+    "instance.live_migration_post.end",
+    "instance.live_migration_rollback.end",
+    "instance.resize_confirm.end",
+    "instance.resize_revert.end",
+    "instance.rebuild.end",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """The proof about one migration.
+
+    :param successor: the younger migration that succeeded, if any
+    """
+
+    cell: str
+    number: int
+    migration: str | None
+    status: str
+    changed: str | None
+    kind: str
+    source: str | None
+    dest: str | None
+    instance: str
+    host: str | None
+    deleted: bool
+    successor: str | None
+
+
+class AuditStuckMigrations(DatabaseHandler):
+    name = "audit_stuck_migrations"
+    title = "End migrations that no service of Nova carries on"
+    kinds = ("instance", "host")
+    healable_problems = frozenset({Problem.OF_DELETED, Problem.SUPERSEDED})
+    concerned_kinds = concerns.KINDS
+    triggers = (
+        *(Trigger(event, keys.instance, after=_SETTLED) for event in _HINTS),
+        Trigger("service.update", keys.compute_host),
+    )
+    default_mode = Mode.AUDIT
+    default_interval = 3600
+    confirm_after = 5.0
+    requires = ("nova_api",)
+    cost = "One query per cell, which finds only instances with an unfinished migration; an hour is fine."
+    rights = {"cell": {"migrations": frozenset({Privilege.UPDATE})}}
+
+    def __init__(self, databases: NovaDatabases, after: float) -> None:
+        super().__init__(databases)
+        self._after = after
+
+    @classmethod
+    def options(cls) -> Mapping[str, Sequence[cfg.Opt]]:
+        return {**super().options(), options.AUDIT: OPTIONS}
+
+    @classmethod
+    def from_resources(cls, resources: Resources) -> Self:
+        after = resources.conf[options.AUDIT].audit_stuck_migrations_after
+        return cls(resources.get(NovaDatabases.from_resources), after)
+
+    def inspect(self, key: Key) -> Iterable[Finding]:
+        findings: list[Finding] = []
+        waits: list[Wait] = []
+        for instance in self._of_host(key.id) if key.kind == "host" else [key.id]:
+            for cell, case in facts.read(self._databases, instance, self._after):
+                match decide(case):
+                    case Keep():
+                        pass
+                    case Wait() as wait:
+                        waits.append(wait)
+                    case Report() | Fail() as verdict:
+                        findings.append(self._finding(key, cell, case, verdict))
+        if waits and not findings:
+            raise soonest(waits)
+        return findings
+
+    def sweep(self) -> Iterator[Key]:
+        found, down = self._databases.run_in_available(self._databases.host_cells(), queries.suspects)
+        yield from keys_of("instance", sorted({instance for some in found.values() for instance in some}))
+        if down is not None:
+            raise down
+
+    def population(self) -> int:
+        return live_instances(self._databases)
+
+    def heal(self, finding: Finding) -> Healed:
+        self._databases.require_known_schema()
+        evidence = Evidence(**self.prove_again(finding).evidence)
+        cell = next((one for one in self._databases.cells() if one.uuid == evidence.cell), None)
+        if cell is None:
+            raise Conflict(f"the cell {evidence.cell} is gone")
+        move = evidence.number, evidence.status, evidence.changed, evidence.instance, evidence.deleted
+        self._databases.database(cell).run(lambda connection: queries.end(connection, *move))
+        return Healed(
+            f"set migration {evidence.migration} of instance {evidence.instance} to {queries.ENDED}",
+            before={"status": evidence.status},
+            after={"status": queries.ENDED},
+            undo=finding.undo,
+        )
+
+    def _of_host(self, host: str) -> list[str]:
+        cells = self._databases.host_cells()
+        found = self._databases.run_in_all(cells, partial(queries.suspects, host=host))
+        return sorted({instance for some in found.values() for instance in some})
+
+    def _finding(self, key: Key, cell: Cell, case: Case, verdict: Report | Fail) -> Finding:
+        move, here, successor = case.move, case.here, case.successor
+        plan, undo = self._databases.database(cell).run(
+            lambda connection: (
+                queries.typed_end(connection, move, here.uuid, here.deleted),
+                queries.typed_undo(connection, move),
+            )
+        )
+        where = f"-- in the database of {cell.label}\n"
+        evidence = Evidence(
+            cell.uuid,
+            move.id,
+            move.uuid,
+            move.status,
+            move.changed,
+            move.kind,
+            move.source,
+            move.dest,
+            here.uuid,
+            here.host,
+            here.deleted,
+            None if successor is None else successor.uuid,
+        )
+        named = f"migration {move.uuid} of instance {here.uuid} is {move.status}"
+        hosts = concerns.named("host", move.source, move.dest, *move.nodes)
+        heals = isinstance(verdict, Fail)
+        return Finding(
+            key,
+            verdict.problem,
+            f"{named}, but {verdict.summary}",
+            asdict(evidence),
+            heals,
+            f"{verdict.refusal} in the database of {cell.label}:\n{plan}" if isinstance(verdict, Report) else "",
+            undo=where + undo if heals else "",
+            plan=where + plan if heals else "",
+            concerns=hosts | concerns.of_cell(cell) | concerns.of_instance(here),
+        )
