@@ -1,7 +1,7 @@
 """Neutron's ports in this process: a double for tests that need no real Neutron.
 
 On loopback it answers the requests of :mod:`handlers.access.neutron` as the real one does: listings with filters, fields and
-pages, revisions, ``If-Match``. ``tests/cloud`` compares both.
+pages, revisions, ``If-Match``, and bindings of ports. ``tests/cloud`` compares both.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Callable, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 _PLAIN: Mapping[str, Any] = {
     "name": "",
@@ -26,6 +26,8 @@ _PLAIN: Mapping[str, Any] = {
     "binding:vnic_type": "normal",
     "resource_request": None,
 }
+#: the member of a port that holds its inactive bindings by host; no answer shows it
+_INACTIVE = "_inactive"
 _ANSWERED = tuple[int, Mapping[str, Any] | None]
 
 
@@ -64,8 +66,25 @@ class Neutron:
         """Make a port; return its id."""
         made = str(uuid.uuid4())
         names = {name.replace("binding_", "binding:"): value for name, value in values.items()}
-        self.ports[made] = {**_PLAIN, "network_id": self.network["id"], **names, "id": made, "revision_number": 1}
+        start = {_INACTIVE: {}, "network_id": self.network["id"], "revision_number": 1}
+        self.ports[made] = {**_PLAIN, **start, **names, "id": made}
         return made
+
+    def bind(self, port: str, host: str) -> None:
+        """Add an inactive binding, as Nova does at the beginning of a live migration."""
+        self.change(port, **{_INACTIVE: {**self.ports[port][_INACTIVE], host: {"vnic_type": "normal", "profile": {}}}})
+
+    def activate(self, port: str, host: str) -> None:
+        """Make an inactive binding the active one."""
+        active, others = self.ports[port]["binding:host_id"], dict(self.ports[port][_INACTIVE])
+        del others[host]
+        if active:
+            others[active] = {"vnic_type": "normal", "profile": {}}
+        self.change(port, binding_host_id=host, **{_INACTIVE: others})
+
+    def hosts(self, port: str) -> tuple[str, set[str]]:
+        """Return the hosts of the active binding and of the inactive ones."""
+        return self.ports[port]["binding:host_id"], set(self.ports[port][_INACTIVE])
 
     def change(self, port: str, **values: Any) -> None:
         """Change a port as another client would."""
@@ -88,6 +107,8 @@ class Neutron:
             return 200, {"network": self.network}
         if kind == "extensions":
             return (200, {"extension": {"alias": rest[0]}}) if rest[0] in self.extensions else (404, None)
+        if rest[1:2] == ["bindings"]:
+            return self._bindings(method, rest[0], rest[2:], body)
         if not rest:
             return self._list(parse_qs(split.query))
         return self._one(method, rest[0], headers, body)
@@ -101,7 +122,7 @@ class Neutron:
         found = [
             port
             for uuid_, port in sorted(self.ports.items())
-            if uuid_ > marker and all(port[name] in values for name, values in query.items())
+            if uuid_ > marker and all(self._matches(port, name, values) for name, values in query.items())
         ]
         page = min(limit or self._page, self._page)
         shown = [self._shown(port, fields) for port in found[:page]]
@@ -124,9 +145,37 @@ class Neutron:
             self.change(port, **changes)
         return 200, {"port": self._shown(self.ports[port], [])}
 
+    def _matches(self, port: Mapping[str, Any], name: str, values: list[str]) -> bool:
+        """A filter by host finds every binding (``_ml2_port_result_filter_hook``)."""
+        return port[name] in values or (name == "binding:host_id" and not port[_INACTIVE].keys().isdisjoint(values))
+
+    def _bindings(self, method: str, port: str, hosts: list[str], body: Any) -> _ANSWERED:
+        if port not in self.ports:
+            return 404, {"NeutronError": {"type": "PortNotFound", "message": "no port"}}
+        active, inactive = self.ports[port]["binding:host_id"], dict(self.ports[port][_INACTIVE])
+        if method == "DELETE":
+            host = unquote(hosts[0])
+            self.change(port, binding_host_id="" if host == active else active)
+            self.ports[port][_INACTIVE].pop(host, None)
+            return 204, None
+        if method == "POST":
+            host = body["binding"]["host"]
+            if host in {active, *inactive}:
+                return 409, {"NeutronError": {"type": "PortBindingAlreadyExists", "message": host}}
+            if active:
+                self.bind(port, host)
+            else:
+                self.change(port, binding_host_id=host)
+            return 201, {"binding": {"host": host}}
+        shown = [{"host": active, "status": "ACTIVE", "vnic_type": "normal", "profile": {}}] if active else []
+        shown += [{"host": host, "status": "INACTIVE", **values} for host, values in inactive.items()]
+        return 200, {"bindings": shown}
+
     def _shown(self, port: Mapping[str, Any], fields: list[str]) -> dict[str, Any]:
         return {
-            name: value for name, value in port.items() if name not in self.hidden and (not fields or name in fields)
+            name: value
+            for name, value in port.items()
+            if name not in {*self.hidden, _INACTIVE} and (not fields or name in fields)
         }
 
 
@@ -148,7 +197,7 @@ def _handler(neutron: Neutron) -> type[BaseHTTPRequestHandler]:
             self.end_headers()
             self.wfile.write(data)
 
-        do_GET = do_PUT = do_DELETE = _serve  # noqa: N815 - the names that the library looks for
+        do_GET = do_PUT = do_POST = do_DELETE = _serve  # noqa: N815 - the names that the library looks for
 
         def log_message(self, format: str, *args: Any) -> None:
             """Say nothing."""

@@ -7,7 +7,11 @@ Only administrators see other projects' ports and bindings. So a port whose bind
 
 Paths begin with ``/v2.0`` whatever the catalogue contains, as in Neutron's own client.
 
-Sources: ``neutron/services/revisions/revision_plugin.py``, ``neutron/conf/policies/port.py``,
+A binding of a port has no revision, and Neutron ignores ``If-Match`` for it. So :meth:`Network.delete_binding` compares the
+port before the request and again after it.
+
+Sources: ``neutron/plugins/ml2/plugin.py`` (delete_port_binding),
+``neutron/services/revisions/revision_plugin.py``, ``neutron/conf/policies/port.py``,
 ``neutron_lib/api/definitions/revisionifmatch.py``, ``portbindings.py``, ``port_resource_request.py``.
 """
 
@@ -16,6 +20,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
+from urllib.parse import quote
 
 import requests
 
@@ -73,6 +78,20 @@ class Port:
                 "network", f"does not show {name} of port {self.id}; do the credentials have an administrator's role?"
             )
         return self.shown[name]
+
+
+@dataclass(frozen=True, slots=True)
+class Binding:
+    """A binding of a port to one host; at most one binding of a port is ``ACTIVE``."""
+
+    host: str
+    status: str
+    vnic_type: str
+    profile: Mapping[str, Any]
+
+    @property
+    def active(self) -> bool:
+        return self.status == "ACTIVE"
 
 
 class Network:
@@ -133,6 +152,44 @@ class Network:
         response = self._send(before, deleting(before))
         if response.status_code != 204:
             raise _failure(response, before)
+
+    def bindings(self, port: str) -> list[Binding]:
+        """Return a port's bindings; none for a port that is gone, or if Neutron lacks the extension ``binding-extended``."""
+        url = f"/v2.0/ports/{port}/bindings"
+        response = self._service.read(url)
+        if response.status_code == 404:
+            return []
+        rows = self._body(response, url, "bindings")["bindings"]
+        return [
+            Binding(row["host"], row["status"], row.get("vnic_type") or "normal", row.get("profile") or {})
+            for row in rows
+        ]
+
+    def delete_binding(self, before: Port, binding: Binding) -> None:
+        """Delete an inactive binding. If it became the active one meanwhile, create it again.
+
+        :raises Conflict: when the port or its bindings changed since they were read
+        :raises Refused: when Neutron rejects the request
+        """
+        now = self.port(before.id)
+        if now is None or now.revision != before.revision or binding.active:
+            raise Conflict(f"port {before.id} changed meanwhile")
+        url = f"/v2.0/ports/{before.id}/bindings/{quote(binding.host, safe='')}"
+        response = self._service.write("DELETE", url)
+        if response.status_code != 204:
+            raise _failure(response, before)
+        after = self.port(before.id)
+        if after is not None and not after.host:
+            self._bind(before.id, binding)
+            raise Conflict(f"the binding of port {before.id} to {binding.host} became active; it was created again")
+
+    def _bind(self, port: str, binding: Binding) -> None:
+        wanted = {"host": binding.host, "vnic_type": binding.vnic_type, "profile": dict(binding.profile)}
+        response = self._service.write("POST", f"/v2.0/ports/{port}/bindings", json={"binding": wanted})
+        if response.status_code not in {200, 201}:
+            raise Refused(
+                f"port {port} lost its binding to {binding.host}, and Neutron refuses a new one: {_detail(response)}"
+            )
 
     def dns_domain(self, network: str) -> str:
         url = f"/v2.0/networks/{network}"

@@ -10,5 +10,7 @@ PLACEMENT = Role(("service", "admin"), "Placement")
 PORTS = Role(("admin",), "Neutron, to see all of a port")
 #: ``update_port:binding:profile``, since Neutron 2023.2; before that, the role of an administrator is enough
 PROFILES = Role(("service",), "Neutron since 2023.2, to change binding:profile", Verdict.WARNING)
+#: ``neutron/conf/policies/port_bindings.py``: ``delete_port_binding``; before 2023.2, an administrator's role is enough
+BINDINGS = Role(("service",), "Neutron since 2023.2, to delete bindings of ports", Verdict.WARNING)
 #: servers and images of another project, and Octavia's failovers
 AMPHORAE = Role(("admin",), "Nova, Neutron, Glance and Octavia")

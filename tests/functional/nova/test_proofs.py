@@ -16,7 +16,7 @@ from consumer import plugins
 from handlers.base import Finding, Handler, HandlerError, Healed
 from handlers.nova import database
 from handlers.nova.simulation import NovaSimulation
-from tests.functional.nova.proofs import allocations, archive, hosts, mappings, migrations, ports
+from tests.functional.nova.proofs import allocations, archive, bindings, hosts, mappings, migrations, ports
 from tests.functional.nova.proofs.changes import SILENCE, another_placement
 from tests.functional.nova.proofs.drift import Built, Case, Change, Drift, Moment
 from tests.functional.nova.proofs.stage import Scene, Stage
@@ -26,7 +26,15 @@ from tests.safety import Row, rows
 
 NOVA = {handler.name for handler in plugins.handlers() if handler.__module__.startswith("handlers.nova.")}
 ROWS = [row for row in rows() if row.handler in NOVA]
-DRIFTS = (*hosts.DRIFTS, *mappings.DRIFTS, *allocations.DRIFTS, *ports.DRIFTS, *migrations.DRIFTS, *archive.DRIFTS)
+DRIFTS = (
+    *hosts.DRIFTS,
+    *mappings.DRIFTS,
+    *allocations.DRIFTS,
+    *ports.DRIFTS,
+    *migrations.DRIFTS,
+    *bindings.DRIFTS,
+    *archive.DRIFTS,
+)
 CASES = [case for drift in DRIFTS for case in drift.cases()]
 BATCHES = [case for case in CASES if case.drift.one is not None and case.change.alone]
 #: the words of a row whose subjects are those of another row

@@ -27,13 +27,21 @@ from handlers.nova.mappings import map_instances
 from handlers.nova.simulation import NovaSimulation
 from tests.functional.nova.proofs.changes import set_up
 from tests.functional.nova.proofs.stage import Scene, Stage
-from tests.functional.nova.sweeps import allocations, archive, hosts, mappings, migrations, ports
+from tests.functional.nova.sweeps import allocations, archive, bindings, hosts, mappings, migrations, ports
 from tests.functional.nova.sweeps.drift import Drift
 from tests.functional.nova.test_port_requests import EGRESS, group, make_card
 from tests.functional.nova.world import swept
 from tests.neutron import Neutron
 
-DRIFTS = (*hosts.DRIFTS, *mappings.DRIFTS, *allocations.DRIFTS, *ports.DRIFTS, *migrations.DRIFTS, *archive.DRIFTS)
+DRIFTS = (
+    *hosts.DRIFTS,
+    *mappings.DRIFTS,
+    *allocations.DRIFTS,
+    *ports.DRIFTS,
+    *migrations.DRIFTS,
+    *bindings.DRIFTS,
+    *archive.DRIFTS,
+)
 NOVA = [handler for handler in plugins.handlers() if handler.__module__.startswith("handlers.nova.")]
 #: by call: the position of its argument that is a problem
 PROBLEM_OF = {"Finding": 1, "Report": 0}
