@@ -105,6 +105,7 @@ class Cloud:
         overrides = {
             "placement": ours.placement_endpoint_override or access.placement,
             "network": ours.network_endpoint_override,
+            "compute": ours.compute_endpoint_override,
         }
         return cls(
             access.session,

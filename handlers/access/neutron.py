@@ -10,9 +10,9 @@ Paths begin with ``/v2.0`` whatever the catalogue contains, as in Neutron's own 
 A binding of a port has no revision, and Neutron ignores ``If-Match`` for it. So :meth:`Network.delete_binding` compares the
 port before the request and again after it.
 
-Sources: ``neutron/plugins/ml2/plugin.py`` (delete_port_binding),
-``neutron/services/revisions/revision_plugin.py``, ``neutron/conf/policies/port.py``,
-``neutron_lib/api/definitions/revisionifmatch.py``, ``portbindings.py``, ``port_resource_request.py``.
+Sources: ``neutron/plugins/ml2/plugin.py`` (delete_port_binding), ``neutron/services/revisions/revision_plugin.py``,
+``neutron/conf/policies/port.py``, ``neutron_lib/api/definitions/revisionifmatch.py``, ``portbindings.py``,
+``port_resource_request.py``.
 """
 
 from __future__ import annotations

@@ -12,5 +12,7 @@ PORTS = Role(("admin",), "Neutron, to see all of a port")
 PROFILES = Role(("service",), "Neutron since 2023.2, to change binding:profile", Verdict.WARNING)
 #: ``neutron/conf/policies/port_bindings.py``: ``delete_port_binding``; before 2023.2, an administrator's role is enough
 BINDINGS = Role(("service",), "Neutron since 2023.2, to delete bindings of ports", Verdict.WARNING)
+#: ``nova/policies/servers.py``: servers of other projects
+SERVERS = Role(("admin",), "Nova, to delete servers of other projects")
 #: servers and images of another project, and Octavia's failovers
 AMPHORAE = Role(("admin",), "Nova, Neutron, Glance and Octavia")

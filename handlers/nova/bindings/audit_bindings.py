@@ -9,9 +9,9 @@ Neutron does not answer then, the binding stays. No periodic task deletes it.
 **What is read.** The instance's ports and their bindings; then build request and mapping, the row in every cell and the
 instance's migrations. If one cell does not answer, there is no verdict. :mod:`handlers.nova.bindings.rules` has the rules.
 
-**What is changed.** One binding: ``DELETE /v2.0/ports/{id}/bindings/{host}``. Neutron has no condition for this request. So the
-port's revision is compared right before it, and the port is read after it. If the port has no binding then, the binding is
-created again.
+**What is changed.** One binding: ``DELETE /v2.0/ports/{id}/bindings/{host}``. Neutron has no condition for this request. So
+the port's revision is compared right before it, and the port is read after it. If the port has no binding then, the binding
+is created again.
 
 **What is not changed.** Bindings of an instance with a task, an unfinished migration or a resize that waits for the user. A
 binding that no ended live migration explains, and every binding after a live migration in ``error``, is only reported. If the

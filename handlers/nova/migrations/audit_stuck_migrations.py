@@ -3,8 +3,9 @@
 **What drifts.** A migration is not in a final status, and its instance is deleted, or has moved again since. Nova counts the
 migration as in progress: the deletion of the compute service answers 409, and the resource tracker reserves resources.
 
-**Why Nova lets it.** A migration is one row that several services write, the last of them at the very end. A service that stops
-or is installed anew does not finish the row. Nova repairs only unconfirmed resizes, and only with ``resize_confirm_window``.
+**Why Nova lets it.** A migration is one row that several services write, the last of them at the very end. A service that
+stops or is installed anew does not finish the row. Nova repairs only unconfirmed resizes, and only with
+``resize_confirm_window``.
 
 **What is read.** The build request and the mapping; in every cell the instance's row and its migrations. If one cell does not
 answer, there is no verdict. :mod:`handlers.nova.migrations.rules` has the rules.
@@ -15,8 +16,8 @@ the instance must still be deleted or without a task. Nova writes the same statu
 **What is not changed.** A resize that waits for the user, an instance with a task, and a cross-cell resize. Without a younger
 migration that succeeded, nothing proves where the guest runs. Then the finding has the statement for an operator.
 
-**Why a race does no harm.** A deleted instance needs a minute without a change, a live one
-``[audit] audit_stuck_migrations_after``. If Nova writes the row after all, its own status replaces ours.
+**Why a race does no harm.** A deleted instance needs a minute without a change, a live one ``[audit]
+audit_stuck_migrations_after``. If Nova writes the row after all, its own status replaces ours.
 
 **Undo.** The ``UPDATE`` with the old status, known before the heal.
 

@@ -17,6 +17,7 @@ from handlers.nova.hosts.discover_hosts import DiscoverHosts
 from handlers.nova.hosts.sync_aggregates import SyncAggregates
 from handlers.nova.simulation import NovaSimulation
 from handlers.nova.simulation.placement import PlacementServer
+from tests.compute import Compute
 from tests.functional.nova.proofs.stage import Scene, Stage
 from tests.neutron import Neutron
 
@@ -33,10 +34,11 @@ def fresh_cells(monkeypatch: pytest.MonkeyPatch) -> None:
 def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     """One cloud for all tests of a module, which show the scene that they need."""
     folder = tmp_path_factory.mktemp("stage")
-    simulation, double = NovaSimulation(folder), Neutron()
+    simulation = NovaSimulation(folder)
     simulation.start()
-    yield Stage(simulation, double, folder)
-    double.close()
+    made = Stage(simulation, Neutron(), folder)
+    yield made
+    made.close()
     simulation.stop()
 
 
@@ -87,6 +89,15 @@ def neutron(resources: Resources) -> Iterator[Neutron]:
     """A Neutron at which the handlers look."""
     double = Neutron(page=2)
     resources.conf.set_override("network_endpoint_override", double.url, "openstack")
+    yield double
+    double.close()
+
+
+@pytest.fixture
+def compute(resources: Resources, cloud: NovaSimulation) -> Iterator[Compute]:
+    """An API of Nova at which the handlers look."""
+    double = Compute(cloud)
+    resources.conf.set_override("compute_endpoint_override", double.url, "openstack")
     yield double
     double.close()
 

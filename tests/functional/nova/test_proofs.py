@@ -16,7 +16,7 @@ from consumer import plugins
 from handlers.base import Finding, Handler, HandlerError, Healed
 from handlers.nova import database
 from handlers.nova.simulation import NovaSimulation
-from tests.functional.nova.proofs import allocations, archive, bindings, hosts, mappings, migrations, ports
+from tests.functional.nova.proofs import allocations, archive, bindings, hosts, instances, mappings, migrations, ports
 from tests.functional.nova.proofs.changes import SILENCE, another_placement
 from tests.functional.nova.proofs.drift import Built, Case, Change, Drift, Moment
 from tests.functional.nova.proofs.stage import Scene, Stage
@@ -33,6 +33,7 @@ DRIFTS = (
     *ports.DRIFTS,
     *migrations.DRIFTS,
     *bindings.DRIFTS,
+    *instances.DRIFTS,
     *archive.DRIFTS,
 )
 CASES = [case for drift in DRIFTS for case in drift.cases()]
@@ -48,8 +49,9 @@ def theatre(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Theatre]:
     folder = tmp_path_factory.mktemp("stage")
     cloud, neutron = NovaSimulation(folder), Neutron()
     cloud.start()
-    yield Theatre(Stage(cloud, neutron, folder))
-    neutron.close()
+    stage = Stage(cloud, neutron, folder)
+    yield Theatre(stage)
+    stage.close()
     cloud.stop()
 
 

@@ -27,7 +27,7 @@ from handlers.nova.mappings import map_instances
 from handlers.nova.simulation import NovaSimulation
 from tests.functional.nova.proofs.changes import set_up
 from tests.functional.nova.proofs.stage import Scene, Stage
-from tests.functional.nova.sweeps import allocations, archive, bindings, hosts, mappings, migrations, ports
+from tests.functional.nova.sweeps import allocations, archive, bindings, hosts, instances, mappings, migrations, ports
 from tests.functional.nova.sweeps.drift import Drift
 from tests.functional.nova.test_port_requests import EGRESS, group, make_card
 from tests.functional.nova.world import swept
@@ -40,6 +40,7 @@ DRIFTS = (
     *ports.DRIFTS,
     *migrations.DRIFTS,
     *bindings.DRIFTS,
+    *instances.DRIFTS,
     *archive.DRIFTS,
 )
 NOVA = [handler for handler in plugins.handlers() if handler.__module__.startswith("handlers.nova.")]
@@ -55,7 +56,7 @@ def healthy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Stage, S
     stage = Stage(cloud, neutron, folder)
     set_up(stage)
     yield stage, stage.scene()
-    neutron.close()
+    stage.close()
     cloud.stop()
 
 

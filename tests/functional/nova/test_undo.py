@@ -12,7 +12,7 @@ from handlers.nova.allocations import port_allocations
 from handlers.nova.allocations.missing_rules import Give, Problem
 from tests.functional.nova.commands.operator import Operator
 from tests.functional.nova.commands.syntax import commands
-from tests.functional.nova.proofs import allocations, archive, bindings, hosts, mappings, migrations, ports
+from tests.functional.nova.proofs import allocations, archive, bindings, hosts, instances, mappings, migrations, ports
 from tests.functional.nova.proofs.changes import set_up
 from tests.functional.nova.proofs.drift import Drift
 from tests.functional.nova.proofs.stage import Scene, Stage
@@ -24,11 +24,17 @@ DRIFTS = (
     *ports.DRIFTS,
     *migrations.DRIFTS,
     *bindings.DRIFTS,
+    *instances.DRIFTS,
     *archive.DRIFTS,
 )
 #: heals that nothing reverses
 FINAL = frozenset(
-    {"audit_bindings-binding-inactive", "audit_ports-port-of-deleted-instance-delete", "purge-rows-to-purge"}
+    {
+        "audit_bindings-binding-inactive",
+        "audit_ports-port-of-deleted-instance-delete",
+        "audit_stuck_instances-deletion-without-end",
+        "purge-rows-to-purge",
+    }
 )
 #: what the undo does not restore: nova-compute reports it again, or nothing needs the rows of deleted instances
 LOST = {

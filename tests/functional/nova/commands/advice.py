@@ -19,6 +19,7 @@ from handlers.nova.hosts.audit_providers import AuditProviders
 from handlers.nova.hosts.audit_services import AuditServices
 from handlers.nova.hosts.discover_hosts import DiscoverHosts
 from handlers.nova.hosts.sync_aggregates import SyncAggregates
+from handlers.nova.instances.audit_stuck_instances import AuditStuckInstances
 from handlers.nova.mappings.heal_instance_mappings import HealInstanceMappings
 from handlers.nova.mappings.map_instances import MapInstances
 from handlers.nova.ports.audit_ports import AuditPorts
@@ -658,6 +659,37 @@ MAPPINGS = (
     ),
 )
 
+# instances
+
+
+def _build_without_host(stage: Stage) -> Key:
+    set_up(stage)
+    with stage.cloud.ago(**LONG):
+        server = stage.cloud.request()
+        stage.cloud.create_instance(server, "cell1")
+        stage.cloud.map_instance(server, "cell1")
+    return Key("instance", server)
+
+
+def _deletion_without_host(stage: Stage) -> Key:
+    server = _boot(stage)
+    with stage.cloud.ago(**LONG):
+        stage.cloud.set_instance(server, task_state="deleting", host=None, node=None)
+    return Key("instance", server)
+
+
+def _is_deleted(stage: Stage, key: Key, outputs: Sequence[str]) -> bool:
+    return bool(stage.cloud.instance(key.id).deleted)
+
+
+INSTANCES = tuple(
+    Advice("instances/rules.py", AuditStuckInstances, problem, build, (_DELETE_SERVER,), _is_deleted)
+    for problem, build in (
+        ("build-without-host", _build_without_host),
+        ("deletion-without-end", _deletion_without_host),
+    )
+)
+
 # ports and archive
 
 
@@ -761,7 +793,7 @@ ARCHIVE = (
     _archive_advice("id", lambda stage: _unarchivable(stage, "id", "INTEGER")),
 )
 
-ADVICE = (*ALLOCATIONS, *HOSTS, *MAPPINGS, *PORTS, *ARCHIVE)
+ADVICE = (*ALLOCATIONS, *HOSTS, *MAPPINGS, *INSTANCES, *PORTS, *ARCHIVE)
 
 #: Commands that a finding names as its undo; ``test_undo.py`` runs them.
 UNDO = (

@@ -16,6 +16,7 @@ from handlers.base import Handler
 from handlers.nova import tables
 from handlers.nova.simulation import NovaSimulation
 from handlers.testing import configured
+from tests.compute import Compute
 from tests.neutron import Neutron
 
 #: the rows of each table, by ``database.table``
@@ -37,7 +38,7 @@ class Scene:
 
 @dataclass
 class Stage:
-    """A cloud, a Neutron beside it, and the options of the handler under test."""
+    """A cloud, a Neutron and an API of Nova beside it, and the options of the handler under test."""
 
     cloud: NovaSimulation
     neutron: Neutron
@@ -48,6 +49,12 @@ class Stage:
         databases = {"nova_api": self.cloud.api, **self.cloud.cells}
         self._files = {name: Path(str(engine.url.database)) for name, engine in databases.items()}
         self._files["placement"] = self.cloud.placement.database
+        self.compute = Compute(self.cloud)
+
+    def close(self) -> None:
+        """Close the ports of both APIs."""
+        self.neutron.close()
+        self.compute.close()
 
     def scene(self) -> Scene:
         """Return the present state."""
@@ -59,6 +66,7 @@ class Stage:
         self.cloud.placement.start()
         self.options = {}
         self.neutron.faults = {}
+        self.compute.faults = {}
         self.neutron.ports = copy.deepcopy(dict(scene.ports))
         for name in self.scene().differing(scene) - {"neutron.ports"}:
             database, _, table = name.partition(".")
@@ -77,6 +85,7 @@ class Stage:
         """Make a handler that remembers nothing."""
         options: dict[str, dict[str, object]] = {group: {**values} for group, values in self.cloud.options().items()}
         options["openstack"]["network_endpoint_override"] = self.neutron.url
+        options["openstack"]["compute_endpoint_override"] = self.compute.url
         for group, values in self.options.items():
             options.setdefault(group, {}).update(values)
         with closing(configured(kind, options, self.folder)) as resources:

@@ -1,0 +1,47 @@
+"""The client for Nova's API. Only heals use it: proofs read the databases.
+
+Sources: ``nova/api/openstack/compute/servers.py`` (delete), ``nova/compute/api.py`` (_delete).
+"""
+
+from __future__ import annotations
+
+from typing import Self
+
+import requests
+
+from handlers.access.cloud import Cloud, Service
+from handlers.base import Conflict, Refused, Resources
+
+#: Train, the first release whose API all supported releases have
+MICROVERSION = "2.79"
+
+
+class Compute:
+    """The client for servers; safe to share between threads."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+
+    @classmethod
+    def from_resources(cls, resources: Resources) -> Self:
+        return cls(resources.get(Cloud.from_resources).service("compute"))
+
+    def delete_server(self, server: str) -> None:
+        """Request a server's deletion. Nova ignores the request while the server has the task ``deleting`` and its host is up.
+
+        :raises Conflict: when the server is gone
+        :raises Refused: when Nova rejects the request
+        """
+        response = self._service.write("DELETE", f"/servers/{server}", microversion=MICROVERSION)
+        if response.status_code == 404:
+            raise Conflict(f"server {server} is gone")
+        if response.status_code != 204:
+            raise Refused(f"Nova refuses to delete server {server}: {response.status_code} {_detail(response)}")
+
+
+def _detail(response: requests.Response) -> str:
+    try:
+        [error] = response.json().values()
+        return " ".join(str(error["message"]).split())
+    except (ValueError, LookupError, TypeError, AttributeError):
+        return "no detail"

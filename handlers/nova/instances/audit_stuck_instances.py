@@ -1,0 +1,220 @@
+"""Report instances whose task or build never ends, and repeat deletions on request.
+
+**What drifts.** An instance is being deleted, built or changed, and no service carries it on. Its owner cannot use or delete
+it, and Nova ignores another request to delete it.
+
+**Why Nova lets it.** nova-api writes the task first and sends a message then. A message that RabbitMQ loses leaves the task.
+Only a restart of nova-compute takes some tasks up again.
+
+**What is read.** Build request and mapping; in every cell the instance's row and the service of its host. If one cell does
+not answer, there is no verdict. :mod:`handlers.nova.instances.rules` has the rules.
+
+**What is changed.** Only in mode ``heal``, and only for the task ``deleting``: ``UPDATE instances SET task_state = NULL``, if
+the row is unchanged, then ``DELETE /servers/{id}``. Nova repeats the whole deletion. If nova-api does not accept the request,
+the task is set again.
+
+**What is not changed.** All other tasks: a task that is cleared without proof can make Nova stop a healthy guest. The finding
+has the next command or statement. A host that is down takes up its tasks when it starts.
+
+**Why a race does no harm.** The row must be unchanged for ``[audit] audit_stuck_instances_after``. If the first deletion
+still runs, nova-compute does both one after the other, and the second one finds nothing.
+
+**Undo.** None: the owner asked for the deletion, and a deleted server cannot return.
+
+Sources: ``nova/compute/api.py`` (_delete), ``nova/compute/manager.py`` (_init_instance, terminate_instance),
+``nova/servicegroup/drivers/db.py``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Self
+
+from oslo_config import cfg
+
+from handlers.access import cloud_options
+from handlers.access.compute import Compute
+from handlers.access.roles import SERVERS
+from handlers.base import (
+    Conflict,
+    Finding,
+    HandlerError,
+    Healed,
+    Key,
+    Mode,
+    Privilege,
+    Resources,
+    Roles,
+    Trigger,
+    keys_of,
+)
+from handlers.nova import concerns, keys, options
+from handlers.nova.base import NovaHandler
+from handlers.nova.cells import Cell
+from handlers.nova.database import NovaDatabases
+from handlers.nova.instances import facts, queries
+from handlers.nova.instances.rules import ByHand, Case, Problem, Repeat, decide
+from handlers.nova.nodes import live_instances
+from handlers.nova.verdicts import Keep, Report, Wait, soonest
+
+OPTIONS: list[cfg.Opt] = [
+    cfg.IntOpt(
+        "audit_stuck_instances_after",
+        default=7200,
+        min=600,
+        help="Seconds without a change of an instance, after which no task of Nova can still run. Set it above the longest "
+        "time that a snapshot, a migration or the cleaning of a bare metal node takes here.",
+    ),
+]
+
+#: seconds from the beginning of an operation to the first inspection; most operations have ended by then
+_BEGUN = 900.0
+_HINTS = (
+    "instance.delete.start",
+    "instance.create.start",
+    "instance.rebuild.start",
+    "instance.resize_prep.start",
+    "instance.unshelve.start",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    cell: str
+    instance: str
+    host: str | None
+    vm_state: str | None
+    task_state: str | None
+    changed: str | None
+    queued: bool
+    host_up: bool | None
+
+
+class AuditStuckInstances(NovaHandler):
+    name = "audit_stuck_instances"
+    title = "Report instances whose task or build never ends, and repeat deletions"
+    kinds = ("instance", "host")
+    healable_problems = frozenset({Problem.DELETING})
+    concerned_kinds = concerns.KINDS
+    triggers = (
+        *(Trigger(event, keys.instance, after=_BEGUN) for event in _HINTS),
+        Trigger("service.update", keys.compute_host),
+    )
+    default_mode = Mode.AUDIT
+    default_interval = 1800
+    confirm_after = 5.0
+    requires = ("nova_api",)
+    relies_on = ("nova_api", "cell")
+    rights = {"cell": {"instances": frozenset({Privilege.UPDATE})}}
+    roles = Roles((), (SERVERS,))
+    cost = "One query per cell, which reads the live instances; half an hour is fine for a hundred thousand."
+
+    def __init__(self, databases: NovaDatabases, compute: Compute, after: float) -> None:
+        self._databases = databases
+        self._compute = compute
+        self._after = after
+
+    @classmethod
+    def options(cls) -> Mapping[str, Sequence[cfg.Opt]]:
+        return {
+            options.GROUP: options.OPTIONS,
+            cloud_options.GROUP: cloud_options.OPTIONS,
+            options.AUDIT: OPTIONS,
+        }
+
+    @classmethod
+    def from_resources(cls, resources: Resources) -> Self:
+        after = resources.conf[options.AUDIT].audit_stuck_instances_after
+        return cls(resources.get(NovaDatabases.from_resources), resources.get(Compute.from_resources), after)
+
+    def inspect(self, key: Key) -> Iterable[Finding]:
+        findings: list[Finding] = []
+        waits: list[Wait] = []
+        for instance in self._of_host(key.id) if key.kind == "host" else [key.id]:
+            for cell, case in facts.read(self._databases, instance, self._after):
+                match decide(case):
+                    case Keep():
+                        pass
+                    case Wait() as wait:
+                        waits.append(wait)
+                    case Report() as report:
+                        findings.append(self._report(key, cell, case, report))
+                    case Repeat():
+                        findings.append(self._repetition(key, cell, case))
+        if waits and not findings:
+            raise soonest(waits)
+        return findings
+
+    def sweep(self) -> Iterator[Key]:
+        look = partial(queries.suspects, after=self._after)
+        found, down = self._databases.run_in_available(self._databases.host_cells(), look)
+        yield from keys_of("instance", sorted({instance for some in found.values() for instance in some}))
+        if down is not None:
+            raise down
+
+    def population(self) -> int:
+        return live_instances(self._databases)
+
+    def heal(self, finding: Finding) -> Healed:
+        self._databases.require_known_schema()
+        evidence = Evidence(**self.prove_again(finding).evidence)
+        cell = next((one for one in self._databases.cells() if one.uuid == evidence.cell), None)
+        if cell is None:
+            raise Conflict(f"the cell {evidence.cell} is gone")
+        before = instance, host, _ = evidence.instance, evidence.host, evidence.changed
+        database = self._databases.database(cell)
+        if not database.run(lambda connection: queries.clear_deletion(connection, *before)):
+            raise Conflict(f"instance {instance} changed")
+        try:
+            self._compute.delete_server(instance)
+        except HandlerError:
+            database.run(lambda connection: queries.restore_deletion(connection, *before))
+            raise
+        return Healed(
+            f"repeated the deletion of server {instance} on {host}",
+            before={"vm_state": evidence.vm_state, "task_state": evidence.task_state},
+            after={"task_state": evidence.task_state},
+            undo=finding.undo,
+        )
+
+    def _of_host(self, host: str) -> list[str]:
+        look = partial(queries.suspects, after=self._after, host=host)
+        found = self._databases.run_in_all(self._databases.host_cells(), look)
+        return sorted({instance for some in found.values() for instance in some})
+
+    def _report(self, key: Key, cell: Cell, case: Case, report: Report) -> Finding:
+        refusal = report.refusal
+        if isinstance(report, ByHand):
+            refusal = f"{refusal} in the database of {cell.label}:\n{self._clearing(cell, case)}"
+        text = f"instance {case.row.uuid} {report.summary}"
+        evidence = _evidence(cell, case)
+        return Finding(key, report.problem, text, evidence, False, refusal, concerns=_concerns(cell, case))
+
+    def _repetition(self, key: Key, cell: Cell, case: Case) -> Finding:
+        row = case.row
+        return Finding(
+            key,
+            Problem.DELETING,
+            f"instance {row.uuid} is being deleted on {row.host}, and nothing carries the deletion on",
+            _evidence(cell, case),
+            undo="none: a deleted server cannot return",
+            plan=f"-- in the database of {cell.label}\n{self._clearing(cell, case)}\nDELETE /servers/{row.uuid}",
+            concerns=_concerns(cell, case),
+        )
+
+    def _clearing(self, cell: Cell, case: Case) -> str:
+        database = self._databases.database(cell)
+        return database.run(lambda connection: queries.typed_clearing(connection, case.row))
+
+
+def _evidence(cell: Cell, case: Case) -> dict[str, object]:
+    row = case.row
+    states = row.host, row.vm_state, row.task_state, row.changed
+    return asdict(Evidence(cell.uuid, row.uuid, *states, case.queued, case.host_up))
+
+
+def _concerns(cell: Cell, case: Case) -> frozenset[str]:
+    row = case.row
+    return concerns.of_cell(cell) | concerns.of_row(row.uuid, row.project_id, row.host, row.node)

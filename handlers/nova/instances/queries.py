@@ -1,0 +1,84 @@
+"""The SQL about instances with a task or a build."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from handlers.access.database import seconds_since, time_before, utcnow
+from handlers.nova import tables
+from handlers.nova.instances.rules import DELETING, Row
+from handlers.nova.queries import COMPUTE, NOW
+from handlers.nova.sql_text import as_typed
+
+#: ``[DEFAULT] service_down_time`` of Nova, by default
+_DOWN = 60.0
+
+
+def live_row(connection: Connection, instance: str) -> Row | None:
+    c = tables.instances.c
+    query = sa.select(c.uuid, c.project_id, c.host, c.vm_state, c.task_state, c.hidden, c.created_at, c.updated_at, NOW)
+    row = connection.execute(query.where(c.uuid == instance, c.deleted == 0)).first()
+    if row is None:
+        return None
+    return Row(
+        row.uuid,
+        row.project_id,
+        row.host,
+        row.vm_state,
+        row.task_state,
+        bool(row.hidden),
+        None if row.updated_at is None else row.updated_at.isoformat(sep=" "),
+        seconds_since(connection, row.now, row.created_at, row.updated_at),
+        row.node,
+    )
+
+
+def host_up(connection: Connection, host: str) -> bool | None:
+    """Return whether the host's nova-compute reports; None without a service (``nova/servicegroup/drivers/db.py``)."""
+    c = tables.services.c
+    query = sa.select(c.last_seen_up, c.created_at, c.forced_down, NOW)
+    row = connection.execute(query.where(c.binary == COMPUTE, c.deleted == 0, c.host == host)).first()
+    if row is None:
+        return None
+    seen = row.last_seen_up or row.created_at
+    return not row.forced_down and seen is not None and abs((row.now - seen).total_seconds()) <= _DOWN
+
+
+def suspects(connection: Connection, after: float, host: str | None = None) -> list[str]:
+    """Return the live instances that have had a task or no host for so many seconds, perhaps only those of one host."""
+    c = tables.instances.c
+    oldest = time_before(connection, connection.execute(sa.select(NOW)).scalar_one(), after)
+    busy = sa.or_(c.task_state.is_not(None), sa.and_(c.vm_state == "building", c.host.is_(None)))
+    query = sa.select(c.uuid).where(c.deleted == 0, busy, sa.func.coalesce(c.updated_at, c.created_at) < oldest)
+    if host is not None:
+        query = query.where(c.host == host)
+    return list(connection.scalars(query.order_by(c.uuid)))
+
+
+def clear_deletion(connection: Connection, instance: str, host: str | None, changed: str | None) -> bool:
+    """Clear the task ``deleting`` of an unchanged instance; return whether the row was unchanged."""
+    return connection.execute(_clearing(instance, host, DELETING, changed)).rowcount == 1
+
+
+def restore_deletion(connection: Connection, instance: str, host: str | None, changed: str | None) -> None:
+    """Set the task ``deleting`` again, unless Nova has set another task or deleted the instance."""
+    c = tables.instances.c
+    mine = (c.uuid == instance, c.deleted == 0, c.task_state.is_(None), c.host == host)
+    before = None if changed is None else datetime.fromisoformat(changed)
+    connection.execute(sa.update(tables.instances).where(*mine).values(task_state=DELETING, updated_at=before))
+
+
+def typed_clearing(connection: Connection, row: Row) -> str:
+    """Return the statement that clears the task of an unchanged instance."""
+    return as_typed(connection, _clearing(row.uuid, row.host, row.task_state or "", row.changed))
+
+
+def _clearing(instance: str, host: str | None, task: str, changed: str | None) -> sa.Update:
+    c = tables.instances.c
+    unchanged = c.updated_at.is_(None) if changed is None else c.updated_at == datetime.fromisoformat(changed)
+    where = c.host.is_(None) if host is None else c.host == host
+    mine = (c.uuid == instance, c.deleted == 0, c.task_state == task, where, unchanged)
+    return sa.update(tables.instances).where(*mine).values(task_state=sa.null(), updated_at=utcnow())
