@@ -1,14 +1,11 @@
-"""The machine: RabbitMQ, the journal, time. It knows Nova and Octavia only through ``handlers.base``.
+"""All of stackmend except the handlers. It knows Nova and Octavia only through ``handlers.base``.
 
 bus        turns messages of RabbitMQ into events
-journal    the durable table of work and its history
+journal    stackmend's database: work to do, and history
 engine     turns hints into heals
 status     metrics, health and a page over HTTP
 conf       the configuration
 cli        the command line
-plugins    finds plugins by entry point
-messaging  imports oslo.messaging with plain threads
-text       formats values for people
 """
 
 import warnings

@@ -1,7 +1,7 @@
-"""The only module that imports oslo.messaging, after it has selected oslo.service's threading backend.
+"""The only module that imports oslo.messaging. First it selects the threading backend of oslo.service.
 
-oslo.messaging imports oslo.service, whose default is eventlet. An earlier selection, such as a test runner's, stays. Commands
-without a broker avoid this import, because it takes a third of a second.
+oslo.messaging imports oslo.service, whose default backend is eventlet. Commands without a broker avoid this import, because it
+takes a third of a second.
 """
 
 from contextlib import suppress

@@ -1,4 +1,4 @@
-"""Finds plugins by entry point, so that this package does not import them."""
+"""Finds plugins (handlers, brokers, checks ...) by entry point, so that ``consumer`` imports none of them by name."""
 
 from __future__ import annotations
 
@@ -81,6 +81,7 @@ def inventory_names() -> list[str]:
 def inventory(name: str) -> type[Inventory]:
     """Return an inventory's class.
 
+    :raises LookupError: no inventory has this name
     :raises BrokenPlugin: the class cannot be loaded
     """
     for entry in entry_points(group=INVENTORIES):

@@ -23,7 +23,10 @@ def one_line(text: str) -> str:
 
 
 def printable(text: str, keep: str = "") -> str:
-    """Return text with control characters escaped, so that the text cannot control a terminal."""
+    """Return text with control characters escaped, so that the text cannot control a terminal.
+
+    :param keep: control characters to leave
+    """
     if text.isprintable():
         return text
     return "".join(

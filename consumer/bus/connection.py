@@ -1,9 +1,9 @@
-"""From an oslo.messaging transport URL to a kombu connection.
+"""Opens a kombu connection from a transport URL of oslo.messaging.
 
 ``[oslo_messaging_rabbit]`` and the URL's query (``?ssl=1``) configure the connection by the rules of oslo.messaging:
 ``impl_rabbit.Connection.__init__`` (URL, login, TLS) and ``_drivers.common.ConfigOptsProxy`` (query).
 
-No error of this module contains a password. Libraries quote text that they cannot parse, so this module replaces their errors.
+No error of this module contains a password: errors of libraries are replaced, because these quote text that they cannot parse.
 """
 
 from __future__ import annotations
@@ -82,13 +82,12 @@ class Plan:
 class Link:
     """An open connection to one host, for one thread.
 
-    It uses only kombu's transport, because nothing can interrupt a wait inside ``kombu.Connection``.
-
-    :raises LOST: from the constructor and every method except ``close`` and ``drop``; its text contains no secrets
+    The constructor and every method except ``close`` and ``drop`` can raise the errors in :data:`LOST`, without secrets.
     """
 
     def __init__(self, endpoint: Endpoint, settings: BusSettings) -> None:
         self.name = endpoint.name
+        # Only the transport is used, because nothing can interrupt a wait inside kombu's Connection.
         self._transport = Connection(**endpoint.arguments).transport
         self._connection = self._transport.establish_connection()
         #: whether one acknowledgement can cover all earlier messages
@@ -99,7 +98,7 @@ class Link:
         self.wait_for_answers(settings.answer_timeout)
 
     def wait_for_answers(self, seconds: float) -> None:
-        """Limit the time of a request. py-amqp waits forever for a silent broker."""
+        """Set the longest wait for an answer. By default, py-amqp waits for ever for a silent broker."""
         wire = getattr(self._connection, "sock", None)
         if wire is not None:
             wire.settimeout(seconds)
@@ -112,7 +111,7 @@ class Link:
 
     @contextmanager
     def brief_channel(self) -> Iterator[Any]:
-        """Open a channel for one request, because a negative answer closes it."""
+        """Open a channel for one request, because the broker closes a channel after an error."""
         channel = self.channel()
         try:
             yield channel
@@ -132,11 +131,11 @@ class Link:
         return True
 
     def beat(self) -> None:
-        """Send a due heartbeat and check the broker's heartbeat. Call this about once a second."""
+        """Send a heartbeat if one is due; raise an error if the broker's are missing. Call this about once a second."""
         self._transport.heartbeat_check(self._connection, rate=2)
 
     def close(self) -> None:
-        """Close with a handshake, so that the broker has received everything."""
+        """Close with a handshake, so that nothing sent before is lost."""
         with suppress(*LOST, AttributeError):
             self._transport.close_connection(self._connection)
 
@@ -202,7 +201,7 @@ def connect(endpoints: tuple[Endpoint, ...], settings: BusSettings) -> Link:
 
 @contextmanager
 def opened(url: str, settings: BusSettings, options: Options = ()) -> Iterator[Link]:
-    """Open a connection for a short task."""
+    """Open a connection for a short task, and close it at the end."""
     link = connect(plan(url, settings, options).endpoints, settings)
     try:
         yield link
@@ -211,12 +210,12 @@ def opened(url: str, settings: BusSettings, options: Options = ()) -> Iterator[L
 
 
 def _end(url: str) -> str:
-    """Return the part after the last ``@``. Even in a malformed URL, that part contains no password."""
+    """Return the part of a transport URL that contains no password, even in a malformed URL: the part after the last ``@``."""
     return f"...@{url.rpartition('@')[2]}" if "@" in url else "(without user and password)"
 
 
 def is_absent(error: ChannelError) -> bool:
-    """Return whether a passive declaration failed because the object does not exist."""
+    """Return whether a passive declaration failed because the queue or exchange does not exist."""
     return str(error.reply_code) == "404"
 
 
@@ -249,7 +248,10 @@ def _parsed(conf: cfg.ConfigOpts, url: str) -> oslo_messaging.TransportURL:
 
 
 def _options(conf: cfg.ConfigOpts, query: Mapping[str, str], url: str, theirs: Options) -> Mapping[str, Any]:
-    """Return ``[oslo_messaging_rabbit]``: the publishers' values, overridden by ours, then by the URL's query."""
+    """Return the values of ``[oslo_messaging_rabbit]``: the publishers', overridden by ours, then by the URL's query.
+
+    :param theirs: the options in the publishers' configuration
+    """
     opts = {opt.dest: opt for group, opts in oslo_messaging.opts.list_opts() if group == RABBIT for opt in opts}
     conf.register_opts(list(opts.values()), group=RABBIT)
     values = {name: conf[RABBIT][name] for name in opts}

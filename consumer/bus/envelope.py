@@ -1,12 +1,11 @@
-"""Decodes the bytes of a message to an event, or raises the reason why that is impossible.
+"""Decodes the bytes of a message to an event. For every other message, it raises only :class:`Undecodable`. No I/O.
 
-Parsing unwanted messages would take most CPU time, so :class:`Sieve` drops them by a pattern at the first byte. oslo.messaging
-writes JSON members in a fixed order (``Notifier._notify``, ``serialize_msg``), so the event type comes before any payload that
-could imitate one. The message must also end with ``}"}``, which a truncated message never does. :class:`Sieve` parses all
-other messages.
+Parsing unwanted messages would take most CPU time. So :class:`Sieve` reads the event type with a regular expression at the
+start of the message, and drops a whole message (it ends with ``}"}``) of an unwanted type. oslo.messaging writes JSON members
+in a fixed order (``Notifier._notify``, ``serialize_msg``), so no text of the payload can look like the event type.
 
-It reads messages of both drivers: ``messagingv2`` (``{"oslo.version": "2.0", "oslo.message": "<JSON>"}``) and ``messaging``
-(the bare notification). The functions are pure. For any input they raise only :class:`Undecodable`.
+Messages of both drivers can be decoded: ``messagingv2`` (``{"oslo.version": "2.0", "oslo.message": "<JSON>"}``) and
+``messaging`` (the bare notification).
 """
 
 from __future__ import annotations
@@ -42,9 +41,9 @@ _TAIL = b'}"}'
 
 
 class Sieve:
-    """Picks the wanted events out of a stream of messages.
+    """Decodes messages with wanted event types, and drops the others.
 
-    :param wanted: normalised event types
+    :param wanted: event types, by their versioned names
     :param max_body: size of the largest message to parse, in bytes
     """
 
@@ -128,7 +127,7 @@ def _text(value: Any) -> str:
 
 
 def _time(value: Any) -> datetime | None:
-    """Parse ``YYYY-MM-DD HH:MM:SS.ffffff``, which is UTC without a zone."""
+    """Parse the time of a notification; a time without a zone is in UTC. Return None for any other value."""
     if not isinstance(value, str):
         return None
     try:

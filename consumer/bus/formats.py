@@ -1,4 +1,4 @@
-"""Converts Nova's two wire formats to one.
+"""Converts Nova's two notification formats to one.
 
 Nova sends the *versioned* notification (``instance.delete.end``, versioned objects) and the *legacy* one
 (``compute.instance.delete.end``, a flat dictionary). Later code sees only the versioned name and plain data.
@@ -109,7 +109,7 @@ _STATE_UPDATE = ("old_state", "state", "old_task_state", "new_task_state")
 
 
 def normalise(name: str) -> str:
-    """Return the versioned name of Nova's event type; return an event type of another service unchanged."""
+    """Return the versioned name of a legacy event type of Nova; return any other event type unchanged."""
     irregular = _IRREGULAR.get(name)
     if irregular is not None:
         return irregular
@@ -125,7 +125,7 @@ def raw_names(wanted: frozenset[str]) -> frozenset[str]:
 
 
 def format_of(name: str, payload: Mapping[str, Any]) -> str:
-    """Return ``versioned`` or ``unversioned`` (see ``[notifications] notification_format``); empty for other services."""
+    """Return ``versioned`` or ``unversioned`` (the names in nova.conf) for an event of Nova; empty for other services."""
     if any(key.endswith(_DATA) for key in payload):
         return "versioned"
     return "unversioned" if _is_legacy(name) else ""
@@ -134,7 +134,7 @@ def format_of(name: str, payload: Mapping[str, Any]) -> str:
 def normalise_payload(name: str, payload: Mapping[str, Any]) -> dict[str, Any]:
     """Return the payload as plain nested data with the versioned keys.
 
-    :param name: the event type on the wire
+    :param name: the event type as received
     :raises Undecodable: the major version of the payload is unknown
     """
     if any(key.endswith(_DATA) for key in payload):
@@ -148,7 +148,7 @@ def normalise_payload(name: str, payload: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _check_version(payload: Mapping[str, Any]) -> None:
-    """Refuse an unknown major version of the outermost object; handlers read only names from inner objects."""
+    """Raise Undecodable if the outermost object has an unknown major version. Of inner objects, handlers read only names."""
     prefix = next(key for key in payload if key.endswith(_DATA)).removesuffix("data")
     name, version = payload.get(f"{prefix}name"), payload.get(f"{prefix}version")
     if not isinstance(name, str) or not isinstance(version, str):

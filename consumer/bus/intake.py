@@ -1,8 +1,8 @@
 """Consumes the queues of one broker over one connection and one channel.
 
 It never declares a queue or exchange of Nova or Octavia: if our arguments differed, RabbitMQ would refuse their declarations
-with 406. A passive declaration shows whether a queue exists. It uses a second channel, because the answer "not found" closes
-it. No message is lost while the queue is missing: oslo.messaging's publisher creates the queue with the first message
+with 406. A passive declaration, on a second channel, shows whether a queue exists. No message is lost while the queue is
+missing: oslo.messaging's publisher creates the queue with the first message
 (``impl_rabbit.Connection._publish_and_creates_default_queue``).
 
 With ``queue_mode = bind``, it creates one queue of our own.
@@ -31,20 +31,20 @@ _ADVICE = (
     "[oslo_messaging_notifications] driver = messagingv2"
 )
 
-#: Lookups of a missing queue slow down to this many times ``queue_wait``: RabbitMQ logs an error for each.
+#: The wait between two lookups of a missing queue grows to this many times ``queue_wait``: RabbitMQ logs an error for each.
 _SLOWEST = 300
 
-#: Seconds that the broker gets to answer a close.
+#: Seconds to wait for the broker's answer when the connection is closed.
 _LEAVE = 3.0
 
 
 @dataclass(frozen=True, slots=True)
 class Arrived:
-    """A message as it arrived.
+    """A message as received.
 
     :param tag: the delivery tag, which acknowledges the message
     :param size: bytes sent; ``body`` is shorter if the message exceeds ``[bus] max_body_bytes``, because its end is cut
-    :param compression: the header of this name
+    :param compression: the message's header ``compression``
     :param unreadable: why the properties of the message cannot be read; empty if they can
     """
 
@@ -58,9 +58,9 @@ class Arrived:
 
 
 def queue_arguments(version: str) -> dict[str, Any]:
-    """Return the arguments of our own queue.
+    """Return the arguments for the declaration of our own queue.
 
-    RabbitMQ 4 drops a message of a quorum queue after 20 returns unless the limit is -1, which RabbitMQ 3 refuses.
+    RabbitMQ 4 drops a message of a quorum queue after 20 redeliveries, unless the limit is -1, which RabbitMQ 3 refuses.
 
     :param version: the version that the broker reports
     """
@@ -70,13 +70,13 @@ def queue_arguments(version: str) -> dict[str, Any]:
 
 
 class Intake:
-    """The messages that arrive over one connection, in order.
+    """Receives the messages of one connection into the list ``arrived``, in order; ``size`` is their total size in bytes.
 
-    ``size`` is the total bytes of ``arrived``. ``gaps`` has a sentence for each time that messages were perhaps missed.
+    The list ``gaps`` has a sentence for each time that messages were perhaps missed. The constructor and every method can
+    raise the errors in :data:`consumer.bus.connection.LOST`.
 
     :param logged: (name, reply code) of problems that were logged; successive connections share this set
     :param prefetch: how many unacknowledged messages the broker may send, per queue
-    :raises LOST: from the constructor and every method
     """
 
     def __init__(
@@ -122,7 +122,7 @@ class Intake:
                 self._channel.basic_ack(message.tag)
 
     def tend(self) -> None:
-        """Send due heartbeats and repeat due lookups. Call this at least once a second."""
+        """Send due heartbeats, and look for missing queues and exchanges again. Call this at least once a second."""
         now = monotonic()
         if now >= self._next_beat:
             self._next_beat = now + 1.0
@@ -131,7 +131,7 @@ class Intake:
             self.discover()
 
     def discover(self) -> None:
-        """Consume every existing queue; bind our own queue to every existing exchange."""
+        """Start to consume each queue that exists by now; bind our own queue to each exchange that exists by now."""
         for queue in self.missing:
             if self._exists(queue):
                 self._consume(queue)
@@ -142,16 +142,14 @@ class Intake:
         self._wait = min(self._wait * 2, self._settings.queue_wait * _SLOWEST)
 
     def close(self) -> None:
-        """Return unacknowledged messages; close the channel, then the connection.
-
-        This order delivers every acknowledgement to the broker; a dropped connection can lose the last ones.
-        """
+        """Close channel and connection; the broker then sends unacknowledged messages again."""
         self.link.wait_for_answers(_LEAVE)
+        # The broker's answer shows that it has every acknowledgement.
         self._channel.close()
         self.link.close()
 
     def _exists(self, queue: str) -> bool:
-        """Return whether a queue exists; create our own queue if it is missing."""
+        """Return whether a queue exists and can be read; with ``queue_mode = bind``, create it if it is missing."""
         try:
             try:
                 self._declare(queue, passive=True)
@@ -210,7 +208,7 @@ class Intake:
         self.size += len(body)
 
     def _cancelled(self, tag: str) -> None:
-        """Handle a cancelled consumer: the broker deleted the queue or moved it to another node."""
+        """Record that the broker cancelled a consumer, because the queue was deleted or moved to another node."""
         queue = self.consumed.pop(tag, "?")
         LOG.warning("broker %s: the broker cancelled our consumer of the queue %s", self._broker.name, queue)
         self._deleted.add(queue)

@@ -1,4 +1,4 @@
-"""Answers the handlers' questions about RabbitMQ."""
+"""Makes the :class:`~handlers.base.Bus` through which handlers and checks read RabbitMQ."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def bus(conf: cfg.ConfigOpts) -> Bus:
 
 
 def queue_depth(broker: Broker, queue: str, settings: BusSettings) -> QueueDepth:
-    """Ask a broker how many messages and consumers a queue has.
+    """Return how many messages and consumers a queue has.
 
     :raises Unavailable: the transport URL is malformed, no host answers, or the queue does not exist
     """

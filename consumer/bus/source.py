@@ -1,17 +1,16 @@
 """Reads one broker in batches until the process stops.
 
-A :class:`Source` is one thread with one connection. A batch ends when it is full or old enough. The batch is stored, then
-acknowledged with one frame. A frame for each message would cost a quorum queue eight times as much. The broker sends all other
-messages again.
+A :class:`Source` is one thread with one connection. It collects messages to a batch, stores the batch, and then acknowledges
+all its messages at once, which costs a quorum queue much less than single acknowledgements. The broker sends unacknowledged
+messages again; to store a message twice is harmless.
 
-- **Journal unavailable** (:class:`NotStored`): the source offers the same batch again. Meanwhile heartbeats continue. After
-  ``unacknowledged_seconds`` the source closes the connection: RabbitMQ ends a delivery after 30 unacknowledged minutes, and a
-  quorum queue counts redeliveries. Storing a message twice is harmless.
+- **Journal unavailable** (:class:`NotStored`): the source tries to store the same batch again. Meanwhile it sends heartbeats.
+  After ``unacknowledged_seconds`` it closes the connection, because RabbitMQ itself ends a delivery after 30 minutes.
 - **Broker unreachable**: the source tries every host, with growing pauses, without end.
 - **Messages were perhaps missed** (lost broker, deleted queue): ``on_gap`` requests a sweep once messages can arrive again.
 - **A message cannot be decoded**: it becomes a dead letter.
-- **Unexpected error while reading**: the source reconnects, and RabbitMQ sends every unacknowledged message again. A quorum
-  queue drops a message that it has sent too often. So the next connection takes one message at a time.
+- **Unexpected error while reading**: the source reconnects, and takes one message at a time. A quorum queue drops a message
+  that it has sent too often; so only the message that causes the error can be dropped.
 """
 
 from __future__ import annotations
@@ -42,12 +41,12 @@ _STORE_AGAIN_FIRST, _STORE_AGAIN_MOST = 0.2, 5.0
 
 
 class NotStored(Exception):
-    """The journal cannot store a batch now; offer it again later."""
+    """The journal cannot store a batch now; the source tries again later."""
 
 
 @dataclass(frozen=True, slots=True)
 class UndecodableMessage:
-    """A message that cannot be decoded. The source stores it as a dead letter.
+    """A message that cannot be decoded, and becomes a dead letter.
 
     :param body: as received, cut at ``[bus] dead_body_bytes``
     :param size: bytes received
@@ -83,9 +82,8 @@ class Batch:
 class Source:
     """Reads one broker. Its thread sets the attributes that health and metrics need; any thread may read them.
 
-    :param wanted: normalised event types
-    :param deliver: stores a batch or raises :class:`NotStored`; heartbeats wait meanwhile, so it should take seconds, not
-        minutes
+    :param wanted: event types, by their versioned names
+    :param deliver: stores a batch or raises :class:`NotStored`, within seconds, because heartbeats wait meanwhile
     :param on_gap: gets the broker's name and a sentence why messages were perhaps missed; must be quick
     """
 
@@ -123,7 +121,7 @@ class Source:
         self._careful = 0
 
     def run(self, stop: threading.Event) -> None:
-        """Read until ``stop`` is set; then return within a second, or when ``deliver`` or the broker is done."""
+        """Read until ``stop`` is set; then return within a second, or when a running call of ``deliver`` or the broker ends."""
         wait = 0.0
         while not stop.is_set():
             self.turned_at = began = monotonic()
@@ -185,10 +183,8 @@ class Source:
         return ""
 
     def _collect(self, intake: Intake, stop: threading.Event) -> list[Arrived]:
-        """Wait until a batch is complete; return its messages, or none if the broker was silent.
-
-        ``batch_seconds`` counts from the last batch, so the first message after a silence does not wait.
-        """
+        """Wait until a batch is complete; return its messages, or none if no message arrived for half a second."""
+        # batch_seconds counts from the last batch, so the first message after a silence does not wait.
         most, end = self._settings.batch_size, self._collected + self._settings.batch_seconds
         while len(intake.arrived) < most and intake.size < BATCH_BYTES and not stop.is_set():
             if not intake.arrived:
@@ -221,7 +217,11 @@ class Source:
         return Batch(name, tuple(wanted), tuple(dead), len(messages))
 
     def _uncompressed(self, message: Arrived, error: Exception) -> tuple[bytes, Event | None, str]:
-        """Decode a compressed message (``[oslo_messaging_rabbit] kombu_compression``)."""
+        """Decode a message that is perhaps compressed (``[oslo_messaging_rabbit] kombu_compression``).
+
+        :param error: why the body cannot be decoded as received
+        :return: the body, the event (None if unwanted), and why it cannot be decoded (empty if it can)
+        """
         body = message.body
         if message.size > self._settings.max_body_bytes:
             return body, None, f"the message has {message.size} bytes, more than [bus] max_body_bytes"
@@ -246,7 +246,10 @@ class Source:
         )
 
     def _store(self, batch: Batch, intake: Intake, stop: threading.Event) -> bool:
-        """Store a batch, and repeat failed attempts without end; return whether the batch may be acknowledged."""
+        """Store a batch; try again until it is stored or ``stop`` is set.
+
+        :return: whether the batch may be acknowledged: it is stored, and the connection is the one that received it
+        """
         if not batch.wanted and not batch.dead:
             return True
         began, wait, here = monotonic(), _STORE_AGAIN_FIRST, True
@@ -257,7 +260,7 @@ class Source:
             except NotStored as error:
                 problem = f"the journal stores nothing now: {reason(error)}"
                 if not self.problem:
-                    LOG.warning("broker %s: %s; no message is acknowledged until it does", self.broker.name, problem)
+                    LOG.warning("broker %s: %s; messages stay unacknowledged", self.broker.name, problem)
             except Exception as error:  # a bug: keep the messages
                 problem = f"the journal failed: {type(error).__name__}: {reason(error)}"
                 if not self.problem:
@@ -277,9 +280,9 @@ class Source:
             wait = min(wait * 2, _STORE_AGAIN_MOST)
 
     def _keep_alive(self, intake: Intake, seconds: float, last: float, stop: threading.Event) -> bool:
-        """Keep the connection alive without acknowledging; return False if the connection had to be closed.
+        """Keep the connection alive for some seconds, without acknowledging; return False if it was lost or closed.
 
-        :param last: when to return the messages to the broker
+        :param last: monotonic time after which to close it, which returns the messages to the broker
         """
         end = monotonic() + seconds
         try:

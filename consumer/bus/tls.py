@@ -27,7 +27,7 @@ _FILES = {"ca_certs": "ssl_ca_file", "certfile": "ssl_cert_file", "keyfile": "ss
 
 
 def parameters(hostname: str | None, options: Mapping[str, Any]) -> dict[str, Any] | bool:
-    """Return py-amqp's TLS parameters. Only ``ssl_ca_file`` turns on the check of host names.
+    """Return py-amqp's TLS parameters; False without TLS. Only ``ssl_ca_file`` turns on the check of host names.
 
     :raises UnusableURL: this Python does not support the protocol version
     """
@@ -45,7 +45,10 @@ def parameters(hostname: str | None, options: Mapping[str, Any]) -> dict[str, An
 
 
 def advice(error: BaseException, given: Mapping[str, Any] | bool) -> str:
-    """Return which option the operator should check after a TLS failure; empty after any other failure."""
+    """Return which option the operator should check after a TLS failure; empty after any other failure.
+
+    :param given: the result of :func:`parameters`
+    """
     files = given if isinstance(given, Mapping) else {}
     set_files = ", ".join(f"{option} = {files[name]}" for name, option in _FILES.items() if files.get(name))
     if isinstance(error, ssl.SSLCertVerificationError):

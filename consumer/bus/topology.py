@@ -28,6 +28,7 @@ class Kind(StrEnum):
 class Found:
     """An exchange or a queue on the broker.
 
+    :param advice: how to solve its problem; empty without a problem
     :param allowed: whether our user may inspect the exchange, or read the queue
     """
 
@@ -49,12 +50,12 @@ class Topology:
 
     @property
     def ready(self) -> bool:
-        """Whether any queue exists. The queue of a priority appears with the first message of that priority."""
+        """Whether any queue exists that stackmend reads. A queue appears with the first message of its priority."""
         return self.reachable and any(thing.exists for thing in self.found if thing.kind is Kind.QUEUE)
 
 
 def check(broker: Broker, settings: BusSettings) -> Topology:
-    """Inspect one broker, to explain why no event arrives. The passive declarations change nothing."""
+    """Inspect the exchanges and queues of one broker, without a change, to explain why no event arrives."""
     try:
         with opened(broker.transport_url, settings, broker.options) as link:
             return Topology(broker.name, True, tuple(_things(link, broker, settings)))
@@ -90,7 +91,6 @@ def _things(link: Link, broker: Broker, settings: BusSettings) -> Iterator[Found
 
 
 def _exchange(link: Link, name: str) -> Found:
-    """Look up an exchange. A passive declaration does not reveal whether the exchange is durable."""
     try:
         with link.brief_channel() as channel:
             channel.exchange_declare(exchange=name, type="topic", passive=True)
@@ -122,13 +122,11 @@ def _queue(link: Link, broker: Broker, name: str, settings: BusSettings) -> Foun
 
 
 def _forbidden(link: Link, broker: Broker, queue: str, settings: BusSettings) -> str:
-    """Return why our user may not read a queue; empty if it may.
-
-    Every user may declare passively, so this function tries to consume with an invalid argument. RabbitMQ always refuses: first
-    for a missing permission, otherwise for the argument.
-    """
+    """Return why our user may not read a queue; empty if it may."""
     if not link.acks_multiple:  # the broker in memory has no users
         return ""
+    # Every user may declare passively, so try to consume with an invalid argument. RabbitMQ always refuses: first for a missing
+    # permission, otherwise for the argument.
     try:
         with link.brief_channel() as channel:
             channel.basic_consume(queue, arguments={"x-priority": "none"})

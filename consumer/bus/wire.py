@@ -1,10 +1,10 @@
-"""py-amqp's connection, but it reads ahead, and an unreadable message does not end it.
+"""A connection of py-amqp that makes fewer system calls, and that an unreadable message does not end.
 
 For a message of three frames py-amqp makes about 25 system calls, half the cost of receiving. Here one call reads many bytes,
-and frames are cut out of them. A timeout loses nothing: received bytes stay buffered until their frame is complete.
+and frames are cut out of them.
 
-py-amqp parses properties and names before a message exists. A name that is not UTF-8 would end the connection, and RabbitMQ
-would send the message again for ever. Here the message records an unreadable property, and a long body is cut.
+In py-amqp, a name that is not UTF-8 ends the connection, and RabbitMQ sends the message again for ever. Here the message
+records why its properties are unreadable. A long body is cut.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ class _TLS(_ReadAhead, SSLTransport):  # type: ignore[misc]
 class _Received(Message):  # type: ignore[misc]
     """A message from the broker.
 
-    :param method: the frame that announced the message
+    :param method: the ids (class, method) of the frame that announced the message
     :param most: how many bytes of the body to keep; ``body_size`` is the number of bytes sent
     """
 
@@ -128,7 +128,6 @@ class _Assembler:
         self._begun: dict[int, _Received] = {}
 
     def __call__(self, frame: _Frame) -> bool:
-        """Process a frame; return whether the frame completed a method."""
         kind, channel, payload = frame
         self._connection.bytes_recv += 1
         if kind == _HEARTBEAT:
@@ -156,7 +155,7 @@ _TAG_AND_FLAGS = Struct(">QB")
 
 
 def _name(data: bytes, at: int) -> tuple[str, int]:
-    """Read a short string; return the string and the offset of its end."""
+    """Read AMQP's type *short string*; return the string and the offset of its end."""
     end = at + 1 + data[at]
     return data[at + 1 : end].decode("utf-8", "replace"), end
 
@@ -199,7 +198,6 @@ class _Connection(pyamqp.Connection):
         return (_TLS if ssl else _TCP)(host, connect_timeout=connect_timeout, ssl=ssl, **named)
 
     def blocking_read(self, timeout: float | None = None) -> Any:
-        """Process one frame. A frame that has already arrived needs no system call."""
         frame = self.transport.frame_at_hand()
         if frame is None:
             return super().blocking_read(timeout)

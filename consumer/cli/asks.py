@@ -18,7 +18,7 @@ from consumer.text import plural, utc
 class Asks(Lister):
     """List the findings that wait for approval, and the decisions about them.
 
-    States: waiting; approved (a new proof follows, then the heal); denied; expired (a new proof asks again).
+    States: waiting; approved (a new inspection follows, then the heal); denied; expired (the next inspection asks again).
     """
 
     example = "examples:\n  %(prog)s work asks\n  %(prog)s work asks --handler audit_allocations -f json"
@@ -61,7 +61,7 @@ def _row(one: Ask, clock: float) -> list[Any]:
 
 
 class Decide(Command):
-    """A decision about asks."""
+    """Base class of ``approve`` and ``deny``."""
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
@@ -71,13 +71,16 @@ class Decide(Command):
         parser.add_argument(
             "--older-than",
             metavar="WHEN",
-            help="All asks that wait since before then: 90s, 15m, 2h, 3d, or a UTC time.",
+            help="All waiting asks that are older than this: 90s, 15m, 2h, 3d, or from before a UTC time.",
         )
         add_by(parser)
         return parser
 
     def chosen(self, parsed_args: argparse.Namespace) -> list[Ask]:
-        """:raises CommandError: no ask is named, an id is unknown, or ids and filters are combined"""
+        """Return the asks that the command names by ids or filters.
+
+        :raises CommandError: no ask is named, an id is unknown, or ids and filters are combined
+        """
         database = self.session.database
         filters = (parsed_args.handler, parsed_args.problem, parsed_args.older_than)
         if bool(parsed_args.ids) == any(filters):
@@ -107,10 +110,11 @@ class Decide(Command):
 class Approve(Decide):
     """Approve findings that wait in mode ask.
 
-    stackmend proves each finding again before the heal. If the evidence differs, it asks again. An expired ask is an error.
+    stackmend inspects each object again before the heal. If the evidence differs, it asks again. An expired ask cannot be
+    approved (exit code 1).
 
-    Some findings lack their second witness, and their ask says in 'Reason' what to examine. Who approves such an ask is the
-    witness, so it needs its ID: the filters leave it out.
+    Some findings lack their second witness; then 'Reason' names what to examine. By your approval you become this witness. So
+    approve such an ask by its ID; the filters leave it out.
     """
 
     example = (
@@ -131,16 +135,16 @@ class Approve(Decide):
             named = ", ".join(str(one.id) for one in left)
             self.remark(f"approve these by ID, because you become their second witness: {named}")
         approved = asks.approve(self.session.database, [one.id for one in chosen], parsed_args.by, parsed_args.reason)
-        self.write_line(f"{plural(len(approved), 'ask')} approved; a new proof follows")
+        self.write_line(f"{plural(len(approved), 'ask')} approved; a new inspection follows")
         expired = [str(one.id) for one in chosen if one.expired]
         if not expired:
             return 0
-        self.remark(f"expired and not approved: {', '.join(expired)}; the next proof asks again")
+        self.remark(f"expired and not approved: {', '.join(expired)}; the next inspection asks again")
         return ERROR
 
 
 class Deny(Decide):
-    """Deny findings that wait in mode ask. stackmend remembers the denial until the evidence changes."""
+    """Deny findings that wait in mode ask. stackmend asks again only when the evidence changes."""
 
     example = "example:\n  %(prog)s work deny 41 --reason 'the host is under repair' --by alice"
 

@@ -1,7 +1,7 @@
 """Base classes of commands, and the format of their output.
 
-Tables are for people: they have titles, text and escaped control characters. Other formats are for programs: they have
-lower-case names. JSON and YAML also have the columns that do not fit into a table.
+A table is for people: its columns have titles, and control characters are escaped. The other formats are for programs: their
+columns have lower-case names. JSON and YAML also have the columns that do not fit into a table.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class JsonCell(FormattableColumn[Any]):
-    """A cell that is text in a table, and a structure in JSON."""
+    """A dictionary or list: one line of text in a table, a structure in JSON."""
 
     def human_readable(self) -> str:
         return printable(json.dumps(self._value, sort_keys=True, ensure_ascii=False)) if self._value else ""
@@ -39,7 +39,7 @@ class SpanCell(FormattableColumn[Any]):
 
 
 def cell(value: Any) -> Any:
-    """Convert a value to a cell that is safe for a terminal."""
+    """Convert a value to a table's cell without control characters."""
     if isinstance(value, Mapping | list | tuple):
         return JsonCell(value)
     if isinstance(value, str):
@@ -52,7 +52,7 @@ def _machine(value: Any) -> Any:
 
 
 class Once(argparse.Action):
-    """Stores an option's value; refuses a second value, where argparse would silently drop the first."""
+    """Stores an option's value. A second value is an error; argparse alone would silently drop the first value."""
 
     def __call__(
         self,
@@ -69,7 +69,7 @@ class Once(argparse.Action):
 
 
 class Command(command.Command):
-    """A command that prints sentences."""
+    """Base class of all commands."""
 
     app: Program
     #: shown below the help; ``%(prog)s`` is the program's name
@@ -83,7 +83,6 @@ class Command(command.Command):
         return self.example % {"prog": self.app.NAME} if self.example else ""
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
-        """Return a parser that keeps the line breaks of description and example."""
         parser = super().get_parser(prog_name)
         parser.formatter_class = argparse.RawDescriptionHelpFormatter
         parser.register("action", None, Once)
@@ -99,7 +98,7 @@ class Command(command.Command):
 
 
 class Lister(Command, lister.Lister):
-    """A command that prints rows; ``rows`` may set ``exit_code``."""
+    """Base class of commands that print a table; :meth:`rows` may set ``exit_code``."""
 
     #: titles of a table's columns
     titles: Sequence[str] = ()
@@ -108,7 +107,7 @@ class Lister(Command, lister.Lister):
     exit_code = OK
 
     def rows(self, parsed_args: argparse.Namespace) -> Iterable[Sequence[Any]]:
-        """Return the rows: values in the order of ``titles`` and ``more_titles``."""
+        """Return the table's rows: values in the order of ``titles``, then ``more_titles``."""
         raise NotImplementedError
 
     def take_action(self, parsed_args: argparse.Namespace) -> tuple[Sequence[str], Iterable[Any]]:
@@ -133,7 +132,7 @@ class Lister(Command, lister.Lister):
 
 
 class ShowOne(Command, show.ShowOne):
-    """A command that prints one object, field by field; ``fields`` may set ``exit_code``."""
+    """Base class of commands that print one object, a field per line; :meth:`fields` may set ``exit_code``."""
 
     exit_code = OK
 
@@ -172,7 +171,7 @@ def machine_name(title: str) -> str:
 
 
 def person() -> str:
-    """Return the user who runs the command, behind sudo too."""
+    """Return the name of the user who runs the command; with sudo, the user who called sudo."""
     try:
         return os.environ.get("SUDO_USER") or getpass.getuser()
     except (KeyError, OSError):
@@ -188,7 +187,9 @@ def add_by(parser: argparse.ArgumentParser) -> None:
 def known_ids(wanted: Sequence[int], there: Iterable[int], what: str) -> list[int]:
     """Return the wanted ids without duplicates.
 
+    :param there: the ids that exist
     :param what: the noun for the error message, such as ``row of work``
+    :raises CommandError: a wanted id does not exist
     """
     chosen = list(dict.fromkeys(wanted))
     unknown = [str(number) for number in chosen if number not in set(there)]
@@ -198,14 +199,12 @@ def known_ids(wanted: Sequence[int], there: Iterable[int], what: str) -> list[in
 
 
 def row_id(text: str) -> int:
-    """Parse the id of a row."""
     if not (text.isascii() and text.isdigit() and len(text) < 19):
         raise argparse.ArgumentTypeError(f"{text!r} is not an id; ids are the numbers in the listing's first column")
     return int(text)
 
 
 def positive(text: str) -> int:
-    """Parse a number of rows."""
     number = row_id(text)
     if number < 1:
         raise argparse.ArgumentTypeError("it must be 1 or more")

@@ -1,4 +1,4 @@
-"""``check``: finds out whether the deployment gives stackmend all that it needs, and nothing more.
+"""``check``: checks whether the deployment gives stackmend all that it needs.
 
 The exit codes are those of ``<service>-status upgrade check``. Entry points (``stackmend.checks``) add the checks of Nova and
 Octavia.
@@ -260,7 +260,7 @@ def _arrived(session: Session) -> Sequence[ArrivedFormat]:
 
 
 def _formats(broker: Broker, arrived: Sequence[ArrivedFormat]) -> Checked:
-    """Judge the format of the notifications that arrive.
+    """Return the check of the notification formats that arrive from a broker.
 
     :param arrived: the formats that arrived from this broker, newest first
     """
@@ -283,10 +283,10 @@ def _formats(broker: Broker, arrived: Sequence[ArrivedFormat]) -> Checked:
 
 
 def _thing(broker: Broker, thing: Found, *, ready: bool, ours: int | None) -> Checked:
-    """Judge an exchange or queue.
+    """Return the check of one exchange or queue.
 
-    :param ready: whether any queue exists; the queue of a priority appears with the first message of that priority
-    :param ours: how many daemons share this journal, each with one consumer per queue
+    :param ready: whether any queue of stackmend exists; a missing queue is then normal, because some appear late
+    :param ours: the number of daemons on this journal, each of which has one consumer per queue; None if unknown
     """
     subject = f"broker {broker.name}: {thing.kind} {thing.name}"
     if not thing.allowed:

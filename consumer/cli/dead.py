@@ -69,9 +69,9 @@ class DeadShow(ShowOne):
 
 
 class DeadReplay(Lister):
-    """Decode dead letters again with this release and configuration, and store the resulting hints as work.
+    """Decode dead letters again with this release and configuration, and inspect the objects that they name.
 
-    This needs no right to publish. It deletes the letters that it can decode. Exit code 2 if any letter stays.
+    This deletes the letters that it can decode, and needs no right to publish. Exit code 2 if any letter stays.
     """
 
     example = "example:\n  %(prog)s dead replay --all"
@@ -119,7 +119,7 @@ class DeadDrop(Command):
 
 
 def reread(message: StoredLetter, router: Router) -> tuple[str, list[Hint], str]:
-    """Decode a dead letter; return the event's type, the event's hints, and the problem, which is empty on success."""
+    """Decode a dead letter; return the event's type, the event's hints, and an error text, which is empty on success."""
     if not message.whole:
         return "", [], f"only {len(message.body)} of its {message.size} bytes are stored"
     try:

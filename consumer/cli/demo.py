@@ -35,9 +35,9 @@ class Demonstration(Command):
     """Show stackmend at work on a small cloud of its own. Needs no configuration, no root, and no OpenStack.
 
     One process and a temporary folder contain Nova's databases with two cells, the real Placement service, Octavia's database
-    with amphorae in memory, a message broker in memory, and the daemon. The cloud drifts as real clouds do. For each drift, the
-    daemon receives a notification (or a sweep finds the drift), proves it, heals it, and checks the result. It takes half a
-    minute on an idle machine. Exit code 0 if all drift is healed, otherwise 2.
+    with amphorae in memory, a message broker in memory, and the daemon. The cloud drifts; the daemon receives a notification of
+    each drift (or a sweep finds it), proves it and heals it. It takes half a minute. Exit code 0 if all drift is healed,
+    otherwise 2.
     """
 
     example = "example:\n  %(prog)s demo -f json"
@@ -102,9 +102,9 @@ def _perform(daemon: DemoDaemon, narrator: Narrator, confirm_after: dict[str, fl
 
 
 def heals(daemon: DemoDaemon) -> list[dict[str, Any]]:
-    """Return a row for each heal, by time of its end, then a row for each act that is not healed.
+    """Return a dictionary for each heal, in the order in which they ended, then one for each scene that is not healed.
 
-    ``lag_s`` counts seconds from the notification to the end of the heal. Without a notification it counts from the drift.
+    ``lag_s`` is the time in seconds from the notification (without one, from the drift) to the end of the heal.
     """
     done = [(entry, act.after(entry.closed_at)) for act in daemon.acts for entry in act.healed]
     done += [(entry, entry.lag or 0.0) for entry in daemon.stray.values() if entry.outcome == "healed"]

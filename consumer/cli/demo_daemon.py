@@ -1,7 +1,6 @@
 """The demonstration's daemon, with a broker in memory, a journal in SQLite, and a small cloud.
 
-One folder and one process contain everything. The demonstration never reads the host's own configuration. So a demonstration on
-a controller cannot touch the real cloud.
+The demonstration never reads the host's own configuration, so it cannot touch a real cloud.
 """
 
 from __future__ import annotations
@@ -44,11 +43,13 @@ _START_WITHIN = 20.0
 
 @dataclass(slots=True)
 class Act:
-    """A scene that has been played.
+    """A scene of the demonstration that has made its drift.
 
+    :param drift: the drift in words
     :param events: event types of the published notifications; empty if only a sweep can find the drift
+    :param ids: the ids of these notifications
     :param began: when the notifications were published, or else when the drift began; seconds since the epoch
-    :param lines: the entries of this act in the history
+    :param lines: the history entries that belong to this act, by id
     """
 
     number: int
@@ -149,7 +150,7 @@ class DemoDaemon:
 
 @contextmanager
 def running_demo(demos: Sequence[Demo], classes: Sequence[type[Handler]], folder: Path) -> Iterator[DemoDaemon]:
-    """Build the clouds in an empty folder and run one daemon on them.
+    """Build the clouds in an empty folder and run one daemon on them; stop all at the end.
 
     :raises CommandError: a package is missing, or the daemon is not ready in time
     """
@@ -224,7 +225,7 @@ def _make_queues(settings: bus_conf.BusSettings) -> None:
 
 
 def _wait_until_ready(daemon: Service, database: Database, chosen: Sequence[type[Handler]]) -> None:
-    """Wait until the daemon receives notifications and the first sweeps are over: they would find the drift of scenes."""
+    """Wait until the daemon receives notifications and its first sweeps are over, which would find the drift of the scenes."""
     deadline = time.monotonic() + _START_WITHIN
     while time.monotonic() < deadline:
         listens = daemon.sources and all(source.connected and not source.missing for source in daemon.sources)

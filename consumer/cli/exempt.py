@@ -93,7 +93,10 @@ class ExemptRemove(Command):
 
 
 def blind(kind: str, handlers: Iterable[type[Handler]]) -> list[str]:
-    """Return the handlers whose findings do not all name their object of this kind."""
+    """Return the names of handlers that an exemption of this kind cannot always stop: some of their findings lack the object.
+
+    :param kind: ``host``, ``project``, ``cell``, ``problem`` or the kind of a key
+    """
     if kind == "problem":
         return []
     healing = [one for one in handlers if one.healable_problems]
@@ -104,7 +107,10 @@ def blind(kind: str, handlers: Iterable[type[Handler]]) -> list[str]:
 
 
 def read_scope(text: str, handlers: Iterable[type[Handler]]) -> str:
-    """:raises CommandError: it is no key, host, project, cell or problem of these handlers"""
+    """Return ``text`` if it is a valid scope of an exemption.
+
+    :raises CommandError: the text is no key, host, project, cell or problem of these handlers
+    """
     classes = list(handlers)
     try:
         key = Key.parse(text)

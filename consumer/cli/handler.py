@@ -65,7 +65,7 @@ def _silence(engine: Any) -> float:
 
 
 def state(mode: Mode, control: Control, running: str = "running") -> str:
-    """Return the state of a handler in words."""
+    """Return the state of a handler in words: paused or stopped (with the reason), off, or ``running``."""
     if control.paused:
         return f"paused: {control.reason}" if control.reason else "paused"
     if control.broken:
@@ -100,8 +100,8 @@ class HandlerPause(Command):
 class HandlerResume(Command):
     """Let handlers run again after a pause, or after the breaker stopped them. Each handler sweeps at once.
 
-    If a database's watermark has just fallen, the command resumes no handler and gives the reason. Run the command again to
-    accept the database.
+    First the command compares the cloud's databases with the journal. If it finds an older copy that was not reported before,
+    it resumes no handler and gives the reason. Run the command again to accept that database.
     """
 
     example = "example:\n  %(prog)s handler resume audit_allocations"
@@ -118,7 +118,7 @@ class HandlerResume(Command):
         database = self.session.database
         controls.ensure(database, names)
         if reasons := self.session.compare_watermarks():
-            raise CommandError(f"nothing is resumed: {'; '.join(reasons)}. Run this again to accept it as it is now")
+            raise CommandError(f"nothing is resumed: {'; '.join(reasons)}. Run this again to accept the database")
         controls.resume(database, names)
         work.enqueue(database, [Hint(name, Key(SWEEP, name), Priority.OPERATOR, "operator") for name in on])
         self.write_line(f"resumed: {', '.join(names)}; {plural(len(on), 'sweep')} due now")

@@ -19,10 +19,10 @@ OUTCOMES = tuple(one.value for one in Outcome)
 class History(Lister):
     """List findings and heals, oldest first.
 
-    Outcomes of heals: healed; failed; conflict (the world changed meanwhile, so nothing was written); healing (in progress).
-    Outcomes of findings: found (not healed because of the mode); refused (unsafe to heal); parked (no further attempts);
-    stopped (a sweep found too much drift, so the breaker stopped the handler); asked (waits for approval);
-    denied and exempt (an operator does not want the heal).
+    Outcomes of heals: healed; failed; conflict (the cloud changed meanwhile, so nothing was written); healing (in progress).
+    Outcomes of findings: found (not healed because of the mode); refused (unsafe to heal); parked (failed too often);
+    stopped (too much drift, or a restored database, stopped the handler); asked (waits for approval); denied and exempt (an
+    operator does not want the heal).
     """
 
     example = (

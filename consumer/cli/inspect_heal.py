@@ -19,7 +19,7 @@ from handlers.base import Mode
 
 
 class OneKey(Lister):
-    """A command for one key of one handler."""
+    """Base class of the commands for one key of one handler."""
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
@@ -74,8 +74,8 @@ class Inspect(OneKey):
 class Heal(OneKey):
     """Inspect one object and heal its proved drift, whatever the handler's mode.
 
-    This also works for a handler that is off, paused or outside its window; an exempt object and one on hold stay as they are.
-    The history records each change.
+    This also works for a handler that is off or outside its window. The command changes nothing if the object is exempt or on
+    hold, or if the handler is paused or stopped. The history records each change.
 
     Exit codes: 0 no drift left, 2 drift remains, 1 the inspection failed.
     """

@@ -1,7 +1,6 @@
 """``<name> list``, ``show``, ``release``, ``delete``: commands for objects that handlers keep in the cloud for an operator.
 
-The inventories come from entry points (``stackmend.inventories``); ``amphora preserved list`` is one such command. The history
-records each release and deletion: its line is opened before the change and closed afterwards.
+The inventories come from entry points (``stackmend.inventories``); ``amphora preserved list`` is one such command.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ class _AboutInventory(Command):
 
 
 class InventoryList(_AboutInventory, Lister):
-    """List the items, oldest first."""
+    """List the objects of this inventory, oldest first."""
 
     def take_action(self, parsed_args: argparse.Namespace) -> tuple[Sequence[str], Iterable[Any]]:
         self._inventory = self.inventory()
@@ -39,7 +38,7 @@ class InventoryList(_AboutInventory, Lister):
 
 
 class InventoryShow(_AboutInventory, ShowOne):
-    """Show one item, with the details that help to examine it."""
+    """Show one object of this inventory, with all details."""
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         return _with_id(super().get_parser(prog_name))
@@ -89,7 +88,7 @@ class _Act(_AboutInventory):
 
 
 class Release(_Act):
-    """Release items: they stay in the cloud and belong to you. stackmend no longer counts or touches released items."""
+    """Release objects: they stay in the cloud and belong to you. stackmend no longer counts or changes them."""
 
     problem = "release"
 
@@ -98,7 +97,7 @@ class Release(_Act):
 
 
 class Delete(_Act):
-    """Delete items from the cloud. There is no undo."""
+    """Delete objects from the cloud. There is no undo."""
 
     problem = "delete"
 
@@ -115,4 +114,4 @@ def _of(show: Callable[[str], Mapping[str, Any]], identity: str) -> Mapping[str,
     try:
         return show(identity)
     except LookupError:
-        raise CommandError(f"no item has the id {identity!r}; the first column of the list shows the ids") from None
+        raise CommandError(f"no object has the id {identity!r}; the first column of the list shows the ids") from None

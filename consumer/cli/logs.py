@@ -1,6 +1,6 @@
 """Masks passwords of URLs in every log line, including tracebacks and JSON.
 
-Our own texts contain no passwords, but a traceback contains exceptions of other libraries.
+stackmend's own texts contain no passwords, but a traceback contains exceptions of other libraries.
 """
 
 from __future__ import annotations
@@ -22,6 +22,6 @@ class Masked(logging.Formatter):
 
 
 def mask_secrets() -> None:
-    """Mask passwords in the output of all log handlers. Call this once, after the setup of logging."""
+    """Mask passwords in all later output of logging."""
     for handler in logging.getLogger().handlers:
         handler.setFormatter(Masked(handler.formatter or logging.Formatter()))

@@ -1,6 +1,6 @@
 """The program: global options, the list of commands, one line per error.
 
-Global options work before and after the command. Commands are imported when they are called.
+Global options work before and after the command. The module of a command is imported when the command is called.
 """
 
 from __future__ import annotations
@@ -84,14 +84,21 @@ EXPECTED = (
 
 
 def _commands(group: str | None) -> dict[str, str]:
-    """Return the module and class of every command. A program for one group has no commands for inventories."""
+    """Return ``module:Class`` of every command, by its words.
+
+    :param group: the option group of ``nova-audit``, which has no commands for inventories; None for ``stackmend``
+    """
     names = plugins.inventory_names() if group is None else []
     inventories = {f"{name} {verb}": f"inventory:{kind}" for name in names for verb, kind in INVENTORY_COMMANDS.items()}
     return COMMANDS | inventories
 
 
 class Program(App):
-    """The command line, as the program ``name``."""
+    """The command line of one program.
+
+    :param name: ``stackmend`` or ``nova-audit``
+    :param group: the option group of the program's handlers; None for all handlers
+    """
 
     def __init__(self, name: str, group: str | None = None) -> None:
         self.NAME = name
@@ -132,11 +139,9 @@ class Program(App):
         return parser
 
     def configure_logging(self) -> None:
-        """Log nothing until the configuration is loaded."""
-        logging.getLogger().addHandler(logging.NullHandler())
+        logging.getLogger().addHandler(logging.NullHandler())  # until the configuration is loaded
 
     def initialize_app(self, argv: list[str]) -> None:
-        """Prepare the session; without a command, print help."""
         self.session = Session(self.options, self._group, self._complain)
         if not argv:
             raise SystemExit(self.run_subcommand(["help"]))
@@ -205,7 +210,6 @@ def _main(name: str, group: str | None, argv: list[str] | None) -> int:
 
 
 def stackmend(argv: list[str] | None = None) -> int:
-    """Run ``stackmend``; return the exit code."""
     return _main("stackmend", None, argv)
 
 

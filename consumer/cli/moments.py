@@ -1,4 +1,4 @@
-"""Times on the command line: a time span from now, or a date."""
+"""Reads times from the command line: a time span before or after now, or a date."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _SPAN = re.compile(r"(\d{1,9}(?:\.\d{1,3})?)(s|m|min|h|d|w)")
 
 
 def read_since(text: str, clock: float, option: str = "--since") -> float:
-    """Return a time in the past: ``90s``, ``15m``, ``2h``, ``3d``, ``1w`` ago, or a date with optional time, in UTC by default.
+    """Parse a time in the past: ``90s``, ``15m``, ``2h``, ``3d``, ``1w`` ago, or a date with optional time, in UTC by default.
 
     :param clock: the current time, seconds since the epoch
     :raises CommandError: the text is no time
@@ -22,7 +22,10 @@ def read_since(text: str, clock: float, option: str = "--since") -> float:
 
 
 def read_until(text: str, clock: float, option: str = "--until") -> float:
-    """:raises CommandError: the text is no time, or the time is past"""
+    """Parse a time in the future: a time span from now, or a date; the arguments are those of :func:`read_since`.
+
+    :raises CommandError: the text is no time, or the time is past
+    """
     span = _seconds(text)
     moment = _moment(text, option) if span is None else clock + span
     if moment <= clock:

@@ -99,7 +99,7 @@ class Run(Command):
     def _reread(
         self, service: Service, as_read: cfg.ConfigOpts, classes: Sequence[type[Handler]], mode_of: ModeOf
     ) -> None:
-        """Apply the changes that need no restart, and log all other changes."""
+        """Read the configuration again. Apply the changes that need no restart, and log the other changes."""
         try:
             fresh = self.session.reread()
             settings = settings_of(fresh, classes, mode_of)
@@ -114,13 +114,11 @@ class Run(Command):
 
 
 class Signals:
-    """SIGTERM or SIGINT ends the wait; a second signal ends the process. SIGHUP reads the configuration again.
-
-    A signal handler interrupts the main thread at any point, perhaps while that thread owns a lock. So it uses only a
-    SimpleQueue, which is reentrant.
-    """
+    """Handles SIGTERM and SIGINT: the first one ends :meth:`wait`, the second one ends the process. Handles SIGHUP too."""
 
     def __init__(self) -> None:
+        # A signal handler interrupts the main thread at any point, perhaps while that thread owns a lock. A SimpleQueue is
+        # reentrant.
         self._received: SimpleQueue[int] = SimpleQueue()
         self._stop = False
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
@@ -152,6 +150,6 @@ class Signals:
 
 
 def _give_up() -> None:
-    """End the process although threads are busy. The next start finishes their work."""
+    """End the process although threads are busy. The next replica that runs finishes their work."""
     logging.shutdown()
     os._exit(OK)

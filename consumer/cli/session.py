@@ -60,7 +60,12 @@ _LEVELS = {
 
 
 class Session:
-    """The environment of one command."""
+    """The objects that one command needs; :meth:`close` closes them.
+
+    :param options: the global options
+    :param group: the option group of the program's handlers; None for all handlers
+    :param remark: prints a sentence for the operator
+    """
 
     def __init__(self, options: argparse.Namespace, group: str | None, remark: Callable[[str], None]) -> None:
         self._options = options
@@ -70,7 +75,7 @@ class Session:
         self._loaded = False
 
     def log_for(self, audience: Audience) -> None:
-        """Choose the readers of the log. Call this before any other method."""
+        """Log for these readers: choose places and level. Call this before any other method."""
         self._audience = audience
 
     @cached_property
@@ -112,7 +117,7 @@ class Session:
 
     @cached_property
     def database(self) -> Database:
-        """The journal, with a checked schema."""
+        """The journal; its schema has the revision that this program needs."""
         self._check_folder()
         database = open_journal(self.conf)
         self._loaded = True
@@ -145,7 +150,7 @@ class Session:
         sender.flush(_FLUSH)
 
     def compare_watermarks(self) -> list[str]:
-        """Compare the databases with their watermarks; stop the handlers of a database that fell, and return why."""
+        """Compare the cloud's databases with their watermarks. Stop the handlers of each older database, and return why."""
         return guard.check(self.database, self.resources, plugins.watermarks(), self.all_classes, replicas.new_id())
 
     def tasks(self, classes: Sequence[type[Handler]], mode_of: ModeOf = as_configured) -> list[Task]:
@@ -173,7 +178,7 @@ class Session:
             self.database.close()
 
     def _check_folder(self) -> None:
-        """Check the folder of an SQLite file, because SQLite's own error does not name the folder."""
+        """Raise CommandError if the folder of an SQLite journal is missing, because SQLite's own error does not name it."""
         try:
             url = make_url(journal_conf.settings(self.conf).connection)
         except ArgumentError:
@@ -216,7 +221,10 @@ class Session:
 
 
 def read_key(handler: type[Handler], text: str) -> Key:
-    """Parse a key of a handler: ``kind:id``, or only ``id`` if the handler has one kind."""
+    """Parse a key of a handler: ``kind:id``, or only ``id`` if the handler has one kind.
+
+    :raises CommandError: the handler has no such key
+    """
     kinds = handler.kinds
     kind, colon, _identity = text.partition(":")
     whole = text if colon or len(kinds) != 1 else f"{kinds[0]}:{text}"

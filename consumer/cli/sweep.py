@@ -29,7 +29,7 @@ from handlers.base import Finding, Handler, Key, Mode
 _WORDS = {
     Action.FOUND: "not healed",
     Action.ASKED: "wait for approval ('stackmend work asks')",
-    Action.DEFERRED: "deferred by a limit, a hold, a stop or a closed window",
+    Action.DEFERRED: "deferred by a limit, a hold, a pause, the breaker or a closed window",
 }
 #: Actions without a verdict.
 _OPEN = frozenset({Action.IN_FLIGHT, Action.UNAVAILABLE, Action.STOPPED})
@@ -122,7 +122,7 @@ class Sweep(Lister):
         return self.session.tasks(classes, at_most_audit if audit else as_configured)
 
     def _require_cells(self, names: Sequence[str]) -> None:
-        """:raises CommandError: a name is not of a cell whose database answers"""
+        """Raise CommandError if a name is not the name of a cell whose database answers."""
         marks = {one.database for source in plugins.watermarks() for one in source(self.session.resources)}
         if unknown := [name for name in names if f"cell:{name}" not in marks]:
             cells = sorted(mark.removeprefix("cell:") for mark in marks if mark.startswith("cell:"))
@@ -190,7 +190,7 @@ def _taking(tasks: Sequence[Task], keys: Sequence[Key]) -> list[Task]:
 
 
 def in_cells(names: Collection[str]) -> Callable[[Finding], bool]:
-    """Return whether a finding is in one of these cells; without a name, every finding is."""
+    """Return a function that returns whether a finding is in one of these cells; always True without a name."""
     wanted = {f"cell:{name}" for name in names}
     return lambda finding: not wanted or not wanted.isdisjoint({str(finding.key), *finding.concerns})
 
@@ -207,7 +207,7 @@ def _inspection_failed(result: Result) -> bool:
 
 
 def summaries(results: Iterable[Result]) -> Iterator[str]:
-    """Yield sentences: first on drift, then on inspections without a result."""
+    """Yield sentences that sum up results: first the drift, then the inspections that proved nothing."""
     results = list(results)
     drifts = [result for result in results if result.action not in _OPEN and not _inspection_failed(result)]
     rest = Counter(

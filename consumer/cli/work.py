@@ -1,4 +1,4 @@
-"""``work list``, ``show``, ``retry``, ``drop``: commands for the table of work."""
+"""``work list``, ``show``, ``retry``, ``drop``: commands for the rows of the work table."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ _ALL = 1_000_000
 
 
 class WorkList(Lister):
-    """List the work, the most urgent first.
+    """List the objects to inspect, and the drift that waits for you; the most urgent first.
 
     States: pending (waits for an inspection); running (in progress); reported (drift that is not healed, because of the mode or
-    because it is unsafe); parked (no further attempts until 'work retry', an event or a changed finding). A key of kind sweep
-    is the timer of a handler.
+    because it is unsafe); parked (failed too often, and waits for 'work retry', an event or a changed finding). A key of kind
+    sweep is the timer of a handler.
     """
 
     example = "example:\n  %(prog)s work list --state parked"
@@ -46,7 +46,7 @@ class WorkList(Lister):
 
 
 class WorkShow(ShowOne):
-    """Show one row of work."""
+    """Show one row of 'work list'."""
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
@@ -60,7 +60,7 @@ class WorkShow(ShowOne):
 
 
 class WorkRetry(Command):
-    """Inspect waiting, reported or parked rows again now."""
+    """Inspect the objects of these rows again now, also of reported and parked rows."""
 
     example = "example:\n  %(prog)s work retry --all-parked"
 
@@ -83,7 +83,7 @@ class WorkRetry(Command):
 
 
 class WorkDrop(Command):
-    """Delete rows, except running ones. A sweep finds remaining drift again."""
+    """Delete rows of 'work list', except running ones. The next sweep finds the drift that remains."""
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
@@ -97,7 +97,7 @@ class WorkDrop(Command):
         self.write_line(f"{plural(gone, 'row')} dropped")
         if gone == len(ids):
             return 0
-        self.remark(f"{plural(len(ids) - gone, 'row')} not dropped, because in progress")
+        self.remark(f"{plural(len(ids) - gone, 'row')} not dropped (in progress)")
         return ERROR
 
 

@@ -1,15 +1,4 @@
-"""The configuration. One file per option group, each with ``register`` and ``settings`` (a frozen value).
-
-bus      [bus]
-engine   [engine]
-holds    the options of [engine] for holds
-journal  [journal]
-status   [status]
-webhooks [webhooks] and a group for each sink
-tasks    the options that every handler has
-window   the type of the option <task>_window
-opts     all options, for oslo.config's generator and validator
-"""
+"""The configuration: one file per option group. ``register`` adds its options; ``settings`` returns their values."""
 
 from __future__ import annotations
 
@@ -56,7 +45,10 @@ def new(handlers: Iterable[type[Handler]]) -> cfg.ConfigOpts:
 def load(
     handlers: Iterable[type[Handler]], config_files: Sequence[str] = (), config_dirs: Sequence[str] = ()
 ) -> cfg.ConfigOpts:
-    """Read the configuration from these files and folders, or from the default files, and from ``OS_<GROUP>__<OPTION>``."""
+    """Read the configuration from these files and folders, or from the default files, and from ``OS_<GROUP>__<OPTION>``.
+
+    :raises WrongConfiguration: a file is missing or an option is wrong
+    """
     conf = new(handlers)
     for name in config_files:
         if not os.access(name, os.R_OK):
@@ -123,9 +115,9 @@ def readable_by_others(conf: cfg.ConfigOpts) -> list[str]:
 
 
 def differences(before: cfg.ConfigOpts, after: cfg.ConfigOpts, tasks_of: Iterable[type[Handler]]) -> list[str]:
-    """Return the names of options whose values differ. Leave out the timing and modes of some tasks.
+    """Return the names of the options whose values differ and need a restart.
 
-    :param tasks_of: the handlers of these tasks: their new timing and modes are already in effect
+    :param tasks_of: handlers whose mode, interval, window and budget need no restart
     """
     taken = {
         (handler.group, name)

@@ -24,7 +24,7 @@ class QueueMode(StrEnum):
 
 
 def _prose(text: str) -> str:
-    """Join the lines of each paragraph, because oslo.config wraps the text of the generated sample."""
+    """Join the lines of each paragraph of a help text, because oslo.config wraps the text itself."""
     return "\n\n".join(" ".join(paragraph.split()) for paragraph in text.strip().split("\n\n"))
 
 
@@ -239,5 +239,5 @@ def settings(conf: cfg.ConfigOpts) -> BusSettings:
 
 
 def _keys(topics: tuple[str, ...], priorities: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the routing keys of oslo.messaging, which are also the names of its default queues."""
+    """Return the routing keys ``<topic>.<priority>``, which are also the names of oslo.messaging's default queues."""
     return tuple(dict.fromkeys(f"{topic}.{priority}" for topic in topics for priority in priorities))

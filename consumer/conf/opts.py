@@ -12,7 +12,6 @@ from consumer.messaging import oslo_messaging
 
 
 def list_opts() -> list[tuple[cfg.OptGroup | str | None, list[cfg.Opt]]]:
-    """Return every option once, by group: first the groups of ``consumer``, then the groups of handlers."""
     found: dict[str, list[cfg.Opt]] = {}
     for group, opts in plugins.options().items():
         _add(found, group, opts)

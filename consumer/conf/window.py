@@ -1,7 +1,7 @@
 """The hours and days in which a task may run.
 
-A window uses wall-clock time in a zone, so daylight saving does not shift the hours. A skipped hour is closed; a repeated hour
-counts twice.
+A window uses wall-clock time in a zone, so daylight saving does not shift its hours. In autumn, it is open during both of two
+equal hours.
 """
 
 from __future__ import annotations
@@ -57,10 +57,8 @@ class Window:
         return not self.spans or any(span.contains(local) for span in self.spans)
 
     def next_opening(self, at: datetime) -> datetime:
-        """Return the first open minute at or after ``at`` (aware), within eight days.
-
-        The search advances in UTC, so skipped and repeated hours are no special case.
-        """
+        """Return the first open minute at or after ``at`` (aware), within eight days."""
+        # Steps in UTC, so that skipped and repeated hours are no special case.
         zone, moment = at.tzinfo, at.astimezone(UTC)
         for _ in range(8 * 24 * 60):
             if self.is_open(moment.astimezone(zone)):

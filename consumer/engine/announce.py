@@ -1,7 +1,7 @@
 """Publishes findings and heals through oslo.messaging's notifier, when ``[engine] announce`` is on.
 
-A notifier without a broker blocks its caller, so announcements pass through a bounded queue and a thread. A full queue drops
-announcements with a warning; the history still has every heal.
+A notifier whose broker is down blocks its caller. So a thread sends the announcements from a queue of limited length; a full
+queue drops further ones with a warning.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ Message = tuple[str, str, Mapping[str, Any]]
 
 
 class Announcer:
-    """Publishes nothing; the base class."""
+    """Base class that publishes nothing."""
 
     def finding(self, handler: str, finding: Finding) -> None:
-        """Publish ``stackmend.finding``: a drift that is not healed."""
+        """Publish ``stackmend.finding``: a new finding that no heal follows now."""
 
     def healed(self, handler: str, finding: Finding, healed: Healed) -> None:
         """Publish ``stackmend.heal.end``."""
@@ -37,7 +37,7 @@ class Announcer:
         """Publish ``stackmend.heal.error``."""
 
     def close(self) -> None:
-        """Stop; drop the waiting announcements."""
+        """Stop. Announcements that are unsent after two seconds are lost."""
 
 
 class NotifyingAnnouncer(Announcer):

@@ -1,4 +1,4 @@
-"""Counts the objects that the heals of one sweep could change, so that an implausible sweep heals nothing."""
+"""Counts the objects that the heals of one sweep could change. A sweep with too many of them heals nothing."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ from handlers.base import Handler, Key, Refused
 class Breaker:
     """Counts suspects during one sweep.
 
-    Many suspects may be drift that no heal changes, for example consumers of a foreign service. So, beyond the limit,
-    inspections decide which suspects count.
+    Many suspects may be drift that no heal changes, such as consumers of a foreign service. So, beyond the limit, the breaker
+    inspects suspects and counts only those that a heal could change.
 
     :param limit: the largest plausible number of objects
-    :param refused: keys of known drift that no mode may heal; they do not count
+    :param refused: keys that do not count, because their known drift is one that no mode heals
+    :param suspects: the number of objects counted so far
     """
 
     handler: Handler
@@ -33,10 +34,7 @@ class Breaker:
         return self.suspects > self.limit
 
     def through(self, keys: Iterable[Key]) -> Iterator[Key]:
-        """Yield the keys of a sweep until the breaker trips; the key that trips it is the last one.
-
-        :raises Unavailable: the sweep raised it
-        """
+        """Yield the keys of a sweep until the breaker trips; the key that trips it is the last one."""
         for key in keys:
             self._count(key)
             yield key
@@ -54,10 +52,7 @@ class Breaker:
 
 
 def objects_at_risk(handler: Handler, key: Key) -> int:
-    """Inspect a key; return how many objects a heal could change now or later.
-
-    An inspection that fails, or that must wait, proves nothing: then the weight of the key counts.
-    """
+    """Inspect a key; return how many objects a heal could change. If the inspection fails or must wait, return the weight."""
     try:
         findings = handler.inspect(key)
         healable = handler.healable_problems

@@ -1,4 +1,4 @@
-"""Bounds the rows of work that wait, so that a flood of events stays in the broker instead of filling the database."""
+"""Limits the rows that wait for an inspection, so that a flood of events stays in the broker."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ _RECOUNT, _RECOUNT_FULL = 60.0, 2.0
 
 
 class Capacity:
-    """Counts rarely: between two counts, each stored row counts as a new one. Sources share it.
+    """Counts the waiting rows once a minute, and adds each row stored since. The threads of all brokers share one object.
 
-    :param most: how many rows may wait; 0 for any number
+    :param most: the largest number of waiting rows; 0 for no limit
     """
 
     def __init__(self, database: Database, most: int, clock: Callable[[], float] = time.monotonic) -> None:

@@ -1,4 +1,4 @@
-"""Decides what follows from an inspection. Pure."""
+"""Decides what a worker does after an inspection: heal, report, wait or nothing. No I/O."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from consumer.journal.work import Claim, Disposition, Done, Later, Parked, Repor
 from consumer.text import reason_of
 from handlers.base import Conflict, Finding, InFlight, Mode, Refused, Unavailable
 
-#: Seconds between two attempts at a heal, after two refusals for the same reason; the longest such pause, also after
-#: conflicts. An event or an operator ends the pause.
+#: The pause, in seconds, after two refusals for the same reason; the longest pause after refusals and conflicts. An event or
+#: an operator ends the pause.
 _FIRST_PAUSE, _LONGEST_PAUSE = 1200.0, 7200.0
 
 
@@ -23,8 +23,9 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 1200.0, 7200.0
 class Heal:
     """Heal the first of these findings that the gates allow.
 
-    :param findings: the healable findings of the key, the next one to try first
-    :param others: the findings that no mode heals; the next inspection reports them
+    :param findings: the healable findings of the key, in the order to try
+    :param fingerprint: of all findings
+    :param others: the findings that no mode heals
     """
 
     findings: tuple[Finding, ...]
@@ -39,7 +40,11 @@ class Heal:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Leave the drift, and write a history line for each finding that was not reported before."""
+    """Heal nothing, and record findings in the history.
+
+    :param end: how to settle the row
+    :param findings: the findings to record; empty if the history has them already
+    """
 
     end: Reported
     findings: tuple[tuple[Finding, Outcome], ...]
@@ -47,9 +52,9 @@ class Report:
 
 @dataclass(frozen=True, slots=True)
 class Clean:
-    """Nothing is wrong.
+    """The inspection found nothing wrong.
 
-    :param resumed: whether an earlier heal with an open line has worked
+    :param resumed: whether the history entry of an interrupted heal is open; this inspection shows that the heal worked
     """
 
     resumed: bool
@@ -57,7 +62,7 @@ class Clean:
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """Inspect again later, or park the row. Only the row records this, not the history."""
+    """Inspect the key again later, or park its row. The history gets no entry."""
 
     end: Later | Parked
 
@@ -66,7 +71,7 @@ Decision = Heal | Report | Clean | Wait
 
 
 def fingerprint(findings: Sequence[Finding]) -> str:
-    """Return a digest of findings. Two inspections that prove the same have equal digests."""
+    """Return a digest of key, problem and evidence of all findings."""
     facts = sorted(json.dumps([str(f.key), f.problem, f.evidence], sort_keys=True, default=str) for f in findings)
     return hashlib.sha256("\n".join(facts).encode()).hexdigest()
 
@@ -74,9 +79,10 @@ def fingerprint(findings: Sequence[Finding]) -> str:
 def decide(
     claim: Claim, findings: Sequence[Finding], *, mode: Mode, confirm_after: float, max_attempts: int
 ) -> Decision:
-    """Decide what to do about an inspection's findings.
+    """Decide what a worker does about an inspection's findings.
 
-    :param confirm_after: seconds between two inspections that must agree
+    :param confirm_after: seconds between two inspections that must give the same findings; 0 if one inspection is proof
+    :param max_attempts: failed heals after which unchanged findings are parked
     """
     if not findings:
         return Clean(resumed=claim.healing_id is not None)
@@ -93,7 +99,7 @@ def decide(
         new = [] if claim.reported == mark else [(finding, _outcome(finding)) for finding in findings]
         return Report(Reported(mark, refused=not any(finding.healable for finding in findings)), tuple(new))
     if claim.attempts >= max_attempts and claim.fingerprint == mark:
-        return Wait(Parked("the drift is the one that could not be healed before", claim.attempts, mark))
+        return Wait(Parked("earlier heals of the same drift failed", claim.attempts, mark))
     # Each attempt takes the next finding, so that one that cannot be healed does not block the others.
     first = claim.attempts % len(healable)
     others = tuple(finding for finding in findings if finding not in healable)
@@ -101,7 +107,7 @@ def decide(
 
 
 def withheld(claim: Claim, decision: Heal, answers: Sequence[Withheld]) -> tuple[Reported, bool]:
-    """Return the end of a row whose heals all wait for an operator, and whether the history lacks the answers."""
+    """Return how to settle a row after gates withheld all its heals, and whether the history lacks the gates' reasons."""
     texts = sorted({f"{answer.outcome}: {answer.reason}" for answer in answers})
     both = hashlib.sha256("\n".join([decision.fingerprint, *texts]).encode()).hexdigest()
     refused = not any(finding.healable for finding in decision.findings)
@@ -109,7 +115,7 @@ def withheld(claim: Claim, decision: Heal, answers: Sequence[Withheld]) -> tuple
 
 
 def refused_again(claim: Claim, end: Reported) -> Reported:
-    """Return the end of a refused heal. Each repetition of the same refusal makes the pause longer."""
+    """Return how to settle the row of a refused heal. If the previous heal was refused for the same reason, the pause grows."""
     if claim.reported != end.fingerprint:
         return end
     return replace(end, after=min(_LONGEST_PAUSE, _FIRST_PAUSE * 2.0**claim.waits), waits=min(claim.waits + 1, 40))
@@ -126,7 +132,10 @@ def _attempts_after_change(claim: Claim, mark: str) -> int:
 def after_error(
     claim: Claim, error: Exception, settings: EngineSettings, uniform: Callable[[float, float], float] = random.uniform
 ) -> Disposition:
-    """Decide what becomes of a row whose inspection or heal raised an error."""
+    """Return how to settle a row whose inspection, heal or sweep raised an error.
+
+    :param uniform: returns a random number between two numbers, so that retries spread
+    """
     if isinstance(error, InFlight) and claim.watched > settings.patience_seconds:
         return Done()
     waits = min(claim.waits, 40)

@@ -1,7 +1,8 @@
-"""Back-off of whole handlers while a dependency is down.
+"""Lets a handler wait for seconds (its back-off) while one of its dependencies is down.
 
-Without it, a thousand keys would hammer Placement during an outage. So no thread claims the handler's rows until the back-off
-ends. Then one row is the probe. The first answer ends the back-off for all rows, and no row loses an attempt.
+Otherwise a thousand keys would hammer Placement during an outage. The dispatcher claims no row of the handler until the
+back-off ends. Then a worker inspects one key as a probe. If the dependency answers, all rows go on; if not, a longer back-off
+begins.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-#: Seconds of the first back-off and of the longest; it doubles. An operator who has repaired Placement waits for it.
+#: Seconds of the first and of the longest back-off; each is twice the one before. The longest is short, because an operator
+#: who has repaired Placement waits for it.
 FIRST, LAST = 0.5, 5.0
 
 
@@ -22,7 +24,7 @@ class _Pause:
 
 
 class DependencyBackoff:
-    """The back-offs of this process only, because another replica may reach the dependency."""
+    """The back-offs of all handlers. They hold for this process only: another replica may reach the dependency."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -30,7 +32,7 @@ class DependencyBackoff:
         self._lock = threading.Lock()
 
     def down(self, handler: str) -> float:
-        """Record that the dependency is down; return the seconds that the handler waits."""
+        """Record that a dependency of the handler is down; return for how many seconds the handler waits."""
         with self._lock:
             before = self._pauses.get(handler)
             now = self._clock()
@@ -41,14 +43,18 @@ class DependencyBackoff:
             return seconds
 
     def up(self, handler: str) -> bool:
-        """Record an answer; return whether the answer ended a back-off."""
+        """Record that the handler's dependencies answer; return whether this ended a back-off."""
         if handler not in self._pauses:
             return False
         with self._lock:
             return self._pauses.pop(handler, None) is not None
 
     def allowance(self, handler: str, free: int) -> int:
-        """Return how many rows may be claimed now: none during the back-off, then one as a probe, otherwise ``free``."""
+        """Return how many rows of the handler may be claimed now.
+
+        :param free: the number of idle workers
+        :return: 0 during a back-off, then 1 for the probe; ``free`` without a back-off
+        """
         with self._lock:
             pause = self._pauses.get(handler)
             if pause is None:

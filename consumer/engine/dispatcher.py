@@ -1,7 +1,8 @@
-"""Claims due rows for idle worker threads, and never more rows than these threads can take.
+"""Claims due rows for idle worker threads, never more rows than there are idle threads.
 
-New hints of this process wake the claiming thread. A poll finds other replicas' hints, and rows that become due. It claims rows
-only for tasks that are not stopped, are in their window, and have dependencies that answer.
+A new hint in this process wakes the claiming thread. Every ``[engine] poll_seconds``, the thread also looks for hints of other
+replicas and for rows that have become due. It claims rows of tasks that are in their window, neither stopped nor in a back-off.
+Two exceptions: a stopped task's interrupted heals go on, and sweeps can resume a task that the breaker stopped.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from consumer.journal.work import Claim
 from handlers.base import Key
 
 LOG = logging.getLogger(__name__)
-#: Seconds for which pauses and open breakers are remembered.
+#: Seconds between two reads of pauses and open breakers from the journal.
 _CONTROLS_AGE = 1.0
 #: Seconds between two attempts while the journal's database does not answer.
 _OUTAGE_WAIT = 1.0
@@ -53,28 +54,27 @@ class Dispatcher:
             thread.start()
 
     def wake(self) -> None:
-        """Claim at once, because there may be new work."""
+        """Make the claiming thread look for due rows at once."""
         with self._changed:
             self._woken = True
             self._changed.notify()
 
     def ages(self) -> dict[Claim, float]:
-        """Return the running claims, with the seconds since each began or made its last step."""
+        """Return each running claim, with the seconds since it began or since its heal made the last step."""
         with self._changed:
             now = time.monotonic()
             return {claim: now - since for claim, since in self._claims.items()}
 
     def step(self, claim: Claim) -> None:
-        """Record that a running claim made a step."""
+        """Record that the heal of a running claim makes a step."""
         with self._changed:
             if claim in self._claims:
                 self._claims[claim] = time.monotonic()
 
     def stop(self, timeout: float) -> bool:
-        """Claim nothing more, release claims that have not begun, and let running claims finish; return whether all finished in
-        time.
+        """Stop claiming, and free the claimed rows that no worker has begun. Wait for the workers; return whether all finished.
 
-        :param timeout: seconds to wait; keys of claims that still run afterwards are inspected again
+        :param timeout: seconds to wait. A replica will inspect the keys of unfinished claims again
         """
         deadline = time.monotonic() + timeout
         with self._changed:
@@ -138,7 +138,7 @@ class Dispatcher:
     def _claim(self, free: int) -> list[Claim]:
         with self._changed:
             running = list(self._claims)
-        # One more than is free, so that a probe differs from all.
+        # One more than is free: so an allowance of 1 always means a probe.
         allowance = {name: self._engine.backoff.allowance(name, free + 1) for name in self._runnable()}
         open_names = [name for name, allowed in allowance.items() if allowed > 1]
         claims = self._take(open_names, free, running)

@@ -1,4 +1,4 @@
-"""The parts that every thread of one replica shares."""
+"""The objects that all threads of one replica share."""
 
 from __future__ import annotations
 

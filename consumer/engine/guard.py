@@ -1,8 +1,8 @@
 """Stops the handlers that rely on a database that was restored, emptied or exchanged.
 
-A database from last night's dump contradicts all other databases, and every contradiction looks like drift. So once a minute
-the guard compares each database's watermark with the last one in the journal. If a watermark fell, the handlers stop on all
-replicas until an operator resumes them. The journal stores the new watermark at once, so that the resumed handlers run on.
+A database from last night's dump disagrees with all other databases, and each difference looks like drift. So once a minute the
+guard compares each database's watermark with the last one in the journal. If the watermark fell, the handlers stop on all
+replicas until an operator resumes them. The journal stores the lower watermark at once, so the resumed handlers run on.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ LOG = logging.getLogger(__name__)
 #: Seconds between two observations, and seconds that a start waits for the first one.
 EVERY, _FIRST = 60.0, 10.0
 
-#: Fewer old rows can all be deleted between two observations.
+#: With fewer known rows, ordinary deletions can remove all of them between two observations.
 _FEWEST = 3
 
 
 def falls(before: Watermark, now: Watermark) -> Iterator[str]:
-    """Yield a phrase for each proof that a database is an older copy or another database."""
+    """Compare two watermarks of one database; yield a text for each proof that it is an older copy or another database."""
     counters = {ids.label: ids for ids in now.ids}
     for ids in before.ids:
         if ids.label in counters:
@@ -54,9 +54,13 @@ def falls(before: Watermark, now: Watermark) -> Iterator[str]:
 
 
 def remembered(before: Watermark, now: Watermark) -> Watermark:
-    """Return the watermark to store: with the highest ids that any row ever had, unless the database went back."""
+    """Return the watermark to store: ``now``, but with the higher of both highest ids of each table.
+
+    If ``now`` proves an older copy, return it unchanged.
+    """
     if any(falls(before, now)):
         return now
+    # A purge of the newest rows lowers their highest id.
     highest = {ids.label: ids.highest for ids in before.ids}
     raised = [replace(ids, highest=max(ids.highest, highest.get(ids.label, 0))) for ids in now.ids]
     return replace(now, ids=tuple(raised))
@@ -81,10 +85,11 @@ def check(
     handlers: Sequence[type[Handler]],
     replica: str,
 ) -> list[str]:
-    """Compare each database with its stored watermark. Where the database is older, stop the handlers that rely on it.
+    """Compare each database with its stored watermark. If a watermark fell, stop the handlers that rely on the database.
 
-    :param handlers: all installed handlers. Another process would not notice: the journal then has the lower watermark
-    :return: one sentence for each older database
+    :param sources: functions that read the watermarks
+    :param handlers: all installed handlers, also those of other processes, which can no longer see the fall
+    :return: one sentence for each database whose watermark fell
     :raises JournalError: the journal does not answer
     """
     stopped = []
@@ -93,7 +98,7 @@ def check(
         try:
             seen = list(source(resources))
         except (HandlerError, cfg.Error) as error:
-            LOG.debug("a watermark is not read: %s", error)
+            LOG.debug("cannot read a watermark: %s", error)
             continue
         for one in seen:
             compare = partial(_compare, one, handlers, replica)
@@ -112,7 +117,7 @@ def _compare(
         return ""
     clock = journal_clock(connection)
     reason = (
-        f"the database {now.database} is not the one of {span(clock - before.at)} ago, or an older copy of it: "
+        f"the database {now.database} is an older copy of itself, or another database than {span(clock - before.at)} ago: "
         f"{'; '.join(reasons)} (server {now.server}, before {before.watermark.server}). Check its URL and whether it was "
         "restored; then: stackmend handler resume NAME"
     )
@@ -137,12 +142,12 @@ class Guard:
         self._thread = threading.Thread(target=self._run, name="guard", daemon=True)
 
     def start(self) -> None:
-        """Start, and wait for the first comparison; a silent database delays this by seconds only."""
+        """Start the thread, and wait for the first comparison, for at most 10 seconds."""
         self._thread.start()
         self._observed.wait(_FIRST)
 
     def stop(self) -> None:
-        """Stop. A comparison that waits for a silent database ends with the process."""
+        # A comparison that still waits for a database ends with the process.
         self._stop.set()
         self._thread.join(1)
 
@@ -162,4 +167,4 @@ class Guard:
             LOG.debug("the watermarks are not compared: %s", outage)
         except Exception:
             LOG.exception("a bug in the comparison of watermarks")
-        LOG.debug("watermarks took %.2f s", time.monotonic() - began)
+        LOG.debug("the comparison of watermarks took %.2f s", time.monotonic() - began)

@@ -1,4 +1,4 @@
-"""Stores a batch from the bus in the journal, in one transaction: hints and dead letters. Then the bus may acknowledge."""
+"""Stores messages of the bus in the journal: hints from events, and dead letters. Then the bus acknowledges the messages."""
 
 from __future__ import annotations
 
@@ -14,15 +14,16 @@ from consumer.journal.database import Database, JournalUnavailable, ValuesRefuse
 from consumer.journal.dead import DeadLetter
 from consumer.journal.work import Hint
 
-#: Seconds between two records that a format arrives from a broker.
+#: Seconds between two updates of the last arrival of one format from one broker.
 _NOTE_EVERY = 60.0
 
 
 class Inbox:
-    """Stores the batches of all sources.
+    """Stores the messages of all brokers; each broker's thread passes batches of messages.
 
-    :param keep_bytes: how many bytes of a message a dead letter keeps
-    :param most_waiting: how many rows of work may wait; 0 for any number
+    :param wake: called when new hints are stored
+    :param keep_bytes: bytes of a message that a dead letter keeps; the rest is cut off
+    :param most_waiting: the largest number of waiting rows; 0 for no limit
     """
 
     def __init__(
@@ -37,9 +38,9 @@ class Inbox:
         self._noted: dict[tuple[str, str], float] = {}
 
     def store(self, batch: Batch) -> None:
-        """Store a batch; replace each message that the journal refuses by a dead letter.
+        """Store a batch in one transaction. If the journal refuses a message's values, store a dead letter for that message.
 
-        :raises NotStored: the journal is full, does not answer, or refuses even a dead letter without a body
+        :raises NotStored: too many rows wait, the journal does not answer, or it refuses even a dead letter without a body
         """
         try:
             if batch.wanted and not self._capacity.has_room():
@@ -53,7 +54,7 @@ class Inbox:
             self._wake()
 
     def _store(self, batch: Batch) -> int:
-        """Store a batch; if the journal refuses it, store each half by itself. Return the number of hints."""
+        """Store a batch; if the journal refuses it, store each half by itself. Return the number of work rows written."""
         hints, dead = _letters_and_hints(self._router, batch, self._keep_bytes)
         try:
             return work.enqueue(self._database, hints, dead)
@@ -69,7 +70,6 @@ class Inbox:
             return sum(self._store(half) for half in halves)
 
     def _refused(self, broker: str, message: Received | UndecodableMessage, refusal: str) -> int:
-        """Store a refused message as a dead letter; omit the body if the journal refuses that too."""
         size = message.size if isinstance(message, UndecodableMessage) else len(message.body)
         letter = DeadLetter(
             broker, "", "", f"the journal refuses it: {refusal}", size, message.body[: self._keep_bytes]
@@ -80,7 +80,7 @@ class Inbox:
             return work.enqueue(self._database, [], [replace(letter, body=b"")])
 
     def _note(self, batch: Batch) -> None:
-        """Record which notification formats arrive, once in ``_NOTE_EVERY`` seconds. Each broker's thread calls this."""
+        """Record the formats of a batch (versioned, unversioned), once a minute for each broker and format."""
         for written in {received.event.format for received in batch.wanted}:
             known = (batch.broker, written)
             if time.monotonic() - self._noted.get(known, float("-inf")) >= _NOTE_EVERY:

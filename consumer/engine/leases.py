@@ -1,7 +1,7 @@
-"""Extends the leases of this replica's claims, in a thread that does nothing else.
+"""Extends the leases of this replica's claims, in a thread of its own.
 
-It does not extend a claim beyond the deadline, so another replica can take the row over. While such a claim runs, the loop
-``workers`` records no beat, and ``/healthz`` reports that.
+A claim hangs if it makes no step for ``[engine] claim_seconds``. Its lease is not extended, so another replica can claim the
+row. While a claim hangs, this thread records no beat of ``workers``, so ``/healthz`` reports a failure.
 """
 
 from __future__ import annotations

@@ -1,15 +1,16 @@
-"""The engine's counters; :mod:`consumer.status` implements them for Prometheus."""
+"""The interface of the engine's counters; :mod:`consumer.status.metrics` implements it for Prometheus."""
 
 from __future__ import annotations
 
 
 class Meter:
-    """Counts nothing; the base class. Many threads call it."""
+    """Base class that counts nothing. Implementations must be thread-safe."""
 
     def inspected(self, handler: str, outcome: str, seconds: float) -> None:
-        """Count an inspection with its heal.
+        """Count an inspection, together with the heal that followed it, if any.
 
         :param outcome: a value of :class:`consumer.engine.reconciler.Result`
+        :param seconds: the time that both took
         """
 
     def healed(self, handler: str, source: str, outcome: str, lag: float | None, weight: int = 1) -> None:
@@ -20,14 +21,14 @@ class Meter:
         """
 
     def found(self, handler: str, source: str, weight: int = 1) -> None:
-        """Count a new finding. A sweep finds drift that no event reported."""
+        """Count a new finding."""
 
     def beat(self, loop: str) -> None:
-        """Record a completed round of an endless loop."""
+        """Record that a thread's endless loop completed a round, so that the thread counts as alive."""
 
 
 def source(hint: str) -> str:
-    """Return the source of a hint: ``event``, ``sweep`` or ``operator``.
+    """Return the kind of a hint's source: ``event``, ``sweep`` or ``operator``, which includes a start.
 
     :param hint: an event type, ``sweep``, ``start``, ``operator`` ...
     """

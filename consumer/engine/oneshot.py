@@ -1,8 +1,8 @@
-"""Reconciles keys for a command that ends: ``stackmend sweep``, ``inspect`` and ``heal``.
+"""Reconciles keys for the commands ``stackmend sweep``, ``inspect`` and ``heal``, without the daemon.
 
-The command keeps its claims in memory; :class:`~consumer.engine.reconciler.Reconciler` decides as in the daemon. An audit
-writes nothing and needs no journal. A heal writes the history and spends the daemon's hourly budget. A daemon may work on the
-same key, because every heal is compare-and-set.
+The command keeps its claims in memory. In mode audit, it writes nothing and needs no journal. A heal writes the history and
+counts against the budget. A daemon may work on the same key at the same time, because a heal writes only while its evidence is
+true.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Action(StrEnum):
     REFUSED = "refused"
     HEALED = "healed"
     FAILED = "failed"
-    #: by the hourly budget, the window, a hold or a stop
+    #: by the budget, the window, a hold, a pause or the breaker
     DEFERRED = "deferred"
     #: waits for approval
     ASKED = "asked"
@@ -51,7 +51,7 @@ class Action(StrEnum):
     EXEMPT = "exempt"
     IN_FLIGHT = "in flight"
     UNAVAILABLE = "unavailable"
-    #: too many suspects to believe
+    #: more suspects than is plausible
     STOPPED = "stopped"
 
 
@@ -73,7 +73,10 @@ _ERROR = frozenset({Action.UNAVAILABLE, Action.STOPPED})
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """The result for one finding, or for one key without a verdict."""
+    """One line of the command's output: a finding, or a key or sweep that gave no finding.
+
+    :param change: the change that the heal made, or the reason why nothing was healed
+    """
 
     handler: str
     key: str
@@ -95,7 +98,7 @@ class Result:
 
 
 class _TooMany(Exception):
-    """More objects look wrong than can be believed."""
+    """A sweep lists more suspects than is plausible."""
 
 
 #: Called after each step: the task, the number of finished keys, the number of keys.
@@ -113,7 +116,7 @@ class _Turn:
 
 
 def in_order(tasks: Sequence[Task]) -> list[Task]:
-    """Return the tasks in order: each follows the tasks whose heals it relies on (:attr:`handlers.base.Handler.follows`)."""
+    """Order tasks so that each comes after the tasks whose heals it relies on (:attr:`handlers.base.Handler.follows`)."""
     by_name = {task.name: task for task in tasks}
     graph = {task.name: [name for name in task.handler.follows if name in by_name] for task in tasks}
     return [by_name[name] for name in TopologicalSorter(graph).static_order()]
@@ -123,8 +126,8 @@ class OneShot:
     """Reconciles keys in threads until each has a result.
 
     :param database: the journal; None if no task heals
-    :param patience: for how many seconds to inspect an object in flight again
-    :param selected: whether the command works on a finding
+    :param patience: seconds during which a key in flight is inspected again
+    :param selected: returns whether the command works on a finding
     :param most: the number of objects that the command may heal; None for no limit
     """
 
@@ -147,7 +150,7 @@ class OneShot:
         self._progress = progress
 
     def sweep(self, tasks: Sequence[Task]) -> list[Result]:
-        """Sweep every task in the order of :func:`in_order`, and reconcile the listed keys."""
+        """Sweep every task in the order of :func:`in_order`, reconcile the suspects, and return the results."""
         return [result for task in in_order(tasks) for result in self._sweep(task)]
 
     def examine_all(self, tasks: Sequence[Task], keys: Sequence[Key]) -> list[Result]:
@@ -173,7 +176,7 @@ class OneShot:
     def _believable(self, task: Task, keys: Iterable[Key]) -> Iterator[Key]:
         """Yield the keys of a sweep.
 
-        :raises _TooMany: a task that heals lists more objects than can be believed
+        :raises _TooMany: the task heals, and its keys stand for more objects than is plausible
         """
         if not task.heals:
             yield from keys
@@ -186,9 +189,10 @@ class OneShot:
             yield key
 
     def examine(self, task: Task, keys: Iterable[Key], source: str) -> list[Result]:
-        """Reconcile keys; begin no heal before the last key is listed.
+        """Reconcile keys; return the results in the order of the keys. No heal begins before ``keys`` ends.
 
-        :param keys: may be a running sweep, whose errors are raised
+        :param keys: may be a running sweep; its errors end this call
+        :param source: ``sweep`` or ``operator``
         """
         turns: list[tuple[float, int, _Turn]] = []
         results: list[tuple[int, Result]] = []

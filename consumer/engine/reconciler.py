@@ -1,11 +1,11 @@
-"""One claim from start to end: inspect, decide, ask the gates, heal, record.
+"""Works on one claim from start to end: inspects the key, decides, asks the gates, heals, records.
 
-The order makes kill -9 harmless at any line. First the history line is opened, with evidence and undo; then the heal changes
-the cloud; then line and claim are closed in one transaction. After a kill before the change, the next inspection finds the
-drift and heals it under the same line. After a kill behind the change, the next inspection finds nothing and closes the line as
-healed.
+So ``kill -9`` is harmless at any moment. First the history entry is opened, with evidence and undo. Then the heal changes the
+cloud. Then the entry is closed and the row settled, in one transaction. If the process dies before the change, the next
+inspection finds the drift, and the heal uses the same entry. If it dies after the change, the next inspection finds nothing
+wrong and closes the entry as healed.
 
-One inspection heals one finding, because a heal may change the proof of another.
+Each inspection leads to at most one heal, because a heal may change the proof of another finding.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from handlers.base import Conflict, Finding, Handler, HandlerError, Healed, InFl
 
 LOG = logging.getLogger(__name__)
 
-#: The change that the history records for a heal which completed before its process died.
+#: The change that the history records for a heal that was complete before its process died.
 RESUMED = Healed("completed before an interruption; a new inspection finds nothing wrong")
 
 
@@ -57,9 +57,12 @@ _WITHHELD = {Outcome.ASKED: Result.ASKED, Outcome.DENIED: Result.DENIED, Outcome
 
 @dataclass(frozen=True, slots=True)
 class Reconciled:
-    """The end of a reconciliation.
+    """The result of working on one claim.
 
+    :param end: how the row was settled
+    :param findings: the findings of the inspection, or the one that was healed or deferred
     :param healed: the change, if the result is ``HEALED``
+    :param reason: why nothing was healed, or the error
     """
 
     result: Result
@@ -70,8 +73,6 @@ class Reconciled:
 
 
 class Reconciler:
-    """Reconciles claims. It has no state, so threads can share it."""
-
     def __init__(
         self,
         settings: EngineSettings,
@@ -83,7 +84,7 @@ class Reconciler:
         operator: str = "",
         selected: Callable[[Finding], bool] = lambda _finding: True,
     ) -> None:
-        """:param selected: whether to work on a finding; an unselected finding counts as not found"""
+        """:param selected: returns whether to work on a finding; the others count as not found"""
         self._settings = settings
         self._replica = replica
         self._selected = selected
@@ -95,8 +96,9 @@ class Reconciler:
     def reconcile(self, task: Task, claim: Claim, store: Store, step: Callable[[], None] = lambda: None) -> Reconciled:
         """Inspect the claim's key; decide, heal and record.
 
+        :param store: settles the claim and writes the history
         :param step: called before each step of a long heal
-        :raises LeaseLost, JournalUnavailable: the store raised this, and the claim is not settled
+        :raises LeaseLost, JournalUnavailable: from the store; the claim is not settled
         """
         began = time.monotonic()
         done = self._reconcile(task, claim, store, step)
@@ -126,15 +128,15 @@ class Reconciler:
                 return self._heal(task, claim, store, decision, step)
 
     def answered(self, task: Task) -> None:
-        """Record that the dependencies of a task answered."""
+        """End the back-off of a task, because its dependencies answered."""
         if self._backoff.up(task.name):
             LOG.info("%s: its dependency answers again", task.name)
 
     def after_error(self, task: Task, claim: Claim, error: Exception) -> Disposition:
-        """Decide what becomes of a claim whose inspection, heal or sweep raised an error."""
+        """Return how to settle a claim whose inspection, heal or sweep raised an error; begin or end the task's back-off."""
         if isinstance(error, Unavailable) and error.dependency in task.handler.requires:
             self._backoff.down(task.name)
-            # Due at once: the back-off of the handler, not that of the row, decides when all its rows go on together.
+            # Due at once, because the handler's back-off decides when its rows are claimed again.
             return Later(0.0, claim.attempts, claim.waits + 1, claim.fingerprint, error=reason_of(error))
         if not isinstance(error, Unavailable):
             self.answered(task)
@@ -253,7 +255,7 @@ class Reconciler:
             end = refused_again(claim, end)
         _log_failure("heal", task, claim, error, end)
         if isinstance(error, Unavailable) and isinstance(end, Later):
-            # The write may have arrived: the line stays open until an inspection shows whether it did.
+            # The write may have arrived: the history entry stays open until an inspection shows whether it did.
             end = replace(end, healing_id=line_id)
             store.settle(claim, end)
             return Reconciled(Result.UNAVAILABLE, end, (finding,), reason=reason_of(error))
@@ -291,7 +293,7 @@ def _outcome(store: Store, finding: Finding, outcome: Outcome) -> tuple[Outcome,
 
 
 def _untouched(error: Exception) -> Outcome | None:
-    """Return the outcome of a heal whose error proves that nothing was written; None for other errors."""
+    """Return the outcome of a failed heal if its error proves that the heal wrote nothing; None otherwise."""
     match error:
         case Conflict() | InFlight():
             return Outcome.CONFLICT
@@ -318,7 +320,7 @@ def _lag(claim: Claim, took: float = 0.0) -> float | None:
 
 
 def _keep_line(end: Disposition, claim: Claim) -> Disposition:
-    """Keep an interrupted heal's line open while further inspections of the key follow."""
+    """If the key is inspected again, return ``end`` with the open history entry of the claim's interrupted heal."""
     return replace(end, healing_id=claim.healing_id) if isinstance(end, Later) else end
 
 

@@ -1,4 +1,4 @@
-"""Turns events into hints. A lookup by type is enough for most events."""
+"""Turns events into hints for the handlers that want them."""
 
 from __future__ import annotations
 
@@ -10,12 +10,10 @@ from handlers.base import Event, Handler, Key, Trigger
 
 
 class Unroutable(Exception):
-    """A handler found no key in a wanted event, because the payload lacks a promised field."""
+    """A handler could not read the key in an event of a type that it wants, because the payload is not as documented."""
 
 
 class Router:
-    """Maps event types to the triggers of handlers."""
-
     def __init__(self, handlers: Iterable[Handler | type[Handler]]) -> None:
         wanted: defaultdict[str, list[tuple[str, Trigger]]] = defaultdict(list)
         for handler in handlers:
@@ -28,9 +26,9 @@ class Router:
         return frozenset(self._wanted)
 
     def route(self, event: Event) -> list[Hint]:
-        """Return the hints of an event.
+        """Return one hint for each handler that the event concerns.
 
-        :raises Unroutable: a handler finds no key in the event
+        :raises Unroutable: a handler cannot read the key in the event
         """
         return [
             hint
@@ -40,7 +38,7 @@ class Router:
 
 
 def _check(key: Key) -> None:
-    """Refuse an unprintable key, because payloads are untrusted and people read keys in a terminal."""
+    """Raise ValueError for an unprintable id, because payloads are untrusted and people read keys in a terminal."""
     if not key.id.isprintable():
         raise ValueError("its id is not printable")
 

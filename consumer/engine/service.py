@@ -1,7 +1,7 @@
 """The daemon: one process with threads; replicas share the journal.
 
-A start opens the journal, takes the lock, frees the leases of dead processes, makes the timers due, and starts workers and
-upkeep. The bus starts last, because it needs the journal to store what it acknowledges. A stop goes the other way.
+A start locks an SQLite journal and frees the leases of dead processes. Then it makes the timers due, and starts guard, workers,
+leases and upkeep. It starts the bus last, because the bus acknowledges only messages that the journal has stored.
 """
 
 from __future__ import annotations
@@ -44,18 +44,18 @@ from handlers.base import Broker, Handler, HandlerError, Resources, Watermarks
 
 LOG = logging.getLogger(__name__)
 
-#: Returns the brokers to consume from now.
+#: Returns the brokers to consume from at this time.
 BrokerList = Callable[[Resources], Iterable[Broker]]
 #: Seconds between two listings of brokers, because cells come and go, and while none is known.
 _BROKERS_EVERY, _BROKERS_AGAIN = 60.0, 2.0
-#: Seconds for all listeners together to close their connections in order.
+#: Seconds that a stop waits until all listeners together have closed their connections.
 _GOODBYE = 2.0
 
 
 class Service:
     """One replica of the daemon.
 
-    :param installed: the handlers to stop if a database's watermark fell, even those of other processes
+    :param installed: all installed handlers. If a watermark falls, the guard stops those that rely on the database
     """
 
     def __init__(
@@ -109,9 +109,9 @@ class Service:
         return list(self._sources.values())
 
     def start(self) -> None:
-        """Start everything.
+        """Start all threads.
 
-        :raises AlreadyRunning: another process holds an SQLite journal
+        :raises AlreadyRunning: another process uses the SQLite journal
         :raises cfg.Error: an option that locates brokers is wrong
         """
         listed(self._broker_lists, self._resources)
@@ -133,9 +133,9 @@ class Service:
             LOG.warning("%s", sentence)
 
     def adopt(self, settings: Mapping[str, TaskSettings]) -> list[str]:
-        """Give the tasks new settings; a running reconciliation keeps the old settings.
+        """Give the tasks new settings. Work that a worker has begun keeps the old settings.
 
-        :param settings: new settings by task; a task with the new mode ``off`` stops, but its events are still stored
+        :param settings: by name of the task; a task with the new mode ``off`` stops, but its hints are still stored
         :return: a sentence for each task that changed or needs a restart
         """
         said = []
@@ -159,7 +159,7 @@ class Service:
         self.dispatcher.wake()
 
     def stop(self) -> bool:
-        """Stop in order; return whether all running work finished in time."""
+        """Stop all threads; return whether the workers finished in ``[engine] stop_seconds``."""
         self._stop_listening.set()
         for _thread, stop in self._listening.values():
             stop.set()
@@ -176,10 +176,10 @@ class Service:
         try:
             replicas.unregister(self._database, self.replica)
         except JournalUnavailable as outage:
-            LOG.warning("this replica stays listed until it is forgotten: %s", outage)
+            LOG.warning("the journal lists this replica for some minutes more: %s", outage)
         self._resources.close()
         self._held.close()
-        LOG.info("stopped" if finished else "stopped; the next replica to run goes on with the unfinished work")
+        LOG.info("stopped" if finished else "stopped; the next replica that runs finishes the work")
         return finished
 
     def _follow_brokers(self) -> None:
@@ -217,7 +217,7 @@ class Service:
         try:
             source = Source(broker, self._bus, self._router.wanted, self._inbox.store, self._on_gap)
         except UnusableURL as error:
-            LOG.error("broker %s is not consumed from: %s", broker.name, error)
+            LOG.error("broker %s: stackmend does not read from it: %s", broker.name, error)
             return
         stop = threading.Event()
         thread = threading.Thread(target=source.run, args=(stop,), name=f"bus-{broker.name}", daemon=True)
@@ -226,9 +226,9 @@ class Service:
         thread.start()
 
     def _on_gap(self, broker: str, reason: str) -> None:
-        """Make due the timers of handlers whose events were perhaps missed.
+        """Sweep every handler that has events, because messages of this broker may be lost.
 
-        :raises JournalUnavailable: the journal does not answer; the source calls again
+        :raises JournalUnavailable: the journal does not answer; the caller tries again
         """
         missed = [task for task in self._tasks.values() if task.handler.triggers]
         self._make_due(missed, f"{sweeps.GAP}: {reason}"[:128])
@@ -245,7 +245,7 @@ def _changes(before: TaskSettings, after: TaskSettings) -> str:
 
 
 def listed(lists: Iterable[BrokerList], resources: Resources) -> tuple[list[Broker], list[str]]:
-    """Return the known brokers, without duplicate URLs, and the reasons why other brokers are unknown.
+    """Return the known brokers, one for each URL, and the reasons why further brokers are unknown.
 
     :raises cfg.Error: an option that locates brokers is wrong
     """

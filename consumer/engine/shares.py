@@ -1,8 +1,7 @@
-"""Shares the workers between services, and between events and background work. Pure.
+"""Divides the worker threads between services, and between events and background work. No I/O.
 
-A worker that waits for a silent dependency, sweeps or archives cannot take an event. So each service keeps workers that other
-services do not take, and each service keeps workers for its events. Background work is a sweep, or an inspection after a sweep
-or after a periodic event.
+A worker that waits for a silent dependency, or sweeps, cannot take an event. So some workers are reserved for each service
+(Nova, Octavia), and of these some for events. Background work is a sweep, or an inspection after a sweep or a periodic event.
 """
 
 from __future__ import annotations
@@ -13,22 +12,26 @@ from dataclasses import dataclass
 
 from consumer.journal.work import Admit, Kind, Priority
 
-#: The part of the workers that is reserved for the events of one service: one in eight.
+#: One worker of this number is reserved for each service and its events.
 _PART = 8
 
 
 @dataclass(frozen=True, slots=True)
 class Shares:
-    """The limits of one replica.
+    """The workers of one replica.
 
-    :param services: the service of each handler
+    :param workers: the number of worker threads
+    :param services: the service of each handler: ``nova``, ``octavia``
     """
 
     workers: int
     services: Mapping[str, str]
 
     def admit(self, running: Iterable[Kind]) -> Admit:
-        """Return a function that admits rows as long as workers are free for them."""
+        """Return a function that decides, for one row after the other, whether a worker is free for it.
+
+        :param running: the kinds of the rows that workers have now
+        """
         services = len(set(self.services.values()))
         reserve = max(1, self.workers // _PART)
         limits = {

@@ -1,4 +1,4 @@
-"""Records the claim and heal of a reconciliation: in the journal (daemon), or in memory (one-shot command)."""
+"""Settles claims and writes history entries. The daemon's claims are rows of the journal; a command's claims are in memory."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ from handlers.base import Finding
 
 
 class Store(Protocol):
-    """Records claims and history lines."""
+    """Settles claims and writes history entries."""
 
     def open_line(self, request: Request, claim: Claim, line: Line) -> int | Deferred | Withheld:
-        """Ask all gates, then open a heal's line; return the line's id, or a gate's objection."""
+        """Ask all gates. Then open a heal's history entry and return the entry's id, or return a gate's objection."""
 
     def exemption(self, finding: Finding) -> str:
-        """Return why a finding is exempt; empty if it is not."""
+        """Return the reason for a finding's exemption; empty without an exemption."""
 
     def may_go_on(self, claim: Claim, finding: Finding) -> bool:
-        """Return whether a heal may make the next step."""
+        """Return whether a long heal may make its next step."""
 
     def settle(self, claim: Claim, end: Disposition, lines: Sequence[Line | Closing] = ()) -> None:
-        """Record the end of a reconciliation, and history lines."""
+        """Settle a claim; write new history entries and close open ones."""
 
 
 class JournalStore:
-    """Records in the journal; a claim is a row of the journal."""
+    """The daemon's store: a claim is a row of the journal."""
 
     def __init__(self, database: Database, tasks: Mapping[str, Task], board: Board | None = None) -> None:
         self._database = database
@@ -44,7 +44,10 @@ class JournalStore:
         self._gates = all_gates(self._board)
 
     def may_go_on(self, claim: Claim, finding: Finding) -> bool:
-        """Return whether the mode is still heal, no hold or stop covers the heal, and the lease certainly runs."""
+        """Return whether the mode still allows heals, no hold, pause or breaker stops the heal, and the lease has not ended.
+
+        False if the journal does not answer.
+        """
         task = self._tasks.get(claim.handler)
         if task is None or not task.heals or self._board.covering(finding):
             return False
@@ -58,7 +61,6 @@ class JournalStore:
             return False
 
     def open_line(self, request: Request, claim: Claim, line: Line) -> int | Deferred | Withheld:
-        """Open the line and write the line's id into the row, in one transaction."""
         ask = partial(_ask, self._gates, request)
         return work.begin_healing(self._database, claim, line, ask)
 
@@ -66,14 +68,14 @@ class JournalStore:
         return _exemption(self._database, finding)
 
     def settle(self, claim: Claim, end: Disposition, lines: Sequence[Line | Closing] = ()) -> None:
-        """Settle the row and write the lines, in one transaction."""
+        """Settle the row, write the entries and delete used asks, in one transaction."""
         work.settle(self._database, claim, end, lines, partial(_end_asks, claim, end, lines))
 
 
 class MemoryStore:
-    """Keeps claims in memory; the history records only heals.
+    """The store of a one-shot command: claims are in memory, and the history gets only heals.
 
-    :param database: None for a command that may not heal
+    :param database: the journal; None for a command that may not heal
     :param gates: gates of this command, asked after all others
     """
 
@@ -83,7 +85,7 @@ class MemoryStore:
         self._gates = (*all_gates(self._board), *gates)
 
     def may_go_on(self, claim: Claim, finding: Finding) -> bool:
-        """Return whether no hold or stop covers the heal."""
+        """Return whether no hold, pause or breaker stops the heal; False if the journal does not answer or is missing."""
         if self._database is None:
             return False
         self._board.keep_fresh()
@@ -95,7 +97,6 @@ class MemoryStore:
             return False
 
     def open_line(self, request: Request, claim: Claim, line: Line) -> int | Deferred | Withheld:
-        """Open the line, or keep the line that an earlier attempt left open."""
         if self._database is None:
             return Deferred("this command changes nothing", 0.0)
         self._board.keep_fresh()
@@ -105,7 +106,7 @@ class MemoryStore:
         return "" if self._database is None else _exemption(self._database, finding)
 
     def settle(self, claim: Claim, end: Disposition, lines: Sequence[Line | Closing] = ()) -> None:
-        """Close the line of a heal. Findings are output, not history."""
+        """Close the entry of a heal. The command prints its findings; the history does not get them."""
         if self._database is None:
             return
         closings = [line for line in lines if isinstance(line, Closing)]

@@ -1,10 +1,9 @@
-"""Sweeps find the drift that no event reported. A handler's timer is a row of the journal, which one replica claims.
+"""Runs sweeps, which find the drift that no event reported. One replica claims a handler's timer and runs the sweep.
 
-A sweep enqueues suspects at low priority; workers prove the drift. In heal mode :mod:`consumer.engine.breaker` first counts the
-suspects. If there are more than is plausible (a wrong database URL, a restored backup), the sweep enqueues nothing and stops
-the handler. A failed sweep never proves that objects are gone. A sweep that a silent cell ended early is repeated once the cell
-answers, or at its next interval. If the window closes during a sweep, the sweep begins again when the
-window opens.
+A sweep stores a hint of low priority for each suspect; workers inspect them later. If the task heals, the breaker first counts
+the suspects. If there are more than is plausible (a wrong database URL, a restored backup), the sweep stores no hint, and the
+breaker stops the handler. If a dependency does not answer, the sweep ends early. It is repeated when the dependency answers, or
+at the next interval. If the window closes during a sweep, the sweep begins again when the window opens.
 """
 
 from __future__ import annotations
@@ -30,21 +29,21 @@ from handlers.base import Key, Unavailable
 
 LOG = logging.getLogger(__name__)
 _CHUNK = 500
-#: Keys that the breaker names.
+#: Number of keys that the breaker's reason names.
 _EXAMPLES = 3
-#: Sweeps in a row with few suspects that resume a handler after its breaker stopped it: one alone may have met a database that
-#: was being restored.
+#: Sweeps in a row with few suspects that resume a handler after its breaker stopped it. One alone may have read a database
+#: during its restore.
 CALM_SWEEPS = 2
 
 
-#: How the source of a hint begins that asks for a sweep because events may be lost.
+#: The source of a hint begins with this word if it requests a sweep because events may be lost.
 GAP = "bus"
 #: Seconds between two such sweeps of a handler, unless its interval is shorter: a broker may come and go every few seconds.
 _GAP_PAUSE = 300.0
 
 
 def listed(keys: Iterable[Key], down: list[Unavailable]) -> Iterator[Key]:
-    """Yield the keys of a sweep. If an error ends the sweep early, add the error to ``down``."""
+    """Yield the keys of a sweep. If a dependency does not answer, append its error to ``down`` and end."""
     try:
         yield from keys
     except Unavailable as error:
@@ -52,14 +51,14 @@ def listed(keys: Iterable[Key], down: list[Unavailable]) -> Iterator[Key]:
 
 
 def _wait_after_gap(task: Task, claim: Claim, control: Control) -> float:
-    """Return how many seconds a sweep after a gap must wait because of a recent sweep; 0 or less for none."""
+    """Return the seconds that a sweep must wait if lost events caused it and another sweep was recent; otherwise 0 or less."""
     if not claim.hint.startswith(f"{GAP}:") or control.swept_at is None:
         return 0.0
     return control.swept_at + min(_GAP_PAUSE, task.settings.interval or _GAP_PAUSE) - claim.now
 
 
 def _is_repetition(task: Task, claim: Claim, control: Control) -> bool:
-    """Return whether this sweep only repeats an incomplete one: it is not due yet, and no operator requested it."""
+    """Return whether this sweep repeats an incomplete one before the next interval, without an operator's request."""
     if not control.missing or control.missed_at is None or claim.waits == 0:
         return False
     return not task.settings.interval or claim.now < control.missed_at + task.settings.interval
@@ -72,9 +71,9 @@ class Sweeper:
         self._replica = replica
 
     def sweep(self, task: Task, claim: Claim) -> Disposition:
-        """Run one sweep; return when the next sweep is due, or :class:`Done` for a task without an interval.
+        """Run one sweep; return how to settle the timer: until the next sweep, or :class:`Done` for a task without an interval.
 
-        :raises Unavailable: a listing did not answer; the earlier keys are enqueued nevertheless
+        :raises Unavailable: a dependency did not answer; hints for the keys listed before are stored
         """
         control = controls.read(self._database).get(task.name, controls.Control(task.name))
         if (wait := _wait_after_gap(task, claim, control)) > 0:
@@ -145,7 +144,10 @@ class Sweeper:
             LOG.critical("%s: stopped: %s", task.name, reason)
 
     def _may_go_on(self, task: Task) -> bool:
-        """Count a calm sweep; return whether the handler may heal."""
+        """If the breaker has stopped the handler, count this sweep as one with few suspects.
+
+        :return: whether the handler may heal now
+        """
         before = controls.read(self._database).get(task.name)
         if before is None or not before.broken:
             return True

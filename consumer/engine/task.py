@@ -1,4 +1,4 @@
-"""A task: a handler with settings and a clock."""
+"""Makes tasks: handlers with their settings."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from consumer.conf.tasks import TaskSettings
 from consumer.journal.work import SWEEP
 from handlers.base import Handler, Key, Mode, Resources
 
-#: Returns the time of day, aware, in the zone of the windows.
+#: Returns the present time, aware, in the zone of the windows.
 Clock = Callable[[], datetime]
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A handler with a mode other than ``off``."""
+    """A handler with its settings. Only a reload of the configuration sets its mode to ``off``."""
 
     handler: Handler
     settings: TaskSettings
@@ -49,9 +49,9 @@ class Task:
         return self.settings.window.is_open(self.clock())
 
     def until_open(self, ahead: float = 0.0) -> float:
-        """Return how long after ``now + ahead`` the window opens, in seconds; 0 if it is open then.
+        """Return the seconds from ``ahead`` until the window next opens; 0 if it is open at ``ahead``.
 
-        The function counts in UTC, because daylight saving shifts the times of day.
+        :param ahead: a moment, in seconds from now
         """
         now = self.clock()
         then = now.astimezone(UTC) + timedelta(seconds=ahead)
@@ -65,6 +65,8 @@ def choose(
     """Return the handlers that a command names.
 
     :param only: names of handlers; empty for all
+    :param group: the option group of the handlers; None for any
+    :raises WrongConfiguration: a name is unknown
     """
     known = {handler.name: handler for handler in classes if group in (None, handler.group)}
     unknown = sorted(set(only) - set(known))
@@ -84,19 +86,22 @@ def as_configured(mode: Mode) -> Mode:
 
 
 def at_most_audit(mode: Mode) -> Mode:
-    """Return ``audit`` for every mode but ``off``."""
+    """Return ``off`` for ``off``, and ``audit`` for every other mode."""
     return Mode.OFF if mode is Mode.OFF else Mode.AUDIT
 
 
 def always(mode: Mode) -> ModeOf:
-    """Return a function that gives every task this mode, which the operator named."""
+    """Return a function that returns ``mode``, whatever mode is configured."""
     return lambda _configured: mode
 
 
 def settings_of(
     conf: cfg.ConfigOpts, classes: Iterable[type[Handler]], mode_of: ModeOf = as_configured
 ) -> dict[str, TaskSettings]:
-    """Return the settings of these handlers, even of handlers that are off."""
+    """Return the settings of these handlers by name, also of handlers that are off.
+
+    :param mode_of: returns the mode to use in place of the configured mode
+    """
     configured = {handler.name: tasks.settings(conf, handler) for handler in classes}
     return {name: replace(one, mode=mode_of(one.mode)) for name, one in configured.items()}
 
@@ -104,7 +109,7 @@ def settings_of(
 def make(
     conf: cfg.ConfigOpts, resources: Resources, classes: Iterable[type[Handler]], mode_of: ModeOf = as_configured
 ) -> list[Task]:
-    """Make the tasks that are not off.
+    """Make a task of each handler that is not off.
 
     :raises WrongConfiguration: an option that a handler needs is missing or wrong
     """

@@ -1,4 +1,7 @@
-"""Deletes old records and adopts the open lines of dead commands, in bounded transactions."""
+"""Deletes old records of the journal, in short transactions.
+
+If a one-shot command died during a heal, its history entry is still open. Upkeep then requests an inspection, which closes it.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ LOG = logging.getLogger(__name__)
 DAY = 86400.0
 #: Seconds between two rounds, and between two transactions of a round.
 _EVERY, _PAUSE = 60.0, 0.05
-#: Seconds after which the open line of a one-shot command counts as abandoned.
+#: Seconds after which the open history entry of a one-shot command counts as abandoned.
 _ABANDONED_AFTER = 120.0
 
 
@@ -39,7 +42,7 @@ class Upkeep:
             try:
                 self._tidy()
             except JournalUnavailable as outage:
-                LOG.debug("retention waits: %s", outage)
+                LOG.debug("the deletion of old records waits: %s", outage)
             except Exception:
                 LOG.exception("a bug in stackmend's upkeep")
             if self._stop.wait(_EVERY):
@@ -57,7 +60,6 @@ class Upkeep:
             LOG.warning("deleted %d dead letters ([journal] dead_days, dead_keep, dead_bytes)", forgotten)
 
     def _in_chunks(self, expire: Callable[[], int]) -> int:
-        """Repeat a bounded deletion until it deletes nothing; return the number of deleted rows."""
         deleted = 0
         while more := expire():
             deleted += more

@@ -1,4 +1,4 @@
-"""Works on claims: a sweep's timer, or a key to reconcile."""
+"""Works on claims: runs the sweep of a timer, or reconciles a key."""
 
 from __future__ import annotations
 
@@ -21,8 +21,6 @@ LOG = logging.getLogger(__name__)
 
 
 class Worker:
-    """Works on claims. It has no state, so all worker threads share it."""
-
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._store = JournalStore(engine.database, engine.tasks, engine.holds)
@@ -32,7 +30,7 @@ class Worker:
         self._sweeper = Sweeper(engine.database, engine.settings, engine.replica)
 
     def work(self, claim: Claim, step: Callable[[], None] = lambda: None) -> None:
-        """Work on a claim; raise nothing. If the row cannot be settled, it becomes free when the lease ends.
+        """Run a sweep or reconcile a key; raise nothing. A row that cannot be settled becomes free when its lease ends.
 
         :param step: called before each step of a long heal
         """
@@ -53,14 +51,15 @@ class Worker:
             self._settle_fault(claim, error)
 
     def _settle_fault(self, claim: Claim, error: Exception) -> None:
-        """Settle the row for a later attempt, or park it. Leave out the values that perhaps caused the fault."""
+        """After an unexpected error, settle the row: try again later, or park it."""
         settings = self._engine.settings
+        # Only the error's type: its text may contain the value that the journal refused.
         end = after_error(claim, RuntimeError(type(error).__name__), settings)
         lines: list[Closing] = []
         if isinstance(end, Later):
             end = replace(end, healing_id=claim.healing_id)
         elif claim.key.kind == SWEEP:
-            end = Later(settings.backoff_max_seconds)  # a timer that is parked would end the sweeps
+            end = Later(settings.backoff_max_seconds)  # a parked timer would end all sweeps of the handler
         elif claim.healing_id is not None:
             lines = [Closing(claim.healing_id, Outcome.FAILED, error="a bug in stackmend; see its log")]
         try:

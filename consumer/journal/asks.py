@@ -1,7 +1,7 @@
 """The findings that wait for an operator's approval, and the operators' decisions.
 
-If a later proof differs, a new ask with a new id replaces the old one. So an approval never counts for evidence that its
-operator did not see.
+If a later inspection gives other evidence, a new ask with a new id replaces the old one. So an approval never counts for
+evidence that its operator did not see.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ class Ask:
     """A finding that waits for approval, or the decision about it.
 
     :param expires_at: end of the ask, or of its approval, in seconds since the epoch; a denial does not expire
-    :param operator: the person who decided
-    :param reason: why the person decided; before, what a person must know who is the second witness
+    :param operator: the person who decided; empty before the decision
+    :param reason: the person's reason; before the decision, what a second witness must know
     """
 
     id: int
@@ -54,7 +54,7 @@ class Ask:
 
 
 def standing(connection: Connection, handler: str, key: Key, problem: str, clock: float) -> Ask | None:
-    """Return the ask about a problem of a key, with any fingerprint."""
+    """Return the ask about this problem of the key, even an expired one; None if there is none."""
     query = select(ask).where(_of(handler, key), ask.c.problem == problem)
     row = connection.execute(query).mappings().one_or_none()
     return _ask(row, clock) if row else None
@@ -85,7 +85,10 @@ def put(
 
 
 def consume(connection: Connection, line_id: int) -> None:
-    """Delete the approval that a finished heal used."""
+    """Delete the approval that a finished heal used.
+
+    :param line_id: the heal's history entry
+    """
     line = select(history.c.handler, history.c.key, history.c.problem).where(history.c.id == line_id)
     row = connection.execute(line).first()
     if row is not None:
@@ -94,7 +97,7 @@ def consume(connection: Connection, line_id: int) -> None:
 
 
 def withdraw(connection: Connection, handler: str, key: Key) -> None:
-    """Delete the asks about a key without drift; keep denials."""
+    """Delete the asks about a key whose drift is gone; keep denied asks."""
     connection.execute(delete(ask).where(_of(handler, key), ask.c.state != State.DENIED))
 
 
@@ -122,7 +125,10 @@ def find(database: Database, ids: Collection[int]) -> list[Ask]:
 
 
 def approve(database: Database, ids: Sequence[int], operator: str, reason: str = "") -> list[Ask]:
-    """Approve asks that have not expired, also denied ones, and request a new proof of each; return them."""
+    """Approve those of the asks that have not expired, and request an inspection of their keys; return the approved asks.
+
+    A denied ask can be approved.
+    """
 
     def decide(connection: Connection) -> list[Ask]:
         clock = now(connection)
@@ -148,7 +154,7 @@ def deny(database: Database, ids: Sequence[int], operator: str, reason: str) -> 
 
 
 def expire(database: Database, older_than: float) -> int:
-    """Delete asks whose decision or expiry is older than some seconds; return their number."""
+    """Delete up to 1,000 asks that expired more than ``older_than`` seconds ago; return their number."""
 
     def forget(connection: Connection) -> int:
         end = now(connection) - older_than

@@ -1,4 +1,4 @@
-"""The work table for operators: list, retry, drop."""
+"""Lists, retries and drops rows of the work table, for operators."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from consumer.journal.work import Priority
 
 
 class Standing(StrEnum):
-    """The state of a row, as operators see it; a leased row is running."""
+    """The state of a row, as operators see it: *running* while a worker has the row's lease, otherwise the stored state."""
 
     PENDING = "pending"
     RUNNING = "running"
@@ -24,7 +24,12 @@ class Standing(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class WorkRow:
-    """A row of work, as operators see it."""
+    """A row of the work table, as operators see it.
+
+    :param due_in: seconds until the row is due; 0 for a due row
+    :param owner: the replica that claimed the row
+    :param first_hint_age: seconds since the first hint
+    """
 
     id: int
     handler: str
@@ -69,7 +74,7 @@ def depths(database: Database) -> list[Depth]:
 
 
 def waiting(database: Database) -> int:
-    """Return the number of rows to inspect, timers included."""
+    """Return the number of pending rows, with timers."""
     query = select(func.count()).select_from(work).where(work.c.state == Standing.PENDING.value)
     return database.read(lambda connection: connection.execute(query).scalar_one())
 
@@ -120,7 +125,7 @@ def _work_row(row: RowMapping, clock: float) -> WorkRow:
 
 
 def retry(database: Database, ids: Collection[int]) -> int:
-    """Make rows due now, as an operator's hint does; return the number of rows."""
+    """Make these rows due now, also reported and parked rows; return their number."""
     values = {
         "state": Standing.PENDING.value,
         "attempts": 0,
@@ -139,7 +144,7 @@ def retry(database: Database, ids: Collection[int]) -> int:
 
 
 def drop(database: Database, ids: Collection[int]) -> int:
-    """Delete rows without a lease; return the number of rows. A sweep finds remaining drift again."""
+    """Delete those of the rows on which no worker works; return their number. The next sweep finds drift that remains."""
 
     def forget(connection: Connection) -> int:
         free = or_(work.c.lease_until.is_(None), work.c.lease_until < now(connection))

@@ -1,4 +1,4 @@
-"""Each handler's state, shared by all replicas: paused, stopped by the breaker, last sweep."""
+"""Stores each handler's state for all replicas: whether and why it is stopped, and its last sweep."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from consumer.journal.schema import task
 class Control:
     """One handler's state.
 
-    :param broken: the breaker or a restored database stopped the handler
+    :param broken: the breaker or the guard stopped the handler
     :param calm_sweeps: sweeps in a row with few suspects since the breaker opened; None if only an operator can resume the
         handler
     :param swept_at: start of the last complete sweep; None before the first
@@ -47,10 +47,7 @@ class Control:
 
 
 def lock(connection: Connection, name: str) -> Control:
-    """Lock a handler's row until the transaction ends; return the handler's state.
-
-    The lock makes replicas ask a handler's gates one after the other.
-    """
+    """Lock a handler's row of the table ``task`` until the transaction ends; return the handler's state."""
     connection.execute(update(task).where(task.c.name == name).values(serial=task.c.serial + 1))
     return state(connection, name)
 
@@ -63,10 +60,12 @@ def state(connection: Connection, name: str) -> Control:
 
 
 def queue_up(connection: Connection, name: str, earliest: float, step: float, latest: float) -> tuple[float, float]:
-    """Give a heal that waits for its handler's budget a place behind the other waiting heals.
+    """Choose and store the time at which a heal that waits for its handler's budget may ask the gates again.
 
-    :param step: seconds between two places
-    :return: the place that was the last before, and the new place, in seconds since the epoch
+    All times are seconds since the epoch.
+
+    :param step: seconds after the time of the last waiting heal
+    :return: the time of the last waiting heal (0.0 if none), and the new time, between ``earliest`` and ``latest``
     """
     last = connection.execute(select(task.c.deferred_until).where(task.c.name == name)).scalar() or 0.0
     place = min(max(earliest, last + step), latest)
@@ -95,12 +94,12 @@ def read(database: Database) -> dict[str, Control]:
 
 
 def pause(database: Database, names: Collection[str], reason: str) -> int:
-    """Stop handlers on every replica, within seconds; return the number of handlers."""
+    """Pause handlers; every replica notices within seconds. Return the number of paused handlers."""
     return _set(database, names, paused=True, reason=reason)
 
 
 def resume(database: Database, names: Collection[str]) -> int:
-    """Let paused and stopped handlers run again; return the number of handlers."""
+    """Let paused and stopped handlers run again; return their number."""
     return _set(database, names, paused=False, broken=False, calm_sweeps=None, reason="")
 
 
@@ -111,7 +110,7 @@ def break_off(connection: Connection, names: Collection[str], reason: str) -> No
 
 
 def trip(connection: Connection, name: str, reason: str) -> bool:
-    """Stop a handler whose sweep lists too many suspects; return False if it was stopped already."""
+    """Stop a handler whose sweep lists too many suspects; reset its calm sweeps to 0. Return False if it was stopped before."""
     _ensure(connection, [name])
     before = lock(connection, name)
     if before.broken:
@@ -123,7 +122,7 @@ def trip(connection: Connection, name: str, reason: str) -> bool:
 
 
 def calmed(connection: Connection, name: str, enough: int) -> Control:
-    """Count a sweep with few suspects. After ``enough`` such sweeps, resume a handler that the breaker stopped.
+    """Count a sweep with few suspects. After ``enough`` such sweeps in a row, resume a handler that the breaker stopped.
 
     :return: the handler's state afterwards
     """
@@ -158,6 +157,6 @@ def swept(database: Database, name: str, began: float, found: int, population: i
 
 
 def missed(database: Database, name: str, began: float, dependency: str) -> None:
-    """Record an incomplete sweep."""
+    """Record an incomplete sweep: when it began, and the dependency that did not answer."""
     values = {"missing": dependency[:300], "missed_at": began}
     database.transact(lambda connection: connection.execute(update(task).where(task.c.name == name).values(values)))

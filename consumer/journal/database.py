@@ -1,7 +1,7 @@
 """Engines, clock, transactions and errors of the journal.
 
-Only this file knows SQL dialects. SQLite runs with a write-ahead log and full durability. Each transaction takes the write lock
-when it begins. Otherwise two transactions that read before they write would deadlock.
+Only this file knows SQL dialects. A transaction of SQLite takes the write lock when it begins. Otherwise two transactions that
+read before they write would deadlock.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class JournalError(Exception):
 
 
 class JournalUnavailable(JournalError):
-    """The database does not answer in time. The transaction was perhaps committed."""
+    """The database does not answer in time. It is not known whether it committed the transaction."""
 
 
 class ValuesRefused(JournalError):
@@ -108,7 +108,7 @@ def open_engine(url: str, pool_size: int = 10) -> Engine:
 
 
 def encoding(connection: Connection) -> str:
-    """Return the reason if the database cannot store every character; otherwise an empty text."""
+    """Return why the database cannot store every Unicode character; empty if it can."""
     dialect = connection.dialect.name
     if dialect == "postgresql":
         server = connection.exec_driver_sql("SHOW server_encoding").scalar_one()
@@ -137,7 +137,7 @@ def _engine_arguments(url: URL, pool_size: int) -> dict[str, Any]:
         # In a zone with daylight saving, UNIX_TIMESTAMP repeats an hour every autumn.
         session = "SET time_zone = '+00:00'"
         timeouts = {"connect_timeout": 5, "read_timeout": 30, "write_timeout": 30}
-        # Whatever the URL says: many URLs of OpenStack say utf8, which lacks every character beyond the basic plane.
+        # Override the URL: many URLs of OpenStack have charset=utf8, which lacks characters beyond the basic plane.
         connect = {"init_command": session, "charset": "utf8mb4", **timeouts}
         return {**common, "isolation_level": "READ COMMITTED", "connect_args": connect}
     if backend == "postgresql":
@@ -148,7 +148,7 @@ def _engine_arguments(url: URL, pool_size: int) -> dict[str, Any]:
 
 
 def _create_private(_dialect: Any, _record: Any, arguments: Sequence[Any], _named: Any) -> None:
-    """Create an SQLite file that only its owner can read: it names instances, and dead letters may contain secrets."""
+    """Create an SQLite file that only its owner can read, because dead letters may contain secrets."""
     path = str(arguments[0]) if arguments else ""
     if path and path != ":memory:" and not path.startswith("file:"):
         with suppress(OSError):  # it exists, or connecting gives the error
@@ -176,7 +176,7 @@ _UNREADY = 1047
 
 
 def _leave_unready_node(context: ExceptionContext) -> None:
-    """Let the pool connect again, because a load balancer leads new connections to another node."""
+    """Close a connection to a Galera node that refuses statements: a new connection may reach another node."""
     if context.original_exception.args[:1] == (_UNREADY,):
         context.is_disconnect = True
 
@@ -197,9 +197,7 @@ _RETRY_POSTGRESQL = frozenset({"40001", "40P01"})
 
 
 def is_retriable(error: BaseException) -> bool:
-    """Return whether an immediate retry can succeed: after a deadlock, a failed certification, a refusing node or a locked
-    file. Nothing was committed.
-    """
+    """Return whether nothing was committed and a retry can succeed: after a deadlock, a refusing node or a locked file."""
     if not isinstance(error, DBAPIError) or error.orig is None:
         return False
     code = error.orig.args[0] if error.orig.args else None
@@ -239,13 +237,13 @@ def _without_password(text: str, url: URL) -> str:
 
 
 class Database:
-    """Runs transactions on the journal. It repeats them after deadlocks; an outage raises :class:`JournalUnavailable`."""
+    """Runs transactions on the journal. During an outage, each raises :class:`JournalUnavailable`."""
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
 
     def transact(self, action: Callable[[Connection], T]) -> T:
-        """Run ``action`` in its own transaction; return its result. A deadlock repeats ``action``, for up to 10 seconds.
+        """Run ``action`` in its own transaction; return its result. After a deadlock, run it again, for up to 10 seconds.
 
         :param action: must have no effect outside the database, because it can run several times
         """
@@ -260,9 +258,7 @@ class Database:
             return result
 
     def read(self, action: Callable[[Connection], T]) -> T:
-        """Run ``action``, which only reads; return its result. Unlike :meth:`transact`, this does not lock out writers of
-        SQLite.
-        """
+        """Run ``action``, which only reads, and return its result. This does not lock out writers of SQLite."""
         with _outages_translated(self.engine.url), self.engine.connect() as connection:
             reading = connection.execution_options(**{_READS: True})
             with reading.begin():
@@ -280,10 +276,10 @@ def upsert(dialect: str, table: Table, unique: Sequence[str], change: Callable[[
     """Build a statement for executemany that inserts each row, or updates the row with the same key.
 
     :param unique: the columns of the unique key
-    :param change: gets the new row's columns; returns the new values for an existing row. These may use the table's columns,
-        but no bound values: with one after VALUES, PyMySQL would not join the rows of an executemany
+    :param change: gets the new row's columns; returns the new values for an existing row, without bound values
     """
     if dialect in ("mysql", "mariadb"):
+        # With a bound value after VALUES, PyMySQL would not join the rows of an executemany.
         into = mysql.insert(table)
         # MariaDB assigns in order; SQLAlchemy keeps the order of a list, and sorts a dict by column.
         return into.on_duplicate_key_update(list(change(into.inserted).items()))
@@ -298,7 +294,8 @@ def literal(value: str | int) -> ColumnElement[Any]:
 
 
 def greatest(left: Any, right: Any) -> ColumnElement[Any]:
-    """Return the larger of two values. It uses CASE, because SQLite's function has another name."""
+    """Return an SQL expression for the larger of two values."""
+    # SQLite's function GREATEST has another name.
     return case((left > right, left), else_=right)
 
 
@@ -307,5 +304,5 @@ def least(left: Any, right: Any) -> ColumnElement[Any]:
 
 
 def clean(text: str, length: int) -> str:
-    """Return text that every database accepts. PostgreSQL refuses NUL, and every database refuses lone surrogates."""
+    """Cut a text, and replace NUL (which PostgreSQL refuses) and lone surrogates (which every database refuses)."""
     return text.encode("utf-8", "replace").decode().replace("\0", "?")[:length]

@@ -1,7 +1,4 @@
-"""Dead letters: undecodable messages, limited in number and age.
-
-``work.enqueue`` stores the dead letters and hints of a batch in one transaction.
-"""
+"""Dead letters: undecodable messages, limited in number, size and age. :func:`consumer.journal.work.enqueue` stores them."""
 
 from __future__ import annotations
 
@@ -47,7 +44,7 @@ class DeadLetter:
 class StoredLetter:
     """A stored dead letter.
 
-    :param size: bytes received; if ``body`` has fewer bytes, it was cut, and the letter cannot be replayed
+    :param size: bytes received; if ``body`` has fewer bytes, it was cut, and cannot be decoded again
     """
 
     id: int
@@ -105,10 +102,11 @@ _CHUNK = 200
 
 
 def expire(database: Database, older_than: float, keep: int, keep_bytes: int) -> int:
-    """Delete a part of the letters that are too old or too many; return how many were deleted, 0 at the end.
+    """Delete some of the letters that are too old or exceed a limit; return their number. Call it until it returns 0.
 
-    :param older_than: the age from which a letter is too old, in seconds
-    :param keep_bytes: the most bytes that all bodies together keep
+    :param older_than: the largest age, in seconds
+    :param keep: the largest number of letters
+    :param keep_bytes: the largest size of all bodies together
     """
 
     def forget(connection: Connection) -> int:
@@ -120,7 +118,7 @@ def expire(database: Database, older_than: float, keep: int, keep_bytes: int) ->
 
 
 def _surplus(connection: Connection, keep: int, keep_bytes: int) -> list[int]:
-    """Return the oldest letters that exceed the number or the size to keep."""
+    """Return the ids of the oldest letters beyond the limits, at most 200."""
     rows, stored = connection.execute(
         select(func.count(), func.coalesce(func.sum(dead_event.c.stored), 0)).select_from(dead_event)
     ).one()

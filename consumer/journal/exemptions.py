@@ -59,7 +59,7 @@ def remove(database: Database, ids: Collection[int]) -> int:
 
 
 def covering(connection: Connection, finding: Finding, clock: float) -> Exemption | None:
-    """Return an exemption of a finding's key, problem or objects; None without one."""
+    """Return an exemption that has not ended and names the finding's key, problem or ``concerns``; None without one."""
     scopes = {_normal(scope) for scope in (str(finding.key), f"problem:{finding.problem}", *finding.concerns)}
     lasts = or_(exemption.c.until.is_(None), exemption.c.until > clock)
     rows = connection.execute(select(exemption).where(lasts).order_by(exemption.c.id)).mappings()
@@ -69,8 +69,8 @@ def covering(connection: Connection, finding: Finding, clock: float) -> Exemptio
 def _normal(scope: str) -> str:
     """Return the form that all spellings of a scope share.
 
-    MySQL ignores letter case and trailing spaces, so Nova and an operator can spell one host in two ways. Databases disagree
-    about case, so Python compares. Two hosts that differ only in case share an exemption: it withholds one heal too many.
+    MySQL ignores letter case and trailing spaces, so Nova and an operator can spell one host in two ways. Two hosts that differ
+    only in case share an exemption, which then stops a heal too many, never too few.
     """
     return scope.rstrip(" ").casefold()
 

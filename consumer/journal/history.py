@@ -1,7 +1,7 @@
-"""The history: an append-only line for each finding and each heal.
+"""The history: an entry for each finding and each heal.
 
-A heal opens its line (outcome ``healing``), with evidence and undo, before it writes to the cloud. Afterwards it closes the
-line. If the process dies in between, the next inspection of the key closes the line.
+A heal opens its entry (outcome ``healing``), with evidence and undo, before it writes to the cloud. Afterwards it closes the
+entry. If the process dies in between, the next inspection of the key closes the entry.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ SPENDING = (Outcome.HEALING, Outcome.HEALED, Outcome.FAILED)
 class Deferred:
     """A gate does not let a heal begin now.
 
-    :param after: seconds until it makes sense to ask again
-    :param known: other heals of the handler already wait for the same reason
+    :param after: seconds until the heal asks again
+    :param known: whether other heals of the handler already wait for this reason, which then is not logged as a warning
     """
 
     reason: str
@@ -58,7 +58,7 @@ class Deferred:
 
 @dataclass(frozen=True, slots=True)
 class Withheld:
-    """A gate leaves the finding to an operator, so the machine reports it.
+    """A gate leaves the finding to an operator, so the row becomes *reported*.
 
     :param outcome: ``ASKED``, ``DENIED`` or ``EXEMPT``
     """
@@ -80,7 +80,7 @@ class Allowed:
 #: A gate's answer to a heal that asks to begin.
 Answer = Allowed | Deferred | Withheld
 
-#: Asks every gate, in the transaction that opens a heal's line. It gets the connection and the database's time.
+#: Asks every gate, in the transaction that opens a heal's history entry. It gets the connection and the database's time.
 Ask = Callable[[Connection, float], Answer]
 
 
@@ -101,8 +101,9 @@ class Origin:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A new line.
+    """A new history entry.
 
+    :param error: the reason for the outcome, or the error
     :param undo: the undo of the heal, known before the heal begins
     """
 
@@ -135,7 +136,7 @@ class Line:
         )
 
     def approved_by(self, operator: str) -> Line:
-        """Return the line with the operator who approved the heal, if one did."""
+        """Return the entry with the operator who approved the heal; unchanged for an empty name."""
         return replace(self, origin=replace(self.origin, operator=operator)) if operator else self
 
 
@@ -148,7 +149,10 @@ class Closing:
 
 
 def write(connection: Connection, lines: Sequence[Line | Closing], clock: float) -> list[int]:
-    """Write new lines, and close open lines; return the ids of the new lines."""
+    """Write new entries, and close open entries; return the ids of the new entries.
+
+    :param clock: the database's time, in seconds since the epoch
+    """
     ids = []
     for line in lines:
         if isinstance(line, Line):
@@ -205,9 +209,9 @@ def close(database: Database, closing: Closing) -> None:
 
 
 def open_line(database: Database, line: Line, ask: Ask, line_id: int | None = None) -> int | Deferred | Withheld:
-    """Open the line of a heal without a row of work; return the line's id, or a gate's objection.
+    """Ask all gates, and open the history entry of a one-shot command's heal; return the entry's id, or a gate's objection.
 
-    :param line_id: the line that an earlier attempt at the same heal left open, if any
+    :param line_id: the entry that an earlier attempt at the same heal left open, if any; it is used again
     """
 
     def begin(connection: Connection) -> int | Deferred | Withheld:
@@ -226,7 +230,7 @@ def append(database: Database, lines: Sequence[Line]) -> None:
 
 
 def oldest_spent(connection: Connection, handler: str, clock: float) -> float:
-    """Return the time of the oldest heal that counts for this hour's budget; ``clock`` if there is none."""
+    """Return the time of the oldest heal in the hour before ``clock`` that counts against the budget; ``clock`` without one."""
     hour = [history.c.handler == handler, history.c.outcome.in_(SPENDING), history.c.at > clock - 3600]
     oldest = connection.execute(select(func.min(history.c.at)).where(*hour)).scalar()
     return clock if oldest is None else float(oldest)
@@ -235,7 +239,7 @@ def oldest_spent(connection: Connection, handler: str, clock: float) -> float:
 def spent(connection: Connection, handler: str, clock: float, but: int | None = None) -> int:
     """Return how many objects the handler has healed, or begun to heal, in the hour before ``clock``.
 
-    :param but: the id of a line to leave out
+    :param but: the id of an entry to leave out
     """
     hour = [history.c.handler == handler, history.c.outcome.in_(SPENDING), history.c.at > clock - 3600]
     if but is not None:
@@ -252,8 +256,9 @@ def budget_left(database: Database, handler: str, per_hour: int) -> int | None:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A stored line.
+    """A stored history entry.
 
+    :param at: seconds since the epoch, like ``hinted_at`` and ``closed_at``
     :param lag: seconds from the notification to the end of the heal, or to the finding
     """
 
@@ -290,7 +295,7 @@ def listing(
     outcomes: Sequence[str] = (),
     limit: int = 1000,
 ) -> list[Entry]:
-    """Return lines, oldest first. If there are more than ``limit``, return the newest.
+    """Return entries, oldest first. If there are more than ``limit``, return only the newest of them.
 
     :param since: seconds since the epoch
     """
@@ -346,7 +351,7 @@ def entry_of(row: RowMapping) -> Entry:
 
 @dataclass(frozen=True, slots=True)
 class Orphan:
-    """An open line without a row of work, left by a one-shot command that died during a heal."""
+    """An open history entry without a row of work, left by a one-shot command that died during a heal."""
 
     line_id: int
     handler: str

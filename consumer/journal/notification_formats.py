@@ -1,4 +1,7 @@
-"""When each format last arrived from each broker. Checks use this where they cannot read the publishers' files."""
+"""Records when each notification format (versioned, unversioned) last arrived from each broker.
+
+``stackmend check`` uses this if it cannot read the configuration files of the services that send the notifications.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from consumer.journal.schema import notification_format
 
 @dataclass(frozen=True, slots=True)
 class ArrivedFormat:
-    """A wire format that arrives from a broker.
+    """A notification format that arrives from a broker.
 
     :param ago: seconds since the last recorded arrival
     """

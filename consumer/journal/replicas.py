@@ -1,7 +1,4 @@
-"""The processes that share the journal, and the lock that lets only one process use an SQLite file.
-
-The lock is an advisory file lock: the kernel releases it when the process dies.
-"""
+"""The processes that share the journal, and the file lock that lets only one process use an SQLite journal."""
 
 from __future__ import annotations
 
@@ -41,7 +38,10 @@ def new_id() -> str:
 
 @contextmanager
 def sole_user(database: Database) -> Iterator[bool]:
-    """Yield True for SQLite, and keep the file locked; yield False for other databases, which serve several replicas."""
+    """Lock an SQLite journal for this process, and yield True. Yield False for other databases, which serve several replicas.
+
+    :raises AlreadyRunning: another process has the lock
+    """
     path = database.engine.url.database
     if database.engine.dialect.name != "sqlite" or not path or path == ":memory:":
         yield database.engine.dialect.name == "sqlite"

@@ -1,7 +1,7 @@
-"""The journal's tables. Times are seconds since the epoch on the database's clock, as doubles.
+"""The journal's tables. Times are doubles: seconds since the epoch, by the database's clock.
 
-A lease must mean the same to every replica, whatever the clock of its host. SQL dialects disagree about fractions of a second
-in date types. A change needs a migration in ``migrations/versions``; a test compares schema and migrations.
+So a lease ends at the same moment for all replicas, even if their hosts' clocks differ. Date types of SQL dialects differ in
+fractions of a second. A change of the tables needs a migration in ``migrations/versions``.
 """
 
 from __future__ import annotations
@@ -53,14 +53,14 @@ work = Table(
     Column("id", _Id, primary_key=True),
     Column("handler", _exact(64), nullable=False),
     Column("key", _exact(300), nullable=False),
-    # pending: to be inspected; reported: drift that is not healed; parked: no further attempts until re-armed
+    # pending: to be inspected; reported: waits for an operator; parked: failed too often
     Column("state", String(16), nullable=False, default="pending"),
     Column("priority", Integer, nullable=False),
     Column("generation", BigInteger, nullable=False, default=1),
     Column("not_before", Double, nullable=False),
     Column("attempts", Integer, nullable=False, default=0),
     Column("waits", Integer, nullable=False, default=0),
-    # seconds between inspections that found it in flight, since the last event or result
+    # seconds spent waiting for an object in flight, since the last event or result
     Column("watched", Double, nullable=False, default=0.0),
     Column("owner", String(64)),
     Column("token", String(32)),
@@ -157,7 +157,7 @@ task = Table(
     Column("missing", _exact(300)),
     Column("missed_at", Double),
     Column("serial", BigInteger, nullable=False, default=0),
-    # when the last heal may begin that waits for the budget
+    # when the last of the heals that wait for the budget may ask the gates again
     Column("deferred_until", Double),
     **_TABLE,
 )
@@ -229,7 +229,7 @@ exemption = Table(
 watermark = Table(
     "watermark",
     metadata,
-    # the database of the cloud that it is about
+    # the name of the cloud database
     Column("database", _exact(255), primary_key=True),
     Column("at", Double, nullable=False),
     Column("body", _Long, nullable=False),

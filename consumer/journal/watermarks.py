@@ -18,9 +18,9 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """A watermark, and when it was read.
+    """A stored watermark.
 
-    :param at: seconds since the epoch, by the journal's clock
+    :param at: when it was stored, in seconds since the epoch, by the journal's clock
     """
 
     watermark: Watermark
@@ -36,12 +36,13 @@ def listing(database: Database) -> list[Observation]:
 def exchange(
     database: Database, seen: Watermark, last: Observation | None, compare: Callable[[Connection, Observation], T]
 ) -> T | None:
-    """Store a watermark; return the result of ``compare``, or None if the database had no watermark before.
+    """Store ``seen`` in place of ``last``; then return ``compare(connection, last)``, or None if ``last`` is None.
 
-    If another replica has stored a watermark meanwhile, store and compare nothing: ours may be older and look like a fall.
+    If another replica has replaced ``last`` meanwhile, change nothing and return None: ``seen`` may be older than its watermark
+    and look like a fall.
 
-    :param last: the watermark that the journal had before reading ``seen`` began
-    :param compare: writes the consequences in the same transaction, so that none is lost
+    :param last: the stored watermark before ``seen`` was read
+    :param compare: writes the consequences in the same transaction
     """
 
     def swap(connection: Connection) -> T | None:

@@ -1,13 +1,12 @@
-"""The work table: hints in, claims out.
+"""The work table: stores hints, gives claims to workers, and settles the claims.
 
-A row means that an inspection is wanted. A hint inserts the row or increments its ``generation``. A lease (``token`` and
-``lease_until``) means that a worker works on the row. If the generation has changed when the worker settles, a hint arrived
-meanwhile, and the row stays for another inspection. So many hints cause one inspection, one worker at a time works on a key,
-and no hint is lost.
+A hint inserts a row or increments its ``generation``. While a worker works on a row, the row has a lease (``token`` and
+``lease_until``). If the generation has changed when the worker settles, a hint arrived meanwhile, and the row stays for another
+inspection. So many hints cause one inspection, only one worker at a time works on a key, and no hint is lost.
 
-A claim is a SELECT, then an UPDATE whose WHERE repeats the condition, so only one replica gets a row. SELECT ... FOR UPDATE
-would not do, because Galera does not replicate row locks. Every later write names the token; a worker that lost its lease
-changes nothing (:class:`LeaseLost`).
+A claim is a SELECT of due rows without a lease, then an UPDATE whose WHERE repeats this condition. So only one replica gets a
+row. SELECT ... FOR UPDATE would not do, because Galera does not replicate row locks. Every later write has the token in its
+WHERE, so a worker that lost its lease changes nothing (:class:`LeaseLost`).
 """
 
 from __future__ import annotations
@@ -54,7 +53,7 @@ _CHUNK = 500
 
 
 class LeaseLost(JournalError):
-    """Another replica has taken the row over; this replica's results no longer count."""
+    """This claim's lease ended, and another replica claimed the row. The result of this claim is not stored."""
 
 
 class State(StrEnum):
@@ -64,7 +63,7 @@ class State(StrEnum):
 
 
 class Priority(IntEnum):
-    """The rank of a hint. A sweep must never delay an event."""
+    """The urgency of a hint; the highest number first. A sweep must never delay an event."""
 
     SWEEP = 10
     #: an event that a service sends at intervals for each object, changed or not
@@ -80,7 +79,7 @@ _LEVELS = ((Priority.EVENT, Priority.OPERATOR, Priority.TIMER), (Priority.PERIOD
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """The properties of a row that decide whether a worker is free for it."""
+    """The properties of a row that decide whether a worker is free for it (:mod:`consumer.engine.shares`)."""
 
     handler: str
     priority: int
@@ -97,10 +96,11 @@ def _admit_all() -> Admit:
 
 @dataclass(frozen=True, slots=True)
 class Hint:
-    """A reason to inspect a key.
+    """A request to inspect a key.
 
     :param source: an event type, ``sweep``, ``start``, ``operator`` ...
     :param after: seconds before the first inspection
+    :param source_id: the id of the notification
     :param sent_at: when the notification was sent, seconds since the epoch
     """
 
@@ -118,12 +118,13 @@ class Claim:
     """A row that this process works on until its lease ends.
 
     :param attempts: failed inspections or heals since the last event
-    :param waits: inspections in a row that found the object in flight
-    :param watched: seconds for which inspections were repeated while the window was open
-    :param fingerprint: digest of an earlier inspection's findings, first seen at ``seen_at``
+    :param waits: times in a row that the work was put off: in flight, a conflict, no answer, the same refusal
+    :param watched: seconds spent waiting for an object in flight, since the last event or result
+    :param fingerprint: of an earlier inspection's findings, first seen at ``seen_at``
     :param reported: the fingerprint of the findings that the history already has
-    :param healing_id: the open history line of an earlier heal
-    :param first_hint_at: time of the first hint since the key was last settled
+    :param healing_id: the open history entry of an interrupted heal
+    :param first_hint_at: time of the first hint since the row was created, reported or parked
+    :param now: the time of the claim. All times are seconds since the epoch, by the journal's clock
     :param error: why the last inspection or heal did not end the work
     """
 
@@ -154,16 +155,16 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """Delete the row: nothing is wrong."""
+    """Delete the row, because no work is left for its key."""
 
 
 @dataclass(frozen=True, slots=True)
 class Later:
-    """Inspect again after some seconds.
+    """Inspect the key again after ``after`` seconds.
 
     :param fresh: whether the fingerprint is new
     :param watched: seconds to add to the claim's ``watched``
-    :param healing_id: the line that stays open, because the heal may have written
+    :param healing_id: the history entry that stays open, because its heal may have written
     """
 
     after: float
@@ -178,11 +179,11 @@ class Later:
 
 @dataclass(frozen=True, slots=True)
 class Reported:
-    """Keep the row until an inspection finds nothing: the mode or a refusal forbids to heal the drift.
+    """Keep the row in state *reported*: the mode, a gate or a refusal forbids the heal.
 
     :param after: seconds for which a sweep does not make the row due
     :param waits: heals in a row that were refused for the same reason
-    :param refused: whether no mode permits to heal any finding
+    :param refused: whether every finding is one that no mode heals
     """
 
     fingerprint: str
@@ -194,7 +195,7 @@ class Reported:
 
 @dataclass(frozen=True, slots=True)
 class Parked:
-    """Try no more until an operator, an event or a changed finding makes the row due."""
+    """Keep the row in state *parked*: the work failed too often. Only an operator, an event or another finding ends this."""
 
     error: str
     attempts: int
@@ -205,9 +206,9 @@ Disposition = Done | Later | Reported | Parked
 
 
 def enqueue(database: Database, hints: Iterable[Hint], dead: Sequence[DeadLetter] = ()) -> int:
-    """Store hints and dead letters in one transaction; return the number of rows.
+    """Store hints and dead letters in one transaction; return the number of work rows written.
 
-    :raises JournalUnavailable: nothing is stored
+    :raises JournalUnavailable: the journal does not answer
     """
     folded = _fold(hints)
 
@@ -231,16 +232,14 @@ def put(connection: Connection, hints: Iterable[Hint], clock: float) -> None:
 
 
 def _fold(hints: Iterable[Hint]) -> list[Hint]:
-    """Return the most urgent hint of each row, because one statement must not write a row twice.
-
-    The order of the rows is the same in each process, so that two transactions do not deadlock.
-    """
+    """Return the most urgent hint for each row, because one statement must not write a row twice."""
     folded: dict[tuple[str, Key], Hint] = {}
     for hint in hints:
         place = (hint.handler, hint.key)
         other = folded.get(place)
         if other is None or (hint.priority, -hint.after) > (other.priority, -other.after):
             folded[place] = hint
+    # All processes write rows in the same order, so that they do not deadlock.
     return sorted(folded.values(), key=lambda hint: (hint.handler, str(hint.key)))
 
 
@@ -264,13 +263,12 @@ def _row(hint: Hint, clock: float) -> dict[str, Any]:
     }
 
 
-@cache
+@cache  # building the statement takes longer than running it
 def _enqueue_statement(dialect: str) -> Any:
-    """Build the statement. The cache saves time: building costs more than running."""
 
     def change(new: Any) -> Mapping[str, Any]:
-        # MariaDB assigns from left to right and reads what it has assigned: state and the hint's columns look at
-        # work.state and work.priority, so these two are assigned after them.
+        # MariaDB assigns from left to right, and later expressions see the new values. So work.state and work.priority, which
+        # other columns read, come last.
         urgent = new["priority"] > literal(int(Priority.TIMER))
         settled = work.c.state != literal(State.PENDING.value)
         return {
@@ -308,12 +306,13 @@ def claim(
 ) -> list[Claim]:
     """Claim up to ``limit`` due rows of these handlers: events and timers before suspects of sweeps.
 
-    Handlers take turns in random order. Each handler's most urgent rows come first; among equals, those that have been due
-    longest.
+    If more rows are due, the handlers take turns, in random order. Each handler's most urgent rows come first; among equals,
+    those that have been due longest.
 
+    :param owner: the name of this replica
     :param lease: seconds until the claim ends, unless extended
     :param keys: claim only rows of these keys; empty for all
-    :param admit: called once for each transaction
+    :param admit: returns a function that decides for each row whether a worker is free for it
     """
     if not handlers or limit <= 0:
         return []
@@ -337,7 +336,7 @@ def claim(
 def claim_interrupted(
     database: Database, owner: str, handlers: Collection[str], limit: int, lease: float
 ) -> list[Claim]:
-    """Claim these handlers' due rows with a heal that began and has not ended."""
+    """Claim up to ``limit`` of these handlers' due rows whose heal was interrupted; parameters as for :func:`claim`."""
     if not handlers or limit <= 0:
         return []
 
@@ -369,17 +368,15 @@ def _unleased(clock: Any) -> ColumnElement[bool]:
     return or_(work.c.lease_until.is_(None), work.c.lease_until < clock)
 
 
-@cache
+@cache  # building the statement takes longer than running it
 def due_rows(handlers: tuple[str, ...], level: tuple[Priority, ...], by_key: bool) -> Executable:
-    """Build the statement that reads each handler's first due rows of each priority, in the order of the index.
-
-    One ORDER BY over all rows would sort all waiting rows. The cache saves time: building costs more than running.
-    """
+    """Build the statement that reads each handler's first due rows of each priority."""
     clock: ColumnElement[float] = bindparam("clock", type_=Double())
     conditions = [work.c.state == literal(State.PENDING.value), work.c.not_before <= clock, _unleased(clock)]
     if by_key:
         conditions.append(work.c.key.in_(bindparam("keys", expanding=True)))
     columns = (work.c.handler, work.c.priority, work.c.not_before, work.c.id, work.c.key)
+    # In the order of the index: a single ORDER BY would sort all waiting rows.
     heads = [
         select(*columns)
         .where(work.c.handler == handler, work.c.priority == literal(int(priority)), *conditions)
@@ -393,7 +390,7 @@ def due_rows(handlers: tuple[str, ...], level: tuple[Priority, ...], by_key: boo
 
 
 def _in_turns(rows: Iterable[Any], limit: int, admit: Admit) -> list[int]:
-    """Return the ids of up to ``limit`` admitted rows; handlers take turns."""
+    """Return the ids of up to ``limit`` rows that ``admit`` accepts: the first row of each handler, then the second ..."""
     queues: dict[str, list[tuple[int, float, int, bool]]] = {}
     for handler, priority, not_before, row_id, key in rows:
         queues.setdefault(handler, []).append((-priority, not_before, row_id, key.startswith(f"{SWEEP}:")))
@@ -407,7 +404,7 @@ def _in_turns(rows: Iterable[Any], limit: int, admit: Admit) -> list[int]:
 
 
 def _readable(connection: Connection, rows: Sequence[RowMapping], clock: float) -> list[Claim]:
-    """Return the claims of rows with readable keys; park the other rows, which would make every claim fail."""
+    """Return the claims of rows with valid keys; park the other rows, which would make every claim fail."""
     unreadable = [row["id"] for row in rows if not history.is_key(row["key"])]
     if unreadable:
         parked = {**_FREE, "state": State.PARKED, "error": "the key cannot be read"}
@@ -466,10 +463,12 @@ def settle(
     lines: Sequence[history.Line | history.Closing] = (),
     also: Callable[[Connection], None] = lambda _connection: None,
 ) -> None:
-    """End a claim, and write history lines in the same transaction.
+    """Settle a claimed row as ``end`` demands, and write history entries, in one transaction.
+
+    If a hint arrived since the claim, the row becomes due instead.
 
     :param also: another write for this transaction
-    :raises LeaseLost: another replica took the row over; nothing is written
+    :raises LeaseLost: another replica has claimed the row; nothing is written
     """
 
     def write(connection: Connection) -> None:
@@ -524,7 +523,7 @@ def _settled(end: Later | Reported | Parked, clock: float) -> Mapping[str, Any]:
 
 
 def release(database: Database, claims: Iterable[Claim]) -> None:
-    """End claims without a result, because this process stops."""
+    """End claims whose work has not begun, because this process stops."""
 
     def free(connection: Connection) -> None:
         for held in claims:
@@ -543,9 +542,10 @@ def free_all(database: Database) -> None:
 def begin_healing(
     database: Database, held: Claim, line: history.Line, ask: history.Ask
 ) -> int | history.Deferred | history.Withheld:
-    """Open a heal's history line, or keep the claim's open line.
+    """Ask all gates; then open a heal's history entry, or use the claim's open entry, and store its id in the row.
 
-    :return: the line's id, or a gate's objection
+    :return: the entry's id, or a gate's objection
+    :raises LeaseLost: another replica has claimed the row; nothing is written
     """
 
     def begin(connection: Connection) -> int | history.Deferred | history.Withheld:
@@ -563,7 +563,10 @@ def begin_healing(
 
 
 def revisit_reported(database: Database, handler: str, before: float) -> int:
-    """Make the reported rows due that the sweep since ``before`` did not list."""
+    """Make those reported rows due that a sweep did not list; return their number.
+
+    :param before: when the sweep began
+    """
 
     def wake(connection: Connection) -> int:
         clock = now(connection)
@@ -588,14 +591,14 @@ def make_due(database: Database, error: str) -> int:
 
 
 def refused(database: Database, handler: str) -> frozenset[str]:
-    """Return the keys whose last result was a drift that no mode may heal."""
+    """Return the handler's keys whose last inspection gave only findings that no mode heals."""
     mine = and_(work.c.handler == handler, work.c.refused.is_(True))
     rows = database.transact(lambda connection: connection.execute(select(work.c.key).where(mine)).scalars().all())
     return frozenset(rows)
 
 
 def adopt(database: Database, hint: Hint, line_id: int) -> None:
-    """Request an inspection of a key whose heal a dead process began. The inspection closes the heal's line."""
+    """Request an inspection of a key whose heal a dead process began. The inspection closes the heal's history entry."""
     enqueue(database, [hint])
     free = and_(work.c.handler == hint.handler, work.c.key == str(hint.key), work.c.healing_id.is_(None))
     database.transact(lambda connection: connection.execute(update(work).where(free).values(healing_id=line_id)))

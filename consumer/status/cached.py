@@ -1,4 +1,4 @@
-"""Remembers an answer, so that many clients burden the journal no more than one client."""
+"""Caches an answer, so that many HTTP clients read the journal once."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
-#: Seconds for which an answer is remembered, or this many times what it took to make.
+#: Seconds for which an answer is cached; if longer, this many times the time that the call took.
 AGE, SHARE = 5.0, 10.0
 
 
 class Cached(Generic[T]):
-    """Calls a function and remembers the result for a while. Other callers wait meanwhile."""
+    """Calls ``make`` and caches the result for some seconds. Other threads wait during the call."""
 
     def __init__(self, make: Callable[[], T]) -> None:
         self._make = make

@@ -1,7 +1,7 @@
-"""Health of the process: ``/healthz`` covers the loops, ``/readyz`` covers the journal and the brokers.
+"""The health of the process: ``/healthz`` (its threads run), ``/readyz`` (the journal and the brokers answer).
 
-Each endless loop records a beat every round. A loop without a beat for too long makes the process unhealthy, so that a
-supervisor restarts it. For an unavailable broker or journal, a restart would not help.
+The endless loop of each thread records a beat every round. If a beat is missing for too long, ``/healthz`` fails, so that a
+supervisor restarts the process.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ SILENT = 120.0
 
 
 class Beats(Meter):
-    """A meter that counts nothing, but records the time of each loop's last round."""
+    """A meter that counts nothing, but records the time of each loop's last beat."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock

@@ -29,7 +29,7 @@ _LAGS = (0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0)
 class PrometheusMeter(Meter):
     def __init__(self, registry: CollectorRegistry, beats: Meter) -> None:
         self._inspections = Counter(
-            "stackmend_reconciles", "Inspections of one object, by outcome.", ["handler", "outcome"], registry=registry
+            "stackmend_reconciles", "Inspections of one key, by outcome.", ["handler", "outcome"], registry=registry
         )
         self._seconds = Histogram(
             "stackmend_reconcile_duration_seconds",
@@ -39,7 +39,7 @@ class PrometheusMeter(Meter):
             registry=registry,
         )
         self._heals = Counter(
-            "stackmend_heals", "Heals, by source of the hint and outcome.", ["handler", "source", "outcome"],
+            "stackmend_heals", "Objects healed, by source and outcome.", ["handler", "source", "outcome"],
             registry=registry,
         )  # fmt: skip
         self._lag = Histogram(
@@ -51,7 +51,7 @@ class PrometheusMeter(Meter):
         )
         self._found = Counter(
             "stackmend_findings",
-            "New findings, by source of the hint. Findings of sweeps were missed by events.",
+            "Objects with new drift, by source. A sweep finds drift that no event reported.",
             ["handler", "source"],
             registry=registry,
         )
@@ -74,7 +74,7 @@ class PrometheusMeter(Meter):
 
 
 class JournalCollector(Collector):
-    """Reads the journal every few seconds at most; reports only ``stackmend_journal_up`` if the journal does not answer."""
+    """Gauges from the journal, cached for some seconds; only ``stackmend_journal_up`` if the journal does not answer."""
 
     def __init__(self, database: Database, tasks: Mapping[str, Task]) -> None:
         self._database = database
@@ -82,8 +82,7 @@ class JournalCollector(Collector):
         self._remembered = Cached(self._metrics)
 
     def describe(self) -> Iterable[Metric]:
-        """Return nothing, so that registration does not read the journal."""
-        return []
+        return []  # so that registration does not read the journal
 
     def collect(self) -> Iterable[Metric]:
         return self._remembered()
@@ -160,14 +159,13 @@ class HoldCollector(Collector):
 
 
 class BusCollector(Collector):
-    """Reports all brokers at each scrape."""
+    """Gauges and counters of all brokers that are known at the time of a scrape."""
 
     def __init__(self, sources: Callable[[], Sequence[Source]]) -> None:
         self._sources = sources
 
     def describe(self) -> Iterable[Metric]:
-        """Return nothing, because the brokers are not known yet."""
-        return []
+        return []  # the brokers are not known yet
 
     def collect(self) -> Iterable[Metric]:
         connected = GaugeMetricFamily("stackmend_bus_connected", "Whether a broker is connected.", labels=["broker"])

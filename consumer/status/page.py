@@ -1,7 +1,7 @@
 """The status page: one HTML text without scripts.
 
-Each request reads everything anew, but inventories need API calls, so they are cached for half a minute. If the cloud does not
-answer, the page shows the error instead.
+Inventories (objects that handlers keep in the cloud, such as preserved amphorae) need API calls, so they are cached for half a
+minute. If the cloud does not answer, the page shows the error instead.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from consumer.status.server import Answer
 from consumer.text import one_line, span
 from handlers.base import HandlerError, Inventory
 
-#: The largest number of history lines, and of lines in other lists.
+#: The largest number of history entries, and of lines in other lists.
 RECENT, MOST = 40, 50
 #: Seconds for which the inventories are cached.
 CACHED_FOR = 30.0
@@ -34,7 +34,7 @@ CACHED_FOR = 30.0
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """The items of an inventory, or the reason why they are unknown."""
+    """The objects of an inventory, such as the preserved amphorae, or the reason why they are unknown."""
 
     title: str
     columns: tuple[str, ...]

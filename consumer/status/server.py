@@ -84,7 +84,7 @@ def _made(page: Callable[[], Answer], path: str) -> Answer:
 
 
 class _Server(ThreadingMixIn, WSGIServer):
-    """Serves few clients at a time, each until a deadline, because the engine needs threads, files and connections."""
+    """Serves at most 16 clients at a time, each for at most 10 seconds, because the engine needs threads and connections."""
 
     daemon_threads = True
     request_queue_size = 16

@@ -20,7 +20,7 @@ from consumer.status.server import Answer, StatusServer, application, of_health
 
 
 class Status:
-    """The status of one daemon. The engine needs ``meter``, and ``serve`` needs the running engine.
+    """The meter, metrics and pages of one daemon. First give ``meter`` to the engine; then call :meth:`serve`.
 
     :param settings: with port 0, no server starts, and the meter records only beats
     """

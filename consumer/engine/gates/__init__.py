@@ -1,8 +1,8 @@
-"""The conditions for a heal, one per file. The transaction that opens a heal's line checks all conditions.
+"""The conditions for a heal, one per file. All are checked in the transaction that opens the heal's history entry.
 
-``gate`` (the contract), ``exempt`` (exempt objects), ``approval`` (mode ``ask``), ``window`` (the task's hours), ``hold``
-(holds from outside), ``stop`` (pause and breaker), ``budget`` (objects per hour). A command may add ``bound`` (objects of one
-run).
+``gate`` (the interface of all gates), ``exempt`` (exempt objects), ``approval`` (mode ``ask``), ``window`` (the task's hours),
+``hold`` (holds from outside), ``stop`` (pause and breaker), ``budget`` (objects per hour). A one-shot command can add ``bound``
+(objects per run).
 :mod:`consumer.engine.dependency_backoff` acts earlier: it stops inspections while a dependency is down.
 """
 

@@ -1,4 +1,4 @@
-"""The approval that each heal needs in mode ``ask``."""
+"""The gate for the approval that each heal needs in mode ``ask``."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _HOUR = 3600.0
 
 
 class Approval:
-    """Withholds a heal until an operator approves the finding; stores the ask.
+    """Stores a finding as an ask, and withholds its heal until an operator approves the ask.
 
     A finding without its second witness needs an approval in every mode: the operator is the witness.
     """

@@ -12,9 +12,9 @@ from handlers.base import Key
 
 
 class Bound:
-    """Defers the heals beyond a number of objects; safe to share between threads.
+    """Defers each heal that would exceed the number of objects; threads share it.
 
-    Further heals of the same key count as one, because a heal may have several steps.
+    Several heals of one key count once, because a heal may have several steps.
     """
 
     def __init__(self, most: int) -> None:

@@ -1,4 +1,4 @@
-"""Limits the objects that a handler may heal in an hour, over all replicas."""
+"""The gate for the number of objects that a handler may heal in an hour, over all replicas."""
 
 from __future__ import annotations
 
@@ -12,10 +12,7 @@ _HOUR = 3600.0
 
 
 class Budget:
-    """Defers a heal that would exceed the budget of this hour.
-
-    :class:`~consumer.engine.gates.stop.Stop` holds a lock, so replicas count one after the other.
-    """
+    """Defers a heal that, with the handler's heals of the last hour, would exceed its budget."""
 
     def ask(self, connection: Connection, request: Request, clock: float) -> Deferred | None:
         name, bound, weight = request.task.name, request.task.settings.heals_per_hour, request.finding.weight
@@ -24,9 +21,10 @@ class Budget:
         if weight > bound:
             text = f"the heal changes {weight} objects; {name} may heal {bound} in an hour ([engine] heals_per_hour)"
             return Deferred(text, _HOUR)
+        # The gate Stop has locked the handler's row, so replicas count one after the other.
         if history.spent(connection, name, clock, but=request.line_id) + weight > bound:
             text = f"{name} has used up the {bound} objects of this hour ([engine] heals_per_hour)"
-            # Each waiting key gets a moment of its own, when a heal is free: inspections before it would be in vain.
+            # Each waiting key gets its own time, when the budget has room for it: earlier inspections would be useless.
             free = history.oldest_spent(connection, name, clock) + _HOUR
             last, place = controls.queue_up(connection, name, free, _HOUR * weight / bound, clock + _HOUR)
             return Deferred(text, max(1.0, place - clock), known=last > clock)

@@ -1,4 +1,4 @@
-"""The objects that operators exempt from heals."""
+"""The gate for objects that operators exempt from heals."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The contract of a gate."""
+"""The interface of a gate, and the function that asks all gates."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from handlers.base import Finding
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A heal that asks to begin.
+    """A request to begin a heal.
 
-    :param line_id: the history line that an earlier attempt left open, if any
+    :param line_id: the history entry that an earlier attempt at this heal left open, if any
     """
 
     task: Task
@@ -27,16 +27,16 @@ class Request:
 
 class Gate(Protocol):
     def ask(self, connection: Connection, request: Request, clock: float) -> Answer | None:
-        """Return an objection or an approval; None if the gate has neither.
+        """Return why the heal may not begin now, or an operator's approval; None if the gate has neither.
 
-        :param clock: the journal's time, seconds since the epoch
+        :param clock: the time of the journal's database, in seconds since the epoch
         """
 
 
 def ask_all(gates: Iterable[Gate], connection: Connection, request: Request, clock: float) -> Answer:
-    """Return the first reason why a heal may not begin now; if there is none, the approval.
+    """Return the objection of the first gate that has one; otherwise :class:`Allowed`, with the operator who approved.
 
-    No gate stops a heal that an earlier attempt began: a half-finished heal would leave the object worse off.
+    No gate can stop a heal that must not stop halfway (``finding.begun``).
     """
     allowed = Allowed()
     if request.finding.begun and request.finding.healable:

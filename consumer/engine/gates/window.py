@@ -1,4 +1,4 @@
-"""The hours in which a task may heal."""
+"""The gate for the hours in which a task may heal."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _INTERRUPTED = 30.0
 
 
 class OpenWindow:
-    """Defers a heal outside the task's window. The row stays due until the window opens."""
+    """Defers a heal outside the task's window. The row stays due, so a worker claims it when the window opens."""
 
     def ask(self, connection: Connection, request: Request, clock: float) -> Deferred | None:
         if request.task.is_open:

@@ -22,12 +22,11 @@ logging.getLogger("alembic").setLevel(logging.WARNING)
 
 
 def head() -> str:
-    """Return the revision of the schema that this program needs."""
     return HEAD
 
 
 def current(database: Database) -> str | None:
-    """Return the database's revision; None if the database is empty."""
+    """Return the schema's revision in the database; None if the database is empty."""
     return database.transact(_revision)
 
 

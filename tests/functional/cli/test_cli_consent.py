@@ -52,7 +52,7 @@ def test_a_sweep_in_mode_ask_leaves_asks_with_plan_and_undo(asking: Shell) -> No
 def test_an_approved_ask_is_healed_by_the_next_sweep_in_the_name_of_the_operator(asking: Shell) -> None:
     asked = ids(asking)
     ran = asking("work", "approve", str(asked["thing:a"]), "--by", "alice")
-    assert (ran.code, ran.out) == (0, "1 ask approved; a new proof follows\n")
+    assert (ran.code, ran.out) == (0, "1 ask approved; a new inspection follows\n")
     assert ids(asking, "--state", "approved") == {"thing:a": asked["thing:a"]}
     assert [row["action"] for row in sweep(asking).json] == ["healed", "asked"]
     (line,) = asking("history", "--outcome", "healed", "-f", "json").json
@@ -66,7 +66,7 @@ def test_an_approval_without_a_daemon_leaves_work_for_one(asking: Shell, databas
 
 
 def test_filters_choose_the_asks_that_wait(asking: Shell) -> None:
-    assert asking("work", "approve", "--problem", "melted").out == "0 asks approved; a new proof follows\n"
+    assert asking("work", "approve", "--problem", "melted").out == "0 asks approved; a new inspection follows\n"
     assert asking("work", "approve", "--handler", "mender", "--older-than", "1h").out.startswith("0 asks")
     assert asking("work", "approve", "--handler", "mender", "--problem", "broken").out.startswith("2 asks")
 

@@ -140,7 +140,7 @@ def test_outside_its_window_a_sweep_heals_nothing_and_a_named_object_is_healed(
     assert [row["action"] for row in ran.json] == ["deferred", "deferred"]
     assert "is closed" in ran.json[0]["changed"]
     assert "mender is outside its window" in ran.err
-    assert "2 deferred by a limit, a hold, a stop or a closed window" in ran.err
+    assert "2 deferred by a limit, a hold, a pause, the breaker or a closed window" in ran.err
     assert shell.world.drifted() == {"a", "b"}
     assert history.listing(database) == []
     assert shell("sweep", "--audit").code == 2

@@ -73,7 +73,7 @@ def test_one_that_cannot_be_deleted_does_not_keep_the_rest(shell: Shell, databas
     assert ran.code == 1
     assert list(SHELF) == ["b"]
     assert "b is glued to the shelf" in ran.err
-    assert "no item has the id 'nothing'" in ran.err
+    assert "no object has the id 'nothing'" in ran.err
     assert [(entry.key, entry.outcome) for entry in history.listing(database)] == [
         ("thing:b", "failed"),
         ("thing:a", "healed"),

@@ -104,7 +104,7 @@ def test_drop_leaves_what_is_being_worked_on(shell: Shell, database: Database) -
     hold(database, "b")
     ran = shell("work", "drop", *[str(number) for number in ids(database).values()])
     assert (ran.code, ran.out) == (1, "1 row dropped\n")
-    assert "1 row not dropped, because in progress" in ran.err
+    assert "1 row not dropped (in progress)" in ran.err
     assert list(ids(database)) == ["thing:b"]
 
 
