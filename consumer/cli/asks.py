@@ -102,7 +102,7 @@ class Decide(Command):
         ]
 
     def needing_witness(self, chosen: Sequence[Ask]) -> list[Ask]:
-        """Return the asks whose operator becomes the second witness."""
+        """Return those of the asks whose finding lacks its second witness, which the operator becomes by the approval."""
         problems = {one.name: one.witnessed_problems for one in self.session.all_classes}
         return [one for one in chosen if one.problem in problems.get(one.handler, frozenset())]
 

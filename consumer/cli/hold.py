@@ -14,7 +14,7 @@ from consumer.text import one_line
 class HoldList(Lister):
     """Read the sources of holds now, and list the holds.
 
-    A source that cannot be read holds all heals. A file is read on this host; other hosts may have another.
+    If a source cannot be read, all heals wait. The command reads files of this host; other hosts may have other files.
     """
 
     example = "example:\n  %(prog)s hold list -f json"

@@ -139,7 +139,7 @@ class Session:
 
     @contextmanager
     def sending(self) -> Iterator[None]:
-        """Let the webhooks hear of the heals inside, and send the messages at the end."""
+        """Send messages about the heals in this context to the webhooks, at its end."""
         settings = webhook_conf.settings(self.conf)
         if not settings.sinks:
             yield

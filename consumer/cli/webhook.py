@@ -17,7 +17,7 @@ from consumer.journal import deliveries
 
 
 class WebhookList(Lister):
-    """List the configured sinks, and the messages that wait for each. No URL is shown."""
+    """List the configured sinks (receivers of webhooks), and the messages that wait for each. No URL is shown."""
 
     titles = ("Name", "Events", "Waiting", "Oldest", "Last error")
 

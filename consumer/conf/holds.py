@@ -1,4 +1,4 @@
-"""Options of ``[engine]`` for holds from outside."""
+"""Options of ``[engine]`` for holds."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ OPTS = [
 
 @dataclass(frozen=True, slots=True)
 class HoldSettings:
-    """The options of holds; the help texts explain them."""
+    """The values of the options for holds; the help texts explain them."""
 
     hold_file: str | None = None
     hold_hosts_file: str | None = None
@@ -46,7 +46,10 @@ class HoldSettings:
 
 
 def settings(conf: cfg.ConfigOpts) -> HoldSettings:
-    """:raises ValueError: a query has no URL"""
+    """Return the configured values.
+
+    :raises ValueError: a query has no URL
+    """
     group = conf.engine
     if group.hold_query and not group.hold_url:
         raise ValueError("[engine] hold_query needs [engine] hold_url, for example http://prometheus:9090")

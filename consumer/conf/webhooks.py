@@ -1,4 +1,4 @@
-"""``[webhooks]``, and one group ``[webhook_NAME]`` for each sink that it names."""
+"""``[webhooks]``, and one group ``[webhook_NAME]`` for each sink (receiver) that it names."""
 
 from __future__ import annotations
 
@@ -106,7 +106,10 @@ def register_sinks(conf: cfg.ConfigOpts) -> None:
 
 
 def settings(conf: cfg.ConfigOpts) -> WebhookSettings:
-    """:raises ValueError: a sink has no usable URL"""
+    """Return the configured values.
+
+    :raises ValueError: a sink has no usable URL
+    """
     sinks = tuple(sink for name in dict.fromkeys(conf.webhooks.enabled) for sink in _sinks(conf, name))
     return WebhookSettings(sinks, conf.webhooks.keep_hours * 3600.0, conf.webhooks.keep)
 

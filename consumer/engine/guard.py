@@ -147,8 +147,7 @@ class Guard:
         self._observed.wait(_FIRST)
 
     def stop(self) -> None:
-        # A comparison that still waits for a database ends with the process.
-        self._stop.set()
+        self._stop.set()  # a comparison that still waits for a database ends with the process
         self._thread.join(1)
 
     def _run(self) -> None:

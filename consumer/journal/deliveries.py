@@ -1,6 +1,6 @@
-"""The messages that wait for webhooks: one row for each sink and line of the history.
+"""The messages that wait for webhooks: one row for each sink and history entry.
 
-A sink's messages leave in the order of their lines: only its first row can be claimed.
+A sink's messages leave in the order of their entries: only its first row can be claimed.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ _CHUNK = 1000
 class Delivery:
     """A message that this process sends until its lease ends.
 
-    :param outcome: the outcome of the line when the message was added
-    :param entry: the line of the history; None if it has expired
+    :param outcome: the outcome of the history entry when the message was added
+    :param entry: the history entry; None if it was deleted meanwhile
     """
 
     id: int
@@ -37,10 +37,10 @@ class Delivery:
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """The messages of one sink that wait.
+    """The number of messages that wait for one sink.
 
-    :param oldest: the age of the first one, in seconds
-    :param error: why the last attempt failed
+    :param oldest: the age of the first message, in seconds
+    :param error: why the last attempt failed; empty before the first
     """
 
     sink: str
@@ -50,7 +50,10 @@ class Waiting:
 
 
 def subscribe(database: Database, sinks: Mapping[str, Sequence[str]]) -> None:
-    """Replace the sinks, and the outcomes that each one gets; delete the messages of removed sinks."""
+    """Replace the stored sinks; delete the messages of removed sinks.
+
+    :param sinks: by name of the sink, the outcomes of which it gets messages
+    """
 
     def replace(connection: Connection) -> None:
         wanted = {(sink, outcome) for sink, outcomes in sinks.items() for outcome in outcomes}
@@ -65,9 +68,9 @@ def subscribe(database: Database, sinks: Mapping[str, Sequence[str]]) -> None:
 
 
 def claim(database: Database, sink: str, lease: float) -> Delivery | None:
-    """Claim the first message of a sink; None if it is not due, or if another process sends it.
+    """Claim the first message of a sink; None if there is none, it is not due, or another process sends it.
 
-    :param lease: seconds
+    :param lease: seconds until the claim ends
     """
 
     def take(connection: Connection) -> Delivery | None:
@@ -95,7 +98,7 @@ def done(database: Database, held: Delivery) -> None:
 
 
 def again(database: Database, held: Delivery, after: float, error: str) -> None:
-    """Let a message wait for another attempt."""
+    """End the claim of a message, which is sent again in ``after`` seconds."""
     mine = and_(delivery.c.id == held.id, delivery.c.token == held.token)
 
     def write(connection: Connection) -> None:
@@ -118,7 +121,11 @@ def waiting(database: Database) -> list[Waiting]:
 
 
 def expire(database: Database, sink: str, older_than: float, keep: int) -> int:
-    """Delete a part of a sink's messages that are too old or too many; return how many were deleted, 0 at the end."""
+    """Delete some of a sink's messages that are too old or too many; return their number. Call it until it returns 0.
+
+    :param older_than: the largest age, in seconds
+    :param keep: the largest number of messages
+    """
 
     def forget(connection: Connection) -> int:
         mine = delivery.c.sink == sink

@@ -1,7 +1,4 @@
-"""Adds a message for webhooks in the transaction that writes a line of the history.
-
-So a message exists exactly if its line does. Without a sink, the statement adds nothing.
-"""
+"""Adds messages for webhooks in the transaction that writes a history entry, so that neither is lost without the other."""
 
 from __future__ import annotations
 
@@ -13,7 +10,10 @@ _COLUMNS = ("sink", "line_id", "outcome", "at", "not_before", "attempts")
 
 
 def add(connection: Connection, line_id: int, outcome: str, clock: float) -> None:
-    """Add a message about a line for each sink that gets this outcome."""
+    """Add a message about a history entry for each sink that gets this outcome.
+
+    :param line_id: the entry
+    """
     values = (literal(line_id), literal(outcome), literal(clock), literal(clock), literal(0))
     rows = select(webhook.c.sink, *values).where(webhook.c.outcome == outcome)
     connection.execute(insert(delivery).from_select(_COLUMNS, rows))

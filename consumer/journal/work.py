@@ -579,7 +579,7 @@ def revisit_reported(database: Database, handler: str, before: float) -> int:
 
 
 def make_due(database: Database, error: str) -> int:
-    """Make the waiting rows due whose error begins with a text; return their number."""
+    """Make those waiting rows due whose column ``error`` begins with this text; return their number."""
 
     def wake(connection: Connection) -> int:
         clock = now(connection)

@@ -1,4 +1,4 @@
-"""The holds from outside."""
+"""The gate for holds."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _AGAIN = 600.0
 
 
 class OnHold:
-    """Defers a heal that a hold covers."""
+    """Defers a heal while a hold names its key or one of its ``concerns``."""
 
     def __init__(self, board: Board) -> None:
         self._board = board

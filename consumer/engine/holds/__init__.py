@@ -1,11 +1,8 @@
 """Holds: reasons outside stackmend why heals wait.
 
-files        ``hold_file`` and ``hold_hosts_file``
-prometheus   ``hold_query``
-board        the holds of all sources, as last read; a source that cannot be read holds every heal
-reader       the thread that reads the sources again, and makes the heals of lifted holds due
-
-The gate is :mod:`consumer.engine.gates.hold`. Entry points (``stackmend.holds``) add sources, such as Nova's disabled services.
+``board`` keeps the holds of all sources: ``files`` (``hold_file``, ``hold_hosts_file``), ``prometheus`` (``hold_query``) and
+entry points (``stackmend.holds``), such as Nova's disabled services. If a source cannot be read, every heal waits. ``reader``
+is the thread that reads the sources again.
 """
 
 from __future__ import annotations

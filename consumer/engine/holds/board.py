@@ -21,10 +21,10 @@ _GRACE = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A place to read holds from.
+    """A source of holds.
 
     :param name: the option or service that a person can look up: ``[engine] hold_file``
-    :param read: returns the holds that are set now; every exception means that nothing is known
+    :param read: returns the present holds; after an exception, every heal waits
     """
 
     name: str
@@ -35,7 +35,7 @@ class Source:
 class Standing:
     """A hold that is set now.
 
-    :param readable: False if the source cannot be read, so that every heal waits
+    :param readable: False if the source cannot be read; then this hold stops every heal
     """
 
     source: str
@@ -47,7 +47,7 @@ class Standing:
 
 
 class Board:
-    """The holds as last read. Threads share it.
+    """The holds of all sources at the last reading. Threads share it.
 
     :param every: seconds between two readings
     """
@@ -66,7 +66,7 @@ class Board:
         self._standing: tuple[Standing, ...] = ()
 
     def refresh(self) -> tuple[tuple[Standing, ...], tuple[Standing, ...]]:
-        """Read all sources; return the new holds, and the lifted ones."""
+        """Read all sources; return the new holds, and the holds that are no longer set."""
         with self._reading:
             before = self._standing
             self._read_all()
@@ -84,7 +84,7 @@ class Board:
         self._read_at = self._monotonic()
 
     def standing(self) -> tuple[Standing, ...]:
-        """Return the holds that are set; one over everything if the last reading is too old."""
+        """Return the holds that are set. If the last reading is too old, return one hold that stops every heal."""
         if not self.sources:
             return ()
         if self._read_at is None:
@@ -95,7 +95,7 @@ class Board:
         return self._standing
 
     def covering(self, finding: Finding) -> Standing | None:
-        """Return a hold over a finding; None without one."""
+        """Return a hold that names the finding's key, one of its ``concerns``, or everything; None without one."""
         scopes = {_normal(scope) for scope in (EVERYTHING, str(finding.key), *finding.concerns)}
         return next((one for one in self.standing() if _normal(one.hold.scope) in scopes), None)
 
@@ -112,5 +112,5 @@ def _read(source: Source) -> list[Standing]:
 
 
 def _normal(scope: str) -> str:
-    """Return the form that all spellings share: MySQL ignores case and trailing spaces in the names of hosts."""
+    """Return the form that all spellings of a scope share: MySQL ignores case and trailing spaces in names of hosts."""
     return scope.rstrip().casefold()

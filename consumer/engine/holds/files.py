@@ -14,8 +14,8 @@ _SCOPES = ("host:", "cell:")
 def hold_file(path: Path) -> Iterator[Hold]:
     """Yield the holds of a file; none without the file.
 
-    A line is a scope and a reason: ``host:compute-7 memory test``. A line without a scope is a reason to hold everything; so is
-    an empty file.
+    A line is a scope and a reason: ``host:compute-7 memory test``. A line without a scope stops every heal; so does an empty
+    file.
 
     :raises OSError: when the file cannot be read
     """
@@ -31,7 +31,7 @@ def hold_file(path: Path) -> Iterator[Hold]:
 
 
 def hosts_file(path: Path) -> Iterator[Hold]:
-    """Yield a hold for each host of a list. A line is the name of a host; a reason may follow.
+    """Yield a hold for each host that a file lists. A line is the name of a host; a reason may follow.
 
     :raises OSError: when the file does not exist or cannot be read
     """
@@ -41,7 +41,7 @@ def hosts_file(path: Path) -> Iterator[Hold]:
 
 
 def _lines(path: Path) -> list[str]:
-    """Return the lines without comments, line breaks and empty lines."""
+    """Return the lines of a file that are neither empty nor comments, without line breaks."""
     text = path.read_text(encoding="utf-8", errors="replace")
     lines = (" ".join(line.split()) for line in text.splitlines())
     return [line for line in lines if line and not line.startswith("#")]

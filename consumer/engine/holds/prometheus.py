@@ -25,7 +25,7 @@ Ask = Callable[[str, str], Any]
 
 
 def ask(url: str, query: str) -> Any:
-    """Send an instant query.
+    """Send an instant query; return the decoded answer.
 
     :raises Unavailable: when no usable answer arrives
     """

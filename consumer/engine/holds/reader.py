@@ -1,4 +1,4 @@
-"""Reads the holds again every few seconds, and makes the heals of lifted holds due."""
+"""Reads the holds every few seconds. When a hold ends, it makes the rows due whose heals waited for it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ _FIRST = 10.0
 
 
 class Reader:
-    """:param wake: lets the dispatcher claim at once"""
+    """The thread that reads the holds.
+
+    :param wake: makes the dispatcher look for due rows at once
+    """
 
     def __init__(self, board: Board, database: Database, wake: Callable[[], None]) -> None:
         self._board = board
@@ -30,14 +33,13 @@ class Reader:
         self._thread = threading.Thread(target=self._run, name="holds", daemon=True)
 
     def start(self) -> None:
-        """Start, and wait some seconds for the first reading; until then every heal waits."""
+        """Start the thread, and wait up to 10 seconds for the first reading; until then every heal waits."""
         if self._board.sources:
             self._thread.start()
             self._first.wait(_FIRST)
 
     def stop(self) -> None:
-        """Stop. A reading that waits for a silent source ends with the process."""
-        self._stop.set()
+        self._stop.set()  # a reading that waits for a silent source ends with the process
         if self._thread.is_alive():
             self._thread.join(1)
 

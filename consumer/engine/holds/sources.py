@@ -15,7 +15,7 @@ from handlers.base import HoldSources, Resources
 def board(settings: HoldSettings, resources: Resources, others: Iterable[HoldSources]) -> Board:
     """Return a board of all configured sources, not read yet.
 
-    :param others: the sources of the services
+    :param others: functions that return the sources of services, such as Nova
     :raises cfg.Error: an option of a service is wrong
     """
     found = [*_ours(settings), *(Source(name, read) for one in others for name, read in one(resources))]

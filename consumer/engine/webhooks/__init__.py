@@ -1,7 +1,5 @@
-"""Webhooks: messages about lines of the history, over HTTP.
+"""Webhooks: messages about history entries, over HTTP.
 
-message    the body of a message: JSON, or a Jinja template
-signature  the headers of https://www.standardwebhooks.com
-sending    one attempt: POST, and the judgement of the answer
-sender     the thread that sends the waiting messages of the journal
+``sender`` is the thread that sends the messages of the journal; ``message`` makes the body, ``signature`` the headers, and
+``sending`` makes one attempt.
 """

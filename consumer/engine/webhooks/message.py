@@ -13,7 +13,7 @@ from jinja2.sandbox import SandboxedEnvironment
 from consumer.journal.history import Entry
 from consumer.text import printable, redacted, utc
 
-#: A line of the history to try a template with.
+#: A history entry to try a template with.
 SAMPLE = Entry(
     id=1,
     at=1_795_860_000.0,
@@ -47,7 +47,7 @@ class WrongTemplate(Exception):
 def values(entry: Entry, event: str) -> dict[str, Any]:
     """Return the values of a message, without passwords of URLs.
 
-    :param event: the outcome that the message is about; the line can have another one now
+    :param event: the outcome that the message reports; the entry can have a later outcome now
     """
     shown: dict[str, Any] = _safe(
         {
@@ -110,7 +110,11 @@ class Renderer:
             self.body(SAMPLE, "healed")
 
     def body(self, entry: Entry, event: str) -> bytes:
-        """:raises WrongTemplate: the template cannot be rendered with this line"""
+        """Return the body of the message about an entry.
+
+        :param event: as for :func:`values`
+        :raises WrongTemplate: the template cannot be rendered with this entry
+        """
         shown = values(entry, event)
         if self._template is None:
             return json.dumps(shown, ensure_ascii=False, default=str).encode()

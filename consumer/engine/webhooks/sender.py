@@ -1,4 +1,4 @@
-"""Sends the waiting messages of the journal, in a thread that no heal waits for."""
+"""Sends the waiting messages of the journal to the webhooks, in threads of its own, so that no heal waits."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Post = Callable[[Sink, str, bytes], Attempt]
 
 
 class Sender:
-    """Sends messages. Several processes can send for one sink: each message is sent by one of them at a time.
+    """Sends the messages of all sinks. Several processes can send: one process at a time claims a message.
 
     :raises WrongTemplate: a template cannot be used
     """
@@ -44,13 +44,13 @@ class Sender:
         ]
 
     def start(self) -> None:
-        """Subscribe to the history, and start a thread for each sink: a silent one delays no other."""
+        """Subscribe the sinks to the history, and start a thread for each, so that a silent sink delays no other."""
         self.subscribe()
         for thread in self._threads:
             thread.start()
 
     def stop(self) -> None:
-        """Stop. What waits, waits for the next start."""
+        """Stop the threads. Unsent messages wait for the next start."""
         self._stop.set()
         for thread in self._threads:
             if thread.is_alive():
@@ -60,7 +60,7 @@ class Sender:
         deliveries.subscribe(self._database, {sink.name: sink.events for sink in self._settings.sinks})
 
     def flush(self, seconds: float) -> None:
-        """Send what waits, for some seconds at most; for a command that ends."""
+        """Send waiting messages, for at most ``seconds``; for a command that ends."""
         threads = [threading.Thread(target=self._round, args=(sink,), daemon=True) for sink in self._settings.sinks]
         end = time.monotonic() + seconds
         for thread in threads:
@@ -90,14 +90,14 @@ class Sender:
             LOG.exception("a bug in the webhook %s", sink.name)
 
     def send_all(self, sink: Sink) -> None:
-        """Send a sink's messages in their order, until one must wait."""
+        """Send a sink's messages, oldest first, until one must wait."""
         while not self._stop.is_set():
             held = deliveries.claim(self._database, sink.name, 2 * sink.timeout + 30)
             if held is None or not self._send(sink, held):
                 return
 
     def _send(self, sink: Sink, held: Delivery) -> bool:
-        """Make one attempt; return whether the next message may follow."""
+        """Try to send a message; return whether it is done with, so that the next message may follow."""
         attempt = self._attempt(sink, held)
         if attempt.error and not attempt.final:
             level = logging.DEBUG if held.attempts else logging.WARNING

@@ -1,4 +1,4 @@
-"""The headers of https://www.standardwebhooks.com: an id for repetitions, the time, and a signature."""
+"""The headers of https://www.standardwebhooks.com: an id by which a receiver knows repetitions, the time, a signature."""
 
 from __future__ import annotations
 
