@@ -74,7 +74,6 @@ def holds() -> list[HoldSources]:
 
 
 def inventory_names() -> list[str]:
-    """Return the name of every inventory, without loading any."""
     return sorted({entry.name for entry in entry_points(group=INVENTORIES)})
 
 

@@ -210,7 +210,7 @@ def opened(url: str, settings: BusSettings, options: Options = ()) -> Iterator[L
 
 
 def _end(url: str) -> str:
-    """Return the part of a transport URL that contains no password, even in a malformed URL: the part after the last ``@``."""
+    """Return the end of a transport URL, which contains no password even if the URL is malformed."""
     return f"...@{url.rpartition('@')[2]}" if "@" in url else "(without user and password)"
 
 

@@ -4,8 +4,7 @@ Parsing unwanted messages would take most CPU time. So :class:`Sieve` reads the 
 start of the message, and drops a whole message (it ends with ``}"}``) of an unwanted type. oslo.messaging writes JSON members
 in a fixed order (``Notifier._notify``, ``serialize_msg``), so no text of the payload can look like the event type.
 
-Messages of both drivers can be decoded: ``messagingv2`` (``{"oslo.version": "2.0", "oslo.message": "<JSON>"}``) and
-``messaging`` (the bare notification).
+Both drivers work: ``messagingv2`` (``{"oslo.version": "2.0", "oslo.message": "<JSON>"}``) and ``messaging`` (bare JSON).
 """
 
 from __future__ import annotations

@@ -5,8 +5,7 @@ Nova sends the *versioned* notification (``instance.delete.end``, versioned obje
 
 Sources: legacy names from ``nova.rpc.LegacyValidatingNotifier.allowed_legacy_notification_event_types``; legacy payloads
 from ``nova.notifications.base.info_from_instance``, ``nova.compute.utils`` and ``nova.scheduler.utils``; versioned names and
-payload versions from ``nova.objects.fields.NotificationAction`` and ``nova.notifications.objects``. Nova's contract: a minor
-version only adds fields, a major version may change anything.
+payload versions from ``nova.objects.fields.NotificationAction`` and ``nova.notifications.objects``.
 """
 
 from __future__ import annotations
@@ -78,6 +77,7 @@ _IRREGULAR = (
 
 _LEGACY_PREFIX = "compute.instance."
 
+#: Nova's contract: a minor version only adds fields, a major version may change anything.
 #: Payloads with a major version above 1 in a released Nova; all others are decoded in major 1. Version 2.0 of both dropped
 #: ``bandwidth``, which names no object, so both majors decode alike.
 _KNOWN_MAJORS = {

@@ -60,10 +60,9 @@ class Arrived:
 def queue_arguments(version: str) -> dict[str, Any]:
     """Return the arguments for the declaration of our own queue.
 
-    RabbitMQ 4 drops a message of a quorum queue after 20 redeliveries, unless the limit is -1, which RabbitMQ 3 refuses.
-
     :param version: the version that the broker reports
     """
+    # RabbitMQ 4 drops a message of a quorum queue after 20 redeliveries, unless the limit is -1, which RabbitMQ 3 refuses.
     major = version.partition(".")[0]
     limit = {"x-delivery-limit": -1} if major.isdecimal() and int(major) >= 4 else {}
     return {"x-queue-type": "quorum", **limit}

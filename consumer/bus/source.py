@@ -1,8 +1,7 @@
 """Reads one broker in batches until the process stops.
 
 A :class:`Source` is one thread with one connection. It collects messages to a batch, stores the batch, and then acknowledges
-all its messages at once, which costs a quorum queue much less than single acknowledgements. The broker sends unacknowledged
-messages again; to store a message twice is harmless.
+all its messages at once. The broker sends unacknowledged messages again; to store a message twice is harmless.
 
 - **Journal unavailable** (:class:`NotStored`): the source tries to store the same batch again. Meanwhile it sends heartbeats.
   After ``unacknowledged_seconds`` it closes the connection, because RabbitMQ itself ends a delivery after 30 minutes.

@@ -1,7 +1,7 @@
 """Base classes of commands, and the format of their output.
 
 A table is for people: its columns have titles, and control characters are escaped. The other formats are for programs: their
-columns have lower-case names. JSON and YAML also have the columns that do not fit into a table.
+columns have lower-case names.
 """
 
 from __future__ import annotations

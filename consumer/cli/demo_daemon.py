@@ -45,9 +45,7 @@ _START_WITHIN = 20.0
 class Act:
     """A scene of the demonstration that has made its drift.
 
-    :param drift: the drift in words
     :param events: event types of the published notifications; empty if only a sweep can find the drift
-    :param ids: the ids of these notifications
     :param began: when the notifications were published, or else when the drift began; seconds since the epoch
     :param lines: the history entries that belong to this act, by id
     """

@@ -100,8 +100,8 @@ class HandlerPause(Command):
 class HandlerResume(Command):
     """Let handlers run again after a pause, or after the breaker stopped them. Each handler sweeps at once.
 
-    First the command compares the cloud's databases with the journal. If it finds an older copy that was not reported before,
-    it resumes no handler and gives the reason. Run the command again to accept that database.
+    If the command first finds a database that is an older copy, it resumes no handler and gives the reason. Run it again to
+    accept that database.
     """
 
     example = "example:\n  %(prog)s handler resume audit_allocations"

@@ -1,7 +1,4 @@
-"""Masks passwords of URLs in every log line, including tracebacks and JSON.
-
-stackmend's own texts contain no passwords, but a traceback contains exceptions of other libraries.
-"""
+"""Masks passwords of URLs in every log line, including tracebacks and JSON."""
 
 from __future__ import annotations
 

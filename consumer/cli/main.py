@@ -214,5 +214,4 @@ def stackmend(argv: list[str] | None = None) -> int:
 
 
 def nova_audit(argv: list[str] | None = None) -> int:
-    """Run ``nova-audit``: the command line with only Nova's handlers."""
     return _main("nova-audit", "audit", argv)

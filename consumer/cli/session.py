@@ -62,9 +62,7 @@ _LEVELS = {
 class Session:
     """The objects that one command needs; :meth:`close` closes them.
 
-    :param options: the global options
     :param group: the option group of the program's handlers; None for all handlers
-    :param remark: prints a sentence for the operator
     """
 
     def __init__(self, options: argparse.Namespace, group: str | None, remark: Callable[[str], None]) -> None:
@@ -134,7 +132,6 @@ class Session:
 
     @cached_property
     def board(self) -> Board:
-        """The board of holds, not read yet."""
         return sources.board(hold_conf.settings(self.conf), self.resources, plugins.holds())
 
     @contextmanager

@@ -1,7 +1,6 @@
 """The hours and days in which a task may run.
 
-A window uses wall-clock time in a zone, so daylight saving does not shift its hours. In autumn, it is open during both of two
-equal hours.
+A window uses wall-clock time in a zone, so daylight saving does not shift its hours.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """Publishes findings and heals through oslo.messaging's notifier, when ``[engine] announce`` is on.
 
-A notifier whose broker is down blocks its caller. So a thread sends the announcements from a queue of limited length; a full
-queue drops further ones with a warning.
+A thread sends them from a queue of limited length. A full queue drops further ones with a warning.
 """
 
 from __future__ import annotations

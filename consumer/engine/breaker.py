@@ -30,7 +30,6 @@ class Breaker:
 
     @property
     def trips(self) -> bool:
-        """Whether the sweep lists more objects than is plausible."""
         return self.suspects > self.limit
 
     def through(self, keys: Iterable[Key]) -> Iterator[Key]:

@@ -34,7 +34,6 @@ class Heal:
 
     @property
     def more(self) -> bool:
-        """Whether findings remain after one heal."""
         return len(self.findings) + len(self.others) > 1
 
 

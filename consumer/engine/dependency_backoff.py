@@ -1,8 +1,7 @@
 """Lets a handler wait for seconds (its back-off) while one of its dependencies is down.
 
-Otherwise a thousand keys would hammer Placement during an outage. The dispatcher claims no row of the handler until the
-back-off ends. Then a worker inspects one key as a probe. If the dependency answers, all rows go on; if not, a longer back-off
-begins.
+The dispatcher claims no row of the handler until the back-off ends. Then a worker inspects one key as a probe. If the
+dependency answers, all rows go on; if not, a longer back-off begins.
 """
 
 from __future__ import annotations

@@ -74,7 +74,7 @@ class Dispatcher:
     def stop(self, timeout: float) -> bool:
         """Stop claiming, and free the claimed rows that no worker has begun. Wait for the workers; return whether all finished.
 
-        :param timeout: seconds to wait. A replica will inspect the keys of unfinished claims again
+        :param timeout: seconds to wait
         """
         deadline = time.monotonic() + timeout
         with self._changed:

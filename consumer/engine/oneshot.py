@@ -1,8 +1,7 @@
 """Reconciles keys for the commands ``stackmend sweep``, ``inspect`` and ``heal``, without the daemon.
 
-The command keeps its claims in memory. In mode audit, it writes nothing and needs no journal. A heal writes the history and
-counts against the budget. A daemon may work on the same key at the same time, because a heal writes only while its evidence is
-true.
+The command keeps its claims in memory. In mode audit, it writes nothing and needs no journal. A daemon may work on the same key
+at the same time, because a heal writes only while its evidence is true.
 """
 
 from __future__ import annotations
@@ -150,7 +149,7 @@ class OneShot:
         self._progress = progress
 
     def sweep(self, tasks: Sequence[Task]) -> list[Result]:
-        """Sweep every task in the order of :func:`in_order`, reconcile the suspects, and return the results."""
+        """Sweep every task, in the order of :func:`in_order`, and reconcile the suspects."""
         return [result for task in in_order(tasks) for result in self._sweep(task)]
 
     def examine_all(self, tasks: Sequence[Task], keys: Sequence[Key]) -> list[Result]:

@@ -3,7 +3,7 @@
 A sweep stores a hint of low priority for each suspect; workers inspect them later. If the task heals, the breaker first counts
 the suspects. If there are more than is plausible (a wrong database URL, a restored backup), the sweep stores no hint, and the
 breaker stops the handler. If a dependency does not answer, the sweep ends early. It is repeated when the dependency answers, or
-at the next interval. If the window closes during a sweep, the sweep begins again when the window opens.
+at the next interval.
 """
 
 from __future__ import annotations

@@ -91,7 +91,6 @@ def at_most_audit(mode: Mode) -> Mode:
 
 
 def always(mode: Mode) -> ModeOf:
-    """Return a function that returns ``mode``, whatever mode is configured."""
     return lambda _configured: mode
 
 

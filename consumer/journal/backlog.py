@@ -82,7 +82,6 @@ def waiting(database: Database) -> int:
 def listing(
     database: Database, handler: str | None = None, state: Standing | None = None, limit: int = 1000
 ) -> list[WorkRow]:
-    """Return rows, the most urgent first."""
 
     def read(connection: Connection) -> list[WorkRow]:
         clock = now(connection)

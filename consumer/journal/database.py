@@ -294,7 +294,6 @@ def literal(value: str | int) -> ColumnElement[Any]:
 
 
 def greatest(left: Any, right: Any) -> ColumnElement[Any]:
-    """Return an SQL expression for the larger of two values."""
     # SQLite's function GREATEST has another name.
     return case((left > right, left), else_=right)
 

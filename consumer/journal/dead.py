@@ -72,7 +72,6 @@ def listing(database: Database, limit: int = 1000) -> list[StoredLetter]:
 
 
 def find(database: Database, ids: Collection[int]) -> list[StoredLetter]:
-    """Return these letters with their bodies, ordered by id."""
     query = select(dead_event).where(dead_event.c.id.in_(ids)).order_by(dead_event.c.id)
     rows = database.transact(lambda connection: connection.execute(query).mappings().all())
     return [_stored(row, bytes(row["body"])) for row in rows]

@@ -69,8 +69,7 @@ def covering(connection: Connection, finding: Finding, clock: float) -> Exemptio
 def _normal(scope: str) -> str:
     """Return the form that all spellings of a scope share.
 
-    MySQL ignores letter case and trailing spaces, so Nova and an operator can spell one host in two ways. Two hosts that differ
-    only in case share an exemption, which then stops a heal too many, never too few.
+    MySQL ignores letter case and trailing spaces, so Nova and an operator can spell one host in two ways.
     """
     return scope.rstrip(" ").casefold()
 

@@ -48,7 +48,7 @@ class Deferred:
     """A gate does not let a heal begin now.
 
     :param after: seconds until the heal asks again
-    :param known: whether other heals of the handler already wait for this reason, which then is not logged as a warning
+    :param known: whether other heals of the handler already wait for this reason
     """
 
     reason: str

@@ -5,8 +5,7 @@ A hint inserts a row or increments its ``generation``. While a worker works on a
 inspection. So many hints cause one inspection, only one worker at a time works on a key, and no hint is lost.
 
 A claim is a SELECT of due rows without a lease, then an UPDATE whose WHERE repeats this condition. So only one replica gets a
-row. SELECT ... FOR UPDATE would not do, because Galera does not replicate row locks. Every later write has the token in its
-WHERE, so a worker that lost its lease changes nothing (:class:`LeaseLost`).
+row. Every later write has the token in its WHERE, so a worker that lost its lease changes nothing (:class:`LeaseLost`).
 """
 
 from __future__ import annotations
@@ -309,7 +308,6 @@ def claim(
     If more rows are due, the handlers take turns, in random order. Each handler's most urgent rows come first; among equals,
     those that have been due longest.
 
-    :param owner: the name of this replica
     :param lease: seconds until the claim ends, unless extended
     :param keys: claim only rows of these keys; empty for all
     :param admit: returns a function that decides for each row whether a worker is free for it
@@ -353,6 +351,7 @@ def _take(connection: Connection, ids: Sequence[int], owner: str, lease: float, 
     if not ids:
         return []
     token = uuid.uuid4().hex
+    # Not SELECT ... FOR UPDATE, because Galera does not replicate row locks.
     mine = {"owner": owner, "token": token, "lease_until": clock + lease}
     connection.execute(update(work).where(work.c.id.in_(ids), _is_free(clock)).values(**mine))
     order = (work.c.priority.desc(), work.c.not_before, work.c.id)
@@ -523,7 +522,7 @@ def _settled(end: Later | Reported | Parked, clock: float) -> Mapping[str, Any]:
 
 
 def release(database: Database, claims: Iterable[Claim]) -> None:
-    """End claims whose work has not begun, because this process stops."""
+    """End claims whose work has not begun."""
 
     def free(connection: Connection) -> None:
         for held in claims:

@@ -135,14 +135,13 @@ class JournalCollector(Collector):
 
 
 class HoldCollector(Collector):
-    """Reports the holds of this process, by source."""
+    """Gauges of the holds of this process, by source."""
 
     def __init__(self, board: Board) -> None:
         self._board = board
 
     def describe(self) -> Iterable[Metric]:
-        """Return nothing: the sources are read after the registration."""
-        return []
+        return []  # the sources are read after the registration
 
     def collect(self) -> Iterable[Metric]:
         holds = GaugeMetricFamily("stackmend_holds", "Holds that let heals wait.", labels=["source"])

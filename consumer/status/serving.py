@@ -1,4 +1,4 @@
-"""Assembles meter, probes, page and server, as ``[status]`` configures."""
+"""Assembles meter, probes, page and server."""
 
 from __future__ import annotations
 
