@@ -6,6 +6,7 @@ database        a service's database, its errors, and ages by its clock
 patience        how long a connection waits for its database
 backoff         remembers that a database did not answer, so that the next callers do not wait
 galera          connections to a Galera cluster
+sql_text        statements as an operator types them
 schemas         whether stackmend knows a database's schema
 neutron         the client for Neutron's ports
 roles           the Keystone roles that calls need

@@ -18,7 +18,6 @@ revisions           the schemas of known releases
 tables              the columns that handlers read or write
 records             rows as values
 queries             SQL that several families share
-sql_text            statements as an operator types them
 names               compares host names
 nodes               reads compute nodes and instances of all cells
 former_nodes        reads deleted compute nodes

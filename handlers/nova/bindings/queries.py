@@ -7,10 +7,10 @@ from collections.abc import Collection
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from handlers.access.sql_text import as_typed
 from handlers.nova import tables
 from handlers.nova.queries import chunks
 from handlers.nova.records import Migration
-from handlers.nova.sql_text import as_typed
 
 
 def hosts_at_rest(connection: Connection, instances: Collection[str]) -> dict[str, str]:
@@ -27,4 +27,4 @@ def typed_move(connection: Connection, instance: str, host: str, move: Migration
     c = tables.instances.c
     there = {"host": move.dest[0], "node": move.dest[1]}
     before = (c.uuid == instance, c.host == host, c.deleted == 0, c.task_state.is_(None))
-    return as_typed(connection, sa.update(tables.instances).where(*before).values(there))
+    return as_typed(connection.dialect, sa.update(tables.instances).where(*before).values(there))

@@ -8,10 +8,10 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from handlers.access.database import seconds_since, time_before, utcnow
+from handlers.access.sql_text import as_typed
 from handlers.nova import tables
 from handlers.nova.instances.rules import DELETING, Row
 from handlers.nova.queries import COMPUTE, NOW
-from handlers.nova.sql_text import as_typed
 
 #: ``[DEFAULT] service_down_time`` of Nova, by default
 _DOWN = 60.0
@@ -73,7 +73,7 @@ def restore_deletion(connection: Connection, instance: str, host: str | None, ch
 
 def typed_clearing(connection: Connection, row: Row) -> str:
     """Return the statement that clears the task of an unchanged instance."""
-    return as_typed(connection, _clearing(row.uuid, row.host, row.task_state or "", row.changed))
+    return as_typed(connection.dialect, _clearing(row.uuid, row.host, row.task_state or "", row.changed))
 
 
 def _clearing(instance: str, host: str | None, task: str, changed: str | None) -> sa.Update:

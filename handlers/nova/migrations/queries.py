@@ -12,12 +12,12 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from handlers.access.database import seconds_since, utcnow
+from handlers.access.sql_text import as_typed
 from handlers.base import Conflict
 from handlers.nova import tables
 from handlers.nova.migrations.rules import Move
 from handlers.nova.queries import NOW
 from handlers.nova.records import TERMINAL
-from handlers.nova.sql_text import as_typed
 
 #: the status that the heal writes, as Nova does for a failed migration
 ENDED = "error"
@@ -72,13 +72,13 @@ def end(connection: Connection, move: int, status: str, changed: str | None, ins
 
 def typed_end(connection: Connection, move: Move, instance: str, deleted: bool) -> str:
     """Return the statement of :func:`end` as an operator types it."""
-    return as_typed(connection, _ending(move.id, move.status, move.changed, instance, deleted))
+    return as_typed(connection.dialect, _ending(move.id, move.status, move.changed, instance, deleted))
 
 
 def typed_undo(connection: Connection, move: Move) -> str:
     table = tables.migrations
     before = sa.update(table).where(table.c.id == move.id, table.c.status == ENDED).values(status=move.status)
-    return as_typed(connection, before)
+    return as_typed(connection.dialect, before)
 
 
 def _ending(move: int, status: str, changed: str | None, instance: str, deleted: bool) -> sa.Update:
