@@ -58,7 +58,7 @@ class Write:
     service: str
     method: str
     url: str
-    body: Mapping[str, Any] | None = None
+    body: Mapping[str, Any] | Sequence[Any] | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
@@ -255,6 +255,23 @@ class Service:
         if status >= 500:
             raise Unavailable(self.dependency, f"answered {status} to {method} {url}")
         return response
+
+
+class Rehearsal(Service):
+    """One API whose writes are added to a list instead of sent."""
+
+    def __init__(self, service: Service, writes: list[Write]) -> None:
+        super().__init__(service._client, service.dependency, service._trust)
+        self._writes = writes
+
+    def write(self, method: str, url: str, **arguments: Any) -> requests.Response:
+        """Record a request; answer it with success and an object of every kind, without values."""
+        body = json.loads(arguments["data"]) if "data" in arguments else arguments.get("json")
+        self._writes.append(Write(self.dependency, method, url, body, arguments.get("headers") or {}))
+        answer = requests.Response()
+        answer.status_code = 204 if method == "DELETE" else 200
+        answer._content = b'{"image_id": "", "port": {"id": ""}, "server": {"id": ""}}'
+        return answer
 
 
 class Denied(Unavailable):

@@ -24,7 +24,7 @@ from urllib.parse import quote
 
 import requests
 
-from handlers.access.cloud import Cloud, Service, Write
+from handlers.access.cloud import Cloud, Rehearsal, Service, Write
 from handlers.base import Conflict, Refused, Resources, Unavailable
 
 #: ports per request; Neutron may give fewer
@@ -103,6 +103,10 @@ class Network:
     @classmethod
     def from_resources(cls, resources: Resources) -> Self:
         return cls(resources.get(Cloud.from_resources).service("network"))
+
+    def rehearsing(self, writes: list[Write]) -> Network:
+        """Return this client, whose writes are added to a list instead of sent."""
+        return Network(Rehearsal(self._service, writes))
 
     def ports(self, filters: Mapping[str, str | Sequence[str]], fields: Sequence[str] = ()) -> Iterator[Port]:
         """Yield the ports that match, page by page.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Self, TypeVar
 
 import sqlalchemy as sa
@@ -10,6 +10,7 @@ from sqlalchemy.engine import Connection
 
 from handlers.access.database import Database
 from handlers.access.schemas import KnownSchemas
+from handlers.access.sql_text import Writing
 from handlers.base import Resources
 from handlers.octavia import options, revisions, tables
 
@@ -39,6 +40,10 @@ class OctaviaDatabase:
         :raises Unavailable: when the database does not answer, or answers with an error
         """
         return self._database.run(work)
+
+    def plan(self, statements: Iterable[Writing]) -> list[str]:
+        """Return statements as lines of a plan."""
+        return self._database.plan(statements).splitlines()
 
     def require_known_schema(self) -> None:
         """:raises Refused: when stackmend does not know the schema

@@ -74,7 +74,7 @@ from handlers.base import (
     Roles,
     Trigger,
 )
-from handlers.octavia import changes, children, notifications, options, queries, rebuild, records, settings
+from handlers.octavia import changes, children, concerns, notifications, options, queries, rebuild, records, settings
 from handlers.octavia.base import OctaviaPlugin
 from handlers.octavia.children import Child
 from handlers.octavia.cloud_objects import AMPHORA_PREFIX, Server
@@ -82,6 +82,7 @@ from handlers.octavia.drivers.base import Driver
 from handlers.octavia.drivers.chosen import chosen_driver
 from handlers.octavia.flow_times import age_or_default, flow_times
 from handlers.octavia.housekeeping import NotFoundError, UnavailableException
+from handlers.octavia.rehearsal import plan
 from handlers.octavia.spares import pool
 from handlers.octavia.work_queue import WorkQueue
 
@@ -213,6 +214,7 @@ class StuckLoadBalancers(OctaviaPlugin, Handler):
     group = settings.GROUP
     kinds = ("load-balancer",)
     healable_problems = frozenset(Problem) - {Problem.PENDING_CREATE, Problem.PENDING_DELETE}
+    concerned_kinds = concerns.KINDS
     default_mode = Mode.AUDIT
     follows = ("failed_amphora",)
     default_interval = 300
@@ -265,8 +267,22 @@ class StuckLoadBalancers(OctaviaPlugin, Handler):
 
     def inspect(self, key: Key) -> Iterable[Finding]:
         balancer = self._read(key.id)
-        if balancer is None:
+        findings = [] if balancer is None else self._findings(key, balancer)
+        if balancer is None or not findings:
             return []
+        names = concerns.of_balancer(balancer.row) | concerns.of_amphorae((*balancer.live, *balancer.deleted))
+        names = names.union(*map(concerns.of_server, self._servers(balancer.live)))
+        return [self._planned(balancer, replace(finding, concerns=names)) for finding in findings]
+
+    def _planned(self, balancer: Balancer, finding: Finding) -> Finding:
+        if not finding.healable:
+            return finding
+        return replace(finding, plan=plan(self._driver, lambda driver: self._on(driver)._write(balancer, finding)))
+
+    def _on(self, driver: Driver) -> StuckLoadBalancers:
+        return StuckLoadBalancers(driver, self._queue, self._after, self._failover_errors, self._failover_children)
+
+    def _findings(self, key: Key, balancer: Balancer) -> list[Finding]:
         if balancer.is_pending:
             return self._stuck(key, balancer)
         if not balancer.row.idle:
@@ -395,9 +411,12 @@ class StuckLoadBalancers(OctaviaPlugin, Handler):
         now = self.prove_again(finding)
         if balancer is None:
             raise Conflict(f"{finding.key} is gone")
-        match Problem(now.problem):
+        return self._write(balancer, now)
+
+    def _write(self, balancer: Balancer, finding: Finding) -> Healed:
+        match Problem(finding.problem):
             case Problem.DELETED_AMPHORA:
-                return self._detach(balancer, now.evidence["amphorae"])
+                return self._detach(balancer, finding.evidence["amphorae"])
             case Problem.PENDING_UPDATE:
                 return self._free(balancer)
             case Problem.FAILOVER_DUE:
@@ -407,7 +426,7 @@ class StuckLoadBalancers(OctaviaPlugin, Handler):
             case Problem.CHILDREN:
                 return self._complete_children(balancer)
             case Problem.PENDING_CREATE | Problem.PENDING_DELETE:
-                raise Refused(f"{now.problem} is only reported")
+                raise Refused(f"{finding.problem} is only reported")
 
     def _detach(self, balancer: Balancer, ids: Sequence[str]) -> Healed:
         def detach(connection: Connection) -> list[str]:
@@ -473,9 +492,9 @@ class StuckLoadBalancers(OctaviaPlugin, Handler):
         # Octavia builds the amphorae of a pair one after the other.
         ready = pool.spares_for(self._driver, balancer.live[0]) if balancer.live else []
         self._driver.failover_load_balancer(row.id)
-        pool.make_room(self._driver, ready)
+        spare = pool.make_room(self._driver, ready)
         return Healed(
-            f"asked Octavia to fail over load balancer {row.id}, which was {row.status}",
+            f"asked Octavia to fail over load balancer {row.id}, which was {row.status}{pool.room_text(spare)}",
             before=_evidence(balancer),
             undo="nothing takes a failover back; the next sweep shows whether it succeeded",
         )

@@ -7,6 +7,7 @@ raises only the exceptions of :mod:`handlers.octavia.housekeeping`.
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from typing import Self
@@ -31,6 +32,10 @@ class Driver(ABC):
 
         :raises ConfigError: when an option is missing or wrong
         """
+
+    def requests(self, name: str, arguments: Sequence[object]) -> list[str]:
+        """Return what a writing method sends, as lines of a plan: by default its name and arguments. This sends nothing."""
+        return [" ".join([name, *(_text(one) for one in arguments if one not in ("", None))])]
 
     # the project
 
@@ -226,3 +231,9 @@ class Driver(ABC):
     @abstractmethod
     def delete_amphora(self, amphora: str) -> None:
         """Ask Octavia to delete an amphora; only the amphora's row shows the result."""
+
+
+def _text(argument: object) -> str:
+    if isinstance(argument, Mapping):
+        return json.dumps(argument, sort_keys=True)
+    return str(getattr(argument, "id", argument))

@@ -133,9 +133,9 @@ class Actions:
             if s.forgotten and s.server is not None and not s.server.locked:
                 self._take_back(replace(s.amphora, status="ALLOCATED", compute_id=s.server.id))
             raise
-        spares.make_room(self._driver, ready)
+        spare = spares.make_room(self._driver, ready)
         return Healed(
-            f"asked Octavia to {_request_of(s)}: {step.why}",
+            f"asked Octavia to {_request_of(s)}: {step.why}{spares.room_text(spare)}",
             before={
                 "status": s.amphora.status,
                 "compute_id": s.amphora.compute_id,
@@ -183,10 +183,10 @@ class Actions:
         except AmphoraDriverError:
             self._take_back(amphora, forgotten)
             raise
-        spares.make_room(self._driver, ready)
+        spare = spares.make_room(self._driver, ready)
         return Healed(
             f"let Octavia forget server {amphora.compute_id} of amphora {amphora.id}, and asked it to {_request_of(s)} "
-            f"({step.why})",
+            f"({step.why}){spares.room_text(spare)}",
             before={"status": amphora.status, "compute_id": amphora.compute_id},
             after={"status": "ERROR", "compute_id": None},
             undo=undo_of(s, step),

@@ -44,6 +44,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Self
 
 from handlers.access.roles import AMPHORAE
@@ -63,8 +64,8 @@ from handlers.base import (
     Trigger,
     keys_of,
 )
+from handlers.octavia import concerns, settings
 from handlers.octavia import queries as octavia_queries
-from handlers.octavia import settings
 from handlers.octavia.base import OctaviaPlugin
 from handlers.octavia.drivers.base import Driver
 from handlers.octavia.drivers.chosen import chosen_driver
@@ -76,6 +77,7 @@ from handlers.octavia.failover.steps import Nothing, Replaced, Report, Situation
 from handlers.octavia.failover.undo import undo_of
 from handlers.octavia.housekeeping import NotFoundError
 from handlers.octavia.pairing import mismatch, pairing
+from handlers.octavia.rehearsal import plan
 from handlers.octavia.settings import HousekeepingSettings
 
 #: seconds from a notification of a start to the first inspection: by then Nova has begun
@@ -139,6 +141,7 @@ class FailedAmphora(OctaviaPlugin, Handler):
             )
         ),
     )
+    concerned_kinds = concerns.KINDS
     default_mode = Mode.AUDIT
     default_interval = 5
     default_heals_per_hour = 500
@@ -179,9 +182,25 @@ class FailedAmphora(OctaviaPlugin, Handler):
                 raise InFlight(reason, after)
             case Report(reason=reason, why=why):
                 evidence = Evidence.of(read, decision).to_json()
-                return [Finding(key, "amphora-failed", f"amphora {read.amphora.id}: {why}", evidence, False, reason)]
+                finding = Finding(key, "amphora-failed", f"amphora {read.amphora.id}: {why}", evidence, False, reason)
+                return [replace(finding, concerns=self._concerns(read))]
             case Step():
-                return [_finding(key, read, decision)]
+                writes = plan(self._driver, lambda driver: Actions(driver, self._settings).take(read, decision))
+                others = (one for one in read.others if one.amphora in decision.objects)
+                names = self._concerns(read) | concerns.named("amphora", *decision.objects)
+                names = names.union(*(concerns.of_server(one.server) for one in others))
+                return [replace(_finding(key, read, decision), plan=writes, concerns=names)]
+
+    def _concerns(self, read: Situation | Replaced) -> frozenset[str]:
+        own = (
+            concerns.of_amphorae([read.amphora]) | concerns.of_server(read.server) | concerns.of_balancer(read.balancer)
+        )
+        if read.balancer is None or read.balancer.status != "ERROR":
+            return own
+        # its failover replaces all its amphorae
+        rows = self._driver.database.run(partial(octavia_queries.amphorae_of, load_balancer=read.balancer.id))
+        servers = (self._driver.server(row.compute_id) for row in rows if row.compute_id)
+        return own.union(concerns.of_amphorae(rows), *map(concerns.of_server, servers))
 
     def _read(self, key: Key) -> Situation | Replaced | Nothing:
         identity = facts.amphora_of(self._driver, key)

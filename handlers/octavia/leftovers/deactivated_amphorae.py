@@ -70,7 +70,18 @@ from handlers.base import (
     Trigger,
     Unavailable,
 )
-from handlers.octavia import changes, names, notifications, options, queries, rebuild, records, removal, settings
+from handlers.octavia import (
+    changes,
+    concerns,
+    names,
+    notifications,
+    options,
+    queries,
+    rebuild,
+    records,
+    removal,
+    settings,
+)
 from handlers.octavia.base import OctaviaPlugin
 from handlers.octavia.cloud_objects import AMPHORA, Group, Port, Server
 from handlers.octavia.drivers.base import Driver
@@ -87,6 +98,7 @@ from handlers.octavia.leftovers import rules
 from handlers.octavia.leftovers.rules import Leftover, Place, Problem, Scope
 from handlers.octavia.pairing import mismatch, pairing
 from handlers.octavia.preserved import pool as preserved
+from handlers.octavia.rehearsal import plan
 from handlers.octavia.spares import pool
 from handlers.octavia.work_queue import WorkQueue
 
@@ -108,8 +120,8 @@ OPTIONS: list[cfg.Opt] = [
 
 _GONE = "nothing returns it, and nothing uses it; Octavia creates what it needs again"
 
-#: a leftover with the evidence for it
-_Judged = tuple[Leftover, dict[str, Any]]
+#: a leftover with the evidence for it, and its concerns
+_Judged = tuple[Leftover, dict[str, Any], frozenset[str]]
 
 
 class DeactivatedAmphorae(OctaviaPlugin, Handler):
@@ -123,6 +135,7 @@ class DeactivatedAmphorae(OctaviaPlugin, Handler):
     kinds = ("amphora", "server", "port", "security-group", "server-group", "image", "load-balancer")
     healable_problems = frozenset(Problem)
     triggers = (Trigger(notifications.DELETED, notifications.load_balancer, after=rules.SETTLED),)
+    concerned_kinds = concerns.KINDS
     default_mode = Mode.AUDIT
     follows = ("failed_amphora",)
     interval_option = "housekeeping_interval"
@@ -178,9 +191,19 @@ class DeactivatedAmphorae(OctaviaPlugin, Handler):
             "image": self._image,
         }
         return [
-            Finding(key, found.problem, found.summary, evidence, not found.refusal, found.refusal)
-            for found, evidence in judge[key.kind](key.id)
+            self._planned(
+                Finding(key, found.problem, found.summary, evidence, not found.refusal, found.refusal, concerns=names)
+            )
+            for found, evidence, names in judge[key.kind](key.id)
         ]
+
+    def _planned(self, finding: Finding) -> Finding:
+        if not finding.healable:
+            return finding
+        return replace(finding, plan=plan(self._driver, lambda driver: self._on(driver)._write(finding)))
+
+    def _on(self, driver: Driver) -> DeactivatedAmphorae:
+        return DeactivatedAmphorae(driver, self._queue, self._grace, self._without_rows)
 
     def _load_balancer(self, key: Key) -> list[Finding]:
         balancer = self._balancer(key.id)
@@ -195,7 +218,16 @@ class DeactivatedAmphorae(OctaviaPlugin, Handler):
             return reported
         summary = f"load balancer {key.id} is DELETED, and left {len(left)} objects: {_listed(left)}"
         evidence = {str(one.key): {"problem": one.problem, **one.evidence} for one in left}
-        return [*reported, Finding(key, Problem.BALANCER, summary, evidence, weight=len(left))]
+        finding = Finding(
+            key,
+            Problem.BALANCER,
+            summary,
+            evidence,
+            weight=len(left),
+            plan="\n".join(one.plan for one in left),
+            concerns=concerns.of_balancer(balancer).union(*(one.concerns for one in left)),
+        )
+        return [*reported, finding]
 
     def _parts(self, balancer: records.LoadBalancer) -> Iterator[Key]:
         """Yield a load balancer's objects in the order of removal, found by id or name.
@@ -237,7 +269,7 @@ class DeactivatedAmphorae(OctaviaPlugin, Handler):
         scope = self._scope()
         found = rules.health(scope, identity, row, beat)
         if found:
-            yield found, {"amphora": identity}
+            yield found, {"amphora": identity}, concerns.named("amphora", identity)
         if row is None:
             return
         if names.in_flow(row, self._grace):
@@ -248,9 +280,9 @@ class DeactivatedAmphorae(OctaviaPlugin, Handler):
         if step is not None:
             text = f"amphora {identity}: {step.why or 'it is preserved'}; the next step: {step.summary}"
             evidence = {**_of_row(row), "step": step.name.value, "objects": list(step.objects)}
-            yield Leftover(Problem.ELIGIBLE, text), evidence
+            yield Leftover(Problem.ELIGIBLE, text), evidence, self._concerns([row], server)
         elif found:
-            yield self._unless_queued(found, row), _of_row(row)
+            yield self._unless_queued(found, row), _of_row(row), self._concerns([row], server)
 
     def _step(self, row: records.Amphora) -> Step | None:
         read = facts.read_deactivated(self._driver, self._driver.settings, row)
@@ -296,7 +328,7 @@ class DeactivatedAmphorae(OctaviaPlugin, Handler):
         balancers = self._balancers(rows)
         found = rules.server(self._scope(*balancers), server, rows, _any_works(balancers), rival)
         if found:
-            yield found, _of_server(server)
+            yield found, _of_server(server), self._concerns(rows, server) | concerns.named("amphora", amphora)
 
     def _rival(self, server: str) -> str:
         served = {
@@ -320,7 +352,7 @@ class DeactivatedAmphorae(OctaviaPlugin, Handler):
             balancer = self._balancer(names.balancer_of_port(port.name))
             found = rules.balancer_port(self._scope(balancer), port, balancer, used)
         if found:
-            yield found, _of_port(port)
+            yield found, _of_port(port), self._concerns_of_port(port)
 
     def _security_group(self, identity: str) -> Iterable[_Judged]:
         group = _by_id(self._driver.security_groups(), identity)
@@ -330,7 +362,7 @@ class DeactivatedAmphorae(OctaviaPlugin, Handler):
         used = any(identity in port.security_groups for port in self._driver.ports())
         found = rules.security_group(self._scope(balancer), group, balancer, used)
         if found:
-            yield found, {"name": group.name}
+            yield found, {"name": group.name}, _of_group(group, names.balancer_of_security_group(group.name), balancer)
 
     def _server_group(self, identity: str) -> Iterable[_Judged]:
         group = _by_id(self._driver.server_groups(), identity)
@@ -340,7 +372,7 @@ class DeactivatedAmphorae(OctaviaPlugin, Handler):
         used = identity in self._database.run(leftover_queries.used_groups)
         found = rules.server_group(self._scope(balancer), group, balancer, used)
         if found:
-            yield found, {"name": group.name}
+            yield found, {"name": group.name}, _of_group(group, names.balancer_of_server_group(group.name), balancer)
 
     def _image(self, identity: str) -> Iterable[_Judged]:
         image = self._driver.image(identity)
@@ -351,7 +383,8 @@ class DeactivatedAmphorae(OctaviaPlugin, Handler):
         preserving = any(preserved.is_about(server, amphora) for server in self._driver.servers())
         found = rules.image(self._scope(), image, row, preserving)
         if found:
-            yield found, {"name": image.name, "status": image.status}
+            about = concerns.named("amphora", amphora) | concerns.named("project", image.owner)
+            yield found, {"name": image.name, "status": image.status}, about
 
     def sweep(self) -> Iterator[Key]:
         rows, deleted, beats, used, used_groups = self._database.run(
@@ -429,7 +462,9 @@ class DeactivatedAmphorae(OctaviaPlugin, Handler):
 
     def heal(self, finding: Finding) -> Healed:
         self._database.require_known_schema()
-        now = self.prove_again(finding)
+        return self._write(self.prove_again(finding))
+
+    def _write(self, now: Finding) -> Healed:
         match Problem(now.problem):
             case Problem.HEALTH:
                 return self._forget_health(now.key.id)
@@ -524,9 +559,10 @@ class DeactivatedAmphorae(OctaviaPlugin, Handler):
             self._driver.failover_amphora(amphora)
         else:
             self._driver.failover_load_balancer(balancer)
-        pool.make_room(self._driver, ready)
+        spare = pool.make_room(self._driver, ready)
         return Healed(
-            f"asked Octavia to replace amphora {amphora} of load balancer {balancer}, which was {found.status}",
+            f"asked Octavia to replace amphora {amphora} of load balancer {balancer}, which was {found.status}"
+            + pool.room_text(spare),
             undo="nothing takes a failover back; the next inspection shows whether it succeeded",
         )
 
@@ -553,6 +589,18 @@ class DeactivatedAmphorae(OctaviaPlugin, Handler):
 
         return self._database.run(read)
 
+    def _concerns(self, rows: Sequence[records.Amphora], server: Server | None) -> frozenset[str]:
+        balancers = map(concerns.of_balancer, self._balancers(rows))
+        return concerns.of_amphorae(rows).union(concerns.of_server(server), *balancers)
+
+    def _concerns_of_port(self, port: Port) -> frozenset[str]:
+        amphora, balancer = names.amphora_of_port(port.name), names.balancer_of_port(port.name)
+        rows = self._rows(amphora) if amphora is not None else ()
+        server = self._driver.server(port.device_id) if port.device_id else None
+        about = concerns.named("project", port.project_id) | concerns.named("amphora", amphora)
+        about |= concerns.named("load-balancer", balancer) | concerns.of_balancer(self._balancer(balancer))
+        return about | self._concerns(rows, server)
+
     def _balancer(self, identity: str | None) -> records.LoadBalancer | None:
         return self._database.run(partial(queries.load_balancer, identity=identity)) if identity else None
 
@@ -576,6 +624,15 @@ def _verified(finding: Finding, left: Sequence[Group]) -> Healed:
 
 def _by_id(groups: Iterable[Group], identity: str) -> Group | None:
     return next((group for group in groups if group.id == identity), None)
+
+
+def _of_group(group: Group, identity: str | None, balancer: records.LoadBalancer | None) -> frozenset[str]:
+    """Return the concerns of a group.
+
+    :param identity: the load balancer in the group's name
+    """
+    own = concerns.named("project", group.project_id) | concerns.named("load-balancer", identity)
+    return own | concerns.of_balancer(balancer)
 
 
 def _of_row(row: records.Amphora) -> dict[str, Any]:

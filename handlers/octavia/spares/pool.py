@@ -270,9 +270,16 @@ def make_room(driver: Driver, spares: Iterable[Server]) -> str | None:
         except (AmphoraDriverError, HandlerError) as error:
             LOG.warning("spare %s makes no room for a failover: %s", spare.id, error)
             return None
-        LOG.info("spare %s on host %s made room for a failover", spare.id, spare.host)
         return spare.id
     return None
+
+
+def room_text(spare: str | None) -> str:
+    """Return the end of a sentence about a failover.
+
+    :param spare: the result of :func:`make_room`
+    """
+    return f"; spare {spare} made room for a failover" if spare else ""
 
 
 def _is_gone(driver: Driver, server: str) -> bool:

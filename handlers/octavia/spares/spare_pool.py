@@ -29,20 +29,21 @@ stackmend leaves the quota of two amphorae free, and deletes spares for it.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from typing import Self
 
 from handlers.access.roles import AMPHORAE
 from handlers.base import Conflict, Event, Finding, Handler, Healed, InFlight, Key, Mode, Resources, Roles, Trigger
-from handlers.octavia import housekeeping, queries, settings
+from handlers.octavia import concerns, housekeeping, queries, settings
 from handlers.octavia.base import OctaviaPlugin
 from handlers.octavia.cloud_objects import SPARE, SPARE_PREFIX, Server
 from handlers.octavia.drivers.base import Driver
 from handlers.octavia.drivers.chosen import chosen_driver
 from handlers.octavia.housekeeper import Housekeeper
 from handlers.octavia.pairing import FEW, pairing
+from handlers.octavia.rehearsal import plan
 from handlers.octavia.spares import pool as spares
 
 LOG = logging.getLogger(__name__)
@@ -87,6 +88,7 @@ class SparePool(OctaviaPlugin, Handler):
         Trigger("instance.power_off.end", pool_key),
         Trigger("instance.delete.end", pool_key, after=10.0),
     )
+    concerned_kinds = concerns.KINDS
     default_mode = Mode.HEAL
     interval_option = "housekeeping_interval"
     # The room of a deleted spare is for a failover, which has begun by the second inspection.
@@ -108,15 +110,23 @@ class SparePool(OctaviaPlugin, Handler):
         if found is None:
             return []
         foreign = _FOREIGN if not found.wanted and cloud.strangers > FEW else ""
-        findings = [_finding(key, problem, server, foreign) for problem, server in _wrong(found)]
+        findings = [self._planned(_finding(key, problem, server, foreign)) for problem, server in _wrong(found)]
         if not found.missing:
             return findings
         wait = _obstacle(found, cloud, self._driver.settings.maximum_deploying_amphora_count)
         if wait is None:
-            return [*findings, _short(key, found, _QUOTA if spares.quota_for(self._driver, found) == 0 else "")]
+            refusal = _QUOTA if spares.quota_for(self._driver, found) == 0 else ""
+            return [*findings, self._planned(_short(key, found, refusal))]
         if not findings:
             raise InFlight(wait, 10.0)
         return findings
+
+    def _planned(self, finding: Finding) -> Finding:
+        names = finding.concerns | concerns.named("project", self._driver.project())
+        if not finding.healable:
+            return replace(finding, concerns=names)
+        writes = plan(self._driver, lambda driver: SparePool(driver)._write(finding))
+        return replace(finding, plan=writes, concerns=names)
 
     def sweep(self) -> Iterator[Key]:
         """Log the number of ready spares; yield the pools that look wrong."""
@@ -131,17 +141,33 @@ class SparePool(OctaviaPlugin, Handler):
 
     def heal(self, finding: Finding) -> Healed:
         now = self.prove_again(finding)
+        before = {server.id for server in self._driver.servers()}
+        self._write(now)
         match Problem(now.problem):
             case Problem.SHORT:
-                return self._create(now)
+                return self._made(now, before)
             case Problem.RUNNING:
-                return self._stop(now)
+                server = now.evidence["server"]
+                return Healed(f"stopped spare {server}", undo=f"openstack server start {server}")
+            case Problem.OVER | Problem.CLAIMED | Problem.FAILED:
+                return Healed(
+                    f"deleted spare {now.evidence['server']}",
+                    before=dict(now.evidence),
+                    undo="a spare has no data: raise [housekeeping] spare_amphora_pool_size to have another",
+                )
+
+    def _write(self, finding: Finding) -> None:
+        match Problem(finding.problem):
+            case Problem.SHORT:
+                housekeeping.top_up(self._manager)
+            case Problem.RUNNING:
+                self._driver.stop_server(finding.evidence["server"])
             case Problem.OVER:
-                if not self._driver.untag_server(now.evidence["server"], SPARE):
-                    raise Conflict(f"spare {now.evidence['server']} was claimed")
-                return self._delete(now)
+                if not self._driver.untag_server(finding.evidence["server"], SPARE):
+                    raise Conflict(f"spare {finding.evidence['server']} was claimed")
+                self._driver.delete_server(finding.evidence["server"])
             case Problem.CLAIMED | Problem.FAILED:
-                return self._delete(now)
+                self._driver.delete_server(finding.evidence["server"])
 
     def _read(self) -> _Cloud:
         rows, deleted, balancers = self._driver.database.run(
@@ -161,9 +187,7 @@ class SparePool(OctaviaPlugin, Handler):
             pairing(servers, rows, deleted).strangers,
         )
 
-    def _create(self, finding: Finding) -> Healed:
-        before = {server.id for server in self._driver.servers()}
-        housekeeping.top_up(self._manager)
+    def _made(self, finding: Finding, before: Collection[str]) -> Healed:
         made = sorted(
             server.id for server in self._driver.servers() if spares.is_placeholder(server) and server.id not in before
         )
@@ -174,20 +198,6 @@ class SparePool(OctaviaPlugin, Handler):
             before={"present": finding.evidence["present"]},
             after={"made": made},
             undo="lower [housekeeping] spare_amphora_pool_size; the pool deletes the surplus",
-        )
-
-    def _stop(self, finding: Finding) -> Healed:
-        server = finding.evidence["server"]
-        self._driver.stop_server(server)
-        return Healed(f"stopped spare {server}", undo=f"openstack server start {server}")
-
-    def _delete(self, finding: Finding) -> Healed:
-        server = finding.evidence["server"]
-        self._driver.delete_server(server)
-        return Healed(
-            f"deleted spare {server}",
-            before=dict(finding.evidence),
-            undo="a spare has no data: raise [housekeeping] spare_amphora_pool_size to have another",
         )
 
 
@@ -256,7 +266,8 @@ class PoolEvidence:
 def _finding(key: Key, problem: Problem, server: Server, foreign: str) -> Finding:
     summary = _SUMMARIES[problem].format(name=server.name, status=server.status)
     evidence = SpareEvidence(server.id, server.name, server.status)
-    return Finding(key, problem, summary, asdict(evidence), not foreign, foreign)
+    names = concerns.of_server(server)
+    return Finding(key, problem, summary, asdict(evidence), not foreign, foreign, concerns=names)
 
 
 def _short(key: Key, pool: spares.Pool, refusal: str) -> Finding:

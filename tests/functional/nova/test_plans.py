@@ -3,24 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import UTC, datetime
-from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
 
-from consumer.conf.engine import EngineSettings
-from consumer.conf.tasks import TaskSettings
-from consumer.conf.window import Window
-from consumer.engine.oneshot import OneShot, Result
-from consumer.engine.task import Task
-from consumer.journal import controls, exemptions, history, migrations
-from consumer.journal.database import Database, open_engine
-from handlers.base import Finding, Handler, Key, Mode
+from consumer.journal import exemptions, history
+from consumer.journal.database import Database
+from handlers.base import Finding, Handler
 from tests.functional.nova.proofs import allocations, archive, hosts, mappings, ports
 from tests.functional.nova.proofs.drift import Built, Drift
 from tests.functional.nova.proofs.stage import Stage
 from tests.functional.nova.proofs.theatre import Theatre
+from tests.sweeping import journal, swept
 from tests.writes import recorded
 
 DRIFTS = (*allocations.DRIFTS, *mappings.DRIFTS, *hosts.DRIFTS, *ports.DRIFTS, *archive.DRIFTS)
@@ -62,28 +56,16 @@ def writes(stage: Stage) -> dict[str, dict[str, str]]:
     }
 
 
-def swept(handler: Handler, key: Key, database: Database, monkeypatch: pytest.MonkeyPatch) -> list[Result]:
-    """Sweep in mode heal, as the command does."""
-    monkeypatch.setattr(type(handler), "confirm_after", 0.0)
-    monkeypatch.setattr(handler, "sweep", lambda: iter([key]))
-    task = Task(handler, TaskSettings(Mode.HEAL, 3600, Window(), 0), lambda: datetime.now(UTC))
-    controls.ensure(database, [task.name])
-    return OneShot(database, EngineSettings(breaker_count=1000), "cli").sweep([task])
-
-
 @pytest.fixture(scope="module")
-def journal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
-    file: Path = tmp_path_factory.mktemp("journal") / "journal.sqlite"
-    opened = Database(open_engine(f"sqlite:///{file}"))
-    migrations.upgrade(opened)
-    yield opened
-    opened.close()
+def opened(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
+    with journal(tmp_path_factory.mktemp("journal")) as database:
+        yield database
 
 
 @pytest.fixture
-def database(journal: Database) -> Iterator[Database]:
-    yield journal
-    exemptions.remove(journal, [one.id for one in exemptions.listing(journal)])
+def database(opened: Database) -> Iterator[Database]:
+    yield opened
+    exemptions.remove(opened, [one.id for one in exemptions.listing(opened)])
 
 
 def test_the_heal_makes_the_planned_writes_and_no_others(stage: Stage, built: Built, handler: Handler) -> None:
@@ -134,7 +116,7 @@ def test_a_finding_names_its_objects(stage: Stage, built: Built, handler: Handle
 
 @pytest.mark.parametrize("kind", ["host", "project", "cell", "instance"])
 def test_an_exemption_withholds_the_heal_and_the_sweep_reports_it(
-    stage: Stage, built: Built, handler: Handler, database: Database, monkeypatch: pytest.MonkeyPatch, kind: str
+    stage: Stage, built: Built, handler: Handler, database: Database, kind: str
 ) -> None:
     named = names(stage, built).get(kind)
     if named is None:
@@ -142,16 +124,16 @@ def test_an_exemption_withholds_the_heal_and_the_sweep_reports_it(
     if kind == "host":
         named = f"host:{named.removeprefix('host:').upper()}"
     exemptions.add(database, named, None, "alice", "memory test")
-    [result] = swept(handler, built.key, database, monkeypatch)
+    [result] = swept(handler, built.key, database)
     assert (result.action, result.problem) == ("exempt", built.drift.problem)
     assert result.change == f"alice exempted {named}: memory test"
     assert not stage.scene().differing(built.scene)
 
 
 def test_without_an_exemption_the_history_has_the_plan_of_the_heal(
-    built: Built, handler: Handler, database: Database, monkeypatch: pytest.MonkeyPatch
+    built: Built, handler: Handler, database: Database
 ) -> None:
     exemptions.add(database, "host:another", None, "alice", "memory test")
     plan = found(handler, built).plan
-    assert "healed" in [one.action for one in swept(handler, built.key, database, monkeypatch)]
+    assert "healed" in [one.action for one in swept(handler, built.key, database)]
     assert plan in [one.plan for one in history.listing(database, handler=handler.name)]

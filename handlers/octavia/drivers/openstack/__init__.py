@@ -15,10 +15,11 @@ Nova gives a new server to the project of the credentials. So the driver boots s
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import copy
+from collections.abc import Mapping, Sequence
 from typing import Self
 
-from handlers.access.cloud import Cloud, Place
+from handlers.access.cloud import Cloud, Place, Write
 from handlers.access.neutron import Network
 from handlers.access.service_files import ConfigError
 from handlers.base import Resources
@@ -46,6 +47,9 @@ class OpenStackDriver(ImageCalls, NetworkCalls, OctaviaCalls, ComputeCalls):
     :param project: id of Octavia's project; empty: the project of ``octavia``
     :param at: regions and endpoints in Octavia's files, by type of service
     """
+
+    #: in a rehearsal, receives the writes of new connections to Nova
+    _recorded: list[Write] | None = None
 
     def __init__(
         self,
@@ -98,6 +102,16 @@ class OpenStackDriver(ImageCalls, NetworkCalls, OctaviaCalls, ComputeCalls):
         cloud, queue = resources.get(Cloud.from_resources), resources.get(WorkQueue.from_resources)
         return cls(settings, database, cloud, octavia, project, amphora, queue, places(files))
 
+    def requests(self, name: str, arguments: Sequence[object]) -> list[str]:
+        writes: list[Write] = []
+        made = copy.copy(self)
+        made.compute, made.network = self.compute.rehearsing(writes), self.network.rehearsing(writes)
+        made.glance, made.load_balancer = self.glance.rehearsing(writes), self.load_balancer.rehearsing(writes)
+        made.neutron = self.neutron.rehearsing(writes)
+        made._recorded = writes
+        getattr(made, name)(*arguments)
+        return [str(write) for write in writes]
+
     def project(self) -> str:
         if not self._project:  # two threads may both call Keystone; they get the same answer
             octavia = self._octavia
@@ -116,7 +130,8 @@ class OpenStackDriver(ImageCalls, NetworkCalls, OctaviaCalls, ComputeCalls):
         )
 
     def _nova(self, cloud: Cloud) -> Api:
-        return Api(cloud.service("compute", self._at.get("compute")), MICROVERSION)
+        nova = Api(cloud.service("compute", self._at.get("compute")), MICROVERSION)
+        return nova if self._recorded is None else nova.rehearsing(self._recorded)
 
     def amphora_flavor(self) -> str:
         if not self._flavor:

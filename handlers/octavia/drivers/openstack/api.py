@@ -14,13 +14,14 @@ anything else                           AmphoraDriverError
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 import requests
 
-from handlers.access.cloud import Denied, Service
+from handlers.access.cloud import Denied, Rehearsal, Service, Write
 from handlers.base import Conflict, Refused, Unavailable
 from handlers.octavia.housekeeping import (
     AmphoraDriverError,
@@ -45,6 +46,12 @@ class Api:
     def __init__(self, service: Service, microversion: str = "") -> None:
         self._service = service
         self._always = {"microversion": microversion} if microversion else {}
+
+    def rehearsing(self, writes: list[Write]) -> Api:
+        """Return this API, whose writes are added to a list instead of sent."""
+        made = copy.copy(self)
+        made._service = Rehearsal(self._service, writes)
+        return made
 
     def get(self, url: str, thing: str, **arguments: Any) -> Mapping[str, Any] | None:
         """Return the object at ``url``; None when it does not exist.
