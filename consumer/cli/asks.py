@@ -6,13 +6,17 @@ import argparse
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from consumer.cli.base import Command, Lister, SpanCell, add_by, known_ids, row_id
+from sqlalchemy import Connection
+
+from consumer.cli.base import Command, Lister, SpanCell, add_by, known_ids, operator, row_id
 from consumer.cli.errors import ERROR, CommandError
 from consumer.cli.moments import read_since
-from consumer.journal import asks
-from consumer.journal.asks import Ask, State
+from consumer.journal import acts, asks
+from consumer.journal.acts import Act
+from consumer.journal.asks import AlsoAsks, Ask, State
 from consumer.journal.database import now
 from consumer.text import plural, utc
+from handlers.base import Key
 
 
 class Asks(Lister):
@@ -134,7 +138,8 @@ class Approve(Decide):
             chosen = [one for one in chosen if one not in left]
             named = ", ".join(str(one.id) for one in left)
             self.remark(f"approve these by ID, because you become their second witness: {named}")
-        approved = asks.approve(self.session.database, [one.id for one in chosen], parsed_args.by, parsed_args.reason)
+        who, why, ids = operator(parsed_args), parsed_args.reason, [one.id for one in chosen]
+        approved = asks.approve(self.session.database, ids, who, why, _recorder("work approve", "approved", who, why))
         self.write_line(f"{plural(len(approved), 'ask')} approved; a new inspection follows")
         expired = [str(one.id) for one in chosen if one.expired]
         if not expired:
@@ -155,5 +160,25 @@ class Deny(Decide):
 
     def take_action(self, parsed_args: argparse.Namespace) -> None:
         chosen = self.chosen(parsed_args)
-        denied = asks.deny(self.session.database, [one.id for one in chosen], parsed_args.by, parsed_args.reason)
+        who, why, ids = operator(parsed_args), parsed_args.reason, [one.id for one in chosen]
+        denied = asks.deny(self.session.database, ids, who, why, _recorder("work deny", "denied", who, why))
         self.write_line(f"{plural(len(denied), 'ask')} denied")
+
+
+def _recorder(command: str, did: str, who: str, why: str) -> AlsoAsks:
+    """Return a function that writes an act for each decided ask."""
+
+    def write(connection: Connection, decided: Sequence[Ask]) -> None:
+        made = [
+            Act(
+                command,
+                one.handler,
+                Key.parse(one.key),
+                f"{did} ask {one.id}, {one.problem} of {one.key}{f': {why}' if why else ''}",
+                one.evidence,
+            )
+            for one in decided
+        ]
+        acts.write(connection, who, made)
+
+    return write

@@ -7,9 +7,9 @@ columns have lower-case names.
 from __future__ import annotations
 
 import argparse
-import getpass
 import json
 import os
+import pwd
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -171,17 +171,29 @@ def machine_name(title: str) -> str:
 
 
 def person() -> str:
-    """Return the name of the user who runs the command; with sudo, the user who called sudo."""
+    """Return the name of the user who runs the command; with sudo, the user who called sudo.
+
+    Only root can pretend to be another user: the environment of others does not count.
+    """
+    uid = os.getuid()
+    if uid == 0 and (caller := os.environ.get("SUDO_USER")):
+        return caller
     try:
-        return os.environ.get("SUDO_USER") or getpass.getuser()
-    except (KeyError, OSError):
-        return "an unknown user"
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"uid {uid}"
 
 
 def add_by(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--by", default=person(), metavar="NAME", help="Your name for the record; default: %(default)s."
     )
+
+
+def operator(parsed_args: argparse.Namespace) -> str:
+    """Return the name for the record: that of ``--by``, and the user of the operating system if it differs."""
+    by, user = one_line(parsed_args.by), person()
+    return by if by == user else f"{by} (as {user})"
 
 
 def known_ids(wanted: Sequence[int], there: Iterable[int], what: str) -> list[int]:

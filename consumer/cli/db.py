@@ -7,9 +7,11 @@ from collections.abc import Mapping
 from contextlib import closing
 from typing import Any
 
-from consumer.cli.base import Command, ShowOne
+from consumer.cli.base import Command, ShowOne, add_by, operator
 from consumer.cli.errors import DRIFT
-from consumer.journal import migrations
+from consumer.journal import acts, migrations
+from consumer.journal.acts import Act
+from handlers.base import Key
 
 
 class DbUpgrade(Command):
@@ -18,9 +20,17 @@ class DbUpgrade(Command):
     An SQLite journal upgrades itself when a program opens it.
     """
 
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        parser = super().get_parser(prog_name)
+        add_by(parser)
+        return parser
+
     def take_action(self, parsed_args: argparse.Namespace) -> None:
         with closing(self.session.unchecked_database()) as database:
             before, after = migrations.upgrade(database)
+            if before != after:
+                did = f"upgraded the journal from revision {before or 'none'} to {after}"
+                acts.record(database, operator(parsed_args), Act("db upgrade", "db", Key("revision", after), did))
         self.write_line(
             f"the journal has revision {after}" + ("" if before == after else f"; before: {before or 'none'}")
         )

@@ -9,16 +9,17 @@ from typing import Any
 from oslo_utils import strutils
 
 from consumer.bus.envelope import Undecodable, decode
-from consumer.cli.base import Command, Lister, ShowOne, known_ids, positive, row_id
+from consumer.cli.base import Command, Lister, ShowOne, add_by, known_ids, operator, positive, row_id
 from consumer.cli.errors import DRIFT, CommandError
 from consumer.conf import tasks as task_conf
 from consumer.engine.router import Router, Unroutable
 from consumer.journal import dead, work
+from consumer.journal.acts import Act, recorder
 from consumer.journal.database import Database
 from consumer.journal.dead import StoredLetter
 from consumer.journal.work import Hint
 from consumer.text import plural, utc
-from handlers.base import Mode
+from handlers.base import Key, Mode
 
 #: Letters per query; a body can have a megabyte.
 _CHUNK = 50
@@ -96,7 +97,9 @@ class DeadReplay(Lister):
                 rows.append((message.id, event, problem, []))
                 continue
             work.enqueue(database, hints)
-            dead.drop(database, [message.id])
+            dead.drop(
+                database, [message.id], recorder(operator(parsed_args), _act("dead replay", "replayed", [message.id]))
+            )
             keys = [f"{hint.handler} {hint.key}" for hint in hints]
             rows.append((message.id, event, "queued" if keys else "no handler wants it: dropped", keys))
         self.remark(f"{plural(len(rows) - stayed, 'dead letter')} decoded, {stayed} not")
@@ -114,7 +117,9 @@ class DeadDrop(Command):
     def take_action(self, parsed_args: argparse.Namespace) -> None:
         database = self.session.database
         ids = _ids(database, parsed_args)
-        gone = sum(dead.drop(database, ids[start : start + _CHUNK]) for start in range(0, len(ids), _CHUNK))
+        who = operator(parsed_args)
+        chunks = [ids[start : start + _CHUNK] for start in range(0, len(ids), _CHUNK)]
+        gone = sum(dead.drop(database, chunk, recorder(who, _act("dead drop", "dropped", chunk))) for chunk in chunks)
         self.write_line(f"{plural(gone, 'dead letter')} dropped")
 
 
@@ -135,6 +140,14 @@ def reread(message: StoredLetter, router: Router) -> tuple[str, list[Hint], str]
 def _add_choice(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("ids", nargs="*", type=row_id, metavar="ID", help="IDs in 'dead list'.")
     parser.add_argument("--all", action="store_true", help="All dead letters.")
+    add_by(parser)
+
+
+def _act(command: str, did: str, ids: Sequence[int]) -> Act:
+    if len(ids) == 1:
+        return Act(command, "dead", Key("dead-letter", str(ids[0])), f"{did} dead letter {ids[0]}")
+    key = Key("dead-letters", f"{ids[0]}-{ids[-1]}")
+    return Act(command, "dead", key, f"{did} {len(ids)} dead letters", {"ids": list(ids)})
 
 
 def _ids(database: Database, parsed_args: argparse.Namespace) -> list[int]:

@@ -6,10 +6,11 @@ import argparse
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from consumer.cli.base import Command, Lister, add_by, known_ids, row_id
+from consumer.cli.base import Command, Lister, add_by, known_ids, operator, row_id
 from consumer.cli.errors import CommandError
 from consumer.cli.moments import read_until
 from consumer.journal import exemptions
+from consumer.journal.acts import Act, recorder
 from consumer.journal.database import now
 from consumer.text import plural, utc
 from handlers.base import Handler, Key
@@ -48,8 +49,10 @@ class ExemptAdd(Command):
         scope = read_scope(parsed_args.scope, self.session.all_classes)
         database = self.session.database
         until = read_until(parsed_args.until, database.transact(now)) if parsed_args.until else None
-        row = exemptions.add(database, scope, until, parsed_args.by, parsed_args.reason)
         end = f" until {utc(until)}" if until is not None else ""
+        who, why = operator(parsed_args), parsed_args.reason
+        act = Act("exempt add", "exempt", _key(scope), f"exempted {scope}{end}: {why}")
+        row = exemptions.add(database, scope, until, who, why, recorder(who, act))
         self.write_line(f"exemption {row}: no heal changes {scope}{end}")
         kind = scope.partition(":")[0]
         if names := blind(kind, self.session.all_classes):
@@ -84,12 +87,24 @@ class ExemptRemove(Command):
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
         parser.add_argument("ids", nargs="+", type=row_id, metavar="ID", help="IDs in 'exempt list'.")
+        add_by(parser)
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> None:
         database = self.session.database
-        ids = known_ids(parsed_args.ids, [one.id for one in exemptions.listing(database)], "exemption")
-        self.write_line(f"{plural(exemptions.remove(database, ids), 'exemption')} removed")
+        there = exemptions.listing(database)
+        ids = known_ids(parsed_args.ids, [one.id for one in there], "exemption")
+        acts = [
+            Act("exempt remove", "exempt", _key(one.scope), f"removed the exemption of {one.scope}")
+            for one in there
+            if one.id in ids
+        ]
+        gone = exemptions.remove(database, ids, recorder(operator(parsed_args), *acts))
+        self.write_line(f"{plural(gone, 'exemption')} removed")
+
+
+def _key(scope: str) -> Key:
+    return Key("exemption", scope[: Key.MAX_ID])
 
 
 def blind(kind: str, handlers: Iterable[type[Handler]]) -> list[str]:

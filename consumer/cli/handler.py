@@ -6,10 +6,11 @@ import argparse
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from consumer.cli.base import Command, Lister, SpanCell, person
+from consumer.cli.base import Command, Lister, SpanCell, add_by, operator
 from consumer.cli.errors import CommandError
 from consumer.conf import tasks as task_conf
 from consumer.journal import controls, history, replicas, work
+from consumer.journal.acts import Act, recorder
 from consumer.journal.controls import Control
 from consumer.journal.database import Database, now
 from consumer.journal.work import SWEEP, Hint, Priority
@@ -85,15 +86,27 @@ class HandlerPause(Command):
         parser = super().get_parser(prog_name)
         parser.add_argument("names", nargs="+", metavar="NAME", help="Handlers to stop.")
         parser.add_argument(
-            "--reason", default="", help="The reason, shown by 'handler list'; default: your user name."
+            "--reason", default="", metavar="TEXT", help="The reason, shown by 'handler list' with your name."
         )
+        add_by(parser)
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> None:
         names = [handler.name for handler in self.session.classes(parsed_args.names)]
         database = self.session.database
         controls.ensure(database, names)
-        controls.pause(database, names, parsed_args.reason or f"by {person()}")
+        who, why = operator(parsed_args), parsed_args.reason
+        acts = [
+            Act(
+                "handler pause",
+                name,
+                Key("handler", name),
+                f"paused {name}{f': {why}' if why else ''}",
+                undo=f"stackmend handler resume {name}",
+            )
+            for name in names
+        ]
+        controls.pause(database, names, f"{why}, by {who}" if why else f"by {who}", recorder(who, *acts))
         self.write_line(f"paused: {', '.join(names)}")
 
 
@@ -109,6 +122,7 @@ class HandlerResume(Command):
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
         parser.add_argument("names", nargs="+", metavar="NAME", help="Handlers to resume.")
+        add_by(parser)
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> None:
@@ -119,7 +133,8 @@ class HandlerResume(Command):
         controls.ensure(database, names)
         if reasons := self.session.compare_watermarks():
             raise CommandError(f"nothing is resumed: {'; '.join(reasons)}. Run this again to accept the database")
-        controls.resume(database, names)
+        acts = [Act("handler resume", name, Key("handler", name), f"resumed {name}") for name in names]
+        controls.resume(database, names, recorder(operator(parsed_args), *acts))
         work.enqueue(database, [Hint(name, Key(SWEEP, name), Priority.OPERATOR, "operator") for name in on])
         self.write_line(f"resumed: {', '.join(names)}; {plural(len(on), 'sweep')} due now")
         for name in sorted(set(names) - set(on)):

@@ -23,6 +23,7 @@ class History(Lister):
     Outcomes of findings: found (not healed because of the mode); refused (unsafe to heal); parked (failed too often);
     stopped (too much drift, or a restored database, stopped the handler); asked (waits for approval); denied and exempt (an
     operator does not want the heal).
+    Outcome of acts: act (a command of an operator that changed stackmend's state).
     """
 
     example = (
@@ -32,7 +33,7 @@ class History(Lister):
         "  %(prog)s history --since 2026-11-22T10:00 --outcome healed -f json"
     )
     titles = ("ID", "Time", "Handler", "Key", "Outcome", "Summary", "Action", "Undo", "Lag s")
-    more_titles = ("Problem", "Evidence", "Before", "After", "Error", "Hint", "Plan", "Operator")
+    more_titles = ("Problem", "Evidence", "Before", "After", "Error", "Hint", "Plan", "Operator", "Request ID")
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
@@ -50,6 +51,9 @@ class History(Lister):
             default=[],
             help="Only entries with this outcome; may be repeated.",
         )
+        parser.add_argument(
+            "--request-id", metavar="REQ", help="Only entries of this inspection (req-...), as in the logs of the APIs."
+        )
         parser.add_argument("--limit", type=positive, default=100, help="Show the newest N; default: 100.")
         return parser
 
@@ -62,6 +66,7 @@ class History(Lister):
             handler=parsed_args.handler,
             key=parsed_args.key,
             outcomes=parsed_args.outcome,
+            request_id=parsed_args.request_id,
             limit=parsed_args.limit,
         )
         return [_row(entry) for entry in found]
@@ -86,6 +91,7 @@ def _row(entry: Entry) -> list[Any]:
         entry.hint,
         entry.plan,
         entry.operator,
+        entry.request_id,
     ]
 
 
@@ -123,4 +129,5 @@ class HistoryShow(ShowOne):
             "Lag s": seconds(entry.lag),
             "Replica": entry.replica,
             "Operator": entry.operator,
+            "Request ID": entry.request_id,
         }

@@ -8,7 +8,7 @@ from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
-from consumer.cli.base import Lister, person
+from consumer.cli.base import Lister, add_by, operator
 from consumer.cli.session import read_key
 from consumer.cli.sweep import exit_code, summaries
 from consumer.conf.window import Window
@@ -31,7 +31,7 @@ class OneKey(Lister):
         )
         return parser
 
-    def results(self, parsed_args: argparse.Namespace, *, heals: bool) -> list[Result]:
+    def results(self, parsed_args: argparse.Namespace, *, who: str, heals: bool) -> list[Result]:
         handler = self.session.handler(parsed_args.handler)
         key = read_key(handler, parsed_args.key)
         [task] = self.session.tasks([handler], always(Mode.HEAL if heals else Mode.AUDIT))
@@ -42,9 +42,7 @@ class OneKey(Lister):
         if database is not None:
             controls.ensure(database, [task.name])
             self.session.compare_watermarks()
-        one_shot = OneShot(
-            database, self.session.engine, replicas.new_id(), operator=person(), board=self.session.board
-        )
+        one_shot = OneShot(database, self.session.engine, replicas.new_id(), operator=who, board=self.session.board)
         with self.session.sending() if heals else nullcontext():
             found = one_shot.examine(task, [key], "operator")
         for sentence in summaries(found):
@@ -67,7 +65,7 @@ class Inspect(OneKey):
     titles = ("Key", "Problem", "Action", "Summary", "Why not healed", "Evidence", "Plan", "Undo")
 
     def rows(self, parsed_args: argparse.Namespace) -> Iterable[Sequence[Any]]:
-        found = self.results(parsed_args, heals=False)
+        found = self.results(parsed_args, who="", heals=False)
         return [(r.key, r.problem, r.action, r.summary, r.change, dict(r.evidence), r.plan, r.undo) for r in found]
 
 
@@ -84,8 +82,13 @@ class Heal(OneKey):
     titles = ("Key", "Problem", "Action", "Details", "Undo")
     more_titles = ("Changed", "Summary", "Evidence")
 
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        parser = super().get_parser(prog_name)
+        add_by(parser)
+        return parser
+
     def rows(self, parsed_args: argparse.Namespace) -> Iterable[Sequence[Any]]:
-        found = self.results(parsed_args, heals=True)
+        found = self.results(parsed_args, who=operator(parsed_args), heals=True)
         return [
             (*(r.key, r.problem, r.action, r.change or r.summary, r.undo), r.change, r.summary, dict(r.evidence))
             for r in found

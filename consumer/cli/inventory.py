@@ -9,8 +9,9 @@ import argparse
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from consumer.cli.base import Command, Lister, ShowOne
+from consumer.cli.base import Command, Lister, ShowOne, add_by, operator
 from consumer.cli.errors import ERROR, OK, CommandError
+from consumer.engine import trace
 from consumer.journal import history, replicas
 from consumer.journal.database import now
 from consumer.journal.history import Closing, Line, Origin, Outcome
@@ -54,6 +55,7 @@ class _Act(_AboutInventory):
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
         parser.add_argument("ids", nargs="+", metavar="ID", help="IDs, from the first column of the list.")
+        add_by(parser)
         return parser
 
     def act(self, inventory: Inventory, identity: str) -> Healed:
@@ -63,18 +65,18 @@ class _Act(_AboutInventory):
         inventory, code = self.inventory(), OK
         for identity in dict.fromkeys(parsed_args.ids):
             try:
-                self.write_line(self._recorded(inventory, identity).action)
+                self.write_line(self._recorded(inventory, identity, operator(parsed_args)).action)
             except (CommandError, HandlerError) as error:
                 self.app.stderr.write(f"{self.app.NAME}: {one_line(str(error))}\n")
                 code = ERROR
         return code
 
-    def _recorded(self, inventory: Inventory, identity: str) -> Healed:
+    def _recorded(self, inventory: Inventory, identity: str, who: str) -> Healed:
         shown = _of(inventory.show, identity)
         key = Key(inventory.name.split()[0], identity)
-        summary = f"an operator asked to {self.problem} it"
+        origin = Origin("operator", replicas.new_id(), operator=who, request_id=trace.begin())
         line = Line(
-            inventory.name, key, Outcome.HEALING, self.problem, summary, Origin("operator", replicas.new_id()), shown
+            inventory.name, key, Outcome.HEALING, self.problem, f"{who} asked to {self.problem} it", origin, shown
         )
         database = self.session.database
         line_id = database.transact(lambda connection: history.write(connection, [line], now(connection)))[0]

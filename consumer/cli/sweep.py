@@ -15,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsed
 from rich.progress import Progress as Bar
 
 from consumer import plugins
-from consumer.cli.base import Lister, person, positive
+from consumer.cli.base import Lister, add_by, operator, positive
 from consumer.cli.errors import DRIFT, ERROR, OK, CommandError
 from consumer.conf import tasks as task_conf
 from consumer.engine.oneshot import Action, OneShot, Progress, Result, no_progress
@@ -73,6 +73,7 @@ class Sweep(Lister):
             "--max-count", type=positive, metavar="N",
             help="Heal at most N objects in this run, all handlers together; defer the rest.",
         )  # fmt: skip
+        add_by(parser)
         return parser
 
     def rows(self, parsed_args: argparse.Namespace) -> Iterable[Sequence[Any]]:
@@ -94,7 +95,8 @@ class Sweep(Lister):
         with sending, progress() as shown:
             one_shot = OneShot(
                 database, self.session.engine, replicas.new_id(), shown,
-                operator=person(), selected=in_cells(parsed_args.cell), most=parsed_args.max_count, board=self.session.board,
+                operator=operator(parsed_args), selected=in_cells(parsed_args.cell), most=parsed_args.max_count,
+                board=self.session.board,
             )  # fmt: skip
             keys = parsed_args.key
             results = one_shot.examine_all(tasks, keys) if keys else one_shot.sweep(tasks)

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
-from consumer.cli.base import Command, Lister, ShowOne, SpanCell, known_ids, positive, row_id
+from consumer.cli.base import Command, Lister, ShowOne, SpanCell, add_by, known_ids, operator, positive, row_id
 from consumer.cli.errors import ERROR, CommandError
 from consumer.journal import backlog
+from consumer.journal.acts import Act, recorder
 from consumer.journal.backlog import Standing, WorkRow
 from consumer.journal.database import Database
 from consumer.text import plural
+from handlers.base import Key
+
+T = TypeVar("T")
 
 #: Rows per statement.
 _CHUNK = 500
@@ -68,6 +72,7 @@ class WorkRetry(Command):
         parser = super().get_parser(prog_name)
         parser.add_argument("ids", nargs="*", type=row_id, metavar="ID", help="IDs in 'work list'.")
         parser.add_argument("--all-parked", action="store_true", help="All parked rows.")
+        add_by(parser)
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> None:
@@ -75,10 +80,14 @@ class WorkRetry(Command):
             raise CommandError("give the ids of rows, or --all-parked")
         database = self.session.database
         if parsed_args.all_parked:
-            ids = [row.id for row in backlog.listing(database, state=Standing.PARKED, limit=_ALL)]
+            rows = backlog.listing(database, state=Standing.PARKED, limit=_ALL)
         else:
-            ids = _known(database, parsed_args.ids)
-        count = sum(backlog.retry(database, chunk) for chunk in _chunks(ids))
+            rows = _known(database, parsed_args.ids)
+        who = operator(parsed_args)
+        count = sum(
+            backlog.retry(database, [row.id for row in chunk], recorder(who, _act("work retry", "retried", chunk)))
+            for chunk in _chunks(rows)
+        )
         self.write_line(f"{plural(count, 'row is', 'rows are')} due now")
 
 
@@ -88,16 +97,20 @@ class WorkDrop(Command):
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
         parser.add_argument("ids", nargs="+", type=row_id, metavar="ID", help="IDs in 'work list'.")
+        add_by(parser)
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> int:
-        database = self.session.database
-        ids = _known(database, parsed_args.ids)
-        gone = sum(backlog.drop(database, chunk) for chunk in _chunks(ids))
+        database, who = self.session.database, operator(parsed_args)
+        rows = _known(database, parsed_args.ids)
+        gone = sum(
+            backlog.drop(database, [row.id for row in chunk], recorder(who, _act("work drop", "dropped", chunk)))
+            for chunk in _chunks(rows)
+        )
         self.write_line(f"{plural(gone, 'row')} dropped")
-        if gone == len(ids):
+        if gone == len(rows):
             return 0
-        self.remark(f"{plural(len(ids) - gone, 'row')} not dropped (in progress)")
+        self.remark(f"{plural(len(rows) - gone, 'row')} not dropped (in progress)")
         return ERROR
 
 
@@ -117,10 +130,27 @@ def fields(row: WorkRow) -> dict[str, Any]:
     }
 
 
-def _known(database: Database, ids: Sequence[int]) -> list[int]:
-    there = [row.id for chunk in _chunks(ids) for row in backlog.find(database, chunk)]
-    return known_ids(ids, there, "row of work")
+def _known(database: Database, ids: Sequence[int]) -> list[WorkRow]:
+    there = {row.id: row for chunk in _chunks(ids) for row in backlog.find(database, chunk)}
+    return [there[number] for number in known_ids(ids, there, "row of work")]
 
 
-def _chunks(ids: Sequence[int]) -> list[Sequence[int]]:
-    return [ids[start : start + _CHUNK] for start in range(0, len(ids), _CHUNK)]
+def _act(command: str, did: str, rows: Sequence[WorkRow]) -> Act:
+    """Return the act about some rows; the evidence names the objects."""
+    first = rows[0]
+    if len(rows) == 1:
+        return Act(
+            command, first.handler, Key("row", str(first.id)), f"{did} row {first.id}, {first.handler} {first.key}"
+        )
+    ids = f"{first.id}-{rows[-1].id}"
+    return Act(
+        command,
+        "work",
+        Key("rows", ids),
+        f"{did} {len(rows)} rows",
+        {"rows": [f"{row.handler} {row.key}" for row in rows]},
+    )
+
+
+def _chunks(rows: Sequence[T]) -> list[Sequence[T]]:
+    return [rows[start : start + _CHUNK] for start in range(0, len(rows), _CHUNK)]

@@ -17,6 +17,8 @@ from consumer.conf import bus, engine, holds, journal, status, tasks, webhooks
 from handlers.base import Handler
 
 PROJECT = "stackmend"
+#: a line of the log inside an inspection, with the inspection's request id
+_LOG_FORMAT = "%(asctime)s.%(msecs)03d %(process)d %(levelname)s %(name)s [%(request_id)s] %(instance)s%(message)s"
 #: Groups that contain only our options; other groups also contain options of libraries and authentication plugins.
 GROUPS = ("journal", "bus", "engine", "status", "webhooks", "audit", "housekeeping")
 #: oslo.config's text for the place of a value.
@@ -31,6 +33,7 @@ def new(handlers: Iterable[type[Handler]]) -> cfg.ConfigOpts:
     """Return a configuration that has every option registered, but has read no file."""
     conf = cfg.ConfigOpts()
     log.register_options(conf)
+    conf.set_default("logging_context_format_string", _LOG_FORMAT)
     journal.register(conf)
     bus.register(conf)
     engine.register(conf)

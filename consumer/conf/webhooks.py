@@ -15,6 +15,7 @@ PREFIX = "webhook_"
 #: the outcomes of the history, and those that a sink gets by default
 OUTCOMES = (
     "found", "refused", "parked", "stopped", "asked", "denied", "exempt", "healing", "healed", "failed", "conflict",
+    "act",
 )  # fmt: skip
 EVENTS = ("found", "refused", "asked", "healed", "failed", "parked", "stopped")
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,40}")

@@ -14,6 +14,7 @@ from typing import Any
 
 from oslo_config import cfg
 
+from consumer.engine import trace
 from consumer.messaging import oslo_messaging
 from handlers.base import Finding, Healed
 
@@ -71,6 +72,7 @@ class NotifyingAnnouncer(Announcer):
             "problem": finding.problem,
             "summary": finding.summary,
             "evidence": dict(finding.evidence),
+            "request_id": trace.current(),
             **more,
         }
         try:

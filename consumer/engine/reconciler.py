@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from consumer.conf.engine import EngineSettings
-from consumer.engine import meter
+from consumer.engine import meter, trace
 from consumer.engine.announce import Announcer
 from consumer.engine.decisions import Clean, Heal, Report, Wait, after_error, decide, refused_again, withheld
 from consumer.engine.dependency_backoff import DependencyBackoff
@@ -100,6 +100,7 @@ class Reconciler:
         :param step: called before each step of a long heal
         :raises LeaseLost, JournalUnavailable: from the store; the claim is not settled
         """
+        trace.begin()
         began = time.monotonic()
         done = self._reconcile(task, claim, store, step)
         self._meter.inspected(task.name, done.result, time.monotonic() - began)
@@ -267,7 +268,7 @@ class Reconciler:
         return Reconciled(_result(error, end), end, (finding,), reason=reason_of(error))
 
     def _origin(self, claim: Claim) -> Origin:
-        return Origin(claim.hint, self._replica, claim.hint_id, claim.hinted_at, self._operator)
+        return Origin(claim.hint, self._replica, claim.hint_id, claim.hinted_at, self._operator, trace.current())
 
     def _lines_of_failure(self, task: Task, claim: Claim, error: Exception, end: Disposition) -> list[Line | Closing]:
         lines: list[Line | Closing] = list(_close_if_given_up(end, claim))

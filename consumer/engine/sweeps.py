@@ -16,6 +16,7 @@ from itertools import islice, takewhile
 from sqlalchemy import Connection
 
 from consumer.conf.engine import EngineSettings
+from consumer.engine import trace
 from consumer.engine.breaker import Breaker, plausible
 from consumer.engine.decisions import after_error
 from consumer.engine.task import Task
@@ -75,6 +76,7 @@ class Sweeper:
 
         :raises Unavailable: a dependency did not answer; hints for the keys listed before are stored
         """
+        trace.begin()
         control = controls.read(self._database).get(task.name, controls.Control(task.name))
         if (wait := _wait_after_gap(task, claim, control)) > 0:
             return Later(wait)
@@ -132,7 +134,7 @@ class Sweeper:
             f"See them with 'stackmend sweep {task.name} --audit'; if they are right: 'stackmend handler resume {task.name}' "
             f"and a larger [engine] breaker_count. Otherwise {CALM_SWEEPS} sweeps that list fewer resume it"
         )
-        origin = history.Origin("sweep", self._replica)
+        origin = history.Origin("sweep", self._replica, request_id=trace.current())
         line = history.Line(task.name, task.timer, Outcome.STOPPED, "breaker", reason, origin)
 
         def stop(connection: Connection) -> bool:

@@ -7,7 +7,7 @@ evidence that its operator did not see.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -51,6 +51,14 @@ class Ask:
     operator: str
     reason: str
     expired: bool
+
+
+#: Another write of a decision's transaction, about the decided asks.
+AlsoAsks = Callable[[Connection, Sequence[Ask]], None]
+
+
+def nothing(_connection: Connection, _decided: Sequence[Ask]) -> None:
+    """Write nothing else."""
 
 
 def standing(connection: Connection, handler: str, key: Key, problem: str, clock: float) -> Ask | None:
@@ -124,7 +132,9 @@ def find(database: Database, ids: Collection[int]) -> list[Ask]:
     return database.transact(read)
 
 
-def approve(database: Database, ids: Sequence[int], operator: str, reason: str = "") -> list[Ask]:
+def approve(
+    database: Database, ids: Sequence[int], operator: str, reason: str = "", also: AlsoAsks = nothing
+) -> list[Ask]:
     """Approve those of the asks that have not expired, and request an inspection of their keys; return the approved asks.
 
     A denied ask can be approved.
@@ -136,18 +146,19 @@ def approve(database: Database, ids: Sequence[int], operator: str, reason: str =
         found = [_ask(row, clock) for row in connection.execute(select(ask).where(alive)).mappings()]
         _decide(connection, [one.id for one in found], State.APPROVED, operator, reason, clock)
         work.put(connection, [_hint(one) for one in found], clock)
+        also(connection, found)
         return found
 
     return database.transact(decide)
 
 
-def deny(database: Database, ids: Sequence[int], operator: str, reason: str) -> list[Ask]:
-
+def deny(database: Database, ids: Sequence[int], operator: str, reason: str, also: AlsoAsks = nothing) -> list[Ask]:
     def decide(connection: Connection) -> list[Ask]:
         clock = now(connection)
         mine = and_(ask.c.id.in_(ids), ask.c.state != State.DENIED)
         found = [_ask(row, clock) for row in connection.execute(select(ask).where(mine)).mappings()]
         _decide(connection, [one.id for one in found], State.DENIED, operator, reason, clock)
+        also(connection, found)
         return found
 
     return database.transact(decide)

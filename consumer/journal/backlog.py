@@ -8,6 +8,7 @@ from enum import StrEnum
 
 from sqlalchemy import Connection, RowMapping, and_, case, delete, func, or_, select, update
 
+from consumer.journal.acts import Also, nothing
 from consumer.journal.database import Database, now
 from consumer.journal.schema import work
 from consumer.journal.work import Priority
@@ -123,7 +124,7 @@ def _work_row(row: RowMapping, clock: float) -> WorkRow:
     )
 
 
-def retry(database: Database, ids: Collection[int]) -> int:
+def retry(database: Database, ids: Collection[int], also: Also = nothing) -> int:
     """Make these rows due now, also reported and parked rows; return their number."""
     values = {
         "state": Standing.PENDING.value,
@@ -136,16 +137,18 @@ def retry(database: Database, ids: Collection[int]) -> int:
     }
 
     def rearm(connection: Connection) -> int:
+        also(connection)
         due = {**values, "not_before": now(connection), "priority": int(Priority.OPERATOR)}
         return connection.execute(update(work).where(work.c.id.in_(ids)).values(due)).rowcount
 
     return database.transact(rearm)
 
 
-def drop(database: Database, ids: Collection[int]) -> int:
+def drop(database: Database, ids: Collection[int], also: Also = nothing) -> int:
     """Delete those of the rows on which no worker works; return their number. The next sweep finds drift that remains."""
 
     def forget(connection: Connection) -> int:
+        also(connection)
         free = or_(work.c.lease_until.is_(None), work.c.lease_until < now(connection))
         return connection.execute(delete(work).where(work.c.id.in_(ids), free)).rowcount
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from sqlalchemy import Connection, insert, select, update
 
+from consumer.journal.acts import Also, nothing
 from consumer.journal.database import Database, now
 from consumer.journal.schema import task
 
@@ -93,14 +94,14 @@ def read(database: Database) -> dict[str, Control]:
     return database.transact(load)
 
 
-def pause(database: Database, names: Collection[str], reason: str) -> int:
+def pause(database: Database, names: Collection[str], reason: str, also: Also = nothing) -> int:
     """Pause handlers; every replica notices within seconds. Return the number of paused handlers."""
-    return _set(database, names, paused=True, reason=reason)
+    return _set(database, names, also, paused=True, reason=reason)
 
 
-def resume(database: Database, names: Collection[str]) -> int:
+def resume(database: Database, names: Collection[str], also: Also = nothing) -> int:
     """Let paused and stopped handlers run again; return their number."""
-    return _set(database, names, paused=False, broken=False, calm_sweeps=None, reason="")
+    return _set(database, names, also, paused=False, broken=False, calm_sweeps=None, reason="")
 
 
 def break_off(connection: Connection, names: Collection[str], reason: str) -> None:
@@ -137,8 +138,12 @@ def calmed(connection: Connection, name: str, enough: int) -> Control:
     return Control(name)
 
 
-def _set(database: Database, names: Collection[str], *, reason: str, **flags: bool | int | None) -> int:
-    return database.transact(lambda connection: _write(connection, names, reason, **flags))
+def _set(database: Database, names: Collection[str], also: Also, *, reason: str, **flags: bool | int | None) -> int:
+    def write(connection: Connection) -> int:
+        also(connection)
+        return _write(connection, names, reason, **flags)
+
+    return database.transact(write)
 
 
 def _write(connection: Connection, names: Collection[str], reason: str, **flags: bool | int | None) -> int:

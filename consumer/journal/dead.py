@@ -8,6 +8,7 @@ from typing import Any
 
 from sqlalchemy import Connection, RowMapping, delete, func, select
 
+from consumer.journal.acts import Also, nothing
 from consumer.journal.database import Database, clean, now
 from consumer.journal.schema import dead_event
 
@@ -86,9 +87,12 @@ def _stored(row: RowMapping, body: bytes) -> StoredLetter:
     return StoredLetter(body=body, **{column.name: row[column.name] for column in _SUMMARY})
 
 
-def drop(database: Database, chosen: Collection[int]) -> int:
-    statement = delete(dead_event).where(dead_event.c.id.in_(chosen))
-    return database.transact(lambda connection: connection.execute(statement).rowcount)
+def drop(database: Database, chosen: Collection[int], also: Also = nothing) -> int:
+    def forget(connection: Connection) -> int:
+        also(connection)
+        return connection.execute(delete(dead_event).where(dead_event.c.id.in_(chosen))).rowcount
+
+    return database.transact(forget)
 
 
 def count(database: Database) -> int:

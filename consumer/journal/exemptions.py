@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, RowMapping, delete, insert, or_, select
 
+from consumer.journal.acts import Also, nothing
 from consumer.journal.database import Database, clean, now
 from consumer.journal.schema import exemption
 from handlers.base import Finding
@@ -29,10 +30,11 @@ class Exemption:
     ended: bool
 
 
-def add(database: Database, scope: str, until: float | None, operator: str, reason: str) -> int:
+def add(database: Database, scope: str, until: float | None, operator: str, reason: str, also: Also = nothing) -> int:
     """Add or replace the exemption of a scope; return its id."""
 
     def store(connection: Connection) -> int:
+        also(connection)
         known = connection.execute(select(exemption.c.id, exemption.c.scope))
         same = [row.id for row in known if _normal(row.scope) == _normal(scope)]
         connection.execute(delete(exemption).where(exemption.c.id.in_(same)))
@@ -53,9 +55,12 @@ def listing(database: Database) -> list[Exemption]:
     return database.transact(read)
 
 
-def remove(database: Database, ids: Collection[int]) -> int:
-    gone = delete(exemption).where(exemption.c.id.in_(ids))
-    return database.transact(lambda connection: connection.execute(gone).rowcount)
+def remove(database: Database, ids: Collection[int], also: Also = nothing) -> int:
+    def forget(connection: Connection) -> int:
+        also(connection)
+        return connection.execute(delete(exemption).where(exemption.c.id.in_(ids))).rowcount
+
+    return database.transact(forget)
 
 
 def covering(connection: Connection, finding: Finding, clock: float) -> Exemption | None:

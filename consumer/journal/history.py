@@ -37,6 +37,8 @@ class Outcome(StrEnum):
     HEALED = "healed"
     FAILED = "failed"
     CONFLICT = "conflict"
+    #: an operator's command that changed stackmend's state
+    ACT = "act"
 
 
 #: Outcomes that count against the hourly budget: these heals wrote, or may have written.
@@ -97,6 +99,7 @@ class Origin:
     hint_id: str = ""
     hinted_at: float | None = None
     operator: str = ""
+    request_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,6 +183,7 @@ def _row(line: Line, clock: float) -> dict[str, Any]:
         "undo": line.undo or None,
         "plan": line.plan or None,
         "operator": clean(line.origin.operator, 255) or None,
+        "request_id": line.origin.request_id or None,
         "problem": line.problem,
         "summary": line.summary,
         "evidence": _dump(line.evidence),
@@ -284,6 +288,7 @@ class Entry:
     weight: int = 1
     plan: str = ""
     operator: str = ""
+    request_id: str = ""
 
 
 def listing(
@@ -293,6 +298,7 @@ def listing(
     handler: str | None = None,
     key: str | None = None,
     outcomes: Sequence[str] = (),
+    request_id: str | None = None,
     limit: int = 1000,
 ) -> list[Entry]:
     """Return entries, oldest first. If there are more than ``limit``, return only the newest of them.
@@ -306,6 +312,8 @@ def listing(
         query = query.where(history.c.handler == handler)
     if key:
         query = query.where(history.c.key == key)
+    if request_id:
+        query = query.where(history.c.request_id == request_id)
     if outcomes:
         query = query.where(history.c.outcome.in_(outcomes))
     rows = database.transact(lambda connection: connection.execute(query).mappings().all())
@@ -346,6 +354,7 @@ def entry_of(row: RowMapping) -> Entry:
         weight=row["weight"],
         plan=row["plan"] or "",
         operator=row["operator"] or "",
+        request_id=row["request_id"] or "",
     )
 
 

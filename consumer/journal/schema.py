@@ -107,6 +107,8 @@ history = Table(
     Column("error", _Long),
     # the person who asked for the heal, or approved it
     Column("operator", String(255)),
+    # of the inspection: the cloud's APIs log it too
+    Column("request_id", String(64)),
     Column("hint", String(128), nullable=False),
     Column("hint_id", String(64)),
     Column("hinted_at", Double),
@@ -117,6 +119,7 @@ history = Table(
     Index("history_key_idx", "key", "at"),
     Index("history_budget_idx", "handler", "outcome", "at"),
     Index("history_outcome_idx", "outcome", "at"),
+    Index("history_request_idx", "request_id"),
     **_TABLE,
 )
 

@@ -24,7 +24,7 @@ from keystoneauth1.identity.base import BaseIdentityPlugin
 from keystoneauth1.session import Session
 from oslo_config import cfg
 
-from handlers.access import cloud_options
+from handlers.access import cloud_options, request_id
 from handlers.access.service_files import ConfigError, ServiceFiles
 from handlers.base import Resources, Unavailable
 
@@ -167,6 +167,7 @@ class _OneRegion(adapter.Adapter):
 
     def request(self, url: str, method: str, **arguments: Any) -> requests.Response:
         self._require_one_region()
+        arguments["headers"] = request_id.headers() | dict(arguments.get("headers") or {})
         response: requests.Response = super().request(url, method, **arguments)
         return response
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, wait
 from typing import TypeVar
 
+from handlers.access import request_id
 from handlers.base import Refused, Unavailable
 from handlers.nova import queries
 from handlers.nova.cells import Cell
@@ -76,7 +77,7 @@ def read_ahead(read: Callable[[S], T], batches: Iterable[S]) -> Iterator[tuple[S
 
     :return: each batch with a finished future, whose result raises the error of ``read``
     """
-    with ThreadPoolExecutor(_AHEAD, thread_name_prefix="read-ahead") as pool:
+    with request_id.pool(_AHEAD, "read-ahead") as pool:
         waiting: deque[tuple[S, Future[T]]] = deque()
         for batch in batches:
             waiting.append((batch, pool.submit(read, batch)))

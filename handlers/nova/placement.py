@@ -11,13 +11,13 @@ from __future__ import annotations
 import shlex
 import threading
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Self
 
 import requests
 
+from handlers.access import request_id
 from handlers.access.cloud import Cloud, Service, Write
 from handlers.base import Conflict, Refused, Resources, Unavailable
 
@@ -157,7 +157,7 @@ class Placement:
     def consumers_of_each(self, providers: Iterable[str]) -> dict[str, ByConsumer]:
         """Return the consumers of each provider, by parallel requests."""
         asked = list(providers)
-        with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="consumers") as pool:
+        with request_id.pool(_AT_ONCE, "consumers") as pool:
             return dict(zip(asked, pool.map(partial(self._consumers, self._turns_of_sweeps), asked), strict=True))
 
     def consumers(self, provider: str) -> ByConsumer:

@@ -162,6 +162,7 @@ def test_what_is_healed_is_announced_when_asked_for(
         eventually(lambda: bus.read("stackmend_notifications.info") != [], 60, "the announcement")
         (announced,) = bus.read("stackmend_notifications.info")
     assert announced["event_type"] == "stackmend.heal.end"
+    assert announced["payload"]["request_id"].startswith("req-")
     assert announced["payload"]["key"] == "host:compute-9"
     assert announced["payload"]["healed"]["undo"].startswith("nova-manage")
 

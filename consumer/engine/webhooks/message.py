@@ -37,6 +37,7 @@ SAMPLE = Entry(
     weight=1,
     plan="",
     operator="",
+    request_id="req-2f1f7a9e-6a3c-4d0e-9c1b-5e8d7c6b5a49",
 )
 
 
@@ -68,6 +69,7 @@ def values(entry: Entry, event: str) -> dict[str, Any]:
             "error": entry.error,
             "weight": entry.weight,
             "operator": entry.operator,
+            "request_id": entry.request_id,
             "hint": entry.hint,
             "lag_s": None if entry.lag is None else round(entry.lag, 3),
             "replica": entry.replica,

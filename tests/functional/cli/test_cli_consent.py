@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import getpass
+import os
+import pwd
 import re
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 
 from consumer import plugins
 from consumer.cli.asks import Approve
+from consumer.cli.base import person
 from consumer.cli.exempt import ExemptAdd, blind, read_scope
 from consumer.journal import backlog, exemptions
 from consumer.journal.database import Database
@@ -56,7 +58,7 @@ def test_an_approved_ask_is_healed_by_the_next_sweep_in_the_name_of_the_operator
     assert ids(asking, "--state", "approved") == {"thing:a": asked["thing:a"]}
     assert [row["action"] for row in sweep(asking).json] == ["healed", "asked"]
     (line,) = asking("history", "--outcome", "healed", "-f", "json").json
-    assert (line["key"], line["operator"], line["plan"]) == ("thing:a", "alice", "set a from 1 to 0")
+    assert (line["key"], line["operator"], line["plan"]) == ("thing:a", f"alice (as {person()})", "set a from 1 to 0")
     assert list(ids(asking)) == ["thing:b"]
 
 
@@ -75,7 +77,7 @@ def test_a_denial_has_a_reason_and_a_person(asking: Shell) -> None:
     ran = asking("work", "deny", str(ids(asking)["thing:a"]), "--reason", "under repair")
     assert (ran.code, ran.out) == (0, "1 ask denied\n")
     row = next(row for row in asking("work", "asks", "-f", "json").json if row["key"] == "thing:a")
-    assert (row["state"], row["reason"], row["operator"]) == ("denied", "under repair", getpass.getuser())
+    assert (row["state"], row["reason"], row["operator"]) == ("denied", "under repair", person())
     assert [one["action"] for one in sweep(asking).json] == ["denied", "asked"]
     assert asking.world.drifted() == {"a", "b"}
 
@@ -100,7 +102,7 @@ def test_a_wrong_decision_changes_nothing(asking: Shell, arguments: tuple[str, .
 def test_heal_is_the_operators_own_approval(asking: Shell) -> None:
     assert asking("heal", "mender", "thing:a", "-f", "json").code == 0
     (line,) = asking("history", "--outcome", "healed", "-f", "json").json
-    assert line["operator"] == getpass.getuser()
+    assert line["operator"] == person()
 
 
 def test_the_second_witness_approves_by_id_only(
@@ -118,7 +120,7 @@ def test_the_second_witness_approves_by_id_only(
     assert shell.world.drifted() == {"a"}
     assert shell("work", "approve", str(known["thing:a"]), "--by", "alice").code == 0
     assert [(one["key"], one["action"]) for one in sweep(shell).json] == [("thing:a", "healed")]
-    assert shell("history", "--outcome", "healed", "-f", "json").json[-1]["operator"] == "alice"
+    assert shell("history", "--outcome", "healed", "-f", "json").json[-1]["operator"] == f"alice (as {person()})"
 
 
 def test_an_exemption_is_listed_honoured_and_removed(shell: Shell, database: Database) -> None:
@@ -129,7 +131,7 @@ def test_an_exemption_is_listed_honoured_and_removed(shell: Shell, database: Dat
     (row,) = shell("exempt", "list", "-f", "json").json
     assert (row["scope"], row["operator"], row["reason"], row["state"]) == (
         "host:shelf-a",
-        "alice",
+        f"alice (as {person()})",
         "memory test",
         "valid",
     )
@@ -181,15 +183,16 @@ def test_a_user_without_a_name_can_run_commands(
 ) -> None:
     """In a container, the user id may have no entry in the password file."""
 
-    def unknown() -> str:
+    def unknown(_uid: int) -> pwd.struct_passwd:
         raise KeyError("getpwuid(): uid not found: 4711")
 
-    monkeypatch.setattr(getpass, "getuser", unknown)
+    monkeypatch.setattr(os, "getuid", lambda: 4711)
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
     monkeypatch.delenv("SUDO_USER", raising=False)
     shell.world.things = {"a": 1}
     assert shell("heal", "mender", "thing:a").code == 0
     (line,) = shell("history", "-f", "json").json
-    assert line["operator"] == "an unknown user"
+    assert line["operator"] == "uid 4711"
 
 
 @pytest.mark.parametrize(

@@ -75,7 +75,7 @@ def test_a_paused_handler_is_looked_at_and_not_healed(shell: Shell, database: Da
     assert shell("handler", "pause", "mender", "--reason", "restoring").code == 0
     ran = shell("sweep")
     assert ran.code == 2
-    assert "mender is paused and heals nothing (restoring)" in ran.err
+    assert "mender is paused and heals nothing (restoring, by " in ran.err
     assert shell.world.drifted() == {"a"}
 
 
@@ -83,7 +83,7 @@ def test_handlers_that_stopped_for_one_reason_share_one_remark(shell: Shell, dat
     shell.configure("[housekeeping]\nfixer_mode = heal\n")
     assert shell("handler", "pause", "mender", "fixer", "--reason", "restoring").code == 0
     ran = shell("sweep")
-    assert "mender, fixer are paused and heal nothing (restoring)" in ran.err
+    assert "mender, fixer are paused and heal nothing (restoring, by " in ran.err
     assert ran.err.count("restoring") == 1
 
 

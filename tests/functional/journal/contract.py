@@ -454,59 +454,56 @@ class JournalContract:
         replicas.unregister(journal, "r1")
         assert replicas.listing(journal) == []
 
+    def test_messages_of_webhooks_leave_in_order_and_one_at_a_time(self, journal: Database) -> None:
+        history.append(journal, [line("before", Outcome.FOUND)])
+        deliveries.subscribe(journal, {"chat": ["found", "healed"], "pager": ["failed"]})
+        opened = [line("a", Outcome.FOUND), line("b")]
+        ids = journal.transact(lambda connection: history.write(connection, opened, now(connection)))
+        history.close(journal, Closing(ids[1], Outcome.HEALED, Healed("mended b")))
+        history.close(journal, Closing(ids[1], Outcome.FAILED))
+        assert [(one.sink, one.messages) for one in deliveries.waiting(journal)] == [("chat", 2)]
+        first = deliveries.claim(journal, "chat", 60)
+        assert first
+        assert first.entry
+        assert (first.outcome, first.entry.key, first.attempts) == ("found", "thing:a", 0)
+        assert deliveries.claim(journal, "chat", 60) is None
+        assert deliveries.claim(journal, "pager", 60) is None
+        deliveries.again(journal, first, 0.0, "answered 500")
+        again = deliveries.claim(journal, "chat", 60)
+        assert again
+        assert (again.id, again.attempts) == (first.id, 1)
+        deliveries.done(journal, first)
+        assert deliveries.claim(journal, "chat", 60) is None, "a sender that lost its lease deletes nothing"
+        deliveries.done(journal, again)
+        second = deliveries.claim(journal, "chat", -1)
+        assert second
+        assert second.entry
+        assert (second.outcome, second.entry.action) == ("healed", "mended b")
+        taken_over = deliveries.claim(journal, "chat", 60)
+        assert taken_over
+        assert taken_over.id == second.id
+        assert deliveries.expire(journal, "chat", 3600, 10) == 0
+        assert deliveries.expire(journal, "chat", 3600, 0) == 1
+        deliveries.subscribe(journal, {})
+        history.append(journal, [line("c", Outcome.FOUND)])
+        assert deliveries.waiting(journal) == []
 
-def test_messages_of_webhooks_leave_in_order_and_one_at_a_time(journal: Database) -> None:
-    history.append(journal, [line("before", Outcome.FOUND)])
-    deliveries.subscribe(journal, {"chat": ["found", "healed"], "pager": ["failed"]})
-    opened = [line("a", Outcome.FOUND), line("b")]
-    ids = journal.transact(lambda connection: history.write(connection, opened, now(connection)))
-    history.close(journal, Closing(ids[1], Outcome.HEALED, Healed("mended b")))
-    history.close(journal, Closing(ids[1], Outcome.FAILED))
-    assert [(one.sink, one.messages) for one in deliveries.waiting(journal)] == [("chat", 2)]
-    first = deliveries.claim(journal, "chat", 60)
-    assert first
-    assert first.entry
-    assert (first.outcome, first.entry.key, first.attempts) == ("found", "thing:a", 0)
-    assert deliveries.claim(journal, "chat", 60) is None
-    assert deliveries.claim(journal, "pager", 60) is None
-    deliveries.again(journal, first, 0.0, "answered 500")
-    again = deliveries.claim(journal, "chat", 60)
-    assert again
-    assert (again.id, again.attempts) == (first.id, 1)
-    deliveries.done(journal, first)
-    assert deliveries.claim(journal, "chat", 60) is None, "a sender that lost its lease deletes nothing"
-    deliveries.done(journal, again)
-    second = deliveries.claim(journal, "chat", -1)
-    assert second
-    assert second.entry
-    assert (second.outcome, second.entry.action) == ("healed", "mended b")
-    taken_over = deliveries.claim(journal, "chat", 60)
-    assert taken_over
-    assert taken_over.id == second.id
-    assert deliveries.expire(journal, "chat", 3600, 10) == 0
-    assert deliveries.expire(journal, "chat", 3600, 0) == 1
-    deliveries.subscribe(journal, {})
-    history.append(journal, [line("c", Outcome.FOUND)])
-    assert deliveries.waiting(journal) == []
+    def test_a_rolled_back_line_sends_no_message(self, journal: Database) -> None:
+        deliveries.subscribe(journal, {"chat": ["found"]})
 
+        def fail(connection: Connection) -> None:
+            history.write(connection, [line("a", Outcome.FOUND)], now(connection))
+            raise ZeroDivisionError
 
-def test_a_rolled_back_line_sends_no_message(journal: Database) -> None:
-    deliveries.subscribe(journal, {"chat": ["found"]})
+        with pytest.raises(ZeroDivisionError):
+            journal.transact(fail)
+        assert deliveries.waiting(journal) == []
 
-    def fail(connection: Connection) -> None:
-        history.write(connection, [line("a", Outcome.FOUND)], now(connection))
-        raise ZeroDivisionError
-
-    with pytest.raises(ZeroDivisionError):
-        journal.transact(fail)
-    assert deliveries.waiting(journal) == []
-
-
-def test_rows_with_an_error_become_due(journal: Database) -> None:
-    work.enqueue(journal, [hint("a"), hint("b")])
-    for claim in take(journal):
-        error = "on hold: 100% of it" if claim.key.id == "a" else "on holiday"
-        work.settle(journal, claim, Later(600.0, error=error))
-    assert work.make_due(journal, "on hold: 100%") == 1
-    [claim] = take(journal)
-    assert (claim.key.id, claim.error) == ("a", "on hold: 100% of it")
+    def test_rows_with_an_error_become_due(self, journal: Database) -> None:
+        work.enqueue(journal, [hint("a"), hint("b")])
+        for claim in take(journal):
+            error = "on hold: 100% of it" if claim.key.id == "a" else "on holiday"
+            work.settle(journal, claim, Later(600.0, error=error))
+        assert work.make_due(journal, "on hold: 100%") == 1
+        [claim] = take(journal)
+        assert (claim.key.id, claim.error) == ("a", "on hold: 100% of it")

@@ -1,0 +1,65 @@
+"""The acts of operators: a line of the history for each command that changes stackmend's state."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from sqlalchemy import Connection
+
+from consumer.journal import history
+from consumer.journal.database import Database, now
+from consumer.journal.history import Line, Origin, Outcome
+from handlers.base import Json, Key
+
+#: Another write of a journal function's transaction.
+Also = Callable[[Connection], None]
+
+
+def nothing(_connection: Connection) -> None:
+    """Write nothing else."""
+
+
+@dataclass(frozen=True, slots=True)
+class Act:
+    """An act of an operator.
+
+    :param command: the words of the command: ``handler pause``
+    :param about: the handler, or the noun of the command: ``purge``, ``exemption``
+    :param summary: the act in the past tense, without the operator: ``paused purge``
+    :param undo: the command that reverses the act, if there is one
+    """
+
+    command: str
+    about: str
+    key: Key
+    summary: str
+    evidence: Json = field(default_factory=dict)
+    undo: str = ""
+
+
+def recorder(operator: str, *acts: Act) -> Also:
+    """Return a function that writes acts in the transaction of its connection."""
+    return lambda connection: write(connection, operator, acts)
+
+
+def write(connection: Connection, operator: str, acts: Sequence[Act]) -> None:
+    origin = Origin("operator", "", operator=operator)
+    lines = [
+        Line(
+            act.about,
+            act.key,
+            Outcome.ACT,
+            act.command,
+            f"{operator} {act.summary}",
+            origin,
+            act.evidence,
+            undo=act.undo,
+        )
+        for act in acts
+    ]
+    history.write(connection, lines, now(connection))
+
+
+def record(database: Database, operator: str, *acts: Act) -> None:
+    database.transact(recorder(operator, *acts))

@@ -1,0 +1,23 @@
+"""The request id of the current inspection, which the machine stores for each thread in oslo.context."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+from oslo_context.context import RequestContext, get_current
+
+HEADER = "X-Openstack-Request-Id"
+
+
+def headers() -> dict[str, str]:
+    """Return the header of a call; none outside an inspection."""
+    context = get_current()
+    return {HEADER: str(context.request_id)} if context else {}
+
+
+def pool(threads: int, name: str) -> ThreadPoolExecutor:
+    """Return a pool whose threads have the request id of this thread."""
+    context: RequestContext | None = get_current()
+    adopt: Callable[[], None] | None = context.update_store if context else None
+    return ThreadPoolExecutor(threads, thread_name_prefix=name, initializer=adopt)
