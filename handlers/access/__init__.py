@@ -12,4 +12,6 @@ neutron         the client for Neutron's ports
 roles           the Keystone roles that calls need
 rabbit_options  the TLS options of a service's broker
 service_files   reads single values from the files of other services
+sql_text        statements as an operator types them
+request_id      the request id of the current inspection
 """

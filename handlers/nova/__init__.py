@@ -10,6 +10,7 @@ brokers             the brokers on which Nova publishes
 checks              the checks of ``stackmend check``
 demo                the scenes of ``stackmend demo``
 watermarks          values of databases that only grow
+holds               hosts whose disabled service lets heals wait
 
 database            connections to nova_api and the cells
 cells               rows of ``cell_mappings`` and their URLs
