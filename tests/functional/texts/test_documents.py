@@ -115,7 +115,7 @@ def test_files_that_are_named_exist() -> None:
     named = {
         name
         for path in DOCUMENTS
-        for name in re.findall(r"``((?:etc|doc|handlers|devstack)/[\w./-]+)``", text_of(path))
+        for name in re.findall(r"``((?:etc|deploy|doc|handlers|devstack)/[\w./-]+)``", text_of(path))
     }
     assert len(named) > 5
     assert {name for name in named if not (ROOT / name).exists()} == set()

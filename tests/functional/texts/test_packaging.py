@@ -166,19 +166,6 @@ def test_the_devstack_plugin_is_good_bash() -> None:
     assert said.returncode == 0, said.stdout
 
 
-def test_kolla_starts_the_daemon_that_the_container_has() -> None:
-    loaded = json.loads((ROOT / "etc" / "kolla" / "config.json").read_text())
-    container = (ROOT / "etc" / "Containerfile").read_text()
-    program, command = loaded["command"].split()
-    assert f"/opt/stackmend/bin/{program}" in container
-    assert command in main.COMMANDS
-    assert "/etc/stackmend/stackmend.conf" in {file["dest"] for file in loaded["config_files"]}
-    for file in loaded["config_files"]:
-        assert file["source"] == f"/var/lib/kolla/config_files/{Path(file['dest']).name}"
-        assert (file["owner"], file["perm"]) == ("stackmend", "0600")
-    assert f"VOLUME {loaded['permissions'][0]['path']}" in container
-
-
 def commands_in(completion: str) -> dict[str, set[str]]:
     """Return what a script for bash offers, by the words before."""
     return {name: set(words.split()) for name, words in re.findall(r"^  (cmds\w*)='(.*)'$", completion, re.MULTILINE)}
