@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from handlers.octavia.cloud_objects import AMPHORA, Server
+from handlers.octavia.cloud_objects import AMPHORA, RELEASED, STATE, Server
 from handlers.octavia.drivers.chosen import chosen_driver
 from handlers.octavia.drivers.openstack import OpenStackDriver
 from handlers.octavia.housekeeping import (
@@ -206,6 +206,13 @@ def test_an_image_is_kept_sealed_and_given_up(driver: OpenStackDriver, spare: st
     assert (sealed.protected, sealed.visibility) == (True, "private")
     with pytest.raises(DeleteFailed, match="protected"):
         driver.delete_image(made)
+    driver.release_image(made)
+    released = driver.image(made)
+    assert released
+    assert not released.protected
+    assert released.properties[STATE] == RELEASED
+    assert released.properties[AMPHORA] == "a"
+    assert list(driver.images()) == []
     driver.unseal_image(made)
     driver.delete_image(made)
     assert driver.image(made) is None

@@ -66,7 +66,8 @@ class ImageCalls(Driver):
         return [image for image in found if image.properties.get(STATE) != RELEASED]
 
     def _set(self, image: str, values: Mapping[str, Any]) -> None:
-        patch = json.dumps([{"op": "replace", "path": f"/{name}", "value": value} for name, value in values.items()])
+        # Glance answers 409 to the replacement of a missing property, and replaces by "add" too (``glance/api/v2/images.py``)
+        patch = json.dumps([{"op": "add", "path": f"/{name}", "value": value} for name, value in values.items()])
         self.glance.call("PATCH", f"/v2/images/{image}", f"image:{image}", data=patch, headers=_PATCH)
 
 
