@@ -114,7 +114,7 @@ def test_the_second_witness_approves_by_id_only(
     assert sweep(shell).code == 2
     known = ids(shell)
     ran = shell("work", "approve", "--handler", "mender", "--by", "alice")
-    assert ran.out == "1 ask approved; a new proof follows\n"
+    assert ran.out == "1 ask approved; a new inspection follows\n"
     assert ran.err == f"approve these by ID, because you become their second witness: {known['thing:a']}\n"
     sweep(shell)
     assert shell.world.drifted() == {"a"}
