@@ -302,7 +302,7 @@ class Roles:
     heal: tuple[Role, ...] = ()
 
     def needed(self, mode: Mode) -> tuple[Role, ...]:
-        """Return the roles that a mode other than ``off`` needs."""
+        """Return the Keystone roles that the handler needs in a mode other than ``off``."""
         return self.inspect + self.heal if mode.heals else self.inspect
 
 

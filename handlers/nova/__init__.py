@@ -1,6 +1,6 @@
-"""Handlers for Nova's drift, in five families. A family uses the files of this folder, but no other family.
+"""Handlers for Nova's drift, in families. A family uses the files of this folder, but no other family.
 
-Families: hosts, mappings, allocations, ports, archive.
+Families: hosts, mappings, allocations, ports, archive, migrations, bindings, instances.
 Tests and demonstration: simulation, notifications.
 
 base                the bases of the handlers
@@ -9,8 +9,8 @@ options             the options ``[nova]``
 brokers             the brokers on which Nova publishes
 checks              the checks of ``stackmend check``
 demo                the scenes of ``stackmend demo``
-watermarks          values of databases that only grow
-holds               hosts whose disabled service lets heals wait
+watermarks          reads values that only grow, such as highest ids
+holds               hosts whose disabled service makes heals wait
 
 database            connections to nova_api and the cells
 cells               rows of ``cell_mappings`` and their URLs

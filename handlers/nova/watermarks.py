@@ -89,7 +89,7 @@ def _of_placement(generations: Iterable[tuple[str, int]]) -> Watermark:
 
 
 def _ids(connection: Connection, name: str, homes: Iterable[sa.Table]) -> Ids | None:
-    """Return a table's ids; None if the next id is unknown.
+    """Return the highest id and the next id of a table; None if the database does not give the next id.
 
     :param homes: the table, and its shadow table if there is one
     """

@@ -1,6 +1,7 @@
 """The watermark of Octavia's database: the creation times of old load balancers.
 
-The watermark has no highest ids: the ids are UUIDs, and Octavia's housekeeping deletes expired rows.
+The watermark has no highest ids, because the ids are UUIDs. A missing row proves nothing: Octavia's housekeeping deletes
+expired rows.
 """
 
 from __future__ import annotations

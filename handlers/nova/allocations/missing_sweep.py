@@ -115,7 +115,10 @@ class Suspects:
         return _missing(self._residents(cell, [node]), self._placement.consumers(node.uuid))
 
     def missing_together(self, cell: Cell, first: ComputeNode) -> frozenset[str]:
-        """Return the instances without resources on ``first`` and the next nodes by uuid, as far as one key covers them."""
+        """Return the instances without an allocation that one key stands for.
+
+        They live on ``first`` or on one of the nodes that follow it in the order of uuids.
+        """
         nodes = self._databases.database(cell).run(queries.compute_nodes)
         some = sorted((node for node in nodes if node.uuid >= first.uuid), key=_uuid)[:GROUP]
         readings = self._read(cell, some, {node.uuid for node in some}, self._placement.consumers_of_each)

@@ -132,7 +132,10 @@ class Schema:
         return [table for table in self._order if table in inside and table is not root]
 
     def due(self, table: sa.Table, before: datetime) -> ColumnElement[bool]:
-        """Return the condition for old rows to which no unmovable row refers, and that refer to no deleted row."""
+        """Return the condition for the roots of trees that may move now.
+
+        Such a row was deleted before ``before`` and refers to no deleted row. No row that must stay refers to it.
+        """
         if table.name == TASK_LOG:
             return old(table, before)
         conditions = [old(table, before)]

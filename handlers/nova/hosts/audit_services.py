@@ -182,10 +182,10 @@ class AuditServices(PlacementHandler):
         )
 
     def _unless_back(self, before: HostMapping) -> None:
-        """Insert the mapping again if the host came back meanwhile.
+        """Insert the mapping again if the host came back after the deletion, or if that is unknown.
 
         :raises Conflict: the host came back
-        :raises Unavailable: a cell did not answer, so the mapping was inserted too
+        :raises Unavailable: a cell did not answer
         """
         try:
             traces = self._traces(before.host).values()

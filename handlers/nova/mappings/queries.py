@@ -67,7 +67,10 @@ def read(databases: NovaDatabases, instances: Collection[str]) -> dict[str, Fact
 
 
 def _named(facts: Facts, instance: str, cells: Mapping[int, frozenset[str]]) -> Facts:
-    """:param cells: the concerns of each cell"""
+    """Add the concerns of an instance and of the cells that have a copy or its mapping.
+
+    :param cells: the concerns of each cell, by its id in ``cell_mappings``
+    """
     rows = [(copy.cell_id, concerns.of_row(copy.uuid, copy.project_id, copy.host, copy.node)) for copy in facts.copies]
     if facts.mapping is not None:
         rows.append((facts.mapping.cell_id or 0, concerns.named("project", facts.mapping.project_id)))

@@ -66,7 +66,10 @@ class ComputeCalls(Driver):
         return found
 
     def _must_be_whole(self) -> None:
-        """:raises UnavailableException: when a cell that may have servers of Octavia does not answer"""
+        """Require that Nova's list of servers is complete.
+
+        :raises UnavailableException: when a cell that may have servers of Octavia does not answer
+        """
         services = _listed(self.compute.get("/os-services", "services", params={"binary": "nova-compute"}), "services")
         silent = sorted(shown["host"] for shown in services if shown["status"] == _UNKNOWN)
         if silent and self._may_be_in_silent_cells():
