@@ -155,7 +155,6 @@ _TAG_AND_FLAGS = Struct(">QB")
 
 
 def _name(data: bytes, at: int) -> tuple[str, int]:
-    """Read AMQP's type *short string*; return the string and the offset of its end."""
     end = at + 1 + data[at]
     return data[at + 1 : end].decode("utf-8", "replace"), end
 

@@ -121,7 +121,6 @@ def expire(database: Database, older_than: float, keep: int, keep_bytes: int) ->
 
 
 def _surplus(connection: Connection, keep: int, keep_bytes: int) -> list[int]:
-    """Return the ids of the oldest letters beyond the limits, at most 200."""
     rows, stored = connection.execute(
         select(func.count(), func.coalesce(func.sum(dead_event.c.stored), 0)).select_from(dead_event)
     ).one()

@@ -266,7 +266,6 @@ block_device_mapping = Table(
 
 
 def _shadow(table: Table) -> Table:
-    """Make the shadow table: it has the same columns, but the id is the only key."""
     columns = [Column(column.name, column.type, primary_key=column.primary_key) for column in table.columns]
     return Table(f"shadow_{table.name}", cell, *columns)
 

@@ -147,7 +147,6 @@ class OctaviaDemo(Demo):
 
 
 def _notification(amphora: records.Amphora, status: str) -> Notification:
-    """Make Nova's notification of an amphora's server that reached a state."""
     data: dict[str, object] = {
         "uuid": amphora.compute_id,
         "display_name": f"{AMPHORA_PREFIX}{amphora.id}",

@@ -41,7 +41,6 @@ def hosts_file(path: Path) -> Iterator[Hold]:
 
 
 def _lines(path: Path) -> list[str]:
-    """Return the lines of a file that are neither empty nor comments, without line breaks."""
     text = path.read_text(encoding="utf-8", errors="replace")
     lines = (" ".join(line.split()) for line in text.splitlines())
     return [line for line in lines if line and not line.startswith("#")]
