@@ -62,8 +62,8 @@ class Sweep(Lister):
         parser.add_argument("--audit", action="store_true", help="Only report drift, whatever the configuration.")
         parser.add_argument(
             "--cell", action="append", default=[], metavar="NAME",
-            help="Report and heal only drift in this cell; may be repeated. Handlers that do not name the cell of each finding "
-            "are omitted.",
+            help="Report and heal only drift in this cell, and in no other cell; may be repeated. Handlers that do not name "
+            "the cell of each finding are omitted.",
         )  # fmt: skip
         parser.add_argument(
             "--key", action="append", default=[], type=_key, metavar="KEY",
@@ -80,8 +80,8 @@ class Sweep(Lister):
         tasks = self._tasks(parsed_args.names, parsed_args.audit)
         if parsed_args.key:
             tasks = _taking(tasks, parsed_args.key)
+        selected = self._in_cells(parsed_args.cell)
         if parsed_args.cell:
-            self._require_cells(parsed_args.cell)
             tasks = self._knowing_cells(tasks, bool(parsed_args.names))
         database = self.session.database if any(task.heals for task in tasks) else None
         if database is not None:
@@ -95,8 +95,7 @@ class Sweep(Lister):
         with sending, progress() as shown:
             one_shot = OneShot(
                 database, self.session.engine, replicas.new_id(), shown,
-                operator=operator(parsed_args), selected=in_cells(parsed_args.cell), most=parsed_args.max_count,
-                board=self.session.board,
+                operator=operator(parsed_args), selected=selected, most=parsed_args.max_count, board=self.session.board,
             )  # fmt: skip
             keys = parsed_args.key
             results = one_shot.examine_all(tasks, keys) if keys else one_shot.sweep(tasks)
@@ -123,15 +122,21 @@ class Sweep(Lister):
             self._refuse_off(classes)
         return self.session.tasks(classes, at_most_audit if audit else as_configured)
 
-    def _require_cells(self, names: Sequence[str]) -> None:
-        """Raise CommandError if a name is not the name of a cell whose database answers."""
+    def _in_cells(self, names: Sequence[str]) -> Callable[[Finding], bool]:
+        """Return a function that returns whether a finding is in these cells; always True without a name.
+
+        :raises CommandError: a name is not of a cell whose database answers
+        """
+        if not names:
+            return lambda _finding: True
         marks = {one.database for source in plugins.watermarks() for one in source(self.session.resources)}
-        if unknown := [name for name in names if f"cell:{name}" not in marks]:
-            cells = sorted(mark.removeprefix("cell:") for mark in marks if mark.startswith("cell:"))
+        cells = {mark.removeprefix("cell:") for mark in marks if mark.startswith("cell:")}
+        if unknown := [name for name in names if name not in cells]:
             raise CommandError(
                 f"--cell: there is no cell {', '.join(unknown)}, or its database does not answer; the cells are: "
-                f"{', '.join(cells) or 'none'}"
+                f"{', '.join(sorted(cells)) or 'none'}"
             )
+        return within(names, cells)
 
     def _knowing_cells(self, tasks: Sequence[Task], named: bool) -> list[Task]:
         """Omit the tasks whose findings may lack a cell.
@@ -191,10 +196,19 @@ def _taking(tasks: Sequence[Task], keys: Sequence[Key]) -> list[Task]:
     return [task for task in tasks if wanted.intersection(task.handler.kinds)]
 
 
-def in_cells(names: Collection[str]) -> Callable[[Finding], bool]:
-    """Return a function that returns whether a finding is in one of these cells; always True without a name."""
-    wanted = {f"cell:{name}" for name in names}
-    return lambda finding: not wanted or not wanted.isdisjoint({str(finding.key), *finding.concerns})
+def within(names: Collection[str], cells: Collection[str]) -> Callable[[Finding], bool]:
+    """Return a function that returns whether a finding is in these cells, and in no other.
+
+    :param cells: the names of all cells
+    """
+    wanted = {f"cell:{name}".casefold() for name in names}
+    others = {f"cell:{name}".casefold() for name in cells} - wanted
+
+    def selected(finding: Finding) -> bool:
+        concerned = {scope.casefold() for scope in (str(finding.key), *finding.concerns)}
+        return not concerned.isdisjoint(wanted) and concerned.isdisjoint(others)
+
+    return selected
 
 
 def exit_code(results: Iterable[Result]) -> int:

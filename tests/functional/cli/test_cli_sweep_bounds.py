@@ -16,13 +16,13 @@ from tests.functional.cli.conftest import Fixer, Shell, WorldMender
 
 
 class CelledMender(WorldMender):
-    """A mender that knows the cell of each thing: the first letter of its name."""
+    """A mender that knows the cells of each thing: the letters of its name."""
 
     concerned_kinds: ClassVar[frozenset[str]] = frozenset({"cell"})
 
     def inspect(self, key: Key) -> Iterable[Finding]:
         for finding in super().inspect(key):
-            yield replace(finding, concerns=frozenset({f"cell:{key.id[0]}"}))
+            yield replace(finding, concerns=frozenset(f"cell:{cell}" for cell in key.id.rstrip("12").upper()))
 
 
 @pytest.fixture
@@ -41,6 +41,14 @@ def test_a_sweep_of_a_cell_heals_nothing_in_other_cells(celled: Shell) -> None:
     assert celled.world.drifted() == {"b1"}
     assert celled("sweep", "--audit", "--cell", "a").code == 0
     assert celled("sweep", "--audit", "--cell", "a", "--cell", "b").code == 2
+
+
+def test_a_finding_that_also_concerns_another_cell_is_left_out(celled: Shell) -> None:
+    celled.world.things = {"ab1": 1}
+    assert celled("sweep", "--cell", "a").code == 0
+    assert celled.world.drifted() == {"ab1"}
+    assert celled("sweep", "--cell", "a", "--cell", "b").code == 0
+    assert celled.world.drifted() == set()
 
 
 def test_a_cell_that_does_not_exist_is_an_error(celled: Shell) -> None:
