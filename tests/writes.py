@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -20,12 +21,14 @@ _READS = frozenset({"GET", "HEAD"})
 
 @contextmanager
 def recorded(services: Mapping[str, str], databases: Mapping[str, str]) -> Iterator[list[str]]:
-    """Return the list to which each write is added while the block runs.
+    """Return the list to which each write of this thread is added while the block runs.
 
     :param services: names in plans, by endpoint
     :param databases: names in plans, by the file of an SQLite database
     """
     lines: list[str] = []
+    # simulated services write in threads of their own
+    caller = threading.get_ident()
     send = HTTPAdapter.send
 
     def on_the_wire(self: HTTPAdapter, request: requests.PreparedRequest, *given: Any, **more: Any) -> Any:
@@ -40,7 +43,11 @@ def recorded(services: Mapping[str, str], databases: Mapping[str, str]) -> Itera
 
     def executed(connection: Connection, clause: Any, several: Any, values: Any, options: Any) -> None:
         name = databases.get(str(connection.engine.url.database))
-        if name is not None and isinstance(clause, sa.Insert | sa.Update | sa.Delete):
+        if (
+            threading.get_ident() == caller
+            and name is not None
+            and isinstance(clause, sa.Insert | sa.Update | sa.Delete)
+        ):
             rows = several or ([values] if values else [None])
             for row in rows:
                 statement = clause if row is None else clause.values(row)  # type: ignore[union-attr]

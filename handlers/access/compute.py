@@ -9,7 +9,7 @@ from typing import Self
 
 import requests
 
-from handlers.access.cloud import Cloud, Service
+from handlers.access.cloud import Cloud, Service, Write
 from handlers.base import Conflict, Refused, Resources
 
 #: Train, the first release whose API all supported releases have
@@ -32,11 +32,15 @@ class Compute:
         :raises Conflict: when the server is gone
         :raises Refused: when Nova rejects the request
         """
-        response = self._service.write("DELETE", f"/servers/{server}", microversion=MICROVERSION)
+        response = self._service.send(deleting_server(server), microversion=MICROVERSION)
         if response.status_code == 404:
             raise Conflict(f"server {server} is gone")
         if response.status_code != 204:
             raise Refused(f"Nova refuses to delete server {server}: {response.status_code} {_detail(response)}")
+
+
+def deleting_server(server: str) -> Write:
+    return Write("compute", "DELETE", f"/servers/{server}")
 
 
 def _detail(response: requests.Response) -> str:

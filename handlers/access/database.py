@@ -205,9 +205,13 @@ class Database:
             return Unavailable(self.name, reason)
         return error
 
+    def typed(self, statement: Writing) -> str:
+        """Return a statement as an operator types it."""
+        return as_typed(self._engine.dialect, statement)
+
     def plan(self, statements: Iterable[Writing]) -> str:
         """Return statements as the lines of a plan."""
-        texts = (as_typed(self._engine.dialect, one) for one in statements)
+        texts = map(self.typed, statements)
         return "\n".join(f"{self.name}: {_BEFORE_CLAUSE.sub(' ', text)}" for text in texts)
 
     def close(self) -> None:

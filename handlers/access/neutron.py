@@ -178,8 +178,7 @@ class Network:
         now = self.port(before.id)
         if now is None or now.revision != before.revision or binding.active:
             raise Conflict(f"port {before.id} changed meanwhile")
-        url = f"/v2.0/ports/{before.id}/bindings/{quote(binding.host, safe='')}"
-        response = self._service.write("DELETE", url)
+        response = self._service.send(deleting_binding(before, binding))
         if response.status_code != 204:
             raise _failure(response, before)
         after = self.port(before.id)
@@ -237,6 +236,10 @@ def changing(before: Port, changes: Mapping[str, Any]) -> Write:
 
 def deleting(before: Port) -> Write:
     return Write("network", "DELETE", f"/v2.0/ports/{before.id}", headers=_unchanged(before))
+
+
+def deleting_binding(before: Port, binding: Binding) -> Write:
+    return Write("network", "DELETE", f"/v2.0/ports/{before.id}/bindings/{quote(binding.host, safe='')}")
 
 
 def _unchanged(before: Port) -> dict[str, str]:

@@ -20,6 +20,7 @@ tables              the columns that handlers read or write
 records             rows as values
 queries             SQL that several families share
 names               compares host names
+concerns            names the objects of a finding for exemptions
 nodes               reads compute nodes and instances of all cells
 former_nodes        reads deleted compute nodes
 archived_consumers  finds archived instances and migrations

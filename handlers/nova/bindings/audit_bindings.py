@@ -36,13 +36,13 @@ from typing import Self
 from oslo_config import cfg
 
 from handlers.access import cloud_options
-from handlers.access.neutron import HOST, Binding, Network, Port
+from handlers.access.neutron import HOST, Binding, Network, Port, deleting_binding
 from handlers.access.roles import BINDINGS, PORTS
 from handlers.base import Conflict, Finding, Healed, Key, Mode, Resources, Roles, Trigger, Unavailable, keys_of
 from handlers.nova import concerns, keys, options, queries
 from handlers.nova.base import NovaHandler
 from handlers.nova.bindings import facts
-from handlers.nova.bindings.queries import hosts_at_rest, typed_move
+from handlers.nova.bindings.queries import hosts_at_rest, moving
 from handlers.nova.bindings.rules import Bound, Delete, Facts, Problem, completed_there, decide, state
 from handlers.nova.cells import Cell
 from handlers.nova.database import NovaDatabases
@@ -196,7 +196,7 @@ class AuditBindings(NovaHandler):
             None if latest is None else latest.uuid,
             None if latest is None else latest.status,
         )
-        request = f"DELETE /v2.0/ports/{port.id}/bindings/{binding.host}"
+        request = deleting_binding(port, binding)
         summary = f"port {port.id} of instance {key.id} has the binding {binding.status} to {binding.host}"
         concerned = concerns.named("host", binding.host, port.host) | concerns.of_cell(cell)
         if known.here is not None:
@@ -204,10 +204,12 @@ class AuditBindings(NovaHandler):
         if isinstance(verdict, Delete):
             undo = f"none: Nova creates the binding again when it migrates the instance to {binding.host}"
             text = f"{summary}, and lives on {known.host}"
-            return Finding(key, Problem.INACTIVE, text, asdict(evidence), undo=undo, plan=request, concerns=concerned)
+            return Finding(
+                key, Problem.INACTIVE, text, asdict(evidence), undo=undo, plan=str(request), concerns=concerned
+            )
         refusal = verdict.refusal
         if verdict.problem == Problem.INACTIVE:
-            refusal = f"{refusal} to Neutron: {request}"
+            refusal = f"{refusal} to Neutron: {request.method} {request.url}"
         elif completed_there(bound):
             refusal = f"{refusal} in the database of {cell.label}:\n{self._move(cell, key.id, known)}"
         text = f"{summary}, and {verdict.summary}"
@@ -217,4 +219,4 @@ class AuditBindings(NovaHandler):
         move, host = known.latest, known.host
         if move is None or host is None:
             return ""
-        return self._databases.database(cell).run(lambda connection: typed_move(connection, instance, host, move))
+        return self._databases.database(cell).typed(moving(instance, host, move))

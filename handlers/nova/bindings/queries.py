@@ -7,7 +7,6 @@ from collections.abc import Collection
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from handlers.access.sql_text import as_typed
 from handlers.nova import tables
 from handlers.nova.queries import chunks
 from handlers.nova.records import Migration
@@ -22,9 +21,9 @@ def hosts_at_rest(connection: Connection, instances: Collection[str]) -> dict[st
     }
 
 
-def typed_move(connection: Connection, instance: str, host: str, move: Migration) -> str:
+def moving(instance: str, host: str, move: Migration) -> sa.Update:
     """Return the statement that names the migration's destination as the instance's host."""
     c = tables.instances.c
     there = {"host": move.dest[0], "node": move.dest[1]}
     before = (c.uuid == instance, c.host == host, c.deleted == 0, c.task_state.is_(None))
-    return as_typed(connection.dialect, sa.update(tables.instances).where(*before).values(there))
+    return sa.update(tables.instances).where(*before).values(there)

@@ -32,10 +32,11 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Self
 
+import sqlalchemy as sa
 from oslo_config import cfg
 
 from handlers.access import cloud_options
-from handlers.access.compute import Compute
+from handlers.access.compute import Compute, deleting_server
 from handlers.access.roles import SERVERS
 from handlers.base import (
     Conflict,
@@ -187,7 +188,8 @@ class AuditStuckInstances(NovaHandler):
     def _report(self, key: Key, cell: Cell, case: Case, report: Report) -> Finding:
         refusal = report.refusal
         if isinstance(report, ByHand):
-            refusal = f"{refusal} in the database of {cell.label}:\n{self._clearing(cell, case)}"
+            typed = self._databases.database(cell).typed(_clearing(case))
+            refusal = f"{refusal} in the database of {cell.label}:\n{typed}"
         text = f"instance {case.row.uuid} {report.summary}"
         evidence = _evidence(cell, case)
         return Finding(key, report.problem, text, evidence, False, refusal, concerns=_concerns(cell, case))
@@ -200,13 +202,14 @@ class AuditStuckInstances(NovaHandler):
             f"instance {row.uuid} is being deleted on {row.host}, and nothing carries the deletion on",
             _evidence(cell, case),
             undo="none: a deleted server cannot return",
-            plan=f"-- in the database of {cell.label}\n{self._clearing(cell, case)}\nDELETE /servers/{row.uuid}",
+            plan=f"{self._databases.database(cell).plan([_clearing(case)])}\n{deleting_server(row.uuid)}",
             concerns=_concerns(cell, case),
         )
 
-    def _clearing(self, cell: Cell, case: Case) -> str:
-        database = self._databases.database(cell)
-        return database.run(lambda connection: queries.typed_clearing(connection, case.row))
+
+def _clearing(case: Case) -> sa.Update:
+    row = case.row
+    return queries.clearing(row.uuid, row.host, row.task_state or "", row.changed)
 
 
 def _evidence(cell: Cell, case: Case) -> dict[str, object]:

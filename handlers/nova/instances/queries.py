@@ -8,7 +8,6 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from handlers.access.database import seconds_since, time_before, utcnow
-from handlers.access.sql_text import as_typed
 from handlers.nova import tables
 from handlers.nova.instances.rules import DELETING, Row
 from handlers.nova.queries import COMPUTE, NOW
@@ -19,7 +18,8 @@ _DOWN = 60.0
 
 def live_row(connection: Connection, instance: str) -> Row | None:
     c = tables.instances.c
-    query = sa.select(c.uuid, c.project_id, c.host, c.vm_state, c.task_state, c.hidden, c.created_at, c.updated_at, NOW)
+    columns = (c.uuid, c.project_id, c.host, c.vm_state, c.task_state, c.hidden, c.node)
+    query = sa.select(*columns, c.created_at, c.updated_at, NOW)
     row = connection.execute(query.where(c.uuid == instance, c.deleted == 0)).first()
     if row is None:
         return None
@@ -60,7 +60,7 @@ def suspects(connection: Connection, after: float, host: str | None = None) -> l
 
 def clear_deletion(connection: Connection, instance: str, host: str | None, changed: str | None) -> bool:
     """Clear the task ``deleting`` of an unchanged instance; return whether the row was unchanged."""
-    return connection.execute(_clearing(instance, host, DELETING, changed)).rowcount == 1
+    return connection.execute(clearing(instance, host, DELETING, changed)).rowcount == 1
 
 
 def restore_deletion(connection: Connection, instance: str, host: str | None, changed: str | None) -> None:
@@ -71,12 +71,8 @@ def restore_deletion(connection: Connection, instance: str, host: str | None, ch
     connection.execute(sa.update(tables.instances).where(*mine).values(task_state=DELETING, updated_at=before))
 
 
-def typed_clearing(connection: Connection, row: Row) -> str:
+def clearing(instance: str, host: str | None, task: str, changed: str | None) -> sa.Update:
     """Return the statement that clears the task of an unchanged instance."""
-    return as_typed(connection.dialect, _clearing(row.uuid, row.host, row.task_state or "", row.changed))
-
-
-def _clearing(instance: str, host: str | None, task: str, changed: str | None) -> sa.Update:
     c = tables.instances.c
     unchanged = c.updated_at.is_(None) if changed is None else c.updated_at == datetime.fromisoformat(changed)
     where = c.host.is_(None) if host is None else c.host == host

@@ -163,13 +163,8 @@ class AuditStuckMigrations(DatabaseHandler):
 
     def _finding(self, key: Key, cell: Cell, case: Case, verdict: Report | Fail) -> Finding:
         move, here, successor = case.move, case.here, case.successor
-        plan, undo = self._databases.database(cell).run(
-            lambda connection: (
-                queries.typed_end(connection, move, here.uuid, here.deleted),
-                queries.typed_undo(connection, move),
-            )
-        )
-        where = f"-- in the database of {cell.label}\n"
+        database = self._databases.database(cell)
+        ending = queries.ending(move.id, move.status, move.changed, here.uuid, here.deleted)
         evidence = Evidence(
             cell.uuid,
             move.id,
@@ -193,8 +188,10 @@ class AuditStuckMigrations(DatabaseHandler):
             f"{named}, but {verdict.summary}",
             asdict(evidence),
             heals,
-            f"{verdict.refusal} in the database of {cell.label}:\n{plan}" if isinstance(verdict, Report) else "",
-            undo=where + undo if heals else "",
-            plan=where + plan if heals else "",
+            f"{verdict.refusal} in the database of {cell.label}:\n{database.typed(ending)}"
+            if isinstance(verdict, Report)
+            else "",
+            undo=f"-- in the database of {cell.label}\n{database.typed(queries.undo_of_end(move))}" if heals else "",
+            plan=database.plan([ending]) if heals else "",
             concerns=hosts | concerns.of_cell(cell) | concerns.of_instance(here),
         )

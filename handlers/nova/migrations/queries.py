@@ -12,7 +12,6 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from handlers.access.database import seconds_since, utcnow
-from handlers.access.sql_text import as_typed
 from handlers.base import Conflict
 from handlers.nova import tables
 from handlers.nova.migrations.rules import Move
@@ -66,22 +65,16 @@ def end(connection: Connection, move: int, status: str, changed: str | None, ins
 
     :raises Conflict: when one of them changed
     """
-    if connection.execute(_ending(move, status, changed, instance, deleted)).rowcount != 1:
+    if connection.execute(ending(move, status, changed, instance, deleted)).rowcount != 1:
         raise Conflict(f"migration {move} or its instance {instance} changed")
 
 
-def typed_end(connection: Connection, move: Move, instance: str, deleted: bool) -> str:
-    """Return the statement of :func:`end` as an operator types it."""
-    return as_typed(connection.dialect, _ending(move.id, move.status, move.changed, instance, deleted))
-
-
-def typed_undo(connection: Connection, move: Move) -> str:
+def undo_of_end(move: Move) -> sa.Update:
     table = tables.migrations
-    before = sa.update(table).where(table.c.id == move.id, table.c.status == ENDED).values(status=move.status)
-    return as_typed(connection.dialect, before)
+    return sa.update(table).where(table.c.id == move.id, table.c.status == ENDED).values(status=move.status)
 
 
-def _ending(move: int, status: str, changed: str | None, instance: str, deleted: bool) -> sa.Update:
+def ending(move: int, status: str, changed: str | None, instance: str, deleted: bool) -> sa.Update:
     m, i = tables.migrations.c, tables.instances.c
     state = i.deleted != 0 if deleted else sa.and_(i.deleted == 0, i.task_state.is_(None))
     unchanged = m.updated_at.is_(None) if changed is None else m.updated_at == datetime.fromisoformat(changed)

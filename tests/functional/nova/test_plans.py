@@ -10,14 +10,15 @@ import sqlalchemy as sa
 from consumer.journal import exemptions, history
 from consumer.journal.database import Database
 from handlers.base import Finding, Handler
-from tests.functional.nova.proofs import allocations, archive, hosts, mappings, ports
+from tests.functional.nova.proofs import allocations, archive, bindings, hosts, instances, mappings, migrations, ports
 from tests.functional.nova.proofs.drift import Built, Drift
 from tests.functional.nova.proofs.stage import Stage
 from tests.functional.nova.proofs.theatre import Theatre
 from tests.sweeping import journal, swept
 from tests.writes import recorded
 
-DRIFTS = (*allocations.DRIFTS, *mappings.DRIFTS, *hosts.DRIFTS, *ports.DRIFTS, *archive.DRIFTS)
+FAMILIES = (allocations, mappings, hosts, ports, migrations, bindings, instances, archive)
+DRIFTS = [drift for family in FAMILIES for drift in family.DRIFTS]
 
 
 @pytest.fixture(scope="module", params=DRIFTS, ids=str)
@@ -51,7 +52,11 @@ def found(handler: Handler, built: Built) -> Finding:
 def writes(stage: Stage) -> dict[str, dict[str, str]]:
     names = {name: name if name == "nova_api" else f"cell:{name}" for name in ("nova_api", *stage.cloud.cells)}
     return {
-        "services": {stage.cloud.placement.url: "placement", stage.neutron.url: "network"},
+        "services": {
+            stage.cloud.placement.url: "placement",
+            stage.neutron.url: "network",
+            stage.compute.url: "compute",
+        },
         "databases": {str(stage.file(name)): label for name, label in names.items()},
     }
 
