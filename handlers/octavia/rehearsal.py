@@ -25,6 +25,7 @@ T = TypeVar("T")
 READS = frozenset(
     {
         "console",
+        "headroom",
         "image",
         "images",
         "port",
