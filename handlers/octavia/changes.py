@@ -193,6 +193,13 @@ def _is_before_requests(locked: _Locked) -> bool:
     return locked.updated_at is not None and locked.lb_updated_at < locked.updated_at
 
 
+def _is_older(locked: _Locked) -> bool:
+    """Return whether the amphora's row was last written at least a second before the load balancer's row."""
+    if locked.updated_at is None:
+        return True
+    return locked.lb_updated_at is not None and locked.updated_at < locked.lb_updated_at
+
+
 def end_lost_request(connection: Connection, amphora: records.Amphora) -> bool:
     """Set a load balancer to ACTIVE again, if Octavia's API set it to ERROR because it could not send our failover request.
 
@@ -205,7 +212,7 @@ def end_lost_request(connection: Connection, amphora: records.Amphora) -> bool:
     """
     locked = _lock(connection, amphora)
     found = (locked.lb_status, locked.status, locked.compute_id, locked.updated_at)
-    if found != ("ERROR", amphora.status, amphora.compute_id, amphora.updated_at):
+    if found != ("ERROR", amphora.status, amphora.compute_id, amphora.updated_at) or not _is_older(locked):
         return False
     connection.execute(
         sa.update(tables.load_balancer)

@@ -11,14 +11,15 @@ import tenacity
 POLL = 0.5
 
 
-def until(done: Callable[[], bool], within: float) -> bool:
+def until(done: Callable[[], bool], within: float, every: float = POLL) -> bool:
     """Call ``done``, at least once, until it returns True; return False when it never does.
 
     :param within: seconds after which to stop
+    :param every: seconds between two calls
     """
     asking = tenacity.Retrying(
         retry=tenacity.retry_if_result(operator.not_),
-        wait=tenacity.wait_fixed(POLL),
+        wait=tenacity.wait_fixed(every),
         stop=tenacity.stop_after_delay(within),
         retry_error_callback=lambda _state: False,
     )

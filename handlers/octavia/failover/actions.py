@@ -43,9 +43,13 @@ _SPARES = 1
 
 
 class Actions:
+    """The steps of one heal."""
+
     def __init__(self, driver: Driver, settings: HousekeepingSettings) -> None:
         self._driver = driver
         self._settings = settings
+        #: whether Octavia's API has shown in this heal that it accepts the failover
+        self._accepted = False
         either: dict[StepName, Callable[[AnyReading, Step], Healed]] = {
             StepName.UNMARK: self._unmark,
             StepName.DROP_IMAGE: self._drop_image,
@@ -118,11 +122,14 @@ class Actions:
         return 2 * self._settings.heartbeat_timeout
 
     def _require_failover(self, s: Situation) -> None:
+        if self._accepted:
+            return
         try:
             self._driver.require_failover(s.amphora.id)
         except AmphoraDriverError:
             self._end_lease(s)
             raise
+        self._accepted = True
 
     def _replace(self, s: Situation, step: Step) -> Healed:
         self._record(s)
@@ -149,7 +156,8 @@ class Actions:
         rebuild.record_attempt(self._driver, s.group, s.balancer, s.amphora.id)
 
     def _spares(self, s: Situation) -> list[Server]:
-        return spares.spares_for(self._driver, s.amphora) if s.attempts < _SPARES else []
+        has_spares = self._settings.spare_amphora_pool_size > 0 and s.attempts < _SPARES
+        return spares.spares_for(self._driver, s.amphora) if has_spares else []
 
     def _request(self, s: Situation, amphora: records.Amphora) -> None:
         """Ask Octavia for the failover.

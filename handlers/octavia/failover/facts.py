@@ -36,8 +36,9 @@ class _Rows:
 @dataclass(frozen=True, slots=True)
 class _Cloud:
     server: Server | None
-    servers: Sequence[Server]
-    images: Sequence[Image]
+    servers: Sequence[Server] = ()
+    images: Sequence[Image] = ()
+    others: Sequence[pool.Preserved] = ()
 
 
 def amphora_of(driver: Driver, key: Key) -> str | None:
@@ -56,10 +57,15 @@ def amphora_of(driver: Driver, key: Key) -> str | None:
 
 
 def read(
-    driver: Driver, settings: HousekeepingSettings, listener: Listener, identity: str
+    driver: Driver,
+    settings: HousekeepingSettings,
+    listener: Listener,
+    identity: str,
+    known: Situation | None = None,
 ) -> Situation | Replaced | Wait | Nothing:
     """Return an amphora's facts, or ``Wait`` or ``Nothing`` when Octavia's rows alone give this decision.
 
+    :param known: a reading of the same heal, after the amphora got its place in the pool; the pool is not read again
     :raises Unavailable: when a database or an API does not answer
     """
     rows = driver.database.run(partial(_rows, identity=identity, settings=settings))
@@ -69,9 +75,9 @@ def read(
     resting = at_rest(rows.amphora, rows.balancer)
     if resting is not None:
         return resting
-    cloud = _cloud(driver, settings, rows)
+    cloud = _cloud(driver, settings, rows, known)
     if rows.amphora.status == "DELETED" or rows.balancer is None:
-        return _replaced(driver, settings, rows, cloud)
+        return _replaced(driver, rows, cloud)
     return _situation(driver, settings, rows, rows.balancer, cloud, unsettled)
 
 
@@ -97,27 +103,34 @@ def _rows(connection: Connection, identity: str, settings: HousekeepingSettings)
     amphora = octavia_queries.amphora(connection, identity)
     if amphora is None:
         return None
-    on = amphora.load_balancer_id
-    failing = queries.failing_lately(connection, settings.stale_after, settings.failover_window)
+    on, now = amphora.load_balancer_id, queries.now(connection)
+    balancer = octavia_queries.load_balancer(connection, on) if on else None
+    failing = queries.failing_lately(connection, now, settings.stale_after, settings.failover_window)
     failing.pop(identity, None)
+    troubled = amphora.status in {"ERROR", "DELETED"} or (balancer is not None and balancer.status == "ERROR")
     return _Rows(
         amphora=amphora,
-        balancer=octavia_queries.load_balancer(connection, on) if on else None,
-        beside=octavia_queries.amphorae_of(connection, on) if on else [],
+        balancer=balancer,
+        beside=octavia_queries.amphorae_of(connection, on) if on and troubled else [],
         health=octavia_queries.health(connection, identity),
         failing=failing,
-        heard=queries.heard(connection, settings.heard_within),
-        detaches=octavia_queries.has_member_ports(connection),
+        heard=queries.heard(connection, now, settings.heard_within),
+        detaches=amphora.status == "DELETED" and octavia_queries.has_member_ports(connection),
     )
 
 
-def _cloud(driver: Driver, settings: HousekeepingSettings, rows: _Rows) -> _Cloud:
+def _cloud(driver: Driver, settings: HousekeepingSettings, rows: _Rows, known: Situation | None) -> _Cloud:
+    server = _server(driver, rows.amphora)
+    if known is not None:
+        return _Cloud(server, images=known.images, others=known.others)
+    if rows.amphora.compute_id is not None and server is not None and pool.is_detaching(server):
+        return _Cloud(server)  # its place in the pool is certain
     listed = driver.servers() if settings.preserves or len(rows.failing) > 1 else []
-    return _Cloud(
-        server=_server(driver, rows.amphora),
-        servers=listed,
-        images=driver.images() if settings.preserves else [],
-    )
+    if not settings.preserves:
+        return _Cloud(server, listed)
+    images = driver.images()
+    others = tuple(one for one in pool.assemble(listed, images) if one.amphora != rows.amphora.id)
+    return _Cloud(server, listed, _images(rows.amphora, images), others)
 
 
 def _server(driver: Driver, amphora: records.Amphora) -> Server | None:
@@ -136,20 +149,14 @@ def _images(amphora: records.Amphora, images: Sequence[Image]) -> tuple[Image, .
     return tuple(image for image in images if image.properties.get(AMPHORA) == amphora.id and image.name == name)
 
 
-def _others(settings: HousekeepingSettings, rows: _Rows, cloud: _Cloud) -> tuple[pool.Preserved, ...]:
-    if not settings.preserves:
-        return ()
-    return tuple(one for one in pool.assemble(cloud.servers, cloud.images) if one.amphora != rows.amphora.id)
-
-
-def _replaced(driver: Driver, settings: HousekeepingSettings, rows: _Rows, cloud: _Cloud) -> Replaced:
+def _replaced(driver: Driver, rows: _Rows, cloud: _Cloud) -> Replaced:
     return Replaced(
         amphora=rows.amphora,
         now=datetime.now(UTC),
         server=cloud.server,
         ports=tuple(driver.ports_of(cloud.server.id)) if cloud.server is not None else (),
-        images=_images(rows.amphora, cloud.images),
-        others=_others(settings, rows, cloud),
+        images=tuple(cloud.images),
+        others=tuple(cloud.others),
         balancer=rows.balancer,
         rows=tuple(row.id for row in rows.beside if _is_to_detach(driver, rows, row)),
     )
@@ -186,8 +193,8 @@ def _situation(
         now=datetime.now(UTC),
         server=server,
         ports=tuple(driver.ports_of(server.id)) if server is not None else (),
-        images=_images(rows.amphora, cloud.images),
-        others=_others(settings, rows, cloud),
+        images=tuple(cloud.images),
+        others=tuple(cloud.others),
         balancer=balancer,
         health=rows.health,
         failing=tuple(sorted(rows.failing)),

@@ -11,7 +11,8 @@ ERROR.
 amphorae in ERROR or without a server, and interrupted recoveries. :mod:`handlers.octavia.failover.proof` proves a failure.
 stackmend leaves a load balancer in PENDING_* to Octavia.
 
-**What is changed.** One step per heal (:mod:`handlers.octavia.failover.rules`). To preserve an amphora within
+**What is changed.** Steps, each after its own proof (:mod:`handlers.octavia.failover.rules`); one heal takes those up to the
+failover. To preserve an amphora within
 ``maximum_preserved_amphora_count``, stackmend marks the server and writes a heartbeat lease: a heartbeat in the future, which
 keeps the health manager off. Then it detaches the server's networks, and removes the server from the amphora's row. Next, it
 asks Octavia's API for a failover. Last, it detaches the old amphora's DELETED row from the load balancer, whose next update
@@ -42,7 +43,9 @@ Sources: ``octavia/controller/healthmanager/health_manager.py``, ``octavia/contr
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import logging
+import time
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Self
@@ -52,6 +55,7 @@ from handlers.base import (
     Conflict,
     Finding,
     Handler,
+    HandlerError,
     Healed,
     InFlight,
     Json,
@@ -64,7 +68,7 @@ from handlers.base import (
     Trigger,
     keys_of,
 )
-from handlers.octavia import concerns, settings
+from handlers.octavia import concerns, polling, settings
 from handlers.octavia import queries as octavia_queries
 from handlers.octavia.base import OctaviaPlugin
 from handlers.octavia.drivers.base import Driver
@@ -73,12 +77,21 @@ from handlers.octavia.failover import facts, keys, queries
 from handlers.octavia.failover.actions import Actions
 from handlers.octavia.failover.heartbeats import Listener
 from handlers.octavia.failover.rules import next_step
-from handlers.octavia.failover.steps import Nothing, Replaced, Report, Situation, Step, StepName, Wait
-from handlers.octavia.failover.undo import undo_of
-from handlers.octavia.housekeeping import NotFoundError
+from handlers.octavia.failover.steps import THEN, Nothing, Replaced, Report, Situation, Step, StepName, Wait
+from handlers.octavia.failover.undo import undo_of_heal
+from handlers.octavia.housekeeping import AmphoraDriverError, NotFoundError
 from handlers.octavia.pairing import mismatch, pairing
 from handlers.octavia.rehearsal import plan
 from handlers.octavia.settings import HousekeepingSettings
+
+LOG = logging.getLogger(__name__)
+
+#: seconds within which one heal may begin further steps: Nova usually detaches all ports in this time
+STEPS_WITHIN = 8.0
+#: seconds between two reads of the ports that Nova detaches
+_POLL = 0.25
+#: the steps that lead to a failover
+_REBUILDING = frozenset({StepName.REBUILD, StepName.LET_GO, *THEN})
 
 #: seconds from a notification of a start to the first inspection: by then Nova has begun
 _BEGUN = 1.0
@@ -148,8 +161,8 @@ class FailedAmphora(OctaviaPlugin, Handler):
     requires = ("octavia_database", "compute")
     cost = (
         "A sweep is one query over Octavia's tables, and lists servers only while amphorae have no heartbeat record; every few "
-        "seconds suits thousands of amphorae. Of failed_amphora_heals_per_hour, each step takes one: a replacement takes two, "
-        "a preservation about eight. With more than 30 s, silence is left to Octavia's health manager."
+        "seconds suits thousands of amphorae. Of failed_amphora_heals_per_hour, each heal takes one: a replacement takes two, "
+        "a preservation about four. With more than 30 s, silence is left to Octavia's health manager."
     )
     rights = {
         "octavia": {
@@ -160,11 +173,11 @@ class FailedAmphora(OctaviaPlugin, Handler):
     }
     roles = Roles((AMPHORAE,))
 
-    def __init__(self, driver: Driver, listener: Listener | None = None) -> None:
+    def __init__(self, driver: Driver, listener: Listener | None = None, steps_within: float = STEPS_WITHIN) -> None:
         self._driver = driver
         self._settings = driver.settings
         self._listener = listener or _listener(driver.settings)
-        self._actions = Actions(driver, driver.settings)
+        self._steps_within = steps_within
 
     @classmethod
     def from_resources(cls, resources: Resources) -> Self:
@@ -186,10 +199,16 @@ class FailedAmphora(OctaviaPlugin, Handler):
                 return [replace(finding, concerns=self._concerns(read))]
             case Step():
                 writes = plan(self._driver, lambda driver: Actions(driver, self._settings).take(read, decision))
+                writes += self._announced(decision)
                 others = (one for one in read.others if one.amphora in decision.objects)
                 names = self._concerns(read) | concerns.named("amphora", *decision.objects)
                 names = names.union(*(concerns.of_server(one.server) for one in others))
                 return [replace(_finding(key, read, decision), plan=writes, concerns=names)]
+
+    def _announced(self, step: Step) -> str:
+        """Return the line of the plan for the steps that the same heal may also take."""
+        further = THEN.get(step.name, ()) if self._steps_within else ()
+        return f"\n-- then, each after its own proof: {', '.join(further)}" if further else ""
 
     def _concerns(self, read: Situation | Replaced) -> frozenset[str]:
         own = (
@@ -240,12 +259,47 @@ class FailedAmphora(OctaviaPlugin, Handler):
         if not finding.healable:
             raise Refused(finding.refusal)
         self._driver.database.require_known_schema()
+        actions, ends = Actions(self._driver, self._settings), time.monotonic() + self._steps_within
         try:
-            return self._take(finding)
+            read, step = self._proved(finding)
+            first = actions.take(read, step)
         except NotFoundError as gone:
             raise Conflict(str(gone)) from gone
+        return _joined([(step.name, first), *self._take_following(actions, read, step, ends)])
 
-    def _take(self, finding: Finding) -> Healed:
+    def _take_following(
+        self, actions: Actions, read: Situation | Replaced, step: Step, ends: float
+    ) -> Iterator[tuple[StepName, Healed]]:
+        """Take further steps, each after its own proof.
+
+        An error ends the heal, not the recovery: the next heal meets the error at its first step.
+
+        :param ends: the monotonic time after which no step begins
+        """
+        try:
+            while (following := self._following(read, step, ends)) is not None:
+                read, step = following
+                yield step.name, actions.take(read, step)
+        except (HandlerError, AmphoraDriverError) as error:
+            LOG.info("the next heal continues with amphora %s: %s", read.amphora.id, error)
+
+    def _following(self, read: Situation | Replaced, step: Step, ends: float) -> tuple[Situation, Step] | None:
+        left = ends - time.monotonic()
+        if not isinstance(read, Situation) or step.name not in THEN or left <= 0:
+            return None
+        if step.name is StepName.UNPLUG and read.server is not None:
+            polling.until(partial(self._is_cut_off, read.server.id), left, _POLL)
+        known = None if step.name is StepName.MARK else read
+        again = facts.read(self._driver, self._settings, self._listener, read.amphora.id, known)
+        if not isinstance(again, Situation):
+            return None
+        decision = next_step(again, self._settings)
+        return (again, decision) if isinstance(decision, Step) and decision.name in THEN[step.name] else None
+
+    def _is_cut_off(self, server: str) -> bool:
+        return not any(port.admin_up for port in self._driver.ports_of(server))
+
+    def _proved(self, finding: Finding) -> tuple[Situation | Replaced, Step]:
         read = self._read(finding.key)
         if isinstance(read, Nothing):
             raise Conflict(f"{finding.key} is no longer as it was found")
@@ -254,7 +308,7 @@ class FailedAmphora(OctaviaPlugin, Handler):
             raise InFlight(decision.reason, decision.after)
         if not isinstance(decision, Step) or not finding.same_as(_finding(finding.key, read, decision)):
             raise Conflict(f"{finding.key} is no longer as it was found")
-        return replace(self._actions.take(read, decision), complete=False)
+        return read, decision
 
 
 def _listener(s: HousekeepingSettings) -> Listener:
@@ -264,19 +318,33 @@ def _listener(s: HousekeepingSettings) -> Listener:
 def _weight(read: Situation | Replaced, step: Step) -> int:
     if step.name is StepName.DETACH:
         return len(step.objects)
-    if isinstance(read, Situation) and read.remains is not None and step.name in {StepName.REBUILD, StepName.LET_GO}:
+    if isinstance(read, Situation) and read.remains is not None and step.name in _REBUILDING:
         return len(read.remains.amphorae)
     return 1
 
 
+def _joined(taken: Sequence[tuple[StepName, Healed]]) -> Healed:
+    """Return one line of the history for all steps of a heal; the undo begins with the last step."""
+    if len(taken) == 1:
+        return replace(taken[0][1], complete=False)
+    return Healed(
+        "; ".join(healed.action for _name, healed in taken),
+        before={name.value: healed.before for name, healed in taken},
+        after={name.value: healed.after for name, healed in taken},
+        undo="; ".join(f"after {name}: {healed.undo}" for name, healed in reversed(taken)),
+        complete=False,
+    )
+
+
 def _finding(key: Key, read: Situation | Replaced, step: Step) -> Finding:
-    what = f"{step.why}; the next step: {step.summary}" if step.why else step.summary
+    further = ", and then the further steps up to the failover" if step.name in THEN else ""
+    what = f"{step.why}; the next step: {step.summary}{further}" if step.why else step.summary
     return Finding(
         key,
         step.name.value,
         f"amphora {read.amphora.id}: {what}",
         Evidence.of(read, step).to_json(),
         weight=_weight(read, step),
-        undo=undo_of(read, step),
+        undo=undo_of_heal(read, step),
         begun=isinstance(read, Situation) and read.begun,
     )

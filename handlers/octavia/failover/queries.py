@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
@@ -101,12 +101,17 @@ def heard_of(rows: Sequence[Watched], within: float) -> Heard:
     return Heard(len(silent), sum(seconds <= within for seconds in silent))
 
 
-def heard(connection: Connection, within: float) -> Heard:
+def now(connection: Connection) -> datetime:
+    """Return the time by the database's clock."""
+    time: datetime = connection.execute(sa.select(utcnow())).scalar_one()
+    return time
+
+
+def heard(connection: Connection, now: datetime, within: float) -> Heard:
     """Count the serving amphorae with a heartbeat record, and those with a recent heartbeat.
 
     :param within: greatest age of a recent heartbeat, in seconds
     """
-    now = connection.execute(sa.select(utcnow())).scalar_one()
     lately = sa.case((_HEALTH.last_update >= now - timedelta(seconds=within), 1), else_=0)
     query = (
         sa.select(sa.func.count(), sa.func.coalesce(sa.func.sum(lately), 0))
@@ -118,7 +123,7 @@ def heard(connection: Connection, within: float) -> Heard:
     return Heard(int(amphorae), int(recent))
 
 
-def failing_lately(connection: Connection, stale_after: float, window: float) -> dict[str, str | None]:
+def failing_lately(connection: Connection, now: datetime, stale_after: float, window: float) -> dict[str, str | None]:
     """Return the amphorae that recently failed or were replaced, each with its server's id.
 
     An amphora that was deleted with a load balancer does not count.
@@ -126,7 +131,6 @@ def failing_lately(connection: Connection, stale_after: float, window: float) ->
     :param stale_after: seconds of silence that count as a failure
     :param window: length of the recent past, in seconds
     """
-    now = connection.execute(sa.select(utcnow())).scalar_one()
     recent = sa.func.coalesce(_AMPHORA.updated_at, _AMPHORA.created_at) > now - timedelta(seconds=window)
     alone = sa.and_(_AMPHORA.load_balancer_id.is_(None), _AMPHORA.vrrp_port_id.is_not(None))
     going = _LB.provisioning_status.in_(("PENDING_DELETE", "DELETED"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -53,6 +53,15 @@ class StepName(StrEnum):
     DETACH = "detach"
     #: a preserved server gives up its host, and so its place in a server group
     SHELVE = "shelve"
+
+
+#: the steps that one heal may take after a step, each after its own proof, up to the request of the failover
+THEN: Mapping[StepName, tuple[StepName, ...]] = {
+    StepName.MARK: (StepName.LEASE, StepName.UNPLUG, StepName.QUARANTINE, StepName.LET_GO),
+    StepName.LEASE: (StepName.UNPLUG, StepName.QUARANTINE, StepName.LET_GO),
+    StepName.UNPLUG: (StepName.LET_GO,),
+    StepName.QUARANTINE: (StepName.LET_GO,),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,13 +8,20 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from handlers.octavia.cloud_objects import AMPHORA, PRESERVED
-from handlers.octavia.failover.steps import AnyReading, Step, StepName
+from handlers.octavia.failover.steps import THEN, AnyReading, Step, StepName
 
 _Undo = Callable[[AnyReading, Step], str]
 
 
 def undo_of(s: AnyReading, step: Step) -> str:
     return _UNDO[step.name](s, step)
+
+
+def undo_of_heal(s: AnyReading, step: Step) -> str:
+    """Return the undo of a step and of the steps that the same heal may take afterwards, the last one first."""
+    ports = tuple(port.id for port in s.connected)
+    later = [f"after {name}: {undo_of(s, Step(name, '', objects=ports))}" for name in reversed(THEN.get(step.name, ()))]
+    return "; ".join([*later, undo_of(s, step)])
 
 
 def _server(s: AnyReading) -> str:

@@ -116,6 +116,11 @@ def obstacle(server: Server, deadline: float) -> str:
     return ""
 
 
+def is_detaching(server: Server) -> bool:
+    """Return whether stackmend preserves a server and asked Nova to detach its ports."""
+    return PRESERVED in server.tags and server.metadata.get(STATE) == State.DETACHING
+
+
 def is_about(server: Server, amphora: str) -> bool:
     """Return whether a server has a mark that names this amphora."""
     return PRESERVED in server.tags and server.metadata.get(AMPHORA) == amphora

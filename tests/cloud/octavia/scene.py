@@ -14,6 +14,11 @@ from tests.program import Program
 ALONE = {"failover_threshold": 0}
 
 
+def is_request(line: dict[str, Any]) -> bool:
+    """Return whether a heal in the history asked Octavia for a failover."""
+    return any(text in line["action"] for text in ("asked Octavia to replace", "asked it to replace"))
+
+
 class Scene:
     """stackmend at work on some load balancers."""
 
@@ -115,7 +120,7 @@ class Scene:
         """Print how long it took from Nova's notification to our request; it is no assertion, for the machine is busy."""
         for amphora in amphorae:
             for line in installation.healed(self.program, f"amphora:{amphora.id}"):
-                if line["problem"].startswith(("failover", "let-go")):
+                if is_request(line):
                     print(f"lag of {amphora.id} from {line['hint']} to {line['problem']}: {line['lag_s']} s")
 
     def end(self, *balancers: str) -> None:

@@ -15,7 +15,7 @@ import pytest
 from handlers.base import InFlight, Key
 from handlers.octavia.database import OctaviaDatabase
 from handlers.octavia.drivers.noop import NoopDriver
-from handlers.octavia.failover.failed_amphora import FailedAmphora
+from handlers.octavia.failover.failed_amphora import STEPS_WITHIN, FailedAmphora
 from tests.functional.octavia.world import House, mend
 
 METHODS: dict[str, dict[str, object]] = {
@@ -88,10 +88,11 @@ def scene(make_house: Callable[..., House], method: str, way: str) -> tuple[Hous
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("steps_within", [0.0, STEPS_WITHIN], ids=["one step", "all steps"])
 @pytest.mark.parametrize("way", ["silent", "error"])
 @pytest.mark.parametrize("method", METHODS)
 def test_killed_at_every_moment(
-    make_house: Callable[..., House], monkeypatch: pytest.MonkeyPatch, method: str, way: str
+    make_house: Callable[..., House], monkeypatch: pytest.MonkeyPatch, method: str, way: str, steps_within: float
 ) -> None:
     moment, survived = 0, False
     while not survived:
@@ -101,10 +102,10 @@ def test_killed_at_every_moment(
         with axe.over(house, monkeypatch):
             survived = True
             try:
-                mend(house, house.handler(), key)
+                mend(house, house.handler(steps_within), key)
             except Killed:
                 survived = False
-        mend(house, house.handler(), key)
+        mend(house, house.handler(steps_within), key)
         house.assert_whole(balancer)
         house.assert_no_leak()
         assert len(house.preserved()) == (0 if method == "replaced" else 1), f"killed at moment {moment}"
@@ -124,7 +125,7 @@ def test_killed_at_every_moment_without_a_next_process(
         with Axe(moment).over(house, monkeypatch):
             survived = True
             with suppress(Killed):
-                mend(house, house.handler(), key)
+                mend(house, house.handler(STEPS_WITHIN), key)
                 continue
             survived = False
         row = house.amphora(key.id)

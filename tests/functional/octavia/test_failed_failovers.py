@@ -105,7 +105,8 @@ def spare(house: House) -> str:
     return server
 
 
-def test_a_refused_failover_costs_no_spare(house: House) -> None:
+def test_a_refused_failover_costs_no_spare(make_house: MakeHouse) -> None:
+    house = make_house(spare_amphora_pool_size=1)
     balancer = house.octavia.add_load_balancer()
     failed = house.fail(balancer)
     server = spare(house)
@@ -123,7 +124,8 @@ def test_a_refused_failover_costs_no_spare(house: House) -> None:
     assert house.cloud.server(server) is None, "the accepted one gets it"
 
 
-def test_failovers_that_do_not_help_do_not_use_up_the_pool(house: House) -> None:
+def test_failovers_that_do_not_help_do_not_use_up_the_pool(make_house: MakeHouse) -> None:
+    house = make_house(spare_amphora_pool_size=5)
     balancer = house.octavia.add_load_balancer()
     key = Key("amphora", house.fail(balancer).id)
     spares = [spare(house) for _number in range(5)]

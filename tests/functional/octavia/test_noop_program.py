@@ -54,6 +54,6 @@ def test_the_daemon_replaces_failed_amphorae_and_preserves_one(tmp_path: Path) -
     assert [row.id for row in rows(healthy)] == untouched
     assert {line["outcome"] for line in history} <= {"healed", "conflict"}, program.log.read_text()
     steps = [line["problem"] for line in history if line["outcome"] == "healed"]
-    assert steps.count("failover") + steps.count("let-go") == 2
+    assert steps.count("failover") + steps.count("mark") == 2
     assert steps.count("label") == 1
     assert steps.count("detach") == 2

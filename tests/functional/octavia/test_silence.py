@@ -41,7 +41,7 @@ class Fleet:
         self.amphorae = [house.serving(balancer)[0].id for balancer in self.balancers]
         self.before = self.rows()
         self.clock = Clock()
-        self.handler = FailedAmphora(house.driver, Listener(TIMEOUT, clock=self.clock))
+        self.handler = FailedAmphora(house.driver, Listener(TIMEOUT, clock=self.clock), steps_within=0.0)
 
     def rows(self) -> list[list[records.Amphora]]:
         """All rows, to see whether anything was replaced or let go."""

@@ -50,9 +50,12 @@ class House:
         self.cloud.alter_server(amphora.compute_id or "", status="SHUTOFF")
         return amphora
 
-    def handler(self) -> FailedAmphora:
-        """Return a handler that has observed heartbeats for long enough."""
-        return FailedAmphora(self.driver, Listener(patience=0.0))
+    def handler(self, steps_within: float = 0.0) -> FailedAmphora:
+        """Return a handler that has observed heartbeats for long enough.
+
+        :param steps_within: seconds within which one heal takes further steps; 0 for one step
+        """
+        return FailedAmphora(self.driver, Listener(patience=0.0), steps_within)
 
     def silence(self, amphora: str, seconds: float = 55.0) -> None:
         """Let an amphora be silent, while others send heartbeats."""

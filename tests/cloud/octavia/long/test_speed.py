@@ -8,12 +8,10 @@ import time
 import pytest
 
 from tests.cloud.octavia import installation
-from tests.cloud.octavia.scene import Scene
+from tests.cloud.octavia.scene import Scene, is_request
 from tests.cloud.octavia.world import disorders, world
 
 FAILURES = 3
-#: steps that request the failover
-REQUESTS = {"failover", "let-go"}
 METHODS: dict[str, dict[str, object]] = {
     "no-preservation": {"maximum_preserved_amphora_count": 0},
     "unplug": {"maximum_preserved_amphora_count": 10, "preservation_method": "unplug"},
@@ -42,7 +40,7 @@ def test_seconds_from_the_notification_to_the_request(before: set[str], scene: S
         scene.fail(victim, "stopped")
         scene.whole(single, victim)
         healed = installation.healed(scene.program, f"amphora:{victim.id}")
-        requested = [line for line in healed if line["problem"] in REQUESTS]
+        requested = [line for line in healed if is_request(line)]
         assert requested, healed
         if requested[0]["lag_s"] is not None:
             lags.append(float(requested[0]["lag_s"]))
