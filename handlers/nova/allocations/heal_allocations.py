@@ -15,7 +15,8 @@ decides nothing.
   providers that the ports name, or from the only possible providers. ``allocations-missing`` stands for up to fifty such
   instances in one write.
 - ``wrong-provider``: the same amounts replace the resources of other compute nodes. An ended migration must have led from there
-  to here, and no younger migration may contradict it. Shared storage stays and is not given twice.
+  to here, and no younger migration may contradict it. Neutron must bind all ports of the instance to its host. Shared storage
+  stays and is not given twice.
 - ``wrong-owner``: the allocation stays, but gets the instance's project and user.
 
 Before this write, the handler writes missing providers into the ports' ``binding:profile``, at the revision of the evidence. If

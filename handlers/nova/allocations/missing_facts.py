@@ -129,7 +129,9 @@ class Reader:
             if only_reported:
                 return facts
             raise
-        return dataclasses.replace(facts, ports=needs)
+        bound = () if isinstance(found, Unavailable) or found is None else found.get(facts.instance.uuid, ())
+        hosts = frozenset(self._databases.host_names.normal(port.host) for port in bound if port.host)
+        return dataclasses.replace(facts, ports=needs, bound=hosts)
 
     def _with_provider(
         self,

@@ -49,6 +49,7 @@ class Facts:
         not know the node
     :param owed: whether a rolled-back migration has resources of the instance's node
     :param ports: the ports' requests, or why the allocation cannot be rebuilt; None if not read
+    :param bound: the hosts to which Neutron binds the ports; empty if not read
     """
 
     allocation: Allocation
@@ -64,6 +65,7 @@ class Facts:
     wanted: Mapping[str, int] | Unbuildable = field(default_factory=dict)
     owed: bool = False
     ports: Needs | Unbuildable | None = None
+    bound: frozenset[str] = frozenset()
 
     @property
     def live(self) -> tuple[Located, ...]:
@@ -200,6 +202,11 @@ def _away(facts: Facts) -> Verdict:
     return [_give(facts, Problem.WRONG_PROVIDER, text, kept)]
 
 
+def _is_unattested(facts: Facts) -> bool:
+    """Return whether only the cell's database names the instance's host; a restored one names an earlier host."""
+    return facts.bound != {facts.here[0]}
+
+
 def _is_unexplained(facts: Facts) -> bool:
     return not all(moves.moved_between(facts.migrations, facts.here, facts.nodes[root]) for root in facts.strays)
 
@@ -218,6 +225,11 @@ IMMOVABLE: tuple[tuple[Callable[[Facts], bool], str], ...] = (
         _is_unexplained,
         "no ended migration explains it. Either the cell was restored from before a move, and the guest runs on the other "
         "node; or the row of the migration is lost. Look for the guest on both nodes",
+    ),
+    (
+        _is_unattested,
+        "Neutron does not bind its ports to its host, so that only its cell names the host. The cell may have been restored "
+        "from before a move. Look for the guest on both nodes",
     ),
 )
 

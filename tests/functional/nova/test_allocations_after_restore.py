@@ -11,6 +11,7 @@ from handlers.nova.allocations.audit_allocations import AuditAllocations
 from handlers.nova.allocations.heal_allocations import HealAllocations
 from handlers.nova.simulation import NovaSimulation
 from tests.functional.nova.world import record_move, set_traits
+from tests.neutron import Neutron
 
 HOUR = {"hours": 1}
 
@@ -76,6 +77,27 @@ def test_a_cell_from_before_live_migrations_moves_no_allocation(
     assert {finding.problem for finding in findings} == {"wrong-provider"}
     assert {finding.evidence["instance"] for finding in findings} == set(servers[:10])
     assert all("restored from before a move" in finding.refusal for finding in findings)
+
+
+@pytest.mark.parametrize("bound", ["nowhere", "b"])
+def test_a_cell_from_before_a_move_back_moves_no_allocation(
+    cloud: NovaSimulation, neutron: Neutron, heal: HealAllocations, bound: str
+) -> None:
+    """An instance moved from b to a, and back to b after the backup: row and migration of the copy agree, and are wrong."""
+    [server] = boot(cloud, 1)
+    with cloud.ago(**HOUR):
+        cloud.set_instance(server, host="b", node="b")
+        cloud.finish_migration(cloud.start_migration(server, "a", live=True))
+    cloud.hold(server, {cloud.node("b").uuid: {"VCPU": 1, "MEMORY_MB": 512, "DISK_GB": 1}})
+    if bound == "b":
+        neutron.add(device_id=server, device_owner="compute:nova", binding_host_id="b")
+    before = cloud.allocation(server)
+
+    [finding] = sweep_and_heal(heal)
+
+    assert finding.problem == "wrong-provider"
+    assert "only its cell names the host" in finding.refusal
+    assert cloud.allocation(server) == before
 
 
 def test_a_migration_to_another_node_explains_nothing(cloud: NovaSimulation, heal: HealAllocations) -> None:

@@ -20,6 +20,7 @@ from handlers.nova.names import HostNames
 from handlers.nova.placement import Allocation, Held
 from handlers.nova.simulation import NovaSimulation
 from tests.functional.nova.world import heal_only, instance_key, make_provider, record_move, set_inventory, swept_ids
+from tests.neutron import Neutron
 
 LONG = {"hours": 1}
 
@@ -37,6 +38,11 @@ def hosts(cloud: NovaSimulation) -> None:
 @pytest.fixture
 def heal(resources: Resources) -> HealAllocations:
     return HealAllocations.from_resources(resources)
+
+
+def bind(neutron: Neutron, server: str, host: str) -> None:
+    """Let Neutron be a witness of the host on which an instance runs."""
+    neutron.add(device_id=server, device_owner="compute:nova", binding_host_id=host)
 
 
 @pytest.fixture
@@ -168,9 +174,10 @@ def test_the_wrong_owner(cloud: NovaSimulation, heal: HealAllocations, server: s
 
 
 def test_another_node_from_which_an_ended_migration_proves_it_away(
-    cloud: NovaSimulation, heal: HealAllocations, server: str
+    cloud: NovaSimulation, neutron: Neutron, heal: HealAllocations, server: str
 ) -> None:
     record_move(cloud, server, "b", "failed")
+    bind(neutron, server, "a")
     own(cloud, server, home(cloud, server, "b"), "somebody", "else")
     assert swept_ids(heal) == {server}
     assert heal_only(heal, instance_key(server)).problem == "wrong-provider"
@@ -225,7 +232,10 @@ def test_after_a_resize_within_its_node_the_flavor_counts(
     assert cloud.allocation(migration) == {}
 
 
-def test_shared_storage_stays_and_is_not_given_twice(cloud: NovaSimulation, heal: HealAllocations, server: str) -> None:
+def test_shared_storage_stays_and_is_not_given_twice(
+    cloud: NovaSimulation, neutron: Neutron, heal: HealAllocations, server: str
+) -> None:
+    bind(neutron, server, "a")
     record_move(cloud, server, "b", "failed")
     shared = make_provider(cloud, "nfs", {"DISK_GB": 100})
     cloud.hold(server, {cloud.node("b").uuid: {"VCPU": 1, "MEMORY_MB": 512}, shared: {"DISK_GB": 1}})
@@ -234,7 +244,10 @@ def test_shared_storage_stays_and_is_not_given_twice(cloud: NovaSimulation, heal
     assert cloud.allocation(server) == {node: {"VCPU": 1, "MEMORY_MB": 512}, shared: {"DISK_GB": 1}}
 
 
-def test_shared_storage_of_another_size_is_reported(cloud: NovaSimulation, heal: HealAllocations, server: str) -> None:
+def test_shared_storage_of_another_size_is_reported(
+    cloud: NovaSimulation, neutron: Neutron, heal: HealAllocations, server: str
+) -> None:
+    bind(neutron, server, "a")
     record_move(cloud, server, "b", "failed")
     shared = make_provider(cloud, "nfs", {"DISK_GB": 100})
     cloud.hold(server, {cloud.node("b").uuid: {"VCPU": 1, "MEMORY_MB": 512}, shared: {"DISK_GB": 7}})
@@ -539,10 +552,16 @@ def test_a_claim_before_the_heal_wins(cloud: NovaSimulation, heal: HealAllocatio
 
 @pytest.mark.parametrize("problem", ["allocation-missing", "wrong-provider", "wrong-owner"])
 def test_a_claim_in_the_middle_of_the_heal_wins(
-    cloud: NovaSimulation, heal: HealAllocations, server: str, monkeypatch: pytest.MonkeyPatch, problem: str
+    cloud: NovaSimulation,
+    neutron: Neutron,
+    heal: HealAllocations,
+    server: str,
+    monkeypatch: pytest.MonkeyPatch,
+    problem: str,
 ) -> None:
     if problem == "wrong-provider":
         record_move(cloud, server, "b", "failed")
+        bind(neutron, server, "a")
         cloud.hold(server, home(cloud, server, "b"))
     elif problem == "wrong-owner":
         own(cloud, server, home(cloud, server), "p", "u")
@@ -657,7 +676,8 @@ def test_two_inspections_are_equal_and_survive_json(cloud: NovaSimulation, heal:
     assert cloud.allocation(server) == home(cloud, server)
 
 
-def test_the_undo(cloud: NovaSimulation, heal: HealAllocations, server: str) -> None:
+def test_the_undo(cloud: NovaSimulation, neutron: Neutron, heal: HealAllocations, server: str) -> None:
+    bind(neutron, server, "a")
     [finding] = heal.inspect(instance_key(server))
     assert heal.heal(finding).undo == f"openstack resource provider allocation delete {server}"
     held = home(cloud, server, "b")

@@ -47,6 +47,7 @@ STRAY = replace(
     allocation=replace(HELD, providers={AWAY: {"VCPU": 1}}),
     roots={AWAY: AWAY},
     migrations=(LED_HERE,),
+    bound=frozenset({HERE[0]}),
 )
 
 
@@ -207,6 +208,9 @@ REFUSALS = {
         replace(STRAY, migrations=(replace(LED_HERE, source=HERE, dest=THERE, status="error"),)),
         "no ended migration explains it",
     ),
+    "no bound port": (replace(STRAY, bound=frozenset()), "only its cell names the host"),
+    "bound to the other host": (replace(STRAY, bound=frozenset({THERE[0]})), "only its cell names the host"),
+    "bound to both hosts": (replace(STRAY, bound=frozenset({HERE[0], THERE[0]})), "only its cell names the host"),
     "an earlier compute node": (replace(STRAY, nodes={HOME: HERE, AWAY: HERE}), "earlier compute node"),
     "devices there": (
         replace(

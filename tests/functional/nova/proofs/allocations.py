@@ -109,7 +109,21 @@ def _wrong_provider(stage: Stage) -> tuple[Key, list[str]]:
     [instance] = _boot(stage)
     add_migration(stage, instance, stage.cloud.node("b"), "failed")
     hold_on("b")(stage, instance)
+    stage.neutron.add(device_id=instance, device_owner="compute:nova", binding_host_id="a")
     return Key("instance", instance), [instance]
+
+
+def _without_ports(stage: Stage, instance: str) -> None:
+    for port in [port for port, shown in stage.neutron.ports.items() if shown["device_id"] == instance]:
+        del stage.neutron.ports[port]
+
+
+def _bound_to(host: str) -> Act:
+    def bind(stage: Stage, instance: str) -> None:
+        for port in [port for port, shown in stage.neutron.ports.items() if shown["device_id"] == instance]:
+            stage.neutron.change(port, binding_host_id=host)
+
+    return bind
 
 
 def _wrong_owner(stage: Stage) -> tuple[Key, list[str]]:
@@ -191,6 +205,11 @@ WRONG_PROVIDER = Drift(
             "it has not ended": set_migration(status="running"),
             "it names another node": set_migration(dest_compute="d", dest_node="d"),
             "it began elsewhere": set_migration(source_compute="d", source_node="d"),
+        },
+        "the binding of the instance's ports to its host, in Neutron": {
+            "there is no port": _without_ports,
+            "it is unbound": _bound_to(""),
+            "it is bound to the other host": _bound_to("b"),
         },
     },
     contradiction={
