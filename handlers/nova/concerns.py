@@ -35,7 +35,6 @@ def of_cell(cell: Cell) -> frozenset[str]:
 
 
 def of_row(uuid: str, project: str | None, host: str | None, node: str | None) -> frozenset[str]:
-    """Return the keys of an instance, its project, host and node."""
     return of_consumers(uuid) | named("project", project) | named("host", host, node)
 
 

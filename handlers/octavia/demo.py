@@ -138,7 +138,6 @@ class OctaviaDemo(Demo):
         return f"the row of the failed amphora is still on {name}" if row is not None and row.load_balancer_id else ""
 
     def _harm(self) -> str:
-        """Return a text about an amphora that lost its server although it never failed; empty without one."""
         for amphora, server in self._bystanders.items():
             found = self.driver.cloud.server(server or "")
             if found is None or found.status != "ACTIVE":

@@ -173,7 +173,6 @@ class AuditBindings(NovaHandler):
         )
 
     def _elsewhere(self, bound: Mapping[str, str]) -> tuple[set[str], Unavailable | None]:
-        """Return the instances at rest whose port is bound to another host than theirs."""
         same = self._databases.host_names.same
         found, down = self._databases.run_in_available(
             self._databases.host_cells(), lambda connection: hosts_at_rest(connection, bound)

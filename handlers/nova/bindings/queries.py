@@ -22,7 +22,6 @@ def hosts_at_rest(connection: Connection, instances: Collection[str]) -> dict[st
 
 
 def moving(instance: str, host: str, move: Migration) -> sa.Update:
-    """Return the statement that names the migration's destination as the instance's host."""
     c = tables.instances.c
     there = {"host": move.dest[0], "node": move.dest[1]}
     before = (c.uuid == instance, c.host == host, c.deleted == 0, c.task_state.is_(None))

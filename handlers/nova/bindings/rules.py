@@ -45,7 +45,6 @@ class Facts:
 
     @property
     def age(self) -> float:
-        """Seconds since the last change of the instance or of its youngest migration."""
         ages = [one.age for one in self.migrations[:1]]
         return min([*ages, float("inf") if self.here is None else self.here.age])
 

@@ -72,7 +72,6 @@ def restore_deletion(connection: Connection, instance: str, host: str | None, ch
 
 
 def clearing(instance: str, host: str | None, task: str, changed: str | None) -> sa.Update:
-    """Return the statement that clears the task of an unchanged instance."""
     c = tables.instances.c
     unchanged = c.updated_at.is_(None) if changed is None else c.updated_at == datetime.fromisoformat(changed)
     where = c.host.is_(None) if host is None else c.host == host

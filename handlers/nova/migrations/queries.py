@@ -23,7 +23,6 @@ ENDED = "error"
 
 
 def moves_of(connection: Connection, instance: str) -> list[Move]:
-    """Return the instance's migrations that are not deleted, youngest first."""
     c = tables.migrations.c
     columns = (c.id, c.uuid, c.status, c.migration_type, c.source_compute, c.dest_compute, c.cross_cell_move)
     query = sa.select(*columns, c.source_node, c.dest_node, c.created_at, c.updated_at, NOW).order_by(c.id.desc())

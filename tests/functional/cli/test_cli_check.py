@@ -71,8 +71,8 @@ def test_other_formats_have_a_row_for_each_check(check: Shell) -> None:
 
 
 def test_an_unknown_option_is_named_once(check: Shell) -> None:
-    check.configure("[engine]\nwrokers = 3\n")
+    check.configure("[engine]\nworkers_of_all = 3\n")
     check.conf.chmod(0o600)
     ran = check("check")
-    assert "wrokers" in ran.out
-    assert "wrokers" not in ran.err
+    assert "workers_of_all" in ran.out
+    assert "workers_of_all" not in ran.err
