@@ -310,7 +310,7 @@ def _results(task: Task, claim: Claim, done: Reconciled) -> list[Result]:
             return [_reported(task, finding) for finding in done.findings]
         case reconciler.Result.HEALED if done.findings:
             return [_of(task, finding, Action.HEALED, "", done.healed) for finding in done.findings]
-    # A heal that met a conflict until the end wrote nothing. One without an answer may have written; then the history line
+    # A heal that met a conflict until the end wrote nothing. One without an answer may have written; then the history entry
     # stays open. Either way the command cannot claim that the drift is gone.
     unfinished = done.result in (reconciler.Result.WAITS, reconciler.Result.UNAVAILABLE)
     action = Action.FAILED if done.findings and unfinished else _ACTIONS[done.result]

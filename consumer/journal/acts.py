@@ -1,4 +1,4 @@
-"""The acts of operators: a line of the history for each command that changes stackmend's state."""
+"""The acts of operators: a history entry for each command that changes stackmend's own state, such as a pause."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ Also = Callable[[Connection], None]
 
 
 def nothing(_connection: Connection) -> None:
-    """Write nothing else."""
+    """Do nothing: the transaction has no other write."""
 
 
 @dataclass(frozen=True, slots=True)
 class Act:
-    """An act of an operator.
+    """A command of an operator that changed stackmend's own state.
 
     :param command: the words of the command: ``handler pause``
     :param about: the handler, or the noun of the command: ``purge``, ``exemption``
@@ -39,7 +39,7 @@ class Act:
 
 
 def recorder(operator: str, *acts: Act) -> Also:
-    """Return a function that writes acts in the transaction of its connection."""
+    """Return a function that writes the history entries of these acts in the transaction of its connection."""
     return lambda connection: write(connection, operator, acts)
 
 

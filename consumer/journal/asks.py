@@ -58,7 +58,7 @@ AlsoAsks = Callable[[Connection, Sequence[Ask]], None]
 
 
 def nothing(_connection: Connection, _decided: Sequence[Ask]) -> None:
-    """Write nothing else."""
+    """Do nothing: the transaction has no other write."""
 
 
 def standing(connection: Connection, handler: str, key: Key, problem: str, clock: float) -> Ask | None:

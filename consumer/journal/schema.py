@@ -243,7 +243,7 @@ webhook = Table(
     "webhook",
     metadata,
     Column("sink", _exact(64), primary_key=True),
-    # the sink gets the lines of the history with this outcome
+    # the sink gets the history entries with this outcome
     Column("outcome", _exact(16), primary_key=True),
     **_TABLE,
 )
@@ -253,7 +253,7 @@ delivery = Table(
     metadata,
     Column("id", _Id, primary_key=True),
     Column("sink", _exact(64), nullable=False),
-    # a line of the history, and the outcome that it had then
+    # a history entry, and the outcome that it had then
     Column("line_id", BigInteger, nullable=False),
     Column("outcome", String(16), nullable=False),
     Column("at", Double, nullable=False),

@@ -112,7 +112,7 @@ class Sender:
 
     def _attempt(self, sink: Sink, held: Delivery) -> Attempt:
         if held.entry is None:
-            return Attempt("its line of the history has expired", final=True)
+            return Attempt("its history entry was deleted", final=True)
         try:
             body = self._renderers[sink.name].body(held.entry, held.outcome)
         except WrongTemplate as error:
