@@ -1,13 +1,17 @@
 """The only module that imports oslo.messaging. First it selects the threading backend of oslo.service.
 
 oslo.messaging imports oslo.service, whose default backend is eventlet. Commands without a broker avoid this import, because it
-takes a third of a second.
+takes a fifth of a second.
 """
 
+import os
 from contextlib import suppress
 
 from oslo_service.backend import BackendType, init_backend
 from oslo_service.backend.exceptions import BackendAlreadySelected
+
+# oslo.service imports eventlet even for threads. Without its DNS resolver, that import takes a tenth of the time.
+os.environ.setdefault("EVENTLET_NO_GREENDNS", "yes")
 
 with suppress(BackendAlreadySelected):
     init_backend(BackendType.THREADING)

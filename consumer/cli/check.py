@@ -23,8 +23,9 @@ from consumer.conf import bus as bus_conf
 from consumer.conf import tasks as task_conf
 from consumer.conf import webhooks
 from consumer.conf.bus import UnusableURL
+from consumer.conf.webhooks import WrongTemplate
 from consumer.engine import service
-from consumer.engine.webhooks.message import Renderer, WrongTemplate
+from consumer.engine.webhooks.message import Renderer
 from consumer.journal import dead, deliveries, notification_formats, replicas, watermarks
 from consumer.journal.database import Database, JournalError, now
 from consumer.journal.notification_formats import ArrivedFormat

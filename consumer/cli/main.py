@@ -25,7 +25,7 @@ from consumer.cli.session import Session
 from consumer.conf import WrongConfiguration
 from consumer.conf.bus import UnusableURL
 from consumer.conf.status import CannotListen
-from consumer.engine.webhooks.message import WrongTemplate
+from consumer.conf.webhooks import WrongTemplate
 from consumer.journal.database import JournalError
 from consumer.plugins import BrokenPlugin
 from consumer.text import one_line, redacted

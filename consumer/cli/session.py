@@ -27,9 +27,8 @@ from consumer.conf import webhooks as webhook_conf
 from consumer.conf.engine import EngineSettings
 from consumer.engine import guard
 from consumer.engine import task as tasks
-from consumer.engine.holds import Board, sources
+from consumer.engine.holds import Board
 from consumer.engine.task import ModeOf, Task, as_configured
-from consumer.engine.webhooks.sender import Sender
 from consumer.journal import replicas
 from consumer.journal.database import Database, open_engine
 from consumer.journal.opening import open_journal
@@ -96,14 +95,25 @@ class Session:
         return found
 
     @cached_property
-    def conf(self) -> cfg.ConfigOpts:
-        """The configuration. The first use also sets up logging."""
-        loaded = conf.load(self.all_classes, self._options.config_file or [], self._options.config_dir or [])
+    def machine_conf(self) -> cfg.ConfigOpts:
+        """The configuration, without the options of handlers. The first use also sets up logging."""
+        loaded = conf.load_machine(self._options.config_file or [], self._options.config_dir or [])
         self._set_up_logging(loaded)
-        tell = {Audience.COMMAND: self._remark, Audience.CHECK: LOG.info, Audience.DAEMON: LOG.warning}[self._audience]
-        for sentence in conf.misspelt(loaded):
-            tell(sentence)
+        self._warn_of_misspelt(loaded, lambda group: group not in conf.HANDLER_GROUPS)
         return loaded
+
+    @cached_property
+    def conf(self) -> cfg.ConfigOpts:
+        """The whole configuration."""
+        loaded = self.machine_conf
+        conf.add_handlers(loaded, self.all_classes)
+        self._warn_of_misspelt(loaded, lambda group: group in conf.HANDLER_GROUPS)
+        return loaded
+
+    def _warn_of_misspelt(self, loaded: cfg.ConfigOpts, chosen: Callable[[str], bool]) -> None:
+        warn = {Audience.COMMAND: self._remark, Audience.CHECK: LOG.info, Audience.DAEMON: LOG.warning}[self._audience]
+        for sentence in conf.misspelt(loaded, chosen):
+            warn(sentence)
 
     def reread(self) -> cfg.ConfigOpts:
         """Read the configuration again, without replacing the current one."""
@@ -111,20 +121,20 @@ class Session:
 
     @cached_property
     def engine(self) -> EngineSettings:
-        return engine_conf.settings(self.conf)
+        return engine_conf.settings(self.machine_conf)
 
     @cached_property
     def database(self) -> Database:
         """The journal; its schema has the revision that this program needs."""
         self._check_folder()
-        database = open_journal(self.conf)
+        database = open_journal(self.machine_conf)
         self._loaded = True
         return database
 
     def unchecked_database(self) -> Database:
         """Return the journal without a check of the schema; the caller closes the journal."""
         self._check_folder()
-        return Database(open_engine(journal_conf.settings(self.conf).connection))
+        return Database(open_engine(journal_conf.settings(self.machine_conf).connection))
 
     @cached_property
     def resources(self) -> Resources:
@@ -132,6 +142,9 @@ class Session:
 
     @cached_property
     def board(self) -> Board:
+        # Commands for the journal ask no source of holds, and need no library of HTTP.
+        from consumer.engine.holds import sources
+
         return sources.board(hold_conf.settings(self.conf), self.resources, plugins.holds())
 
     @contextmanager
@@ -141,6 +154,9 @@ class Session:
         if not settings.sinks:
             yield
             return
+        # Without a webhook no command needs the libraries of HTTP and of templates.
+        from consumer.engine.webhooks.sender import Sender
+
         sender = Sender(self.database, settings)
         sender.subscribe()
         yield
@@ -177,7 +193,7 @@ class Session:
     def _check_folder(self) -> None:
         """Raise CommandError if the folder of an SQLite journal is missing, because SQLite's own error does not name it."""
         try:
-            url = make_url(journal_conf.settings(self.conf).connection)
+            url = make_url(journal_conf.settings(self.machine_conf).connection)
         except ArgumentError:
             return
         if url.get_backend_name() != "sqlite" or not url.database or url.database == ":memory:":

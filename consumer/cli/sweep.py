@@ -10,10 +10,6 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
-from rich.progress import Progress as Bar
-
 from consumer import plugins
 from consumer.cli.base import Lister, add_by, operator, positive
 from consumer.cli.errors import DRIFT, ERROR, OK, CommandError
@@ -249,13 +245,8 @@ def progress() -> Iterator[Progress]:
     if not sys.stderr.isatty():
         yield no_progress
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
-        lines: dict[str, Any] = {}
+    # Only a terminal needs rich, whose import takes longer than a sweep of a small cloud.
+    from consumer.cli.progress_bars import progress_bars
 
-        def show(name: str, done: int, total: int) -> None:
-            if name not in lines:
-                lines[name] = bar.add_task(name, total=None)
-            bar.update(lines[name], completed=done, total=total or None)
-
-        yield show
+    with progress_bars() as shown:
+        yield shown

@@ -6,7 +6,8 @@ import difflib
 import os
 import re
 import stat
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from oslo_config import cfg
@@ -19,8 +20,10 @@ from handlers.base import Handler
 PROJECT = "stackmend"
 #: a line of the log inside an inspection, with the inspection's request id
 _LOG_FORMAT = "%(asctime)s.%(msecs)03d %(process)d %(levelname)s %(name)s [%(request_id)s] %(instance)s%(message)s"
+#: The groups of handlers' options.
+HANDLER_GROUPS = ("audit", "housekeeping")
 #: Groups that contain only our options; other groups also contain options of libraries and authentication plugins.
-GROUPS = ("journal", "bus", "engine", "status", "webhooks", "audit", "housekeeping")
+GROUPS = ("journal", "bus", "engine", "status", "webhooks", *HANDLER_GROUPS)
 #: oslo.config's text for the place of a value.
 _PLACE = re.compile(r"LocationInfo\(.*?detail='(.*?)'\)")
 
@@ -31,6 +34,12 @@ class WrongConfiguration(Exception):
 
 def new(handlers: Iterable[type[Handler]]) -> cfg.ConfigOpts:
     """Return a configuration that has every option registered, but has read no file."""
+    conf = _new_machine()
+    _register_handlers(conf, handlers)
+    return conf
+
+
+def _new_machine() -> cfg.ConfigOpts:
     conf = cfg.ConfigOpts()
     log.register_options(conf)
     conf.set_default("logging_context_format_string", _LOG_FORMAT)
@@ -39,10 +48,13 @@ def new(handlers: Iterable[type[Handler]]) -> cfg.ConfigOpts:
     engine.register(conf)
     status.register(conf)
     webhooks.register(conf)
+    return conf
+
+
+def _register_handlers(conf: cfg.ConfigOpts, handlers: Iterable[type[Handler]]) -> None:
     tasks.register(conf, handlers)
     for group, opts in plugins.options().items():
         conf.register_opts(opts, group=group)
-    return conf
 
 
 def load(
@@ -52,7 +64,17 @@ def load(
 
     :raises WrongConfiguration: a file is missing or an option is wrong
     """
-    conf = new(handlers)
+    conf = load_machine(config_files, config_dirs)
+    add_handlers(conf, handlers)
+    return conf
+
+
+def load_machine(config_files: Sequence[str] = (), config_dirs: Sequence[str] = ()) -> cfg.ConfigOpts:
+    """Read the configuration without the options of handlers, so that commands for the journal import no handler.
+
+    :raises WrongConfiguration: as :func:`load`
+    """
+    conf = _new_machine()
     for name in config_files:
         if not os.access(name, os.R_OK):
             raise WrongConfiguration(f"--config-file {name}: the file does not exist or is not readable")
@@ -60,19 +82,35 @@ def load(
         if not Path(name).is_dir():
             raise WrongConfiguration(f"--config-dir {name}: the folder does not exist")
     arguments = [f"--config-file={name}" for name in config_files] + [f"--config-dir={name}" for name in config_dirs]
-    try:
+    with _explained(conf):
         conf(arguments, project=PROJECT, version=__version__)
         webhooks.register_sinks(conf)
-        _read_all(conf)
+        _read_all(conf, lambda group: group not in HANDLER_GROUPS)
         holds.settings(conf)
         webhooks.settings(conf)
-    except (cfg.Error, ValueError) as error:
-        raise WrongConfiguration(_with_file(_PLACE.sub(r"\1", str(error)), conf)) from error
     return conf
 
 
-def _read_all(conf: cfg.ConfigOpts) -> None:
-    for group in (one for one in conf if _is_ours(one)):
+def add_handlers(conf: cfg.ConfigOpts, handlers: Iterable[type[Handler]]) -> None:
+    """Add the options of handlers to a configuration that has read its files.
+
+    :raises WrongConfiguration: an option is wrong
+    """
+    with _explained(conf):
+        _register_handlers(conf, handlers)
+        _read_all(conf, lambda group: group in HANDLER_GROUPS)
+
+
+@contextmanager
+def _explained(conf: cfg.ConfigOpts) -> Iterator[None]:
+    try:
+        yield
+    except (cfg.Error, ValueError) as error:
+        raise WrongConfiguration(_with_file(_PLACE.sub(r"\1", str(error)), conf)) from error
+
+
+def _read_all(conf: cfg.ConfigOpts, chosen: Callable[[str], bool]) -> None:
+    for group in (one for one in conf if _is_ours(one) and chosen(one)):
         for name in conf[group]:
             try:
                 getattr(conf[group], name)
@@ -80,17 +118,17 @@ def _read_all(conf: cfg.ConfigOpts) -> None:
                 raise ValueError(f"[{group}] {error}") from error
 
 
-def misspelt(conf: cfg.ConfigOpts) -> list[str]:
+def misspelt(conf: cfg.ConfigOpts, chosen: Callable[[str], bool] = lambda _group: True) -> list[str]:
     """Return a sentence for each unknown option in the configuration files."""
     sentences = []
     for path in conf.config_file or []:
         sections: dict[str, dict[str, list[str]]] = {}
         cfg.ConfigParser(path, sections).parse()
         for group, given in sorted(sections.items()):
-            if _is_ours(group) and group in conf:
+            if _is_ours(group) and group in conf and chosen(group):
                 unknown = sorted(set(given) - set(conf[group]))
                 sentences += [_no_effect(f"[{group}] {name}", path, _near(name, conf[group])) for name in unknown]
-            elif group not in conf and (near := _near(group, GROUPS)):
+            elif group not in conf and not _is_ours(group) and (near := _near(group, GROUPS)) and chosen(near):
                 sentences.append(_no_effect(f"[{group}]", path, f"[{near}]"))
     return sentences
 

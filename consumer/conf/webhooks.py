@@ -67,6 +67,10 @@ SINK_OPTS = [
 ]
 
 
+class WrongTemplate(Exception):
+    """A template cannot be read or rendered. The message names the file and the fault."""
+
+
 @dataclass(frozen=True, slots=True)
 class Sink:
     """One URL of a sink; the help texts explain the options.

@@ -23,7 +23,7 @@ from consumer.conf import journal as journal_conf
 from consumer.conf import webhooks as webhook_conf
 from consumer.conf.bus import UnusableURL
 from consumer.conf.tasks import TaskSettings
-from consumer.engine import announce, sweeps
+from consumer.engine import notifier, sweeps
 from consumer.engine.dispatcher import Dispatcher
 from consumer.engine.engine import Engine
 from consumer.engine.guard import Guard
@@ -77,7 +77,7 @@ class Service:
         self._tasks = {task.name: task for task in tasks}
         self.replica = replicas.new_id()
         self._router = Router(task.handler for task in tasks)
-        self._announcer = announce.from_conf(conf, f"stackmend:{self.replica}")
+        self._announcer = notifier.from_conf(conf, f"stackmend:{self.replica}")
         board = board or Board()
         engine = Engine(
             database, self._tasks, self._settings, self.replica, announcer=self._announcer, meter=meter, holds=board

@@ -10,6 +10,7 @@ from typing import Any
 from jinja2 import StrictUndefined, TemplateError
 from jinja2.sandbox import SandboxedEnvironment
 
+from consumer.conf.webhooks import WrongTemplate
 from consumer.journal.history import Entry
 from consumer.text import printable, redacted, utc
 
@@ -39,10 +40,6 @@ SAMPLE = Entry(
     operator="",
     request_id="req-2f1f7a9e-6a3c-4d0e-9c1b-5e8d7c6b5a49",
 )
-
-
-class WrongTemplate(Exception):
-    """A template cannot be read or rendered. The message names the file and the fault."""
 
 
 def values(entry: Entry, event: str) -> dict[str, Any]:

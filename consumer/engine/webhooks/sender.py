@@ -7,9 +7,9 @@ import threading
 import time
 from collections.abc import Callable
 
-from consumer.conf.webhooks import Sink, WebhookSettings
+from consumer.conf.webhooks import Sink, WebhookSettings, WrongTemplate
 from consumer.engine.webhooks import sending
-from consumer.engine.webhooks.message import Renderer, WrongTemplate
+from consumer.engine.webhooks.message import Renderer
 from consumer.engine.webhooks.sending import Attempt
 from consumer.journal import deliveries
 from consumer.journal.database import Database, JournalError

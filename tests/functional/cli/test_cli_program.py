@@ -166,11 +166,23 @@ def test_an_option_that_takes_one_value_takes_no_second_in_silence(shell: Shell)
 )
 def test_wrong_configuration_is_one_line_without_secrets(shell: Shell, text: str, said: str) -> None:
     shell.conf.write_text(text)
-    ran = shell("history")
+    ran = shell("sweep")
     assert ran.code == 1
     assert said.format(conf=shell.conf) in ran.err
     assert len(ran.err.splitlines()) == 1
     assert "s3cret" not in ran.err
+
+
+def test_commands_for_the_journal_work_while_a_handler_is_broken(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken() -> list[type]:
+        raise plugins.BrokenPlugin("the entry point x cannot be loaded")
+
+    monkeypatch.setattr(plugins, "handlers", broken)
+    shell.configure("[audit]\nmender_mode = healing\n[engin]\nworkers = 3\n")
+    for command in ("history", "work list", "dead list", "db version"):
+        ran = shell(*command.split())
+        assert ran.code == 0
+        assert ran.err.startswith("stackmend: [engin] in ")
 
 
 @pytest.mark.parametrize(

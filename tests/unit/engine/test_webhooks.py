@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from consumer.conf import webhooks
-from consumer.engine.webhooks.message import SAMPLE, Renderer, WrongTemplate
+from consumer.conf.webhooks import WrongTemplate
+from consumer.engine.webhooks.message import SAMPLE, Renderer
 from consumer.engine.webhooks.sending import Attempt, judge
 from consumer.engine.webhooks.signature import headers
 from consumer.journal.history import Outcome
