@@ -23,6 +23,7 @@ OPTIONS: Mapping[str, Mapping[str, object]] = {
         "archive_deleted_rows_after_days": ARCHIVE_AFTER,
         "archive_deleted_rows_rows_per_cycle": 100_000_000,
         "purge_after_days": PURGE_AFTER,
+        "purge_rows_per_cycle": 100_000_000,
     },
     "engine": {"heals_per_hour": 0, "breaker_percent": 100},
 }

@@ -12,7 +12,7 @@ Galera refuses; without a date it deletes everything.
 ``updated_at`` and ``created_at``. Nova writes no date into ``clean_attempts``, which it adds to deleted instances. Such a row
 is deleted with the instance.
 
-Budget and breaker count no rows, as for ``archive_deleted_rows``. Only the window limits one purge.
+Budget and breaker count no rows, as for ``archive_deleted_rows``. ``purge_rows_per_cycle`` and the window limit one purge.
 
 **What is not changed.** Other rows without a date, and tables without a key of one column.
 
@@ -59,9 +59,17 @@ OPTIONS = [
         help="Archived rows that are at least this many days old are deleted for good. Unset: twice "
         "archive_deleted_rows_after_days. It must be more than that option.",
     ),
+    cfg.IntOpt(
+        "purge_rows_per_cycle",
+        default=1_000_000,
+        min=1,
+        help="The largest number of archived rows of a cell that are deleted at one interval. The rest follows at the next.",
+    ),
 ]
 
 
+#: why a cycle ended whose rest follows at the next interval
+_ENOUGH = "[audit] purge_rows_per_cycle is reached; the rest follows at the next interval"
 _UNDO = "none: purged rows are gone; restore them from a backup"
 
 
@@ -69,8 +77,8 @@ class Problem(StrEnum):
     DUE = "rows-to-purge"
 
 
-class _WindowClosed(Exception):
-    """``go_on`` returned False while rows were left."""
+class _Stopped(Exception):
+    """Rows are left: the window closed, or the cycle reached its limit."""
 
 
 class Purge(CellHandler):
@@ -87,10 +95,18 @@ class Purge(CellHandler):
     cost = "A scan of each cell's shadow tables, which have no index on dates; once a day, in a quiet hour, is fine."
     rights = {"cell": {EVERY_TABLE: frozenset({Privilege.DELETE})}}
 
-    def __init__(self, databases: NovaDatabases, after_days: int, rows: int = 1000, pause: float = 0.05) -> None:
+    def __init__(
+        self,
+        databases: NovaDatabases,
+        after_days: int,
+        rows: int = 1000,
+        pause: float = 0.05,
+        rows_per_cycle: int = 1_000_000,
+    ) -> None:
         super().__init__(databases, after_days)
         self._rows = rows
         self._pause = pause
+        self._rows_per_cycle = rows_per_cycle
 
     @classmethod
     def options(cls) -> Mapping[str, Sequence[cfg.Opt]]:
@@ -108,7 +124,7 @@ class Purge(CellHandler):
                 f"more than the {archived} of archive_deleted_rows_after_days"
             )
         rows, pause = group.archive_deleted_rows_rows_per_transaction, group.archive_deleted_rows_pause_seconds
-        return cls(resources.get(NovaDatabases.from_resources), days, rows, pause)
+        return cls(resources.get(NovaDatabases.from_resources), days, rows, pause, group.purge_rows_per_cycle)
 
     def inspect(self, key: Key) -> Iterable[Finding]:
         cell = self.cell(key.id)
@@ -154,14 +170,14 @@ class Purge(CellHandler):
         try:
             for table, lacking in shadow_tables.undated(schema):
                 work = partial(shadow_tables.purge_with_instances, schema=schema, shadow=table, before=before)
-                for number in self._chunks(database, table, lacking, work, go_on):
+                for number in self._chunks(database, table, lacking, work, go_on, gone):
                     gone[table.name] += number
             for table, old in shadow_tables.purgeable(schema, before):
                 work = partial(shadow_tables.purge, shadow=table, where=old)
-                for number in self._chunks(database, table, old, work, go_on):
+                for number in self._chunks(database, table, old, work, go_on, gone):
                     gone[table.name] += number
-        except _WindowClosed:
-            stopped = statements.WINDOW_CLOSED
+        except _Stopped as error:
+            stopped = str(error)
         except Unavailable as error:
             if not gone.total():
                 raise
@@ -173,7 +189,7 @@ class Purge(CellHandler):
             before={"from_before": f"{before:%Y-%m-%d}"},
             after={"purged": dict(sorted((+gone).items()))} | ({"stopped": stopped} if stopped else {}),
             undo=_UNDO,
-            complete=not stopped,
+            complete=stopped in ("", _ENOUGH),
         )
 
     def _chunks(
@@ -183,12 +199,23 @@ class Purge(CellHandler):
         where: ColumnElement[bool],
         work: Callable[..., int],
         go_on: Callable[[], bool],
+        gone: Counter[str],
     ) -> Iterator[int]:
-        """Delete rows in chunks; yield the number of deleted rows of each."""
+        """Delete rows in chunks; yield the number of deleted rows of each.
+
+        :param gone: the rows that this cycle has deleted
+        :raises _Stopped: rows are left
+        """
         last: Any = None
-        while rows := database.run(partial(statements.page, table=table, where=where, after=last, limit=self._rows)):
+        while True:
+            limit = min(self._rows, self._rows_per_cycle - gone.total())
+            rows = database.run(partial(statements.page, table=table, where=where, after=last, limit=max(1, limit)))
+            if not rows:
+                return
+            if limit <= 0:
+                raise _Stopped(_ENOUGH)
             if not go_on():
-                raise _WindowClosed
+                raise _Stopped(statements.WINDOW_CLOSED)
             keys = [row.key for row in rows]
             yield database.run(partial(work, keys=keys))
             last = keys[-1]

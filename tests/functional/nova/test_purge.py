@@ -148,3 +148,18 @@ def test_it_stops_between_two_transactions_when_the_window_closes(
     assert not healed.complete
     assert purge.heal(finding).complete
     assert left(cloud) == []
+
+
+def test_a_cycle_is_bounded_and_the_next_one_deletes_the_rest(
+    cloud: NovaSimulation, make: Make, keys: dict[str, Key]
+) -> None:
+    shelve(cloud, 100, 101, 102, 103, 104)
+    purge = make("purge_rows_per_cycle = 3\narchive_deleted_rows_rows_per_transaction = 2")
+    [finding] = purge.inspect(keys["cell1"])
+    healed = purge.heal(finding)
+    assert left(cloud) == ["i4", "i5"]
+    assert healed.complete, "or the machine would go on at once"
+    assert "purge_rows_per_cycle" in healed.after["stopped"]
+    assert list(purge.sweep()) == [keys["cell1"]]
+    assert purge.heal(finding).after == {"purged": {"shadow_instances": 2}}
+    assert left(cloud) == []
