@@ -28,6 +28,7 @@ from consumer.engine import service
 from consumer.engine.webhooks.message import Renderer
 from consumer.journal import dead, deliveries, notification_formats, replicas, watermarks
 from consumer.journal.database import Database, JournalError, now
+from consumer.journal.node_clocks import NodeClock, node_clocks
 from consumer.journal.notification_formats import ArrivedFormat
 from consumer.text import one_line, plural, span
 from handlers.base import Broker, Checked, HandlerError, Rising, Verdict
@@ -126,6 +127,7 @@ def _journal(session: Session) -> Iterator[Checked]:
         skew = time.time() - database.transact(now)
         waiting = dead.count(database)
         alive = replicas.listing(database)
+        nodes = node_clocks(database)
     except JournalError as error:
         yield Checked("journal", Verdict.FAILURE, str(error))
         return
@@ -133,6 +135,8 @@ def _journal(session: Session) -> Iterator[Checked]:
         "journal", Verdict.OK, f"{database.engine.dialect.name}; {plural(len(alive), 'daemon runs', 'daemons run')}"
     )
     yield _clock(skew)
+    if nodes:
+        yield of_nodes(nodes)
     yield _dead(database, waiting)
     yield from _watermarks(database)
 
@@ -161,6 +165,25 @@ def _clock(skew: float) -> Checked:
         Verdict.WARNING,
         f"this machine is {abs(skew):.0f} s {ahead} the journal's database, which falsifies lags: synchronise both with "
         "chrony or ntpd",
+    )
+
+
+def of_nodes(clocks: Sequence[NodeClock]) -> Checked:
+    """Judge the clocks of a Galera cluster: a lease that one node writes ends by the clock of another."""
+    subject = "clocks of Galera"
+    if silent := [one for one in clocks if one.ahead is None]:
+        text = f"the clock of {silent[0].node} is unknown: {silent[0].error}"
+        return Checked(subject, Verdict.WARNING, text)
+    known = {one.node: one.ahead for one in clocks if one.ahead is not None}
+    slow, fast = min(known, key=known.__getitem__), max(known, key=known.__getitem__)
+    apart = known[fast] - known[slow]
+    if apart <= _SKEW:
+        return Checked(subject, Verdict.OK, f"{plural(len(known), 'node')}: {', '.join(known)}; they agree")
+    return Checked(
+        subject,
+        Verdict.WARNING,
+        f"the clock of {fast} is {apart:.0f} s ahead of that of {slow}, which shifts the ends of leases: synchronise all nodes "
+        "with chrony or ntpd",
     )
 
 

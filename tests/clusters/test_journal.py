@@ -16,6 +16,7 @@ from sqlalchemy import text
 from consumer.journal import backlog, controls, history, migrations, work
 from consumer.journal.database import Database, JournalUnavailable, open_engine
 from consumer.journal.history import Deferred, Outcome, Withheld
+from consumer.journal.node_clocks import node_clocks
 from consumer.journal.work import Done, LeaseLost
 from tests.functional.journal.contract import H, JournalContract, hint, line, may
 from tests.servers.galera import Galera
@@ -32,6 +33,13 @@ def journals(galera: Galera, database_name: str) -> Iterator[list[Database]]:
     yield made
     for database in made:
         database.close()
+
+
+def test_the_clocks_of_all_nodes_are_read_through_any_node(galera: Galera, journals: Sequence[Database]) -> None:
+    for database in journals:
+        clocks = node_clocks(database)
+        assert {clock.node for clock in clocks} == {f"127.0.0.1:{node.port}" for node in galera.nodes}
+        assert all(clock.ahead is not None and abs(clock.ahead) < 2 for clock in clocks)
 
 
 class TestGalera(JournalContract):

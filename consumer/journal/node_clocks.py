@@ -1,0 +1,62 @@
+"""The clocks of the nodes of a Galera cluster, which all serve the journal."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+
+from sqlalchemy import Connection
+
+from consumer.journal.database import Database, JournalError, now, open_engine
+
+
+@dataclass(frozen=True, slots=True)
+class NodeClock:
+    """The clock of one node.
+
+    :param ahead: seconds by which it is ahead of this machine's clock; None if the node did not answer
+    :param error: why the node did not answer
+    """
+
+    node: str
+    ahead: float | None
+    error: str = ""
+
+
+def node_clocks(database: Database) -> list[NodeClock]:
+    """Read the clock of every node of the journal's cluster; return nothing if the journal is not on Galera.
+
+    :raises JournalUnavailable: the journal does not answer
+    """
+    if database.engine.dialect.name not in ("mysql", "mariadb"):
+        return []
+    return [_clock_of(database, host, port) for host, port in addresses(database.read(_incoming))]
+
+
+def addresses(text: str) -> Iterator[tuple[str, int]]:
+    """Parse ``wsrep_incoming_addresses``; an arbitrator has an empty address."""
+    for address in text.split(","):
+        host, _, port = address.strip().rpartition(":")
+        if host and port.isdigit():
+            yield host.strip("[]"), int(port)
+
+
+def _incoming(connection: Connection) -> str:
+    row = connection.exec_driver_sql("SHOW STATUS LIKE 'wsrep_incoming_addresses'").first()
+    return str(row[1]) if row else ""
+
+
+def _clock_of(database: Database, host: str, port: int) -> NodeClock:
+    name = f"{host}:{port}"
+    # Without unix_socket, which would reach the node of this machine.
+    url = database.engine.url.set(host=host, port=port).difference_update_query(["unix_socket"])
+    with closing(Database(open_engine(url.render_as_string(hide_password=False), pool_size=1))) as node:
+        try:
+            node.read(now)  # connects, which takes longer than reading a clock
+            before = time.time()
+            there = node.read(now)
+            return NodeClock(name, there - (before + time.time()) / 2)
+        except JournalError as error:
+            return NodeClock(name, None, str(error))
