@@ -68,6 +68,9 @@ _TIMEOUTS: Mapping[str, Mapping[str, Any]] = {
     "sqlite+pysqlite": {"timeout": CONNECT_TIMEOUT},
 }
 
+# Every transaction ends in Database.run, so that the pool's own ROLLBACK would only cost a round trip for each.
+_POOL = {"pool_pre_ping": True, "pool_recycle": 300, "pool_timeout": 10, "pool_reset_on_return": None}
+
 # the options of TLS in the query of a URL, for errors: names of files and modes, never sslpassword
 _TLS_QUERY = (
     *("ssl_ca", "ssl_capath", "ssl_cert", "ssl_key", "ssl_verify_cert", "ssl_verify_identity"),
@@ -221,7 +224,7 @@ class Database:
 def _engine(name: str, text: str) -> tuple[str, Engine]:
     try:
         url = _with_driver(make_url(text))
-        engine = sa.create_engine(url, pool_pre_ping=True, pool_recycle=300, pool_timeout=10, **_arguments(url))
+        engine = sa.create_engine(url, **_POOL, **_arguments(url))
         short, long = _seconds(url, "connect_timeout", CONNECT_TIMEOUT), _seconds(url, "read_timeout", _PATIENCE)
         patience.apply(engine, short, long)
         if url.get_backend_name() in {"mysql", "mariadb"}:

@@ -93,6 +93,20 @@ def has_build_request(connection: Connection, instance: str) -> bool:
     return connection.execute(sa.select(c.id).where(c.instance_uuid == instance)).first() is not None
 
 
+def scheduling(connection: Connection, instance: str) -> tuple[bool, records.InstanceMapping | None]:
+    """Return whether an instance has a build request, and its mapping; one statement, so one moment."""
+    requests, c = tables.build_requests.c, tables.instance_mappings.c
+    requested = sa.exists().where(requests.instance_uuid == instance).label("requested")
+    always = sa.select(sa.literal(1).label("one")).subquery()
+    query = sa.select(requested, c.instance_uuid, c.cell_id, c.queued_for_delete).select_from(
+        always.outerjoin(tables.instance_mappings, c.instance_uuid == instance)
+    )
+    row = connection.execute(query).one()
+    if row.instance_uuid is None:
+        return bool(row.requested), None
+    return bool(row.requested), records.InstanceMapping(row.instance_uuid, row.cell_id, bool(row.queued_for_delete))
+
+
 def building(connection: Connection, instances: Collection[str]) -> set[str]:
     """Return the instances that Nova still schedules: they have a build request, or a mapping without a cell."""
     requests, mappings = tables.build_requests.c, tables.instance_mappings.c
@@ -233,6 +247,12 @@ def lives(connection: Connection, instances: Collection[str]) -> dict[str, bool]
 def migration(connection: Connection, uuid: str) -> records.Migration | None:
     found = _migrations(connection, tables.migrations, tables.migrations.c.uuid == uuid)
     return found[0] if found else None
+
+
+def migrations_about(connection: Connection, consumer: str) -> list[records.Migration]:
+    """Return the migration with this uuid, or all migrations of the instance with this uuid, youngest first."""
+    c = tables.migrations.c
+    return _migrations(connection, tables.migrations, sa.or_(c.uuid == consumer, c.instance_uuid == consumer))
 
 
 def migrations_of(connection: Connection, *instances: str) -> list[records.Migration]:

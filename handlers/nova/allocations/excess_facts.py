@@ -100,7 +100,7 @@ class Judge:
 
     def _read(self, consumer: str) -> _Seen:
         """Read nova_api before the cells, so that an instance that changes cells is found in at least one."""
-        building, mapping = self._databases.api.run(lambda connection: _scheduling(connection, consumer))
+        building, mapping = self._databases.api.run(lambda connection: queries.scheduling(connection, consumer))
         cells = self._databases.run_in_all(self._databases.cells(), lambda connection: _rows(connection, consumer))
         return _Seen(building, mapping, cells)
 
@@ -158,14 +158,11 @@ def located(cell: Cell, instance: Instance) -> Located:
     return Located(instance, cell.id, cell.is_cell0, concerns.of_instance(instance) | concerns.of_cell(cell))
 
 
-def _scheduling(connection: Connection, instance: str) -> tuple[bool, InstanceMapping | None]:
-    mapping = queries.instance_mapping(connection, instance)
-    return queries.has_build_request(connection, instance), mapping
-
-
 def _rows(connection: Connection, consumer: str) -> _Rows:
+    found = queries.migrations_about(connection, consumer)
+    itself = [move for move in found if (move.uuid or "").lower() == consumer.lower()]
     return _Rows(
-        queries.migration(connection, consumer),
+        itself[0] if itself else None,
         queries.instance(connection, consumer),
-        queries.migrations_of(connection, consumer),
+        [move for move in found if move not in itself],
     )

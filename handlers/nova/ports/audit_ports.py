@@ -45,7 +45,6 @@ from enum import StrEnum
 from typing import Any, Self
 
 from oslo_config import cfg
-from sqlalchemy.engine import Connection
 
 from handlers.access import cloud_options
 from handlers.access.neutron import HOST, PROFILE, Network, Port, changing, deleting
@@ -54,6 +53,7 @@ from handlers.base import (
     Conflict,
     Finding,
     Healed,
+    Incomplete,
     InFlight,
     Key,
     Mode,
@@ -72,7 +72,6 @@ from handlers.nova.nodes import live_instances
 from handlers.nova.ports import rules
 from handlers.nova.ports.queries import remains_of
 from handlers.nova.ports.rules import SETTLE, Case, Facts, Fate, Remains, State
-from handlers.nova.records import InstanceMapping
 
 #: seconds from the end of a deletion to the first inspection: by then Nova is usually done
 _ENDED = 2.0
@@ -188,7 +187,7 @@ class AuditPorts(NovaHandler):
                 return [self._finding(key, port, True, remains, names) for port in ports]
 
     def sweep(self) -> Iterator[Key]:
-        down: Unavailable | None = None
+        down: Incomplete | None = None
         seen: set[str] = set()
         batch: set[str] = set()
         for port in self._network.ports({}, fields=("device_id", "device_owner")):
@@ -199,10 +198,10 @@ class AuditPorts(NovaHandler):
             if len(batch) >= queries.CHUNK:
                 suspects, silent = self._suspects(batch)
                 yield from keys_of("instance", sorted(suspects))
-                batch, down = set(), silent or down
+                batch, down = set(), down if silent is None else Incomplete(silent, down)
         suspects, silent = self._suspects(batch)
         yield from keys_of("instance", sorted(suspects))
-        down = silent or down
+        down = down if silent is None else Incomplete(silent, down)
         if down is not None:
             raise down
 
@@ -225,7 +224,7 @@ class AuditPorts(NovaHandler):
 
     def _facts(self, instance: str) -> tuple[Facts, Remains | None, frozenset[str]]:
         """Return the facts, the remains and the concerns of an instance."""
-        building, mapping = self._databases.api.run(lambda connection: _scheduling(connection, instance))
+        building, mapping = self._databases.api.run(lambda connection: queries.scheduling(connection, instance))
         building = building or (mapping is not None and mapping.cell_id is None)
         cells = self._databases.cells()
         seen = self._databases.run_in_all(cells, lambda connection: queries.instance(connection, instance))
@@ -321,11 +320,6 @@ class AuditPorts(NovaHandler):
             return dead, down
         self._archive.among(batch - alive - dead)  # one scan for all of them; the inspections find it remembered
         return batch - alive, None
-
-
-def _scheduling(connection: Connection, instance: str) -> tuple[bool, InstanceMapping | None]:
-    mapping = queries.instance_mapping(connection, instance)
-    return queries.has_build_request(connection, instance), mapping
 
 
 def _no_undo(port: Port) -> str:
