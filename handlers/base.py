@@ -227,6 +227,22 @@ class Unavailable(HandlerError):
         self.reason = reason
 
 
+class Incomplete(Unavailable):
+    """A sweep listed every key, except those that silent dependencies kept from it.
+
+    :param error: the error of a silent dependency
+    :param before: the dependencies that were silent before
+    """
+
+    def __init__(self, error: Unavailable, before: Incomplete | None = None) -> None:
+        super().__init__(error.dependency, error.reason)
+        self.missing: frozenset[str] = _missing(error) | (before.missing if before else frozenset())
+
+
+def _missing(error: Unavailable) -> frozenset[str]:
+    return error.missing if isinstance(error, Incomplete) else frozenset({error.dependency})
+
+
 class Conflict(HandlerError):
     """The cloud changed between proof and write, and the heal wrote nothing. stackmend inspects the key from the start."""
 
@@ -580,7 +596,17 @@ class Handler(Plugin):
         """Yield every key that looks wrong; read many objects at a time.
 
         :raises Unavailable: when a listing fails, or is empty although it cannot be; keys yielded before are valid
+        :raises Incomplete: at the end, when all other keys were yielded
         """
+
+    def sweep_rest(self, missing: frozenset[str]) -> Iterator[Key] | None:
+        """Return the keys that a sweep did not list before it raised :class:`Incomplete` with these dependencies.
+
+        None means that only a whole sweep lists these keys.
+
+        :raises Unavailable: as in :meth:`sweep`, also from the iterator
+        """
+        return None
 
     def require(self, dependency: str) -> None:
         """Ask cheaply whether a dependency that ended a sweep early answers again. By default, assume that it does.

@@ -2,8 +2,8 @@
 
 A sweep stores a hint of low priority for each suspect; workers inspect them later. If the task heals, the breaker first counts
 the suspects. If there are more than is plausible (a wrong database URL, a restored backup), the sweep stores no hint, and the
-breaker stops the handler. If a dependency does not answer, the sweep ends early. It is repeated when the dependency answers, or
-at the next interval.
+breaker stops the handler. If a dependency does not answer, the sweep ends early. Once a silent cell answers, a further sweep
+lists only the keys that the cell kept from the first. The breaker judges each of them alone.
 """
 
 from __future__ import annotations
@@ -11,7 +11,9 @@ from __future__ import annotations
 import logging
 import random
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import islice, takewhile
+from typing import NoReturn
 
 from sqlalchemy import Connection
 
@@ -26,7 +28,7 @@ from consumer.journal.database import Database, now
 from consumer.journal.history import Outcome
 from consumer.journal.work import Claim, Disposition, Done, Hint, Later, Priority
 from consumer.text import plural, reason_of
-from handlers.base import Key, Unavailable
+from handlers.base import Incomplete, Key, Unavailable
 
 LOG = logging.getLogger(__name__)
 _CHUNK = 500
@@ -65,6 +67,21 @@ def _is_repetition(task: Task, claim: Claim, control: Control) -> bool:
     return not task.settings.interval or claim.now < control.missed_at + task.settings.interval
 
 
+@dataclass(frozen=True, slots=True)
+class _Listing:
+    """What one sweep lists.
+
+    :param began: when the sweep began whose keys this listing completes
+    :param found: suspects that were found before
+    :param down: errors of dependencies that are known to be silent
+    """
+
+    keys: Iterator[Key]
+    began: float
+    found: int = 0
+    down: tuple[Incomplete, ...] = ()
+
+
 class Sweeper:
     def __init__(self, database: Database, settings: EngineSettings, replica: str) -> None:
         self._database = database
@@ -80,13 +97,9 @@ class Sweeper:
         control = controls.read(self._database).get(task.name, controls.Control(task.name))
         if (wait := _wait_after_gap(task, claim, control)) > 0:
             return Later(wait)
-        if _is_repetition(task, claim, control):
-            task.handler.require(control.missing or "")
         try:
-            through = self._run(task, claim.now, control)
-        except Unavailable as error:
-            if error.dependency not in task.handler.requires:
-                controls.missed(self._database, task.name, claim.now, error.dependency)
+            through = self._run(task, _listing(task, claim, control), control)
+        except Unavailable:
             raise
         except Exception as error:
             LOG.exception("%s: the sweep failed", task.name)
@@ -97,10 +110,13 @@ class Sweeper:
             return Later(0.0)
         return Later(self._pause(task)) if task.settings.interval else Done()
 
-    def _run(self, task: Task, began: float, last: Control) -> bool:
-        population = task.handler.population()
-        down: list[Unavailable] = []
-        keys: Iterable[Key] = takewhile(lambda _key: task.is_open, listed(task.handler.sweep(), down))
+    def _run(self, task: Task, listing: _Listing, last: Control) -> bool:
+        down: list[Unavailable] = [*listing.down]
+        try:
+            population = task.handler.population()
+        except Unavailable as error:
+            self._miss(task, listing, 0, [*down, error])
+        keys: Iterable[Key] = takewhile(lambda _key: task.is_open, listed(listing.keys, down))
         if task.heals:
             limit = plausible(self._settings, population)
             breaker = Breaker(task.handler, limit, work.refused(self._database, task.name))
@@ -112,14 +128,22 @@ class Sweeper:
                 return True
         found = self._enqueue(task, keys)
         if down:
-            raise down[0]
+            self._miss(task, listing, found, down)
         if not task.is_open:
             return False
-        work.revisit_reported(self._database, task.name, began)
-        controls.swept(self._database, task.name, began, found, population)
+        work.revisit_reported(self._database, task.name, listing.began)
+        found += listing.found
+        controls.swept(self._database, task.name, listing.began, found, population)
         level = logging.INFO if found and found != last.sweep_found else logging.DEBUG
         LOG.log(level, "%s: a sweep of %d objects lists %s", task.name, population, plural(found, "suspect"))
         return True
+
+    def _miss(self, task: Task, listing: _Listing, found: int, down: Sequence[Unavailable]) -> NoReturn:
+        missing = frozenset[str]().union(*(Incomplete(error).missing for error in down))
+        listed = all(isinstance(error, Incomplete) for error in down)
+        found += listing.found
+        controls.missed(self._database, task.name, listing.began, found, missing, only_missing=listed)
+        raise down[0]
 
     def _enqueue(self, task: Task, keys: Iterable[Key]) -> int:
         found = 0
@@ -161,6 +185,28 @@ class Sweeper:
     def _pause(self, task: Task) -> float:
         pause = task.settings.interval * random.uniform(0.9, 1.1)
         return pause + task.until_open(pause)
+
+
+def _listing(task: Task, claim: Claim, control: Control) -> _Listing:
+    """Return a whole sweep, or, soon after an incomplete sweep, only the keys that it did not list.
+
+    :raises Unavailable: all dependencies that were silent are silent still
+    """
+    if not _is_repetition(task, claim, control):
+        return _Listing(task.handler.sweep(), claim.now)
+    down: list[Incomplete] = []
+    for dependency in sorted(control.missing):
+        try:
+            task.handler.require(dependency)
+        except Unavailable as error:
+            down.append(Incomplete(Unavailable(dependency, error.reason)))
+    back = control.missing.difference(*(error.missing for error in down))
+    if not back:
+        raise down[0]
+    rest = task.handler.sweep_rest(back) if control.only_missing else None
+    if rest is None:
+        return _Listing(task.handler.sweep(), claim.now)
+    return _Listing(rest, control.missed_at or claim.now, control.sweep_found or 0, tuple(down))
 
 
 def _chunks(keys: Iterable[Key]) -> Iterator[tuple[Key, ...]]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, RowMapping, insert, select, update
 
 from consumer.journal.acts import Also, nothing
 from consumer.journal.database import Database, now
@@ -20,7 +21,8 @@ class Control:
     :param calm_sweeps: sweeps in a row with few suspects since the breaker opened; None if only an operator can resume the
         handler
     :param swept_at: start of the last complete sweep; None before the first
-    :param missing: the dependency that did not answer in the last sweep; empty after a complete sweep
+    :param missing: the dependencies that did not answer in the last sweep; empty after a complete sweep
+    :param only_missing: whether that sweep listed everything else
     :param missed_at: start of that incomplete sweep
     """
 
@@ -34,7 +36,8 @@ class Control:
     sweep_seconds: float | None = None
     sweep_found: int | None = None
     sweep_population: int | None = None
-    missing: str | None = None
+    missing: frozenset[str] = frozenset()
+    only_missing: bool = False
     missed_at: float | None = None
 
     @property
@@ -89,9 +92,16 @@ def read(database: Database) -> dict[str, Control]:
 
     def load(connection: Connection) -> dict[str, Control]:
         rows = connection.execute(select(*fields)).mappings()
-        return {row["name"]: Control(**{**row, "reason": row["reason"] or ""}) for row in rows}
+        return {row["name"]: _control(row) for row in rows}
 
     return database.transact(load)
+
+
+def _control(row: RowMapping) -> Control:
+    missing = frozenset(json.loads(row["missing"] or "[]"))
+    return Control(
+        **{**row, "reason": row["reason"] or "", "missing": missing, "only_missing": bool(row["only_missing"])}
+    )
 
 
 def pause(database: Database, names: Collection[str], reason: str, also: Also = nothing) -> int:
@@ -155,13 +165,16 @@ def swept(database: Database, name: str, began: float, found: int, population: i
     def write(connection: Connection) -> None:
         took = now(connection) - began
         values = {"swept_at": began, "sweep_seconds": took, "sweep_found": found, "sweep_population": population}
-        complete = {"missing": None, "missed_at": None}
+        complete = {"missing": None, "only_missing": None, "missed_at": None}
         connection.execute(update(task).where(task.c.name == name).values({**values, **complete}))
 
     database.transact(write)
 
 
-def missed(database: Database, name: str, began: float, dependency: str) -> None:
-    """Record an incomplete sweep: when it began, and the dependency that did not answer."""
-    values = {"missing": dependency[:300], "missed_at": began}
+def missed(
+    database: Database, name: str, began: float, found: int, missing: Collection[str], *, only_missing: bool
+) -> None:
+    """Record an incomplete sweep; the arguments are those of :class:`Control`."""
+    listed = json.dumps(sorted(missing))
+    values = {"missing": listed, "only_missing": only_missing, "missed_at": began, "sweep_found": found}
     database.transact(lambda connection: connection.execute(update(task).where(task.c.name == name).values(values)))

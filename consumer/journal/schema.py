@@ -156,8 +156,9 @@ task = Table(
     Column("sweep_seconds", Double),
     Column("sweep_found", Integer),
     Column("sweep_population", Integer),
-    # the dependency that ended the last sweep early, and when that sweep began
-    Column("missing", _exact(300)),
+    # the dependencies that ended the last sweep early, as a JSON list; whether it listed all else; when it began
+    Column("missing", _Long),
+    Column("only_missing", Boolean),
     Column("missed_at", Double),
     Column("serial", BigInteger, nullable=False, default=0),
     # when the last of the heals that wait for the budget may ask the gates again

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import ClassVar, Self
 
 from oslo_config import cfg
 
 from handlers.access import cloud_options
-from handlers.base import Handler, Resources
+from handlers.base import Handler, Key, Resources
 from handlers.nova import options
+from handlers.nova.cells import Cell
 from handlers.nova.database import NovaDatabases
 from handlers.nova.placement import Placement
 
@@ -24,6 +25,14 @@ class NovaHandler(Handler):
 
     def require(self, dependency: str) -> None:
         self._databases.require(dependency)
+
+    def sweep_rest(self, missing: frozenset[str]) -> Iterator[Key] | None:
+        cells = self._databases.cells_named(missing)
+        return None if cells is None else self.sweep_cells(cells)
+
+    def sweep_cells(self, cells: Collection[Cell]) -> Iterator[Key] | None:
+        """Return the keys that a sweep did not list because these cells were silent; None: see :meth:`sweep_rest`."""
+        return None
 
     @classmethod
     def applies(cls, conf: cfg.ConfigOpts) -> bool:

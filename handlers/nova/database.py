@@ -17,7 +17,7 @@ from sqlalchemy.engine import Connection
 from handlers.access.database import Database
 from handlers.access.schemas import KnownSchemas
 from handlers.access.service_files import ConfigError
-from handlers.base import Refused, Resources, Unavailable
+from handlers.base import Incomplete, Refused, Resources, Unavailable
 from handlers.nova import clocks, options, queries, revisions, tables
 from handlers.nova.cells import Cell, TemplateError, fill
 from handlers.nova.clocks import Clocks
@@ -135,6 +135,11 @@ class NovaDatabases:
         except TemplateError as error:
             raise Unavailable(cell.label, str(error)) from error
 
+    def cells_named(self, labels: frozenset[str]) -> tuple[Cell, ...] | None:
+        """Return the cells with these labels; None if a label is not that of a cell."""
+        found = tuple(cell for cell in self.cells() if cell.label in labels)
+        return found if {cell.label for cell in found} == labels else None
+
     def require(self, dependency: str) -> None:
         """Do nothing if no cell has this label.
 
@@ -153,18 +158,18 @@ class NovaDatabases:
 
     def run_in_available(
         self, cells: Iterable[Cell], work: Callable[[Connection], T]
-    ) -> tuple[dict[Cell, T], Unavailable | None]:
-        """Run a function in each of these cells; return the answers, and the error of a cell that did not answer.
+    ) -> tuple[dict[Cell, T], Incomplete | None]:
+        """Run a function in each of these cells; return the answers, and the error of the cells that did not answer.
 
         Use this only for suspects and counts: the rows of a cell that does not answer are unknown.
         """
         found: dict[Cell, T] = {}
-        down: Unavailable | None = None
+        down: Incomplete | None = None
         for cell in cells:
             try:
                 found[cell] = self.database(cell).run(work)
             except Unavailable as error:
-                down = error
+                down = Incomplete(error, down)
         return found, down
 
     def observe_clocks(self, cell: Cell) -> Database:

@@ -8,7 +8,7 @@ from concurrent.futures import Future, wait
 from typing import TypeVar
 
 from handlers.access import request_id
-from handlers.base import Refused, Unavailable
+from handlers.base import Incomplete, Refused
 from handlers.nova import queries
 from handlers.nova.cells import Cell
 from handlers.nova.database import NovaDatabases
@@ -27,8 +27,8 @@ GROUP = 25
 _SAMPLE = 3
 
 
-def live_nodes(databases: NovaDatabases) -> tuple[dict[str, tuple[Cell, ComputeNode]], Unavailable | None]:
-    """Return the live compute nodes by uuid, and the error of a cell that does not answer.
+def live_nodes(databases: NovaDatabases) -> tuple[dict[str, tuple[Cell, ComputeNode]], Incomplete | None]:
+    """Return the live compute nodes by uuid, and the error of the cells that do not answer.
 
     Use this only for sweeps and samples: a proof needs the answer of every cell.
     """

@@ -37,7 +37,7 @@ Sources: ``nova/cmd/manage.py`` (audit), ``nova/scheduler/client/report.py``, ``
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Self
@@ -170,12 +170,15 @@ class AuditAllocations(PlacementHandler):
 
     def sweep(self) -> Iterator[Key]:
         """Yield the consumers of compute nodes, except those whose rows show a right to the resources."""
+        return self.sweep_cells(self._databases.host_cells())
+
+    def sweep_cells(self, cells: Collection[Cell]) -> Iterator[Key]:
         nodes, down = live_nodes(self._databases)
         providers = self._placement.compute_providers()
         if nodes and not providers:
             raise Unavailable("placement", f"lists no compute node's provider, while the cells have {len(nodes)} nodes")
         batch: set[str] = set()
-        groups = in_groups(nodes[provider] for provider in providers if provider in nodes)
+        groups = in_groups(nodes[one] for one in providers if one in nodes and nodes[one][0] in cells)
         for _, read in read_ahead(lambda group: self._suspects(*group, self._recent), groups):
             batch |= read.result()
             if len(batch) >= queries.CHUNK:

@@ -30,7 +30,7 @@ Sources: ``nova/scheduler/client/report.py`` (move_allocations), ``nova/conducto
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 
 from handlers.access.roles import PLACEMENT
@@ -40,6 +40,7 @@ from handlers.nova.allocations.excess_facts import Judge
 from handlers.nova.allocations.excess_rules import Move, Problem
 from handlers.nova.archived_consumers import Archive
 from handlers.nova.base import PlacementHandler
+from handlers.nova.cells import Cell
 from handlers.nova.database import NovaDatabases
 from handlers.nova.nodes import live_instances, require_own_placement
 from handlers.nova.placement import Allocation, Placement, moving, plain
@@ -110,7 +111,10 @@ class AuditMigrations(PlacementHandler):
         return [_finding(key, swap, among=len(swaps)) for swap in swaps]
 
     def sweep(self) -> Iterator[Key]:
-        found, down = self._databases.run_in_available(self._databases.host_cells(), queries.stayed)
+        return self.sweep_cells(self._databases.host_cells())
+
+    def sweep_cells(self, cells: Collection[Cell]) -> Iterator[Key]:
+        found, down = self._databases.run_in_available(cells, queries.stayed)
         for nodes in found.values():
             for node, moves in nodes.items():
                 holders = self._placement.holders(node)

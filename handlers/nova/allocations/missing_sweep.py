@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from handlers.access.neutron import PROFILE, Network, Port
-from handlers.base import Key, Unavailable
+from handlers.base import Incomplete, Key, Unavailable
 from handlers.nova import queries
 from handlers.nova.allocations import batches, port_requests
 from handlers.nova.allocations import queries as instance_queries
@@ -71,16 +71,25 @@ class Suspects:
         :raises Unavailable: if a listing failed; the earlier keys are valid
         """
         self._found.clear()
+        return self.among(self._databases.host_cells())
+
+    def among(self, cells: Collection[Cell]) -> Iterator[Key]:
+        """Yield the keys of the suspects in these cells, and of those that only the answer of every cell shows.
+
+        Sums of some cells may hide a wrong owner until the next whole sweep.
+
+        :raises Unavailable: as :meth:`everywhere`
+        """
         nodes, down = live_nodes(self._databases)
         providers = self._placement.compute_providers()
         if nodes and not providers:
             raise Unavailable("placement", f"lists no compute node's provider, while the cells have {len(nodes)} nodes")
-        homeless, _ = self._databases.run_in_available(self._databases.host_cells(), instance_queries.homeless)
+        homeless, _ = self._databases.run_in_available(cells, instance_queries.homeless)
         yield from (Key("instance", one) for one in sorted(set().union(*homeless.values())))
         sums: Sums = {}
         for_ports: ForPorts = {}
         dead: set[str] = set()
-        groups = in_groups(nodes[uuid] for uuid in sorted(nodes))
+        groups = in_groups(nodes[uuid] for uuid in sorted(nodes) if nodes[uuid][0] in cells)
         for (cell, _), read in read_ahead(lambda group: self._read(*group, providers, self._recent), groups):
             if cell.uuid in dead:
                 continue
@@ -90,7 +99,7 @@ class Suspects:
             except Unavailable as error:
                 if error.dependency != cell.label:
                     raise
-                down = error
+                down = Incomplete(error, down)
                 dead.add(cell.uuid)
                 continue
             for one in readings:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
 from typing import Any
@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from handlers.access.database import Database, utcnow
-from handlers.base import Conflict, Finding, Healed, Key, Unavailable
+from handlers.base import Conflict, Finding, Healed, Incomplete, Key, Unavailable
 from handlers.nova.archive.schema import Schema
 from handlers.nova.base import NovaHandler
 from handlers.nova.cells import Cell
@@ -64,13 +64,16 @@ class CellHandler(NovaHandler):
         """Return whether a cell has rows from before this moment. This must be cheap."""
 
     def sweep(self) -> Iterator[Key]:
-        down: Unavailable | None = None
-        for cell in self._databases.cells():
+        return self.sweep_cells(self._databases.cells())
+
+    def sweep_cells(self, cells: Collection[Cell]) -> Iterator[Key]:
+        down: Incomplete | None = None
+        for cell in cells:
             try:
                 database, schema = self.open(cell)
                 due = self.due(database, schema, database.run(self.limit))
             except Unavailable as error:
-                down = error
+                down = Incomplete(error, down)
                 continue
             if due:
                 # Old rows are due every day, so they are no sign of a fault for the breaker.

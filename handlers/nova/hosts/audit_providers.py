@@ -22,7 +22,7 @@ Sources: ``nova/scheduler/client/report.py`` (_create_resource_provider), ``nova
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 
@@ -30,6 +30,7 @@ from handlers.access.roles import PLACEMENT
 from handlers.base import Finding, Healed, InFlight, Key, Mode, Refused, Roles, Trigger, keys_of
 from handlers.nova import keys, queries
 from handlers.nova.base import PlacementHandler
+from handlers.nova.cells import Cell
 from handlers.nova.nodes import live_nodes, nodes_among
 from handlers.nova.placement import Provider
 from handlers.nova.records import ComputeNode
@@ -77,12 +78,16 @@ class AuditProviders(PlacementHandler):
         return findings
 
     def sweep(self) -> Iterator[Key]:
+        return self.sweep_cells(self._databases.host_cells())
+
+    def sweep_cells(self, cells: Collection[Cell]) -> Iterator[Key]:
         normal = self._databases.host_names.normal
-        nodes, down = live_nodes(self._databases)
+        found, down = self._databases.run_in_available(cells, queries.compute_nodes)
         named: dict[str, set[str]] = {}
         for provider in self._placement.providers().values():
             named.setdefault(normal(provider.name), set()).add(provider.uuid)
-        wrong = {node.host for uuid, (_, node) in nodes.items() if named.get(normal(node.node), {uuid}) != {uuid}}
+        nodes = [node for some in found.values() for node in some]
+        wrong = {node.host for node in nodes if named.get(normal(node.node), {node.uuid}) != {node.uuid}}
         yield from keys_of("host", sorted(wrong))
         if down is not None:
             raise down

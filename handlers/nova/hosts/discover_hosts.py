@@ -28,7 +28,7 @@ Sources: ``nova/objects/host_mapping.py`` (discover_hosts), ``nova/service.py`` 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import asdict, replace
 
 import tenacity
@@ -71,9 +71,12 @@ class DiscoverHosts(DatabaseHandler):
         return [] if found is None else [self._finding(key, found, presences)]
 
     def sweep(self) -> Iterator[Key]:
+        return self.sweep_cells(self._databases.host_cells())
+
+    def sweep_cells(self, cells: Collection[Cell]) -> Iterator[Key]:
         normal = self._databases.host_names.normal
         mapped = {normal(host): cell for host, cell in self._databases.api.run(queries.mapped_hosts).items()}
-        found, down = self._databases.run_in_available(self._databases.host_cells(), host_queries.present)
+        found, down = self._databases.run_in_available(cells, host_queries.present)
         for cell, (hosts, _) in found.items():
             yield from keys_of("host", sorted(host for host in hosts if mapped.get(normal(host)) != cell.id))
         if down is not None:

@@ -34,7 +34,7 @@ Sources: ``nova/compute/api.py`` (_provision_instances, _update_queued_for_delet
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -46,6 +46,7 @@ from handlers.base import (
     Conflict,
     Finding,
     Healed,
+    Incomplete,
     Json,
     Key,
     Mode,
@@ -187,9 +188,17 @@ class HealInstanceMappings(PlacementHandler):
         if _lone_rows(api.run(_rows_without_mapping)):
             yield Key(DATABASE, API)
         cells = {cell.id: cell for cell in self._databases.cells()}
+        yield from self._of_mappings(queries.mapping_page, cells)
+
+    def sweep_cells(self, cells: Collection[Cell]) -> Iterator[Key]:
+        by_id = {cell.id: cell for cell in cells}
+        return self._of_mappings(partial(queries.mapping_page, cells=sorted(by_id)), by_id)
+
+    def _of_mappings(self, read: Callable[..., list[MappingRow]], cells: Mapping[int, Cell]) -> Iterator[Key]:
+        api = self._databases.api
         down: dict[int, Unavailable] = {}
         after = 0
-        while page := api.run(partial(queries.mapping_page, after=after)):
+        while page := api.run(partial(read, after=after)):
             after = page[-1].id
             astray, others = self._suspects(page, cells, down)
             for start in range(0, len(astray), BATCH):
@@ -203,8 +212,11 @@ class HealInstanceMappings(PlacementHandler):
                     if unavailable.dependency != cell.label:
                         raise
                     down[cell.id] = unavailable
+        incomplete: Incomplete | None = None
         for error in down.values():
-            raise error
+            incomplete = Incomplete(error, incomplete)
+        if incomplete is not None:
+            raise incomplete
 
     def population(self) -> int:
         return self._databases.api.run(queries.mappings_count)

@@ -28,7 +28,7 @@ Sources: ``nova/cmd/manage.py`` (map_instances), ``nova/compute/api.py`` (_provi
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
@@ -41,6 +41,7 @@ from handlers.base import (
     Conflict,
     Finding,
     Healed,
+    Incomplete,
     Key,
     Mode,
     Privilege,
@@ -121,14 +122,17 @@ class MapInstances(PlacementHandler):
 
     def sweep(self) -> Iterator[Key]:
         """Yield the keys of unmapped instances; if a cell has many, keys of ranges of their ids."""
-        down: Unavailable | None = None
-        for cell in self._databases.cells():
+        return self.sweep_cells(self._databases.cells())
+
+    def sweep_cells(self, cells: Collection[Cell]) -> Iterator[Key]:
+        down: Incomplete | None = None
+        for cell in cells:
             try:
                 yield from self._sweep_cell(cell)
             except Unavailable as error:
                 if error.dependency != cell.label:
                     raise
-                down = error
+                down = Incomplete(error, down)
         if down is not None:
             raise down
 

@@ -88,8 +88,14 @@ def mappings_of(connection: Connection, instances: Collection[str]) -> dict[str,
     }
 
 
-def mapping_page(connection: Connection, after: int) -> list[MappingRow]:
-    return _mappings(connection, tables.instance_mappings.c.id > after, PAGE)
+def mapping_page(connection: Connection, after: int, cells: Collection[int] | None = None) -> list[MappingRow]:
+    """Return a page of mappings, by id.
+
+    :param cells: only mappings to these cells; None for all mappings
+    """
+    c = tables.instance_mappings.c
+    where = sa.true() if cells is None else c.cell_id.in_(cells)
+    return _mappings(connection, sa.and_(c.id > after, where), PAGE)
 
 
 def mapping_part(connection: Connection, first: int, last: int) -> list[MappingRow]:

@@ -21,9 +21,16 @@ import sqlalchemy as sa
 import handlers.nova
 from consumer import plugins
 from handlers.access.cloud import Service
-from handlers.base import Handler
-from handlers.nova import database
+from handlers.base import Handler, Incomplete, Key, Unavailable
+from handlers.nova import database, tables
+from handlers.nova.allocations.audit_allocations import AuditAllocations
+from handlers.nova.allocations.audit_migrations import AuditMigrations
+from handlers.nova.allocations.heal_allocations import HealAllocations
+from handlers.nova.archive.archive_deleted_rows import ArchiveDeletedRows
+from handlers.nova.hosts.audit_providers import AuditProviders
+from handlers.nova.hosts.discover_hosts import DiscoverHosts
 from handlers.nova.mappings import map_instances
+from handlers.nova.mappings.map_instances import MapInstances
 from handlers.nova.simulation import NovaSimulation
 from tests.functional.nova.proofs.changes import set_up
 from tests.functional.nova.proofs.stage import Scene, Stage
@@ -89,6 +96,74 @@ def test_a_sweep_finds_the_problem(stage: Stage, drift: Drift) -> None:
     with stage.handler(drift.handler) as handler:
         found = {finding.problem for key in swept(handler) for finding in handler.inspect(key)}
     assert drift.problem in found
+
+
+@contextmanager
+def silent(stage: Stage, *cells: str) -> Iterator[None]:
+    """Make these cells unreachable for a while."""
+    c = tables.cell_mappings.c
+    with stage.cloud.api.connect() as connection:
+        found = connection.execute(sa.select(c.name, c.database_connection).where(c.name.in_(cells)))
+        urls = {row.name: row.database_connection for row in found}
+
+    def point(name: str, url: str) -> None:
+        stage.execute("nova_api", sa.update(tables.cell_mappings).where(c.name == name).values(database_connection=url))
+
+    for name in urls:
+        point(name, "sqlite:////nowhere/at/all.db")
+    try:
+        yield
+    finally:
+        for name, url in urls.items():
+            point(name, url)
+
+
+@pytest.mark.parametrize("drift", DRIFTS, ids=str)
+def test_once_a_silent_cell_answers_the_rest_of_the_sweep_lists_what_it_kept(stage: Stage, drift: Drift) -> None:
+    drift.make(stage)
+    with stage.handler(drift.handler) as handler:
+        whole = swept(handler)
+    listed: set[Key] = set()
+    missing: frozenset[str] = frozenset()
+    with stage.handler(drift.handler) as handler:
+        try:
+            with silent(stage, "cell1"):
+                listed.update(handler.sweep())
+        except Incomplete as error:
+            missing = error.missing
+        except Unavailable:
+            return  # it ended early, and a whole sweep follows
+        rest = handler.sweep_rest(missing) if missing else iter(())
+        listed.update(handler.sweep() if rest is None else rest)
+    assert missing <= {"cell:cell1"}
+    assert whole <= listed
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [DiscoverHosts, AuditProviders, AuditMigrations, MapInstances, ArchiveDeletedRows],
+    ids=lambda kind: kind.name,
+)
+def test_the_rest_of_a_sweep_asks_no_other_cell(stage: Stage, kind: type[Handler]) -> None:
+    with stage.handler(kind) as handler, silent(stage, "cell0", "cell1"):
+        rest = handler.sweep_rest(frozenset({"cell:cell2"}))
+        assert rest is not None
+        assert not set(rest)
+
+
+@pytest.mark.parametrize("kind", [AuditAllocations, HealAllocations], ids=lambda kind: kind.name)
+def test_the_rest_of_a_sweep_asks_placement_for_no_node_of_another_cell(
+    stage: Stage, kind: type[Handler], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    live(stage, make_card(stage.cloud, "a"), 1)
+    with stage.handler(kind) as handler, counted(stage, monkeypatch) as asked:
+        assert not set(handler.sweep())
+        assert any(stage.cloud.node("a").uuid in url for url in asked)
+        asked.clear()
+        rest = handler.sweep_rest(frozenset({"cell:cell2"}))
+        assert rest is not None
+        assert not set(rest)
+        assert not any(stage.cloud.node("a").uuid in url for url in asked)
 
 
 def live(stage: Stage, card: str, count: int) -> None:
