@@ -23,6 +23,8 @@ METHOD = "stackmend_method"
 #: ``preserving`` until the load balancer has its amphorae again, then ``preserved``; ``released`` to an operator
 STATE = "stackmend_state"
 RELEASED = "released"
+#: metadata of a server and property of an image: the mark of the stackmend that made or preserved it
+OWNER = "stackmend_owner"
 
 #: the name of an amphora's server begins with it (``octavia/controller/worker/v2/tasks/compute_tasks.py``)
 AMPHORA_PREFIX = "amphora-"

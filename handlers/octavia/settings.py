@@ -48,9 +48,9 @@ OPTIONS: list[cfg.Opt] = [
     cfg.StrOpt(
         "spare_amphora_owner",
         default="octavia",
-        help="Mark of the spares that this stackmend creates; it neither claims nor deletes spares with another mark. Where "
-        "several Octavias boot amphorae in one project, each of their stackmends needs its own. After a change, delete the old "
-        "spares.",
+        help="Mark of the spares and preserved amphorae of this stackmend; it neither claims, counts nor deletes those with "
+        "another mark. Where several Octavias boot amphorae in one project, each of their stackmends needs its own. Before a "
+        "change, delete the spares, and release or delete the preserved amphorae.",
     ),
     cfg.IntOpt(
         "maximum_deploying_amphora_count",

@@ -18,6 +18,7 @@ from handlers.octavia.cloud_objects import (
     AMPHORA,
     LOAD_BALANCER,
     METHOD,
+    OWNER,
     PRESERVED,
     PRESERVED_PREFIX,
     REASON,
@@ -238,6 +239,7 @@ class Actions:
     def _marks(self, s: Situation | Deactivated, why: str) -> dict[str, str]:
         return {
             AMPHORA: s.amphora.id,
+            OWNER: self._settings.spare_owner,
             LOAD_BALANCER: s.amphora.load_balancer_id or "",
             REASON: why[:_MAX_VALUE],
             METHOD: self._settings.preservation_method if _server(s).image is not None else "unplug",
@@ -319,7 +321,7 @@ class Actions:
 
     def _image(self, s: Replaced, step: Step) -> Healed:
         server = _server(s)
-        marks = (AMPHORA, LOAD_BALANCER, REASON, METHOD, SINCE)
+        marks = (AMPHORA, OWNER, LOAD_BALANCER, REASON, METHOD, SINCE)
         properties = {**{name: server.metadata.get(name, "") for name in marks}, STATE: State.PRESERVED}
         image = self._driver.create_image(server.id, f"{PRESERVED_PREFIX}{s.amphora.id}", properties)
         return Healed(

@@ -94,7 +94,9 @@ def read_deactivated(
     server, images = _server(driver, amphora), driver.images()
     ports = tuple(driver.ports_of(server.id)) if server is not None else ()
     own = _images(amphora, images)
-    others = tuple(one for one in pool.assemble(driver.servers(), images) if one.amphora != amphora.id)
+    others = tuple(
+        one for one in pool.assemble(driver.servers(), images, settings.spare_owner) if one.amphora != amphora.id
+    )
     made = partial(Replaced, balancer=None) if preserved else Deactivated
     return made(amphora=amphora, now=datetime.now(UTC), server=server, ports=ports, images=own, others=others)
 
@@ -129,7 +131,7 @@ def _cloud(driver: Driver, settings: HousekeepingSettings, rows: _Rows, known: S
     if not settings.preserves:
         return _Cloud(server, listed)
     images = driver.images()
-    others = tuple(one for one in pool.assemble(listed, images) if one.amphora != rows.amphora.id)
+    others = tuple(one for one in pool.assemble(listed, images, settings.spare_owner) if one.amphora != rows.amphora.id)
     return _Cloud(server, listed, _images(rows.amphora, images), others)
 
 

@@ -83,7 +83,7 @@ from handlers.octavia import (
     settings,
 )
 from handlers.octavia.base import OctaviaPlugin
-from handlers.octavia.cloud_objects import AMPHORA, Group, Port, Server
+from handlers.octavia.cloud_objects import AMPHORA, Group, Image, Port, Server
 from handlers.octavia.drivers.base import Driver
 from handlers.octavia.drivers.chosen import chosen_driver
 from handlers.octavia.failover import facts
@@ -377,7 +377,7 @@ class DeactivatedAmphorae(OctaviaPlugin, Handler):
     def _image(self, identity: str) -> Iterable[_Judged]:
         image = self._driver.image(identity)
         amphora = image.properties.get(AMPHORA) if image is not None else None
-        if image is None or amphora is None:
+        if image is None or amphora is None or not self._is_ours(image):
             return
         row = self._database.run(partial(queries.amphora, identity=amphora))
         preserving = any(preserved.is_about(server, amphora) for server in self._driver.servers())
@@ -385,6 +385,9 @@ class DeactivatedAmphorae(OctaviaPlugin, Handler):
         if found:
             about = concerns.named("amphora", amphora) | concerns.named("project", image.owner)
             yield found, {"name": image.name, "status": image.status}, about
+
+    def _is_ours(self, image: Image) -> bool:
+        return preserved.is_ours(image.properties, self._driver.settings.spare_owner)
 
     def sweep(self) -> Iterator[Key]:
         rows, deleted, beats, used, used_groups = self._database.run(
@@ -413,13 +416,13 @@ class DeactivatedAmphorae(OctaviaPlugin, Handler):
         yield from self._sweep_compute(servers, rows, used_groups)
         yield from self._sweep_network(rows, used)
         for image in self._driver.images():
-            left = not image.protected and image.age >= self._grace
+            left = self._is_ours(image) and not image.protected and image.age >= self._grace
             if left and image.properties.get(AMPHORA) not in rows:
                 yield Key("image", image.id)
 
     def _unfinished(self, servers: Sequence[Server]) -> list[str]:
         """Return the marked amphorae that need a step, and the newest one if the pool is over its maximum."""
-        kept, settings = preserved.assemble(servers, ()), self._driver.settings
+        kept, settings = preserved.assemble(servers, (), self._driver.settings.spare_owner), self._driver.settings
         complete = [one.amphora for one in kept if one.complete]
         over = settings.preservation_scheme == "cycle" and len(complete) > settings.maximum_preserved_amphora_count > 0
         return [*(one.amphora for one in kept if not one.complete), *(complete[-1:] if over else [])]

@@ -8,7 +8,7 @@ later than all other numbers. So several replicas never preserve more than the m
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -18,6 +18,7 @@ from handlers.octavia.cloud_objects import (
     AMPHORA,
     LOAD_BALANCER,
     METHOD,
+    OWNER,
     PRESERVED,
     PRESERVED_PREFIX,
     REASON,
@@ -87,17 +88,29 @@ def read(driver: Driver) -> list[Preserved]:
 
     :raises AmphoraDriverError: when Nova or Glance does not answer
     """
-    return assemble(driver.servers(), driver.images())
+    return assemble(driver.servers(), driver.images(), driver.settings.spare_owner)
 
 
-def assemble(servers: Iterable[Server], images: Iterable[Image]) -> list[Preserved]:
+def is_ours(marks: Mapping[str, str], owner: str) -> bool:
+    """Return whether the stackmend with this mark preserved a server or image; earlier releases wrote no mark.
+
+    :param marks: metadata or properties
+    """
+    return marks.get(OWNER, owner) == owner
+
+
+def assemble(servers: Iterable[Server], images: Iterable[Image], owner: str) -> list[Preserved]:
     """Return the preserved or marked amphorae, oldest first; a server and an image of one amphora count once."""
     marked = {
         server.metadata.get(AMPHORA) or server.id: server
         for server in servers
-        if PRESERVED in server.tags and server.task_state not in LEAVING
+        if PRESERVED in server.tags and server.task_state not in LEAVING and is_ours(server.metadata, owner)
     }
-    sealed = {image.properties[AMPHORA]: image for image in images if AMPHORA in image.properties and image.protected}
+    sealed = {
+        image.properties[AMPHORA]: image
+        for image in images
+        if AMPHORA in image.properties and image.protected and is_ours(image.properties, owner)
+    }
     found = [Preserved(one, marked.get(one), sealed.get(one)) for one in marked.keys() | sealed.keys()]
     return sorted(found, key=lambda one: (one.since, one.amphora))
 

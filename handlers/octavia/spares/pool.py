@@ -18,7 +18,7 @@ from itertools import product
 from typing import TYPE_CHECKING
 
 from handlers.base import HandlerError
-from handlers.octavia import polling, queries, records
+from handlers.octavia import cloud_objects, polling, queries, records
 from handlers.octavia.cloud_objects import AMPHORA_PREFIX, SPARE, SPARE_PREFIX, STATE, Server
 from handlers.octavia.housekeeping import AmphoraDriverError, NotFoundError
 from handlers.octavia.settings import HousekeepingSettings
@@ -33,7 +33,7 @@ ZONE = "stackmend_zone"
 #: metadata of a placeholder: the id of its pool's flavor; missing for Octavia's ``amp_flavor_id``
 FLAVOR = "stackmend_flavor"
 #: metadata of a placeholder: the mark of the stackmend that created it
-OWNER = "stackmend_owner"
+OWNER = cloud_objects.OWNER
 #: the zone of a pool whose placeholders Nova may put anywhere
 ANY = "any"
 #: :data:`~handlers.octavia.cloud_objects.STATE` of a placeholder that belongs to an operator

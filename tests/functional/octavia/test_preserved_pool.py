@@ -289,3 +289,21 @@ def test_the_pool_is_unknown_while_a_service_does_not_answer(make_house: MakeHou
     house.cloud.weather.unreachable = {"image"}
     with pytest.raises(UnavailableException):
         PreservedAmphorae(house.driver).items()
+
+
+@pytest.mark.parametrize("method", ["unplug", "snapshot"])
+def test_the_preserved_amphorae_of_another_stackmend_neither_count_nor_go(make_house: MakeHouse, method: str) -> None:
+    house = make_house(
+        maximum_preserved_amphora_count=1,
+        preservation_scheme="cycle",
+        failover_threshold=0,
+        preservation_method=method,
+        spare_owner="another",
+    )
+    other = preserve_one(house)
+    house.reconfigure(spare_owner="octavia")
+    assert preserved(house) == []
+    own = preserve_one(house)
+    assert preserved(house) == [own]
+    house.reconfigure(spare_owner="another")
+    assert preserved(house) == [other]
