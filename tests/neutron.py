@@ -24,6 +24,7 @@ _PLAIN: Mapping[str, Any] = {
     "binding:host_id": "",
     "binding:profile": {},
     "binding:vnic_type": "normal",
+    "binding:vif_type": "ovs",
     "resource_request": None,
 }
 #: the member of a port that holds its inactive bindings by host; no answer shows it

@@ -1,6 +1,7 @@
 """The client for Nova's API. Only heals use it: proofs read the databases.
 
-Sources: ``nova/api/openstack/compute/servers.py`` (delete), ``nova/compute/api.py`` (_delete).
+Sources: ``nova/api/openstack/compute/servers.py`` (delete), ``nova/compute/api.py`` (_delete),
+``nova/api/openstack/compute/server_external_events.py`` (create).
 """
 
 from __future__ import annotations
@@ -37,6 +38,26 @@ class Compute:
             raise Conflict(f"server {server} is gone")
         if response.status_code != 204:
             raise Refused(f"Nova refuses to delete server {server}: {response.status_code} {_detail(response)}")
+
+    def change_network(self, server: str, port: str) -> None:
+        """Let nova-compute read a port again; it does so after the answer.
+
+        :raises Conflict: when the server is gone or has no host
+        :raises Refused: when Nova rejects the event
+        """
+        response = self._service.send(changed_network(server, port), microversion=MICROVERSION)
+        if response.status_code not in {200, 207}:
+            raise Refused(f"Nova refuses the event for server {server}: {response.status_code} {_detail(response)}")
+        [event] = self._service.json(response)["events"]
+        if event["code"] in {404, 422}:
+            raise Conflict(f"server {server} is gone or has no host")
+        if event["code"] != 200:
+            raise Refused(f"Nova refuses the event for server {server}: {event['code']}")
+
+
+def changed_network(server: str, port: str) -> Write:
+    event = {"name": "network-changed", "server_uuid": server, "tag": port}
+    return Write("compute", "POST", "/os-server-external-events", {"events": [event]})
 
 
 def deleting_server(server: str) -> Write:

@@ -14,5 +14,7 @@ PROFILES = Role(("service",), "Neutron since 2023.2, to change binding:profile",
 BINDINGS = Role(("service",), "Neutron since 2023.2, to delete bindings of ports", Verdict.WARNING)
 #: ``nova/policies/servers.py``: servers of other projects
 SERVERS = Role(("admin",), "Nova, to delete servers of other projects")
+#: ``nova/policies/server_external_events.py``; in older releases, an administrator's role is enough
+EVENTS = Role(("service",), "newer releases of Nova, to send external events", Verdict.WARNING)
 #: servers and images of another project, and Octavia's failovers
 AMPHORAE = Role(("admin",), "Nova, Neutron, Glance and Octavia")

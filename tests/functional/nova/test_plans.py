@@ -10,14 +10,24 @@ import sqlalchemy as sa
 from consumer.journal import exemptions, history
 from consumer.journal.database import Database
 from handlers.base import Finding, Handler
-from tests.functional.nova.proofs import allocations, archive, bindings, hosts, instances, mappings, migrations, ports
+from tests.functional.nova.proofs import (
+    allocations,
+    archive,
+    bindings,
+    hosts,
+    info_cache,
+    instances,
+    mappings,
+    migrations,
+    ports,
+)
 from tests.functional.nova.proofs.drift import Built, Drift
 from tests.functional.nova.proofs.stage import Stage
 from tests.functional.nova.proofs.theatre import Theatre
 from tests.sweeping import journal, swept
 from tests.writes import recorded
 
-FAMILIES = (allocations, mappings, hosts, ports, migrations, bindings, instances, archive)
+FAMILIES = (allocations, mappings, hosts, ports, migrations, bindings, instances, info_cache, archive)
 DRIFTS = [drift for family in FAMILIES for drift in family.DRIFTS]
 
 

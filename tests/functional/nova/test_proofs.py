@@ -16,7 +16,17 @@ from consumer import plugins
 from handlers.base import Finding, Handler, HandlerError, Healed
 from handlers.nova import database
 from handlers.nova.simulation import NovaSimulation
-from tests.functional.nova.proofs import allocations, archive, bindings, hosts, instances, mappings, migrations, ports
+from tests.functional.nova.proofs import (
+    allocations,
+    archive,
+    bindings,
+    hosts,
+    info_cache,
+    instances,
+    mappings,
+    migrations,
+    ports,
+)
 from tests.functional.nova.proofs.changes import SILENCE, another_placement
 from tests.functional.nova.proofs.drift import Built, Case, Change, Drift, Moment
 from tests.functional.nova.proofs.stage import Scene, Stage
@@ -34,6 +44,7 @@ DRIFTS = (
     *migrations.DRIFTS,
     *bindings.DRIFTS,
     *instances.DRIFTS,
+    *info_cache.DRIFTS,
     *archive.DRIFTS,
 )
 CASES = [case for drift in DRIFTS for case in drift.cases()]

@@ -32,9 +32,20 @@ from handlers.nova.hosts.discover_hosts import DiscoverHosts
 from handlers.nova.mappings import map_instances
 from handlers.nova.mappings.map_instances import MapInstances
 from handlers.nova.simulation import NovaSimulation
+from tests.compute import remember
 from tests.functional.nova.proofs.changes import set_up
 from tests.functional.nova.proofs.stage import Scene, Stage
-from tests.functional.nova.sweeps import allocations, archive, bindings, hosts, instances, mappings, migrations, ports
+from tests.functional.nova.sweeps import (
+    allocations,
+    archive,
+    bindings,
+    hosts,
+    info_cache,
+    instances,
+    mappings,
+    migrations,
+    ports,
+)
 from tests.functional.nova.sweeps.drift import Drift
 from tests.functional.nova.test_port_requests import EGRESS, group, make_card
 from tests.functional.nova.world import swept
@@ -48,6 +59,7 @@ DRIFTS = (
     *migrations.DRIFTS,
     *bindings.DRIFTS,
     *instances.DRIFTS,
+    *info_cache.DRIFTS,
     *archive.DRIFTS,
 )
 NOVA = [handler for handler in plugins.handlers() if handler.__module__.startswith("handlers.nova.")]
@@ -173,13 +185,14 @@ def live(stage: Stage, card: str, count: int) -> None:
         for _ in range(count):
             instance, asked = cloud.boot("a"), group({EGRESS: 5})
             given = {"allocation": {asked["id"]: card}}
-            stage.neutron.add(
+            port = stage.neutron.add(
                 device_id=instance,
                 device_owner="compute:nova",
                 binding_host_id="a",
                 binding_profile=given,
                 resource_request={"request_groups": [asked], "same_subtree": [asked["id"]]},
             )
+            remember(cloud, instance, [stage.neutron.ports[port]])
             cloud.hold(instance, {**cloud.allocation(instance), card: {EGRESS: 5}})
             cloud.shelve_offload(cloud.boot("a"))
             cloud.delete(cloud.boot("a"))

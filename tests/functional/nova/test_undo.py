@@ -12,7 +12,17 @@ from handlers.nova.allocations import port_allocations
 from handlers.nova.allocations.missing_rules import Give, Problem
 from tests.functional.nova.commands.operator import Operator
 from tests.functional.nova.commands.syntax import commands
-from tests.functional.nova.proofs import allocations, archive, bindings, hosts, instances, mappings, migrations, ports
+from tests.functional.nova.proofs import (
+    allocations,
+    archive,
+    bindings,
+    hosts,
+    info_cache,
+    instances,
+    mappings,
+    migrations,
+    ports,
+)
 from tests.functional.nova.proofs.changes import set_up
 from tests.functional.nova.proofs.drift import Drift
 from tests.functional.nova.proofs.stage import Scene, Stage
@@ -25,6 +35,7 @@ DRIFTS = (
     *migrations.DRIFTS,
     *bindings.DRIFTS,
     *instances.DRIFTS,
+    *info_cache.DRIFTS,
     *archive.DRIFTS,
 )
 #: heals that nothing reverses
@@ -33,6 +44,7 @@ FINAL = frozenset(
         "audit_bindings-binding-inactive",
         "audit_ports-port-of-deleted-instance-delete",
         "audit_stuck_instances-deletion-without-end",
+        "heal_info_cache-cache-outdated",
         "purge-rows-to-purge",
     }
 )

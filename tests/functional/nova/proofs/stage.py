@@ -49,7 +49,7 @@ class Stage:
         databases = {"nova_api": self.cloud.api, **self.cloud.cells}
         self._files = {name: Path(str(engine.url.database)) for name, engine in databases.items()}
         self._files["placement"] = self.cloud.placement.database
-        self.compute = Compute(self.cloud)
+        self.compute = Compute(self.cloud, self.neutron)
 
     def close(self) -> None:
         """Close the ports of both APIs."""
@@ -67,6 +67,7 @@ class Stage:
         self.options = {}
         self.neutron.faults = {}
         self.compute.faults = {}
+        self.compute.neutron = self.neutron
         self.neutron.ports = copy.deepcopy(dict(scene.ports))
         for name in self.scene().differing(scene) - {"neutron.ports"}:
             database, _, table = name.partition(".")

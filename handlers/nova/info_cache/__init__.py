@@ -1,0 +1,9 @@
+"""Nova's network caches of instances, compared with Neutron.
+
+===================  ==============================================
+``heal_info_cache``  the handler
+``facts``            reads an instance's rows and its ports
+``rules``            decides about one port, without I/O
+``queries``          the SQL
+===================  ==============================================
+"""

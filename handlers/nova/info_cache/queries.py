@@ -1,0 +1,34 @@
+"""The SQL about network caches."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from handlers.nova import tables
+
+#: caches of a page; a cache has some kilobytes for each port
+PAGE = 500
+
+
+def cache(connection: Connection, instance: str) -> str | None:
+    c = tables.instance_info_caches.c
+    return connection.scalar(sa.select(c.network_info).where(c.instance_uuid == instance, c.deleted == 0))
+
+
+def caches(connection: Connection, after: int) -> tuple[dict[str, str | None], int | None]:
+    """Return the caches of a page of live instances at rest on a host, and the last id of the page; None at the end.
+
+    :param after: the last id of the page before
+    """
+    i, n = tables.instances.c, tables.instance_info_caches.c
+    query = (
+        sa.select(i.id, i.uuid, n.network_info)
+        .select_from(tables.instances.join(tables.instance_info_caches, n.instance_uuid == i.uuid))
+        .where(i.deleted == 0, n.deleted == 0, i.task_state.is_(None), i.host.is_not(None), i.vm_state != "building")
+        .where(i.id > after)
+        .order_by(i.id)
+        .limit(PAGE)
+    )
+    rows = list(connection.execute(query))
+    return {row.uuid: row.network_info for row in rows}, rows[-1].id if len(rows) == PAGE else None
