@@ -169,7 +169,8 @@ class ArchiveDeletedRows(CellHandler):
             before = self.limit(connection)
             due = statements.tables_due(connection, schema, before, log)
             blocked = list(statements.blocked(connection, schema, before, log, NAMED))
-            return before, due, blocked, undo.of_cell(connection, schema, due, cell.label)
+            reached = statements.with_those_below(schema, due, log)
+            return before, due, blocked, undo.of_cell(connection, schema, reached, cell.label)
 
         before, due, blocked, back = database.run(read)
         findings = []
@@ -191,7 +192,8 @@ class ArchiveDeletedRows(CellHandler):
         self, cell: Cell, database: Database, schema: Schema, due: Sequence[sa.Table], before: datetime
     ) -> str:
         """Return the plan: statements that move all rows at once, although the heal moves them in parts."""
-        moves = (one for table in due for one in statements.moving(schema, table, schema.due(table, before)))
+        reached = statements.with_those_below(schema, due, self._settings.task_log)
+        moves = (one for table in reached for one in statements.moving(schema, table, schema.due(table, before)))
         plan = [
             f"-- in transactions of about {self._settings.rows} rows, at most {self._settings.rows_per_cycle} rows; "
             "instances with resources in Placement stay",

@@ -72,7 +72,7 @@ def test_the_finding_names_write_and_objects(cloud: NovaSimulation, neutron: Neu
     instance = moved(cloud)
     port = plug(neutron, instance, "b", "a")
     [finding] = bindings.inspect(instance_key(instance))
-    assert finding.plan == f"DELETE /v2.0/ports/{port}/bindings/a"
+    assert finding.plan == f"network: DELETE /v2.0/ports/{port}/bindings/a"
     assert finding.undo.startswith("none: ")
     objects = {"host:a", "host:b", f"project:{cloud.PROJECT}", "cell:cell1", f"instance:{instance}"}
     assert objects <= finding.concerns

@@ -71,7 +71,7 @@ def test_a_deletion_that_nothing_carries_on_is_repeated(
 def test_the_finding_names_write_and_objects(cloud: NovaSimulation, stuck: AuditStuckInstances) -> None:
     instance = deleting(cloud)
     [finding] = stuck.inspect(instance_key(instance))
-    assert finding.plan.startswith("-- in the database of cell:cell1\nUPDATE instances SET ")
+    assert finding.plan.startswith("cell:cell1: UPDATE instances SET ")
     assert finding.plan.endswith(f";\nDELETE /servers/{instance}")
     assert finding.undo == "none: a deleted server cannot return"
     assert {"host:a", f"project:{cloud.PROJECT}", "cell:cell1", f"instance:{instance}"} <= finding.concerns

@@ -27,7 +27,9 @@ ROOT = texts.ROOT
 NOVA = {one.name for one in plugins.handlers() if one.__module__.startswith("handlers.nova.")}
 #: pages of Octavia's handlers, whose commands its own tests run
 OF_OCTAVIA = {one.name for one in plugins.handlers() if one.__module__.startswith("handlers.octavia.")}
-PAGES = [path for path in texts.pages() if path.stem not in OF_OCTAVIA]
+#: the page that names each command of nova-manage; its own test compares it with the real ones
+REPLACED = "migrating"
+PAGES = [path for path in texts.pages() if path.stem not in {*OF_OCTAVIA, REPLACED}]
 _OURS = re.compile(r"(?:sudo -u stackmend |/opt/stackmend/bin/|')?stackmend (?=[a-z])")
 #: what stands on pages and in the code for a key, a name or a number
 _PLACES = {
@@ -125,7 +127,7 @@ def ours() -> Iterator[tuple[str, str]]:
     for path in texts.pages():
         for text in texts.of_page(path):
             if match := _OURS.match(text):
-                yield str(path.relative_to(ROOT)), text[match.end() :]
+                yield str(path.relative_to(ROOT)), text[match.end() :].partition(" | ")[0]
     for folder in ("handlers", "consumer"):
         for file, text in texts.of_findings(folder):
             for words in re.findall(r"'stackmend ([a-z][^']*)'", text):

@@ -29,6 +29,7 @@ openstack aggregate remove host AGGREGATE HOST
 openstack aggregate show AGGREGATE
 openstack compute service delete SERVICE
 openstack compute service list [--host HOST] [--service BINARY] [--long]
+openstack compute service set [--enable] [--disable] [--disable-reason REASON] HOST BINARY
 openstack image delete IMAGE
 openstack image set [--protected] [--unprotected] [--property PROPERTY] [--tag TAG] IMAGE
 openstack port create --network NETWORK [--mac-address MAC] [--fixed-ip IP] [--device ID] [--device-owner OWNER] NAME
