@@ -72,7 +72,6 @@ class NovaDemo(Demo):
                 self._allocation_missing("compute-3"),
                 self._deleted("compute-2"),
                 self._confirmed("compute-1", "compute-3"),
-                self._evacuated("compute-5", "compute-4"),
                 self._silent_host("compute-7", "cell1"),
             )
         for host in HOSTS:
@@ -186,22 +185,6 @@ class NovaDemo(Demo):
             lambda: self._leftover(migration, "of a confirmed migration"),
         )
 
-    def _evacuated(self, source: str, destination: str) -> Scene:
-        instance = self.cloud.boot(source)
-
-        def play() -> None:
-            self.cloud.force_down(source)
-            with self.cloud.ago(seconds=MOVED_AGO):
-                self.cloud.evacuate(instance, destination)
-
-        return Scene(
-            f"{source} died, and its instance was evacuated to {destination} {MOVED_AGO:.0f} s ago",
-            "audit_allocations",
-            Key("consumer", instance),
-            self._with_notifications(play),
-            lambda: self._leftover(instance, "of an evacuated instance", beside=destination),
-        )
-
     def _allocation_missing(self, host: str) -> Scene:
         instance = self.cloud.boot(host)
         self.cloud.shelve_offload(instance)
@@ -223,18 +206,15 @@ class NovaDemo(Demo):
         host = self.cloud.instance(instance).host
         return f"an instance on {host} has no allocation" if host and not self.cloud.allocation(instance) else ""
 
-    def _leftover(self, consumer: str, of: str, beside: str = "") -> str:
+    def _leftover(self, consumer: str, of: str) -> str:
         harm = self.harm()
         if harm:
             return harm
         held = self.cloud.allocation(consumer)
         hosts = {node.uuid: node.host for node in self.cloud.nodes()}
-        if beside and beside not in {hosts[provider] for provider in held}:
-            return f"harm: the instance has no allocation on {beside}, where it runs"
         return "; ".join(
             f"{','.join(f'{name}={amount}' for name, amount in sorted(amounts.items()))} {of} on {hosts[provider]}"
             for provider, amounts in sorted(held.items())
-            if hosts[provider] != beside
         )
 
     # all

@@ -7,10 +7,12 @@ counts these resources as used, and Nova cannot delete the node.
 nova-compute cleans up neither archived instances nor, while it is down, evacuated instances.
 
 **What is read.** First the allocation, then build request and mapping, then instance and migrations in every cell. If no cell
-has the instance, the shadow tables follow. If one cell does not answer, the handler decides nothing.
+has the instance, the shadow tables follow. The ports of a moved instance come last. If one cell or Neutron does not answer,
+the handler decides nothing.
 
 **What is changed.** ``PUT /allocations/{consumer}`` removes all resources to which the consumer has no right. A live instance
-loses only the resources of a compute node that it left. An ended migration must prove the move.
+loses only the resources of a compute node that it left. An ended migration must prove the move, and Neutron must bind the
+ports of the instance to its host.
 
 **Why a race does no harm.** The handler reads the allocation at generation g, then the databases. The write names g.
 
@@ -42,7 +44,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Self
 
-from handlers.access.roles import PLACEMENT
+from handlers.access.neutron import Network
+from handlers.access.roles import PLACEMENT, PORTS
 from handlers.base import Finding, Healed, Json, Key, Mode, Resources, Roles, Trigger, Unavailable
 from handlers.nova import concerns, keys, queries
 from handlers.nova.allocations import queries as instance_queries
@@ -140,16 +143,18 @@ class AuditAllocations(PlacementHandler):
     cost = (
         "One request to Placement per compute node, as many for nested and sharing providers, and a query per 25 nodes; for "
         "consumers that no cell knows one scan of the shadow tables per sweep. Ten minutes is fine for hundreds of nodes, an "
-        "hour for thousands."
+        "hour for thousands. Neutron gets one request for each moved instance with resources of another node."
     )
-    roles = Roles((PLACEMENT,))
+    roles = Roles((PLACEMENT, PORTS))
 
-    def __init__(self, databases: NovaDatabases, placement: Placement, recent: RecentPlacement) -> None:
+    def __init__(
+        self, databases: NovaDatabases, placement: Placement, recent: RecentPlacement, network: Network
+    ) -> None:
         super().__init__(databases, placement)
         self._recent = partial(recent.consumers_of, task=self.name)
         self._archive = Archive(databases)
         self._nested = Nested(placement)
-        self._judge = Judge(databases, placement, self._archive)
+        self._judge = Judge(databases, placement, self._archive, network)
 
     @classmethod
     def from_resources(cls, resources: Resources) -> Self:
@@ -157,6 +162,7 @@ class AuditAllocations(PlacementHandler):
             resources.get(NovaDatabases.from_resources),
             resources.get(Placement.from_resources),
             resources.get(RecentPlacement.from_resources),
+            resources.get(Network.from_resources),
         )
 
     def inspect(self, key: Key) -> Iterable[Finding]:

@@ -7,15 +7,17 @@ instance. After a failed or reverted move, the instance must get the source's re
 failure.
 
 **What is read.** First the instance's allocation, then build request, mapping and the instance's rows in every cell. Then the
-allocations of the last five ended migrations, flavor and image. If one cell does not answer, the handler decides nothing.
+allocations of the last five ended migrations, flavor and image, last the instance's ports. If one cell or Neutron does not
+answer, the handler decides nothing.
 
 **What is changed.** One ``POST /allocations`` at both generations gives the migration's allocation to the instance, in place of
 the instance's own. This works even on a full node.
 
 **Why a race does no harm.** The migration failed, was cancelled or reverted, and no migration succeeded since. The instance is
-at rest on the node where the migration began, mapped to its one cell, unchanged for a minute. The amounts are those of the
-flavor. An allocation by the scheduler, a move or Nova's own late roll-back meanwhile changes a generation, and the whole
-request fails. If our request is first, Nova's roll-back finds nothing to move and continues.
+at rest on the node where the migration began, mapped to its one cell, unchanged for a minute. Neutron binds all of its ports to
+that host. The amounts are those of the flavor. An allocation by the scheduler, a move or Nova's own late roll-back meanwhile
+changes a generation, and the whole request fails. If our request is first, Nova's roll-back finds nothing to move and
+continues.
 
 **What is not changed.** After a successful move, ``audit_allocations`` takes the migration's resources. stackmend only reports
 a live migration in ``error``, which does not prove where the guest runs; amounts that differ from the flavor; unexplained
@@ -32,9 +34,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
+from typing import Self
 
-from handlers.access.roles import PLACEMENT
-from handlers.base import Finding, Healed, Json, Key, Mode, Roles, Trigger
+from handlers.access.neutron import Network
+from handlers.access.roles import PLACEMENT, PORTS
+from handlers.base import Finding, Healed, Json, Key, Mode, Resources, Roles, Trigger
 from handlers.nova import concerns, keys, queries
 from handlers.nova.allocations.excess_facts import Judge
 from handlers.nova.allocations.excess_rules import Move, Problem
@@ -98,13 +102,21 @@ class AuditMigrations(PlacementHandler):
     requires = ("placement", "nova_api")
     cost = (
         "One query per cell, and one request to Placement per compute node where instances live from which a migration "
-        "began; an hour is fine for thousands."
+        "began, and one to Neutron per instance to heal; an hour is fine for thousands."
     )
-    roles = Roles((PLACEMENT,))
+    roles = Roles((PLACEMENT, PORTS))
 
-    def __init__(self, databases: NovaDatabases, placement: Placement) -> None:
+    def __init__(self, databases: NovaDatabases, placement: Placement, network: Network) -> None:
         super().__init__(databases, placement)
-        self._judge = Judge(databases, placement, Archive(databases))
+        self._judge = Judge(databases, placement, Archive(databases), network)
+
+    @classmethod
+    def from_resources(cls, resources: Resources) -> Self:
+        return cls(
+            resources.get(NovaDatabases.from_resources),
+            resources.get(Placement.from_resources),
+            resources.get(Network.from_resources),
+        )
 
     def inspect(self, key: Key) -> Iterable[Finding]:
         swaps = self._swaps(key.id)

@@ -1,4 +1,4 @@
-"""Reads the facts about a consumer: first its allocation, then the databases."""
+"""Reads the facts about a consumer: first its allocation, then the databases, last the ports."""
 
 from __future__ import annotations
 
@@ -8,11 +8,22 @@ from dataclasses import dataclass
 
 from sqlalchemy.engine import Connection
 
+from handlers.access.neutron import Network
 from handlers.nova import concerns, queries
 from handlers.nova.allocations import entitlement, moves
 from handlers.nova.allocations import queries as instance_queries
 from handlers.nova.allocations.entitlement import Unbuildable
-from handlers.nova.allocations.excess_rules import Facts, Located, Move, Take, TakeIfWitnessed, Verdict, decide
+from handlers.nova.allocations.excess_rules import (
+    Facts,
+    Located,
+    Move,
+    Take,
+    TakeIfWitnessed,
+    Verdict,
+    decide,
+    needs_bindings,
+    unless_unattested,
+)
 from handlers.nova.archived_consumers import Archive
 from handlers.nova.cells import Cell
 from handlers.nova.database import NovaDatabases
@@ -56,19 +67,28 @@ class Judged:
 class Judge:
     """Reads facts, and decides which resources consumers have a right to. Thread-safe."""
 
-    def __init__(self, databases: NovaDatabases, placement: Placement, archive: Archive) -> None:
+    def __init__(self, databases: NovaDatabases, placement: Placement, archive: Archive, network: Network) -> None:
         self._databases = databases
         self._placement = placement
         self._archive = archive
+        self._network = network
 
     def judge(self, consumer: str) -> Iterator[Judged]:
         """Yield the verdict on a consumer; for an instance, then those on its ended migrations."""
         for facts in self._all_facts(consumer):
-            verdict = decide(facts)
+            verdict = self._decide(facts)
             found = (
                 self._concerns(facts) if isinstance(verdict, Take | TakeIfWitnessed | Move | Report) else frozenset()
             )
             yield Judged(facts.allocation, verdict, found)
+
+    def _decide(self, facts: Facts) -> Verdict:
+        verdict = decide(facts)
+        if not needs_bindings(verdict):
+            return verdict
+        ports = self._network.ports({"device_id": [facts.instance.uuid]})
+        bound = frozenset(self._databases.host_names.normal(port.host) for port in ports if port.host)
+        return unless_unattested(verdict, facts.here, bound)
 
     def _all_facts(self, consumer: str) -> Iterator[Facts]:
         allocation = self._placement.allocation(consumer)

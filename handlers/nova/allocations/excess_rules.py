@@ -7,7 +7,7 @@ on the other verdicts.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from handlers.nova.allocations import moves
@@ -168,6 +168,28 @@ class Rule:
 
 def decide(facts: Facts) -> Verdict:
     return rule_of(facts).verdict(facts)
+
+
+def needs_bindings(verdict: Verdict) -> bool:
+    """Return whether only the rows of the instance's cell prove a verdict that changes Placement."""
+    match verdict:
+        case Take(problem=Problem.LEFT_BEHIND) | Move(refusal=""):
+            return True
+        case _:
+            return False
+
+
+def unless_unattested(verdict: Verdict, here: Place, bound: frozenset[str]) -> Verdict:
+    """Return the verdict, or a report if it needs bindings and Neutron does not bind the ports to the instance's host."""
+    if not needs_bindings(verdict) or moves.is_attested(here, bound):
+        return verdict
+    match verdict:
+        case Take(problem=problem, summary=summary):
+            return Report(problem, summary, moves.UNATTESTED)
+        case Move():
+            return replace(verdict, refusal=moves.UNATTESTED)
+        case _:
+            return verdict
 
 
 def rule_of(facts: Facts) -> Rule:

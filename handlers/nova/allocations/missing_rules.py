@@ -202,11 +202,6 @@ def _away(facts: Facts) -> Verdict:
     return [_give(facts, Problem.WRONG_PROVIDER, text, kept)]
 
 
-def _is_unattested(facts: Facts) -> bool:
-    """Return whether only the cell's database names the instance's host; a restored one names an earlier host."""
-    return facts.bound != {facts.here[0]}
-
-
 def _is_unexplained(facts: Facts) -> bool:
     return not all(moves.moved_between(facts.migrations, facts.here, facts.nodes[root]) for root in facts.strays)
 
@@ -226,11 +221,7 @@ IMMOVABLE: tuple[tuple[Callable[[Facts], bool], str], ...] = (
         "no ended migration explains it. Either the cell was restored from before a move, and the guest runs on the other "
         "node; or the row of the migration is lost. Look for the guest on both nodes",
     ),
-    (
-        _is_unattested,
-        "Neutron does not bind its ports to its host, so that only its cell names the host. The cell may have been restored "
-        "from before a move. Look for the guest on both nodes",
-    ),
+    (lambda facts: not moves.is_attested(facts.here, facts.bound), moves.UNATTESTED),
 )
 
 

@@ -19,6 +19,11 @@ Place = tuple[str | None, str | None]
 SUCCEEDED = frozenset({"confirmed", "completed", "done"})
 #: statuses after which the instance lives on the source again, so that the source's share is rightly the instance's
 ROLLED_BACK = frozenset({"failed", "error", "cancelled", "reverted"})
+#: the refusal of a heal without :func:`is_attested`
+UNATTESTED = (
+    "Neutron does not bind its ports to its host, so that only its cell names the host. The cell may have been restored from "
+    "before a move. Look for the guest on both nodes"
+)
 
 
 def normal_place(place: Place, names: HostNames) -> Place:
@@ -28,6 +33,14 @@ def normal_place(place: Place, names: HostNames) -> Place:
 
 def normal(move: Migration, names: HostNames) -> Migration:
     return dataclasses.replace(move, source=normal_place(move.source, names), dest=normal_place(move.dest, names))
+
+
+def is_attested(here: Place, bound: frozenset[str]) -> bool:
+    """Return whether Neutron, too, names the instance's host; the rows of a restored cell agree on an earlier one.
+
+    :param bound: the hosts to which Neutron binds the instance's ports
+    """
+    return bound == {here[0]}
 
 
 def is_undecided(move: Migration) -> bool:

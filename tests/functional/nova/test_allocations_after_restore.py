@@ -8,9 +8,10 @@ import sqlalchemy as sa
 from handlers.base import Finding, Key, Refused, Resources
 from handlers.nova import tables
 from handlers.nova.allocations.audit_allocations import AuditAllocations
+from handlers.nova.allocations.audit_migrations import AuditMigrations
 from handlers.nova.allocations.heal_allocations import HealAllocations
 from handlers.nova.simulation import NovaSimulation
-from tests.functional.nova.world import record_move, set_traits
+from tests.functional.nova.world import bind, record_move, set_traits
 from tests.neutron import Neutron
 
 HOUR = {"hours": 1}
@@ -34,7 +35,7 @@ def boot(cloud: NovaSimulation, number: int) -> list[str]:
         return [cloud.boot("a") for _ in range(number)]
 
 
-def sweep_and_heal(handler: HealAllocations | AuditAllocations) -> list[Finding]:
+def sweep_and_heal(handler: HealAllocations | AuditAllocations | AuditMigrations) -> list[Finding]:
     """Let a handler find everything by its sweep and heal what it may; return its findings."""
     findings = [finding for key in list(handler.sweep()) for finding in handler.inspect(key)]
     for finding in findings:
@@ -90,7 +91,7 @@ def test_a_cell_from_before_a_move_back_moves_no_allocation(
         cloud.finish_migration(cloud.start_migration(server, "a", live=True))
     cloud.hold(server, {cloud.node("b").uuid: {"VCPU": 1, "MEMORY_MB": 512, "DISK_GB": 1}})
     if bound == "b":
-        neutron.add(device_id=server, device_owner="compute:nova", binding_host_id="b")
+        bind(neutron, server, "b")
     before = cloud.allocation(server)
 
     [finding] = sweep_and_heal(heal)
@@ -98,6 +99,48 @@ def test_a_cell_from_before_a_move_back_moves_no_allocation(
     assert finding.problem == "wrong-provider"
     assert "only its cell names the host" in finding.refusal
     assert cloud.allocation(server) == before
+
+
+@pytest.mark.parametrize("bound", ["nowhere", "b"])
+def test_a_cell_from_before_an_evacuation_takes_nothing_of_the_new_node(
+    cloud: NovaSimulation, neutron: Neutron, audit: AuditAllocations, bound: str
+) -> None:
+    """An instance moved from b to a; after the backup, it was evacuated to b, so that it has allocations of both nodes."""
+    [server] = boot(cloud, 1)
+    with cloud.ago(**HOUR):
+        cloud.set_instance(server, host="b", node="b")
+        cloud.finish_migration(cloud.start_migration(server, "a", live=True))
+    share = {"VCPU": 1, "MEMORY_MB": 512, "DISK_GB": 1}
+    cloud.hold(server, {cloud.node(host).uuid: share for host in ("a", "b")})
+    if bound == "b":
+        bind(neutron, server, "b")
+    before = cloud.allocation(server)
+
+    [finding] = sweep_and_heal(audit)
+
+    assert finding.problem == "left-on-another-node"
+    assert "only its cell names the host" in finding.refusal
+    assert cloud.allocation(server) == before
+
+
+@pytest.mark.parametrize("bound", ["nowhere", "b"])
+def test_a_cell_from_before_a_move_leaves_the_allocation_of_a_failed_migration(
+    cloud: NovaSimulation, neutron: Neutron, resources: Resources, bound: str
+) -> None:
+    """A first migration to b failed, and its roll-back did not reach Placement; after the backup, a second one succeeded."""
+    [server] = boot(cloud, 1)
+    with cloud.ago(**HOUR):
+        migration = cloud.start_migration(server, "b", live=True)
+        cloud.fail_migration(migration, leak_allocation=True)
+    if bound == "b":
+        bind(neutron, server, "b")
+    before = cloud.allocation(server), cloud.allocation(migration)
+
+    [finding] = sweep_and_heal(AuditMigrations.from_resources(resources))
+
+    assert finding.problem == "migration-holds-the-allocation"
+    assert "only its cell names the host" in finding.refusal
+    assert (cloud.allocation(server), cloud.allocation(migration)) == before
 
 
 def test_a_migration_to_another_node_explains_nothing(cloud: NovaSimulation, heal: HealAllocations) -> None:

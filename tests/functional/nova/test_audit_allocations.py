@@ -18,7 +18,8 @@ from handlers.nova.allocations.audit_allocations import AuditAllocations
 from handlers.nova.names import HostNames
 from handlers.nova.placement import Allocation, Held
 from handlers.nova.simulation import NovaSimulation
-from tests.functional.nova.world import heal_all, make_provider, record_move, swept_ids
+from tests.functional.nova.world import bind, heal_all, make_provider, record_move, swept_ids
+from tests.neutron import Neutron
 
 LONG = {"hours": 1}
 
@@ -110,10 +111,13 @@ def test_a_migration_of_an_archived_instance(cloud: NovaSimulation, audit: Audit
     assert cloud.allocation(migration) == {}
 
 
-def test_the_dead_host_of_an_evacuation_is_given_back(cloud: NovaSimulation, audit: AuditAllocations) -> None:
+def test_the_dead_host_of_an_evacuation_is_given_back(
+    cloud: NovaSimulation, neutron: Neutron, audit: AuditAllocations
+) -> None:
     with cloud.ago(**LONG):
         server = cloud.boot("a")
         cloud.evacuate(server, "b")
+        bind(neutron, server, "b")
     a, b = cloud.node("a").uuid, cloud.node("b").uuid
     assert set(cloud.allocation(server)) == {a, b}
     assert swept_ids(audit) == {server}
@@ -123,10 +127,13 @@ def test_the_dead_host_of_an_evacuation_is_given_back(cloud: NovaSimulation, aud
     assert swept_ids(audit) == set()
 
 
-def test_a_sharing_provider_stays_when_a_tree_is_taken(cloud: NovaSimulation, audit: AuditAllocations) -> None:
+def test_a_sharing_provider_stays_when_a_tree_is_taken(
+    cloud: NovaSimulation, neutron: Neutron, audit: AuditAllocations
+) -> None:
     with cloud.ago(**LONG):
         server = cloud.boot("a")
         cloud.evacuate(server, "b")
+        bind(neutron, server, "b")
     shared = make_provider(cloud, "shared-storage", {"DISK_GB": 1000})
     child = make_provider(cloud, "a-card", {"DISK_GB": 1000}, cloud.node("a").uuid)
     held = {**cloud.allocation(server), shared: {"DISK_GB": 5}, child: {"DISK_GB": 3}}
@@ -188,12 +195,13 @@ def test_another_node_after_a_live_migration_in_error_is_reported(
 
 
 def test_letter_case_of_names_follows_the_database(
-    cloud: NovaSimulation, audit: AuditAllocations, monkeypatch: pytest.MonkeyPatch
+    cloud: NovaSimulation, neutron: Neutron, audit: AuditAllocations, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """For MySQL, a migration from host A left the node of host a."""
     with cloud.ago(**LONG):
         server = cloud.boot("a")
         migration = cloud.evacuate(server, "b")
+        bind(neutron, server, "b")
         cloud.set_migration(migration, source_compute="A", source_node="A")
     [finding] = audit.inspect(key(server))
     assert not finding.healable, "for PostgreSQL, A is another host"
@@ -242,10 +250,13 @@ def test_an_instance_in_cell0_loses_everything(cloud: NovaSimulation, audit: Aud
     assert cloud.allocation(server) == {}
 
 
-def test_an_evacuated_instance_whose_lost_host_was_archived(cloud: NovaSimulation, audit: AuditAllocations) -> None:
+def test_an_evacuated_instance_whose_lost_host_was_archived(
+    cloud: NovaSimulation, neutron: Neutron, audit: AuditAllocations
+) -> None:
     with cloud.ago(**LONG):
         server = cloud.boot("a")
         cloud.evacuate(server, "b")
+        bind(neutron, server, "b")
     nodes, shadow = tables.compute_nodes, tables.shadow_compute_nodes
     with cloud.cells["cell1"].begin() as connection:
         connection.execute(sa.update(nodes).where(nodes.c.host == "a").values(deleted=nodes.c.id))
@@ -258,11 +269,12 @@ def test_an_evacuated_instance_whose_lost_host_was_archived(cloud: NovaSimulatio
     assert set(cloud.allocation(server)) == {cloud.node("b").uuid}
 
 
-def test_the_consumers_of_a_deleted_host(cloud: NovaSimulation, audit: AuditAllocations) -> None:
+def test_the_consumers_of_a_deleted_host(cloud: NovaSimulation, neutron: Neutron, audit: AuditAllocations) -> None:
     with cloud.ago(**LONG):
         gone, moved = cloud.boot("a"), cloud.boot("a")
         cloud.delete(gone, leak_allocation=True)
         cloud.evacuate(moved, "b")
+        bind(neutron, moved, "b")
     with cloud.cells["cell1"].begin() as connection:
         nodes = tables.compute_nodes
         connection.execute(sa.update(nodes).where(nodes.c.host == "a").values(deleted=nodes.c.id))
@@ -527,7 +539,9 @@ def test_two_nodes_without_a_migration(cloud: NovaSimulation, audit: AuditAlloca
     assert (finding.problem, finding.healable) == ("on-several-nodes", False)
 
 
-def test_a_rightful_share_is_left_to_audit_migrations(cloud: NovaSimulation, audit: AuditAllocations) -> None:
+def test_a_rightful_share_is_left_to_audit_migrations(
+    cloud: NovaSimulation, neutron: Neutron, audit: AuditAllocations
+) -> None:
     with cloud.ago(**LONG):
         server = cloud.boot("a")
         migration = cloud.start_migration(server, "b", live=True)
@@ -559,10 +573,11 @@ def test_nova_gets_time_to_finish(cloud: NovaSimulation, audit: AuditAllocations
     assert 0 < caught.value.after <= 60
 
 
-def test_a_claim_between_proof_and_heal_wins(cloud: NovaSimulation, audit: AuditAllocations) -> None:
+def test_a_claim_between_proof_and_heal_wins(cloud: NovaSimulation, neutron: Neutron, audit: AuditAllocations) -> None:
     with cloud.ago(**LONG):
         server = cloud.boot("a")
         cloud.evacuate(server, "b")
+        bind(neutron, server, "b")
         [finding] = audit.inspect(key(server))
         cloud.claim(server, "c")
     held = cloud.allocation(server)
@@ -572,11 +587,12 @@ def test_a_claim_between_proof_and_heal_wins(cloud: NovaSimulation, audit: Audit
 
 
 def test_a_claim_in_the_middle_of_the_heal_wins(
-    cloud: NovaSimulation, audit: AuditAllocations, monkeypatch: pytest.MonkeyPatch
+    cloud: NovaSimulation, neutron: Neutron, audit: AuditAllocations, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with cloud.ago(**LONG):
         server = cloud.boot("a")
         cloud.evacuate(server, "b")
+        bind(neutron, server, "b")
     [finding] = audit.inspect(key(server))
     replace = audit._placement.replace_allocation
 

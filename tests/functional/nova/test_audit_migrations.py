@@ -14,7 +14,8 @@ from handlers.nova.allocations.audit_migrations import AuditMigrations
 from handlers.nova.allocations.heal_allocations import HealAllocations
 from handlers.nova.placement import Placement
 from handlers.nova.simulation import NovaSimulation
-from tests.functional.nova.world import instance_key, make_provider, record_move, swept_ids
+from tests.functional.nova.world import bind, instance_key, make_provider, record_move, swept_ids
+from tests.neutron import Neutron
 
 LONG = {"hours": 1}
 Held = dict[str, dict[str, int]]
@@ -40,12 +41,13 @@ def placement(resources: Resources) -> Placement:
     return Placement.from_resources(resources)
 
 
-def failed(cloud: NovaSimulation, **age: float) -> tuple[str, str]:
+def failed(cloud: NovaSimulation, neutron: Neutron, **age: float) -> tuple[str, str]:
     """An instance on a, whose move to b failed and was not rolled back in Placement."""
     with cloud.ago(**(age or LONG)):
         server = cloud.boot("a")
         migration = cloud.start_migration(server, "b", live=True)
         cloud.fail_migration(migration, leak_allocation=True)
+    bind(neutron, server, "a")
     return server, migration
 
 
@@ -57,8 +59,10 @@ def used(cloud: NovaSimulation, host: str) -> dict[str, int]:
 # what it exists for
 
 
-def test_moves_back_the_share_of_a_failed_migration(cloud: NovaSimulation, migrations: AuditMigrations) -> None:
-    server, migration = failed(cloud)
+def test_moves_back_the_share_of_a_failed_migration(
+    cloud: NovaSimulation, neutron: Neutron, migrations: AuditMigrations
+) -> None:
+    server, migration = failed(cloud, neutron)
     held = cloud.allocation(migration)
     assert swept_ids(migrations) == {server}
     [finding] = migrations.inspect(instance_key(server))
@@ -74,8 +78,10 @@ def test_moves_back_the_share_of_a_failed_migration(cloud: NovaSimulation, migra
     assert swept_ids(migrations) == set()
 
 
-def test_moves_back_to_an_instance_that_holds_nothing(cloud: NovaSimulation, migrations: AuditMigrations) -> None:
-    server, migration = failed(cloud)
+def test_moves_back_to_an_instance_that_holds_nothing(
+    cloud: NovaSimulation, neutron: Neutron, migrations: AuditMigrations
+) -> None:
+    server, migration = failed(cloud, neutron)
     cloud.hold(server, {})
     held = cloud.allocation(migration)
     [finding] = migrations.inspect(instance_key(server))
@@ -83,8 +89,8 @@ def test_moves_back_to_an_instance_that_holds_nothing(cloud: NovaSimulation, mig
     assert (cloud.allocation(server), cloud.allocation(migration)) == (held, {})
 
 
-def test_works_on_a_full_node(cloud: NovaSimulation, migrations: AuditMigrations) -> None:
-    server, migration = failed(cloud)
+def test_works_on_a_full_node(cloud: NovaSimulation, neutron: Neutron, migrations: AuditMigrations) -> None:
+    server, migration = failed(cloud, neutron)
     rest = {name: total - used(cloud, "a")[name] for name, total in cloud.CAPACITY.items()}
     cloud.hold(str(uuid.uuid4()), {cloud.node("a").uuid: rest})
     [finding] = migrations.inspect(instance_key(server))
@@ -93,8 +99,10 @@ def test_works_on_a_full_node(cloud: NovaSimulation, migrations: AuditMigrations
     assert cloud.allocation(migration) == {}
 
 
-def test_devices_and_shared_storage_go_with_it(cloud: NovaSimulation, migrations: AuditMigrations) -> None:
-    server, migration = failed(cloud)
+def test_devices_and_shared_storage_go_with_it(
+    cloud: NovaSimulation, neutron: Neutron, migrations: AuditMigrations
+) -> None:
+    server, migration = failed(cloud, neutron)
     card = make_provider(cloud, "card", {"SRIOV_NET_VF": 4}, cloud.node("a").uuid)
     shared = make_provider(cloud, "nfs", {"DISK_GB": 100})
     held = {cloud.node("a").uuid: {"VCPU": 1, "MEMORY_MB": 512}, card: {"SRIOV_NET_VF": 1}, shared: {"DISK_GB": 1}}
@@ -105,8 +113,8 @@ def test_devices_and_shared_storage_go_with_it(cloud: NovaSimulation, migrations
     assert cloud.allocation(server) == held
 
 
-def test_a_second_heal_is_a_conflict(cloud: NovaSimulation, migrations: AuditMigrations) -> None:
-    server, _ = failed(cloud)
+def test_a_second_heal_is_a_conflict(cloud: NovaSimulation, neutron: Neutron, migrations: AuditMigrations) -> None:
+    server, _ = failed(cloud, neutron)
     [finding] = migrations.inspect(instance_key(server))
     migrations.heal(finding)
     held = cloud.allocation(server)
@@ -115,8 +123,8 @@ def test_a_second_heal_is_a_conflict(cloud: NovaSimulation, migrations: AuditMig
     assert cloud.allocation(server) == held
 
 
-def test_its_events_name_the_instance(cloud: NovaSimulation) -> None:
-    server, _ = failed(cloud)
+def test_its_events_name_the_instance(cloud: NovaSimulation, neutron: Neutron) -> None:
+    server, _ = failed(cloud, neutron)
     sent = {json.loads(json.loads(one.body)["oslo.message"])["event_type"] for one in cloud.take()}
     events = {trigger.event: trigger for trigger in AuditMigrations.triggers}
     assert "instance.live_migration_rollback.end" in sent & set(events)
@@ -156,8 +164,8 @@ def test_a_roll_back_that_has_only_just_begun(cloud: NovaSimulation, migrations:
         migrations.inspect(instance_key(server))
 
 
-def test_a_second_move_is_waited_for(cloud: NovaSimulation, migrations: AuditMigrations) -> None:
-    server, _ = failed(cloud)
+def test_a_second_move_is_waited_for(cloud: NovaSimulation, neutron: Neutron, migrations: AuditMigrations) -> None:
+    server, _ = failed(cloud, neutron)
     with cloud.ago(**LONG):
         second = cloud._create_migration(server, cloud.instance(server), cloud.node("d"), "migration")
     with pytest.raises(InFlight, match="accepted"):
@@ -176,7 +184,7 @@ def test_a_resize_that_waits_to_be_confirmed(cloud: NovaSimulation, migrations: 
 
 @pytest.mark.parametrize("case", ["confirmed", "evacuated", "both"])
 def test_garbage_is_left_to_audit_allocations(
-    cloud: NovaSimulation, migrations: AuditMigrations, audit: AuditAllocations, case: str
+    cloud: NovaSimulation, neutron: Neutron, migrations: AuditMigrations, audit: AuditAllocations, case: str
 ) -> None:
     with cloud.ago(**LONG):
         server = cloud.boot("a")
@@ -186,6 +194,7 @@ def test_garbage_is_left_to_audit_allocations(
             cloud.confirm_migration(migration, leak_allocation=True)
         elif case == "evacuated":
             cloud.evacuate(server, "b")
+            bind(neutron, server, "b")
         else:
             migration = cloud.start_migration(server, "b", live=True)
             held = cloud.allocation(migration)
@@ -196,9 +205,9 @@ def test_garbage_is_left_to_audit_allocations(
 
 
 def test_an_instance_that_is_deleted_is_left_to_audit_allocations(
-    cloud: NovaSimulation, migrations: AuditMigrations
+    cloud: NovaSimulation, neutron: Neutron, migrations: AuditMigrations
 ) -> None:
-    server, _ = failed(cloud)
+    server, _ = failed(cloud, neutron)
     with cloud.ago(**LONG):
         cloud.delete(server, leak_allocation=True)
     assert not migrations.inspect(instance_key(server))
@@ -262,15 +271,19 @@ def test_garbage_is_never_moved(
     assert cloud.allocation(migration) == {}
 
 
-def test_a_live_migration_in_error_is_not_moved(cloud: NovaSimulation, migrations: AuditMigrations) -> None:
-    server, migration = failed(cloud)
+def test_a_live_migration_in_error_is_not_moved(
+    cloud: NovaSimulation, neutron: Neutron, migrations: AuditMigrations
+) -> None:
+    server, migration = failed(cloud, neutron)
     with cloud.ago(**LONG):
         cloud.set_migration(migration, status="error")
     assert "on which node the guest runs" in refused(migrations, cloud, server).refusal
 
 
-def test_nothing_is_moved_over_a_younger_success(cloud: NovaSimulation, migrations: AuditMigrations) -> None:
-    server, migration = failed(cloud)
+def test_nothing_is_moved_over_a_younger_success(
+    cloud: NovaSimulation, neutron: Neutron, migrations: AuditMigrations
+) -> None:
+    server, migration = failed(cloud, neutron)
     record_move(cloud, server, "d", "completed", "live-migration")
     with cloud.ago(**LONG):
         cloud.set_instance(server, host="d", node="d")
@@ -283,14 +296,18 @@ def test_nothing_is_moved_over_a_younger_success(cloud: NovaSimulation, migratio
     assert cloud.allocation(migration) == held
 
 
-def test_amounts_of_another_flavor_are_not_moved(cloud: NovaSimulation, migrations: AuditMigrations) -> None:
-    server, _ = failed(cloud)
+def test_amounts_of_another_flavor_are_not_moved(
+    cloud: NovaSimulation, neutron: Neutron, migrations: AuditMigrations
+) -> None:
+    server, _ = failed(cloud, neutron)
     cloud.set_flavor(server, vcpus=8)
     assert "VCPU 1 instead of 8" in refused(migrations, cloud, server).refusal
 
 
-def test_an_instance_that_is_marked_as_deleted_gets_nothing(cloud: NovaSimulation, migrations: AuditMigrations) -> None:
-    server, _ = failed(cloud)
+def test_an_instance_that_is_marked_as_deleted_gets_nothing(
+    cloud: NovaSimulation, neutron: Neutron, migrations: AuditMigrations
+) -> None:
+    server, _ = failed(cloud, neutron)
     mapping = tables.instance_mappings
     with cloud.api.begin() as connection:
         connection.execute(sa.update(mapping).where(mapping.c.instance_uuid == server).values(queued_for_delete=True))
@@ -298,9 +315,9 @@ def test_an_instance_that_is_marked_as_deleted_gets_nothing(cloud: NovaSimulatio
 
 
 def test_one_leaked_roll_back_is_found_by_one_handler(
-    cloud: NovaSimulation, migrations: AuditMigrations, audit: AuditAllocations, resources: Resources
+    cloud: NovaSimulation, neutron: Neutron, migrations: AuditMigrations, audit: AuditAllocations, resources: Resources
 ) -> None:
-    server, migration = failed(cloud)
+    server, migration = failed(cloud, neutron)
     heal = HealAllocations.from_resources(resources)
     found = [*migrations.inspect(instance_key(server)), *heal.inspect(instance_key(server))]
     for consumer in (server, migration):
@@ -308,14 +325,16 @@ def test_one_leaked_roll_back_is_found_by_one_handler(
     assert [finding.problem for finding in found] == ["migration-holds-the-allocation"]
 
 
-def test_an_unexplained_allocation(cloud: NovaSimulation, migrations: AuditMigrations) -> None:
-    server, _ = failed(cloud)
+def test_an_unexplained_allocation(cloud: NovaSimulation, neutron: Neutron, migrations: AuditMigrations) -> None:
+    server, _ = failed(cloud, neutron)
     cloud.hold(server, {cloud.node("d").uuid: {"VCPU": 1}})
     assert "no migration explains" in refused(migrations, cloud, server).refusal
 
 
-def test_two_migrations_that_both_hold_the_node(cloud: NovaSimulation, migrations: AuditMigrations) -> None:
-    server, migration = failed(cloud)
+def test_two_migrations_that_both_hold_the_node(
+    cloud: NovaSimulation, neutron: Neutron, migrations: AuditMigrations
+) -> None:
+    server, migration = failed(cloud, neutron)
     with cloud.ago(**LONG):
         other = cloud._create_migration(server, cloud.instance(server), cloud.node("d"), "migration")
         cloud.set_migration(other, status="error")
@@ -323,8 +342,10 @@ def test_two_migrations_that_both_hold_the_node(cloud: NovaSimulation, migration
     assert "2 migrations" in refused(migrations, cloud, server).refusal
 
 
-def test_an_instance_that_is_mapped_elsewhere(cloud: NovaSimulation, migrations: AuditMigrations) -> None:
-    server, _ = failed(cloud)
+def test_an_instance_that_is_mapped_elsewhere(
+    cloud: NovaSimulation, neutron: Neutron, migrations: AuditMigrations
+) -> None:
+    server, _ = failed(cloud, neutron)
     mapping = tables.instance_mappings
     with cloud.api.begin() as connection:
         connection.execute(sa.update(mapping).where(mapping.c.instance_uuid == server).values(cell_id=3))
@@ -337,11 +358,12 @@ def test_an_instance_that_is_mapped_elsewhere(cloud: NovaSimulation, migrations:
 @pytest.mark.parametrize("who", ["instance", "migration"])
 def test_a_write_in_between_wins(
     cloud: NovaSimulation,
+    neutron: Neutron,
     migrations: AuditMigrations,
     monkeypatch: pytest.MonkeyPatch,
     who: str,
 ) -> None:
-    server, migration = failed(cloud)
+    server, migration = failed(cloud, neutron)
     [finding] = migrations.inspect(instance_key(server))
     proved = migrations._swaps(server)
     consumer = server if who == "instance" else migration
@@ -356,9 +378,9 @@ def test_a_write_in_between_wins(
 
 
 def test_nova_s_own_late_roll_back_wins(
-    cloud: NovaSimulation, migrations: AuditMigrations, monkeypatch: pytest.MonkeyPatch
+    cloud: NovaSimulation, neutron: Neutron, migrations: AuditMigrations, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    server, migration = failed(cloud)
+    server, migration = failed(cloud, neutron)
     cloud.hold(server, {})
     [finding] = migrations.inspect(instance_key(server))
     proved = migrations._swaps(server)
@@ -371,9 +393,9 @@ def test_nova_s_own_late_roll_back_wins(
 
 @pytest.mark.parametrize("cell", ["cell0", "cell1", "cell2"])
 def test_a_silent_cell_moves_nothing(
-    cloud: NovaSimulation, migrations: AuditMigrations, cut: Callable[[str], None], cell: str
+    cloud: NovaSimulation, neutron: Neutron, migrations: AuditMigrations, cut: Callable[[str], None], cell: str
 ) -> None:
-    server, migration = failed(cloud)
+    server, migration = failed(cloud, neutron)
     before = cloud.allocation(server), cloud.allocation(migration)
     [finding] = migrations.inspect(instance_key(server))
     cut(cell)
@@ -385,9 +407,9 @@ def test_a_silent_cell_moves_nothing(
 
 
 def test_a_sweep_reports_a_silent_cell(
-    cloud: NovaSimulation, migrations: AuditMigrations, cut: Callable[[str], None]
+    cloud: NovaSimulation, neutron: Neutron, migrations: AuditMigrations, cut: Callable[[str], None]
 ) -> None:
-    server, _ = failed(cloud)
+    server, _ = failed(cloud, neutron)
     cut("cell2")
     sweep = migrations.sweep()
     assert next(sweep) == instance_key(server)
@@ -396,8 +418,8 @@ def test_a_sweep_reports_a_silent_cell(
     assert migrations.population() == 1
 
 
-def test_a_placement_that_is_down(cloud: NovaSimulation, migrations: AuditMigrations) -> None:
-    server, _ = failed(cloud)
+def test_a_placement_that_is_down(cloud: NovaSimulation, neutron: Neutron, migrations: AuditMigrations) -> None:
+    server, _ = failed(cloud, neutron)
     cloud.placement.stop()
     with pytest.raises(Unavailable, match="placement"):
         migrations.inspect(instance_key(server))
@@ -405,8 +427,10 @@ def test_a_placement_that_is_down(cloud: NovaSimulation, migrations: AuditMigrat
         list(migrations.sweep())
 
 
-def test_an_unknown_schema_is_inspected_and_not_changed(cloud: NovaSimulation, migrations: AuditMigrations) -> None:
-    server, migration = failed(cloud)
+def test_an_unknown_schema_is_inspected_and_not_changed(
+    cloud: NovaSimulation, neutron: Neutron, migrations: AuditMigrations
+) -> None:
+    server, migration = failed(cloud, neutron)
     held = cloud.allocation(migration)
     with cloud.cells["cell2"].begin() as connection:
         connection.execute(sa.update(tables.cell_version).values(version_num="ffffffffffff"))
@@ -416,8 +440,10 @@ def test_an_unknown_schema_is_inspected_and_not_changed(cloud: NovaSimulation, m
     assert cloud.allocation(migration) == held
 
 
-def test_placement_moves_a_whole_allocation_or_nothing(cloud: NovaSimulation, placement: Placement) -> None:
-    server, migration = failed(cloud)
+def test_placement_moves_a_whole_allocation_or_nothing(
+    cloud: NovaSimulation, neutron: Neutron, placement: Placement
+) -> None:
+    server, migration = failed(cloud, neutron)
     source, target = placement.allocation(migration), placement.allocation(server)
     placement.move_allocation(source, target)
     assert cloud.allocation(server) == source.providers

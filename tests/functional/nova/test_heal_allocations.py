@@ -19,7 +19,15 @@ from handlers.nova.allocations.heal_allocations import HealAllocations
 from handlers.nova.names import HostNames
 from handlers.nova.placement import Allocation, Held
 from handlers.nova.simulation import NovaSimulation
-from tests.functional.nova.world import heal_only, instance_key, make_provider, record_move, set_inventory, swept_ids
+from tests.functional.nova.world import (
+    bind,
+    heal_only,
+    instance_key,
+    make_provider,
+    record_move,
+    set_inventory,
+    swept_ids,
+)
 from tests.neutron import Neutron
 
 LONG = {"hours": 1}
@@ -38,11 +46,6 @@ def hosts(cloud: NovaSimulation) -> None:
 @pytest.fixture
 def heal(resources: Resources) -> HealAllocations:
     return HealAllocations.from_resources(resources)
-
-
-def bind(neutron: Neutron, server: str, host: str) -> None:
-    """Let Neutron be a witness of the host on which an instance runs."""
-    neutron.add(device_id=server, device_owner="compute:nova", binding_host_id=host)
 
 
 @pytest.fixture

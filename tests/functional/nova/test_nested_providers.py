@@ -10,7 +10,8 @@ from handlers.nova.allocations.audit_allocations import AuditAllocations
 from handlers.nova.allocations.nested import Nested
 from handlers.nova.placement import Placement
 from handlers.nova.simulation import NovaSimulation
-from tests.functional.nova.world import make_provider, set_traits, swept_ids
+from tests.functional.nova.world import bind, make_provider, set_traits, swept_ids
+from tests.neutron import Neutron
 
 HOUR = {"hours": 1}
 
@@ -56,10 +57,11 @@ def test_a_deleted_instance_that_holds_only_of_it(
     assert swept_ids(audit) == set()
 
 
-def test_a_card_of_a_former_node(cloud: NovaSimulation, audit: AuditAllocations, card: str) -> None:
+def test_a_card_of_a_former_node(cloud: NovaSimulation, neutron: Neutron, audit: AuditAllocations, card: str) -> None:
     with cloud.ago(**HOUR):
         server = cloud.boot("a")
         cloud.evacuate(server, "b")
+        bind(neutron, server, "b")
     home = {cloud.node("b").uuid: cloud.allocation(server)[cloud.node("b").uuid]}
     cloud.hold(server, {**home, card: {"SRIOV_NET_VF": 1}})
     assert heal_all(audit) == ["left-on-another-node"]

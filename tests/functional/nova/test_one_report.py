@@ -9,6 +9,8 @@ from handlers.nova.allocations.audit_allocations import AuditAllocations
 from handlers.nova.allocations.audit_migrations import AuditMigrations
 from handlers.nova.allocations.heal_allocations import HealAllocations
 from handlers.nova.simulation import NovaSimulation
+from tests.functional.nova.world import bind
+from tests.neutron import Neutron
 
 HANDLERS: tuple[tuple[type[Handler], str], ...] = (
     (AuditAllocations, "consumer"),
@@ -37,13 +39,14 @@ def hosts(cloud: NovaSimulation) -> None:
     ],
 )
 def test_a_leaked_rollback_is_found_by_one_handler(
-    cloud: NovaSimulation, resources: Resources, kind: str, status: str, holds: str
+    cloud: NovaSimulation, neutron: Neutron, resources: Resources, kind: str, status: str, holds: str
 ) -> None:
     with cloud.ago(hours=1):
         server = cloud.boot("a")
         migration = cloud.start_migration(server, "b", live=True)
         cloud.fail_migration(migration, leak_allocation=True)
         cloud.set_migration(migration, status=status, migration_type=kind)
+    bind(neutron, server, "a")
     if holds == "nothing":
         cloud.hold(server, {})
     if holds == "a third node":

@@ -18,7 +18,7 @@ from handlers.nova.archive.archive_deleted_rows import ArchiveDeletedRows
 from handlers.nova.names import HostNames
 from tests.functional.nova.proofs.changes import LONG, alter, cut, mark_deleted, release, set_up
 from tests.functional.nova.proofs.stage import Scene, Stage
-from tests.functional.nova.world import make_provider
+from tests.functional.nova.world import bind, make_provider
 
 HANDLERS = sorted(
     (one for one in plugins.handlers() if one.__module__.startswith("handlers.nova.")), key=lambda one: one.name
@@ -134,6 +134,7 @@ def test_an_ended_migration_in_other_letters_is_not_given_twice(world: Stage, mo
         made = cloud.start_migration(server, "b", live=True)
         cloud.fail_migration(made, leak_allocation=True)
     release(world, server)
+    bind(world.neutron, server, "A")
     alter(tables.migrations, "uuid", source_compute="A", source_node="A")(world, made)
     monkeypatch.setattr(HostNames, "of", lambda url: HostNames(exact=False))
     with world.handler(HealAllocations) as handler:

@@ -34,7 +34,8 @@ def judged(folder: Path, held: list[str], **modes: str) -> list[tuple[str, str]]
     ("held", "modes", "verdict"),
     [
         ([], {"purge": "heal", "discover_hosts": "heal"}, None),
-        (["service"], {"audit_allocations": "heal", "sync_aggregates": "heal"}, "ok"),
+        (["service"], {"map_instances": "heal", "sync_aggregates": "heal"}, "ok"),
+        (["service"], {"audit_allocations": "heal"}, "failure"),
         (["admin"], {"audit_allocations": "heal"}, "ok"),
         (["reader", "member"], {"audit_allocations": "audit"}, "failure"),
         (["service"], {"audit_ports": "audit"}, "failure"),

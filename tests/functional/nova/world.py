@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from handlers.base import Finding, Handler, Key, Refused
 from handlers.nova import tables
 from handlers.nova.simulation import NovaSimulation
+from tests.neutron import Neutron
 
 
 def instance_key(instance: str) -> Key:
@@ -152,3 +153,8 @@ def record_move(
         migration = cloud._create_migration(server, cloud.instance(server), cloud.node(dest), kind)
         cloud.set_migration(migration, status=status)
     return migration
+
+
+def bind(neutron: Neutron, instance: str, host: str) -> None:
+    """Let Neutron be a witness of the host on which an instance runs."""
+    neutron.add(device_id=instance, device_owner="compute:nova", binding_host_id=host)

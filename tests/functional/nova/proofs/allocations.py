@@ -40,6 +40,7 @@ from tests.functional.nova.proofs.changes import (
 )
 from tests.functional.nova.proofs.drift import Act, Change, Drift, Moment
 from tests.functional.nova.proofs.stage import Stage
+from tests.functional.nova.world import bind
 
 _ALLOCATIONS = frozenset({"placement.allocations"})
 _BETWEEN = (Moment.BETWEEN,)
@@ -89,6 +90,27 @@ def _other_owner(stage: Stage, consumer: str) -> None:
     _owned_by(stage, consumer, "a-third-project")
 
 
+def _without_ports(stage: Stage, instance: str) -> None:
+    for port in [port for port, shown in stage.neutron.ports.items() if shown["device_id"] == instance]:
+        del stage.neutron.ports[port]
+
+
+def _bound_to(host: str) -> Act:
+    def bind(stage: Stage, instance: str) -> None:
+        for port in [port for port, shown in stage.neutron.ports.items() if shown["device_id"] == instance]:
+            stage.neutron.change(port, binding_host_id=host)
+
+    return bind
+
+
+def _bound_elsewhere(host: str) -> Mapping[str, Act]:
+    return {
+        "there is no port": _without_ports,
+        "it is unbound": _bound_to(""),
+        "it is bound to the other host": _bound_to(host),
+    }
+
+
 # heal_allocations
 
 
@@ -109,21 +131,8 @@ def _wrong_provider(stage: Stage) -> tuple[Key, list[str]]:
     [instance] = _boot(stage)
     add_migration(stage, instance, stage.cloud.node("b"), "failed")
     hold_on("b")(stage, instance)
-    stage.neutron.add(device_id=instance, device_owner="compute:nova", binding_host_id="a")
+    bind(stage.neutron, instance, "a")
     return Key("instance", instance), [instance]
-
-
-def _without_ports(stage: Stage, instance: str) -> None:
-    for port in [port for port, shown in stage.neutron.ports.items() if shown["device_id"] == instance]:
-        del stage.neutron.ports[port]
-
-
-def _bound_to(host: str) -> Act:
-    def bind(stage: Stage, instance: str) -> None:
-        for port in [port for port, shown in stage.neutron.ports.items() if shown["device_id"] == instance]:
-            stage.neutron.change(port, binding_host_id=host)
-
-    return bind
 
 
 def _wrong_owner(stage: Stage) -> tuple[Key, list[str]]:
@@ -206,11 +215,7 @@ WRONG_PROVIDER = Drift(
             "it names another node": set_migration(dest_compute="d", dest_node="d"),
             "it began elsewhere": set_migration(source_compute="d", source_node="d"),
         },
-        "the binding of the instance's ports to its host, in Neutron": {
-            "there is no port": _without_ports,
-            "it is unbound": _bound_to(""),
-            "it is bound to the other host": _bound_to("b"),
-        },
+        "the binding of the instance's ports to its host, in Neutron": _bound_elsewhere("b"),
     },
     contradiction={
         "a younger migration that led elsewhere, or a live migration in ``error``": {
@@ -294,6 +299,7 @@ def _evacuated(stage: Stage) -> tuple[Key, list[str]]:
     [instance] = _boot(stage)
     with stage.cloud.ago(**LONG):
         stage.cloud.evacuate(instance, "b")
+    bind(stage.neutron, instance, "b")
     return Key("consumer", instance), [instance]
 
 
@@ -432,6 +438,7 @@ LEFT_ON_ANOTHER_NODE = Drift(
             "it is of the other node only": hold_on("a"),
             "the row names a third node": set_instance(host="d", node="d"),
         },
+        "the binding of the instance's ports to its host, in Neutron": _bound_elsewhere("a"),
     },
     contradiction={
         "a youngest migration that led elsewhere, or a live migration in ``error``": {
@@ -459,6 +466,7 @@ def _rolled_back(stage: Stage) -> tuple[Key, list[str]]:
     with stage.cloud.ago(**LONG):
         made = stage.cloud.start_migration(instance, "b", live=True)
         stage.cloud.fail_migration(made, leak_allocation=True)
+    bind(stage.neutron, instance, "a")
     return Key("instance", instance), [instance]
 
 
@@ -493,6 +501,7 @@ MIGRATION_HOLDS = Drift(
             "the flavor has other amounts": lambda stage, instance: stage.cloud.set_flavor(instance, vcpus=2),
             "the flavor is gone": alter(tables.instance_extra, "instance_uuid", flavor=None),
         },
+        "the binding of the instance's ports to its host, in Neutron": _bound_elsewhere("b"),
     },
     contradiction={
         "a younger migration that succeeded": {"to another node": migration("d", "completed", "live-migration")},
