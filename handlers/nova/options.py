@@ -57,8 +57,7 @@ OPTIONS = [
         "hold_disabled_reason",
         type=_Pattern(),
         help="A regular expression, for example (?i)maintenance. Heals of a host wait while its nova-compute is disabled with "
-        "a reason that matches: openstack compute service set --disable --disable-reason 'maintenance of rack 7' HOST nova-compute. If a "
-        "cell does not answer, all heals wait. Without the option, disabled services hold nothing.",
+        "a reason that matches. If a cell does not answer, all heals wait. Without the option, disabled services hold nothing.",
     ),
 ]
 
