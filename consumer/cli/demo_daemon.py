@@ -38,7 +38,7 @@ _QUICK = {
 }
 #: Seconds between two queries of the history.
 _POLL = 0.02
-_START_WITHIN = 20.0
+_START_WITHIN = 60.0
 
 
 @dataclass(slots=True)
