@@ -3,8 +3,6 @@
 Parsing unwanted messages would take most CPU time. So :class:`Sieve` reads the event type with a regular expression at the
 start of the message, and drops a whole message (it ends with ``}"}``) of an unwanted type. oslo.messaging writes JSON members
 in a fixed order (``Notifier._notify``, ``serialize_msg``), so no text of the payload can look like the event type.
-
-Both drivers work: ``messagingv2`` (``{"oslo.version": "2.0", "oslo.message": "<JSON>"}``) and ``messaging`` (bare JSON).
 """
 
 from __future__ import annotations

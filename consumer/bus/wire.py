@@ -1,7 +1,6 @@
 """A connection of py-amqp that makes fewer system calls, and that an unreadable message does not end.
 
-For a message of three frames py-amqp makes about 25 system calls, half the cost of receiving. Here one call reads many bytes,
-and frames are cut out of them.
+One call reads the bytes of many frames. py-amqp makes about 25 system calls for a message, half the cost of receiving.
 
 In py-amqp, a name that is not UTF-8 ends the connection, and RabbitMQ sends the message again for ever. Here the message
 records why its properties are unreadable. A long body is cut.

@@ -9,10 +9,8 @@ galera          connections to a Galera cluster
 sql_text        statements as an operator types them
 schemas         whether stackmend knows a database's schema
 neutron         the client for Neutron's ports
-sql_text        statements as an operator types them
 roles           the Keystone roles that calls need
 rabbit_options  the TLS options of a service's broker
 service_files   reads single values from the files of other services
-sql_text        statements as an operator types them
 request_id      the request id of the current inspection
 """

@@ -5,8 +5,6 @@ Every write is compare-and-set: with ``If-Match: revision_number=N``, the write 
 Only administrators see other projects' ports and bindings. So a port whose binding Neutron hides causes
 :class:`~handlers.base.Unavailable`. Since Neutron 2023.2, writing ``binding:profile`` also needs the role ``service``.
 
-Paths begin with ``/v2.0`` whatever the catalogue contains, as in Neutron's own client.
-
 A binding of a port has no revision, and Neutron ignores ``If-Match`` for it. So :meth:`Network.delete_binding` compares the
 port before the request and again after it.
 

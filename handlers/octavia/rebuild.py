@@ -9,9 +9,6 @@ Before each request, stackmend records the attempt as a tag of the load balancer
 replace and the version of the load balancer's row. Octavia writes the row when it accepts a request. So an attempt counts once
 the row has changed, even if the answer was lost. A request that was refused or never sent does not count. A failover that
 replaces the amphora ends the count.
-
-The first failover of an amphora under an ACTIVE load balancer needs no record: if it fails, Octavia sets the load balancer to
-ERROR.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ Nova cannot live-migrate the instance to that host: Neutron refuses a second bin
 Neutron does not answer then, the binding stays. No periodic task deletes it.
 
 **What is read.** The instance's ports and their bindings; then build request and mapping, the row in every cell and the
-instance's migrations. If one cell does not answer, there is no verdict. :mod:`handlers.nova.bindings.rules` has the rules.
+instance's migrations.
 
 **What is changed.** One binding: ``DELETE /v2.0/ports/{id}/bindings/{host}``. Neutron has no condition for this request. So
 the port's revision is compared right before it, and the port is read after it. If the port has no binding then, the binding

@@ -7,7 +7,7 @@ API and the metadata service show wrong addresses, and a reboot plugs wrong inte
 Nova 2025.1, no periodic task compares the cache with Neutron (``heal_instance_info_cache_interval = -1``).
 
 **What is read.** The instance's ports; then build request and mapping, and in every cell the instance's row and its cache. If
-one cell does not answer, there is no verdict. :mod:`handlers.nova.info_cache.rules` has the rules.
+one cell does not answer, there is no verdict.
 
 **What is changed.** Nothing by stackmend itself. It sends the event that Neutron sends: ``network-changed`` with the port, to
 ``/os-server-external-events``. nova-compute reads the port and writes the cache. Then stackmend reads the cache; the heal

@@ -6,8 +6,7 @@ it, and Nova ignores another request to delete it.
 **Why Nova lets it.** nova-api writes the task first and sends a message then. A message that RabbitMQ loses leaves the task.
 Only a restart of nova-compute takes some tasks up again.
 
-**What is read.** Build request and mapping; in every cell the instance's row and the service of its host. If one cell does
-not answer, there is no verdict. :mod:`handlers.nova.instances.rules` has the rules.
+**What is read.** Build request and mapping; in every cell the instance's row and the service of its host.
 
 **What is changed.** Only in mode ``heal``, and only for the task ``deleting``: ``UPDATE instances SET task_state = NULL``, if
 the row is unchanged, then ``DELETE /servers/{id}``. Nova repeats the whole deletion. If nova-api does not accept the request,

@@ -8,7 +8,7 @@ instance still has a build request, so lists show a build. Rows of a deleted ins
 of Nova repairs an existing mapping. nova-api sets ``queued_for_delete`` when it *asks* for a deletion, which can fail.
 
 **What is read.** The mapping, the build request and the instance's rows in every cell; where needed, the allocation and the
-archived rows. If one cell does not answer, the handler decides nothing. :mod:`handlers.nova.mappings.rules` has the rules.
+archived rows. If one cell does not answer, the handler decides nothing.
 
 **What is changed.** Rows of ``nova_api``, each statement with the old values in its condition:
 

@@ -7,8 +7,7 @@ migration as in progress: the deletion of the compute service answers 409, and t
 stops or is installed anew does not finish the row. Nova repairs only unconfirmed resizes, and only with
 ``resize_confirm_window``.
 
-**What is read.** The build request and the mapping; in every cell the instance's row and its migrations. If one cell does not
-answer, there is no verdict. :mod:`handlers.nova.migrations.rules` has the rules.
+**What is read.** The build request and the mapping; in every cell the instance's row and its migrations.
 
 **What is changed.** One row: ``UPDATE migrations SET status = 'error'``. The condition has id, old status and ``updated_at``;
 the instance must still be deleted or without a task. Nova writes the same status for a failed migration.

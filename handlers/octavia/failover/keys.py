@@ -5,9 +5,6 @@ causes one inspection, and no more.
 
 Octavia names its servers ``amphora-<id of the amphora>``. With ``[nova] random_amphora_name_length``, the name is ``a`` with
 random capitals and digits (``octavia/compute/drivers/nova_driver.py``). Then the key names the server.
-
-Not used: ``create.error`` and ``compute_task.build_instances.error``, because Octavia reverts such a build; pause, rebuild and
-evacuation, because the server is ACTIVE afterwards.
 """
 
 from __future__ import annotations
@@ -23,6 +20,10 @@ _RANDOM = re.compile(r"a[A-Z0-9]+")
 #: the states in ``instance.update`` of a server that has failed, and the tasks of one that is about to stop
 _LOST_STATES = frozenset({"error", "deleted", "soft-delete", "stopped"})
 _LEAVING_TASKS = frozenset({"deleting", "soft-deleting", "powering-off"})
+
+
+# No trigger: create.error and compute_task.build_instances.error, because Octavia reverts such a build; pause, rebuild and
+# evacuation, because the server is ACTIVE afterwards.
 
 
 def amphora(event: Event) -> Key | None:

@@ -9,8 +9,8 @@ api.py               calls one API; turns failures into exceptions of ``handlers
 places.py            the regions and endpoints that Octavia uses
 ===================  =================================================================================================
 
-Nova gives a new server to the project of the credentials. So the driver boots spares with Octavia's credentials
-(``[service_auth]`` in Octavia's files). All other calls use ``[openstack]``, with an administrator's role.
+Spares boot with Octavia's credentials (``[service_auth]`` in Octavia's files), whose project owns them. All other calls use
+``[openstack]``, with an administrator's role.
 """
 
 from __future__ import annotations

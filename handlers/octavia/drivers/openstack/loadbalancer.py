@@ -1,10 +1,9 @@
 """The driver's requests to Octavia. An answer only accepts a request; Octavia's database shows the result.
 
-The API sends each request to a worker. While its broker does not answer, the API would wait, and lock the load balancer's row.
-So the driver asks the broker first (:mod:`handlers.octavia.work_queue`).
+The driver first verifies that a worker takes requests (:mod:`handlers.octavia.work_queue`).
 
-Octavia answers 409 while a flow works on the load balancer, and 404 for an amphora that is DELETED. It answers 500 for
-the failover of an amphora without a load balancer. Octavia deletes an amphora in ERROR even while the amphora serves a load
+Octavia answers 409 while a flow works on the load balancer, and 404 for an amphora that is DELETED. It
+deletes an amphora in ERROR even while the amphora serves a load
 balancer (``octavia/api/v2/controllers/amphora.py``).
 """
 
