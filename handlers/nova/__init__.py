@@ -1,6 +1,6 @@
 """Handlers for Nova's drift, in families. A family uses the files of this folder, but no other family.
 
-Families: hosts, mappings, allocations, ports, archive, migrations, bindings, instances.
+Families: hosts, mappings, allocations, ports, archive, migrations, bindings, instances, info_cache.
 Tests and demonstration: simulation, notifications.
 
 base                the bases of the handlers
