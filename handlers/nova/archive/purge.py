@@ -136,9 +136,8 @@ class Purge(CellHandler):
             return []
         scope = Scope(cell.uuid, before.date())
         summary = f"{cell.name or cell.uuid} has archived rows from before {scope.before} in {', '.join(names)}"
-        plan = f"-- in transactions of about {self._rows} rows\n" + database.plan(
-            shadow_tables.purging(schema, names, before)
-        )
+        bounds = f"-- in transactions of about {self._rows} rows, at most {self._rows_per_cycle} rows\n"
+        plan = bounds + database.plan(shadow_tables.purging(schema, names, before))
         return [
             Finding(
                 key,
