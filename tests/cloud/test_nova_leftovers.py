@@ -37,9 +37,18 @@ def stackmend(cloud: ControlPlane, tmp_path: Path) -> Program:
 
 
 @pytest.fixture
-def server(cloud: ControlPlane) -> Iterator[Any]:
+def network(cloud: ControlPlane) -> Iterator[str]:
+    """A network for servers whose host Neutron knows, deleted after the test."""
+    made = drift.create_network(cloud, f"leftovers-{uuid.uuid4().hex[:8]}")
+    yield made
+    with suppress(exceptions.SDKException):
+        cloud.admin.network.delete_network(made)
+
+
+@pytest.fixture
+def server(cloud: ControlPlane, network: str) -> Iterator[Any]:
     """A server on compute-1, deleted after the test."""
-    booted = cloud.boot(f"server-{uuid.uuid4().hex[:8]}", host="compute-1")
+    booted = cloud.boot(f"server-{uuid.uuid4().hex[:8]}", host="compute-1", networks=[{"uuid": network}])
     yield booted
     cloud.delete(booted.id)
 
@@ -202,8 +211,10 @@ def test_a_migration_whose_scheduling_fails_with_placement(
     assert audited(stackmend, cloud) == set()
 
 
-def test_an_evacuated_host_that_is_deleted_and_archived(cloud: ControlPlane, stackmend: Program, host: str) -> None:
-    moved = cloud.boot("moved", host=host)
+def test_an_evacuated_host_that_is_deleted_and_archived(
+    cloud: ControlPlane, stackmend: Program, network: str, host: str
+) -> None:
+    moved = cloud.boot("moved", host=host, networks=[{"uuid": network}])
     try:
         cloud.lose_host(host)
         cloud.admin.compute.evacuate_server(moved.id)
