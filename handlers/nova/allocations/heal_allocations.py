@@ -52,7 +52,7 @@ Sources: ``nova/cmd/manage.py`` (heal_allocations), ``nova/scheduler/utils.py`` 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -85,7 +85,6 @@ from handlers.nova.allocations.placement_cache import RecentPlacement
 from handlers.nova.allocations.port_allocations import PortAllocations
 from handlers.nova.allocations.port_requests import Needs
 from handlers.nova.base import NovaHandler
-from handlers.nova.cells import Cell
 from handlers.nova.database import NovaDatabases
 from handlers.nova.nodes import live_instances, require_own_placement
 from handlers.nova.placement import Allocation, Held, Placement, plain, replacing
@@ -209,9 +208,6 @@ class HealAllocations(NovaHandler):
 
     def sweep(self) -> Iterator[Key]:
         return self._suspects.everywhere()
-
-    def sweep_cells(self, cells: Collection[Cell]) -> Iterator[Key]:
-        return self._suspects.among(cells)
 
     def population(self) -> int:
         return live_instances(self._databases)

@@ -71,25 +71,16 @@ class Suspects:
         :raises Unavailable: if a listing failed; the earlier keys are valid
         """
         self._found.clear()
-        return self.among(self._databases.host_cells())
-
-    def among(self, cells: Collection[Cell]) -> Iterator[Key]:
-        """Yield the keys of the suspects in these cells, and of those that only the answer of every cell shows.
-
-        Sums of some cells may hide a wrong owner until the next whole sweep.
-
-        :raises Unavailable: as :meth:`everywhere`
-        """
         nodes, down = live_nodes(self._databases)
         providers = self._placement.compute_providers()
         if nodes and not providers:
             raise Unavailable("placement", f"lists no compute node's provider, while the cells have {len(nodes)} nodes")
-        homeless, _ = self._databases.run_in_available(cells, instance_queries.homeless)
+        homeless, _ = self._databases.run_in_available(self._databases.host_cells(), instance_queries.homeless)
         yield from (Key("instance", one) for one in sorted(set().union(*homeless.values())))
         sums: Sums = {}
         for_ports: ForPorts = {}
         dead: set[str] = set()
-        groups = in_groups(nodes[uuid] for uuid in sorted(nodes) if nodes[uuid][0] in cells)
+        groups = in_groups(nodes[uuid] for uuid in sorted(nodes))
         for (cell, _), read in read_ahead(lambda group: self._read(*group, providers, self._recent), groups):
             if cell.uuid in dead:
                 continue

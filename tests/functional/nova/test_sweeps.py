@@ -25,7 +25,6 @@ from handlers.base import Handler, Incomplete, Key, Unavailable
 from handlers.nova import database, tables
 from handlers.nova.allocations.audit_allocations import AuditAllocations
 from handlers.nova.allocations.audit_migrations import AuditMigrations
-from handlers.nova.allocations.heal_allocations import HealAllocations
 from handlers.nova.archive.archive_deleted_rows import ArchiveDeletedRows
 from handlers.nova.hosts.audit_providers import AuditProviders
 from handlers.nova.hosts.discover_hosts import DiscoverHosts
@@ -163,7 +162,7 @@ def test_the_rest_of_a_sweep_asks_no_other_cell(stage: Stage, kind: type[Handler
         assert not set(rest)
 
 
-@pytest.mark.parametrize("kind", [AuditAllocations, HealAllocations], ids=lambda kind: kind.name)
+@pytest.mark.parametrize("kind", [AuditAllocations], ids=lambda kind: kind.name)
 def test_the_rest_of_a_sweep_asks_placement_for_no_node_of_another_cell(
     stage: Stage, kind: type[Handler], monkeypatch: pytest.MonkeyPatch
 ) -> None:
