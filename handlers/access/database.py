@@ -68,8 +68,7 @@ _TIMEOUTS: Mapping[str, Mapping[str, Any]] = {
     "sqlite+pysqlite": {"timeout": CONNECT_TIMEOUT},
 }
 
-# Every transaction ends in Database.run, so that the pool's own ROLLBACK would only cost a round trip for each.
-_POOL = {"pool_pre_ping": True, "pool_recycle": 300, "pool_timeout": 10, "pool_reset_on_return": None}
+_POOL = {"pool_pre_ping": True, "pool_recycle": 300, "pool_timeout": 10}
 
 # the options of TLS in the query of a URL, for errors: names of files and modes, never sslpassword
 _TLS_QUERY = (
