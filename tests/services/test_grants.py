@@ -22,6 +22,7 @@ from handlers.nova.hosts.audit_services import AuditServices
 from handlers.nova.hosts.discover_hosts import DiscoverHosts
 from handlers.nova.mappings.heal_instance_mappings import HealInstanceMappings
 from handlers.nova.mappings.map_instances import MapInstances
+from handlers.nova.migrations.audit_stuck_migrations import AuditStuckMigrations
 from handlers.nova.simulation import NovaSimulation
 from handlers.nova.simulation import world as simulated
 from handlers.nova.simulation.store import Store
@@ -135,6 +136,9 @@ def drift(cloud: NovaSimulation) -> None:
         unmapped, split, queued = (cloud.boot("a") for _ in range(3))
         lost = cloud.request()
         cloud.add_compute("new", "cell1")
+        moving = cloud.boot("a")
+        cloud.start_migration(moving, "new")
+        cloud.delete(moving)
     with cloud.api.begin() as connection:
         c = MAPPINGS.c
         connection.execute(sa.delete(MAPPINGS).where(c.instance_uuid == unmapped))
@@ -157,10 +161,20 @@ def test_every_heal_needs_no_more_than_is_documented(cloud: tuple[NovaSimulation
     drift(simulation)
     healed = {
         handler.name: mend(handler, resources)
-        for handler in (DiscoverHosts, AuditServices, MapInstances, HealInstanceMappings, ArchiveDeletedRows, Purge)
+        for handler in (
+            DiscoverHosts,
+            AuditServices,
+            MapInstances,
+            HealInstanceMappings,
+            ArchiveDeletedRows,
+            Purge,
+            AuditStuckMigrations,
+        )
     }
     assert all(healed.values()), healed
-    assert set(healed) == {one.name for one in plugins.handlers() if {"nova_api", "cell"} & one.rights.keys()}
+    # audit_stuck_instances writes only beside a request to nova-api, which is not here
+    writing = {one.name for one in plugins.handlers() if {"nova_api", "cell"} & one.rights.keys()}
+    assert set(healed) == writing - {"audit_stuck_instances"}
     mappings = simulation.host_mappings()
     assert mappings.get("new") == "cell1"
     assert "gone" not in mappings
