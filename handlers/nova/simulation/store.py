@@ -8,7 +8,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Dialect, Engine, MetaData, Row, Table, create_engine, delete, event, insert, select, true, update
+from sqlalchemy import Engine, MetaData, Row, Table, create_engine, delete, event, insert, select, true, update
+from sqlalchemy.dialects import registry
 from sqlalchemy.schema import CreateIndex, CreateTable
 from sqlalchemy.sql import ColumnElement
 
@@ -88,15 +89,15 @@ class Store:
     @staticmethod
     def _create(engine: Engine, schema: MetaData, version: Table, revision: str) -> None:
         with engine.begin() as connection:
-            for statement in _statements(schema, type(engine.dialect)):
+            for statement in _statements(schema, f"{engine.dialect.name}.{engine.dialect.driver}"):
                 connection.exec_driver_sql(statement)
             connection.execute(insert(version).values(version_num=revision))
 
 
 @cache
-def _statements(schema: MetaData, kind: type[Dialect]) -> tuple[str, ...]:
+def _statements(schema: MetaData, name: str) -> tuple[str, ...]:
     """Return the statements that make a schema; cached, because they take longer to compile than to run."""
-    dialect = kind()
+    dialect = registry.load(name)()
     tables = [str(CreateTable(table).compile(dialect=dialect)) for table in schema.sorted_tables]
     indexes = [index for table in schema.sorted_tables for index in table.indexes]
     return (*tables, *(str(CreateIndex(index).compile(dialect=dialect)) for index in indexes))
