@@ -189,12 +189,13 @@ def test_another_node_from_which_an_ended_migration_proves_it_away(
 
 
 def test_the_share_of_a_failed_migration_is_not_given_a_second_time(
-    cloud: NovaSimulation, heal: HealAllocations, resources: Resources
+    cloud: NovaSimulation, neutron: Neutron, heal: HealAllocations, resources: Resources
 ) -> None:
     with cloud.ago(**LONG):
         server = cloud.boot("a")
         migration = cloud.start_migration(server, "b", live=True)
         cloud.fail_migration(migration, leak_allocation=True)
+    bind(neutron, server, "a")
     assert not heal.inspect(instance_key(server)), "audit_migrations finds it"
     migrations = AuditMigrations.from_resources(resources)
     [finding] = migrations.inspect(instance_key(server))
