@@ -72,7 +72,7 @@ def test_the_finding_names_write_and_objects(cloud: NovaSimulation, stuck: Audit
     instance = deleting(cloud)
     [finding] = stuck.inspect(instance_key(instance))
     assert finding.plan.startswith("cell:cell1: UPDATE instances SET ")
-    assert finding.plan.endswith(f";\nDELETE /servers/{instance}")
+    assert finding.plan.endswith(f";\ncompute: DELETE /servers/{instance}")
     assert finding.undo == "none: a deleted server cannot return"
     assert {"host:a", f"project:{cloud.PROJECT}", "cell:cell1", f"instance:{instance}"} <= finding.concerns
     assert {one.partition(":")[0] for one in finding.concerns} <= stuck.concerned_kinds

@@ -77,7 +77,7 @@ def test_the_finding_names_write_undo_and_objects(cloud: NovaSimulation, stuck: 
     assert finding.plan.startswith("cell:cell1: UPDATE migrations SET ")
     assert f"migrations.id = {row.id}" in finding.plan
     assert "migrations.status = 'running'" in finding.plan
-    assert finding.undo.startswith("cell:cell1: UPDATE migrations SET status='running'")
+    assert finding.undo.startswith("-- in the database of cell:cell1\nUPDATE migrations SET status='running'")
     objects = {"host:a", "host:b", "host:d", f"project:{cloud.PROJECT}", "cell:cell1", f"instance:{instance}"}
     assert objects <= finding.concerns
     assert {one.partition(":")[0] for one in finding.concerns} <= stuck.concerned_kinds
