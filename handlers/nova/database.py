@@ -17,7 +17,7 @@ from sqlalchemy.engine import Connection
 from handlers.access.database import Database
 from handlers.access.schemas import KnownSchemas
 from handlers.access.service_files import ConfigError
-from handlers.base import Incomplete, Refused, Resources, Unavailable
+from handlers.base import Conflict, Incomplete, Refused, Resources, Unavailable
 from handlers.nova import clocks, options, queries, revisions, tables
 from handlers.nova.cells import Cell, TemplateError, fill
 from handlers.nova.clocks import Clocks
@@ -107,6 +107,16 @@ class NovaDatabases:
 
     def host_cells(self) -> tuple[Cell, ...]:
         return tuple(cell for cell in self.cells() if not cell.is_cell0)
+
+    def cell(self, uuid: str) -> Cell:
+        """Return the cell of the evidence of a heal.
+
+        :raises Conflict: the cell is gone
+        """
+        for cell in self.cells():
+            if cell.uuid == uuid:
+                return cell
+        raise Conflict(f"the cell {uuid} is gone")
 
     def database(self, cell: Cell) -> Database:
         """Return the database of a cell.

@@ -160,9 +160,7 @@ class AuditStuckInstances(NovaHandler):
     def heal(self, finding: Finding) -> Healed:
         self._databases.require_known_schema()
         evidence = Evidence(**self.prove_again(finding).evidence)
-        cell = next((one for one in self._databases.cells() if one.uuid == evidence.cell), None)
-        if cell is None:
-            raise Conflict(f"the cell {evidence.cell} is gone")
+        cell = self._databases.cell(evidence.cell)
         before = instance, host, _ = evidence.instance, evidence.host, evidence.changed
         database = self._databases.database(cell)
         if not database.run(lambda connection: queries.clear_deletion(connection, *before)):

@@ -33,7 +33,7 @@ from typing import Self
 
 from oslo_config import cfg
 
-from handlers.base import Conflict, Finding, Healed, Key, Mode, Privilege, Resources, Trigger, keys_of
+from handlers.base import Finding, Healed, Key, Mode, Privilege, Resources, Trigger, keys_of
 from handlers.nova import concerns, keys, options
 from handlers.nova.base import DatabaseHandler
 from handlers.nova.cells import Cell
@@ -143,9 +143,7 @@ class AuditStuckMigrations(DatabaseHandler):
     def heal(self, finding: Finding) -> Healed:
         self._databases.require_known_schema()
         evidence = Evidence(**self.prove_again(finding).evidence)
-        cell = next((one for one in self._databases.cells() if one.uuid == evidence.cell), None)
-        if cell is None:
-            raise Conflict(f"the cell {evidence.cell} is gone")
+        cell = self._databases.cell(evidence.cell)
         move = evidence.number, evidence.status, evidence.changed, evidence.instance, evidence.deleted
         self._databases.database(cell).run(lambda connection: queries.end(connection, *move))
         return Healed(
