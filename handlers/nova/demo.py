@@ -1,4 +1,4 @@
-"""Nova's scenes in ``stackmend demo``: a cloud of two cells, and seven ways of drift.
+"""Nova's scenes in ``stackmend demo``: a cloud of two cells, and six ways of drift.
 
 Three bystanders (a live migration, a resize to confirm, a boot) have allocations that look orphaned. No heal may touch them.
 """

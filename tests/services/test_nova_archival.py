@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import signal
 import subprocess
 import sys
@@ -70,6 +71,7 @@ def _schema() -> sa.MetaData:
         "instances": [
             sa.Column("uuid", sa.String(36), nullable=False, unique=True),
             sa.Column("internal_id", sa.Integer),
+            *(sa.Column(name, sa.String(255)) for name in ("project_id", "host", "node")),
         ],
         **{name: [_instance(), text.copy()] for name in CHILDREN},
         "instance_actions_events": [_ref("action_id", "instance_actions.id"), text.copy()],
@@ -311,7 +313,7 @@ def test_the_undo_written_before_the_heal_brings_every_row_back(world: World, by
     if by == "cell":
         [finding] = world.findings()
         world.archive().heal(finding)
-        text = finding.undo
+        text = finding.undo.split("-- for a row of")[0]
     else:
         findings = [finding for name in names for finding in world.archive().inspect(Key("instance", name))]
         for finding in findings:
@@ -336,9 +338,27 @@ def test_the_undo_of_another_table_names_its_id(world: World) -> None:
     [finding] = world.findings()
     world.archive().heal(finding)
     with world.engine.begin() as connection:
-        for statement in finding.undo.splitlines():
-            connection.exec_driver_sql(statement.replace("= ID", f"= {node}"))
+        for statement in _part(finding.undo, "-- for a row of compute_nodes"):
+            connection.exec_driver_sql(statement.replace("<ID>", str(node)))
     assert world.rows() == live
+
+
+def test_an_undo_without_an_id_restores_nothing(world: World) -> None:
+    world.deleted("compute_nodes")
+    [finding] = world.findings()
+    world.archive().heal(finding)
+    archived = world.rows(), world.rows("shadow_")
+    for statement in _part(finding.undo, "-- for a row of compute_nodes"):
+        with pytest.raises(sa.exc.DBAPIError), world.engine.begin() as connection:
+            connection.exec_driver_sql(statement)
+    assert (world.rows(), world.rows("shadow_")) == archived
+
+
+def _part(undo: str, title: str) -> list[str]:
+    """The statements below a line that begins with ``title``."""
+    lines = iter(undo.splitlines())
+    next(line for line in lines if line.startswith(title))
+    return list(itertools.takewhile(lambda line: not line.startswith("--"), lines))
 
 
 def test_task_log_goes_by_its_last_change_when_wanted(world: World) -> None:

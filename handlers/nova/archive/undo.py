@@ -25,8 +25,9 @@ def of_cell(connection: Connection, schema: Schema, roots: Sequence[sa.Table], c
             parts.append("-- for an instance, with its uuid in place of UUID:")
             parts += _restoring(connection, schema, root, root.c.uuid, sa.literal_column("'UUID'"))
         else:
-            parts.append(f"-- for a row of {root.name}, with its id in place of ID:")
-            parts += _restoring(connection, schema, root, key(root), sa.literal_column("ID"))
+            parts.append(f"-- for a row of {root.name}, with its id in place of <ID>:")
+            # A bare ID would be the column "id": a statement run as it stands would restore every row.
+            parts += _restoring(connection, schema, root, key(root), sa.literal_column("<ID>"))
     return "\n".join(parts)
 
 
