@@ -273,8 +273,16 @@ class QueueDepth:
     consumers: int
 
 
-def _no_queue(broker: Broker, queue: str) -> QueueDepth:
-    raise Unavailable(f"broker:{broker.name}", f"this process cannot ask for the queue {queue}")
+#: reads the queue with this name without a change; raises :class:`Unavailable` when no host answers, when the queue does not
+#: exist, and for a malformed URL
+QueueReader = Callable[[str], QueueDepth]
+
+
+def _no_queues(broker: Broker) -> QueueReader:
+    def refuse(queue: str) -> QueueDepth:
+        raise Unavailable(f"broker:{broker.name}", f"this process cannot ask for the queue {queue}")
+
+    return refuse
 
 
 @dataclass(frozen=True, slots=True)
@@ -283,13 +291,13 @@ class Bus:
 
     :param topics: the topics that stackmend consumes
     :param topics_option: our option that sets ``topics``, for errors
-    :param queue_depth: reads a queue without a change; raises :class:`Unavailable` when no host answers or the queue does not
-        exist, and ``cfg.Error`` for a malformed URL
+    :param queues: returns the reader of a broker's queues. A handler calls it when it is made, in the main thread: the first
+        call imports eventlet, and a thread that imports eventlet can never be joined.
     """
 
     topics: tuple[str, ...] = ()
     topics_option: str = "[bus] topics"
-    queue_depth: Callable[[Broker, str], QueueDepth] = _no_queue
+    queues: Callable[[Broker], QueueReader] = _no_queues
 
 
 @dataclass(frozen=True, slots=True)

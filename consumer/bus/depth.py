@@ -9,7 +9,7 @@ from consumer.conf.bus import BusSettings, UnusableURL
 from handlers.base import Broker, QueueDepth, Unavailable
 
 
-def queue_depth(broker: Broker, queue: str, settings: BusSettings) -> QueueDepth:
+def queue_depth(broker: Broker, settings: BusSettings, queue: str) -> QueueDepth:
     """Return how many messages and consumers a queue has.
 
     :raises Unavailable: the transport URL is malformed, no host answers, or the queue does not exist

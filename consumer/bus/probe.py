@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from oslo_config import cfg
 
 from consumer.conf import bus as bus_conf
 from consumer.conf.bus import QueueMode
-from handlers.base import Broker, Bus, QueueDepth
+from handlers.base import Broker, Bus, QueueReader
 
 
 def bus(conf: cfg.ConfigOpts) -> Bus:
     settings = bus_conf.settings(conf)
 
-    def queue_depth(broker: Broker, queue: str) -> QueueDepth:
+    def queues(broker: Broker) -> QueueReader:
         # Every command makes a Bus, but few ask a broker: importing kombu and oslo.messaging costs more than most commands.
         from consumer.bus import depth
 
-        return depth.queue_depth(broker, queue, settings)
+        return partial(depth.queue_depth, broker, settings)
 
     if settings.queue_mode is QueueMode.BIND:
-        return Bus(tuple(conf.bus.bind_topics), "[bus] bind_topics", queue_depth)
-    return Bus(tuple(conf.bus.topics), "[bus] topics", queue_depth)
+        return Bus(tuple(conf.bus.bind_topics), "[bus] bind_topics", queues)
+    return Bus(tuple(conf.bus.topics), "[bus] topics", queues)

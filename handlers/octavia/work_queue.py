@@ -20,14 +20,14 @@ Sources: ``TOPIC_AMPHORA_V2`` in ``octavia/common/constants.py``; in Octavia 12 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from typing import Self
 
 from oslo_config import types
 
 from handlers.access.rabbit_options import tls_options
 from handlers.access.service_files import ConfigError, ServiceFiles
-from handlers.base import Broker, InFlight, QueueDepth, Refused, Resources, Unavailable
+from handlers.base import Broker, InFlight, QueueDepth, QueueReader, Refused, Resources, Unavailable
 from handlers.octavia import options
 
 QUEUE = "octavia_provisioning_v2"
@@ -48,9 +48,7 @@ class WorkQueue:
     :param old_topic: the queue of the provider ``amphorav1``; empty when unknown
     """
 
-    def __init__(
-        self, depth: Callable[[str], QueueDepth], refusal: str = "", threads: int = THREADS, old_topic: str = ""
-    ) -> None:
+    def __init__(self, depth: QueueReader, refusal: str = "", threads: int = THREADS, old_topic: str = "") -> None:
         self._depth = depth
         self.refusal = refusal
         self._threads = threads
@@ -68,7 +66,7 @@ class WorkQueue:
             )
         broker = Broker("octavia", url, (), tls_options(files))
         return cls(
-            lambda queue: resources.bus.queue_depth(broker, queue),
+            resources.bus.queues(broker),
             refusal,
             threads=_threads(files),
             old_topic=files.get("oslo_messaging", "topic") or "",

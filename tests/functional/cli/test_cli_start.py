@@ -18,6 +18,19 @@ sys.exit(code == 1)
 """
 MESSAGING = "import sys, consumer.messaging; sys.stderr.write(' '.join(sys.modules))"
 
+ASKS_A_BROKER_IN_A_THREAD = """
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from consumer import conf
+from consumer.bus import probe
+from handlers.base import Broker, Unavailable
+read = probe.bus(conf.load_machine(sys.argv[1:], [])).queues(Broker("octavia", "rabbit://u:p@127.0.0.1:1/", ()))
+with ThreadPoolExecutor(2) as threads:
+    [asked] = [threads.submit(read, "requests")]
+assert isinstance(asked.exception(), Unavailable), asked.exception()
+sys.stderr.write("\\n" + " ".join(sys.modules))
+"""
+
 RABBITMQ = {"amqp", "eventlet", "kombu", "oslo_messaging", "oslo_service"}
 APIS = {"keystoneauth1", "requests"}
 OUTPUT = {"jinja2", "prometheus_client", "rich"}
@@ -28,7 +41,7 @@ def imported(script: str, *arguments: str) -> set[str]:
     """Run a script in a new process; return the names of its modules."""
     root = Path(__file__).parents[3]
     ran = subprocess.run(
-        [sys.executable, "-c", script, *arguments], cwd=root, capture_output=True, text=True, check=True
+        [sys.executable, "-c", script, *arguments], cwd=root, capture_output=True, text=True, check=True, timeout=60
     )
     return set(ran.stderr.splitlines()[-1].split())
 
@@ -52,6 +65,11 @@ def test_a_command_for_the_journal_imports_no_library_of_the_cloud(configuration
 @pytest.mark.parametrize("command", ["handler list", "inspect discover_hosts --help"])
 def test_a_command_for_handlers_imports_no_library_of_rabbitmq(configuration: str, command: str) -> None:
     assert not imported(COMMAND, configuration, *command.split()) & (RABBITMQ | OUTPUT)
+
+
+def test_a_thread_that_asked_a_broker_ends(configuration: str) -> None:
+    """The import of eventlet replaces the lock that tells of a thread's end."""
+    assert "eventlet" in imported(ASKS_A_BROKER_IN_A_THREAD, configuration.removeprefix("--config-file="))
 
 
 def test_the_library_of_rabbitmq_imports_no_resolver_of_eventlet() -> None:

@@ -104,7 +104,7 @@ def test_a_watch_that_is_too_slow_for_heartbeats_is_a_warning(tmp_path: Path, se
 def test_a_failover_needs_a_worker_on_a_known_broker(
     tmp_path: Path, text: str, consumers: int, verdict: Verdict, words: str
 ) -> None:
-    bus = Bus(queue_depth=lambda _broker, _queue: QueueDepth(0, consumers))
+    bus = Bus(queues=lambda _broker: lambda _queue: QueueDepth(0, consumers))
     (found,) = checked(tmp_path, text, {FailedAmphora: Mode.HEAL}, "octavia worker", "openstack", bus)
     assert (found.verdict, words in found.text) == (verdict, True), found.text
 

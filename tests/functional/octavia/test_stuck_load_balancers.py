@@ -14,7 +14,7 @@ from oslo_config import cfg
 from consumer.bus import probe
 from consumer.conf import bus as bus_conf
 from handlers.access.service_files import ConfigError
-from handlers.base import Broker, Bus, Conflict, InFlight, Key, QueueDepth, Refused, Resources, Unavailable
+from handlers.base import Bus, Conflict, InFlight, Key, QueueDepth, QueueReader, Refused, Resources, Unavailable
 from handlers.octavia import options, queries, tables
 from handlers.octavia.housekeeping import AmphoraDriverError
 from handlers.octavia.stuck_load_balancers import StuckLoadBalancers
@@ -562,7 +562,7 @@ def work_queue(
     folder: Path,
     text: str,
     jobboard: bool | None = None,
-    depth: Callable[[Broker, str], QueueDepth] | None = None,
+    depth: QueueReader | None = None,
 ) -> WorkQueue:
     """Return Octavia's queue by a file with this text; by no file for an empty text."""
     conf = cfg.ConfigOpts()
@@ -573,7 +573,7 @@ def work_queue(
         (folder / "octavia.conf").write_text(text)
         conf.set_override("config_file", [str(folder / "octavia.conf")], "octavia")
     conf.set_override("jobboard", jobboard, "octavia")
-    bus = probe.bus(conf) if depth is None else Bus(queue_depth=depth)
+    bus = probe.bus(conf) if depth is None else Bus(queues=lambda _broker: depth)
     return WorkQueue.from_resources(Resources(conf, bus))
 
 
@@ -599,7 +599,7 @@ def test_the_topic_of_the_provider_amphorav1_is_read_from_octavias_file(tmp_path
     text = f"[DEFAULT]\ntransport_url = kombu+memory://\n{NO_JOBBOARD}"
     asked: list[str] = []
 
-    def depth(_broker: object, queue: str) -> QueueDepth:
+    def depth(queue: str) -> QueueDepth:
         asked.append(queue)
         return QueueDepth(0, 1)
 
