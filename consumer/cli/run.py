@@ -114,7 +114,7 @@ class Run(Command):
 
 
 class Signals:
-    """Handles SIGTERM and SIGINT: the first one ends :meth:`wait`, the second one ends the process. Handles SIGHUP too."""
+    """Handles signals: the first SIGTERM or SIGINT ends :meth:`wait`, the second ends the process, SIGHUP calls a function."""
 
     def __init__(self) -> None:
         # A signal handler interrupts the main thread at any point, perhaps while that thread owns a lock. A SimpleQueue is

@@ -1,8 +1,9 @@
 """Claims due rows for idle worker threads, never more rows than there are idle threads.
 
-A new hint in this process wakes the claiming thread. Every ``[engine] poll_seconds``, the thread also looks for hints of other
-replicas and for rows that have become due. It claims rows of tasks that are in their window, neither stopped nor in a back-off.
-Two exceptions: a stopped task's interrupted heals go on, and sweeps can resume a task that the breaker stopped.
+A new hint (a request to inspect a key) in this process wakes the claiming thread. Every ``[engine] poll_seconds``, the thread
+also looks for hints of other replicas and for rows that have become due. It claims rows of a task only inside the task's hours
+(``window``), and while the task is neither stopped nor in a back-off. Two exceptions: an interrupted heal is always completed,
+and a sweep may show that the cloud is well again, which resumes a task that the breaker stopped.
 """
 
 from __future__ import annotations

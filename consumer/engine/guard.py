@@ -88,7 +88,8 @@ def check(
     """Compare each database with its stored watermark. If a watermark fell, stop the handlers that rely on the database.
 
     :param sources: functions that read the watermarks
-    :param handlers: all installed handlers, also those of other processes, which can no longer see the fall
+    :param handlers: all installed handlers, also those that other processes run: the new watermark is stored, so no other
+        process sees the fall
     :return: one sentence for each database whose watermark fell
     :raises JournalError: the journal does not answer
     """

@@ -1,9 +1,9 @@
-"""Works on one claim from start to end: inspects the key, decides, asks the gates, heals, records.
+"""Works on one claim from start to end: inspects the key, decides, asks whether anything forbids the heal now, heals, records.
 
-So ``kill -9`` is harmless at any moment. First the history entry is opened, with evidence and undo. Then the heal changes the
-cloud. Then the entry is closed and the row settled, in one transaction. If the process dies before the change, the next
-inspection finds the drift, and the heal uses the same entry. If it dies after the change, the next inspection finds nothing
-wrong and closes the entry as healed.
+Three steps make ``kill -9`` harmless at any moment. First the history entry is opened, with evidence and undo. Then the heal
+changes the cloud. Then one transaction closes the entry and reschedules or deletes the row. If the process dies before the
+change, the next inspection finds the drift, and the heal uses the same entry. If it dies after the change, the next inspection
+finds nothing wrong and closes the entry as healed.
 
 Each inspection leads to at most one heal, because a heal may change the proof of another finding.
 """

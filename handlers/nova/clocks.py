@@ -113,7 +113,10 @@ class Clocks:
         return reading
 
     def difference(self, database: Database) -> float | None:
-        """Return the largest difference of the last minutes in seconds; None if none was measured."""
+        """Return the largest difference between Nova's clocks and the database's clock in the last ten minutes, in seconds.
+
+        :return: None if none was measured
+        """
         now = time.monotonic()
         with self._lock:
             memory = self._memories.get(database.url, _Memory())

@@ -91,7 +91,7 @@ class NovaDemo(Demo):
             self._running = None
 
     def harm(self) -> str:
-        """Return the name of a bystander that lost an allocation; empty if there is none."""
+        """Return the activity (such as a boot) whose rightful allocation changed; empty if there is none."""
         for bystander in self._bystanders:
             if self.cloud.allocation(bystander.consumer) != bystander.allocation:
                 return f"harm: {bystander.doing} lost its allocation"

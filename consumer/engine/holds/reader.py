@@ -18,7 +18,7 @@ _FIRST = 10.0
 
 
 class Reader:
-    """The thread that reads the holds.
+    """The thread that reads the holds: reasons outside stackmend why heals wait.
 
     :param wake: makes the dispatcher look for due rows at once
     """

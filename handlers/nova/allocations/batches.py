@@ -42,7 +42,7 @@ class Missing:
 
     @property
     def change(self) -> tuple[Allocation, Held]:
-        """The allocation without resources, and the resources to give."""
+        """The instance's empty allocation as it is now, and the resources that the heal adds to it."""
         instance = self.facts.instance
         before = Allocation(instance.uuid, project_id=instance.project_id, user_id=instance.user_id)
         return before, self.give.providers

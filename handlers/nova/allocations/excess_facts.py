@@ -57,7 +57,10 @@ class _Seen:
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """:param concerns: empty without drift"""
+    """An allocation and the verdict on it.
+
+    :param concerns: keys of the objects that a heal would touch, for exemptions and holds; empty without drift
+    """
 
     allocation: Allocation
     verdict: Verdict

@@ -1,10 +1,10 @@
-"""Report instances whose task or build never ends, and repeat deletions on request.
+"""Report instances whose task or build never ends; in mode ``heal`` repeat lost deletions.
 
 **What drifts.** An instance is being deleted, built or changed, and no service carries it on. Its owner cannot use or delete
 it, and Nova ignores another request to delete it.
 
 **Why Nova lets it.** nova-api writes the task first and sends a message then. A message that RabbitMQ loses leaves the task.
-Only a restart of nova-compute takes some tasks up again.
+nova-compute resumes some of these tasks when it starts, and never the others.
 
 **What is read.** Build request and mapping; in every cell the instance's row and the service of its host.
 
@@ -12,8 +12,8 @@ Only a restart of nova-compute takes some tasks up again.
 the row is unchanged, then ``DELETE /servers/{id}``. Nova repeats the whole deletion. If nova-api does not accept the request,
 the task is set again.
 
-**What is not changed.** All other tasks: a task that is cleared without proof can make Nova stop a healthy guest. The finding
-has the next command or statement. A host that is down takes up its tasks when it starts.
+**What is not changed.** All other tasks: while nothing proves that the task has ended, clearing it can make Nova stop a healthy
+guest. The finding names the command or statement for the operator. A host that is down takes up its tasks when it starts.
 
 **Why a race does no harm.** The row must be unchanged for ``[audit] audit_stuck_instances_after``. If the first deletion
 still runs, nova-compute does both one after the other, and the second one finds nothing.

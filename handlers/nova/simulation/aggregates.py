@@ -10,7 +10,10 @@ from handlers.nova.simulation.world import World
 
 class Aggregates(World):
     def create_aggregate(self, name: str) -> str:
-        """Create an aggregate: ``aggregate.create.end`` (nova.compute.api.AggregateAPI.create_aggregate); return its uuid."""
+        """Create an aggregate and publish ``aggregate.create.end`` (nova.compute.api.AggregateAPI.create_aggregate).
+
+        :return: the aggregate's uuid
+        """
         uuid = str(uuids.uuid4())
         self._store.insert(self.api, tables.aggregates, uuid=uuid, name=name)
         self._publish_aggregate(uuid, "aggregate.create.end")

@@ -81,8 +81,10 @@ class Moves(Servers):
         self.set_migration(migration, status="failed")
 
     def start_evacuation(self, uuid: str, host: str) -> str:
-        """Begin to rebuild a dead host's instance on ``host``: it has allocations of both hosts; publish ``instance.evacuate``
-        (nova.compute.api.API.evacuate, nova.conductor.manager.rebuild_instance); return the migration's uuid.
+        """Begin to rebuild a dead host's instance on ``host``, and publish ``instance.evacuate``. Afterwards the instance has
+        allocations of both hosts (nova.compute.api.API.evacuate, nova.conductor.manager.rebuild_instance).
+
+        :return: the migration's uuid
         """
         source, target = self.instance(uuid), self.node(host)
         self.set_instance(uuid, task_state="rebuilding")

@@ -177,7 +177,7 @@ class Driver(ABC):
 
     @abstractmethod
     def delete_image(self, image: str) -> None:
-        """Delete an image that is not protected."""
+        """Delete an image; Glance refuses if the image is protected."""
 
     # groups
 

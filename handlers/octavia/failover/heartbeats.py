@@ -37,7 +37,7 @@ class Heard:
 
     @property
     def few(self) -> bool:
-        """Whether the cloud has so few amphorae that silence needs a second witness."""
+        """Whether the cloud has so few amphorae that their silence alone proves no failure."""
         return self.amphorae <= FEW
 
 

@@ -1,8 +1,8 @@
 """Whether an amphora has failed: the first rule of :data:`RULES` that applies decides.
 
 A server that Nova shows as stopped or in ERROR may still run, for example after a failed migration. So may a server that Nova
-does not know because its database was restored from a backup. So a heartbeat contradicts a failure. A missing heartbeat record
-proves nothing while the server is ACTIVE: the amphora never sent a heartbeat.
+does not know because its database was restored from a backup. A recent heartbeat therefore refutes a failure. An amphora
+without a row in ``amphora_health`` has never sent a heartbeat, which proves nothing while its server is ACTIVE.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Unclear:
 
 @dataclass(frozen=True, slots=True)
 class Suspect:
-    """One witness supports a failure, and no second witness can appear: stackmend only reports the amphora."""
+    """One record shows a failure, and a second one will not appear. So stackmend reports the amphora and changes nothing."""
 
     why: str
     reason: str

@@ -130,7 +130,7 @@ def obstacle(server: Server, deadline: float) -> str:
 
 
 def is_detaching(server: Server) -> bool:
-    """Return whether stackmend preserves a server and asked Nova to detach its ports."""
+    """Return whether a server is a failed amphora that stackmend keeps, and stackmend asked Nova to detach its ports."""
     return PRESERVED in server.tags and server.metadata.get(STATE) == State.DETACHING
 
 
