@@ -166,7 +166,6 @@ class Deny(Decide):
 
 
 def _recorder(command: str, did: str, who: str, why: str) -> AlsoAsks:
-    """Return a function that writes an act for each decided ask."""
 
     def write(connection: Connection, decided: Sequence[Ask]) -> None:
         made = [

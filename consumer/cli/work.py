@@ -136,7 +136,6 @@ def _known(database: Database, ids: Sequence[int]) -> list[WorkRow]:
 
 
 def _act(command: str, did: str, rows: Sequence[WorkRow]) -> Act:
-    """Return the act about some rows; the evidence names the objects."""
     first = rows[0]
     if len(rows) == 1:
         return Act(

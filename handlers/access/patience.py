@@ -70,7 +70,6 @@ def _patient_psycopg() -> Any:
             return super().wait(self._bounded(gen), *arguments, **named)
 
         def _bounded(self, generator: Generator[Any, Any, Any]) -> Generator[Any, Any, Any]:
-            """Run the generator; close the connection if the server does not answer in time."""
             ready, end = None, monotonic() + self.patience
             while True:
                 try:

@@ -77,7 +77,6 @@ def writes(needs: Needs, give: Give) -> list[Write]:
 
 
 def _profiles(needs: Needs, give: Give) -> Iterator[tuple[Port, Mapping[str, Any]]]:
-    """Yield each port to write, and its new profile."""
     for port in (request.port for request in needs.requests):
         if port.id in give.allocations:
             yield port, {PROFILE: {**port.profile, ALLOCATION: give.allocations[port.id]}}

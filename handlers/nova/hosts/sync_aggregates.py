@@ -367,7 +367,6 @@ class SyncAggregates(PlacementHandler):
 def _findings(
     key: Key, problem: Problem, wrong: Sequence[Membership], refusal: str = ""
 ) -> Iterator[tuple[Finding, Sequence[Membership]]]:
-    """Yield findings, each with its memberships."""
     ordered = sorted(wrong, key=lambda one: one.provider)
     for start in range(0, len(ordered), BATCH):
         part = ordered[start : start + BATCH]

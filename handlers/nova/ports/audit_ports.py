@@ -223,7 +223,6 @@ class AuditPorts(NovaHandler):
                 raise Refused(finding.refusal)
 
     def _facts(self, instance: str) -> tuple[Facts, Remains | None, frozenset[str]]:
-        """Return the facts, the remains and the concerns of an instance."""
         building, mapping = self._databases.api.run(lambda connection: queries.scheduling(connection, instance))
         building = building or (mapping is not None and mapping.cell_id is None)
         cells = self._databases.cells()
@@ -278,7 +277,6 @@ class AuditPorts(NovaHandler):
                 return ""
 
     def _changes(self, port: Port) -> dict[str, Any]:
-        """Return the fields that unbind a port, with their values."""
         changes: dict[str, Any] = {"device_id": "", "device_owner": "", HOST: None}
         profile = {name: value for name, value in port.profile.items() if name not in _OF_HOST}
         if profile != port.profile:

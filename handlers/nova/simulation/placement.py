@@ -114,8 +114,6 @@ class PlacementServer:
 
 
 class _Application:
-    """Placement's WSGI application; one request at a time (SQLite)."""
-
     def __init__(self, database: Path) -> None:
         try:
             from oslo_db.sqlalchemy import enginefacade
