@@ -95,6 +95,12 @@ class Facts:
         return self.mapping is not None and self.mapping.cell_id == self.row.cell_id
 
     @property
+    def is_mapped_elsewhere(self) -> bool:
+        """Whether the mapping leads, as that of a live instance, to a cell without a row of the instance."""
+        mapping = self.mapping
+        return mapping is not None and not mapping.queued and mapping.cell_id not in {row.cell_id for row in self.rows}
+
+    @property
     def age(self) -> float:
         return min([row.instance.age for row in self.rows] + [move.age for move in self.migrations])
 
@@ -349,6 +355,15 @@ RULES: tuple[Rule, ...] = (
         "deleted a moment ago",
         lambda facts: not facts.live and min(row.instance.age for row in facts.rows) < _settle(facts),
         lambda facts: Wait("was deleted only just now", _settle(facts) - min(row.instance.age for row in facts.rows)),
+    ),
+    Rule(
+        "deleted, but mapped to another cell",
+        lambda facts: not facts.live and facts.is_mapped_elsewhere,
+        _report(
+            Problem.DELETED,
+            "an instance is deleted in one cell, mapped to another cell as alive, and holds resources",
+            "the other cell may have been restored from before the instance came there; look for the guest on its hosts",
+        ),
     ),
     Rule("deleted", lambda facts: not facts.live, _deleted),
     Rule(

@@ -73,6 +73,16 @@ CASES = {
     "mapped, but nowhere": (replace(FACTS, rows=()), "no row anywhere", TakeIfWitnessed),
     "archived": (replace(FACTS, rows=(), mapping=None, archived=True), "archived", Take),
     "deleted": (replace(FACTS, rows=rows(DELETED)), "deleted", Take),
+    "deleted, mapped elsewhere": (
+        replace(FACTS, rows=rows(DELETED), mapping=InstanceMapping("i", 9)),
+        "deleted, but mapped to another cell",
+        Report,
+    ),
+    "deleted, marked as deleted elsewhere": (
+        replace(FACTS, rows=rows(DELETED), mapping=InstanceMapping("i", 9, queued=True)),
+        "deleted",
+        Take,
+    ),
     "deleted just now": (replace(FACTS, rows=rows(replace(DELETED, age=2.0))), "deleted a moment ago", Wait),
     "deleted in one cell, hidden copy deleted too": (
         replace(FACTS, rows=rows(DELETED, replace(DELETED, hidden=True))),

@@ -34,6 +34,7 @@ from tests.functional.nova.proofs.changes import (
     release,
     row_in,
     set_instance,
+    set_mapping,
     set_migration,
     set_up,
     write_again,
@@ -329,6 +330,9 @@ DELETED = Drift(
         "a live row in any cell": {**ELSEWHERE, "a live hidden row": row_in("cell2", hidden=True)},
         "a build request": {"one of any age": BUILD_REQUEST},
         "a mapping without a cell": {"it names none": MAPPED_TO_NO_CELL},
+        "a mapping to another cell without ``queued_for_delete``": {
+            "to cell2": set_mapping(cell_id=3, queued_for_delete=False)
+        },
         "another generation of the allocation": _WRITTEN_AGAIN,
     },
 )
