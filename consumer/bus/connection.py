@@ -80,7 +80,7 @@ class Plan:
 
 
 class Link:
-    """An open connection to one host, for one thread.
+    """An open connection to one host of the broker, for one thread.
 
     The constructor and every method except ``close`` and ``drop`` can raise the errors in :data:`LOST`, without secrets.
     """

@@ -108,7 +108,7 @@ def _key(scope: str) -> Key:
 
 
 def blind(kind: str, handlers: Iterable[type[Handler]]) -> list[str]:
-    """Return the names of handlers that an exemption of this kind cannot always stop: some of their findings lack the object.
+    """Return the handlers that an exemption of this kind cannot always stop: some of their findings name no such object.
 
     :param kind: ``host``, ``project``, ``cell``, ``problem`` or the kind of a key
     """

@@ -69,11 +69,11 @@ def _is_repetition(task: Task, claim: Claim, control: Control) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class _Listing:
-    """What one sweep lists.
+    """The suspects of one sweep. After a dependency did not answer, a further listing completes the sweep.
 
-    :param began: when the sweep began whose keys this listing completes
-    :param found: suspects that were found before
-    :param down: errors of dependencies that are known to be silent
+    :param began: when the first listing began
+    :param found: number of suspects in earlier listings
+    :param down: errors of the dependencies that did not answer
     """
 
     keys: Iterator[Key]

@@ -31,7 +31,11 @@ class Exemption:
 
 
 def add(database: Database, scope: str, until: float | None, operator: str, reason: str, also: Also = nothing) -> int:
-    """Add or replace the exemption of a scope; return its id."""
+    """Add or replace the exemption of a scope; return its id.
+
+    :param until: seconds since the epoch; None for no end
+    :param also: runs in the same transaction
+    """
 
     def store(connection: Connection) -> int:
         also(connection)

@@ -126,7 +126,7 @@ def _heartbeats(resources: Resources, where: str) -> Checked:
 
 
 def _watch(conf: cfg.ConfigOpts) -> Iterator[Checked]:
-    """Warn when the sweep reads heartbeats too rarely, so that silence cannot prove a failure."""
+    """Warn if the sweep of ``failed_amphora`` reads heartbeats so rarely that silence proves no failure."""
     option = "failed_amphora_interval"
     if option not in conf[settings.GROUP] or conf[settings.GROUP][option] <= LONGEST_WATCH:
         return

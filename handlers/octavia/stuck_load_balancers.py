@@ -166,7 +166,7 @@ class Balancer:
 
     @property
     def quiet(self) -> float:
-        """Seconds since the last change of any of these rows."""
+        """Seconds since the last change of the load balancer, its amphorae or these objects."""
         return min([self.row.age, *(amphora.age for amphora in (*self.live, *self.deleted))])
 
     @property

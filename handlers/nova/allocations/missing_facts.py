@@ -1,7 +1,7 @@
-"""Reads the facts about instances: first allocations, then databases.
+"""Reads the facts about instances: first their allocations, then the databases.
 
-If Nova's scheduler allocated resources before we read the allocations, the databases show it. If it does so later, it changes
-the generation, and our write fails.
+If Nova's scheduler allocates before the first read, the databases already show the build or move. If it allocates later, the
+consumer's generation changes, and our write fails.
 """
 
 from __future__ import annotations

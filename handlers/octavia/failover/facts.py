@@ -42,7 +42,7 @@ class _Cloud:
 
 
 def amphora_of(driver: Driver, key: Key) -> str | None:
-    """Return the id of the amphora that a key names, directly or by the server.
+    """Return the id of the amphora that a key names, by its own id or by its server's.
 
     :raises Unavailable: when Octavia's database or Nova does not answer
     """

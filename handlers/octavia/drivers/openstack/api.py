@@ -38,7 +38,7 @@ _BUSY = frozenset({413, 429})
 
 
 class Api:
-    """One API. Thread-safe.
+    """A client of one OpenStack API. Thread-safe.
 
     :param microversion: used in every call, where the API has microversions
     """
