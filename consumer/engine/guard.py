@@ -2,7 +2,7 @@
 
 A database from last night's dump disagrees with all other databases, and each difference looks like drift. So once a minute the
 guard compares each database's watermark with the last one in the journal. If the watermark fell, the handlers stop on all
-replicas until an operator resumes them. The journal stores the lower watermark, so the guard does not stop resumed handlers again.
+replicas until an operator resumes them. The journal stores the lower watermark, so resumed handlers stay resumed.
 """
 
 from __future__ import annotations

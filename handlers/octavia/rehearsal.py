@@ -121,8 +121,6 @@ class _Done:
 
 
 class _Connection:
-    """A connection that runs only SELECT, without locks."""
-
     def __init__(self, real: Connection) -> None:
         self.real = real
         self.written: list[Writing] = []

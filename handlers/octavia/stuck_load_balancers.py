@@ -166,7 +166,7 @@ class Balancer:
 
     @property
     def quiet(self) -> float:
-        """Seconds since the last change of the load balancer, its amphorae or these objects."""
+        """Seconds since the last change of the load balancer or an amphora."""
         return min([self.row.age, *(amphora.age for amphora in (*self.live, *self.deleted))])
 
     @property

@@ -428,7 +428,7 @@ def _undo(wrong: Iterable[Membership]) -> str:
 
 
 def _setting(provider: str, aggregates: Iterable[str]) -> str:
-    """Return the command that replaces all aggregates of a provider. It uses microversion 1.18, the last without a generation."""
+    """Return the command that replaces all aggregates of a provider. Microversion 1.18 is the last without a generation."""
     words = ["openstack", "--os-placement-api-version", "1.18", "resource", "provider", "aggregate", "set"]
     for aggregate in sorted(aggregates):
         words += ["--aggregate", aggregate]

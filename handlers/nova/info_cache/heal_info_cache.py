@@ -174,7 +174,6 @@ class HealInfoCache(NovaHandler):
             yield from keys_of("instance", sorted(wrong))
 
     def _renewed(self, instance: str, port: str) -> bool:
-        """Return whether the entry becomes right within some seconds."""
         retrying = tenacity.Retrying(
             retry=tenacity.retry_if_result(lambda right: not right),
             wait=tenacity.wait_fixed(_PAUSE),
