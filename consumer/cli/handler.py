@@ -22,10 +22,10 @@ _SILENT = 60.0
 
 
 class HandlerList(Lister):
-    """List the handlers: mode, timing, state, last sweep, heals left in this hour."""
+    """List the handlers by service: mode, timing, state, last sweep, heals left in this hour."""
 
     titles = (
-        "Name", "Mode", "Interval", "Window", "State", "Last sweep", "Found", "Of", "Heals left",
+        "Service", "Name", "Mode", "Interval", "Window", "State", "Last sweep", "Found", "Of", "Heals left",
     )  # fmt: skip
     more_titles = ("Group", "Title", "Sweep seconds", "Triggers")
 
@@ -36,7 +36,8 @@ class HandlerList(Lister):
         if not alive:
             self.remark("no daemon runs on this journal")
         running = "running" if alive else "no daemon"
-        return [self._row(database, handler, known, clock, running) for handler in self.session.classes()]
+        listed = sorted(self.session.classes(), key=lambda handler: (handler.service, handler.name))
+        return [self._row(database, handler, known, clock, running) for handler in listed]
 
     def _row(
         self, database: Database, handler: type[Handler], known: dict[str, Control], clock: float, running: str
@@ -45,6 +46,7 @@ class HandlerList(Lister):
         control = known.get(handler.name, Control(handler.name))
         ago = None if control.swept_at is None else max(0.0, clock - control.swept_at)
         return [
+            handler.service,
             handler.name,
             settings.mode,
             SpanCell(settings.interval) if settings.interval else None,
