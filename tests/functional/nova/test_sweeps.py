@@ -221,6 +221,7 @@ def counted(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]
             sa.event.remove(sa.Engine, "before_cursor_execute", listen)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", NOVA, ids=lambda handler: handler.name)
 def test_the_sweep_of_a_healthy_cloud_costs_the_same_for_more_instances(
     stage: Stage, kind: type[Handler], monkeypatch: pytest.MonkeyPatch

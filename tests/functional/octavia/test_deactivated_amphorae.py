@@ -582,6 +582,7 @@ def test_a_schema_that_is_not_known_is_not_written(house: House, handler: Deacti
     assert world(house) == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("status", ["ERROR", "READY", "PENDING_DELETE"])
 def test_killed_at_any_moment_the_removal_is_completed(make_house: Callable[..., House], status: str) -> None:
     def make() -> tuple[House, DeactivatedAmphorae]:
@@ -602,6 +603,7 @@ def test_killed_at_any_moment_the_removal_is_completed(make_house: Callable[...,
     assert killed > 10
 
 
+@pytest.mark.slow
 def test_a_failover_is_requested_although_the_handler_is_killed(make_house: Callable[..., House]) -> None:
     def make() -> tuple[House, DeactivatedAmphorae]:
         house = make_house()

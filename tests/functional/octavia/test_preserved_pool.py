@@ -121,6 +121,7 @@ def machine(tmp_path: Path) -> Iterator[AmphoraMachine]:
     journal.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["keep", "cycle"])
 @pytest.mark.parametrize("method", METHODS)
 def test_ten_fail_at_once_and_three_are_preserved(

@@ -32,6 +32,7 @@ def handler_class(monkeypatch: pytest.MonkeyPatch) -> type[Handler]:
     return found
 
 
+@pytest.mark.slow
 def test_its_tests_pass_outside_this_tree(tmp_path: Path) -> None:
     for name in ("expired_consoles.py", "test_expired_consoles.py"):
         shutil.copy(EXAMPLES / name, tmp_path)
