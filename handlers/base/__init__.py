@@ -1,0 +1,85 @@
+"""The contract of a handler: all that the package ``consumer``, which runs the handlers, knows of them.
+
+A handler has three methods, called in this order:
+
+``sweep``    Which keys look wrong?  A sweep reads in bulk, is cheap, and can list too many or too few keys.
+``inspect``  Is this key really wrong?  An inspection proves the drift from the authoritative databases and APIs.
+``heal``     Repair the proved drift.  Only this method writes; audit mode never calls it.
+
+An event is an untrusted hint: a :class:`Trigger` takes a :class:`Key` from the event, and nothing else in the event reaches a
+handler.
+
+The rule of proof: a heal that moves, takes or deletes an object needs two independent records that support the heal, and no
+record that contradicts it. A missing row is never such a record. When a database or an API does not answer, the heal stops.
+
+``handler``     the handler itself
+``drift``       keys, events, triggers, findings, results of heals
+``errors``      the errors that handlers raise on purpose
+``mode``        the mode of a handler
+``rights``      roles and database privileges
+``plugins``     the classes that entry points name; the inventory
+``resources``   the objects that handlers share
+``brokers``     message brokers and their queues
+``watermarks``  values that prove that a database is an older copy
+``holds``       reasons why heals wait
+``checks``      the checks and lines of ``stackmend check``
+``verdict``     the verdict of such a line
+
+Other packages import these names from here. This package imports nothing from ``consumer``.
+"""
+
+from __future__ import annotations
+
+from handlers.base.brokers import Broker, Bus, QueueDepth, QueueReader
+from handlers.base.checks import Check, Checked
+from handlers.base.drift import Event, Finding, Healed, Json, Key, Trigger, keys_of
+from handlers.base.errors import Conflict, HandlerError, Incomplete, InFlight, Refused, Unavailable
+from handlers.base.handler import Handler
+from handlers.base.holds import EVERYTHING, Hold, HoldSources
+from handlers.base.mode import Mode
+from handlers.base.plugins import Inventory, Plugin
+from handlers.base.resources import Resources, Warns
+from handlers.base.rights import EVERY_TABLE, Privilege, Rights, Role, Roles
+from handlers.base.verdict import Verdict
+from handlers.base.watermarks import Ids, Rising, Watermark, Watermarks
+
+__all__ = [
+    "EVERYTHING",
+    "EVERY_TABLE",
+    "Broker",
+    "Bus",
+    "Check",
+    "Checked",
+    "Conflict",
+    "Event",
+    "Finding",
+    "Handler",
+    "HandlerError",
+    "Healed",
+    "Hold",
+    "HoldSources",
+    "Ids",
+    "InFlight",
+    "Incomplete",
+    "Inventory",
+    "Json",
+    "Key",
+    "Mode",
+    "Plugin",
+    "Privilege",
+    "QueueDepth",
+    "QueueReader",
+    "Refused",
+    "Resources",
+    "Rights",
+    "Rising",
+    "Role",
+    "Roles",
+    "Trigger",
+    "Unavailable",
+    "Verdict",
+    "Warns",
+    "Watermark",
+    "Watermarks",
+    "keys_of",
+]

@@ -1,0 +1,57 @@
+"""Message brokers, and the access of handlers and checks to their queues."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from handlers.base.errors import Unavailable
+
+
+@dataclass(frozen=True, slots=True)
+class Broker:
+    """A message broker that delivers notifications.
+
+    :param name: the name in logs and metrics: ``nova``, ``cell:cell1``, ``octavia``
+    :param transport_url: an oslo.messaging URL with secrets; never log this URL
+    :param exchanges: the publishers' topic exchanges, to which stackmend binds its own queue
+    :param options: ``[oslo_messaging_rabbit]`` in the publishers' files, for TLS
+    """
+
+    name: str
+    transport_url: str = field(repr=False)
+    exchanges: tuple[str, ...]
+    options: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class QueueDepth:
+    messages: int
+    consumers: int
+
+
+#: reads the queue with this name without a change; raises :class:`Unavailable` when no host answers, when the queue does not
+#: exist, and for a malformed URL
+QueueReader = Callable[[str], QueueDepth]
+
+
+def _no_queues(broker: Broker) -> QueueReader:
+    def refuse(queue: str) -> QueueDepth:
+        raise Unavailable(f"broker:{broker.name}", f"this process cannot ask for the queue {queue}")
+
+    return refuse
+
+
+@dataclass(frozen=True, slots=True)
+class Bus:
+    """stackmend's access to RabbitMQ; handlers and checks never connect to a broker themselves.
+
+    :param topics: the topics that stackmend consumes
+    :param topics_option: our option that sets ``topics``, for errors
+    :param queues: returns the reader of a broker's queues. A handler calls it when it is made, in the main thread: the first
+        call imports eventlet, and a thread that imports eventlet can never be joined.
+    """
+
+    topics: tuple[str, ...] = ()
+    topics_option: str = "[bus] topics"
+    queues: Callable[[Broker], QueueReader] = _no_queues

@@ -1,0 +1,156 @@
+"""Keys, events, findings and the results of heals: the values between a handler and ``consumer``."""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, ClassVar, Self
+
+LOG = logging.getLogger(__name__)
+
+
+#: Evidence and values of the history: anything that ``json.dumps`` takes.
+Json = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Key:
+    """The object to inspect, written ``kind:id``.
+
+    :param kind: ``instance``, ``host``, ``cell``, ``consumer``, ``amphora`` ...; no colon
+    :param id: a UUID or a name: 1 to 255 characters, no control characters
+    :param weight: number of objects for which the key stands; equality ignores it
+    :raises ValueError: when kind or id is invalid
+    """
+
+    kind: str
+    id: str
+    weight: int = field(default=1, compare=False)
+
+    MAX_ID: ClassVar[int] = 255
+
+    def __post_init__(self) -> None:
+        if not self.kind or ":" in self.kind or not self.id:
+            text = f"{self.kind}:{self.id}"
+            raise ValueError(f"{text!r} is not a key; write kind:id, for example instance:{uuid.UUID(int=0)}")
+        if len(self.id) > self.MAX_ID:
+            raise ValueError(f"the key '{self.kind}:{self.id[:40]}...' is longer than {self.MAX_ID} characters")
+        if any(ord(character) < 32 or ord(character) == 127 for character in self.id):
+            raise ValueError(f"the key {str(self)!r} contains a control character")
+
+    def __str__(self) -> str:
+        return f"{self.kind}:{self.id}"
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read ``kind:id``.
+
+        :raises ValueError: when the text is not a key
+        """
+        kind, _, identity = text.partition(":")
+        return cls(kind, identity)
+
+
+def keys_of(kind: str, identities: Iterable[str]) -> Iterator[Key]:
+    """Yield a key for each identity; log and skip an invalid identity, so that the sweep continues."""
+    for identity in identities:
+        try:
+            yield Key(kind, identity)
+        except ValueError as error:
+            LOG.warning("a row is left out of the sweep: %s", error)
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One decoded notification; the versioned and the legacy format of a notification give the same event.
+
+    :param type: always the name in the versioned format: ``instance.delete.end``
+    :param payload: plain nested dicts and lists
+    :param id: the ``message_id``, for tracing only
+    :param publisher: ``nova-compute:host`` or ``compute.host``; never used as a key
+    :param sent_at: the publisher's time (UTC, aware); None when the notification has no time
+    :param format: ``versioned`` or ``unversioned``; empty when the publisher has only one format. Handlers ignore ``format``
+    """
+
+    type: str
+    payload: Json
+    id: str = ""
+    publisher: str = ""
+    sent_at: datetime | None = None
+    broker: str = ""
+    format: str = field(default="", compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Trigger:
+    """A type of event after which a handler inspects a key.
+
+    :param key: returns the key in an untrusted event; None when the event does not concern the handler. After an exception, the
+        notification becomes a dead letter
+    :param after: seconds to wait before the first inspection, because some services send an event before their work ends
+    :param periodic: whether a service sends the event at intervals for each object, changed or not; other events go first
+    """
+
+    event: str
+    key: Callable[[Event], Key | None]
+    after: float = 0.0
+    periodic: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A proved drift of one key.
+
+    :param problem: a short name, the same in all releases: ``host-unmapped``
+    :param summary: one sentence for a person: the object and its drift
+    :param evidence: the values that prove the drift, fit for JSON: ids, generations, states. No clock readings, because two
+        inspections of the same drift must give the same evidence
+    :param healable: whether ``heal`` may be called
+    :param refusal: why ``heal`` must not be called
+    :param weight: number of objects that the heal changes; budgets, breaker and history count weights
+    :param undo: commands or statements that reverse the heal; empty when not known before the heal
+    :param plan: the exact writes of the heal, one per line: request with body and generation, or statement with values
+    :param concerns: further objects that an exemption can name: ``host:compute-7``, ``project:<id>``, ``cell:cell1``
+    :param approvable: whether it lacks only its second witness, which an operator can be; then ``healable`` is False, and
+        ``refusal`` names what the operator must know
+    :param witnessed: whether an operator approved it as its second witness; the machine sets this for the heal
+    :param begun: whether an earlier heal began a work that must not stop halfway; then no gate stops this heal
+    """
+
+    key: Key
+    problem: str
+    summary: str
+    evidence: Json = field(default_factory=dict)
+    healable: bool = True
+    refusal: str = ""
+    weight: int = 1
+    undo: str = ""
+    plan: str = ""
+    concerns: frozenset[str] = frozenset()
+    begun: bool = False
+    approvable: bool = False
+    witnessed: bool = False
+
+    def same_as(self, other: Finding) -> bool:
+        """Return whether two findings prove the same drift; compare only key, problem, healable and evidence."""
+        mine = (self.key, self.problem, self.healable, self.evidence)
+        return mine == (other.key, other.problem, other.healable, other.evidence)
+
+
+@dataclass(frozen=True, slots=True)
+class Healed:
+    """The changes of a heal, with old and new values, for the history.
+
+    :param action: one sentence, past tense: ``mapped host compute-7 to cell cell1``
+    :param undo: the commands or statements that reverse the heal
+    :param complete: False when more steps follow; then stackmend inspects the key again at once
+    """
+
+    action: str
+    before: Json = field(default_factory=dict)
+    after: Json = field(default_factory=dict)
+    undo: str = ""
+    complete: bool = True

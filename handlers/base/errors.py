@@ -1,0 +1,54 @@
+"""The errors that handlers raise on purpose."""
+
+from __future__ import annotations
+
+
+class HandlerError(Exception):
+    """Root of the errors that handlers raise on purpose. Any other error is a bug: stackmend retries, then parks the key."""
+
+
+class InFlight(HandlerError):
+    """Nova or Octavia is working on the object, so the object's state proves nothing now.
+
+    :param after: seconds until another inspection makes sense
+    """
+
+    def __init__(self, reason: str, after: float = 10.0) -> None:
+        super().__init__(reason)
+        self.after = after
+
+
+class Unavailable(HandlerError):
+    """A database or an API that the proof needs did not answer. Unknown never means absent, so the heal changes nothing.
+
+    :param dependency: the database or API: ``placement``, ``nova_api``, ``cell:<name>`` ...
+    """
+
+    def __init__(self, dependency: str, reason: str) -> None:
+        super().__init__(f"{dependency}: {reason}")
+        self.dependency = dependency
+        self.reason = reason
+
+
+class Incomplete(Unavailable):
+    """A sweep listed every key, except those that silent dependencies kept from it.
+
+    :param error: the error of a silent dependency
+    :param before: the dependencies that were silent before
+    """
+
+    def __init__(self, error: Unavailable, before: Incomplete | None = None) -> None:
+        super().__init__(error.dependency, error.reason)
+        self.missing: frozenset[str] = _missing(error) | (before.missing if before else frozenset())
+
+
+def _missing(error: Unavailable) -> frozenset[str]:
+    return error.missing if isinstance(error, Incomplete) else frozenset({error.dependency})
+
+
+class Conflict(HandlerError):
+    """The cloud changed between proof and write, and the heal wrote nothing. stackmend inspects the key from the start."""
+
+
+class Refused(HandlerError):
+    """A heal would be unsafe or ambiguous, so stackmend only reports the finding."""

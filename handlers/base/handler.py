@@ -1,0 +1,128 @@
+"""The handler: one kind of drift, its proof and its heal."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Iterator
+from typing import ClassVar
+
+from handlers.base.drift import Finding, Healed, Key, Trigger
+from handlers.base.errors import Conflict, Refused
+from handlers.base.mode import Mode
+from handlers.base.plugins import Plugin
+from handlers.base.rights import Rights, Roles
+
+
+class Handler(Plugin):
+    """One kind of drift. Threads share an instance, so it has no state but the constructor's values."""
+
+    #: the handler's name, as in the specification: ``discover_hosts``; the prefix of its options
+    name: ClassVar[str]
+    #: one line for ``stackmend handler list`` and the options' help
+    title: ClassVar[str]
+    #: the option group of ``<name>_interval``, ``<name>_mode``, ``<name>_window``: ``audit`` or ``housekeeping``
+    group: ClassVar[str]
+    #: the service whose drift it heals: ``nova``, ``octavia``. Each service has workers that no other service takes
+    service: ClassVar[str] = ""
+    #: the kinds of its keys
+    kinds: ClassVar[tuple[str, ...]]
+    #: the problems that ``heal`` repairs; it refuses all others. Each has a row in ``doc/source/safety.rst``
+    healable_problems: ClassVar[frozenset[str]] = frozenset()
+    #: the problems of approvable findings, which ``heal`` repairs only after an operator approved each by its id
+    witnessed_problems: ClassVar[frozenset[str]] = frozenset()
+    #: the events that hint at this drift
+    triggers: ClassVar[tuple[Trigger, ...]] = ()
+    #: seconds between two inspections that must give the same finding; 0 when one inspection is proof
+    confirm_after: ClassVar[float] = 0.0
+    #: its mode, unless the operator sets one
+    default_mode: ClassVar[Mode] = Mode.AUDIT
+    #: seconds between two sweeps, unless the operator sets them
+    default_interval: ClassVar[int] = 3600
+    #: the option of its group that holds its interval, where a specification names one for several handlers; then it has
+    #: no ``<name>_interval``, and declares that option itself
+    interval_option: ClassVar[str] = ""
+    #: the kinds of objects of which its findings name all that they belong to: ``host``, ``project``, ``cell``
+    concerned_kinds: ClassVar[frozenset[str]] = frozenset()
+    #: objects that it may heal in any hour, unless the operator sets a number; None: as ``[engine] heals_per_hour``
+    default_heals_per_hour: ClassVar[int | None] = None
+    #: dependencies of every inspection: when one is Unavailable, the handler waits for it as a whole
+    requires: ClassVar[tuple[str, ...]] = ()
+    #: databases that its proofs rely on: ``nova_api``, ``cell``, ``placement``, ``octavia_database``. When one of them turns
+    #: out to be an older copy, the handler stops
+    relies_on: ClassVar[tuple[str, ...]] = ()
+    #: handlers whose heals this one relies on; a one-shot sweep runs them first
+    follows: ClassVar[tuple[str, ...]] = ()
+    #: the database privileges that its heals need beside SELECT
+    rights: ClassVar[Rights] = {}
+    #: the Keystone roles that its calls to APIs need
+    roles: ClassVar[Roles] = Roles()
+    #: the cost of a sweep and the interval that suits it, for the options' help
+    cost: ClassVar[str] = ""
+
+    @abstractmethod
+    def inspect(self, key: Key) -> Iterable[Finding]:
+        """Prove one key's drift, without writing. No finding means that nothing is wrong.
+
+        :raises InFlight, Unavailable, Refused: when no proof is possible; then stackmend ignores findings yielded before
+        """
+
+    @abstractmethod
+    def sweep(self) -> Iterator[Key]:
+        """Yield every key that looks wrong; read many objects at a time.
+
+        :raises Unavailable: when a listing fails, or is empty although it cannot be; keys yielded before are valid
+        :raises Incomplete: at the end, when all other keys were yielded
+        """
+
+    def sweep_rest(self, missing: frozenset[str]) -> Iterator[Key] | None:
+        """Return the keys that a sweep did not list before it raised :class:`Incomplete` with these dependencies.
+
+        None means that only a whole sweep lists these keys.
+
+        :raises Unavailable: as in :meth:`sweep`, also from the iterator
+        """
+        return None
+
+    def require(self, dependency: str) -> None:
+        """Ask cheaply whether a dependency that ended a sweep early answers again. By default, assume that it does.
+
+        :raises Unavailable: when the dependency still does not answer
+        """
+
+    @abstractmethod
+    def population(self) -> int:
+        """Return roughly how many objects a sweep covers; the breaker compares the number of yielded keys with it."""
+
+    @abstractmethod
+    def heal(self, finding: Finding) -> Healed:
+        """Repair a finding, by idempotent writes that succeed only if the evidence still holds.
+
+        :raises Conflict: when the evidence no longer holds; the heal wrote nothing
+        :raises InFlight, Unavailable, Refused: as in :meth:`inspect`
+        """
+
+    def heal_while(self, finding: Finding, go_on: Callable[[], bool]) -> Healed:
+        """Heal in steps; begin no step once ``go_on`` returns False, because the window has closed.
+
+        Only handlers with long heals override this method. A heal that stops early returns ``complete=False``.
+
+        :raises: as :meth:`heal`; Conflict also when no step was done
+        """
+        return self.heal(finding)
+
+    def prove_again(self, finding: Finding) -> Finding:
+        """Inspect a finding's key again, right before the heal writes; return the new finding.
+
+        :raises Refused: when the finding is neither healable nor witnessed, or the problem is not in :attr:`healable_problems`
+            or :attr:`witnessed_problems`
+        :raises Conflict: when the drift is gone or the evidence has changed
+        :raises InFlight, Unavailable: as in :meth:`inspect`
+        """
+        if not finding.healable and not finding.witnessed:
+            raise Refused(finding.refusal)
+        if finding.problem not in (self.healable_problems if finding.healable else self.witnessed_problems):
+            raise Refused(f"{self.name} does not heal the problem {finding.problem}")
+        for now in self.inspect(finding.key):
+            if finding.same_as(now):
+                return now
+        raise Conflict(f"{finding.key} is no longer as it was found")

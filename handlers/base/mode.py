@@ -1,0 +1,19 @@
+"""The mode of a handler."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class Mode(StrEnum):
+    """The mode of a handler. In mode ``ask``, each heal waits for an operator's approval."""
+
+    OFF = "off"
+    AUDIT = "audit"
+    ASK = "ask"
+    HEAL = "heal"
+
+    @property
+    def heals(self) -> bool:
+        """Whether the handler may write, with or without approval."""
+        return self in (Mode.ASK, Mode.HEAL)

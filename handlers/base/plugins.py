@@ -1,0 +1,79 @@
+"""The classes that entry points name."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, Self
+
+from oslo_config import cfg
+
+from handlers.base.drift import Healed, Json
+from handlers.base.errors import Refused
+from handlers.base.resources import Resources
+
+
+class Plugin(ABC):
+    """A class that an entry point names; stackmend makes an instance from the configuration."""
+
+    @classmethod
+    def options(cls) -> Mapping[str, Sequence[cfg.Opt]]:
+        """Return the options of the plugin and of its shared objects, by group; plugins can share an option."""
+        return {}
+
+    @classmethod
+    def applies(cls, conf: cfg.ConfigOpts) -> bool:
+        """Return whether the configuration, with these options registered, names the plugin's service.
+
+        If not, stackmend leaves the plugin out. A command that names the plugin gets an error with the missing option.
+        """
+        return True
+
+    @classmethod
+    @abstractmethod
+    def from_resources(cls, resources: Resources) -> Self:
+        """Make the plugin.
+
+        :raises cfg.Error: when an option is missing or wrong; the message names option, file and a right value
+        """
+
+
+class Inventory(Plugin):
+    """Objects that handlers keep in the cloud for an operator, such as preserved amphorae."""
+
+    #: its name on the command line: ``amphora preserved``
+    name: ClassVar[str]
+    #: one line for help texts and the page
+    title: ClassVar[str]
+    #: the values of an item that make the columns of a table; the first is its id
+    columns: ClassVar[tuple[str, ...]]
+
+    @abstractmethod
+    def items(self) -> Sequence[Json]:
+        """Return all items, each with every column.
+
+        :raises Unavailable: when a database or an API does not answer
+        """
+
+    @abstractmethod
+    def show(self, identity: str) -> Json:
+        """Return all known facts of one item.
+
+        :raises LookupError: when there is no such item
+        :raises Unavailable: as in :meth:`items`
+        """
+
+    def release(self, identity: str) -> Healed:
+        """Give an item to the operator. The item stays in the cloud, but stackmend no longer counts or touches it.
+
+        :raises LookupError: when there is no such item
+        :raises Unavailable, Refused: as in :meth:`Handler.heal`
+        """
+        raise Refused(f"{self.title}: these items cannot be released")
+
+    def delete(self, identity: str) -> Healed:
+        """Delete an item.
+
+        :raises LookupError, Unavailable, Refused: as in :meth:`release`
+        """
+        raise Refused(f"{self.title}: these items cannot be deleted")

@@ -1,0 +1,56 @@
+"""The roles and database privileges that a handler needs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+from handlers.base.mode import Mode
+from handlers.base.verdict import Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Role:
+    """A Keystone role that API calls need.
+
+    :param any_of: one of these roles is enough; the first one allows least
+    :param purpose: the calls that need the role, for ``stackmend check``
+    :param verdict: the verdict when the role is missing
+    """
+
+    any_of: tuple[str, ...]
+    purpose: str
+    verdict: Verdict = Verdict.FAILURE
+
+
+@dataclass(frozen=True, slots=True)
+class Roles:
+    """The roles that a handler needs.
+
+    :param inspect: roles that every mode but ``off`` needs
+    :param heal: further roles that the modes ``ask`` and ``heal`` need
+    """
+
+    inspect: tuple[Role, ...] = ()
+    heal: tuple[Role, ...] = ()
+
+    def needed(self, mode: Mode) -> tuple[Role, ...]:
+        """Return the Keystone roles that the handler needs in a mode other than ``off``."""
+        return self.inspect + self.heal if mode.heals else self.inspect
+
+
+class Privilege(StrEnum):
+    """A database privilege that a heal needs besides SELECT."""
+
+    DELETE = "DELETE"
+    INSERT = "INSERT"
+    UPDATE = "UPDATE"
+
+
+#: The name that stands for every table of a database in :data:`Rights`.
+EVERY_TABLE = "*"
+
+
+#: Privileges that the heals of a handler need: by database (``nova_api``, ``cell``, ``octavia``), then by table.
+Rights = Mapping[str, Mapping[str, frozenset[Privilege]]]

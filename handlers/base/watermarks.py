@@ -1,0 +1,61 @@
+"""Watermarks: values that prove that a database is an older copy or another one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+
+from handlers.base.resources import Resources
+
+
+@dataclass(frozen=True, slots=True)
+class Rising:
+    """Values of a database that only grow. If they fall, the database is an older copy.
+
+    :param label: a name for all values: ``generations of resource providers``
+    :param witnesses: the values by name
+    :param quorum: number of values that must fall together to prove an older copy
+    """
+
+    label: str
+    witnesses: Mapping[str, int]
+    quorum: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ids:
+    """The highest id and the next id of a table.
+
+    A database gives no id twice. Only in an older copy can ``next`` be an id that a row already had. Two values of ``next``
+    prove nothing: on Galera, each writer has its own counter.
+
+    :param highest: the highest id of a row, which falls when the newest row is purged; 0 without rows
+    :param next: the least id that the next row can get
+    """
+
+    label: str
+    highest: int
+    next: int
+
+
+@dataclass(frozen=True, slots=True)
+class Watermark:
+    """The highest ids and some old rows of one database at one moment. stackmend compares it with the stored one.
+
+    :param database: ``nova_api``, ``cell:<name>``, ``placement``, ``octavia_database``
+    :param server: the server that answered, for messages only: a cluster has several
+    :param rising: values that only grow
+    :param ids: the ids of tables with a counter
+    :param anchors: values of old rows by name; a value never changes while the row exists
+    """
+
+    database: str
+    server: str
+    rising: tuple[Rising, ...] = ()
+    anchors: Mapping[str, str] = field(default_factory=dict)
+    ids: tuple[Ids, ...] = ()
+
+
+#: Reads the watermarks of a service's databases (entry point ``stackmend.watermarks``). A database that does not answer is
+#: left out: silence proves nothing.
+Watermarks = Callable[[Resources], Iterable[Watermark]]
