@@ -13,7 +13,7 @@ from consumer.cli.base import Command, Lister, ShowOne, add_by, known_ids, opera
 from consumer.cli.errors import DRIFT, CommandError
 from consumer.conf import tasks as task_conf
 from consumer.engine.router import Router, Unroutable
-from consumer.journal import dead, work
+from consumer.journal import dead, hinting
 from consumer.journal.acts import Act, recorder
 from consumer.journal.database import Database
 from consumer.journal.dead import StoredLetter
@@ -96,7 +96,7 @@ class DeadReplay(Lister):
                 stayed += 1
                 rows.append((message.id, event, problem, []))
                 continue
-            work.enqueue(database, hints)
+            hinting.enqueue(database, hints)
             dead.drop(
                 database, [message.id], recorder(operator(parsed_args), _act("dead replay", "replayed", [message.id]))
             )

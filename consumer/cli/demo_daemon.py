@@ -24,7 +24,7 @@ from consumer.conf import bus as bus_conf
 from consumer.engine import task as tasks
 from consumer.engine.meter import Meter
 from consumer.engine.service import Service
-from consumer.journal import controls, history, work
+from consumer.journal import controls, hinting, history, work
 from consumer.journal.database import Database
 from consumer.journal.history import Entry
 from consumer.journal.opening import open_journal
@@ -111,7 +111,7 @@ class DemoDaemon:
 
     def sweep(self, names: Collection[str]) -> None:
         timers = [work.Hint(name, Key(work.SWEEP, name), work.Priority.OPERATOR, "operator") for name in names]
-        work.enqueue(self._database, timers)
+        hinting.enqueue(self._database, timers)
         self._service.dispatcher.wake()
 
     def watch(self, acts: Sequence[Act], seconds: float, report: Watcher) -> bool:

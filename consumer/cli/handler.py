@@ -9,7 +9,7 @@ from typing import Any
 from consumer.cli.base import Command, Lister, SpanCell, add_by, operator
 from consumer.cli.errors import CommandError
 from consumer.conf import tasks as task_conf
-from consumer.journal import controls, history, replicas, work
+from consumer.journal import controls, hinting, history, replicas
 from consumer.journal.acts import Act, recorder
 from consumer.journal.controls import Control
 from consumer.journal.database import Database, now
@@ -137,7 +137,7 @@ class HandlerResume(Command):
             raise CommandError(f"nothing is resumed: {'; '.join(reasons)}. Run this again to accept the database")
         acts = [Act("handler resume", name, Key("handler", name), f"resumed {name}") for name in names]
         controls.resume(database, names, recorder(operator(parsed_args), *acts))
-        work.enqueue(database, [Hint(name, Key(SWEEP, name), Priority.OPERATOR, "operator") for name in on])
+        hinting.enqueue(database, [Hint(name, Key(SWEEP, name), Priority.OPERATOR, "operator") for name in on])
         self.write_line(f"resumed: {', '.join(names)}; {plural(len(on), 'sweep')} due now")
         for name in sorted(set(names) - set(on)):
             self.remark(f"{name} stays off: its mode in the configuration is off")

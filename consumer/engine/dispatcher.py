@@ -18,7 +18,7 @@ from functools import partial
 from consumer.engine.engine import Engine
 from consumer.engine.shares import Shares
 from consumer.engine.worker import Worker
-from consumer.journal import controls, work
+from consumer.journal import claiming, controls
 from consumer.journal.database import JournalUnavailable
 from consumer.journal.work import Claim
 from handlers.base import Key
@@ -104,7 +104,7 @@ class Dispatcher:
         if not claims:
             return
         try:
-            work.release(self._engine.database, claims)
+            claiming.release(self._engine.database, claims)
         except JournalUnavailable as outage:
             LOG.warning("%d claimed rows become free when their leases end: %s", len(claims), outage)
 
@@ -152,7 +152,7 @@ class Dispatcher:
         # A heal that must not stop halfway goes on, whatever stops its handler. The gates defer the others.
         stopped = [name for name, task in self._engine.tasks.items() if task.runs and name not in allowance]
         lease = self._engine.settings.lease_seconds
-        return claims + work.claim_interrupted(
+        return claims + claiming.claim_interrupted(
             self._engine.database, self._engine.replica, stopped, free - len(claims), lease
         )
 
@@ -161,7 +161,7 @@ class Dispatcher:
     ) -> list[Claim]:
         admit = partial(self._shares.admit, [claim.kind for claim in running])
         lease = self._engine.settings.lease_seconds
-        return work.claim(self._engine.database, self._engine.replica, names, limit, lease, keys, admit)
+        return claiming.claim(self._engine.database, self._engine.replica, names, limit, lease, keys, admit)
 
     def _runnable(self) -> list[str]:
         if time.monotonic() - self._controls_at > _CONTROLS_AGE:

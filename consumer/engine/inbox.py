@@ -9,7 +9,7 @@ from dataclasses import replace
 from consumer.bus.source import Batch, NotStored, Received, UndecodableMessage
 from consumer.engine.capacity import Capacity
 from consumer.engine.router import Router, Unroutable
-from consumer.journal import notification_formats, work
+from consumer.journal import hinting, notification_formats
 from consumer.journal.database import Database, JournalUnavailable, ValuesRefused
 from consumer.journal.dead import DeadLetter
 from consumer.journal.work import Hint
@@ -57,7 +57,7 @@ class Inbox:
         """Store a batch; if the journal refuses it, store each half by itself. Return the number of work rows written."""
         hints, dead = _letters_and_hints(self._router, batch, self._keep_bytes)
         try:
-            return work.enqueue(self._database, hints, dead)
+            return hinting.enqueue(self._database, hints, dead)
         except ValuesRefused as refusal:
             wanted, letters = batch.wanted, batch.dead
             if wanted and letters:
@@ -75,9 +75,9 @@ class Inbox:
             broker, "", "", f"the journal refuses it: {refusal}", size, message.body[: self._keep_bytes]
         )
         try:
-            return work.enqueue(self._database, [], [letter])
+            return hinting.enqueue(self._database, [], [letter])
         except ValuesRefused:
-            return work.enqueue(self._database, [], [replace(letter, body=b"")])
+            return hinting.enqueue(self._database, [], [replace(letter, body=b"")])
 
     def _note(self, batch: Batch) -> None:
         """Record the formats of a batch (versioned, unversioned), once a minute for each broker and format."""

@@ -11,7 +11,7 @@ import threading
 
 from consumer.engine.dispatcher import Dispatcher
 from consumer.engine.engine import Engine
-from consumer.journal import replicas, work
+from consumer.journal import claiming, replicas
 from consumer.journal.database import JournalUnavailable
 
 LOG = logging.getLogger(__name__)
@@ -54,5 +54,5 @@ class Leases:
             LOG.error("%s: a worker hangs for more than %g s ([engine] claim_seconds)", name, settings.claim_seconds)
         self._hung = hung
         live = [claim for claim, age in ages.items() if age <= settings.claim_seconds]
-        work.extend(self._engine.database, live, settings.lease_seconds)
+        claiming.extend(self._engine.database, live, settings.lease_seconds)
         replicas.beat(self._engine.database, self._engine.replica, _FORGET_AFTER)

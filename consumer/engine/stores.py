@@ -11,7 +11,7 @@ from sqlalchemy import Connection
 from consumer.engine.gates import Gate, Request, all_gates, ask_all, exempt
 from consumer.engine.holds import Board
 from consumer.engine.task import Task
-from consumer.journal import asks, controls, exemptions, history, work
+from consumer.journal import asks, claiming, controls, exemptions, history, settling
 from consumer.journal.database import Database, JournalUnavailable, now
 from consumer.journal.history import Answer, Closing, Deferred, Line, Outcome, Withheld
 from consumer.journal.work import Claim, Disposition, Done
@@ -54,7 +54,7 @@ class JournalStore:
         try:
             return self._database.transact(
                 lambda connection: (
-                    work.is_held(connection, claim) and not controls.state(connection, claim.handler).stopped
+                    claiming.is_held(connection, claim) and not controls.state(connection, claim.handler).stopped
                 )
             )
         except JournalUnavailable:
@@ -62,14 +62,14 @@ class JournalStore:
 
     def open_line(self, request: Request, claim: Claim, line: Line) -> int | Deferred | Withheld:
         ask = partial(_ask, self._gates, request)
-        return work.begin_healing(self._database, claim, line, ask)
+        return settling.begin_healing(self._database, claim, line, ask)
 
     def exemption(self, finding: Finding) -> str:
         return _exemption(self._database, finding)
 
     def settle(self, claim: Claim, end: Disposition, lines: Sequence[Line | Closing] = ()) -> None:
         """Settle the row, write the entries and delete used asks, in one transaction."""
-        work.settle(self._database, claim, end, lines, partial(_end_asks, claim, end, lines))
+        settling.settle(self._database, claim, end, lines, partial(_end_asks, claim, end, lines))
 
 
 class MemoryStore:

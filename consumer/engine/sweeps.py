@@ -22,7 +22,7 @@ from consumer.engine import trace
 from consumer.engine.breaker import Breaker, plausible
 from consumer.engine.decisions import after_error
 from consumer.engine.task import Task
-from consumer.journal import controls, history, work
+from consumer.journal import controls, hinting, history, settling
 from consumer.journal.controls import Control
 from consumer.journal.database import Database, now
 from consumer.journal.history import Outcome
@@ -119,7 +119,7 @@ class Sweeper:
         keys: Iterable[Key] = takewhile(lambda _key: task.is_open, listed(listing.keys, down))
         if task.heals:
             limit = plausible(self._settings, population)
-            breaker = Breaker(task.handler, limit, work.refused(self._database, task.name))
+            breaker = Breaker(task.handler, limit, settling.refused(self._database, task.name))
             keys = list(breaker.through(keys))
             if breaker.trips:
                 self._break_off(task, keys, limit, population)
@@ -131,7 +131,7 @@ class Sweeper:
             self._miss(task, listing, found, down)
         if not task.is_open:
             return False
-        work.revisit_reported(self._database, task.name, listing.began)
+        hinting.revisit_reported(self._database, task.name, listing.began)
         found += listing.found
         controls.swept(self._database, task.name, listing.began, found, population)
         level = logging.INFO if found and found != last.sweep_found else logging.DEBUG
@@ -148,7 +148,7 @@ class Sweeper:
     def _enqueue(self, task: Task, keys: Iterable[Key]) -> int:
         found = 0
         for chunk in _chunks(keys):
-            found += work.enqueue(self._database, [Hint(task.name, key, Priority.SWEEP, "sweep") for key in chunk])
+            found += hinting.enqueue(self._database, [Hint(task.name, key, Priority.SWEEP, "sweep") for key in chunk])
         return found
 
     def _break_off(self, task: Task, keys: Sequence[Key], limit: int, population: int) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from consumer.conf.journal import JournalSettings
 from consumer.engine.engine import Engine
-from consumer.journal import asks, dead, history, work
+from consumer.journal import asks, dead, hinting, history
 from consumer.journal.database import JournalUnavailable
 from consumer.journal.work import Hint, Priority
 
@@ -72,6 +72,6 @@ class Upkeep:
     def _adopt(self) -> None:
         for orphan in history.orphans(self._engine.database, _ABANDONED_AFTER):
             if orphan.handler in self._engine.tasks:
-                work.adopt(
+                hinting.adopt(
                     self._engine.database, Hint(orphan.handler, orphan.key, Priority.OPERATOR, "resume"), orphan.line_id
                 )

@@ -14,7 +14,8 @@ from consumer.engine.sweeps import Sweeper
 from consumer.engine.task import Task
 from consumer.journal.database import JournalError, JournalUnavailable
 from consumer.journal.history import Closing, Outcome
-from consumer.journal.work import SWEEP, Claim, Later, LeaseLost, settle
+from consumer.journal.settling import settle
+from consumer.journal.work import SWEEP, Claim, Later, LeaseLost
 from handlers.base import Unavailable
 
 LOG = logging.getLogger(__name__)

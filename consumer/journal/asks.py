@@ -13,7 +13,7 @@ from enum import StrEnum
 
 from sqlalchemy import ColumnElement, Connection, RowMapping, and_, delete, insert, select, update
 
-from consumer.journal import work
+from consumer.journal import hinting
 from consumer.journal.database import Database, clean, now
 from consumer.journal.schema import ask, history
 from consumer.journal.work import Hint, Priority
@@ -145,7 +145,7 @@ def approve(
         alive = and_(ask.c.id.in_(ids), ask.c.expires_at > clock, ask.c.state != State.APPROVED)
         found = [_ask(row, clock) for row in connection.execute(select(ask).where(alive)).mappings()]
         _decide(connection, [one.id for one in found], State.APPROVED, operator, reason, clock)
-        work.put(connection, [_hint(one) for one in found], clock)
+        hinting.put(connection, [_hint(one) for one in found], clock)
         also(connection, found)
         return found
 

@@ -1,4 +1,4 @@
-"""Dead letters: undecodable messages, limited in number, size and age. :func:`consumer.journal.work.enqueue` stores them."""
+"""Dead letters: undecodable messages, limited in number, size and age. :func:`consumer.journal.hinting.enqueue` stores them."""
 
 from __future__ import annotations
 

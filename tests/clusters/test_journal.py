@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import pytest
 from sqlalchemy import text
 
-from consumer.journal import backlog, controls, history, migrations, work
+from consumer.journal import backlog, claiming, controls, hinting, history, migrations, settling
 from consumer.journal.database import Database, JournalUnavailable, open_engine
 from consumer.journal.history import Deferred, Outcome, Withheld
 from consumer.journal.node_clocks import node_clocks
@@ -102,14 +102,14 @@ class Replica:
 
     def _work(self) -> bool:
         before = time.monotonic()
-        taken = work.claim(self.journal, self.name, [H], 4, LEASE)
+        taken = claiming.claim(self.journal, self.name, [H], 4, LEASE)
         self.claims.took(self.name, [claim.key.id for claim in taken], before)
         for claim in taken:
             try:
-                line_id = work.begin_healing(self.journal, claim, line(claim.key.id), may(0))
+                line_id = settling.begin_healing(self.journal, claim, line(claim.key.id), may(0))
                 assert isinstance(line_id, int)
                 self.claims.settles(claim.key.id)
-                work.settle(self.journal, claim, Done(), [history.Closing(line_id, Outcome.HEALED)])
+                settling.settle(self.journal, claim, Done(), [history.Closing(line_id, Outcome.HEALED)])
             except LeaseLost:
                 continue
         return bool(taken)
@@ -154,7 +154,7 @@ def test_three_replicas_share_work_through_three_nodes(
     lost_before = conflicts(galera)
     keys = [str(number) for number in range(300)]
     for start in range(0, len(keys), 10):
-        work.enqueue(random.choice(journals), [hint(key) for key in keys[start : start + 10]])
+        hinting.enqueue(random.choice(journals), [hint(key) for key in keys[start : start + 10]])
     wait_until_empty(journals[0], 120)
     assert_healed_once(journals[1], keys)
     claims = replicas[0].claims
@@ -167,7 +167,7 @@ def test_three_replicas_share_work_through_three_nodes(
 def test_hints_at_every_node_about_one_key_are_one_row(journals: Sequence[Database]) -> None:
     def enqueue(journal: Database) -> None:
         for _ in range(20):
-            work.enqueue(journal, [hint("a"), hint("b")])
+            hinting.enqueue(journal, [hint("a"), hint("b")])
 
     with ThreadPoolExecutor(3) as pool:
         list(pool.map(enqueue, journals))
@@ -177,12 +177,12 @@ def test_hints_at_every_node_about_one_key_are_one_row(journals: Sequence[Databa
 
 
 def test_the_budget_holds_over_nodes(journals: Sequence[Database]) -> None:
-    work.enqueue(journals[0], [hint(str(number)) for number in range(30)])
-    claims = work.claim(journals[1], "r1", [H], 30, 60)
+    hinting.enqueue(journals[0], [hint(str(number)) for number in range(30)])
+    claims = claiming.claim(journals[1], "r1", [H], 30, 60)
 
     def heal(number: int) -> int | Deferred | Withheld:
         claim = claims[number]
-        return work.begin_healing(journals[number % 3], claim, line(claim.key.id), may(5))
+        return settling.begin_healing(journals[number % 3], claim, line(claim.key.id), may(5))
 
     with ThreadPoolExecutor(6) as pool:
         opened = list(pool.map(heal, range(30)))
@@ -192,9 +192,9 @@ def test_the_budget_holds_over_nodes(journals: Sequence[Database]) -> None:
 
 def test_a_write_through_one_node_is_read_through_another_at_once(journals: Sequence[Database]) -> None:
     for number in range(30):
-        work.enqueue(journals[number % 3], [hint(str(number))])
-        (claim,) = work.claim(journals[(number + 1) % 3], "r1", [H], 1, 60)
-        work.settle(journals[(number + 2) % 3], claim, Done())
+        hinting.enqueue(journals[number % 3], [hint(str(number))])
+        (claim,) = claiming.claim(journals[(number + 1) % 3], "r1", [H], 1, 60)
+        settling.settle(journals[(number + 2) % 3], claim, Done())
 
 
 @pytest.mark.timeout(300)
@@ -209,7 +209,7 @@ def test_a_node_is_killed_and_joins_again_while_replicas_work(
         deadline = time.monotonic() + 120
         while time.monotonic() < deadline:
             some = [str(len(keys) + number) for number in range(5)]
-            work.enqueue(journals[len(keys) // 5 % 2], [hint(key) for key in some])
+            hinting.enqueue(journals[len(keys) // 5 % 2], [hint(key) for key in some])
             keys.extend(some)
             if rejoined.is_set() and claimed["replica-2"] > at_rejoin:
                 return

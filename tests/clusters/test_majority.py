@@ -9,7 +9,7 @@ from contextlib import closing, contextmanager
 import pytest
 import sqlalchemy as sa
 
-from consumer.journal import migrations, work
+from consumer.journal import claiming, hinting, migrations, settling
 from consumer.journal.database import Database, open_engine
 from consumer.journal.work import Done
 from handlers.access.database import Database as CloudDatabase
@@ -53,10 +53,10 @@ def test_the_journal_connects_to_another_node(
 ) -> None:
     with closing(Database(open_engine(url(galera, balancer, database_name)))) as journal:
         migrations.upgrade(journal)
-        work.enqueue(journal, [hint("a")])
+        hinting.enqueue(journal, [hint("a")])
         with failover(galera, balancer):
-            (claim,) = work.claim(journal, "r1", [H], 1, 60)
-            work.settle(journal, claim, Done())
+            (claim,) = claiming.claim(journal, "r1", [H], 1, 60)
+            settling.settle(journal, claim, Done())
     assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == []
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 from sqlalchemy import text
 
-from consumer.journal import migrations, work
+from consumer.journal import claiming, hinting, migrations
 from consumer.journal.database import Database, WrongJournal, open_engine
 from consumer.journal.work import Hint, Priority
 from handlers.base import Key
@@ -42,8 +42,8 @@ def test_a_host_with_an_emoji_is_stored_whatever_the_urls_charset(mariadb_url: s
     separator = "&" if "?" in mariadb_url else "?"
     for journal in _upgraded(f"{mariadb_url}{separator}charset=utf8"):
         key = Key("host", "compute-\N{PILE OF POO}")
-        work.enqueue(journal, [Hint("discover_hosts", key, Priority.EVENT, "service.create")])
-        (claim,) = work.claim(journal, "r", ["discover_hosts"], 1, 30.0)
+        hinting.enqueue(journal, [Hint("discover_hosts", key, Priority.EVENT, "service.create")])
+        (claim,) = claiming.claim(journal, "r", ["discover_hosts"], 1, 30.0)
         assert claim.key == key
 
 

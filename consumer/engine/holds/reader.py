@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from consumer.engine.gates.hold import ON_HOLD
 from consumer.engine.holds.board import Board
-from consumer.journal import work
+from consumer.journal import hinting
 from consumer.journal.database import Database, JournalError
 
 LOG = logging.getLogger(__name__)
@@ -64,6 +64,6 @@ class Reader:
         # After a start, holds of an earlier process may have been lifted.
         self._due = self._due or bool(lifted)
         if self._due:
-            work.make_due(self._database, ON_HOLD)
+            hinting.make_due(self._database, ON_HOLD)
             self._due = False
             self._wake()

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 
 from consumer.cli.base import person
-from consumer.journal import asks, backlog, dead, exemptions, history, work
+from consumer.journal import asks, backlog, dead, exemptions, hinting, history
 from consumer.journal.database import Database
 from consumer.journal.dead import DeadLetter
 from consumer.journal.work import Hint, Priority
@@ -25,12 +25,12 @@ Prepare = Callable[[Shell, Database], Sequence[str]]
 
 
 def rows(_shell: Shell, database: Database) -> list[str]:
-    work.enqueue(database, [Hint("mender", Key("thing", "a"), Priority.EVENT, "thing.broken")])
+    hinting.enqueue(database, [Hint("mender", Key("thing", "a"), Priority.EVENT, "thing.broken")])
     return [str(row.id) for row in backlog.listing(database)]
 
 
 def letters(_shell: Shell, database: Database) -> list[str]:
-    work.enqueue(database, [], [DeadLetter("nova", "nova", "stackmend.info", "not read", 2, b"{}")])
+    hinting.enqueue(database, [], [DeadLetter("nova", "nova", "stackmend.info", "not read", 2, b"{}")])
     return [str(number) for number in dead.ids(database)]
 
 
@@ -97,14 +97,14 @@ def test_a_replay_is_a_line(shell: Shell, database: Database) -> None:
         b'{"event_type": "thing.broken", "message_id": "m", "publisher_id": "p", "priority": "INFO", '
         b'"payload": {"name": "a"}, "timestamp": "2026-11-22 10:00:00.000000"}'
     )
-    work.enqueue(database, [], [DeadLetter("nova", "nova", "stackmend.info", "not read", len(body), body)])
+    hinting.enqueue(database, [], [DeadLetter("nova", "nova", "stackmend.info", "not read", len(body), body)])
     assert shell("dead", "replay", "--all").code == 0
     [act] = history.listing(database, outcomes=["act"])
     assert (act.summary, act.operator) == (f"{USER} replayed dead letter 1", USER)
 
 
 def test_an_act_on_many_rows_names_them(shell: Shell, database: Database) -> None:
-    work.enqueue(database, [Hint("mender", Key("thing", name), Priority.EVENT, "thing.broken") for name in "abc"])
+    hinting.enqueue(database, [Hint("mender", Key("thing", name), Priority.EVENT, "thing.broken") for name in "abc"])
     ids = [str(row.id) for row in backlog.listing(database)]
     assert shell("work", "drop", *ids).code == 0
     [act] = history.listing(database, outcomes=["act"])

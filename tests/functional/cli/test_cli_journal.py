@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from consumer.journal import backlog, dead, history, migrations, work
+from consumer.journal import backlog, claiming, dead, hinting, history, migrations, settling, work
 from consumer.journal.database import Database, open_engine
 from consumer.journal.dead import DeadLetter
 from consumer.journal.history import Line, Origin, Outcome
@@ -16,20 +16,20 @@ from tests.functional.cli.conftest import Shell
 
 
 def put(database: Database, *names: str) -> None:
-    work.enqueue(database, [Hint("mender", Key("thing", name), Priority.EVENT, "thing.broken") for name in names])
+    hinting.enqueue(database, [Hint("mender", Key("thing", name), Priority.EVENT, "thing.broken") for name in names])
 
 
 def hold(database: Database, name: str) -> work.Claim:
     """Work on one row, and leave the others alone."""
-    claims = {claim.key.id: claim for claim in work.claim(database, "me", ["mender"], 100, 60)}
+    claims = {claim.key.id: claim for claim in claiming.claim(database, "me", ["mender"], 100, 60)}
     held = claims.pop(name)
-    work.release(database, claims.values())
+    claiming.release(database, claims.values())
     return held
 
 
 def park(database: Database, name: str) -> None:
     put(database, name)
-    work.settle(database, hold(database, name), Parked("it never worked", 8))
+    settling.settle(database, hold(database, name), Parked("it never worked", 8))
 
 
 def ids(database: Database) -> dict[str, int]:
@@ -50,7 +50,7 @@ def notification(**payload: object) -> bytes:
 
 def bury(database: Database, *bodies: bytes, size: int | None = None) -> None:
     letters = [DeadLetter("nova", "nova", "stackmend.info", "not read", size or len(body), body) for body in bodies]
-    work.enqueue(database, [], letters)
+    hinting.enqueue(database, [], letters)
 
 
 def test_work_list_filters(shell: Shell, database: Database) -> None:
@@ -81,7 +81,7 @@ def test_retry_makes_parked_rows_due(shell: Shell, database: Database) -> None:
     put(database, "c")
     assert shell("work", "retry", "--all-parked").out == "2 rows are due now\n"
     assert {row.state for row in backlog.listing(database)} == {"pending"}
-    assert len(work.claim(database, "me", ["mender"], 10, 60)) == 3
+    assert len(claiming.claim(database, "me", ["mender"], 10, 60)) == 3
 
 
 def test_retry_is_all_or_nothing(shell: Shell, database: Database) -> None:

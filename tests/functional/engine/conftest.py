@@ -19,7 +19,7 @@ from consumer.engine.leases import Leases
 from consumer.engine.meter import Meter
 from consumer.engine.task import Clock, Task
 from consumer.engine.worker import Worker
-from consumer.journal import backlog, controls, migrations, work
+from consumer.journal import backlog, controls, hinting, migrations
 from consumer.journal.database import Database, open_engine
 from consumer.journal.work import Hint, Priority
 from handlers.base import Handler, Key, Mode
@@ -100,7 +100,7 @@ class Machine:
         self.running.clear()
 
     def enqueue(self, *hints: Hint) -> None:
-        work.enqueue(self.database, hints)
+        hinting.enqueue(self.database, hints)
         for dispatcher, _leases in self.running:
             dispatcher.wake()
 

@@ -14,7 +14,7 @@ from consumer.conf.window import Window
 from consumer.engine.meter import Meter
 from consumer.engine.service import Service
 from consumer.engine.task import Task
-from consumer.journal import backlog, controls, work
+from consumer.journal import backlog, controls, hinting
 from consumer.journal.database import Database, JournalUnavailable
 from consumer.journal.work import Hint, Priority
 from handlers.base import Mode, Resources
@@ -59,7 +59,7 @@ def test_a_gap_that_the_journal_does_not_store_is_reported_again(
     def away(*_arguments: object) -> None:
         raise JournalUnavailable("away")
 
-    monkeypatch.setattr(work, "enqueue", away)
+    monkeypatch.setattr(hinting, "enqueue", away)
     with pytest.raises(JournalUnavailable):
         daemon._on_gap("nova", "the connection was lost")
 

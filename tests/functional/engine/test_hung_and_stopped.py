@@ -14,7 +14,7 @@ from consumer.conf.journal import JournalSettings
 from consumer.conf.window import Window
 from consumer.engine.upkeep import Upkeep
 from consumer.engine.worker import Worker
-from consumer.journal import backlog, controls, dead, history, work
+from consumer.journal import backlog, claiming, controls, dead, hinting, history, work
 from consumer.journal.dead import DeadLetter
 from consumer.status import health
 from consumer.status.health import Beats, alive
@@ -58,7 +58,7 @@ def steps(machine: Machine) -> Steps:
     made = Steps(machine.database, machine.world)
     made.world.things = {"a": 1}
     controls.ensure(made.database, made.tasks())
-    work.enqueue(made.database, [hint("a", "stepwise")])
+    hinting.enqueue(made.database, [hint("a", "stepwise")])
     return made
 
 
@@ -67,14 +67,14 @@ def pause(steps: Steps) -> None:
 
 
 def lose(steps: Steps) -> None:
-    work.free_all(steps.database)
-    work.claim(steps.database, "another", ["stepwise"], 1, 30.0)
+    claiming.free_all(steps.database)
+    claiming.claim(steps.database, "another", ["stepwise"], 1, 30.0)
 
 
 @pytest.mark.parametrize("stop", [pause, lose], ids=["pause", "a lost lease"])
 def test_a_heal_stops_at_its_next_step(steps: Steps, stop: Callable[[Steps], None]) -> None:
     steps.world.after_heal = lambda finding: stop(steps) if steps.world.writes["a"] == 3 else None
-    (claim,) = work.claim(steps.database, "r1", ["stepwise"], 1, 30.0)
+    (claim,) = claiming.claim(steps.database, "r1", ["stepwise"], 1, 30.0)
     steps.worker().work(claim)
     assert steps.world.writes == {"a": 3}
     assert steps.world.drifted() == {"a"}
@@ -88,7 +88,7 @@ def test_another_mode_stops_a_heal_at_its_next_step(steps: Steps) -> None:
         engine.tasks["stepwise"] = replace(task, settings=replace(task.settings, mode=Mode.AUDIT))
 
     steps.world.after_heal = audit
-    (claim,) = work.claim(steps.database, "r1", ["stepwise"], 1, 30.0)
+    (claim,) = claiming.claim(steps.database, "r1", ["stepwise"], 1, 30.0)
     Worker(engine).work(claim)
     assert steps.world.writes == {"a": 1}
 
@@ -96,7 +96,7 @@ def test_another_mode_stops_a_heal_at_its_next_step(steps: Steps) -> None:
 def test_a_heal_that_was_begun_goes_on_to_its_end(steps: Steps) -> None:
     steps.begun = True
     steps.world.after_heal = lambda _finding: pause(steps)
-    (claim,) = work.claim(steps.database, "r1", ["stepwise"], 1, 30.0)
+    (claim,) = claiming.claim(steps.database, "r1", ["stepwise"], 1, 30.0)
     steps.worker().work(claim)
     assert steps.world.drifted() == set()
 
@@ -106,10 +106,10 @@ def test_a_heal_that_was_begun_goes_on_to_its_end(steps: Steps) -> None:
 def test_after_a_kill_a_begun_heal_ends_though_its_handler_is_stopped(steps: Steps, how: str, begun: bool) -> None:
     steps.begun = begun
     steps.world.after_heal = die
-    (claim,) = work.claim(steps.database, "r1", ["stepwise"], 1, 30.0)
+    (claim,) = claiming.claim(steps.database, "r1", ["stepwise"], 1, 30.0)
     with pytest.raises(Killed):
         steps.worker().work(claim)
-    work.free_all(steps.database)
+    claiming.free_all(steps.database)
     steps.world.after_heal = lambda _finding: None
     match how:
         case "pause":
@@ -154,7 +154,7 @@ def test_a_worker_that_hangs_loses_its_lease_and_is_unhealthy(
         machine.enqueue(hint("a"))
         eventually(lambda: not alive(beats, []).healthy)
         taken: list[work.Claim] = []
-        eventually(lambda: bool(taken.extend(work.claim(machine.database, "r2", ["mender"], 1, 30.0)) or taken))
+        eventually(lambda: bool(taken.extend(claiming.claim(machine.database, "r2", ["mender"], 1, 30.0)) or taken))
     finally:
         release.set()
 
@@ -180,7 +180,7 @@ def test_leases_are_extended_while_retention_is_slow(machine: Machine, monkeypat
         eventually(lambda: [row.state for row in backlog.listing(machine.database)] == ["running"])
         end = time.monotonic() + 3 * machine.settings.lease_seconds
         while time.monotonic() < end:
-            assert work.claim(machine.database, "r2", ["mender"], 1, 30.0) == []
+            assert claiming.claim(machine.database, "r2", ["mender"], 1, 30.0) == []
             time.sleep(0.1)
     finally:
         release.set()
@@ -213,7 +213,7 @@ def test_half_of_the_workers_remain_for_keys_while_sweeps_hang(machine: Machine)
     machine.handlers = lambda: [Mender(machine.world), *slow]  # type: ignore[method-assign]
     machine.world.things = {"a": 1}
     timers = [work.Hint(task.name, task.timer, work.Priority.EVENT, "start") for task in machine.tasks().values()]
-    work.enqueue(machine.database, timers[1:])
+    hinting.enqueue(machine.database, timers[1:])
     machine.start()
     try:
         eventually(
@@ -227,7 +227,7 @@ def test_half_of_the_workers_remain_for_keys_while_sweeps_hang(machine: Machine)
 
 def test_retention_deletes_everything_old_in_small_transactions(machine: Machine) -> None:
     letters = [DeadLetter("nova", "", "", "garbage", 1000, b"x" * 1000) for _ in range(2500)]
-    work.enqueue(machine.database, [], letters)
+    hinting.enqueue(machine.database, [], letters)
     upkeep = Upkeep(machine.engine(), JournalSettings("", dead_bytes=1_000_000))
     upkeep.start()
     try:

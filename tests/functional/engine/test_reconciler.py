@@ -16,7 +16,7 @@ from consumer.engine.oneshot import OneShot, in_order
 from consumer.engine.reconciler import Reconciled, Reconciler, Result
 from consumer.engine.stores import JournalStore, MemoryStore, Store
 from consumer.engine.task import Task
-from consumer.journal import backlog, controls, history, schema, work
+from consumer.journal import backlog, claiming, controls, hinting, history, schema
 from consumer.journal.database import Database
 from consumer.journal.work import Claim, Later, Priority
 from handlers.base import Conflict, Finding, InFlight, Key, Mode, Refused, Unavailable
@@ -51,11 +51,11 @@ class Run:
 
 def _from_journal(journal: Database) -> Callable[[Reconciled | None], Claim]:
     def claim(_before: Reconciled | None) -> Claim:
-        work.enqueue(journal, [hint("a", priority=Priority.EVENT)])
+        hinting.enqueue(journal, [hint("a", priority=Priority.EVENT)])
         found: list[Claim] = []
 
         def claimed() -> bool:
-            found.extend(work.claim(journal, "r1", ["mender"], 1, 30))
+            found.extend(claiming.claim(journal, "r1", ["mender"], 1, 30))
             return bool(found)
 
         eventually(claimed)

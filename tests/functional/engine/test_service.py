@@ -18,7 +18,7 @@ from consumer.engine.meter import Meter
 from consumer.engine.service import Service
 from consumer.engine.task import Task
 from consumer.engine.webhooks import sender
-from consumer.journal import history, work
+from consumer.journal import hinting, history
 from consumer.journal.database import Database
 from handlers.base import Mode, Resources
 from tests.doubles import Mender, World
@@ -62,7 +62,7 @@ def test_a_daemon_waits_for_the_end_of_a_hold_and_reports_the_heal(
     hold.write_text("upgrading nova")
     daemon.start()
     world.things = {"a": 1}
-    work.enqueue(journal, [hint("a")])
+    hinting.enqueue(journal, [hint("a")])
     eventually(lambda: _error(journal) == "on hold: all: upgrading nova ([engine] hold_file)")
     assert world.writes == {}
     hold.unlink()

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from consumer.conf.window import Window
 from consumer.engine import sweeps
-from consumer.journal import backlog, controls, history, work
+from consumer.journal import backlog, claiming, controls, hinting, history
 from consumer.journal.work import SWEEP, Hint, Priority
 from handlers.base import Finding, InFlight, Key, Mode, Refused, Unavailable
 from tests.functional.engine.conftest import Machine, eventually, hint
@@ -402,9 +402,9 @@ def test_killed_around_the_write_ends_as_one_heal(machine: Machine, moment: str)
         machine.world.before_heal = kill
     else:
         machine.world.after_heal = kill
-    work.enqueue(machine.database, [hint("a")])
+    hinting.enqueue(machine.database, [hint("a")])
     controls.ensure(machine.database, machine.tasks())
-    (claim,) = work.claim(machine.database, "dead", ["mender"], 1, 0.0)
+    (claim,) = claiming.claim(machine.database, "dead", ["mender"], 1, 0.0)
     with pytest.raises(Killed):
         machine.worker().work(claim)
     machine.start()

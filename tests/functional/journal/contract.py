@@ -17,14 +17,17 @@ from consumer.engine.holds import Board
 from consumer.engine.task import Task
 from consumer.journal import (
     backlog,
+    claiming,
     controls,
     dead,
     deliveries,
+    hinting,
     history,
     migrations,
     notification_formats,
     replicas,
     schema,
+    settling,
     work,
 )
 from consumer.journal.database import Database, now
@@ -67,7 +70,7 @@ def tick(journal: Database) -> None:
 
 
 def take(journal: Database, limit: int = 10, lease: float = 30.0, owner: str = "r1") -> list[work.Claim]:
-    return work.claim(journal, owner, [H], limit, lease)
+    return claiming.claim(journal, owner, [H], limit, lease)
 
 
 def explained(journal: Database, statement: Executable) -> str:
@@ -100,62 +103,62 @@ class JournalContract:
         assert abs(second - time.time()) < 5
 
     def test_a_burst_about_one_key_is_one_row(self, journal: Database) -> None:
-        work.enqueue(journal, [hint() for _ in range(30)])
-        work.enqueue(journal, [hint(), hint("b")])
+        hinting.enqueue(journal, [hint() for _ in range(30)])
+        hinting.enqueue(journal, [hint(), hint("b")])
         assert sorted(row.key for row in backlog.listing(journal)) == ["thing:a", "thing:b"]
 
     def test_keys_that_differ_in_case_are_two(self, journal: Database) -> None:
-        work.enqueue(journal, [hint("Host"), hint("host")])
+        hinting.enqueue(journal, [hint("Host"), hint("host")])
         assert len(backlog.listing(journal)) == 2
 
     def test_claims_come_by_priority_then_age(self, journal: Database) -> None:
-        work.enqueue(journal, [hint("swept", Priority.SWEEP)])
-        work.enqueue(journal, [hint("first")])
+        hinting.enqueue(journal, [hint("swept", Priority.SWEEP)])
+        hinting.enqueue(journal, [hint("first")])
         tick(journal)
-        work.enqueue(journal, [hint("second"), hint("later", after=60)])
+        hinting.enqueue(journal, [hint("second"), hint("later", after=60)])
         assert [claim.key.id for claim in take(journal)] == ["first", "second", "swept"]
 
     def test_a_claim_reads_the_index_in_its_order_and_sorts_nothing_that_waits(self, journal: Database) -> None:
         for priority in Priority:
-            work.enqueue(journal, [hint(f"{priority}-{number}", priority) for number in range(1000)])
+            hinting.enqueue(journal, [hint(f"{priority}-{number}", priority) for number in range(1000)])
         with journal.engine.begin() as connection:
             connection.exec_driver_sql("ANALYZE TABLE work" if "mysql" in str(journal.engine.url) else "ANALYZE")
         for level in ((Priority.EVENT, Priority.TIMER), (Priority.SWEEP,)):
-            assert "work_due_idx" in (plan := explained(journal, work.due_rows((H, "other"), level, False)))
+            assert "work_due_idx" in (plan := explained(journal, claiming.due_rows((H, "other"), level, False)))
             assert not [
                 word for word in ("filesort", "TEMP B-TREE", "SCAN work", "Seq Scan", "Sort Key") if word in plan
             ]
 
     def test_handlers_take_turns(self, journal: Database) -> None:
-        work.enqueue(journal, [hint(str(number), handler="busy") for number in range(300)])
+        hinting.enqueue(journal, [hint(str(number), handler="busy") for number in range(300)])
         tick(journal)
-        work.enqueue(journal, [hint("lonely")])
-        taken = work.claim(journal, "r1", ["busy", H], 2, 30.0)
+        hinting.enqueue(journal, [hint("lonely")])
+        taken = claiming.claim(journal, "r1", ["busy", H], 2, 30.0)
         assert sorted(claim.handler for claim in taken) == ["busy", H]
 
     def test_suspects_of_a_sweep_do_not_take_turns_with_events(self, journal: Database) -> None:
-        work.enqueue(journal, [hint("swept", Priority.SWEEP)])
+        hinting.enqueue(journal, [hint("swept", Priority.SWEEP)])
         tick(journal)
-        work.enqueue(journal, [hint(str(number), handler="busy") for number in range(3)])
-        taken = work.claim(journal, "r1", ["busy", H], 3, 30.0)
+        hinting.enqueue(journal, [hint(str(number), handler="busy") for number in range(3)])
+        taken = claiming.claim(journal, "r1", ["busy", H], 3, 30.0)
         assert {claim.handler for claim in taken} == {"busy"}
 
     def test_rows_that_are_not_admitted_wait(self, journal: Database) -> None:
         timers = [Hint(name, Key(work.SWEEP, name), Priority.TIMER, "sweep") for name in ("a", "b", "c")]
-        work.enqueue(journal, [*timers, hint("key", handler="a")])
+        hinting.enqueue(journal, [*timers, hint("key", handler="a")])
 
         def one_sweep() -> work.Admit:
             admitted: list[work.Kind] = []
             return lambda kind: not kind.is_sweep or (not admitted and admitted.append(kind) is None)
 
-        taken = work.claim(journal, "r1", ["a", "b", "c"], 10, 30.0, admit=one_sweep)
+        taken = claiming.claim(journal, "r1", ["a", "b", "c"], 10, 30.0, admit=one_sweep)
         assert sorted(claim.key.kind for claim in taken) == ["sweep", "thing"]
 
     def test_other_events_come_before_periodic_events(self, journal: Database) -> None:
-        work.enqueue(journal, [hint(str(number), Priority.PERIODIC, handler="periodic") for number in range(50)])
+        hinting.enqueue(journal, [hint(str(number), Priority.PERIODIC, handler="periodic") for number in range(50)])
         tick(journal)
-        work.enqueue(journal, [hint("host"), hint("late", handler="periodic")])
-        taken = work.claim(journal, "r1", ["periodic", H], 2, 30.0)
+        hinting.enqueue(journal, [hint("host"), hint("late", handler="periodic")])
+        taken = claiming.claim(journal, "r1", ["periodic", H], 2, 30.0)
         assert {claim.key.id for claim in taken} == {"host", "late"}
 
     def test_what_has_arrived_is_known_by_broker_and_format(self, journal: Database) -> None:
@@ -167,12 +170,12 @@ class JournalContract:
         assert 0 <= found[0].ago <= found[1].ago <= found[2].ago
 
     def test_a_claimed_row_is_not_claimed_twice(self, journal: Database) -> None:
-        work.enqueue(journal, [hint()])
+        hinting.enqueue(journal, [hint()])
         assert len(take(journal)) == 1
         assert take(journal, owner="r2") == []
 
     def test_many_claimers_share_without_overlap(self, journal: Database) -> None:
-        work.enqueue(journal, [hint(str(number)) for number in range(60)])
+        hinting.enqueue(journal, [hint(str(number)) for number in range(60)])
         taken: Counter[str] = Counter()
         lock = threading.Lock()
 
@@ -184,7 +187,7 @@ class JournalContract:
                 with lock:
                     taken.update(claim.key.id for claim in claims)
                 for claim in claims:
-                    work.settle(journal, claim, Done())
+                    settling.settle(journal, claim, Done())
 
         threads = [threading.Thread(target=claim_all) for _ in range(4)]
         for thread in threads:
@@ -195,38 +198,38 @@ class JournalContract:
         assert backlog.listing(journal) == []
 
     def test_a_lease_that_ended_is_taken_over_and_fences_the_first_owner(self, journal: Database) -> None:
-        work.enqueue(journal, [hint()])
+        hinting.enqueue(journal, [hint()])
         (old,) = take(journal, lease=0.0)
         tick(journal)
         (new,) = take(journal, owner="r2")
         with pytest.raises(LeaseLost):
-            work.settle(journal, old, Done(), [line(outcome=Outcome.FOUND)])
+            settling.settle(journal, old, Done(), [line(outcome=Outcome.FOUND)])
         with pytest.raises(LeaseLost):
-            work.begin_healing(journal, old, line(), may(0))
+            settling.begin_healing(journal, old, line(), may(0))
         assert history.listing(journal) == []
-        work.settle(journal, new, Done())
+        settling.settle(journal, new, Done())
         assert backlog.listing(journal) == []
 
     def test_an_extended_lease_holds(self, journal: Database) -> None:
-        work.enqueue(journal, [hint()])
+        hinting.enqueue(journal, [hint()])
         claims = take(journal, lease=0.0)
-        work.extend(journal, claims, 60)
+        claiming.extend(journal, claims, 60)
         tick(journal)
         assert take(journal, owner="r2") == []
 
     def test_a_hint_during_work_makes_it_run_once_more(self, journal: Database) -> None:
-        work.enqueue(journal, [hint()])
+        hinting.enqueue(journal, [hint()])
         (claim,) = take(journal)
-        work.enqueue(journal, [hint()])
-        work.settle(journal, claim, Done())
+        hinting.enqueue(journal, [hint()])
+        settling.settle(journal, claim, Done())
         (again,) = take(journal)
-        work.settle(journal, again, Done())
+        settling.settle(journal, again, Done())
         assert backlog.listing(journal) == []
 
     def test_a_later_look_waits_and_keeps_what_it_knows(self, journal: Database) -> None:
-        work.enqueue(journal, [hint()])
+        hinting.enqueue(journal, [hint()])
         (claim,) = take(journal)
-        work.settle(journal, claim, Later(3600, attempts=2, waits=3, fingerprint="f", fresh=True))
+        settling.settle(journal, claim, Later(3600, attempts=2, waits=3, fingerprint="f", fresh=True))
         assert take(journal) == []
         an_hour_passes = update(schema.work).values(
             not_before=schema.work.c.not_before - 3600, seen_at=schema.work.c.seen_at - 3600
@@ -238,61 +241,61 @@ class JournalContract:
         assert again.now - again.seen_at >= 3600
 
     def test_an_event_ends_back_off_and_a_sweep_does_not(self, journal: Database) -> None:
-        work.enqueue(journal, [hint()])
+        hinting.enqueue(journal, [hint()])
         (claim,) = take(journal)
-        work.settle(journal, claim, Later(60, attempts=5))
-        work.enqueue(journal, [hint(priority=Priority.SWEEP)])
+        settling.settle(journal, claim, Later(60, attempts=5))
+        hinting.enqueue(journal, [hint(priority=Priority.SWEEP)])
         assert take(journal) == []
-        work.enqueue(journal, [hint()])
+        hinting.enqueue(journal, [hint()])
         (again,) = take(journal)
         assert again.attempts == 0
         assert again.hint == "thing.broken"
 
     @pytest.mark.parametrize("end", [Reported("f"), Parked("no way", 8, "f")])
     def test_what_rests_is_woken_by_a_sweep_and_remembers(self, journal: Database, end: Reported | Parked) -> None:
-        work.enqueue(journal, [hint()])
+        hinting.enqueue(journal, [hint()])
         (claim,) = take(journal)
-        work.settle(journal, claim, end)
+        settling.settle(journal, claim, end)
         assert take(journal) == []
-        work.enqueue(journal, [hint(priority=Priority.SWEEP)])
+        hinting.enqueue(journal, [hint(priority=Priority.SWEEP)])
         (again,) = take(journal)
         assert again.fingerprint == "f"
         assert again.attempts == (8 if isinstance(end, Parked) else 0)
         assert again.reported == (None if isinstance(end, Parked) else "f")
 
     def test_a_sweep_does_not_shorten_the_pause_of_a_refused_heal_and_an_event_ends_it(self, journal: Database) -> None:
-        work.enqueue(journal, [hint()])
+        hinting.enqueue(journal, [hint()])
         (claim,) = take(journal)
-        work.settle(journal, claim, Reported("f", "the node is full", after=3600, waits=2))
+        settling.settle(journal, claim, Reported("f", "the node is full", after=3600, waits=2))
         began = journal.transact(now)
-        assert work.revisit_reported(journal, H, began + 1) == 1
-        work.enqueue(journal, [hint(priority=Priority.SWEEP)])
+        assert hinting.revisit_reported(journal, H, began + 1) == 1
+        hinting.enqueue(journal, [hint(priority=Priority.SWEEP)])
         assert take(journal) == []
         (row,) = backlog.listing(journal)
         assert row.error == "the node is full"
-        work.enqueue(journal, [hint()])
+        hinting.enqueue(journal, [hint()])
         (again,) = take(journal)
         assert again.waits == 0
 
     def test_reported_rows_that_a_sweep_missed_are_looked_at_again(self, journal: Database) -> None:
-        work.enqueue(journal, [hint(), hint("b")])
+        hinting.enqueue(journal, [hint(), hint("b")])
         for claim in take(journal):
-            work.settle(journal, claim, Reported("f"))
+            settling.settle(journal, claim, Reported("f"))
         began = journal.transact(now)
-        work.enqueue(journal, [hint("b", Priority.SWEEP)])
-        assert work.revisit_reported(journal, H, began) == 1
+        hinting.enqueue(journal, [hint("b", Priority.SWEEP)])
+        assert hinting.revisit_reported(journal, H, began) == 1
         assert {claim.key.id for claim in take(journal)} == {"a", "b"}
 
     def test_heal_line_is_opened_before_and_closed_once(self, journal: Database) -> None:
         controls.ensure(journal, [H])
-        work.enqueue(journal, [hint()])
+        hinting.enqueue(journal, [hint()])
         (claim,) = take(journal)
-        line_id = work.begin_healing(journal, claim, line(), may(0))
+        line_id = settling.begin_healing(journal, claim, line(), may(0))
         assert isinstance(line_id, int)
         (entry,) = history.listing(journal)
         assert (entry.outcome, entry.evidence) == ("healing", {"generation": 1})
         healed = Healed("mended a", {"generation": 1}, {"generation": 0}, "break a")
-        work.settle(journal, claim, Done(), [Closing(line_id, Outcome.HEALED, healed)])
+        settling.settle(journal, claim, Done(), [Closing(line_id, Outcome.HEALED, healed)])
         history.close(journal, Closing(line_id, Outcome.FAILED, error="too late"))
         (entry,) = history.listing(journal)
         assert (entry.outcome, entry.action, entry.undo) == ("healed", "mended a", "break a")
@@ -302,20 +305,20 @@ class JournalContract:
 
     def test_an_interrupted_heal_is_remembered_by_the_row(self, journal: Database) -> None:
         controls.ensure(journal, [H])
-        work.enqueue(journal, [hint()])
+        hinting.enqueue(journal, [hint()])
         (claim,) = take(journal, lease=0.0)
-        line_id = work.begin_healing(journal, claim, line(), may(0))
+        line_id = settling.begin_healing(journal, claim, line(), may(0))
         tick(journal)
         (again,) = take(journal)
         assert again.healing_id == line_id
 
     def test_budget_counts_over_threads(self, journal: Database) -> None:
         controls.ensure(journal, [H])
-        work.enqueue(journal, [hint(str(number)) for number in range(12)])
+        hinting.enqueue(journal, [hint(str(number)) for number in range(12)])
         opened: list[int | Deferred | Withheld] = []
 
         def heal(claim: work.Claim) -> None:
-            opened.append(work.begin_healing(journal, claim, line(claim.key.id), may(5)))
+            opened.append(settling.begin_healing(journal, claim, line(claim.key.id), may(5)))
 
         threads = [threading.Thread(target=heal, args=(claim,)) for claim in take(journal, limit=12)]
         for thread in threads:
@@ -353,7 +356,7 @@ class JournalContract:
         assert (entry.outcome, entry.undo) == ("healed", "break a")
 
     def test_a_row_whose_key_cannot_be_read_is_parked_and_others_are_claimed(self, journal: Database) -> None:
-        work.enqueue(journal, [hint("a"), hint("b")])
+        hinting.enqueue(journal, [hint("a"), hint("b")])
         broken = update(schema.work).where(schema.work.c.key == "thing:a").values(key="thing:")
         journal.transact(lambda connection: connection.execute(broken))
         assert [claim.key.id for claim in take(journal)] == ["b"]
@@ -362,13 +365,16 @@ class JournalContract:
     @pytest.mark.parametrize("stop", ["pause", "breaker"])
     def test_a_stopped_handler_begins_no_heal(self, journal: Database, stop: str) -> None:
         controls.ensure(journal, [H])
-        work.enqueue(journal, [hint()])
+        hinting.enqueue(journal, [hint()])
         (claim,) = take(journal)
         if stop == "pause":
             controls.pause(journal, [H], "maintenance")
         else:
             journal.transact(lambda connection: controls.break_off(connection, [H], "too many"))
-        for opened in (work.begin_healing(journal, claim, line(), may(0)), history.open_line(journal, line(), may(0))):
+        for opened in (
+            settling.begin_healing(journal, claim, line(), may(0)),
+            history.open_line(journal, line(), may(0)),
+        ):
             assert isinstance(opened, Deferred)
             assert "stopped" in opened.reason
         assert history.listing(journal) == []
@@ -377,7 +383,7 @@ class JournalContract:
         line_id = history.open_line(journal, line(), may(0))
         assert isinstance(line_id, int)
         (orphan,) = history.orphans(journal, -1)
-        work.adopt(journal, hint(), orphan.line_id)
+        hinting.adopt(journal, hint(), orphan.line_id)
         assert history.orphans(journal, -1) == []
         (claim,) = take(journal)
         assert claim.healing_id == line_id
@@ -385,7 +391,7 @@ class JournalContract:
     def test_dead_letters_are_stored_with_their_batch_and_bounded(self, journal: Database) -> None:
         bodies = [bytes([number]) * 10 for number in range(20)]
         letters = [DeadLetter("nova", "nova", "stackmend.info", "not JSON", 10, body) for body in bodies]
-        work.enqueue(journal, [hint()], letters)
+        hinting.enqueue(journal, [hint()], letters)
         ids = dead.ids(journal)
         assert [event.body for event in dead.find(journal, ids)] == bodies
         assert dead.expire(journal, 3600, keep=5, keep_bytes=10**6) == 15
@@ -397,14 +403,14 @@ class JournalContract:
     @pytest.mark.parametrize("text", ["a\0b", "\ud800", "\U0001f4a5" * 300, "'; DROP TABLE work; --", "%s %(x)s :x"])
     def test_text_of_unknown_origin_does_no_harm(self, journal: Database, text: str) -> None:
         letter = DeadLetter(text, text, text, text, 1, b"\0")
-        work.enqueue(journal, [Hint(H, Key("thing", "a"), Priority.EVENT, text, source_id=text)], [letter])
+        hinting.enqueue(journal, [Hint(H, Key("thing", "a"), Priority.EVENT, text, source_id=text)], [letter])
         (claim,) = take(journal)
         assert claim.hint
         assert dead.count(journal) == 1
 
     def test_a_megabyte_is_kept_whole(self, journal: Database) -> None:
         body = bytes(range(256)) * 4096
-        work.enqueue(journal, [], [DeadLetter("nova", "", "", "why", len(body), body)])
+        hinting.enqueue(journal, [], [DeadLetter("nova", "", "", "why", len(body), body)])
         (event,) = dead.find(journal, dead.ids(journal))
         assert event.body == body
         assert event.whole
@@ -421,9 +427,9 @@ class JournalContract:
         assert not any(control.stopped for control in controls.read(journal).values())
 
     def test_operator_retries_and_drops(self, journal: Database) -> None:
-        work.enqueue(journal, [hint(), hint("b")])
+        hinting.enqueue(journal, [hint(), hint("b")])
         for claim in take(journal):
-            work.settle(journal, claim, Parked("no way", 8, "f"))
+            settling.settle(journal, claim, Parked("no way", 8, "f"))
         first, second = backlog.listing(journal, state=backlog.Standing.PARKED)
         assert backlog.retry(journal, [first.id]) == 1
         (claim,) = take(journal)
@@ -500,10 +506,10 @@ class JournalContract:
         assert deliveries.waiting(journal) == []
 
     def test_rows_with_an_error_become_due(self, journal: Database) -> None:
-        work.enqueue(journal, [hint("a"), hint("b")])
+        hinting.enqueue(journal, [hint("a"), hint("b")])
         for claim in take(journal):
             error = "on hold: 100% of it" if claim.key.id == "a" else "on holiday"
-            work.settle(journal, claim, Later(600.0, error=error))
-        assert work.make_due(journal, "on hold: 100%") == 1
+            settling.settle(journal, claim, Later(600.0, error=error))
+        assert hinting.make_due(journal, "on hold: 100%") == 1
         [claim] = take(journal)
         assert (claim.key.id, claim.error) == ("a", "on hold: 100% of it")

@@ -18,7 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from consumer.conf.status import CannotListen, StatusSettings
 from consumer.engine.holds import Board, Source
-from consumer.journal import deliveries, history, work
+from consumer.journal import deliveries, hinting, history, work
 from consumer.journal.database import JournalUnavailable
 from consumer.journal.history import Outcome
 from consumer.status import cached, server
@@ -120,7 +120,7 @@ def test_metrics_count_the_finds_of_a_sweep_separately(daemon: Daemon) -> None:
     machine = daemon.machine
     machine.world.things = {"missed": 1}
     machine.start()
-    work.enqueue(machine.database, [work.Hint("mender", Key("sweep", "mender"), work.Priority.OPERATOR, "start")])
+    hinting.enqueue(machine.database, [work.Hint("mender", Key("sweep", "mender"), work.Priority.OPERATOR, "start")])
     eventually(lambda: machine.world.writes == {"missed": 1})
     eventually(lambda: daemon.samples().get("stackmend_heals_total mender healed sweep") == 1)
     found = daemon.samples()

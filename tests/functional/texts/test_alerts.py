@@ -13,7 +13,7 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from consumer.journal import work
+from consumer.journal import hinting, work
 from handlers.base import Key
 from tests.functional.engine.conftest import Machine, eventually, hint, journal, machine, world
 from tests.functional.status.test_status import Daemon, daemon
@@ -76,7 +76,7 @@ def exposed(machine: Machine, request: pytest.FixtureRequest) -> Exposed:
     machine.start()
     machine.enqueue(hint("a"))
     eventually(machine.idle)
-    work.enqueue(machine.database, [work.Hint("mender", Key("sweep", "mender"), work.Priority.OPERATOR, "start")])
+    hinting.enqueue(machine.database, [work.Hint("mender", Key("sweep", "mender"), work.Priority.OPERATOR, "start")])
     eventually(lambda: any(name.startswith("stackmend_sweep_age") for name in daemon.samples()))
     _status, text = daemon.get("/metrics")
     found: Exposed = {}
