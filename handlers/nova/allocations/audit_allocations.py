@@ -49,8 +49,8 @@ from handlers.access.roles import PLACEMENT, PORTS
 from handlers.base import Finding, Healed, Json, Key, Mode, Resources, Roles, Trigger, Unavailable
 from handlers.nova import concerns, keys, queries
 from handlers.nova.allocations import queries as instance_queries
+from handlers.nova.allocations.consumers import Problem, Take, TakeIfWitnessed
 from handlers.nova.allocations.excess_facts import Judge, Judged
-from handlers.nova.allocations.excess_rules import Problem, Take, TakeIfWitnessed
 from handlers.nova.allocations.nested import Nested
 from handlers.nova.allocations.placement_cache import RecentPlacement
 from handlers.nova.archived_consumers import Archive

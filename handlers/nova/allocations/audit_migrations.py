@@ -40,8 +40,8 @@ from handlers.access.neutron import Network
 from handlers.access.roles import PLACEMENT, PORTS
 from handlers.base import Finding, Healed, Json, Key, Mode, Resources, Roles, Trigger
 from handlers.nova import concerns, keys, queries
+from handlers.nova.allocations.consumers import Move, Problem
 from handlers.nova.allocations.excess_facts import Judge
-from handlers.nova.allocations.excess_rules import Move, Problem
 from handlers.nova.archived_consumers import Archive
 from handlers.nova.base import PlacementHandler
 from handlers.nova.cells import Cell

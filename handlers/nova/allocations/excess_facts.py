@@ -12,18 +12,9 @@ from handlers.access.neutron import Network
 from handlers.nova import concerns, queries
 from handlers.nova.allocations import entitlement, moves
 from handlers.nova.allocations import queries as instance_queries
+from handlers.nova.allocations.consumers import Facts, Located, Move, Take, TakeIfWitnessed, Verdict
 from handlers.nova.allocations.entitlement import Unbuildable
-from handlers.nova.allocations.excess_rules import (
-    Facts,
-    Located,
-    Move,
-    Take,
-    TakeIfWitnessed,
-    Verdict,
-    decide,
-    needs_bindings,
-    unless_unattested,
-)
+from handlers.nova.allocations.excess_rules import decide, needs_bindings, unless_unattested
 from handlers.nova.archived_consumers import Archive
 from handlers.nova.cells import Cell
 from handlers.nova.database import NovaDatabases

@@ -11,8 +11,8 @@ from enum import StrEnum
 
 from handlers.nova import concerns
 from handlers.nova.allocations import moves
+from handlers.nova.allocations.consumers import NOVA_TYPES, Located
 from handlers.nova.allocations.entitlement import Unbuildable, differences, total
-from handlers.nova.allocations.excess_rules import NOVA_TYPES, Located
 from handlers.nova.allocations.moves import Place
 from handlers.nova.allocations.port_requests import Needs, Unshown, is_port_class
 from handlers.nova.placement import Allocation, Held

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from handlers.nova.allocations.consumers import Facts, Located, Move, Take, TakeIfWitnessed
 from handlers.nova.allocations.entitlement import Unbuildable
-from handlers.nova.allocations.excess_rules import RULES, Facts, Located, Move, Take, TakeIfWitnessed, decide, rule_of
+from handlers.nova.allocations.excess_rules import RULES, decide, rule_of
 from handlers.nova.allocations.moves import ROLLED_BACK, SUCCEEDED
 from handlers.nova.placement import Allocation
 from handlers.nova.records import TERMINAL, Instance, InstanceMapping, Migration

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from handlers.nova.allocations.consumers import Located
 from handlers.nova.allocations.entitlement import Unbuildable
-from handlers.nova.allocations.excess_rules import Located
 from handlers.nova.allocations.missing_rules import (
     RULES,
     Drift,

@@ -8,7 +8,7 @@ import uuid
 import sqlalchemy as sa
 
 from handlers.nova import tables
-from handlers.nova.allocations import excess_rules, missing_rules
+from handlers.nova.allocations import consumers, missing_rules
 from handlers.nova.allocations.audit_allocations import AuditAllocations
 from handlers.nova.allocations.audit_migrations import AuditMigrations
 from handlers.nova.allocations.heal_allocations import HealAllocations
@@ -19,7 +19,7 @@ from tests.functional.nova.test_port_requests import EGRESS, PACKETS, attach, ca
 from tests.functional.nova.world import archive, make_provider, record_move, set_inventory, set_traits
 
 HOUR = {"hours": 1}
-EXCESS, MISSING = excess_rules.Problem, missing_rules.Problem
+EXCESS, MISSING = consumers.Problem, missing_rules.Problem
 
 
 def boot(stage: Stage) -> str:
