@@ -35,39 +35,23 @@ Sources: ``nova/compute/api.py`` (_provision_instances, _update_queued_for_delet
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from functools import partial
 
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import IntegrityError
 
 from handlers.access.roles import PLACEMENT
-from handlers.base import (
-    Conflict,
-    Finding,
-    Healed,
-    Incomplete,
-    Json,
-    Key,
-    Mode,
-    Privilege,
-    Refused,
-    Roles,
-    Trigger,
-    Unavailable,
-    keys_of,
-)
+from handlers.base import Conflict, Finding, Healed, Key, Mode, Privilege, Refused, Roles, Trigger, Unavailable, keys_of
 from handlers.nova import concerns, keys, tables
 from handlers.nova.base import PlacementHandler
 from handlers.nova.cells import Cell
-from handlers.nova.database import API
+from handlers.nova.database import API, NovaDatabases
 from handlers.nova.mappings import facts as records
-from handlers.nova.mappings import queries
+from handlers.nova.mappings import findings, queries, suspects
 from handlers.nova.mappings.rules import (
     BOOT,
     SETTLE,
     Change,
-    Copy,
     Facts,
     Forget,
     MappingRow,
@@ -76,49 +60,19 @@ from handlers.nova.mappings.rules import (
     asks_allocation,
     asks_allocation_in_range,
     decide,
-    is_instance,
-    wrongly_marked,
 )
+from handlers.nova.mappings.suspects import MAPPINGS, Suspects
 from handlers.nova.nodes import require_own_placement
+from handlers.nova.placement import Placement
 from handlers.nova.verdicts import Keep, Report, Wait, soonest
 
-#: the kind of a key that stands for a range of mappings, ``<first>-<last>`` by their ids
-MAPPINGS = "mappings"
 #: the kind of the key that stands for a whole database
 DATABASE = "database"
-#: mappings of one finding
-BATCH = 100
 #: wrong mappings of a range up to which Placement is asked for each
 FEW = 10
-#: the end of advice to delete, which the statements follow
-_DELETE = "delete its rows in nova_api"
 
 #: seconds from an event to the first inspection
 _SETTLED = SETTLE + 5.0
-
-
-@dataclass(frozen=True, slots=True)
-class Evidence:
-    instance: str
-    mapping: MappingRow | None
-    build_request: bool
-    cells: Sequence[int]
-    allocated: bool | None = None
-    archived: bool = False
-    values: Mapping[str, int | bool] = field(default_factory=dict)
-    drop_request: bool = False
-
-    def to_json(self) -> Json:
-        return {
-            "instance": self.instance,
-            "mapping": None if self.mapping is None else self.mapping.to_json(),
-            "build_request": self.build_request,
-            "cells": list(self.cells),
-            "allocated": self.allocated,
-            "archived": self.archived,
-            "to_be": dict(self.values),
-            "drop_request": self.drop_request,
-        }
 
 
 class HealInstanceMappings(PlacementHandler):
@@ -163,6 +117,10 @@ class HealInstanceMappings(PlacementHandler):
     }
     roles = Roles((PLACEMENT,))
 
+    def __init__(self, databases: NovaDatabases, placement: Placement) -> None:
+        super().__init__(databases, placement)
+        self._suspects = Suspects(databases)
+
     def inspect(self, key: Key) -> Iterable[Finding]:
         if key.kind == DATABASE:
             return self._inspect_database(key)
@@ -175,11 +133,11 @@ class HealInstanceMappings(PlacementHandler):
             case Wait():
                 raise soonest([verdict])
             case Report():
-                return [_reported(key, key.id, facts, verdict)]
+                return [findings.reported(key, key.id, facts, verdict)]
             case Change():
-                return [self._changing(key, facts, verdict)]
+                return [findings.changing(self._databases.api, key, facts, verdict)]
             case Forget():
-                return [self._forgetting(key, facts, verdict)]
+                return [findings.forgetting(self._databases.api, key, facts, verdict)]
 
     def sweep(self) -> Iterator[Key]:
         """Yield keys of wrong mappings and of misplaced build requests, and that of nova_api if its rows lack mappings."""
@@ -188,35 +146,11 @@ class HealInstanceMappings(PlacementHandler):
         if _lone_rows(api.run(_rows_without_mapping)):
             yield Key(DATABASE, API)
         cells = {cell.id: cell for cell in self._databases.cells()}
-        yield from self._of_mappings(queries.mapping_page, cells)
+        yield from self._suspects.sweep(queries.mapping_page, cells)
 
     def sweep_cells(self, cells: Collection[Cell]) -> Iterator[Key]:
         by_id = {cell.id: cell for cell in cells}
-        return self._of_mappings(partial(queries.mapping_page, cells=sorted(by_id)), by_id)
-
-    def _of_mappings(self, read: Callable[..., list[MappingRow]], cells: Mapping[int, Cell]) -> Iterator[Key]:
-        api = self._databases.api
-        down: dict[int, Unavailable] = {}
-        after = 0
-        while page := api.run(partial(read, after=after)):
-            after = page[-1].id
-            astray, others = self._suspects(page, cells, down)
-            for start in range(0, len(astray), BATCH):
-                yield from _keys(astray[start : start + BATCH])
-            yield from keys_of("instance", (row.instance for row in others))
-        for cell in cells.values():
-            if cell.id not in down:
-                try:
-                    yield from self._elsewhere(cell)
-                except Unavailable as unavailable:
-                    if unavailable.dependency != cell.label:
-                        raise
-                    down[cell.id] = unavailable
-        incomplete: Incomplete | None = None
-        for error in down.values():
-            incomplete = Incomplete(error, incomplete)
-        if incomplete is not None:
-            raise incomplete
+        return self._suspects.sweep(partial(queries.mapping_page, cells=sorted(by_id)), by_id)
 
     def population(self) -> int:
         return self._databases.api.run(queries.mappings_count)
@@ -254,18 +188,21 @@ class HealInstanceMappings(PlacementHandler):
             raise Refused(f"{key} stands for more than {queries.PAGE} mappings; choose a smaller range")
         cells = {cell.id: cell for cell in self._databases.cells()}
         down: dict[int, Unavailable] = {}
-        astray, _ = self._suspects(page, cells, down)
+        astray, _ = self._suspects.on_page(page, cells, down)
         for error in down.values():
             raise error
         asks = asks_allocation if len(astray) <= FEW else asks_allocation_in_range
         judged = self._judge([row.instance for row in astray], asks)
         left = [facts for facts, verdict in judged.values() if facts.mapping and isinstance(verdict, Forget)]
-        findings = [self._forgetting_all(key, left[start : start + BATCH]) for start in range(0, len(left), BATCH)]
+        found = [
+            findings.forgetting_all(self._databases.api, key, left[start : start + suspects.BATCH])
+            for start in range(0, len(left), suspects.BATCH)
+        ]
         reports: dict[Report, dict[str, Facts]] = {}
         for uuid, (facts, verdict) in judged.items():
             if isinstance(verdict, Report):
-                reports.setdefault(_without_advice(facts, verdict), {})[uuid] = facts
-        return findings + [_all_reported(key, instances, report) for report, instances in reports.items()]
+                reports.setdefault(findings.without_advice(facts, verdict), {})[uuid] = facts
+        return found + [findings.all_reported(key, instances, report) for report, instances in reports.items()]
 
     def _inspect_database(self, key: Key) -> list[Finding]:
         if key.id != API:
@@ -285,56 +222,6 @@ class HealInstanceMappings(PlacementHandler):
                 "an instance, map_instances maps it. Where none has it, the rows only take space: delete them in nova_api",
             )
         ]
-
-    def _changing(self, key: Key, facts: Facts, verdict: Change) -> Finding:
-        if facts.mapping is None:
-            raise Conflict(f"{key} has no mapping")
-        undo = partial(
-            queries.undo_of_change, before=facts.mapping, values=verdict.values, drop_request=verdict.drop_request
-        )
-        evidence = _evidence(facts.mapping.instance, facts, verdict.values, verdict.drop_request)
-        return Finding(
-            key,
-            verdict.problem,
-            f"instance {facts.mapping.instance}: {verdict.summary}",
-            evidence.to_json(),
-            undo=_in_nova_api(self._databases.api.run(undo)),
-            plan=self._databases.api.plan(queries.changes(facts.mapping, verdict.values, verdict.drop_request)),
-            concerns=facts.concerns,
-        )
-
-    def _forgetting(self, key: Key, facts: Facts, verdict: Forget) -> Finding:
-        if facts.mapping is None:
-            raise Conflict(f"{key} has no mapping")
-        evidence = _evidence(key.id, facts)
-        undo = partial(queries.undo_of_forget, instance=key.id)
-        summary = f"instance {key.id}: {verdict.summary}"
-        return Finding(
-            key,
-            verdict.problem,
-            summary,
-            evidence.to_json(),
-            undo=_in_nova_api(self._databases.api.run(undo)),
-            plan=self._databases.api.plan(queries.deletions(facts.mapping)),
-            concerns=facts.concerns,
-        )
-
-    def _forgetting_all(self, key: Key, forgotten: Sequence[Facts]) -> Finding:
-        left = [facts.mapping for facts in forgotten if facts.mapping is not None]
-
-        def undo(connection: Connection) -> list[str]:
-            return [statement for row in left for statement in queries.undo_of_forget(connection, row.instance)]
-
-        return Finding(
-            key,
-            Problem.ALL_LEFT_BEHIND,
-            f"{len(left)} instances are marked as deleted and archived, and their mappings are still there",
-            {"mappings": {row.instance: row.to_json() for row in left}},
-            weight=len(left),
-            undo=_in_nova_api(self._databases.api.run(undo)),
-            plan=self._databases.api.plan(deletion for row in left for deletion in queries.deletions(row)),
-            concerns=frozenset[str]().union(*(facts.concerns for facts in forgotten)),
-        )
 
     # heals
 
@@ -394,66 +281,9 @@ class HealInstanceMappings(PlacementHandler):
             f"deleted the mappings of {len(gone)} deleted instances and their other rows in nova_api",
             before={"rows": len(undo), "mappings": {uuid: expected[uuid].to_json() for uuid in gone}},
             after={"rows": 0},
-            undo=_in_nova_api(undo),
+            undo=findings.in_nova_api(undo),
             complete=len(gone) == len(expected),
         )
-
-    # the sweep
-
-    def _suspects(
-        self, page: Sequence[MappingRow], cells: Mapping[int, Cell], down: dict[int, Unavailable]
-    ) -> tuple[list[MappingRow], list[MappingRow]]:
-        """Return the mappings whose cell lacks the instance, and those that look wrong for another reason.
-
-        :param down: receives the cells that do not answer
-        """
-        astray, others = [], []
-        by_cell: dict[int, list[MappingRow]] = {}
-        for row in page:
-            if not is_instance(row.instance, row.project_id):
-                continue
-            if row.cell_id is not None:
-                by_cell.setdefault(row.cell_id, []).append(row)
-            elif row.age >= SETTLE:
-                others.append(row)
-        for cell_id, rows in by_cell.items():
-            if cell_id in down or cell_id not in cells:
-                continue
-            try:
-                copies = self._copies(cells[cell_id], [row.instance for row in rows])
-            except Unavailable as error:
-                down[cell_id] = error
-                continue
-            wrong = [row for row in rows if _looks_wrong(row, copies.get(row.instance))]
-            astray += [row for row in wrong if row.instance not in copies]
-            others += [row for row in wrong if row.instance in copies]
-        return sorted(astray, key=lambda row: row.id), others
-
-    def _copies(self, cell: Cell, instances: Sequence[str]) -> dict[str, Copy]:
-        work = partial(queries.copies, cell_id=cell.id, instances=instances)
-        return {copy.uuid: copy for copy in self._databases.database(cell).run(work)}
-
-    def _elsewhere(self, cell: Cell) -> Iterator[Key]:
-        database, after = self._databases.database(cell), 0
-        while page := database.run(partial(queries.instance_page, after=after)):
-            after = page[-1][0]
-            instances = [instance for _, instance in page]
-            work = partial(queries.mapped_elsewhere, instances=instances, cell_id=cell.id)
-            yield from keys_of("instance", self._databases.api.run(work))
-
-
-def _keys(part: Sequence[MappingRow]) -> Iterator[Key]:
-    if len(part) > 1:
-        yield Key(MAPPINGS, f"{part[0].id}-{part[-1].id}", weight=len(part))
-    else:
-        yield from keys_of("instance", (row.instance for row in part))
-
-
-def _looks_wrong(row: MappingRow, copy: Copy | None) -> bool:
-    if copy is None:
-        return row.age >= BOOT
-    busy = not copy.deleted and copy.task_state is not None
-    return copy.hidden or (wrongly_marked(row.queued, copy) and not busy)
 
 
 def _rows_without_mapping(connection: Connection) -> dict[str, tuple[int, list[str]]]:
@@ -465,67 +295,9 @@ def _lone_rows(counted: Mapping[str, tuple[int, list[str]]]) -> dict[str, tuple[
     return {table: (count, named) for table, (count, named) in counted.items() if count}
 
 
-def _evidence(
-    instance: str, facts: Facts, values: Mapping[str, int | bool] | None = None, drop_request: bool = False
-) -> Evidence:
-    cells = sorted(copy.cell_id for copy in facts.copies)
-    request = facts.request_age is not None
-    return Evidence(
-        instance, facts.mapping, request, cells, facts.allocated, facts.archived, values or {}, drop_request
-    )
-
-
-def _reported(key: Key, instance: str, facts: Facts, verdict: Report) -> Finding:
-    return Finding(
-        key,
-        verdict.problem,
-        f"instance {instance}: {verdict.summary}",
-        _evidence(instance, facts).to_json(),
-        healable=False,
-        refusal=_with_statements(verdict.refusal, [instance]),
-        concerns=facts.concerns,
-    )
-
-
-def _all_reported(key: Key, instances: Mapping[str, Facts], verdict: Report) -> Finding:
-    return Finding(
-        key,
-        verdict.problem,
-        f"{len(instances)} instances: {verdict.summary}",
-        {"instances": list(instances)},
-        healable=False,
-        refusal=_with_statements(verdict.refusal, list(instances)),
-        weight=len(instances),
-        concerns=frozenset[str]().union(*(facts.concerns for facts in instances.values())),
-    )
-
-
-def _with_statements(refusal: str, instances: Sequence[str]) -> str:
-    if not refusal.endswith(_DELETE):
-        return refusal.replace("UUID", instances[0]) if len(instances) == 1 else refusal
-    names = ", ".join(f"'{instance}'" for instance in instances)
-    deleted = (*queries.FORGOTTEN, tables.build_requests)
-    return f"{refusal}: " + " ".join(f"DELETE FROM {table.name} WHERE instance_uuid IN ({names});" for table in deleted)
-
-
-def _without_advice(facts: Facts, verdict: Report) -> Report:
-    """Return the report. If the allocation was not read, replace the advice to delete rows, because the guest may run."""
-    if facts.allocated is not None or not verdict.refusal.endswith(_DELETE):
-        return verdict
-    refusal = (
-        "a range is judged without Placement: run 'stackmend inspect heal_instance_mappings instance:UUID' for each, which "
-        "asks for its allocation"
-    )
-    return replace(verdict, refusal=refusal)
-
-
 def _bounds(key: Key) -> tuple[int, int]:
     first, _, last = key.id.partition("-")
     try:
         return int(first), int(last)
     except ValueError:
         raise Refused(f"{key} is not a range of mappings; write {MAPPINGS}:<first>-<last>, by their ids") from None
-
-
-def _in_nova_api(statements: Sequence[str]) -> str:
-    return "\n".join(["-- in nova_api", *statements])

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from handlers.base import Conflict, Finding, Healed, InFlight, Key, Refused, Resources, Unavailable
 from handlers.nova import tables
-from handlers.nova.mappings import heal_instance_mappings, queries
+from handlers.nova.mappings import queries, suspects
 from handlers.nova.mappings.heal_instance_mappings import HealInstanceMappings
 from handlers.nova.simulation import NovaSimulation
 from tests.functional.nova.world import (
@@ -692,7 +692,7 @@ def test_an_instance_that_its_cell_has_is_no_part_of_a_range(
 def test_ranges_are_no_larger_than_a_batch(
     cloud: NovaSimulation, healer: HealInstanceMappings, server: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(heal_instance_mappings, "BATCH", 2)
+    monkeypatch.setattr(suspects, "BATCH", 2)
     lost = astray(cloud, 5)
     keys = list(healer.sweep())
     assert sorted(where.kind for where in keys) == ["instance", "mappings", "mappings"]
@@ -706,7 +706,7 @@ def test_the_breaker_sees_every_mapping_of_a_range(
     cloud: NovaSimulation, healer: HealInstanceMappings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A cell with the database of another one looks like this."""
-    monkeypatch.setattr(heal_instance_mappings, "BATCH", 2)
+    monkeypatch.setattr(suspects, "BATCH", 2)
     astray(cloud, 5)
     keys = list(healer.sweep())
     assert len(keys) < sum(one.weight for one in keys) == 5 == healer.population()
@@ -715,7 +715,7 @@ def test_the_breaker_sees_every_mapping_of_a_range(
 def test_a_range_that_an_operator_types_is_bounded(
     cloud: NovaSimulation, healer: HealInstanceMappings, server: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(heal_instance_mappings, "BATCH", 2)
+    monkeypatch.setattr(suspects, "BATCH", 2)
     monkeypatch.setattr(queries, "PAGE", 6)
     lost = astray(cloud, 5)
     findings = list(healer.inspect(Key("mappings", "1-999999")))

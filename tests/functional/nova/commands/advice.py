@@ -612,7 +612,7 @@ MAPPINGS = (
         right=lambda stage, key, outputs: not stage.cloud.build_requests() and not stage.cloud.allocation(key.id),
     ),
     Advice(
-        "mappings/heal_instance_mappings.py",
+        "mappings/findings.py",
         HealInstanceMappings,
         "request-without-instance",
         _request_without_instance,
