@@ -4,6 +4,7 @@ Families: hosts, mappings, allocations, ports, archive, migrations, bindings, in
 Tests and demonstration: simulation, notifications.
 
 base                the bases of the handlers
+stuck               the base of the handlers of work that no service carries on
 keys                gets keys out of notifications
 options             the options ``[nova]``
 brokers             the brokers on which Nova publishes

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from handlers.base import InFlight
+from handlers.base import Finding, InFlight
 
 #: seconds after a deletion: nova-compute releases the allocation directly after the row, and forces it, so that our write
 #: does not disturb the release
@@ -53,3 +53,13 @@ def soonest(waits: Iterable[Wait]) -> InFlight:
     """Return the error that asks for another inspection after the shortest of these waits."""
     first = min(waits, key=lambda wait: wait.after)
     return InFlight(first.reason, first.after)
+
+
+def findings_or_wait(findings: Sequence[Finding], waits: Sequence[Wait]) -> Sequence[Finding]:
+    """Return the findings.
+
+    :raises InFlight: without a finding, when an object must wait
+    """
+    if waits and not findings:
+        raise soonest(waits)
+    return findings

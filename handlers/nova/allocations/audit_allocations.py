@@ -60,7 +60,7 @@ from handlers.nova.database import NovaDatabases
 from handlers.nova.nodes import in_groups, live_instances, live_nodes, read_ahead, require_own_placement
 from handlers.nova.placement import Allocation, ConsumersOf, Held, Placement, plain, replacing
 from handlers.nova.records import ComputeNode
-from handlers.nova.verdicts import Report, Wait, soonest
+from handlers.nova.verdicts import Report, Wait, findings_or_wait
 
 #: seconds from a notification to the first inspection: Nova sends most of them just before it releases
 _RELEASING = 2.0
@@ -170,9 +170,7 @@ class AuditAllocations(PlacementHandler):
         judged = [one for consumer in consumers for one in self._judge.judge(consumer)]
         findings = [finding for one in judged if (finding := _finding(key, one)) is not None]
         waits = [one.verdict for one in judged if isinstance(one.verdict, Wait)]
-        if waits and not findings:
-            raise soonest(waits)
-        return findings
+        return findings_or_wait(findings, waits)
 
     def sweep(self) -> Iterator[Key]:
         """Yield the consumers of compute nodes, except those whose rows show a right to the resources."""

@@ -89,7 +89,7 @@ from handlers.nova.database import NovaDatabases
 from handlers.nova.nodes import live_instances, require_own_placement
 from handlers.nova.placement import Allocation, Held, Placement, plain, replacing
 from handlers.nova.records import Instance
-from handlers.nova.verdicts import Report, Wait, soonest
+from handlers.nova.verdicts import Report, Wait, findings_or_wait
 
 #: seconds from a notification to the first inspection: its sender still writes
 _WRITING = 5.0
@@ -202,9 +202,7 @@ class HealAllocations(NovaHandler):
                     judged.append((facts, verdict))
         together, alone = batches.grouped(key, judged)
         findings = [_finding(key, facts, drift) for facts, drifts in alone for drift in drifts] + together
-        if waits and not findings:
-            raise soonest(waits)
-        return findings
+        return findings_or_wait(findings, waits)
 
     def sweep(self) -> Iterator[Key]:
         return self._suspects.everywhere()

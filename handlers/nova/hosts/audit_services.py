@@ -37,19 +37,7 @@ from sqlalchemy.engine import Connection
 from sqlalchemy.exc import IntegrityError
 
 from handlers.access.roles import PLACEMENT
-from handlers.base import (
-    Conflict,
-    Finding,
-    Healed,
-    Key,
-    Mode,
-    Privilege,
-    Refused,
-    Roles,
-    Trigger,
-    Unavailable,
-    keys_of,
-)
+from handlers.base import Conflict, Finding, Healed, Key, Mode, Privilege, Refused, Roles, Trigger, Unavailable, keys_of
 from handlers.nova import concerns, keys, queries
 from handlers.nova.base import PlacementHandler
 from handlers.nova.cells import Cell
@@ -69,7 +57,7 @@ from handlers.nova.hosts.leftover_rules import (
 from handlers.nova.nodes import known_places, nodes_among, require_own_placement
 from handlers.nova.placement import Provider, deleting_provider
 from handlers.nova.records import HostMapping
-from handlers.nova.verdicts import MOVED_SETTLE, Report, Wait, soonest
+from handlers.nova.verdicts import MOVED_SETTLE, Report, Wait, findings_or_wait
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,9 +120,7 @@ class AuditServices(PlacementHandler):
                     findings.append(replace(finding, undo=judged.undo, plan=judged.plan))
                 case None:
                     pass
-        if waits and not findings:
-            raise soonest(waits)
-        return findings
+        return findings_or_wait(findings, waits)
 
     def sweep(self) -> Iterator[Key]:
         normal = self._databases.host_names.normal

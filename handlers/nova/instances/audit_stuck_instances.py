@@ -26,38 +26,25 @@ Sources: ``nova/compute/api.py`` (_delete), ``nova/compute/manager.py`` (_init_i
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
 from typing import Self
 
 import sqlalchemy as sa
 from oslo_config import cfg
+from sqlalchemy.engine import Connection
 
 from handlers.access import cloud_options
 from handlers.access.compute import Compute, deleting_server
 from handlers.access.roles import SERVERS
-from handlers.base import (
-    Conflict,
-    Finding,
-    HandlerError,
-    Healed,
-    Key,
-    Mode,
-    Privilege,
-    Resources,
-    Roles,
-    Trigger,
-    keys_of,
-)
+from handlers.base import Conflict, Finding, HandlerError, Healed, Key, Mode, Privilege, Resources, Roles, Trigger
 from handlers.nova import concerns, keys, options
-from handlers.nova.base import NovaHandler
 from handlers.nova.cells import Cell
 from handlers.nova.database import NovaDatabases
 from handlers.nova.instances import facts, queries
 from handlers.nova.instances.rules import ByHand, Case, Problem, Repeat, decide
-from handlers.nova.nodes import live_instances
-from handlers.nova.verdicts import Keep, Report, Wait, soonest
+from handlers.nova.stuck import StuckHandler
+from handlers.nova.verdicts import Keep, Report, Wait
 
 OPTIONS: list[cfg.Opt] = [
     cfg.IntOpt(
@@ -92,10 +79,9 @@ class Evidence:
     host_up: bool | None
 
 
-class AuditStuckInstances(NovaHandler):
+class AuditStuckInstances(StuckHandler):
     name = "audit_stuck_instances"
     title = "Report instances whose task or build never ends, and repeat deletions"
-    kinds = ("instance", "host")
     healable_problems = frozenset({Problem.DELETING})
     concerned_kinds = concerns.KINDS
     triggers = (
@@ -106,15 +92,13 @@ class AuditStuckInstances(NovaHandler):
     default_interval = 1800
     confirm_after = 5.0
     requires = ("nova_api",)
-    relies_on = ("nova_api", "cell")
     rights = {"cell": {"instances": frozenset({Privilege.UPDATE})}}
     roles = Roles((), (SERVERS,))
     cost = "One query per cell, which reads the live instances; half an hour is fine for a hundred thousand."
 
     def __init__(self, databases: NovaDatabases, compute: Compute, after: float) -> None:
-        self._databases = databases
+        super().__init__(databases, after)
         self._compute = compute
-        self._after = after
 
     @classmethod
     def options(cls) -> Mapping[str, Sequence[cfg.Opt]]:
@@ -129,33 +113,20 @@ class AuditStuckInstances(NovaHandler):
         after = resources.conf[options.AUDIT].audit_stuck_instances_after
         return cls(resources.get(NovaDatabases.from_resources), resources.get(Compute.from_resources), after)
 
-    def inspect(self, key: Key) -> Iterable[Finding]:
-        findings: list[Finding] = []
-        waits: list[Wait] = []
-        for instance in self._of_host(key.id) if key.kind == "host" else [key.id]:
-            for cell, case in facts.read(self._databases, instance, self._after):
-                match decide(case):
-                    case Keep():
-                        pass
-                    case Wait() as wait:
-                        waits.append(wait)
-                    case Report() as report:
-                        findings.append(self._report(key, cell, case, report))
-                    case Repeat():
-                        findings.append(self._repetition(key, cell, case))
-        if waits and not findings:
-            raise soonest(waits)
-        return findings
+    def suspects(self, connection: Connection, host: str | None = None) -> list[str]:
+        return queries.suspects(connection, self._after, host)
 
-    def sweep(self) -> Iterator[Key]:
-        look = partial(queries.suspects, after=self._after)
-        found, down = self._databases.run_in_available(self._databases.host_cells(), look)
-        yield from keys_of("instance", sorted({instance for some in found.values() for instance in some}))
-        if down is not None:
-            raise down
-
-    def population(self) -> int:
-        return live_instances(self._databases)
+    def judge(self, key: Key, instance: str) -> Iterator[Finding | Wait]:
+        for cell, case in facts.read(self._databases, instance, self._after):
+            match decide(case):
+                case Keep():
+                    pass
+                case Wait() as wait:
+                    yield wait
+                case Report() as report:
+                    yield self._report(key, cell, case, report)
+                case Repeat():
+                    yield self._repetition(key, cell, case)
 
     def heal(self, finding: Finding) -> Healed:
         self._databases.require_known_schema()
@@ -176,11 +147,6 @@ class AuditStuckInstances(NovaHandler):
             after={"task_state": evidence.task_state},
             undo=finding.undo,
         )
-
-    def _of_host(self, host: str) -> list[str]:
-        look = partial(queries.suspects, after=self._after, host=host)
-        found = self._databases.run_in_all(self._databases.host_cells(), look)
-        return sorted({instance for some in found.values() for instance in some})
 
     def _report(self, key: Key, cell: Cell, case: Case, report: Report) -> Finding:
         refusal = report.refusal

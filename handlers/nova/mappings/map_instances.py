@@ -58,7 +58,7 @@ from handlers.nova.mappings import facts as records
 from handlers.nova.mappings import queries
 from handlers.nova.mappings.rules import SETTLE, Copy, Facts, is_instance
 from handlers.nova.mappings.unmapped_rules import Map, Problem, decide
-from handlers.nova.verdicts import Keep, Report, Wait, soonest
+from handlers.nova.verdicts import Keep, Report, Wait, findings_or_wait
 
 #: instances of one finding and one transaction
 BATCH = 500
@@ -116,9 +116,7 @@ class MapInstances(PlacementHandler):
         if key.kind == "cell":
             return self._inspect_cell(key)
         findings, waits = self._prove(key, [key.id]) if is_instance(key.id) else ([], [])
-        if waits and not findings:
-            raise soonest(waits)
-        return findings
+        return findings_or_wait(findings, waits)
 
     def sweep(self) -> Iterator[Key]:
         """Yield the keys of unmapped instances; if a cell has many, keys of ranges of their ids."""

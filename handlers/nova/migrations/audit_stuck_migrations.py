@@ -26,22 +26,21 @@ Sources: ``nova/db/main/api.py`` (migration_get_in_progress_by_host_and_node), `
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
 from typing import Self
 
 from oslo_config import cfg
+from sqlalchemy.engine import Connection
 
-from handlers.base import Finding, Healed, Key, Mode, Privilege, Resources, Trigger, keys_of
+from handlers.base import Finding, Healed, Key, Mode, Privilege, Resources, Trigger
 from handlers.nova import concerns, keys, options
-from handlers.nova.base import DatabaseHandler
 from handlers.nova.cells import Cell
 from handlers.nova.database import NovaDatabases
 from handlers.nova.migrations import facts, queries
 from handlers.nova.migrations.rules import Case, Fail, Problem, decide
-from handlers.nova.nodes import live_instances
-from handlers.nova.verdicts import MOVED_SETTLE, Keep, Report, Wait, soonest
+from handlers.nova.stuck import StuckHandler
+from handlers.nova.verdicts import MOVED_SETTLE, Keep, Report, Wait
 
 OPTIONS: list[cfg.Opt] = [
     cfg.IntOpt(
@@ -85,10 +84,9 @@ class Evidence:
     successor: str | None
 
 
-class AuditStuckMigrations(DatabaseHandler):
+class AuditStuckMigrations(StuckHandler):
     name = "audit_stuck_migrations"
     title = "End migrations that no service of Nova carries on"
-    kinds = ("instance", "host")
     healable_problems = frozenset({Problem.OF_DELETED, Problem.SUPERSEDED})
     concerned_kinds = concerns.KINDS
     triggers = (
@@ -102,10 +100,6 @@ class AuditStuckMigrations(DatabaseHandler):
     cost = "One query per cell, which finds only instances with an unfinished migration; an hour is fine."
     rights = {"cell": {"migrations": frozenset({Privilege.UPDATE})}}
 
-    def __init__(self, databases: NovaDatabases, after: float) -> None:
-        super().__init__(databases)
-        self._after = after
-
     @classmethod
     def options(cls) -> Mapping[str, Sequence[cfg.Opt]]:
         return {**super().options(), options.AUDIT: OPTIONS}
@@ -115,30 +109,18 @@ class AuditStuckMigrations(DatabaseHandler):
         after = resources.conf[options.AUDIT].audit_stuck_migrations_after
         return cls(resources.get(NovaDatabases.from_resources), after)
 
-    def inspect(self, key: Key) -> Iterable[Finding]:
-        findings: list[Finding] = []
-        waits: list[Wait] = []
-        for instance in self._of_host(key.id) if key.kind == "host" else [key.id]:
-            for cell, case in facts.read(self._databases, instance, self._after):
-                match decide(case):
-                    case Keep():
-                        pass
-                    case Wait() as wait:
-                        waits.append(wait)
-                    case Report() | Fail() as verdict:
-                        findings.append(self._finding(key, cell, case, verdict))
-        if waits and not findings:
-            raise soonest(waits)
-        return findings
+    def suspects(self, connection: Connection, host: str | None = None) -> list[str]:
+        return queries.suspects(connection, host)
 
-    def sweep(self) -> Iterator[Key]:
-        found, down = self._databases.run_in_available(self._databases.host_cells(), queries.suspects)
-        yield from keys_of("instance", sorted({instance for some in found.values() for instance in some}))
-        if down is not None:
-            raise down
-
-    def population(self) -> int:
-        return live_instances(self._databases)
+    def judge(self, key: Key, instance: str) -> Iterator[Finding | Wait]:
+        for cell, case in facts.read(self._databases, instance, self._after):
+            match decide(case):
+                case Keep():
+                    pass
+                case Wait() as wait:
+                    yield wait
+                case Report() | Fail() as verdict:
+                    yield self._finding(key, cell, case, verdict)
 
     def heal(self, finding: Finding) -> Healed:
         self._databases.require_known_schema()
@@ -152,11 +134,6 @@ class AuditStuckMigrations(DatabaseHandler):
             after={"status": queries.ENDED},
             undo=finding.undo,
         )
-
-    def _of_host(self, host: str) -> list[str]:
-        cells = self._databases.host_cells()
-        found = self._databases.run_in_all(cells, partial(queries.suspects, host=host))
-        return sorted({instance for some in found.values() for instance in some})
 
     def _finding(self, key: Key, cell: Cell, case: Case, verdict: Report | Fail) -> Finding:
         move, here, successor = case.move, case.here, case.successor
