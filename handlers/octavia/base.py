@@ -14,6 +14,8 @@ from handlers.octavia import options, settings
 class OctaviaPlugin:
     service: ClassVar[str] = "octavia"
     relies_on: ClassVar[tuple[str, ...]] = ("octavia_database",)
+    #: its own options in the group ``[housekeeping]``
+    own_options: ClassVar[Sequence[cfg.Opt]] = ()
 
     @classmethod
     def applies(cls, conf: cfg.ConfigOpts) -> bool:
@@ -22,7 +24,7 @@ class OctaviaPlugin:
     @classmethod
     def options(cls) -> Mapping[str, Sequence[cfg.Opt]]:
         return {
-            settings.GROUP: settings.OPTIONS,
+            settings.GROUP: [*settings.OPTIONS, *cls.own_options],
             options.GROUP: options.OPTIONS,
             cloud_options.GROUP: cloud_options.OPTIONS,
         }

@@ -48,7 +48,7 @@ Sources: ``octavia/controller/worker/v2/controller_worker.py``, ``octavia/contro
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -227,6 +227,7 @@ class StuckLoadBalancers(OctaviaPlugin, Handler):
     cost = "Nine queries of Octavia's database; five minutes suit thousands of load balancers."
     rights = {"octavia": {"amphora": frozenset({Privilege.UPDATE}), "load_balancer": frozenset({Privilege.UPDATE})}}
     roles = Roles((AMPHORAE,))
+    own_options = OPTIONS
 
     def __init__(
         self,
@@ -242,11 +243,6 @@ class StuckLoadBalancers(OctaviaPlugin, Handler):
         self._after = after
         self._failover_errors = failover_errors
         self._failover_children = failover_children
-
-    @classmethod
-    def options(cls) -> Mapping[str, Sequence[cfg.Opt]]:
-        shared = super().options()
-        return {**shared, settings.GROUP: [*shared[settings.GROUP], *OPTIONS]}
 
     @classmethod
     def from_resources(cls, resources: Resources) -> Self:

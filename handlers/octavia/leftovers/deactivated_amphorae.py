@@ -46,7 +46,7 @@ deletion or creation failed. Servers with random names (``random_amphora_name_le
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from functools import partial
 from typing import Self
@@ -124,6 +124,7 @@ class DeactivatedAmphorae(OctaviaPlugin, Handler):
         }
     }
     roles = Roles((AMPHORAE,))
+    own_options = OPTIONS
 
     def __init__(self, driver: Driver, queue: WorkQueue, grace: float, without_rows: bool = False) -> None:
         self._driver = driver
@@ -132,11 +133,6 @@ class DeactivatedAmphorae(OctaviaPlugin, Handler):
         self._judge = Judge(driver, queue, grace, without_rows)
         self._suspects = Suspects(driver, grace)
         self._disposal = Disposal(driver, grace)
-
-    @classmethod
-    def options(cls) -> Mapping[str, Sequence[cfg.Opt]]:
-        shared = super().options()
-        return {**shared, settings.GROUP: [*shared[settings.GROUP], *OPTIONS]}
 
     @classmethod
     def from_resources(cls, resources: Resources) -> Self:
