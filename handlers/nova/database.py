@@ -113,10 +113,13 @@ class NovaDatabases:
 
         :raises Conflict: the cell is gone
         """
-        for cell in self.cells():
-            if cell.uuid == uuid:
-                return cell
-        raise Conflict(f"the cell {uuid} is gone")
+        cell = self.find_cell(uuid)
+        if cell is None:
+            raise Conflict(f"the cell {uuid} is gone")
+        return cell
+
+    def find_cell(self, uuid: str) -> Cell | None:
+        return next((cell for cell in self.cells() if cell.uuid == uuid), None)
 
     def database(self, cell: Cell) -> Database:
         """Return the database of a cell.

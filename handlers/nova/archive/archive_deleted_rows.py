@@ -140,7 +140,7 @@ class ArchiveDeletedRows(CellHandler):
             case "instance":
                 return self._inspect_instance(key)
             case "cell":
-                cell = self.cell(key.id)
+                cell = self._databases.find_cell(key.id)
                 return [] if cell is None else self._inspect_cell(key, cell)
             case _:
                 raise Refused(f"archive_deleted_rows has no keys such as {key}")

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from handlers.access.database import Database, utcnow
-from handlers.base import Conflict, Finding, Healed, Incomplete, Key, Unavailable
+from handlers.base import Finding, Healed, Incomplete, Key, Unavailable
 from handlers.nova.archive.schema import Schema
 from handlers.nova.base import NovaHandler
 from handlers.nova.cells import Cell
@@ -87,9 +87,6 @@ class CellHandler(NovaHandler):
     def heal(self, finding: Finding) -> Healed:
         return self.heal_while(finding, lambda: True)
 
-    def cell(self, uuid: str) -> Cell | None:
-        return next((cell for cell in self._databases.cells() if cell.uuid == uuid), None)
-
     def open(self, cell: Cell) -> tuple[Database, Schema]:
         database = self._databases.database(cell)
         return database, Schema.read(database)
@@ -108,8 +105,6 @@ class CellHandler(NovaHandler):
         :raises Conflict: the finding is no longer true
         """
         scope = Scope.of(self.prove_again(finding))
-        cell = self.cell(scope.cell)
-        if cell is None:
-            raise Conflict(f"the cell {scope.cell} is gone")
+        cell = self._databases.cell(scope.cell)
         self._databases.require_known_schema([cell])
         return OpenCell(cell, *self.open(cell), scope.moment)

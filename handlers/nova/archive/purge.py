@@ -127,7 +127,7 @@ class Purge(CellHandler):
         return cls(resources.get(NovaDatabases.from_resources), days, rows, pause, group.purge_rows_per_cycle)
 
     def inspect(self, key: Key) -> Iterable[Finding]:
-        cell = self.cell(key.id)
+        cell = self._databases.find_cell(key.id)
         if cell is None:
             return []
         database, schema = self.open(cell)

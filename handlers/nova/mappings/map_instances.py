@@ -232,10 +232,10 @@ class MapInstances(PlacementHandler):
             bounds = (int(first), int(last)) if slash else (1, None)
         except ValueError:
             raise Refused(f"{key} is not a range of a cell; write cell:<uuid> or cell:<uuid>/<first>-<last>") from None
-        for cell in self._databases.cells():
-            if cell.uuid == uuid:
-                return cell, *bounds
-        raise Refused(f"there is no cell {uuid}")
+        cell = self._databases.find_cell(uuid)
+        if cell is None:
+            raise Refused(f"there is no cell {uuid}")
+        return cell, *bounds
 
 
 def _batches(missing: Iterable[tuple[int, str]]) -> Iterator[list[tuple[int, str]]]:
