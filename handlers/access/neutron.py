@@ -30,6 +30,8 @@ PAGE = 1000
 #: values of a filter per request: some servers in front of Neutron accept only 4 kB of address and headers
 VALUES = 50
 
+#: the owner of an instance's ports, before the availability zone
+INSTANCES = "compute:"
 HOST = "binding:host_id"
 PROFILE = "binding:profile"
 

@@ -29,17 +29,14 @@ Sources: ``nova/network/neutron.py`` (bind_ports_to_host, setup_networks_on_host
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Self
 
-from oslo_config import cfg
-
-from handlers.access import cloud_options
-from handlers.access.neutron import HOST, Binding, Network, Port, deleting_binding
+from handlers.access.neutron import HOST, INSTANCES, Binding, Network, Port, deleting_binding
 from handlers.access.roles import BINDINGS, PORTS
 from handlers.base import Conflict, Finding, Healed, Key, Mode, Resources, Roles, Trigger, Unavailable, keys_of
-from handlers.nova import concerns, keys, options, queries
+from handlers.nova import concerns, keys, queries
 from handlers.nova.base import NovaHandler
 from handlers.nova.bindings import facts
 from handlers.nova.bindings.queries import hosts_at_rest, moving
@@ -58,8 +55,6 @@ _HINTS = (
     "instance.live_migration_rollback_dest.end",
     "instance.live_migration_abort.end",
 )
-#: the owner of an instance's ports, before the availability zone
-_OWNER = "compute:"
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,15 +99,11 @@ class AuditBindings(NovaHandler):
         self._network = network
 
     @classmethod
-    def options(cls) -> Mapping[str, Sequence[cfg.Opt]]:
-        return {options.GROUP: options.OPTIONS, cloud_options.GROUP: cloud_options.OPTIONS}
-
-    @classmethod
     def from_resources(cls, resources: Resources) -> Self:
         return cls(resources.get(NovaDatabases.from_resources), resources.get(Network.from_resources))
 
     def inspect(self, key: Key) -> Iterable[Finding]:
-        ports = [port for port in self._network.ports({"device_id": key.id}) if port.owner.startswith(_OWNER)]
+        ports = [port for port in self._network.ports({"device_id": key.id}) if port.owner.startswith(INSTANCES)]
         bindings = {port.id: self._network.bindings(port.id) for port in ports}
         if not any(bindings.values()):
             return []
@@ -138,7 +129,7 @@ class AuditBindings(NovaHandler):
         inactive: set[str] = set()
         for host in sorted(self._databases.api.run(queries.mapped_hosts)):
             for port in self._network.ports({HOST: host}, fields=("device_id", "device_owner", HOST)):
-                if not port.owner.startswith(_OWNER) or not port.device:
+                if not port.owner.startswith(INSTANCES) or not port.device:
                     continue
                 if not same(port.host, host):
                     inactive.add(port.device)

@@ -40,7 +40,6 @@ from typing import Self
 
 from oslo_config import cfg
 
-from handlers.access import cloud_options
 from handlers.access.cloud import Write
 from handlers.access.roles import PLACEMENT
 from handlers.base import (
@@ -122,11 +121,7 @@ class SyncAggregates(PlacementHandler):
 
     @classmethod
     def options(cls) -> Mapping[str, Sequence[cfg.Opt]]:
-        return {
-            options.GROUP: options.OPTIONS,
-            cloud_options.GROUP: cloud_options.OPTIONS,
-            options.AUDIT: OPTIONS,
-        }
+        return {**super().options(), options.AUDIT: OPTIONS}
 
     @classmethod
     def from_resources(cls, resources: Resources) -> Self:

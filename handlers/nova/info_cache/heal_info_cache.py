@@ -28,20 +28,18 @@ _heal_instance_info_cache, _init_instance), ``nova/api/openstack/compute/server_
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Self
 
 import tenacity
-from oslo_config import cfg
 
-from handlers.access import cloud_options
 from handlers.access.compute import Compute, changed_network
-from handlers.access.neutron import HOST, Network
+from handlers.access.neutron import HOST, INSTANCES, Network
 from handlers.access.roles import EVENTS, PORTS
 from handlers.base import Finding, Healed, InFlight, Json, Key, Mode, Resources, Roles, Trigger, Unavailable, keys_of
-from handlers.nova import concerns, keys, options
+from handlers.nova import concerns, keys
 from handlers.nova.base import NovaHandler
 from handlers.nova.cells import Cell
 from handlers.nova.database import NovaDatabases
@@ -106,16 +104,12 @@ class HealInfoCache(NovaHandler):
         self._compute = compute
 
     @classmethod
-    def options(cls) -> Mapping[str, Sequence[cfg.Opt]]:
-        return {options.GROUP: options.OPTIONS, cloud_options.GROUP: cloud_options.OPTIONS}
-
-    @classmethod
     def from_resources(cls, resources: Resources) -> Self:
         databases = resources.get(NovaDatabases.from_resources)
         return cls(databases, resources.get(Network.from_resources), resources.get(Compute.from_resources))
 
     def inspect(self, key: Key) -> Iterable[Finding]:
-        ports = [port for port in self._network.ports({"device_id": key.id}) if port.owner.startswith(facts.OWNER)]
+        ports = [port for port in self._network.ports({"device_id": key.id}) if port.owner.startswith(INSTANCES)]
         cell, known = facts.read(self._databases, key.id)
         cases = facts.cases(known, ports, self._databases.host_names)
         judged = {port: decide(case) for port, case in cases.items()}
@@ -137,7 +131,7 @@ class HealInfoCache(NovaHandler):
     def sweep(self) -> Iterator[Key]:
         shown: dict[str, dict[str, Vif]] = {}
         for port in self._network.ports({}, fields=(*facts.FIELDS, HOST)):
-            if port.owner.startswith(facts.OWNER) and port.device and port.host:
+            if port.owner.startswith(INSTANCES) and port.device and port.host:
                 shown.setdefault(port.device, {})[port.id] = facts.vif(port)
         down: Unavailable | None = None
         for cell in self._databases.host_cells():

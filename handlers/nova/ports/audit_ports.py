@@ -46,8 +46,7 @@ from typing import Any, Self
 
 from oslo_config import cfg
 
-from handlers.access import cloud_options
-from handlers.access.neutron import HOST, PROFILE, Network, Port, changing, deleting
+from handlers.access.neutron import HOST, INSTANCES, PROFILE, Network, Port, changing, deleting
 from handlers.access.roles import PORTS, PROFILES
 from handlers.base import (
     Conflict,
@@ -77,8 +76,6 @@ from handlers.nova.ports.rules import SETTLE, Case, Facts, Fate, Remains, State
 _ENDED = 2.0
 #: seconds from its beginning, as in :mod:`handlers.nova.allocations.audit_allocations`
 _DELETING = 30.0
-#: the owner of an instance's ports, before the availability zone
-_OWNER = "compute:"
 #: the fields of a binding profile that belong to the host or to the instance; the others are the user's
 _OF_HOST = frozenset(
     {
@@ -157,11 +154,7 @@ class AuditPorts(NovaHandler):
 
     @classmethod
     def options(cls) -> Mapping[str, Sequence[cfg.Opt]]:
-        return {
-            options.GROUP: options.OPTIONS,
-            cloud_options.GROUP: cloud_options.OPTIONS,
-            options.AUDIT: OPTIONS,
-        }
+        return {**super().options(), options.AUDIT: OPTIONS}
 
     @classmethod
     def from_resources(cls, resources: Resources) -> Self:
@@ -172,7 +165,7 @@ class AuditPorts(NovaHandler):
         )
 
     def inspect(self, key: Key) -> Iterable[Finding]:
-        ports = [port for port in self._network.ports({"device_id": key.id}) if port.owner.startswith(_OWNER)]
+        ports = [port for port in self._network.ports({"device_id": key.id}) if port.owner.startswith(INSTANCES)]
         if not ports:
             return []
         facts, remains, names = self._facts(key.id)
@@ -191,7 +184,7 @@ class AuditPorts(NovaHandler):
         seen: set[str] = set()
         batch: set[str] = set()
         for port in self._network.ports({}, fields=("device_id", "device_owner")):
-            if not port.owner.startswith(_OWNER) or not port.device or port.device in seen:
+            if not port.owner.startswith(INSTANCES) or not port.device or port.device in seen:
                 continue
             seen.add(port.device)
             batch.add(port.device)
