@@ -20,6 +20,7 @@ revisions           the schemas of known releases
 tables              the columns that handlers read or write
 records             rows as values
 queries             SQL that several families share
+mapped              reads an instance with the cell of its mapping
 names               compares host names
 concerns            names the objects of a finding for exemptions
 nodes               reads compute nodes and instances of all cells

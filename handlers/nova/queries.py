@@ -88,11 +88,6 @@ def build_requests(connection: Connection, instances: Collection[str]) -> set[st
     return {uuid for chunk in chunks(instances) for uuid in connection.scalars(query.where(c.instance_uuid.in_(chunk)))}
 
 
-def has_build_request(connection: Connection, instance: str) -> bool:
-    c = tables.build_requests.c
-    return connection.execute(sa.select(c.id).where(c.instance_uuid == instance)).first() is not None
-
-
 def scheduling(connection: Connection, instance: str) -> tuple[bool, records.InstanceMapping | None]:
     """Return whether an instance has a build request, and its mapping; one statement, so one moment."""
     requests, c = tables.build_requests.c, tables.instance_mappings.c

@@ -94,7 +94,7 @@ def test_every_query_runs(engine: sa.Engine, database: Database) -> None:
     assert database.run(lambda connection: [row.uuid for row in queries.archived_instances(connection, some)]) == ["si"]
     assert database.run(lambda connection: queries.archived_migrations(connection, some)) == {"sm": "si"}
     assert database.run(lambda connection: queries.building(connection, some)) == {"b", "u"}
-    assert database.run(lambda connection: queries.has_build_request(connection, "b"))
+    assert database.run(lambda connection: queries.scheduling(connection, "b"))[0]
     assert database.run(lambda connection: cell_of(connection, "i")) == 1
     [aggregate] = database.run(queries.aggregates)
     assert aggregate.hosts == {"a"}

@@ -9,7 +9,6 @@ from handlers.nova.cells import Cell
 from handlers.nova.database import NovaDatabases
 from handlers.nova.instances.queries import host_up, live_row
 from handlers.nova.instances.rules import Case, Row
-from handlers.nova.records import InstanceMapping
 
 
 def read(databases: NovaDatabases, instance: str, after: float) -> list[tuple[Cell, Case]]:
@@ -17,7 +16,7 @@ def read(databases: NovaDatabases, instance: str, after: float) -> list[tuple[Ce
 
     :raises Unavailable: when a database does not answer
     """
-    requested, mapping = databases.api.run(lambda connection: _scheduling(connection, instance))
+    requested, mapping = databases.api.run(lambda connection: queries.scheduling(connection, instance))
     seen = databases.run_in_all(databases.cells(), lambda connection: _in_cell(connection, instance))
     rows = {cell: (row, up) for cell, (row, up) in seen.items() if row is not None}
     return [
@@ -35,10 +34,6 @@ def read(databases: NovaDatabases, instance: str, after: float) -> list[tuple[Ce
         )
         for cell, (row, up) in rows.items()
     ]
-
-
-def _scheduling(connection: Connection, instance: str) -> tuple[bool, InstanceMapping | None]:
-    return queries.has_build_request(connection, instance), queries.instance_mapping(connection, instance)
 
 
 def _in_cell(connection: Connection, instance: str) -> tuple[Row | None, bool | None]:

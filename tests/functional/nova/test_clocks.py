@@ -47,7 +47,7 @@ def test_ages_shrink_by_the_difference_of_the_clocks(
     report(cloud, databases, "a", behind)
     assert 40 < age(databases, moved) < 60
     other = cloud.request()
-    assert databases.api.run(lambda connection: queries.has_build_request(connection, other))
+    assert databases.api.run(lambda connection: queries.scheduling(connection, other))[0]
     assert 15 < databases.api.clock_margin < 21
 
 

@@ -1,0 +1,52 @@
+"""Reads an instance with the cell of its mapping."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from sqlalchemy.engine import Connection
+
+from handlers.nova import queries
+from handlers.nova.cells import Cell
+from handlers.nova.database import NovaDatabases
+from handlers.nova.records import Instance
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Mapped(Generic[T]):
+    """An instance, by the databases of all cells.
+
+    :param cell: the cell of its mapping
+    :param here: its row in that cell
+    :param more: further records in that cell
+    :param copies: its rows in all cells
+    :param building: whether it has a build request, or no mapping to a cell
+    """
+
+    cell: Cell | None
+    here: Instance | None
+    more: T | None
+    copies: tuple[Instance, ...]
+    building: bool
+
+
+def read_mapped(databases: NovaDatabases, instance: str, read: Callable[[Connection, str], T]) -> Mapped[T]:
+    """Return an instance, with further records that a function reads in each cell.
+
+    :raises Unavailable: when a database does not answer
+    """
+
+    def in_cell(connection: Connection) -> tuple[Instance | None, T]:
+        more = read(connection, instance)
+        return queries.instance(connection, instance), more
+
+    requested, mapping = databases.api.run(lambda connection: queries.scheduling(connection, instance))
+    seen = databases.run_in_all(databases.cells(), in_cell)
+    home = next((cell for cell in seen if mapping is not None and cell.id == mapping.cell_id), None)
+    here, more = seen[home] if home is not None else (None, None)
+    copies = tuple(row for row, _ in seen.values() if row is not None)
+    return Mapped(home, here, more, copies, requested or home is None)
