@@ -10,8 +10,10 @@ import pytest
 from handlers.nova.simulation import NovaSimulation
 from tests.program import Program
 from tests.servers.galera import Galera
-from tests.services.conftest import Bus, bus, cloud, eventually, options
+from tests.services.conftest import bus, cloud, options
 from tests.services.test_daemon import assert_healed_once, held, leak, nothing_left, replicas_of
+from tests.services.virtual_host import Bus
+from tests.waiting import eventually
 
 __all__ = ["bus", "cloud", "options"]
 

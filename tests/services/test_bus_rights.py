@@ -11,7 +11,8 @@ import pytest
 
 from handlers.nova.simulation import NovaSimulation
 from tests.program import Program
-from tests.services.conftest import Bus, eventually
+from tests.services.virtual_host import Bus
+from tests.waiting import eventually
 
 DOCUMENT = Path(__file__).parents[2] / "doc" / "source" / "rabbitmq.rst"
 PERMISSIONS = re.compile(r"(\w+):\n +# rabbitmqctl set_permissions -p / stackmend '(.*)' '(.*)' '(.*)'")

@@ -26,7 +26,8 @@ from tests.keystone import Keystone
 from tests.program import Program
 from tests.servers.mariadb import MariaDB
 from tests.servers.rabbitmq import RabbitMQ
-from tests.services.conftest import Bus, eventually
+from tests.services.virtual_host import Bus
+from tests.waiting import eventually
 
 #: heads of the migrations of Nova 34 and Octavia 19
 HEADS = ("cdeec0c85668", "2903cd72dc14")

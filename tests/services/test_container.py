@@ -16,7 +16,8 @@ import pytest
 
 from handlers.nova.simulation import NovaSimulation
 from tests.program import Program
-from tests.services.conftest import Bus, eventually
+from tests.services.virtual_host import Bus
+from tests.waiting import eventually
 
 IMAGE = "localhost/stackmend"
 USER = 42490

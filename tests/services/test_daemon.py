@@ -18,7 +18,8 @@ from handlers.nova.simulation import NovaSimulation
 from tests.faults import FaultyProxy
 from tests.program import Program
 from tests.servers.mariadb import MariaDB
-from tests.services.conftest import Bus, eventually
+from tests.services.virtual_host import Bus
+from tests.waiting import eventually
 
 DELETIONS = 1000
 

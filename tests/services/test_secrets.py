@@ -13,7 +13,7 @@ from tests.program import Options, Program, only
 from tests.servers.mariadb import MariaDB
 from tests.servers.rabbitmq import RabbitMQ
 from tests.servers.server import HOST, free_port
-from tests.services.conftest import eventually
+from tests.waiting import eventually
 
 #: what each planted password begins with; the rest tells where it was planted
 MARK = "Hemlig"

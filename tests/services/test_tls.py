@@ -25,8 +25,9 @@ from tests.servers.postgresql import PostgreSQL
 from tests.servers.rabbitmq import RabbitMQ
 from tests.servers.server import HOST, PASSWORD, Certificate, Server
 from tests.servers.tls import Authority
-from tests.services.conftest import Bus, eventually
 from tests.services.test_check import HEADS, fill
+from tests.services.virtual_host import Bus
+from tests.waiting import eventually
 
 #: how the files of an authority are given to a driver, in the query of a URL
 QUERY = {"mariadb": "ssl_ca={}", "postgresql": "sslmode=verify-full&sslrootcert={}"}

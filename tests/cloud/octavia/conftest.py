@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from tests.cloud.conftest import served
 from tests.cloud.control_plane import ControlPlane
 from tests.cloud.octavia import installation
 from tests.cloud.octavia.balancers import Balancers
 from tests.cloud.octavia.scene import Scene
 from tests.cloud.octavia.world import disorders, wait_for_rest, world
+from tests.cloud.serving import served
 from tests.program import Program
 from tests.servers.mariadb import MariaDB
 from tests.servers.rabbitmq import RabbitMQ

@@ -16,7 +16,7 @@ from consumer.journal.database import Database
 from consumer.journal.dead import DeadLetter
 from consumer.journal.work import Hint, Priority
 from handlers.base import Key
-from tests.functional.cli.conftest import Shell
+from tests.functional.cli.shell import Shell
 
 USER = pwd.getpwuid(os.getuid()).pw_name
 

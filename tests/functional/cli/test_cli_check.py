@@ -8,7 +8,7 @@ import pytest
 
 from consumer import plugins
 from handlers.base import Checked, Verdict
-from tests.functional.cli.conftest import Ran, Shell
+from tests.functional.cli.shell import Ran, Shell
 
 SILENT = f"no connection to http://{'keystone.example.org/' * 4}: Connection refused; see [openstack] auth_type"
 FOUND = [

@@ -15,7 +15,7 @@ from consumer.cli.base import person
 from consumer.cli.exempt import ExemptAdd, blind, read_scope
 from consumer.journal import backlog, exemptions
 from consumer.journal.database import Database
-from tests.functional.cli.conftest import Ran, Shell
+from tests.functional.cli.shell import Ran, Shell
 
 ROOT = Path(__file__).parents[3]
 

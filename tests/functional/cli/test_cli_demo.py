@@ -16,7 +16,7 @@ import pytest
 from consumer import plugins
 from handlers.base import Key, Resources
 from handlers.demo import Demo, Notification, Scene
-from tests.functional.cli.conftest import WORLD, Shell
+from tests.functional.cli.shell import WORLD, Shell
 
 WHOLE = "import sys; from consumer.cli import main; sys.exit(main.stackmend(sys.argv[1:]))"
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from consumer.journal.database import Database
-from tests.functional.cli.conftest import Shell
+from tests.functional.cli.shell import Shell
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from consumer.journal import controls, history
 from consumer.journal.database import Database
 from handlers.base import Finding, InFlight, Key, Unavailable, Watermark
 from tests.doubles import Mender
-from tests.functional.cli.conftest import Shell
+from tests.functional.cli.shell import Shell
 
 
 def test_a_sweep_heals_and_writes_history(shell: Shell, database: Database) -> None:

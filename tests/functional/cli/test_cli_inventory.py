@@ -11,7 +11,7 @@ from consumer import plugins
 from consumer.journal import history
 from consumer.journal.database import Database
 from handlers.base import Healed, Inventory, Json, Refused, Resources, Unavailable
-from tests.functional.cli.conftest import Shell
+from tests.functional.cli.shell import Shell
 
 SHELF: dict[str, str] = {}
 

@@ -12,7 +12,7 @@ from consumer.journal.dead import DeadLetter
 from consumer.journal.history import Line, Origin, Outcome
 from consumer.journal.work import Hint, Parked, Priority
 from handlers.base import Key
-from tests.functional.cli.conftest import Shell
+from tests.functional.cli.shell import Shell
 
 
 def put(database: Database, *names: str) -> None:

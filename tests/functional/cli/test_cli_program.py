@@ -16,12 +16,12 @@ from oslo_config import cfg
 from consumer import plugins
 from consumer.cli import main
 from consumer.cli.main import COMMANDS
-from tests.functional.cli.conftest import Shell, WorldMender
+from tests.functional.cli.shell import Shell, WorldMender
 
 DAEMON = """
 import sys
 from consumer import plugins
-from tests.functional.cli.conftest import WORLD, WorldMender
+from tests.functional.cli.shell import WORLD, WorldMender
 plugins.handlers = lambda: [WorldMender]
 plugins.brokers = lambda: []
 WORLD.things = {"a": 1}

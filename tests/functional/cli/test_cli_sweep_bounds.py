@@ -12,7 +12,7 @@ from consumer import plugins
 from consumer.journal import history
 from consumer.journal.database import Database
 from handlers.base import Finding, Healed, Key, Watermark
-from tests.functional.cli.conftest import Fixer, Shell, WorldMender
+from tests.functional.cli.shell import Fixer, Shell, WorldMender
 
 
 class CelledMender(WorldMender):

@@ -10,7 +10,7 @@ from consumer.journal import deliveries, history
 from consumer.journal.database import Database
 from consumer.journal.history import Line, Origin, Outcome
 from handlers.base import Key
-from tests.functional.cli.conftest import Shell
+from tests.functional.cli.shell import Shell
 from tests.receiver import Receiver
 
 

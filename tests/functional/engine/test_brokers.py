@@ -15,8 +15,8 @@ from consumer.engine.meter import Meter
 from consumer.engine.service import Service, merged
 from consumer.journal.database import Database
 from handlers.base import Broker, Resources, Unavailable
-from tests.functional.engine.conftest import eventually
 from tests.servers.server import HOST, free_port
+from tests.waiting import eventually
 
 
 def test_brokers_at_one_url_are_one() -> None:

@@ -8,7 +8,8 @@ from consumer.journal import asks, backlog, exemptions, history
 from consumer.journal.asks import Ask, State
 from consumer.journal.work import SWEEP, Hint, Priority
 from handlers.base import Key, Mode, Unavailable
-from tests.functional.engine.conftest import Machine, eventually, hint
+from tests.functional.engine.machine import Machine, hint
+from tests.waiting import eventually
 
 
 @pytest.fixture

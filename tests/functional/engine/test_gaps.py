@@ -19,7 +19,8 @@ from consumer.journal.database import Database, JournalUnavailable
 from consumer.journal.work import Hint, Priority
 from handlers.base import Mode, Resources
 from tests.doubles import Mender, World
-from tests.functional.engine.conftest import Machine, eventually
+from tests.functional.engine.machine import Machine
+from tests.waiting import eventually
 
 
 class Daily(Mender):

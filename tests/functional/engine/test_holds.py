@@ -15,7 +15,8 @@ from consumer.engine.oneshot import Action, OneShot
 from consumer.journal import asks, backlog, history
 from handlers.base import Finding, Healed, Mode, Resources
 from tests.doubles import Mender
-from tests.functional.engine.conftest import Machine, eventually, hint
+from tests.functional.engine.machine import Machine, hint
+from tests.waiting import eventually
 
 
 @pytest.fixture

@@ -20,7 +20,8 @@ from consumer.status import health
 from consumer.status.health import Beats, alive
 from handlers.base import Finding, Handler, Healed, Key, Mode
 from tests.doubles import Mender
-from tests.functional.engine.conftest import Machine, eventually, hint
+from tests.functional.engine.machine import Machine, hint
+from tests.waiting import eventually
 
 STEPS = 50
 

@@ -11,7 +11,8 @@ from consumer.journal import controls, work
 from consumer.journal.work import Hint, Priority
 from handlers.base import Incomplete, Key, Unavailable
 from tests.doubles import Mender, World
-from tests.functional.engine.conftest import Machine, eventually
+from tests.functional.engine.machine import Machine
+from tests.waiting import eventually
 
 
 class Counting(Mender):

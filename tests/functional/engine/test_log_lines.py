@@ -10,7 +10,8 @@ import pytest
 from consumer.journal import controls
 from consumer.journal.work import SWEEP, Hint, Priority
 from handlers.base import HandlerError, Key, Mode, Refused, Unavailable
-from tests.functional.engine.conftest import Machine, eventually, hint
+from tests.functional.engine.machine import Machine, hint
+from tests.waiting import eventually
 
 
 @pytest.fixture(autouse=True)

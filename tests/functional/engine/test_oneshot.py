@@ -16,7 +16,7 @@ from consumer.engine.task import Task
 from consumer.journal import history
 from handlers.base import Handler, Key, Mode
 from tests.doubles import CarefulMender, Mender
-from tests.functional.engine.conftest import Machine
+from tests.functional.engine.machine import Machine
 
 
 def sweep(machine: Machine, handler: Handler, **settings: int) -> list[tuple[str, str]]:

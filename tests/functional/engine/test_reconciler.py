@@ -21,7 +21,8 @@ from consumer.journal.database import Database
 from consumer.journal.work import Claim, Later, Priority
 from handlers.base import Conflict, Finding, InFlight, Key, Mode, Refused, Unavailable
 from tests.doubles import Mender, World
-from tests.functional.engine.conftest import SETTINGS, Machine, eventually, hint
+from tests.functional.engine.machine import SETTINGS, Machine, hint
+from tests.waiting import eventually
 
 CLOSED = Window.parse("Mon 00:00-00:01")
 MONDAY_NOON = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)

@@ -17,7 +17,8 @@ from handlers.access import request_id
 from handlers.access.cloud import Cloud
 from handlers.base import Finding, Healed, Key
 from tests.doubles import Mender
-from tests.functional.engine.conftest import Machine, eventually, hint
+from tests.functional.engine.machine import Machine, hint
+from tests.waiting import eventually
 
 HEADER = "X-Openstack-Request-Id"
 Call = tuple[str, str]

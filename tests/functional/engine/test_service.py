@@ -22,8 +22,9 @@ from consumer.journal import hinting, history
 from consumer.journal.database import Database
 from handlers.base import Mode, Resources
 from tests.doubles import Mender, World
-from tests.functional.engine.conftest import eventually, hint
+from tests.functional.engine.machine import hint
 from tests.receiver import Receiver
+from tests.waiting import eventually
 
 
 @pytest.fixture

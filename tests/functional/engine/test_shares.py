@@ -12,7 +12,8 @@ from consumer.journal import backlog, work
 from consumer.journal.work import Hint, Priority
 from handlers.base import Key
 from tests.doubles import Mender
-from tests.functional.engine.conftest import Machine, eventually, hint
+from tests.functional.engine.machine import Machine, hint
+from tests.waiting import eventually
 
 
 class Nova(Mender):

@@ -16,8 +16,9 @@ from consumer.journal import asks, deliveries, history, schema
 from consumer.journal.history import Line, Origin, Outcome
 from consumer.journal.work import SWEEP, Hint, Priority
 from handlers.base import Key, Mode
-from tests.functional.engine.conftest import Machine, eventually, hint
+from tests.functional.engine.machine import Machine, hint
 from tests.receiver import Receiver
+from tests.waiting import eventually
 
 #: Starts a sender for some URLs.
 Start = Callable[..., Sender]

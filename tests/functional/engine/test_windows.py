@@ -22,7 +22,8 @@ from consumer.journal import backlog, controls, history, schema
 from consumer.journal.work import SWEEP, Hint, Priority
 from handlers.base import Finding, Handler, Healed, InFlight, Key, Mode, Resources
 from tests.doubles import Mender
-from tests.functional.engine.conftest import SETTINGS, Machine, eventually, hint
+from tests.functional.engine.machine import SETTINGS, Machine, hint
+from tests.waiting import eventually
 
 BERLIN = ZoneInfo("Europe/Berlin")
 #: A window, a moment inside and one outside of it.

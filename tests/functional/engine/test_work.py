@@ -17,7 +17,8 @@ from consumer.engine import sweeps
 from consumer.journal import backlog, claiming, controls, hinting, history
 from consumer.journal.work import SWEEP, Hint, Priority
 from handlers.base import Finding, InFlight, Key, Mode, Refused, Unavailable
-from tests.functional.engine.conftest import Machine, eventually, hint
+from tests.functional.engine.machine import Machine, hint
+from tests.waiting import eventually
 
 
 def outcomes(machine: Machine) -> list[tuple[str, str]]:

@@ -12,8 +12,8 @@ from handlers.base import Resources
 from handlers.nova import tables
 from handlers.nova.database import NovaDatabases
 from handlers.nova.simulation import NovaSimulation
-from tests.functional.engine.conftest import eventually
 from tests.program import Program, only
+from tests.waiting import eventually
 
 UNKNOWN = "is at the schema ffffffffffff. stackmend knows those of Nova 25 (Yoga) to 34"
 

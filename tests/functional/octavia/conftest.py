@@ -10,9 +10,7 @@ import pytest
 
 from handlers.octavia.database import OctaviaDatabase
 from handlers.octavia.settings import HousekeepingSettings
-from tests.functional.octavia.world import House, Stuck, mend
-
-__all__ = ["House", "Stuck", "make_house", "mend"]
+from tests.functional.octavia.world import House
 
 #: files that need not survive, so that a test of many small transactions does not wait for a disk
 MEMORY = Path("/dev/shm")

@@ -18,9 +18,9 @@ from handlers.octavia.housekeeping import DeleteFailed, NotFoundError, Unavailab
 from handlers.octavia.leftovers.deactivated_amphorae import DeactivatedAmphorae
 from handlers.octavia.simulation.cloud import VIPS
 from handlers.octavia.simulation.controller import vip_address
-from tests.functional.octavia.conftest import House
 from tests.functional.octavia.mending import findings, grow_older, killed_everywhere, mend, problems, world
 from tests.functional.octavia.work_queue import Queue
+from tests.functional.octavia.world import House
 
 GRACE = 3600.0
 OTHERS = "other-project"

@@ -11,9 +11,9 @@ from handlers.octavia import removal
 from handlers.octavia.cloud_objects import PRESERVED, PRESERVED_PREFIX, STATE
 from handlers.octavia.leftovers.deactivated_amphorae import DeactivatedAmphorae
 from handlers.octavia.preserved.inventory import PreservedAmphorae
-from tests.functional.octavia.conftest import House
 from tests.functional.octavia.mending import findings, grow_older, killed_everywhere, mend, problems, world
 from tests.functional.octavia.work_queue import Queue
+from tests.functional.octavia.world import House
 
 GRACE = 3600.0
 

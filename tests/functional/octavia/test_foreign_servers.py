@@ -14,7 +14,7 @@ from handlers.octavia.preserved import pool as preserved
 from handlers.octavia.simulation.cloud import OWNER
 from handlers.octavia.spares import pool as spares
 from handlers.octavia.spares.spare_pool import SparePool
-from tests.functional.octavia.conftest import House
+from tests.functional.octavia.world import House
 
 Houses = Callable[..., House]
 

@@ -14,7 +14,7 @@ from handlers.octavia.database import OctaviaDatabase
 from handlers.octavia.drivers.noop import NoopDriver
 from handlers.octavia.housekeeping import NotFoundError, UnavailableException
 from handlers.octavia.settings import HousekeepingSettings
-from tests.functional.octavia.conftest import House
+from tests.functional.octavia.world import House
 
 
 def test_a_failover_replaces_an_amphora_and_leaves_its_row_behind(house: House) -> None:

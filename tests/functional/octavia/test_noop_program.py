@@ -9,8 +9,8 @@ from handlers.octavia import queries, records
 from handlers.octavia.database import OctaviaDatabase
 from handlers.octavia.drivers.noop import NoopDriver
 from handlers.octavia.settings import HousekeepingSettings
-from tests.functional.engine.conftest import eventually
 from tests.program import Program, only
+from tests.waiting import eventually
 
 
 def test_the_daemon_replaces_failed_amphorae_and_preserves_one(tmp_path: Path) -> None:

@@ -32,10 +32,12 @@ from handlers.octavia.leftovers import rules
 from handlers.octavia.leftovers.deactivated_amphorae import DeactivatedAmphorae
 from handlers.octavia.stuck_load_balancers import StuckLoadBalancers
 from tests.functional.bus.test_bus_memory import declare, running
-from tests.functional.engine.conftest import Machine, eventually, journal, world
-from tests.functional.octavia.conftest import House
+from tests.functional.engine.conftest import journal, world
+from tests.functional.engine.machine import Machine
 from tests.functional.octavia.mending import grow_older
 from tests.functional.octavia.work_queue import Queue
+from tests.functional.octavia.world import House
+from tests.waiting import eventually
 
 __all__ = ["journal", "world"]
 

@@ -20,11 +20,12 @@ from handlers.octavia.leftovers.deactivated_amphorae import DeactivatedAmphorae
 from handlers.octavia.preserved import pool
 from handlers.octavia.preserved.inventory import PreservedAmphorae
 from tests.doubles import World
-from tests.functional.engine.conftest import SETTINGS, Machine, eventually
+from tests.functional.engine.machine import SETTINGS, Machine
 from tests.functional.octavia.mending import grow_older
 from tests.functional.octavia.mending import mend as sweep_and_heal
 from tests.functional.octavia.work_queue import Queue
 from tests.functional.octavia.world import House, Stuck, mend
+from tests.waiting import eventually
 
 MakeHouse = Callable[..., House]
 METHODS = ["unplug", "snapshot"]

@@ -21,8 +21,8 @@ from handlers.octavia.spares import pool
 from handlers.octavia.spares.inventory import Spares
 from handlers.octavia.spares.pool import ANY, ZONE
 from handlers.octavia.spares.spare_pool import RETRY_AFTER, SparePool, pool_key
-from tests.functional.octavia.conftest import House
 from tests.functional.octavia.mending import Killed, findings, grow_older, killed_everywhere, mend, problems, stepping
+from tests.functional.octavia.world import House
 
 Houses = Callable[..., House]
 

@@ -11,9 +11,9 @@ from handlers.base import Conflict, InFlight, Key, Refused, Unavailable
 from handlers.octavia import children, tables
 from handlers.octavia.children import Kind
 from handlers.octavia.stuck_load_balancers import StuckLoadBalancers
-from tests.functional.octavia.conftest import House
 from tests.functional.octavia.mending import findings, grow_older, mend, world
 from tests.functional.octavia.work_queue import Queue
+from tests.functional.octavia.world import House
 
 AFTER = 1800.0
 

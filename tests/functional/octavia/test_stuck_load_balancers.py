@@ -19,9 +19,9 @@ from handlers.octavia import options, queries, tables
 from handlers.octavia.housekeeping import AmphoraDriverError
 from handlers.octavia.stuck_load_balancers import StuckLoadBalancers
 from handlers.octavia.work_queue import QUEUE, WorkQueue
-from tests.functional.octavia.conftest import House
 from tests.functional.octavia.mending import findings, grow_older, killed_everywhere, mend, problems, world
 from tests.functional.octavia.work_queue import Queue
+from tests.functional.octavia.world import House
 
 AFTER = 1800.0
 

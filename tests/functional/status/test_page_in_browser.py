@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.functional.engine.conftest import eventually, hint, journal, machine, world
+from tests.functional.engine.conftest import journal, machine, world
+from tests.functional.engine.machine import hint
 from tests.functional.status.test_status import Daemon, daemon
+from tests.waiting import eventually
 
 __all__ = ["daemon", "journal", "machine", "world"]
 

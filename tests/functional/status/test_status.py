@@ -27,7 +27,9 @@ from consumer.status.page import Inventories, Page
 from consumer.status.serving import Status
 from handlers.base import Broker, Finding, Hold, Key, Unavailable
 from tests.functional.cli.test_cli_inventory import SHELF, Shelf
-from tests.functional.engine.conftest import Machine, eventually, hint, journal, machine, world
+from tests.functional.engine.conftest import journal, machine, world
+from tests.functional.engine.machine import Machine, hint
+from tests.waiting import eventually
 
 __all__ = ["journal", "machine", "world"]
 

@@ -15,9 +15,11 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from consumer.journal import hinting, work
 from handlers.base import Key
-from tests.functional.engine.conftest import Machine, eventually, hint, journal, machine, world
+from tests.functional.engine.conftest import journal, machine, world
+from tests.functional.engine.machine import Machine, hint
 from tests.functional.status.test_status import Daemon, daemon
 from tests.functional.texts.tools import tool
+from tests.waiting import eventually
 
 __all__ = ["daemon", "journal", "machine", "world"]
 
