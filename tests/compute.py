@@ -6,19 +6,16 @@ Sources: ``nova/compute/api.py`` (_delete), ``nova/network/neutron.py`` (_build_
 from __future__ import annotations
 
 import json
-import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import sqlalchemy as sa
 
 from handlers.nova import tables
 from handlers.nova.simulation import NovaSimulation
+from tests.json_server import Answer, JsonServer
 from tests.neutron import Neutron
-
-_ANSWERED = tuple[int, Mapping[str, Any] | None]
 
 
 def remember(cloud: NovaSimulation, instance: str, ports: Iterable[Mapping[str, Any]]) -> None:
@@ -43,34 +40,22 @@ def _entry(port: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-class Compute:
+class Compute(JsonServer):
     """The API of one simulated cloud."""
 
     def __init__(self, cloud: NovaSimulation, neutron: Neutron | None = None) -> None:
+        super().__init__()
         self._cloud = cloud
         #: the Neutron from which nova-compute copies ports; None while it does not answer
         self.neutron = neutron
-        #: the status that it answers instead to requests of a method
-        self.faults: dict[str, int] = {}
-        #: called before a request of a method is answered, with the server's id
-        self.before: dict[str, Callable[[str], object]] = {}
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
-        self._server.daemon_threads = True
-        threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
 
     @property
     def url(self) -> str:
         """The endpoint."""
-        return f"http://127.0.0.1:{self._server.server_address[1]}/v2.1"
+        return f"{super().url}/v2.1"
 
-    def close(self) -> None:
-        """Close the port."""
-        self._server.shutdown()
-        self._server.server_close()
-
-    def answer(self, method: str, path: str, body: Any) -> _ANSWERED:
-        """Answer a request."""
-        version, kind, *rest = path.strip("/").split("/")
+    def answer(self, method: str, url: str, headers: Mapping[str, str], body: Any) -> Answer:
+        version, kind, *rest = url.strip("/").split("/")
         if version != "v2.1":
             return 404, None
         if method in self.before:
@@ -83,7 +68,7 @@ class Compute:
             return self._events(body["events"])
         return 404, None
 
-    def _events(self, events: list[dict[str, Any]]) -> _ANSWERED:
+    def _events(self, events: list[dict[str, Any]]) -> Answer:
         hosts = {row.uuid: row.host for row in self._cloud.live_instances()}
         for event in events:
             instance = event["server_uuid"]
@@ -104,7 +89,7 @@ class Compute:
         if entries and port is not None and port["device_id"] == instance:
             remember(self._cloud, instance, (entries | {port["id"]: port}).values())
 
-    def _delete(self, server: str) -> _ANSWERED:
+    def _delete(self, server: str) -> Answer:
         """Delete a server, unless the API ignores the request."""
         found = [row for row in self._cloud.live_instances() if row.uuid == server]
         if not found:
@@ -122,27 +107,3 @@ class Compute:
         ]
         now = datetime.now(UTC).replace(tzinfo=None)
         return any(row.last_seen_up and abs((now - row.last_seen_up).total_seconds()) <= 60 for row in rows)
-
-
-def _handler(compute: Compute) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-        wbufsize = -1
-
-        def _serve(self) -> None:
-            content = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            status, body = compute.answer(self.command, self.path, json.loads(content) if content else None)
-            data = b"" if body is None else json.dumps(body).encode()
-            self.send_response(status)
-            self.send_header("Content-Type", "application/json")
-            if status != 204:
-                self.send_header("Content-Length", str(len(data)))
-            self.end_headers()
-            self.wfile.write(data)
-
-        do_GET = do_POST = do_DELETE = _serve  # noqa: N815 - the names that the library looks for
-
-        def log_message(self, format: str, *args: Any) -> None:
-            """Say nothing."""
-
-    return Handler

@@ -6,13 +6,12 @@ pages, revisions, ``If-Match``, and bindings of ports. ``tests/cloud`` compares 
 
 from __future__ import annotations
 
-import json
-import threading
 import uuid
-from collections.abc import Callable, Mapping
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
+
+from tests.json_server import Answer, JsonServer
 
 _PLAIN: Mapping[str, Any] = {
     "name": "",
@@ -29,39 +28,22 @@ _PLAIN: Mapping[str, Any] = {
 }
 #: the member of a port that holds its inactive bindings by host; no answer shows it
 _INACTIVE = "_inactive"
-_ANSWERED = tuple[int, Mapping[str, Any] | None]
 
 
-class Neutron:
+class Neutron(JsonServer):
     """One Neutron, with one network.
 
     :param page: how many ports it lists at most at once (``pagination_max_limit``)
     """
 
     def __init__(self, page: int = 1000) -> None:
+        super().__init__()
         self.ports: dict[str, dict[str, Any]] = {}
         self.network: dict[str, Any] = {"id": str(uuid.uuid4())}
         self.extensions = {"port-resource-request"}
         #: names that it does not show to these credentials
         self.hidden: set[str] = set()
-        #: what it answers instead to requests of a method
-        self.faults: dict[str, int] = {}
-        #: called before a request of a method is answered, with the port's id
-        self.before: dict[str, Callable[[str], object]] = {}
         self._page = page
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
-        self._server.daemon_threads = True
-        threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
-
-    @property
-    def url(self) -> str:
-        """The endpoint."""
-        return f"http://127.0.0.1:{self._server.server_address[1]}"
-
-    def close(self) -> None:
-        """Close the port."""
-        self._server.shutdown()
-        self._server.server_close()
 
     def add(self, **values: Any) -> str:
         """Make a port; return its id."""
@@ -92,8 +74,7 @@ class Neutron:
         names = {name.replace("binding_", "binding:"): value for name, value in values.items()}
         self.ports[port] |= {**names, "revision_number": self.ports[port]["revision_number"] + 1}
 
-    def answer(self, method: str, url: str, headers: Mapping[str, str], body: Any) -> _ANSWERED:
-        """Answer a request."""
+    def answer(self, method: str, url: str, headers: Mapping[str, str], body: Any) -> Answer:
         if len(url) > 4096:
             return 414, None
         split = urlsplit(url)
@@ -114,7 +95,7 @@ class Neutron:
             return self._list(parse_qs(split.query))
         return self._one(method, rest[0], headers, body)
 
-    def _list(self, query: dict[str, list[str]]) -> _ANSWERED:
+    def _list(self, query: dict[str, list[str]]) -> Answer:
         fields, limit = query.pop("fields", []), int(query.pop("limit", ["0"])[0])
         marker = query.pop("marker", [""])[0]
         query = {name: values for name, values in query.items() if name not in {"sort_key", "sort_dir"}}
@@ -130,7 +111,7 @@ class Neutron:
         more = [{"rel": "next", "href": "..."}] if len(found) > page else []
         return 200, {"ports": shown, "ports_links": more}
 
-    def _one(self, method: str, port: str, headers: Mapping[str, str], body: Any) -> _ANSWERED:
+    def _one(self, method: str, port: str, headers: Mapping[str, str], body: Any) -> Answer:
         if port not in self.ports:
             return 404, {"NeutronError": {"type": "PortNotFound", "message": "no port"}}
         match = headers.get("If-Match")
@@ -150,7 +131,7 @@ class Neutron:
         """A filter by host finds every binding (``_ml2_port_result_filter_hook``)."""
         return port[name] in values or (name == "binding:host_id" and not port[_INACTIVE].keys().isdisjoint(values))
 
-    def _bindings(self, method: str, port: str, hosts: list[str], body: Any) -> _ANSWERED:
+    def _bindings(self, method: str, port: str, hosts: list[str], body: Any) -> Answer:
         if port not in self.ports:
             return 404, {"NeutronError": {"type": "PortNotFound", "message": "no port"}}
         active, inactive = self.ports[port]["binding:host_id"], dict(self.ports[port][_INACTIVE])
@@ -178,29 +159,3 @@ class Neutron:
             for name, value in port.items()
             if name not in {*self.hidden, _INACTIVE} and (not fields or name in fields)
         }
-
-
-def _handler(neutron: Neutron) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-        wbufsize = -1
-
-        def _serve(self) -> None:
-            content = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            status, body = neutron.answer(
-                self.command, self.path, dict(self.headers), json.loads(content) if content else None
-            )
-            data = b"" if body is None else json.dumps(body).encode()
-            self.send_response(status)
-            self.send_header("Content-Type", "application/json")
-            if status != 204:
-                self.send_header("Content-Length", str(len(data)))
-            self.end_headers()
-            self.wfile.write(data)
-
-        do_GET = do_PUT = do_POST = do_DELETE = _serve  # noqa: N815 - the names that the library looks for
-
-        def log_message(self, format: str, *args: Any) -> None:
-            """Say nothing."""
-
-    return Handler

@@ -59,7 +59,7 @@ def test_a_deletion_that_nothing_carries_on_is_repeated(
     cloud: NovaSimulation, stuck: AuditStuckInstances, compute: Compute
 ) -> None:
     instance, other = deleting(cloud), cloud.boot("a")
-    assert compute.answer("DELETE", f"/v2.1/servers/{instance}", None) == (204, None)
+    assert compute.answer("DELETE", f"/v2.1/servers/{instance}", {}, None) == (204, None)
     assert state(cloud, instance)[0] is False, "Nova ignores a second request"
     assert swept(stuck) == {instance_key(instance)}
     assert heal_only(stuck, instance_key(instance)).problem == "deletion-without-end"
