@@ -36,7 +36,7 @@ from tests.functional.engine.conftest import journal, world
 from tests.functional.engine.machine import Machine
 from tests.functional.octavia.mending import grow_older
 from tests.functional.octavia.work_queue import Queue
-from tests.functional.octavia.world import House
+from tests.functional.octavia.world import House, balancer_key
 from tests.waiting import eventually
 
 __all__ = ["journal", "world"]
@@ -83,10 +83,6 @@ def hints(handlers: Iterable[Handler], notification: bytes) -> list[Hint]:
     return [] if event is None else router.route(event)
 
 
-def key(balancer: str) -> Key:
-    return Key("load-balancer", balancer)
-
-
 def clinging(house: House, monkeypatch: pytest.MonkeyPatch, topology: str = "ACTIVE_STANDBY") -> str:
     """Delete a load balancer whose objects Octavia fails to delete, in a cloud with another one; return its id."""
     house.octavia.add_load_balancer()
@@ -118,7 +114,7 @@ def named(house: House, balancer: str) -> list[str]:
 def drive(handler: Handler, balancer: str) -> list[str]:
     """Inspect and heal a load balancer, as the machine does; return the actions."""
     actions: list[str] = []
-    while findings := [found for found in handler.inspect(key(balancer)) if found.healable]:
+    while findings := [found for found in handler.inspect(balancer_key(balancer)) if found.healable]:
         actions.append(handler.heal(findings[0]).action)
     return actions
 
@@ -141,7 +137,7 @@ def test_each_notification_hints_at_one_handler(
 ) -> None:
     balancer = str(uuid.uuid4())
     (hint,) = hints([leftovers, stuck], body(event, balancer))
-    assert (hint.handler, hint.key) == (handler, key(balancer))
+    assert (hint.handler, hint.key) == (handler, balancer_key(balancer))
 
 
 @pytest.mark.parametrize("balancer", ["", "'; DROP TABLE amphora", "../../etc"])
@@ -173,7 +169,7 @@ def test_a_completely_deleted_load_balancer_needs_no_listing(
     house.pass_time(rules.SETTLED)
     for listing in ("servers", "ports", "security_groups"):
         monkeypatch.delattr(type(house.driver), listing)
-    assert list(leftovers.inspect(key(balancer))) == []
+    assert list(leftovers.inspect(balancer_key(balancer))) == []
 
 
 @pytest.mark.parametrize("status", ["ACTIVE", "ERROR", "PENDING_DELETE", "PENDING_UPDATE"])
@@ -183,11 +179,11 @@ def test_a_load_balancer_that_is_not_deleted_left_nothing(
     balancer = clinging(house, monkeypatch)
     house.octavia.set_balancer(balancer, status)
     house.pass_time(rules.SETTLED)
-    assert list(leftovers.inspect(key(balancer))) == []
+    assert list(leftovers.inspect(balancer_key(balancer))) == []
 
 
 def test_a_forged_notification_about_an_unknown_load_balancer_changes_nothing(leftovers: DeactivatedAmphorae) -> None:
-    assert list(leftovers.inspect(key(str(uuid.uuid4())))) == []
+    assert list(leftovers.inspect(balancer_key(str(uuid.uuid4())))) == []
 
 
 def test_nova_and_neutron_have_half_a_minute_for_the_deletion(
@@ -196,7 +192,7 @@ def test_nova_and_neutron_have_half_a_minute_for_the_deletion(
     balancer = clinging(house, monkeypatch)
     house.octavia.set_balancer(balancer, "DELETED")
     with pytest.raises(InFlight) as waits:
-        list(leftovers.inspect(key(balancer)))
+        list(leftovers.inspect(balancer_key(balancer)))
     assert 0 < waits.value.after <= rules.SETTLED
 
 
@@ -207,7 +203,7 @@ def test_a_server_that_nova_deletes_is_waited_for(
     server = house.rows(balancer)[0].compute_id or ""
     house.cloud.alter_server(server, task_state="deleting")
     with pytest.raises(InFlight, match="deleting"):
-        list(leftovers.inspect(key(balancer)))
+        list(leftovers.inspect(balancer_key(balancer)))
     house.cloud.delete_server(server)
     drive(leftovers, balancer)
     assert named(house, balancer) == []
@@ -244,7 +240,7 @@ def test_the_removal_goes_on_after_one_object_that_clings(
 ) -> None:
     balancer = clinging(house, monkeypatch, "SINGLE")
     house.cloud.delete_server(house.rows(balancer)[0].compute_id or "")
-    found = only(leftovers.inspect(key(balancer)))
+    found = only(leftovers.inspect(balancer_key(balancer)))
     first = next(iter(found.evidence))
 
     def refuse(port: object) -> None:
@@ -257,7 +253,7 @@ def test_the_removal_goes_on_after_one_object_that_clings(
     assert not healed.complete
     assert len(named(house, balancer)) == 1
     with pytest.raises(DeleteFailed, match="in use"):
-        leftovers.heal(only(leftovers.inspect(key(balancer))))
+        leftovers.heal(only(leftovers.inspect(balancer_key(balancer))))
 
 
 def test_a_vip_port_of_another_project_is_reported(
@@ -267,7 +263,7 @@ def test_a_vip_port_of_another_project_is_reported(
     vip = vip_of(house, balancer)
     house.cloud._ports[vip] = replace(house.cloud._ports[vip], project_id="owner-project")
     drive(leftovers, balancer)
-    (reported,) = leftovers.inspect(key(balancer))
+    (reported,) = leftovers.inspect(balancer_key(balancer))
     assert (reported.key, reported.healable) == (Key("port", vip), False)
     assert house.cloud.port(vip) is not None
 
@@ -279,7 +275,7 @@ def test_after_an_update_a_wrong_number_of_amphorae_is_repaired_without_a_sweep(
     house.octavia.set_amphora(house.serving(balancer)[0].id, status="DELETED", load_balancer_id=None)
     house.octavia.set_balancer(balancer, "ACTIVE")
     with pytest.raises(InFlight) as waits:
-        list(stuck.inspect(key(balancer)))
+        list(stuck.inspect(balancer_key(balancer)))
     house.pass_time(waits.value.after)
     drive(stuck, balancer)
     assert [row.status for row in house.serving(balancer)] == ["ALLOCATED"] * 2
@@ -298,7 +294,7 @@ def test_after_an_update_the_row_of_a_deleted_amphora_is_detached_at_once(
 def test_a_whole_load_balancer_that_was_just_updated_is_left_alone(house: House, stuck: StuckLoadBalancers) -> None:
     balancer = house.octavia.add_load_balancer("ACTIVE_STANDBY")
     house.octavia.set_balancer(balancer, "ACTIVE")
-    assert list(stuck.inspect(key(balancer))) == []
+    assert list(stuck.inspect(balancer_key(balancer))) == []
 
 
 class OctaviaMachine(Machine):

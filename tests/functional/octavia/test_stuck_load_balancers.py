@@ -21,7 +21,7 @@ from handlers.octavia.stuck_load_balancers import StuckLoadBalancers
 from handlers.octavia.work_queue import QUEUE, WorkQueue
 from tests.functional.octavia.mending import findings, grow_older, killed_everywhere, mend, problems, world
 from tests.functional.octavia.work_queue import Queue
-from tests.functional.octavia.world import House
+from tests.functional.octavia.world import House, balancer_key
 
 AFTER = 1800.0
 
@@ -42,10 +42,6 @@ def stuck(house: House, status: str = "PENDING_UPDATE") -> str:
     house.octavia.set_balancer(balancer, status)
     grow_older(house)
     return balancer
-
-
-def key(balancer: str) -> Key:
-    return Key("load-balancer", balancer)
 
 
 def add_amphora(house: House, balancer: str, status: str) -> None:
@@ -72,8 +68,8 @@ def test_a_healthy_cloud_has_nothing_stuck(house: House, handler: StuckLoadBalan
     house.octavia.delete_load_balancer(gone)
     grow_older(house)
     assert findings(handler) == []
-    assert list(handler.inspect(key(gone))) == []
-    assert list(handler.inspect(key("no such load balancer"))) == []
+    assert list(handler.inspect(balancer_key(gone))) == []
+    assert list(handler.inspect(balancer_key("no such load balancer"))) == []
 
 
 def test_stuck_in_an_update_it_is_freed_and_failed_over(house: House, handler: StuckLoadBalancers) -> None:
@@ -133,7 +129,7 @@ def test_a_load_balancer_on_which_a_flow_may_work_stays(house: House, handler: S
     grow_older(house)
     house.octavia.set_balancer(balancer, status)
     assert findings(handler) == []
-    assert list(handler.inspect(key(balancer))) == []
+    assert list(handler.inspect(balancer_key(balancer))) == []
 
 
 def test_an_amphora_that_was_just_written_shows_a_flow_at_work(house: House, handler: StuckLoadBalancers) -> None:
@@ -152,7 +148,7 @@ def test_a_server_that_is_building_shows_a_flow_at_work(house: House, handler: S
     house.octavia.set_balancer(balancer, "PENDING_UPDATE")
     grow_older(house)
     with pytest.raises(InFlight):
-        handler.inspect(key(balancer))
+        handler.inspect(balancer_key(balancer))
 
 
 @pytest.mark.parametrize("error", [InFlight("requests wait"), Unavailable("octavia-worker", "no worker consumes")])
@@ -163,7 +159,7 @@ def test_a_load_balancer_whose_request_waits_in_the_queue_stays(
     (finding,) = findings(handler)
     queue.error = error
     with pytest.raises(type(error)):
-        handler.inspect(key(balancer))
+        handler.inspect(balancer_key(balancer))
     with pytest.raises(type(error)):
         handler.heal(finding)
     assert house.balancer(balancer).status == "PENDING_UPDATE"
@@ -404,10 +400,10 @@ def test_a_load_balancer_whose_request_may_wait_inside_a_worker_stays(house: Hou
     house.octavia.set_balancer(other, "PENDING_UPDATE")
 
     with pytest.raises(InFlight, match="may wait inside a worker"):
-        handler.inspect(key(first))
+        handler.inspect(balancer_key(first))
 
     house.octavia.set_balancer(other, "ACTIVE")
-    assert [finding.healable for finding in handler.inspect(key(first))] == [True]
+    assert [finding.healable for finding in handler.inspect(balancer_key(first))] == [True]
 
 
 def test_too_many_amphorae(house: House, handler: StuckLoadBalancers) -> None:
@@ -478,7 +474,7 @@ def test_before_octavia_16_rows_of_deleted_amphorae_stay(house: House, handler: 
     assert problems(handler) == ["deleted-amphora"]
     house.database.run(tables.amphora_member_port.drop)
     assert findings(handler) == []
-    assert list(handler.inspect(key(balancer))) == []
+    assert list(handler.inspect(balancer_key(balancer))) == []
 
 
 def test_rows_of_deleted_amphorae_stay_while_a_flow_uses_them(house: House, handler: StuckLoadBalancers) -> None:
@@ -511,7 +507,7 @@ def test_load_balancers_of_other_providers_stay(house: House, handler: StuckLoad
     change = sa.update(tables.load_balancer).values(provider="ovn")
     house.database.run(lambda connection: connection.execute(change))
     assert findings(handler) == []
-    assert list(handler.inspect(key(balancer))) == []
+    assert list(handler.inspect(balancer_key(balancer))) == []
 
 
 @pytest.mark.parametrize("provider", ["octavia", "amphorav1", "amphorav2"])

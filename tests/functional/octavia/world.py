@@ -20,6 +20,10 @@ from handlers.octavia.preserved import pool
 from handlers.octavia.settings import HousekeepingSettings
 
 
+def balancer_key(balancer: str) -> Key:
+    return Key("load-balancer", balancer)
+
+
 class House:
     """A driver, and the state of its world."""
 
