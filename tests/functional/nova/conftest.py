@@ -13,6 +13,7 @@ from oslo_config import cfg
 from handlers.base import Handler, Resources
 from handlers.nova import database, tables
 from handlers.nova.allocations.audit_allocations import AuditAllocations
+from handlers.nova.allocations.heal_allocations import HealAllocations
 from handlers.nova.hosts.discover_hosts import DiscoverHosts
 from handlers.nova.hosts.sync_aggregates import SyncAggregates
 from handlers.nova.simulation import NovaSimulation
@@ -115,6 +116,11 @@ def sync(resources: Resources) -> SyncAggregates:
 @pytest.fixture
 def audit(resources: Resources) -> AuditAllocations:
     return AuditAllocations.from_resources(resources)
+
+
+@pytest.fixture
+def heal(resources: Resources) -> HealAllocations:
+    return HealAllocations.from_resources(resources)
 
 
 @pytest.fixture

@@ -25,11 +25,6 @@ def hosts(cloud: NovaSimulation) -> None:
             cloud.map_host(host)
 
 
-@pytest.fixture
-def heal(resources: Resources) -> HealAllocations:
-    return HealAllocations.from_resources(resources)
-
-
 def boot(cloud: NovaSimulation, number: int) -> list[str]:
     with cloud.ago(**HOUR):
         return [cloud.boot("a") for _ in range(number)]

@@ -13,7 +13,7 @@ from handlers.base import Conflict, Event, Finding, InFlight, Key, Refused, Reso
 from handlers.nova import tables
 from handlers.nova.ports.audit_ports import AuditPorts
 from handlers.nova.simulation import NovaSimulation
-from tests.functional.nova.world import heal_only, instance_key
+from tests.functional.nova.world import heal_only, instance_key, only_refused
 from tests.neutron import Neutron
 
 HOUR = {"hours": 1}
@@ -79,12 +79,9 @@ def swept(ports: AuditPorts) -> list[str]:
     return [found.id for found in ports.sweep()]
 
 
-def refused(ports: AuditPorts, neutron: Neutron, instance: str) -> Finding:
+def refused_untouched(ports: AuditPorts, neutron: Neutron, instance: str) -> Finding:
     before = json.dumps(neutron.ports)
-    [finding] = ports.inspect(instance_key(instance))
-    assert not finding.healable
-    with pytest.raises(Refused):
-        ports.heal(finding)
+    finding = only_refused(ports, instance_key(instance))
     assert json.dumps(neutron.ports) == before
     return finding
 
@@ -153,7 +150,7 @@ def test_a_port_that_nova_made_is_deleted_when_the_option_is_set(
 ) -> None:
     port, other = occupy(neutron, gone, fixed_ips=[{"subnet_id": "s", "ip_address": "10.0.0.9"}]), neutron.add()
     remember(cloud, gone, {"id": port, "preserve_on_delete": False})
-    assert "audit_ports_delete" in refused(ports, neutron, gone).refusal
+    assert "audit_ports_delete" in refused_untouched(ports, neutron, gone).refusal
     resources.conf.set_override("audit_ports_delete", True, "audit")
     deleting = AuditPorts.from_resources(resources)
     [finding] = deleting.inspect(instance_key(gone))
@@ -179,7 +176,7 @@ def test_a_cache_without_the_port_proves_nothing(
 ) -> None:
     occupy(neutron, gone)
     remember(cloud, gone, text=text)
-    assert "no record shows" in refused(deleting, neutron, gone).refusal
+    assert "no record shows" in refused_untouched(deleting, neutron, gone).refusal
 
 
 def test_a_cache_of_which_nova_did_not_know_yet_what_to_keep(
@@ -187,7 +184,7 @@ def test_a_cache_of_which_nova_did_not_know_yet_what_to_keep(
 ) -> None:
     port = occupy(neutron, gone)
     remember(cloud, gone, {"id": port})
-    assert "no record shows" in refused(deleting, neutron, gone).refusal
+    assert "no record shows" in refused_untouched(deleting, neutron, gone).refusal
 
 
 def test_an_instance_that_never_ran_had_an_empty_cache_all_along(
@@ -197,19 +194,19 @@ def test_an_instance_that_never_ran_had_an_empty_cache_all_along(
     with cloud.ago(**HOUR):
         cloud.set_instance(gone)
     occupy(neutron, gone)
-    assert "no record shows" in refused(deleting, neutron, gone).refusal
+    assert "no record shows" in refused_untouched(deleting, neutron, gone).refusal
 
 
 def test_a_device_of_cyborgs(neutron: Neutron, ports: AuditPorts, gone: str) -> None:
     occupy(neutron, gone, binding_profile={"arq_uuid": "x"})
-    assert "Cyborg" in refused(ports, neutron, gone).refusal
+    assert "Cyborg" in refused_untouched(ports, neutron, gone).refusal
 
 
 def test_an_instance_that_no_cell_knows(neutron: Neutron, deleting: AuditPorts) -> None:
     stranger = str(uuid.uuid4())
     occupy(neutron, stranger)
     assert swept(deleting) == [stranger]
-    assert refused(deleting, neutron, stranger).problem == "port-of-unknown-instance"
+    assert refused_untouched(deleting, neutron, stranger).problem == "port-of-unknown-instance"
 
 
 def test_only_a_hidden_copy_was_deleted(
@@ -219,7 +216,7 @@ def test_only_a_hidden_copy_was_deleted(
         cloud.set_instance(gone, hidden=True)
     occupy(neutron, gone)
     assert swept(deleting) == [gone]
-    assert refused(deleting, neutron, gone).problem == "port-of-unknown-instance"
+    assert refused_untouched(deleting, neutron, gone).problem == "port-of-unknown-instance"
 
 
 def test_an_unknown_instance_costs_one_scan_for_a_while(

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -15,7 +14,7 @@ from handlers.nova.names import HostNames
 from handlers.nova.placement import Placement
 from handlers.nova.simulation import NovaSimulation
 from handlers.nova.simulation.records import Node
-from tests.functional.nova.world import dump, execute, heal_all, refused, restore, swept
+from tests.functional.nova.world import dump, execute, heal_all, make_provider, refused, restore, set_traits, swept
 
 LONG = {"hours": 1}
 HOST = Key("host", "a")
@@ -63,19 +62,9 @@ def providers(cloud: NovaSimulation) -> dict[str, str]:
     return {row["name"]: row["uuid"] for row in listed}
 
 
-def make_provider(cloud: NovaSimulation, name: str, parent: str | None = None, *traits: str) -> str:
-    provider = str(uuid.uuid4())
-    body: dict[str, Any] = {"uuid": provider, "name": name, **({"parent_provider_uuid": parent} if parent else {})}
-    assert cloud.placement.request("POST", "/resource_providers", body).status in {200, 201}
-    url = f"/resource_providers/{provider}"
-    contents: tuple[tuple[str, dict[str, Any]], ...] = (
-        ("inventories", {"inventories": {"DISK_GB": {"total": 1000}}}),
-        ("traits", {"traits": list(traits)}),
-    )
-    for path, more in contents:
-        generation = cloud.placement.request("GET", url).body["generation"]
-        body = {"resource_provider_generation": generation, **more}
-        assert cloud.placement.request("PUT", f"{url}/{path}", body).status == 200
+def make_storage(cloud: NovaSimulation, name: str, parent: str | None = None, *traits: str) -> str:
+    provider = make_provider(cloud, name, {"DISK_GB": 1000}, parent)
+    set_traits(cloud, provider, *traits)
     return provider
 
 
@@ -210,13 +199,13 @@ def test_a_node_that_lives_in_another_cell_under_the_same_uuid(
 
 @pytest.mark.parametrize("traits", [(), ("MISC_SHARES_VIA_AGGREGATE",)])
 def test_providers_of_others(cloud: NovaSimulation, services: AuditServices, traits: tuple[str, ...]) -> None:
-    stranger = make_provider(cloud, "somebody-s", None, *traits)
+    stranger = make_storage(cloud, "somebody-s", None, *traits)
     assert not services.inspect(Key("provider", stranger))
     assert not list(services.sweep())
 
 
 def test_what_hangs_below_a_node(cloud: NovaSimulation, services: AuditServices, node: Node) -> None:
-    child = make_provider(cloud, "a:Open vSwitch agent", node.uuid, "COMPUTE_NODE")
+    child = make_storage(cloud, "a:Open vSwitch agent", node.uuid, "COMPUTE_NODE")
     assert not services.inspect(Key("provider", child))
     retire(cloud, providers=True)
     assert not services.inspect(Key("provider", child))
@@ -283,7 +272,7 @@ def test_a_provider_with_an_allocation(cloud: NovaSimulation, services: AuditSer
 
 
 def test_a_provider_whose_child_has_an_allocation(cloud: NovaSimulation, services: AuditServices, node: Node) -> None:
-    cloud.hold(str(uuid.uuid4()), {make_provider(cloud, "card", node.uuid): {"DISK_GB": 1}})
+    cloud.hold(str(uuid.uuid4()), {make_storage(cloud, "card", node.uuid): {"DISK_GB": 1}})
     retire(cloud, providers=True)
     assert "1 consumers" in reported(cloud, services).refusal
 
@@ -342,7 +331,7 @@ def test_a_younger_provider_of_the_name_speaks_for_the_host(
     cloud: NovaSimulation, services: AuditServices, node: Node
 ) -> None:
     retire(cloud, mapping=True)
-    successor = make_provider(cloud, "a", None, "COMPUTE_NODE")
+    successor = make_storage(cloud, "a", None, "COMPUTE_NODE")
     finding = reported(cloud, services)
     assert finding.problem == "mapping-left"
     assert successor in finding.refusal
@@ -498,5 +487,5 @@ def test_placement_knows_which_provider_is_a_compute_node(
 ) -> None:
     placement = Placement.from_resources(resources)
     assert placement.is_compute_node(node.uuid)
-    assert not placement.is_compute_node(make_provider(cloud, "other"))
+    assert not placement.is_compute_node(make_storage(cloud, "other"))
     assert not placement.is_compute_node(str(uuid.uuid4()))

@@ -16,11 +16,6 @@ from handlers.nova.simulation import NovaSimulation
 
 
 @pytest.fixture
-def heal(resources: Resources) -> HealAllocations:
-    return HealAllocations.from_resources(resources)
-
-
-@pytest.fixture
 def servers(cloud: NovaSimulation) -> list[str]:
     """Thirty instances on host a, of which the first three hold nothing."""
     with cloud.ago(days=1):

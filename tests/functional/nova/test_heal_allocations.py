@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from handlers.base import Conflict, Event, Finding, InFlight, Key, Refused, Resources, Unavailable
+from handlers.base import Conflict, Event, InFlight, Key, Refused, Resources, Unavailable
 from handlers.nova import tables
 from handlers.nova.allocations.audit_allocations import AuditAllocations
 from handlers.nova.allocations.audit_migrations import AuditMigrations
@@ -24,6 +24,7 @@ from tests.functional.nova.world import (
     heal_only,
     instance_key,
     make_provider,
+    only_refused,
     record_move,
     set_inventory,
     swept_ids,
@@ -44,11 +45,6 @@ def hosts(cloud: NovaSimulation) -> None:
 
 
 @pytest.fixture
-def heal(resources: Resources) -> HealAllocations:
-    return HealAllocations.from_resources(resources)
-
-
-@pytest.fixture
 def server(cloud: NovaSimulation) -> str:
     """An instance on host a that holds nothing."""
     with cloud.ago(**LONG):
@@ -59,14 +55,6 @@ def server(cloud: NovaSimulation) -> str:
 
 def home(cloud: NovaSimulation, instance: str, host: str = "a") -> dict[str, dict[str, int]]:
     return {cloud.node(host).uuid: cloud.flavor(instance).resources()}
-
-
-def refused(heal: HealAllocations, instance: str) -> Finding:
-    [finding] = heal.inspect(instance_key(instance))
-    assert not finding.healable
-    with pytest.raises(Refused):
-        heal.heal(finding)
-    return finding
 
 
 def own(cloud: NovaSimulation, consumer: str, held: Held, project: str, user: str) -> None:
@@ -255,18 +243,18 @@ def test_shared_storage_of_another_size_is_reported(
     record_move(cloud, server, "b", "failed")
     shared = make_provider(cloud, "nfs", {"DISK_GB": 100})
     cloud.hold(server, {cloud.node("b").uuid: {"VCPU": 1, "MEMORY_MB": 512}, shared: {"DISK_GB": 7}})
-    assert "DISK_GB=7" in refused(heal, server).refusal
+    assert "DISK_GB=7" in only_refused(heal, instance_key(server)).refusal
 
 
 def test_nothing_but_shared_storage_is_reported(cloud: NovaSimulation, heal: HealAllocations, server: str) -> None:
     cloud.hold(server, {make_provider(cloud, "nfs", {"DISK_GB": 100}): {"DISK_GB": 1}})
-    assert refused(heal, server).problem == "nothing-at-home"
+    assert only_refused(heal, instance_key(server)).problem == "nothing-at-home"
 
 
 def test_devices_of_another_node_are_reported(cloud: NovaSimulation, heal: HealAllocations, server: str) -> None:
     card = make_provider(cloud, "card", {"SRIOV_NET_VF": 4}, cloud.node("b").uuid)
     cloud.hold(server, {**home(cloud, server, "b"), card: {"SRIOV_NET_VF": 1}})
-    assert "devices" in refused(heal, server).refusal
+    assert "devices" in only_refused(heal, instance_key(server)).refusal
 
 
 def test_an_earlier_node_of_the_same_name_is_reported(
@@ -278,7 +266,7 @@ def test_an_earlier_node_of_the_same_name_is_reported(
         connection.execute(sa.update(nodes).where(nodes.c.host == "a").values(deleted=nodes.c.id))
         row = {"uuid": str(uuid.uuid4()), "host": "a", "hypervisor_hostname": "a"}
         connection.execute(sa.insert(nodes).values(row))
-    assert "earlier compute node" in refused(heal, server).refusal
+    assert "earlier compute node" in only_refused(heal, instance_key(server)).refusal
 
 
 def test_a_node_and_another_one_are_for_the_audit(cloud: NovaSimulation, heal: HealAllocations, server: str) -> None:
@@ -294,7 +282,7 @@ def test_doubled_amounts_are_reported_with_the_numbers(
 ) -> None:
     held = {cloud.node("a").uuid: {"VCPU": 2, "MEMORY_MB": 1024, "DISK_GB": 1}}
     cloud.hold(server, held)
-    finding = refused(heal, server)
+    finding = only_refused(heal, instance_key(server))
     assert finding.problem == "wrong-amounts"
     assert "MEMORY_MB 1024 instead of 512, VCPU 2 instead of 1 " in finding.summary
     assert cloud.allocation(server) == held
@@ -315,7 +303,7 @@ def test_pinned_cpus_of_a_node_without_such_an_inventory(
     cloud.hold(server, home(cloud, server))
     assert not heal.inspect(instance_key(server)), "the scheduler falls back to VCPU"
     cloud.hold(server, {})
-    assert "no PCPU" in refused(heal, server).refusal
+    assert "no PCPU" in only_refused(heal, instance_key(server)).refusal
 
 
 def test_a_healthy_vgpu_is_not_judged(cloud: NovaSimulation, heal: HealAllocations, server: str) -> None:
@@ -347,7 +335,7 @@ def test_flavors_that_cannot_be_rebuilt(
     with cloud.ago(**LONG):
         other = cloud.boot("a")
     cloud.hold(other, {})
-    finding = refused(heal, server)
+    finding = only_refused(heal, instance_key(server))
     assert finding.problem == "allocation-missing"
     assert reason in finding.refusal
     assert cloud.allocation(server) == {}
@@ -356,7 +344,7 @@ def test_flavors_that_cannot_be_rebuilt(
 
 def test_a_class_that_the_node_has_below(cloud: NovaSimulation, heal: HealAllocations, server: str) -> None:
     make_provider(cloud, "numa0", {"VCPU": 8, "SRIOV_NET_VF": 1}, cloud.node("a").uuid)
-    assert "VCPU in nested providers" in refused(heal, server).refusal
+    assert "VCPU in nested providers" in only_refused(heal, instance_key(server)).refusal
 
 
 def test_a_node_below_which_there_is_something_else(cloud: NovaSimulation, heal: HealAllocations, server: str) -> None:
@@ -368,15 +356,15 @@ def test_a_node_below_which_there_is_something_else(cloud: NovaSimulation, heal:
 def test_a_flavor_that_cannot_be_read(cloud: NovaSimulation, heal: HealAllocations, server: str) -> None:
     with cloud.cells["cell1"].begin() as connection:
         connection.execute(sa.delete(tables.instance_extra))
-    assert "flavor cannot be read" in refused(heal, server).refusal
+    assert "flavor cannot be read" in only_refused(heal, instance_key(server)).refusal
 
 
 def test_an_instance_without_an_owner(cloud: NovaSimulation, heal: HealAllocations, server: str) -> None:
     with cloud.ago(**LONG):
         cloud.set_instance(server, user_id=None)
-    assert "no project or user" in refused(heal, server).refusal
+    assert "no project or user" in only_refused(heal, instance_key(server)).refusal
     cloud.hold(server, home(cloud, server))
-    assert refused(heal, server).problem == "wrong-owner"
+    assert only_refused(heal, instance_key(server)).problem == "wrong-owner"
 
 
 @pytest.mark.parametrize("cell", ["cell2", None])
@@ -389,14 +377,14 @@ def test_an_instance_that_is_not_mapped_to_its_cell(
         with cloud.api.begin() as connection:
             row = {"instance_uuid": server, "project_id": "p", "cell_id": 3}
             connection.execute(sa.insert(tables.instance_mappings).values(row))
-    assert "not mapped" in refused(heal, server).refusal
+    assert "not mapped" in only_refused(heal, instance_key(server)).refusal
 
 
 def test_an_unknown_node(cloud: NovaSimulation, heal: HealAllocations, server: str) -> None:
     with cloud.ago(**LONG):
         cloud.set_instance(server, node="gone")
     assert swept_ids(heal) == {server}
-    assert refused(heal, server).problem == "node-unknown"
+    assert only_refused(heal, instance_key(server)).problem == "node-unknown"
     cloud.hold(server, home(cloud, server))
     assert not heal.inspect(instance_key(server))
 
@@ -404,7 +392,7 @@ def test_an_unknown_node(cloud: NovaSimulation, heal: HealAllocations, server: s
 def test_a_node_without_provider(cloud: NovaSimulation, heal: HealAllocations, server: str) -> None:
     assert cloud.placement.request("DELETE", f"/resource_providers/{cloud.node('a').uuid}").status == 204
     assert swept_ids(heal) == {server}
-    assert "no provider in Placement" in refused(heal, server).refusal
+    assert "no provider in Placement" in only_refused(heal, instance_key(server)).refusal
 
 
 def test_an_instance_in_two_cells_gets_nothing(cloud: NovaSimulation, heal: HealAllocations, server: str) -> None:

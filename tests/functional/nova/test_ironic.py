@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import sqlalchemy as sa
 
-from handlers.base import Key, Refused, Resources
+from handlers.base import Key, Refused
 from handlers.nova import tables
 from handlers.nova.allocations.audit_allocations import AuditAllocations
 from handlers.nova.allocations.heal_allocations import HealAllocations
@@ -26,11 +26,6 @@ def servers(cloud: NovaSimulation) -> list[str]:
         with cloud.cells["cell1"].begin() as connection:
             connection.execute(sa.update(nodes).values(hypervisor_type="ironic"))
         return [cloud.boot("conductor-1", node=f"conductor-1-node-{number}") for number in (1, 2)]
-
-
-@pytest.fixture
-def heal(resources: Resources) -> HealAllocations:
-    return HealAllocations.from_resources(resources)
 
 
 def move_nodes(cloud: NovaSimulation) -> None:

@@ -13,6 +13,7 @@ from handlers.nova import tables
 from handlers.nova.mappings import map_instances, queries
 from handlers.nova.mappings.map_instances import MapInstances
 from handlers.nova.simulation import NovaSimulation
+from handlers.testing import heal_all
 from tests.functional.nova.world import execute, instance_key, long_ago, refused, swept
 
 IM = tables.instance_mappings
@@ -55,20 +56,13 @@ def cell_uuid(cloud: NovaSimulation, name: str) -> str:
         return str(connection.scalar(sa.select(c.uuid).where(c.name == name)))
 
 
-def heal_all(mapper: MapInstances, found: Key) -> list[str]:
-    actions = []
-    while findings := [finding for finding in mapper.inspect(found) if finding.healable]:
-        actions.append(mapper.heal(findings[0]).action)
-    return actions
-
-
 def test_instances_are_mapped_to_where_they_are(cloud: NovaSimulation, mapper: MapInstances) -> None:
     alive, soft = add(cloud, "cell1"), add(cloud, "cell2", vm_state="soft-delete")
     dead, buried = add(cloud, "cell2", deleted=7), add(cloud, "cell0", host=None, vm_state="error")
     found = list(mapper.sweep())
     assert sorted(found) == sorted(map(key, (alive, soft, dead, buried)))
     for instance in found:
-        assert len(heal_all(mapper, instance)) == 1
+        assert len(heal_all(mapper, [instance])) == 1
     assert mappings(cloud) == {buried: (1, False), alive: (2, False), soft: (3, True), dead: (3, True)}
     assert list(mapper.sweep()) == []
     with cloud.api.connect() as connection:
@@ -232,7 +226,7 @@ def test_many_are_mapped_batch_by_batch(
     assert [where.weight for where in found[:3]] == [40, 40, 21]
     assert found[:3] == [Key("cell", f"{cell}/1-40"), Key("cell", f"{cell}/41-80"), Key("cell", f"{cell}/81-101")]
     assert found[3:] == [key(instance) for instance in (*few, missing[50])]
-    assert heal_all(mapper, found[0]) == [f"mapped 40 instances to cell {cell}"]
+    assert [healed.action for healed in heal_all(mapper, found[:1])] == [f"mapped 40 instances to cell {cell}"]
     problems = [finding.problem for finding in mapper.inspect(Key("cell", cell))]
     assert problems.count("instances-unmapped") == 2
     assert set(problems) == {"instances-unmapped", "unmapped-in-several-cells", "unmapped-without-owner"}

@@ -7,18 +7,13 @@ from collections.abc import Mapping
 
 import pytest
 
-from handlers.base import Key, Resources
+from handlers.base import Key
 from handlers.nova import nodes
 from handlers.nova.allocations.heal_allocations import HealAllocations
 from handlers.nova.placement import Allocation
 from handlers.nova.simulation import NovaSimulation
 
 SOMEBODY = "somebody"
-
-
-@pytest.fixture
-def heal(resources: Resources) -> HealAllocations:
-    return HealAllocations.from_resources(resources)
 
 
 @pytest.fixture

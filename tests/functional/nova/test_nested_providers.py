@@ -36,7 +36,7 @@ def storage(cloud: NovaSimulation) -> str:
     return made
 
 
-def heal_all(audit: AuditAllocations) -> list[str]:
+def heal_swept(audit: AuditAllocations) -> list[str]:
     findings = [finding for key in list(audit.sweep()) for finding in audit.inspect(key)]
     for finding in findings:
         audit.heal(finding)
@@ -52,7 +52,7 @@ def test_a_deleted_instance_that_holds_only_of_it(
         cloud.delete(server)
     left = {card: {"SRIOV_NET_VF": 1}} if where == "card" else {storage: {"DISK_GB": 1}}
     cloud.hold(server, left)
-    assert heal_all(audit) == ["instance-deleted"]
+    assert heal_swept(audit) == ["instance-deleted"]
     assert cloud.allocation(server) == {}
     assert swept_ids(audit) == set()
 
@@ -64,7 +64,7 @@ def test_a_card_of_a_former_node(cloud: NovaSimulation, neutron: Neutron, audit:
         bind(neutron, server, "b")
     home = {cloud.node("b").uuid: cloud.allocation(server)[cloud.node("b").uuid]}
     cloud.hold(server, {**home, card: {"SRIOV_NET_VF": 1}})
-    assert heal_all(audit) == ["left-on-another-node"]
+    assert heal_swept(audit) == ["left-on-another-node"]
     assert cloud.allocation(server) == home
 
 

@@ -12,7 +12,7 @@ from handlers.base import Conflict, Finding, Refused, Resources, Unavailable
 from handlers.nova import tables
 from handlers.nova.allocations.heal_allocations import HealAllocations
 from handlers.nova.simulation import NovaSimulation
-from tests.functional.nova.world import heal_only, instance_key, record_move, swept_ids
+from tests.functional.nova.world import heal_only, instance_key, only_refused, record_move, swept_ids
 from tests.neutron import Neutron
 
 EGRESS, INGRESS = "NET_BW_EGR_KILOBIT_PER_SEC", "NET_BW_IGR_KILOBIT_PER_SEC"
@@ -95,12 +95,9 @@ def home(cloud: NovaSimulation, instance: str) -> dict[str, dict[str, int]]:
     return {cloud.node("a").uuid: cloud.flavor(instance).resources()}
 
 
-def refused(cloud: NovaSimulation, neutron: Neutron, heal: HealAllocations, instance: str) -> Finding:
+def refused_untouched(cloud: NovaSimulation, neutron: Neutron, heal: HealAllocations, instance: str) -> Finding:
     before, held = json.dumps(neutron.ports), cloud.allocation(instance)
-    [finding] = heal.inspect(instance_key(instance))
-    assert not finding.healable
-    with pytest.raises(Refused):
-        heal.heal(finding)
+    finding = only_refused(heal, instance_key(instance))
     assert cloud.allocation(instance) == held
     assert json.dumps(neutron.ports) == before
     return finding
@@ -228,7 +225,7 @@ def test_two_cards_could(
 ) -> None:
     make_card(cloud, "a", "eth1")
     attach(cloud, neutron, server, group({EGRESS: 9}))
-    assert "several providers" in refused(cloud, neutron, heal, server).refusal
+    assert "several providers" in refused_untouched(cloud, neutron, heal, server).refusal
 
 
 @pytest.mark.parametrize("name", [EGRESS, "NO_SUCH_CLASS"])
@@ -237,7 +234,7 @@ def test_no_card_can(
 ) -> None:
     make_card(cloud, "b", total=100_000)
     attach(cloud, neutron, server, group({name: 10_001}))
-    finding = refused(cloud, neutron, heal, server)
+    finding = refused_untouched(cloud, neutron, heal, server)
     assert "no room" in finding.refusal or "rejects the query" in finding.refusal
 
 
@@ -246,7 +243,7 @@ def test_a_full_node_is_not_written_into_the_ports(
 ) -> None:
     cloud.hold(str(uuid.uuid4()), {cloud.node("a").uuid: {"VCPU": cloud.CAPACITY["VCPU"]}})
     attach(cloud, neutron, server, group({EGRESS: 9}))
-    assert "no room" in refused(cloud, neutron, heal, server).refusal
+    assert "no room" in refused_untouched(cloud, neutron, heal, server).refusal
 
 
 def test_a_port_that_names_a_card_of_another_node(
@@ -255,7 +252,7 @@ def test_a_port_that_names_a_card_of_another_node(
     asked = group({EGRESS: 9})
     said = {"allocation": {asked["id"]: make_card(cloud, "b")}}
     attach(cloud, neutron, server, asked, binding_profile=said)
-    assert "cannot give their resources on its node" in refused(cloud, neutron, heal, server).refusal
+    assert "cannot give their resources on its node" in refused_untouched(cloud, neutron, heal, server).refusal
 
 
 @pytest.mark.parametrize(
@@ -277,7 +274,7 @@ def test_a_port_that_cannot_be_understood(
     cloud: NovaSimulation, neutron: Neutron, heal: HealAllocations, server: str, card: str, port: Mapping[str, Any]
 ) -> None:
     made = attach(cloud, neutron, server, **port)
-    assert made in refused(cloud, neutron, heal, server).refusal
+    assert made in refused_untouched(cloud, neutron, heal, server).refusal
 
 
 def test_a_port_that_neutron_does_not_show(
@@ -286,7 +283,7 @@ def test_a_port_that_neutron_does_not_show(
     attach(cloud, neutron, server)
     missing = str(uuid.uuid4())
     cache(cloud, server, *neutron.ports, missing)
-    assert missing in refused(cloud, neutron, heal, server).refusal
+    assert missing in refused_untouched(cloud, neutron, heal, server).refusal
 
 
 @pytest.mark.parametrize("text", [None, "", "{", "7", '[["x"]]'])
@@ -296,7 +293,7 @@ def test_neither_neutron_nor_the_cache_knows_a_port(
     caches = tables.instance_info_caches
     with cloud.cells["cell1"].begin() as connection:
         connection.execute(sa.update(caches).values(network_info=text))
-    assert "network cache" in refused(cloud, neutron, heal, server).refusal
+    assert "network cache" in refused_untouched(cloud, neutron, heal, server).refusal
     attach(cloud, neutron, server)
     with cloud.cells["cell1"].begin() as connection:
         connection.execute(sa.update(caches).values(network_info=text))
@@ -517,7 +514,7 @@ def test_bandwidth_of_a_deleted_port_is_found_by_a_sweep_and_reported(
     cloud.hold(server, held)
     cache(cloud, server)
     assert swept_ids(heal) == {server}
-    finding = refused(cloud, neutron, heal, server)
+    finding = refused_untouched(cloud, neutron, heal, server)
     assert finding.problem == "resources-of-gone-ports"
     assert f"{EGRESS} 1000 instead of 0, {INGRESS} 500 instead of 0" in finding.summary
     assert cloud.allocation(server) == held
@@ -528,7 +525,7 @@ def test_bandwidth_of_one_of_two_ports_is_reported(
 ) -> None:
     attach(cloud, neutron, server, group({EGRESS: 9}))
     cloud.hold(server, {**home(cloud, server), card: {EGRESS: 18}})
-    assert f"{EGRESS} 18 instead of 9" in refused(cloud, neutron, heal, server).summary
+    assert f"{EGRESS} 18 instead of 9" in refused_untouched(cloud, neutron, heal, server).summary
 
 
 def test_bandwidth_of_the_ports_there_are_is_right(

@@ -34,6 +34,12 @@ def refused(handler: Handler, finding: Finding) -> Finding:
     return finding
 
 
+def only_refused(handler: Handler, key: Key) -> Finding:
+    """Check that the only finding of a key only reports, and return it."""
+    [finding] = handler.inspect(key)
+    return refused(handler, finding)
+
+
 def heal_all(handler: Handler, key: Key) -> list[Finding]:
     """Heal every finding of a key; check that no drift is left. Return the findings."""
     findings = list(handler.inspect(key))
