@@ -6,6 +6,7 @@ preserved/                 lists, releases and deletes preserved amphorae
 leftovers/                 removes objects that Octavia left behind
 spares/                    placeholders that make room for failovers
 stuck_load_balancers.py    frees load balancers in PENDING_*, restores numbers of amphorae
+balancers.py               a load balancer with its rows, and whether it looks wrong
 drivers/                   the calls to a cloud, real or in memory
 simulation/                the cloud in memory, with Octavia
 housekeeping.py            the interface of Octavia's Housekeeping Manager specification

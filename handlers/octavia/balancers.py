@@ -1,0 +1,75 @@
+"""A load balancer with its amphora rows and unfinished objects, and whether it looks wrong. Nothing is read here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from handlers.octavia import records
+from handlers.octavia.children import Child
+
+#: seconds for which a number of amphorae must be wrong: it is wrong for a moment after a flow has ended
+SETTLE = 120.0
+
+#: seconds for which ``failed_amphora`` may still detach the row of an amphora that it preserved
+_PRESERVING = 600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Balancer:
+    """A load balancer with amphora rows and unfinished objects.
+
+    :param live: the amphora rows that are not DELETED
+    :param deleted: the DELETED rows, without those that ``failed_amphora`` will detach
+    :param children: its listeners, pools and their parts in PENDING_*
+    """
+
+    row: records.LoadBalancer
+    live: tuple[records.Amphora, ...]
+    deleted: tuple[records.Amphora, ...]
+    children: tuple[Child, ...]
+
+    @classmethod
+    def of(cls, row: records.LoadBalancer, amphorae: Iterable[records.Amphora], pending: Iterable[Child]) -> Balancer:
+        rows = sorted(amphorae, key=lambda amphora: amphora.id)
+        deleted = tuple(amphora for amphora in rows if amphora.status == "DELETED" and not _is_being_preserved(amphora))
+        live = tuple(amphora for amphora in rows if amphora.status != "DELETED")
+        return cls(row, live, deleted, tuple(pending))
+
+    @property
+    def quiet(self) -> float:
+        """Seconds since the last change of the load balancer or an amphora."""
+        return min([self.row.age, *(amphora.age for amphora in (*self.live, *self.deleted))])
+
+    @property
+    def is_pending(self) -> bool:
+        return self.row.status.startswith("PENDING")
+
+    @property
+    def miscounted(self) -> bool:
+        """Whether an idle load balancer has a wrong number of amphorae; False for an unknown topology."""
+        wanted = records.AMPHORAE_OF.get(self.row.topology or "")
+        return self.row.idle and wanted is not None and len(self.live) != wanted
+
+    def has_stuck_children(self, after: float) -> bool:
+        """Return whether an ACTIVE load balancer has objects in PENDING_*, all without a change for ``after`` seconds."""
+        ages = [child.age for child in self.children]
+        return self.row.status == "ACTIVE" and self.quiet >= SETTLE and bool(ages) and min(ages) >= after
+
+    def looks_wrong(self, after: float, detaches: bool) -> bool:
+        """Return whether a sweep must list the load balancer.
+
+        :param after: seconds without a change after which no flow works on a load balancer
+        :param detaches: whether this Octavia looks for the ports of deleted amphorae
+        """
+        if self.is_pending:
+            return self.quiet >= after
+        if not self.row.idle:
+            return False
+        wrong = (detaches and self.deleted) or self.miscounted or self.row.status == "ERROR"
+        return bool(wrong) or self.has_stuck_children(after)
+
+
+def _is_being_preserved(amphora: records.Amphora) -> bool:
+    """Return whether ``failed_amphora`` removed the server from the row so recently that it may still work on the row."""
+    return amphora.compute_id is None and amphora.age < _PRESERVING
