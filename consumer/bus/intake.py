@@ -37,6 +37,20 @@ _SLOWEST = 300
 #: Seconds to wait for the broker's answer when the connection is closed.
 _LEAVE = 3.0
 
+#: Seconds between two countings of the messages in our queues.
+_COUNT_EVERY = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """The messages in our queues that the broker has not sent yet.
+
+    :param at: when the broker counted them, in seconds of the monotonic clock
+    """
+
+    messages: int
+    at: float
+
 
 @dataclass(frozen=True, slots=True)
 class Arrived:
@@ -86,6 +100,8 @@ class Intake:
         self.size = 0
         self.gaps: list[str] = []
         self.consumed: dict[str, str] = {}
+        #: None until the broker has counted
+        self.backlog: Backlog | None = None
         self._broker = broker
         self._settings = settings
         self._deleted: set[str] = set()
@@ -95,6 +111,7 @@ class Intake:
         self._wait = settings.queue_wait
         self._next_discovery = 0.0
         self._next_beat = 0.0
+        self._next_count = 0.0
         self._channel = link.channel()
         # The limit applies per consumer: quorum queues refuse one per channel.
         self._channel.basic_qos(0, prefetch, False)
@@ -121,13 +138,15 @@ class Intake:
                 self._channel.basic_ack(message.tag)
 
     def tend(self) -> None:
-        """Send due heartbeats, and look for missing queues and exchanges again. Call this at least once a second."""
+        """Send due heartbeats, look for missing queues and exchanges, count the backlog. Call this at least once a second."""
         now = monotonic()
         if now >= self._next_beat:
             self._next_beat = now + 1.0
             self.link.beat()
         if now >= self._next_discovery and (self.missing or self._unbound):
             self.discover()
+        if now >= self._next_count and self.consumed:
+            self._count(now)
 
     def discover(self) -> None:
         """Start to consume each queue that exists by now; bind our own queue to each exchange that exists by now."""
@@ -162,9 +181,19 @@ class Intake:
             return False
         return True
 
-    def _declare(self, queue: str, **declaration: Any) -> None:
+    def _declare(self, queue: str, **declaration: Any) -> Any:
         with self.link.brief_channel() as channel:
-            channel.queue_declare(queue=queue, **declaration)
+            return channel.queue_declare(queue=queue, **declaration)
+
+    def _count(self, now: float) -> None:
+        # Before the requests, so that a queue that is away is not asked for in every round.
+        self._next_count = now + _COUNT_EVERY
+        try:
+            # A passive declaration answers with the number of messages, and needs no further right on the broker.
+            counted = [self._declare(queue, passive=True).message_count for queue in self.consumed.values()]
+        except ChannelError:
+            return  # a queue was deleted; the broker cancels its consumer
+        self.backlog = Backlog(sum(counted), now)
 
     def _consume(self, queue: str) -> None:
         self._tags += 1

@@ -24,7 +24,7 @@ from time import monotonic
 from consumer.bus.compression import decompress
 from consumer.bus.connection import LOST, connect, plan, reason
 from consumer.bus.envelope import Sieve, Undecodable
-from consumer.bus.intake import Arrived, Intake
+from consumer.bus.intake import Arrived, Backlog, Intake
 from consumer.conf.bus import BusSettings
 from handlers.base import Broker, Event
 
@@ -101,6 +101,8 @@ class Source:
         #: queues that are read, and those that do not exist yet
         self.queues: tuple[str, ...] = ()
         self.missing: tuple[str, ...] = settings.queues
+        #: as last counted; it stays while the broker is away
+        self.backlog: Backlog | None = None
         self.last_message_at: datetime | None = None
         self.received = 0
         self.wanted = 0
@@ -167,6 +169,7 @@ class Source:
         while not stop.is_set():
             self.turned_at = monotonic()
             self.queues, self.missing = tuple(intake.consumed.values()), intake.missing
+            self.backlog = intake.backlog or self.backlog
             self._report_gaps(intake)
             messages = self._collect(intake, stop)
             if messages:
@@ -291,6 +294,7 @@ class Source:
                 else:
                     stop.wait(min(left, _IDLE))
                 intake.tend()
+                self.backlog = intake.backlog or self.backlog
             if monotonic() > last:
                 LOG.warning("broker %s: messages returned to the broker until the journal answers", self.broker.name)
                 intake.close()

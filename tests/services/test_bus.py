@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from consumer.bus import intake
 from consumer.bus.connection import opened
 from consumer.bus.source import Batch, NotStored, Source
 from consumer.bus.topology import NotPublished, check, publish
@@ -217,6 +218,21 @@ def test_nothing_is_acknowledged_before_it_is_stored(rabbitmq: RabbitMQ, broker:
         until(lambda: source.problem == "")
     assert journal.ids == [f"m{number}" for number in range(30)]
     assert queues(rabbitmq, broker)["stackmend.info"] == ("classic", 0, 0)
+
+
+def test_the_backlog_is_what_rabbitmq_has_not_sent_yet(
+    broker: Broker, journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(intake, "_COUNT_EVERY", 0.1)
+    declare(broker, "stackmend.info")
+    send(broker, *(numbered(DELETE, number) for number in range(30)))
+    journal.up = False
+    source = Source(broker, dataclasses.replace(FAST, batch_size=5), WANTED, journal.deliver, journal.on_gap)
+    with running(source):
+        until(lambda: source.backlog is not None and source.backlog.messages == 20)
+        journal.up = True
+        until(lambda: len(journal.ids) == 30)
+        until(lambda: source.backlog is not None and source.backlog.messages == 0)
 
 
 def test_heartbeats_go_on_while_the_journal_is_unavailable(broker: Broker, journal: Journal) -> None:

@@ -1,5 +1,6 @@
 """The same source over kombu's broker in memory, which the demonstration and other tests use."""
 
+import dataclasses
 import json
 import threading
 import time
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from consumer.bus import intake
 from consumer.bus.connection import opened
 from consumer.bus.source import Batch, NotStored, Source
 from consumer.bus.topology import check, publish
@@ -100,6 +102,33 @@ def test_a_queue_that_appears_and_a_journal_that_comes_back(broker: Broker, sett
         publish(broker, broker.exchanges[0], settings.queues[0], DELETE, settings)
         until(lambda: stored)
     assert [len(batch.wanted) for batch in stored] == [1]
+
+
+def test_the_backlog_is_counted_also_while_the_journal_stores_nothing(
+    broker: Broker, settings: BusSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(intake, "_COUNT_EVERY", 0.05)
+    stored: list[Batch] = []
+    up = threading.Event()
+
+    def deliver(batch: Batch) -> None:
+        if not up.is_set():
+            raise NotStored("down")
+        stored.append(batch)
+
+    def counted() -> int | None:
+        return source.backlog and source.backlog.messages
+
+    declare(broker, settings)
+    source = Source(broker, dataclasses.replace(settings, batch_size=1), WANTED, deliver, lambda *_: None)
+    assert counted() is None
+    with running(source):
+        until(lambda: counted() == 0)
+        for _number in range(10):
+            publish(broker, broker.exchanges[0], settings.queues[0], DELETE, settings)
+        until(lambda: counted() == 8)
+        up.set()
+        until(lambda: counted() == 0 and sum(batch.messages for batch in stored) == 10)
 
 
 def test_bind_mode(broker: Broker) -> None:
