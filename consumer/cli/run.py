@@ -22,7 +22,7 @@ from consumer.conf import status as status_conf
 from consumer.engine.service import Service
 from consumer.engine.task import ModeOf, as_configured, at_most_audit, settings_of
 from consumer.status import systemd
-from consumer.status.page import Inventories
+from consumer.status.inventories import Inventories
 from consumer.status.serving import Status
 from consumer.text import one_line
 from handlers.base import Handler

@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from sqlalchemy import ColumnElement, Connection, RowMapping, and_, delete, insert, select, update
+from sqlalchemy import ColumnElement, Connection, RowMapping, and_, delete, func, insert, select, update
 
 from consumer.journal import hinting
 from consumer.journal.database import Database, clean, now
@@ -121,6 +121,24 @@ def listing(database: Database, handler: str | None = None, problem: str | None 
         return [_ask(row, clock) for row in connection.execute(query).mappings()]
 
     return database.transact(read)
+
+
+#: The most asks among which :func:`waiting` looks.
+_AMONG = 2000
+
+
+def waiting(connection: Connection, limit: int) -> tuple[list[Ask], int]:
+    """Return the asks that wait for a decision and expire first, at most ``limit``, and the number of all that wait.
+
+    No index has the state, and denied asks stay for months. So only the newest 2,000 asks are considered, by their ids.
+    """
+    clock = now(connection)
+    newest = select(ask).order_by(ask.c.id.desc()).limit(_AMONG).subquery()
+    open_ones = and_(newest.c.state == State.WAITING, newest.c.expires_at > clock)
+    first = select(newest).where(open_ones).order_by(newest.c.expires_at, newest.c.id).limit(limit)
+    found = [_ask(row, clock) for row in connection.execute(first).mappings()]
+    number = connection.execute(select(func.count()).select_from(newest).where(open_ones)).scalar_one()
+    return found, int(number)
 
 
 def find(database: Database, ids: Collection[int]) -> list[Ask]:

@@ -11,7 +11,8 @@ from sqlalchemy import Connection, RowMapping, and_, case, delete, func, or_, se
 from consumer.journal.acts import Also, nothing
 from consumer.journal.database import Database, now
 from consumer.journal.schema import work
-from consumer.journal.work import Priority
+from consumer.journal.work import SWEEP, Priority
+from handlers.base import Key
 
 
 class Standing(StrEnum):
@@ -72,6 +73,53 @@ def depths(database: Database) -> list[Depth]:
         return [Depth(row.handler, Standing(row.standing), row.rows, max(0.0, clock - row.first)) for row in rows]
 
     return database.read(read)
+
+
+@dataclass(frozen=True, slots=True)
+class Glance:
+    """The rows of one handler without its timer, of which only some are counted and read.
+
+    :param waiting: the number of rows that wait for an inspection or are inspected now
+    :param reported: the number of rows with proved drift; ``reports`` are the most urgent of them
+    :param parked: the number of rows that failed too often; ``failures`` are the most urgent of them
+    """
+
+    waiting: int = 0
+    reported: int = 0
+    parked: int = 0
+    reports: tuple[WorkRow, ...] = ()
+    failures: tuple[WorkRow, ...] = ()
+
+
+def glance(connection: Connection, handler: str, count: int, read: int) -> Glance:
+    """Count at most ``count`` rows of a handler in each state, and return at most ``read`` reported and parked rows.
+
+    The table can have hundreds of thousands of rows. The index ``work_due_idx`` begins with handler and state, so each query
+    reads only as many rows as its limit allows. An order by the index, backwards, needs no sorting.
+    """
+    clock = now(connection)
+    reports = _newest(connection, handler, Standing.REPORTED, read, clock)
+    failures = _newest(connection, handler, Standing.PARKED, read, clock)
+    return Glance(
+        _count(connection, handler, Standing.PENDING, count),
+        _count(connection, handler, Standing.REPORTED, count) if reports else 0,
+        _count(connection, handler, Standing.PARKED, count) if failures else 0,
+        reports,
+        failures,
+    )
+
+
+def _count(connection: Connection, handler: str, state: Standing, most: int) -> int:
+    mine = (work.c.handler == handler, work.c.state == state.value, work.c.key != str(Key(SWEEP, handler)))
+    some = select(work.c.id).where(*mine).limit(most).subquery()
+    return int(connection.execute(select(func.count()).select_from(some)).scalar_one())
+
+
+def _newest(connection: Connection, handler: str, state: Standing, limit: int, clock: float) -> tuple[WorkRow, ...]:
+    mine = (work.c.handler == handler, work.c.state == state.value, work.c.key != str(Key(SWEEP, handler)))
+    order = (work.c.priority.desc(), work.c.not_before.desc(), work.c.id.desc())
+    rows = connection.execute(select(work).where(*mine).order_by(*order).limit(limit)).mappings()
+    return tuple(_work_row(row, clock) for row in rows)
 
 
 def waiting(database: Database) -> int:

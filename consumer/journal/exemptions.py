@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, RowMapping, delete, insert, or_, select
+from sqlalchemy import ColumnElement, Connection, RowMapping, delete, insert, or_, select
 
 from consumer.journal.acts import Also, nothing
 from consumer.journal.database import Database, clean, now
@@ -59,6 +59,13 @@ def listing(database: Database) -> list[Exemption]:
     return database.transact(read)
 
 
+def lasting(connection: Connection, limit: int) -> list[Exemption]:
+    """Return the newest exemptions that have not ended, at most ``limit``."""
+    clock = now(connection)
+    query = select(exemption).where(_lasts(clock)).order_by(exemption.c.id.desc()).limit(limit)
+    return [_exemption(row, clock) for row in connection.execute(query).mappings()]
+
+
 def remove(database: Database, ids: Collection[int], also: Also = nothing) -> int:
     def forget(connection: Connection) -> int:
         also(connection)
@@ -70,9 +77,12 @@ def remove(database: Database, ids: Collection[int], also: Also = nothing) -> in
 def covering(connection: Connection, finding: Finding, clock: float) -> Exemption | None:
     """Return an exemption that has not ended and names the finding's key, problem or ``concerns``; None without one."""
     scopes = {_normal(scope) for scope in (str(finding.key), f"problem:{finding.problem}", *finding.concerns)}
-    lasts = or_(exemption.c.until.is_(None), exemption.c.until > clock)
-    rows = connection.execute(select(exemption).where(lasts).order_by(exemption.c.id)).mappings()
+    rows = connection.execute(select(exemption).where(_lasts(clock)).order_by(exemption.c.id)).mappings()
     return next((_exemption(row, clock) for row in rows if _normal(row["scope"]) in scopes), None)
+
+
+def _lasts(clock: float) -> ColumnElement[bool]:
+    return or_(exemption.c.until.is_(None), exemption.c.until > clock)
 
 
 def _normal(scope: str) -> str:

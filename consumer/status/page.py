@@ -1,76 +1,39 @@
 """The status page: one HTML text without scripts.
 
-Inventories (objects that handlers keep in the cloud, such as preserved amphorae) need API calls, so they are cached for half a
-minute. If the cloud does not answer, the page shows the error instead.
+To render it calls no API of Nova, Octavia, Placement or Neutron, and no broker. It reads the journal (:mod:`~.rows`,
+:mod:`~.past`) and what other threads of the daemon last saw. If the journal does not answer, it shows the rows that were last
+read, with their age.
 """
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+from oslo_utils import strutils
 
 from consumer import __version__
 from consumer.bus.source import Source
 from consumer.engine.holds import Board
 from consumer.engine.task import Task
-from consumer.journal import backlog, controls, dead, history
-from consumer.journal.backlog import Standing
-from consumer.journal.database import Database, JournalError, now
+from consumer.journal.database import Database, JournalError
+from consumer.status import plots, rows
+from consumer.status.inventories import Inventories
+from consumer.status.past import Past
+from consumer.status.rows import COUNTED, JournalRows
 from consumer.status.server import Answer
 from consumer.text import one_line, span
-from handlers.base import HandlerError, Inventory
 
-#: The largest number of history entries, and of lines in other lists.
-RECENT, MOST = 40, 50
-#: Seconds for which the inventories are cached.
-CACHED_FOR = 30.0
-
-
-@dataclass(frozen=True, slots=True)
-class Listing:
-    """The objects of an inventory, such as the preserved amphorae, or the reason why they are unknown."""
-
-    title: str
-    columns: tuple[str, ...]
-    items: tuple[Mapping[str, Any], ...]
-    problem: str = ""
-
-
-class Inventories:
-    """Lists all inventories, and caches the listings.
-
-    :param make: returns the inventories; called when the cache is too old
-    """
-
-    def __init__(self, make: Callable[[], Sequence[Inventory]]) -> None:
-        self._make = make
-        self._lock = threading.Lock()
-        self._listings: tuple[Listing, ...] = ()
-        self._read_at = float("-inf")
-
-    def read(self) -> tuple[Listing, ...]:
-        with self._lock:
-            if time.monotonic() - self._read_at > CACHED_FOR:
-                self._listings = tuple(_listing(inventory) for inventory in self._make())
-                self._read_at = time.monotonic()
-            return self._listings
-
-
-def _listing(inventory: Inventory) -> Listing:
-    try:
-        items, problem = tuple(inventory.items()), ""
-    except HandlerError as error:
-        items, problem = (), str(error)
-    return Listing(inventory.title, inventory.columns, items, problem)
+#: The most characters of a value that are shown, and that are searched for secrets: a plan or an undo can be much longer.
+_LONGEST, _SEARCHED = 4000, 8000
 
 
 class Page:
+    """Renders the page. Only one thread may call :meth:`make` at a time."""
+
     def __init__(
         self,
         database: Database,
@@ -84,66 +47,72 @@ class Page:
         self._sources = sources
         self._inventories = inventories
         self._board = board
+        self._past = Past(database)
+        self._last: JournalRows | None = None
+        self._last_at = 0.0
         jinja = Environment(
-            loader=PackageLoader("consumer.status", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+            loader=PackageLoader("consumer.status", "."),
+            autoescape=True,
+            undefined=StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+            finalize=cell,
         )
-        jinja.filters |= {"span": span, "clock": _clock, "line": _line}
+        jinja.filters |= {"span": span, "clock": _clock, "number": _number}
         self._template = jinja.get_template("page.html")
 
     def make(self) -> Answer:
-        """Return the page. If the journal does not answer, the page has only brokers and inventories."""
-        facts: dict[str, Any] = {
+        """Return the page. If the journal never answered, the page has only brokers, holds and inventories."""
+        answers = self._read()
+        clock, monotonic = time.time(), time.monotonic()
+        facts = {
             "version": __version__,
-            "made_at": datetime.now(UTC).timestamp(),
-            "brokers": self._sources(),
-            "inventories": self._inventories.read(),
-            "holds": self._board.standing(),
+            "made_at": clock,
+            "brokers": rows.of_brokers(self._sources(), monotonic, clock),
+            "inventories": [(listing, listing.age(monotonic)) for listing in self._inventories.known()],
+            "holds": rows.of_holds(self._board),
+            "holds_age": self._board.age(),
+            "journal": self._last,
+            "journal_answers": answers,
+            "journal_age": monotonic - self._last_at,
+            "plots": [] if self._last is None else _plots(self._last),
         }
-        try:
-            facts |= {"journal": True, **self._journal()}
-        except JournalError:
-            facts |= {"journal": False}
         return Answer("200 OK", "text/html", self._template.render(facts))
 
-    def _journal(self) -> dict[str, Any]:
-        known, clock = controls.read(self._database), self._database.transact(now)
-        depths = {(depth.handler, depth.state): depth.rows for depth in backlog.depths(self._database)}
-        handlers = [
-            {
-                "name": name,
-                "title": task.handler.title,
-                "mode": task.settings.mode,
-                "stopped": _stopped(known.get(name, controls.Control(name))),
-                "sweep_age": _since(known.get(name), clock),
-                "drift": depths.get((name, Standing.REPORTED), 0),
-                "waiting": depths.get((name, Standing.PENDING), 0) + depths.get((name, Standing.RUNNING), 0),
-                "parked": depths.get((name, Standing.PARKED), 0),
-            }
-            for name, task in self._tasks.items()
-        ]
-        return {
-            "handlers": handlers,
-            "reported": backlog.listing(self._database, state=Standing.REPORTED, limit=MOST),
-            "parked": backlog.listing(self._database, state=Standing.PARKED, limit=MOST),
-            "recent": list(reversed(history.listing(self._database, limit=RECENT))),
-            "dead": dead.count(self._database),
-        }
+    def _read(self) -> bool:
+        """Read the journal; return whether it answered."""
+        try:
+            self._last = rows.of_journal(self._database, self._tasks, self._past.read())
+        except JournalError:
+            return False
+        self._last_at = time.monotonic()
+        return True
 
 
-def _stopped(control: controls.Control) -> str:
-    if not control.stopped:
-        return ""
-    return f"{'paused' if control.paused else 'stopped'}: {control.reason}" if control.reason else "paused"
+def _plots(journal: JournalRows) -> list[tuple[str, plots.Plot]]:
+    return [
+        ("Heals per hour", plots.heals(journal.hours)),
+        ("Median lag", plots.median_lag(journal.hours)),
+        ("Longest lag", plots.longest_lag(journal.hours)),
+    ]
 
 
-def _since(control: controls.Control | None, clock: float) -> float | None:
-    return None if control is None or control.swept_at is None else max(0.0, clock - control.swept_at)
+def cell(value: object) -> object:
+    """Return a value of the template as text in one line, without secrets and control characters, of bounded length.
+
+    Jinja calls it for every value, and escapes the result afterwards. HTML of our own templates stays.
+    """
+    if isinstance(value, Markup):
+        return value
+    text = "" if value is None else str(value)
+    # A password may cross the first cut, but the second removes it.
+    line = one_line(str(strutils.mask_password(" ".join(text.split())[:_SEARCHED])))
+    return line if len(line) <= _LONGEST else f"{line[:_LONGEST]} ... (cut)"
 
 
 def _clock(at: float) -> str:
     return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%S")
 
 
-def _line(value: object) -> str:
-    """Return a value as text for one cell, without line breaks, control characters or passwords of URLs."""
-    return one_line("" if value is None else str(value))
+def _number(count: int) -> str:
+    return f"{count:,}" if count < COUNTED else f"{COUNTED:,} or more"

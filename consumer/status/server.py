@@ -38,9 +38,15 @@ _HEADERS = [
 
 @dataclass(frozen=True, slots=True)
 class Answer:
+    """The answer to a request.
+
+    :param headers: in addition to the headers that every answer has
+    """
+
     status: str
     kind: str
     body: str
+    headers: tuple[tuple[str, str], ...] = ()
 
 
 #: Path -> function that makes the response.
@@ -69,7 +75,9 @@ def application(registry: CollectorRegistry, pages: Pages) -> Callable[[Any, Any
             found = Answer("404 Not Found", "text/plain", f"no such page; the pages are {known}\n")
         body = found.body.encode()
         length = ("Content-Length", str(len(body)))
-        start_response(found.status, [("Content-Type", f"{found.kind}; charset=utf-8"), length, *_HEADERS])
+        start_response(
+            found.status, [("Content-Type", f"{found.kind}; charset=utf-8"), length, *_HEADERS, *found.headers]
+        )
         return [b"" if environ["REQUEST_METHOD"] == "HEAD" else body]
 
     return answer

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector
 
@@ -14,9 +15,13 @@ from consumer.engine.task import Task
 from consumer.journal.database import Database
 from consumer.status.cached import Cached
 from consumer.status.health import Beats, alive, ready
+from consumer.status.inventories import Inventories
 from consumer.status.metrics import BusCollector, HoldCollector, JournalCollector, PrometheusMeter
-from consumer.status.page import Inventories, Page
+from consumer.status.page import Page
 from consumer.status.server import Answer, StatusServer, application, of_health
+
+#: Only the page at /live reloads itself: a reader of the page at / may need more time.
+_REFRESH = (("Refresh", "15"),)
 
 
 class Status:
@@ -30,6 +35,7 @@ class Status:
         self._beats = Beats()
         self._registry = CollectorRegistry()
         self._server: StatusServer | None = None
+        self._inventories: Inventories | None = None
         self.meter: Meter = PrometheusMeter(self._registry, self._beats) if settings.port else self._beats
 
     def serve(
@@ -55,7 +61,10 @@ class Status:
             "/readyz": Cached(lambda: of_health(ready(database, sources()))),
         }
         if self._settings.page:
-            pages["/"] = Cached(Page(database, tasks, sources, inventories, board).make)
+            once = Cached(Page(database, tasks, sources, inventories, board).make)
+            pages |= {"/": once, "/live": lambda: replace(once(), headers=_REFRESH)}
+            inventories.start()
+            self._inventories = inventories
         self._server = StatusServer(self._settings, application(self._registry, pages))
         self._server.start()
 
@@ -65,3 +74,5 @@ class Status:
     def stop(self) -> None:
         if self._server is not None:
             self._server.stop()
+        if self._inventories is not None:
+            self._inventories.stop()

@@ -94,6 +94,10 @@ class Board:
             return (Standing("holds", Hold(EVERYTHING, "the last reading is too old"), readable=False),)
         return self._standing
 
+    def age(self) -> float | None:
+        """Return the seconds since the last reading; None before the first."""
+        return None if self._read_at is None else self._monotonic() - self._read_at
+
     def covering(self, finding: Finding) -> Standing | None:
         """Return a hold that names the finding's key, one of its ``concerns``, or everything; None without one."""
         scopes = {_normal(scope) for scope in (EVERYTHING, str(finding.key), *finding.concerns)}

@@ -117,7 +117,7 @@ def test_the_backlog_is_counted_also_while_the_journal_stores_nothing(
         stored.append(batch)
 
     def counted() -> int | None:
-        return source.backlog and source.backlog.messages
+        return None if source.backlog is None else source.backlog.messages
 
     declare(broker, settings)
     source = Source(broker, dataclasses.replace(settings, batch_size=1), WANTED, deliver, lambda *_: None)

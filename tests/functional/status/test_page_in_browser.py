@@ -11,10 +11,10 @@ import pytest
 
 from tests.functional.engine.conftest import journal, machine, world
 from tests.functional.engine.machine import hint
-from tests.functional.status.test_status import Daemon, daemon
+from tests.functional.status.test_status import Daemon, daemon, patient
 from tests.waiting import eventually
 
-__all__ = ["daemon", "journal", "machine", "world"]
+__all__ = ["daemon", "journal", "machine", "patient", "world"]
 
 
 def _chromium(tmp_path: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
