@@ -22,6 +22,7 @@ for (const view of views) {
   const complaints = [];
   page.on("console", (message) => complaints.push(message.text()));
   page.on("pageerror", (error) => complaints.push(String(error)));
+  page.on("dialog", (dialog) => { complaints.push(`dialog: ${dialog.message()}`); return dialog.dismiss(); });
   await page.goto(url);
   const { over, dark } = await page.evaluate(() => ({
     over: document.documentElement.scrollWidth - innerWidth,

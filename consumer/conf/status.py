@@ -23,8 +23,9 @@ OPTS = [
     cfg.BoolOpt(
         "page",
         default=False,
-        help="Also serve a read-only status page at /: brokers, drift, recent heals, inventories, parked work. It contains "
-        "names of hosts, instances and load balancers, but no secrets.",
+        help="Also serve a read-only status page at / (and at /live, which reloads itself): a day of findings, heals and lag, "
+        "why heals wait, asks, drift, exemptions, brokers, replicas, inventories. It contains names of hosts, instances and "
+        "load balancers, but no secrets. With it, the daemon lists the inventories once a minute.",
     ),
 ]
 

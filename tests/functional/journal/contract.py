@@ -16,13 +16,16 @@ from consumer.engine.gates import Request, all_gates, ask_all
 from consumer.engine.holds import Board
 from consumer.engine.task import Task
 from consumer.journal import (
+    asks,
     backlog,
     claiming,
     controls,
     dead,
     deliveries,
     hinting,
+    exemptions,
     history,
+    hours,
     migrations,
     notification_formats,
     replicas,
@@ -33,6 +36,7 @@ from consumer.journal import (
 from consumer.journal.database import Database, now
 from consumer.journal.dead import DeadLetter
 from consumer.journal.history import Ask, Closing, Deferred, Line, Origin, Outcome, Withheld
+from consumer.journal.hours import Hour
 from consumer.journal.work import Done, Hint, Later, LeaseLost, Parked, Priority, Reported
 from handlers.base import Finding, Healed, Key, Mode
 from tests.doubles import Mender, World
@@ -441,6 +445,64 @@ class JournalContract:
         history.append(journal, [line(outcome=Outcome.FOUND), line("b", Outcome.HEALING)])
         assert history.expire(journal, -1) == 1
         assert [entry.outcome for entry in history.listing(journal)] == ["healing"]
+
+    def test_an_hour_counts_its_entries_by_handler_and_outcome(self, journal: Database) -> None:
+        outcomes = [Outcome.HEALED, Outcome.HEALED, Outcome.FOUND, Outcome.ACT, Outcome.FOUND]
+        history.append(journal, [line(f"k{number}", outcome) for number, outcome in enumerate(outcomes)])
+        # the second of two heals has no notification; the last finding is of the next hour
+        times = [(7200.0, 4.0), (7300.0, None), (10799.0, None), (7400.0, None), (10800.0, None)]
+        for number, (at, lag) in enumerate(times):
+            moved = update(schema.history).where(schema.history.c.key == f"thing:k{number}").values(at=at, lag=lag)
+            journal.transact(lambda connection, moved=moved: connection.execute(moved))  # type: ignore[misc]
+        found = journal.read(lambda connection: hours.read(connection, 7200.0))
+        assert found == Hour(7200.0, {(H, Outcome.HEALED): 2, (H, Outcome.FOUND): 1}, (4.0,))
+        assert found.settled
+        assert journal.read(lambda connection: hours.read(connection, 3600.0)) == Hour(3600.0, {})
+
+    def test_an_hour_with_too_many_entries_is_counted_in_part(
+        self, journal: Database, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(hours, "MOST", 3)
+        history.append(journal, [line(f"k{number}", Outcome.FOUND) for number in range(5)])
+        history.append(journal, [line("open")])
+        journal.transact(lambda connection: connection.execute(update(schema.history).values(at=7201.0)))
+        found = journal.read(lambda connection: hours.read(connection, 7200.0))
+        assert found.entries == {(H, Outcome.FOUND): 3, (H, Outcome.HEALING): 1}
+        assert not found.whole
+        assert not found.settled
+
+    def test_a_glance_counts_and_reads_no_more_than_its_limits(self, journal: Database) -> None:
+        timer = Hint(H, Key(work.SWEEP, H), Priority.TIMER, "timer")
+        work.enqueue(journal, [*(hint(f"k{number}", Priority.SWEEP) for number in range(6)), hint("urgent"), timer])
+        for state, names in (("reported", ("urgent", "k0", "k1", "k2")), ("parked", ("k3",))):
+            keys = [f"thing:{name}" for name in names]
+            moved = update(schema.work).where(schema.work.c.key.in_(keys)).values(state=state)
+            journal.transact(lambda connection, moved=moved: connection.execute(moved))  # type: ignore[misc]
+        found = journal.read(lambda connection: backlog.glance(connection, H, 3, 2))
+        assert (found.waiting, found.reported, found.parked) == (2, 3, 1)
+        assert len(found.reports) == 2
+        assert found.reports[0].key == "thing:urgent"
+        assert [row.key for row in found.failures] == ["thing:k3"]
+        assert journal.read(lambda connection: backlog.glance(connection, "other", 3, 2)) == backlog.Glance()
+
+    def test_asks_that_wait_are_listed_by_their_end(self, journal: Database) -> None:
+        def put(connection: Connection) -> None:
+            clock = now(connection)
+            for name, hours_left in (("late", 9), ("soon", 1), ("over", -1), ("no", 5), ("later", 20)):
+                asks.put(connection, H, finding(name), "f", clock + hours_left * 3600, clock)
+
+        journal.transact(put)
+        (denied,) = [one.id for one in asks.listing(journal) if one.key == "thing:no"]
+        asks.deny(journal, [denied], "alice", "no")
+        found, number = journal.read(lambda connection: asks.waiting(connection, 2))
+        assert [one.key for one in found] == ["thing:soon", "thing:late"]
+        assert number == 3
+
+    def test_exemptions_that_last_are_listed_the_newest_first(self, journal: Database) -> None:
+        for scope, until in (("host:a", None), ("host:over", 1.0), ("host:b", None), ("host:c", 9e9)):
+            exemptions.add(journal, scope, until, "alice", "why")
+        found = journal.read(lambda connection: exemptions.lasting(connection, 2))
+        assert [one.scope for one in found] == ["host:c", "host:b"]
 
     def test_history_filters(self, journal: Database) -> None:
         history.append(journal, [line("a", Outcome.FOUND), line("b", Outcome.REFUSED)])
