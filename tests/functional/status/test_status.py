@@ -198,6 +198,15 @@ def test_only_reading(daemon: Daemon) -> None:
     assert daemon.get("/", "HEAD") == (200, "")
 
 
+def test_only_the_live_page_reloads_itself(daemon: Daemon) -> None:
+    """A reader of the other page may need more time than 15 seconds."""
+    found = {}
+    for path in ("/", "/live"):
+        with urllib.request.urlopen(f"http://127.0.0.1:{daemon.port}{path}", timeout=300) as answer:
+            found[path] = (answer.headers["Refresh"], "http-equiv" in answer.read().decode())
+    assert found == {"/": (None, False), "/live": ("15", False)}
+
+
 def test_the_page_shows_heals_drift_and_what_is_parked(daemon: Daemon) -> None:
     machine = daemon.machine
     machine.world.things = {"a": 1, "glued": 1}
