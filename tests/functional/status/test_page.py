@@ -78,7 +78,7 @@ class Cupboard(Inventory):
         self.listed += 1
         if self.silent:
             raise Unavailable("cupboard", self.silent)
-        return [{"thing": thing} for thing in self.things]
+        return [{self.columns[0]: thing} for thing in self.things]
 
     def show(self, identity: str) -> dict[str, str]:
         raise LookupError(identity)
@@ -321,7 +321,7 @@ def test_the_page_reads_as_much_of_a_large_journal_as_of_a_small_one(
 
     def grow(number: int, begin: int) -> None:
         ids = range(begin, begin + number)
-        store(database, schema.history, *(entry(at=now - id % (48 * 3600)) for id in ids))
+        store(database, schema.history, *(entry(at=now - id * 7919 % (48 * 3600)) for id in ids))
         store(database, schema.work, *(row(f"thing:{id}", ("reported", "parked", "pending")[id % 3]) for id in ids))
         waits = {"handler": "mender", "problem": "broken", "fingerprint": "f", "at": now, "weight": 1, "summary": "s"}
         ends = {"expires_at": now + 3600, "evidence": "{}"}
