@@ -132,7 +132,8 @@ def another(folder: Path) -> Iterator[Machine]:
 def test_hostile_text_never_becomes_html_and_shows_no_password(tmp_path: Path) -> None:
     with another(tmp_path / "a") as first, another(tmp_path / "b") as second:
         harmless, hostile = full_page(first, "harmless"), full_page(second, HOSTILE)
-    assert harmless.count("harmless") == hostile.count("&lt;script&gt;alert(1)&lt;/script&gt;") > 25
+    # a heading of a column begins with a capital
+    assert harmless.lower().count("harmless") == hostile.count("&lt;script&gt;alert(1)&lt;/script&gt;") > 25
     assert Structure(hostile).tags == Structure(harmless).tags
     assert "hunter" not in hostile
     assert "secret" not in hostile
