@@ -71,6 +71,7 @@ class Page:
             "brokers": rows.of_brokers(self._sources(), monotonic, clock),
             "inventories": [(listing, listing.age(monotonic)) for listing in self._inventories.known()],
             "holds": rows.of_holds(self._board),
+            "lines": rows.LINES,
             "holds_age": self._board.age(),
             "journal": self._last,
             "journal_answers": answers,

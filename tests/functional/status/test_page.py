@@ -194,10 +194,14 @@ def test_more_rows_than_the_page_shows_are_counted(machine: Machine, monkeypatch
     store(machine.database, schema.work, *(row(f"thing:k{number}", "reported") for number in range(15)))
     for number in range(5):
         ask(machine.database, f"asked{number}", 3600 + number)
-    text = Page(machine.database, machine.tasks(), list, Inventories(list), Board()).make().body
+    board = Board([Source("[engine] hold_file", lambda: [Hold(f"host:h{number}", "why") for number in range(4)])])
+    board.refresh()
+    text = Page(machine.database, machine.tasks(), list, Inventories(list), board).make().body
     assert text.count("<code>thing:k") == rows.EACH
     assert "10 of 15. All: <code>stackmend work list --state reported --handler mender</code>" in text
     assert "2 of 5. All: <code>stackmend work asks</code>" in text
+    assert "2 of 4. All: <code>stackmend hold list</code>" in text
+    assert text.count("<code>host:h") == 2
 
 
 def test_rendering_calls_no_api_and_opens_no_connection(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
