@@ -145,11 +145,11 @@ def _plot(
 
 
 def _stacked(values: Mapping[Kind, float], x: float, top: float) -> tuple[Bar, ...]:
-    """Return the bars of one hour, one upon the other."""
+    """Return the bars of one hour, one upon the other; those of the highest hour fill the plot."""
+    there = {kind: value for kind, value in values.items() if value > 0}
     bars, floor = [], HEIGHT
-    for kind, value in values.items():
-        if value > 0:
-            height = min(floor, max(_LEAST, HEIGHT * value / top))
-            floor -= height
-            bars.append(Bar(kind, x, round(floor, 2), round(height, 2)))
+    for kind, value in there.items():
+        height = _LEAST + (HEIGHT - _LEAST * len(there)) * value / top
+        floor -= height
+        bars.append(Bar(kind, x, round(max(0.0, floor), 2), round(height, 2)))
     return tuple(bars)
