@@ -22,8 +22,8 @@ from consumer.journal import (
     controls,
     dead,
     deliveries,
-    hinting,
     exemptions,
+    hinting,
     history,
     hours,
     migrations,
@@ -473,7 +473,7 @@ class JournalContract:
 
     def test_a_glance_counts_and_reads_no_more_than_its_limits(self, journal: Database) -> None:
         timer = Hint(H, Key(work.SWEEP, H), Priority.TIMER, "timer")
-        work.enqueue(journal, [*(hint(f"k{number}", Priority.SWEEP) for number in range(6)), hint("urgent"), timer])
+        hinting.enqueue(journal, [*(hint(f"k{number}", Priority.SWEEP) for number in range(6)), hint("urgent"), timer])
         for state, names in (("reported", ("urgent", "k0", "k1", "k2")), ("parked", ("k3",))):
             keys = [f"thing:{name}" for name in names]
             moved = update(schema.work).where(schema.work.c.key.in_(keys)).values(state=state)

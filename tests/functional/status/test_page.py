@@ -27,7 +27,8 @@ from consumer.status.page import Page, cell
 from handlers.base import Broker, Finding, Hold, Inventory, Key, Mode, Resources, Unavailable
 from tests.doubles import World
 from tests.functional.cli.test_cli_inventory import Shelf
-from tests.functional.engine.conftest import Machine, journal, machine, world
+from tests.functional.engine.conftest import journal, machine, world
+from tests.functional.engine.machine import Machine
 from tests.functional.status.test_status import Listener
 
 __all__ = ["journal", "machine", "world"]

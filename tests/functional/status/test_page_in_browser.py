@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.functional.engine.conftest import journal, machine, world
-from tests.functional.engine.machine import Machine, hint
 from doc import browser, screenshots
 from doc.browser import Scheme, View
+from tests.functional.engine.conftest import journal, machine, world
+from tests.functional.engine.machine import Machine, hint
 from tests.functional.status.test_page import HOSTILE, full_page
 from tests.functional.status.test_status import Daemon, daemon, patient
 from tests.waiting import eventually
