@@ -227,9 +227,10 @@ class Writer:
             raise AssertionError(f"archive_deleted_rows failed: {done.stdout}{done.stderr}")
 
     def _evacuate(self) -> None:
-        [service] = self._compute.services(binary="nova-compute", host=self._spare)
+        service = wait_until(self._spare_that_is_up, PATIENCE, f"{self._spare} up")
         with self._cell_gate.closed():
             self._compute.enable_service(service)
+            wait_until(self._spare_takes_servers, PATIENCE, f"no COMPUTE_STATUS_DISABLED on {self._spare}")
             server = self._boot_on(self._spare)
             self._compute.disable_service(service, disabled_reason="only here to be lost")
         self._cloud.lose_host(self._spare)
@@ -239,6 +240,18 @@ class Writer:
         self._cloud.return_host(self._spare, PATIENCE)
         self._compute.start_server(server)
         self._reach(server, "ACTIVE")
+
+    def _spare_that_is_up(self) -> Any:
+        """Return the service once it is up: Nova changes no trait of a host whose service is down."""
+        [service] = self._compute.services(binary="nova-compute", host=self._spare)
+        return service if service.state == "up" else None
+
+    def _spare_takes_servers(self) -> bool:
+        query = (
+            "SELECT COUNT(*) FROM resource_provider_traits m JOIN traits t ON t.id = m.trait_id JOIN resource_providers p"
+            f" ON p.id = m.resource_provider_id WHERE p.name = '{self._spare}' AND t.name = 'COMPUTE_STATUS_DISABLED'"
+        )
+        return self._cloud.mariadb.execute(query, "placement") == "0\n"
 
     def _reach(self, server: str, status: str) -> None:
         self._cloud.wait_for_server(server, status, PATIENCE)
