@@ -23,6 +23,8 @@ METHOD = "stackmend_method"
 #: ``preserving`` until the load balancer has its amphorae again, then ``preserved``; ``released`` to an operator
 STATE = "stackmend_state"
 RELEASED = "released"
+#: metadata of a marked server: the ends of its last two heartbeat leases, by the clock of Octavia's database
+LEASE = "stackmend_lease"
 #: metadata of a server and property of an image: the mark of the stackmend that made or preserved it
 OWNER = "stackmend_owner"
 
@@ -111,6 +113,7 @@ class Group:
     """A server group or a security group of Octavia's project.
 
     :param tags: tags of a security group that was read by name; otherwise empty
+    :param age: seconds since the creation of a security group; 0 for a server group, because Nova shows no time of it
     """
 
     id: str
@@ -118,3 +121,4 @@ class Group:
     project_id: str
     members: tuple[str, ...] = ()
     tags: frozenset[str] = frozenset()
+    age: float = 0.0

@@ -23,12 +23,12 @@ flow ends halfway. When Nova fails while Octavia reverts a creation, only the ro
 amphora is unreliable (:mod:`handlers.octavia.removal`).
 
 **What is read.** Octavia's rows; servers, ports, security groups and server groups by name and project. Only a DELETED row
-proves that the row's objects are leftovers. stackmend reports an object without a row. It removes such an object if
-``deactivated_amphorae_without_rows`` is set and no port has the server's address. Object and row must be unchanged for
-``deactivated_amphorae_after``, and two inspections must agree. For a DELETED load balancer, half a minute is enough: DELETED is
-the flow's last write, and no other flow begins. stackmend removes nothing while Nova shows less than 90 % of the serving
-amphorae's servers, or more than a few servers have no row. It removes a row in PENDING_DELETE only while no request waits in
-Octavia's queue (:mod:`handlers.octavia.work_queue`).
+proves that the row's objects are leftovers. stackmend reports an object without a row. It removes such an object, except a
+server group, if ``deactivated_amphorae_without_rows`` is set and no port has the server's address. Object and row must be
+unchanged for ``deactivated_amphorae_after``, and two inspections must agree. For a DELETED load balancer, half a minute is
+enough: DELETED is the flow's last write, and no other flow begins. stackmend removes nothing while Nova shows less than 90 % of
+the serving amphorae's servers, or more than a few servers have no row. It removes a row in PENDING_DELETE only while no request
+waits in Octavia's queue (:mod:`handlers.octavia.work_queue`).
 
 **What is changed.** stackmend fails over an amphora that is stuck on a load balancer, and never deletes it. While there is
 room, it preserves an amphora in ERROR on no load balancer by the steps of ``failed_amphora``
@@ -93,8 +93,9 @@ OPTIONS: list[cfg.Opt] = [
     cfg.BoolOpt(
         "deactivated_amphorae_without_rows",
         default=False,
-        help="Whether servers, ports and groups are removed that have names of Octavia but no row in its database. Set it "
-        "only where no other Octavia uses the same project, in any region; else they are only reported.",
+        help="Whether servers, ports and security groups are removed that have names of Octavia but no row in its database. "
+        "Set it only where no other Octavia uses the same project, in any region; else they are only reported, as server "
+        "groups without a row always are.",
     ),
 ]
 

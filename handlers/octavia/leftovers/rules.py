@@ -6,12 +6,14 @@ An object is no leftover when any of these holds:
   ``octavia-lb-vrrp-<uuid>``, ``octavia-lb-member-<uuid>``, ``octavia-lb-<uuid>`` and ``lb-<uuid>``.
 - The object is preserved, a spare, or released.
 - The object's row is not DELETED.
-- The object or its row changed within the grace (a number of seconds): a flow may still use the object.
+- The object or its row changed within the grace (a number of seconds): a flow may still use the object. Of a server group,
+  Nova shows no time, so only its row counts.
 - Another object uses the object.
 
-stackmend only reports a leftover without a row, because another Octavia may own it; an operator can allow the removal. It only
-reports a VIP port outside Octavia's project, which the load balancer's owner owns. It removes nothing while Octavia's database
-and the cloud may not belong together (:mod:`handlers.octavia.pairing`).
+stackmend only reports a leftover without a row, because another Octavia may own it. An operator can allow the removal, except
+of a server group: one of another Octavia has no member until its first amphora boots. stackmend only reports a VIP port outside
+Octavia's project, which the load balancer's owner owns. It removes nothing while Octavia's database and the cloud may not
+belong together (:mod:`handlers.octavia.pairing`).
 """
 
 from __future__ import annotations
@@ -245,7 +247,13 @@ def balancer_port(scope: Scope, port: Port, balancer: records.LoadBalancer | Non
 def security_group(scope: Scope, group: Group, balancer: records.LoadBalancer | None, used: bool) -> Leftover | None:
     """Return a leftover if a security group is one; otherwise None."""
     identity = names.balancer_of_security_group(group.name)
-    stays = (identity is None, group.project_id != scope.project, used, not _is_gone(balancer, scope.grace))
+    stays = (
+        identity is None,
+        group.project_id != scope.project,
+        group.age < scope.grace,
+        used,
+        not _is_gone(balancer, scope.grace),
+    )
     if any(stays):
         return None
     text = f"security group {group.id} belongs to load balancer {identity}, which {_state(balancer)}"
@@ -265,7 +273,15 @@ def server_group(scope: Scope, group: Group, balancer: records.LoadBalancer | No
     if any(stays):
         return None
     text = f"server group {group.id} belongs to load balancer {identity}, which {_state(balancer)}"
-    return Leftover(Problem.SERVER_GROUP, text, scope.refusal(known=balancer is not None))
+    refusal = scope.mismatch or ("" if balancer is not None else _perhaps_new(group))
+    return Leftover(Problem.SERVER_GROUP, text, refusal)
+
+
+def _perhaps_new(group: Group) -> str:
+    return (
+        "no row of Octavia names it, and Nova shows no time of its creation, so another Octavia may be about to boot an "
+        f"amphora in it: if there is no other Octavia, run openstack server group delete {group.id}"
+    )
 
 
 def image(scope: Scope, found: Image, row: records.Amphora | None, preserving: bool) -> Leftover | None:

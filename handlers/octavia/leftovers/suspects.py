@@ -85,7 +85,8 @@ class Suspects:
                 yield Key("port", port.id)
         yield from self._without_balancer("port", unused, names.balancer_of_port)
         in_use = {group for port in ports for group in port.security_groups}
-        groups = [group for group in self._driver.security_groups() if group.id not in in_use]
+        unused_groups = (group for group in self._driver.security_groups() if group.id not in in_use)
+        groups = [group for group in unused_groups if group.age >= self._grace]
         yield from self._without_balancer("security-group", groups, names.balancer_of_security_group)
 
     def _without_balancer(

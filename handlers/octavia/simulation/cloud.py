@@ -332,11 +332,12 @@ class Cloud:
 
     def security_groups(self) -> list[Group]:
         with self.lock:
-            return list(self._security_groups.values())
+            return [replace(group, age=self._age(group.id)) for group in self._security_groups.values()]
 
     def add_security_group(self, name: str) -> Group:
         with self.lock:
             group = Group(str(uuid4()), name, OCTAVIA)
+            self._born[group.id] = time.monotonic()
             return self._security_groups.setdefault(group.id, group)
 
     def tag_security_group(self, identity: str, tag: str) -> None:

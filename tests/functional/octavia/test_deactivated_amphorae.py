@@ -456,7 +456,8 @@ def test_leaked_groups_go_and_used_ones_stay(house: House, alone: DeactivatedAmp
     handler = alone
     balancer = house.octavia.add_load_balancer("ACTIVE_STANDBY", anti_affinity=True)
     keeps = {group.id for group in (*house.cloud.server_groups(), *house.cloud.security_groups())}
-    gone = str(uuid4())
+    gone = house.octavia.add_load_balancer()
+    house.octavia.delete_load_balancer(gone)
     leaked = {house.cloud.add_server_group(f"octavia-lb-{gone}").id, house.cloud.add_security_group(f"lb-{gone}").id}
     occupied = house.cloud.add_server_group(f"octavia-lb-{uuid4()}")
     house.cloud.boot("preserved-amphora-1", tags=frozenset({PRESERVED}), group=occupied.id)
@@ -464,6 +465,7 @@ def test_leaked_groups_go_and_used_ones_stay(house: House, alone: DeactivatedAmp
     house.cloud.add_port(replace(make_port(f"octavia-lb-{uuid4()}", project=OTHERS), security_groups=(in_use.id,)))
     referred = house.cloud.add_server_group(f"octavia-lb-{uuid4()}")
     change = sa.update(tables.load_balancer).values(server_group_id=referred.id)
+    leaked.add(house.cloud.add_security_group(f"lb-{uuid4()}").id)
     other = house.cloud.add_security_group("lb-web")
     house.database.run(lambda connection: connection.execute(change.where(tables.load_balancer.c.id == balancer)))
     keeps |= {occupied.id, in_use.id, referred.id, other.id}
@@ -472,6 +474,21 @@ def test_leaked_groups_go_and_used_ones_stay(house: House, alone: DeactivatedAmp
     mend(handler)
     assert {group.id for group in (*house.cloud.server_groups(), *house.cloud.security_groups())} == keeps
     assert house.balancer(balancer).status == "ACTIVE"
+
+
+def test_groups_of_another_octavia_stay_until_its_first_amphora_boots(house: House, alone: DeactivatedAmphorae) -> None:
+    """Octavia creates the groups before anything uses them. Nova shows no time of a server group, Neutron one of its own."""
+    house.octavia.add_load_balancer()
+    creating = str(uuid4())
+    server_group = house.cloud.add_server_group(f"octavia-lb-{creating}")
+    grow_older(house)
+    security_group = house.cloud.add_security_group(f"lb-{creating}")
+    assert "may be about to boot an amphora" in only_reports(house, alone, 1)
+    assert list(alone.inspect(Key("security-group", security_group.id))) == []
+    booted = house.cloud.boot(f"amphora-{uuid4()}", group=server_group.id)
+    assert findings(alone) == []
+    house.cloud.delete_server(booted.id)
+    assert "may be about to boot an amphora" in only_reports(house, alone, 1)
 
 
 def test_the_objects_of_a_load_balancer_in_creation_stay(house: House, handler: DeactivatedAmphorae) -> None:

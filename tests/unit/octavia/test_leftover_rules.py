@@ -28,7 +28,7 @@ LB = records.LoadBalancer(BALANCER, OTHERS, None, "DELETED", "SINGLE", None, "am
 SERVER = Server("server", f"amphora-{AMPHORA}", OCTAVIA, "ACTIVE", age=OLD)
 PORT = Port("port", f"octavia-lb-vrrp-{AMPHORA}", OCTAVIA, "net", "", "", "", True, 1, age=OLD)
 VIP = replace(PORT, name=f"octavia-lb-{BALANCER}", device_id=f"lb-{BALANCER}", device_owner="Octavia")
-SECURITY_GROUP = Group("group", f"lb-{BALANCER}", OCTAVIA)
+SECURITY_GROUP = Group("group", f"lb-{BALANCER}", OCTAVIA, age=OLD)
 SERVER_GROUP = Group("group", f"octavia-lb-{BALANCER}", OCTAVIA)
 
 #: verdicts: nothing is found; the problem may be healed; it is only reported for a reason with these words
@@ -214,6 +214,7 @@ def test_a_vip_port(
     [
         (ALONE, replace(SECURITY_GROUP, name="lb-web"), None, False, STAYS, ""),
         (ALONE, replace(SECURITY_GROUP, project_id=OTHERS), None, False, STAYS, ""),
+        (ALONE, replace(SECURITY_GROUP, age=YOUNG), None, False, STAYS, ""),
         (ALONE, SECURITY_GROUP, None, True, STAYS, ""),
         (ALONE, SECURITY_GROUP, replace(LB, status="PENDING_CREATE"), False, STAYS, ""),
         (SCOPE, SECURITY_GROUP, LB, False, Problem.SECURITY_GROUP, ""),
@@ -239,7 +240,8 @@ def test_a_security_group(
         (SCOPE, SERVER_GROUP, LB, False, Problem.SERVER_GROUP, ""),
         (WRONG, SERVER_GROUP, LB, False, Problem.SERVER_GROUP, MISMATCH),
         (SCOPE, SERVER_GROUP, None, False, Problem.SERVER_GROUP, NO_ROW),
-        (ALONE, SERVER_GROUP, None, False, Problem.SERVER_GROUP, ""),
+        (ALONE, SERVER_GROUP, None, False, Problem.SERVER_GROUP, "Nova shows no time of its creation"),
+        (WRONG, SERVER_GROUP, None, False, Problem.SERVER_GROUP, MISMATCH),
     ],
 )
 def test_a_server_group(

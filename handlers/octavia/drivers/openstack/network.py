@@ -63,11 +63,14 @@ class NetworkCalls(Driver):
             raise (DeleteFailed(str(error)) if refused else _changed(port, error)) from error
 
     def security_groups(self) -> Sequence[Group]:
-        query = {"project_id": self.project(), "fields": ["id", "name", "project_id"]}
+        query = {"project_id": self.project(), "fields": ["id", "name", "project_id", "created_at"]}
         body = self.network.get("/v2.0/security-groups", "security groups", params=query)
         if body is None or "security_groups" not in body:
             raise UnavailableException("network", "answered to /v2.0/security-groups without security_groups")
-        return [Group(shown["id"], shown["name"], shown["project_id"]) for shown in body["security_groups"]]
+        return [
+            Group(shown["id"], shown["name"], shown["project_id"], age=age(shown.get("created_at")))
+            for shown in body["security_groups"]
+        ]
 
     def delete_security_group(self, group: str) -> None:
         self.network.remove(f"/v2.0/security-groups/{group}", f"security-group:{group}")
