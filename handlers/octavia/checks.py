@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Iterator, Mapping
 
 from oslo_config import cfg
 
 from handlers.access import cloud_options
-from handlers.access.service_files import ConfigError
+from handlers.access.service_files import ConfigError, ServiceFiles
 from handlers.base import Checked, Handler, HandlerError, Mode, Resources, Verdict
-from handlers.checks import grants, roles
+from handlers.checks import clocks, grants, roles
 from handlers.checks.notifications import notifications
-from handlers.octavia import options, settings
+from handlers.octavia import options, queries, settings
 from handlers.octavia.database import OctaviaDatabase
 from handlers.octavia.drivers.chosen import chosen_driver, housekeeping_settings
 from handlers.octavia.work_queue import WorkQueue
@@ -37,6 +38,7 @@ def octavia_checks(resources: Resources, modes: Mapping[type[Handler], Mode]) ->
     if conf[settings.GROUP].driver == "openstack":
         yield from roles.check("octavia", resources, ours)
     yield _project(resources)
+    yield from _clocks(resources)
     yield from _queue(resources, ours)
     yield from _files(resources, ours)
 
@@ -64,6 +66,23 @@ def _project(resources: Resources) -> Checked:
     except (HandlerError, cfg.Error) as error:
         return Checked("amphorae", Verdict.FAILURE, str(error))
     return Checked("amphorae", Verdict.OK, f"the project {driver.project()} has {servers} servers")
+
+
+def _clocks(resources: Resources) -> Iterator[Checked]:
+    """Compare the clocks of Octavia's health manager, which writes heartbeats, and of the database."""
+    try:
+        beats = resources.get(OctaviaDatabase.from_resources).run(queries.healths)
+    except (HandlerError, ConfigError):
+        return  # another check reports it
+    ahead = -statistics.median([beat.silent for beat in beats.values()] or [0.0])
+    if ahead <= clocks.TOLERATED:
+        return
+    yield Checked(
+        "heartbeats: clock",
+        Verdict.WARNING,
+        f"most heartbeats are {ahead:.0f} s in the future by the clock of Octavia's database, so a failed amphora looks alive "
+        "for as long: let chrony or ntpd set the clocks of octavia-health-manager and of the database",
+    )
 
 
 def _queue(resources: Resources, modes: Mapping[type[Handler], Mode]) -> Iterator[Checked]:
@@ -100,10 +119,25 @@ def _files(resources: Resources, modes: Mapping[type[Handler], Mode]) -> Iterato
     if (files.get("controller_worker", "event_notifications") or "true").lower() in {"false", "0", "no", "off"}:
         text = "Octavia sends no notifications of load balancers: write there [controller_worker] event_notifications = True"
         yield Checked(f"{files}: events", Verdict.WARNING, text)
+    if any(handler.name == "deactivated_amphorae" and mode is not Mode.OFF for handler, mode in modes.items()):
+        yield from _names(files)
     if any(handler.name == "failed_amphora" and mode is not Mode.OFF for handler, mode in modes.items()):
         yield _heartbeats(resources, str(files))
         yield _threshold(files.get("health_manager", "failover_threshold"), str(files))
         yield from _watch(conf)
+
+
+def _names(files: ServiceFiles) -> Iterator[Checked]:
+    """Warn if Octavia gives its servers random names, which show neither an amphora nor Octavia."""
+    value = files.get("nova", "random_amphora_name_length") or "0"
+    if value.strip() == "0":
+        return
+    yield Checked(
+        f"{files}: names of servers",
+        Verdict.WARNING,
+        f"[nova] random_amphora_name_length = {value} gives amphorae random names. So deactivated_amphorae removes no amphora "
+        "that has a server, and sees no server that Octavia left behind: remove the option there, and replace the amphorae",
+    )
 
 
 def _heartbeats(resources: Resources, where: str) -> Checked:

@@ -38,7 +38,8 @@ and groups, then verifies their absence. A port must still have the inspected re
 
 **What is not changed.** Objects outside Octavia's project. Preserved amphorae, spares and released servers. Rows of other
 providers. Amphorae that serve, or are in ERROR on a load balancer: ``failed_amphora`` handles them. A load balancer whose
-deletion or creation failed. Servers with random names (``random_amphora_name_length`` of Octavia).
+deletion or creation failed. Servers with random names: with ``[nova] random_amphora_name_length`` of Octavia, stackmend removes
+no amphora that has a server, and sees no server that Octavia left behind.
 
 **Undo.** Nothing restores a deleted object of Nova or Neutron. The history has the SQL statement that restores a row.
 """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 from oslo_config import cfg
@@ -10,8 +11,11 @@ from oslo_config import cfg
 from handlers.base import Bus, Checked, Handler, Mode, QueueDepth, Resources, Verdict
 from handlers.octavia import options, settings
 from handlers.octavia.checks import octavia_checks
+from handlers.octavia.database import OctaviaDatabase
 from handlers.octavia.failover.failed_amphora import FailedAmphora
 from handlers.octavia.leftovers.deactivated_amphorae import DeactivatedAmphorae
+from handlers.octavia.simulation.cloud import Cloud
+from handlers.octavia.simulation.controller import Controller
 from handlers.octavia.spares.spare_pool import SparePool
 from handlers.octavia.stuck_load_balancers import StuckLoadBalancers
 
@@ -74,6 +78,34 @@ def test_an_unknown_work_queue_is_a_warning(tmp_path: Path, text: str, words: st
 
 def test_a_known_work_queue_is_no_warning(tmp_path: Path) -> None:
     assert warnings(tmp_path, WHOLE, {StuckLoadBalancers: Mode.HEAL}) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "mode", "words"),
+    [
+        (WHOLE, Mode.HEAL, []),
+        (WHOLE + "[nova]\nrandom_amphora_name_length = 0\n", Mode.HEAL, []),
+        (WHOLE + "[nova]\nrandom_amphora_name_length = 15\n", Mode.OFF, []),
+        (WHOLE + "[nova]\nrandom_amphora_name_length = 15\n", Mode.AUDIT, ["removes no amphora that has a server"]),
+        (WHOLE + "[nova]\nrandom_amphora_name_length = 1\n", Mode.HEAL, ["sees no server that Octavia left behind"]),
+    ],
+)
+def test_random_names_of_servers_are_a_warning(tmp_path: Path, text: str, mode: Mode, words: list[str]) -> None:
+    found = warnings(tmp_path, text, {DeactivatedAmphorae: mode}, f"{tmp_path / 'octavia.conf'}: names of servers")
+    assert len(found) == len(words)
+    assert all(word in one for word, one in zip(words, found, strict=True))
+
+
+@pytest.mark.parametrize(("silent", "number"), [(5.0, 0), (-4.0, 0), (-20.0, 1), (70.0, 0)])
+def test_heartbeats_in_the_future_are_a_warning(tmp_path: Path, silent: float, number: int) -> None:
+    database = OctaviaDatabase(f"sqlite:///{tmp_path}/octavia.sqlite")
+    octavia = Controller(database, Cloud())
+    octavia.prepare()
+    for _number in range(3):
+        octavia.heartbeat(str(uuid4()), silent)
+    octavia.heartbeat(str(uuid4()), -100.0)  # one is under lease
+    database.close()
+    assert len(warnings(tmp_path, WHOLE, {FailedAmphora: Mode.AUDIT}, "heartbeats: clock")) == number
 
 
 def test_handlers_that_do_not_need_the_work_queue_are_no_warning(tmp_path: Path) -> None:
