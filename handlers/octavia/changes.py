@@ -13,6 +13,7 @@ No write may leave one of these two states in the database:
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -75,7 +76,14 @@ def _check(locked: _Locked, amphora: records.Amphora) -> None:
         raise InFlight(f"Octavia's health manager has taken amphora {amphora.id} for a failover", 2.0)
 
 
-def lease(connection: Connection, amphora: records.Amphora, seconds: int, quiet: float = 0.0) -> bool:
+def lease(
+    connection: Connection,
+    amphora: records.Amphora,
+    seconds: int,
+    quiet: float = 0.0,
+    at: datetime | None = None,
+    leases: Collection[str] = (),
+) -> bool:
     """Write a heartbeat lease. A real heartbeat overwrites it.
 
     Octavia's health manager replaces the amphora one ``heartbeat_timeout`` after the lease ends.
@@ -83,6 +91,8 @@ def lease(connection: Connection, amphora: records.Amphora, seconds: int, quiet:
     :param amphora: the row that proved the failure; ALLOCATED or FAILOVER_STOPPED (ERROR needs no lease)
     :param seconds: length of the lease
     :param quiet: required seconds of silence, unless a lease exists
+    :param at: the end of the lease; None: ``seconds`` from now
+    :param leases: ends of the amphora's leases; empty when unknown
     :return: False without a heartbeat record: then the health manager never replaces the amphora
     :raises InFlight: when Octavia works on the load balancer or already replaces the amphora
     :raises Conflict: when the row has changed, or the amphora sends heartbeats again
@@ -93,20 +103,27 @@ def lease(connection: Connection, amphora: records.Amphora, seconds: int, quiet:
         raise Conflict(f"amphora {amphora.id} is {amphora.status} and needs no lease")
     if locked.last_update is not None:
         silent = (locked.now - locked.last_update).total_seconds()
-        if -records.SKEW <= silent < quiet:
+        if silent < quiet and not (silent < -records.SKEW and (quiet <= 0 or _is_lease(locked.last_update, leases))):
             raise Conflict(f"amphora {amphora.id} sends heartbeats again")
-    return _write_heartbeat(connection, amphora, locked.now + timedelta(seconds=seconds))
+    return _write_heartbeat(connection, amphora, at or locked.now + timedelta(seconds=seconds))
 
 
-def end_lease(connection: Connection, amphora: records.Amphora, silent: float) -> bool:
+def _is_lease(at: datetime, leases: Collection[str]) -> bool:
+    return not leases or at.isoformat() in leases
+
+
+def end_lease(connection: Connection, amphora: records.Amphora, silent: float, leases: Collection[str] = ()) -> bool:
     """End a heartbeat lease, so that Octavia's health manager replaces the amphora at once.
 
     :param silent: seconds of silence to write into the heartbeat record
+    :param leases: ends of the amphora's leases; empty when unknown
     :return: False when no lease existed
     :raises Conflict: when the row has changed
     """
     locked = _lock(connection, amphora)
     if locked.status not in records.SERVING or locked.last_update is None or locked.last_update <= locked.now:
+        return False
+    if not _is_lease(locked.last_update, leases):
         return False
     return _write_heartbeat(connection, amphora, locked.now - timedelta(seconds=silent))
 
@@ -120,21 +137,21 @@ def _write_heartbeat(connection: Connection, amphora: records.Amphora, at: datet
     return changed.rowcount == 1
 
 
-def let_go(connection: Connection, amphora: records.Amphora) -> records.Amphora:
+def let_go(connection: Connection, amphora: records.Amphora, leases: Collection[str] = ()) -> records.Amphora:
     """Remove the server from an amphora's row, so that the next failover does not delete the server.
 
     The amphora becomes ERROR without ``compute_id``, and the heartbeat record busy. The failover then asks Nova to delete a
     server "None". Nova knows no such server, and the failover continues.
 
     :param amphora: the row that proved the failure; ALLOCATED, FAILOVER_STOPPED or ERROR, with a server
+    :param leases: ends of the amphora's leases; empty when unknown
     :return: the new row; ``updated_at`` lies a second back, so that every later write has another time
     :raises InFlight: when Octavia works on the load balancer
     :raises Conflict: when the row has changed, the amphora sends heartbeats, or the heartbeat lease has expired
     """
     locked = _lock(connection, amphora)
     _check(locked, amphora)
-    leased = locked.last_update is None or locked.last_update > locked.now + timedelta(seconds=records.SKEW)
-    if amphora.status in records.SERVING and not leased:
+    if amphora.status in records.SERVING and not _is_under_lease(locked, leases):
         raise Conflict(f"amphora {amphora.id} sends heartbeats again, or its lease has expired")
     at = locked.now.replace(microsecond=0) - timedelta(seconds=1)
     changed = connection.execute(
@@ -150,6 +167,12 @@ def let_go(connection: Connection, amphora: records.Amphora) -> records.Amphora:
         raise Conflict(f"amphora {amphora.id} has changed")
     connection.execute(sa.update(tables.amphora_health).where(_HEALTH.amphora_id == amphora.id).values(busy=True))
     return replace(amphora, status="ERROR", compute_id=None, updated_at=at)
+
+
+def _is_under_lease(locked: _Locked, leases: Collection[str]) -> bool:
+    """Return whether a lease, or a missing heartbeat record, keeps Octavia's health manager off."""
+    at = locked.last_update
+    return at is None or (at > locked.now + timedelta(seconds=records.SKEW) and _is_lease(at, leases))
 
 
 def take_back(

@@ -90,7 +90,8 @@ def _amphora(row: Any) -> records.Amphora:
 
 
 def _health(row: Any) -> records.Health:
-    return records.Health(row.amphora_id, (row.now - row.last_update).total_seconds(), bool(row.busy))
+    silent = (row.now - row.last_update).total_seconds()
+    return records.Health(row.amphora_id, silent, bool(row.busy), row.last_update)
 
 
 def chunks(values: Collection[str]) -> Iterator[list[str]]:

@@ -17,7 +17,7 @@ IDLE = frozenset({"ACTIVE", "ERROR"})
 #: states of an amphora in which it serves a load balancer, or did until it failed
 SERVING = frozenset({"ALLOCATED", "FAILOVER_STOPPED"})
 
-#: seconds by which a heartbeat may lie in the future because two clocks differ; further ahead, it is a lease of ours
+#: seconds by which a heartbeat may lie in the future because two clocks differ; a heartbeat lease lies further ahead
 SKEW = 15.0
 
 #: the number of amphorae of a topology (``octavia/common/constants.py``)
@@ -80,9 +80,11 @@ class Health:
     """A row of ``amphora_health``: the heartbeat record of an amphora.
 
     :param silent: seconds since the last heartbeat; negative for a heartbeat in the future
+    :param last_update: the time of the last heartbeat, or the end of a heartbeat lease
     :param busy: whether Octavia's health manager has begun to replace the amphora; Octavia never clears this column
     """
 
     amphora_id: str
     silent: float
     busy: bool
+    last_update: datetime | None = None

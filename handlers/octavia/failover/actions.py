@@ -10,12 +10,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from datetime import datetime, timedelta
 from functools import partial
 
 from handlers.base import Conflict, HandlerError, Healed, Refused
 from handlers.octavia import changes, rebuild, records
 from handlers.octavia.cloud_objects import (
     AMPHORA,
+    LEASE,
     LOAD_BALANCER,
     METHOD,
     OWNER,
@@ -27,7 +29,7 @@ from handlers.octavia.cloud_objects import (
     Server,
 )
 from handlers.octavia.drivers.base import Driver
-from handlers.octavia.failover.steps import AnyReading, Deactivated, Replaced, Situation, Step, StepName
+from handlers.octavia.failover.steps import DESCRIBABLE, AnyReading, Deactivated, Replaced, Situation, Step, StepName
 from handlers.octavia.failover.undo import undo_of
 from handlers.octavia.housekeeping import AmphoraDriverError, UnavailableException
 from handlers.octavia.preserved import pool
@@ -107,15 +109,42 @@ class Actions:
         # a server without network sends no heartbeat, so its last one may be young when a lease has expired
         quiet = self._settings.quiet_after if s.connected else 0.0
         seconds = self._settings.preservation_lease
-        self._driver.database.run(partial(changes.lease, amphora=s.amphora, seconds=seconds, quiet=quiet))
+        at, leases = self._record_lease(s)
+        lease = partial(changes.lease, amphora=s.amphora, seconds=seconds, quiet=quiet, at=at, leases=leases)
+        self._driver.database.run(lease)
         return Healed(
             f"kept Octavia's health manager off amphora {s.amphora.id} for {self._settings.preservation_lease} s ({step.why})",
             undo=undo_of(s, step),
         )
 
+    def _record_lease(self, s: Situation) -> tuple[datetime | None, tuple[str, ...]]:
+        """Write the end of a lease into the server's metadata before the lease, so that no heartbeat is taken for it.
+
+        :return: the end of the new lease, and those of the last leases; no ends where Nova takes no metadata
+        """
+        server, at = _server(s), s.end_of_lease(self._settings.preservation_lease)
+        if at is None or server.status not in DESCRIBABLE:
+            return at, ()
+        if (planned := self._planned_lease(s, at)) is not None:
+            return planned, s.leases
+        leases = (at.isoformat(), *s.leases[:1])
+        self._driver.describe_server(server.id, {LEASE: " ".join(leases)})
+        return at, leases
+
+    def _planned_lease(self, s: Situation, at: datetime) -> datetime | None:
+        """Return the newest end in the metadata, if its lease is not written yet, as after the mark, and is long enough.
+
+        :param at: the end of a lease that begins now
+        """
+        planned = next(map(datetime.fromisoformat, s.leases[:1]), None)
+        if planned is None or s.health is None or planned == s.health.last_update:
+            return None
+        return planned if at - planned < timedelta(seconds=self._settings.preservation_lease / 3) else None
+
     def _end_lease(self, s: Situation) -> None:
         if s.leased:
-            self._driver.database.run(partial(changes.end_lease, amphora=s.amphora, silent=self._long_silent))
+            end = partial(changes.end_lease, amphora=s.amphora, silent=self._long_silent, leases=s.leases)
+            self._driver.database.run(end)
 
     @property
     def _long_silent(self) -> float:
@@ -186,7 +215,7 @@ class Actions:
         self._require_failover(s)
         self._record(s)
         amphora, ready = s.amphora, self._spares(s)
-        forgotten = self._driver.database.run(partial(changes.let_go, amphora=amphora))
+        forgotten = self._driver.database.run(partial(changes.let_go, amphora=amphora, leases=s.leases))
         try:
             self._request(s, forgotten)
         except AmphoraDriverError:
@@ -228,6 +257,8 @@ class Actions:
         others = [one for one in pool.read(self._driver) if one.amphora != s.amphora.id]
         why = "its server was in ERROR" if server.name.startswith(PRESERVED_PREFIX) else step.why
         marks = {**self._marks(s, why), SINCE: pool.next_number(others, s.now)}
+        if isinstance(s, Situation) and s.serves and (at := s.end_of_lease(self._settings.preservation_lease)):
+            marks[LEASE] = at.isoformat()
         self._driver.describe_server(server.id, marks)
         return Healed(
             f"marked server {server.id} of amphora {s.amphora.id} for preservation ({why})",
@@ -251,7 +282,7 @@ class Actions:
         if isinstance(s, Situation):
             self._end_lease(s)
         # the number first: a tag without a number is a server that is about to get one
-        self._driver.describe_server(server.id, {SINCE: "", STATE: "", AMPHORA: ""})
+        self._driver.describe_server(server.id, {SINCE: "", STATE: "", AMPHORA: "", LEASE: ""})
         self._driver.untag_server(server.id, PRESERVED)
         return Healed(
             f"removed the mark of server {server.id} of amphora {s.amphora.id}: {step.why or step.summary}",

@@ -9,7 +9,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from handlers.octavia.cloud_objects import METHOD, STATE, Image, Server
-from handlers.octavia.failover.steps import Decision, Nothing, Reading, Replaced, Report, Step, StepName, Wait
+from handlers.octavia.failover.steps import (
+    DESCRIBABLE,
+    Decision,
+    Nothing,
+    Reading,
+    Replaced,
+    Report,
+    Step,
+    StepName,
+    Wait,
+)
 from handlers.octavia.failover.table import Row, first
 from handlers.octavia.preserved import pool
 from handlers.octavia.preserved.pool import State
@@ -17,8 +27,6 @@ from handlers.octavia.settings import HousekeepingSettings
 
 #: the states in which Nova detaches ports and makes images
 WILLING = frozenset({"ACTIVE", "SHUTOFF", "PAUSED"})
-#: the states in which Nova changes tags and metadata
-_DESCRIBABLE = WILLING | {"SUSPENDED"}
 #: the states of an image that may become active
 _COMING = frozenset({"queued", "saving", "uploading", "importing"})
 
@@ -59,7 +67,7 @@ class End:
         step = label_of(server)
         if self.server is None:
             step = Step(StepName.UNMARK, "remove the mark of a server that is not preserved", objects=(server.id,))
-        if step is not None and (server.task_state or server.status not in _DESCRIBABLE):
+        if step is not None and (server.task_state or server.status not in DESCRIBABLE):
             return Wait(
                 f"Nova changes no marks of server {server.id}: it is {server.status}, {server.task_state}", 30.0
             )
@@ -247,6 +255,6 @@ def shelving_of(server: Server, marked: bool) -> Step | Wait | None:
         return None
     if server.task_state:
         return Wait(f"Nova is working on server {server.id}: {server.task_state}", 5.0)
-    if server.status not in {*_DESCRIBABLE, "SHELVED"}:
+    if server.status not in {*DESCRIBABLE, "SHELVED"}:
         return None
     return Step(StepName.SHELVE, "shelve the server, which has a place in a server group", objects=(server.id,))

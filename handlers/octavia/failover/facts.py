@@ -28,7 +28,7 @@ class _Rows:
     balancer: records.LoadBalancer | None
     beside: Sequence[records.Amphora]
     health: records.Health | None
-    failing: dict[str, str | None]
+    failing: dict[str, queries.Failing]
     heard: Heard
     detaches: bool
 
@@ -190,6 +190,7 @@ def _situation(
     troubled = "ERROR" in {balancer.status, rows.amphora.status}
     group = rebuild.security_group(driver, balancer.id) if troubled else None
     live = [row.id for row in rows.beside if row.status != "DELETED"]
+    failing = _failing(rows, cloud)
     return Situation(
         amphora=rows.amphora,
         now=datetime.now(UTC),
@@ -199,10 +200,10 @@ def _situation(
         others=tuple(cloud.others),
         balancer=balancer,
         health=rows.health,
-        failing=tuple(sorted(rows.failing)),
+        failing=tuple(sorted(failing)),
         neighbours=tuple(
             other
-            for other, its_server in sorted(rows.failing.items())
+            for other, its_server in sorted(failing.items())
             if server is not None and server.host is not None and hosts.get(its_server or "") == server.host
         ),
         heard=rows.heard,
@@ -211,3 +212,14 @@ def _situation(
         attempts=rebuild.attempts(group, live, balancer),
         remains=rebuild.read(driver, balancer, rows.beside) if balancer.status == "ERROR" else None,
     )
+
+
+def _failing(rows: _Rows, cloud: _Cloud) -> dict[str, str | None]:
+    """Return the other amphorae that recently failed, with their servers' ids.
+
+    A heartbeat in the future shows a lease only if the server has a mark. Otherwise a clock is ahead, and the amphora lives.
+    """
+    marked = {server.metadata.get(AMPHORA) for server in cloud.servers if PRESERVED in server.tags}
+    return {
+        amphora: failing.server for amphora, failing in rows.failing.items() if not failing.ahead or amphora in marked
+    }

@@ -123,8 +123,20 @@ def heard(connection: Connection, now: datetime, within: float) -> Heard:
     return Heard(int(amphorae), int(recent))
 
 
-def failing_lately(connection: Connection, now: datetime, stale_after: float, window: float) -> dict[str, str | None]:
-    """Return the amphorae that recently failed or were replaced, each with its server's id.
+@dataclass(frozen=True, slots=True)
+class Failing:
+    """An amphora that recently failed or was replaced.
+
+    :param server: its server's id
+    :param ahead: whether only a heartbeat in the future shows it: under lease, or alive by a clock that is ahead
+    """
+
+    server: str | None
+    ahead: bool
+
+
+def failing_lately(connection: Connection, now: datetime, stale_after: float, window: float) -> dict[str, Failing]:
+    """Return the amphorae that recently failed or were replaced.
 
     An amphora that was deleted with a load balancer does not count.
 
@@ -135,8 +147,13 @@ def failing_lately(connection: Connection, now: datetime, stale_after: float, wi
     alone = sa.and_(_AMPHORA.load_balancer_id.is_(None), _AMPHORA.vrrp_port_id.is_not(None))
     going = _LB.provisioning_status.in_(("PENDING_DELETE", "DELETED"))
     replaced = sa.or_(alone, sa.and_(_LB.id.is_not(None), sa.not_(going)))
+    future = _HEALTH.last_update > now + timedelta(seconds=records.SKEW)
     query = (
-        sa.select(_AMPHORA.id, _AMPHORA.compute_id)
+        sa.select(
+            _AMPHORA.id,
+            _AMPHORA.compute_id,
+            sa.case((sa.and_(_AMPHORA.status == "ALLOCATED", future), 1), else_=0).label("ahead"),
+        )
         .outerjoin(tables.load_balancer, _LB.id == _AMPHORA.load_balancer_id)
         .outerjoin(tables.amphora_health, _HEALTH.amphora_id == _AMPHORA.id)
         .where(
@@ -146,15 +163,12 @@ def failing_lately(connection: Connection, now: datetime, stale_after: float, wi
                 sa.and_(
                     _AMPHORA.status == "ALLOCATED",
                     _LB.id.is_not(None),
-                    sa.or_(
-                        _HEALTH.last_update < now - timedelta(seconds=stale_after),
-                        _HEALTH.last_update > now + timedelta(seconds=records.SKEW),
-                    ),
+                    sa.or_(_HEALTH.last_update < now - timedelta(seconds=stale_after), future),
                 ),
             )
         )
     )
-    return {row.id: row.compute_id for row in connection.execute(query)}
+    return {row.id: Failing(row.compute_id, bool(row.ahead)) for row in connection.execute(query)}
 
 
 def amphora_count(connection: Connection) -> int:

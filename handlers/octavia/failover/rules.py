@@ -84,8 +84,9 @@ class ServerCase:
     @property
     def wants_lease(self) -> bool:
         """Whether the amphora serves, and its heartbeat lease is missing or ends soon."""
-        health = self.s.health
-        return self.s.serves and health is not None and -health.silent < _RENEW * self.settings.preservation_lease
+        if isinstance(self.s, Deactivated) or not self.s.serves or self.s.health is None:
+            return False
+        return not self.s.leased or -self.s.health.silent < _RENEW * self.settings.preservation_lease
 
     @property
     def late(self) -> bool:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 
 from handlers.octavia import records
-from handlers.octavia.cloud_objects import PRESERVED, SINCE, STATE, Group, Image, Port, Server
+from handlers.octavia.cloud_objects import LEASE, PRESERVED, SINCE, STATE, Group, Image, Port, Server
 from handlers.octavia.failover.heartbeats import Heard
 from handlers.octavia.preserved.pool import Preserved, State
 from handlers.octavia.rebuild import Remains
+
+#: the states of a server in which Nova changes tags and metadata
+DESCRIBABLE = frozenset({"ACTIVE", "SHUTOFF", "PAUSED", "SUSPENDED"})
 
 
 class StepName(StrEnum):
@@ -144,9 +147,29 @@ class Situation(Reading):
         return self.amphora.status == "ERROR" and self.amphora.compute_id is None
 
     @property
+    def leases(self) -> tuple[str, ...]:
+        """The ends of the last heartbeat leases, the newest first; none where Nova takes no metadata."""
+        if self.server is None or self.server.status not in DESCRIBABLE:
+            return ()
+        return tuple(self.server.metadata.get(LEASE, "").split())
+
+    def end_of_lease(self, seconds: float) -> datetime | None:
+        """Return the end of a lease that begins now, in whole seconds as in MySQL, by the database's clock.
+
+        :return: None without a heartbeat record: then the health manager never replaces the amphora
+        """
+        if self.health is None or self.health.last_update is None:
+            return None
+        now = self.health.last_update + timedelta(seconds=self.health.silent)
+        return now.replace(microsecond=0) + timedelta(seconds=seconds)
+
+    @property
     def leased(self) -> bool:
-        """Whether a heartbeat lease is active. Without a mark, a heartbeat in the future may come from a wrong clock."""
-        return self.marked and self.health is not None and self.health.silent < -records.SKEW
+        """Whether a heartbeat lease is active. Any other heartbeat in the future comes from a clock that is ahead."""
+        if not self.marked or self.health is None or self.health.silent >= -records.SKEW:
+            return False
+        at = self.health.last_update
+        return not self.leases or at is None or at.isoformat() in self.leases
 
     @property
     def begun(self) -> bool:
