@@ -80,7 +80,7 @@ from handlers.octavia.failover.rules import next_step
 from handlers.octavia.failover.steps import THEN, Nothing, Replaced, Report, Situation, Step, StepName, Wait
 from handlers.octavia.failover.undo import undo_of_heal
 from handlers.octavia.housekeeping import AmphoraDriverError, NotFoundError
-from handlers.octavia.pairing import mismatch, pairing
+from handlers.octavia.pairing import Pairing, mismatch, pairing
 from handlers.octavia.rehearsal import plan
 from handlers.octavia.settings import HousekeepingSettings
 
@@ -160,9 +160,9 @@ class FailedAmphora(OctaviaPlugin, Handler):
     default_heals_per_hour = 500
     requires = ("octavia_database", "compute")
     cost = (
-        "A sweep is one query over Octavia's tables, and lists servers only while amphorae have no heartbeat record; every few "
-        "seconds suits thousands of amphorae. Of failed_amphora_heals_per_hour, each heal takes one: a replacement takes two, "
-        "a preservation about four. With more than 30 s, silence is left to Octavia's health manager."
+        "A sweep is one query over Octavia's tables; every few seconds suits thousands of amphorae. It lists servers only "
+        "while amphorae have no heartbeat record, or most are silent. Of failed_amphora_heals_per_hour, each heal takes one: a "
+        "replacement takes two, a preservation about four. With more than 30 s, silence is left to Octavia's health manager."
     )
     rights = {
         "octavia": {
@@ -234,20 +234,24 @@ class FailedAmphora(OctaviaPlugin, Handler):
         rows = self._driver.database.run(queries.watch)
         unsettled = self._listener.observe(queries.heard_of(rows, self._settings.heard_within))
         stale_after = None if unsettled else self._settings.stale_after
-        yield from keys_of("amphora", [row.id for row in rows if row.looks_failed(stale_after)])
-        yield from keys_of("amphora", self._gone(rows))
+        suspects = {row.id for row in rows if row.looks_failed(stale_after)}
+        yield from keys_of("amphora", sorted(suspects))
+        yield from keys_of("amphora", self._gone([row for row in rows if row.id not in suspects]))
 
     def _gone(self, rows: Iterable[queries.Watched]) -> Iterator[str]:
-        """Yield amphorae that have neither a heartbeat record nor a server in Nova."""
+        """Yield amphorae that have no server in Nova, and send no heartbeat or never sent one.
+
+        Their silence alone may prove nothing, because Octavia's health manager is away or has never heard them.
+        """
         patience = self._settings.heartbeat_timeout
-        unheard = {row.id: row.compute_id for row in rows if row.compute_id and row.never_heard(patience)}
+        unheard = {row.id: row.compute_id for row in rows if row.compute_id and row.unheard(patience)}
         if not unheard:
             return
         servers = self._driver.servers()
         live, deleted = self._driver.database.run(
             lambda connection: (octavia_queries.amphorae(connection), octavia_queries.deleted_amphorae(connection))
         )
-        if mismatch(pairing(servers, live, deleted)):
+        if mismatch(_with_one_gone(pairing(servers, live, deleted))):
             return
         shown = {server.id for server in servers}
         yield from (amphora for amphora, server in unheard.items() if server not in shown)
@@ -313,6 +317,11 @@ class FailedAmphora(OctaviaPlugin, Handler):
 
 def _listener(s: HousekeepingSettings) -> Listener:
     return Listener(s.heartbeat_timeout, s.stale_after - s.heartbeat_interval)
+
+
+def _with_one_gone(compared: Pairing) -> Pairing:
+    """Return the counts as if Nova showed one more server: among few, one gone server is no sign of another cloud."""
+    return replace(compared, seen=min(compared.named, compared.seen + 1)) if compared.seen else compared
 
 
 def _weight(read: Situation | Replaced, step: Step) -> int:

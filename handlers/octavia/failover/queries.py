@@ -48,12 +48,13 @@ class Watched:
         silent = stale_after is not None and self.silent is not None and self.silent > stale_after
         return silent or self.compute_id is None
 
-    def never_heard(self, patience: float) -> bool:
-        """Return whether a serving amphora has no heartbeat record, although it should.
+    def unheard(self, patience: float) -> bool:
+        """Return whether a serving amphora sends no heartbeat, or never sent one, although it should.
 
-        :param patience: seconds for which the row must be unchanged
+        :param patience: seconds of silence, and seconds for which the row must be unchanged
         """
-        return self.idle and self.serves and self.silent is None and self.age > patience
+        silent = self.silent is None or self.silent > patience
+        return self.idle and self.serves and silent and self.age > patience
 
 
 def watch(connection: Connection) -> list[Watched]:

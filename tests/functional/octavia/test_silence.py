@@ -141,6 +141,26 @@ def test_mass_silence_lists_no_suspects_for_the_breaker(make_house: MakeHouse) -
     assert list(fleet.handler.sweep()) == [Key("amphora", fleet.amphorae[0])]
 
 
+@pytest.mark.parametrize("threshold", [0, 3])
+def test_while_all_are_silent_a_gone_server_is_found(make_house: MakeHouse, threshold: int) -> None:
+    """The health manager is away, and Nova's notification was lost: Nova alone shows the failure."""
+    house = make_house(failover_threshold=threshold)
+    fleet = Fleet(house, 12)
+    fleet.beat(fleet.amphorae, silent=70)
+    house.pass_time(120)
+    fleet.observe(5)
+    assert list(fleet.handler.sweep()) == []
+    gone = fleet.amphorae[0]
+    house.cloud.delete_server(house.amphora(gone).compute_id or "")
+    assert list(fleet.handler.sweep()) == [Key("amphora", gone)]
+    (finding,) = fleet.handler.inspect(Key("amphora", gone))
+    if threshold:
+        assert (finding.problem, finding.healable) == ("amphora-failed", False)
+        return
+    assert mend(house, fleet.handler, Key("amphora", gone)) == ["failover", "detach"]
+    house.assert_whole(fleet.balancers[0])
+
+
 def test_among_few_a_silent_amphora_on_a_dead_host_is_replaced(make_house: MakeHouse) -> None:
     house = make_house()
     fleet = Fleet(house, 2)
