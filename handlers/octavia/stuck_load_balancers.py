@@ -409,6 +409,7 @@ class StuckLoadBalancers(OctaviaPlugin, Handler):
         if row.status == "ERROR":
             remains = rebuild.require(self._driver, row, balancer.live, settled_for)
             rebuild.record_attempt(self._driver, remains.security_group, row, remains.amphorae[0])
+            return self._request_failover(balancer, remains.attempts)
         return self._request_failover(balancer)
 
     def _complete_children(self, balancer: Balancer) -> Healed:
@@ -418,10 +419,10 @@ class StuckLoadBalancers(OctaviaPlugin, Handler):
         rebuild.record_attempt(self._driver, group, balancer.row, balancer.children[0].id)
         return self._request_failover(balancer)
 
-    def _request_failover(self, balancer: Balancer) -> Healed:
+    def _request_failover(self, balancer: Balancer, attempts: int = 0) -> Healed:
         row = balancer.row
         # Octavia builds the amphorae of a pair one after the other.
-        ready = pool.spares_for(self._driver, balancer.live[0]) if balancer.live else []
+        ready = pool.spares_for(self._driver, balancer.live[0], attempts) if balancer.live else []
         self._driver.failover_load_balancer(row.id)
         spare = pool.make_room(self._driver, ready)
         return Healed(

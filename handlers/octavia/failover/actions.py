@@ -41,8 +41,6 @@ LOG = logging.getLogger(__name__)
 
 #: characters that Nova takes as a value of metadata
 _MAX_VALUE = 255
-#: recorded attempts for which a spare still makes room: the first may have begun before the spare had left its host
-_SPARES = 1
 
 
 class Actions:
@@ -186,8 +184,8 @@ class Actions:
         rebuild.record_attempt(self._driver, s.group, s.balancer, s.amphora.id)
 
     def _spares(self, s: Situation) -> list[Server]:
-        has_spares = self._settings.spare_amphora_pool_size > 0 and s.attempts < _SPARES
-        return spares.spares_for(self._driver, s.amphora) if has_spares else []
+        has_spares = self._settings.spare_amphora_pool_size > 0
+        return spares.spares_for(self._driver, s.amphora, s.attempts) if has_spares else []
 
     def _request(self, s: Situation, amphora: records.Amphora) -> None:
         """Ask Octavia for the failover.

@@ -5,6 +5,10 @@ server's metadata names the pool and the owner, ``spare_amphora_owner``. A place
 :data:`~handlers.octavia.cloud_objects.SPARE` is a spare of the pool. To claim a spare, a caller removes the tag; only one
 caller can succeed. Then the caller deletes the placeholder; if the caller dies, ``spare_pool`` deletes it. A released
 placeholder belongs to an operator.
+
+A failover takes its spare right after Octavia has accepted the request, even where hosts have room: only Nova's scheduler knows
+the room. If Nova refuses, Octavia sets the load balancer to ERROR, and the next failover replaces all its amphorae. A spare
+costs one build of an empty server. Neither the request nor the recovery waits until the spare is gone.
 """
 
 from __future__ import annotations
@@ -18,7 +22,7 @@ from itertools import product
 from typing import TYPE_CHECKING
 
 from handlers.base import HandlerError
-from handlers.octavia import cloud_objects, polling, queries, records
+from handlers.octavia import cloud_objects, queries, records
 from handlers.octavia.cloud_objects import AMPHORA_PREFIX, SPARE, SPARE_PREFIX, STATE, Server
 from handlers.octavia.housekeeping import AmphoraDriverError, NotFoundError
 from handlers.octavia.settings import HousekeepingSettings
@@ -42,8 +46,8 @@ RELEASED = "released"
 #: servers that the quotas of Octavia's project must leave free: the amphorae of one load balancer
 RESERVE = 2
 
-#: seconds to wait until Nova has deleted a claimed placeholder and its room is free
-_RELEASE = 30.0
+#: recorded attempts from which on no spare goes: the pool is not filled until a failover succeeds, so the room stays free
+_ATTEMPTS = 1
 
 #: states of an amphora's row during its build
 _BUILDING = frozenset({"PENDING_CREATE", "BOOTING"})
@@ -237,12 +241,16 @@ def _create(driver: Driver, pool: Pool) -> str:
     return driver.create_server(name, None if pool.zone == ANY else pool.zone, SPARE, marks, pool.flavor)
 
 
-def spares_for(driver: Driver, amphora: records.Amphora) -> list[Server]:
+def spares_for(driver: Driver, amphora: records.Amphora, attempts: int = 0) -> list[Server]:
     """Return the ready spares whose room fits the replacement of an amphora, best first.
 
     Read them before the failover request: Octavia asks Nova for a server within a second after the request.
     On an error, log it and return none: the failover may find room without a spare.
+
+    :param attempts: recorded failovers that did not replace the amphora; the first had a spare, whose room is still free
     """
+    if attempts >= _ATTEMPTS:
+        return []
     try:
         taken = _taken(driver, amphora)
         return eligible(driver.servers(), driver.settings.spare_owner, amphora.zone, taken, amphora.compute_flavor)
@@ -252,7 +260,7 @@ def spares_for(driver: Driver, amphora: records.Amphora) -> list[Server]:
 
 
 def make_room(driver: Driver, spares: Iterable[Server]) -> str | None:
-    """Claim and delete the first spare that no other caller has claimed; wait up to half a minute for Nova.
+    """Claim the first spare that no other caller has claimed, and ask Nova to delete it.
 
     Call it after Octavia has accepted the failover, so that a refused request costs no spare. Log an error without raising it.
 
@@ -263,8 +271,6 @@ def make_room(driver: Driver, spares: Iterable[Server]) -> str | None:
             if not driver.untag_server(spare.id, SPARE):
                 continue
             driver.delete_server(spare.id)
-            if not polling.until(partial(_is_gone, driver, spare.id), _RELEASE):
-                LOG.warning("spare %s is not deleted yet; the failover may find no room", spare.id)
         except NotFoundError:
             continue
         except (AmphoraDriverError, HandlerError) as error:
@@ -280,10 +286,6 @@ def room_text(spare: str | None) -> str:
     :param spare: the result of :func:`make_room`
     """
     return f"; spare {spare} made room for a failover" if spare else ""
-
-
-def _is_gone(driver: Driver, server: str) -> bool:
-    return driver.server(server) is None
 
 
 def _taken(driver: Driver, amphora: records.Amphora) -> frozenset[str]:

@@ -9,10 +9,12 @@ import pytest
 
 from handlers.base import Conflict, Finding, Handler, InFlight, Key
 from handlers.octavia import rebuild
+from handlers.octavia.cloud_objects import SPARE
 from handlers.octavia.housekeeping import UnavailableException
 from handlers.octavia.leftovers.deactivated_amphorae import DeactivatedAmphorae
+from handlers.octavia.spares.spare_pool import SparePool
 from handlers.octavia.stuck_load_balancers import StuckLoadBalancers
-from tests.functional.octavia.mending import Killed, grow_older
+from tests.functional.octavia.mending import Killed, grow_older, mend
 from tests.functional.octavia.work_queue import Queue
 from tests.functional.octavia.world import House
 
@@ -67,9 +69,10 @@ def booting(house: House) -> Case:
     return Case(house, balancer, DeactivatedAmphorae(house.driver, Queue(), AFTER), Key("amphora", row.id))
 
 
-@pytest.fixture(params=[failed, miscounted, in_error, booting])
-def case(request: pytest.FixtureRequest, house: House) -> Case:
-    make: Callable[[House], Case] = request.param
+CASES = [failed, miscounted, in_error, booting]
+
+
+def begun(make: Callable[[House], Case], house: House) -> Case:
     case = make(house)
     house.octavia.set_balancer(case.balancer, "ERROR")
     grow_older(house)
@@ -77,6 +80,22 @@ def case(request: pytest.FixtureRequest, house: House) -> Case:
     house.octavia.add_load_balancer()
     house.octavia.pace.held = True
     return case
+
+
+@pytest.fixture(params=CASES)
+def case(request: pytest.FixtureRequest, house: House) -> Case:
+    return begun(request.param, house)
+
+
+@pytest.fixture(params=CASES)
+def case_with_spares(request: pytest.FixtureRequest, make_house: Callable[..., House]) -> Case:
+    house = make_house(spare_amphora_pool_size=2, maximum_deploying_amphora_count=9)
+    mend(SparePool(house.driver))
+    return begun(request.param, house)
+
+
+def spares_of(case: Case) -> int:
+    return sum(SPARE in server.tags for server in case.house.cloud.servers())
 
 
 def at_the_request(error: BaseException) -> Callable[[str], None]:
@@ -145,6 +164,33 @@ def test_three_attempts_are_followed_by_a_report(case: Case) -> None:
             grow_older(case.house)
     assert requests == len(rebuild.PAUSES)
     assert "did not help" in case.finding().refusal
+
+
+@pytest.mark.parametrize("error", [REFUSED, NO_ANSWER], ids=["refused", "not sent"])
+def test_a_request_that_octavia_did_not_accept_costs_no_spare(case_with_spares: Case, error: BaseException) -> None:
+    case = case_with_spares
+    finding = case.finding()
+    case.house.cloud.weather.before = at_the_request(error)
+    with pytest.raises(type(error)):
+        case.handler.heal(finding)
+    assert spares_of(case) == 2
+
+
+def test_a_spare_goes_after_the_request_and_none_after_an_attempt_that_had_one(case_with_spares: Case) -> None:
+    case = case_with_spares
+    when_accepted: list[int] = []
+
+    def note(call: str) -> None:
+        if call.startswith("failover"):
+            when_accepted.append(spares_of(case))
+
+    case.house.cloud.weather.after = note
+    for _attempt in range(2):
+        case.handler.heal(case.finding())
+        case.fail()
+        grow_older(case.house)
+    assert when_accepted == [2, 1]
+    assert spares_of(case) == 1
 
 
 def test_pauses_outlive_a_restart(house: House) -> None:

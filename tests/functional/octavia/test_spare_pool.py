@@ -5,14 +5,17 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Collection
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
+import sqlalchemy as sa
 from oslo_config import cfg
 
+from handlers.access.database import utcnow
 from handlers.base import Conflict, Event, Finding, InFlight, Key, Refused, Resources, Unavailable
-from handlers.octavia import options, records, settings
+from handlers.octavia import options, polling, records, settings, tables
 from handlers.octavia.cloud_objects import PRESERVED, SPARE, Server
 from handlers.octavia.drivers.base import Driver
 from handlers.octavia.housekeeper import Housekeeper
@@ -332,6 +335,77 @@ def test_a_failover_in_a_full_cloud_succeeds_with_spares_and_fails_without(make_
         assert bool(room_for(house.driver, row)) == bool(size)
         house.driver.failover_amphora(row.id)
         assert house.balancer(balancer).status == status
+
+
+@pytest.mark.parametrize("has_room", [True, False], ids=["room", "no room"])
+def test_a_failover_gets_a_spare_once_octavia_has_accepted_it(make_house: Houses, has_room: bool) -> None:
+    """Only Nova knows whether it had room, and its refusal would leave the load balancer in ERROR."""
+    house, handler = filled(make_house, 1)
+    balancer = house.octavia.add_load_balancer()
+    failed = house.fail(balancer)
+    house.cloud.hosts = {"compute-1": "nova"}
+    for server in house.cloud.servers():
+        house.cloud.alter_server(server.id, host="compute-1", zone="nova")
+    house.cloud.room = len(house.cloud.servers()) + (1 if has_room else 0)
+    house.octavia.pace.held = True
+    when_accepted: list[int] = []
+
+    def note(call: str) -> None:
+        if call == "failover_amphora":
+            when_accepted.append(len(spare_servers(house)))
+
+    house.cloud.weather.after = note
+    recovery, key = house.handler(), Key("amphora", failed.id)
+    recovery.heal(next(iter(recovery.inspect(key))))
+    assert when_accepted == [1]
+    assert spare_servers(house) == []
+    house.octavia.finish()
+    assert house.balancer(balancer).status == "ACTIVE"
+    mend(handler)
+    assert states(house) == ["SHUTOFF"], "the pool is filled again"
+
+
+def test_a_recovery_does_not_wait_until_its_spare_is_gone(make_house: Houses, monkeypatch: pytest.MonkeyPatch) -> None:
+    house, handler = filled(make_house, 1)
+    balancer = house.octavia.add_load_balancer()
+    failed = house.fail(balancer)
+    waits: list[float] = []
+
+    def until(_done: Callable[[], bool], within: float, _every: float = 0.0) -> bool:
+        waits.append(within)
+        return False
+
+    monkeypatch.setattr(polling, "until", until)
+    deleting = partial(house.cloud.alter_server, task_state="deleting")
+    monkeypatch.setattr(house.driver, "delete_server", deleting)
+    recovery, key = house.handler(), Key("amphora", failed.id)
+    recovery.heal(next(iter(recovery.inspect(key))))
+    assert waits == []
+    assert house.balancer(balancer).status == "ACTIVE"
+    (spare,) = spare_servers(house)
+    assert spare.task_state == "deleting"
+    with pytest.raises(InFlight, match="was claimed"):
+        handler.inspect(Key("pool", ANY))
+
+
+def test_a_failover_does_not_wait_for_the_limit_of_builds(make_house: Houses) -> None:
+    """The limit holds spares back, not recoveries: waiting would prolong an outage that Octavia alone would end."""
+    house = make_house(spare_amphora_pool_size=1, maximum_deploying_amphora_count=1)
+    balancers = [house.octavia.add_load_balancer() for _number in range(3)]
+    (built,) = house.serving(balancers[0])
+    house.octavia.set_amphora(built.id, status="BOOTING")
+    house.octavia.pace.held = True
+    for balancer in balancers[1:]:
+        recovery, key = house.handler(), Key("amphora", house.fail(balancer).id)
+        recovery.heal(next(iter(recovery.inspect(key))))
+        assert house.balancer(balancer).status == "PENDING_UPDATE"
+    turn(SparePool(house.driver))
+    Housekeeper(house.driver).create_amphora(1)
+    assert spare_servers(house) == []
+    house.octavia.finish()
+    assert {house.balancer(balancer).status for balancer in balancers} == {"ACTIVE"}
+    turn(SparePool(house.driver))
+    assert spare_servers(house) == [], "one amphora is still building"
 
 
 def test_a_spare_is_handed_over_once(make_house: Houses) -> None:
