@@ -56,7 +56,8 @@ OPTIONS: list[cfg.Opt] = [
         "maximum_deploying_amphora_count",
         default=2,
         min=1,
-        help="No spare is built while this many amphorae are building, those of Octavia included.",
+        help="No spare is built while this many amphorae are building, those of Octavia and of failovers included. A "
+        "failover does not wait for this limit; failover_threshold limits failovers.",
     ),
     cfg.IntOpt(
         "maximum_preserved_amphora_count",

@@ -18,12 +18,14 @@ change of ``amp_flavor_id``, delete the spares, and the pool builds new ones.
 **What is read.** The servers and quotas of Octavia's project, amphora rows and load balancers.
 
 **What is changed.** stackmend builds spares, and stops and deletes only its own. At most ``maximum_deploying_amphora_count``
-servers build at the same time; Octavia's servers count. No build begins while Octavia replaces an amphora or a claimed spare
-exists. stackmend fills one pool at a time, so that two replicas together cannot exceed the limit. After a failed build, the
-pool waits ten minutes. The quotas of Octavia's project count spares too, and Octavia builds nothing where they are used up. So
-stackmend leaves the quota of two amphorae free, and deletes spares for it.
+servers build at the same time; Octavia's servers count. A failover does not wait for that limit. No build begins while Octavia
+replaces an amphora or a claimed spare exists. stackmend fills one pool at a time, so that two replicas together cannot exceed
+the limit. After a failed build, the pool waits ten minutes. The quotas of Octavia's project count spares too, and Octavia
+builds nothing where they are used up. So stackmend leaves the quota of two amphorae free, and deletes spares for it.
 
-**What is not changed.** Spares in the same project that another stackmend created for another Octavia.
+**What is not changed.** Spares in the same project that another stackmend created for another Octavia
+(``spare_amphora_owner``). While the project has an amphora that no row of this Octavia names, surplus spares are only reported,
+except where the quotas are used up.
 
 **Undo.** Lower ``spare_amphora_pool_size``; stackmend then deletes the surplus.
 """
