@@ -30,7 +30,8 @@ def remove_amphora(driver: Driver, identity: str) -> None:
     """Remove an amphora that serves no load balancer: server, ports and row.
 
     :raises NotFoundError: when the amphora does not exist
-    :raises DeleteFailed: when the amphora serves a load balancer or still exists, or Octavia did not create the server
+    :raises DeleteFailed: when the amphora serves a load balancer, is another provider's device or still exists, or Octavia did
+        not create the server
     :raises UnavailableException: when Octavia may work on the amphora, or an API or the database does not answer
     """
     row = _row(driver, identity)
@@ -39,6 +40,10 @@ def remove_amphora(driver: Driver, identity: str) -> None:
     if row.status == "DELETED":
         return
     _refuse_serving(row)
+    if row.is_device:
+        raise DeleteFailed(
+            f"row {identity} has nothing that the amphora provider writes: it may be another provider's device"
+        )
     if names.in_flow(row, driver.settings.longest_flow):
         raise UnavailableException(f"amphora:{identity}", f"it is {row.status}, and Octavia may work on it")
     _refuse_foreign(driver, row)

@@ -158,11 +158,13 @@ def pools(servers: Sequence[Server], settings: HousekeepingSettings) -> list[Poo
 def deploying(servers: Iterable[Server], rows: Iterable[records.Amphora], longest_flow: float) -> int:
     """Count the amphorae and placeholders that Octavia or any stackmend is building.
 
-    An amphora with a row and a server counts once. A row older than ``longest_flow`` does not count: its worker has died.
+    An amphora with a row and a server counts once. A row older than ``longest_flow`` does not count: its worker has died. Nor
+    does the row of another provider's device: Octavia sets BOOTING once an amphora has a server.
 
     :param longest_flow: longest time of a build, in seconds
     """
-    of_octavia = {row.id for row in rows if row.status in _BUILDING and row.age < longest_flow}
+    begun = [row for row in rows if row.status in _BUILDING and row.age < longest_flow]
+    of_octavia = {row.id for row in begun if row.status != "BOOTING" or not row.is_device}
     building = [server for server in servers if server.status == "BUILD"]
     named = {server.name.removeprefix(AMPHORA_PREFIX) for server in building if server.name.startswith(AMPHORA_PREFIX)}
     return len(of_octavia | named) + sum(map(is_placeholder, building))
@@ -264,7 +266,7 @@ def make_room(driver: Driver, spares: Iterable[Server]) -> str | None:
 
     Call it after Octavia has accepted the failover, so that a refused request costs no spare. Log an error without raising it.
 
-    :return: the spare's id; None when no spare was deleted
+    :return: the spare's id; None when no spare was claimed
     """
     for spare in spares:
         try:

@@ -715,7 +715,10 @@ def test_rows_of_another_provider_stay(house: House, handler: DeactivatedAmphora
     grow_older(house)
     before = world(house)
     assert findings(handler) == []
-    assert all(list(handler.inspect(Key("amphora", row.id))) == [] for row in house.database.run(queries.amphorae))
+    for device in house.database.run(queries.amphorae):
+        assert list(handler.inspect(Key("amphora", device.id))) == []
+        with pytest.raises(DeleteFailed):
+            Housekeeper(house.driver).remove_amphora([device.id])
     assert world(house) == before
 
 

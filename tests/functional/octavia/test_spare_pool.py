@@ -179,6 +179,16 @@ def test_a_build_that_a_dead_worker_left_does_not_count_for_ever(make_house: Hou
     assert states(house) == ["SHUTOFF"]
 
 
+def test_devices_of_another_provider_are_no_builds(make_house: Houses) -> None:
+    """The F5 provider sets the row of a device that is off to BOOTING, again and again."""
+    house = make_house(spare_amphora_pool_size=1)
+    values = {"status": "BOOTING", "cached_zone": "bigip-1", "compute_flavor": "host-1", "created_at": utcnow()}
+    rows = [{"id": str(uuid4()), **values} for _number in range(3)]
+    house.database.run(lambda connection: [connection.execute(sa.insert(tables.amphora).values(row)) for row in rows])
+    mend(SparePool(house.driver))
+    assert states(house) == ["SHUTOFF"]
+
+
 @pytest.fixture
 def zoned(make_house: Houses) -> House:
     house = make_house(spare_amphora_pool_size=2, spare_amphora_zones=("az-1", "az-2"))
