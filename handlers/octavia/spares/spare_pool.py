@@ -46,7 +46,7 @@ from handlers.octavia.cloud_objects import SPARE, SPARE_PREFIX, Server
 from handlers.octavia.drivers.base import Driver
 from handlers.octavia.drivers.chosen import chosen_driver
 from handlers.octavia.housekeeper import Housekeeper
-from handlers.octavia.pairing import FEW, pairing
+from handlers.octavia.pairing import pairing
 from handlers.octavia.rehearsal import plan
 from handlers.octavia.spares import pool as spares
 
@@ -113,8 +113,10 @@ class SparePool(OctaviaPlugin, Handler):
         found = next((pool for pool in cloud.pools if pool.name == key.id), None)
         if found is None:
             return []
-        foreign = _FOREIGN if not found.wanted and cloud.strangers > FEW else ""
-        findings = [self._planned(_finding(key, problem, server, foreign)) for problem, server in _wrong(found)]
+        findings = [
+            self._planned(_finding(key, problem, server, _foreign(found, cloud, problem, server)))
+            for problem, server in _wrong(found)
+        ]
         if not found.missing:
             return findings
         wait = _obstacle(found, cloud, self._driver.settings.maximum_deploying_amphora_count)
@@ -220,6 +222,13 @@ def _wrong(pool: spares.Pool) -> Iterator[tuple[Problem, Server]]:
             yield Problem.RUNNING, server
 
 
+def _foreign(pool: spares.Pool, cloud: _Cloud, problem: Problem, server: Server) -> str:
+    """Return why a spare stays that may belong to another stackmend; empty when stackmend may change it."""
+    disputed = problem is Problem.OVER or not pool.wanted
+    gives_quota = server in pool.surplus[: pool.excess]
+    return _FOREIGN if cloud.strangers and disputed and not gives_quota else ""
+
+
 def _obstacle(pool: spares.Pool, cloud: _Cloud, most: int) -> str | None:
     first = spares.next_to_fill(cloud.pools)
     if pool.failed:
@@ -233,10 +242,10 @@ def _obstacle(pool: spares.Pool, cloud: _Cloud, most: int) -> str | None:
     return None if first is None or first == pool else f"the spares of {first.name} are built first"
 
 
-#: why the spares of a pool that is not configured stay
+#: why surplus spares stay
 _FOREIGN = (
-    "several amphorae in the project are not of this Octavia, so the spare may belong to another stackmend: write "
-    "[housekeeping] spare_amphora_owner there and here, or delete the spare"
+    "an amphora in the project is not of this Octavia, so the spare may belong to another stackmend: write "
+    "[housekeeping] spare_amphora_owner there and here, or delete the spare by stackmend amphora spare delete"
 )
 
 #: why a pool is not filled

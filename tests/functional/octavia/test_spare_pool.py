@@ -667,8 +667,16 @@ def test_the_spares_beside_another_octavia_stay(make_house: Houses) -> None:
     with pytest.raises(Refused, match="spare_amphora_owner"):
         second.heal(found[0])
     assert len(spare_servers(house)) == 2
+    for server in servers[1:]:
+        house.cloud.delete_server(server.id)
+    house.reconfigure(spare_amphora_pool_size=1)
+    smaller = SparePool(house.driver)
+    assert [(finding.problem, finding.healable) for finding in findings(smaller)] == [("pool-over", False)]
+    house.cloud.quota = len(house.cloud.servers()) + 1
+    assert [(finding.problem, finding.healable) for finding in findings(smaller)] == [("pool-over", True)]
+    house.cloud.quota = None
     house.cloud.delete_server(servers[0].id)
-    assert {finding.healable for finding in findings(second)} == {True}
+    assert {finding.healable for finding in (*findings(second), *findings(smaller))} == {True}
 
 
 def test_the_owner_of_spares_does_not_depend_on_the_url_of_the_database() -> None:

@@ -91,6 +91,10 @@ def _failed(house: House) -> Scene:
     return found
 
 
+def _stranger(scene: Scene) -> None:
+    scene.house.cloud.boot("amphora-00000000-0000-4000-8000-000000000009")
+
+
 def _strangers(scene: Scene) -> None:
     for number in range(3):
         scene.house.cloud.boot(f"amphora-00000000-0000-4000-8000-00000000000{number}")
@@ -155,7 +159,10 @@ DRIFTS = (
         },
         contradiction={
             "a missing tag: a failover claims the spare": {"no tag": NO_SPARE["no tag"]},
-            "several amphorae of another Octavia in the project, for a pool of size 0": {"three": _strangers},
+            "an amphora of another Octavia in the project, unless the quotas are used up": {
+                "three": _strangers,
+                "one": _stranger,
+            },
         },
         settings=ONE,
     ),
