@@ -134,10 +134,13 @@ class Actions:
 
         :param at: the end of a lease that begins now
         """
-        planned = next(map(datetime.fromisoformat, s.leases[:1]), None)
-        if planned is None or s.health is None or planned == s.health.last_update:
-            return None
-        return planned if at - planned < timedelta(seconds=self._settings.preservation_lease / 3) else None
+        try:
+            planned = datetime.fromisoformat(s.leases[0])
+            passed = at - planned
+        except (IndexError, ValueError, TypeError):
+            return None  # none, or a value that stackmend did not write
+        written = s.health is None or planned == s.health.last_update
+        return None if written or passed >= timedelta(seconds=self._settings.preservation_lease / 3) else planned
 
     def _end_lease(self, s: Situation) -> None:
         if s.leased:
