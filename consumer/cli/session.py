@@ -132,9 +132,12 @@ class Session:
         return database
 
     def unchecked_database(self) -> Database:
-        """Return the journal without a check of the schema; the caller closes the journal."""
+        """Return the journal without a check of the schema, and without a limit on the time of a statement.
+
+        The caller closes the journal.
+        """
         self._check_folder()
-        return Database(open_engine(journal_conf.settings(self.machine_conf).connection))
+        return Database(open_engine(journal_conf.settings(self.machine_conf).connection, statement_seconds=None))
 
     @cached_property
     def resources(self) -> Resources:

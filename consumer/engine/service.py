@@ -37,7 +37,7 @@ from consumer.engine.task import Task
 from consumer.engine.upkeep import Upkeep
 from consumer.engine.webhooks.sender import Sender
 from consumer.engine.worker import Worker
-from consumer.journal import claiming, controls, hinting, replicas
+from consumer.journal import claiming, controls, hinting, migrations, replicas
 from consumer.journal.database import Database, JournalUnavailable
 from consumer.journal.work import Hint, Priority
 from handlers.base import Broker, Handler, HandlerError, Resources, Watermarks
@@ -117,7 +117,7 @@ class Service:
         listed(self._broker_lists, self._resources)
         if self._held.enter_context(replicas.sole_user(self._database)):
             claiming.free_all(self._database)
-        replicas.register(self._database, self.replica, __version__)
+        replicas.register(self._database, self.replica, __version__, migrations.head())
         controls.ensure(self._database, self._tasks)
         self._guard.start()
         self._holds.start()

@@ -82,14 +82,19 @@ def now(connection: Connection) -> float:
     return float(connection.execute(select(db_now())).scalar_one())
 
 
-def open_engine(url: str, pool_size: int = 10) -> Engine:
+#: Seconds after which a statement on a server fails.
+_STATEMENT_SECONDS = 30
+
+
+def open_engine(url: str, pool_size: int = 10, statement_seconds: int | None = _STATEMENT_SECONDS) -> Engine:
     """Return an engine for the journal, without connecting.
 
     :param url: an SQLAlchemy URL; ``postgresql://`` means psycopg 3, ``mysql://`` means PyMySQL
+    :param statement_seconds: the time after which a statement on a server fails; None for an upgrade, which takes its time
     """
     try:
         parsed = _with_driver(make_url(url))
-        engine = create_engine(parsed, **_engine_arguments(parsed, pool_size))
+        engine = create_engine(parsed, **_engine_arguments(parsed, pool_size, statement_seconds))
     except (ArgumentError, NoSuchModuleError, ValueError) as error:
         raise WrongJournal(
             "[journal] connection is not a database URL; examples: "
@@ -131,7 +136,7 @@ def _with_driver(url: URL) -> URL:
     return url.set(drivername=default.get(url.drivername, url.drivername)).difference_update_query(["charset"])
 
 
-def _engine_arguments(url: URL, pool_size: int) -> dict[str, Any]:
+def _engine_arguments(url: URL, pool_size: int, seconds: int | None) -> dict[str, Any]:
     backend = url.get_backend_name()
     if backend == "sqlite":
         return {"connect_args": {"timeout": 30, "isolation_level": None}}
@@ -139,14 +144,15 @@ def _engine_arguments(url: URL, pool_size: int) -> dict[str, Any]:
     if backend in ("mysql", "mariadb"):
         # In a zone with daylight saving, UNIX_TIMESTAMP repeats an hour every autumn.
         session = "SET time_zone = '+00:00'"
-        timeouts = {"connect_timeout": 5, "read_timeout": 30, "write_timeout": 30}
+        timeouts = {"connect_timeout": 5, "read_timeout": seconds, "write_timeout": seconds}
         # Override the URL: many URLs of OpenStack have charset=utf8, which lacks characters beyond the basic plane.
         connect = {"init_command": session, "charset": "utf8mb4", **timeouts}
         return {**common, "isolation_level": "READ COMMITTED", "connect_args": connect}
     if backend == "postgresql":
         # The server's timeout does not help when the server is gone.
         alive = {"tcp_user_timeout": 30_000, "keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3}
-        return {**common, "connect_args": {"connect_timeout": 5, "options": "-c statement_timeout=30000", **alive}}
+        limit = f"-c statement_timeout={(seconds or 0) * 1000}"
+        return {**common, "connect_args": {"connect_timeout": 5, "options": limit, **alive}}
     raise ValueError(backend)
 
 
@@ -266,6 +272,16 @@ class Database:
             reading = connection.execution_options(**{_READS: True})
             with reading.begin():
                 return action(reading)
+
+    def step_by_step(self, action: Callable[[Connection], T]) -> T:
+        """Run ``action`` once, with a commit after each statement; on SQLite, in one transaction.
+
+        For DDL: MariaDB commits it in any case, and PostgreSQL builds an index beside writers only outside of a transaction.
+        """
+        if self.engine.dialect.name == "sqlite":
+            return self.transact(action)
+        with _outages_translated(self.engine.url), self.engine.connect() as connection:
+            return action(connection.execution_options(isolation_level="AUTOCOMMIT"))
 
     def _once(self, action: Callable[[Connection], T]) -> T:
         with self.engine.begin() as connection:

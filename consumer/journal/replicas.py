@@ -23,12 +23,18 @@ class AlreadyRunning(JournalError):
 
 @dataclass(frozen=True, slots=True)
 class Replica:
+    """A running process.
+
+    :param revision: of the journal's schema that its program needs; None from programs of revision 0001
+    """
+
     id: str
     host: str
     pid: int
     version: str
     started_at: float
     beat_at: float
+    revision: str | None
 
 
 def new_id() -> str:
@@ -57,13 +63,13 @@ def sole_user(database: Database) -> Iterator[bool]:
         yield True
 
 
-def register(database: Database, name: str, version: str) -> None:
+def register(database: Database, name: str, version: str, revision: str) -> None:
     def write(connection: Connection) -> None:
         clock = now(connection)
         host, pid = socket.gethostname()[:255], os.getpid()
-        values = {"id": name, "host": host, "pid": pid, "version": version, "started_at": clock, "beat_at": clock}
+        process = {"id": name, "host": host, "pid": pid, "version": version, "revision": revision}
         connection.execute(delete(replica).where(replica.c.id == name))
-        connection.execute(insert(replica).values(values))
+        connection.execute(insert(replica).values(**process, started_at=clock, beat_at=clock))
 
     database.transact(write)
 

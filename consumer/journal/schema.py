@@ -1,7 +1,7 @@
 """The journal's tables. Times are doubles: seconds since the epoch, by the database's clock.
 
 So a lease ends at the same moment for all replicas, even if their hosts' clocks differ. Date types of SQL dialects differ in
-fractions of a second. A change of the tables needs a migration in ``migrations/versions``.
+fractions of a second. A change of the tables needs a migration in ``migrations/versions``, by the rule in ``migrations``.
 """
 
 from __future__ import annotations
@@ -120,6 +120,8 @@ history = Table(
     Index("history_budget_idx", "handler", "outcome", "at"),
     Index("history_outcome_idx", "outcome", "at"),
     Index("history_request_idx", "request_id"),
+    # the newest entries of one handler, in the order of ids
+    Index("history_handler_idx", "handler", "id"),
     **_TABLE,
 )
 
@@ -184,6 +186,8 @@ replica = Table(
     Column("version", String(32), nullable=False),
     Column("started_at", Double, nullable=False),
     Column("beat_at", Double, nullable=False),
+    # the revision of the journal's schema that its program needs; null: 0001, whose programs do not write this column
+    Column("revision", String(32)),
     **_TABLE,
 )
 
@@ -210,6 +214,7 @@ ask = Table(
     Column("reason", _Long),
     Column("decided_at", Double),
     UniqueConstraint("handler", "key", "problem", name="uniq_ask0handler0key0problem"),
+    Index("ask_expires_idx", "expires_at"),
     # an id that an operator saw must never name another ask
     sqlite_autoincrement=True,
     **_TABLE,
@@ -267,5 +272,14 @@ delivery = Table(
     Index("delivery_sink_idx", "sink", "id"),
     # a receiver recognises a repetition by the id
     sqlite_autoincrement=True,
+    **_TABLE,
+)
+
+compatibility = Table(
+    "compatibility",
+    metadata,
+    # a revision of this schema, and the oldest revision whose programs may use the journal from then on
+    Column("revision", String(32), primary_key=True),
+    Column("oldest", String(32), nullable=False),
     **_TABLE,
 )

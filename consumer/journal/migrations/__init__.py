@@ -1,73 +1,226 @@
 """The journal's schema over time, with alembic.
 
-Between two releases, migrations only add (columns with defaults, tables, indexes). So replicas of both releases can share a
-journal during a rolling restart.
+Revisions are numbers that rise. Each migration names the oldest revision whose programs may use the journal after it:
+
+- A migration that only adds (nullable columns, tables, indexes) keeps the number of the migration before. Replicas of both
+  releases then share the journal, and an operator can go back a release without a change of the schema.
+- Any other migration names a newer revision. Older programs are refused, and the upgrade is refused while one runs.
+
+A program never works on a schema that is older than its own revision.
 """
 
 from __future__ import annotations
 
 import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
 
 import sqlalchemy as sa
+import tenacity
 from sqlalchemy import Connection
+from sqlalchemy.exc import DBAPIError
 
-from consumer.journal.database import Database, WrongJournal, encoding
+from consumer.journal.database import Database, JournalError, WrongJournal, encoding, now
+from consumer.journal.schema import compatibility, replica
 
 #: the newest revision in ``versions``
-HEAD = "0001"
+HEAD = "0002"
+#: the oldest revision whose programs may use a journal of revision ``HEAD``
+OLDEST = "0001"
+#: The revision of programs that do not store theirs.
+_FIRST = "0001"
+
+#: Seconds since its last sign of life for which a replica counts as running.
+_ALIVE = 60.0
+#: PostgreSQL: the advisory lock of an upgrade; seconds between two attempts to get it.
+_LOCK, _AGAIN = 0x737461636B6D656E, 0.5
 
 # Otherwise each run logs alembic's context.
 logging.getLogger("alembic").setLevel(logging.WARNING)
+
+
+class ReplicasTooOld(JournalError):
+    """Replicas run that could not use the journal after the upgrade."""
+
+
+class Fit(Enum):
+    """Whether a program may use a journal."""
+
+    SAME = "same"
+    #: the journal is empty or older: an upgrade is due
+    DUE = "due"
+    #: the journal is newer, and permits programs of this revision
+    NEWER = "newer"
+    REFUSED = "refused"
+
+
+@dataclass(frozen=True, slots=True)
+class Schema:
+    """The schema that a journal has.
+
+    :param revision: None if the database is empty
+    :param oldest: the oldest revision whose programs may use it; None if no migration named one
+    """
+
+    revision: str | None
+    oldest: str | None
+
+    def fit(self, program: str) -> Fit:
+        """Return whether a program of this revision may use the journal."""
+        # An interrupted upgrade has stored the new limit, but not the new revision.
+        if self.oldest is not None and program < self.oldest:
+            return Fit.REFUSED
+        if self.revision is None or self.revision < program:
+            return Fit.DUE
+        if self.revision == program:
+            return Fit.SAME
+        return Fit.REFUSED if self.oldest is None else Fit.NEWER
+
+    def refusal(self, program: str) -> str:
+        """Return why no program of this revision may use the journal."""
+        return (
+            f"the journal's schema has revision {self.revision}, which needs programs of revision "
+            f"{self.oldest or self.revision} or newer, and this program has {program}: install the newer release of stackmend"
+        )
 
 
 def head() -> str:
     return HEAD
 
 
+def schema_of(database: Database) -> Schema:
+    """Read which schema a journal has. This does not create an SQLite file."""
+    path = database.engine.url.database
+    if database.engine.dialect.name == "sqlite" and path and path != ":memory:" and not Path(path).exists():
+        return Schema(None, None)
+    return database.read(_schema)
+
+
+def _schema(connection: Connection) -> Schema:
+    tables = sa.inspect(connection)
+    if not tables.has_table("alembic_version"):
+        return Schema(None, None)
+    revision = connection.execute(sa.text("SELECT version_num FROM alembic_version")).scalar()
+    if not tables.has_table(compatibility.name):
+        return Schema(revision, None)
+    return Schema(revision, connection.execute(sa.select(sa.func.max(compatibility.c.oldest))).scalar())
+
+
 def current(database: Database) -> str | None:
     """Return the schema's revision in the database; None if the database is empty."""
-    return database.transact(_revision)
-
-
-def _revision(connection: Connection) -> str | None:
-    if not sa.inspect(connection).has_table("alembic_version"):
-        return None
-    revision: str | None = connection.execute(sa.text("SELECT version_num FROM alembic_version")).scalar()
-    return revision
+    return schema_of(database).revision
 
 
 def upgrade(database: Database) -> tuple[str | None, str]:
-    """Upgrade the schema; return the revisions before and after."""
-    before = current(database)
-    if before != head():
-        database.transact(_upgrade)
-    return before, head()
+    """Upgrade the schema, if an upgrade is due; return the revisions before and after.
+
+    On a server, give an engine without a limit on the time of a statement. An upgrade that was killed can be repeated.
+
+    :raises WrongJournal: the journal is newer and refuses this program
+    :raises ReplicasTooOld: a replica runs that could not use the upgraded journal
+    """
+    before = schema_of(database)
+    match before.fit(head()):
+        case Fit.REFUSED:
+            raise WrongJournal(before.refusal(head()))
+        case Fit.DUE:
+            if before.revision is not None:
+                database.read(_check_replicas)
+            _BESIDE_ANOTHER(database.step_by_step, _upgrade)
+            return before.revision, head()
+        case Fit.SAME | Fit.NEWER:
+            return before.revision, before.revision or head()
+
+
+def _check_replicas(connection: Connection) -> None:
+    named = "revision" in {column["name"] for column in sa.inspect(connection).get_columns(replica.name)}
+    revision = sa.func.coalesce(replica.c.revision, _FIRST) if named else sa.literal(_FIRST)
+    alive = sa.select(replica.c.id).where(replica.c.beat_at > now(connection) - _ALIVE, revision < OLDEST)
+    if old := connection.execute(alive.order_by(replica.c.id)).scalars().all():
+        raise ReplicasTooOld(
+            f"these replicas cannot use the journal after the upgrade: {', '.join(old)}; stop them, then run 'stackmend db "
+            "upgrade' again"
+        )
+
+
+#: MariaDB: the table, column, index or row exists already.
+_EXISTS = frozenset({1050, 1060, 1061, 1062})
+
+
+def _is_race(error: BaseException) -> bool:
+    """Return whether another process did a step of the same upgrade first, on MariaDB."""
+    from alembic.util import CommandError
+
+    if isinstance(error, DBAPIError) and error.orig is not None:
+        return error.orig.args[:1] in {(code,) for code in _EXISTS}
+    return isinstance(error, CommandError)
+
+
+#: Repeats an upgrade whose step another process did first: the steps that are done do nothing.
+_BESIDE_ANOTHER = tenacity.Retrying(
+    retry=tenacity.retry_if_exception(_is_race),
+    wait=tenacity.wait_random(0, 1),
+    stop=tenacity.stop_after_attempt(5),
+    reraise=True,
+)
 
 
 def _upgrade(connection: Connection) -> None:
     from alembic import command
     from alembic.config import Config
 
+    if connection.dialect.name in ("mysql", "mariadb") and connection.dialect.is_mariadb:  # type: ignore[attr-defined]
+        connection.exec_driver_sql("SET SESSION max_statement_time = 0")  # the server may have a limit of its own
+
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent).replace("%", "%%"))
     config.attributes["connection"] = connection
-    command.upgrade(config, "head")
+    with _alone(connection):
+        command.upgrade(config, "head")
+
+
+@contextmanager
+def _alone(connection: Connection) -> Iterator[None]:
+    """On a server, wait until no other process upgrades the journal.
+
+    The server keeps the lock until the connection ends, and finishes the statement of a killed process before that. On
+    MariaDB the statement's own lock has this effect.
+    """
+    if connection.dialect.name != "postgresql":
+        yield
+        return
+    # Not pg_advisory_lock: CREATE INDEX CONCURRENTLY would wait for the waiting statement's snapshot.
+    while not connection.execute(sa.select(sa.func.pg_try_advisory_lock(_LOCK))).scalar():
+        time.sleep(_AGAIN)
+    try:
+        yield
+    finally:
+        with suppress(DBAPIError):  # the connection is lost, and the lock with it
+            connection.execute(sa.select(sa.func.pg_advisory_unlock(_LOCK)))
 
 
 def check(database: Database) -> None:
-    """Check the schema's revision; upgrade an SQLite file first.
+    """Check that this program may use the journal; upgrade an SQLite file first.
 
-    :raises WrongJournal: the revision is not the one that this program needs
+    :raises WrongJournal: an upgrade is due, or the journal refuses this program
     """
     if database.engine.dialect.name == "sqlite":
         upgrade(database)
-    revision = current(database)
-    if revision != head():
-        raise WrongJournal(
-            f"the journal's schema has revision {revision or 'none'}, and this program needs {head()}: "
-            "run 'stackmend db upgrade'"
-        )
+    schema = schema_of(database)
+    match schema.fit(head()):
+        case Fit.REFUSED:
+            raise WrongJournal(schema.refusal(head()))
+        case Fit.DUE:
+            raise WrongJournal(
+                f"the journal's schema has revision {schema.revision or 'none'}, and this program needs {head()}: "
+                "run 'stackmend db upgrade'"
+            )
+        case Fit.SAME | Fit.NEWER:
+            pass
     if reason := database.transact(encoding):
         raise WrongJournal(
             f"the journal cannot store every host name: {reason}. Convert it, or make a new database for it"

@@ -1,4 +1,4 @@
-"""Runs migrations for alembic on the given connection, inside the open transaction."""
+"""Runs migrations for alembic on the given connection: in its open transaction, or with a commit after each statement."""
 
 from alembic import context
 

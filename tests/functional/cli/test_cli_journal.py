@@ -10,9 +10,11 @@ from consumer.journal import backlog, claiming, dead, hinting, history, migratio
 from consumer.journal.database import Database, open_engine
 from consumer.journal.dead import DeadLetter
 from consumer.journal.history import Line, Origin, Outcome
+from consumer.journal.migrations import Schema
 from consumer.journal.work import Hint, Parked, Priority
 from handlers.base import Key
 from tests.functional.cli.shell import Shell
+from tests.functional.journal import first, upgrades
 
 
 def put(database: Database, *names: str) -> None:
@@ -189,10 +191,45 @@ def test_dead_list_show_drop(shell: Shell, database: Database) -> None:
 
 def test_db(shell: Shell) -> None:
     ran = shell("db", "version", "-f", "json")
-    assert (ran.code, ran.json) == (2, {"journal": None, "program": migrations.head()})
+    assert (ran.code, ran.json) == (2, {"journal": None, "program": migrations.head(), "oldest": None})
     assert shell("db", "upgrade").out == f"the journal has revision {migrations.head()}; before: none\n"
     assert shell("db", "upgrade").out == f"the journal has revision {migrations.head()}\n"
     assert shell("db", "version").code == 0
     database = Database(open_engine(f"sqlite:///{shell.folder}/journal.sqlite"))
     assert migrations.current(database) == migrations.head()
     database.close()
+
+
+def test_the_check_of_an_upgrade_names_both_revisions_and_changes_nothing(shell: Shell) -> None:
+    file = shell.folder / "journal.sqlite"
+    ran = shell("db", "upgrade", "--check")
+    assert (ran.code, ran.out) == (2, "an upgrade is due: the journal has revision none, this program has 0002\n")
+    assert not file.exists()
+    database = Database(open_engine(f"sqlite:///{file}"))
+    first.make_journal(database)
+    ran = shell("db", "upgrade", "--check")
+    assert (ran.code, ran.out) == (2, "an upgrade is due: the journal has revision 0001, this program has 0002\n")
+    assert migrations.schema_of(database) == Schema("0001", None)
+    assert shell("db", "upgrade").out == "the journal has revision 0002; before: 0001\n"
+    ran = shell("db", "upgrade", "--check")
+    assert (ran.code, ran.out) == (0, "no upgrade is due: the journal has revision 0002, this program has 0002\n")
+    database.close()
+
+
+def test_commands_for_a_journal_of_a_newer_release(shell: Shell, database: Database) -> None:
+    upgrades.mark(database, "9998", oldest="0002")
+    ran = shell("db", "upgrade", "--check")
+    assert (ran.code, ran.out) == (0, "no upgrade is due: the journal has revision 9998, this program has 0002\n")
+    ran = shell("db", "version", "-f", "json")
+    assert (ran.code, ran.json) == (2, {"journal": "9998", "program": "0002", "oldest": "0002"})
+    assert "this program can use it" in ran.err
+    assert shell("history").code == 0
+    upgrades.mark(database, "9999", oldest="9999")
+    sentence = (
+        "the journal's schema has revision 9999, which needs programs of revision 9999 or newer, and this program has 0002: "
+        "install the newer release of stackmend"
+    )
+    for command in (["db", "upgrade", "--check"], ["db", "upgrade"], ["history"], ["work", "list"]):
+        ran = shell(*command)
+        assert (ran.code, ran.out, ran.err) == (1, "", f"stackmend: {sentence}\n")
+    assert "this program cannot use it" in shell("db", "version").err

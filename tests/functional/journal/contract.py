@@ -512,8 +512,8 @@ class JournalContract:
         assert [entry.key for entry in history.listing(journal, limit=1)] == ["thing:b"]
 
     def test_replicas_beat_and_are_forgotten(self, journal: Database) -> None:
-        replicas.register(journal, "r1", "1")
-        replicas.register(journal, "r2", "1")
+        replicas.register(journal, "r1", "1", "0002")
+        replicas.register(journal, "r2", "1", "0002")
         replicas.beat(journal, "r1", 60)
         assert {replica.id for replica in replicas.listing(journal)} == {"r1", "r2"}
         tick(journal)

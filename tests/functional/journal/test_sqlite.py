@@ -74,13 +74,6 @@ def test_the_error_names_a_missing_folder(tmp_path: Path) -> None:
         migrations.check(database)
 
 
-def test_an_old_schema_on_a_server_is_refused(journal: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(migrations, "head", lambda: "9999")
-    monkeypatch.setattr(migrations, "upgrade", lambda database: None)
-    with pytest.raises(WrongJournal, match="stackmend db upgrade"):
-        migrations.check(journal)
-
-
 def test_the_file_is_private_whatever_the_umask(tmp_path: Path) -> None:
     before = os.umask(0)
     try:
