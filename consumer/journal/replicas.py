@@ -13,7 +13,7 @@ from pathlib import Path
 
 from sqlalchemy import Connection, delete, insert, select, update
 
-from consumer.journal.database import Database, JournalError, now
+from consumer.journal.database import Database, JournalError, clean, now
 from consumer.journal.schema import replica
 
 
@@ -67,7 +67,7 @@ def register(database: Database, name: str, version: str, revision: str) -> None
     def write(connection: Connection) -> None:
         clock = now(connection)
         host, pid = socket.gethostname()[:255], os.getpid()
-        process = {"id": name, "host": host, "pid": pid, "version": version, "revision": revision}
+        process = {"id": name, "host": host, "pid": pid, "version": clean(version, 32), "revision": revision}
         connection.execute(delete(replica).where(replica.c.id == name))
         connection.execute(insert(replica).values(**process, started_at=clock, beat_at=clock))
 

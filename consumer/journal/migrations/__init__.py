@@ -130,7 +130,8 @@ def upgrade(database: Database) -> tuple[str | None, str]:
         case Fit.DUE:
             if before.revision is not None:
                 database.read(_check_replicas)
-            _BESIDE_ANOTHER(database.step_by_step, _upgrade)
+            # Inside, because the outer function translates the errors of a race.
+            database.step_by_step(lambda connection: _BESIDE_ANOTHER(_upgrade, connection))
             return before.revision, head()
         case Fit.SAME | Fit.NEWER:
             return before.revision, before.revision or head()

@@ -157,7 +157,7 @@ class UpgradeContract:
             # SQLite takes back all writes of the killed process; a server keeps them.
             writes = kills + 1 if old.engine.dialect.name == "sqlite" else 1
             command = [sys.executable, "-m", "tests.functional.journal.killed", url(old), str(writes)]
-            code = subprocess.run(command, cwd=ROOT, check=False, timeout=120).returncode
+            code = subprocess.run(command, cwd=ROOT, check=False, timeout=600).returncode
             assert code in (0, -signal.SIGKILL)
             kills += code != 0
             assert contents(old) == before
