@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import threading
+import multiprocessing
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 
 import pytest
 from sqlalchemy import text
@@ -14,7 +14,7 @@ from consumer.journal import history, migrations
 from consumer.journal.database import Database, JournalUnavailable, open_engine
 from consumer.journal.history import Outcome
 from tests.functional.journal.contract import line
-from tests.functional.journal.upgrades import UpgradeContract, reopened
+from tests.functional.journal.upgrades import UpgradeContract, reopened, url
 
 
 class ServerContract(UpgradeContract):
@@ -37,18 +37,18 @@ class ServerContract(UpgradeContract):
             database.close()
 
     def test_upgrades_on_several_hosts_at_once_end_well(self, empty: Database) -> None:
-        hosts = [reopened(empty, None) for _ in range(3)]
-        together = threading.Barrier(3)
-
-        def upgrade(database: Database) -> str:
-            together.wait(60)
-            return migrations.upgrade(database)[1]
-
-        with ThreadPoolExecutor(3) as threads:
-            assert list(threads.map(upgrade, hosts)) == [migrations.HEAD] * 3
+        # Processes, because alembic keeps the connection of an upgrade in a global of its module.
+        with ProcessPoolExecutor(3, mp_context=multiprocessing.get_context("spawn")) as hosts:
+            assert list(hosts.map(_upgrade, [url(empty)] * 3)) == [migrations.HEAD] * 3
         migrations.check(empty)
-        for database in hosts:
-            database.close()
+
+
+def _upgrade(journal: str) -> str:
+    database = Database(open_engine(journal, statement_seconds=None))
+    try:
+        return migrations.upgrade(database)[1]
+    finally:
+        database.close()
 
 
 class TestMariaDB(ServerContract):

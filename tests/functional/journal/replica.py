@@ -25,7 +25,7 @@ def main(revision: str, url: str, name: str, folder: Path) -> None:
     from consumer.journal import replicas
     from handlers.base import Conflict, Finding, Handler, Healed, Key
     from tests.doubles import Mender, World
-    from tests.functional.engine.conftest import Machine
+    from tests.functional.engine.machine import Machine
 
     class Folders(Mender):
         def inspect(self, key: Key) -> Iterator[Finding]:

@@ -23,11 +23,12 @@ from consumer.journal import (
     dead,
     deliveries,
     exemptions,
+    hinting,
     history,
     migrations,
     replicas,
     schema,
-    work,
+    settling,
 )
 from consumer.journal.database import Database, WrongJournal, now, open_engine
 from consumer.journal.dead import DeadLetter
@@ -48,11 +49,11 @@ def url(journal: Database) -> str:
 def populate(journal: Database) -> None:
     """Write rows of every kind."""
     controls.ensure(journal, [H])
-    work.enqueue(journal, [hint("parked")], [DeadLetter("nova", "nova", "stackmend.info", "not read", 3, b"abc")])
-    work.settle(journal, take(journal)[0], Parked("it never worked", 8))
-    work.enqueue(journal, [hint("reported")])
-    work.settle(journal, take(journal)[0], Reported("f" * 64))
-    work.enqueue(journal, [hint("waiting"), hint("host-\N{PILE OF POO}")])
+    hinting.enqueue(journal, [hint("parked")], [DeadLetter("nova", "nova", "stackmend.info", "not read", 3, b"abc")])
+    settling.settle(journal, take(journal)[0], Parked("it never worked", 8))
+    hinting.enqueue(journal, [hint("reported")])
+    settling.settle(journal, take(journal)[0], Reported("f" * 64))
+    hinting.enqueue(journal, [hint("waiting"), hint("host-\N{PILE OF POO}")])
     deliveries.subscribe(journal, {"chat": ["found"]})
     history.append(journal, [line("a", Outcome.FOUND), line("b", Outcome.HEALING, undo="break b")])
     exemptions.add(journal, "host:compute-7", None, "alice", "memory test")
@@ -109,7 +110,7 @@ def running(journal: Database, revision: str, name: str, folder: Path) -> Iterat
 def break_things(journal: Database, folder: Path, names: Sequence[str]) -> None:
     for name in names:
         (folder / "broken" / name).touch()
-    work.enqueue(journal, [hint(name) for name in names])
+    hinting.enqueue(journal, [hint(name) for name in names])
 
 
 def wait(what: str, journal: Database, healed_by: Sequence[str]) -> None:
@@ -201,7 +202,7 @@ class UpgradeContract:
         migrations.upgrade(old)
         mark(old, "9998", oldest=migrations.HEAD)
         migrations.check(old)
-        work.enqueue(old, [hint("a")])
+        hinting.enqueue(old, [hint("a")])
         assert [claim.key.id for claim in take(old)] == ["a"]
         assert migrations.upgrade(old) == ("9998", "9998")
         assert migrations.schema_of(old) == migrations.Schema("9998", migrations.HEAD)
