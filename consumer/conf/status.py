@@ -38,7 +38,7 @@ class CannotListen(Exception):
 class StatusSettings:
     """The values of ``[status]``.
 
-    :param port: 0 starts no server
+    :param port: 0 starts no HTTP server
     """
 
     bind: str = "127.0.0.1"

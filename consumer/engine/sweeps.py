@@ -61,7 +61,7 @@ def _wait_after_gap(task: Task, claim: Claim, control: Control) -> float:
 
 
 def _is_repetition(task: Task, claim: Claim, control: Control) -> bool:
-    """Return whether this sweep repeats an incomplete one before the next interval, without an operator's request."""
+    """Return whether this sweep repeats an incomplete one before the next regular sweep, and no operator asked for it."""
     if not control.missing or control.missed_at is None or claim.waits == 0:
         return False
     return not task.settings.interval or claim.now < control.missed_at + task.settings.interval

@@ -139,7 +139,7 @@ class Line:
         )
 
     def approved_by(self, operator: str) -> Line:
-        """Return the entry with the operator who approved the heal; unchanged for an empty name."""
+        """Return a copy that names the operator who approved the heal; without a name, the entry itself."""
         return replace(self, origin=replace(self.origin, operator=operator)) if operator else self
 
 

@@ -145,7 +145,7 @@ class Cloud:
     def service(self, service_type: str, place: Place | None = None) -> Service:
         """Return the API of a service.
 
-        :param place: region and endpoint in another service's file; they replace ours
+        :param place: region and endpoint from octavia.conf, which override stackmend's own options
         """
         place = place or Place()
         client = _OneRegion(

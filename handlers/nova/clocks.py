@@ -64,7 +64,7 @@ def difference(first: Reading, second: Reading) -> float | None:
 
 
 def read(connection: Connection) -> Reading | None:
-    """Read the reports of the services that are not deleted; return None if the cell has none."""
+    """Read when each service last reported, except deleted services; None if no service has reported."""
     c = tables.services.c
     query = sa.select(c.id, c.report_count, c.updated_at, utcnow().label("now")).where(
         c.deleted == 0, c.updated_at.is_not(None)

@@ -63,7 +63,7 @@ class OctaviaDemo(Demo):
         }
 
     def join(self, resources: Resources) -> None:
-        """Build load balancers and a spare in the driver's cloud."""
+        """Add Octavia to the demo: build load balancers and a spare in the simulated cloud."""
         driver = resources.get(chosen_driver)
         if not isinstance(driver, NoopDriver):
             raise TypeError(f"the demonstration needs the driver noop, not {type(driver).__name__}")

@@ -50,7 +50,8 @@ class PortAllocations:
         """Write the chosen providers into the ports; return each port before and after.
 
         :raises Conflict: if a port changed since it was read
-        :raises Refused, Unavailable: if Neutron does not accept a change, after written ports were restored if possible
+        :raises Refused, Unavailable: if Neutron refuses or does not answer; ports already written are then restored, if
+            possible
         """
         changes: list[tuple[Port, Port]] = []
         for port, change in _profiles(needs, give):

@@ -207,7 +207,7 @@ def carrying(schema: Schema, table: sa.Table, where: ColumnElement[bool]) -> tup
 
 
 def moving(schema: Schema, root: sa.Table, where: ColumnElement[bool]) -> list[Writing]:
-    """Return statements for a plan that move the trees of rows; they have subqueries where the heal has lists of values."""
+    """Return the statements that a plan shows: they move trees of rows, with subqueries where the heal has lists of values."""
     found = {root: where}
     for table in schema.below(root):
         conditions = [

@@ -1,4 +1,4 @@
-"""Decide about the bindings of an instance's port. Nothing is read here; the first matching row decides.
+"""Decide about the bindings of an instance's port. Nothing is read here; the first rule that applies decides.
 
 A live migration that ended in ``error`` does not prove where the guest runs, so no binding is deleted after it.
 """

@@ -48,7 +48,7 @@ def host_up(connection: Connection, host: str) -> bool | None:
 
 
 def suspects(connection: Connection, after: float, host: str | None = None) -> list[str]:
-    """Return the live instances that have had a task or no host for so many seconds, perhaps only those of one host."""
+    """Return live instances with a task or without a host for ``after`` seconds; with ``host``, only those of that host."""
     c = tables.instances.c
     oldest = time_before(connection, connection.execute(sa.select(NOW)).scalar_one(), after)
     busy = sa.or_(c.task_state.is_not(None), sa.and_(c.vm_state == "building", c.host.is_(None)))

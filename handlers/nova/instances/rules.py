@@ -1,4 +1,4 @@
-"""Decide about an instance whose task or build does not end. Nothing is read here; the first matching row decides.
+"""Decide about an instance whose task or build does not end. Nothing is read here; the first rule that applies decides.
 
 No task is cleared to make an instance usable: Nova's power sync stops a running guest if ``vm_state`` is wrong.
 """

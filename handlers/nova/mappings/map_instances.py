@@ -13,10 +13,11 @@ live instance without request specification, its allocation. If one cell does no
 
 **What is changed.** A row is inserted into ``instance_mappings``, with owner, cell and ``queued_for_delete``. Deleted instances
 are mapped too, as nova-manage does. A key ``cell:<uuid>/<first>-<last>`` stands for a cell's instances with these ids,
-``cell:<uuid>`` for all instances. A finding has up to five hundred.
+``cell:<uuid>`` for all instances. A finding has up to five hundred instances.
 
-**What is not changed.** An instance is only reported if it is in several cells, has no project, or lives without a second
-record. Young instances, young build requests and resizes to another cell are left alone. A row that exists is never changed.
+**What is not changed.** An instance is only reported if it is in several cells, has no project, or is alive with neither
+request specification nor allocation. Young instances, young build requests and resizes to another cell are left alone. A row
+that exists is never changed.
 
 **Why a race does no harm.** The unique key refuses a second mapping; a batch is inserted whole or not at all.
 

@@ -315,7 +315,7 @@ def copies(connection: Connection, cell_id: int, instances: Collection[str]) -> 
 
 
 def archived_here(connection: Connection, instances: Collection[str]) -> tuple[list[ArchivedRow], bool]:
-    """Return the instances that this cell has archived (a full scan), and whether the cell has a live instance."""
+    """Return which of these instances this cell has archived (a full scan), and whether it has any live instance."""
     c = tables.instances.c
     alive = connection.execute(sa.select(c.id).where(c.deleted == 0).limit(1)).first() is not None
     return archived_instances(connection, instances), alive

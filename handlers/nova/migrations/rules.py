@@ -1,4 +1,4 @@
-"""Decide about a migration that has not ended. Nothing is read here; the first matching row decides.
+"""Decide about a migration that has not ended. Nothing is read here; the first rule that applies decides.
 
 Nova begins a migration only while the instance has no task. So a younger migration that succeeded proves that every older one
 is over.

@@ -1,4 +1,4 @@
-"""The regions and endpoints in Octavia's own files.
+"""The regions and endpoints in Octavia's configuration files.
 
 Octavia boots amphorae in the region of ``[nova] region_name``. In another region, servers with names of amphorae belong to
 another Octavia. So Octavia's options override ``[openstack] region_name``.
