@@ -17,17 +17,17 @@ Also = Callable[[Connection], None]
 
 
 def nothing(_connection: Connection) -> None:
-    """Do nothing: the transaction has no other write."""
+    """Add no write: the default of parameters named ``also``."""
 
 
 @dataclass(frozen=True, slots=True)
 class Act:
     """A command of an operator that changed stackmend's own state.
 
-    :param command: the words of the command: ``handler pause``
+    :param command: its words: ``handler pause``
     :param about: the handler, or the noun of the command: ``purge``, ``exemption``
     :param summary: the act in the past tense, without the operator: ``paused purge``
-    :param undo: the command that reverses the act, if there is one
+    :param undo: the command that reverses the act, if any
     """
 
     command: str
@@ -39,7 +39,7 @@ class Act:
 
 
 def recorder(operator: str, *acts: Act) -> Also:
-    """Return a function that writes the history entries of these acts in the transaction of its connection."""
+    """Return a function that writes these acts to the history, in the transaction of the connection that it gets."""
     return lambda connection: write(connection, operator, acts)
 
 

@@ -1,4 +1,4 @@
-"""The findings that wait for an operator's approval, and the operators' decisions.
+"""The asks: findings that wait for an operator's approval, and the operators' decisions.
 
 If a later inspection gives other evidence, a new ask with a new id replaces the old one. So an approval never counts for
 evidence that its operator did not see.
@@ -31,8 +31,7 @@ class Ask:
     """A finding that waits for approval, or the decision about it.
 
     :param expires_at: end of the ask, or of its approval, in seconds since the epoch; a denial does not expire
-    :param operator: the person who decided; empty before the decision
-    :param reason: the person's reason; before the decision, what a second witness must know
+    :param reason: the operator's reason; before the decision, the finding's ``refusal``
     """
 
     id: int
@@ -58,11 +57,11 @@ AlsoAsks = Callable[[Connection, Sequence[Ask]], None]
 
 
 def nothing(_connection: Connection, _decided: Sequence[Ask]) -> None:
-    """Do nothing: the transaction has no other write."""
+    """Add no write: the default of parameters named ``also``."""
 
 
 def standing(connection: Connection, handler: str, key: Key, problem: str, clock: float) -> Ask | None:
-    """Return the ask about this problem of the key, even an expired one; None if there is none."""
+    """Return the ask about a problem of a key, even an expired one; None if there is none."""
     query = select(ask).where(_of(handler, key), ask.c.problem == problem)
     row = connection.execute(query).mappings().one_or_none()
     return _ask(row, clock) if row else None
@@ -71,7 +70,7 @@ def standing(connection: Connection, handler: str, key: Key, problem: str, clock
 def put(
     connection: Connection, handler: str, finding: Finding, fingerprint: str, expires_at: float, clock: float
 ) -> int:
-    """Store an ask in place of an earlier one about the same problem; return its id."""
+    """Store a finding as an ask, in place of an earlier ask about the same problem; return the ask's id."""
     connection.execute(delete(ask).where(_of(handler, finding.key), ask.c.problem == finding.problem))
     values = {
         "handler": handler,
@@ -93,10 +92,7 @@ def put(
 
 
 def consume(connection: Connection, line_id: int) -> None:
-    """Delete the approval that a finished heal used.
-
-    :param line_id: the heal's history entry
-    """
+    """Delete the approved ask that a finished heal used; ``line_id`` is the heal's history entry."""
     line = select(history.c.handler, history.c.key, history.c.problem).where(history.c.id == line_id)
     row = connection.execute(line).first()
     if row is not None:
@@ -105,7 +101,7 @@ def consume(connection: Connection, line_id: int) -> None:
 
 
 def withdraw(connection: Connection, handler: str, key: Key) -> None:
-    """Delete the asks about a key whose drift is gone; keep denied asks."""
+    """Delete the asks about a key whose drift is gone, except denied asks."""
     connection.execute(delete(ask).where(_of(handler, key), ask.c.state != State.DENIED))
 
 
@@ -130,7 +126,7 @@ _AMONG = 2000
 def waiting(connection: Connection, limit: int) -> tuple[list[Ask], int]:
     """Return the asks that wait for a decision and expire first, at most ``limit``, and the number of all that wait.
 
-    No index has the state, and denied asks stay for months. So only the newest 2,000 asks are considered, by their ids.
+    Denied asks stay for months, and no index has the state. So only the newest 2,000 asks are considered.
     """
     clock = now(connection)
     newest = select(ask).order_by(ask.c.id.desc()).limit(_AMONG).subquery()
@@ -153,7 +149,7 @@ def find(database: Database, ids: Collection[int]) -> list[Ask]:
 def approve(
     database: Database, ids: Sequence[int], operator: str, reason: str = "", also: AlsoAsks = nothing
 ) -> list[Ask]:
-    """Approve those of the asks that have not expired, and request an inspection of their keys; return the approved asks.
+    """Approve the asks with these ids that have not expired; request an inspection of their keys. Return the approved asks.
 
     A denied ask can be approved.
     """

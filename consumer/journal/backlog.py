@@ -29,7 +29,6 @@ class WorkRow:
     """A row of the work table, as operators see it.
 
     :param due_in: seconds until the row is due; 0 for a due row
-    :param owner: the replica that claimed the row
     :param first_hint_age: seconds since the first hint
     """
 
@@ -50,7 +49,7 @@ class WorkRow:
 class Depth:
     """The number of one handler's rows in one state, without timers.
 
-    :param oldest: seconds since the first hint of the row that has waited longest
+    :param oldest: seconds since the earliest first hint of these rows
     """
 
     handler: str
@@ -77,11 +76,11 @@ def depths(database: Database) -> list[Depth]:
 
 @dataclass(frozen=True, slots=True)
 class Glance:
-    """The rows of one handler without its timer, of which only some are counted and read.
+    """The numbers of one handler's rows, each up to a limit, and its most urgent rows. Its timer does not count.
 
     :param waiting: the number of rows that wait for an inspection or are inspected now
-    :param reported: the number of rows with proved drift; ``reports`` are the most urgent of them
-    :param parked: the number of rows that failed too often; ``failures`` are the most urgent of them
+    :param reports: the most urgent of the *reported* rows
+    :param failures: the most urgent of the *parked* rows
     """
 
     waiting: int = 0
@@ -92,10 +91,10 @@ class Glance:
 
 
 def glance(connection: Connection, handler: str, count: int, read: int) -> Glance:
-    """Count at most ``count`` rows of a handler in each state, and return at most ``read`` reported and parked rows.
+    """Count up to ``count`` rows of a handler in each state; return up to ``read`` *reported* and ``read`` *parked* rows.
 
     The table can have hundreds of thousands of rows. The index ``work_due_idx`` begins with handler and state, so each query
-    reads only as many rows as its limit allows. An order by the index, backwards, needs no sorting.
+    reads only as many rows as its limit allows, and needs no sorting.
     """
     clock = now(connection)
     reports = _newest(connection, handler, Standing.REPORTED, read, clock)
@@ -123,7 +122,7 @@ def _newest(connection: Connection, handler: str, state: Standing, limit: int, c
 
 
 def waiting(database: Database) -> int:
-    """Return the number of pending rows, with timers."""
+    """Return the number of *pending* rows, with timers."""
     query = select(func.count()).select_from(work).where(work.c.state == Standing.PENDING.value)
     return database.read(lambda connection: connection.execute(query).scalar_one())
 
@@ -173,7 +172,7 @@ def _work_row(row: RowMapping, clock: float) -> WorkRow:
 
 
 def retry(database: Database, ids: Collection[int], also: Also = nothing) -> int:
-    """Make these rows due now, also reported and parked rows; return their number."""
+    """Make these rows due now, even *reported* and *parked* rows; return their number."""
     values = {
         "state": Standing.PENDING.value,
         "attempts": 0,
@@ -193,7 +192,7 @@ def retry(database: Database, ids: Collection[int], also: Also = nothing) -> int
 
 
 def drop(database: Database, ids: Collection[int], also: Also = nothing) -> int:
-    """Delete those of the rows on which no worker works; return their number. The next sweep finds drift that remains."""
+    """Delete rows, except those with a running claim; return their number. The next sweep finds drift that remains."""
 
     def forget(connection: Connection) -> int:
         also(connection)

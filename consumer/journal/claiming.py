@@ -1,7 +1,6 @@
 """Gives claims on due rows to workers, extends the leases, and ends them.
 
-A claim is a SELECT of due rows without a lease, then an UPDATE whose WHERE repeats this condition. So only one replica gets a
-row.
+A claim is a SELECT of due rows without a lease, then an UPDATE that repeats this condition. So only one replica gets a row.
 """
 
 from __future__ import annotations
@@ -53,8 +52,8 @@ def claim(
 ) -> list[Claim]:
     """Claim up to ``limit`` due rows of these handlers: events and timers before suspects of sweeps.
 
-    If more rows are due, the handlers take turns, in random order. Each handler's most urgent rows come first; among equals,
-    those that have been due longest.
+    If more rows are due, the handlers take turns, in random order. A handler's most urgent rows come first; among equals, those
+    due longest.
 
     :param lease: seconds until the claim ends, unless extended
     :param keys: claim only rows of these keys; empty for all
@@ -82,7 +81,7 @@ def claim(
 def claim_interrupted(
     database: Database, owner: str, handlers: Collection[str], limit: int, lease: float
 ) -> list[Claim]:
-    """Claim up to ``limit`` of these handlers' due rows whose heal was interrupted; parameters as for :func:`claim`."""
+    """Claim up to ``limit`` due rows of these handlers whose heal was interrupted, for ``lease`` seconds."""
     if not handlers or limit <= 0:
         return []
 
@@ -117,7 +116,7 @@ def _unleased(clock: Any) -> ColumnElement[bool]:
 
 @cache  # building the statement takes longer than running it
 def due_rows(handlers: tuple[str, ...], level: tuple[Priority, ...], by_key: bool) -> Executable:
-    """Build the statement that reads each handler's first due rows of each priority."""
+    """Build the statement that reads the first due rows of each handler and priority."""
     clock: ColumnElement[float] = bindparam("clock", type_=Double())
     conditions = [work.c.state == literal(State.PENDING.value), work.c.not_before <= clock, _unleased(clock)]
     if by_key:
@@ -137,7 +136,8 @@ def due_rows(handlers: tuple[str, ...], level: tuple[Priority, ...], by_key: boo
 
 
 def _in_turns(rows: Iterable[Any], limit: int, admit: Admit) -> list[int]:
-    """Return the ids of up to ``limit`` rows that ``admit`` accepts: the first row of each handler, then the second ..."""
+    """Return the ids of up to ``limit`` rows that ``admit`` accepts: each handler's first row, then each handler's second ...
+    """
     queues: dict[str, list[tuple[int, float, int, bool]]] = {}
     for handler, priority, not_before, row_id, key in rows:
         queues.setdefault(handler, []).append((-priority, not_before, row_id, key.startswith(f"{SWEEP}:")))
@@ -151,7 +151,7 @@ def _in_turns(rows: Iterable[Any], limit: int, admit: Admit) -> list[int]:
 
 
 def _readable(connection: Connection, rows: Sequence[RowMapping], clock: float) -> list[Claim]:
-    """Return the claims of rows with valid keys; park the other rows, which would make every claim fail."""
+    """Return the claims of rows with valid keys. Park rows with other keys, which would make every claim fail."""
     unreadable = [row["id"] for row in rows if not history.is_key(row["key"])]
     if unreadable:
         parked = {**FREE, "state": State.PARKED, "error": "the key cannot be read"}
@@ -184,7 +184,7 @@ def _claim(row: RowMapping, clock: float) -> Claim:
 
 
 def extend(database: Database, claims: Iterable[Claim], lease: float) -> None:
-    """Extend the leases of these claims; skip rows that another replica took over."""
+    """Let the leases of claims end in ``lease`` seconds; skip rows that another replica has claimed since."""
     tokens = sorted({(held.id, held.token) for held in claims})
     if not tokens:
         return
@@ -204,7 +204,7 @@ def is_held(connection: Connection, held: Claim) -> bool:
 
 
 def release(database: Database, claims: Iterable[Claim]) -> None:
-    """End claims whose work has not begun."""
+    """End claims whose work has not begun; the rows stay due."""
 
     def free(connection: Connection) -> None:
         for held in claims:
@@ -215,6 +215,6 @@ def release(database: Database, claims: Iterable[Claim]) -> None:
 
 
 def free_all(database: Database) -> None:
-    """End every lease. Call this only as the journal's sole user: all other owners are dead."""
+    """End every lease. Call this only as the journal's sole user: all owners are dead."""
     values = {"owner": None, "token": None, "lease_until": None}
     database.transact(lambda connection: connection.execute(update(work).values(**values)))

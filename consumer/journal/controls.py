@@ -17,13 +17,13 @@ from consumer.journal.schema import task
 class Control:
     """One handler's state.
 
-    :param broken: the breaker or the guard stopped the handler
-    :param calm_sweeps: sweeps in a row with few suspects since the breaker opened; None if only an operator can resume the
-        handler
-    :param swept_at: start of the last complete sweep; None before the first
-    :param missing: the dependencies that did not answer in the last sweep; empty after a complete sweep
-    :param only_missing: whether that sweep listed everything else
-    :param missed_at: start of that incomplete sweep
+    :param broken: the breaker or a fallen watermark stopped the handler
+    :param calm_sweeps: sweeps in a row with few suspects since the breaker stopped the handler; None if only an operator
+        resumes it
+    :param swept_at: start of the last complete sweep
+    :param missing: the dependencies that did not answer in the last sweep
+    :param only_missing: whether the last sweep listed all keys but those that ``missing`` kept from it
+    :param missed_at: start of the last sweep, if it was incomplete
     """
 
     name: str
@@ -57,19 +57,18 @@ def lock(connection: Connection, name: str) -> Control:
 
 
 def state(connection: Connection, name: str) -> Control:
-    """Return a handler's state: whether it is stopped, and why."""
     columns = (task.c.paused, task.c.broken, task.c.reason, task.c.calm_sweeps)
     row = connection.execute(select(*columns).where(task.c.name == name)).first()
     return Control(name) if row is None else Control(name, row.paused, row.broken, row.reason or "", row.calm_sweeps)
 
 
 def queue_up(connection: Connection, name: str, earliest: float, step: float, latest: float) -> tuple[float, float]:
-    """Choose and store the time at which a heal that waits for its handler's budget may ask the gates again.
+    """Choose and store when a heal that waits for its handler's budget may ask the gates again.
 
     All times are seconds since the epoch.
 
-    :param step: seconds after the time of the last waiting heal
-    :return: the time of the last waiting heal (0.0 if none), and the new time, between ``earliest`` and ``latest``
+    :param step: seconds from the last waiting heal's time to the new time
+    :return: the last waiting heal's time (0.0 if none), and the new time, between ``earliest`` and ``latest``
     """
     last = connection.execute(select(task.c.deferred_until).where(task.c.name == name)).scalar() or 0.0
     place = min(max(earliest, last + step), latest)
@@ -105,7 +104,7 @@ def _control(row: RowMapping) -> Control:
 
 
 def pause(database: Database, names: Collection[str], reason: str, also: Also = nothing) -> int:
-    """Pause handlers; every replica notices within seconds. Return the number of paused handlers."""
+    """Pause handlers; every replica notices within seconds. Return their number."""
     return _set(database, names, also, paused=True, reason=reason)
 
 
@@ -121,7 +120,9 @@ def break_off(connection: Connection, names: Collection[str], reason: str) -> No
 
 
 def trip(connection: Connection, name: str, reason: str) -> bool:
-    """Stop a handler whose sweep lists too many suspects; reset its calm sweeps to 0. Return False if it was stopped before."""
+    """Stop a handler whose sweep lists too many suspects, and restart its ``calm_sweeps``. Return False if it was stopped
+    before.
+    """
     _ensure(connection, [name])
     before = lock(connection, name)
     if before.broken:
@@ -174,7 +175,7 @@ def swept(database: Database, name: str, began: float, found: int, population: i
 def missed(
     database: Database, name: str, began: float, found: int, missing: Collection[str], *, only_missing: bool
 ) -> None:
-    """Record an incomplete sweep; the arguments are those of :class:`Control`."""
+    """Record an incomplete sweep in the handler's state; :class:`Control` explains the values."""
     listed = json.dumps(sorted(missing))
     values = {"missing": listed, "only_missing": only_missing, "missed_at": began, "sweep_found": found}
     database.transact(lambda connection: connection.execute(update(task).where(task.c.name == name).values(values)))

@@ -1,7 +1,7 @@
-"""Engines, clock, transactions and errors of the journal.
+"""SQLAlchemy engine, clock, transactions and errors of the journal.
 
-Only this file knows SQL dialects. A transaction of SQLite takes the write lock when it begins. Otherwise two transactions that
-read before they write would deadlock.
+On SQLite, a transaction takes the write lock when it begins. Otherwise two transactions that read before they write would
+deadlock.
 """
 
 from __future__ import annotations
@@ -44,19 +44,19 @@ class JournalError(Exception):
 
 
 class JournalUnavailable(JournalError):
-    """The database does not answer in time. It is not known whether it committed the transaction."""
+    """The journal's database does not answer in time. It may have committed the transaction."""
 
 
 class ValuesRefused(JournalError):
-    """The database will always refuse these values, for example a character outside its character set. Nothing is stored."""
+    """The database always refuses these values, for example a character outside its character set. Nothing is stored."""
 
 
 class WrongJournal(JournalError):
-    """The URL or the schema's revision is wrong, or a driver is missing."""
+    """The journal's URL, schema revision or character set is wrong, or a database driver is missing."""
 
 
 class db_now(ColumnElement[float]):  # noqa: N801 - an SQL function
-    """The database's clock: seconds since the epoch, with a fraction."""
+    """The SQL expression for the database's clock: seconds since the epoch, with a fraction."""
 
     type = Double()
     inherit_cache = True
@@ -87,10 +87,10 @@ _STATEMENT_SECONDS = 30
 
 
 def open_engine(url: str, pool_size: int = 10, statement_seconds: int | None = _STATEMENT_SECONDS) -> Engine:
-    """Return an engine for the journal, without connecting.
+    """Return an SQLAlchemy engine for the journal, without connecting.
 
     :param url: an SQLAlchemy URL; ``postgresql://`` means psycopg 3, ``mysql://`` means PyMySQL
-    :param statement_seconds: the time after which a statement on a server fails; None for an upgrade, which takes its time
+    :param statement_seconds: seconds after which a statement on a server fails; None for no limit, as an upgrade needs
     """
     try:
         parsed = _with_driver(make_url(url))
@@ -116,7 +116,7 @@ def open_engine(url: str, pool_size: int = 10, statement_seconds: int | None = _
 
 
 def encoding(connection: Connection) -> str:
-    """Return why the database cannot store every Unicode character; empty if it can."""
+    """Return why the database cannot store every Unicode character; an empty string if it can."""
     dialect = connection.dialect.name
     if dialect == "postgresql":
         server = connection.exec_driver_sql("SHOW server_encoding").scalar_one()
@@ -157,7 +157,7 @@ def _engine_arguments(url: URL, pool_size: int, seconds: int | None) -> dict[str
 
 
 def _create_private(_dialect: Any, _record: Any, arguments: Sequence[Any], _named: Any) -> None:
-    """Create an SQLite file that only its owner can read, because dead letters may contain secrets."""
+    """Create a missing SQLite file that only its owner can read, because dead letters may contain secrets."""
     path = str(arguments[0]) if arguments else ""
     if path and path != ":memory:" and not path.startswith("file:"):
         with suppress(OSError):  # it exists, or connecting gives the error
@@ -173,7 +173,7 @@ def _prepare_sqlite(connection: Any, _record: Any) -> None:
 
 
 def _read_latest(connection: Any, _record: Any) -> None:
-    """On Galera, let reads wait until the node has applied the writes of all other nodes."""
+    """On Galera, let each read wait until the node has applied the writes of all other nodes."""
     with connection.cursor() as cursor:
         cursor.execute("SHOW VARIABLES LIKE 'wsrep_on'")
         if ("wsrep_on", "ON") in cursor.fetchall():
@@ -185,7 +185,7 @@ _UNREADY = 1047
 
 
 def _leave_unready_node(context: ExceptionContext) -> None:
-    """Close a connection to a Galera node that refuses statements: a new connection may reach another node."""
+    """Drop the connection to a Galera node that refuses statements: a new connection may reach another node."""
     if context.original_exception.args[:1] == (_UNREADY,):
         context.is_disconnect = True
 
@@ -206,7 +206,7 @@ _RETRY_POSTGRESQL = frozenset({"40001", "40P01"})
 
 
 def is_retriable(error: BaseException) -> bool:
-    """Return whether nothing was committed and a retry can succeed: after a deadlock, a refusing node or a locked file."""
+    """Return whether a transaction failed without a commit and can be repeated: deadlock, refusing node, locked SQLite file."""
     if not isinstance(error, DBAPIError) or error.orig is None:
         return False
     code = error.orig.args[0] if error.orig.args else None
@@ -254,7 +254,7 @@ class Database:
     def transact(self, action: Callable[[Connection], T]) -> T:
         """Run ``action`` in its own transaction; return its result. After a deadlock, run it again, for up to 10 seconds.
 
-        :param action: must have no effect outside the database, because it can run several times
+        :param action: can run several times, so it must have no effect outside the database
         """
         retry = tenacity.Retrying(
             retry=tenacity.retry_if_exception(is_retriable),
@@ -267,7 +267,7 @@ class Database:
             return result
 
     def read(self, action: Callable[[Connection], T]) -> T:
-        """Run ``action``, which only reads, and return its result. This does not lock out writers of SQLite."""
+        """Run ``action``, which only reads; return its result. On SQLite, this does not lock out writers."""
         with _outages_translated(self.engine.url), self.engine.connect() as connection:
             reading = connection.execution_options(**{_READS: True})
             with reading.begin():
@@ -276,7 +276,7 @@ class Database:
     def step_by_step(self, action: Callable[[Connection], T]) -> T:
         """Run ``action`` once, with a commit after each statement; on SQLite, in one transaction.
 
-        For DDL: MariaDB commits it in any case, and PostgreSQL builds an index beside writers only outside of a transaction.
+        This is for DDL. MariaDB commits DDL in any case. PostgreSQL builds an index beside writers only outside a transaction.
         """
         if self.engine.dialect.name == "sqlite":
             return self.transact(action)
@@ -292,10 +292,10 @@ class Database:
 
 
 def upsert(dialect: str, table: Table, unique: Sequence[str], change: Callable[[Any], Mapping[str, Any]]) -> Executable:
-    """Build a statement for executemany that inserts each row, or updates the row with the same key.
+    """Build a statement for executemany that inserts each row, or updates the row with the same unique key.
 
     :param unique: the columns of the unique key
-    :param change: gets the new row's columns; returns the new values for an existing row, without bound values
+    :param change: gets the new row's columns; returns an existing row's new values, none of them a bound value
     """
     if dialect in ("mysql", "mariadb"):
         # With a bound value after VALUES, PyMySQL would not join the rows of an executemany.
@@ -314,7 +314,7 @@ def _postgresql_insert(table: Table) -> postgresql.Insert:
 
 
 def literal(value: str | int) -> ColumnElement[Any]:
-    """Return a constant as SQL text, for places where SQL allows no bound value. Never use it for data."""
+    """Return a constant as SQL text, without a bound value. Never use it for data: it escapes nothing."""
     return literal_column(f"'{value}'" if isinstance(value, str) else str(value))
 
 
@@ -328,5 +328,5 @@ def least(left: Any, right: Any) -> ColumnElement[Any]:
 
 
 def clean(text: str, length: int) -> str:
-    """Cut a text, and replace NUL (which PostgreSQL refuses) and lone surrogates (which every database refuses)."""
+    """Cut a text to ``length`` characters; replace NUL (PostgreSQL refuses it) and lone surrogates (every database does)."""
     return text.encode("utf-8", "replace").decode().replace("\0", "?")[:length]

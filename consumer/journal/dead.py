@@ -15,9 +15,9 @@ from consumer.journal.schema import dead_event
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """An undecodable message.
+    """An undecodable message, to be stored.
 
-    :param body: the received bytes; a long body is cut
+    :param body: the first received bytes
     :param size: bytes received
     """
 
@@ -45,7 +45,7 @@ class DeadLetter:
 class StoredLetter:
     """A stored dead letter.
 
-    :param size: bytes received; if ``body`` has fewer bytes, it was cut, and cannot be decoded again
+    :param size: bytes received; a shorter ``body`` was cut and cannot be decoded again
     """
 
     id: int
@@ -66,7 +66,7 @@ _SUMMARY = [column for column in dead_event.c if column.name not in ("body", "st
 
 
 def listing(database: Database, limit: int = 1000) -> list[StoredLetter]:
-    """Return the newest letters, oldest first, without bodies."""
+    """Return the newest ``limit`` dead letters, oldest first, without bodies."""
     query = select(*_SUMMARY).order_by(dead_event.c.id.desc()).limit(limit)
     rows = database.transact(lambda connection: connection.execute(query).mappings().all())
     return [_stored(row, b"") for row in reversed(rows)]
@@ -105,10 +105,10 @@ _CHUNK = 200
 
 
 def expire(database: Database, older_than: float, keep: int, keep_bytes: int) -> int:
-    """Delete some of the letters that are too old or exceed a limit; return their number. Call it until it returns 0.
+    """Delete some dead letters that are older than ``older_than`` seconds, or beyond a limit; return their number.
 
-    :param older_than: the largest age, in seconds
-    :param keep: the largest number of letters
+    Call it until it returns 0.
+
     :param keep_bytes: the largest size of all bodies together
     """
 

@@ -1,6 +1,6 @@
-"""The messages that wait for webhooks: one row for each sink and history entry.
+"""The messages that wait for webhooks: one row for each sink and outcome of a history entry.
 
-A sink's messages leave in the order of their entries: only its first row can be claimed.
+A sink gets its messages in order: only its first row can be claimed.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _CHUNK = 1000
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """A message that this process sends until its lease ends.
+    """A message that this process has claimed, to send it.
 
     :param outcome: the outcome of the history entry when the message was added
     :param entry: the history entry; None if it was deleted meanwhile
@@ -40,7 +40,7 @@ class Waiting:
     """The number of messages that wait for one sink.
 
     :param oldest: the age of the first message, in seconds
-    :param error: why the last attempt failed; empty before the first
+    :param error: why the last attempt at the first message failed
     """
 
     sink: str
@@ -52,7 +52,7 @@ class Waiting:
 def subscribe(database: Database, sinks: Mapping[str, Sequence[str]]) -> None:
     """Replace the stored sinks; delete the messages of removed sinks.
 
-    :param sinks: by name of the sink, the outcomes of which it gets messages
+    :param sinks: for each sink's name, the outcomes about which it gets messages
     """
 
     def replace(connection: Connection) -> None:
@@ -68,7 +68,7 @@ def subscribe(database: Database, sinks: Mapping[str, Sequence[str]]) -> None:
 
 
 def claim(database: Database, sink: str, lease: float) -> Delivery | None:
-    """Claim the first message of a sink; None if there is none, it is not due, or another process sends it.
+    """Claim the first message of a sink; return None if there is none, it is not due, or another process sends it.
 
     :param lease: seconds until the claim ends
     """
@@ -101,7 +101,7 @@ def done(database: Database, held: Delivery) -> None:
 
 
 def again(database: Database, held: Delivery, after: float, error: str) -> None:
-    """End the claim of a message, which is sent again in ``after`` seconds."""
+    """End the claim of a message after a failed attempt; it is due again in ``after`` seconds."""
     mine = and_(delivery.c.id == held.id, delivery.c.token == held.token)
 
     def write(connection: Connection) -> None:
@@ -124,10 +124,9 @@ def waiting(database: Database) -> list[Waiting]:
 
 
 def expire(database: Database, sink: str, older_than: float, keep: int) -> int:
-    """Delete some of a sink's messages that are too old or too many; return their number. Call it until it returns 0.
+    """Delete some of a sink's messages that are older than ``older_than`` seconds or more than ``keep``; return their number.
 
-    :param older_than: the largest age, in seconds
-    :param keep: the largest number of messages
+    Call it until it returns 0.
     """
 
     def forget(connection: Connection) -> int:

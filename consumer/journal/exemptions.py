@@ -1,4 +1,4 @@
-"""The objects that operators exempt from heals."""
+"""Stores the exemptions: objects that no heal changes, by an operator's decision."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Exemption:
     """Objects that no heal changes.
 
     :param scope: a key, or ``host:<name>``, ``project:<id>``, ``cell:<name>``, ``problem:<name>``
-    :param until: its end, in seconds since the epoch; None if only an operator ends it
+    :param until: the end, in seconds since the epoch; None if only an operator ends it
     """
 
     id: int
@@ -31,10 +31,9 @@ class Exemption:
 
 
 def add(database: Database, scope: str, until: float | None, operator: str, reason: str, also: Also = nothing) -> int:
-    """Add or replace the exemption of a scope; return its id.
+    """Store an exemption in place of an earlier one of the same scope; return its id.
 
     :param until: seconds since the epoch; None for no end
-    :param also: runs in the same transaction
     """
 
     def store(connection: Connection) -> int:
@@ -86,10 +85,7 @@ def _lasts(clock: float) -> ColumnElement[bool]:
 
 
 def _normal(scope: str) -> str:
-    """Return the form that all spellings of a scope share.
-
-    MySQL ignores letter case and trailing spaces, so Nova and an operator can spell one host in two ways.
-    """
+    """Return the form that all spellings of a scope share: MySQL ignores letter case and trailing spaces in host names."""
     return scope.rstrip(" ").casefold()
 
 

@@ -19,10 +19,7 @@ _CHUNK = 500
 
 
 def enqueue(database: Database, hints: Iterable[Hint], dead: Sequence[DeadLetter] = ()) -> int:
-    """Store hints and dead letters in one transaction; return the number of work rows written.
-
-    :raises JournalUnavailable: the journal does not answer
-    """
+    """Store hints and dead letters in one transaction; return the number of work rows written."""
     folded = _fold(hints)
 
     def store(connection: Connection) -> None:
@@ -45,7 +42,7 @@ def put(connection: Connection, hints: Iterable[Hint], clock: float) -> None:
 
 
 def _fold(hints: Iterable[Hint]) -> list[Hint]:
-    """Return the most urgent hint for each row, because one statement must not write a row twice."""
+    """Return the most urgent hint for each handler and key, because one statement must not write a row twice."""
     folded: dict[tuple[str, Key], Hint] = {}
     for hint in hints:
         place = (hint.handler, hint.key)
@@ -109,7 +106,7 @@ def _enqueue_statement(dialect: str) -> Any:
 
 
 def revisit_reported(database: Database, handler: str, before: float) -> int:
-    """Make those reported rows due that a sweep did not list; return their number.
+    """Make those *reported* rows of a handler due that its sweep did not list; return their number.
 
     :param before: when the sweep began
     """
@@ -125,7 +122,7 @@ def revisit_reported(database: Database, handler: str, before: float) -> int:
 
 
 def make_due(database: Database, error: str) -> int:
-    """Make those waiting rows due whose column ``error`` begins with this text; return their number."""
+    """Make waiting rows due if their column ``error`` begins with the given text; return their number."""
 
     def wake(connection: Connection) -> int:
         clock = now(connection)
@@ -137,7 +134,7 @@ def make_due(database: Database, error: str) -> int:
 
 
 def adopt(database: Database, hint: Hint, line_id: int) -> None:
-    """Request an inspection of a key whose heal a dead process began. The inspection closes the heal's history entry."""
+    """Request an inspection of a key because a process died during its heal. The inspection closes the heal's history entry."""
     enqueue(database, [hint])
     free = and_(work.c.handler == hint.handler, work.c.key == str(hint.key), work.c.healing_id.is_(None))
     database.transact(lambda connection: connection.execute(update(work).where(free).values(healing_id=line_id)))

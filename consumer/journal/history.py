@@ -1,7 +1,7 @@
 """The history: an entry for each finding and each heal.
 
-A heal opens its entry (outcome ``healing``), with evidence and undo, before it writes to the cloud. Afterwards it closes the
-entry. If the process dies in between, the next inspection of the key closes the entry.
+A heal opens its entry (outcome ``healing``), with evidence and undo, before it writes to the cloud, and closes it afterwards.
+If the process dies in between, the next inspection of the key closes the entry.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from handlers.base import Finding, Healed, Json, Key
 
 
 class Outcome(StrEnum):
-    """The state of a finding or a heal.
+    """The outcome of a finding or a heal, in its history entry.
 
-    After ``CONFLICT`` or ``REFUSED``, the heal wrote nothing; after ``FAILED``, it may have written.
+    A heal with ``CONFLICT`` or ``REFUSED`` wrote nothing; with ``FAILED``, it may have written.
     """
 
     FOUND = "found"
@@ -47,10 +47,10 @@ SPENDING = (Outcome.HEALING, Outcome.HEALED, Outcome.FAILED)
 
 @dataclass(frozen=True, slots=True)
 class Deferred:
-    """A gate does not let a heal begin now.
+    """A gate's answer: the heal may not begin now.
 
     :param after: seconds until the heal asks again
-    :param known: whether other heals of the handler already wait for this reason
+    :param known: whether the log needs no warning, because other heals already wait for this reason
     """
 
     reason: str
@@ -60,7 +60,7 @@ class Deferred:
 
 @dataclass(frozen=True, slots=True)
 class Withheld:
-    """A gate leaves the finding to an operator, so the row becomes *reported*.
+    """A gate's answer: the finding is left to an operator, so its row becomes *reported*.
 
     :param outcome: ``ASKED``, ``DENIED`` or ``EXEMPT``
     """
@@ -71,9 +71,9 @@ class Withheld:
 
 @dataclass(frozen=True, slots=True)
 class Allowed:
-    """The heal may begin.
+    """A gate's answer: the heal may begin.
 
-    :param operator: the person who approved it; empty if the mode needs no approval
+    :param operator: the person who approved the heal, if it needs approval
     """
 
     operator: str = ""
@@ -88,10 +88,10 @@ Ask = Callable[[Connection, float], Answer]
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Why a key was inspected.
+    """Why a key was inspected, and by which replica.
 
     :param hint: the source of the hint: an event type, ``sweep`` or ``operator``
-    :param hinted_at: when the notification was sent, seconds since the epoch
+    :param hinted_at: when the notification was sent
     """
 
     hint: str
@@ -107,7 +107,7 @@ class Line:
     """A new history entry.
 
     :param error: the reason for the outcome, or the error
-    :param undo: the undo of the heal, known before the heal begins
+    :param undo: the heal's undo, as planned
     """
 
     handler: str
@@ -139,7 +139,7 @@ class Line:
         )
 
     def approved_by(self, operator: str) -> Line:
-        """Return a copy that names the operator who approved the heal; without a name, the entry itself."""
+        """Return a copy that names the operator who approved the heal; if the name is empty, the entry itself."""
         return replace(self, origin=replace(self.origin, operator=operator)) if operator else self
 
 
@@ -152,7 +152,7 @@ class Closing:
 
 
 def write(connection: Connection, lines: Sequence[Line | Closing], clock: float) -> list[int]:
-    """Write new entries, and close open entries; return the ids of the new entries.
+    """Insert new entries, and close open entries; return the ids of the new entries.
 
     :param clock: the database's time, in seconds since the epoch
     """
@@ -213,9 +213,10 @@ def close(database: Database, closing: Closing) -> None:
 
 
 def open_line(database: Database, line: Line, ask: Ask, line_id: int | None = None) -> int | Deferred | Withheld:
-    """Ask all gates, and open the history entry of a one-shot command's heal; return the entry's id, or a gate's objection.
+    """Ask all gates, and open the history entry of a one-shot command's heal.
 
-    :param line_id: the entry that an earlier attempt at the same heal left open, if any; it is used again
+    :param line_id: the entry that an earlier attempt at this heal left open, if any; it is used again
+    :return: the entry's id, or a gate's objection
     """
 
     def begin(connection: Connection) -> int | Deferred | Withheld:
@@ -234,16 +235,16 @@ def append(database: Database, lines: Sequence[Line]) -> None:
 
 
 def oldest_spent(connection: Connection, handler: str, clock: float) -> float:
-    """Return the time of the oldest heal in the hour before ``clock`` that counts against the budget; ``clock`` without one."""
+    """Return when the first heal of the hour before ``clock`` that counts against the budget began; ``clock`` without one."""
     hour = [history.c.handler == handler, history.c.outcome.in_(SPENDING), history.c.at > clock - 3600]
     oldest = connection.execute(select(func.min(history.c.at)).where(*hour)).scalar()
     return clock if oldest is None else float(oldest)
 
 
 def spent(connection: Connection, handler: str, clock: float, but: int | None = None) -> int:
-    """Return how many objects the handler has healed, or begun to heal, in the hour before ``clock``.
+    """Return how many objects count against the handler's budget in the hour before ``clock``.
 
-    :param but: the id of an entry to leave out
+    :param but: the id of a history entry that does not count
     """
     hour = [history.c.handler == handler, history.c.outcome.in_(SPENDING), history.c.at > clock - 3600]
     if but is not None:
@@ -252,7 +253,7 @@ def spent(connection: Connection, handler: str, clock: float, but: int | None = 
 
 
 def budget_left(database: Database, handler: str, per_hour: int) -> int | None:
-    """Return how many objects the handler may still heal in this hour; None without a limit."""
+    """Return how many more objects the hourly budget lets the handler heal now; None without a budget."""
     if per_hour <= 0:
         return None
     return database.transact(lambda connection: max(0, per_hour - spent(connection, handler, now(connection))))
@@ -260,9 +261,8 @@ def budget_left(database: Database, handler: str, per_hour: int) -> int | None:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A stored history entry.
+    """A stored history entry. Times are seconds since the epoch.
 
-    :param at: seconds since the epoch, like ``hinted_at`` and ``closed_at``
     :param lag: seconds from the notification to the end of the heal, or to the finding
     """
 
@@ -301,10 +301,7 @@ def listing(
     request_id: str | None = None,
     limit: int = 1000,
 ) -> list[Entry]:
-    """Return entries, oldest first. If there are more than ``limit``, return only the newest of them.
-
-    :param since: seconds since the epoch
-    """
+    """Return the entries that match all arguments, oldest first; of more than ``limit``, only the newest."""
     query = select(history).order_by(history.c.id.desc()).limit(limit)
     if since is not None:
         query = query.where(history.c.at >= since)
@@ -360,7 +357,7 @@ def entry_of(row: RowMapping) -> Entry:
 
 @dataclass(frozen=True, slots=True)
 class Orphan:
-    """An open history entry without a row of work, left by a one-shot command that died during a heal."""
+    """An open history entry of a one-shot command that died during a heal. No row of the work table names it."""
 
     line_id: int
     handler: str

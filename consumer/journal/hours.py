@@ -1,8 +1,7 @@
-"""Counts the history hour by hour, for the plots of the status page.
+"""Counts the history entries of each hour, for the plots of the status page.
 
-The history can have millions of entries, and one sweep can add thousands. So no query reads more than one hour, nor more than
-:data:`MOST` entries of each outcome: the index ``history_outcome_idx`` (outcome, at) leads to the first of them, and the
-limit ends the query. Without the limit, or grouped over a whole day, the database would read every entry of the day each time.
+The history can have millions of entries. So no query reads more than one hour, nor more than :data:`MOST` entries of each
+outcome. The index ``history_outcome_idx`` leads to the first of them, and the limit ends the query.
 """
 
 from __future__ import annotations
@@ -36,12 +35,11 @@ COUNTED = (
 
 @dataclass(frozen=True, slots=True)
 class Hour:
-    """The entries of one hour.
+    """The history entries of one hour.
 
-    :param begin: seconds since the epoch
-    :param entries: their number, by handler and outcome
+    :param entries: the number of entries, by handler and outcome
     :param lags: seconds from the notification to the end of the heal, for each heal that a notification caused
-    :param whole: whether all entries are counted; False if one outcome has more than :data:`MOST`
+    :param whole: False if one outcome has :data:`MOST` entries or more, so that some are not counted
     """
 
     begin: float
@@ -51,14 +49,11 @@ class Hour:
 
     @property
     def settled(self) -> bool:
-        """Whether no heal is open, so that an hour that is over does not change any more."""
+        """Whether no heal of this hour is open, so that the numbers of a past hour are final."""
         return not any(outcome is Outcome.HEALING for _handler, outcome in self.entries)
 
     def count(self, outcomes: Sequence[Outcome], handler: str | None = None) -> int:
-        """Return the number of entries with one of these outcomes.
-
-        :param handler: None for all handlers
-        """
+        """Return the number of entries with one of these outcomes, of one handler or, with None, of all."""
         return sum(
             number
             for (name, outcome), number in self.entries.items()
@@ -75,7 +70,7 @@ class Hour:
 
 
 def read(connection: Connection, begin: float) -> Hour:
-    """Count the entries of the hour that begins at ``begin``."""
+    """Count the history entries of the hour that begins at ``begin``."""
     rows = connection.execute(union_all(*(_counted(_first(outcome, begin)) for outcome in COUNTED)))
     entries = {(row.handler, Outcome(row.outcome)): row.entries for row in rows}
     first = _first(Outcome.HEALED, begin).subquery()

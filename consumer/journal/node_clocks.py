@@ -1,4 +1,4 @@
-"""The clocks of the nodes of a Galera cluster, which all serve the journal."""
+"""Reads the clocks of the Galera nodes that serve the journal."""
 
 from __future__ import annotations
 
@@ -14,10 +14,9 @@ from consumer.journal.database import Database, JournalError, now, open_engine
 
 @dataclass(frozen=True, slots=True)
 class NodeClock:
-    """The clock of one node.
+    """The clock of one Galera node.
 
     :param ahead: seconds by which it is ahead of this machine's clock; None if the node did not answer
-    :param error: why the node did not answer
     """
 
     node: str
@@ -26,7 +25,7 @@ class NodeClock:
 
 
 def node_clocks(database: Database) -> list[NodeClock]:
-    """Read the clock of every node of the journal's cluster; return nothing if the journal is not on Galera.
+    """Read the clocks of the journal's Galera nodes; return an empty list without Galera.
 
     :raises JournalUnavailable: the journal does not answer
     """
@@ -36,7 +35,7 @@ def node_clocks(database: Database) -> list[NodeClock]:
 
 
 def addresses(text: str) -> Iterator[tuple[str, int]]:
-    """Parse ``wsrep_incoming_addresses``; an arbitrator has an empty address."""
+    """Yield host and port of each node in ``wsrep_incoming_addresses``; skip arbitrators, which have no address."""
     for address in text.split(","):
         host, _, port = address.strip().rpartition(":")
         if host and port.isdigit():

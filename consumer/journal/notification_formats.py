@@ -1,6 +1,6 @@
 """Records when each notification format (versioned, unversioned) last arrived from each broker.
 
-``stackmend check`` uses this if it cannot read the configuration files of the services that send the notifications.
+``stackmend check`` reads these times if it cannot read the configuration of the services that send the notifications.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from consumer.journal.schema import notification_format
 
 @dataclass(frozen=True, slots=True)
 class ArrivedFormat:
-    """A notification format that arrives from a broker.
+    """A notification format that arrived from a broker.
 
     :param ago: seconds since the last recorded arrival
     """

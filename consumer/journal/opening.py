@@ -1,4 +1,4 @@
-"""Opens the configured journal."""
+"""Opens the journal that the configuration names."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from consumer.journal.database import Database, open_engine
 
 
 def open_journal(conf: cfg.ConfigOpts) -> Database:
-    """Open the configured journal and check its schema."""
     url = journal_conf.settings(conf).connection
     database = Database(open_engine(url, pool_size=engine_conf.settings(conf).workers + 4))
     migrations.check(database)

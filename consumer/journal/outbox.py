@@ -1,4 +1,4 @@
-"""Adds messages for webhooks in the transaction that writes a history entry, so that neither is lost without the other."""
+"""Adds messages for webhooks in the transaction that writes a history entry, so that both are stored or neither."""
 
 from __future__ import annotations
 
@@ -10,10 +10,7 @@ _COLUMNS = ("sink", "line_id", "outcome", "at", "not_before", "attempts")
 
 
 def add(connection: Connection, line_id: int, outcome: str, clock: float) -> None:
-    """Add a message about a history entry for each sink that gets this outcome.
-
-    :param line_id: the entry
-    """
+    """Add a message about the history entry ``line_id`` for each sink that gets this outcome."""
     values = (literal(line_id), literal(outcome), literal(clock), literal(clock), literal(0))
     rows = select(webhook.c.sink, *values).where(webhook.c.outcome == outcome)
     connection.execute(insert(delivery).from_select(_COLUMNS, rows))

@@ -23,9 +23,9 @@ class AlreadyRunning(JournalError):
 
 @dataclass(frozen=True, slots=True)
 class Replica:
-    """A running process.
+    """A process that shares the journal.
 
-    :param revision: of the journal's schema that its program needs; None from programs of revision 0001
+    :param revision: the revision of the journal's schema that it needs; None means 0001
     """
 
     id: str
@@ -38,7 +38,7 @@ class Replica:
 
 
 def new_id() -> str:
-    """Return a name for this process, at most 64 characters: host, pid, random."""
+    """Return an id for this process, at most 64 characters: host, pid, random."""
     return f"{socket.gethostname()[:40]}-{os.getpid()}-{uuid.uuid4().hex[:6]}"
 
 
@@ -75,7 +75,7 @@ def register(database: Database, name: str, version: str, revision: str) -> None
 
 
 def beat(database: Database, name: str, forget_after: float) -> None:
-    """Record that this process is alive; remove processes that recorded nothing for ``forget_after`` seconds."""
+    """Record that this process is alive. Remove processes that recorded nothing for ``forget_after`` seconds."""
 
     def write(connection: Connection) -> None:
         clock = now(connection)

@@ -1,7 +1,7 @@
 """The journal's tables. Times are doubles: seconds since the epoch, by the database's clock.
 
-So a lease ends at the same moment for all replicas, even if their hosts' clocks differ. Date types of SQL dialects differ in
-fractions of a second. A change of the tables needs a migration in ``migrations/versions``, by the rule in ``migrations``.
+So a lease ends at the same moment for all replicas, even if their hosts' clocks differ. Date types differ between SQL dialects
+in fractions of a second. A change of the tables needs a migration, by the rule in ``migrations``.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _TABLE: dict[str, Any] = {
 
 
 def _exact(length: int) -> String:
-    """Return a string type that compares byte by byte, because host names that differ in case are two hosts."""
+    """Return a string type that compares byte by byte, because host names that differ only in case name two hosts."""
     binary = mysql.VARCHAR(length, charset="utf8mb4", collation="utf8mb4_bin")
     return String(length).with_variant(binary, "mysql", "mariadb")
 

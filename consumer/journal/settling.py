@@ -1,6 +1,6 @@
 """Begins the heals of claims, and settles claims.
 
-Every write has the claim's token in its WHERE, so a worker that lost its lease changes nothing (:class:`LeaseLost`).
+Every write has the claim's token in its WHERE, so a worker that lost its lease writes nothing (:class:`LeaseLost`).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def settle(
 
     If a hint arrived since the claim, the row becomes due instead.
 
-    :param also: another write for this transaction
+    :param also: makes another write in this transaction
     :raises LeaseLost: another replica has claimed the row; nothing is written
     """
 
@@ -82,10 +82,10 @@ def _settled(end: Later | Reported | Parked, clock: float) -> Mapping[str, Any]:
 def begin_healing(
     database: Database, held: Claim, line: history.Line, ask: history.Ask
 ) -> int | history.Deferred | history.Withheld:
-    """Ask all gates; then open a heal's history entry, or use the claim's open entry, and store its id in the row.
+    """Ask all gates. If they allow the heal, open its history entry, or reuse the claim's, and store the entry's id in the row.
 
     :return: the entry's id, or a gate's objection
-    :raises LeaseLost: another replica has claimed the row; nothing is written
+    :raises LeaseLost: another replica has claimed the row
     """
 
     def begin(connection: Connection) -> int | history.Deferred | history.Withheld:
@@ -103,7 +103,7 @@ def begin_healing(
 
 
 def refused(database: Database, handler: str) -> frozenset[str]:
-    """Return the handler's keys whose last inspection gave only findings that no mode heals."""
+    """Return the keys of a handler whose drift, by the last inspection, no mode heals."""
     mine = and_(work.c.handler == handler, work.c.refused.is_(True))
     rows = database.transact(lambda connection: connection.execute(select(work.c.key).where(mine)).scalars().all())
     return frozenset(rows)

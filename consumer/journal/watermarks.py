@@ -1,4 +1,4 @@
-"""The last watermark of each cloud database, shared by all replicas."""
+"""Stores the last watermark of each cloud database, for all replicas."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ def listing(database: Database) -> list[Observation]:
 def exchange(
     database: Database, seen: Watermark, last: Observation | None, compare: Callable[[Connection, Observation], T]
 ) -> T | None:
-    """Store ``seen`` in place of ``last``; then return ``compare(connection, last)``, or None if ``last`` is None.
+    """Store ``seen`` in place of ``last``; return ``compare(connection, last)``, or None if ``last`` is None.
 
-    If another replica has replaced ``last`` meanwhile, change nothing and return None: ``seen`` may be older than its watermark
-    and look like a fall.
+    If another replica has replaced ``last`` meanwhile, change nothing and return None: ``seen`` may be older than the new
+    watermark and seem to fall below it.
 
     :param last: the stored watermark before ``seen`` was read
-    :param compare: writes the consequences in the same transaction
+    :param compare: also writes the consequences, in the same transaction
     """
 
     def swap(connection: Connection) -> T | None:

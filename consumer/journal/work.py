@@ -1,8 +1,8 @@
 """The rows of the work table as values: hints, claims, and the ends of claims.
 
 A hint inserts a row or increments its ``generation``. While a worker works on a row, the row has a lease (``token`` and
-``lease_until``). If the generation has changed when the worker settles, a hint arrived meanwhile, and the row stays for another
-inspection. So many hints cause one inspection, only one worker at a time works on a key, and no hint is lost.
+``lease_until``). If the generation changed before the worker settles the row, a hint arrived meanwhile, and the row stays for
+another inspection. So many hints cause one inspection, no hint is lost, and only one worker at a time works on a key.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ SWEEP = "sweep"
 
 
 class LeaseLost(JournalError):
-    """This claim's lease ended, and another replica claimed the row. The result of this claim is not stored."""
+    """A claim's lease ended, and another replica claimed the row. The result of the first claim is not stored."""
 
 
 class State(StrEnum):
@@ -30,7 +30,7 @@ class State(StrEnum):
 
 
 class Priority(IntEnum):
-    """The urgency of a hint; the highest number first. A sweep must never delay an event."""
+    """The urgency of a hint: a higher number is more urgent. A sweep must never delay an event."""
 
     SWEEP = 10
     #: an event that a service sends at intervals for each object, changed or not
@@ -42,7 +42,7 @@ class Priority(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """The properties of a row that decide whether a worker is free for it (:mod:`consumer.engine.shares`)."""
+    """The properties of a row by which :mod:`consumer.engine.shares` decides whether a worker is free for it."""
 
     handler: str
     priority: int
@@ -60,7 +60,7 @@ class Hint:
     :param source: an event type, ``sweep``, ``start``, ``operator`` ...
     :param after: seconds before the first inspection
     :param source_id: the id of the notification
-    :param sent_at: when the notification was sent, seconds since the epoch
+    :param sent_at: when the notification was sent
     """
 
     handler: str
@@ -74,7 +74,7 @@ class Hint:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A row that this process works on until its lease ends.
+    """A row that this process works on until its lease ends. Times are seconds since the epoch, by the journal's clock.
 
     :param attempts: failed inspections or heals since the last event
     :param waits: times in a row that the work was put off: in flight, a conflict, no answer, the same refusal
@@ -83,7 +83,7 @@ class Claim:
     :param reported: the fingerprint of the findings that the history already has
     :param healing_id: the open history entry of an interrupted heal
     :param first_hint_at: time of the first hint since the row was created, reported or parked
-    :param now: the time of the claim. All times are seconds since the epoch, by the journal's clock
+    :param now: the time of the claim
     :param error: why the last inspection or heal did not end the work
     """
 
@@ -114,12 +114,12 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """Delete the row, because no work is left for its key."""
+    """An end of a claim: delete the row, because no work is left."""
 
 
 @dataclass(frozen=True, slots=True)
 class Later:
-    """Inspect the key again after ``after`` seconds.
+    """An end of a claim: inspect the key again after ``after`` seconds.
 
     :param fresh: whether the fingerprint is new
     :param watched: seconds to add to the claim's ``watched``
@@ -138,11 +138,11 @@ class Later:
 
 @dataclass(frozen=True, slots=True)
 class Reported:
-    """Keep the row in state *reported*: the mode, a gate or a refusal forbids the heal.
+    """An end of a claim: the row becomes *reported*, because the mode, a gate or a refusal forbids the heal.
 
     :param after: seconds for which a sweep does not make the row due
     :param waits: heals in a row that were refused for the same reason
-    :param refused: whether every finding is one that no mode heals
+    :param refused: whether no mode heals the findings
     """
 
     fingerprint: str
@@ -154,7 +154,7 @@ class Reported:
 
 @dataclass(frozen=True, slots=True)
 class Parked:
-    """Keep the row in state *parked*: the work failed too often. Only an operator, an event or another finding ends this."""
+    """An end of a claim: the row becomes *parked*, because the work failed too often."""
 
     error: str
     attempts: int

@@ -4,7 +4,7 @@ Revisions are numbers that rise. Each migration names the oldest revision whose 
 
 - A migration that only adds (nullable columns, tables, indexes) keeps the number of the migration before. Replicas of both
   releases then share the journal, and an operator can go back a release without a change of the schema.
-- Any other migration names a newer revision. Older programs are refused, and the upgrade is refused while one runs.
+- Any other migration names a newer revision. Older programs are then refused, and so is the upgrade while one of them runs.
 
 A program never works on a schema that is older than its own revision.
 """
@@ -44,7 +44,7 @@ logging.getLogger("alembic").setLevel(logging.WARNING)
 
 
 class ReplicasTooOld(JournalError):
-    """Replicas run that could not use the journal after the upgrade."""
+    """Replicas run whose programs could not use the journal after the upgrade."""
 
 
 class Fit(Enum):
@@ -60,17 +60,17 @@ class Fit(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Schema:
-    """The schema that a journal has.
+    """The schema of a journal.
 
     :param revision: None if the database is empty
-    :param oldest: the oldest revision whose programs may use it; None if no migration named one
+    :param oldest: the oldest revision whose programs may use the journal; None if no migration named one
     """
 
     revision: str | None
     oldest: str | None
 
     def fit(self, program: str) -> Fit:
-        """Return whether a program of this revision may use the journal."""
+        """Return whether a program of the revision ``program`` may use the journal."""
         # An interrupted upgrade has stored the new limit, but not the new revision.
         if self.oldest is not None and program < self.oldest:
             return Fit.REFUSED
@@ -81,7 +81,6 @@ class Schema:
         return Fit.REFUSED if self.oldest is None else Fit.NEWER
 
     def refusal(self, program: str) -> str:
-        """Return why no program of this revision may use the journal."""
         return (
             f"the journal's schema has revision {self.revision}, which needs programs of revision "
             f"{self.oldest or self.revision} or newer, and this program has {program}: install the newer release of stackmend"
@@ -93,7 +92,7 @@ def head() -> str:
 
 
 def schema_of(database: Database) -> Schema:
-    """Read which schema a journal has. This does not create an SQLite file."""
+    """Return the schema of a journal. This does not create an SQLite file."""
     path = database.engine.url.database
     if database.engine.dialect.name == "sqlite" and path and path != ":memory:" and not Path(path).exists():
         return Schema(None, None)
@@ -111,14 +110,14 @@ def _schema(connection: Connection) -> Schema:
 
 
 def current(database: Database) -> str | None:
-    """Return the schema's revision in the database; None if the database is empty."""
+    """Return the revision of the journal's schema; None if the database is empty."""
     return schema_of(database).revision
 
 
 def upgrade(database: Database) -> tuple[str | None, str]:
-    """Upgrade the schema, if an upgrade is due; return the revisions before and after.
+    """Upgrade the journal's schema, if an upgrade is due; return the revisions before and after.
 
-    On a server, give an engine without a limit on the time of a statement. An upgrade that was killed can be repeated.
+    On a server, the engine must not limit the time of a statement. A killed upgrade can be repeated.
 
     :raises WrongJournal: the journal is newer and refuses this program
     :raises ReplicasTooOld: a replica runs that could not use the upgraded journal
@@ -153,7 +152,7 @@ _EXISTS = frozenset({1050, 1060, 1061, 1062})
 
 
 def _is_race(error: BaseException) -> bool:
-    """Return whether another process did a step of the same upgrade first, on MariaDB."""
+    """Return whether an upgrade on MariaDB failed because another process did one of its steps first."""
     from alembic.util import CommandError
 
     if isinstance(error, DBAPIError) and error.orig is not None:
@@ -186,10 +185,10 @@ def _upgrade(connection: Connection) -> None:
 
 @contextmanager
 def _alone(connection: Connection) -> Iterator[None]:
-    """On a server, wait until no other process upgrades the journal.
+    """On PostgreSQL, wait until no other process upgrades the journal, and lock out other upgrades.
 
-    The server keeps the lock until the connection ends, and finishes the statement of a killed process before that. On
-    MariaDB the statement's own lock has this effect.
+    The server keeps the lock until the connection ends, after the last statement of a killed process. On MariaDB, the lock of
+    each statement has this effect.
     """
     if connection.dialect.name != "postgresql":
         yield
@@ -207,7 +206,7 @@ def _alone(connection: Connection) -> Iterator[None]:
 def check(database: Database) -> None:
     """Check that this program may use the journal; upgrade an SQLite file first.
 
-    :raises WrongJournal: an upgrade is due, or the journal refuses this program
+    :raises WrongJournal: an upgrade is due, or the journal refuses this program or some characters
     """
     if database.engine.dialect.name == "sqlite":
         upgrade(database)

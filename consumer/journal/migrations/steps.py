@@ -1,6 +1,6 @@
-"""The steps of migrations. Each commits by itself, and does nothing if an interrupted upgrade has done it.
+"""The steps of migrations. Each step commits by itself, and does nothing if it was done before.
 
-So an upgrade that was killed is repeated from its first step. MariaDB offers no other way: its DDL ends a transaction.
+So a killed upgrade can be repeated from its first step. MariaDB offers no other way: its DDL ends a transaction.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The journal: work, history, dead letters, tasks, replicas.
+"""Creates the tables of the first revision of the journal.
 
 The tables are a copy, because ``schema`` has those of the newest revision.
 """
@@ -274,5 +274,4 @@ delivery = Table(
 
 
 def upgrade() -> None:
-    """Create the tables that are missing."""
     metadata.create_all(op.get_bind())

@@ -1,4 +1,4 @@
-"""Programs of revision 0001 may stay beside this schema. A replica names the revision that it needs. Two indexes."""
+"""Lets programs of revision 0001 use this schema. Adds the revision that a replica needs, and two indexes."""
 
 from __future__ import annotations
 
