@@ -1,4 +1,4 @@
-"""The announcements of findings and heals; :mod:`consumer.engine.notifier` publishes them."""
+"""The interface that announces findings and heals; :mod:`consumer.engine.notifier` implements it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from handlers.base import Finding, Healed
 
 
 class Announcer:
-    """Base class that publishes nothing."""
+    """Base class of announcers; it publishes nothing."""
 
     def finding(self, handler: str, finding: Finding) -> None:
         """Publish ``stackmend.finding``: a new finding that no heal follows now."""

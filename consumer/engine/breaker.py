@@ -1,4 +1,4 @@
-"""Counts the objects that the heals of one sweep could change. A sweep with too many of them heals nothing."""
+"""Counts the objects that the heals of one sweep could change. A sweep with too many heals nothing."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from handlers.base import Handler, Key, Refused
 
 @dataclass
 class Breaker:
-    """Counts suspects during one sweep.
+    """Counts the suspects of one sweep.
 
     Many suspects may be drift that no heal changes, such as consumers of a foreign service. So, beyond the limit, the breaker
-    inspects suspects and counts only those that a heal could change.
+    inspects suspects and counts only objects that a heal could change.
 
     :param limit: the largest plausible number of objects
-    :param refused: keys that do not count, because their known drift is one that no mode heals
+    :param refused: keys that do not count, because no mode heals their known drift
     :param suspects: the number of objects counted so far
     """
 
@@ -33,7 +33,7 @@ class Breaker:
         return self.suspects > self.limit
 
     def through(self, keys: Iterable[Key]) -> Iterator[Key]:
-        """Yield the keys of a sweep until the breaker trips; the key that trips it is the last one."""
+        """Yield the keys of a sweep until the breaker trips; the key that trips it is the last."""
         for key in keys:
             self._count(key)
             yield key
@@ -51,7 +51,7 @@ class Breaker:
 
 
 def objects_at_risk(handler: Handler, key: Key) -> int:
-    """Inspect a key; return how many objects a heal could change. If the inspection fails or must wait, return the weight."""
+    """Inspect a key; return how many objects a heal could change, or the key's weight if the inspection fails or must wait."""
     try:
         findings = handler.inspect(key)
         healable = handler.healable_problems
@@ -63,5 +63,5 @@ def objects_at_risk(handler: Handler, key: Key) -> int:
 
 
 def plausible(settings: EngineSettings, population: int) -> int:
-    """Return the largest plausible number of suspects: ``breaker_count``, or ``breaker_percent`` of the population if more."""
+    """Return the largest plausible number of suspects: ``breaker_count``, or more if ``breaker_percent`` allows more."""
     return max(settings.breaker_count, population * settings.breaker_percent // 100)

@@ -1,5 +1,3 @@
-"""Limits the rows that wait for an inspection, so that a flood of events stays in the broker."""
-
 from __future__ import annotations
 
 import threading
@@ -14,7 +12,9 @@ _RECOUNT, _RECOUNT_FULL = 60.0, 2.0
 
 
 class Capacity:
-    """Counts the waiting rows once a minute, and adds each row stored since. The threads of all brokers share one object.
+    """Limits the rows that wait for an inspection, so that a flood of events stays in the broker.
+
+    It counts these rows once a minute, and adds each row stored since. The threads of all brokers share one object.
 
     :param most: the largest number of waiting rows; 0 for no limit
     """

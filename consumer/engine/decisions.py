@@ -21,7 +21,7 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 1200.0, 7200.0
 
 @dataclass(frozen=True, slots=True)
 class Heal:
-    """Heal the first of these findings that the gates allow.
+    """A decision: heal the first of these findings that the gates allow.
 
     :param findings: the healable findings of the key, in the order to try
     :param fingerprint: of all findings
@@ -39,7 +39,7 @@ class Heal:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Heal nothing, and record findings in the history.
+    """A decision: heal nothing, and record findings in the history.
 
     :param end: how to settle the row
     :param findings: the findings to record; empty if the history has them already
@@ -51,9 +51,9 @@ class Report:
 
 @dataclass(frozen=True, slots=True)
 class Clean:
-    """The inspection found nothing wrong.
+    """A decision: do nothing, because the inspection found no drift.
 
-    :param resumed: whether the history entry of an interrupted heal is open; this inspection shows that the heal worked
+    :param resumed: whether an interrupted heal left its history entry open; this inspection shows that the heal worked
     """
 
     resumed: bool
@@ -61,7 +61,7 @@ class Clean:
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """Inspect the key again later, or park its row. The history gets no entry."""
+    """A decision: inspect the key again later, or park its row; write no history entry."""
 
     end: Later | Parked
 
@@ -70,7 +70,7 @@ Decision = Heal | Report | Clean | Wait
 
 
 def fingerprint(findings: Sequence[Finding]) -> str:
-    """Return a digest of key, problem and evidence of all findings."""
+    """Return a digest of the findings: their keys, problems and evidence."""
     facts = sorted(json.dumps([str(f.key), f.problem, f.evidence], sort_keys=True, default=str) for f in findings)
     return hashlib.sha256("\n".join(facts).encode()).hexdigest()
 
@@ -81,7 +81,7 @@ def decide(
     """Decide what a worker does about an inspection's findings.
 
     :param confirm_after: seconds between two inspections that must give the same findings; 0 if one inspection is proof
-    :param max_attempts: failed heals after which unchanged findings are parked
+    :param max_attempts: failed heals after which a key with unchanged findings is parked
     """
     if not findings:
         return Clean(resumed=claim.healing_id is not None)
@@ -114,7 +114,7 @@ def withheld(claim: Claim, decision: Heal, answers: Sequence[Withheld]) -> tuple
 
 
 def refused_again(claim: Claim, end: Reported) -> Reported:
-    """Return how to settle the row of a refused heal. If the previous heal was refused for the same reason, the pause grows."""
+    """Return how to settle the row of a refused heal. Each further refusal for the same reason lengthens the pause."""
     if claim.reported != end.fingerprint:
         return end
     return replace(end, after=min(_LONGEST_PAUSE, _FIRST_PAUSE * 2.0**claim.waits), waits=min(claim.waits + 1, 40))

@@ -1,4 +1,4 @@
-"""Lets a handler wait for seconds (its back-off) while one of its dependencies is down.
+"""Lets a handler wait (its back-off) while one of its dependencies is down.
 
 The dispatcher claims no row of the handler until the back-off ends. Then a worker inspects one key as a probe. If the
 dependency answers, all rows go on; if not, a longer back-off begins.
@@ -23,7 +23,7 @@ class _Pause:
 
 
 class DependencyBackoff:
-    """The back-offs of all handlers. They hold for this process only: another replica may reach the dependency."""
+    """The back-offs of all handlers, for this process only: another replica may reach the dependency."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -49,10 +49,9 @@ class DependencyBackoff:
             return self._pauses.pop(handler, None) is not None
 
     def allowance(self, handler: str, free: int) -> int:
-        """Return how many rows of the handler may be claimed now.
+        """Return how many rows of the handler may be claimed now: 0 during a back-off, then 1 as a probe.
 
-        :param free: the number of idle workers
-        :return: 0 during a back-off, then 1 for the probe; ``free`` without a back-off
+        Without a back-off, return ``free``, the number of idle workers.
         """
         with self._lock:
             pause = self._pauses.get(handler)

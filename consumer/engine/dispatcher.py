@@ -1,9 +1,9 @@
 """Claims due rows for idle worker threads, never more rows than there are idle threads.
 
-A new hint (a request to inspect a key) in this process wakes the claiming thread. Every ``[engine] poll_seconds``, the thread
-also looks for hints of other replicas and for rows that have become due. It claims rows of a task only inside the task's hours
-(``window``), and while the task is neither stopped nor in a back-off. Two exceptions: an interrupted heal is always completed,
-and a sweep may show that the cloud is well again, which resumes a task that the breaker stopped.
+A new hint in this process wakes the claiming thread. Every ``[engine] poll_seconds``, the thread also looks for hints of other
+replicas and for rows that have become due. It claims rows of a task only inside the task's window, and while the task is
+neither stopped nor in a back-off. There are two exceptions: interrupted heals, and the sweeps of a task that the breaker
+stopped, because sweeps can resume the task.
 """
 
 from __future__ import annotations
@@ -61,22 +61,19 @@ class Dispatcher:
             self._changed.notify()
 
     def ages(self) -> dict[Claim, float]:
-        """Return each running claim, with the seconds since it began or since its heal made the last step."""
+        """Return each running claim with the seconds since it began, or since the last step of its heal."""
         with self._changed:
             now = time.monotonic()
             return {claim: now - since for claim, since in self._claims.items()}
 
     def step(self, claim: Claim) -> None:
-        """Record that the heal of a running claim makes a step."""
+        """Record that a running claim's heal makes a step."""
         with self._changed:
             if claim in self._claims:
                 self._claims[claim] = time.monotonic()
 
     def stop(self, timeout: float) -> bool:
-        """Stop claiming, and free the claimed rows that no worker has begun. Wait for the workers; return whether all finished.
-
-        :param timeout: seconds to wait
-        """
+        """Stop claiming; release claims that no worker has begun. Return whether all workers end within ``timeout`` seconds."""
         deadline = time.monotonic() + timeout
         with self._changed:
             self._stopping = True

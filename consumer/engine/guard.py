@@ -1,8 +1,8 @@
 """Stops the handlers that rely on a database that was restored, emptied or exchanged.
 
-A database from last night's dump disagrees with all other databases, and each difference looks like drift. So once a minute the
-guard compares each database's watermark with the last one in the journal. If the watermark fell, the handlers stop on all
-replicas until an operator resumes them. The journal stores the lower watermark, so resumed handlers stay resumed.
+A restored database disagrees with all other databases, and each difference looks like drift. So once a minute the guard
+compares each database's watermark with the last one in the journal. If the watermark fell, the handlers stop on all replicas
+until an operator resumes them. The journal stores the lower watermark, so resumed handlers stay resumed.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _FEWEST = 3
 
 
 def falls(before: Watermark, now: Watermark) -> Iterator[str]:
-    """Compare two watermarks of one database; yield a text for each proof that it is an older copy or another database."""
+    """Compare two watermarks of a database; yield a text for each proof that it is an older copy or another database now."""
     counters = {ids.label: ids for ids in now.ids}
     for ids in before.ids:
         if ids.label in counters:
@@ -54,7 +54,7 @@ def falls(before: Watermark, now: Watermark) -> Iterator[str]:
 
 
 def remembered(before: Watermark, now: Watermark) -> Watermark:
-    """Return the watermark to store: ``now``, but with the higher of both highest ids of each table.
+    """Return the watermark to store: ``now``, with the highest ids of ``before`` where they are higher.
 
     If ``now`` proves an older copy, return it unchanged.
     """
@@ -88,8 +88,7 @@ def check(
     """Compare each database with its stored watermark. If a watermark fell, stop the handlers that rely on the database.
 
     :param sources: functions that read the watermarks
-    :param handlers: all installed handlers, also those that other processes run: the new watermark is stored, so no other
-        process sees the fall
+    :param handlers: all installed handlers, even those that other processes run
     :return: one sentence for each database whose watermark fell
     :raises JournalError: the journal does not answer
     """
@@ -143,7 +142,7 @@ class Guard:
         self._thread = threading.Thread(target=self._run, name="guard", daemon=True)
 
     def start(self) -> None:
-        """Start the thread, and wait for the first comparison, for at most 10 seconds."""
+        """Start the thread; wait up to 10 seconds for its first comparison."""
         self._thread.start()
         self._observed.wait(_FIRST)
 

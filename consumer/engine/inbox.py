@@ -1,4 +1,4 @@
-"""Stores messages of the bus in the journal: hints from events, and dead letters. Then the bus acknowledges the messages."""
+"""Stores notifications in the journal, as hints or dead letters. Then :mod:`consumer.bus` acknowledges them."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _NOTE_EVERY = 60.0
 
 
 class Inbox:
-    """Stores the messages of all brokers; each broker's thread passes batches of messages.
+    """Stores the messages of all brokers; each broker's thread passes batches.
 
     :param wake: called when new hints are stored
-    :param keep_bytes: bytes of a message that a dead letter keeps; the rest is cut off
+    :param keep_bytes: bytes of a message that a dead letter keeps
     :param most_waiting: the largest number of waiting rows; 0 for no limit
     """
 
@@ -38,7 +38,7 @@ class Inbox:
         self._noted: dict[tuple[str, str], float] = {}
 
     def store(self, batch: Batch) -> None:
-        """Store a batch in one transaction. If the journal refuses a message's values, store a dead letter for that message.
+        """Store a batch of messages. If the journal refuses a message's values, store a dead letter for that message.
 
         :raises NotStored: too many rows wait, the journal does not answer, or it refuses even a dead letter without a body
         """
@@ -80,7 +80,7 @@ class Inbox:
             return hinting.enqueue(self._database, [], [replace(letter, body=b"")])
 
     def _note(self, batch: Batch) -> None:
-        """Record the formats of a batch (versioned, unversioned), once a minute for each broker and format."""
+        """Record when the notification formats of a batch arrived, once a minute for each broker and format."""
         for written in {received.event.format for received in batch.wanted}:
             known = (batch.broker, written)
             if time.monotonic() - self._noted.get(known, float("-inf")) >= _NOTE_EVERY:

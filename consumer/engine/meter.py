@@ -4,10 +4,10 @@ from __future__ import annotations
 
 
 class Meter:
-    """Base class that counts nothing. Implementations must be thread-safe."""
+    """Base class of meters; it counts nothing. Implementations must be thread-safe."""
 
     def inspected(self, handler: str, outcome: str, seconds: float) -> None:
-        """Count an inspection, together with the heal that followed it, if any.
+        """Count an inspection, with the heal that followed it, if any.
 
         :param outcome: a value of :class:`consumer.engine.reconciler.Result`
         :param seconds: the time that both took
@@ -24,11 +24,11 @@ class Meter:
         """Count a new finding."""
 
     def beat(self, loop: str) -> None:
-        """Record that a thread's endless loop completed a round, so that the thread counts as alive."""
+        """Record that a thread's endless loop completed a round: the thread is alive."""
 
 
 def source(hint: str) -> str:
-    """Return the kind of a hint's source: ``event``, ``sweep`` or ``operator``, which includes a start.
+    """Return the kind of a hint's source: ``event``, ``sweep`` or ``operator``. A start counts as ``operator``.
 
     :param hint: an event type, ``sweep``, ``start``, ``operator`` ...
     """

@@ -1,6 +1,6 @@
 """Publishes findings and heals through oslo.messaging's notifier, when ``[engine] announce`` is on.
 
-A thread sends them from a queue of limited length. A full queue drops further ones with a warning.
+A thread sends the announcements from a queue. If the queue is full, further announcements are dropped with a warning.
 """
 
 from __future__ import annotations

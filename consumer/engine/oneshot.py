@@ -1,7 +1,7 @@
 """Reconciles keys for the commands ``stackmend sweep``, ``inspect`` and ``heal``, without the daemon.
 
-The command keeps its claims in memory. In mode audit, it writes nothing and needs no journal. A daemon may work on the same key
-at the same time, because a heal writes only while its evidence is true.
+Claims are in memory. In mode audit, a command writes nothing and needs no journal. A daemon may work on the same key at the
+same time, because a heal writes only while its evidence is true.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ _ERROR = frozenset({Action.UNAVAILABLE, Action.STOPPED})
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """One line of the command's output: a finding, or a key or sweep that gave no finding.
+    """One line of the command's output: a finding, or a key or sweep without a finding.
 
     :param change: the change that the heal made, or the reason why nothing was healed
     """
@@ -125,7 +125,7 @@ class OneShot:
     """Reconciles keys in threads until each has a result.
 
     :param database: the journal; None if no task heals
-    :param patience: seconds during which a key in flight is inspected again
+    :param patience: seconds for which a key in flight is inspected again
     :param selected: returns whether the command works on a finding
     :param most: the number of objects that the command may heal; None for no limit
     """
@@ -175,7 +175,7 @@ class OneShot:
     def _believable(self, task: Task, keys: Iterable[Key]) -> Iterator[Key]:
         """Yield the keys of a sweep.
 
-        :raises _TooMany: the task heals, and its keys stand for more objects than is plausible
+        :raises _TooMany: the task heals, and the keys stand for more objects than is plausible
         """
         if not task.heals:
             yield from keys

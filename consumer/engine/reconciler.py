@@ -1,9 +1,9 @@
-"""Works on one claim from start to end: inspects the key, decides, asks whether anything forbids the heal now, heals, records.
+"""Works on one claim from start to end: inspects the key, decides, asks the gates, heals, records.
 
-Three steps make ``kill -9`` harmless at any moment. First the history entry is opened, with evidence and undo. Then the heal
-changes the cloud. Then one transaction closes the entry and reschedules or deletes the row. If the process dies before the
-change, the next inspection finds the drift, and the heal uses the same entry. If it dies after the change, the next inspection
-finds nothing wrong and closes the entry as healed.
+Three steps make ``kill -9`` harmless. First the history entry is opened, with evidence and undo. Then the heal changes the
+cloud. Then one transaction closes the entry and settles the row. If the process dies before the change, the next inspection
+finds the drift, and the heal uses the same entry. If it dies after the change, the next inspection finds no drift and closes
+the entry.
 
 Each inspection leads to at most one heal, because a heal may change the proof of another finding.
 """
@@ -57,11 +57,10 @@ _WITHHELD = {Outcome.ASKED: Result.ASKED, Outcome.DENIED: Result.DENIED, Outcome
 
 @dataclass(frozen=True, slots=True)
 class Reconciled:
-    """The result of working on one claim.
+    """The result of reconciling one claim.
 
     :param end: how the row was settled
     :param findings: the findings of the inspection, or the one that was healed or deferred
-    :param healed: the change, if the result is ``HEALED``
     :param reason: why nothing was healed, or the error
     """
 
@@ -84,7 +83,7 @@ class Reconciler:
         operator: str = "",
         selected: Callable[[Finding], bool] = lambda _finding: True,
     ) -> None:
-        """:param selected: returns whether to work on a finding; the others count as not found"""
+        """:param selected: returns whether to work on a finding; other findings count as not found"""
         self._settings = settings
         self._replica = replica
         self._selected = selected
@@ -129,7 +128,7 @@ class Reconciler:
                 return self._heal(task, claim, store, decision, step)
 
     def answered(self, task: Task) -> None:
-        """End the back-off of a task, because its dependencies answered."""
+        """End the back-off of a task: its dependencies answered."""
         if self._backoff.up(task.name):
             LOG.info("%s: its dependency answers again", task.name)
 
@@ -294,7 +293,7 @@ def _outcome(store: Store, finding: Finding, outcome: Outcome) -> tuple[Outcome,
 
 
 def _untouched(error: Exception) -> Outcome | None:
-    """Return the outcome of a failed heal if its error proves that the heal wrote nothing; None otherwise."""
+    """Return the outcome of a failed heal if its error proves that the heal wrote nothing; otherwise None."""
     match error:
         case Conflict() | InFlight():
             return Outcome.CONFLICT
@@ -321,7 +320,7 @@ def _lag(claim: Claim, took: float = 0.0) -> float | None:
 
 
 def _keep_line(end: Disposition, claim: Claim) -> Disposition:
-    """If the key is inspected again, return ``end`` with the open history entry of the claim's interrupted heal."""
+    """Return ``end``. If it is a ``Later``, it keeps the history entry of the claim's interrupted heal open."""
     return replace(end, healing_id=claim.healing_id) if isinstance(end, Later) else end
 
 
@@ -332,7 +331,7 @@ def _close_if_given_up(end: Disposition, claim: Claim) -> list[Closing]:
 
 
 def _repeats(claim: Claim, end: Disposition) -> bool:
-    """Return whether the log has the error already, from an earlier attempt."""
+    """Return whether an earlier attempt logged the error already."""
     return claim.reported == end.fingerprint if isinstance(end, Reported) else claim.waits > 0
 
 

@@ -1,4 +1,4 @@
-"""Turns events into hints for the handlers that want them."""
+"""Turns events into hints for the handlers that want the events."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from handlers.base import Event, Handler, Key, Trigger
 
 
 class Unroutable(Exception):
-    """A handler could not read the key in an event of a type that it wants, because the payload is not as documented."""
+    """A handler cannot read the key of an event that it wants, because the payload is not as documented."""
 
 
 class Router:
@@ -38,7 +38,7 @@ class Router:
 
 
 def _check(key: Key) -> None:
-    """Raise ValueError for an unprintable id, because payloads are untrusted and people read keys in a terminal."""
+    """Raise ValueError if a key's id is not printable: payloads are untrusted, and people read keys in a terminal."""
     if not key.id.isprintable():
         raise ValueError("its id is not printable")
 

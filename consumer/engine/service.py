@@ -1,7 +1,7 @@
 """The daemon: one process with threads; replicas share the journal.
 
-A start locks an SQLite journal and frees the leases of dead processes. Then it makes the timers due, and starts guard, workers,
-leases and upkeep. It starts the bus last, because the bus acknowledges only messages that the journal has stored.
+A start locks an SQLite journal and ends the leases of dead processes in it. Then it starts guard, workers, leases and upkeep,
+and makes the timers due. It starts the bus last, because the bus acknowledges only messages that the journal has stored.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ _GOODBYE = 2.0
 class Service:
     """One replica of the daemon.
 
-    :param installed: all installed handlers. If a watermark falls, the guard stops those that rely on the database
+    :param installed: all installed handlers; if a watermark falls, the guard stops those that rely on the database
     """
 
     def __init__(
@@ -133,7 +133,7 @@ class Service:
             LOG.warning("%s", sentence)
 
     def adopt(self, settings: Mapping[str, TaskSettings]) -> list[str]:
-        """Give the tasks new settings. Work that a worker has begun keeps the old settings.
+        """Give the tasks new settings. Work that has begun keeps the old settings.
 
         :param settings: by name of the task; a task with the new mode ``off`` stops, but its hints are still stored
         :return: a sentence for each task that changed or needs a restart

@@ -1,7 +1,7 @@
 """Divides the worker threads between services, and between events and background work. No I/O.
 
-A worker that waits for a silent dependency, or sweeps, cannot take an event. So some workers are reserved for each service
-(Nova, Octavia), and of these some for events. Background work is a sweep, or an inspection after a sweep or a periodic event.
+A worker that runs a sweep or waits for a silent dependency cannot take an event. So some workers are reserved for each service
+(Nova, Octavia), and some of these for events. Background work is a sweep, or an inspection after a sweep or a periodic event.
 """
 
 from __future__ import annotations
@@ -18,9 +18,8 @@ _PART = 8
 
 @dataclass(frozen=True, slots=True)
 class Shares:
-    """The workers of one replica.
+    """The worker threads of one replica.
 
-    :param workers: the number of worker threads
     :param services: the service of each handler: ``nova``, ``octavia``
     """
 
@@ -30,7 +29,7 @@ class Shares:
     def admit(self, running: Iterable[Kind]) -> Admit:
         """Return a function that decides, for one row after the other, whether a worker is free for it.
 
-        :param running: the kinds of the rows that workers have now
+        :param running: the kinds of the rows on which workers work now
         """
         services = len(set(self.services.values()))
         reserve = max(1, self.workers // _PART)

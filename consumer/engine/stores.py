@@ -1,4 +1,4 @@
-"""Settles claims and writes history entries. The daemon's claims are rows of the journal; a command's claims are in memory."""
+"""The stores, which settle claims and write history entries."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from handlers.base import Finding
 
 
 class Store(Protocol):
-    """Settles claims and writes history entries."""
+    """The interface of a store: it settles claims and writes history entries."""
 
     def open_line(self, request: Request, claim: Claim, line: Line) -> int | Deferred | Withheld:
-        """Ask all gates. Then open a heal's history entry and return the entry's id, or return a gate's objection."""
+        """Ask all gates; return their objection. Without one, open the heal's history entry; return the entry's id."""
 
     def exemption(self, finding: Finding) -> str:
-        """Return the reason for a finding's exemption; empty without an exemption."""
+        """Return the reason for a finding's exemption; empty without one."""
 
     def may_go_on(self, claim: Claim, finding: Finding) -> bool:
         """Return whether a long heal may make its next step."""
@@ -35,7 +35,7 @@ class Store(Protocol):
 
 
 class JournalStore:
-    """The daemon's store: a claim is a row of the journal."""
+    """The daemon's store: each claim is a row of the journal."""
 
     def __init__(self, database: Database, tasks: Mapping[str, Task], board: Board | None = None) -> None:
         self._database = database
@@ -68,7 +68,7 @@ class JournalStore:
         return _exemption(self._database, finding)
 
     def settle(self, claim: Claim, end: Disposition, lines: Sequence[Line | Closing] = ()) -> None:
-        """Settle the row, write the entries and delete used asks, in one transaction."""
+        """Settle the row, write the history entries and delete finished asks, in one transaction."""
         settling.settle(self._database, claim, end, lines, partial(_end_asks, claim, end, lines))
 
 
@@ -76,7 +76,7 @@ class MemoryStore:
     """The store of a one-shot command: claims are in memory, and the history gets only heals.
 
     :param database: the journal; None for a command that may not heal
-    :param gates: gates of this command, asked after all others
+    :param gates: gates for this command alone
     """
 
     def __init__(self, database: Database | None, gates: Sequence[Gate] = (), board: Board | None = None) -> None:
@@ -106,7 +106,7 @@ class MemoryStore:
         return "" if self._database is None else _exemption(self._database, finding)
 
     def settle(self, claim: Claim, end: Disposition, lines: Sequence[Line | Closing] = ()) -> None:
-        """Close the entry of a heal. The command prints its findings; the history does not get them."""
+        """Close the history entry of a heal. The history gets no other findings, because the command prints them."""
         if self._database is None:
             return
         closings = [line for line in lines if isinstance(line, Closing)]

@@ -1,9 +1,9 @@
-"""Runs sweeps, which find the drift that no event reported. One replica claims a handler's timer and runs the sweep.
+"""Runs sweeps, which find drift that no event reported. One replica claims a handler's timer and runs the sweep.
 
-A sweep stores a hint of low priority for each suspect; workers inspect them later. If the task heals, the breaker first counts
-the suspects. If there are more than is plausible (a wrong database URL, a restored backup), the sweep stores no hint, and the
-breaker stops the handler. If a dependency does not answer, the sweep ends early. Once a silent cell answers, a further sweep
-lists only the keys that the cell kept from the first. The breaker judges each of them alone.
+A sweep stores a hint of low priority for each suspect; workers inspect the suspects later. If the task heals, the breaker first
+counts the suspects. If there are more than is plausible (a wrong database URL, a restored backup), the sweep stores no hint,
+and the breaker stops the handler. If a dependency does not answer, the sweep ends early. Once the dependency answers, a further
+sweep lists only the missing keys, and the breaker counts these alone.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def _wait_after_gap(task: Task, claim: Claim, control: Control) -> float:
 
 
 def _is_repetition(task: Task, claim: Claim, control: Control) -> bool:
-    """Return whether this sweep repeats an incomplete one before the next regular sweep, and no operator asked for it."""
+    """Return whether this sweep repeats an incomplete one before the next regular sweep, without an operator's request."""
     if not control.missing or control.missed_at is None or claim.waits == 0:
         return False
     return not task.settings.interval or claim.now < control.missed_at + task.settings.interval
@@ -73,7 +73,6 @@ class _Listing:
 
     :param began: when the first listing began
     :param found: number of suspects in earlier listings
-    :param down: errors of the dependencies that did not answer
     """
 
     keys: Iterator[Key]
@@ -89,7 +88,7 @@ class Sweeper:
         self._replica = replica
 
     def sweep(self, task: Task, claim: Claim) -> Disposition:
-        """Run one sweep; return how to settle the timer: until the next sweep, or :class:`Done` for a task without an interval.
+        """Run one sweep; return how to settle the timer.
 
         :raises Unavailable: a dependency did not answer; hints for the keys listed before are stored
         """
@@ -170,10 +169,7 @@ class Sweeper:
             LOG.critical("%s: stopped: %s", task.name, reason)
 
     def _may_go_on(self, task: Task) -> bool:
-        """If the breaker has stopped the handler, count this sweep as one with few suspects.
-
-        :return: whether the handler may heal now
-        """
+        """Return whether the handler may heal. If the breaker stopped it, first count this sweep as one with few suspects."""
         before = controls.read(self._database).get(task.name)
         if before is None or not before.broken:
             return True
@@ -188,9 +184,9 @@ class Sweeper:
 
 
 def _listing(task: Task, claim: Claim, control: Control) -> _Listing:
-    """Return a whole sweep, or, soon after an incomplete sweep, only the keys that it did not list.
+    """Return a whole sweep or, soon after an incomplete sweep, only the keys that it did not list.
 
-    :raises Unavailable: all dependencies that were silent are silent still
+    :raises Unavailable: every dependency that was silent still is
     """
     if not _is_repetition(task, claim, control):
         return _Listing(task.handler.sweep(), claim.now)

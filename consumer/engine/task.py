@@ -1,5 +1,3 @@
-"""Makes tasks: handlers with their settings."""
-
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable
@@ -49,7 +47,7 @@ class Task:
         return self.settings.window.is_open(self.clock())
 
     def until_open(self, ahead: float = 0.0) -> float:
-        """Return the seconds from ``ahead`` until the window next opens; 0 if it is open at ``ahead``.
+        """Return the seconds from the moment ``ahead`` until the window next opens; 0 if it is open then.
 
         :param ahead: a moment, in seconds from now
         """
@@ -97,7 +95,7 @@ def always(mode: Mode) -> ModeOf:
 def settings_of(
     conf: cfg.ConfigOpts, classes: Iterable[type[Handler]], mode_of: ModeOf = as_configured
 ) -> dict[str, TaskSettings]:
-    """Return the settings of these handlers by name, also of handlers that are off.
+    """Return the settings of these handlers by name, even of handlers that are off.
 
     :param mode_of: returns the mode to use in place of the configured mode
     """

@@ -1,7 +1,7 @@
-"""The request id of each inspection, sweep and act: in the log, the history, announcements, and calls of APIs.
+"""The request id of each inspection and sweep: in the log, the history, announcements, and calls of APIs.
 
-oslo.context stores it for the thread. oslo.log writes it, and :mod:`handlers.access.cloud` sends it as X-Openstack-Request-Id.
-Nova and Placement log it as the global request id.
+oslo.context stores the id for the thread. oslo.log writes it, and :mod:`handlers.access.cloud` sends it as
+X-Openstack-Request-Id. Nova and Placement log it as the global request id.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ from oslo_context.context import RequestContext, get_current
 
 
 def begin() -> str:
-    """Give this thread a new request id, until the next call; return the id."""
+    """Give this thread a new request id, and return the id."""
     return str(RequestContext(overwrite=True).request_id)
 
 
 def current() -> str:
-    """Return the request id of this thread; empty if it has none."""
+    """Return the request id of this thread; empty without one."""
     context = get_current()
     return str(context.request_id) if context else ""

@@ -1,6 +1,7 @@
 """Deletes old records of the journal, in short transactions.
 
-If a one-shot command died during a heal, its history entry is still open. Upkeep then requests an inspection, which closes it.
+If a one-shot command died during a heal, the heal's history entry is still open. Upkeep requests an inspection, which closes
+it.
 """
 
 from __future__ import annotations

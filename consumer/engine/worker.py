@@ -1,5 +1,3 @@
-"""Works on claims: runs the sweep of a timer, or reconciles a key."""
-
 from __future__ import annotations
 
 import logging
@@ -31,7 +29,7 @@ class Worker:
         self._sweeper = Sweeper(engine.database, engine.settings, engine.replica)
 
     def work(self, claim: Claim, step: Callable[[], None] = lambda: None) -> None:
-        """Run a sweep or reconcile a key; raise nothing. A row that cannot be settled becomes free when its lease ends.
+        """Run a timer's sweep or reconcile a key; raise nothing. A row that cannot be settled becomes free when its lease ends.
 
         :param step: called before each step of a long heal
         """
@@ -52,7 +50,7 @@ class Worker:
             self._settle_fault(claim, error)
 
     def _settle_fault(self, claim: Claim, error: Exception) -> None:
-        """After an unexpected error, settle the row: try again later, or park it."""
+        """Settle a row after an unexpected error: try again later, or park it."""
         settings = self._engine.settings
         # Only the error's type: its text may contain the value that the journal refused.
         end = after_error(claim, RuntimeError(type(error).__name__), settings)

@@ -27,7 +27,7 @@ class Act:
     :param command: its words: ``handler pause``
     :param about: the handler, or the noun of the command: ``purge``, ``exemption``
     :param summary: the act in the past tense, without the operator: ``paused purge``
-    :param undo: the command that reverses the act, if any
+    :param undo: the command that reverses it
     """
 
     command: str

@@ -126,7 +126,7 @@ _AMONG = 2000
 def waiting(connection: Connection, limit: int) -> tuple[list[Ask], int]:
     """Return the asks that wait for a decision and expire first, at most ``limit``, and the number of all that wait.
 
-    Denied asks stay for months, and no index has the state. So only the newest 2,000 asks are considered.
+    Denied asks stay for months, and no index has the state. So only the newest 2,000 asks count.
     """
     clock = now(connection)
     newest = select(ask).order_by(ask.c.id.desc()).limit(_AMONG).subquery()

@@ -29,7 +29,6 @@ class WorkRow:
     """A row of the work table, as operators see it.
 
     :param due_in: seconds until the row is due; 0 for a due row
-    :param first_hint_age: seconds since the first hint
     """
 
     id: int

@@ -136,8 +136,7 @@ def due_rows(handlers: tuple[str, ...], level: tuple[Priority, ...], by_key: boo
 
 
 def _in_turns(rows: Iterable[Any], limit: int, admit: Admit) -> list[int]:
-    """Return the ids of up to ``limit`` rows that ``admit`` accepts: each handler's first row, then each handler's second ...
-    """
+    """Return the ids of up to ``limit`` rows that ``admit`` accepts: each handler's first row, then each one's second ..."""
     queues: dict[str, list[tuple[int, float, int, bool]]] = {}
     for handler, priority, not_before, row_id, key in rows:
         queues.setdefault(handler, []).append((-priority, not_before, row_id, key.startswith(f"{SWEEP}:")))

@@ -120,9 +120,7 @@ def break_off(connection: Connection, names: Collection[str], reason: str) -> No
 
 
 def trip(connection: Connection, name: str, reason: str) -> bool:
-    """Stop a handler whose sweep lists too many suspects, and restart its ``calm_sweeps``. Return False if it was stopped
-    before.
-    """
+    """Stop a handler whose sweep lists too many suspects; set ``calm_sweeps`` to 0. Return False if it was stopped before."""
     _ensure(connection, [name])
     before = lock(connection, name)
     if before.broken:

@@ -23,8 +23,8 @@ _CHUNK = 1000
 class Delivery:
     """A message that this process has claimed, to send it.
 
-    :param outcome: the outcome of the history entry when the message was added
-    :param entry: the history entry; None if it was deleted meanwhile
+    :param outcome: the history entry's outcome when the message was added
+    :param entry: None if the history entry was deleted meanwhile
     """
 
     id: int

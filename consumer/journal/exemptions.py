@@ -1,5 +1,3 @@
-"""Stores the exemptions: objects that no heal changes, by an operator's decision."""
-
 from __future__ import annotations
 
 from collections.abc import Collection

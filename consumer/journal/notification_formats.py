@@ -1,6 +1,6 @@
 """Records when each notification format (versioned, unversioned) last arrived from each broker.
 
-``stackmend check`` reads these times if it cannot read the configuration of the services that send the notifications.
+``stackmend check`` needs these times if it cannot read the configuration of the sending services.
 """
 
 from __future__ import annotations

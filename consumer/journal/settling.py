@@ -27,7 +27,7 @@ def settle(
 
     If a hint arrived since the claim, the row becomes due instead.
 
-    :param also: makes another write in this transaction
+    :param also: another write in this transaction
     :raises LeaseLost: another replica has claimed the row; nothing is written
     """
 

@@ -59,8 +59,7 @@ class Hint:
 
     :param source: an event type, ``sweep``, ``start``, ``operator`` ...
     :param after: seconds before the first inspection
-    :param source_id: the id of the notification
-    :param sent_at: when the notification was sent
+    :param source_id: the id of the notification, which was sent at ``sent_at``
     """
 
     handler: str
@@ -84,7 +83,7 @@ class Claim:
     :param healing_id: the open history entry of an interrupted heal
     :param first_hint_at: time of the first hint since the row was created, reported or parked
     :param now: the time of the claim
-    :param error: why the last inspection or heal did not end the work
+    :param error: why earlier work did not end
     """
 
     id: int

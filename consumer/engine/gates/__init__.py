@@ -1,8 +1,8 @@
-"""The conditions for a heal, one per file. All are checked in the transaction that opens the heal's history entry.
+"""The gates: conditions for a heal, one per file. The transaction that opens the heal's history entry checks them all.
 
-``gate`` (the interface of all gates), ``exempt`` (exempt objects), ``approval`` (mode ``ask``), ``window`` (the task's hours),
-``hold`` (holds from outside), ``stop`` (pause and breaker), ``budget`` (objects per hour). A one-shot command can add ``bound``
-(objects per run).
+``gate`` (the interface), ``exempt`` (exempt objects), ``approval`` (mode ``ask``), ``window`` (the task's hours), ``hold``
+(holds from outside), ``stop`` (pause and breaker), ``budget`` (objects per hour). A one-shot command can add ``bound`` (objects
+per run).
 :mod:`consumer.engine.dependency_backoff` acts earlier: it stops inspections while a dependency is down.
 """
 
@@ -20,7 +20,7 @@ from consumer.engine.holds.board import Board
 
 
 def all_gates(board: Board) -> tuple[Gate, ...]:
-    """Return every gate, in the order in which they are asked; the first that objects to a heal gives the reason."""
+    """Return all gates in the order in which they are asked; the first that objects to a heal gives the reason."""
     return (Exempt(), Approval(), OpenWindow(), OnHold(board), Stop(), Budget())
 
 

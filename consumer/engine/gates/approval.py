@@ -1,5 +1,3 @@
-"""The gate for the approval that each heal needs in mode ``ask``."""
-
 from __future__ import annotations
 
 from sqlalchemy import Connection

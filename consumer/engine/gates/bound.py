@@ -1,5 +1,3 @@
-"""Limits the objects that one command may heal."""
-
 from __future__ import annotations
 
 import threading
@@ -12,7 +10,7 @@ from handlers.base import Key
 
 
 class Bound:
-    """Defers each heal that would exceed the number of objects; threads share it.
+    """Defers each heal with which the command would change more than ``most`` objects. Threads share it.
 
     Several heals of one key count once, because a heal may have several steps.
     """

@@ -1,5 +1,3 @@
-"""The gate for the number of objects that a handler may heal in an hour, over all replicas."""
-
 from __future__ import annotations
 
 from sqlalchemy import Connection
@@ -12,7 +10,7 @@ _HOUR = 3600.0
 
 
 class Budget:
-    """Defers a heal that, with the handler's heals of the last hour, would exceed its budget."""
+    """Defers a heal that would exceed the handler's budget for one hour, over all replicas."""
 
     def ask(self, connection: Connection, request: Request, clock: float) -> Deferred | None:
         name, bound, weight = request.task.name, request.task.settings.heals_per_hour, request.finding.weight

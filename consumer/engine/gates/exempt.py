@@ -1,5 +1,3 @@
-"""The gate for objects that operators exempt from heals."""
-
 from __future__ import annotations
 
 from sqlalchemy import Connection
@@ -12,7 +10,7 @@ from consumer.text import utc
 
 
 class Exempt:
-    """Withholds a heal of an exempt object."""
+    """Withholds a heal of an object that an operator exempted."""
 
     def ask(self, connection: Connection, request: Request, clock: float) -> Withheld | None:
         found = exemptions.covering(connection, request.finding, clock)

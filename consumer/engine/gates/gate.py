@@ -17,7 +17,7 @@ from handlers.base import Finding
 class Request:
     """A request to begin a heal.
 
-    :param line_id: the history entry that an earlier attempt at this heal left open, if any
+    :param line_id: the history entry that an earlier attempt at the heal left open, if any
     """
 
     task: Task
@@ -27,14 +27,14 @@ class Request:
 
 class Gate(Protocol):
     def ask(self, connection: Connection, request: Request, clock: float) -> Answer | None:
-        """Return why the heal may not begin now, or an operator's approval; None if the gate has neither.
+        """Return why the heal may not begin now, or an operator's approval; None without either.
 
         :param clock: the time of the journal's database, in seconds since the epoch
         """
 
 
 def ask_all(gates: Iterable[Gate], connection: Connection, request: Request, clock: float) -> Answer:
-    """Return the objection of the first gate that has one; otherwise :class:`Allowed`, with the operator who approved.
+    """Return the first gate's objection; if no gate objects, :class:`Allowed`, with the operator who approved the heal.
 
     No gate can stop a heal that must not stop halfway (``finding.begun``).
     """

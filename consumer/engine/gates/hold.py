@@ -1,5 +1,3 @@
-"""The gate for holds."""
-
 from __future__ import annotations
 
 from sqlalchemy import Connection

@@ -1,5 +1,3 @@
-"""The gate for an operator's pause and for the breaker."""
-
 from __future__ import annotations
 
 from sqlalchemy import Connection
@@ -13,10 +11,10 @@ _AGAIN, _INTERRUPTED = 2.0, 30.0
 
 
 class Stop:
-    """Defers a heal while its handler is paused or its breaker is open."""
+    """Defers a heal while its handler is paused, or stopped by the breaker."""
 
     def ask(self, connection: Connection, request: Request, clock: float) -> Deferred | None:
-        """Return a deferral if the handler is stopped. The handler's row in table ``task`` stays locked for the next gates."""
+        """Return a deferral if the handler is stopped. Lock the handler's row of the table ``task`` for the next gates."""
         name = request.task.name
         # Not the dispatcher's copy of the state, which may be a second old.
         if not controls.lock(connection, name).stopped:

@@ -1,5 +1,3 @@
-"""The gate for the hours in which a task may heal."""
-
 from __future__ import annotations
 
 from sqlalchemy import Connection

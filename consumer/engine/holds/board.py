@@ -1,5 +1,3 @@
-"""The holds of all sources, as last read."""
-
 from __future__ import annotations
 
 import logging
@@ -66,7 +64,7 @@ class Board:
         self._standing: tuple[Standing, ...] = ()
 
     def refresh(self) -> tuple[tuple[Standing, ...], tuple[Standing, ...]]:
-        """Read all sources; return the new holds, and the holds that are no longer set."""
+        """Read all sources; return the new holds, and the holds that have ended."""
         with self._reading:
             before = self._standing
             self._read_all()
@@ -84,7 +82,7 @@ class Board:
         self._read_at = self._monotonic()
 
     def standing(self) -> tuple[Standing, ...]:
-        """Return the holds that are set. If the last reading is too old, return one hold that stops every heal."""
+        """Return the present holds. If the last reading is too old, return one hold that stops every heal."""
         if not self.sources:
             return ()
         if self._read_at is None:
@@ -116,5 +114,5 @@ def _read(source: Source) -> list[Standing]:
 
 
 def _normal(scope: str) -> str:
-    """Return the form that all spellings of a scope share: MySQL ignores case and trailing spaces in names of hosts."""
+    """Return the form that all spellings of a scope share: MySQL ignores case and trailing spaces in host names."""
     return scope.rstrip().casefold()

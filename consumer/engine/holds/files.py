@@ -1,4 +1,4 @@
-"""Holds from files of this host."""
+"""Reads holds from files of this host."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def hold_file(path: Path) -> Iterator[Hold]:
     A line is a scope and a reason: ``host:compute-7 memory test``. A line without a scope stops every heal; so does an empty
     file.
 
-    :raises OSError: when the file cannot be read
+    :raises OSError: the file cannot be read
     """
     try:
         lines = _lines(path)
@@ -33,7 +33,7 @@ def hold_file(path: Path) -> Iterator[Hold]:
 def hosts_file(path: Path) -> Iterator[Hold]:
     """Yield a hold for each host that a file lists. A line is the name of a host; a reason may follow.
 
-    :raises OSError: when the file does not exist or cannot be read
+    :raises OSError: the file does not exist or cannot be read
     """
     for line in _lines(path):
         host, _space, reason = line.partition(" ")

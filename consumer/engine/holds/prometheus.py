@@ -1,7 +1,4 @@
-"""Holds from a query of Prometheus: each series that the query returns is a hold.
-
-https://prometheus.io/docs/prometheus/latest/querying/api/
-"""
+"""Reads holds from Prometheus (https://prometheus.io/docs/prometheus/latest/querying/api/)."""
 
 from __future__ import annotations
 
@@ -27,7 +24,7 @@ Ask = Callable[[str, str], Any]
 def ask(url: str, query: str) -> Any:
     """Send an instant query; return the decoded answer.
 
-    :raises Unavailable: when no usable answer arrives
+    :raises Unavailable: no usable answer arrives
     """
     try:
         answer = requests.get(
@@ -39,9 +36,9 @@ def ask(url: str, query: str) -> Any:
 
 
 def holds(url: str, query: str, send: Ask = ask) -> Iterator[Hold]:
-    """Yield a hold for each series that a query returns.
+    """Yield a hold for each series that a query of Prometheus returns.
 
-    :raises Unavailable: when there is no complete answer
+    :raises Unavailable: there is no complete answer
     """
     body = send(url, query)
     if not isinstance(body, Mapping) or body.get("status") != "success":

@@ -1,4 +1,4 @@
-"""Reads the holds every few seconds. When a hold ends, it makes the rows due whose heals waited for it."""
+"""Reads the holds every few seconds. When a hold ends, it makes the rows due whose heals waited for a hold."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _FIRST = 10.0
 
 
 class Reader:
-    """The thread that reads the holds: reasons outside stackmend why heals wait.
+    """The thread that reads the sources of holds.
 
     :param wake: makes the dispatcher look for due rows at once
     """
@@ -33,7 +33,7 @@ class Reader:
         self._thread = threading.Thread(target=self._run, name="holds", daemon=True)
 
     def start(self) -> None:
-        """Start the thread, and wait up to 10 seconds for the first reading; until then every heal waits."""
+        """Start the thread; wait up to 10 seconds for the first reading, before which every heal waits."""
         if self._board.sources:
             self._thread.start()
             self._first.wait(_FIRST)

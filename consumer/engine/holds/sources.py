@@ -13,7 +13,7 @@ from handlers.base import HoldSources, Resources
 
 
 def board(settings: HoldSettings, resources: Resources, others: Iterable[HoldSources]) -> Board:
-    """Return a board of all configured sources, not read yet.
+    """Return a board of all configured sources; it has read none yet.
 
     :param others: functions that return the sources of services, such as Nova
     :raises cfg.Error: an option of a service is wrong

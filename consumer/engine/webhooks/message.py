@@ -1,4 +1,4 @@
-"""The body of a message: JSON, or a Jinja template."""
+"""Makes the body of a webhook's message: JSON, or the text of a Jinja template."""
 
 from __future__ import annotations
 
@@ -43,9 +43,9 @@ SAMPLE = Entry(
 
 
 def values(entry: Entry, event: str) -> dict[str, Any]:
-    """Return the values of a message, without passwords of URLs.
+    """Return the values of a message, without passwords in URLs.
 
-    :param event: the outcome that the message reports; the entry can have a later outcome now
+    :param event: the outcome that the message reports; the entry may have a later outcome now
     """
     shown: dict[str, Any] = _safe(
         {
@@ -90,7 +90,7 @@ def plain(value: object) -> str:
 
 
 class Renderer:
-    """Renders messages.
+    """Renders the bodies of one sink's messages.
 
     :param path: the template's file; empty for JSON
     :raises WrongTemplate: the template cannot be read or rendered
@@ -109,9 +109,9 @@ class Renderer:
             self.body(SAMPLE, "healed")
 
     def body(self, entry: Entry, event: str) -> bytes:
-        """Return the body of the message about an entry.
+        """Return the body of the message about a history entry.
 
-        :param event: as for :func:`values`
+        :param event: the outcome that the message reports
         :raises WrongTemplate: the template cannot be rendered with this entry
         """
         shown = values(entry, event)

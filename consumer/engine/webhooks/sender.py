@@ -1,4 +1,4 @@
-"""Sends the waiting messages of the journal to the webhooks, in threads of its own, so that no heal waits."""
+"""Sends the journal's waiting messages to the webhooks, in threads of its own, so that no heal waits."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Post = Callable[[Sink, str, bytes], Attempt]
 
 
 class Sender:
-    """Sends the messages of all sinks. Several processes can send: one process at a time claims a message.
+    """Sends the messages of all sinks. Several processes can send, but only one claims a message.
 
     :raises WrongTemplate: a template cannot be used
     """
@@ -44,7 +44,7 @@ class Sender:
         ]
 
     def start(self) -> None:
-        """Subscribe the sinks to the history, and start a thread for each, so that a silent sink delays no other."""
+        """Register the sinks in the journal; start a thread for each, so that a silent sink delays no other."""
         self.subscribe()
         for thread in self._threads:
             thread.start()
@@ -60,7 +60,7 @@ class Sender:
         deliveries.subscribe(self._database, {sink.name: sink.events for sink in self._settings.sinks})
 
     def flush(self, seconds: float) -> None:
-        """Send waiting messages, for at most ``seconds``; for a command that ends."""
+        """Send waiting messages for at most ``seconds``, before a command ends."""
         threads = [threading.Thread(target=self._round, args=(sink,), daemon=True) for sink in self._settings.sinks]
         end = time.monotonic() + seconds
         for thread in threads:
@@ -97,7 +97,7 @@ class Sender:
                 return
 
     def _send(self, sink: Sink, held: Delivery) -> bool:
-        """Try to send a message; return whether it is done with, so that the next message may follow."""
+        """Try to send a message; return whether the sink's next message may follow."""
         attempt = self._attempt(sink, held)
         if attempt.error and not attempt.final:
             level = logging.DEBUG if held.attempts else logging.WARNING

@@ -1,4 +1,4 @@
-"""One attempt to deliver a message. No text names the URL, because the URL can be a secret."""
+"""Makes one attempt to deliver a message. Errors do not name the URL, which can be a secret."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ logging.getLogger("urllib3.connectionpool").addFilter(lambda _record: not _posts
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """The result of one attempt.
+    """The result of one attempt to deliver a message.
 
     :param error: why the message was not delivered; empty after a success
     :param final: whether another attempt is useless

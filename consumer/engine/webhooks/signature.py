@@ -1,4 +1,4 @@
-"""The headers of https://www.standardwebhooks.com: an id by which a receiver knows repetitions, the time, a signature."""
+"""The headers of https://www.standardwebhooks.com: an id by which a receiver recognises repetitions, the time, a signature."""
 
 from __future__ import annotations
 
@@ -11,10 +11,7 @@ _PREFIX = "whsec_"
 
 
 def headers(secret: str, message_id: str, clock: float, body: bytes) -> dict[str, str]:
-    """Return the headers of a message; without a secret, they have no signature.
-
-    :param clock: seconds since the epoch
-    """
+    """Return the headers of a message, with a signature if there is a secret."""
     found = {"webhook-id": message_id, "webhook-timestamp": str(int(clock))}
     if secret:
         signed = b".".join([message_id.encode(), str(int(clock)).encode(), body])

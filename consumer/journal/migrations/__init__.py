@@ -187,8 +187,8 @@ def _upgrade(connection: Connection) -> None:
 def _alone(connection: Connection) -> Iterator[None]:
     """On PostgreSQL, wait until no other process upgrades the journal, and lock out other upgrades.
 
-    The server keeps the lock until the connection ends, after the last statement of a killed process. On MariaDB, the lock of
-    each statement has this effect.
+    The lock ends with the connection, after the last statement of a killed process. On MariaDB, each statement's own lock has
+    this effect.
     """
     if connection.dialect.name != "postgresql":
         yield
