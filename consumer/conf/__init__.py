@@ -1,4 +1,4 @@
-"""The configuration: one file per option group. ``register`` adds its options; ``settings`` returns their values."""
+"""The configuration: one file per option group. ``register`` adds the group's options; ``settings`` returns their values."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ _PLACE = re.compile(r"LocationInfo\(.*?detail='(.*?)'\)")
 
 
 class WrongConfiguration(Exception):
-    """An option is wrong or missing. The message names option, file and solution."""
+    """An option is wrong or missing. The message names the option, its file and a solution."""
 
 
 def new(handlers: Iterable[type[Handler]]) -> cfg.ConfigOpts:
-    """Return a configuration that has every option registered, but has read no file."""
+    """Return a configuration that has all options registered, but has read no file."""
     conf = _new_machine()
     _register_handlers(conf, handlers)
     return conf
@@ -70,10 +70,7 @@ def load(
 
 
 def load_machine(config_files: Sequence[str] = (), config_dirs: Sequence[str] = ()) -> cfg.ConfigOpts:
-    """Read the configuration without the options of handlers, so that commands for the journal import no handler.
-
-    :raises WrongConfiguration: as :func:`load`
-    """
+    """Read the configuration without the options of handlers, so that commands for the journal import no handler."""
     conf = _new_machine()
     for name in config_files:
         if not os.access(name, os.R_OK):
@@ -92,10 +89,7 @@ def load_machine(config_files: Sequence[str] = (), config_dirs: Sequence[str] = 
 
 
 def add_handlers(conf: cfg.ConfigOpts, handlers: Iterable[type[Handler]]) -> None:
-    """Add the options of handlers to a configuration that has read its files.
-
-    :raises WrongConfiguration: an option is wrong
-    """
+    """Add the options of handlers to a configuration that has read its files."""
     with _explained(conf):
         _register_handlers(conf, handlers)
         _read_all(conf, lambda group: group in HANDLER_GROUPS)

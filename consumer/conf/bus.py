@@ -1,7 +1,6 @@
 """``[bus]``: which notifications to read, and in which batches.
 
-Access to a broker (hosts, TLS, heartbeats) is configured as in every OpenStack service, by ``transport_url`` and
-``[oslo_messaging_rabbit]``.
+``transport_url`` and ``[oslo_messaging_rabbit]`` configure access to a broker, as in every OpenStack service.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ GROUP = cfg.OptGroup("bus", title="Reading notifications from RabbitMQ")
 
 
 class UnusableURL(ValueError):
-    """The transport URL is malformed or not for RabbitMQ. The text contains no secrets."""
+    """A transport URL is malformed or not for RabbitMQ. The message contains no secrets."""
 
 
 class QueueMode(StrEnum):
@@ -198,7 +197,7 @@ class BusSettings:
 
     @property
     def prefetch(self) -> int:
-        """How many messages per queue the broker sends before it waits for an acknowledgement."""
+        """The number of messages per queue that the broker sends before it waits for an acknowledgement."""
         return 2 * self.batch_size
 
     @property
@@ -239,5 +238,5 @@ def settings(conf: cfg.ConfigOpts) -> BusSettings:
 
 
 def _keys(topics: tuple[str, ...], priorities: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the routing keys ``<topic>.<priority>``, which are also the names of oslo.messaging's default queues."""
+    """Return the routing keys ``<topic>.<priority>``; oslo.messaging's default queues have the same names."""
     return tuple(dict.fromkeys(f"{topic}.{priority}" for topic in topics for priority in priorities))

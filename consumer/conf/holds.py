@@ -36,7 +36,7 @@ OPTS = [
 
 @dataclass(frozen=True, slots=True)
 class HoldSettings:
-    """The values of the options for holds; the help texts explain them."""
+    """The values of the options for holds; the help texts explain the options."""
 
     hold_file: str | None = None
     hold_hosts_file: str | None = None
@@ -46,7 +46,7 @@ class HoldSettings:
 
 
 def settings(conf: cfg.ConfigOpts) -> HoldSettings:
-    """Return the configured values.
+    """Return the values of the options for holds.
 
     :raises ValueError: a query has no URL
     """

@@ -31,7 +31,7 @@ OPTS = [
 
 
 class CannotListen(Exception):
-    """The configured address is in use, or is not an address of this host."""
+    """The address in ``[status]`` is in use, or is not an address of this host."""
 
 
 @dataclass(frozen=True, slots=True)

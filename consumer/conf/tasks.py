@@ -1,7 +1,7 @@
 """The options that every handler has: ``<task>_mode``, ``_interval``, ``_window``, ``_heals_per_hour``.
 
-Their group is ``[audit]`` for Nova and ``[housekeeping]`` for Octavia. If a specification gives the interval another name, that
-name replaces ``<task>_interval``.
+Their group is ``[audit]`` for Nova and ``[housekeeping]`` for Octavia. A handler can name another option for its interval,
+which replaces ``<task>_interval``.
 """
 
 from __future__ import annotations

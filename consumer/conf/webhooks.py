@@ -68,7 +68,7 @@ SINK_OPTS = [
 
 
 class WrongTemplate(Exception):
-    """A template cannot be read or rendered. The message names the file and the fault."""
+    """A webhook's template cannot be read or rendered. The message names the file and the fault."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,9 +100,9 @@ def register(conf: cfg.ConfigOpts) -> None:
 
 
 def register_sinks(conf: cfg.ConfigOpts) -> None:
-    """Register the group of each sink. Call this once the files are read.
+    """Register the option group of each sink, once the files are read.
 
-    :raises ValueError: a name is wrong
+    :raises ValueError: a sink's name is wrong
     """
     for name in conf.webhooks.enabled:
         if not _NAME.fullmatch(name):
@@ -111,7 +111,7 @@ def register_sinks(conf: cfg.ConfigOpts) -> None:
 
 
 def settings(conf: cfg.ConfigOpts) -> WebhookSettings:
-    """Return the configured values.
+    """Return the values of the options for webhooks.
 
     :raises ValueError: a sink has no usable URL
     """

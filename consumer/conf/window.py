@@ -1,6 +1,6 @@
-"""The hours and days in which a task may run.
+"""The hours and days in which a task may run, in the wall-clock time of a zone.
 
-A window uses wall-clock time in a zone, so daylight saving does not shift its hours.
+So daylight saving does not shift the hours.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _EXAMPLE = "write for example 'Sat,Sun 01:00-05:00' or 'Mon-Fri 22:00-06:00'"
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """Some hours on some days. If ``end`` is before ``start``, the span reaches into the next day.
+    """Some hours on some days. If ``end`` is before ``start``, the span ends on the next day.
 
     :param days: the days on which the span starts; Monday is 0
     :param end: the first minute after the span; 00:00 and 24:00 mean the end of the day
@@ -38,14 +38,14 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """A set of spans. A window without spans is always open."""
+    """A set of spans of time. A window without spans is always open."""
 
     spans: tuple[Span, ...] = ()
     text: str = ""
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Parse ``Sat,Sun 01:00-05:00; Mon-Fri 22:00-06:00``."""
+        """Parse a text such as ``Sat,Sun 01:00-05:00; Mon-Fri 22:00-06:00``."""
         parts = [part.strip() for part in text.split(";") if part.strip()]
         return cls(tuple(_span(part) for part in parts), "; ".join(parts))
 

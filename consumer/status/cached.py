@@ -1,5 +1,3 @@
-"""Caches an answer, so that many HTTP clients read the journal once."""
-
 from __future__ import annotations
 
 import threading
@@ -14,7 +12,7 @@ AGE, SHARE = 5.0, 10.0
 
 
 class Cached(Generic[T]):
-    """Calls ``make`` and caches the result for some seconds. Other threads wait during the call."""
+    """Calls ``make`` and caches the result for some seconds, so that many HTTP clients read the journal once."""
 
     def __init__(self, make: Callable[[], T]) -> None:
         self._make = make

@@ -1,6 +1,6 @@
 """The health of the process: ``/healthz`` (its threads run), ``/readyz`` (the journal and the brokers answer).
 
-The endless loop of each thread records a beat every round. If a beat is missing for too long, ``/healthz`` fails, so that a
+The endless loop of each thread records a beat every round. If a beat is missing for too long, ``/healthz`` fails, and a
 supervisor restarts the process.
 """
 

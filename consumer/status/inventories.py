@@ -1,6 +1,6 @@
-"""The objects that handlers keep in the cloud, such as preserved amphorae, as last read.
+"""Lists the objects that handlers keep in the cloud, such as preserved amphorae.
 
-To list them needs calls of APIs. A thread of its own makes these calls, so that the status page makes none.
+This needs calls of APIs. A thread of its own makes them, so that the status page makes none.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _EVERY = 60.0
 class Listing:
     """The objects of an inventory, as last read.
 
-    :param read_at: seconds of the monotonic clock; None if the first reading failed
+    :param read_at: seconds of the monotonic clock; None if no reading succeeded
     :param problem: why the last reading failed; then ``items`` come from an earlier one
     """
 
@@ -36,12 +36,12 @@ class Listing:
     problem: str = ""
 
     def age(self, clock: float) -> float | None:
-        """Return the seconds since the reading of the items; None without one."""
+        """Return the seconds since the items were read; None if they never were."""
         return None if self.read_at is None else max(0.0, clock - self.read_at)
 
 
 class Inventories:
-    """Reads all inventories once a minute, in a thread, and keeps the listings.
+    """Reads all inventories once a minute, in a thread, and keeps their objects.
 
     :param make: returns the inventories
     """
@@ -64,11 +64,11 @@ class Inventories:
             self._thread.join(1)
 
     def known(self) -> tuple[Listing, ...]:
-        """Return the listings without a call."""
+        """Return the objects of all inventories, as last read."""
         return tuple(self._known.values())
 
     def refresh(self) -> None:
-        """Read all inventories; keep the earlier items of an inventory that cannot be read."""
+        """Read all inventories. If one cannot be read, keep its earlier objects."""
         found = [self._read(inventory) for inventory in self._make()]
         self._known = {listing.title: listing for listing in found}
 

@@ -1,4 +1,4 @@
-"""Metrics for Prometheus: counters of this process, and gauges read from the journal at each scrape.
+"""Metrics for Prometheus: counters of this process, and gauges read from the journal.
 
 Gauges of the journal are the same on every replica. Labels never name objects of the cloud, so the number of time series is
 bounded.
@@ -135,7 +135,7 @@ class JournalCollector(Collector):
 
 
 class HoldCollector(Collector):
-    """Gauges of the holds of this process, by source."""
+    """Gauges of the holds, by source, as this process last read them."""
 
     def __init__(self, board: Board) -> None:
         self._board = board

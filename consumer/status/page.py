@@ -1,8 +1,7 @@
 """The status page: one HTML text without scripts.
 
-To render it calls no API of Nova, Octavia, Placement or Neutron, and no broker. It reads the journal (:mod:`~.rows`,
-:mod:`~.past`) and what other threads of the daemon last saw. If the journal does not answer, it shows the rows that were last
-read, with their age.
+It needs no call of an API or a broker. It shows the journal (:mod:`~.rows`, :mod:`~.past`) and what other threads of the daemon
+last saw. If the journal does not answer, it shows the rows that were last read, with their age.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ _LONGEST, _SEARCHED = 4000, 8000
 
 
 class Page:
-    """Renders the page. Only one thread may call :meth:`make` at a time."""
+    """Renders the status page. Only one thread may call :meth:`make` at a time."""
 
     def __init__(
         self,
@@ -99,9 +98,9 @@ def _plots(journal: JournalRows) -> list[tuple[str, plots.Plot]]:
 
 
 def cell(value: object) -> object:
-    """Return a value of the template as text in one line, without secrets and control characters, of bounded length.
+    """Return a value of the template as one line of text, without secrets and control characters, of bounded length.
 
-    Jinja calls it for every value, and escapes the result afterwards. HTML of our own templates stays.
+    Jinja calls this for every value, and escapes the result. HTML of our own templates stays.
     """
     if isinstance(value, Markup):
         return value

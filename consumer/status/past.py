@@ -1,5 +1,3 @@
-"""The history of the last 24 hours. Hours that are over are read once, because they do not change any more."""
-
 from __future__ import annotations
 
 from consumer.journal import hours
@@ -13,14 +11,14 @@ _GRACE = 120.0
 
 
 class Past:
-    """Reads the last 24 hours. Only one thread may use it at a time."""
+    """Reads the history of the last 24 hours; reads hours that are over only once. Only one thread may use it at a time."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
         self._over: dict[float, Hour] = {}
 
     def read(self) -> tuple[Hour, ...]:
-        """Return the hours, the oldest first.
+        """Return the last 24 hours of the history, the oldest first.
 
         :raises JournalError: the journal does not answer
         """

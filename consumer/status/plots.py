@@ -1,4 +1,4 @@
-"""Small plots of the last 24 hours: the geometry, which ``plots.html`` draws as inline SVG."""
+"""Computes small plots of the last 24 hours; ``plots.html`` draws them as inline SVG."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _LEAST = 1.5
 
 
 class Kind(StrEnum):
-    """The kinds of history entries that a plot separates; also the names of their colours in ``style.html``."""
+    """The kinds of history entries that a plot separates; ``style.html`` has a colour for each."""
 
     HEALED = "healed"
     REPORTED = "reported"
@@ -64,7 +64,7 @@ class Plot:
 
 @dataclass(frozen=True, slots=True)
 class Sums:
-    """The entries of 24 hours; ``whole`` is False if there were more than could be counted."""
+    """The numbers of history entries of 24 hours. ``whole`` is False if there were more than could be counted."""
 
     healed: int
     reported: int
@@ -77,7 +77,7 @@ class Sums:
 
 
 def sums(hours: Sequence[Hour], handler: str | None = None) -> Sums:
-    """Add up the hours.
+    """Add up the history entries of several hours.
 
     :param handler: None for all handlers
     """
@@ -145,7 +145,7 @@ def _plot(
 
 
 def _stacked(values: Mapping[Kind, float], x: float, top: float) -> tuple[Bar, ...]:
-    """Return the bars of one hour, one upon the other; those of the highest hour fill the plot."""
+    """Return the bars of one hour, one above the other. The bars of the hour with the sum ``top`` fill the plot."""
     there = {kind: value for kind, value in values.items() if value > 0}
     bars, floor = [], HEIGHT
     for kind, value in there.items():

@@ -31,7 +31,7 @@ COUNTED = 10_000
 
 @dataclass(frozen=True, slots=True)
 class HandlerRow:
-    """A handler, its rows in the journal, and its last 24 hours."""
+    """A handler on the status page: its rows in the journal, and its last 24 hours."""
 
     name: str
     title: str
@@ -46,8 +46,8 @@ class HandlerRow:
 class Wait:
     """A reason why heals wait.
 
-    :param scope: the heals: of a handler, or the scope of a hold
-    :param source: the option, service or person that gives the reason
+    :param scope: the handler, or the scope of a hold
+    :param source: the option, service or command that gives the reason
     :param serious: whether a person must act
     """
 
@@ -61,7 +61,7 @@ class Wait:
 class BrokerRow:
     """A broker, as its listener last saw it. Ages are in seconds.
 
-    :param problem: why stackmend does not read it; empty if it does
+    :param problem: why stackmend does not read from the broker; empty if it does
     :param backlog: messages in our queues that the broker has not sent yet; None if not counted yet
     """
 
@@ -79,10 +79,10 @@ class BrokerRow:
 
 @dataclass(frozen=True, slots=True)
 class JournalRows:
-    """All tables that come from the journal.
+    """All tables of the status page that come from the journal.
 
     :param read_at: when they were read, in seconds since the epoch, by the database's clock
-    :param asked: the number of asks that wait, also of those that ``asks`` leaves out
+    :param asked: the number of asks that wait, including those that ``asks`` leaves out
     """
 
     read_at: float
@@ -104,7 +104,7 @@ class JournalRows:
 
 
 def of_journal(database: Database, tasks: Mapping[str, Task], hours: tuple[Hour, ...]) -> JournalRows:
-    """Read the tables. The number of rows that this reads does not depend on the size of the journal.
+    """Read the tables from the journal. The number of rows that this reads does not depend on the journal's size.
 
     :raises JournalError: the journal does not answer
     """
@@ -151,7 +151,6 @@ def _handler(task: Task, control: Control | None, rows: Glance, hours: Sequence[
 
 
 def _waits(connection: Connection, task: Task, control: Control | None, clock: float) -> Iterator[Wait]:
-    """Yield why the heals of a handler wait."""
     if control is not None and control.paused:
         yield Wait(task.name, control.reason or "no reason given", "stackmend handler pause", serious=True)
     elif control is not None and control.broken:
@@ -169,7 +168,7 @@ def _waits(connection: Connection, task: Task, control: Control | None, clock: f
 
 
 def of_holds(board: Board) -> list[Wait]:
-    """Return the holds as last read."""
+    """Return the present holds, as last read, as reasons why heals wait."""
     return [Wait(one.hold.scope, one.hold.reason, one.source, serious=not one.readable) for one in board.standing()]
 
 

@@ -1,6 +1,6 @@
-"""The HTTP server: ``/metrics``, ``/healthz``, ``/readyz`` and, if configured, the page at ``/``.
+"""The HTTP server: ``/metrics``, ``/healthz``, ``/readyz`` and, if configured, the status page at ``/``.
 
-The server accepts only GET and HEAD; no request changes anything. There is no password, so the default address is the loopback.
+It accepts only GET and HEAD; no request changes anything. There is no password, so the default address is the loopback.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ _HEADERS = [
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The answer to a request.
+    """The answer to an HTTP request.
 
-    :param headers: in addition to the headers that every answer has
+    :param headers: besides the headers of every answer
     """
 
     status: str
@@ -141,9 +141,9 @@ class _Request(WSGIRequestHandler):
 
 
 class StatusServer:
-    """The server and its thread.
+    """The HTTP server and its thread.
 
-    :raises CannotListen: the address is not available; the message names the options
+    :raises CannotListen: the address is not available
     """
 
     def __init__(self, settings: StatusSettings, app: Callable[[Any, Any], Iterable[bytes]]) -> None:

@@ -1,4 +1,4 @@
-"""Assembles meter, probes, page and server."""
+"""Assembles the status: meter, health, page and HTTP server."""
 
 from __future__ import annotations
 

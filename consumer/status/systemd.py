@@ -8,9 +8,9 @@ from collections.abc import Mapping
 
 
 def notify(state: str, environment: Mapping[str, str] = os.environ) -> None:
-    """Send a state such as ``READY=1``; ignore failures.
+    """Send a state to systemd; ignore failures.
 
-    :param state: assignments, one per line
+    :param state: assignments such as ``READY=1``, one per line
     """
     address = environment.get("NOTIFY_SOCKET", "")
     if not address:
@@ -25,7 +25,7 @@ def notify(state: str, environment: Mapping[str, str] = os.environ) -> None:
 
 
 def watchdog_seconds(environment: Mapping[str, str] = os.environ) -> float | None:
-    """Return the interval between watchdog messages, which is half of systemd's limit; None without a watchdog."""
+    """Return the seconds between two watchdog messages, half of systemd's limit; None without a watchdog."""
     text, pid = environment.get("WATCHDOG_USEC", ""), environment.get("WATCHDOG_PID", str(os.getpid()))
     if not text.isdigit() or text == "0" or pid != str(os.getpid()):
         return None
