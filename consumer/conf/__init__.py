@@ -150,7 +150,7 @@ def readable_by_others(conf: cfg.ConfigOpts) -> list[str]:
 
 
 def differences(before: cfg.ConfigOpts, after: cfg.ConfigOpts, tasks_of: Iterable[type[Handler]]) -> list[str]:
-    """Return the names of the options whose values differ and need a restart.
+    """Return the names of the options whose values differ and take effect only after a restart.
 
     :param tasks_of: handlers whose mode, interval, window and budget need no restart
     """

@@ -114,7 +114,7 @@ OPTS = [
 
 @dataclass(frozen=True, slots=True)
 class EngineSettings:
-    """The values of ``[engine]``; the help texts explain the options."""
+    """Values of options in ``[engine]``."""
 
     workers: int = 8
     lease_seconds: float = 20.0

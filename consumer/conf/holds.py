@@ -36,7 +36,7 @@ OPTS = [
 
 @dataclass(frozen=True, slots=True)
 class HoldSettings:
-    """The values of the options for holds; the help texts explain the options."""
+    """The values of the options for holds."""
 
     hold_file: str | None = None
     hold_hosts_file: str | None = None

@@ -73,7 +73,7 @@ class WrongTemplate(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Sink:
-    """One URL of a sink; the help texts explain the options.
+    """One URL of a sink, with the values of ``[webhook_NAME]``.
 
     :param name: ``slack``; with several URLs ``slack-1``, ``slack-2``
     """

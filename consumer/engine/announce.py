@@ -12,10 +12,10 @@ class Announcer:
         """Publish ``stackmend.finding``: a new finding that no heal follows now."""
 
     def healed(self, handler: str, finding: Finding, healed: Healed) -> None:
-        """Publish ``stackmend.heal.end``."""
+        """Publish ``stackmend.heal.end``: a heal succeeded."""
 
     def failed(self, handler: str, finding: Finding, error: str) -> None:
-        """Publish ``stackmend.heal.error``."""
+        """Publish ``stackmend.heal.error``: a heal failed."""
 
     def close(self) -> None:
-        """Stop. Announcements that are unsent after two seconds are lost."""
+        """Stop. Announcements that are still unsent after two seconds are lost."""

@@ -1,4 +1,4 @@
-"""Counts the objects that the heals of one sweep could change. A sweep with too many heals nothing."""
+"""Counts the objects that the heals of one sweep could change. If they are too many, the sweep heals nothing."""
 
 from __future__ import annotations
 
@@ -19,7 +19,6 @@ class Breaker:
 
     :param limit: the largest plausible number of objects
     :param refused: keys that do not count, because no mode heals their known drift
-    :param suspects: the number of objects counted so far
     """
 
     handler: Handler

@@ -23,7 +23,7 @@ class _Pause:
 
 
 class DependencyBackoff:
-    """The back-offs of all handlers, for this process only: another replica may reach the dependency."""
+    """The back-offs of all handlers in this process; another replica may reach the dependency."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock

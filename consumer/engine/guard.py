@@ -36,7 +36,7 @@ _FEWEST = 3
 
 
 def falls(before: Watermark, now: Watermark) -> Iterator[str]:
-    """Compare two watermarks of a database; yield a text for each proof that it is an older copy or another database now."""
+    """Compare two watermarks of a database; yield a text for each proof that ``now`` is of an older or another database."""
     counters = {ids.label: ids for ids in now.ids}
     for ids in before.ids:
         if ids.label in counters:

@@ -1,7 +1,7 @@
 """Extends the leases of this replica's claims.
 
 A claim hangs if it makes no step for ``[engine] claim_seconds``. Its lease is not extended, so another replica can claim the
-row. Meanwhile the thread records no beat of ``workers``, so ``/healthz`` reports a failure.
+row. Meanwhile this thread records no beat (sign of life) of the workers, so ``/healthz`` reports a failure.
 """
 
 from __future__ import annotations

@@ -127,7 +127,7 @@ class OneShot:
     :param database: the journal; None if no task heals
     :param patience: seconds for which a key in flight is inspected again
     :param selected: returns whether the command works on a finding
-    :param most: the number of objects that the command may heal; None for no limit
+    :param most: the number of objects that the command may heal
     """
 
     def __init__(

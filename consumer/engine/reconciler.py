@@ -320,7 +320,7 @@ def _lag(claim: Claim, took: float = 0.0) -> float | None:
 
 
 def _keep_line(end: Disposition, claim: Claim) -> Disposition:
-    """Return ``end``. If it is a ``Later``, it keeps the history entry of the claim's interrupted heal open."""
+    """Return ``end``. If it is a ``Later``, return a copy that keeps the history entry of the claim's interrupted heal open."""
     return replace(end, healing_id=claim.healing_id) if isinstance(end, Later) else end
 
 

@@ -1,5 +1,3 @@
-"""The stores, which settle claims and write history entries."""
-
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
@@ -22,7 +20,7 @@ class Store(Protocol):
     """The interface of a store: it settles claims and writes history entries."""
 
     def open_line(self, request: Request, claim: Claim, line: Line) -> int | Deferred | Withheld:
-        """Ask all gates; return their objection. Without one, open the heal's history entry; return the entry's id."""
+        """Ask all gates; return an objection, or open the heal's history entry and return the entry's id."""
 
     def exemption(self, finding: Finding) -> str:
         """Return the reason for a finding's exemption; empty without one."""
@@ -106,7 +104,7 @@ class MemoryStore:
         return "" if self._database is None else _exemption(self._database, finding)
 
     def settle(self, claim: Claim, end: Disposition, lines: Sequence[Line | Closing] = ()) -> None:
-        """Close the history entry of a heal. The history gets no other findings, because the command prints them."""
+        """Close the history entry of a heal. Findings get no entry, because the command prints them."""
         if self._database is None:
             return
         closings = [line for line in lines if isinstance(line, Closing)]

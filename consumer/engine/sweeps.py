@@ -1,8 +1,8 @@
 """Runs sweeps, which find drift that no event reported. One replica claims a handler's timer and runs the sweep.
 
 A sweep stores a hint of low priority for each suspect; workers inspect the suspects later. If the task heals, the breaker first
-counts the suspects. If there are more than is plausible (a wrong database URL, a restored backup), the sweep stores no hint,
-and the breaker stops the handler. If a dependency does not answer, the sweep ends early. Once the dependency answers, a further
+counts the suspects. If they are more than is plausible (a wrong database URL, a restored backup), the sweep stores no hint, and
+the breaker stops the handler. If a dependency does not answer, the sweep ends early. Once a silent cell answers, a further
 sweep lists only the missing keys, and the breaker counts these alone.
 """
 

@@ -1,7 +1,6 @@
 """Deletes old records of the journal, in short transactions.
 
-If a one-shot command died during a heal, the heal's history entry is still open. Upkeep requests an inspection, which closes
-it.
+If a one-shot command died during a heal, upkeep requests an inspection, which closes the heal's history entry.
 """
 
 from __future__ import annotations

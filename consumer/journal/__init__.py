@@ -3,7 +3,7 @@
 The table ``work`` has one row for each handler and key. Replicas claim rows by compare-and-set. They share one journal on
 MariaDB, Galera or PostgreSQL; SQLite serves one replica. A row without further work is deleted; ``history`` keeps the record.
 
-``hinting``, ``claiming`` and ``settling`` write the table ``work``; ``work`` defines their values. ``backlog`` is the table for
-operators. ``outbox`` and ``deliveries`` have the messages for sinks, ``controls`` the state of handlers, and ``acts`` the
-operators' commands. ``schema`` defines the tables, and ``migrations`` their revisions.
+The modules ``hinting``, ``claiming`` and ``settling`` write this table; ``work`` has its rows as values. ``backlog`` lists the
+rows for operators. ``outbox`` and ``deliveries`` have the messages for sinks, ``controls`` the state of handlers, and ``acts``
+the operators' commands. ``schema`` defines all tables, and ``migrations`` their revisions.
 """

@@ -17,7 +17,7 @@ Also = Callable[[Connection], None]
 
 
 def nothing(_connection: Connection) -> None:
-    """Add no write: the default of parameters named ``also``."""
+    """Write nothing: the default of ``also``, a further write of a transaction."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class Act:
 
 
 def recorder(operator: str, *acts: Act) -> Also:
-    """Return a function that writes these acts to the history, in the transaction of the connection that it gets."""
+    """Return a function that writes these acts to the history, through the connection that it gets."""
     return lambda connection: write(connection, operator, acts)
 
 

@@ -57,7 +57,7 @@ AlsoAsks = Callable[[Connection, Sequence[Ask]], None]
 
 
 def nothing(_connection: Connection, _decided: Sequence[Ask]) -> None:
-    """Add no write: the default of parameters named ``also``."""
+    """Write nothing: the default of ``also``, a further write of a transaction."""
 
 
 def standing(connection: Connection, handler: str, key: Key, problem: str, clock: float) -> Ask | None:

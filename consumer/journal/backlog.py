@@ -121,7 +121,7 @@ def _newest(connection: Connection, handler: str, state: Standing, limit: int, c
 
 
 def waiting(database: Database) -> int:
-    """Return the number of *pending* rows, with timers."""
+    """Return the number of *pending* rows, including timers."""
     query = select(func.count()).select_from(work).where(work.c.state == Standing.PENDING.value)
     return database.read(lambda connection: connection.execute(query).scalar_one())
 
@@ -191,7 +191,7 @@ def retry(database: Database, ids: Collection[int], also: Also = nothing) -> int
 
 
 def drop(database: Database, ids: Collection[int], also: Also = nothing) -> int:
-    """Delete rows, except those with a running claim; return their number. The next sweep finds drift that remains."""
+    """Delete rows, except those with a running claim; return the number deleted. The next sweep finds remaining drift."""
 
     def forget(connection: Connection) -> int:
         also(connection)

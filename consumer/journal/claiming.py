@@ -1,4 +1,4 @@
-"""Gives claims on due rows to workers, extends the leases, and ends them.
+"""Gives claims on due rows to workers, and extends and ends the claims.
 
 A claim is a SELECT of due rows without a lease, then an UPDATE that repeats this condition. So only one replica gets a row.
 """
@@ -52,8 +52,8 @@ def claim(
 ) -> list[Claim]:
     """Claim up to ``limit`` due rows of these handlers: events and timers before suspects of sweeps.
 
-    If more rows are due, the handlers take turns, in random order. A handler's most urgent rows come first; among equals, those
-    due longest.
+    If more rows are due, the handlers take turns, in random order. A handler's most urgent rows come first; of equally urgent
+    rows, those that have been due longest.
 
     :param lease: seconds until the claim ends, unless extended
     :param keys: claim only rows of these keys; empty for all
@@ -81,7 +81,7 @@ def claim(
 def claim_interrupted(
     database: Database, owner: str, handlers: Collection[str], limit: int, lease: float
 ) -> list[Claim]:
-    """Claim up to ``limit`` due rows of these handlers whose heal was interrupted, for ``lease`` seconds."""
+    """Claim, for ``lease`` seconds, up to ``limit`` due rows whose heal was interrupted."""
     if not handlers or limit <= 0:
         return []
 
@@ -183,7 +183,7 @@ def _claim(row: RowMapping, clock: float) -> Claim:
 
 
 def extend(database: Database, claims: Iterable[Claim], lease: float) -> None:
-    """Let the leases of claims end in ``lease`` seconds; skip rows that another replica has claimed since."""
+    """Extend the leases of claims to ``lease`` seconds from now; skip rows that another replica has claimed since."""
     tokens = sorted({(held.id, held.token) for held in claims})
     if not tokens:
         return
@@ -214,6 +214,6 @@ def release(database: Database, claims: Iterable[Claim]) -> None:
 
 
 def free_all(database: Database) -> None:
-    """End every lease. Call this only as the journal's sole user: all owners are dead."""
+    """End every lease. Call this only as the journal's sole user: then all owners of leases are dead."""
     values = {"owner": None, "token": None, "lease_until": None}
     database.transact(lambda connection: connection.execute(update(work).values(**values)))

@@ -22,7 +22,7 @@ class Control:
         resumes it
     :param swept_at: start of the last complete sweep
     :param missing: the dependencies that did not answer in the last sweep
-    :param only_missing: whether the last sweep listed all keys but those that ``missing`` kept from it
+    :param only_missing: whether the last sweep listed every suspect that needs none of ``missing``
     :param missed_at: start of the last sweep, if it was incomplete
     """
 

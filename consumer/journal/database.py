@@ -1,7 +1,7 @@
 """SQLAlchemy engine, clock, transactions and errors of the journal.
 
-On SQLite, a transaction takes the write lock when it begins. Otherwise two transactions that read before they write would
-deadlock.
+On SQLite, a transaction that may write takes the write lock when it begins. Otherwise two transactions that read before they
+write would deadlock.
 """
 
 from __future__ import annotations
@@ -206,7 +206,7 @@ _RETRY_POSTGRESQL = frozenset({"40001", "40P01"})
 
 
 def is_retriable(error: BaseException) -> bool:
-    """Return whether a transaction failed without a commit and can be repeated: deadlock, refusing node, locked SQLite file."""
+    """Return whether nothing was committed and a retry can succeed, as after a deadlock or with a locked SQLite file."""
     if not isinstance(error, DBAPIError) or error.orig is None:
         return False
     code = error.orig.args[0] if error.orig.args else None
@@ -246,7 +246,7 @@ def _without_password(text: str, url: URL) -> str:
 
 
 class Database:
-    """Runs transactions on the journal. During an outage, each raises :class:`JournalUnavailable`."""
+    """Runs transactions on the journal. During an outage, each transaction raises :class:`JournalUnavailable`."""
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
@@ -314,7 +314,7 @@ def _postgresql_insert(table: Table) -> postgresql.Insert:
 
 
 def literal(value: str | int) -> ColumnElement[Any]:
-    """Return a constant as SQL text, without a bound value. Never use it for data: it escapes nothing."""
+    """Return a constant as SQL text, instead of a bound value. Never use it for data: it escapes nothing."""
     return literal_column(f"'{value}'" if isinstance(value, str) else str(value))
 
 

@@ -101,7 +101,7 @@ def done(database: Database, held: Delivery) -> None:
 
 
 def again(database: Database, held: Delivery, after: float, error: str) -> None:
-    """End the claim of a message after a failed attempt; it is due again in ``after`` seconds."""
+    """End the claim of a message after a failed attempt; the message is due again in ``after`` seconds."""
     mine = and_(delivery.c.id == held.id, delivery.c.token == held.token)
 
     def write(connection: Connection) -> None:
@@ -124,9 +124,10 @@ def waiting(database: Database) -> list[Waiting]:
 
 
 def expire(database: Database, sink: str, older_than: float, keep: int) -> int:
-    """Delete some of a sink's messages that are older than ``older_than`` seconds or more than ``keep``; return their number.
+    """Delete a part of a sink's messages that are too old or too many; return their number. Call it until it returns 0.
 
-    Call it until it returns 0.
+    :param older_than: the largest age, in seconds
+    :param keep: the largest number of messages
     """
 
     def forget(connection: Connection) -> int:

@@ -13,7 +13,7 @@ from handlers.base import Finding
 
 @dataclass(frozen=True, slots=True)
 class Exemption:
-    """Objects that no heal changes.
+    """Objects that no heal changes, by an operator's decision.
 
     :param scope: a key, or ``host:<name>``, ``project:<id>``, ``cell:<name>``, ``problem:<name>``
     :param until: the end, in seconds since the epoch; None if only an operator ends it

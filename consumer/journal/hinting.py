@@ -34,7 +34,7 @@ def enqueue(database: Database, hints: Iterable[Hint], dead: Sequence[DeadLetter
 
 
 def put(connection: Connection, hints: Iterable[Hint], clock: float) -> None:
-    """Store hints in the transaction of the connection."""
+    """Store hints in the transaction of ``connection``."""
     folded = _fold(hints)
     statement = _enqueue_statement(connection.dialect.name)
     for start in range(0, len(folded), _CHUNK):
@@ -106,7 +106,7 @@ def _enqueue_statement(dialect: str) -> Any:
 
 
 def revisit_reported(database: Database, handler: str, before: float) -> int:
-    """Make those *reported* rows of a handler due that its sweep did not list; return their number.
+    """Make those *reported* rows of a handler due that its last sweep did not list; return their number.
 
     :param before: when the sweep began
     """

@@ -107,7 +107,6 @@ class Line:
     """A new history entry.
 
     :param error: the reason for the outcome, or the error
-    :param undo: the heal's undo, as planned
     """
 
     handler: str
@@ -213,7 +212,7 @@ def close(database: Database, closing: Closing) -> None:
 
 
 def open_line(database: Database, line: Line, ask: Ask, line_id: int | None = None) -> int | Deferred | Withheld:
-    """Ask all gates, and open the history entry of a one-shot command's heal.
+    """Ask all gates. If they allow a one-shot command's heal, open the heal's history entry.
 
     :param line_id: the entry that an earlier attempt at this heal left open, if any; it is used again
     :return: the entry's id, or a gate's objection
@@ -235,7 +234,7 @@ def append(database: Database, lines: Sequence[Line]) -> None:
 
 
 def oldest_spent(connection: Connection, handler: str, clock: float) -> float:
-    """Return when the first heal of the hour before ``clock`` that counts against the budget began; ``clock`` without one."""
+    """Return when the oldest heal began that counts against the budget of the hour before ``clock``; ``clock`` without one."""
     hour = [history.c.handler == handler, history.c.outcome.in_(SPENDING), history.c.at > clock - 3600]
     oldest = connection.execute(select(func.min(history.c.at)).where(*hour)).scalar()
     return clock if oldest is None else float(oldest)

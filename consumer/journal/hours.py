@@ -39,7 +39,7 @@ class Hour:
 
     :param entries: the number of entries, by handler and outcome
     :param lags: seconds from the notification to the end of the heal, for each heal that a notification caused
-    :param whole: False if one outcome has :data:`MOST` entries or more, so that some are not counted
+    :param whole: False if one outcome has :data:`MOST` entries or more; further entries are not counted
     """
 
     begin: float

@@ -1,4 +1,4 @@
-"""Opens the journal that the configuration names."""
+"""Opens the journal that the configuration names, and checks its schema."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Adds messages for webhooks in the transaction that writes a history entry, so that both are stored or neither."""
+"""Adds messages for webhooks in the transaction that writes a history entry, so that it stores both or neither."""
 
 from __future__ import annotations
 

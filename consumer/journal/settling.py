@@ -82,7 +82,7 @@ def _settled(end: Later | Reported | Parked, clock: float) -> Mapping[str, Any]:
 def begin_healing(
     database: Database, held: Claim, line: history.Line, ask: history.Ask
 ) -> int | history.Deferred | history.Withheld:
-    """Ask all gates. If they allow the heal, open its history entry, or reuse the claim's, and store the entry's id in the row.
+    """Ask all gates. If they allow the heal, open its history entry, or use the claim's again; store the entry's id in the row.
 
     :return: the entry's id, or a gate's objection
     :raises LeaseLost: another replica has claimed the row
@@ -103,7 +103,7 @@ def begin_healing(
 
 
 def refused(database: Database, handler: str) -> frozenset[str]:
-    """Return the keys of a handler whose drift, by the last inspection, no mode heals."""
+    """Return those keys of a handler for which the last inspection found only drift that no mode heals."""
     mine = and_(work.c.handler == handler, work.c.refused.is_(True))
     rows = database.transact(lambda connection: connection.execute(select(work.c.key).where(mine)).scalars().all())
     return frozenset(rows)

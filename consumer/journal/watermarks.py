@@ -42,7 +42,7 @@ def exchange(
     watermark and seem to fall below it.
 
     :param last: the stored watermark before ``seen`` was read
-    :param compare: also writes the consequences, in the same transaction
+    :param compare: compares ``last`` with ``seen``, and writes the consequences in the same transaction
     """
 
     def swap(connection: Connection) -> T | None:

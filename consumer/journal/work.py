@@ -113,12 +113,12 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """An end of a claim: delete the row, because no work is left."""
+    """A way to settle a claim: delete the row, because no work is left."""
 
 
 @dataclass(frozen=True, slots=True)
 class Later:
-    """An end of a claim: inspect the key again after ``after`` seconds.
+    """A way to settle a claim: inspect the key again after ``after`` seconds.
 
     :param fresh: whether the fingerprint is new
     :param watched: seconds to add to the claim's ``watched``
@@ -137,7 +137,7 @@ class Later:
 
 @dataclass(frozen=True, slots=True)
 class Reported:
-    """An end of a claim: the row becomes *reported*, because the mode, a gate or a refusal forbids the heal.
+    """A way to settle a claim: the row becomes *reported*, because the mode, a gate or a refusal forbids the heal.
 
     :param after: seconds for which a sweep does not make the row due
     :param waits: heals in a row that were refused for the same reason
@@ -153,7 +153,7 @@ class Reported:
 
 @dataclass(frozen=True, slots=True)
 class Parked:
-    """An end of a claim: the row becomes *parked*, because the work failed too often."""
+    """A way to settle a claim: the row becomes *parked*, because the work failed too often."""
 
     error: str
     attempts: int

@@ -41,10 +41,7 @@ class Listing:
 
 
 class Inventories:
-    """Reads all inventories once a minute, in a thread, and keeps their objects.
-
-    :param make: returns the inventories
-    """
+    """Reads all inventories once a minute, in a thread, and keeps their objects."""
 
     def __init__(
         self, make: Callable[[], Sequence[Inventory]], monotonic: Callable[[], float] = time.monotonic

@@ -80,7 +80,6 @@ class Page:
         return Answer("200 OK", "text/html", self._template.render(facts))
 
     def _read(self) -> bool:
-        """Read the journal; return whether it answered."""
         try:
             self._last = rows.of_journal(self._database, self._tasks, self._past.read())
         except JournalError:

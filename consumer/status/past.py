@@ -11,7 +11,7 @@ _GRACE = 120.0
 
 
 class Past:
-    """Reads the history of the last 24 hours; reads hours that are over only once. Only one thread may use it at a time."""
+    """Reads the history of the last 24 hours; reads each past hour only once. Only one thread may use it at a time."""
 
     def __init__(self, database: Database) -> None:
         self._database = database

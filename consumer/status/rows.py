@@ -81,7 +81,7 @@ class BrokerRow:
 class JournalRows:
     """All tables of the status page that come from the journal.
 
-    :param read_at: when they were read, in seconds since the epoch, by the database's clock
+    :param read_at: when they were read, by the database's clock
     :param asked: the number of asks that wait, including those that ``asks`` leaves out
     """
 
@@ -173,11 +173,7 @@ def of_holds(board: Board) -> list[Wait]:
 
 
 def of_brokers(sources: Sequence[Source], monotonic: float, clock: float) -> list[BrokerRow]:
-    """Return the brokers as their listeners last saw them.
-
-    :param monotonic: the present time by the monotonic clock
-    :param clock: the present time, in seconds since the epoch
-    """
+    """Return the brokers as their listeners last saw them; ``monotonic`` and ``clock`` are the present time."""
     return [_broker(source, monotonic, clock) for source in sources]
 
 

@@ -38,10 +38,7 @@ _HEADERS = [
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The answer to an HTTP request.
-
-    :param headers: besides the headers of every answer
-    """
+    """The answer to an HTTP request. ``headers`` are those that only this answer has."""
 
     status: str
     kind: str

@@ -10,7 +10,7 @@ from handlers.base import Key
 
 
 class Bound:
-    """Defers each heal with which the command would change more than ``most`` objects. Threads share it.
+    """Defers a heal if the command would then change more than ``most`` objects. Threads share the gate.
 
     Several heals of one key count once, because a heal may have several steps.
     """

@@ -10,7 +10,7 @@ _HOUR = 3600.0
 
 
 class Budget:
-    """Defers a heal that would exceed the handler's budget for one hour, over all replicas."""
+    """Defers a heal that would exceed the handler's hourly budget, over all replicas."""
 
     def ask(self, connection: Connection, request: Request, clock: float) -> Deferred | None:
         name, bound, weight = request.task.name, request.task.settings.heals_per_hour, request.finding.weight

@@ -29,7 +29,7 @@ class Gate(Protocol):
     def ask(self, connection: Connection, request: Request, clock: float) -> Answer | None:
         """Return why the heal may not begin now, or an operator's approval; None without either.
 
-        :param clock: the time of the journal's database, in seconds since the epoch
+        :param clock: the database's time, in seconds since the epoch
         """
 
 

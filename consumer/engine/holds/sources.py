@@ -1,5 +1,3 @@
-"""The sources of holds that the configuration names."""
-
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator

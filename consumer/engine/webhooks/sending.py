@@ -1,4 +1,4 @@
-"""Makes one attempt to deliver a message. Errors do not name the URL, which can be a secret."""
+"""Makes one attempt to deliver a message. Errors do not name the URL, which can be secret."""
 
 from __future__ import annotations
 

@@ -2,8 +2,8 @@
 
 Revisions are numbers that rise. Each migration names the oldest revision whose programs may use the journal after it:
 
-- A migration that only adds (nullable columns, tables, indexes) keeps the number of the migration before. Replicas of both
-  releases then share the journal, and an operator can go back a release without a change of the schema.
+- A migration that only adds (nullable columns, tables, indexes) names the same revision as the migration before. Replicas of
+  both releases then share the journal, and an operator can go back a release without a change of the schema.
 - Any other migration names a newer revision. Older programs are then refused, and so is the upgrade while one of them runs.
 
 A program never works on a schema that is older than its own revision.
@@ -206,7 +206,7 @@ def _alone(connection: Connection) -> Iterator[None]:
 def check(database: Database) -> None:
     """Check that this program may use the journal; upgrade an SQLite file first.
 
-    :raises WrongJournal: an upgrade is due, or the journal refuses this program or some characters
+    :raises WrongJournal: an upgrade is due, the journal refuses this program, or it cannot store every character
     """
     if database.engine.dialect.name == "sqlite":
         upgrade(database)

@@ -1,4 +1,4 @@
-"""Lets programs of revision 0001 use this schema. Adds the revision that a replica needs, and two indexes."""
+"""Lets programs of revision 0001 use this schema. Adds two indexes, and a column for the revision that a replica needs."""
 
 from __future__ import annotations
 
