@@ -1,4 +1,4 @@
-"""All of stackmend except the handlers. It knows Nova and Octavia only through ``handlers.base``.
+"""All of stackmend except the handlers. This package knows Nova and Octavia only through ``handlers.base``.
 
 bus        turns messages of RabbitMQ into events
 journal    stackmend's database: work to do, and history

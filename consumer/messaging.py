@@ -1,7 +1,6 @@
-"""The only module that imports oslo.messaging. First it selects the threading backend of oslo.service.
+"""The only module that imports oslo.messaging. Before, it selects the threading backend of oslo.service instead of eventlet.
 
-oslo.messaging imports oslo.service, whose default backend is eventlet. Commands without a broker avoid this import, because it
-takes a fifth of a second.
+The import takes a fifth of a second, so commands without a broker avoid this module.
 """
 
 import os

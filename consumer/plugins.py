@@ -17,7 +17,7 @@ WATERMARKS, HOLDS = "stackmend.watermarks", "stackmend.holds"
 
 
 class BrokenPlugin(Exception):
-    """An entry point cannot be loaded."""
+    """An entry point cannot be loaded, or names a wrong object."""
 
 
 def _load(entry: EntryPoint) -> Any:
@@ -53,7 +53,7 @@ def brokers() -> list[Callable[[Resources], Iterable[Broker]]]:
 
 
 def options() -> dict[str, Sequence[cfg.Opt]]:
-    """Return the options shared by several plugins, by group."""
+    """Return the configuration options that several plugins share, by group."""
     return {group: opts for _name, loaded in _all(OPTIONS) for group, opts in loaded().items()}
 
 
@@ -78,9 +78,9 @@ def inventory_names() -> list[str]:
 
 
 def inventory(name: str) -> type[Inventory]:
-    """Return an inventory's class.
+    """Return the :class:`~handlers.base.Inventory` with this name.
 
-    :raises LookupError: no inventory has this name
+    :raises LookupError: there is none
     :raises BrokenPlugin: the class cannot be loaded
     """
     for entry in entry_points(group=INVENTORIES):

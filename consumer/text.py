@@ -25,7 +25,7 @@ def one_line(text: str) -> str:
 def printable(text: str, keep: str = "") -> str:
     """Return text with control characters escaped, so that the text cannot control a terminal.
 
-    :param keep: control characters to leave
+    :param keep: control characters to leave unescaped
     """
     if text.isprintable():
         return text

@@ -34,10 +34,10 @@ _KNOWN: dict[str, Callable[[], _Decompressor]] = {
 
 
 def decompress(body: bytes, name: object, most: int) -> bytes:
-    """Decompress a body.
+    """Decompress a message's body.
 
     :param name: the message's header ``compression``
-    :param most: the largest result, in bytes
+    :param most: size of the largest result, in bytes
     :raises Undecodable: the compression is unknown, or the body is damaged or too large
     """
     make = _KNOWN.get(name) if isinstance(name, str) else None

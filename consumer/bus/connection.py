@@ -3,7 +3,7 @@
 ``[oslo_messaging_rabbit]`` and the URL's query (``?ssl=1``) configure the connection by the rules of oslo.messaging:
 ``impl_rabbit.Connection.__init__`` (URL, login, TLS) and ``_drivers.common.ConfigOptsProxy`` (query).
 
-No error of this module contains a password: errors of libraries are replaced, because these quote text that they cannot parse.
+No error of this module contains a password. It replaces errors of libraries, which quote text that they cannot parse.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class Plan:
 class Link:
     """An open connection to one host of the broker, for one thread.
 
-    The constructor and every method except ``close`` and ``drop`` can raise the errors in :data:`LOST`, without secrets.
+    The constructor and every method except ``close`` and ``drop`` can raise the errors in :data:`LOST`.
     """
 
     def __init__(self, endpoint: Endpoint, settings: BusSettings) -> None:
@@ -98,7 +98,7 @@ class Link:
         self.wait_for_answers(settings.answer_timeout)
 
     def wait_for_answers(self, seconds: float) -> None:
-        """Set the longest wait for an answer. By default, py-amqp waits for ever for a silent broker."""
+        """Limit the wait for each answer of the broker; by default, py-amqp waits for ever."""
         wire = getattr(self._connection, "sock", None)
         if wire is not None:
             wire.settimeout(seconds)
@@ -131,16 +131,16 @@ class Link:
         return True
 
     def beat(self) -> None:
-        """Send a heartbeat if one is due; raise an error if the broker's are missing. Call this about once a second."""
+        """Send a due heartbeat; raise an error if the broker's heartbeats are missing. Call this about once a second."""
         self._transport.heartbeat_check(self._connection, rate=2)
 
     def close(self) -> None:
-        """Close with a handshake, so that nothing sent before is lost."""
+        """Close the connection with a handshake, so that nothing sent before is lost."""
         with suppress(*LOST, AttributeError):
             self._transport.close_connection(self._connection)
 
     def drop(self) -> None:
-        """Close without a handshake, for a broker that does not answer."""
+        """Close the connection without a handshake, which a silent broker would not answer."""
         with suppress(*LOST, AttributeError):
             collect = getattr(self._connection, "collect", None)
             if collect is not None:
@@ -157,11 +157,11 @@ def redacted(url: str) -> str:
 
 
 def plan(url: str, settings: BusSettings, options: Options = ()) -> Plan:
-    """Parse a transport URL. The hosts get a random order, as in oslo.messaging.
+    """Parse a transport URL. Its hosts get a random order, as in oslo.messaging.
 
-    :param options: ``[oslo_messaging_rabbit]`` of the publishers; our configuration and the URL's query override it
-    :raises NoBroker: for ``none:///``
-    :raises UnusableURL: the URL is malformed, or is neither for RabbitMQ nor for memory
+    :param options: the publishers' ``[oslo_messaging_rabbit]``; stackmend's configuration and the URL's query override them
+    :raises NoBroker: the URL is ``none:///``
+    :raises UnusableURL: the URL is malformed, or is neither for RabbitMQ nor for a broker in memory
     """
     conf = settings.conf if settings.conf is not None else _defaults()
     parsed = _parsed(conf, url)
@@ -201,7 +201,7 @@ def connect(endpoints: tuple[Endpoint, ...], settings: BusSettings) -> Link:
 
 @contextmanager
 def opened(url: str, settings: BusSettings, options: Options = ()) -> Iterator[Link]:
-    """Open a connection for a short task, and close it at the end."""
+    """Open a connection to a broker for a ``with`` block."""
     link = connect(plan(url, settings, options).endpoints, settings)
     try:
         yield link
@@ -210,7 +210,7 @@ def opened(url: str, settings: BusSettings, options: Options = ()) -> Iterator[L
 
 
 def _end(url: str) -> str:
-    """Return the end of a transport URL, which contains no password even if the URL is malformed."""
+    """Return the part of a transport URL after the last ``@``: even in a malformed URL, it contains no password."""
     return f"...@{url.rpartition('@')[2]}" if "@" in url else "(without user and password)"
 
 
@@ -220,7 +220,7 @@ def is_absent(error: ChannelError) -> bool:
 
 
 def reason(error: BaseException) -> str:
-    """Return a short text of an error, without passwords."""
+    """Return an error's text, shortened and without passwords."""
     text = str(error) or type(error).__name__
     return " ".join(redacted(text).split())[:600]
 
@@ -248,9 +248,9 @@ def _parsed(conf: cfg.ConfigOpts, url: str) -> oslo_messaging.TransportURL:
 
 
 def _options(conf: cfg.ConfigOpts, query: Mapping[str, str], url: str, theirs: Options) -> Mapping[str, Any]:
-    """Return the values of ``[oslo_messaging_rabbit]``: the publishers', overridden by ours, then by the URL's query.
+    """Return the values of ``[oslo_messaging_rabbit]``.
 
-    :param theirs: the options in the publishers' configuration
+    Options that stackmend's configuration sets override ``theirs`` (the publishers'); the URL's query overrides both.
     """
     opts = {opt.dest: opt for group, opts in oslo_messaging.opts.list_opts() if group == RABBIT for opt in opts}
     conf.register_opts(list(opts.values()), group=RABBIT)

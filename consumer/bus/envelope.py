@@ -1,8 +1,8 @@
-"""Decodes the bytes of a message to an event. For every other message, it raises only :class:`Undecodable`. No I/O.
+"""Decodes the bytes of a notification to an event, or raises :class:`Undecodable` and no other error.
 
-Parsing unwanted messages would take most CPU time. So :class:`Sieve` reads the event type with a regular expression at the
-start of the message, and drops a whole message (it ends with ``}"}``) of an unwanted type. oslo.messaging writes JSON members
-in a fixed order (``Notifier._notify``, ``serialize_msg``), so no text of the payload can look like the event type.
+Parsing unwanted messages would take most CPU time. So :class:`Sieve` finds the event type with a regular expression at the
+start of a message. It drops a complete message (one that ends with ``}"}``) of an unwanted type. oslo.messaging writes JSON
+members in a fixed order (``Notifier._notify``, ``serialize_msg``), so no text of the payload can look like the event type.
 """
 
 from __future__ import annotations
@@ -50,9 +50,9 @@ class Sieve:
         self._raw = frozenset(name.encode() for name in raw_names(wanted))
 
     def event(self, body: bytes, broker: str) -> Event | None:
-        """Return the event, or None for a notification of an unwanted type.
+        """Decode a message; return None for a notification of an unwanted type.
 
-        :raises Undecodable: ``body`` is not a notification
+        :raises Undecodable: ``body`` is not a valid notification
         """
         head = _HEAD.match(body)
         if head is not None and head[1] not in self._raw and body.endswith(_TAIL) and len(body) <= self._max_body:
@@ -124,7 +124,7 @@ def _text(value: Any) -> str:
 
 
 def _time(value: Any) -> datetime | None:
-    """Parse the time of a notification; a time without a zone is in UTC. Return None for any other value."""
+    """Parse a notification's time, which is in UTC unless it names a zone; return None for any other value."""
     if not isinstance(value, str):
         return None
     try:

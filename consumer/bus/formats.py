@@ -15,7 +15,7 @@ from typing import Any
 
 
 class Undecodable(ValueError):
-    """The message cannot be decoded. The dead letter shows the text of this error as the reason."""
+    """A message cannot be decoded. Its dead letter shows this error's text as the reason."""
 
 
 #: Legacy instance action -> versioned, where more than the prefix differs. The phase does not change.
@@ -135,7 +135,7 @@ def normalise_payload(name: str, payload: Mapping[str, Any]) -> dict[str, Any]:
     """Return the payload as plain nested data with the versioned keys.
 
     :param name: the event type as received
-    :raises Undecodable: the major version of the payload is unknown
+    :raises Undecodable: the payload is malformed, or its major version is unknown
     """
     if any(key.endswith(_DATA) for key in payload):
         _check_version(payload)
@@ -148,7 +148,7 @@ def normalise_payload(name: str, payload: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _check_version(payload: Mapping[str, Any]) -> None:
-    """Raise Undecodable if the outermost object has an unknown major version. Of inner objects, handlers read only names."""
+    """Raise Undecodable if the payload's outermost object has an unknown major version; inner objects need no check."""
     prefix = next(key for key in payload if key.endswith(_DATA)).removesuffix("data")
     name, version = payload.get(f"{prefix}name"), payload.get(f"{prefix}version")
     if not isinstance(name, str) or not isinstance(version, str):

@@ -1,11 +1,11 @@
-"""Consumes the queues of one broker over one connection and one channel.
+"""Consumes the queues of one broker over one connection.
 
-It never declares a queue or exchange of Nova or Octavia: if our arguments differed, RabbitMQ would refuse their declarations
-with 406. A passive declaration, on a second channel, shows whether a queue exists. No message is lost while the queue is
-missing: oslo.messaging's publisher creates the queue with the first message
+stackmend never creates a queue or exchange of Nova or Octavia: if its arguments differed from theirs, RabbitMQ would refuse
+their declarations with 406. A passive declaration shows whether a queue exists. No message is lost while a queue is missing:
+oslo.messaging's publisher creates the queue with the first message
 (``impl_rabbit.Connection._publish_and_creates_default_queue``).
 
-With ``queue_mode = bind``, it creates one queue of our own.
+With ``[bus] queue_mode = bind``, stackmend creates one queue of its own.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _COUNT_EVERY = 30.0
 
 @dataclass(frozen=True, slots=True)
 class Backlog:
-    """The messages in our queues that the broker has not sent yet.
+    """The number of messages in stackmend's queues that the broker has not sent yet.
 
     :param at: when the broker counted them, in seconds of the monotonic clock
     """
@@ -54,12 +54,12 @@ class Backlog:
 
 @dataclass(frozen=True, slots=True)
 class Arrived:
-    """A message as received.
+    """A message from the broker, not decoded.
 
     :param tag: the delivery tag, which acknowledges the message
-    :param size: bytes sent; ``body`` is shorter if the message exceeds ``[bus] max_body_bytes``, because its end is cut
+    :param size: bytes of the whole body; ``body`` lacks its end if they exceed ``[bus] max_body_bytes``
     :param compression: the message's header ``compression``
-    :param unreadable: why the properties of the message cannot be read; empty if they can
+    :param unreadable: why the message's properties cannot be read; empty if they can
     """
 
     tag: Any
@@ -72,9 +72,9 @@ class Arrived:
 
 
 def queue_arguments(version: str) -> dict[str, Any]:
-    """Return the arguments for the declaration of our own queue.
+    """Return the arguments that declare stackmend's own queue.
 
-    :param version: the version that the broker reports
+    :param version: the version of RabbitMQ
     """
     # RabbitMQ 4 drops a message of a quorum queue after 20 redeliveries, unless the limit is -1, which RabbitMQ 3 refuses.
     major = version.partition(".")[0]
@@ -83,12 +83,12 @@ def queue_arguments(version: str) -> dict[str, Any]:
 
 
 class Intake:
-    """Receives the messages of one connection into the list ``arrived``, in order; ``size`` is their total size in bytes.
+    """Receives messages from one connection into the list ``arrived``; ``size`` is the total size of their bodies in bytes.
 
     The list ``gaps`` has a sentence for each time that messages were perhaps missed. The constructor and every method can
     raise the errors in :data:`consumer.bus.connection.LOST`.
 
-    :param logged: (name, reply code) of problems that were logged; successive connections share this set
+    :param logged: (queue or exchange, reply code) of each logged problem; successive connections share this set
     :param prefetch: how many unacknowledged messages the broker may send, per queue
     """
 
@@ -118,7 +118,7 @@ class Intake:
 
     @property
     def missing(self) -> tuple[str, ...]:
-        """The queues that do not exist or that our user may not read."""
+        """The configured queues that stackmend does not consume, because they do not exist or forbid it."""
         return tuple(queue for queue in self._settings.queues if queue not in self.consumed.values())
 
     def drain(self, timeout: float) -> bool:
@@ -130,7 +130,7 @@ class Intake:
         return taken
 
     def ack(self, messages: Sequence[Arrived]) -> None:
-        """Acknowledge these messages, and all messages that arrived before the last of them."""
+        """Acknowledge these messages and all that arrived before them."""
         if self.link.acks_multiple:
             self._channel.basic_ack(messages[-1].tag, multiple=True)
         else:
@@ -149,7 +149,7 @@ class Intake:
             self._count(now)
 
     def discover(self) -> None:
-        """Start to consume each queue that exists by now; bind our own queue to each exchange that exists by now."""
+        """Start to consume each queue that exists by now; bind stackmend's own queue to each exchange that exists by now."""
         for queue in self.missing:
             if self._exists(queue):
                 self._consume(queue)
@@ -160,14 +160,14 @@ class Intake:
         self._wait = min(self._wait * 2, self._settings.queue_wait * _SLOWEST)
 
     def close(self) -> None:
-        """Close channel and connection; the broker then sends unacknowledged messages again."""
+        """Close the connection; the broker then sends unacknowledged messages again."""
         self.link.wait_for_answers(_LEAVE)
         # The broker's answer shows that it has every acknowledgement.
         self._channel.close()
         self.link.close()
 
     def _exists(self, queue: str) -> bool:
-        """Return whether a queue exists and can be read; with ``queue_mode = bind``, create it if it is missing."""
+        """Return whether a queue exists; with ``[bus] queue_mode = bind``, create a missing queue."""
         try:
             try:
                 self._declare(queue, passive=True)
@@ -236,7 +236,7 @@ class Intake:
         self.size += len(body)
 
     def _cancelled(self, tag: str) -> None:
-        """Record that the broker cancelled a consumer, because the queue was deleted or moved to another node."""
+        """Record that the broker cancelled a consumer, because its queue was deleted or moved to another node."""
         queue = self.consumed.pop(tag, "?")
         LOG.warning("broker %s: the broker cancelled our consumer of the queue %s", self._broker.name, queue)
         self._deleted.add(queue)

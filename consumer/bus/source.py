@@ -1,15 +1,15 @@
 """Reads one broker in batches until the process stops.
 
-A :class:`Source` is one thread with one connection. It collects messages to a batch, stores the batch, and then acknowledges
-all its messages at once. The broker sends unacknowledged messages again; to store a message twice is harmless.
+A :class:`Source` is one thread with one connection. It collects a batch of messages, stores the batch in the journal, and
+then acknowledges the batch. The broker sends unacknowledged messages again; to store a message twice is harmless.
 
 - **Journal unavailable** (:class:`NotStored`): the source tries to store the same batch again. Meanwhile it sends heartbeats.
-  After ``unacknowledged_seconds`` it closes the connection, because RabbitMQ itself ends a delivery after 30 minutes.
-- **Broker unreachable**: the source tries every host, with growing pauses, without end.
+  After ``unacknowledged_seconds`` it closes the connection, because RabbitMQ waits only 30 minutes for acknowledgements.
+- **Broker unreachable**: the source tries every host, without end and with growing pauses.
 - **Messages were perhaps missed** (lost broker, deleted queue): ``on_gap`` requests a sweep once messages can arrive again.
 - **A message cannot be decoded**: it becomes a dead letter.
-- **Unexpected error while reading**: the source reconnects, and takes one message at a time. A quorum queue drops a message
-  that it has sent too often; so only the message that causes the error can be dropped.
+- **Unexpected error while reading**: the source reconnects, and takes one message at a time. A quorum queue drops messages
+  that it sent too often, so it can then drop only the message that causes the error.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ class NotStored(Exception):
 class UndecodableMessage:
     """A message that cannot be decoded, and becomes a dead letter.
 
-    :param body: as received, cut at ``[bus] dead_body_bytes``
-    :param size: bytes received
+    :param body: at most the first ``[bus] dead_body_bytes`` bytes of the message's body
+    :param size: bytes of the whole body
     """
 
     broker: str
@@ -67,9 +67,9 @@ class Received:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """The messages that are stored in one transaction and acknowledged together.
+    """Messages to store in one transaction and to acknowledge together.
 
-    :param messages: the number of messages, including unwanted ones
+    :param messages: the number of messages, unwanted ones included
     """
 
     broker: str
@@ -122,7 +122,7 @@ class Source:
         self._careful = 0
 
     def run(self, stop: threading.Event) -> None:
-        """Read until ``stop`` is set; then return within a second, or when a running call of ``deliver`` or the broker ends."""
+        """Read until ``stop`` is set. Then return within a second, unless ``deliver`` or the broker takes longer."""
         wait = 0.0
         while not stop.is_set():
             self.turned_at = began = monotonic()
@@ -185,7 +185,7 @@ class Source:
         return ""
 
     def _collect(self, intake: Intake, stop: threading.Event) -> list[Arrived]:
-        """Wait until a batch is complete; return its messages, or none if no message arrived for half a second."""
+        """Wait for a complete batch; return its messages, or none if no message arrives for half a second."""
         # batch_seconds counts from the last batch, so the first message after a silence does not wait.
         most, end = self._settings.batch_size, self._collected + self._settings.batch_seconds
         while len(intake.arrived) < most and intake.size < BATCH_BYTES and not stop.is_set():
@@ -219,10 +219,10 @@ class Source:
         return Batch(name, tuple(wanted), tuple(dead), len(messages))
 
     def _uncompressed(self, message: Arrived, error: Exception) -> tuple[bytes, Event | None, str]:
-        """Decode a message that is perhaps compressed (``[oslo_messaging_rabbit] kombu_compression``).
+        """Decode a message again, after decompression if it is compressed (``[oslo_messaging_rabbit] kombu_compression``).
 
         :param error: why the body cannot be decoded as received
-        :return: the body, the event (None if unwanted), and why it cannot be decoded (empty if it can)
+        :return: the body, the event (None if unwanted), and why the message cannot be decoded (empty if it can)
         """
         body = message.body
         if message.size > self._settings.max_body_bytes:
@@ -250,7 +250,7 @@ class Source:
     def _store(self, batch: Batch, intake: Intake, stop: threading.Event) -> bool:
         """Store a batch; try again until it is stored or ``stop`` is set.
 
-        :return: whether the batch may be acknowledged: it is stored, and the connection is the one that received it
+        :return: whether to acknowledge the batch: it is stored, and the connection that received it is still open
         """
         if not batch.wanted and not batch.dead:
             return True
@@ -282,9 +282,9 @@ class Source:
             wait = min(wait * 2, _STORE_AGAIN_MOST)
 
     def _keep_alive(self, intake: Intake, seconds: float, last: float, stop: threading.Event) -> bool:
-        """Keep the connection alive for some seconds, without acknowledging; return False if it was lost or closed.
+        """Keep the connection alive for ``seconds`` without acknowledging; return False if the connection is lost or closed.
 
-        :param last: monotonic time after which to close it, which returns the messages to the broker
+        :param last: monotonic time after which to close the connection, so that the broker takes the messages back
         """
         end = monotonic() + seconds
         try:

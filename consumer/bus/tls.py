@@ -1,7 +1,7 @@
 """TLS to a broker: converts ``[oslo_messaging_rabbit] ssl*`` for py-amqp, and gives advice after a failure.
 
-TLS works as in oslo.messaging, but each host must have a certificate for its own name. Without ``ssl_ca_file``, any certificate
-of the system's authorities is trusted.
+TLS works as in oslo.messaging, but with ``ssl_ca_file`` a host's certificate must be for its name. Without ``ssl_ca_file``, any
+certificate of the system's authorities is trusted.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ _FILES = {"ca_certs": "ssl_ca_file", "certfile": "ssl_cert_file", "keyfile": "ss
 
 
 def parameters(hostname: str | None, options: Mapping[str, Any]) -> dict[str, Any] | bool:
-    """Return py-amqp's TLS parameters; False without TLS. Only ``ssl_ca_file`` turns on the check of host names.
+    """Return py-amqp's TLS parameters; False without TLS. Only with ``ssl_ca_file``, py-amqp checks host names.
 
-    :raises UnusableURL: this Python does not support the protocol version
+    :raises UnusableURL: this Python does not support ``ssl_version``
     """
     if not options["ssl"]:
         return False
@@ -45,7 +45,7 @@ def parameters(hostname: str | None, options: Mapping[str, Any]) -> dict[str, An
 
 
 def advice(error: BaseException, given: Mapping[str, Any] | bool) -> str:
-    """Return which option the operator should check after a TLS failure; empty after any other failure.
+    """Return a text that names the options to check after a TLS failure; empty after any other failure.
 
     :param given: the result of :func:`parameters`
     """

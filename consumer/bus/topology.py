@@ -29,7 +29,7 @@ class Found:
     """An exchange or a queue on the broker.
 
     :param advice: how to solve its problem; empty without a problem
-    :param allowed: whether our user may inspect the exchange, or read the queue
+    :param allowed: whether stackmend's user may inspect the exchange, or read the queue
     """
 
     kind: Kind
@@ -50,12 +50,12 @@ class Topology:
 
     @property
     def ready(self) -> bool:
-        """Whether any queue exists that stackmend reads. A queue appears with the first message of its priority."""
+        """Whether any of stackmend's queues exists. Each queue appears with the first message of its priority."""
         return self.reachable and any(thing.exists for thing in self.found if thing.kind is Kind.QUEUE)
 
 
 def check(broker: Broker, settings: BusSettings) -> Topology:
-    """Inspect the exchanges and queues of one broker, without a change, to explain why no event arrives."""
+    """Inspect the exchanges and queues of one broker, to explain why no event arrives."""
     try:
         with opened(broker.transport_url, settings, broker.options) as link:
             return Topology(broker.name, True, tuple(_things(link, broker, settings)))
@@ -122,7 +122,7 @@ def _queue(link: Link, broker: Broker, name: str, settings: BusSettings) -> Foun
 
 
 def _forbidden(link: Link, broker: Broker, queue: str, settings: BusSettings) -> str:
-    """Return why our user may not read a queue; empty if it may."""
+    """Return why stackmend's user may not read a queue; empty if the user may."""
     if not link.acks_multiple:  # the broker in memory has no users
         return ""
     # Every user may declare passively, so try to consume with an invalid argument. RabbitMQ always refuses: first for a missing

@@ -1,9 +1,9 @@
-"""A connection of py-amqp that makes fewer system calls, and that an unreadable message does not end.
+"""A variant of py-amqp's connection that makes fewer system calls, and that survives unreadable messages.
 
-One call reads the bytes of many frames. py-amqp makes about 25 system calls for a message, half the cost of receiving.
+One system call reads many frames. py-amqp makes about 25 calls for a message, half the cost of receiving.
 
 In py-amqp, a name that is not UTF-8 ends the connection, and RabbitMQ sends the message again for ever. Here the message
-records why its properties are unreadable. A long body is cut.
+records why its properties are unreadable. Only the beginning of a long body is kept.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ class _Received(Message):  # type: ignore[misc]
     """A message from the broker.
 
     :param method: the ids (class, method) of the frame that announced the message
-    :param most: how many bytes of the body to keep; ``body_size`` is the number of bytes sent
+    :param most: how many bytes of the body to keep; ``body_size`` counts all bytes
     """
 
     def __init__(self, method: tuple[int, int], arguments: bytes, most: int) -> None:
@@ -172,10 +172,7 @@ class _Channel(pyamqp.Channel):
 
 
 class _Connection(pyamqp.Connection):
-    """A connection of py-amqp that cuts long bodies.
-
-    :param max_body: how many bytes of a message's body to keep
-    """
+    """A connection that keeps at most the first ``max_body`` bytes of a message's body."""
 
     Channel = _Channel
 
