@@ -1,5 +1,3 @@
-"""Asks a broker how full a queue is."""
-
 from __future__ import annotations
 
 from kombu.exceptions import ChannelError

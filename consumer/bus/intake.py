@@ -118,7 +118,7 @@ class Intake:
 
     @property
     def missing(self) -> tuple[str, ...]:
-        """The configured queues that stackmend does not consume, because they do not exist or forbid it."""
+        """The configured queues that stackmend does not read, because they do not exist or access is denied."""
         return tuple(queue for queue in self._settings.queues if queue not in self.consumed.values())
 
     def drain(self, timeout: float) -> bool:

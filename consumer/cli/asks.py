@@ -65,8 +65,6 @@ def _row(one: Ask, clock: float) -> list[Any]:
 
 
 class Decide(Command):
-    """Base class of ``approve`` and ``deny``."""
-
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
         parser.add_argument("ids", nargs="*", type=row_id, metavar="ID", help="IDs in 'work asks'.")
@@ -83,7 +81,7 @@ class Decide(Command):
     def chosen(self, parsed_args: argparse.Namespace) -> list[Ask]:
         """Return the asks that the command names by ids or filters.
 
-        :raises CommandError: no ask is named, an id is unknown, or ids and filters are combined
+        :raises CommandError: ids and filters are both given or both missing, or an id is unknown
         """
         database = self.session.database
         filters = (parsed_args.handler, parsed_args.problem, parsed_args.older_than)
@@ -106,7 +104,7 @@ class Decide(Command):
         ]
 
     def needing_witness(self, chosen: Sequence[Ask]) -> list[Ask]:
-        """Return those of the asks whose finding lacks its second witness, which the operator becomes by the approval."""
+        """Return the asks whose finding lacks its second witness; the approving operator becomes this witness."""
         problems = {one.name: one.witnessed_problems for one in self.session.all_classes}
         return [one for one in chosen if one.problem in problems.get(one.handler, frozenset())]
 

@@ -39,7 +39,7 @@ class SpanCell(FormattableColumn[Any]):
 
 
 def cell(value: Any) -> Any:
-    """Convert a value to a table's cell without control characters."""
+    """Convert a value to the cell of a table, without control characters."""
     if isinstance(value, Mapping | list | tuple):
         return JsonCell(value)
     if isinstance(value, str):
@@ -52,7 +52,7 @@ def _machine(value: Any) -> Any:
 
 
 class Once(argparse.Action):
-    """Stores an option's value. A second value is an error; argparse alone would silently drop the first value."""
+    """Stores an option's value, and refuses a second value; argparse alone would silently drop the first."""
 
     def __call__(
         self,
@@ -69,8 +69,6 @@ class Once(argparse.Action):
 
 
 class Command(command.Command):
-    """Base class of all commands."""
-
     app: Program
     #: shown below the help; ``%(prog)s`` is the program's name
     example = ""
@@ -171,9 +169,9 @@ def machine_name(title: str) -> str:
 
 
 def person() -> str:
-    """Return the name of the user who runs the command; with sudo, the user who called sudo.
+    """Return the name of the user who runs the command, or who called sudo.
 
-    Only root can pretend to be another user: the environment of others does not count.
+    ``SUDO_USER`` counts only for root, because other users can set it to any name.
     """
     uid = os.getuid()
     if uid == 0 and (caller := os.environ.get("SUDO_USER")):
@@ -191,7 +189,7 @@ def add_by(parser: argparse.ArgumentParser) -> None:
 
 
 def operator(parsed_args: argparse.Namespace) -> str:
-    """Return the name for the record: that of ``--by``, and the user of the operating system if it differs."""
+    """Return the operator's name for the history: that of ``--by``, and the operating system's user if different."""
     by, user = one_line(parsed_args.by), person()
     return by if by == user else f"{by} (as {user})"
 
@@ -200,7 +198,7 @@ def known_ids(wanted: Sequence[int], there: Iterable[int], what: str) -> list[in
     """Return the wanted ids without duplicates.
 
     :param there: the ids that exist
-    :param what: the noun for the error message, such as ``row of work``
+    :param what: their noun in the error message, such as ``row of work``
     :raises CommandError: a wanted id does not exist
     """
     chosen = list(dict.fromkeys(wanted))

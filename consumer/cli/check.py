@@ -1,4 +1,4 @@
-"""``check``: checks whether the deployment gives stackmend all that it needs.
+"""``check``: whether the deployment gives stackmend all that it needs.
 
 The exit codes are those of ``<service>-status upgrade check``. Entry points (``stackmend.checks``) add the checks of Nova and
 Octavia.
@@ -80,7 +80,7 @@ class CheckCommand(Lister):
 
 
 def grouped(found: Iterable[Checked]) -> list[tuple[str, str, str]]:
-    """Return rows for a table, the worst at the end; checks with the same observation share a row."""
+    """Return the rows of the table, the worst last; checks with the same verdict and text share a row."""
     subjects: dict[tuple[Verdict, str], list[str]] = {}
     for one in found:
         subjects.setdefault((one.verdict, one_line(one.text)), []).append(one.subject)
@@ -89,7 +89,7 @@ def grouped(found: Iterable[Checked]) -> list[tuple[str, str, str]]:
 
 
 def count(found: Iterable[Checked]) -> str:
-    """Return one sentence: ``19 checks: 12 ok, 4 warnings, 3 failures``."""
+    """Return the number of checks by verdict: ``19 checks: 12 ok, 4 warnings, 3 failures``."""
     verdicts = Counter(one.verdict for one in found)
     parts = [f"{verdicts[Verdict.OK]} ok"]
     parts += [plural(verdicts[one], str(one)) for one in (Verdict.WARNING, Verdict.FAILURE) if verdicts[one]]
@@ -169,7 +169,7 @@ def _clock(skew: float) -> Checked:
 
 
 def of_nodes(clocks: Sequence[NodeClock]) -> Checked:
-    """Judge the clocks of a Galera cluster: a lease that one node writes ends by the clock of another."""
+    """Compare the clocks of the journal's Galera nodes: a lease that one node writes can end by another node's clock."""
     subject = "clocks of Galera"
     if silent := [one for one in clocks if one.ahead is None]:
         text = f"the clock of {silent[0].node} is unknown: {silent[0].error}"
@@ -284,9 +284,9 @@ def _arrived(session: Session) -> Sequence[ArrivedFormat]:
 
 
 def _formats(broker: Broker, arrived: Sequence[ArrivedFormat]) -> Checked:
-    """Return the check of the notification formats that arrive from a broker.
+    """Check which notification formats arrive from a broker.
 
-    :param arrived: the formats that arrived from this broker, newest first
+    :param arrived: these formats, newest first
     """
     subject = f"broker {broker.name}: notifications"
     if not arrived:
@@ -307,10 +307,10 @@ def _formats(broker: Broker, arrived: Sequence[ArrivedFormat]) -> Checked:
 
 
 def _thing(broker: Broker, thing: Found, *, ready: bool, ours: int | None) -> Checked:
-    """Return the check of one exchange or queue.
+    """Check one exchange or queue.
 
-    :param ready: whether any queue of stackmend exists; a missing queue is then normal, because some appear late
-    :param ours: the number of daemons on this journal, each of which has one consumer per queue; None if unknown
+    :param ready: whether any queue of stackmend exists; then a missing queue is normal, because some appear late
+    :param ours: the number of daemons on this journal, each with one consumer per queue; None if unknown
     """
     subject = f"broker {broker.name}: {thing.kind} {thing.name}"
     if not thing.allowed:

@@ -1,4 +1,4 @@
-"""``dead list``, ``show``, ``replay``, ``drop``: commands for dead letters, that is, undecodable messages."""
+"""``dead list``, ``show``, ``replay``, ``drop``: commands for dead letters."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ class DeadDrop(Command):
 
 
 def reread(message: StoredLetter, router: Router) -> tuple[str, list[Hint], str]:
-    """Decode a dead letter; return the event's type, the event's hints, and an error text, which is empty on success."""
+    """Decode a dead letter; return its event type, its hints, and an error text, which is empty on success."""
     if not message.whole:
         return "", [], f"only {len(message.body)} of its {message.size} bytes are stored"
     try:

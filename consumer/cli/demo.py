@@ -102,9 +102,9 @@ def _perform(daemon: DemoDaemon, narrator: Narrator, confirm_after: dict[str, fl
 
 
 def heals(daemon: DemoDaemon) -> list[dict[str, Any]]:
-    """Return a dictionary for each heal, in the order in which they ended, then one for each scene that is not healed.
+    """Return a dictionary for each heal, ordered by its end, then one for each scene that is not healed.
 
-    ``lag_s`` is the time in seconds from the notification (without one, from the drift) to the end of the heal.
+    ``lag_s`` is the seconds from the notification (without one, from the drift) to the heal's end.
     """
     done = [(entry, act.after(entry.closed_at)) for act in daemon.acts for entry in act.healed]
     done += [(entry, entry.lag or 0.0) for entry in daemon.stray.values() if entry.outcome == "healed"]

@@ -43,11 +43,11 @@ _START_WITHIN = 60.0
 
 @dataclass(slots=True)
 class Act:
-    """A scene of the demonstration that has made its drift.
+    """A scene of the demonstration whose drift exists.
 
-    :param events: event types of the published notifications; empty if only a sweep can find the drift
-    :param began: when the notifications were published, or else when the drift began; seconds since the epoch
-    :param lines: the history entries that belong to this act, by id
+    :param events: event types of the scene's notifications; empty if only a sweep can find the drift
+    :param began: the time of the notifications or, without notifications, of the drift; seconds since the epoch
+    :param lines: the history entries about the drift, by id
     """
 
     number: int
@@ -64,7 +64,7 @@ class Act:
 
     @property
     def over(self) -> bool:
-        """Whether the act was healed, no heal is open, and no drift is left."""
+        """Whether the act has a heal, no heal is open, and no drift is left."""
         is_open = any(entry.outcome == "healing" for entry in self.lines.values())
         return bool(self.healed) and not is_open and not self.scene.drift()
 
@@ -148,7 +148,7 @@ class DemoDaemon:
 
 @contextmanager
 def running_demo(demos: Sequence[Demo], classes: Sequence[type[Handler]], folder: Path) -> Iterator[DemoDaemon]:
-    """Build the clouds in an empty folder and run one daemon on them; stop all at the end.
+    """Build the demonstrations' clouds in an empty folder, and run one daemon on them for a ``with`` block.
 
     :raises CommandError: a package is missing, or the daemon is not ready in time
     """
@@ -223,7 +223,7 @@ def _make_queues(settings: bus_conf.BusSettings) -> None:
 
 
 def _wait_until_ready(daemon: Service, database: Database, chosen: Sequence[type[Handler]]) -> None:
-    """Wait until the daemon receives notifications and its first sweeps are over, which would find the drift of the scenes."""
+    """Wait until the daemon receives notifications and its first sweeps are over; these must not find the scenes' drift."""
     deadline = time.monotonic() + _START_WITHIN
     while time.monotonic() < deadline:
         listens = daemon.sources and all(source.connected and not source.missing for source in daemon.sources)

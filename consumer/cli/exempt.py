@@ -108,7 +108,7 @@ def _key(scope: str) -> Key:
 
 
 def blind(kind: str, handlers: Iterable[type[Handler]]) -> list[str]:
-    """Return the handlers that an exemption of this kind cannot always stop: some of their findings name no such object.
+    """Return the handlers that an exemption of this kind cannot always stop, because some findings name no such object.
 
     :param kind: ``host``, ``project``, ``cell``, ``problem`` or the kind of a key
     """
@@ -122,7 +122,7 @@ def blind(kind: str, handlers: Iterable[type[Handler]]) -> list[str]:
 
 
 def read_scope(text: str, handlers: Iterable[type[Handler]]) -> str:
-    """Return ``text`` if it is a valid scope of an exemption.
+    """Return ``text``, checked to be the scope of an exemption.
 
     :raises CommandError: the text is no key, host, project, cell or problem of these handlers
     """

@@ -1,4 +1,4 @@
-"""``inspect`` and ``heal``: commands for one object, which the operator names."""
+"""``inspect`` and ``heal``: commands for one key of one handler."""
 
 from __future__ import annotations
 
@@ -19,8 +19,6 @@ from handlers.base import Mode
 
 
 class OneKey(Lister):
-    """Base class of the commands for one key of one handler."""
-
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
         parser.add_argument("handler", metavar="HANDLER", help="Name of the handler; see 'handler list'.")

@@ -1,6 +1,6 @@
-"""``<name> list``, ``show``, ``release``, ``delete``: commands for objects that handlers keep in the cloud for an operator.
+"""``<inventory> list``, ``show``, ``release``, ``delete``: commands for objects that handlers keep for an operator.
 
-The inventories come from entry points (``stackmend.inventories``); ``amphora preserved list`` is one such command.
+The entry points ``stackmend.inventories`` name the inventories; ``amphora preserved list`` is one such command.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Masks passwords of URLs in every log line, including tracebacks and JSON."""
+"""Masks passwords of URLs in log lines, tracebacks and JSON included."""
 
 from __future__ import annotations
 
@@ -19,6 +19,5 @@ class Masked(logging.Formatter):
 
 
 def mask_secrets() -> None:
-    """Mask passwords in all later output of logging."""
     for handler in logging.getLogger().handlers:
         handler.setFormatter(Masked(handler.formatter or logging.Formatter()))

@@ -1,6 +1,6 @@
-"""The program: global options, the list of commands, one line per error.
+"""The program: its global options, its commands, and the handling of their errors.
 
-Global options work before and after the command. The module of a command is imported when the command is called.
+Global options work before and after the command. A command's module is imported when the command is called.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ EXPECTED = (
 
 
 def _commands(group: str | None) -> dict[str, str]:
-    """Return ``module:Class`` of every command, by its words.
+    """Return ``module:Class`` of every command, by the command's words.
 
     :param group: the option group of ``nova-audit``, which has no commands for inventories; None for ``stackmend``
     """

@@ -12,9 +12,9 @@ _SPAN = re.compile(r"(\d{1,9}(?:\.\d{1,3})?)(s|m|min|h|d|w)")
 
 
 def read_since(text: str, clock: float, option: str = "--since") -> float:
-    """Parse a time in the past: ``90s``, ``15m``, ``2h``, ``3d``, ``1w`` ago, or a date with optional time, in UTC by default.
+    """Parse a past time: ``90s``, ``15m``, ``2h``, ``3d``, ``1w`` ago, or a date with optional time, in UTC by default.
 
-    :param clock: the current time, seconds since the epoch
+    :param clock: the current time in seconds since the epoch, like the result
     :raises CommandError: the text is no time
     """
     span = _seconds(text)
@@ -22,7 +22,7 @@ def read_since(text: str, clock: float, option: str = "--since") -> float:
 
 
 def read_until(text: str, clock: float, option: str = "--until") -> float:
-    """Parse a time in the future: a time span from now, or a date; the arguments are those of :func:`read_since`.
+    """Parse a future time: a time span from now, or a date. Arguments and result are those of :func:`read_since`.
 
     :raises CommandError: the text is no time, or the time is past
     """

@@ -1,5 +1,3 @@
-"""Shows the progress of sweeps on a terminal."""
-
 from __future__ import annotations
 
 from collections.abc import Iterator
@@ -14,7 +12,7 @@ from consumer.engine.oneshot import Progress
 
 @contextmanager
 def progress_bars() -> Iterator[Progress]:
-    """Show one bar per handler on stderr, until the end of the block."""
+    """Show a progress bar for each handler's sweep on stderr, for a ``with`` block."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
         lines: dict[str, TaskID] = {}

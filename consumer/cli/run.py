@@ -99,7 +99,7 @@ class Run(Command):
     def _reread(
         self, service: Service, as_read: cfg.ConfigOpts, classes: Sequence[type[Handler]], mode_of: ModeOf
     ) -> None:
-        """Read the configuration again. Apply the changes that need no restart, and log the other changes."""
+        """Read the configuration again; apply the changes that need no restart, and log the others."""
         try:
             fresh = self.session.reread()
             settings = settings_of(fresh, classes, mode_of)
@@ -150,6 +150,6 @@ class Signals:
 
 
 def _give_up() -> None:
-    """End the process although threads are busy. The next replica that runs finishes their work."""
+    """End the process although threads are busy. Another replica finishes their work."""
     logging.shutdown()
     os._exit(OK)

@@ -1,4 +1,4 @@
-"""The objects that a command needs: handlers, configuration, journal, resources. Each object is made on first use."""
+"""The objects that a command needs, such as handlers, configuration and journal; each is made on first use."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ LOG = logging.getLogger(__name__)
 
 
 class Audience(Enum):
-    """The readers of a process's log."""
+    """The kinds of readers of a process's log."""
 
     COMMAND = "command"
     #: reads the result, which names unknown options and silent services itself
@@ -72,7 +72,7 @@ class Session:
         self._loaded = False
 
     def log_for(self, audience: Audience) -> None:
-        """Log for these readers: choose places and level. Call this before any other method."""
+        """Choose places and level of the log for its readers. Call this before any other method."""
         self._audience = audience
 
     @cached_property
@@ -80,7 +80,7 @@ class Session:
         return plugins.handlers()
 
     def classes(self, names: Collection[str] = ()) -> list[type[Handler]]:
-        """Return the handlers that a command names.
+        """Return the handlers with these names.
 
         :param names: empty for all handlers of configured services
         """
@@ -104,7 +104,7 @@ class Session:
 
     @cached_property
     def conf(self) -> cfg.ConfigOpts:
-        """The whole configuration."""
+        """The configuration, with the options of handlers."""
         loaded = self.machine_conf
         conf.add_handlers(loaded, self.all_classes)
         self._warn_of_misspelt(loaded, lambda group: group in conf.HANDLER_GROUPS)
@@ -116,7 +116,7 @@ class Session:
             warn(sentence)
 
     def reread(self) -> cfg.ConfigOpts:
-        """Read the configuration again, without replacing the current one."""
+        """Return the configuration, read again; :attr:`conf` does not change."""
         return conf.load(self.all_classes, self._options.config_file or [], self._options.config_dir or [])
 
     @cached_property
@@ -125,17 +125,14 @@ class Session:
 
     @cached_property
     def database(self) -> Database:
-        """The journal; its schema has the revision that this program needs."""
+        """The journal, with a schema that this program can use."""
         self._check_folder()
         database = open_journal(self.machine_conf)
         self._loaded = True
         return database
 
     def unchecked_database(self) -> Database:
-        """Return the journal without a check of the schema, and without a limit on the time of a statement.
-
-        The caller closes the journal.
-        """
+        """Open the journal without a check of its schema or a time limit for statements; the caller closes it."""
         self._check_folder()
         return Database(open_engine(journal_conf.settings(self.machine_conf).connection, statement_seconds=None))
 
@@ -152,7 +149,7 @@ class Session:
 
     @contextmanager
     def sending(self) -> Iterator[None]:
-        """Send messages about the heals in this context to the webhooks, at its end."""
+        """Send webhooks about the heals of a ``with`` block at its end."""
         settings = webhook_conf.settings(self.conf)
         if not settings.sinks:
             yield
@@ -166,14 +163,14 @@ class Session:
         sender.flush(_FLUSH)
 
     def compare_watermarks(self) -> list[str]:
-        """Compare the cloud's databases with their watermarks. Stop the handlers of each older database, and return why."""
+        """Compare the cloud's databases with their watermarks; stop the handlers of older copies, and return the reasons."""
         return guard.check(self.database, self.resources, plugins.watermarks(), self.all_classes, replicas.new_id())
 
     def tasks(self, classes: Sequence[type[Handler]], mode_of: ModeOf = as_configured) -> list[Task]:
         return tasks.make(self.conf, self.resources, classes, mode_of)
 
     def inventories(self) -> list[Inventory]:
-        """Return the inventories of configured services; a program for one group has none."""
+        """Return the inventories of configured services; none in ``nova-audit``."""
         names = plugins.inventory_names() if self._group is None else []
         found = [self._inventory_class(name) for name in names]
         return [one.from_resources(self.resources) for one in found if one.applies(self.conf)]
@@ -194,7 +191,7 @@ class Session:
             self.database.close()
 
     def _check_folder(self) -> None:
-        """Raise CommandError if the folder of an SQLite journal is missing, because SQLite's own error does not name it."""
+        """Raise CommandError if an SQLite journal's folder is missing, because SQLite's own error does not name the folder."""
         try:
             url = make_url(journal_conf.settings(self.machine_conf).connection)
         except ArgumentError:
@@ -237,9 +234,9 @@ class Session:
 
 
 def read_key(handler: type[Handler], text: str) -> Key:
-    """Parse a key of a handler: ``kind:id``, or only ``id`` if the handler has one kind.
+    """Parse a key of a handler: ``kind:id``, or ``id`` if the handler has only one kind.
 
-    :raises CommandError: the handler has no such key
+    :raises CommandError: the handler has no key of this form
     """
     kinds = handler.kinds
     kind, colon, _identity = text.partition(":")

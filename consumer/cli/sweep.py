@@ -119,9 +119,9 @@ class Sweep(Lister):
         return self.session.tasks(classes, at_most_audit if audit else as_configured)
 
     def _in_cells(self, names: Sequence[str]) -> Callable[[Finding], bool]:
-        """Return a function that returns whether a finding is in these cells; always True without a name.
+        """Return a test whether a finding is in the cells with these names only; without names, every finding passes.
 
-        :raises CommandError: a name is not of a cell whose database answers
+        :raises CommandError: a cell does not exist, or its database does not answer
         """
         if not names:
             return lambda _finding: True
@@ -135,9 +135,9 @@ class Sweep(Lister):
         return within(names, cells)
 
     def _knowing_cells(self, tasks: Sequence[Task], named: bool) -> list[Task]:
-        """Omit the tasks whose findings may lack a cell.
+        """Return the tasks whose findings always name their cell.
 
-        :raises CommandError: when the operator named such a task, or no other remains
+        :raises CommandError: no task remains, or the operator ``named`` the tasks and one is omitted
         """
         known = [task for task in tasks if "cell" in task.handler.concerned_kinds]
         omitted = [task.name for task in tasks if task not in known]
@@ -179,9 +179,9 @@ def _key(text: str) -> Key:
 
 
 def _taking(tasks: Sequence[Task], keys: Sequence[Key]) -> list[Task]:
-    """Return the tasks that take one of the keys.
+    """Return the tasks that take at least one of the keys.
 
-    :raises CommandError: when no task takes one of the keys
+    :raises CommandError: a key that no task takes
     """
     kinds = {kind for task in tasks for kind in task.handler.kinds}
     if strange := [str(key) for key in keys if key.kind not in kinds]:
@@ -193,7 +193,7 @@ def _taking(tasks: Sequence[Task], keys: Sequence[Key]) -> list[Task]:
 
 
 def within(names: Collection[str], cells: Collection[str]) -> Callable[[Finding], bool]:
-    """Return a function that returns whether a finding is in these cells, and in no other.
+    """Return a test whether a finding is in the cells with these names, and in no other.
 
     :param cells: the names of all cells
     """
@@ -219,7 +219,7 @@ def _inspection_failed(result: Result) -> bool:
 
 
 def summaries(results: Iterable[Result]) -> Iterator[str]:
-    """Yield sentences that sum up results: first the drift, then the inspections that proved nothing."""
+    """Yield sentences that sum up results: first drift, then inspections that proved nothing."""
     results = list(results)
     drifts = [result for result in results if result.action not in _OPEN and not _inspection_failed(result)]
     rest = Counter(
