@@ -26,7 +26,7 @@ class Scene:
 
     :param title: a sentence for the viewer: ``an instance is deleted while Placement is down``
     :param play: makes the drift; returns its notifications, none for a drift that only a sweep finds
-    :param drift: reads the cloud; returns a phrase for the drift, empty without one
+    :param drift: reads the cloud; returns a phrase for the drift, empty without drift
     """
 
     title: str
@@ -48,11 +48,11 @@ class Demo(ABC):
 
     @abstractmethod
     def start(self, folder: Path) -> Mapping[str, Mapping[str, str]]:
-        """Build the cloud in a folder; return the options, by group, that point handlers at it."""
+        """Build the cloud in a folder; return the options, by group, that point handlers at this cloud."""
 
     @abstractmethod
     def join(self, resources: Resources) -> None:
-        """Take from the daemon's resources what the scenes need, before the daemon starts."""
+        """Take the objects that the scenes need from the daemon's resources, before the daemon starts."""
 
     @abstractmethod
     def scenes(self) -> Sequence[Scene]:
@@ -60,4 +60,4 @@ class Demo(ABC):
 
     @abstractmethod
     def stop(self) -> None:
-        """Stop the cloud; the folder belongs to the caller."""
+        """Stop the cloud; the caller deletes its folder."""

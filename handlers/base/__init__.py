@@ -1,16 +1,15 @@
-"""The contract of a handler: all that the package ``consumer``, which runs the handlers, knows of them.
+"""The contract between handlers and the package ``consumer``, which runs them.
 
 A handler has three methods, called in this order:
 
 ``sweep``    Which keys look wrong?  A sweep reads in bulk, is cheap, and can list too many or too few keys.
-``inspect``  Is this key really wrong?  An inspection proves the drift from the authoritative databases and APIs.
+``inspect``  Is this key really wrong?  An inspection proves the drift from databases and APIs.
 ``heal``     Repair the proved drift.  Only this method writes; audit mode never calls it.
 
-An event is an untrusted hint: a :class:`Trigger` takes a :class:`Key` from the event, and nothing else in the event reaches a
-handler.
+An event is an untrusted hint: a :class:`Trigger` takes a :class:`Key` from it, and nothing else of it reaches a handler.
 
-The rule of proof: a heal that moves, takes or deletes an object needs two independent records that support the heal, and no
-record that contradicts it. A missing row is never such a record. When a database or an API does not answer, the heal stops.
+The rule of proof: a heal that moves, takes or deletes an object needs two independent witnesses and no contradiction. A missing
+row is neither. When a database or an API does not answer, the heal stops.
 
 ``handler``     the handler itself
 ``drift``       keys, events, triggers, findings, results of heals
@@ -22,10 +21,10 @@ record that contradicts it. A missing row is never such a record. When a databas
 ``brokers``     message brokers and their queues
 ``watermarks``  values that prove that a database is an older copy
 ``holds``       reasons why heals wait
-``checks``      the checks and lines of ``stackmend check``
-``verdict``     the verdict of such a line
+``checks``      the checks of ``stackmend check`` and their results
+``verdict``     the verdict of a check
 
-Other packages import these names from here. This package imports nothing from ``consumer``.
+Other packages import these names from here. The package imports nothing from ``consumer``.
 """
 
 from __future__ import annotations

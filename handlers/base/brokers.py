@@ -14,8 +14,8 @@ class Broker:
 
     :param name: the name in logs and metrics: ``nova``, ``cell:cell1``, ``octavia``
     :param transport_url: an oslo.messaging URL with secrets; never log this URL
-    :param exchanges: the publishers' topic exchanges, to which stackmend binds its own queue
-    :param options: ``[oslo_messaging_rabbit]`` in the publishers' files, for TLS
+    :param exchanges: the publishers' topic exchanges, to which stackmend can bind its own queue
+    :param options: the TLS options in ``[oslo_messaging_rabbit]`` of the publishers' files
     """
 
     name: str
@@ -47,9 +47,9 @@ class Bus:
     """stackmend's access to RabbitMQ; handlers and checks never connect to a broker themselves.
 
     :param topics: the topics that stackmend consumes
-    :param topics_option: our option that sets ``topics``, for errors
-    :param queues: returns the reader of a broker's queues. A handler calls it when it is made, in the main thread: the first
-        call imports eventlet, and a thread that imports eventlet can never be joined.
+    :param topics_option: the option that sets ``topics``, for error messages
+    :param queues: returns the reader of a broker's queues. Handlers call this function in their constructor, in the main
+        thread: the first call imports eventlet, and a thread that imports eventlet can never be joined.
     """
 
     topics: tuple[str, ...] = ()

@@ -15,8 +15,8 @@ from handlers.base.verdict import Verdict
 class Checked:
     """One line of ``stackmend check``.
 
-    :param subject: the part of the deployment: ``nova.conf: notifications``
-    :param text: the observation, without secrets; a warning or failure also gives the line to write or the statement to run
+    :param subject: the checked part of the deployment: ``nova.conf: notifications``
+    :param text: the observation, without secrets; for a warning or failure, also the line to write or the statement to run
     """
 
     subject: str

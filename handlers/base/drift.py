@@ -1,4 +1,4 @@
-"""Keys, events, findings and the results of heals: the values between a handler and ``consumer``."""
+"""The values between a handler and ``consumer``: keys, events, findings, results of heals."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class Key:
 
     :param kind: ``instance``, ``host``, ``cell``, ``consumer``, ``amphora`` ...; no colon
     :param id: a UUID or a name: 1 to 255 characters, no control characters
-    :param weight: number of objects for which the key stands; equality ignores it
-    :raises ValueError: when kind or id is invalid
+    :param weight: number of objects for which the key stands; equality ignores the weight
+    :raises ValueError: kind or id is invalid
     """
 
     kind: str
@@ -46,16 +46,16 @@ class Key:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read ``kind:id``.
+        """Parse ``kind:id``.
 
-        :raises ValueError: when the text is not a key
+        :raises ValueError: the text is not a key
         """
         kind, _, identity = text.partition(":")
         return cls(kind, identity)
 
 
 def keys_of(kind: str, identities: Iterable[str]) -> Iterator[Key]:
-    """Yield a key for each identity; log and skip an invalid identity, so that the sweep continues."""
+    """Yield a key for each identity; log and skip invalid identities, so that the sweep continues."""
     for identity in identities:
         try:
             yield Key(kind, identity)
@@ -65,14 +65,14 @@ def keys_of(kind: str, identities: Iterable[str]) -> Iterator[Key]:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One decoded notification; the versioned and the legacy format of a notification give the same event.
+    """A decoded notification of Nova or Octavia.
 
-    :param type: always the name in the versioned format: ``instance.delete.end``
+    :param type: the name in the versioned format, whatever the notification's format: ``instance.delete.end``
     :param payload: plain nested dicts and lists
     :param id: the ``message_id``, for tracing only
     :param publisher: ``nova-compute:host`` or ``compute.host``; never used as a key
-    :param sent_at: the publisher's time (UTC, aware); None when the notification has no time
-    :param format: ``versioned`` or ``unversioned``; empty when the publisher has only one format. Handlers ignore ``format``
+    :param sent_at: the publisher's time (UTC, aware), if the notification has one
+    :param format: ``versioned`` or ``unversioned``; empty if the publisher has only one format. Handlers ignore it
     """
 
     type: str
@@ -88,10 +88,10 @@ class Event:
 class Trigger:
     """A type of event after which a handler inspects a key.
 
-    :param key: returns the key in an untrusted event; None when the event does not concern the handler. After an exception, the
-        notification becomes a dead letter
-    :param after: seconds to wait before the first inspection, because some services send an event before their work ends
-    :param periodic: whether a service sends the event at intervals for each object, changed or not; other events go first
+    :param key: returns the key in an untrusted event; None if the event does not concern the handler. If it raises an
+        exception, the notification becomes a dead letter
+    :param after: seconds before the first inspection, because some services send an event before their work ends
+    :param periodic: whether a service sends the event at intervals, even without a change; hints of other events go first
     """
 
     event: str
@@ -106,18 +106,18 @@ class Finding:
 
     :param problem: a short name, the same in all releases: ``host-unmapped``
     :param summary: one sentence for a person: the object and its drift
-    :param evidence: the values that prove the drift, fit for JSON: ids, generations, states. No clock readings, because two
-        inspections of the same drift must give the same evidence
+    :param evidence: values that prove the drift, fit for JSON: ids, generations, states. No clock readings, because two
+        inspections of one drift must give equal evidence
     :param healable: whether ``heal`` may be called
     :param refusal: why ``heal`` must not be called
-    :param weight: number of objects that the heal changes; budgets, breaker and history count weights
-    :param undo: commands or statements that reverse the heal; empty when not known before the heal
+    :param weight: number of objects that the heal changes
+    :param undo: commands or statements that reverse the heal; empty if unknown before the heal
     :param plan: the exact writes of the heal, one per line: request with body and generation, or statement with values
     :param concerns: further objects that an exemption can name: ``host:compute-7``, ``project:<id>``, ``cell:cell1``
-    :param approvable: whether it lacks only its second witness, which an operator can be; then ``healable`` is False, and
-        ``refusal`` names what the operator must know
-    :param witnessed: whether an operator approved it as its second witness; the machine sets this for the heal
-    :param begun: whether an earlier heal began a work that must not stop halfway; then no gate stops this heal
+    :param approvable: whether the finding lacks only its second witness, which an operator can be; then ``healable`` is False,
+        and ``refusal`` names the facts that the operator must examine
+    :param witnessed: whether an operator approved the finding as its second witness; ``consumer`` sets this before the heal
+    :param begun: whether an earlier heal began work that must not stop halfway; then no gate stops this heal
     """
 
     key: Key
@@ -135,7 +135,7 @@ class Finding:
     witnessed: bool = False
 
     def same_as(self, other: Finding) -> bool:
-        """Return whether two findings prove the same drift; compare only key, problem, healable and evidence."""
+        """Return whether two findings have the same key, problem, healable and evidence, and so prove the same drift."""
         mine = (self.key, self.problem, self.healable, self.evidence)
         return mine == (other.key, other.problem, other.healable, other.evidence)
 
@@ -146,7 +146,7 @@ class Healed:
 
     :param action: one sentence, past tense: ``mapped host compute-7 to cell cell1``
     :param undo: the commands or statements that reverse the heal
-    :param complete: False when more steps follow; then stackmend inspects the key again at once
+    :param complete: False if more steps follow; then stackmend inspects the key again at once
     """
 
     action: str

@@ -1,5 +1,3 @@
-"""The errors that handlers raise on purpose."""
-
 from __future__ import annotations
 
 
@@ -19,7 +17,7 @@ class InFlight(HandlerError):
 
 
 class Unavailable(HandlerError):
-    """A database or an API that the proof needs did not answer. Unknown never means absent, so the heal changes nothing.
+    """A database or an API that the proof needs did not answer, so nothing is proved and the heal changes nothing.
 
     :param dependency: the database or API: ``placement``, ``nova_api``, ``cell:<name>`` ...
     """
@@ -31,10 +29,10 @@ class Unavailable(HandlerError):
 
 
 class Incomplete(Unavailable):
-    """A sweep listed every key, except those that silent dependencies kept from it.
+    """A sweep listed every key, except those for which it needs a dependency that did not answer.
 
-    :param error: the error of a silent dependency
-    :param before: the dependencies that were silent before
+    :param error: the error of such a dependency
+    :param before: the error that the same sweep collected before; the new error includes its dependencies
     """
 
     def __init__(self, error: Unavailable, before: Incomplete | None = None) -> None:
@@ -47,7 +45,7 @@ def _missing(error: Unavailable) -> frozenset[str]:
 
 
 class Conflict(HandlerError):
-    """The cloud changed between proof and write, and the heal wrote nothing. stackmend inspects the key from the start."""
+    """The cloud changed between proof and write, so the heal wrote nothing. stackmend inspects the key again."""
 
 
 class Refused(HandlerError):

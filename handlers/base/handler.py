@@ -1,5 +1,3 @@
-"""The handler: one kind of drift, its proof and its heal."""
-
 from __future__ import annotations
 
 from abc import abstractmethod
@@ -14,7 +12,7 @@ from handlers.base.rights import Rights, Roles
 
 
 class Handler(Plugin):
-    """One kind of drift. Threads share an instance, so it has no state but the constructor's values."""
+    """One kind of drift, its proof and its heal. Threads share an instance, so only its constructor sets attributes."""
 
     #: the handler's name, as in the specification: ``discover_hosts``; the prefix of its options
     name: ClassVar[str]
@@ -63,59 +61,57 @@ class Handler(Plugin):
     def inspect(self, key: Key) -> Iterable[Finding]:
         """Prove one key's drift, without writing. No finding means that nothing is wrong.
 
-        :raises InFlight, Unavailable, Refused: when no proof is possible; then stackmend ignores findings yielded before
+        :raises InFlight, Unavailable, Refused: no proof is possible; then stackmend ignores findings yielded before
         """
 
     @abstractmethod
     def sweep(self) -> Iterator[Key]:
         """Yield every key that looks wrong; read many objects at a time.
 
-        :raises Unavailable: when a listing fails, or is empty although it cannot be; keys yielded before are valid
-        :raises Incomplete: at the end, when all other keys were yielded
+        :raises Unavailable: a listing fails, or is empty although it cannot be; keys yielded before are valid
+        :raises Incomplete: a dependency did not answer; all keys that do not need it were yielded before
         """
 
     def sweep_rest(self, missing: frozenset[str]) -> Iterator[Key] | None:
-        """Return the keys that a sweep did not list before it raised :class:`Incomplete` with these dependencies.
+        """Return the keys that an incomplete sweep omitted; None if only a whole sweep can list them.
 
-        None means that only a whole sweep lists these keys.
-
+        :param missing: the dependencies of the sweep's :class:`Incomplete`
         :raises Unavailable: as in :meth:`sweep`, also from the iterator
         """
         return None
 
     def require(self, dependency: str) -> None:
-        """Ask cheaply whether a dependency that ended a sweep early answers again. By default, assume that it does.
+        """Ask cheaply whether a dependency that a sweep missed answers again. The default assumes that it does.
 
-        :raises Unavailable: when the dependency still does not answer
+        :raises Unavailable: the dependency still does not answer
         """
 
     @abstractmethod
     def population(self) -> int:
-        """Return roughly how many objects a sweep covers; the breaker compares the number of yielded keys with it."""
+        """Return roughly how many objects a sweep covers; the breaker compares a sweep's keys with this number."""
 
     @abstractmethod
     def heal(self, finding: Finding) -> Healed:
         """Repair a finding, by idempotent writes that succeed only if the evidence still holds.
 
-        :raises Conflict: when the evidence no longer holds; the heal wrote nothing
+        :raises Conflict: the evidence no longer holds; the heal wrote nothing
         :raises InFlight, Unavailable, Refused: as in :meth:`inspect`
         """
 
     def heal_while(self, finding: Finding, go_on: Callable[[], bool]) -> Healed:
-        """Heal in steps; begin no step once ``go_on`` returns False, because the window has closed.
+        """Heal in steps; begin no step once ``go_on`` returns False, because the handler's window has closed.
 
         Only handlers with long heals override this method. A heal that stops early returns ``complete=False``.
 
-        :raises: as :meth:`heal`; Conflict also when no step was done
+        :raises: as :meth:`heal`; Conflict also if no step was done
         """
         return self.heal(finding)
 
     def prove_again(self, finding: Finding) -> Finding:
         """Inspect a finding's key again, right before the heal writes; return the new finding.
 
-        :raises Refused: when the finding is neither healable nor witnessed, or the problem is not in :attr:`healable_problems`
-            or :attr:`witnessed_problems`
-        :raises Conflict: when the drift is gone or the evidence has changed
+        :raises Refused: the finding is neither healable nor witnessed, or this handler does not heal its problem
+        :raises Conflict: the drift is gone or the evidence has changed
         :raises InFlight, Unavailable: as in :meth:`inspect`
         """
         if not finding.healable and not finding.witnessed:

@@ -1,5 +1,3 @@
-"""Holds: reasons outside stackmend why heals wait."""
-
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable

@@ -1,5 +1,3 @@
-"""The mode of a handler."""
-
 from __future__ import annotations
 
 from enum import StrEnum

@@ -18,14 +18,16 @@ class Plugin(ABC):
 
     @classmethod
     def options(cls) -> Mapping[str, Sequence[cfg.Opt]]:
-        """Return the options of the plugin and of its shared objects, by group; plugins can share an option."""
+        """Return the options of the plugin and of its shared objects, by group. Plugins can share options."""
         return {}
 
     @classmethod
     def applies(cls, conf: cfg.ConfigOpts) -> bool:
-        """Return whether the configuration, with these options registered, names the plugin's service.
+        """Return whether the configuration names the plugin's service; otherwise, stackmend omits the plugin.
 
-        If not, stackmend leaves the plugin out. A command that names the plugin gets an error with the missing option.
+        A command that names an omitted plugin gets an error with the missing option.
+
+        :param conf: the configuration, with :meth:`options` registered
         """
         return True
 
@@ -34,7 +36,7 @@ class Plugin(ABC):
     def from_resources(cls, resources: Resources) -> Self:
         """Make the plugin.
 
-        :raises cfg.Error: when an option is missing or wrong; the message names option, file and a right value
+        :raises cfg.Error: an option is missing or wrong; the message names option, file and a right value
         """
 
 
@@ -52,21 +54,21 @@ class Inventory(Plugin):
     def items(self) -> Sequence[Json]:
         """Return all items, each with every column.
 
-        :raises Unavailable: when a database or an API does not answer
+        :raises Unavailable: a database or an API does not answer
         """
 
     @abstractmethod
     def show(self, identity: str) -> Json:
         """Return all known facts of one item.
 
-        :raises LookupError: when there is no such item
+        :raises LookupError: there is no such item
         :raises Unavailable: as in :meth:`items`
         """
 
     def release(self, identity: str) -> Healed:
-        """Give an item to the operator. The item stays in the cloud, but stackmend no longer counts or touches it.
+        """Give an item to the operator: it stays in the cloud, but stackmend no longer counts or changes it.
 
-        :raises LookupError: when there is no such item
+        :raises LookupError: there is no such item
         :raises Unavailable, Refused: as in :meth:`Handler.heal`
         """
         raise Refused(f"{self.title}: these items cannot be released")

@@ -1,5 +1,3 @@
-"""The objects that the handlers of one process share."""
-
 from __future__ import annotations
 
 import threading
@@ -17,12 +15,12 @@ T = TypeVar("T")
 
 @runtime_checkable
 class Warns(Protocol):
-    """A shared object that can give reasons why handlers cannot inspect or heal."""
+    """A shared object, such as a database, that can give reasons why handlers cannot inspect or heal."""
 
     def warnings(self) -> Iterable[str]:
         """Yield one sentence for each reason.
 
-        :raises HandlerError: when the database or API behind the object does not answer
+        :raises HandlerError: the database or API behind the object does not answer
         """
 
 
@@ -39,7 +37,7 @@ class Resources:
         self._lock = threading.RLock()
 
     def get(self, make: Callable[[Resources], T]) -> T:
-        """Return ``make(self)``, and call each ``make`` at most once; ``make`` is usually a ``from_resources``."""
+        """Return ``make(self)``; call each ``make``, usually a ``from_resources``, only once."""
         with self._lock:
             if make not in self._made:
                 self._made[make] = make(self)
@@ -56,7 +54,7 @@ class Resources:
                     yield from one.warnings()
 
     def close(self) -> None:
-        """Close every object that has a ``close``, in reverse order."""
+        """Close every shared object that has a ``close``; the youngest first."""
         with self._lock:
             for one in reversed(list(self._made.values())):
                 close = getattr(one, "close", None)

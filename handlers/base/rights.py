@@ -26,7 +26,7 @@ class Role:
 
 @dataclass(frozen=True, slots=True)
 class Roles:
-    """The roles that a handler needs.
+    """The Keystone roles that a handler needs.
 
     :param inspect: roles that every mode but ``off`` needs
     :param heal: further roles that the modes ``ask`` and ``heal`` need
@@ -36,7 +36,7 @@ class Roles:
     heal: tuple[Role, ...] = ()
 
     def needed(self, mode: Mode) -> tuple[Role, ...]:
-        """Return the Keystone roles that the handler needs in a mode other than ``off``."""
+        """Return the roles that a handler needs in a mode other than ``off``."""
         return self.inspect + self.heal if mode.heals else self.inspect
 
 

@@ -1,5 +1,3 @@
-"""The verdict of ``stackmend check``."""
-
 from __future__ import annotations
 
 from enum import StrEnum

@@ -26,8 +26,8 @@ class Rising:
 class Ids:
     """The highest id and the next id of a table.
 
-    A database gives no id twice. Only in an older copy can ``next`` be an id that a row already had. Two values of ``next``
-    prove nothing: on Galera, each writer has its own counter.
+    A database gives no id twice. So if ``next`` is an id that a row already had, the database is an older copy. A lower
+    ``next`` alone proves nothing: on Galera, each writer has its own counter.
 
     :param highest: the highest id of a row, which falls when the newest row is purged; 0 without rows
     :param next: the least id that the next row can get
@@ -40,10 +40,10 @@ class Ids:
 
 @dataclass(frozen=True, slots=True)
 class Watermark:
-    """The highest ids and some old rows of one database at one moment. stackmend compares it with the stored one.
+    """Highest ids, rising values and some old rows of one database. stackmend compares them with the stored watermark.
 
     :param database: ``nova_api``, ``cell:<name>``, ``placement``, ``octavia_database``
-    :param server: the server that answered, for messages only: a cluster has several
+    :param server: the server of a cluster that answered, for messages only
     :param rising: values that only grow
     :param ids: the ids of tables with a counter
     :param anchors: values of old rows by name; a value never changes while the row exists
