@@ -2,15 +2,16 @@
 
 cloud           the session; turns a failed call into an error of :mod:`handlers.base`
 cloud_options   the options of ``[openstack]``
+compute         the client for Nova's API
 database        a service's database, its errors, and ages by its clock
 patience        how long a connection waits for its database
-backoff         remembers that a database did not answer, so that the next callers do not wait
+backoff         spares callers the wait for a database that did not answer
 galera          connections to a Galera cluster
 sql_text        statements as an operator types them
 schemas         whether stackmend knows a database's schema
 neutron         the client for Neutron's ports
 roles           the Keystone roles that calls need
 rabbit_options  the TLS options of a service's broker
-service_files   reads single values from the files of other services
+service_files   reads values from the configuration files of services
 request_id      the request id of the current inspection
 """

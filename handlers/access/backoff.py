@@ -1,4 +1,4 @@
-"""Remembers that a server did not answer, so that the next callers do not wait for it too."""
+"""Spares callers the wait for a server that did not answer a moment ago."""
 
 from __future__ import annotations
 
@@ -22,10 +22,7 @@ class Backoff:
         self._until = 0.0
 
     def refusal(self) -> str:
-        """Return why the caller must not ask the server now; empty if it may.
-
-        After each pause, one caller may ask.
-        """
+        """Return why the caller must not ask the server now; empty if the caller may. After each pause, one caller may."""
         with self._lock:
             now = self._clock()
             if not self._reason:
@@ -36,7 +33,7 @@ class Backoff:
             return f"{self._reason}; asking again in {self._until - now:.0f} s"
 
     def failed(self, reason: str, seconds: float) -> None:
-        """Remember a failure, unless the caller got it within :data:`SLOW` seconds."""
+        """Remember a failure for which the caller waited :data:`SLOW` seconds or more."""
         with self._lock:
             if seconds >= SLOW:
                 self._reason, self._until = reason, self._clock() + PAUSE

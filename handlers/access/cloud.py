@@ -1,10 +1,10 @@
-"""The cloud's APIs: one authenticated session; a failed call becomes an error of :mod:`handlers.base`.
+"""Calls the cloud's APIs, with one authenticated session.
 
-A call raises :class:`~handlers.base.Unavailable` when the service gives no answer in time, answers 5xx, or rejects the
-credentials (401, 403). It also does so when the catalogue has no endpoint, or endpoints in several regions. The caller gets
-every other answer, such as 404 and 409.
+A call raises :class:`~handlers.base.Unavailable` if the service gives no answer in time, answers 5xx, or rejects the
+credentials (401, 403). It does the same if the catalogue has no endpoint, or several regions of which no option chooses one.
+The caller gets every other answer, such as 404 and 409.
 
-Reads are repeated for about a second. Writes are never repeated, because the first write may have arrived.
+Failed reads are repeated for about a second, writes never, because the first write may have arrived.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ _FAILED_CONNECTION = re.compile(r"connection to (\S+?):? .*\[Errno -?\d+\] ([^\"
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Region, interfaces and endpoint of one service, as named in another service's file.
+    """Region, interfaces and endpoint of one API, as octavia.conf names them.
 
-    :param interfaces: in order of preference; empty when the file names no interface
-    :param url: the endpoint; empty: the catalogue's endpoint
+    :param interfaces: in order of preference; empty if octavia.conf names none
+    :param url: the endpoint; empty for the catalogue's endpoint
     """
 
     region: str | None = None
@@ -53,7 +53,7 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Write:
-    """A request that changes an object; its text is a line of a plan: service, method, path, headers, body."""
+    """A request that changes an object. As text, it is a line of a plan: service, method, path, headers, body."""
 
     service: str
     method: str
@@ -68,10 +68,10 @@ class Write:
 
 
 class Cloud:
-    """Credentials and endpoints. Thread-safe.
+    """Credentials and endpoints of the cloud's APIs. Thread-safe.
 
-    :param region: the endpoints' region; None suffices while the catalogue has one region
-    :param trust: name of the option for the file of certificate authorities, for errors
+    :param region: the endpoints' region; None suffices for a catalogue with one region
+    :param trust: the option that names the file of certificate authorities, for error messages
     """
 
     def __init__(
@@ -90,9 +90,9 @@ class Cloud:
 
     @classmethod
     def from_resources(cls, resources: Resources) -> Self:
-        """Make the cloud from ``[openstack]``, otherwise from a service's files.
+        """Make the cloud with the credentials of ``[openstack]`` or, without these, of a service's files.
 
-        :raises ConfigError: when credentials are missing or incomplete
+        :raises ConfigError: credentials are missing or incomplete
         """
         ours = resources.conf[cloud_options.GROUP]
         access = _access(resources.conf)
@@ -117,9 +117,9 @@ class Cloud:
 
     @classmethod
     def of_service(cls, files: ServiceFiles, sections: Sequence[str]) -> Self | None:
-        """Make the cloud from a service's own credentials; return None when the files have no credentials.
+        """Make the cloud with a service's own credentials; return None if these sections of its files have none.
 
-        :raises ConfigError: when the credentials are incomplete
+        :raises ConfigError: the credentials are incomplete
         """
         for section in sections:
             access = _of_service(files, section)
@@ -130,9 +130,9 @@ class Cloud:
         return None
 
     def project(self) -> str | None:
-        """Return the id of the credentials' project; None when the credentials have no project.
+        """Return the id of the credentials' project, if they have one.
 
-        :raises Unavailable: when Keystone does not answer, or rejects the credentials
+        :raises Unavailable: Keystone does not answer, or rejects the credentials
         """
         try:
             project: str | None = self.session.get_project_id()
@@ -161,7 +161,7 @@ class Cloud:
 
 
 class _OneRegion(adapter.Adapter):
-    """Refuses calls while several regions are possible, because keystoneauth would pick any region."""
+    """Refuses calls while several regions are possible, of which keystoneauth would pick any."""
 
     _settled = False
 
@@ -190,7 +190,7 @@ class _OneRegion(adapter.Adapter):
 
 
 class Service:
-    """One API. Thread-safe."""
+    """One API of the cloud. Thread-safe."""
 
     def __init__(self, client: adapter.Adapter, dependency: str, trust: str = "cafile") -> None:
         self._client = client
@@ -198,10 +198,7 @@ class Service:
         self._trust = trust
 
     def read(self, url: str, **arguments: Any) -> requests.Response:
-        """Send GET; after a passing error, repeat for about a second.
-
-        :raises Unavailable: when no usable answer arrives
-        """
+        """Send GET; repeat it for about a second after an error that may pass."""
         retrying = tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(_PassingError),
             wait=tenacity.wait_random(0.05, 0.3),
@@ -211,10 +208,7 @@ class Service:
         return retrying(self._call, "GET", url, arguments)
 
     def write(self, method: str, url: str, **arguments: Any) -> requests.Response:
-        """Send PUT, POST or DELETE once.
-
-        :raises Unavailable: when no usable answer arrives
-        """
+        """Send PUT, POST or DELETE once."""
         return self._call(method, url, arguments)
 
     def send(self, write: Write, **arguments: Any) -> requests.Response:
@@ -225,7 +219,7 @@ class Service:
     def json(self, response: requests.Response) -> Mapping[str, Any]:
         """Return the answer's body.
 
-        :raises Unavailable: when the body is not a JSON object, for example because a proxy answered
+        :raises Unavailable: the body is not a JSON object, for example because a proxy answered
         """
         try:
             body = response.json()
@@ -259,14 +253,14 @@ class Service:
 
 
 class Rehearsal(Service):
-    """One API whose writes are added to a list instead of sent."""
+    """An API whose writes go to a list, for a plan, instead of to the service."""
 
     def __init__(self, service: Service, writes: list[Write]) -> None:
         super().__init__(service._client, service.dependency, service._trust)
         self._writes = writes
 
     def write(self, method: str, url: str, **arguments: Any) -> requests.Response:
-        """Record a request; answer it with success and an object of every kind, without values."""
+        """Add a request to the list; answer success, with an image, a port and a server whose ids are empty."""
         body = json.loads(arguments["data"]) if "data" in arguments else arguments.get("json")
         self._writes.append(Write(self.dependency, method, url, body, arguments.get("headers") or {}))
         answer = requests.Response()
@@ -367,9 +361,9 @@ def _load(conf: cfg.ConfigOpts, section: str, where: str) -> Session:
 
 
 def _readable(path: str, option: str) -> str:
-    """Return the path, if the file contains certificate authorities.
+    """Return the path, checked to be a file of certificate authorities.
 
-    :raises ConfigError: when the file contains no authority
+    :raises ConfigError: the file cannot be read, or contains no authority
     """
     try:
         ssl.create_default_context(cafile=path)

@@ -1,6 +1,6 @@
-"""The options ``[openstack]``: the credentials and the endpoints of the cloud's APIs.
+"""The options of ``[openstack]``: credentials and endpoints of the cloud's APIs.
 
-Credentials come from the first that is set: ``cloud`` (in ``clouds.yaml``), ``auth_type``, :data:`SERVICE_CREDENTIALS`.
+The first that is set gives the credentials: ``cloud`` (in ``clouds.yaml``), ``auth_type``, :data:`SERVICE_CREDENTIALS`.
 Placement without Keystone needs ``auth_type = admin_token``, ``endpoint = http://...``, ``token = admin``.
 """
 
@@ -16,10 +16,10 @@ GROUP = "openstack"
 
 @dataclass(frozen=True, slots=True)
 class ServiceCredentials:
-    """Credentials in the files of a service.
+    """The place of credentials in the files of a service.
 
-    :param group: our option group whose ``config_file`` names the files
-    :param sections: sections of these files, in order of preference
+    :param group: the group of stackmend's option ``config_file``, which names these files
+    :param sections: their sections with credentials, in order of preference
     """
 
     group: str

@@ -18,7 +18,7 @@ MICROVERSION = "2.79"
 
 
 class Compute:
-    """The client for servers; safe to share between threads."""
+    """The client for Nova's servers. Thread-safe."""
 
     def __init__(self, service: Service) -> None:
         self._service = service
@@ -30,8 +30,8 @@ class Compute:
     def delete_server(self, server: str) -> None:
         """Request a server's deletion. Nova ignores the request while the server has the task ``deleting`` and its host is up.
 
-        :raises Conflict: when the server is gone
-        :raises Refused: when Nova rejects the request
+        :raises Conflict: the server is gone
+        :raises Refused: Nova rejects the request
         """
         response = self._service.send(deleting_server(server), microversion=MICROVERSION)
         if response.status_code == 404:
@@ -40,10 +40,10 @@ class Compute:
             raise Refused(f"Nova refuses to delete server {server}: {response.status_code} {_detail(response)}")
 
     def change_network(self, server: str, port: str) -> None:
-        """Let nova-compute read a port again; it does so after the answer.
+        """Request that nova-compute reads a server's port again, which happens after Nova's answer.
 
-        :raises Conflict: when the server is gone or has no host
-        :raises Refused: when Nova rejects the event
+        :raises Conflict: the server is gone or has no host
+        :raises Refused: Nova rejects the event
         """
         response = self._service.send(changed_network(server, port), microversion=MICROVERSION)
         if response.status_code not in {200, 207}:

@@ -1,8 +1,8 @@
-"""The database of another service, and the database's errors.
+"""The database of a service, and the database's errors.
 
-Every failure becomes :class:`~handlers.base.Unavailable` with the driver's reason, never with credentials. A missing table or
-column counts as a failure, because the URL may be wrong. After a deadlock or lock timeout, the function runs again, for at most
-ten seconds. So every function must be idempotent. All times are naive UTC.
+Failures become :class:`~handlers.base.Unavailable` with the driver's reason, never with credentials. A missing table or column
+is a failure too, because the URL may be wrong. After a deadlock or lock timeout, :meth:`Database.run` repeats its function for
+at most ten seconds, so the function must be idempotent. All times are naive UTC.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ _MARGIN = "stackmend_clock_margin"
 def seconds_since(connection: Connection, now: datetime, *times: datetime | None) -> float:
     """Return the seconds since the latest of ``times``; infinity without a time.
 
-    If clocks may differ, the result is the least possible age, and at least 0.
+    If clocks may differ, the result is the least possible age, at least 0.
 
     :param now: the time by the database's clock
     """
@@ -128,7 +128,7 @@ def seconds_since(connection: Connection, now: datetime, *times: datetime | None
 
 
 def time_before(connection: Connection, now: datetime, seconds: float) -> datetime:
-    """Return a time that is at least ``seconds`` ago, even if clocks differ: the limit of a search by age.
+    """Return a time at least ``seconds`` before ``now``, even if clocks differ: the limit of a search by age.
 
     :param now: the time by the database's clock
     """
@@ -140,11 +140,11 @@ def _margin(connection: Connection) -> float:
 
 
 class Database:
-    """One database under one name. Thread-safe.
+    """One database of a service. Thread-safe.
 
-    :param name: the database's name in errors: ``nova_api``, ``cell:cell1``
-    :param url: an SQLAlchemy URL, with its secrets
-    :raises ConfigError: when the URL is wrong or the URL's driver is not installed
+    :param name: the name in errors: ``nova_api``, ``cell:cell1``
+    :param url: an SQLAlchemy URL with secrets
+    :raises ConfigError: the URL is wrong, or its driver is not installed
     """
 
     #: seconds by which clocks differ that wrote times into this database; ages are smaller by it
@@ -159,9 +159,9 @@ class Database:
     def run(self, work: Callable[[Connection], T]) -> T:
         """Return ``work(connection)``, run in its own transaction; ``work`` may run more than once.
 
-        :raises Unavailable: when the database does not answer, or answers with an error. After a timeout, all calls fail at
-            once for some seconds
-        :raises sqlalchemy.exc.IntegrityError: when a write violated a key; the database rolled the write back
+        :raises Unavailable: the database does not answer, or answers with an error. After a timeout, all calls fail at once for
+            some seconds
+        :raises sqlalchemy.exc.IntegrityError: a write violated a key; the database rolled the transaction back
         """
         if refusal := self._backoff.refusal():
             raise Unavailable(self.name, refusal)
@@ -208,11 +208,10 @@ class Database:
         return error
 
     def typed(self, statement: Writing) -> str:
-        """Return a statement as an operator types it."""
         return as_typed(self._engine.dialect, statement)
 
     def plan(self, statements: Iterable[Writing]) -> str:
-        """Return statements as the lines of a plan."""
+        """Return statements as text, the lines of a plan."""
         texts = map(self.typed, statements)
         return "\n".join(f"{self.name}: {_BEFORE_CLAUSE.sub(' ', text)}" for text in texts)
 
@@ -279,7 +278,7 @@ def _sqlstate(error: exc.DBAPIError) -> object:
 
 
 def _is_deadlock(error: BaseException) -> bool:
-    """Return whether the database rolled everything back and an immediate retry can succeed."""
+    """Return whether the database rolled the transaction back, and an immediate retry can succeed."""
     if not isinstance(error, exc.DBAPIError):
         return False
     errno = _errno(error)

@@ -1,4 +1,4 @@
-"""Connections to a Galera cluster, whose nodes apply each other's writes late, and refuse statements outside the majority."""
+"""Connections to a Galera cluster: nodes apply each other's writes late, and refuse statements outside the majority."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def prepare(engine: Engine) -> None:
 
 
 def _read_latest(connection: Any, _record: Any) -> None:
-    """Let reads wait until the node has applied the writes of the others; an older state proves nothing."""
+    """Make reads wait until their node has the writes of the others, because an older state proves nothing."""
     cursor = connection.cursor()
     cursor.execute("SHOW VARIABLES LIKE 'wsrep_on'")
     if ("wsrep_on", "ON") in cursor.fetchall():
@@ -27,6 +27,6 @@ def _read_latest(connection: Any, _record: Any) -> None:
 
 
 def _leave_unready_node(context: ExceptionContext) -> None:
-    """Let the pool connect again, because a load balancer may lead the new connection to another node."""
+    """If the node is not ready, let the pool connect again; a load balancer may choose another node."""
     if context.original_exception.args[:1] == (UNREADY,):
         context.is_disconnect = True

@@ -1,12 +1,12 @@
 """The client for Neutron's ports.
 
-Every write is compare-and-set: with ``If-Match: revision_number=N``, the write fails when the port changed since the read.
+Every write is compare-and-set: with ``If-Match: revision_number=N``, the write fails if the port changed since the read.
 
-Only administrators see other projects' ports and bindings. So a port whose binding Neutron hides causes
+Only administrators see other projects' ports and bindings. A port whose binding Neutron hides causes
 :class:`~handlers.base.Unavailable`. Since Neutron 2023.2, writing ``binding:profile`` also needs the role ``service``.
 
-A binding of a port has no revision, and Neutron ignores ``If-Match`` for it. So :meth:`Network.delete_binding` compares the
-port before the request and again after it.
+A binding has no revision, and Neutron ignores ``If-Match`` for it. So :meth:`Network.delete_binding` reads the port before and
+after the request.
 
 Sources: ``neutron/plugins/ml2/plugin.py`` (delete_port_binding), ``neutron/services/revisions/revision_plugin.py``,
 ``neutron/conf/policies/port.py``, ``neutron_lib/api/definitions/revisionifmatch.py``, ``portbindings.py``,
@@ -48,12 +48,12 @@ class Port:
 
     @property
     def device(self) -> str:
-        """The id of the port's user, such as an instance's uuid; empty without a user."""
+        """The id of the port's user, such as an instance; empty without a user."""
         return self.shown.get("device_id") or ""
 
     @property
     def owner(self) -> str:
-        """The kind of user: ``compute:nova``, ``network:dhcp``, ``Octavia``."""
+        """The kind of the port's user: ``compute:nova``, ``network:dhcp``, ``Octavia``."""
         return self.shown.get("device_owner") or ""
 
     @property
@@ -63,13 +63,13 @@ class Port:
 
     @property
     def profile(self) -> Mapping[str, Any]:
-        """Nova's data about the binding: PCI device, resource providers."""
+        """Nova's data about the port's binding: PCI device, resource providers."""
         profile: Mapping[str, Any] = self._bound(PROFILE) or {}
         return profile
 
     @property
     def revision(self) -> int | None:
-        """The revision number, which changes with the port; None when Neutron shows no revisions."""
+        """The revision number, which changes with the port; None if Neutron shows none."""
         return self.shown.get("revision_number")
 
     def _bound(self, name: str) -> Any:
@@ -95,7 +95,7 @@ class Binding:
 
 
 class Network:
-    """The client for ports. Thread-safe."""
+    """The client for Neutron's ports. Thread-safe."""
 
     def __init__(self, service: Service) -> None:
         self._service = service
@@ -105,15 +105,16 @@ class Network:
         return cls(resources.get(Cloud.from_resources).service("network"))
 
     def rehearsing(self, writes: list[Write]) -> Network:
-        """Return this client, whose writes are added to a list instead of sent."""
+        """Return a client that adds its writes to a list instead of sending them."""
         return Network(Rehearsal(self._service, writes))
 
     def ports(self, filters: Mapping[str, str | Sequence[str]], fields: Sequence[str] = ()) -> Iterator[Port]:
         """Yield the ports that match, page by page.
 
-        :param filters: values by Neutron's filter names; one of a filter's values must match; one filter may have many values
-        :param fields: the fields to show besides the id; empty: all fields
-        :raises Unavailable: when no usable answer arrives; ports yielded before are valid
+        :param filters: values by Neutron's filter names; a port matches one value of each filter. Only one filter may have more
+            than :data:`VALUES` values
+        :param fields: the fields to show besides the id; empty for all fields
+        :raises Unavailable: no usable answer arrives; ports yielded before are valid
         """
         for some in _short(filters):
             query: dict[str, Any] = {**some, "limit": PAGE, "sort_key": "id", "sort_dir": "asc"}
@@ -139,8 +140,8 @@ class Network:
     def update(self, before: Port, changes: Mapping[str, Any]) -> Port:
         """Change a port; return the changed port.
 
-        :raises Conflict: when the port is gone, or changed since ``before`` was read
-        :raises Refused: when Neutron rejects the change, or shows no revision
+        :raises Conflict: the port is gone, or changed since ``before`` was read
+        :raises Refused: Neutron rejects the change, or shows no revision
         """
         write = changing(before, changes)
         response = self._send(before, write)
@@ -151,14 +152,14 @@ class Network:
     def delete(self, before: Port) -> None:
         """Delete a port.
 
-        :raises Conflict, Refused: as :meth:`update` raises them
+        :raises Conflict, Refused: as in :meth:`update`
         """
         response = self._send(before, deleting(before))
         if response.status_code != 204:
             raise _failure(response, before)
 
     def bindings(self, port: str) -> list[Binding]:
-        """Return a port's bindings; none for a port that is gone, or if Neutron lacks the extension ``binding-extended``."""
+        """Return a port's bindings; none if the port is gone or Neutron lacks the extension ``binding-extended``."""
         url = f"/v2.0/ports/{port}/bindings"
         response = self._service.read(url)
         if response.status_code == 404:
@@ -170,10 +171,10 @@ class Network:
         ]
 
     def delete_binding(self, before: Port, binding: Binding) -> None:
-        """Delete an inactive binding. If it became the active one meanwhile, create it again.
+        """Delete an inactive binding. If the binding became active meanwhile, create it again.
 
-        :raises Conflict: when the port or its bindings changed since they were read
-        :raises Refused: when Neutron rejects the request
+        :raises Conflict: the port or the binding changed since ``before`` was read
+        :raises Refused: Neutron rejects the request
         """
         now = self.port(before.id)
         if now is None or now.revision != before.revision or binding.active:

@@ -16,8 +16,8 @@ TLS_OPTIONS = (
 
 
 def tls_options(files: ServiceFiles) -> tuple[tuple[str, str], ...]:
-    """Return the TLS options that the files set.
+    """Return the TLS options that the files set, with their values.
 
-    :raises ConfigError: when a value refers to an option that the files do not set
+    :raises ConfigError: a value refers to an option that the files do not set
     """
     return tuple((name, value) for name in TLS_OPTIONS if (value := files.get(GROUP, name)) is not None)

@@ -1,4 +1,4 @@
-"""The request id of the current inspection, which the machine stores for each thread in oslo.context."""
+"""The request id of the current inspection, which ``consumer`` stores for each thread in oslo.context."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ HEADER = "X-Openstack-Request-Id"
 
 
 def headers() -> dict[str, str]:
-    """Return the header of a call; none outside an inspection."""
+    """Return the HTTP header with the inspection's request id; empty outside an inspection."""
     context = get_current()
     return {HEADER: str(context.request_id)} if context else {}
 
 
 def pool(threads: int, name: str) -> ThreadPoolExecutor:
-    """Return a pool whose threads have the request id of this thread."""
+    """Return a thread pool with this thread's request id."""
     context: RequestContext | None = get_current()
     adopt: Callable[[], None] | None = context.update_store if context else None
     return ThreadPoolExecutor(threads, thread_name_prefix=name, initializer=adopt)

@@ -1,4 +1,4 @@
-"""Whether stackmend knows a database's schema, and what the schema lacks.
+"""Whether stackmend knows a database's schema, and which tables and columns the schema lacks.
 
 A later release may add a column that every write must set. So stackmend never writes to an unknown schema.
 """
@@ -25,7 +25,7 @@ class KnownSchemas:
     """The schemas that stackmend may write to. Thread-safe.
 
     :param revisions: values of ``alembic_version``
-    :param releases: the known releases, for errors: ``Nova 25 (Yoga) to 34``
+    :param releases: their releases, for error messages: ``Nova 25 (Yoga) to 34``
     """
 
     def __init__(self, revisions: frozenset[str], releases: str) -> None:
@@ -34,8 +34,10 @@ class KnownSchemas:
         self._read_at: dict[str, float] = {}
 
     def require(self, databases: Iterable[Database]) -> None:
-        """:raises Refused: when a database has an unknown schema
-        :raises Unavailable: when a database does not answer
+        """Check the schemas of databases before a write.
+
+        :raises Refused: stackmend does not know a schema
+        :raises Unavailable: a database does not answer
         """
         for database in databases:
             now = time.monotonic()
@@ -48,7 +50,7 @@ class KnownSchemas:
     def warnings(self, database: Database, wanted: sa.MetaData) -> Iterator[str]:
         """Yield the reasons why handlers cannot inspect or heal with this database.
 
-        :raises Unavailable: when the database does not answer
+        :raises Unavailable: the database does not answer
         """
         if missing := database.run(partial(lacking, wanted=wanted)):
             yield (

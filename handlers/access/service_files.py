@@ -1,7 +1,7 @@
 """Reads single values from the files of other services (``nova.conf``, ``octavia.conf``).
 
-The files may hold options of any release, so every value is text. As in oslo.config, later files win, and the same files give
-the values of ``$name``.
+The files may hold options of any release, so every value is text. As in oslo.config, later files win, and ``$name`` refers to
+another option in the files.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ class ConfigError(cfg.Error):
 class ServiceFiles:
     """The configuration files of one service.
 
-    :param option: our option that names the files, for errors: ``[nova] config_file``
+    :param option: stackmend's option that names the files, for error messages: ``[nova] config_file``
     :param paths: files, or directories with ``*.conf`` files, in order
-    :raises ConfigError: when a file cannot be read
+    :raises ConfigError: a file cannot be read
     """
 
     def __init__(self, option: str, paths: Sequence[str]) -> None:
@@ -58,9 +58,9 @@ class ServiceFiles:
         return ", ".join(self.files) or f"no file (set {self.option})"
 
     def get(self, group: str, name: str) -> str | None:
-        """Return the value of an option, or of its former names; None when no file sets the option.
+        """Return the value of an option, under its present or a former name; None if no file sets the option.
 
-        :raises ConfigError: when the value refers to an option that the files do not set
+        :raises ConfigError: the value refers to an option that the files do not set
         """
         names = self._names(group, name)
         if not names:
@@ -106,13 +106,14 @@ class ServiceFiles:
 
 
 def database_url(given: str | None, read: Callable[[], ServiceFiles], option: str, section: str, example: str) -> str:
-    """Return the URL of a service's database, from our option or the service's files.
+    """Return the URL of a service's database, from stackmend's option or from the service's files.
 
-    :param given: the value of our option
-    :param read: reads the files; called only when ``given`` is empty
-    :param option: our option, for errors: ``[nova] api_database_connection``
-    :param example: a valid URL, for errors
-    :raises ConfigError: when neither option nor files have a URL
+    :param given: the option's value
+    :param read: reads the files; called only if ``given`` is empty
+    :param option: the option's name, for error messages: ``[nova] api_database_connection``
+    :param section: the files' section with the option ``connection``
+    :param example: a valid URL, for error messages
+    :raises ConfigError: neither option nor files have a URL
     """
     if given:
         return given

@@ -1,5 +1,3 @@
-"""Writes SQL statements as an operator types them."""
-
 from __future__ import annotations
 
 import sqlalchemy as sa
@@ -9,7 +7,7 @@ Writing = sa.Insert | sa.Update | sa.Delete
 
 
 def as_typed(dialect: sa.Dialect, statement: Writing) -> str:
-    """Return a statement as text in this dialect. A value in it can contain newlines."""
+    """Return a statement with its values, as an operator types it. Values can contain newlines."""
     text = str(statement.compile(dialect=dialect, compile_kwargs={"literal_binds": True}))
     if dialect.paramstyle in {"format", "pyformat"}:
         text = text.replace("%%", "%")

@@ -73,9 +73,9 @@ class Handler(Plugin):
         """
 
     def sweep_rest(self, missing: frozenset[str]) -> Iterator[Key] | None:
-        """Return the keys that an incomplete sweep omitted; None if only a whole sweep can list them.
+        """Return the keys that a sweep omitted because dependencies did not answer; None if only a whole sweep lists them.
 
-        :param missing: the dependencies of the sweep's :class:`Incomplete`
+        :param missing: these dependencies, which answer again
         :raises Unavailable: as in :meth:`sweep`, also from the iterator
         """
         return None

@@ -33,12 +33,12 @@ _COLUMNS = re.compile(r"[A-Z ]+\([^)]*\),?")
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """The account of a connection, with the account's privileges.
+    """A database account and its privileges.
 
     :param name: the account as GRANT writes it
     :param schema: the database as GRANT writes it
     :param there: the tables that the account can see
-    :param every: how GRANT writes all tables; empty: ``schema.*``
+    :param every: how GRANT writes all tables; empty for ``schema.*``
     :param server: privileges on all databases
     :param whole: privileges on every table of this database
     """
@@ -52,13 +52,13 @@ class Account:
     tables: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
     def lacks(self, table: str, wanted: frozenset[str]) -> frozenset[str]:
-        """Return the wanted privileges that the account lacks on a table, or on all tables (``*``)."""
+        """Return the wanted privileges that the account lacks on a table (``*``: on all tables)."""
         has = self.server | self.whole | self.tables.get(table, frozenset())
         return frozenset() if ALL in has else wanted - has
 
 
 def rights_of(handlers: Iterable[type[Handler]], database: str) -> list[Needs]:
-    """Return the privileges, by table, that handlers need in a database (``nova_api``, ``cell`` or ``octavia``)."""
+    """Return the privileges by table that each handler needs in a database: ``nova_api``, ``cell`` or ``octavia``."""
     return [handler.rights[database] for handler in handlers if database in handler.rights]
 
 
@@ -94,10 +94,10 @@ class Asked(Protocol):
 
 
 def check(name: str, database: Asked, needs: Iterable[Needs], most: Iterable[Needs] = ()) -> Iterator[Checked]:
-    """Check an account's privileges; yield nothing for SQLite, or when the database does not answer.
+    """Check an account's privileges; yield nothing for SQLite, or if the database does not answer.
 
     :param needs: privileges that the handlers in the modes ``ask`` and ``heal`` need; a missing one is a failure
-    :param most: privileges that all handlers would need; a warning names any others that the account has
+    :param most: privileges that all handlers need; a warning names privileges of the account beyond these
     """
     try:
         account = database.run(account_of)
@@ -157,7 +157,7 @@ def _mysql(connection: Connection) -> Account:
 def parsed(lines: Iterable[str], schema: str) -> tuple[frozenset[str], frozenset[str], dict[str, frozenset[str]]]:
     """Return the privileges in SHOW GRANTS: on all databases, on this database, and on each of its tables.
 
-    The result omits privileges on single columns, because no handler can work with these.
+    Privileges on single columns are omitted, because no handler can work with them.
     """
     server: frozenset[str] = frozenset()
     whole: frozenset[str] = frozenset()
@@ -180,7 +180,7 @@ def parsed(lines: Iterable[str], schema: str) -> tuple[frozenset[str], frozenset
 
 
 def _pattern(text: str) -> re.Pattern[str]:
-    """Return a pattern for database names: unless escaped, ``_`` is any character and ``%`` any text."""
+    """Return a regular expression for the database name of a grant: unescaped ``_`` is any character, ``%`` any text."""
     wild = {"_": ".", "%": ".*"}
     parts = re.findall(r"\\.|.", text.replace("``", "`"))
     return re.compile("".join(wild.get(part) or re.escape(part[-1]) for part in parts))

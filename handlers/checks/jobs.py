@@ -23,9 +23,9 @@ _UNITS = "etc/systemd/system/*.service"
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A line of a job.
+    """A line of a cron job or systemd unit.
 
-    :param place: the file and the number of the line
+    :param place: the file and the line's number
     """
 
     place: str
@@ -33,7 +33,7 @@ class Job:
 
 
 def jobs(pattern: re.Pattern[str], root: Path = Path("/")) -> Iterator[Job]:
-    """Yield the lines of jobs that match; skip comments, and files that this user cannot read."""
+    """Yield the lines of cron jobs and units that match; skip comments and unreadable files."""
     for glob in (*_CRON, _UNITS):
         for file in sorted(root.glob(glob)):
             yield from _lines(file, pattern)

@@ -1,5 +1,3 @@
-"""The check of a service's notifications."""
-
 from __future__ import annotations
 
 from collections.abc import Iterator
@@ -15,7 +13,7 @@ def notifications(bus: Bus, files: ServiceFiles, group: str, option: str, common
     """Check whether a service publishes to a topic that stackmend consumes.
 
     :param option: the service's option in ``group`` that lists topics
-    :param common: the topic of other consumers, which the advised value keeps
+    :param common: the option's default
     """
     subject = f"{files}: notifications"
     drivers = files.texts("oslo_messaging_notifications", "driver")

@@ -1,6 +1,6 @@
 """Whether the credentials of ``[openstack]`` have the Keystone roles that handlers need.
 
-The check counts the token's roles, implied roles included, and names the command that adds a missing role.
+The check reads the roles in the token, implied roles included, and names the command that adds a missing role.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ class Identity:
 
 
 def check(service: str, resources: Resources, modes: Mapping[type[Handler], Mode]) -> Iterator[Checked]:
-    """Check the roles of ``[openstack]``; yield nothing without Keystone, or when no handler needs a role.
+    """Check the roles of ``[openstack]``; yield nothing without Keystone, or if no handler needs a role.
 
-    :param service: the handlers' service, for the subject of the result
+    :param service: the handlers' service, for the result's subject
     """
     wanted: dict[Role, list[str]] = {}
     for handler, mode in sorted(modes.items(), key=lambda item: item[0].name):
@@ -71,7 +71,7 @@ def check(service: str, resources: Resources, modes: Mapping[type[Handler], Mode
 def who(cloud: Cloud) -> Identity | None:
     """Return the owner of the credentials' token; None without Keystone.
 
-    :raises Unavailable: when Keystone does not answer, or rejects the credentials
+    :raises Unavailable: Keystone does not answer, or rejects the credentials
     """
     auth = cloud.session.auth
     if not isinstance(auth, BaseIdentityPlugin):

@@ -11,14 +11,13 @@ LIMIT = 100
 
 
 def swept(handler: Handler) -> list[Key]:
-    """Return the keys that a sweep lists, sorted."""
     return sorted(handler.sweep())
 
 
 def findings(handler: Handler, key: Key) -> list[Finding]:
-    """Return the findings of one inspection.
+    """Return the findings of an inspection.
 
-    :raises AssertionError: when a second inspection differs, for example because the evidence has clock readings
+    :raises AssertionError: a second inspection differs, for example because the evidence has clock readings
     """
     first, second = list(handler.inspect(key)), list(handler.inspect(key))
     same = len(first) == len(second) and all(one.same_as(other) for one, other in zip(first, second, strict=True))
@@ -30,7 +29,7 @@ def findings(handler: Handler, key: Key) -> list[Finding]:
 def refusals(handler: Handler, key: Key) -> list[str]:
     """Return the reasons why a key's findings are not healable.
 
-    :raises AssertionError: when a finding is healable
+    :raises AssertionError: a finding is healable
     """
     found = findings(handler, key)
     healable = [finding for finding in found if finding.healable]
@@ -40,10 +39,10 @@ def refusals(handler: Handler, key: Key) -> list[str]:
 
 
 def heal_all(handler: Handler, keys: Iterable[Key] | None = None) -> list[Healed]:
-    """Heal one healable finding per inspection until no such finding is left; return the heals.
+    """Inspect and heal until no healable finding is left, with one heal per inspection; return the heals.
 
-    :param keys: the keys to inspect; None: the keys of a sweep
-    :raises AssertionError: when the handler still finds something after :data:`LIMIT` heals
+    :param keys: the keys to inspect; None for the keys of a sweep
+    :raises AssertionError: the handler still finds something after :data:`LIMIT` heals
     """
     done: list[Healed] = []
     for key in swept(handler) if keys is None else keys:

@@ -1,5 +1,3 @@
-"""Makes the resources that handlers share, from plain values."""
-
 from __future__ import annotations
 
 from collections.abc import Mapping
@@ -16,9 +14,10 @@ def configured(
 ) -> Resources:
     """Return resources with one handler's options, read from a file as in production.
 
-    :param options: values by group and name; all other options keep their defaults
+    :param options: values by group and name; other options keep their defaults
+    :param folder: place of the file
     :param bus: only for a handler that reads a queue
-    :raises cfg.Error: when a value is wrong
+    :raises cfg.Error: a value is wrong
     """
     parser = RawConfigParser()
     parser.read_dict({group: {name: str(value) for name, value in more.items()} for group, more in options.items()})
