@@ -1,4 +1,4 @@
-"""The only module that imports oslo.messaging. Before, it selects the threading backend of oslo.service instead of eventlet.
+"""The only module that imports oslo.messaging. First, it selects the threading backend of oslo.service instead of eventlet.
 
 The import takes a fifth of a second, so commands without a broker avoid this module.
 """

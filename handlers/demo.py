@@ -1,4 +1,4 @@
-"""The contract of a demonstration: a small cloud in one process, with real drift. It imports nothing of ``consumer``."""
+"""The contract of a demonstration: a small cloud in one process, with real drift."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from handlers.base import Key, Resources
 
 @dataclass(frozen=True, slots=True)
 class Notification:
-    """A notification in the form of the bus, for replay and demonstration."""
+    """A notification as a service publishes it to RabbitMQ."""
 
     exchange: str
     routing_key: str
@@ -56,8 +56,8 @@ class Demo(ABC):
 
     @abstractmethod
     def scenes(self) -> Sequence[Scene]:
-        """Return the scenes in the order of the play, after :meth:`join`."""
+        """Return the scenes in their order; called after :meth:`join`."""
 
     @abstractmethod
     def stop(self) -> None:
-        """Stop the cloud; the caller deletes its folder."""
+        """Stop the cloud; leave its folder to the caller."""

@@ -1,1 +1,1 @@
-"""Reads notifications from RabbitMQ, and decodes them to events. :mod:`consumer.bus.source` uses the other modules."""
+"""Reads notifications from RabbitMQ and decodes them to events; :mod:`consumer.bus.source` is the start."""

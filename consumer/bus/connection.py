@@ -56,7 +56,7 @@ class NoBroker(UnusableURL):
 class Endpoint:
     """One host of a broker.
 
-    :param name: host and port, for logs
+    :param name: host and port
     :param arguments: for ``kombu.Connection``; they contain the password
     """
 
@@ -68,9 +68,9 @@ class Endpoint:
 class Plan:
     """How to connect to a broker, and how to retry. Times are in seconds.
 
-    :param retry_first: the wait after all hosts failed once
-    :param retry_step: how much longer each further wait is
-    :param retry_most: the longest wait
+    :param retry_first: wait after all hosts failed once
+    :param retry_step: growth of each further wait
+    :param retry_most: longest wait
     """
 
     endpoints: tuple[Endpoint, ...]
@@ -161,7 +161,7 @@ def plan(url: str, settings: BusSettings, options: Options = ()) -> Plan:
 
     :param options: the publishers' ``[oslo_messaging_rabbit]``; stackmend's configuration and the URL's query override them
     :raises NoBroker: the URL is ``none:///``
-    :raises UnusableURL: the URL is malformed, or is neither for RabbitMQ nor for a broker in memory
+    :raises UnusableURL: the URL is malformed, or for another kind of broker
     """
     conf = settings.conf if settings.conf is not None else _defaults()
     parsed = _parsed(conf, url)
@@ -188,7 +188,7 @@ def plan(url: str, settings: BusSettings, options: Options = ()) -> Plan:
 def connect(endpoints: tuple[Endpoint, ...], settings: BusSettings) -> Link:
     """Connect to the first host that answers.
 
-    :raises ConnectionError: no host answers; the text gives the reason of each host
+    :raises ConnectionError: no host answers; the text gives each host's reason
     """
     reasons = []
     for endpoint in endpoints:

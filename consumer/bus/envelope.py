@@ -40,7 +40,7 @@ _TAIL = b'}"}'
 class Sieve:
     """Decodes messages with wanted event types, and drops the others.
 
-    :param wanted: event types, by their versioned names
+    :param wanted: versioned names of event types
     :param max_body: size of the largest message to parse, in bytes
     """
 

@@ -109,7 +109,7 @@ _STATE_UPDATE = ("old_state", "state", "old_task_state", "new_task_state")
 
 
 def normalise(name: str) -> str:
-    """Return the versioned name of a legacy event type of Nova; return any other event type unchanged."""
+    """Return the versioned name of a legacy event type of Nova; other event types stay unchanged."""
     irregular = _IRREGULAR.get(name)
     if irregular is not None:
         return irregular

@@ -45,7 +45,7 @@ _COUNT_EVERY = 30.0
 class Backlog:
     """The number of messages in stackmend's queues that the broker has not sent yet.
 
-    :param at: when the broker counted them, in seconds of the monotonic clock
+    :param at: monotonic time of the count, in seconds
     """
 
     messages: int
@@ -56,7 +56,7 @@ class Backlog:
 class Arrived:
     """A message from the broker, not decoded.
 
-    :param tag: the delivery tag, which acknowledges the message
+    :param tag: the delivery tag, for the acknowledgement
     :param size: bytes of the whole body; ``body`` lacks its end if they exceed ``[bus] max_body_bytes``
     :param compression: the message's header ``compression``
     :param unreadable: why the message's properties cannot be read; empty if they can
@@ -236,7 +236,7 @@ class Intake:
         self.size += len(body)
 
     def _cancelled(self, tag: str) -> None:
-        """Record that the broker cancelled a consumer, because its queue was deleted or moved to another node."""
+        """Record that the broker cancelled a consumer, because its queue was deleted or moved."""
         queue = self.consumed.pop(tag, "?")
         LOG.warning("broker %s: the broker cancelled our consumer of the queue %s", self._broker.name, queue)
         self._deleted.add(queue)

@@ -81,7 +81,7 @@ class Batch:
 class Source:
     """Reads one broker. Its thread sets the attributes that health and metrics need; any thread may read them.
 
-    :param wanted: event types, by their versioned names
+    :param wanted: versioned names of event types
     :param deliver: stores a batch or raises :class:`NotStored`, within seconds, because heartbeats wait meanwhile
     :param on_gap: gets the broker's name and a sentence why messages were perhaps missed; must be quick
     """

@@ -27,7 +27,7 @@ _FILES = {"ca_certs": "ssl_ca_file", "certfile": "ssl_cert_file", "keyfile": "ss
 
 
 def parameters(hostname: str | None, options: Mapping[str, Any]) -> dict[str, Any] | bool:
-    """Return py-amqp's TLS parameters; False without TLS. Only with ``ssl_ca_file``, py-amqp checks host names.
+    """Return py-amqp's TLS parameters; False without TLS.
 
     :raises UnusableURL: this Python does not support ``ssl_version``
     """
@@ -45,7 +45,7 @@ def parameters(hostname: str | None, options: Mapping[str, Any]) -> dict[str, An
 
 
 def advice(error: BaseException, given: Mapping[str, Any] | bool) -> str:
-    """Return a text that names the options to check after a TLS failure; empty after any other failure.
+    """Return the options to check after a TLS failure, as text; empty after any other failure.
 
     :param given: the result of :func:`parameters`
     """

@@ -50,12 +50,12 @@ class Topology:
 
     @property
     def ready(self) -> bool:
-        """Whether any of stackmend's queues exists. Each queue appears with the first message of its priority."""
+        """Whether any of stackmend's queues exists; others may appear later."""
         return self.reachable and any(thing.exists for thing in self.found if thing.kind is Kind.QUEUE)
 
 
 def check(broker: Broker, settings: BusSettings) -> Topology:
-    """Inspect the exchanges and queues of one broker, to explain why no event arrives."""
+    """Inspect a broker's exchanges and queues, to explain why no event arrives."""
     try:
         with opened(broker.transport_url, settings, broker.options) as link:
             return Topology(broker.name, True, tuple(_things(link, broker, settings)))
@@ -66,10 +66,9 @@ def check(broker: Broker, settings: BusSettings) -> Topology:
 
 
 def publish(broker: Broker, exchange: str, routing_key: str, body: bytes, settings: BusSettings | None = None) -> None:
-    """Publish one persistent message; return once a queue has the message.
+    """Publish one persistent message; return once a queue has the message, otherwise raise :class:`NotPublished`.
 
     :param exchange: ``""`` for the default exchange, where the routing key is the queue's name
-    :raises NotPublished: the broker refuses the message, or no queue receives it
     """
     try:
         with opened(broker.transport_url, settings or BusSettings(), broker.options) as link:

@@ -115,8 +115,8 @@ class Approve(Decide):
     stackmend inspects each object again before the heal. If the evidence differs, it asks again. An expired ask cannot be
     approved (exit code 1).
 
-    Some findings lack their second witness; then 'Reason' names what to examine. By your approval you become this witness. So
-    approve such an ask by its ID; the filters leave it out.
+    Some findings lack their second witness, which you become by your approval; 'Reason' names what to examine. Approve such an
+    ask by its ID; the filters leave it out.
     """
 
     example = (

@@ -97,7 +97,7 @@ def count(found: Iterable[Checked]) -> str:
 
 
 def machine_checks(session: Session) -> Iterator[Checked]:
-    """Check what stackmend itself needs: configuration files, journal, brokers, sources of holds, webhooks."""
+    """Check stackmend's own needs: configuration files, journal, brokers, sources of holds, webhooks."""
     yield from _files(session)
     yield from _journal(session)
     yield from _brokers(session)

@@ -129,7 +129,7 @@ def heals(daemon: DemoDaemon) -> list[dict[str, Any]]:
 
 
 class Narrator:
-    """Prints the demonstration line by line; on a terminal, with colours and a spinner."""
+    """Prints the demonstration; on a terminal, with colours and a spinner."""
 
     def __init__(self, console: Console) -> None:
         self._console = console

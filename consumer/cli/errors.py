@@ -1,4 +1,4 @@
-"""The exit codes of all commands, and the error that an operator can solve."""
+"""The exit codes of commands, and :class:`CommandError`."""
 
 OK, ERROR, DRIFT, INTERRUPTED, PIPE_CLOSED = 0, 1, 2, 130, 141
 

@@ -68,10 +68,10 @@ class Inspect(OneKey):
 
 
 class Heal(OneKey):
-    """Inspect one object and heal its proved drift, whatever the handler's mode.
+    """Inspect one object and heal its proved drift, whatever the handler's mode and window.
 
-    This also works for a handler that is off or outside its window. The command changes nothing if the object is exempt or on
-    hold, or if the handler is paused or stopped. The history records each change.
+    The command changes nothing if the object is exempt or on hold, or if the handler is paused or stopped. The history records
+    each change.
 
     Exit codes: 0 no drift left, 2 drift remains, 1 the inspection failed.
     """

@@ -8,8 +8,6 @@ from consumer.text import redacted
 
 
 class Masked(logging.Formatter):
-    """Masks passwords in the output of another formatter."""
-
     def __init__(self, inner: logging.Formatter) -> None:
         super().__init__()
         self._inner = inner

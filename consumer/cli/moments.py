@@ -24,7 +24,7 @@ def read_since(text: str, clock: float, option: str = "--since") -> float:
 def read_until(text: str, clock: float, option: str = "--until") -> float:
     """Parse a future time: a time span from now, or a date. Arguments and result are those of :func:`read_since`.
 
-    :raises CommandError: the text is no time, or the time is past
+    :raises CommandError: the text is no future time
     """
     span = _seconds(text)
     moment = _moment(text, option) if span is None else clock + span

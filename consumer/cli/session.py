@@ -1,4 +1,4 @@
-"""The objects that a command needs, such as handlers, configuration and journal; each is made on first use."""
+"""The objects that a command needs, each made on first use."""
 
 from __future__ import annotations
 

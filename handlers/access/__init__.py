@@ -12,6 +12,6 @@ schemas         whether stackmend knows a database's schema
 neutron         the client for Neutron's ports
 roles           the Keystone roles that calls need
 rabbit_options  the TLS options of a service's broker
-service_files   reads values from the configuration files of services
+service_files   reads values from services' configuration files
 request_id      the request id of the current inspection
 """

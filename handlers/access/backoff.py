@@ -22,7 +22,7 @@ class Backoff:
         self._until = 0.0
 
     def refusal(self) -> str:
-        """Return why the caller must not ask the server now; empty if the caller may. After each pause, one caller may."""
+        """Return why the caller must not ask the server now; empty if the caller may. After each pause, one caller may ask."""
         with self._lock:
             now = self._clock()
             if not self._reason:

@@ -145,7 +145,7 @@ class Cloud:
     def service(self, service_type: str, place: Place | None = None) -> Service:
         """Return the API of a service.
 
-        :param place: region and endpoint from octavia.conf, which override stackmend's own options
+        :param place: values of octavia.conf. Its region and interfaces override stackmend's options; its endpoint does not
         """
         place = place or Place()
         client = _OneRegion(
@@ -212,7 +212,6 @@ class Service:
         return self._call(method, url, arguments)
 
     def send(self, write: Write, **arguments: Any) -> requests.Response:
-        """Send a planned write, as :meth:`write` does."""
         body = {} if write.body is None else {"json": write.body}
         return self.write(write.method, write.url, headers=dict(write.headers), **body, **arguments)
 

@@ -211,7 +211,6 @@ class Database:
         return as_typed(self._engine.dialect, statement)
 
     def plan(self, statements: Iterable[Writing]) -> str:
-        """Return statements as text, the lines of a plan."""
         texts = map(self.typed, statements)
         return "\n".join(f"{self.name}: {_BEFORE_CLAUSE.sub(' ', text)}" for text in texts)
 

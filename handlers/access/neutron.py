@@ -3,7 +3,7 @@
 Every write is compare-and-set: with ``If-Match: revision_number=N``, the write fails if the port changed since the read.
 
 Only administrators see other projects' ports and bindings. A port whose binding Neutron hides causes
-:class:`~handlers.base.Unavailable`. Since Neutron 2023.2, writing ``binding:profile`` also needs the role ``service``.
+:class:`~handlers.base.Unavailable`.
 
 A binding has no revision, and Neutron ignores ``If-Match`` for it. So :meth:`Network.delete_binding` reads the port before and
 after the request.

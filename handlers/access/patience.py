@@ -1,6 +1,6 @@
 """How long a connection waits for its database: seconds for the handshake and for a ping, longer for a statement.
 
-PyMySQL's ``connect_timeout`` ends with the TCP connection, and psycopg waits for a statement without end.
+The drivers' options do not suffice: PyMySQL's ``connect_timeout`` omits the handshake, and psycopg limits no statement.
 """
 
 from __future__ import annotations

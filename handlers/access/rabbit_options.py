@@ -16,8 +16,5 @@ TLS_OPTIONS = (
 
 
 def tls_options(files: ServiceFiles) -> tuple[tuple[str, str], ...]:
-    """Return the TLS options that the files set, with their values.
-
-    :raises ConfigError: a value refers to an option that the files do not set
-    """
+    """Return the TLS options that the files set, with their values."""
     return tuple((name, value) for name in TLS_OPTIONS if (value := files.get(GROUP, name)) is not None)

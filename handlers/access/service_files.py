@@ -110,8 +110,7 @@ def database_url(given: str | None, read: Callable[[], ServiceFiles], option: st
 
     :param given: the option's value
     :param read: reads the files; called only if ``given`` is empty
-    :param option: the option's name, for error messages: ``[nova] api_database_connection``
-    :param section: the files' section with the option ``connection``
+    :param option: the option's name: ``[nova] api_database_connection``
     :param example: a valid URL, for error messages
     :raises ConfigError: neither option nor files have a URL
     """

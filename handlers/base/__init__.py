@@ -24,7 +24,7 @@ row is neither. When a database or an API does not answer, the heal stops.
 ``checks``      the checks of ``stackmend check`` and their results
 ``verdict``     the verdict of a check
 
-Other packages import these names from here. The package imports nothing from ``consumer``.
+Other packages import these names from here. Nothing here imports ``consumer``.
 """
 
 from __future__ import annotations

@@ -1,5 +1,3 @@
-"""The results of ``stackmend check``."""
-
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping

@@ -46,10 +46,6 @@ class Key:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Parse ``kind:id``.
-
-        :raises ValueError: the text is not a key
-        """
         kind, _, identity = text.partition(":")
         return cls(kind, identity)
 
@@ -72,7 +68,7 @@ class Event:
     :param id: the ``message_id``, for tracing only
     :param publisher: ``nova-compute:host`` or ``compute.host``; never used as a key
     :param sent_at: the publisher's time (UTC, aware), if the notification has one
-    :param format: ``versioned`` or ``unversioned``; empty if the publisher has only one format. Handlers ignore it
+    :param format: ``versioned`` or ``unversioned``; empty if the publisher has only one format. Handlers ignore the format
     """
 
     type: str
@@ -88,8 +84,8 @@ class Event:
 class Trigger:
     """A type of event after which a handler inspects a key.
 
-    :param key: returns the key in an untrusted event; None if the event does not concern the handler. If it raises an
-        exception, the notification becomes a dead letter
+    :param key: returns the key in an untrusted event; None if the event does not concern the handler. If the function
+        raises an exception, the notification becomes a dead letter
     :param after: seconds before the first inspection, because some services send an event before their work ends
     :param periodic: whether a service sends the event at intervals, even without a change; hints of other events go first
     """
@@ -110,7 +106,6 @@ class Finding:
         inspections of one drift must give equal evidence
     :param healable: whether ``heal`` may be called
     :param refusal: why ``heal`` must not be called
-    :param weight: number of objects that the heal changes
     :param undo: commands or statements that reverse the heal; empty if unknown before the heal
     :param plan: the exact writes of the heal, one per line: request with body and generation, or statement with values
     :param concerns: further objects that an exemption can name: ``host:compute-7``, ``project:<id>``, ``cell:cell1``
@@ -145,7 +140,6 @@ class Healed:
     """The changes of a heal, with old and new values, for the history.
 
     :param action: one sentence, past tense: ``mapped host compute-7 to cell cell1``
-    :param undo: the commands or statements that reverse the heal
     :param complete: False if more steps follow; then stackmend inspects the key again at once
     """
 

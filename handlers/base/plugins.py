@@ -1,5 +1,3 @@
-"""The classes that entry points name."""
-
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
@@ -18,7 +16,7 @@ class Plugin(ABC):
 
     @classmethod
     def options(cls) -> Mapping[str, Sequence[cfg.Opt]]:
-        """Return the options of the plugin and of its shared objects, by group. Plugins can share options."""
+        """Return the options of the plugin and of its shared objects, by group."""
         return {}
 
     @classmethod
@@ -36,7 +34,7 @@ class Plugin(ABC):
     def from_resources(cls, resources: Resources) -> Self:
         """Make the plugin.
 
-        :raises cfg.Error: an option is missing or wrong; the message names option, file and a right value
+        :raises cfg.Error: an option is missing or wrong; the message names a right value
         """
 
 
@@ -62,7 +60,6 @@ class Inventory(Plugin):
         """Return all known facts of one item.
 
         :raises LookupError: there is no such item
-        :raises Unavailable: as in :meth:`items`
         """
 
     def release(self, identity: str) -> Healed:

@@ -54,7 +54,7 @@ class Resources:
                     yield from one.warnings()
 
     def close(self) -> None:
-        """Close every shared object that has a ``close``; the youngest first."""
+        """Close every shared object that has a ``close``, the youngest first."""
         with self._lock:
             for one in reversed(list(self._made.values())):
                 close = getattr(one, "close", None)

@@ -1,5 +1,3 @@
-"""The roles and database privileges that a handler needs."""
-
 from __future__ import annotations
 
 from collections.abc import Mapping
@@ -36,7 +34,6 @@ class Roles:
     heal: tuple[Role, ...] = ()
 
     def needed(self, mode: Mode) -> tuple[Role, ...]:
-        """Return the roles that a handler needs in a mode other than ``off``."""
         return self.inspect + self.heal if mode.heals else self.inspect
 
 

@@ -44,8 +44,6 @@ class Watermark:
 
     :param database: ``nova_api``, ``cell:<name>``, ``placement``, ``octavia_database``
     :param server: the server of a cluster that answered, for messages only
-    :param rising: values that only grow
-    :param ids: the ids of tables with a counter
     :param anchors: values of old rows by name; a value never changes while the row exists
     """
 

@@ -1,6 +1,6 @@
 """Whether this host and an API agree about the time, by the header ``Date`` of an answer.
 
-Handlers compare times of an API, such as the creation of a server, with the clock of this host.
+Handlers compare an API's times, such as a server's creation, with this host's clock.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The privileges that a database account needs and has, and the GRANT statements for missing ones.
 
 Besides :attr:`~handlers.base.Handler.rights`, every handler needs SELECT on the whole database. The check asks MariaDB and
-MySQL by SHOW GRANTS, and PostgreSQL by ``has_table_privilege``, which includes groups. SQLite has no accounts.
+MySQL by SHOW GRANTS, and PostgreSQL by ``has_table_privilege``, which includes groups.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ def check(name: str, database: Asked, needs: Iterable[Needs], most: Iterable[Nee
     """Check an account's privileges; yield nothing for SQLite, or if the database does not answer.
 
     :param needs: privileges that the handlers in the modes ``ask`` and ``heal`` need; a missing one is a failure
-    :param most: privileges that all handlers need; a warning names privileges of the account beyond these
+    :param most: privileges that all handlers would need in these modes; a warning names privileges beyond them
     """
     try:
         account = database.run(account_of)

@@ -12,7 +12,7 @@ PUBLISHING = frozenset({"messaging", "messagingv2"})
 def notifications(bus: Bus, files: ServiceFiles, group: str, option: str, common: str) -> Iterator[Checked]:
     """Check whether a service publishes to a topic that stackmend consumes.
 
-    :param option: the service's option in ``group`` that lists topics
+    :param option: the service's option that lists topics
     :param common: the option's default
     """
     subject = f"{files}: notifications"

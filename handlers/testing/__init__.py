@@ -1,4 +1,4 @@
-"""Tools for a handler's tests, inside this tree or outside.
+"""Tools for the tests of handlers.
 
 ``drive``  runs a handler as stackmend does: sweep, inspect and heal until nothing is left
 ``setup``  makes the shared resources from plain values

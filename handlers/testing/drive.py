@@ -27,7 +27,7 @@ def findings(handler: Handler, key: Key) -> list[Finding]:
 
 
 def refusals(handler: Handler, key: Key) -> list[str]:
-    """Return the reasons why a key's findings are not healable.
+    """Return why each of a key's findings is not healable.
 
     :raises AssertionError: a finding is healable
     """

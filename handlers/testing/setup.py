@@ -12,10 +12,9 @@ from handlers.base import Bus, Handler, Resources
 def configured(
     handler: type[Handler], options: Mapping[str, Mapping[str, object]], folder: Path, bus: Bus | None = None
 ) -> Resources:
-    """Return resources with one handler's options, read from a file as in production.
+    """Return resources with one handler's options, read from a file in ``folder``, as in production.
 
     :param options: values by group and name; other options keep their defaults
-    :param folder: place of the file
     :param bus: only for a handler that reads a queue
     :raises cfg.Error: a value is wrong
     """
