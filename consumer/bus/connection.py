@@ -69,7 +69,7 @@ class Plan:
     """How to connect to a broker, and how to retry. Times are in seconds.
 
     :param retry_first: wait after all hosts failed once
-    :param retry_step: growth of each further wait
+    :param retry_step: increase of each further wait
     :param retry_most: longest wait
     """
 

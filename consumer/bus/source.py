@@ -79,7 +79,7 @@ class Batch:
 
 
 class Source:
-    """Reads one broker. Its thread sets the attributes that health and metrics need; any thread may read them.
+    """Reads one broker in a thread. The thread sets the attributes that health and metrics need; any thread may read them.
 
     :param wanted: versioned names of event types
     :param deliver: stores a batch or raises :class:`NotStored`, within seconds, because heartbeats wait meanwhile

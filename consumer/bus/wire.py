@@ -2,8 +2,8 @@
 
 One system call reads many frames. py-amqp makes about 25 calls for a message, half the cost of receiving.
 
-In py-amqp, a name that is not UTF-8 ends the connection, and RabbitMQ sends the message again for ever. Here the message
-records why its properties are unreadable.
+In py-amqp, a routing key or property that is not UTF-8 ends the connection, and RabbitMQ sends the message again for ever.
+Here the message records why its properties are unreadable.
 """
 
 from __future__ import annotations

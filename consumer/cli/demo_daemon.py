@@ -43,7 +43,7 @@ _START_WITHIN = 60.0
 
 @dataclass(slots=True)
 class Act:
-    """A scene of the demonstration whose drift exists.
+    """A played scene of the demonstration.
 
     :param events: event types of the scene's notifications; empty if only a sweep can find the drift
     :param began: the time of the notifications or, without notifications, of the drift; seconds since the epoch

@@ -1,7 +1,7 @@
 """Calls the cloud's APIs, with one authenticated session.
 
 A call raises :class:`~handlers.base.Unavailable` if the service gives no answer in time, answers 5xx, or rejects the
-credentials (401, 403). It does the same if the catalogue has no endpoint, or several regions of which no option chooses one.
+credentials (401, 403). It does the same if the catalogue has no endpoint, or several regions and no option chooses one.
 The caller gets every other answer, such as 404 and 409.
 
 Failed reads are repeated for about a second, writes never, because the first write may have arrived.
@@ -161,7 +161,7 @@ class Cloud:
 
 
 class _OneRegion(adapter.Adapter):
-    """Refuses calls while several regions are possible, of which keystoneauth would pick any."""
+    """Refuses calls while several regions are possible; keystoneauth would pick any of them."""
 
     _settled = False
 

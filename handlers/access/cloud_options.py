@@ -1,6 +1,7 @@
 """The options of ``[openstack]``: credentials and endpoints of the cloud's APIs.
 
-The first that is set gives the credentials: ``cloud`` (in ``clouds.yaml``), ``auth_type``, :data:`SERVICE_CREDENTIALS`.
+The first of these that is set gives the credentials: ``cloud`` (in ``clouds.yaml``), ``auth_type``,
+:data:`SERVICE_CREDENTIALS`.
 Placement without Keystone needs ``auth_type = admin_token``, ``endpoint = http://...``, ``token = admin``.
 """
 

@@ -32,7 +32,7 @@ class Incomplete(Unavailable):
     """A sweep listed every key, except those for which it needs a dependency that did not answer.
 
     :param error: the error of such a dependency
-    :param before: the error that the same sweep collected before; the new error includes its dependencies
+    :param before: the sweep's previous such error; the new error includes its dependencies
     """
 
     def __init__(self, error: Unavailable, before: Incomplete | None = None) -> None:
