@@ -1,13 +1,13 @@
 """Compute hosts: mappings to cells, aggregates, services, providers.
 
-=======================  =====================================================================
+=======================  ============================================================
 ``discover_hosts``       handler: map new hosts to their cells
-``discovery_rules``      whether a host's mapping is right
-``sync_aggregates``      handler: add the hosts of Nova's aggregates to Placement's
-``aggregate_rules``      which providers must join or leave an aggregate
-``audit_services``       handler: delete mappings and providers that deleted services left
-``leftover_rules``       decides about such mappings and providers
-``audit_providers``      handler: report compute nodes whose name another provider has
-``queries``              the SQL
-=======================  =====================================================================
+``discovery_rules``      decides whether a host's mapping is right
+``sync_aggregates``      handler: repair memberships in Placement's aggregates
+``aggregate_rules``      decides about memberships in aggregates
+``audit_services``       handler: delete leftovers of deleted services
+``leftover_rules``       decides about leftovers of deleted services
+``audit_providers``      handler: report nodes whose name another provider has
+``queries``              SQL about hosts
+=======================  ============================================================
 """

@@ -1,7 +1,7 @@
-"""Decide which providers must join or leave Placement's aggregates. Pure.
+"""Decide which providers must join or leave Placement's aggregates, without I/O.
 
-Operators edit Placement's aggregates too (Nova's guide "Tenant Isolation with Placement"). A membership that Nova does not
-know is therefore no proof of drift.
+Operators edit Placement's aggregates too (Nova's guide "Tenant Isolation with Placement"). So a membership that Nova does not
+know proves no drift.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Membership:
     """A compute node's provider, and the aggregates that it must join or leave.
 
     :param before: all aggregates of the provider
-    :param generation: the provider's generation, for the plan only: every allocation changes it
+    :param generation: the provider's generation, for the plan only, because every allocation changes it
     """
 
     provider: str
@@ -72,7 +72,7 @@ def wanted(names: HostNames, aggregates: Collection[Aggregate], host: str) -> Wa
 
 
 def differing(node: ComputeNode, has: Collection[str], rule: Wanted) -> tuple[Membership | None, Membership | None]:
-    """Return the aggregates that a node's provider must join, and those in which it is although its host is not."""
+    """Return the aggregates that a node's provider lacks, and those that it is in although its host is not; None for none."""
     lacks, extra = rule.joined - set(has), rule.left & set(has)
     return _membership(node, lacks, has), _membership(node, extra, has)
 
@@ -82,10 +82,7 @@ def _membership(node: ComputeNode, aggregates: frozenset[str], has: Collection[s
 
 
 def refusal(problem: str, may_remove: bool, nodes_of_uuid: int, nodes_of_host: int) -> str:
-    """Return why a membership must not change; empty if it may.
-
-    :param nodes_of_uuid: number of compute nodes with the provider's uuid
-    """
+    """Return why a heal must not change a membership; empty if it may."""
     if nodes_of_uuid > 1:
         return (
             "several compute nodes have the provider's uuid: either a cell's database is a copy of another one, or two "

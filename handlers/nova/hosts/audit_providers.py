@@ -1,19 +1,18 @@
-"""Report compute nodes whose name in Placement belongs to another provider.
+"""Report compute nodes whose name in Placement belongs to another resource provider.
 
-**What drifts.** A compute node's provider has the node's name and uuid. If another provider has the name, nova-compute cannot
-make a provider (``Conflicting resource provider name``). No instance is scheduled to the host, and its instances count against
-the wrong provider.
+**What drifts.** A compute node's provider should have the node's name and uuid. If a provider with another uuid has the name,
+nova-compute cannot make its own (``Conflicting resource provider name``). No instance is scheduled to the host, and the host's
+instances count against the wrong provider.
 
-**Why Nova lets it.** A deleted host came back after its provider had stayed; the file with the node's uuid was lost;
+**Why Nova lets it.** A deleted host came back, and its old provider was still there; the file with the node's uuid was lost;
 ``[DEFAULT] host`` changed; or two computers have one name.
 
-**What is read.** The host's live compute nodes in every cell; the provider of each name, its allocations and the compute node
-of its uuid. If one cell does not answer, nothing is reported.
+**What is read.** The host's live compute nodes in every cell; the provider with each node's name, its allocations, and the
+compute node with its uuid. If one cell does not answer, nothing is reported.
 
-**What is changed.** Nothing, in any mode: the right command depends on the guests of the host. The finding names the
-consumers and the commands.
+**What is changed.** Nothing, in any mode: the right command depends on the host's guests. The finding has the commands.
 
-**What is not changed.** A name that no provider has, and a node younger than a minute, are no findings.
+**What is not changed.** A name that no provider has, and a node younger than a minute, are no drift.
 
 Sources: ``nova/scheduler/client/report.py`` (_create_resource_provider), ``nova/virt/node.py``, ``nova/compute/manager.py``
 (_ensure_existing_node_identity), ``placement/handlers/resource_provider.py``.
@@ -43,7 +42,10 @@ class Problem(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """:param owners: other hosts with a compute node of the provider's uuid"""
+    """The proof about one compute node.
+
+    :param owners: other hosts that have a compute node with the provider's uuid
+    """
 
     host: str
     node: str
@@ -126,9 +128,9 @@ class AuditProviders(PlacementHandler):
 
 
 def advice(node: ComputeNode, provider: Provider, in_use: bool, owners: Sequence[str]) -> str:
-    """Return possible causes of a wrong provider, with commands.
+    """Return possible causes and commands when ``provider`` has the name of ``node``, but another uuid.
 
-    :param owners: the hosts of the compute node that has the provider's uuid
+    :param owners: other hosts that have a compute node with the provider's uuid
     """
     if owners:
         return _shared(node, owners)

@@ -1,27 +1,27 @@
 """Delete the host mapping and the resource providers that a deleted compute service left.
 
 **What drifts.** A compute service was deleted, and ``host_mappings`` or Placement still has its host. The scheduler sees
-resources that do not exist. A host that returns counts as mapped, perhaps to the wrong cell, and the name of its provider is
-taken.
+resources that do not exist. A host that returns counts as mapped, perhaps to the wrong cell, and its old provider blocks the
+name of a new one.
 
 **Why Nova lets it.** One request deletes a service in three databases. nova-api only logs an outage of Placement, and ignores a
-provider with allocations. A mapping that is made meanwhile stays.
+provider with allocations. A mapping that another process inserts meanwhile stays.
 
-**What is read.** In every cell the host's services, compute nodes, instances and migrations, including deleted and archived
-ones; the host's mapping; the provider's tree and allocations; providers with the nodes' names. If one cell does not answer,
-the handler decides nothing. :mod:`handlers.nova.hosts.leftover_rules` has the rules.
+**What is read.** In every cell the host's instances, migrations, services and compute nodes, the last two even if deleted or
+archived; the host's mapping; the provider's tree and allocations; providers with the nodes' names. If one cell does not answer,
+the handler decides nothing. The rules are in :mod:`handlers.nova.hosts.leftover_rules`.
 
-**What is changed.** ``mapping-left``: if the row of ``host_mappings`` names the same cell, it is deleted. If the host came back
-meanwhile, the row is inserted again. ``provider-left``: ``DELETE /resource_providers/{uuid}``, which Placement refuses while
-the provider has allocations or children.
+**What is changed.** ``mapping-left``: the row of ``host_mappings`` is deleted. If the host came back meanwhile, the row is
+inserted again. ``provider-left``: ``DELETE /resource_providers/{uuid}``, which Placement refuses while the provider has
+allocations or children.
 
-**What is not changed.** stackmend only reports a leftover if no deleted row explains it, it is in use, or its host may have
+**What is not changed.** A leftover is only reported if no deleted row explains it, if it is in use, or if its host may have
 come back.
 
 **Why a race does no harm.** A nova-compute that starts meanwhile makes a new provider, and ``discover_hosts`` maps the host.
 
-**Undo.** The ``INSERT`` of the mapping, or ``openstack resource provider create``, known before the heal. nova-compute
-reports inventories and traits, ``sync_aggregates`` adds the aggregates.
+**Undo.** The ``INSERT`` of the mapping, or ``openstack resource provider create``. nova-compute then reports inventories and
+traits, and ``sync_aggregates`` adds the aggregates.
 
 Sources: ``nova/api/openstack/compute/services.py`` (delete), ``nova/scheduler/client/report.py`` (delete_resource_provider),
 ``nova/objects/host_mapping.py``, ``placement/objects/resource_provider.py`` (_delete).
@@ -69,7 +69,10 @@ class MappingEvidence:
 
 @dataclass(frozen=True, slots=True)
 class ProviderEvidence:
-    """:param nodes: host and name of each former compute node"""
+    """The proof about one resource provider.
+
+    :param nodes: host and name of each deleted compute node that had the provider's uuid
+    """
 
     provider: str
     name: str
@@ -168,11 +171,7 @@ class AuditServices(PlacementHandler):
         )
 
     def _unless_back(self, before: HostMapping) -> None:
-        """Insert the mapping again if the host came back after the deletion, or if that is unknown.
-
-        :raises Conflict: the host came back
-        :raises Unavailable: a cell did not answer
-        """
+        """Insert a deleted host mapping again if the host came back or a cell does not answer; then raise an error."""
         try:
             traces = self._traces(before.host).values()
         except Unavailable:

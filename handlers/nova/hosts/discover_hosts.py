@@ -1,23 +1,23 @@
 """Map new compute hosts to their cells.
 
-**What drifts.** A host runs nova-compute and has no row in ``host_mappings``. The scheduler may choose it, but the conductor
-finds no cell for it and buries the instance in cell0, in ERROR.
+**What drifts.** A host runs nova-compute and has no row in ``host_mappings``. The scheduler may choose the host, but the
+conductor finds no cell for it and buries the instance in cell0, in ERROR.
 
-**Why Nova lets it.** Nova maps no host when it appears. An operator runs ``nova-manage cell_v2 discover_hosts`` or sets
-``[scheduler] discover_hosts_in_cells_interval``, which is off by default.
+**Why Nova lets it.** Nova maps hosts only by ``nova-manage cell_v2 discover_hosts``, or periodically if ``[scheduler]
+discover_hosts_in_cells_interval`` is set.
 
-**What is read.** ``host_mappings``; in every cell but cell0 the host's nova-compute service, even a disabled one, and compute
-nodes. The service exists seconds before the provider, so ``service.create`` comes in time. On Galera the event can overtake the
-row, so the handler retries for about a second.
+**What is read.** ``host_mappings``; in every cell but cell0 the host's nova-compute service, even a disabled one, and its
+compute nodes. The event ``service.create`` comes before the host has a provider, so before the scheduler can choose the host.
+On Galera, the event can overtake the row; then the handler retries for a second.
 
-**What is changed.** A row is inserted into ``host_mappings``. Then ``compute_nodes.mapped`` is set to 1, for Nova's own
-discovery; a failure to do so breaks nothing.
+**What is changed.** A row is inserted into ``host_mappings``. Then ``compute_nodes.mapped`` is set to 1, so that Nova's own
+discovery skips the nodes.
 
-**What is not changed.** A host in several cells, or mapped to another cell, is reported. If one cell does not answer, no host
-is mapped: that cell may have the host too.
+**What is not changed.** A host in several cells, or mapped to the wrong cell, is only reported. While a cell does not answer,
+no host is mapped: that cell may have it too.
 
-**Why a race does no harm.** The unique key on the host refuses a second mapping. Nova deletes the mapping, then the service;
-``audit_services`` deletes a mapping made in between.
+**Why a race does no harm.** The unique key on the host refuses a second mapping. To delete a host, Nova deletes its mapping,
+then its service; ``audit_services`` deletes a mapping inserted in between.
 
 **Undo.** ``nova-manage cell_v2 delete_host --cell_uuid <cell> --host <host>``.
 
@@ -104,7 +104,6 @@ class DiscoverHosts(DatabaseHandler):
         )
 
     def _mark_nodes(self, cell: Cell, host: str) -> int:
-        """Set ``compute_nodes.mapped``; return the number of nodes, 0 if the cell does not answer."""
         marking = queries.marking_mapped(host)
         try:
             return self._databases.database(cell).run(lambda connection: int(connection.execute(marking).rowcount))

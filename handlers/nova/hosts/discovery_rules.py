@@ -1,4 +1,4 @@
-"""Decide whether a host is mapped to its cell. Pure."""
+"""Decide whether a host is mapped to the right cell, without I/O."""
 
 from __future__ import annotations
 
@@ -59,8 +59,6 @@ class Elsewhere:
 
 @dataclass(frozen=True, slots=True)
 class HostFinding:
-    """A host's drift. It is healable if ``refusal`` is empty."""
-
     problem: Problem
     summary: str
     evidence: Unmapped | SeveralCells | Elsewhere
@@ -75,12 +73,12 @@ class Host:
 
     @property
     def shares_services(self) -> bool:
-        """Whether two cells have the same service: they share a database, or one database is a copy of the other."""
+        """Whether two cells have one service uuid: they share a database, or one database is a copy of the other."""
         return _repeats(presence.services for presence in self.presences)
 
     @property
     def shares_nodes(self) -> bool:
-        """Whether two cells have the same compute node: a host that changes cells keeps the uuid in its file ``compute_id``."""
+        """Whether two cells have one compute node uuid: a host that moves to another cell keeps its file ``compute_id``."""
         return _repeats(presence.nodes for presence in self.presences)
 
     @property

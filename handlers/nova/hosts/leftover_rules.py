@@ -1,6 +1,6 @@
-"""Decide which rows and providers the deleted service of a compute host left. Pure.
+"""Decide whether a host mapping or a resource provider is a leftover of a deleted compute service, without I/O.
 
-A deleted or archived row must prove that the mapping or the provider was Nova's; a missing row proves nothing.
+Only a deleted or archived row proves that Nova made the mapping or the provider; a missing row proves nothing.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ class Problem(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Traces:
-    """Counts of a host's live rows in one cell, and its former compute nodes.
+    """A host's live rows in one cell, and its deleted compute nodes.
 
-    :param migrations: the number of migrations that have not ended
+    :param migrations: number of migrations that have not ended
     :param deleted: seconds since the host's last service or compute node was deleted, if any
     """
 
@@ -41,7 +41,7 @@ class Traces:
 
 @dataclass(frozen=True, slots=True)
 class Forget:
-    """The verdict that the mapping or the provider must be deleted."""
+    """The verdict to delete a host mapping or a resource provider."""
 
     problem: Problem
     summary: str
@@ -52,10 +52,10 @@ Leftover = Forget | Report | Wait | None
 
 @dataclass(frozen=True, slots=True)
 class MappedHost:
-    """A row of ``host_mappings`` and the rows of the host in every cell.
+    """A row of ``host_mappings`` and the host's rows in every cell.
 
     :param age: seconds since the host was mapped
-    :param successors: providers with the name of a deleted node, whose uuid no cell has
+    :param successors: providers that have the name of a deleted node, but a uuid that no node ever had
     """
 
     host: str
@@ -76,9 +76,9 @@ class MappedHost:
 
 @dataclass(frozen=True, slots=True)
 class LeftProvider:
-    """A resource provider and the rows of its hosts in every cell.
+    """A resource provider and the rows of its former hosts in every cell.
 
-    :param tree: uuids of all providers in the provider tree
+    :param tree: uuids in the provider's tree
     :param consumers: consumers with allocations in that tree
     :param alive: whether a live compute node has the provider's uuid
     :param namesake: whether a live compute node has the provider's name

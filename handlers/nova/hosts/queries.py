@@ -1,6 +1,6 @@
-"""The SQL about compute hosts and the rows that their services left.
+"""SQL about compute hosts and the rows that their deleted services left.
 
-It reads shadow tables too, because archiving moves deleted rows there. They have no index, but few rows.
+Shadow tables are read too, because archiving moves deleted rows there.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def traces(connection: Connection, host: str) -> Traces:
 
 
 def present(connection: Connection) -> tuple[set[str], set[str]]:
-    """Return the cell's hosts with nova-compute or a compute node, and the nodes' uuids."""
+    """Return the hosts in a cell that have nova-compute or a compute node, and the uuids of these nodes."""
     nodes = queries.compute_nodes(connection)
     services = {service.host for service in queries.compute_services(connection)}
     return services | {node.host for node in nodes}, {node.uuid for node in nodes}
@@ -62,7 +62,7 @@ def mapping_age(connection: Connection, host: str) -> float:
 
 
 def undo_of_forget(connection: Connection, mapping: records.HostMapping) -> str:
-    """Return the statement that restores a mapping; empty if the mapping changed."""
+    """Return the statement that inserts a host mapping again; empty if the mapping changed."""
     table = tables.host_mappings
     query = sa.select(table.c.created_at, table.c.cell_id, table.c.host).where(_same(mapping))
     row = connection.execute(query).mappings().first()
@@ -73,9 +73,9 @@ def undo_of_forget(connection: Connection, mapping: records.HostMapping) -> str:
 
 
 def forget_host(connection: Connection, before: records.HostMapping, undo: str) -> None:
-    """Delete a host's mapping to this cell.
+    """Delete the mapping of a host.
 
-    :raises Conflict: when the mapping changed, or ``undo`` would not restore it
+    :raises Conflict: the mapping changed, or ``undo`` would not restore it
     """
     restoring = undo_of_forget(connection, before)
     gone = connection.execute(forgetting(before)).rowcount

@@ -1,28 +1,27 @@
 """Add the hosts of Nova's aggregates to Placement's aggregates.
 
-**What drifts.** A host is in an aggregate of Nova, but its providers are not in the aggregate in Placement. So requests for the
-availability zone or tenant do not reach the host. Or the host left, but its provider is still a member.
+**What drifts.** A host is in an aggregate of Nova, but its providers are not in that aggregate in Placement. Requests for the
+aggregate's availability zone or tenant then do not reach the host. Or the host left, but its provider is still a member.
 
-**Why Nova lets it.** Nova writes its database first and Placement second, and only logs a failure. A new provider is in no
-aggregate. ``nova-manage placement sync_aggregates`` gives up at a host with several nodes.
+**Why Nova lets it.** Nova writes its database first and Placement second, and only logs a failure of the second write. A new
+provider is in no aggregate. ``nova-manage placement sync_aggregates`` gives up at a host with several nodes.
 
 **What is read.** ``aggregates`` and ``aggregate_hosts``; the live compute nodes of every cell; each aggregate's members in
 Placement; the aggregates of each provider that differs.
 
 **What is changed.** ``PUT /resource_providers/{uuid}/aggregates``, with the provider's generation, adds the missing aggregates
-and keeps all others. A finding has up to fifty providers; each needs its own request.
+and keeps all others.
 
-**What is not changed.** A membership that Nova does not know is reported: no record proves whether the host left or an operator
-added the provider. ``[audit] sync_aggregates_remove`` permits the removal, unless the host has several nodes. Compute nodes in
-an aggregate unknown to Nova are reported, unless a provider shares its resources with that aggregate. Placement cannot list
-aggregates, so a sweep asks for those of a hundred nodes, and the next sweep continues. A host without compute node and a node
-without provider are reported.
+**What is not changed.** A membership that Nova does not know is only reported: either the host left, or an operator added the
+provider. ``[audit] sync_aggregates_remove`` permits the removal, unless the host has several nodes. Aggregates of compute nodes
+that Nova does not know are reported, unless they have a sharing provider; each sweep reads the aggregates of a hundred nodes. A
+host without a compute node and a node without a provider are reported.
 
-**Why a race does no harm.** Nova removes a host first from Placement, so a membership seems to be missing meanwhile. Therefore
-two inspections must agree, the heal reads providers before databases, and the generation makes the second write fail. Nova's
-event after both writes causes another inspection.
+**Why a race does no harm.** Nova removes a host from Placement first, so a membership seems to be missing for a moment.
+Therefore two inspections must agree, and the heal reads providers before databases. If Nova and stackmend write at once, the
+provider's generation makes the second write fail. Nova's event afterwards causes another inspection.
 
-**Undo.** ``openstack resource provider aggregate set`` with the former memberships, known before the heal.
+**Undo.** ``openstack resource provider aggregate set`` with the former memberships.
 
 Sources: ``nova/compute/api.py`` (AggregateAPI), ``nova/scheduler/client/report.py`` (aggregate_add_host),
 ``nova/cmd/manage.py`` (sync_aggregates).
@@ -92,8 +91,6 @@ OPTIONS: list[cfg.Opt] = [
 
 
 class SyncAggregates(PlacementHandler):
-    """:param remove: whether to remove providers from aggregates in which their hosts are not"""
-
     name = "sync_aggregates"
     title = "Add the hosts of Nova's aggregates to Placement's aggregates"
     kinds = ("aggregate", "host")
@@ -138,7 +135,7 @@ class SyncAggregates(PlacementHandler):
         return self._inspect_aggregate(key, aggregates[key.id])
 
     def sweep(self) -> Iterator[Key]:
-        """Yield aggregates that have wrong members, hosts without a compute node, or no row in Nova."""
+        """Yield aggregates with wrong members in Placement, with hosts that have no compute node, or unknown to Nova."""
         names = self._databases.host_names
         nodes, down = live_nodes(self._databases)
         by_host: dict[str, set[str]] = {}
@@ -179,10 +176,9 @@ class SyncAggregates(PlacementHandler):
         )
 
     def _write_all(self, problem: str, wrong: Sequence[Membership]) -> list[Membership]:
-        """Write the memberships that are still wrong, and return them.
+        """Correct the memberships that are still wrong, and return them. The next inspection finds those that failed.
 
-        :raises Conflict, Unavailable, Refused: if nothing was written; after a partial success, the next inspection finds the
-            others
+        :raises Conflict, Unavailable, Refused: nothing was written
         """
         done: list[Membership] = []
         failed: HandlerError = Conflict(f"the memberships of {_names(wrong)} changed")
@@ -286,10 +282,7 @@ class SyncAggregates(PlacementHandler):
         return concerns.of_nodes(self._databases, {one.provider for one in wrong}).union(*aggregates, *hosts)
 
     def _refusals(self, problem: str, nodes: Sequence[ComputeNode]) -> Callable[[Membership], str]:
-        """Return a function that returns why a membership must not change, or an empty text.
-
-        :param nodes: all compute nodes that have the uuids of the memberships' providers
-        """
+        """Return a function that returns why a heal must not change a membership, or an empty text."""
         normal = self._databases.host_names.normal
         of_uuid = Counter(node.uuid for node in nodes)
         of_host: Counter[str] = Counter()
@@ -299,7 +292,7 @@ class SyncAggregates(PlacementHandler):
         return lambda one: refusal(problem, self._remove, of_uuid[one.provider], of_host[normal(one.host)])
 
     def _unknown(self, nodes: Iterable[str], known: set[str]) -> list[str]:
-        """Return aggregates with some of these nodes, but unknown to Nova and without a sharing provider."""
+        """Return aggregates of compute nodes that Nova does not know and that have no sharing provider."""
         unknown = self._aggregates_of(self._nodes.take(nodes, NODES)) - known
         if unknown:
             unknown -= self._aggregates_of(self._placement.sharing_providers())
@@ -327,7 +320,7 @@ class SyncAggregates(PlacementHandler):
         return [finding]
 
     def _without(self, aggregate: str, providers: Sequence[str]) -> str:
-        """Return the commands that remove the first providers from an aggregate, and from no other one."""
+        """Return the commands that remove the first providers from one aggregate."""
         read = {one: self._placement.aggregates(one) for one in providers[:_NAMED]}
         commands = [_setting(one, has.aggregates - {aggregate}) for one, has in read.items() if has is not None]
         more = len(providers) - _NAMED
@@ -423,7 +416,7 @@ def _undo(wrong: Iterable[Membership]) -> str:
 
 
 def _setting(provider: str, aggregates: Iterable[str]) -> str:
-    """Return the command that replaces all aggregates of a provider. Microversion 1.18 is the last without a generation."""
+    """Return the command that replaces all aggregates of a provider. Its microversion 1.18 is the last without a generation."""
     words = ["openstack", "--os-placement-api-version", "1.18", "resource", "provider", "aggregate", "set"]
     for aggregate in sorted(aggregates):
         words += ["--aggregate", aggregate]
