@@ -1,4 +1,4 @@
-"""Read the records on which the rules decide: Nova's databases first, then Placement, then the shadow tables."""
+"""Read an instance's records for the rules: from Nova's databases, then Placement, then the shadow tables."""
 
 from __future__ import annotations
 
@@ -21,10 +21,7 @@ def read_mapped(
     instances: Collection[str],
     asks_allocation: Callable[[Facts], bool] = rules.asks_allocation,
 ) -> dict[str, Facts]:
-    """Return the records that :mod:`~handlers.nova.mappings.rules` needs, by instance.
-
-    :param asks_allocation: returns whether to read an instance's allocation
-    """
+    """Return the facts for :mod:`~handlers.nova.mappings.rules`, by instance."""
     found = _allocated(placement, queries.read(databases, instances), asks_allocation)
     asked = {uuid: facts for uuid, facts in found.items() if rules.asks_archive(facts)}
     return found | _archived(databases, asked)
@@ -42,7 +39,7 @@ def _allocated(placement: Placement, found: Mapping[str, Facts], asks: Callable[
 
 
 def _archived(databases: NovaDatabases, asked: Mapping[str, Facts]) -> dict[str, Facts]:
-    """Return the facts, completed by the archived rows in the mapping's cell; if it names none, in every cell."""
+    """Add the archived rows to the facts: those in the mapping's cell, or in every cell if the mapping names none."""
     found = dict(asked)
     for cell in databases.cells():
         here = [uuid for uuid, facts in asked.items() if facts.mapping and facts.mapping.cell_id in {None, cell.id}]

@@ -1,4 +1,4 @@
-"""The findings about mappings: their evidence, plans, undo and advice."""
+"""Make the findings about mappings, with evidence, plan, undo and advice."""
 
 from __future__ import annotations
 
@@ -44,10 +44,7 @@ class Evidence:
 
 
 def changing(api: Database, key: Key, facts: Facts, verdict: Change) -> Finding:
-    """Return the finding of a mapping or build request to change.
-
-    :raises Conflict: the mapping is gone
-    """
+    """Return the finding for the verdict to change a mapping or delete its build request."""
     if facts.mapping is None:
         raise Conflict(f"{key} has no mapping")
     undo = partial(
@@ -66,10 +63,7 @@ def changing(api: Database, key: Key, facts: Facts, verdict: Change) -> Finding:
 
 
 def forgetting(api: Database, key: Key, facts: Facts, verdict: Forget) -> Finding:
-    """Return the finding of a deleted instance whose mapping remains.
-
-    :raises Conflict: the mapping is gone
-    """
+    """Return the finding of a deleted instance whose mapping remains."""
     if facts.mapping is None:
         raise Conflict(f"{key} has no mapping")
     evidence = _evidence(key.id, facts)
@@ -130,7 +124,7 @@ def all_reported(key: Key, instances: Mapping[str, Facts], verdict: Report) -> F
 
 
 def without_advice(facts: Facts, verdict: Report) -> Report:
-    """Return the report. If the allocation was not read, replace the advice to delete rows, because the guest may run."""
+    """Return ``verdict``. If no allocation was read, remove its advice to delete rows, because the guest may run."""
     if facts.allocated is not None or not verdict.refusal.endswith(_DELETE):
         return verdict
     refusal = (

@@ -1,31 +1,31 @@
 """Repair the mappings of instances.
 
 **What drifts.** A mapping names no cell, though a cell has the instance, so nova-api does not find the instance. A mapped
-instance still has a build request, so lists show a build. Rows of a deleted instance remain and count against quotas.
+instance still has a build request, so server lists show it as being built. Rows of a deleted instance count against quotas.
 ``queued_for_delete`` is true for a live instance, or false for a deleted one.
 
-**Why Nova lets it.** A boot is four writes of two services into two databases, and a service may die between them. No command
-of Nova repairs an existing mapping. nova-api sets ``queued_for_delete`` when it *asks* for a deletion, which can fail.
+**Why Nova lets it.** A boot is four writes of two services into two databases; a service may die between them. No command of
+Nova repairs an existing mapping. nova-api sets ``queued_for_delete`` before a deletion, which can fail.
 
-**What is read.** The mapping, the build request and the instance's rows in every cell; where needed, the allocation and the
+**What is read.** The mapping, the build request and the instance's rows in every cell; where needed, the allocation and
 archived rows. If one cell does not answer, the handler decides nothing.
 
-**What is changed.** Rows of ``nova_api``, each statement with the old values in its condition:
+**What is changed.** Rows of ``nova_api``:
 
 - ``UPDATE instance_mappings`` sets a missing cell, and ``queued_for_delete`` of an instance whose row is deleted. It clears
   ``queued_for_delete`` only if a live row and an allocation prove that the deletion failed.
-- ``DELETE FROM build_requests`` for an instance in the cell of its mapping, once it has a host or is an hour old. Before, the
+- ``DELETE FROM build_requests`` for an instance in the cell of its mapping, once it has a host or is an hour old. Earlier, the
   conductor would take a missing build request for a deletion.
 - ``DELETE FROM instance_mappings, request_specs, instance_group_member`` for an instance with ``queued_for_delete`` *and* an
-  archived row in its cell, if nothing contradicts the deletion. Up to a hundred are one finding; each has its own transaction.
+  archived row in its cell, if nothing contradicts the deletion. A finding has up to a hundred instances.
 
-**What is not changed.** A missing row proves no deletion, because an exchanged database lacks rows too. Unproved deletions,
-instances in several or other cells, stuck builds, and rows without a mapping are only reported.
+**What is not changed.** A missing row proves no deletion, because a restored database lacks rows too. Unproved deletions,
+instances in several cells or in the wrong one, stuck builds and rows without a mapping are only reported.
 
-**Why a race does no harm.** An instance on which Nova works has a young row, a task state or no host, and the handler waits. A
-deletion between proof and write can leave ``queued_for_delete`` false; the deletion's event causes the repair.
+**Why a race does no harm.** While Nova works on an instance, its row is young or has a task state or no host: the handler
+waits. A deletion between proof and write can leave ``queued_for_delete`` false; the deletion's event causes the repair.
 
-**Undo.** The exact statements with all columns, known before the heal. If a row changed since, the heal stops.
+**Undo.** Statements that restore all columns.
 
 Sources: ``nova/compute/api.py`` (_provision_instances, _update_queued_for_deletion), ``nova/conductor/manager.py``
 (schedule_and_build_instances, _bury_in_cell0, _map_instance_to_cell, _delete_build_request),
@@ -140,7 +140,7 @@ class HealInstanceMappings(PlacementHandler):
                 return [findings.forgetting(self._databases.api, key, facts, verdict)]
 
     def sweep(self) -> Iterator[Key]:
-        """Yield keys of wrong mappings and of misplaced build requests, and that of nova_api if its rows lack mappings."""
+        """Yield keys of suspect mappings and build requests, and ``database:nova_api`` if rows there have no mapping."""
         api = self._databases.api
         yield from keys_of("instance", api.run(queries.misplaced_requests))
         if _lone_rows(api.run(_rows_without_mapping)):

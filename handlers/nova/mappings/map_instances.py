@@ -1,27 +1,26 @@
 """Map instances that have no mapping.
 
-**What drifts.** A cell has an instance, and ``instance_mappings`` has no row for it. nova-api lists the instance, but cannot
-show, stop or delete it.
+**What drifts.** A cell has an instance without a row in ``instance_mappings``. nova-api lists the instance, but cannot show,
+stop or delete it.
 
-**Why Nova lets it.** Mapping and instance are rows of two databases. An adopted cell, a restored database or a manual deletion
-can leave only one row. An operator must run ``nova-manage cell_v2 map_instances`` for each cell, and it never sets
-``queued_for_delete``.
+**Why Nova lets it.** An adopted cell, a restored database or a manual deletion can leave an instance without a mapping.
+``nova-manage cell_v2 map_instances`` must run for each cell, and never sets ``queued_for_delete``.
 
 **What is read.** The mapping, the build request and the request specification, then the instance's rows in every cell; for a
-live instance without request specification, its allocation. If one cell does not answer, nothing is mapped.
-:mod:`handlers.nova.mappings.unmapped_rules` has the rules.
+live instance without request specification, its allocation. If one cell does not answer, nothing is mapped. The rules are in
+:mod:`handlers.nova.mappings.unmapped_rules`.
 
 **What is changed.** A row is inserted into ``instance_mappings``, with owner, cell and ``queued_for_delete``. Deleted instances
-are mapped too, as nova-manage does. A key ``cell:<uuid>/<first>-<last>`` stands for a cell's instances with these ids,
-``cell:<uuid>`` for all instances. A finding has up to five hundred instances.
+are mapped too, as nova-manage does. A key ``cell:<uuid>/<first>-<last>`` stands for the cell's instances with ids in this
+range, ``cell:<uuid>`` for all. A finding has up to five hundred instances.
 
 **What is not changed.** An instance is only reported if it is in several cells, has no project, or is alive with neither
-request specification nor allocation. Young instances, young build requests and resizes to another cell are left alone. A row
-that exists is never changed.
+request specification nor allocation. The handler waits for young instances, young build requests and cross-cell resizes. It
+never changes an existing row.
 
 **Why a race does no harm.** The unique key refuses a second mapping; a batch is inserted whole or not at all.
 
-**Undo.** ``DELETE FROM instance_mappings WHERE instance_uuid IN (...)``, known before the heal.
+**Undo.** ``DELETE FROM instance_mappings WHERE instance_uuid IN (...)``.
 
 Sources: ``nova/cmd/manage.py`` (map_instances), ``nova/compute/api.py`` (_provision_instances, _get_instance),
 ``nova/conductor/manager.py`` (schedule_and_build_instances).
@@ -69,8 +68,6 @@ FEW = 50
 
 @dataclass(frozen=True, slots=True)
 class Single:
-    """:param mapping: the columns of the mapping to insert"""
-
     cell: str
     cell_id: int
     mapping: Mapping[str, Any]
@@ -120,7 +117,7 @@ class MapInstances(PlacementHandler):
         return findings_or_wait(findings, waits)
 
     def sweep(self) -> Iterator[Key]:
-        """Yield the keys of unmapped instances; if a cell has many, keys of ranges of their ids."""
+        """Yield the keys of instances without a mapping; if a cell has many, keys of ranges of their ids."""
         return self.sweep_cells(self._databases.cells())
 
     def sweep_cells(self, cells: Collection[Cell]) -> Iterator[Key]:

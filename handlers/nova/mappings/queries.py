@@ -1,7 +1,7 @@
-"""The SQL about instance mappings.
+"""SQL about instance mappings.
 
-A write has the old values in its condition. If no row has these values, or the undo would not restore all columns, it raises
-:class:`~handlers.base.Conflict` and rolls back.
+The condition of a write has the old values. If no row has them, or the undo would not restore all columns, the write raises
+:class:`~handlers.base.Conflict`, and its transaction rolls back.
 """
 
 from __future__ import annotations
@@ -31,9 +31,7 @@ FORGOTTEN = (tables.instance_mappings, tables.request_specs, tables.instance_gro
 
 
 def read(databases: NovaDatabases, instances: Collection[str]) -> dict[str, Facts]:
-    """Return the records about instances: first read the mappings, then every cell.
-
-    Nova writes the mapping first too, so a boot does not look like a lost instance.
+    """Return the facts about instances. Read the mappings before the cells: otherwise a boot could look like a lost instance.
 
     :raises Unavailable: a cell does not answer or is not in ``cell_mappings``
     """
@@ -67,10 +65,7 @@ def read(databases: NovaDatabases, instances: Collection[str]) -> dict[str, Fact
 
 
 def _named(facts: Facts, instance: str, cells: Mapping[int, frozenset[str]]) -> Facts:
-    """Add the concerns of an instance and of the cells that have a copy or its mapping.
-
-    :param cells: the concerns of each cell, by its id in ``cell_mappings``
-    """
+    """Add the concerns of the instance and of each cell that has a copy or that the mapping names."""
     rows = [(copy.cell_id, concerns.of_row(copy.uuid, copy.project_id, copy.host, copy.node)) for copy in facts.copies]
     if facts.mapping is not None:
         rows.append((facts.mapping.cell_id or 0, concerns.named("project", facts.mapping.project_id)))
@@ -89,10 +84,7 @@ def mappings_of(connection: Connection, instances: Collection[str]) -> dict[str,
 
 
 def mapping_page(connection: Connection, after: int, cells: Collection[int] | None = None) -> list[MappingRow]:
-    """Return a page of mappings, by id.
-
-    :param cells: only mappings to these cells; None for all mappings
-    """
+    """Return the next page of mappings, by id; with ``cells``, only mappings to these cells."""
     c = tables.instance_mappings.c
     where = sa.true() if cells is None else c.cell_id.in_(cells)
     return _mappings(connection, sa.and_(c.id > after, where), PAGE)
@@ -155,7 +147,7 @@ def request_ages(connection: Connection, instances: Collection[str]) -> dict[str
 
 
 def misplaced_requests(connection: Connection) -> list[str]:
-    """Return instances that should have no build request: they have no mapping, or are mapped to a cell."""
+    """Return instances with a build request that have no mapping, or whose mapping names a cell."""
     b, m = tables.build_requests.c, tables.instance_mappings.c
     both = tables.build_requests.outerjoin(tables.instance_mappings, m.instance_uuid == b.instance_uuid)
     query = sa.select(b.instance_uuid).select_from(both)
@@ -165,7 +157,7 @@ def misplaced_requests(connection: Connection) -> list[str]:
 def without_mapping(connection: Connection, table: sa.Table, older_than: float) -> tuple[int, list[str]]:
     """Return the number of a table's rows whose instance has no mapping, and some of these instances.
 
-    :param older_than: minimum age in seconds; younger rows can belong to a boot
+    :param older_than: seconds; younger rows can belong to a boot
     """
     c, m = table.c, tables.instance_mappings.c
     oldest = time_before(connection, connection.execute(sa.select(NOW)).scalar_one(), older_than)
@@ -182,7 +174,7 @@ def without_mapping(connection: Connection, table: sa.Table, older_than: float) 
 def insert_mappings(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """Insert the mappings that do not exist yet; return their instances.
 
-    If another process maps one of these instances meanwhile, the unique key refuses all.
+    :raises IntegrityError: another process mapped one of the instances, so none was inserted
     """
     there = mapped(connection, [row["instance_uuid"] for row in rows])
     missing = [row for row in rows if row["instance_uuid"] not in there]
@@ -212,7 +204,7 @@ def undo_of_change(
 def change_mapping(
     connection: Connection, before: MappingRow, values: Mapping[str, int | bool], drop_request: bool, undo: str
 ) -> None:
-    """Change a mapping, and delete its build request if ``drop_request``.
+    """Change a mapping, and delete the instance's build request if ``drop_request``.
 
     :raises Conflict: a row changed since it was read
     """
@@ -225,7 +217,7 @@ def change_mapping(
 
 
 def changes(before: MappingRow, values: Mapping[str, int | bool], drop_request: bool) -> list[Writing]:
-    """Return the statements that change a mapping."""
+    """Return the UPDATE and DELETE statements of :func:`change_mapping`."""
     changing = sa.update(tables.instance_mappings).where(_as_it_was(before)).values({**values, "updated_at": utcnow()})
     return [changing, *([_deletion(tables.build_requests, before.instance)] if drop_request else [])]
 
@@ -250,7 +242,7 @@ def forget(connection: Connection, before: MappingRow, undo: str) -> list[str]:
 
 
 def deletions(before: MappingRow) -> list[sa.Delete]:
-    """Return the statements that delete a mapping and related rows."""
+    """Return the DELETE statements of :func:`forget`."""
     table, requests = tables.instance_mappings, tables.build_requests
     building = sa.exists().where(requests.c.instance_uuid == before.instance)
     mapping = sa.delete(table).where(_as_it_was(before), sa.not_(building))
@@ -290,7 +282,7 @@ def _restoring(connection: Connection, table: sa.Table, instance: str) -> list[s
 
 
 def copies(connection: Connection, cell_id: int, instances: Collection[str]) -> list[Copy]:
-    """Return these instances' rows in this cell, including deleted and hidden ones."""
+    """Return the instances' rows in a cell, including deleted and hidden ones."""
     c = tables.instances.c
     columns = (c.uuid, c.project_id, c.user_id, c.host, c.vm_state, c.task_state, c.deleted, c.hidden, c.node)
     times = (c.created_at, c.updated_at, c.deleted_at)
@@ -315,7 +307,7 @@ def copies(connection: Connection, cell_id: int, instances: Collection[str]) -> 
 
 
 def archived_here(connection: Connection, instances: Collection[str]) -> tuple[list[ArchivedRow], bool]:
-    """Return which of these instances this cell has archived (a full scan), and whether it has any live instance."""
+    """Return the archived rows of instances in a cell, by a full scan, and whether the cell has any live instance."""
     c = tables.instances.c
     alive = connection.execute(sa.select(c.id).where(c.deleted == 0).limit(1)).first() is not None
     return archived_instances(connection, instances), alive

@@ -1,15 +1,15 @@
-"""Decide from an instance's records whether its mapping is right. Pure.
+"""Decide from an instance's records whether its mapping is right, without I/O.
 
-A boot writes a build request and a mapping without cell. Then the conductor makes the instance's row in a cell, writes the cell
-into the mapping and deletes the build request. Last, the compute host writes ``instances.host``. For :data:`BOOT` seconds, the
-conductor may still work on an instance without a host.
+A boot writes a build request and a mapping without a cell. Then the conductor makes the instance's row in a cell, writes the
+cell into the mapping and deletes the build request. Last, the compute host writes ``instances.host``. For :data:`BOOT` seconds,
+the conductor may still work on an instance without a host.
 
-A mapping is deleted only where two independent records prove the deletion and none contradicts it:
+A mapping is deleted only if two independent records prove the instance's deletion and none contradicts it:
 
 ===================  =====================================================================================
 proves               ``queued_for_delete`` is true (nova-api), and an archived row of the instance (its cell)
 contradicts          a row in any cell, an allocation, a build request, or a cell without any live instance
-proves nothing       a missing row: perhaps it was purged, or the database was restored, emptied or exchanged
+proves nothing       a missing row: perhaps it was purged, or the database was restored or exchanged
 ===================  =====================================================================================
 """
 
@@ -67,7 +67,7 @@ class MappingRow:
     age: float = 0.0
 
     def to_json(self) -> Json:
-        """Return the columns that must be unchanged when a heal writes."""
+        """Return the columns that must not change before a heal writes."""
         return {
             "id": self.id,
             "cell_id": self.cell_id,
@@ -82,10 +82,9 @@ class MappingRow:
 
 @dataclass(frozen=True, slots=True)
 class Copy:
-    """A row of ``instances``.
+    """A row of ``instances`` in one cell.
 
-    :param created_age: seconds since the row was made
-    :param age: seconds since the row last changed
+    :param created_age, age: seconds since the row was made, and since it last changed
     """
 
     uuid: str
@@ -107,7 +106,7 @@ class Copy:
 
     @property
     def unsettled(self) -> float:
-        """Seconds until the conductor has certainly finished with this instance."""
+        """Seconds until the conductor has certainly finished the instance's boot."""
         return max(0.0, (SETTLE if self.host is not None else BOOT) - self.created_age)
 
 
@@ -117,7 +116,7 @@ class Facts:
 
     :param request_age: age of the build request in seconds, if any
     :param allocated: whether the instance has an allocation; None if not read
-    :param archived: whether the mapping's cell has archived the instance; read only if :func:`asks_archive`
+    :param archived: whether the mapping's cell has archived the instance; read only if :func:`asks_archive` is true
     :param cell_alive: whether the mapping's cell has any live instance
     :param specified: whether the instance has a request specification
     """
@@ -174,7 +173,7 @@ class Nowhere:
 
     @property
     def proved(self) -> bool:
-        """Whether two records prove the deletion, and there is no allocation."""
+        """Whether two records prove the deletion, and the instance has no allocation."""
         return bool(self.mapping.queued) and self.facts.archived and self.facts.allocated is False
 
 
@@ -192,7 +191,6 @@ class AtHome:
 
     @property
     def wrong(self) -> bool:
-        """Whether the mapping's ``queued_for_delete`` disagrees with the copy."""
         return wrongly_marked(self.mapping.queued, self.copy)
 
 
@@ -322,7 +320,7 @@ AT_HOME: tuple[tuple[Callable[[AtHome], bool], Callable[[AtHome], Verdict]], ...
 
 
 def is_instance(identity: str, project_id: str | None = None) -> bool:
-    """Return whether a mapping is of an instance; nova-manage stores its progress in such a row too."""
+    """Return whether a mapping belongs to an instance; nova-manage stores its progress in such a row too."""
     if project_id == MARKER or identity == FAKE:
         return False
     try:
@@ -333,7 +331,7 @@ def is_instance(identity: str, project_id: str | None = None) -> bool:
 
 
 def wrongly_marked(queued: bool | None, copy: Copy) -> bool:
-    """Return whether ``queued_for_delete`` disagrees with the copy. NULL means false, as in Nova."""
+    """Return whether ``queued_for_delete`` disagrees with the instance's row. NULL means false, as in Nova."""
     return bool(queued) != copy.queued
 
 
@@ -348,9 +346,9 @@ def asks_allocation(facts: Facts) -> bool:
 
 
 def asks_allocation_in_range(facts: Facts) -> bool:
-    """Return whether to read an instance's allocation when many instances are in no cell: only with ``queued_for_delete``.
+    """Return whether to read the allocation of an instance in a range of mappings: only with ``queued_for_delete``.
 
-    Old clouds have many mappings without it, and one request for each would burden Placement.
+    Old clouds have many mappings without it; a request for each would burden Placement.
     """
     return asks_allocation(facts) and facts.mapping is not None and bool(facts.mapping.queued)
 
@@ -383,7 +381,10 @@ def decide(facts: Facts) -> Verdict:
 
 
 def place(copies: tuple[Copy, ...]) -> Copy | Keep | Report:
-    """Return the copy with which the mapping must agree: the only live or only visible one; or why there is none."""
+    """Return the copy with which the mapping must agree: the only live one, or else the only visible one.
+
+    Return a verdict if there is no such copy.
+    """
     live = [copy for copy in copies if not copy.deleted]
     if any(copy.hidden for copy in live):
         return Keep("a cross-cell resize runs and may change which copy counts")
@@ -420,7 +421,7 @@ def _right_mark(facts: Facts, mapping: MappingRow, copy: Copy) -> dict[str, bool
 
 
 def _unsure(copy: Copy) -> Wait | None:
-    """Return why it is too early to correct the mapping's ``queued_for_delete``; None if it is not."""
+    """Return a verdict to wait if it is too early to correct the mapping's ``queued_for_delete``, else None."""
     if not copy.deleted and (copy.task_state is not None or copy.vm_state == "deleted"):
         return Wait(f"the instance is {copy.task_state or 'being deleted'}", BUSY)
     if copy.age < SETTLE:

@@ -1,4 +1,4 @@
-"""Lists the mappings that look wrong."""
+"""Lists the mappings of instances that look wrong."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ class Suspects:
         self._databases = databases
 
     def sweep(self, read: Callable[..., list[MappingRow]], cells: Mapping[int, Cell]) -> Iterator[Key]:
-        """Yield the keys of wrong mappings.
+        """Yield the keys of mappings that look wrong.
 
         :param read: reads the page of mappings after an id
-        :raises Incomplete: at the end, when a cell did not answer
+        :raises Incomplete: at the end, if a cell did not answer
         """
         api = self._databases.api
         down: dict[int, Unavailable] = {}
@@ -53,9 +53,9 @@ class Suspects:
     def on_page(
         self, page: Sequence[MappingRow], cells: Mapping[int, Cell], down: dict[int, Unavailable]
     ) -> tuple[list[MappingRow], list[MappingRow]]:
-        """Return the mappings whose cell lacks the instance, and those that look wrong for another reason.
+        """Return the mappings of a page whose cell lacks the instance, and those that look wrong for another reason.
 
-        :param down: receives the cells that do not answer
+        :param down: receives the error of each cell that does not answer
         """
         astray, others = [], []
         by_cell: dict[int, list[MappingRow]] = {}

@@ -1,7 +1,7 @@
-"""Decide whether an instance without a mapping must get one. Pure.
+"""Decide whether an instance without a mapping must get one, without I/O.
 
-An older backup of a cell still has the rows of deleted instances. So a live row needs a second record that Nova deletes with
-the instance: a request specification or an allocation.
+A cell that was restored from a backup has rows of instances deleted since. So the proof needs, beside a live row, a record that
+Nova deletes with the instance: a request specification or an allocation.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class Problem(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Map:
-    """The verdict to map an instance to the cell of this copy."""
+    """The verdict to map an instance to the cell of ``copy``."""
 
     copy: Copy
 
