@@ -1,36 +1,33 @@
 """Moves rows that were deleted long ago into Nova's shadow tables.
 
-**What drifts.** Nova never removes a row of a cell: it marks the row as deleted. Tables and queries grow forever.
+**What drifts.** Nova never removes a row of a cell: it marks the row as deleted. Tables only grow, and queries slow down.
 
-**Why Nova lets it.** Archiving is a command for a timer, ``nova-manage db archive_deleted_rows``. An instance that cannot be
-moved, because it has a row in ``share_mapping``, stops every run. The command also archives instances that still hold resources
-in Placement, which Nova then never releases.
+**Why Nova lets it.** Archiving is a command, ``nova-manage db archive_deleted_rows``. An instance with a row in
+``share_mapping`` cannot be moved and stops every run. The command also archives instances that hold resources in Placement,
+which Nova then never releases.
 
-**What is read.** The schema of each cell, cell0 too; the rows that were deleted before a day (``[audit]
-archive_deleted_rows_after_days``, by the cell's clock); the consumers of every provider. If Placement does not answer, or lists
-no compute node of Nova, no row moves.
+**What is read.** The schema of each cell, cell0 too; the rows that were deleted ``[audit] archive_deleted_rows_after_days``
+ago, by the cell's clock; the consumers of every provider. If Placement does not answer, or lists no compute node of Nova, no
+row moves.
 
-**What is changed.** A deleted row and all rows that refer to it are a tree, which moves whole or not at all. One transaction
-moves trees with about ``archive_deleted_rows_rows_per_transaction`` rows. It locks the rows, checks that they are still deleted
-and old, and compares the counts of INSERT and DELETE. Columns that a shadow table lacks are lost, as with nova-manage.
+**What is changed.** A deleted row and all rows that refer to it are a tree, which moves whole or not at all. A transaction
+moves trees with about ``archive_deleted_rows_rows_per_transaction`` rows. It locks the roots, checks that they are still old,
+and compares the counts of INSERT and DELETE. Columns that a shadow table lacks are lost, as with nova-manage.
 
-Then each instance's mapping, request specification and group memberships are deleted in nova_api. This happens only if the
-mapping names this cell and every other cell answers that it has no such live instance.
+Then an instance's mapping, request specification and group memberships are deleted, if the mapping names this cell and every
+other cell answers that the instance is not alive there.
 
-Budget and breaker count no rows, because a count times out on large tables. ``archive_deleted_rows_rows_per_cycle`` limits
-them.
+Budget and breaker count no rows, because counting is slow; ``archive_deleted_rows_rows_per_cycle`` limits a run.
 
 **What is not changed.** An instance stays while it, or one of its migrations, has resources in Placement: ``audit_allocations``
-comes first. Trees that cannot be moved are reported (``row-unarchivable``). ``task_log``, unless
+comes first. Trees that cannot be moved are reported (``row-unarchivable``). ``task_log`` stays, unless
 ``archive_deleted_rows_task_log`` is set.
 
-**Why a race does no harm.** A crash between the cell and nova_api leaves an orphaned mapping,
-which heal_instance_mappings finds.
+**Why a race does no harm.** A crash before the write to nova_api leaves an orphaned mapping, which heal_instance_mappings
+finds.
 
-**No notification** starts this: a query by date finds every row.
-
-**Undo.** Statements bring the rows back from the shadow tables, until the purge. The history has these before the first row
-moves; for a single instance, it also restores the rows of nova_api.
+**Undo.** Statements that bring the rows back from the shadow tables, until a purge. For a single instance, they also restore
+the rows of nova_api.
 
 Sources: ``nova/db/main/api.py`` (archive_deleted_rows, _get_fk_stmts), ``nova/cmd/manage.py`` (archive_deleted_rows),
 ``nova/objects/instance_mapping.py``, ``nova/objects/instance_group.py`` (destroy_members_bulk).
@@ -191,7 +188,6 @@ class ArchiveDeletedRows(CellHandler):
     def _plan_of_cell(
         self, cell: Cell, database: Database, schema: Schema, due: Sequence[sa.Table], before: datetime
     ) -> str:
-        """Return the plan: statements that move all rows at once, although the heal moves them in parts."""
         reached = statements.with_those_below(schema, due, self._settings.task_log)
         moves = (one for table in reached for one in statements.moving(schema, table, schema.due(table, before)))
         plan = [
@@ -280,7 +276,7 @@ def _unarchivable(key: Key, cell: Cell, reference: Reference, rows: Sequence[str
 
 
 def _deletion(reference: Reference, rows: Sequence[str]) -> str:
-    """Return the statement that deletes the rows that refer to ``rows``, which are uuids or keys of the parent table."""
+    """Return the statement that deletes the rows that refer to ``rows``, which are uuids or keys."""
     child, column, parent = reference.child.name, reference.column.name, reference.parent
     name = "uuid" if "uuid" in parent.c else primary_key(parent).name
     values = ", ".join(f"'{row}'" for row in rows)

@@ -1,4 +1,4 @@
-"""The base of the handlers that archive and purge a cell's old rows."""
+"""The base class of the handlers that archive and purge old rows."""
 
 from __future__ import annotations
 
@@ -21,10 +21,7 @@ from handlers.nova.database import NovaDatabases
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """The rows of a cell that are older than a date.
-
-    :param cell: the cell's uuid
-    """
+    """The rows of a cell that are older than a date."""
 
     cell: str
     before: date
@@ -34,7 +31,7 @@ class Scope:
         return cls(finding.evidence["cell"], date.fromisoformat(finding.evidence["before"]))
 
     def to_json(self) -> Mapping[str, Any]:
-        """Return the evidence; it is the same all day."""
+        """Return the evidence, which stays the same all day."""
         return {"cell": self.cell, "before": self.before.isoformat()}
 
     @property
@@ -53,7 +50,7 @@ class OpenCell:
 
 
 class CellHandler(NovaHandler):
-    """A handler of rows of cells that are at least ``after_days`` old."""
+    """A handler of cells' rows that are at least ``after_days`` days old."""
 
     def __init__(self, databases: NovaDatabases, after_days: int) -> None:
         self._databases = databases
@@ -61,7 +58,7 @@ class CellHandler(NovaHandler):
 
     @abstractmethod
     def due(self, database: Database, schema: Schema, before: datetime) -> bool:
-        """Return whether a cell has rows from before this moment. This must be cheap."""
+        """Return whether a cell has rows from before a moment. Each sweep asks this, so it must be cheap."""
 
     def sweep(self) -> Iterator[Key]:
         return self.sweep_cells(self._databases.cells())
@@ -92,7 +89,7 @@ class CellHandler(NovaHandler):
         return database, Schema.read(database)
 
     def limit(self, connection: Connection) -> datetime:
-        """Return the moment before which rows are old, by this database's clock."""
+        """Return the moment before which rows are old, by the clock of the cell's database."""
         now: datetime | None = connection.scalar(sa.select(utcnow()))
         if now is None:
             raise AssertionError("a database without a clock")

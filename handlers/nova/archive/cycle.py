@@ -1,4 +1,4 @@
-"""One archiving run in one cell. Each transaction proves again what it moves."""
+"""One run of archiving in one cell. Each transaction proves again that its rows are old."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _ROWS_PER_INSTANCE = 20
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """The options; ``rows`` limits one transaction, ``rows_per_cycle`` one run."""
+    """The options of archiving. ``rows`` limits one transaction, ``rows_per_cycle`` one run."""
 
     after_days: int = 30
     rows: int = 1000
@@ -52,7 +52,6 @@ class Tally:
 
     :param failed: by table and key, why a row was not moved
     :param holding: deleted instances that still have resources in Placement
-    :param stopped: why the run ended early
     """
 
     rows: Counter[str] = field(default_factory=Counter)
@@ -93,7 +92,7 @@ class Cycle:
         self._tally = Tally()
 
     def everything(self, holders: Callable[[], frozenset[str]], go_on: Callable[[], bool]) -> None:
-        """Archive until no row is due or the run's limit is reached.
+        """Archive until no old row is left, the run reaches its limit, or ``go_on`` returns False.
 
         :param holders: returns Placement's consumers; called before the first instance moves
         """
@@ -170,7 +169,7 @@ class Cycle:
             time.sleep(self._settings.pause)
 
     def _trees(self, table: sa.Table, keys: Sequence[Any]) -> int:
-        """Move the trees of these rows in one transaction; if it fails, in one each. Return the number of moved rows."""
+        """Move the trees of these rows in one transaction or, if it fails, one by one. Return how many rows moved."""
         try:
             moved = self._database.run(
                 lambda connection: statements.move(connection, self._schema, table, keys, self._before)

@@ -1,18 +1,18 @@
 """Deletes archived rows for good, once they are old enough.
 
-**What drifts.** Shadow tables only grow. They slow down every backup and, because they have no index but the key, every search.
+**What drifts.** Shadow tables only grow. They slow down backups and, because only their keys have an index, searches.
 
-**Why Nova lets it.** Purging is a command, ``nova-manage db purge``. It deletes a whole table in one transaction, which
-Galera refuses; without a date it deletes everything.
+**Why Nova lets it.** Purging is a command, ``nova-manage db purge``. It deletes a table's rows in one transaction, which Galera
+can refuse; without a date, it deletes all rows.
 
-**What is read.** All shadow tables of each cell, cell0 too; the day ``[audit] purge_after_days`` ago by the cell's clock.
+**What is read.** All shadow tables of each cell, cell0 too; the clock of the cell's database.
 
-**What is changed.** Rows from before that day are deleted, in chunks by their key. The date is that of nova-manage:
-``created_at`` of instance actions and their events, ``updated_at`` of ``task_log``, otherwise the first of ``deleted_at``,
-``updated_at`` and ``created_at``. Nova writes no date into ``clean_attempts``, which it adds to deleted instances. Such a row
+**What is changed.** Rows older than ``[audit] purge_after_days`` are deleted, in chunks by their key. Their date is that of
+nova-manage: ``created_at`` of instance actions and their events, ``updated_at`` of ``task_log``, otherwise the first of
+``deleted_at``, ``updated_at`` and ``created_at``. Nova adds ``clean_attempts`` to deleted instances, without a date. This row
 is deleted with the instance.
 
-Budget and breaker count no rows, as for ``archive_deleted_rows``. ``purge_rows_per_cycle`` and the window limit one purge.
+Budget and breaker count no rows; ``purge_rows_per_cycle`` and the window limit a purge.
 
 **What is not changed.** Other rows without a date, and tables without a key of one column.
 
@@ -78,7 +78,7 @@ class Problem(StrEnum):
 
 
 class _Stopped(Exception):
-    """Rows are left: the window closed, or the cycle reached its limit."""
+    """The purge stopped before the last row: the window closed, or the cycle reached its limit."""
 
 
 class Purge(CellHandler):
@@ -114,7 +114,6 @@ class Purge(CellHandler):
 
     @classmethod
     def from_resources(cls, resources: Resources) -> Self:
-        """:raises ConfigError: rows would be purged as soon as they are archived"""
         group = resources.conf[options.AUDIT]
         archived = group.archive_deleted_rows_after_days
         days = 2 * archived if group.purge_after_days is None else group.purge_after_days
@@ -200,9 +199,8 @@ class Purge(CellHandler):
         go_on: Callable[[], bool],
         gone: Counter[str],
     ) -> Iterator[int]:
-        """Delete rows in chunks; yield the number of deleted rows of each.
+        """Delete rows in chunks, and yield each chunk's number of deleted rows.
 
-        :param gone: the rows that this cycle has deleted
         :raises _Stopped: rows are left
         """
         last: Any = None

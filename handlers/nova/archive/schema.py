@@ -76,7 +76,7 @@ class Schema:
 
     @classmethod
     def read(cls, database: Database) -> Schema:
-        """Reflect a cell's database. This needs a new connection, because SQLAlchemy leaves state on it.
+        """Reflect a cell's database, over its own connection, because SQLAlchemy leaves state on it.
 
         :raises Unavailable: the database does not answer or is no cell's
         """
@@ -95,11 +95,11 @@ class Schema:
         return self.tables.get(SHADOW + table.name)
 
     def shadows(self) -> list[sa.Table]:
-        """Return all shadow tables, including those of tables that Nova no longer has."""
+        """Return all shadow tables, even those of tables that Nova no longer has."""
         return [table for name, table in sorted(self.tables.items()) if name.startswith(SHADOW)]
 
     def archivable(self, task_log: bool = False) -> list[sa.Table]:
-        """Return the tables to archive: first instances, then parents before children."""
+        """Return the tables to archive: instances first, then parents before children."""
         found = [table for table in self._order if self._soft_deletes(table) and table.name not in REMOVED]
         found = [table for table in found if table.name != TASK_LOG or task_log]
         return sorted(found, key=lambda table: table.name != INSTANCES)
@@ -132,9 +132,10 @@ class Schema:
         return [table for table in self._order if table in inside and table is not root]
 
     def due(self, table: sa.Table, before: datetime) -> ColumnElement[bool]:
-        """Return the condition for the roots of trees that may move now.
+        """Return the condition for rows whose trees can be archived now.
 
-        Such a row was deleted before ``before`` and refers to no deleted row. No row that must stay refers to it.
+        Such a row was deleted before ``before`` and refers to no deleted row. No row of a table without a shadow table refers
+        to it.
         """
         if table.name == TASK_LOG:
             return old(table, before)
@@ -159,7 +160,7 @@ def key(table: sa.Table) -> sa.Column[Any]:
 
 
 def converted(column: sa.Column[Any], target: sa.Column[Any]) -> ColumnElement[Any]:
-    """Return a column, cast to the target column's type: PostgreSQL's shadow tables have ENUM types of their own."""
+    """Return a column, cast to the target's type: in PostgreSQL, shadow tables have ENUM types of their own."""
     one, other = column.type, target.type
     if isinstance(one, sa.Enum) and isinstance(other, sa.Enum) and one.name and one.name != other.name:
         return sa.cast(sa.cast(column, sa.Text), other)

@@ -1,4 +1,4 @@
-"""SQL that finds and deletes old archived rows. Source of the dates: ``nova/db/main/api.py`` (purge_shadow_tables)."""
+"""SQL that finds and deletes old archived rows, by the dates of ``nova/db/main/api.py`` (purge_shadow_tables)."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def purgeable(schema: Schema, before: datetime) -> list[tuple[sa.Table, ColumnEl
 
 
 def undated(schema: Schema) -> list[tuple[sa.Table, ColumnElement[bool]]]:
-    """Return the shadow tables that belong to an instance, each with the condition for rows without a date.
+    """Return the shadow tables that have ``instance_uuid``, each with the condition for rows without ``deleted_at``.
 
     Nova adds such a row (``clean_attempts``) to a deleted instance.
     """
@@ -53,10 +53,7 @@ def undated(schema: Schema) -> list[tuple[sa.Table, ColumnElement[bool]]]:
 
 
 def purging(schema: Schema, names: Collection[str], before: datetime) -> Iterator[sa.Delete]:
-    """Yield statements for a plan that purge old rows; they have subqueries where the heal has lists of values.
-
-    :param names: the shadow tables that have old rows with a date
-    """
+    """Yield the statements that a plan shows for a purge. They have subqueries where the heal uses lists of values."""
     instances = schema.tables[SHADOW + INSTANCES]
     old = sa.select(instances.c.uuid).where(instances.c.deleted_at < before)
     for shadow, lacking in undated(schema):
@@ -67,7 +64,7 @@ def purging(schema: Schema, names: Collection[str], before: datetime) -> Iterato
 def purge_with_instances(
     connection: Connection, schema: Schema, shadow: sa.Table, keys: Collection[Any], before: datetime
 ) -> int:
-    """Delete rows without a date whose archived instances are old; return how many were deleted."""
+    """Delete the rows with these keys that have no date and whose archived instances are old. Return how many were deleted."""
     among = sa.and_(key(shadow).in_(keys), shadow.c.deleted_at.is_(None))
     instances = schema.tables[SHADOW + INSTANCES]
     asked = set(connection.scalars(sa.select(shadow.c[_OWNER]).where(among, shadow.c[_OWNER].is_not(None))))
@@ -83,5 +80,5 @@ def _belongs(shadow: sa.Table) -> bool:
 
 
 def purge(connection: Connection, shadow: sa.Table, where: ColumnElement[bool], keys: Collection[Any]) -> int:
-    """Delete those of these rows that still fulfil the condition; return how many were deleted."""
+    """Delete the rows with these keys that still fulfil the condition. Return how many were deleted."""
     return int(connection.execute(sa.delete(shadow).where(key(shadow).in_(keys), where)).rowcount)

@@ -49,7 +49,7 @@ OPTIONS = [
 
 
 class Blocked(Exception):
-    """A row without a shadow table refers to the tree, so nothing of the tree was moved."""
+    """A row of a table without a shadow table refers to a tree, so no row of the tree moved."""
 
 
 class Miscounted(Exception):
@@ -67,9 +67,9 @@ class Moved:
 
 
 def tables_due(connection: Connection, schema: Schema, before: datetime, task_log: bool) -> list[sa.Table]:
-    """Return the tables that have a root of a tree to archive. Read one row of each table.
+    """Return the tables that have the root of a tree to archive.
 
-    Do not search the tables below one of these, because the search takes minutes in a table with millions of deleted rows.
+    The search skips tables below those found: with millions of deleted rows, it would take minutes.
     """
     found: list[sa.Table] = []
     below: set[sa.Table] = set()
@@ -82,13 +82,13 @@ def tables_due(connection: Connection, schema: Schema, before: datetime, task_lo
 
 
 def with_those_below(schema: Schema, due: Sequence[sa.Table], task_log: bool) -> list[sa.Table]:
-    """Return due tables and those below them, which can have further roots."""
+    """Return the tables ``due`` and those that refer to them, which can have further roots of trees."""
     reached = {*due, *(table for root in due for table in schema.below(root))}
     return [table for table in schema.archivable(task_log) if table in reached]
 
 
 def any_due(connection: Connection, schema: Schema, before: datetime, task_log: bool) -> bool:
-    """Return whether a cell has any old deleted row, even one that cannot be moved."""
+    """Return whether a cell has any old deleted row, even one that cannot move."""
     return any(
         connection.execute(sa.select(key(table)).where(old(table, before)).limit(1)).first() is not None
         for table in schema.archivable(task_log)
@@ -98,7 +98,7 @@ def any_due(connection: Connection, schema: Schema, before: datetime, task_log: 
 def blocked(
     connection: Connection, schema: Schema, before: datetime, task_log: bool, limit: int
 ) -> Iterator[tuple[Reference, list[str]]]:
-    """Yield each foreign key of a table without a shadow table that refers to old rows, and some of these rows."""
+    """Yield the foreign keys that refer to old rows from tables without a shadow table, each with some of these old rows."""
     for table in schema.archivable(task_log):
         name = table.c.uuid if "uuid" in table.c else key(table)
         for reference in schema.blockers(table):
@@ -120,7 +120,7 @@ def refers(connection: Connection, reference: Reference, value: str) -> bool:
 def page(
     connection: Connection, table: sa.Table, where: ColumnElement[bool], after: Any, limit: int
 ) -> list[sa.Row[Any]]:
-    """Return key, and uuid if the table has one, of the next rows by key."""
+    """Return the next rows by key: each with its key, and with its uuid if the table has one."""
     columns = [key(table).label("key"), *([table.c.uuid] if "uuid" in table.c else [])]
     query = sa.select(*columns).where(where).order_by(key(table)).limit(limit)
     if after is not None:
@@ -129,9 +129,9 @@ def page(
 
 
 def move(connection: Connection, schema: Schema, root: sa.Table, keys: Collection[Any], before: datetime) -> Moved:
-    """Move the trees of the rows that are still old.
+    """Move the trees whose roots have these keys and are still old.
 
-    :raises Blocked: a row that cannot be moved refers to these rows
+    :raises Blocked: a row that cannot be moved refers to a tree
     :raises Miscounted: another transaction changed the rows
     """
     still = sa.and_(key(root).in_(keys), old(root, before))
@@ -207,7 +207,7 @@ def carrying(schema: Schema, table: sa.Table, where: ColumnElement[bool]) -> tup
 
 
 def moving(schema: Schema, root: sa.Table, where: ColumnElement[bool]) -> list[Writing]:
-    """Return the statements that a plan shows: they move trees of rows, with subqueries where the heal has lists of values."""
+    """Return the statements that a plan shows for moving trees. They have subqueries where the heal uses lists of values."""
     found = {root: where}
     for table in schema.below(root):
         conditions = [
@@ -232,9 +232,8 @@ def _carry(connection: Connection, schema: Schema, table: sa.Table, where: Colum
 
 
 def forget(connection: Connection, instances: Collection[str], cell: int) -> int:
-    """Delete the rows of nova_api about archived instances whose mapping names this cell.
+    """Delete the rows in nova_api of archived instances that are mapped to the cell with this id. Return how many were deleted.
 
-    :param cell: the cell's id in ``cell_mappings``
     :raises Miscounted: another transaction changed a mapping
     """
     c = tables.instance_mappings.c
@@ -250,7 +249,7 @@ def forget(connection: Connection, instances: Collection[str], cell: int) -> int
 
 
 def forgetting(instances: Sequence[ColumnElement[Any]], cell: int) -> list[sa.Delete]:
-    """Return the statements that delete the rows of nova_api about instances that are mapped to a cell."""
+    """Return the DELETE statements of :func:`forget`."""
     mappings = tables.instance_mappings
     others = (tables.request_specs, tables.instance_group_member)
     return [

@@ -1,4 +1,4 @@
-"""The SQL that brings archived rows back, in a cell's dialect. Parents come first, because of foreign keys."""
+"""SQL that moves archived rows back, in the dialect of the cell's database. Foreign keys require parents first."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ API_TABLES = (tables.instance_mappings, tables.request_specs, tables.instance_gr
 
 
 def of_cell(connection: Connection, schema: Schema, roots: Sequence[sa.Table], cell: str) -> str:
-    """Return the undo of one run of archiving: for each table, the statements that restore one row, by a placeholder."""
+    """Return the undo of one run: for each root table, statements that restore one row, with a placeholder for its id."""
     parts = [f"-- in the database of {cell}"]
     for root in roots:
         if root.name == INSTANCES:
