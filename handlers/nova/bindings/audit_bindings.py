@@ -4,21 +4,20 @@
 Nova cannot live-migrate the instance to that host: Neutron refuses a second binding with 409.
 
 **Why Nova lets it.** Nova deletes the binding in the last step of a live migration or of its roll-back. If a service stops or
-Neutron does not answer then, the binding stays. No periodic task deletes it.
+Neutron does not answer, the binding stays.
 
 **What is read.** The instance's ports and their bindings; then build request and mapping, the row in every cell and the
 instance's migrations.
 
-**What is changed.** One binding: ``DELETE /v2.0/ports/{id}/bindings/{host}``. Neutron has no condition for this request. So
-the port's revision is compared right before it, and the port is read after it. If the port has no binding then, the binding
-is created again.
+**What is changed.** One binding: ``DELETE /v2.0/ports/{id}/bindings/{host}``. Neutron has no condition for this request, so the
+port's revision is compared right before. If the port has no active binding afterwards, the deleted one is created again.
 
 **What is not changed.** Bindings of an instance with a task, an unfinished migration or a resize that waits for the user. A
-binding that no ended live migration explains, and every binding after a live migration in ``error``, is only reported. If the
-active binding is on another host than Nova's, the finding has both records, because either of them may be right.
+binding that no ended live migration explains, and every binding after a live migration in ``error``, is only reported. So is an
+active binding to another host than Nova's, because either record may be right.
 
-**Why a race does no harm.** While the instance has no task, Nova does not use the binding. A migration that begins between
-proof and request needs seconds before it activates a binding.
+**Why a race does no harm.** While the instance has no task, Nova does not use the binding. A migration that begins meanwhile
+activates its binding seconds later.
 
 **Undo.** None is needed: Nova creates a binding for each live migration.
 
@@ -59,7 +58,7 @@ _HINTS = (
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """The proof about one binding.
+    """The proof about one binding of a port.
 
     :param active: the host of the port's active binding
     :param migration: the instance's youngest migration

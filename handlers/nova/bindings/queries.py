@@ -1,4 +1,4 @@
-"""The SQL about the hosts of instances."""
+"""SQL about the hosts of instances."""
 
 from __future__ import annotations
 

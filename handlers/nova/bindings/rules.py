@@ -1,4 +1,4 @@
-"""Decide about the bindings of an instance's port. Nothing is read here; the first rule that applies decides.
+"""Decide about the bindings of an instance's port, without I/O.
 
 A live migration that ended in ``error`` does not prove where the guest runs, so no binding is deleted after it.
 """
@@ -27,9 +27,8 @@ class Problem(StrEnum):
 class Facts:
     """The records of an instance in Nova.
 
-    :param here: the row in the cell of the mapping; None without one
-    :param copies: the instance's rows in all cells
-    :param migrations: in that cell, youngest first, without deleted ones
+    :param here: the row in the cell of the mapping, if any
+    :param migrations: the migrations in the mapping's cell, youngest first
     :param building: whether the instance has a build request, or no mapping to a cell
     """
 
@@ -70,10 +69,10 @@ class Facts:
 
 @dataclass(frozen=True, slots=True)
 class Bound:
-    """One binding of a port beside its active one, or the active one itself.
+    """One binding of a port, active or not.
 
     :param host: the host of this binding
-    :param active: the host of the active binding
+    :param active: the host of the port's active binding
     """
 
     facts: Facts
@@ -83,7 +82,7 @@ class Bound:
 
 @dataclass(frozen=True, slots=True)
 class Delete:
-    """The binding must be deleted."""
+    """The verdict to delete the binding."""
 
 
 Verdict = Keep | Wait | Report | Delete
@@ -92,7 +91,7 @@ _BUSY = "the instance moves"
 
 
 def completed_there(bound: Bound) -> bool:
-    """Return whether the youngest migration says that the instance lives on the host of the active binding."""
+    """Return whether the youngest migration succeeded and led to the host of the active binding."""
     move, names = bound.facts.latest, bound.facts.names
     return move is not None and move.status in _SUCCEEDED and names.same(move.dest[0], bound.active)
 
@@ -149,7 +148,7 @@ BINDINGS: tuple[tuple[Callable[[Bound], bool], Callable[[Bound], Verdict]], ...]
 
 
 def state(facts: Facts) -> Keep | Wait | None:
-    """Return why the bindings of the instance cannot be judged; None if they can."""
+    """Return the reason to decide nothing about the instance's bindings; None without one."""
     return next((verdict(facts) for holds, verdict in STATES if holds(facts)), None)
 
 

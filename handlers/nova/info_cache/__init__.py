@@ -2,7 +2,7 @@
 
 ===================  ==============================================
 ``heal_info_cache``  the handler
-``facts``            reads an instance's rows and its ports
+``facts``            reads an instance's rows
 ``rules``            decides about one port, without I/O
 ``queries``          the SQL
 ===================  ==============================================

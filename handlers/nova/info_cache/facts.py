@@ -1,4 +1,4 @@
-"""Read an instance's rows and its ports."""
+"""Read an instance's rows, and pair its ports with its network cache."""
 
 from __future__ import annotations
 
@@ -18,16 +18,13 @@ FIELDS = ("device_id", "device_owner", "mac_address", "fixed_ips", "binding:vif_
 
 
 def read(databases: NovaDatabases, instance: str) -> tuple[Cell | None, Facts]:
-    """Return the cell of the instance's mapping, and the rows.
-
-    :raises Unavailable: when a database does not answer
-    """
+    """Return the cell that the mapping names, and the instance's rows with its network cache."""
     found = read_mapped(databases, instance, cache)
     return found.cell, Facts(found.here, found.copies, found.building, read_cache(found.more))
 
 
 def cases(facts: Facts, ports: Iterable[Port], names: HostNames) -> dict[str, Case]:
-    """Return a case for each port that Neutron shows or the cache names."""
+    """Return a case for each port that Neutron shows or the network cache names."""
     cached = facts.cached or {}
     shown = {port.id: port for port in ports}
     host = None if facts.here is None else facts.here.host
@@ -45,7 +42,7 @@ def cases(facts: Facts, ports: Iterable[Port], names: HostNames) -> dict[str, Ca
 
 
 def vif(port: Port) -> Vif:
-    """Return the values of a port that Nova copies."""
+    """Return the values of a port that Nova copies into the network cache."""
     values = port.shown
     addresses = tuple(sorted(one["ip_address"] for one in values.get("fixed_ips") or ()))
     return Vif(

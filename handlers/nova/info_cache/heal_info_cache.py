@@ -1,24 +1,23 @@
 """Renew network caches of instances that differ from Neutron.
 
-**What drifts.** Nova copies each port of an instance into a cache. The cache lacks a port, or has another address. Then the
-API and the metadata service show wrong addresses, and a reboot plugs wrong interfaces.
+**What drifts.** Nova copies each port of an instance into a cache. The cache lacks a port, or has a wrong address. Then the API
+and the metadata service show wrong addresses, and a reboot plugs wrong interfaces.
 
-**Why Nova lets it.** Neutron tells Nova about a change with an event, which a stopped service or a broker can lose. Since
-Nova 2025.1, no periodic task compares the cache with Neutron (``heal_instance_info_cache_interval = -1``).
+**Why Nova lets it.** Neutron reports a change with an event, which a stopped service or a broker can lose. Since Nova 2025.1,
+no periodic task compares the cache with Neutron (``heal_instance_info_cache_interval = -1``).
 
 **What is read.** The instance's ports; then build request and mapping, and in every cell the instance's row and its cache. If
-one cell does not answer, there is no verdict.
+one cell does not answer, the handler decides nothing.
 
-**What is changed.** Nothing by stackmend itself. It sends the event that Neutron sends: ``network-changed`` with the port, to
-``/os-server-external-events``. nova-compute reads the port and writes the cache. Then stackmend reads the cache; the heal
-counts only if the entry is right.
+**What is changed.** Nothing by stackmend itself. It sends Neutron's event: ``network-changed`` with the port, to
+``/os-server-external-events``. nova-compute reads the port and writes the cache. The heal succeeds only if stackmend then finds
+the right entry.
 
-**What is not changed.** An empty cache, and an entry for a port that no longer names the instance: the event repairs neither.
-A port that Neutron could not bind, and one with another ``vnic_type``: such an entry would break the next start of the
-instance.
+**What is not changed.** An empty cache, and an entry for a port that no longer names the instance: the event repairs neither. A
+port that Neutron could not bind or that has another ``vnic_type``: its entry would break the instance's next start.
 
-**Why a race does no harm.** nova-compute locks the cache and copies Neutron's present state, whatever stackmend has read. Two
-inspections, half a minute apart, must agree, because Nova writes the cache last when it attaches a port.
+**Why a race does no harm.** nova-compute locks the cache and copies Neutron's present state, not what stackmend read. Two
+inspections must agree, because Nova writes the cache last when it attaches a port.
 
 **Undo.** None is needed: the cache is a copy.
 
@@ -66,10 +65,10 @@ _HINTS = (
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """The proof about one port.
+    """The proof about one port of an instance.
 
-    :param cached: its entry in the cache, if any
-    :param shown: its values in Neutron, if it names the instance
+    :param cached: the port's entry in the network cache, if any
+    :param shown: the port's values in Neutron, if it names the instance
     """
 
     instance: str

@@ -1,4 +1,4 @@
-"""The SQL about network caches."""
+"""SQL about network caches of instances."""
 
 from __future__ import annotations
 
@@ -17,10 +17,7 @@ def cache(connection: Connection, instance: str) -> str | None:
 
 
 def caches(connection: Connection, after: int) -> tuple[dict[str, str | None], int | None]:
-    """Return the caches of a page of live instances at rest on a host, and the last id of the page; None at the end.
-
-    :param after: the last id of the page before
-    """
+    """Return a page of network caches of instances at rest on a host, and the last instance id of the page; None at the end."""
     i, n = tables.instances.c, tables.instance_info_caches.c
     query = (
         sa.select(i.id, i.uuid, n.network_info)

@@ -1,7 +1,7 @@
-"""Decide about one port of an instance and its entry in Nova's network cache. Nothing is read here.
+"""Decide about one port of an instance and its entry in Nova's network cache, without I/O.
 
-The event ``network-changed`` renews or adds an entry in a cache that has entries. It removes none, and fills no empty cache
-(``nova/network/neutron.py``, ``_build_network_info_model``).
+The event ``network-changed`` renews or adds an entry, but removes none and fills no empty cache (``nova/network/neutron.py``,
+``_build_network_info_model``).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Problem(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Vif:
-    """The values of a port that the cache copies."""
+    """The values of a port that the network cache copies."""
 
     mac: str
     addresses: tuple[str, ...]
@@ -37,11 +37,11 @@ class Vif:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """The rows of an instance.
+    """The rows of an instance, and its network cache.
 
-    :param copies: the instance's rows in all cells
+    :param here: the row in the cell of the mapping
     :param building: whether the instance has a build request, or no mapping to a cell
-    :param cached: the entries of the cache by port; None if the cache cannot be read
+    :param cached: the cache's entries by port; None if unreadable
     """
 
     here: Instance | None
@@ -52,12 +52,12 @@ class Facts:
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One port.
+    """One port of an instance.
 
-    :param cached: its entry in the cache
-    :param shown: its values in Neutron; None if it does not name the instance
-    :param bound: the host of its binding
-    :param empty: whether the cache has no entry at all
+    :param cached: the port's entry in the network cache
+    :param shown: the port's values in Neutron; None if it does not name the instance
+    :param bound: the host of the port's binding
+    :param empty: whether the cache has no entry
     """
 
     cached: Vif | None
@@ -70,7 +70,7 @@ class Case:
 
 @dataclass(frozen=True, slots=True)
 class Renew:
-    """Nova must read the port again."""
+    """The verdict that Nova must read the port again."""
 
 
 Verdict = Keep | Report | Renew
@@ -133,7 +133,7 @@ PORTS: tuple[tuple[Callable[[Case], bool], Callable[[Case], Verdict]], ...] = (
 
 
 def state(facts: Facts) -> Keep | Wait | None:
-    """Return why the cache of the instance cannot be judged; None if it can."""
+    """Return the reason to decide nothing about the instance's network cache; None without one."""
     return next((verdict(facts) for holds, verdict in STATES if holds(facts)), None)
 
 
@@ -142,7 +142,7 @@ def decide(case: Case) -> Verdict:
 
 
 def read(network_info: str | None) -> dict[str, Vif] | None:
-    """Return the entries of a cache by port; None if it cannot be read. Nova takes NULL for an empty cache."""
+    """Return a network cache's entries by port; None if unreadable. Nova takes NULL for an empty cache."""
     try:
         return {entry["id"]: _vif(entry) for entry in json.loads(network_info or "[]")}
     except (ValueError, LookupError, TypeError, AttributeError):

@@ -6,8 +6,8 @@ network. Address and quota stay in use.
 **Why Nova lets it.** When Nova cannot unbind a user's port (``_unbind_ports``), it logs the error and deletes the instance.
 
 **What is read.** The instance's ports; then build request and mapping, the row in every cell, or the shadow tables. If one cell
-does not answer, the handler decides nothing. An instance is gone if all its rows are deleted, at least one of them visible, or
-if it is archived. It must be gone for a minute. From ``soft-delete`` it can return. The instance's network cache decides:
+does not answer, the handler decides nothing. An instance is gone if it is archived, or if all its rows have been deleted for a
+minute and one is visible. The instance's network cache decides:
 
 =================================================  ===================================================================
 network cache                                      fate of the port
@@ -18,18 +18,17 @@ Nova made the port                                 deleted if ``[audit] audit_po
 anything else                                      reported
 =================================================  ===================================================================
 
-**What is changed.** One port, at the revision of the evidence (``If-Match``). Unbinding clears the same fields as Nova:
+**What is changed.** One port, if its revision is unchanged (``If-Match``). Unbinding clears the same fields as Nova:
 ``device_id``, ``device_owner``, ``binding:host_id``, the host's part of ``binding:profile``, and ``dns_name`` unless the
 network has a ``dns_domain``.
 
-**What is not changed.** Ports that other services own, and ports with a device of Cyborg. Ports of an unknown instance are only
-reported: another Nova may share this Neutron.
+**What is not changed.** Ports that other services own. Ports with a device of Cyborg, and ports of an unknown instance, which
+another Nova may have, are only reported.
 
 **Why a race does no harm.** The handler reads the port before the databases; the write fails if the port changed since. A
-deleted instance never returns under its uuid. Two inspections, five seconds apart, must agree, because a replica may lag.
+deleted uuid never returns. Two inspections must agree, because a replica of a database may lag.
 
-**Undo.** The exact ``openstack port set`` for an unbound port. A deleted port cannot return; the history has the command for a
-similar port.
+**Undo.** ``openstack port set`` for an unbound port. A deleted port cannot return; the undo creates a similar one.
 
 Sources: ``nova/network/neutron.py`` (deallocate_for_instance, _unbind_ports, _delete_ports), ``nova/compute/manager.py``
 (_shutdown_instance), ``nova/compute/api.py`` (_local_delete).
@@ -108,7 +107,10 @@ class Problem(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """The proof about one port; ``known`` if a record proves the deletion."""
+    """The proof about one port.
+
+    :param known: whether a record proves the instance's deletion
+    """
 
     port: str
     revision: int | None
@@ -125,8 +127,6 @@ class Evidence:
 
 
 class AuditPorts(NovaHandler):
-    """:param delete: whether to delete ports that Nova made"""
-
     name = "audit_ports"
     title = "Free the ports in Neutron that deleted instances still occupy"
     kinds = ("instance",)
@@ -300,7 +300,7 @@ class AuditPorts(NovaHandler):
     def _suspects(self, batch: set[str]) -> tuple[set[str], Unavailable | None]:
         """Return the instances that are alive in no cell, and the error of a cell that did not answer.
 
-        An instance without a row is a suspect only if every cell answered.
+        In case of an error, return only instances that have a deleted row.
         """
         batch = batch - self._databases.api.run(lambda connection: queries.building(connection, batch))
         cells = self._databases.cells()

@@ -12,7 +12,10 @@ from handlers.nova.ports.rules import Remains
 
 
 def remains_of(connection: Connection, instance: str) -> Remains | None:
-    """Return facts from an instance's live or archived rows in this cell; None without any. Archived rows need a full scan."""
+    """Return facts from an instance's rows in a cell, or else from its archived rows; None without any.
+
+    Archived rows need a full scan.
+    """
     launched = _values(connection, tables.instances, "uuid", instance, "launched_at")
     if not launched:
         return None

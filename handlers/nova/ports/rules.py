@@ -1,4 +1,4 @@
-"""Decides whether an instance that ports name is gone, and whether to unbind, delete or report each port. Pure."""
+"""Decide whether an instance is gone, and whether to unbind, delete or report each of its ports, without I/O."""
 
 from __future__ import annotations
 
@@ -30,7 +30,6 @@ class Fate(StrEnum):
 class Remains:
     """Facts about a deleted instance that show whether Nova made its ports.
 
-    :param launched: whether the instance ever ran
     :param network_info: the network cache at the deletion; None if there is not exactly one
     """
 
@@ -40,7 +39,7 @@ class Remains:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """The records about an instance that ports name.
+    """The records about the instance that a port names.
 
     :param building: whether the instance has a build request, or a mapping without a cell
     """
@@ -56,7 +55,7 @@ class Facts:
 
     @property
     def age(self) -> float:
-        """Seconds since the last change; an archived instance counts as old."""
+        """Seconds since a row of the instance last changed; an archived instance counts as old."""
         return min((row.age for row in self.rows), default=SETTLE)
 
 
@@ -77,7 +76,7 @@ def state(facts: Facts) -> State:
 class Case:
     """One port of an instance that is gone or unknown.
 
-    :param known: whether a record proves the deletion
+    :param known: whether a record proves the instance's deletion
     :param made_by_nova: whether Nova made the port; None if unknown
     :param has_device: whether the port has a device of Cyborg
     """
@@ -117,14 +116,14 @@ _FATES: tuple[tuple[Callable[[Case], bool], Fate, str], ...] = (
 
 
 def fate(case: Case) -> tuple[Fate, str]:
-    """Return a port's fate, and the reason for a report, a text with the placeholders ``{port}`` and ``{device}``."""
+    """Return a port's fate, and the reason if it is only reported, with the placeholders ``{port}`` and ``{device}``."""
     return next((found, refusal) for holds, found, refusal in _FATES if holds(case))
 
 
 def made_by_nova(remains: Remains | None, port: str) -> bool | None:
     """Return whether Nova made a port; None if unknown.
 
-    An empty network cache proves that Nova has deleted its own ports.
+    An empty network cache proves that Nova has deleted its own ports, so Nova did not make this one.
     """
     if remains is None:
         return None
