@@ -1,22 +1,21 @@
 """Report instances whose task or build never ends; in mode ``heal`` repeat lost deletions.
 
-**What drifts.** An instance is being deleted, built or changed, and no service carries it on. Its owner cannot use or delete
-it, and Nova ignores another request to delete it.
+**What drifts.** An instance is being deleted, built or changed, and no service carries it on. Its owner cannot use it, and Nova
+ignores another request to delete it.
 
-**Why Nova lets it.** nova-api writes the task first and sends a message then. A message that RabbitMQ loses leaves the task.
-nova-compute resumes some of these tasks when it starts, and never the others.
+**Why Nova lets it.** nova-api writes the task and then sends a message. If RabbitMQ loses the message, the task stays.
+nova-compute resumes only some tasks when it starts.
 
 **What is read.** Build request and mapping; in every cell the instance's row and the service of its host.
 
-**What is changed.** Only in mode ``heal``, and only for the task ``deleting``: ``UPDATE instances SET task_state = NULL``, if
-the row is unchanged, then ``DELETE /servers/{id}``. Nova repeats the whole deletion. If nova-api does not accept the request,
-the task is set again.
+**What is changed.** Only for the task ``deleting``: ``UPDATE instances SET task_state = NULL``, if the row is unchanged, then
+``DELETE /servers/{id}``. If nova-api does not accept the request, the task is set again.
 
 **What is not changed.** All other tasks: while nothing proves that the task has ended, clearing it can make Nova stop a healthy
-guest. The finding names the command or statement for the operator. A host that is down takes up its tasks when it starts.
+guest. The finding has the command or statement for an operator. A nova-compute that is down takes up its tasks when it starts.
 
-**Why a race does no harm.** The row must be unchanged for ``[audit] audit_stuck_instances_after``. If the first deletion
-still runs, nova-compute does both one after the other, and the second one finds nothing.
+**Why a race does no harm.** The row must be unchanged for ``[audit] audit_stuck_instances_after``. If the first deletion still
+runs, nova-compute does the second one afterwards, which finds nothing.
 
 **Undo.** None: the owner asked for the deletion, and a deleted server cannot return.
 

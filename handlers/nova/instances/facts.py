@@ -12,10 +12,7 @@ from handlers.nova.instances.rules import Case, Row
 
 
 def read(databases: NovaDatabases, instance: str, after: float) -> list[tuple[Cell, Case]]:
-    """Return a case for each live row of an instance.
-
-    :raises Unavailable: when a database does not answer
-    """
+    """Return a case for each live row of an instance, with its cell."""
     requested, mapping = databases.api.run(lambda connection: queries.scheduling(connection, instance))
     seen = databases.run_in_all(databases.cells(), lambda connection: _in_cell(connection, instance))
     rows = {cell: (row, up) for cell, (row, up) in seen.items() if row is not None}

@@ -1,4 +1,4 @@
-"""The SQL about instances with a task or a build."""
+"""SQL about instances with a task or a build."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def live_row(connection: Connection, instance: str) -> Row | None:
 
 
 def host_up(connection: Connection, host: str) -> bool | None:
-    """Return whether the host's nova-compute reports; None without a service (``nova/servicegroup/drivers/db.py``)."""
+    """Return whether the host's nova-compute is up, as ``nova/servicegroup/drivers/db.py`` defines; None without a service."""
     c = tables.services.c
     query = sa.select(c.last_seen_up, c.created_at, c.forced_down, NOW)
     row = connection.execute(query.where(c.binary == COMPUTE, c.deleted == 0, c.host == host)).first()
@@ -48,7 +48,10 @@ def host_up(connection: Connection, host: str) -> bool | None:
 
 
 def suspects(connection: Connection, after: float, host: str | None = None) -> list[str]:
-    """Return live instances with a task or without a host for ``after`` seconds; with ``host``, only those of that host."""
+    """Return live instances that have a task or are being built without a host, unchanged for ``after`` seconds.
+
+    :param host: only instances on this host
+    """
     c = tables.instances.c
     oldest = time_before(connection, connection.execute(sa.select(NOW)).scalar_one(), after)
     busy = sa.or_(c.task_state.is_not(None), sa.and_(c.vm_state == "building", c.host.is_(None)))
@@ -59,7 +62,7 @@ def suspects(connection: Connection, after: float, host: str | None = None) -> l
 
 
 def clear_deletion(connection: Connection, instance: str, host: str | None, changed: str | None) -> bool:
-    """Clear the task ``deleting`` of an unchanged instance; return whether the row was unchanged."""
+    """Clear the task ``deleting`` of an instance, unless its row changed. Return whether the task was cleared."""
     return connection.execute(clearing(instance, host, DELETING, changed)).rowcount == 1
 
 

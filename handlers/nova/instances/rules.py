@@ -1,6 +1,6 @@
-"""Decide about an instance whose task or build does not end. Nothing is read here; the first rule that applies decides.
+"""Decide about an instance whose task or build does not end, without I/O.
 
-No task is cleared to make an instance usable: Nova's power sync stops a running guest if ``vm_state`` is wrong.
+No task is cleared to make an instance usable: if ``vm_state`` is wrong, Nova's power sync then stops a running guest.
 """
 
 from __future__ import annotations
@@ -71,14 +71,13 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """A live row and the records around it.
+    """A live row of an instance, and related records.
 
-    :param rows: the number of live rows of the instance in all cells
+    :param rows: number of the instance's live rows in all cells
     :param home: whether the mapping names the cell of the row
-    :param building: whether the instance has a build request
-    :param queued: ``queued_for_delete`` in the mapping: its owner asked for the deletion
-    :param host_up: whether the nova-compute of the row's host reports; None without such a service
-    :param after: seconds without a change after which no flow of Nova is at work
+    :param queued: ``queued_for_delete`` of the mapping
+    :param host_up: whether nova-compute on the row's host is up; None without such a service
+    :param after: seconds without a change after which Nova cannot be at work
     """
 
     row: Row
@@ -91,14 +90,14 @@ class Case:
 
 
 class ByHand(Report):
-    """Report the drift. The refusal ends before a statement that clears the task, for an operator."""
+    """A report to which the handler appends a statement that clears the task, for an operator."""
 
     __slots__ = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Repeat:
-    """The request for the deletion must be repeated."""
+    """The verdict to request the deletion again."""
 
 
 Verdict = Keep | Wait | Report | Repeat

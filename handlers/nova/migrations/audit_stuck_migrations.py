@@ -3,9 +3,8 @@
 **What drifts.** A migration is not in a final status, and its instance is deleted, or has moved again since. Nova counts the
 migration as in progress: the deletion of the compute service answers 409, and the resource tracker reserves resources.
 
-**Why Nova lets it.** A migration is one row that several services write, the last of them at the very end. A service that
-stops or is installed anew does not finish the row. Nova repairs only unconfirmed resizes, and only with
-``resize_confirm_window``.
+**Why Nova lets it.** Several services write a migration's row, and the last one writes the final status. If that service stops
+or is installed anew, the status stays. Nova repairs only unconfirmed resizes, and only with ``resize_confirm_window``.
 
 **What is read.** The build request and the mapping; in every cell the instance's row and its migrations.
 
@@ -13,12 +12,12 @@ stops or is installed anew does not finish the row. Nova repairs only unconfirme
 the instance must still be deleted or without a task. Nova writes the same status for a failed migration.
 
 **What is not changed.** A resize that waits for the user, an instance with a task, and a cross-cell resize. Without a younger
-migration that succeeded, nothing proves where the guest runs. Then the finding has the statement for an operator.
+migration that succeeded, nothing proves where the guest runs: the finding has the statement for an operator.
 
 **Why a race does no harm.** A deleted instance needs a minute without a change, a live one ``[audit]
-audit_stuck_migrations_after``. If Nova writes the row after all, its own status replaces ours.
+audit_stuck_migrations_after``. If Nova writes the row after all, its status replaces ``error``.
 
-**Undo.** The ``UPDATE`` with the old status, known before the heal.
+**Undo.** The ``UPDATE`` with the old status.
 
 Sources: ``nova/db/main/api.py`` (migration_get_in_progress_by_host_and_node), ``nova/compute/manager.py``
 (_poll_unconfirmed_resizes, _post_live_migration, _init_instance), ``nova/api/openstack/compute/services.py`` (delete).

@@ -13,10 +13,7 @@ from handlers.nova.records import Instance
 
 
 def read(databases: NovaDatabases, instance: str, after: float) -> list[tuple[Cell, Case]]:
-    """Return a case for each unfinished migration of an instance.
-
-    :raises Unavailable: when a database does not answer
-    """
+    """Return a case for each unfinished migration of an instance, with its cell."""
     building = bool(databases.api.run(lambda connection: queries.building(connection, {instance})))
     seen = databases.run_in_all(databases.cells(), lambda connection: _in_cell(connection, instance))
     copies = tuple(row for row, _ in seen.values() if row is not None)

@@ -1,7 +1,7 @@
-"""The SQL about migrations that have not ended.
+"""SQL about migrations that have not ended.
 
-Nova's own question is ``migration_get_in_progress_by_host_and_node`` (``nova/db/main/api.py``); it ignores deleted rows and
-rows without a status.
+Nova's own query, ``migration_get_in_progress_by_host_and_node`` (``nova/db/main/api.py``), also ignores deleted rows and rows
+without a status.
 """
 
 from __future__ import annotations
@@ -44,7 +44,10 @@ def moves_of(connection: Connection, instance: str) -> list[Move]:
 
 
 def suspects(connection: Connection, host: str | None = None) -> list[str]:
-    """Return the instances at rest or deleted that have an unfinished migration, perhaps only those of one host."""
+    """Return the instances that have an unfinished migration and are deleted or at rest.
+
+    :param host: only migrations from or to this host
+    """
     m, i = tables.migrations.c, tables.instances.c
     rest = sa.and_(i.task_state.is_(None), sa.or_(i.vm_state.is_(None), i.vm_state.not_in(("resized", "building"))))
     query = (
@@ -60,9 +63,9 @@ def suspects(connection: Connection, host: str | None = None) -> list[str]:
 
 
 def end(connection: Connection, move: int, status: str, changed: str | None, instance: str, deleted: bool) -> None:
-    """Set a migration to ``error`` if neither it nor the state of its instance changed.
+    """Set the status of a migration to ``error``.
 
-    :raises Conflict: when one of them changed
+    :raises Conflict: the migration, or the state of its instance, changed
     """
     if connection.execute(ending(move, status, changed, instance, deleted)).rowcount != 1:
         raise Conflict(f"migration {move} or its instance {instance} changed")

@@ -1,7 +1,7 @@
-"""Decide about a migration that has not ended. Nothing is read here; the first rule that applies decides.
+"""Decide about a migration that has not ended, without I/O.
 
-Nova begins a migration only while the instance has no task. So a younger migration that succeeded proves that every older one
-is over.
+Nova begins a migration only while the instance has no task. So a younger migration that succeeded proves that all older ones
+are over.
 """
 
 from __future__ import annotations
@@ -50,12 +50,11 @@ class Move:
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """An unfinished migration and the records around it.
+    """An unfinished migration and related records.
 
     :param building: whether the instance has a build request, or a mapping without a cell
-    :param copies: the instance's rows in all cells
-    :param others: the instance's other migrations in this cell
-    :param after: seconds without a change after which no flow of Nova is at work
+    :param others: all migrations of the instance in this cell
+    :param after: seconds without a change after which Nova cannot be at work
     """
 
     move: Move
@@ -72,7 +71,7 @@ class Case:
 
     @property
     def successor(self) -> Move | None:
-        """The younger migration that led to the instance's host."""
+        """A younger migration that succeeded and led to the instance's host, if any."""
         younger = (one for one in self.others if one.id > self.move.id and one.status in SUCCEEDED)
         return next((one for one in younger if self.names.same(one.dest, self.here.host)), None)
 
@@ -84,7 +83,7 @@ class Case:
 
 @dataclass(frozen=True, slots=True)
 class Fail:
-    """The status must become ``error``."""
+    """The verdict to set the migration's status to ``error``."""
 
     problem: Problem
     summary: str
