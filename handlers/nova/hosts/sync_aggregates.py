@@ -13,9 +13,9 @@ Placement; the aggregates of each provider that differs.
 and keeps all others.
 
 **What is not changed.** A membership that Nova does not know is only reported: either the host left, or an operator added the
-provider. ``[audit] sync_aggregates_remove`` permits the removal, unless the host has several nodes. Aggregates of compute nodes
-that Nova does not know are reported, unless they have a sharing provider; each sweep reads the aggregates of a hundred nodes. A
-host without a compute node and a node without a provider are reported.
+provider. ``[audit] sync_aggregates_remove`` permits the removal, unless the host has several nodes. Aggregates unknown to Nova
+that have compute nodes and no sharing provider are reported; each sweep reads the aggregates of a hundred nodes. A host without
+a compute node and a node without a provider are reported.
 
 **Why a race does no harm.** Nova removes a host from Placement first, so a membership seems to be missing for a moment.
 Therefore two inspections must agree, and the heal reads providers before databases. If Nova and stackmend write at once, the
@@ -135,7 +135,7 @@ class SyncAggregates(PlacementHandler):
         return self._inspect_aggregate(key, aggregates[key.id])
 
     def sweep(self) -> Iterator[Key]:
-        """Yield aggregates with wrong members in Placement, with hosts that have no compute node, or unknown to Nova."""
+        """Yield the keys of aggregates that have wrong members or a host without a compute node, or are unknown to Nova."""
         names = self._databases.host_names
         nodes, down = live_nodes(self._databases)
         by_host: dict[str, set[str]] = {}
@@ -292,7 +292,7 @@ class SyncAggregates(PlacementHandler):
         return lambda one: refusal(problem, self._remove, of_uuid[one.provider], of_host[normal(one.host)])
 
     def _unknown(self, nodes: Iterable[str], known: set[str]) -> list[str]:
-        """Return aggregates of compute nodes that Nova does not know and that have no sharing provider."""
+        """Return aggregates unknown to Nova that have compute nodes and no sharing provider."""
         unknown = self._aggregates_of(self._nodes.take(nodes, NODES)) - known
         if unknown:
             unknown -= self._aggregates_of(self._placement.sharing_providers())

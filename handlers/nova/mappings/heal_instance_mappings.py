@@ -25,7 +25,7 @@ instances in several cells or in the wrong one, stuck builds and rows without a 
 **Why a race does no harm.** While Nova works on an instance, its row is young or has a task state or no host: the handler
 waits. A deletion between proof and write can leave ``queued_for_delete`` false; the deletion's event causes the repair.
 
-**Undo.** Statements that restore all columns.
+**Undo.** SQL statements that restore all columns.
 
 Sources: ``nova/compute/api.py`` (_provision_instances, _update_queued_for_deletion), ``nova/conductor/manager.py``
 (schedule_and_build_instances, _bury_in_cell0, _map_instance_to_cell, _delete_build_request),

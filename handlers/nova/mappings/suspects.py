@@ -53,7 +53,7 @@ class Suspects:
     def on_page(
         self, page: Sequence[MappingRow], cells: Mapping[int, Cell], down: dict[int, Unavailable]
     ) -> tuple[list[MappingRow], list[MappingRow]]:
-        """Return the mappings of a page whose cell lacks the instance, and those that look wrong for another reason.
+        """Of a page of mappings, return those whose cell lacks the instance, and those that look wrong for another reason.
 
         :param down: receives the error of each cell that does not answer
         """
