@@ -69,7 +69,7 @@ class Moved:
 def tables_due(connection: Connection, schema: Schema, before: datetime, task_log: bool) -> list[sa.Table]:
     """Return the tables that have the root of a tree to archive.
 
-    The search skips tables below those found: with millions of deleted rows, it would take minutes.
+    Tables below those found are not searched: with millions of deleted rows, a search takes minutes.
     """
     found: list[sa.Table] = []
     below: set[sa.Table] = set()

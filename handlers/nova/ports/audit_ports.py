@@ -1,6 +1,6 @@
 """Frees ports in Neutron that deleted instances still occupy.
 
-**What drifts.** A port names a deleted instance (``device_id``). The owner cannot attach the port elsewhere or delete the
+**What drifts.** A port names a deleted instance (``device_id``). The port's owner cannot attach it elsewhere or delete the
 network. Address and quota stay in use.
 
 **Why Nova lets it.** When Nova cannot unbind a user's port (``_unbind_ports``), it logs the error and deletes the instance.
@@ -28,7 +28,8 @@ another Nova may have, are only reported.
 **Why a race does no harm.** The handler reads the port before the databases; the write fails if the port changed since. A
 deleted uuid never returns. Two inspections must agree, because a replica of a database may lag.
 
-**Undo.** ``openstack port set`` for an unbound port. A deleted port cannot return; the undo creates a similar one.
+**Undo.** ``openstack port set`` for an unbound port. A deleted port cannot return; the undo names the command for a similar
+one.
 
 Sources: ``nova/network/neutron.py`` (deallocate_for_instance, _unbind_ports, _delete_ports), ``nova/compute/manager.py``
 (_shutdown_instance), ``nova/compute/api.py`` (_local_delete).
