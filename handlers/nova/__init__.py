@@ -3,9 +3,9 @@
 Families: hosts, mappings, allocations, ports, archive, migrations, bindings, instances, info_cache.
 Tests and demonstration: simulation, notifications.
 
-base                the bases of the handlers
-stuck               the base of the handlers of work that no service carries on
-keys                gets keys out of notifications
+base                base classes of the handlers
+stuck               base class of the handlers for stuck tasks, builds and migrations
+keys                makes keys from notifications
 options             the options ``[nova]``
 brokers             the brokers on which Nova publishes
 checks              the checks of ``stackmend check``
@@ -22,7 +22,7 @@ records             rows as values
 queries             SQL that several families share
 mapped              reads an instance with the cell of its mapping
 names               compares host names
-concerns            names the objects of a finding for exemptions
+concerns            makes the concerns of findings
 nodes               reads compute nodes and instances of all cells
 former_nodes        reads deleted compute nodes
 archived_consumers  finds archived instances and migrations

@@ -1,8 +1,8 @@
-"""Finds out whether a consumer is an archived instance or the migration of one.
+"""Finds which consumers of Placement are archived instances, or migrations of archived instances.
 
-Each question is a full scan of shadow tables in each cell: some seconds per million rows. So a sweep asks for all its unknown
-consumers at once. An archived instance never returns, so the answer "yes" stays true. After "no", the consumer is only
-reported; the sweep asks again after :data:`UNKNOWN_FOR` seconds.
+Each question scans the shadow tables of every cell, some seconds per million rows. So a sweep asks for all its unknown
+consumers at once. An archived instance never returns, so the answer "yes" stays true. The answer "no" holds for
+:data:`UNKNOWN_FOR` seconds.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Archive:
     def among(self, consumers: Collection[str]) -> Mapping[str, frozenset[str]]:
         """Return the archived consumers, each with its concerns.
 
-        Call this only for consumers without a live row.
+        Call this only for consumers without a row in ``instances`` and ``migrations`` of any cell.
         """
         now = time.monotonic()
         with self._lock:

@@ -1,4 +1,4 @@
-"""The bases of Nova's handlers."""
+"""The base classes of Nova's handlers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from handlers.nova.placement import Placement
 
 
 class NovaHandler(Handler):
-    """A handler of Nova's drift. stackmend omits it if Nova is not configured."""
+    """A handler of drift in Nova. stackmend omits it if ``[nova]`` is not configured."""
 
     group: ClassVar[str] = options.AUDIT
     service: ClassVar[str] = "nova"
@@ -31,7 +31,7 @@ class NovaHandler(Handler):
         return None if cells is None else self.sweep_cells(cells)
 
     def sweep_cells(self, cells: Collection[Cell]) -> Iterator[Key] | None:
-        """Return the keys that a sweep did not list because these cells were silent; None: see :meth:`sweep_rest`."""
+        """Return the keys that a sweep missed because these cells did not answer; None if only a whole sweep lists them."""
         return None
 
     @classmethod

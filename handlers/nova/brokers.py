@@ -1,7 +1,7 @@
-"""The brokers on which Nova publishes: the broker of the API, and one broker for each cell.
+"""The brokers on which Nova publishes notifications: one of the API, and one for each cell.
 
-stackmend cannot read whether a cell's services publish, so it connects to every cell's broker. The TLS options of Nova's files
-hold for all brokers.
+stackmend cannot find out whether a cell's services publish, so it connects to every cell's broker. The TLS options of Nova's
+files apply to all brokers.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ EXCHANGE = "nova"
 def nova_brokers(resources: Resources) -> Iterable[Broker]:
     """Yield each broker once; yield nothing if ``[nova]`` is not configured.
 
-    :raises Unavailable: after the known brokers, when ``nova_api`` does not answer or a cell's URL is unknown
-    :raises ConfigError: when Nova's files cannot be used
+    :raises Unavailable: after the known brokers, if ``nova_api`` does not answer or a cell's URL is unknown
+    :raises ConfigError: if Nova's files cannot be used
     """
     conf = resources.conf
     options.register(conf)
@@ -51,6 +51,8 @@ def nova_brokers(resources: Resources) -> Iterable[Broker]:
 
 
 def _same(url: str) -> str:
-    """Return a normal form of a URL: ``//host``, ``//host/`` and ``//host//`` name the default virtual host."""
+    """Return a broker's URL without final slashes: ``//host``, ``//host/`` and ``//host//`` all name the default virtual
+    host.
+    """
     place, _, query = url.partition("?")
     return f"{place.rstrip('/')}?{query}"

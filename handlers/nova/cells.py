@@ -1,9 +1,9 @@
 """Nova's cells: the rows of ``cell_mappings``, with URLs completed as in Nova (``nova/objects/cell_mapping.py``).
 
-A URL may be a template such as ``mysql+pymysql://{username}:{password}@{hostname}/nova_cell2``. The fields come from
-``[database] connection`` and ``[DEFAULT] transport_url``; a message-queue URL with several hosts also gives ``{username1}``,
-``{hostname1}``, ``{port1}`` ... Values stay percent-encoded. A URL with other braces, for example in a password, is used
-unchanged, as in Nova. If a field has no value, Nova uses the raw template, but this module raises :class:`TemplateError`.
+A URL may be a template such as ``mysql+pymysql://{username}:{password}@{hostname}/nova_cell2``. Its fields come from
+``[database] connection`` or ``[DEFAULT] transport_url``. A transport URL with several hosts also gives ``{username1}``,
+``{hostname1}``, ``{port1}`` ... Values stay percent-encoded. A URL with other braces, for example in a password, is no
+template. If a field has no value, Nova uses the raw template, but this module raises :class:`TemplateError`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ CELL0 = "00000000-0000-0000-0000-000000000000"
 
 
 class TemplateError(Exception):
-    """A cell's URL cannot be completed. The text contains no part of any URL."""
+    """A cell's URL is a template that cannot be filled. The message contains no part of a URL."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,15 +40,15 @@ class Cell:
 
     @property
     def label(self) -> str:
-        """The cell's name in errors: ``cell:cell1``, or ``cell:<uuid>`` for a cell without a name."""
+        """The cell's name as a dependency: ``cell:cell1``, or ``cell:<uuid>`` for a cell without a name."""
         return f"cell:{self.name or self.uuid}"
 
 
 def fill(template: str, base: str | None, base_option: str) -> str:
-    """Replace the fields of a cell's URL by parts of the base URL.
+    """Fill a template of a cell's URL with parts of the base URL; return another URL unchanged.
 
     :param base_option: the option that has the base URL, for errors
-    :raises TemplateError: when there is no base URL or it lacks a field
+    :raises TemplateError: if there is no base URL, or it lacks a field
     """
     if not _is_template(template):
         return template

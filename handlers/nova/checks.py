@@ -1,4 +1,4 @@
-"""Nova's part of ``stackmend check``."""
+"""Nova's checks for ``stackmend check``."""
 
 from __future__ import annotations
 
@@ -79,7 +79,10 @@ def _clocks(databases: NovaDatabases) -> Iterator[Checked]:
 
 
 def judge_clock(name: str, seconds: float | None) -> Checked:
-    """Return the check of a clock difference in seconds; None: no service reported."""
+    """Return the verdict on the clock difference between Nova's services and a database.
+
+    :param seconds: the difference; None if it was not measured
+    """
     subject = f"{name}: clocks"
     if seconds is None:
         return Checked(subject, Verdict.OK, "not compared: no service of Nova reported during the check")

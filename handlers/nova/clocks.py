@@ -1,8 +1,9 @@
 """Measures how far the clocks of Nova's services are from a cell database's clock.
 
-Handlers compute ages by the database's clock, from times that Nova's services wrote. Every ten seconds (``[DEFAULT]
-report_interval``) a service increments ``report_count``. It also writes its own or a conductor's time into ``updated_at``. If a
-row changed between two readings, its time and the times of the readings give a lower bound of the difference.
+Handlers compute ages by the database's clock, from times that Nova's services wrote. In the table ``services``, a service
+increments ``report_count`` every ten seconds (``[DEFAULT] report_interval``). It also sets ``updated_at``, by its own or a
+conductor's clock. If a row changed between two readings, ``updated_at`` and the times of both readings give a lower bound of
+the difference.
 
 Handlers subtract the difference from every age. If it exceeds :data:`LARGEST`, they refuse heals.
 """
@@ -40,9 +41,10 @@ _ROUNDING = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """One reading of the reports of a cell's services.
+    """One reading of a cell's table ``services``.
 
-    :param reports: for each service id, the number of reports and the service's time in the last report
+    :param now: the time by the database's clock
+    :param reports: ``report_count`` and ``updated_at`` by service id
     """
 
     now: datetime
@@ -54,7 +56,7 @@ class Reading:
 
 
 def difference(first: Reading, second: Reading) -> float | None:
-    """Return a lower bound of the difference in seconds; None if no service reported between the readings."""
+    """Return a lower bound of the clock difference in seconds; None if no service changed its row between both readings."""
     bounds = [
         max((at - second.now).total_seconds(), (first.now - at).total_seconds())
         for service, (count, at) in second.reports.items()
@@ -64,7 +66,7 @@ def difference(first: Reading, second: Reading) -> float | None:
 
 
 def read(connection: Connection) -> Reading | None:
-    """Read when each service last reported, except deleted services; None if no service has reported."""
+    """Read the rows of services that are not deleted; return None if no such service ever changed its row."""
     c = tables.services.c
     query = sa.select(c.id, c.report_count, c.updated_at, utcnow().label("now")).where(
         c.deleted == 0, c.updated_at.is_not(None)
@@ -88,9 +90,9 @@ class Clocks:
         self._lock = threading.Lock()
 
     def observe(self, database: Database) -> Reading | None:
-        """Read the reports of a database's services, unless the last reading is recent; compare both readings.
+        """Read the table ``services`` of a cell, unless the last reading is recent, and compare both readings.
 
-        Ignore a database that does not answer: the work that follows reports the error.
+        Ignore a database that does not answer: the caller's next query raises the error.
         """
         now = time.monotonic()
         with self._lock:
@@ -113,7 +115,7 @@ class Clocks:
         return reading
 
     def difference(self, database: Database) -> float | None:
-        """Return the largest difference between Nova's clocks and the database's clock in the last ten minutes, in seconds.
+        """Return the largest clock difference of the last ten minutes, between Nova's services and the database, in seconds.
 
         :return: None if none was measured
         """
@@ -123,7 +125,7 @@ class Clocks:
             return max((seconds for at, seconds in memory.measured if now - at < REMEMBERED), default=None)
 
     def measure(self, databases: Iterable[Database]) -> None:
-        """Read the reports of each database twice, some seconds apart."""
+        """Observe each database. If a service of Nova is up in any, observe all again after some seconds."""
         asked = list(databases)
         if any(reading is not None and reading.alive for reading in map(self.observe, asked)):
             time.sleep(PAUSE)

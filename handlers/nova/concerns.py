@@ -1,7 +1,7 @@
-"""The concerns of findings.
+"""Makes the concerns of findings.
 
-One key too many withholds a heal; one too few lets a heal change an exempt object. So a compute node has keys for its host and
-for its hypervisor's name.
+A needless key can withhold a heal; a missing key lets a heal change an exempt object. So a compute node has a key ``host`` for
+its host, and one for its hypervisor's name.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def named(kind: str, *names: str | None) -> frozenset[str]:
 
 
 def of_consumers(*uuids: str | None) -> frozenset[str]:
-    """Return keys of instances or migrations, of both kinds: consumer and instance."""
+    """Return the keys ``consumer:<uuid>`` and ``instance:<uuid>`` for each uuid of an instance or migration."""
     return named("consumer", *uuids) | named("instance", *uuids)
 
 
@@ -43,7 +43,7 @@ def of_instance(instance: Instance) -> frozenset[str]:
 
 
 def of_providers(databases: NovaDatabases, placement: Placement, providers: Iterable[str]) -> frozenset[str]:
-    """Return the keys of the compute nodes, live or not, of which these providers are a part, and of their cells.
+    """Return the keys of the compute nodes, live or deleted, to which these providers belong, and of the nodes' cells.
 
     :raises Unavailable: if Placement or a cell does not answer
     """
@@ -58,7 +58,7 @@ def of_providers(databases: NovaDatabases, placement: Placement, providers: Iter
 
 
 def of_nodes(databases: NovaDatabases, uuids: Iterable[str]) -> frozenset[str]:
-    """Return the keys of the hosts and cells of compute nodes, live, deleted or archived.
+    """Return the keys of the hosts and cells of compute nodes: live, deleted or archived.
 
     :raises Unavailable: if a cell does not answer
     """

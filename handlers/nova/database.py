@@ -1,6 +1,6 @@
-"""Connections to ``nova_api`` and to the database of every cell.
+"""Connects to ``nova_api`` and to the database of every cell.
 
-The list of cells is read again every few seconds.
+It reads the list of cells again after :data:`CELLS_TTL` seconds.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ CELLS_TTL = 5.0
 
 
 class NovaDatabases:
-    """``nova_api`` and the cells.
+    """The databases of ``nova_api`` and the cells.
 
-    :param cell_base: the base URL for templates of ``database_connection``
-    :param transport_base: the base URL for templates of ``transport_url``
+    :param cell_base: the URL that fills templates in ``cell_mappings.database_connection``
+    :param transport_base: the URL that fills templates in ``cell_mappings.transport_url``
     """
 
     def __init__(self, api_url: str, cell_base: str | None = None, transport_base: str | None = None) -> None:
@@ -54,7 +54,7 @@ class NovaDatabases:
     def from_resources(cls, resources: Resources) -> Self:
         """Read the URLs from the options ``[nova]``.
 
-        :raises ConfigError: when no URL of ``nova_api`` is known
+        :raises ConfigError: if no URL of ``nova_api`` is known
         """
         conf = resources.conf
         return cls(options.api_database_url(conf), options.cell_database_url(conf), options.transport_url(conf))
@@ -62,7 +62,7 @@ class NovaDatabases:
     def cells(self) -> tuple[Cell, ...]:
         """Return every cell, including cell0 and disabled cells.
 
-        :raises Unavailable: when ``nova_api`` does not answer or lists no cell
+        :raises Unavailable: if ``nova_api`` does not answer or lists no cell
         """
         with self._lock:
             if self._read_at is not None and time.monotonic() - self._read_at < CELLS_TTL:
@@ -75,7 +75,8 @@ class NovaDatabases:
         return rows
 
     def require_known_schema(self, cells: Iterable[Cell] | None = None) -> None:
-        """Refuse a heal if a schema is unknown, or if Nova's clock differs too much from a database's clock.
+        """Refuse a heal if a database has an unknown schema, or if its clock differs too much from the clocks of Nova's
+        services.
 
         :param cells: the cells that the heal relies on besides nova_api; all cells by default
         """
@@ -86,7 +87,7 @@ class NovaDatabases:
                 raise Refused(objection)
 
     def clock_objection(self, database: Database) -> str:
-        """Return why no heal may rely on a database's times; empty if the clocks are close."""
+        """Return why no heal may rely on a database's times; empty if the clock difference is small."""
         seconds = self.clocks.difference(database) or 0.0
         if seconds <= clocks.LARGEST:
             return ""
@@ -96,7 +97,7 @@ class NovaDatabases:
         )
 
     def warnings(self) -> Iterator[str]:
-        """Yield why handlers cannot inspect or heal; skip cells that are down."""
+        """Yield the reasons, in schemas and clocks, why handlers cannot inspect or heal; skip cells that do not answer."""
         yield from self.schemas.warnings(self.api, tables.api)
         for cell in self.cells():
             with suppress(Unavailable):
@@ -109,9 +110,9 @@ class NovaDatabases:
         return tuple(cell for cell in self.cells() if not cell.is_cell0)
 
     def cell(self, uuid: str) -> Cell:
-        """Return the cell of the evidence of a heal.
+        """Return the cell that a finding's evidence names.
 
-        :raises Conflict: the cell is gone
+        :raises Conflict: if the cell is gone
         """
         cell = self.find_cell(uuid)
         if cell is None:
@@ -124,7 +125,7 @@ class NovaDatabases:
     def database(self, cell: Cell) -> Database:
         """Return the database of a cell.
 
-        :raises Unavailable: when its URL cannot be used
+        :raises Unavailable: if its URL cannot be used
         """
         try:
             url = fill(cell.database_url, self._cell_base, "[nova] database_connection")
@@ -141,7 +142,7 @@ class NovaDatabases:
     def transport(self, cell: Cell) -> str:
         """Return the URL of a cell's broker.
 
-        :raises Unavailable: when a field of the URL has no value
+        :raises Unavailable: if a field of the URL has no value
         """
         try:
             return fill(cell.transport_url, self._transport_base, "[nova] transport_url")
@@ -149,30 +150,30 @@ class NovaDatabases:
             raise Unavailable(cell.label, str(error)) from error
 
     def cells_named(self, labels: frozenset[str]) -> tuple[Cell, ...] | None:
-        """Return the cells with these labels; None if a label is not that of a cell."""
+        """Return the cells with these labels; None if any label is not a cell's."""
         found = tuple(cell for cell in self.cells() if cell.label in labels)
         return found if {cell.label for cell in found} == labels else None
 
     def require(self, dependency: str) -> None:
-        """Do nothing if no cell has this label.
+        """Query the database of the cell with this label; do nothing without such a cell.
 
-        :raises Unavailable: when the cell with this label does not answer
+        :raises Unavailable: if the database does not answer
         """
         for cell in self.cells():
             if cell.label == dependency:
                 self.database(cell).run(lambda connection: connection.execute(sa.text("SELECT 1")))
 
     def run_in_all(self, cells: Iterable[Cell], work: Callable[[Connection], T]) -> dict[Cell, T]:
-        """Return the result of a function in each of these cells.
+        """Run a function on each cell's database; return the results by cell.
 
-        :raises Unavailable: when one of the cells does not answer
+        :raises Unavailable: if any cell does not answer
         """
         return {cell: self.observe_clocks(cell).run(work) for cell in cells}
 
     def run_in_available(
         self, cells: Iterable[Cell], work: Callable[[Connection], T]
     ) -> tuple[dict[Cell, T], Incomplete | None]:
-        """Run a function in each of these cells; return the answers, and the error of the cells that did not answer.
+        """Run a function on each cell's database; return the results by cell, and the error of cells that did not answer.
 
         Use this only for suspects and counts: the rows of a cell that does not answer are unknown.
         """
@@ -186,9 +187,9 @@ class NovaDatabases:
         return found, down
 
     def observe_clocks(self, cell: Cell) -> Database:
-        """Measure a cell's clocks; return its database, whose ages allow for the clock difference.
+        """Measure the clock difference of a cell's database; return the database, which then subtracts it from ages.
 
-        :raises Unavailable: when its URL cannot be used
+        :raises Unavailable: if the cell's URL cannot be used
         """
         database = self.database(cell)
         self.clocks.observe(database)

@@ -1,6 +1,7 @@
 """Nova's scenes in ``stackmend demo``: a cloud of two cells, and six ways of drift.
 
-Three bystanders (a live migration, a resize to confirm, a boot) have allocations that look orphaned. No heal may touch them.
+Three operations in progress (a live migration, an unconfirmed resize, a boot) have allocations that look orphaned. No heal may
+change them.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ MOVED_AGO = MOVED_SETTLE - PATIENCE
 
 @dataclass(frozen=True, slots=True)
 class Bystander:
-    """A consumer that Nova works on, and that no heal may touch."""
+    """A consumer of an operation in progress. No heal may change its allocation."""
 
     doing: str
     consumer: str
@@ -91,7 +92,7 @@ class NovaDemo(Demo):
             self._running = None
 
     def harm(self) -> str:
-        """Return the activity (such as a boot) whose rightful allocation changed; empty if there is none."""
+        """Return a message about an operation in progress whose allocation changed; empty if none did."""
         for bystander in self._bystanders:
             if self.cloud.allocation(bystander.consumer) != bystander.allocation:
                 return f"harm: {bystander.doing} lost its allocation"

@@ -1,4 +1,4 @@
-"""Holds from Nova: compute services that an operator disabled with a reason of a certain pattern."""
+"""Holds from Nova: hosts whose nova-compute is disabled with a reason that matches ``[nova] hold_disabled_reason``."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ from handlers.nova.database import NovaDatabases
 
 
 def nova_holds(resources: Resources) -> Iterator[tuple[str, Callable[[], Iterable[Hold]]]]:
-    """Name ``[nova] hold_disabled_reason`` with its reader; yield nothing when the option is not set."""
+    """Yield the name ``[nova] hold_disabled_reason`` and the function that reads its holds; nothing if the option is not
+    set.
+    """
     options.register(resources.conf)
     pattern = resources.conf[options.GROUP].hold_disabled_reason
     if pattern:
@@ -23,10 +25,10 @@ def nova_holds(resources: Resources) -> Iterator[tuple[str, Callable[[], Iterabl
 
 
 def disabled_hosts(resources: Resources, pattern: re.Pattern[str]) -> list[Hold]:
-    """Return a hold for each host whose disabled compute service has a matching ``disabled_reason``.
+    """Return a hold for each host whose nova-compute is disabled with a ``disabled_reason`` that matches.
 
-    :raises Unavailable: when nova_api or any cell does not answer
-    :raises ConfigError: when no URL of ``nova_api`` is known
+    :raises Unavailable: if nova_api or any cell does not answer
+    :raises ConfigError: if no URL of ``nova_api`` is known
     """
     databases = resources.get(NovaDatabases.from_resources)
     found = databases.run_in_all(databases.host_cells(), _disabled)

@@ -1,4 +1,4 @@
-"""Gets keys out of notifications. Payloads are untrusted, so these functions check their form, and return nothing but a key."""
+"""Makes keys from notifications. Payloads are untrusted, so each function checks their form, and returns only a key."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ _UNMAPPED = re.compile(r"Host '(.{1,255})' is not mapped to any cell")
 
 
 def compute_host(event: Event) -> Key | None:
-    """Return the key of a nova-compute service's host; None for other services."""
+    """Return the key of the host in an event of nova-compute; None for other services."""
     if event.payload.get("binary") != "nova-compute":
         return None
     return _host(event.payload["host"])
 
 
 def failed_host(event: Event) -> Key | None:
-    """Return the key of a failed build's host, or of the host that its error message calls unmapped; None without either."""
+    """Return the key of the host where a build failed, or that its error message calls unmapped; None without either."""
     host = event.payload.get("host")
     if isinstance(host, str) and host:
         return _host(host)
@@ -29,7 +29,7 @@ def failed_host(event: Event) -> Key | None:
 
 
 def consumer(event: Event) -> Key | None:
-    """Return the key of the instance as a consumer of Placement."""
+    """Return the key ``consumer:<uuid>`` of the event's instance."""
     return Key("consumer", _uuid(event.payload.get("uuid") or event.payload["instance_uuid"]))
 
 
@@ -38,7 +38,7 @@ def instance(event: Event) -> Key:
 
 
 def aggregate(event: Event) -> Key | None:
-    """Return the key of the aggregate, or of the host if a legacy notification lacks the aggregate's uuid."""
+    """Return the key of the event's aggregate. If a legacy notification lacks its uuid, return the key of the host."""
     uuid, host = event.payload.get("uuid"), event.payload.get("host_name")
     if uuid is None and host is None:
         return None

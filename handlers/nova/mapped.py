@@ -1,4 +1,4 @@
-"""Reads an instance with the cell of its mapping."""
+"""Reads an instance in every cell, and finds the cell that its mapping names."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Mapped(Generic[T]):
-    """An instance, by the databases of all cells.
+    """An instance as ``nova_api`` and all cells show it.
 
-    :param cell: the cell of its mapping
+    :param cell: the cell that its mapping names
     :param here: its row in that cell
-    :param more: further records in that cell
+    :param more: further records of that cell
     :param copies: its rows in all cells
     :param building: whether it has a build request, or no mapping to a cell
     """
@@ -35,9 +35,9 @@ class Mapped(Generic[T]):
 
 
 def read_mapped(databases: NovaDatabases, instance: str, read: Callable[[Connection, str], T]) -> Mapped[T]:
-    """Return an instance, with further records that a function reads in each cell.
+    """Read an instance in every cell, and further records there with the function ``read``.
 
-    :raises Unavailable: when a database does not answer
+    :raises Unavailable: if a database does not answer
     """
 
     def in_cell(connection: Connection) -> tuple[Instance | None, T]:

@@ -1,7 +1,7 @@
-"""The rule by which Nova's databases compare host names.
+"""Compares host names as Nova's databases do.
 
 MySQL and MariaDB ignore letter case and trailing spaces: ``Node-1`` and ``node-1`` are one host. PostgreSQL and SQLite compare
-every character. Python code compares names only through :class:`HostNames`, so that it agrees with Nova's own query.
+every character. Python code compares names only through :class:`HostNames`, so that it agrees with Nova's queries.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _FOLDING = frozenset({"mysql", "mariadb"})
 
 @dataclass(frozen=True, slots=True)
 class HostNames:
-    """One database's rule for host names.
+    """Compares host names as one database does.
 
     :param exact: whether names that differ only in letter case are two hosts
     """
@@ -29,7 +29,7 @@ class HostNames:
         return cls(make_url(url).get_backend_name() not in _FOLDING)
 
     def normal(self, name: str) -> str:
-        """Return a form of the name that is equal for all names of one host."""
+        """Return the form of a name that all spellings of one host share."""
         return name if self.exact else name.rstrip(" ").casefold()
 
     def all_normal(self, names: Iterable[str]) -> frozenset[str]:

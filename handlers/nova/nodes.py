@@ -28,7 +28,7 @@ _SAMPLE = 3
 
 
 def live_nodes(databases: NovaDatabases) -> tuple[dict[str, tuple[Cell, ComputeNode]], Incomplete | None]:
-    """Return the live compute nodes by uuid, and the error of the cells that do not answer.
+    """Return the live compute nodes by uuid, and the error of cells that did not answer.
 
     Use this only for sweeps and samples: a proof needs the answer of every cell.
     """
@@ -37,9 +37,9 @@ def live_nodes(databases: NovaDatabases) -> tuple[dict[str, tuple[Cell, ComputeN
 
 
 def require_own_placement(databases: NovaDatabases, placement: Placement) -> None:
-    """Require that this Placement belongs to this Nova. Call this before a heal that relies on Placement.
+    """Check, before a heal relies on Placement, that this Placement belongs to this Nova.
 
-    Without a configured region, keystoneauth may choose another region's Placement, which knows none of our compute nodes.
+    Without a configured region, keystoneauth may choose another region's Placement, which knows none of Nova's compute nodes.
 
     :raises Refused: if no compute node's uuid is a provider
     :raises Unavailable: if Placement does not answer, or if a cell does not answer and no compute node is known
@@ -64,7 +64,7 @@ def live_instances(databases: NovaDatabases) -> int:
 
 
 def in_groups(nodes: Iterable[tuple[Cell, ComputeNode]]) -> Iterator[tuple[Cell, list[ComputeNode]]]:
-    """Yield the nodes in groups. All nodes of a group are in one cell."""
+    """Yield groups of compute nodes, at most :data:`GROUP`, each with the cell of all its nodes."""
     by_cell: dict[Cell, list[ComputeNode]] = {}
     for cell, node in nodes:
         by_cell.setdefault(cell, []).append(node)
@@ -73,9 +73,9 @@ def in_groups(nodes: Iterable[tuple[Cell, ComputeNode]]) -> Iterator[tuple[Cell,
 
 
 def read_ahead(read: Callable[[S], T], batches: Iterable[S]) -> Iterator[tuple[S, Future[T]]]:
-    """Read batches in order; while the caller works on one batch, threads read the next ones.
+    """Call ``read`` for each batch in order. Threads read the next batches while the caller works on one.
 
-    :return: each batch with a finished future, whose result raises the error of ``read``
+    :return: each batch with a finished future, whose result is that of ``read`` or raises its error
     """
     with request_id.pool(_AHEAD, "read-ahead") as pool:
         waiting: deque[tuple[S, Future[T]]] = deque()
@@ -95,7 +95,7 @@ def _ended(batch: tuple[S, Future[T]]) -> tuple[S, Future[T]]:
 def nodes_among(
     databases: NovaDatabases, column: str, values: Collection[str], *, deleted: bool = False
 ) -> list[ComputeNode]:
-    """Return the compute nodes of all cells whose column has one of these values."""
+    """Return the compute nodes, from all cells, that have one of these values in a column."""
     found = databases.run_in_all(
         databases.host_cells(),
         lambda connection: queries.compute_nodes_among(connection, column, values, deleted=deleted),
@@ -104,7 +104,7 @@ def nodes_among(
 
 
 def known_places(databases: NovaDatabases, uuids: Collection[str]) -> dict[str, tuple[str, str]]:
-    """Return host and node of these compute nodes, including deleted and archived ones."""
+    """Return host and node name by the uuids of compute nodes, including deleted and archived ones."""
     if not uuids:
         return {}
     nodes = nodes_among(databases, "uuid", uuids, deleted=True)

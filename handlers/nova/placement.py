@@ -1,7 +1,7 @@
 """The client of Placement.
 
-Every write is compare-and-set: allocations with the consumer's generation, aggregates with the provider's. ``DELETE
-/allocations`` takes no generation, so it must never be called. To remove an allocation, replace it with an empty one.
+A write of allocations names the consumer's generation, a write of aggregates the provider's. If it changed meanwhile, Placement
+refuses the write. ``DELETE /allocations`` takes no generation, so the client replaces an allocation with an empty one instead.
 
 Consumer generations need microversion 1.28 (Rocky); consumer types need 1.38 (Xena).
 """
@@ -40,9 +40,9 @@ CONCURRENT_UPDATE = "placement.concurrent_update"
 class Allocation:
     """The allocation of one consumer.
 
-    :param providers: resources by provider; if there are none, the fields below are None
-    :param generation: the consumer's generation, which every write changes
-    :param consumer_type: ``unknown`` for Nova's consumers; None if Placement is older than 1.38
+    :param providers: amounts by provider and resource class
+    :param generation: the consumer's generation, which every write changes; None without resources
+    :param consumer_type: ``unknown`` for Nova's consumers; None without resources, or if Placement is older than 1.38
     """
 
     consumer: str
@@ -53,7 +53,7 @@ class Allocation:
     consumer_type: str | None = None
 
     def command(self) -> str:
-        """Return the command that gives the consumer this allocation."""
+        """Return the ``openstack`` command that sets this allocation."""
         words = ["openstack", "--os-placement-api-version", "1.28", "resource", "provider", "allocation", "set"]
         words += ["--project-id", self.project_id or "", "--user-id", self.user_id or ""]
         for provider, resources in sorted(self.providers.items()):
@@ -83,7 +83,7 @@ class ProviderAggregates:
 
 
 class Placement:
-    """Thread-safe."""
+    """The client of Placement's API. Thread-safe."""
 
     def __init__(self, service: Service) -> None:
         self._service = service
@@ -118,7 +118,7 @@ class Placement:
         )
 
     def replace_allocation(self, before: Allocation, providers: Held) -> None:
-        """Replace a consumer's resources. Without resources, Placement forgets the consumer.
+        """Replace a consumer's allocation. Without resources, Placement forgets the consumer.
 
         :raises Conflict: if the allocation changed since ``before`` was read
         :raises Refused: if Placement rejects the request
@@ -128,10 +128,10 @@ class Placement:
             raise self._failure(response, f"the allocations of {before.consumer}")
 
     def move_allocation(self, source: Allocation, target: Allocation) -> None:
-        """Move all resources of a consumer to another consumer: both allocations change, or neither.
+        """Give all resources of ``source`` to ``target`` in one transaction.
 
-        :param source: project and user of the result come from this allocation
-        :param target: loses all former resources
+        :param source: gives also its project and user
+        :param target: loses its own resources
         :raises Conflict: if either allocation changed since it was read
         :raises Refused: if Placement rejects the move
         """
@@ -142,6 +142,7 @@ class Placement:
     def replace_allocations(self, changes: Iterable[tuple[Allocation, Held]]) -> None:
         """Replace the allocations of all these consumers, or of none.
 
+        :param changes: each allocation as read, and the new resources
         :raises Conflict: if an allocation changed since it was read
         :raises Refused: if Placement rejects an allocation
         """
@@ -155,13 +156,13 @@ class Placement:
         return frozenset(self.consumers(provider))
 
     def consumers_of_each(self, providers: Iterable[str]) -> dict[str, ByConsumer]:
-        """Return the consumers of each provider, by parallel requests."""
+        """Return each provider's consumers with their resources, by parallel requests."""
         asked = list(providers)
         with request_id.pool(_AT_ONCE, "consumers") as pool:
             return dict(zip(asked, pool.map(partial(self._consumers, self._turns_of_sweeps), asked), strict=True))
 
     def consumers(self, provider: str) -> ByConsumer:
-        """Return the resources of each consumer; none for an unknown provider."""
+        """Return a provider's consumers with their resources; empty for an unknown provider."""
         return self._consumers(self._turns, provider)
 
     def _consumers(self, turns: threading.Semaphore, provider: str) -> ByConsumer:
@@ -173,7 +174,7 @@ class Placement:
         return {consumer: allocation["resources"] for consumer, allocation in found.items()}
 
     def usages(self, project: str, user: str) -> Mapping[str, int]:
-        """Return the resources of all consumers of a project and user."""
+        """Return the sum of the resources of a project and user, by resource class."""
         query = {"project_id": project, "user_id": user}
         response = self._read("/usages", params=query, microversion=VERSION)
         usages: Mapping[str, int] = self._body(response)["usages"]
@@ -187,11 +188,11 @@ class Placement:
         return bool(self._providers({"uuid": provider, "required": "COMPUTE_NODE"}))
 
     def providers(self) -> dict[str, Provider]:
-        """Return all providers, even those of other services."""
+        """Return all providers, even those of other services than Nova."""
         return self._providers({})
 
     def generations(self) -> list[tuple[str, int]]:
-        """Return each compute node's root provider, and the provider's generation, which only grows."""
+        """Return the root provider of each compute node, with its generation. A generation only grows."""
         response = self._read("/resource_providers", params={"required": "COMPUTE_NODE"}, microversion=VERSION)
         return [(row["uuid"], row["generation"]) for row in self._body(response)["resource_providers"]]
 
@@ -200,14 +201,14 @@ class Placement:
         return self._providers({"required": "MISC_SHARES_VIA_AGGREGATE"})
 
     def named(self, name: str) -> dict[str, Provider]:
-        """Return the provider with this name, as Placement's database compares names."""
+        """Return the provider with this name. Placement's database compares the names, perhaps without letter case."""
         return self._providers({"name": name})
 
     def delete_provider(self, provider: str) -> None:
         """Delete a provider.
 
         :raises Conflict: if the provider is in use or does not exist
-        :raises Refused: if Placement refuses otherwise
+        :raises Refused: if Placement refuses for another reason
         """
         response = self._write(deleting_provider(provider))
         if response.status_code == 404:
@@ -224,7 +225,7 @@ class Placement:
         return self._providers({"member_of": aggregate})
 
     def offers(self, provider: str) -> Mapping[str, int]:
-        """Return the total capacity by resource class; empty for an unknown provider."""
+        """Return a provider's capacity, used or not, by resource class; empty for an unknown provider."""
         response = self._read(f"/resource_providers/{provider}/inventories", microversion=VERSION)
         if response.status_code == 404:
             return {}
@@ -293,7 +294,7 @@ def replacing_all(changes: Iterable[tuple[Allocation, Held]]) -> Write:
 
 
 def moving(source: Allocation, target: Allocation) -> Write:
-    """Return the request that gives the target, in place of its own resources, those of the source."""
+    """Return the request of :meth:`Placement.move_allocation`."""
     owned = replace(target, project_id=source.project_id, user_id=source.user_id)
     return replacing_all([(source, {}), (owned, source.providers)])
 

@@ -1,6 +1,6 @@
-"""The SQL that several families share, one function each.
+"""SQL that several families of handlers share.
 
-Each function runs in a transaction and can run twice. Ages are seconds by the database's clock.
+Each function runs in a transaction, and may run again after an error. Ages are seconds by the database's clock.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ NOW = utcnow().label("now")
 
 
 def chunks(values: Collection[str]) -> Iterator[list[str]]:
-    """Yield these values, sorted and distinct, in parts that each fit into one statement."""
+    """Yield the values, sorted and distinct, in lists that each fit into one statement."""
     ordered = sorted(set(values))
     for start in range(0, len(ordered), CHUNK):
         yield ordered[start : start + CHUNK]
@@ -43,7 +43,7 @@ def cells(connection: Connection) -> list[Cell]:
 
 
 def host_mapping(connection: Connection, host: str) -> records.HostMapping | None:
-    """Return a host's mapping. The database compares the names, as for Nova."""
+    """Return a host's mapping. The database compares the names, as in Nova's queries."""
     c = tables.host_mappings.c
     row = connection.execute(sa.select(c.host, c.cell_id).where(c.host == host)).first()
     return None if row is None else records.HostMapping(row.host, row.cell_id)
@@ -55,7 +55,7 @@ def mapped_hosts(connection: Connection) -> dict[str, int]:
 
 
 def insert_host_mapping(connection: Connection, host: str, cell_id: int) -> None:
-    """Map a host. If another process maps it first, the unique key refuses this row."""
+    """Map a host to a cell. If another process did so first, a unique key refuses the row."""
     connection.execute(mapping_host(host, cell_id))
 
 
@@ -82,14 +82,14 @@ def instance_mappings(connection: Connection, instances: Collection[str]) -> lis
 
 
 def build_requests(connection: Connection, instances: Collection[str]) -> set[str]:
-    """Return the instances that have a build request, so that the conductor has not finished their build."""
+    """Return the instances that have a build request: nova-conductor has not finished their build."""
     c = tables.build_requests.c
     query = sa.select(c.instance_uuid)
     return {uuid for chunk in chunks(instances) for uuid in connection.scalars(query.where(c.instance_uuid.in_(chunk)))}
 
 
 def scheduling(connection: Connection, instance: str) -> tuple[bool, records.InstanceMapping | None]:
-    """Return whether an instance has a build request, and its mapping; one statement, so one moment."""
+    """Return whether an instance has a build request, and its mapping. One statement reads both at one moment."""
     requests, c = tables.build_requests.c, tables.instance_mappings.c
     requested = sa.exists().where(requests.instance_uuid == instance).label("requested")
     always = sa.select(sa.literal(1).label("one")).subquery()
@@ -156,7 +156,7 @@ def compute_services_count(connection: Connection) -> int:
 def compute_nodes(
     connection: Connection, equal: Mapping[str, str] | None = None, *, deleted: bool = False
 ) -> list[records.ComputeNode]:
-    """Return the compute nodes whose columns equal these values; all nodes without values."""
+    """Return the compute nodes whose columns have the values of ``equal``; all without it."""
     c = tables.compute_nodes.c
     return _compute_nodes(connection, [c[name] == value for name, value in (equal or {}).items()], deleted)
 
@@ -191,7 +191,7 @@ def _compute_nodes(
 
 
 def marking_mapped(host: str) -> sa.Update:
-    """Return the statement that sets ``mapped`` of a host's live compute nodes."""
+    """Return the statement that sets ``mapped`` in a host's live compute nodes."""
     c = tables.compute_nodes.c
     unmapped = sa.or_(c.mapped.is_(None), c.mapped < 1)
     return sa.update(tables.compute_nodes).where(c.host == host, c.deleted == 0, unmapped).values(mapped=1)
@@ -201,7 +201,7 @@ def marking_mapped(host: str) -> sa.Update:
 
 
 def instance(connection: Connection, uuid: str) -> records.Instance | None:
-    """Return an instance, even if it is deleted or hidden. The uuid is unique."""
+    """Return an instance, even if it is deleted or hidden."""
     return next(iter(instances(connection, [uuid])), None)
 
 
@@ -293,11 +293,9 @@ def _migrations(connection: Connection, table: sa.Table, where: sa.ColumnElement
 
 
 def stayed(connection: Connection) -> dict[str, dict[str, str]]:
-    """Return, by compute node, the ended or deleted migrations of instances that are on their source node.
+    """Find ended or deleted migrations whose instance is on the migration's source node and has no task.
 
-    Instances with a task do not count; deleted nodes do.
-
-    :return: for each node, the instance of each migration
+    :return: by uuid of compute node, deleted ones included: the instance by migration
     """
     i, m, n = tables.instances.c, tables.migrations.c, tables.compute_nodes.c
     began = sa.and_(i.uuid == m.instance_uuid, i.host == m.source_compute, i.node == m.source_node)
@@ -339,7 +337,7 @@ class ArchivedRow(NamedTuple):
 def archived_instances(connection: Connection, consumers: Collection[str]) -> list[ArchivedRow]:
     """Return the archived instances among these consumers.
 
-    This scans all of ``shadow_instances``, whose only index is the id.
+    The query scans all of ``shadow_instances``, which has no index of uuids.
     """
     c = tables.shadow_instances.c
     hidden = sa.or_(c.hidden.is_(None), c.hidden == sa.false())
@@ -350,7 +348,7 @@ def archived_instances(connection: Connection, consumers: Collection[str]) -> li
 
 
 def archived_migrations(connection: Connection, consumers: Collection[str]) -> dict[str, str]:
-    """Return the consumers that are archived migrations, each with its instance; scan the whole table."""
+    """Return the consumers that are archived migrations, each with its instance. The query scans the whole table."""
     c = tables.shadow_migrations.c
     found: dict[str, str] = {}
     for chunk in chunks(consumers):

@@ -1,4 +1,4 @@
-"""The values of rows in Nova's databases. Ages are by the clock of the database."""
+"""Rows of Nova's databases as values. Ages are by the database's clock."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ TERMINAL = frozenset({"confirmed", "reverted", "error", "failed", "completed", "
 class Instance:
     """A row of ``instances``, deleted or not.
 
-    :param hidden: whether this row is the copy that does not count during a cross-cell resize
+    :param hidden: whether Nova hides this copy, during a cross-cell resize
     :param age: seconds since its last change
     """
 
@@ -30,8 +30,9 @@ class Instance:
 
 @dataclass(frozen=True, slots=True)
 class Migration:
-    """A row of ``migrations``, deleted or not. Nova deletes an instance's migrations with the instance.
+    """A row of ``migrations``, deleted or not. Nova deletes it with its instance.
 
+    :param source, dest: host and node
     :param age: seconds since its last change
     """
 
@@ -50,7 +51,7 @@ class Migration:
 
     @property
     def within_node(self) -> bool:
-        """Whether the destination is the source node, or the source's host while Nova has chosen no node."""
+        """Whether source and destination are one node. While the destination has no node, its host counts."""
         return self.dest in {self.source, (self.source[0], None)}
 
 
@@ -86,7 +87,10 @@ class HostMapping:
 
 @dataclass(frozen=True, slots=True)
 class InstanceMapping:
-    """A row of ``instance_mappings``. It has no cell while Nova schedules the instance."""
+    """A row of ``instance_mappings``. It has no cell while Nova schedules the instance.
+
+    :param queued: ``queued_for_delete``
+    """
 
     instance_uuid: str
     cell_id: int | None

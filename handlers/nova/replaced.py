@@ -1,4 +1,4 @@
-"""Finds periodic tasks in Nova's options and in this host's jobs that do the work of a handler."""
+"""Finds jobs of this host, and an option of nova-scheduler, that do the work of a handler."""
 
 from __future__ import annotations
 
@@ -27,10 +27,12 @@ _DANGEROUS = re.compile(r"\bplacement\s+audit\b.*--delete\b")
 
 
 def check(files: ServiceFiles, modes: Mapping[type[Handler], Mode], root: Path = Path("/")) -> Iterator[Checked]:
-    """Warn of nova-scheduler's discovery of hosts, and of nova-manage in jobs, if a handler that heals does the same.
+    """Warn of nova-scheduler's discovery of hosts, and of jobs with nova-manage, if a handler that heals does the same.
+
+    Also warn of every job with ``nova-manage placement audit --delete``.
 
     :param modes: the modes of Nova's handlers
-    :param root: the root folder of the host
+    :param root: the host's root folder
     """
     healing = {handler.name for handler, mode in modes.items() if mode.heals}
     yield from _scheduler(files, healing)

@@ -1,4 +1,4 @@
-"""The base of the handlers of work that no service of Nova carries on: tasks, builds and migrations of instances."""
+"""The base class of handlers for tasks, builds and migrations that no service of Nova works on any more."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from handlers.nova.verdicts import Wait, findings_or_wait
 
 
 class StuckHandler(DatabaseHandler):
-    """Its keys are instances, and hosts for all suspects of a host.
+    """A handler of stuck work. A key is an instance, or a host for all suspects of that host.
 
     :param after: seconds without a change after which no service of Nova works on a record
     """
@@ -29,13 +29,13 @@ class StuckHandler(DatabaseHandler):
 
     @abstractmethod
     def suspects(self, connection: Connection, host: str | None = None) -> Iterable[str]:
-        """Return the instances of a cell whose records look wrong, perhaps only those of one host."""
+        """Return a cell's suspects; with ``host``, only those of that host."""
 
     @abstractmethod
     def judge(self, key: Key, instance: str) -> Iterator[Finding | Wait]:
-        """Prove the drift of one instance.
+        """Yield the proved drift of one instance, or why it must wait.
 
-        :raises Unavailable: when a database does not answer
+        :raises Unavailable: if a database does not answer
         """
 
     def inspect(self, key: Key) -> Sequence[Finding]:

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 
 class Turns:
-    """Chooses a part of many ids for each sweep, so that successive sweeps cover all. Thread-safe."""
+    """Chooses the ids that each sweep reads, so that successive sweeps cover all. Thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -17,7 +17,7 @@ class Turns:
         self._next = f"{random.getrandbits(32):08x}"
 
     def take(self, ids: Iterable[str], size: int) -> list[str]:
-        """Return up to ``size`` ids, in order, beginning where the last call ended."""
+        """Return up to ``size`` ids in order, from where the last call ended; after the highest id, start again."""
         ordered = sorted(ids)
         if len(ordered) <= size:
             return ordered

@@ -1,4 +1,4 @@
-"""The verdicts that Nova's families share, and the times for which Nova may still work after a change."""
+"""The verdicts that several families share, and how long Nova may work on after a change."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ NODE_GONE = (
 
 @dataclass(frozen=True, slots=True)
 class Keep:
-    """The verdict to leave the object alone: nothing is wrong, or the object is not Nova's."""
+    """The verdict to leave the object alone, for example because it is not Nova's."""
 
     reason: str
 
@@ -50,7 +50,7 @@ class Report:
 
 
 def soonest(waits: Iterable[Wait]) -> InFlight:
-    """Return the error that asks for another inspection after the shortest of these waits."""
+    """Return the error that asks for the next inspection after the shortest of these waits."""
     first = min(waits, key=lambda wait: wait.after)
     return InFlight(first.reason, first.after)
 
@@ -58,7 +58,7 @@ def soonest(waits: Iterable[Wait]) -> InFlight:
 def findings_or_wait(findings: Sequence[Finding], waits: Sequence[Wait]) -> Sequence[Finding]:
     """Return the findings.
 
-    :raises InFlight: without a finding, when an object must wait
+    :raises InFlight: if there is no finding, but an object must wait
     """
     if waits and not findings:
         raise soonest(waits)

@@ -1,9 +1,9 @@
-"""The watermarks of nova_api, the cells and Placement.
+"""Reads the watermarks of nova_api, the cells and Placement.
 
-The counter behind ``AUTO_INCREMENT`` survives archive and purge. On Galera, the counter of each writer is above the ids of all
+A table's next id (``AUTO_INCREMENT``) survives archive and purge. On Galera, each writer's counter is above the ids of all
 rows. Rows of ``services`` and ``cell_mappings`` keep their uuid as long as they exist.
 
-For Placement, the API gives the generations of providers, which only grow (``placement/objects/resource_provider.py``).
+The watermark of Placement has generations of providers, which only grow (``placement/objects/resource_provider.py``).
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _NEXT_ID["mariadb"] = _NEXT_ID["mysql"]
 def nova_watermarks(resources: Resources) -> Iterator[Watermark]:
     """Yield the watermarks of the databases that answer.
 
-    :raises Unavailable: when nova_api does not list the cells
+    :raises Unavailable: if nova_api does not list the cells
     """
     options.register(resources.conf)
     if not (resources.conf[options.GROUP].config_file or resources.conf[options.GROUP].api_database_connection):
