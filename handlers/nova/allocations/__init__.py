@@ -3,8 +3,8 @@
 - ``audit_allocations``: handler; takes back resources that a consumer has no right to
 - ``audit_migrations``: handler; moves resources from an ended migration to its instance
 - ``heal_allocations``: handler; gives instances their entitlement
-- ``consumers``: the facts about a consumer, and the verdicts on it, for the two audits
-- ``excess_facts``, ``excess_rules``: read these facts, and decide
+- ``consumers``: facts and verdicts of the two audits
+- ``excess_facts``, ``excess_rules``: read the facts for the audits, and decide
 - ``missing_facts``, ``missing_rules``, ``missing_sweep``: facts, decisions and suspects for ``heal_allocations``
 - ``moves``: on which node an instance runs, proved by ended migrations
 - ``entitlement``: the resources of a flavor and an image

@@ -7,33 +7,32 @@ counts these resources as used, and Nova cannot delete the node.
 nova-compute cleans up neither archived instances nor, while it is down, evacuated instances.
 
 **What is read.** First the allocation, then build request and mapping, then instance and migrations in every cell. If no cell
-has the instance, the shadow tables follow. The ports of a moved instance come last. If one cell or Neutron does not answer,
-the handler decides nothing.
+has the instance, the shadow tables follow. The ports of a moved instance come last. If one cell or Neutron does not answer, the
+handler decides nothing.
 
 **What is changed.** ``PUT /allocations/{consumer}`` removes all resources to which the consumer has no right. A live instance
 loses only the resources of a compute node that it left. An ended migration must prove the move, and Neutron must bind the
-ports of the instance to its host.
+instance's ports to its host.
 
 **Why a race does no harm.** The handler reads the allocation at generation g, then the databases. The write names g.
 
-- If Nova's scheduler allocates resources after our read, it changes g, and our write fails. If it did so before, the databases
-  show it: Nova first writes build request, mapping, task state or migration.
+- If Nova's scheduler allocates resources after our read, it changes g, and our write fails. An earlier allocation shows in the
+  databases: Nova first writes build request, mapping, task state or migration.
 - If our write comes between the scheduler's read of g and its write, that build or migration fails
-  (``nova/scheduler/utils.py``). This can happen only within some milliseconds, to a consumer that was deleted or at rest.
+  (``nova/scheduler/utils.py``). This can happen only within milliseconds, to a consumer that was deleted or at rest.
 - A deleted instance never gets resources again. ``soft-delete`` is not a deletion.
-- Two inspections, five seconds apart, must agree, because a database replica may lag.
+- Two inspections, five seconds apart, must agree, because a replicated database may lag.
 - Nova gets 10 s after a deletion and 60 s after any other change to release the resources itself.
 
-**What is not changed.** Consumers unknown to Nova belong to another service or were purged. They are only reported, unless an
-operator, in mode ``ask``, approves the finding by its id and so is the second witness. Offloaded instances are only reported,
-because a single row shows that no host runs them. ``heal_allocations`` and ``audit_migrations`` treat instances without
-resources of their own node, ``heal_instance_mappings`` those in several cells.
+**What is not changed.** Consumers unknown to Nova belong to another service or were purged. stackmend only reports them, unless
+an operator, in mode ``ask``, approves the finding by its id and so is the second witness. stackmend only reports offloaded
+instances, because a single row shows that no host runs them. ``heal_allocations`` and ``audit_migrations`` treat instances
+without resources of their own node, ``heal_instance_mappings`` instances in several cells.
 
 **Undo.** The history has the exact ``openstack resource provider allocation set``.
 
-Sources: ``nova/cmd/manage.py`` (audit), ``nova/scheduler/client/report.py``, ``nova/scheduler/utils.py``
-(claim_resources), ``nova/compute/manager.py`` (_complete_deletion, _delete_allocation_after_move),
-``placement/objects/allocation.py``.
+Sources: ``nova/cmd/manage.py`` (audit), ``nova/scheduler/client/report.py``, ``nova/scheduler/utils.py`` (claim_resources),
+``nova/compute/manager.py`` (_complete_deletion, _delete_allocation_after_move), ``placement/objects/allocation.py``.
 """
 
 from __future__ import annotations
@@ -90,7 +89,10 @@ _HINTS = (
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """:param keep: the resources that the consumer keeps; None if the finding is only reported"""
+    """The evidence of a finding about one consumer.
+
+    :param keep: the resources that the consumer keeps; None if stackmend only reports the finding
+    """
 
     allocation: Allocation
     keep: Held | None
@@ -173,7 +175,7 @@ class AuditAllocations(PlacementHandler):
         return findings_or_wait(findings, waits)
 
     def sweep(self) -> Iterator[Key]:
-        """Yield the consumers of compute nodes, except those whose rows show a right to the resources."""
+        """Yield each consumer with resources of a compute node to which no row of Nova's databases gives it a right."""
         return self.sweep_cells(self._databases.host_cells())
 
     def sweep_cells(self, cells: Collection[Cell]) -> Iterator[Key]:
@@ -251,7 +253,7 @@ class AuditAllocations(PlacementHandler):
         return suspects | self._without_home(elsewhere)
 
     def _without_home(self, consumers: set[str]) -> set[str]:
-        """Return the consumers that are no live instance on a host, no open migration and no build."""
+        """Return the consumers that are neither a live instance on a host, nor an open migration, nor being built."""
         if not consumers:
             return set()
         living = self._databases.run_in_all(

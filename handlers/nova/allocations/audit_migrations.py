@@ -1,23 +1,21 @@
 """Moves the resources of an ended migration back to its instance.
 
-**What drifts.** During a move, Placement gives the source's resources to the migration, and the destination's resources to the
-instance. After a failed or reverted move, the instance must get the source's resources back.
+**What drifts.** During a move, the migration has the source's resources in Placement, and the instance those of the
+destination. After a failed or reverted move, the migration may keep the source's resources, which the instance should have.
 
-**Why Nova lets it.** The instance gets the resources late in the roll-back. If Placement is down then, Nova only logs the
-failure.
+**Why Nova lets it.** Nova returns the resources late in the roll-back. If Placement is down then, Nova only logs the failure.
 
 **What is read.** First the instance's allocation, then build request, mapping and the instance's rows in every cell. Then the
 allocations of the last five ended migrations, flavor and image, last the instance's ports. If one cell or Neutron does not
 answer, the handler decides nothing.
 
-**What is changed.** One ``POST /allocations`` at both generations gives the migration's allocation to the instance, in place of
-the instance's own. This works even on a full node.
+**What is changed.** One ``POST /allocations`` at both generations replaces the instance's allocation with that of the
+migration. This works even on a full node.
 
 **Why a race does no harm.** The migration failed, was cancelled or reverted, and no migration succeeded since. The instance is
 at rest on the node where the migration began, mapped to its one cell, unchanged for a minute. Neutron binds all of its ports to
-that host. The amounts are those of the flavor. An allocation by the scheduler, a move or Nova's own late roll-back meanwhile
-changes a generation, and the whole request fails. If our request is first, Nova's roll-back finds nothing to move and
-continues.
+that host. The amounts are those of the flavor. If the scheduler, a move or Nova's late roll-back allocates meanwhile, a
+generation changes, and the whole request fails. If our request is first, Nova's roll-back finds nothing to move and continues.
 
 **What is not changed.** After a successful move, ``audit_allocations`` takes the migration's resources. stackmend only reports
 a live migration in ``error``, which does not prove where the guest runs; amounts that differ from the flavor; unexplained
@@ -26,8 +24,7 @@ resources; several migrations with resources.
 **Undo.** The history has the exact ``openstack resource provider allocation set`` of both consumers.
 
 Sources: ``nova/scheduler/client/report.py`` (move_allocations), ``nova/conductor/tasks/migrate.py``
-(revert_allocation_for_migration), ``nova/conductor/tasks/live_migrate.py``, ``nova/compute/manager.py``
-(_revert_allocation).
+(revert_allocation_for_migration), ``nova/conductor/tasks/live_migrate.py``, ``nova/compute/manager.py`` (_revert_allocation).
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""Puts instances with the same drift into one finding. Pure.
-
-Healed one by one, each instance would cost ten requests to Placement.
-"""
+"""Puts instances with the same drift into one finding: a heal of each alone would cost ten requests to Placement. Pure."""
 
 from __future__ import annotations
 
@@ -35,14 +32,14 @@ Judged = tuple[Facts, Sequence[Drift]]
 
 @dataclass(frozen=True, slots=True)
 class Missing:
-    """An instance without an allocation, and the resources that the instance should get."""
+    """An instance without an allocation, and the resources that it should get."""
 
     facts: Facts
     give: Give
 
     @property
     def change(self) -> tuple[Allocation, Held]:
-        """The instance's empty allocation as it is now, and the resources that the heal adds to it."""
+        """The instance's present, empty allocation, and the resources that replace it."""
         instance = self.facts.instance
         before = Allocation(instance.uuid, project_id=instance.project_id, user_id=instance.user_id)
         return before, self.give.providers
@@ -61,7 +58,10 @@ class Missing:
 
 @dataclass(frozen=True, slots=True)
 class MissingEvidence:
-    """:param instances: by uuid, the JSON of each :class:`Missing`"""
+    """The evidence that instances have no allocation.
+
+    :param instances: by uuid, the JSON of each :class:`Missing`
+    """
 
     compute_nodes: Sequence[str]
     instances: Mapping[str, Json]
@@ -69,16 +69,19 @@ class MissingEvidence:
 
 @dataclass(frozen=True, slots=True)
 class WrongEvidence:
-    """:param instances: by uuid, how the amounts differ from the flavor"""
+    """The evidence that instances of a compute node have wrong amounts.
+
+    :param instances: by uuid, how the amounts differ from the flavor
+    """
 
     compute_node: str
     instances: Mapping[str, str]
 
 
 def together(missing: Iterable[tuple[str, frozenset[str]]]) -> Iterator[tuple[Key, frozenset[str]]]:
-    """Yield a key for each group of instances that are inspected together, and the instances.
+    """Group instances without an allocation, to inspect each group under one key; yield each key with its instances.
 
-    :param missing: compute nodes of one cell, in order of uuid, each with its instances that have no allocation
+    :param missing: compute nodes of one cell, in order of uuid, each with such instances
     """
     nodes: list[str] = []
     instances: frozenset[str] = frozenset()
@@ -97,7 +100,7 @@ def _key(nodes: Sequence[str], instances: frozenset[str]) -> Key:
 
 
 def grouped(key: Key, judged: Sequence[Judged]) -> tuple[list[Finding], list[Judged]]:
-    """Return the findings that cover several instances of the key, and the instances that these do not cover."""
+    """Return findings that each cover several of the key's instances, and the instances that no such finding covers."""
     match key.kind:
         case Kind.AMOUNTS:
             wrong = [
@@ -123,7 +126,9 @@ def _belongs(key: Key, facts: Facts) -> bool:
 
 
 def simple_of(facts: Facts, drifts: Sequence[Drift]) -> Missing | None:
-    """Return the instance's part of a common finding; None if it has another drift, or ports that request resources."""
+    """Return the instance's part of a common finding; None if the instance has another drift, or ports that request
+    resources.
+    """
     match list(drifts):
         case [Give(problem=Problem.MISSING, allocations=allocations) as give] if not allocations:
             if isinstance(facts.ports, Needs) and not facts.ports.requests and not facts.allocation.providers:

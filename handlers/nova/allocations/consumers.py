@@ -1,4 +1,4 @@
-"""A consumer of resources in Placement: the facts about it, and the verdicts on it. Pure."""
+"""The facts about a consumer of resources in Placement, and the verdicts on it. Pure."""
 
 from __future__ import annotations
 
@@ -45,14 +45,14 @@ class Located:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """The facts about a consumer. If the consumer is a migration, all but the allocation is about its instance.
+    """The facts about a consumer. If it is a migration, all fields but ``allocation`` and ``migration`` are about its instance.
 
     :param rows: the instance's rows in all cells, including deleted and hidden ones
     :param migration: the consumer, if it is a migration
     :param migrations: the instance's migrations, youngest first, including deleted ones
     :param archived: whether the consumer is an archived instance or the migration of one
     :param here: host and node of the instance
-    :param home: root provider of that node
+    :param home: the compute node there; None unless there is exactly one
     :param roots: the root provider of each provider of the allocation
     :param nodes: host and node of each root that is a compute node, deleted or not
     :param own: if the consumer is a migration, the resources of the instance; ``roots`` and ``nodes`` cover them
@@ -92,7 +92,7 @@ class Facts:
 
     @property
     def is_mapped_elsewhere(self) -> bool:
-        """Whether the mapping leads, as that of a live instance, to a cell without a row of the instance."""
+        """Whether the mapping names a cell without a row of the instance, and has no ``queued_for_delete``."""
         mapping = self.mapping
         return mapping is not None and not mapping.queued and mapping.cell_id not in {row.cell_id for row in self.rows}
 
@@ -102,7 +102,7 @@ class Facts:
 
     @property
     def moving(self) -> tuple[Migration, ...]:
-        """Migrations that have not ended, including ``finished`` ones, which wait for the user."""
+        """The open migrations, including ``finished`` ones, which wait until the user confirms the resize."""
         return tuple(move for move in self.migrations if not move.deleted and not move.terminal)
 
     @property
@@ -130,7 +130,7 @@ class Facts:
 
 @dataclass(frozen=True, slots=True)
 class Take:
-    """The verdict to take all resources of the consumer except ``keep``."""
+    """The verdict to take all resources from the consumer except ``keep``."""
 
     problem: Problem
     summary: str
@@ -141,7 +141,7 @@ class Take:
 class TakeIfWitnessed:
     """The verdict to take all resources if an operator is the second witness.
 
-    :param refusal: what the operator must know
+    :param refusal: why stackmend alone does not take them
     """
 
     problem: Problem
@@ -151,7 +151,10 @@ class TakeIfWitnessed:
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """The verdict to move the resources of an ended migration to its instance; a refusal means only to report."""
+    """The verdict to move the resources of an ended migration to its instance.
+
+    :param refusal: why stackmend only reports them; empty if it may move them
+    """
 
     problem: Problem
     summary: str

@@ -1,16 +1,16 @@
 """Computes the entitlement of an instance from flavor and image, without its ports. Pure.
 
-The rules are those of Nova's scheduler (``ResourceRequest`` in ``nova/scheduler/utils.py``, with
-``nova/virt/hardware.py``). ``nova-manage placement heal_allocations`` leaves out the image.
+The rules are those of Nova's scheduler (``ResourceRequest`` in ``nova/scheduler/utils.py``, with ``nova/virt/hardware.py``).
+``nova-manage placement heal_allocations`` leaves out the image.
 
 - ``resources:<class>`` sets the amount of a class, also to 0. Nova ignores a class that is neither standard nor ``CUSTOM_``,
   and an amount that is not an integer from 0.
-- ``hw:cpu_policy`` or ``hw_cpu_policy`` of the image: ``dedicated`` makes every vCPU a PCPU. ``mixed`` does so for the vCPUs in
-  ``hw:cpu_dedicated_mask``, or else in the image's realtime mask, or else in the flavor's. With both policies,
+- ``hw:cpu_policy``, or ``hw_cpu_policy`` of the image: ``dedicated`` makes every vCPU a PCPU. ``mixed`` does so for the vCPUs
+  in ``hw:cpu_dedicated_mask``, or else in the image's realtime mask, or else in the flavor's. With both policies,
   ``hw:emulator_threads_policy=isolate`` adds a PCPU.
 - DISK_GB is ephemeral disk, swap rounded up to whole GB, and the root disk unless it is a volume. Zeros are left out.
 
-The result is :class:`Unbuildable` if flavor and image contradict each other. So it is if another provider than the node's root
+The result is :class:`Unbuildable` if flavor and image contradict each other, or if another provider than the node's root
 provider may give a resource.
 """
 
@@ -102,7 +102,7 @@ def of(
 def resources(
     flavor: Flavor, image_properties: Mapping[str, str], boot_from_volume: bool
 ) -> Mapping[str, int] | Unbuildable:
-    """Return the resources that the node's root provider should give.
+    """Return the resources that a flavor and an image need from the node's root provider.
 
     :param image_properties: values by the property's name in Glance, such as ``hw_cpu_policy``
     """
@@ -132,9 +132,9 @@ def total(held: Mapping[str, Mapping[str, int]]) -> dict[str, int]:
 
 
 def differences(wanted: Mapping[str, int], held: Mapping[str, Mapping[str, int]]) -> str:
-    """Return how allocated resources differ from the wanted ones, as text; empty if they are equal.
+    """Return, as text, how allocated resources differ from the wanted ones; empty if they agree.
 
-    An instance may have VCPU instead of PCPU, because Nova's scheduler does so on a host without PCPU.
+    VCPU may stand for PCPU, because Nova's scheduler allocates so on a host without PCPU.
 
     :param held: the allocated resources by provider
     """
@@ -241,7 +241,7 @@ def _realtime(flavor: Flavor, image: Mapping[str, str]) -> set[int]:
 
 
 def _mask(text: str, vcpus: int) -> set[int]:
-    """Return the vCPUs of a mask such as ``0-3,^1``; a mask that begins with ``^`` means all others."""
+    """Return the vCPUs of a mask such as ``0-3,^1``. A mask that begins with ``^`` means all except those that it names."""
     if text.strip().startswith("^"):
         text = f"0-{vcpus - 1},{text}"
     chosen: set[int] = set()

@@ -1,4 +1,4 @@
-"""Reads the facts about a consumer: first its allocation, then the databases, last the ports."""
+"""Reads the facts about a consumer of Placement: first its allocation, then the databases, last the ports."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class _Seen:
 class Judged:
     """An allocation and the verdict on it.
 
-    :param concerns: keys of the objects that a heal would touch, for exemptions and holds; empty without drift
+    :param concerns: the concerns of the finding; empty if the verdict gives no finding
     """
 
     allocation: Allocation
@@ -59,7 +59,7 @@ class Judged:
 
 
 class Judge:
-    """Reads facts, and decides which resources consumers have a right to. Thread-safe."""
+    """Reads facts, and decides which resources a consumer has a right to. Thread-safe."""
 
     def __init__(self, databases: NovaDatabases, placement: Placement, archive: Archive, network: Network) -> None:
         self._databases = databases
@@ -68,7 +68,7 @@ class Judge:
         self._network = network
 
     def judge(self, consumer: str) -> Iterator[Judged]:
-        """Yield the verdict on a consumer; for an instance, then those on its ended migrations."""
+        """Yield the verdict on a consumer; after an instance, also the verdicts on its last ended migrations."""
         for facts in self._all_facts(consumer):
             verdict = self._decide(facts)
             found = (
@@ -113,7 +113,7 @@ class Judge:
         return own.union(archived, hosts, *(row.concerns for row in facts.rows))
 
     def _read(self, consumer: str) -> _Seen:
-        """Read nova_api before the cells, so that an instance that changes cells is found in at least one."""
+        """Read nova_api before the cells, to find an instance that changes cells in at least one."""
         building, mapping = self._databases.api.run(lambda connection: queries.scheduling(connection, consumer))
         cells = self._databases.run_in_all(self._databases.cells(), lambda connection: _rows(connection, consumer))
         return _Seen(building, mapping, cells)

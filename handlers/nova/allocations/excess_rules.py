@@ -1,7 +1,7 @@
 """Decides which resources in Placement a consumer has a right to. Pure.
 
-No verdict takes a resource without a proof that it is wrong. ``audit_migrations`` acts on :class:`Move`, ``audit_allocations``
-on the other verdicts.
+No verdict takes a resource without a proof that the consumer has no right to it. ``audit_migrations`` acts on :class:`Move`,
+``audit_allocations`` on the other verdicts.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def decide(facts: Facts) -> Verdict:
 
 
 def needs_bindings(verdict: Verdict) -> bool:
-    """Return whether only the rows of the instance's cell prove a verdict that changes Placement."""
+    """Return whether a verdict changes Placement, and only rows of one cell prove it, so that Neutron must agree."""
     match verdict:
         case Take(problem=Problem.LEFT_BEHIND) | Move(refusal=""):
             return True
@@ -37,7 +37,7 @@ def needs_bindings(verdict: Verdict) -> bool:
 
 
 def unless_unattested(verdict: Verdict, here: Place, bound: frozenset[str]) -> Verdict:
-    """Return the verdict, or a report if it needs bindings and Neutron does not bind the ports to the instance's host."""
+    """Return the verdict, but only a report if it needs bindings and Neutron does not bind the ports to the instance's host."""
     if not needs_bindings(verdict) or moves.is_attested(here, bound):
         return verdict
     match verdict:

@@ -15,8 +15,8 @@ decides nothing.
   providers that the ports name, or from the only possible providers. ``allocations-missing`` stands for up to fifty such
   instances in one write.
 - ``wrong-provider``: the same amounts replace the resources of other compute nodes. An ended migration must have led from there
-  to here, and no younger migration may contradict it. Neutron must bind all ports of the instance to its host. Shared storage
-  stays and is not given twice.
+  to the instance's node, and no younger migration may contradict it. Neutron must bind all ports of the instance to its host.
+  Shared storage stays and is not given twice.
 - ``wrong-owner``: the allocation stays, but gets the instance's project and user.
 
 Before this write, the handler writes missing providers into the ports' ``binding:profile``, at the revision of the evidence. If
@@ -26,7 +26,7 @@ Placement refuses, it restores the ports; after an interruption, the next inspec
 that cell, and has no ``queued_for_delete``.
 
 - If Nova's scheduler allocates resources after our read, it changes the generation or makes the consumer, and our write fails.
-  If it did so before, the databases show it, because we read them later.
+  An earlier allocation shows in the databases, because we read them later.
 - Nova may delete the instance and release its allocation just before our write. So the handler reads the row again afterwards.
   It takes the allocation back if the instance is gone, is leaving or cannot be read.
 - Placement refuses to overfill a node.
@@ -44,9 +44,9 @@ lack of DISK_GB or of a custom class on a node where no instance has any. An ins
 
 **Undo.** The history has the exact ``openstack resource provider allocation set`` or ``delete``.
 
-Sources: ``nova/cmd/manage.py`` (heal_allocations), ``nova/scheduler/utils.py`` (ResourceRequest),
-``nova/virt/hardware.py``, ``nova/compute/api.py`` (_local_delete, which releases before it deletes),
-``nova/compute/manager.py``, ``placement/objects/allocation.py`` (replace_all).
+Sources: ``nova/cmd/manage.py`` (heal_allocations), ``nova/scheduler/utils.py`` (ResourceRequest), ``nova/virt/hardware.py``,
+``nova/compute/api.py`` (_local_delete, which releases before it deletes), ``nova/compute/manager.py``,
+``placement/objects/allocation.py`` (replace_all).
 """
 
 from __future__ import annotations
@@ -132,7 +132,7 @@ class Evidence:
 
 @dataclass(frozen=True, slots=True)
 class Proved(Finding):
-    """A finding with the facts for its write, which the journal does not store."""
+    """A finding with facts for the heal's write, which the journal does not store."""
 
     facts: Facts | None = field(default=None, compare=False)
     give: Give | None = field(default=None, compare=False)
@@ -271,8 +271,7 @@ class HealAllocations(NovaHandler):
     def _replace(self, before: Allocation, providers: Held) -> None:
         """Replace an allocation.
 
-        :raises Refused: also if Placement has the consumer without an allocation, and so refuses a new one. Placement writes
-            both in two transactions, so a crash can leave this state
+        :raises Refused: also if a crash left a consumer without an allocation: Placement then refuses to give it one
         """
         try:
             self._placement.replace_allocation(before, providers)
@@ -287,7 +286,7 @@ class HealAllocations(NovaHandler):
     def _heal_batch(self, finding: Finding) -> Healed:
         """Heal the instances of a finding that have not changed.
 
-        An inspection read inventories and ports just before. The write itself proves that the instances have no allocation.
+        An inspection has just read inventories and ports. The write proves that the instances have no allocation.
         """
         expected = finding.evidence["instances"]
         self._suspects.forget(finding.key)
@@ -336,7 +335,7 @@ class HealAllocations(NovaHandler):
     def _departed(self, cell_id: int, given: Mapping[str, tuple[Instance, Held]]) -> set[str]:
         """Take back the allocations of instances that meanwhile left their node; return these instances.
 
-        :raises Unavailable: if the rows cannot be read, after all allocations were taken back
+        :raises Unavailable: if the rows cannot be read; all allocations are then taken back
         """
         try:
             now = self._reader.rows(cell_id, list(given))

@@ -1,4 +1,4 @@
-"""Reads the facts about instances: first their allocations, then the databases.
+"""Reads the facts about instances for ``heal_allocations``: first their allocations, then the databases.
 
 If Nova's scheduler allocates before the first read, the databases already show the build or move. If it allocates later, the
 consumer's generation changes, and our write fails.
@@ -39,7 +39,7 @@ class Answering(Protocol):
 
 
 class Reader:
-    """Reads facts about instances. Thread-safe."""
+    """Reads the facts about instances. Thread-safe."""
 
     def __init__(self, databases: NovaDatabases, placement: Answering, network: Network) -> None:
         self._databases = databases
@@ -56,9 +56,9 @@ class Reader:
         return self._with_ports(self._with_providers(found), described)
 
     def again(self, gives: Mapping[str, Held]) -> list[Facts]:
-        """Read the databases again, right before a heal gives instances these resources; do not read Placement and Neutron.
+        """Read the databases again, right before a heal gives instances these resources.
 
-        An inspection read inventories and ports just before; the write proves that no allocation exists.
+        An inspection has just read inventories and ports. The write proves that no allocation exists.
         """
         found, _ = self._entitled(self._known([Allocation(one) for one in gives]))
         completed = []
@@ -179,7 +179,8 @@ class Reader:
     ) -> Needs | Unbuildable:
         """Return the requests of the instance's ports, from Neutron's answer ``found``.
 
-        :raises Unavailable: without Neutron's answer, unless Nova's cache proves that the instance has no ports
+        :raises Unavailable: if Neutron hides requests; without its answer, unless Nova's cache proves that the instance has no
+            ports
         """
         cached = port_requests.cached(described.network_info)
         try:

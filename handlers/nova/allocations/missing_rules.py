@@ -45,8 +45,7 @@ class Facts:
     :param homes: the live compute nodes with the instance's host and node; normally one
     :param roots: the root provider of each provider of the allocation
     :param nodes: host and node of each root that is a compute node, deleted or not
-    :param offers: total capacity by provider and class, for the node's provider tree; empty if not read, or if Placement does
-        not know the node
+    :param offers: capacity by class, for each provider of the node; empty if not read, or if Placement does not know the node
     :param owed: whether a rolled-back migration has resources of the instance's node
     :param ports: the ports' requests, or why the allocation cannot be rebuilt; None if not read
     :param bound: the hosts to which Neutron binds the ports; empty if not read
@@ -115,7 +114,7 @@ class Facts:
 class Give:
     """The drift of an instance that should have exactly the resources ``providers``.
 
-    :param allocations: the new ``allocation`` in the profiles of ports that lack it, by port id
+    :param allocations: by port id, the ``allocation`` to write into ``binding:profile``
     """
 
     problem: Problem

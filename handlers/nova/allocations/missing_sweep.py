@@ -1,7 +1,7 @@
 """Finds instances that seem to lack their entitlement, by compute node. Inspections prove the drift.
 
-A key can stand for several instances. The sweep remembers them for the key's inspections, until the heal begins. If they change
-meanwhile, no write goes wrong: each inspection reads the databases, and the write itself proves that no allocation exists.
+A key can stand for several instances. The sweep remembers them for the key's inspections, until the heal begins. A later change
+of an instance causes no wrong write: each inspection reads the databases, and the write proves that no allocation exists.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class _NodeReading:
 
 
 class Suspects:
-    """Lists the suspects. Thread-safe.
+    """Lists the suspects of ``heal_allocations``. Thread-safe.
 
     :param recent: returns the consumers of providers; answers may be some seconds old
     """
@@ -68,7 +68,7 @@ class Suspects:
     def everywhere(self) -> Iterator[Key]:
         """Yield the keys of all suspects.
 
-        :raises Unavailable: if a listing failed; the earlier keys are valid
+        :raises Unavailable: if a read failed; the keys yielded before are valid
         """
         self._found.clear()
         nodes, down = live_nodes(self._databases)
@@ -111,13 +111,13 @@ class Suspects:
         self._found.pop(key, None)
 
     def missing(self, cell: Cell, node: ComputeNode) -> frozenset[str]:
-        """Return the instances on a node that have no resources of the node."""
+        """Return the instances at rest on a compute node that have no resources of it."""
         return _missing(self._residents(cell, [node]), self._placement.consumers(node.uuid))
 
     def missing_together(self, cell: Cell, first: ComputeNode) -> frozenset[str]:
-        """Return the instances without an allocation that one key stands for.
+        """Return the instances without an allocation for which the key ``nodes:<uuid of first>`` stands.
 
-        They live on ``first`` or on one of the nodes that follow it in the order of uuids.
+        They are on ``first`` and on compute nodes that follow in the order of uuids.
         """
         nodes = self._databases.database(cell).run(queries.compute_nodes)
         some = sorted((node for node in nodes if node.uuid >= first.uuid), key=_uuid)[:GROUP]
@@ -125,7 +125,7 @@ class Suspects:
         return next((found for _, found in batches.together(_several(readings))), frozenset())
 
     def odd(self, cell: Cell, node: ComputeNode) -> frozenset[str]:
-        """Return the instances on a node that seem to have wrong amounts."""
+        """Return the instances at rest on a compute node that seem to have wrong amounts."""
         return _odd(self._residents(cell, [node]), self._placement.consumers(node.uuid))
 
     def _of_nodes(self, cell: Cell, readings: Collection[_NodeReading], sums: Sums) -> Iterator[Key]:

@@ -1,7 +1,7 @@
 """Proves from ended migrations on which node an instance runs. Pure.
 
-A live migration in ``error`` proves nothing: before Nova 27, the row could name the source after the guest had switched (bug
-1628606).
+A live migration in ``error`` proves nothing: before Nova 27, the row could name the source after the guest had switched to the
+destination (bug 1628606).
 """
 
 from __future__ import annotations
@@ -36,15 +36,15 @@ def normal(move: Migration, names: HostNames) -> Migration:
 
 
 def is_attested(here: Place, bound: frozenset[str]) -> bool:
-    """Return whether Neutron, too, names the instance's host; the rows of a restored cell agree on an earlier one.
+    """Return whether Neutron binds the instance's ports to its host. The cell alone may be an older backup with a former host.
 
-    :param bound: the hosts to which Neutron binds the instance's ports
+    :param bound: the hosts to which Neutron binds the ports
     """
     return bound == {here[0]}
 
 
 def is_undecided(move: Migration) -> bool:
-    """Return whether a migration ended in a way that does not prove where the guest runs."""
+    """Return whether a migration ended without a proof where the guest runs."""
     return move.kind == "live-migration" and move.status == "error"
 
 
@@ -77,15 +77,17 @@ def moved_between(migrations: Sequence[Migration], here: Place, other: Place) ->
 
 
 def is_owed(move: Migration, migrations: Iterable[Migration], here: Place) -> bool:
-    """Return whether ``move`` was rolled back to ``here``, and no migration succeeded since."""
+    """Return whether the instance should have the resources of ``move``: it was rolled back to ``here``, and none succeeded
+    since.
+    """
     ended_there = move.status in ROLLED_BACK or (move.deleted and not move.terminal)
     return ended_there and move.source == here and not move.within_node and not is_superseded(move, migrations)
 
 
 def awaits_user(vm_state: str | None, migrations: Sequence[Migration], here: Place) -> bool:
-    """Return whether a resize may wait until the user confirms or reverts it.
+    """Return whether a migration is open, or a resize waits until the user confirms or reverts it.
 
-    If nova-compute dies during a confirmation, the migration is ``confirmed``, but the instance is still ``resized``.
+    If nova-compute dies during a confirmation, the instance stays ``resized``, but nothing waits for the user.
     """
     if any(not move.deleted and not move.terminal for move in migrations):
         return True
@@ -97,7 +99,7 @@ def awaits_user(vm_state: str | None, migrations: Sequence[Migration], here: Pla
 def is_superseded(move: Migration, migrations: Iterable[Migration]) -> bool:
     """Return whether another migration succeeded after ``move``.
 
-    :param migrations: youngest first; one that is listed later counts if its row changed after that of ``move``
+    :param migrations: youngest first; an older one counts if its row changed after that of ``move``
     """
     younger = True
     for other in migrations:

@@ -1,7 +1,7 @@
 """Chooses the nested and sharing providers whose consumers a sweep reads.
 
 A compute node may have dozens of nested providers (cards, NUMA nodes). So a sweep reads only as many as there are compute
-nodes, but at least :data:`FLOOR`. The next sweep continues with the others.
+nodes, but at least :data:`FLOOR`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ FLOOR = 100
 
 
 class Nested:
-    """Chooses other providers for each sweep, until all were read. Thread-safe."""
+    """Chooses nested and sharing providers; successive sweeps read all. Thread-safe."""
 
     def __init__(self, placement: Placement) -> None:
         self._placement = placement

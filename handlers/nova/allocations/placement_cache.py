@@ -28,7 +28,7 @@ _NODES = 250
 
 
 class RecentPlacement:
-    """Caches Placement answers. Thread-safe."""
+    """Caches answers of Placement. Thread-safe."""
 
     def __init__(self, placement: Placement) -> None:
         self._placement = placement

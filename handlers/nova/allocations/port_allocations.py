@@ -1,7 +1,8 @@
 """Adds the resources for ports to an allocation, and writes the chosen providers into the ports.
 
 The heal writes the ports before the allocation, as does ``nova-manage placement heal_allocations``. After a crash in between,
-the next inspection completes the heal. In the other order, it would find an allocation, and not see that the ports lack theirs.
+the next inspection completes the heal. In the other order, an inspection would find the allocation, and not see that the ports
+lack their providers.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ class PortAllocations:
         self._candidates = candidates
 
     def complete(self, needs: Needs, home: str, give: Give) -> Drift:
-        """Return ``give`` with the resources for the ports added, or a report why these cannot be determined.
+        """Return a copy of ``give`` with the resources for the ports, or a report why these cannot be determined.
 
         :param home: the node's root provider
         """
@@ -65,8 +66,7 @@ class PortAllocations:
     def take_back(self, changes: Sequence[tuple[Port, Port]]) -> None:
         """Undo :meth:`write`: restore the profiles of these ports.
 
-        A port that has changed since, or that Neutron does not accept, keeps the new providers, and the next inspection uses
-        them.
+        If a port has changed since, or Neutron fails, the port keeps the new providers, and the next inspection uses them.
         """
         for before, now in changes:
             with contextlib.suppress(Conflict, Refused, Unavailable):

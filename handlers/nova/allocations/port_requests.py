@@ -1,7 +1,7 @@
 """Reads which resources an instance's ports request, and chooses the providers for them. Pure.
 
 A port with guaranteed bandwidth or packet rate requests groups of resources. Each group comes from one provider below the
-compute node. Nova writes the provider of each group into the port's ``binding:profile``: ``allocation``.
+compute node. Nova writes this provider into the port's ``binding:profile``, key ``allocation``.
 
 Placement proposes candidates: sets of providers that could give all resources. Only those that agree with the ports'
 ``allocation`` count, because the host uses these providers. If exactly one is left, it is right, even for a port that lost its
@@ -70,7 +70,7 @@ class Request:
         return {self.groups[0].name: written} if self.plain else written
 
     def allocation(self, candidate: Candidate) -> str | dict[str, str]:
-        """Return the value of ``allocation`` for the port's profile."""
+        """Return the value of ``allocation`` in the port's ``binding:profile`` if the providers are those of a candidate."""
         providers = {group.name: candidate.mappings[group.name][0] for group in self.groups}
         return providers[self.groups[0].name] if self.plain else providers
 
@@ -100,7 +100,7 @@ class Unshown(Unbuildable):
 
 
 def read(ports: Iterable[Port], group_policy: str = "none") -> Needs | Unbuildable:
-    """Return the ports' requests, or why the allocation cannot be rebuilt."""
+    """Return the resource requests of ports, or why the allocation cannot be rebuilt from them."""
     requests: list[Request] = []
     for port in ports:
         if port.profile.get("arq_uuid"):
@@ -146,7 +146,8 @@ def exceeds(held: Held, needs: Needs) -> bool:
 def question(needs: Needs, wanted: Mapping[str, int], home: str) -> list[tuple[str, str]]:
     """Return the query for Placement's allocation candidates.
 
-    :param wanted: the entitlement, without amounts of zero
+    :param wanted: the resources for flavor and image, without amounts of zero
+    :param home: the root provider of the node
     """
     asked = [("in_tree", home), ("resources", _amounts(wanted))] if wanted else []
     for request in needs.requests:

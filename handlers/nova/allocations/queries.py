@@ -1,4 +1,4 @@
-"""The SQL of the handlers of allocations. Every statement can run twice."""
+"""SQL for the handlers of allocations. Each statement may run again after an error."""
 
 from __future__ import annotations
 
@@ -162,7 +162,7 @@ def owned(connection: Connection, owner: Owner) -> set[str]:
 
 
 def homeless(connection: Connection) -> set[str]:
-    """Return the instances at rest whose host and node are no live compute node. An Ironic node may have changed hosts."""
+    """Return the instances at rest whose host and node match no live compute node. On Ironic, only the node must match."""
     c, nodes = tables.instances.c, tables.compute_nodes.c
     home = sa.exists().where(nodes.deleted == 0, nodes.host == c.host, nodes.hypervisor_hostname == c.node)
     ironic = sa.select(nodes.hypervisor_hostname).where(
@@ -175,7 +175,7 @@ def homeless(connection: Connection) -> set[str]:
 def homes(connection: Connection, host: str, node: str) -> list[records.ComputeNode]:
     """Return the live compute nodes that match a host and node; normally one.
 
-    If an Ironic node moves to another nova-compute, the rows of its instances keep the former host.
+    On Ironic, only the node must match: the row keeps the former host when the node moves to another nova-compute.
     """
     found = queries.compute_nodes(connection, {"host": host, "hypervisor_hostname": node})
     return found or queries.compute_nodes(connection, {"hypervisor_type": IRONIC, "hypervisor_hostname": node})
@@ -184,7 +184,9 @@ def homes(connection: Connection, host: str, node: str) -> list[records.ComputeN
 def rightful(
     connection: Connection, nodes: Collection[records.ComputeNode], consumers: Collection[str]
 ) -> dict[str, set[str]]:
-    """Return the consumers with a right to resources of each node: its instances, and open migrations with their instances."""
+    """Return, by compute node, the consumers with a right to its resources: instances on it, and open migrations with their
+    instances.
+    """
     i, m = tables.instances.c, tables.migrations.c
     hosts, uuids = {node.host for node in nodes}, {_place(node.host, node.node): node.uuid for node in nodes}
     found: dict[str, set[str]] = {node.uuid: set() for node in nodes}

@@ -1,4 +1,4 @@
-"""Aggregates and their hosts, in Nova and mirrored in Placement."""
+"""Aggregates and their hosts, in Nova and in Placement."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ class Aggregates(World):
         return uuid
 
     def add_host_to_aggregate(self, uuid: str, host: str, placement_ok: bool = True) -> None:
-        """Add a host: Nova's row, Placement, then publish ``aggregate.add_host.end``
+        """Add a host in Nova, then in Placement, and publish ``aggregate.add_host.end``
         (nova.compute.api.AggregateAPI.add_host_to_aggregate).
 
-        :param placement_ok: False when Placement does not answer: Nova only logs that
+        :param placement_ok: False if Placement does not answer, which Nova only logs
         """
         self._store.insert(self.api, tables.aggregate_hosts, aggregate_id=self._aggregate(uuid).id, host=host)
         if placement_ok:
@@ -31,10 +31,10 @@ class Aggregates(World):
         self._publish_aggregate(uuid, "aggregate.add_host.end")
 
     def remove_host_from_aggregate(self, uuid: str, host: str, placement_ok: bool = True) -> None:
-        """Remove a host: Placement, then Nova's row, then publish ``aggregate.remove_host.end``
+        """Remove a host in Placement, then in Nova, and publish ``aggregate.remove_host.end``
         (nova.compute.api.AggregateAPI.remove_host_from_aggregate).
 
-        :param placement_ok: False when Placement does not find the provider
+        :param placement_ok: False if Placement does not find the provider
         """
         if placement_ok:
             self.set_membership(uuid, host, member=False)
@@ -44,5 +44,5 @@ class Aggregates(World):
         self._publish_aggregate(uuid, "aggregate.remove_host.end")
 
     def set_membership(self, aggregate: str, host: str, member: bool) -> None:
-        """Make a host's provider a member in Placement, or not (nova.scheduler.client.report)."""
+        """Add a host's provider to the aggregate in Placement, or remove it (nova.scheduler.client.report)."""
         self._report.set_member(self.node(host).uuid, aggregate, member)

@@ -1,4 +1,4 @@
-"""Nova's notifications, made from captured ones."""
+"""Makes notifications of Nova from captured ones."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def notification(event: str, publisher: str, data: Mapping[str, Any], sent_at: d
     """Make a notification of Nova from a captured one.
 
     :param publisher: ``nova-compute:<host>``
-    :param data: the fields of the payload to replace
+    :param data: the payload's fields to replace
     :param sent_at: naive UTC
     """
     template = resources.files("handlers.nova").joinpath("notifications", f"{SAME_PAYLOAD.get(event, event)}.json")

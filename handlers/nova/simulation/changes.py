@@ -34,5 +34,5 @@ class Changes(World):
         self._store.update(self.cells[cell], tables.migrations, tables.migrations.c.uuid == uuid, **values)
 
     def hold(self, consumer: str, held: Held) -> None:
-        """Replace a consumer's allocation: amounts by provider uuid; ``{}`` removes it."""
+        """Replace a consumer's allocation; ``{}`` removes it."""
         self._report.hold(consumer, held)

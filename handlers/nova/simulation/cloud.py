@@ -1,7 +1,7 @@
-"""The Nova of a small cloud: its services' writes, row by row, to SQLite files in one folder.
+"""A simulated Nova: it writes the rows of Nova's services into SQLite files of one folder.
 
-Rows and allocations change in Nova's order, so that a test can stop half way. Left out: quotas, networks, volumes, shadow
-tables, and the checks that Nova makes first.
+Rows and allocations change in Nova's order, so that a test can stop half way. The simulation has no quotas, networks, volumes
+and shadow tables, and makes none of Nova's checks.
 """
 
 from __future__ import annotations
@@ -12,4 +12,4 @@ from handlers.nova.simulation.moves import Moves
 
 
 class NovaSimulation(Hosts, Moves, Aggregates):
-    """One cloud; call :meth:`start` first and :meth:`stop` last."""
+    """One simulated cloud; call :meth:`start` first and :meth:`stop` last."""

@@ -34,7 +34,7 @@ class Hosts(World):
         return uuid
 
     def report_node(self, host: str, node: str = "") -> Node:
-        """Start nova-compute, second step: the node's row, provider, inventory and trait, and the first heartbeat
+        """Start nova-compute, second step: write the node's row, provider, inventory, trait, and the first heartbeat
         (nova.compute.resource_tracker, nova.scheduler.client.report.update_from_provider_tree).
         """
         service, cell = self._service(host)
@@ -56,7 +56,7 @@ class Hosts(World):
         return found
 
     def add_compute(self, host: str, cell: str, nodes: int = 1) -> tuple[Node, ...]:
-        """Call :meth:`register_host` and :meth:`report_node`; the host is mapped to no cell until :meth:`map_host`."""
+        """Start nova-compute on a new host. No cell knows the host until :meth:`map_host`."""
         self.register_host(host, cell)
         names = [host] if nodes == 1 else [f"{host}-node-{number}" for number in range(1, nodes + 1)]
         return tuple(self.report_node(host, name) for name in names)
@@ -68,7 +68,7 @@ class Hosts(World):
         self._store.update(self.cells[cell], tables.compute_nodes, tables.compute_nodes.c.host == host, mapped=1)
 
     def heartbeat(self, host: str) -> None:
-        """Let nova-compute report (nova.servicegroup.drivers.db)."""
+        """Write a heartbeat of nova-compute into ``services`` (nova.servicegroup.drivers.db)."""
         service, cell = self._service(host)
         count = service.report_count + 1
         condition = tables.services.c.id == service.id
@@ -77,18 +77,18 @@ class Hosts(World):
         )
 
     def force_down(self, host: str) -> None:
-        """Force a dead host down: ``service.update`` (nova.compute.api.HostAPI.service_update)."""
+        """Force a dead host down, then publish ``service.update`` (nova.compute.api.HostAPI.service_update)."""
         service, cell = self._service(host)
         self._store.update(self.cells[cell], tables.services, tables.services.c.id == service.id, forced_down=True)
         data = {"host": host, "uuid": service.uuid, "forced_down": True, "report_count": service.report_count}
         self._publish("service.update", f"nova-compute:{host}", data)
 
     def delete_service(self, host: str, leak_mapping: bool = False, leak_providers: bool = False) -> None:
-        """Delete the nova-compute service of a host: providers, mapping, then service and compute nodes,
-        then publish ``service.delete`` (nova.api.openstack.compute.services.ServiceController.delete).
+        """Delete nova-compute's service with providers, compute nodes and host mapping, then publish ``service.delete``
+        (nova.api.openstack.compute.services.ServiceController.delete).
 
         :param leak_mapping: the mapping stays
-        :param leak_providers: Placement is down, or the providers have allocations; Nova continues
+        :param leak_providers: the providers stay, because Placement is down or they have allocations
         """
         service, cell = self._service(host)
         nodes, services = tables.compute_nodes, tables.services

@@ -1,4 +1,4 @@
-"""The moves of instances, row by row."""
+"""Moves simulated instances by writing the rows that Nova writes."""
 
 from __future__ import annotations
 
@@ -14,8 +14,10 @@ from handlers.nova.simulation.servers import Servers
 
 class Moves(Servers):
     def start_migration(self, uuid: str, host: str, live: bool = False) -> str:
-        """Begin a migration, which gets the source's allocation; the instance gets one of the destination
-        (nova.conductor.tasks.migrate, .live_migrate); return its uuid.
+        """Begin a migration: it gets the instance's allocation, and the instance gets one of the destination
+        (nova.conductor.tasks.migrate, .live_migrate).
+
+        :return: the migration's uuid
         """
         source, target = self.instance(uuid), self.node(host)
         self.set_instance(uuid, task_state="migrating" if live else "resize_prep")
@@ -31,8 +33,8 @@ class Moves(Servers):
 
     def finish_migration(self, migration: str) -> None:
         """Run the instance on the destination. A cold migration then waits for :meth:`confirm_migration`
-        (nova.compute.manager.finish_resize); a live one publishes and then releases the source
-        (nova.compute.manager._post_live_migration).
+        (nova.compute.manager.finish_resize). A live one publishes ``instance.live_migration_post.end``, then releases the
+        source (nova.compute.manager._post_live_migration).
         """
         row = self.migration(migration)
         here = {"host": row.dest_compute, "node": row.dest_node}
@@ -68,7 +70,7 @@ class Moves(Servers):
         """Roll a live migration back: restore the allocation, publish ``instance.live_migration_rollback.end``, set the status
         (nova.compute.manager._rollback_live_migration).
 
-        :param leak_allocation: Placement rejects the revert
+        :param leak_allocation: Placement rejects the roll-back
         """
         row = self.migration(migration)
         if not leak_allocation:
@@ -81,7 +83,7 @@ class Moves(Servers):
         self.set_migration(migration, status="failed")
 
     def start_evacuation(self, uuid: str, host: str) -> str:
-        """Begin to rebuild a dead host's instance on ``host``, and publish ``instance.evacuate``. Afterwards the instance has
+        """Publish ``instance.evacuate``, and begin to rebuild a dead host's instance on ``host``. The instance then has
         allocations of both hosts (nova.compute.api.API.evacuate, nova.conductor.manager.rebuild_instance).
 
         :return: the migration's uuid

@@ -1,8 +1,8 @@
 """The real Placement service on loopback, in this process, with its database in a file.
 
-openstack-placement's own WSGI application runs without Keystone (the token ``admin`` is an administrator). A stop closes the
-port, as in an outage. It also restores the module state in which Placement keeps database connection, policy and traits. So a
-process can run only one server at a time.
+openstack-placement's own WSGI application runs without Keystone (the token ``admin`` is an administrator). Placement keeps
+database connection, policy and traits in its modules, so a process can run only one server at a time. A stop closes the port,
+as in an outage, and restores these modules.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Reply:
 
 
 class PlacementServer:
-    """Placement for one folder; port and database survive a stop and a start."""
+    """The Placement service of one folder. It keeps its port and database after a stop."""
 
     TOKEN: ClassVar[str] = "admin"  # noqa: S105 (noauth2's word for an administrator)
     #: held by the running server: Placement can serve one database per process
@@ -58,9 +58,9 @@ class PlacementServer:
         return f"http://127.0.0.1:{self._port}"
 
     def start(self) -> None:
-        """Serve until :meth:`stop`; the first start makes the database.
+        """Serve until :meth:`stop`; create the database at the first start.
 
-        :raises RuntimeError: when another server runs in this process
+        :raises RuntimeError: if another server runs in this process
         """
         if self._http is not None:
             return
@@ -94,7 +94,7 @@ class PlacementServer:
         self._only_one.release()
 
     def request(self, method: str, path: str, body: Any = None, version: str = "1.36") -> Reply:
-        """Send a request; 1.36 is Nova's newest microversion.
+        """Send a request to Placement. 1.36 is Nova's newest microversion.
 
         :raises ConnectionError: while the server is stopped
         """

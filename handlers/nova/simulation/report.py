@@ -1,4 +1,4 @@
-"""Nova's client of Placement: the calls of ``nova.scheduler.client.report``. A refusal of Placement raises."""
+"""Nova's client of Placement: the calls of ``nova.scheduler.client.report``. They raise RuntimeError if Placement refuses."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from handlers.nova.simulation.records import Flavor
 
 class Servers(Changes):
     def request(self, flavor: Flavor | None = None) -> str:
-        """Request a server: request specification, build request and mapping, in one transaction
+        """Request a server: write request spec, build request and mapping in one transaction
         (nova.compute.api.API._provision_instances).
         """
         uuid = str(uuids.uuid4())
@@ -40,7 +40,7 @@ class Servers(Changes):
         return uuid
 
     def claim(self, uuid: str, host: str, node: str = "") -> None:
-        """Give the instance an allocation of a node, besides those it has (nova.scheduler.utils.claim_resources)."""
+        """Give the instance an allocation of a node, besides its other ones (nova.scheduler.utils.claim_resources)."""
         there = self.node(host, node).uuid
         self.hold(uuid, {**self.allocation(uuid), there: self.flavor(uuid).resources()})
 
@@ -62,9 +62,7 @@ class Servers(Changes):
         self._describe(uuid, cell)
 
     def map_instance(self, uuid: str, cell: str) -> None:
-        """Set the cell in the mapping, then delete the build request
-        (nova.conductor.manager.schedule_and_build_instances).
-        """
+        """Set the cell in the mapping, then delete the build request (nova.conductor.manager.schedule_and_build_instances)."""
         mapping = tables.instance_mappings
         self._store.update(self.api, mapping, mapping.c.instance_uuid == uuid, cell_id=self._cell_id(cell))
         requests = tables.build_requests

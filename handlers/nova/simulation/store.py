@@ -17,7 +17,7 @@ from handlers.nova import tables
 
 
 class Store:
-    """Rows with the timestamps of Nova's models.
+    """Reads and writes rows, and sets timestamps as Nova's models do.
 
     :param cells: names of all cells, cell0 included
     """
@@ -96,7 +96,7 @@ class Store:
 
 @cache
 def _statements(schema: MetaData, name: str) -> tuple[str, ...]:
-    """Return the statements that make a schema; cached, because they take longer to compile than to run."""
+    """Return the statements that make a schema. Their compilation takes longer than a run, so the result is cached."""
     dialect = registry.load(name)()
     tables = [str(CreateTable(table).compile(dialect=dialect)) for table in schema.sorted_tables]
     indexes = [index for table in schema.sorted_tables for index in table.indexes]

@@ -1,4 +1,4 @@
-"""The base of the simulated cloud."""
+"""The base of the simulated cloud: databases, Placement and notifications."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from handlers.nova.simulation.store import Store
 
 
 class World:
-    """A simulated cloud.
+    """The databases, Placement and notifications of a simulated cloud.
 
     :param cells: names of the cells, without cell0
     """
@@ -86,7 +86,7 @@ class World:
         }
 
     def take(self) -> list[Notification]:
-        """Return the notifications since the last call, in order."""
+        """Return the notifications published since the last call, in order."""
         with self._lock:
             published, self._published = self._published, []
         return published
